@@ -1,0 +1,121 @@
+"""The answer: a frozen Forecast, in SI units, that can be saved and read back."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LayerForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """One named op of the model, summed over its `count` repetitions, one step."""
+
+    name: str  # path in the model, "layers.self_attn.q_proj"
+    op: str  # what it is: "linear", "attention", "rms_norm" ...
+    count: int
+    parameters: int
+    flops: float  # forward + backward + recomputation, every unit [FLOP]
+    bytes: float  # DRAM traffic, forward + backward + recomputation [B]
+    saved_bytes: float  # kept from forward to backward [B]
+    time_s: float
+    forward_s: float
+    backward_s: float
+    update_s: float
+    lower_bound_s: float  # printed roofline
+    bound: str  # what the estimate is limited by: matrix | vector | memory | latency | host
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One op in one phase, as a roofline draws it: all its kernels, all repetitions."""
+
+    name: str
+    op: str
+    phase: str  # forward | backward | update
+    unit: str  # matrix | vector
+    precision: str  # which roof it stands under: "bf16", "fp32" ...
+    flops: float
+    bytes: float
+    time_s: float
+
+
+class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on the device at the fullest moment of a step, by kind, against its capacity."""
+
+    parameters_bytes: float
+    gradients_bytes: float
+    optimizer_bytes: float  # states and master weights
+    activations_bytes: float  # kept for backward, inputs and weight copies included
+    transient_bytes: float  # gradients of activations, loss, recomputed blocks at the peak
+    framework_bytes: float  # context, workspaces, allocator slack
+    peak_bytes: float
+    peak_moment: str  # "end of forward", "backward of lm_head", "optimizer step" ...
+    capacity_bytes: float | None
+    fits: bool | None  # None where the capacity is unknown
+    largest_batch: int | None = None  # largest batch that fits, all else equal; None where not asked or unknown
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What `predict` answers. SI units; None where a question was not asked or cannot be answered."""
+
+    # what was asked
+    model: str
+    device: str
+    mode: str  # train | infer
+    batch: int
+    sequence: int | None
+    image: int | None
+    precision: str
+    optimizer: str | None
+    recompute: str
+    attention: str
+    stack: str
+
+    # time
+    step_time_s: float
+    lower_bound_s: float  # no machine with the printed rates does it faster
+    forward_s: float
+    backward_s: float
+    update_s: float
+    host_s: float  # what the host needs to dispatch the step; hidden where the device needs longer
+    samples_per_s: float
+    tokens_per_s: float | None
+    mfu: float | None  # model FLOPs / (time x printed peak of the precision)
+    hfu: float | None  # the same with every FLOP executed, recomputation included
+
+    # counts
+    parameters: int
+    flops_forward: float  # matrix products, convolutions and attention, one step [FLOP]
+    flops_backward: float
+    flops_recompute: float
+    flops_other: float  # everything else: vector and special functions
+    bytes_forward: float
+    bytes_backward: float
+    saved_bytes: float  # activations proper
+    saved_input_bytes: float
+    saved_weight_copy_bytes: float
+
+    memory: MemoryForecast
+    layers: tuple[LayerForecast, ...]
+    points: tuple[Point, ...]
+
+    # length, money, energy: where a length, a price, a power is known
+    steps: float | None = None
+    time_to_train_s: float | None = None
+    cost_usd: float | None = None
+    energy_j: float | None = None
+    power_w: float | None = None
+    price_usd_per_hour: float | None = None
+
+    diagnosis: str = ""
+    assumptions: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Forecast:
+        return msgspec.json.decode(data, type=cls)
+
+    def to_frame(self):
+        """The layers as a pandas table, one row an op."""
+        import pandas
+
+        return pandas.DataFrame([msgspec.structs.asdict(layer) for layer in self.layers])

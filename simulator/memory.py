@@ -1,0 +1,99 @@
+"""Bytes held over a step, by kind, block by block; the fullest moment and what a framework adds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from simulator.ops.optimizer import optimizer
+from simulator.precision import WIDTH
+from simulator.step import Step
+
+
+class Held(NamedTuple):
+    """Bytes on the device at the fullest moment, by kind."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
+    transient: float
+    framework: float
+    moment: str
+
+    @property
+    def total(self) -> float:
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.transient + self.framework
+
+
+def held(step: Step, framework_bytes: float, slack: float) -> Held:
+    """The fullest moment of a step.
+
+    Training: activations pile up through the forward, then go as the backward passes, while gradients come; the moments
+    looked at are the start of each block's backward (what is kept below it, gradients above it, the block's own largest
+    tensors, and under recomputation the block's whole inside once more) and the optimizer step. Gradients are freed
+    between steps (zero_grad(set_to_none=True)). Inference: weights, inputs and the two largest neighbouring tensors.
+    """
+    parameters = step.parameter_bytes
+    if step.recipe.mode != "train":
+        working = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.kind not in ("parameter", "buffer")) for k in step.kernels), default=0.0)
+        activations = step.input_bytes
+        return Held(parameters, 0.0, 0.0, activations, working, framework_bytes + slack * working, "forward")
+    units = _units(step)
+    below = sum(u.kept for u in units) + step.input_bytes
+    above = 0.0
+    moments = []
+    for u in reversed(units):
+        transient = u.largest + (u.inside if step.recipe.recompute == "full" else 0.0)
+        starts = (below, above + u.gradients / u.count, f"backward of {u.name}")
+        ends = (below - u.kept + u.kept / u.count, above + u.gradients, f"end of the backward of {u.name}")
+        for activations, gradients, moment in (starts, ends) if u.count > 1 else (starts,):
+            extra = framework_bytes + slack * (activations + transient)
+            moments.append(Held(parameters, gradients, step.state_bytes, activations, transient, extra, moment))
+        below -= u.kept
+        above += u.gradients
+    moments.append(Held(parameters, step.gradient_bytes, step.state_bytes, step.input_bytes, _scratch(step), framework_bytes, "optimizer step"))
+    return max(moments, key=lambda h: h.total)
+
+
+class _Unit(NamedTuple):
+    """What backward passes as one: an op outside the blocks, or a block with all its repetitions."""
+
+    name: str
+    count: int
+    kept: float  # bytes kept for backward, inputs of the step apart, all repetitions
+    gradients: float  # of its weights, all repetitions
+    largest: float  # the largest set of tensors with gradients in flight
+    inside: float  # what one repetition keeps when nothing is recomputed
+
+
+def _units(step: Step) -> list[_Unit]:
+    """The units of a step in the order of the forward."""
+    key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
+    count = [step.blocks[node.layer].count if node.layer else node.count for node in step.nodes]
+    rows: dict[tuple, list[float]] = {}
+    for i, node in enumerate(step.nodes):
+        name = step.blocks[node.layer].name if node.layer else node.name
+        rows.setdefault(key[i], [name, count[i], 0.0, 0.0, 0.0, 0.0])
+    for s in step.saved:
+        if s.kind != "input":
+            rows[key[s.node]][2] += s.bytes * s.count
+    for w in step.weights:
+        if w.trainable:
+            rows[key[w.node]][3] += w.size * w.count * WIDTH[w.dtype]
+    for k in step.kernels:  # gradients of a kernel's tensors, as its backward holds them
+        if k.phase == "forward":
+            live = sum(v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
+            row = rows[key[k.node]]
+            row[4] = max(row[4], live)
+    for s in step.counted:
+        if s.kind == "activation":
+            rows[key[s.node]][5] += s.bytes * s.count / count[s.node]
+    return [_Unit(*row) for row in rows.values()]
+
+
+def _scratch(step: Step) -> float:
+    """What the update holds beside states: a foreach update makes one copy the size of the weights."""
+    r = step.recipe
+    if not r.optimizer or r.stack.implementations.get("optimizer") == "fused" or optimizer(r.optimizer).states < 2:
+        return 0.0
+    return step.parameter_bytes

@@ -1,0 +1,154 @@
+"""The door for models: a name, a config.json or a list of layers becomes a Model, which runs on a tape."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from hwdb.errors import BadInput, UnknownName
+from simulator.models.families import FAMILIES, PICTURES
+from simulator.models.names import NETS, SHIPPED
+from simulator.tape import Tape
+
+CONFIGS = Path(__file__).parent / "configs"
+LONGEST_DEFAULT = 4096  # tokens: where a config allows more, a forecast that says nothing takes this many
+
+
+class Model(NamedTuple):
+    """A program for the tape. `takes` says what a step is fed: 'sequence' or 'image'; `size` is how long or wide by default."""
+
+    name: str
+    family: str
+    takes: str
+    size: int | None
+    program: Any  # called with (tape, batch, size)
+    config: Any = None
+    source: str = ""
+
+    def run(self, tape: Tape, batch: int, size: int | None = None) -> Tape:
+        """Leave on the tape what one step over `batch` samples does."""
+        self.program(tape, batch, self.size if size is None else size)
+        return tape
+
+
+class Description(NamedTuple):
+    """What a list of models shows."""
+
+    name: str
+    family: str
+    takes: str
+    size: int | None
+    parameters: int
+    source: str
+
+
+def names() -> tuple[str, ...]:
+    """Every shipped name, sorted."""
+    return tuple(sorted({*SHIPPED, *NETS}))
+
+
+def resolve(reference: str) -> Model:
+    """A shipped name, a path of a Hugging Face config.json, or a path of a TOML list of layers."""
+    if reference in SHIPPED:
+        shipped = SHIPPED[reference]
+        return _from_config(reference, CONFIGS / f"{reference}.json", shipped.source)
+    if reference in NETS:
+        return _from_net(reference)
+    path = Path(reference)
+    if path.suffix == ".toml":
+        from simulator.models import layers
+
+        return layers.read(path)
+    if path.suffix == ".json" or path.is_dir() or path.exists():
+        if path.is_dir() and (path / "config.json").is_file():
+            path = path / "config.json"
+        return _from_config(path.parent.name if path.name == "config.json" else path.stem, path, str(reference))
+    import difflib
+
+    from simulator.models.names import ALIASES
+
+    if reference.lower() in ALIASES:
+        return resolve(ALIASES[reference.lower()])
+    close = difflib.get_close_matches(reference.lower(), names(), 3, 0.5)
+    hint = f"; did you mean {', '.join(close)}?" if close else ";"
+    raise UnknownName(f"no model {reference!r}{hint} known: roofcast models, or give a config.json or a .toml of layers")
+
+
+def describe(name: str) -> Description:
+    """Name, family, default size, parameters."""
+    from simulator.precision import precision
+
+    model = resolve(name)
+    tape = model.run(Tape(precision("bf16")), 1)
+    return Description(name, model.family, model.takes, model.size, sum(w.size * w.count for w in tape.weights), model.source)
+
+
+def read_config(path: Path) -> dict:
+    """A JSON object from a file, or one line that says what it is instead."""
+    if path.is_dir():
+        raise BadInput(f"{path}: a directory without a config.json; give the file itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: not text; a Hugging Face config.json is wanted, not weights") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: not valid JSON at line {error.lineno} ({error.msg}); is the file cut off?") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: a JSON object is wanted, found a {type(raw).__name__}")
+    return raw
+
+
+def _from_config(name: str, path: Path, source: str) -> Model:
+    raw = read_config(path)
+    kind = raw.get("model_type")
+    if kind is None:
+        raise BadInput(f"{path}: no 'model_type'; a Hugging Face config.json has one (known: {', '.join(sorted(FAMILIES))})")
+    if kind not in FAMILIES:
+        raise BadInput(f"{path}: model_type {kind!r} is not known; known: {', '.join(sorted(FAMILIES))}; or list its layers in a .toml")
+    module = import_module(f"simulator.models.{FAMILIES[kind]}")
+    try:
+        config = msgspec.convert(raw, module.Config)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{path}: {_plain(error)}") from None
+    check(path, config)
+    picture = kind in PICTURES
+    size = config.image_size if picture else min(config.context, LONGEST_DEFAULT)
+    return Model(name, kind, "image" if picture else "sequence", size, lambda t, b, s: module.build(t, config, b, s), config, source)
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """msgspec's sentence with the key in front."""
+    text = str(error).replace("Object missing required field", "missing key").replace("`", "'")
+    return text.replace(" - at '$.", ", at key '")
+
+
+def check(path: Path, config):
+    """Sizes are positive, heads divide widths."""
+    for field in config.__struct_fields__:
+        value = getattr(config, field)
+        if isinstance(value, int) and not isinstance(value, bool) and value <= 0 and field not in ("pad_token_id",) and not field.endswith("_id"):
+            if value < 0 or field in ("vocab_size", "hidden_size", "n_embd", "n_layer", "n_head", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+                raise BadInput(f"{path}: key '{field}' is {value}; a positive number is wanted")
+    width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
+    heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
+    if width and heads and not getattr(config, "head_dim", None) and width % heads:
+        raise BadInput(f"{path}: {width} (hidden size) is not divisible by {heads} (attention heads), and no 'head_dim' is given")
+    groups = getattr(config, "num_key_value_heads", None)
+    if heads and groups and heads % groups:
+        raise BadInput(f"{path}: {heads} attention heads cannot share {groups} key-value heads evenly")
+
+
+def _from_net(name: str) -> Model:
+    net = NETS[name]
+    module = import_module(f"simulator.models.{net.module}")
+    return Model(name, net.module.rpartition(".")[2], net.takes, net.size, lambda t, b, s: module.build(t, b, s, **net.arguments), net.arguments, net.source)

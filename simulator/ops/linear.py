@@ -1,0 +1,87 @@
+"""Matrix products: linear layers and batched products. Work of a product, forward and backward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from simulator.tape import Tape, Value
+
+
+class Work(NamedTuple):
+    """What a kernel has to do at least: FLOPs, and bytes that cross the memory bus."""
+
+    flops: float
+    bytes: float
+
+
+def matmul_work(m, k, n, width=2, batch=1) -> Work:
+    """C[m, n] = A[m, k] B[k, n], `batch` times, each matrix crossing the memory bus once.
+
+        flops = 2 b m k n
+        bytes = w b (m k + k n + m n)          w = bytes an element
+
+    A lower bound on traffic: assumes perfect reuse on the chip [williams2009]. Broadcasts over arrays.
+
+    >>> matmul_work(4, 4, 4)
+    Work(flops=128, bytes=96)
+    """
+    return Work(2 * batch * m * k * n, width * batch * (m * k + k * n + m * n))
+
+
+def _product(t: Tape, ins, outs, batch, m, n, k):
+    t.emit("matmul", ins, outs, matrix=2 * batch * m * n * k, product=_format(t, ins[0]), shape=(batch, m, n, k))
+
+
+def _product_back(t: Tape, source: Value, batch, m, n, k, *, read, written):
+    t.backward("matmul", matrix=2 * batch * m * n * k, read=read, written=written, product=_format(t, source), shape=(batch, m, n, k))
+
+
+def _format(t: Tape, x: Value) -> str:
+    """The format the matrix unit is fed: the policy's where the operand is in its format, else the operand's own."""
+    p = t.precision
+    return p.product if x.dtype == (p.autocast or p.activations) else x.dtype
+
+
+def linear(t: Tape, x: Value, out_features: int, *, bias: bool = True, weight: Value | None = None, trainable: bool = True) -> Value:
+    """y[T, out] = x[T, in] W^T + b.
+
+        forward   2 T in out FLOPs; keeps x (once, however many layers share it)
+        backward  dx = dy W, dW = dy^T x: 2 T in out each, dx only where x needs a gradient; db = sum of dy
+
+    The bias rides in the product's epilogue.
+    """
+    k, tokens = x.shape[-1], x.size // x.shape[-1]
+    w = weight if weight is not None else t.parameter(out_features, k, trainable=trainable)
+    b = t.parameter(out_features, trainable=trainable) if bias else None
+    x_low, w_low = t.low(x), t.low(w)
+    ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
+    out = t.new((*x.shape[:-1], out_features), x_low.dtype, x.grad or w.grad)
+    _product(t, ins, (out,), 1, tokens, out_features, k)
+    if out.grad:
+        if w.grad:
+            t.save(x_low)
+            _product_back(t, x_low, 1, out_features, k, tokens, read=out.bytes + x_low.bytes, written=w_low.bytes)
+            if bias:
+                t.backward("reduce", vector=out.size, read=out.bytes, written=ins[2].bytes, product=out.dtype)
+        if x.grad:
+            t.save(w_low)
+            _product_back(t, x_low, 1, tokens, k, out_features, read=out.bytes + w_low.bytes, written=x_low.bytes)
+    return out
+
+
+def matmul(t: Tape, a: Value, b: Value, *, transposed: bool = False) -> Value:
+    """C[..., m, n] = A[..., m, k] B[..., k, n], or A B^T with B[..., n, k]; both operands are kept."""
+    a, b = t.low(a), t.low(b)
+    m, k = a.shape[-2:]
+    n = b.shape[-2] if transposed else b.shape[-1]
+    batch = a.size // (m * k)
+    out = t.new((*a.shape[:-1], n), a.dtype, a.grad or b.grad)
+    _product(t, (a, b), (out,), batch, m, n, k)
+    if out.grad:
+        if a.grad:
+            t.save(b)
+            _product_back(t, a, batch, m, k, n, read=out.bytes + b.bytes, written=a.bytes)
+        if b.grad:
+            t.save(a)
+            _product_back(t, a, batch, k, n, m, read=out.bytes + a.bytes, written=b.bytes)
+    return out

@@ -1,0 +1,51 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from simulator.precision import WIDTH
+from simulator.tape import Tape, Value
+
+
+def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False) -> Value:
+    """- log softmax(logits)[label], averaged over rows. Keeps the log-probabilities, the labels and one weight.
+
+    `upcast` as transformers does: logits.float() first. Without it, autocast computes the log-probabilities in the low
+    format and copies them to fp32 for the loss.
+    """
+    x = t.cast(logits, "fp32") if upcast else logits
+    log_p = t.new(x.shape, x.dtype, x.grad)
+    t.emit("softmax", (x,), (log_p,), vector=4 * x.size, special=x.size)
+    if x.grad:
+        t.save(log_p)
+        t.backward("softmax", vector=4 * x.size, special=x.size, read=2 * x.bytes, written=x.bytes, product=x.dtype)
+    picked = t.full(log_p)
+    rows = x.size // x.shape[-1]
+    out = t.new((), picked.dtype, x.grad)
+    t.emit("gather", (picked, labels), (out,), vector=rows, read=rows * 32 + labels.bytes)
+    if x.grad:
+        t.save(picked, labels)
+        t.keep(WIDTH[picked.dtype])
+        t.backward("scatter", vector=x.size, read=labels.bytes, written=picked.bytes, product=picked.dtype)
+    return out
+
+
+def shifted_labels(t: Tape, batch: int, sequence: int) -> Value:
+    """Labels moved one to the left for a causal language model: padded by one, then sliced (copied unless one row)."""
+    padded = sequence + 1
+    shifted = t.new((batch, padded) if batch == 1 else (batch, sequence), "int64")
+    t.emit("copy", (), (shifted,), read=8 * batch * sequence)
+    return shifted
+
+
+def pairwise(t: Tape, kind: str, x: Value, target: Value) -> Value:
+    """mse, l1, smooth_l1, bce, bce_with_logits: elementwise on prediction and target, then averaged. Keeps both."""
+    x = t.full(x)
+    out = t.new((), x.dtype, x.grad)
+    special = {"bce": 2, "bce_with_logits": 3}.get(kind, 0)
+    t.emit("reduce", (x, target), (out,), vector=3 * x.size, special=special * x.size)
+    if x.grad:
+        t.save(x, target)
+        t.backward("elementwise", vector=4 * x.size, special=special * x.size, read=x.bytes + target.bytes, written=x.bytes, product=x.dtype)
+    return out
+
+

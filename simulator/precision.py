@@ -1,0 +1,62 @@
+"""Number formats and precision policies: what a weight, an activation and a matrix product are held and computed in."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hwdb.errors import UnknownName
+
+WIDTH = {  # bytes an element
+    "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "uint8": 1, "bool": 1, "int32": 4, "int64": 8,
+}  # fmt: skip
+RANK = {"bool": 0, "uint8": 1, "int8": 1, "int32": 2, "int64": 3, "fp8": 4, "bf16": 5, "fp16": 5, "fp32": 6, "fp64": 7}
+
+
+class Precision(msgspec.Struct, frozen=True, kw_only=True):
+    """How a step holds and computes its numbers, in PyTorch's terms.
+
+    `weights` and `activations` are the formats tensors are made in; `autocast` is the lower format that
+    torch.autocast sends matrix products to (None where autocast is off); `product` is the format that the matrix
+    unit takes (its roof).
+    """
+
+    name: str
+    weights: str
+    activations: str
+    autocast: str | None
+    product: str
+
+
+PRECISIONS = {
+    p.name: p
+    for p in (
+        Precision(name="fp32", weights="fp32", activations="fp32", autocast=None, product="fp32"),
+        Precision(name="tf32", weights="fp32", activations="fp32", autocast=None, product="tf32"),
+        Precision(name="bf16", weights="bf16", activations="bf16", autocast=None, product="bf16"),
+        Precision(name="fp16", weights="fp16", activations="fp16", autocast=None, product="fp16"),
+        Precision(name="amp-bf16", weights="fp32", activations="fp32", autocast="bf16", product="bf16"),
+        Precision(name="amp-fp16", weights="fp32", activations="fp32", autocast="fp16", product="fp16"),
+        Precision(name="fp8", weights="bf16", activations="bf16", autocast=None, product="fp8"),
+    )
+}
+
+
+def precision(name: str) -> Precision:
+    """The policy of that name.
+
+    >>> precision("amp-bf16").product
+    'bf16'
+    """
+    try:
+        return PRECISIONS[name]
+    except KeyError:
+        raise UnknownName(f"no precision {name!r}; known: {', '.join(PRECISIONS)}") from None
+
+
+def promote(*formats: str) -> str:
+    """The format an elementwise op of these operands yields (PyTorch's promotion, without mixed bf16/fp16).
+
+    >>> promote("bf16", "fp32")
+    'fp32'
+    """
+    return max(formats, key=RANK.__getitem__)

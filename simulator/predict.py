@@ -1,0 +1,56 @@
+"""The whole chain: Scenario -> Model -> Step -> times, memory -> Forecast. The only file that knows every stage."""
+
+from __future__ import annotations
+
+import msgspec
+
+import hwdb
+from hwdb.errors import BadInput
+from simulator import models, roofline
+from simulator.forecast import Forecast
+from simulator.memory import held
+from simulator.report import assemble
+from simulator.resolve import decide
+from simulator.scenario import Scenario
+from simulator.step import trace
+
+
+def predict(scenario: Scenario | None = None, /, **asked) -> Forecast:
+    """Forecast one step, and the run, of a scenario (or of its fields given by name).
+
+    >>> round(predict(model="llama-3-8b", device="h100-sxm5", batch=1).parameters / 1e9, 2)
+    8.03
+    """
+    scenario = scenario or Scenario(**asked)
+    device = hwdb.device(scenario.device, scenario.set)
+    model = models.resolve(scenario.model)
+    recipe, said = decide(scenario, model, device)
+    step = trace(model, recipe)
+    times = roofline.time_all(step, device)
+    memory = held(step, recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
+    return assemble(scenario, device, model, step, times, memory, said)
+
+
+def largest_batch(scenario: Scenario) -> int | None:
+    """The largest batch whose fullest moment fits the device, all else equal; None where the capacity is unknown."""
+    device = hwdb.device(scenario.device, scenario.set)
+    if device.memory.capacity is None:
+        return None
+    model = models.resolve(scenario.model)
+
+    def fits(batch: int) -> bool:
+        recipe, _ = decide(msgspec.structs.replace(scenario, batch=batch), model, device)
+        need = held(trace(model, recipe), recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
+        return need.total <= device.memory.capacity
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+        if high > 2**24:
+            raise BadInput(f"{scenario.model}: any batch fits {scenario.device}; memory does not limit it")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

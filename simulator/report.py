@@ -1,0 +1,166 @@
+"""Puts a forecast together: sums by op, totals, rates, money, energy, a sentence of diagnosis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwdb.constants import kernels as constants
+from hwdb.records import Device
+from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point
+from simulator.memory import Held
+from simulator.models import Model
+from simulator.precision import precision
+from simulator.resolve import length
+from simulator.roofline import BOUNDS, OpTimes, rates_of
+from simulator.scenario import Scenario
+from simulator.step import Step
+from simulator.times.host import combine
+
+PHASES = ("forward", "backward", "recompute", "update")
+
+
+def assemble(s: Scenario, device: Device, model: Model, step: Step, times: OpTimes, memory: Held, said: list[str]) -> Forecast:
+    """Everything the stages found, as one value."""
+    recipe = step.recipe
+    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
+    host = dispatch(step, device)
+    device_s = np.array([times.seconds[phase == p].sum() for p in range(4)])
+    host_s = np.array([host[phase == p].sum() for p in range(4)])
+    total_s = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, constants()), 0.0)
+    stretch = np.divide(total_s, device_s, out=np.ones(4), where=device_s > 0)
+    seconds = times.seconds * stretch[phase]
+    waits = host_s > device_s
+    layers, points = by_op(step, times, seconds, phase, waits)
+
+    forward_s, backward_s, recompute_s, update_s = map(float, total_s)
+    step_s = float(total_s.sum())
+    flops = {p: sum(k.matrix * k.count for k in step.kernels if k.phase == p) for p in PHASES}
+    moved = {p: sum((k.read + k.written) * k.count for k in step.kernels if k.phase == p) for p in PHASES}
+    kept = {kind: sum(c.bytes * c.count for c in step.counted if c.kind == kind) for kind in ("activation", "input", "weight_copy")}
+    peak = float(rates_of(device, precision(recipe.precision).product).rates.matrix)
+    training = recipe.mode == "train"
+    tokens = recipe.batch * recipe.size if model.takes == "sequence" and recipe.size else None
+    steps = length(s, tokens, recipe.batch)
+    price = s.price_per_hour if s.price_per_hour is not None else device.price.cloud_usd_per_hour
+    hours = steps * step_s / 3600 if steps else None
+    power = device.power.tdp
+    capacity = device.memory.capacity
+    assumptions = [*said, *times.assumptions, *(f"imagined: {edit}" for edit in device.edits)]
+    return Forecast(
+        model=model.name, device=device.id, mode=recipe.mode, batch=recipe.batch,
+        sequence=recipe.size if model.takes == "sequence" else None, image=recipe.size if model.takes == "image" else None,
+        precision=recipe.precision, optimizer=recipe.optimizer, recompute=recipe.recompute,
+        attention=recipe.stack.implementations.get("attention", "flash"), stack=recipe.stack.name,
+        step_time_s=step_s, lower_bound_s=float(times.lower.sum()),
+        forward_s=forward_s, backward_s=backward_s + recompute_s, update_s=update_s, host_s=float(host_s.sum()),
+        samples_per_s=recipe.batch / step_s, tokens_per_s=tokens / step_s if tokens else None,
+        mfu=(3 if training else 1) * flops["forward"] / (step_s * peak),
+        hfu=(flops["forward"] + flops["backward"] + flops["recompute"]) / (step_s * peak),
+        parameters=int(step.parameters), flops_forward=float(flops["forward"]), flops_backward=float(flops["backward"]),
+        flops_recompute=float(flops["recompute"]), flops_other=float(sum((k.vector + k.special) * k.count for k in step.kernels)),
+        bytes_forward=float(moved["forward"]), bytes_backward=float(moved["backward"] + moved["recompute"]),
+        saved_bytes=float(kept["activation"]), saved_input_bytes=float(kept["input"]), saved_weight_copy_bytes=float(kept["weight_copy"]),
+        memory=MemoryForecast(
+            parameters_bytes=float(memory.parameters), gradients_bytes=float(memory.gradients), optimizer_bytes=float(memory.optimizer),
+            activations_bytes=float(memory.activations), transient_bytes=float(memory.transient), framework_bytes=float(memory.framework),
+            peak_bytes=float(memory.total), peak_moment=memory.moment,
+            capacity_bytes=float(capacity) if capacity else None, fits=bool(memory.total <= capacity) if capacity else None,
+        ),
+        layers=layers, points=points, steps=steps, time_to_train_s=hours * 3600 if hours is not None else None,
+        cost_usd=hours * price if hours is not None and price is not None else None,
+        energy_j=hours * 3600 * power if hours is not None and power else None,
+        power_w=float(power) if power else None, price_usd_per_hour=float(price) if price is not None else None,
+        diagnosis=diagnose(layers, step_s, host_s, device_s, device, memory, recipe), assumptions=tuple(assumptions),
+    )  # fmt: skip
+
+
+def dispatch(step: Step, device: Device) -> np.ndarray:
+    """Host seconds to launch each kernel, all repetitions: nothing under graphs, less in backward."""
+    stack = step.recipe.stack
+    if stack.graphs:
+        return np.zeros(len(step.kernels))
+    forward = stack.dispatch_s if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
+    share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
+    return np.array([forward * share[k.phase] * k.count * (k.shape[0] if k.kind == "optimizer" else 1.0) for k in step.kernels])
+
+
+def by_op(step: Step, times: OpTimes, seconds, phase, waits):
+    """Kernels summed by named op, and by op and phase for the roofline picture."""
+    rows: dict[str, dict] = {}
+    drawn: dict[tuple, dict] = {}
+    for i, k in enumerate(step.kernels):
+        node = step.nodes[k.node]
+        row = rows.setdefault(node.name, {"op": node.op, "nodes": set(), "s": np.zeros(4), "low": 0.0, "flops": 0.0, "bytes": 0.0, "bound": np.zeros(5)})
+        row["nodes"].add(k.node)
+        row["s"][phase[i]] += seconds[i]
+        row["low"] += times.lower[i]
+        work = (k.matrix + k.vector + k.special) * k.count
+        row["flops"] += work
+        row["bytes"] += (k.read + k.written) * k.count
+        row["bound"][4 if waits[phase[i]] else times.bound[i]] += seconds[i]
+        when = "backward" if k.phase == "recompute" else k.phase
+        point = drawn.setdefault((node.name, when), {"op": node.op, "flops": 0.0, "bytes": 0.0, "s": 0.0, "matrix": 0.0, "product": k.product})
+        point["flops"] += work
+        point["bytes"] += (k.read + k.written) * k.count
+        point["s"] += seconds[i]
+        if k.matrix:
+            point["matrix"] += k.matrix * k.count
+            point["product"] = k.product
+    parameters, saved = _per_node(step)
+    layers = tuple(
+        LayerForecast(
+            name=name, op=r["op"], count=sum(step.nodes[n].count for n in r["nodes"]), parameters=int(sum(parameters.get(n, 0) for n in r["nodes"])),
+            flops=float(r["flops"]), bytes=float(r["bytes"]), saved_bytes=float(sum(saved.get(n, 0) for n in r["nodes"])),
+            time_s=float(r["s"].sum()), forward_s=float(r["s"][0]), backward_s=float(r["s"][1] + r["s"][2]), update_s=float(r["s"][3]),
+            lower_bound_s=float(r["low"]), bound=(*BOUNDS, "host")[int(r["bound"].argmax())],
+        )
+        for name, r in rows.items()
+    )  # fmt: skip
+    points = tuple(
+        Point(name=name, op=p["op"], phase=when, unit="matrix" if p["matrix"] > 0.5 * p["flops"] else "vector",
+              precision=p["product"] if p["matrix"] > 0.5 * p["flops"] else "fp32", flops=float(p["flops"]), bytes=float(p["bytes"]), time_s=float(p["s"]))
+        for (name, when), p in drawn.items()
+    )  # fmt: skip
+    return layers, points
+
+
+def _per_node(step: Step):
+    parameters: dict[int, int] = {}
+    for w in step.weights:
+        parameters[w.node] = parameters.get(w.node, 0) + w.size * w.count
+    saved: dict[int, float] = {}
+    for k in step.counted:
+        if k.kind == "activation":
+            saved[k.node] = saved.get(k.node, 0) + k.bytes * k.count
+    return parameters, saved
+
+
+LIMITS = {
+    "matrix": ("the matrix units", "a higher matrix rate or a lower precision"),
+    "vector": ("the vector units", "a higher vector rate or fewer pointwise operations"),
+    "memory": ("memory bandwidth", "more bandwidth, fused kernels, or a larger batch where weights dominate"),
+    "latency": ("the start of small kernels", "a larger batch or fewer, fused kernels"),
+    "host": ("the host, which launches kernels slower than the device runs them", "CUDA graphs, a compiled stack, or a larger batch"),
+}
+
+
+def diagnose(layers, step_s: float, host_s, device_s, device: Device, memory: Held, recipe) -> str:
+    """One sentence: what limits this step, and what would move it."""
+    share: dict[str, float] = {}
+    for layer in layers:
+        share[layer.bound] = share.get(layer.bound, 0.0) + layer.time_s
+    if not share or step_s <= 0:
+        return ""
+    first, *rest = sorted(share, key=share.get, reverse=True)
+    what, cure = LIMITS[first]
+    text = f"{100 * share[first] / step_s:.0f} % of the step is bound by {what}; {cure} would shorten it"
+    if rest and share[rest[0]] > 0.2 * step_s:
+        text += f" ({100 * share[rest[0]] / step_s:.0f} % is bound by {LIMITS[rest[0]][0]})"
+    capacity = device.memory.capacity
+    if capacity and memory.total > capacity:
+        kinds = {"optimizer states": memory.optimizer, "activations": memory.activations, "parameters": memory.parameters, "gradients": memory.gradients}
+        most = max(kinds, key=kinds.get)
+        cures = {"optimizer states": "an 8-bit optimizer or more devices", "activations": "recompute full, a smaller batch or a shorter sequence",
+                 "parameters": "a device with more memory or more devices", "gradients": "more devices"}  # fmt: skip
+        text += f". It does not fit: most of the memory is {most}; {cures[most]} would help"
+    return text + "."

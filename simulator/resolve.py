@@ -1,0 +1,116 @@
+"""From what was asked to a recipe: defaults for what was left out, each said, and refusals of what cannot be."""
+
+from __future__ import annotations
+
+import math
+
+from hwdb.errors import BadInput, unknown
+from hwdb.records import Device
+from simulator import stack as stacks
+from simulator.models import Model
+from simulator.ops.optimizer import optimizer
+from simulator.precision import precision
+from simulator.scenario import Scenario
+from simulator.step import Recipe
+
+MODES = ("train", "infer")
+RECOMPUTE = ("none", "selective", "full")
+ATTENTION = ("eager", "efficient", "flash")
+DEFAULT_BATCH = {"sequence": 1, "image": 32, "table": 1024}
+
+
+def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]]:
+    """The recipe of a scenario, and the assumptions it rests on."""
+    said: list[str] = []
+    _one_of("mode", s.mode, MODES)
+    _one_of("recompute", s.recompute, RECOMPUTE)
+    if s.attention is not None:
+        _one_of("attention", s.attention, ATTENTION)
+    batch = s.batch
+    if batch is None:
+        batch = DEFAULT_BATCH[model.takes]
+        said.append(f"batch {batch} (not given)")
+    _positive("batch", batch)
+    size = _size(s, model, said)
+    name = s.precision
+    if name is None:
+        name = default_precision(device)
+        said.append(f"precision {name} (not given): weights, gradients and optimizer states are in it too" if "amp" not in name else f"precision {name} (not given)")
+    precision(name)
+    stack_name = s.stack
+    if stack_name is None:
+        stack_name = "jax-xla" if device.kind == "tpu" else "pytorch-eager"
+        said.append(f"stack {stack_name} (not given)")
+    stack = stacks.stack(stack_name).with_attention(s.attention)
+    opt = s.optimizer
+    if s.mode == "infer":
+        if opt is not None:
+            raise BadInput("optimizer: an inference step has none; leave it out or use --mode train")
+        if s.recompute != "none":
+            raise BadInput(f"recompute {s.recompute}: inference keeps nothing to recompute; leave it out or use --mode train")
+    elif opt is None:
+        opt = "adamw"
+        said.append("optimizer adamw (not given)")
+    if opt is not None:
+        optimizer(opt)
+    return Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack), said
+
+
+def default_precision(device: Device) -> str:
+    """bf16 where the device multiplies it, else mixed fp16, else fp32."""
+    if device.kind != "cpu" and "bf16" in device.peak_flops:
+        return "bf16"
+    return "amp-fp16" if device.kind != "cpu" and "fp16" in device.peak_flops else "fp32"
+
+
+def _size(s: Scenario, model: Model, said: list[str]) -> int | None:
+    if model.takes == "sequence":
+        if s.image is not None:
+            raise BadInput(f"image {s.image}: {model.name} reads sequences; use --seq")
+        size, word = s.sequence, "sequence of {} tokens"
+    elif model.takes == "image":
+        if s.sequence is not None:
+            raise BadInput(f"sequence {s.sequence}: {model.name} reads images; use --image")
+        size, word = s.image, "images of {0} x {0}"
+    else:
+        if s.sequence is not None or s.image is not None:
+            raise BadInput(f"{model.name} reads neither sequences nor images; leave --seq and --image out")
+        return model.size
+    if size is None:
+        said.append(word.format(model.size) + " (not given)")
+        return model.size
+    _positive("sequence" if model.takes == "sequence" else "image", size)
+    longest = getattr(model.config, "context", None)
+    if model.takes == "sequence" and longest and size > longest:
+        said.append(f"a sequence of {size} is longer than the {longest} positions of {model.name}'s config")
+    return size
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]):
+    if value not in known:
+        raise unknown(what, value, known, f"known: {', '.join(known)}")
+
+
+def _positive(what: str, value):
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadInput(f"{what} {value}: a whole number of at least 1 is wanted")
+
+
+def length(s: Scenario, tokens_per_step: float | None, samples_per_step: float) -> float | None:
+    """Steps of the whole run, from tokens, or samples and epochs; None where no length was given."""
+    from hwdb.units import count
+
+    given = [name for name in ("tokens", "samples") if getattr(s, name) is not None]
+    if len(given) == 2:
+        raise BadInput("tokens and samples are two lengths of one run; give one")
+    if s.epochs is not None and (not math.isfinite(s.epochs) or s.epochs <= 0):
+        raise BadInput(f"epochs {s.epochs}: a positive number is wanted")
+    if not given:
+        if s.epochs is not None:
+            raise BadInput("epochs without samples: how many samples has an epoch? add --samples 1.28M")
+        return None
+    if given == ["tokens"]:
+        if tokens_per_step is None:
+            raise BadInput("tokens: this model does not read tokens; give --samples and --epochs")
+        return count(s.tokens) * (s.epochs or 1) / tokens_per_step
+    return count(s.samples) * (s.epochs or 1) / samples_per_step

@@ -1,0 +1,122 @@
+"""Kernels and a device -> seconds: what each kernel needs, its printed lower bound, and what bounds it.
+
+All kernels of one kind and format are costed in one call on arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from hwdb.constants import kernels as constants
+from hwdb.records import Device
+from simulator.precision import WIDTH
+from simulator.step import Step
+from simulator.tape import Kernel
+from simulator.times.attention import attention
+from simulator.times.conv import conv
+from simulator.times.matmul import matmul
+from simulator.times.rates import Rates, Resolved, resolve
+from simulator.times.stream import stream
+
+STREAMS = {  # our kernel kinds -> classes of times.stream, forward and backward
+    "layer_norm": ("norm", "norm_backward"),
+    "accumulate": ("elementwise", "elementwise"),
+    "recurrent": ("elementwise", "elementwise"),
+}
+BOUNDS = ("matrix", "vector", "memory", "latency")
+CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
+WINOGRAD = 2.25  # multiplications that F(2x2, 3x3) saves at most [lavin2016]
+
+
+class OpTimes(NamedTuple):
+    """Per kernel of a step, `count` repetitions included [s]."""
+
+    seconds: np.ndarray
+    lower: np.ndarray  # printed roofline
+    bound: np.ndarray  # index into BOUNDS
+    assumptions: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def rates_of(device: Device, product: str) -> Resolved:
+    """Rates of a device for one format, resolved once."""
+    return resolve(device, product)
+
+
+def time_all(step: Step, device: Device) -> OpTimes:
+    """Step, device -> seconds of every kernel."""
+    ks = step.kernels
+    c = constants()
+    count = np.array([k.count for k in ks], dtype=float)
+    seconds, lower, bound = np.zeros(len(ks)), np.zeros(len(ks)), np.zeros(len(ks), dtype=int)
+    said: dict[str, None] = {}
+    groups: dict[tuple, list[int]] = {}
+    for i, k in enumerate(ks):
+        groups.setdefault(_group(k), []).append(i)
+    for (family, detail, product), indices in groups.items():
+        resolved = rates_of(device, product if family != "stream" else "fp32")
+        if family != "stream":
+            said.update(dict.fromkeys(resolved.assumptions))
+        rates = resolved.rates
+        members = [ks[i] for i in indices]
+        t = FORMULAS[family](members, detail, rates, c)
+        seconds[indices] = t
+        lower[indices], bound[indices] = _bounds(members, family, t, rates, c)
+    return OpTimes(seconds * count, np.minimum(lower, seconds) * count, bound, tuple(said))
+
+
+def _group(k: Kernel) -> tuple:
+    """Kernels that one call of one formula costs."""
+    if k.kind == "matmul":
+        return "matmul", None, k.product
+    if k.kind == "attention":
+        return "attention", k.phase == "backward", k.product
+    if k.kind in ("conv", "depthwise"):
+        return "conv", (k.shape[0], WIDTH.get(k.product, 4)), k.product
+    return "stream", None, "fp32"
+
+
+def _matmul(ks: list[Kernel], _, rates: Rates, c):
+    batch, m, n, k = np.array([kernel.shape for kernel in ks], dtype=float).T
+    width = max(rates.width, WIDTH.get(ks[0].product, 4))
+    return matmul(m, n, k, batch, width, max(width, 2.0), rates, c)
+
+
+def _attention(ks: list[Kernel], backward: bool, rates: Rates, c):
+    batch, heads, groups, q_len, kv_len, dim, causal = np.array([k.shape for k in ks], dtype=float).T
+    full = np.array([k.shape[3] for k in ks], dtype=float)
+    return attention(batch, heads, groups, q_len, full, dim, causal > 0, max(rates.width, 2.0), rates, c, backward=backward, window=kv_len)
+
+
+def _conv(ks: list[Kernel], detail, rates: Rates, c):
+    phase, _ = detail
+    batch, c_in, c_out, pixels_in, pixels_out, taps, stride, groups = np.array([k.shape[1:] for k in ks], dtype=float).T
+    return conv(CONV_PHASE[phase], batch, c_in, c_out, pixels_in, pixels_out, taps, groups, max(rates.width, 2.0), rates, c,
+                unit_stride=stride == 1, channels_last=True)  # fmt: skip
+
+
+def _stream(ks: list[Kernel], _, rates: Rates, c):
+    kinds = [STREAMS[k.kind][k.phase == "backward"] if k.kind in STREAMS else k.kind for k in ks]
+    moved, vector, special = np.array([(k.read + k.written, k.vector, k.special) for k in ks], dtype=float).T
+    return stream(kinds, moved, vector, special, rates, c)
+
+
+FORMULAS = {"matmul": _matmul, "attention": _attention, "conv": _conv, "stream": _stream}
+
+
+def _bounds(ks: list[Kernel], family: str, seconds, rates: Rates, c):
+    """Printed lower bound of each kernel [s], and what the estimate is made of mostly."""
+    matrix, vector, moved = np.array([(k.matrix, k.vector, k.read + k.written) for k in ks], dtype=float).T
+    if family == "attention":  # a causal kernel skips what is masked
+        causal = np.array([k.shape[6] for k in ks], dtype=bool)
+        matrix = matrix * np.where(causal, 0.5, 1.0)
+    if family == "conv" and not rates.tensor:
+        matrix = matrix / np.array([WINOGRAD if k.shape[6:8] == (9, 1) and k.shape[8] == 1 else 1.0 for k in ks])
+    printed = np.stack([matrix / rates.matrix, vector / rates.vector, moved / rates.bandwidth])
+    vector_scale = 1.0 / c.stream.vector
+    achieved = np.stack([printed[0] / rates.sustained, printed[1] * vector_scale, printed[2] / rates.stream])
+    lower = printed.max(axis=0)
+    return lower, np.where(achieved.max(axis=0) < 0.4 * seconds, np.where(seconds < 2e-5, 3, achieved.argmax(axis=0)), achieved.argmax(axis=0))

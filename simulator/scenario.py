@@ -1,0 +1,26 @@
+"""What `predict` is asked: a frozen value that can be saved, read, compared."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A model on a device, and how. What is left out gets a stated default."""
+
+    model: str  # shipped name, path of a config.json, path of a .toml of layers
+    device: str  # name or path of a device
+    set: dict[str, str | float | int] = {}  # edits of the device: {"memory.bandwidth": "8 TB/s"}
+    mode: str = "train"  # train | infer
+    batch: int | None = None  # samples a step
+    sequence: int | None = None  # tokens a sample
+    image: int | None = None  # pixels a side
+    precision: str | None = None
+    optimizer: str | None = None
+    recompute: str = "none"  # none | selective | full
+    attention: str | None = None  # eager | efficient | flash
+    stack: str | None = None
+    tokens: str | float | None = None  # length of the run, in tokens ...
+    samples: str | float | None = None  # ... or samples an epoch
+    epochs: float | None = None
+    price_per_hour: float | None = None  # USD a device and hour, where the device's own is not wanted

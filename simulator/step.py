@@ -1,0 +1,127 @@
+"""One step of training or inference: a model run on a tape under a recipe and a stack, frozen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from hwdb.errors import BadInput
+from simulator.fusion import fuse
+from simulator.models import Model
+from simulator.ops.optimizer import optimizer, state_bytes, update_traffic
+from simulator.precision import WIDTH, precision
+from simulator.stack import Stack
+from simulator.tape import Block, Kernel, Node, Tape, Weight
+
+FOREACH_GROUP = 30  # tensors that PyTorch's multi-tensor kernels take in one launch, about
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is trained or run: everything decided."""
+
+    mode: str  # train | infer
+    batch: int
+    size: int | None  # tokens a sample, or pixels a side
+    precision: str
+    optimizer: str | None
+    recompute: str  # none | selective | full
+    stack: Stack
+
+
+class Kept(NamedTuple):
+    """Storages of one kind that one op keeps for backward."""
+
+    node: int
+    bytes: float
+    count: int
+    kind: str  # activation | input | weight_copy
+    storage: int
+
+
+class Step(NamedTuple):
+    """Everything a step does and keeps, kernel by kernel."""
+
+    nodes: tuple[Node, ...]
+    kernels: tuple[Kernel, ...]  # phases: forward, backward, recompute, update
+    weights: tuple[Weight, ...]
+    blocks: tuple[Block, ...]
+    saved: tuple[Kept, ...]  # what recomputation leaves
+    counted: tuple[Kept, ...]  # without recomputation: what the model itself keeps
+    input_bytes: float
+    state_bytes: float
+    recipe: Recipe
+
+    @property
+    def parameters(self) -> int:
+        return sum(w.size * w.count for w in self.weights)
+
+    @property
+    def parameter_bytes(self) -> float:
+        return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights)
+
+    @property
+    def gradient_bytes(self) -> float:
+        return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable) if self.recipe.mode == "train" else 0
+
+
+def trace(model: Model, recipe: Recipe) -> Step:
+    """Model, recipe -> Step."""
+    training = recipe.mode == "train"
+    tape = Tape(precision(recipe.precision), training=training, implementations=recipe.stack.implementations)
+    model.run(tape, recipe.batch, recipe.size)
+    counted = tuple(Kept(node, held, count, kind, storage) for storage, (node, held, count, kind, _) in tape.saved.items())
+    kernels = tape.kernels
+    saved = counted
+    if recipe.stack.fusion:
+        kernels, saved = fuse(kernels, saved, recipe.stack.fusion)
+    if training and recipe.recompute != "none":
+        again, saved = recomputed(tape, kernels, saved, recipe.recompute, model.name)
+        kernels = [*kernels, *again]
+    states = 0.0
+    if training and recipe.optimizer:
+        states = sum(state_bytes(optimizer(recipe.optimizer), w.size * w.count, WIDTH[w.dtype]) for w in tape.weights if w.trainable)
+        kernels = [*kernels, *update(tape, recipe)]
+    return Step(
+        tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
+        sum(v.bytes for v in tape.inputs), states, recipe,
+    )  # fmt: skip
+
+
+def recomputed(tape: Tape, kernels, saved, how: str, name: str):
+    """What full or selective recomputation [chen2016, korthikanti2022] runs again, and what is still kept.
+
+    full        each repeated block keeps only what is handed to it, and runs forward again before its backward
+    selective   attention cores alone run again: their scores, masks and statistics are not kept
+    """
+    if how == "full":
+        blocks = {i for i, block in enumerate(tape.blocks) if block.count > 1}
+        if not blocks:
+            raise BadInput(f"recompute full: {name} has no repeated blocks to recompute; use none")
+        within = {i for i, node in enumerate(tape.nodes) if node.layer in blocks}
+        kept = [s for s in saved if s.node not in within]
+        first = {tape.nodes[i].layer: i for i in sorted(within, reverse=True)}
+        kept += [Kept(node, tape.blocks[b].carried, tape.blocks[b].count, "activation", -b) for b, node in first.items()]
+    else:
+        within = {i for i, node in enumerate(tape.nodes) if node.op == "attention"}
+        if not within:
+            raise BadInput(f"recompute selective: {name} has no attention to recompute; use none or full")
+        outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
+        kept = [s for s in saved if s.node not in within or s.storage in outside]
+    again = [k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"]
+    return again, tuple(kept)
+
+
+def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
+    """The optimizer's kernels, node by node."""
+    o = optimizer(recipe.optimizer)
+    fused = recipe.stack.implementations.get("optimizer") == "fused"
+    launches = 1 if fused else o.kernels
+    kernels = []
+    for w in tape.weights:
+        if not w.trainable:
+            continue
+        read, written = update_traffic(o, w.size * w.count, WIDTH[w.dtype], fused)
+        # tensors share launches: the group's launch is spread over them
+        kernels.append(Kernel(w.node, "update", "optimizer", w.dtype, 0, o.flops * w.size * w.count, w.size * w.count, read, written, (launches * w.count / FOREACH_GROUP,), 1))
+    return kernels
