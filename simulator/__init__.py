@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-_HOME = {"predict": "predict", "largest_batch": "predict", "Scenario": "scenario", "Forecast": "forecast"}
+_HOME = {"predict": "chain", "largest_batch": "chain", "Scenario": "scenario", "Forecast": "forecast"}
 
 __all__ = ["Forecast", "Scenario", "largest_batch", "predict"]
 

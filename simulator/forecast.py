@@ -20,7 +20,7 @@ class LayerForecast(msgspec.Struct, frozen=True, kw_only=True):
     backward_s: float
     update_s: float
     lower_bound_s: float  # printed roofline
-    bound: str  # what the estimate is limited by: matrix | vector | memory | latency | host
+    bound: str  # what the estimate is limited by: matrix | vector | memory | latency | host; "fused" into a neighbour
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,10 +88,12 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
     """Kernels summed by named op, and by op and phase for the roofline picture."""
     rows: dict[str, dict] = {}
     drawn: dict[tuple, dict] = {}
+    for i, node in enumerate(step.nodes):
+        empty = {"op": node.op, "nodes": [], "s": np.zeros(4), "low": 0.0, "flops": 0.0, "bytes": 0.0, "bound": np.zeros(5)}
+        rows.setdefault(node.name, empty)["nodes"].append(i)
     for i, k in enumerate(step.kernels):
         node = step.nodes[k.node]
-        row = rows.setdefault(node.name, {"op": node.op, "nodes": set(), "s": np.zeros(4), "low": 0.0, "flops": 0.0, "bytes": 0.0, "bound": np.zeros(5)})
-        row["nodes"].add(k.node)
+        row = rows[node.name]
         row["s"][phase[i]] += seconds[i]
         row["low"] += times.lower[i]
         work = (k.matrix + k.vector + k.special) * k.count
@@ -112,7 +114,7 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
             name=name, op=r["op"], count=sum(step.nodes[n].count for n in r["nodes"]), parameters=int(sum(parameters.get(n, 0) for n in r["nodes"])),
             flops=float(r["flops"]), bytes=float(r["bytes"]), saved_bytes=float(sum(saved.get(n, 0) for n in r["nodes"])),
             time_s=float(r["s"].sum()), forward_s=float(r["s"][0]), backward_s=float(r["s"][1] + r["s"][2]), update_s=float(r["s"][3]),
-            lower_bound_s=float(r["low"]), bound=(*BOUNDS, "host")[int(r["bound"].argmax())],
+            lower_bound_s=float(r["low"]), bound=(*BOUNDS, "host")[int(r["bound"].argmax())] if r["s"].any() else "fused",
         )
         for name, r in rows.items()
     )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 
 from hwdb.errors import BadInput, unknown
 from hwdb.records import Device
+from hwdb.units import quantity
 from simulator import stack as stacks
 from simulator.models import Model
 from simulator.ops.optimizer import optimizer
@@ -16,6 +17,7 @@ from simulator.step import Recipe
 MODES = ("train", "infer")
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("eager", "efficient", "flash")
+MEMORY_FORMATS = ("contiguous", "channels_last")
 DEFAULT_BATCH = {"sequence": 1, "image": 32, "table": 1024}
 
 
@@ -26,6 +28,8 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     _one_of("recompute", s.recompute, RECOMPUTE)
     if s.attention is not None:
         _one_of("attention", s.attention, ATTENTION)
+    if s.memory_format is not None:
+        _one_of("memory_format", s.memory_format, MEMORY_FORMATS)
     batch = s.batch
     if batch is None:
         batch = DEFAULT_BATCH[model.takes]
@@ -41,7 +45,7 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     if stack_name is None:
         stack_name = "jax-xla" if device.kind == "tpu" else "pytorch-eager"
         said.append(f"stack {stack_name} (not given)")
-    stack = stacks.stack(stack_name).with_attention(s.attention)
+    stack = stacks.stack(stack_name).changed(s.attention, s.memory_format)
     opt = s.optimizer
     if s.mode == "infer":
         if opt is not None:
@@ -96,10 +100,15 @@ def _positive(what: str, value):
         raise BadInput(f"{what} {value}: a whole number of at least 1 is wanted")
 
 
+def _count(value, what: str) -> float:
+    number = quantity(value, what)
+    if number <= 0:
+        raise BadInput(f"{what} {value}: a positive number is wanted")
+    return number
+
+
 def length(s: Scenario, tokens_per_step: float | None, samples_per_step: float) -> float | None:
     """Steps of the whole run, from tokens, or samples and epochs; None where no length was given."""
-    from hwdb.units import count
-
     given = [name for name in ("tokens", "samples") if getattr(s, name) is not None]
     if len(given) == 2:
         raise BadInput("tokens and samples are two lengths of one run; give one")
@@ -112,5 +121,5 @@ def length(s: Scenario, tokens_per_step: float | None, samples_per_step: float) 
     if given == ["tokens"]:
         if tokens_per_step is None:
             raise BadInput("tokens: this model does not read tokens; give --samples and --epochs")
-        return count(s.tokens) * (s.epochs or 1) / tokens_per_step
-    return count(s.samples) * (s.epochs or 1) / samples_per_step
+        return _count(s.tokens, "tokens") * (s.epochs or 1) / tokens_per_step
+    return _count(s.samples, "samples") * (s.epochs or 1) / samples_per_step

@@ -54,8 +54,9 @@ def time_all(step: Step, device: Device) -> OpTimes:
     seconds, lower, bound = np.zeros(len(ks)), np.zeros(len(ks)), np.zeros(len(ks), dtype=int)
     said: dict[str, None] = {}
     groups: dict[tuple, list[int]] = {}
+    last = step.recipe.stack.memory_format == "channels_last"
     for i, k in enumerate(ks):
-        groups.setdefault(_group(k), []).append(i)
+        groups.setdefault(_group(k, last), []).append(i)
     for (family, detail, product), indices in groups.items():
         resolved = rates_of(device, product if family != "stream" else "fp32")
         if family != "stream":
@@ -68,14 +69,14 @@ def time_all(step: Step, device: Device) -> OpTimes:
     return OpTimes(seconds * count, np.minimum(lower, seconds) * count, bound, tuple(said))
 
 
-def _group(k: Kernel) -> tuple:
+def _group(k: Kernel, channels_last: bool) -> tuple:
     """Kernels that one call of one formula costs."""
     if k.kind == "matmul":
         return "matmul", None, k.product
     if k.kind == "attention":
         return "attention", k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
-        return "conv", (k.shape[0], WIDTH.get(k.product, 4)), k.product
+        return "conv", (k.shape[0], channels_last), k.product
     return "stream", None, "fp32"
 
 
@@ -92,10 +93,10 @@ def _attention(ks: list[Kernel], backward: bool, rates: Rates, c):
 
 
 def _conv(ks: list[Kernel], detail, rates: Rates, c):
-    phase, _ = detail
+    phase, channels_last = detail
     batch, c_in, c_out, pixels_in, pixels_out, taps, stride, groups = np.array([k.shape[1:] for k in ks], dtype=float).T
     return conv(CONV_PHASE[phase], batch, c_in, c_out, pixels_in, pixels_out, taps, groups, max(rates.width, 2.0), rates, c,
-                unit_stride=stride == 1, channels_last=True)  # fmt: skip
+                unit_stride=stride == 1, channels_last=channels_last)  # fmt: skip
 
 
 def _stream(ks: list[Kernel], _, rates: Rates, c):

@@ -20,6 +20,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recompute: str = "none"  # none | selective | full
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
+    memory_format: str | None = None  # of images: contiguous | channels_last
     tokens: str | float | None = None  # length of the run, in tokens ...
     samples: str | float | None = None  # ... or samples an epoch
     epochs: float | None = None

@@ -23,13 +23,17 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dispatch_s: float  # host seconds to launch one forward op
     dispatch_backward: float  # of it, for one backward op
     graphs: bool  # launches are replayed from a graph: no host time
+    memory_format: str  # of images: contiguous (NCHW) | channels_last (NHWC)
     framework_bytes: float  # context, kernels, workspaces
     slack: float  # allocator rounding and fragmentation, of activations
     implementations: dict[str, str]  # op -> composed | fused | eager | efficient | flash | foreach
 
-    def with_attention(self, how: str | None) -> Stack:
-        """The same stack with another attention."""
-        return self if how is None else msgspec.structs.replace(self, implementations={**self.implementations, "attention": how})
+    def changed(self, attention: str | None, memory_format: str | None) -> Stack:
+        """The same stack with another attention or another layout of images."""
+        if attention is None and memory_format is None:
+            return self
+        how = {**self.implementations, "attention": attention} if attention else self.implementations
+        return msgspec.structs.replace(self, implementations=how, memory_format=memory_format or self.memory_format)
 
 
 def names() -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class Tape:
             yield
             return
         self._inside = True
-        self.nodes.append(Node(".".join([*self._path, name]) if name else ".".join(self._path), kind, self._repeats, self._block))
+        self.nodes.append(Node(".".join(filter(None, (*self._path, name))), kind, self._repeats, self._block))
         self._node = len(self.nodes) - 1
         try:
             yield
@@ -151,7 +151,7 @@ class Tape:
 
     def _block_of(self, name, count, body, carried):
         outer_repeats, outer_block, outer_kept = self._repeats, self._block, self._kept
-        self.blocks.append(Block(".".join([*self._path, name]), count * outer_repeats, sum(v.bytes for v in carried)))
+        self.blocks.append(Block(".".join(filter(None, (*self._path, name))), count * outer_repeats, sum(v.bytes for v in carried)))
         self._block, self._repeats, self._kept = len(self.blocks) - 1, outer_repeats * count, {}
         for value in carried:
             self._uses.pop(value.storage, None)

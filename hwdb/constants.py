@@ -1,0 +1,173 @@
+"""Fitted constants and achieved fractions: kernels.toml and families/*.toml, one strict reader.
+
+`kernels()` gives the bare numbers the formulas compute with; `constants()` the same with unit, meaning and source, for listing.
+`family(name)` gives the achieved fractions of a device family, each with its source.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from hwdb.errors import BadInput, UnknownName
+
+HERE = Path(__file__).parent
+
+
+class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One number of kernels.toml."""
+
+    value: float
+    unit: str
+    meaning: str
+    source: str
+    residual: str = ""
+
+
+class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start: float
+    tile: float
+    split: float
+    feed: float
+    footprint: float
+    footprint_flat: float
+    stream: float
+
+
+class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start: float
+    special: float
+    traffic: float
+    backward: float
+
+
+class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    forward: float
+    backward: float
+    vector: float
+    transpose: float
+    grouped: float
+    grouped_rate: float
+    grouped_backward: float
+
+
+class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start: float
+    start_rows: float
+    vector: float
+    elementwise: float
+    rows: float
+    norm: float
+    rms_norm: float
+    norm_backward: float
+    pool: float
+    gather: float
+    depthwise: float
+    depthwise_input: float
+    depthwise_weight: float
+
+
+class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    norm: float
+
+
+class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start_core: float
+    start_most: float
+    traffic: float
+
+
+class Systolic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start: float
+    norm: float
+    lane: float
+    sublane: float
+
+
+class Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers of kernels.toml, bare, by formula; their units and meanings stand in the file."""
+
+    matmul: Matmul
+    attention: Attention
+    conv: Conv
+    stream: Stream
+    host: Host
+    cpu: Cpu
+    systolic: Systolic
+
+
+class Fraction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An achieved share of a printed rate, with where it was seen."""
+
+    value: float
+    source: str
+    residual: str = ""
+
+
+class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What devices of one family achieve of their printed rates. Absent is unknown."""
+
+    name: str
+    kind: str  # gpu | cpu | tpu | npu
+    sustained: dict[str, Fraction] = {}  # by format: long matrix products, of the printed dense peak
+    half_rate: Fraction | None = None  # the same where matrix units run at half rate (GeForce): neither power nor operands limit them
+    flop_per_joule: dict[str, Fraction] = {}  # by format: a long product holds no more than this times the board power [FLOP/J]
+    batched_tile: Fraction | None = None  # smallest tile edge the library has for batched fp32 products [elements]
+    attention: Fraction | None = None  # fused attention forward, of the printed dense 16-bit peak
+    stream: Fraction | None = None  # long triad, of the printed bandwidth
+
+
+def _read(path: Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{path.name}: cannot be read as TOML: {error}") from None
+
+
+def _convert(data, to: type, path: Path):
+    try:
+        return msgspec.convert(data, to)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{path.name}: {error}") from None
+
+
+def read_kernels(path: Path) -> tuple[Kernels, dict[str, Constant]]:
+    """The bare numbers, and each constant by its dotted name."""
+    table = _convert(_read(path), dict[str, dict[str, Constant]], path)
+    bare = {section: {name: c.value for name, c in entries.items()} for section, entries in table.items()}
+    named = {f"{section}.{name}": c for section, entries in table.items() for name, c in entries.items()}
+    return _convert(bare, Kernels, path), named
+
+
+def read_family(path: Path) -> Family:
+    """One family file."""
+    return _convert(_read(path), Family, path)
+
+
+@functools.cache
+def kernels() -> Kernels:
+    """The shipped constants, bare."""
+    return read_kernels(HERE / "kernels.toml")[0]
+
+
+@functools.cache
+def constants() -> dict[str, Constant]:
+    """The shipped constants with unit, meaning and source, by dotted name ("matmul.start")."""
+    return read_kernels(HERE / "kernels.toml")[1]
+
+
+def families() -> tuple[str, ...]:
+    """Names of the families that have a file."""
+    return tuple(sorted(path.stem for path in (HERE / "families").glob("*.toml")))
+
+
+@functools.cache
+def family(name: str) -> Family:
+    """The family's achieved fractions."""
+    path = HERE / "families" / f"{name}.toml"
+    if not path.exists():
+        raise UnknownName(f"no device family {name!r}; known: {', '.join(families())}")
+    return read_family(path)

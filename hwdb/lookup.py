@@ -1,0 +1,109 @@
+"""device(), link(), system(): a name or a path in, a frozen record out."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hwdb import names
+from hwdb.edits import apply, merge
+from hwdb.errors import BadInput
+from hwdb.reader import load, read
+from hwdb.records import KINDS, Device, Link, System
+
+
+def devices() -> tuple[str, ...]:
+    """Names of the shipped devices."""
+    return names.names("devices")
+
+
+def links() -> tuple[str, ...]:
+    """Names of the shipped links."""
+    return names.names("links")
+
+
+def systems() -> tuple[str, ...]:
+    """Names of the shipped systems."""
+    return names.names("systems")
+
+
+def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -> Device:
+    """The device called `name`, or described by the file at that path, with `changes` made to it.
+
+    `changes` maps dotted keys to values: {"memory.bandwidth": "8 TB/s", "peak_flops.bf16": "+20%"}. Only the named
+    figure changes; `Device.edits` says what is imagined.
+
+    >>> device("h100-sxm5", {"memory.bandwidth": "8 TB/s"}).edits
+    ('memory.bandwidth 3.35 TB/s -> 8 TB/s',)
+    """
+    given = tuple((changes or {}).items())
+    if names.is_path(str(name)):
+        return _own(Path(name), given)
+    return _shipped(names.resolve(name, "devices"), given)
+
+
+@lru_cache(maxsize=1024)
+def _shipped(name: str, changes: tuple[tuple[str, str | float], ...]) -> Device:
+    data, edits = apply(load(_file("devices", name)), changes, name)
+    return _device(data, f"devices/{name}.toml", name, edits)
+
+
+def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:
+    data, before = _with_base(path, ())
+    device = _device(data, str(path), path.stem, before)
+    if not changes:
+        return device
+    data, edits = apply(data, changes, str(path))
+    return _device(data, str(path), path.stem, before + edits)
+
+
+def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...]) -> Device:
+    device = read(Device, data, file, identity, edits=edits)
+    if not device.peak_flops:
+        raise BadInput(f'{file}: [peak_flops] is empty; give at least one rate, for example bf16 = "400 TFLOP/s"')
+    if device.kind not in KINDS:
+        raise BadInput(f"{file}: kind is {device.kind!r}; wanted one of {', '.join(KINDS)}")
+    return device
+
+
+def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The file's tables laid over those of its base, if it names one, and what they change."""
+    data = load(path)
+    base = data.get("base")
+    if base is None:
+        return data, ()
+    if not isinstance(base, str):
+        raise BadInput(f"{path}: base is {base!r}; wanted the name of a device, for example \"h100-sxm5\"")
+    if path.resolve() in above:
+        raise BadInput(f"{path}: is its own base; name a shipped device instead")
+    if names.is_path(base):
+        under, edits = _with_base(path.parent / base, (*above, path.resolve()))
+    else:
+        under, edits = load(_file("devices", names.resolve(base, "devices"))), ()
+    merged, changed = merge(under, data, str(path))
+    return merged, edits + changed
+
+
+@lru_cache(maxsize=256)
+def _named(cls: type, folder: str, name: str) -> Any:
+    return read(cls, load(_file(folder, name)), f"{folder}/{name}.toml", name)
+
+
+def link(name: str | Path) -> Link:
+    """The link called `name`, or described by the file at that path."""
+    return _find(Link, "links", name)
+
+
+def system(name: str | Path) -> System:
+    """The system called `name`, or described by the file at that path."""
+    return _find(System, "systems", name)
+
+
+def _find(cls: type, folder: str, name: str | Path) -> Any:
+    if names.is_path(str(name)):
+        return read(cls, load(Path(name)), str(name), Path(name).stem)
+    return _named(cls, folder, names.resolve(name, folder))
+
+
+def _file(folder: str, name: str) -> Path:
+    return names.ROOT / folder / f"{name}.toml"

@@ -1,0 +1,182 @@
+"""Unit strings at the border: "8 TB/s" -> 8e12. Inside the project every number is bare SI.
+
+`pint` is imported only for a string that is more than a number, one SI prefix and the unit that was wanted.
+"""
+
+import math
+import re
+from functools import cache
+
+from hwdb.errors import BadInput
+
+PREFIXES = {
+    "": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
+}  # fmt: skip
+COUNT_SUFFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+WANTED = {
+    "B/s": ("a bandwidth", "3.35 TB/s"),
+    "B": ("a size in bytes", "80 GB"),
+    "FLOP/s": ("a compute rate", "989 TFLOP/s"),
+    "FLOP": ("an amount of work", "3e24 FLOP"),
+    "Hz": ("a frequency", "1.98 GHz"),
+    "s": ("a duration", "5 us"),
+    "W": ("a power", "700 W"),
+    "J": ("an energy", "1 kWh"),
+    "USD": ("a price in dollars", "30000 USD"),
+    "USD/h": ("a price per hour", "2.95 USD/h"),
+    "1": ("a bare number", "0.85"),
+}
+"""Unit: what a person calls it, and an example for the message."""
+
+_NUMBER = r"[+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_TEXT = re.compile(rf"\s*({_NUMBER})\s*(.*?)\s*")
+_PLAIN = re.compile(rf"\s*(?:USD|\$)?\s*{_NUMBER}\s*(?:[A-Za-zµ$/][A-Za-zµ$/\s]*)?")
+"""A number and a unit: no powers and no products, which pint would compute."""
+
+_DEFINITIONS = """
+milli- = 1e-3 = m-
+micro- = 1e-6 = u- = µ-
+nano- = 1e-9 = n-
+kilo- = 1e3 = k- = K-
+mega- = 1e6 = M-
+giga- = 1e9 = G-
+tera- = 1e12 = T-
+peta- = 1e15 = P-
+exa- = 1e18 = E-
+zetta- = 1e21 = Z-
+yotta- = 1e24 = Y-
+kibi- = 1024 = Ki-
+mebi- = 1048576 = Mi-
+gibi- = 1073741824 = Gi-
+tebi- = 1099511627776 = Ti-
+second = [time] = s = sec
+minute = 60 s = min
+hour = 3600 s = h = hr
+day = 86400 s = d
+week = 604800 s = wk
+year = 31557600 s = yr
+byte = [data] = B
+bit = 0.125 byte = b
+flop = [work] = FLOP = op = OP
+turn = [turn]
+hertz = turn / second = Hz
+joule = [energy] = J
+watt = joule / s = W
+watt_hour = 3600 joule = Wh
+dollar = [money] = USD
+"""
+
+
+@cache
+def _registry():
+    """A small pint registry in which bytes, operations and cycles are dimensions, so that a GHz is no bandwidth."""
+    import pint
+
+    registry = pint.UnitRegistry(None)
+    registry.load_definitions(_DEFINITIONS.strip().splitlines())
+    return registry
+
+
+def _pint(text: str, unit: str) -> float:
+    """`text` in `unit` by pint; any of its many errors becomes ValueError."""
+    if not _PLAIN.fullmatch(text):
+        raise ValueError("not a number and a unit")
+    registry = _registry()
+    text = text.replace(",", "").replace("$", "USD ")
+    text = re.sub(r"\b([kKMGTPE]?)(FLOPS|FLOPs|OPS|flops)(?!/)\b", r"\1FLOP/s", text) if unit == "FLOP/s" else text
+    text = re.sub(r"([kMGT]?)(bps)\b", r"\1b/s", text).replace("FLOPs", "FLOP").replace("OPs", "OP")
+    text = re.sub(rf"^USD\s*({_NUMBER})", r"\1 USD", text)
+    try:
+        return float(registry.Quantity(text).to(unit).magnitude)
+    except Exception as error:  # pint leaks errors of its tokenizer, of Python's and of its own
+        raise ValueError(str(error)) from error
+
+
+def count(text: str, what: str) -> float:
+    """A number of things: "15T", "300B tokens", "1.28 M".
+
+    >>> count("15T", "tokens"), count("1.28M samples", "samples")
+    (15000000000000.0, 1280000.0)
+    """
+    match = _TEXT.fullmatch(text)
+    words = match[2].split() if match else []
+    if words and words[-1].rstrip("s") == what.rstrip("s"):
+        words.pop()
+    suffix = words[0] if len(words) == 1 else ""
+    if match is None or len(words) > 1 or suffix not in COUNT_SUFFIXES:
+        raise BadInput(f'{text!r} is no number of {what}; write for example "15T", "300B" or 1.5e12')
+    return _float(match[1]) * COUNT_SUFFIXES[suffix]
+
+
+def quantity(value: str | float, unit: str) -> float:
+    """`value` in the SI `unit`: a string with a unit, or a plain number that is in it already.
+
+    A unit that is none of WANTED names things that are counted.
+
+    >>> quantity("8 TB/s", "B/s"), quantity(8e12, "B/s"), quantity("2 h", "s"), quantity("15T", "tokens")
+    (8000000000000.0, 8000000000000.0, 7200.0, 15000000000000.0)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BadInput(f"{value!r} is {_kind(value)}; {_wanted(unit)}")
+    if not isinstance(value, str):
+        number = _float(value)
+    elif unit not in WANTED:
+        number = count(value, unit)
+    else:
+        number = _parse(value, unit)
+    if not math.isfinite(number):
+        raise BadInput(f"{value!r} is not a finite number; {_wanted(unit)}")
+    return number
+
+
+def _parse(text: str, unit: str) -> float:
+    match = _TEXT.fullmatch(text)
+    rest = match[2] if match else None
+    if rest == "":
+        return _float(match[1])
+    if rest == "%" and unit == "1":
+        return _float(match[1]) / 100
+    if rest is not None and unit != "1" and rest.endswith(unit) and (prefix := rest.removesuffix(unit)) in PREFIXES:
+        return _float(match[1]) * PREFIXES[prefix]
+    try:
+        return _pint(text, unit) if text.strip() else math.nan
+    except ValueError:
+        raise BadInput(f"{text!r} does not fit; {_wanted(unit)}") from None
+
+
+def _float(value: str | float) -> float:
+    """As float(), with thousands separators, and infinite where it cannot be held."""
+    try:
+        return float(value.replace(",", "").replace("_", "") if isinstance(value, str) else value)
+    except OverflowError:
+        return math.inf
+
+
+def _wanted(unit: str) -> str:
+    what, example = WANTED.get(unit, (f"a number of {unit}", "15T"))
+    return f"wanted {what}, for example {f'{example!r}' if unit != '1' else example}"
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", list: "a list", dict: "a table", type(None): "nothing"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def pretty(value: float | None, unit: str) -> str:
+    """The number as a person writes it, with an SI prefix where the unit takes one.
+
+    >>> pretty(3.35e12, "B/s"), pretty(132, "1"), pretty(2.95, "USD/h"), pretty(None, "B")
+    ('3.35 TB/s', '132', '2.95 USD/h', 'unknown')
+    """
+    if value is None:
+        return "unknown"
+    if unit == "1":
+        return f"{value:.6g}"
+    if unit.startswith("USD") or value == 0:
+        return f"{value:.10g} {unit}"
+    names = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+    power = min(max(3 * math.floor(math.log10(abs(value) * (1 + 1e-9)) / 3), -9), 18)
+    if power < 0 and unit != "s":
+        power = 0
+    return f"{value / 10.0**power:.5g} {names[power]}{unit}"

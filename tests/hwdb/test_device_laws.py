@@ -1,0 +1,65 @@
+"""What must hold on every device, whatever its maker; exceptions are named with their reason."""
+
+import pytest
+
+import hwdb
+
+DEVICES = [hwdb.device(name) for name in hwdb.devices()]
+CLOCKED = [device for device in DEVICES if device.kind != "cpu" and device.matrix_flop_per_clock_per_core and device.cores and device.clock]
+by_device = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
+
+PRINTED_AT_ANOTHER_CLOCK = {"hopper": 0.16, "b200-sxm": 0.06, "b300-sxm": 0.10, "arc-b580": 0.065, "flex-170": 0.055}
+"""Family or device: how far its printed matrix peak is from the one at the advertised maximum clock."""
+
+FASTER_THAN_PRINTED = {"rtx-4090"}  # boosts above the clock of its sheet
+
+
+@by_device
+def test_fewer_bits_are_never_slower(device):
+    rates = [device.peak_flops[key] for key in ("fp16", "fp8", "fp6", "fp4") if key in device.peak_flops]
+    assert rates == sorted(rates)
+
+
+@by_device
+def test_a_matrix_product_is_never_slower_than_the_vector_units(device):
+    for key in ("fp64", "fp32"):
+        if key in device.vector_flops and key in device.peak_flops:
+            assert device.peak_flops[key] >= device.vector_flops[key]
+
+
+@by_device
+def test_achieved_fractions_are_of_the_printed_rate(device):
+    for key, value in device.achieved.items():
+        if key.startswith(("matmul", "stream", "weight")):
+            assert 0.3 < value <= (1.1 if device.id in FASTER_THAN_PRINTED else 1.0), key
+            assert value.status == "measured"
+    assert {key.removeprefix("matmul_") for key in device.achieved if key.startswith("matmul")} <= set(device.peak_flops)
+
+
+@pytest.mark.parametrize("device", CLOCKED, ids=lambda device: device.id)
+def test_the_matrix_peak_is_cores_times_rate_times_clock(device):
+    peak = device.peak_flops.get("fp16") or device.peak_flops.get("bf16")
+    allowed = PRINTED_AT_ANOTHER_CLOCK.get(device.id) or PRINTED_AT_ANOTHER_CLOCK.get(device.family, 0.04)
+    assert device.matrix_flop_per_clock_per_core * device.cores * device.clock == pytest.approx(peak, rel=allowed)
+
+
+@by_device
+def test_a_cache_is_faster_than_memory(device):
+    for level in device.cache.values():
+        assert level.bandwidth is None or level.bandwidth > device.memory.bandwidth
+
+
+@by_device
+def test_the_scale_up_link_is_shipped_and_wide_enough(device):
+    if device.scale_up.link:
+        assert device.scale_up.bandwidth <= 1.01 * hwdb.link(device.scale_up.link).bandwidth
+
+
+@by_device
+def test_a_record_is_a_value(device):
+    assert hwdb.device(device.id) == device
+    assert hash(hwdb.device(device.id)) == hash(device)
+    with pytest.raises(TypeError, match="cannot be changed"):
+        device.peak_flops["bf16"] = 1.0
+    with pytest.raises(AttributeError):
+        device.year = 1999

@@ -1,0 +1,117 @@
+"""A user's own chip file: what may be left out, and what every mistake is told in one line."""
+
+import os
+
+import pytest
+
+import hwdb
+
+SMALL = 'name = "Chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "3.35 TB/s"\n'
+
+
+@pytest.fixture
+def chip(tmp_path):
+    def write(text, name="my_chip.toml"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def test_a_name_a_rate_and_a_bandwidth_are_enough(chip):
+    device = hwdb.device(chip(SMALL))
+    assert (device.id, device.name, device.kind) == ("my_chip", "Chip", "gpu")
+    assert device.peak_flops == {"bf16": 400e12}
+    assert (device.memory.bandwidth, device.memory.capacity) == (3.35e12, None)
+    assert device.memory.bandwidth.status == "given"
+
+
+def test_numbers_may_be_bare_or_cited(chip):
+    text = SMALL + 'capacity = {value = "80 GB", source = "me", status = "estimate"}\n[power]\ntdp = 300\n[sources]\nme = "our roadmap"\n'
+    device = hwdb.device(chip(text))
+    assert device.memory.capacity == 80e9
+    assert (device.memory.capacity.source, device.memory.capacity.status) == ("me", "estimate")
+    assert device.power.tdp == 300
+
+
+def test_a_base_gives_all_that_is_not_said(chip):
+    device = hwdb.device(chip('base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\nbandwidth = "8 TB/s"\ncapacity = "80 GB"\n'))
+    base = hwdb.device("h100-sxm5")
+    assert device.edits == ("memory.bandwidth 3.35 TB/s -> 8 TB/s",)
+    assert (device.base, device.name, device.family) == ("h100-sxm5", "H100 with HBM4", "hopper")
+    assert device.peak_flops == base.peak_flops and device.achieved == base.achieved
+
+
+def test_a_base_may_be_a_file_beside_it(chip):
+    chip(SMALL, "first.toml")
+    device = hwdb.device(chip('base = "first.toml"\n[power]\ntdp = "1 kW"\n', "second.toml"), {"memory.bandwidth": "x2"})
+    assert device.edits == ("power.tdp unknown -> 1 kW", "memory.bandwidth 3.35 TB/s -> 6.7 TB/s")
+
+
+BAD = {
+    "cut off": (SMALL[:40], "is not TOML, or was cut off"),
+    "binary": (b"\x80\x02\xff\xfe\x00", "is not text"),
+    "empty": ("", "name is missing"),
+    "no memory": ('name = "x"\n[peak_flops]\nbf16 = 1e12\n', "memory is missing"),
+    "no bandwidth": ('name = "x"\n[peak_flops]\nbf16 = 1e12\n[memory]\ncapacity = 1\n', "memory.bandwidth is missing"),
+    "no rate": ('name = "x"\n[peak_flops]\n[memory]\nbandwidth = 1e12\n', r"\[peak_flops\] is empty"),
+    "misspelt key": (SMALL.replace("bandwidth", "bandwith"), "did you mean memory.bandwidth"),
+    "misspelt table": (SMALL.replace("peak_flops", "peakflops"), "did you mean peak_flops"),
+    "unknown format": (SMALL.replace("bf16", "fp12"), "peak_flops.fp12"),
+    "wrong unit": (SMALL.replace("3.35 TB/s", "8 GHz"), "memory.bandwidth: '8 GHz' does not fit; wanted a bandwidth"),
+    "not a number": (SMALL.replace('"3.35 TB/s"', "[1, 2]"), "memory.bandwidth: .* is a list"),
+    "true": (SMALL.replace('"3.35 TB/s"', "true"), "true or false"),
+    "negative": (SMALL.replace('"3.35 TB/s"', "-1e12"), "must be more than zero"),
+    "not finite": (SMALL.replace('"3.35 TB/s"', "nan"), "not a finite number"),
+    "text expected": (SMALL.replace('"Chip"', "5"), "name is 5; wanted a text"),
+    "table expected": ('name = "x"\nmemory = 3\n[peak_flops]\nbf16 = 1e12\n', "memory is 3; wanted a table"),
+    "year in quotes": ('year = "2030"\n' + SMALL, "year is '2030'; wanted a whole number"),
+    "kind": ('kind = "quantum"\n' + SMALL, "wanted one of gpu, tpu, npu, cpu"),
+    "missing source": (SMALL + 'capacity = {value = 1e9, source = "nowhere"}\n', r"\[sources\] has no such key"),
+    "status": (SMALL + 'capacity = {value = 1e9, status = "sure"}\n', "has status 'sure'"),
+    "value left out": (SMALL + 'capacity = {status = "read"}\n', "memory.capacity has no value"),
+    "list of notes": ('notes = "one"\n' + SMALL, "wanted a list in brackets"),
+    "sources": (SMALL + "[sources]\nme = 3\n", r"\[sources\] maps short keys to citations"),
+    "unknown base": ('base = "h100-smx5"\n', "did you mean h100-sxm5"),
+    "base of itself": ('base = "./my_chip.toml"\n', "is its own base"),
+    "base and a bad number": ('base = "h100"\n[power]\ntdp = "5 GB"\n', "power.tdp"),
+    "base and a number for a table": ('base = "h100"\nmemory = 1\n', "memory is 1; wanted a table"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_is_one_line_that_names_the_file(chip, case):
+    text, expected = BAD[case]
+    with pytest.raises(hwdb.RoofcastError, match=expected) as caught:
+        hwdb.device(chip(text))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "my_chip.toml" in message or case == "unknown base"
+
+
+def test_paths_that_are_no_files(tmp_path):
+    with pytest.raises(hwdb.BadInput, match="no such file"):
+        hwdb.device(str(tmp_path / "absent.toml"))
+    with pytest.raises(hwdb.BadInput, match="is a directory"):
+        hwdb.device(f"{tmp_path}{os.sep}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("h100", "h100-sxm5"), ("NVIDIA H100 80GB HBM3", "h100-sxm5"), ("A100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"), ("NVIDIA GeForce RTX 3090", "rtx-3090"), ("rtx3090", "rtx-3090"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"), ("AMD Instinct MI300X", "mi300x"), ("xeon", "xeon-8480"),
+        ("TPUv4", "tpu-v4"), ("trn2", "trainium2"), ("Apple M2 Ultra", "m2-ultra"), ("K80", "k80"),
+    ],
+)  # fmt: skip
+def test_what_people_and_drivers_call_it(typed, meant):
+    assert hwdb.device(typed).id == meant
+
+
+@pytest.mark.parametrize("name", ["h100-smx5", "", "nothing like it", "../t4", "x" * 400])
+def test_an_unknown_name_is_refused_with_where_to_look(name):
+    with pytest.raises(hwdb.RoofcastError, match="roofcast devices") as caught:
+        hwdb.device(name)
+    assert "\n" not in str(caught.value)

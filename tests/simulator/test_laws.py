@@ -1,0 +1,79 @@
+"""Laws that hold on every device, known or imagined."""
+
+import math
+
+import pytest
+
+import hwdb
+from simulator import predict
+
+STEPS = {
+    "transformer in 16 bits": {"model": "gpt2", "batch": 2, "sequence": 256},
+    "convolutions in fp32": {"model": "resnet18", "batch": 4, "precision": "fp32"},
+}
+
+
+def rates(device):
+    yield "memory.bandwidth"
+    yield from (f"peak_flops.{name}" for name in device.peak_flops)
+    yield from (f"vector_flops.{name}" for name in device.vector_flops)
+    if device.clock:
+        yield "clock"
+
+
+@pytest.mark.parametrize("name", hwdb.devices())
+def test_doubling_a_rate_never_makes_a_step_slower(name):
+    device = hwdb.device(name)
+    for asked in STEPS.values():
+        before = predict(device=name, **asked)
+        assert math.isfinite(before.step_time_s) and 0 < before.lower_bound_s <= before.step_time_s
+        for rate in rates(device):
+            after = predict(device=name, set={rate: "x2"}, **asked)
+            assert after.step_time_s <= before.step_time_s * (1 + 1e-9), f"{rate} doubled: {before.step_time_s} -> {after.step_time_s}"
+            assert after.step_time_s >= 0.5 * before.step_time_s * (1 - 1e-9), f"{rate} doubled: more than twice as fast"
+
+
+@pytest.mark.parametrize("name", ["h100-sxm5", "rtx-3090", "tpu-v4", "xeon", "mi300x", "m2-ultra"])
+@pytest.mark.parametrize("model", ["gpt2", "bert-base", "resnet50"])
+class TestOneDevice:
+    def test_rows_sum_to_the_step(self, name, model):
+        f = predict(model=model, device=name)
+        assert sum(layer.time_s for layer in f.layers) == pytest.approx(f.step_time_s)
+        assert sum(layer.parameters for layer in f.layers) == f.parameters
+        assert sum(layer.saved_bytes for layer in f.layers) == pytest.approx(f.saved_bytes)
+        assert sum(p.time_s for p in f.points) == pytest.approx(f.step_time_s)
+        assert f.forward_s + f.backward_s + f.update_s == pytest.approx(f.step_time_s)
+        assert f.hfu >= f.mfu * 0.99
+
+    def test_more_work_takes_longer(self, name, model):
+        times = [predict(model=model, device=name, batch=b).step_time_s for b in (1, 2, 4, 64)]
+        assert times == sorted(times)
+
+    def test_a_larger_batch_is_never_less_efficient(self, name, model):
+        rates = [predict(model=model, device=name, batch=b).samples_per_s for b in (1, 4, 32)]
+        assert rates[0] <= rates[1] * 1.02 and rates[1] <= rates[2] * 1.02
+
+    def test_inference_is_faster_than_training(self, name, model):
+        train, infer = (predict(model=model, device=name, mode=mode) for mode in ("train", "infer"))
+        assert infer.step_time_s < 0.6 * train.step_time_s
+        assert infer.saved_bytes == 0 and infer.flops_backward == 0
+
+    def test_recomputation_trades_time_for_memory(self, name, model):
+        if model == "resnet50":
+            pytest.skip("has no repeated transformer blocks")
+        plain, full = (predict(model=model, device=name, batch=4, recompute=r) for r in ("none", "full"))
+        assert full.step_time_s > plain.step_time_s
+        assert full.memory.peak_bytes < plain.memory.peak_bytes
+        assert full.mfu < plain.mfu
+
+
+def test_a_fused_stack_is_faster_and_keeps_less():
+    eager, compiled = (predict(model="llama-3-8b", device="h100-sxm5", stack=s) for s in ("pytorch-eager", "pytorch-compiled"))
+    assert compiled.step_time_s < eager.step_time_s
+    assert compiled.memory.activations_bytes < eager.memory.activations_bytes
+    assert compiled.saved_bytes == eager.saved_bytes  # what the model keeps is counted the same; what the stack holds is not
+
+
+def test_lower_precision_is_faster_and_smaller():
+    fp32, bf16 = (predict(model="gpt2", device="a100-sxm4-80gb", batch=8, precision=p) for p in ("fp32", "bf16"))
+    assert bf16.step_time_s < fp32.step_time_s and bf16.memory.peak_bytes < fp32.memory.peak_bytes
