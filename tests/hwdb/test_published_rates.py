@@ -4,18 +4,18 @@ import pytest
 
 import hwdb
 
-T, G = 1e12, 1e9
+T, G, GIB = 1e12, 1e9, 2**30  # sheets print GiB of memory as GB
 SHEETS = [  # device, key, printed, half of the last digit, where it is printed
     ("h100-sxm5", "peak_flops.bf16", 989.4 * T, 0.05 * T, "NVIDIA H100 whitepaper v1.04, table 2"),
     ("h100-sxm5", "peak_flops.fp8", 1978.9 * T, 0.05 * T, "NVIDIA H100 whitepaper v1.04, table 2"),
     ("h100-sxm5", "peak_flops.tf32", 494.7 * T, 0.05 * T, "NVIDIA H100 whitepaper v1.04, table 2"),
     ("h100-sxm5", "peak_flops.fp32", 66.9 * T, 0.05 * T, "NVIDIA H100 whitepaper v1.04, table 2"),
     ("h100-sxm5", "memory.bandwidth", 3.35 * T, 0.005 * T, "NVIDIA H100 datasheet"),
-    ("h100-sxm5", "memory.capacity", 80 * G, 0.5 * G, "NVIDIA H100 datasheet"),
+    ("h100-sxm5", "memory.capacity", 80 * GIB, 0.5 * GIB, "NVIDIA H100 datasheet"),
     ("h100-sxm5", "power.tdp", 700, 5, "NVIDIA H100 datasheet"),
     ("h100-pcie", "peak_flops.bf16", 756 * T, 1 * T, "NVIDIA H100 datasheet (1513 with sparsity)"),
     ("h200-sxm", "memory.bandwidth", 4.8 * T, 0.05 * T, "NVIDIA H200 datasheet"),
-    ("h200-sxm", "memory.capacity", 141 * G, 0.5 * G, "NVIDIA H200 datasheet"),
+    ("h200-sxm", "memory.capacity", 141 * GIB, 0.5 * GIB, "NVIDIA H200 datasheet"),
     ("a100-sxm4-80gb", "peak_flops.bf16", 312 * T, 0.5 * T, "NVIDIA A100 datasheet"),
     ("a100-sxm4-80gb", "peak_flops.tf32", 156 * T, 0.5 * T, "NVIDIA A100 datasheet"),
     ("a100-sxm4-80gb", "peak_flops.fp32", 19.5 * T, 0.05 * T, "NVIDIA A100 datasheet"),
@@ -35,7 +35,7 @@ SHEETS = [  # device, key, printed, half of the last digit, where it is printed
     ("mi300x", "peak_flops.bf16", 1307.4 * T, 0.05 * T, "AMD Instinct MI300X datasheet"),
     ("mi300x", "peak_flops.fp32", 163.4 * T, 0.05 * T, "AMD Instinct MI300X datasheet"),
     ("mi300x", "memory.bandwidth", 5.3 * T, 0.05 * T, "AMD Instinct MI300X datasheet"),
-    ("mi300x", "memory.capacity", 192 * G, 0.5 * G, "AMD Instinct MI300X datasheet"),
+    ("mi300x", "memory.capacity", 192 * GIB, 0.5 * GIB, "AMD Instinct MI300X datasheet"),
     ("mi250x", "peak_flops.bf16", 383 * T, 0.5 * T, "AMD Instinct MI250X datasheet"),
     ("mi250x", "memory.bandwidth", 3.2768 * T, 0.0001 * T, "AMD Instinct MI250X datasheet"),
     ("tpu-v3", "peak_flops.bf16", 123 * T, 0.5 * T, "Google Cloud TPU v3 documentation"),
