@@ -71,9 +71,6 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    op: float
-    backward: float
-    graph: float
     norm: float
 
 

@@ -24,7 +24,10 @@ class LayerForecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One op in one phase, as a roofline draws it: all its kernels, all repetitions."""
+    """One op in one phase, as a roofline draws it: all its kernels, all repetitions.
+
+    FLOPs are those really done: a causal attention kernel skips half of those that are counted.
+    """
 
     name: str
     op: str

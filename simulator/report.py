@@ -14,6 +14,7 @@ from simulator.resolve import length
 from simulator.roofline import BOUNDS, OpTimes, rates_of
 from simulator.scenario import Scenario
 from simulator.step import Step
+from simulator.tape import Kernel
 from simulator.times.host import combine
 
 PHASES = ("forward", "backward", "recompute", "update")
@@ -102,11 +103,11 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
         row["bound"][4 if waits[phase[i]] else times.bound[i]] += seconds[i]
         when = "backward" if k.phase == "recompute" else k.phase
         point = drawn.setdefault((node.name, when), {"op": node.op, "flops": 0.0, "bytes": 0.0, "s": 0.0, "matrix": 0.0, "product": k.product})
-        point["flops"] += work
+        point["flops"] += work - masked(k)
         point["bytes"] += (k.read + k.written) * k.count
         point["s"] += seconds[i]
         if k.matrix:
-            point["matrix"] += k.matrix * k.count
+            point["matrix"] += k.matrix * k.count - masked(k)
             point["product"] = k.product
     parameters, saved = _per_node(step)
     layers = tuple(
@@ -124,6 +125,11 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
         for (name, when), p in drawn.items()
     )  # fmt: skip
     return layers, points
+
+
+def masked(k: Kernel) -> float:
+    """Matrix FLOPs that are counted and never done: half of a causal attention kernel's."""
+    return 0.5 * k.matrix * k.count if k.kind == "attention" and k.shape[6] else 0.0
 
 
 def _per_node(step: Step):

@@ -1,0 +1,127 @@
+"""Forecast of measured kernels: each row's time, predicted and printed roofline, and the errors by group.
+
+    python -m simulator.machine.evaluate FILE.csv[.gz] ...
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+import hwdb
+from hwdb import constants
+from hwdb.constants import Kernels
+from hwdb.records import Device
+from simulator.machine.ops_data import Group, read
+from simulator.times.attention import attention, attention_flops
+from simulator.times.bounds import lower_bound
+from simulator.times.conv import conv
+from simulator.times.matmul import matmul, tiled
+from simulator.times.rates import Rates, resolve
+from simulator.times.stream import stream
+
+CALL_ATTENTION = 21000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
+CALL_QUANTIZE = {"gemm fp8": 13000.0, "gemm fp8_block": 20000.0, "gemm nvfp4": 9000.0, "gemm sq": 13000.0}  # cycles of its casts
+WARM_COST = 0.3  # of DRAM time, where weights and activations of replayed calls stay in a large L2 beside GDDR memory
+EVENT_GAP = 0.6  # of the host's floor that stays visible beside a long kernel when two events bracket one call
+
+
+def seconds(group: Group, device: Device, rates: Rates, c: Kernels):
+    """Predicted seconds of the rows of a group, with what their clock adds to a kernel alone."""
+    a, width = group.args, rates.width
+    if group.op == "matmul":
+        out = 2.0 if width <= 2.0 else 4.0
+        if group.clock == "call" and device.memory.type.startswith("GDDR"):
+            t = _warm_matmul(a["m"], a["n"], a["k"], width, out, device.cache["l2"].capacity, rates, c)
+        else:
+            t = matmul(a["m"], a["n"], a["k"], a["batch"], width, out, rates, c)
+        if group.kind in CALL_QUANTIZE:  # the call quantizes its activations: one more pass
+            t = t + CALL_QUANTIZE[group.kind] / rates.clock + a["m"] * a["k"] * (2.0 + width) / (rates.stream * rates.bandwidth)
+    elif group.op == "attention":
+        if group.clock == "call":
+            c = msgspec.structs.replace(c, attention=msgspec.structs.replace(c.attention, start=CALL_ATTENTION))
+        t = attention(**a, width_bytes=width, rates=rates, c=c)
+    elif group.op == "conv":
+        t = conv(group.kind, **a, width_bytes=width, rates=rates, c=c)
+    else:
+        t = stream(group.kind, **a, rates=rates, c=c)
+    if group.clock == "event":
+        floor = np.quantile(group.seconds, 0.05)
+        t = np.maximum(floor, EVENT_GAP * floor + t)
+    return t
+
+
+def _warm_matmul(m, n, k, width, out, l2, rates: Rates, c: Kernels):
+    """A product replayed with six copies of its weights: what fits in L2 costs WARM_COST of its DRAM time."""
+    a, b, y = width * m * k, width * k * n, out * m * n
+    warm_b = np.clip((1.15 - (6.0 * b + a + y) / l2) / 0.3, 0.0, 1.0)
+    warm_a = np.clip((1.15 - (a + y) / l2) / 0.3, 0.0, 1.0)
+    traffic = b * (1.0 - (1.0 - WARM_COST) * warm_b) + (a + y) * (1.0 - (1.0 - WARM_COST) * warm_a)
+    return tiled(m, n, k, np.ones_like(m), width, traffic, 2.0 * width * m * n * k / rates.footprint, rates, c)
+
+
+def roofline(group: Group, rates: Rates):
+    """The plain printed roofline of the rows [s]."""
+    a, width = group.args, rates.width
+    if group.op == "matmul":
+        flops = 2.0 * a["batch"] * a["m"] * a["n"] * a["k"]
+        out = 2.0 if width <= 2.0 else 4.0
+        return lower_bound(flops, a["batch"] * (width * (a["m"] * a["k"] + a["k"] * a["n"]) + out * a["m"] * a["n"]), rates)
+    if group.op == "attention":
+        flops = attention_flops(a["batch"], a["heads"], a["q_len"], a["kv_len"], a["head_dim"], a["causal"], a["window"])
+        per_head = a["q_len"] * a["heads"] + a["kv_len"] * a["kv_heads"]
+        return lower_bound(flops, 2.0 * width * a["batch"] * a["head_dim"] * per_head, rates)
+    if group.op == "conv":
+        flops = 2.0 * a["batch"] * a["pixels_out"] * a["taps"] * a["c_in"] * a["c_out"] / a["groups"]
+        x, y, w = a["pixels_in"] * a["c_in"], a["pixels_out"] * a["c_out"], a["taps"] * a["c_in"] * a["c_out"] / a["groups"]
+        return lower_bound(flops, width * (a["batch"] * (x + y) + w), rates)
+    return lower_bound(0.0, a["bytes"], rates, a["flops"])
+
+
+def rows(group: Group, device: Device, c: Kernels | None = None) -> pd.DataFrame:
+    """The group as a table: what it is, seconds measured, predicted and by the printed roofline. Rows faster than
+    1 / 1.05 of the roofline are broken measurements and left out (convolutions are not: Winograd saves FLOPs)."""
+    c = c or constants.kernels()
+    rates = resolve(device, group.format, c).rates
+    table = pd.DataFrame({"seconds": group.seconds, "predicted": seconds(group, device, rates, c), "roofline": roofline(group, rates)})
+    table.insert(0, "format", group.format)
+    table.insert(0, "kind", group.kind)
+    table.insert(0, "op", group.op)
+    table.insert(0, "device", device.id)
+    table.insert(0, "file", group.file)
+    for name, values in group.args.items():
+        table[name] = values
+    return table if group.op == "conv" else table[table.seconds >= table.roofline / 1.05]
+
+
+def evaluate(path: str, find: Callable[[str], Device] = hwdb.device, c: Kernels | None = None) -> pd.DataFrame:
+    """All rows of a file of measured kernels with their forecasts."""
+    return pd.concat([rows(group, find(group.device), c) for group in read(path)], ignore_index=True)
+
+
+def summary(table: pd.DataFrame, by=("file", "device", "op", "kind", "format")) -> pd.DataFrame:
+    """Rows, bias and median / mean |predicted / measured - 1| of each group, the plain roofline's beside it."""
+
+    def figures(g):
+        error, naive = g.predicted / g.seconds - 1.0, g.roofline / g.seconds - 1.0
+        return pd.Series({
+            "rows": len(g), "bias": error.median(), "median": error.abs().median(), "mean": error.abs().mean(),
+            "roofline_median": naive.abs().median(), "roofline_mean": naive.abs().mean(),
+        })  # fmt: skip
+
+    return table.groupby(list(by)).apply(figures, include_groups=False)
+
+
+def spread(table: pd.DataFrame, count: int = 50) -> pd.DataFrame:
+    """A fixed choice of rows: evenly spaced in the order of their measured time (ties in the file's order)."""
+    ordered = table.sort_values("seconds", kind="stable")
+    return ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))]
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(summary(evaluate(name)).to_string(float_format="%.3f"))

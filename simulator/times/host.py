@@ -1,0 +1,24 @@
+"""Host and device together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwdb.constants import Kernels
+
+
+def combine(device_s, host_s, c: Kernels):
+    """Seconds of a stretch of work that the device needs device_s for and the host host_s to dispatch.
+
+        t = (device^p + host^p)^(1/p)
+
+    Between the longer of the two (perfect run-ahead) and their sum (none): p = 3 fits eager CNNs on V100, 7.9 / 4.3 %
+    mean error in fp32 / mixed precision, where the maximum gives 9.8 / 5.5 and the sum 12.2 / 13.8.
+
+    >>> from hwdb.constants import kernels
+    >>> round(float(combine(1.0, 1.0, kernels())), 3)
+    1.26
+    """
+    top = np.maximum(np.maximum(device_s, host_s), 1e-30)
+    p = c.host.norm
+    return top * ((np.asarray(device_s) / top) ** p + (np.asarray(host_s) / top) ** p) ** (1.0 / p)
