@@ -1,24 +1,31 @@
 """Measured runs of single devices, from a CSV, as scenarios beside their measured times.
 
-Columns (others are ignored): model, input, batch_per_device, n_devices, device, precision, layout, framework, mode, and
-step_time_ms or throughput_samples_s; id, source_name for the report. A missing optional column has the default given here.
+Columns (others are ignored): model, device, precision, mode, batch_per_device, and step_time_ms or throughput_samples_s; further input
+("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; id, source_name
+for the report. What tables call models, devices and frameworks stands in runs/names.toml.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
+import re
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 from hwdb.errors import BadInput
 from simulator.scenario import Scenario
 
+HERE = Path(__file__).parent
 REQUIRED = ("model", "device", "batch_per_device", "precision", "mode")
-PRECISION = {"amp-fp16": "amp-fp16", "amp-bf16": "amp-bf16", "fp32": "fp32", "tf32": "tf32", "bf16": "bf16", "fp16": "fp16", "amp": "amp-fp16"}
-LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last", "": None}
-COMPILED = ("dynamo", "compile", "xla", "inductor")
-OPTIMIZER = "momentum"  # where no column says: vision benchmarks train with it
+PRECISION = {"amp": "amp-fp16", "mixed": "amp-fp16", "mixed precision": "amp-fp16", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+KNOWN_PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8")
+MODES = {"train": "train", "training": "train", "infer": "infer", "inference": "infer", "forward": "infer", "eval": "infer"}
+LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last"}
+OPTIMIZER = {"image": "momentum", "sequence": "adamw"}  # where no column says: what benchmarks of these models train with
+BEFORE_CUDNN_8 = ("torch7", "caffe", "cudnn[r", "cudnn 4", "cudnn 5", "theano", "chainer", "nervana", "neon", "cl-nn", "fbfft")
 
 
 class Run(NamedTuple):
@@ -32,17 +39,33 @@ class Run(NamedTuple):
     row: dict[str, str]
 
 
+@functools.cache
+def synonyms() -> dict[str, dict[str, str]]:
+    """What tables call models, devices and frameworks."""
+    return tomllib.loads((HERE / "runs" / "names.toml").read_text(encoding="utf-8"))
+
+
+def shipped() -> tuple[Path, ...]:
+    """The tables of measured runs that come with the project."""
+    return tuple(sorted(path for path in (HERE / "runs").glob("*.csv") if not path.stem.startswith("kernels")))
+
+
+def shipped_kernels() -> tuple[Path, ...]:
+    """The tables of measured kernels that come with the project."""
+    return tuple(sorted((HERE / "runs").glob("kernels*.csv")))
+
+
 def read(path: str | Path) -> list[Run]:
     """Every row of a CSV (or .csv.gz) of measured runs, those that cannot be forecast with the reason."""
     path = Path(path)
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(line for line in file if not line.startswith("#"))
             missing = [c for c in REQUIRED if c not in (reader.fieldnames or ())]
             if missing:
                 raise BadInput(f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, and step_time_ms or throughput_samples_s")
             return [run(row) for row in reader]
-    except (OSError, UnicodeDecodeError, gzip.BadGzipFile, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
 
 
@@ -56,26 +79,87 @@ def run(row: dict[str, str]) -> Run:
 
     if get("n_devices") not in ("", "1", "1.0"):
         return refuse("several devices")
-    if get("precision") not in PRECISION:
-        return refuse(f"precision {get('precision')!r} not known")
-    try:
-        batch = float(get("batch_per_device"))
-        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else batch / float(get("throughput_samples_s"))
-    except (ValueError, ZeroDivisionError):
-        return refuse("no batch, or no step time or throughput")
-    image = _image(get("input"))
-    framework = get("framework").lower()
-    compiled = any(word in framework for word in COMPILED)
-    training = get("mode") == "train"
+    if get("exclude"):
+        return refuse(f"excluded: {get('exclude')}")
+    mode = MODES.get(get("mode").lower())
+    if mode is None:
+        return refuse(f"mode {get('mode')!r}: neither training nor inference")
+    said = get("precision").lower()
+    precision = PRECISION.get(said, said)
+    if precision not in KNOWN_PRECISIONS:
+        return refuse(f"precision {said!r} is not known")
+    batch, seconds, why = _step(get)
+    if why:
+        return refuse(why)
+    image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
+    framework = get("framework")
     scenario = Scenario(
-        model=get("model"), device=get("device"), batch=int(batch), image=image, precision=PRECISION[get("precision")],
-        mode=get("mode"), optimizer=(get("optimizer") or OPTIMIZER) if training else None,
-        stack="pytorch-compiled" if compiled else "pytorch-eager", memory_format=LAYOUT.get(get("layout").lower()),
+        model=_model(get("model")), device=synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device"))),
+        batch=batch, image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
+        optimizer=(get("optimizer") or ("sgd" if _old(framework) else OPTIMIZER["sequence" if sequence else "image"])) if mode == "train" else None,
+        recompute=get("recompute") or "none", stack=get("stack") or stack_of(framework),
+        attention=get("attention") or ("eager" if before_fused_attention(framework) else None),
+        memory_format=next((LAYOUT[word] for word in LAYOUT if get("layout").lower().startswith(word)), None),
     )  # fmt: skip
     return Run(name, source, scenario, seconds, "", row)
 
 
+def _step(get) -> tuple[int, float, str]:
+    """Batch and seconds of a step, or why they cannot be told."""
+    try:
+        batch = float(get("batch_per_device"))
+    except ValueError:
+        return 0, 0.0, "no batch"
+    if not 1 <= batch < 1e9 or batch != int(batch):
+        return 0, 0.0, f"batch {batch:g}: not a number of samples"
+    try:
+        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else batch / float(get("throughput_samples_s"))
+    except (ValueError, ZeroDivisionError):
+        return 0, 0.0, "no step time and no throughput"
+    unit = get("throughput_unit").lower()
+    if not get("step_time_ms") and re.search(r"tok|frame|mol|see ", unit):
+        return 0, 0.0, f"throughput in {unit}: samples of unknown length"
+    if not 0.0 < seconds < float("inf"):
+        return 0, 0.0, "step time is not a positive number"
+    return int(batch), seconds, ""
+
+
+def _model(name: str) -> str:
+    ours = synonyms()["models"].get(name.lower(), name)
+    return str(HERE / ours) if ours.startswith("nets/") else ours
+
+
+def stack_of(framework: str) -> str:
+    """Our stack for what a table calls its framework.
+
+    >>> stack_of("PyTorch 2.4.0 CPU torch.compile/dynamo"), stack_of("TensorFlow2"), stack_of("")
+    ('pytorch-compiled', 'tensorflow', 'pytorch-eager')
+    """
+    words = framework.lower()
+    return next((stack for word, stack in synonyms()["stacks"].items() if word in words), "pytorch-eager")
+
+
+def before_fused_attention(framework: str) -> bool:
+    """PyTorch has fused attention since 2.0; before, models wrote the scores out.
+
+    >>> before_fused_attention("PyTorch 1.13 cu117 eager"), before_fused_attention("PyTorch 2.1.0")
+    (True, False)
+    """
+    return bool(re.search(r"pytorch[^0-9]*(0|1)\.\d", framework.lower()))
+
+
+def _old(framework: str) -> bool:
+    """Benchmarks of those years time forward and backward, without an update."""
+    return any(word in framework.lower() for word in BEFORE_CUDNN_8)
+
+
 def _image(text: str) -> int | None:
-    """224x224x3 -> 224; None where it is not a square picture."""
-    parts = text.lower().split("x")
-    return int(parts[0]) if len(parts) == 3 and parts[0] == parts[1] and parts[0].isdigit() else None
+    """224x224x3 or Resolution=224x224 -> 224; None where it is not a square picture."""
+    match = re.match(r"(?:resolution=)?(\d+)x(\d+)(?:x[134])?$", text.lower().strip())
+    return int(match[1]) if match and match[1] == match[2] else None
+
+
+def _sequence(text: str) -> int | None:
+    """Sequence Length=128, seq=128 or 128 -> 128."""
+    match = re.match(r"(?:seq(?:uence)?[ _]*(?:len(?:gth)?)?\s*[=:]\s*)?(\d+)(?:\.0)?$", text.lower().strip())
+    return int(match[1]) if match else None

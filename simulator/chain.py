@@ -15,20 +15,26 @@ from simulator.scenario import Scenario
 from simulator.step import trace
 
 
-def predict(scenario: Scenario | None = None, /, **asked) -> Forecast:
-    """Forecast one step, and the run, of a scenario (or of its fields given by name).
+def predict(scenario=None, /, **asked) -> Forecast:
+    """Forecast one step, and the run, of a scenario, or of its fields given by name; a torch module in hand comes first:
+
+        predict(net, inputs=["64x3x32x32"], device="h100-sxm5")
 
     >>> round(predict(model="llama-3-8b", device="h100-sxm5", batch=1).parameters / 1e9, 2)
     8.03
     """
+    if scenario is not None and not isinstance(scenario, Scenario):
+        scenario = Scenario(model=scenario, **asked)
     scenario = scenario or Scenario(**asked)
     device = hwdb.device(scenario.device, scenario.set)
-    model = models.resolve(scenario.model)
+    model = models.resolve(scenario.model, scenario.inputs, device.kind)
+    if scenario.batch is None and model.batch:
+        scenario = msgspec.structs.replace(scenario, batch=model.batch)
     recipe, said = decide(scenario, model, device)
     step = trace(model, recipe)
     times = roofline.time_all(step, device)
     memory = held(step, recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
-    return assemble(scenario, device, model, step, times, memory, said)
+    return assemble(scenario, device, model, step, times, memory, [*said, *step.said])
 
 
 def largest_batch(scenario: Scenario) -> int | None:
@@ -36,7 +42,7 @@ def largest_batch(scenario: Scenario) -> int | None:
     device = hwdb.device(scenario.device, scenario.set)
     if device.memory.capacity is None:
         return None
-    model = models.resolve(scenario.model)
+    model = models.resolve(scenario.model, scenario.inputs, device.kind)
 
     def fits(batch: int) -> bool:
         recipe, _ = decide(msgspec.structs.replace(scenario, batch=batch), model, device)

@@ -8,8 +8,9 @@ import msgspec
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A model on a device, and how. What is left out gets a stated default."""
 
-    model: str  # shipped name, path of a config.json, path of a .toml of layers
+    model: str  # shipped name, path of a config.json, .toml of layers or .onnx, my_net.py:MyNet; in Python also a module in hand
     device: str  # name or path of a device
+    inputs: tuple[str, ...] = ()  # what a traced module takes: "64x3x32x32", "ids=64x128:int64"
     set: dict[str, str | float | int] = {}  # edits of the device: {"memory.bandwidth": "8 TB/s"}
     mode: str = "train"  # train | infer
     batch: int | None = None  # samples a step

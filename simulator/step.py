@@ -51,6 +51,7 @@ class Step(NamedTuple):
     input_bytes: float
     state_bytes: float
     recipe: Recipe
+    said: tuple[str, ...] = ()  # what the model had to assume
 
     @property
     def parameters(self) -> int:
@@ -84,7 +85,7 @@ def trace(model: Model, recipe: Recipe) -> Step:
         kernels = [*kernels, *update(tape, recipe)]
     return Step(
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
-        sum(v.bytes for v in tape.inputs), states, recipe,
+        sum(v.bytes for v in tape.inputs), states, recipe, tuple(tape.said),
     )  # fmt: skip
 
 

@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from math import prod
 from typing import NamedTuple
 
+from hwdb.errors import BadInput
 from simulator.precision import WIDTH, Precision, promote
 
 
 class Value:
     """A tensor without numbers: shape, format, and the storage it lives in (views share their base's)."""
 
-    __slots__ = ("shape", "dtype", "storage", "size", "bytes", "held", "grad", "kind", "repeats")
+    __slots__ = ("shape", "dtype", "storage", "size", "bytes", "held", "grad", "kind", "repeats", "split")
 
-    def __init__(self, shape, dtype, storage, grad=False, kind="activation", repeats=1, held=None):
+    def __init__(self, shape, dtype, storage, grad=False, kind="activation", repeats=1, held=None, split=None):
         self.shape = shape
         self.dtype = dtype
         self.storage = storage  # identity of the memory behind it
@@ -32,6 +33,7 @@ class Value:
         self.grad = grad  # does a gradient flow to it
         self.kind = kind  # activation | parameter | buffer | input | weight_copy
         self.repeats = repeats  # how often the block it was made in is repeated
+        self.split = split  # what of it one tensor-parallel rank holds: None all, "features" or "tokens" a share
 
     def __repr__(self):
         return f"{self.dtype}{list(self.shape)}"
@@ -72,6 +74,31 @@ class Weight(NamedTuple):
     trainable: bool
 
 
+class Traffic(NamedTuple):
+    """One collective inside the model, `count` times a micro-batch."""
+
+    node: int
+    phase: str  # forward | backward
+    kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | ring
+    group: str  # tp | cp | ep
+    bytes: float  # of the whole buffer, as the library's size argument counts it
+    count: int
+    behind: bool = False  # the kernels it stands beside do not wait for it
+
+
+class Parallel(NamedTuple):
+    """How one rank's share of a model is cut: shapes on the tape are then one rank's."""
+
+    tp: int = 1  # tensor: features of the linear layers of a block, heads, vocabulary
+    sp: bool = False  # tokens of what is between them, over the same ranks [korthikanti2022]
+    cp: int = 1  # context: tokens of everything; keys and values go round
+    ep: int = 1  # experts over data-parallel ranks
+    etp: int = 1  # tensor degree of an expert
+
+
+ALONE = Parallel()
+
+
 class Block(NamedTuple):
     """A run of ops that recomputation treats as one: a transformer layer, say. `count` of them in a row."""
 
@@ -85,8 +112,11 @@ def _like(v: Value):
 
 
 class Tape:
-    def __init__(self, precision: Precision, *, training: bool = True, implementations: dict | None = None):
+    def __init__(self, precision: Precision, *, training: bool = True, implementations: dict | None = None, parallel: Parallel = ALONE):
         self.precision = precision
+        self.parallel = parallel
+        self.traffic: list[Traffic] = []
+        self._gathered: dict[int, Value] = {}
         self.training = training
         self.implementations = implementations or {}
         self.nodes: list[Node] = []
@@ -95,6 +125,7 @@ class Tape:
         self.blocks: list[Block] = [Block("", 1, 0.0)]
         self.saved: dict[int, list] = {}  # storage -> [node, bytes, count, kind, last instance kept too]
         self.inputs: list[Value] = []
+        self.said: list[str] = []  # what the model had to assume
         self._path: list[str] = []
         self._node = -1
         self._inside = False
@@ -168,17 +199,17 @@ class Tape:
                 entry = self.saved.setdefault(out.storage, [kept[given.storage], out.held, 0, out.kind, False])
                 if not entry[4]:
                     entry[2] += (count - 1) * outer_repeats
-        return tuple(Value(v.shape, v.dtype, v.storage, v.grad, v.kind, outer_repeats, v.held) for v in handed)
+        return tuple(Value(v.shape, v.dtype, v.storage, v.grad, v.kind, outer_repeats, v.held, v.split) for v in handed)
 
     def _mark(self):
         return (
-            len(self.nodes), len(self.kernels), len(self.weights), len(self.blocks), {k: list(v) for k, v in self.saved.items()},
-            dict(self._uses), dict(self._casts), dict(self._parameters), dict(self._kept),
+            len(self.nodes), len(self.kernels), len(self.weights), len(self.blocks), len(self.traffic),
+            {k: list(v) for k, v in self.saved.items()}, dict(self._uses), dict(self._casts), dict(self._parameters), dict(self._kept),
         )  # fmt: skip
 
     def _undo(self, mark):
-        nodes, kernels, weights, blocks, self.saved, self._uses, self._casts, self._parameters, self._kept = mark
-        del self.nodes[nodes:], self.kernels[kernels:], self.weights[weights:], self.blocks[blocks:]
+        nodes, kernels, weights, blocks, traffic, self.saved, self._uses, self._casts, self._parameters, self._kept = mark
+        del self.nodes[nodes:], self.kernels[kernels:], self.weights[weights:], self.blocks[blocks:], self.traffic[traffic:]
 
     # ------------------------------------------------------------------ values
     def _storage(self) -> int:
@@ -205,19 +236,29 @@ class Tape:
             self._parameters[tied] = value
         return value
 
+    def vocabulary(self, rows: int, width: int, tied: str | None = None) -> Value:
+        """A table of one row a token; tensor-parallel ranks hold a share of the rows, the last one padded."""
+        table = self.parameter(-(-rows // self.parallel.tp), width, tied=tied)
+        table.split = "features" if self.parallel.tp > 1 else None
+        return table
+
     def buffer(self, *shape, dtype="fp32") -> Value:
         """A constant of the model: running statistics, masks. Never trained, never counted as kept."""
         return Value(shape, dtype, self._storage(), kind="buffer")
 
     def view(self, x: Value, *shape) -> Value:
         """The same storage under another shape: a reshape, a transpose, a slice. No kernel."""
-        return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
+        return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held, x.split)
 
     # ------------------------------------------------------------------ work
     def emit(
         self, kind, inputs, outputs, *, matrix=0, vector=0, special=0, product=None, shape=(), read=None, written=None
     ):  # fmt: skip
         """A forward kernel. Bytes default to every input read once and every output written once."""
+        if self.parallel.tp > 1:
+            held = {v.split for v in inputs if v.kind != "parameter"}
+            for v in outputs:
+                v.split = "features" if "features" in held else "tokens" if "tokens" in held else None
         self.kernels.append(
             Kernel(
                 self._node, "forward", kind, product or (outputs[0].dtype if outputs else "fp32"), matrix, vector, special,
@@ -262,6 +303,55 @@ class Tape:
         """Autograd keeps that many bytes that no other op sees: statistics, indices, random states."""
         if self.training and bytes_:
             self.saved[self._storage()] = [self._node, bytes_, self._repeats, "activation", True]
+
+    # ------------------------------------------------------------------ several ranks
+    @property
+    def in_block(self) -> bool:
+        """Inside a repeated block: where tensor parallelism cuts linear layers."""
+        return self._block > 0
+
+    def send(self, kind: str, group: str, bytes_: float, *, phase: str = "forward", behind: bool = False):
+        """A collective of this op."""
+        self.traffic.append(Traffic(self._node, phase, kind, group, bytes_, self._repeats, behind))
+
+    def enter(self, x: Value) -> Value:
+        """The input of a column-parallel layer: all tokens of it on every rank; its gradient is summed over the ranks.
+
+        With sequence parallelism the tokens are gathered, once for all layers that read them, and gathered again in
+        backward, for only the rank's own are kept.
+        """
+        if x.storage in self._gathered:
+            return self._gathered[x.storage]
+        full = x
+        if x.split == "tokens":
+            shape = (x.shape[0], x.shape[1] * self.parallel.tp, *x.shape[2:]) if len(x.shape) > 2 else (x.shape[0] * self.parallel.tp, x.shape[1])
+            full = Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
+            self.send("all_gather", "tp", full.bytes)
+            if self.training:
+                self.send("all_gather", "tp", full.bytes, phase="backward", behind=True)
+                self.send("reduce_scatter", "tp", full.bytes, phase="backward")
+        elif x.grad and self.training:
+            self.send("all_reduce", "tp", full.bytes, phase="backward")
+        self._gathered[x.storage] = full
+        return full
+
+    def leave(self, x: Value):
+        """The partial sums of a row-parallel layer are added up: over all tokens, or each rank its own under sequence parallelism."""
+        if self.parallel.sp:
+            self.send("reduce_scatter", "tp", x.bytes)
+            if self.training:
+                self.send("all_gather", "tp", x.bytes, phase="backward")
+            axis = 1 if len(x.shape) > 2 else 0
+            shape = tuple(-(-n // self.parallel.tp) if i == axis else n for i, n in enumerate(x.shape))
+            return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, split="tokens")
+        self.send("all_reduce", "tp", x.bytes)
+        return Value(x.shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
+
+    def share(self, features: int, what: str) -> int:
+        """A rank's part of so many features, heads, rows of a vocabulary."""
+        if features % self.parallel.tp:
+            raise BadInput(f"tp {self.parallel.tp} does not divide {what} ({features})")
+        return features // self.parallel.tp
 
     # ------------------------------------------------------------------ casts
     def cast(self, x: Value, dtype: str, save=False) -> Value:

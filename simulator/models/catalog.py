@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hwdb.errors import BadInput, UnknownName
+from simulator import importers
 from simulator.models.families import FAMILIES, PICTURES
 from simulator.models.names import NETS, SHIPPED
 from simulator.tape import Tape
@@ -28,6 +29,7 @@ class Model(NamedTuple):
     program: Any  # called with (tape, batch, size)
     config: Any = None
     source: str = ""
+    batch: int | None = None  # samples a step where nothing is said: what a traced module was given
 
     def run(self, tape: Tape, batch: int, size: int | None = None) -> Tape:
         """Leave on the tape what one step over `batch` samples does."""
@@ -51,8 +53,18 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*SHIPPED, *NETS}))
 
 
-def resolve(reference: str) -> Model:
-    """A shipped name, a path of a Hugging Face config.json, or a path of a TOML list of layers."""
+def resolve(reference, inputs=(), device: str = "gpu") -> Model:
+    """A shipped name, a path of a Hugging Face config.json, of a TOML list of layers, of an ONNX file; my_net.py:MyNet.
+
+    Also a torch module or a Model in hand. `inputs` are the shapes of what a traced module takes; `device`: the kind of device
+    whose kernels PyTorch would run.
+    """
+    if isinstance(reference, Model):
+        return reference
+    if not isinstance(reference, str) or importers.claims(reference):
+        return importers.resolve(reference, inputs, device)
+    if inputs:
+        raise BadInput(f"inputs: {reference} says itself what it takes; leave them out")
     if reference in SHIPPED:
         shipped = SHIPPED[reference]
         return _from_config(reference, CONFIGS / f"{reference}.json", shipped.source)

@@ -33,7 +33,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
-            table = t.parameter(c.vocab_size, c.n_embd)
+            table = t.vocabulary(c.vocab_size, c.n_embd)
             x = embedding.embedding(t, ids, c.vocab_size, c.n_embd, weight=table)
         with t.op("wpe", "embedding"):
             positions = embedding.embedding(t, t.new((1, sequence), "int64"), c.n_positions, c.n_embd)

@@ -10,6 +10,7 @@ about half of them, which its time formula knows.
 
 from __future__ import annotations
 
+from hwdb.errors import BadInput
 from simulator.ops import linear, norm, pointwise
 from simulator.tape import Tape, Value
 
@@ -30,24 +31,31 @@ def attention_flops(batch, heads, q_len, kv_len, dim, dim_v=None):
 
 def attention(
     t: Tape, q: Value, k: Value, v: Value, *, causal: bool, mask: Value | None = None, bias: Value | None = None, dropout: float = 0.0,
-    softmax_fp32: bool = False, softcap: bool = False, window: int | None = None, scaled: bool = True,
+    softmax_fp32: bool = False, softcap: bool = False, window: int | None = None, scaled: bool = True, by_heads: bool = False,
+    eager: bool = False,
 ) -> Value:  # fmt: skip
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
 
     `mask` is what the eager path adds to the scores. The fused kernels take `causal` or a `window` of the last keys
     instead; PyTorch's flash kernel takes no mask, so where the window is shorter than the sequence its efficient kernel
     runs, on a mask made anew in each layer. `bias` is a learned addition to the scores, which needs a gradient.
-    `softmax_fp32`: the eager softmax runs in fp32 and is cast back. `scaled=False`: scores are taken as they are.
+    `softmax_fp32`: the eager softmax runs in fp32 and is cast back. `scaled=False`: scores are taken as they are. `by_heads`: q lies in memory head after head;
+    a flash kernel's result then does so too, and is copied token after token.
+    `eager`: the model has no other way.
     """
     how = t.implementation("attention", "flash")
-    if softcap or how == "eager":
+    if t.parallel.cp > 1 and (eager or how == "eager" or mask is not None or bias is not None):
+        raise BadInput(f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use cp 1")
+    if eager or how == "eager":
         return _eager(t, q, k, v, mask, bias, dropout, softmax_fp32, softcap, scaled)
     low = t.precision.autocast or q.dtype
+    if mask is not None:
+        k, v = repeated(t, k, q.shape[1]), repeated(t, v, q.shape[1])
     q, k, v = t.low(q), t.low(k), t.low(v)
     if bias is not None:
-        mask = t.low(_biased(t, bias, mask, causal))
+        mask = t.low(_biased(t, bias, causal))
     elif mask is not None:
-        mask = pointwise.copy(t, mask, *mask.shape[:-1], -(-mask.shape[-1] // MASK_ALIGNED) * MASK_ALIGNED, dtype=low)
+        mask = _additive(t, mask, low)
     dim, dim_v = q.shape[-1], v.shape[-1]
     if how == "flash" and (low == "fp32" or mask is not None or dim != dim_v or dim > FLASH_LARGEST):
         how = "efficient"
@@ -56,19 +64,23 @@ def attention(
         q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
         out = _fused(t, q, k, v, how, causal, mask, window)
         return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
-    return _fused(t, q, k, v, how, causal, mask, window)
+    out = _fused(t, q, k, v, how, causal, mask, window)
+    return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
 
 
-def _biased(t: Tape, bias: Value, mask: Value | None, causal: bool) -> Value:
-    """The learned bias with the masked places at minus infinity; kept as the fused kernel's mask."""
-    if mask is None and not causal:
-        return bias
-    return masked(t, bias if mask is None else t.view(bias, mask.shape[0], *bias.shape[1:]))
+def _additive(t: Tape, mask: Value, dtype: str) -> Value:
+    """A mask as the efficient kernel takes it: numbers in its operands' format, rows aligned; made anew where it is not so."""
+    length = mask.shape[-1]
+    if mask.dtype == dtype and length % MASK_ALIGNED == 0:
+        return mask
+    return pointwise.copy(t, mask, *mask.shape[:-1], -(-length // MASK_ALIGNED) * MASK_ALIGNED, dtype=dtype)
 
 
-def masked(t: Tape, scores: Value) -> Value:
-    """Scores with the places a mask excludes filled in: keeps the mask, one byte a place."""
-    return pointwise.where(t, scores, t.new((1, 1, *scores.shape[-2:]), "bool"))
+def _biased(t: Tape, bias: Value, causal: bool) -> Value:
+    """A learned bias, made anew in each layer as the fused kernel takes it; hiding later keys keeps one byte a place."""
+    if causal:
+        bias = pointwise.where(t, bias, t.new((1, 1, *bias.shape[-2:]), "bool"))
+    return pointwise.copy(t, bias) if bias.shape[1] > 1 else bias
 
 
 def repeated(t: Tape, kv: Value, heads: int) -> Value:
@@ -111,15 +123,19 @@ def merged(t: Tape, heads: Value) -> Value:
 
 def _fused(t, q, k, v, how, causal, mask, window):
     batch, heads, length, dim = q.shape
-    dim_v, kv_len = v.shape[-1], k.shape[2]
-    if how == "efficient" and mask is not None:
-        k, v = repeated(t, k, heads), repeated(t, v, heads)
-    elif how == "efficient":
+    ring = t.parallel.cp
+    dim_v, kv_len = v.shape[-1], k.shape[2] * ring
+    if how == "efficient":
         k, v = (x if x.shape[1] == heads else pointwise.copy(t, x, batch, heads, *x.shape[2:]) for x in (k, v))
     out = t.new((batch, length, heads * dim_v), q.dtype, q.grad or k.grad or v.grad)
     flops = attention_flops(batch, heads, length, kv_len, dim, dim_v)
     scores = batch * heads * length * kv_len * (0.5 if causal else 1)
     shape = (batch, heads, k.shape[1], length, kv_len if window is None else min(window, kv_len), dim, causal)
+    if ring > 1:  # keys and values go round all context-parallel ranks; tokens are dealt so that each has half of a causal square
+        shape = (*shape[:4], -(-shape[4] // 2) if causal else shape[4], dim, False)
+        t.send("ring", "cp", ring * (k.bytes + v.bytes), behind=True)
+        if t.training:
+            t.send("ring", "cp", 2 * ring * (k.bytes + v.bytes), phase="backward", behind=True)
     ins = (q, k, v) if mask is None else (q, k, v, mask)
     rows = length if how == "flash" else -(-length // 32) * 32
     statistics = LSE * batch * heads * rows
@@ -131,7 +147,7 @@ def _fused(t, q, k, v, how, causal, mask, window):
         t.keep(statistics)
         t.keep(24 if how == "flash" else 16)  # state of the random generator
         t.backward(
-            "attention", matrix=2.5 * flops, vector=10 * scores, special=scores, shape=shape, product=q.dtype,
+            "attention", matrix=2 * batch * heads * length * kv_len * (3 * dim + 2 * dim_v), vector=10 * scores, special=scores, shape=shape, product=q.dtype,
             read=q.bytes + k.bytes + v.bytes + 2 * out.bytes + statistics, written=q.bytes + k.bytes + v.bytes,
         )  # fmt: skip
     return out

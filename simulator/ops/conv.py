@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from hwdb.errors import BadInput
-from simulator.ops.linear import _format
+from simulator.ops.linear import product_format
 from simulator.tape import Tape, Value
 
 INDEX = 8  # bytes of the position a max-pool remembers
@@ -48,10 +48,10 @@ def _check(x: Value, space: tuple, dims: int, what: str):
 
 
 def conv(
-    t: Tape, x: Value, channels: int, kernel, *, stride=1, padding=0, dilation=1, groups: int = 1, bias: bool = True,
+    t: Tape, x: Value, channels: int, kernel, *, stride=1, padding=0, dilation=1, groups: int = 1, bias: bool | Value = True,
     dims: int = 2, weight: Value | None = None,
 ) -> Value:  # fmt: skip
-    """y[B, out, ...] = x[B, in, ...] * w[out, in / groups, kernel ...] + b.
+    """y[B, out, ...] = x[B, in, ...] * w[out, in / groups, kernel ...] + b. A `weight` or `bias` may be given, as where layers share it.
 
         forward   2 B |y space| out (in / groups) |kernel| FLOPs; keeps x
         backward  dx and dw, the same FLOPs each; dx only where x needs a gradient
@@ -63,7 +63,7 @@ def conv(
     space = tuple(out_length(*a) for a in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True))
     _check(x, space, dims, "convolution")
     w = weight if weight is not None else t.parameter(channels, c_in // groups, *kernel)
-    b = t.parameter(channels) if bias else None
+    b = bias if isinstance(bias, Value) else t.parameter(channels) if bias else None
     x_low, w_low = t.low(x), t.low(w)
     ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
     out = t.new((batch, channels, *space), x_low.dtype, x.grad or w.grad)
@@ -73,7 +73,7 @@ def conv(
 
 
 def _conv_kernels(t, x, x_low, w, w_low, ins, out, flops, shape):
-    product = _format(t, x_low)
+    product = product_format(t, x_low)
     kind = "depthwise" if shape[7] > 1 and shape[7] == shape[1] else "conv"
     t.emit(kind, ins, (out,), matrix=flops, product=product, shape=("forward", *shape))
     if not out.grad:

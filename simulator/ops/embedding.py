@@ -10,7 +10,8 @@ INDEX = 8  # bytes of an int64 index
 def embedding(t: Tape, ids: Value, rows: int, width: int, *, weight: Value | None = None, tied: str | None = None) -> Value:
     """Rows of a table [rows, width], one an id; keeps the ids.
 
-    The gradient is dense: the whole table is zeroed and the rows are added into it.
+    The gradient is dense: the whole table is zeroed and the rows are added into it. A table cut over tensor-parallel
+    ranks gives each a part of the rows; the parts are added up.
     """
     table = weight if weight is not None else t.parameter(rows, width, tied=tied)
     out = t.new((*ids.shape, width), table.dtype, table.grad)
@@ -18,7 +19,7 @@ def embedding(t: Tape, ids: Value, rows: int, width: int, *, weight: Value | Non
     if out.grad:
         t.save(ids)
         t.backward("scatter", vector=out.size, read=out.bytes + ids.bytes, written=table.bytes + out.bytes, product=table.dtype)
-    return out
+    return t.leave(out) if table.split else out
 
 
 def embedding_bag(t: Tape, ids: Value, bags: int, rows: int, width: int, *, offsets: bool = False) -> Value:

@@ -29,27 +29,58 @@ def matmul_work(m, k, n, width=2, batch=1) -> Work:
 
 
 def _product(t: Tape, ins, outs, batch, m, n, k):
-    t.emit("matmul", ins, outs, matrix=2 * batch * m * n * k, product=_format(t, ins[0]), shape=(batch, m, n, k))
+    t.emit("matmul", ins, outs, matrix=2 * batch * m * n * k, product=product_format(t, ins[0]), shape=(batch, m, n, k))
 
 
 def _product_back(t: Tape, source: Value, batch, m, n, k, *, read, written):
-    t.backward("matmul", matrix=2 * batch * m * n * k, read=read, written=written, product=_format(t, source), shape=(batch, m, n, k))
+    t.backward("matmul", matrix=2 * batch * m * n * k, read=read, written=written, product=product_format(t, source), shape=(batch, m, n, k))
 
 
-def _format(t: Tape, x: Value) -> str:
+def product_format(t: Tape, x: Value) -> str:
     """The format the matrix unit is fed: the policy's where the operand is in its format, else the operand's own."""
     p = t.precision
     return p.product if x.dtype == (p.autocast or p.activations) else x.dtype
 
 
-def linear(t: Tape, x: Value, out_features: int, *, bias: bool = True, weight: Value | None = None, trainable: bool = True) -> Value:
+_format = product_format
+
+
+def linear(
+    t: Tape, x: Value, out_features: int, *, bias: bool = True, weight: Value | None = None, trainable: bool = True,
+    parallel: bool | None = None, whole: int = 1,
+) -> Value:  # fmt: skip
     """y[T, out] = x[T, in] W^T + b.
 
         forward   2 T in out FLOPs; keeps x (once, however many layers share it)
         backward  dx = dy W, dW = dy^T x: 2 T in out each, dx only where x needs a gradient; db = sum of dy
 
     The bias rides in the product's epilogue.
+
+    Under tensor parallelism [shoeybi2019] a layer of a repeated block whose input is whole is cut by columns, one whose
+    input is cut already by rows, its results added up over the ranks. `parallel` says so outside of blocks, or forbids
+    it; `whole` columns stay together (a head that several ranks share).
     """
+    if t.parallel.tp > 1 and parallel is not False:
+        if x.split == "features":
+            return t.leave(_linear(t, x, out_features, bias, weight, trainable))
+        if weight is not None and weight.split:
+            return _cut(_linear(t, t.enter(x), weight.shape[0], bias, weight, trainable))
+        if weight is None and (parallel or t.in_block):
+            if parallel:  # a vocabulary: the last rank's share is padded
+                columns = -(-out_features // t.parallel.tp)
+            else:
+                columns = t.share(out_features, "the columns of a layer") if out_features // whole >= t.parallel.tp else whole
+            return _cut(_linear(t, t.enter(x), columns, bias, weight, trainable))
+    return _linear(t, x, out_features, bias, weight, trainable)
+
+
+def _cut(out: Value) -> Value:
+    """A column-parallel layer's result: a rank's share of the features."""
+    out.split = "features"
+    return out
+
+
+def _linear(t: Tape, x: Value, out_features: int, bias: bool, weight: Value | None, trainable: bool) -> Value:
     k, tokens = x.shape[-1], x.size // x.shape[-1]
     w = weight if weight is not None else t.parameter(out_features, k, trainable=trainable)
     b = t.parameter(out_features, trainable=trainable) if bias else None

@@ -13,6 +13,8 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     format and copies them to fp32 for the loss.
     """
     x = t.cast(logits, "fp32") if upcast else logits
+    if logits.split == "features":  # each rank has a share of the vocabulary: maximum, sum and the label's own are exchanged
+        t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
     log_p = t.new(x.shape, x.dtype, x.grad)
     t.emit("softmax", (x,), (log_p,), vector=4 * x.size, special=x.size)
     if x.grad:

@@ -35,7 +35,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
 
     Composed of single kernels as transformers writes it, or fused into one where the stack has such a kernel:
     the composed form keeps 6 bytes an element in bf16, the fused one 2. Flavors: llama (normalised, cast down, times g),
-    gemma (times 1 + g in fp32, cast last), torch (as torch.nn.functional.rms_norm composes it).
+    gemma (times 1 + g in fp32, cast last), gpt_oss (times g, cast last), t5 (x itself is scaled, not its fp32 copy), torch (as torch.nn.functional.rms_norm composes it).
     """
     g = t.parameter(x.shape[-1]) if affine else None
     if t.implementation("rms_norm", "composed") == "fused":
@@ -43,9 +43,13 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
     full = t.cast(x, "fp32")
     square = pointwise.unary(t, "pow", full)
     inverse = pointwise.unary(t, "rsqrt", pointwise.unary(t, "add_scalar", pointwise.mean(t, square)))
+    if flavor == "t5":
+        return pointwise.mul(t, t.cast(pointwise.mul(t, x, inverse), g.dtype), g)
     normal = pointwise.mul(t, full, inverse)
     if g is None:
         return t.cast(normal, x.dtype)
+    if flavor == "gpt_oss":
+        return t.cast(pointwise.mul(t, normal, g), x.dtype)
     if flavor == "llama":
         return pointwise.mul(t, t.cast(normal, x.dtype), g)
     weight = t.cast(g, "fp32")

@@ -32,6 +32,7 @@ UNARY = {
     "abs": (1, 0, 2, 0, "in"),
     "sin": (0, 1, 1, 1, "in"),
     "cos": (0, 1, 1, 1, "in"),
+    "erf": (6, 1, 3, 1, "in"),
     "pow": (1, 0, 2, 0, "in"),
     "neg": (1, 0, 1, 0, None),
     "add_scalar": (1, 0, 0, 0, None),
@@ -74,6 +75,16 @@ def _broadcast(a: Value, b: Value) -> tuple:
     return tuple(max(m, n) for m, n in zip(wide, narrow, strict=True))
 
 
+def _aligned(t: Tape, a: Value, b: Value) -> tuple[Value, Value]:
+    """Of a whole operand beside one cut by tokens, a rank's own tokens."""
+    if t.parallel.tp > 1 and "tokens" in (a.split, b.split) and a.split != b.split:
+        cut, whole = (a, b) if a.split == "tokens" else (b, a)
+        if len(whole.shape) >= 2 and len(cut.shape) >= 2 and whole.shape[-2] > cut.shape[-2]:
+            own = t.view(whole, *whole.shape[:-2], cut.shape[-2], whole.shape[-1])
+            return (cut, own) if cut is a else (own, cut)
+    return a, b
+
+
 def _reduced(t: Tape, v: Value, out: Value):
     """The gradient of an operand that was stretched is summed back to its shape."""
     if v.grad and v.size < out.size:
@@ -82,6 +93,7 @@ def _reduced(t: Tape, v: Value, out: Value):
 
 def add(t: Tape, a: Value, b: Value) -> Value:
     """a + b, shapes broadcast, formats promoted. Nothing is kept; gradients pass through without a kernel."""
+    a, b = _aligned(t, a, b)
     out = t.new(_broadcast(a, b), promote(a.dtype, b.dtype), a.grad or b.grad)
     t.emit("elementwise", (a, b), (out,), vector=out.size)
     if t.training:
@@ -94,6 +106,7 @@ def add(t: Tape, a: Value, b: Value) -> Value:
 
 def mul(t: Tape, a: Value, b: Value) -> Value:
     """a * b, shapes broadcast, formats promoted; each factor is kept where the other needs a gradient."""
+    a, b = _aligned(t, a, b)
     out = t.new(_broadcast(a, b), promote(a.dtype, b.dtype), a.grad or b.grad)
     t.emit("elementwise", (a, b), (out,), vector=out.size)
     if t.training:
@@ -151,6 +164,11 @@ def concat(t: Tape, parts: list[Value], dim: int) -> Value:
     if out.grad and t.training:
         t.backward("copy", read=out.bytes, written=out.bytes, product=out.dtype)
     return out
+
+
+def total(t: Tape, x: Value, dim: int = -1, keepdim: bool = True) -> Value:
+    """Sum over one dimension; autocast takes it in fp32. Nothing is kept."""
+    return mean(t, t.full(x), dim, keepdim)
 
 
 def mean(t: Tape, x: Value, dim: int = -1, keepdim: bool = True) -> Value:

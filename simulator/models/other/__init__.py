@@ -1,0 +1,1 @@
+"""Recurrent, recommender, generative and plain nets, by name."""

@@ -1,0 +1,1 @@
+"""Nets that see pictures, by name."""

@@ -1,0 +1,45 @@
+"""BEiT: a vision transformer with a learned bias for every distance between two patches [bao2021]."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from simulator.models.vision.parts import classify, dense, images, layer_norm, residual
+from simulator.models.vision.vit import layer_scale, mlp, patches, scaled_attention
+from simulator.models.vision.windows import relative_bias
+from simulator.ops import linear, pointwise
+from simulator.tape import Tape, Value
+
+
+def build(t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int, patch: int = 16, classes: int = 1000):
+    x = patches(t, images(t, batch, size), width, patch)
+    with t.op("cls_token", "concat"):
+        x = pointwise.concat(t, [t.view(t.parameter(1, 1, width), batch, 1, width), x], 1)
+    side = size // patch
+    x = t.repeat("blocks", depth, partial(block, t, heads=heads, side=side), x)
+    with t.op("pool", "mean"):
+        x = pointwise.mean(t, t.view(x, batch, side * side, width), 1, keepdim=False)
+    return classify(t, layer_norm(t, "fc_norm", x), classes, name="head")
+
+
+def block(t: Tape, x: Value, heads: int, side: int) -> Value:
+    h = biased_attention(t, layer_norm(t, "norm1", x), heads, side)
+    x = residual(t, x, layer_scale(t, "gamma_1", h), "add1")
+    h = mlp(t, layer_norm(t, "norm2", x), 4 * x.shape[-1])
+    return residual(t, x, layer_scale(t, "gamma_2", h), "add2")
+
+
+def biased_attention(t: Tape, x: Value, heads: int, side: int) -> Value:
+    """Attention with biases on queries and values, none on keys, and one a distance on the scores."""
+    batch, length, width = x.shape
+    with t.scope("attn"):
+        with t.op("qkv_bias", "concat"):
+            bias = pointwise.concat(t, [t.parameter(width), t.buffer(width, dtype=t.precision.weights), t.parameter(width)], 0)
+        with t.op("qkv", "linear"):
+            qkv = linear.linear(t, x, 3 * width, bias=False)
+            t.emit("elementwise", (bias,), (), written=0)
+        table = relative_bias(t, length, (2 * side - 1) ** 2 + 3, heads)
+        with t.op("attention", "attention"):
+            q, k, v = (t.view(qkv, batch, heads, length, width // heads) for _ in range(3))
+            h = scaled_attention(t, q, k, v, bias=table)
+        return dense(t, "proj", h, width)

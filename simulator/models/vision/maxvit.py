@@ -1,0 +1,86 @@
+"""MaxViT as TensorFlow and timm's `_tf_` nets have it: inverted bottlenecks, attention in windows, attention on a grid [tu2022]."""
+
+from __future__ import annotations
+
+from hwdb.errors import BadInput
+from simulator.models.vision.parts import (
+    activation, batch_norm, classify, convolve, dense, global_average, images, layer_norm, padded_same, residual, squeeze_excite,
+)  # fmt: skip
+from simulator.models.vision.vit import mlp, scaled_attention
+from simulator.models.vision.windows import cut, join
+from simulator.ops import conv, linear, pointwise
+from simulator.tape import Tape, Value
+
+HEAD = 32  # channels of a head
+ACT = "gelu_tanh"
+
+
+def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, window: int | None = None, classes: int = 1000):
+    """Each stage halves the picture; windows and grid are a 32nd of the side."""
+    if size % 32 or size < 64:
+        raise BadInput(f"stem.conv1 takes pictures whose side is a multiple of 32 from 64 on, but [{batch}, 3, {size}, {size}] arrives")
+    window = window or size // 32
+    x = convolve(t, "stem.conv1", images(t, batch, size), stem, 3, stride=2, same=True)
+    x = activation(t, "stem.act1", ACT, batch_norm(t, "stem.norm1", x), in_place=False)
+    x = convolve(t, "stem.conv2", x, stem, 3, same=True)
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for number in range(depth):
+            with t.scope(f"stages.{stage}.blocks.{number}"):
+                x = block(t, x, width, 2 if number == 0 else 1, window)
+    x = layer_norm(t, "head.norm", global_average(t, x, "head.global_pool"))
+    x = activation(t, "head.pre_logits.act", "tanh", dense(t, "head.pre_logits.fc", x, widths[-1]), in_place=False)
+    return classify(t, x, classes, name="head.fc")
+
+
+def block(t: Tape, x: Value, width: int, stride: int, window: int) -> Value:
+    with t.scope("conv"):
+        x = inverted(t, x, width, stride)
+    batch, _, side, _ = x.shape
+    x = t.view(x, batch, side, side, width)
+    for name in ("attn_block", "attn_grid"):
+        with t.scope(name):
+            x = residual(t, x, partition_attention(t, layer_norm(t, "norm1", x), window), "add1")
+            x = residual(t, x, mlp(t, layer_norm(t, "norm2", x), 4 * width, ACT), "add2")
+    return t.view(x, batch, width, side, side)
+
+
+def inverted(t: Tape, x: Value, width: int, stride: int) -> Value:
+    """Norm, 1x1 up, depthwise 3x3, excitation, 1x1 down; the shortcut pools and widens."""
+    shortcut = x
+    if stride == 2:
+        with t.op("shortcut.pool", "avg_pool"):
+            shortcut = conv.pool(t, padded_same(t, x, 2, 2)[0], "avg", 2)
+        if x.shape[1] != width:
+            shortcut = convolve(t, "shortcut.expand", shortcut, width, 1)
+    h = batch_norm(t, "pre_norm", x)
+    h = activation(t, "act1", ACT, batch_norm(t, "norm1", convolve(t, "conv1_1x1", h, 4 * width, 1, bias=False)), in_place=False)
+    h = convolve(t, "conv2_kxk", h, 4 * width, 3, stride=stride, groups=4 * width, bias=False, same=True)
+    h = squeeze_excite(t, activation(t, "act2", ACT, batch_norm(t, "norm2", h), in_place=False), width // 4, "silu")
+    return residual(t, convolve(t, "conv3_1x1", h, width, 1), shortcut)
+
+
+def partition_attention(t: Tape, x: Value, window: int) -> Value:
+    """Attention inside windows, or, with the same counts, among the tokens that stand at the same place of each window."""
+    batch, side, _, width = x.shape
+    if side % window:
+        raise BadInput(f"attention in windows of {window}x{window} cannot cut {list(x.shape)}: another size of the picture is wanted")
+    heads = width // HEAD
+    x = cut(t, x, window)
+    with t.scope("attn"):
+        qkv = dense(t, "qkv", x, 3 * width)
+        bias = looked_up_bias(t, window, heads)
+        with t.op("attention", "attention"):
+            q, k, v = (t.view(qkv, x.shape[0], heads, window * window, HEAD) for _ in range(3))
+            h = scaled_attention(t, q, k, v, bias=bias)
+        h = dense(t, "proj", h, width)
+    return join(t, h, batch, side, side)
+
+
+def looked_up_bias(t: Tape, window: int, heads: int) -> Value:
+    """A learned bias for every distance, spread over all pairs by two products with one-hot tables."""
+    span, pairs = 2 * window - 1, window * window
+    with t.op("rel_pos", "matmul"):
+        table = t.parameter(heads, span, span)
+        rows = linear.matmul(t, t.view(table, 1, heads * span, span), t.buffer(1, span, pairs, dtype=t.precision.weights))
+        both = linear.matmul(t, t.view(rows, 1, heads * pairs, span), t.buffer(1, span, pairs, dtype=t.precision.weights))
+        return pointwise.copy(t, both, 1, heads, pairs, pairs)

@@ -1,0 +1,30 @@
+"""MLP-Mixer: one MLP across the tokens, one across the channels [tolstikhin2021]."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from simulator.models.vision.parts import activation, classify, dense, images, layer_norm, residual
+from simulator.models.vision.vit import mlp, patches
+from simulator.ops import pointwise
+from simulator.tape import Tape, Value
+
+
+def build(t: Tape, batch: int, size: int, *, width: int, depth: int, patch: int, classes: int = 1000):
+    x = patches(t, images(t, batch, size), width, patch, name="stem.proj")
+    x = layer_norm(t, "norm", t.repeat("blocks", depth, partial(block, t), x))
+    with t.op("pool", "mean"):
+        x = pointwise.mean(t, x, 1, keepdim=False)
+    return classify(t, x, classes, name="head")
+
+
+def block(t: Tape, x: Value) -> Value:
+    batch, tokens, width = x.shape
+    h = layer_norm(t, "norm1", x)
+    with t.scope("mlp_tokens"):
+        with t.op("transpose", "copy"):  # the product across tokens wants them last in memory
+            h = pointwise.copy(t, t.low(h), batch, width, tokens)
+        h = activation(t, "act", "gelu", dense(t, "fc1", h, width // 2), in_place=False)
+        h = dense(t, "fc2", h, tokens)
+    x = residual(t, x, t.view(h, batch, tokens, width), "add1")
+    return residual(t, x, mlp(t, layer_norm(t, "norm2", x), 4 * width, name="mlp_channels"), "add2")

@@ -1,0 +1,36 @@
+"""VGG [simonyan2014]: 3x3 convolutions in a row, three dense layers."""
+
+from __future__ import annotations
+
+from hwdb.errors import BadInput
+from simulator.models.vision.parts import activation, batch_norm, classify, convolve, global_average, images, max_pool
+from simulator.ops import conv
+from simulator.tape import Tape
+
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+def build(t: Tape, batch: int, size: int, *, depths, normed: bool = False, classes: int = 1000):
+    """`depths`: 3x3 convolutions before each halving. The dense layers are convolutions, as timm writes them: same counts."""
+    x = images(t, batch, size)
+    index = 0
+    with t.scope("features"):
+        for width, depth in zip(WIDTHS, depths, strict=True):
+            for _ in range(depth):
+                x = convolve(t, str(index), x, width, 3, padding=1)
+                if normed:
+                    index += 1
+                    x = batch_norm(t, str(index), x)
+                x = activation(t, str(index + 1), "relu", x)
+                index += 2
+            if x.shape[-1] < 2:
+                raise BadInput(f"features.{index} halves the picture, but {list(x.shape)} arrives: a side of at least 32 is wanted, not {size}")
+            x = max_pool(t, str(index), x, 2)
+            index += 1
+    with t.scope("pre_logits"):
+        if x.shape[-1] < 7:
+            with t.op("pool", "avg_pool"):
+                x = conv.adaptive_pool(t, x, "avg", 7)
+        x = activation(t, "act1", "relu", convolve(t, "fc1", x, 4096, 7))
+        x = activation(t, "act2", "relu", convolve(t, "fc2", x, 4096, 1))
+    return classify(t, global_average(t, x, "head.global_pool"), classes, name="head.fc")

@@ -1,0 +1,128 @@
+"""Mixtures of experts: top-k routing, rows sorted by expert, one grouped product over all experts [shazeer2017] [gale2023].
+
+Routing is taken as balanced: every expert gets tokens * k / experts rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hwdb.errors import BadInput
+from simulator.ops import pointwise
+from simulator.ops.linear import _format
+from simulator.tape import Tape, Value
+
+
+def top_k(t: Tape, scores: Value, k: int) -> tuple[Value, Value]:
+    """The k largest of the last dimension and their places; keeps the places, whether or not the values are used."""
+    shape = (*scores.shape[:-1], k)
+    ids = t.new(shape, "int64")
+    out = t.new(shape, scores.dtype, scores.grad)
+    t.emit("gather", (scores,), (ids, out), vector=2 * scores.size)
+    if out.grad:
+        t.save(ids)
+        t.backward("scatter", read=ids.bytes + out.bytes, written=scores.bytes, product=scores.dtype)
+    return out, ids
+
+
+def take(t: Tape, x: Value, index: Value, *shape) -> Value:
+    """x[index]: rows picked by number; keeps the numbers."""
+    out = t.new(shape, x.dtype, x.grad)
+    t.emit("gather", (index,), (out,), read=out.bytes + index.bytes)
+    if out.grad:
+        t.save(index)
+        t.backward("scatter", vector=out.size, read=out.bytes + index.bytes, written=x.bytes + out.bytes, product=x.dtype)
+    return out
+
+
+def normalise(t: Tape, weights: Value) -> Value:
+    """w /= sum(w) in place: keeps the sum, and a copy of w as it was."""
+    total = pointwise.total(t, weights)
+    t.emit("elementwise", (weights, total), (weights,), vector=weights.size, special=weights.size)
+    if weights.grad:
+        t.save(total)
+        t.keep(weights.bytes)
+        t.backward("elementwise", vector=4 * weights.size, read=3 * weights.bytes, written=weights.bytes, product=weights.dtype)
+    return weights
+
+
+def within_groups(t: Tape, scores: Value, groups: int, chosen: int, best: int) -> Value:
+    """Scores with all but the `chosen` best groups of experts hidden; a group counts by its `best` largest [deepseek2024]."""
+    tokens, experts = scores.shape
+    values, _ = top_k(t, t.view(scores, tokens, groups, experts // groups), best)
+    top_k(t, t.view(pointwise.total(t, values), tokens, groups), chosen)
+    return pointwise.where(t, scores, t.new((tokens, experts), "bool"))
+
+
+class Routes(NamedTuple):
+    """Who goes where: indices that sort rows by expert and back, whose each row is, and each expert's end."""
+
+    experts: int
+    rows: int  # tokens * k
+    forth: Value
+    order: Value
+    back: Value
+    owner: Value
+    ends: Value
+
+
+def route(t: Tape, ids: Value, experts: int) -> Routes:
+    """Sort the chosen experts' numbers."""
+    indices = [t.new((ids.size,), "int64") for _ in range(4)]
+    ends = t.new((experts,), "int32")
+    t.emit("gather", (ids,), (*indices, ends), vector=8 * ids.size)
+    return Routes(experts, ids.size, *indices, ends)
+
+
+def grouped_linear(t: Tape, x: Value, out_features: int, routes: Routes, *, bias: bool = False) -> Value:
+    """Each expert's rows times its own matrix: 2 rows in out FLOPs in all. Not on autocast's list: runs in the weights' format."""
+    rows, k = routes.rows, x.shape[-1]
+    if routes.experts % t.parallel.ep:
+        raise BadInput(f"ep {t.parallel.ep} does not divide the {routes.experts} experts")
+    experts = routes.experts // t.parallel.ep
+    w = t.parameter(experts, out_features, k)
+    b = t.parameter(experts, out_features) if bias else None
+    x = t.cast(x, w.dtype)
+    out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
+    flops, product, each = 2 * rows * k * out_features, _format(t, x), rows / experts
+    t.emit("matmul", (x, w), (out,), matrix=flops, product=product, shape=(experts, each, out_features, k))
+    if out.grad:
+        t.save(x, routes.ends)
+        t.backward(
+            "matmul", matrix=flops, read=out.bytes + x.bytes, written=w.bytes, product=product, shape=(experts, out_features, k, each)
+        )  # fmt: skip
+        if x.grad:
+            t.backward(
+                "matmul", matrix=flops, read=out.bytes + w.bytes, written=x.bytes, product=product, shape=(experts, each, k, out_features)
+            )  # fmt: skip
+    if b is None:
+        return out
+    picked = take(t, b, routes.owner, rows, out_features)
+    t.emit("elementwise", (out, picked), (out,), vector=out.size)
+    return out
+
+
+def _exchange(t: Tape, rows: Value):
+    """Rows go to the ranks that hold their experts, or come back; their gradients go the other way."""
+    if t.parallel.ep > 1:
+        t.send("all_to_all", "ep", rows.bytes)
+        if t.training:
+            t.send("all_to_all", "ep", rows.bytes, phase="backward")
+
+
+def gated_experts(t: Tape, x: Value, weights: Value, ids: Value, experts: int, width: int, gate, *, bias: bool = False) -> Value:
+    """Sum over a token's k experts of weight * down(gate(up(x))), for rows x[T, D]; `gate` maps [S, 2 F] to [S, F]."""
+    tokens, dim = x.shape
+    if t.parallel.tp > 1 and x.split != "tokens":
+        raise BadInput(f"tp {t.parallel.tp}: experts take each rank's own tokens; use sequence parallelism (--sp)")
+    routes = route(t, ids, experts)
+    rows = take(t, x, routes.forth, routes.rows, dim)
+    _exchange(t, rows)
+    share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
+    h = gate(grouped_linear(t, rows, 2 * width, routes, bias=bias))
+    h = grouped_linear(t, h, dim, routes, bias=bias)
+    _exchange(t, h)
+    h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
+    h = take(t, h, routes.back, routes.rows, dim)
+    out = pointwise.total(t, t.view(h, tokens, ids.shape[-1], dim), 1)
+    return t.cast(t.view(out, tokens, dim), x.dtype)
