@@ -22,6 +22,20 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
     memory_format: str | None = None  # of images: contiguous | channels_last
+    # several devices: left out, one
+    devices: int | None = None
+    system: str | None = None  # node or pod that they stand in; left out, the device's usual one
+    tp: int | None = None  # tensor parallel
+    sp: bool | None = None  # with sequence parallel (default: where tp > 1)
+    pp: int | None = None  # pipeline parallel
+    vpp: int | None = None  # virtual stages a device
+    dp: int | None = None  # data parallel (default: the devices that are left)
+    cp: int | None = None  # context parallel
+    ep: int | None = None  # expert parallel, over data-parallel ranks
+    etp: int | None = None  # tensor parallel of an expert
+    zero: int | None = None  # ZeRO stage 0 to 3; 3 is FSDP
+    schedule: str | None = None  # gpipe | 1f1b | interleaved | zb-h1 | zb-v | dualpipe
+    micro_batch: int | None = None  # samples a micro-batch; `batch` is then the global one
     tokens: str | float | None = None  # length of the run, in tokens ...
     samples: str | float | None = None  # ... or samples an epoch
     epochs: float | None = None

@@ -1,0 +1,28 @@
+"""roofcast roofline"""
+
+import click
+
+from reports.files import check_target, replacing
+from reports.options import scenario_options, scenarios
+
+
+@click.command("roofline")
+@scenario_options(several=True)
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where the picture goes: .png, .svg or .pdf.")
+def command(output: str, **asked) -> None:
+    """Draw the roofline of MODEL: one point an op, its area the share of the time, under every roof of the device.
+
+    With several --on, the devices are overlaid.
+    """
+    check_target(output, (".png", ".svg", ".pdf"))
+    import hwdb
+    from reports.roofline_plot import draw, save
+    from reports.roofs import machine
+    from simulator import predict
+
+    wanted = scenarios(**asked)
+    forecasts = [predict(scenario) for scenario in wanted]
+    figure = draw(forecasts, [machine(hwdb.device(scenario.device, scenario.set)) for scenario in wanted])
+    with replacing(output) as temporary:
+        save(figure, temporary)
+    click.echo(f"wrote {output}")

@@ -1,0 +1,131 @@
+"""Numbers as people read them: three significant digits, SI prefixes, everyday units of time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_DURATIONS = ((365.25 * 86400.0, "years"), (2 * 86400.0, "days"), (2 * 3600.0, "h"), (2 * 60.0, "min"))
+_SCALES = {"years": 365.25 * 86400.0, "days": 86400.0, "h": 3600.0, "min": 60.0}
+_WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """`value` to so many significant digits, never in powers of ten between 1e-3 and 1e6.
+
+    >>> digits(1234.5), digits(12.345), digits(0.0123), digits(99.96)
+    ('1234', '12.3', '0.0123', '100')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(float(f"{value:.{significant - 1}e}"))))
+    if not -4 <= magnitude < 6:
+        return f"{value:.{significant - 1}e}"
+    return f"{value:.{max(significant - 1 - magnitude, 0)}f}"
+
+
+def si(value: float | None, unit: str = "", significant: int = 3) -> str:
+    """A number with an SI prefix and its unit; a dash where there is none.
+
+    >>> si(3.35e12, "B/s"), si(80e9, "B"), si(0, "B"), si(999.9e9, "FLOP"), si(None, "B")
+    ('3.35 TB/s', '80.0 GB', '0 B', '1.00 TFLOP', '—')
+    """
+    if value is None:
+        return "—"
+    if value == 0 or not math.isfinite(value):
+        return f"{digits(value)} {unit}".rstrip()
+    rounded = abs(float(f"{value:.{significant - 1}e}"))
+    scale, prefix = next(((s, p) for s, p in _PREFIXES if rounded >= s), _PREFIXES[-1])
+    return f"{digits(value / scale, significant)} {prefix}{unit}".rstrip()
+
+
+def seconds(value: float | None) -> str:
+    """A short time.
+
+    >>> seconds(0.0123), seconds(4.2e-6), seconds(75.0)
+    ('12.3 ms', '4.20 µs', '75.0 s')
+    """
+    if value is not None and value >= 1000:
+        return duration(value)
+    return si(value, "s")
+
+
+def duration(value: float | None) -> str:
+    """A long time, in the unit a person would choose.
+
+    >>> duration(1.3 * 86400 * 30), duration(5400.0), duration(12.0), duration(3e8)
+    ('39.0 days', '90.0 min', '12.0 s', '9.51 years')
+    """
+    if value is None:
+        return "—"
+    for least, unit in _DURATIONS:
+        if value >= least:
+            return f"{digits(value / _SCALES[unit])} {unit}"
+    return si(value, "s")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage.
+
+    >>> percent(0.4712), percent(0.0312), percent(0.0001), percent(1.2)
+    ('47 %', '3.1 %', '< 0.1 %', '120 %')
+    """
+    if value is None:
+        return "—"
+    if 0 < value < 0.0005:
+        return "< 0.1 %"
+    return f"{value:.0%}".replace("%", " %") if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+
+
+def words(value: float) -> str:
+    """A large count in words, small ones in full.
+
+    >>> words(8030261248), words(25557032), words(61706)
+    ('8.03 billion', '25.6 million', '61,706')
+    """
+    for scale, word in _WORDS:
+        if value >= scale:
+            return f"{digits(value / scale)} {word}"
+    return f"{value:,.0f}"
+
+
+def money(usd: float) -> str:
+    """Dollars.
+
+    >>> money(1234567.0), money(12.3), money(0.042)
+    ('$1.23 million', '$12.30', '$0.0420')
+    """
+    if usd >= 1e6:
+        return f"${words(usd)}"
+    if usd >= 1000:
+        return f"${usd:,.0f}"
+    return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${digits(usd)}"
+
+
+def energy(joules: float) -> str:
+    """Energy in watt-hours, as a meter reads.
+
+    >>> energy(3.6e9), energy(7.2e5)
+    ('1.00 MWh', '200 Wh')
+    """
+    return si(joules / 3600.0, "Wh")
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Paths in the model by their last two steps, where that still tells them apart.
+
+    >>> short_names(["model.layers.mlp.up_proj", "net.layer1.1-2.conv1"])
+    {'model.layers.mlp.up_proj': 'mlp.up_proj', 'net.layer1.1-2.conv1': 'layer1.1-2.conv1'}
+    """
+    short = {name: _ending(name.split(".")) for name in names}
+    several = {each for each, times in Counter(short.values()).items() if times > 1}
+    return {name: name if each in several else each for name, each in short.items()}
+
+
+def _ending(steps: list[str]) -> str:
+    """The last two steps, or three where the last but one is only a number."""
+    return ".".join(steps[-3 if len(steps) > 2 and steps[-2][:1].isdigit() else -2 :])

@@ -1,0 +1,215 @@
+"""A forecast for reading: headline, where the time goes, memory, what the training takes, one sentence of diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reports.console import page, plain_table, say, section, show
+from reports.format import digits, duration, energy, money, percent, seconds, short_names, si, words
+from reports.memory_text import memory_section
+from simulator.forecast import Forecast
+
+_LONGEST = 14  # layers named; the rest share a line
+
+
+def print_forecast(forecast: Forecast) -> None:
+    """All of it, on stdout."""
+    with page() as out:
+        headline(out, forecast)
+        section(out, "Where the time goes")
+        show(out, layer_table(forecast, out.width - 2))
+        say(out, f"by kind of op: {by_kind(forecast)}")
+        section(out, "Memory")
+        memory_section(out, forecast)
+        if forecast.time_to_train_s is not None:
+            section(out, "The whole training")
+            say(out, _length(forecast))
+        if forecast.diagnosis:
+            section(out, "Diagnosis")
+            say(out, forecast.diagnosis)
+        assumptions(out, forecast)
+
+
+def what(forecast: Forecast) -> str:
+    """What was asked, but for model and device.
+
+    batch 1 × 8192 tokens, bf16, adamw, flash attention, pytorch-eager
+    """
+    size = (
+        f" × {forecast.sequence} tokens" if forecast.sequence else f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
+    )
+    parts = [f"batch {forecast.batch}{size}", forecast.precision]
+    if forecast.mode == "train":
+        parts.append(forecast.optimizer or "no optimizer")
+        parts.append(f"recompute {forecast.recompute}")
+    if any(layer.op == "attention" for layer in forecast.layers):
+        parts.append(f"{forecast.attention} attention")
+    return ", ".join([*parts, forecast.stack])
+
+
+def headline(out: Console, forecast: Forecast) -> None:
+    """Model, device, what was asked; the step's time, rate and efficiency; the bound beside the estimate."""
+    kind = "training" if forecast.mode == "train" else "inference"
+    out.print(Text(f"{forecast.model} on {forecast.device}: one {kind} step", style="bold"))
+    say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
+    out.print()
+    rates = [f"{seconds(forecast.step_time_s)} a step"]
+    if forecast.tokens_per_s is not None:
+        rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
+    rates.append(f"{_rate(forecast.samples_per_s)} samples/s")
+    if forecast.mfu is not None:
+        rates.append(f"MFU {percent(forecast.mfu)}")
+    if forecast.hfu is not None and forecast.recompute != "none":
+        rates.append(f"HFU {percent(forecast.hfu)}")
+    say(out, "   ".join(rates), style="bold")
+    say(out, _parts(forecast))
+    ratio = forecast.step_time_s / forecast.lower_bound_s if forecast.lower_bound_s > 0 else None
+    bound = f"no machine with the printed rates needs less than {seconds(forecast.lower_bound_s)}"
+    say(out, bound + (f"; the estimate is {digits(ratio)} times that" if ratio else ""))
+
+
+def _rate(value: float) -> str:
+    """A rate with thousands separated, three digits where small."""
+    return f"{value:,.0f}" if value >= 1000 else digits(value)
+
+
+def _parts(forecast: Forecast) -> str:
+    parts = [f"forward {seconds(forecast.forward_s)}"]
+    if forecast.mode == "train":
+        parts += [f"backward {seconds(forecast.backward_s)}", f"optimizer {seconds(forecast.update_s)}"]
+    if forecast.host_s > 0:
+        parts.append(f"beside them {seconds(forecast.host_s)} of the host to launch kernels")
+    return ", ".join(parts)
+
+
+def layer_table(forecast: Forecast, width: int) -> Table:
+    """The layers that take longest, what is left on one line, and the total, which is the step."""
+    training = forecast.mode == "train"
+    columns = [
+        ("layer", "left"),
+        ("×", "right"),
+        ("FLOP", "right"),
+        ("traffic", "right"),
+        ("saved", "right"),
+        ("time", "right"),
+        ("share", "right"),
+        ("bound by", "left"),
+    ]
+    table = plain_table(*(column for column in columns if training or column[0] != "saved"))
+    table.width = min(width, 100)
+    table.columns[0].ratio = 1
+
+    def row(name, count, flops, moved, saved, time, bound, style=None):
+        cells = [name, count, si(flops), si(moved, "B"), si(saved, "B"), seconds(time), percent(time / forecast.step_time_s), bound]
+        if not training:
+            del cells[4]
+        table.add_row(*map(Text, cells), style=style)
+
+    short = short_names([layer.name for layer in forecast.layers])
+    ordered = sorted(forecast.layers, key=lambda layer: -layer.time_s)
+    named = ordered if len(ordered) <= _LONGEST + 1 else ordered[:_LONGEST]
+    for layer in named:
+        row(
+            _fit(short[layer.name], width - (56 if training else 47)),
+            str(layer.count),
+            layer.flops,
+            layer.bytes,
+            layer.saved_bytes,
+            layer.time_s,
+            layer.bound,
+        )
+    rest = ordered[len(named) :]
+    if rest:
+        row(
+            f"and {len(rest)} smaller",
+            "",
+            sum(r.flops for r in rest),
+            sum(r.bytes for r in rest),
+            sum(r.saved_bytes for r in rest),
+            sum(r.time_s for r in rest),
+            "",
+            "dim",
+        )
+    left = forecast.step_time_s - sum(layer.time_s for layer in forecast.layers)
+    if abs(left) > 0.0005 * forecast.step_time_s:
+        row("waiting for the host" if left > 0 else "overlapped", "", None, None, None, left, "host" if left > 0 else "", "dim")
+    row(
+        "total",
+        "",
+        sum(r.flops for r in ordered),
+        sum(r.bytes for r in ordered),
+        sum(r.saved_bytes for r in ordered),
+        forecast.step_time_s,
+        "",
+        "bold",
+    )
+    return table
+
+
+def _fit(name: str, room: int) -> str:
+    """A path cut from the left, where the model repeats itself.
+
+    >>> _fit("encoder.layer.attention.self.query", 17)
+    '…ntion.self.query'
+    """
+    return name if len(name) <= room else "…" + name[1 - max(room, 8) :]
+
+
+def _length(forecast: Forecast) -> str:
+    parts = [duration(forecast.time_to_train_s)]
+    if forecast.steps is not None:
+        parts.append(f"{words(round(forecast.steps))} steps")
+    if forecast.cost_usd is not None:
+        price = f" at {money(forecast.price_usd_per_hour)} an hour" if forecast.price_usd_per_hour is not None else ""
+        parts.append(money(forecast.cost_usd) + price)
+    if forecast.energy_j is not None:
+        power = f" at {si(forecast.power_w, 'W')}" if forecast.power_w is not None else ""
+        parts.append(energy(forecast.energy_j) + power)
+    return ", ".join(parts)
+
+
+def assumptions(out: Console, forecast: Forecast) -> None:
+    """What had to be assumed."""
+    if forecast.assumptions:
+        section(out, "Assumed")
+        for each in forecast.assumptions:
+            say(out, each, first="- ")
+
+
+def by_kind(forecast: Forecast) -> str:
+    """The share of each kind of op, largest first, those under a hundredth together."""
+    shares: dict[str, float] = {}
+    for layer in forecast.layers:
+        shares[layer.op] = shares.get(layer.op, 0.0) + layer.time_s / forecast.step_time_s
+    named = sorted(((share, op) for op, share in shares.items() if share >= 0.01), reverse=True)
+    rest = sum(share for share in shares.values() if share < 0.01)
+    others = [f"all others {percent(rest)}"] if rest > 0.0005 else []
+    return ", ".join([f"{op} {percent(share)}" for share, op in named] + others)
+
+
+def print_comparison(forecasts: Sequence[Forecast]) -> None:
+    """One row a device."""
+    first = forecasts[0]
+    kind = "training" if first.mode == "train" else "inference"
+    tokens = first.tokens_per_s is not None
+    rate = "tokens/s" if tokens else "samples/s"
+    columns = [("device", "fold"), ("step", "right"), (rate, "right"), ("MFU", "right"), ("memory", "right"), ("fits", "left")]
+    long = any(f.time_to_train_s is not None for f in forecasts)
+    table = plain_table(*columns, *((("training", "right"), ("cost", "right")) if long else ()))
+    for f in forecasts:
+        cells = [f.device, seconds(f.step_time_s), _rate(f.tokens_per_s if tokens else f.samples_per_s), percent(f.mfu)]
+        cells += [si(f.memory.peak_bytes, "B"), {True: "yes", False: "no", None: "—"}[f.memory.fits]]
+        if long:
+            cells += [duration(f.time_to_train_s), money(f.cost_usd) if f.cost_usd is not None else "—"]
+        table.add_row(*map(Text, cells))
+    with page() as out:
+        out.print(Text(f"{first.model}: one {kind} step on {len(forecasts)} devices", style="bold"))
+        for asked in dict.fromkeys(map(what, forecasts)):
+            on = [f.device for f in forecasts if what(f) == asked]
+            say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
+        out.print()
+        show(out, table)

@@ -1,0 +1,210 @@
+"""The command, as a person types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import simulator
+from reports.command import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent.parent
+PROMISED = """step_time_s lower_bound_s samples_per_s tokens_per_s mfu hfu parameters flops_forward flops_backward memory layers
+    time_to_train_s assumptions"""
+PROMISED_OF_MEMORY = """parameters_bytes gradients_bytes optimizer_bytes activations_bytes framework_bytes peak_bytes capacity_bytes
+    fits largest_batch"""
+PREDICT = ("predict", "gpt2", "--on", "h100-sxm5")
+
+
+def run(*words):
+    return CliRunner().invoke(main, words)
+
+
+def shell(*words, **environment):
+    command = [sys.executable, "-m", "reports.command", *words]
+    return subprocess.run(command, capture_output=True, cwd=ROOT, env=os.environ | environment)
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0 and "Usage: roofcast" in result.stdout
+
+
+def test_help_imports_neither_numpy_nor_rich_nor_the_engine():
+    code = (
+        "import sys; from reports.command import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stderr.split()
+    assert not {"numpy", "rich", "matplotlib", "pandas", "msgspec", "pint", "simulator.predict"} & set(loaded)
+
+
+def test_predict_prints_a_headline_a_table_and_the_memory():
+    result = run(*PREDICT)
+    assert result.exit_code == 0, result.stderr
+    for words in ("gpt2 on h100-sxm5: one training step", "tokens/s", "MFU", "bound by", "total", "capacity", "Diagnosis", "Assumed"):
+        assert words in result.stdout
+
+
+def test_json_is_one_object_with_the_promised_keys():
+    result = run(*PREDICT, "--json", "--tokens", "1B")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert set(PROMISED.split()) <= set(found)
+    assert set(PROMISED_OF_MEMORY.split()) <= set(found["memory"])
+    assert {"name", "count", "flops", "bytes", "saved_bytes", "time_s", "bound"} <= set(found["layers"][0])
+    assert "points" not in found
+    assert found["time_to_train_s"] == pytest.approx(1e9 / found["tokens_per_s"])
+
+
+def test_json_is_what_the_python_call_answers():
+    forecast = simulator.predict(model="gpt2", device="h100-sxm5")
+    assert json.loads(run(*PREDICT, "--json").stdout)["step_time_s"] == forecast.step_time_s
+
+
+def test_several_devices_make_a_table():
+    result = run(*PREDICT, "--on", "rtx-3090", "--batch", "4")
+    assert result.exit_code == 0 and "on 2 devices" in result.stdout and "rtx-3090" in result.stdout
+    both = json.loads(run(*PREDICT, "--on", "rtx-3090", "--json").stdout)
+    assert [each["device"] for each in both["forecasts"]] == ["h100-sxm5", "rtx-3090"]
+
+
+def test_an_edit_of_the_device_is_said_and_felt():
+    plain, edited = (json.loads(run(*PREDICT, "--json", *more).stdout) for more in ((), ("--set", "memory.bandwidth=8 TB/s")))
+    assert edited["step_time_s"] < plain["step_time_s"]
+    assert any("memory.bandwidth" in each for each in edited["assumptions"])
+
+
+def test_a_saved_scenario_runs_to_the_same_forecast(tmp_path):
+    saved = tmp_path / "scenario.toml"
+    first = run(*PREDICT, "--batch", "2", "--tokens", "10B", "--set", "memory.bandwidth=4 TB/s", "--json", "--save", str(saved))
+    assert first.exit_code == 0, first.stderr
+    again = run("run", str(saved), "--json")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+
+
+def test_memory_says_what_needs_how_much():
+    result = run("memory", "llama-3-8b", "--on", "rtx-3090", "--seq", "512")
+    assert result.exit_code == 0, result.stderr
+    assert "does not fit" in result.stdout and "By layer" in result.stdout
+    assert "largest batch that fits is" in " ".join(run("memory", "gpt2", "--on", "h100-sxm5").stdout.split())
+
+
+def test_largest_batch_fits_and_the_next_does_not():
+    largest = json.loads(run("memory", "gpt2", "--on", "rtx-3090", "--json").stdout)["memory"]["largest_batch"]
+    fits = [
+        json.loads(run("memory", "gpt2", "--on", "rtx-3090", "--json", "--batch", str(b)).stdout)["memory"]["fits"]
+        for b in (largest, largest + 1)
+    ]
+    assert fits == [True, False]
+
+
+def test_devices_can_be_filtered_and_shown():
+    listed = run("devices", "--vendor", "nvidia", "--year", "2022")
+    assert "h100-sxm5" in listed.stdout and "mi300x" not in listed.stdout
+    found = json.loads(run("devices", "--kind", "tpu", "--json").stdout)["devices"]
+    assert found and all(each["kind"] == "tpu" for each in found)
+    shown = run("devices", "show", "h100-sxm5")
+    assert "memory.bandwidth" in shown.stdout and "3.35 TB/s" in shown.stdout and "read" in shown.stdout
+    assert run("devices", "--links").stdout and run("devices", "--systems").stdout
+
+
+def test_models_are_listed_and_shown():
+    assert "llama-3-8b" in run("models").stdout
+    assert json.loads(run("models", "show", "gpt2", "--json").stdout)["parameters"] == 124_439_808
+
+
+BAD = [
+    (["predic", "gpt2"], "did you mean predict"),
+    (["frobnicate"], "there are: predict"),
+    (["predict"], "MODEL is missing"),
+    (["predict", "gpt2"], "--on is missing"),
+    (["predict", "gpt2", "--on"], "--on"),
+    (["predict", "gpt2", "extra", "--on", "h100-sxm5"], "extra"),
+    ([*PREDICT, "--btach", "3"], "did you mean --batch"),
+    ([*PREDICT, "--batch", "-3"], "give 1 or more"),
+    ([*PREDICT, "--batch", "0"], "give 1 or more"),
+    ([*PREDICT, "--batch", "four"], "not a whole number"),
+    ([*PREDICT, "--seq", "1.5"], "not a whole number"),
+    ([*PREDICT, "--precision", "bf61"], "'bf16'"),
+    ([*PREDICT, "--mode", "training"], "'train'"),
+    ([*PREDICT, "--optimizer", "adamm"], "adam"),
+    ([*PREDICT, "--stack", "pytorch"], "pytorch-eager"),
+    ([*PREDICT, "--tokens", "lots"], "15T"),
+    ([*PREDICT, "--tokens", "0"], "more than zero"),
+    ([*PREDICT, "--tokens", "1B", "--samples", "1M"], "give one"),
+    ([*PREDICT, "--image", "224"], "--seq"),
+    ([*PREDICT, "--set", "memory.bandwidth"], "KEY=VALUE"),
+    ([*PREDICT, "--set", "memory.bandwith=8 TB/s"], "memory.bandwidth"),
+    ([*PREDICT, "--set", "memory.bandwidth=8 TB"], "TB/s"),
+    ([*PREDICT, "--set", "memory.bandwidth=8 TB/s", "--set", "memory.bandwidth=9 TB/s"], "given twice"),
+    ([*PREDICT, "--save", "there/is/none.toml"], "no directory"),
+    ([*PREDICT, "--save", "scenario.json"], ".toml"),
+    (["predict", "gpt3", "--on", "h100-sxm5"], "gpt2"),
+    (["predict", "gpt2", "--on", "h100-smx5"], "h100-sxm5"),
+    (["predict", "no/such/config.json", "--on", "h100-sxm5"], "no such file"),
+    (["predict", "gpt2", "--on", "./no_such_chip.toml"], "no_such_chip.toml"),
+    (["run", "no_such_scenario.toml"], "no_such_scenario.toml"),
+    (["run"], "SCENARIO is missing"),
+    (["roofline", "gpt2", "--on", "h100-sxm5"], "-o"),
+    (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "picture.gif"], ".png"),
+    (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "picture"], ".png"),
+    (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "there/is/none.png"], "no directory"),
+    (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "."], "directory"),
+    (["devices", "show", "h100-smx5"], "h100-sxm5"),
+    (["devices", "--vendor", "nvidea"], "NVIDIA"),
+    (["devices", "--year", "then"], "not a whole number"),
+    (["models", "show", "gpt3"], "gpt2"),
+]
+
+
+@pytest.mark.parametrize(("words", "cure"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_mistake_is_one_line_that_names_the_cure(words, cure):
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("roofcast: ") and result.stderr.count("\n") == 1
+    assert cure in result.stderr
+
+
+def test_the_process_says_the_same():
+    result = shell("predict", "gpt3", "--on", "h100-sxm5")
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.count(b"\n") == 1 and b"Traceback" not in result.stderr
+
+
+def test_a_terminal_without_unicode_gets_ascii():
+    result = shell(*PREDICT, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert result.returncode == 0 and result.stdout.isascii() and b"#####" in result.stdout
+
+
+def test_a_closed_pipe_is_quiet():
+    line = f"{sys.executable} -m reports.command devices | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, cwd=ROOT, check=False)
+    assert result.stderr == b"" and result.stdout.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([sys.executable, "-m", "reports.command", *PREDICT], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+    assert result.returncode == 2 and result.stderr.count(b"\n") == 1 and b"No space left" in result.stderr
+
+
+def test_an_interrupt_is_quiet(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulator, "predict", interrupted)
+    result = run(*PREDICT)
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "")
