@@ -6,13 +6,14 @@ import msgspec
 
 import hwdb
 from hwdb.errors import BadInput
+from simulator import layout as layouts
 from simulator import models, roofline
 from simulator.forecast import Forecast
 from simulator.memory import held
 from simulator.report import assemble
 from simulator.resolve import decide
 from simulator.scenario import Scenario
-from simulator.step import trace
+from simulator.step import Recipe, trace
 
 
 def predict(scenario=None, /, **asked) -> Forecast:
@@ -31,10 +32,27 @@ def predict(scenario=None, /, **asked) -> Forecast:
     if scenario.batch is None and model.batch:
         scenario = msgspec.structs.replace(scenario, batch=model.batch)
     recipe, said = decide(scenario, model, device)
+    if layouts.spread(scenario):
+        return over_devices(scenario, model, device, recipe, said)
     step = trace(model, recipe)
     times = roofline.time_all(step, device)
     memory = held(step, recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
     return assemble(scenario, device, model, step, times, memory, [*said, *step.said])
+
+
+def over_devices(scenario: Scenario, model: models.Model, device: hwdb.Device, recipe: Recipe, said: list[str]) -> Forecast:
+    """The chain over several devices: one rank's micro-batch, then stages, schedule, reduction."""
+    from simulator import parallel  # one device does without
+    from simulator.fabric import fabric_of
+    from simulator.report_spread import assemble_spread
+
+    layout, more = layouts.decide(scenario, model, recipe.batch, recipe.size)
+    fabric = fabric_of(hwdb.system(scenario.system) if scenario.system else None, device, layout.devices)
+    whole = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch))
+    step = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), layout.parallel)
+    times = roofline.time_all(step, device)
+    outcome = parallel.spread(step, times, device, layout, fabric)
+    return assemble_spread(scenario, device, model, recipe, layout, whole, step, times, outcome, [*said, *more, *fabric.assumptions, *step.said])
 
 
 def largest_batch(scenario: Scenario) -> int | None:

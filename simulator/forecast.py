@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from simulator.layout import Layout
+
 
 class LayerForecast(msgspec.Struct, frozen=True, kw_only=True):
     """One named op of the model, summed over its `count` repetitions, one step."""
@@ -53,6 +55,21 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     capacity_bytes: float | None
     fits: bool | None  # None where the capacity is unknown
     largest_batch: int | None = None  # largest batch that fits, all else equal; None where not asked or unknown
+
+
+class RankForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that a device of one pipeline stage holds at its fullest moment."""
+
+    stage: int
+    layers: int
+    parameters_bytes: float
+    gradients_bytes: float
+    optimizer_bytes: float
+    activations_bytes: float  # of all micro-batches in flight
+    transient_bytes: float
+    buffers_bytes: float  # communication: gathered weights, gradient buckets
+    framework_bytes: float
+    peak_bytes: float
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +123,17 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None = None
     power_w: float | None = None
     price_usd_per_hour: float | None = None
+
+    # several devices: FLOPs, parameters and kept bytes above are the whole model's and the whole step's; layers and memory
+    # are one device's (memory the fullest one's)
+    devices: int = 1
+    layout: Layout | None = None
+    system: str | None = None
+    tokens_per_s_per_device: float | None = None
+    bubble_fraction: float | None = None  # share of the step that pipeline stages wait
+    exposed_communication_s: dict[str, float] = {}  # by kind of traffic, what nothing hides
+    communication_bytes: dict[str, float] = {}  # by kind, one device and step
+    ranks: tuple[RankForecast, ...] = ()
 
     diagnosis: str = ""
     assumptions: tuple[str, ...] = ()

@@ -24,9 +24,12 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dispatch_backward: float  # of it, for one backward op
     graphs: bool  # launches are replayed from a graph: no host time
     memory_format: str  # of images: contiguous (NCHW) | channels_last (NHWC)
+    tf32: tuple[str, ...]  # what fp32 is computed in TF32, where the device can: conv, matmul
     framework_bytes: float  # context, kernels, workspaces
     slack: float  # allocator rounding and fragmentation, of activations
-    implementations: dict[str, str]  # op -> composed | fused | eager | efficient | flash | foreach
+    master: bool = False  # fp32 copies of weights and moments, gradients accumulated in fp32, under 16-bit weights
+    overlap: dict[str, float] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
+    implementations: dict[str, str] = {}  # op -> composed | fused | eager | efficient | flash | foreach
 
     def changed(self, attention: str | None, memory_format: str | None) -> Stack:
         """The same stack with another attention or another layout of images."""

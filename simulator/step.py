@@ -12,7 +12,7 @@ from simulator.models import Model
 from simulator.ops.optimizer import optimizer, state_bytes, update_traffic
 from simulator.precision import WIDTH, precision
 from simulator.stack import Stack
-from simulator.tape import Block, Kernel, Node, Tape, Weight
+from simulator.tape import ALONE, Block, Kernel, Node, Parallel, Tape, Traffic, Weight
 
 FOREACH_GROUP = 30  # tensors that PyTorch's multi-tensor kernels take in one launch, about
 
@@ -51,6 +51,7 @@ class Step(NamedTuple):
     input_bytes: float
     state_bytes: float
     recipe: Recipe
+    traffic: tuple[Traffic, ...] = ()
     said: tuple[str, ...] = ()  # what the model had to assume
 
     @property
@@ -66,11 +67,11 @@ class Step(NamedTuple):
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable) if self.recipe.mode == "train" else 0
 
 
-def trace(model: Model, recipe: Recipe) -> Step:
-    """Model, recipe -> Step."""
+def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
+    """Model, recipe -> Step: the whole of it, or one rank's share under `parallel`."""
     training = recipe.mode == "train"
-    tape = Tape(precision(recipe.precision), training=training, implementations=recipe.stack.implementations)
-    model.run(tape, recipe.batch, recipe.size)
+    tape = Tape(precision(recipe.precision), training=training, implementations=recipe.stack.implementations, parallel=parallel)
+    model.run(tape, recipe.batch, recipe.size // parallel.cp if recipe.size and parallel.cp > 1 else recipe.size)
     counted = tuple(Kept(node, held, count, kind, storage) for storage, (node, held, count, kind, _) in tape.saved.items())
     kernels = tape.kernels
     saved = counted
@@ -85,7 +86,7 @@ def trace(model: Model, recipe: Recipe) -> Step:
         kernels = [*kernels, *update(tape, recipe)]
     return Step(
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
-        sum(v.bytes for v in tape.inputs), states, recipe, tuple(tape.said),
+        sum(v.bytes for v in tape.inputs), states, recipe, tuple(tape.traffic), tuple(tape.said),
     )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ class Weight(NamedTuple):
     dtype: str
     count: int
     trainable: bool
+    expert: bool = False  # of a mixture's experts: other data-parallel ranks hold other ones
 
 
 class Traffic(NamedTuple):
@@ -226,12 +227,12 @@ class Tape:
         self.inputs.append(value)
         return value
 
-    def parameter(self, *shape, tied: str | None = None, trainable: bool = True, dtype: str | None = None) -> Value:
+    def parameter(self, *shape, tied: str | None = None, trainable: bool = True, dtype: str | None = None, expert: bool = False) -> Value:
         """A weight. The same `tied` name gives the same storage, counted once."""
         if tied is not None and tied in self._parameters:
             return self._parameters[tied]
         value = Value(shape, dtype or self.precision.weights, self._storage(), self.training and trainable, "parameter", self._repeats)
-        self.weights.append(Weight(self._node, value.size, value.dtype, self._repeats, trainable))
+        self.weights.append(Weight(self._node, value.size, value.dtype, self._repeats, trainable, expert))
         if tied is not None:
             self._parameters[tied] = value
         return value

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hwdb.errors import BadInput
-from simulator.ops import pointwise
-from simulator.ops.linear import _format
+from simulator.ops import linear, pointwise
+from simulator.ops.linear import product_format
 from simulator.tape import Tape, Value
 
 
@@ -80,11 +80,11 @@ def grouped_linear(t: Tape, x: Value, out_features: int, routes: Routes, *, bias
     if routes.experts % t.parallel.ep:
         raise BadInput(f"ep {t.parallel.ep} does not divide the {routes.experts} experts")
     experts = routes.experts // t.parallel.ep
-    w = t.parameter(experts, out_features, k)
-    b = t.parameter(experts, out_features) if bias else None
+    w = t.parameter(experts, out_features, k, expert=True)
+    b = t.parameter(experts, out_features, expert=True) if bias else None
     x = t.cast(x, w.dtype)
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
-    flops, product, each = 2 * rows * k * out_features, _format(t, x), rows / experts
+    flops, product, each = 2 * rows * k * out_features, product_format(t, x), rows / experts
     t.emit("matmul", (x, w), (out,), matrix=flops, product=product, shape=(experts, each, out_features, k))
     if out.grad:
         t.save(x, routes.ends)
@@ -126,3 +126,24 @@ def gated_experts(t: Tape, x: Value, weights: Value, ids: Value, experts: int, w
     h = take(t, h, routes.back, routes.rows, dim)
     out = pointwise.total(t, t.view(h, tokens, ids.shape[-1], dim), 1)
     return t.cast(t.view(out, tokens, dim), x.dtype)
+
+
+def spread(t: Tape, best: Value, ids: Value, tokens: int, experts: int) -> Value:
+    """The chosen experts' logits at their places among all, the others at minus infinity; keeps the places."""
+    out = t.new((tokens, experts), best.dtype, best.grad)
+    t.emit("scatter", (best, ids), (out,), vector=out.size)
+    if out.grad:
+        t.save(ids)
+        t.backward("gather", read=ids.bytes + best.bytes, written=best.bytes, product=best.dtype)
+    return out
+
+
+def dense_experts(t: Tape, x: Value, scores: Value, width: int, gate) -> Value:
+    """Every token through every expert, scaled by its score first: experts times the work of one, whatever k is."""
+    tokens, dim = x.shape
+    experts = scores.shape[-1]
+    rows = pointwise.copy(t, x, experts * tokens, dim)
+    rows = pointwise.mul(t, rows, pointwise.copy(t, scores, experts * tokens, 1))
+    h = linear.matmul(t, t.view(rows, experts, tokens, dim), t.parameter(experts, dim, 2 * width))
+    h = linear.matmul(t, gate(h), t.parameter(experts, width, dim))
+    return t.view(pointwise.total(t, h, 0), tokens, dim)

@@ -1,0 +1,71 @@
+"""Constants of the collective formulas: collectives.toml, one strict reader.
+
+`collectives()` gives the bare numbers the formulas compute with; `constants()` the same with unit, meaning and source, for listing.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import msgspec
+
+from hwdb.constants import HERE, Constant, _convert, _read
+from hwdb.errors import BadInput
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one kind of network behaves."""
+
+    start: float
+    hop: float
+    tree: float
+    share: float
+    spread: float
+    all_reduce: float
+    chunk: float
+    in_switch: float
+
+
+class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs between collectives."""
+
+    all_to_all_start: float
+    all_to_all_hop: float
+    in_switch_start: float
+    pair: float
+    pair_far: float
+    pair_far_start: float
+
+
+class Collectives(msgspec.Struct, frozen=True):
+    """The numbers of collectives.toml, bare; their units and meanings stand in the file."""
+
+    networks: dict[str, Network]
+    kinds: Kinds
+
+
+def read_collectives(path: Path) -> tuple[Collectives, dict[str, Constant]]:
+    """The bare numbers, and each stated constant by its dotted name."""
+    table = _convert(_read(path), dict[str, dict[str, str | Constant]], path)
+    named = {f"{s}.{name}": c for s, entries in table.items() for name, c in entries.items() if isinstance(c, Constant)}
+    bare = {s: {name: c.value for name, c in entries.items() if isinstance(c, Constant)} for s, entries in table.items()}
+    kinds = _convert(bare.pop("kinds", {}), Kinds, path)
+    for section, values in bare.items():
+        like = table[section].get("like")
+        if like is not None and like not in bare:
+            raise BadInput(f"{path.name}: [{section}] like = {like!r}; wanted one of {', '.join(bare)}")
+        bare[section] = {**(bare[like] if like else {}), **values}
+    return Collectives(_convert(bare, dict[str, Network], path), kinds), named
+
+
+@functools.cache
+def collectives() -> Collectives:
+    """The shipped constants, bare."""
+    return read_collectives(HERE / "collectives.toml")[0]
+
+
+@functools.cache
+def constants() -> dict[str, Constant]:
+    """The shipped constants with unit, meaning and source, by dotted name ("switch.chunk")."""
+    return read_collectives(HERE / "collectives.toml")[1]

@@ -1,0 +1,305 @@
+"""A step over several devices: one rank's kernels and traffic -> stages -> pipeline -> step, with what is exposed and held.
+
+What one rank computes and sends for one micro-batch comes from the tape, whose shapes are already one rank's. Here layers
+are dealt to pipeline stages, collectives get their seconds and are hidden behind compute as the stack hides them, the
+schedule joins stages and micro-batches, gradients are reduced, weights updated.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hwdb.collective_constants import collectives as network_constants
+from hwdb.constants import kernels as constants
+from hwdb.errors import BadInput
+from hwdb.records import Device
+from simulator import collectives
+from simulator.fabric import Fabric, Group, Groups, groups
+from simulator.layout import Layout
+from simulator.ops.optimizer import optimizer
+from simulator.precision import WIDTH
+from simulator.report import dispatch
+from simulator.roofline import OpTimes
+from simulator.schedule import in_flight, pipeline
+from simulator.step import Step
+from simulator.times.host import combine
+
+PHASES = ("forward", "backward", "recompute", "update")
+HIDE = {"tp": 1.0, "ep": 1.0, "cp": 6.0, "behind": 6.0, "dp": 1.6, "fsdp": 6.0}
+"""How traffic hides behind compute: (compute^w + traffic^w)^(1/w); 1 not at all, large almost all.
+
+Fitted to published runs: w 1.6 for gradient reduction on 64 to 10752 GPUs, 6 for FSDP's gathers; a stack may set its own.
+"""
+MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
+FLAT = 4.0  # bytes a weight of a gradient accumulated in fp32
+
+
+class Cost(NamedTuple):
+    """Seconds and bytes of traffic."""
+
+    seconds: float
+    bytes: float
+
+    def plus(self, other: Cost) -> Cost:
+        return Cost(self.seconds + other.seconds, self.bytes + other.bytes)
+
+    def times(self, n: float) -> Cost:
+        return Cost(self.seconds * n, self.bytes * n)
+
+
+NOTHING = Cost(0.0, 0.0)
+
+
+class Network(NamedTuple):
+    """A fabric with the process groups of one layout laid on it."""
+
+    fabric: Fabric
+    groups: Groups
+
+    def group(self, name: str) -> Group:
+        g = self.groups
+        return {"tp": g.tensor, "cp": g.context, "ep": g.expert, "dp": g.gradient, "expert": g.expert_gradient, "pp": g.pipeline}[name]
+
+    def cost(self, kind: str, name: str, bytes_: float) -> Cost:
+        """One collective of `bytes_` over a group; `ring` hands them round in as many pieces as the group has members."""
+        group, c = self.group(name), network_constants()
+        members = float(group.size)
+        if members <= 1 or bytes_ <= 0:
+            return NOTHING
+        if kind == "ring":
+            return Cost(float(collectives.send_recv(bytes_ / members, group, self.fabric, c)) * (members - 1), bytes_ * (members - 1) / members)
+        sent = bytes_ * (2.0 if kind == "all_reduce" else 1.0) * (members - 1) / members if kind != "send" else bytes_
+        formula = {"send": collectives.send_recv}.get(kind) or getattr(collectives, kind)
+        return Cost(float(formula(bytes_, group, self.fabric, c)), sent)
+
+
+def network(layout: Layout, fabric: Fabric) -> Network:
+    """The groups of a layout on a fabric."""
+    return Network(fabric, groups(fabric, layout.tp, layout.cp, layout.dp, layout.pp, layout.ep, layout.etp))
+
+
+class Unit(NamedTuple):
+    """A layer, or what stands before, between and after the layers. Of one micro-batch on one rank, one repetition."""
+
+    name: str
+    count: int  # layers of this kind in a row; 0 for what is no layer
+    compute: np.ndarray  # device and host seconds by phase: forward, backward, recompute, update
+    traffic: dict  # (phase, group, behind) -> Cost
+    dense: float  # weights of it that data-parallel ranks share
+    expert: float  # weights of experts
+    kept: float  # bytes for backward
+    largest: float  # bytes of the largest tensors in flight
+    inside: float  # bytes kept when nothing is recomputed
+
+
+def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit]:
+    """The step's layers and what is around them, in order, with seconds and bytes."""
+    key = [("block", n.layer) if n.layer else ("op", _next_block(step, i)) for i, n in enumerate(step.nodes)]
+    order = list(dict.fromkeys(key))
+    place = {k: i for i, k in enumerate(order)}
+    of = np.array([place[key[k.node]] for k in step.kernels])
+    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
+    device_s, host_s = np.zeros((2, len(order), 4))
+    np.add.at(device_s, (of, phase), times.seconds)
+    np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
+    together = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, constants()), 0.0)
+    rows = []
+    for i, (what, block) in enumerate(order):
+        count = step.blocks[block].count if what == "block" else 1
+        nodes = {n for n, k in enumerate(key) if k == order[i]}
+        traffic: dict = {}
+        for tr in step.traffic:
+            if tr.node in nodes:
+                at = (tr.phase, tr.group, tr.behind)
+                traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes).times(tr.count / count))
+        dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
+        expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
+        kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
+        inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
+        largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
+                       for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
+        name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
+        rows.append(Unit(name, count if what == "block" else 0, together[i] / count, traffic, dense / count, expert / count, kept / count, largest, inside / count))
+    return rows
+
+
+def _next_block(step: Step, i: int) -> int:
+    """The repeated block that an op outside blocks stands before; -1 behind the last."""
+    return next((n.layer for n in step.nodes[i:] if n.layer), -1)
+
+
+def joined(compute, traffic, w):
+    """Seconds of compute with traffic hidden behind it: (compute^w + traffic^w)^(1/w)."""
+    most = np.maximum(np.maximum(compute, traffic), 1e-30)
+    return most * ((compute / most) ** w + (traffic / most) ** w) ** (1.0 / w)
+
+
+class Rank(NamedTuple):
+    """What the ranks of one pipeline stage hold at their fullest [B]."""
+
+    stage: int
+    layers: int
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
+    transient: float
+    buffers: float  # communication
+    framework: float
+
+    @property
+    def total(self) -> float:
+        return sum(self[2:])
+
+
+class Spread(NamedTuple):
+    """A step over several devices."""
+
+    step_s: float
+    update_s: float
+    bubble: float  # share of the step that stages wait for each other
+    computing: float  # seconds that the busiest stage computes
+    exposed: dict[str, float]  # seconds by kind of traffic that nothing hides
+    sent: dict[str, float]  # bytes by kind, one rank and step
+    ranks: tuple[Rank, ...]
+
+
+def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric) -> Spread:
+    """Step of one rank and micro-batch, layout, fabric -> the whole step."""
+    stack, x = step.recipe.stack, layout
+    hide = {**HIDE, **stack.overlap}
+    net = network(x, fabric)
+    us = units(step, times, device, net)
+    forward, backward, exposed, sent = _unit_times(us, x, net, hide)
+    chunks = deal(us, x)
+    stages = [[u for c in _chunks_of(stage, x) for u in chunks[c]] for stage in range(x.pp)]
+    f = np.array([sum(forward[u] for u in s) for s in stages])
+    b = np.array([sum(backward[u] for u in s) for s in stages])
+    weights = np.array([sum(us[u].dense for u in s) for s in stages])
+    experts = np.array([sum(us[u].expert for u in s) for s in stages])
+    handed = max((block.carried for block in step.blocks), default=0.0)
+    hop = net.cost("send", "pp", handed).seconds if x.pp > 1 else 0.0
+    run = pipeline(x.schedule, f, b, x.micro_batches, x.vpp, hop)
+    update = max(sum(us[u].compute[3] for u in s) for s in stages) / (x.dp * x.cp if x.zero else 1)
+    reduced = _reduction(weights, experts, x, net, stack, WIDTH[step.weights[0].dtype] if step.weights else 4)
+    whole = float(joined(run.seconds, reduced.seconds, hide["dp"]))
+    sent = {k: v * x.micro_batches / x.pp for k, v in sent.items()}
+    exposed = {k: v * x.micro_batches / x.pp for k, v in exposed.items()}
+    if reduced.bytes:
+        sent["dp"], exposed["dp"] = sent.get("dp", 0.0) + reduced.bytes, exposed.get("dp", 0.0) + whole - run.seconds
+    if x.pp > 1:
+        sent["pp"], exposed["pp"] = 2 * handed * x.micro_batches * x.vpp, run.exposed
+    ranks = tuple(_rank(i, s, us, step, x, device) for i, s in enumerate(stages))
+    return Spread(whole + update, update, run.bubble * run.seconds / (whole + update), float((f + b).max() * x.micro_batches), exposed, sent, ranks)
+
+
+def _unit_times(us: list[Unit], x: Layout, net: Network, hide):
+    """Forward and backward seconds of each unit with its traffic, and what of it is exposed and sent, whole model."""
+    forward, backward = np.zeros(len(us)), np.zeros(len(us))
+    exposed: dict[str, float] = {}
+    sent: dict[str, float] = {}
+    for i, u in enumerate(us):
+        times = max(u.count, 1)
+        for phase, base in (("forward", u.compute[0]), ("backward", u.compute[1] + u.compute[2])):
+            seconds = base
+            for (when, group, behind), c in u.traffic.items():
+                recomputed = phase == "backward" and when == "forward" and u.compute[2] > 0.5 * u.compute[0]
+                if when == phase or recomputed:  # full recomputation repeats the forward's collectives
+                    after = float(joined(seconds, c.seconds, hide["behind"] if behind else hide[group]))
+                    exposed[group] = exposed.get(group, 0.0) + (after - seconds) * times
+                    sent[group] = sent.get(group, 0.0) + c.bytes * times
+                    seconds = after
+            if x.zero == 3 and x.dp * x.cp > 1 and (u.dense or u.expert):
+                c = _gather(u, phase, net)
+                after = float(joined(seconds, c.seconds, hide["fsdp"]))
+                exposed["fsdp"] = exposed.get("fsdp", 0.0) + (after - seconds) * times
+                sent["fsdp"] = sent.get("fsdp", 0.0) + c.bytes * times
+                seconds = after
+            (forward if phase == "forward" else backward)[i] = seconds
+    return forward, backward, exposed, sent
+
+
+def _gather(u: Unit, phase: str, net: Network) -> Cost:
+    """ZeRO-3: a unit's weights are gathered before each pass, its gradients scattered after the backward [rajbhandari2019]."""
+    total = NOTHING
+    for weights, group in ((u.dense, "dp"), (u.expert, "expert")):
+        total = total.plus(net.cost("all_gather", group, 2.0 * weights))
+        if phase == "backward":
+            total = total.plus(net.cost("reduce_scatter", group, 2.0 * weights))
+    return total
+
+
+def _reduction(weights, experts, x: Layout, net: Network, stack, width: float) -> Cost:
+    """Gradients of the fullest stage over the data-parallel ranks, once a step: all-reduced, or scattered and gathered."""
+    if x.zero == 3 or x.dp * x.cp == 1:
+        return NOTHING
+    grad = FLAT if stack.master else width
+    total = NOTHING
+    for n, group in ((weights.max(), "dp"), (experts.max(), "expert")):
+        if x.zero == 0:
+            total = total.plus(net.cost("all_reduce", group, grad * n))
+        else:
+            repeats = x.micro_batches if x.zero == 2 else 1
+            total = total.plus(net.cost("reduce_scatter", group, grad * n).times(repeats)).plus(net.cost("all_gather", group, width * n))
+    return total
+
+
+def deal(us: list[Unit], x: Layout) -> list[list[int]]:
+    """Units of each pipeline chunk: equal runs of layers, those left over to the middle; what stands around to the ends."""
+    layers = [i for i, u in enumerate(us) for _ in range(u.count)]
+    n = x.pp * x.vpp
+    if n > 1 and len(layers) < n - 2:  # the embedding and the head may stand alone
+        raise BadInput(f"pp {x.pp} x vpp {x.vpp} = {n} stages, but the model has {len(layers)} layers; use pp x vpp of at most {len(layers)}")
+    each, rest = divmod(len(layers), n)
+    middle = sorted(range(n), key=lambda c: (c in (0, n - 1), abs(2 * c - n + 1)))[:rest]
+    chunks, start = [], 0
+    for c in range(n):
+        size = each + (c in middle)
+        chunks.append(layers[start : start + size])
+        start += size
+    around = [i for i, u in enumerate(us) if not u.count]
+    for i in around:
+        if not layers or i < layers[0]:
+            chunks[0].insert(0, i)
+        elif i > layers[-1]:
+            chunks[-1].append(i)
+        else:  # between two kinds of layers: with the first of the second
+            c = next(c for c, members in enumerate(chunks) if any(m > i for m in members if us[m].count))
+            chunks[c].append(i)
+    return chunks
+
+
+def _chunks_of(stage: int, x: Layout) -> list[int]:
+    """Which chunks a stage holds: every pp-th, or for V-shaped schedules one going down and one coming up."""
+    if x.schedule in ("zb-v", "dualpipe") and x.pp > 1:
+        return [stage, 2 * x.pp - 1 - stage]
+    return list(range(stage, x.pp * x.vpp, x.pp))
+
+
+def _rank(stage: int, members: list[int], us: list[Unit], step: Step, x: Layout, device: Device) -> Rank:
+    """Bytes of a rank of one stage at its fullest: micro-batches in flight, states by ZeRO stage."""
+    recipe, stack = step.recipe, step.recipe.stack
+    width = WIDTH[step.weights[0].dtype] if step.weights else 4
+    dense, expert = sum(us[u].dense for u in members), sum(us[u].expert for u in members)
+    copies, expert_copies = x.dp * x.cp, max(x.dp * x.cp // x.ep, 1)
+    held = lambda a_weight, since: a_weight * (dense / (copies if x.zero >= since else 1) + expert / (expert_copies if x.zero >= since else 1))  # noqa: E731
+    training = recipe.mode == "train"
+    grad = FLAT if stack.master else width
+    o = optimizer(recipe.optimizer) if recipe.optimizer else None
+    states = 0.0 if o is None else MASTER if stack.master else o.states * width + o.fixed
+    flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage) if training else 0.0
+    kept = sum(us[u].kept for u in members)
+    layer = max((us[u] for u in members if us[u].count), key=lambda u: u.inside, default=None)
+    transient = max((us[u].largest for u in members), default=0.0)
+    if recipe.recompute == "full" and layer is not None:
+        transient = max(transient, layer.largest + layer.inside)
+    gathered = 2 * 2.0 * max((us[u].dense + us[u].expert for u in members), default=0.0) if x.zero == 3 else 0.0
+    buckets = grad * (dense + expert) if x.zero == 0 and copies > 1 and not stack.master and training else 0.0
+    activations = kept * flying + step.input_bytes
+    framework = stack.framework_bytes if device.kind != "cpu" else 0.0
+    return Rank(
+        stage, sum(1 for u in members if us[u].count), held(width, 3), held(grad, 2) if training else 0.0, held(states, 1),
+        activations, transient, gathered + buckets, framework + stack.slack * (activations + transient),
+    )  # fmt: skip
