@@ -121,18 +121,22 @@ def read_config(path: Path) -> dict:
 
 
 def _from_config(name: str, path: Path, source: str) -> Model:
-    raw = read_config(path)
+    return from_config(name, read_config(path), path, source)
+
+
+def from_config(name: str, raw: dict, where: Path | str = "config", source: str = "") -> Model:
+    """The model that the keys of a Hugging Face config.json describe. `where` they come from starts each message."""
     kind = raw.get("model_type")
     if kind is None:
-        raise BadInput(f"{path}: no 'model_type'; a Hugging Face config.json has one (known: {', '.join(sorted(FAMILIES))})")
+        raise BadInput(f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {', '.join(sorted(FAMILIES))})")
     if kind not in FAMILIES:
-        raise BadInput(f"{path}: model_type {kind!r} is not known; known: {', '.join(sorted(FAMILIES))}; or list its layers in a .toml")
+        raise BadInput(f"{where}: model_type {kind!r} is not known; known: {', '.join(sorted(FAMILIES))}; or list its layers in a .toml")
     module = import_module(f"simulator.models.{FAMILIES[kind]}")
     try:
         config = msgspec.convert(raw, module.Config)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{path}: {_plain(error)}") from None
-    check(path, config)
+        raise BadInput(f"{where}: {_plain(error)}") from None
+    check(where, config)
     picture = kind in PICTURES
     size = config.image_size if picture else min(config.context, LONGEST_DEFAULT)
     return Model(name, kind, "image" if picture else "sequence", size, lambda t, b, s: module.build(t, config, b, s), config, source)
@@ -144,7 +148,7 @@ def _plain(error: msgspec.ValidationError) -> str:
     return text.replace(" - at '$.", ", at key '")
 
 
-def check(path: Path, config):
+def check(path: Path | str, config):
     """Sizes are positive, heads divide widths."""
     for field in config.__struct_fields__:
         value = getattr(config, field)

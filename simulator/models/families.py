@@ -3,9 +3,11 @@ needs, with Hugging Face's defaults for those that may be left out) and `build(t
 """
 
 FAMILIES = {
+    "bart": "encdec",
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "bert",
+    "clip": "clip",
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
     "distilbert": "distilbert",
@@ -19,6 +21,8 @@ FAMILIES = {
     "gpt_oss": "gpt_oss",
     "gptj": "gptj",
     "llama": "llama",
+    "llama4_text": "llama4",
+    "mamba": "mamba",
     "mistral": "llama",
     "mixtral": "llama",
     "opt": "opt",
@@ -29,8 +33,10 @@ FAMILIES = {
     "qwen3_moe": "llama",
     "roberta": "bert",
     "starcoder2": "neox",
+    "swin": "swin",
     "t5": "t5",
     "vit": "vit",
+    "whisper": "encdec",
     "xlm-roberta": "bert",
 }
-PICTURES = {"vit"}  # take images; all others take token sequences
+PICTURES = {"swin", "vit"}  # take images; all others take token sequences

@@ -121,7 +121,7 @@ def sparse_mlp(t: Tape, c: Config, h):
     """The best few logits, shares by a softmax over these."""
     x = t.view(h, h.shape[0] * h.shape[1], c.hidden_size)
     with t.op("router", "router"):
-        best, ids = moe.top_k(t, linear.linear(t, x, c.num_local_experts), c.num_experts_per_tok)
+        best, ids = moe.top_k(t, linear.linear(t, x, c.num_local_experts, parallel=False), c.num_experts_per_tok)
         scores = norm.softmax(t, best, dtype=best.dtype)
     with t.op("experts", "experts"):
         out = moe.gated_experts(t, x, scores, ids, c.num_local_experts, c.intermediate_size, lambda y: clamped_gate(t, y), bias=True)

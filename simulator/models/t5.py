@@ -107,9 +107,18 @@ def attend(t: Tape, c: Config, x, source, *, bias=None, mask=None, causal=False)
         with t.op(name, "linear"):
             heads.append(heads_of(t, linear.linear(t, y, c.num_heads * c.d_kv, bias=False), c.num_heads, c.d_kv))
     with t.op("attention", "attention"):
+        if bias is not None and t.implementation("attention", "flash") != "eager":
+            bias = for_kernel(t, bias, causal)
         h = attention.attention(t, *heads, causal=causal, bias=bias, mask=mask, dropout=c.dropout_rate)
     with t.op("o", "linear"):
         return linear.linear(t, h, c.d_model, bias=False)
+
+
+def for_kernel(t: Tape, bias, causal: bool):
+    """The bias as a fused kernel takes it, anew in each layer: later keys hidden (keeps one byte a place), laid out by heads."""
+    if causal:
+        bias = pointwise.where(t, bias, t.new((1, 1, *bias.shape[-2:]), "bool"))
+    return pointwise.copy(t, bias) if bias.shape[1] > 1 else bias
 
 
 def mlp(t: Tape, c: Config, x):

@@ -38,7 +38,7 @@ def attention(
 
     `mask` is what the eager path adds to the scores. The fused kernels take `causal` or a `window` of the last keys
     instead; PyTorch's flash kernel takes no mask, so where the window is shorter than the sequence its efficient kernel
-    runs, on a mask made anew in each layer. `bias` is a learned addition to the scores, which needs a gradient.
+    runs, on a mask made anew in each layer. `bias` is a learned addition to the scores, which needs a gradient; the fused kernel hides no later keys beside it.
     `softmax_fp32`: the eager softmax runs in fp32 and is cast back. `scaled=False`: scores are taken as they are. `by_heads`: q lies in memory head after head;
     a flash kernel's result then does so too, and is copied token after token.
     `eager`: the model has no other way.
@@ -53,7 +53,7 @@ def attention(
         k, v = repeated(t, k, q.shape[1]), repeated(t, v, q.shape[1])
     q, k, v = t.low(q), t.low(k), t.low(v)
     if bias is not None:
-        mask = t.low(_biased(t, bias, causal))
+        mask = t.low(bias)
     elif mask is not None:
         mask = _additive(t, mask, low)
     dim, dim_v = q.shape[-1], v.shape[-1]
@@ -74,13 +74,6 @@ def _additive(t: Tape, mask: Value, dtype: str) -> Value:
     if mask.dtype == dtype and length % MASK_ALIGNED == 0:
         return mask
     return pointwise.copy(t, mask, *mask.shape[:-1], -(-length // MASK_ALIGNED) * MASK_ALIGNED, dtype=dtype)
-
-
-def _biased(t: Tape, bias: Value, causal: bool) -> Value:
-    """A learned bias, made anew in each layer as the fused kernel takes it; hiding later keys keeps one byte a place."""
-    if causal:
-        bias = pointwise.where(t, bias, t.new((1, 1, *bias.shape[-2:]), "bool"))
-    return pointwise.copy(t, bias) if bias.shape[1] > 1 else bias
 
 
 def repeated(t: Tape, kv: Value, heads: int) -> Value:

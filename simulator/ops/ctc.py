@@ -24,6 +24,8 @@ def ctc(t: Tape, logits: Value, labels: int) -> Value:
     if x.grad:
         t.save(log_p)
         t.keep(states * WIDTH[x.dtype] + 8 * batch * labels)
-        t.backward("scatter", vector=8 * states, special=3 * states, read=log_p.bytes + states * WIDTH[x.dtype], written=x.bytes, product=x.dtype)
+        t.backward(
+            "scatter", vector=8 * states, special=3 * states, read=log_p.bytes + states * WIDTH[x.dtype], written=x.bytes, product=x.dtype
+        )
         t.backward("softmax", vector=4 * x.size, special=x.size, read=2 * x.bytes, written=x.bytes, product=x.dtype)
     return out

@@ -11,31 +11,32 @@ from simulator.ops.linear import linear
 from simulator.precision import WIDTH
 from simulator.tape import Tape, Value
 
-# cell: (gates, vector FLOPs a state element, special results a state element, kept a step beside the states, in states)
+# cell: (gates, vector FLOPs a state element, special results a state element, states kept a step, states kept beside)
 CELLS = {
-    "lstm": (4, 12, 10, 12),  # both gate products and the workspace
-    "gru": (3, 12, 6, 5),  # the workspace
-    "rnn": (1, 2, 2, 0),
+    "lstm": (4, 12, 10, 14, 1),  # both gate products, the workspace, hidden and cell state; the first cell state
+    "gru": (3, 12, 6, 6, 0),  # the workspace of five, the hidden state
+    "rnn": (1, 2, 2, 1, 1),  # the hidden state; the last one too
 }
 
 
-def recurrent(t: Tape, x: Value, hidden: int, *, cell: str = "lstm", layers: int = 1, both_ways: bool = False) -> tuple[Value, Value]:
+def recurrent(
+    t: Tape, x: Value, hidden: int, *, cell: str = "lstm", layers: int = 1, both_ways: bool = False
+) -> tuple[Value, Value]:  # fmt: skip
     """x[B, T, I] -> states of all steps [B, T, H (2 H both ways)], and the last state of the last layer, each direction beside the other.
 
-        forward   2 B T gates H (I + H) FLOPs a direction; keeps x, all states, and what the cell keeps
-        backward  twice that, less the gradient of the first state, which nobody asks for
+    forward   2 B T gates H (I + H) FLOPs a direction; keeps x, all states, and what the cell keeps
+    backward  twice that, less the gradient of the first state, which nobody asks for
     """
     for _ in range(layers):
         parts = [_direction(t, x, hidden, cell) for _ in range(2 if both_ways else 1)]
         x = pointwise.concat(t, parts, -1) if both_ways else parts[0]
     batch = x.shape[0]
-    with t.op("last", "concat"):
-        last = pointwise.concat(t, [t.view(p, batch, hidden) for p in parts], -1) if both_ways else t.view(x, batch, hidden)
-    return x, last
+    ends = t.view(t.new((layers * len(parts), batch, hidden), x.dtype, x.grad), batch, hidden)  # last states, stacked
+    return x, pointwise.concat(t, [ends, ends], -1) if both_ways else ends
 
 
 def _direction(t, x, hidden, cell):
-    gates, vector, special, kept = CELLS[cell]
+    gates, vector, special, kept, beside = CELLS[cell]
     batch, steps, _ = x.shape
     from_input = linear(t, x, gates * hidden)
     w, _ = t.parameter(gates * hidden, hidden), t.parameter(gates * hidden)
@@ -48,9 +49,8 @@ def _direction(t, x, hidden, cell):
         read=from_input.bytes + steps * w_low.bytes,
     )  # fmt: skip
     if out.grad:
-        states = 2 if cell == "lstm" else 1
         t.save(w_low)
-        t.keep(WIDTH[out.dtype] * batch * hidden * (kept * steps + states * steps + (states - 1)))
+        t.keep(WIDTH[out.dtype] * batch * hidden * (kept * steps + beside))
         t.backward(
             "recurrent", matrix=(2 * steps - 1) * one, vector=2 * vector * elements, product=out.dtype, shape=shape,
             read=3 * from_input.bytes + out.bytes + steps * w_low.bytes, written=from_input.bytes + w_low.bytes,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from hwdb.errors import BadInput
-from simulator.models.other.parts import pairwise_loss
-from simulator.models.vision.parts import activation, batch_norm, convolve, images
+from simulator.models.vision.parts import activation, batch_norm, convolve, images, pairwise_loss
 from simulator.ops import conv
 from simulator.tape import Tape
 
@@ -32,7 +31,9 @@ def generator(t: Tape, batch: int, width: int, noise: int, channels: int):
 def discriminator(t: Tape, batch: int, size: int, width: int, channels: int):
     """Four convolutions of stride 2 with leaky relu, batch norm from the second on, one to a single number."""
     if size != 64:
-        raise BadInput(f"main.11 takes [{batch}, {8 * width}, 4, 4] down to one number: pictures of [{batch}, {channels}, 64, 64] are wanted, not {size}x{size}")
+        raise BadInput(
+            f"main.11 takes [{batch}, {8 * width}, 4, 4], so pictures of [{batch}, {channels}, 64, 64] are wanted, not {size}x{size}"
+        )
     x, index = images(t, batch, size, channels), 0
     with t.scope("main"):
         for factor in (1, 2, 4, 8):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simulator.models.other.parts import dense_row, pairwise_loss
-from simulator.models.vision.parts import cross_entropy
+from simulator.models.other.parts import dense_row
+from simulator.models.vision.parts import cross_entropy, pairwise_loss
 from simulator.tape import Tape
 
 

@@ -1,9 +1,8 @@
-"""What plain, recurrent and recommender nets share."""
+"""What plain, and recommender nets share."""
 
 from __future__ import annotations
 
 from simulator.models.vision.parts import activation, dense
-from simulator.ops import loss
 from simulator.tape import Tape, Value
 
 
@@ -13,11 +12,3 @@ def dense_row(t: Tape, x: Value, widths, *, first: int = 0, act: str = "relu", l
         x = dense(t, str(first + 2 * index), x, width)
         x = activation(t, str(first + 2 * index + 1), last if index == len(widths) - 1 else act, x, in_place=False)
     return x
-
-
-def pairwise_loss(t: Tape, kind: str, x: Value) -> Value:
-    """Mean squared error or cross-entropy of probabilities against a target of the same shape; in inference x itself."""
-    if not t.training:
-        return x
-    with t.op("loss", kind):
-        return loss.pairwise(t, kind, x, t.input(x.shape))

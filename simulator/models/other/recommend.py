@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simulator.models.other.parts import dense_row, pairwise_loss
-from simulator.models.vision.parts import dense
+from simulator.models.other.parts import dense_row
+from simulator.models.vision.parts import dense, pairwise_loss
 from simulator.ops import embedding, linear, pointwise
 from simulator.tape import Tape, Value
 

@@ -8,7 +8,19 @@ from simulator.ops.recurrent import recurrent
 from simulator.tape import Tape
 
 
-def build(t: Tape, batch: int, size: int, *, vocabulary: int, width: int, hidden: int, classes: int, cell: str = "lstm", layers: int = 1, both_ways: bool = True):
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    vocabulary: int,
+    width: int,
+    hidden: int,
+    classes: int,
+    cell: str = "lstm",
+    layers: int = 1,
+    both_ways: bool = True,
+):
     ids = t.input((batch, size), "int64")
     with t.op("e", "embedding"):
         x = embedding.embedding(t, ids, vocabulary, width)

@@ -11,10 +11,14 @@ from simulator.tape import Tape
 BANDS = 161  # of the spectrogram: 20 ms windows at 16 kHz
 
 
-def build(t: Tape, batch: int, size: int, *, hidden: int = 800, layers: int = 5, cell: str = "gru", letters: int = 29, spoken: float = 0.15):
+def build(
+    t: Tape, batch: int, size: int, *, hidden: int = 800, layers: int = 5, cell: str = "gru", letters: int = 29, spoken: float = 0.15
+):
     """`size` frames of 10 ms; `spoken` letters a frame."""
     if size < 2:
-        raise BadInput(f"conv.0 takes [{batch}, 1, {BANDS}, frames], but [{batch}, 1, {BANDS}, {size}] arrives: at least 2 frames are wanted")
+        raise BadInput(
+            f"conv.0 takes [{batch}, 1, {BANDS}, frames], but [{batch}, 1, {BANDS}, {size}] arrives: at least 2 frames are wanted"
+        )
     x = t.input((batch, 1, BANDS, size))
     with t.scope("conv"):
         for index, (kernel, stride, padding) in enumerate((((41, 11), (2, 2), (20, 5)), ((21, 11), (2, 1), (10, 5)))):

@@ -8,8 +8,7 @@ from __future__ import annotations
 from math import log2
 
 from hwdb.errors import BadInput
-from simulator.models.other.parts import pairwise_loss
-from simulator.models.vision.parts import activation, dense
+from simulator.models.vision.parts import activation, dense, pairwise_loss
 from simulator.ops import conv, pointwise
 from simulator.tape import Tape, Value
 

@@ -50,7 +50,9 @@ def attend(t: Tape, name: str, x: Value, memory: Value, heads: int, *, causal: b
     """Queries from x, keys and values from `memory`."""
     width = x.shape[-1]
     with t.scope(name):
-        q, k, v = (heads_of(t, dense(t, n, y, width), heads, width // heads) for n, y in (("q_proj", x), ("k_proj", memory), ("v_proj", memory)))
+        q, k, v = (
+            heads_of(t, dense(t, n, y, width), heads, width // heads) for n, y in (("q_proj", x), ("k_proj", memory), ("v_proj", memory))
+        )
         with t.op("attention", "attention"):
             mask = t.buffer(1, 1, x.shape[1], memory.shape[1], dtype=t.precision.activations) if causal else None
             eager = t.implementation("attention", "flash") == "eager"

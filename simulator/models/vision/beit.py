@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from simulator.models.transformer import heads_of
 from simulator.models.vision.parts import classify, dense, images, layer_norm, residual
-from simulator.models.vision.vit import layer_scale, mlp, patches, scaled_attention
+from simulator.models.vision.vit import layer_scale, mlp, partly_biased, patches, scaled_attention
 from simulator.models.vision.windows import relative_bias
-from simulator.ops import linear, pointwise
+from simulator.ops import pointwise
 from simulator.tape import Tape, Value
 
 
@@ -31,15 +32,11 @@ def block(t: Tape, x: Value, heads: int, side: int) -> Value:
 
 def biased_attention(t: Tape, x: Value, heads: int, side: int) -> Value:
     """Attention with biases on queries and values, none on keys, and one a distance on the scores."""
-    batch, length, width = x.shape
+    _, length, width = x.shape
     with t.scope("attn"):
-        with t.op("qkv_bias", "concat"):
-            bias = pointwise.concat(t, [t.parameter(width), t.buffer(width, dtype=t.precision.weights), t.parameter(width)], 0)
-        with t.op("qkv", "linear"):
-            qkv = linear.linear(t, x, 3 * width, bias=False)
-            t.emit("elementwise", (bias,), (), written=0)
-        table = relative_bias(t, length, (2 * side - 1) ** 2 + 3, heads)
+        qkv = partly_biased(t, x)
+        q, k, v = (heads_of(t, qkv, heads, width // heads) for _ in range(3))
+        table = relative_bias(t, length, (2 * side - 1) ** 2 + 3, q.shape[1])
         with t.op("attention", "attention"):
-            q, k, v = (t.view(qkv, batch, heads, length, width // heads) for _ in range(3))
             h = scaled_attention(t, q, k, v, bias=table)
         return dense(t, "proj", h, width)

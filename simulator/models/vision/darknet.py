@@ -29,7 +29,9 @@ def features(t: Tape, x: Value) -> list[Value]:
 
 def unit(t: Tape, name: str, x: Value, width: int, kernel: int, stride: int = 1) -> Value:
     """Convolution, batch norm, leaky relu."""
-    return conv_norm(t, x, width, kernel, stride=stride, padding=kernel // 2, names=(f"{name}.conv", f"{name}.bn", f"{name}.act"), act="leaky_relu")
+    return conv_norm(
+        t, x, width, kernel, stride=stride, padding=kernel // 2, names=(f"{name}.conv", f"{name}.bn", f"{name}.act"), act="leaky_relu"
+    )
 
 
 def block(t: Tape, x: Value) -> Value:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import activation, batch_norm, classify, conv_norm, convolve, global_average, images, max_pool
-from simulator.ops import conv, pointwise
+from simulator.models.vision.parts import activation, avg_pool, batch_norm, classify, conv_norm, convolve, global_average, images, max_pool
+from simulator.ops import pointwise
 from simulator.tape import Tape, Value
 
 
@@ -19,8 +19,7 @@ def build(t: Tape, batch: int, size: int, *, depths, growth: int = 32, classes: 
                 with t.scope(f"transition{index}"):
                     x = activation(t, "act", "relu", batch_norm(t, "norm", x))
                     x = convolve(t, "conv", x, x.shape[1] // 2, 1, bias=False)
-                    with t.op("pool", "avg_pool"):
-                        x = conv.pool(t, x, "avg", 2)
+                    x = avg_pool(t, "pool", x, 2)
         x = activation(t, "act5", "relu", batch_norm(t, "norm5", x))
     return classify(t, global_average(t, x), classes, name="classifier")
 

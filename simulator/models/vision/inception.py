@@ -6,8 +6,7 @@ padding]]), "avg" or "max", or a list of convolutions side by side. Where no pad
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import classify, conv_norm, global_average, images
+from simulator.models.vision.parts import avg_pool, classify, conv_norm, global_average, images, max_pool
 from simulator.ops import conv, pointwise
 from simulator.tape import Tape, Value
 
@@ -15,7 +14,12 @@ WIDE, TALL = (1, 7), (7, 1)
 
 
 def _v3_a(pooled):
-    return {"branch1x1": [(64, 1)], "branch5x5": [(48, 1), (64, 5)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3)], "branch_pool": ["avg", (pooled, 1)]}
+    return {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+        "branch_pool": ["avg", (pooled, 1)],
+    }
 
 
 def _v3_c(inner):
@@ -65,7 +69,15 @@ NETS = {
         ("Mixed_6c", 1, _v3_c(160)),
         ("Mixed_6d", 1, _v3_c(160)),
         ("Mixed_6e", 1, _v3_c(192)),
-        ("Mixed_7a", 1, {"branch3x3": [(192, 1), (320, 3, 2)], "branch7x7x3": [(192, 1), (192, WIDE), (192, TALL), (192, 3, 2)], "branch_pool": ["max"]}),
+        (
+            "Mixed_7a",
+            1,
+            {
+                "branch3x3": [(192, 1), (320, 3, 2)],
+                "branch7x7x3": [(192, 1), (192, WIDE), (192, TALL), (192, 3, 2)],
+                "branch_pool": ["max"],
+            },
+        ),
         ("Mixed_7b", 1, V3_E),
         ("Mixed_7c", 1, V3_E),
     ),
@@ -79,7 +91,11 @@ NETS = {
         ("features.6-9", 4, V4_A),
         ("features.10", 1, {"branch0": [(384, 3, 2)], "branch1": [(192, 1), (224, 3), (256, 3, 2)], "branch2": ["max"]}),
         ("features.11-17", 7, V4_B),
-        ("features.18", 1, {"branch0": [(192, 1), (192, 3, 2)], "branch1": [(256, 1), (256, WIDE), (320, TALL), (320, 3, 2)], "branch2": ["max"]}),
+        (
+            "features.18",
+            1,
+            {"branch0": [(192, 1), (192, 3, 2)], "branch1": [(256, 1), (256, WIDE), (320, TALL), (320, 3, 2)], "branch2": ["max"]},
+        ),
         ("features.19-21", 3, V4_C),
     ),
 }
@@ -87,8 +103,6 @@ NETS = {
 
 def build(t: Tape, batch: int, size: int, *, version: str, classes: int = 1000):
     """`version` v3 or v4."""
-    if size < 75:
-        raise BadInput(f"{NETS[version][0][0]} starts a net that needs pictures of at least [{batch}, 3, 75, 75], but [{batch}, 3, {size}, {size}] arrives")
     x = images(t, batch, size)
     for name, count, block in NETS[version]:
         if count > 1:
@@ -123,9 +137,9 @@ def _joined(t, outs):
 
 
 def _step(t, x, name, step):
-    if step == "max" or step == "avg":
-        with t.op(f"{name}.pool" if name else "pool", f"{step}_pool"):
-            return conv.pool(t, x, "max", 3, stride=2) if step == "max" else conv.pool(t, x, "avg", 3, stride=1, padding=1)
+    if step in ("max", "avg"):
+        pooled = f"{name}.pool" if name else "pool"
+        return max_pool(t, pooled, x, 3, stride=2) if step == "max" else avg_pool(t, pooled, x, 3, stride=1, padding=1)
     width, kernel, stride, padding = (*step, 1, None)[:4] if len(step) == 2 else (*step, None)[:4]
     kernel = conv.spread(kernel, 2)
     if padding is None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from hwdb.errors import BadInput
 from simulator.models.vision.parts import (
-    activation, batch_norm, classify, convolve, dense, global_average, images, layer_norm, padded_same, residual, squeeze_excite,
+    activation,
+    batch_norm,
+    classify,
+    convolve,
+    dense,
+    global_average,
+    images,
+    layer_norm,
+    padded_same,
+    residual,
+    squeeze_excite,
 )  # fmt: skip
 from simulator.models.vision.vit import mlp, scaled_attention
 from simulator.models.vision.windows import cut, join
@@ -15,11 +25,11 @@ HEAD = 32  # channels of a head
 ACT = "gelu_tanh"
 
 
-def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, window: int | None = None, classes: int = 1000):
+def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, classes: int = 1000):
     """Each stage halves the picture; windows and grid are a 32nd of the side."""
     if size % 32 or size < 64:
         raise BadInput(f"stem.conv1 takes pictures whose side is a multiple of 32 from 64 on, but [{batch}, 3, {size}, {size}] arrives")
-    window = window or size // 32
+    window = size // 32
     x = convolve(t, "stem.conv1", images(t, batch, size), stem, 3, stride=2, same=True)
     x = activation(t, "stem.act1", ACT, batch_norm(t, "stem.norm1", x), in_place=False)
     x = convolve(t, "stem.conv2", x, stem, 3, same=True)
@@ -62,8 +72,6 @@ def inverted(t: Tape, x: Value, width: int, stride: int) -> Value:
 def partition_attention(t: Tape, x: Value, window: int) -> Value:
     """Attention inside windows, or, with the same counts, among the tokens that stand at the same place of each window."""
     batch, side, _, width = x.shape
-    if side % window:
-        raise BadInput(f"attention in windows of {window}x{window} cannot cut {list(x.shape)}: another size of the picture is wanted")
     heads = width // HEAD
     x = cut(t, x, window)
     with t.scope("attn"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from hwdb.errors import BadInput
 from simulator.ops import conv, linear, loss, norm, pointwise
 from simulator.tape import Tape, Value
@@ -12,16 +14,28 @@ def images(t: Tape, batch: int, size: int, channels: int = 3) -> Value:
     return t.input((batch, channels, size, size))
 
 
+@contextmanager
+def layer(t: Tape, name: str, kind: str, x: Value, kernel):
+    """A named op with a window; where the picture has become too small for it, the error says so with the layer's name."""
+    with t.op(name, kind):
+        try:
+            yield
+        except BadInput:
+            size = "x".join(str(k) for k in conv.spread(kernel, len(x.shape) - 2))
+            raise BadInput(f"{t.nodes[-1].name} takes windows of {size}, but {list(x.shape)} arrives: take larger pictures") from None
+
+
 def convolve(t: Tape, name: str, x: Value, channels: int, kernel, *, same: bool = False, **how) -> Value:
     """A named convolution. `same` pads as TensorFlow does: ceil(n / stride) positions come out."""
-    with t.op(name, "conv"):
+    with layer(t, name, "conv", x, kernel):
         if same:
             x, how["padding"] = padded_same(t, x, kernel, how.get("stride", 1))
         return conv.conv(t, x, channels, kernel, **how)
 
 
 def padded_same(t: Tape, x: Value, kernel, stride) -> tuple[Value, int | tuple]:
-    """What TensorFlow's SAME adds: inside the convolution where that is even for every size, else by a copy (even of nothing), as timm does."""
+    """What TensorFlow's SAME adds: inside the convolution where that is even for every size, else by a copy
+    (of the whole picture even where nothing is to be added), as timm does."""
     space = x.shape[2:]
     kernel, stride = conv.spread(kernel, len(space)), conv.spread(stride, len(space))
     if all(s == 1 for s in stride) and all(k % 2 for k in kernel):
@@ -58,8 +72,13 @@ def residual(t: Tape, x: Value, shortcut: Value, name: str = "add") -> Value:
 
 
 def max_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
-    with t.op(name, "max_pool"):
+    with layer(t, name, "max_pool", x, kernel):
         return conv.pool(t, x, "max", kernel, **how)
+
+
+def avg_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
+    with layer(t, name, "avg_pool", x, kernel):
+        return conv.pool(t, x, "avg", kernel, **how)
 
 
 def conv_norm(t: Tape, x: Value, channels: int, kernel, *, names, act: str | None = "relu", **how) -> Value:
@@ -69,7 +88,9 @@ def conv_norm(t: Tape, x: Value, channels: int, kernel, *, names, act: str | Non
     return activation(t, names[2] if len(names) > 2 else "act", act, x)
 
 
-def squeeze_excite(t: Tape, x: Value, squeezed: int, act: str = "relu", gate: str = "sigmoid", *, names=("fc1", "act", "fc2", "gate"), scope: str = "se") -> Value:
+def squeeze_excite(
+    t: Tape, x: Value, squeezed: int, act: str = "relu", gate: str = "sigmoid", *, names=("fc1", "act", "fc2", "gate"), scope: str = "se"
+) -> Value:
     """Each channel scaled by a gate that two 1x1 convolutions make of the channel means [hu2017]."""
     with t.scope(scope):
         with t.op("mean", "avg_pool"):
@@ -84,7 +105,9 @@ def flatten(t: Tape, x: Value, wanted: int | None = None, layer: str = "") -> Va
     """[B, ...] seen as [B, features]; refused where the layer that follows wants another number of them."""
     features = x.size // x.shape[0]
     if wanted is not None and features != wanted:
-        raise BadInput(f"{layer} takes [{x.shape[0]}, {wanted}], but {list(x.shape)} arrives ({features} features): change the size of the picture")
+        raise BadInput(
+            f"{layer} takes [{x.shape[0]}, {wanted}], but {list(x.shape)} arrives ({features} features): change the size of the picture"
+        )
     return t.view(x, x.shape[0], features)
 
 
@@ -107,6 +130,14 @@ def cross_entropy(t: Tape, logits: Value) -> Value:
         return logits
     with t.op("loss", "cross_entropy"):
         return loss.cross_entropy(t, logits, t.input(logits.shape[:-1], "int64"))
+
+
+def pairwise_loss(t: Tape, kind: str, x: Value) -> Value:
+    """Mean squared error or cross-entropy of probabilities against a target of the same shape; in inference x itself."""
+    if not t.training:
+        return x
+    with t.op("loss", kind):
+        return loss.pairwise(t, kind, x, t.input(x.shape))
 
 
 def numbered(first: int, count: int) -> str:

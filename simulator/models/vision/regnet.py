@@ -20,7 +20,19 @@ def stages(slope: float, first: int, factor: float, depth: int, group: int) -> l
     return [(round(w / min(group, w)) * min(group, w), widths.count(w)) for w in sorted(set(widths))]
 
 
-def build(t: Tape, batch: int, size: int, *, slope: float, first: int, factor: float, depth: int, group: int, excite: float = 0.0, classes: int = 1000):
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    slope: float,
+    first: int,
+    factor: float,
+    depth: int,
+    group: int,
+    excite: float = 0.0,
+    classes: int = 1000,
+):
     x = conv_norm(t, images(t, batch, size), 32, 3, stride=2, padding=1, names=("stem.conv", "stem.bn", "stem.act"))
     for index, (width, blocks) in enumerate(stages(slope, first, factor, depth, group), 1):
         body = partial(bottleneck, t, width=width, group=min(group, width), excite=excite)

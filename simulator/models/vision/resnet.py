@@ -8,7 +8,15 @@ from __future__ import annotations
 from functools import partial
 
 from simulator.models.vision.parts import (
-    activation, classify, conv_norm, global_average, images, max_pool, numbered, residual, squeeze_excite,
+    activation,
+    classify,
+    conv_norm,
+    global_average,
+    images,
+    max_pool,
+    numbered,
+    residual,
+    squeeze_excite,
 )  # fmt: skip
 from simulator.tape import Tape, Value
 

@@ -7,7 +7,20 @@ from simulator.ops import pointwise
 from simulator.tape import Tape
 
 
-def build(t: Tape, batch: int, size: int, *, channels: int, convolutions, kernel: int, padding: int, flat: int, widths=(), dropout: float = 0.0, classes: int = 10):
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    channels: int,
+    convolutions,
+    kernel: int,
+    padding: int,
+    flat: int,
+    widths=(),
+    dropout: float = 0.0,
+    classes: int = 10,
+):
     """Each convolution is followed by relu and a 2x2 max-pool; the first dense layer takes `flat` features."""
     x = images(t, batch, size, channels)
     for index, width in enumerate(convolutions, 1):

@@ -4,8 +4,7 @@ the denoiser of diffusion models [ho2020], with time embedding and attention."""
 from __future__ import annotations
 
 from hwdb.errors import BadInput
-from simulator.models.other.parts import pairwise_loss
-from simulator.models.vision.parts import activation, conv_norm, convolve, cross_entropy, dense, images, max_pool, residual
+from simulator.models.vision.parts import activation, conv_norm, convolve, cross_entropy, dense, images, max_pool, pairwise_loss, residual
 from simulator.ops import attention, conv, norm, pointwise
 from simulator.tape import Tape, Value
 
@@ -19,7 +18,7 @@ def build(t: Tape, batch: int, size: int, *, kind: str, **sizes):
 
 def _halved(t: Tape, x: Value, layer: str):
     if x.shape[-1] % 2:
-        raise BadInput(f"{layer} halves the picture and later joins it again, but {list(x.shape)} arrives: take a side divisible by 2 that often")
+        raise BadInput(f"{layer} halves the picture to join it again later, but {list(x.shape)} arrives: take a side divisible by 32")
 
 
 def segment(t: Tape, batch: int, size: int, *, width: int = 64, depth: int = 4, classes: int = 2):
@@ -47,7 +46,18 @@ def double(t: Tape, x: Value, width: int) -> Value:
     return conv_norm(t, x, width, 3, padding=1, names=("3", "4", "5"))
 
 
-def denoise(t: Tape, batch: int, size: int, *, width: int = 128, multiples=(1, 2, 2, 2), blocks: int = 2, attended=(1,), dropout: float = 0.1, channels: int = 3):
+def denoise(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    width: int = 128,
+    multiples=(1, 2, 2, 2),
+    blocks: int = 2,
+    attended=(1,),
+    dropout: float = 0.1,
+    channels: int = 3,
+):
     """`blocks` residual blocks a level of `multiples` of `width` channels; attention at the levels `attended`."""
     x = images(t, batch, size, channels)
     e = time_embedding(t, batch, width)

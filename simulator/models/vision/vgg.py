@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
 from simulator.models.vision.parts import activation, batch_norm, classify, convolve, global_average, images, max_pool
 from simulator.ops import conv
 from simulator.tape import Tape
@@ -23,8 +22,6 @@ def build(t: Tape, batch: int, size: int, *, depths, normed: bool = False, class
                     x = batch_norm(t, str(index), x)
                 x = activation(t, str(index + 1), "relu", x)
                 index += 2
-            if x.shape[-1] < 2:
-                raise BadInput(f"features.{index} halves the picture, but {list(x.shape)} arrives: a side of at least 32 is wanted, not {size}")
             x = max_pool(t, str(index), x, 2)
             index += 1
     with t.scope("pre_logits"):

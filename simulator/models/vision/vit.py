@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from hwdb.errors import BadInput
+from simulator.models.transformer import heads_of
 from simulator.models.vision.parts import activation, classify, dense, images, layer_norm, residual
 from simulator.ops import attention, conv, linear, pointwise
 from simulator.tape import Tape, Value
 
 
 def build(
-    t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int, patch: int, hidden: int | None = None, scaled: bool = False,
-    class_placed: bool = True, distilled: bool = False, classes: int = 1000,
+    t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int, patch: int, scaled: bool = False,
+    class_placed: bool = True, classes: int = 1000,
 ):  # fmt: skip
     """`scaled`: a learned scale after each branch. `class_placed`: the class token has a position too."""
     x = patches(t, images(t, batch, size), width, patch)
-    extra = 2 if distilled else 1
     with t.op("pos_embed", "add"):
-        tokens = [t.view(t.parameter(1, 1, width), batch, 1, width) for _ in range(extra)]
+        first = t.view(t.parameter(1, 1, width), batch, 1, width)
         if class_placed:
-            x = pointwise.concat(t, [*tokens, x], 1)
+            x = pointwise.concat(t, [first, x], 1)
             x = pointwise.add(t, x, t.parameter(1, x.shape[1], width))
         else:
             x = pointwise.add(t, x, t.parameter(1, x.shape[1], width))
-            x = pointwise.concat(t, [*tokens, x], 1)
-    x = t.repeat("blocks", depth, lambda x: block(t, x, heads, hidden or 4 * width, scaled), x)
+            x = pointwise.concat(t, [first, x], 1)
+    x = t.repeat("blocks", depth, lambda x: block(t, x, heads, 4 * width, scaled), x)
     x = layer_norm(t, "norm", x)
     return classify(t, t.view(x, batch, width), classes, name="head")
 
@@ -47,14 +47,25 @@ def block(t: Tape, x: Value, heads: int, hidden: int, scaled: bool = False) -> V
 
 def self_attention(t: Tape, x: Value, heads: int, *, bias: bool = True) -> Value:
     """Queries, keys and values of one linear layer, attention, projection."""
-    batch, length, width = x.shape
+    width = x.shape[-1]
     with t.scope("attn"):
-        with t.op("qkv", "linear"):
-            qkv = linear.linear(t, x, 3 * width, bias=bias)
+        qkv = dense(t, "qkv", x, 3 * width, bias=bias)
         with t.op("attention", "attention"):
-            q, k, v = (t.view(qkv, batch, heads, length, width // heads) for _ in range(3))
+            q, k, v = (heads_of(t, qkv, heads, width // heads) for _ in range(3))
             h = scaled_attention(t, q, k, v)
         return dense(t, "proj", h, width)
+
+
+def partly_biased(t: Tape, x: Value, name: str = "qkv") -> Value:
+    """Queries, keys and values of one linear layer whose bias is put together each step: learned, nothing for keys, learned."""
+    width = x.shape[-1]
+    with t.op(f"{name}_bias", "concat"):
+        bias = pointwise.concat(t, [t.parameter(width), t.buffer(width, dtype=t.precision.weights), t.parameter(width)], 0)
+    with t.op(name, "linear"):
+        out = linear.linear(t, x, 3 * width, bias=False)
+        if out.grad:
+            t.backward("reduce", vector=out.size, read=out.bytes, written=bias.bytes, product=out.dtype)
+    return out
 
 
 def scaled_attention(t: Tape, q: Value, k: Value, v: Value, bias: Value | None = None) -> Value:

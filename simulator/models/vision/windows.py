@@ -19,6 +19,28 @@ def join(t: Tape, x: Value, batch: int, height: int, width: int) -> Value:
         return pointwise.copy(t, x, batch, height, width, x.shape[-1])
 
 
+def windowed(t: Tape, x: Value, window: int, shifted: bool, attend) -> Value:
+    """Roll by half a window, pad, cut, `attend(t, windows, window, mask)`, join, roll back."""
+    batch, side, _, width = x.shape
+    if side <= window:
+        window, shifted = side, False
+    padded = -(-side // window) * window
+    if shifted:
+        with t.op("roll", "copy"):
+            x = pointwise.copy(t, x)
+    with t.op("pad", "copy"):
+        x = pointwise.copy(t, x, batch, padded, padded, width)
+    mask = t.buffer(1, 1, window * window, window * window, dtype=t.precision.weights) if shifted else None
+    x = join(t, attend(t, cut(t, x, window), window, mask), batch, padded, padded)
+    if padded != side:
+        with t.op("crop", "copy"):
+            x = pointwise.copy(t, x, batch, side, side, width)
+    if shifted:
+        with t.op("roll_back", "copy"):
+            x = pointwise.copy(t, x)
+    return x
+
+
 def relative_bias(t: Tape, length: int, distances: int, heads: int) -> Value:
     """A row of a learned table for every pair of tokens, as [1, heads, length, length]."""
     with t.op("relative_position_bias", "embedding"):

@@ -14,7 +14,9 @@ from simulator.tape import Tape, Value
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 80, boxes: int = 3):
     if size % 32:
-        raise BadInput(f"head.1.upsample joins scales of 1/32 and 1/16, but [{batch}, 3, {size}, {size}] arrives: take a side divisible by 32")
+        raise BadInput(
+            f"head.1.cat joins scales of 1/16 and twice 1/32, but [{batch}, 3, {size}, {size}] arrives: a side divisible by 32 fits"
+        )
     with t.scope("backbone"):
         scales = features(t, images(t, batch, size))[:-4:-1]
     x, outs = None, []

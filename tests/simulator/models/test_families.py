@@ -1,0 +1,170 @@
+"""Counts of the Hugging Face families against PyTorch's own, and parameters of the shipped configurations against published ones."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from hwdb.errors import BadInput
+from simulator.models import resolve
+from simulator.models.catalog import CONFIGS
+from simulator.models.families import FAMILIES
+from simulator.models.names import SHIPPED
+from simulator.precision import precision
+from simulator.tape import Tape
+
+TABLE = Path(__file__).parents[1] / "oracle" / "families.csv"
+COLUMNS = ("parameters", "flops_forward", "flops_backward", "saved_bytes", "saved_input_bytes", "saved_weight_copy_bytes")
+
+PUBLISHED = {  # of the checkpoint on the Hugging Face hub (or of the paper where it prints all digits), tied weights once
+    "bart-large": 406_291_456,
+    "bert-large": 335_174_458,
+    "bloom-176b": 176_247_271_424,
+    "bloom-7b1": 7_069_016_064,
+    "clip-vit-base-patch32": 151_277_313,
+    "deepseek-v2-lite": 15_706_484_224,
+    "falcon-7b": 6_921_720_704,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-2b": 2_506_172_416,
+    "gemma-3-1b": 999_885_952,
+    "gpt-j-6b": 6_050_882_784,
+    "gpt-neox-20b": 20_554_567_680,
+    "gpt-oss-120b": 116_829_156_672,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt2": 124_439_808,
+    "gpt2-large": 774_030_080,
+    "gpt2-medium": 354_823_168,
+    "gpt2-xl": 1_557_611_200,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3-70b": 70_553_706_496,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3.1-405b": 405_853_388_800,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "mamba-130m": 129_135_360,
+    "mistral-7b": 7_241_732_096,
+    "mixtral-8x7b": 46_702_792_704,
+    "opt-1.3b": 1_315_758_080,
+    "opt-6.7b": 6_658_473_984,
+    "phi-3-mini": 3_821_079_552,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-72b": 72_706_203_648,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-8b": 8_190_735_360,
+    "roberta-base": 124_697_433,
+    "starcoder2-7b": 7_173_923_840,
+    "swin-tiny": 28_288_354,
+    "t5-base": 222_903_552,
+    "t5-large": 737_668_096,
+    "tinyllama-1.1b": 1_100_048_384,
+    "whisper-large-v3": 1_543_490_560,
+    "whisper-small": 241_734_912,
+}
+BILLIONS = {  # as printed, rounded: deepseek-v3 without its extra prediction layer, llama-4-scout and gemma-3-27b without vision
+    "deepseek-v3": (671, 0.5),
+    "gemma-3-27b": (27.0, 0.05),
+    "gpt3-175b": (175, 0.5),
+    "llama-4-scout": (108, 0.5),
+    "opt-175b": (175, 0.5),
+    "opt-30b": (30, 0.5),
+    "t5-11b": (11.3, 0.05),
+}
+
+
+def reference():
+    with TABLE.open(encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def named(row):
+    model = row["model"] if row["model"][0] != "{" else json.loads(row["model"])["model_type"] + "*"
+    return f"{model}-{row['batch']}x{row['sequence']}-{row['precision']}-{row['attention']}"
+
+
+def model_of(reference, folder):
+    if reference in SHIPPED:
+        return resolve(reference)
+    path = folder / "config.json"
+    path.write_text(reference)
+    return resolve(str(path))
+
+
+def parameters(tape):
+    return sum(w.size * w.count for w in tape.weights)
+
+
+def counts(tape):
+    saved = {}
+    for _, size, count, kind, *_ in tape.saved.values():
+        saved[kind] = saved.get(kind, 0) + size * count
+    flops = {phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase) for phase in ("forward", "backward")}
+    return dict(zip(COLUMNS, (parameters(tape), flops["forward"], flops["backward"], saved.get("activation", 0),
+                              saved.get("input", 0), saved.get("weight_copy", 0)), strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("row", reference(), ids=named)
+def test_counts_are_those_of_pytorch(row, tmp_path):
+    tape = Tape(precision(row["precision"]), implementations={"attention": row["attention"]})
+    model_of(row["model"], tmp_path).run(tape, int(row["batch"]), int(row["sequence"]))
+    assert counts(tape) == {name: int(row[name]) for name in COLUMNS}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_the_published_ones(name):
+    model = resolve(name)
+    assert parameters(model.run(Tape(precision("bf16")), 1, model.size if model.takes == "image" else 64)) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", BILLIONS)
+def test_parameters_round_to_the_published_billions(name):
+    billions, digits = BILLIONS[name]
+    assert parameters(resolve(name).run(Tape(precision("bf16")), 1, 64)) / 1e9 == pytest.approx(billions, abs=digits)
+
+
+def test_every_shipped_name_has_a_file_and_every_file_a_name():
+    assert {path.stem for path in CONFIGS.glob("*.json")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_layers_do_not_change_what_is_counted_once(name):
+    """Inference keeps nothing and runs the forward kernels of training."""
+    model = resolve(name)
+    size = model.size if model.takes == "image" else 64
+    trained, used = (model.run(Tape(precision("bf16"), training=training), 1, size) for training in (True, False))
+    assert not used.saved and all(k.phase == "forward" for k in used.kernels)
+    assert parameters(used) == parameters(trained)
+
+
+def test_deepseek_trains_its_extra_prediction_layer_when_asked():
+    model = resolve("deepseek-v3")
+    plain, more = (model.run(Tape(precision("bf16"), implementations={"mtp": how}), 1, 64) for how in ("none", "train"))
+    assert (parameters(more) - parameters(plain)) / 1e9 == pytest.approx(11.5, abs=0.1)  # 14 B with its tied embedding and head
+
+
+def test_llama_4_through_chosen_experts_does_the_work_of_one_expert():
+    model = resolve("llama-4-scout")
+    dense, grouped = (
+        sum(k.matrix * k.count for k in model.run(Tape(precision("bf16"), implementations={"experts": how}), 1, 64).kernels)
+        for how in ("dense", "grouped")
+    )
+    assert dense > 5 * grouped
+
+
+def test_an_unknown_activation_is_refused_with_the_known_ones(tmp_path):
+    path = tmp_path / "config.json"
+    config = json.loads((CONFIGS / "gpt2.json").read_text()) | {"activation_function": "gellu"}
+    path.write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="no activation 'gellu'; known: .*gelu_new.*relu"):
+        resolve(str(path)).run(Tape(precision("bf16")), 1, 8)
+
+
+def test_every_family_has_a_reference_count():
+    counted = {json.loads(row["model"])["model_type"] for row in reference() if row["model"][0] == "{"}
+    counted |= {json.loads((CONFIGS / f"{row['model']}.json").read_text())["model_type"] for row in reference() if row["model"][0] != "{"}
+    same = {"camembert": "roberta", "xlm-roberta": "roberta", "gemma3": "gemma3_text", "llama4": "llama4_text"}
+    assert {same.get(family, family) for family in FAMILIES} - counted <= {"vit"}

@@ -1,0 +1,146 @@
+"""Nets known by name count what PyTorch counts: parameters, FLOPs, bytes saved for backward."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from hwdb.errors import BadInput
+from simulator.models import resolve
+from simulator.models.names import ALIASES, NETS, SHIPPED
+from simulator.models.other.recurrent import build as recurrent_net
+from simulator.precision import PRECISIONS, precision
+from simulator.tape import Tape
+
+TABLE = Path(__file__).parent.parent / "oracle" / "nets.csv"
+
+
+def _rows():
+    with TABLE.open(encoding="utf-8") as lines:
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def _counts(tape: Tape) -> dict[str, int]:
+    saved = {"activation": 0, "input": 0, "weight_copy": 0}
+    for _, held, count, kind, _ in tape.saved.values():
+        saved[kind] += held * count
+    return {
+        "parameters": sum(w.size * w.count for w in tape.weights),
+        "flops_forward": sum(k.matrix * k.count for k in tape.kernels if k.phase == "forward"),
+        "flops_backward": sum(k.matrix * k.count for k in tape.kernels if k.phase == "backward"),
+        "saved_bytes": saved["activation"],
+        "saved_input_bytes": saved["input"],
+        "saved_weight_copy_bytes": saved["weight_copy"],
+    }
+
+
+def _run(name, batch, size, policy="fp32", attention="flash", training=True) -> Tape:
+    tape = Tape(precision(policy), training=training, implementations={"attention": attention})
+    return resolve(name).run(tape, batch, size)
+
+
+@pytest.mark.parametrize("row", _rows(), ids=lambda r: "-".join(list(r.values())[:5]))
+def test_counts_equal_pytorchs(row):
+    size = int(row["size"]) if row["size"] else None
+    counted = _counts(_run(row["name"], int(row["batch"]), size, row["precision"], row["attention"]))
+    assert counted == {key: int(row[key]) for key in counted}
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "both_ways", "parameters", "forward", "backward", "saved"),
+    [  # torch 2.13.0: embedding of 4 x 16, nn.LSTM or nn.RNN of 24 over 10 steps of 4 samples, linear to 2, fp32
+        ("lstm", 1, False, 4146, 307584, 596736, 57476),
+        ("lstm", 1, True, 8226, 615168, 1193472, 112004),
+        ("lstm", 2, False, 8946, 676224, 1315584, 115844),
+        ("lstm", 2, True, 22434, 1721088, 3368448, 227972),
+        ("rnn", 1, False, 1122, 77184, 149760, 7556),
+        ("rnn", 1, True, 2178, 154368, 299520, 12164),
+        ("rnn", 2, False, 2322, 169344, 329472, 16004),
+        ("rnn", 2, True, 5730, 430848, 843264, 28292),
+    ],
+)
+def test_recurrent_layers_count_as_pytorchs(cell, layers, both_ways, parameters, forward, backward, saved):
+    tape = Tape(precision("fp32"))
+    recurrent_net(tape, 4, 10, vocabulary=4, width=16, hidden=24, classes=2, cell=cell, layers=layers, both_ways=both_ways)
+    counted = _counts(tape)
+    assert (counted["parameters"], counted["flops_forward"], counted["flops_backward"]) == (parameters, forward, backward)
+    assert counted["saved_bytes"] + counted["saved_input_bytes"] == saved
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "digits", "where"),
+    [
+        ("resnet50", 25.6, 1, "torchvision's weight table: 25,557,032"),
+        ("resnext50_32x4d", 25.0, 1, "Xie et al. 2016, Table 1"),
+        ("vgg16", 138, 0, "Simonyan and Zisserman 2014, Table 2"),
+        ("alexnet", 61, 0, "torchvision's weight table: 61,100,840"),
+        ("densenet121", 8.0, 1, "torchvision's weight table: 7,978,856"),
+        ("xception", 22.9, 1, "Chollet 2016, Table 3: 22,855,952"),
+        ("efficientnet_b0", 5.3, 1, "Tan and Le 2019, Table 2"),
+        ("efficientnet_b4", 19, 0, "Tan and Le 2019, Table 2"),
+        ("efficientnet_b7", 66, 0, "Tan and Le 2019, Table 2"),
+        ("mobilenetv3_large_100", 5.5, 1, "torchvision's weight table: 5,483,032"),
+        ("convnext_tiny", 29, 0, "Liu et al. 2022, Table 1"),
+        ("convnext_base", 89, 0, "Liu et al. 2022, Table 1"),
+        ("swin_tiny_patch4_window7_224", 28, 0, "Liu et al. 2021 (Swin), Table 1"),
+        ("swin_large_patch4_window7_224", 197, 0, "Liu et al. 2021 (Swin), Table 1"),
+        ("maxvit_tiny_tf_224", 31, 0, "Tu et al. 2022, Table 2"),
+        ("regnety_160", 83.6, 1, "Radosavovic et al. 2020, Table 6"),
+        ("mixer_l16_224", 208, 0, "Tolstikhin et al. 2021, Table 1: 208 million"),
+        ("yolov3", 61.949, 3, "Redmon and Farhadi 2018: yolov3.weights holds 61,949,149 trained numbers"),
+        ("faster-rcnn-r50-fpn", 41.755, 3, "torchvision's weight table: 41,755,286"),
+        ("stylegan2-generator", 30.0, 1, "Karras et al. 2019, configuration F: 30 million at 256x256"),
+        ("unet-diffusion", 35.7, 1, "Ho et al. 2020, Appendix B: 35.7 million"),
+    ],
+)
+def test_parameters_match_what_was_published(name, millions, digits, where):
+    parameters = _counts(_run(name, 1, None))["parameters"]
+    assert round(parameters / 1e6, digits) == pytest.approx(millions), where
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_every_net_runs_in_every_precision_trained_and_not(name):
+    for policy in PRECISIONS:
+        assert _run(name, 2, None, policy).kernels
+        inferred = _run(name, 2, None, policy, training=False)
+        assert not inferred.saved and all(k.phase == "forward" for k in inferred.kernels)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "efficientnet_b0", "bilstm64", "unet-diffusion", "dlrm"])
+def test_work_grows_in_proportion_to_the_batch(name):
+    one, three = (_counts(_run(name, batch, None)) for batch in (2, 6))
+    assert three["flops_forward"] == 3 * one["flops_forward"]
+    assert three["parameters"] == one["parameters"]
+
+
+@pytest.mark.parametrize("alias", sorted(ALIASES))
+def test_aliases_lead_to_models(alias):
+    assert ALIASES[alias] in NETS or ALIASES[alias] in SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer"),
+    [
+        ("alexnet", 40, "features.12"),
+        ("densenet121", 16, "features.transition3.pool"),
+        ("inception_v3", 60, "Mixed_7a.branch3x3.2.conv"),
+        ("vgg16", 16, "features.30"),
+        ("lenet", 28, "fc1"),
+        ("cnn-224", 64, "fc1"),
+        ("vit-b16", 225, "patch_embed.proj"),
+        ("swin_tiny_patch4_window7_224", 200, "downsample"),
+        ("maxvit_tiny_tf_224", 100, "stem.conv1"),
+        ("unet", 100, "down3.pool"),
+        ("yolov3", 100, "head.1.cat"),
+        ("faster-rcnn-r50-fpn", 100, "backbone.fpn"),
+        ("dcgan-discriminator", 32, "main.11"),
+        ("stylegan2-generator", 100, "synthesis"),
+    ],
+)
+def test_a_picture_that_does_not_fit_is_refused_by_the_layers_name(name, size, layer):
+    with pytest.raises(BadInput) as error:
+        _run(name, 2, size)
+    message = str(error.value)
+    assert message.startswith(layer) and "\n" not in message and "[2, " in message
