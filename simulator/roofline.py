@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hwdb.constants import Kernels
 from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator.precision import WIDTH
@@ -19,12 +20,12 @@ from simulator.times.attention import attention
 from simulator.times.conv import conv
 from simulator.times.matmul import matmul
 from simulator.times.rates import Rates, Resolved, resolve
+from simulator.times.recurrent import recurrent
 from simulator.times.stream import stream
 
 STREAMS = {  # our kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),
     "accumulate": ("elementwise", "elementwise"),
-    "recurrent": ("elementwise", "elementwise"),
 }
 BOUNDS = ("matrix", "vector", "memory", "latency")
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
@@ -46,19 +47,20 @@ def rates_of(device: Device, product: str) -> Resolved:
     return resolve(device, product)
 
 
-def time_all(step: Step, device: Device) -> OpTimes:
-    """Step, device -> seconds of every kernel."""
+def time_all(step: Step, device: Device, c: Kernels | None = None, find=rates_of) -> OpTimes:
+    """Step, device -> seconds of every kernel. A fit brings its own constants and rates."""
     ks = step.kernels
-    c = constants()
+    c = c or constants()
     count = np.array([k.count for k in ks], dtype=float)
     seconds, lower, bound = np.zeros(len(ks)), np.zeros(len(ks)), np.zeros(len(ks), dtype=int)
     said: dict[str, None] = {}
     groups: dict[tuple, list[int]] = {}
     last = step.recipe.stack.memory_format == "channels_last"
+    tf32 = step.recipe.stack.tf32 if "tf32" in device.peak_flops else ()
     for i, k in enumerate(ks):
-        groups.setdefault(_group(k, last), []).append(i)
+        groups.setdefault(_group(k, last, tf32), []).append(i)
     for (family, detail, product), indices in groups.items():
-        resolved = rates_of(device, product if family != "stream" else "fp32")
+        resolved = find(device, product if family != "stream" else "fp32")
         if family != "stream":
             said.update(dict.fromkeys(resolved.assumptions))
         rates = resolved.rates
@@ -69,14 +71,16 @@ def time_all(step: Step, device: Device) -> OpTimes:
     return OpTimes(seconds * count, np.minimum(lower, seconds) * count, bound, tuple(said))
 
 
-def _group(k: Kernel, channels_last: bool) -> tuple:
+def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> tuple:
     """Kernels that one call of one formula costs."""
     if k.kind == "matmul":
-        return "matmul", None, k.product
+        return "matmul", None, "tf32" if k.product == "fp32" and "matmul" in tf32 else k.product
     if k.kind == "attention":
         return "attention", k.phase == "backward", k.product
+    if k.kind == "recurrent" and k.shape:
+        return "recurrent", k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
-        return "conv", (k.shape[0], channels_last), k.product
+        return "conv", (k.shape[0], channels_last), "tf32" if k.product == "fp32" and "conv" in tf32 else k.product
     return "stream", None, "fp32"
 
 
@@ -99,13 +103,25 @@ def _conv(ks: list[Kernel], detail, rates: Rates, c):
                 unit_stride=stride == 1, channels_last=channels_last)  # fmt: skip
 
 
+def _recurrent(ks: list[Kernel], backward: bool, rates: Rates, c):
+    steps, batch, features, hidden = np.array([k.shape for k in ks], dtype=float).T
+    moved, vector, special = np.array([(k.read + k.written, k.vector, k.special) for k in ks], dtype=float).T
+    products = 2.0 if backward else 1.0  # gradients of the state and of the weights
+    return products * recurrent(steps, batch, features, hidden, moved / products, vector / products, special / products, rates, c)
+
+
 def _stream(ks: list[Kernel], _, rates: Rates, c):
     kinds = [STREAMS[k.kind][k.phase == "backward"] if k.kind in STREAMS else k.kind for k in ks]
-    moved, vector, special = np.array([(k.read + k.written, k.vector, k.special) for k in ks], dtype=float).T
+    moved, vector, special = np.array([((k.read + k.written) * _scalar(k), k.vector, k.special) for k in ks], dtype=float).T
     return stream(kinds, moved, vector, special, rates, c)
 
 
-FORMULAS = {"matmul": _matmul, "attention": _attention, "conv": _conv, "stream": _stream}
+def _scalar(k: Kernel) -> float:
+    """Gathers and scatters move one element a thread: wide elements reach more of the bandwidth than 16-bit ones."""
+    return 2.0 / max(WIDTH.get(k.product, 4), 2) if k.kind in ("gather", "scatter") else 1.0
+
+
+FORMULAS = {"matmul": _matmul, "attention": _attention, "conv": _conv, "recurrent": _recurrent, "stream": _stream}
 
 
 def _bounds(ks: list[Kernel], family: str, seconds, rates: Rates, c):

@@ -40,7 +40,7 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         m, n, k = batch * pixels_in, gi, taps * go * pixels_out / pixels_in
     else:
         m, n, k = go, taps * gi, batch * pixels_out
-    share = (w.forward if phase == "forward" else w.backward) * (1.0 if rates.tensor else w.vector)
+    share = (w.forward if phase == "forward" else w.backward) * (w.vector if not rates.tensor else w.tf32 if rates.width > 2.0 else 1.0)
     dense = _product(m, n, k, moved, taps, width_bytes, share, rates, c)
     if rates.kind == "gpu" and not rates.tensor and np.any(taps == 9.0):
         pixels = pixels_in if phase == "input" else pixels_out
@@ -58,7 +58,7 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
     seconds = np.where(groups == 1.0, dense, np.where(wide == 1.0, depth, group))
     copies = 2.0 * width_bytes * batch * (pixels_in * c_in + pixels_out * c_out) / (rates.stream * rates.bandwidth)
     swap = (rates.kind == "gpu") & rates.tensor & (width_bytes <= 2.0) & (wide > 1.0) & ~np.asarray(channels_last)
-    return seconds + np.where(swap, w.transpose * copies, 0.0)
+    return seconds + np.where(swap, (w.transpose if phase == "forward" else w.transpose_backward) * copies, 0.0)
 
 
 def least_flops(flops, taps, groups, rates: Rates, unit_stride=True):

@@ -6,6 +6,21 @@ import numpy as np
 
 from hwdb.constants import Kernels
 
+OLDEST = 2016  # older hosts are not slower still: their clocks were the same
+
+
+def slowness(year, c: Kernels):
+    """How much longer the host of a device of that year takes for a launch than a current one: hosts are bought with their devices.
+
+        ageing^(current - year), at least 1 and at most what a host of 2016 takes
+
+    >>> from hwdb.constants import kernels
+    >>> float(slowness(2030, kernels())), float(slowness(None, kernels()))
+    (1.0, 1.0)
+    """
+    h = c.host
+    return np.clip(h.ageing ** (h.current - (year or h.current)), 1.0, h.ageing ** (h.current - OLDEST))
+
 
 def combine(device_s, host_s, c: Kernels):
     """Seconds of a stretch of work that the device needs device_s for and the host host_s to dispatch.

@@ -36,5 +36,5 @@ def stream(kind, bytes, flops, special, rates: Rates, c: Kernels):
     units = np.maximum(np.asarray(flops) / (w.vector * rates.vector), np.asarray(special) / (w.vector * rates.special))
     busy = np.maximum(memory, units)
     if rates.kind == "cpu":
-        return cpu_start(rates, c) + busy
+        return c.cpu.start_stream * cpu_start(rates, c) + busy
     return np.hypot(start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)
