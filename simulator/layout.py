@@ -7,6 +7,7 @@ import msgspec
 from hwdb.errors import BadInput, unknown
 from simulator.models import Model
 from simulator.scenario import Scenario
+from simulator.schedule import refusal
 from simulator.tape import Parallel
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
@@ -77,25 +78,21 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     schedule = s.schedule or ("interleaved" if vpp > 1 else "1f1b")
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES, f"known: {', '.join(SCHEDULES)}")
-    if schedule in ("zb-v", "dualpipe") and vpp not in (1, 2):
-        raise BadInput(f"schedule {schedule} has two chunks a stage; leave --vpp out")
-    if vpp > 1 and schedule not in ("interleaved", "zb-v", "dualpipe"):
-        raise BadInput(f"vpp {vpp}: schedule {schedule} has no virtual stages; use interleaved, or vpp 1")
-    if schedule == "interleaved" and pp > 1 and count % pp:
-        near = max(pp, pp * round(count / pp))
-        raise BadInput(f"interleaved: {count} micro-batches are not a multiple of pp {pp}; use a global batch of {near * micro * dp}")
+    vpp = 2 if schedule == "zb-v" and pp > 1 else vpp
+    if pp > 1 and (why := refusal(schedule, pp, vpp, count)):
+        raise BadInput(why)
     if cp > 1 and size and size % (2 * cp):
         raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {2 * cp} equal pieces; use a sequence of {2 * cp * max(size // (2 * cp), 1)}")
     ep = s.ep or 1
-    if (dp * cp) % ep:
-        raise BadInput(f"ep {ep} does not divide dp x cp ({dp * cp}): experts are spread over data-parallel ranks")
+    if (dp * cp * tp) % ep:
+        raise BadInput(f"ep {ep} does not divide tp x dp x cp ({tp * dp * cp}): experts are spread over the ranks of a stage")
     if (s.etp or 1) != 1:
         raise BadInput(f"etp {s.etp}: experts are kept whole here; use etp 1 and a larger ep")
     sp = s.sp if s.sp is not None else tp > 1
     if sp and tp > 1 and size and (size // cp) % tp:
         raise BadInput(f"sequence parallel: {size // cp} tokens are not divisible by tp {tp}; use --no-sp")
     return (
-        Layout(tp=tp, sp=sp, cp=cp, pp=pp, vpp=2 if schedule in ("zb-v", "dualpipe") and pp > 1 else vpp, dp=dp, ep=ep, zero=zero,
+        Layout(tp=tp, sp=sp, cp=cp, pp=pp, vpp=vpp, dp=dp, ep=ep, zero=zero,
                schedule=schedule, micro_batch=micro, micro_batches=count),
         said,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from simulator.ops.optimizer import optimizer
 from simulator.precision import WIDTH
 from simulator.report import dispatch
 from simulator.roofline import OpTimes
-from simulator.schedule import in_flight, pipeline
+from simulator.schedule import Stages, in_flight, pipeline
 from simulator.step import Step
 from simulator.times.host import combine
 
@@ -32,6 +32,8 @@ HIDE = {"tp": 1.0, "ep": 1.0, "cp": 6.0, "behind": 6.0, "dp": 1.6, "fsdp": 6.0}
 
 Fitted to published runs: w 1.6 for gradient reduction on 64 to 10752 GPUs, 6 for FSDP's gathers; a stack may set its own.
 """
+SPLIT_BACKWARD = ("zb-h1", "zb-v", "dualpipe")
+WEIGHT_GRADIENTS = 0.4  # of a transformer layer's backward: half of its products, little else
 MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
 FLAT = 4.0  # bytes a weight of a gradient accumulated in fp32
 
@@ -181,18 +183,30 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     experts = np.array([sum(us[u].expert for u in s) for s in stages])
     handed = max((block.carried for block in step.blocks), default=0.0)
     hop = net.cost("send", "pp", handed).seconds if x.pp > 1 else 0.0
-    run = pipeline(x.schedule, f, b, x.micro_batches, x.vpp, hop)
+    w = WEIGHT_GRADIENTS * b if x.schedule in SPLIT_BACKWARD else 0.0 * b
+    run = pipeline(x.schedule if x.pp > 1 else "none", _ends(f, b - w, w), x.pp, x.vpp, x.micro_batches, hop)
+    seconds = float(run.total)
     update = max(sum(us[u].compute[3] for u in s) for s in stages) / (x.dp * x.cp if x.zero else 1)
     reduced = _reduction(weights, experts, x, net, stack, WIDTH[step.weights[0].dtype] if step.weights else 4)
-    whole = float(joined(run.seconds, reduced.seconds, hide["dp"]))
+    whole = float(joined(seconds, reduced.seconds, hide["dp"]))
     sent = {k: v * x.micro_batches / x.pp for k, v in sent.items()}
     exposed = {k: v * x.micro_batches / x.pp for k, v in exposed.items()}
     if reduced.bytes:
-        sent["dp"], exposed["dp"] = sent.get("dp", 0.0) + reduced.bytes, exposed.get("dp", 0.0) + whole - run.seconds
+        sent["dp"], exposed["dp"] = sent.get("dp", 0.0) + reduced.bytes, exposed.get("dp", 0.0) + whole - seconds
     if x.pp > 1:
-        sent["pp"], exposed["pp"] = 2 * handed * x.micro_batches * x.vpp, run.exposed
+        sent["pp"], exposed["pp"] = 2 * handed * x.micro_batches * x.vpp, float(run.exposed_p2p)
+    if x.schedule == "dualpipe" and x.pp > 1:  # both directions: each rank holds a part of either
+        stages = [s + stages[x.pp - 1 - i] for i, s in enumerate(stages)]
     ranks = tuple(_rank(i, s, us, step, x, device) for i, s in enumerate(stages))
-    return Spread(whole + update, update, run.bubble * run.seconds / (whole + update), float((f + b).max() * x.micro_batches), exposed, sent, ranks)
+    return Spread(whole + update, update, max(float(run.bubble), 0.0) * seconds / (whole + update), float((f + b).max() * x.micro_batches), exposed, sent, ranks)
+
+
+def _ends(f, d, w) -> Stages:
+    """Stages as the schedule takes them: a middle one, the slowest, and what the first and the last take beyond it."""
+    inner = slice(1, -1) if len(f) > 2 else slice(None)
+    mid = [float(x[inner].max()) for x in (f, d, w)]
+    first, last = (tuple(float(x[i]) - m for x, m in zip((f, d, w), mid, strict=True)) for i in (0, -1))
+    return Stages(*mid, first, last) if len(f) > 1 else Stages(*mid)
 
 
 def _unit_times(us: list[Unit], x: Layout, net: Network, hide):
@@ -272,8 +286,8 @@ def deal(us: list[Unit], x: Layout) -> list[list[int]]:
 
 
 def _chunks_of(stage: int, x: Layout) -> list[int]:
-    """Which chunks a stage holds: every pp-th, or for V-shaped schedules one going down and one coming up."""
-    if x.schedule in ("zb-v", "dualpipe") and x.pp > 1:
+    """Which chunks a stage holds: every pp-th, or of a V one going down and one coming up."""
+    if x.schedule == "zb-v" and x.pp > 1:
         return [stage, 2 * x.pp - 1 - stage]
     return list(range(stage, x.pp * x.vpp, x.pp))
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwdb import constants
+from hwdb import constants, lookup
 from hwdb.errors import UnknownName
 from hwdb.records import Device
 
@@ -86,8 +86,9 @@ def _sustained(device: Device, name: str, own: constants.Family, general: consta
     measured = device.achieved.get(f"sustained_{alike}")
     if measured:
         return float(measured), []
-    vector = device.vector_flops.get("fp32")
-    narrow = alike != "fp32" and vector and (device.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
+    built = _as_built(device)
+    vector = built.vector_flops.get("fp32")
+    narrow = alike != "fp32" and vector and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
     if own is not general and alike in own.sustained:
         fraction = own.half_rate if narrow and own.half_rate else own.sustained[alike]
         return fraction.value, []
@@ -96,6 +97,11 @@ def _sustained(device: Device, name: str, own: constants.Family, general: consta
         return float(best), [f"{device.id} {name}: a long product taken to reach the best measured on it, {best:g} of printed"]
     fraction = general.sustained.get(alike) or general.sustained["bf16" if "bf16" in general.sustained else "fp32"]
     return fraction.value, [f"{device.id} {name}: a long product assumed to reach {fraction.value:g} of the printed peak"]
+
+
+def _as_built(device: Device) -> Device:
+    """The device before its edits: what kind of matrix units it has does not change with an imagined rate."""
+    return lookup.device(device.id) if device.edits and device.id in lookup.devices() else device
 
 
 def _power(device: Device, name: str, matrix: float, own: constants.Family) -> tuple[float, list[str]]:

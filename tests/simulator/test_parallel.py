@@ -121,6 +121,20 @@ def test_a_faster_link_never_slows_a_step(degrees):
     assert fast.step_time_s <= slow.step_time_s * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"])
+def test_every_schedule_runs_and_none_beats_the_busiest_stage(schedule):
+    degrees = {"devices": 8, "pp": 4, "dp": 2, "schedule": schedule, "vpp": 2 if schedule == "interleaved" else None}
+    f = predict(**ASKED, **degrees)
+    assert 0 < f.bubble_fraction < 0.5 and f.step_time_s > f.lower_bound_s
+    parameters = sum(r.parameters_bytes for r in f.ranks)
+    assert parameters == (4 if schedule == "dualpipe" else 2) * f.parameters  # DualPipe holds two copies
+
+
+def test_finer_schedules_wait_less():
+    bubbles = [predict(**ASKED, devices=8, pp=8, schedule=s, vpp=v).bubble_fraction for s, v in (("1f1b", 1), ("interleaved", 2), ("interleaved", 4))]
+    assert bubbles == sorted(bubbles, reverse=True)
+
+
 def test_one_device_is_one_device():
     several, one = predict(**{**ASKED, "batch": 1}, devices=1, dp=1), predict(**{**ASKED, "batch": 1, "micro_batch": None})
     assert several.step_time_s == pytest.approx(one.step_time_s, rel=0.02)
@@ -143,6 +157,7 @@ REFUSED = {
     "more stages than layers": ({"devices": 64, "pp": 64}, "32 layers"),
     "interleaved": ({"devices": 16, "pp": 4, "vpp": 2, "batch": 24}, "multiple"),
     "schedule": ({"pp": 2, "schedule": "1f1"}, "1f1b"),
+    "dualpipe": ({"pp": 3, "devices": 3, "batch": 3, "schedule": "dualpipe"}, "even"),
     "zero": ({"devices": 8, "zero": 4}, "0 to 3"),
     "zero 3 with pipeline": ({"devices": 8, "pp": 2, "zero": 3}, "zero 1"),
     "a net without layers": ({"model": "resnet50", "tp": 2, "sequence": None}, "dp"),
