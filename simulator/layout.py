@@ -78,6 +78,8 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     schedule = s.schedule or ("interleaved" if vpp > 1 else "1f1b")
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES, f"known: {', '.join(SCHEDULES)}")
+    if vpp > 1 and pp == 1:
+        raise BadInput(f"vpp {vpp}: virtual stages need a pipeline; use --pp 2 or more, or leave --vpp out")
     vpp = 2 if schedule == "zb-v" and pp > 1 else vpp
     if pp > 1 and (why := refusal(schedule, pp, vpp, count)):
         raise BadInput(why)

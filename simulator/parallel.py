@@ -67,19 +67,17 @@ class Network(NamedTuple):
     def cost(self, kind: str, name: str, bytes_: float) -> Cost:
         """One collective of `bytes_` over a group; `ring` hands them round in as many pieces as the group has members."""
         group, c = self.group(name), network_constants()
-        members = float(group.size)
-        if members <= 1 or bytes_ <= 0:
-            return NOTHING
+        others = (group.size - 1.0) / group.size
         if kind == "ring":
-            return Cost(float(collectives.send_recv(bytes_ / members, group, self.fabric, c)) * (members - 1), bytes_ * (members - 1) / members)
-        sent = bytes_ * (2.0 if kind == "all_reduce" else 1.0) * (members - 1) / members if kind != "send" else bytes_
-        formula = {"send": collectives.send_recv}.get(kind) or getattr(collectives, kind)
-        return Cost(float(formula(bytes_, group, self.fabric, c)), sent)
+            return Cost(collectives.send_recv(bytes_ / group.size, group, self.fabric, c) * (group.size - 1.0), bytes_ * others)
+        if kind == "send":
+            return Cost(collectives.send_recv(bytes_, group, self.fabric, c), bytes_ * (group.size > 1))
+        return Cost(getattr(collectives, kind)(bytes_, group, self.fabric, c), bytes_ * others * (2.0 if kind == "all_reduce" else 1.0))
 
 
-def network(layout: Layout, fabric: Fabric) -> Network:
-    """The groups of a layout on a fabric."""
-    return Network(fabric, groups(fabric, layout.tp, layout.cp, layout.dp, layout.pp, layout.ep, layout.etp))
+def network(x, fabric: Fabric) -> Network:
+    """The groups of a layout, or of columns of layouts, on a fabric."""
+    return Network(fabric, groups(fabric, x.tp, x.cp, x.dp, x.pp, x.ep, x.etp))
 
 
 class Unit(NamedTuple):
@@ -123,7 +121,8 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
         largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
                        for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
-        rows.append(Unit(name, count if what == "block" else 0, together[i] / count, traffic, dense / count, expert / count, kept / count, largest, inside / count))
+        once = (v / count for v in (dense, expert, kept))
+        rows.append(Unit(name, count if what == "block" else 0, together[i] / count, traffic, *once, largest, inside / count))
     return rows
 
 
@@ -182,36 +181,48 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     weights = np.array([sum(us[u].dense for u in s) for s in stages])
     experts = np.array([sum(us[u].expert for u in s) for s in stages])
     handed = max((block.carried for block in step.blocks), default=0.0)
-    hop = net.cost("send", "pp", handed).seconds if x.pp > 1 else 0.0
-    w = WEIGHT_GRADIENTS * b if x.schedule in SPLIT_BACKWARD else 0.0 * b
-    run = pipeline(x.schedule if x.pp > 1 else "none", _ends(f, b - w, w), x.pp, x.vpp, x.micro_batches, hop)
-    seconds = float(run.total)
-    update = max(sum(us[u].compute[3] for u in s) for s in stages) / (x.dp * x.cp if x.zero else 1)
-    reduced = _reduction(weights, experts, x, net, stack, WIDTH[step.weights[0].dtype] if step.weights else 4)
-    whole = float(joined(seconds, reduced.seconds, hide["dp"]))
-    sent = {k: v * x.micro_batches / x.pp for k, v in sent.items()}
-    exposed = {k: v * x.micro_batches / x.pp for k, v in exposed.items()}
-    if reduced.bytes:
-        sent["dp"], exposed["dp"] = sent.get("dp", 0.0) + reduced.bytes, exposed.get("dp", 0.0) + whole - seconds
+    hop = net.cost("send", "pp", handed).seconds
+    seconds, run = piped(x.schedule if x.pp > 1 else "none", f, b, x.pp, x.vpp, x.micro_batches, hop)
+    update = max(sum(us[u].compute[3] for u in s) for s in stages) / np.where(x.zero > 0, x.dp * x.cp, 1)
+    reduced = reduction(weights.max(), experts.max(), x, net, stack, _width(step))
+    whole = joined(seconds, reduced.seconds, hide["dp"])
+    sent = {k: float(v * x.micro_batches / x.pp) for k, v in sent.items()}
+    exposed = {k: float(v * x.micro_batches / x.pp) for k, v in exposed.items()}
+    if reduced.bytes > 0:
+        sent["dp"], exposed["dp"] = sent.get("dp", 0.0) + float(reduced.bytes), exposed.get("dp", 0.0) + float(whole - seconds)
     if x.pp > 1:
         sent["pp"], exposed["pp"] = 2 * handed * x.micro_batches * x.vpp, float(run.exposed_p2p)
     if x.schedule == "dualpipe" and x.pp > 1:  # both directions: each rank holds a part of either
         stages = [s + stages[x.pp - 1 - i] for i, s in enumerate(stages)]
     ranks = tuple(_rank(i, s, us, step, x, device) for i, s in enumerate(stages))
-    return Spread(whole + update, update, max(float(run.bubble), 0.0) * seconds / (whole + update), float((f + b).max() * x.micro_batches), exposed, sent, ranks)
+    bubble = max(float(run.bubble * seconds / (whole + update)), 0.0) if x.pp > 1 else 0.0
+    return Spread(float(whole + update), float(update), bubble, float((f + b).max() * x.micro_batches), exposed, sent, ranks)
 
 
-def _ends(f, d, w) -> Stages:
+def _width(step: Step) -> float:
+    """Bytes of a weight."""
+    return WIDTH[step.weights[0].dtype] if step.weights else 4.0
+
+
+def piped(schedule: str, f, b, pp, vpp, m, hop):
+    """Seconds of m micro-batches through stages of forward f and backward b seconds, one entry a stage."""
+    run = pipeline(schedule, ends(schedule, f, b), pp, vpp, m, hop)
+    return run.total, run
+
+
+def ends(schedule: str, f, b) -> Stages:
     """Stages as the schedule takes them: a middle one, the slowest, and what the first and the last take beyond it."""
+    w = WEIGHT_GRADIENTS * b if schedule in SPLIT_BACKWARD else 0.0 * b
     inner = slice(1, -1) if len(f) > 2 else slice(None)
-    mid = [float(x[inner].max()) for x in (f, d, w)]
-    first, last = (tuple(float(x[i]) - m for x, m in zip((f, d, w), mid, strict=True)) for i in (0, -1))
-    return Stages(*mid, first, last) if len(f) > 1 else Stages(*mid)
+    mid = [x[inner].max() for x in (f, b - w, w)]
+    if len(f) == 1:
+        return Stages(*mid)
+    return Stages(*mid, *(tuple(x[i] - m for x, m in zip((f, b - w, w), mid, strict=True)) for i in (0, -1)))
 
 
 def _unit_times(us: list[Unit], x: Layout, net: Network, hide):
     """Forward and backward seconds of each unit with its traffic, and what of it is exposed and sent, whole model."""
-    forward, backward = np.zeros(len(us)), np.zeros(len(us))
+    forward, backward = [0.0] * len(us), [0.0] * len(us)
     exposed: dict[str, float] = {}
     sent: dict[str, float] = {}
     for i, u in enumerate(us):
@@ -221,13 +232,13 @@ def _unit_times(us: list[Unit], x: Layout, net: Network, hide):
             for (when, group, behind), c in u.traffic.items():
                 recomputed = phase == "backward" and when == "forward" and u.compute[2] > 0.5 * u.compute[0]
                 if when == phase or recomputed:  # full recomputation repeats the forward's collectives
-                    after = float(joined(seconds, c.seconds, hide["behind"] if behind else hide[group]))
+                    after = joined(seconds, c.seconds, hide["behind"] if behind else hide[group])
                     exposed[group] = exposed.get(group, 0.0) + (after - seconds) * times
                     sent[group] = sent.get(group, 0.0) + c.bytes * times
                     seconds = after
-            if x.zero == 3 and x.dp * x.cp > 1 and (u.dense or u.expert):
+            if x.zero == 3 and (u.dense or u.expert):
                 c = _gather(u, phase, net)
-                after = float(joined(seconds, c.seconds, hide["fsdp"]))
+                after = joined(seconds, c.seconds, hide["fsdp"])
                 exposed["fsdp"] = exposed.get("fsdp", 0.0) + (after - seconds) * times
                 sent["fsdp"] = sent.get("fsdp", 0.0) + c.bytes * times
                 seconds = after
@@ -245,18 +256,19 @@ def _gather(u: Unit, phase: str, net: Network) -> Cost:
     return total
 
 
-def _reduction(weights, experts, x: Layout, net: Network, stack, width: float) -> Cost:
-    """Gradients of the fullest stage over the data-parallel ranks, once a step: all-reduced, or scattered and gathered."""
-    if x.zero == 3 or x.dp * x.cp == 1:
-        return NOTHING
+def reduction(dense, expert, x, net: Network, stack, width: float) -> Cost:
+    """Gradients of the fullest stage over the data-parallel ranks: all-reduced once a step (ZeRO-0), or scattered, once or each
+    micro-batch (ZeRO-2), and the updated weights gathered. ZeRO-3 has done it layer by layer. Broadcasts over layouts."""
     grad = FLAT if stack.master else width
     total = NOTHING
-    for n, group in ((weights.max(), "dp"), (experts.max(), "expert")):
-        if x.zero == 0:
-            total = total.plus(net.cost("all_reduce", group, grad * n))
-        else:
-            repeats = x.micro_batches if x.zero == 2 else 1
-            total = total.plus(net.cost("reduce_scatter", group, grad * n).times(repeats)).plus(net.cost("all_gather", group, width * n))
+    for n, group in ((dense, "dp"), (expert, "expert")):
+        if not np.any(n):
+            continue
+        reduced, scattered = net.cost("all_reduce", group, grad * n), net.cost("reduce_scatter", group, grad * n)
+        gathered, repeats = net.cost("all_gather", group, width * n), np.where(np.equal(x.zero, 2), x.micro_batches, 1)
+        seconds = np.where(np.equal(x.zero, 0), reduced.seconds, scattered.seconds * repeats + gathered.seconds)
+        bytes_ = np.where(np.equal(x.zero, 0), reduced.bytes, scattered.bytes * repeats + gathered.bytes)
+        total = total.plus(Cost(seconds, bytes_).times(np.where(np.equal(x.zero, 3), 0.0, 1.0)))
     return total
 
 
@@ -265,7 +277,7 @@ def deal(us: list[Unit], x: Layout) -> list[list[int]]:
     layers = [i for i, u in enumerate(us) for _ in range(u.count)]
     n = x.pp * x.vpp
     if n > 1 and len(layers) < n - 2:  # the embedding and the head may stand alone
-        raise BadInput(f"pp {x.pp} x vpp {x.vpp} = {n} stages, but the model has {len(layers)} layers; use pp x vpp of at most {len(layers)}")
+        raise BadInput(f"pp {x.pp} x vpp {x.vpp} = {n} stages, but the model has {len(layers)} layers; use at most {len(layers)}")
     each, rest = divmod(len(layers), n)
     middle = sorted(range(n), key=lambda c: (c in (0, n - 1), abs(2 * c - n + 1)))[:rest]
     chunks, start = [], 0
@@ -292,28 +304,52 @@ def _chunks_of(stage: int, x: Layout) -> list[int]:
     return list(range(stage, x.pp * x.vpp, x.pp))
 
 
+class Share(NamedTuple):
+    """What a stage's units hold, all repetitions: weights, and bytes of one micro-batch. Broadcasts over layouts."""
+
+    dense: float
+    expert: float
+    kept: float
+    transient: float  # the largest tensors in flight; under full recomputation a layer's inside with them
+    largest_unit: float  # weights of the largest unit: what ZeRO-3 gathers at once
+
+
+def share(members: list[int], us: list[Unit], recompute: str) -> Share:
+    """The share of a stage with these units."""
+    dense, expert, kept = (sum(getattr(us[u], what) for u in members) for what in ("dense", "expert", "kept"))
+    transient = max((us[u].largest for u in members), default=0.0)
+    layer = max((us[u] for u in members if us[u].count), key=lambda u: u.inside, default=None)
+    if recompute == "full" and layer is not None:
+        transient = max(transient, layer.largest + layer.inside)
+    return Share(dense, expert, kept, transient, max((us[u].dense + us[u].expert for u in members), default=0.0))
+
+
 def _rank(stage: int, members: list[int], us: list[Unit], step: Step, x: Layout, device: Device) -> Rank:
-    """Bytes of a rank of one stage at its fullest: micro-batches in flight, states by ZeRO stage."""
-    recipe, stack = step.recipe, step.recipe.stack
-    width = WIDTH[step.weights[0].dtype] if step.weights else 4
-    dense, expert = sum(us[u].dense for u in members), sum(us[u].expert for u in members)
-    copies, expert_copies = x.dp * x.cp, max(x.dp * x.cp // x.ep, 1)
-    held = lambda a_weight, since: a_weight * (dense / (copies if x.zero >= since else 1) + expert / (expert_copies if x.zero >= since else 1))  # noqa: E731
+    """A rank of one stage at its fullest."""
+    flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
+    held = holdings(share(members, us, step.recipe.recompute), step, x, device, flying)
+    return Rank(stage, sum(1 for u in members if us[u].count), *(float(v) for v in held))
+
+
+def holdings(mine: Share, step: Step, x, device: Device, flying) -> tuple:
+    """Bytes of a rank that holds a share with `flying` micro-batches in flight: parameters, gradients, optimizer, activations,
+    transient, buffers, framework. Broadcasts over layouts.
+
+    ZeRO shards optimizer states (1), gradients (2) and parameters (3) over the ranks that hold the same [rajbhandari2019].
+    """
+    recipe, stack, width, zero = step.recipe, step.recipe.stack, _width(step), np.asarray(x.zero)
+    copies, expert_copies = np.asarray(x.dp * x.cp), np.maximum(x.dp * x.cp // x.ep, 1)
+
+    def sharded(bytes_a_weight: float, since: int):
+        return bytes_a_weight * (mine.dense / np.where(zero >= since, copies, 1) + mine.expert / np.where(zero >= since, expert_copies, 1))
+
     training = recipe.mode == "train"
     grad = FLAT if stack.master else width
     o = optimizer(recipe.optimizer) if recipe.optimizer else None
     states = 0.0 if o is None else MASTER if stack.master else o.states * width + o.fixed
-    flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage) if training else 0.0
-    kept = sum(us[u].kept for u in members)
-    layer = max((us[u] for u in members if us[u].count), key=lambda u: u.inside, default=None)
-    transient = max((us[u].largest for u in members), default=0.0)
-    if recipe.recompute == "full" and layer is not None:
-        transient = max(transient, layer.largest + layer.inside)
-    gathered = 2 * 2.0 * max((us[u].dense + us[u].expert for u in members), default=0.0) if x.zero == 3 else 0.0
-    buckets = grad * (dense + expert) if x.zero == 0 and copies > 1 and not stack.master and training else 0.0
-    activations = kept * flying + step.input_bytes
-    framework = stack.framework_bytes if device.kind != "cpu" else 0.0
-    return Rank(
-        stage, sum(1 for u in members if us[u].count), held(width, 3), held(grad, 2) if training else 0.0, held(states, 1),
-        activations, transient, gathered + buckets, framework + stack.slack * (activations + transient),
-    )  # fmt: skip
+    activations = mine.kept * (flying if training else 0.0) + step.input_bytes
+    gathered = 2 * 2.0 * mine.largest_unit * (zero == 3)
+    buckets = grad * (mine.dense + mine.expert) * ((zero == 0) & (copies > 1) & (not stack.master) & training)
+    framework = (stack.framework_bytes if device.kind != "cpu" else 0.0) + stack.slack * (activations + mine.transient)
+    gradients = sharded(grad, 2) if training else 0.0
+    return sharded(width, 3), gradients, sharded(states, 1), activations, mine.transient, gathered + buckets, framework

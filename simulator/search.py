@@ -1,0 +1,178 @@
+"""Many layouts at once: columns of degrees in, columns of step times and memory out, through the formulas that predict uses.
+
+Layouts that differ only in dp, pp, vpp, zero or the number of micro-batches share one trace of a rank and the seconds of its
+units; what is left broadcasts over them. A layout that cannot be is marked, not dropped.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+import hwdb
+from hwdb.errors import BadInput
+from hwdb.records import Device
+from simulator import models, roofline
+from simulator.fabric import fabric_of
+from simulator.layout import Layout
+from simulator.models import Model
+from simulator.parallel import HIDE, Share, Unit, _unit_times, _width, deal, ends, holdings, joined, network, reduction, share, units
+from simulator.resolve import decide
+from simulator.scenario import Scenario
+from simulator.schedule import Stages, in_flight, pipeline, possible
+from simulator.step import Recipe, Step, trace
+
+GRID = ("tp", "cp", "micro_batch", "recompute", "dp", "pp", "vpp", "zero")
+
+
+class Columns(NamedTuple):
+    """Layouts, a column a degree, of one group: tp, cp and micro-batch alike."""
+
+    tp: int
+    cp: int
+    ep: int
+    etp: int
+    dp: np.ndarray
+    pp: np.ndarray
+    vpp: np.ndarray
+    zero: np.ndarray
+    micro_batches: np.ndarray
+
+
+class Found(NamedTuple):
+    """One entry a layout of the grid; refused ones have infinite time."""
+
+    layouts: dict[str, np.ndarray]
+    step_s: np.ndarray
+    peak_bytes: np.ndarray
+    refused: np.ndarray  # cannot be, whatever the memory
+    fits: np.ndarray
+
+    def best(self) -> int:
+        """The fastest that fits."""
+        return int(np.argmin(np.where(self.fits, self.step_s, np.inf)))
+
+
+def search(scenario: Scenario, grid: dict[str, list]) -> Found:
+    """Every combination of the grid's columns (of GRID; one left out is 1, recompute none, zero 0) for a global batch.
+
+    Schedules: interleaved where vpp > 1, else 1F1B.
+    """
+    unknown = set(grid) - set(GRID)
+    if unknown:
+        raise BadInput(f"search: no column {sorted(unknown)[0]!r}; there are: {', '.join(GRID)}")
+    default = {"recompute": ["none"], "zero": [0]}
+    values = {name: list(grid.get(name, default.get(name, [1]))) for name in GRID}
+    device, model = hwdb.device(scenario.device, scenario.set), models.resolve(scenario.model)
+    recipe, _ = decide(scenario, model, device)
+    inner = [a.ravel() for a in np.meshgrid(*(values[n] for n in GRID[4:]), indexing="ij")]
+    parts = []
+    for tp, cp, micro, how in itertools.product(*(values[n] for n in GRID[:4])):
+        parts.append(_group(model, device, msgspec.structs.replace(recipe, recompute=how), recipe.batch, tp, cp, micro, inner))
+    outer = list(itertools.product(*(values[n] for n in GRID[:4])))
+    layouts = {n: np.repeat(np.array([o[i] for o in outer]), len(inner[0])) for i, n in enumerate(GRID[:4])}
+    layouts |= {n: np.tile(inner[i], len(outer)) for i, n in enumerate(GRID[4:])}
+    step_s, peak, refused = (np.concatenate(column) for column in zip(*parts, strict=True))
+    capacity = device.memory.capacity or np.inf
+    return Found(layouts, step_s, peak, refused, ~refused & (peak <= capacity))
+
+
+class _Rank(NamedTuple):
+    """What all layouts of a group share: one rank's step and the seconds and bytes of its units."""
+
+    step: Step
+    units: list[Unit]
+    handed: float
+
+
+def _rank(model: Model, device: Device, recipe: Recipe, tp: int, cp: int) -> _Rank:
+    layout = Layout(tp=tp, cp=cp, sp=tp > 1, micro_batch=recipe.batch)
+    step = trace(model, recipe, layout.parallel)
+    net = network(layout, fabric_of(None, device, tp * cp))
+    us = units(step, roofline.time_all(step, device), device, net)
+    return _Rank(step, us, max((b.carried for b in step.blocks), default=0.0))
+
+
+@functools.lru_cache(maxsize=4096)
+def _dealt(counts: tuple[int, ...], pp: int, vpp: int) -> tuple[list[list[int]], np.ndarray] | None:
+    """Units of each stage, and how often each stands in each (stages x units); None where there are more stages than layers."""
+    us = [Unit("", c, None, {}, 0, 0, 0, 0, 0) for c in counts]
+    try:
+        chunks = deal(us, Layout(pp=pp, vpp=vpp))
+    except BadInput:
+        return None
+    stages = [[u for c in range(stage, pp * vpp, pp) for u in chunks[c]] for stage in range(pp)]
+    return stages, np.stack([np.bincount(s, minlength=len(counts)) for s in stages]).astype(float)
+
+
+def _group(model: Model, device: Device, recipe: Recipe, batch: int, tp: int, cp: int, micro: int, inner):
+    """Step seconds, peak bytes and refusals of the layouts of one group."""
+    dp, pp, vpp, zero = inner
+    seconds, peak, refused = np.full(len(dp), np.inf), np.full(len(dp), np.inf), np.ones(len(dp), dtype=bool)
+    if cp > 1 and recipe.size % (2 * cp) or tp > 1 and (recipe.size // cp) % tp:
+        return seconds, peak, refused
+    m = batch // (dp * micro)
+    can = (batch % (dp * micro) == 0) & (m > 0) & ~((zero >= 2) & (pp > 1)) & ((vpp == 1) | (pp > 1))
+    can &= np.where(vpp > 1, possible("interleaved", pp, vpp, np.maximum(m, 1)), True)
+    try:
+        rank = _rank(model, device, msgspec.structs.replace(recipe, batch=micro), tp, cp)
+    except BadInput:
+        return seconds, peak, refused
+    counts = tuple(u.count for u in rank.units)
+    pair, at = np.unique(pp * 1024 + vpp, return_inverse=True)
+    dealt = [_dealt(counts, int(key) // 1024, int(key) % 1024) for key in pair]
+    can &= np.array([d is not None for d in dealt])[at]
+    flat, folded = can & (vpp == 1) & (zero < 3), can & (vpp > 1)
+    for here, schedule in ((can & (zero == 3), "none"), (flat, "1f1b"), (folded, "interleaved")):
+        if here.any():
+            x = Columns(tp, cp, 1, 1, dp[here], pp[here], vpp[here], zero[here], m[here])
+            seconds[here], peak[here] = _several(rank, dealt, at[here], x, schedule, device)
+    return seconds, peak, ~can
+
+
+def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str, device: Device):
+    """Step seconds and peak bytes of layouts; `at` says which of `dealt` each has."""
+    us, step, stack = rank.units, rank.step, rank.step.recipe.stack
+    hide = {**HIDE, **stack.overlap}
+    fabric = fabric_of(None, device, int((x.dp * x.pp).max()) * x.tp * x.cp)
+    net = network(x, fabric)
+    sharded = schedule == "none"
+    forward, backward, _, _ = _unit_times(us, x._replace(zero=3 if sharded else 0), net, hide)
+    used = np.unique(at)
+    table = {}
+    for i in used:
+        stages, matrix = dealt[i]
+        f, b = (matrix @ np.array([np.max(v) for v in side]) for side in (forward, backward))
+        dense, expert = (matrix @ np.array([getattr(u, what) for u in us]) for what in ("dense", "expert"))
+        update = matrix @ np.array([u.compute[3] for u in us])
+        shares = [share(stages[s], us, step.recipe.recompute) for s in (0, 1 % len(stages), len(stages) - 1)]
+        table[i] = (ends(schedule, f, b), dense.max(), expert.max(), update.max(), shares)
+    columns = [table[i] for i in used]
+    place = np.searchsorted(used, at)
+    if sharded:  # one stage; its seconds differ from layout to layout with the ranks that weights are gathered from
+        repeats = dealt[used[0]][1][0]
+        run = Stages(*(sum(n * side[u] for u, n in enumerate(repeats)) for side in (forward, backward)), 0.0)
+    else:
+        run = _spread([c[0] for c in columns], place)
+    hop = net.cost("send", "pp", rank.handed).seconds
+    total = pipeline(schedule, run, x.pp, x.vpp, x.micro_batches, hop).total
+    dense, expert, update = (np.array([c[i] for c in columns])[place] for i in (1, 2, 3))
+    reduced = reduction(dense, expert, x, net, stack, _width(step))
+    update = update / np.where(x.zero > 0, x.dp * x.cp, 1)
+    peak = np.zeros(len(x.dp))
+    for which, stage in enumerate((0, np.minimum(1, x.pp - 1), x.pp - 1)):
+        mine = Share(*(np.array(v)[place] for v in zip(*(c[4][which] for c in columns), strict=True)))
+        flying = in_flight(schedule, x.pp, x.vpp, x.micro_batches, stage)
+        peak = np.maximum(peak, sum(holdings(mine, step, x, device, flying)))
+    return joined(total, reduced.seconds, hide["dp"]) + update, peak
+
+
+def _spread(stages: list[Stages], place: np.ndarray) -> Stages:
+    """Records of stages as one record of columns, one entry a layout."""
+    middle = [np.array([s[i] for s in stages])[place] for i in range(3)]
+    first, last = (tuple(np.array([s[e][i] for s in stages])[place] for i in range(3)) for e in (3, 4))
+    return Stages(*middle, first, last)

@@ -1,0 +1,46 @@
+"""The search forecasts what predict forecasts."""
+
+import numpy as np
+import pytest
+
+from hwdb.errors import BadInput, RoofcastError
+from simulator import Scenario, predict
+from simulator.search import search
+
+SCENARIO = Scenario(model="llama-3-8b", device="h100-sxm5", batch=64, sequence=2048, precision="bf16", optimizer="adamw", stack="pytorch-eager")
+GRID = {"tp": [1, 8], "cp": [1, 2], "micro_batch": [1, 2], "recompute": ["none", "full"], "dp": [1, 4, 5, 16], "pp": [1, 2, 8, 64], "vpp": [1, 2], "zero": [0, 1, 2, 3]}
+FOUND = search(SCENARIO, GRID)
+N = len(FOUND.step_s)
+
+
+def asked(i):
+    return {name: column[i].item() for name, column in FOUND.layouts.items()}
+
+
+def test_the_grid_is_whole():
+    assert N == np.prod([len(v) for v in GRID.values()])
+    assert len({tuple(asked(i).values()) for i in range(N)}) == N
+
+
+@pytest.mark.parametrize("i", np.random.default_rng(0).choice(N, 120, replace=False).tolist())
+def test_a_layout_is_forecast_as_predict_does_or_refused_as_predict_does(i):
+    degrees = asked(i)
+    question = {**{f: getattr(SCENARIO, f) for f in ("model", "device", "batch", "sequence", "precision", "optimizer", "stack")}, **degrees}
+    try:
+        f = predict(**question)
+    except RoofcastError:
+        assert FOUND.refused[i] and not np.isfinite(FOUND.step_s[i])
+        return
+    assert not FOUND.refused[i], degrees
+    assert FOUND.step_s[i] == pytest.approx(f.step_time_s, rel=1e-6)
+    assert FOUND.peak_bytes[i] == pytest.approx(f.memory.peak_bytes, rel=1e-6)
+
+
+def test_the_best_layout_fits_and_none_that_fits_is_faster():
+    best = FOUND.best()
+    assert FOUND.fits[best] and FOUND.step_s[best] == FOUND.step_s[FOUND.fits].min()
+
+
+def test_an_unknown_column_is_refused():
+    with pytest.raises(BadInput, match="there are"):
+        search(SCENARIO, {"ttp": [1]})
