@@ -9,6 +9,7 @@ from hwdb.errors import BadInput
 from simulator import layout as layouts
 from simulator import models, roofline
 from simulator.forecast import Forecast
+from simulator.interval import with_interval
 from simulator.memory import held
 from simulator.report import assemble
 from simulator.resolve import decide
@@ -37,22 +38,29 @@ def predict(scenario=None, /, **asked) -> Forecast:
     step = trace(model, recipe)
     times = roofline.time_all(step, device)
     memory = held(step, recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
-    return assemble(scenario, device, model, step, times, memory, [*said, *step.said])
+    return with_interval(assemble(scenario, device, model, step, times, memory, [*said, *step.said]), device, step)
 
 
 def over_devices(scenario: Scenario, model: models.Model, device: hwdb.Device, recipe: Recipe, said: list[str]) -> Forecast:
     """The chain over several devices: one rank's micro-batch, then stages, schedule, reduction."""
-    from simulator import parallel  # one device does without
-    from simulator.fabric import fabric_of
-    from simulator.report_spread import assemble_spread
+    from simulator.report_spread import assemble_spread  # one device does without
 
-    layout, more = layouts.decide(scenario, model, recipe.batch, recipe.size)
-    fabric = fabric_of(hwdb.system(scenario.system) if scenario.system else None, device, layout.devices)
+    layout, step, times, outcome, more = spread_of(scenario, model, device, recipe)
     whole = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch))
+    forecast = assemble_spread(scenario, device, model, recipe, layout, whole, step, times, outcome, [*said, *more, *step.said])
+    return with_interval(forecast, device, step)
+
+
+def spread_of(scenario: Scenario, model: models.Model, device: hwdb.Device, recipe: Recipe):
+    """Layout, one rank's step and times, and the step over all devices, with what was assumed."""
+    from simulator import parallel
+    from simulator.fabric import fabric_of
+
+    layout, said = layouts.decide(scenario, model, recipe.batch, recipe.size)
+    fabric = fabric_of(hwdb.system(scenario.system) if scenario.system else None, device, layout.devices)
     step = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), layout.parallel)
     times = roofline.time_all(step, device)
-    outcome = parallel.spread(step, times, device, layout, fabric)
-    return assemble_spread(scenario, device, model, recipe, layout, whole, step, times, outcome, [*said, *more, *fabric.assumptions, *step.said])
+    return layout, step, times, parallel.spread(step, times, device, layout, fabric), [*said, *fabric.assumptions]
 
 
 def largest_batch(scenario: Scenario) -> int | None:

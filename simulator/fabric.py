@@ -275,7 +275,8 @@ def groups(fabric: Fabric, tp, cp, dp, pp, ep=1, etp=None) -> Groups:
     etp = tp if etp is None else np.asarray(etp, dtype=float)
     stage = tp * cp * dp
     return Groups(
-        placed(tp, 1.0, fabric), placed(cp, tp, fabric), placed(dp, tp * cp, fabric), placed(cp * dp, tp, fabric), placed(pp, stage, fabric),
+        placed(tp, 1.0, fabric), placed(cp, tp, fabric), placed(dp, tp * cp, fabric), placed(cp * dp, tp, fabric),
+        placed(pp, stage, fabric),
         placed(etp, 1.0, fabric), placed(ep, etp, fabric), placed(np.maximum(stage / (etp * ep), 1.0), etp * ep, fabric),
     )  # fmt: skip
 

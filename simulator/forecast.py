@@ -72,6 +72,17 @@ class RankForecast(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: float
 
 
+class Near(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured run that resembles a forecast, and how far its own forecast was off."""
+
+    name: str
+    device: str
+    stack: str
+    source: str
+    measured_s: float
+    error: float  # predicted / measured - 1
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """What `predict` answers. SI units; None where a question was not asked or cannot be answered."""
 
@@ -134,6 +145,13 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     exposed_communication_s: dict[str, float] = {}  # by kind of traffic, what nothing hides
     communication_bytes: dict[str, float] = {}  # by kind, one device and step
     ranks: tuple[RankForecast, ...] = ()
+
+    # how sure: from measured runs that resemble this one
+    low_s: float | None = None  # four of five such runs lie between these two
+    high_s: float | None = None
+    interval_s: dict[str, tuple[float, float]] = {}  # by level in percent: "50", "80", "95"
+    interval_class: str = ""  # how far it is from what was measured
+    nearest: tuple[Near, ...] = ()
 
     diagnosis: str = ""
     assumptions: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-
 SAME = 1e-12  # moments closer than this are one
 
 
@@ -105,11 +104,15 @@ def zb_v(p: int, v: int, m: int, times: tuple[float, float, float] = (1.0, 1.0, 
         if now + SAME < busy[s]:
             continue  # woken while at work
         first, second = parts[s]
-        choices = [("D", second), ("D", first)] + ([("F", second)] if kept[s] < 2 * p else []) + ([("F", first)] if kept[s] < 2 * p - 1 else [])
+        choices = [("D", second), ("D", first)]
+        choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < 2 * p - 1)
         asleep.discard(s)
         kind, part = next((c for c in choices if arrival(*c) <= now + SAME), ("W", -1))
         if kind == "W" and not waiting[s]:
             asleep.add(s)
+            soonest = min(arrival(*c) for c in choices)
+            if soonest < float("inf"):
+                heapq.heappush(queue, (soonest, s))
             continue
         if kind == "W":
             i, part = waiting[s].pop(0)

@@ -20,6 +20,7 @@ from simulator.fabric import Fabric, Group, Groups, groups
 from simulator.layout import Layout
 from simulator.ops.optimizer import optimizer
 from simulator.precision import WIDTH
+from simulator.replay import replay
 from simulator.report import dispatch
 from simulator.roofline import OpTimes
 from simulator.schedule import Stages, in_flight, pipeline
@@ -64,14 +65,19 @@ class Network(NamedTuple):
         g = self.groups
         return {"tp": g.tensor, "cp": g.context, "ep": g.expert, "dp": g.gradient, "expert": g.expert_gradient, "pp": g.pipeline}[name]
 
-    def cost(self, kind: str, name: str, bytes_: float) -> Cost:
-        """One collective of `bytes_` over a group; `ring` hands them round in as many pieces as the group has members."""
+    def cost(self, kind: str, name: str, bytes_: float, copies: int = 1, deduplicated: bool = False) -> Cost:
+        """One collective of `bytes_` over a group; `ring` hands them round in as many pieces as the group has members.
+
+        copies: of each token that experts exchange; `deduplicated`, one a domain crosses the network.
+        """
         group, c = self.group(name), network_constants()
         others = (group.size - 1.0) / group.size
         if kind == "ring":
             return Cost(collectives.send_recv(bytes_ / group.size, group, self.fabric, c) * (group.size - 1.0), bytes_ * others)
         if kind == "send":
             return Cost(collectives.send_recv(bytes_, group, self.fabric, c), bytes_ * (group.size > 1))
+        if kind == "all_to_all":
+            return Cost(collectives.all_to_all(bytes_, group, self.fabric, c, float(copies), deduplicated), bytes_ * others)
         return Cost(getattr(collectives, kind)(bytes_, group, self.fabric, c), bytes_ * others * (2.0 if kind == "all_reduce" else 1.0))
 
 
@@ -105,6 +111,7 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
     np.add.at(device_s, (of, phase), times.seconds)
     np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
     together = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, constants()), 0.0)
+    once = step.recipe.stack.implementations.get("dispatch") == "deduplicated"
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
@@ -113,7 +120,7 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
         for tr in step.traffic:
             if tr.node in nodes:
                 at = (tr.phase, tr.group, tr.behind)
-                traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes).times(tr.count / count))
+                traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes, tr.copies, once).times(tr.count / count))
         dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
         expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
@@ -155,6 +162,15 @@ class Rank(NamedTuple):
         return sum(self[2:])
 
 
+class Pipe(NamedTuple):
+    """What the schedule was asked, for a replay of it, and what follows it [s]."""
+
+    schedule: str
+    stages: Stages
+    hop: float
+    reducing: float  # exposed
+
+
 class Spread(NamedTuple):
     """A step over several devices."""
 
@@ -165,6 +181,7 @@ class Spread(NamedTuple):
     exposed: dict[str, float]  # seconds by kind of traffic that nothing hides
     sent: dict[str, float]  # bytes by kind, one rank and step
     ranks: tuple[Rank, ...]
+    pipe: Pipe
 
 
 def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric) -> Spread:
@@ -182,7 +199,11 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     experts = np.array([sum(us[u].expert for u in s) for s in stages])
     handed = max((block.carried for block in step.blocks), default=0.0)
     hop = net.cost("send", "pp", handed).seconds
-    seconds, run = piped(x.schedule if x.pp > 1 else "none", f, b, x.pp, x.vpp, x.micro_batches, hop)
+    schedule = x.schedule if x.pp > 1 else "none"
+    run = pipeline(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, hop)
+    if schedule in SPLIT_BACKWARD:  # their closed forms are approximate: replayed
+        run = run._replace(total=replay(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, float(hop)).total)
+    seconds = run.total
     update = max(sum(us[u].compute[3] for u in s) for s in stages) / np.where(x.zero > 0, x.dp * x.cp, 1)
     reduced = reduction(weights.max(), experts.max(), x, net, stack, _width(step))
     whole = joined(seconds, reduced.seconds, hide["dp"])
@@ -196,18 +217,13 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
         stages = [s + stages[x.pp - 1 - i] for i, s in enumerate(stages)]
     ranks = tuple(_rank(i, s, us, step, x, device) for i, s in enumerate(stages))
     bubble = max(float(run.bubble * seconds / (whole + update)), 0.0) if x.pp > 1 else 0.0
-    return Spread(float(whole + update), float(update), bubble, float((f + b).max() * x.micro_batches), exposed, sent, ranks)
+    pipe = Pipe(schedule, ends(schedule, f, b), float(hop), float(whole - seconds))
+    return Spread(float(whole + update), float(update), bubble, float((f + b).max() * x.micro_batches), exposed, sent, ranks, pipe)
 
 
 def _width(step: Step) -> float:
     """Bytes of a weight."""
     return WIDTH[step.weights[0].dtype] if step.weights else 4.0
-
-
-def piped(schedule: str, f, b, pp, vpp, m, hop):
-    """Seconds of m micro-batches through stages of forward f and backward b seconds, one entry a stage."""
-    run = pipeline(schedule, ends(schedule, f, b), pp, vpp, m, hop)
-    return run.total, run
 
 
 def ends(schedule: str, f, b) -> Stages:

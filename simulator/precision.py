@@ -7,7 +7,7 @@ import msgspec
 from hwdb.errors import UnknownName
 
 WIDTH = {  # bytes an element
-    "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "uint8": 1, "bool": 1, "int32": 4, "int64": 8,
+    "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp4": 0.5625, "fp8": 1, "int8": 1, "uint8": 1, "bool": 1, "int32": 4, "int64": 8,
 }  # fmt: skip
 RANK = {"bool": 0, "uint8": 1, "int8": 1, "int32": 2, "int64": 3, "fp8": 4, "bf16": 5, "fp16": 5, "fp32": 6, "fp64": 7}
 
@@ -37,6 +37,7 @@ PRECISIONS = {
         Precision(name="amp-bf16", weights="fp32", activations="fp32", autocast="bf16", product="bf16"),
         Precision(name="amp-fp16", weights="fp32", activations="fp32", autocast="fp16", product="fp16"),
         Precision(name="fp8", weights="bf16", activations="bf16", autocast=None, product="fp8"),
+        Precision(name="nvfp4", weights="bf16", activations="bf16", autocast=None, product="fp4"),
     )
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwdb.constants import Kernels
 from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point
@@ -15,7 +16,7 @@ from simulator.roofline import BOUNDS, OpTimes, rates_of
 from simulator.scenario import Scenario
 from simulator.step import Step
 from simulator.tape import Kernel
-from simulator.times.host import combine
+from simulator.times.host import combine, slowness
 
 PHASES = ("forward", "backward", "recompute", "update")
 
@@ -24,10 +25,7 @@ def assemble(s: Scenario, device: Device, model: Model, step: Step, times: OpTim
     """Everything the stages found, as one value."""
     recipe = step.recipe
     phase = np.array([PHASES.index(k.phase) for k in step.kernels])
-    host = dispatch(step, device)
-    device_s = np.array([times.seconds[phase == p].sum() for p in range(4)])
-    host_s = np.array([host[phase == p].sum() for p in range(4)])
-    total_s = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, constants()), 0.0)
+    device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants())
     stretch = np.divide(total_s, device_s, out=np.ones(4), where=device_s > 0)
     seconds = times.seconds * stretch[phase]
     waits = host_s > device_s
@@ -75,12 +73,21 @@ def assemble(s: Scenario, device: Device, model: Model, step: Step, times: OpTim
     )  # fmt: skip
 
 
-def dispatch(step: Step, device: Device) -> np.ndarray:
-    """Host seconds to launch each kernel, all repetitions: nothing under graphs, less in backward."""
+def by_phase(step: Step, seconds, phase, device: Device, c: Kernels):
+    """Seconds of each phase: of the device, of the host that launches, of both together."""
+    host = dispatch(step, device, c)
+    device_s = np.array([seconds[phase == p].sum() for p in range(4)])
+    host_s = np.array([host[phase == p].sum() for p in range(4)])
+    total_s = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, c), 0.0)
+    return device_s, host_s, total_s
+
+
+def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
+    """Host seconds to launch each kernel, all repetitions: nothing under graphs, less in backward, more on an older host."""
     stack = step.recipe.stack
     if stack.graphs:
         return np.zeros(len(step.kernels))
-    forward = stack.dispatch_s if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
+    forward = stack.dispatch_s * slowness(device.year, c) if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
     share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
     return np.array([forward * share[k.phase] * k.count * (k.shape[0] if k.kind == "optimizer" else 1.0) for k in step.kernels])
 

@@ -55,7 +55,7 @@ def assemble_spread(
         layers=layers, points=one.points, steps=steps, time_to_train_s=hours * 3600 if hours is not None else None,
         cost_usd=hours * price * n if hours is not None and price is not None else None,
         energy_j=hours * 3600 * device.power.tdp * n if hours is not None and device.power.tdp else None,
-        devices=n, layout=layout, system=s.system, bubble_fraction=float(outcome.bubble), exposed_communication_s=exposed,
+        devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble), exposed_communication_s=exposed,
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
         diagnosis=_diagnosis(one, step_s, exposed, outcome, layout),
     )  # fmt: skip

@@ -55,6 +55,8 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     elif opt is None:
         opt = "adamw"
         said.append("optimizer adamw (not given)")
+    elif opt == "none":  # forward and backward alone, as kernel benchmarks time a training step
+        opt = None
     if opt is not None:
         optimizer(opt)
     return Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack), said

@@ -14,6 +14,7 @@ from hwdb.constants import Kernels
 from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator.precision import WIDTH
+from simulator.stack import Stack
 from simulator.step import Step
 from simulator.tape import Kernel
 from simulator.times.attention import attention
@@ -55,8 +56,10 @@ def time_all(step: Step, device: Device, c: Kernels | None = None, find=rates_of
     seconds, lower, bound = np.zeros(len(ks)), np.zeros(len(ks)), np.zeros(len(ks), dtype=int)
     said: dict[str, None] = {}
     groups: dict[tuple, list[int]] = {}
-    last = step.recipe.stack.memory_format == "channels_last"
-    tf32 = step.recipe.stack.tf32 if "tf32" in device.peak_flops else ()
+    stack = step.recipe.stack
+    training = step.recipe.mode == "train"
+    last = stack.memory_format == "channels_last"
+    tf32 = stack.tf32 if "tf32" in device.peak_flops else ()
     for i, k in enumerate(ks):
         groups.setdefault(_group(k, last, tf32), []).append(i)
     for (family, detail, product), indices in groups.items():
@@ -65,7 +68,7 @@ def time_all(step: Step, device: Device, c: Kernels | None = None, find=rates_of
             said.update(dict.fromkeys(resolved.assumptions))
         rates = resolved.rates
         members = [ks[i] for i in indices]
-        t = FORMULAS[family](members, detail, rates, c)
+        t = FORMULAS[family](members, detail, rates, c) / _share(family, stack, rates, training)
         seconds[indices] = t
         lower[indices], bound[indices] = _bounds(members, family, t, rates, c)
     return OpTimes(seconds * count, np.minimum(lower, seconds) * count, bound, tuple(said))
@@ -82,6 +85,13 @@ def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> tuple:
     if k.kind in ("conv", "depthwise"):
         return "conv", (k.shape[0], channels_last), "tf32" if k.product == "fp32" and "conv" in tf32 else k.product
     return "stream", None, "fp32"
+
+
+def _share(family: str, stack: Stack, rates: Rates, training: bool) -> float:
+    """Rate of a kernel in this stack and in a step, of what the formulas say of it alone."""
+    if family == "matmul":
+        return stack.factor * (rates.trained if training else 1.0)
+    return stack.attention if family == "attention" else 1.0
 
 
 def _matmul(ks: list[Kernel], _, rates: Rates, c):

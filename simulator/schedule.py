@@ -7,9 +7,9 @@ stages holds the sender up for `p2p` seconds: pass 0 where the stack hides it. `
 How near these forms are to the replay, tested over a grid:
     none, gpipe, 1f1b    equal, whatever the ends take
     interleaved          equal where the last part takes at least as long as the first and the others; else up to 10 % under
-    zb-h1                equal where the ends are as the rest, else within 6 %
-    dualpipe             equal at f = b = w [deepseek2024], else within 5 %
-    zb-v                 within 8 %: its order is written for given times and has no exact form
+    zb-h1                equal where the ends are as the rest and m >= p, else up to 2 % under (m < p: 8 %)
+    dualpipe             equal at f = b = w [deepseek2024], else 4 % under to 8 % over
+    zb-v                 within 12 %: its order is written for given times and has no exact form
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ def virtual(kind: str, v):
 
 def pipeline(kind: str, stages: Stages, p, v, m, p2p=0.0) -> Pipeline:
     """Step time of `m` micro-batches through `p` stages of `v` parts, share of waiting, and what the sends cost."""
-    total, busy = _total(kind, stages, p, v, m, p2p)
-    free, _ = _total(kind, stages, p, v, m, 0.0)
+    total, busy = step_time(kind, stages, p, v, m, p2p)
+    free = step_time(kind, stages, p, v, m, 0.0)[0] if np.any(p2p) else total
     return Pipeline(total, 1.0 - busy / total, total - free)
 
 
-def _total(kind: str, stages: Stages, p, v, m, p2p):
+def step_time(kind: str, stages: Stages, p, v, m, p2p):
     """Seconds in all, and those in which the busiest rank computes or sends."""
     p, m = np.asarray(p, dtype=float), np.asarray(m, dtype=float)
     v = virtual(kind, v)
@@ -144,13 +144,13 @@ def one_f_one_b(f: Parts, b: Parts, p, m):
     enter = [x + a * _most(f, i, p) for x, a, i in zip(turn, ahead, corners, strict=True)]
     wait = [a * _most(b, i, p) for a, i in zip(ahead, corners, strict=True)]
     leave = [x + y for x, y in zip(turn, wait, strict=True)]
-    best = 0.0
-    for index, j in enumerate(corners):
-        late = range(index, len(corners))  # stages that lie at j or beyond
+    best, latest_in, latest_out = 0.0, 0.0, 0.0
+    for index in (3, 2, 1, 0):  # so that what lies at j or beyond has been seen
+        j = corners[index]
         here = _at(b, j, p)
         before = up[index] - here
-        most_in = np.max([enter[i] for i in late], axis=0) - before
-        most_out = np.max([leave[i] for i in late], axis=0) - down[index]
+        latest_in, latest_out = np.maximum(latest_in, enter[index]), np.maximum(latest_out, leave[index])
+        most_in, most_out = latest_in - before, latest_out - down[index]
         k = m - p + j
         own = enter[index] - before
         path = np.where(k > 0, most_in, own) + np.maximum(k, 0.0) * (_at(f, j, p) + here) - here + most_out
@@ -174,8 +174,9 @@ def interleaved(f: Parts, b: Parts, p, v, m):
     around = enter + leave + f.last + b.last + (chunks - 2.0) * t - 2.0 * np.minimum(f.mid, b.mid)
     middle = f.first + b.first + (chunks + p - 3.0) * t
     inner = np.where((p > 2.0) & (v > 1.0), np.maximum(around, middle), 0.0)
-    return np.where(v > 1.0, np.where(p > 1.0, np.maximum(np.maximum(last, first), inner), m * (f.first + b.first + f.last + b.last + (v - 2.0) * t)),
-                    one_f_one_b(f, b, p, m))  # fmt: skip
+    alone = first + m * (f.last + b.last - t)
+    several = np.where(p > 1.0, np.maximum(np.maximum(last, first), inner), alone)
+    return np.where(v > 1.0, several, one_f_one_b(f, b, p, m))
 
 
 def zb_h1(f: Parts, d: Parts, w: Parts, p, m):
@@ -197,7 +198,7 @@ def zb_h1(f: Parts, d: Parts, w: Parts, p, m):
         enter + 2.0 * (f.last + d.last) + (m - 2.0) * d.mid + late * w.mid + p * w.last,
     ]
     second = f.first + (m - 1.0) * f.mid + f.last + (m + p - 3.0) * d.mid + d.last + m * w.mid
-    inner = np.where(p > 2.0, np.max(np.broadcast_arrays(*last_but_one, second), axis=0), 0.0)
+    inner = np.where((p > 2.0) & (m >= p), np.max(np.broadcast_arrays(*last_but_one, second), axis=0), 0.0)
     alone = m * (f.first + d.first + w.first)
     return np.where(p > 1.0, np.max(np.broadcast_arrays(drained, filled, early, inner, alone), axis=0), alone)
 

@@ -11,6 +11,17 @@ import msgspec
 from hwdb.errors import BadInput, unknown
 
 HERE = Path(__file__).parent / "stacks"
+MEANING = {  # of what a profile sets
+    "fusion": "share of the bytes between fused pointwise kernels that vanishes",
+    "dispatch_s": "host seconds to launch a forward kernel, on a host of 2023 or later",
+    "dispatch_backward": "of it, for a backward kernel",
+    "graphs": "launches are replayed from a graph: no host time",
+    "memory_format": "of pictures",
+    "tf32": "what fp32 is computed in TF32, where the device can",
+    "framework_bytes": "context, kernels, workspaces",
+    "slack": "allocator rounding and fragmentation, of activations",
+    "implementations": "which form of an op runs",
+}
 
 
 class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +39,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     framework_bytes: float  # context, kernels, workspaces
     slack: float  # allocator rounding and fragmentation, of activations
     master: bool = False  # fp32 copies of weights and moments, gradients accumulated in fp32, under 16-bit weights
+    factor: float = 1.0  # rate of its matrix products, of what the device's family sustains: tuning of a site or a release
+    attention: float = 1.0  # rate of its fused attention kernel, of the best one for the family
     overlap: dict[str, float] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
     implementations: dict[str, str] = {}  # op -> composed | fused | eager | efficient | flash | foreach
 

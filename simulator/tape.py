@@ -85,6 +85,7 @@ class Traffic(NamedTuple):
     bytes: float  # of the whole buffer, as the library's size argument counts it
     count: int
     behind: bool = False  # the kernels it stands beside do not wait for it
+    copies: int = 1  # of each token, in an exchange between experts
 
 
 class Parallel(NamedTuple):
@@ -311,9 +312,9 @@ class Tape:
         """Inside a repeated block: where tensor parallelism cuts linear layers."""
         return self._block > 0
 
-    def send(self, kind: str, group: str, bytes_: float, *, phase: str = "forward", behind: bool = False):
+    def send(self, kind: str, group: str, bytes_: float, *, phase: str = "forward", behind: bool = False, copies: int = 1):
         """A collective of this op."""
-        self.traffic.append(Traffic(self._node, phase, kind, group, bytes_, self._repeats, behind))
+        self.traffic.append(Traffic(self._node, phase, kind, group, bytes_, self._repeats, behind, copies))
 
     def enter(self, x: Value) -> Value:
         """The input of a column-parallel layer: all tokens of it on every rank; its gradient is summed over the ranks.

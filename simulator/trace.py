@@ -29,8 +29,10 @@ def trace(events: tuple[Event, ...], name: str = "step") -> dict:
     for stage, stream in streams:
         head.append({"ph": "M", "pid": stage, "tid": thread[stream], "name": "thread_name", "args": {"name": stream}})
     body = [
-        {"ph": "X", "pid": e.stage, "tid": thread[e.stream], "ts": e.start * MICRO, "dur": e.duration * MICRO, "name": e.name, "cat": e.stream,
-         "cname": COLOURS.get(e.name[:1], "generic_work")}
+        {
+            "ph": "X", "pid": e.stage, "tid": thread[e.stream], "ts": e.start * MICRO, "dur": e.duration * MICRO,
+            "name": e.name, "cat": e.stream, "cname": COLOURS.get(e.name[:1], "generic_work"),
+        }
         for e in events
     ]  # fmt: skip
     return {"traceEvents": head + body, "displayTimeUnit": "ms"}

@@ -15,6 +15,7 @@ import pandas as pd
 import hwdb
 from hwdb import constants
 from hwdb.constants import Kernels
+from hwdb.errors import UnknownName
 from hwdb.records import Device
 from simulator.machine.ops_data import Group, read
 from simulator.times.attention import attention, attention_flops
@@ -99,8 +100,15 @@ def rows(group: Group, device: Device, c: Kernels | None = None) -> pd.DataFrame
 
 
 def evaluate(path: str, find: Callable[[str], Device] = hwdb.device, c: Kernels | None = None) -> pd.DataFrame:
-    """All rows of a file of measured kernels with their forecasts."""
-    return pd.concat([rows(group, find(group.device), c) for group in read(path)], ignore_index=True)
+    """All rows of a file of measured kernels with their forecasts; those of devices that hwdb does not know are left out."""
+    tables = []
+    for group in read(path):
+        try:
+            device = find(group.device)
+        except UnknownName:
+            continue
+        tables.append(rows(group, device, c))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def summary(table: pd.DataFrame, by=("file", "device", "op", "kind", "format")) -> pd.DataFrame:

@@ -6,6 +6,7 @@ PyTorch (NeuSight), transformer kernels on A100 over tensor-parallel degrees (Vi
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,13 +41,19 @@ def read(path: str | Path) -> list[Group]:
     """Every group of rows of the file that a formula exists for."""
     path = Path(path)
     try:
-        frame = pd.read_csv(path, low_memory=False)
-    except (OSError, ValueError) as error:
+        frame = pd.read_csv(path, low_memory=False, skiprows=_head(path))
+    except (OSError, EOFError, ValueError) as error:
         raise BadInput(f"{path.name}: cannot be read as CSV: {error}") from None
     for head, reader in READERS.items():
         if set(head) <= set(frame.columns):
             return list(reader(frame, path.name))
     raise BadInput(f"{path.name}: not a known layout of measured kernels; columns needed: " + " or ".join(", ".join(h) for h in READERS))
+
+
+def _head(path: Path) -> int:
+    """Lines of comment before the columns."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        return next((i for i, line in enumerate(file) if not line.startswith("#")), 0)
 
 
 def _groups(frame, keys):
@@ -63,7 +70,7 @@ def _serving(frame, file):
     gemm = frame[(frame.op == "gemm") & frame.gemm_dtype.isin(formats) & (frame.m > 0)]
     for (system, dtype), rows in _groups(gemm, ["system", "gemm_dtype"]):
         args = _columns(rows, m="m", n="n", k="k") | {"batch": np.ones(len(rows))}
-        yield Group(file, DEVICES[system], "matmul", f"gemm {dtype}", formats[dtype], "call", args, rows.latency_ms.to_numpy() * 1e-3)
+        yield Group(file, DEVICES.get(system, system), "matmul", f"gemm {dtype}", formats[dtype], "call", args, rows.latency_ms.to_numpy() * 1e-3)
     fused = frame[(frame.attn_dtype == "bfloat16") & frame.kv_cache_dtype.isin(["bfloat16", np.nan]) & (frame.isl > 0)]
     fused = fused[(fused.backend_dir != "trtllm") & ~fused.kernel_source.isin(["vllm_triton_attn"])]
     for op in ("context_attention", "encoder_attention"):
@@ -73,7 +80,7 @@ def _serving(frame, file):
             args |= _columns(rows, q_len="isl", kv_len="isl") | {"causal": np.full(len(rows), op == "context_attention")}
             window = rows.window_size.fillna(0).to_numpy(float)
             args["window"] = np.where(window > 0, window, np.inf)
-            yield Group(file, DEVICES[system], "attention", op, "bf16", "call", args, rows.latency_ms.to_numpy() * 1e-3)
+            yield Group(file, DEVICES.get(system, system), "attention", op, "bf16", "call", args, rows.latency_ms.to_numpy() * 1e-3)
 
 
 FP32_PASSES = {  # tensors read and written, special functions an element, class of kernel
@@ -86,7 +93,7 @@ FP32_PASSES = {  # tensors read and written, special functions an element, class
 def _fp32(frame, file):
     """NeuSight: fp32 PyTorch ops between two CUDA events, host gap included."""
     for (name, op), rows in _groups(frame, ["device", "op"]):
-        device, ones, seconds = DEVICES[name], np.ones(len(rows)), rows.latency_ms.to_numpy() * 1e-3
+        device, ones, seconds = DEVICES.get(name, name), np.ones(len(rows)), rows.latency_ms.to_numpy() * 1e-3
         if op == "bmm":
             args = _columns(rows, batch="B", m="M", n="K", k="N")
             yield Group(file, device, "matmul", op, "fp32", "event", args, seconds)
@@ -110,7 +117,7 @@ def _transformer(frame, file):
     """Vidur: durations of single fp16 kernels on A100."""
     for name, rows in _groups(frame[frame.gemm_M > 0], "device"):
         args = _columns(rows, m="gemm_M", n="gemm_N", k="gemm_K") | {"batch": np.ones(len(rows))}
-        yield Group(file, DEVICES[name], "matmul", "gemm", "fp16", "kernel", args, rows.time_ms_mean.to_numpy() * 1e-3)
+        yield Group(file, DEVICES.get(name, name), "matmul", "gemm", "fp16", "kernel", args, rows.time_ms_mean.to_numpy() * 1e-3)
     tokens, tp = frame.num_tokens.astype(float), frame.num_tensor_parallel_workers
     hidden = frame.n_embd * 2.0
     rotary = frame.n_embd / frame.n_head * (frame.n_head + np.maximum(frame.n_kv_head, tp)) / tp * 2.0
@@ -123,7 +130,7 @@ def _transformer(frame, file):
         total = pd.Series(bytes_a_token, index=frame.index) * tokens
         for name, rows in _groups(frame[frame.op == op], "device"):
             args = {"bytes": total[rows.index].to_numpy(float), "flops": np.zeros(len(rows)), "special": np.zeros(len(rows))}
-            yield Group(file, DEVICES[name], "stream", kind, "fp16", "kernel", args, rows.time_ms_mean.to_numpy() * 1e-3)
+            yield Group(file, DEVICES.get(name, name), "stream", kind, "fp16", "kernel", args, rows.time_ms_mean.to_numpy() * 1e-3)
 
 
 def _deepbench(frame, file):
@@ -135,7 +142,7 @@ def _deepbench(frame, file):
         seconds, ones = rows.time_ms.to_numpy() * 1e-3, np.ones(len(rows))
         if op == "gemm":
             args = _columns(rows, m="M", n="N", k="K") | {"batch": ones}
-            yield Group(file, DEVICES[name], "matmul", "gemm", formats[precision], "loop", args, seconds)
+            yield Group(file, DEVICES.get(name, name), "matmul", "gemm", formats[precision], "loop", args, seconds)
             continue
         args = _columns(rows, batch="N", c_in="conv_C", c_out="conv_K") | {"groups": ones}
         args["pixels_in"] = (rows.conv_W * rows.conv_H).to_numpy(float)
@@ -143,7 +150,7 @@ def _deepbench(frame, file):
         args["taps"] = (rows.filt_w * rows.filt_h).to_numpy(float)
         args["unit_stride"] = ((rows.stride_w == 1) & (rows.filt_w == 3)).to_numpy()
         args["channels_last"] = np.zeros(len(rows), bool)
-        yield Group(file, DEVICES[name], "conv", phases[op], formats[precision], "loop", args, seconds)
+        yield Group(file, DEVICES.get(name, name), "conv", phases[op], formats[precision], "loop", args, seconds)
 
 
 READERS = {

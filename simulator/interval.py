@@ -1,0 +1,205 @@
+"""How sure a forecast is: an interval around it, from the errors of measured runs that resemble it, and which these are.
+
+Every run of hwdb/residuals.csv has ln(measured / predicted). A forecast weighs each by likeness (the same device, its family, its kind;
+stack; kind of model; mode; format; bound by the host or not), large groups of one source, device and stack counting less a run. The
+quantiles of these weighted errors, stretched by what its class needs so that 80 % of left-out runs lie inside (hwdb/intervals.toml), are its interval:
+a weighted conformal prediction [tibshirani2019] with classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+import hwdb
+from hwdb.errors import BadInput
+from hwdb.records import Device
+from simulator.forecast import Forecast, Near
+from simulator.step import Step
+
+HERE = Path(hwdb.__file__).parent
+LIKE = {"stack": 0.3, "model_kind": 0.3, "mode": 0.5, "format": 0.4, "host_bound": 0.1, "scale": 0.1}  # what a difference leaves of a weight
+DEVICE, FAMILY, KIND, OTHER = 1.0, 0.2, 0.06, 0.02  # the same device, family, kind; none of them
+GROUP = 0.5  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
+HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
+LEVELS = (50, 80, 95)
+FIELDS = ("device", "family", "kind", "stack", "model_kind", "mode", "format", "host_bound", "scale")
+
+
+class Traits(NamedTuple):
+    """What a forecast is compared with measured runs by."""
+
+    device: str
+    family: str
+    kind: str  # of device: gpu | cpu | tpu | npu
+    stack: str
+    model_kind: str  # convolutional | transformer | recurrent | recommender | moe
+    mode: str
+    format: str  # fp32 | tf32 | 16-bit | 8-bit
+    host_bound: str  # yes | no
+    scale: str  # one | node | cluster
+
+
+class Residuals(NamedTuple):
+    """Measured runs in columns."""
+
+    name: np.ndarray  # "resnet50, batch 256, training"
+    source: np.ndarray
+    traits: dict[str, np.ndarray]
+    seconds: np.ndarray
+    error: np.ndarray  # ln(measured / predicted)
+    crowd: np.ndarray  # runs of the same source, device and stack
+
+    def only(self, mask) -> Residuals:
+        return columns(self.name[mask], self.source[mask], {k: v[mask] for k, v in self.traits.items()}, self.seconds[mask], self.error[mask])
+
+
+def columns(name, source, traits, seconds, error) -> Residuals:
+    """Columns as Residuals, their groups counted."""
+    keys = [f"{s}|{d}|{k}" for s, d, k in zip(source, traits["device"], traits["stack"], strict=True)]
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return Residuals(name, source, traits, seconds, error, counts[inverse])
+
+
+class Spread(NamedTuple):
+    """Factors on the forecast between which the measured time lies, by level in percent."""
+
+    klass: str
+    factors: dict[int, tuple[float, float]]
+    nearest: np.ndarray  # rows of the residuals, the most alike first
+
+
+@functools.cache
+def residuals() -> Residuals:
+    """The shipped errors of measured runs."""
+    path = HERE / "residuals.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+        number = {key: np.array([float(r[key]) for r in rows]) for key in ("measured_s", "error")}
+        text = {key: np.array([r[key] for r in rows], dtype=object) for key in ("name", "source", *FIELDS)}
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise BadInput(f"{path.name}: not a table of residuals: {error!r}") from None
+    return columns(text["name"], text["source"], {key: text[key] for key in FIELDS}, number["measured_s"], number["error"])
+
+
+@functools.cache
+def stretches() -> dict[str, float]:
+    """Factor by class on the width of its quantiles."""
+    table = tomllib.loads((HERE / "intervals.toml").read_text(encoding="utf-8"))
+    return {name: float(entry["stretch"]) for name, entry in table.items()}
+
+
+def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> Traits:
+    """Traits of a step on a device."""
+    recipe = step.recipe
+    word = recipe.precision.removeprefix("amp-")
+    width = {"bf16": "16-bit", "fp16": "16-bit", "fp8": "8-bit", "int8": "8-bit"}.get(word, word)
+    scale = "one" if devices == 1 else "node" if devices <= 8 else "cluster"
+    return Traits(device.base or device.id, device.family, device.kind, recipe.stack.name, model_kind(step), recipe.mode, width,
+                  "yes" if host_share > HOST_BOUND else "no", scale)  # fmt: skip
+
+
+def model_kind(step: Step) -> str:
+    """What most of a net's matrix FLOPs are; a net of look-ups is a recommender."""
+    flops: dict[str, float] = {}
+    looked = moved = 0.0
+    for k in step.kernels:
+        if k.phase == "forward":
+            flops[k.kind] = flops.get(k.kind, 0.0) + k.matrix * k.count
+            moved += (k.read + k.written) * k.count
+            looked += (k.read + k.written) * k.count if k.kind == "gather" else 0.0
+    total = sum(flops.values()) or 1.0
+    if any(node.op == "moe" or "experts" in node.name for node in step.nodes):
+        return "moe"
+    if flops.get("recurrent", 0.0) > 0.2 * total:
+        return "recurrent"
+    if flops.get("conv", 0.0) + flops.get("depthwise", 0.0) > 0.5 * total:
+        return "convolutional"
+    return "recommender" if looked > 0.2 * moved else "transformer"
+
+
+def likeness(t: Traits, r: Residuals) -> np.ndarray:
+    """1 for a run that shares all traits, less for every difference."""
+    same = {key: r.traits[key] == value for key, value in t._asdict().items()}
+    w = np.where(same["device"], DEVICE, np.where(same["family"] & (t.family != ""), FAMILY, np.where(same["kind"], KIND, OTHER)))
+    for key, rest in LIKE.items():
+        w = w * np.where(same[key], 1.0, rest)
+    return w
+
+
+def weights(t: Traits, r: Residuals) -> np.ndarray:
+    """Likeness of each measured run, a run of a large group less."""
+    return likeness(t, r) / r.crowd**GROUP
+
+
+def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
+    """How far a forecast is from what was measured."""
+    if imagined:
+        return "imagined device"
+    if t.scale != "one" and not (r.traits["scale"] == t.scale).any():
+        return "several devices"
+    if t.model_kind == "moe":
+        return "mixture of experts"
+    if t.host_bound == "yes":
+        return "bound by the host"
+    device, stack = r.traits["device"] == t.device, r.traits["stack"] == t.stack
+    if (device & stack).any():
+        return "known device and stack"
+    if device.any():
+        return "known device, unknown stack"
+    if ((r.traits["family"] == t.family) & stack).any():
+        return "known family and stack"
+    if (stack & (r.traits["kind"] == t.kind)).any():
+        return "inherited device, known stack"
+    return "inherited device, unknown stack"
+
+
+def quantiles(errors: np.ndarray, w: np.ndarray, levels) -> np.ndarray:
+    """Weighted quantiles, between neighbouring errors in a straight line."""
+    order = np.argsort(errors)
+    e, w = errors[order], w[order]
+    place = (np.cumsum(w) - 0.5 * w) / w.sum()
+    return np.interp(levels, place, e)
+
+
+def spread(t: Traits, r: Residuals, stretch: float, klass: str) -> Spread:
+    """Factors on a forecast of these traits."""
+    like = likeness(t, r)
+    w = like / r.crowd**GROUP
+    factors = {}
+    for level in LEVELS:
+        low, middle, high = quantiles(r.error, w, (0.5 - level / 200, 0.5, 0.5 + level / 200))
+        factors[level] = (float(np.exp(min(middle - stretch * (middle - low), 0.0))), float(np.exp(max(middle + stretch * (high - middle), 0.0))))
+    return Spread(klass, factors, np.argsort(-like, kind="stable")[:100])
+
+
+def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
+    """The forecast with its interval, its class and the three nearest measured runs."""
+    r = residuals()
+    t = traits(device, step, f.host_s / f.step_time_s if f.step_time_s else 0.0, f.devices)
+    klass = class_of(t, r, bool(device.edits))
+    found = spread(t, r, stretches().get(klass, 2.0), klass)
+    bounds = {str(level): (f.step_time_s * a, f.step_time_s * b) for level, (a, b) in found.factors.items()}
+    low, high = bounds["80"]
+    return msgspec.structs.replace(f, low_s=low, high_s=high, interval_class=klass, interval_s=bounds, nearest=nearest(f, found, r))
+
+
+def nearest(f: Forecast, found: Spread, r: Residuals) -> tuple[Near, ...]:
+    """The three runs most alike, of the same model first, one a model."""
+    mine = f"{f.model},"
+    order = sorted(found.nearest, key=lambda i: not r.name[i].startswith(mine))
+    chosen: dict[str, int] = {}
+    for i in order:
+        chosen.setdefault(r.name[i].split(",")[0], i)
+    return tuple(
+        Near(name=str(r.name[i]), device=str(r.traits["device"][i]), stack=str(r.traits["stack"][i]), source=str(r.source[i]),
+             measured_s=float(r.seconds[i]), error=float(np.exp(-r.error[i]) - 1.0))
+        for i in list(chosen.values())[:3]
+    )  # fmt: skip
