@@ -16,10 +16,14 @@ from hwdb.errors import RoofcastError
 COMMANDS = {
     "predict": "Forecast a step: its time, its memory, what limits it.",
     "memory": "What needs how much memory, and the largest batch that fits.",
+    "count": "Parameters, FLOPs, bytes kept and moved, layer by layer; no device.",
     "roofline": "Draw the roofline: every op under the roofs of the device.",
+    "trace": "Write the timeline of a step, for Perfetto.",
     "run": "Forecast what a scenario file describes.",
     "devices": "List the known devices, or show one with its sources.",
     "models": "List the known models, or show one.",
+    "stacks": "List the software stacks, or show one.",
+    "validate": "How far forecasts are from measured runs and kernels.",
 }
 _LIKENESS = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")
 
@@ -51,6 +55,7 @@ class Commands(click.Group):
                 stream.reconfigure(errors="likeness")
         try:
             extra["standalone_mode"] = False
+            args = (sys.argv[1:] if args is None else list(args)) or ["--help"]
             status = super().main(args=args, prog_name=prog_name, **extra)
             sys.stdout.flush()
         except click.exceptions.Exit as done:
@@ -85,8 +90,9 @@ def _usage(error: click.UsageError) -> str:
     """A mistake in the command line, and its cure, on one line."""
     name = error.ctx.command_path if error.ctx else "roofcast"
     if isinstance(error, click.exceptions.NoSuchOption):
-        known = [o for p in error.ctx.command.params for o in p.opts if o.startswith("--")] if error.ctx else []
-        close = difflib.get_close_matches(error.option_name, known, n=1)
+        known = [o for p in error.ctx.command.params for o in (*p.opts, *p.secondary_opts)] if error.ctx else []
+        meant = _MEANT.get(error.option_name)
+        close = [meant] if meant in known else difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)
         return f"no option {error.option_name}; " + (f"did you mean {close[0]}?" if close else f"see: {name} --help")
     if isinstance(error, click.MissingParameter) and error.param is not None:
         wanted = error.param.opts[0] if error.param.param_type_name == "option" else error.param.human_readable_name
@@ -96,9 +102,26 @@ def _usage(error: click.UsageError) -> str:
         return f"{given}: {error.message.rstrip('.')}"
     if isinstance(error, click.exceptions.BadOptionUsage):
         return f"{error.option_name}: {_EXAMPLE.get(error.option_name, f'needs a value; see: {name} --help')}"
+    if error.message.startswith("Got unexpected extra argument"):
+        return f"{error.message}; a value with a space in it wants quotes; see: {name} --help"
     return error.format_message().rstrip(".") + ("" if "did you mean" in error.message else f"; see: {name} --help")
 
 
+# What other tools call our options.
+_MEANT = {
+    **dict.fromkeys(("--device", "--gpu", "--hardware", "--chip"), "--on"),
+    **dict.fromkeys(("--dtype", "--data-type", "--amp"), "--precision"),
+    **dict.fromkeys(("--bs", "--batch-size", "--global-batch-size"), "--batch"),
+    **dict.fromkeys(("--gpus", "--num-gpus", "--world-size", "--num-devices"), "--devices"),
+    **dict.fromkeys(("--seq-len", "--seqlen", "--sequence-length", "--length", "--context", "--ctx"), "--seq"),
+    **dict.fromkeys(("--img-size", "--image-size", "--resolution", "--size"), "--image"),
+    **dict.fromkeys(("--optim", "--opt"), "--optimizer"),
+    **dict.fromkeys(("--checkpointing", "--activation-checkpointing", "--remat"), "--recompute"),
+    **dict.fromkeys(("--fsdp", "--zero-stage"), "--zero"),
+    "--inference": "--mode",
+    "--mbs": "--micro-batch",
+    "--output": "-o",
+}
 _EXAMPLE = {
     "--on": "say which device, for example --on h100-sxm5 (list: roofcast devices)",
     "MODEL": "say which model, for example llama-3-8b (list: roofcast models)",
@@ -123,6 +146,7 @@ def main() -> None:
     \b
     roofcast predict llama-3-8b --on h100-sxm5
     roofcast predict ./config.json --on h100-sxm5 --set memory.bandwidth="8 TB/s"
+    roofcast count resnet50 --batch 64
     roofcast COMMAND --help
     """
 
