@@ -22,6 +22,7 @@ from hwdb.errors import BadInput
 from hwdb.records import Device
 from simulator.forecast import Forecast, Near
 from simulator.step import Step
+from simulator.times.rates import family_name
 
 HERE = Path(hwdb.__file__).parent
 LIKE = {"stack": 0.3, "model_kind": 0.3, "mode": 0.5, "format": 0.4, "host_bound": 0.1, "scale": 0.1}  # what a difference leaves of a weight
@@ -36,7 +37,7 @@ class Traits(NamedTuple):
     """What a forecast is compared with measured runs by."""
 
     device: str
-    family: str
+    family: str  # of achieved shares: "ampere-gddr", "any-gpu"
     kind: str  # of device: gpu | cpu | tpu | npu
     stack: str
     model_kind: str  # convolutional | transformer | recurrent | recommender | moe
@@ -102,7 +103,7 @@ def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> T
     word = recipe.precision.removeprefix("amp-")
     width = {"bf16": "16-bit", "fp16": "16-bit", "fp8": "8-bit", "int8": "8-bit"}.get(word, word)
     scale = "one" if devices == 1 else "node" if devices <= 8 else "cluster"
-    return Traits(device.base or device.id, device.family, device.kind, recipe.stack.name, model_kind(step), recipe.mode, width,
+    return Traits(device.base or device.id, family_name(device), device.kind, recipe.stack.name, model_kind(step), recipe.mode, width,
                   "yes" if host_share > HOST_BOUND else "no", scale)  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def model_kind(step: Step) -> str:
 def likeness(t: Traits, r: Residuals) -> np.ndarray:
     """1 for a run that shares all traits, less for every difference."""
     same = {key: r.traits[key] == value for key, value in t._asdict().items()}
-    w = np.where(same["device"], DEVICE, np.where(same["family"] & (t.family != ""), FAMILY, np.where(same["kind"], KIND, OTHER)))
+    w = np.where(same["device"], DEVICE, np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, np.where(same["kind"], KIND, OTHER)))
     for key, rest in LIKE.items():
         w = w * np.where(same[key], 1.0, rest)
     return w
@@ -154,7 +155,7 @@ def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
         return "known device and stack"
     if device.any():
         return "known device, unknown stack"
-    if ((r.traits["family"] == t.family) & stack).any():
+    if not t.family.startswith("any-") and ((r.traits["family"] == t.family) & stack).any():
         return "known family and stack"
     if (stack & (r.traits["kind"] == t.kind)).any():
         return "inherited device, known stack"

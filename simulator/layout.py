@@ -13,6 +13,9 @@ from simulator.tape import Parallel
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 
 
+UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism does not cut here
+
+
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """Degrees of parallelism. Their product tp x cp x pp x dp is the number of devices; ep lies over dp (and cp)."""
 
@@ -68,6 +71,8 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
         raise BadInput("inference over several devices takes tp, cp and dp; leave --pp and --zero out")
     if model.takes != "sequence" and (tp > 1 or cp > 1 or pp > 1):
         raise BadInput(f"{model.name} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a transformer")
+    if tp > 1 and model.family in UNCUT:
+        raise BadInput(f"tp {tp}: the layers of {model.name} have no heads to cut; use --dp, --zero or --pp")
     zero = s.zero if s.zero is not None else 0
     if zero not in (0, 1, 2, 3):
         raise BadInput(f"zero {zero}: a stage of 0 to 3 is wanted")

@@ -91,13 +91,19 @@ class Unit(NamedTuple):
 
     name: str
     count: int  # layers of this kind in a row; 0 for what is no layer
-    compute: np.ndarray  # device and host seconds by phase: forward, backward, recompute, update
+    compute: np.ndarray  # device seconds by phase: forward, backward, recompute, update
+    host: np.ndarray  # seconds to dispatch them, by phase
     traffic: dict  # (phase, group, behind) -> Cost
     dense: float  # weights of it that data-parallel ranks share
     expert: float  # weights of experts
     kept: float  # bytes for backward
     largest: float  # bytes of the largest tensors in flight
     inside: float  # bytes kept when nothing is recomputed
+
+    @property
+    def update(self) -> float:
+        """Seconds of the optimizer on all of its weights."""
+        return float(combine(self.compute[3], self.host[3], constants()))
 
 
 def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit]:
@@ -110,8 +116,9 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
     device_s, host_s = np.zeros((2, len(order), 4))
     np.add.at(device_s, (of, phase), times.seconds)
     np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
-    together = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, constants()), 0.0)
-    once = step.recipe.stack.implementations.get("dispatch") == "deduplicated"
+    if device.kind == "cpu":
+        device_s, host_s = device_s + host_s, 0.0 * host_s
+    deduplicated = step.recipe.stack.implementations.get("dispatch") == "deduplicated"
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
@@ -120,7 +127,7 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
         for tr in step.traffic:
             if tr.node in nodes:
                 at = (tr.phase, tr.group, tr.behind)
-                traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes, tr.copies, once).times(tr.count / count))
+                traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated).times(tr.count / count))
         dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
         expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
@@ -129,7 +136,7 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
                        for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
         once = (v / count for v in (dense, expert, kept))
-        rows.append(Unit(name, count if what == "block" else 0, together[i] / count, traffic, *once, largest, inside / count))
+        rows.append(Unit(name, count if what == "block" else 0, device_s[i] / count, host_s[i] / count, traffic, *once, largest, inside / count))
     return rows
 
 
@@ -204,7 +211,7 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     if schedule in SPLIT_BACKWARD:  # their closed forms are approximate: replayed
         run = run._replace(total=replay(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, float(hop)).total)
     seconds = run.total
-    update = max(sum(us[u].compute[3] for u in s) for s in stages) / np.where(x.zero > 0, x.dp * x.cp, 1)
+    update = max(sum(us[u].update for u in s) for s in stages) / np.where(x.zero > 0, x.dp * x.cp, 1)
     reduced = reduction(weights.max(), experts.max(), x, net, stack, _width(step))
     whole = joined(seconds, reduced.seconds, hide["dp"])
     sent = {k: float(v * x.micro_batches / x.pp) for k, v in sent.items()}
@@ -237,28 +244,36 @@ def ends(schedule: str, f, b) -> Stages:
 
 
 def _unit_times(us: list[Unit], x: Layout, net: Network, hide):
-    """Forward and backward seconds of each unit with its traffic, and what of it is exposed and sent, whole model."""
+    """Forward and backward seconds of each unit with its traffic, and what of it is exposed and sent, whole model.
+
+    The host dispatches ahead of device and network together: where it is slower than both, traffic costs nothing.
+    """
     forward, backward = [0.0] * len(us), [0.0] * len(us)
     exposed: dict[str, float] = {}
     sent: dict[str, float] = {}
     for i, u in enumerate(us):
         times = max(u.count, 1)
-        for phase, base in (("forward", u.compute[0]), ("backward", u.compute[1] + u.compute[2])):
-            seconds = base
+        for phase, base, host in (("forward", u.compute[0], u.host[0]), ("backward", u.compute[1] + u.compute[2], u.host[1] + u.host[2])):
+            seconds, alone = base, combine(base, host, constants())
+            waits: dict[str, float] = {}
             for (when, group, behind), c in u.traffic.items():
                 recomputed = phase == "backward" and when == "forward" and u.compute[2] > 0.5 * u.compute[0]
                 if when == phase or recomputed:  # full recomputation repeats the forward's collectives
                     after = joined(seconds, c.seconds, hide["behind"] if behind else hide[group])
-                    exposed[group] = exposed.get(group, 0.0) + (after - seconds) * times
+                    waits[group] = waits.get(group, 0.0) + (after - seconds)
                     sent[group] = sent.get(group, 0.0) + c.bytes * times
                     seconds = after
             if x.zero == 3 and (u.dense or u.expert):
                 c = _gather(u, phase, net)
                 after = joined(seconds, c.seconds, hide["fsdp"])
-                exposed["fsdp"] = exposed.get("fsdp", 0.0) + (after - seconds) * times
+                waits["fsdp"] = waits.get("fsdp", 0.0) + (after - seconds)
                 sent["fsdp"] = sent.get("fsdp", 0.0) + c.bytes * times
                 seconds = after
-            (forward if phase == "forward" else backward)[i] = seconds
+            whole = combine(seconds, host, constants())
+            felt = (whole - alone) / np.maximum(seconds - base, 1e-30)  # of the device's wait, what the step feels
+            for group, wait in waits.items():
+                exposed[group] = exposed.get(group, 0.0) + wait * felt * times
+            (forward if phase == "forward" else backward)[i] = whole
     return forward, backward, exposed, sent
 
 

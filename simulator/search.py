@@ -100,7 +100,7 @@ def _rank(model: Model, device: Device, recipe: Recipe, tp: int, cp: int) -> _Ra
 @functools.lru_cache(maxsize=4096)
 def _dealt(counts: tuple[int, ...], pp: int, vpp: int) -> tuple[list[list[int]], np.ndarray] | None:
     """Units of each stage, and how often each stands in each (stages x units); None where there are more stages than layers."""
-    us = [Unit("", c, None, {}, 0, 0, 0, 0, 0) for c in counts]
+    us = [Unit("", c, None, None, {}, 0, 0, 0, 0, 0) for c in counts]
     try:
         chunks = deal(us, Layout(pp=pp, vpp=vpp))
     except BadInput:
@@ -148,7 +148,7 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
         stages, matrix = dealt[i]
         f, b = (matrix @ np.array([np.max(v) for v in side]) for side in (forward, backward))
         dense, expert = (matrix @ np.array([getattr(u, what) for u in us]) for what in ("dense", "expert"))
-        update = matrix @ np.array([u.compute[3] for u in us])
+        update = matrix @ np.array([u.update for u in us])
         shares = [share(stages[s], us, step.recipe.recompute) for s in (0, 1 % len(stages), len(stages) - 1)]
         table[i] = (ends(schedule, f, b), dense.max(), expert.max(), update.max(), shares)
     columns = [table[i] for i in used]

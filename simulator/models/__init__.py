@@ -1,5 +1,5 @@
 """Models: from a shipped name, a Hugging Face config.json, or a plain TOML list of layers to a program for the tape."""
 
-from simulator.models.catalog import Model, describe, names, resolve
+from simulator.models.catalog import Model, describe, from_config, names, resolve
 
-__all__ = ["Model", "describe", "names", "resolve"]
+__all__ = ["Model", "describe", "from_config", "names", "resolve"]

@@ -51,7 +51,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     rows = batch if c.roberta else 1  # RoBERTa numbers the positions of each row by its own padding
     with t.scope("embeddings"):
         with t.op("word_embeddings", "embedding"):
-            table = t.parameter(c.vocab_size, c.embedded)
+            table = t.vocabulary(c.vocab_size, c.embedded)
             x = embedding.embedding(t, ids, c.vocab_size, c.embedded, weight=table)
         with t.op("token_type_embeddings", "embedding"):
             x = pointwise.add(t, x, embedding.embedding(t, t.new((rows, sequence), "int64"), c.type_vocab_size, c.embedded))
@@ -109,7 +109,7 @@ def masked_loss(t: Tape, c: Config, x, table, ids):
         with t.op("decoder", "linear"):
             if not c.tie_word_embeddings and c.model_type != "electra":
                 t.parameter(c.vocab_size)  # a second bias, tied to the first only where the table is
-            logits = linear.linear(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
+            logits = linear.linear(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None, parallel=True)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hwdb.errors import BadInput
-from simulator.models.transformer import causal_loss, causal_mask
+from simulator.models.transformer import causal_loss, causal_mask, heads_of
 from simulator.ops import attention, embedding, linear, norm, pointwise
 from simulator.tape import Tape
 
@@ -50,11 +49,9 @@ class Config(msgspec.Struct, frozen=True):
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
-    if c.width % c.heads:
-        raise BadInput(f"config: {c.width} (hidden size) is not divisible by {c.heads} (attention heads)")
     with t.scope("transformer"):
         with t.op("word_embeddings", "embedding"):
-            table = t.parameter(c.vocab_size, c.width)
+            table = t.vocabulary(c.vocab_size, c.width)
             x = embedding.embedding(t, ids, c.vocab_size, c.width, weight=table)
         x = normed(t, "word_embeddings_layernorm", x)
         mask = causal_mask(t, sequence, batch)
@@ -88,10 +85,9 @@ def block(t: Tape, c: Config, x, alibi, mask):
 
 
 def self_attention(t: Tape, c: Config, x, alibi, mask):
-    batch, length, _ = x.shape
     with t.op("query_key_value", "linear"):
         y = linear.linear(t, x, 3 * c.width)
-    part = t.view(y, batch, c.heads, length, c.width // c.heads)
+    part = heads_of(t, t.view(y, *y.shape[:2], c.width), c.heads, c.width // c.heads)
     with t.op("attention", "attention"):
         q, k = attention.contiguous(t, part), attention.contiguous(t, part)
         scores = linear.matmul(t, q, k, transposed=True)  # ALiBi is added in the same kernel

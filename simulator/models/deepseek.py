@@ -72,7 +72,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
-            table = t.parameter(c.vocab_size, c.hidden_size)
+            table = t.vocabulary(c.vocab_size, c.hidden_size)
             embedded = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = rotary_tables(t, sequence, c.qk_rope_head_dim) if c.third else complex_table(t, sequence, c.qk_rope_head_dim)
         mask = transformer.causal_masks(t, sequence, batch)()
@@ -141,25 +141,28 @@ def turn(t: Tape, c: Config, x, tables):
 
 
 def self_attention(t: Tape, c: Config, x, tables, mask):
-    heads, batch, length = c.num_attention_heads, *x.shape[:2]
+    heads, batch = c.num_attention_heads, x.shape[0]
     if c.q_lora_rank is None:
         with t.op("q_proj", "linear"):
             q = linear.linear(t, x, heads * c.dim, bias=False)
     else:
         with t.op("q_a_proj", "linear"):
-            q = linear.linear(t, x, c.q_lora_rank, bias=c.attention_bias)
+            q = linear.linear(t, x, c.q_lora_rank, bias=c.attention_bias, parallel=False)
         q = normed(t, "q_a_layernorm", q)
         with t.op("q_b_proj", "linear"):
             q = linear.linear(t, q, heads * c.dim, bias=False)
     with t.op("kv_a_proj_with_mqa", "linear"):
-        latent = linear.linear(t, x, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.attention_bias)
+        latent = linear.linear(t, x, c.kv_lora_rank + c.qk_rope_head_dim, bias=c.attention_bias, parallel=False)
+        latent = t.enter(latent) if latent.split == "tokens" else latent
+    # heads and tokens of this rank
+    heads, length = (t.share(heads, "the attention heads") if q.split else heads), q.shape[1]
     kv = normed(t, "kv_a_layernorm", t.view(latent, batch, length, c.kv_lora_rank))
     with t.op("rotary", "rotary"):
         q_turned = turn(t, c, t.view(q, batch, heads, length, c.qk_rope_head_dim), tables)
         k_turned = turn(t, c, t.view(latent, batch, 1, length, c.qk_rope_head_dim), tables)
         q = pointwise.concat(t, [t.view(q, batch, heads, length, c.qk_nope_head_dim), q_turned], -1)
     with t.op("kv_b_proj", "linear"):
-        kv = linear.linear(t, kv, heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
+        kv = linear.linear(t, kv, c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim), bias=False)
         k = t.view(kv, batch, heads, length, c.qk_nope_head_dim)
         k = pointwise.concat(t, [k, t.view(k_turned, batch, heads, length, c.qk_rope_head_dim)], -1)
         v = t.view(kv, batch, heads, length, c.v_head_dim)
@@ -188,7 +191,7 @@ def logits_fp32(t: Tape, c: Config, x):
     full = t.cast(w, "fp32")
     if full is not w:
         full.kind = "weight_copy"
-    return linear.linear(t, t.cast(x, "fp32"), c.n_routed_experts, bias=False, weight=full)
+    return linear.linear(t, t.cast(x, "fp32"), c.n_routed_experts, bias=False, weight=full, parallel=False)
 
 
 def route_v2(t: Tape, c: Config, x):

@@ -32,7 +32,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("embeddings"):
         with t.op("word_embeddings", "embedding"):
-            table = t.parameter(c.vocab_size, c.dim)
+            table = t.vocabulary(c.vocab_size, c.dim)
             x = embedding.embedding(t, ids, c.vocab_size, c.dim, weight=table)
         with t.op("position_embeddings", "embedding"):
             places = t.buffer(1, sequence, dtype="int64")
@@ -49,7 +49,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     with t.op("vocab_layer_norm", "layer_norm"):
         x = norm.layer_norm(t, x)
     with t.op("vocab_projector", "linear"):
-        logits = linear.linear(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
+        logits = linear.linear(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None, parallel=True)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

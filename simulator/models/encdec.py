@@ -39,6 +39,11 @@ class Config(msgspec.Struct, frozen=True):
     max_target_positions: int = 448
     tie_word_embeddings: bool = True
 
+    def __post_init__(self):
+        for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
+            if heads < 1 or self.d_model % heads:
+                raise ValueError(f"{self.d_model} (d_model) is not divisible by {heads} (attention heads)")
+
     @property
     def speech(self) -> bool:
         return self.model_type == "whisper"
@@ -57,21 +62,21 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     if c.speech:
         x, table = listen(t, c, batch), None
     else:
-        table = t.parameter(c.vocab_size, c.d_model)
+        table = t.vocabulary(c.vocab_size, c.d_model)
         x = read(t, c, "encoder", t.input((batch, sequence), "int64"), table, batch)
     with t.scope("encoder"):
         x = t.repeat("layers", c.encoder_layers, lambda x: block(t, c, x, c.encoder_attention_heads, c.encoder_ffn_dim), x)
         memory = normed(t, "layer_norm", x) if c.speech else x
     with t.scope("decoder"):
         if c.speech:
-            table = t.parameter(c.vocab_size, c.d_model)
+            table = t.vocabulary(c.vocab_size, c.d_model)
         x = read(t, c, "embed", t.new((batch, sequence), "int64"), table, batch if c.speech else 1)
         masks = transformer.causal_masks(t, sequence, batch)
         heads, width = c.decoder_attention_heads, c.decoder_ffn_dim
         x = t.repeat("layers", c.decoder_layers, lambda x: block(t, c, x, heads, width, masks(), memory), x)
         x = normed(t, "layer_norm", x) if c.speech else x
     with t.op("lm_head", "linear"):
-        logits = linear.linear(t, x, c.vocab_size, bias=False, weight=table if c.tie_word_embeddings else None)
+        logits = linear.linear(t, x, c.vocab_size, bias=False, weight=table if c.tie_word_embeddings else None, parallel=True)
         if not c.speech:  # a bias that is not learned
             logits = pointwise.add(t, logits, t.buffer(1, c.vocab_size, dtype=logits.dtype if t.precision.autocast is None else "fp32"))
     if not t.training:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from simulator.models import transformer
-from simulator.models.transformer import activate, causal_loss, rotary_tables, rotate
+from simulator.models.transformer import activate, causal_loss, heads_of, rotary_tables, rotate
 from simulator.ops import attention, embedding, linear, norm, pointwise
 from simulator.tape import Tape
 
@@ -57,7 +57,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("word_embeddings", "embedding"):
-            table = t.parameter(c.vocab_size, c.hidden_size)
+            table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = None if c.alibi else rotary_tables(t, sequence, c.dim)
         if c.alibi:
@@ -108,15 +108,14 @@ def block(t: Tape, c: Config, x, tables, mask):
 
 def self_attention(t: Tape, c: Config, h, tables, mask):
     heads, groups, dim = c.num_attention_heads, c.groups, c.dim
-    batch, length, _ = h.shape
     with t.op("query_key_value", "linear"):
         qkv = plain_linear(t, c, h, (heads + 2 * groups) * dim)
-        q, k, v = (t.view(qkv, batch, n, length, dim) for n in (heads, groups, groups))
+        q, k, v = (heads_of(t, t.view(qkv, *qkv.shape[:2], n * dim), n, dim, shared=n < heads) for n in (heads, groups, groups))
         if c.new_decoder_architecture or c.multi_query:
             k, v = picked(t, k), picked(t, v)
         if c.new_decoder_architecture:  # keys and values are stretched over their group
-            q = pointwise.copy(t, q) if groups > 1 else q
-            k, v = attention.repeated(t, k, heads), attention.repeated(t, v, heads)
+            q = pointwise.copy(t, q) if 1 < groups < heads else q
+            k, v = attention.repeated(t, k, q.shape[1]), attention.repeated(t, v, q.shape[1])
     if tables:
         with t.op("rotary", "rotary"):
             q, k = (rotate(t, x, *tables) for x in (q, k))

@@ -88,7 +88,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
-            table = t.parameter(c.vocabulary, c.hidden_size)
+            table = t.vocabulary(c.vocabulary, c.hidden_size)
             x = pointwise.scale(t, embedding.embedding(t, ids, c.vocabulary, c.hidden_size, weight=table))
         windows = [c.window(layer) for layer in range(c.num_hidden_layers)]
         # Gemma 3 turns windowed and full layers at different rates: two tables

@@ -46,12 +46,12 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
-            table = t.parameter(c.vocab_size, c.hidden_size)
+            table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = rotary_tables(t, sequence, c.head_dim // 2)
-        masks = transformer.causal_masks(t, sequence, batch, eager=True)
+        masks = transformer.causal_masks(t, sequence, batch, eager=True) if t.implementation("sinks", "eager") == "eager" else lambda window: None
         windows = [c.window(layer) for layer in range(c.num_hidden_layers)]
-        x = transformer.layers(t, "layers", windows, lambda x, window: block(t, c, x, tables, masks(window)), x)
+        x = transformer.layers(t, "layers", windows, lambda x, window: block(t, c, x, tables, masks(window), window), x)
         x = normed(t, "norm", x)
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
@@ -61,10 +61,10 @@ def normed(t: Tape, name: str, x):
         return norm.rms_norm(t, x, flavor="gpt_oss")
 
 
-def block(t: Tape, c: Config, x, tables, mask):
+def block(t: Tape, c: Config, x, tables, mask, window=None):
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
-        h = self_attention(t, c, h, tables, mask)
+        h = self_attention(t, c, h, tables, mask, window)
     with t.op("residual_attn", "add"):
         x = pointwise.add(t, x, h)
     h = normed(t, "post_attention_layernorm", x)
@@ -82,7 +82,7 @@ def turn(t: Tape, x, cos, sin):
     return pointwise.concat(t, parts, -1)
 
 
-def self_attention(t: Tape, c: Config, x, tables, mask):
+def self_attention(t: Tape, c: Config, x, tables, mask, window=None):
     heads, groups, dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
     parts = []
     for name, n in (("q_proj", heads), ("k_proj", groups), ("v_proj", groups)):
@@ -92,7 +92,11 @@ def self_attention(t: Tape, c: Config, x, tables, mask):
     with t.op("rotary", "rotary"):
         q, k = turn(t, q, *tables), turn(t, k, *tables)
     with t.op("attention", "attention"):
-        h = sink_attention(t, c, q, k, v, mask)
+        if t.implementation("sinks", "eager") == "flash":  # a kernel that takes the sinks' logits with it
+            t.parameter(heads)
+            h = attention.attention(t, q, k, v, causal=True, window=window, dropout=c.attention_dropout)
+        else:
+            h = sink_attention(t, c, q, k, v, mask)
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
 

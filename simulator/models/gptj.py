@@ -34,7 +34,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
-            table = t.parameter(c.vocab_size, c.n_embd)
+            table = t.vocabulary(c.vocab_size, c.n_embd)
             x = embedding.embedding(t, ids, c.vocab_size, c.n_embd, weight=table)
         with t.op("drop", "dropout"):
             x = pointwise.dropout(t, x, c.embd_pdrop)
@@ -69,7 +69,8 @@ def rotate_pairs(t: Tape, c: Config, x):
     cos, sin = (t.new((1, 1, x.shape[2], width), x.dtype) for _ in range(2))
     t.emit("copy", (), (cos, sin))
     part = t.view(x, *x.shape[:-1], width)
-    turned = pointwise.concat(t, [pointwise.unary(t, "neg", t.view(x, *x.shape[:-1], width // 2)), t.view(x, *x.shape[:-1], width // 2)], -1)
+    half = t.view(x, *x.shape[:-1], width // 2)
+    turned = pointwise.concat(t, [pointwise.unary(t, "neg", half), half], -1)
     part = pointwise.add(t, pointwise.mul(t, part, cos), pointwise.mul(t, turned, sin))
     if c.rotary_dim is None:
         return part

@@ -63,7 +63,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
-            table = t.parameter(c.vocab_size, c.hidden_size)
+            table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         angles = complex_table(t, sequence, c.dim)
         masks = transformer.causal_masks(t, sequence, batch)

@@ -94,7 +94,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed", "embedding"):
-            table = t.parameter(c.vocab_size, c.hidden_size)
+            table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
             x = pointwise.dropout(t, x, {"gpt_neox": c.hidden_dropout, "phi": c.embd_pdrop}.get(c.model_type, c.embedding_dropout))
         tables = rotary_tables(t, sequence, c.rotary_dim)
@@ -143,12 +143,12 @@ def self_attention(t: Tape, c: Config, x, tables, mask, window):
     if c.fused:
         with t.op("query_key_value", "linear"):
             y = linear.linear(t, x, 3 * c.hidden_size, bias=bias)
-        q = k = v = t.view(y, y.shape[0], heads, y.shape[1], dim)
+        q = k = v = heads_of(t, t.view(y, *y.shape[:2], heads * dim), heads, dim)
     else:
         parts = []
         for name, n in (("q_proj", heads), ("k_proj", groups), ("v_proj", groups)):
             with t.op(name, "linear"):
-                parts.append(heads_of(t, linear.linear(t, x, n * dim, bias=bias), n, dim))
+                parts.append(heads_of(t, linear.linear(t, x, n * dim, bias=bias, whole=dim), n, dim, shared=n < heads))
         q, k, v = parts
     if c.phi and c.qk_layernorm:
         q, k = normed(t, "q_layernorm", q), normed(t, "k_layernorm", k)

@@ -46,7 +46,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     projected = c.embedding_size != c.hidden_size
     with t.scope("model.decoder"):
         with t.op("embed_tokens", "embedding"):
-            table = t.parameter(c.vocab_size, c.embedding_size)
+            table = t.vocabulary(c.vocab_size, c.embedding_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.embedding_size, weight=table)
         if projected:
             with t.op("project_in", "linear"):

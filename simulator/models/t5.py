@@ -42,12 +42,12 @@ class Config(msgspec.Struct, frozen=True):
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
     ids, labels = t.input((batch, sequence), "int64"), t.input((batch, sequence), "int64")
-    table = t.parameter(c.vocab_size, c.d_model)
+    table = t.vocabulary(c.vocab_size, c.d_model)
     memory = stack(t, c, "encoder", ids, table, None)
     x = stack(t, c, "decoder", t.new((batch, sequence), "int64"), table, memory)
     with t.op("lm_head", "linear"):
         x = pointwise.scale(t, x) if c.tie_word_embeddings else x
-        logits = linear.linear(t, x, c.vocab_size, bias=False, weight=table)
+        logits = linear.linear(t, x, c.vocab_size, bias=False, weight=table, parallel=True)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

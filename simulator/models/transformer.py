@@ -90,7 +90,9 @@ def layers(t: Tape, name: str, kinds: list, block, x: Value) -> Value:
     return through(kinds[whole * period :], x)
 
 
-def gated_mlp(t: Tape, x: Value, width: int, out: int, *, activation: str = "silu", bias: bool = False, names=("gate_proj", "up_proj", "down_proj")) -> Value:
+def gated_mlp(
+    t: Tape, x: Value, width: int, out: int, *, activation: str = "silu", bias: bool = False, names=("gate_proj", "up_proj", "down_proj")
+) -> Value:  # fmt: skip
     """down(act(gate(x)) * up(x)) [shazeer2020]."""
     with t.op(names[0], "linear"):
         gate = linear.linear(t, x, width, bias=bias)
@@ -148,7 +150,9 @@ def _composed(t: Tape, name: str, x: Value) -> Value:
     return mul(t, half, unary(t, "add_scalar", unary(t, "tanh", inner)))
 
 
-def causal_loss(t: Tape, hidden: Value, vocabulary: int, *, weight: Value | None = None, bias: bool = False, softcap: bool = False) -> Value:
+def causal_loss(
+    t: Tape, hidden: Value, vocabulary: int, *, weight: Value | None = None, bias: bool = False, softcap: bool = False
+) -> Value:  # fmt: skip
     """The language-model head and its loss: logits in fp32, labels moved by one. `softcap`: logits bent by a tanh."""
     batch, sequence, _ = hidden.shape
     with t.op("lm_head", "linear"):

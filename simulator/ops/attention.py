@@ -38,9 +38,10 @@ def attention(
 
     `mask` is what the eager path adds to the scores. The fused kernels take `causal` or a `window` of the last keys
     instead; PyTorch's flash kernel takes no mask, so where the window is shorter than the sequence its efficient kernel
-    runs, on a mask made anew in each layer. `bias` is a learned addition to the scores, which needs a gradient; the fused kernel hides no later keys beside it.
-    `softmax_fp32`: the eager softmax runs in fp32 and is cast back. `scaled=False`: scores are taken as they are. `by_heads`: q lies in memory head after head;
-    a flash kernel's result then does so too, and is copied token after token.
+    runs, on a mask made anew in each layer. `bias` is a learned addition to the scores, which needs a gradient;
+    the fused kernel hides no later keys beside it. `softmax_fp32`: the eager softmax runs in fp32 and is cast back.
+    `scaled=False`: scores are taken as they are. `by_heads`: q lies in memory head after head; a flash kernel's result
+    then does so too, and is copied token after token.
     `eager`: the model has no other way.
     """
     how = t.implementation("attention", "flash")
@@ -85,8 +86,8 @@ def repeated(t: Tape, kv: Value, heads: int) -> Value:
 
 
 def contiguous(t: Tape, x: Value) -> Value:
-    """What a batched product takes: heads in a row. Transposed heads of more than one sample are copied, and the copy is kept."""
-    return x if x.shape[0] == 1 else pointwise.copy(t, x)
+    """What a batched product takes: samples and heads in one row. Several of both are copied, and the copy is kept."""
+    return x if 1 in x.shape[:2] else pointwise.copy(t, x)
 
 
 def _eager(t, q, k, v, mask, bias, dropout, softmax_fp32, softcap, scaled):
@@ -140,7 +141,8 @@ def _fused(t, q, k, v, how, causal, mask, window):
         t.keep(statistics)
         t.keep(24 if how == "flash" else 16)  # state of the random generator
         t.backward(
-            "attention", matrix=2 * batch * heads * length * kv_len * (3 * dim + 2 * dim_v), vector=10 * scores, special=scores, shape=shape, product=q.dtype,
+            "attention", matrix=2 * batch * heads * length * kv_len * (3 * dim + 2 * dim_v),  # the scores once more, and four products
+            vector=10 * scores, special=scores, shape=shape, product=q.dtype,
             read=q.bytes + k.bytes + v.bytes + 2 * out.bytes + statistics, written=q.bytes + k.bytes + v.bytes,
         )  # fmt: skip
     return out

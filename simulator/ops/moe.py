@@ -26,12 +26,13 @@ def top_k(t: Tape, scores: Value, k: int) -> tuple[Value, Value]:
 
 
 def take(t: Tape, x: Value, index: Value, *shape) -> Value:
-    """x[index]: rows picked by number; keeps the numbers."""
+    """x[index]: rows picked by number; keeps the numbers. A training stack's permutation kernels move rows as fast as a copy."""
     out = t.new(shape, x.dtype, x.grad)
-    t.emit("gather", (index,), (out,), read=out.bytes + index.bytes)
+    fused = t.implementation("permute", "composed") == "fused"
+    t.emit("copy" if fused else "gather", (index,), (out,), read=out.bytes + index.bytes)
     if out.grad:
         t.save(index)
-        t.backward("scatter", vector=out.size, read=out.bytes + index.bytes, written=x.bytes + out.bytes, product=x.dtype)
+        t.backward("copy" if fused else "scatter", vector=out.size, read=out.bytes + index.bytes, written=x.bytes + out.bytes, product=x.dtype)
     return out
 
 
@@ -102,12 +103,12 @@ def grouped_linear(t: Tape, x: Value, out_features: int, routes: Routes, *, bias
     return out
 
 
-def _exchange(t: Tape, rows: Value):
-    """Rows go to the ranks that hold their experts, or come back; their gradients go the other way."""
+def _exchange(t: Tape, rows: Value, copies: int):
+    """Rows, `copies` of each token, go to the ranks that hold their experts, or come back; their gradients go the other way."""
     if t.parallel.ep > 1:
-        t.send("all_to_all", "ep", rows.bytes)
+        t.send("all_to_all", "ep", rows.bytes, copies=copies)
         if t.training:
-            t.send("all_to_all", "ep", rows.bytes, phase="backward")
+            t.send("all_to_all", "ep", rows.bytes, phase="backward", copies=copies)
 
 
 def gated_experts(t: Tape, x: Value, weights: Value, ids: Value, experts: int, width: int, gate, *, bias: bool = False) -> Value:
@@ -117,11 +118,11 @@ def gated_experts(t: Tape, x: Value, weights: Value, ids: Value, experts: int, w
         raise BadInput(f"tp {t.parallel.tp}: experts take each rank's own tokens; use sequence parallelism (--sp)")
     routes = route(t, ids, experts)
     rows = take(t, x, routes.forth, routes.rows, dim)
-    _exchange(t, rows)
+    _exchange(t, rows, ids.shape[-1])
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
     h = gate(grouped_linear(t, rows, 2 * width, routes, bias=bias))
     h = grouped_linear(t, h, dim, routes, bias=bias)
-    _exchange(t, h)
+    _exchange(t, h, ids.shape[-1])
     h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
     h = take(t, h, routes.back, routes.rows, dim)
     out = pointwise.total(t, t.view(h, tokens, ids.shape[-1], dim), 1)

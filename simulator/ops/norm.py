@@ -35,7 +35,8 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
 
     Composed of single kernels as transformers writes it, or fused into one where the stack has such a kernel:
     the composed form keeps 6 bytes an element in bf16, the fused one 2. Flavors: llama (normalised, cast down, times g),
-    gemma (times 1 + g in fp32, cast last), gpt_oss (times g, cast last), t5 (x itself is scaled, not its fp32 copy), torch (as torch.nn.functional.rms_norm composes it).
+    gemma (times 1 + g in fp32, cast last), gpt_oss (times g, cast last), t5 (x itself is scaled, not its
+    fp32 copy), torch (as torch.nn.functional.rms_norm composes it).
     """
     g = t.parameter(x.shape[-1]) if affine else None
     if t.implementation("rms_norm", "composed") == "fused":

@@ -33,5 +33,6 @@ def selective_scan(t: Tape, u: Value, dt: Value, b: Value, c: Value, a: Value, d
             t.keep(decay.bytes - 4 * state)  # the last step's state is kept only as cast
             t.keep(decay.size * u.bytes // u.size)
         read = 2 * decay.bytes + drive.bytes + y.bytes
-        t.backward("recurrent", matrix=4 * state * steps, vector=4 * state * steps, read=read, written=2 * decay.bytes, product=u.dtype, shape=shape)
+        work = 4 * state * steps
+        t.backward("recurrent", matrix=work, vector=work, read=read, written=2 * decay.bytes, product=u.dtype, shape=shape)
     return pointwise.add(t, y, pointwise.mul(t, u, t.view(d, 1, inner, 1)))

@@ -40,7 +40,11 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         m, n, k = batch * pixels_in, gi, taps * go * pixels_out / pixels_in
     else:
         m, n, k = go, taps * gi, batch * pixels_out
-    share = (w.forward if phase == "forward" else w.backward) * (w.vector if not rates.tensor else w.tf32 if rates.width > 2.0 else 1.0)
+    share = w.forward if phase == "forward" else w.backward
+    if not rates.tensor:
+        share = w.forward * w.vector * (1.0 if phase == "forward" else w.vector_backward)
+    elif rates.width > 2.0:
+        share *= w.tf32
     dense = _product(m, n, k, moved, taps, width_bytes, share, rates, c)
     if rates.kind == "gpu" and not rates.tensor and np.any(taps == 9.0):
         pixels = pixels_in if phase == "input" else pixels_out

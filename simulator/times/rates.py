@@ -40,6 +40,7 @@ class Rates(NamedTuple):
     feed: float  # FLOP/s of a 16-bit 256x128 tile that the operand paths were built for
     batched_tile: float  # edge of the smallest tile its library has for batched products on the vector units [elements]
     tensor: bool  # the format runs on a matrix unit, not on the vector units
+    trained: float = 1.0  # of `sustained`, what products hold inside training steps
 
 
 class Resolved(NamedTuple):
@@ -104,6 +105,12 @@ def _as_built(device: Device) -> Device:
     return lookup.device(device.id) if device.edits and device.id in lookup.devices() else device
 
 
+def _trained(name: str, own: constants.Family) -> float:
+    """What of the sustained rate is left in training steps, where whole steps have told."""
+    found = own.trained.get("bf16" if name == "fp16" else name)
+    return found.value if found else 1.0
+
+
 def _power(device: Device, name: str, matrix: float, own: constants.Family) -> tuple[float, list[str]]:
     """Share of the printed peak that the board's power allows, where the family's FLOP per joule is known."""
     limit = own.flop_per_joule.get("bf16" if name == "fp16" else name)
@@ -164,5 +171,6 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * float(vector),
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
+        trained=_trained(name, own),
     )
     return Resolved(rates, tuple(said))

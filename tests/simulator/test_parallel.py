@@ -8,7 +8,9 @@ import pytest
 import hwdb
 from hwdb.errors import BadInput
 from simulator import predict
+from simulator.layout import UNCUT
 from simulator.models import resolve
+from simulator.models.names import SHIPPED
 from simulator.precision import precision
 from simulator.tape import Parallel, Tape
 
@@ -51,6 +53,18 @@ def test_tensor_parallel_ranks_do_the_whole_work_once(model, tp, sp):
         assert kept(rank) * tp == pytest.approx(kept(whole), rel=1e-3)
     else:
         assert kept(whole) < kept(rank) * tp < tp * kept(whole)
+
+
+@pytest.mark.parametrize("name", [n for n in SHIPPED if resolve(n).takes == "sequence" and resolve(n).family not in UNCUT])
+def test_every_family_is_cut_evenly_or_refused(name):
+    try:
+        rank = traced(name, Parallel(tp=2, sp=True), sequence=256)
+    except BadInput as error:
+        assert "heads" in str(error)
+        return
+    whole = traced(name, Parallel(), sequence=256)
+    assert 2 * work(rank) == pytest.approx(work(whole), rel=0.013)
+    assert 0.999 * kept(whole) <= 2 * kept(rank) <= 1.1 * kept(whole)  # relative biases, latents, an encoder's output stay whole
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,0 +1,35 @@
+"""Models of text and pictures whose config.json holds a `text_config`: Gemma 3, Llama 4. Only the language model is counted."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import msgspec
+
+from simulator.tape import Tape
+
+PARTS = {"gemma3": ("gemma3_text", "gemma"), "llama4": ("llama4_text", "llama4")}  # family and module of the language model
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Hugging Face Gemma3Config, Llama4Config, as far as they concern the language model."""
+
+    model_type: str
+    text_config: dict
+
+    @property
+    def text(self):
+        """The language model's own record."""
+        family, module = PARTS[self.model_type]
+        return msgspec.convert({**self.text_config, "model_type": family}, import_module(f"simulator.models.{module}").Config)
+
+    def __post_init__(self):
+        self.text  # noqa: B018  complains of keys that lack or cannot be
+
+    @property
+    def context(self) -> int:
+        return self.text.context
+
+
+def build(t: Tape, c: Config, batch: int, sequence: int):
+    return import_module(f"simulator.models.{PARTS[c.model_type][1]}").build(t, c.text, batch, sequence)

@@ -1,0 +1,9 @@
+"""Helpers that need an extra are left alone where it is not installed; the tests themselves skip and say so."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))  # the helpers beside the tests
+collect_ignore = [] if find_spec("torch") else ["torch_nets.py", "counting.py"]
+collect_ignore += [] if find_spec("onnx") else ["onnx_nets.py"]

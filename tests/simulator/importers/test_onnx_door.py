@@ -1,0 +1,147 @@
+"""ONNX graphs: read as data, counted as the same net by name or in torch, refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="needs the onnx extra: pip install .[onnx]")
+import onnx_nets as nets  # noqa: E402
+
+from hwdb.errors import RoofcastError  # noqa: E402
+from simulator import models, predict  # noqa: E402
+from simulator.importers import from_onnx  # noqa: E402
+from simulator.precision import precision  # noqa: E402
+from simulator.tape import Tape  # noqa: E402
+
+pytestmark = pytest.mark.onnx
+
+LISTED = Path(__file__).parents[3] / "scenarios" / "nets" / "cifar10-cnn.toml"
+
+
+def counted(model, batch, size=None):
+    tape = model.run(Tape(precision("fp32")), batch, size)
+    flops = [int(sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)) for phase in ("forward", "backward")]
+    return sum(w.size * w.count for w in tape.weights), *flops
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "net.onnx"
+    onnx.save(nets.picture_net(), path)
+    return path
+
+
+def test_one_net_through_three_doors_has_the_same_parameters_and_flops():
+    torch = pytest.importorskip("torch", reason="needs the torch extra: pip install .[torch]")
+    from simulator.importers import from_torch
+
+    nn = torch.nn
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(4096, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+    by_list = counted(models.resolve(str(LISTED)), 8)
+    assert by_list == counted(from_torch(net, ["8x3x32x32"]), 8) == counted(from_onnx(nets.picture_net(), dims={"batch": 8}), 8)
+
+
+EXPORTED = [
+    "mlp with dropout",
+    "control flow",
+    "custom function",
+    "shared weights",
+    "convolutions",
+    "inverted residual",
+    "grouped convolutions",
+    "convolution 3d",
+    "u-net",
+    "generator",
+    "lstm",
+    "bidirectional lstm of two layers",
+    "gru",
+    "composed attention",
+    "mixture of experts",
+    "in place",
+    "several losses",
+    "attention",
+    "grouped-query attention",
+    "transformer encoder",
+]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_exported_module_counts_as_the_module(name):
+    torch = pytest.importorskip("torch", reason="needs the torch extra: pip install .[torch]")
+    pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnxscript, which is not installed")
+    import torch_nets
+    from counting import fed, imported
+
+    from simulator.importers import from_torch
+
+    make, inputs = torch_nets.NETS[name]
+    module = make().train()
+    exported = torch.onnx.export(module, tuple(fed(inputs)), dynamo=True, verbose=False, optimize=False).model_proto
+    ours, theirs = imported(from_onnx(exported, inputs)), imported(from_torch(module, inputs), attention="eager")
+    assert ours[0][:3] == theirs[0][:3]
+
+
+def test_a_table_used_twice_is_one_parameter():
+    parameters, forward, backward = counted(from_onnx(nets.text_net(), ["2x9:int64"]), 2)
+    tokens = 2 * 9
+    assert parameters == 100 * 16 + 2 * 16 + 3 * 256
+    assert forward == 2 * tokens * (3 * 256 + 2 * 9 * 16 + 1600)
+    assert backward == 2 * forward
+
+
+def test_open_axes_are_given_on_the_way(file):
+    asked = [
+        predict(model=str(file), device="h100-sxm5", **how)
+        for how in ({}, {"inputs": ("64x3x32x32",)}, {"inputs": ("x=8x3x32x32",), "batch": 64})
+    ]
+    assert [f.batch for f in asked] == [1, 64, 64]
+    assert asked[1].flops_forward == asked[2].flops_forward == 64 * asked[0].flops_forward
+    assert [layer.name for layer in asked[0].layers if layer.parameters] == ["c1", "c2", "fc1", "fc2"]
+
+
+def test_an_op_without_a_formula_is_listed_and_costed():
+    net = nets.picture_net()
+    net.graph.node.append(onnx.helper.make_node("Det", ["y"], ["z"], "/Det"))
+    tape = from_onnx(net).run(Tape(precision("fp32")), 4)
+    (line,) = tape.said
+    assert "Det x1" in line and "% of all bytes" in line
+
+
+def test_a_graph_whose_shapes_do_not_fit_is_refused_at_the_node():
+    with pytest.raises(RoofcastError, match=r"node c1 \(Conv\): 3 channels arrive where 5 are wanted"):
+        counted(from_onnx(nets.picture_net(channels=5)), 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "said"),
+    [
+        (lambda data: data[: len(data) // 2], (), "is not an ONNX model, or was cut off"),
+        (lambda data: b"PK\x03\x04 no model", (), "is not an ONNX model, or was cut off"),
+        (lambda data: b"", (), "is not an ONNX model, or was cut off"),
+        (lambda data: data, ("pixels=8x3x32x32",), "no input 'pixels'; inputs: x"),
+        (lambda data: data, ("8x3x32x33",), "input x is batchx3x32x32; x"),
+        (lambda data: data, ("8x3x32x32", "8"), "takes 1 inputs (x); 2 were given"),
+    ],
+)
+def test_a_mistake_is_one_line(file, make, inputs, said):
+    file.write_bytes(make(file.read_bytes()))
+    with pytest.raises(RoofcastError) as error:
+        predict(model=str(file), inputs=inputs, device="h100-sxm5")
+    assert said.replace("; x", "; ") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_line():
+    with pytest.raises(RoofcastError, match="nowhere.onnx: no such file"):
+        predict(model="nowhere.onnx", device="h100-sxm5")
+
+
+def test_every_cut_of_a_file_is_refused_or_read(file):
+    data = file.read_bytes()
+    for length in range(0, len(data), len(data) // 40):
+        file.write_bytes(data[:length])
+        with pytest.raises(RoofcastError):
+            predict(model=str(file), device="h100-sxm5")

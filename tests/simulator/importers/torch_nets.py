@@ -1,0 +1,420 @@
+"""Modules as people write them, each with what it is fed: for counting by the importer and by PyTorch's own tools."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+class ControlFlow(nn.Module):
+    """Layers run as often as the shape says."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, x):
+        for step in range(x.shape[0] % 5):
+            x = torch.tanh(self.first(x) if step % 2 else self.second(x))
+        return x
+
+
+class Swish(torch.autograd.Function):
+    """Keeps its argument and computes the sigmoid again."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return grad * (s + x * s * (1 - s))
+
+
+class CustomFunction(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(24, 48), nn.Linear(48, 8)
+
+    def forward(self, x):
+        return self.b(Swish.apply(self.a(x)))
+
+
+class MatmulFunction(torch.autograd.Function):
+    """A product with its own backward."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x @ w.t()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        return grad @ w, grad.t() @ x
+
+
+class CustomMatmul(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(20, 12))
+        self.out = nn.Linear(20, 4)
+
+    def forward(self, x):
+        return self.out(MatmulFunction.apply(x, self.weight))
+
+
+class Tied(nn.Module):
+    """The output layer is the embedding table."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(100, 16)
+        self.body = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 100, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids, labels):
+        return F.cross_entropy(self.head(F.gelu(self.body(self.embed(ids)))).flatten(0, 1), labels.flatten())
+
+
+class ConvNet(nn.Module):
+    def __init__(self, channels_last=False):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, stride=2), nn.GroupNorm(4, 32), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+        )  # fmt: skip
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        return self.body(x.contiguous(memory_format=torch.channels_last) if self.channels_last else x)
+
+
+class Inverted(nn.Module):
+    """Depthwise convolutions, squeeze and excitation, in-place ops, a residual."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32), nn.Hardswish(inplace=True))
+        self.depthwise = nn.Sequential(nn.Conv2d(32, 32, 5, padding=2, groups=32, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True))
+        self.squeeze = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 32, 1), nn.Hardsigmoid()
+        )
+        self.project = nn.Sequential(nn.Conv2d(32, 8, 1, bias=False), nn.BatchNorm2d(8))
+
+    def forward(self, x):
+        y = self.depthwise(self.expand(x))
+        return x + self.project(y * self.squeeze(y))
+
+
+class Grouped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(16, 32, 3, groups=4)
+        self.b = nn.ConvTranspose2d(32, 8, 4, stride=2, groups=2)
+        self.c = nn.Conv1d(8, 8, 3, groups=8)
+
+    def forward(self, x):
+        return self.c(F.leaky_relu(self.b(F.relu(self.a(x))), 0.1).flatten(2))
+
+
+class Volume(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Conv3d(4, 1, 1)
+
+    def forward(self, x):
+        return self.b(F.avg_pool3d(F.elu(self.norm(self.a(x))), 2))
+
+
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.middle = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.up, self.out = nn.ConvTranspose2d(16, 8, 2, stride=2), nn.Conv2d(16, 3, 1)
+
+    def forward(self, x):
+        skip = F.gelu(self.down(x))
+        y = self.up(F.mish(self.middle(skip)))
+        y = F.interpolate(F.avg_pool2d(y, 2), scale_factor=2, mode="bilinear", align_corners=False)
+        return F.mse_loss(self.out(torch.cat([skip, y], 1)), x)
+
+
+class Generator(nn.Module):
+    """DCGAN's, in small."""
+
+    def __init__(self):
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.ConvTranspose2d(20, 32, 4, 1, 0, bias=False), nn.BatchNorm2d(32), nn.ReLU(True),
+            nn.ConvTranspose2d(32, 16, 4, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(True),
+            nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z):
+        return self.main(z)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, cell="LSTM", **how):
+        super().__init__()
+        self.embed = nn.Embedding(50, 12)
+        self.rnn = getattr(nn, cell)(12, 16, batch_first=True, **how)
+        self.out = nn.Linear(16 * (2 if how.get("bidirectional") else 1), 3)
+
+    def forward(self, ids):
+        states, _ = self.rnn(self.embed(ids))
+        return self.out(states[:, -1])
+
+
+class CellLoop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 8)
+        for step in range(x.shape[1]):
+            h = self.cell(x[:, step], h)
+        return self.out(h)
+
+
+class Bags(nn.Module):
+    """DLRM in small: dense features, bags of ids, their dot products."""
+
+    def __init__(self, tables=3):
+        super().__init__()
+        self.tables = nn.ModuleList(nn.EmbeddingBag(40, 8, mode="sum") for _ in range(tables))
+        self.dense, self.top = nn.Linear(5, 8), nn.Linear(8 + (tables + 1) * tables // 2, 1)
+
+    def forward(self, dense, ids):
+        x = torch.relu(self.dense(dense))
+        z = torch.stack([x, *(table(ids[:, i]) for i, table in enumerate(self.tables))], 1)
+        i, j = torch.tril_indices(z.shape[1], z.shape[1], -1, device=z.device)
+        return self.top(torch.cat([x, torch.bmm(z, z.transpose(1, 2))[:, i, j]], 1)).sigmoid()
+
+
+class Attention(nn.Module):
+    """Self-attention with scaled_dot_product_attention: plain, causal, masked, or with fewer heads of keys."""
+
+    def __init__(self, mask=None, groups=4, dropout=0.0, width=32):
+        super().__init__()
+        self.mask, self.groups, self.dropout, self.heads, self.dim = mask, groups, dropout, 4, width // 4
+        self.q, self.k, self.v, self.out = (
+            nn.Linear(width, width),
+            *(nn.Linear(width, groups * self.dim) for _ in "kv"),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x):
+        b, s, _ = x.shape
+        q, k, v = (f(x).view(b, s, -1, self.dim).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mask = torch.ones(s, s, dtype=torch.bool, device=x.device).tril() if self.mask == "bool" else None
+        if self.mask == "float":
+            mask = torch.zeros(b, 1, s, s, dtype=x.dtype, device=x.device)
+        y = F.scaled_dot_product_attention(
+            q, k, v, mask, self.dropout if self.training else 0.0, self.mask == "causal", enable_gqa=self.groups != 4
+        )
+        return self.out(y.transpose(1, 2).reshape(b, s, -1))
+
+
+class Composed(nn.Module):
+    """Attention as einsum and softmax, and a root-mean-square norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out, self.gain = nn.Linear(24, 72), nn.Linear(24, 24), nn.Parameter(torch.ones(24))
+
+    def forward(self, x):
+        y = x.float()
+        y = (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)).type_as(x) * self.gain
+        q, k, v = (t.unflatten(-1, (3, 8)) for t in self.qkv(y).chunk(3, -1))
+        p = torch.einsum("bqhd,bkhd->bhqk", q, k).div(8**0.5).softmax(-1)
+        return x + self.out(torch.einsum("bhqk,bkhd->bqhd", p, v).flatten(2))
+
+
+class Experts(nn.Module):
+    """A mixture whose experts each see every token, weighted; sizes do not depend on the numbers."""
+
+    def __init__(self, experts=4):
+        super().__init__()
+        self.router = nn.Linear(16, experts)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(experts))
+
+    def forward(self, x):
+        weights, chosen = self.router(x).softmax(-1).topk(2, -1)
+        gate = torch.zeros(*x.shape[:-1], len(self.experts), device=x.device, dtype=x.dtype).scatter(-1, chosen, weights)
+        return sum(gate[..., i, None] * expert(x) for i, expert in enumerate(self.experts))
+
+
+class Routed(nn.Module):
+    """A mixture whose experts see the tokens sent to them: sizes depend on the numbers."""
+
+    def __init__(self, experts=3):
+        super().__init__()
+        self.router, self.experts = nn.Linear(16, experts), nn.ModuleList(nn.Linear(16, 16) for _ in range(experts))
+
+    def forward(self, x):
+        out = torch.zeros_like(x)
+        chosen = self.router(x).argmax(-1)
+        for i, expert in enumerate(self.experts):
+            rows = torch.where(chosen == i)[0]
+            out = out.index_add(0, rows, expert(x[rows]))
+        return out
+
+
+class Branch(nn.Module):
+    """A branch on a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.a(x) if (x * 0).sum() == 0 else self.b(self.a(x))
+
+
+class Autocast(nn.Module):
+    """Switches autocast on, for the device it runs on, and off again for one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b, self.c = nn.Linear(16, 32), nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            y = self.b(F.gelu(self.norm(self.a(x))))
+            with torch.autocast(x.device.type, enabled=False):
+                y = self.c(y.float())
+        return F.softmax(y, -1)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(10, 10), nn.Linear(10, 10)
+
+    def forward(self, x):
+        y = self.a(x).relu_()
+        y = y.add_(x).mul_(2)
+        z = torch.zeros(x.shape[0], 20, device=x.device, dtype=x.dtype)
+        z[:, :10] = self.b(y)
+        z[:, 10:] += x
+        return z.sigmoid_()
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(12, 48), nn.GELU(), nn.Linear(48, 12)) for _ in range(3))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + checkpoint(block, x, use_reentrant=False)
+        return x
+
+
+class Frozen(nn.Module):
+    """A frozen backbone under a head that trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), nn.Linear(8, 5)
+        self.body.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Siamese(nn.Module):
+    """One branch run twice, a list of outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 4))
+
+    def forward(self, a, b):
+        return [self.branch(a), {"distance": (self.branch(a) - self.branch(b)).norm(dim=-1)}]
+
+
+class Positions(nn.Module):
+    """Plain tensors that are neither parameters nor buffers, a buffer, a view of a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = torch.arange(12.0)
+        self.register_buffer("table", torch.zeros(6, 12))
+        self.weight = nn.Parameter(torch.randn(24, 12))
+
+    def forward(self, x):
+        x = x + self.table[: x.shape[1]] + self.plain.to(x)
+        return F.linear(x, self.weight[:12]) * torch.tensor([1.0, 2.0] * 6, device=x.device).to(x.dtype)
+
+
+class WideLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score, self.box = nn.Linear(8, 6), nn.Linear(8, 4)
+
+    def forward(self, x, labels, boxes):
+        y = F.log_softmax(self.score(x), -1)
+        return F.nll_loss(y, labels) + F.smooth_l1_loss(self.box(x), boxes) + F.binary_cross_entropy_with_logits(y[:, 0], boxes[:, 0])
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 64), nn.SELU(), nn.Linear(64, 10))
+
+
+def encoder(**how):
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, 0.1, batch_first=True, **how), 2, enable_nested_tensor=False)
+
+
+NETS = {  # name: (how it is made, what it is fed)
+    "mlp with dropout": (mlp, ["4x3x4x4"]),
+    "control flow": (ControlFlow, ["13x32"]),
+    "custom function": (CustomFunction, ["6x24"]),
+    "custom product": (CustomMatmul, ["7x12"]),
+    "shared weights": (Tied, ["2x9:int64", "2x9:int64"]),
+    "convolutions": (ConvNet, ["2x3x32x32"]),
+    "channels last": (lambda: ConvNet(True), ["2x3x32x32"]),
+    "inverted residual": (Inverted, ["2x8x14x14"]),
+    "grouped convolutions": (Grouped, ["2x16x12x12"]),
+    "convolution 3d": (Volume, ["1x2x8x8x8"]),
+    "u-net": (UNet, ["2x3x16x16"]),
+    "generator": (Generator, ["3x20x1x1"]),
+    "lstm": (Recurrent, ["4x7:int64"]),
+    "bidirectional lstm of two layers": (lambda: Recurrent(num_layers=2, bidirectional=True), ["4x7:int64"]),
+    "gru": (lambda: Recurrent("GRU"), ["4x7:int64"]),
+    "tanh rnn": (lambda: Recurrent("RNN"), ["4x7:int64"]),
+    "loop of cells": (CellLoop, ["3x5x8"]),
+    "embedding bags": (Bags, ["4x5", "4x3x2:int64"]),
+    "attention": (Attention, ["2x33x32"]),
+    "causal attention": (lambda: Attention("causal"), ["2x33x32"]),
+    "attention with a mask of bools": (lambda: Attention("bool"), ["2x33x32"]),
+    "attention with an added mask": (lambda: Attention("float"), ["2x33x32"]),
+    "grouped-query attention": (lambda: Attention("causal", groups=2), ["2x33x32"]),
+    "attention with dropout": (lambda: Attention(dropout=0.1), ["2x33x32"]),
+    "attention of odd width": (lambda: Attention(width=36), ["2x16x36"]),
+    "composed attention": (Composed, ["2x11x24"]),
+    "transformer encoder": (encoder, ["2x10x32"]),
+    "pre-norm transformer encoder": (lambda: encoder(norm_first=True, activation="gelu"), ["2x10x32"]),
+    "mixture of experts": (Experts, ["2x6x16"]),
+    "autocast inside": (Autocast, ["5x16"]),
+    "in place": (InPlace, ["4x10"]),
+    "checkpointed": (Checkpointed, ["4x12"]),
+    "frozen backbone": (Frozen, ["2x3x10x10"]),
+    "one branch twice": (Siamese, ["3x6", "3x6"]),
+    "tensors that are no parameters": (Positions, ["2x6x12"]),
+    "several losses": (WideLoss, ["5x8", "5:int64", "5x4"]),
+    "bilinear": (lambda: nn.Sequential(nn.Linear(6, 6), nn.PReLU(), nn.Softplus(), nn.LocalResponseNorm(2)), ["3x6x4x6"]),
+}  # fmt: skip
+NUMBERS = {  # these look at their numbers
+    "routed experts": (Routed, ["12x16"]),
+    "branch on a value": (Branch, ["4x8"]),
+}
