@@ -157,7 +157,7 @@ def _run(tape: Tape, proto, stored: dict, fed: tuple[spec.Input, ...], where: st
         known[i.name] = tape.input(i.shape, i.dtype)
     inferred: dict[str, tuple] | None = None
     unknown: dict[str, list] = {}
-    for place, node in enumerate(proto.graph.node):
+    for place, node in enumerate(_unfolded(proto.graph.node, known)):
         call = Call(t, node, [known.get(n) if n else None for n in node.input], _attributes(node))
         outs = folded(call)
         if outs is None:
@@ -183,6 +183,19 @@ def _run(tape: Tape, proto, stored: dict, fed: tuple[spec.Input, ...], where: st
         share = 100 * sum(b for _, b in unknown.values()) / total
         listed = ", ".join(f"{op} x{n}" for op, (n, _) in sorted(unknown.items(), key=lambda item: -item[1][1]))
         tape.said.append(f"ops without a formula, costed as the bytes they touch ({share:.2g} % of all bytes): {listed}")
+
+
+def _unfolded(nodes, known: dict):
+    """The nodes in their order; of an If whose condition is known, those of its branch."""
+    for node in nodes:
+        condition = known.get(node.input[0]) if node.op_type == "If" else None
+        if not isinstance(condition, np.ndarray):
+            yield node
+            continue
+        branch = _attributes(node)["then_branch" if condition.all() else "else_branch"]
+        known.update({i.name: numpy_helper.to_array(i) for i in branch.initializer})
+        yield from _unfolded(branch.node, known)
+        known.update(zip(node.output, (known.get(o.name) for o in branch.output), strict=False))
 
 
 def _attributes(node) -> dict:

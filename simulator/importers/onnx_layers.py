@@ -120,7 +120,7 @@ def layer_norm_op(c: Call):
 
 def group_norm_op(c: Call):
     x = c.value(0)
-    affine = not isinstance(c.ins[1], Stored) or not MADE.match(c.ins[1].name)
+    affine = not isinstance(c.ins[1], np.ndarray) and not (isinstance(c.ins[1], Stored) and MADE.match(c.ins[1].name))
     c.announce(*((1, 2) if affine else ()))
     return norm.group_norm(c.t, x, c.attributes.get("num_groups", x.shape[1]), affine=affine)
 

@@ -249,6 +249,7 @@ NETS: dict[str, Net] = {
 }
 
 ALIASES = {
+    "t5": "t5-base",
     "bert-base-uncased": "bert-base",
     "llama3-8b": "llama-3-8b",
     "meta-llama-3-8b": "llama-3-8b",

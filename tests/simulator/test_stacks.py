@@ -1,0 +1,55 @@
+"""Software stacks: every profile can be read, and each setting does what it says."""
+
+import msgspec
+import pytest
+
+from simulator import predict, stack
+
+NET = {"model": "resnet50", "batch": 64, "precision": "amp-fp16"}
+
+
+@pytest.mark.parametrize("name", stack.names())
+def test_a_profile_is_named_as_its_file_and_says_where_it_is_from(name):
+    profile = stack.stack(name)
+    assert profile.name == name and profile.source and profile.about
+    assert 0.0 <= profile.fusion <= 1.0 and set(profile.tf32) <= {"conv", "matmul"}
+    assert profile.memory_format in ("contiguous", "channels_last")
+
+
+@pytest.mark.parametrize("name", ["pytorch-compiled", "nvidia-tuned", "jax-xla", "tensorflow"])
+def test_a_stack_that_fuses_is_faster_than_an_eager_one(name):
+    assert predict(**NET, device="a100", stack=name).step_time_s < predict(**NET, device="a100", stack="pytorch-eager").step_time_s
+
+
+def written(tmp_path, **changes):
+    """A copy of the eager profile with settings changed."""
+    fields = msgspec.to_builtins(stack.stack("pytorch-eager")) | changes
+    lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in fields.items() if not isinstance(value, dict)]
+    for key, value in fields.items():
+        if isinstance(value, dict) and value:
+            lines += [f"[{key}]", *(f"{k} = {msgspec.json.encode(v).decode()}" for k, v in value.items())]
+    path = tmp_path / "mine.toml"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_fp32_convolutions_run_in_tf32_where_the_stack_says_so(tmp_path):
+    asked = {"model": "resnet50", "batch": 64, "precision": "fp32"}
+    plain = written(tmp_path, name="plain", tf32=[])
+    assert predict(**asked, device="a100").step_time_s < predict(**asked, device="a100", stack=plain).step_time_s
+    assert predict(**asked, device="v100").step_time_s == predict(**asked, device="v100", stack=plain).step_time_s  # it has no TF32
+
+
+def test_a_slower_host_shows_where_the_device_is_quick(tmp_path):
+    slow = written(tmp_path, name="slow", dispatch_s=1e-4)
+    small, large = {**NET, "batch": 1}, {**NET, "batch": 512}
+    longer = [
+        predict(**asked, device="h100-sxm5", stack=slow).step_time_s / predict(**asked, device="h100-sxm5").step_time_s
+        for asked in (small, large)
+    ]
+    assert longer[0] > 3.0 and longer[1] < 1.5
+
+
+def test_an_older_device_has_an_older_host():
+    asked = {"model": "resnet50", "batch": 1, "mode": "infer", "precision": "fp32"}
+    assert predict(**asked, device="v100").host_s > 2.0 * predict(**asked, device="h100-sxm5").host_s
