@@ -1,4 +1,4 @@
-"""Measured runs of single devices, from a CSV, as scenarios beside their measured times.
+"""Measured runs, from a CSV, as scenarios beside their measured times.
 
 Columns (others are ignored): model, device, precision, mode, batch_per_device, and step_time_ms or throughput_samples_s; further input
 ("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; id, source_name
@@ -16,20 +16,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hwdb.errors import BadInput
+from scenarios import llm_runs
+from simulator import models
 from simulator.scenario import Scenario
 
 HERE = Path(__file__).parent
 REQUIRED = ("model", "device", "batch_per_device", "precision", "mode")
-PRECISION = {"amp": "amp-fp16", "mixed": "amp-fp16", "mixed precision": "amp-fp16", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+PRECISION = {
+    "amp": "amp-fp16",
+    "mixed": "amp-fp16",
+    "mixed precision": "amp-fp16",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+}
 KNOWN_PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8")
 MODES = {"train": "train", "training": "train", "infer": "infer", "inference": "infer", "forward": "infer", "eval": "infer"}
 LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last"}
 OPTIMIZER = {"image": "momentum", "sequence": "adamw"}  # where no column says: what benchmarks of these models train with
+NO_UPDATE = r"forward (?:\+|and) backward|fwd ?\+ ?bwd|no optimi[sz]er|without (?:an |the )?(?:optimi[sz]er|update)"
 BEFORE_CUDNN_8 = ("torch7", "caffe", "cudnn[r", "cudnn 4", "cudnn 5", "theano", "chainer", "nervana", "neon", "cl-nn", "fbfft")
 
 
 class Run(NamedTuple):
-    """One measured step."""
+    """One measured step of one device, or of several that share a batch (data parallel)."""
 
     id: str
     source: str
@@ -46,8 +56,9 @@ def synonyms() -> dict[str, dict[str, str]]:
 
 
 def shipped() -> tuple[Path, ...]:
-    """The tables of measured runs that come with the project."""
-    return tuple(sorted(path for path in (HERE / "runs").glob("*.csv") if not path.stem.startswith("kernels")))
+    """The tables of measured runs that come with the project: single devices, and many."""
+    single = (path for path in (HERE / "runs").glob("*.csv") if not path.stem.startswith("kernels"))
+    return (*sorted(single), *sorted(llm_runs.HERE.glob("*.csv")))
 
 
 def shipped_kernels() -> tuple[Path, ...]:
@@ -59,14 +70,24 @@ def read(path: str | Path) -> list[Run]:
     """Every row of a CSV (or .csv.gz) of measured runs, those that cannot be forecast with the reason."""
     path = Path(path)
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file
+        ):
             reader = csv.DictReader(line for line in file if not line.startswith("#"))
+            if llm_runs.claims(reader.fieldnames or ()) and "batch_per_device" not in reader.fieldnames:
+                return [of_many(run) for run in llm_runs.read(path)]
             missing = [c for c in REQUIRED if c not in (reader.fieldnames or ())]
             if missing:
                 raise BadInput(f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, and step_time_ms or throughput_samples_s")
             return [run(row) for row in reader]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
+
+
+def of_many(r: llm_runs.LlmRun) -> Run:
+    """A run of a table of runs on many devices."""
+    refused = r.refused or (f"excluded: {r.excluded}" if r.excluded else "" if r.measured_s else "no step time")
+    return Run(r.id, r.source, None if refused else r.scenario, r.measured_s, refused, r.row)
 
 
 def run(row: dict[str, str]) -> Run:
@@ -77,8 +98,10 @@ def run(row: dict[str, str]) -> Run:
     def refuse(why: str) -> Run:
         return Run(name, source, None, None, why, row)
 
-    if get("n_devices") not in ("", "1", "1.0"):
-        return refuse("several devices")
+    count = re.fullmatch(r"([1-9]\d*)(\.0*)?", get("n_devices") or "1")
+    if not count:
+        return refuse(f"n_devices {get('n_devices')!r}: not a number of devices")
+    devices = int(count[1])
     if get("exclude"):
         return refuse(f"excluded: {get('exclude')}")
     mode = MODES.get(get("mode").lower())
@@ -88,24 +111,27 @@ def run(row: dict[str, str]) -> Run:
     precision = PRECISION.get(said, said)
     if precision not in KNOWN_PRECISIONS:
         return refuse(f"precision {said!r} is not known")
-    batch, seconds, why = _step(get)
+    batch, seconds, why = _step(get, devices)
     if why:
         return refuse(why)
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
-    framework = get("framework")
+    framework, model = get("framework"), _model(get("model"))
+    if sequence is None and "bert" in model:
+        return refuse("length of its sequences not stated")
     scenario = Scenario(
-        model=_model(get("model")), device=synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device"))),
-        batch=batch, image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
-        optimizer=(get("optimizer") or ("sgd" if _old(framework) else OPTIMIZER["sequence" if sequence else "image"])) if mode == "train" else None,
+        model=model, device=synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device"))),
+        batch=batch * devices, image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
+        optimizer=(get("optimizer") or _optimizer(framework, get("notes"), sequence is not None)) if mode == "train" else None,
         recompute=get("recompute") or "none", stack=get("stack") or stack_of(framework),
-        attention=get("attention") or ("eager" if before_fused_attention(framework) else None),
+        attention=get("attention") or ("eager" if scores_written(framework, sequence is not None) else None),
         memory_format=next((LAYOUT[word] for word in LAYOUT if get("layout").lower().startswith(word)), None),
+        **({"devices": devices, "micro_batch": batch} if devices > 1 else {}),
     )  # fmt: skip
     return Run(name, source, scenario, seconds, "", row)
 
 
-def _step(get) -> tuple[int, float, str]:
-    """Batch and seconds of a step, or why they cannot be told."""
+def _step(get, devices: int) -> tuple[int, float, str]:
+    """Batch of a device and seconds of a step, or why they cannot be told. Throughput is that of all devices."""
     try:
         batch = float(get("batch_per_device"))
     except ValueError:
@@ -113,7 +139,7 @@ def _step(get) -> tuple[int, float, str]:
     if not 1 <= batch < 1e9 or batch != int(batch):
         return 0, 0.0, f"batch {batch:g}: not a number of samples"
     try:
-        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else batch / float(get("throughput_samples_s"))
+        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else devices * batch / float(get("throughput_samples_s"))
     except (ValueError, ZeroDivisionError):
         return 0, 0.0, "no step time and no throughput"
     unit = get("throughput_unit").lower()
@@ -125,7 +151,7 @@ def _step(get) -> tuple[int, float, str]:
 
 
 def _model(name: str) -> str:
-    ours = synonyms()["models"].get(name.lower(), name)
+    ours = synonyms()["models"].get(name.lower()) or (name.lower() if name.lower() in models.names() else name)
     return str(HERE / ours) if ours.startswith("nets/") else ours
 
 
@@ -139,18 +165,26 @@ def stack_of(framework: str) -> str:
     return next((stack for word, stack in synonyms()["stacks"].items() if word in words), "pytorch-eager")
 
 
-def before_fused_attention(framework: str) -> bool:
-    """PyTorch has fused attention since 2.0; before, models wrote the scores out.
+def scores_written(framework: str, language: bool) -> bool:
+    """Whether attention is eager: PyTorch has fused attention since 2.0, and transformers calls it in its older families since 2024.
 
-    >>> before_fused_attention("PyTorch 1.13 cu117 eager"), before_fused_attention("PyTorch 2.1.0")
-    (True, False)
+    >>> scores_written("PyTorch 1.13 cu117 eager", False), scores_written("PyTorch 2.1.0", False), scores_written("PyTorch 2.1.0", True)
+    (True, False, True)
     """
-    return bool(re.search(r"pytorch[^0-9]*(0|1)\.\d", framework.lower()))
+    words = framework.lower()
+    version = re.search(r"torch[^0-9]*(\d+)\.(\d+)", words)
+    if stack_of(framework) != "pytorch-eager" or re.search("sdpa|flash", words):
+        return False
+    if version is None:
+        return language
+    return (int(version[1]), int(version[2])) < ((2, 3) if language else (2, 0))
 
 
-def _old(framework: str) -> bool:
-    """Benchmarks of those years time forward and backward, without an update."""
-    return any(word in framework.lower() for word in BEFORE_CUDNN_8)
+def _optimizer(framework: str, notes: str, language: bool) -> str:
+    """What the table trained with, where no column says. Old benchmarks time forward and backward, without an update."""
+    if any(word in framework.lower() for word in BEFORE_CUDNN_8) or re.search(NO_UPDATE, notes.lower()):
+        return "none"
+    return OPTIMIZER["sequence" if language else "image"]
 
 
 def _image(text: str) -> int | None:
@@ -160,6 +194,9 @@ def _image(text: str) -> int | None:
 
 
 def _sequence(text: str) -> int | None:
-    """Sequence Length=128, seq=128 or 128 -> 128."""
-    match = re.match(r"(?:seq(?:uence)?[ _]*(?:len(?:gth)?)?\s*[=:]\s*)?(\d+)(?:\.0)?$", text.lower().strip())
+    """Sequence Length=128, seq=128, seq_len 128, 128 tokens or 128 -> 128."""
+    words = text.lower().strip()
+    match = re.match(r"(\d+)(?:\.0)?(?: ?tok(?:en)?s?)?$", words) or re.search(
+        r"(?:seq(?:uence)?[ _-]*(?:len(?:gth)?)?|tokens)\s*[=: ]\s*(\d+)", words
+    )
     return int(match[1]) if match else None
