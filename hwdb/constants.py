@@ -48,7 +48,10 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forward: float
     backward: float
     vector: float
+    vector_backward: float
+    tf32: float
     transpose: float
+    transpose_backward: float
     grouped: float
     grouped_rate: float
     grouped_backward: float
@@ -72,11 +75,14 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     norm: float
+    ageing: float
+    current: float
 
 
 class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start_core: float
     start_most: float
+    start_stream: float
     traffic: float
 
 
@@ -113,6 +119,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     kind: str  # gpu | cpu | tpu | npu
     sustained: dict[str, Fraction] = {}  # by format: long matrix products, of the printed dense peak
+    trained: dict[str, Fraction] = {}  # by format: of `sustained`, what products hold inside training steps, where clocks and power have settled
     half_rate: Fraction | None = None  # the same where matrix units run at half rate (GeForce): neither power nor operands limit them
     flop_per_joule: dict[str, Fraction] = {}  # by format: a long product holds no more than this times the board power [FLOP/J]
     batched_tile: Fraction | None = None  # smallest tile edge the library has for batched fp32 products [elements]

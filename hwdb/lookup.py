@@ -94,9 +94,9 @@ def link(name: str | Path) -> Link:
     return _find(Link, "links", name)
 
 
-def system(name: str | Path) -> System:
-    """The system called `name`, or described by the file at that path."""
-    return _find(System, "systems", name)
+def system(name: str | Path | System) -> System:
+    """The system called `name`, or described by the file at that path; a system in hand is itself."""
+    return name if isinstance(name, System) else _find(System, "systems", name)
 
 
 def _find(cls: type, folder: str, name: str | Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+_JOINED = re.compile(r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b)")  # between a number and its unit: no line ends there
 
 
 @contextmanager
@@ -25,10 +28,11 @@ def page() -> Iterator[Console]:
 def say(out: Console, words: str, indent: int = 2, first: str = "", style: str = "") -> None:
     """Words as an indented paragraph, as wide as the console; `first` leads its first line."""
     lead = " " * indent
+    words = _JOINED.sub("\N{NO-BREAK SPACE}", words)
     for line in textwrap.wrap(
         words, out.width, initial_indent=lead + first, subsequent_indent=lead + " " * len(first), break_on_hyphens=False
     ):
-        out.print(Text(line, style=style))
+        out.print(Text(line.replace("\N{NO-BREAK SPACE}", " "), style=style))
 
 
 def section(out: Console, title: str) -> None:

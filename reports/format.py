@@ -9,6 +9,7 @@ from collections.abc import Sequence
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _DURATIONS = ((365.25 * 86400.0, "years"), (2 * 86400.0, "days"), (2 * 3600.0, "h"), (2 * 60.0, "min"))
 _SCALES = {"years": 365.25 * 86400.0, "days": 86400.0, "h": 3600.0, "min": 60.0}
+_BINARY = ((2.0**60, "Ei"), (2.0**50, "Pi"), (2.0**40, "Ti"), (2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"), (1.0, ""))
 _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -41,6 +42,28 @@ def si(value: float | None, unit: str = "", significant: int = 3) -> str:
     rounded = abs(float(f"{value:.{significant - 1}e}"))
     scale, prefix = next(((s, p) for s, p in _PREFIXES if rounded >= s), _PREFIXES[-1])
     return f"{digits(value / scale, significant)} {prefix}{unit}".rstrip()
+
+
+def binary(value: float | None, significant: int = 3) -> str:
+    """Bytes held, as memory is sold: an 80 GB card holds 80 GiB. What moves is in powers of ten, see `si`.
+
+    >>> binary(85899345920), binary(50 * 2**20), binary(1023.9 * 2**20), binary(0), binary(None)
+    ('80.0 GiB', '50.0 MiB', '1.00 GiB', '0 B', '—')
+    """
+    if value is None:
+        return "—"
+    scale, prefix = next(((s, p) for s, p in _BINARY if abs(value) >= 0.9995 * s), _BINARY[-1])
+    return f"{digits(value / scale, significant)} {prefix}B"
+
+
+def of(part: float, whole: float) -> str:
+    """Bytes of bytes, the unit said once where it is the same.
+
+    >>> of(83.2e9, 85899345920), of(2**20, 2**30)
+    ('77.5 of 80.0 GiB', '1.00 MiB of 1.00 GiB')
+    """
+    number, unit = binary(part).split()
+    return f"{number} of {binary(whole)}" if binary(whole).endswith(f" {unit}") else f"{number} {unit} of {binary(whole)}"
 
 
 def seconds(value: float | None) -> str:
@@ -91,6 +114,15 @@ def words(value: float) -> str:
         if value >= scale:
             return f"{digits(value / scale)} {word}"
     return f"{value:,.0f}"
+
+
+def many(value: float) -> str:
+    """A number of things, as parameters are told: k, M, B, T.
+
+    >>> many(8030261248), many(25557032), many(64)
+    ('8.03 B', '25.6 M', '64.0')
+    """
+    return si(value).replace("G", "B")
 
 
 def money(usd: float) -> str:

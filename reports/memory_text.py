@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.console import page, plain_table, say, section, show
-from reports.format import percent, short_names, si, words
+from reports.format import binary, many, of, percent, short_names, words
 from simulator.forecast import Forecast, MemoryForecast
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -47,14 +47,13 @@ def memory_section(out: Console, forecast: Forecast) -> None:
     for name, value in rows:
         style = "bold" if name == "peak" else None
         share = percent(value / memory.capacity_bytes) if memory.capacity_bytes else ""
-        line = Text(f"  {name:<17}{si(value, 'B'):>9}  ", style=style or "")
+        line = Text(f"  {name:<17}{binary(value):>9}  ", style=style or "")
         line.append(bar(value / scale, room), style="red" if name == "peak" and memory.fits is False else "cyan")
         line.append(f" {share:>8}")
         out.print(line)
     if memory.capacity_bytes:
-        out.print(
-            Text(f"  {'capacity':<17}{si(memory.capacity_bytes, 'B'):>9}  {bar(memory.capacity_bytes / scale, room)} {percent(1.0):>8}")
-        )
+        line = f"  {'capacity':<17}{binary(memory.capacity_bytes):>9}  {bar(memory.capacity_bytes / scale, room)} {percent(1.0):>8}"
+        out.print(Text(line))
     say(out, verdict(forecast), style="bold red" if memory.fits is False else "")
 
 
@@ -63,16 +62,19 @@ def verdict(forecast: Forecast) -> str:
     memory = forecast.memory
     when = f"at the fullest moment ({memory.peak_moment})"
     if memory.capacity_bytes is None:
-        return f"needs {si(memory.peak_bytes, 'B')} {when}; the device's capacity is not known"
+        return f"needs {binary(memory.peak_bytes)} {when}; the device's capacity is not known"
     if memory.fits:
         batch = f"; the largest batch that fits is {memory.largest_batch}" if memory.largest_batch is not None else ""
-        return f"fits: {si(memory.peak_bytes, 'B')} of {si(memory.capacity_bytes, 'B')} {when}{batch}"
-    return f"does not fit: needs {si(memory.peak_bytes, 'B')} of {si(memory.capacity_bytes, 'B')} {when}; {cure(forecast)}"
+        return f"fits: {of(memory.peak_bytes, memory.capacity_bytes)} {when}{batch}"
+    return f"does not fit: needs {of(memory.peak_bytes, memory.capacity_bytes)} {when}; {cure(forecast)}"
 
 
 def cure(forecast: Forecast) -> str:
     """What would make it fit, from what there is most of."""
     memory = forecast.memory
+    if forecast.layout:
+        less = "--recompute full would keep fewer activations; " if forecast.mode == "train" and forecast.recompute != "full" else ""
+        return f"{less}more --tp or --pp, or a higher --zero, would spread what is held"
     if memory.largest_batch:
         smaller = f"the largest batch that fits is {memory.largest_batch}"
         return smaller if forecast.recompute == "full" or forecast.mode == "infer" else f"{smaller}; --recompute full would keep less"
@@ -83,25 +85,31 @@ def cure(forecast: Forecast) -> str:
         without = fixed - memory.optimizer_bytes
         would = "would do" if without < memory.capacity_bytes else "would help, yet not be enough"
         return (
-            f"{si(fixed, 'B')} of it are there at any batch, {si(memory.optimizer_bytes, 'B')} of them optimizer states: "
+            f"{binary(fixed)} of it are there at any batch, {binary(memory.optimizer_bytes)} of them optimizer states: "
             f"an optimizer with smaller states {would}; else a device with more memory"
         )
-    return f"{si(fixed, 'B')} of it are there at any batch: lower --precision, or a device with more memory"
+    return f"{binary(fixed)} of it are there at any batch: lower --precision, or a device with more memory"
 
 
 def print_memory(forecast: Forecast) -> None:
-    """What of the model needs how much: by kind, by layer."""
+    """What of the model needs how much: by kind; by layer, or over several devices by stage."""
+    from reports.layout_text import layout_line, on_what, stages_section
     from reports.text import assumptions, what
 
     kind = "training" if forecast.mode == "train" else "inference"
     with page() as out:
-        out.print(Text(f"{forecast.model} on {forecast.device}: memory of one {kind} step", style="bold"))
+        out.print(Text(f"{forecast.model} on {on_what(forecast)}: memory of one {kind} step", style="bold"))
         say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
-        section(out, "By kind, at the fullest moment")
+        if forecast.layout:
+            say(out, layout_line(forecast.layout))
+        section(out, f"By kind, at the fullest moment{' of the fullest device' if forecast.layout else ''}")
         memory_section(out, forecast)
-        section(out, "By layer")
-        show(out, _holders(forecast))
-        say(out, "weights: parameters with their gradients and optimizer states; saved: kept from forward to backward", style="dim")
+        if forecast.layout:
+            stages_section(out, forecast)
+        else:
+            section(out, "By layer")
+            show(out, _holders(forecast))
+            say(out, "weights: parameters with their gradients and optimizer states; saved: kept from forward to backward", style="dim")
         assumptions(out, forecast)
 
 
@@ -117,7 +125,7 @@ def _holders(forecast: Forecast) -> Table:
     total = sum(weights + saved for _, weights, saved in held) or 1.0
 
     def row(name, count, parameters, weights, saved, style=None):
-        cells = (name, count, si(parameters), si(weights, "B"), si(saved, "B"), percent((weights + saved) / total))
+        cells = (name, count, many(parameters), binary(weights), binary(saved), percent((weights + saved) / total))
         table.add_row(*map(Text, cells), style=style)
 
     named = held if len(held) <= _LONGEST + 1 else held[:_LONGEST]

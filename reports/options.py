@@ -2,84 +2,60 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import click
 import msgspec
 
 from hwdb.errors import BadInput
+from reports.option_types import Count, Priced, Stage, Whole, setting
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8")
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("eager", "efficient", "flash")
 MODES = ("train", "infer")
+MEMORY_FORMATS = ("contiguous", "channels_last")
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 
 
-class Count(click.ParamType):
-    """A number of things, with or without a suffix: 15T, 1.28M, 90; kept as it was written where a scenario file should say it so."""
-
-    name = "number"
-
-    def __init__(self, as_written: bool):
-        self.as_written = as_written
-
-    def convert(self, value, param, ctx):
-        from hwdb.units import count
-
-        number = count(value, param.name)
-        if not (math.isfinite(number) and number > 0):
-            raise BadInput(f"{param.opts[0]} {value}: not a length; give more than zero, for example 15T or 1.28M")
-        return value if self.as_written else number
-
-
-class Whole(click.ParamType):
-    """A whole number of at least one."""
-
-    name = "integer"
-
-    def convert(self, value, param, ctx):
-        try:
-            number = int(value)
-        except ValueError:
-            raise BadInput(f"{param.opts[0]} {value}: not a whole number; give 1 or more") from None
-        if number < 1:
-            raise BadInput(f"{param.opts[0]} {value}: too small; give 1 or more")
-        return number
-
-
-def setting(values: tuple[str, ...]) -> dict[str, str]:
-    """What --set KEY=VALUE, as often as given, changes."""
-    changes: dict[str, str] = {}
-    for text in values:
-        key, sign, value = text.partition("=")
-        if not (sign and key.strip() and value.strip()):
-            raise BadInput(f'--set {text}: no KEY=VALUE; write for example --set memory.bandwidth="8 TB/s"')
-        if key.strip() in changes:
-            raise BadInput(f"--set {key.strip()}: given twice; keep one")
-        changes[key.strip()] = value.strip()
-    return changes
-
-
-# Order of --help. Each is a field of the Scenario; one that is not given is left to the scenario's own default.
-_SCENARIO = (
-    click.option("--batch", type=Whole(), help="Samples a step. Default: 1 sequence, 32 images."),
-    click.option("--seq", "sequence", type=Whole(), help="Tokens a sample. Default: what the model was made for, at most 4096."),
-    click.option("--image", type=Whole(), help="Edge of the square image [pixels]. Default: what the model was made for."),
-    click.option(
+# Order of --help, under its headings. Each is a field of the Scenario; one that is not given is left to the scenario's own default.
+STEP = {
+    "input": click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="SHAPE",
+        help="What a .py or .onnx model takes: 64x3x32x32, 64x128:int64, ids=64x128:int64. Once an input, in order.",
+    ),
+    "batch": click.option("--batch", type=Whole(), help="Samples a step, of all devices. Default: 1 sequence, 32 images."),
+    "seq": click.option("--seq", "sequence", type=Whole(), help="Tokens a sample. Default: what the model was made for, at most 4096."),
+    "image": click.option("--image", type=Whole(), help="Edge of the square image [pixels]. Default: what the model was made for."),
+    "precision": click.option(
         "--precision", type=click.Choice(PRECISIONS), help="Number format of the step. Default: the best 16-bit one of the device."
     ),
-    click.option("--optimizer", metavar="NAME", help="sgd, adamw, ... Default: adamw."),
-    click.option("--recompute", type=click.Choice(RECOMPUTE), help="Activations computed again in the backward pass. Default: none."),
-    click.option("--attention", type=click.Choice(ATTENTION), help="Implementation of attention. Default: the stack's."),
-    click.option("--mode", type=click.Choice(MODES), help="A training step, or an inference pass. Default: train."),
-    click.option(
-        "--stack", metavar="NAME", help="pytorch-eager, pytorch-compiled, jax-xla, or a .toml profile. Default: the first; jax-xla on TPUs."
+    "optimizer": click.option("--optimizer", metavar="NAME", help="sgd, adamw, ... Default: adamw."),
+    "recompute": click.option(
+        "--recompute", type=click.Choice(RECOMPUTE), help="Activations computed again in the backward pass. Default: none."
     ),
-    click.option("--tokens", type=Count(as_written=True), help="Length of the training, in tokens: 15T, 300B. No default."),
-    click.option("--samples", type=Count(as_written=True), help="Samples of the data set: 1.28M. No default."),
-    click.option("--epochs", type=Count(as_written=False), help="Passes over the samples. Default: 1."),
-    click.option(
+    "attention": click.option("--attention", type=click.Choice(ATTENTION), help="Implementation of attention. Default: the stack's."),
+    "mode": click.option("--mode", type=click.Choice(MODES), help="A training step, or an inference pass. Default: train."),
+    "stack": click.option(
+        "--stack", metavar="NAME", help="Software: pytorch-eager, jax-xla ... or a .toml profile. Default: the first; the second on TPUs."
+    ),
+    "memory_format": click.option(
+        "--memory-format", type=click.Choice(MEMORY_FORMATS), help="How images lie in memory. Default: the stack's."
+    ),
+}
+LENGTH = {
+    "tokens": click.option("--tokens", type=Count(as_written=True), help="Length of the training, in tokens: 15T, 300B. No default."),
+    "samples": click.option("--samples", type=Count(as_written=True), help="Samples of the data set: 1.28M. No default."),
+    "epochs": click.option("--epochs", type=Count(as_written=False), help="Passes over the samples. Default: 1."),
+    "price": click.option(
+        "--price", "price_per_hour", type=Priced(), metavar="USD", help="Dollars a device and hour. Default: the device file's."
+    ),
+}
+DEVICE = {
+    "set": click.option(
         "--set",
         "set_",
         multiple=True,
@@ -87,37 +63,92 @@ _SCENARIO = (
         callback=lambda ctx, param, values: setting(values),
         help='Change one number of the device: memory.bandwidth="8 TB/s", peak_flops.bf16="2 PFLOP/s". May be repeated.',
     ),
-)
+}
+LAYOUT = {
+    "devices": click.option("--devices", type=Whole(), metavar="N", help="How many. Default: tp x cp x pp x dp."),
+    "system": click.option(
+        "--system", metavar="NAME", help="Node or pod they stand in (roofcast devices --systems). Default: the usual one."
+    ),
+    "tp": click.option("--tp", type=Whole(), metavar="N", help="Tensor parallel. Default: 1, as for those below."),
+    "sp": click.option("--sp/--no-sp", default=None, help="Sequence parallel over the tensor-parallel group. Default: with --tp."),
+    "pp": click.option("--pp", type=Whole(), metavar="N", help="Pipeline stages."),
+    "vpp": click.option("--vpp", type=Whole(), metavar="N", help="Virtual stages a device."),
+    "dp": click.option("--dp", type=Whole(), metavar="N", help="Data parallel. Default: the devices that are left."),
+    "cp": click.option("--cp", type=Whole(), metavar="N", help="Context parallel."),
+    "ep": click.option("--ep", type=Whole(), metavar="N", help="Expert parallel."),
+    "etp": click.option("--etp", type=Whole(), metavar="N", help="Tensor parallel of an expert."),
+    "zero": click.option("--zero", type=Stage(), help="ZeRO stage, 0 to 3; 3 is fully sharded (FSDP). Default: 0."),
+    "schedule": click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the pipeline. Default: 1f1b; interleaved with --vpp."),
+    "micro_batch": click.option("--micro-batch", type=Whole(), metavar="N", help="Samples a device takes at a time."),
+}
+SECTIONS = {"The step": STEP, "Length and cost": LENGTH, "The device": DEVICE, "Several devices": LAYOUT}
+COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack")  # and its own precision
+
+
+class Sectioned(click.Command):
+    """A command whose --help sets its options under headings."""
+
+    def format_options(self, ctx, formatter):
+        left = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx) if isinstance(param, click.Option)}
+        titled = [(title, [left.pop(_dest(option), None) for option in options.values()]) for title, options in SECTIONS.items()]
+        for title, records in [("Options", list(left.values())), *titled]:
+            if any(records):
+                with formatter.section(title):
+                    formatter.write_dl([record for record in records if record])
+
+
+def _dest(option: Callable) -> str:
+    """The name that a click option has as a parameter."""
+    holder = option(lambda: None)
+    return holder.__click_params__[0].name
+
+
+def options(*names: str) -> Callable:
+    """These of the options above."""
+    known = STEP | LENGTH | DEVICE | LAYOUT
+
+    def decorate(function):
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
 
 
 def scenario_options(several: bool = False) -> Callable:
     """MODEL, --on and all that describes a step. With `several`, --on may be repeated."""
 
     def decorate(function):
-        for option in reversed(_SCENARIO):
-            function = option(function)
-        help_ = "Device: a name (see roofcast devices) or a .toml file." + (" May be repeated." if several else "")
-        function = click.option("--on", "devices", required=True, multiple=several, metavar="DEVICE", help=help_)(function)
+        function = options(*STEP, *LENGTH, *DEVICE, *LAYOUT)(function)
+        repeated = " May be repeated." if several else ""
+        help_ = f"Device: a name (see roofcast devices) or a .toml file.{repeated} Default: that of --system."
+        function = click.option("--on", multiple=several, metavar="DEVICE", help=help_)(function)
         return click.argument("model", metavar="MODEL")(function)
 
     return decorate
 
 
-def scenarios(model: str, devices: tuple[str, ...] | str, set_: dict[str, str], **given) -> list:
+def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str], **given) -> list:
     """One Scenario a device."""
     from simulator.scenario import Scenario
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    devices = (devices,) if isinstance(devices, str) else devices
-    return [Scenario(model=model, device=device, set=set_, **chosen) for device in devices]
+    if not on and "system" in chosen:
+        import hwdb
+
+        on = hwdb.system(chosen["system"]).device
+    if not on:
+        raise BadInput("--on is missing; say which device, for example --on h100-sxm5 (list: roofcast devices)")
+    on = (on,) if isinstance(on, str) else on
+    return [Scenario(model=model, device=device, set=set_, **chosen) for device in on]
 
 
-def answer(scenario, with_batch: bool = True):
-    """The Forecast, with the largest batch that fits the device."""
+def answer(scenario):
+    """The Forecast, on one device with the largest batch that fits it."""
     from simulator import predict
 
     forecast = predict(scenario)
-    if not with_batch or forecast.memory.capacity_bytes is None:
+    if forecast.layout is not None or forecast.memory.capacity_bytes is None:
         return forecast
     from simulator import largest_batch
 
@@ -138,3 +169,16 @@ def to_json(forecast) -> dict:
 def print_json(value: object) -> None:
     """One JSON object on stdout; a figure of the hardware database is a number."""
     click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=float), indent=2).decode())
+
+
+def print_answers(forecasts: list, as_json: bool) -> None:
+    """One forecast in full, several as a table; or one JSON object."""
+    if as_json:
+        print_json(to_json(forecasts[0]) if len(forecasts) == 1 else {"forecasts": [to_json(each) for each in forecasts]})
+        return
+    from reports.text import print_comparison, print_forecast
+
+    if len(forecasts) == 1:
+        print_forecast(forecasts[0])
+    else:
+        print_comparison(forecasts)

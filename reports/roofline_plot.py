@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports.format import digits, percent, seconds, si
+from reports.layout_text import on_what
 from reports.roofline_labels import boxes, margin_labels, name_points, ridge_labels, slope_labels
 from reports.roofline_style import FAINT, FULL, INK, LEAST, MARKS, SMALLEST_SHARE, colour_of, dash_of
 from reports.roofs import Machine, in_use, ridge
@@ -152,7 +153,7 @@ def _points(axes, forecast: Forecast, points: list[Point], index: int, overlay: 
 
 def _titles(figure, axes, forecasts: Sequence[Forecast]) -> None:
     first = forecasts[0]
-    devices = " and ".join(dict.fromkeys(f.device for f in forecasts))
+    devices = " and ".join(dict.fromkeys(on_what(f) for f in forecasts))
     figure.text(0.075, 0.955, f"{first.model} on {devices}", fontsize=15, fontweight="bold", color=INK, va="center")
     figure.text(0.075, 0.918, _subtitle(forecasts), fontsize=10.5, color="#444444", va="center")
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.console import page, plain_table, say, section, show
-from reports.format import digits, duration, energy, money, percent, seconds, short_names, si, words
+from reports.format import binary, digits, duration, energy, money, percent, seconds, short_names, si, words
+from reports.layout_text import devices_section, layout_line, losses, on_what
 from reports.memory_text import memory_section
 from simulator.forecast import Forecast
 
@@ -23,15 +24,27 @@ def print_forecast(forecast: Forecast) -> None:
         section(out, "Where the time goes")
         show(out, layer_table(forecast, out.width - 2))
         say(out, f"by kind of op: {by_kind(forecast)}")
-        section(out, "Memory")
+        section(out, "Memory of the fullest device" if forecast.layout else "Memory")
         memory_section(out, forecast)
+        if forecast.layout:
+            devices_section(out, forecast)
         if forecast.time_to_train_s is not None:
             section(out, "The whole training")
             say(out, _length(forecast))
         if forecast.diagnosis:
             section(out, "Diagnosis")
             say(out, forecast.diagnosis)
+        nearest_section(out, forecast)
         assumptions(out, forecast)
+
+
+def nearest_section(out: Console, forecast: Forecast) -> None:
+    """The measured runs that the interval leans on most, and how far their own forecasts were off."""
+    if forecast.nearest:
+        section(out, "Nearest measured runs")
+        for run in forecast.nearest:
+            off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
+            say(out, f"{run.name} on {run.device}, {run.stack} ({run.source}): {seconds(run.measured_s)} measured, {off}", first="- ")
 
 
 def what(forecast: Forecast) -> str:
@@ -42,7 +55,7 @@ def what(forecast: Forecast) -> str:
     size = (
         f" × {forecast.sequence} tokens" if forecast.sequence else f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
     )
-    parts = [f"batch {forecast.batch}{size}", forecast.precision]
+    parts = [f"batch {forecast.batch:,}{size}", forecast.precision]
     if forecast.mode == "train":
         parts.append(forecast.optimizer or "no optimizer")
         parts.append(f"recompute {forecast.recompute}")
@@ -54,12 +67,16 @@ def what(forecast: Forecast) -> str:
 def headline(out: Console, forecast: Forecast) -> None:
     """Model, device, what was asked; the step's time, rate and efficiency; the bound beside the estimate."""
     kind = "training" if forecast.mode == "train" else "inference"
-    out.print(Text(f"{forecast.model} on {forecast.device}: one {kind} step", style="bold"))
+    out.print(Text(f"{forecast.model} on {on_what(forecast)}: one {kind} step", style="bold"))
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
+    if forecast.layout:
+        say(out, layout_line(forecast.layout) + (f"; in {forecast.system}" if forecast.system else ""))
     out.print()
     rates = [f"{seconds(forecast.step_time_s)} a step"]
     if forecast.tokens_per_s is not None:
         rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
+    if forecast.tokens_per_s_per_device is not None:
+        rates.append(f"{_rate(forecast.tokens_per_s_per_device)} a device")
     rates.append(f"{_rate(forecast.samples_per_s)} samples/s")
     if forecast.mfu is not None:
         rates.append(f"MFU {percent(forecast.mfu)}")
@@ -70,6 +87,8 @@ def headline(out: Console, forecast: Forecast) -> None:
     ratio = forecast.step_time_s / forecast.lower_bound_s if forecast.lower_bound_s > 0 else None
     bound = f"no machine with the printed rates needs less than {seconds(forecast.lower_bound_s)}"
     say(out, bound + (f"; the estimate is {digits(ratio)} times that" if ratio else ""))
+    if forecast.low_s is not None:
+        say(out, f"80 % interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)} ({forecast.interval_class})")
 
 
 def _rate(value: float) -> str:
@@ -104,7 +123,7 @@ def layer_table(forecast: Forecast, width: int) -> Table:
     table.columns[0].ratio = 1
 
     def row(name, count, flops, moved, saved, time, bound, style=None):
-        cells = [name, count, si(flops), si(moved, "B"), si(saved, "B"), seconds(time), percent(time / forecast.step_time_s), bound]
+        cells = [name, count, si(flops), si(moved, "B"), binary(saved), seconds(time), percent(time / forecast.step_time_s), bound]
         if not training:
             del cells[4]
         table.add_row(*map(Text, cells), style=style)
@@ -114,7 +133,7 @@ def layer_table(forecast: Forecast, width: int) -> Table:
     named = ordered if len(ordered) <= _LONGEST + 1 else ordered[:_LONGEST]
     for layer in named:
         row(
-            _fit(short[layer.name], width - (56 if training else 47)),
+            _fit(short[layer.name], width - (57 if training else 47)),
             str(layer.count),
             layer.flops,
             layer.bytes,
@@ -135,8 +154,12 @@ def layer_table(forecast: Forecast, width: int) -> Table:
             "dim",
         )
     left = forecast.step_time_s - sum(layer.time_s for layer in forecast.layers)
+    for name, time in losses(forecast) if forecast.layout else ():
+        row(name, "", None, None, None, time, "", "dim")
+        left -= time
     if abs(left) > 0.0005 * forecast.step_time_s:
-        row("waiting for the host" if left > 0 else "overlapped", "", None, None, None, left, "host" if left > 0 else "", "dim")
+        why = "overlapped" if left < 0 else "other waiting" if forecast.layout else "waiting for the host"
+        row(why, "", None, None, None, left, "host" if why.endswith("host") else "", "dim")
     row(
         "total",
         "",
@@ -161,13 +184,14 @@ def _fit(name: str, room: int) -> str:
 
 def _length(forecast: Forecast) -> str:
     parts = [duration(forecast.time_to_train_s)]
+    hour, each = ("a device and hour", " a device") if forecast.devices > 1 else ("an hour", "")
     if forecast.steps is not None:
         parts.append(f"{words(round(forecast.steps))} steps")
     if forecast.cost_usd is not None:
-        price = f" at {money(forecast.price_usd_per_hour)} an hour" if forecast.price_usd_per_hour is not None else ""
+        price = f" at {money(forecast.price_usd_per_hour)} {hour}" if forecast.price_usd_per_hour is not None else ""
         parts.append(money(forecast.cost_usd) + price)
     if forecast.energy_j is not None:
-        power = f" at {si(forecast.power_w, 'W')}" if forecast.power_w is not None else ""
+        power = f" at {si(forecast.power_w, 'W')}{each}" if forecast.power_w is not None else ""
         parts.append(energy(forecast.energy_j) + power)
     return ", ".join(parts)
 
@@ -201,15 +225,15 @@ def print_comparison(forecasts: Sequence[Forecast]) -> None:
     long = any(f.time_to_train_s is not None for f in forecasts)
     table = plain_table(*columns, *((("training", "right"), ("cost", "right")) if long else ()))
     for f in forecasts:
-        cells = [f.device, seconds(f.step_time_s), _rate(f.tokens_per_s if tokens else f.samples_per_s), percent(f.mfu)]
-        cells += [si(f.memory.peak_bytes, "B"), {True: "yes", False: "no", None: "—"}[f.memory.fits]]
+        cells = [on_what(f), seconds(f.step_time_s), _rate(f.tokens_per_s if tokens else f.samples_per_s), percent(f.mfu)]
+        cells += [binary(f.memory.peak_bytes), {True: "yes", False: "no", None: "—"}[f.memory.fits]]
         if long:
             cells += [duration(f.time_to_train_s), money(f.cost_usd) if f.cost_usd is not None else "—"]
         table.add_row(*map(Text, cells))
     with page() as out:
         out.print(Text(f"{first.model}: one {kind} step on {len(forecasts)} devices", style="bold"))
         for asked in dict.fromkeys(map(what, forecasts)):
-            on = [f.device for f in forecasts if what(f) == asked]
+            on = [on_what(f) for f in forecasts if what(f) == asked]
             say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
         out.print()
         show(out, table)

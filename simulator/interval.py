@@ -2,8 +2,8 @@
 
 Every run of hwdb/residuals.csv has ln(measured / predicted). A forecast weighs each by likeness (the same device, its family, its kind;
 stack; kind of model; mode; format; bound by the host or not), large groups of one source, device and stack counting less a run. The
-quantiles of these weighted errors, stretched by what its class needs so that 80 % of left-out runs lie inside (hwdb/intervals.toml), are its interval:
-a weighted conformal prediction [tibshirani2019] with classes.
+quantiles of these weighted errors, stretched by what its class needs (hwdb/intervals.toml) so that 80 % of left-out runs lie inside,
+are its interval: a weighted conformal prediction [tibshirani2019] with classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ from simulator.step import Step
 from simulator.times.rates import family_name
 
 HERE = Path(hwdb.__file__).parent
-LIKE = {"stack": 0.3, "model_kind": 0.3, "mode": 0.5, "format": 0.4, "host_bound": 0.1, "scale": 0.1}  # what a difference leaves of a weight
+LIKE = {
+    "stack": 0.3,
+    "model_kind": 0.3,
+    "mode": 0.5,
+    "format": 0.4,
+    "host_bound": 0.1,
+    "scale": 0.1,
+}  # what a difference leaves of a weight
 DEVICE, FAMILY, KIND, OTHER = 1.0, 0.2, 0.06, 0.02  # the same device, family, kind; none of them
 GROUP = 0.5  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
 HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
@@ -58,7 +65,9 @@ class Residuals(NamedTuple):
     crowd: np.ndarray  # runs of the same source, device and stack
 
     def only(self, mask) -> Residuals:
-        return columns(self.name[mask], self.source[mask], {k: v[mask] for k, v in self.traits.items()}, self.seconds[mask], self.error[mask])
+        return columns(
+            self.name[mask], self.source[mask], {k: v[mask] for k, v in self.traits.items()}, self.seconds[mask], self.error[mask]
+        )
 
 
 def columns(name, source, traits, seconds, error) -> Residuals:
@@ -129,7 +138,9 @@ def model_kind(step: Step) -> str:
 def likeness(t: Traits, r: Residuals) -> np.ndarray:
     """1 for a run that shares all traits, less for every difference."""
     same = {key: r.traits[key] == value for key, value in t._asdict().items()}
-    w = np.where(same["device"], DEVICE, np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, np.where(same["kind"], KIND, OTHER)))
+    w = np.where(
+        same["device"], DEVICE, np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, np.where(same["kind"], KIND, OTHER))
+    )
     for key, rest in LIKE.items():
         w = w * np.where(same[key], 1.0, rest)
     return w
@@ -177,7 +188,10 @@ def spread(t: Traits, r: Residuals, stretch: float, klass: str) -> Spread:
     factors = {}
     for level in LEVELS:
         low, middle, high = quantiles(r.error, w, (0.5 - level / 200, 0.5, 0.5 + level / 200))
-        factors[level] = (float(np.exp(min(middle - stretch * (middle - low), 0.0))), float(np.exp(max(middle + stretch * (high - middle), 0.0))))
+        factors[level] = (
+            float(np.exp(min(middle - stretch * (middle - low), 0.0))),
+            float(np.exp(max(middle + stretch * (high - middle), 0.0))),
+        )
     return Spread(klass, factors, np.argsort(-like, kind="stable")[:100])
 
 

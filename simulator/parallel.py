@@ -118,7 +118,8 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
     np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
     if device.kind == "cpu":
         device_s, host_s = device_s + host_s, 0.0 * host_s
-    deduplicated = step.recipe.stack.implementations.get("dispatch") == "deduplicated"
+    stack = step.recipe.stack
+    deduplicated = stack.implementations.get("dispatch") == "deduplicated"
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
@@ -130,6 +131,8 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
                 traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated).times(tr.count / count))
         dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
         expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
+        if expert:
+            host_s[i, :2] += stack.sync_s * count
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
         inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
         largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
@@ -205,8 +208,8 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     weights = np.array([sum(us[u].dense for u in s) for s in stages])
     experts = np.array([sum(us[u].expert for u in s) for s in stages])
     handed = max((block.carried for block in step.blocks), default=0.0)
-    hop = net.cost("send", "pp", handed).seconds
     schedule = x.schedule if x.pp > 1 else "none"
+    hop = crossing(net, handed, x.tp, x.sp, stack, schedule)
     run = pipeline(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, hop)
     if schedule in SPLIT_BACKWARD:  # their closed forms are approximate: replayed
         run = run._replace(total=replay(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, float(hop)).total)
@@ -226,6 +229,13 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     bubble = max(float(run.bubble * seconds / (whole + update)), 0.0) if x.pp > 1 else 0.0
     pipe = Pipe(schedule, ends(schedule, f, b), float(hop), float(whole - seconds))
     return Spread(float(whole + update), float(update), bubble, float((f + b).max() * x.micro_batches), exposed, sent, ranks, pipe)
+
+
+def crossing(net: Network, handed: float, tp: int, sp: bool, stack, schedule: str):
+    """Seconds that a stage is held up by handing a micro-batch on. Interleaved schedules send behind compute where the stack lets them."""
+    if schedule == "interleaved" and stack.overlap.get("pp", 1.0) > 1.0:
+        return 0.0
+    return net.cost("send", "pp", handed / (tp if stack.scattered and not sp else 1)).seconds
 
 
 def _width(step: Step) -> float:

@@ -20,7 +20,7 @@ from simulator import models, roofline
 from simulator.fabric import fabric_of
 from simulator.layout import Layout
 from simulator.models import Model
-from simulator.parallel import HIDE, Share, Unit, _unit_times, _width, deal, ends, holdings, joined, network, reduction, share, units
+from simulator.parallel import HIDE, Share, Unit, _unit_times, _width, crossing, deal, ends, holdings, joined, network, reduction, share, units
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.schedule import Stages, in_flight, pipeline, possible
@@ -158,7 +158,7 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
         run = Stages(*(sum(n * side[u] for u, n in enumerate(repeats)) for side in (forward, backward)), 0.0)
     else:
         run = _spread([c[0] for c in columns], place)
-    hop = net.cost("send", "pp", rank.handed).seconds
+    hop = crossing(net, rank.handed, x.tp, True, stack, schedule)
     total = pipeline(schedule, run, x.pp, x.vpp, x.micro_batches, hop).total
     dense, expert, update = (np.array([c[i] for c in columns])[place] for i in (1, 2, 3))
     reduced = reduction(dense, expert, x, net, stack, _width(step))

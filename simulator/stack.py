@@ -41,6 +41,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     master: bool = False  # fp32 copies of weights and moments, gradients accumulated in fp32, under 16-bit weights
     factor: float = 1.0  # rate of its matrix products, of what the device's family sustains: tuning of a site or a release
     attention: float = 1.0  # rate of its fused attention kernel, of the best one for the family
+    scattered: bool = True  # activations cross between pipeline stages in tensor-parallel pieces [narayanan2021]
+    sync_s: float = 0.0  # host seconds a layer of experts waits for its token counts, each way
     overlap: dict[str, float] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
     implementations: dict[str, str] = {}  # op -> composed | fused | eager | efficient | flash | foreach
 

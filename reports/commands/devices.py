@@ -7,8 +7,9 @@ import click
 import hwdb
 from hwdb.errors import UnknownName
 from hwdb.units import pretty
-from reports.format import si
-from reports.options import Whole, print_json
+from reports.format import binary, si
+from reports.option_types import Whole, setting
+from reports.options import print_json
 
 
 @click.group("devices", invoke_without_command=True)
@@ -48,7 +49,7 @@ def command(ctx, links: bool, systems: bool, as_json: bool, **wanted) -> None:
     )
     for row in rows:
         price = f"${row.cloud_usd_per_hour:.2f}/h" if row.cloud_usd_per_hour else f"${row.launch_usd:,.0f}" if row.launch_usd else "—"
-        table.add_row(row.id, str(row.year or "—"), si(row.peak_flops), row.format, si(row.bandwidth, "B/s"), si(row.capacity, "B"), price)
+        table.add_row(row.id, str(row.year or "—"), si(row.peak_flops), row.format, si(row.bandwidth, "B/s"), binary(row.capacity), price)
     with page() as out:
         out.print(table)
         out.print(f"{len(rows)} devices. One with its sources: roofcast devices show NAME")
@@ -65,14 +66,20 @@ def _only(rows: list, key: str, value: str) -> list:
     return left
 
 
+def _shown(figure: float, unit: str) -> str:
+    """To five digits; what is held in powers of two, as it is made and sold."""
+    if unit != "B":
+        return pretty(figure, unit)
+    number, unit = binary(figure, 5).split()
+    return f"{float(number):g} {unit}"
+
+
 @command.command("show")
 @click.argument("name", metavar="DEVICE")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help='Change one number: memory.bandwidth="8 TB/s". May be repeated.')
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Every number of DEVICE with its source and how sure it is. What is unknown is absent."""
-    from reports.options import setting
-
     device = hwdb.device(name, setting(changes))
     figures = hwdb.figures(device)
     if as_json:
@@ -94,7 +101,7 @@ def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     made = ", ".join(str(part) for part in (device.vendor, device.architecture, device.year) if part)
     table = plain_table(("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold"))
     for key, figure, unit in figures:
-        table.add_row(key, pretty(figure, unit), figure.status, ": ".join(part for part in (figure.source, figure.where) if part))
+        table.add_row(key, _shown(figure, unit), figure.status, ": ".join(part for part in (figure.source, figure.where) if part))
     with page() as out:
         out.print(f"{device.id}: {device.name}" + (f" ({made})" if made else ""), style="bold")
         show(out, table)

@@ -2,22 +2,25 @@
 
 import click
 
-from reports.options import answer, print_json, scenario_options, scenarios, to_json
+from reports.options import Sectioned, answer, print_json, scenario_options, scenarios, to_json
+
+_KEYS = ("model", "device", "batch", "precision", "parameters", "memory", "layers", "assumptions")
 
 
-@click.command("memory")
+@click.command("memory", cls=Sectioned)
 @scenario_options()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def command(as_json: bool, **asked) -> None:
     """What of MODEL needs how much memory, and the largest batch that fits.
 
-    MODEL is a name (see roofcast models), a Hugging Face config.json or a .toml list of layers.
+    MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a .onnx file, or my_net.py:MyNet with
+    --input. Loading a .py runs it; the others are only read.
     """
     (scenario,) = scenarios(**asked)
     forecast = answer(scenario)
     if as_json:
         fields = to_json(forecast)
-        print_json({key: fields[key] for key in ("model", "device", "batch", "precision", "parameters", "memory", "layers", "assumptions")})
+        print_json({key: fields[key] for key in (*_KEYS, *(("devices", "layout", "ranks") if forecast.layout else ()))})
         return
     from reports.memory_text import print_memory
 

@@ -2,17 +2,18 @@
 
 import click
 
-from reports.options import answer, print_json, scenario_options, scenarios, to_json
+from reports.options import Sectioned, answer, print_answers, scenario_options, scenarios
 
 
-@click.command("predict")
+@click.command("predict", cls=Sectioned)
 @scenario_options(several=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option("--save", metavar="FILE", help="Also write what was asked as a scenario file (.toml), for roofcast run.")
 def command(as_json: bool, save: str | None, **asked) -> None:
-    """Forecast one step of MODEL: a name (see roofcast models), a Hugging Face config.json or a .toml list of layers.
+    """Forecast one step of MODEL.
 
-    With several --on, a table that compares the devices.
+    MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a .onnx file, or my_net.py:MyNet with
+    --input. Loading a .py runs it; the others are only read. With several --on, a table that compares the devices.
     """
     wanted = scenarios(**asked)
     if save:
@@ -26,12 +27,4 @@ def command(as_json: bool, save: str | None, **asked) -> None:
         from scenarios.files import write
 
         write(wanted[0], save)
-    if as_json:
-        print_json(to_json(forecasts[0]) if len(forecasts) == 1 else {"forecasts": [to_json(each) for each in forecasts]})
-        return
-    from reports.text import print_comparison, print_forecast
-
-    if len(forecasts) == 1:
-        print_forecast(forecasts[0])
-    else:
-        print_comparison(forecasts)
+    print_answers(forecasts, as_json)

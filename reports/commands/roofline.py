@@ -3,16 +3,16 @@
 import click
 
 from reports.files import check_target, replacing
-from reports.options import scenario_options, scenarios
+from reports.options import Sectioned, scenario_options, scenarios
 
 
-@click.command("roofline")
+@click.command("roofline", cls=Sectioned)
 @scenario_options(several=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where the picture goes: .png, .svg or .pdf.")
 def command(output: str, **asked) -> None:
     """Draw the roofline of MODEL: one point an op, its area the share of the time, under every roof of the device.
 
-    With several --on, the devices are overlaid.
+    MODEL is as for roofcast predict; loading a .py runs it. With several --on, the devices are overlaid.
     """
     check_target(output, (".png", ".svg", ".pdf"))
     import hwdb

@@ -70,7 +70,8 @@ def _serving(frame, file):
     gemm = frame[(frame.op == "gemm") & frame.gemm_dtype.isin(formats) & (frame.m > 0)]
     for (system, dtype), rows in _groups(gemm, ["system", "gemm_dtype"]):
         args = _columns(rows, m="m", n="n", k="k") | {"batch": np.ones(len(rows))}
-        yield Group(file, DEVICES.get(system, system), "matmul", f"gemm {dtype}", formats[dtype], "call", args, rows.latency_ms.to_numpy() * 1e-3)
+        device, measured = DEVICES.get(system, system), rows.latency_ms.to_numpy() * 1e-3
+        yield Group(file, device, "matmul", f"gemm {dtype}", formats[dtype], "call", args, measured)
     fused = frame[(frame.attn_dtype == "bfloat16") & frame.kv_cache_dtype.isin(["bfloat16", np.nan]) & (frame.isl > 0)]
     fused = fused[(fused.backend_dir != "trtllm") & ~fused.kernel_source.isin(["vllm_triton_attn"])]
     for op in ("context_attention", "encoder_attention"):

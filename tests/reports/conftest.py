@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reports.roofs import Machine, Roof
-from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point
+from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point, RankForecast
+from simulator.layout import Layout
 
 H100 = Machine(
     name="h100-sxm5",
@@ -160,8 +161,8 @@ def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 81
             framework_bytes=1.5e9,
             peak_bytes=peak,
             peak_moment="end of forward",
-            capacity_bytes=80e9,
-            fits=peak <= 80e9,
+            capacity_bytes=80.0 * 2**30,
+            fits=peak <= 80.0 * 2**30,
             largest_batch=None,
         ),
         layers=tuple(forecasts),
@@ -185,6 +186,24 @@ def machines() -> dict[str, Machine]:
 def step(machines):
     """Makes a forecast by hand: of a step on the device of that name, with any field changed."""
     return lambda device="h100-sxm5", **asked: transformer_step(machines[device], **asked)
+
+
+@pytest.fixture(scope="session")
+def spread(step):
+    """Makes a forecast of 16 devices by hand, four pipeline stages, with any field changed."""
+    layout = Layout(tp=2, sp=True, pp=4, dp=2, zero=1, micro_batches=8)
+    ranks = tuple(
+        RankForecast(
+            stage=stage, layers=8, parameters_bytes=2e9, gradients_bytes=2e9, optimizer_bytes=6e9, activations_bytes=(4 - stage) * 3e9,
+            transient_bytes=1e9, buffers_bytes=0.5e9, framework_bytes=1.5e9, peak_bytes=13e9 + (4 - stage) * 3e9,
+        )
+        for stage in range(4)
+    )  # fmt: skip
+    together = dict(
+        devices=16, layout=layout, tokens_per_s_per_device=700.0, bubble_fraction=0.2, ranks=ranks,
+        exposed_communication_s={"tensor": 0.03, "data": 0.01}, communication_bytes={"tensor": 4e10, "data": 3e9, "pipeline": 1e9},
+    )  # fmt: skip
+    return lambda **changes: step(step_time_s=1.5, **(together | changes))
 
 
 @pytest.fixture

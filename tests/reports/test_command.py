@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ PROMISED = """step_time_s lower_bound_s samples_per_s tokens_per_s mfu hfu param
     time_to_train_s assumptions"""
 PROMISED_OF_MEMORY = """parameters_bytes gradients_bytes optimizer_bytes activations_bytes framework_bytes peak_bytes capacity_bytes
     fits largest_batch"""
+RESNET = str(ROOT / "scenarios" / "ready" / "resnet50-train.toml")
 PREDICT = ("predict", "gpt2", "--on", "h100-sxm5")
 
 
@@ -39,6 +41,16 @@ def test_help_names_every_command():
 def test_every_command_has_help(name):
     result = run(name, "--help")
     assert result.exit_code == 0 and "Usage: roofcast" in result.stdout
+
+
+def test_roofcast_alone_prints_its_help():
+    result = run()
+    assert (result.exit_code, result.stdout) == (0, run("--help").stdout)
+
+
+def test_a_system_names_its_device():
+    found = json.loads(run("predict", "gpt2", "--system", "dgx-h100", "--devices", "8", "--batch", "8", "--json").stdout)
+    assert (found["device"], found["system"], found["devices"]) == ("h100-sxm5", "dgx-h100", 8)
 
 
 def test_help_imports_neither_numpy_nor_rich_nor_the_engine():
@@ -93,6 +105,38 @@ def test_a_saved_scenario_runs_to_the_same_forecast(tmp_path):
     assert json.loads(again.stdout) == json.loads(first.stdout)
 
 
+def test_a_scenario_runs_on_another_device(tmp_path):
+    found = json.loads(run("run", RESNET, "--on", "rtx-3090", "--json").stdout)
+    assert (found["device"], found["batch"]) == ("rtx-3090", 256)
+    both = run("run", RESNET, "--on", "rtx-3090", "--on", "h100-sxm5")
+    assert "on 2 devices" in both.stdout
+
+
+def test_several_devices_add_what_they_send_and_hold():
+    words = ("predict", "llama-3-8b", "--on", "h100-sxm5", "--devices", "16", "--tp", "2", "--pp", "4", "--batch", "16")
+    found = json.loads(run(*words, "--json").stdout)
+    assert found["devices"] == 16 and (found["layout"]["tp"], found["layout"]["pp"], found["layout"]["dp"]) == (2, 4, 2)
+    assert found["tokens_per_s_per_device"] == pytest.approx(found["tokens_per_s"] / 16)
+    assert 0 < found["bubble_fraction"] < 1 and len(found["ranks"]) == 4
+    assert {"tensor", "data", "pipeline"} <= set(found["communication_bytes"])
+    assert set(found["exposed_communication_s"]) <= set(found["communication_bytes"])
+    assert max(rank["peak_bytes"] for rank in found["ranks"]) == found["memory"]["peak_bytes"]
+    text = run(*words).stdout
+    assert "on 16 × h100-sxm5" in text and "Memory by pipeline stage" in text
+    assert json.loads(run("memory", *words[1:], "--json").stdout)["ranks"] == found["ranks"]
+
+
+def test_a_price_makes_the_cost():
+    found = json.loads(run(*PREDICT, "--tokens", "1B", "--price", "2.5", "--json").stdout)
+    assert found["cost_usd"] == pytest.approx(2.5 * found["time_to_train_s"] / 3600)
+    assert found["price_usd_per_hour"] == 2.5
+
+
+def test_help_says_that_loading_a_py_runs_it():
+    for name in ("predict", "memory", "roofline", "count", "run"):
+        assert ".py runs it" in " ".join(run(name, "--help").stdout.split()), name
+
+
 def test_memory_says_what_needs_how_much():
     result = run("memory", "llama-3-8b", "--on", "rtx-3090", "--seq", "512")
     assert result.exit_code == 0, result.stderr
@@ -132,6 +176,11 @@ BAD = [
     (["predict", "gpt2", "--on"], "--on"),
     (["predict", "gpt2", "extra", "--on", "h100-sxm5"], "extra"),
     ([*PREDICT, "--btach", "3"], "did you mean --batch"),
+    ([*PREDICT, "--dtype", "bf16"], "did you mean --precision?"),
+    ([*PREDICT, "--gpus", "8"], "did you mean --devices?"),
+    (["predict", "gpt2", "--device", "h100-sxm5"], "did you mean --on?"),
+    (["predict", "gpt2", "--system", "dgx-h101"], "dgx-h100"),
+    ([*PREDICT, "--tokens", "15", "T"], "wants quotes"),
     ([*PREDICT, "--batch", "-3"], "give 1 or more"),
     ([*PREDICT, "--batch", "0"], "give 1 or more"),
     ([*PREDICT, "--batch", "four"], "not a whole number"),
@@ -161,6 +210,24 @@ BAD = [
     (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "picture"], ".png"),
     (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "there/is/none.png"], "no directory"),
     (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "."], "directory"),
+    (["run", "no_such_scenario.toml", "--on", "rtx-3090"], "no_such_scenario.toml"),
+    (["run", RESNET, "--on", "rtx-3091"], "rtx-3090"),
+    ([*PREDICT, "--input", "1x1024:int64"], "says itself what it takes"),
+    (["predict", "my_net.py:MyNet", "--on", "h100-sxm5"], "--input"),
+    ([*PREDICT, "--memory-format", "nhwc"], "'channels_last'"),
+    ([*PREDICT, "--price", "cheap"], "dollars a device and hour"),
+    ([*PREDICT, "--price", "-1"], "dollars a device and hour"),
+    ([*PREDICT, "--devices", "0"], "give 1 or more"),
+    ([*PREDICT, "--devices", "many"], "not a whole number"),
+    ([*PREDICT, "--tp", "-2"], "give 1 or more"),
+    ([*PREDICT, "--zero", "4"], "0, 1, 2 or 3"),
+    ([*PREDICT, "--zero", "two"], "0, 1, 2 or 3"),
+    ([*PREDICT, "--schedule", "1b1f"], "'1f1b'"),
+    ([*PREDICT, "--micro-batch", "1.5"], "not a whole number"),
+    ([*PREDICT, "--no-spp"], "did you mean --no-sp?"),
+    ([*PREDICT, "--devices", "8", "--tp", "3"], "use 6"),
+    ([*PREDICT, "--devices", "8", "--tp", "2", "--dp", "2"], "leave --dp or --devices out"),
+    ([*PREDICT, "--devices", "4", "--batch", "6"], "dp 4 does not divide it"),
     (["devices", "show", "h100-smx5"], "h100-sxm5"),
     (["devices", "--vendor", "nvidea"], "NVIDIA"),
     (["devices", "--year", "then"], "not a whole number"),
@@ -189,7 +256,7 @@ def test_a_terminal_without_unicode_gets_ascii():
 
 
 def test_a_closed_pipe_is_quiet():
-    line = f"{sys.executable} -m reports.command devices | head -1; exit ${{PIPESTATUS[0]}}"
+    line = f"{shlex.quote(sys.executable)} -m reports.command devices | head -1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", line], capture_output=True, cwd=ROOT, check=False)
     assert result.stderr == b"" and result.stdout.count(b"\n") == 1
 

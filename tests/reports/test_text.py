@@ -5,6 +5,7 @@ import pytest
 
 from reports.memory_text import bar, kinds, print_memory, verdict
 from reports.text import print_comparison, print_forecast
+from simulator.forecast import Near
 
 LONG = dict(steps=1e6, time_to_train_s=3e7, cost_usd=2.5e4, price_usd_per_hour=2.95, energy_j=7.6e10, power_w=700.0)
 UNKNOWN = dict(mfu=None, hfu=None, tokens_per_s=None)
@@ -52,7 +53,7 @@ def test_memory_kinds_sum_to_the_peak(forecast):
 
 
 def test_verdict_names_need_capacity_and_cure(forecast):
-    assert verdict(forecast).startswith("does not fit: needs 196 GB of 80.0 GB")
+    assert verdict(forecast).startswith("does not fit: needs 182 of 80.0 GiB")
     assert "optimizer" in verdict(forecast)
     memory = msgspec.structs.replace(forecast.memory, capacity_bytes=190e9, largest_batch=3)
     assert "largest batch that fits is 3; --recompute full" in verdict(msgspec.structs.replace(forecast, memory=memory))
@@ -65,6 +66,14 @@ def test_an_unknown_capacity_is_said(forecast):
     assert verdict(msgspec.structs.replace(forecast, memory=memory)).endswith("capacity is not known")
 
 
+def test_the_interval_and_the_nearest_runs_are_told(step, capsys):
+    near = Near(name="gpt2, batch 8", device="a100-pcie-40gb", stack="pytorch-eager", source="a table", measured_s=0.1, error=-0.05)
+    print_forecast(step(low_s=0.6, high_s=0.8, interval_class="known device", nearest=(near,)))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "80 % interval: 600 ms to 800 ms (known device)" in text
+    assert "gpt2, batch 8 on a100-pcie-40gb, pytorch-eager (a table): 100 ms measured, forecast 5.0 % too short" in text
+
+
 def test_length_money_and_energy_are_told(step, capsys):
     print_forecast(step(**LONG))
     assert "347 days, 1.00 million steps, $25,000 at $2.95 an hour, 21.1 MWh at 700 W" in capsys.readouterr().out
@@ -73,3 +82,43 @@ def test_length_money_and_energy_are_told(step, capsys):
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0, 3.0])
 def test_bars_are_as_wide_as_their_room(share):
     assert len(bar(share, 17)) == 17
+
+
+def test_several_devices_tell_their_layout_their_traffic_and_their_stages(spread, capsys):
+    print_forecast(spread())
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "llama-3-8b on 16 × h100-sxm5",
+        "tensor 2 with sequence parallel, pipeline 4 (1f1b), data 2, ZeRO 1; 8 micro-batches of 1",
+        "700 a device",
+        "Memory of the fullest device",
+        "tensor: a device sends 40.0 GB a step, 30.0 ms of it exposed",
+        "pipeline: a device sends 1.00 GB a step, all of it hidden",
+        "pipeline bubble: 20 % of the step",
+        "Memory by pipeline stage",
+        "23.3 GiB",
+    ):
+        assert words in text, words
+
+
+def test_what_several_devices_lose_is_in_the_table_that_sums_to_the_step(spread, capsys):
+    print_forecast(spread())
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "bound by" in line)
+    end = next(i for i, line in enumerate(lines) if line.strip().startswith("total"))
+    rows = "\n".join(lines[start:end])
+    assert all(words in rows for words in ("sent: tensor", "sent: data", "pipeline bubble"))
+    shares = [float(line.split("%")[0].split()[-1]) for line in lines[start + 1 : end]]
+    assert sum(shares) == pytest.approx(100, abs=0.5 * len(shares))
+
+
+@pytest.mark.parametrize("stages", [1, 4, 40])
+@pytest.mark.parametrize("width", [76, 80, 132])
+def test_text_of_several_devices_is_no_wider_than_the_terminal(spread, stages, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    ranks = (spread().ranks * 10)[:stages]
+    forecast = spread(ranks=ranks, system="dgx-h100")
+    print_forecast(forecast)
+    print_memory(forecast)
+    print_comparison([forecast, spread()])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= width
