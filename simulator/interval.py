@@ -126,7 +126,7 @@ def model_kind(step: Step) -> str:
             moved += (k.read + k.written) * k.count
             looked += (k.read + k.written) * k.count if k.kind == "gather" else 0.0
     total = sum(flops.values()) or 1.0
-    if any(node.op == "moe" or "experts" in node.name for node in step.nodes):
+    if any(node.op in ("moe", "router", "experts") for node in step.nodes):
         return "moe"
     if flops.get("recurrent", 0.0) > 0.2 * total:
         return "recurrent"
@@ -195,15 +195,21 @@ def spread(t: Traits, r: Residuals, stretch: float, klass: str) -> Spread:
     return Spread(klass, factors, np.argsort(-like, kind="stable")[:100])
 
 
+@functools.lru_cache(maxsize=256)
+def _shipped(t: Traits, imagined: bool) -> Spread:
+    """The spread by the shipped residuals."""
+    klass = class_of(t, residuals(), imagined)
+    return spread(t, residuals(), stretches().get(klass, 2.0), klass)
+
+
 def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
     """The forecast with its interval, its class and the three nearest measured runs."""
     r = residuals()
     t = traits(device, step, f.host_s / f.step_time_s if f.step_time_s else 0.0, f.devices)
-    klass = class_of(t, r, bool(device.edits))
-    found = spread(t, r, stretches().get(klass, 2.0), klass)
+    found = _shipped(t, bool(device.edits))
     bounds = {str(level): (f.step_time_s * a, f.step_time_s * b) for level, (a, b) in found.factors.items()}
     low, high = bounds["80"]
-    return msgspec.structs.replace(f, low_s=low, high_s=high, interval_class=klass, interval_s=bounds, nearest=nearest(f, found, r))
+    return msgspec.structs.replace(f, low_s=low, high_s=high, interval_class=found.klass, interval_s=bounds, nearest=nearest(f, found, r))
 
 
 def nearest(f: Forecast, found: Spread, r: Residuals) -> tuple[Near, ...]:

@@ -89,7 +89,9 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     if pp > 1 and (why := refusal(schedule, pp, vpp, count)):
         raise BadInput(why)
     if cp > 1 and size and size % (2 * cp):
-        raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {2 * cp} equal pieces; use a sequence of {2 * cp * max(size // (2 * cp), 1)}")
+        raise BadInput(
+            f"cp {cp}: {size} tokens cannot be dealt in {2 * cp} equal pieces; use a sequence of {2 * cp * max(size // (2 * cp), 1)}"
+        )
     ep = s.ep or 1
     if (dp * cp * tp) % ep:
         raise BadInput(f"ep {ep} does not divide tp x dp x cp ({tp * dp * cp}): experts are spread over the ranks of a stage")
@@ -115,5 +117,6 @@ def _micro_batches(s: Scenario, dp: int, batch: int, said: list[str]) -> tuple[i
         micro = 1 if (s.pp or 1) > 1 else each
         said.append(f"micro-batch of {micro} (not given)")
     if each % micro:
-        raise BadInput(f"micro_batch {micro} does not divide the {each} samples of a data-parallel rank; use {max(d for d in range(1, micro + 1) if each % d == 0)}")
+        near = max(d for d in range(1, micro + 1) if each % d == 0)
+        raise BadInput(f"micro_batch {micro} does not divide the {each} samples of a data-parallel rank; use {near}")
     return micro, each // micro

@@ -35,7 +35,9 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     """
     parameters = step.parameter_bytes
     if step.recipe.mode != "train":
-        working = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.kind not in ("parameter", "buffer")) for k in step.kernels), default=0.0)
+        working = max(
+            (sum(v.bytes for v in (*k.inputs, *k.outputs) if v.kind not in ("parameter", "buffer")) for k in step.kernels), default=0.0
+        )
         activations = step.input_bytes
         return Held(parameters, 0.0, 0.0, activations, working, framework_bytes + slack * working, "forward")
     units = _units(step)
@@ -51,7 +53,9 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
             moments.append(Held(parameters, gradients, step.state_bytes, activations, transient, extra, moment))
         below -= u.kept
         above += u.gradients
-    moments.append(Held(parameters, step.gradient_bytes, step.state_bytes, step.input_bytes, _scratch(step), framework_bytes, "optimizer step"))
+    moments.append(
+        Held(parameters, step.gradient_bytes, step.state_bytes, step.input_bytes, _scratch(step), framework_bytes, "optimizer step")
+    )
     return max(moments, key=lambda h: h.total)
 
 

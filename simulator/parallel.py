@@ -128,7 +128,9 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
         for tr in step.traffic:
             if tr.node in nodes:
                 at = (tr.phase, tr.group, tr.behind)
-                traffic[at] = traffic.get(at, NOTHING).plus(net.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated).times(tr.count / count))
+                traffic[at] = traffic.get(at, NOTHING).plus(
+                    net.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated).times(tr.count / count)
+                )
         dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
         expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
         if expert:
@@ -139,7 +141,9 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
                        for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
         once = (v / count for v in (dense, expert, kept))
-        rows.append(Unit(name, count if what == "block" else 0, device_s[i] / count, host_s[i] / count, traffic, *once, largest, inside / count))
+        rows.append(
+            Unit(name, count if what == "block" else 0, device_s[i] / count, host_s[i] / count, traffic, *once, largest, inside / count)
+        )
     return rows
 
 

@@ -109,7 +109,9 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
         row["bytes"] += (k.read + k.written) * k.count
         row["bound"][4 if waits[phase[i]] else times.bound[i]] += seconds[i]
         when = "backward" if k.phase == "recompute" else k.phase
-        point = drawn.setdefault((node.name, when), {"op": node.op, "flops": 0.0, "bytes": 0.0, "s": 0.0, "matrix": 0.0, "product": k.product})
+        point = drawn.setdefault(
+            (node.name, when), {"op": node.op, "flops": 0.0, "bytes": 0.0, "s": 0.0, "matrix": 0.0, "product": k.product}
+        )
         point["flops"] += work - masked(k)
         point["bytes"] += (k.read + k.written) * k.count
         point["s"] += seconds[i]
@@ -119,7 +121,8 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
     parameters, saved = _per_node(step)
     layers = tuple(
         LayerForecast(
-            name=name, op=r["op"], count=sum(step.nodes[n].count for n in r["nodes"]), parameters=int(sum(parameters.get(n, 0) for n in r["nodes"])),
+            name=name, op=r["op"], count=sum(step.nodes[n].count for n in r["nodes"]),
+            parameters=int(sum(parameters.get(n, 0) for n in r["nodes"])),
             flops=float(r["flops"]), bytes=float(r["bytes"]), saved_bytes=float(sum(saved.get(n, 0) for n in r["nodes"])),
             time_s=float(r["s"].sum()), forward_s=float(r["s"][0]), backward_s=float(r["s"][1] + r["s"][2]), update_s=float(r["s"][3]),
             lower_bound_s=float(r["low"]), bound=(*BOUNDS, "host")[int(r["bound"].argmax())] if r["s"].any() else "fused",
@@ -128,7 +131,8 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
     )  # fmt: skip
     points = tuple(
         Point(name=name, op=p["op"], phase=when, unit="matrix" if p["matrix"] > 0.5 * p["flops"] else "vector",
-              precision=p["product"] if p["matrix"] > 0.5 * p["flops"] else "fp32", flops=float(p["flops"]), bytes=float(p["bytes"]), time_s=float(p["s"]))
+              precision=p["product"] if p["matrix"] > 0.5 * p["flops"] else "fp32",
+              flops=float(p["flops"]), bytes=float(p["bytes"]), time_s=float(p["s"]))
         for (name, when), p in drawn.items()
     )  # fmt: skip
     return layers, points
@@ -173,9 +177,15 @@ def diagnose(layers, step_s: float, host_s, device_s, device: Device, memory: He
         text += f" ({100 * share[rest[0]] / step_s:.0f} % is bound by {LIMITS[rest[0]][0]})"
     capacity = device.memory.capacity
     if capacity and memory.total > capacity:
-        kinds = {"optimizer states": memory.optimizer, "activations": memory.activations, "parameters": memory.parameters, "gradients": memory.gradients}
+        kinds = {
+            "optimizer states": memory.optimizer,
+            "activations": memory.activations,
+            "parameters": memory.parameters,
+            "gradients": memory.gradients,
+        }
         most = max(kinds, key=kinds.get)
-        cures = {"optimizer states": "an 8-bit optimizer or more devices", "activations": "recompute full, a smaller batch or a shorter sequence",
+        cures = {"optimizer states": "an 8-bit optimizer or more devices",
+                 "activations": "recompute full, a smaller batch or a shorter sequence",
                  "parameters": "a device with more memory or more devices", "gradients": "more devices"}  # fmt: skip
         text += f". It does not fit: most of the memory is {most}; {cures[most]} would help"
     return text + "."

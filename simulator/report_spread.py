@@ -21,11 +21,13 @@ NAMES = {"tp": "tensor", "cp": "context", "ep": "expert", "dp": "data", "pp": "p
 
 
 def assemble_spread(
-    s: Scenario, device: Device, model: Model, recipe: Recipe, layout: Layout, whole: Step, step: Step, times: OpTimes, outcome: Spread, said: list[str]
+    s: Scenario, device: Device, model: Model, recipe: Recipe, layout: Layout, whole: Step, step: Step, times: OpTimes,
+    outcome: Spread, said: list[str],
 ) -> Forecast:  # fmt: skip
     """Everything the stages found over several devices, as one value."""
     fullest = max(outcome.ranks, key=lambda r: r.total)
-    held = Held(fullest.parameters, fullest.gradients, fullest.optimizer, fullest.activations, fullest.transient + fullest.buffers, fullest.framework,
+    held = Held(fullest.parameters, fullest.gradients, fullest.optimizer, fullest.activations,
+                fullest.transient + fullest.buffers, fullest.framework,
                 f"stage {fullest.stage} of {layout.pp}")  # fmt: skip
     one = assemble(msgspec.structs.replace(s, tokens=None, samples=None, epochs=None), device, model, step, times, held, said)
     repeats = layout.micro_batches / layout.pp  # what one device of a pipeline does of the whole model's micro-batch, a step
@@ -48,14 +50,16 @@ def assemble_spread(
         parameters=int(whole.parameters), flops_forward=float(count["forward"]), flops_backward=float(count["backward"]),
         flops_recompute=float(count["recompute"]), flops_other=one.flops_other * m,
         memory=MemoryForecast(
-            parameters_bytes=held.parameters, gradients_bytes=held.gradients, optimizer_bytes=held.optimizer, activations_bytes=held.activations,
+            parameters_bytes=held.parameters, gradients_bytes=held.gradients, optimizer_bytes=held.optimizer,
+            activations_bytes=held.activations,
             transient_bytes=held.transient, framework_bytes=held.framework, peak_bytes=held.total, peak_moment=held.moment,
             capacity_bytes=float(capacity) if capacity else None, fits=bool(held.total <= capacity) if capacity else None,
         ),
         layers=layers, points=one.points, steps=steps, time_to_train_s=hours * 3600 if hours is not None else None,
         cost_usd=hours * price * n if hours is not None and price is not None else None,
         energy_j=hours * 3600 * device.power.tdp * n if hours is not None and device.power.tdp else None,
-        devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble), exposed_communication_s=exposed,
+        devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble),
+        exposed_communication_s=exposed,
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
         diagnosis=_diagnosis(one, step_s, exposed, outcome, layout),
     )  # fmt: skip
@@ -77,7 +81,8 @@ def _times(layer, repeats: float):
 def _rank(r: Rank) -> RankForecast:
     return RankForecast(
         stage=r.stage, layers=r.layers, parameters_bytes=r.parameters, gradients_bytes=r.gradients, optimizer_bytes=r.optimizer,
-        activations_bytes=r.activations, transient_bytes=r.transient, buffers_bytes=r.buffers, framework_bytes=r.framework, peak_bytes=r.total,
+        activations_bytes=r.activations, transient_bytes=r.transient, buffers_bytes=r.buffers,
+        framework_bytes=r.framework, peak_bytes=r.total,
     )  # fmt: skip
 
 
@@ -89,4 +94,5 @@ def _diagnosis(one: Forecast, step_s: float, exposed: dict[str, float], outcome:
     if worst < 0.05 * step_s:
         return one.diagnosis
     cure = "more micro-batches or virtual stages" if what == "the pipeline bubble" else "a faster network or fewer ranks in that group"
-    return f"{one.diagnosis} Over {layout.devices} devices {100 * worst / step_s:.0f} % of the step is lost to {what}; {cure} would shorten it."
+    lost = f"Over {layout.devices} devices {100 * worst / step_s:.0f} % of the step is lost to {what}"
+    return f"{one.diagnosis} {lost}; {cure} would shorten it."

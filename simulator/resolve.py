@@ -39,7 +39,11 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     name = s.precision
     if name is None:
         name = default_precision(device)
-        said.append(f"precision {name} (not given): weights, gradients and optimizer states are in it too" if "amp" not in name else f"precision {name} (not given)")
+        said.append(
+            f"precision {name} (not given): weights, gradients and optimizer states are in it too"
+            if "amp" not in name
+            else f"precision {name} (not given)"
+        )
     precision(name)
     stack_name = s.stack
     if stack_name is None:

@@ -146,4 +146,6 @@ def _bounds(ks: list[Kernel], family: str, seconds, rates: Rates, c):
     vector_scale = 1.0 / c.stream.vector
     achieved = np.stack([printed[0] / rates.sustained, printed[1] * vector_scale, printed[2] / rates.stream])
     lower = printed.max(axis=0)
-    return lower, np.where(achieved.max(axis=0) < 0.4 * seconds, np.where(seconds < 2e-5, 3, achieved.argmax(axis=0)), achieved.argmax(axis=0))
+    return lower, np.where(
+        achieved.max(axis=0) < 0.4 * seconds, np.where(seconds < 2e-5, 3, achieved.argmax(axis=0)), achieved.argmax(axis=0)
+    )

@@ -20,7 +20,22 @@ from simulator import models, roofline
 from simulator.fabric import fabric_of
 from simulator.layout import Layout
 from simulator.models import Model
-from simulator.parallel import HIDE, Share, Unit, _unit_times, _width, crossing, deal, ends, holdings, joined, network, reduction, share, units
+from simulator.parallel import (
+    HIDE,
+    Share,
+    Unit,
+    _unit_times,
+    _width,
+    crossing,
+    deal,
+    ends,
+    holdings,
+    joined,
+    network,
+    reduction,
+    share,
+    units,
+)
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.schedule import Stages, in_flight, pipeline, possible

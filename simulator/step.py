@@ -125,5 +125,19 @@ def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
             continue
         read, written = update_traffic(o, w.size * w.count, WIDTH[w.dtype], fused)
         # tensors share launches: the group's launch is spread over them
-        kernels.append(Kernel(w.node, "update", "optimizer", w.dtype, 0, o.flops * w.size * w.count, w.size * w.count, read, written, (launches * w.count / FOREACH_GROUP,), 1))
+        kernels.append(
+            Kernel(
+                w.node,
+                "update",
+                "optimizer",
+                w.dtype,
+                0,
+                o.flops * w.size * w.count,
+                w.size * w.count,
+                read,
+                written,
+                (launches * w.count / FOREACH_GROUP,),
+                1,
+            )
+        )
     return kernels

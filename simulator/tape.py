@@ -119,6 +119,7 @@ class Tape:
         self.parallel = parallel
         self.traffic: list[Traffic] = []
         self._gathered: dict[int, Value] = {}
+        self.narrow: set[int] = set()  # storages cast for an 8- or 4-bit product
         self.training = training
         self.implementations = implementations or {}
         self.nodes: list[Node] = []
@@ -326,7 +327,11 @@ class Tape:
             return self._gathered[x.storage]
         full = x
         if x.split == "tokens":
-            shape = (x.shape[0], x.shape[1] * self.parallel.tp, *x.shape[2:]) if len(x.shape) > 2 else (x.shape[0] * self.parallel.tp, x.shape[1])
+            shape = (
+                (x.shape[0], x.shape[1] * self.parallel.tp, *x.shape[2:])
+                if len(x.shape) > 2
+                else (x.shape[0] * self.parallel.tp, x.shape[1])
+            )
             full = Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
             self.send("all_gather", "tp", full.bytes)
             if self.training:

@@ -34,7 +34,11 @@ def timeline(scenario: Scenario) -> tuple[Event, ...]:
                     row = rows[node.name]
                     seconds = getattr(row, f"{phase}_s") * (node.count / row.count) / (repeats if phase != "update" else 1)
                     if seconds > 0:
-                        name = f"{node.name} [{i if phase == 'forward' else repeats - 1 - i}]" if repeats > 1 and phase != "update" else node.name
+                        name = (
+                            f"{node.name} [{i if phase == 'forward' else repeats - 1 - i}]"
+                            if repeats > 1 and phase != "update"
+                            else node.name
+                        )
                         events.append(Event(0, phase, name, clock, seconds))
                         clock += seconds
     return tuple(events)

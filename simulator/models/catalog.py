@@ -152,8 +152,23 @@ def check(path: Path | str, config):
     """Sizes are positive, heads divide widths."""
     for field in config.__struct_fields__:
         value = getattr(config, field)
-        if isinstance(value, int) and not isinstance(value, bool) and value <= 0 and field not in ("pad_token_id",) and not field.endswith("_id"):
-            if value < 0 or field in ("vocab_size", "hidden_size", "n_embd", "n_layer", "n_head", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value <= 0
+            and field not in ("pad_token_id",)
+            and not field.endswith("_id")
+        ):
+            if value < 0 or field in (
+                "vocab_size",
+                "hidden_size",
+                "n_embd",
+                "n_layer",
+                "n_head",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "intermediate_size",
+            ):
                 raise BadInput(f"{path}: key '{field}' is {value}; a positive number is wanted")
     width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
@@ -167,4 +182,12 @@ def check(path: Path | str, config):
 def _from_net(name: str) -> Model:
     net = NETS[name]
     module = import_module(f"simulator.models.{net.module}")
-    return Model(name, net.module.rpartition(".")[2], net.takes, net.size, lambda t, b, s: module.build(t, b, s, **net.arguments), net.arguments, net.source)
+    return Model(
+        name,
+        net.module.rpartition(".")[2],
+        net.takes,
+        net.size,
+        lambda t, b, s: module.build(t, b, s, **net.arguments),
+        net.arguments,
+        net.source,
+    )

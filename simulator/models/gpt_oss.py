@@ -49,7 +49,11 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
             table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = rotary_tables(t, sequence, c.head_dim // 2)
-        masks = transformer.causal_masks(t, sequence, batch, eager=True) if t.implementation("sinks", "eager") == "eager" else lambda window: None
+        masks = (
+            transformer.causal_masks(t, sequence, batch, eager=True)
+            if t.implementation("sinks", "eager") == "eager"
+            else lambda window: None
+        )
         windows = [c.window(layer) for layer in range(c.num_hidden_layers)]
         x = transformer.layers(t, "layers", windows, lambda x, window: block(t, c, x, tables, masks(window), window), x)
         x = normed(t, "norm", x)

@@ -156,7 +156,7 @@ def causal_loss(
     """The language-model head and its loss: logits in fp32, labels moved by one. `softcap`: logits bent by a tanh."""
     batch, sequence, _ = hidden.shape
     with t.op("lm_head", "linear"):
-        logits = linear.linear(t, hidden, vocabulary, bias=bias, weight=weight, parallel=True)
+        logits = linear.linear(t, hidden, vocabulary, bias=bias, weight=weight, parallel=True, narrow=False)
     if softcap:
         with t.op("softcap", "softcap"):
             logits = pointwise.scale(t, pointwise.unary(t, "tanh", pointwise.scale(t, logits)))

@@ -53,8 +53,8 @@ def conv(
 ) -> Value:  # fmt: skip
     """y[B, out, ...] = x[B, in, ...] * w[out, in / groups, kernel ...] + b. A `weight` or `bias` may be given, as where layers share it.
 
-        forward   2 B |y space| out (in / groups) |kernel| FLOPs; keeps x
-        backward  dx and dw, the same FLOPs each; dx only where x needs a gradient
+    forward   2 B |y space| out (in / groups) |kernel| FLOPs; keeps x
+    backward  dx and dw, the same FLOPs each; dx only where x needs a gradient
     """
     kernel, stride, padding, dilation = (spread(v, dims) for v in (kernel, stride, padding, dilation))
     batch, c_in = x.shape[:2]
@@ -68,7 +68,9 @@ def conv(
     ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
     out = t.new((batch, channels, *space), x_low.dtype, x.grad or w.grad)
     flops = 2 * batch * prod(space) * channels * (c_in // groups) * prod(kernel)
-    _conv_kernels(t, x, x_low, w, w_low, ins, out, flops, (batch, c_in, channels, prod(x.shape[2:]), prod(space), prod(kernel), prod(stride), groups))
+    _conv_kernels(
+        t, x, x_low, w, w_low, ins, out, flops, (batch, c_in, channels, prod(x.shape[2:]), prod(space), prod(kernel), prod(stride), groups)
+    )
     return out
 
 
@@ -89,11 +91,13 @@ def _conv_kernels(t, x, x_low, w, w_low, ins, out, flops, shape):
             t.backward("reduce", vector=out.size, read=out.bytes, written=ins[2].bytes, product=out.dtype)
 
 
-def conv_transpose(t: Tape, x: Value, channels: int, kernel, *, stride=1, padding=0, output_padding=0, groups: int = 1, bias: bool = True, dims: int = 2) -> Value:
+def conv_transpose(
+    t: Tape, x: Value, channels: int, kernel, *, stride=1, padding=0, output_padding=0, groups: int = 1, bias: bool = True, dims: int = 2
+) -> Value:
     """The adjoint of a convolution: each input position is spread over |kernel| outputs.
 
-        space     (n - 1) stride - 2 padding + kernel + output_padding
-        FLOPs     2 B |x space| in (out / groups) |kernel|, forward, dx and dw alike
+    space     (n - 1) stride - 2 padding + kernel + output_padding
+    FLOPs     2 B |x space| in (out / groups) |kernel|, forward, dx and dw alike
     """
     kernel, stride, padding, extra = (spread(v, dims) for v in (kernel, stride, padding, output_padding))
     batch, c_in = x.shape[:2]
@@ -107,7 +111,9 @@ def conv_transpose(t: Tape, x: Value, channels: int, kernel, *, stride=1, paddin
     ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
     out = t.new((batch, channels, *space), x_low.dtype, x.grad or w.grad)
     flops = 2 * batch * prod(x.shape[2:]) * c_in * (channels // groups) * prod(kernel)
-    _conv_kernels(t, x, x_low, w, w_low, ins, out, flops, (batch, channels, c_in, prod(space), prod(x.shape[2:]), prod(kernel), prod(stride), groups))
+    _conv_kernels(
+        t, x, x_low, w, w_low, ins, out, flops, (batch, channels, c_in, prod(space), prod(x.shape[2:]), prod(kernel), prod(stride), groups)
+    )
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from simulator.precision import WIDTH
 from simulator.tape import Tape, Value
 
 
@@ -28,12 +29,29 @@ def matmul_work(m, k, n, width=2, batch=1) -> Work:
     return Work(2 * batch * m * k * n, width * batch * (m * k + k * n + m * n))
 
 
-def _product(t: Tape, ins, outs, batch, m, n, k):
-    t.emit("matmul", ins, outs, matrix=2 * batch * m * n * k, product=product_format(t, ins[0]), shape=(batch, m, n, k))
+def _product(t: Tape, ins, outs, batch, m, n, k, product=None):
+    t.emit("matmul", ins, outs, matrix=2 * batch * m * n * k, product=product or product_format(t, ins[0]), shape=(batch, m, n, k))
 
 
-def _product_back(t: Tape, source: Value, batch, m, n, k, *, read, written):
-    t.backward("matmul", matrix=2 * batch * m * n * k, read=read, written=written, product=product_format(t, source), shape=(batch, m, n, k))
+def _product_back(t: Tape, source: Value, batch, m, n, k, *, read, written, product=None):
+    product = product or product_format(t, source)
+    t.backward("matmul", matrix=2 * batch * m * n * k, read=read, written=written, product=product, shape=(batch, m, n, k))
+
+
+def narrowed(t: Tape, x: Value, out: Value, product: str):
+    """Operands of an fp8 or fp4 product are cast first, x once however many layers read it, and the gradient in backward.
+
+    Each is read, and written twice: as it is and transposed, for the weight's gradient. Weights keep their casts over a step.
+    """
+    width = WIDTH[product]
+    if width >= WIDTH[x.dtype]:
+        return
+    copies = 2 if t.training else 1
+    if x.storage not in t.narrow:
+        t.narrow.add(x.storage)
+        t.emit("cast", (), (), vector=x.size, read=x.bytes, written=copies * width * x.size)
+    if out.grad:
+        t.backward("cast", vector=out.size, read=out.bytes, written=copies * width * out.size)
 
 
 def product_format(t: Tape, x: Value) -> str:
@@ -47,7 +65,7 @@ _format = product_format
 
 def linear(
     t: Tape, x: Value, out_features: int, *, bias: bool = True, weight: Value | None = None, trainable: bool = True,
-    parallel: bool | None = None, whole: int = 1,
+    parallel: bool | None = None, whole: int = 1, narrow: bool = True,
 ) -> Value:  # fmt: skip
     """y[T, out] = x[T, in] W^T + b.
 
@@ -59,19 +77,20 @@ def linear(
     Under tensor parallelism [shoeybi2019] a layer of a repeated block whose input is whole is cut by columns, one whose
     input is cut already by rows, its results added up over the ranks. `parallel` says so outside of blocks, or forbids
     it; `whole` columns stay together (a head that several ranks share).
+    Not `narrow`: in the operands' own format where other layers run in 8 or 4 bits.
     """
     if t.parallel.tp > 1 and parallel is not False:
         if x.split == "features":
-            return t.leave(_linear(t, x, out_features, bias, weight, trainable))
+            return t.leave(_linear(t, x, out_features, bias, weight, trainable, narrow))
         if weight is not None and weight.split:
-            return _cut(_linear(t, t.enter(x), weight.shape[0], bias, weight, trainable))
+            return _cut(_linear(t, t.enter(x), weight.shape[0], bias, weight, trainable, narrow))
         if weight is None and (parallel or t.in_block):
             if parallel:  # a vocabulary: the last rank's share is padded
                 columns = -(-out_features // t.parallel.tp)
             else:
                 columns = t.share(out_features, "the columns of a layer") if out_features // whole >= t.parallel.tp else whole
-            return _cut(_linear(t, t.enter(x), columns, bias, weight, trainable))
-    return _linear(t, x, out_features, bias, weight, trainable)
+            return _cut(_linear(t, t.enter(x), columns, bias, weight, trainable, narrow))
+    return _linear(t, x, out_features, bias, weight, trainable, narrow)
 
 
 def _cut(out: Value) -> Value:
@@ -80,23 +99,25 @@ def _cut(out: Value) -> Value:
     return out
 
 
-def _linear(t: Tape, x: Value, out_features: int, bias: bool, weight: Value | None, trainable: bool) -> Value:
+def _linear(t: Tape, x: Value, out_features: int, bias: bool, weight: Value | None, trainable: bool, narrow: bool = True) -> Value:
     k, tokens = x.shape[-1], x.size // x.shape[-1]
     w = weight if weight is not None else t.parameter(out_features, k, trainable=trainable)
     b = t.parameter(out_features, trainable=trainable) if bias else None
     x_low, w_low = t.low(x), t.low(w)
     ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
     out = t.new((*x.shape[:-1], out_features), x_low.dtype, x.grad or w.grad)
-    _product(t, ins, (out,), 1, tokens, out_features, k)
+    product = product_format(t, x_low) if narrow else x_low.dtype
+    narrowed(t, x_low, out, product)
+    _product(t, ins, (out,), 1, tokens, out_features, k, product)
     if out.grad:
         if w.grad:
             t.save(x_low)
-            _product_back(t, x_low, 1, out_features, k, tokens, read=out.bytes + x_low.bytes, written=w_low.bytes)
+            _product_back(t, x_low, 1, out_features, k, tokens, read=out.bytes + x_low.bytes, written=w_low.bytes, product=product)
             if bias:
                 t.backward("reduce", vector=out.size, read=out.bytes, written=ins[2].bytes, product=out.dtype)
         if x.grad:
             t.save(w_low)
-            _product_back(t, x_low, 1, tokens, k, out_features, read=out.bytes + w_low.bytes, written=x_low.bytes)
+            _product_back(t, x_low, 1, tokens, k, out_features, read=out.bytes + w_low.bytes, written=x_low.bytes, product=product)
     return out
 
 

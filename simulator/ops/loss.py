@@ -47,7 +47,7 @@ def pairwise(t: Tape, kind: str, x: Value, target: Value) -> Value:
     t.emit("reduce", (x, target), (out,), vector=3 * x.size, special=special * x.size)
     if x.grad:
         t.save(x, target)
-        t.backward("elementwise", vector=4 * x.size, special=special * x.size, read=x.bytes + target.bytes, written=x.bytes, product=x.dtype)
+        t.backward(
+            "elementwise", vector=4 * x.size, special=special * x.size, read=x.bytes + target.bytes, written=x.bytes, product=x.dtype
+        )
     return out
-
-

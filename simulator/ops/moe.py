@@ -32,7 +32,9 @@ def take(t: Tape, x: Value, index: Value, *shape) -> Value:
     t.emit("copy" if fused else "gather", (index,), (out,), read=out.bytes + index.bytes)
     if out.grad:
         t.save(index)
-        t.backward("copy" if fused else "scatter", vector=out.size, read=out.bytes + index.bytes, written=x.bytes + out.bytes, product=x.dtype)
+        t.backward(
+            "copy" if fused else "scatter", vector=out.size, read=out.bytes + index.bytes, written=x.bytes + out.bytes, product=x.dtype
+        )
     return out
 
 

@@ -64,7 +64,9 @@ def unary(t: Tape, fn: str, x: Value, *, in_place: bool = False) -> Value:
             t.save(x if kept == "in" else out)
         reads = x.bytes if kept is None else 2 * x.bytes
         if vector_back or kept:
-            t.backward("elementwise", vector=vector_back * x.size, special=special_back * x.size, read=reads, written=x.bytes, product=x.dtype)
+            t.backward(
+                "elementwise", vector=vector_back * x.size, special=special_back * x.size, read=reads, written=x.bytes, product=x.dtype
+            )
     return out
 
 

@@ -1,6 +1,6 @@
 """The selective scan of state-space models [gu2023], step by step as transformers writes it where no kernel is installed.
 
-    h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t];   y[t] = C[t] h[t] + D u[t]
+h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t];   y[t] = C[t] h[t] + D u[t]
 """
 
 from __future__ import annotations

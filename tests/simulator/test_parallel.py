@@ -145,7 +145,10 @@ def test_every_schedule_runs_and_none_beats_the_busiest_stage(schedule):
 
 
 def test_finer_schedules_wait_less():
-    bubbles = [predict(**ASKED, devices=8, pp=8, schedule=s, vpp=v).bubble_fraction for s, v in (("1f1b", 1), ("interleaved", 2), ("interleaved", 4))]
+    bubbles = [
+        predict(**ASKED, devices=8, pp=8, schedule=s, vpp=v).bubble_fraction
+        for s, v in (("1f1b", 1), ("interleaved", 2), ("interleaved", 4))
+    ]
     assert bubbles == sorted(bubbles, reverse=True)
 
 

@@ -87,7 +87,14 @@ def test_what_cannot_be_is_one_line_that_names_the_cure(change, cure):
     assert "\n" not in str(error.value) and cure in str(error.value)
 
 
-CONFIG = {"model_type": "llama", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 BROKEN = {
     "cut off": ('{"model_type": "llama", "vocab', "cut off"),
     "not an object": ("[1, 2]", "object"),

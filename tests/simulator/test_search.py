@@ -7,8 +7,19 @@ from hwdb.errors import BadInput, RoofcastError
 from simulator import Scenario, predict
 from simulator.search import search
 
-SCENARIO = Scenario(model="llama-3-8b", device="h100-sxm5", batch=64, sequence=2048, precision="bf16", optimizer="adamw", stack="pytorch-eager")
-GRID = {"tp": [1, 8], "cp": [1, 2], "micro_batch": [1, 2], "recompute": ["none", "full"], "dp": [1, 4, 5, 16], "pp": [1, 2, 8, 64], "vpp": [1, 2], "zero": [0, 1, 2, 3]}
+SCENARIO = Scenario(
+    model="llama-3-8b", device="h100-sxm5", batch=64, sequence=2048, precision="bf16", optimizer="adamw", stack="pytorch-eager"
+)
+GRID = {
+    "tp": [1, 8],
+    "cp": [1, 2],
+    "micro_batch": [1, 2],
+    "recompute": ["none", "full"],
+    "dp": [1, 4, 5, 16],
+    "pp": [1, 2, 8, 64],
+    "vpp": [1, 2],
+    "zero": [0, 1, 2, 3],
+}
 FOUND = search(SCENARIO, GRID)
 N = len(FOUND.step_s)
 
