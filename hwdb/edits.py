@@ -38,7 +38,9 @@ def apply(data: dict[str, Any], changes: Iterable[tuple[str, str | float]], file
     units, edits = figure_keys(), []
     for key, value in changes:
         if key not in units:
-            raise unknown("key", key, units, f"what can be changed of {file}: {_grouped(units)}")
+            table = key.partition(".")[0]
+            near = [u for u in units if u.startswith(f"{table}.")] or [u for u in units if not u.startswith("achieved.")]
+            raise unknown("key", key, units, f"what can be changed of {file}: {_grouped(near)}")
         *tables, last = key.split(".")
         table = data
         for name in tables:

@@ -6,7 +6,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-from hwdb.errors import BadInput, unknown
+from hwdb.errors import BadInput, UnknownName, unknown
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(r"^(?:(?:nvidia|geforce|tesla|amd|instinct|radeon(?=-rx)|intel|google|cloud|apple|aws|huawei)-)+")
@@ -63,4 +63,6 @@ def resolve(name: str, folder: str) -> str:
             return candidate
         if candidate in other:
             return other[candidate]
+    if folder == "devices" and name in names("systems"):
+        raise UnknownName(f"{name!r} is a system, not a device; use --system {name} (roofcast devices --systems lists them)")
     raise unknown(folder.removesuffix("s"), name, [*known, *other], f"known names: {LISTINGS[folder]}")

@@ -129,7 +129,7 @@ def _cost_alone(anchor, radius, size, spot: _Spot, fixed: np.ndarray, markers: n
     """What a place costs whatever the other labels do."""
     inside = (lines > spot.box[:2]).all(axis=1) & (lines < spot.box[2:]).all(axis=1)
     covered = overlap(spot.box, markers)
-    cost = 0.5 * spot.gap + 4 * covered.sum() / size[1] + 120 * (covered > 0).sum() + 8 * inside.sum()
+    cost = 0.5 * spot.gap + 4 * covered.sum() / size[1] + 120 * (covered > 0).sum() + 40 * inside.sum()
     cost += 15 * _passes(anchor, spot.end, markers, radius) + 1000 * _passes(anchor, spot.end, fixed, 0.0)
     return float(cost + 25 * _along(anchor, spot.end, lines, radius))
 

@@ -47,12 +47,12 @@ def in_use(machine: Machine, precisions: set[str]) -> Machine:
     return Machine(name=machine.name, roofs=kept + machine.memory[-1:])
 
 
-def machine(device: Device) -> Machine:
+def machine(device: Device, training: bool = True) -> Machine:
     """The roofs of a device: one a number format and kind of unit, one a memory level whose bandwidth is known.
 
     Formats of the same rate share a roof. The achieved rate of a roof is what forecasts take for long kernels: the device's own measured
-    share, else its family's. Integer formats are left out: the picture counts FLOPs; of
-    the vector units fp32 is drawn, the format they are used in.
+    share, else its family's, and in training what is left of it over whole steps. Integer formats are left out: the picture counts
+    FLOPs; of the vector units fp32 is drawn, the format they are used in.
     """
     matrix: dict[float, list[str]] = {}
     for name, rate in device.peak_flops.items():
@@ -68,7 +68,7 @@ def machine(device: Device) -> Machine:
                 label=", ".join(names),
                 printed=rate,
                 precisions=tuple(under),
-                achieved=rate * resolve(device, names[0]).rates.sustained,
+                achieved=rate * _held(device, names[0], training),
             )
         )
     if vector and vector not in matrix:
@@ -85,3 +85,9 @@ def machine(device: Device) -> Machine:
         if level.bandwidth:
             roofs.append(Roof(kind="memory", label=name.upper(), printed=float(level.bandwidth)))
     return Machine(name=device.id, roofs=tuple(roofs))
+
+
+def _held(device: Device, format_: str, training: bool) -> float:
+    """What of a matrix rate long products hold."""
+    rates = resolve(device, format_).rates
+    return rates.sustained * (rates.trained if training else 1.0)

@@ -25,17 +25,20 @@ from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import trace
 
-UNSEEN = {"imagined device": 1.0, "mixture of experts": 1.25, "several devices": 1.0}  # classes that no left-out run shows: of the widest
+UNSEEN = {"imagined device": 1.0, "mixture of experts": 1.25, "several devices": 1.0}  # of the widest, where no left-out run shows them
 SHARE = 0.8
 LEAST = 8  # runs of a class that calibrate it
 CROWD = 0.25  # a run of a group of n counts n^-CROWD
-WIDENING = (
+CLASSES = (
     "known device and stack",
     "bound by the host",
     "known family and stack",
     "known device, unknown stack",
     "inherited device, known stack",
     "inherited device, unknown stack",
+    "mixture of experts",
+    "several devices",
+    "imagined device",
 )
 
 
@@ -117,12 +120,14 @@ def level_of(held: list[Held], share: float) -> float:
 
 
 def calibrated(held: list[Held]) -> dict[str, float]:
-    """Stretch by class; a class of few runs takes that of the first."""
+    """Stretch by class. A class of few runs takes that of the first, one of UNSEEN some times the widest."""
     result: dict[str, float] = {}
-    for klass in WIDENING:
+    for klass in CLASSES:
         mine = [h for h in held if h.klass == klass]
-        result[klass] = level_of(mine, SHARE) if len(mine) >= LEAST else result.get(WIDENING[0], 1.0)
-    return result | {name: factor * max(result.values()) for name, factor in UNSEEN.items()}
+        if len(mine) >= LEAST:
+            result[klass] = level_of(mine, SHARE)
+    widest, first = max(result.values()), result[CLASSES[0]]
+    return {klass: result.get(klass, widest * UNSEEN[klass] if klass in UNSEEN else first) for klass in CLASSES}
 
 
 def write_stretches(stretch: dict[str, float], held: list[Held]) -> None:
@@ -131,7 +136,8 @@ def write_stretches(stretch: dict[str, float], held: list[Held]) -> None:
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     for klass, value in stretch.items():
         mine = [h for h in held if h.klass == klass]
-        source = f"assumed: {UNSEEN[klass]:g} of the widest class" if klass in UNSEEN else f"{len(mine)} left-out runs"
+        assumed = klass in UNSEEN and len(mine) < LEAST
+        source = f"assumed: {UNSEEN[klass]:g} of the widest class" if assumed else f"{len(mine)} left-out runs"
         head += ["", f'["{klass}"]', f"stretch = {value:.3f}", f'source = "{source}"']
     path.write_text("\n".join(head) + "\n", encoding="utf-8")
 
@@ -140,7 +146,7 @@ def report(held: list[Held], stretch: dict[str, float]) -> None:
     """Shares of left-out runs inside their intervals."""
     print(f"{'left out by':12s} {'class':34s} {'runs':>5s}  inside 50 / 80 / 95 %")
     for way in ("source", "device", "model"):
-        for klass in (*WIDENING, None):
+        for klass in (*CLASSES, None):
             mine = [h for h in held if h.way == way and klass in (None, h.klass)]
             if mine:
                 shares = [100 * np.mean([h.inside[level] <= stretch[h.klass] for h in mine]) for level in interval.LEVELS]

@@ -67,6 +67,10 @@ def text(scenario: Scenario) -> str:
 
 def _literal(value: str | float | int) -> str:
     """A TOML value: texts escaped as JSON does it, which TOML reads, but for the delete character."""
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
 
 
@@ -80,7 +84,7 @@ def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 def _is_path(value: str, folder: Path) -> bool:
     """Is it a file's path rather than a name: by its ending, or because something is there."""
-    return value.endswith(SUFFIXES) or ("/" in value and (folder / value).exists())
+    return value.endswith(SUFFIXES) or ".py:" in value or ("/" in value and (folder / value).exists())
 
 
 def _from(value: str, folder: Path) -> str:

@@ -30,6 +30,7 @@ SHORT_DEFAULTS = {  # of a table that has no more columns than these: GPT on one
 }  # fmt: skip
 PRECISION = (("nvfp4", "nvfp4"), ("fp8", "fp8"), ("fp16", "fp16"), ("float16", "fp16"), ("fp32", "fp32"), ("tf32", "tf32"))
 GBIT = {"edr": 100, "hdr": 200, "ndr": 400, "xdr": 800}
+GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}  # what CUDA graphs hold: nothing, all but experts, a step
 MOST_TOKENS = 16384  # of a micro-batch where none is given and there is no pipeline
 
 
@@ -208,6 +209,8 @@ def stack_of(row: dict[str, str], device: str, said: list[str]) -> tuple[str, st
         kind = hwdb.device(device).kind
         found = "maxtext" if kind == "tpu" else "neuron" if kind == "npu" else "fsdp-eager" if get("zero_stage").startswith("3") else "te-nemo-2024"
         said.append(f"stack {found} (framework {get('framework')!r})" if get("framework") else f"stack {found} (not given)")
+    if found in GRAPHED.values() and get("cuda_graphs").lower() in GRAPHED:
+        found = GRAPHED[get("cuda_graphs").lower()]
     if found == "te-nemo-2024" and number(row, "tp") not in (None, 1) and flash == "no":
         found = "megatron-2021"
     stacks.stack(found)
@@ -280,8 +283,8 @@ def _part_bytes(words: str, node: int) -> float | None:
     several = re.search(r"(\d+)\s*x.*?(\d{2,4})\s*g(?:b|ig)", words)
     if several:
         return int(several[1]) * float(several[2]) / 8 * 1e9
-    each = re.search(r"(\d{2,4})\s*gb(?:ps|it/s|/s)?\s*(?:per|/|a)\s*(?:gpu|device|chip|accelerator)", words)
+    each = re.search(r"(\d{2,4})\s*gb(?:ps|it/s|/s)?\D*?(?:per|/|a)\s*(?:gpu|device|chip|accelerator)", words)
     if each:
         return node * float(each[1]) / 8 * 1e9
-    whole = re.search(r"(\d{2,5})(?:/\d+)?\s*gb(?:ps|it/s|/s)?\s*(?:per|/|a)\s*(?:node|server|host|instance)", words) or re.search(r"efa\s*(\d{2,5})", words)
+    whole = re.search(r"(\d{2,5})(?:/\d+)?\s*gb(?:ps|it/s|/s)?\D*?(?:per|/|a)\s*(?:node|server|host|instance)", words) or re.search(r"efa\s*(\d{2,5})", words)
     return float(whole[1]) / 8 * 1e9 if whole else None

@@ -60,13 +60,12 @@ def score(run: LlmRun) -> Scored:
         f = predict(run.scenario)
     except RoofcastError as error:
         return Scored(run, None, None, None, None, 0.0, 0.0, str(error))
-    interval = [getattr(f, name, None) for name in ("step_time_low_s", "step_time_high_s")]
     flops = (f.flops_forward + f.flops_backward) * (4.0 / 3.0 if run.scenario.recompute == "full" else 1.0)
     device = hwdb.device(run.scenario.device)
     product = precision(run.scenario.precision).product
     rates = device.peak_flops
     rate = rates.get(product) or rates.get("fp8" if product == "fp4" else "bf16") or rates.get("bf16") or rates.get("fp16")
-    return Scored(run, f.step_time_s, *interval, held_gib(f, run.memory_kind), flops, float(rate) * f.devices, "")
+    return Scored(run, f.step_time_s, f.low_s, f.high_s, held_gib(f, run.memory_kind), flops, float(rate) * f.devices, "")
 
 
 def held_gib(f, kind: str) -> float:
@@ -127,6 +126,21 @@ def line(name: str, scored: list[Scored], rule: list[float]) -> Line:
     worst = max(errors, key=lambda pair: abs(pair[0]))
     return Line(name, len(scored), len(scored) - len(errors), mean(size), median(size), mean(e for e, _ in errors), worst[1], worst[0],
                 mean(abs(e) for e in rule) if rule else None)  # fmt: skip
+
+
+def memory_lines(scored: list[Scored]) -> list[Line]:
+    """The same of peak memory, one line a source and kind of measurement."""
+    groups: dict[str, list[Scored]] = {}
+    for s in scored:
+        if s.run.memory_gib and s.memory_gib:
+            groups.setdefault(f"{s.run.source}, {s.run.memory_kind}", []).append(s)
+    found = []
+    for name, members in groups.items():
+        errors = [s.memory_gib / s.run.memory_gib - 1.0 for s in members]
+        size = [abs(e) for e in errors]
+        worst = size.index(max(size))
+        found.append(Line(name, len(members), 0, mean(size), median(size), mean(errors), members[worst].run.id, errors[worst], None))
+    return found
 
 
 def overall(scored: list[Scored]) -> dict[str, float]:

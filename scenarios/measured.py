@@ -26,6 +26,7 @@ PRECISION = {
     "amp": "amp-fp16",
     "mixed": "amp-fp16",
     "mixed precision": "amp-fp16",
+    "see submission (not in log)": "amp-fp16",  # MLPerf on GPUs
     "float32": "fp32",
     "bfloat16": "bf16",
     "float16": "fp16",
@@ -115,7 +116,7 @@ def run(row: dict[str, str]) -> Run:
     if why:
         return refuse(why)
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
-    framework, model = get("framework"), _model(get("model"))
+    framework, model = f"{get('framework')} {source}", _model(get("model"))
     if sequence is None and "bert" in model:
         return refuse("length of its sequences not stated")
     scenario = Scenario(
@@ -189,7 +190,7 @@ def _optimizer(framework: str, notes: str, language: bool) -> str:
 
 def _image(text: str) -> int | None:
     """224x224x3 or Resolution=224x224 -> 224; None where it is not a square picture."""
-    match = re.match(r"(?:resolution=)?(\d+)x(\d+)(?:x[134])?$", text.lower().strip())
+    match = re.match(r"(?:resolution=)?(\d+)x(\d+)(?:x[134])?\b", text.lower().strip())
     return int(match[1]) if match and match[1] == match[2] else None
 
 

@@ -56,11 +56,26 @@ def spread_of(scenario: Scenario, model: models.Model, device: hwdb.Device, reci
     from simulator import parallel
     from simulator.fabric import fabric_of
 
+    system = _system(scenario, device)
+    if system is not None and scenario.devices is None and scenario.dp is None:
+        scenario = msgspec.structs.replace(scenario, devices=int(system.count))
     layout, said = layouts.decide(scenario, model, recipe.batch, recipe.size)
-    fabric = fabric_of(hwdb.system(scenario.system) if scenario.system else None, device, layout.devices)
+    fabric = fabric_of(system, device, layout.devices)
     step = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), layout.parallel)
+    if layout.ep > 1 and not any(w.expert for w in step.weights):
+        raise BadInput(f"ep {layout.ep}: {model.name} has no experts; leave --ep out")
     times = roofline.time_all(step, device)
     return layout, step, times, parallel.spread(step, times, device, layout, fabric), [*said, *fabric.assumptions]
+
+
+def _system(scenario: Scenario, device: hwdb.Device) -> hwdb.System | None:
+    """The system that was asked for, if it is made of this device."""
+    if scenario.system is None or isinstance(scenario.system, hwdb.System):
+        return scenario.system
+    system = hwdb.system(scenario.system)
+    if system.device not in (device.id, device.base) and device.id in hwdb.devices():
+        raise BadInput(f"system {scenario.system} is made of {system.device}, not of {device.id}; use --on {system.device} or another --system")
+    return system
 
 
 def largest_batch(scenario: Scenario) -> int | None:

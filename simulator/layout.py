@@ -71,6 +71,8 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
         raise BadInput("inference over several devices takes tp, cp and dp; leave --pp and --zero out")
     if model.takes != "sequence" and (tp > 1 or cp > 1 or pp > 1):
         raise BadInput(f"{model.name} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a transformer")
+    if s.schedule is not None and pp == 1:
+        raise BadInput(f"schedule {s.schedule}: there is no pipeline; use --pp 2 or more, or leave --schedule out")
     if tp > 1 and model.family in UNCUT:
         raise BadInput(f"tp {tp}: the layers of {model.name} have no heads to cut; use --dp, --zero or --pp")
     zero = s.zero if s.zero is not None else 0

@@ -32,7 +32,7 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
         _one_of("memory_format", s.memory_format, MEMORY_FORMATS)
     batch = s.batch
     if batch is None:
-        batch = DEFAULT_BATCH[model.takes]
+        batch = DEFAULT_BATCH[model.takes] * _micro_batches(s)
         said.append(f"batch {batch} (not given)")
     _positive("batch", batch)
     size = _size(s, model, said)
@@ -64,6 +64,13 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     if opt is not None:
         optimizer(opt)
     return Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack), said
+
+
+def _micro_batches(s: Scenario) -> int:
+    """Micro-batches of a step over several devices, where no batch is given: one a data-parallel rank, four a pipeline stage."""
+    degrees = [d if isinstance(d, int) and d > 0 else 1 for d in (s.tp, s.cp, s.pp)]
+    ranks = s.dp or max((s.devices or 1) // math.prod(degrees), 1)
+    return ranks * (4 * degrees[2] if degrees[2] > 1 else 1) if isinstance(ranks, int) and ranks > 0 else 1
 
 
 def default_precision(device: Device) -> str:

@@ -47,7 +47,7 @@ class Step(NamedTuple):
     weights: tuple[Weight, ...]
     blocks: tuple[Block, ...]
     saved: tuple[Kept, ...]  # what recomputation leaves
-    counted: tuple[Kept, ...]  # without recomputation: what the model itself keeps
+    counted: tuple[Kept, ...]  # without recomputation
     input_bytes: float
     state_bytes: float
     recipe: Recipe
@@ -77,6 +77,7 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     saved = counted
     if recipe.stack.fusion:
         kernels, saved = fuse(kernels, saved, recipe.stack.fusion)
+        counted = saved
     if training and recipe.recompute != "none":
         again, saved = recomputed(tape, kernels, saved, recipe.recompute, model.name)
         kernels = [*kernels, *again]

@@ -22,7 +22,7 @@ def command(output: str, **asked) -> None:
 
     wanted = scenarios(**asked)
     forecasts = [predict(scenario) for scenario in wanted]
-    figure = draw(forecasts, [machine(hwdb.device(scenario.device, scenario.set)) for scenario in wanted])
+    figure = draw(forecasts, [machine(hwdb.device(each.device, each.set), each.mode == "train") for each in wanted])
     with replacing(output) as temporary:
         save(figure, temporary)
     click.echo(f"wrote {output}")

@@ -4,14 +4,16 @@ import json
 
 import click
 
-from reports.options import scenario_options, scenarios
+from reports.options import Sectioned, scenario_options, scenarios
 
 
-@click.command("trace")
+@click.command("trace", cls=Sectioned)
 @scenario_options()
 @click.option("-o", "--output", "target", required=True, metavar="FILE", help="Where the trace goes, a .json file.")
 def command(target: str, **asked) -> None:
     """Write the timeline of a step of MODEL as a trace that Perfetto (ui.perfetto.dev) opens.
+
+    MODEL is as for roofcast predict; loading a .py runs it.
 
     On one device every op of every layer, on several every micro-batch of every pipeline stage. It is as long as the
     forecast step.

@@ -43,7 +43,7 @@ def narrowed(t: Tape, x: Value, out: Value, product: str):
 
     Each is read, and written twice: as it is and transposed, for the weight's gradient. Weights keep their casts over a step.
     """
-    width = WIDTH[product]
+    width = WIDTH.get(product, 4)  # tf32 is held as fp32
     if width >= WIDTH[x.dtype]:
         return
     copies = 2 if t.training else 1
@@ -58,9 +58,6 @@ def product_format(t: Tape, x: Value) -> str:
     """The format the matrix unit is fed: the policy's where the operand is in its format, else the operand's own."""
     p = t.precision
     return p.product if x.dtype == (p.autocast or p.activations) else x.dtype
-
-
-_format = product_format
 
 
 def linear(

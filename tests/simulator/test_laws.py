@@ -71,7 +71,7 @@ def test_a_fused_stack_is_faster_and_keeps_less():
     eager, compiled = (predict(model="llama-3-8b", device="h100-sxm5", stack=s) for s in ("pytorch-eager", "pytorch-compiled"))
     assert compiled.step_time_s < eager.step_time_s
     assert compiled.memory.activations_bytes < eager.memory.activations_bytes
-    assert compiled.saved_bytes == eager.saved_bytes  # what the model keeps is counted the same; what the stack holds is not
+    assert compiled.saved_bytes < eager.saved_bytes
 
 
 def test_lower_precision_is_faster_and_smaller():

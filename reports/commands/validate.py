@@ -1,0 +1,66 @@
+"""roofcast validate"""
+
+import click
+
+from reports.options import print_json
+
+
+@click.command("validate")
+@click.option(
+    "--runs",
+    multiple=True,
+    metavar="FILE",
+    help="Measured runs, .csv or .csv.gz: model, device, precision, mode, batch_per_device, step_time_ms ...; of many devices: n_devices, "
+    "device, layers, hidden, seq_len, global_batch_seqs, tp, pp, iter_time_s ... (scenarios/published/README.md).",
+)
+@click.option(
+    "--ops", multiple=True, metavar="FILE", help="Measured kernels, .csv or .csv.gz, in one of the four known layouts of columns."
+)
+@click.option("-o", "--output", metavar="FILE", help="Write every row with its forecast (.csv).")
+@click.option("--plot", metavar="FILE", help="Draw predicted against measured (.png, .svg, .pdf).")
+@click.option("--constants", is_flag=True, help="Print every fitted constant with its meaning, unit, value and source instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def command(runs, ops, output, plot, constants, as_json) -> None:
+    """How far forecasts are from measured runs and kernels: those that are shipped, or those of your own files."""
+    from reports import validation, validation_text
+
+    if constants:
+        rows = validation_text.constant_rows()
+        print_json({"constants": rows, "number": len(rows)}) if as_json else validation_text.print_constants(rows)
+        return
+    from reports.files import check_target
+
+    if output:
+        check_target(output, (".csv",))
+        if runs and ops:
+            raise click.UsageError("-o takes one table; give --runs or --ops, not both")
+    if plot:
+        check_target(plot, (".png", ".svg", ".pdf"))
+    from scenarios.measured import shipped, shipped_kernels
+
+    all_shipped = not runs and not ops
+    from reports import validation_llm
+
+    spread = [path for path in runs if validation_llm.claims(path)]
+    runs = [path for path in runs if path not in spread]
+    many = validation_llm.check_files(spread) if spread or (all_shipped and not output) else []
+    if output and spread:
+        if runs or ops:
+            raise click.UsageError("-o takes one table; give runs of one kind")
+        validation_llm.write(many, output)
+        output = None
+    checked = validation.check_files(runs or (shipped() if all_shipped else ()))
+    table = validation.kernels(ops or shipped_kernels()) if ops or (all_shipped and not output) else None
+    if output:
+        validation.write_runs(checked, output) if table is None else validation.write_kernels(table, output)
+    if plot:
+        from reports.validation_plot import draw
+
+        draw(checked, plot)
+    if as_json:
+        print_json(validation_text.to_json(checked, table) | ({"training_runs": validation_llm.to_json(many)} if many else {}))
+        return
+    if many:
+        validation_llm.print_part(many, all_shipped)
+    if checked or table is not None:
+        validation_text.print_validation(checked, table, {scored.run.source for scored in many})

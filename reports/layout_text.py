@@ -1,0 +1,90 @@
+"""Several devices for reading: how the step is cut, what is lost to it, what each pipeline stage holds."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reports.console import plain_table, say, section, show
+from reports.format import binary, percent, seconds, si
+from simulator.forecast import Forecast
+from simulator.layout import Layout
+
+_STAGES = 12  # shown; of more, the first, the last and the fullest
+
+
+def on_what(forecast: Forecast) -> str:
+    """The device, and how many of it.
+
+    16 × h100-sxm5
+    """
+    return f"{forecast.devices:,} × {forecast.device}" if forecast.devices > 1 else forecast.device
+
+
+def layout_line(layout: Layout) -> str:
+    """Degrees that are more than one, and the micro-batches.
+
+    >>> layout_line(Layout(tp=8, sp=True, pp=4, dp=2, zero=1, micro_batches=16))
+    'tensor 8 with sequence parallel, pipeline 4 (1f1b), data 2, ZeRO 1; 16 micro-batches of 1'
+    """
+    parts = []
+    if layout.tp > 1:
+        parts.append(f"tensor {layout.tp}{' with sequence parallel' if layout.sp else ''}")
+    if layout.cp > 1:
+        parts.append(f"context {layout.cp}")
+    if layout.pp > 1:
+        chunks = f", {layout.vpp} virtual stages" if layout.vpp > 1 else ""
+        parts.append(f"pipeline {layout.pp} ({layout.schedule}{chunks})")
+    if layout.dp > 1:
+        parts.append(f"data {layout.dp}")
+    if layout.ep > 1:
+        parts.append(f"expert {layout.ep}{f' of tensor {layout.etp}' if layout.etp > 1 else ''}")
+    if layout.zero:
+        parts.append(f"ZeRO {layout.zero}")
+    batches = f"{layout.micro_batches} micro-batch{'es' if layout.micro_batches > 1 else ''} of {layout.micro_batch}"
+    return f"{', '.join(parts) or 'one device'}; {batches}"
+
+
+def losses(forecast: Forecast) -> list[tuple[str, float]]:
+    """What a device does in a step beside its layers: update, exposed traffic by kind, the pipeline bubble [s]."""
+    rows = [("optimizer", forecast.update_s)]
+    rows += [(f"sent: {kind}", time) for kind, time in forecast.exposed_communication_s.items()]
+    rows.append(("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
+    return [(name, time) for name, time in rows if time > 0.0005 * forecast.step_time_s]
+
+
+def devices_section(out: Console, forecast: Forecast) -> None:
+    """What is sent and what of it nothing hides; the bubble; memory by stage."""
+    section(out, "Between the devices")
+    for kind, sent in forecast.communication_bytes.items():
+        exposed = forecast.exposed_communication_s.get(kind, 0.0)
+        shown = f", {seconds(exposed)} of it exposed" if exposed > 0 else ", all of it hidden"
+        say(out, f"{kind}: a device sends {si(sent, 'B')} a step{shown}")
+    if forecast.layout and forecast.layout.pp > 1:
+        say(out, f"pipeline bubble: {percent(forecast.bubble_fraction)} of the step")
+    stages_section(out, forecast)
+
+
+def stages_section(out: Console, forecast: Forecast) -> None:
+    """Memory by pipeline stage, where there are several."""
+    if len(forecast.ranks) > 1:
+        section(out, "Memory by pipeline stage, of one device of it")
+        show(out, stage_table(forecast))
+        say(out, "kept: activations of all micro-batches in flight; other: transient, communication buffers, framework", style="dim")
+
+
+def stage_table(forecast: Forecast) -> Table:
+    """A row a stage, of many the first, the last and the fullest."""
+    columns = ("stage", "right"), ("layers", "right"), ("weights", "right"), ("gradients", "right"), ("optimizer", "right")
+    table = plain_table(*columns, ("kept", "right"), ("other", "right"), ("peak", "right"))
+    ranks = forecast.ranks
+    fullest = max(range(len(ranks)), key=lambda i: ranks[i].peak_bytes)
+    shown = range(len(ranks)) if len(ranks) <= _STAGES else sorted({0, fullest, len(ranks) - 1})
+    for i in shown:
+        rank = ranks[i]
+        other = rank.transient_bytes + rank.buffers_bytes + rank.framework_bytes
+        held = (rank.parameters_bytes, rank.gradients_bytes, rank.optimizer_bytes, rank.activations_bytes, other, rank.peak_bytes)
+        style = "bold" if i == fullest else None
+        table.add_row(*map(Text, (str(rank.stage), str(rank.layers), *map(binary, held))), style=style)
+    return table

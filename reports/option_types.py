@@ -1,0 +1,82 @@
+"""What the values of options are: converted, and refused in one line that says what would do."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from hwdb.errors import BadInput
+
+
+class Count(click.ParamType):
+    """A number of things, with or without a suffix: 15T, 1.28M, 90; kept as it was written where a scenario file should say it so."""
+
+    name = "number"
+
+    def __init__(self, as_written: bool):
+        self.as_written = as_written
+
+    def convert(self, value, param, ctx):
+        from hwdb.units import count
+
+        number = count(value, param.name)
+        if not (math.isfinite(number) and number > 0):
+            raise BadInput(f"{param.opts[0]} {value}: not a length; give more than zero, for example 15T or 1.28M")
+        return value if self.as_written else number
+
+
+class Whole(click.ParamType):
+    """A whole number of at least one."""
+
+    name = "integer"
+
+    def convert(self, value, param, ctx):
+        try:
+            number = int(value)
+        except ValueError:
+            raise BadInput(f"{param.opts[0]} {value}: not a whole number; give 1 or more") from None
+        if number < 1:
+            raise BadInput(f"{param.opts[0]} {value}: too small; give 1 or more")
+        return number
+
+
+class Stage(click.ParamType):
+    """A ZeRO stage."""
+
+    name = "0|1|2|3"
+
+    def convert(self, value, param, ctx):
+        if str(value) not in ("0", "1", "2", "3"):
+            raise BadInput(f"{param.opts[0]} {value}: no ZeRO stage; give 0, 1, 2 or 3")
+        return int(value)
+
+
+def setting(values: tuple[str, ...]) -> dict[str, str]:
+    """What --set KEY=VALUE, as often as given, changes."""
+    changes: dict[str, str] = {}
+    for text in values:
+        key, sign, value = text.partition("=")
+        if not (sign and key.strip() and value.strip()):
+            raise BadInput(f'--set {text}: no KEY=VALUE; write for example --set memory.bandwidth="8 TB/s"')
+        if key.strip() in changes:
+            raise BadInput(f"--set {key.strip()}: given twice; keep one")
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+class Priced(click.ParamType):
+    """Dollars an hour: 2.5, or with its unit."""
+
+    name = "number"
+
+    def convert(self, value, param, ctx):
+        from hwdb.units import quantity
+
+        try:
+            price = value if isinstance(value, float) else quantity(value, "USD/h")
+        except BadInput:
+            price = -1.0
+        if not (math.isfinite(price) and price >= 0):
+            raise BadInput(f"{param.opts[0]} {value}: not a price; give dollars a device and hour, for example 2.5")
+        return price

@@ -1,0 +1,199 @@
+"""Fit what only whole training steps can tell, to the published runs: run by hand, `python -m scenarios.fit_runs [--write]`.
+
+    what products hold inside training steps, a device family and format      hwdb/families/*.toml [trained]
+    one factor on products, the rate of an old attention kernel, what a launch or a wait for token counts costs the host,
+    how sharply gathered weights hide behind compute                          simulator/stacks/*.toml
+
+Everything else comes from kernels and collectives and is not touched. Least squares on ln(predicted / measured), soft beyond 8 %, a source's
+weight capped at 40 rows, each constant held by a weak prior at its present value. Leave-one-source-out errors come from the same
+Jacobian, refitted without the source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+import hwdb
+from hwdb import constants
+from hwdb.errors import RoofcastError
+from scenarios.llm_runs import LlmRun, published
+from simulator import predict, roofline
+from simulator import stack as stacks
+
+SOFT, STEP, CAP = 0.08, 0.05, 40
+CONSTANTS = {  # (where, which): name of the constant -> width of the prior on its logarithm
+    ("trained", "ampere"): {"bf16": 0.1},
+    ("trained", "hopper"): {"bf16": 0.3, "fp8": 0.3},
+    ("trained", "blackwell"): {"bf16": 0.1, "fp8": 0.3, "fp4": 0.3},
+    ("trained", "volta"): {"bf16": 0.3},
+    ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
+    ("stack", "fsdp-eager"): {"attention": 0.3, "factor": 0.3},
+    ("stack", "fsdp-torchtitan"): {"attention": 0.1},
+    ("stack", "internevo-2023"): {"attention": 0.15, "factor": 0.3},
+    ("stack", "maxtext"): {"attention": 0.15, "factor": 0.3, "overlap.fsdp": 0.3},
+    ("stack", "mlperf-tuned"): {"factor": 0.3},
+    ("stack", "neuron"): {"factor": 0.3},
+    ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
+    ("stack", "te-nemo-2024"): {"sync_s": 1.0},
+    ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
+}
+Key = tuple[str, str, str]
+
+
+def present() -> dict[Key, float]:
+    """The constants as the files have them."""
+    found = {}
+    for (where, which), names in CONSTANTS.items():
+        for name in names:
+            if where == "trained":
+                found[where, which, name] = constants.family(which).trained[name].value
+            else:
+                stack = stacks.stack(which)
+                found[where, which, name] = stack.overlap[name[8:]] if name.startswith("overlap.") else getattr(stack, name)
+    return found
+
+
+@contextmanager
+def trial(values: dict[Key, float]):
+    """Inside, stacks and families have these values."""
+    read_stack, read_family = stacks.stack, constants.family
+    made_stacks, made_families = {}, {}
+
+    def stack(name):
+        if name not in made_stacks:
+            s = read_stack(name)
+            for (where, which, field), value in values.items():
+                if where == "stack" and which == name:
+                    new = {"overlap": {**s.overlap, field[8:]: value}} if field.startswith("overlap.") else {field: value}
+                    s = msgspec.structs.replace(s, **new)
+            made_stacks[name] = s
+        return made_stacks[name]
+
+    def family(name):
+        if name not in made_families:
+            f = read_family(name)
+            new = {field: constants.Fraction(value, "trial") for (where, which, field), value in values.items() if (where, which) == ("trained", name)}
+            made_families[name] = msgspec.structs.replace(f, trained={**f.trained, **new})
+        return made_families[name]
+
+    stacks.stack, constants.family = stack, family
+    roofline.rates_of.cache_clear()
+    try:
+        yield
+    finally:
+        stacks.stack, constants.family = read_stack, read_family
+        roofline.rates_of.cache_clear()
+
+
+def log_errors(runs: list[LlmRun]) -> np.ndarray:
+    """ln(predicted / measured) of each run; NaN where it is refused."""
+    found = []
+    for run in runs:
+        try:
+            found.append(np.log(predict(run.scenario).step_time_s / run.measured_s))
+        except RoofcastError:
+            found.append(np.nan)
+    return np.array(found)
+
+
+def touches(run: LlmRun, key: Key) -> bool:
+    """Can the constant change the run's forecast?"""
+    where, which, name = key
+    if where == "stack":
+        return run.scenario.stack == which
+    kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(run.scenario.precision, run.scenario.precision)
+    return hwdb.device(run.scenario.device).family == which and (kind == name or name == "bf16")
+
+
+def jacobian(runs: list[LlmRun], values: dict[Key, float], base: np.ndarray) -> np.ndarray:
+    """Change of ln(predicted) a change of ln(constant)."""
+    matrix = np.zeros((len(runs), len(values)))
+    for j, key in enumerate(values):
+        rows = [i for i, run in enumerate(runs) if touches(run, key)]
+        with trial({**values, key: values[key] * float(np.exp(STEP))}):
+            matrix[rows, j] = (log_errors([runs[i] for i in rows]) - base[rows]) / STEP
+    return matrix
+
+
+def weights(runs: list[LlmRun]) -> np.ndarray:
+    """A source counts as many rows as it has, at most CAP."""
+    size = {run.source: 0 for run in runs}
+    for run in runs:
+        size[run.source] += 1
+    return np.array([np.sqrt(min(size[run.source], CAP) / size[run.source]) for run in runs])
+
+
+def moved(matrix, errors, weight, prior, offset) -> np.ndarray:
+    """The step of the logarithms that least squares asks for, held by the prior."""
+    w = weight * (1.0 + (errors / SOFT) ** 2) ** -0.25
+    held = SOFT / prior
+    a = np.vstack([matrix * w[:, None], np.diag(held)])
+    return np.linalg.lstsq(a, np.concatenate([-errors * w, -offset * held]), rcond=None)[0]
+
+
+def fit(runs: list[LlmRun], rounds: int = 4):
+    """Fitted constants, errors there, and the Jacobian."""
+    start = present()
+    prior = np.array([CONSTANTS[where, which][name] for where, which, name in start])
+    at = np.zeros(len(start))
+    for turn in range(rounds + 1):
+        values = {key: value * float(np.exp(move)) for (key, value), move in zip(start.items(), at, strict=True)}
+        with trial(values):
+            errors = log_errors(runs)
+        matrix = jacobian(runs, values, errors)
+        if turn == rounds:
+            return values, errors, matrix, prior, at
+        step = np.clip(moved(matrix, errors, weights(runs), prior, at), -0.3, 0.3)
+        print(f"round {turn}: mean error {100 * np.mean(np.abs(np.expm1(errors))):.2f} %, largest step {np.abs(step).max():.3f}", flush=True)
+        at = at + step
+
+
+def left_out(runs: list[LlmRun], errors, matrix, prior, at) -> dict[str, float]:
+    """Mean error of each source where the constants are fitted without it."""
+    weight, found = weights(runs), {}
+    for source in dict.fromkeys(run.source for run in runs):
+        own = np.array([run.source == source for run in runs])
+        step = moved(matrix[~own], errors[~own], weight[~own], prior, at)
+        found[source] = float(np.mean(np.abs(np.expm1(errors[own] + matrix[own] @ step))))
+    return found
+
+
+def written(values: dict[Key, float]) -> None:
+    """Put the constants into their files."""
+    for (where, which, name), value in values.items():
+        path = constants.HERE / "families" / f"{which}.toml" if where == "trained" else Path(stacks.HERE) / f"{which}.toml"
+        head, mark, tail = path.read_text(encoding="utf-8").partition("[trained]")
+        text = tail if where == "trained" else head + mark + tail
+        if where == "trained":
+            text = re.sub(rf"^{name} = {{value = [\d.]+", f"{name} = {{value = {value:.2f}", text, flags=re.M)
+        elif name.startswith("overlap."):
+            text = re.sub(rf"\b{name[8:]} = [\d.]+", f"{name[8:]} = {value:.1f}", text)
+        else:
+            text = re.sub(rf"^{name} = [-\d.e]+", f"{name} = {value:.2g}", text, flags=re.M)
+        path.write_text(head + mark + text if where == "trained" else text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the constants into their files")
+    asked = parser.parse_args()
+    runs = [run for run in published() if run.measured_s and run.scenario and not run.excluded]
+    values, errors, matrix, prior, at = fit(runs)
+    for (where, which, name), value in values.items():
+        print(f"{where} {which} {name} = {value:.3g}")
+    print("source: mean error, with the source left out [%]")
+    for source, error in left_out(runs, errors, matrix, prior, at).items():
+        own = [run.source == source for run in runs]
+        print(f"{source}: {100 * np.mean(np.abs(np.expm1(errors[own]))):.1f}, {100 * error:.1f}")
+    if asked.write:
+        written(values)
+
+
+if __name__ == "__main__":
+    main()

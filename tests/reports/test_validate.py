@@ -1,0 +1,109 @@
+"""roofcast validate and stacks: what they print, and the bars of accuracy."""
+
+import csv
+import json
+from typing import NamedTuple
+
+import pytest
+
+from reports import validation
+from reports.command import main
+from scenarios.measured import shipped, shipped_kernels
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def roofcast(capsys):
+    """Runs the command, and says how it ended and what it printed."""
+
+    def run(*arguments: str) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main.main(list(arguments))
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def checked():
+    return validation.check_files(p for p in shipped() if p.parent.name == "runs")
+
+
+def of(checked, *words):
+    rows = [c for c in checked if c.predicted and all(word in c.group for word in words)]
+    return validation.summarise(rows, lambda c: ("all",))[0]
+
+
+def test_rtx_3090_training_errs_less_than_half_of_the_roofline(checked):
+    found = of(checked, "RTX 3090", "train")
+    assert found.rows >= 80
+    assert found.mean < 0.5 * found.roofline_mean
+    assert found.median <= 0.05 and found.mean <= 0.08
+
+
+@pytest.mark.parametrize(("words", "median", "mean"), [
+    (("RTX 3090", "infer"), 0.045, 0.075),
+    (("V100-16GB", "amp-fp16", "channels_last"), 0.17, 0.17),
+    (("Intel i9-10940X",), 0.13, 0.17),
+])  # fmt: skip
+def test_single_devices_hold_their_bars(checked, words, median, mean):
+    words = tuple("nhwc" if w == "channels_last" else w for w in words)
+    found = of(checked, *words)
+    assert found.median <= median and found.mean <= mean
+
+
+@pytest.mark.parametrize("device", ["a100-sxm4-80gb", "h100-sxm5"])
+def test_fifty_bf16_products_err_less_than_half_of_the_roofline(device):
+    table = validation.kernels([p for p in shipped_kernels() if "serving" in p.stem])
+    rows = table[(table.device == device) & (table.kind == "gemm bfloat16")]
+    assert len(rows) == 50
+    error, naive = (rows.predicted / rows.seconds - 1).abs(), (rows.roofline / rows.seconds - 1).abs()
+    assert error.mean() < 0.5 * naive.mean()
+
+
+def test_rows_go_out_with_their_forecasts(roofcast, tmp_path):
+    path = tmp_path / "out.csv"
+    assert roofcast("validate", "--runs", str(shipped()[0]), "-o", str(path)).code == 0
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(validation.ADDED) <= set(rows[0])
+    for row in rows:
+        assert bool(row["refused_because"]) != bool(row["predicted_step_time_s"])
+        if row["predicted_step_time_s"]:
+            assert float(row["predicted_low_s"]) <= float(row["predicted_step_time_s"]) <= float(row["predicted_high_s"])
+
+
+def test_kernels_of_a_file(roofcast, tmp_path):
+    path = tmp_path / "out.csv"
+    done = roofcast("validate", "--ops", str(shipped_kernels()[0]), "-o", str(path))
+    assert done.code == 0 and "gemm" in done.out
+    assert "predicted" in path.read_text().splitlines()[0]
+
+
+def test_constants_are_few_and_each_says_where_it_is_from(roofcast):
+    found = json.loads(roofcast("validate", "--constants", "--json").out)["constants"]
+    fitted = [c for c in found if c["source"].startswith("fit") and not c["meaning"].startswith("ceiling")]
+    assert len(fitted) < 60
+    assert all(c["source"] and c["unit"] and c["meaning"] for c in found)
+
+
+@pytest.mark.parametrize("option", ["--runs", "--ops"])
+def test_a_bad_file_is_one_line(roofcast, tmp_path, option):
+    for content in (None, b"a,b\n1,2\n", b"\x00\xff"):
+        path = tmp_path / "bad.csv"
+        if content is not None:
+            path.write_bytes(content)
+        done = roofcast("validate", option, str(path))
+        assert done.code == 2 and len(done.err.strip().splitlines()) == 1 and "bad.csv" in done.err
+
+
+def test_stacks_are_listed_and_shown(roofcast):
+    assert "pytorch-eager" in roofcast("stacks").out
+    assert "dispatch_s" in roofcast("stacks", "show", "tensorflow").out
+    assert json.loads(roofcast("stacks", "--json").out)["stacks"]
+    assert roofcast("stacks", "show", "pytorch-eagre").code == 2

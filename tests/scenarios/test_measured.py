@@ -1,0 +1,64 @@
+"""Tables of measured runs: what their words mean, and what cannot be asked for says why."""
+
+import gzip
+
+import pytest
+
+from hwdb.errors import BadInput
+from scenarios import measured
+
+HEAD = (
+    "id,model,device,precision,mode,batch_per_device,n_devices,input,layout,framework,step_time_ms,throughput_samples_s,throughput_unit\n"
+)
+
+
+def rows(tmp_path, *lines, name="runs.csv"):
+    path = tmp_path / name
+    text = "# where it is from\n" + HEAD + "\n".join(lines) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return measured.read(path)
+
+
+def test_a_row_becomes_a_scenario(tmp_path):
+    (run,) = rows(tmp_path, "a,ResNet-50,RTX 3090,amp,train,256.0,1,224x224x3,nhwc,PyTorch 1.13 eager,,800,img/s", name="runs.csv.gz")
+    s = run.scenario
+    assert (s.model, s.batch, s.image, s.precision, s.mode) == ("resnet50", 256, 224, "amp-fp16", "train")
+    assert (s.memory_format, s.stack, s.attention, s.optimizer) == ("channels_last", "pytorch-eager", "eager", "momentum")
+    assert run.measured_s == pytest.approx(256 / 800)
+
+
+def test_devices_that_share_a_batch(tmp_path):
+    (run,) = rows(tmp_path, "a,resnet50,V100-16GB,fp32,train,64,8,,,TensorFlow,,2800,img/s")
+    assert (run.scenario.devices, run.scenario.batch, run.scenario.micro_batch) == (8, 512, 64)
+    assert run.measured_s == pytest.approx(512 / 2800)
+
+
+@pytest.mark.parametrize(("line", "why"), [
+    ("a,resnet50,v100,fp32,train,,1,,,,10,,", "no batch"),
+    ("a,resnet50,v100,fp32,train,2.5,1,,,,10,,", "not a number of samples"),
+    ("a,resnet50,v100,fp32,train,2,1,,,,,,", "no step time"),
+    ("a,resnet50,v100,fp32,train,2,1,,,,,100,tok/s", "samples of unknown length"),
+    ("a,resnet50,v100,int3,train,2,1,,,,10,,", "precision 'int3'"),
+    ("a,resnet50,v100,fp32,play,2,1,,,,10,,", "mode 'play'"),
+    ("a,resnet50,v100,fp32,train,2,x,,,,10,,", "n_devices 'x'"),
+    ("a,bert-base,v100,fp32,train,2,1,,,,10,,", "length of its sequences"),
+])  # fmt: skip
+def test_a_row_that_cannot_be_asked_for_says_why(tmp_path, line, why):
+    (run,) = rows(tmp_path, line)
+    assert run.scenario is None and why in run.refused
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\x1f\x8b\x00broken", b"\xff\xfe\x00\x01", b""])
+def test_a_file_that_is_no_table_is_one_line(tmp_path, content):
+    for name in ("runs.csv", "runs.csv.gz"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(BadInput) as caught:
+            measured.read(path)
+        assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [p for p in measured.shipped() if p.parent.name == "runs"], ids=lambda p: p.stem)
+def test_every_shipped_row_is_forecast_or_excluded_with_a_reason(path):
+    for run in measured.read(path):
+        assert run.scenario or run.refused.startswith("excluded: "), run.id
