@@ -12,7 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from simulator import Scenario  # noqa: E402
 from simulator.search import search  # noqa: E402
 
-SCENARIO = Scenario(model="gpt3-175b", device="h100-sxm5", batch=1536, sequence=2048, precision="bf16", optimizer="adamw", stack="pytorch-eager")
+SCENARIO = Scenario(
+    model="gpt3-175b", device="h100-sxm5", batch=1536, sequence=2048, precision="bf16", optimizer="adamw", stack="pytorch-eager"
+)
 GRID = {
     "tp": [1, 2, 4, 8],
     "cp": [1, 2],

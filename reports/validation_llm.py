@@ -1,4 +1,4 @@
-"""What `roofcast validate` says of training runs on many devices: errors by source, beside a rule of thumb and other tools; every row with `-o`."""
+"""What `roofcast validate` says of training runs on many devices: errors by source, beside a rule of thumb and other tools."""
 
 from __future__ import annotations
 
@@ -58,10 +58,12 @@ def _cell(value) -> str:
 def to_json(scored: list[Scored]) -> dict:
     """Everything that is printed, and every row."""
     return {
-        "overall": overall(scored), "sources": [line._asdict() for line in lines(scored)], "memory": [line._asdict() for line in memory_lines(scored)],
+        "overall": overall(scored), "sources": [line._asdict() for line in lines(scored)],
+        "memory": [line._asdict() for line in memory_lines(scored)],
         "other_tools": others(), "excluded": [{"id": s.run.id, "reason": s.run.excluded} for s in scored if s.run.excluded],
         "refused": [{"reason": reason, "rows": number} for reason, number in refusals(scored)],
-        "rows": [{"id": s.run.id, "source": s.run.source, "measured_iter_time_s": s.run.measured_s, "measured_peak_mem_gib": s.run.memory_gib,
+        "rows": [{"id": s.run.id, "source": s.run.source, "measured_iter_time_s": s.run.measured_s,
+                  "measured_peak_mem_gib": s.run.memory_gib,
                   "assumptions": s.run.assumptions, **row_of(s)} for s in scored],
     }  # fmt: skip
 
@@ -85,8 +87,8 @@ def print_part(scored: list[Scored], shipped: bool) -> None:
             show(out, table_of(found, ("rule", "right")))
             total = overall(scored)
             parts = [f"{key} {100 * value:.1f}" for key, value in total.items() if key != "rows" and value == value]
-            say(out, f"{total['rows']} rows: {'; '.join(parts)}. Rule: 6ND with attention, 4/3 of it under full recomputation, at one MFU a device "
-                     "family and format, the best for these rows.", 0)  # fmt: skip
+            say(out, f"{total['rows']} rows: {'; '.join(parts)}. Rule: 6ND with attention, 4/3 of it under full recomputation, at one MFU "
+                     "a device family and format, the best for these rows.", 0)  # fmt: skip
         if shipped:
             section(out, "What other tools reach")
             for tool in others():
@@ -109,7 +111,9 @@ def print_part(scored: list[Scored], shipped: bool) -> None:
 
 def table_of(found: list[Line], *more):
     """One line a source."""
-    table = plain_table(("", "fold"), ("rows", "right"), ("mean", "right"), ("median", "right"), ("bias", "right"), ("worst", "left"), *more)
+    table = plain_table(
+        ("", "fold"), ("rows", "right"), ("mean", "right"), ("median", "right"), ("bias", "right"), ("worst", "left"), *more
+    )
     for line in found:
         cells = [line.source or "no source given", f"{line.rows}" + (f" ({line.refused} refused)" if line.refused else ""),
                  *(_percent(v, sign) for v, sign in ((line.mean, ""), (line.median, ""), (line.bias, "+"))),

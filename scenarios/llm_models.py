@@ -77,7 +77,7 @@ def known_config(known: dict, row) -> dict:
 
 
 def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
-    """Layers, widths and heads as a configuration: Llama's where the MLP is gated, GPT-2's or StarCoder2's where not, Mixtral's with experts."""
+    """Layers, widths and heads as a configuration: Llama's where the MLP is gated, else GPT-2's or StarCoder2's; Mixtral's with experts."""
     layers, hidden, heads = (number(row, key) for key in ("layers", "hidden", "heads"))
     if not layers or not hidden:
         name = (row.get("model_name") or row.get("model") or "").strip().lower()
@@ -108,7 +108,8 @@ def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
     if not tied:
         said.append(f"{'own head' if gated else 'head tied to the embedding'} (not given)")
     shared = {
-        "vocab_size": vocabulary, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": groups,
+        "vocab_size": vocabulary, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": groups,
         "intermediate_size": width, "max_position_embeddings": sequence, "tie_word_embeddings": tied == "yes" if tied else not gated,
     }  # fmt: skip
     if hidden % heads:

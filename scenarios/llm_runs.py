@@ -30,7 +30,11 @@ SHORT_DEFAULTS = {  # of a table that has no more columns than these: GPT on one
 }  # fmt: skip
 PRECISION = (("nvfp4", "nvfp4"), ("fp8", "fp8"), ("fp16", "fp16"), ("float16", "fp16"), ("fp32", "fp32"), ("tf32", "tf32"))
 GBIT = {"edr": 100, "hdr": 200, "ndr": 400, "xdr": 800}
-GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}  # what CUDA graphs hold: nothing, all but experts, a step
+GRAPHED = {
+    "none": "te-nemo-2024",
+    "partial": "te-nemo-graphs",
+    "full": "megatron-bridge-2026",
+}  # what CUDA graphs hold: nothing, all but experts, a step
 MOST_TOKENS = 16384  # of a micro-batch where none is given and there is no pipeline
 
 
@@ -71,7 +75,9 @@ def read(path: str | Path) -> list[LlmRun]:
             short = all(c in columns for c in SHORT) and "device" not in columns
             missing = [c for c in REQUIRED if c not in columns]
             if missing and not short:
-                raise BadInput(f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, and iter_time_s (scenarios/published/README.md lists all)")
+                raise BadInput(
+                    f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, iter_time_s (scenarios/published/README.md has all)"
+                )
             return [run(longer(row, i) if short else row) for i, row in enumerate(reader, 1)]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
@@ -93,7 +99,8 @@ def run(row: dict[str, str]) -> LlmRun:
         refused = str(error)
     family = get("family") or ("moe" if get("experts") not in ("", "0", "1", "1.0") else "dense")
     return LlmRun(
-        get("id"), get("source_name"), get("tier"), family, scenario, refused, get("exclude"), _figure(get("iter_time_s")), _figure(get("peak_mem_gib")),
+        get("id"), get("source_name"), get("tier"), family, scenario, refused, get("exclude"), _figure(get("iter_time_s")),
+        _figure(get("peak_mem_gib")),
         get("memory_kind") or memory_kind(get("framework")), tuple(said), row,
     )  # fmt: skip
 
@@ -146,12 +153,16 @@ def scenario_of(row: dict[str, str], said: list[str]) -> Scenario:
         said.append(f"micro-batch of {micro} (not given)")
     written_out = (attention or stacks.stack(stack).implementations.get("attention")) == "eager"
     model = model_of(row, sequence, said, dropout=0.1 if written_out else 0.0)  # Megatron's default of those years
+    alike = {"model": model, "device": device, "batch": batch, "sequence": sequence, "precision": precision, "stack": stack,
+             "attention": attention,
+             "optimizer": optimizer_of(get("optimizer")), "recompute": recompute_of(get("recompute"), said)}  # fmt: skip
+    if devices == 1 and micro == batch:
+        return Scenario(**alike)
     sp = sequence_parallel(get("sp"), stack, tp, sequence // cp, said)
     return Scenario(
-        model=model, device=device, devices=devices, system=system_of(row, device), batch=batch, sequence=sequence, precision=precision,
-        optimizer=optimizer_of(get("optimizer")), recompute=recompute_of(get("recompute"), said), attention=attention, stack=stack,
-        tp=tp, sp=sp, pp=pp, vpp=vpp, dp=dp, cp=cp, ep=number(row, "ep") or 1, zero=zero, micro_batch=micro,
-        schedule=get("schedule") or ("dualpipe" if "dualpipe" in get("framework").lower() else None),
+        **alike, devices=devices, system=system_of(row, device), tp=tp, sp=sp, pp=pp, vpp=vpp, dp=dp, cp=cp, ep=number(row, "ep") or 1,
+        zero=zero,
+        micro_batch=micro, schedule=get("schedule") or ("dualpipe" if "dualpipe" in get("framework").lower() else None),
     )  # fmt: skip
 
 
@@ -185,7 +196,10 @@ def precision_of(text: str, said: list[str]) -> str:
 def optimizer_of(text: str) -> str:
     """Ours for what a table calls its optimizer; AdamW where it does not say."""
     words = text.lower().replace("-", "")
-    return next((o for word, o in (("8bit", "adam8bit"), ("adafactor", "adafactor"), ("lion", "lion"), ("sgd", "momentum")) if word in words), "adamw")
+    return next(
+        (o for word, o in (("8bit", "adam8bit"), ("adafactor", "adafactor"), ("lion", "lion"), ("sgd", "momentum")) if word in words),
+        "adamw",
+    )
 
 
 def recompute_of(text: str, said: list[str]) -> str:
@@ -204,10 +218,20 @@ def stack_of(row: dict[str, str], device: str, said: list[str]) -> tuple[str, st
     get = lambda key: (row.get(key) or "").strip()  # noqa: E731
     flash = get("flash_attention").lower()
     own = get("stack")
-    found = own or _word(f"{get('source_name')}; {get('framework')}" if "mlperf" in get("source_name").lower() else get("framework"), names()["stacks"])
+    found = own or _word(
+        f"{get('source_name')}; {get('framework')}" if "mlperf" in get("source_name").lower() else get("framework"), names()["stacks"]
+    )
     if found is None:
         kind = hwdb.device(device).kind
-        found = "maxtext" if kind == "tpu" else "neuron" if kind == "npu" else "fsdp-eager" if get("zero_stage").startswith("3") else "te-nemo-2024"
+        found = (
+            "maxtext"
+            if kind == "tpu"
+            else "neuron"
+            if kind == "npu"
+            else "fsdp-eager"
+            if get("zero_stage").startswith("3")
+            else "te-nemo-2024"
+        )
         said.append(f"stack {found} (framework {get('framework')!r})" if get("framework") else f"stack {found} (not given)")
     if found in GRAPHED.values() and get("cuda_graphs").lower() in GRAPHED:
         found = GRAPHED[get("cuda_graphs").lower()]
@@ -286,5 +310,7 @@ def _part_bytes(words: str, node: int) -> float | None:
     each = re.search(r"(\d{2,4})\s*gb(?:ps|it/s|/s)?\D*?(?:per|/|a)\s*(?:gpu|device|chip|accelerator)", words)
     if each:
         return node * float(each[1]) / 8 * 1e9
-    whole = re.search(r"(\d{2,5})(?:/\d+)?\s*gb(?:ps|it/s|/s)?\D*?(?:per|/|a)\s*(?:node|server|host|instance)", words) or re.search(r"efa\s*(\d{2,5})", words)
+    whole = re.search(r"(\d{2,5})(?:/\d+)?\s*gb(?:ps|it/s|/s)?\D*?(?:per|/|a)\s*(?:node|server|host|instance)", words) or re.search(
+        r"efa\s*(\d{2,5})", words
+    )
     return float(whole[1]) / 8 * 1e9 if whole else None

@@ -74,7 +74,7 @@ def _system(scenario: Scenario, device: hwdb.Device) -> hwdb.System | None:
         return scenario.system
     system = hwdb.system(scenario.system)
     if system.device not in (device.id, device.base) and device.id in hwdb.devices():
-        raise BadInput(f"system {scenario.system} is made of {system.device}, not of {device.id}; use --on {system.device} or another --system")
+        raise BadInput(f"system {scenario.system} is made of {system.device}, not of {device.id}; use --on {system.device}")
     return system
 
 

@@ -57,22 +57,23 @@ def _fused(run, readers, kept, share) -> list[Kernel]:
             for v in source:
                 kept[v.storage] = template._replace(bytes=v.held, storage=v.storage, kind="activation")
     reads, writes = sum(v.bytes for v in given.values()), sum(v.bytes for v in needed.values())
-    return _one(forward, "forward", reads, writes, share) + _one(
-        [(0, k) for k in backward], "backward", writes + reads, sum(v.bytes for v in given.values() if v.grad), share
-    )
+    gradients = sum(v.bytes for v in given.values() if v.grad)
+    return [
+        *_one([k for _, k in forward], "forward", reads, writes, share, tuple(given.values()), tuple(needed.values())),
+        *_one(backward, "backward", writes + reads, gradients, share),
+    ]
 
 
-def _one(members, phase, read, written, share) -> list[Kernel]:
+def _one(ks, phase, read, written, share, inputs=(), outputs=()) -> list[Kernel]:
     """One kernel that does the members' arithmetic and moves (1 - share) of their bytes and `share` of the fused ones."""
-    if not members:
+    if not ks:
         return []
-    ks = [k for _, k in members]
     longest = max(ks, key=lambda k: k.read + k.written)
     before, after = sum(k.read for k in ks), sum(k.written for k in ks)
     return [
         Kernel(
             longest.node, phase, "fused", longest.product, 0, sum(k.vector for k in ks), sum(k.special for k in ks),
             before - share * max(before - read, 0), after - share * max(after - written, 0), (), longest.count,
-            tuple(v for k in ks for v in k.inputs), tuple(v for k in ks for v in k.outputs),
+            inputs, outputs,
         )
     ]  # fmt: skip

@@ -67,7 +67,7 @@ class _Unit(NamedTuple):
     kept: float  # bytes kept for backward, inputs of the step apart, all repetitions
     gradients: float  # of its weights, all repetitions
     largest: float  # the largest set of tensors with gradients in flight
-    inside: float  # what one repetition keeps when nothing is recomputed
+    inside: float  # of a block: what one repetition keeps when nothing is recomputed
 
 
 def _units(step: Step) -> list[_Unit]:
@@ -90,7 +90,7 @@ def _units(step: Step) -> list[_Unit]:
             row = rows[key[k.node]]
             row[4] = max(row[4], live)
     for s in step.counted:
-        if s.kind == "activation":
+        if s.kind == "activation" and step.nodes[s.node].layer:
             rows[key[s.node]][5] += s.bytes * s.count / count[s.node]
     return [_Unit(*row) for row in rows.values()]
 

@@ -36,7 +36,6 @@ Fitted to published runs: w 1.6 for gradient reduction on 64 to 10752 GPUs, 6 fo
 SPLIT_BACKWARD = ("zb-h1", "zb-v", "dualpipe")
 WEIGHT_GRADIENTS = 0.4  # of a transformer layer's backward: half of its products, little else
 MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
-FLAT = 4.0  # bytes a weight of a gradient accumulated in fp32
 
 
 class Cost(NamedTuple):
@@ -304,7 +303,7 @@ def _gather(u: Unit, phase: str, net: Network) -> Cost:
 def reduction(dense, expert, x, net: Network, stack, width: float) -> Cost:
     """Gradients of the fullest stage over the data-parallel ranks: all-reduced once a step (ZeRO-0), or scattered, once or each
     micro-batch (ZeRO-2), and the updated weights gathered. ZeRO-3 has done it layer by layer. Broadcasts over layouts."""
-    grad = FLAT if stack.master else width
+    grad = stack.gradient_bytes if stack.master else width
     total = NOTHING
     for n, group in ((dense, "dp"), (expert, "expert")):
         if not np.any(n):
@@ -389,7 +388,7 @@ def holdings(mine: Share, step: Step, x, device: Device, flying) -> tuple:
         return bytes_a_weight * (mine.dense / np.where(zero >= since, copies, 1) + mine.expert / np.where(zero >= since, expert_copies, 1))
 
     training = recipe.mode == "train"
-    grad = FLAT if stack.master else width
+    grad = stack.gradient_bytes if stack.master else width
     o = optimizer(recipe.optimizer) if recipe.optimizer else None
     states = 0.0 if o is None else MASTER if stack.master else o.states * width + o.fixed
     activations = mine.kept * (flying if training else 0.0) + step.input_bytes

@@ -28,7 +28,7 @@ def assemble_spread(
     fullest = max(outcome.ranks, key=lambda r: r.total)
     held = Held(fullest.parameters, fullest.gradients, fullest.optimizer, fullest.activations,
                 fullest.transient + fullest.buffers, fullest.framework,
-                f"stage {fullest.stage} of {layout.pp}")  # fmt: skip
+                f"stage {fullest.stage} of {layout.pp}" if layout.pp > 1 else "backward of a micro-batch")  # fmt: skip
     one = assemble(msgspec.structs.replace(s, tokens=None, samples=None, epochs=None), device, model, step, times, held, said)
     repeats = layout.micro_batches / layout.pp  # what one device of a pipeline does of the whole model's micro-batch, a step
     layers = tuple(_times(layer, repeats) for layer in one.layers)

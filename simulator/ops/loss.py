@@ -12,6 +12,8 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     `upcast` as transformers does: logits.float() first. Without it, autocast computes the log-probabilities in the low
     format and copies them to fp32 for the loss.
     """
+    if t.implementation("loss", "composed") == "chunked" and logits.split is None:
+        return _chunked(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
     if logits.split == "features":  # each rank has a share of the vocabulary: maximum, sum and the label's own are exchanged
         t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
@@ -28,6 +30,18 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
         t.save(picked, labels)
         t.keep(WIDTH[picked.dtype])
         t.backward("scatter", vector=x.size, read=labels.bytes, written=picked.bytes, product=picked.dtype)
+    return out
+
+
+def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
+    """The same, a few rows at a time in one compiled kernel: fp32 stays on the chip, and logits alone are kept."""
+    out = t.new((), "fp32", logits.grad)
+    t.emit("softmax", (logits, labels), (out,), vector=4 * logits.size, special=logits.size)
+    if logits.grad:
+        t.save(logits, labels)
+        t.backward(
+            "softmax", vector=4 * logits.size, special=logits.size, read=logits.bytes + labels.bytes, written=logits.bytes, product=logits.dtype
+        )  # fmt: skip
     return out
 
 

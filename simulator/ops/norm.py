@@ -76,6 +76,9 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
     training   two passes over x forward (statistics, then apply), keeps x and two fp32 numbers a channel;
                backward reads dy and x twice, writes dx
     inference  a scale and a shift
+
+    A stack with `batch_norm = "persistent"` keeps x on the chip between the passes, and fuses what stands beside the norm, as
+    NVIDIA's NHWC kernels do.
     """
     channels = x.shape[1]
     g, b = (t.parameter(channels), t.parameter(channels)) if affine else (None, None)
@@ -84,11 +87,13 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
     if not t.training:
         t.emit("elementwise", ins, (out,), vector=2 * x.size)
         return out
-    t.emit("batch_norm", ins, (out,), vector=7 * x.size, special=channels, read=2 * x.bytes)
+    once = t.implementation("batch_norm", "passes") == "persistent"
+    kind, passes = ("elementwise", 1) if once else ("batch_norm", 2)
+    t.emit(kind, ins, (out,), vector=7 * x.size, special=channels, read=passes * x.bytes)
     if out.grad:
         t.save(x)
         t.keep(2 * STATISTICS * channels)
-        t.backward("batch_norm", vector=11 * x.size, read=4 * x.bytes, written=x.bytes if x.grad else 0, product=x.dtype)
+        t.backward(kind, vector=11 * x.size, read=2 * passes * x.bytes, written=x.bytes if x.grad else 0, product=x.dtype)
     return out
 
 
