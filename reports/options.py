@@ -10,7 +10,7 @@ import msgspec
 from hwdb.errors import BadInput
 from reports.option_types import Count, Priced, Stage, Whole, setting
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8", "nvfp4", "int8")
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("eager", "efficient", "flash")
 MODES = ("train", "infer")

@@ -25,6 +25,7 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     activations: str
     autocast: str | None
     product: str
+    matrices: str | None = None  # what weights of products are held in, where not as the others: quantised for inference
 
 
 PRECISIONS = {
@@ -37,6 +38,7 @@ PRECISIONS = {
         Precision(name="amp-bf16", weights="fp32", activations="fp32", autocast="bf16", product="bf16"),
         Precision(name="amp-fp16", weights="fp32", activations="fp32", autocast="fp16", product="fp16"),
         Precision(name="fp8", weights="bf16", activations="bf16", autocast=None, product="fp8"),
+        Precision(name="int8", weights="bf16", activations="bf16", autocast=None, product="int8", matrices="int8"),
         Precision(name="nvfp4", weights="bf16", activations="bf16", autocast=None, product="fp4"),
     )
 }

@@ -44,7 +44,8 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
             if "amp" not in name
             else f"precision {name} (not given)"
         )
-    precision(name)
+    if precision(name).matrices and s.mode == "train":
+        raise BadInput(f"precision {name}: quantised weights are for inference; use --mode infer, or another precision")
     stack_name = s.stack
     if stack_name is None:
         stack_name = "jax-xla" if device.kind == "tpu" else "pytorch-eager"

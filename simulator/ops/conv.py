@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from hwdb.errors import BadInput
-from simulator.ops.linear import product_format
+from simulator.ops.linear import narrowed, product_format
 from simulator.tape import Tape, Value
 
 INDEX = 8  # bytes of the position a max-pool remembers
@@ -62,7 +62,7 @@ def conv(
         raise BadInput(f"convolution from {c_in} to {channels} channels cannot be cut into {groups} groups")
     space = tuple(out_length(*a) for a in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True))
     _check(x, space, dims, "convolution")
-    w = weight if weight is not None else t.parameter(channels, c_in // groups, *kernel)
+    w = weight if weight is not None else t.parameter(channels, c_in // groups, *kernel, dtype=t.precision.matrices)
     b = bias if isinstance(bias, Value) else t.parameter(channels) if bias else None
     x_low, w_low = t.low(x), t.low(w)
     ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
@@ -76,6 +76,7 @@ def conv(
 
 def _conv_kernels(t, x, x_low, w, w_low, ins, out, flops, shape):
     product = product_format(t, x_low)
+    narrowed(t, x_low, out, product)
     kind = "depthwise" if shape[7] > 1 and shape[7] == shape[1] else "conv"
     t.emit(kind, ins, (out,), matrix=flops, product=product, shape=("forward", *shape))
     if not out.grad:

@@ -98,7 +98,7 @@ def _cut(out: Value) -> Value:
 
 def _linear(t: Tape, x: Value, out_features: int, bias: bool, weight: Value | None, trainable: bool, narrow: bool = True) -> Value:
     k, tokens = x.shape[-1], x.size // x.shape[-1]
-    w = weight if weight is not None else t.parameter(out_features, k, trainable=trainable)
+    w = weight if weight is not None else t.parameter(out_features, k, trainable=trainable, dtype=t.precision.matrices)
     b = t.parameter(out_features, trainable=trainable) if bias else None
     x_low, w_low = t.low(x), t.low(w)
     ins = (x_low, w_low, t.low(b)) if bias else (x_low, w_low)
