@@ -39,6 +39,8 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
     given = tuple((changes or {}).items())
     if names.is_path(str(name)):
         return _own(Path(name), given)
+    if name in names.THIS_MACHINE:
+        return _own(_calibrated(name), given)
     return _shipped(names.resolve(name, "devices"), given)
 
 
@@ -46,6 +48,14 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
 def _shipped(name: str, changes: tuple[tuple[str, str | float], ...]) -> Device:
     data, edits = apply(load(_file("devices", name)), changes, name)
     return _device(data, f"devices/{name}.toml", name, edits)
+
+
+def _calibrated(name: str) -> Path:
+    """The file of this machine, once it was measured."""
+    path = names.this_machine(name)
+    if not path.exists():
+        raise BadInput(f"{name}: not calibrated yet, there is no {path}; run: roofcast calibrate")
+    return path
 
 
 def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:

@@ -1,6 +1,7 @@
 """From what a person types to a file: `h100-sxm5` is hwdb/devices/h100-sxm5.toml, and nothing else is opened."""
 
 import os
+import platform
 import re
 import tomllib
 from functools import cache
@@ -10,6 +11,8 @@ from hwdb.errors import BadInput, UnknownName, unknown
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(r"^(?:(?:nvidia|geforce|tesla|amd|instinct|radeon(?=-rx)|intel|google|cloud|apple|aws|huawei)-)+")
+THIS_MACHINE = ("this-machine", "this-machine-1")
+"""Names of what `roofcast calibrate` measured here: all threads, and one of them."""
 LISTINGS = {"devices": "roofcast devices", "links": "roofcast devices --links", "systems": "roofcast devices --systems"}
 
 
@@ -66,3 +69,11 @@ def resolve(name: str, folder: str) -> str:
     if folder == "devices" and name in names("systems"):
         raise UnknownName(f"{name!r} is a system, not a device; use --system {name} (roofcast devices --systems lists them)")
     raise unknown(folder.removesuffix("s"), name, [*known, *other], f"known names: {LISTINGS[folder]}")
+
+
+def this_machine(name: str) -> Path:
+    """Where the device file of this machine is, or would be: roofcast/devices/<host>.toml among the user's settings."""
+    import platformdirs
+
+    host = dashed(platform.node().split(".")[0]) or "machine"
+    return platformdirs.user_config_path("roofcast") / "devices" / f"{host}{name.removeprefix(THIS_MACHINE[0])}.toml"

@@ -56,6 +56,11 @@ class Achieved(Struct, frozen=True, kw_only=True):
     stream_scale: Number | None = None      # one read, one write
     stream_write: Number | None = None      # writes only
     weight_streaming: Number | None = None  # matrix times thin matrix, read-only traffic
+    exp: Hertz | None = None                # results a second of a vectorised loop over numbers in L1
+    erf: Hertz | None = None
+    tanh: Hertz | None = None
+    division: Hertz | None = None
+    fork_join: Seconds | None = None        # a parallel loop that does nothing
     kernel_floor: Seconds | None = None     # the shortest matrix kernel on the device
     kernel_interval: Seconds | None = None  # start to start of tiny kernels in a stream
     kernel_interval_graph: Seconds | None = None

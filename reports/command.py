@@ -23,6 +23,7 @@ COMMANDS = {
     "devices": "List the known devices, or show one with its sources.",
     "models": "List the known models, or show one.",
     "stacks": "List the software stacks, or show one.",
+    "calibrate": "Measure this machine: a device like any other, named this-machine.",
     "validate": "How far forecasts are from measured runs and kernels.",
 }
 _LIKENESS = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")

@@ -33,6 +33,7 @@ LIKE = {
     "host_bound": 0.1,
     "scale": 0.1,
 }  # what a difference leaves of a weight
+NEAR = {**LIKE, "model_kind": 0.03, "stack": 0.5, "scale": 0.5}  # the same for the runs that are shown: first of all a like model
 DEVICE, FAMILY, KIND, OTHER = 1.0, 0.2, 0.06, 0.02  # the same device, family, kind; none of them
 GROUP = 0.5  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
 HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
@@ -135,14 +136,14 @@ def model_kind(step: Step) -> str:
     return "recommender" if looked > 0.2 * moved else "transformer"
 
 
-def likeness(t: Traits, r: Residuals) -> np.ndarray:
+def likeness(t: Traits, r: Residuals, rest: dict[str, float] = LIKE) -> np.ndarray:
     """1 for a run that shares all traits, less for every difference."""
     same = {key: r.traits[key] == value for key, value in t._asdict().items()}
     w = np.where(
         same["device"], DEVICE, np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, np.where(same["kind"], KIND, OTHER))
     )
-    for key, rest in LIKE.items():
-        w = w * np.where(same[key], 1.0, rest)
+    for key, left in rest.items():
+        w = w * np.where(same[key], 1.0, left)
     return w
 
 
@@ -192,7 +193,7 @@ def spread(t: Traits, r: Residuals, stretch: float, klass: str) -> Spread:
             float(np.exp(min(middle - stretch * (middle - low), 0.0))),
             float(np.exp(max(middle + stretch * (high - middle), 0.0))),
         )
-    return Spread(klass, factors, np.argsort(-like, kind="stable")[:100])
+    return Spread(klass, factors, np.argsort(-likeness(t, r, NEAR), kind="stable")[:100])
 
 
 @functools.lru_cache(maxsize=256)
@@ -206,7 +207,8 @@ def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
     """The forecast with its interval, its class and the three nearest measured runs."""
     r = residuals()
     t = traits(device, step, f.host_s / f.step_time_s if f.step_time_s else 0.0, f.devices)
-    found = _shipped(t, bool(device.edits))
+    own = device.id not in hwdb.devices() and not device.achieved  # somebody's chip, of which nothing was measured
+    found = _shipped(t, bool(device.edits) or own)
     bounds = {str(level): (f.step_time_s * a, f.step_time_s * b) for level, (a, b) in found.factors.items()}
     low, high = bounds["80"]
     return msgspec.structs.replace(f, low_s=low, high_s=high, interval_class=found.klass, interval_s=bounds, nearest=nearest(f, found, r))

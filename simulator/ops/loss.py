@@ -39,9 +39,8 @@ def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
     t.emit("softmax", (logits, labels), (out,), vector=4 * logits.size, special=logits.size)
     if logits.grad:
         t.save(logits, labels)
-        t.backward(
-            "softmax", vector=4 * logits.size, special=logits.size, read=logits.bytes + labels.bytes, written=logits.bytes, product=logits.dtype
-        )  # fmt: skip
+        n, read = logits.size, logits.bytes + labels.bytes
+        t.backward("softmax", vector=4 * n, special=n, read=read, written=logits.bytes, product=logits.dtype)
     return out
 
 

@@ -107,3 +107,24 @@ def test_stacks_are_listed_and_shown(roofcast):
     assert "dispatch_s" in roofcast("stacks", "show", "tensorflow").out
     assert json.loads(roofcast("stacks", "--json").out)["stacks"]
     assert roofcast("stacks", "show", "pytorch-eagre").code == 2
+
+
+def test_runs_over_many_devices_get_their_columns(roofcast, tmp_path):
+    from scenarios.llm_runs import HERE
+
+    target = tmp_path / "out.csv"
+    done = roofcast("validate", "--runs", str(HERE / "korthikanti2022.csv"), "-o", str(target))
+    assert done.code == 0 and "Korthikanti" in done.out
+    with target.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for row in rows:
+        assert float(row["predicted_low_s"]) < float(row["predicted_iter_time_s"]) < float(row["predicted_high_s"])
+        assert float(row["predicted_peak_mem_gib"]) > 40 and row["refused_because"] == ""
+
+
+def test_runs_over_many_devices_as_json(roofcast):
+    from scenarios.llm_runs import HERE
+
+    found = json.loads(roofcast("validate", "--runs", str(HERE / "bloom-log.csv"), "--json").out)["training_runs"]
+    assert found["overall"]["rows"] == 2 and len(found["rows"]) == 2 and found["sources"][0]["baseline"] is not None

@@ -1,0 +1,86 @@
+"""roofcast calibrate"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from hwdb import names
+from hwdb.errors import BadInput
+from reports.files import replacing
+
+
+@click.command("calibrate")
+@click.option("--quick", is_flag=True, help="A quarter of the time, fewer ceilings, more noise.")
+def command(quick: bool) -> None:
+    """Measure the ceilings of this CPU, in at most a minute, and keep them as a device.
+
+    It is then named like any other: --on this-machine has all its threads, --on this-machine-1 is one of them. Leave the machine idle
+    meanwhile; where two halves of the measurement differ, it says by how much.
+    """
+    from simulator.machine.calibrate import QUICK_SECONDS, SECONDS, calibrate
+    from simulator.machine.host import find
+
+    host = find()
+    with _bar(QUICK_SECONDS if quick else SECONDS) as step:
+        measured = calibrate(quick, step, host=host)
+    kept = [_keep(name, text) for name, text in measured.files.items()]  # before a word is said: stdout may be closed
+    _print(measured)
+    for words in kept:
+        click.echo(words)
+
+
+def _keep(name: str, text: str) -> str:
+    """Write one device file; what to say of it."""
+    path = names.this_machine(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except (BadInput, OSError):
+        return f"{path}: cannot be written; it would have held:\n\n{text}"
+    return f"wrote {path}: --on {name}"
+
+
+@contextlib.contextmanager
+def _bar(seconds: float) -> Iterator[Callable[[str], None]]:
+    """A progress bar on stderr with the time left at most, where a person looks."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    out, begin = Console(file=sys.stderr), time.monotonic()
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), TextColumn("at most {task.fields[left]:.0f} s left"))
+    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
+        task = progress.add_task("prepare", total=seconds, left=seconds)
+
+        def step(what: str) -> None:
+            past = time.monotonic() - begin
+            progress.update(task, description=what, completed=past, left=max(0.0, seconds - past))
+
+        yield step
+
+
+def _print(measured) -> None:
+    """The ceilings, one a line."""
+    from reports.console import page, plain_table, say, show
+    from reports.format import percent, si
+
+    host = measured.host
+    table = plain_table(("ceiling", "left"), ("one thread", "right"), (f"{host.threads} threads", "right"), ("halves differ", "right"))
+    for key in dict.fromkeys((*measured.alone, *measured.together)):
+        unit = "FLOP/s" if key.startswith(("fma", "gemm")) else "B/s" if " " in key else "/s"
+        cells = [si(rates[key].value, unit) if key in rates else "" for rates in (measured.alone, measured.together)]
+        differ = max(rates[key].differ for rates in (measured.alone, measured.together) if key in rates)
+        table.add_row(key, *cells, percent(differ))
+    with page() as out:
+        out.print(f"{host.name}: {host.cores} cores, {host.threads} threads", style="bold")
+        show(out, table)
+        rounds = max(rate.rounds for rate in measured.together.values())
+        said = f"Two halves of the {rounds} rounds differ by {percent(measured.differ)}, median over the ceilings."
+        if measured.noisy:
+            said += " That is too noisy to trust: the files say so. Calibrate again when the machine is idle."
+        say(out, said)
