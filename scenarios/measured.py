@@ -80,7 +80,7 @@ def read(path: str | Path) -> list[Run]:
             missing = [c for c in REQUIRED if c not in (reader.fieldnames or ())]
             if missing:
                 raise BadInput(f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, and step_time_ms or throughput_samples_s")
-            return [run(row) for row in reader]
+            return [run(row, path.parent) for row in reader]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
 
@@ -91,8 +91,8 @@ def of_many(r: llm_runs.LlmRun) -> Run:
     return Run(r.id, r.source, None if refused else r.scenario, r.measured_s, refused, r.row)
 
 
-def run(row: dict[str, str]) -> Run:
-    """One row as a scenario, or the reason why it is none."""
+def run(row: dict[str, str], folder: Path = HERE) -> Run:
+    """One row as a scenario, or the reason why it is none. Files that it names lie where their paths lead from `folder`."""
     get = lambda key: (row.get(key) or "").strip()  # noqa: E731
     name, source = get("id"), get("source_name")
 
@@ -116,7 +116,7 @@ def run(row: dict[str, str]) -> Run:
     if why:
         return refuse(why)
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
-    framework, model = f"{get('framework')} {source}", _model(get("model"))
+    framework, model = f"{get('framework')} {source}", beside(folder, _model(get("model")))
     if sequence is None and "bert" in model:
         return refuse("length of its sequences not stated")
     if model == "transformer" and batch > 1024:
@@ -124,10 +124,11 @@ def run(row: dict[str, str]) -> Run:
     if model == "dlrm":
         return refuse("DLRM of the Criteo terabyte trains with sparse gradients: not the shipped net")
     scenario = Scenario(
-        model=model, device=synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device"))),
+        model=model,
+        device=beside(folder, synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device")))),
         batch=batch * devices, image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
         optimizer=(get("optimizer") or _optimizer(framework, get("notes"), sequence is not None)) if mode == "train" else None,
-        recompute=get("recompute") or "none", stack=get("stack") or stack_of(framework),
+        recompute=get("recompute") or "none", stack=beside(folder, get("stack")) or stack_of(framework),
         attention=get("attention") or ("eager" if scores_written(framework, sequence is not None) else None),
         memory_format=next((LAYOUT[word] for word in LAYOUT if get("layout").lower().startswith(word)), None),
         **({"devices": devices, "micro_batch": batch} if devices > 1 else {}),
@@ -167,6 +168,12 @@ def _model(name: str) -> str:
         if candidate in known:
             return candidate
     return name
+
+
+def beside(folder: Path, name: str) -> str:
+    """A name as it is; of a .toml file that lies where its path leads from `folder`, the path from here."""
+    path = folder / name
+    return str(path) if name.endswith(".toml") and path.is_file() else name
 
 
 def stack_of(framework: str) -> str:
