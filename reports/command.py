@@ -24,6 +24,7 @@ COMMANDS = {
     "models": "List the known models, or show one.",
     "stacks": "List the software stacks, or show one.",
     "calibrate": "Measure this machine: a device like any other, named this-machine.",
+    "crosscheck": "Forecast kernels and training steps of this machine, and measure them.",
     "validate": "How far forecasts are from measured runs and kernels.",
 }
 _LIKENESS = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")

@@ -70,17 +70,22 @@ def _print(measured) -> None:
     from reports.format import percent, si
 
     host = measured.host
-    table = plain_table(("ceiling", "left"), ("one thread", "right"), (f"{host.threads} threads", "right"), ("halves differ", "right"))
+    columns = {"one thread": measured.alone, f"{host.threads} threads": measured.together}
+    if host.threads == 1:
+        columns.popitem()
+    table = plain_table(("ceiling", "left"), *((name, "right") for name in columns), ("halves differ", "right"))
     for key in dict.fromkeys((*measured.alone, *measured.together)):
         unit = "FLOP/s" if key.startswith(("fma", "gemm")) else "B/s" if " " in key else "/s"
-        cells = [si(rates[key].value, unit) if key in rates else "" for rates in (measured.alone, measured.together)]
-        differ = max(rates[key].differ for rates in (measured.alone, measured.together) if key in rates)
+        cells = [si(rates[key].value, unit) if key in rates else "" for rates in columns.values()]
+        differ = max(rates[key].differ for rates in columns.values() if key in rates)
         table.add_row(key, *cells, percent(differ))
     with page() as out:
-        out.print(f"{host.name}: {host.cores} cores, {host.threads} threads", style="bold")
+        out.print(f"{host.name}: cores {host.cores}, threads {host.threads}", style="bold")
         show(out, table)
         rounds = max(rate.rounds for rate in measured.together.values())
         said = f"Two halves of the {rounds} rounds differ by {percent(measured.differ)}, median over the ceilings."
+        if host.threads > 1:
+            said += f" The threads had {percent(measured.share)} of the processors' time."
         if measured.noisy:
             said += " That is too noisy to trust: the files say so. Calibrate again when the machine is idle."
         say(out, said)

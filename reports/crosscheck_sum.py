@@ -1,0 +1,85 @@
+"""How far the plainest CPU model is from a table of `roofcast crosscheck`: F/P + B/D with nothing fitted; the same where
+convolutions fill whole vectors of channels; and with two multipliers that have not seen the net they are judged on.
+
+    python -m reports.crosscheck_sum scenarios/measured/TABLE.csv
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from hwdb.errors import RoofcastError
+from reports.console import page, plain_table, say, show
+from reports.format import percent, seconds
+from scenarios.measured import read
+from simulator.chain import predict
+from simulator.machine import sum_form
+
+WITHIN = 0.25
+HEAD = {
+    "chain": "predict", "zero": "F/P + B/D", "padded": "whole vectors", "fitted": "2 multipliers", "taught": "exceptions not fitted",
+}  # fmt: skip
+
+
+class Judged(NamedTuple):
+    """A table's nets under each model: seconds, in the order of `names`."""
+
+    names: list[str]
+    notes: list[str]
+    measured: np.ndarray
+    chain: np.ndarray  # predict()
+    zero: np.ndarray  # F/P + B/D
+    padded: np.ndarray  # the same, convolutions in whole vectors of channels
+    fitted: np.ndarray  # two multipliers, fitted to all other models
+    taught: np.ndarray  # the same, fitted to those of the others that are no named exceptions
+
+
+def judge(path: str) -> Judged:
+    """Every model's seconds for the rows of a table. A model and its variants (optimizers, engines) are left out together."""
+    runs = [r for r in read(path) if r.scenario is not None]
+    measured = np.array([r.measured_s for r in runs])
+    work = [sum_form.counted(r.scenario) for r in runs]
+    rates = [np.array([float(r.row[key]) for r in runs]) for key in ("gemm_flops", "triad_bytes_s")]
+    f, b = sum_form.parts(work, *rates, padded=False)
+    groups, notes = [r.scenario.model for r in runs], [r.row.get("notes") or "" for r in runs]
+    plain = np.array([not note for note in notes])
+    return Judged(
+        [r.id for r in runs], notes, measured, np.array([predict(r.scenario).step_time_s for r in runs]), f + b,
+        sum_form.zero(work, *rates, padded=True), sum_form.leave_one_out(f, b, measured, groups, np.ones(len(runs), bool)),
+        sum_form.leave_one_out(f, b, measured, groups, plain),
+    )  # fmt: skip
+
+
+def errors(judged: Judged) -> dict[str, np.ndarray]:
+    """predicted / measured - 1, by model."""
+    return {name: getattr(judged, name) / judged.measured - 1.0 for name in HEAD}
+
+
+def main(path: str) -> None:
+    judged = judge(path)
+    found = errors(judged)
+    table = plain_table(("net", "left"), ("measured", "right"), *((title, "right") for title in HEAD.values()))
+    for i, name in enumerate(judged.names):
+        table.add_row(name, seconds(judged.measured[i]), *(f"{found[key][i]:+.0%}" for key in HEAD))
+    plain = np.array([not note for note in judged.notes])
+    with page() as out:
+        show(out, table)
+        for key, title in HEAD.items():
+            size = np.abs(found[key])
+            say(
+                out,
+                f"median {percent(float(np.median(size)))}, mean {percent(float(size.mean()))}, within {percent(WITHIN)}: "
+                f"{percent(float((size <= WITHIN).mean()))}; without the named exceptions median {percent(float(np.median(size[plain])))}, "
+                f"within {percent(float((size[plain] <= WITHIN).mean()))}",
+                first=f"{title}: ",
+            )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (IndexError, RoofcastError) as error:
+        sys.exit(f"crosscheck_sum: {error or 'give a table'}")

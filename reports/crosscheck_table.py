@@ -1,0 +1,78 @@
+"""Measured steps kept as a dated table that `roofcast validate --runs` reads, with the device's file beside it."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import re
+from pathlib import Path
+
+from reports.files import replacing
+from simulator.machine import measure
+from simulator.machine.crosscheck import STACK, Trained
+from simulator.machine.measure import Session
+
+FIELDS = (
+    "id", "source_name", "model", "device", "cpu", "threads", "framework", "stack", "precision", "mode", "batch_per_device", "input",
+    "sequence", "optimizer", "step_time_ms", "noise", "rounds", "gemm_flops", "triad_bytes_s", "date", "notes",
+)  # fmt: skip
+
+
+CALLED = {"ncf": "ncf-dot-ml1m"}  # in tables of measured runs, ncf is what MLPerf calls so: NeuMF
+IDLE = 0.5  # load average of a machine that does nothing else
+SUSTAINED = re.compile(r"^sustained_fp32 = .*$", re.MULTILINE)
+
+
+def write_device(session: Session, calibrated: Path, folder: Path) -> Path:
+    """The calibrated device, its long products at the rate that the nets' own library reached between their steps; where it is.
+
+    Calibration times numba's product; nets call a BLAS.
+    """
+    import hwdb
+
+    share = measure.rate(session, "gemm") / float(hwdb.device(calibrated).peak_flops["fp32"])
+    where = f"numpy's product of {measure.PROBE}, in the rounds of the training steps"
+    line = f'sustained_fp32 = {{value = {share:.5g}, source = "measured", status = "measured", where = "{where}"}}'
+    folder.mkdir(parents=True, exist_ok=True)
+    device = folder / f"{calibrated.stem}-{datetime.date.today()}.toml"
+    with replacing(device) as part:
+        part.write_text(SUSTAINED.sub(line, calibrated.read_text(encoding="utf-8")), encoding="utf-8")
+    return device
+
+
+def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path:
+    """Write the table beside the device's file; where it is."""
+    day, folder = datetime.date.today().isoformat(), device.parent
+    table = folder / f"crosscheck-{device.stem}.csv"
+    said = ", ".join(f"{name} {version}" for name, version in session.versions.items())
+    busy = "on a contended machine, " if session.load[0] > IDLE else ""
+    load = f"{busy}load average {session.load[0]:.1f} at the start, {session.load[1]:.1f} at the end"
+    with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"# Training steps of roofcast crosscheck on {cpu}, {day}: {said}; {load}.\n")
+        file.write("# CPU time, median of interleaved rounds; noise: how far halves of the rounds differ. Paths are relative to here.\n")
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(one(row, session, device.name, cpu, folder, day) for row in rows)
+    return table
+
+
+def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day: str) -> dict:
+    """A row of the table."""
+    net = row.net
+    engine = {"torch": f"PyTorch {session.versions.get('torch')} CPU", "numba": f"numba {session.versions.get('numba')}"}[net.by]
+    return {
+        "id": measure.key(net), "source_name": "roofcast crosscheck",
+        "model": beside(CALLED.get(net.model, net.model), folder), "device": device, "cpu": cpu.removesuffix(", one thread"), "threads": 1,
+        "framework": engine, "stack": beside(STACK[net.by], folder), "precision": "fp32", "mode": "train",
+        "batch_per_device": net.batch, "input": f"{net.size}x{net.size}" if net.takes == "image" else "",
+        "sequence": net.size if net.takes == "sequence" else "", "optimizer": net.optimizer,
+        "step_time_ms": f"{1e3 * row.measured_s:.6g}", "noise": f"{row.noise:.3g}",
+        "rounds": len(session.found[measure.key(net)].rounds), "gemm_flops": f"{measure.rate(session, 'gemm'):.5g}",
+        "triad_bytes_s": f"{measure.rate(session, 'triad'):.5g}", "date": day, "notes": net.note,
+    }  # fmt: skip
+
+
+def beside(name: str, folder: Path) -> str:
+    """A name as it is; a file by its path from the folder of the table."""
+    return Path(os.path.relpath(name, folder)).as_posix() if name.endswith(".toml") else name

@@ -1,0 +1,65 @@
+"""Measure this machine: jobs -> rates -> two device files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from simulator.machine import device_file
+from simulator.machine.host import Host, find, load
+from simulator.machine.sampling import AGREE, OURS, Clock, Job, Rate, sample
+
+SECONDS, QUICK_SECONDS = 52.0, 14.0  # for all rounds and compilations; the last round may run a little over
+
+
+class Calibration(NamedTuple):
+    """What was measured, and the files that say so."""
+
+    host: Host
+    alone: dict[str, Rate]  # one thread, by key of its job
+    together: dict[str, Rate]  # all threads; the same where there is one
+    files: dict[str, str]  # name as in hwdb.names.THIS_MACHINE -> text
+
+    @property
+    def differ(self) -> float:
+        """By how much halves of the rounds differ: the worse of the two medians."""
+        return max(device_file.disagreement(self.alone), device_file.disagreement(self.together))
+
+    @property
+    def share(self) -> float:
+        """Of the processors' time that the threads had, median over the ceilings."""
+        return device_file.share(self.together)
+
+    @property
+    def noisy(self) -> bool:
+        return self.differ > AGREE or self.share < OURS
+
+
+def calibrate(
+    quick: bool = False, step: Callable[[str], None] = lambda what: None, clock: Clock | None = None,
+    host: Host | None = None, jobs: Sequence[Job] | None = None,
+) -> Calibration:  # fmt: skip
+    """Measure the ceilings. `step` is told of every job that is next; clock, host and jobs are those of the machine unless given."""
+    host = host or find()
+    if jobs is None:
+        jobs = prepared(host, quick)
+    busy = load()
+    found = list(zip(jobs, sample(jobs, QUICK_SECONDS if quick else SECONDS, clock, step), strict=True))
+    alone = {job.key: rate for job, rate in found if job.threads == 1}
+    together = {job.key: rate for job, rate in found if job.threads > 1} or alone
+    stamp = device_file.versions(busy)
+    files = {
+        "this-machine": device_file.text(host, together, False, stamp),
+        "this-machine-1": device_file.text(host, alone, True, stamp),
+    }
+    return Calibration(host, alone, together, files)
+
+
+def prepared(host: Host, quick: bool) -> list[Job]:
+    """The jobs, and as many threads as the host may use."""
+    from simulator.machine.jobs import jobs
+    from simulator.machine.kernels.compiled import numba
+
+    host_threads = min(host.threads, numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(host_threads)
+    return jobs(host._replace(threads=host_threads), quick)

@@ -1,0 +1,102 @@
+"""The LSTM cell and attention, forward and backward, fp32. Products inside are `gemm`'s."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.machine.kernels.compiled import both, prange
+from simulator.machine.kernels.functions import exp, greater, sigmoid, tanh
+from simulator.machine.kernels.gemm import gemm
+
+ZERO, ONE, LEAST = np.float32(0.0), np.float32(1.0), np.float32(-3.0e38)
+multiply = gemm.one
+
+
+@both
+def lstm_cell(gates, before, cell, hidden, kept):
+    """One step of an LSTM after its products: gates [batch, 4 n] (input, forget, new, output; bias added) and the old cell state.
+
+    cell = f c + i g, hidden = o tanh(cell); kept [batch, 5 n] holds i, f, g, o and tanh(cell) for backward.
+    """
+    n = cell.shape[1]
+    for b in prange(cell.shape[0]):
+        row, k = gates[b], kept[b]
+        gate = k[: 2 * n]  # loops of few arrays: past some count LLVM gives up telling that they do not overlap
+        for j in range(2 * n):
+            gate[j] = sigmoid(row[j])
+        new, new_in, last, last_in = k[2 * n : 3 * n], row[2 * n : 3 * n], k[3 * n : 4 * n], row[3 * n :]
+        for j in range(n):
+            new[j] = tanh(new_in[j])
+        for j in range(n):
+            last[j] = sigmoid(last_in[j])
+        first, second, old, c = k[:n], k[n : 2 * n], before[b], cell[b]
+        for j in range(n):
+            c[j] = second[j] * old[j] + first[j] * new[j]
+        bent, h = k[4 * n :], hidden[b]
+        for j in range(n):
+            e = tanh(c[j])
+            bent[j] = e
+            h[j] = last[j] * e
+
+
+@both
+def lstm_cell_backward(kept, before, dhidden, dcell, dgates, dbefore):
+    """Gradients of the gates before their sigmoids and of the old cell state."""
+    n = before.shape[1]
+    for b in prange(before.shape[0]):
+        k, old, dh, dc, out, db = kept[b], before[b], dhidden[b], dcell[b], dgates[b], dbefore[b]
+        for j in range(n):
+            i, f, g, o, bent = k[j], k[n + j], k[2 * n + j], k[3 * n + j], k[4 * n + j]
+            d = dc[j] + dh[j] * o * (ONE - bent * bent)
+            out[j] = d * g * i * (ONE - i)
+            out[n + j] = d * old[j] * f * (ONE - f)
+            out[2 * n + j] = d * i * (ONE - g * g)
+            out[3 * n + j] = dh[j] * bent * o * (ONE - o)
+            db[j] = d * f
+
+
+@both
+def attention(q, k, v, causal, out, weights):
+    """out = softmax(q k^T / sqrt(d)) v for each of the heads [heads, tokens, d]; weights [heads, tokens, tokens] are kept."""
+    heads, tokens, depth = q.shape
+    scale = ONE / np.float32(np.sqrt(depth))
+    for head in prange(heads):
+        scores = weights[head]
+        multiply(q[head], k[head], scores, False, True, False)
+        for r in range(tokens):
+            row = scores[r]
+            reach = r + 1 if causal else tokens
+            most = LEAST
+            for j in range(reach):
+                most = greater(most, row[j])
+            total = ZERO
+            for j in range(reach):
+                e = exp((row[j] - most) * scale)
+                row[j] = e
+                total += e
+            for j in range(reach):
+                row[j] = row[j] * (ONE / total)
+            for j in range(reach, tokens):
+                row[j] = ZERO
+        multiply(scores, v[head], out[head], False, False, False)
+
+
+@both
+def attention_backward(q, k, v, weights, dout, dq, dk, dv):
+    """Gradients of q, k and v; a masked weight is zero and stays so."""
+    heads, tokens, depth = q.shape
+    scale = ONE / np.float32(np.sqrt(depth))
+    for head in prange(heads):
+        kept = weights[head]
+        d = np.empty((tokens, tokens), np.float32)
+        multiply(kept, dout[head], dv[head], True, False, False)
+        multiply(dout[head], v[head], d, False, True, False)
+        for r in range(tokens):
+            row, p = d[r], kept[r]
+            total = ZERO
+            for j in range(tokens):
+                total += row[j] * p[j]
+            for j in range(tokens):
+                row[j] = (row[j] - total) * p[j] * scale
+        multiply(d, k[head], dq[head], False, False, False)
+        multiply(d, q[head], dk[head], True, False, False)

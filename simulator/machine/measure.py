@@ -1,0 +1,241 @@
+"""Training steps and kernels timed on this machine, one thread, in a process of their own.
+
+A process of its own, because what ruins such timings has to be set before numpy, numba and torch are loaded: threads that spin
+while they wait (a libgomp region costs a scheduler slice of 8 to 24 ms where another process runs), one thread for every BLAS,
+and later torch's denormals (a tenth of subnormal inputs slows a product 16 times).
+
+Rounds are interleaved: each round runs every net for a moment, so that a slow minute of a shared machine meets all of them. What
+is kept of a round is its least CPU time, of a net the median over rounds; the noise is how far two halves of the rounds differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hwdb.errors import BadInput
+from simulator.machine.net_list import NETS, Net
+
+ROOT = Path(__file__).parents[2]
+QUIET = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+}
+MOMENT = 0.15  # s a net runs in one round, one step at least
+WARM = 3  # steps before the first round: compilation, and memory that the machine hands out for the first time
+MOST = 8  # steps in one round
+SAMPLE, SAMPLES = 1e-3, 5  # s of calls of a kernel in one sample, samples in one round
+PROBE = 768  # edge of the product that probes the arithmetic rate
+PROBE_BYTES = 256 * 2**20  # of each array of the bandwidth probes: beyond any share of a cache that a core gets
+PROBES = {"gemm": 2.0 * PROBE**3, "scale": 2.0 * PROBE_BYTES, "triad": 3.0 * PROBE_BYTES}  # FLOPs or bytes
+
+
+class Measured(NamedTuple):
+    """A step's seconds of CPU time: the median over rounds, and how far two halves of the rounds differ."""
+
+    seconds: float
+    noise: float
+    rounds: tuple[float, ...]
+
+
+class Session(NamedTuple):
+    """One run of the worker. The rate of a probe is PROBES / its seconds."""
+
+    found: dict[str, Measured]  # by what was asked: key() of a net, or a kernel and its size
+    probes: dict[str, Measured]  # seconds of PROBES; none beside kernels
+    versions: dict[str, str]
+    load: tuple[float, float]  # load average at the start and the end
+
+
+def measured(samples: Iterable[float]) -> Measured:
+    """Median over rounds; noise |median of the even rounds / median of the odd ones - 1|.
+
+    >>> measured([1.0, 1.2, 1.0, 1.2]).noise
+    0.19999999999999996
+    """
+    samples = tuple(samples)
+    low, high = sorted((float(np.median(samples[::2])), float(np.median(samples[1::2] or samples))))
+    return Measured(float(np.median(samples)), high / low - 1.0, samples)
+
+
+def rate(session: Session, probe: str) -> float:
+    """FLOP/s or bytes/s of a probe."""
+    return PROBES[probe] / session.probes[probe].seconds
+
+
+def key(net: Net) -> str:
+    """A net and who runs it: two engines may train a net of one name."""
+    return net.name if net.by == "numba" else f"{net.name} torch"
+
+
+# ------------------------------------------------------------------ the side of the caller
+def steps(nets: Iterable[Net], rounds: int, progress: Callable[[int, int], None] = lambda done, of: None) -> Session:
+    """Measure training steps. `progress` is told how many of how many net-rounds are done."""
+    return asked("nets", [key(n) for n in nets], rounds, progress)
+
+
+def asked(kind: str, names: Sequence[str], rounds: int, progress: Callable[[int, int], None]) -> Session:
+    """Let a process of its own measure the `names`: `nets` by their key, or `kernels` as name:size."""
+    command = [sys.executable, "-m", "simulator.machine.measure", kind, str(rounds)]
+    where = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | QUIET | {"PYTHONPATH": where}
+    )  # fmt: skip
+    try:
+        worker.stdin.write(json.dumps(list(names)))
+        worker.stdin.close()
+        return gathered(worker.stdout, len(names) * (rounds + 1), progress)
+    finally:
+        if worker.poll() is None:
+            worker.terminate()
+        worker.wait()
+
+
+def gathered(lines: Iterable[str], wanted: int, progress: Callable[[int, int], None]) -> Session:
+    """What a worker wrote, line by line, as a Session."""
+    samples: dict[str, list[float]] = {}
+    last: dict = {}
+    done = 0
+    for line in lines:
+        said = json.loads(line)
+        if "error" in said:
+            raise BadInput(f"{said['name']}: cannot be measured: {said['error']}")
+        if "versions" in said:
+            last = said
+            continue
+        if said["name"] not in PROBES:
+            done += 1
+            progress(done, wanted)
+        if said["seconds"] is not None:
+            samples.setdefault(said["name"], []).append(said["seconds"])
+    if not last:
+        raise BadInput("crosscheck: the measuring process ended early; is there enough memory? try --quick")
+    found = {name: measured(s) for name, s in samples.items()}
+    probes = {name: found.pop(name) for name in PROBES if name in found}
+    return Session(found, probes, last["versions"], tuple(last["load"]))
+
+
+# ------------------------------------------------------------------ the side of the worker
+def builder(net: Net) -> Callable[[], float]:
+    """The step of a net."""
+    if net.by == "torch":
+        from simulator.machine import torch_nets
+
+        return torch_nets.build(net)
+    from simulator.machine import nets
+
+    return nets.build(net)
+
+
+def shortest(step: Callable[[], object], moment: float = MOMENT) -> float:
+    """The least CPU time of a step in a moment of steps [s]. All of the process: autograd may run in a thread of its own."""
+    best, begun = np.inf, time.perf_counter()
+    for _ in range(MOST):
+        start = time.process_time()
+        step()
+        best = min(best, time.process_time() - start)
+        if time.perf_counter() - begun > moment:
+            break
+    return best
+
+
+def load() -> float:
+    """Load average of the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def train(names: list[str], rounds: int) -> Iterator[dict]:
+    """What the worker writes of nets: one dictionary a net and round, round 0 builds and warms up."""
+    begun = load()
+    versions = {"numpy": np.__version__, "python": sys.version.split()[0]}
+    wanted = [n for n in NETS if key(n) in names]
+    if any(n.by == "torch" for n in wanted):
+        import torch
+
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        versions["torch"] = torch.__version__
+    if any(n.by == "numba" for n in wanted):
+        import numba
+
+        versions["numba"] = numba.__version__
+    made = {}
+    for net in wanted:
+        try:
+            made[key(net)] = builder(net)
+            for _ in range(WARM):
+                made[key(net)]()
+        except Exception as error:
+            yield {"name": key(net), "error": " ".join(f"{type(error).__name__}: {error}".split())}
+            return
+        yield {"name": key(net), "seconds": None}
+    probes = probing()
+    for _ in range(rounds):
+        for name, step in made.items():
+            yield {"name": name, "seconds": shortest(step)}
+        for name, probe in probes.items():
+            yield {"name": name, "seconds": shortest(probe, 0.05)}
+    yield {"versions": versions, "load": [begun, load()]}
+
+
+def run(names: list[str], rounds: int) -> Iterator[dict]:
+    """What the worker writes of kernels. Arguments are made anew each round: all of them at once would not fit a small machine."""
+    begun = load()
+    from simulator.machine.kernels.compiled import numba
+    from simulator.machine.kernels.registry import KERNELS
+
+    for number in range(rounds + 1):
+        for asked_for in names:
+            name, size = asked_for.split(":")
+            kernel = KERNELS[name]
+            call, arguments = kernel.run.one, kernel.make(tuple(int(n) for n in size.split("x")))
+            call(*arguments)
+            yield {"name": asked_for, "seconds": repeated(call, arguments) if number else None}
+    yield {"versions": {"numpy": np.__version__, "numba": numba.__version__, "python": sys.version.split()[0]}, "load": [begun, load()]}
+
+
+def repeated(call: Callable, arguments: tuple) -> float:
+    """The least CPU time of a call [s], from SAMPLES of as many calls as fill SAMPLE seconds."""
+    start = time.process_time()
+    call(*arguments)
+    many = max(1, int(SAMPLE / max(time.process_time() - start, 1e-7)))
+    best = np.inf
+    for _ in range(SAMPLES):
+        start = time.process_time()
+        for _ in range(many):
+            call(*arguments)
+        best = min(best, (time.process_time() - start) / many)
+    return best
+
+
+def probing() -> dict[str, Callable[[], object]]:
+    """What the machine can do, asked in the same rounds: numpy's product, and its bandwidth in two ways.
+
+    scale   x = c x in place: the most that main memory gives
+    triad   z = x + y: three arrays, as STREAM has it, whose written lines are read first
+    """
+    a, b, c = (np.full((PROBE, PROBE), 0.5, np.float32) for _ in range(3))
+    x, y, z = (np.full(PROBE_BYTES // 4, 1.0, np.float32) for _ in range(3))
+    one = np.float32(1.0)
+    return {
+        "gemm": lambda: np.matmul(a, b, out=c),
+        "scale": lambda: np.multiply(x, one, out=x),
+        "triad": lambda: np.add(x, y, out=z),
+    }
+
+
+if __name__ == "__main__":
+    asked_kind, asked_rounds = sys.argv[1:]
+    try:
+        for told in {"nets": train, "kernels": run}[asked_kind](json.load(sys.stdin), int(asked_rounds)):
+            print(json.dumps(told), flush=True)
+    except (KeyboardInterrupt, BrokenPipeError):  # the caller has been interrupted, and says so
+        os._exit(130)

@@ -1,0 +1,55 @@
+"""The numba nets: gradients against differences, losses that go down, as many weights as the forecast counts."""
+
+import numpy as np
+import pytest
+
+from simulator import predict
+from simulator.machine import nets
+from simulator.machine.net_list import NETS
+
+NUMBA = [n for n in NETS if n.by == "numba"]
+MODELS = {n.model: n.name for n in NUMBA}
+SMALL = {"lenet": (2, 32), "mlp": (3, 28), "ncf": (16, None)}  # batch and size of a gradient check; the transformer's below
+
+
+@pytest.mark.parametrize("model", MODELS, ids=MODELS.get)
+def test_gradients_are_those_of_differences(model):
+    """Along a random direction of each weight, in double precision: (loss(w + h d) - loss(w - h d)) / 2h = gradient . d."""
+    state = nets.start(model, np.float64)
+    x, labels = nets.data(model, *SMALL.get(model, (2, 64)), np.float64)
+    program = nets.PROGRAMS[model]
+    _, backward = program(state, x, labels)
+    backward()
+    gradients = {name: g.copy() for name, g in state.gradients.items()}
+    rng = np.random.default_rng(2)
+    for name, w in state.weights.items():
+        direction = rng.standard_normal(w.shape)
+        h = 1e-6
+        sides = []
+        for sign in (1.0, -1.0):
+            w += sign * h * direction
+            sides.append(program(state, x, labels)[0])
+            w -= sign * h * direction
+        slope, wanted = (sides[0] - sides[1]) / (2 * h), float((gradients[name] * direction).sum())
+        assert slope == pytest.approx(wanted, rel=1e-4, abs=1e-8), name
+
+
+@pytest.mark.parametrize("net", NUMBA, ids=lambda n: n.name)
+def test_loss_goes_down(net):
+    step = nets.build(net._replace(batch=min(net.batch, 64)))
+    losses = [step() for _ in range(12)]
+    assert all(np.isfinite(losses)) and losses[-1] < 0.98 * losses[0]
+
+
+@pytest.mark.parametrize("net", NUMBA, ids=lambda n: n.name)
+def test_the_forecast_knows_the_same_weights(net):
+    asked = {"image": {"image": net.size}, "sequence": {"sequence": net.size}, "table": {}}[net.takes]
+    f = predict(model=net.model, device="i9-10940x", batch=net.batch, precision="fp32", optimizer=net.optimizer, **asked)
+    assert f.parameters == sum(w.size for w in nets.start(net.model).weights.values())
+
+
+def test_adam_is_the_papers():
+    p, g = np.array([1.0, -2.0]), np.array([0.5, -0.25])
+    m, v = np.zeros(2), np.zeros(2)
+    nets.kernels.adam(p, g, m, v, 0.1, 1)
+    assert p == pytest.approx([0.9, -1.9])  # the first step moves by the rate, against the sign [kingma2014, Section 2.1]
