@@ -1,7 +1,7 @@
 """How far the plainest CPU model is from a table of `roofcast crosscheck`: F/P + B/D with nothing fitted; the same where
 convolutions fill whole vectors of channels; and with two multipliers that have not seen the net they are judged on.
 
-    python -m reports.crosscheck_sum scenarios/measured/TABLE.csv
+    python -m reports.crosscheck_sum scenarios/machines/TABLE.csv
 """
 
 from __future__ import annotations
