@@ -63,7 +63,8 @@ def test_every_family_is_cut_evenly_or_refused(name):
         assert "heads" in str(error)
         return
     whole = traced(name, Parallel(), sequence=256)
-    assert 2 * work(rank) == pytest.approx(work(whole), rel=0.013)
+    # on every rank: routers, an encoder's stem, and up to one rank's padding of a vocabulary or a head that is shared
+    assert work(whole) * 0.999 <= 2 * work(rank) <= 1.02 * work(whole)
     assert 0.999 * kept(whole) <= 2 * kept(rank) <= 1.1 * kept(whole)  # relative biases, latents, an encoder's output stay whole
 
 
