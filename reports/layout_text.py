@@ -25,23 +25,26 @@ def on_what(forecast: Forecast) -> str:
 def layout_line(layout: Layout) -> str:
     """Degrees that are more than one, and the micro-batches.
 
-    >>> layout_line(Layout(tp=8, sp=True, pp=4, dp=2, zero=1, micro_batches=16))
+    >>> layout_line(Layout(tp=8, sp=True, pp=4, dp=2, zero=1, shard=2, micro_batches=16))
     'tensor 8 with sequence parallel, pipeline 4 (1f1b), data 2, ZeRO 1; 16 micro-batches of 1'
     """
     parts = []
     if layout.tp > 1:
         parts.append(f"tensor {layout.tp}{' with sequence parallel' if layout.sp else ''}")
     if layout.cp > 1:
-        parts.append(f"context {layout.cp}")
+        parts.append(f"context {layout.cp}{f' ({layout.cp_kind})' if layout.cp_kind != 'ring' else ''}")
     if layout.pp > 1:
         chunks = f", {layout.vpp} virtual stages" if layout.vpp > 1 else ""
-        parts.append(f"pipeline {layout.pp} ({layout.schedule}{chunks})")
+        layers = f", layers {'+'.join(map(str, layout.stages))}" if layout.stages else ""
+        parts.append(f"pipeline {layout.pp} ({layout.schedule}{chunks}{layers})")
     if layout.dp > 1:
         parts.append(f"data {layout.dp}")
-    if layout.ep > 1:
+    if layout.ep * layout.etp > 1:
         parts.append(f"expert {layout.ep}{f' of tensor {layout.etp}' if layout.etp > 1 else ''}")
     if layout.zero:
-        parts.append(f"ZeRO {layout.zero}")
+        within = f" over {layout.shard} of them" if layout.shard < layout.dp * layout.cp else ""
+        stays = ", weights stay gathered" if layout.zero == 3 and not layout.reshard else ""
+        parts.append(f"ZeRO {layout.zero}{within}{stays}")
     batches = f"{layout.micro_batches} micro-batch{'es' if layout.micro_batches > 1 else ''} of {layout.micro_batch}"
     return f"{', '.join(parts) or 'one device'}; {batches}"
 

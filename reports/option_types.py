@@ -41,6 +41,20 @@ class Whole(click.ParamType):
         return number
 
 
+class Layers(click.ParamType):
+    """Whole numbers with commas between them."""
+
+    name = "integers"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; give one a stage with commas between, for example 7,8,8,7") from None
+
+
 class Stage(click.ParamType):
     """A ZeRO stage."""
 

@@ -8,13 +8,14 @@ import click
 import msgspec
 
 from hwdb.errors import BadInput
-from reports.option_types import Count, Priced, Stage, Whole, setting
+from reports.option_types import Count, Layers, Priced, Stage, Whole, setting
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8", "nvfp4", "int8")
-RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("eager", "efficient", "flash")
 MODES = ("train", "infer")
 MEMORY_FORMATS = ("contiguous", "channels_last")
+CP_KINDS = ("ring", "all-gather", "ulysses")
+OFFLOAD = ("activations", "optimizer")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 
 
@@ -35,7 +36,13 @@ STEP = {
     ),
     "optimizer": click.option("--optimizer", metavar="NAME", help="sgd, adamw, ... Default: adamw."),
     "recompute": click.option(
-        "--recompute", type=click.Choice(RECOMPUTE), help="Activations computed again in the backward pass. Default: none."
+        "--recompute",
+        metavar="HOW",
+        help="Activations computed again in the backward pass: none, selective, full, uniform:N, every:N, block:N or modules:NAME,NAME. "
+        "Default: none.",
+    ),
+    "offload": click.option(
+        "--offload", multiple=True, type=click.Choice(OFFLOAD), help="Kept in the host's memory. May be given for both. Default: neither."
     ),
     "attention": click.option("--attention", type=click.Choice(ATTENTION), help="Implementation of attention. Default: the stack's."),
     "mode": click.option("--mode", type=click.Choice(MODES), help="A training step, or an inference pass. Default: train."),
@@ -73,11 +80,21 @@ LAYOUT = {
     "sp": click.option("--sp/--no-sp", default=None, help="Sequence parallel over the tensor-parallel group. Default: with --tp."),
     "pp": click.option("--pp", type=Whole(), metavar="N", help="Pipeline stages."),
     "vpp": click.option("--vpp", type=Whole(), metavar="N", help="Virtual stages a device."),
+    "stages": click.option("--stages", type=Layers(), metavar="N,N,..", help="Layers of each stage, or virtual stage. Default: alike."),
     "dp": click.option("--dp", type=Whole(), metavar="N", help="Data parallel. Default: the devices that are left."),
     "cp": click.option("--cp", type=Whole(), metavar="N", help="Context parallel."),
+    "cp_kind": click.option(
+        "--cp-kind", type=click.Choice(CP_KINDS), help="How attention meets the tokens of other ranks. Default: ring."
+    ),
     "ep": click.option("--ep", type=Whole(), metavar="N", help="Expert parallel."),
     "etp": click.option("--etp", type=Whole(), metavar="N", help="Tensor parallel of an expert."),
     "zero": click.option("--zero", type=Stage(), help="ZeRO stage, 0 to 3; 3 is fully sharded (FSDP). Default: 0."),
+    "shard": click.option(
+        "--shard", type=Whole(), metavar="N", help="Ranks that share what ZeRO shards (hybrid sharding). Default: all that hold the same."
+    ),
+    "reshard": click.option(
+        "--reshard/--no-reshard", default=None, help="Drop gathered weights after each pass (ZeRO 3). Default: yes, but in a pipeline."
+    ),
     "schedule": click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the pipeline. Default: 1f1b; interleaved with --vpp."),
     "micro_batch": click.option("--micro-batch", type=Whole(), metavar="N", help="Samples a device takes at a time."),
 }
@@ -132,7 +149,7 @@ def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str]
     """One Scenario a device."""
     from simulator.scenario import Scenario
 
-    chosen = {key: value for key, value in given.items() if value is not None}
+    chosen = {key: value for key, value in given.items() if value not in (None, ())}
     if not on and "system" in chosen:
         import hwdb
 

@@ -13,7 +13,7 @@ from hwdb.errors import BadInput
 from reports.console import page, plain_table, say, section, show
 from reports.files import replacing
 from scenarios import llm_runs
-from scenarios.llm_score import Line, Scored, lines, memory_lines, overall, score_all
+from scenarios.llm_score import Line, Scored, lines, memory_lines, overall, score_all, told_apart
 
 ADDED = ("predicted_iter_time_s", "predicted_low_s", "predicted_high_s", "predicted_peak_mem_gib", "error", "refused_because")
 OTHERS = Path(llm_runs.HERE) / "others.toml"
@@ -60,6 +60,7 @@ def to_json(scored: list[Scored]) -> dict:
     return {
         "overall": overall(scored), "sources": [line._asdict() for line in lines(scored)],
         "memory": [line._asdict() for line in memory_lines(scored)],
+        "memory_told_apart": told_apart(scored),
         "other_tools": others(), "excluded": [{"id": s.run.id, "reason": s.run.excluded} for s in scored if s.run.excluded],
         "refused": [{"reason": reason, "rows": number} for reason, number in refusals(scored)],
         "rows": [{"id": s.run.id, "source": s.run.source, "measured_iter_time_s": s.run.measured_s,
@@ -97,6 +98,10 @@ def print_part(scored: list[Scored], shipped: bool) -> None:
         if memory:
             section(out, "Peak memory")
             show(out, table_of(memory))
+        ran, out_of = told_apart(scored).values()
+        if out_of[1]:
+            say(out, f"Of layouts that ran, {ran[0]} of {ran[1]} are forecast to fit; of those that ran out of memory, {out_of[1] - out_of[0]} of "
+                     f"{out_of[1]}.", 0)  # fmt: skip
         left_out = Counter((s.run.source, s.run.excluded) for s in scored if s.run.excluded)
         if left_out:
             section(out, "Not counted")

@@ -7,6 +7,7 @@ column that may hold the dense width. Any other row is written as the Hugging Fa
 from __future__ import annotations
 
 import functools
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -76,6 +77,16 @@ def known_config(known: dict, row) -> dict:
     return raw
 
 
+def _usual_heads(hidden: int, tp: int) -> int:
+    """Heads as near to 128 wide as divide the width, and are divided by tensor parallelism.
+
+    >>> _usual_heads(4096, 1), _usual_heads(13824, 8), _usual_heads(14400, 8)
+    (32, 96, 120)
+    """
+    possible = [n for n in range(1, hidden + 1) if hidden % n == 0 and n % tp == 0] or [1]
+    return min(possible, key=lambda n: abs(math.log(hidden / n / 128)))
+
+
 def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
     """Layers, widths and heads as a configuration: Llama's where the MLP is gated, else GPT-2's or StarCoder2's; Mixtral's with experts."""
     layers, hidden, heads = (number(row, key) for key in ("layers", "hidden", "heads"))
@@ -85,8 +96,8 @@ def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
             return _shipped(name)
         raise BadInput("layers, hidden: the architecture is not given; add them, or a model_name that roofcast models lists")
     if not heads:
-        heads = max(hidden // 128, 1)
-        said.append(f"{heads} heads of 128 (not given)")
+        heads = _usual_heads(hidden, number(row, "tp") or 1)
+        said.append(f"{heads} heads of {hidden // heads} (not given)")
     activation = (row.get("activation") or "").strip().lower()
     gated = activation in GATED
     if not activation:

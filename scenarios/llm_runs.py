@@ -51,6 +51,7 @@ class LlmRun(NamedTuple):
     measured_s: float | None
     memory_gib: float | None
     memory_kind: str  # allocated | reserved | nvidia-smi: what was measured
+    oom: bool  # it ran out of memory
     assumptions: tuple[str, ...]
     row: dict[str, str]
 
@@ -101,7 +102,7 @@ def run(row: dict[str, str]) -> LlmRun:
     return LlmRun(
         get("id"), get("source_name"), get("tier"), family, scenario, refused, get("exclude"), _figure(get("iter_time_s")),
         _figure(get("peak_mem_gib")),
-        get("memory_kind") or memory_kind(get("framework")), tuple(said), row,
+        get("memory_kind") or memory_kind(get("framework")), get("oom").lower() in ("yes", "true", "1"), tuple(said), row,
     )  # fmt: skip
 
 
@@ -155,13 +156,13 @@ def scenario_of(row: dict[str, str], said: list[str]) -> Scenario:
     model = model_of(row, sequence, said, dropout=0.1 if written_out else 0.0)  # Megatron's default of those years
     alike = {"model": model, "device": device, "batch": batch, "sequence": sequence, "precision": precision, "stack": stack,
              "attention": attention,
-             "optimizer": optimizer_of(get("optimizer")), "recompute": recompute_of(get("recompute"), said)}  # fmt: skip
+             "offload": tuple(get("offload").split()), "optimizer": optimizer_of(get("optimizer")), "recompute": recompute_of(get("recompute"), said)}  # fmt: skip
     if devices == 1 and micro == batch:
         return Scenario(**alike)
     sp = sequence_parallel(get("sp"), stack, tp, sequence // cp, said)
     return Scenario(
         **alike, devices=devices, system=system_of(row, device), tp=tp, sp=sp, pp=pp, vpp=vpp, dp=dp, cp=cp, ep=number(row, "ep") or 1,
-        zero=zero,
+        zero=zero, shard=number(row, "shard") if zero else None, etp=number(row, "etp"),
         micro_batch=micro, schedule=get("schedule") or ("dualpipe" if "dualpipe" in get("framework").lower() else None),
     )  # fmt: skip
 
@@ -205,7 +206,7 @@ def optimizer_of(text: str) -> str:
 def recompute_of(text: str, said: list[str]) -> str:
     """none | selective | full; none where a table is silent."""
     words = text.lower()
-    if words in ("none", "selective", "full"):
+    if words in ("none", "selective", "full") or ":" in words:
         return words
     if words and words not in ("unknown", "?"):
         return "full" if "full" in words or words == "yes" else "selective" if "selective" in words else "none"

@@ -24,6 +24,7 @@ class Scored(NamedTuple):
     high_s: float | None
     memory_gib: float | None  # as the run measured it: allocated, reserved or of the whole device
     model_flops: float  # forward and backward, without recomputation; as much again a third with it
+    fits: bool | None  # is the fullest rank forecast to fit its device
     peak: float  # printed rate of all devices in the format [FLOP/s]
     refused: str
 
@@ -55,17 +56,17 @@ class Line(NamedTuple):
 def score(run: LlmRun) -> Scored:
     """The forecast of one run."""
     if run.scenario is None:
-        return Scored(run, None, None, None, None, 0.0, 0.0, run.refused)
+        return Scored(run, None, None, None, None, 0.0, None, 0.0, run.refused)
     try:
         f = predict(run.scenario)
     except RoofcastError as error:
-        return Scored(run, None, None, None, None, 0.0, 0.0, str(error))
+        return Scored(run, None, None, None, None, 0.0, None, 0.0, str(error))
     flops = (f.flops_forward + f.flops_backward) * (4.0 / 3.0 if run.scenario.recompute == "full" else 1.0)
     device = hwdb.device(run.scenario.device)
     product = precision(run.scenario.precision).product
     rates = device.peak_flops
     rate = rates.get(product) or rates.get("fp8" if product == "fp4" else "bf16") or rates.get("bf16") or rates.get("fp16")
-    return Scored(run, f.step_time_s, f.low_s, f.high_s, held_gib(f, run.memory_kind), flops, float(rate) * f.devices, "")
+    return Scored(run, f.step_time_s, f.low_s, f.high_s, held_gib(f, run.memory_kind), flops, f.memory.fits, float(rate) * f.devices, "")
 
 
 def held_gib(f, kind: str) -> float:
@@ -132,7 +133,7 @@ def memory_lines(scored: list[Scored]) -> list[Line]:
     """The same of peak memory, one line a source and kind of measurement."""
     groups: dict[str, list[Scored]] = {}
     for s in scored:
-        if s.run.memory_gib and s.memory_gib:
+        if s.run.memory_gib and s.memory_gib and not s.run.oom:
             groups.setdefault(f"{s.run.source}, {s.run.memory_kind}", []).append(s)
     found = []
     for name, members in groups.items():
@@ -141,6 +142,16 @@ def memory_lines(scored: list[Scored]) -> list[Line]:
         worst = size.index(max(size))
         found.append(Line(name, len(members), 0, mean(size), median(size), mean(errors), members[worst].run.id, errors[worst], None))
     return found
+
+
+def told_apart(scored: list[Scored]) -> dict[str, tuple[int, int]]:
+    """Of sources that list layouts that ran out of memory: how many of those are forecast not to fit, and how many that ran to fit."""
+    sources = {s.run.source for s in scored if s.run.oom}
+    rows = [s for s in scored if s.run.source in sources and s.fits is not None and (s.run.oom or s.run.measured_s)]
+    return {
+        "ran": (sum(s.fits for s in rows if not s.run.oom), sum(not s.run.oom for s in rows)),
+        "out of memory": (sum(not s.fits for s in rows if s.run.oom), sum(s.run.oom for s in rows)),
+    }
 
 
 def overall(scored: list[Scored]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from simulator.report import assemble
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import Recipe, trace
+from simulator.tape import Parallel
 
 
 def predict(scenario=None, /, **asked) -> Forecast:
@@ -46,7 +47,7 @@ def over_devices(scenario: Scenario, model: models.Model, device: hwdb.Device, r
     from simulator.report_spread import assemble_spread  # one device does without
 
     layout, step, times, outcome, more = spread_of(scenario, model, device, recipe)
-    whole = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch))
+    whole = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), Parallel(stages=layout.parallel.stages))
     forecast = assemble_spread(scenario, device, model, recipe, layout, whole, step, times, outcome, [*said, *more, *step.said])
     return with_interval(forecast, device, step)
 

@@ -264,19 +264,28 @@ class Groups(NamedTuple):
     expert_tensor: Group
     expert: Group
     expert_gradient: Group  # all that hold the same experts
+    shard: Group  # of `gradient`, those that states are sharded over
+    copies: Group  # of `gradient`, those that hold the same shard
+    expert_shard: Group
+    expert_copies: Group
 
 
-def groups(fabric: Fabric, tp, cp, dp, pp, ep=1, etp=None) -> Groups:
+def groups(fabric: Fabric, tp, cp, dp, pp, ep=1, etp=None, shard=None) -> Groups:
     """Every process group of a layout: tp innermost, then cp, dp, pp; experts divide the same tp x cp x dp ranks.
 
-    etp: tensor degree of the experts, as dense if not given. Arguments broadcast.
+    etp: tensor degree of the experts, as dense if not given. shard: ranks that states are sharded over, all if not given;
+    neighbours, so that hybrid sharding stays within a node where it can. Arguments broadcast.
     """
     tp, cp, dp, pp, ep = (np.asarray(x, dtype=float) for x in (tp, cp, dp, pp, ep))
     etp = tp if etp is None else np.asarray(etp, dtype=float)
-    stage = tp * cp * dp
+    stage, alike = tp * cp * dp, np.maximum(tp * cp * dp / (etp * ep), 1.0)
+    shard = cp * dp if shard is None else np.asarray(shard, dtype=float)
+    expert_shard = np.minimum(shard, alike)
     return Groups(
         placed(tp, 1.0, fabric), placed(cp, tp, fabric), placed(dp, tp * cp, fabric), placed(cp * dp, tp, fabric),
         placed(pp, stage, fabric),
-        placed(etp, 1.0, fabric), placed(ep, etp, fabric), placed(np.maximum(stage / (etp * ep), 1.0), etp * ep, fabric),
+        placed(etp, 1.0, fabric), placed(ep, etp, fabric), placed(alike, etp * ep, fabric),
+        placed(shard, tp, fabric), placed(cp * dp / shard, tp * shard, fabric),
+        placed(expert_shard, etp * ep, fabric), placed(alike / expert_shard, etp * ep * expert_shard, fabric),
     )  # fmt: skip
 

@@ -7,12 +7,12 @@ from simulator.tape import Kernel
 FUSIBLE = {"elementwise", "cast", "copy", "reduce", "layer_norm", "softmax", "accumulate"}
 
 
-def fuse(kernels: list[Kernel], saved, share: float):
+def fuse(kernels: list[Kernel], saved, share: float, regions: set[int] | None = None):
     """Kernels and kept tensors of a compiler that fuses every run of non-matrix ops between two matrix ops.
 
     A fused run reads what comes from outside it and writes what is used outside it; nothing inside is kept for backward,
     only what the run needs to be computed again. `share` of the bytes so saved are really saved (0.5 fits tuned and XLA
-    training of ResNet-50): the time sees (1 - share) of the unfused bytes.
+    training of ResNet-50): the time sees (1 - share) of the unfused bytes. `regions`: ops that are compiled, if not all.
     """
     kept = {s.storage: s for s in saved}
     readers: dict[int, list[int]] = {}
@@ -22,14 +22,15 @@ def fuse(kernels: list[Kernel], saved, share: float):
     out: list[Kernel] = []
     run: list[int] = []
     for i, k in enumerate([*kernels, None]):
-        if k is not None and k.kind in FUSIBLE and (not run or k.count == kernels[run[0]].count):
+        fusible = k is not None and k.kind in FUSIBLE and (regions is None or k.node in regions)
+        if fusible and (not run or k.count == kernels[run[0]].count):
             run.append(i)
             continue
         if run:
             out += _fused([(j, kernels[j]) for j in run], readers, kept, share)
             run = []
         if k is not None:
-            if k.kind in FUSIBLE:
+            if fusible:
                 run = [i]
             else:
                 out.append(k)

@@ -10,6 +10,7 @@ from simulator.scenario import Scenario
 from simulator.schedule import refusal
 from simulator.tape import Parallel
 
+CP_KINDS = ("ring", "all-gather", "ulysses")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 
 
@@ -22,12 +23,16 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     tp: int = 1
     sp: bool = False
     cp: int = 1
+    cp_kind: str = "ring"
     pp: int = 1
     vpp: int = 1
+    stages: tuple[int, ...] = ()  # layers of each stage, or part of one, where they were given
     dp: int = 1
     ep: int = 1
     etp: int = 1
     zero: int = 0
+    shard: int = 1  # ranks that one copy of the states is sharded over, of the dp x cp that hold the same
+    reshard: bool = True  # ZeRO-3: gathered weights are dropped after each pass
     schedule: str = "1f1b"
     micro_batch: int = 1
     micro_batches: int = 1  # a rank and step
@@ -39,13 +44,16 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def parallel(self) -> Parallel:
         """What the tape needs of it."""
-        return Parallel(tp=self.tp, sp=self.sp and self.tp > 1, cp=self.cp, ep=self.ep, etp=self.etp)
+        return Parallel(
+            tp=self.tp, sp=self.sp and self.tp > 1, cp=self.cp, cp_kind=self.cp_kind, ep=self.ep, etp=self.etp, stages=self.pp * self.vpp
+        )
 
 
 def spread(s: Scenario) -> bool:
     """Does the scenario ask for several devices, or for anything only several devices have?"""
     degrees = (s.tp, s.pp, s.dp, s.cp, s.ep, s.etp, s.vpp, s.devices)
-    return any(d is not None and d != 1 for d in degrees) or s.micro_batch is not None or s.zero is not None or s.system is not None
+    asked = (s.micro_batch, s.zero, s.system, s.shard, s.reshard, s.cp_kind)
+    return any(d is not None and d != 1 for d in degrees) or any(a is not None for a in asked) or bool(s.stages or s.offload)
 
 
 def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Layout, list[str]]:
@@ -54,7 +62,7 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     Refuses what cannot be, with the nearest that can.
     """
     said: list[str] = []
-    for name in ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "micro_batch"):
+    for name in ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch"):
         value = getattr(s, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise BadInput(f"{name} {value}: a whole number of at least 1 is wanted")
@@ -78,8 +86,9 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     zero = s.zero if s.zero is not None else 0
     if zero not in (0, 1, 2, 3):
         raise BadInput(f"zero {zero}: a stage of 0 to 3 is wanted")
-    if zero >= 2 and pp > 1:
-        raise BadInput(f"zero {zero} with pp {pp}: gradients of all micro-batches are needed until the last; use zero 1, or pp 1")
+    if zero == 2 and pp > 1:
+        raise BadInput(f"zero 2 with pp {pp}: gradients of all micro-batches are needed until the last; use zero 1 or 3, or pp 1")
+    shard, reshard = _sharding(s, zero, dp * cp, pp, said)
     micro, count = _micro_batches(s, dp, batch, said)
     vpp = s.vpp or 1
     schedule = s.schedule or ("interleaved" if vpp > 1 else "1f1b")
@@ -90,23 +99,53 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     vpp = 2 if schedule == "zb-v" and pp > 1 else vpp
     if pp > 1 and (why := refusal(schedule, pp, vpp, count)):
         raise BadInput(why)
-    if cp > 1 and size and size % (2 * cp):
-        raise BadInput(
-            f"cp {cp}: {size} tokens cannot be dealt in {2 * cp} equal pieces; use a sequence of {2 * cp * max(size // (2 * cp), 1)}"
-        )
-    ep = s.ep or 1
-    if (dp * cp * tp) % ep:
-        raise BadInput(f"ep {ep} does not divide tp x dp x cp ({tp * dp * cp}): experts are spread over the ranks of a stage")
-    if (s.etp or 1) != 1:
-        raise BadInput(f"etp {s.etp}: experts are kept whole here; use etp 1 and a larger ep")
+    kind = s.cp_kind or "ring"
+    if kind not in CP_KINDS:
+        raise unknown("cp_kind", kind, CP_KINDS, f"known: {', '.join(CP_KINDS)}")
+    if s.cp_kind is not None and cp == 1:
+        raise BadInput(f"cp_kind {kind}: there is no context parallelism; use --cp 2 or more, or leave --cp-kind out")
+    pieces = cp if kind == "ulysses" else 2 * cp
+    if cp > 1 and size and size % pieces:
+        raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {pieces} equal pieces; use a sequence of {pieces * max(size // pieces, 1)}")
+    ep, etp = s.ep or 1, s.etp or 1
+    if (dp * cp * tp) % (ep * etp):
+        what = f"ep {ep} x etp {etp}" if etp > 1 else f"ep {ep}"
+        raise BadInput(f"{what} does not divide tp x dp x cp ({tp * dp * cp}): experts are spread over the ranks of a stage")
     sp = s.sp if s.sp is not None else tp > 1
     if sp and tp > 1 and size and (size // cp) % tp:
         raise BadInput(f"sequence parallel: {size // cp} tokens are not divisible by tp {tp}; use --no-sp")
     return (
-        Layout(tp=tp, sp=sp, cp=cp, pp=pp, vpp=vpp, dp=dp, ep=ep, zero=zero,
-               schedule=schedule, micro_batch=micro, micro_batches=count),
+        Layout(tp=tp, sp=sp, cp=cp, cp_kind=kind, pp=pp, vpp=vpp, stages=_stages(s, pp, vpp), dp=dp, ep=ep, etp=etp, zero=zero, shard=shard,
+               reshard=reshard, schedule=schedule, micro_batch=micro, micro_batches=count),
         said,
     )  # fmt: skip
+
+
+def _sharding(s: Scenario, zero: int, alike: int, pp: int, said: list[str]) -> tuple[int, bool]:
+    """Ranks that states are sharded over, of the `alike` that hold the same, and whether gathered weights are dropped."""
+    shard = s.shard or alike
+    if s.shard is not None and zero == 0:
+        raise BadInput(f"shard {shard}: nothing is sharded under ZeRO 0; use --zero 1, 2 or 3")
+    if alike % shard:
+        near = max(d for d in range(1, min(shard, alike) + 1) if alike % d == 0)
+        raise BadInput(f"shard {shard} does not divide dp x cp ({alike}), the ranks that hold the same weights; use {near}")
+    if s.reshard is not None and zero != 3:
+        raise BadInput(f"reshard: only ZeRO 3 gathers weights, and this is ZeRO {zero}; use --zero 3, or leave it out")
+    reshard = s.reshard if s.reshard is not None else pp == 1
+    if zero == 3 and pp > 1 and s.reshard is None:
+        said.append("weights stay gathered over a step of the pipeline (reshard not given)")
+    return shard, reshard
+
+
+def _stages(s: Scenario, pp: int, vpp: int) -> tuple[int, ...]:
+    """Layers of each stage, or part of one, as they were given."""
+    given = tuple(s.stages)
+    if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in given):
+        raise BadInput(f"stages {','.join(map(str, given))}: whole numbers of layers are wanted, one a stage")
+    if given and len(given) != pp * vpp:
+        parts = f"pp {pp} x vpp {vpp} = {pp * vpp} parts" if vpp > 1 else f"pp {pp}"
+        raise BadInput(f"stages {','.join(map(str, given))}: {len(given)} numbers, but {parts}; give one a part")
+    return given
 
 
 def _micro_batches(s: Scenario, dp: int, batch: int, said: list[str]) -> tuple[int, int]:

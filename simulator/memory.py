@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 from simulator.ops.optimizer import optimizer
 from simulator.precision import WIDTH
+from simulator.recompute import policy
 from simulator.step import Step
+
+
+IN_FLIGHT = 2  # layers whose offloaded activations are on their way
 
 
 class Held(NamedTuple):
@@ -40,21 +44,29 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
         )
         activations = step.input_bytes
         return Held(parameters, 0.0, 0.0, activations, working, framework_bytes + slack * working, "forward")
-    units = _units(step)
+    units, offload = _units(step), step.recipe.offload
+    if "activations" in offload:  # of layers, all but those on their way are with the host
+        units = [u._replace(kept=u.kept * min(IN_FLIGHT, u.count) / u.count) if u.count > 1 else u for u in units]
+    states = 0.0 if "optimizer" in offload else step.state_bytes
+    again = policy(step.recipe.recompute)
+    remade = again.n if again.kind == "uniform" else float(again.by_layer)  # layers that stand whole while one passes backward
     below = sum(u.kept for u in units) + step.input_bytes
     above = 0.0
+    at_once = step.recipe.stack.implementations.get("update") == "in_backward"  # each gradient is used up as it comes
+    one = max(u.gradients / u.count for u in units)
     moments = []
     for u in reversed(units):
-        transient = u.largest + (u.inside if step.recipe.recompute == "full" else 0.0)
+        transient = u.largest + u.inside * min(remade, u.count)
         starts = (below, above + u.gradients / u.count, f"backward of {u.name}")
         ends = (below - u.kept + u.kept / u.count, above + u.gradients, f"end of the backward of {u.name}")
         for activations, gradients, moment in (starts, ends) if u.count > 1 else (starts,):
+            gradients = min(gradients, one) if at_once else gradients
             extra = framework_bytes + slack * (activations + transient)
-            moments.append(Held(parameters, gradients, step.state_bytes, activations, transient, extra, moment))
+            moments.append(Held(parameters, gradients, states, activations, transient, extra, moment))
         below -= u.kept
         above += u.gradients
     moments.append(
-        Held(parameters, step.gradient_bytes, step.state_bytes, step.input_bytes, _scratch(step), framework_bytes, "optimizer step")
+        Held(parameters, one if at_once else step.gradient_bytes, states, step.input_bytes, _scratch(step), framework_bytes, "optimizer step")
     )
     return max(moments, key=lambda h: h.total)
 
@@ -98,6 +110,6 @@ def _units(step: Step) -> list[_Unit]:
 def _scratch(step: Step) -> float:
     """What the update holds beside states: a foreach update makes one copy the size of the weights."""
     r = step.recipe
-    if not r.optimizer or r.stack.implementations.get("optimizer") == "fused" or optimizer(r.optimizer).states < 2:
+    if not r.optimizer or "optimizer" in r.offload or r.stack.implementations.get("optimizer") == "fused" or optimizer(r.optimizer).states < 2:
         return 0.0
     return step.parameter_bytes

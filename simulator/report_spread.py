@@ -17,7 +17,10 @@ from simulator.roofline import OpTimes, rates_of
 from simulator.scenario import Scenario
 from simulator.step import Recipe, Step
 
-NAMES = {"tp": "tensor", "cp": "context", "ep": "expert", "dp": "data", "pp": "pipeline", "fsdp": "sharded weights"}
+NAMES = {
+    "tp": "tensor", "cp": "context", "ep": "expert", "etp": "expert tensor", "dp": "data", "pp": "pipeline", "fsdp": "sharded weights",
+    "offload": "offload",
+}  # fmt: skip
 
 
 def assemble_spread(
@@ -68,7 +71,7 @@ def assemble_spread(
 def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:
     """The printed roofline of one device's share: its micro-batches, and its share of the update."""
     update = sum(t for k, t in zip(step.kernels, times.lower, strict=True) if k.phase == "update")
-    sharded = layout.dp * layout.cp if layout.zero else 1
+    sharded = layout.shard if layout.zero else 1
     return float((times.lower.sum() - update) * repeats + update / (layout.pp * sharded))
 
 

@@ -11,11 +11,12 @@ from simulator import stack as stacks
 from simulator.models import Model
 from simulator.ops.optimizer import optimizer
 from simulator.precision import precision
+from simulator.recompute import policy
 from simulator.scenario import Scenario
 from simulator.step import Recipe
 
 MODES = ("train", "infer")
-RECOMPUTE = ("none", "selective", "full")
+OFFLOAD = ("activations", "optimizer")
 ATTENTION = ("eager", "efficient", "flash")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 DEFAULT_BATCH = {"sequence": 1, "image": 32, "table": 1024}
@@ -25,7 +26,9 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     """The recipe of a scenario, and the assumptions it rests on."""
     said: list[str] = []
     _one_of("mode", s.mode, MODES)
-    _one_of("recompute", s.recompute, RECOMPUTE)
+    policy(s.recompute)
+    for what in s.offload:
+        _one_of("offload", what, OFFLOAD)
     if s.attention is not None:
         _one_of("attention", s.attention, ATTENTION)
     if s.memory_format is not None:
@@ -57,6 +60,8 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
             raise BadInput("optimizer: an inference step has none; leave it out or use --mode train")
         if s.recompute != "none":
             raise BadInput(f"recompute {s.recompute}: inference keeps nothing to recompute; leave it out or use --mode train")
+        if s.offload:
+            raise BadInput(f"offload {s.offload[0]}: inference keeps neither; leave it out or use --mode train")
     elif opt is None:
         opt = "adamw"
         said.append("optimizer adamw (not given)")
@@ -64,7 +69,12 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
         opt = None
     if opt is not None:
         optimizer(opt)
-    return Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack), said
+    if opt is None and "optimizer" in s.offload:
+        raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")
+    return (
+        Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack, offload=tuple(s.offload)),
+        said,
+    )
 
 
 def _micro_batches(s: Scenario) -> int:

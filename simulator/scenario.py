@@ -18,7 +18,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image: int | None = None  # pixels a side
     precision: str | None = None
     optimizer: str | None = None
-    recompute: str = "none"  # none | selective | full
+    recompute: str = "none"  # none | selective | full | uniform:N | every:N | block:N | modules:NAME,NAME
+    offload: tuple[str, ...] = ()  # to the host's memory: activations, optimizer
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
     memory_format: str | None = None  # of images: contiguous | channels_last
@@ -29,11 +30,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sp: bool | None = None  # with sequence parallel (default: where tp > 1)
     pp: int | None = None  # pipeline parallel
     vpp: int | None = None  # virtual stages a device
+    stages: tuple[int, ...] = ()  # layers of each pipeline stage, or virtual one (default: alike)
     dp: int | None = None  # data parallel (default: the devices that are left)
     cp: int | None = None  # context parallel
-    ep: int | None = None  # expert parallel, over data-parallel ranks
+    cp_kind: str | None = None  # how attention meets the other ranks' tokens: ring | all-gather | ulysses (default: ring)
+    ep: int | None = None  # expert parallel, over the ranks of a stage
     etp: int | None = None  # tensor parallel of an expert
     zero: int | None = None  # ZeRO stage 0 to 3; 3 is FSDP
+    shard: int | None = None  # ranks that one copy of what ZeRO shards is spread over (default: all that hold the same)
+    reshard: bool | None = None  # ZeRO 3: drop gathered weights after each pass (default; not in a pipeline)
     schedule: str | None = None  # gpipe | 1f1b | interleaved | zb-h1 | zb-v | dualpipe
     micro_batch: int | None = None  # samples a micro-batch; `batch` is then the global one
     tokens: str | float | None = None  # length of the run, in tokens ...

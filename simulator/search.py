@@ -35,6 +35,7 @@ from simulator.parallel import (
     reduction,
     share,
     units,
+    updating,
 )
 from simulator.resolve import decide
 from simulator.scenario import Scenario
@@ -55,6 +56,8 @@ class Columns(NamedTuple):
     pp: np.ndarray
     vpp: np.ndarray
     zero: np.ndarray
+    shard: np.ndarray
+    reshard: np.ndarray
     micro_batches: np.ndarray
 
 
@@ -82,6 +85,10 @@ def search(scenario: Scenario, grid: dict[str, list]) -> Found:
         raise BadInput(f"search: no column {sorted(unknown)[0]!r}; there are: {', '.join(GRID)}")
     default = {"recompute": ["none"], "zero": [0]}
     values = {name: list(grid.get(name, default.get(name, [1]))) for name in GRID}
+    fixed = {"ep": scenario.ep, "etp": scenario.etp, "shard": scenario.shard}
+    for name, value in fixed.items():
+        if value not in (None, 1):
+            raise BadInput(f"search: {name} {value} is not searched; leave it out")
     device, model = hwdb.device(scenario.device, scenario.set), models.resolve(scenario.model)
     recipe, _ = decide(scenario, model, device)
     inner = [a.ravel() for a in np.meshgrid(*(values[n] for n in GRID[4:]), indexing="ij")]
@@ -131,7 +138,7 @@ def _group(model: Model, device: Device, recipe: Recipe, batch: int, tp: int, cp
     if cp > 1 and recipe.size % (2 * cp) or tp > 1 and (recipe.size // cp) % tp:
         return seconds, peak, refused
     m = batch // (dp * micro)
-    can = (batch % (dp * micro) == 0) & (m > 0) & ~((zero >= 2) & (pp > 1)) & ((vpp == 1) | (pp > 1))
+    can = (batch % (dp * micro) == 0) & (m > 0) & ~((zero == 2) & (pp > 1)) & ((vpp == 1) | (pp > 1))
     can &= np.where(vpp > 1, possible("interleaved", pp, vpp, np.maximum(m, 1)), True)
     try:
         rank = _rank(model, device, msgspec.structs.replace(recipe, batch=micro), tp, cp)
@@ -141,10 +148,11 @@ def _group(model: Model, device: Device, recipe: Recipe, batch: int, tp: int, cp
     pair, at = np.unique(pp * 1024 + vpp, return_inverse=True)
     dealt = [_dealt(counts, int(key) // 1024, int(key) % 1024) for key in pair]
     can &= np.array([d is not None for d in dealt])[at]
-    flat, folded = can & (vpp == 1) & (zero < 3), can & (vpp > 1)
-    for here, schedule in ((can & (zero == 3), "none"), (flat, "1f1b"), (folded, "interleaved")):
+    gathered = can & (zero == 3) & (pp == 1)
+    flat, folded = can & (vpp == 1) & ~gathered, can & (vpp > 1)
+    for here, schedule in ((gathered, "none"), (flat, "1f1b"), (folded, "interleaved")):
         if here.any():
-            x = Columns(tp, cp, 1, 1, dp[here], pp[here], vpp[here], zero[here], m[here])
+            x = Columns(tp, cp, 1, 1, dp[here], pp[here], vpp[here], zero[here], dp[here] * cp, pp[here] == 1, m[here])
             seconds[here], peak[here] = _several(rank, dealt, at[here], x, schedule, device)
     return seconds, peak, ~can
 
@@ -156,7 +164,7 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
     fabric = fabric_of(None, device, int((x.dp * x.pp).max()) * x.tp * x.cp)
     net = network(x, fabric)
     sharded = schedule == "none"
-    forward, backward, _, _ = _unit_times(us, x._replace(zero=3 if sharded else 0), net, hide)
+    forward, backward, _, _ = _unit_times(us, x._replace(zero=3 if sharded else 0), net, hide, step.recipe, device)
     used = np.unique(at)
     table = {}
     for i in used:
@@ -177,7 +185,7 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
     total = pipeline(schedule, run, x.pp, x.vpp, x.micro_batches, hop).total
     dense, expert, update = (np.array([c[i] for c in columns])[place] for i in (1, 2, 3))
     reduced = reduction(dense, expert, x, net, stack, _width(step))
-    update = update / np.where(x.zero > 0, x.dp * x.cp, 1)
+    update = updating(update, dense + expert, x, step, device)
     peak = np.zeros(len(x.dp))
     for which, stage in enumerate((0, np.minimum(1, x.pp - 1), x.pp - 1)):
         mine = Share(*(np.array(v)[place] for v in zip(*(c[4][which] for c in columns), strict=True)))

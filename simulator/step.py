@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from hwdb.errors import BadInput
 from simulator.fusion import fuse
 from simulator.models import Model
 from simulator.ops.optimizer import optimizer, state_bytes, update_traffic
 from simulator.precision import WIDTH, precision
+from simulator.recompute import recomputed
 from simulator.stack import Stack
-from simulator.tape import ALONE, Block, Kernel, Node, Parallel, Tape, Traffic, Weight
+from simulator.tape import ALONE, Block, Kept, Kernel, Node, Parallel, Tape, Traffic, Weight
 
 FOREACH_GROUP = 30  # tensors that PyTorch's multi-tensor kernels take in one launch, about
 
@@ -25,18 +25,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None  # tokens a sample, or pixels a side
     precision: str
     optimizer: str | None
-    recompute: str  # none | selective | full
+    recompute: str  # as simulator/recompute.py lists them
     stack: Stack
-
-
-class Kept(NamedTuple):
-    """Storages of one kind that one op keeps for backward."""
-
-    node: int
-    bytes: float
-    count: int
-    kind: str  # activation | input | weight_copy
-    storage: int
+    offload: tuple[str, ...] = ()  # what is kept in the host's memory: activations, optimizer
 
 
 class Step(NamedTuple):
@@ -76,10 +67,12 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     kernels = tape.kernels
     saved = counted
     if recipe.stack.fusion:
-        kernels, saved = fuse(kernels, saved, recipe.stack.fusion)
+        by_layer = recipe.stack.implementations.get("compiled") == "layers"
+        layers = {i for i, node in enumerate(tape.nodes) if node.layer} if by_layer else None
+        kernels, saved = fuse(kernels, saved, recipe.stack.fusion, layers)
         counted = saved
     if training and recipe.recompute != "none":
-        again, saved = recomputed(tape, kernels, saved, recipe.recompute, model.name)
+        again, saved = recomputed(tape.nodes, tape.blocks, kernels, saved, recipe.recompute, model.name, parallel.stages)
         kernels = [*kernels, *again]
     states = 0.0
     if training and recipe.optimizer:
@@ -89,30 +82,6 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
         sum(v.bytes for v in tape.inputs), states, recipe, tuple(tape.traffic), tuple(tape.said),
     )  # fmt: skip
-
-
-def recomputed(tape: Tape, kernels, saved, how: str, name: str):
-    """What full or selective recomputation [chen2016, korthikanti2022] runs again, and what is still kept.
-
-    full        each repeated block keeps only what is handed to it, and runs forward again before its backward
-    selective   attention cores alone run again: their scores, masks and statistics are not kept
-    """
-    if how == "full":
-        blocks = {i for i, block in enumerate(tape.blocks) if block.count > 1}
-        if not blocks:
-            raise BadInput(f"recompute full: {name} has no repeated blocks to recompute; use none")
-        within = {i for i, node in enumerate(tape.nodes) if node.layer in blocks}
-        kept = [s for s in saved if s.node not in within]
-        first = {tape.nodes[i].layer: i for i in sorted(within, reverse=True)}
-        kept += [Kept(node, tape.blocks[b].carried, tape.blocks[b].count, "activation", -b) for b, node in first.items()]
-    else:
-        within = {i for i, node in enumerate(tape.nodes) if node.op == "attention"}
-        if not within:
-            raise BadInput(f"recompute selective: {name} has no attention to recompute; use none or full")
-        outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
-        kept = [s for s in saved if s.node not in within or s.storage in outside]
-    again = [k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"]
-    return again, tuple(kept)
 
 
 def update(tape: Tape, recipe: Recipe) -> list[Kernel]:

@@ -75,13 +75,23 @@ class Weight(NamedTuple):
     expert: bool = False  # of a mixture's experts: other data-parallel ranks hold other ones
 
 
+class Kept(NamedTuple):
+    """Storages of one kind that one op keeps for backward."""
+
+    node: int
+    bytes: float
+    count: int
+    kind: str  # activation | input | weight_copy
+    storage: int
+
+
 class Traffic(NamedTuple):
     """One collective inside the model, `count` times a micro-batch."""
 
     node: int
     phase: str  # forward | backward
     kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | ring
-    group: str  # tp | cp | ep
+    group: str  # tp | cp | ep | etp
     bytes: float  # of the whole buffer, as the library's size argument counts it
     count: int
     behind: bool = False  # the kernels it stands beside do not wait for it
@@ -93,9 +103,11 @@ class Parallel(NamedTuple):
 
     tp: int = 1  # tensor: features of the linear layers of a block, heads, vocabulary
     sp: bool = False  # tokens of what is between them, over the same ranks [korthikanti2022]
-    cp: int = 1  # context: tokens of everything; keys and values go round
+    cp: int = 1  # context: tokens of everything
+    cp_kind: str = "ring"  # how attention meets the other ranks' tokens: ring | all-gather | ulysses
     ep: int = 1  # experts over data-parallel ranks
     etp: int = 1  # tensor degree of an expert
+    stages: int = 1  # parts of the pipeline: what recomputes so many layers of a stage depends on it
 
 
 ALONE = Parallel()

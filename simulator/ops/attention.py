@@ -10,6 +10,8 @@ about half of them, which its time formula knows.
 
 from __future__ import annotations
 
+import math
+
 from hwdb.errors import BadInput
 from simulator.ops import linear, norm, pointwise
 from simulator.tape import Tape, Value
@@ -115,9 +117,37 @@ def merged(t: Tape, heads: Value) -> Value:
     return t.view(heads, *shape) if n == 1 else pointwise.copy(t, heads, *shape)
 
 
+def _around(t: Tape, x: Value, kind: str, shape, *, times: int = 1) -> Value:
+    """Every context-parallel rank's part of x, or x with heads dealt to the ranks instead of tokens; its gradient comes back that way."""
+    out = t.new(shape, x.dtype, x.grad)
+    out.split = x.split
+    t.send(kind, "cp", max(out.bytes, x.bytes))
+    if t.training and kind == "all_gather":  # not kept: gathered once more
+        t.send("all_gather", "cp", out.bytes, phase="backward")
+    if t.training:
+        t.send("reduce_scatter" if kind == "all_gather" else kind, "cp", max(out.bytes, x.bytes), phase="backward")
+    return out
+
+
 def _fused(t, q, k, v, how, causal, mask, window):
+    """One kernel. Under context parallelism tokens are dealt so that each rank has an equal part of a causal square."""
+    cp, kind = t.parallel.cp, t.parallel.cp_kind
+    if cp == 1 or kind == "ring":
+        return _kernel(t, q, k, v, how, causal, mask, window, cp)
+    if kind == "all-gather":  # keys and values of all ranks, gathered before the kernel [llama2024]
+        whole = [_around(t, x, "all_gather", (*x.shape[:2], x.shape[2] * cp, x.shape[3])) for x in (k, v)]
+        return _kernel(t, q, k, v, how, causal, mask, window, cp, tuple(whole))
+    batch, heads, length, _ = q.shape  # heads are dealt for the kernel, tokens for everything else [jacobs2023]
+    if heads % cp:
+        raise BadInput(f"cp {cp}: Ulysses deals heads, and {heads} a rank are not divisible; use cp {math.gcd(cp, heads)} or --cp-kind ring")
+    k, v = (x if x.shape[1] % cp == 0 else repeated(t, x, math.lcm(x.shape[1], cp)) for x in (k, v))
+    q, k, v = (_around(t, x, "all_to_all", (batch, x.shape[1] // cp, length * cp, x.shape[3])) for x in (q, k, v))
+    out = _kernel(t, q, k, v, how, causal, mask, window, 1)
+    return _around(t, out, "all_to_all", (batch, length, heads * v.shape[-1]))
+
+
+def _kernel(t, q, k, v, how, causal, mask, window, ring, gathered=()):
     batch, heads, length, dim = q.shape
-    ring = t.parallel.cp
     dim_v, kv_len = v.shape[-1], k.shape[2] * ring
     if how == "efficient":
         k, v = (x if x.shape[1] == heads else pointwise.copy(t, x, batch, heads, *x.shape[2:]) for x in (k, v))
@@ -125,12 +155,13 @@ def _fused(t, q, k, v, how, causal, mask, window):
     flops = attention_flops(batch, heads, length, kv_len, dim, dim_v)
     scores = batch * heads * length * kv_len * (0.5 if causal else 1)
     shape = (batch, heads, k.shape[1], length, kv_len if window is None else min(window, kv_len), dim, causal)
-    if ring > 1:  # keys and values go round all context-parallel ranks; tokens are dealt so that each has half of a causal square
+    if ring > 1:  # every rank has half of a causal square
         shape = (*shape[:4], -(-shape[4] // 2) if causal else shape[4], dim, False)
+    if ring > 1 and not gathered:  # keys and values go round [liu2023]
         t.send("ring", "cp", ring * (k.bytes + v.bytes), behind=True)
         if t.training:
             t.send("ring", "cp", 2 * ring * (k.bytes + v.bytes), phase="backward", behind=True)
-    ins = (q, k, v) if mask is None else (q, k, v, mask)
+    ins = (q, *(gathered or (k, v)), *(() if mask is None else (mask,)))
     rows = length if how == "flash" else -(-length // 32) * 32
     statistics = LSE * batch * heads * rows
     t.emit("attention", ins, (out,), matrix=flops, vector=4 * scores, special=scores, shape=shape)

@@ -79,7 +79,7 @@ def route(t: Tape, ids: Value, experts: int) -> Routes:
 
 def grouped_linear(t: Tape, x: Value, out_features: int, routes: Routes, *, bias: bool = False) -> Value:
     """Each expert's rows times its own matrix: 2 rows in out FLOPs in all. Not on autocast's list: runs in the weights' format."""
-    rows, k = routes.rows, x.shape[-1]
+    rows, k = x.shape
     if routes.experts % t.parallel.ep:
         raise BadInput(f"ep {t.parallel.ep} does not divide the {routes.experts} experts")
     experts = routes.experts // t.parallel.ep
@@ -105,12 +105,36 @@ def grouped_linear(t: Tape, x: Value, out_features: int, routes: Routes, *, bias
     return out
 
 
+def _dispatch(t: Tape, rows: Value, copies: int) -> Value:
+    """Rows, `copies` of each token, go to the ranks that hold their experts, and to all ranks that hold a part of one."""
+    _exchange(t, rows, copies)
+    return _over_parts(t, rows, "all_gather", "reduce_scatter", rows.shape[0] * t.parallel.etp)
+
+
+def _combine(t: Tape, rows: Value, copies: int) -> Value:
+    """The parts' sums are added up, and rows come back to the ranks of their tokens."""
+    rows = _over_parts(t, rows, "reduce_scatter", "all_gather", rows.shape[0] // t.parallel.etp)
+    _exchange(t, rows, copies)
+    return rows
+
+
 def _exchange(t: Tape, rows: Value, copies: int):
-    """Rows, `copies` of each token, go to the ranks that hold their experts, or come back; their gradients go the other way."""
+    """One way over the ranks that hold different experts; gradients go the other way."""
     if t.parallel.ep > 1:
         t.send("all_to_all", "ep", rows.bytes, copies=copies)
         if t.training:
             t.send("all_to_all", "ep", rows.bytes, phase="backward", copies=copies)
+
+
+def _over_parts(t: Tape, rows: Value, kind: str, back: str, length: int) -> Value:
+    """One way over the ranks that hold parts of the same experts; gradients go the other way."""
+    if t.parallel.etp == 1:
+        return rows
+    bytes_ = rows.bytes * max(length / rows.shape[0], 1.0)
+    t.send(kind, "etp", bytes_)
+    if t.training:
+        t.send(back, "etp", bytes_, phase="backward")
+    return t.new((length, *rows.shape[1:]), rows.dtype, rows.grad)
 
 
 def gated_experts(t: Tape, x: Value, weights: Value, ids: Value, experts: int, width: int, gate, *, bias: bool = False) -> Value:
@@ -118,13 +142,14 @@ def gated_experts(t: Tape, x: Value, weights: Value, ids: Value, experts: int, w
     tokens, dim = x.shape
     if t.parallel.tp > 1 and x.split != "tokens":
         raise BadInput(f"tp {t.parallel.tp}: experts take each rank's own tokens; use sequence parallelism (--sp)")
+    etp = t.parallel.etp
+    if width % etp:
+        raise BadInput(f"etp {etp} does not divide the width of an expert ({width})")
     routes = route(t, ids, experts)
-    rows = take(t, x, routes.forth, routes.rows, dim)
-    _exchange(t, rows, ids.shape[-1])
+    rows = _dispatch(t, take(t, x, routes.forth, routes.rows, dim), ids.shape[-1])
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
-    h = gate(grouped_linear(t, rows, 2 * width, routes, bias=bias))
-    h = grouped_linear(t, h, dim, routes, bias=bias)
-    _exchange(t, h, ids.shape[-1])
+    h = gate(grouped_linear(t, rows, 2 * width // etp, routes, bias=bias))
+    h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), ids.shape[-1])
     h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
     h = take(t, h, routes.back, routes.rows, dim)
     out = pointwise.total(t, t.view(h, tokens, ids.shape[-1], dim), 1)

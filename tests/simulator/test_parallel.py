@@ -177,7 +177,6 @@ REFUSED = {
     "schedule": ({"pp": 2, "schedule": "1f1"}, "1f1b"),
     "dualpipe": ({"pp": 3, "devices": 3, "batch": 3, "schedule": "dualpipe"}, "even"),
     "zero": ({"devices": 8, "zero": 4}, "0 to 3"),
-    "zero 3 with pipeline": ({"devices": 8, "pp": 2, "zero": 3}, "zero 1"),
     "a net without layers": ({"model": "resnet50", "tp": 2, "sequence": None}, "dp"),
     "cp with eager attention": ({"cp": 2, "attention": "eager"}, "fused"),
     "cp pieces": ({"cp": 3, "devices": 3, "batch": 3}, "sequence"),
