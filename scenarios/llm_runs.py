@@ -251,7 +251,7 @@ def zero_of(row: dict[str, str], stack: str, tp: int, pp: int, cp: int, said: li
         return int(text[0])
     if (row.get("fsdp") or "").strip().lower() in ("yes", "1", "true"):
         return 3
-    zero = 3 if stack.startswith(("fsdp", "maxtext", "deepspeed-zero3")) and pp == 1 else 0 if stack.startswith("megatron-2021") else 1
+    zero = 3 if stack.startswith(("fsdp", "maxtext", "deepspeed-zero3")) and pp == 1 else 0 if stack.startswith(("megatron-2021", "megatron-2022")) else 1
     said.append(f"ZeRO {zero} (not given)")
     return zero
 
@@ -262,7 +262,7 @@ def sequence_parallel(text: str, stack: str, tp: int, tokens: int, said: list[st
         return False
     if text.lower() in ("yes", "no", "true", "false", "1", "0"):
         return text.lower() in ("yes", "true", "1")
-    sp = not stack.startswith(("megatron-2021", "deepspeed")) and tokens % tp == 0
+    sp = not stack.startswith(("megatron-2021", "megatron-2022", "deepspeed")) and tokens % tp == 0
     said.append(f"{'with' if sp else 'no'} sequence parallelism (not given)")
     return sp
 

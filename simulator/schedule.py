@@ -7,9 +7,9 @@ stages holds the sender up for `p2p` seconds: pass 0 where the stack hides it. `
 How near these forms are to the replay, tested over a grid:
     none, gpipe, 1f1b    equal, whatever the ends take
     interleaved          equal where the last part takes at least as long as the first and the others; else up to 10 % under
-    zb-h1                equal where the ends are as the rest and m >= p, else up to 2 % under (m < p: 8 %)
-    dualpipe             equal at f = b = w [deepseek2024], else 4 % under to 10 % over
-    zb-v                 15 % under to 8 % over: its order is written for given times and has no exact form
+    zb-h1                equal where the ends are as the rest and m >= p, else up to 4 % under (m < p: 8 %)
+    dualpipe             equal at f = b = w [deepseek2024], else 5 % under to 11 % over
+    zb-v                 16 % under to 8 % over: its order is written for given times and has no exact form
 """
 
 from __future__ import annotations

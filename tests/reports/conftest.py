@@ -191,7 +191,7 @@ def step(machines):
 @pytest.fixture(scope="session")
 def spread(step):
     """Makes a forecast of 16 devices by hand, four pipeline stages, with any field changed."""
-    layout = Layout(tp=2, sp=True, pp=4, dp=2, zero=1, micro_batches=8)
+    layout = Layout(tp=2, sp=True, pp=4, dp=2, zero=1, shard=2, micro_batches=8)
     ranks = tuple(
         RankForecast(
             stage=stage, layers=8, parameters_bytes=2e9, gradients_bytes=2e9, optimizer_bytes=6e9, activations_bytes=(4 - stage) * 3e9,
