@@ -232,11 +232,11 @@ def stack_of(row: dict[str, str], device: str, said: list[str]) -> tuple[str, st
         f"{get('source_name')}; {get('framework')}" if "mlperf" in get("source_name").lower() else get("framework"), names()["stacks"]
     )
     if found is None:
-        kind = hwdb.device(device).kind
+        kind, family = hwdb.device(device).kind, hwdb.device(device).family
         found = (
             "maxtext"
             if kind == "tpu"
-            else "neuron"
+            else ("neuron" if family == "trainium" else "pytorch-compiled")
             if kind == "npu"
             else "fsdp-eager"
             if get("zero_stage").startswith("3")
