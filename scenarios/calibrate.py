@@ -18,7 +18,7 @@ import numpy as np
 
 import hwdb
 from hwdb.errors import RoofcastError
-from scenarios.measured import read, shipped
+from scenarios.measured import read_to_fit, shipped
 from simulator import interval, models, predict
 from simulator.forecast import Forecast
 from simulator.resolve import decide
@@ -62,7 +62,7 @@ def traits_of(scenario: Scenario, forecast: Forecast) -> interval.Traits:
 
 def rows(paths) -> Iterator[dict[str, str]]:
     """The residual of every run that can be forecast."""
-    for run in (run for path in paths for run in read(path)):
+    for run in (run for path in paths for run in read_to_fit(path)):
         if run.scenario is None:
             continue
         try:

@@ -21,7 +21,7 @@ from hwdb.constants import HERE, Kernels
 from hwdb.constants import kernels as constants
 from hwdb.errors import RoofcastError
 from hwdb.records import Device
-from scenarios.measured import read
+from scenarios.measured import read_to_fit
 from simulator import models
 from simulator.report import PHASES, by_phase
 from simulator.resolve import decide
@@ -76,7 +76,7 @@ class Measured(NamedTuple):
 def prepare(paths, stage: Stage) -> list[Measured]:
     """The rows of the files that a stage is fitted to."""
     rows = []
-    for run in (run for path in paths for run in read(path)):
+    for run in (run for path in paths for run in read_to_fit(path)):
         s, row = run.scenario, run.row
         wanted = (
             s

@@ -36,6 +36,7 @@ GRAPHED = {
     "full": "megatron-bridge-2026",
 }  # what CUDA graphs hold: nothing, all but experts, a step
 MOST_TOKENS = 16384  # of a micro-batch where none is given and there is no pipeline
+BLIND = "# Blind:"  # how the first line of a table starts whose rows nothing is ever fitted to
 
 
 class LlmRun(NamedTuple):
@@ -57,8 +58,17 @@ class LlmRun(NamedTuple):
 
 
 def published() -> list[LlmRun]:
-    """Every run that comes with the project."""
-    return [run for path in sorted(HERE.glob("*.csv")) for run in read(path)]
+    """Every run that comes with the project and may be fitted to."""
+    return [run for path in sorted(HERE.glob("*.csv")) if not is_blind(path) for run in read(path)]
+
+
+def is_blind(path: str | Path) -> bool:
+    """Does the first line of a table say that it is kept for blind tests?"""
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith(BLIND)
+    except OSError:
+        return False  # whoever reads it next says why
 
 
 def claims(columns) -> bool:
@@ -223,11 +233,11 @@ def stack_of(row: dict[str, str], device: str, said: list[str]) -> tuple[str, st
         f"{get('source_name')}; {get('framework')}" if "mlperf" in get("source_name").lower() else get("framework"), names()["stacks"]
     )
     if found is None:
-        kind = hwdb.device(device).kind
+        kind, family = hwdb.device(device).kind, hwdb.device(device).family
         found = (
             "maxtext"
             if kind == "tpu"
-            else "neuron"
+            else ("neuron" if family == "trainium" else "pytorch-compiled")
             if kind == "npu"
             else "fsdp-eager"
             if get("zero_stage").startswith("3")

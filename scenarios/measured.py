@@ -57,9 +57,26 @@ def synonyms() -> dict[str, dict[str, str]]:
 
 
 def shipped() -> tuple[Path, ...]:
-    """The tables of measured runs that come with the project: single devices, and many."""
+    """The tables of measured runs that come with the project and may be fitted to: single devices, and many."""
+    return tuple(path for path in _tables() if not llm_runs.is_blind(path))
+
+
+def blind() -> tuple[Path, ...]:
+    """The tables of measured runs that come with the project and that nothing is fitted to."""
+    return tuple(path for path in _tables() if llm_runs.is_blind(path))
+
+
+def _tables() -> tuple[Path, ...]:
+    """Every shipped table of measured runs."""
     single = (path for path in (HERE / "runs").glob("*.csv") if not path.stem.startswith("kernels"))
     return (*sorted(single), *sorted(llm_runs.HERE.glob("*.csv")))
+
+
+def read_to_fit(path: str | Path) -> list[Run]:
+    """As `read`, for a fit or a calibration: a table that is kept for blind tests is refused."""
+    if llm_runs.is_blind(path):
+        raise BadInput(f"{path}: its first line keeps it for blind tests; a fit takes other tables, python -m scenarios.blind forecasts it")
+    return read(path)
 
 
 def shipped_kernels() -> tuple[Path, ...]:

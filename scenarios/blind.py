@@ -1,0 +1,89 @@
+"""Forecast the shipped measured runs that no constant is fitted to: `python -m scenarios.blind [FILE.csv ..] [--rows]`.
+
+Tables whose first line starts with `# Blind:` are never read by a fit (scenarios.measured.read_to_fit). For each source and device this
+prints how many rows can be forecast, the median and mean of |predicted / measured - 1|, the bias (median of ln(predicted / measured), as
+a percentage), and how many measured times lie inside the 50, 80 and 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+from statistics import mean, median
+from typing import NamedTuple
+
+import numpy as np
+
+import hwdb
+from hwdb.errors import RoofcastError
+from scenarios.measured import blind, read
+from simulator import predict
+from simulator.interval import LEVELS
+
+
+class Scored(NamedTuple):
+    """One run beside its forecast."""
+
+    id: str
+    source: str
+    device: str
+    stack: str
+    klass: str  # of its interval
+    measured_s: float
+    predicted_s: float
+    inside: tuple[bool, ...]  # of the intervals of LEVELS
+
+    @property
+    def error(self) -> float:
+        """predicted / measured - 1."""
+        return self.predicted_s / self.measured_s - 1.0
+
+
+def score(paths) -> tuple[list[Scored], list[str]]:
+    """Every run of the tables that can be forecast, and why the others cannot."""
+    done, refused = [], []
+    for run in (run for path in paths for run in read(path)):
+        if run.scenario is None:
+            refused.append(f"{run.id}: {run.refused}")
+            continue
+        try:
+            f = predict(run.scenario)
+        except RoofcastError as error:
+            refused.append(f"{run.id}: {error}")
+            continue
+        spans = (f.interval_s[str(level)] for level in LEVELS)
+        inside = tuple(low <= run.measured_s <= high for low, high in spans)
+        name = hwdb.device(run.scenario.device).id
+        done.append(Scored(run.id, run.source, name, f.stack, f.interval_class, run.measured_s, f.step_time_s, inside))
+    return done, refused
+
+
+def line(name: str, rows: list[Scored]) -> str:
+    """One line of the table, in Markdown."""
+    size = [100 * abs(r.error) for r in rows]
+    bias = 100 * np.expm1(median(np.log(r.predicted_s / r.measured_s) for r in rows))
+    shares = " / ".join(f"{100 * mean(r.inside[i] for r in rows):.0f}" for i in range(len(LEVELS)))
+    return f"| {name} | {len(rows)} | {median(size):.1f} / {mean(size):.1f} | {bias:+.1f} | {shares} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="tables; default: all that are kept for blind tests")
+    parser.add_argument("--rows", action="store_true", help="every row as well")
+    asked = parser.parse_args()
+    done, refused = score(asked.files or blind())
+    if asked.rows:
+        for r in done:
+            print(f"{r.id:20s} {r.device:16s} {r.stack:24s} {r.klass:32s} {r.measured_s:10.4g} {r.predicted_s:10.4g} {100 * r.error:+7.1f}")
+    print(f"| source, device | rows | median / mean | bias | inside {' / '.join(map(str, LEVELS))} % |\n|---|---:|---|---:|---|")
+    for key in dict.fromkeys((r.source, r.device) for r in done):
+        print(line(", ".join(key), [r for r in done if (r.source, r.device) == key]))
+    for klass in dict.fromkeys(r.klass for r in done):
+        print(line(f"*{klass}*", [r for r in done if r.klass == klass]))
+    if done:
+        print(line("all", done))
+    for why in refused:
+        print(why)
+
+
+if __name__ == "__main__":
+    main()

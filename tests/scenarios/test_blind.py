@@ -1,0 +1,68 @@
+"""Rows that no constant has seen stay apart from those that fits read."""
+
+import csv
+
+import pytest
+
+from hwdb.errors import BadInput
+from scenarios import blind, llm_runs, measured
+from simulator import interval
+
+TABLES = measured.blind()
+FITTED = [run for path in measured.shipped() for run in measured.read(path)]
+
+
+def test_a_table_is_either_fitted_to_or_blind():
+    assert len(TABLES) >= 14
+    assert not set(TABLES) & set(measured.shipped())
+    assert len(TABLES) + len(measured.shipped()) == len(measured._tables())
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_no_fit_and_no_interval_reads_a_blind_source(path):
+    sources = {run.source for run in measured.read(path)}
+    assert not sources & {run.source for run in FITTED}
+    assert not sources & {run.source for run in llm_runs.published()}
+    assert not sources & set(interval.residuals().source)
+    with pytest.raises(BadInput, match="keeps it for blind tests"):
+        measured.read_to_fit(path)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_every_blind_row_is_a_scenario_or_says_in_the_table_why_not(path):
+    runs = measured.read(path)
+    assert runs
+    for run in runs:
+        assert run.scenario is not None or run.refused == f"excluded: {run.row['exclude']}", f"{run.id}: {run.refused}"
+        assert run.measured_s or run.row["exclude"]
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_a_blind_table_names_where_its_figures_stand(path):
+    head = "".join(line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#"))
+    assert "github" in head or ".com" in head
+    with path.open(encoding="utf-8") as file:
+        ids = [row["id"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_first_line_of_another_kind_keeps_nothing_apart(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("# measured here\n# Blind: not the first line\nid\n", encoding="utf-8")
+    assert not llm_runs.is_blind(path)
+    assert not llm_runs.is_blind(tmp_path / "none.csv")
+
+
+def test_a_line_of_the_table_counts_the_rows_inside_their_intervals():
+    rows = [
+        blind.Scored("a", "s", "d", "stack", "class", 1.0, 1.1, (False, True, True)),
+        blind.Scored("b", "s", "d", "stack", "class", 2.0, 1.0, (False, False, True)),
+    ]
+    assert blind.line("s", rows) == "| s | 2 | 30.0 / 30.0 | -25.8 | 0 / 50 / 100 |"
+
+
+def test_forecasts_of_a_blind_table_come_with_refusals():
+    path = llm_runs.HERE / "primus-mi300x.csv"
+    done, refused = blind.score([path])
+    assert [r.id for r in done] == ["PRM0001", "PRM0002"]
+    assert refused == ["PRM0003: excluded: number format is not stated"]
