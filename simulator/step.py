@@ -105,7 +105,9 @@ def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
     for w in tape.weights:
         if not w.trainable:
             continue
-        read, written = update_traffic(o, w.size * w.count, WIDTH[w.dtype], fused)
+        read, written = update_traffic(o, w.size * w.count, 4.0 if recipe.stack.master else WIDTH[w.dtype], fused)
+        if recipe.stack.master:  # gradients are read once more for their norm, and the 16-bit weights written from the fp32 ones
+            read, written = read + 4.0 * w.size * w.count, written + WIDTH[w.dtype] * w.size * w.count
         # tensors share launches: the group's launch is spread over them
         kernels.append(
             Kernel(
