@@ -115,6 +115,12 @@ NETS: dict[str, Net] = {
     "resnext101_32x8d": _picture(
         "vision.resnet", "Xie et al. 2016, Section 5", block="bottleneck", depths=(3, 4, 23, 3), groups=32, width=8,
     ),  # fmt: skip
+    "resnext101_32x4d": _picture(
+        "vision.resnet", "Xie et al. 2016, Table 3", block="bottleneck", depths=(3, 4, 23, 3), groups=32, width=4,
+    ),  # fmt: skip
+    "seresnext101_32x4d": _picture(
+        "vision.resnet", "Hu et al. 2017, Table 2", block="bottleneck", depths=(3, 4, 23, 3), groups=32, width=4, excite=16,
+    ),  # fmt: skip
     "seresnet50": _picture("vision.resnet", "Hu et al. 2017, Table 1", block="bottleneck", depths=(3, 4, 6, 3), excite=16),
     "vgg11": _picture("vision.vgg", VGG, depths=(1, 1, 2, 2, 2)),
     "vgg16": _picture("vision.vgg", VGG, depths=(2, 2, 3, 3, 3)),
@@ -234,8 +240,43 @@ NETS: dict[str, Net] = {
     "dcgan-generator": _table("other.dcgan", "Radford et al. 2015, Figure 1, with 64 base channels", part="generator"),
     "dcgan-discriminator": _picture("other.dcgan", "Radford et al. 2015, Section 3, with 64 base channels", 64, part="discriminator"),
     "unet": _picture("vision.unet", "Ronneberger et al. 2015, Figure 1, with padding and batch norms", 256, kind="segment"),
+    "unet-medical": _picture(
+        "vision.segment", "Ronneberger et al. 2015, Figure 1; github NVIDIA/DeepLearningExamples, UNet_Medical", 572, kind="medical",
+    ),  # fmt: skip
+    "unet-industrial": _picture(
+        "vision.segment", "github NVIDIA/DeepLearningExamples, UNet_Industrial, its default TinyUNet", 512, kind="industrial",
+    ),  # fmt: skip
+    "unet3d": _picture("vision.volume", "Isensee et al. 2018; MLPerf Training v1.0, KiTS19", 128, channels=1, classes=3),
+    "unet3d-medical": _picture(
+        "vision.volume", "Isensee et al. 2018; github NVIDIA/DeepLearningExamples, UNet_3D_Medical on BraTS", 128, channels=4, classes=4,
+        act="leaky_relu", last=3,
+    ),  # fmt: skip
+    "nnunet-2d": _picture(
+        "vision.volume", "Isensee et al. 2018; github NVIDIA/DeepLearningExamples, nnUNet on slices of 192x160", 192, channels=4,
+        classes=4, shape=(6, 5), act="leaky_relu",
+    ),  # fmt: skip
+    "nnunet-3d": _picture(
+        "vision.volume", "Isensee et al. 2018; github NVIDIA/DeepLearningExamples, nnUNet on volumes of 128^3", 128, channels=4,
+        classes=4, act="leaky_relu",
+    ),  # fmt: skip
+    "vnet": _picture("vision.volume", "Milletari et al. 2016, Figure 2; github NVIDIA/DeepLearningExamples, VNet", 32, kind="vnet"),
     "unet-diffusion": _picture("vision.unet", "Ho et al. 2020, Appendix B, the CIFAR-10 net", 32, kind="denoise"),
     "yolov3": _picture("vision.yolo", "Redmon and Farhadi 2018", 416),
+    "mask-rcnn-r50-fpn": _picture(
+        "vision.rcnn", "He et al. 2017, Mask R-CNN; stem and first stage not trained; as many pixels as 800x1312", 1024, masks=True,
+        frozen=2,
+    ),  # fmt: skip
+    "ssd300": _picture(
+        "vision.ssd", "Liu et al. 2015; github NVIDIA/DeepLearningExamples, SSD300 v1.1 on ResNet-50", 300, block="bottleneck",
+        depths=(3, 4, 6), widths=(512, 512, 256, 256, 256),
+    ),  # fmt: skip
+    "ssd300-r34": _picture(
+        "vision.ssd", "Liu et al. 2015; MLPerf Training v0.5 to v1.1, SSD on ResNet-34", 300, block="basic", depths=(3, 4, 6),
+        widths=(512, 512, 256, 256, 256), normed=False,
+    ),  # fmt: skip
+    "ssd320-r50-fpn": _picture(
+        "vision.ssd", "Lin et al. 2017, Section 4; TensorFlow's ssd_resnet50_v1_fpn as NVIDIA trains it", 320, kind="retina",
+    ),  # fmt: skip
     "faster-rcnn-r50-fpn": _picture("vision.rcnn", "Ren et al. 2015; Lin et al. 2016; sizes of torchvision", 800),
     "transformer": _sequence(
         "other.vaswani", "Vaswani et al. 2017, Table 3, base", 128, vocabulary=37000, width=512, hidden=2048, heads=8, layers=6,
