@@ -285,6 +285,14 @@ NETS: dict[str, Net] = {
         "other.vaswani", "Vaswani et al. 2017, Table 3, big", 128, vocabulary=37000, width=1024, hidden=4096, heads=16, layers=6,
         dropout=0.3,
     ),  # fmt: skip
+    "transformer-xl-base": _sequence(
+        "other.transformer_xl", "Dai et al. 2019; github NVIDIA/DeepLearningExamples, Transformer-XL, base on WikiText-103", 192, layers=16,
+        width=512, heads=8, dim=64, hidden=2048,
+    ),  # fmt: skip
+    "transformer-xl-large": _sequence(
+        "other.transformer_xl", "Dai et al. 2019, Section 4.1, large on WikiText-103", 384, layers=18, width=1024, heads=16, dim=64,
+        hidden=4096, dropout=0.2, drop_attention=0.2, divisor=4,
+    ),  # fmt: skip
     "stylegan2-generator": _picture("other.stylegan", "Karras et al. 2019, configuration F", 256),
     "deepspeech2": _sequence("other.speech", "Amodei et al. 2015, Section 3, with five recurrent layers of 800", 1000),
 }
