@@ -293,6 +293,11 @@ NETS: dict[str, Net] = {
         "other.transformer_xl", "Dai et al. 2019, Section 4.1, large on WikiText-103", 384, layers=18, width=1024, heads=16, dim=64,
         hidden=4096, dropout=0.2, drop_attention=0.2, divisor=4,
     ),  # fmt: skip
+    "gnmt": _sequence(
+        "other.gnmt", "Wu et al. 2016; github NVIDIA/DeepLearningExamples, GNMT v2, four layers; MLPerf Training v0.5 to v0.7", 27,
+        layers=4, vocabulary=32320, width=1024,
+    ),  # fmt: skip
+    "gnmt-8": _sequence("other.gnmt", "Wu et al. 2016, Section 3: eight layers", 27, layers=8, vocabulary=32320, width=1024),
     "stylegan2-generator": _picture("other.stylegan", "Karras et al. 2019, configuration F", 256),
     "deepspeech2": _sequence("other.speech", "Amodei et al. 2015, Section 3, with five recurrent layers of 800", 1000),
 }
