@@ -1,8 +1,9 @@
 """Measured runs, from a CSV, as scenarios beside their measured times.
 
 Columns (others are ignored): model, device, precision, mode, batch_per_device, and step_time_ms or throughput_samples_s; further input
-("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; id, source_name
-for the report. What tables call models, devices and frameworks stands in runs/names.toml.
+("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; micro_batches
+between two updates; tokens of a sample that a throughput in tokens counts; id, source_name, source_where for the report. What tables
+call models, devices and frameworks stands in runs/names.toml.
 """
 
 from __future__ import annotations
@@ -112,11 +113,15 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     precision = PRECISION.get(said, said)
     if precision not in KNOWN_PRECISIONS:
         return refuse(f"precision {said!r} is not known")
-    batch, seconds, why = _step(get, devices)
+    micro_batches = re.fullmatch(r"([1-9]\d*)(\.0*)?", get("micro_batches") or "1")
+    if not micro_batches:
+        return refuse(f"micro_batches {get('micro_batches')!r}: not a number of micro-batches")
+    framework = f"{get('framework')} {source}"
+    model = beside(folder, _model(get("model"), framework, get("source_where"), get("input")))
+    batch, seconds, why = _step(get, devices * int(micro_batches[1]), synonyms()["tokens"].get(model))
     if why:
         return refuse(why)
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
-    framework, model = f"{get('framework')} {source}", beside(folder, _model(get("model")))
     if sequence is None and "bert" in model:
         return refuse("length of its sequences not stated")
     if model == "transformer" and batch > 1024:
@@ -126,18 +131,22 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     scenario = Scenario(
         model=model,
         device=beside(folder, synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device")))),
-        batch=batch * devices, image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
+        batch=batch * devices * int(micro_batches[1]), image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
         optimizer=(get("optimizer") or _optimizer(framework, get("notes"), sequence is not None)) if mode == "train" else None,
         recompute=get("recompute") or "none", stack=beside(folder, get("stack")) or stack_of(framework),
         attention=get("attention") or ("eager" if scores_written(framework, sequence is not None) else None),
         memory_format=next((LAYOUT[word] for word in LAYOUT if get("layout").lower().startswith(word)), None),
-        **({"devices": devices, "micro_batch": batch} if devices > 1 else {}),
+        **({"devices": devices} if devices > 1 else {}),
+        **({"micro_batch": batch} if devices > 1 or int(micro_batches[1]) > 1 else {}),
     )  # fmt: skip
     return Run(name, source, scenario, seconds, "", row)
 
 
-def _step(get, devices: int) -> tuple[int, float, str]:
-    """Batch of a device and seconds of a step, or why they cannot be told. Throughput is that of all devices."""
+def _step(get, shares: int, tokens: float | None) -> tuple[int, float, str]:
+    """Samples of a micro-batch and seconds of a step of `shares` of them, or why they cannot be told. Throughput is that of all devices.
+
+    `tokens` of a sample that a throughput in tokens counts, where the model says it and no column does.
+    """
     try:
         batch = float(get("batch_per_device"))
     except ValueError:
@@ -145,24 +154,34 @@ def _step(get, devices: int) -> tuple[int, float, str]:
     if not 1 <= batch < 1e9 or batch != int(batch):
         return 0, 0.0, f"batch {batch:g}: not a number of samples"
     try:
-        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else devices * batch / float(get("throughput_samples_s"))
+        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else shares * batch / float(get("throughput_samples_s"))
+        tokens = float(get("tokens")) if get("tokens") else tokens
     except (ValueError, ZeroDivisionError):
         return 0, 0.0, "no step time and no throughput"
     unit = get("throughput_unit").lower()
-    if not get("step_time_ms") and re.search(r"tok|frame|mol|see ", unit):
+    if not get("step_time_ms") and "tok" in unit and tokens:
+        seconds *= tokens
+    elif not get("step_time_ms") and re.search(r"tok|frame|mol|see ", unit):
         return 0, 0.0, f"throughput in {unit}: samples of unknown length"
     if not 0.0 < seconds < float("inf"):
         return 0, 0.0, "step time is not a positive number"
     return int(batch), seconds, ""
 
 
-def _model(name: str) -> str:
-    """Our name of a model: as the table has it, or one that names.toml gives, whatever the case, the owner in front and the dashes."""
+def _model(name: str, framework: str = "", where: str = "", given: str = "") -> str:
+    """Our name of a model: as the table has it, or one that names.toml gives, whatever the case, the owner in front and the dashes.
+
+    The same word may mean another model in another framework. Where the place in the source says "Large model" or the
+    input "Dimension=3", a model so called goes before.
+    """
     plain = name.lower().rpartition("/")[2] if name.count("/") == 1 else name.lower()
-    candidates = (name.lower(), plain, re.sub(r"[ _]+", "-", plain), re.sub(r"(?<=gpt)-(?=\d)", "", re.sub(r"[ _]+", "-", plain)))
-    known = models.names()
-    for candidate in candidates:
-        ours = synonyms()["models"].get(candidate)
+    candidates = [name.lower(), plain, re.sub(r"[ _]+", "-", plain), re.sub(r"(?<=gpt)-(?=\d)", "", re.sub(r"[ _]+", "-", plain))]
+    size, dims = re.search(r"> (base|large) model", where.lower()), re.match(r"dimension=([23])", given.lower())
+    more = f"-{size[1]}" if size else f"-{dims[1]}d" if dims else ""
+    known, named = models.names(), synonyms()
+    own = next((table for word, table in named["models_of"].items() if word in framework.lower()), {})
+    for candidate in [c + more for c in candidates] * bool(more) + candidates:
+        ours = own.get(candidate) or named["models"].get(candidate)
         if ours:
             return str(HERE / ours) if ours.startswith("nets/") else ours
         if candidate in known:
