@@ -91,6 +91,9 @@ def test_recurrent_layers_count_as_pytorchs(cell, layers, both_ways, parameters,
         ("mixer_l16_224", 208, 0, "Tolstikhin et al. 2021, Table 1: 208 million"),
         ("yolov3", 61.949, 3, "Redmon and Farhadi 2018: yolov3.weights holds 61,949,149 trained numbers"),
         ("faster-rcnn-r50-fpn", 41.755, 3, "torchvision's weight table: 41,755,286"),
+        ("mask-rcnn-r50-fpn", 44.401, 3, "torchvision's weight table: 44,401,393"),
+        ("resnext101_32x4d", 44.18, 2, "timm's results table: 44.18"),
+        ("seresnext101_32x4d", 48.96, 2, "timm's results table: 48.96"),
         ("stylegan2-generator", 30.0, 1, "Karras et al. 2019, configuration F: 30 million at 256x256"),
         ("unet-diffusion", 35.7, 1, "Ho et al. 2020, Appendix B: 35.7 million"),
     ],
@@ -108,7 +111,7 @@ def test_every_net_runs_in_every_precision_trained_and_not(name):
         assert not inferred.saved and all(k.phase == "forward" for k in inferred.kernels)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "efficientnet_b0", "bilstm64", "unet-diffusion", "dlrm"])
+@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "efficientnet_b0", "bilstm64", "unet-diffusion", "dlrm", "vnet", "gnmt"])
 def test_work_grows_in_proportion_to_the_batch(name):
     one, three = (_counts(_run(name, batch, None)) for batch in (2, 6))
     assert three["flops_forward"] == 3 * one["flops_forward"]
@@ -137,6 +140,13 @@ def test_aliases_lead_to_models(alias):
         ("faster-rcnn-r50-fpn", 100, "backbone.fpn"),
         ("dcgan-discriminator", 32, "main.11"),
         ("stylegan2-generator", 100, "synthesis"),
+        ("ssd300", 200, "additional_blocks.4.3"),
+        ("ssd320-r50-fpn", 300, "fpn"),
+        ("unet-medical", 500, "bottleneck"),
+        ("unet-industrial", 500, "up0.cat"),
+        ("unet3d", 100, "the net halves"),
+        ("nnunet-2d", 100, "the net halves"),
+        ("vnet", 36, "the net halves"),
     ],
 )
 def test_a_picture_that_does_not_fit_is_refused_by_the_layers_name(name, size, layer):
