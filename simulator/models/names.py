@@ -299,6 +299,8 @@ NETS: dict[str, Net] = {
     ),  # fmt: skip
     "gnmt-8": _sequence("other.gnmt", "Wu et al. 2016, Section 3: eight layers", 27, layers=8, vocabulary=32320, width=1024),
     "stylegan2-generator": _picture("other.stylegan", "Karras et al. 2019, configuration F", 256),
+    "jasper": _sequence("other.jasper", "Li et al. 2019, Table 1, 10x5 with dense residuals; sequences of 16.8 s", 1680, net="jasper"),
+    "quartznet": _sequence("other.jasper", "Kriman et al. 2019, Table 1, 15x5; sequences of 16.8 s", 1680, net="quartznet"),
     "deepspeech2": _sequence("other.speech", "Amodei et al. 2015, Section 3, with five recurrent layers of 800", 1000),
 }
 
