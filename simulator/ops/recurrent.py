@@ -14,7 +14,7 @@ from simulator.tape import Tape, Value
 # cell: (gates, vector FLOPs a state element, special results a state element, states kept a step, states kept beside)
 CELLS = {
     "lstm": (4, 12, 10, 14, 1),  # both gate products, the workspace, hidden and cell state; the first cell state
-    "gru": (3, 12, 6, 6, 0),  # the workspace of five, the hidden state
+    "gru": (3, 12, 6, 12, 0),  # both gate products, the workspace of five, the hidden state
     "rnn": (1, 2, 2, 1, 1),  # the hidden state; the last one too
 }
 
