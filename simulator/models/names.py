@@ -237,6 +237,10 @@ NETS: dict[str, Net] = {
         "other.recommend", "Naumov et al. 2019, Section 2, with eight tables of a million rows", kind="dlrm", tables=8, rows=1000000,
         width=64, lookups=10, dense_features=13, bottom=(512, 256, 64), top=(512, 256, 1),
     ),  # fmt: skip
+    "vae-cf": _table(
+        "other.recommend", "Liang et al. 2018, Section 4; MovieLens-20M: 9.99 million likes of 136,677 users", kind="vae", items=20108,
+        seen=73, hidden=600, latent=200,
+    ),  # fmt: skip
     "dcgan-generator": _table("other.dcgan", "Radford et al. 2015, Figure 1, with 64 base channels", part="generator"),
     "dcgan-discriminator": _picture("other.dcgan", "Radford et al. 2015, Section 3, with 64 base channels", 64, part="discriminator"),
     "unet": _picture("vision.unet", "Ronneberger et al. 2015, Figure 1, with padding and batch norms", 256, kind="segment"),

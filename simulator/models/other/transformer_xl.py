@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from hwdb.errors import BadInput
 from simulator.models.other import adaptive
 from simulator.models.vision.parts import activation, dense, layer_norm, residual
 from simulator.ops import attention, linear, norm, pointwise
@@ -23,6 +24,8 @@ def build(
     drop_attention: float = 0.0, divisor: int = 1,
 ):  # fmt: skip
     """Segments of `size` tokens behind as many of memory; `dim` of a head; rarer words have rows `divisor` times as narrow."""
+    if t.parallel.tp > 1 or t.parallel.cp > 1:
+        raise BadInput(f"tp {t.parallel.tp}, cp {t.parallel.cp}: relative attention is not cut; use tp 1 and cp 1")
     clusters = adaptive.Clusters(ENDS, divisor, SHARES)
     table = adaptive.tables(t, clusters, width)
     ids = t.input((size, batch), "int64")

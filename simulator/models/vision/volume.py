@@ -25,6 +25,7 @@ def volumes(t: Tape, batch: int, channels: int, sides: tuple[int, ...], halvings
         raise BadInput(
             f"the net halves its input {halvings} times, but {[batch, channels, *sides]} arrives: take sides of {2 * step}, {3 * step} .."
         )
+    t.said.append(f"{'volumes' if len(sides) > 2 else 'slices'} of {'x'.join(str(side) for side in sides)}, {channels} channels")
     return t.input((batch, channels, *sides))
 
 

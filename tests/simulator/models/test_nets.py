@@ -134,7 +134,9 @@ def test_every_net_runs_in_every_precision_trained_and_not(name):
         assert not inferred.saved and all(k.phase == "forward" for k in inferred.kernels)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "efficientnet_b0", "bilstm64", "unet-diffusion", "dlrm", "vnet", "gnmt"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "swin_tiny_patch4_window7_224", "efficientnet_b0", "bilstm64", "unet-diffusion", "dlrm", "vae-cf", "vnet", "gnmt"]
+)
 def test_work_grows_in_proportion_to_the_batch(name):
     one, three = (_counts(_run(name, batch, None)) for batch in (2, 6))
     assert three["flops_forward"] == 3 * one["flops_forward"]
