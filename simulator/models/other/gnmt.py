@@ -6,7 +6,7 @@ Sentences are taken as padded to one length; sorting and packing them is not cou
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import dense, residual
+from simulator.models.vision.parts import dense, dropped, residual
 from simulator.ops import embedding, linear, loss, norm, pointwise
 from simulator.ops.recurrent import recurrent
 from simulator.tape import Tape, Value
@@ -38,16 +38,11 @@ def lstm(t: Tape, name: str, x: Value, width: int, **how) -> Value:
         return recurrent(t, x, width, **how)[0]
 
 
-def dropped(t: Tape, name: str, x: Value, p: float) -> Value:
-    with t.op(f"{name}.dropout", "dropout"):
-        return pointwise.dropout(t, x, p)
-
-
 def encoder(t: Tape, x: Value, layers: int, width: int, dropout: float) -> Value:
     """Dropout in front of every layer, residuals from the third on."""
     for index in range(layers):
         name = f"rnn_layers.{index}"
-        h = lstm(t, name, dropped(t, name, x, dropout), width, both_ways=index == 0)
+        h = lstm(t, name, dropped(t, f"{name}.dropout", x, dropout), width, both_ways=index == 0)
         x = residual(t, h, x, f"{name}.add") if index > 1 else h
     return x
 
@@ -59,7 +54,7 @@ def decoder(t: Tape, x: Value, memory: Value, layers: int, width: int, dropout: 
         context = attend(t, x, memory, width)
     for index in range(layers - 1):
         name = f"rnn_layers.{index}"
-        h = dropped(t, name, x, dropout)
+        h = dropped(t, f"{name}.dropout", x, dropout)
         with t.op(f"{name}.cat", "concat"):
             h = pointwise.concat(t, [h, context], 2)
         h = lstm(t, name, h, width)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, batch_norm, convolve, residual
+from simulator.models.vision.parts import activation, batch_norm, convolve, dropped, residual
 from simulator.ops import ctc, pointwise
 from simulator.tape import Tape, Value
 
@@ -96,6 +96,4 @@ def masked(t: Tape, name: str, x: Value) -> Value:
 
 
 def ended(t: Tape, name: str, x: Value, dropout: float) -> Value:
-    x = activation(t, f"{name}.act", "relu", x, in_place=False)
-    with t.op(f"{name}.dropout", "dropout"):
-        return pointwise.dropout(t, x, dropout)
+    return dropped(t, f"{name}.dropout", activation(t, f"{name}.act", "relu", x, in_place=False), dropout)

@@ -10,7 +10,7 @@ from functools import partial
 
 from hwdb.errors import BadInput
 from simulator.models.other import adaptive
-from simulator.models.vision.parts import activation, dense, layer_norm, residual
+from simulator.models.vision.parts import activation, dense, dropped, layer_norm, residual
 from simulator.ops import attention, linear, norm, pointwise
 from simulator.tape import Tape, Value
 
@@ -36,8 +36,7 @@ def build(
         t.emit("elementwise", (), (positions,), special=positions.size)
         positions = pointwise.dropout(t, positions, dropout)
         biases = [t.parameter(heads, dim) for _ in range(2)]
-    with t.op("drop", "dropout"):
-        x = pointwise.dropout(t, x, dropout)
+    x = dropped(t, "drop", x, dropout)
     body = partial(
         layer, t, memory=memory, positions=positions, biases=biases, heads=heads, dim=dim, hidden=hidden, dropout=dropout,
         drop_attention=drop_attention,
@@ -45,8 +44,7 @@ def build(
     x = t.repeat("layers", layers, body, x)
     with t.op("memory", "copy"):
         t.emit("copy", (), (), read=memory.bytes, written=memory.bytes)
-    with t.op("drop_out", "dropout"):
-        x = pointwise.dropout(t, x, dropout)
+    x = dropped(t, "drop_out", x, dropout)
     return adaptive.loss(t, clusters, table, t.view(x, size * batch, width))
 
 
@@ -59,11 +57,6 @@ def layer(t: Tape, x: Value, memory, positions, biases, heads, dim, hidden, drop
         h = activation(t, "relu", "relu", dense(t, "0", x, hidden))
         h = dropped(t, "4", dense(t, "3", dropped(t, "2", h, dropout), x.shape[-1]), dropout)
         return layer_norm(t, "layer_norm", residual(t, x, h))
-
-
-def dropped(t: Tape, name: str, x: Value, p: float) -> Value:
-    with t.op(name, "dropout"):
-        return pointwise.dropout(t, x, p)
 
 
 def attend(t: Tape, x: Value, memory: Value, positions: Value, biases, heads: int, dim: int, drop: float) -> Value:

@@ -7,7 +7,7 @@ industrial  padded; a level hands on half its channels; one sigmoid a pixel
 from __future__ import annotations
 
 from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, convolve, cross_entropy, images, max_pool, pairwise_loss
+from simulator.models.vision.parts import activation, convolve, cross_entropy, dropped, images, max_pool, pairwise_loss
 from simulator.ops import conv, pointwise
 from simulator.tape import Tape, Value
 
@@ -57,8 +57,7 @@ def medical(t: Tape, batch: int, size: int, *, widths=(64, 128, 256, 512), class
         )  # fmt: skip
     with t.scope("bottleneck"):
         x = pair(t, x, (2 * widths[-1],) * 2, 0)
-        with t.op("dropout", "dropout"):
-            x = pointwise.dropout(t, x, 0.5)
+        x = dropped(t, "dropout", x, 0.5)
         x = enlarged(t, x, widths[-1], 3)
     for level in reversed(range(len(widths))):
         with t.scope(f"up{level}"):
