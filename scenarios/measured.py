@@ -3,7 +3,7 @@
 Columns (others are ignored): model, device, precision, mode, batch_per_device, and step_time_ms or throughput_samples_s; further input
 ("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; micro_batches
 between two updates; tokens of a sample that a throughput in tokens counts; id, source_name, source_where for the report. What tables
-call models, devices and frameworks stands in runs/names.toml.
+call models, devices and frameworks stands in runs/names.toml, and so does what the scripts of a source set; a column goes before it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ MODES = {"train": "train", "training": "train", "infer": "infer", "inference": "
 LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last"}
 OPTIMIZER = {"image": "momentum", "sequence": "adamw"}  # where no column says: what benchmarks of these models train with
 NO_UPDATE = r"forward (?:\+|and) backward|fwd ?\+ ?bwd|no optimi[sz]er|without (?:an |the )?(?:optimi[sz]er|update)"
+SPOKEN = ("jasper", "quartznet", "deepspeech2")  # nets of recordings, which differ in length
 BEFORE_CUDNN_8 = ("torch7", "caffe", "cudnn[r", "cudnn 4", "cudnn 5", "theano", "chainer", "nervana", "neon", "cl-nn", "fbfft")
 
 
@@ -94,7 +95,8 @@ def of_many(r: llm_runs.LlmRun) -> Run:
 
 def run(row: dict[str, str], folder: Path = HERE) -> Run:
     """One row as a scenario, or the reason why it is none. Files that it names lie where their paths lead from `folder`."""
-    get = lambda key: (row.get(key) or "").strip()  # noqa: E731
+    scripts = settings(row)
+    get = lambda key: (row.get(key) or "").strip() or scripts.get(key, "")  # noqa: E731
     name, source = get("id"), get("source_name")
 
     def refuse(why: str) -> Run:
@@ -109,10 +111,11 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     mode = MODES.get(get("mode").lower())
     if mode is None:
         return refuse(f"mode {get('mode')!r}: neither training nor inference")
-    said = get("precision").lower()
-    precision = PRECISION.get(said, said)
+    precision = _precision(get("precision"))
     if precision not in KNOWN_PRECISIONS:
-        return refuse(f"precision {said!r} is not known")
+        return refuse(f"precision {precision!r} is not known")
+    if precision.startswith("amp") and scripts.get("mixed"):
+        precision = scripts["mixed"]
     micro_batches = re.fullmatch(r"([1-9]\d*)(\.0*)?", get("micro_batches") or "1")
     if not micro_batches:
         return refuse(f"micro_batches {get('micro_batches')!r}: not a number of micro-batches")
@@ -122,7 +125,7 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     if why:
         return refuse(why)
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
-    if sequence is None and "bert" in model:
+    if sequence is None and ("bert" in model or model in SPOKEN):
         return refuse("length of its sequences not stated")
     if model == "transformer" and batch > 1024:
         return refuse("batch counts tokens")
@@ -140,6 +143,36 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
         **({"micro_batch": batch} if devices > 1 or int(micro_batches[1]) > 1 else {}),
     )  # fmt: skip
     return Run(name, source, scenario, seconds, "", row)
+
+
+def _precision(said: str) -> str:
+    return PRECISION.get(said.lower().strip(), said.lower().strip())
+
+
+def settings(row: dict[str, str]) -> dict[str, str]:
+    """What the scripts of the place in the source set, by column; every entry of names.toml whose words all stand in `source_where`.
+
+    `mixed` is the format behind the words mixed precision; `layout_mixed` and `layout_full` are a layout by precision;
+    `update` samples are between two updates, on all devices.
+    """
+    where = row.get("source_where") or ""
+    found: dict = {}
+    for entry in synonyms()["settings"]:
+        if all(word in where for word in entry["where"]):
+            found.update(entry)
+    found.pop("where", None)
+    by = found.pop("layout_mixed", ""), found.pop("layout_full", "")
+    if any(by):
+        found["layout"] = by[0] if _precision(row.get("precision") or "").startswith("amp") else by[1]
+    if "stack" in found:
+        found["stack"] = str(HERE / "runs" / found["stack"])
+    if "update" in found and MODES.get((row.get("mode") or "").lower()) == "train":
+        try:
+            share = float(row.get("batch_per_device") or "") * float(row.get("n_devices") or "1")
+            found["micro_batches"] = str(max(1, int(found["update"] // share)))
+        except (ValueError, ZeroDivisionError):
+            pass
+    return found
 
 
 def _step(get, shares: int, tokens: float | None) -> tuple[int, float, str]:
