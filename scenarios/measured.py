@@ -1,8 +1,9 @@
 """Measured runs, from a CSV, as scenarios beside their measured times.
 
 Columns (others are ignored): model, device, precision, mode, batch_per_device, and step_time_ms or throughput_samples_s; further input
-("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; id, source_name
-for the report. What tables call models, devices and frameworks stands in runs/names.toml.
+("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; micro_batches
+between two updates; tokens of a sample that a throughput in tokens counts; id, source_name, source_where for the report. What tables
+call models, devices and frameworks stands in runs/names.toml, and so does what the scripts of a source set; a column goes before it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ MODES = {"train": "train", "training": "train", "infer": "infer", "inference": "
 LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last"}
 OPTIMIZER = {"image": "momentum", "sequence": "adamw"}  # where no column says: what benchmarks of these models train with
 NO_UPDATE = r"forward (?:\+|and) backward|fwd ?\+ ?bwd|no optimi[sz]er|without (?:an |the )?(?:optimi[sz]er|update)"
+SPOKEN = ("jasper", "quartznet", "deepspeech2")  # nets of recordings, which differ in length
 BEFORE_CUDNN_8 = ("torch7", "caffe", "cudnn[r", "cudnn 4", "cudnn 5", "theano", "chainer", "nervana", "neon", "cl-nn", "fbfft")
 
 
@@ -110,7 +112,8 @@ def of_many(r: llm_runs.LlmRun) -> Run:
 
 def run(row: dict[str, str], folder: Path = HERE) -> Run:
     """One row as a scenario, or the reason why it is none. Files that it names lie where their paths lead from `folder`."""
-    get = lambda key: (row.get(key) or "").strip()  # noqa: E731
+    scripts = settings(row)
+    get = lambda key: (row.get(key) or "").strip() or scripts.get(key, "")  # noqa: E731
     name, source = get("id"), get("source_name")
 
     def refuse(why: str) -> Run:
@@ -125,16 +128,21 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     mode = MODES.get(get("mode").lower())
     if mode is None:
         return refuse(f"mode {get('mode')!r}: neither training nor inference")
-    said = get("precision").lower()
-    precision = PRECISION.get(said, said)
+    precision = _precision(get("precision"))
     if precision not in KNOWN_PRECISIONS:
-        return refuse(f"precision {said!r} is not known")
-    batch, seconds, why = _step(get, devices)
+        return refuse(f"precision {precision!r} is not known")
+    if precision.startswith("amp") and scripts.get("mixed"):
+        precision = scripts["mixed"]
+    micro_batches = re.fullmatch(r"([1-9]\d*)(\.0*)?", get("micro_batches") or "1")
+    if not micro_batches:
+        return refuse(f"micro_batches {get('micro_batches')!r}: not a number of micro-batches")
+    framework = f"{get('framework')} {source}"
+    model = beside(folder, _model(get("model"), framework, get("source_where"), get("input")))
+    batch, seconds, why = _step(get, devices * int(micro_batches[1]), synonyms()["tokens"].get(model))
     if why:
         return refuse(why)
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
-    framework, model = f"{get('framework')} {source}", beside(folder, _model(get("model")))
-    if sequence is None and "bert" in model:
+    if sequence is None and ("bert" in model or model in SPOKEN):
         return refuse("length of its sequences not stated")
     if model == "transformer" and batch > 1024:
         return refuse("batch counts tokens")
@@ -143,18 +151,52 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     scenario = Scenario(
         model=model,
         device=beside(folder, synonyms()["devices"].get(get("device").lower(), re.sub(r"\s*\(.*\)$", "", get("device")))),
-        batch=batch * devices, image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
+        batch=batch * devices * int(micro_batches[1]), image=None if sequence else image, sequence=sequence, precision=precision, mode=mode,
         optimizer=(get("optimizer") or _optimizer(framework, get("notes"), sequence is not None)) if mode == "train" else None,
         recompute=get("recompute") or "none", stack=beside(folder, get("stack")) or stack_of(framework),
         attention=get("attention") or ("eager" if scores_written(framework, sequence is not None) else None),
         memory_format=next((LAYOUT[word] for word in LAYOUT if get("layout").lower().startswith(word)), None),
-        **({"devices": devices, "micro_batch": batch} if devices > 1 else {}),
+        **({"devices": devices} if devices > 1 else {}),
+        **({"micro_batch": batch} if devices > 1 or int(micro_batches[1]) > 1 else {}),
     )  # fmt: skip
     return Run(name, source, scenario, seconds, "", row)
 
 
-def _step(get, devices: int) -> tuple[int, float, str]:
-    """Batch of a device and seconds of a step, or why they cannot be told. Throughput is that of all devices."""
+def _precision(said: str) -> str:
+    return PRECISION.get(said.lower().strip(), said.lower().strip())
+
+
+def settings(row: dict[str, str]) -> dict[str, str]:
+    """What the scripts of the place in the source set, by column; every entry of names.toml whose words all stand in `source_where`.
+
+    `mixed` is the format behind the words mixed precision; `layout_mixed` and `layout_full` are a layout by precision;
+    `update` samples are between two updates, on all devices.
+    """
+    where = row.get("source_where") or ""
+    found: dict = {}
+    for entry in synonyms()["settings"]:
+        if all(word in where for word in entry["where"]):
+            found.update(entry)
+    found.pop("where", None)
+    by = found.pop("layout_mixed", ""), found.pop("layout_full", "")
+    if any(by):
+        found["layout"] = by[0] if _precision(row.get("precision") or "").startswith("amp") else by[1]
+    if "stack" in found:
+        found["stack"] = str(HERE / "runs" / found["stack"])
+    if "update" in found and MODES.get((row.get("mode") or "").lower()) == "train":
+        try:
+            share = float(row.get("batch_per_device") or "") * float(row.get("n_devices") or "1")
+            found["micro_batches"] = str(max(1, int(found["update"] // share)))
+        except (ValueError, ZeroDivisionError):
+            pass
+    return found
+
+
+def _step(get, shares: int, tokens: float | None) -> tuple[int, float, str]:
+    """Samples of a micro-batch and seconds of a step of `shares` of them, or why they cannot be told. Throughput is that of all devices.
+
+    `tokens` of a sample that a throughput in tokens counts, where the model says it and no column does.
+    """
     try:
         batch = float(get("batch_per_device"))
     except ValueError:
@@ -162,24 +204,34 @@ def _step(get, devices: int) -> tuple[int, float, str]:
     if not 1 <= batch < 1e9 or batch != int(batch):
         return 0, 0.0, f"batch {batch:g}: not a number of samples"
     try:
-        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else devices * batch / float(get("throughput_samples_s"))
+        seconds = float(get("step_time_ms")) / 1e3 if get("step_time_ms") else shares * batch / float(get("throughput_samples_s"))
+        tokens = float(get("tokens")) if get("tokens") else tokens
     except (ValueError, ZeroDivisionError):
         return 0, 0.0, "no step time and no throughput"
     unit = get("throughput_unit").lower()
-    if not get("step_time_ms") and re.search(r"tok|frame|mol|see ", unit):
+    if not get("step_time_ms") and "tok" in unit and tokens:
+        seconds *= tokens
+    elif not get("step_time_ms") and re.search(r"tok|frame|mol|see ", unit):
         return 0, 0.0, f"throughput in {unit}: samples of unknown length"
     if not 0.0 < seconds < float("inf"):
         return 0, 0.0, "step time is not a positive number"
     return int(batch), seconds, ""
 
 
-def _model(name: str) -> str:
-    """Our name of a model: as the table has it, or one that names.toml gives, whatever the case, the owner in front and the dashes."""
+def _model(name: str, framework: str = "", where: str = "", given: str = "") -> str:
+    """Our name of a model: as the table has it, or one that names.toml gives, whatever the case, the owner in front and the dashes.
+
+    The same word may mean another model in another framework. Where the place in the source says "Large model" or the
+    input "Dimension=3", a model so called goes before.
+    """
     plain = name.lower().rpartition("/")[2] if name.count("/") == 1 else name.lower()
-    candidates = (name.lower(), plain, re.sub(r"[ _]+", "-", plain), re.sub(r"(?<=gpt)-(?=\d)", "", re.sub(r"[ _]+", "-", plain)))
-    known = models.names()
-    for candidate in candidates:
-        ours = synonyms()["models"].get(candidate)
+    candidates = [name.lower(), plain, re.sub(r"[ _]+", "-", plain), re.sub(r"(?<=gpt)-(?=\d)", "", re.sub(r"[ _]+", "-", plain))]
+    size, dims = re.search(r"> (base|large) model", where.lower()), re.match(r"dimension=([23])", given.lower())
+    more = f"-{size[1]}" if size else f"-{dims[1]}d" if dims else ""
+    known, named = models.names(), synonyms()
+    own = next((table for word, table in named["models_of"].items() if word in framework.lower()), {})
+    for candidate in [c + more for c in candidates] * bool(more) + candidates:
+        ours = own.get(candidate) or named["models"].get(candidate)
         if ours:
             return str(HERE / ours) if ours.startswith("nets/") else ours
         if candidate in known:

@@ -148,7 +148,7 @@ class Tape:
         self._repeats = 1
         self._storages = 0
         self._uses: dict[int, int] = {}
-        self._casts: dict[tuple[int, str], Value] = {}
+        self._casts: dict[tuple[int, tuple, str], Value] = {}
         self._parameters: dict[str, Value] = {}
         self._kept: dict[int, int] = {}  # storages from outside this block that an op inside it keeps -> that op
 
@@ -390,13 +390,13 @@ class Tape:
             return x
         if x.kind != "parameter":
             return self.cast(x, to)
-        copy = self._casts.get((x.storage, to))
+        copy = self._casts.get((x.storage, x.shape, to))
         if copy is None:
             copy = Value(x.shape, to, self._storage(), x.grad, "weight_copy", x.repeats)
             self.emit("cast", (x,), (copy,))
             if x.grad and self.training:
                 self.backward("cast", read=copy.bytes, written=x.bytes, product=x.dtype)
-            self._casts[(x.storage, to)] = copy
+            self._casts[(x.storage, x.shape, to)] = copy
         return copy
 
     def full(self, x: Value) -> Value:

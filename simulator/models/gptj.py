@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from simulator.models import gpt2
 from simulator.models.transformer import activate, causal_loss, causal_mask, heads_of
 from simulator.ops import attention, embedding, linear, norm, pointwise
 from simulator.tape import Tape
 
 
-class Config(msgspec.Struct, frozen=True):
-    """Hugging Face GPTJConfig, with its defaults for what may be left out."""
+class Config(gpt2.Config, frozen=True):
+    """Hugging Face GPTJConfig: GPT-2's keys and one more, with its own defaults for what may be left out."""
 
-    vocab_size: int
-    n_embd: int
-    n_layer: int
-    n_head: int
     n_positions: int = 2048
-    n_inner: int | None = None
     rotary_dim: int | None = 64
-    activation_function: str = "gelu_new"
     resid_pdrop: float = 0.0
     embd_pdrop: float = 0.0
     attn_pdrop: float = 0.0
     tie_word_embeddings: bool = False
-
-    @property
-    def context(self) -> int:
-        return self.n_positions
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):

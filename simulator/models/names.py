@@ -115,6 +115,12 @@ NETS: dict[str, Net] = {
     "resnext101_32x8d": _picture(
         "vision.resnet", "Xie et al. 2016, Section 5", block="bottleneck", depths=(3, 4, 23, 3), groups=32, width=8,
     ),  # fmt: skip
+    "resnext101_32x4d": _picture(
+        "vision.resnet", "Xie et al. 2016, Table 3", block="bottleneck", depths=(3, 4, 23, 3), groups=32, width=4,
+    ),  # fmt: skip
+    "seresnext101_32x4d": _picture(
+        "vision.resnet", "Hu et al. 2017, Table 2", block="bottleneck", depths=(3, 4, 23, 3), groups=32, width=4, excite=16,
+    ),  # fmt: skip
     "seresnet50": _picture("vision.resnet", "Hu et al. 2017, Table 1", block="bottleneck", depths=(3, 4, 6, 3), excite=16),
     "vgg11": _picture("vision.vgg", VGG, depths=(1, 1, 2, 2, 2)),
     "vgg16": _picture("vision.vgg", VGG, depths=(2, 2, 3, 3, 3)),
@@ -231,11 +237,50 @@ NETS: dict[str, Net] = {
         "other.recommend", "Naumov et al. 2019, Section 2, with eight tables of a million rows", kind="dlrm", tables=8, rows=1000000,
         width=64, lookups=10, dense_features=13, bottom=(512, 256, 64), top=(512, 256, 1),
     ),  # fmt: skip
+    "vae-cf": _table(
+        "other.recommend", "Liang et al. 2018, Section 4; MovieLens-20M: 9.99 million likes of 136,677 users", kind="vae", items=20108,
+        seen=73, hidden=600, latent=200,
+    ),  # fmt: skip
     "dcgan-generator": _table("other.dcgan", "Radford et al. 2015, Figure 1, with 64 base channels", part="generator"),
     "dcgan-discriminator": _picture("other.dcgan", "Radford et al. 2015, Section 3, with 64 base channels", 64, part="discriminator"),
     "unet": _picture("vision.unet", "Ronneberger et al. 2015, Figure 1, with padding and batch norms", 256, kind="segment"),
+    "unet-medical": _picture(
+        "vision.segment", "Ronneberger et al. 2015, Figure 1; github NVIDIA/DeepLearningExamples, UNet_Medical", 572, kind="medical",
+    ),  # fmt: skip
+    "unet-industrial": _picture(
+        "vision.segment", "github NVIDIA/DeepLearningExamples, UNet_Industrial, its default TinyUNet", 512, kind="industrial",
+    ),  # fmt: skip
+    "unet3d": _picture("vision.volume", "Isensee et al. 2018; MLPerf Training v1.0, KiTS19", 128, channels=1, classes=3),
+    "unet3d-medical": _picture(
+        "vision.volume", "Isensee et al. 2018; github NVIDIA/DeepLearningExamples, UNet_3D_Medical on BraTS", 128, channels=4, classes=4,
+        act="leaky_relu", last=3,
+    ),  # fmt: skip
+    "nnunet-2d": _picture(
+        "vision.volume", "Isensee et al. 2018; github NVIDIA/DeepLearningExamples, nnUNet on slices of 192x160", 192, channels=4,
+        classes=4, shape=(6, 5), act="leaky_relu",
+    ),  # fmt: skip
+    "nnunet-3d": _picture(
+        "vision.volume", "Isensee et al. 2018; github NVIDIA/DeepLearningExamples, nnUNet on volumes of 128^3", 128, channels=4,
+        classes=4, act="leaky_relu",
+    ),  # fmt: skip
+    "vnet": _picture("vision.volume", "Milletari et al. 2016, Figure 2; github NVIDIA/DeepLearningExamples, VNet", 32, kind="vnet"),
     "unet-diffusion": _picture("vision.unet", "Ho et al. 2020, Appendix B, the CIFAR-10 net", 32, kind="denoise"),
     "yolov3": _picture("vision.yolo", "Redmon and Farhadi 2018", 416),
+    "mask-rcnn-r50-fpn": _picture(
+        "vision.rcnn", "He et al. 2017, Mask R-CNN; stem and first stage not trained; as many pixels as 800x1312", 1024, masks=True,
+        frozen=2,
+    ),  # fmt: skip
+    "ssd300": _picture(
+        "vision.ssd", "Liu et al. 2015; github NVIDIA/DeepLearningExamples, SSD300 v1.1 on ResNet-50", 300, block="bottleneck",
+        depths=(3, 4, 6), widths=(512, 512, 256, 256, 256),
+    ),  # fmt: skip
+    "ssd300-r34": _picture(
+        "vision.ssd", "Liu et al. 2015; MLPerf Training v0.5 to v1.1, SSD on ResNet-34", 300, block="basic", depths=(3, 4, 6),
+        widths=(512, 512, 256, 256, 256), normed=False,
+    ),  # fmt: skip
+    "ssd320-r50-fpn": _picture(
+        "vision.ssd", "Lin et al. 2017, Section 4; TensorFlow's ssd_resnet50_v1_fpn as NVIDIA trains it", 320, kind="retina",
+    ),  # fmt: skip
     "faster-rcnn-r50-fpn": _picture("vision.rcnn", "Ren et al. 2015; Lin et al. 2016; sizes of torchvision", 800),
     "transformer": _sequence(
         "other.vaswani", "Vaswani et al. 2017, Table 3, base", 128, vocabulary=37000, width=512, hidden=2048, heads=8, layers=6,
@@ -244,7 +289,22 @@ NETS: dict[str, Net] = {
         "other.vaswani", "Vaswani et al. 2017, Table 3, big", 128, vocabulary=37000, width=1024, hidden=4096, heads=16, layers=6,
         dropout=0.3,
     ),  # fmt: skip
+    "transformer-xl-base": _sequence(
+        "other.transformer_xl", "Dai et al. 2019; github NVIDIA/DeepLearningExamples, Transformer-XL, base on WikiText-103", 192, layers=16,
+        width=512, heads=8, dim=64, hidden=2048,
+    ),  # fmt: skip
+    "transformer-xl-large": _sequence(
+        "other.transformer_xl", "Dai et al. 2019, Section 4.1, large on WikiText-103", 384, layers=18, width=1024, heads=16, dim=64,
+        hidden=4096, dropout=0.2, drop_attention=0.2, divisor=4,
+    ),  # fmt: skip
+    "gnmt": _sequence(
+        "other.gnmt", "Wu et al. 2016; github NVIDIA/DeepLearningExamples, GNMT v2, four layers; MLPerf Training v0.5 to v0.7", 27,
+        layers=4, vocabulary=32320, width=1024,
+    ),  # fmt: skip
+    "gnmt-8": _sequence("other.gnmt", "Wu et al. 2016, Section 3: eight layers", 27, layers=8, vocabulary=32320, width=1024),
     "stylegan2-generator": _picture("other.stylegan", "Karras et al. 2019, configuration F", 256),
+    "jasper": _sequence("other.jasper", "Li et al. 2019, Table 1, 10x5 with dense residuals; sequences of 16.8 s", 1680, net="jasper"),
+    "quartznet": _sequence("other.jasper", "Kriman et al. 2019, Table 1, 15x5; sequences of 16.8 s", 1680, net="quartznet"),
     "deepspeech2": _sequence("other.speech", "Amodei et al. 2015, Section 3, with five recurrent layers of 800", 1000),
 }
 

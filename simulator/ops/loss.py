@@ -44,6 +44,23 @@ def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
     return out
 
 
+def smoothed(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy against labels mixed with all classes alike [szegedy2015], log-probabilities in fp32. Keeps them and the labels."""
+    log_p = t.new(logits.shape, "fp32", logits.grad)
+    rows, n = logits.size // logits.shape[-1], logits.size
+    t.emit("softmax", (logits,), (log_p,), vector=4 * n, special=n)
+    out = t.new((), "fp32", logits.grad)
+    t.emit("gather", (labels,), (), read=rows * 32 + labels.bytes)
+    t.emit("reduce", (log_p,), (out,), vector=n)
+    if logits.grad:
+        t.save(log_p, labels)
+        t.backward("scatter", read=labels.bytes, written=log_p.bytes)
+        t.backward("elementwise", vector=n, read=0, written=log_p.bytes)  # of the mean over classes
+        t.backward("accumulate", vector=n, read=2 * log_p.bytes, written=log_p.bytes)
+        t.backward("softmax", vector=4 * n, special=n, read=2 * log_p.bytes, written=logits.bytes)
+    return out
+
+
 def shifted_labels(t: Tape, batch: int, sequence: int) -> Value:
     """Labels moved one to the left for a causal language model: padded by one, then sliced (copied unless one row)."""
     padded = sequence + 1

@@ -97,6 +97,22 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
     return out
 
 
+def instance_norm(t: Tape, x: Value) -> Value:
+    """Normalise each channel of each sample over space [ulyanov2016]: batch norm of one sample with B C channels, in both modes.
+
+    Scale and shift are repeated for every sample first, and the repeated scale is kept beside what batch norm keeps.
+    """
+    channels, rows = x.shape[1], x.shape[0] * x.shape[1]
+    g, b = (pointwise.copy(t, t.parameter(channels), rows) for _ in range(2))
+    out = t.new(x.shape, x.dtype, x.grad or t.training)
+    t.emit("batch_norm", (x, g, b), (out,), vector=7 * x.size, special=rows, read=2 * x.bytes)
+    if out.grad:
+        t.save(x, g)
+        t.keep(2 * STATISTICS * rows)
+        t.backward("batch_norm", vector=11 * x.size, read=4 * x.bytes, written=x.bytes if x.grad else 0, product=x.dtype)
+    return out
+
+
 def group_norm(t: Tape, x: Value, groups: int, *, affine: bool = True) -> Value:
     """Normalise groups of channels of one sample [wu2018]; statistics are kept in the input's format."""
     g, b = (t.parameter(x.shape[1]), t.parameter(x.shape[1])) if affine else (None, None)

@@ -28,6 +28,7 @@ OPTIMIZERS = {
     "momentum": Optimizer(1, 0, (3, 2), (5, 3), 3, 4, "v = mu v + g; p -= lr v"),
     "adam": Optimizer(2, 0, (4, 3), (11, 7), 7, 12, "kingma2014, Algorithm 1"),
     "adamw": Optimizer(2, 0, (4, 3), (12, 8), 8, 14, "loshchilov2017, Algorithm 2"),
+    "lamb": Optimizer(2, 0, (7, 4), (15, 10), 10, 18, "you2019, Algorithm 2: Adam's direction, and the norms of it and of the weight"),
     "lion": Optimizer(1, 0, (3, 2), (8, 5), 5, 8, "chen2023, Program 1"),
     "adafactor": Optimizer(0, 0.01, (4, 2), (10, 5), 10, 14, "shazeer2018: a row and a column a matrix, under 1 % of the weights"),
     "adam8bit": Optimizer(0, 2.03125, (2, 1), (2, 1), 1, 20, "dettmers2021: two states of one byte and a scale a block of 256"),

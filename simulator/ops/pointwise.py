@@ -7,6 +7,8 @@ keeps each factor the other one's gradient needs [pytorch-derivatives].
 
 from __future__ import annotations
 
+from math import prod
+
 from simulator.precision import promote
 from simulator.tape import Tape, Value
 
@@ -155,6 +157,16 @@ def copy(t: Tape, x: Value, *shape, dtype: str | None = None) -> Value:
     if x.grad and t.training:
         t.backward("copy", read=out.bytes, written=x.bytes, product=x.dtype)
     return out
+
+
+def part(t: Tape, x: Value, *shape) -> Value:
+    """A slice: a view of x; its gradient is put into zeros of the whole, and added to that of the other parts."""
+    if x.grad and t.training:
+        out_bytes = x.bytes * prod(shape) // x.size
+        t.backward("copy", read=out_bytes, written=x.bytes + out_bytes, product=x.dtype)
+        if x.kind == "parameter":  # the tape adds up gradients of activations itself
+            t.backward("accumulate", vector=x.size, read=2 * x.bytes, written=x.bytes, product=x.dtype)
+    return t.view(x, *shape)
 
 
 def concat(t: Tape, parts: list[Value], dim: int) -> Value:

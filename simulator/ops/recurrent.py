@@ -7,14 +7,14 @@ What is kept is what PyTorch's fused cells keep; cuDNN's own reserve space is no
 from __future__ import annotations
 
 from simulator.ops import pointwise
-from simulator.ops.linear import linear
+from simulator.ops.linear import linear, product_format
 from simulator.precision import WIDTH
 from simulator.tape import Tape, Value
 
 # cell: (gates, vector FLOPs a state element, special results a state element, states kept a step, states kept beside)
 CELLS = {
     "lstm": (4, 12, 10, 14, 1),  # both gate products, the workspace, hidden and cell state; the first cell state
-    "gru": (3, 12, 6, 6, 0),  # the workspace of five, the hidden state
+    "gru": (3, 12, 6, 12, 0),  # both gate products, the workspace of five, the hidden state
     "rnn": (1, 2, 2, 1, 1),  # the hidden state; the last one too
 }
 
@@ -43,16 +43,16 @@ def _direction(t, x, hidden, cell):
     w_low = t.low(w)
     out = t.new((batch, steps, hidden), from_input.dtype, True)
     elements, one = batch * steps * hidden, 2 * batch * gates * hidden * hidden
-    shape = (steps, batch, gates * hidden, hidden)
+    shape, product = (steps, batch, gates * hidden, hidden), product_format(t, from_input)
     t.emit(
         "recurrent", (from_input, w_low), (out,), matrix=steps * one, vector=vector * elements, special=special * elements, shape=shape,
-        read=from_input.bytes + steps * w_low.bytes,
+        product=product, read=from_input.bytes + steps * w_low.bytes,
     )  # fmt: skip
     if out.grad:
         t.save(w_low)
         t.keep(WIDTH[out.dtype] * batch * hidden * (kept * steps + beside))
         t.backward(
-            "recurrent", matrix=(2 * steps - 1) * one, vector=2 * vector * elements, product=out.dtype, shape=shape,
+            "recurrent", matrix=(2 * steps - 1) * one, vector=2 * vector * elements, product=product, shape=shape,
             read=3 * from_input.bytes + out.bytes + steps * w_low.bytes, written=from_input.bytes + w_low.bytes,
         )  # fmt: skip
     return out

@@ -42,10 +42,33 @@ def test_devices_that_share_a_batch(tmp_path):
     ("a,resnet50,v100,fp32,play,2,1,,,,10,,", "mode 'play'"),
     ("a,resnet50,v100,fp32,train,2,x,,,,10,,", "n_devices 'x'"),
     ("a,bert-base,v100,fp32,train,2,1,,,,10,,", "length of its sequences"),
+    ("a,Jasper,v100,fp32,train,2,1,,,,10,,", "length of its sequences"),
 ])  # fmt: skip
 def test_a_row_that_cannot_be_asked_for_says_why(tmp_path, line, why):
     (run,) = rows(tmp_path, line)
     assert run.scenario is None and why in run.refused
+
+
+def test_what_a_sources_scripts_set_stands_once_and_a_column_goes_before_it():
+    place = "PyTorch/LanguageModeling/Transformer-XL/README.md line 1; NVIDIA DGX A100 > Large model"
+    row = {"source_where": place, "model": "Transformer-XL", "device": "A100-40GB", "precision": "amp-fp16", "mode": "train",
+           "batch_per_device": "16", "throughput_samples_s": "25084", "throughput_unit": "tok/s"}  # fmt: skip
+    s = measured.run(row).scenario
+    assert (s.model, s.precision, s.optimizer, s.batch, s.micro_batch) == ("transformer-xl-large", "fp16", "lamb", 128, 16)
+    assert measured.run(row).measured_s == pytest.approx(128 * 384 / 25084)
+    s = measured.run(row | {"optimizer": "adam", "micro_batches": "2"}).scenario
+    assert (s.optimizer, s.batch, s.micro_batch) == ("adam", 32, 16)
+
+
+def test_one_word_is_another_model_in_another_framework(tmp_path):
+    asked = {"PyTorch": "ssd300", "TensorFlow2": "ssd320-r50-fpn", "MLPerf NGC": "ssd300-r34"}
+    runs = rows(tmp_path, *(f"a,SSD,v100,fp32,train,8,1,,,{framework},10,," for framework in asked))
+    assert [run.scenario.model for run in runs] == list(asked.values())
+
+
+def test_a_dimension_in_the_input_chooses_the_model(tmp_path):
+    runs = rows(tmp_path, *(f"a,nnUNet,v100,fp32,train,8,1,Dimension={d},,PyTorch,10,," for d in (2, 3)))
+    assert [run.scenario.model for run in runs] == ["nnunet-2d", "nnunet-3d"]
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\x1f\x8b\x00broken", b"\xff\xfe\x00\x01", b""])

@@ -1,16 +1,16 @@
-"""Recommenders: matrix factorisation with biases, NeuMF [he2017], DLRM [naumov2019]."""
+"""Recommenders: matrix factorisation with biases, NeuMF [he2017], DLRM [naumov2019], variational autoencoder [liang2018]."""
 
 from __future__ import annotations
 
 from simulator.models.other.parts import dense_row
-from simulator.models.vision.parts import dense, pairwise_loss
-from simulator.ops import embedding, linear, pointwise
+from simulator.models.vision.parts import activation, dense, pairwise_loss
+from simulator.ops import embedding, linear, norm, pointwise
 from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int | None, *, kind: str, **sizes):
-    """`kind` dot, neumf or dlrm; a sample is a row of a table, so there is no size."""
-    return {"dot": dot, "neumf": neumf, "dlrm": dlrm}[kind](t, batch, **sizes)
+    """`kind` dot, neumf, dlrm or vae; a sample is a row of a table, so there is no size."""
+    return {"dot": dot, "neumf": neumf, "dlrm": dlrm, "vae": vae}[kind](t, batch, **sizes)
 
 
 def dot(t: Tape, batch: int, users: int, items: int, width: int):
@@ -63,6 +63,34 @@ def dlrm(t: Tape, batch: int, tables: int, rows: int, width: int, lookups: int, 
     with t.scope("top"):
         x = dense_row(t, x, top, last="sigmoid")
     return pairwise_loss(t, "bce", x)
+
+
+def vae(t: Tape, batch: int, items: int, seen: int, hidden: int, latent: int):
+    """Which of `items` a user liked, `seen` of them in the mean, through `hidden` and `latent` numbers; a multinomial likelihood.
+
+    The first layer adds up rows of its weight, one an item that was liked.
+    """
+    ids = t.input((batch, seen), "int64")
+    with t.op("encoder.0", "embedding_bag"):
+        x = pointwise.add(t, embedding.embedding_bag(t, ids, batch, items, hidden), t.parameter(hidden))
+    x = dense(t, "encoder.2", activation(t, "encoder.1", "tanh", x, in_place=False), 2 * latent)
+    with t.op("sample", "mul"):
+        mean, log_variance = (pointwise.part(t, x, batch, latent) for _ in range(2))
+        spread = pointwise.unary(t, "exp", pointwise.scale(t, log_variance))
+        noise = t.new((batch, latent))
+        t.emit("elementwise", (), (noise,), special=noise.size)
+        x = pointwise.add(t, mean, pointwise.mul(t, spread, noise))
+    x = activation(t, "decoder.1", "tanh", dense(t, "decoder.0", x, hidden), in_place=False)
+    logits = dense(t, "decoder.2", x, items)
+    if not t.training:
+        return logits
+    with t.op("loss", "cross_entropy"):
+        log_p = norm.softmax(t, logits)
+        liked = t.new((batch, seen), log_p.dtype, True)
+        t.emit("gather", (ids,), (liked,), read=ids.bytes + liked.bytes)
+        t.save(ids)
+        t.backward("scatter", vector=liked.size, read=liked.bytes + ids.bytes, written=log_p.bytes + liked.bytes)
+        return pointwise.mean(t, liked)
 
 
 def _pair(t: Tape, batch: int) -> tuple[Value, Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from simulator.models.transformer import heads_of
-from simulator.models.vision.parts import activation, cross_entropy, dense, layer_norm, residual
+from simulator.models.vision.parts import activation, cross_entropy, dense, dropped, layer_norm, residual
 from simulator.ops import attention, embedding, linear, pointwise
 from simulator.tape import Tape, Value
 
@@ -41,8 +41,7 @@ def embedded(t: Tape, name: str, batch: int, length: int, table: Value, dropout:
 
 def added(t: Tape, name: str, x: Value, h: Value, dropout: float) -> Value:
     """norm(x + dropout(h))."""
-    with t.op(f"{name}.dropout", "dropout"):
-        h = pointwise.dropout(t, h, dropout)
+    h = dropped(t, f"{name}.dropout", h, dropout)
     return layer_norm(t, name, residual(t, x, h, f"{name}.add"))
 
 
@@ -63,8 +62,7 @@ def attend(t: Tape, name: str, x: Value, memory: Value, heads: int, *, causal: b
 def feed_forward(t: Tape, x: Value, hidden: int, dropout: float) -> Value:
     with t.scope("feed_forward"):
         h = activation(t, "relu", "relu", dense(t, "linear1", x, hidden), in_place=False)
-        with t.op("dropout", "dropout"):
-            h = pointwise.dropout(t, h, dropout)
+        h = dropped(t, "dropout", h, dropout)
         return dense(t, "linear2", h, x.shape[-1])
 
 

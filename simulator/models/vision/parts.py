@@ -61,6 +61,12 @@ def activation(t: Tape, name: str, fn: str | None, x: Value, *, in_place: bool =
         return pointwise.unary(t, fn, x, in_place=in_place)
 
 
+def dropped(t: Tape, name: str, x: Value, p: float) -> Value:
+    """A named dropout."""
+    with t.op(name, "dropout"):
+        return pointwise.dropout(t, x, p)
+
+
 def dense(t: Tape, name: str, x: Value, features: int, **how) -> Value:
     with t.op(name, "linear"):
         return linear.linear(t, x, features, **how)

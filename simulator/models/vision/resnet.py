@@ -25,10 +25,17 @@ PLANES = (64, 128, 256, 512)
 
 def build(t: Tape, batch: int, size: int, *, block: str, depths, groups: int = 1, width: int = 64, excite: int = 0, classes: int = 1000):
     """`block` basic or bottleneck; `width` channels a group where planes are 64; `excite` channels a squeezed one."""
-    x = conv_norm(t, images(t, batch, size), 64, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
+    x = features(t, images(t, batch, size), block, depths, groups=groups, width=width, excite=excite)
+    return classify(t, global_average(t, x), classes)
+
+
+def features(
+    t: Tape, x: Value, block: str, depths, *, strides=(1, 2, 2, 2), groups: int = 1, width: int = 64, excite: int = 0
+) -> Value:  # fmt: skip
+    """All stages that `depths` has, without a classifier; `strides` of the stages."""
+    x = conv_norm(t, x, 64, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
     x = max_pool(t, "maxpool", x, 3, stride=2, padding=1)
-    for stage, (planes, depth) in enumerate(zip(PLANES, depths, strict=True)):
-        stride = 1 if stage == 0 else 2
+    for stage, (planes, depth, stride) in enumerate(zip(PLANES, depths, strides, strict=False)):
         if block == "basic":
             body = partial(basic, t, planes=planes, excite=excite)
         else:
@@ -37,7 +44,7 @@ def build(t: Tape, batch: int, size: int, *, block: str, depths, groups: int = 1
             with t.scope("0"):
                 x = body(x, stride=stride)
             x = t.repeat(numbered(1, depth - 1), depth - 1, body, x)
-    return classify(t, global_average(t, x), classes)
+    return x
 
 
 def basic(t: Tape, x: Value, planes: int, stride: int = 1, excite: int = 0) -> Value:

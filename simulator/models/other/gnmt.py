@@ -1,0 +1,93 @@
+"""GNMT [wu2016]: LSTM encoder and decoder with residuals, additive attention [bahdanau2014], as NVIDIA and MLPerf train it ("v2").
+
+The encoder's first layer runs both ways. The decoder's first layer asks the attention, whose answer goes into all others.
+Sentences are taken as padded to one length; sorting and packing them is not counted.
+"""
+
+from __future__ import annotations
+
+from simulator.models.vision.parts import dense, dropped, residual
+from simulator.ops import embedding, linear, loss, norm, pointwise
+from simulator.ops.recurrent import recurrent
+from simulator.tape import Tape, Value
+
+
+def build(t: Tape, batch: int, size: int, *, layers: int, vocabulary: int, width: int, dropout: float = 0.2):
+    """Source and target of `size` tokens each; `layers` of the encoder and of the decoder."""
+    with t.op("embedder", "parameter"):
+        table = t.parameter(vocabulary, width)
+    with t.scope("encoder"):
+        memory = encoder(t, look_up(t, batch, size, table), layers, width, dropout)
+    with t.scope("decoder"):
+        x = decoder(t, look_up(t, batch, size, table), memory, layers, width, dropout)
+        logits = dense(t, "classifier", x, vocabulary)
+    if not t.training:
+        return logits
+    with t.op("loss", "cross_entropy"):
+        return loss.smoothed(t, t.view(logits, batch * size, vocabulary), t.input((batch * size,), "int64"))
+
+
+def look_up(t: Tape, batch: int, size: int, table: Value) -> Value:
+    ids = t.input((batch, size), "int64")
+    with t.op("embedder", "embedding"):
+        return embedding.embedding(t, ids, *table.shape, weight=table)
+
+
+def lstm(t: Tape, name: str, x: Value, width: int, **how) -> Value:
+    with t.op(name, "lstm"):
+        return recurrent(t, x, width, **how)[0]
+
+
+def encoder(t: Tape, x: Value, layers: int, width: int, dropout: float) -> Value:
+    """Dropout in front of every layer, residuals from the third on."""
+    for index in range(layers):
+        name = f"rnn_layers.{index}"
+        h = lstm(t, name, dropped(t, f"{name}.dropout", x, dropout), width, both_ways=index == 0)
+        x = residual(t, h, x, f"{name}.add") if index > 1 else h
+    return x
+
+
+def decoder(t: Tape, x: Value, memory: Value, layers: int, width: int, dropout: float) -> Value:
+    """What the attention answers stands beside the input of every layer but the first."""
+    x = lstm(t, "att_rnn.rnn", x, width)
+    with t.scope("att_rnn.attn"):
+        context = attend(t, x, memory, width)
+    for index in range(layers - 1):
+        name = f"rnn_layers.{index}"
+        h = dropped(t, f"{name}.dropout", x, dropout)
+        with t.op(f"{name}.cat", "concat"):
+            h = pointwise.concat(t, [h, context], 2)
+        h = lstm(t, name, h, width)
+        x = residual(t, h, x, f"{name}.add") if index else h
+    return x
+
+
+def attend(t: Tape, query: Value, memory: Value, width: int) -> Value:
+    """softmax over the source of v . tanh(W query + U memory + b): every target token with every source token, `width` numbers each."""
+    batch, wanted, _ = query.shape
+    given = memory.shape[1]
+    with t.op("transpose", "copy"):
+        query, keys = (pointwise.copy(t, t.low(x)) for x in (query, memory))
+    q, k = dense(t, "linear_q", query, width, bias=False), dense(t, "linear_k", keys, width, bias=False)
+    with t.op("score", "attention"):
+        both = pointwise.add(t, t.view(q, batch, wanted, 1, width), t.view(k, batch, 1, given, width))
+        hidden = pointwise.unary(t, "tanh", pointwise.add(t, both, t.parameter(width)))
+        scores = weighed(t, hidden, width)
+        mask = t.new((batch, 1, given), "bool")
+        scores = pointwise.where(t, scores, mask)
+        p = norm.softmax(t, scores)
+        return linear.matmul(t, p, memory)
+
+
+def weighed(t: Tape, x: Value, width: int) -> Value:
+    """x . v of unit length times a number; keeps x and the small vectors."""
+    v, length = t.parameter(width), t.parameter(1)
+    x = t.low(x)
+    out = t.new(x.shape[:-1], x.dtype, x.grad)
+    t.emit("reduce", (x, v, length), (out,), vector=2 * x.size)
+    if out.grad:
+        t.save(x)
+        t.keep(v.bytes // width * (2 * width + 1))
+        t.backward("elementwise", vector=x.size, read=out.bytes + v.bytes, written=x.bytes, product=x.dtype)
+        t.backward("reduce", vector=2 * x.size, read=x.bytes + out.bytes, written=v.bytes, product=x.dtype)
+    return out
