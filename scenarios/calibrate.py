@@ -2,7 +2,8 @@
 
     python -m scenarios.calibrate [--runs FILE.csv ..] [--write]
 
-Each run is left out with its source, then with its device, then with its model; from what is left its interval is made, and how far that
+Runs that no constant was fitted to tell of others like them. Each run is left out with its source, then with its device, its model, and,
+where no constant was fitted to it, its maker; from what is left its interval is made, and how far that
 had to be stretched for the run to lie inside. A class is stretched so that 80 % of its left-out runs lie inside, a run of a large
 group (source, device, stack) counting less. Prints the shares inside the 50, 80 and 95 % intervals, by class and by way of leaving out.
 """
@@ -18,7 +19,8 @@ import numpy as np
 
 import hwdb
 from hwdb.errors import RoofcastError
-from scenarios.measured import read_to_fit, shipped
+from scenarios.llm_runs import is_blind
+from scenarios.measured import blind, read, shipped
 from simulator import interval, models, predict
 from simulator.forecast import Forecast
 from simulator.resolve import decide
@@ -37,6 +39,9 @@ CLASSES = (
     "inherited device, known stack",
     "inherited device, unknown stack",
     "mixture of experts",
+    "unfitted maker, known device",
+    "unfitted maker, inherited device",
+    "unknown maker",
     "several devices",
     "imagined device",
 )
@@ -45,7 +50,7 @@ CLASSES = (
 class Held(NamedTuple):
     """A run that was left out."""
 
-    way: str  # source | device | model
+    way: str  # source | device | model | maker
     group: str
     klass: str
     needed: float  # stretch at which it lies on the edge of its 80 % interval
@@ -62,7 +67,7 @@ def traits_of(scenario: Scenario, forecast: Forecast) -> interval.Traits:
 
 def rows(paths) -> Iterator[dict[str, str]]:
     """The residual of every run that can be forecast."""
-    for run in (run for path in paths for run in read_to_fit(path)):
+    for unseen, run in ((is_blind(path), run) for path in paths for run in read(path)):
         if run.scenario is None:
             continue
         try:
@@ -73,7 +78,7 @@ def rows(paths) -> Iterator[dict[str, str]]:
             f"{forecast.model}, batch {forecast.batch}, {'training' if forecast.mode == 'train' else 'inference'} in {forecast.precision}"
         )
         yield {
-            "name": what, "source": run.source, **traits_of(run.scenario, forecast)._asdict(),
+            "name": what, "source": run.source, "blind": "yes" if unseen else "no", **traits_of(run.scenario, forecast)._asdict(),
             "measured_s": f"{run.measured_s:.5g}", "error": f"{np.log(run.measured_s / forecast.step_time_s):.4f}",
         }  # fmt: skip
 
@@ -92,10 +97,11 @@ def left_out(r: interval.Residuals) -> list[Held]:
     groups = np.array([f"{s}|{d}|{k}" for s, d, k in zip(r.source, r.traits["device"], r.traits["stack"], strict=True)])
     model = np.array([name.split(",")[0] for name in r.name])
     found = []
-    for way, key in (("source", r.source), ("device", r.traits["device"]), ("model", model)):
+    for way, key in (("source", r.source), ("device", r.traits["device"]), ("model", model), ("maker", r.traits["maker"])):
         for value in np.unique(key):
             rest = r.only(key != value)
-            for i in np.flatnonzero(key == value) if len(rest.error) else ():
+            gone = key == value if way != "maker" else (key == value) & r.blind
+            for i in np.flatnonzero(gone) if len(rest.error) else ():
                 t = interval.Traits(*(r.traits[f][i] for f in interval.FIELDS))
                 w = interval.weights(t, rest)
                 inside = {}
@@ -145,7 +151,7 @@ def write_stretches(stretch: dict[str, float], held: list[Held]) -> None:
 def report(held: list[Held], stretch: dict[str, float]) -> None:
     """Shares of left-out runs inside their intervals."""
     print(f"{'left out by':12s} {'class':34s} {'runs':>5s}  inside 50 / 80 / 95 %")
-    for way in ("source", "device", "model"):
+    for way in ("source", "device", "model", "maker"):
         for klass in (*CLASSES, None):
             mine = [h for h in held if h.way == way and klass in (None, h.klass)]
             if mine:
@@ -158,13 +164,14 @@ if __name__ == "__main__":
     parser.add_argument("--runs", nargs="+", metavar="FILE", help="measured runs; default: those that are shipped")
     parser.add_argument("--write", action="store_true", help="write hwdb/residuals.csv and hwdb/intervals.toml")
     options = parser.parse_args()
-    table = list(rows(options.runs or shipped()))
+    table = list(rows(options.runs or (*shipped(), *blind())))
     if options.write:
         write_residuals(table)
-    text = {key: np.array([row[key] for row in table], dtype=object) for key in ("name", "source", *interval.FIELDS)}
+    text = {key: np.array([row[key] for row in table], dtype=object) for key in ("name", "source", "blind", *interval.FIELDS)}
     number = {key: np.array([float(row[key]) for row in table]) for key in ("measured_s", "error")}
+    fields = {key: text[key] for key in interval.FIELDS}
     left = left_out(
-        interval.columns(text["name"], text["source"], {k: text[k] for k in interval.FIELDS}, number["measured_s"], number["error"])
+        interval.columns(text["name"], text["source"], fields, text["blind"] == "yes", number["measured_s"], number["error"])
     )
     factors = calibrated(left)
     report(left, factors)

@@ -34,11 +34,11 @@ LIKE = {
     "scale": 0.1,
 }  # what a difference leaves of a weight
 NEAR = {**LIKE, "model_kind": 0.03, "stack": 0.5, "scale": 0.5}  # the same for the runs that are shown: first of all a like model
-DEVICE, FAMILY, KIND, OTHER = 1.0, 0.2, 0.06, 0.02  # the same device, family, kind; none of them
+DEVICE, FAMILY, MAKER, KIND, OTHER = 1.0, 0.2, 0.06, 0.03, 0.02  # the same device, family, maker and kind, kind; none of them
 GROUP = 0.5  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
 HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
 LEVELS = (50, 80, 95)
-FIELDS = ("device", "family", "kind", "stack", "model_kind", "mode", "format", "host_bound", "scale")
+FIELDS = ("device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound", "scale")
 
 
 class Traits(NamedTuple):
@@ -46,6 +46,7 @@ class Traits(NamedTuple):
 
     device: str
     family: str  # of achieved shares: "ampere-gddr", "any-gpu"
+    maker: str  # and kind, as one maker's processors and accelerators have little in common: "NVIDIA gpu"
     kind: str  # of device: gpu | cpu | tpu | npu
     stack: str
     model_kind: str  # convolutional | transformer | recurrent | recommender | moe
@@ -61,21 +62,23 @@ class Residuals(NamedTuple):
     name: np.ndarray  # "resnet50, batch 256, training"
     source: np.ndarray
     traits: dict[str, np.ndarray]
+    blind: np.ndarray  # of a table that no constant was fitted to
     seconds: np.ndarray
     error: np.ndarray  # ln(measured / predicted)
     crowd: np.ndarray  # runs of the same source, device and stack
 
     def only(self, mask) -> Residuals:
         return columns(
-            self.name[mask], self.source[mask], {k: v[mask] for k, v in self.traits.items()}, self.seconds[mask], self.error[mask]
-        )
+            self.name[mask], self.source[mask], {k: v[mask] for k, v in self.traits.items()}, self.blind[mask], self.seconds[mask],
+            self.error[mask],
+        )  # fmt: skip
 
 
-def columns(name, source, traits, seconds, error) -> Residuals:
+def columns(name, source, traits, blind, seconds, error) -> Residuals:
     """Columns as Residuals, their groups counted."""
     keys = [f"{s}|{d}|{k}" for s, d, k in zip(source, traits["device"], traits["stack"], strict=True)]
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    return Residuals(name, source, traits, seconds, error, counts[inverse])
+    return Residuals(name, source, traits, blind, seconds, error, counts[inverse])
 
 
 class Spread(NamedTuple):
@@ -94,10 +97,11 @@ def residuals() -> Residuals:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
         number = {key: np.array([float(r[key]) for r in rows]) for key in ("measured_s", "error")}
-        text = {key: np.array([r[key] for r in rows], dtype=object) for key in ("name", "source", *FIELDS)}
+        text = {key: np.array([r[key] for r in rows], dtype=object) for key in ("name", "source", "blind", *FIELDS)}
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise BadInput(f"{path.name}: not a table of residuals: {error!r}") from None
-    return columns(text["name"], text["source"], {key: text[key] for key in FIELDS}, number["measured_s"], number["error"])
+    fields = {key: text[key] for key in FIELDS}
+    return columns(text["name"], text["source"], fields, text["blind"] == "yes", number["measured_s"], number["error"])
 
 
 @functools.cache
@@ -113,7 +117,8 @@ def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> T
     word = recipe.precision.removeprefix("amp-")
     width = {"bf16": "16-bit", "fp16": "16-bit", "fp8": "8-bit", "int8": "8-bit"}.get(word, word)
     scale = "one" if devices == 1 else "node" if devices <= 8 else "cluster"
-    return Traits(device.base or device.id, family_name(device), device.kind, recipe.stack.name, model_kind(step), recipe.mode, width,
+    maker = f"{device.vendor} {device.kind}"
+    return Traits(device.base or device.id, family_name(device), maker, device.kind, recipe.stack.name, model_kind(step), recipe.mode, width,
                   "yes" if host_share > HOST_BOUND else "no", scale)  # fmt: skip
 
 
@@ -139,9 +144,8 @@ def model_kind(step: Step) -> str:
 def likeness(t: Traits, r: Residuals, rest: dict[str, float] = LIKE) -> np.ndarray:
     """1 for a run that shares all traits, less for every difference."""
     same = {key: r.traits[key] == value for key, value in t._asdict().items()}
-    w = np.where(
-        same["device"], DEVICE, np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, np.where(same["kind"], KIND, OTHER))
-    )
+    far = np.where(same["maker"], MAKER, np.where(same["kind"], KIND, OTHER))
+    w = np.where(same["device"], DEVICE, np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, far))
     for key, left in rest.items():
         w = w * np.where(same[key], 1.0, left)
     return w
@@ -156,6 +160,12 @@ def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
     """How far a forecast is from what was measured."""
     if imagined:
         return "imagined device"
+    maker = r.traits["maker"] == t.maker
+    if not maker.any():
+        return "unknown maker"
+    if r.blind[maker].all():
+        known = (r.traits["device"] == t.device).any()
+        return f"unfitted maker, {'known' if known else 'inherited'} device"
     if t.scale != "one" and not (r.traits["scale"] == t.scale).any():
         return "several devices"
     if t.model_kind == "moe":
