@@ -39,8 +39,8 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: float
+    tile: float
     special: float
-    traffic: float
     backward: float
 
 

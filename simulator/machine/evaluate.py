@@ -25,7 +25,7 @@ from simulator.times.matmul import matmul, tiled
 from simulator.times.rates import Rates, resolve
 from simulator.times.stream import stream
 
-CALL_ATTENTION = 21000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
+CALL_ATTENTION = 25000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
 CALL_QUANTIZE = {"gemm fp8": 13000.0, "gemm fp8_block": 20000.0, "gemm nvfp4": 9000.0, "gemm sq": 13000.0}  # cycles of its casts
 WARM_COST = 0.3  # of DRAM time, where weights and activations of replayed calls stay in a large L2 beside GDDR memory
 EVENT_GAP = 0.6  # of the host's floor that stays visible beside a long kernel when two events bracket one call

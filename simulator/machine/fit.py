@@ -56,7 +56,7 @@ STAGES = {
     "gemm": Stage("gemm", ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint", "matmul.stream"), "sustained",
                   ("bf16", "fp16"), True),
     "low": Stage("gemm", (), "sustained", ("fp8", "fp4", "int8")),
-    "attention": Stage("attention", ("attention.special", "attention.traffic"), "attention", ("bf16", "fp16")),
+    "attention": Stage("attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"), True),
     "streams": Stage("streams", ("stream.start", "stream.start_rows", "stream.elementwise", "stream.rows", "stream.norm", "stream.rms_norm",
                                  "stream.gather")),
     "fp32": Stage("fp32", (), "sustained", ("fp32",)),

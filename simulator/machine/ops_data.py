@@ -73,7 +73,7 @@ def _serving(frame, file):
         device, measured = DEVICES.get(system, system), rows.latency_ms.to_numpy() * 1e-3
         yield Group(file, device, "matmul", f"gemm {dtype}", formats[dtype], "call", args, measured)
     fused = frame[(frame.attn_dtype == "bfloat16") & frame.kv_cache_dtype.isin(["bfloat16", np.nan]) & (frame.isl > 0)]
-    fused = fused[(fused.backend_dir != "trtllm") & ~fused.kernel_source.isin(["vllm_triton_attn"])]
+    fused = fused[(fused.backend_dir != "trtllm") & ~fused.kernel_source.isin(["vllm_triton_attn", "triton"])]  # nor generic kernels
     for op in ("context_attention", "encoder_attention"):
         for system, rows in _groups(fused[fused.op == op], "system"):
             args = _columns(rows, batch="batch_size", heads="num_heads", kv_heads="num_key_value_heads", head_dim="head_dim")
