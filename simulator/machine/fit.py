@@ -53,7 +53,8 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "gemm": Stage("gemm", ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint", "matmul.stream"), "sustained",
+    "gemm": Stage("gemm", ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint", "matmul.stream",
+                           "matmul.store"), "sustained",
                   ("bf16", "fp16"), True),
     "low": Stage("gemm", (), "sustained", ("fp8", "fp4", "int8")),
     "attention": Stage("attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"), True),
@@ -116,6 +117,8 @@ def with_share(rows: Rows, field: str, value: float, c: Kernels) -> Rates:
     rates = rows.rates._replace(**{field: value}) if field else rows.rates
     if field == "sustained" and rates.tensor:
         rates = rates._replace(feed=rows.rates.feed * value / rows.rates.sustained)
+    if np.isfinite(rates.store):
+        rates = rates._replace(store=c.matmul.store)
     return rates._replace(footprint=c.matmul.footprint * np.sqrt(rates.cores * 32768.0)) if rows.device.core == "SM" else rates
 
 

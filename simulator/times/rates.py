@@ -40,6 +40,7 @@ class Rates(NamedTuple):
     feed: float  # FLOP/s of a 16-bit 256x128 tile that the operand paths were built for
     batched_tile: float  # edge of the smallest tile its library has for batched products on the vector units [elements]
     tensor: bool  # the format runs on a matrix unit, not on the vector units
+    store: float = np.inf  # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or several tiles at once
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
 
 
@@ -178,6 +179,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * float(vector),
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
+        store=c.matmul.store if tensor and not own.persistent else np.inf,
         trained=_trained(name, own),
     )
     return Resolved(rates, tuple(said))
