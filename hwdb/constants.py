@@ -50,6 +50,8 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backward: float
     vector: float
     vector_backward: float
+    winograd: float
+    channels: float
     tf32: float
     transpose: float
     transpose_backward: float

@@ -27,11 +27,26 @@ from simulator.times.stream import stream
 
 CALL_ATTENTION = 25000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
 WARM_COST = 0.3  # of DRAM time, where weights and activations of replayed calls stay in a large L2 beside GDDR memory
+HEURISTIC = 0.9  # rate of the algorithm that a library's heuristics choose for a convolution, of the one that a search finds
+BURST, REACTION = 1.7, 3e-3  # rate before a board's limit of power acts, of that after; seconds that takes: few calls are timed, with gaps
 EVENT_GAP = 0.6  # of the host's floor that stays visible beside a long kernel when two events bracket one call
 
 
 def seconds(group: Group, device: Device, rates: Rates, c: Kernels):
     """Predicted seconds of the rows of a group, with what their clock adds to a kernel alone."""
+    t = _kernels(group, device, rates, c)
+    if group.clock != "event":
+        return t
+    if rates.headroom > 1.0:
+        gain = min(BURST, rates.headroom)
+        fast = _kernels(group, device, rates._replace(sustained=gain * rates.sustained, headroom=rates.headroom / gain), c)
+        t = (fast * REACTION + t * t) / (REACTION + t)
+    floor = np.quantile(group.seconds, 0.05)
+    return np.maximum(floor, EVENT_GAP * floor + t)
+
+
+def _kernels(group: Group, device: Device, rates: Rates, c: Kernels):
+    """Predicted seconds of the kernels of each row, back to back."""
     a, width = group.args, rates.width
     if group.op == "matmul":
         out = 2.0 if width <= 2.0 else 4.0
@@ -48,12 +63,9 @@ def seconds(group: Group, device: Device, rates: Rates, c: Kernels):
             c = msgspec.structs.replace(c, attention=msgspec.structs.replace(c.attention, start=CALL_ATTENTION))
         t = attention(**a, width_bytes=width, rates=rates, c=c)
     elif group.op == "conv":
-        t = conv(group.kind, **a, width_bytes=width, rates=rates, c=c)
+        t = conv(group.kind, **a, width_bytes=width, rates=rates, c=c) / (HEURISTIC if group.clock == "event" else 1.0)
     else:
         t = stream(group.kind, **a, rates=rates, c=c)
-    if group.clock == "event":
-        floor = np.quantile(group.seconds, 0.05)
-        t = np.maximum(floor, EVENT_GAP * floor + t)
     return t
 
 

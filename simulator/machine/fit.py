@@ -61,7 +61,7 @@ STAGES = {
     "streams": Stage("streams", ("stream.start", "stream.start_rows", "stream.elementwise", "stream.rows", "stream.norm", "stream.rms_norm",
                                  "stream.gather")),
     "fp32": Stage("fp32", (), "sustained", ("fp32",)),
-    "conv": Stage("conv", ("conv.vector", "conv.vector_backward"), formats=("fp32",)),
+    "conv": Stage("conv", ("conv.vector", "conv.vector_backward", "conv.winograd", "conv.channels"), formats=("fp32",)),
 }  # fmt: skip
 OPS = {"gemm": "matmul", "low": "matmul", "fp32": "matmul", "attention": "attention", "streams": "stream", "conv": "conv"}
 

@@ -41,6 +41,7 @@ class Rates(NamedTuple):
     batched_tile: float  # edge of the smallest tile its library has for batched products on the vector units [elements]
     tensor: bool  # the format runs on a matrix unit, not on the vector units
     store: float = np.inf  # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or several tiles at once
+    headroom: float = 1.0  # what long products could do without the board's limit of power, of what they do with it
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
 
 
@@ -150,6 +151,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     said += more
     if limit < sustained:
         said.append(f"{device.id} {name}: {device.power.tdp:g} W allow {limit:.2f} of the printed peak in a long product")
+    headroom = max(sustained / limit, 1.0)
     sustained = min(sustained, limit)
     vector = device.vector_flops.get("fp32") or device.peak_flops.get("fp32")
     if not vector:
@@ -180,6 +182,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
         store=c.matmul.store if tensor and not own.persistent else np.inf,
+        headroom=headroom,
         trained=_trained(name, own),
     )
     return Resolved(rates, tuple(said))

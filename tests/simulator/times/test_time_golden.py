@@ -94,7 +94,14 @@ def test_v100_fp32_3x3_convolution_beats_its_direct_form():
     rates = resolve(hwdb.device("v100-sxm2-16gb"), "fp32").rates
     three = conv("forward", 32, 256, 256, 28 * 28, 28 * 28, 9, 1, 4.0, rates, C)
     strided = conv("forward", 32, 256, 256, 28 * 28, 28 * 28, 9, 1, 4.0, rates, C, unit_stride=False)
-    assert 1.4 < strided / three < 2.25
+    assert 1.4 < strided / three < 4.0  # F(4x4, 3x3) leaves a quarter of the multiplications
+
+
+@pytest.mark.parametrize("c_in, c_out, side, measured", [(256, 512, 28, 0.801e-3), (128, 128, 28, 0.158e-3), (512, 512, 14, 0.506e-3)])
+def test_v100_fp32_winograd_beats_the_printed_peak_as_measured(c_in, c_out, side, measured):
+    """DeepBench training sheet, batch 16, 3x3: 37 TFLOP/s of 15.7. Budget: 22 %, the mean error over all convolutions."""
+    rates = resolve(hwdb.device("v100-sxm2-16gb"), "fp32").rates
+    assert conv("forward", 16, c_in, c_out, side**2, side**2, 9, 1, 4.0, rates, C) == pytest.approx(measured, rel=0.22)
 
 
 def test_p_norm_lies_between_maximum_and_sum():
