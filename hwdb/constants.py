@@ -68,6 +68,7 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: float
     norm: float
     rms_norm: float
+    rope: float
     norm_backward: float
     pool: float
     gather: float

@@ -27,6 +27,7 @@ from simulator.times.stream import stream
 
 CALL_ATTENTION = 25000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
 WARM_COST = 0.3  # of DRAM time, where weights and activations of replayed calls stay in a large L2 beside GDDR memory
+WARM_STREAM = 0.87  # of DRAM time, where kernels that memory limits are timed over and over on operands that fit in L2
 HEURISTIC = 0.9  # rate of the algorithm that a library's heuristics choose for a convolution, of the one that a search finds
 BURST, REACTION = 1.7, 3e-3  # rate before a board's limit of power acts, of that after; seconds that takes: few calls are timed, with gaps
 EVENT_GAP = 0.6  # of the host's floor that stays visible beside a long kernel when two events bracket one call
@@ -65,6 +66,8 @@ def _kernels(group: Group, device: Device, rates: Rates, c: Kernels):
     elif group.op == "conv":
         t = conv(group.kind, **a, width_bytes=width, rates=rates, c=c) / (HEURISTIC if group.clock == "event" else 1.0)
     else:
+        if group.clock == "kernel" and group.kind in ("elementwise", "rms_norm"):
+            a = a | {"bytes": a["bytes"] * (1.0 - (1.0 - WARM_STREAM) * _fits(a["bytes"] / device.cache["l2"].capacity))}
         t = stream(group.kind, **a, rates=rates, c=c)
     return t
 
@@ -80,9 +83,12 @@ def _casts(size, launches, whole_rows, width, rates: Rates, c: Kernels):
 def _cold(m, n, k, width, out, l2):
     """DRAM time of activations and of weights in calls replayed with six copies of the weights: what fits in L2 costs WARM_COST of it."""
     a, b, y = width * m * k, width * k * n, out * m * n
-    warm_a = np.clip((1.15 - (a + y) / l2) / 0.3, 0.0, 1.0)
-    warm_b = np.clip((1.15 - (6.0 * b + a + y) / l2) / 0.3, 0.0, 1.0)
-    return 1.0 - (1.0 - WARM_COST) * warm_a, 1.0 - (1.0 - WARM_COST) * warm_b
+    return 1.0 - (1.0 - WARM_COST) * _fits((a + y) / l2), 1.0 - (1.0 - WARM_COST) * _fits((6.0 * b + a + y) / l2)
+
+
+def _fits(share):
+    """How much of a set of `share` times a cache's size is still there the next time: all up to 0.85, none from 1.15."""
+    return np.clip((1.15 - share) / 0.3, 0.0, 1.0)
 
 
 def _warm_matmul(m, n, k, width, out, cold, cold_weights, rates: Rates, c: Kernels):

@@ -26,7 +26,8 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
 
     is costed as that matrix product, at `forward` or `backward` of its rate, with x, w and y read or written once.
     16-bit formats pad channels to 8. A 16-bit NCHW convolution copies x and y to channels-last and back. fp32 3x3 at
-    unit stride runs as Winograd [lavin2016] where that is faster. Grouped: rate c_g / (c_g + 27); one channel a group: bytes of a depthwise kernel.
+    unit stride runs as Winograd [lavin2016] where that is faster. Grouped: rate c_g / (c_g + grouped); one channel a group: bytes of
+    a depthwise kernel.
     """
     batch, c_in, c_out, pixels_in, pixels_out, taps, groups = (
         np.asarray(v, dtype=float) for v in (batch, c_in, c_out, pixels_in, pixels_out, taps, groups)

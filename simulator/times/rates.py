@@ -165,6 +165,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         said.append(f"{device.id}: clock unknown, {clock / 1e9:.3g} GHz assumed")
     sixteen = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
     tensor = name not in ("fp32", "fp64")
+    special = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
     rates = Rates(
         kind=device.kind,
         width=WIDTH[name],
@@ -172,7 +173,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         sustained=sustained,
         attention=min((own.attention or general.attention).value, sustained),
         vector=float(vector),
-        special=float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK) * cores * clock if device.kind == "gpu" else float(vector) / 8.0,
+        special=special * cores * clock if device.kind == "gpu" else float(vector) / 8.0,
         bandwidth=float(device.memory.bandwidth),
         stream=_stream(device, own, general),
         cores=cores,
