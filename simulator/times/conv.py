@@ -43,7 +43,9 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
     else:
         m, n, k = go, taps * gi, batch * pixels_out
     share = w.forward if phase == "forward" else w.backward
-    if not rates.tensor:
+    if rates.kind != "gpu":
+        share = 1.0  # fitted with their products
+    elif not rates.tensor:
         share = w.forward * w.vector * (1.0 if phase == "forward" else w.vector_backward)
     elif rates.width > 2.0:
         share *= w.tf32
