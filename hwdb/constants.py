@@ -35,12 +35,13 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     footprint: float
     footprint_flat: float
     stream: float
+    store: float
 
 
 class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: float
+    tile: float
     special: float
-    traffic: float
     backward: float
 
 
@@ -49,6 +50,8 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backward: float
     vector: float
     vector_backward: float
+    winograd: float
+    channels: float
     tf32: float
     transpose: float
     transpose_backward: float
@@ -65,6 +68,7 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: float
     norm: float
     rms_norm: float
+    rope: float
     norm_backward: float
     pool: float
     gather: float
@@ -120,6 +124,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str  # gpu | cpu | tpu | npu
     sustained: dict[str, Fraction] = {}  # by format: long matrix products, of the printed dense peak
     trained: dict[str, Fraction] = {}  # by format: of `sustained`, what products hold inside training steps, clocks and power settled
+    persistent: bool = False  # its kernels stay on a core for all of its tiles and write one back beside the next
     half_rate: Fraction | None = None  # the same where matrix units run at half rate (GeForce): neither power nor operands limit them
     flop_per_joule: dict[str, Fraction] = {}  # by format: a long product holds no more than this times the board power [FLOP/J]
     batched_tile: Fraction | None = None  # smallest tile edge the library has for batched fp32 products [elements]

@@ -142,6 +142,7 @@ class Device(Struct, frozen=True, kw_only=True):
     base_clock: Hertz | None = None
     matrix_flop_per_clock_per_core: Number | None = None   # 16-bit inputs
     vector_flop_per_clock_per_core: Number | None = None   # fp32; CPUs
+    special_per_clock_per_core: Number | None = None       # exponentials
     shared_memory_per_core: Bytes | None = None
     registers_per_core: Bytes | None = None
     peak_flops: Annotated[Table, Rates]

@@ -25,43 +25,75 @@ from simulator.times.matmul import matmul, tiled
 from simulator.times.rates import Rates, resolve
 from simulator.times.stream import stream
 
-CALL_ATTENTION = 21000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
-CALL_QUANTIZE = {"gemm fp8": 13000.0, "gemm fp8_block": 20000.0, "gemm nvfp4": 9000.0, "gemm sq": 13000.0}  # cycles of its casts
+CALL_ATTENTION = 25000.0  # cycles an attention call of a serving framework takes to start: rotary, cache append, kernel
 WARM_COST = 0.3  # of DRAM time, where weights and activations of replayed calls stay in a large L2 beside GDDR memory
+WARM_STREAM = 0.87  # of DRAM time, where kernels that memory limits are timed over and over on operands that fit in L2
+HEURISTIC = 0.9  # rate of the algorithm that a library's heuristics choose for a convolution, of the one that a search finds
+BURST, REACTION = 1.7, 3e-3  # rate before a board's limit of power acts, of that after; seconds that takes: few calls are timed, with gaps
 EVENT_GAP = 0.6  # of the host's floor that stays visible beside a long kernel when two events bracket one call
 
 
 def seconds(group: Group, device: Device, rates: Rates, c: Kernels):
     """Predicted seconds of the rows of a group, with what their clock adds to a kernel alone."""
+    t = _kernels(group, device, rates, c)
+    if group.clock != "event":
+        return t
+    if rates.headroom > 1.0:
+        gain = min(BURST, rates.headroom)
+        fast = _kernels(group, device, rates._replace(sustained=gain * rates.sustained, headroom=rates.headroom / gain), c)
+        t = (fast * REACTION + t * t) / (REACTION + t)
+    floor = np.quantile(group.seconds, 0.05)
+    return np.maximum(floor, EVENT_GAP * floor + t)
+
+
+def _kernels(group: Group, device: Device, rates: Rates, c: Kernels):
+    """Predicted seconds of the kernels of each row, back to back."""
     a, width = group.args, rates.width
     if group.op == "matmul":
         out = 2.0 if width <= 2.0 else 4.0
+        cold = 1.0
         if group.clock == "call" and device.memory.type.startswith("GDDR"):
-            t = _warm_matmul(a["m"], a["n"], a["k"], width, out, device.cache["l2"].capacity, rates, c)
+            cold, cold_weights = _cold(a["m"], a["n"], a["k"], width, out, device.cache["l2"].capacity)
+            t = _warm_matmul(a["m"], a["n"], a["k"], width, out, cold, cold_weights, rates, c)
         else:
             t = matmul(a["m"], a["n"], a["k"], a["batch"], width, out, rates, c)
-        if group.kind in CALL_QUANTIZE:  # the call quantizes its activations: one more pass
-            t = t + CALL_QUANTIZE[group.kind] / rates.clock + a["m"] * a["k"] * (2.0 + width) / (rates.stream * rates.bandwidth)
+        if "casts" in a:  # kernels of the same call that quantize its activations
+            t = t + _casts(cold * a["m"] * a["k"], a["casts"], a["whole_rows"], width, rates, c)
     elif group.op == "attention":
         if group.clock == "call":
             c = msgspec.structs.replace(c, attention=msgspec.structs.replace(c.attention, start=CALL_ATTENTION))
         t = attention(**a, width_bytes=width, rates=rates, c=c)
     elif group.op == "conv":
-        t = conv(group.kind, **a, width_bytes=width, rates=rates, c=c)
+        t = conv(group.kind, **a, width_bytes=width, rates=rates, c=c) / (HEURISTIC if group.clock == "event" else 1.0)
     else:
+        if group.clock == "kernel" and group.kind in ("elementwise", "rms_norm"):
+            a = a | {"bytes": a["bytes"] * (1.0 - (1.0 - WARM_STREAM) * _fits(a["bytes"] / device.cache["l2"].capacity))}
         t = stream(group.kind, **a, rates=rates, c=c)
-    if group.clock == "event":
-        floor = np.quantile(group.seconds, 0.05)
-        t = np.maximum(floor, EVENT_GAP * floor + t)
     return t
 
 
-def _warm_matmul(m, n, k, width, out, l2, rates: Rates, c: Kernels):
-    """A product replayed with six copies of its weights: what fits in L2 costs WARM_COST of its DRAM time."""
+def _casts(size, launches, whole_rows, width, rates: Rates, c: Kernels):
+    """Kernels that quantize `size` 16-bit activations to `width` bytes, one after the other: the last reads and writes, one before it
+    looks for the largest. A scale a row needs the whole row first, as a norm does; a scale a block of 16 to 128 does not."""
+    bytes = size * (2.0 + width + 2.0 * (launches >= 2.0))
+    share = np.where(whole_rows, c.stream.norm, c.stream.rows)
+    return launches * c.stream.start_rows / rates.clock + bytes / (share * rates.stream * rates.bandwidth)
+
+
+def _cold(m, n, k, width, out, l2):
+    """DRAM time of activations and of weights in calls replayed with six copies of the weights: what fits in L2 costs WARM_COST of it."""
     a, b, y = width * m * k, width * k * n, out * m * n
-    warm_b = np.clip((1.15 - (6.0 * b + a + y) / l2) / 0.3, 0.0, 1.0)
-    warm_a = np.clip((1.15 - (a + y) / l2) / 0.3, 0.0, 1.0)
-    traffic = b * (1.0 - (1.0 - WARM_COST) * warm_b) + (a + y) * (1.0 - (1.0 - WARM_COST) * warm_a)
+    return 1.0 - (1.0 - WARM_COST) * _fits((a + y) / l2), 1.0 - (1.0 - WARM_COST) * _fits((6.0 * b + a + y) / l2)
+
+
+def _fits(share):
+    """How much of a set of `share` times a cache's size is still there the next time: all up to 0.85, none from 1.15."""
+    return np.clip((1.15 - share) / 0.3, 0.0, 1.0)
+
+
+def _warm_matmul(m, n, k, width, out, cold, cold_weights, rates: Rates, c: Kernels):
+    """`matmul` with less DRAM time for activations and weights."""
+    traffic = cold * (width * m * k + out * m * n) + cold_weights * width * k * n
     return tiled(m, n, k, np.ones_like(m), width, traffic, 2.0 * width * m * n * k / rates.footprint, rates, c)
 
 

@@ -53,14 +53,15 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "gemm": Stage("gemm", ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint", "matmul.stream"), "sustained",
+    "gemm": Stage("gemm", ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint", "matmul.stream",
+                           "matmul.store"), "sustained",
                   ("bf16", "fp16"), True),
     "low": Stage("gemm", (), "sustained", ("fp8", "fp4", "int8")),
-    "attention": Stage("attention", ("attention.special", "attention.traffic"), "attention", ("bf16", "fp16")),
+    "attention": Stage("attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"), True),
     "streams": Stage("streams", ("stream.start", "stream.start_rows", "stream.elementwise", "stream.rows", "stream.norm", "stream.rms_norm",
-                                 "stream.gather")),
+                                 "stream.rope", "stream.gather")),
     "fp32": Stage("fp32", (), "sustained", ("fp32",)),
-    "conv": Stage("conv", ("conv.vector", "conv.vector_backward"), formats=("fp32",)),
+    "conv": Stage("conv", ("conv.vector", "conv.vector_backward", "conv.winograd", "conv.channels"), formats=("fp32",)),
 }  # fmt: skip
 OPS = {"gemm": "matmul", "low": "matmul", "fp32": "matmul", "attention": "attention", "streams": "stream", "conv": "conv"}
 
@@ -116,6 +117,8 @@ def with_share(rows: Rows, field: str, value: float, c: Kernels) -> Rates:
     rates = rows.rates._replace(**{field: value}) if field else rows.rates
     if field == "sustained" and rates.tensor:
         rates = rates._replace(feed=rows.rates.feed * value / rows.rates.sustained)
+    if np.isfinite(rates.store):
+        rates = rates._replace(store=c.matmul.store)
     return rates._replace(footprint=c.matmul.footprint * np.sqrt(rates.cores * 32768.0)) if rows.device.core == "SM" else rates
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 from hwdb.errors import BadInput
 
 DEVICES = {  # as the files name them -> name in hwdb
-    "a100_sxm": "a100-sxm4-80gb", "h100_sxm": "h100-sxm5", "l40s": "l40s", "b200_sxm": "b200-sxm",
+    "a100_sxm": "a100-sxm4-80gb", "h100_sxm": "h100-sxm5", "h200_sxm": "h200-sxm", "l40s": "l40s", "b200_sxm": "b200-sxm",
+    "gb200": "gb200", "b300_sxm": "b300-sxm", "gb300": "gb300", "rtx_pro_6000_server": "rtx-pro-6000",
     "a100": "a100-sxm4-80gb",
     "Tesla P4": "p4", "Tesla P100-PCIE-16GB": "p100-pcie-16gb", "Tesla V100-PCIE-32GB": "v100-pcie-32gb", "Tesla T4": "t4",
     "NVIDIA A100-PCIE-40GB": "a100-pcie-40gb", "NVIDIA A100 80GB PCIe": "a100-pcie-80gb", "AMD Instinct MI100": "mi100",
@@ -64,16 +65,26 @@ def _columns(rows, **names) -> dict[str, np.ndarray]:
     return {to: rows[column].to_numpy(float) for to, column in names.items()}
 
 
+CASTS = {  # dtype and framework -> kernels its call launches to quantize activations, read off the shortest calls; a memset counts half
+    ("fp8", "sglang"): 1.0, ("fp8", "vllm"): 1.0, ("fp8", "trtllm"): 3.5, ("fp8_block", "sglang"): 1.0, ("fp8_block", "trtllm"): 1.0,
+    ("nvfp4", "sglang"): 1.0, ("nvfp4", "vllm"): 1.5, ("nvfp4", "trtllm"): 1.5, ("sq", "trtllm"): 1.5,
+}  # fmt: skip
+
+
 def _serving(frame, file):
-    """aiconfigurator-core: one framework call in a replayed CUDA graph."""
+    """aiconfigurator-core: one framework call in a replayed CUDA graph. vLLM's fp8_block calls were not: a host's 60 to 340 us in each."""
     formats = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4", "sq": "int8"}
     gemm = frame[(frame.op == "gemm") & frame.gemm_dtype.isin(formats) & (frame.m > 0)]
+    gemm = gemm[(gemm.gemm_dtype != "fp8_block") | (gemm.backend_dir != "vllm")]
     for (system, dtype), rows in _groups(gemm, ["system", "gemm_dtype"]):
         args = _columns(rows, m="m", n="n", k="k") | {"batch": np.ones(len(rows))}
+        if dtype != "bfloat16":
+            args["casts"] = np.array([CASTS[dtype, framework] for framework in rows.backend_dir])
+            args["whole_rows"] = np.full(len(rows), dtype == "fp8")
         device, measured = DEVICES.get(system, system), rows.latency_ms.to_numpy() * 1e-3
         yield Group(file, device, "matmul", f"gemm {dtype}", formats[dtype], "call", args, measured)
     fused = frame[(frame.attn_dtype == "bfloat16") & frame.kv_cache_dtype.isin(["bfloat16", np.nan]) & (frame.isl > 0)]
-    fused = fused[(fused.backend_dir != "trtllm") & ~fused.kernel_source.isin(["vllm_triton_attn"])]
+    fused = fused[(fused.backend_dir != "trtllm") & ~fused.kernel_source.isin(["vllm_triton_attn", "triton"])]  # nor generic kernels
     for op in ("context_attention", "encoder_attention"):
         for system, rows in _groups(fused[fused.op == op], "system"):
             args = _columns(rows, batch="batch_size", heads="num_heads", kv_heads="num_key_value_heads", head_dim="head_dim")

@@ -10,7 +10,8 @@ from simulator.times.rates import Rates
 from simulator.times.stream import stream
 
 PHASES = ("forward", "input", "weight")
-WINOGRAD = 2.25  # products saved by F(2x2, 3x3): 16 instead of 36 for four outputs
+WINOGRAD = {2.0: 2.25, 4.0: 4.0}  # edge of a block of outputs -> products saved for a 3x3 filter: 16 for 36, 36 for 144
+TRANSFORMS = 3.0  # kernels beside the product of F(4x4, 3x3): x, w and y are transformed in memory
 
 
 def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_bytes, rates: Rates, c: Kernels,
@@ -25,7 +26,8 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
 
     is costed as that matrix product, at `forward` or `backward` of its rate, with x, w and y read or written once.
     16-bit formats pad channels to 8. A 16-bit NCHW convolution copies x and y to channels-last and back. fp32 3x3 at
-    unit stride runs as Winograd. Grouped: rate c_g / (c_g + 27); one channel a group: bytes of a depthwise kernel.
+    unit stride runs as Winograd [lavin2016] where that is faster. Grouped: rate c_g / (c_g + grouped); one channel a group: bytes of
+    a depthwise kernel.
     """
     batch, c_in, c_out, pixels_in, pixels_out, taps, groups = (
         np.asarray(v, dtype=float) for v in (batch, c_in, c_out, pixels_in, pixels_out, taps, groups)
@@ -41,17 +43,15 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
     else:
         m, n, k = go, taps * gi, batch * pixels_out
     share = w.forward if phase == "forward" else w.backward
-    if not rates.tensor:
+    if rates.kind != "gpu":
+        share = 1.0  # fitted with their products
+    elif not rates.tensor:
         share = w.forward * w.vector * (1.0 if phase == "forward" else w.vector_backward)
     elif rates.width > 2.0:
         share *= w.tf32
     dense = _product(m, n, k, moved, taps, width_bytes, share, rates, c)
     if rates.kind == "gpu" and not rates.tensor and np.any(taps == 9.0):
-        pixels = pixels_in if phase == "input" else pixels_out
-        blocks = np.square(np.ceil(np.sqrt(pixels) / 2.0) * 2.0) / pixels  # outputs come in 2 x 2 blocks
-        grown = 3.0 * moved + width_bytes * c_in * c_out * 2.0 * 16.0  # transformed x and y cross memory once more, 4x4 filters twice
-        fast = _product(m * (blocks if phase != "weight" else 1.0), n, k * (blocks if phase == "weight" else 1.0), grown, taps,
-                        width_bytes, share * WINOGRAD, rates, c)  # fmt: skip
+        fast = _winograd(phase, batch, c_in, c_out, pixels_in if phase == "input" else pixels_out, moved, width_bytes, share, rates, c)
         dense = np.where((taps == 9.0) & np.asarray(unit_stride), np.minimum(dense, fast), dense)
     flops = 2.0 * batch * pixels_out * taps * c_in * c_out / groups
     wide = c_in / groups
@@ -68,15 +68,35 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
 def least_flops(flops, taps, groups, rates: Rates, unit_stride=True):
     """FLOPs of a convolution by the thriftiest method known here, for its lower bound: Winograd where `conv` may use it."""
     fast = (np.asarray(taps) == 9.0) & np.asarray(unit_stride) & (np.asarray(groups) == 1.0) & (rates.kind == "gpu") & (not rates.tensor)
-    return flops / np.where(fast, WINOGRAD, 1.0)
+    return flops / np.where(fast, max(WINOGRAD.values()), 1.0)
 
 
-def _product(m, n, k, moved, taps, width, share, rates: Rates, c: Kernels):
-    """The implicit product, its main loop at `share` of a matrix product's rate."""
-    slower = rates._replace(matrix=rates.matrix * share)
+def _winograd(phase, batch, c_in, c_out, pixels, moved, width, share, rates: Rates, c: Kernels):
+    """Seconds of a 3x3 convolution at unit stride by the faster of two Winograd kernels [lavin2016], images cut into whole blocks.
+
+        F(2x2)  one kernel: k / 2.25 multiplications, and `channels` more to transform a block of outputs
+        F(4x4)  36 products of blocks x channels, at the rate of any product, between transformed x, w and y that pass through memory
+    """
+    side, w = np.sqrt(pixels), c.conv
+    small, large = (batch * np.square(np.ceil(side / edge)) for edge in WINOGRAD)
+    spots = 4.0 * small
+    m, n, k = {"forward": (spots, c_out, c_in), "input": (spots, c_in, c_out), "weight": (c_out, c_in, spots)}[phase]
+    k = (9.0 / WINOGRAD[2.0]) * k * (1.0 + w.channels / (batch * pixels if phase == "weight" else k))
+    filters = width * c_in * c_out
+    fused = _product(m, n, k, moved + 16.0 * filters, 9.0, width, share * w.winograd, rates, c)
+    m, n, k = {"forward": (large, c_out, c_in), "input": (large, c_in, c_out), "weight": (c_out, c_in, large)}[phase]
+    inside = 36.0 * (width * large * (c_in + c_out) + filters)
+    parts = _product(m, n, k, inside, np.inf, width, share / (w.forward * w.vector), rates, c, batch=36.0)
+    transforms = (moved + inside) / (c.stream.rows * rates.stream * rates.bandwidth) + TRANSFORMS * c.stream.start_rows / rates.clock
+    return np.minimum(fused, parts + transforms)
+
+
+def _product(m, n, k, moved, taps, width, share, rates: Rates, c: Kernels, batch=1.0):
+    """The implicit product, its main loop at `share` of a matrix product's rate; less costs nothing where power is what limits."""
+    slower = rates._replace(matrix=rates.matrix * np.minimum(share * rates.headroom, np.maximum(share, 1.0)))
     if rates.kind == "gpu":
         reread = 2.0 * width * m * n * k / (rates.footprint * taps)
-        return tiled(m, n, k, np.asarray(1.0), width, moved, reread, slower, c)
+        return tiled(m, n, k, np.asarray(batch), width, moved, reread, slower, c)
     if rates.kind == "cpu":
         return summed(2.0 * m * n * k, moved, slower, c)
     return systolic(m, n, k, 1.0, moved, slower, c)

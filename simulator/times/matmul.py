@@ -13,7 +13,7 @@ THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]  # the menu 
 THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
 SLICE = 256.0  # shortest slice of k that is split off
-QUANTIZED = 0.2  # weight of whole waves against fractional ones: 0.7 on Ampere alone, almost 0 with persistent kernels
+QUANTIZED = (0.2, 0.5)  # weight of whole waves against fractional ones: persistent kernels even them out, those before Hopper do not
 
 
 def matmul(m, n, k, batch, in_bytes, out_bytes, rates: Rates, c: Kernels):
@@ -36,8 +36,9 @@ def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
     """Seconds on cores that each compute a tile of C, the best of a menu of tiles (bm, bn) and splits s of k.
 
         ks   = max(k / s, 256) ;  units = batch ceil(m/bm) ceil(n/bn) s ;  x = units / cores
-        wave = 0.8 max(x, 1) + 0.2 ceil(x)
+        wave = (1 - q) max(x, 1) + q ceil(x)                                          q 0.2 persistent, 0.5 not
         loop = max(2 bm bn ks, operand feed of the tile) / sustained rate of a core
+        tile = a constant + bytes of the tile of C / store rate of a core             store: in persistent kernels beside the next tile
         t    = start + ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3) + [s > 1] (split + 8 s m n / 3 BW)
         out  = (min t^4 + (reread / BW)^4)^(1/4)
 
@@ -64,8 +65,11 @@ def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
     per_k = np.maximum(flops / core, feed / path)
     slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
     x = blocks * SPLIT / np.asarray(rates.cores)[tail]
-    wave = (1.0 - QUANTIZED) * np.maximum(x, 1.0) + QUANTIZED * np.ceil(x)
-    compute = wave * (per_k * slices + w.tile / clock)
+    store = np.asarray(rates.store)[tail]
+    whole = np.where(np.isfinite(store), QUANTIZED[1], QUANTIZED[0])
+    wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
+    epilogue = w.tile + np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0) / store
+    compute = wave * (per_k * slices + epilogue / clock)
     memory = (np.asarray(traffic) / bandwidth)[tail]
     split = np.where(SPLIT > 1.0, w.split / clock + batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail], 0.0)
     compute = compute.min(axis=-2, keepdims=True)  # the rest does not depend on the tile

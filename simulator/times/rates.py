@@ -14,7 +14,7 @@ FALLBACK = {  # the next format a product is computed in, where a device lacks o
     "fp4": "fp8", "fp6": "fp8", "fp8": "bf16", "int8": "bf16", "bf16": "fp32", "fp16": "bf16", "tf32": "fp32", "fp64": None, "fp32": None,
 }  # fmt: skip
 WIDTH = {"fp64": 8.0, "fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "fp6": 0.75, "fp4": 0.5625, "int8": 1.0}
-SPECIAL_PER_CLOCK = 16.0  # special-function results a clock and core: NVIDIA SM, AMD CU
+SPECIAL_PER_CLOCK = 16.0  # special-function results a clock and core, where a device does not print its own: NVIDIA SM, AMD CU
 READ_ONLY = 0.95  # triad bandwidth / bandwidth of streaming weights, where both were measured (A100 0.99, H200 0.82)
 HALF_RATE = 2.5  # a 16-bit peak of at most so many times the vector peak: matrix units held at half rate (GeForce, L40)
 VECTOR_FEED = 8.0  # x the vector rate: operand paths built for matrix units never hold vector tiles up
@@ -40,6 +40,8 @@ class Rates(NamedTuple):
     feed: float  # FLOP/s of a 16-bit 256x128 tile that the operand paths were built for
     batched_tile: float  # edge of the smallest tile its library has for batched products on the vector units [elements]
     tensor: bool  # the format runs on a matrix unit, not on the vector units
+    store: float = np.inf  # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or several tiles at once
+    headroom: float = 1.0  # what long products could do without the board's limit of power, of what they do with it
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
 
 
@@ -121,6 +123,13 @@ def _power(device: Device, name: str, matrix: float, own: constants.Family) -> t
     return limit.value * float(device.power.tdp) / matrix, []
 
 
+def _implied_clock(device: Device) -> float:
+    """The clock at which the cores would do the printed 16-bit rate, where it is known what one does a clock."""
+    built = _as_built(device)
+    flops, sixteen = built.matrix_flop_per_clock_per_core, built.peak_flops.get("bf16") or built.peak_flops.get("fp16")
+    return float(sixteen / (flops * built.cores)) if flops and sixteen and built.cores else DEFAULT_CLOCK[device.kind]
+
+
 def _stream(device: Device, own: constants.Family, general: constants.Family) -> float:
     """Share of the printed bandwidth a triad holds: measured on the device, else its family's."""
     measured = max(float(device.achieved.get("stream") or 0.0), READ_ONLY * float(device.achieved.get("weight_streaming") or 0.0))
@@ -142,6 +151,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     said += more
     if limit < sustained:
         said.append(f"{device.id} {name}: {device.power.tdp:g} W allow {limit:.2f} of the printed peak in a long product")
+    headroom = max(sustained / limit, 1.0)
     sustained = min(sustained, limit)
     vector = device.vector_flops.get("fp32") or device.peak_flops.get("fp32")
     if not vector:
@@ -149,12 +159,13 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         said.append(f"{device.id}: no printed vector rate; a sixteenth of the 16-bit matrix rate assumed")
     if not device.cores:
         said.append(f"{device.id}: number of cores unknown, {DEFAULT_CORES[device.kind]:g} assumed")
-    if not device.clock and not device.base_clock:
-        said.append(f"{device.id}: clock unknown, {DEFAULT_CLOCK[device.kind] / 1e9:g} GHz assumed")
     cores = float(device.cores or DEFAULT_CORES[device.kind])
-    clock = float(device.clock or device.base_clock or DEFAULT_CLOCK[device.kind])
+    clock = float(device.clock or device.base_clock or _implied_clock(device))
+    if not device.clock and not device.base_clock:
+        said.append(f"{device.id}: clock unknown, {clock / 1e9:.3g} GHz assumed")
     sixteen = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
     tensor = name not in ("fp32", "fp64")
+    special = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
     rates = Rates(
         kind=device.kind,
         width=WIDTH[name],
@@ -162,7 +173,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         sustained=sustained,
         attention=min((own.attention or general.attention).value, sustained),
         vector=float(vector),
-        special=SPECIAL_PER_CLOCK * cores * clock if device.kind == "gpu" else float(vector) / 8.0,
+        special=special * cores * clock if device.kind == "gpu" else float(vector) / 8.0,
         bandwidth=float(device.memory.bandwidth),
         stream=_stream(device, own, general),
         cores=cores,
@@ -171,6 +182,8 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * float(vector),
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
+        store=c.matmul.store if tensor and not own.persistent else np.inf,
+        headroom=headroom,
         trained=_trained(name, own),
     )
     return Resolved(rates, tuple(said))

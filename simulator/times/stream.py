@@ -11,7 +11,7 @@ from simulator.times.rates import Rates
 CLASS = {  # kind of kernel -> class of kernels.toml [stream] whose share of the bandwidth it reaches
     "elementwise": "elementwise", "cast": "elementwise", "optimizer": "elementwise", "batch_norm": "elementwise", "fused": "elementwise",
     "reduce": "rows", "softmax": "rows", "loss": "rows", "copy": "rows",
-    "norm": "norm", "rms_norm": "rms_norm", "rope": "norm", "gated": "norm", "norm_backward": "norm_backward",
+    "norm": "norm", "rms_norm": "rms_norm", "rope": "rope", "gated": "norm", "norm_backward": "norm_backward",
     "pool": "pool", "gather": "gather", "scatter": "gather",
     "depthwise": "depthwise", "depthwise_input": "depthwise_input", "depthwise_weight": "depthwise_weight",
 }  # fmt: skip

@@ -19,6 +19,7 @@ SIZE = st.integers(1, 20000)
 SMALL = st.integers(1, 64)
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
 HAIR = 1 + 1e-9  # rounding
+RATES = ["matrix", "vector", "special", "bandwidth", "clock", "feed", "sustained", "store", "headroom"]
 
 
 @st.composite
@@ -33,7 +34,8 @@ def rates(draw) -> Rates:
         vector=matrix / draw(st.floats(1, 32)), special=10 ** draw(st.floats(10, 13)), bandwidth=10 ** draw(st.floats(10, 13.5)),
         stream=draw(st.floats(0.5, 0.95)), cores=float(draw(st.integers(1, 400))), clock=draw(st.floats(0.5e9, 4e9)),
         footprint=draw(st.floats(100, 2000)), feed=matrix * draw(st.floats(0.2, 4)),
-        batched_tile=draw(st.sampled_from([1.0, 128.0])), tensor=tensor,
+        batched_tile=draw(st.sampled_from([1.0, 128.0])), tensor=tensor, store=draw(st.sampled_from([5.0, 20.0, np.inf])),
+        headroom=draw(st.floats(1, 2.5)),
     )  # fmt: skip
 
 
@@ -51,7 +53,7 @@ def all_kernels(r: Rates, m, n, k, batch) -> list:
 
 
 @FEW
-@given(rates(), SIZE, SIZE, SIZE, SMALL, st.sampled_from(["matrix", "vector", "special", "bandwidth", "clock", "feed", "sustained"]))
+@given(rates(), SIZE, SIZE, SIZE, SMALL, st.sampled_from(RATES))
 def test_doubling_a_rate_never_makes_a_kernel_slower(r, m, n, k, batch, field):
     better = r._replace(**{field: 2 * getattr(r, field)})
     pairs = zip(all_kernels(r, m, n, k, batch), all_kernels(better, m, n, k, batch), strict=True)
