@@ -1,0 +1,122 @@
+"""Tiles of a product and of a transpose in vector registers, written as LLVM vector instructions."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from simulator.machine.kernels.compiled import REGISTERS, VECTOR_BYTES
+
+LANES = VECTOR_BYTES // 4
+TALL, WIDE = (12 if REGISTERS == 32 else 6), 2 * LANES  # the tile of C: 24 of 32 registers, or 12 of 16
+
+
+def _pointer(context, builder, kind, array, start):
+    """Address of element `start` of a contiguous array."""
+    return builder.gep(context.make_array(kind)(context, builder, value=array).data, [start])
+
+
+def _tile(spread: bool):
+    """The intrinsic of a tile; `spread`: with a table of where rows of B lie."""
+
+    def generate(context, builder, signature, args):
+        depth, a, a0, b, b0, c, c0, stride, add = args[:9]
+        table = context.make_array(signature.args[9])(context, builder, value=args[9]).data if spread else None
+        vector, word = ir.VectorType(ir.FloatType(), LANES), ir.IntType(64)
+        fma = builder.module.declare_intrinsic(f"llvm.fma.v{LANES}f32", (), ir.FunctionType(vector, [vector] * 3))
+        kinds = signature.args[1:6:2]
+        pa, pb, pc = (_pointer(context, builder, *each) for each in zip(kinds, (a, b, c), (a0, b0, c0), strict=True))
+
+        def number(value):
+            return ir.Constant(word, value)
+
+        def address(base, offset):
+            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+        before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("store")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        p = builder.phi(word)
+        p.add_incoming(number(0), before)
+        sums = [[builder.phi(vector) for _ in range(2)] for _ in range(TALL)]
+        row = builder.load(builder.gep(table, [p])) if spread else builder.mul(p, number(WIDE))
+        right = [builder.load(address(pb, builder.add(row, number(j * LANES))), align=4) for j in range(2)]
+        zero = ir.Constant(vector, [0.0] * LANES)
+        grown = []
+        for i in range(TALL):
+            scalar = builder.load(builder.gep(pa, [builder.add(builder.mul(p, number(TALL)), number(i))]))
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+            left = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+            grown.append([builder.call(fma, [left, right[j], sums[i][j]]) for j in range(2)])
+        following = builder.add(p, number(1))
+        p.add_incoming(following, loop)
+        for i in range(TALL):
+            for j in range(2):
+                sums[i][j].add_incoming(zero, before)
+                sums[i][j].add_incoming(grown[i][j], loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.position_at_end(after)
+        places = [[address(pc, builder.add(builder.mul(stride, number(i)), number(j * LANES))) for j in range(2)] for i in range(TALL)]
+        with builder.if_else(cgutils.is_not_null(builder, add)) as (adding, storing):
+            with adding:
+                for place, row in ((places[i][j], grown[i][j]) for i in range(TALL) for j in range(2)):
+                    builder.store(builder.fadd(builder.load(place, align=4), row), place, align=4)
+            with storing:
+                for place, row in ((places[i][j], grown[i][j]) for i in range(TALL) for j in range(2)):
+                    builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return generate
+
+
+WHOLE = types.int64
+
+
+@intrinsic
+def packed_tile(typing, depth, a, a0, b, b0, c, c0, stride, add):
+    """C[TALL, WIDE] (+)= A B, A packed as [depth, TALL] from a0, B as [depth, WIDE] from b0, C from c0 with `stride` to the next row."""
+    return types.none(WHOLE, a, WHOLE, b, WHOLE, c, WHOLE, WHOLE, WHOLE), _tile(False)
+
+
+@intrinsic
+def spread_tile(typing, depth, a, a0, b, b0, c, c0, stride, add, table):
+    """The same where row p of B begins at b0 + table[p]."""
+    return types.none(WHOLE, a, WHOLE, b, WHOLE, c, WHOLE, WHOLE, WHOLE, table), _tile(True)
+
+
+def _turn(height: int):
+    """An intrinsic (a, a0, a_stride, b, b0, b_stride): B = A^T of a square of LANES, rows of A from a0, of B from b0, strides to the next.
+    Only `height` rows of A are read; what B gets of the others is not said."""
+
+    def generate(context, builder, signature, args):
+        vector, word = ir.VectorType(ir.FloatType(), LANES), ir.IntType(64)
+        pa, pb = (_pointer(context, builder, signature.args[at], *args[at : at + 2]) for at in (0, 3))
+
+        def line(base, stride, i):
+            return builder.bitcast(builder.gep(base, [builder.mul(stride, ir.Constant(word, i))]), vector.as_pointer())
+
+        held = [builder.load(line(pa, args[2], i), align=4) if i < height else ir.Constant(vector, ir.Undefined) for i in range(LANES)]
+        half = 1
+        while half < LANES:  # blocks of half x half change places across the diagonals of squares twice as large
+            low = [lane - half + LANES if lane & half else lane for lane in range(LANES)]
+            high = [lane + LANES if lane & half else lane + half for lane in range(LANES)]
+            mixed = list(held)
+            for i in (i for i in range(LANES) if not i & half):
+                for at, mask in ((i, low), (i + half, high)):
+                    picked = ir.Constant(ir.VectorType(ir.IntType(32), LANES), mask)
+                    mixed[at] = builder.shuffle_vector(held[i], held[i + half], picked)
+            held, half = mixed, 2 * half
+        for i, row in enumerate(held):
+            builder.store(row, line(pb, args[5], i), align=4)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def turn(typing, a, a0, a_stride, b, b0, b_stride):
+        return types.none(a, WHOLE, WHOLE, b, WHOLE, WHOLE), generate
+
+    return turn
+
+
+turn, turn_tall = _turn(LANES), _turn(min(LANES, TALL))
