@@ -19,7 +19,7 @@ TURNS = TALL <= LANES or TALL % LANES == 0  # whether `turn_tall` can pack rows:
 
 
 @inner
-def _pack_rows(a, transposed, i0, rows, p0, depth, packed):
+def pack_rows(a, transposed, i0, rows, p0, depth, packed):
     """A[i0 : i0 + rows, p0 : p0 + depth] as tiles of [depth, TALL], zeros below the last row."""
     flat, across = a.reshape(a.size), a.shape[1]
     for top in range(0, rows, TALL):
@@ -109,7 +109,7 @@ def gemm(a, b, c, transpose_a, transpose_b, add):
             for block in prange((m + ROWS - 1) // ROWS):
                 rows = min(ROWS, m - block * ROWS)
                 packed, edge = np.empty(high * deep + LANES, np.float32), np.empty(TALL * WIDE, np.float32)
-                _pack_rows(a, transpose_a, block * ROWS, rows, p0, depth, packed)
+                pack_rows(a, transpose_a, block * ROWS, rows, p0, depth, packed)
                 for panel in range((columns + WIDE - 1) // WIDE):
                     _block(packed, panels, panel * WIDE * depth, c, block * ROWS, rows, j0 + panel * WIDE, n, depth,
                            1 if add or p0 > 0 else 0, edge)  # fmt: skip

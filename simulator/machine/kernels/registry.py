@@ -158,7 +158,7 @@ def _pool(size: Size, threads: int = 1) -> tuple:
     images, channels, image, edge, stride = size
     after = (image - edge) // stride + 1
     y = _blank(images, channels, after, after)
-    return _normal(images, channels, image, image), edge, stride, y, np.zeros(y.shape, np.int64)
+    return _normal(images, channels, image, image), edge, stride, y, np.zeros(y.shape, np.int32)
 
 
 def _pool_backward(size: Size, threads: int = 1) -> tuple:
@@ -169,7 +169,7 @@ def _pool_backward(size: Size, threads: int = 1) -> tuple:
 
 def _pool_work(size: Size) -> Work:
     x, y = size[0] * size[1] * size[2] ** 2, size[0] * size[1] * ((size[2] - size[3]) // size[4] + 1) ** 2
-    return Work(float(y * size[3] ** 2), F4 * x, (F4 + 8.0) * y)
+    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y)
 
 
 def _pool_backward_work(size: Size) -> Work:

@@ -120,3 +120,39 @@ def _turn(height: int):
 
 
 turn, turn_tall = _turn(LANES), _turn(min(LANES, TALL))
+
+
+def _move(adds: bool):
+    """An intrinsic (n, a, a0, b, b0): B = A, or added to B, of n numbers in a row, no more than LANES."""
+
+    def generate(context, builder, signature, args):
+        lanes, bit = ir.VectorType(ir.IntType(64), LANES), ir.VectorType(ir.IntType(1), LANES)
+        vector = ir.VectorType(ir.FloatType(), LANES)
+        count = builder.insert_element(ir.Constant(lanes, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
+        count = builder.shuffle_vector(count, count, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+        mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), count)
+        pa, pb = (
+            builder.bitcast(_pointer(context, builder, signature.args[at], *args[at : at + 2]), vector.as_pointer()) for at in (1, 3)
+        )
+        nothing, four, word = ir.Constant(vector, [0.0] * LANES), ir.Constant(ir.IntType(32), 4), ir.IntType(32)
+        name = f"v{LANES}f32.p0"
+        load = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector.as_pointer(), word, bit, vector]), f"llvm.masked.load.{name}"
+        )
+        store = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), word, bit]), f"llvm.masked.store.{name}"
+        )
+        row = builder.call(load, [pa, four, mask, nothing])
+        if adds:
+            row = builder.fadd(row, builder.call(load, [pb, four, mask, nothing]))
+        builder.call(store, [row, pb, four, mask])
+        return context.get_dummy_value()
+
+    @intrinsic
+    def move(typing, n, a, a0, b, b0):
+        return types.none(WHOLE, a, WHOLE, b, WHOLE), generate
+
+    return move
+
+
+move, move_add = _move(False), _move(True)
