@@ -9,9 +9,9 @@ import numpy as np
 
 from simulator.machine.kernels.compiled import both, exact, inner, prange
 from simulator.machine.kernels.gemm import DEPTH, gemm, pack_rows
-from simulator.machine.kernels.vectors import LANES, TALL, WIDE, move, move_add, spread_tile
+from simulator.machine.kernels.vectors import LANES, TALL, WIDE, greatest, greatest_of_two, move, move_add, spread_tile
 
-ZERO = np.float32(0.0)
+ZERO, LEAST = np.float32(0.0), np.float32(-3.0e38)
 multiply = gemm.one
 
 
@@ -190,42 +190,29 @@ def conv_direct(x, w, y, stride, padding):
 def max_pool(x, edge, stride, y, where):
     """y = the greatest of each window, without padding; `where` (int32) keeps its place in the plane for backward.
 
-    Tap by tap along whole rows, which become vector instructions; windows one by one would not.
+    Tap by tap along rows of outputs, a vector of them at once; windows one by one would be scalar.
     """
     channels, height, width = x.shape[1], x.shape[2], x.shape[3]
     out_height, out_width = y.shape[2], y.shape[3]
-    source = x.reshape(x.size)
+    source, best, kept = x.reshape(x.size), y.reshape(y.size), where.reshape(where.size)
     for plane in prange(x.shape[0] * channels):
-        n, c = plane // channels, plane % channels
+        begin = plane * height * width
         for oh in range(out_height):
-            most, place = y[n, c, oh], where[n, c, oh]
+            to = (plane * out_height + oh) * out_width
+            best[to : to + out_width] = LEAST
             for tap in range(edge * edge):
-                step = oh * stride * width + tap // edge * width + tap % edge
-                _tap(source[plane * height * width + step :], stride, np.int32(step), tap == 0, most, place)
-
-
-@inner
-def _tap(row, stride, step, begins, most, place):
-    """The greater of `most` and every stride-th of `row`, and whose place that is."""
-    if begins:
-        for i in range(most.size):
-            most[i] = row[i * stride]
-            place[i] = step + np.int32(i) * np.int32(stride)
-    elif stride == 1:
-        for i in range(most.size):
-            v, old, at = row[i], most[i], place[i]
-            most[i] = v if v > old else old
-            place[i] = step + np.int32(i) if v > old else at
-    elif stride == 2:
-        for i in range(most.size):
-            v, old, at = row[2 * i], most[i], place[i]
-            most[i] = v if v > old else old
-            place[i] = step + np.int32(2) * np.int32(i) if v > old else at
-    else:
-        for i in range(most.size):
-            v, old, at = row[i * stride], most[i], place[i]
-            most[i] = v if v > old else old
-            place[i] = step + np.int32(i * stride) if v > old else at
+                step = (oh * stride + tap // edge) * width + tap % edge
+                for i in range(0, out_width, LANES):
+                    n, at = min(LANES, out_width - i), step + i * stride
+                    if stride == 2:
+                        greatest_of_two(n, source, begin + at, best, kept, to + i, at)
+                    elif stride == 1:
+                        greatest(n, source, begin + at, best, kept, to + i, at)
+                    else:
+                        for j in range(n):
+                            if source[begin + at + j * stride] > best[to + i + j]:
+                                best[to + i + j] = source[begin + at + j * stride]
+                                kept[to + i + j] = at + j * stride
 
 
 @both

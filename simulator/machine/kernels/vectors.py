@@ -122,30 +122,40 @@ def _turn(height: int):
 turn, turn_tall = _turn(LANES), _turn(min(LANES, TALL))
 
 
+def _first(builder, n, begin: int):
+    """A mask of lanes: those whose number, counted from `begin`, is below n."""
+    whole, word = ir.VectorType(ir.IntType(64), LANES), ir.IntType(32)
+    count = builder.insert_element(ir.Constant(whole, ir.Undefined), n, ir.Constant(word, 0))
+    count = builder.shuffle_vector(count, count, ir.Constant(ir.VectorType(word, LANES), [0] * LANES))
+    return builder.icmp_signed("<", ir.Constant(whole, list(range(begin, begin + LANES))), count)
+
+
+def _masked(builder, element: ir.Type, suffix: str):
+    """load(address, mask) and store(row, address, mask) of a vector, lanes outside the mask left alone."""
+    vector, word, bits = ir.VectorType(element, LANES), ir.IntType(32), ir.VectorType(ir.IntType(1), LANES)
+    four, nothing, at = ir.Constant(word, 4), ir.Constant(vector, None), vector.as_pointer()
+    name = f"v{LANES}{suffix}.p0"
+    reads, writes = ir.FunctionType(vector, [at, word, bits, vector]), ir.FunctionType(ir.VoidType(), [vector, at, word, bits])
+    load = cgutils.get_or_insert_function(builder.module, reads, f"llvm.masked.load.{name}")
+    store = cgutils.get_or_insert_function(builder.module, writes, f"llvm.masked.store.{name}")
+
+    def begin(address):
+        return builder.bitcast(address, at)
+
+    return (
+        lambda address, mask: builder.call(load, [begin(address), four, mask, nothing]),
+        lambda row, address, mask: builder.call(store, [row, begin(address), four, mask]),
+    )
+
+
 def _move(adds: bool):
     """An intrinsic (n, a, a0, b, b0): B = A, or added to B, of n numbers in a row, no more than LANES."""
 
     def generate(context, builder, signature, args):
-        lanes, bit = ir.VectorType(ir.IntType(64), LANES), ir.VectorType(ir.IntType(1), LANES)
-        vector = ir.VectorType(ir.FloatType(), LANES)
-        count = builder.insert_element(ir.Constant(lanes, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
-        count = builder.shuffle_vector(count, count, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
-        mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), count)
-        pa, pb = (
-            builder.bitcast(_pointer(context, builder, signature.args[at], *args[at : at + 2]), vector.as_pointer()) for at in (1, 3)
-        )
-        nothing, four, word = ir.Constant(vector, [0.0] * LANES), ir.Constant(ir.IntType(32), 4), ir.IntType(32)
-        name = f"v{LANES}f32.p0"
-        load = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector.as_pointer(), word, bit, vector]), f"llvm.masked.load.{name}"
-        )
-        store = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), word, bit]), f"llvm.masked.store.{name}"
-        )
-        row = builder.call(load, [pa, four, mask, nothing])
-        if adds:
-            row = builder.fadd(row, builder.call(load, [pb, four, mask, nothing]))
-        builder.call(store, [row, pb, four, mask])
+        come, to = (_pointer(context, builder, signature.args[at], *args[at : at + 2]) for at in (1, 3))
+        mask, (load, store) = _first(builder, args[0], 0), _masked(builder, ir.FloatType(), "f32")
+        row = load(come, mask)
+        store(builder.fadd(row, load(to, mask)) if adds else row, to, mask)
         return context.get_dummy_value()
 
     @intrinsic
@@ -156,3 +166,37 @@ def _move(adds: bool):
 
 
 move, move_add = _move(False), _move(True)
+
+
+def _greatest(stride: int):
+    """An intrinsic (n, a, a0, best, place, b0, at): n numbers of A, `stride` (1 or 2) apart, where greater, become the best; the place
+    of the first is `at`. No more than LANES."""
+
+    def generate(context, builder, signature, args):
+        n, a, a0, best, place, b0, at = args
+        word = ir.IntType(32)
+        numbers, wholes = _masked(builder, ir.FloatType(), "f32"), _masked(builder, word, "i32")
+        come, most, where = (_pointer(context, builder, signature.args[i], args[i], args[j]) for i, j in ((1, 2), (3, 5), (4, 5)))
+        mask = _first(builder, n, 0)
+        reach = builder.sub(builder.mul(n, ir.Constant(n.type, stride)), ir.Constant(n.type, stride - 1))
+        rows = [
+            numbers[0](builder.gep(come, [ir.Constant(n.type, i * LANES)]), _first(builder, reach, i * LANES)) for i in range(stride)
+        ]
+        every = ir.Constant(ir.VectorType(word, LANES), [stride * lane for lane in range(LANES)])
+        row = builder.shuffle_vector(rows[0], rows[-1], every)
+        old = numbers[0](most, mask)
+        more = builder.and_(mask, builder.fcmp_ordered(">", row, old))
+        first = builder.insert_element(ir.Constant(every.type, ir.Undefined), builder.trunc(at, word), ir.Constant(word, 0))
+        first = builder.shuffle_vector(first, first, ir.Constant(every.type, [0] * LANES))
+        numbers[1](row, most, more)
+        wholes[1](builder.add(first, every), where, more)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def greatest(typing, n, a, a0, best, place, b0, at):
+        return types.none(WHOLE, a, WHOLE, best, place, WHOLE, WHOLE), generate
+
+    return greatest
+
+
+greatest, greatest_of_two = _greatest(1), _greatest(2)
