@@ -184,3 +184,9 @@ def fork(out, teams):
     """One parallel loop that does next to nothing: what starting and joining the threads costs."""
     for team in prange(teams):
         out[team] = np.float32(team)
+
+
+@both
+def call(a, b, y):
+    """y[0] = a[0] + b[0]: what a call from Python costs."""
+    y[0] = a[0] + b[0]

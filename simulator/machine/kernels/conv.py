@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.machine.kernels.compiled import both, exact, inner, prange
 from simulator.machine.kernels.gemm import DEPTH, gemm, pack_rows
-from simulator.machine.kernels.vectors import LANES, TALL, WIDE, greatest, greatest_of_two, move, move_add, spread_tile
+from simulator.machine.kernels.vectors import LANES, TALL, WIDE, greatest, greatest_of_two, move, move_add, move_of_two, spread_tile
 
 ZERO, LEAST = np.float32(0.0), np.float32(-3.0e38)
 multiply = gemm.one
@@ -43,8 +43,8 @@ def _phases(image, edge, stride, padding):
                 for j in range(first, last, LANES):
                     move(last - j, source, come + j, phases, to + j)
             elif stride == 2:
-                for j in range(first, last):
-                    phases[to + j] = source[come + 2 * j]
+                for j in range(first, last, LANES):
+                    move_of_two(min(LANES, last - j), source, come + 2 * j, phases, to + j)
             else:
                 for j in range(first, last):
                     phases[to + j] = source[come + j * stride]
@@ -61,11 +61,13 @@ def _plane(size, stride, padding):
 def _table(channels, height, width, edge, stride, padding):
     """Where each tap (c, kh, kw) of the first output lies in `_phases`."""
     rows, across = _plane(height, stride, padding), _plane(width, stride, padding)
-    table = np.empty(channels * edge * edge, np.int64)
-    for tap in range(table.size):
-        c, kh, kw = tap // (edge * edge), tap // edge % edge, tap % edge
-        plane = (c * stride + kh % stride) * stride + kw % stride
-        table[tap] = (plane * rows + kh // stride) * across + kw // stride
+    table, tap = np.empty(channels * edge * edge, np.int64), 0
+    for c in range(channels):
+        for kh in range(edge):
+            for kw in range(edge):
+                plane = (c * stride + kh % stride) * stride + kw % stride
+                table[tap] = (plane * rows + kh // stride) * across + kw // stride
+                tap += 1
     return table
 
 

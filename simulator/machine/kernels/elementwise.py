@@ -10,6 +10,7 @@ from simulator.machine.kernels.vectors import LANES, turn
 
 HALF, ONE, ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
 ROOT_HALF, GAUSS = np.float32(0.5**0.5), np.float32((2 * np.pi) ** -0.5)
+PIECE = 512  # columns that one thread sums: long enough to be fetched ahead
 BLOCK = 64  # edge of a block of a transpose
 
 
@@ -62,9 +63,8 @@ def add_bias(x, bias, y):
 def sum_rows(dy, dbias):
     """dbias = sum of the rows of dy [rows, n], n split among threads: the gradient of a bias."""
     rows, n = dy.shape
-    blocks = (n + 63) // 64
-    for block in prange(blocks):
-        lo, hi = block * 64, min(n, block * 64 + 64)
+    for block in prange((n + PIECE - 1) // PIECE):
+        lo, hi = block * PIECE, min(n, block * PIECE + PIECE)
         total = dbias[lo:hi]
         for j in range(hi - lo):
             total[j] = ZERO

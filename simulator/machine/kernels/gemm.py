@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.machine.kernels.compiled import both, inner, prange
-from simulator.machine.kernels.vectors import LANES, TALL, WIDE, packed_tile, turn, turn_tall
+from simulator.machine.kernels.vectors import LANES, TALL, WIDE, move, move_add, packed_tile, turn, turn_tall
 
 DEPTH = 256
 ROWS = 96  # whole tiles of either height
@@ -60,8 +60,8 @@ def _pack_columns(b, transposed, p0, depth, j0, columns, packed):
             for first in range(0, whole, WIDE):
                 for j in range(WIDE):
                     packed[first * depth + p * WIDE + j] = flat[here + first + j]
-            for j in range(whole, columns):
-                packed[whole * depth + p * WIDE + j - whole] = flat[here + j]
+            for j in range(whole, columns, LANES):
+                move(columns - j, flat, here + j, packed, whole * depth + p * WIDE + j - whole)
         return
     for j in range(0, columns):
         squares = depth // LANES * LANES if j < whole else 0
@@ -84,12 +84,11 @@ def _block(packed_a, packed_b, b0, c, i0, rows, first, columns, depth, add, edge
             continue
         packed_tile(depth, packed_a, top * depth, packed_b, b0, edge, 0, WIDE, 0)
         for i in range(height):
-            if add:
-                for j in range(width):
-                    flat[corner + i * stride + j] += edge[i * WIDE + j]
-            else:
-                for j in range(width):
-                    flat[corner + i * stride + j] = edge[i * WIDE + j]
+            for j in range(0, width, LANES):
+                if add:
+                    move_add(width - j, edge, i * WIDE + j, flat, corner + i * stride + j)
+                else:
+                    move(width - j, edge, i * WIDE + j, flat, corner + i * stride + j)
 
 
 @both

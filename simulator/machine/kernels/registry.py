@@ -18,7 +18,8 @@ import numpy as np
 from simulator.machine.kernels import ceilings, conv, elementwise, rows, sequence
 from simulator.machine.kernels.arrays import aligned
 from simulator.machine.kernels.compiled import VECTOR_BYTES, Pair
-from simulator.machine.kernels.gemm import gemm
+from simulator.machine.kernels.gemm import COLUMNS, DEPTH, gemm
+from simulator.machine.kernels.vectors import TALL, WIDE
 
 F4 = 4.0  # bytes of fp32
 Size = tuple[int, ...]
@@ -31,6 +32,9 @@ class Work(NamedTuple):
     read: float  # bytes read, those of arrays updated in place among them
     fresh: float  # bytes written that were not read: a cache fetches their lines first
     special: float = 0.0  # exponentials, and what is built on one: erf, tanh, sigmoid
+    inner: float = 0.0  # bytes that go through a buffer of the kernel's own: packed panels, the columns of one image, the scores of one head
+    near: float = 0.0  # bytes that such a buffer holds: how near it lies
+    issued: float = 0.0  # FLOPs of whole tiles, which an edge or few channels do not fill
 
 
 class Kernel(NamedTuple):
@@ -64,8 +68,17 @@ def _index(count: int, below: int) -> np.ndarray:
     return np.random.default_rng(7).integers(0, below, count)
 
 
-FLAT = ((4_096,), (65_536,), (1_048_576,), (8_388_608,))
-GRID = ((64, 256), (512, 1024), (4096, 2048))
+FLAT = ((4_096,), (16_384,), (65_536,), (262_144,), (1_048_576,), (8_388_608,))
+GRID = ((64, 256), (128, 512), (256, 1000), (512, 1024), (2048, 1500), (4096, 2048))
+
+
+def product(m: float, n: float, k: float, times: float = 1.0, add: bool = False) -> Work:
+    """What `gemm` does beside reading A and B and writing C: whole tiles, both operands packed, C gone over again every DEPTH of k."""
+    tiles = float(np.ceil(m / TALL) * TALL * np.ceil(n / WIDE) * WIDE)
+    packed = 2.0 * F4 * (m * k * np.ceil(n / COLUMNS) + k * n)
+    again = 2.0 * F4 * m * n * (np.ceil(k / DEPTH) - (0 if add else 1))
+    near = F4 * float(min(k, DEPTH) * min(n, COLUMNS))
+    return Work(2.0 * m * n * k * times, 0.0, 0.0, 0.0, float(packed + again) * times, near, 2.0 * tiles * k * times)
 
 
 def _team(name: str, inputs: int, outputs: int, flops: float = 0.0, special: float = 0.0, positive: bool = False) -> Kernel:
@@ -114,13 +127,14 @@ def _images(name: str, op: str, make: Callable, flops: float, read: float, fresh
         n = float(np.prod(size))
         return Work(flops * n, F4 * read * n, F4 * fresh * n)
 
-    sizes = ((8, 16, 1024), (16, 64, 784), (32, 128, 784), (32, 512, 49))
+    sizes = ((4, 16, 196), (8, 16, 1024), (8, 64, 256), (16, 64, 784), (32, 128, 784), (32, 512, 49))
     return Kernel(name, op, "images, channels, pixels", getattr(rows, name), lambda size, threads=1: make(*size), work, sizes)
 
 
 CONV_SIZE = "images, channels in, channels out, edge of image, edge of filter, stride, padding"
 CONV_SIZES = (
-    (4, 3, 16, 32, 3, 1, 1), (8, 16, 32, 28, 3, 1, 1), (4, 64, 64, 56, 3, 1, 1), (8, 128, 256, 28, 3, 2, 1), (8, 256, 64, 28, 1, 1, 0),
+    (4, 3, 16, 32, 3, 1, 1), (16, 1, 6, 28, 5, 1, 2), (8, 16, 32, 28, 3, 1, 1), (2, 3, 64, 112, 7, 2, 3), (8, 64, 64, 14, 3, 1, 1),
+    (4, 64, 64, 56, 3, 1, 1), (8, 128, 256, 28, 3, 2, 1), (8, 256, 64, 28, 1, 1, 0),
 )  # fmt: skip
 
 
@@ -131,23 +145,58 @@ def conv_shapes(size: Size) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int
     return (images, into, image, image), (out, into, edge, edge), (images, out, after, after)
 
 
-def _conv(name: str, op: str, arguments: Callable, read: str, written: str, columns: tuple[float, float] = (0.0, 0.0)) -> Kernel:
-    """A convolution kernel: reads and writes of x, w, y named by letter; `columns`: times its im2col matrix is read and written."""
+def _conv(name: str, op: str, arguments: Callable, read: str, written: str) -> Kernel:
+    """A convolution kernel: reads and writes of x, w, y named by letter."""
 
     def make(size: Size, threads: int = 1) -> tuple:
         x, w, y = (_normal(*shape) for shape in conv_shapes(size))
         return arguments(x, w / np.float32(np.sqrt(w[0].size)), y, size[5], size[6], threads)
 
     def work(size: Size) -> Work:
-        shapes = dict(zip("xwy", conv_shapes(size), strict=True))
-        count = {letter: float(np.prod(shape)) for letter, shape in shapes.items()}
-        taps, pixels = float(np.prod(shapes["w"][1:])), float(np.prod(shapes["y"][2:]))
-        matrix = F4 * shapes["x"][0] * taps * pixels
-        flops = 2.0 * count["y"] * taps if op.startswith("conv") else 0.0
-        moved = [F4 * sum(count[c] for c in letters) + times * matrix for letters, times in zip((read, written), columns, strict=True)]
-        return Work(flops, *moved)
+        read_bytes, written_bytes = (F4 * sum(np.prod(dict(zip("xwy", conv_shapes(size), strict=True))[c]) for c in side) for side in (read, written))
+        return CONV_WORK[name](size)._replace(read=float(read_bytes), fresh=float(written_bytes))
 
     return Kernel(name, op, CONV_SIZE, getattr(conv, name), make, work, CONV_SIZES)
+
+
+def _by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
+    """A convolution as im2col and a product of each image: sizes of the product named `out`, `taps` and `pixels`."""
+    (images, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
+    named = {"out": float(out), "taps": float(np.prod(filter_)), "pixels": float(height * width)}
+    done, matrix = product(*(named[each] for each in (m, n, k)), images, add), F4 * named["taps"] * named["pixels"]
+    return done._replace(inner=done.inner + 2.0 * images * matrix, near=max(done.near, matrix))
+
+
+def _directly(size: Size) -> Work:
+    """`conv_direct`: tiles along padded rows; the image goes through its padded copy, the outputs through their sums."""
+    (images, into, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
+    across = -(-(size[3] + 2 * size[6]) // size[5])
+    tall, wide, taps = np.ceil(out / TALL) * TALL, np.ceil(((height - 1) * across + width) / WIDE) * WIDE, float(np.prod(filter_))
+    sums, padded = F4 * tall * wide, F4 * into * float(size[3] + 2 * size[6]) ** 2
+    passes = 2.0 * np.ceil(taps / DEPTH)
+    inner, pixels = float(images * (2.0 * padded + passes * sums)), float(height * width)
+    return Work(2.0 * images * out * pixels * taps, 0.0, 0.0, 0.0, inner, float(sums + padded), float(2.0 * images * tall * wide * taps))
+
+
+CONV_WORK = {
+    "im2col": lambda size: Work(0.0, 0.0, 0.0),
+    "conv": lambda size: _by_columns(size, "out", "pixels", "taps"),
+    "conv_direct": _directly,
+    "conv_input_backward": lambda size: _by_columns(size, "taps", "pixels", "out"),
+    "conv_weight_backward": lambda size: _by_columns(size, "out", "taps", "pixels", add=True),
+}
+
+
+def _im2col() -> Kernel:
+    made = _conv(
+        "im2col", "im2col", lambda x, w, y, stride, padding, threads: (x, w.shape[2], stride, padding, *y.shape[2:], _columns(x, w, y)), "x", "",
+    )  # fmt: skip
+
+    def work(size: Size) -> Work:
+        x, w, y = conv_shapes(size)
+        return Work(0.0, F4 * float(np.prod(x)), F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:])))
+
+    return made._replace(work=work)
 
 
 def _columns(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -200,7 +249,10 @@ def _attention_work(products: int, arrays_read: int, arrays_written: int, backwa
         scores, small = heads * tokens * tokens, heads * tokens * depth
         read = F4 * (arrays_read * small + (scores if backward else 0.0))
         fresh = F4 * (arrays_written * small + (0.0 if backward else scores))
-        return Work(2.0 * products * scores * depth + 4.0 * scores, read, fresh, 0.0 if backward else 0.5 * scores)
+        one, others = product(tokens, tokens, depth, heads), product(tokens, depth, tokens, (products - 1) * heads)
+        flops, issued = (4.0 * scores + a + b for a, b in ((one.flops, others.flops), (one.issued, others.issued)))
+        inner = one.inner + others.inner + 4.0 * F4 * scores
+        return Work(flops, read, fresh, 0.0 if backward else 0.5 * scores, inner, F4 * tokens * tokens, issued)
 
     return work
 
@@ -240,9 +292,9 @@ def _batch_norm_backward(i: int, c: int, p: int) -> tuple:
 
 
 RATE, BETA, BETA1, BETA2, EPSILON = (np.float32(value) for value in (1e-3, 0.9, 0.9, 0.999, 1e-8))
-EMBEDDING = ((256, 64, 1000), (4096, 256, 10_000), (8192, 768, 50_000))
-ATTENTION = ((4, 64, 32), (12, 128, 64), (8, 512, 64))
-POOL = ((8, 16, 28, 2, 2), (16, 64, 56, 2, 2), (8, 64, 55, 3, 2))
+EMBEDDING = ((256, 64, 1000), (512, 128, 2000), (2048, 128, 4000), (4096, 256, 10_000), (8192, 768, 50_000))
+ATTENTION = ((4, 64, 32), (4, 96, 64), (12, 128, 64), (4, 256, 64), (8, 512, 64))
+POOL = ((8, 16, 28, 2, 2), (4, 32, 56, 2, 2), (4, 16, 56, 3, 2), (16, 64, 56, 2, 2), (8, 64, 55, 3, 2))
 CHAIN = ((10_000,), (1_000_000,))
 
 
@@ -273,8 +325,8 @@ ALL = (
     _team("div", 1, 1, flops=1.0, positive=True),
     Kernel(
         "gemm", "gemm", "m, n, k", gemm, _gemm,
-        lambda s: Work(2.0 * s[0] * s[1] * s[2], F4 * (s[0] * s[2] + s[2] * s[1]), F4 * s[0] * s[1]),
-        ((64, 64, 64), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (32, 1024, 1024), (2048, 256, 256)),
+        lambda s: product(*map(float, s))._replace(read=F4 * (s[0] * s[2] + s[2] * s[1]), fresh=F4 * s[0] * s[1]),
+        ((64, 64, 64), (100, 300, 50), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (32, 1024, 1024), (2048, 256, 256), (197, 768, 768)),
     ),
     _flat("add", "elementwise", lambda n: (_normal(n), _normal(n), _blank(n)), 1, 2, 1),
     _flat("relu", "elementwise", lambda n: (_normal(n), _blank(n)), 1, 1, 1),
@@ -307,17 +359,11 @@ ALL = (
         "scatter", "gather", "rows, width, rows of the table", elementwise.scatter,
         lambda s, threads=1: (_normal(s[0], s[1]), _index(s[0], s[2]), _blank(s[2], s[1])), _embedding_work(2.0, 0.0), EMBEDDING,
     ),
-    _conv(
-        "im2col", "im2col",
-        lambda x, w, y, stride, padding, threads: (x, w.shape[2], stride, padding, *y.shape[2:], _columns(x, w, y)), "x", "", (0.0, 1.0),
-    ),
-    _conv("conv", "conv", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y", (1.0, 1.0)),
+    _im2col(),
+    _conv("conv", "conv", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y"),
     _conv("conv_direct", "conv_direct", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y"),
-    _conv("conv_input_backward", "conv", lambda x, w, y, stride, padding, threads: (w, y, x, stride, padding), "wy", "x", (1.0, 1.0)),
-    _conv(
-        "conv_weight_backward", "conv",
-        lambda x, w, y, stride, padding, threads: (x, y, w, stride, padding, threads), "xy", "w", (1.0, 1.0),
-    ),
+    _conv("conv_input_backward", "conv", lambda x, w, y, stride, padding, threads: (w, y, x, stride, padding), "wy", "x"),
+    _conv("conv_weight_backward", "conv", lambda x, w, y, stride, padding, threads: (x, y, w, stride, padding, threads), "xy", "w"),
     Kernel("max_pool", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool, _pool, _pool_work, POOL),
     Kernel(
         "max_pool_backward", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool_backward,

@@ -148,13 +148,21 @@ def _masked(builder, element: ir.Type, suffix: str):
     )
 
 
-def _move(adds: bool):
-    """An intrinsic (n, a, a0, b, b0): B = A, or added to B, of n numbers in a row, no more than LANES."""
+def _every(builder, load, begin, n, stride: int):
+    """A vector of n numbers, `stride` (1 or 2) apart in memory from `begin` on."""
+    reach = builder.sub(builder.mul(n, ir.Constant(n.type, stride)), ir.Constant(n.type, stride - 1))
+    rows = [load(builder.gep(begin, [ir.Constant(n.type, i * LANES)]), _first(builder, reach, i * LANES)) for i in range(stride)]
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [stride * lane for lane in range(LANES)])
+    return builder.shuffle_vector(rows[0], rows[-1], lanes), lanes
+
+
+def _move(adds: bool, stride: int = 1):
+    """An intrinsic (n, a, a0, b, b0): B = A, or added to B, of n numbers, no more than LANES; those of A are `stride` apart."""
 
     def generate(context, builder, signature, args):
         come, to = (_pointer(context, builder, signature.args[at], *args[at : at + 2]) for at in (1, 3))
         mask, (load, store) = _first(builder, args[0], 0), _masked(builder, ir.FloatType(), "f32")
-        row = load(come, mask)
+        row, _ = _every(builder, load, come, args[0], stride)
         store(builder.fadd(row, load(to, mask)) if adds else row, to, mask)
         return context.get_dummy_value()
 
@@ -165,7 +173,7 @@ def _move(adds: bool):
     return move
 
 
-move, move_add = _move(False), _move(True)
+move, move_add, move_of_two = _move(False), _move(True), _move(False, 2)
 
 
 def _greatest(stride: int):
@@ -178,12 +186,7 @@ def _greatest(stride: int):
         numbers, wholes = _masked(builder, ir.FloatType(), "f32"), _masked(builder, word, "i32")
         come, most, where = (_pointer(context, builder, signature.args[i], args[i], args[j]) for i, j in ((1, 2), (3, 5), (4, 5)))
         mask = _first(builder, n, 0)
-        reach = builder.sub(builder.mul(n, ir.Constant(n.type, stride)), ir.Constant(n.type, stride - 1))
-        rows = [
-            numbers[0](builder.gep(come, [ir.Constant(n.type, i * LANES)]), _first(builder, reach, i * LANES)) for i in range(stride)
-        ]
-        every = ir.Constant(ir.VectorType(word, LANES), [stride * lane for lane in range(LANES)])
-        row = builder.shuffle_vector(rows[0], rows[-1], every)
+        row, every = _every(builder, numbers[0], come, n, stride)
         old = numbers[0](most, mask)
         more = builder.and_(mask, builder.fcmp_ordered(">", row, old))
         first = builder.insert_element(ir.Constant(every.type, ir.Undefined), builder.trunc(at, word), ir.Constant(word, 0))
