@@ -73,17 +73,19 @@ def text(host: Host, ceilings: Ceilings, alone: bool, stamp: str) -> str:
     lines += ["", "[achieved]  # shares of the rates above"]
     lines += [f"matmul_fp32 = {_share(ceilings, max(products, key=lambda key: ceilings[key].value), peak)}"]
     lines += [f"sustained_fp32 = {_share(ceilings, products[-1], peak)}"]
-    for key, name in (("triad", "stream"), ("scale", "stream_scale"), ("fill", "stream_write")):
+    for key, name in (("triad", "stream"), ("scale", "stream_scale"), ("read", "stream_read"), ("fill", "stream_write")):
         if f"memory {key}" in ceilings:
             lines.append(f"{name} = {_share(ceilings, f'memory {key}', ceilings[bandwidth].value)}")
-    lines += [f"{name} = {_figure(ceilings, key)}" for key, name in FUNCTION_KEYS.items() if key in ceilings]
-    if "fork" in ceilings:
-        lines.append(f"fork_join = {_entry(1.0 / ceilings['fork'].value, 'fork', ceilings['fork'])}")
+    lines += [f"{name} = {_figure(ceilings, key)}" for key, name in RATES.items() if key in ceilings]
+    lines += [f"{name} = {_entry(1.0 / ceilings[key].value, key, ceilings[key])}" for key, name in TIMES.items() if key in ceilings]
     lines += ["", "[sources]", f"measured = {_quoted(stamp)}", f"host = {_quoted(HOST)}"]
     return "\n".join(lines) + "\n"
 
 
-FUNCTION_KEYS = {"exp": "exp", "erf": "erf", "tanh": "tanh", "div": "division"}
+RATES = {"exp": "exp", "erf": "erf", "tanh": "tanh", "div": "division"}
+RATES |= {f"{level} fill": f"fill_{level}" for level in ("l1", "l2", "l3")}
+RATES |= {f"{far} {name}": f"{name}_{far}" for name in ("read", "fill") for far in ("32mib", "64mib", "128mib")}
+TIMES = {"loop": "loop", "call": "call", "fork": "fork_join"}  # seconds of one
 
 
 def _roof(ceilings: Ceilings, level: str) -> str:

@@ -19,7 +19,6 @@ PAST = 4  # times the caches below that a set in a shared cache holds: more of i
 LINE = 16  # fp32 numbers
 CALLED = 3  # arrays of the call that is timed
 FAR = (32, 64, 128)  # MiB of sets between the shared cache and main memory: how much of that cache is ours, nobody says
-BLAS = (512, 1024)  # edges of the products that numpy is asked for
 
 
 def sets(host: Host, threads: int) -> dict[str, int]:
@@ -76,6 +75,11 @@ def _gemm(edge: int, threads: int, pool: np.ndarray) -> Job:
     return Job(f"gemm {edge}", threads, 2.0 * edge**3, times)
 
 
+def _loop(pool: np.ndarray) -> Job:
+    x, out = pool[:4096], pool[4096 : 4096 + 4096 // LINE]
+    return Job("loop", 1, float(out.size), lambda repeats: ceilings.loop.one(x, out, LINE, repeats))
+
+
 def _call(pool: np.ndarray) -> Job:
     held = [pool[i * LINE : (i + 1) * LINE] for i in range(CALLED)]
 
@@ -111,5 +115,5 @@ def jobs(host: Host, quick: bool = False) -> list[Job]:
             for name in ("read", "fill") if not quick
         ]  # fmt: skip
         found += [_function(name, threads, pool) for name in FUNCTIONS if not quick or name != "erf"]
-    found.append(_call(pool))
+    found += [_loop(pool), _call(pool)]
     return [*found, _fork(host.threads)] if host.threads > 1 else found

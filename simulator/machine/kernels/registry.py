@@ -19,7 +19,7 @@ from simulator.machine.kernels import ceilings, conv, elementwise, rows, sequenc
 from simulator.machine.kernels.arrays import aligned
 from simulator.machine.kernels.compiled import VECTOR_BYTES, Pair
 from simulator.machine.kernels.gemm import COLUMNS, DEPTH, gemm
-from simulator.machine.kernels.vectors import TALL, WIDE
+from simulator.machine.kernels.vectors import LANES, TALL, WIDE
 
 F4 = 4.0  # bytes of fp32
 Size = tuple[int, ...]
@@ -35,6 +35,8 @@ class Work(NamedTuple):
     inner: float = 0.0  # bytes that go through a buffer of the kernel's own: packed panels, the columns of one image, the scores of one head
     near: float = 0.0  # bytes that such a buffer holds: how near it lies
     issued: float = 0.0  # FLOPs of whole tiles, which an edge or few channels do not fill
+    loops: float = 0.0  # inner loops entered: rows, pieces of rows, tiles
+    passes: float = 1.0  # that follow on each other, so that only one overlaps with memory
 
 
 class Kernel(NamedTuple):
@@ -72,13 +74,17 @@ FLAT = ((4_096,), (16_384,), (65_536,), (262_144,), (1_048_576,), (8_388_608,))
 GRID = ((64, 256), (128, 512), (256, 1000), (512, 1024), (2048, 1500), (4096, 2048))
 
 
+MANY = 100.0  # passes: nothing overlaps, as packing, tiles and what follows them
+
+
 def product(m: float, n: float, k: float, times: float = 1.0, add: bool = False) -> Work:
     """What `gemm` does beside reading A and B and writing C: whole tiles, both operands packed, C gone over again every DEPTH of k."""
     tiles = float(np.ceil(m / TALL) * TALL * np.ceil(n / WIDE) * WIDE)
     packed = 2.0 * F4 * (m * k * np.ceil(n / COLUMNS) + k * n)
     again = 2.0 * F4 * m * n * (np.ceil(k / DEPTH) - (0 if add else 1))
     near = F4 * float(min(k, DEPTH) * min(n, COLUMNS))
-    return Work(2.0 * m * n * k * times, 0.0, 0.0, 0.0, float(packed + again) * times, near, 2.0 * tiles * k * times)
+    loops = tiles / (TALL * WIDE) * np.ceil(k / DEPTH) * times
+    return Work(2.0 * m * n * k * times, 0.0, 0.0, 0.0, float(packed + again) * times, near, 2.0 * tiles * k * times, float(loops), MANY)
 
 
 def _team(name: str, inputs: int, outputs: int, flops: float = 0.0, special: float = 0.0, positive: bool = False) -> Kernel:
@@ -110,22 +116,25 @@ def _flat(name: str, op: str, make: Callable, flops: float, read: float, fresh: 
     return Kernel(name, op, "elements", getattr(elementwise, name), lambda size, threads=1: make(size[0]), work, FLAT)
 
 
-def _rows(name: str, op: str, make: Callable, flops: float, read: float, fresh: float, special: float = 0.0, module=rows) -> Kernel:
-    """A kernel on x [rows, n]: the same, an element of x."""
+def _rows(
+    name: str, op: str, make: Callable, flops: float, read: float, fresh: float, special: float = 0.0, passes: int = 1, module=rows
+) -> Kernel:  # fmt: skip
+    """A kernel on x [rows, n]: the same, an element of x; `passes`: times it goes over a row."""
 
     def work(size: Size) -> Work:
         n = float(size[0] * size[1])
-        return Work(flops * n, F4 * read * n, F4 * fresh * n, special * n)
+        return Work(flops * n, F4 * read * n, F4 * fresh * n, special * n, loops=float(passes * size[0]), passes=float(passes))
 
     return Kernel(name, op, "rows, width", getattr(module, name), lambda size, threads=1: make(*size), work, GRID)
 
 
-def _images(name: str, op: str, make: Callable, flops: float, read: float, fresh: float) -> Kernel:
-    """Batch norm: x [images, channels, pixels]."""
+def _images(name: str, op: str, make: Callable, flops: float, read: float, fresh: float, passes: int) -> Kernel:
+    """Batch norm: x [images, channels, pixels]. Passes but the first find a channel of all images nearby."""
 
     def work(size: Size) -> Work:
-        n = float(np.prod(size))
-        return Work(flops * n, F4 * read * n, F4 * fresh * n)
+        n, near = float(np.prod(size)), F4 * read * size[0] * size[2]
+        inner = (passes - 1.0) * F4 * read * n
+        return Work(flops * n, F4 * read * n, F4 * fresh * n, 0.0, inner, near, loops=float(passes * size[0] * size[1]), passes=float(passes))
 
     sizes = ((4, 16, 196), (8, 16, 1024), (8, 64, 256), (16, 64, 784), (32, 128, 784), (32, 512, 49))
     return Kernel(name, op, "images, channels, pixels", getattr(rows, name), lambda size, threads=1: make(*size), work, sizes)
@@ -159,12 +168,18 @@ def _conv(name: str, op: str, arguments: Callable, read: str, written: str) -> K
     return Kernel(name, op, CONV_SIZE, getattr(conv, name), make, work, CONV_SIZES)
 
 
+def _moves(size: Size) -> float:
+    """Vectors of im2col: pieces of rows of outputs, once a tap."""
+    (images, *_), (_, *filter_), (*_, height, width) = conv_shapes(size)
+    return float(images * np.prod(filter_) * height * np.ceil(width / LANES))
+
+
 def _by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
     """A convolution as im2col and a product of each image: sizes of the product named `out`, `taps` and `pixels`."""
     (images, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
     named = {"out": float(out), "taps": float(np.prod(filter_)), "pixels": float(height * width)}
     done, matrix = product(*(named[each] for each in (m, n, k)), images, add), F4 * named["taps"] * named["pixels"]
-    return done._replace(inner=done.inner + 2.0 * images * matrix, near=max(done.near, matrix))
+    return done._replace(inner=done.inner + 2.0 * images * matrix, near=max(done.near, matrix), loops=done.loops + _moves(size))
 
 
 def _directly(size: Size) -> Work:
@@ -175,7 +190,8 @@ def _directly(size: Size) -> Work:
     sums, padded = F4 * tall * wide, F4 * into * float(size[3] + 2 * size[6]) ** 2
     passes = 2.0 * np.ceil(taps / DEPTH)
     inner, pixels = float(images * (2.0 * padded + passes * sums)), float(height * width)
-    return Work(2.0 * images * out * pixels * taps, 0.0, 0.0, 0.0, inner, float(sums + padded), float(2.0 * images * tall * wide * taps))
+    issued, loops = 2.0 * images * tall * wide * taps, images * (tall / TALL * wide / WIDE * passes / 2.0 + out * height * np.ceil(width / LANES))
+    return Work(2.0 * images * out * pixels * taps, 0.0, 0.0, 0.0, inner, float(sums + padded), float(issued), float(loops), MANY)
 
 
 CONV_WORK = {
@@ -194,7 +210,7 @@ def _im2col() -> Kernel:
 
     def work(size: Size) -> Work:
         x, w, y = conv_shapes(size)
-        return Work(0.0, F4 * float(np.prod(x)), F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:])))
+        return Work(0.0, F4 * float(np.prod(x)), F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:])), loops=_moves(size))
 
     return made._replace(work=work)
 
@@ -216,14 +232,21 @@ def _pool_backward(size: Size, threads: int = 1) -> tuple:
     return _normal(*y.shape), where, _blank(*x.shape)
 
 
+def _pooled(size: Size) -> tuple[float, float, float]:
+    """Pixels before and after, and vectors of outputs that are compared, once a tap."""
+    images, channels, image, edge, stride = size
+    planes, after = images * channels, (image - edge) // stride + 1
+    return float(planes * image**2), float(planes * after**2), float(planes * edge**2 * after * np.ceil(after / LANES))
+
+
 def _pool_work(size: Size) -> Work:
-    x, y = size[0] * size[1] * size[2] ** 2, size[0] * size[1] * ((size[2] - size[3]) // size[4] + 1) ** 2
-    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y)
+    x, y, moves = _pooled(size)
+    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=moves)
 
 
 def _pool_backward_work(size: Size) -> Work:
-    forward = _pool_work(size)
-    return Work(0.0, forward.fresh, forward.read)
+    x, y, _ = _pooled(size)
+    return Work(y, 2.0 * F4 * y, F4 * x)
 
 
 def _gemm(size: Size, threads: int = 1) -> tuple:
@@ -252,7 +275,8 @@ def _attention_work(products: int, arrays_read: int, arrays_written: int, backwa
         one, others = product(tokens, tokens, depth, heads), product(tokens, depth, tokens, (products - 1) * heads)
         flops, issued = (4.0 * scores + a + b for a, b in ((one.flops, others.flops), (one.issued, others.issued)))
         inner = one.inner + others.inner + 4.0 * F4 * scores
-        return Work(flops, read, fresh, 0.0 if backward else 0.5 * scores, inner, F4 * tokens * tokens, issued)
+        loops = one.loops + others.loops + (2.0 if backward else 3.0) * heads * tokens
+        return Work(flops, read, fresh, 0.0 if backward else 0.5 * scores, inner, F4 * tokens * tokens, issued, loops, MANY)
 
     return work
 
@@ -270,7 +294,7 @@ def _lstm_backward(batch: int, n: int) -> tuple:
 def _embedding_work(read: float, fresh: float) -> Callable[[Size], Work]:
     def work(size: Size) -> Work:
         n = float(size[0] * size[1])
-        return Work((read - 1.0) * n, F4 * read * n + 8.0 * size[0], F4 * fresh * n)
+        return Work((read - 1.0) * n, F4 * read * n + 8.0 * size[0], F4 * fresh * n, loops=float(size[0]))
 
     return work
 
@@ -341,16 +365,16 @@ ALL = (
     _rows("add_bias", "elementwise", lambda r, n: (_normal(r, n), _normal(n), _blank(r, n)), 1, 1, 1, module=elementwise),
     _rows("sum_rows", "reduce", lambda r, n: (_normal(r, n), _blank(n)), 1, 1, 0, module=elementwise),
     _rows("transpose", "transpose", lambda r, n: (_normal(r, n), _blank(n, r)), 0, 1, 1, module=elementwise),
-    _rows("softmax", "softmax", lambda r, n: (_normal(r, n), _blank(r, n)), 4, 1, 1, 1),
-    _rows("softmax_backward", "softmax", lambda r, n: (_positive(r, n), _normal(r, n), _blank(r, n)), 4, 2, 1),
-    _rows("cross_entropy", "softmax", lambda r, n: (_normal(r, n), _index(r, n), _blank(r), _blank(r, n)), 4, 1, 1, 1),
-    _rows("layer_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _normal(n), _blank(r, n), _blank(r), _blank(r)), 8, 1, 1),
-    _rows("layer_norm_backward", "norm", _layer_norm_backward, 12, 2, 1),
+    _rows("softmax", "softmax", lambda r, n: (_normal(r, n), _blank(r, n)), 4, 1, 1, 1, 3),
+    _rows("softmax_backward", "softmax", lambda r, n: (_positive(r, n), _normal(r, n), _blank(r, n)), 4, 2, 1, 0, 2),
+    _rows("cross_entropy", "softmax", lambda r, n: (_normal(r, n), _index(r, n), _blank(r), _blank(r, n)), 4, 1, 1, 1, 3),
+    _rows("layer_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _normal(n), _blank(r, n), _blank(r), _blank(r)), 8, 1, 1, 0, 3),
+    _rows("layer_norm_backward", "norm", _layer_norm_backward, 12, 2, 1, 0, 2),
     _rows("norm_weight_backward", "norm", _norm_weight_backward, 5, 2, 0),
-    _rows("rms_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _blank(r, n), _blank(r)), 4, 1, 1),
-    _rows("rms_norm_backward", "norm", lambda r, n: (_normal(r, n), _normal(n), _positive(r), _normal(r, n), _blank(r, n)), 8, 2, 1),
-    _images("batch_norm", "batch_norm", _batch_norm, 7, 1, 1),
-    _images("batch_norm_backward", "batch_norm", _batch_norm_backward, 9, 2, 1),
+    _rows("rms_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _blank(r, n), _blank(r)), 4, 1, 1, 0, 2),
+    _rows("rms_norm_backward", "norm", lambda r, n: (_normal(r, n), _normal(n), _positive(r), _normal(r, n), _blank(r, n)), 8, 2, 1, 0, 2),
+    _images("batch_norm", "batch_norm", _batch_norm, 7, 1, 1, 3),
+    _images("batch_norm_backward", "batch_norm", _batch_norm_backward, 9, 2, 1, 2),
     Kernel(
         "gather", "gather", "rows, width, rows of the table", elementwise.gather,
         lambda s, threads=1: (_normal(s[2], s[1]), _index(s[0], s[2]), _blank(s[0], s[1])), _embedding_work(1.0, 1.0), EMBEDDING,
