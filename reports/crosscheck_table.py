@@ -15,7 +15,8 @@ from simulator.machine.measure import Session
 
 FIELDS = (
     "id", "source_name", "model", "device", "cpu", "threads", "framework", "stack", "precision", "mode", "batch_per_device", "input",
-    "sequence", "optimizer", "step_time_ms", "noise", "rounds", "gemm_flops", "triad_bytes_s", "date", "notes",
+    "sequence", "optimizer", "step_time_ms", "noise", "rounds", "gemm_flops", "own_flops",
+    "triad_bytes_s", "pool_per_s", "date", "notes",
 )  # fmt: skip
 
 
@@ -31,8 +32,9 @@ def write_device(session: Session, calibrated: Path, folder: Path) -> Path:
     """
     import hwdb
 
-    share = measure.rate(session, "gemm") / float(hwdb.device(calibrated).peak_flops["fp32"])
-    where = f"numpy's product of {measure.PROBE}, in the rounds of the training steps"
+    probe, whose = ("mm", "PyTorch") if "mm" in session.probes else ("gemm", "numpy")
+    share = measure.rate(session, probe) / float(hwdb.device(calibrated).peak_flops["fp32"])
+    where = f"{whose}'s product of {measure.PROBE}, in the rounds of the training steps"
     line = f'sustained_fp32 = {{value = {share:.5g}, source = "measured", status = "measured", where = "{where}"}}'
     folder.mkdir(parents=True, exist_ok=True)
     device = folder / f"{calibrated.stem}-{datetime.date.today()}.toml"
@@ -50,7 +52,9 @@ def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path
     load = f"{busy}load average {session.load[0]:.1f} at the start, {session.load[1]:.1f} at the end"
     with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.write(f"# Training steps of roofcast crosscheck on {cpu}, {day}: {said}; {load}.\n")
-        file.write("# CPU time, median of interleaved rounds; noise: how far halves of the rounds differ. Paths are relative to here.\n")
+        file.write("# CPU time, median of interleaved rounds; noise: how far halves of the rounds differ. Paths are relative to here. ")
+        file.write("The allocator gives no memory back between steps (MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_): with glibc's defaults\n")
+        file.write("# tensors of over 32 MiB are mapped anew in every step, which costs a page fault for every 4 KiB.\n")
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(one(row, session, device.name, cpu, folder, day) for row in rows)
@@ -69,7 +73,9 @@ def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day
         "sequence": net.size if net.takes == "sequence" else "", "optimizer": net.optimizer,
         "step_time_ms": f"{1e3 * row.measured_s:.6g}", "noise": f"{row.noise:.3g}",
         "rounds": len(session.found[measure.key(net)].rounds), "gemm_flops": f"{measure.rate(session, 'gemm'):.5g}",
-        "triad_bytes_s": f"{measure.rate(session, 'triad'):.5g}", "date": day, "notes": net.note,
+        "own_flops": f"{measure.rate(session, 'mm' if net.by == 'torch' and 'mm' in session.probes else 'gemm'):.5g}",
+        "triad_bytes_s": f"{measure.rate(session, 'triad'):.5g}",
+        "pool_per_s": f"{measure.rate(session, 'pool'):.5g}" if "pool" in session.probes else "", "date": day, "notes": net.note,
     }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def _print(measured) -> None:
         columns.popitem()
     table = plain_table(("ceiling", "left"), *((name, "right") for name in columns), ("halves differ", "right"))
     for key in dict.fromkeys((*measured.alone, *measured.together)):
-        unit = "FLOP/s" if key.startswith(("fma", "gemm")) else "B/s" if " " in key else "/s"
+        unit = "FLOP/s" if key.startswith(("fma", "gemm", "blas")) else "B/s" if " " in key else "/s"
         cells = [si(rates[key].value, unit) if key in rates else "" for rates in columns.values()]
         differ = max(rates[key].differ for rates in columns.values() if key in rates)
         table.add_row(key, *cells, percent(differ))
