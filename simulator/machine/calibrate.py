@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from simulator.machine import device_file
 from simulator.machine.host import Host, find, load
-from simulator.machine.sampling import AGREE, OURS, Clock, Job, Rate, sample
+from simulator.machine.sampling import AGREE, OURS, Clock, Job, Rate, Sample, rates, sample
 
 SECONDS, QUICK_SECONDS = 48.0, 13.0  # for all rounds and compilations; the last round may run a little over
 BLAS_EDGES, BLAS_ROUNDS = (512, 1024), 6  # of the products that numpy's library is asked for
@@ -49,6 +49,7 @@ def calibrate(
     found = list(zip(jobs, sample(jobs, QUICK_SECONDS if quick else SECONDS, clock, step), strict=True))
     alone = {job.key: rate for job, rate in found if job.threads == 1}
     together = {job.key: rate for job, rate in found if job.threads > 1} or alone
+    together = {key: alone[key] for key in ("loop", "call") if key in alone} | together  # what one thread does has no ceiling of all
     if library:
         step("products of numpy")
         together = together | library(host.threads)
@@ -66,10 +67,9 @@ def blas(threads: int) -> dict[str, Rate]:
     from simulator.machine import measure
 
     found = measure.asked("products", [str(edge) for edge in BLAS_EDGES], BLAS_ROUNDS, lambda done, of: None, threads).found
-    return {
-        f"blas {edge}": Rate(2.0 * int(edge) ** 3 / (each.seconds if threads == 1 else min(each.rounds)), each.noise, len(each.rounds))
-        for edge, each in found.items()
-    }
+    jobs = [Job(f"blas {edge}", threads, 2.0 * int(edge) ** 3, print) for edge in found]
+    columns = [[Sample(s / job.amount, 1.0) for s in each.rounds] for job, each in zip(jobs, found.values(), strict=True)]
+    return dict(zip((job.key for job in jobs), rates(jobs, list(zip(*columns, strict=True))), strict=True))
 
 
 def prepared(host: Host, quick: bool) -> list[Job]:

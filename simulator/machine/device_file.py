@@ -12,7 +12,7 @@ from simulator.machine.host import Host
 from simulator.machine.sampling import AGREE, OURS, Rate
 
 Ceilings = Mapping[str, Rate]  # by key of its job
-HOST = "what the operating system says of the machine (/proc, /sys)"
+HOST = "what the operating system says of the machine (/proc and /sys, sysctl, or the registry)"
 
 
 def disagreement(ceilings: Ceilings) -> float:
@@ -50,25 +50,25 @@ def text(host: Host, ceilings: Ceilings, alone: bool, stamp: str) -> str:
     best = max(("fma32", *products), key=lambda key: ceilings[key].value)
     peak, bandwidth = ceilings[best].value, _roof(ceilings, "memory")
     lines = [
-        f"name = {_quoted(host.name + (', one thread' if threads == 1 else f', {threads} threads'))}",
-        f"vendor = {_quoted(host.vendor)}",
+        f"name = {quoted(host.name + (', one thread' if threads == 1 else f', {threads} threads'))}",
+        f"vendor = {quoted(host.vendor)}",
         'kind = "cpu"',
-        f"architecture = {_quoted(host.architecture)}",
+        f"architecture = {quoted(host.architecture)}",
         'core = "core"',
         f"notes = {json.dumps(_notes(host, ceilings, alone), ensure_ascii=False, indent=4)}",
         "",
-        f"cores = {_told(1 if alone else host.cores)}",
+        f"cores = {told(1 if alone else host.cores)}",
     ]
     if host.clock:
-        lines.append(f"clock = {_told(host.clock)}")
+        lines.append(f"clock = {told(host.clock)}")
     lines += ["", "[peak_flops]  # measured: the best of chains of multiply-adds and of products [FLOP/s]"]
     lines += [f"fp32 = {_figure(ceilings, best)}", f"fp64 = {_figure(ceilings, 'fma64')}"]
     lines += ["", "[vector_flops]", f"fp32 = {_figure(ceilings, best)}", f"fp64 = {_figure(ceilings, 'fma64')}"]
     lines += ["", "[memory]", f"bandwidth = {_figure(ceilings, bandwidth)}"]
     if host.memory:
-        lines.append(f"capacity = {_told(host.memory)}")
+        lines.append(f"capacity = {told(host.memory)}")
     for level, cache in host.caches.items():
-        lines += ["", f"[cache.{level}]", f"capacity = {_told(cache.bytes * instances[level])}"]
+        lines += ["", f"[cache.{level}]", f"capacity = {told(cache.bytes * instances[level])}"]
         lines.append(f"bandwidth = {_figure(ceilings, _roof(ceilings, level))}")
     lines += ["", "[achieved]  # shares of the rates above"]
     lines += [f"matmul_fp32 = {_share(ceilings, max(products, key=lambda key: ceilings[key].value), peak)}"]
@@ -77,8 +77,8 @@ def text(host: Host, ceilings: Ceilings, alone: bool, stamp: str) -> str:
         if f"memory {key}" in ceilings:
             lines.append(f"{name} = {_share(ceilings, f'memory {key}', ceilings[bandwidth].value)}")
     lines += [f"{name} = {_figure(ceilings, key)}" for key, name in RATES.items() if key in ceilings]
-    lines += [f"{name} = {_entry(1.0 / ceilings[key].value, key, ceilings[key])}" for key, name in TIMES.items() if key in ceilings]
-    lines += ["", "[sources]", f"measured = {_quoted(stamp)}", f"host = {_quoted(HOST)}"]
+    lines += [f"{name} = {entry(1.0 / ceilings[key].value, key, ceilings[key])}" for key, name in TIMES.items() if key in ceilings]
+    lines += ["", "[sources]", f"measured = {quoted(stamp)}", f"host = {quoted(HOST)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -113,22 +113,22 @@ def _notes(host: Host, ceilings: Ceilings, alone: bool) -> list[str]:
     return notes
 
 
-def _entry(value: float, what: str, rate: Rate) -> str:
+def entry(value: float, what: str, rate: Rate) -> str:
     where = f"{what}; halves of {rate.rounds} rounds differ by {rate.differ:.1%}" + (", noisy" if rate.noisy else "")
-    return f'{{value = {value:.5g}, source = "measured", status = "measured", where = {_quoted(where)}}}'
+    return f'{{value = {value:.5g}, source = "measured", status = "measured", where = {quoted(where)}}}'
 
 
 def _figure(ceilings: Ceilings, key: str) -> str:
-    return _entry(ceilings[key].value, key, ceilings[key])
+    return entry(ceilings[key].value, key, ceilings[key])
 
 
 def _share(ceilings: Ceilings, key: str, of: float) -> str:
-    return _entry(ceilings[key].value / of, key, ceilings[key])
+    return entry(ceilings[key].value / of, key, ceilings[key])
 
 
-def _told(value: float) -> str:
+def told(value: float) -> str:
     return f'{{value = {value:.15g}, source = "host", status = "read"}}'
 
 
-def _quoted(words: str) -> str:
+def quoted(words: str) -> str:
     return json.dumps(words, ensure_ascii=False)

@@ -101,7 +101,8 @@ def _fork(threads: int) -> Job:
 
 
 def jobs(host: Host, quick: bool = False) -> list[Job]:
-    """Every ceiling, on one thread and, where there are more, on all. `quick` leaves out copy, erf, sets between caches and memory, and the larger product."""
+    """Every ceiling, on one thread and, where there are more, on all. `quick` leaves out copies, erf, sets between caches and memory,
+    and the larger product."""
     pool = aligned((LARGEST // 4 + 64 * LINE,))
     pool += np.float32(0.5)
     streams = [name for name in STREAMS if not quick or name != "copy"]

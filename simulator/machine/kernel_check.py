@@ -43,6 +43,7 @@ class Roofs(NamedTuple):
     special: float  # results/s
     loop: float  # s to enter and leave a loop
     call: float  # s of a call from Python of CALL_ARRAYS arrays
+    fork: float  # s to start and join all threads
     near: float  # bytes/s of the best stream in the nearest cache
     sets: np.ndarray  # bytes touched, growing
     reads: np.ndarray  # bytes/s through each
@@ -60,9 +61,12 @@ def points(quick: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def measured(quick: bool, rounds: int, progress: Callable[[int, int], None]) -> Session:
-    """All kernels, each at its sizes."""
-    return measure.asked("kernels", points(quick), rounds, progress)
+def measured(quick: bool, rounds: int, progress: Callable[[int, int], None], threads: int = 1) -> Session:
+    """All kernels, each at its sizes. Of one thread the median round stands, of more the best."""
+    session = measure.asked("kernels", points(quick), rounds, progress, threads)
+    if threads == 1:
+        return session
+    return session._replace(found={point: each._replace(seconds=min(each.rounds)) for point, each in session.found.items()})
 
 
 def work_of(point: str):
@@ -98,7 +102,8 @@ def roofs(device: Device) -> Roofs:
     vector = float(device.vector_flops["fp32"])
     sets, reads, fills = np.array(curve).T
     return Roofs(
-        vector, float(own.get("exp") or vector / 16.0), float(own.get("loop") or 0.0), float(own.get("call") or CALL), reads[0], sets, reads, fills
+        vector, float(own.get("exp") or vector / 16.0), float(own.get("loop") or 0.0), float(own.get("call") or CALL),
+        float(own.get("fork_join") or 0.0), reads[0], sets, reads, fills,
     )  # fmt: skip
 
 
@@ -117,16 +122,16 @@ class Parts(NamedTuple):
     start: np.ndarray  # s of its call
 
 
-def parts(points: Iterable[str], roof: Roofs) -> Parts:
-    """Parts of every point."""
+def parts(points: Iterable[str], roof: Roofs, threads: int = 1) -> Parts:
+    """Parts of every point; every thread has a buffer of its own and enters its share of the loops."""
     rows = []
     for point in points:
         kernel, work = work_of(point)
         touched = work.read + work.fresh
-        near = max(work.flops, work.issued) / roof.flops + work.special / roof.special + touched / roof.near + work.loops * roof.loop
-        near += through(roof, work.near, 0.5 * work.inner, 0.5 * work.inner)
+        near = max(work.flops, work.issued) / roof.flops + work.special / roof.special + touched / roof.near
+        near += work.loops * roof.loop / threads + through(roof, work.near * threads, 0.5 * work.inner, 0.5 * work.inner)
         parameters = kernel.run.one.py_func.__code__.co_argcount
-        start = roof.call * (FIXED + parameters) / (FIXED + CALL_ARRAYS)
+        start = roof.call * (FIXED + parameters) / (FIXED + CALL_ARRAYS) + (roof.fork if threads > 1 else 0.0)
         rows.append((near, through(roof, touched, work.read, work.fresh), work.passes, start))
     return Parts(*np.array(rows).T)
 
@@ -143,9 +148,9 @@ def slower(seconds: np.ndarray, part: Parts) -> float:
     return float(SLOWER[off.argmin()])
 
 
-def forecasts(session: Session, device: Device, constants: bool = True) -> list[Ran]:
-    """Every point beside its forecast; `constants` False: by the ceilings alone, c = 1."""
-    part = parts(session.found, roofs(device))
+def forecasts(session: Session, device: Device, constants: bool = True, threads: int = 1) -> list[Ran]:
+    """Every point beside its forecast on `threads`, of which `device` is; `constants` False: by the ceilings alone, c = 1."""
+    part = parts(session.found, roofs(device), threads)
     names = np.array([point.split(":")[0] for point in session.found])
     seconds = np.array([found.seconds for found in session.found.values()])
     rows = []
@@ -154,8 +159,27 @@ def forecasts(session: Session, device: Device, constants: bool = True) -> list[
         others[i] = False
         c = slower(seconds[others], Parts(*(each[others] for each in part))) if constants and others.any() else 1.0
         predicted = float(together(c, Parts(*(each[i] for each in part))))
-        rows.append(Ran(names[i].item(), point.split(":")[1], 1, predicted, found.seconds, found.noise))
+        rows.append(Ran(names[i].item(), point.split(":")[1], threads, predicted, found.seconds, found.noise))
     return rows
+
+
+def bound(point: str, device: Device) -> float:
+    """Seconds that no kernel of this work can beat under the measured roofs: arithmetic at the best rate; of what it touches, as much from
+    each cache as that holds, the rest from memory."""
+    _, work = work_of(point)
+    left, below, seconds = work.read + work.fresh, 0.0, 0.0
+    for level in (device.cache.get(name) for name in ("l1", "l2", "l3")):
+        if level and level.bandwidth:
+            part = min(left, max(0.0, float(level.capacity) - below))
+            left, below, seconds = left - part, float(level.capacity), seconds + part / float(level.bandwidth)
+    kind = "fp64" if point.startswith("fma64") else "fp32"
+    return max(work.flops / float(device.peak_flops[kind]), seconds + left / float(device.memory.bandwidth))
+
+
+def above(rows: Iterable[Ran], device: Device) -> list[tuple[Ran, float]]:
+    """Kernels that were faster than `bound` allows, and by what share: measured roofs have none beyond their noise."""
+    found = [(row, bound(f"{row.op}:{row.size}", device) / row.measured_s - 1.0) for row in rows]
+    return sorted((each for each in found if each[1] > 0.0), key=lambda each: -each[1])
 
 
 def checked(rows: Iterable[Ran]) -> list[Ran]:

@@ -83,9 +83,9 @@ def key(net: Net) -> str:
 
 
 # ------------------------------------------------------------------ the side of the caller
-def steps(nets: Iterable[Net], rounds: int, progress: Callable[[int, int], None] = lambda done, of: None) -> Session:
-    """Measure training steps. `progress` is told how many of how many net-rounds are done."""
-    return asked("nets", [key(n) for n in nets], rounds, progress)
+def steps(nets: Iterable[Net], rounds: int, progress: Callable[[int, int], None] = lambda done, of: None, gpu: bool = False) -> Session:
+    """Measure training steps; with `gpu`, of PyTorch's nets on the CUDA device. `progress` is told how many of how many are done."""
+    return asked("nets-gpu" if gpu else "nets", [key(n) for n in nets], rounds, progress)
 
 
 def asked(kind: str, names: Sequence[str], rounds: int, progress: Callable[[int, int], None], threads: int = 1) -> Session:
@@ -129,24 +129,24 @@ def gathered(lines: Iterable[str], wanted: int, progress: Callable[[int, int], N
 
 
 # ------------------------------------------------------------------ the side of the worker
-def builder(net: Net) -> Callable[[], float]:
-    """The step of a net."""
+def builder(net: Net, where: str = "cpu") -> Callable[[], float]:
+    """The step of a net; PyTorch's may run on another device."""
     if net.by == "torch":
         from simulator.machine import torch_nets
 
-        return torch_nets.build(net)
+        return torch_nets.build(net, where)
     from simulator.machine import nets
 
     return nets.build(net)
 
 
-def shortest(step: Callable[[], object], moment: float = MOMENT) -> float:
-    """The least CPU time of a step in a moment of steps [s]. All of the process: autograd may run in a thread of its own."""
+def shortest(step: Callable[[], object], moment: float = MOMENT, clock: Callable[[], float] = time.process_time) -> float:
+    """The least time of a step in a moment of steps [s]: CPU time, all of the process, as autograd may run in a thread of its own."""
     best, begun = np.inf, time.perf_counter()
     for _ in range(MOST):
-        start = time.process_time()
+        start = clock()
         step()
-        best = min(best, time.process_time() - start)
+        best = min(best, clock() - start)
         if time.perf_counter() - begun > moment:
             break
     return best
@@ -157,9 +157,10 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def train(names: list[str], rounds: int) -> Iterator[dict]:
-    """What the worker writes of nets: one dictionary a net and round, round 0 builds and warms up."""
-    begun = load()
+def train(names: list[str], rounds: int, where: str = "cpu") -> Iterator[dict]:
+    """What the worker writes of nets: one dictionary a net and round, round 0 builds and warms up. On a device that is no CPU the wall
+    clock tells, and there are no probes: its ceilings are those of its calibration."""
+    begun, clock = load(), time.process_time if where == "cpu" else time.perf_counter
     versions = {"numpy": np.__version__, "python": sys.version.split()[0]}
     wanted = [n for n in NETS if key(n) in names]
     if any(n.by == "torch" for n in wanted):
@@ -175,17 +176,17 @@ def train(names: list[str], rounds: int) -> Iterator[dict]:
     made = {}
     for net in wanted:
         try:
-            made[key(net)] = builder(net)
+            made[key(net)] = builder(net, where)
             for _ in range(WARM):
                 made[key(net)]()
         except Exception as error:
             yield {"name": key(net), "error": " ".join(f"{type(error).__name__}: {error}".split())}
             return
         yield {"name": key(net), "seconds": None}
-    probes = probing() | (probing_torch() if "torch" in versions else {})
+    probes = (probing() | (probing_torch() if "torch" in versions else {})) if where == "cpu" else {}
     for _ in range(rounds):
         for name, step in made.items():
-            yield {"name": name, "seconds": shortest(step)}
+            yield {"name": name, "seconds": shortest(step, clock=clock)}
         for name, probe in probes.items():
             yield {"name": name, "seconds": shortest(probe, 0.05)}
     yield {"versions": versions, "load": [begun, load()]}
@@ -272,10 +273,12 @@ def probing_torch() -> dict[str, Callable[[], object]]:
     return {"mm": lambda: torch.mm(a, b, out=c), "pool": lambda: torch.nn.functional.max_pool2d(x, 2, return_indices=True)}
 
 
+WORK = {"nets": train, "nets-gpu": lambda names, rounds: train(names, rounds, "cuda"), "kernels": run, "products": products}
+
 if __name__ == "__main__":
     asked_kind, asked_rounds = sys.argv[1:]
     try:
-        for told in {"nets": train, "kernels": run, "products": products}[asked_kind](json.load(sys.stdin), int(asked_rounds)):
+        for told in WORK[asked_kind](json.load(sys.stdin), int(asked_rounds)):
             print(json.dumps(told), flush=True)
     except (KeyboardInterrupt, BrokenPipeError):  # the caller has been interrupted, and says so
         os._exit(130)

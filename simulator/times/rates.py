@@ -162,7 +162,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         sustained=sustained,
         attention=min((own.attention or general.attention).value, sustained),
         vector=float(vector),
-        special=SPECIAL_PER_CLOCK * cores * clock if device.kind == "gpu" else float(vector) / 8.0,
+        special=SPECIAL_PER_CLOCK * cores * clock if device.kind == "gpu" else float(device.achieved.get("exp") or vector / 8.0),
         bandwidth=float(device.memory.bandwidth),
         stream=_stream(device, own, general),
         cores=cores,

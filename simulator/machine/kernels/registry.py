@@ -18,25 +18,19 @@ import numpy as np
 from simulator.machine.kernels import ceilings, conv, elementwise, rows, sequence
 from simulator.machine.kernels.arrays import aligned
 from simulator.machine.kernels.compiled import VECTOR_BYTES, Pair
-from simulator.machine.kernels.gemm import COLUMNS, DEPTH, gemm
-from simulator.machine.kernels.vectors import LANES, TALL, WIDE
-
-F4 = 4.0  # bytes of fp32
-Size = tuple[int, ...]
-
-
-class Work(NamedTuple):
-    """What a kernel does, by the algebra: nothing is counted twice, and a cache is taken to hold what is used again at once."""
-
-    flops: float  # multiply-add = 2
-    read: float  # bytes read, those of arrays updated in place among them
-    fresh: float  # bytes written that were not read: a cache fetches their lines first
-    special: float = 0.0  # exponentials, and what is built on one: erf, tanh, sigmoid
-    inner: float = 0.0  # bytes that go through a buffer of the kernel's own: packed panels, the columns of one image, the scores of one head
-    near: float = 0.0  # bytes that such a buffer holds: how near it lies
-    issued: float = 0.0  # FLOPs of whole tiles, which an edge or few channels do not fill
-    loops: float = 0.0  # inner loops entered: rows, pieces of rows, tiles
-    passes: float = 1.0  # that follow on each other, so that only one overlaps with memory
+from simulator.machine.kernels.gemm import gemm
+from simulator.machine.kernels.work import (
+    CONV_WORK,
+    F4,
+    Size,
+    Work,
+    attention_work,
+    conv_shapes,
+    moves,
+    pool_backward_work,
+    pool_work,
+    product,
+)  # fmt: skip
 
 
 class Kernel(NamedTuple):
@@ -72,19 +66,6 @@ def _index(count: int, below: int) -> np.ndarray:
 
 FLAT = ((4_096,), (16_384,), (65_536,), (262_144,), (1_048_576,), (8_388_608,))
 GRID = ((64, 256), (128, 512), (256, 1000), (512, 1024), (2048, 1500), (4096, 2048))
-
-
-MANY = 100.0  # passes: nothing overlaps, as packing, tiles and what follows them
-
-
-def product(m: float, n: float, k: float, times: float = 1.0, add: bool = False) -> Work:
-    """What `gemm` does beside reading A and B and writing C: whole tiles, both operands packed, C gone over again every DEPTH of k."""
-    tiles = float(np.ceil(m / TALL) * TALL * np.ceil(n / WIDE) * WIDE)
-    packed = 2.0 * F4 * (m * k * np.ceil(n / COLUMNS) + k * n)
-    again = 2.0 * F4 * m * n * (np.ceil(k / DEPTH) - (0 if add else 1))
-    near = F4 * float(min(k, DEPTH) * min(n, COLUMNS))
-    loops = tiles / (TALL * WIDE) * np.ceil(k / DEPTH) * times
-    return Work(2.0 * m * n * k * times, 0.0, 0.0, 0.0, float(packed + again) * times, near, 2.0 * tiles * k * times, float(loops), MANY)
 
 
 def _team(name: str, inputs: int, outputs: int, flops: float = 0.0, special: float = 0.0, positive: bool = False) -> Kernel:
@@ -134,7 +115,8 @@ def _images(name: str, op: str, make: Callable, flops: float, read: float, fresh
     def work(size: Size) -> Work:
         n, near = float(np.prod(size)), F4 * read * size[0] * size[2]
         inner = (passes - 1.0) * F4 * read * n
-        return Work(flops * n, F4 * read * n, F4 * fresh * n, 0.0, inner, near, loops=float(passes * size[0] * size[1]), passes=float(passes))
+        loops = float(passes * size[0] * size[1])
+        return Work(flops * n, F4 * read * n, F4 * fresh * n, 0.0, inner, near, loops=loops, passes=float(passes))
 
     sizes = ((4, 16, 196), (8, 16, 1024), (8, 64, 256), (16, 64, 784), (32, 128, 784), (32, 512, 49))
     return Kernel(name, op, "images, channels, pixels", getattr(rows, name), lambda size, threads=1: make(*size), work, sizes)
@@ -147,13 +129,6 @@ CONV_SIZES = (
 )  # fmt: skip
 
 
-def conv_shapes(size: Size) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Shapes of x, w and y of a convolution."""
-    images, into, out, image, edge, stride, padding = size
-    after = (image + 2 * padding - edge) // stride + 1
-    return (images, into, image, image), (out, into, edge, edge), (images, out, after, after)
-
-
 def _conv(name: str, op: str, arguments: Callable, read: str, written: str) -> Kernel:
     """A convolution kernel: reads and writes of x, w, y named by letter."""
 
@@ -162,55 +137,21 @@ def _conv(name: str, op: str, arguments: Callable, read: str, written: str) -> K
         return arguments(x, w / np.float32(np.sqrt(w[0].size)), y, size[5], size[6], threads)
 
     def work(size: Size) -> Work:
-        read_bytes, written_bytes = (F4 * sum(np.prod(dict(zip("xwy", conv_shapes(size), strict=True))[c]) for c in side) for side in (read, written))
-        return CONV_WORK[name](size)._replace(read=float(read_bytes), fresh=float(written_bytes))
+        bytes_ = {letter: F4 * float(np.prod(shape)) for letter, shape in zip("xwy", conv_shapes(size), strict=True)}
+        return CONV_WORK[name](size)._replace(read=sum(bytes_[c] for c in read), fresh=sum(bytes_[c] for c in written))
 
     return Kernel(name, op, CONV_SIZE, getattr(conv, name), make, work, CONV_SIZES)
 
 
-def _moves(size: Size) -> float:
-    """Vectors of im2col: pieces of rows of outputs, once a tap."""
-    (images, *_), (_, *filter_), (*_, height, width) = conv_shapes(size)
-    return float(images * np.prod(filter_) * height * np.ceil(width / LANES))
-
-
-def _by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
-    """A convolution as im2col and a product of each image: sizes of the product named `out`, `taps` and `pixels`."""
-    (images, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
-    named = {"out": float(out), "taps": float(np.prod(filter_)), "pixels": float(height * width)}
-    done, matrix = product(*(named[each] for each in (m, n, k)), images, add), F4 * named["taps"] * named["pixels"]
-    return done._replace(inner=done.inner + 2.0 * images * matrix, near=max(done.near, matrix), loops=done.loops + _moves(size))
-
-
-def _directly(size: Size) -> Work:
-    """`conv_direct`: tiles along padded rows; the image goes through its padded copy, the outputs through their sums."""
-    (images, into, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
-    across = -(-(size[3] + 2 * size[6]) // size[5])
-    tall, wide, taps = np.ceil(out / TALL) * TALL, np.ceil(((height - 1) * across + width) / WIDE) * WIDE, float(np.prod(filter_))
-    sums, padded = F4 * tall * wide, F4 * into * float(size[3] + 2 * size[6]) ** 2
-    passes = 2.0 * np.ceil(taps / DEPTH)
-    inner, pixels = float(images * (2.0 * padded + passes * sums)), float(height * width)
-    issued, loops = 2.0 * images * tall * wide * taps, images * (tall / TALL * wide / WIDE * passes / 2.0 + out * height * np.ceil(width / LANES))
-    return Work(2.0 * images * out * pixels * taps, 0.0, 0.0, 0.0, inner, float(sums + padded), float(issued), float(loops), MANY)
-
-
-CONV_WORK = {
-    "im2col": lambda size: Work(0.0, 0.0, 0.0),
-    "conv": lambda size: _by_columns(size, "out", "pixels", "taps"),
-    "conv_direct": _directly,
-    "conv_input_backward": lambda size: _by_columns(size, "taps", "pixels", "out"),
-    "conv_weight_backward": lambda size: _by_columns(size, "out", "taps", "pixels", add=True),
-}
-
-
 def _im2col() -> Kernel:
-    made = _conv(
-        "im2col", "im2col", lambda x, w, y, stride, padding, threads: (x, w.shape[2], stride, padding, *y.shape[2:], _columns(x, w, y)), "x", "",
-    )  # fmt: skip
+    def arguments(x, w, y, stride, padding, threads):
+        return x, w.shape[2], stride, padding, *y.shape[2:], _columns(x, w, y)
+
+    made = _conv("im2col", "im2col", arguments, "x", "")
 
     def work(size: Size) -> Work:
         x, w, y = conv_shapes(size)
-        return Work(0.0, F4 * float(np.prod(x)), F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:])), loops=_moves(size))
+        return Work(0.0, F4 * float(np.prod(x)), F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:])), loops=moves(size))
 
     return made._replace(work=work)
 
@@ -232,23 +173,6 @@ def _pool_backward(size: Size, threads: int = 1) -> tuple:
     return _normal(*y.shape), where, _blank(*x.shape)
 
 
-def _pooled(size: Size) -> tuple[float, float, float]:
-    """Pixels before and after, and vectors of outputs that are compared, once a tap."""
-    images, channels, image, edge, stride = size
-    planes, after = images * channels, (image - edge) // stride + 1
-    return float(planes * image**2), float(planes * after**2), float(planes * edge**2 * after * np.ceil(after / LANES))
-
-
-def _pool_work(size: Size) -> Work:
-    x, y, moves = _pooled(size)
-    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=moves)
-
-
-def _pool_backward_work(size: Size) -> Work:
-    x, y, _ = _pooled(size)
-    return Work(y, 2.0 * F4 * y, F4 * x)
-
-
 def _gemm(size: Size, threads: int = 1) -> tuple:
     m, n, k = size
     return _normal(m, k), _normal(k, n), _blank(m, n), False, False, False
@@ -264,21 +188,6 @@ def _attention_backward(size: Size, threads: int = 1) -> tuple:
     q, k, v, causal, out, weights = _attention(size)
     sequence.attention.one(q, k, v, causal, out, weights)
     return q, k, v, weights, _normal(*size), _blank(*size), _blank(*size), _blank(*size)
-
-
-def _attention_work(products: int, arrays_read: int, arrays_written: int, backward: bool) -> Callable[[Size], Work]:
-    def work(size: Size) -> Work:
-        heads, tokens, depth = (float(each) for each in size)
-        scores, small = heads * tokens * tokens, heads * tokens * depth
-        read = F4 * (arrays_read * small + (scores if backward else 0.0))
-        fresh = F4 * (arrays_written * small + (0.0 if backward else scores))
-        one, others = product(tokens, tokens, depth, heads), product(tokens, depth, tokens, (products - 1) * heads)
-        flops, issued = (4.0 * scores + a + b for a, b in ((one.flops, others.flops), (one.issued, others.issued)))
-        inner = one.inner + others.inner + 4.0 * F4 * scores
-        loops = one.loops + others.loops + (2.0 if backward else 3.0) * heads * tokens
-        return Work(flops, read, fresh, 0.0 if backward else 0.5 * scores, inner, F4 * tokens * tokens, issued, loops, MANY)
-
-    return work
 
 
 def _lstm(batch: int, n: int) -> tuple:
@@ -350,7 +259,10 @@ ALL = (
     Kernel(
         "gemm", "gemm", "m, n, k", gemm, _gemm,
         lambda s: product(*map(float, s))._replace(read=F4 * (s[0] * s[2] + s[2] * s[1]), fresh=F4 * s[0] * s[1]),
-        ((64, 64, 64), (100, 300, 50), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (32, 1024, 1024), (2048, 256, 256), (197, 768, 768)),
+        (
+            (64, 64, 64), (100, 300, 50), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (32, 1024, 1024), (2048, 256, 256),
+            (197, 768, 768),
+        ),
     ),
     _flat("add", "elementwise", lambda n: (_normal(n), _normal(n), _blank(n)), 1, 2, 1),
     _flat("relu", "elementwise", lambda n: (_normal(n), _blank(n)), 1, 1, 1),
@@ -388,17 +300,17 @@ ALL = (
     _conv("conv_direct", "conv_direct", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y"),
     _conv("conv_input_backward", "conv", lambda x, w, y, stride, padding, threads: (w, y, x, stride, padding), "wy", "x"),
     _conv("conv_weight_backward", "conv", lambda x, w, y, stride, padding, threads: (x, y, w, stride, padding, threads), "xy", "w"),
-    Kernel("max_pool", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool, _pool, _pool_work, POOL),
+    Kernel("max_pool", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool, _pool, pool_work, POOL),
     Kernel(
         "max_pool_backward", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool_backward,
-        _pool_backward, _pool_backward_work, POOL,
+        _pool_backward, pool_backward_work, POOL,
     ),
     _rows("lstm_cell", "lstm", _lstm, 9, 5, 7, 5, module=sequence),
     _rows("lstm_cell_backward", "lstm", _lstm_backward, 26, 8, 5, module=sequence),
-    Kernel("attention", "attention", "heads, tokens, width", sequence.attention, _attention, _attention_work(2, 3, 1, False), ATTENTION),
+    Kernel("attention", "attention", "heads, tokens, width", sequence.attention, _attention, attention_work(2, 3, 1, False), ATTENTION),
     Kernel(
         "attention_backward", "attention", "heads, tokens, width", sequence.attention_backward,
-        _attention_backward, _attention_work(4, 4, 3, True), ATTENTION,
+        _attention_backward, attention_work(4, 4, 3, True), ATTENTION,
     ),
 )  # fmt: skip
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in ALL}
