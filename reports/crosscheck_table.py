@@ -64,7 +64,7 @@ def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path
     with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.write(f"# Training steps of roofcast crosscheck on {cpu}, {day}: {said}; {load}.\n")
         clock = "CPU" if session.probes else "Wall"
-        file.write(f"# {clock} time, median of interleaved rounds; noise: how far halves of the rounds differ. Paths are relative to here.\n")
+        file.write(f"# {clock} time, median of interleaved rounds; noise: how far halves of them differ. Paths are relative to here.\n")
         file.write(ALLOCATOR)
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
