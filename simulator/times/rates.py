@@ -41,6 +41,7 @@ class Rates(NamedTuple):
     batched_tile: float  # edge of the smallest tile its library has for batched products on the vector units [elements]
     tensor: bool  # the format runs on a matrix unit, not on the vector units
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
+    measured: bool = False  # `bandwidth` was measured on this very machine, and is no printed one
 
 
 class Resolved(NamedTuple):
@@ -172,5 +173,6 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
         trained=_trained(name, own),
+        measured=device.kind == "cpu" and device.memory.bandwidth.status == "measured",
     )
     return Resolved(rates, tuple(said))

@@ -15,7 +15,7 @@ from reports.command import main
 from simulator.machine import crosscheck, kernel_check, measure, net_list, sum_form
 from simulator.machine.measure import Measured, Session
 
-SHIPPED = sorted((Path(__file__).parents[3] / "scenarios" / "machines").glob("*.csv"))
+SHIPPED = sorted((Path(__file__).parents[3] / "scenarios" / "machines").glob("crosscheck-*.csv"))
 TORCH = [n for n in net_list.NETS if n.by == "torch"]
 
 
