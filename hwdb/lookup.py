@@ -39,7 +39,7 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
     given = tuple((changes or {}).items())
     if names.is_path(str(name)):
         return _own(Path(name), given)
-    if name in names.THIS_MACHINE:
+    if name in (*names.THIS_MACHINE, names.THIS_GPU):
         return _own(_calibrated(name), given)
     return _shipped(names.resolve(name, "devices"), given)
 
@@ -54,7 +54,8 @@ def _calibrated(name: str) -> Path:
     """The file of this machine, once it was measured."""
     path = names.this_machine(name)
     if not path.exists():
-        raise BadInput(f"{name}: not calibrated yet, there is no {path}; run: roofcast calibrate")
+        how = " --gpu" if name == names.THIS_GPU else ""
+        raise BadInput(f"{name}: not calibrated yet, there is no {path}; run: roofcast calibrate{how}")
     return path
 
 

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent
 _VENDOR = re.compile(r"^(?:(?:nvidia|geforce|tesla|amd|instinct|radeon(?=-rx)|intel|google|cloud|apple|aws|huawei)-)+")
 THIS_MACHINE = ("this-machine", "this-machine-1")
 """Names of what `roofcast calibrate` measured here: all threads, and one of them."""
+THIS_GPU = "this-machine-gpu"
+"""Name of the CUDA device that `roofcast calibrate --gpu` measured here."""
 LISTINGS = {"devices": "roofcast devices", "links": "roofcast devices --links", "systems": "roofcast devices --systems"}
 
 

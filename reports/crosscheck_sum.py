@@ -1,5 +1,5 @@
-"""How far the plainest CPU model is from a table of `roofcast crosscheck`: F/P + B/D with nothing fitted; the same where
-convolutions fill whole vectors of channels; and with two multipliers that have not seen the net they are judged on.
+"""How far the plainest CPU models are from a table of `roofcast crosscheck`: F/P + B/D with nothing fitted; the same with the named
+causes (simulator/machine/sum_form.py); and that with two multipliers that have not seen the net they are judged on.
 
     python -m reports.crosscheck_sum scenarios/machines/TABLE.csv
 """
@@ -20,7 +20,7 @@ from simulator.machine import sum_form
 
 WITHIN = 0.25
 HEAD = {
-    "chain": "predict", "zero": "F/P + B/D", "padded": "whole vectors", "fitted": "2 multipliers", "taught": "exceptions not fitted",
+    "chain": "predict", "zero": "F/P + B/D", "causes": "with causes", "fitted": "2 multipliers",
 }  # fmt: skip
 
 
@@ -32,9 +32,8 @@ class Judged(NamedTuple):
     measured: np.ndarray
     chain: np.ndarray  # predict()
     zero: np.ndarray  # F/P + B/D
-    padded: np.ndarray  # the same, convolutions in whole vectors of channels
-    fitted: np.ndarray  # two multipliers, fitted to all other models
-    taught: np.ndarray  # the same, fitted to those of the others that are no named exceptions
+    causes: np.ndarray  # the same with the named causes
+    fitted: np.ndarray  # that with two multipliers, fitted to all other models
 
 
 def judge(path: str) -> Judged:
@@ -42,15 +41,21 @@ def judge(path: str) -> Judged:
     runs = [r for r in read(path) if r.scenario is not None]
     measured = np.array([r.measured_s for r in runs])
     work = [sum_form.counted(r.scenario) for r in runs]
-    rates = [np.array([float(r.row[key]) for r in runs]) for key in ("gemm_flops", "triad_bytes_s")]
-    f, b = sum_form.parts(work, *rates, padded=False)
+    rates = sum_form.Rates(*(np.array([rate(r.row, *keys) for r in runs]) for keys in RATES))
     groups, notes = [r.scenario.model for r in runs], [r.row.get("notes") or "" for r in runs]
-    plain = np.array([not note for note in notes])
+    f, b = sum_form.causes(work, rates)
     return Judged(
-        [r.id for r in runs], notes, measured, np.array([predict(r.scenario).step_time_s for r in runs]), f + b,
-        sum_form.zero(work, *rates, padded=True), sum_form.leave_one_out(f, b, measured, groups, np.ones(len(runs), bool)),
-        sum_form.leave_one_out(f, b, measured, groups, plain),
+        [r.id for r in runs], notes, measured, np.array([predict(r.scenario).step_time_s for r in runs]), sum(sum_form.plain(work, rates)),
+        f + b, sum_form.leave_one_out(f, b, measured, groups),
     )  # fmt: skip
+
+
+RATES = (("gemm_flops",), ("own_flops", "gemm_flops"), ("triad_bytes_s",), ("pool_per_s",))  # columns of a table, the first that is there
+
+
+def rate(row: dict, *keys: str) -> float:
+    """A probe's rate; where a table has none, what depends on it takes no time."""
+    return next((float(row[key]) for key in keys if row.get(key)), float("inf"))
 
 
 def errors(judged: Judged) -> dict[str, np.ndarray]:

@@ -15,11 +15,16 @@ from simulator.machine.measure import Session
 
 FIELDS = (
     "id", "source_name", "model", "device", "cpu", "threads", "framework", "stack", "precision", "mode", "batch_per_device", "input",
-    "sequence", "optimizer", "step_time_ms", "noise", "rounds", "gemm_flops", "triad_bytes_s", "date", "notes",
+    "sequence", "optimizer", "step_time_ms", "noise", "rounds", "gemm_flops", "own_flops",
+    "triad_bytes_s", "pool_per_s", "date", "notes",
 )  # fmt: skip
 
 
 CALLED = {"ncf": "ncf-dot-ml1m"}  # in tables of measured runs, ncf is what MLPerf calls so: NeuMF
+ALLOCATOR = (
+    "# The allocator keeps its memory between steps (MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_): with glibc's defaults tensors of over\n"
+    "# 32 MiB are mapped anew in every step, which costs a page fault for every 4 KiB.\n"
+)
 IDLE = 0.5  # load average of a machine that does nothing else
 SUSTAINED = re.compile(r"^sustained_fp32 = .*$", re.MULTILINE)
 
@@ -29,16 +34,24 @@ def write_device(session: Session, calibrated: Path, folder: Path) -> Path:
 
     Calibration times numba's product; nets call a BLAS.
     """
-    import hwdb
-
-    share = measure.rate(session, "gemm") / float(hwdb.device(calibrated).peak_flops["fp32"])
-    where = f"numpy's product of {measure.PROBE}, in the rounds of the training steps"
-    line = f'sustained_fp32 = {{value = {share:.5g}, source = "measured", status = "measured", where = "{where}"}}'
     folder.mkdir(parents=True, exist_ok=True)
     device = folder / f"{calibrated.stem}-{datetime.date.today()}.toml"
+    text = calibrated.read_text(encoding="utf-8")
+    if session.probes:  # a GPU has none
+        text = SUSTAINED.sub(_sustained(session, calibrated), text)
     with replacing(device) as part:
-        part.write_text(SUSTAINED.sub(line, calibrated.read_text(encoding="utf-8")), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
     return device
+
+
+def _sustained(session: Session, calibrated: Path) -> str:
+    """The line of the device file."""
+    import hwdb
+
+    probe, whose = ("mm", "PyTorch") if "mm" in session.probes else ("gemm", "numpy")
+    share = measure.rate(session, probe) / float(hwdb.device(calibrated).peak_flops["fp32"])
+    where = f"{whose}'s product of {measure.PROBE}, in the rounds of the training steps"
+    return f'sustained_fp32 = {{value = {share:.5g}, source = "measured", status = "measured", where = "{where}"}}'
 
 
 def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path:
@@ -50,7 +63,9 @@ def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path
     load = f"{busy}load average {session.load[0]:.1f} at the start, {session.load[1]:.1f} at the end"
     with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.write(f"# Training steps of roofcast crosscheck on {cpu}, {day}: {said}; {load}.\n")
-        file.write("# CPU time, median of interleaved rounds; noise: how far halves of the rounds differ. Paths are relative to here.\n")
+        clock = "CPU" if session.probes else "Wall"
+        file.write(f"# {clock} time, median of interleaved rounds; noise: how far halves of them differ. Paths are relative to here.\n")
+        file.write(ALLOCATOR)
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(one(row, session, device.name, cpu, folder, day) for row in rows)
@@ -60,7 +75,8 @@ def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path
 def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day: str) -> dict:
     """A row of the table."""
     net = row.net
-    engine = {"torch": f"PyTorch {session.versions.get('torch')} CPU", "numba": f"numba {session.versions.get('numba')}"}[net.by]
+    unit = " CPU" if session.probes else ""  # probes are asked of CPUs only
+    engine = {"torch": f"PyTorch {session.versions.get('torch')}{unit}", "numba": f"numba {session.versions.get('numba')}"}[net.by]
     return {
         "id": measure.key(net), "source_name": "roofcast crosscheck",
         "model": beside(CALLED.get(net.model, net.model), folder), "device": device, "cpu": cpu.removesuffix(", one thread"), "threads": 1,
@@ -68,9 +84,16 @@ def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day
         "batch_per_device": net.batch, "input": f"{net.size}x{net.size}" if net.takes == "image" else "",
         "sequence": net.size if net.takes == "sequence" else "", "optimizer": net.optimizer,
         "step_time_ms": f"{1e3 * row.measured_s:.6g}", "noise": f"{row.noise:.3g}",
-        "rounds": len(session.found[measure.key(net)].rounds), "gemm_flops": f"{measure.rate(session, 'gemm'):.5g}",
-        "triad_bytes_s": f"{measure.rate(session, 'triad'):.5g}", "date": day, "notes": net.note,
+        "rounds": len(session.found[measure.key(net)].rounds), "gemm_flops": _rate(session, "gemm"),
+        "own_flops": _rate(session, "mm" if net.by == "torch" and "mm" in session.probes else "gemm"),
+        "triad_bytes_s": _rate(session, "triad"),
+        "pool_per_s": _rate(session, "pool"), "date": day, "notes": net.note,
     }  # fmt: skip
+
+
+def _rate(session: Session, probe: str) -> str:
+    """A probe's rate; nothing where it was not asked."""
+    return f"{measure.rate(session, probe):.5g}" if probe in session.probes else ""
 
 
 def beside(name: str, folder: Path) -> str:

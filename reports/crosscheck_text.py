@@ -13,7 +13,8 @@ WITHIN = 0.25  # share of the nets whose error is no larger is told
 def print_crosscheck(name: str, kernels: list[Ran], trained: list[Trained], bare: list[Ran]) -> None:
     """`bare`: the kernels by their ceilings alone."""
     with page() as out:
-        out.print(f"{name}: forecast and measured, CPU time", style="bold")
+        clock = "wall time" if any(r.threads > 1 for r in kernels) else "CPU time"
+        out.print(f"{name}: forecast and measured, {clock}", style="bold")
         if kernels:
             _kernels(out, kernels, bare)
         if trained:

@@ -132,15 +132,15 @@ def options(*names: str) -> Callable:
     return decorate
 
 
-def scenario_options(several: bool = False) -> Callable:
-    """MODEL, --on and all that describes a step. With `several`, --on may be repeated."""
+def scenario_options(several: bool = False, required: bool = True) -> Callable:
+    """MODEL, --on and all that describes a step. With `several`, --on may be repeated; `required`: whether a MODEL must be given."""
 
     def decorate(function):
         function = options(*STEP, *LENGTH, *DEVICE, *LAYOUT)(function)
         repeated = " May be repeated." if several else ""
         help_ = f"Device: a name (see roofcast devices) or a .toml file.{repeated} Default: that of --system."
         function = click.option("--on", multiple=several, metavar="DEVICE", help=help_)(function)
-        return click.argument("model", metavar="MODEL")(function)
+        return click.argument("model", metavar="MODEL" if required else "[MODEL]", required=required)(function)
 
     return decorate
 

@@ -38,8 +38,8 @@ def draw(forecasts: Sequence[Forecast], machines: Sequence[Machine]) -> Figure:
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.075, 0.085, 0.675, 0.755))
         shown = [_visible(forecast) for forecast in forecasts]
-        _frame(axes, shown, machines)
-        strewn = [_roofs(axes, machine, i, overlay) for i, machine in enumerate(machines)]
+        frame(axes, shown, machines)
+        strewn = [roofs(axes, machine, i, overlay) for i, machine in enumerate(machines)]
         markers = [_points(axes, forecast, points, i, overlay) for i, (forecast, points) in enumerate(zip(forecasts, shown, strict=True))]
         _titles(figure, axes, forecasts)
         handles = _legend(figure, axes, forecasts, shown, machines, overlay)
@@ -72,7 +72,7 @@ def _visible(forecast: Forecast) -> list[Point]:
     return sorted(points, key=lambda p: -p.time_s)
 
 
-def _frame(axes, shown: list[list[Point]], machines: Sequence[Machine]) -> None:
+def frame(axes, shown: list[list[Point]], machines: Sequence[Machine]) -> None:
     """Limits, ticks and grid: every point, every ridge of DRAM, the highest roof."""
     points = [p for group in shown for p in group]
     ridges = [ridge(roof, machine.memory[-1]) for machine in machines for roof in machine.compute]
@@ -94,7 +94,7 @@ def _frame(axes, shown: list[list[Point]], machines: Sequence[Machine]) -> None:
     axes.set_axisbelow(True)
 
 
-def _roofs(axes, machine: Machine, index: int, overlay: bool) -> np.ndarray:
+def roofs(axes, machine: Machine, index: int, overlay: bool) -> np.ndarray:
     """Draw the roofs; gives points strewn along them in pixels, for labels to keep off."""
     colour, dash = (colour_of(index), dash_of(index)) if overlay else (INK, "-")
     left, right = axes.get_xlim()
@@ -149,6 +149,12 @@ def _points(axes, forecast: Forecast, points: list[Point], index: int, overlay: 
         width = np.sqrt(size) * axes.figure.dpi / 72
         marked.append((*centre, width * (0.707 if mark.shape == "D" else 0.5), width * mark.reach))
     return np.array(marked).reshape(-1, 4)
+
+
+def roof_words(machines: Sequence[Machine]) -> str:
+    """What the full lines are."""
+    measured = {machine.measured for machine in machines}
+    return "roof, " + ("as printed" if measured == {False} else "measured" if measured == {True} else "as printed, or measured")
 
 
 def _titles(figure, axes, forecasts: Sequence[Forecast]) -> None:
@@ -215,7 +221,7 @@ def _legend(figure, axes, forecasts, shown, machines, overlay: bool):
             ),
             f"area: {share:.0%} of the step".replace("%", " %"),
         )
-    add(Line2D([], [], color=INK, linewidth=2.0), "roof, as printed")
+    add(Line2D([], [], color=INK, linewidth=2.0), roof_words(machines))
     if any(roof.achieved for machine in machines for roof in machine.roofs):
         add(Line2D([], [], color=INK, linewidth=1.3, linestyle=(0, (2, 2))), "roof, as achieved")
     add(

@@ -14,7 +14,7 @@ class Roof(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str  # compute | memory
     label: str  # "bf16, fp16", "fp32 vector", "DRAM", "L2"
-    printed: float  # FLOP/s, or B/s of a memory level
+    printed: float  # FLOP/s, or B/s of a memory level; of a measured device, the best that was measured
     achieved: float | None = None  # what kernels sustain, where known
     precisions: tuple[str, ...] = ()  # of a compute roof: whose points stand under it
 
@@ -24,6 +24,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     roofs: tuple[Roof, ...]
+    measured: bool = False  # what stands for printed rates was measured
 
     @property
     def compute(self) -> tuple[Roof, ...]:
@@ -44,7 +45,7 @@ def ridge(compute: Roof, memory: Roof) -> float:
 def in_use(machine: Machine, precisions: set[str]) -> Machine:
     """Only the compute roofs that some point stands under, and DRAM: what an overlay of devices shows."""
     kept = tuple(r for r in machine.compute if precisions & set(r.precisions)) or machine.compute[:1]
-    return Machine(name=machine.name, roofs=kept + machine.memory[-1:])
+    return Machine(name=machine.name, roofs=kept + machine.memory[-1:], measured=machine.measured)
 
 
 def machine(device: Device, training: bool = True) -> Machine:
@@ -58,7 +59,7 @@ def machine(device: Device, training: bool = True) -> Machine:
     for name, rate in device.peak_flops.items():
         if not name.startswith("int"):
             matrix.setdefault(float(rate), []).append(name)
-    roofs = []
+    roofs, own = [], device.memory.bandwidth.status == "measured"  # of a measured device nothing is drawn that was not measured on it
     vector = device.vector_flops.get("fp32")
     for rate, names in matrix.items():
         under = names if vector or "fp32" in device.peak_flops else [*names, "fp32"]
@@ -68,7 +69,7 @@ def machine(device: Device, training: bool = True) -> Machine:
                 label=", ".join(names),
                 printed=rate,
                 precisions=tuple(under),
-                achieved=rate * _held(device, names[0], training),
+                achieved=None if own and f"sustained_{names[0]}" not in device.achieved else rate * _held(device, names[0], training),
             )
         )
     if vector and vector not in matrix:
@@ -84,7 +85,7 @@ def machine(device: Device, training: bool = True) -> Machine:
     for name, level in device.cache.items():
         if level.bandwidth:
             roofs.append(Roof(kind="memory", label=name.upper(), printed=float(level.bandwidth)))
-    return Machine(name=device.id, roofs=tuple(roofs))
+    return Machine(name=device.id, roofs=tuple(roofs), measured=own)
 
 
 def _held(device: Device, format_: str, training: bool) -> float:

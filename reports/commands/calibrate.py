@@ -16,12 +16,15 @@ from reports.files import replacing
 
 @click.command("calibrate")
 @click.option("--quick", is_flag=True, help="A quarter of the time, fewer ceilings, more noise.")
-def command(quick: bool) -> None:
+@click.option("--gpu", is_flag=True, help="The CUDA device of this machine, by PyTorch, instead of the CPU; where there is one.")
+def command(quick: bool, gpu: bool) -> None:
     """Measure the ceilings of this CPU, in at most a minute, and keep them as a device.
 
     It is then named like any other: --on this-machine has all its threads, --on this-machine-1 is one of them. Leave the machine idle
-    meanwhile; where two halves of the measurement differ, it says by how much.
+    meanwhile; where two halves of the measurement differ, it says by how much. With --gpu it is the CUDA device, --on this-machine-gpu.
     """
+    if gpu and _gpu(quick):
+        return
     from simulator.machine.calibrate import QUICK_SECONDS, SECONDS, calibrate
     from simulator.machine.host import find
 
@@ -32,6 +35,31 @@ def command(quick: bool) -> None:
     _print(measured)
     for words in kept:
         click.echo(words)
+
+
+def _gpu(quick: bool) -> bool:
+    """Measure and keep the CUDA device; where there is none, say so in one line, and that the CPU is measured instead."""
+    from simulator.machine import gpu
+
+    missing = gpu.available()
+    if missing:
+        click.echo(f"{missing}: the CPU is measured instead", err=True)
+        return False
+    import time
+
+    import torch
+
+    from simulator.machine.calibrate import QUICK_SECONDS, SECONDS
+    from simulator.machine.sampling import Clock, sample
+
+    seconds = QUICK_SECONDS if quick else SECONDS
+    with _bar(seconds) as step:
+        jobs = gpu.jobs(torch)
+        rates = sample(jobs, seconds, Clock(cpu=time.perf_counter), step)
+    found = {job.key: rate for job, rate in zip(jobs, rates, strict=True)}
+    stamp = f"roofcast calibrate --gpu, PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
+    click.echo(_keep(names.THIS_GPU, gpu.text(gpu.described(torch), found, stamp)))
+    return True
 
 
 def _keep(name: str, text: str) -> str:
@@ -75,7 +103,7 @@ def _print(measured) -> None:
         columns.popitem()
     table = plain_table(("ceiling", "left"), *((name, "right") for name in columns), ("halves differ", "right"))
     for key in dict.fromkeys((*measured.alone, *measured.together)):
-        unit = "FLOP/s" if key.startswith(("fma", "gemm")) else "B/s" if " " in key else "/s"
+        unit = "FLOP/s" if key.startswith(("fma", "gemm", "blas")) else "B/s" if " " in key else "/s"
         cells = [si(rates[key].value, unit) if key in rates else "" for rates in columns.values()]
         differ = max(rates[key].differ for rates in columns.values() if key in rates)
         table.add_row(key, *cells, percent(differ))

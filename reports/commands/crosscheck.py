@@ -12,26 +12,40 @@ from reports.options import print_json
 @click.option("--training", is_flag=True, help="The training steps only: nets in numba, and in PyTorch where it is installed.")
 @click.option("--plot", metavar="FILE", help="Draw predicted against measured (.png, .svg, .pdf).")
 @click.option("--quick", is_flag=True, help="Fewer rounds, smaller kernels, no net of more than a fifth of a second.")
+@click.option("--gpu", is_flag=True, help="Training steps on the CUDA device, by the wall clock; where there is one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def command(kernels: bool, training: bool, plot: str | None, quick: bool, as_json: bool) -> None:
+def command(kernels: bool, training: bool, plot: str | None, quick: bool, gpu: bool, as_json: bool) -> None:
     """Forecast kernels and training steps of this machine, run them, and show how far the forecasts were off.
 
-    One thread, CPU time, interleaved rounds; the noise is the same point measured twice. Forecasts rest on this-machine-1, which
-    roofcast calibrate writes. Training steps are kept as a dated table that roofcast validate --runs reads.
+    Training steps and kernels on one thread by CPU time in interleaved rounds, kernels on all threads too, by the best wall time; the
+    noise is the same point measured twice. Forecasts rest on the devices that roofcast calibrate writes. Both are kept as dated tables
+    that roofcast validate reads: steps with --runs, kernels with --ops.
     """
     import hwdb
+    from hwdb import names
     from hwdb.errors import UnknownName
     from reports.files import check_target
 
     if plot:
         check_target(plot, (".png", ".svg", ".pdf"))
+    if gpu:
+        from simulator.machine.gpu import available
+
+        missing = available()
+        if missing:
+            click.echo(f"{missing}: the CPU is measured instead", err=True)
+            gpu = False
+    if gpu:
+        kernels, training = False, True
     try:
-        device = hwdb.device(ONE_THREAD)
+        device = hwdb.device(names.THIS_GPU if gpu else ONE_THREAD)
     except UnknownName:
         raise UnknownName("this machine is not calibrated, so there are no ceilings to forecast with; run: roofcast calibrate") from None
     both = kernels == training
-    ran, bare = _kernels(device, quick) if kernels or both else ([], [])
-    trained, kept = _training(device.name, quick) if training or both else ([], "")
+    trained, said = _training(device.name, quick, gpu) if training or both else ([], "")
+    parts, said_too = _kernels(device, quick) if kernels or both else ([], "")
+    ran = [row for _, rows, _ in parts for row in rows]
+    kept = [words for words in (said_too, said) if words]
     if plot:
         from reports.crosscheck_plot import draw
 
@@ -43,25 +57,55 @@ def command(kernels: bool, training: bool, plot: str | None, quick: bool, as_jso
         return
     from reports.crosscheck_text import print_crosscheck
 
-    print_crosscheck(device.name, ran, trained, bare)
-    if kept:
-        click.echo(kept)
+    for name, rows, bare in parts:
+        print_crosscheck(name, rows, [], bare)
+    if trained:
+        print_crosscheck(device.name, [], trained, [])
+    for words in kept:
+        click.echo(words)
 
 
-ONE_THREAD = "this-machine-1"
+ONE_THREAD, ALL_THREADS = "this-machine-1", "this-machine"
 ROUNDS, QUICK_ROUNDS = 8, 2
 
 
 def _kernels(device, quick: bool):
-    """Kernels beside their forecasts: with a constant an op, and by the ceilings alone."""
+    """Kernels on one thread and on all beside their forecasts, with a constant an op and by the ceilings alone; where they were kept."""
+    import hwdb
+    from hwdb import names
+    from hwdb.errors import BadInput
+    from reports import kernel_table
     from simulator.machine import kernel_check
 
-    with _bar("kernels") as progress:
-        session = kernel_check.measured(quick, QUICK_ROUNDS if quick else ROUNDS // 2, progress)
-    return kernel_check.forecasts(session, device), kernel_check.forecasts(session, device, constants=False)
+    one, every = names.this_machine(ONE_THREAD), names.this_machine(ALL_THREADS)
+    whole = hwdb.device(ALL_THREADS) if every.exists() else None
+    threads = _threads(whole) if whole else 1
+    rounds, devices = QUICK_ROUNDS if quick else ROUNDS // 2, {1: device} | ({threads: whole} if threads > 1 else {})
+    sessions = {}
+    for count in devices:
+        with _bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
+            sessions[count] = kernel_check.measured(quick, rounds, progress, count)
+    parts = [
+        (each.name, *(kernel_check.forecasts(sessions[count], each, constants, count) for constants in (True, False)))
+        for count, each in devices.items()
+    ]
+    folder = one.parent.parent / "measured"
+    try:
+        table = kernel_table.write(sessions, {1: one} | ({threads: every} if threads > 1 else {}), device.name, folder)
+        return parts, f"kept as {table}: roofcast validate --ops {table}"
+    except (BadInput, OSError) as error:
+        return parts, f"not kept in {folder}: {error}"
 
 
-def _training(cpu: str, quick: bool):
+def _threads(device) -> int:
+    """Threads that a device of all of them was measured with; its name ends in it."""
+    import re
+
+    found = re.search(r"(\d+) threads$", device.name)
+    return int(found[1]) if found else 1
+
+
+def _training(cpu: str, quick: bool, gpu: bool = False):
     """Training steps beside their forecasts, and where the table was kept."""
     import tempfile
     from importlib.util import find_spec
@@ -76,8 +120,9 @@ def _training(cpu: str, quick: bool):
     if not torch:
         click.echo("PyTorch is not installed: only the nets in numba are trained (pip install roofcast[torch])", err=True)
     with _bar("training steps") as progress:
-        session = measure.steps(net_list.chosen(quick, torch), QUICK_ROUNDS if quick else ROUNDS, progress)
-    calibrated = names.this_machine(ONE_THREAD)
+        nets = [net for net in net_list.chosen(quick, torch) if not gpu or net.by == "torch"]
+        session = measure.steps(nets, QUICK_ROUNDS if quick else ROUNDS, progress, gpu)
+    calibrated = names.this_machine(names.THIS_GPU if gpu else ONE_THREAD)
     folder = calibrated.parent.parent / "measured"
     try:
         device = crosscheck_table.write_device(session, calibrated, folder)

@@ -36,8 +36,15 @@ def command(runs, ops, output, plot, constants, as_json) -> None:
             raise click.UsageError("-o takes one table; give --runs or --ops, not both")
     if plot:
         check_target(plot, (".png", ".svg", ".pdf"))
+    from reports import kernel_table
     from scenarios.measured import shipped, shipped_kernels
 
+    own = [path for path in ops if kernel_table.claims(path)]
+    if own:
+        ops = tuple(path for path in ops if path not in own)
+        _kernels_of_machines(own, as_json)
+        if not runs and not ops:
+            return
     all_shipped = not runs and not ops
     from reports import validation_llm
 
@@ -64,3 +71,14 @@ def command(runs, ops, output, plot, constants, as_json) -> None:
         validation_llm.print_part(many, all_shipped)
     if checked or table is not None:
         validation_text.print_validation(checked, table, {scored.run.source for scored in many})
+
+
+def _kernels_of_machines(paths, as_json: bool) -> None:
+    """Tables that roofcast crosscheck --kernels kept: forecasts from the device files beside them."""
+    from reports import kernel_table
+    from reports.crosscheck_text import print_crosscheck
+    from simulator.machine.crosscheck import to_json
+
+    for path in paths:
+        for threads, name, rows, bare in kernel_table.check(path):
+            print_json(to_json(rows, []) | {"device": name, "threads": threads}) if as_json else print_crosscheck(name, rows, [], bare)

@@ -12,7 +12,7 @@ from simulator.machine.host import Host
 from simulator.machine.sampling import AGREE, OURS, Rate
 
 Ceilings = Mapping[str, Rate]  # by key of its job
-HOST = "what the operating system says of the machine (/proc, /sys)"
+HOST = "what the operating system says of the machine (/proc and /sys, sysctl, or the registry)"
 
 
 def disagreement(ceilings: Ceilings) -> float:
@@ -46,44 +46,46 @@ def text(host: Host, ceilings: Ceilings, alone: bool, stamp: str) -> str:
     where other files have printed rates is the best that was measured, and says so."""
     threads = 1 if alone else host.threads
     instances = {level: 1 if alone else cache.instances for level, cache in host.caches.items()}
-    products = [key for key in ("gemm 512", "gemm 1024") if key in ceilings]
+    products = [key for key in ("gemm 512", "gemm 1024", "blas 512", "blas 1024") if key in ceilings]
     best = max(("fma32", *products), key=lambda key: ceilings[key].value)
     peak, bandwidth = ceilings[best].value, _roof(ceilings, "memory")
     lines = [
-        f"name = {_quoted(host.name + (', one thread' if threads == 1 else f', {threads} threads'))}",
-        f"vendor = {_quoted(host.vendor)}",
+        f"name = {quoted(host.name + (', one thread' if threads == 1 else f', {threads} threads'))}",
+        f"vendor = {quoted(host.vendor)}",
         'kind = "cpu"',
-        f"architecture = {_quoted(host.architecture)}",
+        f"architecture = {quoted(host.architecture)}",
         'core = "core"',
         f"notes = {json.dumps(_notes(host, ceilings, alone), ensure_ascii=False, indent=4)}",
         "",
-        f"cores = {_told(1 if alone else host.cores)}",
+        f"cores = {told(1 if alone else host.cores)}",
     ]
     if host.clock:
-        lines.append(f"clock = {_told(host.clock)}")
-    lines += ["", "[peak_flops]  # measured: the best of chains of multiply-adds and of matrix products [FLOP/s]"]
+        lines.append(f"clock = {told(host.clock)}")
+    lines += ["", "[peak_flops]  # measured: the best of chains of multiply-adds and of products [FLOP/s]"]
     lines += [f"fp32 = {_figure(ceilings, best)}", f"fp64 = {_figure(ceilings, 'fma64')}"]
     lines += ["", "[vector_flops]", f"fp32 = {_figure(ceilings, best)}", f"fp64 = {_figure(ceilings, 'fma64')}"]
     lines += ["", "[memory]", f"bandwidth = {_figure(ceilings, bandwidth)}"]
     if host.memory:
-        lines.append(f"capacity = {_told(host.memory)}")
+        lines.append(f"capacity = {told(host.memory)}")
     for level, cache in host.caches.items():
-        lines += ["", f"[cache.{level}]", f"capacity = {_told(cache.bytes * instances[level])}"]
+        lines += ["", f"[cache.{level}]", f"capacity = {told(cache.bytes * instances[level])}"]
         lines.append(f"bandwidth = {_figure(ceilings, _roof(ceilings, level))}")
     lines += ["", "[achieved]  # shares of the rates above"]
     lines += [f"matmul_fp32 = {_share(ceilings, max(products, key=lambda key: ceilings[key].value), peak)}"]
-    lines += [f"sustained_fp32 = {_share(ceilings, products[-1], peak)}"]
-    for key, name in (("triad", "stream"), ("scale", "stream_scale"), ("fill", "stream_write")):
+    lines += [f"sustained_fp32 = {_share(ceilings, products[-1], peak)}"]  # the longest product of the library that frameworks call
+    for key, name in (("triad", "stream"), ("scale", "stream_scale"), ("read", "stream_read"), ("fill", "stream_write")):
         if f"memory {key}" in ceilings:
             lines.append(f"{name} = {_share(ceilings, f'memory {key}', ceilings[bandwidth].value)}")
-    lines += [f"{name} = {_figure(ceilings, key)}" for key, name in FUNCTION_KEYS.items() if key in ceilings]
-    if "fork" in ceilings:
-        lines.append(f"fork_join = {_entry(1.0 / ceilings['fork'].value, 'fork', ceilings['fork'])}")
-    lines += ["", "[sources]", f"measured = {_quoted(stamp)}", f"host = {_quoted(HOST)}"]
+    lines += [f"{name} = {_figure(ceilings, key)}" for key, name in RATES.items() if key in ceilings]
+    lines += [f"{name} = {entry(1.0 / ceilings[key].value, key, ceilings[key])}" for key, name in TIMES.items() if key in ceilings]
+    lines += ["", "[sources]", f"measured = {quoted(stamp)}", f"host = {quoted(HOST)}"]
     return "\n".join(lines) + "\n"
 
 
-FUNCTION_KEYS = {"exp": "exp", "erf": "erf", "tanh": "tanh", "div": "division"}
+RATES = {"exp": "exp", "erf": "erf", "tanh": "tanh", "div": "division"}
+RATES |= {f"{level} fill": f"fill_{level}" for level in ("l1", "l2", "l3")}
+RATES |= {f"{far} {name}": f"{name}_{far}" for name in ("read", "fill") for far in ("32mib", "64mib", "128mib")}
+TIMES = {"loop": "loop", "call": "call", "fork": "fork_join"}  # seconds of one
 
 
 def _roof(ceilings: Ceilings, level: str) -> str:
@@ -111,22 +113,22 @@ def _notes(host: Host, ceilings: Ceilings, alone: bool) -> list[str]:
     return notes
 
 
-def _entry(value: float, what: str, rate: Rate) -> str:
+def entry(value: float, what: str, rate: Rate) -> str:
     where = f"{what}; halves of {rate.rounds} rounds differ by {rate.differ:.1%}" + (", noisy" if rate.noisy else "")
-    return f'{{value = {value:.5g}, source = "measured", status = "measured", where = {_quoted(where)}}}'
+    return f'{{value = {value:.5g}, source = "measured", status = "measured", where = {quoted(where)}}}'
 
 
 def _figure(ceilings: Ceilings, key: str) -> str:
-    return _entry(ceilings[key].value, key, ceilings[key])
+    return entry(ceilings[key].value, key, ceilings[key])
 
 
 def _share(ceilings: Ceilings, key: str, of: float) -> str:
-    return _entry(ceilings[key].value / of, key, ceilings[key])
+    return entry(ceilings[key].value / of, key, ceilings[key])
 
 
-def _told(value: float) -> str:
+def told(value: float) -> str:
     return f'{{value = {value:.15g}, source = "host", status = "read"}}'
 
 
-def _quoted(words: str) -> str:
+def quoted(words: str) -> str:
     return json.dumps(words, ensure_ascii=False)

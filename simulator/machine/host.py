@@ -35,7 +35,12 @@ class Host(NamedTuple):
 
 
 def find(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> Host:
-    """The machine whose /proc and /sys lie under `root`; `cpus`: those this process may use."""
+    """The machine at hand; on Linux, and under another root than that of the machine, by the /proc and /sys there. `cpus`: those this
+    process may use."""
+    if root == Path("/") and platform.system() in ("Darwin", "Windows"):
+        from simulator.machine import other_hosts
+
+        return other_hosts.find(platform.system())
     cpus = cpus or frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
     told = _cpuinfo(root)
     folder = root / "sys/devices/system/cpu"

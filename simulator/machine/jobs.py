@@ -17,6 +17,8 @@ LARGEST = 256 * 2**20  # bytes of the sets that should lie in main memory
 HALF = 0.5  # of a cache that a set fills
 PAST = 4  # times the caches below that a set in a shared cache holds: more of it than this may not be ours
 LINE = 16  # fp32 numbers
+CALLED = 3  # arrays of the call that is timed
+FAR = (32, 64, 128)  # MiB of sets between the shared cache and main memory: how much of that cache is ours, nobody says
 
 
 def sets(host: Host, threads: int) -> dict[str, int]:
@@ -73,6 +75,21 @@ def _gemm(edge: int, threads: int, pool: np.ndarray) -> Job:
     return Job(f"gemm {edge}", threads, 2.0 * edge**3, times)
 
 
+def _loop(pool: np.ndarray) -> Job:
+    x, out = pool[:4096], pool[4096 : 4096 + 4096 // LINE]
+    return Job("loop", 1, float(out.size), lambda repeats: ceilings.loop.one(x, out, LINE, repeats))
+
+
+def _call(pool: np.ndarray) -> Job:
+    held = [pool[i * LINE : (i + 1) * LINE] for i in range(CALLED)]
+
+    def times(repeats: int) -> None:
+        for _ in range(repeats):
+            ceilings.call.one(*held)
+
+    return Job("call", 1, 1.0, times)
+
+
 def _fork(threads: int) -> Job:
     out = np.zeros(threads, np.float32)
 
@@ -84,14 +101,20 @@ def _fork(threads: int) -> Job:
 
 
 def jobs(host: Host, quick: bool = False) -> list[Job]:
-    """Every ceiling, on one thread and, where there are more, on all. `quick` leaves out fill and copy, erf, and the larger product."""
+    """Every ceiling, on one thread and, where there are more, on all. `quick` leaves out copies, erf, sets between caches and memory,
+    and the larger product."""
     pool = aligned((LARGEST // 4 + 64 * LINE,))
     pool += np.float32(0.5)
-    streams = [name for name in STREAMS if not quick or name not in ("fill", "copy")]
+    streams = [name for name in STREAMS if not quick or name != "copy"]
     found = []
     for threads in sorted({1, host.threads}):
         found += [_chain("fma32", np.float32, threads), _chain("fma64", np.float64, threads)]
         found += [_gemm(edge, threads, pool) for edge in ((512,) if quick else (512, 1024))]
         found += [_stream(name, level, bytes_, threads, pool) for level, bytes_ in sets(host, threads).items() for name in streams]
+        found += [
+            _stream(name, f"{far}mib", far * 2**20, threads, pool) for far in FAR if far * 2**20 < sets(host, threads)["memory"]
+            for name in ("read", "fill") if not quick
+        ]  # fmt: skip
         found += [_function(name, threads, pool) for name in FUNCTIONS if not quick or name != "erf"]
+    found += [_loop(pool), _call(pool)]
     return [*found, _fork(host.threads)] if host.threads > 1 else found

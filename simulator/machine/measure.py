@@ -25,9 +25,11 @@ from hwdb.errors import BadInput
 from simulator.machine.net_list import NETS, Net
 
 ROOT = Path(__file__).parents[2]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 QUIET = {
     "OMP_WAIT_POLICY": "PASSIVE",
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_MAX_": "0",  # glibc otherwise gives tensors of over 32 MiB back and maps them anew each step, at an eighth
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),  # of the bandwidth of memory: a page fault for every 4 KiB
 }
 MOMENT = 0.15  # s a net runs in one round, one step at least
 WARM = 3  # steps before the first round: compilation, and memory that the machine hands out for the first time
@@ -35,11 +37,15 @@ MOST = 8  # steps in one round
 SAMPLE, SAMPLES = 1e-3, 5  # s of calls of a kernel in one sample, samples in one round
 PROBE = 768  # edge of the product that probes the arithmetic rate
 PROBE_BYTES = 256 * 2**20  # of each array of the bandwidth probes: beyond any share of a cache that a core gets
-PROBES = {"gemm": 2.0 * PROBE**3, "scale": 2.0 * PROBE_BYTES, "triad": 3.0 * PROBE_BYTES}  # FLOPs or bytes
+POOLED = (8, 64, 56)  # images, channels and edge that a 2x2 max-pool is probed on
+PROBES = {  # FLOPs, bytes, comparisons
+    "gemm": 2.0 * PROBE**3, "scale": 2.0 * PROBE_BYTES, "triad": 3.0 * PROBE_BYTES,
+    "mm": 2.0 * PROBE**3, "pool": float(POOLED[0] * POOLED[1] * POOLED[2] ** 2),
+}  # fmt: skip
 
 
 class Measured(NamedTuple):
-    """A step's seconds of CPU time: the median over rounds, and how far two halves of the rounds differ."""
+    """Seconds: the median over rounds, and how far two halves of the rounds differ. CPU time of one thread, wall time of more."""
 
     seconds: float
     noise: float
@@ -50,7 +56,7 @@ class Session(NamedTuple):
     """One run of the worker. The rate of a probe is PROBES / its seconds."""
 
     found: dict[str, Measured]  # by what was asked: key() of a net, or a kernel and its size
-    probes: dict[str, Measured]  # seconds of PROBES; none beside kernels
+    probes: dict[str, Measured]  # seconds of those of PROBES that could be asked; none beside kernels
     versions: dict[str, str]
     load: tuple[float, float]  # load average at the start and the end
 
@@ -77,18 +83,17 @@ def key(net: Net) -> str:
 
 
 # ------------------------------------------------------------------ the side of the caller
-def steps(nets: Iterable[Net], rounds: int, progress: Callable[[int, int], None] = lambda done, of: None) -> Session:
-    """Measure training steps. `progress` is told how many of how many net-rounds are done."""
-    return asked("nets", [key(n) for n in nets], rounds, progress)
+def steps(nets: Iterable[Net], rounds: int, progress: Callable[[int, int], None] = lambda done, of: None, gpu: bool = False) -> Session:
+    """Measure training steps; with `gpu`, of PyTorch's nets on the CUDA device. `progress` is told how many of how many are done."""
+    return asked("nets-gpu" if gpu else "nets", [key(n) for n in nets], rounds, progress)
 
 
-def asked(kind: str, names: Sequence[str], rounds: int, progress: Callable[[int, int], None]) -> Session:
-    """Let a process of its own measure the `names`: `nets` by their key, or `kernels` as name:size."""
+def asked(kind: str, names: Sequence[str], rounds: int, progress: Callable[[int, int], None], threads: int = 1) -> Session:
+    """Let a process of its own measure the `names`: `nets` by their key, `kernels` as name:size, or `products` by their edge."""
     command = [sys.executable, "-m", "simulator.machine.measure", kind, str(rounds)]
     where = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    worker = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | QUIET | {"PYTHONPATH": where}
-    )  # fmt: skip
+    env = os.environ | QUIET | dict.fromkeys(THREADS, str(threads)) | {"PYTHONPATH": where}
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     try:
         worker.stdin.write(json.dumps(list(names)))
         worker.stdin.close()
@@ -124,24 +129,24 @@ def gathered(lines: Iterable[str], wanted: int, progress: Callable[[int, int], N
 
 
 # ------------------------------------------------------------------ the side of the worker
-def builder(net: Net) -> Callable[[], float]:
-    """The step of a net."""
+def builder(net: Net, where: str = "cpu") -> Callable[[], float]:
+    """The step of a net; PyTorch's may run on another device."""
     if net.by == "torch":
         from simulator.machine import torch_nets
 
-        return torch_nets.build(net)
+        return torch_nets.build(net, where)
     from simulator.machine import nets
 
     return nets.build(net)
 
 
-def shortest(step: Callable[[], object], moment: float = MOMENT) -> float:
-    """The least CPU time of a step in a moment of steps [s]. All of the process: autograd may run in a thread of its own."""
+def shortest(step: Callable[[], object], moment: float = MOMENT, clock: Callable[[], float] = time.process_time) -> float:
+    """The least time of a step in a moment of steps [s]: CPU time, all of the process, as autograd may run in a thread of its own."""
     best, begun = np.inf, time.perf_counter()
     for _ in range(MOST):
-        start = time.process_time()
+        start = clock()
         step()
-        best = min(best, time.process_time() - start)
+        best = min(best, clock() - start)
         if time.perf_counter() - begun > moment:
             break
     return best
@@ -152,9 +157,10 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def train(names: list[str], rounds: int) -> Iterator[dict]:
-    """What the worker writes of nets: one dictionary a net and round, round 0 builds and warms up."""
-    begun = load()
+def train(names: list[str], rounds: int, where: str = "cpu") -> Iterator[dict]:
+    """What the worker writes of nets: one dictionary a net and round, round 0 builds and warms up. On a device that is no CPU the wall
+    clock tells, and there are no probes: its ceilings are those of its calibration."""
+    begun, clock = load(), time.process_time if where == "cpu" else time.perf_counter
     versions = {"numpy": np.__version__, "python": sys.version.split()[0]}
     wanted = [n for n in NETS if key(n) in names]
     if any(n.by == "torch" for n in wanted):
@@ -164,23 +170,23 @@ def train(names: list[str], rounds: int) -> Iterator[dict]:
         torch.set_flush_denormal(True)
         versions["torch"] = torch.__version__
     if any(n.by == "numba" for n in wanted):
-        import numba
+        from simulator.machine.kernels.compiled import numba
 
         versions["numba"] = numba.__version__
     made = {}
     for net in wanted:
         try:
-            made[key(net)] = builder(net)
+            made[key(net)] = builder(net, where)
             for _ in range(WARM):
                 made[key(net)]()
         except Exception as error:
             yield {"name": key(net), "error": " ".join(f"{type(error).__name__}: {error}".split())}
             return
         yield {"name": key(net), "seconds": None}
-    probes = probing()
+    probes = (probing() | (probing_torch() if "torch" in versions else {})) if where == "cpu" else {}
     for _ in range(rounds):
         for name, step in made.items():
-            yield {"name": name, "seconds": shortest(step)}
+            yield {"name": name, "seconds": shortest(step, clock=clock)}
         for name, probe in probes.items():
             yield {"name": name, "seconds": shortest(probe, 0.05)}
     yield {"versions": versions, "load": [begun, load()]}
@@ -188,7 +194,7 @@ def train(names: list[str], rounds: int) -> Iterator[dict]:
 
 def run(names: list[str], rounds: int) -> Iterator[dict]:
     """What the worker writes of kernels. Arguments are made anew each round: all of them at once would not fit a small machine."""
-    begun = load()
+    begun, threads = load(), threads_set()
     from simulator.machine.kernels.compiled import numba
     from simulator.machine.kernels.registry import KERNELS
 
@@ -196,23 +202,45 @@ def run(names: list[str], rounds: int) -> Iterator[dict]:
         for asked_for in names:
             name, size = asked_for.split(":")
             kernel = KERNELS[name]
-            call, arguments = kernel.run.one, kernel.make(tuple(int(n) for n in size.split("x")))
+            call = kernel.run.one if threads == 1 else kernel.run.all
+            arguments = kernel.make(tuple(int(n) for n in size.split("x")), threads)
             call(*arguments)
-            yield {"name": asked_for, "seconds": repeated(call, arguments) if number else None}
+            yield {"name": asked_for, "seconds": repeated(call, arguments, clock_of(threads)) if number else None}
     yield {"versions": {"numpy": np.__version__, "numba": numba.__version__, "python": sys.version.split()[0]}, "load": [begun, load()]}
 
 
-def repeated(call: Callable, arguments: tuple) -> float:
-    """The least CPU time of a call [s], from SAMPLES of as many calls as fill SAMPLE seconds."""
-    start = time.process_time()
+def products(names: list[str], rounds: int) -> Iterator[dict]:
+    """What the worker writes of numpy's products, named by their edge, on as many threads as its surroundings set."""
+    begun, clock = load(), clock_of(threads_set())
+    for number in range(rounds + 1):
+        for name in names:
+            a, b, c = (np.full((int(name), int(name)), 0.5, np.float32) for _ in range(3))
+            np.matmul(a, b, out=c)
+            yield {"name": name, "seconds": repeated(np.matmul, (a, b, c), clock) if number else None}
+    yield {"versions": {"numpy": np.__version__}, "load": [begun, load()]}
+
+
+def threads_set() -> int:
+    """Threads that the caller gave the worker."""
+    return int(os.environ.get("NUMBA_NUM_THREADS", "1"))
+
+
+def clock_of(threads: int) -> Callable[[], float]:
+    """CPU time of the process for one thread, else the time of the day."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def repeated(call: Callable, arguments: tuple, clock: Callable[[], float] = time.process_time) -> float:
+    """The least time of a call [s], from SAMPLES of as many calls as fill SAMPLE seconds."""
+    start = clock()
     call(*arguments)
-    many = max(1, int(SAMPLE / max(time.process_time() - start, 1e-7)))
+    many = max(1, int(SAMPLE / max(clock() - start, 1e-7)))
     best = np.inf
     for _ in range(SAMPLES):
-        start = time.process_time()
+        start = clock()
         for _ in range(many):
             call(*arguments)
-        best = min(best, (time.process_time() - start) / many)
+        best = min(best, (clock() - start) / many)
     return best
 
 
@@ -232,10 +260,25 @@ def probing() -> dict[str, Callable[[], object]]:
     }
 
 
+def probing_torch() -> dict[str, Callable[[], object]]:
+    """The same of PyTorch's own libraries.
+
+    mm      its product, which may be another BLAS than numpy's
+    pool    its max-pool, which compares one number after another
+    """
+    import torch
+
+    a, b, c = (torch.full((PROBE, PROBE), 0.5) for _ in range(3))
+    x = torch.randn(POOLED[0], POOLED[1], POOLED[2], POOLED[2], generator=torch.Generator().manual_seed(0))
+    return {"mm": lambda: torch.mm(a, b, out=c), "pool": lambda: torch.nn.functional.max_pool2d(x, 2, return_indices=True)}
+
+
+WORK = {"nets": train, "nets-gpu": lambda names, rounds: train(names, rounds, "cuda"), "kernels": run, "products": products}
+
 if __name__ == "__main__":
     asked_kind, asked_rounds = sys.argv[1:]
     try:
-        for told in {"nets": train, "kernels": run}[asked_kind](json.load(sys.stdin), int(asked_rounds)):
+        for told in WORK[asked_kind](json.load(sys.stdin), int(asked_rounds)):
             print(json.dumps(told), flush=True)
     except (KeyboardInterrupt, BrokenPipeError):  # the caller has been interrupted, and says so
         os._exit(130)

@@ -8,28 +8,28 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-COMPILED = {"cache": True, "fastmath": True, "error_model": "numpy"}
+from simulator.machine.kernels.compiled import outer
+
 SQRT_HALF = 0.7071067811865476
 NORMAL = 0.3989422804014327  # 1 / sqrt(2 pi)
 
 
-@njit(**COMPILED)
+@outer
 def relu(x, y):
     """y = max(x, 0), both flat."""
     for i in range(x.size):
         y[i] = x[i] if x[i] > 0 else x.dtype.type(0)
 
 
-@njit(**COMPILED)
+@outer
 def relu_backward(y, dy, dx):
     """dx = dy where y > 0, all flat."""
     for i in range(y.size):
         dx[i] = dy[i] if y[i] > 0 else dy.dtype.type(0)
 
 
-@njit(**COMPILED)
+@outer
 def gelu(x, y):
     """y = x Phi(x), both flat."""
     half, one, root = x.dtype.type(0.5), x.dtype.type(1.0), x.dtype.type(SQRT_HALF)
@@ -37,7 +37,7 @@ def gelu(x, y):
         y[i] = half * x[i] * (one + math.erf(x[i] * root))
 
 
-@njit(**COMPILED)
+@outer
 def gelu_backward(x, dy, dx):
     """dx = dy (Phi(x) + x phi(x)), all flat."""
     half, one, root, normal = x.dtype.type(0.5), x.dtype.type(1.0), x.dtype.type(SQRT_HALF), x.dtype.type(NORMAL)
@@ -46,7 +46,7 @@ def gelu_backward(x, dy, dx):
         dx[i] = dy[i] * (half * (one + math.erf(v * root)) + v * normal * math.exp(-half * v * v))
 
 
-@njit(**COMPILED)
+@outer
 def im2col(x, kernel, columns):
     """x[C, B, H, W] -> columns[C kernel kernel, B, H', W'], no padding, unit stride."""
     channels, batch, height, width = x.shape
@@ -62,7 +62,7 @@ def im2col(x, kernel, columns):
                             out[w] = row[w + j]
 
 
-@njit(**COMPILED)
+@outer
 def col2im(columns, kernel, dx):
     """The gradient of im2col: sums columns[C kernel kernel, B, H', W'] into dx[C, B, H, W]."""
     channels, batch, height, width = dx.shape
@@ -79,7 +79,7 @@ def col2im(columns, kernel, dx):
                             row[w + j] += back[w]
 
 
-@njit(**COMPILED)
+@outer
 def max_pool(x, y, where):
     """x[N, H, W] -> the largest of each 2x2 window y[N, H/2, W/2], and which of the four it was."""
     for n in range(y.shape[0]):
@@ -92,7 +92,7 @@ def max_pool(x, y, where):
                 best[w] = (0 if a >= b else 1) if top >= bottom else (2 if c >= d else 3)
 
 
-@njit(**COMPILED)
+@outer
 def max_pool_backward(dy, where, dx):
     """dy goes to the place that was largest; the other three get nothing."""
     dx[:] = 0
@@ -103,7 +103,7 @@ def max_pool_backward(dy, where, dx):
                 dx[n, 2 * h + k // 2, 2 * w + k % 2] = dy[n, h, w]
 
 
-@njit(**COMPILED)
+@outer
 def layer_norm(x, scale, shift, y, mean, inverse, eps):
     """y = (x - mean) / sqrt(variance + eps) scale + shift, a row of x[N, W] at a time [ba2016]."""
     rows, width = x.shape
@@ -122,7 +122,7 @@ def layer_norm(x, scale, shift, y, mean, inverse, eps):
             out[w] = (row[w] - m) * r * scale[w] + shift[w]
 
 
-@njit(**COMPILED)
+@outer
 def layer_norm_backward(x, scale, mean, inverse, dy, dx, d_scale, d_shift):
     """Gradients of x[N, W], scale and shift (the last two summed into)."""
     rows, width = x.shape
@@ -141,7 +141,7 @@ def layer_norm_backward(x, scale, mean, inverse, dy, dx, d_scale, d_shift):
             out[w] = r * (come[w] * scale[w] - first - (row[w] - m) * r * second)
 
 
-@njit(**COMPILED)
+@outer
 def causal_softmax(scores, scale):
     """In place: each row of scores[N, S, S] times scale, columns after its own left out, as probabilities."""
     for n in range(scores.shape[0]):
@@ -160,7 +160,7 @@ def causal_softmax(scores, scale):
                 row[k] = 0
 
 
-@njit(**COMPILED)
+@outer
 def softmax_backward(p, dp, scale):
     """dp[N, S, S] becomes the gradient of the scores: scale p (dp - sum(p dp))."""
     for n in range(p.shape[0]):
@@ -173,7 +173,7 @@ def softmax_backward(p, dp, scale):
                 come[k] = scale * row[k] * (come[k] - total)
 
 
-@njit(**COMPILED)
+@outer
 def cross_entropy(logits, labels, gradient):
     """Mean of -log softmax(logits[N, C])[label]; the gradient comes with it."""
     rows, classes = logits.shape
@@ -195,7 +195,7 @@ def cross_entropy(logits, labels, gradient):
     return total / rows
 
 
-@njit(**COMPILED)
+@outer
 def gather(table, ids, y):
     """y[N, W] = rows of the table."""
     for n in range(ids.size):
@@ -204,7 +204,7 @@ def gather(table, ids, y):
             out[w] = row[w]
 
 
-@njit(**COMPILED)
+@outer
 def scatter(dy, ids, d_table):
     """Sums dy[N, W] into the rows of d_table, which is emptied first."""
     d_table[:] = 0
@@ -214,7 +214,7 @@ def scatter(dy, ids, d_table):
             row[w] += come[w]
 
 
-@njit(**COMPILED)
+@outer
 def dot_sigmoid(u, v, bu, bv, wanted, du, dv, db):
     """Mean binary cross-entropy of sigmoid(mean(u v) + bu + bv) against `wanted`, and the gradients: db of either bias."""
     rows, width = u.shape
@@ -236,14 +236,14 @@ def dot_sigmoid(u, v, bu, bv, wanted, du, dv, db):
     return total / rows
 
 
-@njit(**COMPILED)
+@outer
 def sgd(p, g, rate):
     """p -= rate g, both flat."""
     for i in range(p.size):
         p[i] -= rate * g[i]
 
 
-@njit(**COMPILED)
+@outer
 def adam(p, g, m, v, rate, step):
     """Adam [kingma2014, Algorithm 1], beta 0.9 and 0.999, all flat; `step` counts from 1."""
     kind = p.dtype.type

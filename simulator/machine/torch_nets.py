@@ -10,12 +10,13 @@ from simulator.machine.net_list import Net
 IMAGENET = 1000
 
 
-def build(net: Net):
-    """step() of a net: forward, backward and update on fixed random inputs; returns the loss."""
+def build(net: Net, where: str = "cpu"):
+    """step() of a net on the device `where`: forward, backward and update on fixed random inputs; returns the loss, so it has ended."""
     import torch
 
     torch.manual_seed(0)
     module, inputs, target, criterion = _parts(net)
+    module, inputs, target = module.to(where), tuple(each.to(where) for each in inputs), target.to(where)
     rule = {"sgd": torch.optim.SGD, "momentum": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[net.optimizer]
     update = rule(module.parameters(), lr=1e-3, **({"momentum": 0.9} if net.optimizer == "momentum" else {}))
     module.train()
@@ -250,7 +251,7 @@ def gpt2(net: Net):
             self.norm = nn.LayerNorm(width)
 
         def forward(self, ids):
-            x = self.drop(self.wte(ids) + self.wpe(torch.arange(ids.shape[1])[None]))
+            x = self.drop(self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device)[None]))
             return nn.functional.linear(self.norm(self.blocks(x)), self.wte.weight)
 
     return small_start(GPT2())
@@ -271,7 +272,7 @@ def bert(net: Net):
             self.bias = nn.Parameter(torch.zeros(vocabulary))
 
         def forward(self, ids):
-            places = torch.arange(ids.shape[1])[None]
+            places = torch.arange(ids.shape[1], device=ids.device)[None]
             x = self.drop(self.norm(self.words(ids) + self.kinds(torch.zeros_like(places)) + self.places(places)))
             x = self.norm_out(nn.functional.gelu(self.transform(self.blocks(x))))
             return nn.functional.linear(x, self.words.weight, self.bias)

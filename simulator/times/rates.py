@@ -43,6 +43,7 @@ class Rates(NamedTuple):
     store: float = np.inf  # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or several tiles at once
     headroom: float = 1.0  # what long products could do without the board's limit of power, of what they do with it
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
+    measured: bool = False  # `bandwidth` was measured on this very machine, and is no printed one
 
 
 class Resolved(NamedTuple):
@@ -173,7 +174,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         sustained=sustained,
         attention=min((own.attention or general.attention).value, sustained),
         vector=float(vector),
-        special=special * cores * clock if device.kind == "gpu" else float(vector) / 8.0,
+        special=special * cores * clock if device.kind == "gpu" else float(device.achieved.get("exp") or vector / 8.0),
         bandwidth=float(device.memory.bandwidth),
         stream=_stream(device, own, general),
         cores=cores,
@@ -185,5 +186,6 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         store=c.matmul.store if tensor and not own.persistent else np.inf,
         headroom=headroom,
         trained=_trained(name, own),
+        measured=device.kind == "cpu" and device.memory.bandwidth.status == "measured",
     )
     return Resolved(rates, tuple(said))

@@ -184,3 +184,20 @@ def fork(out, teams):
     """One parallel loop that does next to nothing: what starting and joining the threads costs."""
     for team in prange(teams):
         out[team] = np.float32(team)
+
+
+@both
+def loop(x, out, length, repeats):
+    """out[row] = sum of row [rows, length], `length` unknown to the compiler: of short rows, what it costs to enter and leave a loop."""
+    for _ in range(repeats):
+        for r in prange(out.size):
+            total = np.float32(0.0)
+            for i in range(length):
+                total += x[r * length + i]
+            out[r] = total
+
+
+@both
+def call(a, b, y):
+    """y[0] = a[0] + b[0]: what a call from Python costs."""
+    y[0] = a[0] + b[0]

@@ -90,3 +90,8 @@ def inner(function):
 def exact(function):
     """A function that is made part of every loop that calls it; its sums and products stay in the order they are written in."""
     return numba.njit(cache=True, error_model="numpy", forceinline=True)(function)
+
+
+def outer(function):
+    """A kernel of one thread and any float format, called from Python. No infinities reach it, so it may be as free as LLVM likes."""
+    return numba.njit(cache=True, fastmath=True, error_model="numpy")(function)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.kernels.compiled import both, prange
+from simulator.machine.kernels.compiled import both, inner, prange
 from simulator.machine.kernels.functions import erf, exp
+from simulator.machine.kernels.vectors import LANES, turn
 
 HALF, ONE, ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
 ROOT_HALF, GAUSS = np.float32(0.5**0.5), np.float32((2 * np.pi) ** -0.5)
-BLOCK = 16  # edge of a block of a transpose: a cache line of fp32
+PIECE = 512  # columns that one thread sums: long enough to be fetched ahead
+BLOCK = 64  # edge of a block of a transpose
 
 
 @both
@@ -61,9 +63,8 @@ def add_bias(x, bias, y):
 def sum_rows(dy, dbias):
     """dbias = sum of the rows of dy [rows, n], n split among threads: the gradient of a bias."""
     rows, n = dy.shape
-    blocks = (n + 63) // 64
-    for block in prange(blocks):
-        lo, hi = block * 64, min(n, block * 64 + 64)
+    for block in prange((n + PIECE - 1) // PIECE):
+        lo, hi = block * PIECE, min(n, block * PIECE + PIECE)
         total = dbias[lo:hi]
         for j in range(hi - lo):
             total[j] = ZERO
@@ -73,19 +74,33 @@ def sum_rows(dy, dbias):
                 total[j] += row[j]
 
 
+@inner
+def _turned(source, target, m, n, i0, i1, j0, j1):
+    """target[n, m] = source[m, n] transposed, rows i0 .. i1 and columns j0 .. j1 of the source: whole squares, then what is left."""
+    last_i, last_j = i0 + (i1 - i0) // LANES * LANES, j0 + (j1 - j0) // LANES * LANES
+    for i in range(i0, last_i, LANES):
+        for j in range(j0, last_j, LANES):
+            turn(source, i * n + j, n, target, j * m + i, m)
+    if last_j < j1:
+        for i in range(i0, i1):
+            for j in range(last_j, j1):
+                target[j * m + i] = source[i * n + j]
+    if last_i < i1:
+        for i in range(last_i, i1):
+            for j in range(j0, last_j):
+                target[j * m + i] = source[i * n + j]
+
+
 @both
 def transpose(x, y):
-    """y[n, m] = x[m, n] transposed, block by block."""
+    """y[n, m] = x[m, n] transposed: squares of a vector's width turned in registers, in blocks that few pages hold."""
     m, n = x.shape
-    for block in prange((n + BLOCK - 1) // BLOCK):
-        j0 = block * BLOCK
-        j1 = min(n, j0 + BLOCK)
-        for i0 in range(0, m, BLOCK):
-            i1 = min(m, i0 + BLOCK)
-            for j in range(j0, j1):
-                row = y[j]
-                for i in range(i0, i1):
-                    row[i] = x[i, j]
+    source, target = x.reshape(m * n), y.reshape(m * n)
+    for strip in prange((m + BLOCK - 1) // BLOCK):
+        i0 = strip * BLOCK
+        i1 = min(m, i0 + BLOCK)
+        for j0 in range(0, n, BLOCK):
+            _turned(source, target, m, n, i0, i1, j0, min(n, j0 + BLOCK))
 
 
 @both

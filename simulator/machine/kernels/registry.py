@@ -19,18 +19,18 @@ from simulator.machine.kernels import ceilings, conv, elementwise, rows, sequenc
 from simulator.machine.kernels.arrays import aligned
 from simulator.machine.kernels.compiled import VECTOR_BYTES, Pair
 from simulator.machine.kernels.gemm import gemm
-
-F4 = 4.0  # bytes of fp32
-Size = tuple[int, ...]
-
-
-class Work(NamedTuple):
-    """What a kernel does, by the algebra: nothing is counted twice, and a cache is taken to hold what is used again at once."""
-
-    flops: float  # multiply-add = 2
-    read: float  # bytes read, those of arrays updated in place among them
-    fresh: float  # bytes written that were not read: a cache fetches their lines first
-    special: float = 0.0  # exponentials, and what is built on one: erf, tanh, sigmoid
+from simulator.machine.kernels.work import (
+    CONV_WORK,
+    F4,
+    Size,
+    Work,
+    attention_work,
+    conv_shapes,
+    moves,
+    pool_backward_work,
+    pool_work,
+    product,
+)  # fmt: skip
 
 
 class Kernel(NamedTuple):
@@ -64,8 +64,8 @@ def _index(count: int, below: int) -> np.ndarray:
     return np.random.default_rng(7).integers(0, below, count)
 
 
-FLAT = ((4_096,), (65_536,), (1_048_576,), (8_388_608,))
-GRID = ((64, 256), (512, 1024), (4096, 2048))
+FLAT = ((4_096,), (16_384,), (65_536,), (262_144,), (1_048_576,), (8_388_608,))
+GRID = ((64, 256), (128, 512), (256, 1000), (512, 1024), (2048, 1500), (4096, 2048))
 
 
 def _team(name: str, inputs: int, outputs: int, flops: float = 0.0, special: float = 0.0, positive: bool = False) -> Kernel:
@@ -97,57 +97,63 @@ def _flat(name: str, op: str, make: Callable, flops: float, read: float, fresh: 
     return Kernel(name, op, "elements", getattr(elementwise, name), lambda size, threads=1: make(size[0]), work, FLAT)
 
 
-def _rows(name: str, op: str, make: Callable, flops: float, read: float, fresh: float, special: float = 0.0, module=rows) -> Kernel:
-    """A kernel on x [rows, n]: the same, an element of x."""
+def _rows(
+    name: str, op: str, make: Callable, flops: float, read: float, fresh: float, special: float = 0.0, passes: int = 1, module=rows
+) -> Kernel:  # fmt: skip
+    """A kernel on x [rows, n]: the same, an element of x; `passes`: times it goes over a row."""
 
     def work(size: Size) -> Work:
         n = float(size[0] * size[1])
-        return Work(flops * n, F4 * read * n, F4 * fresh * n, special * n)
+        return Work(flops * n, F4 * read * n, F4 * fresh * n, special * n, loops=float(passes * size[0]), passes=float(passes))
 
     return Kernel(name, op, "rows, width", getattr(module, name), lambda size, threads=1: make(*size), work, GRID)
 
 
-def _images(name: str, op: str, make: Callable, flops: float, read: float, fresh: float) -> Kernel:
-    """Batch norm: x [images, channels, pixels]."""
+def _images(name: str, op: str, make: Callable, flops: float, read: float, fresh: float, passes: int) -> Kernel:
+    """Batch norm: x [images, channels, pixels]. Passes but the first find a channel of all images nearby."""
 
     def work(size: Size) -> Work:
-        n = float(np.prod(size))
-        return Work(flops * n, F4 * read * n, F4 * fresh * n)
+        n, near = float(np.prod(size)), F4 * read * size[0] * size[2]
+        inner = (passes - 1.0) * F4 * read * n
+        loops = float(passes * size[0] * size[1])
+        return Work(flops * n, F4 * read * n, F4 * fresh * n, 0.0, inner, near, loops=loops, passes=float(passes))
 
-    sizes = ((8, 16, 1024), (16, 64, 784), (32, 128, 784), (32, 512, 49))
+    sizes = ((4, 16, 196), (8, 16, 1024), (8, 64, 256), (16, 64, 784), (32, 128, 784), (32, 512, 49))
     return Kernel(name, op, "images, channels, pixels", getattr(rows, name), lambda size, threads=1: make(*size), work, sizes)
 
 
 CONV_SIZE = "images, channels in, channels out, edge of image, edge of filter, stride, padding"
 CONV_SIZES = (
-    (4, 3, 16, 32, 3, 1, 1), (8, 16, 32, 28, 3, 1, 1), (4, 64, 64, 56, 3, 1, 1), (8, 128, 256, 28, 3, 2, 1), (8, 256, 64, 28, 1, 1, 0),
+    (4, 3, 16, 32, 3, 1, 1), (16, 1, 6, 28, 5, 1, 2), (8, 16, 32, 28, 3, 1, 1), (2, 3, 64, 112, 7, 2, 3), (8, 64, 64, 14, 3, 1, 1),
+    (4, 64, 64, 56, 3, 1, 1), (8, 128, 256, 28, 3, 2, 1), (8, 256, 64, 28, 1, 1, 0),
 )  # fmt: skip
 
 
-def conv_shapes(size: Size) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Shapes of x, w and y of a convolution."""
-    images, into, out, image, edge, stride, padding = size
-    after = (image + 2 * padding - edge) // stride + 1
-    return (images, into, image, image), (out, into, edge, edge), (images, out, after, after)
-
-
-def _conv(name: str, op: str, arguments: Callable, read: str, written: str, columns: tuple[float, float] = (0.0, 0.0)) -> Kernel:
-    """A convolution kernel: reads and writes of x, w, y named by letter; `columns`: times its im2col matrix is read and written."""
+def _conv(name: str, op: str, arguments: Callable, read: str, written: str) -> Kernel:
+    """A convolution kernel: reads and writes of x, w, y named by letter."""
 
     def make(size: Size, threads: int = 1) -> tuple:
         x, w, y = (_normal(*shape) for shape in conv_shapes(size))
         return arguments(x, w / np.float32(np.sqrt(w[0].size)), y, size[5], size[6], threads)
 
     def work(size: Size) -> Work:
-        shapes = dict(zip("xwy", conv_shapes(size), strict=True))
-        count = {letter: float(np.prod(shape)) for letter, shape in shapes.items()}
-        taps, pixels = float(np.prod(shapes["w"][1:])), float(np.prod(shapes["y"][2:]))
-        matrix = F4 * shapes["x"][0] * taps * pixels
-        flops = 2.0 * count["y"] * taps if op.startswith("conv") else 0.0
-        moved = [F4 * sum(count[c] for c in letters) + times * matrix for letters, times in zip((read, written), columns, strict=True)]
-        return Work(flops, *moved)
+        bytes_ = {letter: F4 * float(np.prod(shape)) for letter, shape in zip("xwy", conv_shapes(size), strict=True)}
+        return CONV_WORK[name](size)._replace(read=sum(bytes_[c] for c in read), fresh=sum(bytes_[c] for c in written))
 
     return Kernel(name, op, CONV_SIZE, getattr(conv, name), make, work, CONV_SIZES)
+
+
+def _im2col() -> Kernel:
+    def arguments(x, w, y, stride, padding, threads):
+        return x, w.shape[2], stride, padding, *y.shape[2:], _columns(x, w, y)
+
+    made = _conv("im2col", "im2col", arguments, "x", "")
+
+    def work(size: Size) -> Work:
+        x, w, y = conv_shapes(size)
+        return Work(0.0, F4 * float(np.prod(x)), F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:])), loops=moves(size))
+
+    return made._replace(work=work)
 
 
 def _columns(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -158,23 +164,13 @@ def _pool(size: Size, threads: int = 1) -> tuple:
     images, channels, image, edge, stride = size
     after = (image - edge) // stride + 1
     y = _blank(images, channels, after, after)
-    return _normal(images, channels, image, image), edge, stride, y, np.zeros(y.shape, np.int64)
+    return _normal(images, channels, image, image), edge, stride, y, np.zeros(y.shape, np.int32)
 
 
 def _pool_backward(size: Size, threads: int = 1) -> tuple:
     x, edge, stride, y, where = _pool(size)
     conv.max_pool.one(x, edge, stride, y, where)
     return _normal(*y.shape), where, _blank(*x.shape)
-
-
-def _pool_work(size: Size) -> Work:
-    x, y = size[0] * size[1] * size[2] ** 2, size[0] * size[1] * ((size[2] - size[3]) // size[4] + 1) ** 2
-    return Work(float(y * size[3] ** 2), F4 * x, (F4 + 8.0) * y)
-
-
-def _pool_backward_work(size: Size) -> Work:
-    forward = _pool_work(size)
-    return Work(0.0, forward.fresh, forward.read)
 
 
 def _gemm(size: Size, threads: int = 1) -> tuple:
@@ -194,17 +190,6 @@ def _attention_backward(size: Size, threads: int = 1) -> tuple:
     return q, k, v, weights, _normal(*size), _blank(*size), _blank(*size), _blank(*size)
 
 
-def _attention_work(products: int, arrays_read: int, arrays_written: int, backward: bool) -> Callable[[Size], Work]:
-    def work(size: Size) -> Work:
-        heads, tokens, depth = (float(each) for each in size)
-        scores, small = heads * tokens * tokens, heads * tokens * depth
-        read = F4 * (arrays_read * small + (scores if backward else 0.0))
-        fresh = F4 * (arrays_written * small + (0.0 if backward else scores))
-        return Work(2.0 * products * scores * depth + 4.0 * scores, read, fresh, 0.0 if backward else 0.5 * scores)
-
-    return work
-
-
 def _lstm(batch: int, n: int) -> tuple:
     return _normal(batch, 4 * n), _normal(batch, n), _blank(batch, n), _blank(batch, n), _blank(batch, 5 * n)
 
@@ -218,7 +203,7 @@ def _lstm_backward(batch: int, n: int) -> tuple:
 def _embedding_work(read: float, fresh: float) -> Callable[[Size], Work]:
     def work(size: Size) -> Work:
         n = float(size[0] * size[1])
-        return Work((read - 1.0) * n, F4 * read * n + 8.0 * size[0], F4 * fresh * n)
+        return Work((read - 1.0) * n, F4 * read * n + 8.0 * size[0], F4 * fresh * n, loops=float(size[0]))
 
     return work
 
@@ -240,9 +225,9 @@ def _batch_norm_backward(i: int, c: int, p: int) -> tuple:
 
 
 RATE, BETA, BETA1, BETA2, EPSILON = (np.float32(value) for value in (1e-3, 0.9, 0.9, 0.999, 1e-8))
-EMBEDDING = ((256, 64, 1000), (4096, 256, 10_000), (8192, 768, 50_000))
-ATTENTION = ((4, 64, 32), (12, 128, 64), (8, 512, 64))
-POOL = ((8, 16, 28, 2, 2), (16, 64, 56, 2, 2), (8, 64, 55, 3, 2))
+EMBEDDING = ((256, 64, 1000), (512, 128, 2000), (2048, 128, 4000), (4096, 256, 10_000), (8192, 768, 50_000))
+ATTENTION = ((4, 64, 32), (4, 96, 64), (12, 128, 64), (4, 256, 64), (8, 512, 64))
+POOL = ((8, 16, 28, 2, 2), (4, 32, 56, 2, 2), (4, 16, 56, 3, 2), (16, 64, 56, 2, 2), (8, 64, 55, 3, 2))
 CHAIN = ((10_000,), (1_000_000,))
 
 
@@ -273,8 +258,11 @@ ALL = (
     _team("div", 1, 1, flops=1.0, positive=True),
     Kernel(
         "gemm", "gemm", "m, n, k", gemm, _gemm,
-        lambda s: Work(2.0 * s[0] * s[1] * s[2], F4 * (s[0] * s[2] + s[2] * s[1]), F4 * s[0] * s[1]),
-        ((64, 64, 64), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (32, 1024, 1024), (2048, 256, 256)),
+        lambda s: product(*map(float, s))._replace(read=F4 * (s[0] * s[2] + s[2] * s[1]), fresh=F4 * s[0] * s[1]),
+        (
+            (64, 64, 64), (100, 300, 50), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (32, 1024, 1024), (2048, 256, 256),
+            (197, 768, 768),
+        ),
     ),
     _flat("add", "elementwise", lambda n: (_normal(n), _normal(n), _blank(n)), 1, 2, 1),
     _flat("relu", "elementwise", lambda n: (_normal(n), _blank(n)), 1, 1, 1),
@@ -289,16 +277,16 @@ ALL = (
     _rows("add_bias", "elementwise", lambda r, n: (_normal(r, n), _normal(n), _blank(r, n)), 1, 1, 1, module=elementwise),
     _rows("sum_rows", "reduce", lambda r, n: (_normal(r, n), _blank(n)), 1, 1, 0, module=elementwise),
     _rows("transpose", "transpose", lambda r, n: (_normal(r, n), _blank(n, r)), 0, 1, 1, module=elementwise),
-    _rows("softmax", "softmax", lambda r, n: (_normal(r, n), _blank(r, n)), 4, 1, 1, 1),
-    _rows("softmax_backward", "softmax", lambda r, n: (_positive(r, n), _normal(r, n), _blank(r, n)), 4, 2, 1),
-    _rows("cross_entropy", "softmax", lambda r, n: (_normal(r, n), _index(r, n), _blank(r), _blank(r, n)), 4, 1, 1, 1),
-    _rows("layer_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _normal(n), _blank(r, n), _blank(r), _blank(r)), 8, 1, 1),
-    _rows("layer_norm_backward", "norm", _layer_norm_backward, 12, 2, 1),
+    _rows("softmax", "softmax", lambda r, n: (_normal(r, n), _blank(r, n)), 4, 1, 1, 1, 3),
+    _rows("softmax_backward", "softmax", lambda r, n: (_positive(r, n), _normal(r, n), _blank(r, n)), 4, 2, 1, 0, 2),
+    _rows("cross_entropy", "softmax", lambda r, n: (_normal(r, n), _index(r, n), _blank(r), _blank(r, n)), 4, 1, 1, 1, 3),
+    _rows("layer_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _normal(n), _blank(r, n), _blank(r), _blank(r)), 8, 1, 1, 0, 3),
+    _rows("layer_norm_backward", "norm", _layer_norm_backward, 12, 2, 1, 0, 2),
     _rows("norm_weight_backward", "norm", _norm_weight_backward, 5, 2, 0),
-    _rows("rms_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _blank(r, n), _blank(r)), 4, 1, 1),
-    _rows("rms_norm_backward", "norm", lambda r, n: (_normal(r, n), _normal(n), _positive(r), _normal(r, n), _blank(r, n)), 8, 2, 1),
-    _images("batch_norm", "batch_norm", _batch_norm, 7, 1, 1),
-    _images("batch_norm_backward", "batch_norm", _batch_norm_backward, 9, 2, 1),
+    _rows("rms_norm", "norm", lambda r, n: (_normal(r, n), _normal(n), _blank(r, n), _blank(r)), 4, 1, 1, 0, 2),
+    _rows("rms_norm_backward", "norm", lambda r, n: (_normal(r, n), _normal(n), _positive(r), _normal(r, n), _blank(r, n)), 8, 2, 1, 0, 2),
+    _images("batch_norm", "batch_norm", _batch_norm, 7, 1, 1, 3),
+    _images("batch_norm_backward", "batch_norm", _batch_norm_backward, 9, 2, 1, 2),
     Kernel(
         "gather", "gather", "rows, width, rows of the table", elementwise.gather,
         lambda s, threads=1: (_normal(s[2], s[1]), _index(s[0], s[2]), _blank(s[0], s[1])), _embedding_work(1.0, 1.0), EMBEDDING,
@@ -307,28 +295,22 @@ ALL = (
         "scatter", "gather", "rows, width, rows of the table", elementwise.scatter,
         lambda s, threads=1: (_normal(s[0], s[1]), _index(s[0], s[2]), _blank(s[2], s[1])), _embedding_work(2.0, 0.0), EMBEDDING,
     ),
-    _conv(
-        "im2col", "im2col",
-        lambda x, w, y, stride, padding, threads: (x, w.shape[2], stride, padding, *y.shape[2:], _columns(x, w, y)), "x", "", (0.0, 1.0),
-    ),
-    _conv("conv", "conv", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y", (1.0, 1.0)),
+    _im2col(),
+    _conv("conv", "conv", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y"),
     _conv("conv_direct", "conv_direct", lambda x, w, y, stride, padding, threads: (x, w, y, stride, padding), "xw", "y"),
-    _conv("conv_input_backward", "conv", lambda x, w, y, stride, padding, threads: (w, y, x, stride, padding), "wy", "x", (1.0, 1.0)),
-    _conv(
-        "conv_weight_backward", "conv",
-        lambda x, w, y, stride, padding, threads: (x, y, w, stride, padding, threads), "xy", "w", (1.0, 1.0),
-    ),
-    Kernel("max_pool", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool, _pool, _pool_work, POOL),
+    _conv("conv_input_backward", "conv", lambda x, w, y, stride, padding, threads: (w, y, x, stride, padding), "wy", "x"),
+    _conv("conv_weight_backward", "conv", lambda x, w, y, stride, padding, threads: (x, y, w, stride, padding, threads), "xy", "w"),
+    Kernel("max_pool", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool, _pool, pool_work, POOL),
     Kernel(
         "max_pool_backward", "pool", "images, channels, edge of image, edge of window, stride", conv.max_pool_backward,
-        _pool_backward, _pool_backward_work, POOL,
+        _pool_backward, pool_backward_work, POOL,
     ),
     _rows("lstm_cell", "lstm", _lstm, 9, 5, 7, 5, module=sequence),
     _rows("lstm_cell_backward", "lstm", _lstm_backward, 26, 8, 5, module=sequence),
-    Kernel("attention", "attention", "heads, tokens, width", sequence.attention, _attention, _attention_work(2, 3, 1, False), ATTENTION),
+    Kernel("attention", "attention", "heads, tokens, width", sequence.attention, _attention, attention_work(2, 3, 1, False), ATTENTION),
     Kernel(
         "attention_backward", "attention", "heads, tokens, width", sequence.attention_backward,
-        _attention_backward, _attention_work(4, 4, 3, True), ATTENTION,
+        _attention_backward, attention_work(4, 4, 3, True), ATTENTION,
     ),
 )  # fmt: skip
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in ALL}

@@ -8,6 +8,7 @@ from simulator.machine.kernels.compiled import both, prange
 from simulator.machine.kernels.functions import exp, greater
 
 ZERO, ONE, LEAST = np.float32(0.0), np.float32(1.0), np.float32(-3.0e38)
+PIECE = 512  # columns that one thread sums: long enough to be fetched ahead
 EPSILON = np.float32(1e-5)  # added to a variance, as PyTorch does
 
 
@@ -103,8 +104,8 @@ def layer_norm_backward(x, weight, mean, inverse, dy, dx):
 def norm_weight_backward(x, mean, inverse, dy, dweight, dbias):
     """dweight = sum over rows of dy xhat, dbias = sum of dy; the width split among threads. With mean zero: RMS norm's."""
     rows, n = x.shape
-    for block in prange((n + 63) // 64):
-        lo, hi = block * 64, min(n, block * 64 + 64)
+    for block in prange((n + PIECE - 1) // PIECE):
+        lo, hi = block * PIECE, min(n, block * PIECE + PIECE)
         weight, bias = dweight[lo:hi], dbias[lo:hi]
         for j in range(hi - lo):
             weight[j] = ZERO

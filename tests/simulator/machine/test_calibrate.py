@@ -8,6 +8,7 @@ from simulator.machine import device_file, jobs
 from simulator.machine.calibrate import calibrate
 from simulator.machine.host import Cache, Host, find
 from simulator.machine.sampling import AGREE, ROUNDS, Clock, Job, Rate, sample
+from simulator.times.rates import resolve
 
 HOST = Host(
     name='Chip "X"', vendor="Acme", architecture="x86_64", system="Linux 6", threads=4, cores=2, memory=8 * 2**30, clock=2e9,
@@ -149,6 +150,8 @@ def test_what_is_written_is_read_back(home, host, alone):
     assert device.memory.bandwidth == 10e9 and device.achieved["stream"] == pytest.approx(0.9)
     assert device.achieved["sustained_fp32"] == pytest.approx(0.9) and device.achieved["exp"] == 3e9
     assert device.achieved["fork_join"] == pytest.approx(5e-6)
+    rates = resolve(device, "fp32").rates
+    assert rates.special == 3e9 and rates.measured and not resolve(hwdb.device("i9-10940x"), "fp32").rates.measured
     assert device.cores == (1 if alone else host.cores)
     assert set(device.cache) == set(host.caches)
     if host.caches:
@@ -183,6 +186,17 @@ def test_a_machine_that_was_not_calibrated_says_what_to_do(home):
     for name in names.THIS_MACHINE:
         with pytest.raises(hwdb.BadInput, match=f"^{name}: not calibrated yet.*run: roofcast calibrate$"):
             hwdb.device(name)
+
+
+def test_the_library_of_products_is_asked_on_all_threads_and_on_one(home):
+    machine = Machine()
+    made = [machine.job(key, lambda run: 1e-3, threads, rate.value / 1e3) for threads in (1, 2) for key, rate in ceilings().items()]
+    library = lambda threads: {"blas 1024": Rate(threads * 70e9, 0.01, 6)}  # noqa: E731
+    files = calibrate(quick=True, clock=machine.clock, host=HOST, jobs=made, library=library).files
+    for name, rate in (("this-machine", 280e9), ("this-machine-1", 70e9)):
+        (home / f"{name}.toml").write_text(files[name])
+        device = hwdb.device(name)
+        assert device.achieved["sustained_fp32"] * device.peak_flops["fp32"] == pytest.approx(rate, rel=1e-3)
 
 
 def test_calibrate_makes_both_files_from_made_up_jobs(home):

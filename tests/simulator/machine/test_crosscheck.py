@@ -15,7 +15,7 @@ from reports.command import main
 from simulator.machine import crosscheck, kernel_check, measure, net_list, sum_form
 from simulator.machine.measure import Measured, Session
 
-SHIPPED = sorted((Path(__file__).parents[3] / "scenarios" / "machines").glob("*.csv"))
+SHIPPED = sorted((Path(__file__).parents[3] / "scenarios" / "machines").glob("crosscheck-*.csv"))
 TORCH = [n for n in net_list.NETS if n.by == "torch"]
 
 
@@ -32,14 +32,14 @@ def calibrated(tmp_path):
 def session():
     """Every net and probe at made-up times."""
     nets = {measure.key(n): Measured(0.1 * (1 + i), 0.02, (0.1, 0.1)) for i, n in enumerate(net_list.NETS)}
-    rates = {"gemm": 1e11, "scale": 3e10, "triad": 1e10}
+    rates = {"gemm": 1e11, "scale": 3e10, "triad": 1e10, "mm": 1.2e11, "pool": 2e8}
     probes = {name: Measured(amount / rates[name], 0.01, (1.0,)) for name, amount in measure.PROBES.items()}
     return Session(nets, probes, {"numpy": "2", "numba": "0.6", "torch": "2.13"}, (1.0, 1.0))
 
 
 def test_lines_of_a_worker_become_a_session():
     said = [{"name": "a", "seconds": None}]
-    said += [{"name": name, "seconds": s} for s in (1.0, 1.1) for name in ("a", "gemm", "scale", "triad")]
+    said += [{"name": name, "seconds": s} for s in (1.0, 1.1) for name in ("a", *measure.PROBES)]
     heard = []
     lines = [json.dumps(s) for s in [*said, {"versions": {"numpy": "2"}, "load": [1, 2]}]]
     found = measure.gathered(lines, 3, lambda done, of: heard.append((done, of)))
@@ -70,7 +70,7 @@ def test_json_holds_the_named_keys_and_no_other(session, calibrated):
 def test_a_table_says_what_was_measured(session, calibrated, tmp_path, capsys):
     """Written, read as `validate --runs` reads it, forecast: the same seconds as without the table."""
     device = crosscheck_table.write_device(session, calibrated, tmp_path / "measured")
-    assert hwdb.device(device).achieved["sustained_fp32"] * hwdb.device(device).peak_flops["fp32"] == pytest.approx(1e11, rel=1e-3)
+    assert hwdb.device(device).achieved["sustained_fp32"] * hwdb.device(device).peak_flops["fp32"] == pytest.approx(1.2e11, rel=1e-3)
     rows = crosscheck.training(session, str(device))
     table = crosscheck_table.write(rows, session, device, "a CPU")
     checked = validation.check_files([table])
@@ -82,11 +82,13 @@ def test_a_table_says_what_was_measured(session, calibrated, tmp_path, capsys):
 
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda p: p.stem)
 def test_shipped_table_keeps_what_docs_say(table):
-    """Zero fitted constants: median at most 25 % [the bar of the cross-check], and most pairs in order. Measured once, so exact."""
+    """Bars of the cross-check: nothing fitted 25 %; two multipliers on a model that is left out 12 %, four fifths within 25 %; most pairs
+    in order. Measured once, so exact."""
     judged = crosscheck_sum.judge(table)
     found = crosscheck_sum.errors(judged)
     assert len(judged.names) == len(net_list.NETS)
-    assert np.median(np.abs(found["zero"])) <= 0.25 and np.median(np.abs(found["chain"])) <= 0.25
+    assert all(np.median(np.abs(found[key])) <= 0.25 for key in ("zero", "causes", "chain"))
+    assert np.median(np.abs(found["fitted"])) <= 0.12 and np.mean(np.abs(found["fitted"]) <= 0.25) >= 0.80
     rows = [crosscheck.Trained(net_list.NETS[0], p, m, 0.0) for p, m in zip(judged.chain, judged.measured, strict=True)]
     right, asked = crosscheck.ranked(rows)
     assert right / asked >= 0.95
@@ -96,13 +98,13 @@ def test_padding_counts_whole_vectors_of_channels():
     """LeNet's 6 channels fill 16 lanes; a net whose channels are multiples of 16 is as it was."""
     work = {m: sum_form.counted(crosscheck.scenario(next(n for n in net_list.NETS if n.model == m), "i9-10940x")) for m in ("lenet", "mlp")}
     assert work["lenet"].padded > 1.2 * work["lenet"].flops and work["mlp"].padded == work["mlp"].flops
+    assert work["lenet"].moved > 1.5 * work["lenet"].bytes and work["mlp"].moved == work["mlp"].bytes and work["mlp"].compared == 0
 
 
 def test_constants_are_found_where_they_are():
     """Kernels that take exactly what the formula says with c = 4: c is found, and a size left out is forecast."""
-    w, m = np.array([1e-3, 2e-3, 5e-4]), np.array([1e-3, 1e-3, 2e-3])
-    seconds = kernel_check.together(4.0, w, m) + kernel_check.START
-    assert kernel_check.slower(seconds, w, m) == pytest.approx(4.0, rel=0.02)
+    part = kernel_check.Parts(np.array([1e-3, 2e-3, 5e-4]), np.array([1e-3, 1e-3, 2e-3]), np.array([1.0, 3.0, 2.0]), np.full(3, 1e-6))
+    assert kernel_check.slower(kernel_check.together(4.0, part), part) == pytest.approx(4.0, rel=0.02)
 
 
 def test_kernels_are_forecast_from_a_calibrated_device(calibrated):

@@ -281,3 +281,30 @@ def test_a_kernel_and_its_parallel_twin_have_caches_of_their_own():
     pair = both(lambda: None)
     assert pair.one.py_func.__qualname__ != pair.all.py_func.__qualname__
     assert "ninf" not in FAST, "masks are infinities"
+
+
+@pytest.mark.parametrize("size", [(2, 3, 9, 2, 1), (1, 2, 40, 3, 2), (2, 2, 37, 3, 3), (1, 1, 70, 2, 2)], ids=str)
+def test_max_pool_of_any_stride_and_width(size):
+    images, channels, image, edge, stride = size
+    x, _, _, y, where = KERNELS["max_pool"].make(size)
+    KERNELS["max_pool"].run.one(x, edge, stride, y, where)
+    after = y.shape[2]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (edge, edge), (2, 3))[:, :, ::stride, ::stride][:, :, :after, :after]
+    np.testing.assert_array_equal(y, windows.max((4, 5)))
+    flat, places = (each.reshape(images, channels, -1) for each in (x, where))
+    np.testing.assert_array_equal(np.take_along_axis(flat, places, 2).reshape(y.shape), y)
+
+
+@pytest.mark.parametrize("size", [(1, 2, 5, 37, 3, 1, 1), (2, 3, 13, 20, 5, 2, 2), (1, 2, 4, 23, 3, 3, 0), (1, 40, 3, 9, 3, 2, 1)], ids=str)
+@pytest.mark.parametrize("name", ["conv", "conv_direct"])
+def test_convolutions_of_any_stride_and_depth(name, size):
+    x, w, y, stride, padding = KERNELS[name].make(size)
+    KERNELS[name].run.one(x, w, y, stride, padding)
+    np.testing.assert_allclose(y, convolved(x, w, stride, padding), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (65, 130), (100, 33)])
+def test_transposes_of_any_shape(shape):
+    x, y = KERNELS["transpose"].make(shape)
+    KERNELS["transpose"].run.one(x, y)
+    np.testing.assert_array_equal(y, x.T)
