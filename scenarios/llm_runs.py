@@ -35,6 +35,7 @@ GRAPHED = {
     "partial": "te-nemo-graphs",
     "full": "megatron-bridge-2026",
 }  # what CUDA graphs hold: nothing, all but experts, a step
+TRANSFORMER_ENGINE = 2022  # devices of that year and later run Megatron on it
 MOST_TOKENS = 16384  # of a micro-batch where none is given and there is no pipeline
 BLIND = "# Blind:"  # how the first line of a table starts whose rows nothing is ever fitted to
 
@@ -244,6 +245,8 @@ def stack_of(row: dict[str, str], device: str, said: list[str]) -> tuple[str, st
             else "te-nemo-2024"
         )
         said.append(f"stack {found} (framework {get('framework')!r})" if get("framework") else f"stack {found} (not given)")
+    if found == "megatron-2021" and not own and (hwdb.device(device).year or 0) >= TRANSFORMER_ENGINE:
+        found = "megatron"
     if found in GRAPHED.values() and get("cuda_graphs").lower() in GRAPHED:
         found = GRAPHED[get("cuda_graphs").lower()]
     if found == "te-nemo-2024" and number(row, "tp") not in (None, 1) and flash == "no":
