@@ -11,6 +11,7 @@ from simulator.times.stream import stream
 
 PHASES = ("forward", "input", "weight")
 WINOGRAD = {2.0: 2.25, 4.0: 4.0}  # edge of a block of outputs -> products saved for a 3x3 filter: 16 for 36, 36 for 144
+CPU_BLOCK = (8.0, 16.0)  # channels in and out that a CPU's library computes at once: vectors of outputs, read off nets of 1 to 6 channels
 TRANSFORMS = 3.0  # kernels beside the product of F(4x4, 3x3): x, w and y are transformed in memory
 
 
@@ -25,7 +26,7 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         weight   m = c_out / groups     n = taps c_in / groups      k = batch pixels_out
 
     is costed as that matrix product, at `forward` or `backward` of its rate, with x, w and y read or written once.
-    16-bit formats pad channels to 8. A 16-bit NCHW convolution copies x and y to channels-last and back. fp32 3x3 at
+    16-bit formats pad channels to 8, CPUs to whole vectors. A 16-bit NCHW convolution copies x and y to channels-last and back. fp32 3x3 at
     unit stride runs as Winograd [lavin2016] where that is faster. Grouped: rate c_g / (c_g + grouped); one channel a group: bytes of
     a depthwise kernel.
     """
@@ -34,8 +35,8 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
     )
     w = c.conv
     moved = width_bytes * (batch * (pixels_in * c_in + pixels_out * c_out) + taps * c_in * c_out / groups)
-    pad = 8.0 if rates.tensor else 1.0
-    gi, go = np.ceil(c_in / groups / pad) * pad, np.ceil(c_out / groups / pad) * pad
+    pad_in, pad_out = (8.0, 8.0) if rates.tensor else CPU_BLOCK if rates.kind == "cpu" else (1.0, 1.0)
+    gi, go = np.ceil(c_in / groups / pad_in) * pad_in, np.ceil(c_out / groups / pad_out) * pad_out
     if phase == "forward":
         m, n, k = batch * pixels_out, go, taps * gi
     elif phase == "input":
@@ -44,7 +45,7 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         m, n, k = go, taps * gi, batch * pixels_out
     share = w.forward if phase == "forward" else w.backward
     if rates.kind != "gpu":
-        share = 1.0  # fitted with their products
+        share = w.vector_backward if rates.kind == "cpu" and phase != "forward" else 1.0  # fitted with their products; on CPUs in inference
     elif not rates.tensor:
         share = w.forward * w.vector * (1.0 if phase == "forward" else w.vector_backward)
     elif rates.width > 2.0:
