@@ -19,11 +19,12 @@ def test_a_table_is_either_fitted_to_or_blind():
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
-def test_no_fit_and_no_interval_reads_a_blind_source(path):
+def test_no_fit_reads_a_blind_source_and_intervals_know_it_as_such(path):
     sources = {run.source for run in measured.read(path)}
     assert not sources & {run.source for run in FITTED}
     assert not sources & {run.source for run in llm_runs.published()}
-    assert not sources & set(interval.residuals().source)
+    r = interval.residuals()
+    assert all(r.blind[i] for i, source in enumerate(r.source) if source in sources)
     with pytest.raises(BadInput, match="keeps it for blind tests"):
         measured.read_to_fit(path)
 
