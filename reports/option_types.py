@@ -52,7 +52,7 @@ class Layers(click.ParamType):
         try:
             return tuple(int(part) for part in value.split(","))
         except ValueError:
-            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; give one a stage with commas between, for example 7,8,8,7") from None
+            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; give one a stage, with commas: 7,8,8,7") from None
 
 
 class Stage(click.ParamType):

@@ -106,7 +106,8 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
         raise BadInput(f"cp_kind {kind}: there is no context parallelism; use --cp 2 or more, or leave --cp-kind out")
     pieces = cp if kind == "ulysses" else 2 * cp
     if cp > 1 and size and size % pieces:
-        raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {pieces} equal pieces; use a sequence of {pieces * max(size // pieces, 1)}")
+        whole = pieces * max(size // pieces, 1)
+        raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {pieces} equal pieces; use a sequence of {whole}")
     ep, etp = s.ep or 1, s.etp or 1
     if (dp * cp * tp) % (ep * etp):
         what = f"ep {ep} x etp {etp}" if etp > 1 else f"ep {ep}"

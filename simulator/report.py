@@ -90,7 +90,8 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
         return np.zeros(len(step.kernels))
     forward = stack.dispatch_s * slowness(device.year, c) if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
     share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
-    return np.array([forward * share[k.phase] * k.count * (k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0) for k in step.kernels])
+    launches = [k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0 for k in step.kernels]
+    return np.array([forward * share[k.phase] * k.count * n for k, n in zip(step.kernels, launches, strict=True)])
 
 
 def by_op(step: Step, times: OpTimes, seconds, phase, waits):

@@ -72,7 +72,10 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     if opt is None and "optimizer" in s.offload:
         raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")
     return (
-        Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack, offload=tuple(s.offload)),
+        Recipe(
+            mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack,
+            offload=tuple(s.offload),
+        ),  # fmt: skip
         said,
     )
 

@@ -50,6 +50,11 @@ class Step(NamedTuple):
         return sum(w.size * w.count for w in self.weights)
 
     @property
+    def weight_width(self) -> float:
+        """Bytes of a weight as the step's kernels read it."""
+        return WIDTH[self.weights[0].dtype] if self.weights else 4.0
+
+    @property
     def parameter_bytes(self) -> float:
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights)
 

@@ -54,7 +54,8 @@ def test_what_each_kind_sends():
 
 
 def test_only_the_ring_hides_behind_attention():
-    ring, gather, ulysses = (predict(**ASKED, cp=8, cp_kind=k).exposed_communication_s["context"] for k in ("ring", "all-gather", "ulysses"))
+    kinds = ("ring", "all-gather", "ulysses")
+    ring, gather, ulysses = (predict(**ASKED, cp=8, cp_kind=k).exposed_communication_s["context"] for k in kinds)
     assert ring < 0.2 * min(gather, ulysses)
 
 
@@ -173,7 +174,9 @@ REFUSED = {
     "stages of other layers": ({"pp": 2, "stages": (8, 8)}, "32"),
     "negative stages": ({"pp": 2, "stages": (-1, 33)}, "whole numbers"),
     "offload to nowhere": ({"offload": ("weights",)}, "optimizer"),
-    "offload on a shared memory": ({"device": "m3-max", "devices": None, "micro_batch": None, "batch": 1, "offload": ("optimizer",)}, "host"),
+    "offload on a shared memory": (
+        {"device": "m3-max", "devices": None, "micro_batch": None, "batch": 1, "offload": ("optimizer",)}, "host"
+    ),
     "offload in inference": ({"mode": "infer", "offload": ("activations",)}, "inference"),
     "offload without an optimizer": ({"optimizer": "none", "offload": ("optimizer",)}, "--optimizer"),
     "offload of a net without layers": ({"model": "alexnet", "sequence": None, "offload": ("activations",)}, "layers"),
