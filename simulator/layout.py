@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from hwdb.errors import BadInput, unknown
-from simulator.models import Model
+from simulator.model import Model
 from simulator.scenario import Scenario
 from simulator.schedule import refusal
 from simulator.tape import Parallel

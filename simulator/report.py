@@ -9,7 +9,7 @@ from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point
 from simulator.memory import Held
-from simulator.models import Model
+from simulator.model import Model
 from simulator.precision import precision
 from simulator.resolve import length
 from simulator.roofline import BOUNDS, OpTimes, rates_of

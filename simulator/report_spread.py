@@ -9,7 +9,7 @@ from simulator.forecast import Forecast, MemoryForecast, RankForecast
 from simulator.holdings import Rank
 from simulator.layout import Layout
 from simulator.memory import Held
-from simulator.models import Model
+from simulator.model import Model
 from simulator.parallel import Spread
 from simulator.precision import precision
 from simulator.report import assemble

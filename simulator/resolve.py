@@ -8,7 +8,7 @@ from hwdb.errors import BadInput, unknown
 from hwdb.records import Device
 from hwdb.units import quantity
 from simulator import stack as stacks
-from simulator.models import Model
+from simulator.model import Model
 from simulator.ops.optimizer import optimizer
 from simulator.precision import precision
 from simulator.recompute import policy

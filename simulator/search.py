@@ -20,7 +20,7 @@ from simulator import models, roofline
 from simulator.fabric import fabric_of
 from simulator.holdings import Share, holdings, share
 from simulator.layout import Layout
-from simulator.models import Model
+from simulator.model import Model
 from simulator.parallel import ends, updating
 from simulator.resolve import decide
 from simulator.scenario import Scenario

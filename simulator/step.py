@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from simulator.fusion import fuse
-from simulator.models import Model
+from simulator.model import Model
 from simulator.ops.optimizer import optimizer, state_bytes, update_traffic
 from simulator.precision import WIDTH, precision
 from simulator.recompute import recomputed

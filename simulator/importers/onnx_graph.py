@@ -17,7 +17,7 @@ from hwdb.errors import BadInput
 from simulator.importers import spec
 from simulator.importers.onnx_call import Call, Named, Stored, moved
 from simulator.importers.onnx_ops import HANDLERS
-from simulator.models import Model
+from simulator.model import Model
 from simulator.tape import ALONE, Tape, Value
 
 try:

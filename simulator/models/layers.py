@@ -28,7 +28,7 @@ import msgspec
 
 from hwdb.errors import BadInput, unknown
 from hwdb.strict import checked, load
-from simulator.models.catalog import Model
+from simulator.model import Model
 from simulator.models.layer_kinds import ACTIVATIONS, KINDS, Count, Kind, shown
 from simulator.ops import loss, pointwise
 from simulator.tape import Tape, Value
