@@ -16,7 +16,7 @@ from simulator.report import assemble
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import Recipe, trace
-from simulator.tape import Parallel
+from simulator.traced import Parallel
 
 
 def predict(scenario=None, /, **asked) -> Forecast:

@@ -9,7 +9,7 @@ from simulator import models
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import Step, trace
-from simulator.tape import Kernel
+from simulator.traced import Kernel
 
 PRECISION = "bf16"  # counted where none is asked for
 STACK = "pytorch-eager"

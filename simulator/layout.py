@@ -8,7 +8,7 @@ from hwdb.errors import BadInput, unknown
 from simulator.model import Model
 from simulator.scenario import Scenario
 from simulator.schedule import refusal
-from simulator.tape import Parallel
+from simulator.traced import Parallel
 
 CP_KINDS = ("ring", "all-gather", "ulysses")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")

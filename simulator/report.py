@@ -15,8 +15,8 @@ from simulator.resolve import length
 from simulator.roofline import BOUNDS, OpTimes, rates_of
 from simulator.scenario import Scenario
 from simulator.step import Step
-from simulator.tape import Kernel
 from simulator.times.host import combine, slowness
+from simulator.traced import Kernel
 
 OWN_LAUNCHES = ("optimizer", "accumulate")  # kernels whose shape says how many launches they are, where they have one
 PHASES = ("forward", "backward", "recompute", "update")

@@ -12,7 +12,8 @@ from simulator.ops.optimizer import optimizer, state_bytes, update_traffic
 from simulator.precision import WIDTH, precision
 from simulator.recompute import recomputed
 from simulator.stack import Stack
-from simulator.tape import ALONE, Block, Kept, Kernel, Node, Parallel, Tape, Traffic, Weight
+from simulator.tape import Tape
+from simulator.traced import ALONE, Block, Kept, Kernel, Node, Parallel, Traffic, Weight
 
 FOREACH_GROUP = 30  # tensors that PyTorch's multi-tensor kernels take in one launch, about
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from simulator.importers.aten import LEFT_OUT, Work, works
 from simulator.importers.fake import CPU, CUDA, DEVICE_OF, FakeTensor, TorchDispatchMode, Words, aten, torch, tree_iter, tree_map
-from simulator.tape import Node, Value
+from simulator.tape import Value
+from simulator.traced import Node
 
 FORMATS = {  # torch's formats in ours; those we lack stand for one of the same width
     torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "int64", torch.int32: "int32",

@@ -16,7 +16,7 @@ from simulator import models
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import trace
-from simulator.tape import Kernel
+from simulator.traced import Kernel
 
 LANES = 16  # fp32 numbers in a vector register of 512 bits, and channels in a block of oneDNN's layout
 

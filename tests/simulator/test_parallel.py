@@ -12,7 +12,8 @@ from simulator.layout import UNCUT
 from simulator.models import resolve
 from simulator.models.names import SHIPPED
 from simulator.precision import precision
-from simulator.tape import Parallel, Tape
+from simulator.tape import Tape
+from simulator.traced import Parallel
 
 MODELS = ["llama-3-8b", "gpt2"]
 ASKED = {"model": "llama-3-8b", "device": "h100-sxm5", "sequence": 2048, "batch": 64, "micro_batch": 1}

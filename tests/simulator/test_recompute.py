@@ -8,7 +8,7 @@ from simulator.models import resolve
 from simulator.recompute import policy
 from simulator.stack import stack
 from simulator.step import Recipe, trace
-from simulator.tape import Parallel
+from simulator.traced import Parallel
 
 LAYERS = 32
 

@@ -8,7 +8,8 @@ from hwdb.errors import RoofcastError
 from simulator import predict
 from simulator.models import resolve
 from simulator.precision import precision
-from simulator.tape import Parallel, Tape
+from simulator.tape import Tape
+from simulator.traced import Parallel
 
 ASKED = {"model": "llama-3-8b", "device": "h100-sxm5", "sequence": 4096, "batch": 64, "micro_batch": 1, "devices": 16}
 EXPERTS = {"model": "mixtral-8x7b", "device": "h100-sxm5", "sequence": 2048, "batch": 64, "micro_batch": 1, "devices": 16, "zero": 1}
