@@ -10,8 +10,8 @@ from simulator.memory import IN_FLIGHT, held
 from simulator.ops.optimizer import optimizer
 from simulator.recompute import policy
 from simulator.schedule import in_flight
+from simulator.stages import Unit
 from simulator.traffic import Placement, expert_shard
-from simulator.units import Unit
 
 MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
 

@@ -17,9 +17,9 @@ from simulator.layout import Layout
 from simulator.replay import replay
 from simulator.roofline import OpTimes
 from simulator.schedule import Stages, pipeline
+from simulator.stages import Passes, passes, stages, units
 from simulator.step import Step
 from simulator.traffic import Cost, Placement, crossing, joined, network, reduction
-from simulator.units import Passes, passes, stages, units
 
 SPLIT_BACKWARD = ("zb-h1", "zb-v", "dualpipe")
 WEIGHT_GRADIENTS = 0.4  # of a transformer layer's backward: half of its products, little else

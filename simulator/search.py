@@ -25,9 +25,9 @@ from simulator.parallel import ends, updating
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.schedule import Stages, in_flight, pipeline, possible
+from simulator.stages import Unit, passes, stages, units
 from simulator.step import Recipe, Step, trace
 from simulator.traffic import Placement, crossing, joined, network, reduction
-from simulator.units import Unit, passes, stages, units
 
 GRID = ("tp", "cp", "micro_batch", "recompute", "dp", "pp", "vpp", "zero")
 
