@@ -29,6 +29,8 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of matrix products on matrix and vector units."""
+
     start: float
     tile: float
     split: float
@@ -39,6 +41,8 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of fused attention."""
+
     start: float
     special: float
     traffic: float
@@ -46,6 +50,8 @@ class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of convolutions."""
+
     forward: float
     backward: float
     vector: float
@@ -59,6 +65,8 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of kernels that mostly move bytes."""
+
     start: float
     start_rows: float
     vector: float
@@ -75,12 +83,16 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of launching kernels from the host."""
+
     norm: float
     ageing: float
     current: float
 
 
 class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of kernels on a CPU."""
+
     start_core: float
     start_most: float
     start_stream: float
@@ -88,6 +100,8 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Systolic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of matrix products on systolic arrays."""
+
     start: float
     norm: float
     lane: float

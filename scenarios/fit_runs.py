@@ -211,6 +211,7 @@ def written(values: dict[Key, float]) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the constants into their files")
     asked = parser.parse_args()

@@ -64,10 +64,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
+        """The counts as JSON."""
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Counts:
+        """The counts that `to_json` wrote."""
         return msgspec.json.decode(data, type=cls)
 
 

@@ -39,6 +39,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def devices(self) -> int:
+        """How many devices the layout takes."""
         return self.tp * self.cp * self.pp * self.dp
 
     @property

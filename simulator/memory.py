@@ -25,6 +25,7 @@ class Held(NamedTuple):
 
     @property
     def total(self) -> float:
+        """All kinds together [B]."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.transient + self.framework
 
 

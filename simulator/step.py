@@ -48,6 +48,7 @@ class Step(NamedTuple):
 
     @property
     def parameters(self) -> int:
+        """Weights, all repetitions of a layer."""
         return sum(w.size * w.count for w in self.weights)
 
     @property
@@ -57,10 +58,12 @@ class Step(NamedTuple):
 
     @property
     def parameter_bytes(self) -> float:
+        """Bytes of all weights as they are held."""
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights)
 
     @property
     def gradient_bytes(self) -> float:
+        """Bytes of the gradients of all trainable weights; none in inference."""
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable) if self.recipe.mode == "train" else 0
 
 

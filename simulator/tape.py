@@ -44,6 +44,8 @@ def _like(v: Value):
 
 
 class Tape:
+    """What a model is run on: ops put their kernels here, and what autograd keeps."""
+
     def __init__(self, precision: Precision, *, training: bool = True, implementations: dict | None = None, parallel: Parallel = ALONE):
         self.precision = precision
         self.parallel = parallel
@@ -322,4 +324,5 @@ class Tape:
         return self.cast(x, "fp32") if self.precision.autocast and x.dtype in ("fp16", "bf16") else x
 
     def promoted(self, *values: Value) -> str:
+        """The format that PyTorch computes in where these meet."""
         return promote(*(v.dtype for v in values))

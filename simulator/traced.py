@@ -33,6 +33,8 @@ class Kernel(NamedTuple):
 
 
 class Weight(NamedTuple):
+    """A parameter of so many elements, `count` times where its layer is repeated."""
+
     node: int
     size: int
     dtype: str
