@@ -69,7 +69,7 @@ def test_recomputing_takes_time_and_saves_memory(how):
     asked = {"model": "gpt2", "device": "a100-sxm4-80gb", "batch": 8, "attention": "eager"}
     plain, other = predict(**asked), predict(**asked, recompute=how)
     assert other.step_time_s > plain.step_time_s and other.memory.activations_bytes < plain.memory.activations_bytes
-    assert other.hfu > plain.hfu * plain.step_time_s / other.step_time_s or how == "selective"
+    assert other.hfu * other.step_time_s > plain.hfu * plain.step_time_s  # FLOPs of the matrix units
 
 
 @pytest.mark.parametrize("how", ["every:2", "block:2", "uniform:2"])
