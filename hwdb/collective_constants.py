@@ -1,4 +1,4 @@
-"""Constants of the collective formulas: collectives.toml, one strict reader.
+"""Constants of the collective formulas: collectives.toml.
 
 `collectives()` gives the bare numbers the formulas compute with; `constants()` the same with unit, meaning and source, for listing.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from hwdb.constants import HERE, Constant, _convert, _read
+from hwdb.constants import HERE, Constant, converted, table
 from hwdb.errors import BadInput
 
 
@@ -47,16 +47,16 @@ class Collectives(msgspec.Struct, frozen=True):
 
 def read_collectives(path: Path) -> tuple[Collectives, dict[str, Constant]]:
     """The bare numbers, and each stated constant by its dotted name."""
-    table = _convert(_read(path), dict[str, dict[str, str | Constant]], path)
-    named = {f"{s}.{name}": c for s, entries in table.items() for name, c in entries.items() if isinstance(c, Constant)}
-    bare = {s: {name: c.value for name, c in entries.items() if isinstance(c, Constant)} for s, entries in table.items()}
-    kinds = _convert(bare.pop("kinds", {}), Kinds, path)
+    stated = table(path, dict[str, dict[str, str | Constant]])
+    named = {f"{s}.{name}": c for s, entries in stated.items() for name, c in entries.items() if isinstance(c, Constant)}
+    bare = {s: {name: c.value for name, c in entries.items() if isinstance(c, Constant)} for s, entries in stated.items()}
+    kinds = converted(bare.pop("kinds", {}), Kinds, path)
     for section, values in bare.items():
-        like = table[section].get("like")
+        like = stated[section].get("like")
         if like is not None and like not in bare:
             raise BadInput(f"{path.name}: [{section}] like = {like!r}; wanted one of {', '.join(bare)}")
         bare[section] = {**(bare[like] if like else {}), **values}
-    return Collectives(_convert(bare, dict[str, Network], path), kinds), named
+    return Collectives(converted(bare, dict[str, Network], path), kinds), named
 
 
 @functools.cache

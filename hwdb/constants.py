@@ -1,4 +1,4 @@
-"""Fitted constants and achieved fractions: kernels.toml and families/*.toml, one strict reader.
+"""Fitted constants and achieved fractions: kernels.toml and families/*.toml.
 
 `kernels()` gives the bare numbers the formulas compute with; `constants()` the same with unit, meaning and source, for listing.
 `family(name)` gives the achieved fractions of a device family, each with its source.
@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from hwdb.errors import BadInput, UnknownName
+from hwdb.strict import load
 
 HERE = Path(__file__).parent
 
@@ -28,6 +29,8 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of matrix products on matrix and vector units."""
+
     start: float
     tile: float
     split: float
@@ -39,6 +42,8 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of fused attention."""
+
     start: float
     tile: float
     special: float
@@ -46,6 +51,8 @@ class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of convolutions."""
+
     forward: float
     backward: float
     vector: float
@@ -61,6 +68,8 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of kernels that mostly move bytes."""
+
     start: float
     start_rows: float
     vector: float
@@ -78,12 +87,16 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of launching kernels from the host."""
+
     norm: float
     ageing: float
     current: float
 
 
 class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of kernels on a CPU."""
+
     start_core: float
     start_most: float
     start_stream: float
@@ -91,6 +104,8 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Systolic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of matrix products on systolic arrays."""
+
     start: float
     norm: float
     lane: float
@@ -132,31 +147,30 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream: Fraction | None = None  # long triad, of the printed bandwidth
 
 
-def _read(path: Path) -> dict:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"{path.name}: cannot be read as TOML: {error}") from None
+def table(path: Path, kind: Any) -> Any:
+    """The file as tables of that type, for example dict[str, dict[str, Constant]]."""
+    return converted(load(path, "a file of constants"), kind, path)
 
 
-def _convert(data, to: type, path: Path):
+def converted(data: Any, kind: Any, path: Path) -> Any:
+    """What was read of the file, as a value of that type."""
     try:
-        return msgspec.convert(data, to)
+        return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise BadInput(f"{path.name}: {error}") from None
 
 
 def read_kernels(path: Path) -> tuple[Kernels, dict[str, Constant]]:
     """The bare numbers, and each constant by its dotted name."""
-    table = _convert(_read(path), dict[str, dict[str, Constant]], path)
-    bare = {section: {name: c.value for name, c in entries.items()} for section, entries in table.items()}
-    named = {f"{section}.{name}": c for section, entries in table.items() for name, c in entries.items()}
-    return _convert(bare, Kernels, path), named
+    stated = table(path, dict[str, dict[str, Constant]])
+    bare = {section: {name: c.value for name, c in entries.items()} for section, entries in stated.items()}
+    named = {f"{section}.{name}": c for section, entries in stated.items() for name, c in entries.items()}
+    return converted(bare, Kernels, path), named
 
 
 def read_family(path: Path) -> Family:
     """One family file."""
-    return _convert(_read(path), Family, path)
+    return table(path, Family)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from hwdb import names
 from hwdb.edits import apply, merge
-from hwdb.errors import BadInput
+from hwdb.errors import BadInput, UnknownName
 from hwdb.reader import load, read
 from hwdb.records import KINDS, Device, Link, System
 
@@ -90,7 +90,10 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
     if names.is_path(base):
         under, edits = _with_base(path.parent / base, (*above, path.resolve()))
     else:
-        under, edits = load(_file("devices", names.resolve(base, "devices"))), ()
+        try:
+            under, edits = load(_file("devices", names.resolve(base, "devices"))), ()
+        except UnknownName as error:
+            raise UnknownName(f"{path}: base: {error}") from None
     merged, changed = merge(under, data, str(path))
     return merged, edits + changed
 

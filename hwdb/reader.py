@@ -1,10 +1,10 @@
-"""The one strict reader: a TOML table and a record type in, a frozen record out, or one line that says what is wrong.
+"""Hardware files: a TOML table and a record type in, a frozen record out, or one line that says what is wrong.
 
-What a key means is written once, in `hwdb.records`: its annotations are walked here.
+What a key means is written once, in `hwdb.records`: its annotations are walked here, since a number of a hardware file is a Figure,
+which has a unit and cites a source. `hwdb.strict` reads files of plain values.
 """
 
 import math
-import tomllib
 import types
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields
 
+from hwdb import strict
 from hwdb.errors import BadInput, unknown
 from hwdb.figure import STATUSES, Figure, Table, table
 from hwdb.units import quantity
@@ -26,19 +27,8 @@ NOT_IN_FILES = ("id", "edits")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The TOML file as a dict; whatever is wrong with it is one line."""
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; shipped names: roofcast devices") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path}: is a directory; give the .toml file itself") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{path}: is not text; a hardware file is TOML in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path}: is not TOML, or was cut off: {error}") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise BadInput(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', error)}; check the path and its permissions") from None
+    """The hardware file as a dict; whatever is wrong with it is one line."""
+    return strict.load(path, "a hardware file or a shipped name, listed by roofcast devices")
 
 
 @cache

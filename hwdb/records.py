@@ -122,11 +122,15 @@ class ScaleUp(Struct, frozen=True, kw_only=True):
 
 
 class Power(Struct, frozen=True, kw_only=True):
+    """Electric power of one device [W]."""
+
     tdp: Watts | None = None
     idle: Watts | None = None
 
 
 class Price(Struct, frozen=True, kw_only=True):
+    """What one device costs, to buy and by the hour [USD]."""
+
     launch_usd: Dollars | None = None
     cloud_usd_per_hour: DollarsPerHour | None = None
 

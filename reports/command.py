@@ -34,16 +34,20 @@ class Commands(click.Group):
     """Knows its subcommands by name only."""
 
     def list_commands(self, ctx):
+        """Names of the subcommands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx, name):
+        """The subcommand, imported now."""
         return import_module(f"reports.commands.{name}").command if name in COMMANDS else None
 
     def format_commands(self, ctx, formatter):
+        """The list of subcommands for the help, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(self, ctx, args):
+        """The subcommand that was typed; a word that is none is refused with the closest one."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"

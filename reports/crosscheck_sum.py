@@ -64,6 +64,7 @@ def errors(judged: Judged) -> dict[str, np.ndarray]:
 
 
 def main(path: str) -> None:
+    """The table of errors of one file, on stdout."""
     judged = judge(path)
     found = errors(judged)
     table = plain_table(("net", "left"), ("measured", "right"), *((title, "right") for title in HEAD.values()))

@@ -6,8 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reports.asked_text import assumptions, what
 from reports.console import page, plain_table, say, section, show
 from reports.format import binary, many, of, percent, short_names, words
+from reports.layout_text import layout_line, on_what, stages_section
 from simulator.forecast import Forecast, MemoryForecast
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -93,9 +95,6 @@ def cure(forecast: Forecast) -> str:
 
 def print_memory(forecast: Forecast) -> None:
     """What of the model needs how much: by kind; by layer, or over several devices by stage."""
-    from reports.layout_text import layout_line, on_what, stages_section
-    from reports.text import assumptions, what
-
     kind = "training" if forecast.mode == "train" else "inference"
     with page() as out:
         out.print(Text(f"{forecast.model} on {on_what(forecast)}: memory of one {kind} step", style="bold"))

@@ -18,6 +18,7 @@ class Count(click.ParamType):
         self.as_written = as_written
 
     def convert(self, value, param, ctx):
+        """What was typed, as a value; or one line that says what would do."""
         from hwdb.units import count
 
         number = count(value, param.name)
@@ -32,6 +33,7 @@ class Whole(click.ParamType):
     name = "integer"
 
     def convert(self, value, param, ctx):
+        """What was typed, as a value; or one line that says what would do."""
         try:
             number = int(value)
         except ValueError:
@@ -47,12 +49,13 @@ class Layers(click.ParamType):
     name = "integers"
 
     def convert(self, value, param, ctx):
+        """What was typed, as a value; or one line that says what would do."""
         if isinstance(value, tuple):
             return value
         try:
             return tuple(int(part) for part in value.split(","))
         except ValueError:
-            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; give one a stage with commas between, for example 7,8,8,7") from None
+            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; give one a stage, with commas: 7,8,8,7") from None
 
 
 class Stage(click.ParamType):
@@ -61,6 +64,7 @@ class Stage(click.ParamType):
     name = "0|1|2|3"
 
     def convert(self, value, param, ctx):
+        """What was typed, as a value; or one line that says what would do."""
         if str(value) not in ("0", "1", "2", "3"):
             raise BadInput(f"{param.opts[0]} {value}: no ZeRO stage; give 0, 1, 2 or 3")
         return int(value)
@@ -85,6 +89,7 @@ class Priced(click.ParamType):
     name = "number"
 
     def convert(self, value, param, ctx):
+        """What was typed, as a value; or one line that says what would do."""
         from hwdb.units import quantity
 
         try:

@@ -106,6 +106,7 @@ class Sectioned(click.Command):
     """A command whose --help sets its options under headings."""
 
     def format_options(self, ctx, formatter):
+        """The help of the options, by section."""
         left = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx) if isinstance(param, click.Option)}
         titled = [(title, [left.pop(_dest(option), None) for option in options.values()]) for title, options in SECTIONS.items()]
         for title, records in [("Options", list(left.values())), *titled]:

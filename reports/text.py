@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reports.asked_text import assumptions, what
 from reports.console import page, plain_table, say, section, show
 from reports.format import binary, digits, duration, energy, money, percent, seconds, short_names, si, words
 from reports.layout_text import devices_section, layout_line, losses, on_what
@@ -45,23 +46,6 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
         for run in forecast.nearest:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
             say(out, f"{run.name} on {run.device}, {run.stack} ({run.source}): {seconds(run.measured_s)} measured, {off}", first="- ")
-
-
-def what(forecast: Forecast) -> str:
-    """What was asked, but for model and device.
-
-    batch 1 × 8192 tokens, bf16, adamw, flash attention, pytorch-eager
-    """
-    size = (
-        f" × {forecast.sequence} tokens" if forecast.sequence else f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
-    )
-    parts = [f"batch {forecast.batch:,}{size}", forecast.precision]
-    if forecast.mode == "train":
-        parts.append(forecast.optimizer or "no optimizer")
-        parts.append(f"recompute {forecast.recompute}")
-    if any(layer.op == "attention" for layer in forecast.layers):
-        parts.append(f"{forecast.attention} attention")
-    return ", ".join([*parts, forecast.stack])
 
 
 def headline(out: Console, forecast: Forecast) -> None:
@@ -194,14 +178,6 @@ def _length(forecast: Forecast) -> str:
         power = f" at {si(forecast.power_w, 'W')}{each}" if forecast.power_w is not None else ""
         parts.append(energy(forecast.energy_j) + power)
     return ", ".join(parts)
-
-
-def assumptions(out: Console, forecast: Forecast) -> None:
-    """What had to be assumed."""
-    if forecast.assumptions:
-        section(out, "Assumed")
-        for each in forecast.assumptions:
-            say(out, each, first="- ")
 
 
 def by_kind(forecast: Forecast) -> str:

@@ -32,6 +32,7 @@ class Checked(NamedTuple):
 
     @property
     def error(self) -> float | None:
+        """Forecast over measured, less one; None where the forecast was refused."""
         return None if self.predicted is None else self.predicted / self.run.measured_s - 1.0
 
 
@@ -76,6 +77,7 @@ def check_files(paths: Iterable[str | Path]) -> list[Checked]:
 
 
 def median(values: list[float]) -> float:
+    """The middle value, or the mean of the two in the middle."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])

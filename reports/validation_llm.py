@@ -100,8 +100,8 @@ def print_part(scored: list[Scored], shipped: bool) -> None:
             show(out, table_of(memory))
         ran, out_of = told_apart(scored).values()
         if out_of[1]:
-            say(out, f"Of layouts that ran, {ran[0]} of {ran[1]} are forecast to fit; of those that ran out of memory, {out_of[1] - out_of[0]} of "
-                     f"{out_of[1]}.", 0)  # fmt: skip
+            burst = f"{out_of[1] - out_of[0]} of {out_of[1]}"
+            say(out, f"Of layouts that ran, {ran[0]} of {ran[1]} are forecast to fit; of those that ran out of memory, {burst}.", 0)
         left_out = Counter((s.run.source, s.run.excluded) for s in scored if s.run.excluded)
         if left_out:
             section(out, "Not counted")

@@ -11,6 +11,7 @@ from reports.validation import Checked, Summary, refusals, summarise, worst
 
 
 def percent(share: float, sign: str = "") -> str:
+    """A share as a percentage with one decimal."""
     return f"{100 * share:{sign}.1f}"
 
 
@@ -72,6 +73,7 @@ def run_table(groups: list[Summary], width: int):
 
 
 def shortened(text: str, width: int) -> str:
+    """The text, cut at the width with an ellipsis."""
     return text if len(text) <= max(width, 20) else text[: max(width, 20) - 1] + "…"
 
 
@@ -84,6 +86,7 @@ def kernel_rows(table) -> list[dict]:
 
 
 def kernel_table(table):
+    """Errors of the kernel formulas, a row a device, kind and format [%]."""
     out = plain_table(("", "left"), ("rows", "right"), ("error", "right"), ("bias", "right"), ("roofline", "right"))
     for row in kernel_rows(table):
         what = " ".join(dict.fromkeys((row["device"], *row["kind"].split(), row["format"])))

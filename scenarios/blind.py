@@ -66,6 +66,7 @@ def line(name: str, rows: list[Scored]) -> str:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", metavar="FILE", help="tables; default: all that are kept for blind tests")
     parser.add_argument("--rows", action="store_true", help="every row as well")

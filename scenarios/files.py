@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from hwdb.errors import BadInput
-from simulator.models.strict import checked, load
+from hwdb.strict import checked, load
 from simulator.scenario import Scenario
 
 WHAT = "a scenario, TOML with model and device"

@@ -155,6 +155,7 @@ def figures(rows: list[Measured], values, stage: Stage) -> np.ndarray:
 
 
 def said(errors) -> str:
+    """Median and mean of the absolute errors, in words [%]."""
     return f"{100 * np.median(np.abs(errors)):.1f} / {100 * np.mean(np.abs(errors)):.1f} %"
 
 

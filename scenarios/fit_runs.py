@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import tomllib
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -177,22 +177,41 @@ def left_out(runs: list[LlmRun], values, errors, matrix, prior, at) -> dict[str,
     return found
 
 
+def stated(text: str, name: str, value: float) -> str:
+    """A stack profile that states the constant: where it stands, or, where it was inherited, above the first table.
+
+    >>> stated('like = "megatron"\\n\\n[implementations]\\nattention = "flash"\\n', "attention", 0.5)
+    'like = "megatron"\\nattention = 0.5\\n\\n[implementations]\\nattention = "flash"\\n'
+    >>> stated("overlap = {tp = 4.0}\\n", "overlap.ep", 1.6)
+    'overlap = {tp = 4.0, ep = 1.6}\\n'
+    """
+    head, mark, tables = text.partition("\n[")
+    key, line = name, f"{name} = {value:.3g}"
+    if name.startswith("overlap."):
+        own = {**tomllib.loads(head).get("overlap", {}), name[8:]: round(value, 1)}
+        key, line = "overlap", f"overlap = {{{', '.join(f'{kind} = {power}' for kind, power in own.items())}}}"
+    if re.search(rf"^{key} = ", head, re.M):
+        head = re.sub(rf"^{key} = [^#\n]*[^#\s]", line, head, flags=re.M)  # what is said behind a # stays
+    else:
+        head = f"{head.rstrip()}\n{line}\n"
+    return head + mark + tables
+
+
 def written(values: dict[Key, float]) -> None:
     """Put the constants into their files."""
     for (where, which, name), value in values.items():
-        path = constants.HERE / "families" / f"{which}.toml" if where == "trained" else Path(stacks.HERE) / f"{which}.toml"
+        if where == "stack":
+            path = stacks.path_of(which)
+            path.write_text(stated(path.read_text(encoding="utf-8"), name, value), encoding="utf-8")
+            continue
+        path = constants.HERE / "families" / f"{which}.toml"
         head, mark, tail = path.read_text(encoding="utf-8").partition("[trained]")
-        text = tail if where == "trained" else head + mark + tail
-        if where == "trained":
-            text = re.sub(rf"^{name} = {{value = [\d.]+", f"{name} = {{value = {value:.2f}", text, flags=re.M)
-        elif name.startswith("overlap."):
-            text = re.sub(rf"\b{name[8:]} = [\d.]+", f"{name[8:]} = {value:.1f}", text)
-        else:
-            text = re.sub(rf"^{name} = [-\d.e]+", f"{name} = {value:.3g}", text, flags=re.M)
-        path.write_text(head + mark + text if where == "trained" else text, encoding="utf-8")
+        tail = re.sub(rf"^{name} = {{value = [\d.]+", f"{name} = {{value = {value:.2f}", tail, flags=re.M)
+        path.write_text(head + mark + tail, encoding="utf-8")
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the constants into their files")
     asked = parser.parse_args()

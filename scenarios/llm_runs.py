@@ -167,7 +167,8 @@ def scenario_of(row: dict[str, str], said: list[str]) -> Scenario:
     model = model_of(row, sequence, said, dropout=0.1 if written_out else 0.0)  # Megatron's default of those years
     alike = {"model": model, "device": device, "batch": batch, "sequence": sequence, "precision": precision, "stack": stack,
              "attention": attention,
-             "offload": tuple(get("offload").split()), "optimizer": optimizer_of(get("optimizer")), "recompute": recompute_of(get("recompute"), said)}  # fmt: skip
+             "offload": tuple(get("offload").split()), "optimizer": optimizer_of(get("optimizer")),
+             "recompute": recompute_of(get("recompute"), said)}  # fmt: skip
     if devices == 1 and micro == batch:
         return Scenario(**alike)
     sp = sequence_parallel(get("sp"), stack, tp, sequence // cp, said)
@@ -264,7 +265,8 @@ def zero_of(row: dict[str, str], stack: str, tp: int, pp: int, cp: int, said: li
         return int(text[0])
     if (row.get("fsdp") or "").strip().lower() in ("yes", "1", "true"):
         return 3
-    zero = 3 if stack.startswith(("fsdp", "maxtext", "deepspeed-zero3")) and pp == 1 else 0 if stack.startswith(("megatron-2021", "megatron-2022")) else 1
+    sharded = stack.startswith(("fsdp", "maxtext", "deepspeed-zero3")) and pp == 1
+    zero = 3 if sharded else 0 if stack.startswith(("megatron-2021", "megatron-2022")) else 1
     said.append(f"ZeRO {zero} (not given)")
     return zero
 

@@ -60,15 +60,15 @@ def synonyms() -> dict[str, dict[str, str]]:
 
 def shipped() -> tuple[Path, ...]:
     """The tables of measured runs that come with the project and may be fitted to: single devices, and many."""
-    return tuple(path for path in _tables() if not llm_runs.is_blind(path))
+    return tuple(path for path in tables() if not llm_runs.is_blind(path))
 
 
 def blind() -> tuple[Path, ...]:
     """The tables of measured runs that come with the project and that nothing is fitted to."""
-    return tuple(path for path in _tables() if llm_runs.is_blind(path))
+    return tuple(path for path in tables() if llm_runs.is_blind(path))
 
 
-def _tables() -> tuple[Path, ...]:
+def tables() -> tuple[Path, ...]:
     """Every shipped table of measured runs."""
     single = (path for path in (HERE / "runs").glob("*.csv") if not path.stem.startswith("kernels"))
     return (*sorted(single), *sorted(llm_runs.HERE.glob("*.csv")))

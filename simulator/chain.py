@@ -11,11 +11,12 @@ from simulator import models, roofline
 from simulator.forecast import Forecast
 from simulator.interval import with_interval
 from simulator.memory import held
+from simulator.model import Model
 from simulator.report import assemble
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import Recipe, trace
-from simulator.tape import Parallel
+from simulator.traced import Parallel
 
 
 def predict(scenario=None, /, **asked) -> Forecast:
@@ -42,7 +43,7 @@ def predict(scenario=None, /, **asked) -> Forecast:
     return with_interval(assemble(scenario, device, model, step, times, memory, [*said, *step.said]), device, step)
 
 
-def over_devices(scenario: Scenario, model: models.Model, device: hwdb.Device, recipe: Recipe, said: list[str]) -> Forecast:
+def over_devices(scenario: Scenario, model: Model, device: hwdb.Device, recipe: Recipe, said: list[str]) -> Forecast:
     """The chain over several devices: one rank's micro-batch, then stages, schedule, reduction."""
     from simulator.report_spread import assemble_spread  # one device does without
 
@@ -52,7 +53,7 @@ def over_devices(scenario: Scenario, model: models.Model, device: hwdb.Device, r
     return with_interval(forecast, device, step)
 
 
-def spread_of(scenario: Scenario, model: models.Model, device: hwdb.Device, recipe: Recipe):
+def spread_of(scenario: Scenario, model: Model, device: hwdb.Device, recipe: Recipe):
     """Layout, one rank's step and times, and the step over all devices, with what was assumed."""
     from simulator import parallel
     from simulator.fabric import fabric_of

@@ -9,7 +9,7 @@ from simulator import models
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import Step, trace
-from simulator.tape import Kernel
+from simulator.traced import Kernel
 
 PRECISION = "bf16"  # counted where none is asked for
 STACK = "pytorch-eager"
@@ -64,10 +64,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
+        """The counts as JSON."""
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Counts:
+        """The counts that `to_json` wrote."""
         return msgspec.json.decode(data, type=cls)
 
 

@@ -48,6 +48,8 @@ class Level(NamedTuple):
 
 
 class Fabric(NamedTuple):
+    """The network between so many devices, level by level from the nearest neighbours outwards."""
+
     levels: tuple[Level, ...]
     devices: int
     assumptions: tuple[str, ...] = ()  # what was not known, in words

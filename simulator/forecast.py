@@ -157,10 +157,12 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
+        """The forecast as JSON, in SI units."""
         return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Forecast:
+        """The forecast that `to_json` wrote."""
         return msgspec.json.decode(data, type=cls)
 
     def to_frame(self):

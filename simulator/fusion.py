@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.tape import Kernel
+from simulator.traced import Kernel
 
 FUSIBLE = {"elementwise", "cast", "copy", "reduce", "layer_norm", "softmax", "accumulate"}
 

@@ -68,6 +68,7 @@ class Residuals(NamedTuple):
     crowd: np.ndarray  # runs of the same source, device and stack
 
     def only(self, mask) -> Residuals:
+        """The rows where the mask is true."""
         return columns(
             self.name[mask], self.source[mask], {k: v[mask] for k, v in self.traits.items()}, self.blind[mask], self.seconds[mask],
             self.error[mask],

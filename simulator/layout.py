@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from hwdb.errors import BadInput, unknown
-from simulator.models import Model
+from simulator.model import Model
 from simulator.scenario import Scenario
 from simulator.schedule import refusal
-from simulator.tape import Parallel
+from simulator.traced import Parallel
 
 CP_KINDS = ("ring", "all-gather", "ulysses")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
@@ -39,6 +39,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def devices(self) -> int:
+        """How many devices the layout takes."""
         return self.tp * self.cp * self.pp * self.dp
 
     @property
@@ -106,7 +107,8 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
         raise BadInput(f"cp_kind {kind}: there is no context parallelism; use --cp 2 or more, or leave --cp-kind out")
     pieces = cp if kind == "ulysses" else 2 * cp
     if cp > 1 and size and size % pieces:
-        raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {pieces} equal pieces; use a sequence of {pieces * max(size // pieces, 1)}")
+        whole = pieces * max(size // pieces, 1)
+        raise BadInput(f"cp {cp}: {size} tokens cannot be dealt in {pieces} equal pieces; use a sequence of {whole}")
     ep, etp = s.ep or 1, s.etp or 1
     if (dp * cp * tp) % (ep * etp):
         what = f"ep {ep} x etp {etp}" if etp > 1 else f"ep {ep}"

@@ -9,7 +9,6 @@ from simulator.precision import WIDTH
 from simulator.recompute import policy
 from simulator.step import Step
 
-
 IN_FLIGHT = 2  # layers whose offloaded activations are on their way
 
 
@@ -26,6 +25,7 @@ class Held(NamedTuple):
 
     @property
     def total(self) -> float:
+        """All kinds together [B]."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.transient + self.framework
 
 
@@ -65,9 +65,8 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
             moments.append(Held(parameters, gradients, states, activations, transient, extra, moment))
         below -= u.kept
         above += u.gradients
-    moments.append(
-        Held(parameters, one if at_once else step.gradient_bytes, states, step.input_bytes, _scratch(step), framework_bytes, "optimizer step")
-    )
+    gradients = one if at_once else step.gradient_bytes
+    moments.append(Held(parameters, gradients, states, step.input_bytes, _scratch(step), framework_bytes, "optimizer step"))
     return max(moments, key=lambda h: h.total)
 
 
@@ -110,6 +109,7 @@ def _units(step: Step) -> list[_Unit]:
 def _scratch(step: Step) -> float:
     """What the update holds beside states: a foreach update makes one copy the size of the weights."""
     r = step.recipe
-    if not r.optimizer or "optimizer" in r.offload or r.stack.implementations.get("optimizer") == "fused" or optimizer(r.optimizer).states < 2:
+    fused = r.stack.implementations.get("optimizer") == "fused"
+    if not r.optimizer or "optimizer" in r.offload or fused or optimizer(r.optimizer).states < 2:
         return 0.0
     return step.parameter_bytes

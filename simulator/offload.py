@@ -13,7 +13,6 @@ import hwdb
 from hwdb.errors import BadInput
 from hwdb.records import Device
 from simulator.ops.optimizer import optimizer, update_traffic
-from simulator.precision import WIDTH
 from simulator.step import Recipe, Step
 
 PINNED = 0.8
@@ -38,6 +37,6 @@ def link(device: Device) -> float:
 def update_seconds(weights, step: Step, device: Device, gradient_bytes: float):
     """An optimizer step of so many weights by the host. Broadcasts."""
     recipe: Recipe = step.recipe
-    width = WIDTH[step.weights[0].dtype]
+    width = step.weight_width
     read, written = update_traffic(optimizer(recipe.optimizer), 1.0, 4.0 if recipe.stack.master else width, True)
     return weights * max(gradient_bytes / link(device), width / link(device), (read + written) / HOST_BANDWIDTH)

@@ -14,6 +14,8 @@ SAME = 1e-12  # moments closer than this are one
 
 
 class Op(NamedTuple):
+    """One piece of work of a pipeline rank: what, of which micro-batch and part of the model."""
+
     kind: str  # F | B | D | W | X
     micro: int
     part: int  # of the model, 0 first

@@ -15,7 +15,7 @@ import functools
 from typing import NamedTuple
 
 from hwdb.errors import BadInput, unknown
-from simulator.tape import Block, Kept, Kernel, Node
+from simulator.traced import Block, Kept, Kernel, Node
 
 KINDS = ("none", "selective", "full", "modules", "uniform", "every", "block")
 FORMS = "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME"

@@ -14,6 +14,8 @@ from simulator.schedule import Stages, virtual
 
 
 class Event(NamedTuple):
+    """Something that a stage did, from `start` for so long [s]."""
+
     stage: int
     stream: str  # compute | p2p
     name: str  # "F3.1": forward of micro-batch 3, part 1 of the model
@@ -22,6 +24,8 @@ class Event(NamedTuple):
 
 
 class Replay(NamedTuple):
+    """A pipeline step as it ran."""
+
     total: float  # s
     events: tuple[Event, ...]  # by start, then stage
     in_flight: tuple[tuple[tuple[float, float], ...], ...]  # a stage: (time, micro-batches kept, in whole stages)

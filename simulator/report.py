@@ -9,14 +9,14 @@ from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point
 from simulator.memory import Held
-from simulator.models import Model
+from simulator.model import Model
 from simulator.precision import precision
 from simulator.resolve import length
 from simulator.roofline import BOUNDS, OpTimes, rates_of
 from simulator.scenario import Scenario
 from simulator.step import Step
-from simulator.tape import Kernel
 from simulator.times.host import combine, slowness
+from simulator.traced import Kernel
 
 OWN_LAUNCHES = ("optimizer", "accumulate")  # kernels whose shape says how many launches they are, where they have one
 PHASES = ("forward", "backward", "recompute", "update")
@@ -90,7 +90,8 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
         return np.zeros(len(step.kernels))
     forward = stack.dispatch_s * slowness(device.year, c) if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
     share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
-    return np.array([forward * share[k.phase] * k.count * (k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0) for k in step.kernels])
+    launches = [k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0 for k in step.kernels]
+    return np.array([forward * share[k.phase] * k.count * n for k, n in zip(step.kernels, launches, strict=True)])
 
 
 def by_op(step: Step, times: OpTimes, seconds, phase, waits):

@@ -6,10 +6,11 @@ import msgspec
 
 from hwdb.records import Device
 from simulator.forecast import Forecast, MemoryForecast, RankForecast
+from simulator.holdings import Rank
 from simulator.layout import Layout
 from simulator.memory import Held
-from simulator.models import Model
-from simulator.parallel import Rank, Spread
+from simulator.model import Model
+from simulator.parallel import Spread
 from simulator.precision import precision
 from simulator.report import assemble
 from simulator.resolve import length

@@ -8,7 +8,7 @@ from hwdb.errors import BadInput, unknown
 from hwdb.records import Device
 from hwdb.units import quantity
 from simulator import stack as stacks
-from simulator.models import Model
+from simulator.model import Model
 from simulator.ops.optimizer import optimizer
 from simulator.precision import precision
 from simulator.recompute import policy
@@ -72,7 +72,10 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
     if opt is None and "optimizer" in s.offload:
         raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")
     return (
-        Recipe(mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack, offload=tuple(s.offload)),
+        Recipe(
+            mode=s.mode, batch=batch, size=size, precision=name, optimizer=opt, recompute=s.recompute, stack=stack,
+            offload=tuple(s.offload),
+        ),  # fmt: skip
         said,
     )
 

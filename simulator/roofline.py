@@ -16,13 +16,13 @@ from hwdb.records import Device
 from simulator.precision import WIDTH
 from simulator.stack import Stack
 from simulator.step import Step
-from simulator.tape import Kernel
 from simulator.times.attention import attention
 from simulator.times.conv import conv
 from simulator.times.matmul import matmul
 from simulator.times.rates import Rates, Resolved, resolve
 from simulator.times.recurrent import recurrent
 from simulator.times.stream import stream
+from simulator.traced import Kernel
 
 STREAMS = {  # our kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),

@@ -32,6 +32,8 @@ class Stages(NamedTuple):
 
 
 class Pipeline(NamedTuple):
+    """A pipeline step in closed form. Columns where layouts are columns."""
+
     total: np.ndarray  # from the first op of the step to the last [s]
     bubble: np.ndarray  # share of `total` in which the busiest rank waits
     exposed_p2p: np.ndarray  # total less that with free sends [s]

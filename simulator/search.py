@@ -18,29 +18,16 @@ from hwdb.errors import BadInput
 from hwdb.records import Device
 from simulator import models, roofline
 from simulator.fabric import fabric_of
+from simulator.holdings import Share, holdings, share
 from simulator.layout import Layout
-from simulator.models import Model
-from simulator.parallel import (
-    HIDE,
-    Share,
-    Unit,
-    _unit_times,
-    _width,
-    crossing,
-    deal,
-    ends,
-    holdings,
-    joined,
-    network,
-    reduction,
-    share,
-    units,
-    updating,
-)
+from simulator.model import Model
+from simulator.parallel import ends, updating
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.schedule import Stages, in_flight, pipeline, possible
+from simulator.stages import Unit, passes, stages, units
 from simulator.step import Recipe, Step, trace
+from simulator.traffic import Placement, crossing, joined, network, reduction
 
 GRID = ("tp", "cp", "micro_batch", "recompute", "dp", "pp", "vpp", "zero")
 
@@ -59,6 +46,11 @@ class Columns(NamedTuple):
     shard: np.ndarray
     reshard: np.ndarray
     micro_batches: np.ndarray
+
+    @property
+    def sp(self) -> bool:
+        """Sequence parallelism wherever there is tensor parallelism."""
+        return self.tp > 1
 
 
 class Found(NamedTuple):
@@ -114,8 +106,8 @@ class _Rank(NamedTuple):
 def _rank(model: Model, device: Device, recipe: Recipe, tp: int, cp: int) -> _Rank:
     layout = Layout(tp=tp, cp=cp, sp=tp > 1, micro_batch=recipe.batch)
     step = trace(model, recipe, layout.parallel)
-    net = network(layout, fabric_of(None, device, tp * cp))
-    us = units(step, roofline.time_all(step, device), device, net)
+    at = Placement(step, device, layout, network(layout, fabric_of(None, device, tp * cp)))
+    us = units(at, roofline.time_all(step, device))
     return _Rank(step, us, max((b.carried for b in step.blocks), default=0.0))
 
 
@@ -124,11 +116,10 @@ def _dealt(counts: tuple[int, ...], pp: int, vpp: int) -> tuple[list[list[int]],
     """Units of each stage, and how often each stands in each (stages x units); None where there are more stages than layers."""
     us = [Unit("", c, None, None, {}, 0, 0, 0, 0, 0) for c in counts]
     try:
-        chunks = deal(us, Layout(pp=pp, vpp=vpp))
+        dealt = stages(us, Layout(pp=pp, vpp=vpp))
     except BadInput:
         return None
-    stages = [[u for c in range(stage, pp * vpp, pp) for u in chunks[c]] for stage in range(pp)]
-    return stages, np.stack([np.bincount(s, minlength=len(counts)) for s in stages]).astype(float)
+    return dealt, np.stack([np.bincount(s, minlength=len(counts)) for s in dealt]).astype(float)
 
 
 def _group(model: Model, device: Device, recipe: Recipe, batch: int, tp: int, cp: int, micro: int, inner):
@@ -159,20 +150,19 @@ def _group(model: Model, device: Device, recipe: Recipe, batch: int, tp: int, cp
 
 def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str, device: Device):
     """Step seconds and peak bytes of layouts; `at` says which of `dealt` each has."""
-    us, step, stack = rank.units, rank.step, rank.step.recipe.stack
-    hide = {**HIDE, **stack.overlap}
+    us, step = rank.units, rank.step
     fabric = fabric_of(None, device, int((x.dp * x.pp).max()) * x.tp * x.cp)
-    net = network(x, fabric)
+    placed = Placement(step, device, x, network(x, fabric))
     sharded = schedule == "none"
-    forward, backward, _, _ = _unit_times(us, x._replace(zero=3 if sharded else 0), net, hide, step.recipe, device)
+    forward, backward, _, _ = passes(us, placed._replace(layout=x._replace(zero=3 if sharded else 0)))
     used = np.unique(at)
     table = {}
     for i in used:
-        stages, matrix = dealt[i]
+        members, matrix = dealt[i]
         f, b = (matrix @ np.array([np.max(v) for v in side]) for side in (forward, backward))
         dense, expert = (matrix @ np.array([getattr(u, what) for u in us]) for what in ("dense", "expert"))
         update = matrix @ np.array([u.update for u in us])
-        shares = [share(stages[s], us, step.recipe.recompute) for s in (0, 1 % len(stages), len(stages) - 1)]
+        shares = [share(members[s], us, step.recipe.recompute) for s in (0, 1 % len(members), len(members) - 1)]
         table[i] = (ends(schedule, f, b), dense.max(), expert.max(), update.max(), shares)
     columns = [table[i] for i in used]
     place = np.searchsorted(used, at)
@@ -180,22 +170,22 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
         repeats = dealt[used[0]][1][0]
         run = Stages(*(sum(n * side[u] for u, n in enumerate(repeats)) for side in (forward, backward)), 0.0)
     else:
-        run = _spread([c[0] for c in columns], place)
-    hop = crossing(net, rank.handed, x.tp, True, stack, schedule)
+        run = _columns([c[0] for c in columns], place)
+    hop = crossing(placed, rank.handed, schedule)
     total = pipeline(schedule, run, x.pp, x.vpp, x.micro_batches, hop).total
     dense, expert, update = (np.array([c[i] for c in columns])[place] for i in (1, 2, 3))
-    reduced = reduction(dense, expert, x, net, stack, _width(step))
-    update = updating(update, dense + expert, x, step, device)
+    reduced = reduction(placed, dense, expert)
+    update = updating(placed, update, dense + expert)
     peak = np.zeros(len(x.dp))
     for which, stage in enumerate((0, np.minimum(1, x.pp - 1), x.pp - 1)):
         mine = Share(*(np.array(v)[place] for v in zip(*(c[4][which] for c in columns), strict=True)))
         flying = in_flight(schedule, x.pp, x.vpp, x.micro_batches, stage)
-        peak = np.maximum(peak, sum(holdings(mine, step, x, device, flying)))
-    return joined(total, reduced.seconds, hide["dp"]) + update, peak
+        peak = np.maximum(peak, sum(holdings(mine, placed, flying)))
+    return joined(total, reduced.seconds, placed.hide["dp"]) + update, peak
 
 
-def _spread(stages: list[Stages], place: np.ndarray) -> Stages:
+def _columns(rows: list[Stages], place: np.ndarray) -> Stages:
     """Records of stages as one record of columns, one entry a layout."""
-    middle = [np.array([s[i] for s in stages])[place] for i in range(3)]
-    first, last = (tuple(np.array([s[e][i] for s in stages])[place] for i in range(3)) for e in (3, 4))
+    middle = [np.array([s[i] for s in rows])[place] for i in range(3)]
+    first, last = (tuple(np.array([s[e][i] for s in rows])[place] for i in range(3)) for e in (3, 4))
     return Stages(*middle, first, last)

@@ -1,16 +1,22 @@
-"""Software stacks: which implementation of an op runs, what is fused, what a launch costs. One short TOML each."""
+"""Software stacks: which implementation of an op runs, what is fused, what a launch costs. One short TOML each.
+
+A profile with `like = "NAME"` takes what it does not state from that profile, key by key inside `overlap` and `implementations`;
+its name, what it is about and its source are always its own. NAME is a shipped stack, or a .toml beside the profile.
+"""
 
 from __future__ import annotations
 
 import functools
-import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from hwdb.errors import BadInput, unknown
+from hwdb.errors import BadInput, UnknownName, unknown
+from hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
+OWN = ("name", "about", "source")  # never taken from another profile
 MEANING = {  # of what a profile sets
     "fusion": "share of the bytes between fused pointwise kernels that vanishes",
     "dispatch_s": "host seconds to launch a forward kernel, on a host of 2023 or later",
@@ -64,10 +70,39 @@ def names() -> tuple[str, ...]:
 @functools.cache
 def stack(name: str) -> Stack:
     """The stack of that name, or of that TOML file."""
-    path = Path(name) if name.endswith(".toml") else HERE / f"{name}.toml"
+    path = path_of(name)
+    return checked(Stack, _laid_over_base(path, ()), str(path))
+
+
+def path_of(name: str, beside: Path | None = None) -> Path:
+    """The file of a shipped stack; or the path of a TOML file, which may be relative to the folder `beside`."""
+    path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
     if not path.is_file():
         raise unknown("stack", name, names(), f"known: {', '.join(names())}")
+    return path
+
+
+def stated(path: Path) -> dict[str, Any]:
+    """What the profile itself says."""
+    return load(path, "a stack profile")
+
+
+def _laid_over_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What the profile says, over what the one it is like says."""
+    own = stated(path)
+    if "like" not in own:
+        return own
+    like = own.pop("like")
+    if not isinstance(like, str):
+        raise BadInput(f"{path}: like is {like!r}; wanted the name of a stack in quotes, as roofcast stacks lists them")
+    above = (*above, path.resolve())
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Stack)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: not a stack profile: {error}") from None
+        base = path_of(like, path.parent)
+    except UnknownName as error:
+        raise BadInput(f"{path}: like: {error}") from None
+    if base.resolve() in above:
+        raise BadInput(f"{path}: like = {like!r} leads back to itself; wanted a stack that is not made of this one")
+    merged = {key: value for key, value in _laid_over_base(base, above).items() if key not in OWN}
+    for key, value in own.items():
+        merged[key] = {**merged[key], **value} if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import msgspec
 
 from simulator.fusion import fuse
-from simulator.models import Model
+from simulator.model import Model
 from simulator.ops.optimizer import optimizer, state_bytes, update_traffic
 from simulator.precision import WIDTH, precision
 from simulator.recompute import recomputed
 from simulator.stack import Stack
-from simulator.tape import ALONE, Block, Kept, Kernel, Node, Parallel, Tape, Traffic, Weight
+from simulator.tape import Tape
+from simulator.traced import ALONE, Block, Kept, Kernel, Node, Parallel, Traffic, Weight
 
 FOREACH_GROUP = 30  # tensors that PyTorch's multi-tensor kernels take in one launch, about
 
@@ -47,14 +48,22 @@ class Step(NamedTuple):
 
     @property
     def parameters(self) -> int:
+        """Weights, all repetitions of a layer."""
         return sum(w.size * w.count for w in self.weights)
 
     @property
+    def weight_width(self) -> float:
+        """Bytes of a weight as the step's kernels read it."""
+        return WIDTH[self.weights[0].dtype] if self.weights else 4.0
+
+    @property
     def parameter_bytes(self) -> float:
+        """Bytes of all weights as they are held."""
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights)
 
     @property
     def gradient_bytes(self) -> float:
+        """Bytes of the gradients of all trainable weights; none in inference."""
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable) if self.recipe.mode == "train" else 0
 
 

@@ -1,6 +1,6 @@
 """Models that a person has already written: a PyTorch module traced on fake tensors, an ONNX graph read as data.
 
-Both doors end in the same `simulator.models.Model` as a name or a config.json does. Neither torch nor onnx is imported
+Both doors end in the same `simulator.model.Model` as a name or a config.json does. Neither torch nor onnx is imported
 before a model of theirs is asked for.
 """
 

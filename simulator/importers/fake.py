@@ -80,6 +80,7 @@ class OneDevice(FakeTensorMode):
         self.device = device
 
     def dispatch(self, func, types, args=(), kwargs=None):
+        """One op on fake tensors: its own shape rule where there is one, and PyTorch's otherwise."""
         kwargs = kwargs or {}
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": self.device}
@@ -133,6 +134,7 @@ class Words:
             self.roots.append(torch.autograd.graph.get_gradient_edge(t))
 
     def device(self, tensor) -> torch.device:
+        """Which device a fake tensor says it is on: the GPU inside ops and autocast, the CPU to all other code."""
         if self.mode.in_kernel_invocation:
             return META
         if not self.gpu or tensor.fake_device.type != "cuda":

@@ -30,6 +30,7 @@ class Stored(NamedTuple):
 
     @property
     def floating(self) -> bool:
+        """Does it hold real numbers?"""
         return self.format in FLOATING
 
     @property
@@ -49,6 +50,7 @@ class Named:
         return getattr(self.tape, name)
 
     def parameter(self, *shape, tied=None, trainable=True, dtype=None) -> Value:
+        """The next parameter announced, or a new one of that shape."""
         own = self.announced.pop(0) if self.announced else tied
         return own if isinstance(own, Value) else self.tape.parameter(*shape, tied=own, trainable=trainable, dtype=dtype)
 
@@ -62,6 +64,7 @@ class Call(NamedTuple):
     attributes: dict[str, Any]
 
     def given(self, place: int) -> bool:
+        """Is input `place` there? Optional ones may be left out."""
         return place < len(self.ins) and self.ins[place] is not None
 
     def numbers(self, place: int, default=None):
@@ -89,10 +92,12 @@ class Call(NamedTuple):
         return self.t.buffer(*value.shape, dtype=self.t.precision.activations if floating else "int64")
 
     def values(self) -> list[Value]:
+        """The inputs that are there, as values of the tape."""
         return [self.value(i) for i in range(len(self.ins)) if self.given(i)]
 
     @property
     def grad(self) -> bool:
+        """Does a gradient flow to any input?"""
         return any(v.grad for v in self.values())
 
     def announce(self, *places: int):

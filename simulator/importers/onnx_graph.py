@@ -17,8 +17,9 @@ from hwdb.errors import BadInput
 from simulator.importers import spec
 from simulator.importers.onnx_call import Call, Named, Stored, moved
 from simulator.importers.onnx_ops import HANDLERS
-from simulator.models import Model
-from simulator.tape import ALONE, Tape, Value
+from simulator.model import Model
+from simulator.tape import Tape, Value
+from simulator.traced import ALONE
 
 try:
     import onnx

@@ -15,12 +15,14 @@ from simulator.tape import Value
 
 # ------------------------------------------------------------------ products
 def dense(c: Call, x: Value, w: Value, out_features: int, bias: int | None):
+    """x[.., in] times w[in, out], with the bias of input `bias` where there is one."""
     if bias is not None:
         c.announce(bias)
     return linear.linear(c.t, x, out_features, bias=bias is not None, weight=w)
 
 
 def product(c: Call):
+    """MatMul: a linear layer where the right side is a learned matrix, a batched product otherwise."""
     a, b = c.value(0), c.value(1)
     if len(b.shape) == 2 and b.kind == "parameter":
         return dense(c, a, b, b.shape[1], None)
@@ -36,6 +38,7 @@ def product(c: Call):
 
 
 def gemm_op(c: Call):
+    """Gemm: alpha A B + beta C, either side transposed."""
     a, b = c.value(0), c.value(1)
     if c.attributes.get("transA"):
         a = c.t.view(a, *a.shape[::-1])
@@ -49,6 +52,7 @@ def gemm_op(c: Call):
 
 
 def einsum_op(c: Call):
+    """Einsum of two operands as a batched product."""
     equation = c.attributes["equation"].decode().replace(" ", "")
     left, _, result = equation.partition("->")
     if left.count(",") != 1 or "." in left:
@@ -80,6 +84,7 @@ def window(c: Call, x: Value, kernel):
 
 
 def convolution(c: Call):
+    """Conv of x[batch, channels, ..space] over any number of space axes."""
     x, w = c.value(0), c.value(1)
     kernel = w.shape[2:]
     groups = c.attributes.get("group", 1)
@@ -94,6 +99,7 @@ def convolution(c: Call):
 
 
 def conv_transpose_op(c: Call):
+    """ConvTranspose of x[batch, channels, ..space]."""
     x, w = c.value(0), c.ins[1]
     kernel, groups = w.shape[2:], c.attributes.get("group", 1)
     _, stride, _, padding = window(c, x, kernel)
@@ -106,11 +112,13 @@ def conv_transpose_op(c: Call):
 
 # ------------------------------------------------------------------ norms
 def batch_norm_op(c: Call):
+    """BatchNormalization with statistics of the batch."""
     c.announce(1, 2)
     return [norm.batch_norm(c.t, c.value(0))]
 
 
 def layer_norm_op(c: Call):
+    """LayerNormalization over the axes from `axis` on."""
     x = c.value(0)
     axis = c.attributes.get("axis", -1) % len(x.shape)
     c.announce(1, 2)
@@ -119,6 +127,7 @@ def layer_norm_op(c: Call):
 
 
 def group_norm_op(c: Call):
+    """GroupNormalization or InstanceNormalization, the latter a group a channel."""
     x = c.value(0)
     affine = not isinstance(c.ins[1], np.ndarray) and not (isinstance(c.ins[1], Stored) and MADE.match(c.ins[1].name))
     c.announce(*((1, 2) if affine else ()))
@@ -126,12 +135,14 @@ def group_norm_op(c: Call):
 
 
 def rms_norm_op(c: Call):
+    """RMSNormalization over the last axis."""
     c.announce(1)
     return [norm.rms_norm(c.t, c.value(0), flavor="torch")]
 
 
 # ------------------------------------------------------------------ the rest
 def reduced(c: Call):
+    """ReduceSum, ReduceMean, ReduceMax .., ArgMax: over some axes, kept with length one or dropped."""
     x = c.value(0)
     axes, keep = axes_of(c, len(x.shape)), c.attributes.get("keepdims", 1)
     if c.node.op_type.startswith("Arg"):
@@ -151,6 +162,8 @@ def reduced(c: Call):
 
 
 def pool_op(kind: str):
+    """The handler of MaxPool or AveragePool."""
+
     def handler(c: Call):
         kernel = c.attributes["kernel_shape"]
         x, stride, _, padding = window(c, c.value(0), kernel)
@@ -160,10 +173,12 @@ def pool_op(kind: str):
 
 
 def global_pool_op(kind: str):
+    """The handler of GlobalMaxPool or GlobalAveragePool."""
     return lambda c: conv.adaptive_pool(c.t, c.value(0), kind, 1)
 
 
 def resize_op(c: Call):
+    """Resize to given sizes or by given scales."""
     x = c.value(0)
     sizes = c.numbers(3) if c.given(3) else None
     scales = None
@@ -175,6 +190,7 @@ def resize_op(c: Call):
 
 
 def gather_op(c: Call):
+    """Gather: an embedding where rows of a learned table are looked up, else a copy of what is chosen."""
     axis = c.attributes.get("axis", 0)
     table, index = c.ins[0], c.ins[1]
     if isinstance(table, Stored) and table.floating and len(table.shape) == 2 and axis == 0:
@@ -206,6 +222,7 @@ def indexed_op(c: Call):
 
 
 def top_k_op(c: Call):
+    """TopK: the largest k along an axis, with their indices."""
     x, k, axis = c.value(0), int(np.ravel(c.numbers(1))[0]), c.attributes.get("axis", -1)
     shape = list(x.shape)
     shape[axis] = k
@@ -215,6 +232,8 @@ def top_k_op(c: Call):
 
 
 def same_shape(kind: str):
+    """The handler of an op whose result has its input's shape, as one kernel of that kind."""
+
     def handler(c: Call):
         x = c.value(0)
         outs = [c.t.new(x.shape, x.dtype, x.grad)]
@@ -225,6 +244,8 @@ def same_shape(kind: str):
 
 
 def layer(cell: str):
+    """The handler of RNN, GRU or LSTM: x[steps, batch, features] through one layer, one way or both."""
+
     def handler(c: Call):
         x, hidden = c.value(0), c.attributes["hidden_size"]
         if not c.attributes.get("layout"):
@@ -242,6 +263,7 @@ def layer(cell: str):
 
 
 def attended(c: Call):
+    """Attention of q, k and v, in heads or flat."""
     q, k, v = (c.value(i) for i in range(3))
     flat = len(q.shape) == 3
     if flat:
@@ -253,6 +275,7 @@ def attended(c: Call):
 
 
 def cross_entropy_op(c: Call):
+    """SoftmaxCrossEntropyLoss of scores and labels."""
     return [loss.cross_entropy(c.t, c.value(0), c.value(1))]
 
 

@@ -14,6 +14,7 @@ from simulator.tape import Value
 
 # ------------------------------------------------------------------ shapes only
 def reshape_op(c: Call):
+    """Reshape: the same elements under another shape; -1 is what is left, 0 the input's own."""
     x, target = c.value(0), [int(n) for n in c.numbers(1)]
     shape = [x.shape[i] if n == 0 and not c.attributes.get("allowzero") else n for i, n in enumerate(target)]
     known = prod(n for n in shape if n != -1)
@@ -25,29 +26,34 @@ def reshape_op(c: Call):
 
 
 def transpose_op(c: Call):
+    """Transpose: a view with its axes in another order."""
     x = c.value(0)
     order = c.attributes.get("perm", range(len(x.shape))[::-1])
     return c.t.view(x, *(x.shape[i] for i in order))
 
 
 def flatten_op(c: Call):
+    """Flatten to two axes, cut before `axis`."""
     x, axis = c.value(0), c.attributes.get("axis", 1)
     axis = axis % len(x.shape) if axis < 0 else axis
     return c.t.view(x, prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
 def axes_of(c: Call, rank: int, place: int = 1):
+    """The axes that an op names in input `place` or its attributes, counted from the front; None where it names none."""
     axes = c.numbers(place) if c.given(place) else c.attributes.get("axes")
     return None if axes is None else sorted(int(a) % rank for a in np.atleast_1d(axes))
 
 
 def squeeze_op(c: Call):
+    """Squeeze: axes of length one dropped."""
     x = c.value(0)
     axes = axes_of(c, len(x.shape)) or [i for i, n in enumerate(x.shape) if n == 1]
     return c.t.view(x, *(n for i, n in enumerate(x.shape) if i not in axes))
 
 
 def unsqueeze_op(c: Call):
+    """Unsqueeze: axes of length one put in."""
     x = c.value(0)
     axes = c.numbers(1) if c.given(1) else c.attributes["axes"]
     shape = list(x.shape)
@@ -58,11 +64,13 @@ def unsqueeze_op(c: Call):
 
 
 def expand_op(c: Call):
+    """Expand: broadcast to a shape, without a copy."""
     x, target = c.value(0), [int(n) for n in c.numbers(1)]
     return c.t.view(x, *np.broadcast_shapes(x.shape, tuple(target)))
 
 
 def sliced(c: Call):
+    """Slice: a view of every step-th element between start and end."""
     x = c.value(0)
     starts, ends = (c.numbers(1), c.numbers(2)) if c.given(1) else (c.attributes["starts"], c.attributes["ends"])
     axes = c.numbers(3, c.attributes.get("axes", range(len(starts))))
@@ -74,6 +82,7 @@ def sliced(c: Call):
 
 
 def parts(c: Call):
+    """Split along an axis, in given lengths or equal ones."""
     x, axis = c.value(0), c.attributes.get("axis", 0)
     parts = c.numbers(1, c.attributes.get("split"))
     if parts is None:
@@ -84,10 +93,13 @@ def parts(c: Call):
 
 
 def concat_op(c: Call):
+    """Concat along an axis."""
     return pointwise.concat(c.t, c.values(), c.attributes["axis"])
 
 
 def copied(shape_of):
+    """The handler of an op that copies its input into the shape that `shape_of(call, x)` gives."""
+
     def handler(c: Call):
         x = c.value(0)
         return pointwise.copy(c.t, x, *shape_of(c, x))
@@ -96,6 +108,7 @@ def copied(shape_of):
 
 
 def padded(c: Call, x: Value):
+    """Shape of x with what Pad puts around it."""
     pads = [int(n) for n in (c.numbers(1) if c.given(1) else c.attributes["pads"])]
     axes = [int(a) % len(x.shape) for a in c.numbers(3)] if c.given(3) else list(range(len(x.shape)))
     shape = list(x.shape)
@@ -105,16 +118,19 @@ def padded(c: Call, x: Value):
 
 
 def depth_to_space(c: Call, x: Value):
+    """Shape of x[batch, channels, height, width] with blocks of channels laid out in space."""
     b, n = c.attributes["blocksize"], x.shape
     return n[0], n[1] // b**2, n[2] * b, n[3] * b
 
 
 def space_to_depth(c: Call, x: Value):
+    """Shape of x[batch, channels, height, width] with blocks of space laid out in channels."""
     b, n = c.attributes["blocksize"], x.shape
     return n[0], n[1] * b**2, n[2] // b, n[3] // b
 
 
 def cast_op(c: Call):
+    """Cast to the format that the attribute names."""
     to = c.attributes["to"]
     x = c.value(0)
     kinds = {
@@ -132,6 +148,7 @@ def cast_op(c: Call):
 
 
 def filled(c: Call):
+    """ConstantOfShape: a new tensor, written once."""
     out = c.t.new(tuple(int(n) for n in c.numbers(0)), "fp32")
     c.t.emit("elementwise", (), (out,))
     return out
@@ -149,14 +166,17 @@ UNARY = {
 
 
 def unary_op(fn: str):
+    """The handler of a pointwise op on one operand."""
     return lambda c: pointwise.unary(c.t, fn, c.value(0))
 
 
 def gelu_op(c: Call):
+    """Gelu, exact or by tanh."""
     return pointwise.unary(c.t, "gelu_tanh" if c.attributes.get("approximate") == b"tanh" else "gelu", c.value(0))
 
 
 def summed(c: Call):
+    """Add and Sum; a number that is known beforehand is no operand."""
     for place, other in ((0, 1), (1, 0)):
         if len(c.ins) == 2 and c.scalar(place):
             return pointwise.unary(c.t, "add_scalar", c.value(other))
@@ -167,6 +187,7 @@ def summed(c: Call):
 
 
 def mul_op(c: Call):
+    """Mul; by a number that is known beforehand it is a scaling."""
     for place, other in ((0, 1), (1, 0)):
         if c.scalar(place):
             return pointwise.scale(c.t, c.value(other))
@@ -174,10 +195,12 @@ def mul_op(c: Call):
 
 
 def powered(c: Call):
+    """Pow by an exponent known beforehand."""
     return pointwise.unary(c.t, "pow", c.value(0))
 
 
 def compare(c: Call):
+    """Comparisons and logic: bools out, no gradient."""
     a, b = c.value(0), c.value(1)
     out = c.t.new(np.broadcast_shapes(a.shape, b.shape), "bool")
     c.t.emit("elementwise", (a, b), (out,), vector=out.size)
@@ -198,9 +221,11 @@ def chosen(c: Call):
 
 
 def softmax_op(c: Call):
+    """Softmax over an axis."""
     return norm.softmax(c.t, c.value(0))
 
 
 def dropout_op(c: Call):
+    """Dropout with its ratio."""
     ratio = float(c.numbers(1, c.attributes.get("ratio", 0.5)))
     return [pointwise.dropout(c.t, c.value(0), ratio)]

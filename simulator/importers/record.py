@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from simulator.importers.aten import LEFT_OUT, Work, works
 from simulator.importers.fake import CPU, CUDA, DEVICE_OF, FakeTensor, TorchDispatchMode, Words, aten, torch, tree_iter, tree_map
-from simulator.tape import Node, Value
+from simulator.tape import Value
+from simulator.traced import Node
 
 FORMATS = {  # torch's formats in ours; those we lack stand for one of the same width
     torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "int64", torch.int32: "int32",
@@ -64,6 +65,7 @@ def bytes_of(t) -> int:
 
 
 def key_of(t) -> int:
+    """Identity of the memory behind a tensor."""
     return t.untyped_storage()._cdata
 
 
@@ -77,6 +79,7 @@ class Path:
 
     @contextlib.contextmanager
     def watched(self):
+        """Inside, the module that runs is known by its name."""
         hooks = (
             torch.nn.modules.module.register_module_forward_pre_hook(self._enter),
             torch.nn.modules.module.register_module_forward_hook(self._leave, always_call=True),
@@ -117,12 +120,14 @@ class Recorder(TorchDispatchMode):
 
     # -------------------------------------------------------------- values
     def storage(self, t) -> int:
+        """Number of a tensor's storage, counted from 1 in the order of first sight."""
         key = key_of(t)
         if key not in self.storages:
             self.storages[key] = len(self.storages) + 1, t.untyped_storage()
         return self.storages[key][0]
 
     def value(self, t, grad: bool) -> Value:
+        """The tensor as a value of the tape."""
         storage = self.storage(t)
         value = Value(
             tuple(t.shape), format_of(t.dtype), storage, grad, self.kinds.get(storage, "activation"), 1, t.untyped_storage().nbytes()
@@ -131,6 +136,7 @@ class Recorder(TorchDispatchMode):
         return value
 
     def mark(self, kind: str, tensors):
+        """These tensors are of that kind: parameter, buffer, input."""
         for t in tensors:
             self.kinds.setdefault(self.storage(t), kind)
 
@@ -190,6 +196,7 @@ class Recorder(TorchDispatchMode):
         return args, kwargs
 
     def here_too(self, a):
+        """A tensor of another device as one on the device that is asked for; others as they are."""
         if not isinstance(a, TENSOR) or not a.dim() or (isinstance(a, FakeTensor) and a.fake_device == self.device):
             return a
         if id(a) not in self.moved:
@@ -205,6 +212,7 @@ class Recorder(TorchDispatchMode):
         )  # fmt: skip
 
     def write(self, func, args, kwargs, ins, outs, grad):
+        """One op as it reached the device, with its kernels and what it keeps."""
         name = func._schema.name.rpartition("::")[2] if hasattr(func, "_schema") else str(func)
         mutable = func._schema.is_mutable if hasattr(func, "_schema") else False
         held = {key_of(t) for t in ins}

@@ -23,9 +23,10 @@ from simulator.importers import spec
 from simulator.importers.fake import CPU, CUDA, OneDevice, Words, autocast, told, torch, weightless
 from simulator.importers.loader import one_line
 from simulator.importers.record import FORMATS, Path, Record, Recorder
-from simulator.models import Model
+from simulator.model import Model
 from simulator.ops.linear import product_format
-from simulator.tape import ALONE, Kernel, Tape, Weight
+from simulator.tape import Tape
+from simulator.traced import ALONE, Kernel, Weight
 
 TORCH = {
     **{ours: theirs for theirs, ours in reversed(FORMATS.items())},

@@ -21,7 +21,7 @@ from simulator import models
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.step import trace
-from simulator.tape import Kernel
+from simulator.traced import Kernel
 
 BLOCKED = 3.0  # times an operand of a convolution crosses memory that oneDNN copies to its own layout: read, written there, read
 LANES = 16  # fp32 numbers in a vector register of 512 bits, and channels in a block of oneDNN's layout

@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def roberta(self) -> bool:
+        """Is it of RoBERTa's kind?"""
         return self.model_type not in ("bert", "electra")
 
     @property
@@ -43,10 +44,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def head_act(self) -> str:
+        """Activation of the head."""
         return self.hidden_act if self.model_type == "bert" else "gelu"
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     rows = batch if c.roberta else 1  # RoBERTa numbers the positions of each row by its own padding
     with t.scope("embeddings"):
@@ -71,6 +74,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def block(t: Tape, c: Config, x):
+    """One layer: x[batch, tokens, width] in and out."""
     dim = c.hidden_size // c.num_attention_heads
     with t.scope("attention"):
         heads = []

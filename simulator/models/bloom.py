@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simulator.models.transformer import causal_loss, causal_mask, heads_of
+from simulator.models.transformer import causal_loss, causal_mask, heads_of, normed
 from simulator.ops import attention, embedding, linear, norm, pointwise
 from simulator.tape import Tape
 
@@ -32,22 +32,27 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.seq_length
 
     @property
     def width(self) -> int:
+        """Features of a token."""
         return self.n_embed or self.hidden_size
 
     @property
     def layers(self) -> int:
+        """How many layers."""
         return self.n_layer or self.num_hidden_layers
 
     @property
     def heads(self) -> int:
+        """How many attention heads."""
         return self.n_head or self.num_attention_heads
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("word_embeddings", "embedding"):
@@ -61,12 +66,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
-
-
 def block(t: Tape, c: Config, x, alibi, mask):
+    """One layer: x[batch, tokens, width] in and out."""
     n = normed(t, "input_layernorm", x)
     with t.scope("self_attention"):
         h = self_attention(t, c, n, alibi, mask)
@@ -85,6 +86,7 @@ def block(t: Tape, c: Config, x, alibi, mask):
 
 
 def self_attention(t: Tape, c: Config, x, alibi, mask):
+    """Self-attention of x[batch, tokens, width]."""
     with t.op("query_key_value", "linear"):
         y = linear.linear(t, x, 3 * c.width)
     part = heads_of(t, t.view(y, *y.shape[:2], c.width), c.heads, c.width // c.heads)

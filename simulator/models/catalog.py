@@ -5,36 +5,19 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from hwdb.errors import BadInput, UnknownName
 from simulator import importers
+from simulator.model import Model
 from simulator.models.families import FAMILIES, PICTURES
 from simulator.models.names import NETS, SHIPPED
 from simulator.tape import Tape
 
 CONFIGS = Path(__file__).parent / "configs"
 LONGEST_DEFAULT = 4096  # tokens: where a config allows more, a forecast that says nothing takes this many
-
-
-class Model(NamedTuple):
-    """A program for the tape. `takes` says what a step is fed: 'sequence' or 'image'; `size` is how long or wide by default."""
-
-    name: str
-    family: str
-    takes: str
-    size: int | None
-    program: Any  # called with (tape, batch, size)
-    config: Any = None
-    source: str = ""
-    batch: int | None = None  # samples a step where nothing is said: what a traced module was given
-
-    def run(self, tape: Tape, batch: int, size: int | None = None) -> Tape:
-        """Leave on the tape what one step over `batch` samples does."""
-        self.program(tape, batch, self.size if size is None else size)
-        return tape
 
 
 class Description(NamedTuple):

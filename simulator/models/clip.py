@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from simulator.models import transformer
-from simulator.models.transformer import activate, heads_of
-from simulator.ops import attention, conv, embedding, linear, loss, moe, norm, pointwise
+from simulator.models.transformer import activate, heads_of, normed
+from simulator.ops import attention, conv, embedding, linear, loss, moe, pointwise
 from simulator.tape import Tape
 
 
@@ -49,18 +49,22 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> Text:
+        """The text part, with its defaults."""
         return self.text_config or Text()
 
     @property
     def vision(self) -> Vision:
+        """The picture part, with its defaults."""
         return self.vision_config or Vision()
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.text.max_position_embeddings
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     image = picture(t, c, batch)
     text = words(t, c, batch, sequence)
     with t.op("logits", "matmul"):
@@ -134,12 +138,8 @@ def picture(t: Tape, c: Config, batch: int):
         return linear.linear(t, pooled, c.projection_dim, bias=False)
 
 
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
-
-
 def block(t: Tape, part, x, mask=None, *, causal: bool = False):
+    """One layer of either part: x[batch, tokens, width] in and out."""
     width, heads = part.hidden_size, part.num_attention_heads
     h = normed(t, "layer_norm1", x)
     with t.scope("self_attn"):

@@ -47,18 +47,22 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings or (4096 if self.third else 2048)
 
     @property
     def third(self) -> bool:
+        """Is it V3?"""
         return self.model_type == "deepseek_v3"
 
     @property
     def dense_layers(self) -> int:
+        """How many first layers have no experts."""
         return self.first_k_dense_replace if self.first_k_dense_replace is not None else 3 * self.third
 
     @property
     def shared_width(self) -> int:
+        """Features inside the experts that every token goes through."""
         return self.moe_intermediate_size * (self.n_shared_experts or (1 if self.third else 2))
 
     @property
@@ -85,7 +89,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def predict_further(t: Tape, c: Config, x, embedded, table, tables, mask):
-    """Each further token: norms of state and embedding, joined and projected, one more layer, the shared head [deepseek2024v3]."""
+    """Each further token: norms of state and embedding, joined and projected, one more layer, the shared head [deepseek2024]."""
     for depth in range(c.num_nextn_predict_layers):
         with t.scope(f"mtp.{depth}"):
             joined = pointwise.concat(t, [normed(t, "hnorm", x), normed(t, "enorm", embedded)], -1)
@@ -96,11 +100,13 @@ def predict_further(t: Tape, c: Config, x, embedded, table, tables, mask):
 
 
 def normed(t: Tape, name: str, x):
+    """RMSNorm of x[batch, tokens, width], as an op of that name."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x)
 
 
 def block(t: Tape, c: Config, x, tables, mask, sparse: bool):
+    """One layer: x[batch, tokens, width] in and out."""
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, tables, mask)
@@ -137,10 +143,12 @@ def turn_complex(t: Tape, x, table):
 
 
 def turn(t: Tape, c: Config, x, tables):
+    """Rotary positions on x[batch, heads, tokens, dim], as the version does it."""
     return rotate(t, x, *tables) if c.third else turn_complex(t, x, *tables)
 
 
 def self_attention(t: Tape, c: Config, x, tables, mask):
+    """Self-attention of x[batch, tokens, width]."""
     heads, batch = c.num_attention_heads, x.shape[0]
     if c.q_lora_rank is None:
         with t.op("q_proj", "linear"):
@@ -173,6 +181,7 @@ def self_attention(t: Tape, c: Config, x, tables, mask):
 
 
 def sparse_mlp(t: Tape, c: Config, h, bias: bool):
+    """Experts: each token through a few of many, and through the shared ones."""
     x = t.view(h, h.shape[0] * h.shape[1], c.hidden_size)
     with t.op("gate", "router"):
         scores, ids = route_v3(t, c, x) if c.third else route_v2(t, c, x)

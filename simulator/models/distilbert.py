@@ -25,10 +25,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("embeddings"):
         with t.op("word_embeddings", "embedding"):
@@ -57,6 +59,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def block(t: Tape, c: Config, x):
+    """One layer: x[batch, tokens, width] in and out."""
     with t.scope("attention"):
         heads = []
         for name in ("q_lin", "k_lin", "v_lin"):

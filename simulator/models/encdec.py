@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from simulator.models import transformer
-from simulator.models.transformer import activate, heads_of
-from simulator.ops import attention, conv, embedding, linear, loss, norm, pointwise
+from simulator.models.transformer import activate, heads_of, normed
+from simulator.ops import attention, conv, embedding, linear, loss, pointwise
 from simulator.tape import Tape
 
 OFFSET = 2  # BART's position table has two rows that are never used
@@ -46,18 +46,22 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def speech(self) -> bool:
+        """Does the encoder hear (Whisper) instead of read?"""
         return self.model_type == "whisper"
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_target_positions if self.speech else self.max_position_embeddings
 
     @property
     def drop(self) -> float:
+        """Dropout of residuals."""
         return (0.0 if self.speech else 0.1) if self.dropout is None else self.dropout
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     labels = t.input((batch, sequence), "int64")
     if c.speech:
         x, table = listen(t, c, batch), None
@@ -83,11 +87,6 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
         return logits
     with t.op("loss", "cross_entropy"):
         return loss.cross_entropy(t, logits, labels)
-
-
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
 
 
 def listen(t: Tape, c: Config, batch: int):
@@ -133,6 +132,7 @@ def block(t: Tape, c: Config, x, heads: int, width: int, mask=None, memory=None)
 
 
 def around(t: Tape, c: Config, name: str, x, body):
+    """Residual and norm around a part: before it (Whisper) or behind it (BART)."""
     h = normed(t, f"{name}_layer_norm", x) if c.speech else x
     with t.scope(name):
         h = body(h)
@@ -142,6 +142,7 @@ def around(t: Tape, c: Config, name: str, x, body):
 
 
 def attend(t: Tape, c: Config, x, source, heads: int, mask=None, *, causal: bool = False):
+    """Attention of x[batch, tokens, width] over `source`, itself or what the encoder left."""
     parts = []
     for name, y in (("q_proj", x), ("k_proj", source), ("v_proj", source)):
         with t.op(name, "linear"):
@@ -156,6 +157,7 @@ def attend(t: Tape, c: Config, x, source, heads: int, mask=None, *, causal: bool
 
 
 def mlp(t: Tape, c: Config, x, width: int):
+    """The MLP of x[batch, tokens, width]."""
     with t.op("fc1", "linear"):
         h = linear.linear(t, x, width)
     with t.op("activation_fn", c.activation_function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from simulator.models import transformer
-from simulator.models.transformer import activate, causal_loss, heads_of, rotary_tables, rotate
+from simulator.models.transformer import activate, causal_loss, heads_of, normed, rotary_tables, rotate
 from simulator.ops import attention, embedding, linear, norm, pointwise
 from simulator.tape import Tape
 
@@ -33,10 +33,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
     @property
     def dim(self) -> int:
+        """Features of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
@@ -76,12 +78,8 @@ def plain_linear(t: Tape, c: Config, x, out: int):
     return pointwise.add(t, y, t.parameter(out)) if c.bias else y
 
 
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
-
-
 def block(t: Tape, c: Config, x, tables, mask):
+    """One layer: x[batch, tokens, width] in and out."""
     parallel = c.new_decoder_architecture or c.parallel_attn
     if c.new_decoder_architecture and c.norms == 2:
         h, m = normed(t, "ln_attn", x), normed(t, "ln_mlp", x)
@@ -107,6 +105,7 @@ def block(t: Tape, c: Config, x, tables, mask):
 
 
 def self_attention(t: Tape, c: Config, h, tables, mask):
+    """Self-attention of x[batch, tokens, width]."""
     heads, groups, dim = c.num_attention_heads, c.groups, c.dim
     with t.op("query_key_value", "linear"):
         qkv = plain_linear(t, c, h, (heads + 2 * groups) * dim)

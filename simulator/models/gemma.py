@@ -35,22 +35,27 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings or (131072 if self.third else 8192)
 
     @property
     def vocabulary(self) -> int:
+        """Rows of the word table."""
         return self.vocab_size or (262208 if self.third else 256000)
 
     @property
     def heads(self) -> int:
+        """How many query heads."""
         return self.num_attention_heads or (16 if self.model_type == "gemma" else 8)
 
     @property
     def groups(self) -> int:
+        """How many key-value heads."""
         return self.num_key_value_heads or (16 if self.model_type == "gemma" else 4)
 
     @property
     def third(self) -> bool:
+        """Is it Gemma 3?"""
         return self.model_type.startswith("gemma3")
 
     def caps(self, key: str) -> bool:
@@ -70,6 +75,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def activation(self) -> str:
+        """Activation of the MLP."""
         if self.model_type == "gemma":
             return self.hidden_act or self.hidden_activation or "gelu_pytorch_tanh"
         return self.hidden_activation or "gelu_pytorch_tanh"
@@ -100,11 +106,13 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def normed(t: Tape, name: str, x):
+    """Gemma's RMSNorm of x[batch, tokens, width], as an op of that name."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, flavor="gemma")
 
 
 def block(t: Tape, c: Config, x, tables, mask, window):
+    """One layer: x[batch, tokens, width] in and out."""
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, tables, mask, window)
@@ -122,6 +130,7 @@ def block(t: Tape, c: Config, x, tables, mask, window):
 
 
 def self_attention(t: Tape, c: Config, h, tables, mask, window):
+    """Self-attention of x[batch, tokens, width]."""
     heads = []
     for name, n in (("q_proj", c.heads), ("k_proj", c.groups), ("v_proj", c.groups)):
         with t.op(name, "linear"):

@@ -26,10 +26,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.n_positions
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
@@ -47,6 +49,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def block(t: Tape, c: Config, x, mask):
+    """One layer: x[batch, tokens, width] in and out."""
     with t.op("ln_1", "layer_norm"):
         h = norm.layer_norm(t, x)
     with t.scope("attn"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simulator.models.transformer import activate, causal_loss, causal_mask, heads_of
+from simulator.models.transformer import activate, causal_loss, causal_mask, heads_of, normed
 from simulator.ops import attention, embedding, linear, norm, pointwise
 from simulator.tape import Tape
 
@@ -26,10 +26,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
@@ -46,12 +48,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
-
-
 def block(t: Tape, c: Config, x, mask):
+    """One layer: x[batch, tokens, width] in and out."""
     h = normed(t, "ln_1", x)
     with t.scope("attn"):
         h = self_attention(t, c, h, mask)
@@ -70,6 +68,7 @@ def block(t: Tape, c: Config, x, mask):
 
 
 def self_attention(t: Tape, c: Config, x, mask):
+    """Self-attention of x[batch, tokens, width]."""
     parts = []
     for name in ("q_proj", "k_proj", "v_proj"):
         with t.op(name, "linear"):

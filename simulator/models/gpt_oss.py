@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
     def window(self, layer: int) -> int | None:
@@ -43,6 +44,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
@@ -61,11 +63,13 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def normed(t: Tape, name: str, x):
+    """GPT-OSS's RMSNorm of x[batch, tokens, width], as an op of that name."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, flavor="gpt_oss")
 
 
 def block(t: Tape, c: Config, x, tables, mask, window=None):
+    """One layer: x[batch, tokens, width] in and out."""
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, tables, mask, window)
@@ -87,6 +91,7 @@ def turn(t: Tape, x, cos, sin):
 
 
 def self_attention(t: Tape, c: Config, x, tables, mask, window=None):
+    """Self-attention of x[batch, tokens, width]."""
     heads, groups, dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
     parts = []
     for name, n in (("q_proj", heads), ("k_proj", groups), ("v_proj", groups)):

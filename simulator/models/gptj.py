@@ -20,6 +20,7 @@ class Config(gpt2.Config, frozen=True):
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
@@ -35,6 +36,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def block(t: Tape, c: Config, x, mask):
+    """One layer: x[batch, tokens, width] in and out."""
     with t.op("ln_1", "layer_norm"):
         n = norm.layer_norm(t, x)
     with t.scope("attn"):
@@ -67,6 +69,7 @@ def rotate_pairs(t: Tape, c: Config, x):
 
 
 def self_attention(t: Tape, c: Config, x, mask):
+    """Self-attention of x[batch, tokens, width]."""
     parts = []
     for name in ("q_proj", "k_proj", "v_proj"):
         with t.op(name, "linear"):

@@ -27,9 +27,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from hwdb.errors import BadInput, unknown
-from simulator.models.catalog import Model
+from hwdb.strict import checked, load
+from simulator.model import Model
 from simulator.models.layer_kinds import ACTIVATIONS, KINDS, Count, Kind, shown
-from simulator.models.strict import checked, load
 from simulator.ops import loss, pointwise
 from simulator.tape import Tape, Value
 

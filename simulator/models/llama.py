@@ -47,29 +47,35 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
     @property
     def groups(self) -> int:
+        """How many key-value heads."""
         return self.num_key_value_heads or {"mixtral": 8, "mistral": 8, "qwen3_moe": 4}.get(self.model_type, self.num_attention_heads)
 
     @property
     def dim(self) -> int:
+        """Features of one head."""
         if self.head_dim is None and self.model_type == "qwen3":
             return 128
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def rotary_dim(self) -> int:
+        """Features of a head that rotary positions turn."""
         share = (self.rope_parameters or {}).get("partial_rotary_factor", self.partial_rotary_factor or 1.0)
         return int(self.dim * share) if self.model_type == "phi3" else self.dim
 
     @property
     def qkv_bias(self) -> bool:
+        """Do the projections of queries, keys and values have a bias?"""
         return self.attention_bias or self.model_type == "qwen2"
 
     @property
     def qk_norm(self) -> bool:
+        """Are queries and keys normed head by head?"""
         return self.model_type in ("qwen3", "qwen3_moe")
 
     @property
@@ -114,6 +120,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def block(t: Tape, c: Config, x, cos, sin, masks, window=None, experts=None):
+    """One layer: x[batch, tokens, width] in and out."""
     with t.op("input_layernorm", "rms_norm"):
         h = norm.rms_norm(t, x)
     with t.scope("self_attn"):
@@ -134,6 +141,7 @@ def block(t: Tape, c: Config, x, cos, sin, masks, window=None, experts=None):
 
 
 def self_attention(t: Tape, c: Config, h, cos, sin, mask, window=None):
+    """Self-attention of x[batch, tokens, width]."""
     q, k, v = projections(t, c, h)
     if c.qk_norm:
         with t.op("q_norm", "rms_norm"):
@@ -165,6 +173,7 @@ def projections(t: Tape, c: Config, h):
 
 
 def fused_mlp(t: Tape, c: Config, h):
+    """Gated MLP with both inner projections in one product (Phi-3)."""
     with t.op("gate_up_proj", "linear"):
         h = linear.linear(t, h, 2 * c.intermediate_size, bias=False)
     with t.op("activation_fn", c.hidden_act):

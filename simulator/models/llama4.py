@@ -44,10 +44,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
     @property
     def dim(self) -> int:
+        """Features of one head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     def kind(self, layer: int) -> tuple[bool, int | None, bool]:
@@ -60,6 +62,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
@@ -74,11 +77,13 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def normed(t: Tape, name: str, x, *, affine: bool = True):
+    """RMSNorm of x[batch, tokens, width], as an op of that name."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, affine=affine)
 
 
 def block(t: Tape, c: Config, x, angles, masks, turned: bool, window: int | None, sparse: bool):
+    """One layer: x[batch, tokens, width] in and out."""
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, angles, masks(window), turned, window)
@@ -95,6 +100,7 @@ def block(t: Tape, c: Config, x, angles, masks, turned: bool, window: int | None
 
 
 def self_attention(t: Tape, c: Config, x, angles, mask, turned: bool, window: int | None):
+    """Self-attention of x[batch, tokens, width]."""
     parts = []
     for name, n in (("q_proj", c.num_attention_heads), ("k_proj", c.num_key_value_heads), ("v_proj", c.num_key_value_heads)):
         with t.op(name, "linear"):

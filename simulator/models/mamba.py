@@ -32,10 +32,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def inner(self) -> int:
+        """Features inside the mixer."""
         return int(self.expand * self.hidden_size)
 
     @property
     def rank(self) -> int:
+        """Width of what the step size is projected from."""
         return -(-self.hidden_size // 16) if isinstance(self.time_step_rank, str) else self.time_step_rank
 
 
@@ -53,6 +55,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def block(t: Tape, c: Config, x):
+    """One layer: x[batch, tokens, width] in and out."""
     with t.op("norm", "rms_norm"):
         h = norm.rms_norm(t, t.cast(x, t.precision.weights))
     with t.scope("mixer"):
@@ -62,6 +65,7 @@ def block(t: Tape, c: Config, x):
 
 
 def mixer(t: Tape, c: Config, x):
+    """Selective state space [gu2023]: x[batch, tokens, width] in and out."""
     batch, length, _ = x.shape
     inner, n = c.inner, c.state_size
     with t.op("in_proj", "linear"):

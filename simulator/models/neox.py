@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from simulator.models import transformer
-from simulator.models.transformer import activate, causal_loss, heads_of, rotary_tables, rotate
-from simulator.ops import attention, embedding, linear, norm, pointwise
+from simulator.models.transformer import activate, causal_loss, heads_of, normed, rotary_tables, rotate
+from simulator.ops import attention, embedding, linear, pointwise
 from simulator.tape import Tape
 
 
@@ -40,14 +40,17 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings or (4096 if self.starcoder else 2048)
 
     @property
     def starcoder(self) -> bool:
+        """Is it StarCoder 2?"""
         return self.model_type == "starcoder2"
 
     @property
     def phi(self) -> bool:
+        """Is it Phi?"""
         return self.model_type == "phi"
 
     @property
@@ -57,14 +60,17 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def groups(self) -> int:
+        """How many key-value heads."""
         return self.num_key_value_heads or (2 if self.starcoder else self.num_attention_heads)
 
     @property
     def dim(self) -> int:
+        """Features of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def rotary_dim(self) -> int:
+        """Features of a head that rotary positions turn."""
         if self.starcoder:
             return self.dim
         share = (self.rope_parameters or {}).get("partial_rotary_factor")
@@ -73,6 +79,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def activation(self) -> str:
+        """Activation of the MLP."""
         return self.hidden_act or {"gpt_neox": "gelu", "phi": "gelu_new", "starcoder2": "gelu_pytorch_tanh"}[self.model_type]
 
     @property
@@ -82,10 +89,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def dropout(self) -> float:
+        """Dropout of residuals."""
         return {"gpt_neox": self.hidden_dropout, "phi": self.resid_pdrop, "starcoder2": self.residual_dropout}[self.model_type]
 
     @property
     def tied(self) -> bool:
+        """Is the head's table the word table?"""
         return self.starcoder if self.tie_word_embeddings is None else self.tie_word_embeddings
 
 
@@ -105,12 +114,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tied else None, bias=c.phi)
 
 
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
-
-
 def block(t: Tape, c: Config, x, tables, mask, window):
+    """One layer: x[batch, tokens, width] in and out."""
     parallel = c.phi or (c.fused and c.use_parallel_residual)
     n = normed(t, "input_layernorm", x)
     with t.scope("attention"):
@@ -129,6 +134,7 @@ def block(t: Tape, c: Config, x, tables, mask, window):
 
 
 def mlp(t: Tape, c: Config, x):
+    """The MLP of x[batch, tokens, width]."""
     with t.op("fc_in", "linear"):
         h = linear.linear(t, x, c.intermediate_size, bias=c.bias)
     with t.op("act", c.activation):
@@ -138,6 +144,7 @@ def mlp(t: Tape, c: Config, x):
 
 
 def self_attention(t: Tape, c: Config, x, tables, mask, window):
+    """Self-attention of x[batch, tokens, width]."""
     heads, groups, dim = c.num_attention_heads, c.groups, c.dim
     bias = c.attention_bias if c.fused else c.bias
     if c.fused:

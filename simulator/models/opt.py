@@ -33,10 +33,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.max_position_embeddings
 
     @property
     def embedding_size(self) -> int:
+        """Features of the word table."""
         return self.word_embed_proj_dim or self.hidden_size
 
 
@@ -66,11 +68,13 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
 
 
 def normed(t: Tape, c: Config, name: str, x):
+    """LayerNorm of x[batch, tokens, width], as an op of that name."""
     with t.op(name, "layer_norm"):
         return norm.layer_norm(t, x, affine=c.layer_norm_elementwise_affine)
 
 
 def block(t: Tape, c: Config, x, mask):
+    """One layer: x[batch, tokens, width] in and out."""
     dim = c.hidden_size // c.num_attention_heads
     h = normed(t, c, "self_attn_layer_norm", x) if c.do_layer_norm_before else x
     with t.scope("self_attn"):

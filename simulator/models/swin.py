@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from simulator.models import transformer
-from simulator.models.transformer import activate, heads_of
-from simulator.ops import attention, conv, linear, loss, norm, pointwise
+from simulator.models.transformer import activate, heads_of, normed
+from simulator.ops import attention, conv, linear, loss, pointwise
 from simulator.tape import Tape
 
 
@@ -32,6 +32,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def labels(self) -> int:
+        """Classes of the head."""
         return self.num_labels or len(self.id2label or ()) or 1000
 
 
@@ -72,11 +73,6 @@ def build(t: Tape, c: Config, batch: int, image: int):
         return loss.cross_entropy(t, logits, t.input((batch,), "int64"))
 
 
-def normed(t: Tape, name: str, x):
-    with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x)
-
-
 def merge(t: Tape, x, side: int):
     """Four neighbours side by side, normed, projected to twice the width."""
     batch, _, width = x.shape
@@ -90,6 +86,7 @@ def merge(t: Tape, x, side: int):
 
 
 def block(t: Tape, c: Config, x, side: int, window: int, heads: int, shifted: bool, droppable: bool):
+    """One layer: attention within windows of x[batch, tokens, width], then the MLP."""
     batch, tokens, width = x.shape
     windows, area = (-(-side // window)) ** 2, window * window
     h = normed(t, "layernorm_before", x)

@@ -28,19 +28,23 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.n_positions
 
     @property
     def gated(self) -> bool:
+        """Is the MLP gated?"""
         return self.feed_forward_proj.startswith("gated-")
 
     @property
     def activation(self) -> str:
+        """Activation of the MLP."""
         name = self.feed_forward_proj.removeprefix("gated-")
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     ids, labels = t.input((batch, sequence), "int64"), t.input((batch, sequence), "int64")
     table = t.vocabulary(c.vocab_size, c.d_model)
     memory = stack(t, c, "encoder", ids, table, None)
@@ -78,11 +82,13 @@ def stack(t: Tape, c: Config, name: str, ids, table, memory):
 
 
 def normed(t: Tape, name: str, x):
+    """T5's RMSNorm of x[batch, tokens, width], as an op of that name."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, flavor="t5")
 
 
 def block(t: Tape, c: Config, x, bias, mask, memory, nothing):
+    """One layer: x[batch, tokens, width] in and out."""
     h = normed(t, "self.layer_norm", x)
     with t.scope("self"):
         h = attend(t, c, h, h, bias=bias, mask=mask, causal=memory is not None)
@@ -102,6 +108,7 @@ def block(t: Tape, c: Config, x, bias, mask, memory, nothing):
 
 
 def attend(t: Tape, c: Config, x, source, *, bias=None, mask=None, causal=False):
+    """Attention of x[batch, tokens, width] over `source`, itself or what the encoder left."""
     heads = []
     for name, y in (("q", x), ("k", source), ("v", source)):
         with t.op(name, "linear"):
@@ -122,6 +129,7 @@ def for_kernel(t: Tape, bias, causal: bool):
 
 
 def mlp(t: Tape, c: Config, x):
+    """The MLP of x[batch, tokens, width]."""
     with t.op("wi", "linear"):
         h = linear.linear(t, x, c.d_ff, bias=False)
     with t.op("act", c.activation):

@@ -28,8 +28,10 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
+        """Longest sequence [tokens]."""
         return self.text.context
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int):
+    """The text part's own program; pictures are not run."""
     return import_module(f"simulator.models.{PARTS[c.model_type][1]}").build(t, c.text, batch, sequence)

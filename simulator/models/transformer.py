@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwdb.errors import BadInput
-from simulator.ops import linear, loss, pointwise
+from simulator.ops import linear, loss, norm, pointwise
 from simulator.tape import Tape, Value
 
 
@@ -12,6 +12,12 @@ def heads_of(t: Tape, x: Value, heads: int, dim: int, *, shared: bool = False) -
     if x.split == "features":
         heads = 1 if shared and heads < t.parallel.tp else t.share(heads, "the attention heads")
     return t.view(x, x.shape[0], heads, x.shape[1], dim)
+
+
+def normed(t: Tape, name: str, x: Value) -> Value:
+    """LayerNorm over the width of x[batch, tokens, width], as an op of that name [ba2016]."""
+    with t.op(name, "layer_norm"):
+        return norm.layer_norm(t, x)
 
 
 def rotary_tables(t: Tape, sequence: int, dim: int) -> tuple[Value, Value]:

@@ -27,6 +27,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 def build(t: Tape, c: Config, batch: int, image: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
     pixels = t.input((batch, c.num_channels, image, image))
     tokens = (image // c.patch_size) ** 2 + 1
     with t.scope("vit.embeddings"):
@@ -51,6 +52,7 @@ def build(t: Tape, c: Config, batch: int, image: int):
 
 
 def block(t: Tape, c: Config, x):
+    """One layer: x[batch, tokens, width] in and out."""
     dim = c.hidden_size // c.num_attention_heads
     with t.op("layernorm_before", "layer_norm"):
         h = norm.layer_norm(t, x)

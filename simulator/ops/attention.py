@@ -139,7 +139,8 @@ def _fused(t, q, k, v, how, causal, mask, window):
         return _kernel(t, q, k, v, how, causal, mask, window, cp, tuple(whole))
     batch, heads, length, _ = q.shape  # heads are dealt for the kernel, tokens for everything else [jacobs2023]
     if heads % cp:
-        raise BadInput(f"cp {cp}: Ulysses deals heads, and {heads} a rank are not divisible; use cp {math.gcd(cp, heads)} or --cp-kind ring")
+        most = math.gcd(cp, heads)
+        raise BadInput(f"cp {cp}: Ulysses deals heads, and {heads} a rank are not divisible; use cp {most} or --cp-kind ring")
     k, v = (x if x.shape[1] % cp == 0 else repeated(t, x, math.lcm(x.shape[1], cp)) for x in (k, v))
     q, k, v = (_around(t, x, "all_to_all", (batch, x.shape[1] // cp, length * cp, x.shape[3])) for x in (q, k, v))
     out = _kernel(t, q, k, v, how, causal, mask, window, 1)

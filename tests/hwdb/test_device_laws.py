@@ -20,11 +20,12 @@ def test_fewer_bits_are_never_slower(device):
     assert rates == sorted(rates)
 
 
-@by_device
-def test_a_matrix_product_is_never_slower_than_the_vector_units(device):
-    for key in ("fp64", "fp32"):
-        if key in device.vector_flops and key in device.peak_flops:
-            assert device.peak_flops[key] >= device.vector_flops[key]
+BOTH_UNITS = [(device, key) for device in DEVICES for key in ("fp64", "fp32") if key in device.vector_flops and key in device.peak_flops]
+
+
+@pytest.mark.parametrize(("device", "key"), BOTH_UNITS, ids=lambda value: getattr(value, "id", value))
+def test_a_matrix_product_is_never_slower_than_the_vector_units(device, key):
+    assert device.peak_flops[key] >= device.vector_flops[key]
 
 
 @by_device
@@ -43,16 +44,17 @@ def test_the_matrix_peak_is_cores_times_rate_times_clock(device):
     assert device.matrix_flop_per_clock_per_core * device.cores * device.clock == pytest.approx(peak, rel=allowed)
 
 
-@by_device
-def test_a_cache_is_faster_than_memory(device):
-    for level in device.cache.values():
-        assert level.bandwidth is None or level.bandwidth > device.memory.bandwidth
+CACHES = [(device, name) for device in DEVICES for name, level in device.cache.items() if level.bandwidth]
 
 
-@by_device
+@pytest.mark.parametrize(("device", "name"), CACHES, ids=lambda value: getattr(value, "id", value))
+def test_a_cache_is_faster_than_memory(device, name):
+    assert device.cache[name].bandwidth > device.memory.bandwidth
+
+
+@pytest.mark.parametrize("device", [device for device in DEVICES if device.scale_up.link], ids=lambda device: device.id)
 def test_the_scale_up_link_is_shipped_and_wide_enough(device):
-    if device.scale_up.link:
-        assert device.scale_up.bandwidth <= 1.01 * hwdb.link(device.scale_up.link).bandwidth
+    assert device.scale_up.bandwidth <= 1.01 * hwdb.link(device.scale_up.link).bandwidth
 
 
 @by_device

@@ -15,7 +15,7 @@ FITTED = [run for path in measured.shipped() for run in measured.read(path)]
 def test_a_table_is_either_fitted_to_or_blind():
     assert len(TABLES) >= 14
     assert not set(TABLES) & set(measured.shipped())
-    assert len(TABLES) + len(measured.shipped()) == len(measured._tables())
+    assert len(TABLES) + len(measured.shipped()) == len(measured.tables())
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)

@@ -11,7 +11,8 @@ from simulator import predict
 from simulator.precision import precision
 from simulator.stack import stack
 from simulator.step import Recipe, trace
-from simulator.tape import Parallel, Tape
+from simulator.tape import Tape
+from simulator.traced import Parallel
 
 ROW = {
     "n_devices": "16",

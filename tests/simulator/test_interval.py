@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scenarios.calibrate import left_out
+from scenarios.fit_intervals import left_out
 from simulator import interval, predict
 
 ASKED = [

@@ -8,7 +8,7 @@ from simulator.models import resolve
 from simulator.recompute import policy
 from simulator.stack import stack
 from simulator.step import Recipe, trace
-from simulator.tape import Parallel
+from simulator.traced import Parallel
 
 LAYERS = 32
 
@@ -57,7 +57,8 @@ def test_uniform_keeps_every_nth_input_and_holds_n_layers_at_once():
 
 def test_modules_named_one_by_one():
     mlp, norm, both = (step(f"modules:{m}") for m in ("mlp", "layernorm", "mlp,layernorm"))
-    assert again(mlp) == again(both) == sum(k.matrix * k.count for k in mlp.kernels if k.phase == "forward" and ".mlp." in mlp.nodes[k.node].name)
+    inside = (k for k in mlp.kernels if k.phase == "forward" and ".mlp." in mlp.nodes[k.node].name)
+    assert again(mlp) == again(both) == sum(k.matrix * k.count for k in inside)
     assert again(norm) == 0
     assert kept(both) < min(kept(mlp), kept(norm)) <= max(kept(mlp), kept(norm)) < kept(step("none"))
     assert again(step("modules:self_attn.attention")) == again(step("selective"))
@@ -68,7 +69,7 @@ def test_recomputing_takes_time_and_saves_memory(how):
     asked = {"model": "gpt2", "device": "a100-sxm4-80gb", "batch": 8, "attention": "eager"}
     plain, other = predict(**asked), predict(**asked, recompute=how)
     assert other.step_time_s > plain.step_time_s and other.memory.activations_bytes < plain.memory.activations_bytes
-    assert other.hfu > plain.hfu * plain.step_time_s / other.step_time_s or how == "selective"
+    assert other.hfu * other.step_time_s > plain.hfu * plain.step_time_s  # FLOPs of the matrix units
 
 
 @pytest.mark.parametrize("how", ["every:2", "block:2", "uniform:2"])
@@ -81,7 +82,8 @@ def test_a_pipeline_recomputes_so_many_layers_of_each_stage(how):
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("half", "full"), ("every", "every:2"), ("every:0", "at least 1"), ("block:x", "block:2"), ("full:2", "no number"), ("modules:", "mlp"),
+    [("half", "full"), ("every", "every:2"), ("every:0", "at least 1"),
+     ("block:x", "block:2"), ("full:2", "no number"), ("modules:", "mlp"),
      ("modules:mpl", "mlp")],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line(text, names):

@@ -33,18 +33,28 @@ def test_the_grid_is_whole():
     assert len({tuple(asked(i).values()) for i in range(N)}) == N
 
 
-@pytest.mark.parametrize("i", np.random.default_rng(0).choice(N, 120, replace=False).tolist())
-def test_a_layout_is_forecast_as_predict_does_or_refused_as_predict_does(i):
-    degrees = asked(i)
-    question = {**{f: getattr(SCENARIO, f) for f in ("model", "device", "batch", "sequence", "precision", "optimizer", "stack")}, **degrees}
-    try:
-        f = predict(**question)
-    except RoofcastError:
-        assert FOUND.refused[i] and not np.isfinite(FOUND.step_s[i])
-        return
-    assert not FOUND.refused[i], degrees
+def some(which, n=80):
+    return np.random.default_rng(0).choice(np.flatnonzero(which), n, replace=False).tolist()
+
+
+def alone(i):
+    """What predict is asked for the same layout."""
+    return {f: getattr(SCENARIO, f) for f in ("model", "device", "batch", "sequence", "precision", "optimizer", "stack")} | asked(i)
+
+
+@pytest.mark.parametrize("i", some(FOUND.refused))
+def test_what_predict_refuses_is_refused(i):
+    with pytest.raises(RoofcastError):
+        predict(**alone(i))
+    assert not np.isfinite(FOUND.step_s[i]) and not FOUND.fits[i]
+
+
+@pytest.mark.parametrize("i", some(~FOUND.refused))
+def test_a_layout_is_forecast_as_predict_does(i):
+    f = predict(**alone(i))
     assert FOUND.step_s[i] == pytest.approx(f.step_time_s, rel=1e-6)
     assert FOUND.peak_bytes[i] == pytest.approx(f.memory.peak_bytes, rel=1e-6)
+    assert FOUND.fits[i] == f.memory.fits
 
 
 def test_the_best_layout_fits_and_none_that_fits_is_faster():

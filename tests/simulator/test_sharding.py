@@ -8,7 +8,8 @@ from hwdb.errors import RoofcastError
 from simulator import predict
 from simulator.models import resolve
 from simulator.precision import precision
-from simulator.tape import Parallel, Tape
+from simulator.tape import Tape
+from simulator.traced import Parallel
 
 ASKED = {"model": "llama-3-8b", "device": "h100-sxm5", "sequence": 4096, "batch": 64, "micro_batch": 1, "devices": 16}
 EXPERTS = {"model": "mixtral-8x7b", "device": "h100-sxm5", "sequence": 2048, "batch": 64, "micro_batch": 1, "devices": 16, "zero": 1}
@@ -54,7 +55,8 @@ def test_what_each_kind_sends():
 
 
 def test_only_the_ring_hides_behind_attention():
-    ring, gather, ulysses = (predict(**ASKED, cp=8, cp_kind=k).exposed_communication_s["context"] for k in ("ring", "all-gather", "ulysses"))
+    kinds = ("ring", "all-gather", "ulysses")
+    ring, gather, ulysses = (predict(**ASKED, cp=8, cp_kind=k).exposed_communication_s["context"] for k in kinds)
     assert ring < 0.2 * min(gather, ulysses)
 
 
@@ -173,7 +175,9 @@ REFUSED = {
     "stages of other layers": ({"pp": 2, "stages": (8, 8)}, "32"),
     "negative stages": ({"pp": 2, "stages": (-1, 33)}, "whole numbers"),
     "offload to nowhere": ({"offload": ("weights",)}, "optimizer"),
-    "offload on a shared memory": ({"device": "m3-max", "devices": None, "micro_batch": None, "batch": 1, "offload": ("optimizer",)}, "host"),
+    "offload on a shared memory": (
+        {"device": "m3-max", "devices": None, "micro_batch": None, "batch": 1, "offload": ("optimizer",)}, "host"
+    ),
     "offload in inference": ({"mode": "infer", "offload": ("activations",)}, "inference"),
     "offload without an optimizer": ({"optimizer": "none", "offload": ("optimizer",)}, "--optimizer"),
     "offload of a net without layers": ({"model": "alexnet", "sequence": None, "offload": ("activations",)}, "layers"),

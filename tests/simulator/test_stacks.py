@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from hwdb.errors import BadInput
 from simulator import predict, stack
 
 NET = {"model": "resnet50", "batch": 64, "precision": "amp-fp16"}
@@ -53,3 +54,53 @@ def test_a_slower_host_shows_where_the_device_is_quick(tmp_path):
 def test_an_older_device_has_an_older_host():
     asked = {"model": "resnet50", "batch": 1, "mode": "infer", "precision": "fp32"}
     assert predict(**asked, device="v100").host_s > 2.0 * predict(**asked, device="h100-sxm5").host_s
+
+
+def profile(path, like, **settings):
+    """A profile that is like another, in a file."""
+    lines = ['name = "mine"', 'about = "mine"', 'source = "a test"', f"like = {like}"]
+    path.write_text("\n".join(lines + [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in settings.items()]))
+    return str(path)
+
+
+def test_a_profile_states_only_what_differs_from_the_one_it_is_like(tmp_path):
+    base = stack.stack("te-nemo-2024")
+    path = profile(tmp_path / "mine.toml", '"te-nemo-2024"', slack=0.1)
+    with open(path, "a") as file:
+        file.write("\noverlap = {ep = 2.0}\n[implementations]\nexperts = 'grouped by hand'\n")
+    mine = stack.stack(path)
+    assert mine == msgspec.structs.replace(
+        base, name="mine", about="mine", source="a test", slack=0.1, overlap={**base.overlap, "ep": 2.0},
+        implementations={**base.implementations, "experts": "grouped by hand"},
+    )  # fmt: skip
+
+
+def test_a_profile_can_be_like_a_file_beside_it(tmp_path):
+    profile(tmp_path / "first.toml", '"pytorch-eager"', slack=0.5)
+    second = profile(tmp_path / "second.toml", '"first.toml"', fusion=0.25)
+    assert (stack.stack(second).slack, stack.stack(second).fusion) == (0.5, 0.25)
+
+
+def test_name_about_and_source_are_a_profiles_own(tmp_path):
+    (tmp_path / "mine.toml").write_text('like = "pytorch-eager"\nname = "mine"\nabout = "mine"\n')
+    with pytest.raises(BadInput, match="source is missing"):
+        stack.stack(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    ("like", "says"),
+    [('"megatron-2012"', "like: no stack 'megatron-2012'; did you mean megatron-20"), ("3", "like is 3; wanted the name of a stack"),
+     ('"mine.toml"', "leads back to itself"), ('"other.toml"', "leads back to itself"), ('["a"]', "wanted the name of a stack")],
+)  # fmt: skip
+def test_a_profile_like_none_or_like_itself_is_refused_in_one_line(tmp_path, like, says):
+    path = profile(tmp_path / "mine.toml", like)
+    profile(tmp_path / "other.toml", '"mine.toml"')
+    with pytest.raises(BadInput) as caught:
+        stack.stack(path)
+    assert says in str(caught.value) and ".toml: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_setting_of_a_profile_is_refused(tmp_path):
+    path = profile(tmp_path / "mine.toml", '"pytorch-eager"', fusoin=0.5)
+    with pytest.raises(BadInput, match="mine.toml: no key 'fusoin'; did you mean fusion"):
+        stack.stack(path)

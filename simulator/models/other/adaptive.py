@@ -22,6 +22,7 @@ class Clusters(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Words in each cluster behind the head."""
         return tuple(end - start for start, end in zip((0, *self.ends), self.ends, strict=False))
 
     def words(self, tokens: int) -> tuple[int, ...]:
@@ -42,6 +43,7 @@ class Tables(NamedTuple):
 
 
 def tables(t: Tape, clusters: Clusters, width: int) -> Tables:
+    """Word tables and projections of all clusters."""
     with t.op("word_emb", "parameter"):
         if clusters.divisor == 1:
             return Tables([t.parameter(clusters.ends[-1], width)], [])

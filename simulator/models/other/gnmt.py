@@ -28,12 +28,14 @@ def build(t: Tape, batch: int, size: int, *, layers: int, vocabulary: int, width
 
 
 def look_up(t: Tape, batch: int, size: int, table: Value) -> Value:
+    """Token ids of [batch, size] as rows of the table."""
     ids = t.input((batch, size), "int64")
     with t.op("embedder", "embedding"):
         return embedding.embedding(t, ids, *table.shape, weight=table)
 
 
 def lstm(t: Tape, name: str, x: Value, width: int, **how) -> Value:
+    """One LSTM layer over x[batch, tokens, features]."""
     with t.op(name, "lstm"):
         return recurrent(t, x, width, **how)[0]
 

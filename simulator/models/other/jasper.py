@@ -89,6 +89,7 @@ def unit(t: Tape, name: str, x: Value, width: int, kernel: int, stride: int = 1,
 
 
 def masked(t: Tape, name: str, x: Value) -> Value:
+    """x[batch, channels, time] with what lies behind the end of a sample set to zero."""
     with t.op(f"{name}.mask", "mask"):
         chosen = t.new((x.shape[0], 1, x.shape[2]), "bool")
         t.emit("elementwise", (), (chosen,), vector=chosen.size)
@@ -96,4 +97,5 @@ def masked(t: Tape, name: str, x: Value) -> Value:
 
 
 def ended(t: Tape, name: str, x: Value, dropout: float) -> Value:
+    """ReLU and dropout, which end a block."""
     return dropped(t, f"{name}.dropout", activation(t, f"{name}.act", "relu", x, in_place=False), dropout)

@@ -21,6 +21,7 @@ def build(
     layers: int = 1,
     both_ways: bool = True,
 ):
+    """Embedding, recurrent layers over batch x size tokens, a classifier on the last state."""
     ids = t.input((batch, size), "int64")
     with t.op("e", "embedding"):
         x = embedding.embedding(t, ids, vocabulary, width)

@@ -46,6 +46,7 @@ def build(t: Tape, batch: int, size: int, *, mapping: int = 8):
 
 
 def enlarged(t: Tape, name: str, x: Value) -> Value:
+    """x[batch, channels, side, side] with twice the side."""
     with t.op(name, "interpolate"):
         return conv.resize(t, x, 2 * x.shape[-1], kind="bilinear")
 

@@ -49,6 +49,7 @@ def build(
 
 
 def layer(t: Tape, x: Value, memory, positions, biases, heads, dim, hidden, dropout, drop_attention) -> Value:
+    """One layer: attention over memory and x[batch, tokens, width], then the MLP."""
     with t.scope("dec_attn"):
         h = attend(t, x, t.view(memory, *x.shape), positions, biases, heads, dim, drop_attention)
         h = dropped(t, "drop", dense(t, "o_net", h, x.shape[-1], bias=False), dropout)

@@ -60,6 +60,7 @@ def attend(t: Tape, name: str, x: Value, memory: Value, heads: int, *, causal: b
 
 
 def feed_forward(t: Tape, x: Value, hidden: int, dropout: float) -> Value:
+    """Linear, ReLU, linear, over x[batch, tokens, width]."""
     with t.scope("feed_forward"):
         h = activation(t, "relu", "relu", dense(t, "linear1", x, hidden), in_place=False)
         h = dropped(t, "dropout", h, dropout)
@@ -67,11 +68,13 @@ def feed_forward(t: Tape, x: Value, hidden: int, dropout: float) -> Value:
 
 
 def encoder_block(t: Tape, x: Value, heads: int, hidden: int, dropout: float) -> Value:
+    """One layer of the encoder: x[batch, tokens, width] in and out."""
     x = added(t, "norm1", x, attend(t, "self_attn", x, x, heads, causal=False), dropout)
     return added(t, "norm2", x, feed_forward(t, x, hidden, dropout), dropout)
 
 
 def decoder_block(t: Tape, x: Value, memory: Value, heads: int, hidden: int, dropout: float) -> Value:
+    """One layer of the decoder, which also attends to what the encoder left."""
     x = added(t, "norm1", x, attend(t, "self_attn", x, x, heads, causal=True), dropout)
     x = added(t, "norm2", x, attend(t, "cross_attn", x, memory, heads, causal=False), dropout)
     return added(t, "norm3", x, feed_forward(t, x, hidden, dropout), dropout)

@@ -13,6 +13,7 @@ from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int, patch: int = 16, classes: int = 1000):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = patches(t, images(t, batch, size), width, patch)
     with t.op("cls_token", "concat"):
         x = pointwise.concat(t, [t.view(t.parameter(1, 1, width), batch, 1, width), x], 1)
@@ -24,6 +25,7 @@ def build(t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int,
 
 
 def block(t: Tape, x: Value, heads: int, side: int) -> Value:
+    """One layer: attention with a table of relative positions, MLP, each scaled."""
     h = biased_attention(t, layer_norm(t, "norm1", x), heads, side)
     x = residual(t, x, layer_scale(t, "gamma_1", h), "add1")
     h = mlp(t, layer_norm(t, "norm2", x), 4 * x.shape[-1])

@@ -11,6 +11,7 @@ from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, depths, widths, classes: int = 1000):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = convolve(t, "stem.0", images(t, batch, size), widths[0], 4, stride=4)
     x = channel_norm(t, "stem.1", x)
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -30,6 +31,7 @@ def channel_norm(t: Tape, name: str, x: Value) -> Value:
 
 
 def block(t: Tape, x: Value) -> Value:
+    """One layer of x[batch, channels, height, width]: depthwise 7x7, norm, MLP, scaled."""
     batch, width, *space = x.shape
     h = convolve(t, "conv_dw", x, width, 7, padding=3, groups=width)
     h = layer_norm(t, "norm", t.view(h, batch, *space, width))

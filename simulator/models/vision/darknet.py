@@ -11,6 +11,7 @@ STAGES = ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))
 
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 1000):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = features(t, images(t, batch, size))[-1]
     return classify(t, global_average(t, x, "head.global_pool"), classes, name="head.fc")
 

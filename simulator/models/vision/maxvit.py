@@ -43,6 +43,7 @@ def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, classes:
 
 
 def block(t: Tape, x: Value, width: int, stride: int, window: int) -> Value:
+    """One block: inverted residual, attention within windows, attention over a grid."""
     with t.scope("conv"):
         x = inverted(t, x, width, stride)
     batch, _, side, _ = x.shape

@@ -11,6 +11,7 @@ from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, width: int, depth: int, patch: int, classes: int = 1000):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = patches(t, images(t, batch, size), width, patch, name="stem.proj")
     x = layer_norm(t, "norm", t.repeat("blocks", depth, partial(block, t), x))
     with t.op("pool", "mean"):
@@ -19,6 +20,7 @@ def build(t: Tape, batch: int, size: int, *, width: int, depth: int, patch: int,
 
 
 def block(t: Tape, x: Value) -> Value:
+    """One layer of x[batch, tokens, width]: an MLP across tokens, one across features."""
     batch, tokens, width = x.shape
     h = layer_norm(t, "norm1", x)
     with t.scope("mlp_tokens"):

@@ -45,16 +45,19 @@ def padded_same(t: Tape, x: Value, kernel, stride) -> tuple[Value, int | tuple]:
 
 
 def batch_norm(t: Tape, name: str, x: Value) -> Value:
+    """BatchNorm of x[batch, channels, ..], as an op of that name."""
     with t.op(name, "batch_norm"):
         return norm.batch_norm(t, x)
 
 
 def layer_norm(t: Tape, name: str, x: Value, **how) -> Value:
+    """LayerNorm over the last axis of x, as an op of that name."""
     with t.op(name, "layer_norm"):
         return norm.layer_norm(t, x, **how)
 
 
 def activation(t: Tape, name: str, fn: str | None, x: Value, *, in_place: bool = True) -> Value:
+    """The pointwise function `fn` of x, as an op of that name; x itself where it is None."""
     if fn is None:
         return x
     with t.op(name, fn):
@@ -68,21 +71,25 @@ def dropped(t: Tape, name: str, x: Value, p: float) -> Value:
 
 
 def dense(t: Tape, name: str, x: Value, features: int, **how) -> Value:
+    """A linear layer to so many features, as an op of that name."""
     with t.op(name, "linear"):
         return linear.linear(t, x, features, **how)
 
 
 def residual(t: Tape, x: Value, shortcut: Value, name: str = "add") -> Value:
+    """x plus the shortcut."""
     with t.op(name, "add"):
         return pointwise.add(t, x, shortcut)
 
 
 def max_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
+    """Maximum over windows of x[batch, channels, ..space]."""
     with layer(t, name, "max_pool", x, kernel):
         return conv.pool(t, x, "max", kernel, **how)
 
 
 def avg_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
+    """Mean over windows of x[batch, channels, ..space]."""
     with layer(t, name, "avg_pool", x, kernel):
         return conv.pool(t, x, "avg", kernel, **how)
 

@@ -33,6 +33,7 @@ def build(
     excite: float = 0.0,
     classes: int = 1000,
 ):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = conv_norm(t, images(t, batch, size), 32, 3, stride=2, padding=1, names=("stem.conv", "stem.bn", "stem.act"))
     for index, (width, blocks) in enumerate(stages(slope, first, factor, depth, group), 1):
         body = partial(bottleneck, t, width=width, group=min(group, width), excite=excite)

@@ -10,6 +10,7 @@ from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, depths, classes: int = 1000):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = convolve(t, "stem.conv", images(t, batch, size), 64, 7, stride=2, padding=3, bias=False)
     x = max_pool(t, "stem.pool", x, 3, stride=2, padding=1)
     for stage, (width, depth) in enumerate(zip((256, 512, 1024, 2048), depths, strict=True)):

@@ -38,6 +38,7 @@ def build(
 
 
 def block(t: Tape, x: Value, heads: int, window: int, *, shifted: bool, dropped: float) -> Value:
+    """One layer: attention within windows, shifted in every other one, then the MLP."""
     h = layer_norm(t, "norm1", x)
     with t.scope("attn"):
         h = windowed(t, h, window, shifted, partial(window_attention, heads=heads))

@@ -14,6 +14,7 @@ HIDDEN = 512  # of the net that makes the biases
 
 
 def block(t: Tape, x: Value, heads: int, window: int, *, shifted: bool, dropped: float) -> Value:
+    """One layer: cosine attention within windows, then the MLP, norms behind each."""
     with t.scope("attn"):
         h = windowed(t, x, window, shifted, partial(cosine_attention, heads=heads))
     x = residual(t, x, drop_path(t, "drop_path1", layer_norm(t, "norm1", h), dropped), "add1")

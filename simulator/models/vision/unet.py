@@ -42,6 +42,7 @@ def segment(t: Tape, batch: int, size: int, *, width: int = 64, depth: int = 4, 
 
 
 def double(t: Tape, x: Value, width: int) -> Value:
+    """Two 3x3 convolutions with norm and activation."""
     x = conv_norm(t, x, width, 3, padding=1, names=("0", "1", "2"))
     return conv_norm(t, x, width, 3, padding=1, names=("3", "4", "5"))
 
@@ -100,6 +101,7 @@ def time_embedding(t: Tape, batch: int, width: int) -> Value:
 
 
 def group_norm(t: Tape, name: str, x: Value) -> Value:
+    """GroupNorm of x[batch, channels, ..], as an op of that name."""
     with t.op(name, "group_norm"):
         return norm.group_norm(t, x, GROUPS)
 

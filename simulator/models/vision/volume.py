@@ -91,6 +91,7 @@ def normed(t: Tape, name: str, x: Value, width: int, kernel: int = 3, **how) -> 
 
 
 def enlarged(t: Tape, x: Value, width: int) -> Value:
+    """x[batch, channels, ..space] with twice each side, by a transposed convolution, BatchNorm and ReLU."""
     with t.op("up", "conv_transpose"):
         x = conv.conv_transpose(t, x, width, 2, stride=2, dims=3)
     return activation(t, "up.relu", "relu", batch_norm(t, "up.norm", x))

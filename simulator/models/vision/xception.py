@@ -7,6 +7,7 @@ from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 1000):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = images(t, batch, size)
     x = conv_norm(t, x, 32, 3, stride=2, names=("conv1", "bn1", "act1"))
     x = conv_norm(t, x, 64, 3, names=("conv2", "bn2", "act2"))

@@ -13,6 +13,7 @@ from simulator.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 80, boxes: int = 3):
+    """The net over `batch` pictures of `size` pixels a side, to its loss."""
     if size % 32:
         raise BadInput(
             f"head.1.cat joins scales of 1/16 and twice 1/32, but [{batch}, 3, {size}, {size}] arrives: a side divisible by 32 fits"

@@ -5,5 +5,5 @@ from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))  # the helpers beside the tests
-collect_ignore = [] if find_spec("torch") else ["torch_nets.py", "counting.py"]
+collect_ignore = [] if find_spec("torch") else ["torch_nets.py", "torch_quirks.py", "counting.py"]
 collect_ignore += [] if find_spec("onnx") else ["onnx_nets.py"]

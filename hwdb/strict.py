@@ -18,7 +18,7 @@ WORDS = {
 
 
 def load(path: Path, what: str) -> dict[str, Any]:
-    """The TOML file as a dict. `what` the file should be is for the message."""
+    """The TOML file as a dict. `what` the file should be, in TOML, is for the message."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
@@ -29,8 +29,8 @@ def load(path: Path, what: str) -> dict[str, Any]:
         raise BadInput(f"{path}: is not text; wanted {what}, TOML in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path}: is not TOML, or was cut off: {error}") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise BadInput(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', error)}; check the path and its permissions") from None
 
 
 def checked(cls: type[msgspec.Struct], raw: dict[str, Any], where: str) -> Any:

@@ -1,6 +1,6 @@
 """Write the errors of the shipped measured runs (hwdb/residuals.csv) and calibrate the intervals made of them (hwdb/intervals.toml).
 
-    python -m scenarios.calibrate [--runs FILE.csv ..] [--write]
+    python -m scenarios.fit_intervals [--runs FILE.csv ..] [--write]
 
 Runs that no constant was fitted to tell of others like them. Each run is left out with its source, then with its device, its model, and,
 where no constant was fitted to it, its maker; from what is left its interval is made, and how far that
@@ -86,7 +86,7 @@ def rows(paths) -> Iterator[dict[str, str]]:
 def write_residuals(table: list[dict[str, str]]) -> None:
     """hwdb/residuals.csv."""
     with (interval.HERE / "residuals.csv").open("w", encoding="utf-8", newline="") as file:
-        file.write("# Written by `python -m scenarios.calibrate --write` from scenarios/runs/*.csv, whose heads name the sources.\n")
+        file.write("# Written by `python -m scenarios.fit_intervals --write` from scenarios/runs/*.csv, whose heads name the sources.\n")
         writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)

@@ -1,0 +1,33 @@
+"""What a forecast was asked and what it had to assume, for reading; every page of a forecast says both."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from reports.console import say, section
+from simulator.forecast import Forecast
+
+
+def what(forecast: Forecast) -> str:
+    """What was asked, but for model and device.
+
+    batch 1 × 8192 tokens, bf16, adamw, flash attention, pytorch-eager
+    """
+    size = (
+        f" × {forecast.sequence} tokens" if forecast.sequence else f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
+    )
+    parts = [f"batch {forecast.batch:,}{size}", forecast.precision]
+    if forecast.mode == "train":
+        parts.append(forecast.optimizer or "no optimizer")
+        parts.append(f"recompute {forecast.recompute}")
+    if any(layer.op == "attention" for layer in forecast.layers):
+        parts.append(f"{forecast.attention} attention")
+    return ", ".join([*parts, forecast.stack])
+
+
+def assumptions(out: Console, forecast: Forecast) -> None:
+    """What had to be assumed."""
+    if forecast.assumptions:
+        section(out, "Assumed")
+        for each in forecast.assumptions:
+            say(out, each, first="- ")
