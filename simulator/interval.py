@@ -119,8 +119,9 @@ def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> T
     width = {"bf16": "16-bit", "fp16": "16-bit", "fp8": "8-bit", "int8": "8-bit"}.get(word, word)
     scale = "one" if devices == 1 else "node" if devices <= 8 else "cluster"
     maker = f"{device.vendor} {device.kind}"
-    return Traits(device.base or device.id, family_name(device), maker, device.kind, recipe.stack.name, model_kind(step), recipe.mode, width,
-                  "yes" if host_share > HOST_BOUND else "no", scale)  # fmt: skip
+    bound = "yes" if host_share > HOST_BOUND else "no"
+    return Traits(device.base or device.id, family_name(device), maker, device.kind, recipe.stack.name, model_kind(step), recipe.mode,
+                  width, bound, scale)  # fmt: skip
 
 
 def model_kind(step: Step) -> str:

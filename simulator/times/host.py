@@ -27,8 +27,9 @@ def combine(device_s, host_s, c: Kernels):
 
         t = (device^p + host^p)^(1/p)
 
-    Between the longer of the two (perfect run-ahead) and their sum (none). Fitted to two sources: with p = 4.5 the mean error is 8.5 % on
-    eager CNNs on V100 and 7.4 % on GPT on one node of A100; with p = 3, 8.6 and 7.7 %; the maximum gives 9.4 and 8.4 %, the sum 13.8 and 45 %.
+    Between the longer of the two (perfect run-ahead) and their sum (none). Fitted to two sources: with p = 4.5 the mean error
+    is 8.5 % on eager CNNs on V100 and 7.4 % on GPT on one node of A100; with p = 3, 8.6 and 7.7 %; the maximum gives 9.4
+    and 8.4 %, the sum 13.8 and 45 %.
 
     >>> from hwdb.constants import kernels
     >>> round(float(combine(1.0, 1.0, kernels())), 3)
