@@ -2,7 +2,7 @@
 
 Tables whose first line starts with `# Blind:` are never read by a fit (scenarios.measured.read_to_fit). For each source and device this
 prints how many rows can be forecast, the median and mean of |predicted / measured - 1|, the bias (median of ln(predicted / measured), as
-a percentage), and how many measured times lie inside the 50, 80 and 95 % intervals.
+a percentage), and how many measured times lie inside the 50, 80 and 95 % intervals that are made without the run's own source.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 import hwdb
 from hwdb.errors import RoofcastError
+from scenarios.fit_intervals import traits_of
 from scenarios.measured import blind, read
-from simulator import predict
+from simulator import interval, predict
 from simulator.interval import LEVELS
 
 
@@ -39,8 +40,8 @@ class Scored(NamedTuple):
 
 
 def score(paths) -> tuple[list[Scored], list[str]]:
-    """Every run of the tables that can be forecast, and why the others cannot."""
-    done, refused = [], []
+    """Every run of the tables that can be forecast, and why the others cannot. Intervals are made without the run's own source."""
+    done, refused, known = [], [], interval.residuals()
     for run in (run for path in paths for run in read(path)):
         if run.scenario is None:
             refused.append(f"{run.id}: {run.refused}")
@@ -50,10 +51,13 @@ def score(paths) -> tuple[list[Scored], list[str]]:
         except RoofcastError as error:
             refused.append(f"{run.id}: {error}")
             continue
-        spans = (f.interval_s[str(level)] for level in LEVELS)
-        inside = tuple(low <= run.measured_s <= high for low, high in spans)
+        rest = known.only(known.source != run.source)
+        traits = traits_of(run.scenario, f)
+        klass = interval.class_of(traits, rest)
+        found = interval.spread(traits, rest, interval.stretches()[klass], klass).factors
+        inside = tuple(low <= run.measured_s / f.step_time_s <= high for low, high in (found[level] for level in LEVELS))
         name = hwdb.device(run.scenario.device).id
-        done.append(Scored(run.id, run.source, name, f.stack, f.interval_class, run.measured_s, f.step_time_s, inside))
+        done.append(Scored(run.id, run.source, name, f.stack, klass, run.measured_s, f.step_time_s, inside))
     return done, refused
 
 

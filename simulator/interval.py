@@ -35,7 +35,7 @@ LIKE = {
 }  # what a difference leaves of a weight
 NEAR = {**LIKE, "model_kind": 0.03, "stack": 0.5, "scale": 0.5}  # the same for the runs that are shown: first of all a like model
 DEVICE, FAMILY, MAKER, KIND, OTHER = 1.0, 0.2, 0.06, 0.03, 0.02  # the same device, family, maker and kind, kind; none of them
-GROUP = 0.5  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
+GROUP = 0.3  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
 HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
 LEVELS = (50, 80, 95)
 FIELDS = ("device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound", "scale")
