@@ -65,7 +65,7 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             status = 130
         except click.UsageError as error:
-            status = _fail(_usage(error))
+            status = _fail(_usage(error, args[0] if args[0] in COMMANDS else ""))
         except (RoofcastError, click.ClickException) as error:
             status = _fail(str(error) if isinstance(error, RoofcastError) else error.format_message())
         except BrokenPipeError:
@@ -88,9 +88,9 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _usage(error: click.UsageError) -> str:
+def _usage(error: click.UsageError, command: str = "") -> str:
     """A mistake in the command line, and its cure, on one line."""
-    name = error.ctx.command_path if error.ctx else "roofcast"
+    name = error.ctx.command_path if error.ctx else f"roofcast {command}".rstrip()
     if isinstance(error, click.exceptions.NoSuchOption):
         known = [o for p in error.ctx.command.params for o in (*p.opts, *p.secondary_opts)] if error.ctx else []
         meant = _MEANT.get(error.option_name)
@@ -128,6 +128,9 @@ _EXAMPLE = {
     "--on": "say which device, for example --on h100-sxm5 (list: roofcast devices)",
     "MODEL": "say which model, for example llama-3-8b (list: roofcast models)",
     "-o": "say where the picture goes, for example -o roofline.png",
+    "--offload": "say what goes to the host: --offload activations, --offload optimizer, or both, one after the other",
+    "--recompute": "say what is computed again, for example --recompute full (docs/usage.md lists all)",
+    "--system": "say which node or pod, for example --system dgx-h100 (list: roofcast devices --systems)",
     "SCENARIO": "say which file, for example scenario.toml (write one: roofcast predict .. --save scenario.toml)",
 }
 

@@ -13,6 +13,8 @@ from hwdb.errors import BadInput
 
 def check_target(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     """`path`, if a file of one of these suffixes could be put there; else BadInput. Asked before the work, not after it."""
+    if not str(path).strip():
+        raise BadInput(f"the file to write has no name; give one{f' that ends in {suffixes[0]}' if suffixes else ''}")
     target = Path(path).expanduser()
     if target.is_dir():
         raise BadInput(f"{path}: is a directory; give the name of a file in it")
