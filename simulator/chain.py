@@ -63,8 +63,7 @@ def spread_of(scenario: Scenario, model: models.Model, device: hwdb.Device, reci
     layout, said = layouts.decide(scenario, model, recipe.batch, recipe.size)
     fabric = fabric_of(system, device, layout.devices)
     step = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), layout.parallel)
-    if layout.ep > 1 and not any(w.expert for w in step.weights):
-        raise BadInput(f"ep {layout.ep}: {model.name} has no experts; leave --ep out")
+    layouts.check(layout, step, model.name)
     times = roofline.time_all(step, device)
     return layout, step, times, parallel.spread(step, times, device, layout, fabric), [*said, *fabric.assumptions]
 

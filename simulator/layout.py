@@ -11,10 +11,12 @@ from simulator.models import Model
 from simulator.offload import HOST_BANDWIDTH
 from simulator.scenario import Scenario
 from simulator.schedule import refusal
+from simulator.step import Step
 from simulator.tape import Parallel
 
 CP_KINDS = ("ring", "all-gather", "ulysses")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
+WHOLE = "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a transformer"
 MOST = 10**9  # of any degree: ten times the accelerators there are
 UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism does not cut here
 
@@ -83,7 +85,7 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     if s.mode == "infer" and (pp > 1 or (s.zero or 0) > 0):
         raise BadInput("inference over several devices takes tp, cp and dp; leave --pp and --zero out")
     if model.takes != "sequence" and (tp > 1 or cp > 1 or pp > 1):
-        raise BadInput(f"{model.name} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a transformer")
+        raise BadInput(WHOLE.format(model.name))
     if s.schedule is not None and pp == 1:
         raise BadInput(f"schedule {s.schedule}: there is no pipeline; use --pp 2 or more, or leave --schedule out")
     if tp > 1 and model.family in UNCUT:
@@ -131,6 +133,16 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
                reshard=reshard, schedule=schedule, micro_batch=micro, micro_batches=count, offload=tuple(dict.fromkeys(s.offload))),
         said,
     )  # fmt: skip
+
+
+def check(layout: Layout, step: Step, name: str) -> None:
+    """Refuses degrees that would cut nothing of what a rank's step turned out to be."""
+    if layout.tp * layout.cp * layout.pp > 1 and not any(block.count > 1 for block in step.blocks):
+        raise BadInput(WHOLE.format(name))
+    for degree in ("ep", "etp"):
+        n = getattr(layout, degree)
+        if n > 1 and not any(w.expert for w in step.weights):
+            raise BadInput(f"{degree} {n}: {name} has no experts; leave --{degree} out")
 
 
 def _sharding(s: Scenario, zero: int, alike: int, pp: int, said: list[str]) -> tuple[int, bool]:
