@@ -166,11 +166,11 @@ def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str]
 
 
 def answer(scenario):
-    """The Forecast, on one device with the largest batch that fits it."""
+    """The Forecast, with the largest batch that fits."""
     from simulator import predict
 
     forecast = predict(scenario)
-    if forecast.layout is not None or forecast.memory.capacity_bytes is None:
+    if forecast.memory.capacity_bytes is None:
         return forecast
     from simulator import largest_batch
 

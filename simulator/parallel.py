@@ -134,7 +134,7 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
     np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
     if device.kind == "cpu":
         device_s, host_s = device_s + host_s, 0.0 * host_s
-    stack, again = step.recipe.stack, repeated(step)
+    stack, again, inferring = step.recipe.stack, repeated(step), step.recipe.mode == "infer"
     deduplicated = stack.implementations.get("dispatch") == "deduplicated"
     rows = []
     for i, (what, block) in enumerate(order):
@@ -154,7 +154,7 @@ def units(step: Step, times: OpTimes, device: Device, net: Network) -> list[Unit
             host_s[i, :2] += stack.sync_s * count
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
         inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
-        largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
+        largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if (v.grad or inferring) and v.kind == "activation")
                        for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
         once = (v / count for v in (dense, expert, kept))

@@ -22,6 +22,7 @@ NAMES = {
     "tp": "tensor", "cp": "context", "ep": "expert", "etp": "expert tensor", "dp": "data", "pp": "pipeline", "fsdp": "sharded weights",
     "offload": "offload",
 }  # fmt: skip
+PASS = {"train": "backward", "infer": "forward"}
 OF_OPS = ("tp", "cp", "ep", "etp")
 """Kinds of traffic that an op sends; the others belong to stages and weights."""
 
@@ -34,7 +35,7 @@ def assemble_spread(
     fullest = max(outcome.ranks, key=lambda r: r.total)
     held = Held(fullest.parameters, fullest.gradients, fullest.optimizer, fullest.activations,
                 fullest.transient + fullest.buffers, fullest.framework,
-                f"stage {fullest.stage} of {layout.pp}" if layout.pp > 1 else "backward of a micro-batch")  # fmt: skip
+                f"stage {fullest.stage} of {layout.pp}" if layout.pp > 1 else f"{PASS[recipe.mode]} of a micro-batch")  # fmt: skip
     one = assemble(msgspec.structs.replace(s, tokens=None, samples=None, epochs=None), device, model, step, times, held, said)
     repeats = layout.micro_batches / layout.pp  # what one device of a pipeline does of the whole model's micro-batch, a step
     layers, points = _of_one_device(one, step, times, layout, repeats, outcome)
