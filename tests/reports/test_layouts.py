@@ -95,6 +95,7 @@ def test_layers_and_losses_sum_to_the_step(line):
     update = 0.0 if "optimizer" in f.layout.offload else f.update_s  # which the host does
     assert sum(p.time_s for p in f.points) == pytest.approx(layers + update)
     assert f.lower_bound_s < f.step_time_s
+    assert all(row.lower_bound_s <= row.time_s * (1 + 1e-9) for row in f.layers)
 
 
 def test_the_text_keeps_to_80_columns(line):
@@ -119,6 +120,21 @@ def test_counts_are_the_whole_models_whatever_the_layout():
         for field in ("parameters", "flops_forward", "flops_backward", "flops_other", "saved_bytes", "saved_input_bytes"):
             assert getattr(f, field) == pytest.approx(getattr(one, field), rel=1e-3), (cut, field)
         assert f.bytes_forward >= one.bytes_forward * 0.999  # weights are read once a micro-batch
+
+
+@pytest.mark.parametrize("cp", [2, 8])
+def test_kinds_of_context_parallelism_compute_the_same_scores(cp):
+    """A rank does its part of the causal square, whatever it is dealt; a ring's blocks are others, and so is their start."""
+
+    def attention(**cut):
+        f = predict(model="llama-3-8b", device="h100-sxm5", sequence=32768, batch=1, **cut)
+        return next(layer for layer in f.layers if layer.op == "attention")
+
+    part = attention().time_s / cp
+    for kind in ("ring", "all-gather", "ulysses"):
+        row = attention(cp=cp, cp_kind=kind)
+        assert row.time_s == pytest.approx(part, rel=0.03), kind
+        assert row.lower_bound_s == pytest.approx(attention().lower_bound_s / cp, rel=1e-6)
 
 
 def test_an_update_counts_once_however_many_micro_batches():
