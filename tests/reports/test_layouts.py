@@ -195,9 +195,11 @@ FELT = {
         |--offload activations|--offload optimizer|--set memory.bandwidth=x2|--set scale_up.bandwidth=x2 --tp 2""",
     f"{LLAMA} --devices 16 --zero 3 --batch 16": """--shard 8|--shard 2|--no-reshard|--offload optimizer|--offload activations|--tp 2
         |--tp 2 --no-sp|--cp 2|--cp 2 --cp-kind all-gather|--cp 2 --cp-kind ulysses|--set memory.bandwidth=x2""",
-    f"{LLAMA} --devices 16 --cp 4 --batch 16": "--cp-kind all-gather|--cp-kind ulysses|--zero 1|--zero 2 --micro-batch 1|--zero 1 --shard 16",
+    f"{LLAMA} --devices 16 --cp 4 --batch 16": """--cp-kind all-gather|--cp-kind ulysses|--zero 1
+        |--zero 2 --micro-batch 1|--zero 1 --shard 16""",
     f"{LLAMA} --devices 8 --pp 2 --zero 3 --batch 16": "--reshard|--shard 2",
-    f"{MOE} --devices 16 --batch 16": "--ep 2|--ep 8|--etp 2|--ep 4 --etp 2|--ep 4 --zero 1|--ep 4 --zero 1 --shard 4|--ep 4 --offload optimizer",
+    f"{MOE} --devices 16 --batch 16": """--ep 2|--ep 8|--etp 2|--ep 4 --etp 2|--ep 4 --zero 1|--ep 4 --zero 1 --shard 4
+        |--ep 4 --offload optimizer""",
 }  # fmt: skip
 
 

@@ -94,7 +94,10 @@ def test_a_bad_file_is_one_line_that_names_file_and_key(text, says, place):
     assert "node.toml" in result.stderr or "h101" in result.stderr
 
 
-@pytest.mark.parametrize(("name", "says"), [("./none.toml", "no such file"), ("./nodes", "is a directory"), ("", "no system"), ("dgx-h101", "dgx-h100")])
+NOT_THERE = [("./none.toml", "no such file"), ("./nodes", "is a directory"), ("", "no system"), ("dgx-h101", "dgx-h100")]
+
+
+@pytest.mark.parametrize(("name", "says"), NOT_THERE)
 def test_a_file_that_is_not_there_is_one_line(name, says, place):
     result = run("predict", "llama-3-8b", "--on", "h100-sxm5", "--system", name)
     assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1

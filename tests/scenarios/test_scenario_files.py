@@ -15,9 +15,10 @@ from simulator.scenario import Scenario
 
 WHOLE = Scenario(
     model="gpt2", device="a100-sxm4-80gb", set={"memory.bandwidth": "3 TB/s", "peak_flops.bf16": 4e14}, batch=8, sequence=1024,
-    precision="amp-bf16", optimizer="lion", recompute="modules:mlp,norm", attention="flash", stack="pytorch-eager", tokens="1.5T", epochs=1.5,
-    offload=("activations", "optimizer"), devices=32, system="dgx-a100-640gb", tp=2, sp=False, pp=2, vpp=2, stages=(3, 2, 3, 4), dp=4, cp=2,
-    cp_kind="all-gather", ep=4, etp=2, zero=3, shard=4, reshard=False, schedule="interleaved", micro_batch=2, price_per_hour=2.5,
+    precision="amp-bf16", optimizer="lion", recompute="modules:mlp,norm", attention="flash", stack="pytorch-eager", tokens="1.5T",
+    epochs=1.5, offload=("activations", "optimizer"), devices=32, system="dgx-a100-640gb", tp=2, sp=False, pp=2, vpp=2, dp=4, cp=2,
+    stages=(3, 2, 3, 4), cp_kind="all-gather", ep=4, etp=2, zero=3, shard=4, reshard=False, schedule="interleaved", micro_batch=2,
+    price_per_hour=2.5,
 )  # fmt: skip
 
 
