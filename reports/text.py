@@ -137,7 +137,8 @@ def layer_table(forecast: Forecast, width: int) -> Table:
 
     def row(name, count, flops, moved, fifth, time, bound, style=None):
         other = (si(fifth, "B") if fifth else "") if several else binary(fifth)
-        cells = [name, count, si(flops), si(moved, "B"), other, seconds(time), percent(time / forecast.step_time_s), bound]
+        share = percent(time / forecast.step_time_s).replace("< 0.1", "0.0")  # as wide as the others
+        cells = [name, count, si(flops), si(moved, "B"), other, seconds(time), share, bound]
         if len(table.columns) < len(cells):
             del cells[4]
         table.add_row(*("" if cell == "—" else cell for cell in cells), style=style)

@@ -102,6 +102,7 @@ def test_the_text_keeps_to_80_columns(line):
     for command in ("predict", "memory"):
         out = CliRunner(env={"COLUMNS": "80"}).invoke(main, [command, *shlex.split(line)]).stdout
         assert out and max(map(len, out.splitlines())) <= 80
+        assert "…" not in "".join(line.strip()[1:] for line in out.splitlines())  # a name is cut from the left, a cell not at all
         assert "-0" not in out and "nan" not in out and "inf" not in out.replace("infer", "").replace("infin", "")
 
 
