@@ -98,7 +98,8 @@ def _usage(error: click.UsageError, command: str = "") -> str:
         return f"no option {error.option_name}; " + (f"did you mean {close[0]}?" if close else f"see: {name} --help")
     if isinstance(error, click.MissingParameter) and error.param is not None:
         wanted = error.param.opts[0] if error.param.param_type_name == "option" else error.param.human_readable_name
-        return f"{wanted} is missing; {_EXAMPLE.get(wanted, f'see: {name} --help')}"
+        example = _EXAMPLE.get(f"{name} {wanted}") or _EXAMPLE.get(wanted, f"see: {name} --help")
+        return f"{wanted} is missing; {example}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         given = error.param.opts[-1] if error.param.param_type_name == "option" else error.param.human_readable_name
         return f"{given}: {error.message.rstrip('.')}"
@@ -127,6 +128,7 @@ _MEANT = {
 _EXAMPLE = {
     "--on": "say which device, for example --on h100-sxm5 (list: roofcast devices)",
     "MODEL": "say which model, for example llama-3-8b (list: roofcast models)",
+    "roofcast trace -o": "say where the timeline goes, for example -o step.json",
     "-o": "say where the picture goes, for example -o roofline.png",
     "--offload": "say what goes to the host: --offload activations, --offload optimizer, or both, one after the other",
     "--recompute": "say what is computed again, for example --recompute full (docs/usage.md lists all)",

@@ -20,7 +20,7 @@ def check_target(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
         raise BadInput(f"{path}: is a directory; give the name of a file in it")
     if suffixes and target.suffix.lower() not in suffixes:
         found = f"{target.suffix!r}" if target.suffix else "no suffix"
-        raise BadInput(f"{path}: cannot write {found}; name the file with one of {', '.join(suffixes)}")
+        raise BadInput(f"{path}: cannot write {found}; let its name end in {' or '.join(suffixes)}")
     if not target.parent.is_dir():
         raise BadInput(f"{path}: there is no directory {str(target.parent)!r}; make it first")
     if not os.access(target.parent, os.W_OK):

@@ -57,7 +57,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 def spread(s: Scenario) -> bool:
     """Does the scenario ask for several devices, or for anything only several devices have?"""
     degrees = (s.tp, s.pp, s.dp, s.cp, s.ep, s.etp, s.vpp, s.devices)
-    asked = (s.micro_batch, s.zero, s.system, s.shard, s.reshard, s.cp_kind)
+    asked = (s.micro_batch, s.zero, s.system, s.shard, s.reshard, s.cp_kind, s.schedule)
     return any(d is not None and d != 1 for d in degrees) or any(a is not None for a in asked) or bool(s.stages or s.offload or s.sp)
 
 
@@ -103,6 +103,8 @@ def decide(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Lay
     schedule = s.schedule or ("interleaved" if vpp > 1 else "1f1b")
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES, f"known: {', '.join(SCHEDULES)}")
+    if s.schedule == "interleaved" and vpp == 1:
+        raise BadInput("schedule interleaved: with one run of layers a stage it is 1f1b; use --vpp 2 or more, or leave --schedule out")
     if s.sp and tp == 1:
         raise BadInput("sp: there is no tensor parallelism whose ranks could share a sequence; use --tp 2 or more, or leave --sp out")
     if vpp > 1 and pp == 1:

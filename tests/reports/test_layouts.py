@@ -213,6 +213,8 @@ def test_every_option_is_felt(base, option):
 REFUSED = {
     f"{LLAMA} --sp": "--tp 2",
     f"{LLAMA} --stages 32": "--pp 2",
+    f"{LLAMA} --schedule 1f1b": "--pp 2",
+    f"{LLAMA} --pp 2 --schedule interleaved": "--vpp 2",
     f"{LLAMA} --stages 7,8,8,9": "--pp 4",
     f"{LLAMA} --pp 4 --stages 7,8,8,8": "31 layers, but the model has 32",
     f"{LLAMA} --pp 4 --stages 7,8,x,9": "commas",
