@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from hwdb import names
 from hwdb.edits import apply, merge
 from hwdb.errors import BadInput, UnknownName
 from hwdb.reader import load, read
 from hwdb.records import KINDS, Device, Link, System
+
+MOST = 1e9  # devices of a system
 
 
 def devices() -> tuple[str, ...]:
@@ -110,7 +115,22 @@ def link(name: str | Path) -> Link:
 
 def system(name: str | Path | System) -> System:
     """The system called `name`, or described by the file at that path; a system in hand is itself."""
-    return name if isinstance(name, System) else _find(System, "systems", name)
+    if isinstance(name, System):
+        return name
+    found = _find(System, "systems", name)
+    return _own_system(found, Path(name)) if names.is_path(str(name)) else found
+
+
+def _own_system(system: System, path: Path) -> System:
+    """A user's system, whose levels must hold one another; its device's path starts at the file's folder."""
+    sizes = [("count", system.count), *((f"levels[{i}].size", tier.size) for i, tier in enumerate(system.levels))]
+    for key, size in sizes:
+        if size % 1 or size > MOST:
+            raise BadInput(f"{path}: {key} is {float(size):g}; wanted a whole number of devices, at most {MOST:g}")
+    for (_, inner), (key, outer) in pairwise(sizes[1:]):
+        if outer <= inner:
+            raise BadInput(f"{path}: {key} is {outer:g}, and the level inside it has {inner:g}; give all devices that the level joins")
+    return replace(system, device=str(path.parent / system.device)) if names.is_path(system.device) else system
 
 
 def _find(cls: type, folder: str, name: str | Path) -> Any:

@@ -13,16 +13,23 @@ def what(forecast: Forecast) -> str:
 
     batch 1 × 8192 tokens, bf16, adamw, flash attention, pytorch-eager
     """
-    size = (
-        f" × {forecast.sequence} tokens" if forecast.sequence else f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
-    )
-    parts = [f"batch {forecast.batch:,}{size}", forecast.precision]
+    parts = [f"batch {forecast.batch:,}{_size(forecast)}", forecast.precision]
     if forecast.mode == "train":
         parts.append(forecast.optimizer or "no optimizer")
         parts.append(f"recompute {forecast.recompute}")
     if any(layer.op == "attention" for layer in forecast.layers):
         parts.append(f"{forecast.attention} attention")
     return ", ".join([*parts, forecast.stack])
+
+
+def _size(forecast: Forecast) -> str:
+    """How large a sample is; a volume, or a slice of one, as the model says it."""
+    if forecast.sequence:
+        return f" × {forecast.sequence} tokens"
+    said = (each.partition(", ")[0].split(" of ") for each in forecast.assumptions if each.startswith(("volumes of ", "slices of ")))
+    for _, sides in said:
+        return f" × {sides.replace('x', '×')} {'voxels' if sides.count('x') > 1 else 'pixels'}"
+    return f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
 
 
 def assumptions(out: Console, forecast: Forecast) -> None:

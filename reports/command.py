@@ -69,7 +69,7 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             status = 130
         except click.UsageError as error:
-            status = _fail(_usage(error))
+            status = _fail(_usage(error, args[0] if args[0] in COMMANDS else ""))
         except (RoofcastError, click.ClickException) as error:
             status = _fail(str(error) if isinstance(error, RoofcastError) else error.format_message())
         except BrokenPipeError:
@@ -92,9 +92,9 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _usage(error: click.UsageError) -> str:
+def _usage(error: click.UsageError, command: str = "") -> str:
     """A mistake in the command line, and its cure, on one line."""
-    name = error.ctx.command_path if error.ctx else "roofcast"
+    name = error.ctx.command_path if error.ctx else f"roofcast {command}".rstrip()
     if isinstance(error, click.exceptions.NoSuchOption):
         known = [o for p in error.ctx.command.params for o in (*p.opts, *p.secondary_opts)] if error.ctx else []
         meant = _MEANT.get(error.option_name)
@@ -102,7 +102,8 @@ def _usage(error: click.UsageError) -> str:
         return f"no option {error.option_name}; " + (f"did you mean {close[0]}?" if close else f"see: {name} --help")
     if isinstance(error, click.MissingParameter) and error.param is not None:
         wanted = error.param.opts[0] if error.param.param_type_name == "option" else error.param.human_readable_name
-        return f"{wanted} is missing; {_EXAMPLE.get(wanted, f'see: {name} --help')}"
+        example = _EXAMPLE.get(f"{name} {wanted}") or _EXAMPLE.get(wanted, f"see: {name} --help")
+        return f"{wanted} is missing; {example}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         given = error.param.opts[-1] if error.param.param_type_name == "option" else error.param.human_readable_name
         return f"{given}: {error.message.rstrip('.')}"
@@ -131,7 +132,11 @@ _MEANT = {
 _EXAMPLE = {
     "--on": "say which device, for example --on h100-sxm5 (list: roofcast devices)",
     "MODEL": "say which model, for example llama-3-8b (list: roofcast models)",
+    "roofcast trace -o": "say where the timeline goes, for example -o step.json",
     "-o": "say where the picture goes, for example -o roofline.png",
+    "--offload": "say what goes to the host: --offload activations, --offload optimizer, or both, one after the other",
+    "--recompute": "say what is computed again, for example --recompute full (docs/usage.md lists all)",
+    "--system": "say which node or pod, for example --system dgx-h100 (list: roofcast devices --systems)",
     "SCENARIO": "say which file, for example scenario.toml (write one: roofcast predict .. --save scenario.toml)",
 }
 

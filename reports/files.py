@@ -13,12 +13,14 @@ from hwdb.errors import BadInput
 
 def check_target(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     """`path`, if a file of one of these suffixes could be put there; else BadInput. Asked before the work, not after it."""
+    if not str(path).strip():
+        raise BadInput(f"the file to write has no name; give one{f' that ends in {suffixes[0]}' if suffixes else ''}")
     target = Path(path).expanduser()
     if target.is_dir():
         raise BadInput(f"{path}: is a directory; give the name of a file in it")
     if suffixes and target.suffix.lower() not in suffixes:
         found = f"{target.suffix!r}" if target.suffix else "no suffix"
-        raise BadInput(f"{path}: cannot write {found}; name the file with one of {', '.join(suffixes)}")
+        raise BadInput(f"{path}: cannot write {found}; let its name end in {' or '.join(suffixes)}")
     if not target.parent.is_dir():
         raise BadInput(f"{path}: there is no directory {str(target.parent)!r}; make it first")
     if not os.access(target.parent, os.W_OK):

@@ -94,13 +94,15 @@ def duration(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """A fraction as a percentage.
 
-    >>> percent(0.4712), percent(0.0312), percent(0.0001), percent(1.2)
-    ('47 %', '3.1 %', '< 0.1 %', '120 %')
+    >>> percent(0.4712), percent(0.0312), percent(0.0001), percent(1.2), percent(1e9)
+    ('47 %', '3.1 %', '< 0.1 %', '120 %', '> 9999 %')
     """
     if value is None:
         return "—"
     if 0 < value < 0.0005:
         return "< 0.1 %"
+    if value >= 100:
+        return "> 9999 %"
     return f"{value:.0%}".replace("%", " %") if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +13,7 @@ from reports.format import binary, percent, seconds, si
 from simulator.forecast import Forecast
 from simulator.layout import Layout
 
+_OF_OPS = ("tensor", "context", "expert", "expert tensor")  # kinds of traffic that stand with the ops that send it
 _STAGES = 12  # shown; of more, the first, the last and the fullest
 
 
@@ -22,8 +25,8 @@ def on_what(forecast: Forecast) -> str:
     return f"{forecast.devices:,} × {forecast.device}" if forecast.devices > 1 else forecast.device
 
 
-def layout_line(layout: Layout) -> str:
-    """Degrees that are more than one, and the micro-batches.
+def layout_line(layout: Layout, system: str | None = None) -> str:
+    """Degrees that are more than one, the micro-batches, and where it all stands.
 
     >>> layout_line(Layout(tp=8, sp=True, pp=4, dp=2, zero=1, shard=2, micro_batches=16))
     'tensor 8 with sequence parallel, pipeline 4 (1f1b), data 2, ZeRO 1; 16 micro-batches of 1'
@@ -42,31 +45,62 @@ def layout_line(layout: Layout) -> str:
     if layout.ep * layout.etp > 1:
         parts.append(f"expert {layout.ep}{f' of tensor {layout.etp}' if layout.etp > 1 else ''}")
     if layout.zero:
-        within = f" over {layout.shard} of them" if layout.shard < layout.dp * layout.cp else ""
+        within = f" in groups of {layout.shard}" if layout.shard < layout.dp * layout.cp else ""
         stays = ", weights stay gathered" if layout.zero == 3 and not layout.reshard else ""
         parts.append(f"ZeRO {layout.zero}{within}{stays}")
+    if layout.offload:
+        parts.append(f"{' and '.join(layout.offload)} with the host")
     batches = f"{layout.micro_batches} micro-batch{'es' if layout.micro_batches > 1 else ''} of {layout.micro_batch}"
-    return f"{', '.join(parts) or 'one device'}; {batches}"
+    return f"{', '.join(parts) or 'one device'}; {batches}{f'; in {system}' if system else ''}"
 
 
-def losses(forecast: Forecast) -> list[tuple[str, float]]:
-    """What a device does in a step beside its layers: update, exposed traffic by kind, the pipeline bubble [s]."""
-    rows = [("optimizer", forecast.update_s)]
-    rows += [(f"sent: {kind}", time) for kind, time in forecast.exposed_communication_s.items()]
-    rows.append(("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
-    return [(name, time) for name, time in rows if time > 0.0005 * forecast.step_time_s]
+class Loss(NamedTuple):
+    """What a device does in a step beside its layers."""
+
+    name: str
+    time: float  # [s]
+    flops: float | None = None
+    moved: float | None = None  # to and from its own memory [B]
+    sent: float | None = None  # beyond what the layers' rows say [B]
+
+
+def losses(forecast: Forecast) -> list[Loss]:
+    """Update, traffic by kind that nothing hides, the pipeline bubble."""
+    update = [p for p in forecast.points if p.phase == "update"]
+    rows = [Loss("optimizer", forecast.update_s, sum(p.flops for p in update) or None, sum(p.bytes for p in update) or None)]
+    for kind, sent in forecast.communication_bytes.items():
+        rest = None if kind in _OF_OPS else sent
+        name = "copies to the host" if kind == "offload" else f"sent: {kind}"
+        rows.append(Loss(name, forecast.exposed_communication_s.get(kind, 0.0), sent=None if kind == "offload" else rest))
+    rows.append(Loss("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
+    return [row for row in rows if row.time > 0.0005 * forecast.step_time_s or row.sent]
 
 
 def devices_section(out: Console, forecast: Forecast) -> None:
     """What is sent and what of it nothing hides; the bubble; memory by stage."""
-    section(out, "Between the devices")
-    for kind, sent in forecast.communication_bytes.items():
+    moved = {kind: sent for kind, sent in forecast.communication_bytes.items() if sent > 0}
+    if moved or forecast.layout.pp > 1:
+        section(out, "Between the devices" if forecast.devices > 1 else "Between device and host")
+    for kind, sent in moved.items():
         exposed = forecast.exposed_communication_s.get(kind, 0.0)
         shown = f", {seconds(exposed)} of it exposed" if exposed > 0 else ", all of it hidden"
-        say(out, f"{kind}: a device sends {si(sent, 'B')} a step{shown}")
-    if forecast.layout and forecast.layout.pp > 1:
+        if kind == "offload":
+            say(out, f"offload: {si(sent, 'B')} a step to and from the host{_offloaded(forecast, exposed)}")
+        else:
+            say(out, f"{kind}: a device sends {si(sent, 'B')} a step{shown}")
+    if forecast.layout.pp > 1:
         say(out, f"pipeline bubble: {percent(forecast.bubble_fraction)} of the step")
     stages_section(out, forecast)
+
+
+def _offloaded(forecast: Forecast, exposed: float) -> str:
+    """What offload costs: the copies that nothing hides, the update on the host."""
+    parts = []
+    if "activations" in forecast.layout.offload:
+        parts.append(f"{seconds(exposed)} of activations' exposed" if exposed > 0 else "activations' all hidden")
+    if "optimizer" in forecast.layout.offload:
+        parts.append(f"{seconds(forecast.update_s)} for the update there")
+    return f": {', '.join(parts)}"
 
 
 def stages_section(out: Console, forecast: Forecast) -> None:

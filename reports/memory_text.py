@@ -66,19 +66,25 @@ def verdict(forecast: Forecast) -> str:
     if memory.capacity_bytes is None:
         return f"needs {binary(memory.peak_bytes)} {when}; the device's capacity is not known"
     if memory.fits:
-        batch = f"; the largest batch that fits is {memory.largest_batch}" if memory.largest_batch is not None else ""
+        batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
         return f"fits: {of(memory.peak_bytes, memory.capacity_bytes)} {when}{batch}"
     return f"does not fit: needs {of(memory.peak_bytes, memory.capacity_bytes)} {when}; {cure(forecast)}"
+
+
+def _largest(forecast: Forecast) -> str:
+    """The largest batch, and over several devices what of it is one micro-batch."""
+    most, layout = forecast.memory.largest_batch, forecast.layout
+    parts = layout.micro_batches * layout.dp if layout else 1
+    return f"the largest batch that fits is {most:,}" + (f", {most // parts} a micro-batch" if parts > 1 else "")
 
 
 def cure(forecast: Forecast) -> str:
     """What would make it fit, from what there is most of."""
     memory = forecast.memory
     if forecast.layout:
-        less = "--recompute full would keep fewer activations; " if forecast.mode == "train" and forecast.recompute != "full" else ""
-        return f"{less}more --tp or --pp, or a higher --zero, would spread what is held"
+        return _spread_cure(forecast)
     if memory.largest_batch:
-        smaller = f"the largest batch that fits is {memory.largest_batch}"
+        smaller = _largest(forecast)
         return smaller if forecast.recompute == "full" or forecast.mode == "infer" else f"{smaller}; --recompute full would keep less"
     fixed = memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes + memory.framework_bytes
     if fixed < memory.capacity_bytes and forecast.mode == "train" and forecast.recompute != "full":
@@ -93,6 +99,24 @@ def cure(forecast: Forecast) -> str:
     return f"{binary(fixed)} of it are there at any batch: lower --precision, or a device with more memory"
 
 
+def _spread_cure(forecast: Forecast) -> str:
+    """What would make a layout fit, of what it does not do already."""
+    layout, training = forecast.layout, forecast.mode == "train"
+    less = []
+    if layout.micro_batch > 1 and not forecast.memory.largest_batch:
+        less.append("a smaller --micro-batch")
+    if training and forecast.recompute != "full" and forecast.sequence:
+        less.append("--recompute full")
+    wider = ["more --tp or --pp"] if training and forecast.sequence else ["more --tp"] if forecast.sequence else []
+    if training and layout.zero < 3 and layout.dp * layout.cp > 1:
+        wider.append("--zero 3" if layout.pp == 1 or layout.zero else "--zero 1")
+    elif not wider:
+        wider.append("more devices under --zero 3")
+    words = [_largest(forecast)] if forecast.memory.largest_batch else []
+    words += [f"{' or '.join(less)} would keep fewer activations"] if less else []
+    return "; ".join([*words, f"{', or '.join(wider)} would spread what is held"])
+
+
 def print_memory(forecast: Forecast) -> None:
     """What of the model needs how much: by kind; by layer, or over several devices by stage."""
     kind = "training" if forecast.mode == "train" else "inference"
@@ -100,8 +124,8 @@ def print_memory(forecast: Forecast) -> None:
         out.print(Text(f"{forecast.model} on {on_what(forecast)}: memory of one {kind} step", style="bold"))
         say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
         if forecast.layout:
-            say(out, layout_line(forecast.layout))
-        section(out, f"By kind, at the fullest moment{' of the fullest device' if forecast.layout else ''}")
+            say(out, layout_line(forecast.layout, forecast.system))
+        section(out, f"By kind, at the fullest moment{' of the fullest device' if forecast.devices > 1 else ''}")
         memory_section(out, forecast)
         if forecast.layout:
             stages_section(out, forecast)

@@ -27,6 +27,9 @@ class Count(click.ParamType):
         return value if self.as_written else number
 
 
+MOST = 10**15
+
+
 class Whole(click.ParamType):
     """A whole number of at least one."""
 
@@ -40,6 +43,8 @@ class Whole(click.ParamType):
             raise BadInput(f"{param.opts[0]} {value}: not a whole number; give 1 or more") from None
         if number < 1:
             raise BadInput(f"{param.opts[0]} {value}: too small; give 1 or more")
+        if number > MOST:
+            raise BadInput(f"{param.opts[0]} {value}: too large; give {MOST:,} or less")
         return number
 
 
@@ -55,7 +60,8 @@ class Layers(click.ParamType):
         try:
             return tuple(int(part) for part in value.split(","))
         except ValueError:
-            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; give one a stage, with commas: 7,8,8,7") from None
+            wanted = "give one a stage with commas between, for example 7,8,8,7"
+            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; {wanted}") from None
 
 
 class Stage(click.ParamType):

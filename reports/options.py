@@ -150,11 +150,16 @@ def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str]
     """One Scenario a device."""
     from simulator.scenario import Scenario
 
+    if not model.strip():
+        raise BadInput("MODEL is empty; say which model, for example llama-3-8b (list: roofcast models)")
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
-    if not on and "system" in chosen:
+    if "system" in chosen:
         import hwdb
 
-        on = hwdb.system(chosen["system"]).device
+        system = hwdb.system(chosen["system"])
+        on = on or system.device
+        if not {"devices", "dp"} & set(chosen):  # one of it, whole
+            chosen["devices"] = int(system.count)
     if not on:
         raise BadInput("--on is missing; say which device, for example --on h100-sxm5 (list: roofcast devices)")
     on = (on,) if isinstance(on, str) else on
@@ -162,11 +167,11 @@ def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str]
 
 
 def answer(scenario):
-    """The Forecast, on one device with the largest batch that fits it."""
+    """The Forecast, with the largest batch that fits."""
     from simulator import predict
 
     forecast = predict(scenario)
-    if forecast.layout is not None or forecast.memory.capacity_bytes is None:
+    if forecast.memory.capacity_bytes is None:
         return forecast
     from simulator import largest_batch
 

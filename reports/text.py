@@ -24,8 +24,10 @@ def print_forecast(forecast: Forecast) -> None:
         headline(out, forecast)
         section(out, "Where the time goes")
         show(out, layer_table(forecast, out.width - 2))
+        if note := _table_note(forecast):
+            say(out, note, style="dim")
         say(out, f"by kind of op: {by_kind(forecast)}")
-        section(out, "Memory of the fullest device" if forecast.layout else "Memory")
+        section(out, "Memory of the fullest device" if forecast.devices > 1 else "Memory")
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
@@ -54,12 +56,12 @@ def headline(out: Console, forecast: Forecast) -> None:
     out.print(Text(f"{forecast.model} on {on_what(forecast)}: one {kind} step", style="bold"))
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
     if forecast.layout:
-        say(out, layout_line(forecast.layout) + (f"; in {forecast.system}" if forecast.system else ""))
+        say(out, layout_line(forecast.layout, forecast.system))
     out.print()
     rates = [f"{seconds(forecast.step_time_s)} a step"]
     if forecast.tokens_per_s is not None:
         rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
-    if forecast.tokens_per_s_per_device is not None:
+    if forecast.tokens_per_s_per_device is not None and forecast.devices > 1:
         rates.append(f"{_rate(forecast.tokens_per_s_per_device)} a device")
     rates.append(f"{_rate(forecast.samples_per_s)} samples/s")
     if forecast.mfu is not None:
@@ -90,38 +92,47 @@ def _parts(forecast: Forecast) -> str:
 
 
 def layer_table(forecast: Forecast, width: int) -> Table:
-    """The layers that take longest, what is left on one line, and the total, which is the step."""
-    training = forecast.mode == "train"
+    """The layers that take longest, what is left on one line, and the total, which is the step.
+
+    What a layer keeps for backward stands in it on one device, what it sends on several.
+    """
+    training, several = forecast.mode == "train", forecast.devices > 1
     columns = [
         ("layer", "left"),
         ("×", "right"),
         ("FLOP", "right"),
         ("traffic", "right"),
-        ("saved", "right"),
+        ("sent" if several else "saved", "right"),
         ("time", "right"),
         ("share", "right"),
         ("bound by", "left"),
     ]
     table = plain_table(*(column for column in columns if training or column[0] != "saved"))
+    fifth = "sent_bytes" if several else "saved_bytes"
     table.width = min(width, 100)
     table.columns[0].ratio = 1
 
-    def row(name, count, flops, moved, saved, time, bound, style=None):
-        cells = [name, count, si(flops), si(moved, "B"), binary(saved), seconds(time), percent(time / forecast.step_time_s), bound]
-        if not training:
+    def row(name, count, flops, moved, fifth, time, bound, style=None):
+        other = (si(fifth, "B") if fifth else "") if several else binary(fifth)
+        share = percent(time / forecast.step_time_s).replace("< 0.1", "0.0")  # as wide as the others
+        cells = [name, count, si(flops), si(moved, "B"), other, seconds(time), share, bound]
+        if len(table.columns) < len(cells):
             del cells[4]
-        table.add_row(*map(Text, cells), style=style)
+        table.add_row(*("" if cell == "—" else cell for cell in cells), style=style)
+
+    def total(field, rows):
+        return sum(getattr(r, field) for r in rows)
 
     short = short_names([layer.name for layer in forecast.layers])
     ordered = sorted(forecast.layers, key=lambda layer: -layer.time_s)
     named = ordered if len(ordered) <= _LONGEST + 1 else ordered[:_LONGEST]
     for layer in named:
         row(
-            _fit(short[layer.name], width - (57 if training else 47)),
+            _fit(short[layer.name], width - (57 if training or several else 47)),
             str(layer.count),
             layer.flops,
             layer.bytes,
-            layer.saved_bytes,
+            getattr(layer, fifth),
             layer.time_s,
             layer.bound,
         )
@@ -130,31 +141,46 @@ def layer_table(forecast: Forecast, width: int) -> Table:
         row(
             f"and {len(rest)} smaller",
             "",
-            sum(r.flops for r in rest),
-            sum(r.bytes for r in rest),
-            sum(r.saved_bytes for r in rest),
-            sum(r.time_s for r in rest),
+            total("flops", rest),
+            total("bytes", rest),
+            total(fifth, rest),
+            total("time_s", rest),
             "",
             "dim",
         )
     left = forecast.step_time_s - sum(layer.time_s for layer in forecast.layers)
-    for name, time in losses(forecast) if forecast.layout else ():
-        row(name, "", None, None, None, time, "", "dim")
-        left -= time
+    lost = losses(forecast) if forecast.layout else []
+    for loss in lost:
+        row(loss.name, "", loss.flops, loss.moved, loss.sent, loss.time, "", "dim")
+        left -= loss.time
     if abs(left) > 0.0005 * forecast.step_time_s:
-        why = "overlapped" if left < 0 else "other waiting" if forecast.layout else "waiting for the host"
+        why = _left(forecast, left)
         row(why, "", None, None, None, left, "host" if why.endswith("host") else "", "dim")
     row(
         "total",
         "",
-        sum(r.flops for r in ordered),
-        sum(r.bytes for r in ordered),
-        sum(r.saved_bytes for r in ordered),
+        total("flops", ordered) + sum(loss.flops or 0.0 for loss in lost),
+        total("bytes", ordered) + sum(loss.moved or 0.0 for loss in lost),
+        total(fifth, ordered) + (sum(loss.sent or 0.0 for loss in lost) if several else 0.0),
         forecast.step_time_s,
         "",
         "bold",
     )
     return table
+
+
+def _left(forecast: Forecast, seconds_left: float) -> str:
+    """What the rest of a step is that no row says."""
+    if seconds_left < 0:
+        return "overlapped"
+    return "uneven stages" if forecast.layout and forecast.layout.pp > 1 else "waiting for the host"
+
+
+def _table_note(forecast: Forecast) -> str:
+    """What the numbers of the table are of, where that is not plain."""
+    if forecast.devices > 1:
+        return "of one device" + (", the mean of the pipeline's stages" if forecast.layout.pp > 1 else "")
+    return "saved: before recomputation, which keeps less of it" if forecast.recompute != "none" else ""
 
 
 def _fit(name: str, room: int) -> str:
@@ -174,6 +200,8 @@ def _length(forecast: Forecast) -> str:
     if forecast.cost_usd is not None:
         price = f" at {money(forecast.price_usd_per_hour)} {hour}" if forecast.price_usd_per_hour is not None else ""
         parts.append(money(forecast.cost_usd) + price)
+    elif forecast.price_usd_per_hour is None:
+        parts.append("no price known (--price gives one)")
     if forecast.energy_j is not None:
         power = f" at {si(forecast.power_w, 'W')}{each}" if forecast.power_w is not None else ""
         parts.append(energy(forecast.energy_j) + power)
@@ -206,10 +234,14 @@ def print_comparison(forecasts: Sequence[Forecast]) -> None:
         if long:
             cells += [duration(f.time_to_train_s), money(f.cost_usd) if f.cost_usd is not None else "—"]
         table.add_row(*map(Text, cells))
+    layouts = list(dict.fromkeys(layout_line(f.layout, f.system) for f in forecasts if f.layout))
     with page() as out:
-        out.print(Text(f"{first.model}: one {kind} step on {len(forecasts)} devices", style="bold"))
+        kinds = "kinds of devices" if any(f.devices > 1 for f in forecasts) else "devices"
+        out.print(Text(f"{first.model}: one {kind} step on {len(forecasts)} {kinds}", style="bold"))
         for asked in dict.fromkeys(map(what, forecasts)):
             on = [on_what(f) for f in forecasts if what(f) == asked]
             say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
+        for line in layouts:
+            say(out, line)
         out.print()
         show(out, table)

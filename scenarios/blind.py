@@ -8,6 +8,7 @@ a percentage), and how many measured times lie inside the 50, 80 and 95 % interv
 from __future__ import annotations
 
 import argparse
+import sys
 from statistics import mean, median
 from typing import NamedTuple
 
@@ -75,7 +76,11 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="tables; default: all that are kept for blind tests")
     parser.add_argument("--rows", action="store_true", help="every row as well")
     asked = parser.parse_args()
-    done, refused = score(asked.files or blind())
+    try:
+        done, refused = score(asked.files or blind())
+    except RoofcastError as error:
+        print(f"roofcast: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     if asked.rows:
         for r in done:
             print(f"{r.id:20s} {r.device:16s} {r.stack:24s} {r.klass:32s} {r.measured_s:10.4g} {r.predicted_s:10.4g} {100 * r.error:+7.1f}")

@@ -25,7 +25,7 @@ from hwdb.strict import checked, load
 from simulator.scenario import Scenario
 
 WHAT = "a scenario, TOML with model and device"
-PATHS = ("model", "device")
+PATHS = ("model", "device", "stack", "system")
 SUFFIXES = (".toml", ".json", ".onnx")
 
 
@@ -36,13 +36,13 @@ def read(path: str | Path) -> Scenario:
     if isinstance(raw.get("set"), dict):
         raw["set"] = _flat(raw["set"])
     scenario = checked(Scenario, raw, str(path))
-    return msgspec.structs.replace(scenario, **{key: _from(getattr(scenario, key), path.parent) for key in PATHS})
+    return msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _from))
 
 
 def write(scenario: Scenario, path: str | Path) -> None:
     """The scenario as a file: what was left to its default is left out. The file is there whole, or as it was before."""
     path = Path(path)
-    moved = msgspec.structs.replace(scenario, **{key: _to(getattr(scenario, key), path.parent) for key in PATHS})
+    moved = msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _to))
     _replace(path, text(moved))
 
 
@@ -80,6 +80,11 @@ def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in table.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
     return flat
+
+
+def _moved(scenario: Scenario, folder: Path, how) -> dict[str, str]:
+    """The paths of a scenario, as seen from or by a file in `folder`."""
+    return {key: how(value, folder) for key in PATHS if (value := getattr(scenario, key)) is not None}
 
 
 def _is_path(value: str, folder: Path) -> bool:

@@ -64,8 +64,7 @@ def spread_of(scenario: Scenario, model: Model, device: hwdb.Device, recipe: Rec
     layout, said = layouts.decide(scenario, model, recipe.batch, recipe.size)
     fabric = fabric_of(system, device, layout.devices)
     step = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), layout.parallel)
-    if layout.ep > 1 and not any(w.expert for w in step.weights):
-        raise BadInput(f"ep {layout.ep}: {model.name} has no experts; leave --ep out")
+    layouts.check(layout, step, model.name)
     times = roofline.time_all(step, device)
     return layout, step, times, parallel.spread(step, times, device, layout, fabric), [*said, *fabric.assumptions]
 
@@ -81,10 +80,21 @@ def _system(scenario: Scenario, device: hwdb.Device) -> hwdb.System | None:
 
 
 def largest_batch(scenario: Scenario) -> int | None:
-    """The largest batch whose fullest moment fits the device, all else equal; None where the capacity is unknown."""
+    """The largest batch whose fullest moment fits the device, all else equal; None where the capacity is unknown.
+
+    Over several devices micro-batches grow, and stay as many.
+    """
     device = hwdb.device(scenario.device, scenario.set)
     if device.memory.capacity is None:
         return None
+    if layouts.spread(scenario):
+        layout = predict(scenario).layout
+        parts = layout.micro_batches * layout.dp
+
+        def fits_all(micro: int) -> bool:
+            return predict(msgspec.structs.replace(scenario, batch=micro * parts, micro_batch=micro)).memory.fits
+
+        return parts * _most(fits_all, scenario)
     model = models.resolve(scenario.model, scenario.inputs, device.kind)
 
     def fits(batch: int) -> bool:
@@ -92,6 +102,11 @@ def largest_batch(scenario: Scenario) -> int | None:
         need = held(trace(model, recipe), recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
         return need.total <= device.memory.capacity
 
+    return _most(fits, scenario)
+
+
+def _most(fits, scenario: Scenario) -> int:
+    """The largest number that fits; 0 where not even 1 does."""
     if not fits(1):
         return 0
     low, high = 1, 2

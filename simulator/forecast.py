@@ -22,6 +22,7 @@ class LayerForecast(msgspec.Struct, frozen=True, kw_only=True):
     backward_s: float
     update_s: float
     lower_bound_s: float  # printed roofline
+    sent_bytes: float = 0.0  # to other devices by tensor, context and expert parallelism: one device and step [B]
     bound: str  # what the estimate is limited by: matrix | vector | memory | latency | host; "fused" into a neighbour
 
 
@@ -135,15 +136,15 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     power_w: float | None = None
     price_usd_per_hour: float | None = None
 
-    # several devices: FLOPs, parameters and kept bytes above are the whole model's and the whole step's; layers and memory
-    # are one device's (memory the fullest one's)
+    # several devices: FLOPs, parameters, moved and kept bytes above are the whole model's and the whole step's; layers and points
+    # are one device's of the pipeline's mean (what they keep: of one micro-batch, all stages), memory is the fullest one's
     devices: int = 1
     layout: Layout | None = None
     system: str | None = None
     tokens_per_s_per_device: float | None = None
     bubble_fraction: float | None = None  # share of the step that pipeline stages wait
     exposed_communication_s: dict[str, float] = {}  # by kind of traffic, what nothing hides
-    communication_bytes: dict[str, float] = {}  # by kind, one device and step
+    communication_bytes: dict[str, float] = {}  # by kind, one device and step; of offload: to and from the host
     ranks: tuple[RankForecast, ...] = ()
 
     # how sure: from measured runs that resemble this one

@@ -83,6 +83,9 @@ def _layers(nodes, blocks, kernels, saved, p: Policy, name: str, stages: int):
     again = {i: p.layers(block.count, stages) for i, block in enumerate(blocks) if block.count > 1}
     if not again:
         raise BadInput(f"recompute {p.kind}: {name} has no repeated blocks to recompute; use none")
+    most = max(block.count for block in blocks)
+    if p.kind in ("uniform", "every", "block") and p.n > most:
+        raise BadInput(f"recompute {p.kind}:{p.n}: {name} has {most} alike layers in a row; use {p.kind}:{most} or less")
     of = [node.layer for node in nodes]
     left = {b: blocks[b].count - n for b, n in again.items()}  # layers that keep all
     kept = [s for s in saved if left.get(of[s.node], 1)]

@@ -12,7 +12,7 @@ from simulator.memory import Held
 from simulator.model import Model
 from simulator.precision import precision
 from simulator.resolve import length
-from simulator.roofline import BOUNDS, OpTimes, rates_of
+from simulator.roofline import BOUNDS, OpTimes, computed, rates_of
 from simulator.scenario import Scenario
 from simulator.step import Step
 from simulator.times.host import combine, slowness
@@ -141,8 +141,8 @@ def by_op(step: Step, times: OpTimes, seconds, phase, waits):
 
 
 def masked(k: Kernel) -> float:
-    """Matrix FLOPs that are counted and never done: half of a causal attention kernel's."""
-    return 0.5 * k.matrix * k.count if k.kind == "attention" and k.shape[6] else 0.0
+    """Matrix FLOPs that are counted and never done: what an attention kernel skips."""
+    return (1.0 - computed(k)) * k.matrix * k.count if k.kind == "attention" else 0.0
 
 
 def _per_node(step: Step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from hwdb.records import Device
 from simulator.forecast import Forecast, MemoryForecast, RankForecast
@@ -12,16 +13,21 @@ from simulator.memory import Held
 from simulator.model import Model
 from simulator.parallel import Spread
 from simulator.precision import precision
-from simulator.report import assemble
+from simulator.report import assemble, diagnose
 from simulator.resolve import length
 from simulator.roofline import OpTimes, rates_of
 from simulator.scenario import Scenario
+from simulator.stages import repeated
 from simulator.step import Recipe, Step
+from simulator.traffic import sent_bytes
 
 NAMES = {
     "tp": "tensor", "cp": "context", "ep": "expert", "etp": "expert tensor", "dp": "data", "pp": "pipeline", "fsdp": "sharded weights",
     "offload": "offload",
 }  # fmt: skip
+PASS = {"train": "backward", "infer": "forward"}
+OF_OPS = ("tp", "cp", "ep", "etp")
+"""Kinds of traffic that an op sends; the others belong to stages and weights."""
 
 
 def assemble_spread(
@@ -32,12 +38,16 @@ def assemble_spread(
     fullest = max(outcome.ranks, key=lambda r: r.total)
     held = Held(fullest.parameters, fullest.gradients, fullest.optimizer, fullest.activations,
                 fullest.transient + fullest.buffers, fullest.framework,
-                f"stage {fullest.stage} of {layout.pp}" if layout.pp > 1 else "backward of a micro-batch")  # fmt: skip
+                f"stage {fullest.stage} of {layout.pp}" if layout.pp > 1 else f"{PASS[recipe.mode]} of a micro-batch")  # fmt: skip
     one = assemble(msgspec.structs.replace(s, tokens=None, samples=None, epochs=None), device, model, step, times, held, said)
     repeats = layout.micro_batches / layout.pp  # what one device of a pipeline does of the whole model's micro-batch, a step
-    layers = tuple(_times(layer, repeats) for layer in one.layers)
+    layers, points = _of_one_device(one, step, times, layout, repeats, outcome)
     n, step_s, m = layout.devices, outcome.step_s, layout.micro_batches * layout.dp
     count = {p: m * sum(k.matrix * k.count for k in whole.kernels if k.phase == p) for p in ("forward", "backward", "recompute")}
+    moved = {p: m * sum((k.read + k.written) * k.count for k in whole.kernels if k.phase == p) for p in count}
+    other = m * sum((k.vector + k.special) * k.count for k in whole.kernels if k.phase != "update")
+    other += sum((k.vector + k.special) * k.count for k in whole.kernels if k.phase == "update")
+    kept = {kind: m * sum(c.bytes * c.count for c in whole.counted if c.kind == kind) for kind in ("activation", "input", "weight_copy")}
     peak = n * float(rates_of(device, precision(recipe.precision).product).rates.matrix)
     tokens = recipe.batch * recipe.size if model.takes == "sequence" and recipe.size else None
     steps = length(s, tokens, recipe.batch)
@@ -45,6 +55,9 @@ def assemble_spread(
     price = s.price_per_hour if s.price_per_hour is not None else device.price.cloud_usd_per_hour
     capacity = device.memory.capacity
     exposed = {NAMES[k]: v for k, v in outcome.exposed.items()}
+    if "optimizer" in recipe.offload:  # the update, which is told by itself
+        exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
+    cut_s = step_s - sum(layer.time_s for layer in layers) - outcome.update_s
     return msgspec.structs.replace(
         one, batch=recipe.batch, sequence=recipe.size if model.takes == "sequence" else None, recompute=recipe.recompute,
         step_time_s=step_s, lower_bound_s=_lower_bound(step, times, layout, repeats), samples_per_s=recipe.batch / step_s,
@@ -52,20 +65,22 @@ def assemble_spread(
         tokens_per_s=tokens / step_s if tokens else None, tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         mfu=(3 if recipe.mode == "train" else 1) * count["forward"] / (step_s * peak), hfu=sum(count.values()) / (step_s * peak),
         parameters=int(whole.parameters), flops_forward=float(count["forward"]), flops_backward=float(count["backward"]),
-        flops_recompute=float(count["recompute"]), flops_other=one.flops_other * m,
+        flops_recompute=float(count["recompute"]), flops_other=float(other),
+        bytes_forward=float(moved["forward"]), bytes_backward=float(moved["backward"] + moved["recompute"]),
+        saved_bytes=float(kept["activation"]), saved_input_bytes=float(kept["input"]), saved_weight_copy_bytes=float(kept["weight_copy"]),
         memory=MemoryForecast(
             parameters_bytes=held.parameters, gradients_bytes=held.gradients, optimizer_bytes=held.optimizer,
             activations_bytes=held.activations,
             transient_bytes=held.transient, framework_bytes=held.framework, peak_bytes=held.total, peak_moment=held.moment,
             capacity_bytes=float(capacity) if capacity else None, fits=bool(held.total <= capacity) if capacity else None,
         ),
-        layers=layers, points=one.points, steps=steps, time_to_train_s=hours * 3600 if hours is not None else None,
+        layers=layers, points=points, steps=steps, time_to_train_s=hours * 3600 if hours is not None else None,
         cost_usd=hours * price * n if hours is not None and price is not None else None,
         energy_j=hours * 3600 * device.power.tdp * n if hours is not None and device.power.tdp else None,
         devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble),
         exposed_communication_s=exposed,
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=_diagnosis(one, step_s, exposed, outcome, layout),
+        diagnosis=_diagnosis(diagnose(layers, step_s, None, None, device, held, recipe), step_s, cut_s, exposed, outcome, layout),
     )  # fmt: skip
 
 
@@ -73,13 +88,45 @@ def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> 
     """The printed roofline of one device's share: its micro-batches, and its share of the update."""
     update = sum(t for k, t in zip(step.kernels, times.lower, strict=True) if k.phase == "update")
     sharded = layout.shard if layout.zero else 1
-    return float((times.lower.sum() - update) * repeats + update / (layout.pp * sharded))
+    mine = 0.0 if "optimizer" in layout.offload else update / (layout.pp * sharded)
+    return float((times.lower.sum() - update) * repeats + mine)
 
 
-def _times(layer, repeats: float):
-    """A row of one micro-batch over all layers as one device's share of a step."""
-    scaled = {f: getattr(layer, f) * repeats for f in ("flops", "bytes", "time_s", "forward_s", "backward_s", "lower_bound_s")}
-    return msgspec.structs.replace(layer, update_s=0.0, **(scaled | {"time_s": (layer.forward_s + layer.backward_s) * repeats}))
+def _of_one_device(one: Forecast, step: Step, times: OpTimes, layout: Layout, repeats: float, outcome: Spread):
+    """Rows and points of one micro-batch over all layers as one device's share of a step. The update is told apart from the rows."""
+    updated: dict[str, np.ndarray] = {}  # FLOPs, bytes, seconds at the printed rates
+    for k, lower in zip(step.kernels, times.lower, strict=True):
+        if k.phase == "update":
+            work = np.array([(k.matrix + k.vector + k.special) * k.count, (k.read + k.written) * k.count, lower])
+            updated[step.nodes[k.node].name] = updated.get(step.nodes[k.node].name, 0.0) + work
+    sent = _sent(step, layout, repeats)
+    layers = []
+    for row in one.layers:
+        flops, moved, lower = updated.get(row.name, (0.0, 0.0, 0.0))
+        layers.append(
+            msgspec.structs.replace(
+                row, flops=float(row.flops - flops) * repeats, bytes=float(row.bytes - moved) * repeats,
+                forward_s=row.forward_s * repeats, backward_s=row.backward_s * repeats, update_s=0.0,
+                time_s=(row.forward_s + row.backward_s) * repeats, lower_bound_s=float(row.lower_bound_s - lower) * repeats,
+                sent_bytes=sent.get(row.name, 0.0),
+            )
+        )  # fmt: skip
+    ours = 0.0 if "optimizer" in layout.offload or not one.update_s else outcome.update_s / one.update_s
+    parts = ((p, ours if p.phase == "update" else repeats) for p in one.points)
+    points = (msgspec.structs.replace(p, flops=p.flops * n, bytes=p.bytes * n, time_s=p.time_s * n) for p, n in parts if n)
+    return tuple(layers), tuple(points)
+
+
+def _sent(step: Step, layout: Layout, repeats: float) -> dict[str, float]:
+    """Bytes that one device sends in a step for each named op; what recomputation runs again, it sends again."""
+    sent: dict[str, float] = {}
+    again = repeated(step)
+    for tr in step.traffic:
+        if tr.group in OF_OPS:
+            times = tr.count * repeats * (1.0 + (again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0))
+            name = step.nodes[tr.node].name
+            sent[name] = sent.get(name, 0.0) + float(sent_bytes(tr.kind, tr.bytes, getattr(layout, tr.group)) * times)
+    return sent
 
 
 def _rank(r: Rank) -> RankForecast:
@@ -90,13 +137,27 @@ def _rank(r: Rank) -> RankForecast:
     )  # fmt: skip
 
 
-def _diagnosis(one: Forecast, step_s: float, exposed: dict[str, float], outcome: Spread, layout: Layout) -> str:
-    """The device's sentence, and what several devices add to it."""
-    parts = [(v, f"{kind} parallel traffic" if kind != "sharded weights" else "gathering sharded weights") for kind, v in exposed.items()]
-    parts.append((outcome.bubble * step_s, "the pipeline bubble"))
-    worst, what = max(parts, default=(0.0, ""))
+LOSSES = {  # kind of traffic: what the step is lost to, and what would shorten it
+    "sharded weights": ("gathering sharded weights", "a faster network, more samples a device, or sharding within a node"),
+    "offload": ("copies to and from the host", "a faster link to the host, or keeping more on the device"),
+    "data": ("the reduction of gradients", "a faster network, or more samples a device"),
+}
+
+
+def _diagnosis(alone: str, step_s: float, cut_s: float, exposed: dict[str, float], outcome: Spread, layout: Layout) -> str:
+    """The device's sentence, and what several devices add to it: the most of `cut_s`, which is what they lose."""
+    usual = "a faster network or fewer ranks in that group"
+    parts = [(v, *LOSSES.get(kind, (f"{kind} parallel traffic", usual))) for kind, v in exposed.items()]
+    waiting = outcome.bubble * step_s
+    parts.append((waiting, "the pipeline bubble", "more micro-batches or virtual stages"))
+    if layout.pp > 1:
+        uneven = cut_s - waiting - sum(exposed.values())
+        parts.append((uneven, "uneven pipeline stages", "fewer layers on the slowest stage (--stages)"))
+    if "optimizer" in layout.offload:
+        parts.append((outcome.update_s, "the optimizer on the host", "keeping its states on the device"))
+    worst, what, cure = max(parts)
     if worst < 0.05 * step_s:
-        return one.diagnosis
-    cure = "more micro-batches or virtual stages" if what == "the pipeline bubble" else "a faster network or fewer ranks in that group"
-    lost = f"Over {layout.devices} devices {100 * worst / step_s:.0f} % of the step is lost to {what}"
-    return f"{one.diagnosis} {lost}; {cure} would shorten it."
+        return alone
+    over = f"Over {layout.devices} devices " if layout.devices > 1 else ""
+    lost = f"{over}{100 * worst / step_s:.0f} % of the step is lost to {what}; {cure} would shorten it."
+    return f"{alone} {lost}".strip()

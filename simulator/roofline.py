@@ -102,7 +102,7 @@ def _matmul(ks: list[Kernel], _, rates: Rates, c):
 
 def _attention(ks: list[Kernel], backward: bool, rates: Rates, c):
     batch, heads, groups, q_len, kv_len, dim, causal = np.array([k.shape for k in ks], dtype=float).T
-    full = np.array([k.shape[3] for k in ks], dtype=float)
+    full = np.maximum(q_len, kv_len)  # columns before a window cuts them: under context parallelism and across sequences more than rows
     return attention(batch, heads, groups, q_len, full, dim, causal > 0, max(rates.width, 2.0), rates, c, backward=backward, window=kv_len)
 
 
@@ -134,12 +134,19 @@ def _scalar(k: Kernel) -> float:
 FORMULAS = {"matmul": _matmul, "attention": _attention, "conv": _conv, "recurrent": _recurrent, "stream": _stream}
 
 
+def computed(k: Kernel) -> float:
+    """Share of the counted FLOPs of an attention kernel that it does: half of a causal square, the columns of a window, and of a ring's
+    ranks each its part of the square. Heads of one width assumed."""
+    batch, heads, _, rows, columns, dim, causal = k.shape
+    whole = k.matrix / ((10.0 if k.phase == "backward" else 4.0) * batch * heads * rows * dim)
+    return min(columns / whole, 0.5 if causal else 1.0)
+
+
 def _bounds(ks: list[Kernel], family: str, seconds, rates: Rates, c):
     """Printed lower bound of each kernel [s], and what the estimate is made of mostly."""
     matrix, vector, moved = np.array([(k.matrix, k.vector, k.read + k.written) for k in ks], dtype=float).T
-    if family == "attention":  # a causal kernel skips what is masked
-        causal = np.array([k.shape[6] for k in ks], dtype=bool)
-        matrix = matrix * np.where(causal, 0.5, 1.0)
+    if family == "attention":  # what is masked is skipped
+        matrix = matrix * np.array([computed(k) for k in ks])
     if family == "conv" and not rates.tensor:
         matrix = matrix / np.array([WINOGRAD if k.shape[6:8] == (9, 1) and k.shape[8] == 1 else 1.0 for k in ks])
     printed = np.stack([matrix / rates.matrix, vector / rates.vector, moved / rates.bandwidth])

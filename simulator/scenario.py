@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
+
+from hwdb.errors import BadInput
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -45,3 +49,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     samples: str | float | None = None  # ... or samples an epoch
     epochs: float | None = None
     price_per_hour: float | None = None  # USD a device and hour, where the device's own is not wanted
+
+    def __post_init__(self):
+        price = self.price_per_hour
+        if price is not None and not (math.isfinite(price) and price >= 0):
+            raise BadInput(f"price_per_hour {price}: not a price; give dollars a device and hour, for example 2.5")

@@ -64,7 +64,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
     if device.kind == "cpu":
         device_s, host_s = device_s + host_s, 0.0 * host_s
-    again, rows = _again(step), []
+    again, rows, inferring = repeated(step), [], step.recipe.mode == "infer"
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
         nodes = {n for n, k in enumerate(key) if k == order[i]}
@@ -74,7 +74,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
             host_s[i, :2] += step.recipe.stack.sync_s * count
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
         inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
-        largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
+        largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if (v.grad or inferring) and v.kind == "activation")
                        for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
         once, traffic = (v / count for v in (dense, expert, kept)), _traffic(at, nodes, count, again)
@@ -98,7 +98,7 @@ def _traffic(at: Placement, nodes: set[int], count: int, again: dict[int, float]
     return found
 
 
-def _again(step: Step) -> dict[int, float]:
+def repeated(step: Step) -> dict[int, float]:
     """Share of each op's forward launches that recomputation repeats."""
     launches = {phase: {} for phase in PHASES}
     for k in step.kernels:

@@ -62,14 +62,25 @@ class Network(NamedTuple):
         copies: of each token that experts exchange; `deduplicated`, one a domain crosses the network.
         """
         group, c = self.group(name), network_constants()
-        others = (group.size - 1.0) / group.size
+        sent = sent_bytes(kind, bytes_, group.size)
         if kind == "ring":
-            return Cost(collectives.send_recv(bytes_ / group.size, group, self.fabric, c) * (group.size - 1.0), bytes_ * others)
+            return Cost(collectives.send_recv(bytes_ / group.size, group, self.fabric, c) * (group.size - 1.0), sent)
         if kind == "send":
-            return Cost(collectives.send_recv(bytes_, group, self.fabric, c), bytes_ * (group.size > 1))
+            return Cost(collectives.send_recv(bytes_, group, self.fabric, c), sent)
         if kind == "all_to_all":
-            return Cost(collectives.all_to_all(bytes_, group, self.fabric, c, float(copies), deduplicated), bytes_ * others)
-        return Cost(getattr(collectives, kind)(bytes_, group, self.fabric, c), bytes_ * others * (2.0 if kind == "all_reduce" else 1.0))
+            return Cost(collectives.all_to_all(bytes_, group, self.fabric, c, float(copies), deduplicated), sent)
+        return Cost(getattr(collectives, kind)(bytes_, group, self.fabric, c), sent)
+
+
+def sent_bytes(kind: str, bytes_, members):
+    """Bytes that each member of a group sends in one collective of `bytes_`.
+
+    >>> sent_bytes("all_gather", 8.0, 4.0), sent_bytes("all_reduce", 8.0, 4.0), sent_bytes("send", 8.0, 4.0)
+    (6.0, 12.0, 8.0)
+    """
+    if kind == "send":
+        return bytes_ * (members > 1)
+    return bytes_ * (members - 1.0) / members * (2.0 if kind == "all_reduce" else 1.0)
 
 
 def network(x, fabric: Fabric) -> Network:

@@ -20,7 +20,7 @@ def command(as_json: bool, **asked) -> None:
     forecast = answer(scenario)
     if as_json:
         fields = to_json(forecast)
-        print_json({key: fields[key] for key in (*_KEYS, *(("devices", "layout", "ranks") if forecast.layout else ()))})
+        print_json({key: fields[key] for key in (*_KEYS, *(("devices", "system", "layout", "ranks") if forecast.layout else ()))})
         return
     from reports.memory_text import print_memory
 

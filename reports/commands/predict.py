@@ -16,14 +16,14 @@ def command(as_json: bool, save: str | None, **asked) -> None:
     --input. Loading a .py runs it; the others are only read. With several --on, a table that compares the devices.
     """
     wanted = scenarios(**asked)
-    if save:
+    if save is not None:
         from reports.files import check_target
 
         check_target(save, (".toml",))
         if len(wanted) > 1:
             raise click.UsageError("--save writes one scenario; give one --on")
     forecasts = [answer(scenario) for scenario in wanted]
-    if save:
+    if save is not None:
         from scenarios.files import write
 
         write(wanted[0], save)

@@ -1,7 +1,11 @@
 """roofcast run"""
 
+from contextlib import contextmanager
+from pathlib import Path
+
 import click
 
+from hwdb.errors import RoofcastError
 from reports.options import answer, print_answers
 
 
@@ -18,6 +22,18 @@ def command(path: str, on: tuple[str, ...], as_json: bool) -> None:
 
     from scenarios.files import read
 
-    scenario = read(path)
-    wanted = [msgspec.structs.replace(scenario, device=device) for device in on] or [scenario]
-    print_answers([answer(each) for each in wanted], as_json)
+    with _named(path):
+        scenario = read(path)
+        forecasts = [] if on else [answer(scenario)]
+    forecasts += [answer(msgspec.structs.replace(scenario, device=device)) for device in on]
+    print_answers(forecasts, as_json)
+
+
+@contextmanager
+def _named(path: str):
+    """A mistake in the scenario is told with its file."""
+    try:
+        yield
+    except RoofcastError as error:
+        told = str(error).startswith(str(Path(path)))
+        raise error if told else type(error)(f"{Path(path)}: {error}") from None

@@ -102,6 +102,13 @@ def test_every_python_example_works(page, folder, monkeypatch, capsys):
             capsys.readouterr()
 
 
+def test_usage_explains_every_option_of_predict():
+    text = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
+    options = {o for param in main.get_command(None, "predict").params for o in (*param.opts, *param.secondary_opts) if o.startswith("--")}
+    assert len(options) > 30
+    assert not [option for option in options if not re.search(rf"{option}(?![\w-])", text)]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Rows that no constant has seen stay apart from those that fits read."""
 
 import csv
+import sys
 
 import pytest
 
@@ -67,3 +68,11 @@ def test_forecasts_of_a_blind_table_come_with_refusals():
     done, refused = blind.score([path])
     assert [r.id for r in done] == ["PRM0001", "PRM0002"]
     assert refused == ["PRM0003: excluded: number format is not stated"]
+
+
+def test_a_table_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blind", str(tmp_path / "none.csv")])
+    with pytest.raises(SystemExit) as stopped:
+        blind.main()
+    told = capsys.readouterr()
+    assert stopped.value.code == 2 and told.out == "" and told.err.count("\n") == 1 and "none.csv" in told.err

@@ -15,7 +15,10 @@ from simulator.scenario import Scenario
 
 WHOLE = Scenario(
     model="gpt2", device="a100-sxm4-80gb", set={"memory.bandwidth": "3 TB/s", "peak_flops.bf16": 4e14}, batch=8, sequence=1024,
-    precision="amp-bf16", optimizer="lion", recompute="full", attention="flash", stack="pytorch-eager", tokens="1.5T", epochs=1.5,
+    precision="amp-bf16", optimizer="lion", recompute="modules:mlp,norm", attention="flash", stack="pytorch-eager", tokens="1.5T",
+    epochs=1.5, offload=("activations", "optimizer"), devices=32, system="dgx-a100-640gb", tp=2, sp=False, pp=2, vpp=2, dp=4, cp=2,
+    stages=(3, 2, 3, 4), cp_kind="all-gather", ep=4, etp=2, zero=3, shard=4, reshard=False, schedule="interleaved", micro_batch=2,
+    price_per_hour=2.5,
 )  # fmt: skip
 
 
@@ -54,6 +57,17 @@ def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
     assert files.read("../runs/a.toml").model == "../nets/my.toml"
     files.write(Scenario(model=str(tmp_path / "nets/my.toml"), device="l4"), "b.toml")
     assert files.read("b.toml").model == str(tmp_path / "nets/my.toml")
+
+
+def test_a_stack_and_a_system_start_at_the_file_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    files.write(Scenario(model="gpt2", device="l4", stack="./my_stack.toml", system="nodes/my_node.toml"), "runs/a.toml")
+    assert 'stack = "../my_stack.toml"\nsystem = "../nodes/my_node.toml"\n' in (tmp_path / "runs/a.toml").read_text()
+    scenario = files.read("runs/a.toml")
+    assert (scenario.stack, scenario.system) == ("my_stack.toml", "nodes/my_node.toml")
+    files.write(Scenario(model="gpt2", device="l4", stack="llm.c", system="dgx-h100"), "runs/b.toml")
+    assert (files.read("runs/b.toml").stack, files.read("runs/b.toml").system) == ("llm.c", "dgx-h100")
 
 
 def test_edits_may_be_written_as_dotted_keys(tmp_path):
