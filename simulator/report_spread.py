@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator.forecast import Forecast, MemoryForecast, RankForecast
 from simulator.holdings import Rank
@@ -13,7 +14,7 @@ from simulator.memory import Held
 from simulator.model import Model
 from simulator.parallel import Spread
 from simulator.precision import precision
-from simulator.report import assemble, diagnose
+from simulator.report import assemble, diagnose, dispatch
 from simulator.resolve import length
 from simulator.roofline import OpTimes, rates_of
 from simulator.scenario import Scenario
@@ -61,7 +62,7 @@ def assemble_spread(
     return msgspec.structs.replace(
         one, batch=recipe.batch, sequence=recipe.size if model.takes == "sequence" else None, recompute=recipe.recompute,
         step_time_s=step_s, lower_bound_s=_lower_bound(step, times, layout, repeats), samples_per_s=recipe.batch / step_s,
-        forward_s=one.forward_s * repeats, backward_s=one.backward_s * repeats, update_s=outcome.update_s, host_s=one.host_s * repeats,
+        forward_s=one.forward_s * repeats, backward_s=one.backward_s * repeats, update_s=outcome.update_s, host_s=_host(one, step, device, repeats),
         tokens_per_s=tokens / step_s if tokens else None, tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         mfu=(3 if recipe.mode == "train" else 1) * count["forward"] / (step_s * peak), hfu=sum(count.values()) / (step_s * peak),
         parameters=int(whole.parameters), flops_forward=float(count["forward"]), flops_backward=float(count["backward"]),
@@ -82,6 +83,12 @@ def assemble_spread(
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
         diagnosis=_diagnosis(diagnose(layers, step_s, None, None, device, held, recipe), step_s, cut_s, exposed, outcome, layout),
     )  # fmt: skip
+
+
+def _host(one: Forecast, step: Step, device: Device, repeats: float) -> float:
+    """Seconds the host of one device needs to dispatch a step: every micro-batch's launches, and the update's once."""
+    update = sum(t for k, t in zip(step.kernels, dispatch(step, device, constants()), strict=True) if k.phase == "update")
+    return float((one.host_s - update) * repeats + update)
 
 
 def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:

@@ -33,6 +33,8 @@ def decide(s: Scenario, model: Model, device: Device) -> tuple[Recipe, list[str]
         _one_of("attention", s.attention, ATTENTION)
     if s.memory_format is not None:
         _one_of("memory_format", s.memory_format, MEMORY_FORMATS)
+        if model.takes != "image":
+            raise BadInput(f"memory_format {s.memory_format}: {model.name} reads no images; leave it out")
     batch = s.batch
     if batch is None:
         batch = DEFAULT_BATCH[model.takes] * _micro_batches(s)
