@@ -97,9 +97,10 @@ def holdings(mine: Share, at: Placement, flying) -> tuple:
     if "activations" in recipe.offload:
         kept = np.minimum(kept, mine.resident)
     activations = (kept if training else 0.0) + step.input_bytes
-    gathered = np.where(whole, 2.0 * (mine.dense + mine.expert), 2 * 2.0 * mine.largest_unit * (zero == 3))
+    parameters = np.where(whole, sharded(width, 4), sharded(width, 3))  # a rank's shard is a part of what stays gathered
+    gathered = np.where(whole, 0.0, 2 * 2.0 * mine.largest_unit * (zero == 3))
     buckets = grad * (mine.dense + mine.expert) * ((zero == 0) & (np.asarray(x.dp * x.cp) > 1) & (not stack.master) & training)
     framework = (stack.framework_bytes if at.device.kind != "cpu" else 0.0) + stack.slack * (activations + mine.transient)
     late = np.greater(x.pp, 1) & whole  # gradients are reduced when the last micro-batch is through
     gradients = np.where(late, sharded(grad, 4), sharded(grad, 2)) if training else 0.0
-    return sharded(width, 3), gradients, sharded(states, 1), activations, mine.transient, gathered + buckets, framework
+    return parameters, gradients, sharded(states, 1), activations, mine.transient, gathered + buckets, framework

@@ -111,7 +111,7 @@ def test_pipeline_stages_hold_the_whole_model_once():
 
 @pytest.mark.parametrize("degrees", [{"tp": 2}, {"pp": 4}, {"cp": 2}, {"tp": 2, "pp": 2, "cp": 2}, {"tp": 8}], ids=str)
 def test_more_zero_never_needs_more_memory(degrees):
-    stages = (0, 1) if "pp" in degrees else (0, 1, 2, 3)
+    stages = (0, 1, 3) if "pp" in degrees else (0, 1, 2, 3)
     peaks = [predict(**ASKED, **degrees, devices=64, zero=z).memory.peak_bytes for z in stages]
     assert peaks == sorted(peaks, reverse=True)
 
