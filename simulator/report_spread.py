@@ -62,7 +62,8 @@ def assemble_spread(
     return msgspec.structs.replace(
         one, batch=recipe.batch, sequence=recipe.size if model.takes == "sequence" else None, recompute=recipe.recompute,
         step_time_s=step_s, lower_bound_s=_lower_bound(step, times, layout, repeats), samples_per_s=recipe.batch / step_s,
-        forward_s=one.forward_s * repeats, backward_s=one.backward_s * repeats, update_s=outcome.update_s, host_s=_host(one, step, device, repeats),
+        forward_s=one.forward_s * repeats, backward_s=one.backward_s * repeats, update_s=outcome.update_s,
+        host_s=_host(one, step, device, repeats),
         tokens_per_s=tokens / step_s if tokens else None, tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         mfu=(3 if recipe.mode == "train" else 1) * count["forward"] / (step_s * peak), hfu=sum(count.values()) / (step_s * peak),
         parameters=int(whole.parameters), flops_forward=float(count["forward"]), flops_backward=float(count["backward"]),
