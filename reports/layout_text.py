@@ -65,14 +65,16 @@ class Loss(NamedTuple):
 
 
 def losses(forecast: Forecast) -> list[Loss]:
-    """Update, traffic by kind that nothing hides, the pipeline bubble."""
+    """Update, traffic by kind that nothing hides, waits for the host, the pipeline bubble, uneven stages."""
     update = [p for p in forecast.points if p.phase == "update"]
     rows = [Loss("optimizer", forecast.update_s, sum(p.flops for p in update) or None, sum(p.bytes for p in update) or None)]
     for kind, sent in forecast.communication_bytes.items():
         rest = None if kind in _OF_OPS else sent
         name = "copies to the host" if kind == "offload" else f"sent: {kind}"
         rows.append(Loss(name, forecast.exposed_communication_s.get(kind, 0.0), sent=None if kind == "offload" else rest))
+    rows.append(Loss("waiting for the host", forecast.waiting_for_host_s or 0.0))
     rows.append(Loss("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
+    rows.append(Loss("uneven stages", forecast.uneven_stages_s or 0.0))
     return [row for row in rows if row.time > 0.0005 * forecast.step_time_s or row.sent]
 
 

@@ -173,7 +173,7 @@ def _left(forecast: Forecast, seconds_left: float) -> str:
     """What the rest of a step is that no row says."""
     if seconds_left < 0:
         return "overlapped"
-    return "uneven stages" if forecast.layout and forecast.layout.pp > 1 else "waiting for the host"
+    return "in between" if forecast.layout else "waiting for the host"
 
 
 def _table_note(forecast: Forecast) -> str:

@@ -143,6 +143,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     tokens_per_s_per_device: float | None = None
     bubble_fraction: float | None = None  # share of the step that pipeline stages wait
+    uneven_stages_s: float | None = None  # what the slowest stage of a pipeline takes longer than the mean of them
+    waiting_for_host_s: float | None = None  # of a device, beyond its layers' times: for launches, for token counts of experts
     exposed_communication_s: dict[str, float] = {}  # by kind of traffic, what nothing hides
     communication_bytes: dict[str, float] = {}  # by kind, one device and step; of offload: to and from the host
     ranks: tuple[RankForecast, ...] = ()

@@ -40,7 +40,9 @@ class Spread(NamedTuple):
     step_s: float
     update_s: float
     bubble: float  # share of the step that stages wait for each other
-    computing: float  # seconds that the busiest stage computes
+    computing: float  # seconds that the busiest stage computes, its traffic and its host's waits with it
+    alike: float  # the same where all stages had as much to do
+    passing: float  # of these, what nothing hides of the traffic inside the model
     exposed: dict[str, float]  # seconds by kind of traffic that nothing hides
     sent: dict[str, float]  # bytes by kind, one rank and step
     ranks: tuple[Rank, ...]
@@ -68,8 +70,10 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     exposed, sent = _by_kind(at, run, Cost(whole - ran.total, reduced.bytes), Cost(ran.exposed_p2p, handed), Cost(update, fullest))
     bubble = max(float(ran.bubble * ran.total / (whole + update)), 0.0) if x.pp > 1 else 0.0
     pipe = Pipe(schedule, ends(schedule, f, b), float(hop), float(whole - ran.total))
-    busiest = float((f + b).max() * x.micro_batches)
-    return Spread(float(whole + update), float(update), bubble, busiest, exposed, sent, _ranks(at, us, dealt), pipe)
+    each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b  # of a rank: both directions' parts
+    busiest, alike = (float(stage * x.micro_batches) for stage in (each.max(), each.mean()))
+    passing = float(sum(run.exposed.values()) * x.micro_batches / x.pp)
+    return Spread(float(whole + update), float(update), bubble, busiest, alike, passing, exposed, sent, _ranks(at, us, dealt), pipe)
 
 
 def _by_kind(at: Placement, run: Passes, reduced: Cost, handed: Cost, updated: Cost) -> tuple[dict[str, float], dict[str, float]]:

@@ -58,7 +58,10 @@ def assemble_spread(
     exposed = {NAMES[k]: v for k, v in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update, which is told by itself
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
-    cut_s = step_s - sum(layer.time_s for layer in layers) - outcome.update_s
+    in_layers = sum(layer.time_s for layer in layers)
+    waits = max(outcome.alike - outcome.passing - in_layers, 0.0)
+    left = step_s - in_layers - outcome.update_s - waits - outcome.bubble * step_s - sum(exposed.values())
+    uneven = max(min(outcome.computing - outcome.alike, left), 0.0) if layout.pp > 1 else 0.0  # two ways at once hide some of it
     return msgspec.structs.replace(
         one, batch=recipe.batch, sequence=recipe.size if model.takes == "sequence" else None, recompute=recipe.recompute,
         step_time_s=step_s, lower_bound_s=_lower_bound(step, times, layout, repeats), samples_per_s=recipe.batch / step_s,
@@ -80,9 +83,9 @@ def assemble_spread(
         cost_usd=hours * price * n if hours is not None and price is not None else None,
         energy_j=hours * 3600 * device.power.tdp * n if hours is not None and device.power.tdp else None,
         devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble),
-        exposed_communication_s=exposed,
+        uneven_stages_s=uneven, waiting_for_host_s=waits, exposed_communication_s=exposed,
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=_diagnosis(diagnose(layers, step_s, None, None, device, held, recipe), step_s, cut_s, exposed, outcome, layout),
+        diagnosis=_diagnosis(diagnose(layers, step_s, None, None, device, held, recipe), step_s, uneven, waits, exposed, outcome, layout),
     )  # fmt: skip
 
 
@@ -152,15 +155,17 @@ LOSSES = {  # kind of traffic: what the step is lost to, and what would shorten 
 }
 
 
-def _diagnosis(alone: str, step_s: float, cut_s: float, exposed: dict[str, float], outcome: Spread, layout: Layout) -> str:
-    """The device's sentence, and what several devices add to it: the most of `cut_s`, which is what they lose."""
+def _diagnosis(
+    alone: str, step_s: float, uneven: float, waits: float, exposed: dict[str, float], outcome: Spread, layout: Layout
+) -> str:  # fmt: skip
+    """The device's sentence, and what several devices add to it: the most of what they lose."""
     usual = "a faster network or fewer ranks in that group"
     parts = [(v, *LOSSES.get(kind, (f"{kind} parallel traffic", usual))) for kind, v in exposed.items()]
     waiting = outcome.bubble * step_s
     parts.append((waiting, "the pipeline bubble", "more micro-batches or virtual stages"))
-    if layout.pp > 1:
-        uneven = cut_s - waiting - sum(exposed.values())
-        parts.append((uneven, "uneven pipeline stages", "fewer layers on the slowest stage (--stages)"))
+    parts.append((uneven, "uneven pipeline stages", "fewer layers on the slowest stage (--stages)"))
+    counts = ", or experts of a fixed capacity, which need no token counts" if "expert" in exposed else ""
+    parts.append((waits, "waiting for the host", f"CUDA graphs or more samples a micro-batch{counts}"))
     if "optimizer" in layout.offload:
         parts.append((outcome.update_s, "the optimizer on the host", "keeping its states on the device"))
     worst, what, cure = max(parts)
