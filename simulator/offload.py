@@ -27,7 +27,7 @@ def link(device: Device) -> float:
     words = device.host_interface
     direct = re.search(r"C2C (\d+) GB/s", words)
     if direct:
-        return PINNED * float(direct[1]) * 1e9
+        return PINNED * float(direct[1]) * 1e9 / (2 if "per superchip" in words else 1)  # two devices share their host's link
     lanes = re.search(r"PCIe(\d)(?:\.0)?(?: x(\d+))?", words)
     if device.kind == "cpu" or not lanes or "unified" in words:
         raise BadInput(f"offload: {device.id} has no known link to a host with memory of its own; leave --offload out")
