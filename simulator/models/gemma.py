@@ -134,7 +134,8 @@ def self_attention(t: Tape, c: Config, h, tables, mask, window):
     heads = []
     for name, n in (("q_proj", c.heads), ("k_proj", c.groups), ("v_proj", c.groups)):
         with t.op(name, "linear"):
-            heads.append(heads_of(t, linear.linear(t, h, n * c.head_dim, bias=c.attention_bias), n, c.head_dim))
+            y = linear.linear(t, h, n * c.head_dim, bias=c.attention_bias, whole=c.head_dim)
+            heads.append(heads_of(t, y, n, c.head_dim, shared=name != "q_proj"))
     q, k, v = heads
     if c.third:
         q, k = normed(t, "q_norm", q), normed(t, "k_norm", k)

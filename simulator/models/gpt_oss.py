@@ -96,7 +96,8 @@ def self_attention(t: Tape, c: Config, x, tables, mask, window=None):
     parts = []
     for name, n in (("q_proj", heads), ("k_proj", groups), ("v_proj", groups)):
         with t.op(name, "linear"):
-            parts.append(heads_of(t, linear.linear(t, x, n * dim, bias=c.attention_bias), n, dim))
+            y = linear.linear(t, x, n * dim, bias=c.attention_bias, whole=dim)
+            parts.append(heads_of(t, y, n, dim, shared=name != "q_proj"))
     q, k, v = parts
     with t.op("rotary", "rotary"):
         q, k = turn(t, q, *tables), turn(t, k, *tables)

@@ -104,7 +104,8 @@ def self_attention(t: Tape, c: Config, x, angles, mask, turned: bool, window: in
     parts = []
     for name, n in (("q_proj", c.num_attention_heads), ("k_proj", c.num_key_value_heads), ("v_proj", c.num_key_value_heads)):
         with t.op(name, "linear"):
-            parts.append(heads_of(t, linear.linear(t, x, n * c.dim, bias=c.attention_bias), n, c.dim))
+            y = linear.linear(t, x, n * c.dim, bias=c.attention_bias, whole=c.dim)
+            parts.append(heads_of(t, y, n, c.dim, shared=name != "q_proj"))
     q, k, v = parts
     if turned:
         with t.op("rotary", "rotary"):
