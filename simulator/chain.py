@@ -29,11 +29,7 @@ def predict(scenario=None, /, **asked) -> Forecast:
     """
     if scenario is not None and not isinstance(scenario, Scenario):
         scenario = Scenario(model=scenario, **asked)
-    scenario = scenario or Scenario(**asked)
-    device = hwdb.device(scenario.device, scenario.set)
-    model = models.resolve(scenario.model, scenario.inputs, device.kind)
-    if scenario.batch is None and model.batch:
-        scenario = msgspec.structs.replace(scenario, batch=model.batch)
+    scenario, device, model = prepared(scenario or Scenario(**asked))
     recipe, said = decide(scenario, model, device)
     if layouts.spread(scenario):
         return over_devices(scenario, model, device, recipe, said)
@@ -41,6 +37,18 @@ def predict(scenario=None, /, **asked) -> Forecast:
     times = roofline.time_all(step, device)
     memory = held(step, recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
     return with_interval(assemble(scenario, device, model, step, times, memory, [*said, *step.said]), device, step)
+
+
+def prepared(scenario: Scenario) -> tuple[Scenario, hwdb.Device, Model]:
+    """Device and model of a scenario; a traced module's own batch, and a system's devices, where none were given."""
+    device = hwdb.device(scenario.device, scenario.set)
+    model = models.resolve(scenario.model, scenario.inputs, device.kind)
+    if scenario.batch is None and model.batch:
+        scenario = msgspec.structs.replace(scenario, batch=model.batch)
+    system = _system(scenario, device)
+    if system is not None and scenario.devices is None and scenario.dp is None:
+        scenario = msgspec.structs.replace(scenario, devices=int(system.count))
+    return scenario, device, model
 
 
 def over_devices(scenario: Scenario, model: Model, device: hwdb.Device, recipe: Recipe, said: list[str]) -> Forecast:
@@ -59,8 +67,6 @@ def spread_of(scenario: Scenario, model: Model, device: hwdb.Device, recipe: Rec
     from simulator.fabric import fabric_of
 
     system = _system(scenario, device)
-    if system is not None and scenario.devices is None and scenario.dp is None:
-        scenario = msgspec.structs.replace(scenario, devices=int(system.count))
     layout, said = layouts.decide(scenario, model, recipe.batch, recipe.size)
     fabric = fabric_of(system, device, layout.devices)
     step = trace(model, msgspec.structs.replace(recipe, batch=layout.micro_batch), layout.parallel)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-import hwdb
 from simulator import layout as layouts
-from simulator import models
-from simulator.chain import predict, spread_of
+from simulator.chain import predict, prepared, spread_of
 from simulator.replay import Event, replay
 from simulator.resolve import decide
 from simulator.scenario import Scenario
@@ -16,8 +14,7 @@ from simulator.step import trace
 
 def timeline(scenario: Scenario) -> tuple[Event, ...]:
     """Events of one step; the last ends when the forecast step does."""
-    device = hwdb.device(scenario.device, scenario.set)
-    model = models.resolve(scenario.model, scenario.inputs, device.kind)
+    scenario, device, model = prepared(scenario)
     recipe, _ = decide(scenario, model, device)
     if layouts.spread(scenario):
         return over_stages(scenario, model, device, recipe)

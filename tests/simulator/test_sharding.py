@@ -195,3 +195,8 @@ def test_forecasts_of_all_kinds_are_numbers():
     for change in ({"cp": 4, "cp_kind": "ulysses"}, {"zero": 3, "shard": 4, "reshard": False}, {"offload": ("optimizer", "activations")}):
         f = predict(**ASKED, **change)
         assert math.isfinite(f.step_time_s) and f.low_s < f.step_time_s < f.high_s
+
+
+def test_a_system_alone_is_taken_whole():
+    f = predict(model="llama-3-8b", device="h100-sxm5", system="dgx-h100", sequence=1024)
+    assert f.devices == 8 and f.batch == 8
