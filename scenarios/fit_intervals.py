@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -72,7 +73,8 @@ def rows(paths) -> Iterator[dict[str, str]]:
             continue
         try:
             forecast = predict(run.scenario)
-        except RoofcastError:
+        except RoofcastError as error:
+            print(f"{run.id}: left out: {error}", file=sys.stderr)
             continue
         what = (
             f"{forecast.model}, batch {forecast.batch}, {'training' if forecast.mode == 'train' else 'inference'} in {forecast.precision}"
@@ -165,6 +167,8 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true", help="write hwdb/residuals.csv and hwdb/intervals.toml")
     options = parser.parse_args()
     table = list(rows(options.runs or (*shipped(), *blind())))
+    if not table:
+        sys.exit("fit_intervals: no run could be forecast, so there is nothing to write")
     if options.write:
         write_residuals(table)
     text = {key: np.array([row[key] for row in table], dtype=object) for key in ("name", "source", "blind", *interval.FIELDS)}
