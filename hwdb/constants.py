@@ -79,6 +79,11 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rms_norm: float
     rope: float
     norm_backward: float
+
+
+class Issue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of kernels whose instructions, not whose bytes, take the time."""
+
     pool: float
     gather: float
     depthwise: float
@@ -119,6 +124,7 @@ class Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: Attention
     conv: Conv
     stream: Stream
+    issue: Issue
     host: Host
     cpu: Cpu
     systolic: Systolic

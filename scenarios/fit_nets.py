@@ -50,12 +50,12 @@ class Stage(NamedTuple):
 STAGES = {
     "nets": Stage(
         ("conv.forward", "conv.backward", "conv.transpose", "conv.transpose_backward", "conv.grouped", "conv.grouped_rate",
-         "conv.grouped_backward", "stream.pool", "stream.depthwise", "stream.depthwise_input",
-         "stream.depthwise_weight"),
+         "conv.grouped_backward", "issue.pool", "issue.depthwise", "issue.depthwise_input",
+         "issue.depthwise_weight"),
         ("sustained",), "RTX 3090", "PyTorch", ".*", "amp-fp16", 2,
         without=r"regnet\w+ nhwc|vgg16 nchw|tf_efficientnet_b7 nhwc|efficientnet_b4 nhwc", family="ampere-gddr",
     ),
-    "tf32": Stage(("conv.tf32",), (), "A100", "TensorFlow", "train", "tf32", 2, family="ampere"),
+    "tf32": Stage(("conv.tf32",), (), "A100", "TensorFlow", "train", "tf32", 8, without="(?i)ssd|bert", family="ampere"),
     "host": Stage(("host.ageing",), (), "V100", "^PyTorch", "infer", "fp32|amp-fp16", 1, 16, family="volta"),
     "cpu": Stage(("cpu.start_most", "cpu.start_stream", "cpu.traffic"), ("sustained",), "i9-10940X", "compile", "infer", "fp32", 1,
                  without="vgg", family="any-cpu"),

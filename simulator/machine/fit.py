@@ -59,7 +59,7 @@ STAGES = {
     "low": Stage("gemm", (), "sustained", ("fp8", "fp4", "int8")),
     "attention": Stage("attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"), True),
     "streams": Stage("streams", ("stream.start", "stream.start_rows", "stream.elementwise", "stream.rows", "stream.norm", "stream.rms_norm",
-                                 "stream.rope", "stream.gather")),
+                                 "stream.rope", "issue.gather")),
     "fp32": Stage("fp32", (), "sustained", ("fp32",)),
     "conv": Stage("conv", ("conv.vector", "conv.vector_backward", "conv.winograd", "conv.channels"), formats=("fp32",)),
 }  # fmt: skip

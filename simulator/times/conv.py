@@ -43,20 +43,21 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         m, n, k = batch * pixels_in, gi, taps * go * pixels_out / pixels_in
     else:
         m, n, k = go, taps * gi, batch * pixels_out
-    share = w.forward if phase == "forward" else w.backward
+    share, tf32 = w.forward if phase == "forward" else w.backward, 1.0
     if rates.kind != "gpu":
         share = w.vector_backward if rates.kind == "cpu" and phase != "forward" else 1.0  # fitted with their products; on CPUs in inference
     elif not rates.tensor:
         share = w.forward * w.vector * (1.0 if phase == "forward" else w.vector_backward)
     elif rates.width > 2.0:
-        share *= w.tf32
+        tf32 = np.minimum(w.tf32 * rates.fed, 1.0)
+        share = share * tf32
     dense = _product(m, n, k, moved, taps, width_bytes, share, rates, c)
     if rates.kind == "gpu" and not rates.tensor and np.any(taps == 9.0):
         fast = _winograd(phase, batch, c_in, c_out, pixels_in if phase == "input" else pixels_out, moved, width_bytes, share, rates, c)
         dense = np.where((taps == 9.0) & np.asarray(unit_stride), np.minimum(dense, fast), dense)
     flops = 2.0 * batch * pixels_out * taps * c_in * c_out / groups
     wide = c_in / groups
-    rate = w.grouped_rate * (w.grouped_backward if phase != "forward" else 1.0) * wide / (wide + w.grouped)
+    rate = tf32 * w.grouped_rate * (w.grouped_backward if phase != "forward" else 1.0) * wide / (wide + w.grouped)
     group = np.hypot(flops / (rate * rates.sustained * rates.matrix), stream("elementwise", moved, 0.0, 0.0, rates, c))
     kind = {"forward": "depthwise", "input": "depthwise_input", "weight": "depthwise_weight"}[phase]
     depth = stream(kind, moved, flops, 0.0, rates, c)

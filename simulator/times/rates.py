@@ -43,6 +43,7 @@ class Rates(NamedTuple):
     store: float = np.inf  # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or several tiles at once
     headroom: float = 1.0  # what long products could do without the board's limit of power, of what they do with it
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
+    fed: float = 1.0  # what the operand paths were built for, of what the matrix units do: 2 where they are held at half rate
     measured: bool = False  # `bandwidth` was measured on this very machine, and is no printed one
 
 
@@ -90,9 +91,7 @@ def _sustained(device: Device, name: str, own: constants.Family, general: consta
     measured = device.achieved.get(f"sustained_{alike}")
     if measured:
         return float(measured), []
-    built = _as_built(device)
-    vector = built.vector_flops.get("fp32")
-    narrow = alike != "fp32" and vector and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
+    narrow = alike != "fp32" and _half_rate(device)
     if own is not general and alike in own.sustained:
         fraction = own.half_rate if narrow and own.half_rate else own.sustained[alike]
         return fraction.value, []
@@ -101,6 +100,13 @@ def _sustained(device: Device, name: str, own: constants.Family, general: consta
         return float(best), [f"{device.id} {name}: a long product taken to reach the best measured on it, {best:g} of printed"]
     fraction = general.sustained.get(alike) or general.sustained["bf16" if "bf16" in general.sustained else "fp32"]
     return fraction.value, [f"{device.id} {name}: a long product assumed to reach {fraction.value:g} of the printed peak"]
+
+
+def _half_rate(device: Device) -> bool:
+    """Whether matrix units are held at half of the rate that the chip was built for, to tell GeForce boards from others."""
+    built = _as_built(device)
+    vector = built.vector_flops.get("fp32")
+    return bool(vector) and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
 
 
 def _as_built(device: Device) -> Device:
@@ -186,6 +192,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         store=c.matmul.store if tensor and not own.persistent else np.inf,
         headroom=headroom,
         trained=_trained(name, own),
+        fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
         measured=device.kind == "cpu" and device.memory.bandwidth.status == "measured",
     )
     return Resolved(rates, tuple(said))
