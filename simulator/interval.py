@@ -26,7 +26,7 @@ from simulator.times.rates import family_name
 
 HERE = Path(hwdb.__file__).parent
 LIKE = {
-    "stack": 0.3,
+    "stack": 0.1,
     "model_kind": 0.3,
     "mode": 0.5,
     "format": 0.4,

@@ -76,7 +76,8 @@ def least_flops(flops, taps, groups, rates: Rates, unit_stride=True):
 def _winograd(phase, batch, c_in, c_out, pixels, moved, width, share, rates: Rates, c: Kernels):
     """Seconds of a 3x3 convolution at unit stride by the faster of two Winograd kernels [lavin2016], images cut into whole blocks.
 
-        F(2x2)  one kernel: k / 2.25 multiplications, and `channels` more to transform a block of outputs
+        F(2x2)  one kernel: k / 2.25 multiplications, and `channels` more to transform a block of outputs; on vector units, also where
+                products have matrix units of the format
         F(4x4)  36 products of blocks x channels, at the rate of any product, between transformed x, w and y that pass through memory
     """
     side, w = np.sqrt(pixels), c.conv
@@ -85,7 +86,8 @@ def _winograd(phase, batch, c_in, c_out, pixels, moved, width, share, rates: Rat
     m, n, k = {"forward": (spots, c_out, c_in), "input": (spots, c_in, c_out), "weight": (c_out, c_in, spots)}[phase]
     k = (9.0 / WINOGRAD[2.0]) * k * (1.0 + w.channels / (batch * pixels if phase == "weight" else k))
     filters = width * c_in * c_out
-    fused = _product(m, n, k, moved + 16.0 * filters, 9.0, width, share * w.winograd, rates, c)
+    on_vectors = np.minimum(rates.vector / rates.matrix, 1.0)
+    fused = _product(m, n, k, moved + 16.0 * filters, 9.0, width, share * w.winograd * on_vectors, rates, c)
     m, n, k = {"forward": (large, c_out, c_in), "input": (large, c_in, c_out), "weight": (c_out, c_in, large)}[phase]
     inside = 36.0 * (width * large * (c_in + c_out) + filters)
     parts = _product(m, n, k, inside, np.inf, width, share / (w.forward * w.vector), rates, c, batch=36.0)
