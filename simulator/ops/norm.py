@@ -78,7 +78,8 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
     inference  a scale and a shift
 
     A stack with `batch_norm = "persistent"` keeps x on the chip between the passes, and fuses what stands beside the norm, as
-    NVIDIA's NHWC kernels do.
+    NVIDIA's NHWC kernels do. With `batch_norm = "decomposed"`, as under a compiler, the sums over the batch are a kernel of their own
+    and the rest is a pointwise op that fuses with its neighbours.
     """
     channels = x.shape[1]
     g, b = (t.parameter(channels), t.parameter(channels)) if affine else (None, None)
@@ -87,8 +88,12 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
     if not t.training:
         t.emit("elementwise", ins, (out,), vector=2 * x.size)
         return out
-    once = t.implementation("batch_norm", "passes") == "persistent"
-    kind, passes = ("elementwise", 1) if once else ("batch_norm", 2)
+    how = t.implementation("batch_norm", "passes")
+    kind, passes = ("batch_norm", 2) if how == "passes" else ("elementwise", 1)
+    if how == "decomposed":
+        t.emit("batch_norm", (), (), vector=3 * x.size, special=channels, read=x.bytes)
+        if out.grad:
+            t.backward("batch_norm", vector=5 * x.size, read=2 * x.bytes, product=x.dtype)
     t.emit(kind, ins, (out,), vector=7 * x.size, special=channels, read=passes * x.bytes)
     if out.grad:
         t.save(x)
