@@ -119,6 +119,13 @@ def test_megatron_hands_a_tensor_parallel_part_of_an_activation_to_the_next_stag
     assert placed_.spread.pipe.hop == pytest.approx(float(seconds(send_recv, HANDED / part, 2, 8, 16)))
 
 
+@pytest.mark.parametrize("vpp", [1, 2])
+def test_each_micro_batch_goes_down_and_its_gradient_comes_up_once_a_part(place, vpp):
+    """v parts a rank send v times as much ([narayanan2021], section 2.2.2)."""
+    spread = place(**{**PIPELINE, "tp": 1}, vpp=vpp).spread
+    assert spread.sent["pp"] == 2 * 128 * vpp * HANDED
+
+
 @pytest.mark.parametrize(("stack", "vpp", "waits"), [("megatron-2021", 2, True), ("te-nemo-2024", 2, False), ("te-nemo-2024", 1, True)])
 def test_only_interleaved_stages_send_behind_compute_and_only_where_the_stack_lets_them(place, stack, vpp, waits):
     """Megatron Core overlaps its pipeline's sends under the interleaved schedule alone (--overlap-p2p-communication)."""
