@@ -2,6 +2,7 @@
 
 import pytest
 
+from simulator import predict
 from simulator.holdings import Share, holdings, share
 from simulator.stages import Unit
 
@@ -49,11 +50,19 @@ def test_states_are_the_optimizers(place, optimizer, bytes_):
     assert of(place(**ASKED, dp=2, optimizer=optimizer).at)["optimizer"] == pytest.approx(bytes_ * N)
 
 
-@pytest.mark.parametrize(("tp", "ep", "etp", "same"), [(1, 1, 1, 8), (1, 8, 1, 1), (1, 2, 1, 4), (2, 2, 2, 4), (2, 8, 2, 1), (2, 1, 2, 8)])
-def test_an_experts_states_are_shared_by_the_ranks_that_hold_it(place, tp, ep, etp, same):
-    """tp x dp ranks of a stage, of which ep x etp hold other experts or parts; sharded over no more ranks than dense weights are."""
-    held = of(place(**EXPERTS, tp=tp, dp=8, ep=ep, etp=etp, zero=3).at, dense=0.0, expert=E)
+@pytest.mark.parametrize(
+    ("tp", "cp", "ep", "etp", "same"),
+    [(1, 1, 1, 1, 8), (1, 1, 8, 1, 1), (1, 1, 2, 1, 4), (2, 1, 2, 2, 4), (2, 1, 8, 2, 1), (1, 2, 4, 1, 4)],
+)
+def test_an_experts_states_are_shared_by_the_ranks_that_hold_it(place, tp, cp, ep, etp, same):
+    """Of the tp x cp x dp ranks of a stage ep x etp hold other experts or parts of them."""
+    held = of(place(**EXPERTS, tp=tp, cp=cp, dp=8, ep=ep, etp=etp, zero=3).at, dense=0.0, expert=E)
     assert states(held) == pytest.approx(8 * E / same)
+
+
+def test_an_expert_is_sharded_over_no_more_ranks_than_dense_weights(place):
+    """16 ranks hold each whole expert under tp 2 and dp 8, but a shard has 8."""
+    assert states(of(place(**EXPERTS, tp=2, dp=8, etp=1, zero=3).at, dense=0.0, expert=E)) == pytest.approx(8 * E / 8)
 
 
 def test_zero_3_in_a_pipeline_holds_whole_gradients_until_they_are_reduced(place):
@@ -122,6 +131,21 @@ def test_a_framework_takes_its_own_bytes_and_a_share_of_what_it_allocates(place)
     stack, held = at.step.recipe.stack, of(at, kept=10e9, transient=4e9)
     assert held["transient"] == 4e9 and stack.slack > 0.0
     assert held["framework"] == pytest.approx(stack.framework_bytes + stack.slack * (14e9 + at.step.input_bytes))
+
+
+def test_no_framework_is_counted_on_a_cpu(place):
+    at = place(**{**ASKED, "device": "xeon"}, dp=2).at
+    assert at.device.kind == "cpu"
+    assert of(at, transient=4e9)["framework"] == pytest.approx(at.step.recipe.stack.slack * (4e9 + at.step.input_bytes))
+
+
+@pytest.mark.parametrize("device", ["h100-sxm5", "xeon"])
+def test_one_device_with_one_micro_batch_holds_what_it_holds_alone(place, device):
+    asked = {**ASKED, "device": device, "batch": 1}
+    alone = predict(**{**asked, "micro_batch": None}).memory
+    (rank,) = place(**asked).spread.ranks
+    assert (rank.stage, rank.layers, rank.buffers) == (0, 12, 0.0)
+    assert rank.total == alone.peak_bytes and rank.framework == alone.framework_bytes
 
 
 def unit(name, count, **bytes_):

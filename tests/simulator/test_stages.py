@@ -60,6 +60,7 @@ def test_the_largest_tensors_of_a_llama_layer_are_those_of_its_gated_product(pla
     placed = place(**LLAMA)
     (layers,) = [u for u in units(placed.at, placed.times) if u.count]
     assert layers.largest == 3 * 2048 * 14336 / 2 * 2
+    assert layers.count == 32 and layers.name == "model.layers"
 
 
 def test_a_layers_traffic_is_the_steps_over_its_layers(place):
@@ -134,18 +135,14 @@ def test_a_backward_makes_the_forward_again_on_device_and_host(place):
         assert run.forward[0] == pytest.approx(1.0) and run.backward[0] == pytest.approx(2.0 + 4.0)
 
 
-def test_tensor_parallel_traffic_waits_and_that_of_a_recomputed_forward_again(place):
-    """Nothing of it hides under PyTorch: compute and traffic add up."""
+@pytest.mark.parametrize("group", ["tp", "ep", "etp", "cp"])
+def test_traffic_inside_the_model_waits_and_that_of_a_recomputed_forward_again(place, group):
+    """Nothing of it hides unless the stack says so: compute and traffic add up."""
     at = place(**GPT2).at
-    assert at.hide["tp"] == 1.0
-    traffic = {
-        ("forward", "tp", False): Cost(5.0, 10.0),
-        ("backward", "tp", False): Cost(6.0, 20.0),
-        ("recompute", "tp", False): Cost(5.0, 10.0),
-    }
-    run = passes([unit(count=3, compute=(1, 2, 4, 8), traffic=traffic)], at)
+    sent = {"forward": Cost(5.0, 10.0), "backward": Cost(6.0, 20.0), "recompute": Cost(5.0, 10.0)}
+    run = passes([unit(count=3, compute=(1, 2, 4, 8), traffic={(phase, group, False): c for phase, c in sent.items()})], at)
     assert run.forward[0] == pytest.approx(1 + 5) and run.backward[0] == pytest.approx(2 + 4 + 6 + 5)
-    assert run.sent == {"tp": pytest.approx(3 * 40.0)} and run.exposed == {"tp": pytest.approx(3 * 16.0)}  # of three layers
+    assert run.sent == {group: pytest.approx(3 * 40.0)} and run.exposed == {group: pytest.approx(3 * 16.0)}  # of three layers
 
 
 def test_traffic_behind_a_slower_host_exposes_nothing(place):
@@ -209,6 +206,7 @@ def test_a_rank_of_an_interleaved_pipeline_holds_every_pth_part():
 def test_a_rank_of_a_v_holds_a_part_on_the_way_down_and_one_on_the_way_up():
     """[qi2024]: the first rank has the first and the last part, so both ends of the model."""
     assert stages(row(*[1] * 8), Layout(pp=4, vpp=2, schedule="zb-v")) == [[0, 7], [1, 6], [2, 5], [3, 4]]
+    assert stages(row(*[1] * 4), Layout(pp=2, vpp=2, schedule="zb-v")) == [[0, 3], [1, 2]]
 
 
 # ---------------------------------------------------------------- the ends of a pipeline
