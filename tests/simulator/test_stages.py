@@ -233,6 +233,12 @@ def test_the_share_of_weights_in_a_backward_is_below_that_of_its_products():
     assert 0.0 < s.weights / (s.inputs + s.weights) < 24 * h / (48 * h + 8 * tokens)
 
 
+def test_of_stages_between_the_ends_the_slowest_stands_for_all():
+    f, b = np.array([1.0, 2.0, 3.0, 1.0]), np.array([2.0, 7.0, 5.0, 2.0])
+    assert ends("1f1b", f, b) == (3.0, 7.0, 0.0, (-2.0, -5.0, 0.0), (-2.0, -5.0, 0.0))
+    assert ends("1f1b", f[:1], b[:1]) == (1.0, 2.0, 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+
+
 def test_one_micro_batch_passes_every_stage_once():
     """Down through all forwards and up through all backwards; where the backward is split, a stage's weights follow its own inputs'."""
     for schedule in ("gpipe", "1f1b"):
