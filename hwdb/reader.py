@@ -74,9 +74,11 @@ class _Reader:
         self.file, self.sources = file, sources
 
     def struct(self, cls: type[Struct], data: Any, path: str, **extra: Any) -> Struct:
+        """The record of type `cls` that the table holds; BadInput as `pairs`."""
         return cls(**self.pairs(cls, data, path), **extra)
 
     def pairs(self, cls: type[Struct], data: Any, path: str) -> dict[str, Any]:
+        """Values by key of the table at `path`; BadInput where it is no table or lacks a key, UnknownName where it has one too many."""
         if not isinstance(data, Mapping):
             raise BadInput(f"{self.file}: {path} is {data!r}; wanted a table with the keys {', '.join(keys(cls))}")
         known = keys(cls)
@@ -90,6 +92,8 @@ class _Reader:
         return {key: self.value(hint, data[key], f"{path}.{key}".lstrip(".")) for key, (hint, _) in known.items() if key in data}
 
     def value(self, hint: Any, data: Any, path: str) -> Any:
+        """What stands at `path`, as the annotation `hint` wants it: a figure, a record, a table, a tuple, a text or a whole number; else
+        BadInput."""
         if (unit := unit_of(hint)) is not None:
             return self.figure(data, unit, path)
         if (cls := members(hint)) is not None:
@@ -104,6 +108,7 @@ class _Reader:
         return data
 
     def items(self, hint: Any, data: Any, path: str) -> tuple:
+        """A list whose items are each as `hint` wants them; BadInput where it is no list."""
         if not isinstance(data, list):
             raise BadInput(f"{self.file}: {path} is {data!r}; wanted a list in brackets")
         return tuple(self.value(hint, item, f"{path}[{number}]") for number, item in enumerate(data))
@@ -127,6 +132,7 @@ class _Reader:
         return Figure(self.number(data["value"], unit, path), source, status, where)
 
     def number(self, data: Any, unit: str, path: str) -> float:
+        """A number or unit string in the bare SI of `unit`; BadInput where it is neither, or not between zero and infinity."""
         try:
             value = quantity(data, unit)
         except BadInput as error:

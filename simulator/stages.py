@@ -155,7 +155,7 @@ def deal(us: list[Unit], x: Layout) -> list[list[int]]:
     if n > 1 and len(layers) < n - 2:  # the embedding and the head may stand alone
         raise BadInput(f"pp {x.pp} x vpp {x.vpp} = {n} stages, but the model has {len(layers)} layers; use at most {len(layers)}")
     each, rest = divmod(len(layers), n)
-    middle = sorted(range(n), key=lambda c: (c in (0, n - 1), abs(2 * c - n + 1)))[:rest]
+    middle = sorted(range(n), key=lambda c: abs(2 * c - n + 1))[:rest]
     sizes = x.stages or [each + (c in middle) for c in range(n)]
     if sum(sizes) != len(layers):
         raise BadInput(f"stages {','.join(map(str, sizes))}: {sum(sizes)} layers, but the model has {len(layers)}")

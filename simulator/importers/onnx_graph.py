@@ -23,6 +23,7 @@ from simulator.traced import ALONE
 
 try:
     import onnx
+    from google.protobuf.message import EncodeError
     from onnx import numpy_helper, shape_inference
 except ImportError:
     raise BadInput("reading an .onnx file needs the onnx package, which is not installed: pip install 'roofcast[onnx]'") from None
@@ -32,6 +33,9 @@ FORMATS = {
     "UINT8": "uint8", "BOOL": "bool", "UINT64": "int64", "UINT32": "int32",
 }  # fmt: skip
 BROKEN = (IndexError, ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError)
+REFUSED = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What ONNX's reference implementation raises where it has no such op (NotImplementedError, a RuntimeError), where an attribute or an
+operand is missing or does not fit, or where the result would not fit into memory."""
 SMALL = 1 << 14  # elements: constants up to here are computed with
 FOLDED = 64  # elements: floating constants up to here may be computed with
 
@@ -158,9 +162,10 @@ def _run(tape: Tape, proto, stored: dict, fed: tuple[spec.Input, ...], where: st
         known[i.name] = tape.input(i.shape, i.dtype)
     inferred: dict[str, tuple] | None = None
     unknown: dict[str, list] = {}
+    uncomputed: dict[str, list] = {}
     for place, node in enumerate(_unfolded(proto.graph.node, known)):
         call = Call(t, node, [known.get(n) if n else None for n in node.input], _attributes(node))
-        outs = folded(call)
+        outs = folded(call, uncomputed)
         if outs is None:
             name = label(node, place)
             t.announced.clear()
@@ -174,11 +179,14 @@ def _run(tape: Tape, proto, stored: dict, fed: tuple[spec.Input, ...], where: st
                 else:
                     problem = ""
                 if outs is None:
-                    inferred = _inferred(proto, fed) if inferred is None else inferred
+                    inferred = _inferred(proto, fed, tape.said) if inferred is None else inferred
                     if problem and any(n and n not in inferred for n in node.output):
                         raise BadInput(f"{where}: node {name} ({node.op_type}) does not fit what arrives at it: {problem}")
                     outs = _unknown(call, inferred, unknown)
         known.update(zip(node.output, outs if isinstance(outs, (list, tuple)) else [outs], strict=False))
+    if uncomputed:
+        listed = ", ".join(f"{op} x{n} ({why})" for op, (n, why) in sorted(uncomputed.items()))
+        tape.said.append(f"numbers of the graph that onnx could not compute, taken as tensors: {listed}")
     if unknown:
         total = sum(k.read + k.written for k in tape.kernels) or 1.0
         share = 100 * sum(b for _, b in unknown.values()) / total
@@ -221,8 +229,9 @@ def label(node, place: int) -> str:
     return ".".join(parts) or f"{node.op_type.lower()}{place}"
 
 
-def folded(call: Call):
-    """The numbers that a node computes from numbers; None where it computes with tensors."""
+def folded(call: Call, uncomputed: dict[str, list]):
+    """The numbers that a node computes from numbers; None where it computes with tensors, or where ONNX refuses: then `uncomputed`
+    counts it under its op, with the first reason."""
     node = call.node
     if node.op_type == "Constant":
         value = call.attributes.get("value")
@@ -242,7 +251,8 @@ def folded(call: Call):
 
     try:
         done = ReferenceEvaluator(node).run(None, {n: _number(i) for n, i in zip(node.input, call.ins, strict=True) if n})
-    except Exception:
+    except REFUSED as error:
+        uncomputed.setdefault(node.op_type, [0, _reason(error)])[0] += 1
         return None
     return done if all(isinstance(d, np.ndarray) and d.size <= SMALL for d in done) else None
 
@@ -255,8 +265,14 @@ def _number(value):
     return None
 
 
-def _inferred(proto, fed) -> dict[str, tuple]:
-    """Shapes that ONNX itself infers, once the inputs are fixed."""
+def _reason(error: Exception) -> str:
+    """An error of others on one line, no longer than 120 characters."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 120 else f"{words[:117]}..."
+
+
+def _inferred(proto, fed, said: list[str]) -> dict[str, tuple]:
+    """Shapes that ONNX itself infers, once the inputs are fixed; where it cannot, none, and `said` has the reason."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(proto)
     sizes = {i.name: i.shape for i in fed}
@@ -265,7 +281,8 @@ def _inferred(proto, fed) -> dict[str, tuple]:
             d.dim_value = n
     try:
         fixed = shape_inference.infer_shapes(fixed, data_prop=True)
-    except Exception:
+    except (shape_inference.InferenceError, EncodeError, ValueError) as error:  # the last two: more than protobuf's 2 GB
+        said.append(f"onnx could not infer shapes, so an op without a formula gives what its first operand is: {_reason(error)}")
         return {}
     found = {}
     for i in (*fixed.graph.value_info, *fixed.graph.output):

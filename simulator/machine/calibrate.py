@@ -33,6 +33,7 @@ class Calibration(NamedTuple):
 
     @property
     def noisy(self) -> bool:
+        """Do halves of the rounds differ by more than AGREE, or had the threads less than OURS of the processors' time?"""
         return self.differ > AGREE or self.share < OURS
 
 

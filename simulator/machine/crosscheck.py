@@ -26,6 +26,7 @@ class Trained(NamedTuple):
 
     @property
     def error(self) -> float:
+        """predicted / measured - 1."""
         return self.predicted_s / self.measured_s - 1.0
 
 
@@ -41,6 +42,7 @@ class Ran(NamedTuple):
 
     @property
     def error(self) -> float:
+        """predicted / measured - 1."""
         return self.predicted_s / self.measured_s - 1.0
 
 

@@ -114,6 +114,7 @@ def _notes(host: Host, ceilings: Ceilings, alone: bool) -> list[str]:
 
 
 def entry(value: float, what: str, rate: Rate) -> str:
+    """A measured figure as a TOML table: `value` in the key's SI unit, `what` was run for it, and how steady `rate` was."""
     where = f"{what}; halves of {rate.rounds} rounds differ by {rate.differ:.1%}" + (", noisy" if rate.noisy else "")
     return f'{{value = {value:.5g}, source = "measured", status = "measured", where = {quoted(where)}}}'
 
@@ -127,8 +128,10 @@ def _share(ceilings: Ceilings, key: str, of: float) -> str:
 
 
 def told(value: float) -> str:
+    """A figure that the operating system tells (clock in Hz, capacities in bytes, numbers of cores) as a TOML table."""
     return f'{{value = {value:.15g}, source = "host", status = "read"}}'
 
 
 def quoted(words: str) -> str:
+    """The words as a TOML text in quotes: a JSON string is one."""
     return json.dumps(words, ensure_ascii=False)

@@ -123,10 +123,12 @@ def with_share(rows: Rows, field: str, value: float, c: Kernels) -> Rates:
 
 
 def predicted(rows: Rows, stage: Stage, c: Kernels, share: float):
+    """Seconds of every row, under the constants `c` and with `share` in place of the one that the stage fits."""
     return seconds(rows.group, rows.device, with_share(rows, stage.share, share, c), c)
 
 
 def loss(rows: Rows, stage: Stage, c: Kernels, share: float) -> float:
+    """Weighted mean of |ln(predicted / measured)| over the rows: their weights add up to 1."""
     return float((rows.weight * np.abs(np.log(predicted(rows, stage, c, share) / rows.group.seconds))).sum())
 
 
@@ -176,6 +178,7 @@ def fit(data: list[Rows], stage: Stage) -> tuple[Kernels, dict[str, float], floa
 
 
 def attribute(c: Kernels, name: str) -> float:
+    """The constant of that dotted name: section.key."""
     section, key = name.split(".")
     return getattr(getattr(c, section), key)
 

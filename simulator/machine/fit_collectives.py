@@ -90,6 +90,7 @@ def names(data: list[Rows]) -> list[str]:
 
 
 def value(c: Collectives, name: str) -> float:
+    """The constant of that dotted name: kinds.key, or network.key."""
     section, key = name.split(".")
     return getattr(c.kinds if section == "kinds" else c.networks[section], key)
 
@@ -126,6 +127,8 @@ def residual(rows: Rows, c: Collectives) -> str:
 
 
 def main(path: str, write: bool, left_out: bool) -> None:
+    """Fit the constants to the measured collectives of the CSV file `path`, print them with their residuals, each device left out in its
+    turn if asked, and write them if asked."""
     every, c = read(path), collectives()
     data = [r for r in every if "aiconfigurator" in r.source]
     values = fit(data, c)

@@ -37,6 +37,7 @@ def linear(state: State, name: str, x):
 
 
 def relu(x):
+    """max(x, 0) of an array of any shape; the way back reads the result."""
     y = np.empty_like(x)
     kernels.relu(x.reshape(-1), y.reshape(-1))
 
@@ -49,6 +50,7 @@ def relu(x):
 
 
 def gelu(x):
+    """GELU of an array of any shape; the way back reads x."""
     y = np.empty_like(x)
     kernels.gelu(x.reshape(-1), y.reshape(-1))
 
@@ -108,6 +110,7 @@ def flatten(x):
 
 
 def layer_norm(state: State, name: str, x):
+    """x[.., W] normalised over its last axis (epsilon 1e-5), times a scale and plus a shift, both [W] [ba2016]."""
     scale, shift = state.weights[f"{name}.w"], state.weights[f"{name}.b"]
     rows = x.reshape(-1, x.shape[-1])
     y, mean, inverse = np.empty_like(rows), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)

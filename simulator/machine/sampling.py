@@ -55,6 +55,7 @@ class Rate(NamedTuple):
 
     @property
     def noisy(self) -> bool:
+        """Do halves of the rounds differ by more than AGREE?"""
         return self.differ > AGREE
 
 

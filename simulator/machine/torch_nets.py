@@ -65,6 +65,7 @@ def _parts(net: Net):
 
 # ------------------------------------------------------------------ pictures
 def lenet(net: Net):
+    """A LeNet for colour pictures [B, 3, 32, 32] -> [B, 10], with ReLU and max-pools in place of what [lecun1998] has."""
     from torch import nn
 
     return nn.Sequential(
@@ -74,6 +75,7 @@ def lenet(net: Net):
 
 
 def cnn(net: Net):
+    """Two 3x3 convolutions with max-pools, two linear layers: [B, 3, 32, 32] -> [B, 10]."""
     from torch import nn
 
     return nn.Sequential(
@@ -83,12 +85,14 @@ def cnn(net: Net):
 
 
 def mlp(net: Net):
+    """Three linear layers, 512 wide inside: [B, 1, 28, 28] -> [B, 10]."""
     from torch import nn
 
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
 
 
 def alexnet(net: Net):
+    """AlexNet in one column [krizhevsky2014], as torchvision has it: [B, 3, H, W] -> [B, 1000]."""
     from torch import nn
 
     layers, width = [], 3
@@ -104,6 +108,7 @@ def alexnet(net: Net):
 
 
 def conv_norm(width: int, out: int, kernel: int, stride: int = 1, act: bool = True):
+    """[B, width, H, W] -> [B, out, H/stride, W/stride]: a convolution without bias, a batch norm, and a ReLU where `act`."""
     from torch import nn
 
     parts = [nn.Conv2d(width, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)]
@@ -111,6 +116,7 @@ def conv_norm(width: int, out: int, kernel: int, stride: int = 1, act: bool = Tr
 
 
 def resnet(net: Net):
+    """ResNet-50, or ResNet-18 for any other name, with the stride in the 3x3 convolution [he2015]: [B, 3, H, W] -> [B, 1000]."""
     import torch
     from torch import nn
 
@@ -141,6 +147,7 @@ def resnet(net: Net):
 
 
 def unet(net: Net):
+    """U-Net [ronneberger2015], padded and with batch norms: [B, 3, H, W] -> [B, 2, H, W]; H and W in multiples of 16."""
     import torch
     from torch import nn
 
@@ -217,6 +224,7 @@ def small_start(module):
 
 
 def vit(net: Net):
+    """ViT-S/16 [dosovitskiy2020; touvron2020]: [B, 3, S, S], S the net's size -> [B, 1000]."""
     import torch
     from torch import nn
 
@@ -239,6 +247,7 @@ def vit(net: Net):
 
 
 def gpt2(net: Net):
+    """GPT-2 of 12 layers of width 768, its head tied to the embedding: ids [B, S] -> [B, S, 50257]."""
     import torch
     from torch import nn
 
@@ -258,6 +267,7 @@ def gpt2(net: Net):
 
 
 def bert(net: Net):
+    """BERT-base with its masked-word head, tied to the embedding: ids [B, S] -> [B, S, 30522]."""
     import torch
     from torch import nn
 
@@ -281,6 +291,7 @@ def bert(net: Net):
 
 
 def bilstm(net: Net):
+    """A bidirectional LSTM [hochreiter1997], 64 wide each way, over four words: ids [B, S] -> [B, 2]."""
     import torch
     from torch import nn
 
@@ -298,6 +309,7 @@ def bilstm(net: Net):
 
 
 def ncf(net: Net):
+    """Matrix factorisation with biases at the size of MovieLens-1M: ids (user, item) [B, 2] -> [B, 1] between 0 and 1."""
     import torch
     from torch import nn
 
@@ -316,6 +328,7 @@ def ncf(net: Net):
 
 
 def neumf(net: Net):
+    """NeuMF [he2017], a product of factors beside an MLP, at the size of MovieLens-20M: ids (user, item) [B, 2] -> [B, 1]."""
     import torch
     from torch import nn
 

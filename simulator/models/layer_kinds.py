@@ -1,4 +1,4 @@
-"""The kinds of layer a TOML list may name: for each its keys, what it takes, what it gives, and the ops it runs.
+"""The kinds of layer a TOML list may name: for each what it takes, what it gives, and the ops it runs.
 
 What flows between layers has one of four forms, batch first:
 
@@ -12,31 +12,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Annotated, Any, Literal, NamedTuple
-
-import msgspec
+from typing import Any, NamedTuple
 
 from hwdb.errors import BadInput
+from simulator.models.layer_keys import (
+    ACTIVATIONS,
+    AdaptivePool,
+    Attention,
+    Branch,
+    Conv,
+    ConvTranspose,
+    Depthwise,
+    Dropout,
+    Embedding,
+    Group,
+    GroupNorm,
+    Keys,
+    Linear,
+    Pool,
+    Recurrent,
+    Reshape,
+    Residual,
+    Transformer,
+    Upsample,
+)
 from simulator.models.transformer import causal_mask, gated_mlp, heads_of
 from simulator.ops import attention, conv, embedding, linear, norm, pointwise, recurrent
 from simulator.tape import Tape, Value
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
-Zeros = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Sizes = Count | tuple[Count, ...]
-Padding = Zeros | tuple[Zeros, ...] | Literal["same", "valid"]
-
-ARITHMETIC = {"pow", "neg", "add_scalar", "mul_scalar", "clamp", "log", "abs", "sin", "cos", "sqrt", "rsqrt", "exp"}
-ACTIVATIONS = tuple(fn for fn in pointwise.UNARY if fn not in ARITHMETIC)
-Activation = Literal[ACTIVATIONS]
-
-
-class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """What any layer may say beside its kind. A kind with more keys adds them."""
-
-    name: str = ""
-    repeat: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
 
 
 class Kind(NamedTuple):
@@ -89,14 +91,6 @@ def _padded(t: Tape, x: Value, padding, kernel: tuple, stride: tuple, dilation: 
 
 
 # ---------------------------------------------------------------------- pictures and signals
-class Conv(Keys, frozen=True):
-    channels: Count
-    kernel: Sizes
-    stride: Sizes = 1
-    padding: Padding = 0
-    dilation: Sizes = 1
-    groups: Count = 1
-    bias: bool = True
 
 
 @_kind("conv", Conv, "space")
@@ -122,29 +116,10 @@ for _dims in (1, 2, 3):
     _kind(f"conv{_dims}d", Conv, "space", op="conv")(_conv_of(_dims))
 
 
-class Depthwise(Keys, frozen=True):
-    kernel: Sizes
-    stride: Sizes = 1
-    padding: Padding = 0
-    dilation: Sizes = 1
-    multiplier: Count = 1
-    bias: bool = True
-
-
 @_kind("depthwise", Depthwise, "space", op="conv")
 def _depthwise(t, x, o):
     groups = x.shape[1]
     return _conv(t, x, Conv(groups * o.multiplier, o.kernel, o.stride, o.padding, o.dilation, groups, o.bias))
-
-
-class ConvTranspose(Keys, frozen=True):
-    channels: Count
-    kernel: Sizes
-    stride: Sizes = 1
-    padding: Zeros | tuple[Zeros, ...] = 0
-    output_padding: Zeros | tuple[Zeros, ...] = 0
-    groups: Count = 1
-    bias: bool = True
 
 
 @_kind("conv_transpose", ConvTranspose, "space")
@@ -155,13 +130,6 @@ def _conv_transpose(t, x, o):
     return conv.conv_transpose(
         t, x, o.channels, kernel, stride=stride, padding=padding, output_padding=extra, groups=o.groups, bias=o.bias, dims=len(kernel)
     )
-
-
-class Pool(Keys, frozen=True):
-    kernel: Sizes
-    stride: Sizes | None = None
-    padding: Padding = 0
-    ceil: bool = False
 
 
 def _pool_of(which: str):
@@ -176,10 +144,6 @@ def _pool_of(which: str):
     return run
 
 
-class AdaptivePool(Keys, frozen=True):
-    size: Sizes
-
-
 for _which in ("max", "avg"):
     _kind(f"{_which}_pool", Pool, "space")(_pool_of(_which))
     _kind(f"adaptive_{_which}_pool", AdaptivePool, "space")(
@@ -188,12 +152,6 @@ for _which in ("max", "avg"):
     _kind(f"global_{_which}_pool", Keys, "space", "features")(
         lambda t, x, o, which=_which: t.view(conv.adaptive_pool(t, x, which, 1), *x.shape[:2])
     )
-
-
-class Upsample(Keys, frozen=True):
-    scale: Count | None = None
-    size: Sizes | None = None
-    mode: Literal["nearest", "linear"] = "nearest"
 
 
 @_kind("upsample", Upsample, "space")
@@ -208,10 +166,6 @@ def _upsample(t, x, o):
 @_kind("flatten", Keys, "features tokens space", "features", op="-")
 def _flatten(t, x, o):
     return t.view(x, x.shape[0], x.size // x.shape[0])
-
-
-class Reshape(Keys, frozen=True):
-    shape: tuple[Count, ...]
 
 
 @_kind("reshape", Reshape, "features tokens space", "space", op="-")
@@ -236,10 +190,6 @@ def _to_channels(t, x, o):
 
 
 # ---------------------------------------------------------------------- products, norms, elementwise
-class Linear(Keys, frozen=True):
-    out: Count
-    in_: Count | None = msgspec.field(name="in", default=None)
-    bias: bool = True
 
 
 @_kind("linear", Linear, "features tokens")
@@ -247,19 +197,11 @@ def _linear(t, x, o):
     return linear.linear(t, x, o.out, bias=o.bias)
 
 
-class GroupNorm(Keys, frozen=True):
-    groups: Count
-
-
 @_kind("group_norm", GroupNorm, "space")
 def _group_norm(t, x, o):
     if x.shape[1] % o.groups:
         raise BadInput(f"{x.shape[1]} channels ({shown(x.shape)} arrives) cannot be cut into {o.groups} groups")
     return norm.group_norm(t, x, o.groups)
-
-
-class Dropout(Keys, frozen=True):
-    p: Share = 0.5
 
 
 _kind("batch_norm", Keys, "features space")(lambda t, x, o: norm.batch_norm(t, x))
@@ -272,9 +214,6 @@ for _fn in ACTIVATIONS:
 
 
 # ---------------------------------------------------------------------- sequences
-class Embedding(Keys, frozen=True):
-    width: Count
-    rows: Count | None = None  # the net's vocabulary where not given
 
 
 @_kind("embedding", Embedding, "ids", "tokens")
@@ -286,12 +225,6 @@ def _embedding(t, x, o):
 def _position_embedding(t, x, o):
     """A learned vector a position, added."""
     return pointwise.add(t, x, t.parameter(1, *x.shape[1:]))
-
-
-class Recurrent(Keys, frozen=True):
-    hidden: Count
-    layers: Count = 1
-    bidirectional: bool = False
 
 
 for _cell in recurrent.CELLS:
@@ -314,14 +247,6 @@ def _mean_tokens(t, x, o):
     return pointwise.mean(t, x, 1, keepdim=False)
 
 
-class Attention(Keys, frozen=True):
-    heads: Count
-    kv_heads: Count | None = None  # as many as heads where not given
-    causal: bool = False
-    bias: bool = True
-    dropout: Share = 0.0
-
-
 @_kind("attention", Attention, "tokens", op="-")
 def _attention(t, x, o):
     """Projections to queries, keys and values, attention, and the projection back."""
@@ -339,13 +264,6 @@ def _attention(t, x, o):
         h = attention.attention(t, *projected, causal=o.causal, mask=mask, dropout=o.dropout)
     with t.op("output", "linear"):
         return linear.linear(t, h, width, bias=o.bias)
-
-
-class Transformer(Attention, frozen=True):
-    mlp: Count | None = None  # four times the width where not given
-    norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
-    activation: Activation = "gelu"
-    gated: bool = False
 
 
 @_kind("transformer", Transformer, "tokens", op="-")
@@ -378,17 +296,6 @@ def _mlp(t, x, width, o):
 
 
 # ---------------------------------------------------------------------- kinds that hold other layers: run by the list itself
-class Group(Keys, frozen=True):
-    layers: list[dict]
-
-
-class Residual(Group, frozen=True):
-    shortcut: list[dict] = []
-
-
-class Branch(Keys, frozen=True):
-    branches: list[list[dict]]
-    join: Literal["concat", "add", "multiply"] = "concat"
 
 
 EVERY = ("features", "tokens", "space")

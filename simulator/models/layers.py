@@ -29,7 +29,8 @@ import msgspec
 from hwdb.errors import BadInput, unknown
 from hwdb.strict import checked, load
 from simulator.model import Model
-from simulator.models.layer_kinds import ACTIVATIONS, KINDS, Count, Kind, shown
+from simulator.models.layer_keys import ACTIVATIONS, Count
+from simulator.models.layer_kinds import KINDS, Kind, shown
 from simulator.ops import loss, pointwise
 from simulator.tape import Tape, Value
 

@@ -48,6 +48,8 @@ class Rates(NamedTuple):
 
 
 class Resolved(NamedTuple):
+    """The rates of a device in one format, and what had to be assumed for them."""
+
     rates: Rates
     assumptions: tuple[str, ...]  # what was not known of the device, in words
 

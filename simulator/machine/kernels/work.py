@@ -92,16 +92,23 @@ def pooled(size: Size) -> tuple[float, float, float]:
 
 
 def pool_work(size: Size) -> Work:
+    """Max-pool forward over sizes (images, channels, edge of image, edge of window, stride): a comparison a tap; reads x, writes y
+    and, as large, where each maximum stood."""
     x, y, moves = pooled(size)
     return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=moves)
 
 
 def pool_backward_work(size: Size) -> Work:
+    """Max-pool backward: one addition an output; reads dy and where each maximum stood, writes dx."""
     x, y, _ = pooled(size)
     return Work(y, 2.0 * F4 * y, F4 * x)
 
 
 def attention_work(products: int, arrays_read: int, arrays_written: int, backward: bool) -> Callable[[Size], Work]:
+    """size (heads, tokens, width) -> Work of attention with its scores written out: `products` of 2 tokens^2 width FLOPs a head, and
+    4 FLOPs a score for its softmax. The forward writes scores and takes an exponential for the causal half of them; the backward reads
+    them. `arrays_read`, `arrays_written`: arrays [heads, tokens, width] beside them."""
+
     def work(size: Size) -> Work:
         heads, tokens, depth = (float(each) for each in size)
         scores, small = heads * tokens * tokens, heads * tokens * depth

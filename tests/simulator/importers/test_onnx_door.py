@@ -124,6 +124,41 @@ def test_an_op_without_a_formula_is_listed_and_costed():
     assert "Det x1" in line and "% of all bytes" in line
 
 
+def test_numbers_that_onnx_cannot_compute_are_said_and_taken_as_tensors():
+    net, node = nets.picture_net(), onnx.helper.make_node
+    net.graph.initializer.extend([nets.numbers("far", [7]), nets.numbers("few", [1, 2])])
+    net.graph.node.extend([node("Gather", ["few", "far"], ["w"]), node("Gather", ["few", "far"], ["v"]), node("Mystery", ["few"], ["u"])])
+    tape = from_onnx(net).run(Tape(precision("fp32")), 4)
+    (line,) = [said for said in tape.said if "could not compute" in said]
+    assert "Gather x2 (" in line and "out of bounds" in line and "Mystery x1 (" in line and "\n" not in line
+    assert counted(from_onnx(net), 4) == counted(from_onnx(nets.picture_net()), 4)
+
+
+def test_shapes_that_onnx_cannot_infer_are_said_once():
+    net, node = nets.picture_net(), onnx.helper.make_node
+    net.graph.node.extend([node("Gizmo", ["y"], ["z"], domain="own"), node("Gizmo", ["z"], ["w"], domain="own")])
+    tape = from_onnx(net).run(Tape(precision("fp32")), 4)
+    (line,) = [said for said in tape.said if "could not infer" in said]
+    assert "Gizmo" in line and "\n" not in line
+    moved = [(k.read, k.written) for k in tape.kernels if k.phase == "forward"]
+    assert moved[-2:] == [(4 * 4 * 10, 4 * 4 * 10)] * 2  # as much written as read: fc2's result of 4 x 10 fp32 numbers
+
+
+@pytest.mark.parametrize("where", ["onnx.reference.ReferenceEvaluator.run", "onnx.shape_inference.infer_shapes"])
+def test_what_onnx_does_not_raise_is_not_hidden(monkeypatch, where):
+    class Ours(Exception):
+        """Of no kind that onnx raises."""
+
+    def broken(*_, **how):
+        raise Ours
+
+    net = nets.picture_net()
+    net.graph.node.append(onnx.helper.make_node("Det", ["y"], ["z"]))
+    monkeypatch.setattr(where, broken)
+    with pytest.raises(Ours):
+        from_onnx(net).run(Tape(precision("fp32")), 4)
+
+
 def test_a_graph_whose_shapes_do_not_fit_is_refused_at_the_node():
     with pytest.raises(RoofcastError, match=r"node c1 \(Conv\): 3 channels arrive where 5 are wanted"):
         counted(from_onnx(nets.picture_net(channels=5)), 1)
