@@ -61,15 +61,15 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     handed = max((block.carried for block in step.blocks), default=0.0)
     schedule = x.schedule if x.pp > 1 else "none"
     hop = crossing(at, handed, schedule)
-    ran = pipeline(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, hop)
+    ran = pipeline(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, hop.seconds)
     if schedule in SPLIT_BACKWARD:  # their closed forms are approximate: replayed
-        ran = ran._replace(total=replay(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, float(hop)).total)
+        ran = ran._replace(total=replay(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, float(hop.seconds)).total)
     update = updating(at, max(sum(us[u].update for u in s) for s in dealt), fullest)
     reduced = reduction(at, dense.max(), expert.max())
     whole = joined(ran.total, reduced.seconds, at.hide["dp"])
-    exposed, sent = _by_kind(at, run, Cost(whole - ran.total, reduced.bytes), Cost(ran.exposed_p2p, handed), Cost(update, fullest))
+    exposed, sent = _by_kind(at, run, Cost(whole - ran.total, reduced.bytes), Cost(ran.exposed_p2p, hop.bytes), Cost(update, fullest))
     bubble = max(float(ran.bubble * ran.total / (whole + update)), 0.0) if x.pp > 1 else 0.0
-    pipe = Pipe(schedule, ends(schedule, f, b), float(hop), float(whole - ran.total))
+    pipe = Pipe(schedule, ends(schedule, f, b), float(hop.seconds), float(whole - ran.total))
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b  # of a rank: both directions' parts
     busiest, alike = (float(stage * x.micro_batches) for stage in (each.max(), each.mean()))
     passing = float(sum(run.exposed.values()) * x.micro_batches / x.pp)

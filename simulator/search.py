@@ -171,7 +171,7 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
         run = Stages(*(sum(n * side[u] for u, n in enumerate(repeats)) for side in (forward, backward)), 0.0)
     else:
         run = _columns([c[0] for c in columns], place)
-    hop = crossing(placed, rank.handed, schedule)
+    hop = crossing(placed, rank.handed, schedule).seconds
     total = pipeline(schedule, run, x.pp, x.vpp, x.micro_batches, hop).total
     dense, expert, update = (np.array([c[i] for c in columns])[place] for i in (1, 2, 3))
     reduced = reduction(placed, dense, expert)

@@ -108,13 +108,19 @@ def joined(compute, traffic, w):
     return most * ((compute / most) ** w + (traffic / most) ** w) ** (1.0 / w)
 
 
-def crossing(at: Placement, handed: float, schedule: str):
-    """Seconds that a stage is held up by handing a micro-batch's `handed` bytes on [narayanan2021]. Interleaved schedules send
-    behind compute where the stack lets them."""
+def crossing(at: Placement, handed: float, schedule: str) -> Cost:
+    """Handing a micro-batch's `handed` bytes to the next stage: seconds that a stage is held up, and bytes that a rank sends.
+
+    Where the stack scatters them, each rank of a tensor-parallel group sends its part and the other side gathers the whole
+    ([narayanan2021], section 4.1). Interleaved schedules send behind compute where the stack lets them.
+    """
     x, stack = at.layout, at.step.recipe.stack
+    apart = stack.scattered and not x.sp
+    cost = at.network.cost("send", "pp", handed / (x.tp if apart else 1))
     if schedule == "interleaved" and stack.overlap.get("pp", 1.0) > 1.0:
-        return 0.0
-    return at.network.cost("send", "pp", handed / (x.tp if stack.scattered and not x.sp else 1)).seconds
+        return Cost(0.0, cost.bytes)
+    gathered = at.network.cost("all_gather", "tp", handed).seconds if apart else 0.0
+    return Cost(cost.seconds + gathered * np.greater(x.pp, 1), cost.bytes)
 
 
 def gathers(x) -> bool:

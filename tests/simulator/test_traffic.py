@@ -115,9 +115,11 @@ PIPELINE = {**LLAMA, "tp": 8, "pp": 2}
 )
 def test_megatron_hands_a_tensor_parallel_part_of_an_activation_to_the_next_stage(place, stack, sp, part):
     """Its scatter before each send and gather after it leave b s h / t between a pair of ranks ([narayanan2021], section 4.1); under
-    sequence parallelism no rank has more; without either each rank sends all of b s h."""
-    placed_ = place(**PIPELINE, stack=stack, sp=sp)
-    assert placed_.spread.pipe.hop == pytest.approx(float(seconds(send_recv, HANDED / part, 2, 8, 16)))
+    sequence parallelism no rank has more, nor needs more; without either each rank sends all of b s h."""
+    spread = place(**PIPELINE, stack=stack, sp=sp).spread
+    gather = float(seconds(all_gather, HANDED, 8, 1, 16)) if part == 8 and not sp else 0.0
+    assert spread.pipe.hop == pytest.approx(float(seconds(send_recv, HANDED / part, 2, 8, 16)) + gather)
+    assert spread.sent["pp"] == 2 * 128 * HANDED / part
 
 
 @pytest.mark.parametrize("vpp", [1, 2])
@@ -142,4 +144,4 @@ def test_a_stack_says_how_its_traffic_hides(place):
 
 
 def test_handing_on_one_stage_alone_costs_nothing(place):
-    assert float(crossing(place(**GPT2, dp=8).at, HANDED, "none")) == 0.0
+    assert float(crossing(place(**GPT2, dp=8).at, HANDED, "none").seconds) == 0.0
