@@ -5,7 +5,7 @@
     how sharply gathered weights hide behind compute                          simulator/stacks/*.toml
 
 Everything else comes from kernels and collectives and is not touched. Least squares on ln(predicted / measured), soft beyond 8 %, a
-source's weight capped at 40 rows, each constant held by a weak prior at its present value. With a source left out the constants take
+source's weight capped at 40 rows of either family, each constant held by a weak prior at its present value. With a source left out the constants take
 one step from there without its rows, and its rows are forecast anew.
 """
 
@@ -27,7 +27,7 @@ from simulator import predict, roofline
 from simulator import stack as stacks
 
 SOFT, STEP, CAP = 0.08, 0.05, 40
-CONSTANTS = {  # (where, which): name of the constant -> width of the prior on its logarithm
+CONSTANTS = {  # (where, which, or which ones share it): name of the constant -> width of the prior on its logarithm
     ("trained", "ampere"): {"bf16": 0.1},
     ("trained", "hopper"): {"bf16": 0.3, "fp8": 0.3},
     ("trained", "blackwell"): {"fp8": 0.3, "fp4": 0.3},
@@ -41,8 +41,9 @@ CONSTANTS = {  # (where, which): name of the constant -> width of the prior on i
     ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
     ("stack", "te-nemo-2024"): {"sync_s": 1.0},
     ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
+    ("stack", "te-nemo-2024 te-nemo-graphs"): {"expert_launches": 1.0},
 }
-NEUTRAL = {"factor": 1.0, "attention": 1.0, "dispatch_s": 1e-5, "sync_s": 1e-6, "overlap.fsdp": 6.0, "overlap.ep": 1.0}  # shares: 1
+NEUTRAL = {"factor": 1.0, "attention": 1.0, "dispatch_s": 1e-5, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.fsdp": 6.0, "overlap.ep": 1.0}  # shares: 1
 """What a constant is where no run tells."""
 Key = tuple[str, str, str]
 
@@ -55,7 +56,7 @@ def present() -> dict[Key, float]:
             if where == "trained":
                 found[where, which, name] = constants.family(which).trained[name].value
             else:
-                stack = stacks.stack(which)
+                stack = stacks.stack(which.split()[0])
                 found[where, which, name] = stack.overlap[name[8:]] if name.startswith("overlap.") else getattr(stack, name)
     return found
 
@@ -70,7 +71,7 @@ def trial(values: dict[Key, float]):
         if name not in made_stacks:
             s = read_stack(name)
             for (where, which, field), value in values.items():
-                if where == "stack" and which == name:
+                if where == "stack" and name in which.split():
                     new = {"overlap": {**s.overlap, field[8:]: value}} if field.startswith("overlap.") else {field: value}
                     s = msgspec.structs.replace(s, **new)
             made_stacks[name] = s
@@ -111,7 +112,7 @@ def touches(run: LlmRun, key: Key) -> bool:
     """Can the constant change the run's forecast?"""
     where, which, name = key
     if where == "stack":
-        return run.scenario.stack == which
+        return run.scenario.stack in which.split()
     kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(run.scenario.precision, run.scenario.precision)
     return hwdb.device(run.scenario.device).family == which and (kind == name or name == "bf16")
 
@@ -127,11 +128,10 @@ def jacobian(runs: list[LlmRun], values: dict[Key, float], base: np.ndarray) -> 
 
 
 def weights(runs: list[LlmRun]) -> np.ndarray:
-    """A source counts as many rows as it has, at most CAP."""
-    size = {run.source: 0 for run in runs}
-    for run in runs:
-        size[run.source] += 1
-    return np.array([np.sqrt(min(size[run.source], CAP) / size[run.source]) for run in runs])
+    """A source counts as many rows as it has, at most CAP; its mixtures of experts apart, as other constants fit them."""
+    group = [(run.source, run.family == "moe") for run in runs]
+    size = {key: group.count(key) for key in set(group)}
+    return np.array([np.sqrt(min(size[key], CAP) / size[key]) for key in group])
 
 
 def moved(matrix, errors, weight, prior, offset) -> np.ndarray:
@@ -201,8 +201,8 @@ def written(values: dict[Key, float]) -> None:
     """Put the constants into their files."""
     for (where, which, name), value in values.items():
         if where == "stack":
-            path = stacks.path_of(which)
-            path.write_text(stated(path.read_text(encoding="utf-8"), name, value), encoding="utf-8")
+            for path in map(stacks.path_of, which.split()):
+                path.write_text(stated(path.read_text(encoding="utf-8"), name, value), encoding="utf-8")
             continue
         path = constants.HERE / "families" / f"{which}.toml"
         head, mark, tail = path.read_text(encoding="utf-8").partition("[trained]")

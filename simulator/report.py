@@ -84,13 +84,18 @@ def by_phase(step: Step, seconds, phase, device: Device, c: Kernels):
 
 
 def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
-    """Host seconds to launch each kernel, all repetitions: nothing under graphs, less in backward, more on an older host."""
+    """Host seconds to launch each kernel, all repetitions: nothing under graphs, less in backward, more on an older host. Libraries that
+    loop over the experts of a grouped product launch for each of them."""
     stack = step.recipe.stack
     if stack.graphs:
         return np.zeros(len(step.kernels))
     forward = stack.dispatch_s * slowness(device.year, c) if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
     share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
     launches = [k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0 for k in step.kernels]
+    if stack.expert_launches:
+        for i, k in enumerate(step.kernels):
+            if k.kind == "matmul" and step.nodes[k.node].op == "experts":
+                launches[i] = stack.expert_launches * k.shape[0]
     return np.array([forward * share[k.phase] * k.count * n for k, n in zip(step.kernels, launches, strict=True)])
 
 

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")  # never taken from another profile
 MEANING = {  # of what a profile sets
     "fusion": "share of the bytes between fused pointwise kernels that vanishes",
-    "dispatch_s": "host seconds to launch a forward kernel, on a host of 2023 or later",
+    "dispatch_s": "host seconds to launch a forward kernel, on a host of 2026",
     "dispatch_backward": "of it, for a backward kernel",
     "graphs": "launches are replayed from a graph: no host time",
     "memory_format": "of pictures",
@@ -51,6 +51,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: float = 1.0  # rate of its fused attention kernel, of the best one for the family
     scattered: bool = True  # activations cross between pipeline stages in tensor-parallel pieces [narayanan2021]
     sync_s: float = 0.0  # host seconds a layer of experts waits for its token counts, each way
+    expert_launches: float = 0.0  # launches that a grouped product costs for each expert of a rank; 0: one for all of them
     overlap: dict[str, float] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
     implementations: dict[str, str] = {}  # op -> composed | fused | eager | efficient | flash | foreach
 

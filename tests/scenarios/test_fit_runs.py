@@ -7,7 +7,9 @@ import pytest
 from scenarios import fit_runs
 from simulator import stack as stacks
 
-FITTED = {(which, name) for (where, which), names in fit_runs.CONSTANTS.items() if where == "stack" for name in names}
+FITTED = {
+    (which, name) for (where, shared), names in fit_runs.CONSTANTS.items() if where == "stack" for which in shared.split() for name in names
+}
 
 
 def states(profile: dict, name: str) -> bool:
