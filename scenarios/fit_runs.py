@@ -4,9 +4,9 @@
     one factor on products, the rate of an old attention kernel, what a launch or a wait for token counts costs the host,
     how sharply gathered weights hide behind compute                          simulator/stacks/*.toml
 
-Everything else comes from kernels and collectives and is not touched. Least squares on ln(predicted / measured), soft beyond 8 %, a
-source's weight capped at 40 rows of either family, each constant held by a weak prior at its present value. With a source left out the constants take
-one step from there without its rows, and its rows are forecast anew.
+Everything else comes from kernels and collectives and is not touched. Least squares on ln(predicted / measured), soft beyond 4 %, the
+weight of a source's dense rows capped at 40, each constant held by a weak prior at its present value. With a source left out the
+constants take one step from there without its rows, and its rows are forecast anew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scenarios.llm_runs import LlmRun, published
 from simulator import predict, roofline
 from simulator import stack as stacks
 
-SOFT, STEP, CAP = 0.08, 0.05, 40
+SOFT, STEP, CAP = 0.04, 0.05, 40
 CONSTANTS = {  # (where, which, or which ones share it): name of the constant -> width of the prior on its logarithm
     ("trained", "ampere"): {"bf16": 0.1},
     ("trained", "hopper"): {"bf16": 0.3, "fp8": 0.3},
@@ -128,10 +128,10 @@ def jacobian(runs: list[LlmRun], values: dict[Key, float], base: np.ndarray) -> 
 
 
 def weights(runs: list[LlmRun]) -> np.ndarray:
-    """A source counts as many rows as it has, at most CAP; its mixtures of experts apart, as other constants fit them."""
+    """A source counts as many dense rows as it has, at most CAP; mixtures of experts come from one source in the main: each row counts."""
     group = [(run.source, run.family == "moe") for run in runs]
     size = {key: group.count(key) for key in set(group)}
-    return np.array([np.sqrt(min(size[key], CAP) / size[key]) for key in group])
+    return np.array([1.0 if key[1] else np.sqrt(min(size[key], CAP) / size[key]) for key in group])
 
 
 def moved(matrix, errors, weight, prior, offset) -> np.ndarray:
