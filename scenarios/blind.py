@@ -2,7 +2,8 @@
 
 Tables whose first line starts with `# Blind:` are never read by a fit (scenarios.measured.read_to_fit). For each source and device this
 prints how many rows can be forecast, the median and mean of |predicted / measured - 1|, the bias (median of ln(predicted / measured), as
-a percentage), and how many measured times lie inside the 50, 80 and 95 % intervals that are made without the run's own source.
+a percentage), and how many measured times lie inside the 50, 80 and 95 % intervals that are made without the run's own source. Where
+tables have it, the same of the memory allocated at the fullest moment, forecast without what the framework adds.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Scored(NamedTuple):
     measured_s: float
     predicted_s: float
     inside: tuple[bool, ...]  # of the intervals of LEVELS
+    measured_bytes: float | None = None  # allocated at the fullest moment
+    predicted_bytes: float | None = None  # held at the fullest moment, without context, workspaces and slack
 
     @property
     def error(self) -> float:
@@ -58,16 +61,27 @@ def score(paths) -> tuple[list[Scored], list[str]]:
         found = interval.spread(traits, rest, interval.stretches()[klass], klass).factors
         inside = tuple(low <= run.measured_s / f.step_time_s <= high for low, high in (found[level] for level in LEVELS))
         name = hwdb.device(run.scenario.device).id
-        done.append(Scored(run.id, run.source, name, f.stack, klass, run.measured_s, f.step_time_s, inside))
+        tensors = f.memory.peak_bytes - f.memory.framework_bytes
+        done.append(Scored(run.id, run.source, name, f.stack, klass, run.measured_s, f.step_time_s, inside, run.peak_bytes, tensors))
     return done, refused
 
 
 def line(name: str, rows: list[Scored]) -> str:
     """One line of the table, in Markdown."""
-    size = [100 * abs(r.error) for r in rows]
-    bias = 100 * np.expm1(median(np.log(r.predicted_s / r.measured_s) for r in rows))
     shares = " / ".join(f"{100 * mean(r.inside[i] for r in rows):.0f}" for i in range(len(LEVELS)))
-    return f"| {name} | {len(rows)} | {median(size):.1f} / {mean(size):.1f} | {bias:+.1f} | {shares} |"
+    return f"{sums(name, [r.predicted_s / r.measured_s for r in rows])} {shares} |"
+
+
+def memory_line(name: str, rows: list[Scored]) -> str:
+    """One line of the table of memory, in Markdown; every row has a measured peak."""
+    return sums(name, [r.predicted_bytes / r.measured_bytes for r in rows])
+
+
+def sums(name: str, ratios: list[float]) -> str:
+    """How many ratios predicted / measured there are, the median and mean of their distance from 1, and their bias [%]."""
+    size = [100 * abs(x - 1.0) for x in ratios]
+    bias = 100 * np.expm1(median(np.log(x) for x in ratios))
+    return f"| {name} | {len(ratios)} | {median(size):.1f} / {mean(size):.1f} | {bias:+.1f} |"
 
 
 def main() -> None:
@@ -91,6 +105,12 @@ def main() -> None:
         print(line(f"*{klass}*", [r for r in done if r.klass == klass]))
     if done:
         print(line("all", done))
+    weighed = [r for r in done if r.measured_bytes]
+    if weighed:
+        print("\n| peak memory: source, device | rows | median / mean | bias |\n|---|---:|---|---:|")
+        for key in dict.fromkeys((r.source, r.device) for r in weighed):
+            print(memory_line(", ".join(key), [r for r in weighed if (r.source, r.device) == key]))
+        print(memory_line("all", weighed))
     for why in refused:
         print(why)
 

@@ -4,6 +4,8 @@ Columns (others are ignored): model, device, precision, mode, batch_per_device, 
 ("224x224x3", "Sequence Length=128"), sequence, n_devices, layout, framework, stack, optimizer, recompute, attention; micro_batches
 between two updates; tokens of a sample that a throughput in tokens counts; id, source_name, source_where for the report. What tables
 call models, devices and frameworks stands in runs/names.toml, and so does what the scripts of a source set; a column goes before it.
+peak_memory_mib is what torch.cuda.max_memory_allocated gives: tensors, and the workspaces that PyTorch allocates for libraries, at the
+fullest moment of the timed steps [MiB of 2^20 bytes]; neither the device's context nor what the allocator holds in reserve.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ MODES = {"train": "train", "training": "train", "infer": "infer", "inference": "
 LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last"}
 OPTIMIZER = {"image": "momentum", "sequence": "adamw"}  # where no column says: what benchmarks of these models train with
 NO_UPDATE = r"forward (?:\+|and) backward|fwd ?\+ ?bwd|no optimi[sz]er|without (?:an |the )?(?:optimi[sz]er|update)"
+MIB = 2**20  # bytes
 SPOKEN = ("jasper", "quartznet", "deepspeech2")  # nets of recordings, which differ in length
 BEFORE_CUDNN_8 = ("torch7", "caffe", "cudnn[r", "cudnn 4", "cudnn 5", "theano", "chainer", "nervana", "neon", "cl-nn", "fbfft")
 
@@ -50,6 +53,7 @@ class Run(NamedTuple):
     measured_s: float | None
     refused: str  # why not
     row: dict[str, str]
+    peak_bytes: float | None = None  # allocated at the fullest moment, without the device's context
 
 
 @functools.cache
@@ -141,6 +145,12 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
     batch, seconds, why = _step(get, devices * int(micro_batches[1]), synonyms()["tokens"].get(model))
     if why:
         return refuse(why)
+    try:
+        peak = float(get("peak_memory_mib")) * MIB if get("peak_memory_mib") else None
+    except ValueError:
+        peak = 0.0
+    if peak is not None and not 0.0 < peak < float("inf"):
+        return refuse(f"peak_memory_mib {get('peak_memory_mib')!r}: not a number of MiB")
     image, sequence = _image(get("input")), _sequence(get("sequence") or get("input"))
     if sequence is None and ("bert" in model or model in SPOKEN):
         return refuse("length of its sequences not stated")
@@ -159,7 +169,7 @@ def run(row: dict[str, str], folder: Path = HERE) -> Run:
         **({"devices": devices} if devices > 1 else {}),
         **({"micro_batch": batch} if devices > 1 or int(micro_batches[1]) > 1 else {}),
     )  # fmt: skip
-    return Run(name, source, scenario, seconds, "", row)
+    return Run(name, source, scenario, seconds, "", row, peak)
 
 
 def _precision(said: str) -> str:

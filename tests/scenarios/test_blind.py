@@ -7,7 +7,7 @@ import pytest
 
 from hwdb.errors import BadInput
 from scenarios import blind, llm_runs, measured
-from simulator import interval
+from simulator import interval, predict
 
 TABLES = measured.blind()
 FITTED = [run for path in measured.shipped() for run in measured.read(path)]
@@ -61,6 +61,24 @@ def test_a_line_of_the_table_counts_the_rows_inside_their_intervals():
         blind.Scored("b", "s", "d", "stack", "class", 2.0, 1.0, (False, False, True)),
     ]
     assert blind.line("s", rows) == "| s | 2 | 30.0 / 30.0 | -25.8 | 0 / 50 / 100 |"
+
+
+def test_a_measured_peak_stands_beside_the_tensors_that_are_held(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "runs.csv"
+    head = "id,source_name,model,device,precision,mode,batch_per_device,optimizer,framework,step_time_ms,peak_memory_mib\n"
+    rows = ("a,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,PyTorch 2.4,50,1000", "b,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,,50,")
+    path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    (weighed, other), _ = blind.score([path])
+    scenario = measured.read(path)[0].scenario
+    forecast = predict(scenario)
+    assert scenario.optimizer == "none" and forecast.memory.framework_bytes > 0
+    assert weighed.predicted_bytes == pytest.approx(forecast.memory.peak_bytes - forecast.memory.framework_bytes)
+    assert (weighed.measured_bytes, other.measured_bytes) == (1000 * 2**20, None)
+    monkeypatch.setattr(sys, "argv", ["blind", str(path)])
+    blind.main()
+    assert blind.memory_line("mine, a100-sxm4-40gb", [weighed]) in capsys.readouterr().out.splitlines()
+    twice = [weighed._replace(predicted_bytes=2.0, measured_bytes=1.0), weighed._replace(predicted_bytes=0.5, measured_bytes=1.0)]
+    assert blind.memory_line("s", twice) == "| s | 2 | 75.0 / 75.0 | +0.0 |"
 
 
 def test_forecasts_of_a_blind_table_come_with_refusals():

@@ -33,6 +33,22 @@ def test_devices_that_share_a_batch(tmp_path):
     assert run.measured_s == pytest.approx(512 / 2800)
 
 
+def test_peak_memory_is_read_in_bytes_and_may_be_left_out(tmp_path):
+    path = tmp_path / "runs.csv"
+    head = "model,device,precision,mode,batch_per_device,step_time_ms,peak_memory_mib\n"
+    path.write_text(head + "resnet50,v100,fp32,train,8,10,1536.5\nresnet50,v100,fp32,train,8,10,\n", encoding="utf-8")
+    assert [run.peak_bytes for run in measured.read(path)] == [1536.5 * 1024 * 1024, None]
+
+
+@pytest.mark.parametrize("said", ["1.5 GB", "0", "-3", "inf", "nan"])
+def test_a_peak_that_is_no_number_of_mib_is_refused_with_its_column(tmp_path, said):
+    path = tmp_path / "runs.csv"
+    head = "model,device,precision,mode,batch_per_device,step_time_ms,peak_memory_mib\n"
+    path.write_text(head + f"resnet50,v100,fp32,train,8,10,{said}\n", encoding="utf-8")
+    (run,) = measured.read(path)
+    assert run.scenario is None and run.refused == f"peak_memory_mib {said!r}: not a number of MiB"
+
+
 @pytest.mark.parametrize(("line", "why"), [
     ("a,resnet50,v100,fp32,train,,1,,,,10,,", "no batch"),
     ("a,resnet50,v100,fp32,train,2.5,1,,,,10,,", "not a number of samples"),
