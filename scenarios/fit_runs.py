@@ -43,7 +43,9 @@ CONSTANTS = {  # (where, which, or which ones share it): name of the constant ->
     ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
     ("stack", "te-nemo-2024 te-nemo-graphs"): {"expert_launches": 1.0},
 }
-NEUTRAL = {"factor": 1.0, "attention": 1.0, "dispatch_s": 1e-5, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.fsdp": 6.0, "overlap.ep": 1.0}  # shares: 1
+NEUTRAL = {  # shares: 1
+    "factor": 1.0, "attention": 1.0, "dispatch_s": 1e-5, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.fsdp": 6.0, "overlap.ep": 1.0,
+}  # fmt: skip
 """What a constant is where no run tells."""
 Key = tuple[str, str, str]
 
