@@ -34,7 +34,8 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
 
     Training: activations pile up through the forward, then go as the backward passes, while gradients come; the moments
     looked at are the start of each block's backward (what is kept below it, gradients above it, the block's own largest
-    tensors, and under recomputation the block's whole inside once more) and the optimizer step. Gradients are freed
+    tensors, and under recomputation the block's whole inside once more) and the optimizer step. A table that is embedding and
+    output layer has its first gradient from the start; at the end stand a second one and their sum. Gradients are freed
     between steps (zero_grad(set_to_none=True)). Inference: weights, inputs and the two largest neighbouring tensors.
     """
     parameters = step.parameter_bytes
@@ -54,11 +55,13 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     above = 0.0
     at_once = step.recipe.stack.implementations.get("update") == "in_backward"  # each gradient is used up as it comes
     one = max(u.gradients / u.count for u in units)
+    twice = _used_twice(step)
     moments = []
     for u in reversed(units):
         transient = u.largest + u.inside * min(remade, u.count)
-        starts = (below, above + u.gradients / u.count, f"backward of {u.name}")
-        ends = (below - u.kept + u.kept / u.count, above + u.gradients, f"end of the backward of {u.name}")
+        early = twice if u is not units[0] else 2.0 * twice
+        starts = (below, above + early + u.gradients / u.count, f"backward of {u.name}")
+        ends = (below - u.kept + u.kept / u.count, above + early + u.gradients, f"end of the backward of {u.name}")
         for activations, gradients, moment in (starts, ends) if u.count > 1 else (starts,):
             gradients = min(gradients, one) if at_once else gradients
             extra = framework_bytes + slack * (activations + transient)
@@ -68,6 +71,18 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     gradients = one if at_once else step.gradient_bytes
     moments.append(Held(parameters, gradients, states, step.input_bytes, _scratch(step), framework_bytes, "optimizer step"))
     return max(moments, key=lambda h: h.total)
+
+
+def _used_twice(step: Step) -> float:
+    """Bytes of the gradients of weights that two ops use: a table that embeds and, transposed, gives the logits."""
+    users: dict[int, set[int]] = {}
+    for k in step.kernels:
+        if k.phase == "forward":
+            for v in k.inputs:
+                if v.kind == "parameter" and v.grad:
+                    users.setdefault(v.storage, set()).add(k.node)
+    bytes_ = {v.storage: v.bytes for k in step.kernels for v in k.inputs if v.kind == "parameter"}
+    return float(sum(bytes_[s] for s, nodes in users.items() if len(nodes) > 1)) if step.recipe.mode == "train" else 0.0
 
 
 class _Unit(NamedTuple):

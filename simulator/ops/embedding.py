@@ -15,7 +15,7 @@ def embedding(t: Tape, ids: Value, rows: int, width: int, *, weight: Value | Non
     """
     table = weight if weight is not None else t.parameter(rows, width, tied=tied)
     out = t.new((*ids.shape, width), table.dtype, table.grad)
-    t.emit("gather", (ids,), (out,), read=ids.bytes + out.bytes)
+    t.emit("gather", (ids, table), (out,), read=ids.bytes + out.bytes)
     if out.grad:
         t.save(ids)
         t.backward("scatter", vector=out.size, read=out.bytes + ids.bytes, written=table.bytes + out.bytes, product=table.dtype)
