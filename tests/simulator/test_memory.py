@@ -75,3 +75,14 @@ def test_memory_grows_with_the_batch_and_inference_needs_less(model):
     peaks = [predict(model=model, device="h100-sxm5", batch=b).memory.peak_bytes for b in (1, 2, 8)]
     assert peaks == sorted(peaks)
     assert predict(model=model, device="h100-sxm5", batch=8, mode="infer").memory.peak_bytes < peaks[-1]
+
+
+def test_a_table_that_is_embedding_and_output_layer_has_a_gradient_more_of_each():
+    """GPT-2's 50257 x 768 in fp32. At the start of the backward stands the output layer's gradient; at its end the embedding's too, and
+    their sum, beside the gradients of all else: 2 tables more than the weights, where few activations are left."""
+    recipe = Recipe(mode="train", batch=1, size=8, precision="fp32", optimizer=None, recompute="none", stack=stack("pytorch-eager"))
+    step = trace(resolve("gpt2"), recipe)
+    fullest = held(step, framework_bytes=0, slack=0)
+    assert fullest.gradients == step.gradient_bytes + 2 * 50257 * 768 * 4
+    untied = trace(resolve("llama-3-8b"), recipe)
+    assert held(untied, framework_bytes=0, slack=0).gradients == untied.gradient_bytes

@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
+from hwdb.constants import kernels
 from hwdb.errors import BadInput
 from simulator import predict, stack
+from simulator.times.host import slowness
 
 NET = {"model": "resnet50", "batch": 64, "precision": "amp-fp16"}
 
@@ -104,3 +106,13 @@ def test_an_unknown_setting_of_a_profile_is_refused(tmp_path):
     path = profile(tmp_path / "mine.toml", '"pytorch-eager"', fusoin=0.5)
     with pytest.raises(BadInput, match="mine.toml: no key 'fusoin'; did you mean fusion"):
         stack.stack(path)
+
+
+def test_a_library_that_loops_over_experts_launches_for_each(tmp_path):
+    """Eight experts of Mixtral on one rank, two grouped products in each of 32 layers: gate with up, and down."""
+    asked = {"model": "mixtral-8x7b", "device": "b200", "batch": 1, "sequence": 16, "precision": "bf16", "mode": "infer"}
+    like, launch = {"dispatch_s": 1.0}, 3.0
+    plain = predict(**asked, stack=profile(tmp_path / "plain.toml", '"pytorch-eager"', **like))
+    loop = predict(**asked, stack=profile(tmp_path / "loop.toml", '"pytorch-eager"', **like, expert_launches=launch))
+    slow = slowness(2024, kernels())
+    assert loop.host_s - plain.host_s == pytest.approx(32 * 2 * (8 * launch - 1) * slow)

@@ -19,7 +19,7 @@ SIZE = st.integers(1, 20000)
 SMALL = st.integers(1, 64)
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
 HAIR = 1 + 1e-9  # rounding
-RATES = ["matrix", "vector", "special", "bandwidth", "clock", "feed", "sustained", "store", "headroom"]
+RATES = ["matrix", "vector", "special", "bandwidth", "clock", "feed", "sustained", "store", "headroom", "fed"]
 
 
 @st.composite
@@ -46,7 +46,7 @@ def all_kernels(r: Rates, m, n, k, batch) -> list:
         matmul(m, n, k, batch, r.width, 2.0, r, C),
         attention(batch, 1 + n % 64, 1 + n % 64, m, m, 64, True, r.width, r, C),
         attention(batch, 1 + n % 64, 1, m, k + m, 128, False, r.width, r, C, backward=True),
-        *(stream(kind, 4.0 * m * n, m * n, m, r, C) for kind in ("elementwise", "norm", "gather")),
+        *(stream(kind, 4.0 * m * n, m * n, m, r, C) for kind in ("elementwise", "norm", "gather", "pool")),
         *(conv(phase, *conv_args, channels_last=False) for phase in ("forward", "input", "weight")),
         conv("forward", batch, 64 * (1 + m % 8), 64 * (1 + m % 8), 196, 196, 9.0, 64.0 * (1 + m % 8), r.width, r, C),
     ]
@@ -143,3 +143,39 @@ def test_doubling_a_printed_figure_never_makes_a_kernel_slower(name, figure):
     for format in ("fp32", "bf16"):
         before, after = (all_kernels(resolve(d, format).rates, m, 1024.0, 2048.0, 2.0) for d in (base, better))
         assert all(np.all(a <= b * HAIR) for b, a in zip(before, after, strict=True))
+
+
+BOUND_BY_CORES = [kind for kind, name in CLASS.items() if hasattr(C.issue, name)]
+
+
+@pytest.mark.parametrize("kind", BOUND_BY_CORES)
+def test_kernels_that_instructions_bound_follow_cores_and_clock_where_memory_is_ample(kind):
+    """A core gets through so many bytes a clock, whatever the bandwidth; the start is a hundred thousandth of the time."""
+    r = resolve(hwdb.device("h200"), "fp32").rates._replace(bandwidth=1e15)
+    once = stream(kind, 1e11, 0.0, 0.0, r, C)
+    for change, factor in (({"bandwidth": 2e15}, 1.0), ({"cores": 2 * r.cores}, 0.5), ({"clock": r.clock / 2}, 2.0)):
+        assert stream(kind, 1e11, 0.0, 0.0, r._replace(**change), C) == pytest.approx(factor * once, rel=1e-3)
+    starved = r._replace(bandwidth=1e9)
+    assert stream(kind, 1e11, 0.0, 0.0, starved, C) == pytest.approx(1e11 / (starved.stream * 1e9), rel=1e-3)
+
+
+def test_tf32_convolutions_are_slow_where_units_outrun_their_operands_and_nowhere_else():
+    """A100's matrix units do TF32 sixteen times as fast as its vector units do fp32; a GeForce board's are held at the same rate."""
+    shape = (256, 256, 256, 784, 784, 9.0, 1.0, 4.0)
+
+    def share(name):
+        r = resolve(hwdb.device(name), "tf32").rates
+        t = conv("forward", *shape, r, C)
+        return 2.0 * 256 * 784 * 9 * 256 * 256 / (t * r.sustained * r.matrix)
+
+    assert share("a100-sxm4-40gb") < 0.5 < 0.7 < share("rtx-3090") < 1.0
+
+
+def test_the_winograd_kernel_of_one_pass_runs_on_vector_units():
+    """Where fp32 products have matrix units, as on MI250X, its saving is halved: it costs what vector units take."""
+    r = resolve(hwdb.device("mi250x-gcd"), "fp32").rates
+    assert r.matrix == pytest.approx(2 * r.vector, rel=0.01)
+    args = (256, 64, 64, 3136, 3136, 9.0, 1.0, 4.0)
+    plain = r._replace(matrix=r.vector)
+    assert conv("forward", *args, r, C) >= 0.45 * conv("forward", *args, plain, C)
+    assert conv("forward", *args, r, C, unit_stride=False) < conv("forward", *args, plain, C, unit_stride=False)
