@@ -95,6 +95,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Constants of launching kernels from the host."""
 
     norm: float
+    alike: float
     ageing: float
     current: float
 

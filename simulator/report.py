@@ -19,6 +19,7 @@ from simulator.times.host import combine, slowness
 from simulator.traced import Kernel
 
 OWN_LAUNCHES = ("optimizer", "accumulate")  # kernels whose shape says how many launches they are, where they have one
+MANY, MOST = 8, 0.7  # layers that are alike make most of a step, where it is told as one: of so many, so much of its launches
 PHASES = ("forward", "backward", "recompute", "update")
 
 
@@ -79,8 +80,15 @@ def by_phase(step: Step, seconds, phase, device: Device, c: Kernels):
     host = dispatch(step, device, c)
     device_s = np.array([seconds[phase == p].sum() for p in range(4)])
     host_s = np.array([host[phase == p].sum() for p in range(4)])
-    total_s = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, c), 0.0)
+    total_s = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, c, alike(step)), 0.0)
     return device_s, host_s, total_s
+
+
+def alike(step: Step) -> bool:
+    """Is most of the step a layer that is repeated over and over, as a transformer's?"""
+    launches = [(k.count, step.nodes[k.node].layer) for k in step.kernels if k.phase == "forward"]
+    repeated = sum(n for n, layer in launches if layer and step.blocks[layer].count >= MANY)
+    return repeated > MOST * sum(n for n, _ in launches)
 
 
 def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:

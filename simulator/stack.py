@@ -47,6 +47,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     master: bool = False  # fp32 copies of weights and moments, gradients accumulated in fp32, under 16-bit weights
     gradient_bytes: float = 4.0  # of a gradient accumulated under such a master copy; 2 where it stays in 16 bits
     accumulate_bytes: float = 0.0  # moved for each weight to add a micro-batch's gradient to the sum, beyond writing it
+    accumulate_first: bool = True  # also the first one's, to a buffer of zeros; autograd makes it the sum instead
     factor: float = 1.0  # rate of its matrix products, of what the device's family sustains: tuning of a site or a release
     attention: float = 1.0  # rate of its fused attention kernel, of the best one for the family
     scattered: bool = True  # activations cross between pipeline stages in tensor-parallel pieces [narayanan2021]

@@ -35,6 +35,7 @@ class Unit(NamedTuple):
     kept: float  # bytes for backward
     largest: float  # bytes of the largest tensors in flight
     inside: float  # bytes kept when nothing is recomputed
+    added: float = 0.0  # seconds of adding gradients up that a step's first micro-batch is spared
 
     @property
     def update(self) -> float:
@@ -65,6 +66,10 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     if device.kind == "cpu":
         device_s, host_s = device_s + host_s, 0.0 * host_s
     again, rows, inferring = repeated(step), [], step.recipe.mode == "infer"
+    spared = np.zeros(len(order))
+    if not step.recipe.stack.accumulate_first:
+        sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]
+        np.add.at(spared, of[sums], times.seconds[sums])
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
         nodes = {n for n, k in enumerate(key) if k == order[i]}
@@ -78,9 +83,8 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                        for k in step.kernels if k.node in nodes and k.phase == "forward"), default=0.0)  # fmt: skip
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
         once, traffic = (v / count for v in (dense, expert, kept)), _traffic(at, nodes, count, again)
-        rows.append(
-            Unit(name, count if what == "block" else 0, device_s[i] / count, host_s[i] / count, traffic, *once, largest, inside / count)
-        )
+        compute, host, own = device_s[i] / count, host_s[i] / count, spared[i] / count
+        rows.append(Unit(name, count if what == "block" else 0, compute, host, traffic, *once, largest, inside / count, own))
     return rows
 
 
@@ -114,7 +118,8 @@ def _next_block(step: Step, i: int) -> int:
 def passes(us: list[Unit], at: Placement) -> Passes:
     """Forward and backward of each unit with its traffic. Broadcasts over layouts.
 
-    The host dispatches ahead of device and network together: where it is slower than both, traffic costs nothing.
+    The host dispatches ahead of device and network together: where it is slower than both, traffic costs nothing. Layers are
+    alike, unless the host waits in each of them for the device, as for experts' token counts.
     """
     x, hide = at.layout, at.hide
     found = Passes([0.0] * len(us), [0.0] * len(us), {}, {})
@@ -123,8 +128,10 @@ def passes(us: list[Unit], at: Placement) -> Passes:
         raise BadInput("offload activations: those of repeated layers go to the host, and this model has none; leave it out")
     for i, u in enumerate(us):
         times = max(u.count, 1)
-        for phase, base, host in (("forward", u.compute[0], u.host[0]), ("backward", u.compute[1] + u.compute[2], u.host[1] + u.host[2])):
-            seconds, alone = base, combine(base, host, constants())
+        alike = u.count > 1 and not (u.expert and at.step.recipe.stack.sync_s)
+        back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
+        for phase, base, host in (("forward", u.compute[0], u.host[0]), ("backward", back, u.host[1] + u.host[2])):
+            seconds, alone = base, combine(base, host, constants(), alike)
             waits: dict[str, float] = {}
             here = [
                 (group, hide["behind"] if behind else hide[group], c)
@@ -140,7 +147,7 @@ def passes(us: list[Unit], at: Placement) -> Passes:
                 waits[name] = waits.get(name, 0.0) + (after - seconds)
                 found.sent[name] = found.sent.get(name, 0.0) + c.bytes * times
                 seconds = after
-            whole = combine(seconds, host, constants())
+            whole = combine(seconds, host, constants(), alike)
             felt = (whole - alone) / np.maximum(seconds - base, 1e-30)  # of the device's wait, what the step feels
             for name, wait in waits.items():
                 found.exposed[name] = found.exposed.get(name, 0.0) + wait * felt * times
