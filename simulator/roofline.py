@@ -19,7 +19,7 @@ from simulator.step import Step
 from simulator.times.attention import attention
 from simulator.times.conv import conv
 from simulator.times.matmul import matmul
-from simulator.times.rates import Rates, Resolved, resolve
+from simulator.times.rates import Rates, Resolved, in_training, resolve
 from simulator.times.recurrent import recurrent
 from simulator.times.stream import stream
 from simulator.traced import Kernel
@@ -66,7 +66,7 @@ def time_all(step: Step, device: Device, c: Kernels | None = None, find=rates_of
         resolved = find(device, product if family != "stream" else "fp32")
         if family != "stream":
             said.update(dict.fromkeys(resolved.assumptions))
-        rates = resolved.rates
+        rates = in_training(resolved.rates) if training and family == "matmul" else resolved.rates
         members = [ks[i] for i in indices]
         t = FORMULAS[family](members, detail, rates, c) / _share(family, stack, rates, training)
         seconds[indices] = t

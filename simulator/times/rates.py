@@ -127,8 +127,8 @@ def _power(device: Device, name: str, matrix: float, own: constants.Family) -> t
     limit = own.flop_per_joule.get("bf16" if name == "fp16" else name)
     if not limit or not device.power.tdp:
         return np.inf, []
-    if any(edit.startswith("peak_flops") for edit in device.edits):
-        return np.inf, [f"{device.id}: peak_flops is imagined, so the board's {device.power.tdp:g} W do not bound it"]
+    if any(edit.startswith(f"peak_flops.{name} ") for edit in device.edits):
+        return np.inf, [f"{device.id}: peak_flops.{name} is imagined, so the board's {device.power.tdp:g} W do not bound it"]
     return limit.value * float(device.power.tdp) / matrix, []
 
 
@@ -198,3 +198,10 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         measured=device.kind == "cpu" and device.memory.bandwidth.status == "measured",
     )
     return Resolved(rates, tuple(said))
+
+
+def in_training(rates: Rates) -> Rates:
+    """The rates that products have in training steps, their time then divided by `trained`: a board that its power limits holds that limit
+    in long products, and in steps where clocks settle below it no less than it, as far as its kind allows."""
+    gain = np.minimum(rates.headroom, 1.0 / rates.trained)
+    return rates._replace(sustained=rates.sustained * gain, feed=rates.feed * gain, headroom=rates.headroom / gain)
