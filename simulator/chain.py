@@ -15,7 +15,7 @@ from simulator.model import Model
 from simulator.report import assemble
 from simulator.resolve import decide
 from simulator.scenario import Scenario
-from simulator.step import Recipe, trace
+from simulator.step import Recipe, of_one_batch, trace
 from simulator.traced import Parallel
 
 
@@ -33,7 +33,7 @@ def predict(scenario=None, /, **asked) -> Forecast:
     recipe, said = decide(scenario, model, device)
     if layouts.spread(scenario):
         return over_devices(scenario, model, device, recipe, said)
-    step = trace(model, recipe)
+    step = of_one_batch(trace(model, recipe))
     times = roofline.time_all(step, device)
     memory = held(step, recipe.stack.framework_bytes if device.kind != "cpu" else 0.0, recipe.stack.slack)
     return with_interval(assemble(scenario, device, model, step, times, memory, [*said, *step.said]), device, step)

@@ -14,7 +14,8 @@ from simulator.precision import precision
 from simulator.resolve import length
 from simulator.roofline import BOUNDS, OpTimes, computed, rates_of
 from simulator.scenario import Scenario
-from simulator.step import Step
+from simulator.stack import Stack
+from simulator.step import Step, runs
 from simulator.times.host import combine, slowness
 from simulator.traced import Kernel
 
@@ -23,15 +24,18 @@ MANY, MOST = 8, 0.7  # layers that are alike make most of a step, where it is to
 PHASES = ("forward", "backward", "recompute", "update")
 
 
-def assemble(s: Scenario, device: Device, model: Model, step: Step, times: OpTimes, memory: Held, said: list[str]) -> Forecast:
-    """Everything the stages found, as one value."""
+def assemble(
+    s: Scenario, device: Device, model: Model, step: Step, times: OpTimes, memory: Held, said: list[str], waits: bool = True
+) -> Forecast:  # fmt: skip
+    """Everything the stages found, as one value. `waits`: with the host's waits for token counts, which are told apart over several
+    devices."""
     recipe = step.recipe
     phase = np.array([PHASES.index(k.phase) for k in step.kernels])
-    device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants())
+    device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants(), waits)
     stretch = np.divide(total_s, device_s, out=np.ones(4), where=device_s > 0)
     seconds = times.seconds * stretch[phase]
-    waits = host_s > device_s
-    layers, points = by_op(step, times, seconds, phase, waits)
+    late = host_s > device_s
+    layers, points = by_op(step, times, seconds, phase, late)
 
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum())
@@ -75,13 +79,39 @@ def assemble(s: Scenario, device: Device, model: Model, step: Step, times: OpTim
     )  # fmt: skip
 
 
-def by_phase(step: Step, seconds, phase, device: Device, c: Kernels):
-    """Seconds of each phase: of the device, of the host that launches, of both together."""
-    host = dispatch(step, device, c)
-    device_s = np.array([seconds[phase == p].sum() for p in range(4)])
-    host_s = np.array([host[phase == p].sum() for p in range(4)])
-    total_s = device_s + host_s if device.kind == "cpu" else np.where(device_s > 0, combine(device_s, host_s, c, alike(step)), 0.0)
-    return device_s, host_s, total_s
+def by_phase(step: Step, seconds, phase, device: Device, c: Kernels, waits: bool = True):
+    """Seconds of each phase: of the device, of the host that launches, of both together. Of a step that is mostly layers that are all
+    alike, both together are told run by run, as over several devices; of any other as one stretch a phase."""
+    host, stack = dispatch(step, device, c), step.recipe.stack
+    key = runs(step)
+    places = {k: i for i, k in enumerate(dict.fromkeys(key))}
+    of = np.array([places[key[k.node]] for k in step.kernels])
+    device_s, host_s = np.zeros((2, len(places), 4))
+    np.add.at(device_s, (of, phase), seconds)
+    np.add.at(host_s, (of, phase), host)
+    expert = {places[key[w.node]] for w in step.weights if w.expert}
+    if waits and device.kind != "cpu":
+        for i in expert:
+            host_s[i, : 2 if step.recipe.mode == "train" else 1] += stack.sync_s * _count(step, list(places)[i])
+    whole_device, whole_host = device_s.sum(axis=0), host_s.sum(axis=0)
+    if device.kind == "cpu":
+        return whole_device, whole_host, whole_device + whole_host
+    if alike(step):
+        ahead = [runs_ahead(_count(step, k), i in expert, stack) for k, i in places.items()]
+        total_s = sum(combine(d, h, c, free) for d, h, free in zip(device_s, host_s, ahead, strict=True))
+    else:
+        total_s = combine(whole_device, whole_host, c)
+    return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
+
+
+def _count(step: Step, key: tuple[str, int]) -> int:
+    """How often a run is repeated."""
+    return step.blocks[key[1]].count if key[0] == "block" else 1
+
+
+def runs_ahead(count: float, expert, stack: Stack) -> bool:
+    """Does the host run ahead over layers that are alike? Not where it waits in each for experts' token counts."""
+    return count > 1 and not (expert and stack.sync_s)
 
 
 def alike(step: Step) -> bool:

@@ -40,7 +40,7 @@ def assemble_spread(
     held = Held(fullest.parameters, fullest.gradients, fullest.optimizer, fullest.activations,
                 fullest.transient + fullest.buffers, fullest.framework,
                 f"stage {fullest.stage} of {layout.pp}" if layout.pp > 1 else f"{PASS[recipe.mode]} of a micro-batch")  # fmt: skip
-    one = assemble(msgspec.structs.replace(s, tokens=None, samples=None, epochs=None), device, model, step, times, held, said)
+    one = assemble(msgspec.structs.replace(s, tokens=None, samples=None, epochs=None), device, model, step, times, held, said, waits=False)
     repeats = layout.micro_batches / layout.pp  # what one device of a pipeline does of the whole model's micro-batch, a step
     layers, points = _of_one_device(one, step, times, layout, repeats, outcome)
     n, step_s, m = layout.devices, outcome.step_s, layout.micro_batches * layout.dp

@@ -155,19 +155,18 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
     placed = Placement(step, device, x, network(x, fabric))
     sharded = schedule == "none"
     forward, backward, _, _ = passes(us, placed._replace(layout=x._replace(zero=3 if sharded else 0)))
-    used = np.unique(at)
-    table = {}
-    for i in used:
-        members, matrix = dealt[i]
-        f, b = (matrix @ np.array([np.max(v) for v in side]) for side in (forward, backward))
+    spared = not step.recipe.stack.accumulate_first  # then a pass depends on how many micro-batches there are
+    _, chosen, place = np.unique(at * 2**32 + (x.micro_batches if spared else 0), return_index=True, return_inverse=True)
+    columns = []
+    for j in chosen:
+        members, matrix = dealt[at[j]]
+        f, b = (matrix @ np.array([np.broadcast_to(v, at.shape)[j] for v in side]) for side in (forward, backward))
         dense, expert = (matrix @ np.array([getattr(u, what) for u in us]) for what in ("dense", "expert"))
         update = matrix @ np.array([u.update for u in us])
         shares = [share(members[s], us, step.recipe.recompute) for s in (0, 1 % len(members), len(members) - 1)]
-        table[i] = (ends(schedule, f, b), dense.max(), expert.max(), update.max(), shares)
-    columns = [table[i] for i in used]
-    place = np.searchsorted(used, at)
+        columns.append((ends(schedule, f, b), dense.max(), expert.max(), update.max(), shares))
     if sharded:  # one stage; its seconds differ from layout to layout with the ranks that weights are gathered from
-        repeats = dealt[used[0]][1][0]
+        repeats = dealt[at[0]][1][0]
         run = Stages(*(sum(n * side[u] for u, n in enumerate(repeats)) for side in (forward, backward)), 0.0)
     else:
         run = _columns([c[0] for c in columns], place)

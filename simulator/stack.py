@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,8 +26,24 @@ MEANING = {  # of what a profile sets
     "tf32": "what fp32 is computed in TF32, where the device can",
     "framework_bytes": "context, kernels, workspaces",
     "slack": "allocator rounding and fragmentation, of activations",
+    "master": "fp32 copies of weights and moments, gradients added up in fp32",
+    "gradient_bytes": "of a gradient that is added up beside such copies",
+    "accumulate_bytes": "moved for each weight to add a micro-batch's gradient to the sum",
+    "accumulate_first": "the first one's as well, to zeros",
+    "factor": "rate of its matrix products, of what the device's family sustains",
+    "attention": "rate of its fused attention, of the best kernel for the family",
+    "scattered": "tensor-parallel ranks hand on a part of an activation each",
+    "sync_s": "host seconds a layer of experts waits for its token counts, each way",
+    "expert_launches": "launches for each expert of a rank and grouped product; 0: one for all",
+    "overlap": "how sharply traffic hides behind compute, by kind, where not the default",
     "implementations": "which form of an op runs",
 }
+
+
+MOST = 1e30  # tells a number from an infinite one
+Positive = Annotated[float, msgspec.Meta(ge=0.0, le=MOST)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0, le=MOST)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,24 +52,24 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     about: str
     source: str
-    fusion: float  # share of the bytes between fused pointwise ops that vanishes, 0 to 1
-    dispatch_s: float  # host seconds to launch one forward op
-    dispatch_backward: float  # of it, for one backward op
+    fusion: Share  # of the bytes between fused pointwise ops that vanishes
+    dispatch_s: Positive  # host seconds to launch one forward op
+    dispatch_backward: Positive  # of it, for one backward op
     graphs: bool  # launches are replayed from a graph: no host time
     memory_format: str  # of images: contiguous (NCHW) | channels_last (NHWC)
     tf32: tuple[str, ...]  # what fp32 is computed in TF32, where the device can: conv, matmul
-    framework_bytes: float  # context, kernels, workspaces
-    slack: float  # allocator rounding and fragmentation, of activations
+    framework_bytes: Positive  # context, kernels, workspaces
+    slack: Positive  # allocator rounding and fragmentation, of activations
     master: bool = False  # fp32 copies of weights and moments, gradients accumulated in fp32, under 16-bit weights
-    gradient_bytes: float = 4.0  # of a gradient accumulated under such a master copy; 2 where it stays in 16 bits
-    accumulate_bytes: float = 0.0  # moved for each weight to add a micro-batch's gradient to the sum, beyond writing it
+    gradient_bytes: Rate = 4.0  # of a gradient accumulated under such a master copy; 2 where it stays in 16 bits
+    accumulate_bytes: Positive = 0.0  # moved for each weight to add a micro-batch's gradient to the sum, beyond writing it
     accumulate_first: bool = True  # also the first one's, to a buffer of zeros; autograd makes it the sum instead
-    factor: float = 1.0  # rate of its matrix products, of what the device's family sustains: tuning of a site or a release
-    attention: float = 1.0  # rate of its fused attention kernel, of the best one for the family
+    factor: Rate = 1.0  # rate of its matrix products, of what the device's family sustains: tuning of a site or a release
+    attention: Rate = 1.0  # rate of its fused attention kernel, of the best one for the family
     scattered: bool = True  # activations cross between pipeline stages in tensor-parallel pieces [narayanan2021]
-    sync_s: float = 0.0  # host seconds a layer of experts waits for its token counts, each way
-    expert_launches: float = 0.0  # launches that a grouped product costs for each expert of a rank; 0: one for all of them
-    overlap: dict[str, float] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
+    sync_s: Positive = 0.0  # host seconds a layer of experts waits for its token counts, each way
+    expert_launches: Positive = 0.0  # launches that a grouped product costs for each expert of a rank; 0: one for all of them
+    overlap: dict[str, Rate] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
     implementations: dict[str, str] = {}  # op -> composed | fused | eager | efficient | flash | foreach
 
     def changed(self, attention: str | None, memory_format: str | None) -> Stack:

@@ -13,9 +13,9 @@ from hwdb.constants import kernels as constants
 from hwdb.errors import BadInput
 from simulator import offload as host_memory
 from simulator.layout import Layout
-from simulator.report import dispatch
+from simulator.report import dispatch, runs_ahead
 from simulator.roofline import OpTimes
-from simulator.step import Step
+from simulator.step import Step, runs
 from simulator.times.host import combine
 from simulator.traffic import NOTHING, Cost, Placement, gathered, gathers, joined
 
@@ -55,7 +55,7 @@ class Passes(NamedTuple):
 def units(at: Placement, times: OpTimes) -> list[Unit]:
     """The step's layers and what is around them, in order, with seconds and bytes."""
     step, device = at.step, at.device
-    key = [("block", n.layer) if n.layer else ("op", _next_block(step, i)) for i, n in enumerate(step.nodes)]
+    key = runs(step)
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
     of = np.array([place[key[k.node]] for k in step.kernels])
@@ -110,11 +110,6 @@ def repeated(step: Step) -> dict[int, float]:
     return {node: n / launches["forward"][node] for node, n in launches["recompute"].items()}
 
 
-def _next_block(step: Step, i: int) -> int:
-    """The repeated block that an op outside blocks stands before; -1 behind the last."""
-    return next((n.layer for n in step.nodes[i:] if n.layer), -1)
-
-
 def passes(us: list[Unit], at: Placement) -> Passes:
     """Forward and backward of each unit with its traffic. Broadcasts over layouts.
 
@@ -128,7 +123,7 @@ def passes(us: list[Unit], at: Placement) -> Passes:
         raise BadInput("offload activations: those of repeated layers go to the host, and this model has none; leave it out")
     for i, u in enumerate(us):
         times = max(u.count, 1)
-        alike = u.count > 1 and not (u.expert and at.step.recipe.stack.sync_s)
+        alike = runs_ahead(u.count, u.expert, at.step.recipe.stack)
         back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
         for phase, base, host in (("forward", u.compute[0], u.host[0]), ("backward", back, u.host[1] + u.host[2])):
             seconds, alone = base, combine(base, host, constants(), alike)

@@ -95,6 +95,22 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     )  # fmt: skip
 
 
+def runs(step: Step) -> list[tuple[str, int]]:
+    """What each node belongs to: the repeated block it is in, or what stands outside the blocks before the next one."""
+    found, block = [], -1
+    for node in reversed(step.nodes):
+        block = node.layer or block
+        found.append(("block", node.layer) if node.layer else ("op", block))
+    return found[::-1]
+
+
+def of_one_batch(step: Step) -> Step:
+    """The step where it is no part of a larger one: a stack whose first micro-batch's gradients are the sum adds nothing up."""
+    if step.recipe.stack.accumulate_first:
+        return step
+    return step._replace(kernels=tuple(k for k in step.kernels if not (k.kind == "accumulate" and k.shape)))
+
+
 def accumulated(tape: Tape, bytes_: float) -> list[Kernel]:
     """A micro-batch's weight gradients added to the sum: so many bytes a weight; autograd's engine launches that without Python."""
     read, written = 0.6 * bytes_, 0.4 * bytes_  # 16 bits in, 32 bits in and out

@@ -158,7 +158,9 @@ def expert_shard(x):
 def reduction(at: Placement, dense, expert) -> Cost:
     """Gradients of the fullest stage, of so many dense weights and so many of experts, over the data-parallel ranks: all-reduced
     once a step (ZeRO-0), or scattered, once or each micro-batch (ZeRO-2), summed over the copies of a shard, and the updated
-    weights gathered. ZeRO-3 has done it layer by layer, but in a pipeline that keeps its weights over the step."""
+    weights gathered. ZeRO-3 has done it layer by layer, but in a pipeline that keeps its weights over the step. Inference has none."""
+    if at.step.recipe.mode == "infer":
+        return NOTHING
     x, net, stack, width = at.layout, at.network, at.step.recipe.stack, at.step.weight_width
     grad = stack.gradient_bytes if stack.master else width
     total = NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwdb.errors import BadInput
 from simulator.ops import pointwise
 from simulator.tape import Tape, Value
 
@@ -89,6 +90,8 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
         t.emit("elementwise", ins, (out,), vector=2 * x.size)
         return out
     how = t.implementation("batch_norm", "passes")
+    if how not in ("passes", "persistent", "decomposed"):
+        raise BadInput(f"implementations.batch_norm is {how!r}; wanted 'passes', 'persistent' or 'decomposed'")
     kind, passes = ("batch_norm", 2) if how == "passes" else ("elementwise", 1)
     if how == "decomposed":
         t.emit("batch_norm", (), (), vector=3 * x.size, special=channels, read=x.bytes)

@@ -8,7 +8,8 @@ from hwdb.constants import Kernels
 from simulator.times.matmul import cpu_start
 from simulator.times.rates import Rates
 
-CORE = 6.3  # bytes a clock that main memory feeds a core of the RTX 3090 with: what [issue] was mostly measured beside
+CORE = {"gather": 11.6}  # bytes a clock that main memory feeds a core with where [issue] was measured: A100
+RTX_3090 = 6.3  # the same where all else was
 CLASS = {  # kind of kernel -> class of kernels.toml: [stream], the share of the bandwidth it reaches, or [issue]
     "elementwise": "elementwise", "cast": "elementwise", "optimizer": "elementwise", "batch_norm": "elementwise", "fused": "elementwise",
     "reduce": "rows", "softmax": "rows", "loss": "rows", "copy": "rows",
@@ -34,15 +35,16 @@ def stream(kind, bytes, flops, special, rates: Rates, c: Kernels):
     one = isinstance(kind, str)
     classes = [CLASS[kind]] if one else [CLASS[k] for k in kind]
     cycles = np.array([1.0 / getattr(c.issue, name, np.inf) for name in classes])  # a byte on one core
+    beside = np.array([CORE.get(name, RTX_3090) for name in classes])
     share = np.array([getattr(w, name, 1.0) for name in classes])
     start = np.array([w.start if name == "elementwise" else w.start_rows for name in classes])
     if one:
-        cycles, share, start = cycles[0], share[0], start[0]
+        cycles, share, start, beside = cycles[0], share[0], start[0], beside[0]
     size = np.asarray(bytes, dtype=float)
     if rates.kind == "gpu":
         slowest = np.maximum(1.0 / (share * rates.stream * rates.bandwidth), cycles / (rates.cores * rates.clock))
     else:
-        slowest = np.maximum(1.0 / share, CORE * cycles) / (rates.stream * rates.bandwidth)
+        slowest = np.maximum(1.0 / share, beside * cycles) / (rates.stream * rates.bandwidth)
     units = np.maximum(np.asarray(flops) / (w.vector * rates.vector), np.asarray(special) / (w.vector * rates.special))
     busy = np.maximum(size * slowest, units)
     if rates.kind == "cpu":

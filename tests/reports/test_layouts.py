@@ -171,7 +171,7 @@ def test_uneven_stages_are_told(capsys):
 def test_token_counts_of_experts_are_no_uneven_stages():
     asked = {"model": "mixtral-8x7b", "device": "h100-sxm5", "devices": 64, "tp": 2, "pp": 2, "ep": 4, "batch": 128, "micro_batch": 1}
     waits, graphs = predict(**asked, stack="megatron"), predict(**asked, stack="megatron-bridge-2026")
-    assert waits.waiting_for_host_s > 0.15 * waits.step_time_s and waits.uneven_stages_s < 0.02 * waits.step_time_s
+    assert waits.waiting_for_host_s > 0.1 * waits.step_time_s and waits.uneven_stages_s < 0.02 * waits.step_time_s
     assert "waiting for the host" in waits.diagnosis and graphs.waiting_for_host_s < 0.01 * graphs.step_time_s
     exposed = sum(waits.exposed_communication_s.values()) + waits.bubble_fraction * waits.step_time_s
     parts = sum(row.time_s for row in waits.layers) + waits.update_s + exposed + waits.waiting_for_host_s + waits.uneven_stages_s
