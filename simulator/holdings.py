@@ -44,6 +44,7 @@ class Share(NamedTuple):
     transient: float  # the largest tensors in flight; under full recomputation a layer's inside with them
     largest_unit: float  # weights of the largest unit: what ZeRO-3 gathers at once
     resident: float  # bytes kept where those of layers are with the host
+    twice: float = 0.0  # bytes of the gradients of weights that two ops use
 
 
 def share(members: list[int], us: list[Unit], recompute: str) -> Share:
@@ -57,7 +58,7 @@ def share(members: list[int], us: list[Unit], recompute: str) -> Share:
     largest = max((us[u].dense + us[u].expert for u in members), default=0.0)
     stays = sum(us[u].kept for u in members if not us[u].count)
     leaving = IN_FLIGHT * max((us[u].kept for u in members if us[u].count), default=0.0)
-    return Share(dense, expert, kept, transient, largest, stays + leaving)
+    return Share(dense, expert, kept, transient, largest, stays + leaving, sum(us[u].twice for u in members))
 
 
 def rank(stage: int, members: list[int], us: list[Unit], at: Placement) -> Rank:
@@ -103,4 +104,7 @@ def holdings(mine: Share, at: Placement, flying) -> tuple:
     framework = (stack.framework_bytes if at.device.kind != "cpu" else 0.0) + stack.slack * (activations + mine.transient)
     late = np.greater(x.pp, 1) & whole  # gradients are reduced when the last micro-batch is through
     gradients = np.where(late, sharded(grad, 4), sharded(grad, 2)) if training else 0.0
+    if training and not stack.master:  # a table used twice: the output layer's new gradient, at the end the embedding's and their sum
+        table = np.where(np.equal(x.pp, 1) & (zero < 2), mine.twice, 0.0)
+        gradients = gradients + table + np.maximum(table - activations - mine.transient, 0.0)
     return parameters, gradients, sharded(states, 1), activations, mine.transient, gathered + buckets, framework

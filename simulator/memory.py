@@ -55,7 +55,7 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     above = 0.0
     at_once = step.recipe.stack.implementations.get("update") == "in_backward"  # each gradient is used up as it comes
     one = max(u.gradients / u.count for u in units)
-    twice = _used_twice(step)
+    twice = used_twice(step)
     moments = []
     for u in reversed(units):
         transient = u.largest + u.inside * min(remade, u.count)
@@ -73,7 +73,7 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     return max(moments, key=lambda h: h.total)
 
 
-def _used_twice(step: Step) -> float:
+def used_twice(step: Step) -> float:
     """Bytes of the gradients of weights that two ops use: a table that embeds and, transposed, gives the logits."""
     users: dict[int, set[int]] = {}
     for k in step.kernels:

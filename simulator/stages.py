@@ -13,6 +13,7 @@ from hwdb.constants import kernels as constants
 from hwdb.errors import BadInput
 from simulator import offload as host_memory
 from simulator.layout import Layout
+from simulator.memory import used_twice
 from simulator.report import dispatch, runs_ahead
 from simulator.roofline import OpTimes
 from simulator.step import Step, runs
@@ -35,6 +36,7 @@ class Unit(NamedTuple):
     kept: float  # bytes for backward
     largest: float  # bytes of the largest tensors in flight
     inside: float  # bytes kept when nothing is recomputed
+    twice: float = 0.0  # bytes of the gradients of weights that two ops use, told with the first run
     added: float = 0.0  # seconds of adding gradients up that a step's first micro-batch is spared
 
     @property
@@ -65,6 +67,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
     if device.kind == "cpu":
         device_s, host_s = device_s + host_s, 0.0 * host_s
+    twice = used_twice(step)
     again, rows, inferring = repeated(step), [], step.recipe.mode == "infer"
     spared = np.zeros(len(order))
     if not step.recipe.stack.accumulate_first:
@@ -76,7 +79,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
         dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
         expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
         if expert:
-            host_s[i, :2] += step.recipe.stack.sync_s * count
+            host_s[i, : 1 if inferring else 2] += step.recipe.stack.sync_s * count
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
         inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
         largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if (v.grad or inferring) and v.kind == "activation")
@@ -84,7 +87,8 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
         name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
         once, traffic = (v / count for v in (dense, expert, kept)), _traffic(at, nodes, count, again)
         compute, host, own = device_s[i] / count, host_s[i] / count, spared[i] / count
-        rows.append(Unit(name, count if what == "block" else 0, compute, host, traffic, *once, largest, inside / count, own))
+        first = 0.0 if i else twice
+        rows.append(Unit(name, count if what == "block" else 0, compute, host, traffic, *once, largest, inside / count, first, own))
     return rows
 
 

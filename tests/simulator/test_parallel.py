@@ -202,3 +202,18 @@ def test_a_named_system_and_the_usual_one_are_the_same():
     assert usual.step_time_s == named.step_time_s
     assert any("named without a system" in a for a in usual.assumptions)
     assert msgspec.structs.asdict(named.layout)["tp"] == 8 and "dgx-h100" in hwdb.systems()
+
+
+@pytest.mark.parametrize("model", ["llama-3-8b", "mixtral-8x7b"])
+def test_inference_over_several_devices_reduces_no_gradients(model):
+    """Twice the requests on twice the devices take the time of one device's share."""
+    asked = {"model": model, "device": "b200", "mode": "infer", "sequence": 256, "precision": "bf16", "stack": "te-nemo-2024"}
+    one, two = predict(**asked, batch=1), predict(**asked, batch=2, dp=2)
+    assert two.step_time_s == pytest.approx(one.step_time_s, rel=0.03) and "gradients" not in two.exposed_communication_s
+
+
+@pytest.mark.parametrize("stack", ["pytorch-eager", "te-nemo-2024", "deepspeed-megatron-2022", "internevo-2023"])
+@pytest.mark.parametrize(("model", "device"), [("gpt2", "a100"), ("gpt2", "h100-sxm5"), ("bert-base", "l40s"), ("llama-3-8b", "b200")])
+def test_one_device_is_forecast_as_one_device_with_one_micro_batch(model, device, stack):
+    asked = {"model": model, "device": device, "stack": stack, "batch": 8, "sequence": 256, "precision": "bf16"}
+    assert predict(**asked, micro_batch=8).step_time_s == pytest.approx(predict(**asked).step_time_s, rel=0.02)

@@ -1,5 +1,6 @@
 """The search forecasts what predict forecasts."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -55,6 +56,16 @@ def test_a_layout_is_forecast_as_predict_does(i):
     assert FOUND.step_s[i] == pytest.approx(f.step_time_s, rel=1e-6)
     assert FOUND.peak_bytes[i] == pytest.approx(f.memory.peak_bytes, rel=1e-6)
     assert FOUND.fits[i] == f.memory.fits
+
+
+@pytest.mark.parametrize("stack", ["deepspeed-megatron-2022", "internevo-2023", "te-nemo-2024"])
+def test_a_layout_does_not_depend_on_those_beside_it(stack):
+    """Where the first micro-batch's gradients are the sum, a pass depends on how many micro-batches there are."""
+    scenario = msgspec.structs.replace(SCENARIO, device="a100-sxm4-80gb", sequence=512, stack=stack)
+    found = search(scenario, {"dp": [1, 4, 64], "pp": [1, 2], "zero": [0, 1], "micro_batch": [1]})
+    for i in np.flatnonzero(~found.refused):
+        layout = {name: column[i].item() for name, column in found.layouts.items()}
+        assert found.step_s[i] == pytest.approx(predict(msgspec.structs.replace(scenario, **layout)).step_time_s, rel=1e-6), layout
 
 
 def test_the_best_layout_fits_and_none_that_fits_is_faster():

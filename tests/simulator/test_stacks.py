@@ -116,3 +116,26 @@ def test_a_library_that_loops_over_experts_launches_for_each(tmp_path):
     loop = predict(**asked, stack=profile(tmp_path / "loop.toml", '"pytorch-eager"', **like, expert_launches=launch))
     slow = slowness(2024, kernels())
     assert loop.host_s - plain.host_s == pytest.approx(32 * 2 * (8 * launch - 1) * slow)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("expert_launches", -3), ("expert_launches", float("nan")), ("expert_launches", float("inf")), ("sync_s", -1.0), ("factor", 0.0),
+     ("dispatch_s", float("nan")), ("fusion", 2.0), ("slack", -1.0), ("framework_bytes", float("nan")), ("accumulate_first", 3)],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_refused_in_one_line(tmp_path, key, value):
+    text = {"nan": "nan", "inf": "inf"}.get(str(value), str(value))
+    path = profile(tmp_path / "mine.toml", '"pytorch-eager"')
+    with open(path, "a") as file:
+        file.write(f"\n{key} = {text}\n")
+    with pytest.raises(BadInput, match=key) as refused:
+        stack.stack(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_misspelt_form_of_batch_norm_is_refused(tmp_path):
+    path = profile(tmp_path / "mine.toml", '"pytorch-eager"')
+    with open(path, "a") as file:
+        file.write('\n[implementations]\nbatch_norm = "decompsed"\n')
+    with pytest.raises(BadInput, match="decompsed"):
+        predict(model="resnet50", device="a100", batch=8, stack=path)
