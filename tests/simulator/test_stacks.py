@@ -139,3 +139,12 @@ def test_a_misspelt_form_of_batch_norm_is_refused(tmp_path):
         file.write('\n[implementations]\nbatch_norm = "decompsed"\n')
     with pytest.raises(BadInput, match="decompsed"):
         predict(model="resnet50", device="a100", batch=8, stack=path)
+
+
+@pytest.mark.parametrize("device", ["a10", "rtx-a6000", "l40s", "rtx-3090", "a100", "h100-sxm5"])
+@pytest.mark.parametrize("model", ["resnet50", "vgg16", "unet-medical"])
+def test_allowing_tf32_never_makes_a_net_slower(tmp_path, model, device):
+    """It is allowed, not prescribed: where vector units and Winograd are faster, they are taken."""
+    plain, allowed = (written(tmp_path, name="mine", tf32=formats) if not formats else "pytorch-eager" for formats in ([], ["conv"]))
+    asked = {"model": model, "device": device, "batch": 8, "precision": "fp32"}
+    assert predict(**asked, stack=allowed).step_time_s <= predict(**asked, stack=plain).step_time_s * (1 + 1e-9)
