@@ -6,14 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simulator.memory import IN_FLIGHT, held
+from simulator.memory import IN_FLIGHT, MASTER, held
 from simulator.ops.optimizer import optimizer
 from simulator.recompute import policy
 from simulator.schedule import in_flight
 from simulator.stages import Unit
 from simulator.traffic import Placement, expert_shard
-
-MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
 
 
 class Rank(NamedTuple):

@@ -9,6 +9,7 @@ from simulator.precision import WIDTH
 from simulator.recompute import policy
 from simulator.step import Step
 
+MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
 IN_FLIGHT = 2  # layers whose offloaded activations are on their way
 
 
@@ -48,7 +49,11 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     units, offload = _units(step), step.recipe.offload
     if "activations" in offload:  # of layers, all but those on their way are with the host
         units = [u._replace(kept=u.kept * min(IN_FLIGHT, u.count) / u.count) if u.count > 1 else u for u in units]
+    weights, stack = sum(w.size * w.count for w in step.weights if w.trainable), step.recipe.stack
+    master = stack.master and step.recipe.optimizer is not None  # gradients are added up in buffers that stay
     states = 0.0 if "optimizer" in offload else step.state_bytes
+    if master and states:
+        states = (MASTER + (4.0 if stack.gradient_bytes < 4.0 else 0.0)) * weights
     again = policy(step.recipe.recompute)
     remade = again.n if again.kind == "uniform" else float(again.by_layer)  # layers that stand whole while one passes backward
     below = sum(u.kept for u in units) + step.input_bytes
@@ -63,12 +68,12 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
         starts = (below, above + early + u.gradients / u.count, f"backward of {u.name}")
         ends = (below - u.kept + u.kept / u.count, above + early + u.gradients, f"end of the backward of {u.name}")
         for activations, gradients, moment in (starts, ends) if u.count > 1 else (starts,):
-            gradients = min(gradients, one) if at_once else gradients
+            gradients = stack.gradient_bytes * weights if master else min(gradients, one) if at_once else gradients
             extra = framework_bytes + slack * (activations + transient)
             moments.append(Held(parameters, gradients, states, activations, transient, extra, moment))
         below -= u.kept
         above += u.gradients
-    gradients = one if at_once else step.gradient_bytes
+    gradients = stack.gradient_bytes * weights if master else one if at_once else step.gradient_bytes
     moments.append(Held(parameters, gradients, states, step.input_bytes, _scratch(step), framework_bytes, "optimizer step"))
     return max(moments, key=lambda h: h.total)
 

@@ -182,3 +182,10 @@ def test_two_micro_batches_never_need_less_than_one(model):
     asked = {"model": model, "device": "h200", "precision": "bf16", "sequence": 64, "optimizer": "sgd"}
     one, two = predict(**asked, batch=1).memory.peak_bytes, predict(**asked, batch=2, micro_batch=1).memory.peak_bytes
     assert one <= two <= 1.2 * one
+
+
+@pytest.mark.parametrize(("stack", "bytes_a_weight"), [("te-nemo-2024", 18), ("deepspeed-megatron-2022", 20), ("pytorch-eager", 8)])
+def test_one_device_holds_what_its_stack_keeps_of_each_weight(stack, bytes_a_weight):
+    """16-bit weights, then fp32 copy, moments and gradients (Megatron Core's 18), or 16-bit gradients that the update widens."""
+    m = predict(model="llama-3-8b", device="h200", precision="bf16", sequence=256, batch=1, stack=stack).memory
+    assert m.parameters_bytes + m.gradients_bytes + m.optimizer_bytes == pytest.approx(bytes_a_weight * 8_030_261_248, rel=0.001)
