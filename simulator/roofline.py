@@ -17,7 +17,7 @@ from simulator.precision import WIDTH
 from simulator.stack import Stack
 from simulator.step import Step
 from simulator.times.attention import attention
-from simulator.times.conv import conv
+from simulator.times.conv import WINOGRAD, conv
 from simulator.times.matmul import matmul
 from simulator.times.rates import Rates, Resolved, in_training, resolve
 from simulator.times.recurrent import recurrent
@@ -30,7 +30,6 @@ STREAMS = {  # our kernel kinds -> classes of times.stream, forward and backward
 }
 BOUNDS = ("matrix", "vector", "memory", "latency")
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
-WINOGRAD = 2.25  # multiplications that F(2x2, 3x3) saves at most [lavin2016]
 
 
 class OpTimes(NamedTuple):
@@ -68,12 +67,14 @@ def time_all(step: Step, device: Device, c: Kernels | None = None, find=rates_of
             said.update(dict.fromkeys(resolved.assumptions))
         rates = in_training(resolved.rates) if training and family == "matmul" else resolved.rates
         members = [ks[i] for i in indices]
-        t = FORMULAS[family](members, detail, rates, c)
+        t = FORMULAS[family](members, detail, rates, c) / _share(family, stack, rates, training)
+        least, what = _bounds(members, family, t, rates, c)
         if family == "conv" and product == "tf32" and members[0].product == "fp32":  # allowed, not prescribed: libraries take the faster
-            t = np.minimum(t, FORMULAS[family](members, detail, find(device, "fp32").rates, c))
-        t = t / _share(family, stack, rates, training)
-        seconds[indices] = t
-        lower[indices], bound[indices] = _bounds(members, family, t, rates, c)
+            plain = find(device, "fp32").rates
+            other = FORMULAS[family](members, detail, plain, c)
+            floor, limit = _bounds(members, family, other, plain, c)
+            t, least, what = np.minimum(t, other), np.minimum(least, floor), np.where(other < t, limit, what)
+        seconds[indices], lower[indices], bound[indices] = t, least, what
     return OpTimes(seconds * count, lower * count, bound, tuple(said))
 
 
@@ -151,7 +152,7 @@ def _bounds(ks: list[Kernel], family: str, seconds, rates: Rates, c):
     if family == "attention":  # what is masked is skipped
         matrix = matrix * np.array([computed(k) for k in ks])
     if family == "conv" and not rates.tensor:
-        matrix = matrix / np.array([WINOGRAD if k.shape[6:8] == (9, 1) and k.shape[8] == 1 else 1.0 for k in ks])
+        matrix = matrix / np.array([max(WINOGRAD.values()) if k.shape[6:8] == (9, 1) and k.shape[8] == 1 else 1.0 for k in ks])
     printed = np.stack([matrix / rates.matrix, vector / rates.vector, moved / rates.bandwidth])
     vector_scale = 1.0 / c.stream.vector
     achieved = np.stack([printed[0] / rates.sustained, printed[1] * vector_scale, printed[2] / rates.stream])

@@ -77,3 +77,11 @@ def test_a_fused_stack_is_faster_and_keeps_less():
 def test_lower_precision_is_faster_and_smaller():
     fp32, bf16 = (predict(model="gpt2", device="a100-sxm4-80gb", batch=8, precision=p) for p in ("fp32", "bf16"))
     assert bf16.step_time_s < fp32.step_time_s and bf16.memory.peak_bytes < fp32.memory.peak_bytes
+
+
+@pytest.mark.parametrize("name", ["rtx-3090", "rtx-4090", "a10", "a100", "v100", "mi250x-gcd"])
+@pytest.mark.parametrize("model", ["vgg16", "resnet50"])
+def test_no_convolution_beats_the_lower_bound_of_the_ways_it_may_take(name, model):
+    """TF32 where it is allowed, Winograd on the vector units where it is faster."""
+    step = predict(model=model, device=name, batch=64, precision="fp32")
+    assert step.lower_bound_s <= step.step_time_s
