@@ -31,6 +31,7 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Constants of matrix products on matrix and vector units."""
 
+    latency: float
     start: float
     tile: float
     split: float
@@ -53,8 +54,7 @@ class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Constants of convolutions."""
 
-    forward: float
-    backward: float
+    rate: float
     vector: float
     vector_backward: float
     winograd: float
@@ -64,7 +64,6 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transpose_backward: float
     grouped: float
     grouped_rate: float
-    grouped_backward: float
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -73,9 +73,15 @@ def losses(forecast: Forecast) -> list[Loss]:
         name = "copies to the host" if kind == "offload" else f"sent: {kind}"
         rows.append(Loss(name, forecast.exposed_communication_s.get(kind, 0.0), sent=None if kind == "offload" else rest))
     rows.append(Loss("waiting for the host", forecast.waiting_for_host_s or 0.0))
+    rows += between(forecast)
     rows.append(Loss("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
     rows.append(Loss("uneven stages", forecast.uneven_stages_s or 0.0))
     return [row for row in rows if row.time > 0.0005 * forecast.step_time_s or row.sent]
+
+
+def between(forecast: Forecast) -> list[Loss]:
+    """What the host needs between two steps."""
+    return [Loss("between steps", forecast.between_steps_s)] if forecast.between_steps_s > 0 else []
 
 
 def devices_section(out: Console, forecast: Forecast) -> None:

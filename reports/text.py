@@ -11,7 +11,7 @@ from rich.text import Text
 from reports.asked_text import assumptions, what
 from reports.console import page, plain_table, say, section, show
 from reports.format import binary, digits, duration, energy, money, percent, seconds, short_names, si, words
-from reports.layout_text import devices_section, layout_line, losses, on_what
+from reports.layout_text import between, devices_section, layout_line, losses, on_what
 from reports.memory_text import memory_section
 from simulator.forecast import Forecast
 
@@ -88,6 +88,8 @@ def _parts(forecast: Forecast) -> str:
         parts += [f"backward {seconds(forecast.backward_s)}", f"optimizer {seconds(forecast.update_s)}"]
     if forecast.host_s > 0:
         parts.append(f"beside them {seconds(forecast.host_s)} of the host to launch kernels")
+    if forecast.between_steps_s > 0:
+        parts.append(f"{seconds(forecast.between_steps_s)} of it between steps")
     return ", ".join(parts)
 
 
@@ -149,7 +151,7 @@ def layer_table(forecast: Forecast, width: int) -> Table:
             "dim",
         )
     left = forecast.step_time_s - sum(layer.time_s for layer in forecast.layers)
-    lost = losses(forecast) if forecast.layout else []
+    lost = losses(forecast) if forecast.layout else between(forecast)
     for loss in lost:
         row(loss.name, "", loss.flops, loss.moved, loss.sent, loss.time, "", "dim")
         left -= loss.time

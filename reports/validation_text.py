@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from hwdb import collective_constants
-from hwdb import constants as fitted
 from reports.console import page, plain_table, say, section, show
 from reports.validation import Checked, Summary, refusals, summarise, worst
 
@@ -108,51 +106,3 @@ def to_json(checked: list[Checked], table) -> dict:
         "refused": [{"reason": reason, "rows": number} for reason, number in refusals(checked)], "runs": rows,
         "kernels": [] if table is None else kernel_rows(table),
     }  # fmt: skip
-
-
-def constant_rows() -> list[dict]:
-    """Constants of the formulas, of kernels and of collectives, and the shares of the families that were fitted."""
-    known = fitted.constants() | {f"collectives.{name}": c for name, c in collective_constants.constants().items()}
-    rows = [
-        {"name": name, "value": c.value, "unit": c.unit, "meaning": c.meaning, "source": c.source, "residual": c.residual}
-        for name, c in known.items()
-    ]
-    for name in fitted.families():
-        family = fitted.family(name)
-        shares = {f"sustained.{key}": f for key, f in family.sustained.items()} | {
-            "half_rate": family.half_rate,
-            "attention": family.attention,
-            "stream": family.stream,
-        }
-        for key, f in shares.items():
-            if f and f.source.startswith("fit"):
-                rows.append(
-                    {
-                        "name": f"{name}.{key}",
-                        "value": f.value,
-                        "unit": "1",
-                        "meaning": f"ceiling of {family.name}",
-                        "source": f.source,
-                        "residual": f.residual,
-                    }
-                )
-    return rows
-
-
-def print_constants(rows: list[dict]) -> None:
-    """Fitted constants, those from elsewhere, and the ceilings of families."""
-    ours = [row for row in rows if not row["meaning"].startswith("ceiling")]
-    parts = {
-        "fitted by a committed script": [r for r in ours if r["source"].startswith("fit")],
-        "taken from published figures, or assumed": [r for r in ours if not r["source"].startswith("fit")],
-        "ceilings of device families that were fitted": [r for r in rows if r not in ours],
-    }
-    with page() as out:
-        for title, members in parts.items():
-            section(out, f"{len(members)} {title}")
-            for r in members:
-                residual = f" ({r['residual']})" if r["residual"] else ""
-                say(out, f"{r['value']:g} {r['unit']}: {r['meaning']}. {r['source']}{residual}", first=f"{r['name']}  ")
-        out.print()
-        count = [len(members) for members in parts.values()]
-        say(out, f"{count[0]} fitted and {count[1]} other constants beside {count[2]} fitted ceilings of device families.")

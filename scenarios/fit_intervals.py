@@ -63,7 +63,7 @@ def traits_of(scenario: Scenario, forecast: Forecast) -> interval.Traits:
     device = hwdb.device(scenario.device, scenario.set)
     model = models.resolve(scenario.model, scenario.inputs, device.kind)
     step = trace(model, decide(scenario, model, device)[0])
-    return interval.traits(device, step, forecast.host_s / forecast.step_time_s, forecast.devices)
+    return interval.traits(device, step, (forecast.host_s + forecast.between_steps_s) / forecast.step_time_s, forecast.devices)
 
 
 def rows(paths) -> Iterator[dict[str, str]]:

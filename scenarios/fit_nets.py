@@ -4,7 +4,8 @@
 
 Stages and what they fit are in STAGES. Loss: soft absolute ln(predicted / measured), every row alike, and a weak pull towards the
 present values, so that what no row tells stays where it is. `--left-out` fits half of the models and reports the other half, both
-ways round. `--write` puts values and residuals into hwdb/kernels.toml and hwdb/families/*.toml where the source says `fit`.
+ways round. `--write` puts values and residuals into hwdb/kernels.toml and hwdb/families/*.toml where the source says `fit`, and values of
+stacks into their profiles.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from hwdb.constants import HERE, Kernels
 from hwdb.constants import kernels as constants
 from hwdb.errors import RoofcastError
 from hwdb.records import Device
+from scenarios.fit_runs import stated
 from scenarios.measured import read_to_fit
 from simulator import models
-from simulator.report import PHASES, by_phase
+from simulator import stack as stacks
+from simulator.report import PHASES, between_steps, by_phase
 from simulator.resolve import decide
 from simulator.roofline import rates_of, time_all
 from simulator.step import Step, trace
 
 PULL = 0.02  # weight of (ln of a value / the present one)^2 against the mean loss of the rows
 SOFT = 0.05  # errors beyond this count linearly
+OF_STACKS = ("step_s",)  # constants that stand in a stack's profile
 
 
 class Stage(NamedTuple):
-    """Constants by dotted name, shares of the device's family (fields of Rates), and the rows they are fitted to."""
+    """Constants by dotted name (section of kernels.toml, or stack), shares of the device's family (fields of Rates), and the rows they are
+    fitted to."""
 
     knobs: tuple[str, ...]
     shares: tuple[str, ...]
@@ -49,14 +54,14 @@ class Stage(NamedTuple):
 
 STAGES = {
     "nets": Stage(
-        ("conv.forward", "conv.backward", "conv.transpose", "conv.transpose_backward", "conv.grouped", "conv.grouped_rate",
-         "conv.grouped_backward", "issue.pool", "issue.depthwise", "issue.depthwise_input",
-         "issue.depthwise_weight"),
+        ("conv.rate", "conv.transpose", "conv.transpose_backward", "conv.grouped", "conv.grouped_rate", "issue.pool", "issue.depthwise",
+         "issue.depthwise_input", "issue.depthwise_weight"),
         ("sustained",), "RTX 3090", "PyTorch", ".*", "amp-fp16", 2,
         without=r"regnet\w+ nhwc|vgg16 nchw|tf_efficientnet_b7 nhwc|efficientnet_b4 nhwc", family="ampere-gddr",
     ),
     "tf32": Stage(("conv.tf32",), (), "A100", "TensorFlow", "train", "tf32", 8, without="(?i)ssd|bert", family="ampere"),
     "host": Stage(("host.ageing",), (), "V100", "^PyTorch", "infer", "fp32|amp-fp16", 1, 16, family="volta"),
+    "session": Stage(("tensorflow.step_s",), (), "V100", "TensorFlow", "train", "fp32|amp-fp16", 1, without="^(?!nnUNet|V-?Net)"),
     "cpu": Stage(("cpu.start_most", "cpu.start_stream", "cpu.traffic"), ("sustained",), "i9-10940X", "compile", "infer", "fp32", 1,
                  without="vgg", family="any-cpu"),
 }  # fmt: skip
@@ -104,33 +109,46 @@ def prepare(paths, stage: Stage) -> list[Measured]:
     return rows
 
 
-def predicted(rows: list[Measured], c: Kernels, shares: dict[str, float]) -> np.ndarray:
-    """Seconds of the rows under these constants and shares."""
+def predicted(rows: list[Measured], c: Kernels, own: dict[str, float]) -> np.ndarray:
+    """Seconds of the rows under these constants, shares of the family, and values of their stack."""
+    stack = {k: v for k, v in own.items() if k in OF_STACKS}
 
     def find(device, product):
         resolved = rates_of(device, product)
-        own = {k: v for k, v in shares.items() if k != "sustained" or resolved.rates.tensor or device.kind == "cpu"}
-        return resolved._replace(rates=resolved.rates._replace(**own))
+        shares = {k: v for k, v in own.items() if k not in stack and (k != "sustained" or resolved.rates.tensor or device.kind == "cpu")}
+        return resolved._replace(rates=resolved.rates._replace(**shares))
 
-    return np.array([by_phase(r.step, time_all(r.step, r.device, c, find).seconds, r.phase, r.device, c)[2].sum() for r in rows])
+    return np.array(
+        [
+            by_phase(r.step, time_all(r.step, r.device, c, find).seconds, r.phase, r.device, c)[2].sum()
+            + between_steps(msgspec.structs.replace(r.step.recipe.stack, **stack), r.device, c)
+            for r in rows
+        ]
+    )
 
 
 def start_of(stage: Stage, rows: list[Measured]) -> np.ndarray:
     """The present values of what the stage fits."""
     c = constants()
     rates = rates_of(rows[0].device, rows[0].step.kernels[0].product if rows[0].device.kind == "cpu" else "fp16").rates
-    return np.array(
-        [getattr(getattr(c, k.split(".")[0]), k.split(".")[1]) for k in stage.knobs] + [getattr(rates, s) for s in stage.shares]
-    )
+
+    def value(knob):
+        section, key = knob.split(".")
+        return getattr(stacks.stack(section) if key in OF_STACKS else getattr(c, section), key)
+
+    return np.array([value(k) for k in stage.knobs] + [getattr(rates, s) for s in stage.shares])
 
 
 def changed(stage: Stage, values) -> tuple[Kernels, dict[str, float]]:
-    """Constants and shares with the stage's values in place."""
-    c = constants()
+    """Constants, and shares and values of the stack, with the stage's values in place."""
+    c, own = constants(), dict(zip(stage.shares, map(float, values[len(stage.knobs) :]), strict=True))
     for name, value in zip(stage.knobs, values, strict=False):
         section, key = name.split(".")
-        c = msgspec.structs.replace(c, **{section: msgspec.structs.replace(getattr(c, section), **{key: float(value)})})
-    return c, dict(zip(stage.shares, map(float, values[len(stage.knobs) :]), strict=True))
+        if key in OF_STACKS:
+            own[key] = float(value)
+        else:
+            c = msgspec.structs.replace(c, **{section: msgspec.structs.replace(getattr(c, section), **{key: float(value)})})
+    return c, own
 
 
 def fit(stage: Stage, rows: list[Measured]) -> np.ndarray:
@@ -183,7 +201,12 @@ def report(name: str, paths, left_out: bool, write: bool) -> None:
 
         text = f"{said(figures(rows, values, stage))} median / mean over {len(rows)} runs".replace(" %", " %", 1)
         for knob, value in zip(stage.knobs, values, strict=False):
-            put(HERE / "kernels.toml", *knob.split("."), value, text)
+            section, key = knob.split(".")
+            if key in OF_STACKS:
+                path = stacks.path_of(section)
+                path.write_text(stated(path.read_text(encoding="utf-8"), key, value), encoding="utf-8")
+            else:
+                put(HERE / "kernels.toml", section, key, value, text)
         for share, value in zip(stage.shares, values[len(stage.knobs) :], strict=True):
             where = {"sustained": ("", "half_rate") if stage.family == "ampere-gddr" else ("sustained", "fp32")}.get(share, ("", share))
             put(HERE / "families" / f"{stage.family}.toml", *where, value, text)

@@ -107,6 +107,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     backward_s: float
     update_s: float
     host_s: float  # what the host needs to dispatch the step; hidden where the device needs longer
+    between_steps_s: float = 0.0  # what it needs once a step and nothing hides: a session's call, input, logging
     samples_per_s: float
     tokens_per_s: float | None
     mfu: float | None  # model FLOPs / (time x printed peak of the precision)

@@ -218,7 +218,7 @@ def _shipped(t: Traits, imagined: bool) -> Spread:
 def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
     """The forecast with its interval, its class and the three nearest measured runs."""
     r = residuals()
-    t = traits(device, step, f.host_s / f.step_time_s if f.step_time_s else 0.0, f.devices)
+    t = traits(device, step, (f.host_s + f.between_steps_s) / f.step_time_s if f.step_time_s else 0.0, f.devices)
     own = device.id not in hwdb.devices() and not device.achieved  # somebody's chip, of which nothing was measured
     found = _shipped(t, bool(device.edits) or own)
     bounds = {str(level): (f.step_time_s * a, f.step_time_s * b) for level, (a, b) in found.factors.items()}

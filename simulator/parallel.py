@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hwdb.constants import kernels as constants
 from hwdb.records import Device
 from simulator import offload as host_memory
 from simulator.fabric import Fabric
 from simulator.holdings import Rank, alone, rank
 from simulator.layout import Layout
 from simulator.replay import replay
+from simulator.report import between_steps
 from simulator.roofline import OpTimes
 from simulator.schedule import Stages, pipeline
 from simulator.stages import Passes, passes, stages, units
@@ -39,6 +41,7 @@ class Spread(NamedTuple):
 
     step_s: float
     update_s: float
+    between_s: float  # of these, what the host needs between steps
     bubble: float  # share of the step that stages wait for each other
     computing: float  # seconds that the busiest stage computes, its traffic and its host's waits with it
     alike: float  # the same where all stages had as much to do
@@ -68,12 +71,14 @@ def spread(step: Step, times: OpTimes, device: Device, layout: Layout, fabric: F
     reduced = reduction(at, dense.max(), expert.max())
     whole = joined(ran.total, reduced.seconds, at.hide["dp"])
     exposed, sent = _by_kind(at, run, Cost(whole - ran.total, reduced.bytes), Cost(ran.exposed_p2p, hop.bytes), Cost(update, fullest))
-    bubble = max(float(ran.bubble * ran.total / (whole + update)), 0.0) if x.pp > 1 else 0.0
+    between = between_steps(step.recipe.stack, device, constants())
+    bubble = max(float(ran.bubble * ran.total / (whole + update + between)), 0.0) if x.pp > 1 else 0.0
     pipe = Pipe(schedule, ends(schedule, f, b), float(hop.seconds), float(whole - ran.total))
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b  # of a rank: both directions' parts
     busiest, alike = (float(stage * x.micro_batches) for stage in (each.max(), each.mean()))
     passing = float(sum(run.exposed.values()) * x.micro_batches / x.pp)
-    return Spread(float(whole + update), float(update), bubble, busiest, alike, passing, exposed, sent, _ranks(at, us, dealt), pipe)
+    step_s, ranks = float(whole + update) + between, _ranks(at, us, dealt)
+    return Spread(step_s, float(update), between, bubble, busiest, alike, passing, exposed, sent, ranks, pipe)
 
 
 def _by_kind(at: Placement, run: Passes, reduced: Cost, handed: Cost, updated: Cost) -> tuple[dict[str, float], dict[str, float]]:

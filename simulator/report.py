@@ -27,8 +27,8 @@ PHASES = ("forward", "backward", "recompute", "update")
 def assemble(
     s: Scenario, device: Device, model: Model, step: Step, times: OpTimes, memory: Held, said: list[str], waits: bool = True
 ) -> Forecast:  # fmt: skip
-    """Everything the stages found, as one value. `waits`: with the host's waits for token counts, which are told apart over several
-    devices."""
+    """Everything the stages found, as one value. `waits`: with the host's waits for token counts and between steps, which are told apart
+    over several devices."""
     recipe = step.recipe
     phase = np.array([PHASES.index(k.phase) for k in step.kernels])
     device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants(), waits)
@@ -38,7 +38,8 @@ def assemble(
     layers, points = by_op(step, times, seconds, phase, late)
 
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
-    step_s = float(total_s.sum())
+    between = between_steps(recipe.stack, device, constants()) if waits else 0.0
+    step_s = float(total_s.sum()) + between
     flops = {p: sum(k.matrix * k.count for k in step.kernels if k.phase == p) for p in PHASES}
     moved = {p: sum((k.read + k.written) * k.count for k in step.kernels if k.phase == p) for p in PHASES}
     kept = {kind: sum(c.bytes * c.count for c in step.counted if c.kind == kind) for kind in ("activation", "input", "weight_copy")}
@@ -57,7 +58,7 @@ def assemble(
         precision=recipe.precision, optimizer=recipe.optimizer, recompute=recipe.recompute,
         attention=recipe.stack.implementations.get("attention", "flash"), stack=recipe.stack.name,
         step_time_s=step_s, lower_bound_s=float(times.lower.sum()),
-        forward_s=forward_s, backward_s=backward_s + recompute_s, update_s=update_s, host_s=float(host_s.sum()),
+        forward_s=forward_s, backward_s=backward_s + recompute_s, update_s=update_s, host_s=float(host_s.sum()), between_steps_s=between,
         samples_per_s=recipe.batch / step_s, tokens_per_s=tokens / step_s if tokens else None,
         mfu=(3 if training else 1) * flops["forward"] / (step_s * peak),
         hfu=(flops["forward"] + flops["backward"] + flops["recompute"]) / (step_s * peak),
@@ -75,7 +76,7 @@ def assemble(
         cost_usd=hours * price if hours is not None and price is not None else None,
         energy_j=hours * 3600 * power if hours is not None and power else None,
         power_w=float(power) if power else None, price_usd_per_hour=float(price) if price is not None else None,
-        diagnosis=diagnose(layers, step_s, host_s, device_s, device, memory, recipe), assumptions=tuple(assumptions),
+        diagnosis=diagnose(layers, step_s, between, device, memory, recipe), assumptions=tuple(assumptions),
     )  # fmt: skip
 
 
@@ -102,6 +103,11 @@ def by_phase(step: Step, seconds, phase, device: Device, c: Kernels, waits: bool
     else:
         total_s = combine(whole_device, whole_host, c)
     return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
+
+
+def between_steps(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds a step that nothing hides: a session's call, input, logging. More on an older host."""
+    return float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
 
 
 def _count(step: Step, key: tuple[str, int]) -> int:
@@ -208,7 +214,7 @@ LIMITS = {
 }
 
 
-def diagnose(layers, step_s: float, host_s, device_s, device: Device, memory: Held, recipe) -> str:
+def diagnose(layers, step_s: float, between_s: float, device: Device, memory: Held, recipe) -> str:
     """One sentence: what limits this step, and what would move it."""
     share: dict[str, float] = {}
     for layer in layers:
@@ -220,6 +226,8 @@ def diagnose(layers, step_s: float, host_s, device_s, device: Device, memory: He
     text = f"{100 * share[first] / step_s:.0f} % of the step is bound by {what}; {cure} would shorten it"
     if rest and share[rest[0]] > 0.2 * step_s:
         text += f" ({100 * share[rest[0]] / step_s:.0f} % is bound by {LIMITS[rest[0]][0]})"
+    if between_s > 0.2 * step_s:
+        text += f"; {100 * between_s / step_s:.0f} % is the host's, between steps: a larger batch would spread it"
     capacity = device.memory.capacity
     if capacity and memory.total > capacity:
         kinds = {

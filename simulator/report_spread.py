@@ -60,13 +60,13 @@ def assemble_spread(
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
     in_layers = sum(layer.time_s for layer in layers)
     waits = max(outcome.alike - outcome.passing - in_layers, 0.0)
-    left = step_s - in_layers - outcome.update_s - waits - outcome.bubble * step_s - sum(exposed.values())
+    left = step_s - outcome.between_s - in_layers - outcome.update_s - waits - outcome.bubble * step_s - sum(exposed.values())
     uneven = max(min(outcome.computing - outcome.alike, left), 0.0) if layout.pp > 1 else 0.0  # two ways at once hide some of it
     return msgspec.structs.replace(
         one, batch=recipe.batch, sequence=recipe.size if model.takes == "sequence" else None, recompute=recipe.recompute,
         step_time_s=step_s, lower_bound_s=_lower_bound(step, times, layout, repeats), samples_per_s=recipe.batch / step_s,
         forward_s=one.forward_s * repeats, backward_s=one.backward_s * repeats, update_s=outcome.update_s,
-        host_s=_host(one, step, device, repeats),
+        host_s=_host(one, step, device, repeats), between_steps_s=outcome.between_s,
         tokens_per_s=tokens / step_s if tokens else None, tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         mfu=(3 if recipe.mode == "train" else 1) * count["forward"] / (step_s * peak), hfu=sum(count.values()) / (step_s * peak),
         parameters=int(whole.parameters), flops_forward=float(count["forward"]), flops_backward=float(count["backward"]),
@@ -85,7 +85,7 @@ def assemble_spread(
         devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble),
         uneven_stages_s=uneven, waiting_for_host_s=waits, exposed_communication_s=exposed,
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=_diagnosis(diagnose(layers, step_s, None, None, device, held, recipe), step_s, uneven, waits, exposed, outcome, layout),
+        diagnosis=_diagnosis(diagnose(layers, step_s, 0.0, device, held, recipe), step_s, uneven, waits, exposed, outcome, layout),
     )  # fmt: skip
 
 
@@ -164,6 +164,7 @@ def _diagnosis(
     waiting = outcome.bubble * step_s
     parts.append((waiting, "the pipeline bubble", "more micro-batches or virtual stages"))
     parts.append((uneven, "uneven pipeline stages", "fewer layers on the slowest stage (--stages)"))
+    parts.append((outcome.between_s, "the host between steps", "a larger batch"))
     counts = ", or experts of a fixed capacity, which need no token counts" if "expert" in exposed else ""
     parts.append((waits, "waiting for the host", f"CUDA graphs or more samples a micro-batch{counts}"))
     if "optimizer" in layout.offload:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 import hwdb
+from hwdb.constants import kernels as constants
 from hwdb.errors import BadInput
 from hwdb.records import Device
 from simulator import models, roofline
@@ -22,6 +23,7 @@ from simulator.holdings import Share, holdings, share
 from simulator.layout import Layout
 from simulator.model import Model
 from simulator.parallel import ends, updating
+from simulator.report import between_steps
 from simulator.resolve import decide
 from simulator.scenario import Scenario
 from simulator.schedule import Stages, in_flight, pipeline, possible
@@ -180,7 +182,8 @@ def _several(rank: _Rank, dealt: list, at: np.ndarray, x: Columns, schedule: str
         mine = Share(*(np.array(v)[place] for v in zip(*(c[4][which] for c in columns), strict=True)))
         flying = in_flight(schedule, x.pp, x.vpp, x.micro_batches, stage)
         peak = np.maximum(peak, sum(holdings(mine, placed, flying)))
-    return joined(total, reduced.seconds, placed.hide["dp"]) + update, peak
+    between = between_steps(step.recipe.stack, device, constants())
+    return joined(total, reduced.seconds, placed.hide["dp"]) + update + between, peak
 
 
 def _columns(rows: list[Stages], place: np.ndarray) -> Stages:

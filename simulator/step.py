@@ -122,7 +122,8 @@ def accumulated(tape: Tape, bytes_: float) -> list[Kernel]:
 
 
 def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
-    """The optimizer's kernels, node by node."""
+    """The optimizer's kernels, node by node. Optimizers of fp32 copies divide by the loss's scale in the same kernel: Megatron-DeepSpeed on
+    one node of A100 moves some 36 bytes a weight between two steps, where the update alone is 34."""
     o = optimizer(recipe.optimizer)
     fused = recipe.stack.implementations.get("optimizer") == "fused"
     launches = 1 if fused else o.kernels
@@ -133,6 +134,9 @@ def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
         read, written = update_traffic(o, w.size * w.count, 4.0 if recipe.stack.master else WIDTH[w.dtype], fused)
         if recipe.stack.master:  # gradients are read once more for their norm, and the 16-bit weights written from the fp32 ones
             read, written = read + 4.0 * w.size * w.count, written + WIDTH[w.dtype] * w.size * w.count
+        elif precision(recipe.precision).product == "fp16":  # they are checked and divided by the scale of the loss, in place
+            gradients = WIDTH[w.dtype] * w.size * w.count
+            read, written = read + gradients, written + gradients
         # tensors share launches: the group's launch is spread over them
         kernels.append(
             Kernel(

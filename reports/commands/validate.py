@@ -22,12 +22,13 @@ from reports.options import print_json
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def command(runs, ops, output, plot, constants, as_json) -> None:
     """How far forecasts are from measured runs and kernels: those that are shipped, or those of your own files."""
-    from reports import validation, validation_text
-
     if constants:
-        rows = validation_text.constant_rows()
-        print_json({"constants": rows, "number": len(rows)}) if as_json else validation_text.print_constants(rows)
+        from reports.constants_text import constant_rows, print_constants
+
+        rows = constant_rows()
+        print_json({"constants": rows, "number": len(rows)}) if as_json else print_constants(rows)
         return
+    from reports import validation, validation_text
     from reports.files import check_target
 
     if output:

@@ -25,7 +25,7 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         input    m = batch pixels_in    n = c_in / groups           k = taps c_out / groups x pixels_out / pixels_in
         weight   m = c_out / groups     n = taps c_in / groups      k = batch pixels_out
 
-    is costed as that matrix product, at `forward` or `backward` of its rate, with x, w and y read or written once.
+    is costed as that matrix product, at `rate` of its rate, with x, w and y read or written once.
     16-bit formats pad channels to 8, CPUs to whole vectors. A 16-bit NCHW convolution copies x and y to channels-last and back. fp32 3x3 at
     unit stride runs as Winograd [lavin2016] where that is faster. Grouped: rate c_g / (c_g + grouped); one channel a group: bytes of
     a depthwise kernel.
@@ -43,11 +43,11 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         m, n, k = batch * pixels_in, gi, taps * go * pixels_out / pixels_in
     else:
         m, n, k = go, taps * gi, batch * pixels_out
-    share, tf32 = w.forward if phase == "forward" else w.backward, 1.0
+    share, tf32 = w.rate, 1.0
     if rates.kind != "gpu":
         share = w.vector_backward if rates.kind == "cpu" and phase != "forward" else 1.0  # fitted with their products; on CPUs in inference
     elif not rates.tensor:
-        share = w.forward * w.vector * (1.0 if phase == "forward" else w.vector_backward)
+        share = w.rate * w.vector * (1.0 if phase == "forward" else w.vector_backward)
     elif rates.width > 2.0:
         tf32 = np.minimum(w.tf32 * rates.fed, 1.0)
         share = share * tf32
@@ -57,7 +57,7 @@ def conv(phase, batch, c_in, c_out, pixels_in, pixels_out, taps, groups, width_b
         dense = np.where((taps == 9.0) & np.asarray(unit_stride), np.minimum(dense, fast), dense)
     flops = 2.0 * batch * pixels_out * taps * c_in * c_out / groups
     wide = c_in / groups
-    rate = tf32 * w.grouped_rate * (w.grouped_backward if phase != "forward" else 1.0) * wide / (wide + w.grouped)
+    rate = tf32 * w.grouped_rate * wide / (wide + w.grouped)
     group = np.hypot(flops / (rate * rates.sustained * rates.matrix), stream("elementwise", moved, 0.0, 0.0, rates, c))
     kind = {"forward": "depthwise", "input": "depthwise_input", "weight": "depthwise_weight"}[phase]
     depth = stream(kind, moved, flops, 0.0, rates, c)
@@ -90,7 +90,7 @@ def _winograd(phase, batch, c_in, c_out, pixels, moved, width, share, rates: Rat
     fused = _product(m, n, k, moved + 16.0 * filters, 9.0, width, share * w.winograd * on_vectors, rates, c)
     m, n, k = {"forward": (large, c_out, c_in), "input": (large, c_in, c_out), "weight": (c_out, c_in, large)}[phase]
     inside = 36.0 * (width * large * (c_in + c_out) + filters)
-    parts = _product(m, n, k, inside, np.inf, width, share / (w.forward * w.vector), rates, c, batch=36.0)
+    parts = _product(m, n, k, inside, np.inf, width, share / (w.rate * w.vector), rates, c, batch=36.0)
     transforms = (moved + inside) / (c.stream.rows * rates.stream * rates.bandwidth) + TRANSFORMS * c.stream.start_rows / rates.clock
     return np.minimum(fused, parts + transforms)
 

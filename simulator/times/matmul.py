@@ -12,7 +12,7 @@ TILE_N = np.array([128.0, 256.0, 128.0, 64.0])[:, None]
 THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]  # the menu of the vector units
 THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
-SLICE = 256.0  # shortest slice of k that is split off
+SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
 QUANTIZED = (0.2, 0.5)  # weight of whole waves against fractional ones: persistent kernels even them out, those before Hopper do not
 
 
@@ -35,15 +35,15 @@ def matmul(m, n, k, batch, in_bytes, out_bytes, rates: Rates, c: Kernels):
 def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
     """Seconds on cores that each compute a tile of C, the best of a menu of tiles (bm, bn) and splits s of k.
 
-        ks   = max(k / s, 256) ;  units = batch ceil(m/bm) ceil(n/bn) s ;  x = units / cores
+        ks   = max(k / s, 64) ;   units = batch ceil(m/bm) ceil(n/bn) s ;  x = units / cores
         wave = (1 - q) max(x, 1) + q ceil(x)                                          q 0.2 persistent, 0.5 not
         loop = max(2 bm bn ks, operand feed of the tile) / sustained rate of a core
         tile = a constant + bytes of the tile of C / store rate of a core             store: in persistent kernels beside the next tile
-        t    = start + ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3) + [s > 1] (split + 8 s m n / 3 BW)
+        t    = latency + start + ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3) + [s > 1] (split + 8 s m n / 3 BW)
         out  = (min t^4 + (reread / BW)^4)^(1/4)
 
     traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads its rows and columns
-    again. Start, tile and split are clock cycles: they shrink with the clock, not with the peak. BW is the achieved
+    again. Start, tile and split are clock cycles: they shrink with the clock, not with the peak; latency does not. BW is the achieved
     bandwidth. Fitted to bf16 products on A100, H100, L40S, B200 (see kernels.toml for the residuals).
     """
     w = c.matmul
@@ -73,7 +73,7 @@ def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
     memory = (np.asarray(traffic) / bandwidth)[tail]
     split = np.where(SPLIT > 1.0, w.split / clock + batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail], 0.0)
     compute = compute.min(axis=-2, keepdims=True)  # the rest does not depend on the tile
-    best = (np.cbrt(compute * compute * compute + memory * memory * memory) + split).min(axis=(-2, -1)) + w.start / rates.clock
+    best = (np.cbrt(compute * compute * compute + memory * memory * memory) + split).min(axis=(-2, -1)) + w.latency + w.start / rates.clock
     return np.sqrt(np.hypot(best * best, np.square(reread / bandwidth)))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from reports import validation
 from reports.command import main
+from scenarios.fit_runs import CONSTANTS
 from scenarios.measured import shipped, shipped_kernels
 
 
@@ -87,9 +88,22 @@ def test_kernels_of_a_file(roofcast, tmp_path):
 
 def test_constants_are_few_and_each_says_where_it_is_from(roofcast):
     found = json.loads(roofcast("validate", "--constants", "--json").out)["constants"]
-    fitted = [c for c in found if c["source"].startswith("fit") and not c["meaning"].startswith("ceiling")]
-    assert len(fitted) < 60
+    fitted = [c for c in found if c["kind"] == "fitted"]
+    assert 40 < len(fitted) < 60
     assert all(c["source"] and c["unit"] and c["meaning"] for c in found)
+    assert len({c["name"] for c in found}) == len(found)
+    last = roofcast("validate", "--constants").out.strip().splitlines()[-2:]
+    assert f"{len(fitted)} fitted constants" in " ".join(last)
+
+
+def test_constants_of_whole_runs_and_of_stacks_are_among_them(roofcast):
+    found = {c["name"]: c for c in json.loads(roofcast("validate", "--constants", "--json").out)["constants"]}
+    for (kind, which), names in CONSTANTS.items():
+        for name in names:
+            row = found[f"{which}.trained.{name}" if kind == "trained" else f"{which.replace(' ', ', ')}: {name}"]
+            assert row["kind"] == ("ceiling" if kind == "trained" else "fitted")
+    assert found["tensorflow: step_s"]["kind"] == "fitted" and found["pytorch-eager: dispatch_s"]["kind"] == "other"
+    assert found["collectives.hopper.share"]["kind"] == "ceiling" and found["collectives.switch.hop"]["kind"] == "mean"
 
 
 @pytest.mark.parametrize("option", ["--runs", "--ops"])
