@@ -95,6 +95,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     norm: float
     alike: float
+    collective: float
     ageing: float
     current: float
 

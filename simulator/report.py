@@ -127,13 +127,17 @@ def alike(step: Step) -> bool:
     return repeated > MOST * sum(n for n, _ in launches)
 
 
+def launch(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds to launch a kernel of the forward: nothing under graphs, more on an older host."""
+    if stack.graphs:
+        return 0.0
+    return float(stack.dispatch_s * slowness(device.year, c)) if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
+
+
 def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
     """Host seconds to launch each kernel, all repetitions: nothing under graphs, less in backward, more on an older host. Libraries that
     loop over the experts of a grouped product launch for each of them."""
-    stack = step.recipe.stack
-    if stack.graphs:
-        return np.zeros(len(step.kernels))
-    forward = stack.dispatch_s * slowness(device.year, c) if device.kind != "cpu" else min(stack.dispatch_s, 4e-6)
+    stack, forward = step.recipe.stack, launch(step.recipe.stack, device, c)
     share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
     launches = [k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0 for k in step.kernels]
     if stack.expert_launches:

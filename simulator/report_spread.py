@@ -18,7 +18,7 @@ from simulator.report import assemble, diagnose, dispatch
 from simulator.resolve import length
 from simulator.roofline import OpTimes, rates_of
 from simulator.scenario import Scenario
-from simulator.stages import repeated
+from simulator.stages import exchanged, repeated
 from simulator.step import Recipe, Step
 from simulator.traffic import sent_bytes
 
@@ -90,9 +90,10 @@ def assemble_spread(
 
 
 def _host(one: Forecast, step: Step, device: Device, repeats: float) -> float:
-    """Seconds the host of one device needs to dispatch a step: every micro-batch's launches, and the update's once."""
+    """Seconds the host of one device needs to dispatch a step: every micro-batch's launches and exchanges, and the update's once."""
     update = sum(t for k, t in zip(step.kernels, dispatch(step, device, constants()), strict=True) if k.phase == "update")
-    return float((one.host_s - update) * repeats + update)
+    exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
+    return float((one.host_s - update + exchanges) * repeats + update)
 
 
 def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:

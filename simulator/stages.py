@@ -11,10 +11,11 @@ import numpy as np
 
 from hwdb.constants import kernels as constants
 from hwdb.errors import BadInput
+from hwdb.records import Device
 from simulator import offload as host_memory
 from simulator.layout import Layout
 from simulator.memory import used_twice
-from simulator.report import dispatch, runs_ahead
+from simulator.report import dispatch, launch, runs_ahead
 from simulator.roofline import OpTimes
 from simulator.step import Step, runs
 from simulator.times.host import combine
@@ -68,6 +69,9 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     if device.kind == "cpu":
         device_s, host_s = device_s + host_s, 0.0 * host_s
     twice = used_twice(step)
+    if device.kind != "cpu":
+        for node, when, seconds in exchanged(step, device):
+            host_s[place[key[node]], when] += seconds
     again, rows, inferring = repeated(step), [], step.recipe.mode == "infer"
     spared = np.zeros(len(order))
     if not step.recipe.stack.accumulate_first:
@@ -90,6 +94,15 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
         first = 0.0 if i else twice
         rows.append(Unit(name, count if what == "block" else 0, compute, host, traffic, *once, largest, inside / count, first, own))
     return rows
+
+
+def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
+    """What the host needs to launch the exchanges inside the model: node, phase, seconds."""
+    again, once = repeated(step), constants().host.collective * launch(step.recipe.stack, device, constants())
+    share = {"forward": 1.0, "backward": step.recipe.stack.dispatch_backward}
+    first = [(tr.node, PHASES.index(tr.phase), once * share[tr.phase] * tr.count) for tr in step.traffic]
+    more = [(tr.node, PHASES.index("recompute"), once * again.get(tr.node, 0.0) * tr.count) for tr in step.traffic if tr.phase == "forward"]
+    return [*first, *more]
 
 
 def _traffic(at: Placement, nodes: set[int], count: int, again: dict[int, float]) -> dict:

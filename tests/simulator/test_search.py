@@ -58,9 +58,10 @@ def test_a_layout_is_forecast_as_predict_does(i):
     assert FOUND.fits[i] == f.memory.fits
 
 
-@pytest.mark.parametrize("stack", ["deepspeed-megatron-2022", "internevo-2023", "te-nemo-2024"])
+@pytest.mark.parametrize("stack", ["deepspeed-megatron-2022", "internevo-2023", "te-nemo-2024", "tensorflow"])
 def test_a_layout_does_not_depend_on_those_beside_it(stack):
-    """Where the first micro-batch's gradients are the sum, a pass depends on how many micro-batches there are."""
+    """Where the first micro-batch's gradients are the sum, a pass depends on how many micro-batches there are; TensorFlow's session is
+    called once a step."""
     scenario = msgspec.structs.replace(SCENARIO, device="a100-sxm4-80gb", sequence=512, stack=stack)
     found = search(scenario, {"dp": [1, 4, 64], "pp": [1, 2], "zero": [0, 1], "micro_batch": [1]})
     for i in np.flatnonzero(~found.refused):

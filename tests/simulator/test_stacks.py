@@ -118,9 +118,35 @@ def test_a_library_that_loops_over_experts_launches_for_each(tmp_path):
     assert loop.host_s - plain.host_s == pytest.approx(32 * 2 * (8 * launch - 1) * slow)
 
 
+@pytest.mark.parametrize("more", [{}, {"dp": 4}, {"dp": 2, "pp": 2, "micro_batch": 1}, {"mode": "infer"}], ids=str)
+def test_what_the_host_needs_between_steps_is_added_once_a_step(tmp_path, more):
+    asked = {"model": "gpt2", "device": "v100-sxm2-32gb", "batch": 16, "sequence": 128, "precision": "fp32", **more}
+    plain, waits = (predict(**asked, stack=profile(tmp_path / f"{s}.toml", '"pytorch-eager"', step_s=s)) for s in (0.0, 0.01))
+    between = 0.01 * float(slowness(2018, kernels()))
+    assert waits.step_time_s - plain.step_time_s == pytest.approx(between) == waits.between_steps_s
+    assert plain.between_steps_s == 0.0 and waits.host_s == plain.host_s and waits.forward_s == plain.forward_s
+    assert waits.lower_bound_s == plain.lower_bound_s
+
+
+@pytest.mark.parametrize(("precision", "width"), [("fp16", 2), ("amp-fp16", 4)])
+def test_gradients_under_a_scaled_loss_are_read_and_written_once_more(precision, width):
+    """The update of 124 million weights; formats with the exponents of fp32 need no scale, an optimizer of fp32 copies divides by it in
+    the same kernel."""
+
+    def moved(precision, stack):
+        f = predict(model="gpt2", device="v100", batch=4, sequence=128, precision=precision, optimizer="adamw", stack=stack)
+        return sum(p.bytes for p in f.points if p.phase == "update"), f.parameters
+
+    scaled, n = moved(precision, "pytorch-eager")
+    plain, _ = moved(precision.replace("fp16", "bf16"), "pytorch-eager")
+    assert scaled - plain == pytest.approx(2 * width * n, rel=1e-6)
+    assert moved("fp16", "megatron")[0] == moved("bf16", "megatron")[0]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("expert_launches", -3), ("expert_launches", float("nan")), ("expert_launches", float("inf")), ("sync_s", -1.0), ("factor", 0.0),
+    [("step_s", -1e-3), ("step_s", float("nan")),
+     ("expert_launches", -3), ("expert_launches", float("nan")), ("expert_launches", float("inf")), ("sync_s", -1.0), ("factor", 0.0),
      ("dispatch_s", float("nan")), ("fusion", 2.0), ("slack", -1.0), ("framework_bytes", float("nan")), ("accumulate_first", 3)],
 )  # fmt: skip
 def test_a_number_that_cannot_be_is_refused_in_one_line(tmp_path, key, value):

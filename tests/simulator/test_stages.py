@@ -14,7 +14,8 @@ from simulator.parallel import ends
 from simulator.replay import replay
 from simulator.report import dispatch
 from simulator.schedule import pipeline
-from simulator.stages import PHASES, Unit, deal, passes, repeated, stages, units
+from simulator.stages import PHASES, Unit, deal, exchanged, passes, repeated, stages, units
+from simulator.times.host import slowness
 from simulator.traffic import Cost
 
 GPT2 = {"model": "gpt2", "device": "h100-sxm5", "sequence": 256, "batch": 64, "micro_batch": 1, "precision": "bf16", "dp": 2}
@@ -40,11 +41,27 @@ def test_units_hold_the_whole_step_once(place, asked):
         here = np.array([k.phase == phase for k in step.kernels])
         sync = step.recipe.stack.sync_s * 32 if "ep" in asked and i < 2 else 0.0  # 32 layers of experts
         assert total(us, lambda u, i=i: u.compute[i]) == pytest.approx((own + host * together)[here].sum())
-        assert total(us, lambda u, i=i: u.host[i]) == pytest.approx(host[here].sum() * (not together) + sync)
+        exchanges = sum(seconds for _, when, seconds in exchanged(step, placed.at.device) if when == i)
+        assert total(us, lambda u, i=i: u.host[i]) == pytest.approx((host[here].sum() + exchanges) * (not together) + sync)
     assert total(us, lambda u: u.dense + u.expert) == step.parameters
     assert total(us, lambda u: u.expert) == sum(w.size * w.count for w in step.weights if w.expert)
     assert total(us, lambda u: u.kept) == pytest.approx(sum(s.bytes * s.count for s in step.saved))
     assert total(us, lambda u: u.inside) == pytest.approx(sum(s.bytes * s.count for s in step.counted))
+
+
+def test_each_exchange_of_a_tensor_parallel_layer_costs_the_host_a_share_of_a_launch(place):
+    """Two all-reduces forward, two backward and, under full recomputation, two again in each of 32 layers, and those of embedding and
+    head; none under CUDA graphs."""
+    placed = place(**LLAMA, recompute="full", sp=False)
+    stack, device = placed.at.step.recipe.stack, placed.at.device
+    once = kernels().host.collective * stack.dispatch_s * float(slowness(device.year, kernels()))
+    seconds = {phase: sum(s for _, when, s in exchanged(placed.at.step, device) if when == i) for i, phase in enumerate(PHASES)}
+    assert seconds["recompute"] == pytest.approx(2 * 32 * once) and seconds["update"] == 0.0
+    assert 2 * 32 * once <= seconds["forward"] <= (2 * 32 + 4) * once
+    assert 2 * 32 * once <= seconds["backward"] / stack.dispatch_backward <= (2 * 32 + 4) * once
+    recipe = msgspec.structs.replace(placed.at.step.recipe, stack=msgspec.structs.replace(stack, graphs=True))
+    graphs = placed.at.step._replace(recipe=recipe)
+    assert not sum(s for _, _, s in exchanged(graphs, device))
 
 
 def test_what_a_layer_keeps_without_recomputation_is_its_inside_under_it(place):

@@ -29,7 +29,7 @@ PRODUCTS = [
 
 # the same by the formula with its first published fit: sustained 0.803 of the boost peak, streams at 0.789 of the printed bandwidth
 # [peak at boost clock, SMs, GHz, bandwidth], 3 digits
-FIRST_FIT = {"start": 3610.0, "tile": 1630.0, "split": 4550.0, "feed": 1.81, "footprint": 0.308,
+FIRST_FIT = {"latency": 0.0, "start": 3610.0, "tile": 1630.0, "split": 4550.0, "feed": 1.81, "footprint": 0.308,
              "footprint_flat": 640.0, "stream": 1.0, "store": 1.0}
 CLOSED = [
     ((312e12, 108, 1.41e9, 2.039e12), (4096, 4096, 4096), 573e-6),
