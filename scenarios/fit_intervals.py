@@ -34,6 +34,7 @@ LEAST = 8  # runs of a class that calibrate it
 CROWD = 0.25  # a run of a group of n counts n^-CROWD
 CLASSES = (
     "known device and stack",
+    "known device and stack, another kind of step",
     "bound by the host",
     "known family and stack",
     "known device, unknown stack",

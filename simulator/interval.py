@@ -27,17 +27,18 @@ from simulator.times.rates import family_name
 HERE = Path(hwdb.__file__).parent
 LIKE = {
     "stack": 0.1,
-    "model_kind": 0.3,
+    "model_kind": 0.1,
     "mode": 0.5,
     "format": 0.4,
     "host_bound": 0.1,
-    "scale": 0.1,
+    "scale": 0.3,
 }  # what a difference leaves of a weight
 NEAR = {**LIKE, "model_kind": 0.03, "stack": 0.5, "scale": 0.5}  # the same for the runs that are shown: first of all a like model
-DEVICE, FAMILY, MAKER, KIND, OTHER = 1.0, 0.2, 0.06, 0.03, 0.02  # the same device, family, maker and kind, kind; none of them
+DEVICE, FAMILY, MAKER, KIND, OTHER = 1.0, 0.2, 0.03, 0.015, 0.01  # the same device, family, maker and kind, kind; none of them
 GROUP = 0.3  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
 HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
 LEVELS = (50, 80, 95)
+KIND_OF_STEP = ("model_kind", "mode", "format")
 FIELDS = ("device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound", "scale")
 
 
@@ -176,7 +177,8 @@ def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
         return "bound by the host"
     device, stack = r.traits["device"] == t.device, r.traits["stack"] == t.stack
     if (device & stack).any():
-        return "known device and stack"
+        alike = np.all([r.traits[key] == getattr(t, key) for key in KIND_OF_STEP], axis=0)
+        return "known device and stack" if (device & stack & alike).any() else "known device and stack, another kind of step"
     if device.any():
         return "known device, unknown stack"
     if not t.family.startswith("any-") and ((r.traits["family"] == t.family) & stack).any():
