@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from simulator.models.names import NETS, SHIPPED
 from simulator.tape import Tape
 
 CONFIGS = Path(__file__).parent / "configs"
+_RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")  # what ends the names of released weights
 LONGEST_DEFAULT = 4096  # tokens: where a config allows more, a forecast that says nothing takes this many
 
 
@@ -64,13 +66,30 @@ def resolve(reference, inputs=(), device: str = "gpu") -> Model:
         return _from_config(path.parent.name if path.name == "config.json" else path.stem, path, str(reference))
     import difflib
 
-    from simulator.models.names import ALIASES
-
-    if reference.lower() in ALIASES:
-        return resolve(ALIASES[reference.lower()])
+    known = shipped_as(reference)
+    if known:
+        return resolve(known)
     close = difflib.get_close_matches(reference.lower(), names(), 3, 0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else ";"
     raise UnknownName(f"no model {reference!r}{hint} known: roofcast models, or give a config.json or a .toml of layers")
+
+
+def shipped_as(reference: str) -> str | None:
+    """The shipped name behind an alias, or behind an id of the Hugging Face hub: owner, release and training after the pretraining do not
+    change a step.
+
+    >>> shipped_as("meta-llama/Llama-3.1-8B-Instruct"), shipped_as("mistralai/Mistral-7B-v0.1"), shipped_as("ResNet-50")
+    ('llama-3.1-8b', 'mistral-7b', 'resnet50')
+    """
+    from simulator.models.aliases import ALIASES
+
+    name, shorter = "", reference.lower().rsplit("/", 1)[-1]
+    while name != shorter:
+        name, shorter = shorter, _RELEASE.sub("", shorter)
+        found = ALIASES.get(name, name)
+        if found in SHIPPED or found in NETS:
+            return found
+    return None
 
 
 def describe(name: str) -> Description:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hwdb.errors import BadInput
+from hwdb.errors import BadInput, UnknownName
 from simulator.models import resolve
-from simulator.models.names import ALIASES, NETS, SHIPPED
+from simulator.models.aliases import ALIASES
+from simulator.models.names import NETS, SHIPPED
 from simulator.models.other.recurrent import build as recurrent_net
 from simulator.precision import PRECISIONS, precision
 from simulator.tape import Tape
@@ -179,3 +180,18 @@ def test_a_picture_that_does_not_fit_is_refused_by_the_layers_name(name, size, l
         _run(name, 2, size)
     message = str(error.value)
     assert message.startswith(layer) and "\n" not in message and "[2, " in message
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"), ("google/gemma-2-9b-it", "gemma-2-9b"), ("Qwen/Qwen3-4B-Base", "qwen3-4b"),
+     ("mistralai/Mixtral-8x22B-Instruct-v0.1", "mixtral-8x22b"), ("google-t5/t5-base", "t5-base"), ("openai/whisper-base", "whisper-base"),
+     ("meta-llama/Llama-2-7b-chat-hf", "llama-2-7b"), ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3")],
+)  # fmt: skip
+def test_an_id_of_the_hub_means_the_shipped_model(reference, name):
+    assert resolve(reference).name == name
+
+
+def test_an_id_of_the_hub_that_is_not_shipped_is_refused():
+    with pytest.raises(UnknownName, match="no model 'nobody/Coder-7B'"):
+        resolve("nobody/Coder-7B")
