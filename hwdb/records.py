@@ -52,6 +52,7 @@ class Achieved(Struct, frozen=True, kw_only=True):
     sustained_bf16: Number | None = None    # fp16 too
     sustained_fp8: Number | None = None
     sustained_fp4: Number | None = None
+    settled_fp32: Number | None = None      # the same in products that go on for seconds, where the board's heat bounds them
     stream: Number | None = None            # triad / memory.bandwidth
     stream_scale: Number | None = None      # one read, one write
     stream_read: Number | None = None       # reads only

@@ -19,7 +19,7 @@ from simulator.step import Step
 from simulator.times.attention import attention
 from simulator.times.conv import WINOGRAD, conv
 from simulator.times.matmul import matmul
-from simulator.times.rates import Rates, Resolved, in_training, resolve
+from simulator.times.rates import Rates, Resolved, in_training, resolve, warm
 from simulator.times.recurrent import recurrent
 from simulator.times.stream import stream
 from simulator.traced import Kernel
@@ -43,8 +43,9 @@ class OpTimes(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def rates_of(device: Device, product: str) -> Resolved:
-    """Rates of a device for one format, resolved once."""
-    return resolve(device, product)
+    """Rates of a device for one format in steps that go on and on, resolved once."""
+    resolved = resolve(device, product)
+    return resolved._replace(rates=warm(resolved.rates))
 
 
 def time_all(step: Step, device: Device, c: Kernels | None = None, find=rates_of) -> OpTimes:

@@ -43,6 +43,7 @@ class Rates(NamedTuple):
     store: float = np.inf  # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or several tiles at once
     headroom: float = 1.0  # what long products could do without the board's limit of power, of what they do with it
     trained: float = 1.0  # of `sustained`, what products hold inside training steps
+    settled: float = 1.0  # of `sustained`, what is left once the board is warm
     fed: float = 1.0  # what the operand paths were built for, of what the matrix units do: 2 where they are held at half rate
     measured: bool = False  # `bandwidth` was measured on this very machine, and is no printed one
 
@@ -162,6 +163,9 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         said.append(f"{device.id} {name}: {device.power.tdp:g} W allow {limit:.2f} of the printed peak in a long product")
     headroom = max(sustained / limit, 1.0)
     sustained = min(sustained, limit)
+    settled = min(float(device.achieved.get(f"settled_{name}") or sustained) / sustained, 1.0)
+    if settled < 1.0:
+        said.append(f"{device.id} {name}: once warm, long products hold {settled * sustained:.2f} of the printed peak")
     vector = device.vector_flops.get("fp32") or device.peak_flops.get("fp32")
     if not vector:
         vector = matrix * WIDTH[name] / 32.0
@@ -194,10 +198,16 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         store=c.matmul.store if tensor and not own.persistent else np.inf,
         headroom=headroom,
         trained=_trained(name, own),
+        settled=settled,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
         measured=device.kind == "cpu" and device.memory.bandwidth.status == "measured",
     )
     return Resolved(rates, tuple(said))
+
+
+def warm(rates: Rates) -> Rates:
+    """The rates of a board that has computed for seconds."""
+    return rates._replace(sustained=rates.sustained * rates.settled, feed=rates.feed * rates.settled, settled=1.0)
 
 
 def in_training(rates: Rates) -> Rates:
