@@ -20,7 +20,6 @@ ALIASES = {
     "mistral-small": "mistral-small-24b",
     "mixtral": "mixtral-8x7b",
     "bert": "bert-base",
-    "bert-base-cased": "bert-base",
     "bert-large-uncased": "bert-large",
     "tinyllama": "tinyllama-1.1b",
     "phi-3": "phi-3-mini",
