@@ -40,9 +40,9 @@ CONSTANTS = {  # (where, which, or which ones share it): name of the constant ->
     ("stack", "internevo-2023"): {"factor": 0.3},
     ("stack", "maxtext"): {"attention": 0.15, "factor": 0.3, "overlap.fsdp": 0.3},
     ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
-    ("stack", "te-nemo-2024"): {"sync_s": 1.0},
+    ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
     ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
-    ("stack", "te-nemo-2024 te-nemo-graphs"): {"expert_launches": 1.0},
+    ("stack", "te-nemo-2024 te-nemo-graphs te-nemo-2023 megatron internevo-2023"): {"expert_launches": 1.0},
 }
 NEUTRAL = {  # shares: 1
     "factor": 1.0, "attention": 1.0, "dispatch_s": 1e-5, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.fsdp": 6.0, "overlap.ep": 1.0,
@@ -145,7 +145,7 @@ def moved(matrix, errors, weight, prior, offset) -> np.ndarray:
     return np.linalg.lstsq(a, np.concatenate([-errors * w, -offset * held]), rcond=None)[0]
 
 
-def fit(runs: list[LlmRun], rounds: int = 4):
+def fit(runs: list[LlmRun], rounds: int = 8):
     """Fitted constants, errors there, and the Jacobian."""
     start = present()
     prior = np.array([CONSTANTS[where, which][name] for where, which, name in start])

@@ -93,7 +93,7 @@ def by_phase(step: Step, seconds, phase, device: Device, c: Kernels, waits: bool
     expert = {places[key[w.node]] for w in step.weights if w.expert}
     if waits and device.kind != "cpu":
         for i in expert:
-            host_s[i, : 2 if step.recipe.mode == "train" else 1] += stack.sync_s * _count(step, list(places)[i])
+            host_s[i, : 2 if step.recipe.mode == "train" else 1] += token_counts(stack, device, c) * _count(step, list(places)[i])
     whole_device, whole_host = device_s.sum(axis=0), host_s.sum(axis=0)
     if device.kind == "cpu":
         return whole_device, whole_host, whole_device + whole_host
@@ -108,6 +108,11 @@ def by_phase(step: Step, seconds, phase, device: Device, c: Kernels, waits: bool
 def between_steps(stack: Stack, device: Device, c: Kernels) -> float:
     """Host seconds a step that nothing hides: a session's call, input, logging. More on an older host."""
     return float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+
+
+def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds that a layer of experts waits for its token counts, each way. More on an older host."""
+    return float(stack.sync_s * slowness(device.year, c))
 
 
 def _count(step: Step, key: tuple[str, int]) -> int:

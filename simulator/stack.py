@@ -34,7 +34,7 @@ MEANING = {  # of what a profile sets
     "attention": "rate of its fused attention, of the best kernel for the family",
     "scattered": "tensor-parallel ranks hand on a part of an activation each",
     "step_s": "host seconds a step that nothing hides: a session's call, input, logging; on a host of 2026",
-    "sync_s": "host seconds a layer of experts waits for its token counts, each way",
+    "sync_s": "host seconds a layer of experts waits for its token counts, each way, on a host of 2026",
     "expert_launches": "launches for each expert of a rank and grouped product; 0: one for all",
     "overlap": "how sharply traffic hides behind compute, by kind, where not the default",
     "implementations": "which form of an op runs",
@@ -69,7 +69,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: Rate = 1.0  # rate of its fused attention kernel, of the best one for the family
     scattered: bool = True  # activations cross between pipeline stages in tensor-parallel pieces [narayanan2021]
     step_s: Positive = 0.0  # host seconds a step that nothing hides: a session's call, input, logging; on a host of 2026
-    sync_s: Positive = 0.0  # host seconds a layer of experts waits for its token counts, each way
+    sync_s: Positive = 0.0  # host seconds a layer of experts waits for its token counts, each way, on a host of 2026
     expert_launches: Positive = 0.0  # launches that a grouped product costs for each expert of a rank; 0: one for all of them
     overlap: dict[str, Rate] = {}  # kind of traffic -> how sharply it hides behind compute, where not the default
     implementations: dict[str, str] = {}  # op -> composed | fused | eager | efficient | flash | foreach

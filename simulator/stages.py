@@ -15,7 +15,7 @@ from hwdb.records import Device
 from simulator import offload as host_memory
 from simulator.layout import Layout
 from simulator.memory import used_twice
-from simulator.report import dispatch, launch, runs_ahead
+from simulator.report import dispatch, launch, runs_ahead, token_counts
 from simulator.roofline import OpTimes
 from simulator.step import Step, runs
 from simulator.times.host import combine
@@ -83,7 +83,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
         dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
         expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
         if expert:
-            host_s[i, : 1 if inferring else 2] += step.recipe.stack.sync_s * count
+            host_s[i, : 1 if inferring else 2] += token_counts(step.recipe.stack, device, constants()) * count
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
         inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
         largest = max((sum(v.bytes for v in (*k.inputs, *k.outputs) if (v.grad or inferring) and v.kind == "activation")

@@ -118,6 +118,15 @@ def test_a_library_that_loops_over_experts_launches_for_each(tmp_path):
     assert loop.host_s - plain.host_s == pytest.approx(32 * 2 * (8 * launch - 1) * slow)
 
 
+def test_waits_for_token_counts_are_longer_on_an_older_host(tmp_path):
+    """Each of Mixtral's 32 layers waits once in an inference's forward."""
+    asked = {"model": "mixtral-8x7b", "batch": 1, "sequence": 16, "precision": "bf16", "mode": "infer"}
+    none, some = (profile(tmp_path / f"{s}.toml", '"pytorch-eager"', dispatch_s=0.0, sync_s=s) for s in (0.0, 1.0))
+    for device, year in (("a100-sxm4-80gb", 2020), ("b200", 2024)):
+        longer = predict(**asked, device=device, stack=some).host_s - predict(**asked, device=device, stack=none).host_s
+        assert longer == pytest.approx(32 * float(slowness(year, kernels())))
+
+
 @pytest.mark.parametrize("more", [{}, {"dp": 4}, {"dp": 2, "pp": 2, "micro_batch": 1}, {"mode": "infer"}], ids=str)
 def test_what_the_host_needs_between_steps_is_added_once_a_step(tmp_path, more):
     asked = {"model": "gpt2", "device": "v100-sxm2-32gb", "batch": 16, "sequence": 128, "precision": "fp32", **more}

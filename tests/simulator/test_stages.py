@@ -12,7 +12,7 @@ from simulator.layout import Layout
 from simulator.offload import link
 from simulator.parallel import ends
 from simulator.replay import replay
-from simulator.report import dispatch
+from simulator.report import dispatch, token_counts
 from simulator.schedule import pipeline
 from simulator.stages import PHASES, Unit, deal, exchanged, passes, repeated, stages, units
 from simulator.times.host import slowness
@@ -39,7 +39,7 @@ def test_units_hold_the_whole_step_once(place, asked):
     together = placed.at.device.kind == "cpu"  # where one machine computes and dispatches
     for i, phase in enumerate(PHASES):
         here = np.array([k.phase == phase for k in step.kernels])
-        sync = step.recipe.stack.sync_s * 32 if "ep" in asked and i < 2 else 0.0  # 32 layers of experts
+        sync = token_counts(step.recipe.stack, placed.at.device, kernels()) * 32 if "ep" in asked and i < 2 else 0.0  # 32 layers of experts
         assert total(us, lambda u, i=i: u.compute[i]) == pytest.approx((own + host * together)[here].sum())
         exchanges = sum(seconds for _, when, seconds in exchanged(step, placed.at.device) if when == i)
         assert total(us, lambda u, i=i: u.host[i]) == pytest.approx((host[here].sum() + exchanges) * (not together) + sync)
