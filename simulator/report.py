@@ -223,8 +223,8 @@ LIMITS = {
 }
 
 
-def diagnose(layers, step_s: float, between_s: float, device: Device, memory: Held, recipe) -> str:
-    """One sentence: what limits this step, and what would move it."""
+def diagnose(layers, step_s: float, between_s: float, device: Device, memory: Held, recipe, zero: int | None = None) -> str:
+    """One sentence: what limits this step, and what would move it. `zero`: what data-parallel ranks share already; None: there are none."""
     share: dict[str, float] = {}
     for layer in layers:
         share[layer.bound] = share.get(layer.bound, 0.0) + layer.time_s
@@ -249,5 +249,8 @@ def diagnose(layers, step_s: float, between_s: float, device: Device, memory: He
         cures = {"optimizer states": "an 8-bit optimizer or more devices",
                  "activations": "recompute full, a smaller batch or a shorter sequence",
                  "parameters": "a device with more memory or more devices", "gradients": "more devices"}  # fmt: skip
+        shares = {"optimizer states": 1, "gradients": 2, "parameters": 3}  # from which stage of ZeRO on
+        if zero is not None and zero < shares.get(most, 0):
+            cures |= {"optimizer states": "--zero 1 or an 8-bit optimizer", "gradients": "--zero 3", "parameters": "--zero 3"}
         text += f". It does not fit: most of the memory is {most}; {cures[most]} would help"
     return text + "."

@@ -58,6 +58,7 @@ def assemble_spread(
     exposed = {NAMES[k]: v for k, v in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update, which is told by itself
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
+    zero = layout.zero if layout.dp * layout.cp > 1 else None
     in_layers = sum(layer.time_s for layer in layers)
     waits = max(outcome.alike - outcome.passing - in_layers, 0.0)
     left = step_s - outcome.between_s - in_layers - outcome.update_s - waits - outcome.bubble * step_s - sum(exposed.values())
@@ -85,7 +86,7 @@ def assemble_spread(
         devices=n, layout=layout, system=getattr(s.system, "id", s.system), bubble_fraction=float(outcome.bubble),
         uneven_stages_s=uneven, waiting_for_host_s=waits, exposed_communication_s=exposed,
         communication_bytes={NAMES[k]: float(v) for k, v in outcome.sent.items()}, ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=_diagnosis(diagnose(layers, step_s, 0.0, device, held, recipe), step_s, uneven, waits, exposed, outcome, layout),
+        diagnosis=_diagnosis(diagnose(layers, step_s, 0.0, device, held, recipe, zero), step_s, uneven, waits, exposed, outcome, layout),
     )  # fmt: skip
 
 

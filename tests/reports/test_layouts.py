@@ -291,3 +291,10 @@ def test_one_device_without_a_price_says_so():
 def test_several_kinds_of_devices_tell_their_layout():
     text = run("predict gpt2 --on h100-sxm5 --on a100-sxm4-80gb --devices 8 --zero 3 --shard 4 --batch 8").stdout
     assert "ZeRO 3 in groups of 4" in text and "2 kinds of devices" in text
+
+
+def test_the_diagnosis_names_what_data_parallel_ranks_could_share():
+    asked = {"model": "llama-3-8b", "device": "h100-sxm5", "devices": 64, "batch": 64, "sequence": 4096}
+    assert "most of the memory is optimizer states; --zero 1" in predict(**asked).diagnosis
+    sharded, alone = predict(**asked, zero=1), predict(model="llama-3-8b", device="h100-sxm5", batch=1)
+    assert "--zero" not in sharded.diagnosis and "--zero" not in alone.diagnosis
