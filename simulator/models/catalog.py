@@ -19,6 +19,7 @@ from simulator.tape import Tape
 
 CONFIGS = Path(__file__).parent / "configs"
 _RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")  # what ends the names of released weights
+_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # of the hub: owner and name
 LONGEST_DEFAULT = 4096  # tokens: where a config allows more, a forecast that says nothing takes this many
 
 
@@ -67,6 +68,8 @@ def resolve(reference, inputs=(), device: str = "gpu") -> Model:
     import difflib
 
     known = shipped_as(reference)
+    if known and "/" in reference:
+        return _saying(resolve(known), f"{reference}, of the Hugging Face hub, taken to be the shipped {known}")
     if known:
         return resolve(known)
     close = difflib.get_close_matches(reference.lower(), names(), 3, 0.5)
@@ -83,6 +86,8 @@ def shipped_as(reference: str) -> str | None:
     """
     from simulator.models.aliases import ALIASES
 
+    if "/" in reference and not _ID.fullmatch(reference):
+        return None
     name, shorter = "", reference.lower().rsplit("/", 1)[-1]
     while name != shorter:
         name, shorter = shorter, _RELEASE.sub("", shorter)
@@ -90,6 +95,16 @@ def shipped_as(reference: str) -> str | None:
         if found in SHIPPED or found in NETS:
             return found
     return None
+
+
+def _saying(model: Model, text: str) -> Model:
+    """The model, and what had to be assumed to know it."""
+
+    def program(tape: Tape, batch: int, size: int | None):
+        tape.said.append(text)
+        model.program(tape, batch, size)
+
+    return model._replace(program=program)
 
 
 def describe(name: str) -> Description:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwdb.errors import BadInput, UnknownName
+from simulator import predict
 from simulator.models import resolve
 from simulator.models.aliases import ALIASES
 from simulator.models.names import NETS, SHIPPED
@@ -192,6 +193,13 @@ def test_an_id_of_the_hub_means_the_shipped_model(reference, name):
     assert resolve(reference).name == name
 
 
-def test_an_id_of_the_hub_that_is_not_shipped_is_refused():
-    with pytest.raises(UnknownName, match="no model 'nobody/Coder-7B'"):
-        resolve("nobody/Coder-7B")
+def test_what_an_id_of_the_hub_is_taken_for_is_said():
+    forecast = predict(model="meta-llama/Llama-3.1-8B", device="h100-sxm5", batch=1)
+    assert any("meta-llama/Llama-3.1-8B" in text and "llama-3.1-8b" in text for text in forecast.assumptions)
+    assert forecast.step_time_s == predict(model="llama-3.1-8b", device="h100-sxm5", batch=1).step_time_s
+
+
+@pytest.mark.parametrize("reference", ["nobody/Coder-7B", "./llama-3-8b", "/nowhere/llama-3-8b", "a/b/llama-3-8b", "~/llama-3-8b"])
+def test_an_id_of_the_hub_that_is_not_shipped_and_a_path_that_is_not_there_are_refused(reference):
+    with pytest.raises(UnknownName, match=f"no model '{reference}'"):
+        resolve(reference)
