@@ -1,4 +1,4 @@
-"""The two errors a user can meet. Each message is one line: what was found where, and what would do."""
+"""The two errors a user can meet, and others' errors on a line. Each message is one line: what was found where, and what would do."""
 
 import difflib
 from collections.abc import Iterable
@@ -25,3 +25,9 @@ def unknown(what: str, name: str, known: Iterable[str], listing: str) -> Unknown
     close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return UnknownName(f"no {what} {name!r}; {hint}{listing}")
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception, with its kind."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -89,7 +89,7 @@ def _parts(forecast: Forecast) -> str:
     if forecast.host_s > 0:
         parts.append(f"beside them {seconds(forecast.host_s)} of the host to launch kernels")
     if forecast.between_steps_s > 0:
-        parts.append(f"{seconds(forecast.between_steps_s)} of it between steps")
+        parts.append(f"then {seconds(forecast.between_steps_s)} of the host between steps, which nothing hides")
     return ", ".join(parts)
 
 

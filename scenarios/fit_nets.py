@@ -205,11 +205,13 @@ def report(name: str, paths, left_out: bool, write: bool) -> None:
             if key in OF_STACKS:
                 path = stacks.path_of(section)
                 path.write_text(stated(path.read_text(encoding="utf-8"), key, value), encoding="utf-8")
+                stacks.stack.cache_clear()
             else:
                 put(HERE / "kernels.toml", section, key, value, text)
         for share, value in zip(stage.shares, values[len(stage.knobs) :], strict=True):
             where = {"sustained": ("", "half_rate") if stage.family == "ampere-gddr" else ("sustained", "fp32")}.get(share, ("", share))
             put(HERE / "families" / f"{stage.family}.toml", *where, value, text)
+        rates_of.cache_clear()
 
 
 if __name__ == "__main__":

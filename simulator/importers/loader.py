@@ -12,7 +12,7 @@ import inspect
 import sys
 from pathlib import Path
 
-from hwdb.errors import BadInput, UnknownName
+from hwdb.errors import BadInput, UnknownName, one_line
 from simulator.importers.fake import constructing, torch
 
 
@@ -23,12 +23,6 @@ def load(reference: str):
     with constructing():
         found = _named(_run(path), path, name)
         return _made(found, path, name)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception, with its kind."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _run(path: Path):

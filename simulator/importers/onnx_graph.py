@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwdb.errors import BadInput
+from hwdb.errors import BadInput, one_line
 from simulator.importers import spec
 from simulator.importers.onnx_call import Call, Named, Stored, moved
 from simulator.importers.onnx_ops import HANDLERS
@@ -83,8 +83,8 @@ def _read(path: Path):
         raise BadInput(f"{path}: no such file; wanted an ONNX model")
     try:
         proto = onnx.load(str(path), load_external_data=False)
-    except Exception:
-        raise BadInput(f"{path}: is not an ONNX model, or was cut off") from None
+    except Exception as error:  # protobuf's, its parsers', the file system's
+        raise BadInput(f"{path}: is not an ONNX model, or was cut off ({one_line(error)})") from None
     if not proto.graph.node:
         raise BadInput(f"{path}: is not an ONNX model, or was cut off: there are no nodes in it")
     written = {o for n in proto.graph.node for o in n.output} | {i.name for i in (*proto.graph.initializer, *proto.graph.input)}

@@ -18,10 +18,9 @@ import warnings
 from typing import Any, NamedTuple
 from unittest import mock
 
-from hwdb.errors import BadInput, RoofcastError
+from hwdb.errors import BadInput, RoofcastError, one_line
 from simulator.importers import spec
 from simulator.importers.fake import CPU, CUDA, OneDevice, Words, autocast, told, torch, weightless
-from simulator.importers.loader import one_line
 from simulator.importers.record import FORMATS, Path, Record, Recorder
 from simulator.model import Model
 from simulator.ops.linear import product_format

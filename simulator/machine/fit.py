@@ -245,6 +245,8 @@ def put(path: Path, section: str, key: str, value: float, text: str) -> None:
             line = re.sub(r', residual = "[^"]*"', "", line)
             lines[i] = re.sub(r'(source = "[^"]*")', rf'\1, residual = "{text}"', line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for read_once in (constants.kernels, constants.constants, constants.family):  # a later stage starts from what this one wrote
+        read_once.cache_clear()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 
 from reports.memory_text import bar, kinds, print_memory, verdict
 from reports.text import print_comparison, print_forecast
+from simulator import predict
 from simulator.forecast import Near
 
 LONG = dict(steps=1e6, time_to_train_s=3e7, cost_usd=2.5e4, price_usd_per_hour=2.95, energy_j=7.6e10, power_w=700.0)
@@ -122,3 +123,13 @@ def test_text_of_several_devices_is_no_wider_than_the_terminal(spread, stages, w
     print_memory(forecast)
     print_comparison([forecast, spread()])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+def test_what_nothing_hides_is_told_apart_from_launches(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nlike = "pytorch-eager"\nabout = "mine"\nsource = "a test"\nstep_s = 0.05\n')
+    forecast = predict(model="gpt2", device="h100", batch=1, stack=str(path))
+    print_forecast(forecast)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "of the host to launch kernels, then " in text and "between steps, which nothing hides" in text
+    assert "is the host's, between steps: a larger batch would spread it" in forecast.diagnosis
