@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NO_PIP := { echo "The installation failed: pip needs a network, or a package index that it knows. Mend that and make again."; exit 2; }
 NO_VENV := { rm -rf $(VENV); echo "$(PYTHON) cannot make an environment: its venv module is missing (on Debian: apt install python3-venv)."; exit 2; }
 
-.PHONY: help run test clean
+.PHONY: help run test types clean
 help:
 	@sed -n '1,4s/^# \{0,1\}//p' Makefile
 
@@ -26,6 +26,15 @@ run: $(VENV)/.installed$(PLUS)
 test: $(VENV)/.tested$(PLUS)
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory types
+
+# the type checker sees the package through links, as package-dir maps its folders
+types: $(VENV)/.tested$(PLUS)
+	@mkdir -p build/types/roofcast
+	@for folder in hwdb simulator scenarios reports api/__init__.py api/py.typed; do \
+		ln -sfn "$(CURDIR)/$$folder" "build/types/roofcast/$$(basename $$folder)"; done
+	$(BIN)/mypy
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -1,8 +1,9 @@
 """Our counts beside PyTorch's: `python benchmarks/counts.py COUNTS.csv CONFIGS_FOLDER`.
 
-COUNTS.csv has a row a model, input and precision, counted by PyTorch on fake CUDA tensors: model, source (hf | timm | custom),
-input_spec, dtype, attn, device, params, fwd_flops, bwd_flops_groupfix, saved_activation_bytes, saved_weight_copy_bytes,
-saved_input_bytes. CONFIGS_FOLDER holds the config.json of each Hugging Face model as <model>.json.
+COUNTS.csv has a row a model, input and precision, counted by PyTorch on fake CUDA tensors: model,
+source (hf | timm | custom), input_spec, dtype, attn, device, params, fwd_flops, bwd_flops_groupfix,
+saved_activation_bytes, saved_weight_copy_bytes, saved_input_bytes. CONFIGS_FOLDER holds the
+config.json of each Hugging Face model as <model>.json.
 """
 
 import collections
@@ -11,13 +12,27 @@ import json
 import sys
 from pathlib import Path
 
-from hwdb.errors import RoofcastError
-from simulator.models import resolve
-from simulator.precision import precision
-from simulator.tape import Tape
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.models import resolve
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.tape import Tape
 
-WANTED = ("parameters", "forward FLOPs", "backward FLOPs", "saved bytes", "saved inputs", "weight copies")
-COLUMNS = ("params", "fwd_flops", "bwd_flops_groupfix", "saved_activation_bytes", "saved_input_bytes", "saved_weight_copy_bytes")
+WANTED = (
+    "parameters",
+    "forward FLOPs",
+    "backward FLOPs",
+    "saved bytes",
+    "saved inputs",
+    "weight copies",
+)
+COLUMNS = (
+    "params",
+    "fwd_flops",
+    "bwd_flops_groupfix",
+    "saved_activation_bytes",
+    "saved_input_bytes",
+    "saved_weight_copy_bytes",
+)
 
 
 def size_of(spec: dict, takes: str) -> tuple[int, int | None]:
@@ -30,14 +45,28 @@ def size_of(spec: dict, takes: str) -> tuple[int, int | None]:
 
 
 def counted(row: dict, configs: Path) -> tuple[float, ...]:
-    model = resolve(str(configs / f"{row['model']}.json") if row["source"] == "hf" else row["model"])
-    tape = Tape(precision(row["dtype"]), implementations={"attention": "eager" if row["attn"] == "eager" else "flash"})
+    model = resolve(
+        str(configs / f"{row['model']}.json") if row["source"] == "hf" else row["model"]
+    )
+    tape = Tape(
+        precision(row["dtype"]),
+        implementations={"attention": "eager" if row["attn"] == "eager" else "flash"},
+    )
     model.run(tape, *size_of(json.loads(row["input_spec"]), model.takes))
     kept = collections.Counter()
     for _, held, count, kind, _ in tape.saved.values():
         kept[kind] += held * count
-    flops = [sum(k.matrix * k.count for k in tape.kernels if k.phase == p) for p in ("forward", "backward")]
-    return (sum(w.size * w.count for w in tape.weights), *flops, sum(kept.values()), kept["input"], kept["weight_copy"])
+    flops = [
+        sum(k.matrix * k.count for k in tape.kernels if k.phase == p)
+        for p in ("forward", "backward")
+    ]
+    return (
+        sum(w.size * w.count for w in tape.weights),
+        *flops,
+        sum(kept.values()),
+        kept["input"],
+        kept["weight_copy"],
+    )
 
 
 def main(path: str, configs: str) -> None:
@@ -57,7 +86,10 @@ def main(path: str, configs: str) -> None:
             exact[name] += off == 0
             worst[name] = max(worst[name], off)
             if off:
-                print(f"{row['model']} {row['dtype']} {row['attn']} {row['input_spec']}: {name} {value:.0f}, PyTorch {reference:.0f}")
+                print(
+                    f"{row['model']} {row['dtype']} {row['attn']} {row['input_spec']}: {name}"
+                    f" {value:.0f}, PyTorch {reference:.0f}"
+                )
     print(f"{rows} rows, {len(skipped)} without a model of ours")
     for name in WANTED:
         print(f"{name:16s} {exact[name]} exact, largest difference {100 * worst[name]:.2g} %")

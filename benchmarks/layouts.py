@@ -1,7 +1,8 @@
 """How many layouts a second the search costs on one core: `python benchmarks/layouts.py`.
 
-GPT-3 175B on H100s over a grid of dp, tp, pp, vpp, cp, zero, micro-batch and recompute; the time is that of a whole search,
-traces of ranks included, after one search that has read files and imported code.
+GPT-3 175B on H100s over a grid of dp, tp, pp, vpp, cp, zero, micro-batch and recompute; the time is
+that of a whole search, traces of ranks included, after one search that has read files and imported
+code.
 """
 
 import os
@@ -9,11 +10,17 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from simulator import Scenario  # noqa: E402
-from simulator.search import search  # noqa: E402
+from roofcast import Scenario  # noqa: E402
+from roofcast.simulator.choose.search import search  # noqa: E402
 
 SCENARIO = Scenario(
-    model="gpt3-175b", device="h100-sxm5", batch=1536, sequence=2048, precision="bf16", optimizer="adamw", stack="pytorch-eager"
+    model="gpt3-175b",
+    device="h100-sxm5",
+    batch=1536,
+    sequence=2048,
+    precision="bf16",
+    optimizer="adamw",
+    stack="pytorch-eager",
 )
 GRID = {
     "tp": [1, 2, 4, 8],
@@ -33,7 +40,14 @@ if __name__ == "__main__":
     seconds = time.process_time() - start
     n, refused = len(found.step_s), int(found.refused.sum())
     best = found.best()
-    print(f"{n} layouts in {seconds:.2f} s of one core: {refused} cannot be, {n - refused} forecast, {int(found.fits.sum())} fit")
-    print("best:", {name: column[best].item() for name, column in found.layouts.items()}, f"{found.step_s[best]:.2f} s a step")
+    print(
+        f"{n} layouts in {seconds:.2f} s of one core: {refused} cannot be, {n - refused} forecast,"
+        f" {int(found.fits.sum())} fit"
+    )
+    print(
+        "best:",
+        {name: column[best].item() for name, column in found.layouts.items()},
+        f"{found.step_s[best]:.2f} s a step",
+    )
     print(f"{int(refused / seconds)} refused layouts a second beside them")
     print(f"{int((n - refused) / seconds)} layouts a second")

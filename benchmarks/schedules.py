@@ -1,14 +1,16 @@
-"""How many layouts a second the closed forms of schedule and collectives cost: `python benchmarks/schedules.py`."""
+"""How many layouts a second the closed forms of schedule and collectives cost: `python
+benchmarks/schedules.py`.
+"""
 
 import time
 
 import numpy as np
 
-import hwdb
-from hwdb.collective_constants import collectives
-from simulator.collectives import all_gather, all_reduce, all_to_all, send_recv
-from simulator.fabric import fabric_of, groups
-from simulator.schedule import KINDS, Stages, pipeline
+from roofcast import hwdb
+from roofcast.hwdb.collective_constants import collectives
+from roofcast.simulator.parallel.collectives import all_gather, all_reduce, all_to_all, send_recv
+from roofcast.simulator.parallel.fabric import fabric_of, groups
+from roofcast.simulator.parallel.pipeline.schedule import KINDS, Stages, pipeline
 
 LAYOUTS = 100_000
 
@@ -33,7 +35,12 @@ def main() -> None:
     fabric, c = fabric_of(None, hwdb.device("h100-sxm5"), 512), collectives()
     timed("groups", lambda: groups(fabric, tp, 1.0, dp, pp))
     placed = groups(fabric, tp, 1.0, dp, pp)
-    for name, formula in {"all-reduce": all_reduce, "all-gather": all_gather, "all-to-all": all_to_all, "send": send_recv}.items():
+    for name, formula in {
+        "all-reduce": all_reduce,
+        "all-gather": all_gather,
+        "all-to-all": all_to_all,
+        "send": send_recv,
+    }.items():
         timed(name, lambda formula=formula: formula(1e6 * f, placed.gradient, fabric, c))
     for kind in KINDS:
         timed(kind, lambda kind=kind: pipeline(kind, stages, pp, v, m, 0.01))

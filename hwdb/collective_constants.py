@@ -1,6 +1,7 @@
 """Constants of the collective formulas: collectives.toml.
 
-`collectives()` gives the bare numbers the formulas compute with; `constants()` the same with unit, meaning and source, for listing.
+`collectives()` gives the bare numbers the formulas compute with; `constants()` the same with unit,
+meaning and source, for listing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from hwdb.constants import HERE, Constant, converted, table
-from hwdb.errors import BadInput
+from roofcast.hwdb.constants import HERE, Constant, converted, table
+from roofcast.hwdb.errors import BadInput
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,13 +49,23 @@ class Collectives(msgspec.Struct, frozen=True):
 def read_collectives(path: Path) -> tuple[Collectives, dict[str, Constant]]:
     """The bare numbers, and each stated constant by its dotted name."""
     stated = table(path, dict[str, dict[str, str | Constant]])
-    named = {f"{s}.{name}": c for s, entries in stated.items() for name, c in entries.items() if isinstance(c, Constant)}
-    bare = {s: {name: c.value for name, c in entries.items() if isinstance(c, Constant)} for s, entries in stated.items()}
+    named = {
+        f"{s}.{name}": c
+        for s, entries in stated.items()
+        for name, c in entries.items()
+        if isinstance(c, Constant)
+    }
+    bare = {
+        s: {name: c.value for name, c in entries.items() if isinstance(c, Constant)}
+        for s, entries in stated.items()
+    }
     kinds = converted(bare.pop("kinds", {}), Kinds, path)
     for section, values in bare.items():
         like = stated[section].get("like")
         if like is not None and like not in bare:
-            raise BadInput(f"{path.name}: [{section}] like = {like!r}; wanted one of {', '.join(bare)}")
+            raise BadInput(
+                f"{path.name}: [{section}] like = {like!r}; wanted one of {', '.join(bare)}"
+            )
         bare[section] = {**(bare[like] if like else {}), **values}
     return Collectives(converted(bare, dict[str, Network], path), kinds), named
 

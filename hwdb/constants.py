@@ -1,7 +1,8 @@
 """Fitted constants and achieved fractions: kernels.toml and families/*.toml.
 
-`kernels()` gives the bare numbers the formulas compute with; `constants()` the same with unit, meaning and source, for listing.
-`family(name)` gives the achieved fractions of a device family, each with its source.
+`kernels()` gives the bare numbers the formulas compute with; `constants()` the same with unit,
+meaning and source, for listing. `family(name)` gives the achieved fractions of a device family,
+each with its source.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from hwdb.errors import BadInput, UnknownName
-from hwdb.strict import load
+from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.strict import load
 
 HERE = Path(__file__).parent
 
@@ -144,12 +145,23 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     kind: str  # gpu | cpu | tpu | npu
-    sustained: dict[str, Fraction] = {}  # by format: long matrix products, of the printed dense peak
-    trained: dict[str, Fraction] = {}  # by format: of `sustained`, what products hold inside training steps, clocks and power settled
-    persistent: bool = False  # its kernels stay on a core for all of its tiles and write one back beside the next
-    half_rate: Fraction | None = None  # the same where matrix units run at half rate (GeForce): neither power nor operands limit them
-    flop_per_joule: dict[str, Fraction] = {}  # by format: a long product holds no more than this times the board power [FLOP/J]
-    batched_tile: Fraction | None = None  # smallest tile edge the library has for batched fp32 products [elements]
+    sustained: dict[
+        str, Fraction
+    ] = {}  # by format: long matrix products, of the printed dense peak
+    # by format: of `sustained`, what products hold inside training steps, clocks and power settled
+    trained: dict[str, Fraction] = {}
+    # its kernels stay on a core for all of its tiles and write one back beside the next
+    persistent: bool = False
+    half_rate: Fraction | None = (
+        # the same where matrix units run at half rate (GeForce): neither power nor operands limit
+        # them
+        None
+    )
+    flop_per_joule: dict[
+        str, Fraction
+    ] = {}  # by format: a long product holds no more than this times the board power [FLOP/J]
+    # smallest tile edge the library has for batched fp32 products [elements]
+    batched_tile: Fraction | None = None
     attention: Fraction | None = None  # fused attention forward, of the printed dense 16-bit peak
     stream: Fraction | None = None  # long triad, of the printed bandwidth
 
@@ -170,8 +182,13 @@ def converted(data: Any, kind: Any, path: Path) -> Any:
 def read_kernels(path: Path) -> tuple[Kernels, dict[str, Constant]]:
     """The bare numbers, and each constant by its dotted name."""
     stated = table(path, dict[str, dict[str, Constant]])
-    bare = {section: {name: c.value for name, c in entries.items()} for section, entries in stated.items()}
-    named = {f"{section}.{name}": c for section, entries in stated.items() for name, c in entries.items()}
+    bare = {
+        section: {name: c.value for name, c in entries.items()}
+        for section, entries in stated.items()
+    }
+    named = {
+        f"{section}.{name}": c for section, entries in stated.items() for name, c in entries.items()
+    }
     return converted(bare, Kernels, path), named
 
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hwdb.errors import BadInput, unknown
-from hwdb.reader import keys, members, unit_of
-from hwdb.records import Device
-from hwdb.units import pretty, quantity
+from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.reader import keys, members, unit_of
+from roofcast.hwdb.records import Device
+from roofcast.hwdb.units import pretty, quantity
 
 SOURCE = "edit"
 """Source key of a number that `changes` gave."""
@@ -29,8 +29,12 @@ def figure_keys(cls: type = Device, path: str = "") -> dict[str, str]:
     return found
 
 
-def apply(data: dict[str, Any], changes: Iterable[tuple[str, str | float]], file: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """`data` with each change made, and a sentence for each: "memory.bandwidth 3.35 TB/s -> 8 TB/s"."""
+def apply(
+    data: dict[str, Any], changes: Iterable[tuple[str, str | float]], file: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`data` with each change made, and a sentence for each: "memory.bandwidth 3.35 TB/s -> 8
+    TB/s".
+    """
     changes = tuple(changes)
     if not changes:
         return data, ()
@@ -39,7 +43,9 @@ def apply(data: dict[str, Any], changes: Iterable[tuple[str, str | float]], file
     for key, value in changes:
         if key not in units:
             table = key.partition(".")[0]
-            near = [u for u in units if u.startswith(f"{table}.")] or [u for u in units if not u.startswith("achieved.")]
+            near = [u for u in units if u.startswith(f"{table}.")] or [
+                u for u in units if not u.startswith("achieved.")
+            ]
             raise unknown("key", key, units, f"what can be changed of {file}: {_grouped(near)}")
         *tables, last = key.split(".")
         table = data
@@ -49,7 +55,10 @@ def apply(data: dict[str, Any], changes: Iterable[tuple[str, str | float]], file
         new = _new(key, value, old, units[key])
         table[last] = {"value": new, "source": SOURCE, "status": "edited"}
         edits.append(f"{key} {pretty(old, units[key])} -> {pretty(new, units[key])}")
-    data["sources"] = {**data.get("sources", {}), SOURCE: "changed by whoever asked for this forecast"}
+    data["sources"] = {
+        **data.get("sources", {}),
+        SOURCE: "changed by whoever asked for this forecast",
+    }
     return data, tuple(edits)
 
 
@@ -59,7 +68,9 @@ def _grouped(dotted: Iterable[str]) -> str:
     for key in dotted:
         table, _, last = key.rpartition(".")
         tables.setdefault(table, []).append(last)
-    return ", ".join(f"{table}.{'|'.join(last)}" if table else ", ".join(last) for table, last in tables.items())
+    return ", ".join(
+        f"{table}.{'|'.join(last)}" if table else ", ".join(last) for table, last in tables.items()
+    )
 
 
 def _old(entry: Any, unit: str) -> float | None:
@@ -71,7 +82,10 @@ def _new(key: str, value: str | float, old: float | None, unit: str) -> float:
     """The value after the change: absolute, or relative to `old` ("x2", "*0.5", "+20%", "-10%")."""
     factor = _factor(value) if isinstance(value, str) else None
     if factor is not None and old is None:
-        raise BadInput(f"{key}: {value!r} is relative, but the device does not say what it is now; give a value")
+        raise BadInput(
+            f"{key}: {value!r} is relative, but the device does not say what it is now; give a"
+            " value"
+        )
     try:
         new = quantity(value, unit) if factor is None else old * factor
     except BadInput as error:
@@ -92,8 +106,12 @@ def _factor(text: str) -> float | None:
     return None
 
 
-def merge(base: dict[str, Any], over: dict[str, Any], file: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The tables of `over` laid over those of `base`, and a sentence for each number that differs."""
+def merge(
+    base: dict[str, Any], over: dict[str, Any], file: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The tables of `over` laid over those of `base`, and a sentence for each number that
+    differs.
+    """
     units, edits = figure_keys(), []
 
     def lay(under: dict[str, Any], top: dict[str, Any], path: str) -> dict[str, Any]:
@@ -103,7 +121,9 @@ def merge(base: dict[str, Any], over: dict[str, Any], file: str) -> tuple[dict[s
             if dotted in units:
                 edits.append(_sentence(dotted, under.get(key), value, units[dotted], file))
             inner = under.get(key, {})
-            both_tables = isinstance(value, dict) and isinstance(inner, dict) and dotted not in units
+            both_tables = (
+                isinstance(value, dict) and isinstance(inner, dict) and dotted not in units
+            )
             result[key] = lay(inner, value, dotted + ".") if both_tables else value
         return result
 

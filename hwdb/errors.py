@@ -1,4 +1,6 @@
-"""The two errors a user can meet, and others' errors on a line. Each message is one line: what was found where, and what would do."""
+"""The two errors a user can meet, and others' errors on a line. Each message is one line: what was
+found where, and what would do.
+"""
 
 import difflib
 from collections.abc import Iterable

@@ -5,14 +5,15 @@ from collections.abc import Iterable
 STATUSES = ("read", "measured", "derived", "estimate", "recalled", "given", "edited")
 """How sure a figure is.
 
-read: seen in the source it names.  measured: from a public measurement log.  derived: computed from other figures.
-estimate: nobody has published it.  recalled: from memory of the source it names, not read again.
-given: from a user's own file.  edited: changed on the command line.
+read: seen in the source it names.  measured: from a public measurement log.  derived: computed from
+other figures. estimate: nobody has published it.  recalled: from memory of the source it names, not
+read again. given: from a user's own file.  edited: changed on the command line.
 """
 
 
 class Figure(float):
-    """A float in SI units with its origin, so that a formula uses it bare and a listing can cite it.
+    """A float in SI units with its origin, so that a formula uses it bare and a listing can cite
+    it.
 
     >>> bandwidth = Figure(3.35e12, "datasheet", "read", "p. 3")
     >>> bandwidth / 2, bandwidth.source
@@ -42,7 +43,9 @@ class Table(dict):
         return Table, (dict(self),)
 
     def _refuse(self, *_, **__):
-        raise TypeError("a hardware record cannot be changed in place; ask for device(name, changes)")
+        raise TypeError(
+            "a hardware record cannot be changed in place; ask for device(name, changes)"
+        )
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 

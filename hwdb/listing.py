@@ -1,11 +1,13 @@
-"""What the listings show: every figure of one device with its origin, and one light line for each of them all."""
+"""What the listings show: every figure of one device with its origin, and one light line for each
+of them all.
+"""
 
 from msgspec import Struct
 
-from hwdb.edits import figure_keys
-from hwdb.figure import Figure
-from hwdb.lookup import device
-from hwdb.records import Device
+from roofcast.hwdb.edits import figure_keys
+from roofcast.hwdb.figure import Figure
+from roofcast.hwdb.lookup import device
+from roofcast.hwdb.records import Device
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -17,8 +19,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     kind: str
     family: str
     year: int | None
-    peak_flops: float                # bf16, else fp16, else the widest of what there is
-    format: str                      # which of them it is
+    peak_flops: float  # bf16, else fp16, else the widest of what there is
+    format: str  # which of them it is
     bandwidth: float
     capacity: float | None
     launch_usd: float | None
@@ -47,9 +49,20 @@ def summary(name: str) -> Summary:
     ('NVIDIA', 'bf16', 989400000000000.0)
     """
     chip = device(name)
-    best = next(key for key in ("bf16", "fp16", "fp8", "fp32", *chip.peak_flops) if key in chip.peak_flops)
+    best = next(
+        key for key in ("bf16", "fp16", "fp8", "fp32", *chip.peak_flops) if key in chip.peak_flops
+    )
     return Summary(
-        id=chip.id, name=chip.name, vendor=chip.vendor, kind=chip.kind, family=chip.family, year=chip.year,
-        peak_flops=chip.peak_flops[best], format=best, bandwidth=chip.memory.bandwidth, capacity=chip.memory.capacity,
-        launch_usd=chip.price.launch_usd, cloud_usd_per_hour=chip.price.cloud_usd_per_hour,
-    )  # fmt: skip
+        id=chip.id,
+        name=chip.name,
+        vendor=chip.vendor,
+        kind=chip.kind,
+        family=chip.family,
+        year=chip.year,
+        peak_flops=chip.peak_flops[best],
+        format=best,
+        bandwidth=chip.memory.bandwidth,
+        capacity=chip.memory.capacity,
+        launch_usd=chip.price.launch_usd,
+        cloud_usd_per_hour=chip.price.cloud_usd_per_hour,
+    )

@@ -8,11 +8,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from hwdb import names
-from hwdb.edits import apply, merge
-from hwdb.errors import BadInput, UnknownName
-from hwdb.reader import load, read
-from hwdb.records import KINDS, Device, Link, System
+from roofcast.hwdb import names
+from roofcast.hwdb.edits import apply, merge
+from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.reader import load, read
+from roofcast.hwdb.records import KINDS, Device, Link, System
 
 MOST = 1e9  # devices of a system
 
@@ -35,8 +35,8 @@ def systems() -> tuple[str, ...]:
 def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -> Device:
     """The device called `name`, or described by the file at that path, with `changes` made to it.
 
-    `changes` maps dotted keys to values: {"memory.bandwidth": "8 TB/s", "peak_flops.bf16": "+20%"}. Only the named
-    figure changes; `Device.edits` says what is imagined.
+    `changes` maps dotted keys to values: {"memory.bandwidth": "8 TB/s", "peak_flops.bf16": "+20%"}.
+    Only the named figure changes; `Device.edits` says what is imagined.
 
     >>> device("h100-sxm5", {"memory.bandwidth": "8 TB/s"}).edits
     ('memory.bandwidth 3.35 TB/s -> 8 TB/s',)
@@ -60,7 +60,9 @@ def _calibrated(name: str) -> Path:
     path = names.this_machine(name)
     if not path.exists():
         how = " --gpu" if name == names.THIS_GPU else ""
-        raise BadInput(f"{name}: not calibrated yet, there is no {path}; run: roofcast calibrate{how}")
+        raise BadInput(
+            f"{name}: not calibrated yet, there is no {path}; run: roofcast calibrate{how}"
+        )
     return path
 
 
@@ -76,7 +78,10 @@ def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:
 def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...]) -> Device:
     device = read(Device, data, file, identity, edits=edits)
     if not device.peak_flops:
-        raise BadInput(f'{file}: [peak_flops] is empty; give at least one rate, for example bf16 = "400 TFLOP/s"')
+        raise BadInput(
+            f'{file}: [peak_flops] is empty; give at least one rate, for example bf16 = "400'
+            ' TFLOP/s"'
+        )
     if device.kind not in KINDS:
         raise BadInput(f"{file}: kind is {device.kind!r}; wanted one of {', '.join(KINDS)}")
     return device
@@ -89,7 +94,9 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
     if base is None:
         return data, ()
     if not isinstance(base, str):
-        raise BadInput(f"{path}: base is {base!r}; wanted the name of a device, for example \"h100-sxm5\"")
+        raise BadInput(
+            f'{path}: base is {base!r}; wanted the name of a device, for example "h100-sxm5"'
+        )
     if path.resolve() in above:
         raise BadInput(f"{path}: is its own base; name a shipped device instead")
     if names.is_path(base):
@@ -114,7 +121,9 @@ def link(name: str | Path) -> Link:
 
 
 def system(name: str | Path | System) -> System:
-    """The system called `name`, or described by the file at that path; a system in hand is itself."""
+    """The system called `name`, or described by the file at that path; a system in hand is
+    itself.
+    """
     if isinstance(name, System):
         return name
     found = _find(System, "systems", name)
@@ -122,15 +131,30 @@ def system(name: str | Path | System) -> System:
 
 
 def _own_system(system: System, path: Path) -> System:
-    """A user's system, whose levels must hold one another; its device's path starts at the file's folder."""
-    sizes = [("count", system.count), *((f"levels[{i}].size", tier.size) for i, tier in enumerate(system.levels))]
+    """A user's system, whose levels must hold one another; its device's path starts at the file's
+    folder.
+    """
+    sizes = [
+        ("count", system.count),
+        *((f"levels[{i}].size", tier.size) for i, tier in enumerate(system.levels)),
+    ]
     for key, size in sizes:
         if size % 1 or size > MOST:
-            raise BadInput(f"{path}: {key} is {float(size):g}; wanted a whole number of devices, at most {MOST:g}")
+            raise BadInput(
+                f"{path}: {key} is {float(size):g}; wanted a whole number of devices, at most"
+                f" {MOST:g}"
+            )
     for (_, inner), (key, outer) in pairwise(sizes[1:]):
         if outer <= inner:
-            raise BadInput(f"{path}: {key} is {outer:g}, and the level inside it has {inner:g}; give all devices that the level joins")
-    return replace(system, device=str(path.parent / system.device)) if names.is_path(system.device) else system
+            raise BadInput(
+                f"{path}: {key} is {outer:g}, and the level inside it has {inner:g}; give all"
+                " devices that the level joins"
+            )
+    return (
+        replace(system, device=str(path.parent / system.device))
+        if names.is_path(system.device)
+        else system
+    )
 
 
 def _find(cls: type, folder: str, name: str | Path) -> Any:

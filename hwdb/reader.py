@@ -1,7 +1,9 @@
-"""Hardware files: a TOML table and a record type in, a frozen record out, or one line that says what is wrong.
+"""Hardware files: a TOML table and a record type in, a frozen record out, or one line that says
+what is wrong.
 
-What a key means is written once, in `hwdb.records`: its annotations are walked here, since a number of a hardware file is a Figure,
-which has a unit and cites a source. `hwdb.strict` reads files of plain values.
+What a key means is written once, in `hwdb.records`: its annotations are walked here, since a number
+of a hardware file is a Figure, which has a unit and cites a source. `hwdb.strict` reads files of
+plain values.
 """
 
 import math
@@ -14,10 +16,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields
 
-from hwdb import strict
-from hwdb.errors import BadInput, unknown
-from hwdb.figure import STATUSES, Figure, Table, table
-from hwdb.units import quantity
+from roofcast.hwdb import strict
+from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.figure import STATUSES, Figure, Table, table
+from roofcast.hwdb.units import quantity
 
 OWN = "own file"
 """Source of a number that a user's file gives without one."""
@@ -33,10 +35,19 @@ def load(path: Path) -> dict[str, Any]:
 
 @cache
 def keys(cls: type[Struct]) -> dict[str, tuple[Any, bool]]:
-    """What a file may say in a table of type `cls`: key -> (annotated type without None, required)."""
+    """What a file may say in a table of type `cls`: key -> (annotated type without None,
+    required).
+    """
     hints = get_type_hints(cls, include_extras=True)
-    required = {field.name: field.default is NODEFAULT and field.default_factory is NODEFAULT for field in fields(cls)}
-    return {name: (_without_none(hint), required[name]) for name, hint in hints.items() if name not in NOT_IN_FILES}
+    required = {
+        field.name: field.default is NODEFAULT and field.default_factory is NODEFAULT
+        for field in fields(cls)
+    }
+    return {
+        name: (_without_none(hint), required[name])
+        for name, hint in hints.items()
+        if name not in NOT_IN_FILES
+    }
 
 
 def _without_none(hint: Any) -> Any:
@@ -60,10 +71,16 @@ def members(hint: Any) -> type[Struct] | None:
 
 
 def read(cls: type[Struct], data: Mapping[str, Any], file: str, identity: str, **extra: Any) -> Any:
-    """The record of type `cls` that the parsed file holds. `file` is for messages, `extra` for what no file says."""
+    """The record of type `cls` that the parsed file holds. `file` is for messages, `extra` for what
+    no file says.
+    """
     sources = data.get("sources", {})
-    if not isinstance(sources, Mapping) or not all(isinstance(text, str) for text in sources.values()):
-        raise BadInput(f'{file}: [sources] maps short keys to citations; write key = "who, what, when"')
+    if not isinstance(sources, Mapping) or not all(
+        isinstance(text, str) for text in sources.values()
+    ):
+        raise BadInput(
+            f'{file}: [sources] maps short keys to citations; write key = "who, what, when"'
+        )
     return _Reader(file, sources).struct(cls, data, "", id=identity, **extra)
 
 
@@ -78,22 +95,38 @@ class _Reader:
         return cls(**self.pairs(cls, data, path), **extra)
 
     def pairs(self, cls: type[Struct], data: Any, path: str) -> dict[str, Any]:
-        """Values by key of the table at `path`; BadInput where it is no table or lacks a key, UnknownName where it has one too many."""
+        """Values by key of the table at `path`; BadInput where it is no table or lacks a key,
+        UnknownName where it has one too many.
+        """
         if not isinstance(data, Mapping):
-            raise BadInput(f"{self.file}: {path} is {data!r}; wanted a table with the keys {', '.join(keys(cls))}")
+            raise BadInput(
+                f"{self.file}: {path} is {data!r}; wanted a table with the keys"
+                f" {', '.join(keys(cls))}"
+            )
         known = keys(cls)
         for key in data:
             if key not in known:
-                raise unknown("key", f"{path}.{key}".lstrip("."), [f"{path}.{name}".lstrip(".") for name in known],
-                              f"{self.file} may hold here: {', '.join(known)}")  # fmt: skip
+                raise unknown(
+                    "key",
+                    f"{path}.{key}".lstrip("."),
+                    [f"{path}.{name}".lstrip(".") for name in known],
+                    f"{self.file} may hold here: {', '.join(known)}",
+                )
         for key, (_, required) in known.items():
             if required and key not in data:
-                raise BadInput(f"{self.file}: {f'{path}.{key}'.lstrip('.')} is missing; a file must give it")
-        return {key: self.value(hint, data[key], f"{path}.{key}".lstrip(".")) for key, (hint, _) in known.items() if key in data}
+                raise BadInput(
+                    f"{self.file}: {f'{path}.{key}'.lstrip('.')} is missing; a file must give it"
+                )
+        return {
+            key: self.value(hint, data[key], f"{path}.{key}".lstrip("."))
+            for key, (hint, _) in known.items()
+            if key in data
+        }
 
     def value(self, hint: Any, data: Any, path: str) -> Any:
-        """What stands at `path`, as the annotation `hint` wants it: a figure, a record, a table, a tuple, a text or a whole number; else
-        BadInput."""
+        """What stands at `path`, as the annotation `hint` wants it: a figure, a record, a table, a
+        tuple, a text or a whole number; else BadInput.
+        """
         if (unit := unit_of(hint)) is not None:
             return self.figure(data, unit, path)
         if (cls := members(hint)) is not None:
@@ -104,14 +137,19 @@ class _Reader:
         if get_origin(hint) is tuple:
             return self.items(get_args(hint)[0], data, path)
         if type(data) is not hint:
-            raise BadInput(f"{self.file}: {path} is {data!r}; wanted {'a text in quotes' if hint is str else 'a whole number'}")
+            raise BadInput(
+                f"{self.file}: {path} is {data!r}; wanted"
+                f" {'a text in quotes' if hint is str else 'a whole number'}"
+            )
         return data
 
     def items(self, hint: Any, data: Any, path: str) -> tuple:
         """A list whose items are each as `hint` wants them; BadInput where it is no list."""
         if not isinstance(data, list):
             raise BadInput(f"{self.file}: {path} is {data!r}; wanted a list in brackets")
-        return tuple(self.value(hint, item, f"{path}[{number}]") for number, item in enumerate(data))
+        return tuple(
+            self.value(hint, item, f"{path}[{number}]") for number, item in enumerate(data)
+        )
 
     def figure(self, data: Any, unit: str, path: str) -> Figure:
         """A bare number or unit string, or {value, source, status, where}."""
@@ -119,24 +157,43 @@ class _Reader:
             return Figure(self.number(data, unit, path), OWN, "given")
         for key in data:
             if key not in FIGURE_KEYS:
-                raise unknown("key", f"{path}.{key}", FIGURE_KEYS, f"a number in {self.file} has {', '.join(FIGURE_KEYS)}")
+                raise unknown(
+                    "key",
+                    f"{path}.{key}",
+                    FIGURE_KEYS,
+                    f"a number in {self.file} has {', '.join(FIGURE_KEYS)}",
+                )
         if "value" not in data:
-            raise BadInput(f"{self.file}: {path} has no value; write {path} = {{value = ..., source = ...}} or a bare number")
-        source, status, where = data.get("source", OWN), data.get("status", "given"), data.get("where", "")
+            raise BadInput(
+                f"{self.file}: {path} has no value; write {path} = {{value = ..., source = ...}} or"
+                " a bare number"
+            )
+        source, status, where = (
+            data.get("source", OWN),
+            data.get("status", "given"),
+            data.get("where", ""),
+        )
         if source not in self.sources and source != OWN:
             raise BadInput(f"{self.file}: {path} cites {source!r}; [sources] has no such key")
         if status not in STATUSES:
-            raise BadInput(f"{self.file}: {path} has status {status!r}; wanted one of {', '.join(STATUSES)}")
+            raise BadInput(
+                f"{self.file}: {path} has status {status!r}; wanted one of {', '.join(STATUSES)}"
+            )
         if not isinstance(where, str):
             raise BadInput(f"{self.file}: {path}.where is {where!r}; wanted a text in quotes")
         return Figure(self.number(data["value"], unit, path), source, status, where)
 
     def number(self, data: Any, unit: str, path: str) -> float:
-        """A number or unit string in the bare SI of `unit`; BadInput where it is neither, or not between zero and infinity."""
+        """A number or unit string in the bare SI of `unit`; BadInput where it is neither, or not
+        between zero and infinity.
+        """
         try:
             value = quantity(data, unit)
         except BadInput as error:
             raise BadInput(f"{self.file}: {path}: {error}") from None
         if not 0 < value < math.inf:
-            raise BadInput(f"{self.file}: {path} is {data!r}; it must be more than zero, and left out where unknown")
+            raise BadInput(
+                f"{self.file}: {path} is {data!r}; it must be more than zero, and left out where"
+                " unknown"
+            )
         return value

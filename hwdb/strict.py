@@ -1,4 +1,6 @@
-"""Strict reading of TOML: a table into a frozen record, or one line that says where, which key, what was found and what would do."""
+"""Strict reading of TOML: a table into a frozen record, or one line that says where, which key,
+what was found and what would do.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import BadInput, unknown
 
 WORDS = {
-    "int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false", "array": "a list",
-    "object": "a table", "null": "nothing",
-}  # fmt: skip
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text in quotes",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
 
 
 def load(path: Path, what: str) -> dict[str, Any]:
@@ -30,11 +37,16 @@ def load(path: Path, what: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path}: is not TOML, or was cut off: {error}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise BadInput(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', error)}; check the path and its permissions") from None
+        raise BadInput(
+            f"{str(path)!r} cannot be read: {getattr(error, 'strerror', error)}; check the path and"
+            " its permissions"
+        ) from None
 
 
 def checked(cls: type[msgspec.Struct], raw: dict[str, Any], where: str) -> Any:
-    """The record of type `cls` that `raw` holds: known keys only, none missing, right types. `where` starts the message."""
+    """The record of type `cls` that `raw` holds: known keys only, none missing, right types.
+    `where` starts the message.
+    """
     known = cls.__struct_encode_fields__
     for key in raw:
         if key not in known:
@@ -59,7 +71,10 @@ def _plain(text: str, raw: dict[str, Any], cls: type[msgspec.Struct] = msgspec.S
     path = path.strip("`").removeprefix("$.")
     wanted = re.fullmatch(r"Expected `(.+?)`( [<>]=? \S+)?(?:, got .*)?", said)
     if not wanted:
-        return f"{path} is {_found(raw, path)!r}; wanted {' or '.join(_choices(get_type_hints(cls).get(path)))}"
+        return (
+            f"{path} is {_found(raw, path)!r}; wanted"
+            f" {' or '.join(_choices(get_type_hints(cls).get(path)))}"
+        )
     names = [WORDS.get(word, word) for word in wanted[1].split(" | ") if word != "null"]
     return f"{path} is {_found(raw, path)!r}; wanted {' or '.join(names)}{wanted[2] or ''}"
 

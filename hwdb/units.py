@@ -1,17 +1,18 @@
 """Unit strings at the border: "8 TB/s" -> 8e12. Inside the project every number is bare SI.
 
-`pint` is imported only for a string that is more than a number, one SI prefix and the unit that was wanted.
+`pint` is imported only for a string that is more than a number, one SI prefix and the unit that was
+wanted.
 """
 
 import math
 import re
 from functools import cache
 
-from hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput
 
 PREFIXES = {
-    "": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
+    "": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9,
+    "T": 1e12, "P": 1e15, "E": 1e18, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
 }  # fmt: skip
 COUNT_SUFFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 WANTED = {
@@ -70,7 +71,9 @@ dollar = [money] = USD
 
 @cache
 def _registry():
-    """A small pint registry in which bytes, operations and cycles are dimensions, so that a GHz is no bandwidth."""
+    """A small pint registry in which bytes, operations and cycles are dimensions, so that a GHz is
+    no bandwidth.
+    """
     import pint
 
     registry = pint.UnitRegistry(None)
@@ -84,7 +87,11 @@ def _pint(text: str, unit: str) -> float:
         raise ValueError("not a number and a unit")
     registry = _registry()
     text = text.replace(",", "").replace("$", "USD ")
-    text = re.sub(r"\b([kKMGTPE]?)(FLOPS|FLOPs|OPS|flops)(?!/)\b", r"\1FLOP/s", text) if unit == "FLOP/s" else text
+    text = (
+        re.sub(r"\b([kKMGTPE]?)(FLOPS|FLOPs|OPS|flops)(?!/)\b", r"\1FLOP/s", text)
+        if unit == "FLOP/s"
+        else text
+    )
     text = re.sub(r"([kMGT]?)(bps)\b", r"\1b/s", text).replace("FLOPs", "FLOP").replace("OPs", "OP")
     text = re.sub(rf"^USD\s*({_NUMBER})", r"\1 USD", text)
     try:
@@ -105,7 +112,9 @@ def count(text: str, what: str) -> float:
         words.pop()
     suffix = words[0] if len(words) == 1 else ""
     if match is None or len(words) > 1 or suffix not in COUNT_SUFFIXES:
-        raise BadInput(f'{text!r} is no number of {what}; write for example "15T", "300B" or 1.5e12')
+        raise BadInput(
+            f'{text!r} is no number of {what}; write for example "15T", "300B" or 1.5e12'
+        )
     return _float(match[1]) * COUNT_SUFFIXES[suffix]
 
 
@@ -137,7 +146,12 @@ def _parse(text: str, unit: str) -> float:
         return _float(match[1])
     if rest == "%" and unit == "1":
         return _float(match[1]) / 100
-    if rest is not None and unit != "1" and rest.endswith(unit) and (prefix := rest.removesuffix(unit)) in PREFIXES:
+    if (
+        rest is not None
+        and unit != "1"
+        and rest.endswith(unit)
+        and (prefix := rest.removesuffix(unit)) in PREFIXES
+    ):
         return _float(match[1]) * PREFIXES[prefix]
     try:
         return _pint(text, unit) if text.strip() else math.nan

@@ -1,4 +1,6 @@
-"""The `roofcast` command: a group whose subcommands are imported when they are called, and one place where errors become one line."""
+"""The `roofcast` command: a group whose subcommands are imported when they are called, and one
+place where errors become one line.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,10 @@ from importlib import import_module
 
 import click
 
-from hwdb.errors import RoofcastError
+from roofcast.hwdb.errors import RoofcastError
 
-# Subcommand: its one line in `roofcast --help`. Its code is reports/commands/<name>.py, imported when it is called.
+# Subcommand: its one line in `roofcast --help`. Its code is reports/commands/<name>.py, imported
+# when it is called.
 COMMANDS = {
     "predict": "Forecast a step: its time, its memory, what limits it.",
     "memory": "What needs how much memory, and the largest batch that fits.",
@@ -39,7 +42,9 @@ class Commands(click.Group):
 
     def get_command(self, ctx, name):
         """The subcommand, imported now."""
-        return import_module(f"reports.commands.{name}").command if name in COMMANDS else None
+        return (
+            import_module(f"roofcast.reports.commands.{name}").command if name in COMMANDS else None
+        )
 
     def format_commands(self, ctx, formatter):
         """The list of subcommands for the help, without importing them."""
@@ -55,7 +60,9 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, args=None, prog_name="roofcast", **extra):
-        """Run; a mistake of the user's is one line on stderr and exit code 2, an interrupt is 130, a closed pipe is quiet."""
+        """Run; a mistake of the user's is one line on stderr and exit code 2, an interrupt is 130,
+        a closed pipe is quiet.
+        """
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="likeness")
@@ -71,14 +78,19 @@ class Commands(click.Group):
         except click.UsageError as error:
             status = _fail(_usage(error, args[0] if args[0] in COMMANDS else ""))
         except (RoofcastError, click.ClickException) as error:
-            status = _fail(str(error) if isinstance(error, RoofcastError) else error.format_message())
+            status = _fail(
+                str(error) if isinstance(error, RoofcastError) else error.format_message()
+            )
         except BrokenPipeError:
             _drop_output()
             status = 0
         except OSError as error:
             _drop_output()
             where = f"{error.filename}: " if error.filename else ""
-            status = _fail(f"{where}cannot be read or written ({error.strerror or error}); check the place and try again")
+            status = _fail(
+                f"{where}cannot be read or written ({error.strerror or error}); check the place and"
+                " try again"
+            )
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -96,22 +108,45 @@ def _usage(error: click.UsageError, command: str = "") -> str:
     """A mistake in the command line, and its cure, on one line."""
     name = error.ctx.command_path if error.ctx else f"roofcast {command}".rstrip()
     if isinstance(error, click.exceptions.NoSuchOption):
-        known = [o for p in error.ctx.command.params for o in (*p.opts, *p.secondary_opts)] if error.ctx else []
+        known = (
+            [o for p in error.ctx.command.params for o in (*p.opts, *p.secondary_opts)]
+            if error.ctx
+            else []
+        )
         meant = _MEANT.get(error.option_name)
-        close = [meant] if meant in known else difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)
-        return f"no option {error.option_name}; " + (f"did you mean {close[0]}?" if close else f"see: {name} --help")
+        close = (
+            [meant]
+            if meant in known
+            else difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)
+        )
+        return f"no option {error.option_name}; " + (
+            f"did you mean {close[0]}?" if close else f"see: {name} --help"
+        )
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        wanted = error.param.opts[0] if error.param.param_type_name == "option" else error.param.human_readable_name
+        wanted = (
+            error.param.opts[0]
+            if error.param.param_type_name == "option"
+            else error.param.human_readable_name
+        )
         example = _EXAMPLE.get(f"{name} {wanted}") or _EXAMPLE.get(wanted, f"see: {name} --help")
         return f"{wanted} is missing; {example}"
     if isinstance(error, click.BadParameter) and error.param is not None:
-        given = error.param.opts[-1] if error.param.param_type_name == "option" else error.param.human_readable_name
+        given = (
+            error.param.opts[-1]
+            if error.param.param_type_name == "option"
+            else error.param.human_readable_name
+        )
         return f"{given}: {error.message.rstrip('.')}"
     if isinstance(error, click.exceptions.BadOptionUsage):
-        return f"{error.option_name}: {_EXAMPLE.get(error.option_name, f'needs a value; see: {name} --help')}"
+        return (
+            f"{error.option_name}:"
+            f" {_EXAMPLE.get(error.option_name, f'needs a value; see: {name} --help')}"
+        )
     if error.message.startswith("Got unexpected extra argument"):
         return f"{error.message}; a value with a space in it wants quotes; see: {name} --help"
-    return error.format_message().rstrip(".") + ("" if "did you mean" in error.message else f"; see: {name} --help")
+    return error.format_message().rstrip(".") + (
+        "" if "did you mean" in error.message else f"; see: {name} --help"
+    )
 
 
 # What other tools call our options.
@@ -120,7 +155,9 @@ _MEANT = {
     **dict.fromkeys(("--dtype", "--data-type", "--amp"), "--precision"),
     **dict.fromkeys(("--bs", "--batch-size", "--global-batch-size"), "--batch"),
     **dict.fromkeys(("--gpus", "--num-gpus", "--world-size", "--num-devices"), "--devices"),
-    **dict.fromkeys(("--seq-len", "--seqlen", "--sequence-length", "--length", "--context", "--ctx"), "--seq"),
+    **dict.fromkeys(
+        ("--seq-len", "--seqlen", "--sequence-length", "--length", "--context", "--ctx"), "--seq"
+    ),
     **dict.fromkeys(("--img-size", "--image-size", "--resolution", "--size"), "--image"),
     **dict.fromkeys(("--optim", "--opt"), "--optimizer"),
     **dict.fromkeys(("--checkpointing", "--activation-checkpointing", "--remat"), "--recompute"),
@@ -134,25 +171,46 @@ _EXAMPLE = {
     "MODEL": "say which model, for example llama-3-8b (list: roofcast models)",
     "roofcast trace -o": "say where the timeline goes, for example -o step.json",
     "-o": "say where the picture goes, for example -o roofline.png",
-    "--offload": "say what goes to the host: --offload activations, --offload optimizer, or both, one after the other",
-    "--recompute": "say what is computed again, for example --recompute full (docs/usage.md lists all)",
-    "--system": "say which node or pod, for example --system dgx-h100 (list: roofcast devices --systems)",
-    "SCENARIO": "say which file, for example scenario.toml (write one: roofcast predict .. --save scenario.toml)",
+    "--offload": (
+        "say what goes to the host: --offload activations, --offload optimizer, or both, one after"
+        " the other"
+    ),
+    "--recompute": (
+        "say what is computed again, for example --recompute full (docs/usage.md lists all)"
+    ),
+    "--system": (
+        "say which node or pod, for example --system dgx-h100 (list: roofcast devices --systems)"
+    ),
+    "SCENARIO": (
+        "say which file, for example scenario.toml (write one: roofcast predict .. --save"
+        " scenario.toml)"
+    ),
 }
 
 
 def _likeness(error: UnicodeEncodeError) -> tuple[str, int]:
     """What stands for a character that the terminal cannot show: the ASCII letter most like it."""
-    return error.object[error.start : error.end].translate(_LIKENESS).encode("ascii", "replace").decode(), error.end
+    return (
+        error.object[error.start : error.end]
+        .translate(_LIKENESS)
+        .encode("ascii", "replace")
+        .decode(),
+        error.end,
+    )
 
 
 codecs.register_error("likeness", _likeness)
 
 
-@click.command("roofcast", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    "roofcast",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="roofcast", prog_name="roofcast", message="%(prog)s %(version)s")
 def main() -> None:
-    """How long a neural network takes to train, what it needs in memory, and what limits it: on any hardware, real or imagined.
+    """How long a neural network takes to train, what it needs in memory, and what limits it: on any
+    hardware, real or imagined.
 
     \b
     roofcast predict llama-3-8b --on h100-sxm5

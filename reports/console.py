@@ -1,4 +1,6 @@
-"""Where text goes: as wide as the terminal (80 columns where there is none), coloured only where a person looks."""
+"""Where text goes: as wide as the terminal (80 columns where there is none), coloured only where a
+person looks.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-_JOINED = re.compile(r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b)")  # between a number and its unit: no line ends there
+# between a number and its unit: no line ends there
+_JOINED = re.compile(r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b)")
 
 
 @contextmanager
 def page() -> Iterator[Console]:
-    """A console that prints words as they are (no markup, no colouring of numbers); shown on stdout when the block ends."""
+    """A console that prints words as they are (no markup, no colouring of numbers); shown on stdout
+    when the block ends.
+    """
     out = Console(highlight=False, markup=False, emoji=False)
     with out.capture() as captured:
         yield out
@@ -30,7 +35,11 @@ def say(out: Console, words: str, indent: int = 2, first: str = "", style: str =
     lead = " " * indent
     words = _JOINED.sub("\N{NO-BREAK SPACE}", words)
     for line in textwrap.wrap(
-        words, out.width, initial_indent=lead + first, subsequent_indent=lead + " " * len(first), break_on_hyphens=False
+        words,
+        out.width,
+        initial_indent=lead + first,
+        subsequent_indent=lead + " " * len(first),
+        break_on_hyphens=False,
     ):
         out.print(Text(line.replace("\N{NO-BREAK SPACE}", " "), style=style))
 
@@ -47,7 +56,9 @@ def show(out: Console, what: RenderableType) -> None:
 
 
 def plain_table(*columns: tuple[str, str]) -> Table:
-    """A table without lines. Each column: its header, and left, right or fold (left, the one that gives way where room is short)."""
+    """A table without lines. Each column: its header, and left, right or fold (left, the one that
+    gives way where room is short).
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header, justify in columns:
         if justify == "fold":

@@ -8,13 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput
 
 
 def check_target(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
-    """`path`, if a file of one of these suffixes could be put there; else BadInput. Asked before the work, not after it."""
+    """`path`, if a file of one of these suffixes could be put there; else BadInput. Asked before
+    the work, not after it.
+    """
     if not str(path).strip():
-        raise BadInput(f"the file to write has no name; give one{f' that ends in {suffixes[0]}' if suffixes else ''}")
+        raise BadInput(
+            "the file to write has no name; give"
+            f" one{f' that ends in {suffixes[0]}' if suffixes else ''}"
+        )
     target = Path(path).expanduser()
     if target.is_dir():
         raise BadInput(f"{path}: is a directory; give the name of a file in it")
@@ -24,21 +29,28 @@ def check_target(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     if not target.parent.is_dir():
         raise BadInput(f"{path}: there is no directory {str(target.parent)!r}; make it first")
     if not os.access(target.parent, os.W_OK):
-        raise BadInput(f"{path}: directory {str(target.parent)!r} cannot be written to; choose another")
+        raise BadInput(
+            f"{path}: directory {str(target.parent)!r} cannot be written to; choose another"
+        )
     return target
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` (same suffix); takes its place when the block ends well, else vanishes.
+    """A temporary file beside `path` (same suffix); takes its place when the block ends well, else
+    vanishes.
 
     The file at `path` is at every moment the old one or the whole new one.
     """
     target = Path(os.path.realpath(path))
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+        )
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -47,7 +59,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise BadInput(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror or error}); choose another place"
+        ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -6,10 +6,34 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-_DURATIONS = ((365.25 * 86400.0, "years"), (2 * 86400.0, "days"), (2 * 3600.0, "h"), (2 * 60.0, "min"))
+_PREFIXES = (
+    (1e18, "E"),
+    (1e15, "P"),
+    (1e12, "T"),
+    (1e9, "G"),
+    (1e6, "M"),
+    (1e3, "k"),
+    (1.0, ""),
+    (1e-3, "m"),
+    (1e-6, "µ"),
+    (1e-9, "n"),
+)
+_DURATIONS = (
+    (365.25 * 86400.0, "years"),
+    (2 * 86400.0, "days"),
+    (2 * 3600.0, "h"),
+    (2 * 60.0, "min"),
+)
 _SCALES = {"years": 365.25 * 86400.0, "days": 86400.0, "h": 3600.0, "min": 60.0}
-_BINARY = ((2.0**60, "Ei"), (2.0**50, "Pi"), (2.0**40, "Ti"), (2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"), (1.0, ""))
+_BINARY = (
+    (2.0**60, "Ei"),
+    (2.0**50, "Pi"),
+    (2.0**40, "Ti"),
+    (2.0**30, "Gi"),
+    (2.0**20, "Mi"),
+    (2.0**10, "Ki"),
+    (1.0, ""),
+)
 _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -45,7 +69,8 @@ def si(value: float | None, unit: str = "", significant: int = 3) -> str:
 
 
 def binary(value: float | None, significant: int = 3) -> str:
-    """Bytes held, as memory is sold: an 80 GB card holds 80 GiB. What moves is in powers of ten, see `si`.
+    """Bytes held, as memory is sold: an 80 GB card holds 80 GiB. What moves is in powers of ten,
+    see `si`.
 
     >>> binary(85899345920), binary(50 * 2**20), binary(1023.9 * 2**20), binary(0), binary(None)
     ('80.0 GiB', '50.0 MiB', '1.00 GiB', '0 B', '—')
@@ -63,7 +88,11 @@ def of(part: float, whole: float) -> str:
     ('77.5 of 80.0 GiB', '1.00 MiB of 1.00 GiB')
     """
     number, unit = binary(part).split()
-    return f"{number} of {binary(whole)}" if binary(whole).endswith(f" {unit}") else f"{number} {unit} of {binary(whole)}"
+    return (
+        f"{number} of {binary(whole)}"
+        if binary(whole).endswith(f" {unit}")
+        else f"{number} {unit} of {binary(whole)}"
+    )
 
 
 def seconds(value: float | None) -> str:
@@ -103,7 +132,11 @@ def percent(value: float | None) -> str:
         return "< 0.1 %"
     if value >= 100:
         return "> 9999 %"
-    return f"{value:.0%}".replace("%", " %") if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+    return (
+        f"{value:.0%}".replace("%", " %")
+        if value >= 0.0995 or value == 0
+        else f"{100 * value:.1f} %"
+    )
 
 
 def words(value: float) -> str:

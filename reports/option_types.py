@@ -6,11 +6,13 @@ import math
 
 import click
 
-from hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput
 
 
 class Count(click.ParamType):
-    """A number of things, with or without a suffix: 15T, 1.28M, 90; kept as it was written where a scenario file should say it so."""
+    """A number of things, with or without a suffix: 15T, 1.28M, 90; kept as it was written where a
+    scenario file should say it so.
+    """
 
     name = "number"
 
@@ -19,11 +21,14 @@ class Count(click.ParamType):
 
     def convert(self, value, param, ctx):
         """What was typed, as a value; or one line that says what would do."""
-        from hwdb.units import count
+        from roofcast.hwdb.units import count
 
         number = count(value, param.name)
         if not (math.isfinite(number) and number > 0):
-            raise BadInput(f"{param.opts[0]} {value}: not a length; give more than zero, for example 15T or 1.28M")
+            raise BadInput(
+                f"{param.opts[0]} {value}: not a length; give more than zero, for example 15T or"
+                " 1.28M"
+            )
         return value if self.as_written else number
 
 
@@ -82,7 +87,9 @@ def setting(values: tuple[str, ...]) -> dict[str, str]:
     for text in values:
         key, sign, value = text.partition("=")
         if not (sign and key.strip() and value.strip()):
-            raise BadInput(f'--set {text}: no KEY=VALUE; write for example --set memory.bandwidth="8 TB/s"')
+            raise BadInput(
+                f'--set {text}: no KEY=VALUE; write for example --set memory.bandwidth="8 TB/s"'
+            )
         if key.strip() in changes:
             raise BadInput(f"--set {key.strip()}: given twice; keep one")
         changes[key.strip()] = value.strip()
@@ -96,12 +103,15 @@ class Priced(click.ParamType):
 
     def convert(self, value, param, ctx):
         """What was typed, as a value; or one line that says what would do."""
-        from hwdb.units import quantity
+        from roofcast.hwdb.units import quantity
 
         try:
             price = value if isinstance(value, float) else quantity(value, "USD/h")
         except BadInput:
             price = -1.0
         if not (math.isfinite(price) and price >= 0):
-            raise BadInput(f"{param.opts[0]} {value}: not a price; give dollars a device and hour, for example 2.5")
+            raise BadInput(
+                f"{param.opts[0]} {value}: not a price; give dollars a device and hour, for"
+                " example 2.5"
+            )
         return price

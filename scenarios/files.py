@@ -1,13 +1,13 @@
 """Scenario files: what to run, as TOML.
 
-    model = "nets/cifar-cnn.toml"     # a shipped name, or a path relative to this file
-    device = "rtx-3090"
-    batch = 64
-    samples = 50000
-    epochs = 25
+model = "nets/cifar-cnn.toml"     # a shipped name, or a path relative to this file
+device = "rtx-3090"
+batch = 64
+samples = 50000
+epochs = 25
 
-    [set]                             # the device, changed
-    memory.bandwidth = "2 TB/s"
+[set]                             # the device, changed
+memory.bandwidth = "2 TB/s"
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from hwdb.errors import BadInput
-from hwdb.strict import checked, load
-from simulator.scenario import Scenario
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.strict import checked, load
+from roofcast.simulator.forecast.scenario import Scenario
 
 WHAT = "a scenario, TOML with model and device"
 PATHS = ("model", "device", "stack", "system")
@@ -40,7 +40,9 @@ def read(path: str | Path) -> Scenario:
 
 
 def write(scenario: Scenario, path: str | Path) -> None:
-    """The scenario as a file: what was left to its default is left out. The file is there whole, or as it was before."""
+    """The scenario as a file: what was left to its default is left out. The file is there whole, or
+    as it was before.
+    """
     path = Path(path)
     moved = msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _to))
     _replace(path, text(moved))
@@ -61,35 +63,53 @@ def text(scenario: Scenario) -> str:
     edits = pairs.pop("set", {})
     lines = [f"{key} = {_literal(value)}" for key, value in pairs.items() if value is not None]
     if edits:
-        lines += ["", "[set]", *(f"{_literal(key)} = {_literal(value)}" for key, value in edits.items())]
+        lines += [
+            "",
+            "[set]",
+            *(f"{_literal(key)} = {_literal(value)}" for key, value in edits.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _literal(value: str | float | int) -> str:
-    """A TOML value: texts escaped as JSON does it, which TOML reads, but for the delete character."""
+    """A TOML value: texts escaped as JSON does it, which TOML reads, but for the delete
+    character.
+    """
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_literal, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+    return (
+        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        if isinstance(value, str)
+        else repr(value)
+    )
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """{memory: {bandwidth: x}}, which TOML makes of memory.bandwidth = x, as {memory.bandwidth: x}."""
+    """{memory: {bandwidth: x}}, which TOML makes of memory.bandwidth = x, as {memory.bandwidth:
+    x}.
+    """
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        flat |= (
+            _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        )
     return flat
 
 
 def _moved(scenario: Scenario, folder: Path, how) -> dict[str, str]:
     """The paths of a scenario, as seen from or by a file in `folder`."""
-    return {key: how(value, folder) for key in PATHS if (value := getattr(scenario, key)) is not None}
+    return {
+        key: how(value, folder) for key in PATHS if (value := getattr(scenario, key)) is not None
+    }
 
 
 def _is_path(value: str, folder: Path) -> bool:
     """Is it a file's path rather than a name: by its ending, or because something is there."""
-    return value.endswith(SUFFIXES) or ".py:" in value or ("/" in value and (folder / value).exists())
+    return (
+        value.endswith(SUFFIXES) or ".py:" in value or ("/" in value and (folder / value).exists())
+    )
 
 
 def _from(value: str, folder: Path) -> str:
@@ -98,7 +118,11 @@ def _from(value: str, folder: Path) -> str:
 
 def _to(value: str, folder: Path) -> str:
     """A path as a file in `folder` must write it; an absolute one stays."""
-    return value if os.path.isabs(value) or not _is_path(value, Path()) else os.path.relpath(value, folder)
+    return (
+        value
+        if os.path.isabs(value) or not _is_path(value, Path())
+        else os.path.relpath(value, folder)
+    )
 
 
 def _replace(path: Path, content: str) -> None:
@@ -108,7 +132,9 @@ def _replace(path: Path, content: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}; check the folder and its permissions") from None
+        raise BadInput(
+            f"{path}: cannot be written: {error.strerror}; check the folder and its permissions"
+        ) from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(content)

@@ -1,4 +1,6 @@
-"""Properties are tested on the same examples every time; `--hypothesis-profile=default` draws new ones."""
+"""Properties are tested on the same examples every time; `--hypothesis-profile=default` draws new
+ones.
+"""
 
 from hypothesis import settings
 

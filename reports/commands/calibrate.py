@@ -9,37 +9,45 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from hwdb import names
-from hwdb.errors import BadInput
-from reports.files import replacing
+from roofcast.hwdb import names
+from roofcast.hwdb.errors import BadInput
+from roofcast.reports.files import replacing
 
 
 @click.command("calibrate")
 @click.option("--quick", is_flag=True, help="A quarter of the time, fewer ceilings, more noise.")
-@click.option("--gpu", is_flag=True, help="The CUDA device of this machine, by PyTorch, instead of the CPU; where there is one.")
+@click.option(
+    "--gpu",
+    is_flag=True,
+    help="The CUDA device of this machine, by PyTorch, instead of the CPU; where there is one.",
+)
 def command(quick: bool, gpu: bool) -> None:
     """Measure the ceilings of this CPU, in at most a minute, and keep them as a device.
 
-    It is then named like any other: --on this-machine has all its threads, --on this-machine-1 is one of them. Leave the machine idle
-    meanwhile; where two halves of the measurement differ, it says by how much. With --gpu it is the CUDA device, --on this-machine-gpu.
+    It is then named like any other: --on this-machine has all its threads, --on this-machine-1 is
+    one of them. Leave the machine idle meanwhile; where two halves of the measurement differ, it
+    says by how much. With --gpu it is the CUDA device, --on this-machine-gpu.
     """
     if gpu and _gpu(quick):
         return
-    from simulator.machine.calibrate import QUICK_SECONDS, SECONDS, calibrate
-    from simulator.machine.host import find
+    from roofcast.simulator.machine.calibrate import QUICK_SECONDS, SECONDS, calibrate
+    from roofcast.simulator.machine.host import find
 
     host = find()
     with _bar(QUICK_SECONDS if quick else SECONDS) as step:
         measured = calibrate(quick, step, host=host)
-    kept = [_keep(name, text) for name, text in measured.files.items()]  # before a word is said: stdout may be closed
+    # before a word is said: stdout may be closed
+    kept = [_keep(name, text) for name, text in measured.files.items()]
     _print(measured)
     for words in kept:
         click.echo(words)
 
 
 def _gpu(quick: bool) -> bool:
-    """Measure and keep the CUDA device; where there is none, say so in one line, and that the CPU is measured instead."""
-    from simulator.machine import gpu
+    """Measure and keep the CUDA device; where there is none, say so in one line, and that the CPU
+    is measured instead.
+    """
+    from roofcast.simulator.machine import gpu
 
     missing = gpu.available()
     if missing:
@@ -49,8 +57,8 @@ def _gpu(quick: bool) -> bool:
 
     import torch
 
-    from simulator.machine.calibrate import QUICK_SECONDS, SECONDS
-    from simulator.machine.sampling import Clock, sample
+    from roofcast.simulator.machine.calibrate import QUICK_SECONDS, SECONDS
+    from roofcast.simulator.machine.sampling import Clock, sample
 
     seconds = QUICK_SECONDS if quick else SECONDS
     with _bar(seconds) as step:
@@ -81,7 +89,11 @@ def _bar(seconds: float) -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     out, begin = Console(file=sys.stderr), time.monotonic()
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), TextColumn("at most {task.fields[left]:.0f} s left"))
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        TextColumn("at most {task.fields[left]:.0f} s left"),
+    )
     with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
         task = progress.add_task("prepare", total=seconds, left=seconds)
 
@@ -94,16 +106,20 @@ def _bar(seconds: float) -> Iterator[Callable[[str], None]]:
 
 def _print(measured) -> None:
     """The ceilings, one a line."""
-    from reports.console import page, plain_table, say, show
-    from reports.format import percent, si
+    from roofcast.reports.console import page, plain_table, say, show
+    from roofcast.reports.format import percent, si
 
     host = measured.host
     columns = {"one thread": measured.alone, f"{host.threads} threads": measured.together}
     if host.threads == 1:
         columns.popitem()
-    table = plain_table(("ceiling", "left"), *((name, "right") for name in columns), ("halves differ", "right"))
+    table = plain_table(
+        ("ceiling", "left"), *((name, "right") for name in columns), ("halves differ", "right")
+    )
     for key in dict.fromkeys((*measured.alone, *measured.together)):
-        unit = "FLOP/s" if key.startswith(("fma", "gemm", "blas")) else "B/s" if " " in key else "/s"
+        unit = (
+            "FLOP/s" if key.startswith(("fma", "gemm", "blas")) else "B/s" if " " in key else "/s"
+        )
         cells = [si(rates[key].value, unit) if key in rates else "" for rates in columns.values()]
         differ = max(rates[key].differ for rates in columns.values() if key in rates)
         table.add_row(key, *cells, percent(differ))
@@ -111,9 +127,15 @@ def _print(measured) -> None:
         out.print(f"{host.name}: cores {host.cores}, threads {host.threads}", style="bold")
         show(out, table)
         rounds = max(rate.rounds for rate in measured.together.values())
-        said = f"Two halves of the {rounds} rounds differ by {percent(measured.differ)}, median over the ceilings."
+        said = (
+            f"Two halves of the {rounds} rounds differ by {percent(measured.differ)}, median over"
+            " the ceilings."
+        )
         if host.threads > 1:
             said += f" The threads had {percent(measured.share)} of the processors' time."
         if measured.noisy:
-            said += " That is too noisy to trust: the files say so. Calibrate again when the machine is idle."
+            said += (
+                " That is too noisy to trust: the files say so. Calibrate again when the machine is"
+                " idle."
+            )
         say(out, said)

@@ -4,12 +4,12 @@ import difflib
 
 import click
 
-import hwdb
-from hwdb.errors import UnknownName
-from hwdb.units import pretty
-from reports.format import binary, si
-from reports.option_types import Whole, setting
-from reports.options import print_json
+from roofcast import hwdb
+from roofcast.hwdb.errors import UnknownName
+from roofcast.hwdb.units import pretty
+from roofcast.reports.format import binary, si
+from roofcast.reports.option_types import Whole, setting
+from roofcast.reports.options import print_json
 
 
 @click.group("devices", invoke_without_command=True)
@@ -27,7 +27,11 @@ def command(ctx, links: bool, systems: bool, as_json: bool, **wanted) -> None:
         return
     if links or systems:
         names = hwdb.links() if links else hwdb.systems()
-        print_json({"links" if links else "systems": names}) if as_json else click.echo("\n".join(names))
+        (
+            print_json({"links" if links else "systems": names})
+            if as_json
+            else click.echo("\n".join(names))
+        )
         return
     rows = [hwdb.summary(name) for name in hwdb.devices()]
     for key, value in wanted.items():
@@ -36,7 +40,7 @@ def command(ctx, links: bool, systems: bool, as_json: bool, **wanted) -> None:
     if as_json:
         print_json({"devices": rows})
         return
-    from reports.console import page, plain_table
+    from roofcast.reports.console import page, plain_table
 
     table = plain_table(
         ("device", "left"),
@@ -48,8 +52,22 @@ def command(ctx, links: bool, systems: bool, as_json: bool, **wanted) -> None:
         ("price", "right"),
     )
     for row in rows:
-        price = f"${row.cloud_usd_per_hour:.2f}/h" if row.cloud_usd_per_hour else f"${row.launch_usd:,.0f}" if row.launch_usd else "—"
-        table.add_row(row.id, str(row.year or "—"), si(row.peak_flops), row.format, si(row.bandwidth, "B/s"), binary(row.capacity), price)
+        price = (
+            f"${row.cloud_usd_per_hour:.2f}/h"
+            if row.cloud_usd_per_hour
+            else f"${row.launch_usd:,.0f}"
+            if row.launch_usd
+            else "—"
+        )
+        table.add_row(
+            row.id,
+            str(row.year or "—"),
+            si(row.peak_flops),
+            row.format,
+            si(row.bandwidth, "B/s"),
+            binary(row.capacity),
+            price,
+        )
     with page() as out:
         out.print(table)
         out.print(f"{len(rows)} devices. One with its sources: roofcast devices show NAME")
@@ -60,9 +78,13 @@ def _only(rows: list, key: str, value: str) -> list:
     left = [row for row in rows if str(getattr(row, key)).lower() == value.lower()]
     if not left:
         known = sorted({str(getattr(row, key)) for row in rows} - {"None", ""})
-        alike = difflib.get_close_matches(value.lower(), [each.lower() for each in known], n=3, cutoff=0.5)
+        alike = difflib.get_close_matches(
+            value.lower(), [each.lower() for each in known], n=3, cutoff=0.5
+        )
         close = [each for each in known if each.lower() in alike] or known[:30]
-        raise UnknownName(f"--{key} {value}: there is none; among the devices left there are: {', '.join(close)}")
+        raise UnknownName(
+            f"--{key} {value}: there is none; among the devices left there are: {', '.join(close)}"
+        )
     return left
 
 
@@ -76,7 +98,13 @@ def _shown(figure: float, unit: str) -> str:
 
 @command.command("show")
 @click.argument("name", metavar="DEVICE")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help='Change one number: memory.bandwidth="8 TB/s". May be repeated.')
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help='Change one number: memory.bandwidth="8 TB/s". May be repeated.',
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Every number of DEVICE with its source and how sure it is. What is unknown is absent."""
@@ -88,7 +116,14 @@ def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
                 "device": device.id,
                 "name": device.name,
                 "figures": [
-                    {"key": key, "value": float(f), "unit": unit, "status": f.status, "source": f.source, "where": f.where}
+                    {
+                        "key": key,
+                        "value": float(f),
+                        "unit": unit,
+                        "status": f.status,
+                        "source": f.source,
+                        "where": f.where,
+                    }
                     for key, f, unit in figures
                 ],
                 "sources": dict(device.sources),
@@ -96,12 +131,21 @@ def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
             }
         )
         return
-    from reports.console import page, plain_table, say, show
+    from roofcast.reports.console import page, plain_table, say, show
 
-    made = ", ".join(str(part) for part in (device.vendor, device.architecture, device.year) if part)
-    table = plain_table(("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold"))
+    made = ", ".join(
+        str(part) for part in (device.vendor, device.architecture, device.year) if part
+    )
+    table = plain_table(
+        ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold")
+    )
     for key, figure, unit in figures:
-        table.add_row(key, _shown(figure, unit), figure.status, ": ".join(part for part in (figure.source, figure.where) if part))
+        table.add_row(
+            key,
+            _shown(figure, unit),
+            figure.status,
+            ": ".join(part for part in (figure.source, figure.where) if part),
+        )
     with page() as out:
         out.print(f"{device.id}: {device.name}" + (f" ({made})" if made else ""), style="bold")
         show(out, table)

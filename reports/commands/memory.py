@@ -2,7 +2,14 @@
 
 import click
 
-from reports.options import Sectioned, answer, print_json, scenario_options, scenarios, to_json
+from roofcast.reports.options import (
+    Sectioned,
+    answer,
+    print_json,
+    scenario_options,
+    scenarios,
+    to_json,
+)
 
 _KEYS = ("model", "device", "batch", "precision", "parameters", "memory", "layers", "assumptions")
 
@@ -13,15 +20,23 @@ _KEYS = ("model", "device", "batch", "precision", "parameters", "memory", "layer
 def command(as_json: bool, **asked) -> None:
     """What of MODEL needs how much memory, and the largest batch that fits.
 
-    MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a .onnx file, or my_net.py:MyNet with
-    --input. Loading a .py runs it; the others are only read.
+    MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
+    .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
     """
     (scenario,) = scenarios(**asked)
     forecast = answer(scenario)
     if as_json:
         fields = to_json(forecast)
-        print_json({key: fields[key] for key in (*_KEYS, *(("devices", "system", "layout", "ranks") if forecast.layout else ()))})
+        print_json(
+            {
+                key: fields[key]
+                for key in (
+                    *_KEYS,
+                    *(("devices", "system", "layout", "ranks") if forecast.layout else ()),
+                )
+            }
+        )
         return
-    from reports.memory_text import print_memory
+    from roofcast.reports.pages.memory import print_memory
 
     print_memory(forecast)

@@ -2,8 +2,8 @@
 
 import click
 
-from reports.format import words
-from reports.options import print_json
+from roofcast.reports.format import words
+from roofcast.reports.options import print_json
 
 
 @click.group("models", invoke_without_command=True)
@@ -13,20 +13,24 @@ def command(ctx, as_json: bool) -> None:
     """List the models that are known by name; or `roofcast models show NAME`."""
     if ctx.invoked_subcommand:
         return
-    from simulator import models
+    from roofcast.simulator import models
 
     rows = [models.describe(name) for name in models.names()]
     if as_json:
         print_json({"models": [row._asdict() for row in rows]})
         return
-    from reports.console import page, plain_table
+    from roofcast.reports.console import page, plain_table
 
-    table = plain_table(("model", "left"), ("family", "left"), ("parameters", "right"), ("from", "fold"))
+    table = plain_table(
+        ("model", "left"), ("family", "left"), ("parameters", "right"), ("from", "fold")
+    )
     for row in rows:
         table.add_row(row.name, row.family, words(row.parameters), row.source)
     with page() as out:
         out.print(table)
-        out.print(f"{len(rows)} models. Your own: a Hugging Face config.json, or a .toml list of layers.")
+        out.print(
+            f"{len(rows)} models. Your own: a Hugging Face config.json, or a .toml list of layers."
+        )
 
 
 @command.command("show")
@@ -34,7 +38,7 @@ def command(ctx, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(name: str, as_json: bool) -> None:
     """What is known of MODEL."""
-    from simulator import models
+    from roofcast.simulator import models
 
     row = models.describe(name)._asdict()
     if as_json:

@@ -2,29 +2,34 @@
 
 import click
 
-from reports.options import Sectioned, answer, print_answers, scenario_options, scenarios
+from roofcast.reports.options import Sectioned, answer, print_answers, scenario_options, scenarios
 
 
 @click.command("predict", cls=Sectioned)
 @scenario_options(several=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
-@click.option("--save", metavar="FILE", help="Also write what was asked as a scenario file (.toml), for roofcast run.")
+@click.option(
+    "--save",
+    metavar="FILE",
+    help="Also write what was asked as a scenario file (.toml), for roofcast run.",
+)
 def command(as_json: bool, save: str | None, **asked) -> None:
     """Forecast one step of MODEL.
 
-    MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a .onnx file, or my_net.py:MyNet with
-    --input. Loading a .py runs it; the others are only read. With several --on, a table that compares the devices.
+    MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
+    .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
+    With several --on, a table that compares the devices.
     """
     wanted = scenarios(**asked)
     if save is not None:
-        from reports.files import check_target
+        from roofcast.reports.files import check_target
 
         check_target(save, (".toml",))
         if len(wanted) > 1:
             raise click.UsageError("--save writes one scenario; give one --on")
     forecasts = [answer(scenario) for scenario in wanted]
     if save is not None:
-        from scenarios.files import write
+        from roofcast.scenarios.files import write
 
         write(wanted[0], save)
     print_answers(forecasts, as_json)

@@ -1,4 +1,6 @@
-"""ONNX operators with weights or windows: products, convolutions, norms, pools, look-ups, recurrent layers, attention."""
+"""ONNX operators with weights or windows: products, convolutions, norms, pools, look-ups, recurrent
+layers, attention.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,20 @@ from math import prod
 
 import numpy as np
 
-from hwdb.errors import BadInput
-from simulator.importers.onnx_call import MADE, Call, Stored, moved
-from simulator.importers.onnx_shapes import axes_of
-from simulator.ops import attention, conv, embedding, linear, loss, norm, pointwise, recurrent
-from simulator.tape import Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.importers.onnx_call import MADE, Call, Stored, moved
+from roofcast.simulator.importers.onnx_shapes import axes_of
+from roofcast.simulator.work.ops import (
+    attention,
+    conv,
+    embedding,
+    linear,
+    loss,
+    norm,
+    pointwise,
+    recurrent,
+)
+from roofcast.simulator.work.tape import Value
 
 
 # ------------------------------------------------------------------ products
@@ -22,7 +33,9 @@ def dense(c: Call, x: Value, w: Value, out_features: int, bias: int | None):
 
 
 def product(c: Call):
-    """MatMul: a linear layer where the right side is a learned matrix, a batched product otherwise."""
+    """MatMul: a linear layer where the right side is a learned matrix, a batched product
+    otherwise.
+    """
     a, b = c.value(0), c.value(1)
     if len(b.shape) == 2 and b.kind == "parameter":
         return dense(c, a, b, b.shape[1], None)
@@ -33,7 +46,9 @@ def product(c: Call):
     if prod(a.shape[:-2]) < prod(b.shape[:-2]):
         a = c.t.view(a, *b.shape[:-2], *a.shape[-2:])
     if a.shape[-1] != b.shape[-2]:
-        raise BadInput(f"{list(a.shape)} times {list(b.shape)}: {a.shape[-1]} and {b.shape[-2]} differ")
+        raise BadInput(
+            f"{list(a.shape)} times {list(b.shape)}: {a.shape[-1]} and {b.shape[-2]} differ"
+        )
     return linear.matmul(c.t, a, b)
 
 
@@ -56,30 +71,52 @@ def einsum_op(c: Call):
     equation = c.attributes["equation"].decode().replace(" ", "")
     left, _, result = equation.partition("->")
     if left.count(",") != 1 or "." in left:
-        raise BadInput(f"einsum {equation!r}: only products of two operands with named axes are known")
+        raise BadInput(
+            f"einsum {equation!r}: only products of two operands with named axes are known"
+        )
     terms = left.split(",")
     a, b = c.value(0), c.value(1)
-    size = {letter: n for term, v in zip(terms, (a, b), strict=True) for letter, n in zip(term, v.shape, strict=True)}
+    size = {
+        letter: n
+        for term, v in zip(terms, (a, b), strict=True)
+        for letter, n in zip(term, v.shape, strict=True)
+    }
     result = result or "".join(sorted(x for x in size if left.count(x) == 1))
     shared = set(terms[0]) & set(terms[1])
     batch, inner = [x for x in shared if x in result], [x for x in shared if x not in result]
-    rows, columns = [x for x in terms[0] if x not in shared], [x for x in terms[1] if x not in shared]
+    rows, columns = (
+        [x for x in terms[0] if x not in shared],
+        [x for x in terms[1] if x not in shared],
+    )
     of = lambda letters: prod(size[x] for x in letters)  # noqa: E731
-    out = linear.matmul(c.t, c.t.view(a, of(batch), of(rows), of(inner)), c.t.view(b, of(batch), of(inner), of(columns)))
+    out = linear.matmul(
+        c.t,
+        c.t.view(a, of(batch), of(rows), of(inner)),
+        c.t.view(b, of(batch), of(inner), of(columns)),
+    )
     return c.t.view(out, *(size[x] for x in result))
 
 
 def window(c: Call, x: Value, kernel):
-    """Strides, dilations and the input with uneven padding laid on; even padding as a number an axis."""
+    """Strides, dilations and the input with uneven padding laid on; even padding as a number an
+    axis.
+    """
     dims = len(kernel)
     stride, dilation = (tuple(c.attributes.get(k, [1] * dims)) for k in ("strides", "dilations"))
     pads, auto = c.attributes.get("pads", [0] * 2 * dims), c.attributes.get("auto_pad", b"NOTSET")
     if auto.startswith(b"SAME"):
-        total = [conv.same_padding(n, k, s, d) for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)]
+        total = [
+            conv.same_padding(n, k, s, d)
+            for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+        ]
         pads = [n // 2 for n in total] + [n - n // 2 for n in total]
     if pads[:dims] == pads[dims:]:
         return x, stride, dilation, tuple(pads[:dims])
-    laid = c.t.view(x, *x.shape[:2], *(n + a + b for n, a, b in zip(x.shape[2:], pads[:dims], pads[dims:], strict=True)))
+    laid = c.t.view(
+        x,
+        *x.shape[:2],
+        *(n + a + b for n, a, b in zip(x.shape[2:], pads[:dims], pads[dims:], strict=True)),
+    )
     return laid, stride, dilation, (0,) * dims
 
 
@@ -93,9 +130,18 @@ def convolution(c: Call):
     x, stride, dilation, padding = window(c, x, kernel)
     c.announce(2)
     return conv.conv(
-        c.t, x, w.shape[0], kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=c.given(2),
-        dims=len(kernel), weight=w,
-    )  # fmt: skip
+        c.t,
+        x,
+        w.shape[0],
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=c.given(2),
+        dims=len(kernel),
+        weight=w,
+    )
 
 
 def conv_transpose_op(c: Call):
@@ -105,9 +151,17 @@ def conv_transpose_op(c: Call):
     _, stride, _, padding = window(c, x, kernel)
     c.announce(1, 2)
     return conv.conv_transpose(
-        c.t, x, w.shape[1] * groups, kernel, stride=stride, padding=padding,
-        output_padding=tuple(c.attributes.get("output_padding", [0] * len(kernel))), groups=groups, bias=c.given(2), dims=len(kernel),
-    )  # fmt: skip
+        c.t,
+        x,
+        w.shape[1] * groups,
+        kernel,
+        stride=stride,
+        padding=padding,
+        output_padding=tuple(c.attributes.get("output_padding", [0] * len(kernel))),
+        groups=groups,
+        bias=c.given(2),
+        dims=len(kernel),
+    )
 
 
 # ------------------------------------------------------------------ norms
@@ -122,14 +176,18 @@ def layer_norm_op(c: Call):
     x = c.value(0)
     axis = c.attributes.get("axis", -1) % len(x.shape)
     c.announce(1, 2)
-    out = norm.layer_norm(c.t, c.t.view(x, *x.shape[:axis], prod(x.shape[axis:])), affine=c.given(1), bias=c.given(2))
+    out = norm.layer_norm(
+        c.t, c.t.view(x, *x.shape[:axis], prod(x.shape[axis:])), affine=c.given(1), bias=c.given(2)
+    )
     return [c.t.view(out, *x.shape)]
 
 
 def group_norm_op(c: Call):
     """GroupNormalization or InstanceNormalization, the latter a group a channel."""
     x = c.value(0)
-    affine = not isinstance(c.ins[1], np.ndarray) and not (isinstance(c.ins[1], Stored) and MADE.match(c.ins[1].name))
+    affine = not isinstance(c.ins[1], np.ndarray) and not (
+        isinstance(c.ins[1], Stored) and MADE.match(c.ins[1].name)
+    )
     c.announce(*((1, 2) if affine else ()))
     return norm.group_norm(c.t, x, c.attributes.get("num_groups", x.shape[1]), affine=affine)
 
@@ -142,7 +200,9 @@ def rms_norm_op(c: Call):
 
 # ------------------------------------------------------------------ the rest
 def reduced(c: Call):
-    """ReduceSum, ReduceMean, ReduceMax .., ArgMax: over some axes, kept with length one or dropped."""
+    """ReduceSum, ReduceMean, ReduceMax .., ArgMax: over some axes, kept with length one or
+    dropped.
+    """
     x = c.value(0)
     axes, keep = axes_of(c, len(x.shape)), c.attributes.get("keepdims", 1)
     if c.node.op_type.startswith("Arg"):
@@ -167,7 +227,18 @@ def pool_op(kind: str):
     def handler(c: Call):
         kernel = c.attributes["kernel_shape"]
         x, stride, _, padding = window(c, c.value(0), kernel)
-        return [conv.pool(c.t, x, kind, kernel, stride=stride, padding=padding, ceil=bool(c.attributes.get("ceil_mode")), dims=len(kernel))]
+        return [
+            conv.pool(
+                c.t,
+                x,
+                kind,
+                kernel,
+                stride=stride,
+                padding=padding,
+                ceil=bool(c.attributes.get("ceil_mode")),
+                dims=len(kernel),
+            )
+        ]
 
     return handler
 
@@ -185,12 +256,23 @@ def resize_op(c: Call):
     if sizes is None:
         place = 2 if c.given(2) else 1
         scales = c.numbers(place) if c.given(place) else c.attributes["scales"]
-    shape = [int(n) for n in sizes] if sizes is not None else [int(n * s) for n, s in zip(x.shape, scales, strict=True)]
-    return conv.resize(c.t, x, tuple(shape[2:]), kind="nearest" if c.attributes.get("mode", b"nearest") == b"nearest" else "linear")
+    shape = (
+        [int(n) for n in sizes]
+        if sizes is not None
+        else [int(n * s) for n, s in zip(x.shape, scales, strict=True)]
+    )
+    return conv.resize(
+        c.t,
+        x,
+        tuple(shape[2:]),
+        kind="nearest" if c.attributes.get("mode", b"nearest") == b"nearest" else "linear",
+    )
 
 
 def gather_op(c: Call):
-    """Gather: an embedding where rows of a learned table are looked up, else a copy of what is chosen."""
+    """Gather: an embedding where rows of a learned table are looked up, else a copy of what is
+    chosen.
+    """
     axis = c.attributes.get("axis", 0)
     table, index = c.ins[0], c.ins[1]
     if isinstance(table, Stored) and table.floating and len(table.shape) == 2 and axis == 0:
@@ -212,9 +294,11 @@ def indexed_op(c: Call):
     shape = (
         i.shape
         if op == "GatherElements"
-        else x.shape
-        if op.startswith("Scatter")
-        else (*i.shape[:-1], *x.shape[i.shape[-1] + c.attributes.get("batch_dims", 0) :])
+        else (
+            x.shape
+            if op.startswith("Scatter")
+            else (*i.shape[:-1], *x.shape[i.shape[-1] + c.attributes.get("batch_dims", 0) :])
+        )
     )
     out = c.t.new(shape, x.dtype, c.grad)
     moved(c, "scatter" if op.startswith("Scatter") else "gather", [out])
@@ -244,7 +328,9 @@ def same_shape(kind: str):
 
 
 def layer(cell: str):
-    """The handler of RNN, GRU or LSTM: x[steps, batch, features] through one layer, one way or both."""
+    """The handler of RNN, GRU or LSTM: x[steps, batch, features] through one layer, one way or
+    both.
+    """
 
     def handler(c: Call):
         x, hidden = c.value(0), c.attributes["hidden_size"]
@@ -255,7 +341,11 @@ def layer(cell: str):
             c.announce(*(1, 3, 2, 3) * (2 if both else 1))
         out, last = recurrent.recurrent(c.t, x, hidden, cell=cell, both_ways=both)
         batch, steps, ways = x.shape[0], x.shape[1], 2 if both else 1
-        states = c.t.view(out, batch, steps, ways, hidden) if c.attributes.get("layout") else c.t.view(out, steps, ways, batch, hidden)
+        states = (
+            c.t.view(out, batch, steps, ways, hidden)
+            if c.attributes.get("layout")
+            else c.t.view(out, steps, ways, batch, hidden)
+        )
         final = c.t.view(last, ways, batch, hidden)
         return [states, final, final]
 
@@ -268,7 +358,10 @@ def attended(c: Call):
     flat = len(q.shape) == 3
     if flat:
         heads, groups = c.attributes["q_num_heads"], c.attributes["kv_num_heads"]
-        q, k, v = (c.t.view(x, x.shape[0], n, x.shape[1], x.shape[2] // n) for x, n in ((q, heads), (k, groups), (v, groups)))
+        q, k, v = (
+            c.t.view(x, x.shape[0], n, x.shape[1], x.shape[2] // n)
+            for x, n in ((q, heads), (k, groups), (v, groups))
+        )
     mask = c.value(3) if c.given(3) else None
     out = attention.attention(c.t, q, k, v, causal=bool(c.attributes.get("is_causal")), mask=mask)
     return [out if flat else c.t.view(out, q.shape[0], q.shape[1], q.shape[2], v.shape[3])]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simulator.importers import onnx_layers as layers
-from simulator.importers import onnx_shapes as shapes
-from simulator.ops import pointwise
+from roofcast.simulator.importers import onnx_layers as layers
+from roofcast.simulator.importers import onnx_shapes as shapes
+from roofcast.simulator.work.ops import pointwise
 
 HANDLERS = {
     **{name: shapes.unary_op(fn) for name, fn in shapes.UNARY.items()},
@@ -12,7 +12,10 @@ HANDLERS = {
     **dict.fromkeys(("Mul", "Div"), shapes.mul_op),
     "Pow": shapes.powered,
     "Gelu": shapes.gelu_op,
-    **dict.fromkeys(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"), shapes.compare),
+    **dict.fromkeys(
+        ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"),
+        shapes.compare,
+    ),
     **dict.fromkeys(("Max", "Min", "Mod", "Where", "PRelu"), shapes.chosen),
     "Softmax": shapes.softmax_op,
     "LogSoftmax": shapes.softmax_op,
@@ -31,7 +34,9 @@ HANDLERS = {
     "CastLike": lambda c: c.value(0),
     "ConstantOfShape": shapes.filled,
     "Pad": shapes.copied(shapes.padded),
-    "Tile": shapes.copied(lambda c, x: [n * int(r) for n, r in zip(x.shape, c.numbers(1), strict=True)]),
+    "Tile": shapes.copied(
+        lambda c, x: [n * int(r) for n, r in zip(x.shape, c.numbers(1), strict=True)]
+    ),
     "DepthToSpace": shapes.copied(shapes.depth_to_space),
     "SpaceToDepth": shapes.copied(shapes.space_to_depth),
     "MatMul": layers.product,
@@ -70,7 +75,9 @@ HANDLERS = {
     "Resize": layers.resize_op,
     "Upsample": layers.resize_op,
     "Gather": layers.gather_op,
-    **dict.fromkeys(("GatherElements", "GatherND", "ScatterND", "ScatterElements", "Scatter"), layers.indexed_op),
+    **dict.fromkeys(
+        ("GatherElements", "GatherND", "ScatterND", "ScatterElements", "Scatter"), layers.indexed_op
+    ),
     "TopK": layers.top_k_op,
     "CumSum": layers.same_shape("elementwise"),
     "Trilu": layers.same_shape("elementwise"),

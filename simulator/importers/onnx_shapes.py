@@ -6,22 +6,28 @@ from math import prod
 
 import numpy as np
 
-from hwdb.errors import BadInput
-from simulator.importers.onnx_call import Call
-from simulator.ops import norm, pointwise
-from simulator.tape import Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.importers.onnx_call import Call
+from roofcast.simulator.work.ops import norm, pointwise
+from roofcast.simulator.work.tape import Value
 
 
 # ------------------------------------------------------------------ shapes only
 def reshape_op(c: Call):
     """Reshape: the same elements under another shape; -1 is what is left, 0 the input's own."""
     x, target = c.value(0), [int(n) for n in c.numbers(1)]
-    shape = [x.shape[i] if n == 0 and not c.attributes.get("allowzero") else n for i, n in enumerate(target)]
+    shape = [
+        x.shape[i] if n == 0 and not c.attributes.get("allowzero") else n
+        for i, n in enumerate(target)
+    ]
     known = prod(n for n in shape if n != -1)
     if -1 in shape:
         shape[shape.index(-1)] = x.size // max(known, 1)
     if prod(shape) != x.size:
-        raise BadInput(f"{list(x.shape)} cannot be reshaped to {target}; was the graph exported for a fixed batch?")
+        raise BadInput(
+            f"{list(x.shape)} cannot be reshaped to {target}; was the graph exported for a fixed"
+            " batch?"
+        )
     return c.t.view(x, *shape)
 
 
@@ -40,7 +46,9 @@ def flatten_op(c: Call):
 
 
 def axes_of(c: Call, rank: int, place: int = 1):
-    """The axes that an op names in input `place` or its attributes, counted from the front; None where it names none."""
+    """The axes that an op names in input `place` or its attributes, counted from the front; None
+    where it names none.
+    """
     axes = c.numbers(place) if c.given(place) else c.attributes.get("axes")
     return None if axes is None else sorted(int(a) % rank for a in np.atleast_1d(axes))
 
@@ -72,7 +80,11 @@ def expand_op(c: Call):
 def sliced(c: Call):
     """Slice: a view of every step-th element between start and end."""
     x = c.value(0)
-    starts, ends = (c.numbers(1), c.numbers(2)) if c.given(1) else (c.attributes["starts"], c.attributes["ends"])
+    starts, ends = (
+        (c.numbers(1), c.numbers(2))
+        if c.given(1)
+        else (c.attributes["starts"], c.attributes["ends"])
+    )
     axes = c.numbers(3, c.attributes.get("axes", range(len(starts))))
     steps = c.numbers(4, [1] * len(starts))
     shape = list(x.shape)
@@ -89,7 +101,10 @@ def parts(c: Call):
         n = len(c.node.output)
         each = -(-x.shape[axis] // n)
         parts = [each] * (n - 1) + [x.shape[axis] - each * (n - 1)]
-    return [c.t.view(x, *x.shape[: axis % len(x.shape)], int(n), *x.shape[axis % len(x.shape) + 1 :]) for n in parts]
+    return [
+        c.t.view(x, *x.shape[: axis % len(x.shape)], int(n), *x.shape[axis % len(x.shape) + 1 :])
+        for n in parts
+    ]
 
 
 def concat_op(c: Call):
@@ -110,7 +125,9 @@ def copied(shape_of):
 def padded(c: Call, x: Value):
     """Shape of x with what Pad puts around it."""
     pads = [int(n) for n in (c.numbers(1) if c.given(1) else c.attributes["pads"])]
-    axes = [int(a) % len(x.shape) for a in c.numbers(3)] if c.given(3) else list(range(len(x.shape)))
+    axes = (
+        [int(a) % len(x.shape) for a in c.numbers(3)] if c.given(3) else list(range(len(x.shape)))
+    )
     shape = list(x.shape)
     for i, a in enumerate(axes):
         shape[a] += pads[i] + pads[i + len(axes)]
@@ -156,12 +173,14 @@ def filled(c: Call):
 
 # ------------------------------------------------------------------ elementwise
 UNARY = {
-    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Sqrt": "sqrt", "Log": "log", "Abs": "abs", "Sin": "sin",
-    "Cos": "cos", "Neg": "neg", "HardSwish": "hardswish", "HardSigmoid": "hardsigmoid", "Elu": "elu", "Selu": "elu", "Celu": "elu",
-    "LeakyRelu": "leaky_relu", "Softplus": "softplus", "Mish": "mish", "Swish": "silu", "Clip": "clamp", "ThresholdedRelu": "clamp",
-    "Shrink": "clamp", "Softsign": "abs", "Erf": "sin", "Tan": "sin", "Asin": "sin", "Acos": "sin", "Atan": "sin", "Sinh": "sin",
-    "Cosh": "sin", "Reciprocal": "rsqrt", "Floor": "neg", "Ceil": "neg", "Round": "neg", "Sign": "neg", "Not": "neg", "IsNaN": "neg",
-    "IsInf": "neg", "BitwiseNot": "neg",
+    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Sqrt": "sqrt",
+    "Log": "log", "Abs": "abs", "Sin": "sin", "Cos": "cos", "Neg": "neg", "HardSwish": "hardswish",
+    "HardSigmoid": "hardsigmoid", "Elu": "elu", "Selu": "elu", "Celu": "elu",
+    "LeakyRelu": "leaky_relu", "Softplus": "softplus", "Mish": "mish", "Swish": "silu",
+    "Clip": "clamp", "ThresholdedRelu": "clamp", "Shrink": "clamp", "Softsign": "abs", "Erf": "sin",
+    "Tan": "sin", "Asin": "sin", "Acos": "sin", "Atan": "sin", "Sinh": "sin", "Cosh": "sin",
+    "Reciprocal": "rsqrt", "Floor": "neg", "Ceil": "neg", "Round": "neg", "Sign": "neg",
+    "Not": "neg", "IsNaN": "neg", "IsInf": "neg", "BitwiseNot": "neg",
 }  # fmt: skip
 
 
@@ -172,7 +191,9 @@ def unary_op(fn: str):
 
 def gelu_op(c: Call):
     """Gelu, exact or by tanh."""
-    return pointwise.unary(c.t, "gelu_tanh" if c.attributes.get("approximate") == b"tanh" else "gelu", c.value(0))
+    return pointwise.unary(
+        c.t, "gelu_tanh" if c.attributes.get("approximate") == b"tanh" else "gelu", c.value(0)
+    )
 
 
 def summed(c: Call):
@@ -208,12 +229,16 @@ def compare(c: Call):
 
 
 def chosen(c: Call):
-    """Max, Min, Mod, Where, PRelu: like a product, each operand kept where the other's gradient needs it."""
+    """Max, Min, Mod, Where, PRelu: like a product, each operand kept where the other's gradient
+    needs it.
+    """
     values = c.values()
     if c.node.op_type == "Where":
         condition, *values = values
         a = values[0] if values[0].size >= values[1].size else values[1]
-        return pointwise.where(c.t, pointwise.add(c.t, *values) if all(v.size > 1 for v in values) else a, condition)
+        return pointwise.where(
+            c.t, pointwise.add(c.t, *values) if all(v.size > 1 for v in values) else a, condition
+        )
     out, *rest = values
     for v in rest:
         out = pointwise.mul(c.t, out, v)

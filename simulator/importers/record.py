@@ -1,4 +1,6 @@
-"""One step of a torch module, run forward and backward by PyTorch itself, every op that reaches the device written down."""
+"""One step of a torch module, run forward and backward by PyTorch itself, every op that reaches the
+device written down.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,28 @@ import contextlib
 import re
 from typing import Any, NamedTuple
 
-from simulator.importers.aten import LEFT_OUT, Work, works
-from simulator.importers.fake import CPU, CUDA, DEVICE_OF, FakeTensor, TorchDispatchMode, Words, aten, torch, tree_iter, tree_map
-from simulator.tape import Value
-from simulator.traced import Node
+from roofcast.simulator.importers.aten import LEFT_OUT, Work, works
+from roofcast.simulator.importers.fake import (
+    CPU,
+    CUDA,
+    DEVICE_OF,
+    FakeTensor,
+    TorchDispatchMode,
+    Words,
+    aten,
+    torch,
+    tree_iter,
+    tree_map,
+)
+from roofcast.simulator.work.tape import Value
+from roofcast.simulator.work.traced import Node
 
 FORMATS = {  # torch's formats in ours; those we lack stand for one of the same width
-    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "int64", torch.int32: "int32",
-    torch.int16: "fp16", torch.int8: "int8", torch.uint8: "uint8", torch.bool: "bool", torch.complex64: "fp64", torch.complex32: "fp32",
-    torch.float8_e4m3fn: "fp8", torch.float8_e5m2: "fp8", torch.float8_e4m3fnuz: "fp8", torch.float8_e5m2fnuz: "fp8",
+    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+    torch.int64: "int64", torch.int32: "int32", torch.int16: "fp16", torch.int8: "int8",
+    torch.uint8: "uint8", torch.bool: "bool", torch.complex64: "fp64", torch.complex32: "fp32",
+    torch.float8_e4m3fn: "fp8", torch.float8_e5m2: "fp8", torch.float8_e4m3fnuz: "fp8",
+    torch.float8_e5m2fnuz: "fp8",
 }  # fmt: skip
 TENSOR = torch.Tensor
 
@@ -91,7 +106,13 @@ class Path:
                 hook.remove()
 
     def _enter(self, module, args):
-        self.stack.append((self.names.get(module, self.stack[-1][0]), type(module).__name__, module in self.leaves))
+        self.stack.append(
+            (
+                self.names.get(module, self.stack[-1][0]),
+                type(module).__name__,
+                module in self.leaves,
+            )
+        )
 
     def _leave(self, module, args, out):
         if len(self.stack) > 1:
@@ -113,7 +134,9 @@ class Recorder(TorchDispatchMode):
         self.node = -1
         self.by_name: dict[tuple[str, str], int] = {}
         self.by_sequence: dict[int, int] = {}
-        self.storages: dict[int, tuple[int, Any]] = {}  # address -> our number; the storage is held so that the address stays taken
+        self.storages: dict[
+            int, tuple[int, Any]
+        ] = {}  # address -> our number; the storage is held so that the address stays taken
         self.kinds: dict[int, str] = {}
         self.kept: dict[int, list] = {}
         self.moved: dict[int, tuple] = {}
@@ -130,7 +153,13 @@ class Recorder(TorchDispatchMode):
         """The tensor as a value of the tape."""
         storage = self.storage(t)
         value = Value(
-            tuple(t.shape), format_of(t.dtype), storage, grad, self.kinds.get(storage, "activation"), 1, t.untyped_storage().nbytes()
+            tuple(t.shape),
+            format_of(t.dtype),
+            storage,
+            grad,
+            self.kinds.get(storage, "activation"),
+            1,
+            t.untyped_storage().nbytes(),
         )
         value.bytes = bytes_of(t)
         return value
@@ -147,7 +176,11 @@ class Recorder(TorchDispatchMode):
         if index is None:
             index = self.by_name[name] = len(self.nodes)
             self.nodes.append(Node(name, op, 1, 0))
-        elif op in ("attention", "linear", "conv") and self.nodes[index].op not in ("attention", "linear", "conv"):
+        elif op in ("attention", "linear", "conv") and self.nodes[index].op not in (
+            "attention",
+            "linear",
+            "conv",
+        ):
             self.nodes[index] = self.nodes[index]._replace(op=op)
         return index
 
@@ -155,7 +188,11 @@ class Recorder(TorchDispatchMode):
         """The node that an op belongs to: its module; inside a larger module, the op by itself."""
         if self.phase == "backward" and len(self.path.stack) == 1:
             node = torch._C._current_autograd_node()
-            return self.by_sequence.get(node._sequence_nr(), self.node) if node is not None else self.node
+            return (
+                self.by_sequence.get(node._sequence_nr(), self.node)
+                if node is not None
+                else self.node
+            )
         where, kind, leaf = self.path.stack[-1]
         heavy = next((LABELS[w.kind] for w in work if w.kind in LABELS), None)
         if leaf:
@@ -185,7 +222,9 @@ class Recorder(TorchDispatchMode):
         return out
 
     def placed(self, func, args, kwargs):
-        """Arguments on one device: what is made or moved is made or moved to ours; a real tensor that the module holds is made fake."""
+        """Arguments on one device: what is made or moved is made or moved to ours; a real tensor
+        that the module holds is made fake.
+        """
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": self.device}
         given = [a for a in tree_iter((args, kwargs)) if isinstance(a, TENSOR)]
@@ -197,19 +236,32 @@ class Recorder(TorchDispatchMode):
 
     def here_too(self, a):
         """A tensor of another device as one on the device that is asked for; others as they are."""
-        if not isinstance(a, TENSOR) or not a.dim() or (isinstance(a, FakeTensor) and a.fake_device == self.device):
+        if (
+            not isinstance(a, TENSOR)
+            or not a.dim()
+            or (isinstance(a, FakeTensor) and a.fake_device == self.device)
+        ):
             return a
         if id(a) not in self.moved:
             with self.words.mode:
-                self.moved[id(a)] = torch.empty_strided(a.shape, a.stride(), dtype=a.dtype, device=self.device), a
+                self.moved[id(a)] = (
+                    torch.empty_strided(a.shape, a.stride(), dtype=a.dtype, device=self.device),
+                    a,
+                )
         return self.moved[id(a)][0]
 
     def stays(self, t, kwargs) -> bool:
-        """A copy asked for only because Python and C++ were told of different devices: nothing happens on a GPU."""
+        """A copy asked for only because Python and C++ were told of different devices: nothing
+        happens on a GPU.
+        """
         return (
-            self.words.gpu and kwargs.get("device") is not None and isinstance(t, FakeTensor) and t.fake_device == self.device
-            and kwargs.get("dtype", t.dtype) == t.dtype and kwargs.get("memory_format") in (None, torch.preserve_format)
-        )  # fmt: skip
+            self.words.gpu
+            and kwargs.get("device") is not None
+            and isinstance(t, FakeTensor)
+            and t.fake_device == self.device
+            and kwargs.get("dtype", t.dtype) == t.dtype
+            and kwargs.get("memory_format") in (None, torch.preserve_format)
+        )
 
     def write(self, func, args, kwargs, ins, outs, grad):
         """One op as it reached the device, with its kernels and what it keeps."""
@@ -218,9 +270,15 @@ class Recorder(TorchDispatchMode):
         held = {key_of(t) for t in ins}
         view = not mutable and outs and all(key_of(t) in held for t in outs)
         pointwise = torch.Tag.pointwise in getattr(func, "tags", ())
-        kernels = [] if view or (not outs and not mutable) else works(name, pointwise, args, kwargs, ins, outs, bytes_of)
+        kernels = (
+            []
+            if view or (not outs and not mutable)
+            else works(name, pointwise, args, kwargs, ins, outs, bytes_of)
+        )
         if kernels is None:
-            kernels = [Work("elementwise", vector=max((t.numel() for t in (*ins, *outs)), default=0))]
+            kernels = [
+                Work("elementwise", vector=max((t.numel() for t in (*ins, *outs)), default=0))
+            ]
             entry = self.unknown.setdefault(name, [0, 0.0])
             entry[0] += 1
             entry[1] += sum(map(bytes_of, ins)) + sum(map(bytes_of, outs))
@@ -228,7 +286,11 @@ class Recorder(TorchDispatchMode):
             self.node = self.here(name, kernels)
         if self.phase == "forward":
             self.by_sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, self.node)
-            if name == "_to_copy" and not view and self.kinds.get(self.storage(ins[0])) == "parameter":
+            if (
+                name == "_to_copy"
+                and not view
+                and self.kinds.get(self.storage(ins[0])) == "parameter"
+            ):
                 self.kinds[self.storage(outs[0])] = "weight_copy"
         if not kernels:
             return
@@ -237,16 +299,24 @@ class Recorder(TorchDispatchMode):
         inputs = tuple(self.value(t, t.requires_grad) for t in ins)
         outputs = tuple(self.value(t, grad and t.dtype.is_floating_point) for t in outs)
         read, written = sum(v.bytes for v in inputs), sum(v.bytes for v in outputs)
-        given = next((t for t in ins if t.dtype.is_floating_point and t.dim()), outs[0] if outs else ins[0])
+        given = next(
+            (t for t in ins if t.dtype.is_floating_point and t.dim()), outs[0] if outs else ins[0]
+        )
         forward = self.phase == "forward"
         for w in kernels:
             self.done.append(
                 Done(
-                    self.node, self.phase, name, w, format_of((given if w.matrix else outs[0] if outs else given).dtype),
-                    read if w.read is None else w.read, written if w.written is None else w.written,
-                    inputs if forward else (), outputs if forward else (),
+                    self.node,
+                    self.phase,
+                    name,
+                    w,
+                    format_of((given if w.matrix else outs[0] if outs else given).dtype),
+                    read if w.read is None else w.read,
+                    written if w.written is None else w.written,
+                    inputs if forward else (),
+                    outputs if forward else (),
                 )
-            )  # fmt: skip
+            )
 
     # -------------------------------------------------------------- what autograd keeps
     def pack(self, t):
@@ -254,23 +324,43 @@ class Recorder(TorchDispatchMode):
         if self.phase == "forward":
             storage = self.storage(t)
             base = getattr(t, "_base", None)
-            kind = self.kinds.get(self.storage(base) if base is not None else storage, self.kinds.get(storage, "activation"))
+            kind = self.kinds.get(
+                self.storage(base) if base is not None else storage,
+                self.kinds.get(storage, "activation"),
+            )
             if kind not in ("parameter", "buffer") and storage not in self.kept:
-                self.kept[storage] = [torch._C._autograd._get_sequence_nr() - 1, t.untyped_storage().nbytes(), kind, self.node]
+                self.kept[storage] = [
+                    torch._C._autograd._get_sequence_nr() - 1,
+                    t.untyped_storage().nbytes(),
+                    kind,
+                    self.node,
+                ]
         return t
 
     def record(self, weights, inputs) -> Record:
         """All that was written, frozen. `weights`: (name of the owner, parameter) each."""
         owned = tuple(
-            (self.at(owner or "parameters", "parameters"), p.numel(), format_of(p.dtype), p.requires_grad) for owner, p in weights
+            (
+                self.at(owner or "parameters", "parameters"),
+                p.numel(),
+                format_of(p.dtype),
+                p.requires_grad,
+            )
+            for owner, p in weights
         )
         kept = tuple(
-            Kept(self.by_sequence.get(seq, max(node, 0)), size, kind, storage) for storage, (seq, size, kind, node) in self.kept.items()
+            Kept(self.by_sequence.get(seq, max(node, 0)), size, kind, storage)
+            for storage, (seq, size, kind, node) in self.kept.items()
         )
         return Record(
-            tuple(self.nodes), tuple(self.done), kept, owned, tuple(self.value(t, False) for t in inputs),
-            {k: (n, b) for k, (n, b) in self.unknown.items()}, dict(self.left_out),
-        )  # fmt: skip
+            tuple(self.nodes),
+            tuple(self.done),
+            kept,
+            owned,
+            tuple(self.value(t, False) for t in inputs),
+            {k: (n, b) for k, (n, b) in self.unknown.items()},
+            dict(self.left_out),
+        )
 
 
 LABELS = {"matmul": "linear", "conv": "conv", "depthwise": "conv", "attention": "attention"}
@@ -280,7 +370,9 @@ _makers: dict[Any, bool] = {}
 def makes(func) -> bool:
     """Does this op make a tensor out of nothing, on a device it is told?"""
     if func not in _makers:
-        _makers[func] = any(a.name == "device" for a in getattr(getattr(func, "_schema", None), "arguments", ()))
+        _makers[func] = any(
+            a.name == "device" for a in getattr(getattr(func, "_schema", None), "arguments", ())
+        )
     return _makers[func]
 
 

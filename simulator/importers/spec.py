@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import BadInput, unknown
 
 DTYPES = {  # words people use -> our formats
-    "float": "fp32", "float32": "fp32", "fp32": "fp32", "f32": "fp32", "float64": "fp64", "double": "fp64", "fp64": "fp64",
-    "bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "half": "fp16", "fp16": "fp16",
-    "int64": "int64", "long": "int64", "int": "int64", "int32": "int32", "int8": "int8", "uint8": "uint8", "bool": "bool",
+    "float": "fp32", "float32": "fp32", "fp32": "fp32", "f32": "fp32", "float64": "fp64",
+    "double": "fp64", "fp64": "fp64", "bfloat16": "bf16", "bf16": "bf16", "float16": "fp16",
+    "half": "fp16", "fp16": "fp16", "int64": "int64", "long": "int64", "int": "int64",
+    "int32": "int32", "int8": "int8", "uint8": "uint8", "bool": "bool",
 }  # fmt: skip
 FLOATING = ("fp64", "fp32", "bf16", "fp16")
-FORM = "a shape like 64x3x32x32, with :int64 for whole numbers and name= in front where inputs have names"
+FORM = (
+    "a shape like 64x3x32x32, with :int64 for whole numbers and name= in front where inputs have"
+    " names"
+)
 
 
 class Input(NamedTuple):
@@ -42,7 +46,9 @@ def parse(text: str) -> Input:
     if min(sizes) < 1:
         raise BadInput(f"input {text}: a length of 0; wanted {FORM}")
     if colon and dtype.strip().lower() not in DTYPES:
-        raise unknown("format", dtype.strip(), DTYPES, f"of input {text}; known: {', '.join(DTYPES)}")
+        raise unknown(
+            "format", dtype.strip(), DTYPES, f"of input {text}; known: {', '.join(DTYPES)}"
+        )
     return Input(name.strip() or None, sizes, DTYPES[dtype.strip().lower()] if colon else None)
 
 
@@ -50,12 +56,18 @@ def written(inputs) -> str:
     """Inputs as a message shows them: 64x3x32x32, ids=64x128:int64."""
     parts = []
     for i in inputs:
-        parts.append((f"{i.name}=" if i.name else "") + "x".join(map(str, i.shape)) + (f":{i.dtype}" if i.dtype else ""))
+        parts.append(
+            (f"{i.name}=" if i.name else "")
+            + "x".join(map(str, i.shape))
+            + (f":{i.dtype}" if i.dtype else "")
+        )
     return ", ".join(parts)
 
 
 class Axes(NamedTuple):
-    """How a step is fed: what one calls the batch and the size, and where both stand in the inputs."""
+    """How a step is fed: what one calls the batch and the size, and where both stand in the
+    inputs.
+    """
 
     takes: str  # sequence | image | table
     batch: int
@@ -63,7 +75,8 @@ class Axes(NamedTuple):
 
 
 def axes(inputs) -> Axes:
-    """Batch and size from the shapes: ids [batch, length] are a sequence, floats [batch, channels, n, n] an image.
+    """Batch and size from the shapes: ids [batch, length] are a sequence, floats [batch, channels,
+    n, n] an image.
 
     >>> axes([parse("8x3x32x32")])
     Axes(takes='image', batch=8, size=32)
@@ -72,16 +85,22 @@ def axes(inputs) -> Axes:
     batch = first.shape[0]
     if first.dtype in ("int64", "int32") and len(first.shape) == 2:
         return Axes("sequence", batch, first.shape[1])
-    if first.dtype in (None, *FLOATING) and len(first.shape) == 4 and first.shape[2] == first.shape[3]:
+    if (
+        first.dtype in (None, *FLOATING)
+        and len(first.shape) == 4
+        and first.shape[2] == first.shape[3]
+    ):
         return Axes("image", batch, first.shape[2])
     return Axes("table", batch, None)
 
 
 def resized(inputs, batch: int, size: int | None):
-    """The same inputs for another batch and another size: every leading axis as long as the batch, every axis that is the size.
+    """The same inputs for another batch and another size: every leading axis as long as the batch,
+    every axis that is the size.
 
     >>> resized([parse("8x3x32x32"), parse("8:int64")], 2, 64)
-    (Input(name=None, shape=(2, 3, 64, 64), dtype=None), Input(name=None, shape=(2,), dtype='int64'))
+    (Input(name=None, shape=(2, 3, 64, 64), dtype=None), Input(name=None, shape=(2,),
+    dtype='int64'))
     """
     known = axes(inputs)
 

@@ -1,13 +1,16 @@
-"""A torch module and what it is fed -> Model. PyTorch itself runs one step, forward and backward, on fake tensors.
+"""A torch module and what it is fed -> Model. PyTorch itself runs one step, forward and backward,
+on fake tensors.
 
-No weights are made and those of a module in hand are not touched or copied; no GPU is needed. `device` says whose
-kernels run: `gpu` (and `tpu`) stand for CUDA's dispatch, autocast lists, dropout masks and attention kernels, `cpu` for
-the CPU's. The step ends in a scalar: the module's output itself where it is one, its `.loss` where it has one, else the
-sum of every floating tensor in its output that needs a gradient. A transformers model is run without its key-value
-cache in training. Training calls module.train(), inference module.eval(); both are set back.
+No weights are made and those of a module in hand are not touched or copied; no GPU is needed.
+`device` says whose kernels run: `gpu` (and `tpu`) stand for CUDA's dispatch, autocast lists,
+dropout masks and attention kernels, `cpu` for the CPU's. The step ends in a scalar: the module's
+output itself where it is one, its `.loss` where it has one, else the sum of every floating tensor
+in its output that needs a gradient. A transformers model is run without its key-value cache in
+training. Training calls module.train(), inference module.eval(); both are set back.
 
-A module that looks at its numbers (a branch on a value, as many rows as a mask has ones) cannot run on tensors without
-any: it is run on real random ones instead, on this machine's CPU, and the forecast says so.
+A module that looks at its numbers (a branch on a value, as many rows as a mask has ones) cannot run
+on tensors without any: it is run on real random ones instead, on this machine's CPU, and the
+forecast says so.
 """
 
 from __future__ import annotations
@@ -18,14 +21,23 @@ import warnings
 from typing import Any, NamedTuple
 from unittest import mock
 
-from hwdb.errors import BadInput, RoofcastError, one_line
-from simulator.importers import spec
-from simulator.importers.fake import CPU, CUDA, OneDevice, Words, autocast, told, torch, weightless
-from simulator.importers.record import FORMATS, Path, Record, Recorder
-from simulator.model import Model
-from simulator.ops.linear import product_format
-from simulator.tape import Tape
-from simulator.traced import ALONE, Kernel, Weight
+from roofcast.hwdb.errors import BadInput, RoofcastError, one_line
+from roofcast.simulator.importers import spec
+from roofcast.simulator.importers.fake import (
+    CPU,
+    CUDA,
+    OneDevice,
+    Words,
+    autocast,
+    told,
+    torch,
+    weightless,
+)
+from roofcast.simulator.importers.record import FORMATS, Path, Record, Recorder
+from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.ops.linear import product_format
+from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.traced import ALONE, Kernel, Weight
 
 TORCH = {
     **{ours: theirs for theirs, ours in reversed(FORMATS.items())},
@@ -54,30 +66,55 @@ class Asked(NamedTuple):
 def from_torch(module, inputs, *, name: str | None = None, device: str = "gpu", loss=None) -> Model:
     """Model of a torch.nn.Module.
 
-    `inputs`: a list (or, by argument name, a dict) of tensors, real or fake, of texts like "64x3x32x32" and "64:int64",
-    or of `spec.Input`. `loss`: a function of the module's output that gives a scalar, where the rule above does not do.
+    `inputs`: a list (or, by argument name, a dict) of tensors, real or fake, of texts like
+    "64x3x32x32" and "64:int64", or of `spec.Input`. `loss`: a function of the module's output that
+    gives a scalar, where the rule above does not do.
     """
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"model: a {type(module).__name__} was given; a torch.nn.Module is wanted")
-    given = tuple(_input(i, None) for i in inputs) if not isinstance(inputs, dict) else tuple(_input(i, key) for key, i in inputs.items())
+    given = (
+        tuple(_input(i, None) for i in inputs)
+        if not isinstance(inputs, dict)
+        else tuple(_input(i, key) for key, i in inputs.items())
+    )
     if not given:
-        raise BadInput(f"{type(module).__name__}: no inputs; give the shape of every one, for example 64x3x32x32")
+        raise BadInput(
+            f"{type(module).__name__}: no inputs; give the shape of every one, for example"
+            " 64x3x32x32"
+        )
     name = name or type(module).__name__
     axes = spec.axes(given)
     traces: dict[Asked, tuple[Record, tuple[str, ...]]] = {}
 
     def program(tape: Tape, batch: int, size: int | None):
         if tape.parallel != ALONE:
-            raise BadInput(f"{name}: a traced module runs whole on every device; use data parallelism (dp, ZeRO), not tp, sp, cp or ep")
+            raise BadInput(
+                f"{name}: a traced module runs whole on every device; use data parallelism (dp,"
+                " ZeRO), not tp, sp, cp or ep"
+            )
         p = tape.precision
         asked = Asked(
-            spec.resized(given, batch, size), tape.training, p.weights, p.activations, p.autocast, tape.implementation("attention", "flash")
+            spec.resized(given, batch, size),
+            tape.training,
+            p.weights,
+            p.activations,
+            p.autocast,
+            tape.implementation("attention", "flash"),
         )
         if asked not in traces:
             traces[asked] = trace(module, asked, name, device != "cpu", loss)
         fill(tape, *traces[asked])
 
-    return Model(name, "torch", axes.takes, axes.size, program, None, f"traced by PyTorch {torch.__version__}", axes.batch)
+    return Model(
+        name,
+        "torch",
+        axes.takes,
+        axes.size,
+        program,
+        None,
+        f"traced by PyTorch {torch.__version__}",
+        axes.batch,
+    )
 
 
 def _input(given, name: str | None) -> spec.Input:
@@ -87,8 +124,13 @@ def _input(given, name: str | None) -> spec.Input:
         return given._replace(name=name) if name else given
     if isinstance(given, torch.Tensor):
         floating = given.dtype.is_floating_point
-        return spec.Input(name, tuple(given.shape), None if floating else FORMATS.get(given.dtype, "int64"))
-    raise BadInput(f"input {name or ''}: a {type(given).__name__} was given; a tensor or a shape like 64x3x32x32 is wanted")
+        return spec.Input(
+            name, tuple(given.shape), None if floating else FORMATS.get(given.dtype, "int64")
+        )
+    raise BadInput(
+        f"input {name or ''}: a {type(given).__name__} was given; a tensor or a shape like"
+        " 64x3x32x32 is wanted"
+    )
 
 
 # ------------------------------------------------------------------ one step
@@ -100,7 +142,8 @@ def trace(module, asked: Asked, name: str, gpu: bool, loss=None) -> tuple[Record
         weights = sum(p.numel() * p.element_size() for p in module.parameters())
         if weights > REAL_LIMIT:
             raise BadInput(
-                f"{name}: looks at its numbers ({needed}) and must really run; its {weights / 1e9:.1f} GB of weights are too many for that"
+                f"{name}: looks at its numbers ({needed}) and must really run; its"
+                f" {weights / 1e9:.1f} GB of weights are too many for that"
             ) from None
     said = f"{name} looks at its numbers: traced on random ones, with the kernels of a CPU"
     return _run(module, asked, name, False, loss, real=True), (said,)
@@ -136,7 +179,11 @@ def _run(module, asked: Asked, name: str, gpu: bool, loss, real: bool) -> Record
         recorder.mark("buffer", module.buffers())
         recorder.mark("input", fed)
         try:
-            with path.watched(), autocast(device.type, TORCH.get(asked.autocast)), _kept(recorder, asked.training):
+            with (
+                path.watched(),
+                autocast(device.type, TORCH.get(asked.autocast)),
+                _kept(recorder, asked.training),
+            ):
                 out = module(*args, **kwargs)
                 ends = [loss(out)] if loss else None
             if asked.training:
@@ -146,13 +193,19 @@ def _run(module, asked: Asked, name: str, gpu: bool, loss, real: bool) -> Record
         except Exception as error:
             if not real and _needs_numbers(error):
                 raise _NeedsNumbers(one_line(error)) from None
-            raise BadInput(f"{name}: fails on input {spec.written(asked.inputs)}: {one_line(error)}") from None
+            raise BadInput(
+                f"{name}: fails on input {spec.written(asked.inputs)}: {one_line(error)}"
+            ) from None
         return recorder.record(_owners(module), fed)
 
 
 def _needs_numbers(error: BaseException) -> bool:
     text = str(error)
-    return type(error).__name__ in NEEDS_NUMBERS or "data pointer of Tensor that doesn't have storage" in text or "FakeTensor" in text
+    return (
+        type(error).__name__ in NEEDS_NUMBERS
+        or "data pointer of Tensor that doesn't have storage" in text
+        or "FakeTensor" in text
+    )
 
 
 def _made(asked: Asked, device, real: bool):
@@ -161,10 +214,16 @@ def _made(asked: Asked, device, real: bool):
     def one(i: spec.Input):
         dtype = TORCH[i.dtype or asked.activations]
         if real:
-            return torch.randn(i.shape).to(dtype) if dtype.is_floating_point else torch.randint(0, 2, i.shape).to(dtype)
+            return (
+                torch.randn(i.shape).to(dtype)
+                if dtype.is_floating_point
+                else torch.randint(0, 2, i.shape).to(dtype)
+            )
         return torch.empty(i.shape, dtype=dtype, device=device)
 
-    return [one(i) for i in asked.inputs if not i.name], {i.name: one(i) for i in asked.inputs if i.name}
+    return [one(i) for i in asked.inputs if not i.name], {
+        i.name: one(i) for i in asked.inputs if i.name
+    }
 
 
 @contextlib.contextmanager
@@ -181,19 +240,27 @@ def _mode_of(module, training: bool):
 
 @contextlib.contextmanager
 def _without_cache(module, training: bool):
-    """A transformers model keeps no key-value cache in training, and takes its input for one sequence a row."""
+    """A transformers model keeps no key-value cache in training, and takes its input for one
+    sequence a row.
+    """
     with contextlib.ExitStack() as stack:
         config = getattr(module, "config", None)
         if training and getattr(config, "use_cache", False):
             stack.enter_context(mock.patch.object(config, "use_cache", False))
         masks = sys.modules.get("transformers.masking_utils")
         if hasattr(masks, "find_packed_sequence_indices"):
-            stack.enter_context(mock.patch.object(masks, "find_packed_sequence_indices", lambda *a, **k: None))
+            stack.enter_context(
+                mock.patch.object(masks, "find_packed_sequence_indices", lambda *a, **k: None)
+            )
         yield
 
 
 def _kept(recorder: Recorder, training: bool):
-    return torch.autograd.graph.saved_tensors_hooks(recorder.pack, lambda t: t) if training else contextlib.nullcontext()
+    return (
+        torch.autograd.graph.saved_tensors_hooks(recorder.pack, lambda t: t)
+        if training
+        else contextlib.nullcontext()
+    )
 
 
 def _ends(out: Any, name: str) -> list:
@@ -202,7 +269,10 @@ def _ends(out: Any, name: str) -> list:
     found = [loss] if isinstance(loss, torch.Tensor) else list(_tensors(out))
     ends = [t for t in found if t.requires_grad and t.dtype.is_floating_point]
     if not ends:
-        raise BadInput(f"{name}: no floating tensor of its output needs a gradient; there is nothing to train, use --mode infer")
+        raise BadInput(
+            f"{name}: no floating tensor of its output needs a gradient; there is nothing to train,"
+            " use --mode infer"
+        )
     return ends
 
 
@@ -223,9 +293,17 @@ def _backward(recorder: Recorder, words: Words, ends: list):
     recorder.path.stack = [("", "", False)]
     recorder.phase, words.backward = "backward", True
     ones = [torch.ones_like(t) for t in scalars]
-    with torch.autograd.set_multithreading_enabled(False):  # the engine itself: a torch function would hide what is called inside it
+    with torch.autograd.set_multithreading_enabled(
+        False
+    ):  # the engine itself: a torch function would hide what is called inside it
         torch.autograd.graph._engine_run_backward(
-            tuple(scalars), tuple(ones), False, False, (), allow_unreachable=True, accumulate_grad=True
+            tuple(scalars),
+            tuple(ones),
+            False,
+            False,
+            (),
+            allow_unreachable=True,
+            accumulate_grad=True,
         )
 
 
@@ -243,13 +321,29 @@ def _owners(module):
 def fill(tape: Tape, record: Record, said: tuple[str, ...]):
     """Leave a record on the tape."""
     tape.nodes.extend(record.nodes)
-    tape.weights.extend(Weight(node, size, dtype, 1, trainable) for node, size, dtype, trainable in record.weights)
+    tape.weights.extend(
+        Weight(node, size, dtype, 1, trainable) for node, size, dtype, trainable in record.weights
+    )
     tape.inputs.extend(record.inputs)
     for d in record.done:
         w = d.work
         product = product_format(tape, _Of(d.dtype)) if w.matrix else d.dtype
         tape.kernels.append(
-            Kernel(d.node, d.phase, w.kind, product, w.matrix, w.vector, w.special, d.read, d.written, w.shape, 1, d.inputs, d.outputs)
+            Kernel(
+                d.node,
+                d.phase,
+                w.kind,
+                product,
+                w.matrix,
+                w.vector,
+                w.special,
+                d.read,
+                d.written,
+                w.shape,
+                1,
+                d.inputs,
+                d.outputs,
+            )
         )
     for k in record.kept:
         tape.saved[k.storage] = [k.node, k.bytes, 1, k.kind, True]
@@ -263,13 +357,21 @@ class _Of(NamedTuple):
 
 
 def noted(record: Record) -> list[str]:
-    """What a forecast has to say of the ops: those without a formula, and those whose FLOPs PyTorch's counter leaves out."""
+    """What a forecast has to say of the ops: those without a formula, and those whose FLOPs
+    PyTorch's counter leaves out.
+    """
     lines = []
     if record.unknown:
         total = sum(d.read + d.written for d in record.done) or 1.0
-        listed = ", ".join(f"{name} x{n}" for name, (n, _) in sorted(record.unknown.items(), key=lambda item: -item[1][1]))
+        listed = ", ".join(
+            f"{name} x{n}"
+            for name, (n, _) in sorted(record.unknown.items(), key=lambda item: -item[1][1])
+        )
         share = 100 * sum(b for _, b in record.unknown.values()) / total
-        lines.append(f"ops without a formula, costed as the bytes they touch ({share:.2g} % of all bytes): {listed}")
+        lines.append(
+            f"ops without a formula, costed as the bytes they touch ({share:.2g} % of all bytes):"
+            f" {listed}"
+        )
     if record.left_out:
         listed = ", ".join(f"{name} {flops:.4g}" for name, flops in record.left_out.items())
         lines.append(f"FLOPs that torch.utils.flop_counter leaves out and this count has: {listed}")

@@ -1,4 +1,6 @@
-"""What the machine at hand says of itself: name, cores, caches, instruction set. What it does not say is absent."""
+"""What the machine at hand says of itself: name, cores, caches, instruction set. What it does not
+say is absent.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,16 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-VENDORS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD", "0x41": "Arm", "0xc0": "Ampere", "0x61": "Apple"}
-WIDE = re.compile(r"sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_\w+|amx_\w+|neon|asimd\w*|sve\w*|bf16|i8mm")
+VENDORS = {
+    "GenuineIntel": "Intel",
+    "AuthenticAMD": "AMD",
+    "0x41": "Arm",
+    "0xc0": "Ampere",
+    "0x61": "Apple",
+}
+WIDE = re.compile(
+    r"sse4_2|avx|avx2|fma|f16c|avx512\w*|avx_\w+|amx_\w+|neon|asimd\w*|sve\w*|bf16|i8mm"
+)
 
 
 class Cache(NamedTuple):
@@ -35,20 +45,27 @@ class Host(NamedTuple):
 
 
 def find(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> Host:
-    """The machine at hand; on Linux, and under another root than that of the machine, by the /proc and /sys there. `cpus`: those this
-    process may use."""
+    """The machine at hand; on Linux, and under another root than that of the machine, by the /proc
+    and /sys there. `cpus`: those this process may use.
+    """
     if root == Path("/") and platform.system() in ("Darwin", "Windows"):
-        from simulator.machine import other_hosts
+        from roofcast.simulator.machine import other_hosts
 
         return other_hosts.find(platform.system())
-    cpus = cpus or frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    cpus = cpus or frozenset(
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     told = _cpuinfo(root)
     folder = root / "sys/devices/system/cpu"
     cores = {_text(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
     threads = max(1, min(len(cpus), _quota(root)))
     vendor = told.get("vendor_id") or told.get("CPU implementer", "")
     return Host(
-        name=" ".join((told.get("model name") or platform.processor() or platform.machine() or "a CPU").split()),
+        name=" ".join(
+            (
+                told.get("model name") or platform.processor() or platform.machine() or "a CPU"
+            ).split()
+        ),
         vendor=VENDORS.get(vendor, vendor),
         architecture=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
@@ -57,7 +74,15 @@ def find(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> Host:
         caches=_caches(folder, cpus),
         memory=_memory(root),
         clock=_clock(folder, told, min(cpus)),
-        isa=tuple(sorted({flag for flag in (told.get("flags") or told.get("Features") or "").split() if WIDE.fullmatch(flag)})),
+        isa=tuple(
+            sorted(
+                {
+                    flag
+                    for flag in (told.get("flags") or told.get("Features") or "").split()
+                    if WIDE.fullmatch(flag)
+                }
+            )
+        ),
     )
 
 
@@ -85,12 +110,16 @@ def _number(path: Path) -> float | None:
 
 def _cpuinfo(root: Path) -> dict[str, str]:
     """What /proc/cpuinfo says of the first processor."""
-    pairs = (line.partition(":") for line in _text(root / "proc/cpuinfo").split("\n\n")[0].splitlines())
+    pairs = (
+        line.partition(":") for line in _text(root / "proc/cpuinfo").split("\n\n")[0].splitlines()
+    )
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _caches(folder: Path, cpus: frozenset[int]) -> dict[str, Cache]:
-    """Data and unified caches: how large one is, and how many different ones the processors share."""
+    """Data and unified caches: how large one is, and how many different ones the processors
+    share.
+    """
     sizes: dict[str, int] = {}
     shared: dict[str, set[str]] = {}
     for cpu in cpus:
@@ -101,7 +130,11 @@ def _caches(folder: Path, cpus: frozenset[int]) -> dict[str, Cache]:
             level = f"l{_text(place / 'level')}"
             sizes[level] = int(size[1]) * {"": 1, "K": 1024, "M": 1024**2}[size[2]]
             shared.setdefault(level, set()).add(_text(place / "shared_cpu_list") or str(cpu))
-    return {level: Cache(sizes[level], len(shared[level])) for level in ("l1", "l2", "l3") if sizes.get(level)}
+    return {
+        level: Cache(sizes[level], len(shared[level]))
+        for level in ("l1", "l2", "l3")
+        if sizes.get(level)
+    }
 
 
 def _memory(root: Path) -> int | None:

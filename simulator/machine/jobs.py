@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.host import Host
-from simulator.machine.kernels import ceilings
-from simulator.machine.kernels.arrays import aligned
-from simulator.machine.kernels.compiled import VECTOR_BYTES, Pair
-from simulator.machine.kernels.gemm import gemm
-from simulator.machine.sampling import Job
+from roofcast.simulator.machine.host import Host
+from roofcast.simulator.machine.kernels import ceilings
+from roofcast.simulator.machine.kernels.arrays import aligned
+from roofcast.simulator.machine.kernels.compiled import VECTOR_BYTES, Pair
+from roofcast.simulator.machine.kernels.gemm import gemm
+from roofcast.simulator.machine.sampling import Job
 
 STREAMS = {"read": 1, "fill": 1, "copy": 2, "scale": 2, "triad": 3}  # arrays each goes over
 FUNCTIONS = ("exp", "erf", "tanh", "div")
 LARGEST = 256 * 2**20  # bytes of the sets that should lie in main memory
 HALF = 0.5  # of a cache that a set fills
-PAST = 4  # times the caches below that a set in a shared cache holds: more of it than this may not be ours
+# times the caches below that a set in a shared cache holds: more of it than this may not be ours
+PAST = 4
 LINE = 16  # fp32 numbers
 CALLED = 3  # arrays of the call that is timed
-FAR = (32, 64, 128)  # MiB of sets between the shared cache and main memory: how much of that cache is ours, nobody says
+# MiB of sets between the shared cache and main memory: how much of that cache is ours, nobody says
+FAR = (32, 64, 128)
 
 
 def sets(host: Host, threads: int) -> dict[str, int]:
     """Bytes that the arrays of a stream hold together, a level of memory, nearest first.
 
-    A cache of each core is half filled by each thread; a shared one is filled up to four times what lies below it.
+    A cache of each core is half filled by each thread; a shared one is filled up to four times what
+    lies below it.
     """
     found: dict[str, int] = {}
     below = 0
@@ -48,8 +51,16 @@ def _stream(name: str, level: str, bytes_: int, threads: int, pool: np.ndarray) 
     arrays = STREAMS[name]
     n = max(LINE, bytes_ // (4 * arrays) // threads // LINE * LINE) * threads
     held = [pool[i * (n + LINE) : i * (n + LINE) + n] for i in range(arrays)]
-    run, more = _of(getattr(ceilings, name), threads), (np.zeros(threads, np.float32),) if name == "read" else ()
-    return Job(f"{level} {name}", threads, 4.0 * arrays * n, lambda repeats: run(*held, *more, threads, repeats))
+    run, more = (
+        _of(getattr(ceilings, name), threads),
+        (np.zeros(threads, np.float32),) if name == "read" else (),
+    )
+    return Job(
+        f"{level} {name}",
+        threads,
+        4.0 * arrays * n,
+        lambda repeats: run(*held, *more, threads, repeats),
+    )
 
 
 def _function(name: str, threads: int, pool: np.ndarray) -> Job:
@@ -101,8 +112,9 @@ def _fork(threads: int) -> Job:
 
 
 def jobs(host: Host, quick: bool = False) -> list[Job]:
-    """Every ceiling, on one thread and, where there are more, on all. `quick` leaves out copies, erf, sets between caches and memory,
-    and the larger product."""
+    """Every ceiling, on one thread and, where there are more, on all. `quick` leaves out copies,
+    erf, sets between caches and memory, and the larger product.
+    """
     pool = aligned((LARGEST // 4 + 64 * LINE,))
     pool += np.float32(0.5)
     streams = [name for name in STREAMS if not quick or name != "copy"]
@@ -110,11 +122,20 @@ def jobs(host: Host, quick: bool = False) -> list[Job]:
     for threads in sorted({1, host.threads}):
         found += [_chain("fma32", np.float32, threads), _chain("fma64", np.float64, threads)]
         found += [_gemm(edge, threads, pool) for edge in ((512,) if quick else (512, 1024))]
-        found += [_stream(name, level, bytes_, threads, pool) for level, bytes_ in sets(host, threads).items() for name in streams]
         found += [
-            _stream(name, f"{far}mib", far * 2**20, threads, pool) for far in FAR if far * 2**20 < sets(host, threads)["memory"]
-            for name in ("read", "fill") if not quick
-        ]  # fmt: skip
-        found += [_function(name, threads, pool) for name in FUNCTIONS if not quick or name != "erf"]
+            _stream(name, level, bytes_, threads, pool)
+            for level, bytes_ in sets(host, threads).items()
+            for name in streams
+        ]
+        found += [
+            _stream(name, f"{far}mib", far * 2**20, threads, pool)
+            for far in FAR
+            if far * 2**20 < sets(host, threads)["memory"]
+            for name in ("read", "fill")
+            if not quick
+        ]
+        found += [
+            _function(name, threads, pool) for name in FUNCTIONS if not quick or name != "erf"
+        ]
     found += [_loop(pool), _call(pool)]
     return [*found, _fork(host.threads)] if host.threads > 1 else found

@@ -1,9 +1,10 @@
 """Rates of short jobs on a machine that others use too.
 
-Jobs are sampled in rounds, one after the other, so that a busy moment strikes all of them alike and none altogether. On one thread
-the CPU time of the thread is taken: waiting for a processor does not count. Of a round the best sample stands; of all rounds the
-median. On all threads only the wall clock tells, and the best of all rounds stands; the share of the processors' time that it had
-says whether others were at work all the while. The even and the odd rounds must agree.
+Jobs are sampled in rounds, one after the other, so that a busy moment strikes all of them alike and
+none altogether. On one thread the CPU time of the thread is taken: waiting for a processor does not
+count. Of a round the best sample stands; of all rounds the median. On all threads only the wall
+clock tells, and the best of all rounds stands; the share of the processors' time that it had says
+whether others were at work all the while. The even and the odd rounds must agree.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ OURS = 0.90  # the least share of the processors' time that threads should have
 
 
 class Job(NamedTuple):
-    """Something to time: `run(repeats)` does `amount` of work (FLOPs, bytes, results, calls) `repeats` times."""
+    """Something to time: `run(repeats)` does `amount` of work (FLOPs, bytes, results, calls)
+    `repeats` times.
+    """
 
     key: str
     threads: int  # one is the calling thread
@@ -59,11 +62,18 @@ class Rate(NamedTuple):
         return self.differ > AGREE
 
 
-def sample(jobs: Sequence[Job], seconds: float, clock: Clock | None = None, step: Callable[[str], None] = lambda what: None) -> list[Rate]:
-    """The rate of each job, in at most about `seconds`, the first run of each (its compilation) among them.
+def sample(
+    jobs: Sequence[Job],
+    seconds: float,
+    clock: Clock | None = None,
+    step: Callable[[str], None] = lambda what: None,
+) -> list[Rate]:
+    """The rate of each job, in at most about `seconds`, the first run of each (its compilation)
+    among them.
 
-    The rounds take no more than half of that, and no less than a quarter, however long compilation took. `step` is told what is done
-    next: twice a job before the rounds, then once a job and round.
+    The rounds take no more than half of that, and no less than a quarter, however long compilation
+    took. `step` is told what is done next: twice a job before the rounds, then once a job and
+    round.
     """
     clock = clock or Clock()
     begin = clock.wall()
@@ -94,13 +104,23 @@ def rates(jobs: Sequence[Job], rounds: Sequence[Sequence[Sample]]) -> list[Rate]
         stand = median if job.threads == 1 else min
         seconds = [each.seconds for each in column]
         value = stand(seconds)
-        differ = abs(stand(seconds[::2]) - stand(seconds[1::2])) / value if len(column) > 1 else float("inf")
-        found.append(Rate(1.0 / value, differ, len(column), 1.0 if job.threads == 1 else min(column).share))
+        differ = (
+            abs(stand(seconds[::2]) - stand(seconds[1::2])) / value
+            if len(column) > 1
+            else float("inf")
+        )
+        found.append(
+            Rate(1.0 / value, differ, len(column), 1.0 if job.threads == 1 else min(column).share)
+        )
     return found
 
 
 def _enough(jobs: Sequence[Job], rounds: Sequence[Sequence[Sample]]) -> bool:
-    return len(rounds) >= ROUNDS and len(rounds) % 2 == 0 and not any(rate.noisy for rate in rates(jobs, rounds))
+    return (
+        len(rounds) >= ROUNDS
+        and len(rounds) % 2 == 0
+        and not any(rate.noisy for rate in rates(jobs, rounds))
+    )
 
 
 def _time(job: Job, repeats: int, clock: Clock) -> Sample:

@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from hwdb.constants import Kernels
-from simulator.times.matmul import cpu_start
-from simulator.times.rates import Rates
+from roofcast.hwdb.constants import Kernels
+from roofcast.simulator.times.matmul import cpu_start
+from roofcast.simulator.times.rates import Rates
 
 BLOCK = 128.0  # query rows of one block
 SHORT = 16.0  # up to so many query rows, as in decoding, the columns are split over all cores
-UNEVEN = 0.5  # of the longest block: what the busiest of many cores has more than the mean, blocks taken in order of arrival
+# of the longest block: what the busiest of many cores has more than the mean, blocks taken in order
+# of arrival
+UNEVEN = 0.5
 PADDED = 16.0  # head_dim is padded to the depth of one matrix instruction
 NORM = 1.5  # p of compute and memory: a block's first load and last store stand alone
 
 
-def attention(batch, heads, kv_heads, q_len, kv_len, head_dim, causal, width_bytes, rates: Rates, c: Kernels,
-              backward=False, window=np.inf):  # fmt: skip
-    """Seconds of softmax(Q K^T) V without storing the scores. Arguments broadcast; `backward` picks one of two kernels.
+def attention(
+    batch,
+    heads,
+    kv_heads,
+    q_len,
+    kv_len,
+    head_dim,
+    causal,
+    width_bytes,
+    rates: Rates,
+    c: Kernels,
+    backward=False,
+    window=np.inf,
+):
+    """Seconds of softmax(Q K^T) V without storing the scores. Arguments broadcast; `backward` picks
+    one of two kernels.
 
         bq    = min(128, q_len rounded up to a power of two, at least 16) ;  nq = ceil(q_len / bq)
         kv    = columns a block visits: all, half of the square if causal, no more than window + bq
-        x     = batch heads nq / cores ;  more = (1 - 1 / max(x, 1)) / 2            blocks a core, and uneven ones
-        score = bq max(x kv + more longest, longest)                                scores of the busiest core;
+        x     = batch heads nq / cores ;  more = (1 - 1 / max(x, 1)) / 2            blocks a core,
+              and uneven ones
+        score = bq max(x kv + more longest, longest)                                scores of the
+                                                                                    busiest core;
                 decoding, up to 16 rows, splits the columns instead
         tm    = 4 head_dim score / rate of a core ;  ts = special score / special rate of a core
-        t     = start + (max(x, 1) + more) tile + ((tm^2 + ts^2)^(p/2) + (bytes / BW)^p)^(1/p) ;  p = 1.5
+        t     = start + (max(x, 1) + more) tile + ((tm^2 + ts^2)^(p/2) + (bytes / BW)^p)^(1/p) ;  p
+              = 1.5
 
-    List scheduling leaves the busiest core at most the longest block more than the mean [graham1969]; half of it here.
-    `tile` is a block's prologue and epilogue: a window or a short sequence pays it for few columns. head_dim is padded to 16.
-    Fitted to attention calls of A100, H100, L40S, B200 from 512 tokens on (kernels.toml). Backward: five products for two and
-    the exponents once more, at `backward` of the forward's rate; it reads Q K V O dO, writes dQ dK dV and accumulates dQ in fp32.
+    List scheduling leaves the busiest core at most the longest block more than the mean
+    [graham1969]; half of it here. `tile` is a block's prologue and epilogue: a window or a short
+    sequence pays it for few columns. head_dim is padded to 16. Fitted to attention calls of A100,
+    H100, L40S, B200 from 512 tokens on (kernels.toml). Backward: five products for two and the
+    exponents once more, at `backward` of the forward's rate; it reads Q K V O dO, writes dQ dK dV
+    and accumulates dQ in fp32.
     """
     sizes = (batch, heads, kv_heads, q_len, kv_len, head_dim)
     batch, heads, kv_heads, q_len, kv_len, head_dim = (np.asarray(v, dtype=float) for v in sizes)
@@ -65,13 +86,14 @@ def attention(batch, heads, kv_heads, q_len, kv_len, head_dim, causal, width_byt
     return start + (compute**NORM + memory**NORM) ** (1.0 / NORM)
 
 
-def attention_flops(batch, heads, q_len, kv_len, head_dim, causal, window=np.inf):
-    """FLOPs of the two products over the scores that a mask leaves [FLOP]; the backward has 2.5 times as many.
+def visible_columns(
+    q_len: ArrayLike, kv_len: ArrayLike, causal: ArrayLike, window: ArrayLike = np.inf
+) -> np.ndarray:
+    """Mean columns of the score matrix that a mask leaves in a row.
 
-    >>> float(attention_flops(1, 1, 4, 4, 1, False))
-    64.0
-    >>> float(attention_flops(1, 1, 4, 4, 1, True))
-    40.0
+    >>> float(visible_columns(4, 4, False)), float(visible_columns(4, 4, True))
+    (4.0, 2.5)
     """
-    mean = np.where(causal, np.maximum(kv_len - np.asarray(q_len), 0.0) + 0.5 * (np.asarray(q_len) + 1.0), kv_len)
-    return 4.0 * np.asarray(batch) * heads * q_len * np.minimum(mean, window) * head_dim
+    q, kv = np.asarray(q_len), np.asarray(kv_len)
+    mean = np.where(causal, np.maximum(kv - q, 0.0) + 0.5 * (q + 1.0), kv)
+    return np.minimum(mean, window)

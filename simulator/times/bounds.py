@@ -1,18 +1,42 @@
-"""No machine with the printed rates does it faster."""
+"""The plain roofline: no machine with the printed rates runs a kernel faster."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from simulator.times.rates import Rates
+from roofcast.simulator.times.rates import Rates
 
 
-def lower_bound(flops, bytes, rates: Rates, vector_flops=0.0):
-    """Printed roofline of a kernel [s]: the slower of its matrix FLOPs, vector FLOPs and bytes [williams2009].
+def printed_times(
+    matrix: ArrayLike, vector: ArrayLike, moved: ArrayLike, rates: Rates
+) -> np.ndarray:
+    """Seconds that the matrix units, the vector units and the memory bus need at printed rates:
+    three rows of kernels.
 
-        t = max(flops / matrix peak, vector_flops / vector peak, bytes / bandwidth)
-
-    A board that was measured above its printed peak (GeForce clocks above the printed boost) is bounded by that.
+    matrix, vector: FLOPs on either unit; moved: bytes of main-memory traffic.
     """
-    compute = np.maximum(np.asarray(flops) / (rates.matrix * np.maximum(rates.sustained, 1.0)), np.asarray(vector_flops) / rates.vector)
-    return np.maximum(compute, np.asarray(bytes) / rates.bandwidth)
+    return np.stack(
+        np.broadcast_arrays(
+            np.asarray(matrix) / rates.matrix,
+            np.asarray(vector) / rates.vector,
+            np.asarray(moved) / rates.bandwidth,
+        )
+    )
+
+
+def lower_bound(matrix: ArrayLike, vector: ArrayLike, moved: ArrayLike, rates: Rates) -> np.ndarray:
+    """Printed roofline of a kernel [s]: the slowest of its matrix FLOPs, vector FLOPs and bytes
+    [williams2009].
+
+        t = max(matrix / matrix peak, vector / vector peak, moved / bandwidth)
+
+    A board that runs above its printed clock (GeForce boards do, by some 10 %) can be faster.
+
+    >>> from roofcast.hwdb import device
+    >>> from roofcast.simulator.times.rates import resolve
+    >>> h100 = resolve(device("h100-sxm5"), "bf16").rates
+    >>> f"{float(lower_bound(989.4e12, 0.0, 3.35e9, h100)):.3f}"
+    '1.000'
+    """
+    return printed_times(matrix, vector, moved, rates).max(axis=0)

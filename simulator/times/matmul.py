@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwdb.constants import Kernels
-from simulator.times.rates import Rates
+from roofcast.hwdb.constants import Kernels
+from roofcast.simulator.times.rates import Rates
 
-TILE_M = np.array([256.0, 128.0, 128.0, 64.0])[:, None]  # the menu a library chooses from: tile x split of k
+# the menu a library chooses from: tile x split of k
+TILE_M = np.array([256.0, 128.0, 128.0, 64.0])[:, None]
 TILE_N = np.array([128.0, 256.0, 128.0, 64.0])[:, None]
 THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]  # the menu of the vector units
 THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
-QUANTIZED = (0.2, 0.5)  # weight of whole waves against fractional ones: persistent kernels even them out, those before Hopper do not
+# weight of whole waves against fractional ones: persistent kernels even them out, those before
+# Hopper do not
+QUANTIZED = (0.2, 0.5)
 
 
 def matmul(m, n, k, batch, in_bytes, out_bytes, rates: Rates, c: Kernels):
@@ -33,18 +36,26 @@ def matmul(m, n, k, batch, in_bytes, out_bytes, rates: Rates, c: Kernels):
 
 
 def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
-    """Seconds on cores that each compute a tile of C, the best of a menu of tiles (bm, bn) and splits s of k.
+    """Seconds on cores that each compute a tile of C, the best of a menu of tiles (bm, bn) and
+    splits s of k.
 
         ks   = max(k / s, 64) ;   units = batch ceil(m/bm) ceil(n/bn) s ;  x = units / cores
-        wave = (1 - q) max(x, 1) + q ceil(x)                                          q 0.2 persistent, 0.5 not
+        wave = (1 - q) max(x, 1) + q ceil(x)                                          q 0.2
+                                                                                      persistent,
+                                                                                      0.5 not
         loop = max(2 bm bn ks, operand feed of the tile) / sustained rate of a core
-        tile = a constant + bytes of the tile of C / store rate of a core             store: in persistent kernels beside the next tile
-        t    = latency + start + ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3) + [s > 1] (split + 8 s m n / 3 BW)
+        tile = a constant + bytes of the tile of C / store rate of a core             store: in
+                                                                                      persistent
+                                                                                      kernels beside
+                                                                                      the next tile
+        t    = latency + start + ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3) + [s > 1] (split
+             + 8 s m n / 3 BW)
         out  = (min t^4 + (reread / BW)^4)^(1/4)
 
-    traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads its rows and columns
-    again. Start, tile and split are clock cycles: they shrink with the clock, not with the peak; latency does not. BW is the achieved
-    bandwidth. Fitted to bf16 products on A100, H100, L40S, B200 (see kernels.toml for the residuals).
+    traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads
+    its rows and columns again. Start, tile and split are clock cycles: they shrink with the clock,
+    not with the peak; latency does not. BW is the achieved bandwidth. Fitted to bf16 products on
+    A100, H100, L40S, B200 (see kernels.toml for the residuals).
     """
     w = c.matmul
     m, n, k, batch = (x[..., None, None] for x in np.broadcast_arrays(m, n, k, batch))
@@ -68,12 +79,20 @@ def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
     store = np.asarray(rates.store)[tail]
     whole = np.where(np.isfinite(store), QUANTIZED[1], QUANTIZED[0])
     wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
-    epilogue = w.tile + np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0) / store
+    epilogue = (
+        w.tile + np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0) / store
+    )
     compute = wave * (per_k * slices + epilogue / clock)
     memory = (np.asarray(traffic) / bandwidth)[tail]
-    split = np.where(SPLIT > 1.0, w.split / clock + batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail], 0.0)
+    split = np.where(
+        SPLIT > 1.0, w.split / clock + batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail], 0.0
+    )
     compute = compute.min(axis=-2, keepdims=True)  # the rest does not depend on the tile
-    best = (np.cbrt(compute * compute * compute + memory * memory * memory) + split).min(axis=(-2, -1)) + w.latency + w.start / rates.clock
+    best = (
+        (np.cbrt(compute * compute * compute + memory * memory * memory) + split).min(axis=(-2, -1))
+        + w.latency
+        + w.start / rates.clock
+    )
     return np.sqrt(np.hypot(best * best, np.square(reread / bandwidth)))
 
 
@@ -82,11 +101,16 @@ def summed(flops, traffic, rates: Rates, c: Kernels):
 
         t = start + flops / (sustained peak) + bytes / (achieved share of bandwidth)
 
-    Of a printed bandwidth operands reach the fitted share; of one that was measured here, what a triad does.
-    Per-op sums beat per-op maxima on an i9-10940X (125 nets, 13 / 16 % median / mean) and on a 2-core Xeon.
+    Of a printed bandwidth operands reach the fitted share; of one that was measured here, what a
+    triad does. Per-op sums beat per-op maxima on an i9-10940X (125 nets, 13 / 16 % median / mean)
+    and on a 2-core Xeon.
     """
     share = rates.stream if rates.measured else c.cpu.traffic
-    return cpu_start(rates, c) + flops / (rates.sustained * rates.matrix) + traffic / (share * rates.bandwidth)
+    return (
+        cpu_start(rates, c)
+        + flops / (rates.sustained * rates.matrix)
+        + traffic / (share * rates.bandwidth)
+    )
 
 
 def cpu_start(rates: Rates, c: Kernels):
@@ -95,12 +119,20 @@ def cpu_start(rates: Rates, c: Kernels):
 
 
 def systolic(m, n, k, batch, traffic, rates: Rates, c: Kernels):
-    """Seconds on a systolic array: m, n and k padded to its edges, a p-norm of arithmetic and memory.
+    """Seconds on a systolic array: m, n and k padded to its edges, a p-norm of arithmetic and
+    memory.
 
-        t = start + ((2 m' n' k' / sustained peak)^p + (bytes / BW)^p)^(1/p)
+    t = start + ((2 m' n' k' / sustained peak)^p + (bytes / BW)^p)^(1/p)
     """
     s = c.systolic
-    padded = np.ceil(m / s.sublane) * s.sublane * np.ceil(n / s.lane) * s.lane * np.ceil(k / s.lane) * s.lane
+    padded = (
+        np.ceil(m / s.sublane)
+        * s.sublane
+        * np.ceil(n / s.lane)
+        * s.lane
+        * np.ceil(k / s.lane)
+        * s.lane
+    )
     compute = 2.0 * batch * padded / (rates.sustained * rates.matrix)
     memory = traffic / (rates.stream * rates.bandwidth)
     return s.start + (compute**s.norm + memory**s.norm) ** (1.0 / s.norm)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hwdb.constants import Kernels
-from simulator.times.matmul import matmul
-from simulator.times.rates import Rates
-from simulator.times.stream import stream
+from roofcast.hwdb.constants import Kernels
+from roofcast.simulator.times.matmul import matmul
+from roofcast.simulator.times.rates import Rates
+from roofcast.simulator.times.stream import stream
 
 
 def recurrent(steps, batch, features, hidden, bytes, vector, special, rates: Rates, c: Kernels):
@@ -13,9 +13,12 @@ def recurrent(steps, batch, features, hidden, bytes, vector, special, rates: Rat
 
         t = steps (matmul(batch, features, hidden) + stream(bytes, vector, special of one step))
 
-    features: gates times hidden. bytes, vector FLOPs and special functions are those of the whole sequence; the weights are
-    read again at each step. The product with the input has no such chain and is a matmul of its own.
+    features: gates times hidden. bytes, vector FLOPs and special functions are those of the whole
+    sequence; the weights are read again at each step. The product with the input has no such chain
+    and is a matmul of its own.
     """
     width = max(rates.width, 2.0)
     product = matmul(batch, features, hidden, 1.0, width, width, rates, c)
-    return steps * (product + stream("elementwise", bytes / steps, vector / steps, special / steps, rates, c))
+    return steps * (
+        product + stream("elementwise", bytes / steps, vector / steps, special / steps, rates, c)
+    )

@@ -2,14 +2,22 @@
 
 import pytest
 
-import hwdb
+from roofcast import hwdb
 
 BASE = hwdb.device("h100-sxm5")
 
 
 @pytest.mark.parametrize(
     ("typed", "bandwidth"),
-    [("8 TB/s", 8e12), (8e12, 8e12), ("x2", 6.7e12), ("*0.5", 1.675e12), ("2x", 6.7e12), ("+20%", 4.02e12), ("-10 %", 3.015e12)],
+    [
+        ("8 TB/s", 8e12),
+        (8e12, 8e12),
+        ("x2", 6.7e12),
+        ("*0.5", 1.675e12),
+        ("2x", 6.7e12),
+        ("+20%", 4.02e12),
+        ("-10 %", 3.015e12),
+    ],
 )
 def test_values_may_be_absolute_or_relative(typed, bandwidth):
     device = hwdb.device("h100-sxm5", {"memory.bandwidth": typed})
@@ -19,10 +27,19 @@ def test_values_may_be_absolute_or_relative(typed, bandwidth):
 
 
 def test_only_what_is_named_changes():
-    device = hwdb.device("h100-sxm5", {"memory.bandwidth": "8 TB/s", "peak_flops.bf16": "2 PFLOP/s"})
-    changed = [key for (key, new, _), (_, old, _) in zip(hwdb.figures(device), hwdb.figures(BASE), strict=True) if new != old]
+    device = hwdb.device(
+        "h100-sxm5", {"memory.bandwidth": "8 TB/s", "peak_flops.bf16": "2 PFLOP/s"}
+    )
+    changed = [
+        key
+        for (key, new, _), (_, old, _) in zip(hwdb.figures(device), hwdb.figures(BASE), strict=True)
+        if new != old
+    ]
     assert changed == ["peak_flops.bf16", "memory.bandwidth"]
-    assert device.edits == ("memory.bandwidth 3.35 TB/s -> 8 TB/s", "peak_flops.bf16 989.4 TFLOP/s -> 2 PFLOP/s")
+    assert device.edits == (
+        "memory.bandwidth 3.35 TB/s -> 8 TB/s",
+        "peak_flops.bf16 989.4 TFLOP/s -> 2 PFLOP/s",
+    )
     assert hwdb.device("h100-sxm5") == BASE and not BASE.edits
 
 
@@ -36,7 +53,10 @@ def test_two_changes_of_one_figure_follow_each_other_in_a_base_file(tmp_path):
     path = tmp_path / "chip.toml"
     path.write_text('base = "h100-sxm5"\n[memory]\nbandwidth = "4 TB/s"\n')
     device = hwdb.device(path, {"memory.bandwidth": "x2"})
-    assert device.edits == ("memory.bandwidth 3.35 TB/s -> 4 TB/s", "memory.bandwidth 4 TB/s -> 8 TB/s")
+    assert device.edits == (
+        "memory.bandwidth 3.35 TB/s -> 4 TB/s",
+        "memory.bandwidth 4 TB/s -> 8 TB/s",
+    )
 
 
 @pytest.mark.parametrize(

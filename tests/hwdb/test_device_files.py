@@ -5,18 +5,22 @@ import tomllib
 
 import pytest
 
-import hwdb
-from hwdb.figure import STATUSES
-from hwdb.names import ROOT, aliases, dashed, plain
+from roofcast import hwdb
+from roofcast.hwdb.figure import STATUSES
+from roofcast.hwdb.names import ROOT, aliases, dashed, plain
 
 SHIPPED = ("read", "measured", "derived", "estimate", "recalled")
-FILES = [(folder, name) for folder in ("devices", "links", "systems") for name in getattr(hwdb, folder)()]
+FILES = [
+    (folder, name) for folder in ("devices", "links", "systems") for name in getattr(hwdb, folder)()
+]
 IDS = ["/".join(file) for file in FILES]
 READ = {"devices": hwdb.device, "links": hwdb.link, "systems": hwdb.system}
 
 
 def numbers(table, path=""):
-    """Every {value, ...} of a parsed file with its path, and every bare number where a figure should be."""
+    """Every {value, ...} of a parsed file with its path, and every bare number where a figure
+    should be.
+    """
     for key, value in table.items():
         if key in ("sources", "year"):
             continue
@@ -58,11 +62,18 @@ def test_names_are_what_people_type(folder, name):
 def test_a_device_can_be_forecast_on_and_listed(name):
     chip = hwdb.device(name)
     assert chip.peak_flops and chip.memory.bandwidth
-    assert chip.kind in hwdb.KINDS and chip.family and chip.vendor and chip.scope in ("device", "die", "card")
+    assert (
+        chip.kind in hwdb.KINDS
+        and chip.family
+        and chip.vendor
+        and chip.scope in ("device", "die", "card")
+    )
     assert 2014 <= chip.year <= 2026
     listed = hwdb.figures(chip)
     assert ("memory.bandwidth", chip.memory.bandwidth, "B/s") in listed
-    assert all(figure.status in STATUSES and figure.source in chip.sources for _, figure, _ in listed)
+    assert all(
+        figure.status in STATUSES and figure.source in chip.sources for _, figure, _ in listed
+    )
     line = hwdb.summary(name)
     assert (line.vendor, line.bandwidth) == (chip.vendor, chip.memory.bandwidth)
 
@@ -78,7 +89,9 @@ def test_a_system_names_shipped_devices_and_links(name):
         hwdb.link(system.nics.link)
     sizes = [level.size for level in system.levels]
     assert sizes == sorted(sizes)
-    assert sizes[-1] == system.count or name == "summit-node"  # two islands of three, joined by the host
+    assert (
+        sizes[-1] == system.count or name == "summit-node"
+    )  # two islands of three, joined by the host
 
 
 @pytest.mark.parametrize("folder", ["devices", "links", "systems"])

@@ -2,28 +2,52 @@
 
 import pytest
 
-import hwdb
+from roofcast import hwdb
 
 DEVICES = [hwdb.device(name) for name in hwdb.devices()]
-CLOCKED = [device for device in DEVICES if device.kind != "cpu" and device.matrix_flop_per_clock_per_core and device.cores and device.clock]
+CLOCKED = [
+    device
+    for device in DEVICES
+    if device.kind != "cpu"
+    and device.matrix_flop_per_clock_per_core
+    and device.cores
+    and device.clock
+]
 by_device = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
 
-PRINTED_AT_ANOTHER_CLOCK = {"hopper": 0.16, "b200-sxm": 0.06, "b300-sxm": 0.10, "arc-b580": 0.065, "flex-170": 0.055}
-"""Family or device: how far its printed matrix peak is from the one at the advertised maximum clock."""
+PRINTED_AT_ANOTHER_CLOCK = {
+    "hopper": 0.16,
+    "b200-sxm": 0.06,
+    "b300-sxm": 0.10,
+    "arc-b580": 0.065,
+    "flex-170": 0.055,
+}
+"""Family or device: how far its printed matrix peak is from the one at the advertised maximum
+clock.
+"""
 
 FASTER_THAN_PRINTED = {"rtx-4090"}  # boosts above the clock of its sheet
 
 
 @by_device
 def test_fewer_bits_are_never_slower(device):
-    rates = [device.peak_flops[key] for key in ("fp16", "fp8", "fp6", "fp4") if key in device.peak_flops]
+    rates = [
+        device.peak_flops[key] for key in ("fp16", "fp8", "fp6", "fp4") if key in device.peak_flops
+    ]
     assert rates == sorted(rates)
 
 
-BOTH_UNITS = [(device, key) for device in DEVICES for key in ("fp64", "fp32") if key in device.vector_flops and key in device.peak_flops]
+BOTH_UNITS = [
+    (device, key)
+    for device in DEVICES
+    for key in ("fp64", "fp32")
+    if key in device.vector_flops and key in device.peak_flops
+]
 
 
-@pytest.mark.parametrize(("device", "key"), BOTH_UNITS, ids=lambda value: getattr(value, "id", value))
+@pytest.mark.parametrize(
+    ("device", "key"), BOTH_UNITS, ids=lambda value: getattr(value, "id", value)
+)
 def test_a_matrix_product_is_never_slower_than_the_vector_units(device, key):
     assert device.peak_flops[key] >= device.vector_flops[key]
 
@@ -34,17 +58,25 @@ def test_achieved_fractions_are_of_the_printed_rate(device):
         if key.startswith(("matmul", "stream", "weight")):
             assert 0.3 < value <= (1.1 if device.id in FASTER_THAN_PRINTED else 1.0), key
             assert value.status == "measured"
-    assert {key.removeprefix("matmul_") for key in device.achieved if key.startswith("matmul")} <= set(device.peak_flops)
+    assert {
+        key.removeprefix("matmul_") for key in device.achieved if key.startswith("matmul")
+    } <= set(device.peak_flops)
 
 
 @pytest.mark.parametrize("device", CLOCKED, ids=lambda device: device.id)
 def test_the_matrix_peak_is_cores_times_rate_times_clock(device):
     peak = device.peak_flops.get("fp16") or device.peak_flops.get("bf16")
-    allowed = PRINTED_AT_ANOTHER_CLOCK.get(device.id) or PRINTED_AT_ANOTHER_CLOCK.get(device.family, 0.04)
-    assert device.matrix_flop_per_clock_per_core * device.cores * device.clock == pytest.approx(peak, rel=allowed)
+    allowed = PRINTED_AT_ANOTHER_CLOCK.get(device.id) or PRINTED_AT_ANOTHER_CLOCK.get(
+        device.family, 0.04
+    )
+    assert device.matrix_flop_per_clock_per_core * device.cores * device.clock == pytest.approx(
+        peak, rel=allowed
+    )
 
 
-CACHES = [(device, name) for device in DEVICES for name, level in device.cache.items() if level.bandwidth]
+CACHES = [
+    (device, name) for device in DEVICES for name, level in device.cache.items() if level.bandwidth
+]
 
 
 @pytest.mark.parametrize(("device", "name"), CACHES, ids=lambda value: getattr(value, "id", value))
@@ -52,7 +84,9 @@ def test_a_cache_is_faster_than_memory(device, name):
     assert device.cache[name].bandwidth > device.memory.bandwidth
 
 
-@pytest.mark.parametrize("device", [device for device in DEVICES if device.scale_up.link], ids=lambda device: device.id)
+@pytest.mark.parametrize(
+    "device", [device for device in DEVICES if device.scale_up.link], ids=lambda device: device.id
+)
 def test_the_scale_up_link_is_shipped_and_wide_enough(device):
     assert device.scale_up.bandwidth <= 1.01 * hwdb.link(device.scale_up.link).bandwidth
 

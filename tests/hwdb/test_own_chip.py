@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-import hwdb
+from roofcast import hwdb
 
 SMALL = 'name = "Chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "3.35 TB/s"\n'
 
@@ -28,7 +28,10 @@ def test_a_name_a_rate_and_a_bandwidth_are_enough(chip):
 
 
 def test_numbers_may_be_bare_or_cited(chip):
-    text = SMALL + 'capacity = {value = "80 GB", source = "me", status = "estimate"}\n[power]\ntdp = 300\n[sources]\nme = "our roadmap"\n'
+    text = (
+        SMALL + 'capacity = {value = "80 GB", source = "me", status = "estimate"}\n[power]\ntdp ='
+        ' 300\n[sources]\nme = "our roadmap"\n'
+    )
     device = hwdb.device(chip(text))
     assert device.memory.capacity == 80e9
     assert (device.memory.capacity.source, device.memory.capacity.status) == ("me", "estimate")
@@ -36,7 +39,12 @@ def test_numbers_may_be_bare_or_cited(chip):
 
 
 def test_a_base_gives_all_that_is_not_said(chip):
-    device = hwdb.device(chip('base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\nbandwidth = "8 TB/s"\ncapacity = "80 GiB"\n'))
+    device = hwdb.device(
+        chip(
+            'base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\nbandwidth = "8 TB/s"\ncapacity'
+            ' = "80 GiB"\n'
+        )
+    )
     base = hwdb.device("h100-sxm5")
     assert device.edits == ("memory.bandwidth 3.35 TB/s -> 8 TB/s",)
     assert (device.base, device.name, device.family) == ("h100-sxm5", "H100 with HBM4", "hopper")
@@ -45,7 +53,10 @@ def test_a_base_gives_all_that_is_not_said(chip):
 
 def test_a_base_may_be_a_file_beside_it(chip):
     chip(SMALL, "first.toml")
-    device = hwdb.device(chip('base = "first.toml"\n[power]\ntdp = "1 kW"\n', "second.toml"), {"memory.bandwidth": "x2"})
+    device = hwdb.device(
+        chip('base = "first.toml"\n[power]\ntdp = "1 kW"\n', "second.toml"),
+        {"memory.bandwidth": "x2"},
+    )
     assert device.edits == ("power.tdp unknown -> 1 kW", "memory.bandwidth 3.35 TB/s -> 6.7 TB/s")
 
 
@@ -54,21 +65,36 @@ BAD = {
     "binary": (b"\x80\x02\xff\xfe\x00", "is not text"),
     "empty": ("", "name is missing"),
     "no memory": ('name = "x"\n[peak_flops]\nbf16 = 1e12\n', "memory is missing"),
-    "no bandwidth": ('name = "x"\n[peak_flops]\nbf16 = 1e12\n[memory]\ncapacity = 1\n', "memory.bandwidth is missing"),
-    "no rate": ('name = "x"\n[peak_flops]\n[memory]\nbandwidth = 1e12\n', r"\[peak_flops\] is empty"),
+    "no bandwidth": (
+        'name = "x"\n[peak_flops]\nbf16 = 1e12\n[memory]\ncapacity = 1\n',
+        "memory.bandwidth is missing",
+    ),
+    "no rate": (
+        'name = "x"\n[peak_flops]\n[memory]\nbandwidth = 1e12\n',
+        r"\[peak_flops\] is empty",
+    ),
     "misspelt key": (SMALL.replace("bandwidth", "bandwith"), "did you mean memory.bandwidth"),
     "misspelt table": (SMALL.replace("peak_flops", "peakflops"), "did you mean peak_flops"),
     "unknown format": (SMALL.replace("bf16", "fp12"), "peak_flops.fp12"),
-    "wrong unit": (SMALL.replace("3.35 TB/s", "8 GHz"), "memory.bandwidth: '8 GHz' does not fit; wanted a bandwidth"),
+    "wrong unit": (
+        SMALL.replace("3.35 TB/s", "8 GHz"),
+        "memory.bandwidth: '8 GHz' does not fit; wanted a bandwidth",
+    ),
     "not a number": (SMALL.replace('"3.35 TB/s"', "[1, 2]"), "memory.bandwidth: .* is a list"),
     "true": (SMALL.replace('"3.35 TB/s"', "true"), "true or false"),
     "negative": (SMALL.replace('"3.35 TB/s"', "-1e12"), "must be more than zero"),
     "not finite": (SMALL.replace('"3.35 TB/s"', "nan"), "not a finite number"),
     "text expected": (SMALL.replace('"Chip"', "5"), "name is 5; wanted a text"),
-    "table expected": ('name = "x"\nmemory = 3\n[peak_flops]\nbf16 = 1e12\n', "memory is 3; wanted a table"),
+    "table expected": (
+        'name = "x"\nmemory = 3\n[peak_flops]\nbf16 = 1e12\n',
+        "memory is 3; wanted a table",
+    ),
     "year in quotes": ('year = "2030"\n' + SMALL, "year is '2030'; wanted a whole number"),
     "kind": ('kind = "quantum"\n' + SMALL, "wanted one of gpu, tpu, npu, cpu"),
-    "missing source": (SMALL + 'capacity = {value = 1e9, source = "nowhere"}\n', r"\[sources\] has no such key"),
+    "missing source": (
+        SMALL + 'capacity = {value = 1e9, source = "nowhere"}\n',
+        r"\[sources\] has no such key",
+    ),
     "status": (SMALL + 'capacity = {value = 1e9, status = "sure"}\n', "has status 'sure'"),
     "value left out": (SMALL + 'capacity = {status = "read"}\n', "memory.capacity has no value"),
     "list of notes": ('notes = "one"\n' + SMALL, "wanted a list in brackets"),
@@ -100,12 +126,21 @@ def test_paths_that_are_no_files(tmp_path):
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("h100", "h100-sxm5"), ("NVIDIA H100 80GB HBM3", "h100-sxm5"), ("A100-SXM4-80GB", "a100-sxm4-80gb"),
-        ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"), ("NVIDIA GeForce RTX 3090", "rtx-3090"), ("rtx3090", "rtx-3090"),
-        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"), ("AMD Instinct MI300X", "mi300x"), ("xeon", "xeon-8480"),
-        ("TPUv4", "tpu-v4"), ("trn2", "trainium2"), ("Apple M2 Ultra", "m2-ultra"), ("K80", "k80"),
+        ("h100", "h100-sxm5"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm5"),
+        ("A100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("Tesla V100-SXM2-16GB", "v100-sxm2-16gb"),
+        ("NVIDIA GeForce RTX 3090", "rtx-3090"),
+        ("rtx3090", "rtx-3090"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"),
+        ("AMD Instinct MI300X", "mi300x"),
+        ("xeon", "xeon-8480"),
+        ("TPUv4", "tpu-v4"),
+        ("trn2", "trainium2"),
+        ("Apple M2 Ultra", "m2-ultra"),
+        ("K80", "k80"),
     ],
-)  # fmt: skip
+)
 def test_what_people_and_drivers_call_it(typed, meant):
     assert hwdb.device(typed).id == meant
 

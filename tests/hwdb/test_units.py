@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwdb.errors import BadInput
-from hwdb.units import PREFIXES, WANTED, _pint, count, pretty, quantity
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.units import PREFIXES, WANTED, _pint, count, pretty, quantity
 
 PHYSICAL = [unit for unit in WANTED if unit not in ("1", "USD", "USD/h")]
 magnitudes = st.floats(1e-6, 1e6)
@@ -16,7 +16,9 @@ magnitudes = st.floats(1e-6, 1e6)
 
 @given(value=st.floats(1e-9, 1e20), unit=st.sampled_from(sorted(WANTED)))
 def test_what_is_printed_can_be_read_back(value, unit):
-    assert quantity(pretty(value, unit), unit) == pytest.approx(value, rel=6e-5)  # five digits are printed
+    assert quantity(pretty(value, unit), unit) == pytest.approx(
+        value, rel=6e-5
+    )  # five digits are printed
 
 
 @settings(max_examples=60, deadline=None)
@@ -27,7 +29,14 @@ def test_the_short_way_agrees_with_pint(value, prefix, unit):
 
 
 WRITTEN = {
-    "B/s": {"3.35 TB/s": 3.35e12, "3.35TB/s": 3.35e12, "400 Gb/s": 50e9, "400 Gbit/s": 50e9, "100 Gbps": 12.5e9, "900 GiB/s": 900 * 2**30},
+    "B/s": {
+        "3.35 TB/s": 3.35e12,
+        "3.35TB/s": 3.35e12,
+        "400 Gb/s": 50e9,
+        "400 Gbit/s": 50e9,
+        "100 Gbps": 12.5e9,
+        "900 GiB/s": 900 * 2**30,
+    },
     "B": {"80 GB": 80e9, "50 MiB": 50 * 2**20},
     "FLOP/s": {"2 PFLOP/s": 2e15, "989 TFLOPS": 989e12, "1979 TOPS": 1979e12, "5 TFLOPs/s": 5e12},
     "FLOP": {"3e24 FLOP": 3e24, "3 YFLOP": 3e24},
@@ -41,13 +50,24 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize(("unit", "text", "value"), [(unit, text, value) for unit, row in WRITTEN.items() for text, value in row.items()])
+@pytest.mark.parametrize(
+    ("unit", "text", "value"),
+    [(unit, text, value) for unit, row in WRITTEN.items() for text, value in row.items()],
+)
 def test_strings_people_write(unit, text, value):
     assert quantity(text, unit) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("15T", 15e12), ("300B tokens", 300e9), ("1.28M", 1.28e6), ("1.5e12", 1.5e12), ("1,000,000", 1e6), ("2k", 2e3)]
+    ("text", "value"),
+    [
+        ("15T", 15e12),
+        ("300B tokens", 300e9),
+        ("1.28M", 1.28e6),
+        ("1.5e12", 1.5e12),
+        ("1,000,000", 1e6),
+        ("2k", 2e3),
+    ],
 )
 def test_counts_people_write(text, value):
     assert count(text, "tokens") == value == quantity(text, "tokens")
@@ -62,7 +82,9 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize(("unit", "text"), [(unit, text) for unit, row in UNFIT.items() for text in row])
+@pytest.mark.parametrize(
+    ("unit", "text"), [(unit, text) for unit, row in UNFIT.items() for text in row]
+)
 def test_what_does_not_fit_is_told_with_an_example(unit, text):
     with pytest.raises(BadInput) as caught:
         quantity(text, unit)
@@ -72,5 +94,13 @@ def test_what_does_not_fit_is_told_with_an_example(unit, text):
 
 
 def test_a_plain_device_needs_no_heavy_library():
-    script = "import sys, hwdb; hwdb.device('t4', {'memory.bandwidth': '8 TB/s'}); print({'numpy', 'pint', 'pandas'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    script = (
+        "import sys, hwdb; hwdb.device('t4', {'memory.bandwidth': '8 TB/s'}); print({'numpy',"
+        " 'pint', 'pandas'} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )

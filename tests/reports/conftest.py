@@ -1,21 +1,47 @@
-"""A forecast made by hand: a transformer's step from its shapes and two rates, so that what is printed can be tested without the engine."""
+"""A forecast made by hand: a transformer's step from its shapes and two rates, so that what is
+printed can be tested without the engine.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from reports.roofs import Machine, Roof
-from simulator.forecast import Forecast, LayerForecast, MemoryForecast, Point, RankForecast
-from simulator.layout import Layout
+from roofcast.reports.pictures.roofs import Machine, Roof
+from roofcast.simulator.forecast.result import (
+    Forecast,
+    LayerForecast,
+    MemoryForecast,
+    Point,
+    RankForecast,
+)
+from roofcast.simulator.parallel.layout import Layout
 
 H100 = Machine(
     name="h100-sxm5",
     roofs=(
         Roof(kind="compute", label="fp8", precisions=("fp8",), printed=1978.9e12, achieved=1430e12),
-        Roof(kind="compute", label="bf16, fp16", precisions=("bf16", "fp16"), printed=989.4e12, achieved=795e12),
+        Roof(
+            kind="compute",
+            label="bf16, fp16",
+            precisions=("bf16", "fp16"),
+            printed=989.4e12,
+            achieved=795e12,
+        ),
         Roof(kind="compute", label="tf32", precisions=("tf32",), printed=494.7e12, achieved=397e12),
-        Roof(kind="compute", label="fp32 vector", precisions=("fp32",), printed=66.9e12, achieved=55e12),
-        Roof(kind="compute", label="fp64 vector", precisions=("fp64",), printed=33.5e12, achieved=None),
+        Roof(
+            kind="compute",
+            label="fp32 vector",
+            precisions=("fp32",),
+            printed=66.9e12,
+            achieved=55e12,
+        ),
+        Roof(
+            kind="compute",
+            label="fp64 vector",
+            precisions=("fp64",),
+            printed=33.5e12,
+            achieved=None,
+        ),
         Roof(kind="memory", label="L2", printed=5.5e12),
         Roof(kind="memory", label="DRAM", printed=3.35e12, achieved=2.8e12),
     ),
@@ -23,30 +49,61 @@ H100 = Machine(
 RTX3090 = Machine(
     name="rtx-3090",
     roofs=(
-        Roof(kind="compute", label="bf16, fp16", precisions=("bf16", "fp16"), printed=71.2e12, achieved=57e12),
-        Roof(kind="compute", label="fp32 vector", precisions=("fp32",), printed=35.6e12, achieved=30e12),
+        Roof(
+            kind="compute",
+            label="bf16, fp16",
+            precisions=("bf16", "fp16"),
+            printed=71.2e12,
+            achieved=57e12,
+        ),
+        Roof(
+            kind="compute",
+            label="fp32 vector",
+            precisions=("fp32",),
+            printed=35.6e12,
+            achieved=30e12,
+        ),
         Roof(kind="memory", label="DRAM", printed=936e9, achieved=860e9),
     ),
 )
 
 
-def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 8192, layers: int = 32, **changes) -> Forecast:
-    """Llama-3-8B-like step in bf16: every op takes the longer of its compute and memory time at the achieved rates, plus 4 us a launch."""
+def transformer_step(
+    machine: Machine = H100, batch: int = 1, sequence: int = 8192, layers: int = 32, **changes
+) -> Forecast:
+    """Llama-3-8B-like step in bf16: every op takes the longer of its compute and memory time at the
+    achieved rates, plus 4 us a launch.
+    """
     hidden, inner, kv, vocabulary = 4096, 14336, 1024, 128256
     matrix = next(r for r in machine.roofs if "bf16" in r.precisions)
     vector = next(r for r in machine.roofs if "fp32" in r.precisions)
     memory = next(r for r in machine.roofs if r.label == "DRAM")
     t = batch * sequence
-    rows = []  # name, op, count, parameters, forward FLOPs, backward FLOPs, forward bytes, backward bytes, saved, unit
+    # name, op, count, parameters, forward FLOPs, backward FLOPs, forward bytes, backward bytes,
+    # saved, unit
+    rows = []
 
     def linear(name, k, n, count):
         flops, moved = 2 * t * k * n, 2 * (t * k + k * n + t * n)
-        rows.append((name, "linear", count, k * n, flops, 2 * flops, moved, 2 * moved, 2 * t * k, "matrix"))
+        rows.append(
+            (name, "linear", count, k * n, flops, 2 * flops, moved, 2 * moved, 2 * t * k, "matrix")
+        )
 
     def vectors(name, op, count, width, per_element, passes, parameters=0, saved=2):
         n = t * width
         rows.append(
-            (name, op, count, parameters, per_element * n, 2 * per_element * n, 2 * passes * n, 3 * passes * n, saved * n, "vector")
+            (
+                name,
+                op,
+                count,
+                parameters,
+                per_element * n,
+                2 * per_element * n,
+                2 * passes * n,
+                3 * passes * n,
+                saved * n,
+                "vector",
+            )
         )
 
     vectors("embed_tokens", "embedding", 1, hidden, 0, 2, vocabulary * hidden, 0)
@@ -58,7 +115,20 @@ def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 81
     vectors("layers.self_attn.rope", "rotary", layers, hidden + kv, 6, 5)
     attention = 4 * batch * sequence * sequence * hidden / 2
     moved = 2 * (2 * t * hidden + 2 * t * kv)
-    rows.append(("layers.self_attn.attention", "attention", layers, 0, attention, 2.5 * attention, moved, 2 * moved, moved, "matrix"))
+    rows.append(
+        (
+            "layers.self_attn.attention",
+            "attention",
+            layers,
+            0,
+            attention,
+            2.5 * attention,
+            moved,
+            2 * moved,
+            moved,
+            "matrix",
+        )
+    )
     linear("layers.self_attn.o_proj", hidden, hidden, layers)
     linear("layers.mlp.gate_proj", hidden, inner, layers)
     linear("layers.mlp.up_proj", hidden, inner, layers)
@@ -72,7 +142,12 @@ def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 81
     def timed(flops, moved, count, unit):
         rate = matrix if unit == "matrix" else vector
         compute, stream = flops / rate.printed, moved / memory.printed
-        slow = max(flops / (rate.achieved or rate.printed), moved / (memory.achieved or memory.printed)) + 4e-6
+        slow = (
+            max(
+                flops / (rate.achieved or rate.printed), moved / (memory.achieved or memory.printed)
+            )
+            + 4e-6
+        )
         return count * slow, count * max(compute, stream), unit if compute > stream else "memory"
 
     forecasts, points = [], []
@@ -81,9 +156,21 @@ def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 81
         backward, backward_bound, _ = timed(b, bm, count, unit)
         update, moved = count * parameters * 28 / memory.printed / 0.85, count * parameters * 28
         precision = "bf16" if unit == "matrix" else "fp32"
-        for phase, flops, bytes_, time in (("forward", f, fm, forward), ("backward", b, bm, backward)):
+        for phase, flops, bytes_, time in (
+            ("forward", f, fm, forward),
+            ("backward", b, bm, backward),
+        ):
             points.append(
-                Point(name=name, op=op, phase=phase, unit=unit, precision=precision, flops=count * flops, bytes=count * bytes_, time_s=time)
+                Point(
+                    name=name,
+                    op=op,
+                    phase=phase,
+                    unit=unit,
+                    precision=precision,
+                    flops=count * flops,
+                    bytes=count * bytes_,
+                    time_s=time,
+                )
             )
         forecasts.append(
             LayerForecast(
@@ -118,7 +205,9 @@ def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 81
     )
     step = sum(layer.time_s for layer in forecasts)
     kept = float(sum(layer.saved_bytes for layer in forecasts))
-    matrix_forward = float(sum(count * f for _, _, count, _, f, _, _, _, _, unit in rows if unit == "matrix"))
+    matrix_forward = float(
+        sum(count * f for _, _, count, _, f, _, _, _, _, unit in rows if unit == "matrix")
+    )
     peak = 16.0 * total + kept + 2.1e9
     values = dict(
         model="llama-3-8b",
@@ -167,7 +256,10 @@ def transformer_step(machine: Machine = H100, batch: int = 1, sequence: int = 81
         ),
         layers=tuple(forecasts),
         points=tuple(points),
-        diagnosis="Matrix products take most of the step, near what the chip sustains: more FLOP/s would help, more bandwidth would not.",
+        diagnosis=(
+            "Matrix products take most of the step, near what the chip sustains: more FLOP/s would"
+            " help, more bandwidth would not."
+        ),
         assumptions=(
             "achieved fraction of the matrix peak: the Hopper family's default",
             "no interval: single-device residuals are not yet fitted",
@@ -194,15 +286,28 @@ def spread(step):
     layout = Layout(tp=2, sp=True, pp=4, dp=2, zero=1, shard=2, micro_batches=8)
     ranks = tuple(
         RankForecast(
-            stage=stage, layers=8, parameters_bytes=2e9, gradients_bytes=2e9, optimizer_bytes=6e9, activations_bytes=(4 - stage) * 3e9,
-            transient_bytes=1e9, buffers_bytes=0.5e9, framework_bytes=1.5e9, peak_bytes=13e9 + (4 - stage) * 3e9,
+            stage=stage,
+            layers=8,
+            parameters_bytes=2e9,
+            gradients_bytes=2e9,
+            optimizer_bytes=6e9,
+            activations_bytes=(4 - stage) * 3e9,
+            transient_bytes=1e9,
+            buffers_bytes=0.5e9,
+            framework_bytes=1.5e9,
+            peak_bytes=13e9 + (4 - stage) * 3e9,
         )
         for stage in range(4)
-    )  # fmt: skip
+    )
     together = dict(
-        devices=16, layout=layout, tokens_per_s_per_device=700.0, bubble_fraction=0.2, ranks=ranks,
-        exposed_communication_s={"tensor": 0.03, "data": 0.01}, communication_bytes={"tensor": 4e10, "data": 3e9, "pipeline": 1e9},
-    )  # fmt: skip
+        devices=16,
+        layout=layout,
+        tokens_per_s_per_device=700.0,
+        bubble_fraction=0.2,
+        ranks=ranks,
+        exposed_communication_s={"tensor": 0.03, "data": 0.01},
+        communication_bytes={"tensor": 4e10, "data": 3e9, "pipeline": 1e9},
+    )
     return lambda **changes: step(step_time_s=1.5, **(together | changes))
 
 

@@ -3,14 +3,16 @@
 import pytest
 from click.testing import CliRunner
 
-import simulator.machine.calibrate as machine
-from hwdb import names
-from reports.command import main
-from simulator.machine.device_file import text
-from simulator.machine.host import Cache, Host
-from simulator.machine.sampling import Rate
+from roofcast.hwdb import names
+from roofcast.reports.command import main
+from roofcast.simulator.machine import calibrate as machine
+from roofcast.simulator.machine.device_file import text
+from roofcast.simulator.machine.host import Cache, Host
+from roofcast.simulator.machine.sampling import Rate
 
-HOST = Host("Chip X", "Acme", "x86_64", "Linux 6", 2, 2, {"l1": Cache(32768, 2)}, 2**33, 2e9, ("avx2",))
+HOST = Host(
+    "Chip X", "Acme", "x86_64", "Linux 6", 2, 2, {"l1": Cache(32768, 2)}, 2**33, 2e9, ("avx2",)
+)
 KEYS = {
     "fma32": 1e11, "fma64": 5e10, "gemm 512": 8e10, "exp": 3e9,
     "l1 read": 2e11, "l1 triad": 1e11, "memory read": 1e10, "memory triad": 9e9,
@@ -38,8 +40,15 @@ def run(tmp_path, monkeypatch):
 def test_it_keeps_two_devices_that_every_command_knows(run, tmp_path):
     result = run("calibrate")
     assert result.exit_code == 0, result.output
-    assert "100 GFLOP/s" in result.output and "--on this-machine-1" in result.output and "2.0 %" in result.output
-    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["this-machine-1.toml", "this-machine.toml"]
+    assert (
+        "100 GFLOP/s" in result.output
+        and "--on this-machine-1" in result.output
+        and "2.0 %" in result.output
+    )
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [
+        "this-machine-1.toml",
+        "this-machine.toml",
+    ]
     for name in names.THIS_MACHINE:
         assert run("devices", "show", name).exit_code == 0
         assert run("predict", "gpt2", "--on", name).exit_code == 0
@@ -56,7 +65,10 @@ def test_where_it_cannot_write_it_prints_what_it_would_have(run, tmp_path):
     (tmp_path / "own").write_text("a file where the folder should be")
     result = run("calibrate")
     assert result.exit_code == 0
-    assert f"{tmp_path / 'own' / 'this-machine.toml'}: cannot be written; it would have held" in result.output
+    assert (
+        f"{tmp_path / 'own' / 'this-machine.toml'}: cannot be written; it would have held"
+        in result.output
+    )
     assert "[peak_flops]" in result.output
 
 

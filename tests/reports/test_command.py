@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import simulator
-from reports.command import COMMANDS, main
+import roofcast
+from roofcast.reports.command import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent.parent
 PROMISED = """step_time_s lower_bound_s samples_per_s tokens_per_s mfu hfu parameters flops_forward flops_backward memory layers
@@ -27,7 +27,7 @@ def run(*words):
 
 
 def shell(*words, **environment):
-    command = [sys.executable, "-m", "reports.command", *words]
+    command = [sys.executable, "-m", "roofcast.reports.command", *words]
     return subprocess.run(command, capture_output=True, cwd=ROOT, env=os.environ | environment)
 
 
@@ -49,22 +49,46 @@ def test_roofcast_alone_prints_its_help():
 
 
 def test_a_system_names_its_device():
-    found = json.loads(run("predict", "gpt2", "--system", "dgx-h100", "--devices", "8", "--batch", "8", "--json").stdout)
+    found = json.loads(
+        run(
+            "predict", "gpt2", "--system", "dgx-h100", "--devices", "8", "--batch", "8", "--json"
+        ).stdout
+    )
     assert (found["device"], found["system"], found["devices"]) == ("h100-sxm5", "dgx-h100", 8)
 
 
 def test_help_imports_neither_numpy_nor_rich_nor_the_engine():
     code = (
-        "import sys; from reports.command import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+        "import sys; from roofcast.reports.command import main\ntry: main(['--help'])\nexcept SystemExit:"
+        " pass\nprint(*sys.modules, file=sys.stderr)"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stderr.split()
-    assert not {"numpy", "rich", "matplotlib", "pandas", "msgspec", "pint", "simulator.predict"} & set(loaded)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stderr.split()
+    assert not {
+        "numpy",
+        "rich",
+        "matplotlib",
+        "pandas",
+        "msgspec",
+        "pint",
+        "roofcast.simulator",
+    } & set(loaded)
 
 
 def test_predict_prints_a_headline_a_table_and_the_memory():
     result = run(*PREDICT)
     assert result.exit_code == 0, result.stderr
-    for words in ("gpt2 on h100-sxm5: one training step", "tokens/s", "MFU", "bound by", "total", "capacity", "Diagnosis", "Assumed"):
+    for words in (
+        "gpt2 on h100-sxm5: one training step",
+        "tokens/s",
+        "MFU",
+        "bound by",
+        "total",
+        "capacity",
+        "Diagnosis",
+        "Assumed",
+    ):
         assert words in result.stdout
 
 
@@ -74,13 +98,15 @@ def test_json_is_one_object_with_the_promised_keys():
     found = json.loads(result.stdout)
     assert set(PROMISED.split()) <= set(found)
     assert set(PROMISED_OF_MEMORY.split()) <= set(found["memory"])
-    assert {"name", "count", "flops", "bytes", "saved_bytes", "time_s", "bound"} <= set(found["layers"][0])
+    assert {"name", "count", "flops", "bytes", "saved_bytes", "time_s", "bound"} <= set(
+        found["layers"][0]
+    )
     assert "points" not in found
     assert found["time_to_train_s"] == pytest.approx(1e9 / found["tokens_per_s"])
 
 
 def test_json_is_what_the_python_call_answers():
-    forecast = simulator.predict(model="gpt2", device="h100-sxm5")
+    forecast = roofcast.predict(model="gpt2", device="h100-sxm5")
     assert json.loads(run(*PREDICT, "--json").stdout)["step_time_s"] == forecast.step_time_s
 
 
@@ -92,14 +118,28 @@ def test_several_devices_make_a_table():
 
 
 def test_an_edit_of_the_device_is_said_and_felt():
-    plain, edited = (json.loads(run(*PREDICT, "--json", *more).stdout) for more in ((), ("--set", "memory.bandwidth=8 TB/s")))
+    plain, edited = (
+        json.loads(run(*PREDICT, "--json", *more).stdout)
+        for more in ((), ("--set", "memory.bandwidth=8 TB/s"))
+    )
     assert edited["step_time_s"] < plain["step_time_s"]
     assert any("memory.bandwidth" in each for each in edited["assumptions"])
 
 
 def test_a_saved_scenario_runs_to_the_same_forecast(tmp_path):
     saved = tmp_path / "scenario.toml"
-    first = run(*PREDICT, "--batch", "2", "--tokens", "10B", "--set", "memory.bandwidth=4 TB/s", "--json", "--save", str(saved))
+    first = run(
+        *PREDICT,
+        "--batch",
+        "2",
+        "--tokens",
+        "10B",
+        "--set",
+        "memory.bandwidth=4 TB/s",
+        "--json",
+        "--save",
+        str(saved),
+    )
     assert first.exit_code == 0, first.stderr
     again = run("run", str(saved), "--json")
     assert json.loads(again.stdout) == json.loads(first.stdout)
@@ -113,9 +153,26 @@ def test_a_scenario_runs_on_another_device(tmp_path):
 
 
 def test_several_devices_add_what_they_send_and_hold():
-    words = ("predict", "llama-3-8b", "--on", "h100-sxm5", "--devices", "16", "--tp", "2", "--pp", "4", "--batch", "16")
+    words = (
+        "predict",
+        "llama-3-8b",
+        "--on",
+        "h100-sxm5",
+        "--devices",
+        "16",
+        "--tp",
+        "2",
+        "--pp",
+        "4",
+        "--batch",
+        "16",
+    )
     found = json.loads(run(*words, "--json").stdout)
-    assert found["devices"] == 16 and (found["layout"]["tp"], found["layout"]["pp"], found["layout"]["dp"]) == (2, 4, 2)
+    assert found["devices"] == 16 and (
+        found["layout"]["tp"],
+        found["layout"]["pp"],
+        found["layout"]["dp"],
+    ) == (2, 4, 2)
     assert found["tokens_per_s_per_device"] == pytest.approx(found["tokens_per_s"] / 16)
     assert 0 < found["bubble_fraction"] < 1 and len(found["ranks"]) == 4
     assert {"tensor", "data", "pipeline"} <= set(found["communication_bytes"])
@@ -141,13 +198,19 @@ def test_memory_says_what_needs_how_much():
     result = run("memory", "llama-3-8b", "--on", "rtx-3090", "--seq", "512")
     assert result.exit_code == 0, result.stderr
     assert "does not fit" in result.stdout and "By layer" in result.stdout
-    assert "largest batch that fits is" in " ".join(run("memory", "gpt2", "--on", "h100-sxm5").stdout.split())
+    assert "largest batch that fits is" in " ".join(
+        run("memory", "gpt2", "--on", "h100-sxm5").stdout.split()
+    )
 
 
 def test_largest_batch_fits_and_the_next_does_not():
-    largest = json.loads(run("memory", "gpt2", "--on", "rtx-3090", "--json").stdout)["memory"]["largest_batch"]
+    largest = json.loads(run("memory", "gpt2", "--on", "rtx-3090", "--json").stdout)["memory"][
+        "largest_batch"
+    ]
     fits = [
-        json.loads(run("memory", "gpt2", "--on", "rtx-3090", "--json", "--batch", str(b)).stdout)["memory"]["fits"]
+        json.loads(run("memory", "gpt2", "--on", "rtx-3090", "--json", "--batch", str(b)).stdout)[
+            "memory"
+        ]["fits"]
         for b in (largest, largest + 1)
     ]
     assert fits == [True, False]
@@ -159,7 +222,11 @@ def test_devices_can_be_filtered_and_shown():
     found = json.loads(run("devices", "--kind", "tpu", "--json").stdout)["devices"]
     assert found and all(each["kind"] == "tpu" for each in found)
     shown = run("devices", "show", "h100-sxm5")
-    assert "memory.bandwidth" in shown.stdout and "3.35 TB/s" in shown.stdout and "read" in shown.stdout
+    assert (
+        "memory.bandwidth" in shown.stdout
+        and "3.35 TB/s" in shown.stdout
+        and "read" in shown.stdout
+    )
     assert run("devices", "--links").stdout and run("devices", "--systems").stdout
 
 
@@ -196,7 +263,10 @@ BAD = [
     ([*PREDICT, "--set", "memory.bandwidth"], "KEY=VALUE"),
     ([*PREDICT, "--set", "memory.bandwith=8 TB/s"], "memory.bandwidth"),
     ([*PREDICT, "--set", "memory.bandwidth=8 TB"], "TB/s"),
-    ([*PREDICT, "--set", "memory.bandwidth=8 TB/s", "--set", "memory.bandwidth=9 TB/s"], "given twice"),
+    (
+        [*PREDICT, "--set", "memory.bandwidth=8 TB/s", "--set", "memory.bandwidth=9 TB/s"],
+        "given twice",
+    ),
     ([*PREDICT, "--save", "there/is/none.toml"], "no directory"),
     ([*PREDICT, "--save", "scenario.json"], ".toml"),
     (["predict", "gpt3", "--on", "h100-sxm5"], "gpt2"),
@@ -233,7 +303,7 @@ BAD = [
     ([*PREDICT, "--no-spp"], "did you mean --no-sp?"),
     ([*PREDICT, "--devices", "8", "--tp", "3"], "use 6"),
     ([*PREDICT, "--devices", "8", "--tp", "2", "--dp", "2"], "leave --dp or --devices out"),
-    ([*PREDICT, "--devices", "4", "--batch", "6"], "dp 4 does not divide it"),
+    ([*PREDICT, "--devices", "4", "--batch", "6"], "the global batch must be divisible by dp 4"),
     (["devices", "show", "h100-smx5"], "h100-sxm5"),
     (["devices", "--vendor", "nvidea"], "NVIDIA"),
     (["devices", "--year", "then"], "not a whole number"),
@@ -241,7 +311,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "cure"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "cure"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_a_mistake_is_one_line_that_names_the_cure(words, cure):
     result = run(*words)
     assert result.exit_code == 2, result.output
@@ -262,7 +334,10 @@ def test_a_terminal_without_unicode_gets_ascii():
 
 
 def test_a_closed_pipe_is_quiet():
-    line = f"{shlex.quote(sys.executable)} -m reports.command devices | head -1; exit ${{PIPESTATUS[0]}}"
+    line = (
+        f"{shlex.quote(sys.executable)} -m roofcast.reports.command devices | head -1; exit"
+        " ${PIPESTATUS[0]}"
+    )
     result = subprocess.run(["bash", "-c", line], capture_output=True, cwd=ROOT, check=False)
     assert result.stderr == b"" and result.stdout.count(b"\n") == 1
 
@@ -270,14 +345,23 @@ def test_a_closed_pipe_is_quiet():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
 def test_a_full_disk_is_one_line():
     with open("/dev/full", "wb") as full:
-        result = subprocess.run([sys.executable, "-m", "reports.command", *PREDICT], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
-    assert result.returncode == 2 and result.stderr.count(b"\n") == 1 and b"No space left" in result.stderr
+        result = subprocess.run(
+            [sys.executable, "-m", "roofcast.reports.command", *PREDICT],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+        )
+    assert (
+        result.returncode == 2
+        and result.stderr.count(b"\n") == 1
+        and b"No space left" in result.stderr
+    )
 
 
 def test_an_interrupt_is_quiet(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(simulator, "predict", interrupted)
+    monkeypatch.setattr("roofcast.simulator.forecast.chain.forecast", interrupted)
     result = run(*PREDICT)
     assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "")

@@ -1,4 +1,6 @@
-"""What is counted: layers sum to totals, the tree to both, the totals to the forecast's and to published numbers."""
+"""What is counted: layers sum to totals, the tree to both, the totals to the forecast's and to
+published numbers.
+"""
 
 import json
 import time
@@ -6,16 +8,27 @@ import time
 import pytest
 from click.testing import CliRunner
 
-import simulator
-from reports.command import main
-from reports.format import binary, si
-from reports.tree import ROWS, fitting_depth, height, tree, walk
-from simulator.counts import SUMMED, Counts, count
+import roofcast
+from roofcast.reports.command import main
+from roofcast.reports.format import binary, si
+from roofcast.reports.pages.tree import ROWS, fitting_depth, height, tree, walk
+from roofcast.simulator.forecast.counts import SUMMED, Counts, count
 
-NETS = ("gpt2", "llama-3-8b", "bert-base", "vit-b16", "resnet50", "mobilenetv2_100", "dlrm", "bilstm", "unet-diffusion")
+NETS = (
+    "gpt2",
+    "llama-3-8b",
+    "bert-base",
+    "vit-b16",
+    "resnet50",
+    "mobilenetv2_100",
+    "dlrm",
+    "bilstm",
+    "unet-diffusion",
+)
 PROMISED = """parameters flops_forward flops_backward flops_other_forward flops_other_backward saved_bytes saved_input_bytes
     saved_weight_copy_bytes bytes_forward bytes_backward layers""".split()
-# torchvision 0.25, metadata of its weights: num_params, and _ops, which are multiply-adds in units of 1e9; one picture.
+# torchvision 0.25, metadata of its weights: num_params, and _ops, which are multiply-adds in units
+# of 1e9; one picture.
 # of the second classifier of Inception: two convolutions with their norms, and a head
 AUXILIARY = 128 * 768 + 768 * 128 * 25 + 2 * (128 + 768) + 1000 * 769
 TORCHVISION = {
@@ -27,9 +40,16 @@ TORCHVISION = {
     "inception_v3": (27_161_264 - AUXILIARY, 5.713),
 }
 GPT3 = dict(
-    model_type="gpt2", n_layer=96, n_embd=12288, n_head=96, n_positions=2048, n_ctx=2048, vocab_size=50257,
-    layer_norm_epsilon=1e-5, activation_function="gelu_new",
-)  # fmt: skip
+    model_type="gpt2",
+    n_layer=96,
+    n_embd=12288,
+    n_head=96,
+    n_positions=2048,
+    n_ctx=2048,
+    vocab_size=50257,
+    layer_norm_epsilon=1e-5,
+    activation_function="gelu_new",
+)
 
 
 def run(*words):
@@ -46,17 +66,33 @@ def test_layers_sum_to_the_totals_and_so_does_the_tree(net, precision):
         assert sum(getattr(layer, key) for layer in counts.layers) == total == whole.sums[key]
     for _, branch in walk(whole, None):
         if branch.parts:
-            assert branch.sums == {key: sum(part.sums[key] for part in branch.parts) for key in SUMMED}
+            assert branch.sums == {
+                key: sum(part.sums[key] for part in branch.parts) for key in SUMMED
+            }
 
 
-@pytest.mark.parametrize("asked", [{}, dict(precision="amp-fp16", attention="eager"), dict(mode="infer")], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{}, dict(precision="amp-fp16", attention="eager"), dict(mode="infer")], ids=str
+)
 @pytest.mark.parametrize("net", NETS)
 def test_totals_are_those_of_the_forecast(net, asked):
     counts = count(net, **asked)
-    forecast = simulator.predict(model=net, device="h100-sxm5", stack="pytorch-eager", **{"precision": "bf16", **asked})
-    for key in ("parameters", "flops_forward", "flops_backward", "saved_bytes", "saved_input_bytes", "saved_weight_copy_bytes"):
+    forecast = roofcast.predict(
+        model=net, device="h100-sxm5", stack="pytorch-eager", **{"precision": "bf16", **asked}
+    )
+    for key in (
+        "parameters",
+        "flops_forward",
+        "flops_backward",
+        "saved_bytes",
+        "saved_input_bytes",
+        "saved_weight_copy_bytes",
+    ):
         assert getattr(counts, key) == getattr(forecast, key), key
-    assert (counts.bytes_forward, counts.bytes_backward) == (forecast.bytes_forward, forecast.bytes_backward)
+    assert (counts.bytes_forward, counts.bytes_backward) == (
+        forecast.bytes_forward,
+        forecast.bytes_backward,
+    )
 
 
 @pytest.mark.parametrize("net", TORCHVISION)
@@ -68,21 +104,37 @@ def test_parameters_and_operations_are_those_torchvision_prints(net):
 
 
 def test_gpt3_is_the_size_and_costs_what_its_paper_says(tmp_path):
-    """Brown et al. 2020, Tables 2.1 and D.1: 175.0 billion parameters; 3.14e23 FLOP for 300 billion tokens, without attention's scores."""
+    """Brown et al. 2020, Tables 2.1 and D.1: 175.0 billion parameters; 3.14e23 FLOP for 300 billion
+    tokens, without attention's scores.
+    """
     (tmp_path / "config.json").write_text(json.dumps(GPT3))
     counts = count(str(tmp_path / "config.json"), batch=1, sequence=2048)
-    scores = sum(layer.flops_forward + layer.flops_backward for layer in counts.layers if layer.op == "attention")
-    assert counts.parameters / 1e9 == pytest.approx(174.6, abs=0.05)  # printed as 174,600 M in Table D.1
+    scores = sum(
+        layer.flops_forward + layer.flops_backward
+        for layer in counts.layers
+        if layer.op == "attention"
+    )
+    assert counts.parameters / 1e9 == pytest.approx(
+        174.6, abs=0.05
+    )  # printed as 174,600 M in Table D.1
     total = (counts.flops_forward + counts.flops_backward - scores) / 2048 * 300e9
     assert total == pytest.approx(3.14e23, rel=0.01)
 
 
 def test_a_405b_config_is_counted_in_50_ms(tmp_path):
-    """Llama team 2024, Table 3: 126 layers, 16384 wide; the count needs less than 50 ms once the modules are imported."""
+    """Llama team 2024, Table 3: 126 layers, 16384 wide; the count needs less than 50 ms once the
+    modules are imported.
+    """
     config = dict(
-        model_type="llama", hidden_size=16384, intermediate_size=53248, num_hidden_layers=126, num_attention_heads=128,
-        num_key_value_heads=8, vocab_size=128256, max_position_embeddings=131072,
-    )  # fmt: skip
+        model_type="llama",
+        hidden_size=16384,
+        intermediate_size=53248,
+        num_hidden_layers=126,
+        num_attention_heads=128,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        max_position_embeddings=131072,
+    )
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert count(str(tmp_path / "config.json")).parameters == 405_853_388_800
     started = time.process_time()
@@ -102,7 +154,11 @@ def test_a_tree_can_be_cut_at_any_depth(net):
     rows = [sum(1 for _ in walk(whole, depth)) for depth in range(height(whole) + 2)]
     assert rows[0] == 1 and rows == sorted(rows) and rows[-1] == rows[-2]
     deep = fitting_depth(whole)
-    assert 1 <= deep <= height(whole) and (deep == 1 or rows[deep] <= ROWS) and (deep == height(whole) or rows[deep + 1] > ROWS)
+    assert (
+        1 <= deep <= height(whole)
+        and (deep == 1 or rows[deep] <= ROWS)
+        and (deep == height(whole) or rows[deep + 1] > ROWS)
+    )
 
 
 def test_counts_can_be_saved_and_read_back():
@@ -113,7 +169,9 @@ def test_counts_can_be_saved_and_read_back():
 def test_json_has_the_promised_keys_and_whole_numbers():
     found = json.loads(run("gpt2", "--json", "--batch", "2").stdout)
     assert set(PROMISED) <= set(found) and found["batch"] == 2
-    assert {"name", "op", "count", *(key for key in PROMISED if key != "layers")} == set(found["layers"][0])
+    assert {"name", "op", "count", *(key for key in PROMISED if key != "layers")} == set(
+        found["layers"][0]
+    )
     assert all(isinstance(found[key], int) for key in PROMISED[:-1])
 
 
@@ -121,14 +179,25 @@ def test_the_text_names_totals_layers_and_defaults(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     result = run("gpt2", "--seq", "128")
     assert result.exit_code == 0, result.stderr
-    for words in ("124,439,808", "h ×12", "attn", "layer_norm", "precision bf16 (not given)", "FlopCounterMode"):
+    for words in (
+        "124,439,808",
+        "h ×12",
+        "attn",
+        "layer_norm",
+        "precision bf16 (not given)",
+        "FlopCounterMode",
+    ):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
 def test_depth_folds_what_is_below():
     shallow, deep = (run("gpt2", "--depth", depth).stdout for depth in ("1", "9"))
-    assert "c_attn" in deep and "c_attn" not in shallow and "--depth 4 shows them all" in " ".join(shallow.split())
+    assert (
+        "c_attn" in deep
+        and "c_attn" not in shallow
+        and "--depth 4 shows them all" in " ".join(shallow.split())
+    )
 
 
 def test_inference_keeps_nothing_and_goes_back_nowhere():

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from hwdb.errors import BadInput
-from reports.files import check_target, replacing
+from roofcast.hwdb.errors import BadInput
+from roofcast.reports.files import check_target, replacing
 
 
 def test_a_finished_file_takes_its_place(tmp_path):
@@ -58,7 +58,10 @@ def test_a_link_is_written_through(tmp_path):
     assert (tmp_path / "link.png").is_symlink() and (tmp_path / "real.png").read_text() == "new"
 
 
-@pytest.mark.parametrize(("name", "says"), [("", "directory"), ("none/a.png", "no directory"), ("a.gif", ".png"), ("a", ".png")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("", "directory"), ("none/a.png", "no directory"), ("a.gif", ".png"), ("a", ".png")],
+)
 def test_a_target_that_cannot_be_is_refused(tmp_path, name, says):
     with pytest.raises(BadInput, match=says):
         check_target(tmp_path / name, (".png",))

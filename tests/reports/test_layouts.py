@@ -1,4 +1,6 @@
-"""Layouts, recomputation and offload as a person types them: every option is felt or refused, and what is told adds up."""
+"""Layouts, recomputation and offload as a person types them: every option is felt or refused, and
+what is told adds up.
+"""
 
 import json
 import shlex
@@ -6,10 +8,10 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from reports.command import main
-from reports.layout_text import losses
-from reports.text import print_forecast
-from simulator import predict
+from roofcast import predict
+from roofcast.reports.command import main
+from roofcast.reports.pages.forecast import print_forecast
+from roofcast.reports.pages.layout import losses
 
 LLAMA = "llama-3-8b --on h100-sxm5"
 MOE = "mixtral-8x7b --on h100-sxm5"
@@ -28,16 +30,28 @@ def asked(line):
 LAYOUTS = {
     "tensor": f"{LLAMA} --tp 8 --batch 8",
     "tensor without sequence parallel": f"{LLAMA} --tp 4 --no-sp --recompute full --batch 8",
-    "pipeline": f"{LLAMA} --devices 16 --tp 2 --pp 4 --stages 7,8,8,9 --batch 64 --recompute block:3",
+    "pipeline": (
+        f"{LLAMA} --devices 16 --tp 2 --pp 4 --stages 7,8,8,9 --batch 64 --recompute block:3"
+    ),
     "virtual stages": f"{LLAMA} --devices 16 --tp 2 --pp 4 --vpp 2 --batch 64 --micro-batch 1",
     "two ways": f"{LLAMA} --devices 8 --tp 2 --pp 4 --schedule dualpipe --batch 16",
     "ring": f"{LLAMA} --devices 8 --cp 4 --batch 8 --recompute uniform:4",
     "all-gather": f"{LLAMA} --devices 8 --tp 2 --cp 2 --cp-kind all-gather --zero 1 --batch 8",
-    "ulysses": f"{LLAMA} --devices 16 --cp 4 --cp-kind ulysses --zero 3 --shard 8 --batch 16 --recompute every:2",
+    "ulysses": (
+        f"{LLAMA} --devices 16 --cp 4 --cp-kind ulysses --zero 3 --shard 8 --batch 16 --recompute"
+        " every:2"
+    ),
     "experts": f"{MOE} --devices 32 --tp 4 --ep 8 --batch 32",
-    "parts of experts": f"{MOE} --devices 32 --tp 2 --pp 2 --ep 4 --etp 2 --zero 1 --batch 32 --recompute full",
-    "sharded pipeline": f"{LLAMA} --devices 8 --pp 4 --zero 3 --reshard --batch 32 --recompute modules:mlp,norm",
-    "host": f"{LLAMA} --devices 8 --zero 3 --no-reshard --offload optimizer --offload activations --batch 8",
+    "parts of experts": (
+        f"{MOE} --devices 32 --tp 2 --pp 2 --ep 4 --etp 2 --zero 1 --batch 32 --recompute full"
+    ),
+    "sharded pipeline": (
+        f"{LLAMA} --devices 8 --pp 4 --zero 3 --reshard --batch 32 --recompute modules:mlp,norm"
+    ),
+    "host": (
+        f"{LLAMA} --devices 8 --zero 3 --no-reshard --offload optimizer --offload activations"
+        " --batch 8"
+    ),
     "one with its host": f"{LLAMA} --offload optimizer --recompute selective",
     "inference": f"{LLAMA} --tp 8 --batch 8 --mode infer",
     "pictures": "resnet50 --on h100-sxm5 --devices 8 --zero 2 --shard 4 --batch 512",
@@ -57,29 +71,47 @@ def found(line):
 
 def test_what_its_ops_send_is_what_a_device_sends(found):
     by_op = sum(layer["sent_bytes"] for layer in found["layers"])
-    assert by_op == pytest.approx(sum(found["communication_bytes"].get(kind, 0.0) for kind in OF_OPS), rel=1e-9)
+    assert by_op == pytest.approx(
+        sum(found["communication_bytes"].get(kind, 0.0) for kind in OF_OPS), rel=1e-9
+    )
     degrees = found["layout"]
     assert (by_op > 0) == (degrees["tp"] * degrees["cp"] * degrees["ep"] * degrees["etp"] > 1)
 
 
 def test_kinds_of_memory_sum_to_the_peak_of_the_fullest_stage(found):
     memory = found["memory"]
-    held = sum(memory[f"{kind}_bytes"] for kind in ("parameters", "gradients", "optimizer", "activations", "transient", "framework"))
-    assert held == pytest.approx(memory["peak_bytes"], rel=1e-9) == max(rank["peak_bytes"] for rank in found["ranks"])
+    held = sum(
+        memory[f"{kind}_bytes"]
+        for kind in (
+            "parameters",
+            "gradients",
+            "optimizer",
+            "activations",
+            "transient",
+            "framework",
+        )
+    )
+    assert (
+        held
+        == pytest.approx(memory["peak_bytes"], rel=1e-9)
+        == max(rank["peak_bytes"] for rank in found["ranks"])
+    )
     for rank in found["ranks"]:
-        kinds = [value for key, value in rank.items() if key.endswith("_bytes") and key != "peak_bytes"]
+        kinds = [
+            value for key, value in rank.items() if key.endswith("_bytes") and key != "peak_bytes"
+        ]
         assert sum(kinds) == pytest.approx(rank["peak_bytes"], rel=1e-9)
     assert memory["fits"] == (memory["peak_bytes"] <= memory["capacity_bytes"])
 
 
 def scenario(line):
     """The forecast behind a line, as Python has it."""
-    from reports.command import main as group
+    from roofcast.reports.command import main as group
 
     command = group.get_command(None, "predict")
     context = command.make_context("predict", shlex.split(line))
     context.params.pop("as_json"), context.params.pop("save")
-    from reports.options import scenarios
+    from roofcast.reports.options import scenarios
 
     return scenarios(**context.params)[0]
 
@@ -89,7 +121,11 @@ def test_layers_and_losses_sum_to_the_step(line):
     layers, lost = sum(layer.time_s for layer in f.layers), sum(loss.time for loss in losses(f))
     assert layers == pytest.approx(f.forward_s + f.backward_s)
     left = f.step_time_s - layers - lost
-    if f.layout.pp == 1:  # else the slowest stage takes longer than the mean; what is left is the host's, a line of its own
+    if (
+        f.layout.pp == 1
+        # else the slowest stage takes longer than the mean; what is left is the host's, a line of its
+        # own
+    ):
         assert left == pytest.approx(0.0, abs=0.02 * f.step_time_s)
     assert left > -0.002 * f.step_time_s
     update = 0.0 if "optimizer" in f.layout.offload else f.update_s  # which the host does
@@ -102,8 +138,14 @@ def test_the_text_keeps_to_80_columns(line):
     for command in ("predict", "memory"):
         out = CliRunner(env={"COLUMNS": "80"}).invoke(main, [command, *shlex.split(line)]).stdout
         assert out and max(map(len, out.splitlines())) <= 80
-        assert "…" not in "".join(line.strip()[1:] for line in out.splitlines())  # a name is cut from the left, a cell not at all
-        assert "-0" not in out and "nan" not in out and "inf" not in out.replace("infer", "").replace("infin", "")
+        assert "…" not in "".join(
+            line.strip()[1:] for line in out.splitlines()
+        )  # a name is cut from the left, a cell not at all
+        assert (
+            "-0" not in out
+            and "nan" not in out
+            and "inf" not in out.replace("infer", "").replace("infin", "")
+        )
 
 
 def test_a_timeline_is_as_long_as_the_step(line, found, tmp_path):
@@ -111,21 +153,37 @@ def test_a_timeline_is_as_long_as_the_step(line, found, tmp_path):
     assert wrote.exit_code == 0, wrote.stderr
     events = json.loads((tmp_path / "step.json").read_text())["traceEvents"]
     end = max(event["ts"] + event.get("dur", 0) for event in events if "ts" in event) / 1e6
-    assert end == pytest.approx(found["step_time_s"], rel=0.06 if found["layout"]["pp"] > 1 else 0.01)
+    assert end == pytest.approx(
+        found["step_time_s"], rel=0.06 if found["layout"]["pp"] > 1 else 0.01
+    )
 
 
 def test_counts_are_the_whole_models_whatever_the_layout():
     one = predict(model="llama-3-8b", device="h100-sxm5", batch=8)
-    for cut in (dict(tp=4), dict(devices=8, zero=3), dict(pp=4, micro_batch=1), dict(cp=2, micro_batch=8)):
+    for cut in (
+        dict(tp=4),
+        dict(devices=8, zero=3),
+        dict(pp=4, micro_batch=1),
+        dict(cp=2, micro_batch=8),
+    ):
         f = predict(model="llama-3-8b", device="h100-sxm5", batch=8, **cut)
-        for field in ("parameters", "flops_forward", "flops_backward", "flops_other", "saved_bytes", "saved_input_bytes"):
+        for field in (
+            "parameters",
+            "flops_forward",
+            "flops_backward",
+            "flops_other",
+            "saved_bytes",
+            "saved_input_bytes",
+        ):
             assert getattr(f, field) == pytest.approx(getattr(one, field), rel=1e-3), (cut, field)
         assert f.bytes_forward >= one.bytes_forward * 0.999  # weights are read once a micro-batch
 
 
 @pytest.mark.parametrize("cp", [2, 8])
 def test_kinds_of_context_parallelism_compute_the_same_scores(cp):
-    """A rank does its part of the causal square, whatever it is dealt; a ring's blocks are others, and so is their start."""
+    """A rank does its part of the causal square, whatever it is dealt; a ring's blocks are others,
+    and so is their start.
+    """
 
     def attention(**cut):
         f = predict(model="llama-3-8b", device="h100-sxm5", sequence=32768, batch=1, **cut)
@@ -134,12 +192,17 @@ def test_kinds_of_context_parallelism_compute_the_same_scores(cp):
     part = attention().time_s / cp
     for kind in ("ring", "all-gather", "ulysses"):
         row = attention(cp=cp, cp_kind=kind)
-        assert row.time_s == pytest.approx(part, rel=0.1), kind  # four heads a rank leave Ulysses' last wave of blocks emptier
+        assert row.time_s == pytest.approx(part, rel=0.1), (
+            kind
+        )  # four heads a rank leave Ulysses' last wave of blocks emptier
         assert row.lower_bound_s == pytest.approx(attention().lower_bound_s / cp, rel=1e-6)
 
 
 def test_an_update_counts_once_however_many_micro_batches():
-    few, many = (predict(model="gpt2", device="h100-sxm5", devices=2, batch=2 * n, micro_batch=1) for n in (1, 8))
+    few, many = (
+        predict(model="gpt2", device="h100-sxm5", devices=2, batch=2 * n, micro_batch=1)
+        for n in (1, 8)
+    )
     rows = [{layer.name: layer for layer in f.layers} for f in (few, many)]
     for name in rows[0]:
         assert rows[1][name].bytes == pytest.approx(8 * rows[0][name].bytes)
@@ -151,14 +214,20 @@ def test_what_the_host_updates_is_told_once():
     found = asked(f"predict {LLAMA} --offload optimizer")
     assert found["exposed_communication_s"]["offload"] == 0 < found["update_s"]
     text = " ".join(run(f"predict {LLAMA} --offload optimizer").stdout.split())
-    assert "Between device and host" in text and "for the update there" in text and "lost to the optimizer on the host" in text
+    assert (
+        "Between device and host" in text
+        and "for the update there" in text
+        and "lost to the optimizer on the host" in text
+    )
     assert "overlapped" not in text and "Over 1 devices" not in text and "40 GB/s" in text
 
 
 def test_the_diagnosis_shares_the_step_that_is_told():
     f = predict(model="llama-3-8b", device="h100-sxm5", devices=16, tp=8, batch=16)
     matrix = sum(layer.time_s for layer in f.layers if layer.bound == "matrix")
-    assert f.diagnosis.startswith(f"{100 * matrix / f.step_time_s:.0f} % of the step is bound by the matrix units")
+    assert f.diagnosis.startswith(
+        f"{100 * matrix / f.step_time_s:.0f} % of the step is bound by the matrix units"
+    )
 
 
 def test_uneven_stages_are_told(capsys):
@@ -169,25 +238,61 @@ def test_uneven_stages_are_told(capsys):
 
 
 def test_token_counts_of_experts_are_no_uneven_stages():
-    asked = {"model": "mixtral-8x7b", "device": "h100-sxm5", "devices": 64, "tp": 2, "pp": 2, "ep": 4, "batch": 128, "micro_batch": 1}
-    waits, graphs = predict(**asked, stack="megatron"), predict(**asked, stack="megatron-bridge-2026")
-    assert waits.waiting_for_host_s > 0.1 * waits.step_time_s and waits.uneven_stages_s < 0.02 * waits.step_time_s
-    assert "waiting for the host" in waits.diagnosis and graphs.waiting_for_host_s < 0.01 * graphs.step_time_s
-    exposed = sum(waits.exposed_communication_s.values()) + waits.bubble_fraction * waits.step_time_s
-    parts = sum(row.time_s for row in waits.layers) + waits.update_s + exposed + waits.waiting_for_host_s + waits.uneven_stages_s
+    asked = {
+        "model": "mixtral-8x7b",
+        "device": "h100-sxm5",
+        "devices": 64,
+        "tp": 2,
+        "pp": 2,
+        "ep": 4,
+        "batch": 128,
+        "micro_batch": 1,
+    }
+    waits, graphs = (
+        predict(**asked, stack="megatron"),
+        predict(**asked, stack="megatron-bridge-2026"),
+    )
+    assert (
+        waits.waiting_for_host_s > 0.1 * waits.step_time_s
+        and waits.uneven_stages_s < 0.02 * waits.step_time_s
+    )
+    assert (
+        "waiting for the host" in waits.diagnosis
+        and graphs.waiting_for_host_s < 0.01 * graphs.step_time_s
+    )
+    exposed = (
+        sum(waits.exposed_communication_s.values()) + waits.bubble_fraction * waits.step_time_s
+    )
+    parts = (
+        sum(row.time_s for row in waits.layers)
+        + waits.update_s
+        + exposed
+        + waits.waiting_for_host_s
+        + waits.uneven_stages_s
+    )
     assert parts == pytest.approx(waits.step_time_s, rel=0.02)
 
 
 def test_json_names_the_whole_layout():
     told = asked(f"predict {LAYOUTS['ulysses']} --offload optimizer")["layout"]
-    assert (told["cp_kind"], told["shard"], told["zero"], told["offload"]) == ("ulysses", 8, 3, ["optimizer"])
+    assert (told["cp_kind"], told["shard"], told["zero"], told["offload"]) == (
+        "ulysses",
+        8,
+        3,
+        ["optimizer"],
+    )
     assert asked(f"predict {LAYOUTS['pipeline']}")["layout"]["stages"] == [7, 8, 8, 9]
     assert asked(f"memory {LAYOUTS['pipeline']}")["layout"]["stages"] == [7, 8, 8, 9]
 
 
 def test_the_text_names_the_whole_layout():
-    text = " ".join(run(f"predict {LAYOUTS['ulysses']} --offload activations --system dgx-h100").stdout.split())
-    assert "context 4 (ulysses), data 4, ZeRO 3 in groups of 8, activations with the host; 1 micro-batch of 4; in dgx-h100" in text
+    text = " ".join(
+        run(f"predict {LAYOUTS['ulysses']} --offload activations --system dgx-h100").stdout.split()
+    )
+    assert (
+        "context 4 (ulysses), data 4, ZeRO 3 in groups of 8, activations with the host; 1"
+        " micro-batch of 4; in dgx-h100" in text
+    )
     assert "pipeline 4 (1f1b, layers 7+8+8+9)" in run(f"memory {LAYOUTS['pipeline']}").stdout
 
 
@@ -195,29 +300,51 @@ def test_the_table_says_what_ops_send():
     text = run(f"predict {LAYOUTS['tensor']}").stdout.splitlines()
     header = next(line for line in text if "bound by" in line)
     assert "sent" in header and "saved" not in header
-    assert next(line for line in text if "mlp.down_proj" in line)[header.index("sent") - 4 : header.index("sent") + 4].strip().endswith("B")
+    assert (
+        next(line for line in text if "mlp.down_proj" in line)[
+            header.index("sent") - 4 : header.index("sent") + 4
+        ]
+        .strip()
+        .endswith("B")
+    )
 
 
 FELT = {
-    LLAMA: """--recompute selective|--recompute full|--recompute uniform:32|--recompute every:2|--recompute block:4
-        |--recompute modules:mlp|--offload activations|--offload optimizer|--attention eager""",
-    f"{LLAMA} --devices 16 --pp 4 --batch 64": """--recompute uniform:2|--recompute every:2|--recompute block:2|--stages 9,9,9,5|--vpp 2
+    LLAMA: (
+        """--recompute selective|--recompute full|--recompute uniform:32|--recompute every:2|--recompute block:4
+        |--recompute modules:mlp|--offload activations|--offload optimizer|--attention eager"""
+    ),
+    f"{LLAMA} --devices 16 --pp 4 --batch 64": (
+        """--recompute uniform:2|--recompute every:2|--recompute block:2|--stages 9,9,9,5|--vpp 2
         |--schedule gpipe|--schedule zb-h1|--schedule zb-v|--schedule dualpipe|--zero 1|--zero 3|--micro-batch 2
-        |--offload activations|--offload optimizer|--set memory.bandwidth=x2|--set scale_up.bandwidth=x2 --tp 2""",
-    f"{LLAMA} --devices 16 --zero 3 --batch 16": """--shard 8|--shard 2|--no-reshard|--offload optimizer|--offload activations|--tp 2
-        |--tp 2 --no-sp|--cp 2|--cp 2 --cp-kind all-gather|--cp 2 --cp-kind ulysses|--set memory.bandwidth=x2""",
-    f"{LLAMA} --devices 16 --cp 4 --batch 16": """--cp-kind all-gather|--cp-kind ulysses|--zero 1
-        |--zero 2 --micro-batch 1|--zero 1 --shard 16""",
+        |--offload activations|--offload optimizer|--set memory.bandwidth=x2|--set scale_up.bandwidth=x2 --tp 2"""
+    ),
+    f"{LLAMA} --devices 16 --zero 3 --batch 16": (
+        """--shard 8|--shard 2|--no-reshard|--offload optimizer|--offload activations|--tp 2
+        |--tp 2 --no-sp|--cp 2|--cp 2 --cp-kind all-gather|--cp 2 --cp-kind ulysses|--set memory.bandwidth=x2"""
+    ),
+    f"{LLAMA} --devices 16 --cp 4 --batch 16": (
+        """--cp-kind all-gather|--cp-kind ulysses|--zero 1
+        |--zero 2 --micro-batch 1|--zero 1 --shard 16"""
+    ),
     f"{LLAMA} --devices 8 --pp 2 --zero 3 --batch 16": "--reshard|--shard 2",
-    f"{MOE} --devices 16 --batch 16": """--ep 2|--ep 8|--etp 2|--ep 4 --etp 2|--ep 4 --zero 1|--ep 4 --zero 1 --shard 4
-        |--ep 4 --offload optimizer""",
-}  # fmt: skip
+    f"{MOE} --devices 16 --batch 16": (
+        """--ep 2|--ep 8|--etp 2|--ep 4 --etp 2|--ep 4 --zero 1|--ep 4 --zero 1 --shard 4
+        |--ep 4 --offload optimizer"""
+    ),
+}
 
 
-@pytest.mark.parametrize(("base", "option"), [(base, o.strip()) for base, options in FELT.items() for o in options.split("|")])
+@pytest.mark.parametrize(
+    ("base", "option"),
+    [(base, o.strip()) for base, options in FELT.items() for o in options.split("|")],
+)
 def test_every_option_is_felt(base, option):
     plain, changed = asked(f"predict {base}"), asked(f"predict {base} {option}")
-    assert (plain["step_time_s"], plain["memory"]["peak_bytes"]) != (changed["step_time_s"], changed["memory"]["peak_bytes"])
+    assert (plain["step_time_s"], plain["memory"]["peak_bytes"]) != (
+        changed["step_time_s"],
+        changed["memory"]["peak_bytes"],
+    )
 
 
 REFUSED = {
@@ -264,21 +391,33 @@ def test_what_cannot_be_or_would_do_nothing_is_refused(line, cure):
 
 
 def test_sharding_over_one_rank_is_said_to_do_nothing():
-    assert any("shards nothing" in each for each in asked(f"predict {LLAMA} --zero 3")["assumptions"])
+    assert any(
+        "shards nothing" in each for each in asked(f"predict {LLAMA} --zero 3")["assumptions"]
+    )
 
 
-@pytest.mark.parametrize("line", [LAYOUTS["pictures"], LAYOUTS["experts"], LAYOUTS["ulysses"], LAYOUTS["one with its host"]])
+@pytest.mark.parametrize(
+    "line",
+    [LAYOUTS["pictures"], LAYOUTS["experts"], LAYOUTS["ulysses"], LAYOUTS["one with its host"]],
+)
 def test_the_largest_batch_over_several_devices_fits_and_the_next_does_not(line):
     found = asked(f"memory {line}")
     parts = found["layout"]["micro_batches"] * found["layout"]["dp"]
     micro, rest = divmod(found["memory"]["largest_batch"], parts)
-    base = line.partition(" --batch ")[0] + " " + " ".join(line.partition(" --batch ")[2].split()[1:])
-    fits = [asked(f"memory {base} --batch {n * parts} --micro-batch {n}")["memory"]["fits"] for n in (micro, micro + 1)]
+    base = (
+        line.partition(" --batch ")[0] + " " + " ".join(line.partition(" --batch ")[2].split()[1:])
+    )
+    fits = [
+        asked(f"memory {base} --batch {n * parts} --micro-batch {n}")["memory"]["fits"]
+        for n in (micro, micro + 1)
+    ]
     assert rest == 0 and fits == [True, False]
 
 
 def test_inference_over_several_devices_holds_what_its_largest_op_needs():
-    one, two = (asked(f"memory {LLAMA} --mode infer --batch 8{more}")["memory"] for more in ("", " --tp 2"))
+    one, two = (
+        asked(f"memory {LLAMA} --mode infer --batch 8{more}")["memory"] for more in ("", " --tp 2")
+    )
     assert one["transient_bytes"] == pytest.approx(2 * two["transient_bytes"], rel=0.05)
     assert two["peak_moment"] == "forward of a micro-batch"
 
@@ -289,12 +428,23 @@ def test_one_device_without_a_price_says_so():
 
 
 def test_several_kinds_of_devices_tell_their_layout():
-    text = run("predict gpt2 --on h100-sxm5 --on a100-sxm4-80gb --devices 8 --zero 3 --shard 4 --batch 8").stdout
+    text = run(
+        "predict gpt2 --on h100-sxm5 --on a100-sxm4-80gb --devices 8 --zero 3 --shard 4 --batch 8"
+    ).stdout
     assert "ZeRO 3 in groups of 4" in text and "2 kinds of devices" in text
 
 
 def test_the_diagnosis_names_what_data_parallel_ranks_could_share():
-    asked = {"model": "llama-3-8b", "device": "h100-sxm5", "devices": 64, "batch": 64, "sequence": 4096}
+    asked = {
+        "model": "llama-3-8b",
+        "device": "h100-sxm5",
+        "devices": 64,
+        "batch": 64,
+        "sequence": 4096,
+    }
     assert "most of the memory is optimizer states; --zero 1" in predict(**asked).diagnosis
-    sharded, alone = predict(**asked, zero=1), predict(model="llama-3-8b", device="h100-sxm5", batch=1)
+    sharded, alone = (
+        predict(**asked, zero=1),
+        predict(model="llama-3-8b", device="h100-sxm5", batch=1),
+    )
     assert "--zero" not in sharded.diagnosis and "--zero" not in alone.diagnosis

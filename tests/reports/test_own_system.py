@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from reports.command import main
+from roofcast.reports.command import main
 
 NODE = """
 name = "My node"
@@ -23,7 +23,10 @@ link = "infiniband-ndr"
 count = 4
 bandwidth = "{nic}"
 """
-CHIP = 'name = "My chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "4 TB/s"\ncapacity = "96 GiB"\n'
+CHIP = (
+    'name = "My chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "4 TB/s"\ncapacity'
+    ' = "96 GiB"\n'
+)
 ASKED = ("--tp", "4", "--devices", "16", "--batch", "16")
 
 
@@ -46,7 +49,11 @@ def place(tmp_path, monkeypatch):
 
 
 def test_its_links_and_its_nics_are_felt(place):
-    for name, link, nic in (("a", "450 GB/s", "50 GB/s"), ("b", "100 GB/s", "50 GB/s"), ("c", "450 GB/s", "5 GB/s")):
+    for name, link, nic in (
+        ("a", "450 GB/s", "50 GB/s"),
+        ("b", "100 GB/s", "50 GB/s"),
+        ("c", "450 GB/s", "5 GB/s"),
+    ):
         place(f"{name}.toml", NODE.format(link=link, nic=nic))
     usual, slow_links, slow_nics = (step_s("--system", f"./{name}.toml", *ASKED) for name in "abc")
     assert usual < slow_links and usual < slow_nics
@@ -55,15 +62,26 @@ def test_its_links_and_its_nics_are_felt(place):
 def test_alone_it_is_one_node_whole(place):
     place("node.toml", NODE.format(link="450 GB/s", nic="50 GB/s"))
     for batch in ([], ["--batch", "8"]):
-        found = json.loads(run("predict", "llama-3-8b", "--system", "node.toml", "--zero", "3", *batch, "--json").stdout)
+        found = json.loads(
+            run(
+                "predict", "llama-3-8b", "--system", "node.toml", "--zero", "3", *batch, "--json"
+            ).stdout
+        )
         assert (found["devices"], found["device"], found["layout"]["dp"]) == (4, "h100-sxm5", 4)
-    assert json.loads(run("predict", "gpt2", "--system", "dgx-h100", "--json").stdout)["devices"] == 8
+    assert (
+        json.loads(run("predict", "gpt2", "--system", "dgx-h100", "--json").stdout)["devices"] == 8
+    )
 
 
 def test_it_may_hold_a_chip_of_its_own_folder(place):
     place("nodes/chip.toml", CHIP)
-    place("nodes/node.toml", NODE.format(link="450 GB/s", nic="50 GB/s").replace("h100-sxm5", "./chip.toml"))
-    found = json.loads(run("predict", "llama-3-8b", "--system", "nodes/node.toml", *ASKED, "--json").stdout)
+    place(
+        "nodes/node.toml",
+        NODE.format(link="450 GB/s", nic="50 GB/s").replace("h100-sxm5", "./chip.toml"),
+    )
+    found = json.loads(
+        run("predict", "llama-3-8b", "--system", "nodes/node.toml", *ASKED, "--json").stdout
+    )
     assert (found["device"], found["memory"]["capacity_bytes"]) == ("chip", 96 * 2**30)
 
 
@@ -76,13 +94,16 @@ BAD = {
     "no bandwidth": (GOOD.replace('bandwidth = "450 GB/s"', ""), "levels[0].bandwidth is missing"),
     "negative": (GOOD.replace('"50 GB/s', '"-50 GB/s'), "more than zero"),
     "none of it": (GOOD.replace("count = 4", "count = 0", 1), "count is 0"),
-    "half a device": (GOOD.replace("count = 4", "count = 4.5", 1), "count is 4.5; wanted a whole number"),
+    "half a device": (
+        GOOD.replace("count = 4", "count = 4.5", 1),
+        "count is 4.5; wanted a whole number",
+    ),
     "too many": (GOOD.replace("count = 4", "count = 1e99", 1), "whole number of devices"),
     "a rack of half a node": (RACK, "levels[1].size is 2"),
     "a misspelt key": (GOOD.replace("[nics]", "[nic]"), "did you mean nics"),
     "cut off": (GOOD[:-12], "not TOML"),
     "empty": ("", "name is missing"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD)
@@ -94,7 +115,12 @@ def test_a_bad_file_is_one_line_that_names_file_and_key(text, says, place):
     assert "node.toml" in result.stderr or "h101" in result.stderr
 
 
-NOT_THERE = [("./none.toml", "no such file"), ("./nodes", "is a directory"), ("", "no system"), ("dgx-h101", "dgx-h100")]
+NOT_THERE = [
+    ("./none.toml", "no such file"),
+    ("./nodes", "is a directory"),
+    ("", "no system"),
+    ("dgx-h101", "dgx-h100"),
+]
 
 
 @pytest.mark.parametrize(("name", "says"), NOT_THERE)
@@ -104,22 +130,30 @@ def test_a_file_that_is_not_there_is_one_line(name, says, place):
 
 
 EVERY = (
-    "mixtral-8x7b --on h100-sxm5 --system nodes/node.toml --stack nodes/stack.toml --devices 32 --tp 2 --pp 2 --ep 4 --etp 2 --zero 1 "
-    "--shard 4 --stages 15,17 --recompute uniform:3 --offload optimizer --offload activations --batch 32 --micro-batch 1 --schedule gpipe"
+    "mixtral-8x7b --on h100-sxm5 --system nodes/node.toml --stack nodes/stack.toml --devices 32"
+    " --tp 2 --pp 2 --ep 4 --etp 2 --zero 1 --shard 4 --stages 15,17 --recompute uniform:3"
+    " --offload optimizer --offload activations --batch 32 --micro-batch 1 --schedule gpipe"
 )
-MORE = "llama-3-8b --on h100-sxm5 --cp 2 --cp-kind all-gather --zero 3 --no-reshard --dp 4 --batch 8 --no-sp --recompute modules:mlp,norm"
+MORE = (
+    "llama-3-8b --on h100-sxm5 --cp 2 --cp-kind all-gather --zero 3 --no-reshard --dp 4 --batch 8"
+    " --no-sp --recompute modules:mlp,norm"
+)
 
 
 @pytest.mark.parametrize("line", [EVERY, MORE])
 def test_a_saved_layout_runs_to_the_same_forecast_from_anywhere(line, place, tmp_path, monkeypatch):
-    from simulator.stack import HERE
+    from roofcast.simulator.software.stack import HERE
 
     place("nodes/node.toml", GOOD)
     place("nodes/stack.toml", (HERE / "megatron.toml").read_text())
     (tmp_path / "runs").mkdir()
     first = run("predict", *line.split(), "--save", "runs/a.toml", "--json")
     assert first.exit_code == 0, first.stderr
-    for folder, path in ((tmp_path, "runs/a.toml"), (tmp_path / "nodes", "../runs/a.toml"), (tmp_path / "runs", "a.toml")):
+    for folder, path in (
+        (tmp_path, "runs/a.toml"),
+        (tmp_path / "nodes", "../runs/a.toml"),
+        (tmp_path / "runs", "a.toml"),
+    ):
         monkeypatch.chdir(folder)
         again = run("run", path, "--json")
         assert again.exit_code == 0, again.stderr
@@ -147,4 +181,8 @@ def test_a_mistake_in_a_scenario_names_the_file(keys, says, place):
     place("nodes/a.toml", f'model = "llama-3-8b"\ndevice = "h100-sxm5"\n{keys}\n')
     result = run("run", "nodes/a.toml")
     assert (result.exit_code, result.stdout) == (2, ""), result.output
-    assert result.stderr.startswith("roofcast: nodes/a.toml: ") and says in result.stderr and result.stderr.count("\n") == 1
+    assert (
+        result.stderr.startswith("roofcast: nodes/a.toml: ")
+        and says in result.stderr
+        and result.stderr.count("\n") == 1
+    )

@@ -1,6 +1,8 @@
-"""The README and docs/usage.md hold: every command in them runs, on the files they show, and its output is as pasted.
+"""The README and docs/usage.md hold: every command in them runs, on the files they show, and its
+output is as pasted.
 
-After a change of what a forecast says: python tests/reports/test_readme.py writes the outputs and the picture anew.
+After a change of what a forecast says: python tests/reports/test_readme.py writes the outputs and
+the picture anew.
 """
 
 import re
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reports.command import main
+from roofcast.reports.command import main
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "docs/usage.md")
@@ -30,12 +32,20 @@ def commands(page):
     """Every roofcast command, with the output pasted below its block where there is one."""
     found = blocks(page)
     for (language, text), (following, output) in zip(found, [*found[1:], ("", "")], strict=True):
-        lines = [line for line in text.splitlines() if line.startswith("roofcast ")] if language == "sh" else []
+        lines = (
+            [line for line in text.splitlines() if line.startswith("roofcast ")]
+            if language == "sh"
+            else []
+        )
         for line in lines:
             yield line, output if following == "text" and line is lines[-1] else ""
 
 
-COMMANDS = [pytest.param(line, output, id=f"{page}: {line}") for page in PAGES for line, output in commands(page)]
+COMMANDS = [
+    pytest.param(line, output, id=f"{page}: {line}")
+    for page in PAGES
+    for line, output in commands(page)
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,9 @@ def folder(tmp_path_factory):
             if language in ("toml", "python") and head:
                 (place / head[1]).write_text(text)
     shutil.copy(ROOT / "simulator/models/configs/llama-3-8b.json", place / "config.json")
-    shutil.copytree(ROOT / "scenarios", place / "scenarios", ignore=shutil.ignore_patterns("*.csv", "published"))
+    shutil.copytree(
+        ROOT / "scenarios", place / "scenarios", ignore=shutil.ignore_patterns("*.csv", "published")
+    )
     return place
 
 
@@ -69,7 +81,9 @@ def test_every_command_works(line, output, folder, monkeypatch):
     if output and " count " in line:
         assert result.stdout == output
     elif output:
-        assert lead(result.stdout) == pytest.approx(lead(output), rel=0.1), "python tests/reports/test_readme.py writes it anew"
+        assert lead(result.stdout) == pytest.approx(lead(output), rel=0.1), (
+            "python tests/reports/test_readme.py writes it anew"
+        )
 
 
 def exported(folder):
@@ -83,7 +97,12 @@ def exported(folder):
     net = runpy.run_path(str(folder / "my_net.py"))["MyNet"]()
     axes = {"pictures": {0: "batch"}}
     torch.onnx.export(
-        net, torch.zeros(2, 3, 32, 32), str(folder / "my_net.onnx"), dynamo=False, input_names=["pictures"], dynamic_axes=axes
+        net,
+        torch.zeros(2, 3, 32, 32),
+        str(folder / "my_net.onnx"),
+        dynamo=False,
+        input_names=["pictures"],
+        dynamic_axes=axes,
     )
 
 
@@ -104,7 +123,12 @@ def test_every_python_example_works(page, folder, monkeypatch, capsys):
 
 def test_usage_explains_every_option_of_predict():
     text = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
-    options = {o for param in main.get_command(None, "predict").params for o in (*param.opts, *param.secondary_opts) if o.startswith("--")}
+    options = {
+        o
+        for param in main.get_command(None, "predict").params
+        for o in (*param.opts, *param.secondary_opts)
+        if o.startswith("--")
+    }
     assert len(options) > 30
     assert not [option for option in options if not re.search(rf"{option}(?![\w-])", text)]
 
@@ -122,7 +146,9 @@ def write_anew():
         text = (ROOT / page).read_text(encoding="utf-8")
         for line, output in commands(page):
             if output:
-                text = text.replace(f"{line}\n```\n```text\n{output}", f"{line}\n```\n```text\n{run(line).stdout}")
+                text = text.replace(
+                    f"{line}\n```\n```text\n{output}", f"{line}\n```\n```text\n{run(line).stdout}"
+                )
         (ROOT / page).write_text(text, encoding="utf-8")
     run(f"roofcast roofline llama-3-8b --on h100-sxm5 -o {ROOT / PICTURE}")
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Annotation, Text
 
-import hwdb
-from hwdb.errors import BadInput
-from reports.command import main
-from reports.labels import spread
-from reports.roofline_plot import draw, save
-from reports.roofs import machine, ridge
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput
+from roofcast.reports.command import main
+from roofcast.reports.pictures.labels import spread
+from roofcast.reports.pictures.roofline import draw, save
+from roofcast.reports.pictures.roofs import machine, ridge
 
 PICTURES = {
     "llama on h100": (["h100-sxm5"], {}),
@@ -31,7 +31,9 @@ def picture(step, machines):
 
     def drawn(name):
         devices, asked = PICTURES[name]
-        return draw([step(device, **asked) for device in devices], [machines[device] for device in devices])
+        return draw(
+            [step(device, **asked) for device in devices], [machines[device] for device in devices]
+        )
 
     return drawn
 
@@ -46,9 +48,21 @@ def boxes(figure):
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     hidden = beyond(figure.axes[0].xaxis) + beyond(figure.axes[0].yaxis)
-    found = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible() and t not in hidden]
+    found = [
+        t
+        for t in figure.findobj(Text)
+        if t.get_text().strip() and t.get_visible() and t not in hidden
+    ]
     return [
-        (t.get_text(), Text.get_window_extent(t, renderer) if isinstance(t, Annotation) else t.get_window_extent(renderer)) for t in found
+        (
+            t.get_text(),
+            (
+                Text.get_window_extent(t, renderer)
+                if isinstance(t, Annotation)
+                else t.get_window_extent(renderer)
+            ),
+        )
+        for t in found
     ]
 
 
@@ -62,7 +76,10 @@ def test_no_text_lies_over_another(figure):
     turned = {t.get_text() for t in figure.findobj(Text) if t.get_rotation() % 90}
     straight = [(text, box) for text, box in boxes(figure) if text not in turned]
     for (a, one), (b, other) in itertools.combinations(straight, 2):
-        shared = min(one.x1, other.x1) - max(one.x0, other.x0), min(one.y1, other.y1) - max(one.y0, other.y0)
+        shared = (
+            min(one.x1, other.x1) - max(one.x0, other.x0),
+            min(one.y1, other.y1) - max(one.y0, other.y0),
+        )
         assert min(shared) <= 1, f"{a!r} over {b!r}"
 
 
@@ -75,7 +92,10 @@ def test_all_text_is_in_the_picture(figure):
 def test_names_of_memory_levels_stand_along_their_lines(figure):
     area = figure.axes[0].get_window_extent()
     turned = [t.get_window_extent() for t in figure.findobj(Text) if t.get_rotation() % 90]
-    assert turned and all(area.x0 <= box.x0 and box.x1 <= area.x1 and area.y0 <= box.y0 and box.y1 <= area.y1 for box in turned)
+    assert turned and all(
+        area.x0 <= box.x0 and box.x1 <= area.x1 and area.y0 <= box.y0 and box.y1 <= area.y1
+        for box in turned
+    )
 
 
 def test_every_roof_and_ridge_is_named(picture, machines):
@@ -94,7 +114,10 @@ def test_phases_differ_in_shape_and_fill_and_not_only_in_colour(picture):
 
 def test_areas_are_shares_of_time(picture, forecast):
     axes = picture("llama on h100").axes[0]
-    circles = sorted((c.get_sizes()[0] for c in axes.collections if len(c.get_paths()[0].vertices) > 10), reverse=True)
+    circles = sorted(
+        (c.get_sizes()[0] for c in axes.collections if len(c.get_paths()[0].vertices) > 10),
+        reverse=True,
+    )
     times = sorted((p.time_s for p in forecast.points if p.phase == "forward"), reverse=True)
     assert circles[0] / circles[4] == pytest.approx(times[0] / times[4])
 
@@ -132,7 +155,12 @@ def test_every_device_has_roofs_or_a_reason(name):
 
 
 @pytest.mark.parametrize(
-    "words", [("llama-3-8b", "--on", "h100-sxm5"), ("gpt2", "--on", "h100-sxm5", "--on", "rtx-3090", "--batch", "4")], ids=" ".join
+    "words",
+    [
+        ("llama-3-8b", "--on", "h100-sxm5"),
+        ("gpt2", "--on", "h100-sxm5", "--on", "rtx-3090", "--batch", "4"),
+    ],
+    ids=" ".join,
 )
 def test_the_command_leaves_a_picture(tmp_path, words):
     target = tmp_path / "roofline.svg"
@@ -150,4 +178,6 @@ def test_spread_labels_never_touch_and_stay_in_their_room(labels):
     order = np.argsort(placed)
     gaps = np.diff(placed[order]) - (np.array(sizes)[order][:-1] + np.array(sizes)[order][1:]) / 2
     assert (gaps > -1e-9).all()
-    assert (placed - np.array(sizes) / 2 > -1e-9).all() and (placed + np.array(sizes) / 2 < 100 + 1e-9).all()
+    assert (placed - np.array(sizes) / 2 > -1e-9).all() and (
+        placed + np.array(sizes) / 2 < 100 + 1e-9
+    ).all()

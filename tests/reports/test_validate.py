@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pytest
 
-from reports import validation
-from reports.command import main
-from scenarios.fit_runs import CONSTANTS
-from scenarios.measured import shipped, shipped_kernels
+from roofcast.reports.command import main
+from roofcast.reports.tables import validation
+from roofcast.scenarios.fits.runs import CONSTANTS
+from roofcast.scenarios.measured.nets import shipped, shipped_kernels
 
 
 class Done(NamedTuple):
@@ -63,7 +63,10 @@ def test_fifty_bf16_products_err_less_than_half_of_the_roofline(device):
     table = validation.kernels([p for p in shipped_kernels() if "serving" in p.stem])
     rows = table[(table.device == device) & (table.kind == "gemm bfloat16")]
     assert len(rows) == 50
-    error, naive = (rows.predicted / rows.seconds - 1).abs(), (rows.roofline / rows.seconds - 1).abs()
+    error, naive = (
+        (rows.predicted / rows.seconds - 1).abs(),
+        (rows.roofline / rows.seconds - 1).abs(),
+    )
     assert error.mean() < 0.5 * naive.mean()
 
 
@@ -76,7 +79,11 @@ def test_rows_go_out_with_their_forecasts(roofcast, tmp_path):
     for row in rows:
         assert bool(row["refused_because"]) != bool(row["predicted_step_time_s"])
         if row["predicted_step_time_s"]:
-            assert float(row["predicted_low_s"]) <= float(row["predicted_step_time_s"]) <= float(row["predicted_high_s"])
+            assert (
+                float(row["predicted_low_s"])
+                <= float(row["predicted_step_time_s"])
+                <= float(row["predicted_high_s"])
+            )
 
 
 def test_kernels_of_a_file(roofcast, tmp_path):
@@ -97,13 +104,26 @@ def test_constants_are_few_and_each_says_where_it_is_from(roofcast):
 
 
 def test_constants_of_whole_runs_and_of_stacks_are_among_them(roofcast):
-    found = {c["name"]: c for c in json.loads(roofcast("validate", "--constants", "--json").out)["constants"]}
+    found = {
+        c["name"]: c
+        for c in json.loads(roofcast("validate", "--constants", "--json").out)["constants"]
+    }
     for (kind, which), names in CONSTANTS.items():
         for name in names:
-            row = found[f"{which}.trained.{name}" if kind == "trained" else f"{which.replace(' ', ', ')}: {name}"]
+            row = found[
+                f"{which}.trained.{name}"
+                if kind == "trained"
+                else f"{which.replace(' ', ', ')}: {name}"
+            ]
             assert row["kind"] == ("ceiling" if kind == "trained" else "fitted")
-    assert found["tensorflow: step_s"]["kind"] == "fitted" and found["pytorch-eager: dispatch_s"]["kind"] == "other"
-    assert found["collectives.hopper.share"]["kind"] == "ceiling" and found["collectives.switch.hop"]["kind"] == "mean"
+    assert (
+        found["tensorflow: step_s"]["kind"] == "fitted"
+        and found["pytorch-eager: dispatch_s"]["kind"] == "other"
+    )
+    assert (
+        found["collectives.hopper.share"]["kind"] == "ceiling"
+        and found["collectives.switch.hop"]["kind"] == "mean"
+    )
 
 
 @pytest.mark.parametrize("option", ["--runs", "--ops"])
@@ -124,7 +144,7 @@ def test_stacks_are_listed_and_shown(roofcast):
 
 
 def test_runs_over_many_devices_get_their_columns(roofcast, tmp_path):
-    from scenarios.llm_runs import HERE
+    from roofcast.scenarios.measured.training import HERE
 
     target = tmp_path / "out.csv"
     done = roofcast("validate", "--runs", str(HERE / "korthikanti2022.csv"), "-o", str(target))
@@ -133,12 +153,22 @@ def test_runs_over_many_devices_get_their_columns(roofcast, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
     for row in rows:
-        assert float(row["predicted_low_s"]) < float(row["predicted_iter_time_s"]) < float(row["predicted_high_s"])
+        assert (
+            float(row["predicted_low_s"])
+            < float(row["predicted_iter_time_s"])
+            < float(row["predicted_high_s"])
+        )
         assert float(row["predicted_peak_mem_gib"]) > 40 and row["refused_because"] == ""
 
 
 def test_runs_over_many_devices_as_json(roofcast):
-    from scenarios.llm_runs import HERE
+    from roofcast.scenarios.measured.training import HERE
 
-    found = json.loads(roofcast("validate", "--runs", str(HERE / "bloom-log.csv"), "--json").out)["training_runs"]
-    assert found["overall"]["rows"] == 2 and len(found["rows"]) == 2 and found["sources"][0]["baseline"] is not None
+    found = json.loads(roofcast("validate", "--runs", str(HERE / "bloom-log.csv"), "--json").out)[
+        "training_runs"
+    ]
+    assert (
+        found["overall"]["rows"] == 2
+        and len(found["rows"]) == 2
+        and found["sources"][0]["baseline"] is not None
+    )

@@ -5,9 +5,12 @@ import sys
 
 import pytest
 
-from hwdb.errors import BadInput
-from scenarios import blind, llm_runs, measured
-from simulator import interval, predict
+from roofcast import predict
+from roofcast.hwdb.errors import BadInput
+from roofcast.scenarios.fits import blind
+from roofcast.scenarios.measured import nets as measured
+from roofcast.scenarios.measured import training as llm_runs
+from roofcast.simulator.forecast import interval
 
 TABLES = measured.blind()
 FITTED = [run for path in measured.shipped() for run in measured.read(path)]
@@ -35,16 +38,24 @@ def test_every_blind_row_is_a_scenario_or_says_in_the_table_why_not(path):
     runs = measured.read(path)
     assert runs
     for run in runs:
-        assert run.scenario is not None or run.refused == f"excluded: {run.row['exclude']}", f"{run.id}: {run.refused}"
+        assert run.scenario is not None or run.refused == f"excluded: {run.row['exclude']}", (
+            f"{run.id}: {run.refused}"
+        )
         assert run.measured_s or run.row["exclude"]
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
 def test_a_blind_table_names_where_its_figures_stand(path):
-    head = "".join(line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#"))
+    head = "".join(
+        line
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line.startswith("#")
+    )
     assert "github" in head or ".com" in head
     with path.open(encoding="utf-8") as file:
-        ids = [row["id"] for row in csv.DictReader(line for line in file if not line.startswith("#"))]
+        ids = [
+            row["id"] for row in csv.DictReader(line for line in file if not line.startswith("#"))
+        ]
     assert len(ids) == len(set(ids))
 
 
@@ -66,18 +77,28 @@ def test_a_line_of_the_table_counts_the_rows_inside_their_intervals():
 def test_a_measured_peak_stands_beside_the_tensors_that_are_held(tmp_path, monkeypatch, capsys):
     path = tmp_path / "runs.csv"
     head = "id,source_name,model,device,precision,mode,batch_per_device,optimizer,framework,step_time_ms,peak_memory_mib\n"
-    rows = ("a,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,PyTorch 2.4,50,1000", "b,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,,50,")
+    rows = (
+        "a,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,PyTorch 2.4,50,1000",
+        "b,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,,50,",
+    )
     path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
     (weighed, other), _ = blind.score([path])
     scenario = measured.read(path)[0].scenario
     forecast = predict(scenario)
     assert scenario.optimizer == "none" and forecast.memory.framework_bytes > 0
-    assert weighed.predicted_bytes == pytest.approx(forecast.memory.peak_bytes - forecast.memory.framework_bytes)
+    assert weighed.predicted_bytes == pytest.approx(
+        forecast.memory.peak_bytes - forecast.memory.framework_bytes
+    )
     assert (weighed.measured_bytes, other.measured_bytes) == (1000 * 2**20, None)
     monkeypatch.setattr(sys, "argv", ["blind", str(path)])
     blind.main()
-    assert blind.memory_line("mine, a100-sxm4-40gb", [weighed]) in capsys.readouterr().out.splitlines()
-    twice = [weighed._replace(predicted_bytes=2.0, measured_bytes=1.0), weighed._replace(predicted_bytes=0.5, measured_bytes=1.0)]
+    assert (
+        blind.memory_line("mine, a100-sxm4-40gb", [weighed]) in capsys.readouterr().out.splitlines()
+    )
+    twice = [
+        weighed._replace(predicted_bytes=2.0, measured_bytes=1.0),
+        weighed._replace(predicted_bytes=0.5, measured_bytes=1.0),
+    ]
     assert blind.memory_line("s", twice) == "| s | 2 | 75.0 / 75.0 | +0.0 |"
 
 
@@ -93,4 +114,9 @@ def test_a_table_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         blind.main()
     told = capsys.readouterr()
-    assert stopped.value.code == 2 and told.out == "" and told.err.count("\n") == 1 and "none.csv" in told.err
+    assert (
+        stopped.value.code == 2
+        and told.out == ""
+        and told.err.count("\n") == 1
+        and "none.csv" in told.err
+    )

@@ -4,17 +4,23 @@ import tomllib
 
 import pytest
 
-from scenarios import fit_runs
-from simulator import stack as stacks
+from roofcast.scenarios.fits import runs as fit_runs
+from roofcast.simulator.software import stack as stacks
 
 FITTED = {
-    (which, name) for (where, shared), names in fit_runs.CONSTANTS.items() if where == "stack" for which in shared.split() for name in names
+    (which, name)
+    for (where, shared), names in fit_runs.CONSTANTS.items()
+    if where == "stack"
+    for which in shared.split()
+    for name in names
 }
 
 
 def states(profile: dict, name: str) -> bool:
     """Does the profile itself say it?"""
-    return name[8:] in profile.get("overlap", {}) if name.startswith("overlap.") else name in profile
+    return (
+        name[8:] in profile.get("overlap", {}) if name.startswith("overlap.") else name in profile
+    )
 
 
 @pytest.mark.parametrize("name", stacks.names())
@@ -23,13 +29,18 @@ def test_no_stack_inherits_a_constant_that_is_fitted_to_another(name):
     below = [stacks.stated(stacks.path_of(name))]
     while like := below[-1].get("like"):
         for constant in (constant for which, constant in FITTED if which == like):
-            shared = constant == "expert_launches" and stacks.stack(name).graphs  # graphs launch nothing
-            assert shared or any(states(profile, constant) for profile in below), f"{name} inherits {constant} of {like}"
+            # graphs launch nothing
+            shared = constant == "expert_launches" and stacks.stack(name).graphs
+            assert shared or any(states(profile, constant) for profile in below), (
+                f"{name} inherits {constant} of {like}"
+            )
         below.append(stacks.stated(stacks.path_of(like)))
 
 
 @pytest.mark.parametrize(("which", "name"), sorted(FITTED))
-def test_a_fitted_constant_is_written_where_it_stands_or_into_the_profile_that_inherits_it(which, name):
+def test_a_fitted_constant_is_written_where_it_stands_or_into_the_profile_that_inherits_it(
+    which, name
+):
     text = stacks.path_of(which).read_text(encoding="utf-8")
     before, after = tomllib.loads(text), tomllib.loads(fit_runs.stated(text, name, 0.5))
     if name.startswith("overlap."):

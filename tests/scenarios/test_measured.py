@@ -4,12 +4,10 @@ import gzip
 
 import pytest
 
-from hwdb.errors import BadInput
-from scenarios import measured
+from roofcast.hwdb.errors import BadInput
+from roofcast.scenarios.measured import nets as measured
 
-HEAD = (
-    "id,model,device,precision,mode,batch_per_device,n_devices,input,layout,framework,step_time_ms,throughput_samples_s,throughput_unit\n"
-)
+HEAD = "id,model,device,precision,mode,batch_per_device,n_devices,input,layout,framework,step_time_ms,throughput_samples_s,throughput_unit\n"
 
 
 def rows(tmp_path, *lines, name="runs.csv"):
@@ -20,10 +18,25 @@ def rows(tmp_path, *lines, name="runs.csv"):
 
 
 def test_a_row_becomes_a_scenario(tmp_path):
-    (run,) = rows(tmp_path, "a,ResNet-50,RTX 3090,amp,train,256.0,1,224x224x3,nhwc,PyTorch 1.13 eager,,800,img/s", name="runs.csv.gz")
+    (run,) = rows(
+        tmp_path,
+        "a,ResNet-50,RTX 3090,amp,train,256.0,1,224x224x3,nhwc,PyTorch 1.13 eager,,800,img/s",
+        name="runs.csv.gz",
+    )
     s = run.scenario
-    assert (s.model, s.batch, s.image, s.precision, s.mode) == ("resnet50", 256, 224, "amp-fp16", "train")
-    assert (s.memory_format, s.stack, s.attention, s.optimizer) == ("channels_last", "pytorch-eager", "eager", "momentum")
+    assert (s.model, s.batch, s.image, s.precision, s.mode) == (
+        "resnet50",
+        256,
+        224,
+        "amp-fp16",
+        "train",
+    )
+    assert (s.memory_format, s.stack, s.attention, s.optimizer) == (
+        "channels_last",
+        "pytorch-eager",
+        "eager",
+        "momentum",
+    )
     assert run.measured_s == pytest.approx(256 / 800)
 
 
@@ -36,7 +49,10 @@ def test_devices_that_share_a_batch(tmp_path):
 def test_peak_memory_is_read_in_bytes_and_may_be_left_out(tmp_path):
     path = tmp_path / "runs.csv"
     head = "model,device,precision,mode,batch_per_device,step_time_ms,peak_memory_mib\n"
-    path.write_text(head + "resnet50,v100,fp32,train,8,10,1536.5\nresnet50,v100,fp32,train,8,10,\n", encoding="utf-8")
+    path.write_text(
+        head + "resnet50,v100,fp32,train,8,10,1536.5\nresnet50,v100,fp32,train,8,10,\n",
+        encoding="utf-8",
+    )
     assert [run.peak_bytes for run in measured.read(path)] == [1536.5 * 1024 * 1024, None]
 
 
@@ -66,11 +82,27 @@ def test_a_row_that_cannot_be_asked_for_says_why(tmp_path, line, why):
 
 
 def test_what_a_sources_scripts_set_stands_once_and_a_column_goes_before_it():
-    place = "PyTorch/LanguageModeling/Transformer-XL/README.md line 1; NVIDIA DGX A100 > Large model"
-    row = {"source_where": place, "model": "Transformer-XL", "device": "A100-40GB", "precision": "amp-fp16", "mode": "train",
-           "batch_per_device": "16", "throughput_samples_s": "25084", "throughput_unit": "tok/s"}  # fmt: skip
+    place = (
+        "PyTorch/LanguageModeling/Transformer-XL/README.md line 1; NVIDIA DGX A100 > Large model"
+    )
+    row = {
+        "source_where": place,
+        "model": "Transformer-XL",
+        "device": "A100-40GB",
+        "precision": "amp-fp16",
+        "mode": "train",
+        "batch_per_device": "16",
+        "throughput_samples_s": "25084",
+        "throughput_unit": "tok/s",
+    }
     s = measured.run(row).scenario
-    assert (s.model, s.precision, s.optimizer, s.batch, s.micro_batch) == ("transformer-xl-large", "fp16", "lamb", 128, 16)
+    assert (s.model, s.precision, s.optimizer, s.batch, s.micro_batch) == (
+        "transformer-xl-large",
+        "fp16",
+        "lamb",
+        128,
+        16,
+    )
     assert measured.run(row).measured_s == pytest.approx(128 * 384 / 25084)
     s = measured.run(row | {"optimizer": "adam", "micro_batches": "2"}).scenario
     assert (s.optimizer, s.batch, s.micro_batch) == ("adam", 32, 16)
@@ -83,11 +115,15 @@ def test_one_word_is_another_model_in_another_framework(tmp_path):
 
 
 def test_a_dimension_in_the_input_chooses_the_model(tmp_path):
-    runs = rows(tmp_path, *(f"a,nnUNet,v100,fp32,train,8,1,Dimension={d},,PyTorch,10,," for d in (2, 3)))
+    runs = rows(
+        tmp_path, *(f"a,nnUNet,v100,fp32,train,8,1,Dimension={d},,PyTorch,10,," for d in (2, 3))
+    )
     assert [run.scenario.model for run in runs] == ["nnunet-2d", "nnunet-3d"]
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\x1f\x8b\x00broken", b"\xff\xfe\x00\x01", b""])
+@pytest.mark.parametrize(
+    "content", [b"a,b\n1,2\n", b"\x1f\x8b\x00broken", b"\xff\xfe\x00\x01", b""]
+)
 def test_a_file_that_is_no_table_is_one_line(tmp_path, content):
     for name in ("runs.csv", "runs.csv.gz"):
         path = tmp_path / name
@@ -97,7 +133,9 @@ def test_a_file_that_is_no_table_is_one_line(tmp_path, content):
         assert "\n" not in str(caught.value) and name in str(caught.value)
 
 
-@pytest.mark.parametrize("path", [p for p in measured.shipped() if p.parent.name == "runs"], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in measured.shipped() if p.parent.name == "runs"], ids=lambda p: p.stem
+)
 def test_every_shipped_row_is_forecast_or_excluded_with_a_reason(path):
     for run in measured.read(path):
         assert run.scenario or run.refused.startswith("excluded: "), run.id

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import pytest
 
-from simulator.chain import prepared, spread_of
-from simulator.fabric import fabric_of
-from simulator.parallel import Spread
-from simulator.resolve import decide
-from simulator.roofline import OpTimes
-from simulator.scenario import Scenario
-from simulator.traffic import Placement, network
+from roofcast.simulator.forecast.chain import placed as place_on
+from roofcast.simulator.forecast.chain import prepared
+from roofcast.simulator.forecast.resolve import recipe_of
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.fabric import fabric_of
+from roofcast.simulator.parallel.step import ParallelStep
+from roofcast.simulator.parallel.traffic import Placement, network
+from roofcast.simulator.times.roofline import OpTimes
 
 
 class Placed(NamedTuple):
@@ -18,7 +19,7 @@ class Placed(NamedTuple):
 
     at: Placement
     times: OpTimes
-    spread: Spread
+    spread: ParallelStep
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +28,14 @@ def place():
 
     def placed(**asked) -> Placed:
         scenario, device, model = prepared(Scenario(**asked))
-        recipe, _ = decide(scenario, model, device)
-        layout, step, times, spread, _ = spread_of(scenario, model, device, recipe)
-        return Placed(Placement(step, device, layout, network(layout, fabric_of(None, device, layout.devices))), times, spread)
+        recipe, _ = recipe_of(scenario, model, device)
+        layout, step, times, spread, _ = place_on(scenario, model, device, recipe)
+        return Placed(
+            Placement(
+                step, device, layout, network(layout, fabric_of(None, device, layout.devices))
+            ),
+            times,
+            spread,
+        )
 
     return placed

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-import hwdb
-from simulator import predict
+from roofcast import hwdb, predict
 
 STEPS = {
     "transformer in 16 bits": {"model": "gpt2", "batch": 2, "sequence": 256},
@@ -29,8 +28,12 @@ def test_doubling_a_rate_never_makes_a_step_slower(name):
         assert math.isfinite(before.step_time_s) and 0 < before.lower_bound_s <= before.step_time_s
         for rate in rates(device):
             after = predict(device=name, set={rate: "x2"}, **asked)
-            assert after.step_time_s <= before.step_time_s * (1 + 1e-9), f"{rate} doubled: {before.step_time_s} -> {after.step_time_s}"
-            assert after.step_time_s >= 0.5 * before.step_time_s * (1 - 1e-9), f"{rate} doubled: more than twice as fast"
+            assert after.step_time_s <= before.step_time_s * (1 + 1e-9), (
+                f"{rate} doubled: {before.step_time_s} -> {after.step_time_s}"
+            )
+            assert after.step_time_s >= 0.5 * before.step_time_s * (1 - 1e-9), (
+                f"{rate} doubled: more than twice as fast"
+            )
 
 
 @pytest.mark.parametrize("name", ["h100-sxm5", "rtx-3090", "tpu-v4", "xeon", "mi300x", "m2-ultra"])
@@ -61,21 +64,29 @@ class TestOneDevice:
     def test_recomputation_trades_time_for_memory(self, name, model):
         if model == "resnet50":
             pytest.skip("has no repeated transformer blocks")
-        plain, full = (predict(model=model, device=name, batch=4, recompute=r) for r in ("none", "full"))
+        plain, full = (
+            predict(model=model, device=name, batch=4, recompute=r) for r in ("none", "full")
+        )
         assert full.step_time_s > plain.step_time_s
         assert full.memory.peak_bytes < plain.memory.peak_bytes
         assert full.mfu < plain.mfu
 
 
 def test_a_fused_stack_is_faster_and_keeps_less():
-    eager, compiled = (predict(model="llama-3-8b", device="h100-sxm5", stack=s) for s in ("pytorch-eager", "pytorch-compiled"))
+    eager, compiled = (
+        predict(model="llama-3-8b", device="h100-sxm5", stack=s)
+        for s in ("pytorch-eager", "pytorch-compiled")
+    )
     assert compiled.step_time_s < eager.step_time_s
     assert compiled.memory.activations_bytes < eager.memory.activations_bytes
     assert compiled.saved_bytes < eager.saved_bytes
 
 
 def test_lower_precision_is_faster_and_smaller():
-    fp32, bf16 = (predict(model="gpt2", device="a100-sxm4-80gb", batch=8, precision=p) for p in ("fp32", "bf16"))
+    fp32, bf16 = (
+        predict(model="gpt2", device="a100-sxm4-80gb", batch=8, precision=p)
+        for p in ("fp32", "bf16")
+    )
     assert bf16.step_time_s < fp32.step_time_s and bf16.memory.peak_bytes < fp32.memory.peak_bytes
 
 

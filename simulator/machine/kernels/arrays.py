@@ -1,4 +1,6 @@
-"""Arrays that begin on a cache line: one that does not costs a wide load or store two lines (numpy begins its large ones 16 bytes in)."""
+"""Arrays that begin on a cache line: one that does not costs a wide load or store two lines (numpy
+begins its large ones 16 bytes in).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""What the machine can do at most: streams through each level of memory, chains of multiply-adds, special functions.
+"""What the machine can do at most: streams through each level of memory, chains of multiply-adds,
+special functions.
 
-Every kernel splits its arrays among `teams` (1, or the number of threads) and goes over them `repeats` times between one fork and one
-join, so that sets that fit in L1 can be timed. Sizes in elements of fp32.
+Every kernel splits its arrays among `teams` (1, or the number of threads) and goes over them
+`repeats` times between one fork and one join, so that sets that fit in L1 can be timed. Sizes in
+elements of fp32.
 """
 
 from __future__ import annotations
@@ -11,15 +13,19 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from simulator.machine.kernels import functions
-from simulator.machine.kernels.compiled import VECTOR_BYTES, both, prange
+from roofcast.simulator.machine.kernels import functions
+from roofcast.simulator.machine.kernels.compiled import VECTOR_BYTES, both, prange
 
-CHAINS = 12  # multiply-adds under way: more than latency x units of any core known (4 x 2), less than its registers
+# multiply-adds under way: more than latency x units of any core known (4 x 2), less than its
+# registers
+CHAINS = 12
 
 
 @both
 def read(x, out, teams, repeats):
-    """out[team] = sum of the share of x that a team has, halved and added again each time: reads n."""
+    """out[team] = sum of the share of x that a team has, halved and added again each time: reads
+    n.
+    """
     size = x.size // teams
     for team in prange(teams):
         mine = x[team * size : (team + 1) * size]
@@ -79,17 +85,28 @@ def triad(a, b, y, teams, repeats):
 
 
 def _chain(element: ir.Type, width: int, suffix: str, result: types.Type):
-    """An intrinsic (repeats, x) -> sum of CHAINS vectors, each x <- 0.5 x + 1 as often as `repeats` says."""
+    """An intrinsic (repeats, x) -> sum of CHAINS vectors, each x <- 0.5 x + 1 as often as `repeats`
+    says.
+    """
 
     @intrinsic
     def run(typing, repeats, x):
         def generate(context, builder, signature, args):
             lanes, word = VECTOR_BYTES // width, ir.IntType(64)
             vector = ir.VectorType(element, lanes)
-            fma = builder.module.declare_intrinsic(f"llvm.fma.v{lanes}{suffix}", (), ir.FunctionType(vector, [vector] * 3))
+            fma = builder.module.declare_intrinsic(
+                f"llvm.fma.v{lanes}{suffix}", (), ir.FunctionType(vector, [vector] * 3)
+            )
             half, one = ir.Constant(vector, [0.5] * lanes), ir.Constant(vector, [1.0] * lanes)
-            start = [ir.Constant(vector, [float(chain + lane) for lane in range(lanes)]) for chain in range(CHAINS)]
-            before, loop, after = builder.block, builder.append_basic_block("chain"), builder.append_basic_block("sum")
+            start = [
+                ir.Constant(vector, [float(chain + lane) for lane in range(lanes)])
+                for chain in range(CHAINS)
+            ]
+            before, loop, after = (
+                builder.block,
+                builder.append_basic_block("chain"),
+                builder.append_basic_block("sum"),
+            )
             builder.branch(loop)
             builder.position_at_end(loop)
             count = builder.phi(word)
@@ -106,7 +123,9 @@ def _chain(element: ir.Type, width: int, suffix: str, result: types.Type):
             total = grown[0]
             for each in grown[1:]:
                 total = builder.fadd(total, each)
-            lane = [builder.extract_element(total, ir.Constant(ir.IntType(32), i)) for i in range(lanes)]
+            lane = [
+                builder.extract_element(total, ir.Constant(ir.IntType(32), i)) for i in range(lanes)
+            ]
             answer = args[1]
             for each in lane:
                 answer = builder.fadd(answer, each)
@@ -188,7 +207,9 @@ def fork(out, teams):
 
 @both
 def loop(x, out, length, repeats):
-    """out[row] = sum of row [rows, length], `length` unknown to the compiler: of short rows, what it costs to enter and leave a loop."""
+    """out[row] = sum of row [rows, length], `length` unknown to the compiler: of short rows, what
+    it costs to enter and leave a loop.
+    """
     for _ in range(repeats):
         for r in prange(out.size):
             total = np.float32(0.0)

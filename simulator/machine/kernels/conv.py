@@ -1,15 +1,27 @@
-"""Convolution and max-pool of images [n, channels, height, width], fp32, square filters, one stride and padding both ways.
+"""Convolution and max-pool of images [n, channels, height, width], fp32, square filters, one stride
+and padding both ways.
 
-Two methods: im2col and a matrix product, image by image (`columns`, `conv`, and both gradients), and direct, a row at a time.
+Two methods: im2col and a matrix product, image by image (`columns`, `conv`, and both gradients),
+and direct, a row at a time.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.kernels.compiled import both, exact, inner, prange
-from simulator.machine.kernels.gemm import DEPTH, gemm, pack_rows
-from simulator.machine.kernels.vectors import LANES, TALL, WIDE, greatest, greatest_of_two, move, move_add, move_of_two, spread_tile
+from roofcast.simulator.machine.kernels.compiled import both, exact, inner, prange
+from roofcast.simulator.machine.kernels.gemm import DEPTH, gemm, pack_rows
+from roofcast.simulator.machine.kernels.vectors import (
+    LANES,
+    TALL,
+    WIDE,
+    greatest,
+    greatest_of_two,
+    move,
+    move_add,
+    move_of_two,
+    spread_tile,
+)
 
 ZERO, LEAST = np.float32(0.0), np.float32(-3.0e38)
 multiply = gemm.one
@@ -17,7 +29,9 @@ multiply = gemm.one
 
 @exact
 def _bounds(offset, stride, size, out):
-    """Output positions whose input position o * stride + offset lies inside 0 .. size: first, and one past the last."""
+    """Output positions whose input position o * stride + offset lies inside 0 .. size: first, and
+    one past the last.
+    """
     first = 0 if offset >= 0 else (-offset + stride - 1) // stride
     last = min(out, (size - 1 - offset) // stride + 1) if size - 1 - offset >= 0 else 0
     return first, max(first, last)
@@ -25,20 +39,27 @@ def _bounds(offset, stride, size, out):
 
 @inner
 def _phases(image, edge, stride, padding):
-    """phases[c, ph, pw, i, j] = image[c, i stride + ph - padding, j stride + pw - padding], flat, zero outside the image.
+    """phases[c, ph, pw, i, j] = image[c, i stride + ph - padding, j stride + pw - padding], flat,
+    zero outside the image.
 
-    In it the taps of any stride are steps of one. Room is left behind it for tiles that reach past its end.
+    In it the taps of any stride are steps of one. Room is left behind it for tiles that reach past
+    its end.
     """
     channels, height, width = image.shape
     rows, across = _plane(height, stride, padding), _plane(width, stride, padding)
-    phases = np.zeros(channels * stride * stride * rows * across + (edge + 1) * across + WIDE, np.float32)
+    phases = np.zeros(
+        channels * stride * stride * rows * across + (edge + 1) * across + WIDE, np.float32
+    )
     source = image.reshape(image.size)
     for plane in range(channels * stride * stride):
         c, ph, pw = plane // (stride * stride), plane // stride % stride, plane % stride
         top, bottom = _bounds(ph - padding, stride, height, rows)
         first, last = _bounds(pw - padding, stride, width, across)
         for i in range(top, bottom):
-            to, come = (plane * rows + i) * across, (c * height + i * stride + ph - padding) * width + pw - padding
+            to, come = (
+                (plane * rows + i) * across,
+                (c * height + i * stride + ph - padding) * width + pw - padding,
+            )
             if stride == 1:
                 for j in range(first, last, LANES):
                     move(last - j, source, come + j, phases, to + j)
@@ -76,7 +97,10 @@ def _columns(image, edge, stride, padding, out_height, out_width, columns):
     """columns[(c, kh, kw), (oh, ow)] of one image."""
     channels, height, width = image.shape
     across, target = _plane(width, stride, padding), columns.reshape(columns.size)
-    phases, table = _phases(image, edge, stride, padding), _table(channels, height, width, edge, stride, padding)
+    phases, table = (
+        _phases(image, edge, stride, padding),
+        _table(channels, height, width, edge, stride, padding),
+    )
     for tap in range(table.size):
         for oh in range(out_height):
             to, come = (tap * out_height + oh) * out_width, table[tap] + oh * across
@@ -90,7 +114,10 @@ def _back(columns, edge, stride, padding, out_height, out_width, image):
     channels, height, width = image.shape
     rows, across = _plane(height, stride, padding), _plane(width, stride, padding)
     source, target = columns.reshape(columns.size), image.reshape(image.size)
-    phases, table = np.zeros(channels * stride * stride * rows * across, np.float32), _table(channels, height, width, edge, stride, padding)
+    phases, table = (
+        np.zeros(channels * stride * stride * rows * across, np.float32),
+        _table(channels, height, width, edge, stride, padding),
+    )
     for tap in range(table.size):
         for oh in range(out_height):
             come, to = (tap * out_height + oh) * out_width, table[tap] + oh * across
@@ -101,7 +128,10 @@ def _back(columns, edge, stride, padding, out_height, out_width, image):
         top, bottom = _bounds(ph - padding, stride, height, rows)
         first, last = _bounds(pw - padding, stride, width, across)
         for i in range(top, bottom):
-            come, to = (plane * rows + i) * across, (c * height + i * stride + ph - padding) * width + pw - padding
+            come, to = (
+                (plane * rows + i) * across,
+                (c * height + i * stride + ph - padding) * width + pw - padding,
+            )
             for j in range(first, last):
                 target[to + j * stride] = phases[come + j]
 
@@ -141,7 +171,9 @@ def conv_input_backward(w, dy, dx, stride, padding):
 
 @both
 def conv_weight_backward(x, dy, dw, stride, padding, teams):
-    """dw of a convolution: sum over images of dy columns^T. Each of `teams` sums its own images, then all are added."""
+    """dw of a convolution: sum over images of dy columns^T. Each of `teams` sums its own images,
+    then all are added.
+    """
     images, out, out_height, out_width = dy.shape
     edge = dw.shape[2]
     taps = dw.shape[1] * edge * edge
@@ -150,7 +182,9 @@ def conv_weight_backward(x, dy, dw, stride, padding, teams):
         columns = np.empty((taps, out_height * out_width), np.float32)
         for n in range(team, images, teams):
             _columns(x[n], edge, stride, padding, out_height, out_width, columns)
-            multiply(dy[n].reshape(out, out_height * out_width), columns, parts[team], False, True, True)
+            multiply(
+                dy[n].reshape(out, out_height * out_width), columns, parts[team], False, True, True
+            )
     total = dw.reshape(out, taps)
     for o in range(out):
         for t in range(taps):
@@ -161,9 +195,11 @@ def conv_weight_backward(x, dy, dw, stride, padding, teams):
 
 @both
 def conv_direct(x, w, y, stride, padding):
-    """The same convolution without im2col: tiles of a product that read the rows of a padded image where they lie.
+    """The same convolution without im2col: tiles of a product that read the rows of a padded image
+    where they lie.
 
-    Outputs are taken along whole padded rows, so that a tile may span several; what falls on the padding is left out of y.
+    Outputs are taken along whole padded rows, so that a tile may span several; what falls on the
+    padding is left out of y.
     """
     images, out, out_height, out_width = y.shape
     edge, across = w.shape[2], _plane(x.shape[3], stride, padding)
@@ -180,7 +216,18 @@ def conv_direct(x, w, y, stride, padding):
             depth = min(DEPTH, taps - d0)
             for f in range(0, wide, WIDE):
                 for o in range(0, tall, TALL):
-                    spread_tile(depth, packed, d0 * tall + o * depth, phases, f, sums, o * wide + f, wide, d0, table[d0:])
+                    spread_tile(
+                        depth,
+                        packed,
+                        d0 * tall + o * depth,
+                        phases,
+                        f,
+                        sums,
+                        o * wide + f,
+                        wide,
+                        d0,
+                        table[d0:],
+                    )
         for o in range(out):
             for oh in range(out_height):
                 to, come = (o * out_height + oh) * out_width, o * wide + oh * across
@@ -190,7 +237,8 @@ def conv_direct(x, w, y, stride, padding):
 
 @both
 def max_pool(x, edge, stride, y, where):
-    """y = the greatest of each window, without padding; `where` (int32) keeps its place in the plane for backward.
+    """y = the greatest of each window, without padding; `where` (int32) keeps its place in the
+    plane for backward.
 
     Tap by tap along rows of outputs, a vector of them at once; windows one by one would be scalar.
     """

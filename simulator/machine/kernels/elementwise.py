@@ -1,12 +1,14 @@
-"""Pointwise kernels, moves of data, optimizer updates. fp32, contiguous, flat unless said; outputs are given."""
+"""Pointwise kernels, moves of data, optimizer updates. fp32, contiguous, flat unless said; outputs
+are given.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.kernels.compiled import both, inner, prange
-from simulator.machine.kernels.functions import erf, exp
-from simulator.machine.kernels.vectors import LANES, turn
+from roofcast.simulator.machine.kernels.compiled import both, inner, prange
+from roofcast.simulator.machine.kernels.functions import erf, exp
+from roofcast.simulator.machine.kernels.vectors import LANES, turn
 
 HALF, ONE, ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
 ROOT_HALF, GAUSS = np.float32(0.5**0.5), np.float32((2 * np.pi) ** -0.5)
@@ -76,7 +78,9 @@ def sum_rows(dy, dbias):
 
 @inner
 def _turned(source, target, m, n, i0, i1, j0, j1):
-    """target[n, m] = source[m, n] transposed, rows i0 .. i1 and columns j0 .. j1 of the source: whole squares, then what is left."""
+    """target[n, m] = source[m, n] transposed, rows i0 .. i1 and columns j0 .. j1 of the source:
+    whole squares, then what is left.
+    """
     last_i, last_j = i0 + (i1 - i0) // LANES * LANES, j0 + (j1 - j0) // LANES * LANES
     for i in range(i0, last_i, LANES):
         for j in range(j0, last_j, LANES):
@@ -93,7 +97,9 @@ def _turned(source, target, m, n, i0, i1, j0, j1):
 
 @both
 def transpose(x, y):
-    """y[n, m] = x[m, n] transposed: squares of a vector's width turned in registers, in blocks that few pages hold."""
+    """y[n, m] = x[m, n] transposed: squares of a vector's width turned in registers, in blocks that
+    few pages hold.
+    """
     m, n = x.shape
     source, target = x.reshape(m * n), y.reshape(m * n)
     for strip in prange((m + BLOCK - 1) // BLOCK):

@@ -1,6 +1,8 @@
-"""exp, tanh, erf, sigmoid of fp32, without a branch and without a call, so that a loop over them becomes vector instructions.
+"""exp, tanh, erf, sigmoid of fp32, without a branch and without a call, so that a loop over them
+becomes vector instructions.
 
-numba as it is installed calls libm one element at a time (5 to 26 ns); these take 0.2 to 0.6 ns an element on a 512-bit machine.
+numba as it is installed calls libm one element at a time (5 to 26 ns); these take 0.2 to 0.6 ns an
+element on a 512-bit machine.
 """
 
 from __future__ import annotations
@@ -10,10 +12,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from simulator.machine.kernels.compiled import exact
+from roofcast.simulator.machine.kernels.compiled import exact
 
-LOG2E, LN2_HIGH, LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
-LOW, HIGH = np.float32(-87.3), np.float32(88.0)  # beyond: the least normal number, almost the greatest
+LOG2E, LN2_HIGH, LN2_LOW = (
+    np.float32(1.4426950408889634),
+    np.float32(0.693359375),
+    np.float32(-2.12194440e-4),
+)
+# beyond: the least normal number, almost the greatest
+LOW, HIGH = (np.float32(-87.3), np.float32(88.0))
 ONE, TWO, HALF = np.float32(1.0), np.float32(2.0), np.float32(0.5)
 E2, E3, E4 = np.float32(5.0000001201e-1), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
 E5, E6, E7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
@@ -27,7 +34,10 @@ def _floor(typing, x):
 
     def generate(context, builder, signature, args):
         kind = ir.FloatType()
-        return builder.call(builder.module.declare_intrinsic("llvm.floor", [kind], ir.FunctionType(kind, [kind])), args)
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.floor", [kind], ir.FunctionType(kind, [kind])),
+            args,
+        )
 
     return types.float32(types.float32), generate
 
@@ -38,7 +48,9 @@ def _power_of_two(typing, n):
 
     def generate(context, builder, signature, args):
         whole = builder.fptosi(args[0], ir.IntType(32))
-        bits = builder.shl(builder.add(whole, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23))
+        bits = builder.shl(
+            builder.add(whole, ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23)
+        )
         return builder.bitcast(bits, ir.FloatType())
 
     return types.float32(types.float32), generate
@@ -50,7 +62,9 @@ def greater(typing, a, b):
 
     def generate(context, builder, signature, args):
         kind = ir.FloatType()
-        function = builder.module.declare_intrinsic("llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind]))
+        function = builder.module.declare_intrinsic(
+            "llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind])
+        )
         return builder.call(function, args, fastmath=("nnan", "nsz"))
 
     return types.float32(types.float32, types.float32), generate
@@ -58,7 +72,9 @@ def greater(typing, a, b):
 
 @exact
 def exp(x):
-    """e^x = 2^n e^r, n whole, |r| <= ln 2 / 2, a polynomial of degree 7 in r (Cephes expf); two units in the last place."""
+    """e^x = 2^n e^r, n whole, |r| <= ln 2 / 2, a polynomial of degree 7 in r (Cephes expf); two
+    units in the last place.
+    """
     x = min(max(x, LOW), HIGH)
     n = _floor(x * LOG2E + HALF)
     r = x - n * LN2_HIGH - n * LN2_LOW

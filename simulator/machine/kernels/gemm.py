@@ -1,21 +1,31 @@
 """C = A B in fp32: packed panels and a tile of C held in vector registers.
 
-The blocking is that of BLIS: a panel of B (DEPTH x WIDE) stays in L1, a block of A (ROWS x DEPTH) in L2 [vanzee2015].
-Either operand may be given transposed: packing reads it as it lies.
+The blocking is that of BLIS: a panel of B (DEPTH x WIDE) stays in L1, a block of A (ROWS x DEPTH)
+in L2 [vanzee2015]. Either operand may be given transposed: packing reads it as it lies.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.kernels.compiled import both, inner, prange
-from simulator.machine.kernels.vectors import LANES, TALL, WIDE, move, move_add, packed_tile, turn, turn_tall
+from roofcast.simulator.machine.kernels.compiled import both, inner, prange
+from roofcast.simulator.machine.kernels.vectors import (
+    LANES,
+    TALL,
+    WIDE,
+    move,
+    move_add,
+    packed_tile,
+    turn,
+    turn_tall,
+)
 
 DEPTH = 256
 ROWS = 96  # whole tiles of either height
 COLUMNS = 1024
 GROUP = 256  # columns of B that one thread packs together
-TURNS = TALL <= LANES or TALL % LANES == 0  # whether `turn_tall` can pack rows: what it writes past them is written over at once
+# whether `turn_tall` can pack rows: what it writes past them is written over at once
+TURNS = TALL <= LANES or TALL % LANES == 0
 
 
 @inner
@@ -40,7 +50,9 @@ def pack_rows(a, transposed, i0, rows, p0, depth, packed):
         whole = depth // LANES * LANES if TURNS and height == TALL else 0
         for p in range(0, whole, LANES):
             for i in range(0, TALL, LANES):
-                turn_tall(flat, (first + i) * across + p0 + p, across, packed, start + p * TALL + i, TALL)
+                turn_tall(
+                    flat, (first + i) * across + p0 + p, across, packed, start + p * TALL + i, TALL
+                )
         for i in range(height):
             here = (first + i) * across + p0
             for p in range(whole, depth):
@@ -49,7 +61,9 @@ def pack_rows(a, transposed, i0, rows, p0, depth, packed):
 
 @inner
 def _pack_columns(b, transposed, p0, depth, j0, columns, packed):
-    """B[p0 : p0 + depth, j0 : j0 + columns] as panels of [depth, WIDE], zeros right of the last column."""
+    """B[p0 : p0 + depth, j0 : j0 + columns] as panels of [depth, WIDE], zeros right of the last
+    column.
+    """
     flat, across = b.reshape(b.size), b.shape[1]
     whole = columns // WIDE * WIDE
     if whole < columns:
@@ -67,14 +81,25 @@ def _pack_columns(b, transposed, p0, depth, j0, columns, packed):
         squares = depth // LANES * LANES if j < whole else 0
         if j < whole and j % LANES == 0:
             for p in range(0, squares, LANES):
-                turn(flat, (j0 + j) * across + p0 + p, across, packed, j // WIDE * WIDE * depth + p * WIDE + j % WIDE, WIDE)
+                turn(
+                    flat,
+                    (j0 + j) * across + p0 + p,
+                    across,
+                    packed,
+                    j // WIDE * WIDE * depth + p * WIDE + j % WIDE,
+                    WIDE,
+                )
         for p in range(squares, depth):
-            packed[j // WIDE * WIDE * depth + p * WIDE + j % WIDE] = flat[(j0 + j) * across + p0 + p]
+            packed[j // WIDE * WIDE * depth + p * WIDE + j % WIDE] = flat[
+                (j0 + j) * across + p0 + p
+            ]
 
 
 @inner
 def _block(packed_a, packed_b, b0, c, i0, rows, first, columns, depth, add, edge):
-    """C[i0 : i0 + rows, first : first + WIDE] (+)= packed A times one packed panel of B; `edge` holds a tile that C has no room for."""
+    """C[i0 : i0 + rows, first : first + WIDE] (+)= packed A times one packed panel of B; `edge`
+    holds a tile that C has no room for.
+    """
     flat, stride = c.reshape(c.size), c.shape[1]
     width = min(WIDE, columns - first)
     for top in range(0, rows, TALL):
@@ -93,7 +118,9 @@ def _block(packed_a, packed_b, b0, c, i0, rows, first, columns, depth, add, edge
 
 @both
 def gemm(a, b, c, transpose_a, transpose_b, add):
-    """c[m, n] = a[m, k] b[k, n], or added to c; a stored as [k, m] and b as [n, k] where transposed. C-contiguous fp32."""
+    """c[m, n] = a[m, k] b[k, n], or added to c; a stored as [k, m] and b as [n, k] where
+    transposed. C-contiguous fp32.
+    """
     m, n = c.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     deep, high = min(k, DEPTH), (min(m, ROWS) + TALL - 1) // TALL * TALL
@@ -103,12 +130,33 @@ def gemm(a, b, c, transpose_a, transpose_b, add):
         for p0 in range(0, k, DEPTH):
             depth = min(DEPTH, k - p0)
             for group in prange((columns + GROUP - 1) // GROUP):
-                _pack_columns(b, transpose_b, p0, depth, j0 + group * GROUP, min(GROUP, columns - group * GROUP),
-                              panels[group * GROUP * depth :])  # fmt: skip
+                _pack_columns(
+                    b,
+                    transpose_b,
+                    p0,
+                    depth,
+                    j0 + group * GROUP,
+                    min(GROUP, columns - group * GROUP),
+                    panels[group * GROUP * depth :],
+                )
             for block in prange((m + ROWS - 1) // ROWS):
                 rows = min(ROWS, m - block * ROWS)
-                packed, edge = np.empty(high * deep + LANES, np.float32), np.empty(TALL * WIDE, np.float32)
+                packed, edge = (
+                    np.empty(high * deep + LANES, np.float32),
+                    np.empty(TALL * WIDE, np.float32),
+                )
                 pack_rows(a, transpose_a, block * ROWS, rows, p0, depth, packed)
                 for panel in range((columns + WIDE - 1) // WIDE):
-                    _block(packed, panels, panel * WIDE * depth, c, block * ROWS, rows, j0 + panel * WIDE, n, depth,
-                           1 if add or p0 > 0 else 0, edge)  # fmt: skip
+                    _block(
+                        packed,
+                        panels,
+                        panel * WIDE * depth,
+                        c,
+                        block * ROWS,
+                        rows,
+                        j0 + panel * WIDE,
+                        n,
+                        depth,
+                        1 if add or p0 > 0 else 0,
+                        edge,
+                    )

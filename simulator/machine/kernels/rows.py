@@ -1,11 +1,13 @@
-"""Kernels on the rows of x [rows, n]: softmax, cross-entropy, layer and RMS norm; and batch norm. fp32; outputs are given."""
+"""Kernels on the rows of x [rows, n]: softmax, cross-entropy, layer and RMS norm; and batch norm.
+fp32; outputs are given.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.kernels.compiled import both, prange
-from simulator.machine.kernels.functions import exp, greater
+from roofcast.simulator.machine.kernels.compiled import both, prange
+from roofcast.simulator.machine.kernels.functions import exp, greater
 
 ZERO, ONE, LEAST = np.float32(0.0), np.float32(1.0), np.float32(-3.0e38)
 PIECE = 512  # columns that one thread sums: long enough to be fetched ahead
@@ -44,7 +46,9 @@ def softmax_backward(y, dy, dx):
 
 @both
 def cross_entropy(x, label, loss, dx):
-    """loss[row] = -log softmax(x)[label], and the gradient of their mean: dx = (softmax(x) - onehot) / rows."""
+    """loss[row] = -log softmax(x)[label], and the gradient of their mean: dx = (softmax(x) -
+    onehot) / rows.
+    """
     rows = x.shape[0]
     share = ONE / np.float32(rows)
     for r in prange(rows):
@@ -67,7 +71,9 @@ def cross_entropy(x, label, loss, dx):
 
 @both
 def layer_norm(x, weight, bias, y, mean, inverse):
-    """y = (x - mean) inverse weight + bias; mean and inverse deviation of each row are kept for backward."""
+    """y = (x - mean) inverse weight + bias; mean and inverse deviation of each row are kept for
+    backward.
+    """
     for r in prange(x.shape[0]):
         here, there = x[r], y[r]
         n = here.size
@@ -102,7 +108,9 @@ def layer_norm_backward(x, weight, mean, inverse, dy, dx):
 
 @both
 def norm_weight_backward(x, mean, inverse, dy, dweight, dbias):
-    """dweight = sum over rows of dy xhat, dbias = sum of dy; the width split among threads. With mean zero: RMS norm's."""
+    """dweight = sum over rows of dy xhat, dbias = sum of dy; the width split among threads. With
+    mean zero: RMS norm's.
+    """
     rows, n = x.shape
     for block in prange((n + PIECE - 1) // PIECE):
         lo, hi = block * PIECE, min(n, block * PIECE + PIECE)
@@ -147,7 +155,9 @@ def rms_norm_backward(x, weight, inverse, dy, dx):
 
 @both
 def batch_norm(x, weight, bias, y, mean, inverse):
-    """x [images, channels, pixels]: each channel over images and pixels; its mean and inverse deviation are kept."""
+    """x [images, channels, pixels]: each channel over images and pixels; its mean and inverse
+    deviation are kept.
+    """
     images, channels, pixels = x.shape
     count = np.float32(images * pixels)
     for c in prange(channels):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.machine.kernels.compiled import both, prange
-from simulator.machine.kernels.functions import exp, greater, sigmoid, tanh
-from simulator.machine.kernels.gemm import gemm
+from roofcast.simulator.machine.kernels.compiled import both, prange
+from roofcast.simulator.machine.kernels.functions import exp, greater, sigmoid, tanh
+from roofcast.simulator.machine.kernels.gemm import gemm
 
 ZERO, ONE, LEAST = np.float32(0.0), np.float32(1.0), np.float32(-3.0e38)
 multiply = gemm.one
@@ -14,17 +14,25 @@ multiply = gemm.one
 
 @both
 def lstm_cell(gates, before, cell, hidden, kept):
-    """One step of an LSTM after its products: gates [batch, 4 n] (input, forget, new, output; bias added) and the old cell state.
+    """One step of an LSTM after its products: gates [batch, 4 n] (input, forget, new, output; bias
+    added) and the old cell state.
 
-    cell = f c + i g, hidden = o tanh(cell); kept [batch, 5 n] holds i, f, g, o and tanh(cell) for backward.
+    cell = f c + i g, hidden = o tanh(cell); kept [batch, 5 n] holds i, f, g, o and tanh(cell) for
+    backward.
     """
     n = cell.shape[1]
     for b in prange(cell.shape[0]):
         row, k = gates[b], kept[b]
-        gate = k[: 2 * n]  # loops of few arrays: past some count LLVM gives up telling that they do not overlap
+        # loops of few arrays: past some count LLVM gives up telling that they do not overlap
+        gate = k[: 2 * n]
         for j in range(2 * n):
             gate[j] = sigmoid(row[j])
-        new, new_in, last, last_in = k[2 * n : 3 * n], row[2 * n : 3 * n], k[3 * n : 4 * n], row[3 * n :]
+        new, new_in, last, last_in = (
+            k[2 * n : 3 * n],
+            row[2 * n : 3 * n],
+            k[3 * n : 4 * n],
+            row[3 * n :],
+        )
         for j in range(n):
             new[j] = tanh(new_in[j])
         for j in range(n):
@@ -57,7 +65,9 @@ def lstm_cell_backward(kept, before, dhidden, dcell, dgates, dbefore):
 
 @both
 def attention(q, k, v, causal, out, weights):
-    """out = softmax(q k^T / sqrt(d)) v for each of the heads [heads, tokens, d]; weights [heads, tokens, tokens] are kept."""
+    """out = softmax(q k^T / sqrt(d)) v for each of the heads [heads, tokens, d]; weights [heads,
+    tokens, tokens] are kept.
+    """
     heads, tokens, depth = q.shape
     scale = ONE / np.float32(np.sqrt(depth))
     for head in prange(heads):

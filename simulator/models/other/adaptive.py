@@ -1,6 +1,8 @@
-"""Word tables and softmax by clusters of frequency [grave2016] [baevski2018], as Transformer-XL has them.
+"""Word tables and softmax by clusters of frequency [grave2016] [baevski2018], as Transformer-XL has
+them.
 
-How many words of a text fall into each cluster depends on the text; `Clusters.shares` says it for the rarer ones.
+How many words of a text fall into each cluster depends on the text; `Clusters.shares` says it for
+the rarer ones.
 """
 
 from __future__ import annotations
@@ -8,13 +10,15 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-from simulator.models.vision.parts import dense
-from simulator.ops import embedding, linear, moe, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import dense
+from roofcast.simulator.work.ops import embedding, linear, moe, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Clusters(NamedTuple):
-    """Words by frequency: the first `ends[0]` are the head. Rarer clusters have rows `divisor` times as narrow, one after another."""
+    """Words by frequency: the first `ends[0]` are the head. Rarer clusters have rows `divisor`
+    times as narrow, one after another.
+    """
 
     ends: tuple[int, ...]
     divisor: int
@@ -36,7 +40,9 @@ class Clusters(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Rows of the words, one table or one a cluster, and what brings narrow rows to the model's width."""
+    """Rows of the words, one table or one a cluster, and what brings narrow rows to the model's
+    width.
+    """
 
     rows: list[Value]
     projections: list[Value]
@@ -48,7 +54,9 @@ def tables(t: Tape, clusters: Clusters, width: int) -> Tables:
         if clusters.divisor == 1:
             return Tables([t.parameter(clusters.ends[-1], width)], [])
         widths = [width // clusters.divisor**index for index in range(len(clusters.ends))]
-        rows = [t.parameter(size, narrow) for size, narrow in zip(clusters.sizes, widths, strict=True)]
+        rows = [
+            t.parameter(size, narrow) for size, narrow in zip(clusters.sizes, widths, strict=True)
+        ]
         return Tables(rows, [t.parameter(width, narrow) for narrow in widths])
 
 
@@ -60,12 +68,19 @@ def embedded(t: Tape, clusters: Clusters, table: Tables, ids: Value, width: int)
         else:
             x = t.new((*ids.shape, width), t.precision.weights, t.training)
             t.emit("elementwise", (), (x,))
-            for count, rows, projection in zip(clusters.words(ids.size), table.rows, table.projections, strict=True):
+            for count, rows, projection in zip(
+                clusters.words(ids.size), table.rows, table.projections, strict=True
+            ):
                 place = t.new((count,), "int64")
                 own = t.new((count,), "int64")
                 t.emit("gather", (ids,), (place, own), vector=4 * ids.size)
                 found = embedding.embedding(t, own, *rows.shape, weight=rows)
-                _put(t, t.cast(linear.linear(t, found, width, bias=False, weight=projection), x.dtype), place, x)
+                _put(
+                    t,
+                    t.cast(linear.linear(t, found, width, bias=False, weight=projection), x.dtype),
+                    place,
+                    x,
+                )
         return pointwise.unary(t, "mul_scalar", x, in_place=True)
 
 
@@ -74,11 +89,18 @@ def _put(t: Tape, rows: Value, place: Value, whole: Value):
     t.emit("scatter", (rows, place), (whole,), read=rows.bytes + place.bytes, written=rows.bytes)
     if rows.grad:
         t.save(place, rows)
-        t.backward("gather", read=rows.bytes + place.bytes, written=rows.bytes + whole.bytes, product=rows.dtype)
+        t.backward(
+            "gather",
+            read=rows.bytes + place.bytes,
+            written=rows.bytes + whole.bytes,
+            product=rows.dtype,
+        )
 
 
 def loss(t: Tape, clusters: Clusters, table: Tables, x: Value) -> Value:
-    """- log p of every word; x[T, width]. Of a rare word p is that of its cluster times that within the cluster."""
+    """- log p of every word; x[T, width]. Of a rare word p is that of its cluster times that within
+    the cluster.
+    """
     with t.scope("crit"):
         with t.op("clusters", "parameter"):
             weight = t.parameter(len(clusters.ends) - 1, x.shape[-1])
@@ -99,7 +121,9 @@ def loss(t: Tape, clusters: Clusters, table: Tables, x: Value) -> Value:
                 with t.op(f"cluster{index}.hidden", "gather"):
                     hidden = moe.take(t, x, place, count, x.shape[-1])
                 projection = table.projections[index] if table.projections else None
-                scores = _scores(t, f"tail{index}", hidden, _rows(t, clusters, table, index), projection)
+                scores = _scores(
+                    t, f"tail{index}", hidden, _rows(t, clusters, table, index), projection
+                )
                 with t.op(f"tail{index}.log_softmax", "softmax"):
                     pointwise.part(t, found, count)
                     found = log_softmax(t, scores)
@@ -111,7 +135,9 @@ def loss(t: Tape, clusters: Clusters, table: Tables, x: Value) -> Value:
         return out
 
 
-def _rows(t: Tape, clusters: Clusters, table: Tables, index: int, more: Value | None = None) -> Value:
+def _rows(
+    t: Tape, clusters: Clusters, table: Tables, index: int, more: Value | None = None
+) -> Value:
     """The words of a cluster; in the head a row for each other cluster too."""
     with t.op(f"weight{index}", "concat"):
         if table.projections:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, batch_norm, convolve, images, pairwise_loss
-from simulator.ops import conv
-from simulator.tape import Tape
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    batch_norm,
+    convolve,
+    images,
+    pairwise_loss,
+)
+from roofcast.simulator.work.ops import conv
+from roofcast.simulator.work.tape import Tape
 
 
-def build(t: Tape, batch: int, size: int | None, *, part: str, width: int = 64, noise: int = 100, channels: int = 3):
-    """`part` generator (noise in, squared error on its pictures) or discriminator (pictures of 64x64 in)."""
-    return generator(t, batch, width, noise, channels) if part == "generator" else discriminator(t, batch, size, width, channels)
+def build(
+    t: Tape,
+    batch: int,
+    size: int | None,
+    *,
+    part: str,
+    width: int = 64,
+    noise: int = 100,
+    channels: int = 3,
+):
+    """`part` generator (noise in, squared error on its pictures) or discriminator (pictures of
+    64x64 in).
+    """
+    return (
+        generator(t, batch, width, noise, channels)
+        if part == "generator"
+        else discriminator(t, batch, size, width, channels)
+    )
 
 
 def generator(t: Tape, batch: int, width: int, noise: int, channels: int):
@@ -19,7 +40,15 @@ def generator(t: Tape, batch: int, width: int, noise: int, channels: int):
     with t.scope("main"):
         for step, factor in enumerate((8, 4, 2, 1)):
             with t.op(str(index), "conv_transpose"):
-                x = conv.conv_transpose(t, x, factor * width, 4, stride=2 if step else 1, padding=1 if step else 0, bias=False)
+                x = conv.conv_transpose(
+                    t,
+                    x,
+                    factor * width,
+                    4,
+                    stride=2 if step else 1,
+                    padding=1 if step else 0,
+                    bias=False,
+                )
             x = activation(t, str(index + 2), "relu", batch_norm(t, str(index + 1), x))
             index += 3
         with t.op(str(index), "conv_transpose"):
@@ -29,10 +58,13 @@ def generator(t: Tape, batch: int, width: int, noise: int, channels: int):
 
 
 def discriminator(t: Tape, batch: int, size: int, width: int, channels: int):
-    """Four convolutions of stride 2 with leaky relu, batch norm from the second on, one to a single number."""
+    """Four convolutions of stride 2 with leaky relu, batch norm from the second on, one to a single
+    number.
+    """
     if size != 64:
         raise BadInput(
-            f"main.11 takes [{batch}, {8 * width}, 4, 4], so pictures of [{batch}, {channels}, 64, 64] are wanted, not {size}x{size}"
+            f"main.11 takes [{batch}, {8 * width}, 4, 4], so pictures of [{batch}, {channels}, 64,"
+            f" 64] are wanted, not {size}x{size}"
         )
     x, index = images(t, batch, size, channels), 0
     with t.scope("main"):

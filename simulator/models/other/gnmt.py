@@ -1,18 +1,29 @@
-"""GNMT [wu2016]: LSTM encoder and decoder with residuals, additive attention [bahdanau2014], as NVIDIA and MLPerf train it ("v2").
+"""GNMT [wu2016]: LSTM encoder and decoder with residuals, additive attention [bahdanau2014], as
+NVIDIA and MLPerf train it ("v2").
 
-The encoder's first layer runs both ways. The decoder's first layer asks the attention, whose answer goes into all others.
-Sentences are taken as padded to one length; sorting and packing them is not counted.
+The encoder's first layer runs both ways. The decoder's first layer asks the attention, whose answer
+goes into all others. Sentences are taken as padded to one length; sorting and packing them is not
+counted.
 """
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import dense, dropped, residual
-from simulator.ops import embedding, linear, loss, norm, pointwise
-from simulator.ops.recurrent import recurrent
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import dense, dropped, residual
+from roofcast.simulator.work.ops import embedding, linear, loss, norm, pointwise
+from roofcast.simulator.work.ops.recurrent import recurrent
+from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, layers: int, vocabulary: int, width: int, dropout: float = 0.2):
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    layers: int,
+    vocabulary: int,
+    width: int,
+    dropout: float = 0.2,
+):
     """Source and target of `size` tokens each; `layers` of the encoder and of the decoder."""
     with t.op("embedder", "parameter"):
         table = t.parameter(vocabulary, width)
@@ -24,7 +35,9 @@ def build(t: Tape, batch: int, size: int, *, layers: int, vocabulary: int, width
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):
-        return loss.smoothed(t, t.view(logits, batch * size, vocabulary), t.input((batch * size,), "int64"))
+        return loss.smoothed(
+            t, t.view(logits, batch * size, vocabulary), t.input((batch * size,), "int64")
+        )
 
 
 def look_up(t: Tape, batch: int, size: int, table: Value) -> Value:
@@ -65,14 +78,21 @@ def decoder(t: Tape, x: Value, memory: Value, layers: int, width: int, dropout: 
 
 
 def attend(t: Tape, query: Value, memory: Value, width: int) -> Value:
-    """softmax over the source of v . tanh(W query + U memory + b): every target token with every source token, `width` numbers each."""
+    """softmax over the source of v . tanh(W query + U memory + b): every target token with every
+    source token, `width` numbers each.
+    """
     batch, wanted, _ = query.shape
     given = memory.shape[1]
     with t.op("transpose", "copy"):
         query, keys = (pointwise.copy(t, t.low(x)) for x in (query, memory))
-    q, k = dense(t, "linear_q", query, width, bias=False), dense(t, "linear_k", keys, width, bias=False)
+    q, k = (
+        dense(t, "linear_q", query, width, bias=False),
+        dense(t, "linear_k", keys, width, bias=False),
+    )
     with t.op("score", "attention"):
-        both = pointwise.add(t, t.view(q, batch, wanted, 1, width), t.view(k, batch, 1, given, width))
+        both = pointwise.add(
+            t, t.view(q, batch, wanted, 1, width), t.view(k, batch, 1, given, width)
+        )
         hidden = pointwise.unary(t, "tanh", pointwise.add(t, both, t.parameter(width)))
         scores = weighed(t, hidden, width)
         mask = t.new((batch, 1, given), "bool")
@@ -90,6 +110,10 @@ def weighed(t: Tape, x: Value, width: int) -> Value:
     if out.grad:
         t.save(x)
         t.keep(v.bytes // width * (2 * width + 1))
-        t.backward("elementwise", vector=x.size, read=out.bytes + v.bytes, written=x.bytes, product=x.dtype)
-        t.backward("reduce", vector=2 * x.size, read=x.bytes + out.bytes, written=v.bytes, product=x.dtype)
+        t.backward(
+            "elementwise", vector=x.size, read=out.bytes + v.bytes, written=x.bytes, product=x.dtype
+        )
+        t.backward(
+            "reduce", vector=2 * x.size, read=x.bytes + out.bytes, written=v.bytes, product=x.dtype
+        )
     return out

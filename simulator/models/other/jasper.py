@@ -1,4 +1,5 @@
-"""Jasper [li2019] and QuartzNet [kriman2019]: convolutions over time, batch norms, residuals, letters by CTC.
+"""Jasper [li2019] and QuartzNet [kriman2019]: convolutions over time, batch norms, residuals,
+letters by CTC.
 
 Sequences of a batch are padded to one length; each convolution first sets the padding to zero.
 """
@@ -7,16 +8,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, batch_norm, convolve, dropped, residual
-from simulator.ops import ctc, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    batch_norm,
+    convolve,
+    dropped,
+    residual,
+)
+from roofcast.simulator.work.ops import ctc, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 BANDS = 64  # of the mel spectrogram
 
 
 class Block(NamedTuple):
-    """`repeat` convolutions of one width and kernel; residuals from its own input, or from those of all blocks before."""
+    """`repeat` convolutions of one width and kernel; residuals from its own input, or from those of
+    all blocks before.
+    """
 
     width: int
     kernel: int
@@ -47,7 +56,10 @@ NETS = {"jasper": JASPER, "quartznet": QUARTZNET}
 def build(t: Tape, batch: int, size: int, *, net: str, letters: int = 29, spoken: float = 0.15):
     """`size` frames of 10 ms; `spoken` letters a frame."""
     if size < 2:
-        raise BadInput(f"encoder.0 takes [{batch}, {BANDS}, frames], but [{batch}, {BANDS}, {size}] arrives: at least 2 frames are wanted")
+        raise BadInput(
+            f"encoder.0 takes [{batch}, {BANDS}, frames], but [{batch}, {BANDS}, {size}] arrives:"
+            " at least 2 frames are wanted"
+        )
     seen = [t.input((batch, BANDS, size))]
     dense, apart = net == "jasper", net == "quartznet"
     for index, block in enumerate(NETS[net]):
@@ -64,11 +76,24 @@ def build(t: Tape, batch: int, size: int, *, net: str, letters: int = 29, spoken
 
 
 def through(t: Tape, block: Block, seen: list[Value], dense: bool, apart: bool) -> Value:
-    """The last of `seen` through a block; what it or all of them have to add comes in before the last activation."""
+    """The last of `seen` through a block; what it or all of them have to add comes in before the
+    last activation.
+    """
     x = seen[-1]
     for index in range(block.repeat):
-        stride, dilation = (block.stride, block.dilation) if index == 0 or block.repeat == 1 else (1, 1)
-        x = unit(t, f"conv.{index}", x, block.width, block.kernel, stride, dilation, apart and block.kernel > 1)
+        stride, dilation = (
+            (block.stride, block.dilation) if index == 0 or block.repeat == 1 else (1, 1)
+        )
+        x = unit(
+            t,
+            f"conv.{index}",
+            x,
+            block.width,
+            block.kernel,
+            stride,
+            dilation,
+            apart and block.kernel > 1,
+        )
         if index < block.repeat - 1:
             x = ended(t, f"conv.{index}", x, block.dropout)
     if block.skips:
@@ -77,12 +102,39 @@ def through(t: Tape, block: Block, seen: list[Value], dense: bool, apart: bool) 
     return ended(t, "out", x, block.dropout)
 
 
-def unit(t: Tape, name: str, x: Value, width: int, kernel: int, stride: int = 1, dilation: int = 1, apart: bool = False) -> Value:
-    """Mask, convolution without bias, batch norm; `apart`: a depthwise convolution and one across channels."""
-    how = {"stride": stride, "dilation": dilation, "padding": kernel // 2 * dilation, "dims": 1, "bias": False}
+def unit(
+    t: Tape,
+    name: str,
+    x: Value,
+    width: int,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    apart: bool = False,
+) -> Value:
+    """Mask, convolution without bias, batch norm; `apart`: a depthwise convolution and one across
+    channels.
+    """
+    how = {
+        "stride": stride,
+        "dilation": dilation,
+        "padding": kernel // 2 * dilation,
+        "dims": 1,
+        "bias": False,
+    }
     if apart:
-        x = convolve(t, f"{name}.depthwise", masked(t, f"{name}.depthwise", x), x.shape[1], kernel, groups=x.shape[1], **how)
-        x = convolve(t, f"{name}.pointwise", masked(t, f"{name}.pointwise", x), width, 1, dims=1, bias=False)
+        x = convolve(
+            t,
+            f"{name}.depthwise",
+            masked(t, f"{name}.depthwise", x),
+            x.shape[1],
+            kernel,
+            groups=x.shape[1],
+            **how,
+        )
+        x = convolve(
+            t, f"{name}.pointwise", masked(t, f"{name}.pointwise", x), width, 1, dims=1, bias=False
+        )
     else:
         x = convolve(t, name, masked(t, name, x), width, kernel, **how)
     return batch_norm(t, f"{name}.norm", x)
@@ -98,4 +150,6 @@ def masked(t: Tape, name: str, x: Value) -> Value:
 
 def ended(t: Tape, name: str, x: Value, dropout: float) -> Value:
     """ReLU and dropout, which end a block."""
-    return dropped(t, f"{name}.dropout", activation(t, f"{name}.act", "relu", x, in_place=False), dropout)
+    return dropped(
+        t, f"{name}.dropout", activation(t, f"{name}.act", "relu", x, in_place=False), dropout
+    )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from simulator.models.other.parts import dense_row
-from simulator.models.vision.parts import cross_entropy, pairwise_loss
-from simulator.tape import Tape
+from roofcast.simulator.models.other.parts import dense_row
+from roofcast.simulator.models.vision.parts import cross_entropy, pairwise_loss
+from roofcast.simulator.work.tape import Tape
 
 
-def build(t: Tape, batch: int, size: int | None, *, features: int | None = None, widths=(), outputs: int = 10, regression: bool = False):
+def build(
+    t: Tape,
+    batch: int,
+    size: int | None,
+    *,
+    features: int | None = None,
+    widths=(),
+    outputs: int = 10,
+    regression: bool = False,
+):
     """`features` numbers a sample, or a grey picture of side `size`."""
     if features is None:
         x = t.view(t.input((batch, 1, size, size)), batch, size * size)

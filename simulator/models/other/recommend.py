@@ -1,11 +1,13 @@
-"""Recommenders: matrix factorisation with biases, NeuMF [he2017], DLRM [naumov2019], variational autoencoder [liang2018]."""
+"""Recommenders: matrix factorisation with biases, NeuMF [he2017], DLRM [naumov2019], variational
+autoencoder [liang2018].
+"""
 
 from __future__ import annotations
 
-from simulator.models.other.parts import dense_row
-from simulator.models.vision.parts import activation, dense, pairwise_loss
-from simulator.ops import embedding, linear, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.other.parts import dense_row
+from roofcast.simulator.models.vision.parts import activation, dense, pairwise_loss
+from roofcast.simulator.work.ops import embedding, linear, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int | None, *, kind: str, **sizes):
@@ -29,11 +31,18 @@ def dot(t: Tape, batch: int, users: int, items: int, width: int):
 
 
 def neumf(t: Tape, batch: int, users: int, items: int, factors: int, widths):
-    """A product of factors beside an MLP on concatenated ones; `widths` of the MLP, its input first."""
+    """A product of factors beside an MLP on concatenated ones; `widths` of the MLP, its input
+    first.
+    """
     user, item = _pair(t, batch)
     with t.op("gmf", "mul"):
-        product = pointwise.mul(t, _look_up(t, "", user, users, factors), _look_up(t, "", item, items, factors))
-    u, i = _look_up(t, "mlp_user", user, users, widths[0] // 2), _look_up(t, "mlp_item", item, items, widths[0] // 2)
+        product = pointwise.mul(
+            t, _look_up(t, "", user, users, factors), _look_up(t, "", item, items, factors)
+        )
+    u, i = (
+        _look_up(t, "mlp_user", user, users, widths[0] // 2),
+        _look_up(t, "mlp_item", item, items, widths[0] // 2),
+    )
     with t.scope("mlp"):
         with t.op("cat", "concat"):
             x = pointwise.concat(t, [u, i], 1)
@@ -43,18 +52,34 @@ def neumf(t: Tape, batch: int, users: int, items: int, factors: int, widths):
     return pairwise_loss(t, "bce_with_logits", dense(t, "predict", x, 1))
 
 
-def dlrm(t: Tape, batch: int, tables: int, rows: int, width: int, lookups: int, dense_features: int, bottom, top):
-    """An MLP on dense features, sums of looked-up rows, all their products with one another, an MLP on top."""
+def dlrm(
+    t: Tape,
+    batch: int,
+    tables: int,
+    rows: int,
+    width: int,
+    lookups: int,
+    dense_features: int,
+    bottom,
+    top,
+):
+    """An MLP on dense features, sums of looked-up rows, all their products with one another, an MLP
+    on top.
+    """
     numbers, ids = t.input((batch, dense_features)), t.input((tables, batch, lookups), "int64")
     with t.scope("bot"):
         b = dense_row(t, numbers, bottom, last="relu")
     parts = [b]
     for table in range(tables):
         with t.op(f"e.{table}", "embedding_bag"):
-            parts.append(embedding.embedding_bag(t, t.view(ids, batch, lookups), batch, rows, width))
+            parts.append(
+                embedding.embedding_bag(t, t.view(ids, batch, lookups), batch, rows, width)
+            )
     count = tables + 1
     with t.op("interact", "matmul"):
-        z = t.view(pointwise.concat(t, [t.view(p, batch, 1, width) for p in parts], 1), batch, count, width)
+        z = t.view(
+            pointwise.concat(t, [t.view(p, batch, 1, width) for p in parts], 1), batch, count, width
+        )
         products = linear.matmul(t, z, z, transposed=True)
         pairs = count * (count - 1) // 2
         picked = pointwise.copy(t, products, batch, pairs)
@@ -66,13 +91,16 @@ def dlrm(t: Tape, batch: int, tables: int, rows: int, width: int, lookups: int, 
 
 
 def vae(t: Tape, batch: int, items: int, seen: int, hidden: int, latent: int):
-    """Which of `items` a user liked, `seen` of them in the mean, through `hidden` and `latent` numbers; a multinomial likelihood.
+    """Which of `items` a user liked, `seen` of them in the mean, through `hidden` and `latent`
+    numbers; a multinomial likelihood.
 
     The first layer adds up rows of its weight, one an item that was liked.
     """
     ids = t.input((batch, seen), "int64")
     with t.op("encoder.0", "embedding_bag"):
-        x = pointwise.add(t, embedding.embedding_bag(t, ids, batch, items, hidden), t.parameter(hidden))
+        x = pointwise.add(
+            t, embedding.embedding_bag(t, ids, batch, items, hidden), t.parameter(hidden)
+        )
     x = dense(t, "encoder.2", activation(t, "encoder.1", "tanh", x, in_place=False), 2 * latent)
     with t.op("sample", "mul"):
         mean, log_variance = (pointwise.part(t, x, batch, latent) for _ in range(2))
@@ -89,7 +117,12 @@ def vae(t: Tape, batch: int, items: int, seen: int, hidden: int, latent: int):
         liked = t.new((batch, seen), log_p.dtype, True)
         t.emit("gather", (ids,), (liked,), read=ids.bytes + liked.bytes)
         t.save(ids)
-        t.backward("scatter", vector=liked.size, read=liked.bytes + ids.bytes, written=log_p.bytes + liked.bytes)
+        t.backward(
+            "scatter",
+            vector=liked.size,
+            read=liked.bytes + ids.bytes,
+            written=log_p.bytes + liked.bytes,
+        )
         return pointwise.mean(t, liked)
 
 

@@ -1,11 +1,13 @@
-"""Recurrent classifiers of token sequences: embedding, LSTM or GRU, a dense layer on the last states."""
+"""Recurrent classifiers of token sequences: embedding, LSTM or GRU, a dense layer on the last
+states.
+"""
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import classify
-from simulator.ops import embedding
-from simulator.ops.recurrent import recurrent
-from simulator.tape import Tape
+from roofcast.simulator.models.vision.parts import classify
+from roofcast.simulator.work.ops import embedding
+from roofcast.simulator.work.ops.recurrent import recurrent
+from roofcast.simulator.work.tape import Tape
 
 
 def build(

@@ -1,22 +1,25 @@
-"""StyleGAN2's generator: a mapping of noise to styles, convolutions whose weights the styles scale [karras2019].
+"""StyleGAN2's generator: a mapping of noise to styles, convolutions whose weights the styles scale
+[karras2019].
 
-Enlarging is bilinear before the convolution (the original filters after a transposed one: the same pixels and products).
+Enlarging is bilinear before the convolution (the original filters after a transposed one: the same
+pixels and products).
 """
 
 from __future__ import annotations
 
 from math import log2
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, dense, pairwise_loss
-from simulator.ops import conv, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import activation, dense, pairwise_loss
+from roofcast.simulator.work.ops import conv, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 STYLE = 512  # numbers of a style
 
 
 def channels_at(side: int, base: int = 32768) -> int:
-    """Channels of the pictures of that side: 32768 / side, at most 512 [karras2019, configuration F].
+    """Channels of the pictures of that side: 32768 / side, at most 512 [karras2019, configuration
+    F].
 
     >>> channels_at(4), channels_at(256), channels_at(1024)
     (512, 128, 32)
@@ -25,13 +28,20 @@ def channels_at(side: int, base: int = 32768) -> int:
 
 
 def build(t: Tape, batch: int, size: int, *, mapping: int = 8):
-    """Pictures of `size`, a power of two from 8 to 1024; a squared error on them stands in for the discriminator."""
+    """Pictures of `size`, a power of two from 8 to 1024; a squared error on them stands in for the
+    discriminator.
+    """
     if size not in (8, 16, 32, 64, 128, 256, 512, 1024):
-        raise BadInput(f"synthesis doubles [{batch}, 512, 4, 4] up to the picture: a side of 8, 16, 32 .. 1024 is wanted, not {size}")
+        raise BadInput(
+            f"synthesis doubles [{batch}, 512, 4, 4] up to the picture: a side of 8, 16, 32 .. 1024"
+            f" is wanted, not {size}"
+        )
     style = t.input((batch, STYLE))
     with t.scope("mapping"):
         for index in range(mapping):
-            style = activation(t, f"fc{index}.act", "leaky_relu", dense(t, f"fc{index}", style, STYLE))
+            style = activation(
+                t, f"fc{index}.act", "leaky_relu", dense(t, f"fc{index}", style, STYLE)
+            )
     with t.op("synthesis.const", "parameter"):
         x = pointwise.copy(t, t.parameter(1, STYLE, 4, 4), batch, STYLE, 4, 4)
     picture = None
@@ -51,19 +61,36 @@ def enlarged(t: Tape, name: str, x: Value) -> Value:
         return conv.resize(t, x, 2 * x.shape[-1], kind="bilinear")
 
 
-def modulated(t: Tape, x: Value, style: Value, width: int, kernel: int, *, demodulated: bool) -> Value:
-    """A weight of its own for every sample: scaled by the style, and brought back to unit length; one grouped convolution."""
+def modulated(
+    t: Tape, x: Value, style: Value, width: int, kernel: int, *, demodulated: bool
+) -> Value:
+    """A weight of its own for every sample: scaled by the style, and brought back to unit length;
+    one grouped convolution.
+    """
     batch, c_in, *space = x.shape
     scale = dense(t, "affine", style, c_in)
     with t.op("modulate", "mul"):
-        w = pointwise.mul(t, t.parameter(1, width, c_in, kernel, kernel), t.view(scale, batch, 1, c_in, 1, 1))
+        w = pointwise.mul(
+            t, t.parameter(1, width, c_in, kernel, kernel), t.view(scale, batch, 1, c_in, 1, 1)
+        )
         if demodulated:
             square = pointwise.unary(t, "pow", t.view(w, batch, width, c_in * kernel * kernel))
-            length = pointwise.unary(t, "rsqrt", pointwise.unary(t, "add_scalar", pointwise.mean(t, square)))
+            length = pointwise.unary(
+                t, "rsqrt", pointwise.unary(t, "add_scalar", pointwise.mean(t, square))
+            )
             w = pointwise.mul(t, w, t.view(length, batch, width, 1, 1, 1))
     with t.op("conv", "conv"):
         w = t.view(w, batch * width, c_in, kernel, kernel)
-        y = conv.conv(t, t.view(x, 1, batch * c_in, *space), batch * width, kernel, padding=kernel // 2, groups=batch, bias=False, weight=w)
+        y = conv.conv(
+            t,
+            t.view(x, 1, batch * c_in, *space),
+            batch * width,
+            kernel,
+            padding=kernel // 2,
+            groups=batch,
+            bias=False,
+            weight=w,
+        )
     return t.view(y, batch, width, *space)
 
 

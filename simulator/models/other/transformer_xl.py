@@ -1,31 +1,50 @@
-"""Transformer-XL [dai2019]: a decoder that also sees the states of the segment before, attention by relative positions.
+"""Transformer-XL [dai2019]: a decoder that also sees the states of the segment before, attention by
+relative positions.
 
-As NVIDIA trains it on WikiText-103: words, an adaptive softmax tied to the embedding, norms behind the residuals. The states
-of the segment before come in as `memory` tokens a layer and need no gradient.
+As NVIDIA trains it on WikiText-103: words, an adaptive softmax tied to the embedding, norms behind
+the residuals. The states of the segment before come in as `memory` tokens a layer and need no
+gradient.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from hwdb.errors import BadInput
-from simulator.models.other import adaptive
-from simulator.models.vision.parts import activation, dense, dropped, layer_norm, residual
-from simulator.ops import attention, linear, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.other import adaptive
+from roofcast.simulator.models.vision.parts import activation, dense, dropped, layer_norm, residual
+from roofcast.simulator.work.ops import attention, linear, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
-ENDS = (19997, 39997, 199997, 267735)  # words of WikiText-103 by frequency, as the released code cuts them
-# Words of the text behind each cut: Zipf's law through its 103 million words and the 3 occurrences of the rarest [merity2016]
+# words of WikiText-103 by frequency, as the released code cuts them
+ENDS = (19997, 39997, 199997, 267735)
+# Words of the text behind each cut: Zipf's law through its 103 million words and the 3 occurrences
+# of the rarest [merity2016]
 SHARES = (0.030, 0.031, 0.0025)
 
 
 def build(
-    t: Tape, batch: int, size: int, *, layers: int, width: int, heads: int, dim: int, hidden: int, dropout: float = 0.1,
-    drop_attention: float = 0.0, divisor: int = 1,
-):  # fmt: skip
-    """Segments of `size` tokens behind as many of memory; `dim` of a head; rarer words have rows `divisor` times as narrow."""
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    dim: int,
+    hidden: int,
+    dropout: float = 0.1,
+    drop_attention: float = 0.0,
+    divisor: int = 1,
+):
+    """Segments of `size` tokens behind as many of memory; `dim` of a head; rarer words have rows
+    `divisor` times as narrow.
+    """
     if t.parallel.tp > 1 or t.parallel.cp > 1:
-        raise BadInput(f"tp {t.parallel.tp}, cp {t.parallel.cp}: relative attention is not cut; use tp 1 and cp 1")
+        raise BadInput(
+            f"tp {t.parallel.tp}, cp {t.parallel.cp}: relative attention is not cut; use tp 1 and"
+            " cp 1"
+        )
     clusters = adaptive.Clusters(ENDS, divisor, SHARES)
     table = adaptive.tables(t, clusters, width)
     ids = t.input((size, batch), "int64")
@@ -38,9 +57,17 @@ def build(
         biases = [t.parameter(heads, dim) for _ in range(2)]
     x = dropped(t, "drop", x, dropout)
     body = partial(
-        layer, t, memory=memory, positions=positions, biases=biases, heads=heads, dim=dim, hidden=hidden, dropout=dropout,
+        layer,
+        t,
+        memory=memory,
+        positions=positions,
+        biases=biases,
+        heads=heads,
+        dim=dim,
+        hidden=hidden,
+        dropout=dropout,
         drop_attention=drop_attention,
-    )  # fmt: skip
+    )
     x = t.repeat("layers", layers, body, x)
     with t.op("memory", "copy"):
         t.emit("copy", (), (), read=memory.bytes, written=memory.bytes)
@@ -48,7 +75,9 @@ def build(
     return adaptive.loss(t, clusters, table, t.view(x, size * batch, width))
 
 
-def layer(t: Tape, x: Value, memory, positions, biases, heads, dim, hidden, dropout, drop_attention) -> Value:
+def layer(
+    t: Tape, x: Value, memory, positions, biases, heads, dim, hidden, dropout, drop_attention
+) -> Value:
     """One layer: attention over memory and x[batch, tokens, width], then the MLP."""
     with t.scope("dec_attn"):
         h = attend(t, x, t.view(memory, *x.shape), positions, biases, heads, dim, drop_attention)
@@ -60,10 +89,14 @@ def layer(t: Tape, x: Value, memory, positions, biases, heads, dim, hidden, drop
         return layer_norm(t, "layer_norm", residual(t, x, h))
 
 
-def attend(t: Tape, x: Value, memory: Value, positions: Value, biases, heads: int, dim: int, drop: float) -> Value:
-    """softmax((q + u) k + shifted (q + v) r) values; queries of x [S, B, D], keys of memory and x, r of the distances.
+def attend(
+    t: Tape, x: Value, memory: Value, positions: Value, biases, heads: int, dim: int, drop: float
+) -> Value:
+    """softmax((q + u) k + shifted (q + v) r) values; queries of x [S, B, D], keys of memory and x,
+    r of the distances.
 
-    Queries are made of the memory too, and dropped. The second product is shifted by a copy into rows one longer.
+    Queries are made of the memory too, and dropped. The second product is shifted by a copy into
+    rows one longer.
     """
     size, batch, _ = x.shape
     keys = positions.shape[0]
@@ -74,10 +107,15 @@ def attend(t: Tape, x: Value, memory: Value, positions: Value, biases, heads: in
     with t.op("attention", "attention"):
         q = pointwise.part(t, qkv, size, batch, heads, dim)
         if qkv.grad:
-            t.backward("copy", read=qkv.bytes, written=qkv.bytes, product=qkv.dtype)  # the three parts' gradients side by side
+            # the three parts' gradients side by side
+            t.backward("copy", read=qkv.bytes, written=qkv.bytes, product=qkv.dtype)
         k, v = (pointwise.copy(t, t.low(qkv), batch, heads, keys, dim) for _ in range(2))
-        content = linear.matmul(t, t.view(pointwise.add(t, q, biases[0]), batch, heads, size, dim), k, transposed=True)
-        shifted = pointwise.copy(t, t.low(pointwise.add(t, q, biases[1])), 1, heads, size * batch, dim)
+        content = linear.matmul(
+            t, t.view(pointwise.add(t, q, biases[0]), batch, heads, size, dim), k, transposed=True
+        )
+        shifted = pointwise.copy(
+            t, t.low(pointwise.add(t, q, biases[1])), 1, heads, size * batch, dim
+        )
         distance = linear.matmul(t, shifted, t.view(r, 1, heads, keys, dim), transposed=True)
         distance = pointwise.copy(t, distance, batch, heads, size, keys + 1)
         scores = pointwise.add(t, content, pointwise.part(t, distance, *content.shape))

@@ -1,16 +1,36 @@
-"""The Transformer, encoder and decoder, norms after the residuals, one table for both embeddings and the output [vaswani2017]."""
+"""The Transformer, encoder and decoder, norms after the residuals, one table for both embeddings
+and the output [vaswani2017].
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.transformer import heads_of
-from simulator.models.vision.parts import activation, cross_entropy, dense, dropped, layer_norm, residual
-from simulator.ops import attention, embedding, linear, pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.families.transformer import heads_of
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    cross_entropy,
+    dense,
+    dropped,
+    layer_norm,
+    residual,
+)
+from roofcast.simulator.work.ops import attention, embedding, linear, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, vocabulary: int, width: int, hidden: int, heads: int, layers: int, dropout: float = 0.1):
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    vocabulary: int,
+    width: int,
+    hidden: int,
+    heads: int,
+    layers: int,
+    dropout: float = 0.1,
+):
     """Source and target of `size` tokens each."""
     with t.op("embedding", "parameter"):
         table = t.parameter(vocabulary, width)
@@ -50,10 +70,15 @@ def attend(t: Tape, name: str, x: Value, memory: Value, heads: int, *, causal: b
     width = x.shape[-1]
     with t.scope(name):
         q, k, v = (
-            heads_of(t, dense(t, n, y, width), heads, width // heads) for n, y in (("q_proj", x), ("k_proj", memory), ("v_proj", memory))
+            heads_of(t, dense(t, n, y, width), heads, width // heads)
+            for n, y in (("q_proj", x), ("k_proj", memory), ("v_proj", memory))
         )
         with t.op("attention", "attention"):
-            mask = t.buffer(1, 1, x.shape[1], memory.shape[1], dtype=t.precision.activations) if causal else None
+            mask = (
+                t.buffer(1, 1, x.shape[1], memory.shape[1], dtype=t.precision.activations)
+                if causal
+                else None
+            )
             eager = t.implementation("attention", "flash") == "eager"
             h = attention.attention(t, q, k, v, causal=causal, mask=mask if eager else None)
         return dense(t, "out_proj", h, width)
@@ -73,7 +98,9 @@ def encoder_block(t: Tape, x: Value, heads: int, hidden: int, dropout: float) ->
     return added(t, "norm2", x, feed_forward(t, x, hidden, dropout), dropout)
 
 
-def decoder_block(t: Tape, x: Value, memory: Value, heads: int, hidden: int, dropout: float) -> Value:
+def decoder_block(
+    t: Tape, x: Value, memory: Value, heads: int, hidden: int, dropout: float
+) -> Value:
     """One layer of the decoder, which also attends to what the encoder left."""
     x = added(t, "norm1", x, attend(t, "self_attn", x, x, heads, causal=True), dropout)
     x = added(t, "norm2", x, attend(t, "cross_attn", x, memory, heads, causal=False), dropout)

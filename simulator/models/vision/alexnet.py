@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import activation, classify, convolve, dense, flatten, images, max_pool
-from simulator.ops import conv, pointwise
-from simulator.tape import Tape
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    classify,
+    convolve,
+    dense,
+    flatten,
+    images,
+    max_pool,
+)
+from roofcast.simulator.work.ops import conv, pointwise
+from roofcast.simulator.work.tape import Tape
 
 # index in `features`: width, kernel, stride, padding, a pool behind it
-LAYERS = {0: (64, 11, 4, 2, True), 3: (192, 5, 1, 2, True), 6: (384, 3, 1, 1, False), 8: (256, 3, 1, 1, False), 10: (256, 3, 1, 1, True)}
+LAYERS = {
+    0: (64, 11, 4, 2, True),
+    3: (192, 5, 1, 2, True),
+    6: (384, 3, 1, 1, False),
+    8: (256, 3, 1, 1, False),
+    10: (256, 3, 1, 1, True),
+}
 
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 1000):

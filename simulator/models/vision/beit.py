@@ -1,18 +1,36 @@
-"""BEiT: a vision transformer with a learned bias for every distance between two patches [bao2021]."""
+"""BEiT: a vision transformer with a learned bias for every distance between two patches
+[bao2021].
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.transformer import heads_of
-from simulator.models.vision.parts import classify, dense, images, layer_norm, residual
-from simulator.models.vision.vit import layer_scale, mlp, partly_biased, patches, scaled_attention
-from simulator.models.vision.windows import relative_bias
-from simulator.ops import pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.families.transformer import heads_of
+from roofcast.simulator.models.vision.parts import classify, dense, images, layer_norm, residual
+from roofcast.simulator.models.vision.vit import (
+    layer_scale,
+    mlp,
+    partly_biased,
+    patches,
+    scaled_attention,
+)
+from roofcast.simulator.models.vision.windows import relative_bias
+from roofcast.simulator.work.ops import pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int, patch: int = 16, classes: int = 1000):
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch: int = 16,
+    classes: int = 1000,
+):
     """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = patches(t, images(t, batch, size), width, patch)
     with t.op("cls_token", "concat"):
@@ -33,7 +51,9 @@ def block(t: Tape, x: Value, heads: int, side: int) -> Value:
 
 
 def biased_attention(t: Tape, x: Value, heads: int, side: int) -> Value:
-    """Attention with biases on queries and values, none on keys, and one a distance on the scores."""
+    """Attention with biases on queries and values, none on keys, and one a distance on the
+    scores.
+    """
     _, length, width = x.shape
     with t.scope("attn"):
         qkv = partly_biased(t, x)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.vision.parts import classify, convolve, global_average, images, layer_norm, numbered, residual
-from simulator.models.vision.vit import layer_scale, mlp
-from simulator.ops import norm
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    classify,
+    convolve,
+    global_average,
+    images,
+    layer_norm,
+    numbered,
+    residual,
+)
+from roofcast.simulator.models.vision.vit import layer_scale, mlp
+from roofcast.simulator.work.ops import norm
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, depths, widths, classes: int = 1000):
@@ -17,7 +25,9 @@ def build(t: Tape, batch: int, size: int, *, depths, widths, classes: int = 1000
     for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         with t.scope(f"stages.{stage}"):
             if stage:
-                x = convolve(t, "downsample.1", channel_norm(t, "downsample.0", x), width, 2, stride=2)
+                x = convolve(
+                    t, "downsample.1", channel_norm(t, "downsample.0", x), width, 2, stride=2
+                )
             x = t.repeat(f"blocks.{numbered(0, depth)}", depth, partial(block, t), x)
     x = global_average(t, x, "head.global_pool")
     return classify(t, layer_norm(t, "head.norm", x), classes, name="head.fc")
@@ -27,7 +37,9 @@ def channel_norm(t: Tape, name: str, x: Value) -> Value:
     """Layer norm over the channels of each pixel of [B, C, H, W]."""
     batch, channels, *space = x.shape
     with t.op(name, "layer_norm"):
-        return t.view(norm.layer_norm(t, t.view(x, batch, *space, channels)), batch, channels, *space)
+        return t.view(
+            norm.layer_norm(t, t.view(x, batch, *space, channels)), batch, channels, *space
+        )
 
 
 def block(t: Tape, x: Value) -> Value:

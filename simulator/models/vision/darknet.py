@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.vision.parts import classify, conv_norm, global_average, images, numbered, residual
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    classify,
+    conv_norm,
+    global_average,
+    images,
+    numbered,
+    residual,
+)
+from roofcast.simulator.work.tape import Tape, Value
 
 STAGES = ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))
 
@@ -31,7 +38,14 @@ def features(t: Tape, x: Value) -> list[Value]:
 def unit(t: Tape, name: str, x: Value, width: int, kernel: int, stride: int = 1) -> Value:
     """Convolution, batch norm, leaky relu."""
     return conv_norm(
-        t, x, width, kernel, stride=stride, padding=kernel // 2, names=(f"{name}.conv", f"{name}.bn", f"{name}.act"), act="leaky_relu"
+        t,
+        x,
+        width,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        names=(f"{name}.conv", f"{name}.bn", f"{name}.act"),
+        act="leaky_relu",
     )
 
 

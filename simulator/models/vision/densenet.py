@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import activation, avg_pool, batch_norm, classify, conv_norm, convolve, global_average, images, max_pool
-from simulator.ops import pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    avg_pool,
+    batch_norm,
+    classify,
+    conv_norm,
+    convolve,
+    global_average,
+    images,
+    max_pool,
+)
+from roofcast.simulator.work.ops import pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, depths, growth: int = 32, classes: int = 1000):
     """`growth` channels a layer; every second transition halves channels and picture."""
     with t.scope("features"):
-        x = conv_norm(t, images(t, batch, size), 2 * growth, 7, stride=2, padding=3, names=("conv0", "norm0", "act0"))
+        x = conv_norm(
+            t,
+            images(t, batch, size),
+            2 * growth,
+            7,
+            stride=2,
+            padding=3,
+            names=("conv0", "norm0", "act0"),
+        )
         x = max_pool(t, "pool0", x, 3, stride=2, padding=1)
         for index, depth in enumerate(depths, 1):
             with t.scope(f"denseblock{index}"):

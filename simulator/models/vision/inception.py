@@ -1,14 +1,23 @@
-"""Inception v3 [szegedy2015] and v4 [szegedy2016] as timm lays them out, without the auxiliary classifier.
+"""Inception v3 [szegedy2015] and v4 [szegedy2016] as timm lays them out, without the auxiliary
+classifier.
 
-A net is a table: a block is branches that are concatenated, a branch is steps. A step is (width, kernel[, stride[,
-padding]]), "avg" or "max", or a list of convolutions side by side. Where no padding is given, stride 1 keeps the size.
+A net is a table: a block is branches that are concatenated, a branch is steps. A step is (width,
+kernel[, stride[, padding]]), "avg" or "max", or a list of convolutions side by side. Where no
+padding is given, stride 1 keeps the size.
 """
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import avg_pool, classify, conv_norm, global_average, images, max_pool
-from simulator.ops import conv, pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    avg_pool,
+    classify,
+    conv_norm,
+    global_average,
+    images,
+    max_pool,
+)
+from roofcast.simulator.work.ops import conv, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 WIDE, TALL = (1, 7), (7, 1)
 
@@ -37,7 +46,12 @@ V3_E = {
     "branch3x3dbl": [(448, 1), (384, 3), [(384, (1, 3)), (384, (3, 1))]],
     "branch_pool": ["avg", (192, 1)],
 }
-V4_A = {"branch0": [(96, 1)], "branch1": [(64, 1), (96, 3)], "branch2": [(64, 1), (96, 3), (96, 3)], "branch3": ["avg", (96, 1)]}
+V4_A = {
+    "branch0": [(96, 1)],
+    "branch1": [(64, 1), (96, 3)],
+    "branch2": [(64, 1), (96, 3), (96, 3)],
+    "branch3": ["avg", (96, 1)],
+}
 V4_B = {
     "branch0": [(384, 1)],
     "branch1": [(192, 1), (224, WIDE), (256, TALL)],
@@ -64,7 +78,15 @@ NETS = {
         ("Mixed_5b", 1, _v3_a(32)),
         ("Mixed_5c", 1, _v3_a(64)),
         ("Mixed_5d", 1, _v3_a(64)),
-        ("Mixed_6a", 1, {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)], "branch_pool": ["max"]}),
+        (
+            "Mixed_6a",
+            1,
+            {
+                "branch3x3": [(384, 3, 2)],
+                "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)],
+                "branch_pool": ["max"],
+            },
+        ),
         ("Mixed_6b", 1, _v3_c(128)),
         ("Mixed_6c", 1, _v3_c(160)),
         ("Mixed_6d", 1, _v3_c(160)),
@@ -86,15 +108,34 @@ NETS = {
         ("features.1", 1, {"": [(32, 3, 1, 0)]}),
         ("features.2", 1, {"": [(64, 3)]}),
         ("features.3", 1, {"maxpool": ["max"], "conv": [(96, 3, 2)]}),
-        ("features.4", 1, {"branch0": [(64, 1), (96, 3, 1, 0)], "branch1": [(64, 1), (64, WIDE), (64, TALL), (96, 3, 1, 0)]}),
+        (
+            "features.4",
+            1,
+            {
+                "branch0": [(64, 1), (96, 3, 1, 0)],
+                "branch1": [(64, 1), (64, WIDE), (64, TALL), (96, 3, 1, 0)],
+            },
+        ),
         ("features.5", 1, {"conv": [(192, 3, 2)], "maxpool": ["max"]}),
         ("features.6-9", 4, V4_A),
-        ("features.10", 1, {"branch0": [(384, 3, 2)], "branch1": [(192, 1), (224, 3), (256, 3, 2)], "branch2": ["max"]}),
+        (
+            "features.10",
+            1,
+            {
+                "branch0": [(384, 3, 2)],
+                "branch1": [(192, 1), (224, 3), (256, 3, 2)],
+                "branch2": ["max"],
+            },
+        ),
         ("features.11-17", 7, V4_B),
         (
             "features.18",
             1,
-            {"branch0": [(192, 1), (192, 3, 2)], "branch1": [(256, 1), (256, WIDE), (320, TALL), (320, 3, 2)], "branch2": ["max"]},
+            {
+                "branch0": [(192, 1), (192, 3, 2)],
+                "branch1": [(256, 1), (256, WIDE), (320, TALL), (320, 3, 2)],
+                "branch2": ["max"],
+            },
         ),
         ("features.19-21", 3, V4_C),
     ),
@@ -110,7 +151,9 @@ def build(t: Tape, batch: int, size: int, *, version: str, classes: int = 1000):
         else:
             with t.scope(name):
                 x = mixed(t, x, block)
-    return classify(t, global_average(t, x), classes, name="fc" if version == "v3" else "last_linear")
+    return classify(
+        t, global_average(t, x), classes, name="fc" if version == "v3" else "last_linear"
+    )
 
 
 def mixed(t: Tape, x: Value, block) -> Value:
@@ -123,7 +166,13 @@ def _branch(t, x, name, steps):
     for index, step in enumerate(steps, 1):
         inner = ".".join(p for p in (name, str(index) if len(steps) > 1 else "") if p)
         if isinstance(step, list):
-            x = _joined(t, [_step(t, x, f"{inner}{letter}", one) for letter, one in zip("ab", step, strict=True)])
+            x = _joined(
+                t,
+                [
+                    _step(t, x, f"{inner}{letter}", one)
+                    for letter, one in zip("ab", step, strict=True)
+                ],
+            )
         else:
             x = _step(t, x, inner, step)
     return x
@@ -139,10 +188,22 @@ def _joined(t, outs):
 def _step(t, x, name, step):
     if step in ("max", "avg"):
         pooled = f"{name}.pool" if name else "pool"
-        return max_pool(t, pooled, x, 3, stride=2) if step == "max" else avg_pool(t, pooled, x, 3, stride=1, padding=1)
+        return (
+            max_pool(t, pooled, x, 3, stride=2)
+            if step == "max"
+            else avg_pool(t, pooled, x, 3, stride=1, padding=1)
+        )
     width, kernel, stride, padding = (*step, 1, None)[:4] if len(step) == 2 else (*step, None)[:4]
     kernel = conv.spread(kernel, 2)
     if padding is None:
         padding = 0 if stride > 1 else tuple(k // 2 for k in kernel)
     prefix = f"{name}." if name else ""
-    return conv_norm(t, x, width, kernel, stride=stride, padding=padding, names=(f"{prefix}conv", f"{prefix}bn", f"{prefix}act"))
+    return conv_norm(
+        t,
+        x,
+        width,
+        kernel,
+        stride=stride,
+        padding=padding,
+        names=(f"{prefix}conv", f"{prefix}bn", f"{prefix}act"),
+    )

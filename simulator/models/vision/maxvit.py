@@ -1,9 +1,11 @@
-"""MaxViT as TensorFlow and timm's `_tf_` nets have it: inverted bottlenecks, attention in windows, attention on a grid [tu2022]."""
+"""MaxViT as TensorFlow and timm's `_tf_` nets have it: inverted bottlenecks, attention in windows,
+attention on a grid [tu2022].
+"""
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import (
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (  # fmt: skip
     activation,
     batch_norm,
     classify,
@@ -15,11 +17,11 @@ from simulator.models.vision.parts import (
     padded_same,
     residual,
     squeeze_excite,
-)  # fmt: skip
-from simulator.models.vision.vit import mlp, scaled_attention
-from simulator.models.vision.windows import cut, join
-from simulator.ops import conv, linear, pointwise
-from simulator.tape import Tape, Value
+)
+from roofcast.simulator.models.vision.vit import mlp, scaled_attention
+from roofcast.simulator.models.vision.windows import cut, join
+from roofcast.simulator.work.ops import conv, linear, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 HEAD = 32  # channels of a head
 ACT = "gelu_tanh"
@@ -28,7 +30,10 @@ ACT = "gelu_tanh"
 def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, classes: int = 1000):
     """Each stage halves the picture; windows and grid are a 32nd of the side."""
     if size % 32 or size < 64:
-        raise BadInput(f"stem.conv1 takes pictures whose side is a multiple of 32 from 64 on, but [{batch}, 3, {size}, {size}] arrives")
+        raise BadInput(
+            f"stem.conv1 takes pictures whose side is a multiple of 32 from 64 on, but [{batch}, 3,"
+            f" {size}, {size}] arrives"
+        )
     window = size // 32
     x = convolve(t, "stem.conv1", images(t, batch, size), stem, 3, stride=2, same=True)
     x = activation(t, "stem.act1", ACT, batch_norm(t, "stem.norm1", x), in_place=False)
@@ -38,7 +43,13 @@ def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, classes:
             with t.scope(f"stages.{stage}.blocks.{number}"):
                 x = block(t, x, width, 2 if number == 0 else 1, window)
     x = layer_norm(t, "head.norm", global_average(t, x, "head.global_pool"))
-    x = activation(t, "head.pre_logits.act", "tanh", dense(t, "head.pre_logits.fc", x, widths[-1]), in_place=False)
+    x = activation(
+        t,
+        "head.pre_logits.act",
+        "tanh",
+        dense(t, "head.pre_logits.fc", x, widths[-1]),
+        in_place=False,
+    )
     return classify(t, x, classes, name="head.fc")
 
 
@@ -64,14 +75,26 @@ def inverted(t: Tape, x: Value, width: int, stride: int) -> Value:
         if x.shape[1] != width:
             shortcut = convolve(t, "shortcut.expand", shortcut, width, 1)
     h = batch_norm(t, "pre_norm", x)
-    h = activation(t, "act1", ACT, batch_norm(t, "norm1", convolve(t, "conv1_1x1", h, 4 * width, 1, bias=False)), in_place=False)
-    h = convolve(t, "conv2_kxk", h, 4 * width, 3, stride=stride, groups=4 * width, bias=False, same=True)
-    h = squeeze_excite(t, activation(t, "act2", ACT, batch_norm(t, "norm2", h), in_place=False), width // 4, "silu")
+    h = activation(
+        t,
+        "act1",
+        ACT,
+        batch_norm(t, "norm1", convolve(t, "conv1_1x1", h, 4 * width, 1, bias=False)),
+        in_place=False,
+    )
+    h = convolve(
+        t, "conv2_kxk", h, 4 * width, 3, stride=stride, groups=4 * width, bias=False, same=True
+    )
+    h = squeeze_excite(
+        t, activation(t, "act2", ACT, batch_norm(t, "norm2", h), in_place=False), width // 4, "silu"
+    )
     return residual(t, convolve(t, "conv3_1x1", h, width, 1), shortcut)
 
 
 def partition_attention(t: Tape, x: Value, window: int) -> Value:
-    """Attention inside windows, or, with the same counts, among the tokens that stand at the same place of each window."""
+    """Attention inside windows, or, with the same counts, among the tokens that stand at the same
+    place of each window.
+    """
     batch, side, _, width = x.shape
     heads = width // HEAD
     x = cut(t, x, window)
@@ -86,10 +109,20 @@ def partition_attention(t: Tape, x: Value, window: int) -> Value:
 
 
 def looked_up_bias(t: Tape, window: int, heads: int) -> Value:
-    """A learned bias for every distance, spread over all pairs by two products with one-hot tables."""
+    """A learned bias for every distance, spread over all pairs by two products with one-hot
+    tables.
+    """
     span, pairs = 2 * window - 1, window * window
     with t.op("rel_pos", "matmul"):
         table = t.parameter(heads, span, span)
-        rows = linear.matmul(t, t.view(table, 1, heads * span, span), t.buffer(1, span, pairs, dtype=t.precision.weights))
-        both = linear.matmul(t, t.view(rows, 1, heads * pairs, span), t.buffer(1, span, pairs, dtype=t.precision.weights))
+        rows = linear.matmul(
+            t,
+            t.view(table, 1, heads * span, span),
+            t.buffer(1, span, pairs, dtype=t.precision.weights),
+        )
+        both = linear.matmul(
+            t,
+            t.view(rows, 1, heads * pairs, span),
+            t.buffer(1, span, pairs, dtype=t.precision.weights),
+        )
         return pointwise.copy(t, both, 1, heads, pairs, pairs)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.vision.parts import activation, classify, dense, images, layer_norm, residual
-from simulator.models.vision.vit import mlp, patches
-from simulator.ops import pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    classify,
+    dense,
+    images,
+    layer_norm,
+    residual,
+)
+from roofcast.simulator.models.vision.vit import mlp, patches
+from roofcast.simulator.work.ops import pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, width: int, depth: int, patch: int, classes: int = 1000):
+def build(
+    t: Tape, batch: int, size: int, *, width: int, depth: int, patch: int, classes: int = 1000
+):
     """The net over `batch` pictures of `size` pixels a side, to its loss."""
     x = patches(t, images(t, batch, size), width, patch, name="stem.proj")
     x = layer_norm(t, "norm", t.repeat("blocks", depth, partial(block, t), x))

@@ -1,12 +1,14 @@
-"""What picture nets share: convolution with its norm and activation, the pooled classifier, squeeze and excitation."""
+"""What picture nets share: convolution with its norm and activation, the pooled classifier, squeeze
+and excitation.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 
-from hwdb.errors import BadInput
-from simulator.ops import conv, linear, loss, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.work.ops import conv, linear, loss, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def images(t: Tape, batch: int, size: int, channels: int = 3) -> Value:
@@ -16,16 +18,23 @@ def images(t: Tape, batch: int, size: int, channels: int = 3) -> Value:
 
 @contextmanager
 def layer(t: Tape, name: str, kind: str, x: Value, kernel):
-    """A named op with a window; where the picture has become too small for it, the error says so with the layer's name."""
+    """A named op with a window; where the picture has become too small for it, the error says so
+    with the layer's name.
+    """
     with t.op(name, kind):
         try:
             yield
         except BadInput:
             size = "x".join(str(k) for k in conv.spread(kernel, len(x.shape) - 2))
-            raise BadInput(f"{t.nodes[-1].name} takes windows of {size}, but {list(x.shape)} arrives: take larger pictures") from None
+            raise BadInput(
+                f"{t.nodes[-1].name} takes windows of {size}, but {list(x.shape)} arrives: take"
+                " larger pictures"
+            ) from None
 
 
-def convolve(t: Tape, name: str, x: Value, channels: int, kernel, *, same: bool = False, **how) -> Value:
+def convolve(
+    t: Tape, name: str, x: Value, channels: int, kernel, *, same: bool = False, **how
+) -> Value:
     """A named convolution. `same` pads as TensorFlow does: ceil(n / stride) positions come out."""
     with layer(t, name, "conv", x, kernel):
         if same:
@@ -34,14 +43,18 @@ def convolve(t: Tape, name: str, x: Value, channels: int, kernel, *, same: bool 
 
 
 def padded_same(t: Tape, x: Value, kernel, stride) -> tuple[Value, int | tuple]:
-    """What TensorFlow's SAME adds: inside the convolution where that is even for every size, else by a copy
-    (of the whole picture even where nothing is to be added), as timm does."""
+    """What TensorFlow's SAME adds: inside the convolution where that is even for every size, else
+    by a copy (of the whole picture even where nothing is to be added), as timm does.
+    """
     space = x.shape[2:]
     kernel, stride = conv.spread(kernel, len(space)), conv.spread(stride, len(space))
     if all(s == 1 for s in stride) and all(k % 2 for k in kernel):
         return x, tuple((k - 1) // 2 for k in kernel)
     extra = [conv.same_padding(*a) for a in zip(space, kernel, stride, strict=True)]
-    return pointwise.copy(t, x, *x.shape[:2], *(n + e for n, e in zip(space, extra, strict=True))), 0
+    return (
+        pointwise.copy(t, x, *x.shape[:2], *(n + e for n, e in zip(space, extra, strict=True))),
+        0,
+    )
 
 
 def batch_norm(t: Tape, name: str, x: Value) -> Value:
@@ -94,7 +107,9 @@ def avg_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
         return conv.pool(t, x, "avg", kernel, **how)
 
 
-def conv_norm(t: Tape, x: Value, channels: int, kernel, *, names, act: str | None = "relu", **how) -> Value:
+def conv_norm(
+    t: Tape, x: Value, channels: int, kernel, *, names, act: str | None = "relu", **how
+) -> Value:
     """Convolution without bias, batch norm, activation in place; `names` of the three."""
     x = convolve(t, names[0], x, channels, kernel, bias=False, **how)
     x = batch_norm(t, names[1], x)
@@ -102,9 +117,18 @@ def conv_norm(t: Tape, x: Value, channels: int, kernel, *, names, act: str | Non
 
 
 def squeeze_excite(
-    t: Tape, x: Value, squeezed: int, act: str = "relu", gate: str = "sigmoid", *, names=("fc1", "act", "fc2", "gate"), scope: str = "se"
+    t: Tape,
+    x: Value,
+    squeezed: int,
+    act: str = "relu",
+    gate: str = "sigmoid",
+    *,
+    names=("fc1", "act", "fc2", "gate"),
+    scope: str = "se",
 ) -> Value:
-    """Each channel scaled by a gate that two 1x1 convolutions make of the channel means [hu2017]."""
+    """Each channel scaled by a gate that two 1x1 convolutions make of the channel means
+    [hu2017].
+    """
     with t.scope(scope):
         with t.op("mean", "avg_pool"):
             s = conv.adaptive_pool(t, x, "avg", 1)
@@ -115,11 +139,14 @@ def squeeze_excite(
 
 
 def flatten(t: Tape, x: Value, wanted: int | None = None, layer: str = "") -> Value:
-    """[B, ...] seen as [B, features]; refused where the layer that follows wants another number of them."""
+    """[B, ...] seen as [B, features]; refused where the layer that follows wants another number of
+    them.
+    """
     features = x.size // x.shape[0]
     if wanted is not None and features != wanted:
         raise BadInput(
-            f"{layer} takes [{x.shape[0]}, {wanted}], but {list(x.shape)} arrives ({features} features): change the size of the picture"
+            f"{layer} takes [{x.shape[0]}, {wanted}], but {list(x.shape)} arrives ({features}"
+            " features): change the size of the picture"
         )
     return t.view(x, x.shape[0], features)
 
@@ -146,7 +173,9 @@ def cross_entropy(t: Tape, logits: Value) -> Value:
 
 
 def pairwise_loss(t: Tape, kind: str, x: Value) -> Value:
-    """Mean squared error or cross-entropy of probabilities against a target of the same shape; in inference x itself."""
+    """Mean squared error or cross-entropy of probabilities against a target of the same shape; in
+    inference x itself.
+    """
     if not t.training:
         return x
     with t.op("loss", kind):

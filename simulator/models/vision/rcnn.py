@@ -1,17 +1,27 @@
-"""Faster R-CNN [ren2015] and Mask R-CNN [he2017mask] on ResNet-50 with a feature pyramid [lin2016], as torchvision lays them out.
+"""Faster R-CNN [ren2015] and Mask R-CNN [he2017mask] on ResNet-50 with a feature pyramid [lin2016],
+as torchvision lays them out.
 
-Batch norms are frozen: a scale and a shift. Every picture brings `proposals` boxes to the second stage, and a quarter of
-them, those with an object, to the masks; choosing them (sorting, suppressing overlaps, matching objects) is not counted.
+Batch norms are frozen: a scale and a shift. Every picture brings `proposals` boxes to the second
+stage, and a quarter of them, those with an object, to the masks; choosing them (sorting,
+suppressing overlaps, matching objects) is not counted.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, convolve, dense, images, max_pool, numbered, residual
-from simulator.ops import conv, loss, pointwise, region
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    convolve,
+    dense,
+    images,
+    max_pool,
+    numbered,
+    residual,
+)
+from roofcast.simulator.work.ops import conv, loss, pointwise, region
+from roofcast.simulator.work.tape import Tape, Value
 
 FEATURES = 256  # channels of the pyramid
 SIDE = 7  # cells across a box
@@ -20,11 +30,22 @@ POSITIVE = 4  # one of so many proposals has an object [girshick2015]
 
 
 def build(
-    t: Tape, batch: int, size: int, *, classes: int = 91, proposals: int = 512, anchors: int = 3, masks: bool = False, frozen: int = 0
-):  # fmt: skip
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    classes: int = 91,
+    proposals: int = 512,
+    anchors: int = 3,
+    masks: bool = False,
+    frozen: int = 0,
+):
     """`frozen` parts of the backbone, counted from the stem, are not trained."""
     if size % 32:
-        raise BadInput(f"backbone.fpn adds scales of 1/32 and 1/16, but [{batch}, 3, {size}, {size}] arrives: take a side divisible by 32")
+        raise BadInput(
+            f"backbone.fpn adds scales of 1/32 and 1/16, but [{batch}, 3, {size}, {size}] arrives:"
+            " take a side divisible by 32"
+        )
     with t.scope("backbone"):
         levels = pyramid(t, backbone(t, images(t, batch, size), frozen))
         levels.append(max_pool(t, "fpn.pool", levels[-1], 1, stride=2))
@@ -37,27 +58,45 @@ def build(
         x = t.view(x, batch * proposals, FEATURES * SIDE * SIDE)
         x = activation(t, "fc6.relu", "relu", dense(t, "box_head.fc6", x, 1024), in_place=False)
         x = activation(t, "fc7.relu", "relu", dense(t, "box_head.fc7", x, 1024), in_place=False)
-        kinds, refined = dense(t, "box_predictor.cls_score", x, classes), dense(t, "box_predictor.bbox_pred", x, 4 * classes)
+        kinds, refined = (
+            dense(t, "box_predictor.cls_score", x, classes),
+            dense(t, "box_predictor.bbox_pred", x, 4 * classes),
+        )
         drawn = outline(t, levels, batch * proposals // POSITIVE, classes) if masks else None
     if not t.training:
         return kinds, refined
     with t.op("loss", "cross_entropy"):
         total = loss.cross_entropy(t, kinds, t.new((batch * proposals,), "int64"))
-        for what, values in (("smooth_l1", [refined]), ("bce_with_logits", scores), ("smooth_l1", moves)):
+        for what, values in (
+            ("smooth_l1", [refined]),
+            ("bce_with_logits", scores),
+            ("smooth_l1", moves),
+        ):
             for value in values:
-                total = pointwise.add(t, total, loss.pairwise(t, what, value, t.new(value.shape, "fp32")))
+                total = pointwise.add(
+                    t, total, loss.pairwise(t, what, value, t.new(value.shape, "fp32"))
+                )
         if drawn is not None:  # of its class alone
             own = pointwise.copy(t, drawn, drawn.shape[0], *drawn.shape[2:])
-            total = pointwise.add(t, total, loss.pairwise(t, "bce_with_logits", own, t.new(own.shape, "fp32")))
+            total = pointwise.add(
+                t, total, loss.pairwise(t, "bce_with_logits", own, t.new(own.shape, "fp32"))
+            )
         return total
 
 
 def outline(t: Tape, levels: list[Value], boxes: int, classes: int) -> Value:
-    """Masks of 28 x 28, one a class: four convolutions on the boxes, a transposed one [he2017mask, Figure 4]."""
+    """Masks of 28 x 28, one a class: four convolutions on the boxes, a transposed one [he2017mask,
+    Figure 4].
+    """
     with t.op("mask_roi_pool", "roi_align"):
         x = region.roi_align(t, levels[:4], t.new((boxes, 5), "fp32"), MASK_SIDE)
     for index in range(4):
-        x = activation(t, f"mask_head.{index}.relu", "relu", convolve(t, f"mask_head.{index}", x, FEATURES, 3, padding=1))
+        x = activation(
+            t,
+            f"mask_head.{index}.relu",
+            "relu",
+            convolve(t, f"mask_head.{index}", x, FEATURES, 3, padding=1),
+        )
     with t.op("mask_predictor.conv5_mask", "conv_transpose"):
         x = conv.conv_transpose(t, x, FEATURES, 2, stride=2)
     x = activation(t, "mask_predictor.relu", "relu", x)
@@ -68,7 +107,11 @@ def frozen_norm(t: Tape, name: str, x: Value) -> Value:
     """x * scale + shift with constants of the model."""
     with t.op(name, "batch_norm"):
         constant = (1, x.shape[1], 1, 1)
-        return pointwise.add(t, pointwise.mul(t, x, t.buffer(*constant, dtype=x.dtype)), t.buffer(*constant, dtype=x.dtype))
+        return pointwise.add(
+            t,
+            pointwise.mul(t, x, t.buffer(*constant, dtype=x.dtype)),
+            t.buffer(*constant, dtype=x.dtype),
+        )
 
 
 def _unit(t, x, width, kernel, conv_name, norm_name, act=True, fixed=False, **how):
@@ -85,12 +128,24 @@ def bottleneck(t: Tape, x: Value, inner: int, stride: int = 1, fixed: bool = Fal
     h = _unit(t, h, inner, 3, "conv2", "bn2", stride=stride, padding=1, fixed=fixed)
     h = _unit(t, h, 4 * inner, 1, "conv3", "bn3", act=False, fixed=fixed)
     if stride > 1 or x.shape[1] != 4 * inner:
-        x = _unit(t, x, 4 * inner, 1, "downsample.0", "downsample.1", act=False, stride=stride, fixed=fixed)
+        x = _unit(
+            t,
+            x,
+            4 * inner,
+            1,
+            "downsample.0",
+            "downsample.1",
+            act=False,
+            stride=stride,
+            fixed=fixed,
+        )
     return activation(t, "relu", "relu", residual(t, h, x))
 
 
 def backbone(t: Tape, x: Value, frozen: int = 0) -> list[Value]:
-    """ResNet-50 without its classifier: what its four stages hand on. The stem and the stages up to `frozen` - 1 are not trained."""
+    """ResNet-50 without its classifier: what its four stages hand on. The stem and the stages up to
+    `frozen` - 1 are not trained.
+    """
     outs = []
     with t.scope("body"):
         x = _unit(t, x, 64, 7, "conv1", "bn1", stride=2, padding=3, fixed=frozen > 0)
@@ -123,12 +178,19 @@ def pyramid(t: Tape, stages: list[Value]) -> list[Value]:
 def propose(t: Tape, levels: list[Value], anchors: int) -> tuple[list[Value], list[Value]]:
     """One small head on all levels: is there an object, and where."""
     with t.op("weights", "parameter"):
-        made = [(t.parameter(n, FEATURES, k, k), t.parameter(n)) for n, k in ((FEATURES, 3), (anchors, 1), (4 * anchors, 1))]
+        made = [
+            (t.parameter(n, FEATURES, k, k), t.parameter(n))
+            for n, k in ((FEATURES, 3), (anchors, 1), (4 * anchors, 1))
+        ]
     scores, moves = [], []
     for index, x in enumerate(levels):
         (w, b), (w_cls, b_cls), (w_box, b_box) = made
         h = convolve(t, f"head.conv.{index}", x, FEATURES, 3, padding=1, weight=w, bias=b)
         h = activation(t, f"head.relu.{index}", "relu", h)
-        scores.append(convolve(t, f"head.cls_logits.{index}", h, anchors, 1, weight=w_cls, bias=b_cls))
-        moves.append(convolve(t, f"head.bbox_pred.{index}", h, 4 * anchors, 1, weight=w_box, bias=b_box))
+        scores.append(
+            convolve(t, f"head.cls_logits.{index}", h, anchors, 1, weight=w_cls, bias=b_cls)
+        )
+        moves.append(
+            convolve(t, f"head.bbox_pred.{index}", h, 4 * anchors, 1, weight=w_box, bias=b_box)
+        )
     return scores, moves

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.vision.parts import activation, batch_norm, convolve, cross_entropy, images, max_pool, numbered, residual
-from simulator.ops import conv
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    batch_norm,
+    convolve,
+    cross_entropy,
+    images,
+    max_pool,
+    numbered,
+    residual,
+)
+from roofcast.simulator.work.ops import conv
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, depths, classes: int = 1000):
@@ -26,9 +35,13 @@ def build(t: Tape, batch: int, size: int, *, depths, classes: int = 1000):
 
 
 def bottleneck(t: Tape, x: Value, width: int, stride: int = 1, projected: bool = False) -> Value:
-    """1x1, 3x3, 1x1, each behind norm and relu; the first block of a stage projects its shortcut."""
+    """1x1, 3x3, 1x1, each behind norm and relu; the first block of a stage projects its
+    shortcut.
+    """
     h = activation(t, "norm1.act", "relu", batch_norm(t, "norm1", x))
-    shortcut = convolve(t, "downsample.conv", h, width, 1, stride=stride, bias=False) if projected else x
+    shortcut = (
+        convolve(t, "downsample.conv", h, width, 1, stride=stride, bias=False) if projected else x
+    )
     h = convolve(t, "conv1", h, width // 4, 1, bias=False)
     h = activation(t, "norm2.act", "relu", batch_norm(t, "norm2", h))
     h = convolve(t, "conv2", h, width // 4, 3, stride=stride, padding=1, bias=False)

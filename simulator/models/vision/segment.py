@@ -1,4 +1,5 @@
-"""U-Nets [ronneberger2015] as NVIDIA's TensorFlow examples train them: biases instead of norms, relu behind transposed convolutions.
+"""U-Nets [ronneberger2015] as NVIDIA's TensorFlow examples train them: biases instead of norms,
+relu behind transposed convolutions.
 
 medical     nothing padded: 572 pixels in, 388 out; what comes over from the left is cropped
 industrial  padded; a level hands on half its channels; one sigmoid a pixel
@@ -6,10 +7,18 @@ industrial  padded; a level hands on half its channels; one sigmoid a pixel
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, convolve, cross_entropy, dropped, images, max_pool, pairwise_loss
-from simulator.ops import conv, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    convolve,
+    cross_entropy,
+    dropped,
+    images,
+    max_pool,
+    pairwise_loss,
+)
+from roofcast.simulator.work.ops import conv, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, kind: str, **sizes):
@@ -20,14 +29,18 @@ def build(t: Tape, batch: int, size: int, *, kind: str, **sizes):
 def pair(t: Tape, x: Value, widths, padding: int) -> Value:
     """Two 3x3 convolutions with relu."""
     for index, width in enumerate(widths):
-        x = activation(t, f"relu{index}", "relu", convolve(t, f"conv{index}", x, width, 3, padding=padding))
+        x = activation(
+            t, f"relu{index}", "relu", convolve(t, f"conv{index}", x, width, 3, padding=padding)
+        )
     return x
 
 
 def enlarged(t: Tape, x: Value, width: int, kernel: int) -> Value:
     """A transposed convolution to twice the side, with relu."""
     with t.op("up", "conv_transpose"):
-        x = conv.conv_transpose(t, x, width, kernel, stride=2, padding=kernel // 3, output_padding=kernel // 3)
+        x = conv.conv_transpose(
+            t, x, width, kernel, stride=2, padding=kernel // 3, output_padding=kernel // 3
+        )
     return activation(t, "up.relu", "relu", x)
 
 
@@ -52,9 +65,9 @@ def medical(t: Tape, batch: int, size: int, *, widths=(64, 128, 256, 512), class
     x, seen = down(t, images(t, batch, size, 1), widths, 0)
     if x.shape[-1] < 5 or any(skip.shape[-1] % 2 for skip in seen):
         raise BadInput(
-            f"bottleneck takes what four levels of unpadded convolutions leave of {[batch, 1, size, size]}; "
-            "sides of 188, 204 .. 572 fit"
-        )  # fmt: skip
+            "bottleneck takes what four levels of unpadded convolutions leave of"
+            f" {[batch, 1, size, size]}; sides of 188, 204 .. 572 fit"
+        )
     with t.scope("bottleneck"):
         x = pair(t, x, (2 * widths[-1],) * 2, 0)
         x = dropped(t, "dropout", x, 0.5)
@@ -71,7 +84,10 @@ def medical(t: Tape, batch: int, size: int, *, widths=(64, 128, 256, 512), class
 def industrial(t: Tape, batch: int, size: int, *, widths=(32, 32, 64, 128), bottleneck: int = 256):
     """Pictures of one channel; is a pixel defective."""
     if size % 16:
-        raise BadInput(f"up0.cat joins scales of 1/16 to 1, but {[batch, 1, size, size]} arrives: take a side divisible by 16")
+        raise BadInput(
+            f"up0.cat joins scales of 1/16 to 1, but {[batch, 1, size, size]} arrives: take a side"
+            " divisible by 16"
+        )
     x, seen = down(t, images(t, batch, size, 1), widths, 1)
     with t.scope("bottleneck"):
         x = enlarged(t, pair(t, x, (bottleneck, bottleneck), 1), bottleneck // 2, 2)

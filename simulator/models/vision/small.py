@@ -1,10 +1,20 @@
-"""Small convolutional nets of tutorials: convolutions with pools, then dense layers of fixed width."""
+"""Small convolutional nets of tutorials: convolutions with pools, then dense layers of fixed
+width.
+"""
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import activation, classify, convolve, dense, flatten, images, max_pool
-from simulator.ops import pointwise
-from simulator.tape import Tape
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    classify,
+    convolve,
+    dense,
+    flatten,
+    images,
+    max_pool,
+)
+from roofcast.simulator.work.ops import pointwise
+from roofcast.simulator.work.tape import Tape
 
 
 def build(
@@ -21,7 +31,9 @@ def build(
     dropout: float = 0.0,
     classes: int = 10,
 ):
-    """Each convolution is followed by relu and a 2x2 max-pool; the first dense layer takes `flat` features."""
+    """Each convolution is followed by relu and a 2x2 max-pool; the first dense layer takes `flat`
+    features.
+    """
     x = images(t, batch, size, channels)
     for index, width in enumerate(convolutions, 1):
         x = convolve(t, f"conv{index}", x, width, kernel, padding=padding)
@@ -32,5 +44,7 @@ def build(
         with t.op("dropout", "dropout"):
             x = pointwise.dropout(t, x, dropout)
     for index, width in enumerate(widths, 1):
-        x = activation(t, f"fc{index}.relu", "relu", dense(t, f"fc{index}", x, width), in_place=False)
+        x = activation(
+            t, f"fc{index}.relu", "relu", dense(t, f"fc{index}", x, width), in_place=False
+        )
     return classify(t, x, classes, name=f"fc{len(widths) + 1}")

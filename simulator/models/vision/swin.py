@@ -1,24 +1,43 @@
-"""Swin transformer: attention in windows, which move by half a window in every other block [liu2021]."""
+"""Swin transformer: attention in windows, which move by half a window in every other block
+[liu2021].
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from hwdb.errors import BadInput
-from simulator.models.vision import swinv2
-from simulator.models.vision.parts import classify, dense, images, layer_norm, residual
-from simulator.models.vision.vit import mlp, patches
-from simulator.models.vision.windows import composed_attention, drop_path, relative_bias, windowed
-from simulator.ops import pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision import swinv2
+from roofcast.simulator.models.vision.parts import classify, dense, images, layer_norm, residual
+from roofcast.simulator.models.vision.vit import mlp, patches
+from roofcast.simulator.models.vision.windows import (
+    composed_attention,
+    drop_path,
+    relative_bias,
+    windowed,
+)
+from roofcast.simulator.work.ops import pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(
-    t: Tape, batch: int, size: int, *, width: int, depths, heads, window: int = 7, patch: int = 4, dropped: float = 0.1,
-    second: bool = False, classes: int = 1000,
-):  # fmt: skip
-    """`heads` a stage; `dropped`: the last block's probability of being left out, rising from 0 at the first. `second`: the
-    second version [liu2021v2], norms behind the branches and cosine attention."""
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    width: int,
+    depths,
+    heads,
+    window: int = 7,
+    patch: int = 4,
+    dropped: float = 0.1,
+    second: bool = False,
+    classes: int = 1000,
+):
+    """`heads` a stage; `dropped`: the last block's probability of being left out, rising from 0 at
+    the first. `second`: the second version [liu2021v2], norms behind the branches and cosine
+    attention.
+    """
     x = layer_norm(t, "patch_embed.norm", patches(t, images(t, batch, size), width, patch))
     side, total, index = size // patch, sum(depths), 0
     x = t.view(x, batch, side, side, width)
@@ -29,11 +48,20 @@ def build(
             for number in range(depth):
                 with t.scope(f"blocks.{number}"):
                     body = swinv2.block if second else block
-                    x = body(t, x, count, window, shifted=number % 2 == 1, dropped=dropped * index / (total - 1))
+                    x = body(
+                        t,
+                        x,
+                        count,
+                        window,
+                        shifted=number % 2 == 1,
+                        dropped=dropped * index / (total - 1),
+                    )
                 index += 1
     x = layer_norm(t, "norm", x)
     with t.op("head.global_pool", "mean"):
-        x = pointwise.mean(t, t.view(x, batch, x.shape[1] * x.shape[2], x.shape[3]), 1, keepdim=False)
+        x = pointwise.mean(
+            t, t.view(x, batch, x.shape[1] * x.shape[2], x.shape[3]), 1, keepdim=False
+        )
     return classify(t, x, classes, name="head.fc")
 
 
@@ -58,10 +86,15 @@ def window_attention(t: Tape, x: Value, window: int, mask: Value | None, heads: 
 
 
 def merge(t: Tape, x: Value, second: bool) -> Value:
-    """Four neighbours become one token of twice the width; the norm before the product, in the second version behind it."""
+    """Four neighbours become one token of twice the width; the norm before the product, in the
+    second version behind it.
+    """
     batch, side, _, width = x.shape
     if side % 2:
-        raise BadInput(f"downsample joins 2x2 tokens, but {list(x.shape)} arrives: take a picture whose side is divisible by 32")
+        raise BadInput(
+            f"downsample joins 2x2 tokens, but {list(x.shape)} arrives: take a picture whose side"
+            " is divisible by 32"
+        )
     with t.scope("downsample"):
         with t.op("gather", "copy"):
             x = pointwise.copy(t, x, batch, side // 2, side // 2, 4 * width)

@@ -1,14 +1,16 @@
-"""Blocks of the second Swin: norms behind the branches, attention by angle, biases from a small net [liu2021v2]."""
+"""Blocks of the second Swin: norms behind the branches, attention by angle, biases from a small net
+[liu2021v2].
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from simulator.models.vision.parts import activation, dense, layer_norm, residual
-from simulator.models.vision.vit import mlp, partly_biased
-from simulator.models.vision.windows import drop_path, windowed
-from simulator.ops import attention, embedding, linear, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import activation, dense, layer_norm, residual
+from roofcast.simulator.models.vision.vit import mlp, partly_biased
+from roofcast.simulator.models.vision.windows import drop_path, windowed
+from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 HIDDEN = 512  # of the net that makes the biases
 
@@ -32,7 +34,9 @@ def cosine_attention(t: Tape, x: Value, window: int, mask: Value | None, heads: 
     with t.op("attention", "attention"):
         q, k, v = (t.view(qkv, batch, heads, length, width // heads) for _ in range(3))
         q, k = (attention.contiguous(t, t.low(unit_length(t, each))) for each in (q, k))
-        scores = pointwise.mul(t, linear.matmul(t, q, k, transposed=True), t.view(scale, 1, heads, 1, 1))
+        scores = pointwise.mul(
+            t, linear.matmul(t, q, k, transposed=True), t.view(scale, 1, heads, 1, 1)
+        )
         scores = pointwise.add(t, scores, bias)
         if mask is not None:
             scores = pointwise.add(t, scores, mask)
@@ -43,26 +47,41 @@ def cosine_attention(t: Tape, x: Value, window: int, mask: Value | None, heads: 
 
 def unit_length(t: Tape, x: Value) -> Value:
     """x / max(|x|, eps) over the last dimension: keeps x, its length and the bounded length."""
-    length = t.new((*x.shape[:-1], 1), "fp32" if t.precision.autocast else x.dtype, x.grad)  # autocast sums in fp32, without a copy
+    # autocast sums in fp32, without a copy
+    length = t.new((*x.shape[:-1], 1), "fp32" if t.precision.autocast else x.dtype, x.grad)
     t.emit("reduce", (x,), (length,), vector=2 * x.size)
     bounded = pointwise.unary(t, "clamp", length)
     out = t.new(x.shape, t.promoted(x, bounded), x.grad)
     t.emit("elementwise", (x, bounded), (out,), vector=x.size)
     if out.grad:
         t.save(x, length, bounded)
-        t.backward("elementwise", vector=2 * x.size, read=2 * out.bytes, written=x.bytes, product=out.dtype)
-        t.backward("reduce", vector=3 * x.size, read=2 * out.bytes, written=length.bytes, product=out.dtype)
-        t.backward("elementwise", vector=2 * x.size, read=x.bytes + 2 * length.bytes, written=x.bytes, product=x.dtype)
+        t.backward(
+            "elementwise", vector=2 * x.size, read=2 * out.bytes, written=x.bytes, product=out.dtype
+        )
+        t.backward(
+            "reduce", vector=3 * x.size, read=2 * out.bytes, written=length.bytes, product=out.dtype
+        )
+        t.backward(
+            "elementwise",
+            vector=2 * x.size,
+            read=x.bytes + 2 * length.bytes,
+            written=x.bytes,
+            product=x.dtype,
+        )
     return out
 
 
 def made_bias(t: Tape, window: int, heads: int) -> Value:
-    """A two-layer net turns each distance into a bias a head; every pair of tokens reads its own."""
+    """A two-layer net turns each distance into a bias a head; every pair of tokens reads its
+    own.
+    """
     pairs = window**4
     with t.scope("cpb_mlp"):
         x = dense(t, "0", t.buffer(1, (2 * window - 1) ** 2, 2, dtype=t.precision.weights), HIDDEN)
         table = dense(t, "2", activation(t, "1", "relu", x), heads, bias=False)
     with t.op("relative_position_bias", "embedding"):
-        table = embedding.embedding(t, t.buffer(pairs, dtype="int64"), table.shape[1], heads, weight=table)
+        table = embedding.embedding(
+            t, t.buffer(pairs, dtype="int64"), table.shape[1], heads, weight=table
+        )
         bias = pointwise.copy(t, table, 1, heads, window * window, window * window)
         return pointwise.scale(t, pointwise.unary(t, "sigmoid", bias))

@@ -1,24 +1,41 @@
-"""U-Nets: the classic one for segmentation [ronneberger2015], with padding, batch norm and transposed convolutions; and
-the denoiser of diffusion models [ho2020], with time embedding and attention."""
+"""U-Nets: the classic one for segmentation [ronneberger2015], with padding, batch norm and
+transposed convolutions; and the denoiser of diffusion models [ho2020], with time embedding and
+attention.
+"""
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, conv_norm, convolve, cross_entropy, dense, images, max_pool, pairwise_loss, residual
-from simulator.ops import attention, conv, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    conv_norm,
+    convolve,
+    cross_entropy,
+    dense,
+    images,
+    max_pool,
+    pairwise_loss,
+    residual,
+)
+from roofcast.simulator.work.ops import attention, conv, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 GROUPS = 32  # of the group norms
 
 
 def build(t: Tape, batch: int, size: int, *, kind: str, **sizes):
     """`kind` segment or denoise."""
-    return segment(t, batch, size, **sizes) if kind == "segment" else denoise(t, batch, size, **sizes)
+    return (
+        segment(t, batch, size, **sizes) if kind == "segment" else denoise(t, batch, size, **sizes)
+    )
 
 
 def _halved(t: Tape, x: Value, layer: str):
     if x.shape[-1] % 2:
-        raise BadInput(f"{layer} halves the picture to join it again later, but {list(x.shape)} arrives: take a side divisible by 32")
+        raise BadInput(
+            f"{layer} halves the picture to join it again later, but {list(x.shape)} arrives: take"
+            " a side divisible by 32"
+        )
 
 
 def segment(t: Tape, batch: int, size: int, *, width: int = 64, depth: int = 4, classes: int = 2):
@@ -59,7 +76,9 @@ def denoise(
     dropout: float = 0.1,
     channels: int = 3,
 ):
-    """`blocks` residual blocks a level of `multiples` of `width` channels; attention at the levels `attended`."""
+    """`blocks` residual blocks a level of `multiples` of `width` channels; attention at the levels
+    `attended`.
+    """
     x = images(t, batch, size, channels)
     e = time_embedding(t, batch, width)
     x = convolve(t, "conv_in", x, width, 3, padding=1)
@@ -106,7 +125,9 @@ def group_norm(t: Tape, name: str, x: Value) -> Value:
         return norm.group_norm(t, x, GROUPS)
 
 
-def stage(t: Tape, name: str, x: Value, e: Value, width: int, attended: bool, dropout: float) -> Value:
+def stage(
+    t: Tape, name: str, x: Value, e: Value, width: int, attended: bool, dropout: float
+) -> Value:
     """A residual block that is told the time, and attention where wanted."""
     with t.scope(name):
         h = activation(t, "act1", "silu", group_norm(t, "norm1", x), in_place=False)
@@ -132,7 +153,9 @@ def attend(t: Tape, x: Value) -> Value:
             h = pointwise.copy(t, t.low(h), batch, length, width)
         qkv = dense(t, "qkv", h, 3 * width)
         with t.op("attention", "attention"):
-            h = attention.attention(t, *(t.view(qkv, batch, 1, length, width) for _ in range(3)), causal=False)
+            h = attention.attention(
+                t, *(t.view(qkv, batch, 1, length, width) for _ in range(3)), causal=False
+            )
         h = dense(t, "proj", h, width)
         with t.op("transpose_back", "copy"):
             h = pointwise.copy(t, h, *x.shape)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import activation, batch_norm, classify, convolve, global_average, images, max_pool
-from simulator.ops import conv
-from simulator.tape import Tape
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    batch_norm,
+    classify,
+    convolve,
+    global_average,
+    images,
+    max_pool,
+)
+from roofcast.simulator.work.ops import conv
+from roofcast.simulator.work.tape import Tape
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
 def build(t: Tape, batch: int, size: int, *, depths, normed: bool = False, classes: int = 1000):
-    """`depths`: 3x3 convolutions before each halving. The dense layers are convolutions, as timm writes them: same counts."""
+    """`depths`: 3x3 convolutions before each halving. The dense layers are convolutions, as timm
+    writes them: same counts.
+    """
     x = images(t, batch, size)
     index = 0
     with t.scope("features"):

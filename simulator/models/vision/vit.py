@@ -1,19 +1,39 @@
-"""Vision transformers as timm writes them: ViT [dosovitskiy2020], DeiT [touvron2020] and DeiT III [touvron2022]."""
+"""Vision transformers as timm writes them: ViT [dosovitskiy2020], DeiT [touvron2020] and DeiT III
+[touvron2022].
+"""
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.transformer import heads_of
-from simulator.models.vision.parts import activation, classify, dense, images, layer_norm, residual
-from simulator.ops import attention, conv, linear, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.families.transformer import heads_of
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    classify,
+    dense,
+    images,
+    layer_norm,
+    residual,
+)
+from roofcast.simulator.work.ops import attention, conv, linear, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(
-    t: Tape, batch: int, size: int, *, width: int, depth: int, heads: int, patch: int, scaled: bool = False,
-    class_placed: bool = True, classes: int = 1000,
-):  # fmt: skip
-    """`scaled`: a learned scale after each branch. `class_placed`: the class token has a position too."""
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch: int,
+    scaled: bool = False,
+    class_placed: bool = True,
+    classes: int = 1000,
+):
+    """`scaled`: a learned scale after each branch. `class_placed`: the class token has a position
+    too.
+    """
     x = patches(t, images(t, batch, size), width, patch)
     with t.op("pos_embed", "add"):
         first = t.view(t.parameter(1, 1, width), batch, 1, width)
@@ -32,9 +52,14 @@ def patches(t: Tape, x: Value, width: int, patch: int, name: str = "patch_embed.
     """The picture cut into squares, each a token [B, tokens, width]."""
     batch, _, side, _ = x.shape
     if side % patch:
-        raise BadInput(f"{name} cuts squares of {patch}x{patch}, but {list(x.shape)} arrives: a side divisible by {patch} is wanted")
+        raise BadInput(
+            f"{name} cuts squares of {patch}x{patch}, but {list(x.shape)} arrives: a side divisible"
+            f" by {patch} is wanted"
+        )
     with t.op(name, "conv"):
-        return t.view(conv.conv(t, x, width, patch, stride=patch), batch, (side // patch) ** 2, width)
+        return t.view(
+            conv.conv(t, x, width, patch, stride=patch), batch, (side // patch) ** 2, width
+        )
 
 
 def block(t: Tape, x: Value, heads: int, hidden: int, scaled: bool = False) -> Value:
@@ -57,19 +82,29 @@ def self_attention(t: Tape, x: Value, heads: int, *, bias: bool = True) -> Value
 
 
 def partly_biased(t: Tape, x: Value, name: str = "qkv") -> Value:
-    """Queries, keys and values of one linear layer whose bias is put together each step: learned, nothing for keys, learned."""
+    """Queries, keys and values of one linear layer whose bias is put together each step: learned,
+    nothing for keys, learned.
+    """
     width = x.shape[-1]
     with t.op(f"{name}_bias", "concat"):
-        bias = pointwise.concat(t, [t.parameter(width), t.buffer(width, dtype=t.precision.weights), t.parameter(width)], 0)
+        bias = pointwise.concat(
+            t,
+            [t.parameter(width), t.buffer(width, dtype=t.precision.weights), t.parameter(width)],
+            0,
+        )
     with t.op(name, "linear"):
         out = linear.linear(t, x, 3 * width, bias=False)
         if out.grad:
-            t.backward("reduce", vector=out.size, read=out.bytes, written=bias.bytes, product=out.dtype)
+            t.backward(
+                "reduce", vector=out.size, read=out.bytes, written=bias.bytes, product=out.dtype
+            )
     return out
 
 
 def scaled_attention(t: Tape, q: Value, k: Value, v: Value, bias: Value | None = None) -> Value:
-    """Attention as timm calls it: where the scores are written out, the queries are scaled before the product."""
+    """Attention as timm calls it: where the scores are written out, the queries are scaled before
+    the product.
+    """
     eager = t.implementation("attention", "flash") == "eager"
     if eager:
         q = pointwise.scale(t, q)

@@ -1,14 +1,22 @@
-"""U-Nets of medical volumes and slices with strided convolutions: 3-D U-Net [cicek2016] as MLPerf and NVIDIA train it, nnU-Net
-[isensee2018], V-Net [milletari2016] as NVIDIA trains it."""
+"""U-Nets of medical volumes and slices with strided convolutions: 3-D U-Net [cicek2016] as MLPerf
+and NVIDIA train it, nnU-Net [isensee2018], V-Net [milletari2016] as NVIDIA trains it.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from hwdb.errors import BadInput
-from simulator.models.vision.parts import activation, batch_norm, convolve, cross_entropy, numbered, residual
-from simulator.ops import conv, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    batch_norm,
+    convolve,
+    cross_entropy,
+    numbered,
+    residual,
+)
+from roofcast.simulator.work.ops import conv, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 WIDTHS = (32, 64, 128, 256, 320, 320)  # channels of the levels [isensee2018]
 
@@ -19,20 +27,37 @@ def build(t: Tape, batch: int, size: int, *, kind: str = "unet", **sizes):
 
 
 def volumes(t: Tape, batch: int, channels: int, sides: tuple[int, ...], halvings: int) -> Value:
-    """A batch of slices or volumes, each side of which can be halved so often; the smallest map has more than one cell."""
+    """A batch of slices or volumes, each side of which can be halved so often; the smallest map has
+    more than one cell.
+    """
     step = 2**halvings
     if any(side % step for side in sides) or sides == (step,) * len(sides):
         raise BadInput(
-            f"the net halves its input {halvings} times, but {[batch, channels, *sides]} arrives: take sides of {2 * step}, {3 * step} .."
+            f"the net halves its input {halvings} times, but {[batch, channels, *sides]} arrives:"
+            f" take sides of {2 * step}, {3 * step} .."
         )
-    t.said.append(f"{'volumes' if len(sides) > 2 else 'slices'} of {'x'.join(str(side) for side in sides)}, {channels} channels")
+    t.said.append(
+        f"{'volumes' if len(sides) > 2 else 'slices'} of {'x'.join(str(side) for side in sides)},"
+        f" {channels} channels"
+    )
     return t.input((batch, channels, *sides))
 
 
 def unet(
-    t: Tape, batch: int, size: int, *, channels: int, classes: int, shape=(1, 1, 1), act: str = "relu", last: int = 1, widths=WIDTHS
-):  # fmt: skip
-    """Slices or volumes whose sides stand to one another as `shape`, the first one of `size`; `last` the kernel of the classifier."""
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    channels: int,
+    classes: int,
+    shape=(1, 1, 1),
+    act: str = "relu",
+    last: int = 1,
+    widths=WIDTHS,
+):
+    """Slices or volumes whose sides stand to one another as `shape`, the first one of `size`;
+    `last` the kernel of the classifier.
+    """
     sides = tuple(size * side // shape[0] for side in shape)
     x = volumes(t, batch, channels, sides, len(widths) - 1)
     dims, seen = len(sides), []
@@ -56,14 +81,27 @@ def unet(
 
 def unit(t: Tape, name: str, x: Value, width: int, act: str, stride: int = 1) -> Value:
     """Convolution of 3 without bias, instance norm, activation in place."""
-    x = convolve(t, f"{name}.conv", x, width, 3, stride=stride, padding=1, bias=False, dims=len(x.shape) - 2)
+    x = convolve(
+        t, f"{name}.conv", x, width, 3, stride=stride, padding=1, bias=False, dims=len(x.shape) - 2
+    )
     with t.op(f"{name}.norm", "instance_norm"):
         x = norm.instance_norm(t, x)
     return activation(t, f"{name}.act", act, x)
 
 
-def vnet(t: Tape, batch: int, size: int, *, width: int = 16, halvings: int = 3, depth: int = 3, classes: int = 3):
-    """Residual blocks of `depth` convolutions at each level; on the way up they see both halves joined."""
+def vnet(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    width: int = 16,
+    halvings: int = 3,
+    depth: int = 3,
+    classes: int = 3,
+):
+    """Residual blocks of `depth` convolutions at each level; on the way up they see both halves
+    joined.
+    """
     x = volumes(t, batch, 1, (size,) * 3, halvings)
     x = residual(t, normed(t, "input", x, width), x, "input.add")
     seen = []
@@ -91,7 +129,9 @@ def normed(t: Tape, name: str, x: Value, width: int, kernel: int = 3, **how) -> 
 
 
 def enlarged(t: Tape, x: Value, width: int) -> Value:
-    """x[batch, channels, ..space] with twice each side, by a transposed convolution, BatchNorm and ReLU."""
+    """x[batch, channels, ..space] with twice each side, by a transposed convolution, BatchNorm and
+    ReLU.
+    """
     with t.op("up", "conv_transpose"):
         x = conv.conv_transpose(t, x, width, 2, stride=2, dims=3)
     return activation(t, "up.relu", "relu", batch_norm(t, "up.norm", x))
@@ -99,4 +139,6 @@ def enlarged(t: Tape, x: Value, width: int) -> Value:
 
 def block(t: Tape, x: Value, depth: int) -> Value:
     """x + what `depth` convolutions make of it."""
-    return residual(t, t.repeat(numbered(0, depth), depth, partial(normed, t, "unit", width=x.shape[1]), x), x)
+    return residual(
+        t, t.repeat(numbered(0, depth), depth, partial(normed, t, "unit", width=x.shape[1]), x), x
+    )

@@ -1,16 +1,20 @@
-"""Attention in windows: cutting a picture [B, H, W, C] into them and back, a bias for every distance, stochastic depth."""
+"""Attention in windows: cutting a picture [B, H, W, C] into them and back, a bias for every
+distance, stochastic depth.
+"""
 
 from __future__ import annotations
 
-from simulator.ops import attention, embedding, linear, norm, pointwise
-from simulator.tape import Tape, Value
+from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def cut(t: Tape, x: Value, window: int) -> Value:
     """[B, H, W, C] -> [B * windows, window^2, C], as a copy."""
     batch, height, width, channels = x.shape
     with t.op("window_partition", "copy"):
-        return pointwise.copy(t, x, batch * (height // window) * (width // window), window * window, channels)
+        return pointwise.copy(
+            t, x, batch * (height // window) * (width // window), window * window, channels
+        )
 
 
 def join(t: Tape, x: Value, batch: int, height: int, width: int) -> Value:
@@ -30,7 +34,11 @@ def windowed(t: Tape, x: Value, window: int, shifted: bool, attend) -> Value:
             x = pointwise.copy(t, x)
     with t.op("pad", "copy"):
         x = pointwise.copy(t, x, batch, padded, padded, width)
-    mask = t.buffer(1, 1, window * window, window * window, dtype=t.precision.weights) if shifted else None
+    mask = (
+        t.buffer(1, 1, window * window, window * window, dtype=t.precision.weights)
+        if shifted
+        else None
+    )
     x = join(t, attend(t, cut(t, x, window), window, mask), batch, padded, padded)
     if padded != side:
         with t.op("crop", "copy"):
@@ -45,22 +53,32 @@ def relative_bias(t: Tape, length: int, distances: int, heads: int) -> Value:
     """A row of a learned table for every pair of tokens, as [1, heads, length, length]."""
     with t.op("relative_position_bias", "embedding"):
         index = t.buffer(length * length, dtype="int64")
-        return pointwise.copy(t, embedding.embedding(t, index, distances, heads), 1, heads, length, length)
+        return pointwise.copy(
+            t, embedding.embedding(t, index, distances, heads), 1, heads, length, length
+        )
 
 
-def composed_attention(t: Tape, qkv: Value, heads: int, bias: Value, mask: Value | None = None) -> Value:
-    """Attention on [windows, tokens, 3 C] out of single kernels, scores written out: there is no fused one for it in timm."""
+def composed_attention(
+    t: Tape, qkv: Value, heads: int, bias: Value, mask: Value | None = None
+) -> Value:
+    """Attention on [windows, tokens, 3 C] out of single kernels, scores written out: there is no
+    fused one for it in timm.
+    """
     windows, length, width = qkv.shape
     q, k, v = (t.view(qkv, windows, heads, length, width // 3 // heads) for _ in range(3))
     q, k = attention.contiguous(t, pointwise.scale(t, q)), attention.contiguous(t, k)
     scores = pointwise.add(t, linear.matmul(t, q, k, transposed=True), bias)
     if mask is not None:
         scores = pointwise.add(t, scores, mask)
-    return attention.merged(t, linear.matmul(t, norm.softmax(t, scores), attention.contiguous(t, v)))
+    return attention.merged(
+        t, linear.matmul(t, norm.softmax(t, scores), attention.contiguous(t, v))
+    )
 
 
 def drop_path(t: Tape, name: str, x: Value, probability: float) -> Value:
-    """A whole branch left out for some samples of the batch; keeps one number a sample [huang2016depth]."""
+    """A whole branch left out for some samples of the batch; keeps one number a sample
+    [huang2016depth].
+    """
     if not probability or not t.training:
         return x
     with t.op(name, "dropout"):

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from simulator.models.vision.parts import activation, batch_norm, classify, conv_norm, convolve, global_average, images, max_pool, residual
-from simulator.tape import Tape, Value
+from roofcast.simulator.models.vision.parts import (
+    activation,
+    batch_norm,
+    classify,
+    conv_norm,
+    convolve,
+    global_average,
+    images,
+    max_pool,
+    residual,
+)
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 1000):

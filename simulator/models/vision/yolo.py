@@ -5,18 +5,19 @@ The loss is a squared error over all predictions; matching boxes to objects is n
 
 from __future__ import annotations
 
-from hwdb.errors import BadInput
-from simulator.models.vision.darknet import features, unit
-from simulator.models.vision.parts import convolve, images
-from simulator.ops import conv, loss, pointwise
-from simulator.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.vision.darknet import features, unit
+from roofcast.simulator.models.vision.parts import convolve, images
+from roofcast.simulator.work.ops import conv, loss, pointwise
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(t: Tape, batch: int, size: int, *, classes: int = 80, boxes: int = 3):
     """The net over `batch` pictures of `size` pixels a side, to its loss."""
     if size % 32:
         raise BadInput(
-            f"head.1.cat joins scales of 1/16 and twice 1/32, but [{batch}, 3, {size}, {size}] arrives: a side divisible by 32 fits"
+            f"head.1.cat joins scales of 1/16 and twice 1/32, but [{batch}, 3, {size}, {size}]"
+            " arrives: a side divisible by 32 fits"
         )
     with t.scope("backbone"):
         scales = features(t, images(t, batch, size))[:-4:-1]

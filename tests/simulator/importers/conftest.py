@@ -1,4 +1,6 @@
-"""Helpers that need an extra are left alone where it is not installed; the tests themselves skip and say so."""
+"""Helpers that need an extra are left alone where it is not installed; the tests themselves skip
+and say so.
+"""
 
 import sys
 from importlib.util import find_spec

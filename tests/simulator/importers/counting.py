@@ -1,4 +1,6 @@
-"""PyTorch's own counts of one step, taken by really running it on a CPU: FlopCounterMode and saved_tensors_hooks."""
+"""PyTorch's own counts of one step, taken by really running it on a CPU: FlopCounterMode and
+saved_tensors_hooks.
+"""
 
 from typing import NamedTuple
 
@@ -6,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from simulator.importers import spec
-from simulator.precision import precision
-from simulator.tape import Tape
+from roofcast.simulator.importers import spec
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.tape import Tape
 
 aten = torch.ops.aten
 DTYPES = {"int64": torch.int64, None: torch.float32}
@@ -91,31 +93,57 @@ def really(module, inputs, autocast=None) -> Counts:
             out = module(*tensors)
     ends = [t if t.dim() == 0 else t.sum() for t in leaves(out) if t.requires_grad]
     size = {a: s.nbytes() for a, s in kept.items() if a not in constant and s.nbytes()}
-    copied, inputs_kept = sum(n for a, n in size.items() if a in copies.found), sum(n for a, n in size.items() if a in given)
+    copied, inputs_kept = (
+        sum(n for a, n in size.items() if a in copies.found),
+        sum(n for a, n in size.items() if a in given),
+    )
     with backward, grouped:
         torch.autograd.backward(ends)
     return Counts(
-        sum(p.numel() for p in module.parameters()), forward.get_total_flops(), backward.get_total_flops() - grouped.excess,
-        sum(size.values()) - copied - inputs_kept, inputs_kept, copied,
-    )  # fmt: skip
+        sum(p.numel() for p in module.parameters()),
+        forward.get_total_flops(),
+        backward.get_total_flops() - grouped.excess,
+        sum(size.values()) - copied - inputs_kept,
+        inputs_kept,
+        copied,
+    )
 
 
 def imported(model, how="fp32", attention="flash") -> tuple[Counts, Tape]:
     """Counts of a Model of ours, and its tape."""
     tape = model.run(Tape(precision(how), implementations={"attention": attention}), model.batch)
-    flops = {phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase) for phase in ("forward", "backward")}
+    flops = {
+        phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)
+        for phase in ("forward", "backward")
+    }
     kept = {
         kind: sum(n * count for _, n, count, kept_as, _ in tape.saved.values() if kept_as == kind)
         for kind in ("activation", "input", "weight_copy")
     }
     weights = sum(w.size * w.count for w in tape.weights)
-    return Counts(weights, int(flops["forward"]), int(flops["backward"]), kept["activation"], kept["input"], kept["weight_copy"]), tape
+    return (
+        Counts(
+            weights,
+            int(flops["forward"]),
+            int(flops["backward"]),
+            kept["activation"],
+            kept["input"],
+            kept["weight_copy"],
+        ),
+        tape,
+    )
 
 
 def uncounted(tape) -> tuple[int, int]:
-    """FLOPs of what FlopCounterMode takes for nothing and we do not: a CPU's fused attention and its LSTM, forward and backward."""
+    """FLOPs of what FlopCounterMode takes for nothing and we do not: a CPU's fused attention and
+    its LSTM, forward and backward.
+    """
     fused = {"forward": 0, "backward": 0}
     for k in tape.kernels:
-        if k.kind == "attention" or "mkldnn_rnn_layer" in " ".join(tape.said) and tape.nodes[k.node].name == "rnn":
+        if (
+            k.kind == "attention"
+            or "mkldnn_rnn_layer" in " ".join(tape.said)
+            and tape.nodes[k.node].name == "rnn"
+        ):
             fused[k.phase] += int(k.matrix)
     return fused["forward"], fused["backward"]

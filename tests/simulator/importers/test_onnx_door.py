@@ -9,11 +9,12 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs the onnx extra: pip install .[onnx]")
 import onnx_nets as nets  # noqa: E402
 
-from hwdb.errors import RoofcastError  # noqa: E402
-from simulator import models, predict  # noqa: E402
-from simulator.importers import from_onnx  # noqa: E402
-from simulator.precision import precision  # noqa: E402
-from simulator.tape import Tape  # noqa: E402
+from roofcast import predict  # noqa: E402
+from roofcast.hwdb.errors import RoofcastError  # noqa: E402
+from roofcast.simulator import models  # noqa: E402
+from roofcast.simulator.importers import from_onnx  # noqa: E402
+from roofcast.simulator.work.precision import precision  # noqa: E402
+from roofcast.simulator.work.tape import Tape  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 
@@ -22,7 +23,10 @@ LISTED = Path(__file__).parents[3] / "scenarios" / "nets" / "cifar10-cnn.toml"
 
 def counted(model, batch, size=None):
     tape = model.run(Tape(precision("fp32")), batch, size)
-    flops = [int(sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)) for phase in ("forward", "backward")]
+    flops = [
+        int(sum(k.matrix * k.count for k in tape.kernels if k.phase == phase))
+        for phase in ("forward", "backward")
+    ]
     return sum(w.size * w.count for w in tape.weights), *flops
 
 
@@ -35,15 +39,27 @@ def file(tmp_path):
 
 def test_one_net_through_three_doors_has_the_same_parameters_and_flops():
     torch = pytest.importorskip("torch", reason="needs the torch extra: pip install .[torch]")
-    from simulator.importers import from_torch
+    from roofcast.simulator.importers import from_torch
 
     nn = torch.nn
     net = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(4096, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4096, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
     by_list = counted(models.resolve(str(LISTED)), 8)
-    assert by_list == counted(from_torch(net, ["8x3x32x32"]), 8) == counted(from_onnx(nets.picture_net(), dims={"batch": 8}), 8)
+    assert (
+        by_list
+        == counted(from_torch(net, ["8x3x32x32"]), 8)
+        == counted(from_onnx(nets.picture_net(), dims={"batch": 8}), 8)
+    )
 
 
 EXPORTED = [
@@ -71,12 +87,23 @@ EXPORTED = [
 
 
 def export(torch, module, inputs):
-    """The module as ONNX: by the exporter that needs onnxscript where that is installed, else by the older one, which needs nothing."""
+    """The module as ONNX: by the exporter that needs onnxscript where that is installed, else by
+    the older one, which needs nothing.
+    """
     if find_spec("onnxscript"):
-        return torch.onnx.export(module, inputs, dynamo=True, verbose=False, optimize=False).model_proto
+        return torch.onnx.export(
+            module, inputs, dynamo=True, verbose=False, optimize=False
+        ).model_proto
     written = io.BytesIO()
     try:
-        torch.onnx.export(module, inputs, written, dynamo=False, training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False)
+        torch.onnx.export(
+            module,
+            inputs,
+            written,
+            dynamo=False,
+            training=torch.onnx.TrainingMode.TRAINING,
+            do_constant_folding=False,
+        )
     except (AssertionError, torch.onnx.errors.UnsupportedOperatorError) as error:
         pytest.skip(f"needs onnxscript: the older exporter cannot write it ({str(error)[:60]})")
     return onnx.load_from_string(written.getvalue())
@@ -89,12 +116,15 @@ def test_an_exported_module_counts_as_the_module(name):
     import torch_nets
     from counting import fed, imported
 
-    from simulator.importers import from_torch
+    from roofcast.simulator.importers import from_torch
 
     make, inputs = torch_nets.NETS[name]
     module = make().train()
     exported = export(torch, module, tuple(fed(inputs)))
-    ours, theirs = imported(from_onnx(exported, inputs)), imported(from_torch(module, inputs), attention="eager")
+    ours, theirs = (
+        imported(from_onnx(exported, inputs)),
+        imported(from_torch(module, inputs), attention="eager"),
+    )
     assert ours[0][:3] == theirs[0][:3]
 
 
@@ -113,7 +143,12 @@ def test_open_axes_are_given_on_the_way(file):
     ]
     assert [f.batch for f in asked] == [1, 64, 64]
     assert asked[1].flops_forward == asked[2].flops_forward == 64 * asked[0].flops_forward
-    assert [layer.name for layer in asked[0].layers if layer.parameters] == ["c1", "c2", "fc1", "fc2"]
+    assert [layer.name for layer in asked[0].layers if layer.parameters] == [
+        "c1",
+        "c2",
+        "fc1",
+        "fc2",
+    ]
 
 
 def test_an_op_without_a_formula_is_listed_and_costed():
@@ -127,24 +162,41 @@ def test_an_op_without_a_formula_is_listed_and_costed():
 def test_numbers_that_onnx_cannot_compute_are_said_and_taken_as_tensors():
     net, node = nets.picture_net(), onnx.helper.make_node
     net.graph.initializer.extend([nets.numbers("far", [7]), nets.numbers("few", [1, 2])])
-    net.graph.node.extend([node("Gather", ["few", "far"], ["w"]), node("Gather", ["few", "far"], ["v"]), node("Mystery", ["few"], ["u"])])
+    net.graph.node.extend(
+        [
+            node("Gather", ["few", "far"], ["w"]),
+            node("Gather", ["few", "far"], ["v"]),
+            node("Mystery", ["few"], ["u"]),
+        ]
+    )
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
     (line,) = [said for said in tape.said if "could not compute" in said]
-    assert "Gather x2 (" in line and "out of bounds" in line and "Mystery x1 (" in line and "\n" not in line
+    assert (
+        "Gather x2 (" in line
+        and "out of bounds" in line
+        and "Mystery x1 (" in line
+        and "\n" not in line
+    )
     assert counted(from_onnx(net), 4) == counted(from_onnx(nets.picture_net()), 4)
 
 
 def test_shapes_that_onnx_cannot_infer_are_said_once():
     net, node = nets.picture_net(), onnx.helper.make_node
-    net.graph.node.extend([node("Gizmo", ["y"], ["z"], domain="own"), node("Gizmo", ["z"], ["w"], domain="own")])
+    net.graph.node.extend(
+        [node("Gizmo", ["y"], ["z"], domain="own"), node("Gizmo", ["z"], ["w"], domain="own")]
+    )
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
     (line,) = [said for said in tape.said if "could not infer" in said]
     assert "Gizmo" in line and "\n" not in line
     moved = [(k.read, k.written) for k in tape.kernels if k.phase == "forward"]
-    assert moved[-2:] == [(4 * 4 * 10, 4 * 4 * 10)] * 2  # as much written as read: fc2's result of 4 x 10 fp32 numbers
+    assert (
+        moved[-2:] == [(4 * 4 * 10, 4 * 4 * 10)] * 2
+    )  # as much written as read: fc2's result of 4 x 10 fp32 numbers
 
 
-@pytest.mark.parametrize("where", ["onnx.reference.ReferenceEvaluator.run", "onnx.shape_inference.infer_shapes"])
+@pytest.mark.parametrize(
+    "where", ["onnx.reference.ReferenceEvaluator.run", "onnx.shape_inference.infer_shapes"]
+)
 def test_what_onnx_does_not_raise_is_not_hidden(monkeypatch, where):
     class Ours(Exception):
         """Of no kind that onnx raises."""
@@ -160,7 +212,9 @@ def test_what_onnx_does_not_raise_is_not_hidden(monkeypatch, where):
 
 
 def test_a_graph_whose_shapes_do_not_fit_is_refused_at_the_node():
-    with pytest.raises(RoofcastError, match=r"node c1 \(Conv\): 3 channels arrive where 5 are wanted"):
+    with pytest.raises(
+        RoofcastError, match=r"node c1 \(Conv\): 3 channels arrive where 5 are wanted"
+    ):
         counted(from_onnx(nets.picture_net(channels=5)), 1)
 
 

@@ -8,9 +8,10 @@ torch = pytest.importorskip("torch", reason="needs the torch extra: pip install 
 import torch_nets as nets  # noqa: E402
 from counting import imported  # noqa: E402
 
-from hwdb.errors import RoofcastError  # noqa: E402
-from simulator import importers, predict  # noqa: E402
-from simulator.importers import from_torch, spec  # noqa: E402
+from roofcast import predict  # noqa: E402
+from roofcast.hwdb.errors import RoofcastError  # noqa: E402
+from roofcast.simulator import importers  # noqa: E402
+from roofcast.simulator.importers import from_torch, spec  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -50,7 +51,9 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("name", ["MyNet", "make", "net"])
 def test_a_file_and_a_name_make_a_forecast(file, name):
-    forecast = predict(model=f"{file}:{name}", inputs=("8x3x4x4",), device="h100-sxm5", precision="bf16")
+    forecast = predict(
+        model=f"{file}:{name}", inputs=("8x3x4x4",), device="h100-sxm5", precision="bf16"
+    )
     assert (forecast.parameters, forecast.batch) == (48 * 4096 + 4096 + 40960 + 10, 8)
     assert forecast.flops_forward == 2 * 8 * 4096 * 58
 
@@ -69,29 +72,43 @@ def test_a_module_in_hand_makes_the_same_forecast_and_is_left_as_it_was(file):
 
 def test_another_batch_is_traced_anew():
     net = torch.nn.Conv2d(3, 8, 3)
-    counts = [predict(net, inputs=["4x3x16x16"], device="h100-sxm5", **more).flops_forward for more in ({}, {"batch": 12}, {"image": 30})]
+    counts = [
+        predict(net, inputs=["4x3x16x16"], device="h100-sxm5", **more).flops_forward
+        for more in ({}, {"batch": 12}, {"image": 30})
+    ]
     assert counts[1] == 3 * counts[0] and counts[2] == 4 * counts[0]
 
 
 def test_what_is_fed_by_name():
-    ours, _ = imported(from_torch(nets.Tied(), {"labels": "2x9:int64", "ids": torch.zeros(2, 9, dtype=torch.long)}))
+    ours, _ = imported(
+        from_torch(nets.Tied(), {"labels": "2x9:int64", "ids": torch.zeros(2, 9, dtype=torch.long)})
+    )
     assert ours == imported(from_torch(nets.Tied(), ["2x9:int64", "2x9:int64"]))[0]
 
 
 def test_a_module_far_too_large_for_this_machine_is_traced(tmp_path):
     path = tmp_path / "large.py"
-    path.write_text("from torch import nn\ndef make():\n    return nn.Sequential(*(nn.Linear(100_000, 100_000) for _ in range(20)))\n")
+    path.write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(*(nn.Linear(100_000, 100_000)"
+        " for _ in range(20)))\n"
+    )
     tracemalloc.start()
-    forecast = predict(model=f"{path}:make", inputs=("2x100000",), device="h100-sxm5", precision="bf16")
+    forecast = predict(
+        model=f"{path}:make", inputs=("2x100000",), device="h100-sxm5", precision="bf16"
+    )
     assert forecast.parameters == 20 * (10**10 + 10**5)
     assert tracemalloc.get_traced_memory()[1] < 1e8
     tracemalloc.stop()
 
 
 def test_counts_do_not_change_from_one_trace_to_the_next():
-    first, second = (imported(from_torch(nets.encoder(), ["2x10x32"]), "amp-bf16") for _ in range(2))
+    first, second = (
+        imported(from_torch(nets.encoder(), ["2x10x32"]), "amp-bf16") for _ in range(2)
+    )
     assert first[0] == second[0]
-    assert [(k.kind, k.read, k.written) for k in first[1].kernels] == [(k.kind, k.read, k.written) for k in second[1].kernels]
+    assert [(k.kind, k.read, k.written) for k in first[1].kernels] == [
+        (k.kind, k.read, k.written) for k in second[1].kernels
+    ]
 
 
 def test_an_op_without_a_formula_is_listed_and_costed():
@@ -118,7 +135,9 @@ def test_flops_that_the_counter_of_pytorch_leaves_out_are_said():
 def test_a_module_that_looks_at_its_numbers_says_so():
     make, inputs = nets.NUMBERS["routed experts"]
     _, tape = imported(from_torch(make(), inputs))
-    assert tape.said == ["Routed looks at its numbers: traced on random ones, with the kernels of a CPU"]
+    assert tape.said == [
+        "Routed looks at its numbers: traced on random ones, with the kernels of a CPU"
+    ]
 
 
 def test_inference_keeps_nothing():
@@ -148,7 +167,11 @@ def test_a_mistake_is_one_line(tmp_path, file, reference, inputs, said):
     broken.write_text("class MyNet(\n")
     raising.write_text(FILE.format(raises="1 / 0"))
     with pytest.raises(RoofcastError) as error:
-        predict(model=reference.format(file=file, broken=broken, raising=raising), inputs=inputs, device="h100-sxm5")
+        predict(
+            model=reference.format(file=file, broken=broken, raising=raising),
+            inputs=inputs,
+            device="h100-sxm5",
+        )
     assert said in str(error.value) and "\n" not in str(error.value)
 
 

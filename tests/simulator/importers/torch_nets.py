@@ -1,4 +1,6 @@
-"""Modules as people write them, each with what it is fed: for counting by the importer and by PyTorch's own tools."""
+"""Modules as people write them, each with what it is fed: for counting by the importer and by
+PyTorch's own tools.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +25,25 @@ class ConvNet(nn.Module):
     def __init__(self, channels_last=False):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, stride=2), nn.GroupNorm(4, 32), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
-        )  # fmt: skip
+            nn.Conv2d(3, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.GroupNorm(4, 32),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+        )
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
-        return self.body(x.contiguous(memory_format=torch.channels_last) if self.channels_last else x)
+        return self.body(
+            x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+        )
 
 
 class Inverted(nn.Module):
@@ -39,10 +51,20 @@ class Inverted(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.expand = nn.Sequential(nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32), nn.Hardswish(inplace=True))
-        self.depthwise = nn.Sequential(nn.Conv2d(32, 32, 5, padding=2, groups=32, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True))
+        self.expand = nn.Sequential(
+            nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32), nn.Hardswish(inplace=True)
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(32, 32, 5, padding=2, groups=32, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU6(inplace=True),
+        )
         self.squeeze = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 32, 1), nn.Hardsigmoid()
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(32, 8, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(8, 32, 1),
+            nn.Hardsigmoid(),
         )
         self.project = nn.Sequential(nn.Conv2d(32, 8, 1, bias=False), nn.BatchNorm2d(8))
 
@@ -65,7 +87,11 @@ class Grouped(nn.Module):
 class Volume(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.norm, self.b = nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Conv3d(4, 1, 1)
+        self.a, self.norm, self.b = (
+            nn.Conv3d(2, 4, 3, padding=1),
+            nn.BatchNorm3d(4),
+            nn.Conv3d(4, 1, 1),
+        )
 
     def forward(self, x):
         return self.b(F.avg_pool3d(F.elu(self.norm(self.a(x))), 2))
@@ -74,7 +100,10 @@ class Volume(nn.Module):
 class UNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.down, self.middle = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.down, self.middle = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        )
         self.up, self.out = nn.ConvTranspose2d(16, 8, 2, stride=2), nn.Conv2d(16, 3, 1)
 
     def forward(self, x):
@@ -139,11 +168,19 @@ class Bags(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with scaled_dot_product_attention: plain, causal, masked, or with fewer heads of keys."""
+    """Self-attention with scaled_dot_product_attention: plain, causal, masked, or with fewer heads
+    of keys.
+    """
 
     def __init__(self, mask=None, groups=4, dropout=0.0, width=32):
         super().__init__()
-        self.mask, self.groups, self.dropout, self.heads, self.dim = mask, groups, dropout, 4, width // 4
+        self.mask, self.groups, self.dropout, self.heads, self.dim = (
+            mask,
+            groups,
+            dropout,
+            4,
+            width // 4,
+        )
         self.q, self.k, self.v, self.out = (
             nn.Linear(width, width),
             *(nn.Linear(width, groups * self.dim) for _ in "kv"),
@@ -153,11 +190,21 @@ class Attention(nn.Module):
     def forward(self, x):
         b, s, _ = x.shape
         q, k, v = (f(x).view(b, s, -1, self.dim).transpose(1, 2) for f in (self.q, self.k, self.v))
-        mask = torch.ones(s, s, dtype=torch.bool, device=x.device).tril() if self.mask == "bool" else None
+        mask = (
+            torch.ones(s, s, dtype=torch.bool, device=x.device).tril()
+            if self.mask == "bool"
+            else None
+        )
         if self.mask == "float":
             mask = torch.zeros(b, 1, s, s, dtype=x.dtype, device=x.device)
         y = F.scaled_dot_product_attention(
-            q, k, v, mask, self.dropout if self.training else 0.0, self.mask == "causal", enable_gqa=self.groups != 4
+            q,
+            k,
+            v,
+            mask,
+            self.dropout if self.training else 0.0,
+            self.mask == "causal",
+            enable_gqa=self.groups != 4,
         )
         return self.out(y.transpose(1, 2).reshape(b, s, -1))
 
@@ -167,7 +214,11 @@ class Composed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.qkv, self.out, self.gain = nn.Linear(24, 72), nn.Linear(24, 24), nn.Parameter(torch.ones(24))
+        self.qkv, self.out, self.gain = (
+            nn.Linear(24, 72),
+            nn.Linear(24, 24),
+            nn.Parameter(torch.ones(24)),
+        )
 
     def forward(self, x):
         y = x.float()
@@ -178,16 +229,22 @@ class Composed(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture whose experts each see every token, weighted; sizes do not depend on the numbers."""
+    """A mixture whose experts each see every token, weighted; sizes do not depend on the
+    numbers.
+    """
 
     def __init__(self, experts=4):
         super().__init__()
         self.router = nn.Linear(16, experts)
-        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(experts))
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(experts)
+        )
 
     def forward(self, x):
         weights, chosen = self.router(x).softmax(-1).topk(2, -1)
-        gate = torch.zeros(*x.shape[:-1], len(self.experts), device=x.device, dtype=x.dtype).scatter(-1, chosen, weights)
+        gate = torch.zeros(
+            *x.shape[:-1], len(self.experts), device=x.device, dtype=x.dtype
+        ).scatter(-1, chosen, weights)
         return sum(gate[..., i, None] * expert(x) for i, expert in enumerate(self.experts))
 
 
@@ -196,7 +253,10 @@ class Routed(nn.Module):
 
     def __init__(self, experts=3):
         super().__init__()
-        self.router, self.experts = nn.Linear(16, experts), nn.ModuleList(nn.Linear(16, 16) for _ in range(experts))
+        self.router, self.experts = (
+            nn.Linear(16, experts),
+            nn.ModuleList(nn.Linear(16, 16) for _ in range(experts)),
+        )
 
     def forward(self, x):
         out = torch.zeros_like(x)
@@ -208,11 +268,23 @@ class Routed(nn.Module):
 
 
 def mlp():
-    return nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 64), nn.SELU(), nn.Linear(64, 10))
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(48, 64),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(64, 64),
+        nn.SELU(),
+        nn.Linear(64, 10),
+    )
 
 
 def encoder(**how):
-    return nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, 0.1, batch_first=True, **how), 2, enable_nested_tensor=False)
+    return nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(32, 4, 64, 0.1, batch_first=True, **how),
+        2,
+        enable_nested_tensor=False,
+    )
 
 
 NETS = {  # name: (how it is made, what it is fed)
@@ -229,7 +301,10 @@ NETS = {  # name: (how it is made, what it is fed)
     "u-net": (UNet, ["2x3x16x16"]),
     "generator": (Generator, ["3x20x1x1"]),
     "lstm": (Recurrent, ["4x7:int64"]),
-    "bidirectional lstm of two layers": (lambda: Recurrent(num_layers=2, bidirectional=True), ["4x7:int64"]),
+    "bidirectional lstm of two layers": (
+        lambda: Recurrent(num_layers=2, bidirectional=True),
+        ["4x7:int64"],
+    ),
     "gru": (lambda: Recurrent("GRU"), ["4x7:int64"]),
     "tanh rnn": (lambda: Recurrent("RNN"), ["4x7:int64"]),
     "loop of cells": (CellLoop, ["3x5x8"]),
@@ -243,7 +318,10 @@ NETS = {  # name: (how it is made, what it is fed)
     "attention of odd width": (lambda: Attention(width=36), ["2x16x36"]),
     "composed attention": (Composed, ["2x11x24"]),
     "transformer encoder": (encoder, ["2x10x32"]),
-    "pre-norm transformer encoder": (lambda: encoder(norm_first=True, activation="gelu"), ["2x10x32"]),
+    "pre-norm transformer encoder": (
+        lambda: encoder(norm_first=True, activation="gelu"),
+        ["2x10x32"],
+    ),
     "mixture of experts": (Experts, ["2x6x16"]),
     "autocast inside": (Autocast, ["5x16"]),
     "in place": (InPlace, ["4x10"]),
@@ -252,8 +330,11 @@ NETS = {  # name: (how it is made, what it is fed)
     "one branch twice": (Siamese, ["3x6", "3x6"]),
     "tensors that are no parameters": (Positions, ["2x6x12"]),
     "several losses": (WideLoss, ["5x8", "5:int64", "5x4"]),
-    "bilinear": (lambda: nn.Sequential(nn.Linear(6, 6), nn.PReLU(), nn.Softplus(), nn.LocalResponseNorm(2)), ["3x6x4x6"]),
-}  # fmt: skip
+    "bilinear": (
+        lambda: nn.Sequential(nn.Linear(6, 6), nn.PReLU(), nn.Softplus(), nn.LocalResponseNorm(2)),
+        ["3x6x4x6"],
+    ),
+}
 NUMBERS = {  # these look at their numbers
     "routed experts": (Routed, ["12x16"]),
     "branch on a value": (Branch, ["4x8"]),

@@ -1,4 +1,6 @@
-"""Modules that do what Python and autograd allow: branches, functions of their own, shared or frozen weights, several losses."""
+"""Modules that do what Python and autograd allow: branches, functions of their own, shared or
+frozen weights, several losses.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +80,9 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
     def forward(self, ids, labels):
-        return F.cross_entropy(self.head(F.gelu(self.body(self.embed(ids)))).flatten(0, 1), labels.flatten())
+        return F.cross_entropy(
+            self.head(F.gelu(self.body(self.embed(ids)))).flatten(0, 1), labels.flatten()
+        )
 
 
 class Branch(nn.Module):
@@ -97,7 +101,12 @@ class Autocast(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.norm, self.b, self.c = nn.Linear(16, 32), nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 4)
+        self.a, self.norm, self.b, self.c = (
+            nn.Linear(16, 32),
+            nn.LayerNorm(32),
+            nn.Linear(32, 32),
+            nn.Linear(32, 4),
+        )
 
     def forward(self, x):
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -124,7 +133,9 @@ class InPlace(nn.Module):
 class Checkpointed(nn.Module):
     def __init__(self):
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(12, 48), nn.GELU(), nn.Linear(48, 12)) for _ in range(3))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(12, 48), nn.GELU(), nn.Linear(48, 12)) for _ in range(3)
+        )
 
     def forward(self, x):
         for block in self.blocks:
@@ -137,7 +148,10 @@ class Frozen(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.head = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), nn.Linear(8, 5)
+        self.body, self.head = (
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+            nn.Linear(8, 5),
+        )
         self.body.requires_grad_(False)
 
     def forward(self, x):
@@ -166,7 +180,9 @@ class Positions(nn.Module):
 
     def forward(self, x):
         x = x + self.table[: x.shape[1]] + self.plain.to(x)
-        return F.linear(x, self.weight[:12]) * torch.tensor([1.0, 2.0] * 6, device=x.device).to(x.dtype)
+        return F.linear(x, self.weight[:12]) * torch.tensor([1.0, 2.0] * 6, device=x.device).to(
+            x.dtype
+        )
 
 
 class WideLoss(nn.Module):
@@ -176,4 +192,8 @@ class WideLoss(nn.Module):
 
     def forward(self, x, labels, boxes):
         y = F.log_softmax(self.score(x), -1)
-        return F.nll_loss(y, labels) + F.smooth_l1_loss(self.box(x), boxes) + F.binary_cross_entropy_with_logits(y[:, 0], boxes[:, 0])
+        return (
+            F.nll_loss(y, labels)
+            + F.smooth_l1_loss(self.box(x), boxes)
+            + F.binary_cross_entropy_with_logits(y[:, 0], boxes[:, 0])
+        )

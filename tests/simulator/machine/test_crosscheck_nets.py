@@ -1,20 +1,25 @@
-"""The numba nets: gradients against differences, losses that go down, as many weights as the forecast counts."""
+"""The numba nets: gradients against differences, losses that go down, as many weights as the
+forecast counts.
+"""
 
 import numpy as np
 import pytest
 
-from simulator import predict
-from simulator.machine import nets
-from simulator.machine.net_list import NETS
+from roofcast import predict
+from roofcast.simulator.machine.crosscheck import nets
+from roofcast.simulator.machine.crosscheck.net_list import NETS
 
 NUMBA = [n for n in NETS if n.by == "numba"]
 MODELS = {n.model: n.name for n in NUMBA}
-SMALL = {"lenet": (2, 32), "mlp": (3, 28), "ncf": (16, None)}  # batch and size of a gradient check; the transformer's below
+# batch and size of a gradient check; the transformer's below
+SMALL = {"lenet": (2, 32), "mlp": (3, 28), "ncf": (16, None)}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=MODELS.get)
 def test_gradients_are_those_of_differences(model):
-    """Along a random direction of each weight, in double precision: (loss(w + h d) - loss(w - h d)) / 2h = gradient . d."""
+    """Along a random direction of each weight, in double precision: (loss(w + h d) - loss(w - h d))
+    / 2h = gradient . d.
+    """
     state = nets.start(model, np.float64)
     x, labels = nets.data(model, *SMALL.get(model, (2, 64)), np.float64)
     program = nets.PROGRAMS[model]
@@ -43,8 +48,17 @@ def test_loss_goes_down(net):
 
 @pytest.mark.parametrize("net", NUMBA, ids=lambda n: n.name)
 def test_the_forecast_knows_the_same_weights(net):
-    asked = {"image": {"image": net.size}, "sequence": {"sequence": net.size}, "table": {}}[net.takes]
-    f = predict(model=net.model, device="i9-10940x", batch=net.batch, precision="fp32", optimizer=net.optimizer, **asked)
+    asked = {"image": {"image": net.size}, "sequence": {"sequence": net.size}, "table": {}}[
+        net.takes
+    ]
+    f = predict(
+        model=net.model,
+        device="i9-10940x",
+        batch=net.batch,
+        precision="fp32",
+        optimizer=net.optimizer,
+        **asked,
+    )
     assert f.parameters == sum(w.size for w in nets.start(net.model).weights.values())
 
 
@@ -52,4 +66,6 @@ def test_adam_is_the_papers():
     p, g = np.array([1.0, -2.0]), np.array([0.5, -0.25])
     m, v = np.zeros(2), np.zeros(2)
     nets.kernels.adam(p, g, m, v, 0.1, 1)
-    assert p == pytest.approx([0.9, -1.9])  # the first step moves by the rate, against the sign [kingma2014, Section 2.1]
+    assert p == pytest.approx(
+        [0.9, -1.9]
+    )  # the first step moves by the rate, against the sign [kingma2014, Section 2.1]

@@ -1,32 +1,47 @@
-"""The GPU's calibration: its logic, on made-up rates, and its jobs on CPU tensors where PyTorch is there. No GPU is asked."""
+"""The GPU's calibration: its logic, on made-up rates, and its jobs on CPU tensors where PyTorch is
+there. No GPU is asked.
+"""
 
 from importlib.util import find_spec
 
 import pytest
 from click.testing import CliRunner
 
-import hwdb
-from hwdb import names
-from reports.command import main
-from simulator.machine import gpu
-from simulator.machine.sampling import Clock, Rate, sample
+from roofcast import hwdb
+from roofcast.hwdb import names
+from roofcast.reports.command import main
+from roofcast.simulator.machine import gpu
+from roofcast.simulator.machine.sampling import Clock, Rate, sample
 
 RATES = {
-    "matmul fp32 4096": 50e12, "matmul fp32 8192": 48e12, "matmul tf32 4096": 300e12, "matmul tf32 8192": 360e12,
-    "matmul bf16 4096": 600e12, "matmul bf16 8192": 700e12, "matmul fp16 4096": 610e12, "matmul fp16 8192": 690e12,
-    "attention bf16": 400e12, "norm": 2.4e12, "elementwise": 2.8e12, "copy": 2.6e12, "launch": 2.5e5,
+    "matmul fp32 4096": 50e12, "matmul fp32 8192": 48e12, "matmul tf32 4096": 300e12,
+    "matmul tf32 8192": 360e12, "matmul bf16 4096": 600e12, "matmul bf16 8192": 700e12,
+    "matmul fp16 4096": 610e12, "matmul fp16 8192": 690e12, "attention bf16": 400e12,
+    "norm": 2.4e12, "elementwise": 2.8e12, "copy": 2.6e12, "launch": 2.5e5,
 }  # fmt: skip
 
 
 def test_what_is_written_is_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr(names, "this_machine", lambda name: tmp_path / f"{name}.toml")
     found = {key: Rate(value, 0.01, 6) for key, value in RATES.items()}
-    (tmp_path / f"{names.THIS_GPU}.toml").write_text(gpu.text(gpu.Gpu("Chip", 132, 80 * 2**30), found, "today"))
+    (tmp_path / f"{names.THIS_GPU}.toml").write_text(
+        gpu.text(gpu.Gpu("Chip", 132, 80 * 2**30), found, "today")
+    )
     device = hwdb.device(names.THIS_GPU)
-    assert (device.kind, device.cores, device.memory.capacity, device.memory.bandwidth) == ("gpu", 132, 80 * 2**30, 2.8e12)
+    assert (device.kind, device.cores, device.memory.capacity, device.memory.bandwidth) == (
+        "gpu",
+        132,
+        80 * 2**30,
+        2.8e12,
+    )
     assert device.peak_flops["tf32"] == 360e12 and device.peak_flops["bf16"].status == "measured"
-    assert device.achieved["sustained_fp32"] == pytest.approx(0.96) and device.achieved["sustained_bf16"] == 1
-    assert device.achieved["stream"] == 1 and device.achieved["kernel_interval"] == pytest.approx(4e-6)
+    assert (
+        device.achieved["sustained_fp32"] == pytest.approx(0.96)
+        and device.achieved["sustained_bf16"] == 1
+    )
+    assert device.achieved["stream"] == 1 and device.achieved["kernel_interval"] == pytest.approx(
+        4e-6
+    )
     result = CliRunner().invoke(main, ["predict", "gpt2", "--on", names.THIS_GPU])
     assert result.exit_code == 0, result.output
 
@@ -34,9 +49,13 @@ def test_what_is_written_is_read_back(tmp_path, monkeypatch):
 def test_without_cuda_one_line_says_so_and_the_cpu_is_measured(monkeypatch):
     asked = []
     monkeypatch.setattr(gpu, "available", lambda: "no device here")
-    monkeypatch.setattr("simulator.machine.calibrate.calibrate", lambda *_, **__: asked.append(1) or 1 / 0)
+    monkeypatch.setattr(
+        "roofcast.simulator.machine.calibrate.calibrate", lambda *_, **__: asked.append(1) or 1 / 0
+    )
     result = CliRunner().invoke(main, ["calibrate", "--gpu"])
-    assert result.stderr.splitlines()[0] == "no device here: the CPU is measured instead" and asked == [1]
+    assert result.stderr.splitlines()[
+        0
+    ] == "no device here: the CPU is measured instead" and asked == [1]
 
 
 def test_a_gpu_that_was_not_calibrated_says_what_to_do(tmp_path, monkeypatch):
@@ -57,6 +76,8 @@ def test_jobs_run_on_any_tensors_and_wait_for_their_device():
         now[0] += 1e-3
 
     jobs = gpu.jobs(torch, "cpu", 1 / 256, wait)
-    rates = sample(jobs, 5.0, Clock(cpu=lambda: now[0], wall=lambda: now[0], process=lambda: now[0]))
+    rates = sample(
+        jobs, 5.0, Clock(cpu=lambda: now[0], wall=lambda: now[0], process=lambda: now[0])
+    )
     assert {job.key for job in jobs} == set(RATES) and len(waits) > len(jobs)
     assert all(rate.value > 0 and job.amount > 0 for job, rate in zip(jobs, rates, strict=True))

@@ -1,4 +1,6 @@
-"""Every numba kernel against numpy: forward against its formula in fp64, backward against differences of that formula."""
+"""Every numba kernel against numpy: forward against its formula in fp64, backward against
+differences of that formula.
+"""
 
 import re
 
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from simulator.machine.kernels.compiled import FAST, VECTOR_BYTES, both, numba
-from simulator.machine.kernels.gemm import TALL, WIDE, gemm
-from simulator.machine.kernels.registry import KERNELS
+from roofcast.simulator.machine.kernels.compiled import FAST, VECTOR_BYTES, both, numba
+from roofcast.simulator.machine.kernels.gemm import TALL, WIDE, gemm
+from roofcast.simulator.machine.kernels.registry import KERNELS
 
 EPS = 1e-5
 
@@ -30,12 +32,16 @@ def normed(x, weight, bias, axes, centred=True):
 
 def convolved(x, w, stride, padding):
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))[
+        :, :, ::stride, ::stride
+    ]
     return np.einsum("nchwij,ocij->nohw", windows, w)
 
 
 def pooled(x, edge, stride):
-    return np.lib.stride_tricks.sliding_window_view(x, (edge, edge), axis=(2, 3))[:, :, ::stride, ::stride].max((-2, -1))
+    return np.lib.stride_tricks.sliding_window_view(x, (edge, edge), axis=(2, 3))[
+        :, :, ::stride, ::stride
+    ].max((-2, -1))
 
 
 def attended(q, k, v, causal):
@@ -55,7 +61,8 @@ def gelu(x):
     return x * 0.5 * (1 + erf(x / np.sqrt(2)))
 
 
-# name: size, the arguments by position that are outputs, what they should be of the arguments before the call
+# name: size, the arguments by position that are outputs, what they should be of the arguments
+# before the call
 FORWARD = {
     "read": ((1000,), (1,), lambda x, *_: [[x.sum()]]),
     "fill": ((1000,), (0,), lambda y, *_: [np.ones(1000)]),
@@ -72,8 +79,13 @@ FORWARD = {
     "gelu": ((1000,), (1,), lambda x, *_: [gelu(x)]),
     "sgd": ((1000,), (0, 2), lambda w, g, m, rate, beta: [w - rate * (beta * m + g), beta * m + g]),
     "adam": (
-        (1000,), (0, 2, 3),
-        lambda w, g, m, v, rate, b1, b2, e, t: [w - rate * g / (np.abs(g) + e), (1 - b1) * g, (1 - b2) * g * g],
+        (1000,),
+        (0, 2, 3),
+        lambda w, g, m, v, rate, b1, b2, e, t: [
+            w - rate * g / (np.abs(g) + e),
+            (1 - b1) * g,
+            (1 - b2) * g * g,
+        ],
     ),
     "add_bias": ((7, 100), (2,), lambda x, b, _: [x + b]),
     "sum_rows": ((7, 100), (1,), lambda x, _: [x.sum(0)]),
@@ -81,38 +93,66 @@ FORWARD = {
     "softmax": ((7, 100), (1,), lambda x, _: [soft(x)]),
     "layer_norm": ((7, 100), (3, 4, 5), lambda x, w, b, *_: normed(x, w, b, -1)),
     "rms_norm": ((7, 100), (2, 3), lambda x, w, *_: normed(x, w, 0.0, -1, centred=False)[::2]),
-    "batch_norm": ((3, 5, 20), (3, 4, 5), lambda x, w, b, *_: normed(x, w[:, None], b[:, None], (0, 2))),
+    "batch_norm": (
+        (3, 5, 20),
+        (3, 4, 5),
+        lambda x, w, b, *_: normed(x, w[:, None], b[:, None], (0, 2)),
+    ),
     "gather": ((20, 16, 50), (2,), lambda table, index, _: [table[index]]),
-    "conv": ((2, 3, 5, 9, 3, 2, 1), (2,), lambda x, w, y, stride, padding: [convolved(x, w, stride, padding)]),
-    "conv_direct": ((2, 3, 5, 9, 3, 2, 1), (2,), lambda x, w, y, stride, padding: [convolved(x, w, stride, padding)]),
+    "conv": (
+        (2, 3, 5, 9, 3, 2, 1),
+        (2,),
+        lambda x, w, y, stride, padding: [convolved(x, w, stride, padding)],
+    ),
+    "conv_direct": (
+        (2, 3, 5, 9, 3, 2, 1),
+        (2,),
+        lambda x, w, y, stride, padding: [convolved(x, w, stride, padding)],
+    ),
     "max_pool": ((2, 3, 9, 3, 2), (3,), lambda x, edge, stride, *_: [pooled(x, edge, stride)]),
     "lstm_cell": ((3, 20), (2, 3), lambda gates, before, *_: lstm(gates, before)),
     "attention": ((2, 9, 4), (4,), lambda q, k, v, causal, *_: [attended(q, k, v, causal)]),
-}  # fmt: skip
+}
 
-# name: size; (argument that is varied, argument that holds its gradient, argument that holds dy) ..; the forward function of the arguments
+# name: size; (argument that is varied, argument that holds its gradient, argument that holds dy)
+# ..; the forward function of the arguments
 BACKWARD = {
     "gelu_backward": ((9,), ((0, 2, 1),), lambda x, *_: gelu(x)),
     "batch_norm_backward": (
-        (2, 3, 4), ((0, 5, 4), (1, 6, 4)), lambda x, w, *_: normed(x, w[:, None], 0.0, (0, 2))[0],
+        (2, 3, 4),
+        ((0, 5, 4), (1, 6, 4)),
+        lambda x, w, *_: normed(x, w[:, None], 0.0, (0, 2))[0],
     ),
     "layer_norm_backward": ((2, 7), ((0, 5, 4),), lambda x, w, *_: normed(x, w, 0.0, -1)[0]),
-    "rms_norm_backward": ((2, 7), ((0, 4, 3),), lambda x, w, *_: normed(x, w, 0.0, -1, centred=False)[0]),
+    "rms_norm_backward": (
+        (2, 7),
+        ((0, 4, 3),),
+        lambda x, w, *_: normed(x, w, 0.0, -1, centred=False)[0],
+    ),
     "conv_input_backward": (
-        (2, 2, 3, 5, 3, 2, 1), ((2, 2, 1),), lambda w, y, x, stride, padding: convolved(x, w, stride, padding),
+        (2, 2, 3, 5, 3, 2, 1),
+        ((2, 2, 1),),
+        lambda w, y, x, stride, padding: convolved(x, w, stride, padding),
     ),
     "conv_weight_backward": (
-        (3, 2, 3, 5, 3, 1, 1), ((2, 2, 1),), lambda x, y, w, stride, padding, teams: convolved(x, w, stride, padding),
+        (3, 2, 3, 5, 3, 1, 1),
+        ((2, 2, 1),),
+        lambda x, y, w, stride, padding, teams: convolved(x, w, stride, padding),
     ),
     "attention_backward": (
-        (2, 5, 3), ((0, 5, 4), (1, 6, 4), (2, 7, 4)), lambda q, k, v, *_: attended(q, k, v, True),
+        (2, 5, 3),
+        ((0, 5, 4), (1, 6, 4), (2, 7, 4)),
+        lambda q, k, v, *_: attended(q, k, v, True),
     ),
-}  # fmt: skip
+}
 
 
 def wide(args):
     """The arguments in fp64, copied."""
-    return [arg.astype(np.float64) if isinstance(arg, np.ndarray) and arg.dtype.kind == "f" else arg for arg in args]
+    return [
+        arg.astype(np.float64) if isinstance(arg, np.ndarray) and arg.dtype.kind == "f" else arg
+        for arg in args
+    ]
 
 
 def normalised(name, args):
@@ -133,7 +173,9 @@ def test_forward_is_numpys(name):
     KERNELS[name].run.one(*args)
     for position, right in zip(outputs, expected, strict=True):
         near = 1e-4 if name == "gemm" else 2e-5
-        np.testing.assert_allclose(args[position], np.reshape(right, args[position].shape), rtol=2e-5, atol=near)
+        np.testing.assert_allclose(
+            args[position], np.reshape(right, args[position].shape), rtol=2e-5, atol=near
+        )
 
 
 @pytest.mark.parametrize("name", ["triad", "softmax", "gemm", "conv", "sgd"])
@@ -161,7 +203,9 @@ def test_backward_is_the_slope_of_forward(name):
             for sign in (1, -1):
                 moved = exact[varied].copy()
                 moved.flat[i] += sign * step
-                ends.append((formula(*exact[:varied], moved, *exact[varied + 1 :]) * exact[dy]).sum())
+                ends.append(
+                    (formula(*exact[:varied], moved, *exact[varied + 1 :]) * exact[dy]).sum()
+                )
             slope[i] = (ends[0] - ends[1]) / (2 * step)
         np.testing.assert_allclose(args[gradient].ravel(), slope, rtol=1e-4, atol=1e-4)
 
@@ -211,7 +255,9 @@ def test_im2col_times_the_weights_is_the_convolution():
     args = KERNELS["im2col"].make(size)
     KERNELS["im2col"].run.one(*args)
     x, w, y, stride, padding = KERNELS["conv_direct"].make(size)
-    np.testing.assert_allclose(w.reshape(4, 27) @ args[-1], convolved(x, w, stride, padding).reshape(2, 4, 16), atol=1e-5)
+    np.testing.assert_allclose(
+        w.reshape(4, 27) @ args[-1], convolved(x, w, stride, padding).reshape(2, 4, 16), atol=1e-5
+    )
 
 
 def test_lstm_backward_is_the_slope_of_forward():
@@ -235,12 +281,17 @@ def test_lstm_backward_is_the_slope_of_forward():
             array.flat[i] = kept_value
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (TALL, WIDE, 8), (TALL + 1, WIDE - 1, 257), (100, 1100, 30)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (TALL, WIDE, 8), (TALL + 1, WIDE - 1, 257), (100, 1100, 30)]
+)
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
 def test_gemm_of_any_shape_and_either_operand_transposed(shape, turned):
     m, n, k = shape
     rng = np.random.default_rng(m)
-    a, b = rng.standard_normal((m, k), dtype=np.float32), rng.standard_normal((k, n), dtype=np.float32)
+    a, b = (
+        rng.standard_normal((m, k), dtype=np.float32),
+        rng.standard_normal((k, n), dtype=np.float32),
+    )
     c = np.full((m, n), 3.0, np.float32)
     given = [np.ascontiguousarray(x.T) if t else x for x, t in zip((a, b), turned, strict=True)]
     gemm.one(*given, c, *turned, True)
@@ -270,11 +321,18 @@ def test_work_grows_with_the_size_and_fits_the_arguments(name):
 
 
 def test_loops_over_exp_become_vector_instructions():
-    """Looked at in the generated code, compiled here: a kernel from the cache has none to look at."""
+    """Looked at in the generated code, compiled here: a kernel from the cache has none to look
+    at.
+    """
     loop = numba.njit(fastmath=FAST, error_model="numpy")(KERNELS["exp"].run.one.py_func)
     loop(*KERNELS["exp"].make((64,)))
     (code,) = loop.inspect_asm().values()
-    assert re.search({64: r"vfn?m\w+ps.*zmm", 32: r"vfn?m\w+ps.*ymm", 16: r"mulps|fml?a\s+v\d+\.4s"}[VECTOR_BYTES], code)
+    assert re.search(
+        {64: r"vfn?m\w+ps.*zmm", 32: r"vfn?m\w+ps.*ymm", 16: r"mulps|fml?a\s+v\d+\.4s"}[
+            VECTOR_BYTES
+        ],
+        code,
+    )
 
 
 def test_a_kernel_and_its_parallel_twin_have_caches_of_their_own():
@@ -283,19 +341,32 @@ def test_a_kernel_and_its_parallel_twin_have_caches_of_their_own():
     assert "ninf" not in FAST, "masks are infinities"
 
 
-@pytest.mark.parametrize("size", [(2, 3, 9, 2, 1), (1, 2, 40, 3, 2), (2, 2, 37, 3, 3), (1, 1, 70, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(2, 3, 9, 2, 1), (1, 2, 40, 3, 2), (2, 2, 37, 3, 3), (1, 1, 70, 2, 2)], ids=str
+)
 def test_max_pool_of_any_stride_and_width(size):
     images, channels, image, edge, stride = size
     x, _, _, y, where = KERNELS["max_pool"].make(size)
     KERNELS["max_pool"].run.one(x, edge, stride, y, where)
     after = y.shape[2]
-    windows = np.lib.stride_tricks.sliding_window_view(x, (edge, edge), (2, 3))[:, :, ::stride, ::stride][:, :, :after, :after]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (edge, edge), (2, 3))[
+        :, :, ::stride, ::stride
+    ][:, :, :after, :after]
     np.testing.assert_array_equal(y, windows.max((4, 5)))
     flat, places = (each.reshape(images, channels, -1) for each in (x, where))
     np.testing.assert_array_equal(np.take_along_axis(flat, places, 2).reshape(y.shape), y)
 
 
-@pytest.mark.parametrize("size", [(1, 2, 5, 37, 3, 1, 1), (2, 3, 13, 20, 5, 2, 2), (1, 2, 4, 23, 3, 3, 0), (1, 40, 3, 9, 3, 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [
+        (1, 2, 5, 37, 3, 1, 1),
+        (2, 3, 13, 20, 5, 2, 2),
+        (1, 2, 4, 23, 3, 3, 0),
+        (1, 40, 3, 9, 3, 2, 1),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ["conv", "conv_direct"])
 def test_convolutions_of_any_stride_and_depth(name, size):
     x, w, y, stride, padding = KERNELS[name].make(size)

@@ -1,4 +1,6 @@
-"""Counts of the Hugging Face families against PyTorch's own, and parameters of the shipped configurations against published ones."""
+"""Counts of the Hugging Face families against PyTorch's own, and parameters of the shipped
+configurations against published ones.
+"""
 
 import csv
 import json
@@ -6,18 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from hwdb.errors import BadInput
-from simulator.models import resolve
-from simulator.models.catalog import CONFIGS
-from simulator.models.families import FAMILIES
-from simulator.models.names import SHIPPED
-from simulator.precision import precision
-from simulator.tape import Tape
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models import resolve
+from roofcast.simulator.models.catalog import CONFIGS
+from roofcast.simulator.models.families.table import FAMILIES
+from roofcast.simulator.models.names import SHIPPED
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.tape import Tape
 
 TABLE = Path(__file__).parents[1] / "oracle" / "families.csv"
-COLUMNS = ("parameters", "flops_forward", "flops_backward", "saved_bytes", "saved_input_bytes", "saved_weight_copy_bytes")
+COLUMNS = (
+    "parameters",
+    "flops_forward",
+    "flops_backward",
+    "saved_bytes",
+    "saved_input_bytes",
+    "saved_weight_copy_bytes",
+)
 
-PUBLISHED = {  # of the checkpoint on the Hugging Face hub (or of the paper where it prints all digits), tied weights once
+# of the checkpoint on the Hugging Face hub (or of the paper where it prints all digits), tied
+# weights once
+PUBLISHED = {
     "bart-large": 406_291_456,
     "bert-large": 335_174_458,
     "bloom-176b": 176_247_271_424,
@@ -117,7 +128,9 @@ PUBLISHED = {  # of the checkpoint on the Hugging Face hub (or of the paper wher
     "whisper-medium": 763_857_920,
     "deepseek-v2": 235_741_434_880,
 }
-BILLIONS = {  # as printed, rounded: deepseek-v3 without its extra prediction layer, llama-4-scout and gemma-3-27b without vision
+# as printed, rounded: deepseek-v3 without its extra prediction layer, llama-4-scout and gemma-3-27b
+# without vision
+BILLIONS = {
     "deepseek-v3": (671, 0.5),
     "gemma-3-27b": (27.0, 0.05),
     "gpt3-175b": (175, 0.5),
@@ -154,9 +167,24 @@ def counts(tape):
     saved = {}
     for _, size, count, kind, *_ in tape.saved.values():
         saved[kind] = saved.get(kind, 0) + size * count
-    flops = {phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase) for phase in ("forward", "backward")}
-    return dict(zip(COLUMNS, (parameters(tape), flops["forward"], flops["backward"], saved.get("activation", 0),
-                              saved.get("input", 0), saved.get("weight_copy", 0)), strict=True))  # fmt: skip
+    flops = {
+        phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)
+        for phase in ("forward", "backward")
+    }
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                parameters(tape),
+                flops["forward"],
+                flops["backward"],
+                saved.get("activation", 0),
+                saved.get("input", 0),
+                saved.get("weight_copy", 0),
+            ),
+            strict=True,
+        )
+    )
 
 
 @pytest.mark.parametrize("row", reference(), ids=named)
@@ -169,13 +197,20 @@ def test_counts_are_those_of_pytorch(row, tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_the_published_ones(name):
     model = resolve(name)
-    assert parameters(model.run(Tape(precision("bf16")), 1, model.size if model.takes == "image" else 64)) == PUBLISHED[name]
+    assert (
+        parameters(
+            model.run(Tape(precision("bf16")), 1, model.size if model.takes == "image" else 64)
+        )
+        == PUBLISHED[name]
+    )
 
 
 @pytest.mark.parametrize("name", BILLIONS)
 def test_parameters_round_to_the_published_billions(name):
     billions, digits = BILLIONS[name]
-    assert parameters(resolve(name).run(Tape(precision("bf16")), 1, 64)) / 1e9 == pytest.approx(billions, abs=digits)
+    assert parameters(resolve(name).run(Tape(precision("bf16")), 1, 64)) / 1e9 == pytest.approx(
+        billions, abs=digits
+    )
 
 
 def test_every_shipped_name_has_a_file_and_every_file_a_name():
@@ -187,23 +222,35 @@ def test_layers_do_not_change_what_is_counted_once(name):
     """Inference keeps nothing and runs the forward kernels of training."""
     model = resolve(name)
     size = model.size if model.takes == "image" else 64
-    trained, used = (model.run(Tape(precision("bf16"), training=training), 1, size) for training in (True, False))
+    trained, used = (
+        model.run(Tape(precision("bf16"), training=training), 1, size) for training in (True, False)
+    )
     assert not used.saved and all(k.phase == "forward" for k in used.kernels)
     assert parameters(used) == parameters(trained)
 
 
 def test_deepseek_trains_its_extra_prediction_layer_when_asked():
     model = resolve("deepseek-v3")
-    plain, more = (model.run(Tape(precision("bf16"), implementations={"mtp": how}), 1, 64) for how in ("none", "train"))
+    plain, more = (
+        model.run(Tape(precision("bf16"), implementations={"mtp": how}), 1, 64)
+        for how in ("none", "train")
+    )
     copies = 2 * 129280 * 7168  # the checkpoint holds embedding and head once more
-    assert (parameters(more) + copies) / 1e9 == pytest.approx(685, abs=0.6)  # its README: 671 B and 14 B
+    assert (parameters(more) + copies) / 1e9 == pytest.approx(
+        685, abs=0.6
+    )  # its README: 671 B and 14 B
     assert (parameters(more) - parameters(plain) + copies) / 1e9 == pytest.approx(14, abs=0.6)
 
 
 def test_llama_4_through_chosen_experts_does_the_work_of_one_expert():
     model = resolve("llama-4-scout")
     dense, grouped = (
-        sum(k.matrix * k.count for k in model.run(Tape(precision("bf16"), implementations={"experts": how}), 1, 64).kernels)
+        sum(
+            k.matrix * k.count
+            for k in model.run(
+                Tape(precision("bf16"), implementations={"experts": how}), 1, 64
+            ).kernels
+        )
         for how in ("dense", "grouped")
     )
     assert dense > 5 * grouped
@@ -218,7 +265,18 @@ def test_an_unknown_activation_is_refused_with_the_known_ones(tmp_path):
 
 
 def test_every_family_has_a_reference_count():
-    counted = {json.loads(row["model"])["model_type"] for row in reference() if row["model"][0] == "{"}
-    counted |= {json.loads((CONFIGS / f"{row['model']}.json").read_text())["model_type"] for row in reference() if row["model"][0] != "{"}
-    same = {"camembert": "roberta", "xlm-roberta": "roberta", "gemma3": "gemma3_text", "llama4": "llama4_text"}
+    counted = {
+        json.loads(row["model"])["model_type"] for row in reference() if row["model"][0] == "{"
+    }
+    counted |= {
+        json.loads((CONFIGS / f"{row['model']}.json").read_text())["model_type"]
+        for row in reference()
+        if row["model"][0] != "{"
+    }
+    same = {
+        "camembert": "roberta",
+        "xlm-roberta": "roberta",
+        "gemma3": "gemma3_text",
+        "llama4": "llama4_text",
+    }
     assert {same.get(family, family) for family in FAMILIES} - counted <= {"vit"}

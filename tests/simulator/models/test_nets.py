@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hwdb.errors import BadInput, UnknownName
-from simulator import predict
-from simulator.models import resolve
-from simulator.models.aliases import ALIASES
-from simulator.models.names import NETS, SHIPPED
-from simulator.models.other.recurrent import build as recurrent_net
-from simulator.precision import PRECISIONS, precision
-from simulator.tape import Tape
+from roofcast import predict
+from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.simulator.models import resolve
+from roofcast.simulator.models.aliases import ALIASES
+from roofcast.simulator.models.names import NETS, SHIPPED
+from roofcast.simulator.models.other.recurrent import build as recurrent_net
+from roofcast.simulator.work.precision import PRECISIONS, precision
+from roofcast.simulator.work.tape import Tape
 
 TABLE = Path(__file__).parent.parent / "oracle" / "nets.csv"
 
@@ -46,14 +46,19 @@ def _run(name, batch, size, policy="fp32", attention="flash", training=True) -> 
 @pytest.mark.parametrize("row", _rows(), ids=lambda r: "-".join(list(r.values())[:5]))
 def test_counts_equal_pytorchs(row):
     size = int(row["size"]) if row["size"] else None
-    counted = _counts(_run(row["name"], int(row["batch"]), size, row["precision"], row["attention"]))
+    counted = _counts(
+        _run(row["name"], int(row["batch"]), size, row["precision"], row["attention"])
+    )
     assert counted == {key: int(row[key]) for key in counted}
 
 
 @pytest.mark.parametrize(
     ("cell", "layers", "both_ways", "parameters", "forward", "backward", "saved"),
-    [  # torch 2.13.0: embedding of 4 x 16, nn.LSTM, nn.GRU or nn.RNN of 24 over 10 steps of 4 samples, linear to 2, fp32; the fused GRU
-        # cell with a fake kernel of ours, which returns a workspace of five states as RNN.cu does; FLOPs equal a real nn.GRU's
+    # torch 2.13.0: embedding of 4 x 16, nn.LSTM, nn.GRU or nn.RNN of 24 over 10 steps of 4 samples,
+    # linear to 2, fp32; the fused GRU
+    [
+        # cell with a fake kernel of ours, which returns a workspace of five states as RNN.cu does;
+        # FLOPs equal a real nn.GRU's
         ("lstm", 1, False, 4146, 307584, 596736, 57476),
         ("lstm", 1, True, 8226, 615168, 1193472, 112004),
         ("lstm", 2, False, 8946, 676224, 1315584, 115844),
@@ -68,11 +73,28 @@ def test_counts_equal_pytorchs(row):
         ("rnn", 2, True, 5730, 430848, 843264, 28292),
     ],
 )
-def test_recurrent_layers_count_as_pytorchs(cell, layers, both_ways, parameters, forward, backward, saved):
+def test_recurrent_layers_count_as_pytorchs(
+    cell, layers, both_ways, parameters, forward, backward, saved
+):
     tape = Tape(precision("fp32"))
-    recurrent_net(tape, 4, 10, vocabulary=4, width=16, hidden=24, classes=2, cell=cell, layers=layers, both_ways=both_ways)
+    recurrent_net(
+        tape,
+        4,
+        10,
+        vocabulary=4,
+        width=16,
+        hidden=24,
+        classes=2,
+        cell=cell,
+        layers=layers,
+        both_ways=both_ways,
+    )
     counted = _counts(tape)
-    assert (counted["parameters"], counted["flops_forward"], counted["flops_backward"]) == (parameters, forward, backward)
+    assert (counted["parameters"], counted["flops_forward"], counted["flops_backward"]) == (
+        parameters,
+        forward,
+        backward,
+    )
     assert counted["saved_bytes"] + counted["saved_input_bytes"] == saved
 
 
@@ -96,14 +118,24 @@ def test_recurrent_layers_count_as_pytorchs(cell, layers, both_ways, parameters,
         ("maxvit_tiny_tf_224", 31, 0, "Tu et al. 2022, Table 2"),
         ("regnety_160", 83.6, 1, "Radosavovic et al. 2020, Table 6"),
         ("mixer_l16_224", 208, 0, "Tolstikhin et al. 2021, Table 1: 208 million"),
-        ("yolov3", 61.949, 3, "Redmon and Farhadi 2018: yolov3.weights holds 61,949,149 trained numbers"),
+        (
+            "yolov3",
+            61.949,
+            3,
+            "Redmon and Farhadi 2018: yolov3.weights holds 61,949,149 trained numbers",
+        ),
         ("faster-rcnn-r50-fpn", 41.755, 3, "torchvision's weight table: 41,755,286"),
         ("mask-rcnn-r50-fpn", 44.401, 3, "torchvision's weight table: 44,401,393"),
         ("resnext101_32x4d", 44.18, 2, "timm's results table: 44.18"),
         ("seresnext101_32x4d", 48.96, 2, "timm's results table: 48.96"),
         ("jasper", 333, 0, "Li et al. 2019, Table 4: 333 million"),
         ("quartznet", 18.9, 1, "Kriman et al. 2019, Table 2: 18.9 million"),
-        ("stylegan2-generator", 30.0, 1, "Karras et al. 2019, configuration F: 30 million at 256x256"),
+        (
+            "stylegan2-generator",
+            30.0,
+            1,
+            "Karras et al. 2019, configuration F: 30 million at 256x256",
+        ),
         ("unet-diffusion", 35.7, 1, "Ho et al. 2020, Appendix B: 35.7 million"),
     ],
 )
@@ -114,16 +146,28 @@ def test_parameters_match_what_was_published(name, millions, digits, where):
 
 @pytest.mark.parametrize(
     ("name", "parameters", "forward", "backward", "kept"),
-    [  # torch 2.13.0, 2 samples of 160 frames, fp32; bytes kept up to the log-softmax: CTC's own states are not PyTorch's to count here
+    # torch 2.13.0, 2 samples of 160 frames, fp32; bytes kept up to the log-softmax: CTC's own
+    # states are not PyTorch's to count here
+    [
         ("jasper", 332632349, 106403266560, 212748861440, 92786528),
         ("quartznet", 18924381, 6031052800, 12061429760, 89770528),
     ],
 )
-def test_nets_of_speech_count_as_pytorchs_up_to_their_loss(name, parameters, forward, backward, kept):
+def test_nets_of_speech_count_as_pytorchs_up_to_their_loss(
+    name, parameters, forward, backward, kept
+):
     tape = _run(name, 2, 160)
     counted = _counts(tape)
-    assert (counted["parameters"], counted["flops_forward"], counted["flops_backward"]) == (parameters, forward, backward)
-    loss = sum(held * count for node, held, count, _, _ in tape.saved.values() if tape.nodes[node].name == "loss")
+    assert (counted["parameters"], counted["flops_forward"], counted["flops_backward"]) == (
+        parameters,
+        forward,
+        backward,
+    )
+    loss = sum(
+        held * count
+        for node, held, count, _, _ in tape.saved.values()
+        if tape.nodes[node].name == "loss"
+    )
     log_probabilities = 4 * 2 * 80 * 29
     assert counted["saved_bytes"] - loss + log_probabilities == kept
 
@@ -137,7 +181,18 @@ def test_every_net_runs_in_every_precision_trained_and_not(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50", "swin_tiny_patch4_window7_224", "efficientnet_b0", "bilstm64", "unet-diffusion", "dlrm", "vae-cf", "vnet", "gnmt"]
+    "name",
+    [
+        "resnet50",
+        "swin_tiny_patch4_window7_224",
+        "efficientnet_b0",
+        "bilstm64",
+        "unet-diffusion",
+        "dlrm",
+        "vae-cf",
+        "vnet",
+        "gnmt",
+    ],
 )
 def test_work_grows_in_proportion_to_the_batch(name):
     one, three = (_counts(_run(name, batch, None)) for batch in (2, 6))
@@ -185,21 +240,37 @@ def test_a_picture_that_does_not_fit_is_refused_by_the_layers_name(name, size, l
 
 @pytest.mark.parametrize(
     ("reference", "name"),
-    [("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"), ("google/gemma-2-9b-it", "gemma-2-9b"), ("Qwen/Qwen3-4B-Base", "qwen3-4b"),
-     ("mistralai/Mixtral-8x22B-Instruct-v0.1", "mixtral-8x22b"), ("google-t5/t5-base", "t5-base"), ("openai/whisper-base", "whisper-base"),
-     ("meta-llama/Llama-2-7b-chat-hf", "llama-2-7b"), ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3")],
-)  # fmt: skip
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("google/gemma-2-9b-it", "gemma-2-9b"),
+        ("Qwen/Qwen3-4B-Base", "qwen3-4b"),
+        ("mistralai/Mixtral-8x22B-Instruct-v0.1", "mixtral-8x22b"),
+        ("google-t5/t5-base", "t5-base"),
+        ("openai/whisper-base", "whisper-base"),
+        ("meta-llama/Llama-2-7b-chat-hf", "llama-2-7b"),
+        ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3"),
+    ],
+)
 def test_an_id_of_the_hub_means_the_shipped_model(reference, name):
     assert resolve(reference).name == name
 
 
 def test_what_an_id_of_the_hub_is_taken_for_is_said():
     forecast = predict(model="meta-llama/Llama-3.1-8B", device="h100-sxm5", batch=1)
-    assert any("meta-llama/Llama-3.1-8B" in text and "llama-3.1-8b" in text for text in forecast.assumptions)
-    assert forecast.step_time_s == predict(model="llama-3.1-8b", device="h100-sxm5", batch=1).step_time_s
+    assert any(
+        "meta-llama/Llama-3.1-8B" in text and "llama-3.1-8b" in text
+        for text in forecast.assumptions
+    )
+    assert (
+        forecast.step_time_s
+        == predict(model="llama-3.1-8b", device="h100-sxm5", batch=1).step_time_s
+    )
 
 
-@pytest.mark.parametrize("reference", ["nobody/Coder-7B", "./llama-3-8b", "/nowhere/llama-3-8b", "a/b/llama-3-8b", "~/llama-3-8b"])
+@pytest.mark.parametrize(
+    "reference",
+    ["nobody/Coder-7B", "./llama-3-8b", "/nowhere/llama-3-8b", "a/b/llama-3-8b", "~/llama-3-8b"],
+)
 def test_an_id_of_the_hub_that_is_not_shipped_and_a_path_that_is_not_there_are_refused(reference):
     with pytest.raises(UnknownName, match=f"no model '{reference}'"):
         resolve(reference)

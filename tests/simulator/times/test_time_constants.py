@@ -4,13 +4,16 @@ import re
 
 import pytest
 
-from hwdb.constants import HERE, family, read_family, read_kernels
-from hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.constants import HERE, family, read_family, read_kernels
+from roofcast.hwdb.errors import BadInput, UnknownName
 
 CHANGES = [
-    (r"start ", "stert "), (r'unit = "cycles"', 'unjt = "cycles"'), (r"\[host\]", "[hest]"), (r"\[host\]", "[host"),
+    (r"start ", "stert "),
+    (r'unit = "cycles"', 'unjt = "cycles"'),
+    (r"\[host\]", "[hest]"),
+    (r"\[host\]", "[host"),
     (r"value = ([0-9.]+)", r'value = "\1"'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -1,0 +1,129 @@
+"""Counts for reading: totals, and a tree by layer that sums to them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from roofcast.reports.console import page, plain_table, say, section, show
+from roofcast.reports.format import binary, many, si, words
+from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
+from roofcast.simulator.forecast.counts import Counts
+
+_TOTALS = (
+    ("parameters", "parameters", words),
+    ("FLOP forward", "flops_forward", si),
+    ("FLOP backward", "flops_backward", si),
+    ("other operations forward", "flops_other_forward", si),
+    ("other operations backward", "flops_other_backward", si),
+    ("saved for backward: activations [B]", "saved_bytes", binary),
+    ("saved for backward: inputs [B]", "saved_input_bytes", binary),
+    ("saved for backward: copies of weights [B]", "saved_weight_copy_bytes", binary),
+    ("moved forward [B]", "bytes_forward", lambda value: si(value, "B")),
+    ("moved backward [B]", "bytes_backward", lambda value: si(value, "B")),
+)
+_FORMS = (many, si, si, binary, lambda value: si(value, "B"))
+_WIDE = 96  # columns, from which on the kinds of ops are shown
+
+
+def print_counts(counts: Counts, depth: int | None) -> None:
+    """All of it, on stdout; the tree `depth` levels deep, or as deep as it can be read."""
+    whole = tree(counts)
+    shown = min(depth or fitting_depth(whole), height(whole))
+    with page() as out:
+        out.print(
+            Text(
+                f"{counts.model}: counts of one"
+                f" {'training' if counts.mode == 'train' else 'inference'} step",
+                style="bold",
+            )
+        )
+        say(out, _what(counts))
+        section(out, "Totals")
+        _totals(out, counts)
+        section(out, "By layer")
+        show(out, _table(whole, shown, counts.mode == "train", out.width - 2))
+        note = "a row stands for all its repetitions (×N), and the rows under it sum to it"
+        if shown < height(whole):
+            note += f"; there are {height(whole)} levels, --depth {height(whole)} shows them all"
+        say(out, note, style="dim")
+        if counts.assumptions:
+            section(out, "Assumed")
+            for each in counts.assumptions:
+                say(out, each, first="- ")
+
+
+def _what(counts: Counts) -> str:
+    size = (
+        f" × {counts.sequence} tokens"
+        if counts.sequence
+        else f" × {counts.image}×{counts.image} pixels"
+        if counts.image
+        else ""
+    )
+    parts = [f"batch {counts.batch}{size}", counts.precision]
+    if any(layer.op == "attention" for layer in counts.layers):
+        parts.append(f"{counts.attention} attention")
+    return ", ".join([*parts, counts.stack])
+
+
+def _totals(out: Console, counts: Counts) -> None:
+    """Each total in full and in short."""
+    training = counts.mode == "train"
+    table = plain_table(("", "left"), ("", "right"), ("", "right"))
+    table.show_header = False
+    for name, key, short in _TOTALS:
+        value = getattr(counts, key)
+        if (training or "backward" not in name) and (value or key != "saved_weight_copy_bytes"):
+            table.add_row(name, f"{value:,}", short(value))
+    show(out, table)
+    note = (
+        "FLOP: matrix products, convolutions, attention, a multiply-add as 2, as PyTorch's"
+        " FlopCounterMode counts them; "
+    )
+    note += (
+        "other operations: vector and special functions, which it leaves out; moved: what every"
+        " kernel reads and writes"
+    )
+    say(out, note, style="dim")
+
+
+def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
+    """The tree: a row a branch."""
+    columns = [
+        ("layer", "left"),
+        ("op", "left"),
+        ("params", "right"),
+        ("fwd FLOP", "right"),
+        ("bwd FLOP", "right"),
+    ]
+    columns += [("saved", "right"), ("moved", "right")]
+    left_out = {"op"} if width < _WIDE else set()
+    left_out |= set() if training else {"bwd FLOP", "saved"}
+    table = plain_table(*(column for column in columns if column[0] not in left_out))
+    table.width = min(width, 120)
+    table.columns[0].ratio = 1
+    for level, branch in walk(whole, depth):
+        s = branch.sums
+        name = "  " * level + branch.name + (f" ×{branch.times}" if branch.times > 1 else "")
+        values = (
+            s["parameters"],
+            s["flops_forward"],
+            s["flops_backward"],
+            s["saved_bytes"],
+            s["bytes_forward"] + s["bytes_backward"],
+        )
+        cells = [
+            name,
+            branch.op,
+            *(form(value) if value else "" for form, value in zip(_FORMS, values, strict=True)),
+        ]
+        table.add_row(
+            *(
+                Text(cell)
+                for cell, (title, _) in zip(cells, columns, strict=True)
+                if title not in left_out
+            )
+        )
+    return table

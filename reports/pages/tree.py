@@ -1,0 +1,87 @@
+"""Named ops as a tree: names split at dots, repeated blocks told by how often they stand there,
+sums at every branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import gcd
+from typing import NamedTuple
+
+from roofcast.simulator.forecast.counts import SUMMED, Counts, LayerCount
+
+ROWS = 50  # shown where no depth is asked for, at most
+
+
+class Branch(NamedTuple):
+    """A part of the model: what its layers sum to, all repetitions together."""
+
+    name: str  # its last steps: a branch with a single part is written in one with it
+    op: str  # of a layer; empty where there are parts
+    times: int  # how often it stands in the part above it
+    sums: dict[str, int]
+    parts: tuple[Branch, ...]
+
+
+def tree(counts: Counts) -> Branch:
+    """The whole model."""
+    rows = [(tuple(layer.name.split(".")), layer) for layer in counts.layers]
+    return Branch(counts.model, "", 1, _sums(counts.layers), _parts(rows, 1))
+
+
+def _parts(rows: Sequence[tuple[tuple[str, ...], LayerCount]], above: int) -> tuple[Branch, ...]:
+    """Branches of the rows that share a first step, in the order of the forward. `above`: how often
+    their parent stands in the model.
+    """
+    below: dict[str, list] = {}
+    for path, layer in rows:
+        below.setdefault(path[0], []).append((path[1:], layer))
+    return tuple(_branch(step, under, above) for step, under in below.items())
+
+
+def _branch(step: str, under: list[tuple[tuple[str, ...], LayerCount]], above: int) -> Branch:
+    layers = [layer for _, layer in under]
+    count = gcd(*(layer.count for layer in layers))
+    if len(under) == 1:
+        name = ".".join((step, *under[0][0]))
+        return Branch(name, layers[0].op, _times(count, above), _sums(layers), ())
+    parts = _parts([(path or (layer.op,), layer) for path, layer in under], count)
+    if len(parts) == 1:
+        return parts[0]._replace(
+            name=f"{step}.{parts[0].name}", times=_times(count, above) * parts[0].times
+        )
+    return Branch(step, "", _times(count, above), _sums(layers), parts)
+
+
+def _times(count: int, above: int) -> int:
+    """How often a part of `count` repetitions stands in one that has `above` of them."""
+    return count // above if count % above == 0 else 1
+
+
+def _sums(layers: Sequence[LayerCount]) -> dict[str, int]:
+    return {key: sum(getattr(layer, key) for layer in layers) for key in SUMMED}
+
+
+def walk(branch: Branch, depth: int | None, level: int = 0) -> Iterator[tuple[int, Branch]]:
+    """The branch and all below it, `depth` levels down, each with its level; those on one level and
+    above it sum to the whole.
+    """
+    yield level, branch
+    if depth is None or level < depth:
+        for part in branch.parts:
+            yield from walk(part, depth, level + 1)
+
+
+def height(branch: Branch) -> int:
+    """Levels below a branch."""
+    return 1 + max(map(height, branch.parts)) if branch.parts else 0
+
+
+def fitting_depth(branch: Branch, rows: int = ROWS) -> int:
+    """The deepest that a tree can be shown within so many rows; one level at least."""
+    deep = [
+        depth
+        for depth in range(1, height(branch) + 1)
+        if sum(1 for _ in walk(branch, depth)) <= rows
+    ]
+    return max(deep, default=1)

@@ -1,0 +1,131 @@
+"""Measured steps kept as a dated table that `roofcast validate --runs` reads, with the device's
+file beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import re
+from pathlib import Path
+
+from roofcast.reports.files import replacing
+from roofcast.simulator.machine.crosscheck import measure
+from roofcast.simulator.machine.crosscheck.measure import Session
+from roofcast.simulator.machine.crosscheck.steps import STACK, Trained
+
+FIELDS = (
+    "id", "source_name", "model", "device", "cpu", "threads", "framework", "stack", "precision",
+    "mode", "batch_per_device", "input", "sequence", "optimizer", "step_time_ms", "noise", "rounds",
+    "gemm_flops", "own_flops", "triad_bytes_s", "pool_per_s", "date", "notes",
+)  # fmt: skip
+
+
+CALLED = {"ncf": "ncf-dot-ml1m"}  # in tables of measured runs, ncf is what MLPerf calls so: NeuMF
+ALLOCATOR = (
+    "# The allocator keeps its memory between steps (MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_):"
+    " with glibc's defaults tensors of over\n# 32 MiB are mapped anew in every step, which costs a"
+    " page fault for every 4 KiB.\n"
+)
+IDLE = 0.5  # load average of a machine that does nothing else
+SUSTAINED = re.compile(r"^sustained_fp32 = .*$", re.MULTILINE)
+
+
+def write_device(session: Session, calibrated: Path, folder: Path) -> Path:
+    """The calibrated device, its long products at the rate that the nets' own library reached
+    between their steps; where it is.
+
+    Calibration times numba's product; nets call a BLAS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device = folder / f"{calibrated.stem}-{datetime.date.today()}.toml"
+    text = calibrated.read_text(encoding="utf-8")
+    if session.probes:  # a GPU has none
+        text = SUSTAINED.sub(_sustained(session, calibrated), text)
+    with replacing(device) as part:
+        part.write_text(text, encoding="utf-8")
+    return device
+
+
+def _sustained(session: Session, calibrated: Path) -> str:
+    """The line of the device file."""
+    from roofcast import hwdb
+
+    probe, whose = ("mm", "PyTorch") if "mm" in session.probes else ("gemm", "numpy")
+    share = measure.rate(session, probe) / float(hwdb.device(calibrated).peak_flops["fp32"])
+    where = f"{whose}'s product of {measure.PROBE}, in the rounds of the training steps"
+    return (
+        f'sustained_fp32 = {{value = {share:.5g}, source = "measured", status = "measured", where ='
+        f' "{where}"}}'
+    )
+
+
+def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path:
+    """Write the table beside the device's file; where it is."""
+    day, folder = datetime.date.today().isoformat(), device.parent
+    table = folder / f"crosscheck-{device.stem}.csv"
+    said = ", ".join(f"{name} {version}" for name, version in session.versions.items())
+    busy = "on a contended machine, " if session.load[0] > IDLE else ""
+    load = (
+        f"{busy}load average {session.load[0]:.1f} at the start, {session.load[1]:.1f} at the end"
+    )
+    with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"# Training steps of roofcast crosscheck on {cpu}, {day}: {said}; {load}.\n")
+        clock = "CPU" if session.probes else "Wall"
+        file.write(
+            f"# {clock} time, median of interleaved rounds; noise: how far halves of them differ."
+            " Paths are relative to here.\n"
+        )
+        file.write(ALLOCATOR)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(one(row, session, device.name, cpu, folder, day) for row in rows)
+    return table
+
+
+def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day: str) -> dict:
+    """A row of the table."""
+    net = row.net
+    unit = " CPU" if session.probes else ""  # probes are asked of CPUs only
+    engine = {
+        "torch": f"PyTorch {session.versions.get('torch')}{unit}",
+        "numba": f"numba {session.versions.get('numba')}",
+    }[net.by]
+    return {
+        "id": measure.key(net),
+        "source_name": "roofcast crosscheck",
+        "model": beside(CALLED.get(net.model, net.model), folder),
+        "device": device,
+        "cpu": cpu.removesuffix(", one thread"),
+        "threads": 1,
+        "framework": engine,
+        "stack": beside(STACK[net.by], folder),
+        "precision": "fp32",
+        "mode": "train",
+        "batch_per_device": net.batch,
+        "input": f"{net.size}x{net.size}" if net.takes == "image" else "",
+        "sequence": net.size if net.takes == "sequence" else "",
+        "optimizer": net.optimizer,
+        "step_time_ms": f"{1e3 * row.measured_s:.6g}",
+        "noise": f"{row.noise:.3g}",
+        "rounds": len(session.found[measure.key(net)].rounds),
+        "gemm_flops": _rate(session, "gemm"),
+        "own_flops": _rate(
+            session, "mm" if net.by == "torch" and "mm" in session.probes else "gemm"
+        ),
+        "triad_bytes_s": _rate(session, "triad"),
+        "pool_per_s": _rate(session, "pool"),
+        "date": day,
+        "notes": net.note,
+    }
+
+
+def _rate(session: Session, probe: str) -> str:
+    """A probe's rate; nothing where it was not asked."""
+    return f"{measure.rate(session, probe):.5g}" if probe in session.probes else ""
+
+
+def beside(name: str, folder: Path) -> str:
+    """A name as it is; a file by its path from the folder of the table."""
+    return Path(os.path.relpath(name, folder)).as_posix() if name.endswith(".toml") else name

@@ -1,0 +1,10 @@
+"""The values that an option may have: what the command line offers and what the engine accepts."""
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8", "nvfp4", "int8")
+ATTENTION = ("eager", "efficient", "flash")
+MODES = ("train", "infer")
+MEMORY_FORMATS = ("contiguous", "channels_last")
+CP_KINDS = ("ring", "all-gather", "ulysses")
+OFFLOAD = ("activations", "optimizer")
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
+ZERO_STAGES = (0, 1, 2, 3)

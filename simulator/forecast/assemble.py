@@ -1,0 +1,183 @@
+"""Puts a forecast on one device together: rows, totals, rates, money, energy, diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from roofcast.hwdb.constants import kernels as constants
+from roofcast.hwdb.records import Device
+from roofcast.simulator.forecast.diagnosis import diagnose
+from roofcast.simulator.forecast.resolve import length
+from roofcast.simulator.forecast.result import Forecast, MemoryForecast
+from roofcast.simulator.forecast.rows import by_op
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.memory import Held
+from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase
+from roofcast.simulator.times.roofline import OpTimes, rates_of
+from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.step import Recipe, Step
+from roofcast.simulator.work.traced import Kept, Kernel
+
+SAVED = ("activation", "input", "weight_copy")
+
+
+class Totals(NamedTuple):
+    """Work of a whole step over all of its devices."""
+
+    flops: dict[str, float]  # by phase: matrix products, convolutions, attention [FLOP]
+    moved: dict[str, float]  # by phase [bytes]
+    other: float  # vector and special functions [FLOP]
+    saved: dict[str, float]  # by kind, activations kept for backward [bytes]
+
+    def fields(self, mode: str, step_s: float, peak: float) -> dict[str, Any]:
+        """Fields of a Forecast: counts, and MFU and HFU against `peak` [FLOP/s] of all devices."""
+        f = self.flops
+        needed = (3 if mode == "train" else 1) * f["forward"]
+        executed = f["forward"] + f["backward"] + f["recompute"]
+        return {
+            "mfu": needed / (step_s * peak),
+            "hfu": executed / (step_s * peak),
+            "flops_forward": float(f["forward"]),
+            "flops_backward": float(f["backward"]),
+            "flops_recompute": float(f["recompute"]),
+            "flops_other": float(self.other),
+            "bytes_forward": float(self.moved["forward"]),
+            "bytes_backward": float(self.moved["backward"] + self.moved["recompute"]),
+            "saved_bytes": float(self.saved["activation"]),
+            "saved_input_bytes": float(self.saved["input"]),
+            "saved_weight_copy_bytes": float(self.saved["weight_copy"]),
+        }
+
+
+def totals(step: Step, micro_batches: float = 1) -> Totals:
+    """Totals of a step that consists of so many micro-batches, over all data-parallel ranks."""
+
+    def over(kernels: Iterable[Kernel]) -> tuple[float, float, float]:
+        each = [(k.matrix, k.read + k.written, k.vector + k.special, k.count) for k in kernels]
+        return tuple(sum(work[i] * work[3] for work in each) for i in range(3))  # type: ignore
+
+    n = micro_batches
+    phases = {p: over(k for k in step.kernels if k.phase == p) for p in PHASES}
+    passes = over(k for k in step.kernels if k.phase != "update")
+    return Totals(
+        flops={p: n * phases[p][0] for p in PHASES},
+        moved={p: n * phases[p][1] for p in PHASES},
+        other=n * passes[2] + phases["update"][2],
+        saved={kind: n * _bytes(step.counted, kind) for kind in SAVED},
+    )
+
+
+def _bytes(saved: Iterable[Kept], kind: str) -> float:
+    return sum(s.bytes * s.count for s in saved if s.kind == kind)
+
+
+def peak_rate(device: Device, recipe: Recipe) -> float:
+    """Printed peak of the step's precision [FLOP/s], against which MFU is stated."""
+    return float(rates_of(device, precision(recipe.precision).product).rates.matrix)
+
+
+def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
+    """Memory at peak beside the device's capacity."""
+    return MemoryForecast(
+        parameters_bytes=float(held.parameters),
+        gradients_bytes=float(held.gradients),
+        optimizer_bytes=float(held.optimizer),
+        activations_bytes=float(held.activations),
+        transient_bytes=float(held.transient),
+        framework_bytes=float(held.framework),
+        peak_bytes=float(held.total),
+        peak_moment=held.moment,
+        capacity_bytes=float(capacity) if capacity else None,
+        fits=bool(held.total <= capacity) if capacity else None,
+    )
+
+
+def run_fields(
+    s: Scenario, device: Device, step_s: float, tokens: int | None, batch: int, devices: int = 1
+) -> dict[str, Any]:
+    """Fields of a Forecast on the whole run: steps, duration, cost and energy of all devices."""
+    steps = length(s, tokens, batch)
+    price = s.price_per_hour if s.price_per_hour is not None else device.price.cloud_usd_per_hour
+    hours = steps * step_s / 3600 if steps else None
+    power = device.power.tdp
+    return {
+        "steps": steps,
+        "time_to_train_s": hours * 3600 if hours is not None else None,
+        "cost_usd": hours * price * devices if hours is not None and price is not None else None,
+        "energy_j": hours * 3600 * power * devices if hours is not None and power else None,
+        "power_w": float(power) if power else None,
+        "price_usd_per_hour": float(price) if price is not None else None,
+    }
+
+
+def tokens_of(recipe: Recipe, model: Model) -> int | None:
+    """Tokens of one step; None for models that do not read sequences."""
+    return recipe.batch * recipe.size if model.takes == "sequence" and recipe.size else None
+
+
+def asked_fields(recipe: Recipe, model: Model, device: Device) -> dict[str, Any]:
+    """Fields of a Forecast that repeat what was asked."""
+    return {
+        "model": model.name,
+        "device": device.id,
+        "mode": recipe.mode,
+        "batch": recipe.batch,
+        "sequence": recipe.size if model.takes == "sequence" else None,
+        "image": recipe.size if model.takes == "image" else None,
+        "precision": recipe.precision,
+        "optimizer": recipe.optimizer,
+        "recompute": recipe.recompute,
+        "attention": recipe.stack.implementations.get("attention", "flash"),
+        "stack": recipe.stack.name,
+    }
+
+
+def assemble(
+    s: Scenario,
+    device: Device,
+    model: Model,
+    step: Step,
+    times: OpTimes,
+    memory: Held,
+    assumptions: list[str],
+    waits: bool = True,
+) -> Forecast:
+    """The forecast of a step on one device.
+
+    waits: include the host's waits for token counts and between steps; over several devices they
+    are reported separately.
+    """
+    recipe = step.recipe
+    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
+    device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants(), waits)
+    stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
+    layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
+    forward_s, backward_s, recompute_s, update_s = map(float, total_s)
+    between = between_steps(recipe.stack, device, constants()) if waits else 0.0
+    step_s = float(total_s.sum()) + between
+    tokens = tokens_of(recipe, model)
+    edits = (f"imagined: {edit}" for edit in device.edits)
+    return Forecast(
+        **asked_fields(recipe, model, device),
+        step_time_s=step_s,
+        lower_bound_s=float(times.lower.sum()),
+        forward_s=forward_s,
+        backward_s=backward_s + recompute_s,
+        update_s=update_s,
+        host_s=float(host_s.sum()),
+        between_steps_s=between,
+        samples_per_s=recipe.batch / step_s,
+        tokens_per_s=tokens / step_s if tokens else None,
+        parameters=int(step.parameters),
+        **totals(step).fields(recipe.mode, step_s, peak_rate(device, recipe)),
+        memory=memory_fields(memory, device.memory.capacity),
+        layers=layers,
+        points=points,
+        **run_fields(s, device, step_s, tokens, recipe.batch),
+        diagnosis=diagnose(layers, step_s, between, device, memory),
+        assumptions=(*assumptions, *times.assumptions, *edits),
+    )

@@ -1,0 +1,291 @@
+"""From what was asked to a layout: defaults for what was left out, each listed as an assumption, and
+refusals of what cannot be, each with the nearest that can.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.pipeline.schedule import refusal
+from roofcast.simulator.times.offload import HOST_BANDWIDTH
+from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.step import Step
+
+WHOLE = (
+    "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a"
+    " transformer"
+)
+DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
+MOST = 10**9  # of any degree: ten times the accelerators there are
+UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism cannot cut here
+
+
+class _Degrees(NamedTuple):
+    """Degrees whose product is the number of devices."""
+
+    tp: int
+    cp: int
+    pp: int
+    dp: int
+
+
+def is_parallel(s: Scenario) -> bool:
+    """Does the scenario ask for several devices, or for anything only several devices have?"""
+    degrees = (s.tp, s.pp, s.dp, s.cp, s.ep, s.etp, s.vpp, s.devices)
+    asked = (s.micro_batch, s.zero, s.system, s.shard, s.reshard, s.cp_kind, s.schedule)
+    return (
+        any(d is not None and d != 1 for d in degrees)
+        or any(a is not None for a in asked)
+        or bool(s.stages or s.offload or s.sp)
+    )
+
+
+def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Layout, list[str]]:
+    """The layout of a scenario, and the assumptions it rests on.
+
+    batch: global batch [samples]; size: tokens of a sample. Degrees left out are 1; dp takes the
+    devices that are left. Raises BadInput for a layout that cannot be.
+    """
+    assumptions: list[str] = []
+    d = _degrees(s)
+    _model_can_be_cut(s, model, d)
+    zero = _zero_stage(s, d.pp)
+    shard, reshard = _sharding(s, zero, d.dp * d.cp, d.pp, assumptions)
+    if "optimizer" in s.offload:
+        assumptions.append(
+            "optimizer on the host: its memory assumed to serve each device at"
+            f" {HOST_BANDWIDTH / 1e9:.0f} GB/s"
+        )
+    micro, count = _micro_batches(s, d.dp, batch, assumptions)
+    schedule, vpp = _schedule(s, d.pp, count)
+    kind = _context(s, d.cp, size)
+    ep, etp = _experts(s, d)
+    layout = Layout(
+        tp=d.tp,
+        sp=_sequence_parallel(s, d, size),
+        cp=d.cp,
+        cp_kind=kind,
+        pp=d.pp,
+        vpp=vpp,
+        stages=_stages(s, d.pp, vpp),
+        dp=d.dp,
+        ep=ep,
+        etp=etp,
+        zero=zero,
+        shard=shard,
+        reshard=reshard,
+        schedule=schedule,
+        micro_batch=micro,
+        micro_batches=count,
+        offload=tuple(dict.fromkeys(s.offload)),
+    )
+    return layout, assumptions
+
+
+def check(layout: Layout, step: Step, name: str) -> None:
+    """Refuses degrees that would cut nothing of one rank's step of the model `name`."""
+    if layout.tp * layout.cp * layout.pp > 1 and not any(block.count > 1 for block in step.blocks):
+        raise BadInput(WHOLE.format(name))
+    for degree in ("ep", "etp"):
+        n = getattr(layout, degree)
+        if n > 1 and not any(w.expert for w in step.weights):
+            raise BadInput(f"{degree} {n}: {name} has no experts; leave --{degree} out")
+
+
+def _degrees(s: Scenario) -> _Degrees:
+    for name in DEGREES:
+        value = getattr(s, name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BadInput(f"{name} {value}: a whole number of at least 1 is wanted")
+        if value > MOST:
+            raise BadInput(f"{name} {value}: too large for a forecast; give at most {MOST:,}")
+    tp, pp, cp = s.tp or 1, s.pp or 1, s.cp or 1
+    model_parallel = tp * pp * cp
+    devices = s.devices or model_parallel * (s.dp or 1)
+    if s.dp is None and devices % model_parallel:
+        near = max(model_parallel * (devices // model_parallel), model_parallel)
+        raise BadInput(
+            f"devices {devices}: not divisible by tp {tp} x cp {cp} x pp {pp} = {model_parallel};"
+            f" use {near}"
+        )
+    dp = s.dp or devices // model_parallel
+    if model_parallel * dp != devices:
+        raise BadInput(
+            f"devices {devices}: tp {tp} x cp {cp} x pp {pp} x dp {dp} = {model_parallel * dp};"
+            " leave --dp or --devices out"
+        )
+    return _Degrees(tp, cp, pp, dp)
+
+
+def _model_can_be_cut(s: Scenario, model: Model, d: _Degrees) -> None:
+    if s.mode == "infer" and (d.pp > 1 or (s.zero or 0) > 0):
+        raise BadInput(
+            "inference over several devices takes tp, cp and dp; leave --pp and --zero out"
+        )
+    if model.takes != "sequence" and (d.tp > 1 or d.cp > 1 or d.pp > 1):
+        raise BadInput(WHOLE.format(model.name))
+    if s.schedule is not None and d.pp == 1:
+        raise BadInput(
+            f"schedule {s.schedule}: there is no pipeline; use --pp 2 or more, or leave"
+            " --schedule out"
+        )
+    if d.tp > 1 and model.family in UNCUT:
+        raise BadInput(
+            f"tp {d.tp}: the layers of {model.name} have no heads to cut; use --dp, --zero or --pp"
+        )
+
+
+def _zero_stage(s: Scenario, pp: int) -> int:
+    zero = s.zero if s.zero is not None else 0
+    if zero not in ZERO_STAGES:
+        raise BadInput(f"zero {zero}: a stage of 0 to 3 is wanted")
+    if zero == 2 and pp > 1:
+        raise BadInput(
+            f"zero 2 with pp {pp}: gradients of all micro-batches are needed until the last; use"
+            " zero 1 or 3, or pp 1"
+        )
+    return zero
+
+
+def _sharding(
+    s: Scenario, zero: int, replicas: int, pp: int, assumptions: list[str]
+) -> tuple[int, bool]:
+    """Size of a ZeRO sharding group, of the `replicas` that hold the same weights, and whether
+    gathered weights are dropped after each pass.
+    """
+    shard = s.shard or replicas
+    if s.shard is not None and zero == 0:
+        raise BadInput(f"shard {shard}: nothing is sharded under ZeRO 0; use --zero 1, 2 or 3")
+    if replicas % shard:
+        near = max(d for d in range(1, min(shard, replicas) + 1) if replicas % d == 0)
+        raise BadInput(
+            f"shard {shard}: dp x cp = {replicas}, the ranks that hold the same weights, is not"
+            f" divisible by it; use {near}"
+        )
+    if s.reshard is not None and zero != 3:
+        raise BadInput(
+            f"reshard: only ZeRO 3 gathers weights, and this is ZeRO {zero}; use --zero 3, or leave"
+            " it out"
+        )
+    if zero and replicas == 1:
+        assumptions.append(
+            f"ZeRO {zero} shards nothing here: no other device holds the same weights (dp and cp"
+            " are 1)"
+        )
+    if zero == 3 and pp > 1 and s.reshard is None:
+        assumptions.append("weights stay gathered during a pipeline's step (reshard not given)")
+    return shard, s.reshard if s.reshard is not None else pp == 1
+
+
+def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> tuple[int, int]:
+    """Samples per micro-batch, and micro-batches per rank and step, of a global batch."""
+    if batch % dp:
+        raise BadInput(
+            f"batch {batch}: the global batch must be divisible by dp {dp}; use"
+            f" {max(dp, dp * round(batch / dp))}"
+        )
+    each = batch // dp
+    micro = s.micro_batch
+    if micro is None:
+        micro = 1 if (s.pp or 1) > 1 else each
+        assumptions.append(f"micro-batch of {micro} (not given)")
+    if each % micro:
+        near = max(d for d in range(1, micro + 1) if each % d == 0)
+        raise BadInput(
+            f"micro_batch {micro}: a data-parallel rank has {each} samples, which is not divisible"
+            f" by it; use {near}"
+        )
+    return micro, each // micro
+
+
+def _schedule(s: Scenario, pp: int, micro_batches: int) -> tuple[str, int]:
+    """Schedule of the pipeline, and virtual stages per device."""
+    vpp = s.vpp or 1
+    schedule = s.schedule or ("interleaved" if vpp > 1 else "1f1b")
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES, f"known: {', '.join(SCHEDULES)}")
+    if s.schedule == "interleaved" and vpp == 1:
+        raise BadInput(
+            "schedule interleaved: with one virtual stage per device it is 1f1b; use --vpp 2 or"
+            " more, or leave --schedule out"
+        )
+    if vpp > 1 and pp == 1:
+        raise BadInput(
+            f"vpp {vpp}: virtual stages need a pipeline; use --pp 2 or more, or leave --vpp out"
+        )
+    vpp = 2 if schedule == "zb-v" and pp > 1 else vpp
+    if pp > 1 and (why := refusal(schedule, pp, vpp, micro_batches)):
+        raise BadInput(why)
+    return schedule, vpp
+
+
+def _stages(s: Scenario, pp: int, vpp: int) -> tuple[int, ...]:
+    """Layers of each stage, or virtual stage, as they were given."""
+    given = tuple(s.stages)
+    if not given:
+        return given
+    text = f"stages {','.join(map(str, given))}"
+    if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in given):
+        raise BadInput(f"{text}: whole numbers of layers are wanted, one per stage")
+    if pp == 1:
+        raise BadInput(
+            f"{text}: there is no pipeline; use --pp {max(len(given), 2)}, or leave --stages out"
+        )
+    if len(given) != pp * vpp:
+        parts = f"pp {pp} x vpp {vpp} = {pp * vpp} virtual stages" if vpp > 1 else f"pp {pp}"
+        raise BadInput(f"{text}: {len(given)} numbers, but {parts}; give one per stage")
+    return given
+
+
+def _context(s: Scenario, cp: int, size: int | None) -> str:
+    """Algorithm of context parallelism."""
+    kind = s.cp_kind or "ring"
+    if kind not in CP_KINDS:
+        raise unknown("cp_kind", kind, CP_KINDS, f"known: {', '.join(CP_KINDS)}")
+    if s.cp_kind is not None and cp == 1:
+        raise BadInput(
+            f"cp_kind {kind}: there is no context parallelism; use --cp 2 or more, or leave"
+            " --cp-kind out"
+        )
+    pieces = cp if kind == "ulysses" else 2 * cp
+    if cp > 1 and size and size % pieces:
+        raise BadInput(
+            f"cp {cp}: {size} tokens cannot be cut into {pieces} equal pieces; use a sequence of"
+            f" {pieces * max(size // pieces, 1)}"
+        )
+    return kind
+
+
+def _experts(s: Scenario, d: _Degrees) -> tuple[int, int]:
+    """Expert-parallel degree, and tensor-parallel degree of an expert."""
+    ep, etp = s.ep or 1, s.etp or 1
+    ranks = d.dp * d.cp * d.tp
+    if ranks % (ep * etp):
+        what = f"ep {ep} x etp {etp}" if etp > 1 else f"ep {ep}"
+        least = math.lcm(d.tp * d.cp, ep * etp) * d.pp
+        raise BadInput(
+            f"{what}: the {ranks} ranks of a stage (tp x dp x cp), over which experts are spread,"
+            f" are not divisible by it; use --devices {least} or a multiple of it"
+        )
+    return ep, etp
+
+
+def _sequence_parallel(s: Scenario, d: _Degrees, size: int | None) -> bool:
+    if s.sp and d.tp == 1:
+        raise BadInput(
+            "sp: sequence parallelism shares the ranks of tensor parallelism, of which there is"
+            " none; use --tp 2 or more, or leave --sp out"
+        )
+    sp = s.sp if s.sp is not None else d.tp > 1
+    if sp and d.tp > 1 and size and (size // d.cp) % d.tp:
+        raise BadInput(
+            f"sequence parallel: {size // d.cp} tokens are not divisible by tp {d.tp}; use --no-sp"
+        )
+    return sp

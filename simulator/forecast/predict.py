@@ -1,0 +1,137 @@
+"""`predict` with every field of a scenario as a typed keyword argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Never
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.records import System
+from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+
+def predict(
+    model: Any = None,
+    device: str | None = None,
+    *,
+    inputs: Sequence[str] = (),
+    set: Mapping[str, str | float] | None = None,
+    mode: str = "train",
+    batch: int | None = None,
+    sequence: int | None = None,
+    image: int | None = None,
+    precision: str | None = None,
+    optimizer: str | None = None,
+    recompute: str = "none",
+    offload: Sequence[str] = (),
+    attention: str | None = None,
+    stack: str | None = None,
+    memory_format: str | None = None,
+    devices: int | None = None,
+    system: str | System | None = None,
+    tp: int | None = None,
+    sp: bool | None = None,
+    pp: int | None = None,
+    vpp: int | None = None,
+    stages: Sequence[int] = (),
+    dp: int | None = None,
+    cp: int | None = None,
+    cp_kind: str | None = None,
+    ep: int | None = None,
+    etp: int | None = None,
+    zero: int | None = None,
+    shard: int | None = None,
+    reshard: bool | None = None,
+    schedule: str | None = None,
+    micro_batch: int | None = None,
+    tokens: str | float | None = None,
+    samples: str | float | None = None,
+    epochs: float | None = None,
+    price_per_hour: float | None = None,
+    **unknown: Never,
+) -> Forecast:
+    """Forecast one step of a model on a device, and the whole run where its length is given.
+
+    What is left out gets the default stated here, and the forecast lists it under assumptions.
+
+    model: a shipped name, the path of a config.json, of a .toml list of layers or of an .onnx
+        file, "my_net.py:MyNet", or a torch module in hand; a Scenario in place of all fields.
+    device: name of a device, or path of a .toml file.
+    inputs: shapes of what a traced module takes: ["64x3x32x32"], ["ids=64x128:int64"].
+    set: changes to the device: {"memory.bandwidth": "8 TB/s"}.
+    mode: "train" (default) or "infer".
+    batch: samples per step, of all devices. Default: 1 sequence, 32 images, 1024 table rows.
+    sequence: tokens per sample. Default: what the model was made for, at most 4096.
+    image: side of a square image [pixels]. Default: what the model was made for.
+    precision: number format. Default: the best 16-bit format of the device.
+    optimizer: default "adamw"; "none" for forward and backward alone.
+    recompute: "none" (default), "selective", "full", "uniform:N", "every:N", "block:N", or
+        "modules:NAME,NAME".
+    offload: what is kept in host memory: "activations", "optimizer". Default: nothing.
+    attention: "eager", "efficient" or "flash". Default: the stack's.
+    stack: software stack. Default: "pytorch-eager", on TPUs "jax-xla".
+    memory_format: of images, "contiguous" or "channels_last". Default: the stack's.
+    devices: number of devices. Default: tp x cp x pp x dp.
+    system: node or pod the devices stand in. Default: the usual one of the device.
+    tp, sp, pp, vpp, dp, cp, ep, etp: tensor, sequence, pipeline, virtual-pipeline, data, context,
+        expert and expert-tensor parallel degrees. Default: 1; dp takes the devices that are left;
+        sp is on where tp > 1.
+    stages: layers of each pipeline stage. Default: equal.
+    cp_kind: context-parallel algorithm: "ring" (default), "all-gather" or "ulysses".
+    zero: ZeRO stage, 0 (default) to 3; 3 is FSDP.
+    shard: size of a ZeRO sharding group. Default: all ranks that hold the same weights.
+    reshard: ZeRO 3: drop gathered weights after each pass. Default: on, except with pp > 1.
+    schedule: "1f1b" (default), "interleaved" (default where vpp > 1), "gpipe", "zb-h1", "zb-v" or
+        "dualpipe".
+    micro_batch: samples per micro-batch. Default: 1 in a pipeline, else a device's whole share.
+    tokens: length of the run in tokens, a number or "15T"; or
+    samples: samples of the data set, a number or "1.28M", passed `epochs` times (default 1).
+    price_per_hour: USD per device-hour. Default: the cloud list price in the device's file.
+
+    Raises BadInput or UnknownName (both ValueError), one line that says what is wrong and what
+    would do.
+
+    >>> forecast = predict("llama-3-8b", device="h100-sxm5", batch=1)
+    >>> round(forecast.parameters / 1e9, 2)
+    8.03
+    """
+    given = {k: v for k, v in locals().items() if k not in ("model", "unknown")}
+    return forecast(scenario_of(model, given | unknown))
+
+
+def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
+    """A Scenario of these fields, or `model` itself where it is one.
+
+    A field that no scenario has is refused with the nearest known.
+    """
+    known = Scenario.__struct_fields__
+    for name in fields:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise BadInput(f"no field {name!r}; {hint}")
+    chosen = {k: v for k, v in fields.items() if v is not None}
+    if isinstance(model, Scenario):
+        usual = Scenario(model=model.model, device=model.device)
+        changed = [k for k, v in chosen.items() if v != getattr(usual, k)]
+        if changed:
+            raise BadInput(
+                f"{changed[0]}: a Scenario holds every field already; change it with"
+                " msgspec.structs.replace, or give the fields alone"
+            )
+        return model
+    for name, value, example in (
+        ("model", model, "llama-3-8b"),
+        ("device", chosen.get("device"), "h100-sxm5"),
+    ):
+        if value is None:
+            raise BadInput(f"{name} is missing; give one, for example {name}={example!r}")
+    for name in ("inputs", "offload", "stages"):
+        value = chosen.get(name, ())
+        if isinstance(value, str):
+            raise BadInput(f"{name} {value!r}: a list is wanted, for example {name}=[{value!r}]")
+        chosen[name] = tuple(value)
+    return Scenario(model=model, **chosen)

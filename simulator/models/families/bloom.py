@@ -1,0 +1,120 @@
+"""BLOOM. From its config.json. ALiBi positions; transformers has no fused attention for it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from roofcast.simulator.models.families.transformer import (
+    causal_loss,
+    causal_mask,
+    heads_of,
+    normed,
+)
+from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
+from roofcast.simulator.work.tape import Tape
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Hugging Face BloomConfig, with its defaults for what may be left out; some keys go by two
+    names.
+    """
+
+    vocab_size: int
+    hidden_size: int | None = None
+    n_embed: int | None = None
+    n_layer: int | None = None
+    num_hidden_layers: int | None = None
+    n_head: int | None = None
+    num_attention_heads: int | None = None
+    apply_residual_connection_post_layernorm: bool = False
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    seq_length: int = 2048
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self):
+        for names in (
+            ("n_embed", "hidden_size"),
+            ("n_layer", "num_hidden_layers"),
+            ("n_head", "num_attention_heads"),
+        ):
+            if not any(getattr(self, name) for name in names):
+                raise ValueError(f"Object missing required field `{names[1]}`")
+
+    @property
+    def context(self) -> int:
+        """Longest sequence [tokens]."""
+        return self.seq_length
+
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.n_embed or self.hidden_size
+
+    @property
+    def layers(self) -> int:
+        """How many layers."""
+        return self.n_layer or self.num_hidden_layers
+
+    @property
+    def heads(self) -> int:
+        """How many attention heads."""
+        return self.n_head or self.num_attention_heads
+
+
+def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
+    ids = t.input((batch, sequence), "int64")
+    with t.scope("transformer"):
+        with t.op("word_embeddings", "embedding"):
+            table = t.vocabulary(c.vocab_size, c.width)
+            x = embedding.embedding(t, ids, c.vocab_size, c.width, weight=table)
+        x = normed(t, "word_embeddings_layernorm", x)
+        mask = causal_mask(t, sequence, batch)
+        alibi = t.new((batch * c.heads, 1, sequence))
+        x = t.repeat("h", c.layers, lambda x: block(t, c, x, alibi, mask), x)
+        x = normed(t, "ln_f", x)
+    return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
+
+
+def block(t: Tape, c: Config, x, alibi, mask):
+    """One layer: x[batch, tokens, width] in and out."""
+    n = normed(t, "input_layernorm", x)
+    with t.scope("self_attention"):
+        h = self_attention(t, c, n, alibi, mask)
+    with t.op("residual_attn", "add"):
+        x = pointwise.add(
+            t,
+            n if c.apply_residual_connection_post_layernorm else x,
+            pointwise.dropout(t, h, c.hidden_dropout),
+        )
+    n = normed(t, "post_attention_layernorm", x)
+    with t.scope("mlp"):
+        with t.op("dense_h_to_4h", "linear"):
+            h = linear.linear(t, n, 4 * c.width)
+        with t.op("gelu", "gelu"):  # its own backward: keeps its argument only
+            h = pointwise.unary(t, "gelu_tanh", h)
+        with t.op("dense_4h_to_h", "linear"):
+            h = linear.linear(t, h, c.width)
+    with t.op("residual_mlp", "add"):
+        return pointwise.add(
+            t,
+            n if c.apply_residual_connection_post_layernorm else x,
+            pointwise.dropout(t, h, c.hidden_dropout),
+        )
+
+
+def self_attention(t: Tape, c: Config, x, alibi, mask):
+    """Self-attention of x[batch, tokens, width]."""
+    with t.op("query_key_value", "linear"):
+        y = linear.linear(t, x, 3 * c.width)
+    part = heads_of(t, t.view(y, *y.shape[:2], c.width), c.heads, c.width // c.heads)
+    with t.op("attention", "attention"):
+        q, k = attention.contiguous(t, part), attention.contiguous(t, part)
+        scores = linear.matmul(t, q, k, transposed=True)  # ALiBi is added in the same kernel
+        t.low(alibi)
+        p = norm.softmax(t, pointwise.add(t, scores, mask), dtype="fp32")
+        p = pointwise.dropout(t, t.cast(p, y.dtype), c.attention_dropout)
+        h = attention.merged(t, linear.matmul(t, p, attention.contiguous(t, part)))
+    with t.op("dense", "linear"):
+        return linear.linear(t, h, c.width)

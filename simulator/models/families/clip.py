@@ -1,0 +1,186 @@
+"""CLIP: a text and a picture encoder and their contrastive loss. From its config.json.
+
+A sample is a pair: a text of `sequence` tokens and a picture of the config's own size. The batch is
+one contrast.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from roofcast.simulator.models.families import transformer
+from roofcast.simulator.models.families.transformer import activate, heads_of, normed
+from roofcast.simulator.work.ops import attention, conv, embedding, linear, loss, moe, pointwise
+from roofcast.simulator.work.tape import Tape
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Hugging Face CLIPTextConfig."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    attention_dropout: float = 0.0
+
+
+class Vision(msgspec.Struct, frozen=True):
+    """Hugging Face CLIPVisionConfig."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_act: str = "quick_gelu"
+    attention_dropout: float = 0.0
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Hugging Face CLIPConfig: both parts and the width they are projected to."""
+
+    text_config: Text | None = None
+    vision_config: Vision | None = None
+    projection_dim: int = 512
+
+    @property
+    def text(self) -> Text:
+        """The text part, with its defaults."""
+        return self.text_config or Text()
+
+    @property
+    def vision(self) -> Vision:
+        """The picture part, with its defaults."""
+        return self.vision_config or Vision()
+
+    @property
+    def context(self) -> int:
+        """Longest sequence [tokens]."""
+        return self.text.max_position_embeddings
+
+
+def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
+    image = picture(t, c, batch)
+    text = words(t, c, batch, sequence)
+    with t.op("logits", "matmul"):
+        text, image = (unit(t, x) for x in (text, image))
+        logits = linear.matmul(t, text, image, transposed=True)
+        scale = pointwise.unary(t, "exp", t.parameter())
+        # a number without dimensions does not widen the format
+        out = t.new(logits.shape, logits.dtype, logits.grad)
+        t.emit("elementwise", (logits, scale), (out,), vector=out.size)
+        if t.training:
+            t.save(scale, logits)
+            t.backward(
+                "elementwise",
+                vector=2 * out.size,
+                read=2 * out.bytes,
+                written=out.bytes,
+                product=out.dtype,
+            )
+    if not t.training:
+        return out
+    for name in ("caption_loss", "image_loss"):
+        with t.op(name, "cross_entropy"):
+            last = loss.cross_entropy(t, out, t.new((batch,), "int64"))
+    return last
+
+
+def unit(t: Tape, x):
+    """x / |x|."""
+    square = pointwise.total(t, pointwise.unary(t, "pow", x))
+    length = pointwise.unary(t, "pow", square)
+    inverse = t.new(x.shape, length.dtype if t.precision.autocast else x.dtype, x.grad)
+    t.emit("elementwise", (x, length), (inverse,), vector=x.size)
+    if x.grad:
+        t.save(length, x)
+        t.backward(
+            "elementwise", vector=3 * x.size, read=2 * x.bytes, written=x.bytes, product=x.dtype
+        )
+    return inverse
+
+
+def words(t: Tape, c: Config, batch: int, sequence: int):
+    """Causal encoder; the state at the end of text, projected."""
+    part = c.text
+    with t.scope("text_model"):
+        ids = t.input((batch, sequence), "int64")
+        with t.op("token_embedding", "embedding"):
+            x = embedding.embedding(t, ids, part.vocab_size, part.hidden_size)
+        with t.op("position_embedding", "embedding"):
+            places = t.buffer(1, sequence, dtype="int64")
+            x = pointwise.add(
+                t, x, embedding.embedding(t, places, part.max_position_embeddings, part.hidden_size)
+            )
+        mask = transformer.causal_masks(t, sequence, batch)()
+        x = t.repeat(
+            "layers", part.num_hidden_layers, lambda x: block(t, part, x, mask, causal=True), x
+        )
+        x = normed(t, "final_layer_norm", x)
+        with t.op("pool", "gather"):
+            row, end = t.new((batch,), "int64"), t.new((batch,), "int64")
+            pooled = moe.take(t, x, end, batch, part.hidden_size)
+            t.save(row)
+    with t.op("text_projection", "linear"):
+        return linear.linear(t, pooled, c.projection_dim, bias=False)
+
+
+def picture(t: Tape, c: Config, batch: int):
+    """Patches behind a class token; the class token's state, projected."""
+    part = c.vision
+    patches, width = (part.image_size // part.patch_size) ** 2, part.hidden_size
+    with t.scope("vision_model"):
+        pixels = t.input((batch, part.num_channels, part.image_size, part.image_size))
+        with t.op("patch_embedding", "conv"):
+            x = conv.conv(t, pixels, width, part.patch_size, stride=part.patch_size, bias=False)
+        with t.op("class_embedding", "concat"):
+            first = t.view(t.parameter(width), batch, 1, width)
+            x = pointwise.concat(t, [first, t.view(x, batch, patches, width)], 1)
+        with t.op("position_embedding", "embedding"):
+            places = t.buffer(1, patches + 1, dtype="int64")
+            x = pointwise.add(t, x, embedding.embedding(t, places, patches + 1, width))
+        x = normed(t, "pre_layrnorm", x)
+        x = t.repeat("layers", part.num_hidden_layers, lambda x: block(t, part, x), x)
+        pooled = normed(t, "post_layernorm", t.view(x, batch, width))
+    with t.op("visual_projection", "linear"):
+        return linear.linear(t, pooled, c.projection_dim, bias=False)
+
+
+def block(t: Tape, part, x, mask=None, *, causal: bool = False):
+    """One layer of either part: x[batch, tokens, width] in and out."""
+    width, heads = part.hidden_size, part.num_attention_heads
+    h = normed(t, "layer_norm1", x)
+    with t.scope("self_attn"):
+        parts = []
+        for name in ("q_proj", "k_proj", "v_proj"):
+            with t.op(name, "linear"):
+                parts.append(heads_of(t, linear.linear(t, h, width), heads, width // heads))
+        with t.op("attention", "attention"):
+            h = attention.attention(
+                t,
+                *parts,
+                causal=causal,
+                mask=mask,
+                softmax_fp32=True,
+                dropout=part.attention_dropout,
+            )
+        with t.op("out_proj", "linear"):
+            h = linear.linear(t, h, width)
+    with t.op("residual_attn", "add"):
+        x = pointwise.add(t, x, h)
+    h = normed(t, "layer_norm2", x)
+    with t.scope("mlp"):
+        with t.op("fc1", "linear"):
+            h = linear.linear(t, h, part.intermediate_size)
+        with t.op("activation_fn", part.hidden_act):
+            h = activate(t, part.hidden_act, h)
+        with t.op("fc2", "linear"):
+            h = linear.linear(t, h, width)
+    with t.op("residual_mlp", "add"):
+        return pointwise.add(t, x, h)

@@ -1,0 +1,199 @@
+"""BART and Whisper: encoder and decoder with layer norms. From their config.json.
+
+A sample is for BART a text of `sequence` tokens and a target of as many; for Whisper 30 s of sound
+(a mel spectrogram of twice `max_source_positions` frames, whatever `sequence` says) and a target of
+`sequence` tokens.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from roofcast.simulator.models.families import transformer
+from roofcast.simulator.models.families.transformer import activate, heads_of, normed
+from roofcast.simulator.work.ops import attention, conv, embedding, linear, loss, pointwise
+from roofcast.simulator.work.tape import Tape
+
+OFFSET = 2  # BART's position table has two rows that are never used
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Hugging Face BartConfig, WhisperConfig, with their defaults for what may be left out."""
+
+    model_type: str
+    vocab_size: int
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_attention_heads: int
+    decoder_attention_heads: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    activation_function: str = "gelu"
+    dropout: float | None = None
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    scale_embedding: bool = False
+    max_position_embeddings: int = 1024
+    num_mel_bins: int = 80
+    max_source_positions: int = 1500
+    max_target_positions: int = 448
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self):
+        for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
+            if heads < 1 or self.d_model % heads:
+                raise ValueError(
+                    f"{self.d_model} (d_model) is not divisible by {heads} (attention heads)"
+                )
+
+    @property
+    def speech(self) -> bool:
+        """Does the encoder hear (Whisper) instead of read?"""
+        return self.model_type == "whisper"
+
+    @property
+    def context(self) -> int:
+        """Longest sequence [tokens]."""
+        return self.max_target_positions if self.speech else self.max_position_embeddings
+
+    @property
+    def drop(self) -> float:
+        """Dropout of residuals."""
+        return (0.0 if self.speech else 0.1) if self.dropout is None else self.dropout
+
+
+def build(t: Tape, c: Config, batch: int, sequence: int):
+    """One step over `batch` samples of `sequence` tokens, to its loss."""
+    labels = t.input((batch, sequence), "int64")
+    if c.speech:
+        x, table = listen(t, c, batch), None
+    else:
+        table = t.vocabulary(c.vocab_size, c.d_model)
+        x = read(t, c, "encoder", t.input((batch, sequence), "int64"), table, batch)
+    with t.scope("encoder"):
+        x = t.repeat(
+            "layers",
+            c.encoder_layers,
+            lambda x: block(t, c, x, c.encoder_attention_heads, c.encoder_ffn_dim),
+            x,
+        )
+        memory = normed(t, "layer_norm", x) if c.speech else x
+    with t.scope("decoder"):
+        if c.speech:
+            table = t.vocabulary(c.vocab_size, c.d_model)
+        x = read(t, c, "embed", t.new((batch, sequence), "int64"), table, batch if c.speech else 1)
+        masks = transformer.causal_masks(t, sequence, batch)
+        heads, width = c.decoder_attention_heads, c.decoder_ffn_dim
+        x = t.repeat(
+            "layers", c.decoder_layers, lambda x: block(t, c, x, heads, width, masks(), memory), x
+        )
+        x = normed(t, "layer_norm", x) if c.speech else x
+    with t.op("lm_head", "linear"):
+        logits = linear.linear(
+            t,
+            x,
+            c.vocab_size,
+            bias=False,
+            weight=table if c.tie_word_embeddings else None,
+            parallel=True,
+        )
+        if not c.speech:  # a bias that is not learned
+            logits = pointwise.add(
+                t,
+                logits,
+                t.buffer(
+                    1, c.vocab_size, dtype=logits.dtype if t.precision.autocast is None else "fp32"
+                ),
+            )
+    if not t.training:
+        return logits
+    with t.op("loss", "cross_entropy"):
+        return loss.cross_entropy(t, logits, labels)
+
+
+def listen(t: Tape, c: Config, batch: int):
+    """Two convolutions over the spectrogram, the second halves it; positions that are not
+    learned.
+    """
+    frames = t.input((batch, c.num_mel_bins, 2 * c.max_source_positions))
+    with t.scope("encoder"):
+        with t.op("conv1", "conv"):
+            x = conv.conv(t, frames, c.d_model, 3, padding=1, dims=1)
+        with t.op("gelu1", "gelu"):
+            x = pointwise.unary(t, "gelu", x)
+        with t.op("conv2", "conv"):
+            x = conv.conv(t, x, c.d_model, 3, stride=2, padding=1, dims=1)
+        with t.op("gelu2", "gelu"):
+            x = pointwise.unary(t, "gelu", x)
+        with t.op("embed_positions", "add"):
+            positions = t.parameter(c.max_source_positions, c.d_model, trainable=False)
+            x = pointwise.add(t, t.view(x, batch, c.max_source_positions, c.d_model), positions)
+            return pointwise.dropout(t, x, c.drop)
+
+
+def read(t: Tape, c: Config, name: str, ids, table, rows: int):
+    """Tokens and learned positions; a norm where BART has one."""
+    length = ids.shape[1]
+    with t.scope(name):
+        with t.op("embed_tokens", "embedding"):
+            x = embedding.embedding(t, ids, c.vocab_size, c.d_model, weight=table)
+            x = x if c.speech else pointwise.scale(t, x)
+        with t.op("embed_positions", "embedding"):
+            places = c.max_target_positions if c.speech else c.max_position_embeddings + OFFSET
+            x = pointwise.add(
+                t, x, embedding.embedding(t, t.new((rows, length), "int64"), places, c.d_model)
+            )
+        if not c.speech:
+            x = normed(t, "layernorm_embedding", x)
+        with t.op("dropout", "dropout"):
+            return pointwise.dropout(t, x, c.drop)
+
+
+def block(t: Tape, c: Config, x, heads: int, width: int, mask=None, memory=None):
+    """Self-attention (, attention to the encoder), MLP; Whisper norms before each, BART after
+    each.
+    """
+    x = around(
+        t, c, "self_attn", x, lambda h: attend(t, c, h, h, heads, mask, causal=memory is not None)
+    )
+    if memory is not None:
+        x = around(t, c, "encoder_attn", x, lambda h: attend(t, c, h, memory, heads))
+    return around(t, c, "final", x, lambda h: mlp(t, c, h, width))
+
+
+def around(t: Tape, c: Config, name: str, x, body):
+    """Residual and norm around a part: before it (Whisper) or behind it (BART)."""
+    h = normed(t, f"{name}_layer_norm", x) if c.speech else x
+    with t.scope(name):
+        h = body(h)
+    with t.op(f"{name}_residual", "add"):
+        x = pointwise.add(t, x, pointwise.dropout(t, h, c.drop))
+    return x if c.speech else normed(t, f"{name}_layer_norm", x)
+
+
+def attend(t: Tape, c: Config, x, source, heads: int, mask=None, *, causal: bool = False):
+    """Attention of x[batch, tokens, width] over `source`, itself or what the encoder left."""
+    parts = []
+    for name, y in (("q_proj", x), ("k_proj", source), ("v_proj", source)):
+        with t.op(name, "linear"):
+            h = linear.linear(t, y, c.d_model, bias=not (c.speech and name == "k_proj"))
+            h = pointwise.scale(t, h) if c.speech and name == "q_proj" else h
+            h = heads_of(t, h, heads, c.d_model // heads)
+            parts.append(pointwise.copy(t, h) if c.speech and heads > 1 else h)
+    with t.op("attention", "attention"):
+        h = attention.attention(
+            t, *parts, causal=causal, mask=mask, dropout=c.attention_dropout, by_heads=c.speech
+        )
+    with t.op("out_proj", "linear"):
+        return linear.linear(t, h, c.d_model)
+
+
+def mlp(t: Tape, c: Config, x, width: int):
+    """The MLP of x[batch, tokens, width]."""
+    with t.op("fc1", "linear"):
+        h = linear.linear(t, x, width)
+    with t.op("activation_fn", c.activation_function):
+        h = pointwise.dropout(t, activate(t, c.activation_function, h), c.activation_dropout)
+    with t.op("fc2", "linear"):
+        return linear.linear(t, h, c.d_model)

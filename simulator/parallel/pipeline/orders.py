@@ -1,0 +1,240 @@
+"""What each pipeline rank does, in order: the schedules written out op by op.
+
+An `Op` is a forward (F), the whole backward (B), a backward for inputs alone (D), one for weights
+alone (W), or a forward and a backward of two micro-batches run as one (X: F of `micro`, `chunk`
+with B of `also`). `place(kind, p, v)` says which rank holds which part of the model; parts are
+numbered along the model, 0 to p v - 1.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+SAME = 1e-12  # moments closer than this are one
+
+
+class Op(NamedTuple):
+    """One piece of work of a pipeline rank: what, of which micro-batch and part of the model."""
+
+    kind: str  # F | B | D | W | X
+    micro: int
+    part: int  # of the model, 0 first
+    also: tuple[int, int] = (-1, -1)  # micro-batch and part of the backward half of an X
+
+
+def place(kind: str, p: int, v: int) -> list[list[int]]:
+    """Parts of the model on each rank: p v of them (2 p for zb-v and its mirror fold, p twice over
+    for dualpipe).
+    """
+    if kind == "zb-v":
+        return [[s, 2 * p - 1 - s] for s in range(p)]
+    if kind == "dualpipe":
+        return [[s, p - 1 - s] for s in range(p)]
+    return [[c * p + s for c in range(v)] for s in range(p)]
+
+
+def gpipe(p: int, v: int, m: int) -> list[list[Op]]:
+    """All forwards, then all backwards, last micro-batch first [huang2018]."""
+    return [
+        [Op("F", i, s) for i in range(m)] + [Op("B", i, s) for i in reversed(range(m))]
+        for s in range(p)
+    ]
+
+
+def one_f_one_b(p: int, v: int, m: int) -> list[list[Op]]:
+    """p - 1 - s forwards ahead, then one forward, one backward [narayanan2021]."""
+    result = []
+    for s in range(p):
+        ahead = min(p - 1 - s, m)
+        ops = [Op("F", i, s) for i in range(ahead)]
+        for i in range(m - ahead):
+            ops += [Op("F", ahead + i, s), Op("B", i, s)]
+        result.append(ops + [Op("B", i, s) for i in range(m - ahead, m)])
+    return result
+
+
+def interleaved(p: int, v: int, m: int) -> list[list[Op]]:
+    """p micro-batches through one part, then through the next; 2 (p - 1 - s) + (v - 1) p forwards
+    ahead [narayanan2021].
+    """
+    if v == 1:
+        return one_f_one_b(p, v, m)
+    result = []
+    for s in range(p):
+        forward = [Op("F", (k // (p * v)) * p + k % p, (k // p % v) * p + s) for k in range(m * v)]
+        backward = [
+            Op("B", (k // (p * v)) * p + k % p, (v - 1 - k // p % v) * p + s) for k in range(m * v)
+        ]
+        ahead = min(2 * (p - 1 - s) + (v - 1) * p, m * v)
+        ops = forward[:ahead]
+        for k in range(m * v - ahead):
+            ops += [forward[ahead + k], backward[k]]
+        result.append(ops + backward[m * v - ahead :])
+    return result
+
+
+def zb_h1(p: int, v: int, m: int) -> list[list[Op]]:
+    """1F1B with the weights' backward put off by s micro-batches on rank s, so that no rank holds
+    more than 1F1B's first [qi2023].
+    """
+    result = []
+    for s in range(p):
+        ahead = min(p - 1 - s, m)
+        ops = [Op("F", i, s) for i in range(ahead)]
+        for i in range(m):
+            ops += [Op("F", ahead + i, s)] if ahead + i < m else []
+            ops += [Op("D", i, s)] + ([Op("W", i - s, s)] if i >= s else [])
+        result.append(ops + [Op("W", i, s) for i in range(max(m - s, 0), m)])
+    return result
+
+
+def zb_v(
+    p: int, v: int, m: int, times: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> list[list[Op]]:
+    """The model folded in a V, parts s and 2p - 1 - s on rank s; no more kept than 1F1B's first
+    rank keeps [qi2024].
+
+    Written by a greedy hand for `times` of F, D and W: a backward before a forward, the deeper part
+    first, a weights' backward where nothing else can run or 2 p parts are kept.
+    """
+    parts = place("zb-v", p, 2)
+    done: dict[tuple[str, int, int], float] = {}
+    count = dict.fromkeys(((kind, part) for kind in "FD" for part in range(2 * p)), 0)
+    ops: list[list[Op]] = [[] for _ in range(p)]
+    kept, waiting = [0] * p, [[] for _ in range(p)]
+    queue = [(0.0, s) for s in range(p)]
+    busy, asleep = [0.0] * p, set()
+    duration = dict(zip("FDW", times, strict=True))
+
+    def arrival(kind: str, part: int) -> float:
+        """When the next op of a kind and part has what it needs; infinite if nobody has made it
+        yet.
+        """
+        i = count[kind, part]
+        if i >= m:
+            return float("inf")
+        if kind == "F":
+            return done.get(("F", i, part - 1), float("inf")) if part else 0.0
+        return done.get(("D", i, part + 1) if part < 2 * p - 1 else ("F", i, part), float("inf"))
+
+    while queue:
+        now, s = heapq.heappop(queue)
+        if now + SAME < busy[s]:
+            continue  # woken while at work
+        first, second = parts[s]
+        choices = [("D", second), ("D", first)]
+        choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < 2 * p - 1)
+        asleep.discard(s)
+        kind, part = next((c for c in choices if arrival(*c) <= now + SAME), ("W", -1))
+        if kind == "W" and not waiting[s]:
+            asleep.add(s)
+            soonest = min(arrival(*c) for c in choices)
+            if soonest < float("inf"):
+                heapq.heappush(queue, (soonest, s))
+            continue
+        if kind == "W":
+            i, part = waiting[s].pop(0)
+            kept[s] -= 1
+        else:
+            i = count[kind, part]
+            count[kind, part] += 1
+            done[kind, i, part] = now + duration[kind]
+            if kind == "F":
+                kept[s] += 1
+            else:
+                waiting[s].append((i, part))
+        ops[s].append(Op(kind, i, part))
+        busy[s] = now + duration[kind]
+        heapq.heappush(queue, (busy[s], s))
+        for other in sorted(asleep):
+            heapq.heappush(queue, (busy[s], other))
+    return ops
+
+
+def dualpipe(p: int, v: int, m: int) -> list[list[Op]]:
+    """Micro-batches enter at both ends, m / 2 each; a forward and a backward that meet run as one
+    [deepseek2024].
+
+    The eight steps of github deepseek-ai/DualPipe, dualpipe.py. Direction 0 passes ranks 0 to p -
+    1, direction 1 the other way.
+    """
+    half, result = p // 2, []
+    for rank in range(p):
+        upper = rank >= half
+        near = min(rank, p - 1 - rank)
+        left = half - near - 1
+        ops: list[Op] = []
+        count = {(kind, d): 0 for kind in "FB" for d in (0, 1)}
+        pending: list[tuple[int, int]] = []
+
+        def which(kind, phase, upper=upper, rank=rank, count=count):
+            d = phase ^ upper
+            i = count[kind, d]
+            count[kind, d] += 1
+            return 2 * i + d, rank if d == 0 else p - 1 - rank
+
+        def forward(phase, ops=ops, which=which):
+            ops.append(Op("F", *which("F", phase)))
+
+        def backward(phase, split=False, ops=ops, which=which, pending=pending):
+            what = which("B", phase)
+            ops.append(Op("D" if split else "B", *what))
+            if split:
+                pending.append(what)
+
+        def weight(ops=ops, pending=pending):
+            ops.append(Op("W", *pending.pop(0)))
+
+        def both(f, b, ops=ops, which=which):
+            ops.append(Op("X", *which("F", f), which("B", b)))
+
+        for _ in range(2 * left):
+            forward(0)
+        for _ in range(near + 1):
+            forward(0)
+            forward(1)
+        for _ in range(left):
+            backward(1, split=True)
+            weight()
+            forward(1)
+        for i in range(m // 2 - p + near + 1):
+            if i == 0 and near == half - 1:
+                forward(0)
+                backward(1)
+            else:
+                both(0, 1)
+            both(1, 0)
+        for _ in range(left):
+            backward(1)
+            both(1, 0)
+        split = False
+        for i in range(near + 1):
+            split = split or (i == (near + 1) // 2 and near % 2 == 1)
+            backward(1, split)
+            split = split or (i == (near + 1) // 2 and near % 2 == 0)
+            backward(0, split)
+        for _ in range(left):
+            weight()
+            backward(0, split=True)
+        while pending:
+            weight()
+        result.append(ops)
+    return result
+
+
+ORDERS = {
+    "none": one_f_one_b,
+    "gpipe": gpipe,
+    "1f1b": one_f_one_b,
+    "interleaved": interleaved,
+    "zb-h1": zb_h1,
+    "dualpipe": dualpipe,
+}
+
+
+def order(
+    kind: str, p: int, v: int, m: int, times: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> list[list[Op]]:
+    """The ops of every rank; `times` of F, D and W are what zb-v is written for."""
+    return zb_v(p, v, m, times) if kind == "zb-v" else ORDERS[kind](p, v, m)

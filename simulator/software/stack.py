@@ -1,0 +1,159 @@
+"""Software stacks: which implementation of an op runs, what is fused, what a launch costs. One short
+TOML file per stack, in stacks/.
+
+A profile with `like = "NAME"` takes what it does not state from that profile, key by key inside
+`overlap` and `implementations`; its name, description and source are always its own. NAME is a
+shipped stack, or a .toml beside the profile.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from roofcast.hwdb.errors import BadInput, UnknownName, unknown
+from roofcast.hwdb.strict import checked, load
+
+HERE = Path(__file__).parent / "stacks"
+OWN = ("name", "about", "source")  # never taken from another profile
+OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "fsdp", "offload")  # kinds of traffic
+MOST = 1e30  # larger numbers are taken for infinite
+
+MEANING = {  # of what a profile sets
+    "fusion": "share of the bytes between fused pointwise kernels that is saved",
+    "dispatch_s": "host seconds to launch a forward kernel, on a host of 2026",
+    "dispatch_backward": "cost of launching a backward kernel, as a fraction of dispatch_s",
+    "graphs": "launches are replayed from a CUDA graph: no host time",
+    "memory_format": "layout of images in memory: contiguous (NCHW) or channels_last (NHWC)",
+    "tf32": "fp32 ops that may run in TF32 where the device has it: conv, matmul",
+    "framework_bytes": "device memory of context, kernels and workspaces",
+    "slack": "allocator rounding and fragmentation, as a fraction of activations",
+    "master": "fp32 master weights and moments; gradients accumulated in fp32",
+    "gradient_bytes": "bytes per gradient accumulated beside master weights",
+    "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
+    "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
+    "factor": "rate of its matrix products, as a fraction of what the device family sustains",
+    "attention": "rate of its fused attention, as a fraction of the family's best kernel",
+    "scattered": "each tensor-parallel rank sends its part of an activation between stages",
+    "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
+    "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
+    "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
+    "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
+    "overlap_p2p": "sends between the stages of an interleaved pipeline run behind compute",
+    "implementations": "implementation of an op that runs",
+}
+
+Positive = Annotated[float, msgspec.Meta(ge=0.0, le=MOST)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0, le=MOST)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A software stack. A model says what is computed, the stack says how; MEANING has units."""
+
+    name: str
+    about: str
+    source: str
+    fusion: Share
+    dispatch_s: Positive
+    dispatch_backward: Positive
+    graphs: bool
+    memory_format: str
+    tf32: tuple[str, ...]
+    framework_bytes: Positive
+    slack: Positive
+    master: bool = False
+    gradient_bytes: Rate = 4.0
+    accumulate_bytes: Positive = 0.0
+    accumulate_first: bool = True  # autograd instead makes it the sum
+    factor: Rate = 1.0
+    attention: Rate = 1.0
+    scattered: bool = True  # [narayanan2021]
+    step_s: Positive = 0.0
+    sync_s: Positive = 0.0
+    expert_launches: Positive = 0.0
+    overlap: dict[str, Rate] = {}
+    overlap_p2p: bool = False
+    # op -> composed | fused | eager | efficient | flash | foreach ...
+    implementations: dict[str, str] = {}
+
+    def changed(self, attention: str | None, memory_format: str | None) -> Stack:
+        """The same stack with another attention or another memory format of images."""
+        how = self.implementations
+        if attention:
+            how = {**how, "attention": attention}
+        return msgspec.structs.replace(
+            self, implementations=how, memory_format=memory_format or self.memory_format
+        )
+
+
+def names() -> tuple[str, ...]:
+    """Every shipped stack."""
+    return tuple(sorted(path.stem for path in HERE.glob("*.toml")))
+
+
+@functools.cache
+def stack(name: str) -> Stack:
+    """The stack of that name, or of that TOML file. Raises UnknownName or BadInput."""
+    path = path_of(name)
+    profile = _laid_over_base(path, ())
+    kinds = profile.get("overlap")
+    if isinstance(kinds, dict):
+        if "pp" in kinds:
+            raise BadInput(f"{path}: overlap.pp: sends between stages; write overlap_p2p = true")
+        for kind in kinds:
+            if kind not in OVERLAP:
+                raise BadInput(f"{path}: overlap.{kind}: known kinds: {', '.join(OVERLAP)}")
+    return checked(Stack, profile, str(path))
+
+
+def path_of(name: str, beside: Path | None = None) -> Path:
+    """The file of a shipped stack; or the path of a TOML file, which may be relative to the folder
+    `beside`.
+    """
+    path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
+    if not path.is_file():
+        raise unknown("stack", name, names(), f"known: {', '.join(names())}")
+    return path
+
+
+def stated(path: Path) -> dict[str, Any]:
+    """What the profile file itself states, as plain values."""
+    return load(path, "a stack profile")
+
+
+def _laid_over_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a profile, over those of the profile that `like` names.
+
+    above: files on the way here, to find circles.
+    """
+    own = stated(path)
+    if "like" not in own:
+        return own
+    like = own.pop("like")
+    if not isinstance(like, str):
+        raise BadInput(
+            f"{path}: like is {like!r}; wanted the name of a stack in quotes, as roofcast stacks"
+            " lists them"
+        )
+    above = (*above, path.resolve())
+    try:
+        base = path_of(like, path.parent)
+    except UnknownName as error:
+        raise BadInput(f"{path}: like: {error}") from None
+    if base.resolve() in above:
+        raise BadInput(
+            f"{path}: like = {like!r} leads back to itself; wanted a stack that is not made of"
+            " this one"
+        )
+    merged = {key: value for key, value in _laid_over_base(base, above).items() if key not in OWN}
+    for key, value in own.items():
+        merged[key] = (
+            {**merged[key], **value}
+            if isinstance(value, dict) and isinstance(merged.get(key), dict)
+            else value
+        )
+    return merged

@@ -1,0 +1,120 @@
+"""Host time of a step: seconds to launch its kernels, and how far device work hides it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from roofcast.hwdb.constants import Kernels
+from roofcast.hwdb.records import Device
+from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.host import combine, slowness
+from roofcast.simulator.work.step import Step, runs
+
+PHASES = ("forward", "backward", "recompute", "update")
+# kernels whose shape states how many launches they are, where they have one
+OWN_LAUNCHES = ("optimizer", "accumulate")
+# a step is timed layer by layer if at least so large a share of its launches lies in runs of at
+# least so many layers of one kind; assumed, no step tells these two numbers
+MANY_LAYERS = 8
+MOST_LAUNCHES = 0.7
+CPU_LAUNCH = 4e-6  # host seconds per kernel where the host is the device [s], at most
+
+
+def by_phase(
+    step: Step,
+    seconds: np.ndarray,
+    phase: np.ndarray,
+    device: Device,
+    c: Kernels,
+    waits: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds of each phase: of the device, of the host, and of both together.
+
+    seconds: device time of each kernel; phase: index into PHASES of each kernel; waits: include
+    the host's waits for token counts of experts. A step made of many layers of one kind is combined
+    layer by layer, as over several devices; any other step phase by phase. On a CPU the two add,
+    since one machine does both.
+    """
+    host, stack = dispatch(step, device, c), step.recipe.stack
+    key = runs(step)
+    places = {k: i for i, k in enumerate(dict.fromkeys(key))}
+    of = np.array([places[key[k.node]] for k in step.kernels])
+    device_s, host_s = np.zeros((2, len(places), len(PHASES)))
+    np.add.at(device_s, (of, phase), seconds)
+    np.add.at(host_s, (of, phase), host)
+    expert = {places[key[w.node]] for w in step.weights if w.expert}
+    if waits and device.kind != "cpu":
+        passes = 2 if step.recipe.mode == "train" else 1
+        for i in expert:
+            count = _count(step, list(places)[i])
+            host_s[i, :passes] += token_counts(stack, device, c) * count
+    whole_device, whole_host = device_s.sum(axis=0), host_s.sum(axis=0)
+    if device.kind == "cpu":
+        return whole_device, whole_host, whole_device + whole_host
+    if is_layered(step):
+        ahead = [runs_ahead(_count(step, k), i in expert, stack) for k, i in places.items()]
+        parts = zip(device_s, host_s, ahead, strict=True)
+        total_s = sum(combine(d, h, c, free) for d, h, free in parts)
+    else:
+        total_s = combine(whole_device, whole_host, c)
+    return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
+
+
+def between_steps(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds per step that nothing hides: a session's call, input, logging. More on an older
+    host.
+    """
+    return float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+
+
+def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds that a layer of experts waits for its token counts, per pass. More on an older
+    host.
+    """
+    return float(stack.sync_s * slowness(device.year, c))
+
+
+def _count(step: Step, key: tuple[str, int]) -> int:
+    """How often a run of ops is repeated."""
+    return step.blocks[key[1]].count if key[0] == "block" else 1
+
+
+def runs_ahead(count: float, expert: float, stack: Stack) -> bool:
+    """Does the host run ahead over layers of one kind? Not where it waits in each of them for the
+    token counts of experts.
+
+    count: layers in a row; expert: weights of experts in them.
+    """
+    return count > 1 and not (expert and stack.sync_s)
+
+
+def is_layered(step: Step) -> bool:
+    """Is most of the step one layer repeated many times, as in a transformer?"""
+    launches = [(k.count, step.nodes[k.node].layer) for k in step.kernels if k.phase == "forward"]
+    repeated = sum(n for n, layer in launches if layer and step.blocks[layer].count >= MANY_LAYERS)
+    return repeated > MOST_LAUNCHES * sum(n for n, _ in launches)
+
+
+def launch(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds to launch one forward kernel: none under CUDA graphs, more on an older host."""
+    if stack.graphs:
+        return 0.0
+    if device.kind == "cpu":
+        return min(stack.dispatch_s, CPU_LAUNCH)
+    return float(stack.dispatch_s * slowness(device.year, c))
+
+
+def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
+    """Host seconds to launch each kernel, all repetitions.
+
+    Libraries that loop over the experts of a grouped product launch one kernel for each of them.
+    """
+    stack, forward = step.recipe.stack, launch(step.recipe.stack, device, c)
+    share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
+    launches = [k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0 for k in step.kernels]
+    if stack.expert_launches:
+        for i, k in enumerate(step.kernels):
+            if k.kind == "matmul" and step.nodes[k.node].op == "experts":
+                launches[i] = stack.expert_launches * k.shape[0]
+    each = zip(step.kernels, launches, strict=True)
+    return np.array([forward * share[k.phase] * k.count * n for k, n in each])

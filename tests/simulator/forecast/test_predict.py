@@ -1,0 +1,185 @@
+"""The whole chain: what is asked, what comes back, what is refused."""
+
+import json
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from roofcast import Forecast, Scenario, predict
+from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
+
+
+def test_a_scenario_and_its_fields_by_name_are_the_same_question():
+    asked = {"model": "gpt2", "device": "h100-sxm5", "batch": 4}
+    assert predict(Scenario(**asked)) == predict(**asked)
+
+
+def test_a_forecast_survives_json():
+    f = predict(model="gpt2", device="h100-sxm5", tokens="1B")
+    assert Forecast.from_json(f.to_json()) == f
+    assert json.loads(f.to_json())["memory"]["peak_bytes"] == f.memory.peak_bytes
+
+
+def test_every_default_taken_is_said():
+    said = " ".join(predict(model="gpt2", device="h100-sxm5").assumptions)
+    assert all(word in said for word in ("batch", "sequence", "precision", "stack", "optimizer"))
+    f = predict(
+        model="gpt2",
+        device="h100-sxm5",
+        batch=1,
+        sequence=1024,
+        precision="bf16",
+        stack="pytorch-eager",
+        optimizer="adamw",
+    )
+    assert not any("not given" in a for a in f.assumptions)
+
+
+def test_parameters_and_flops_of_llama_3_8b():
+    """8.03 B parameters; forward 2 FLOP a matrix parameter and token, and 4 s^2 d a layer of
+    attention [llama team 2024].
+    """
+    f = predict(model="llama-3-8b", device="h100-sxm5", batch=1, sequence=2048)
+    matrix_parameters = 8_030_261_248 - 128_256 * 4096 - 65 * 4096
+    assert f.parameters == 8_030_261_248
+    assert f.flops_forward == 2 * 2048 * matrix_parameters + 32 * 4 * 2048**2 * 4096
+
+
+def test_a_run_has_days_dollars_and_energy():
+    f = predict(
+        model="llama-3-8b",
+        device="h100-sxm5",
+        batch=1,
+        sequence=8192,
+        tokens="1T",
+        price_per_hour=3.0,
+    )
+    assert f.steps == pytest.approx(1e12 / 8192)
+    assert f.time_to_train_s == pytest.approx(f.steps * f.step_time_s)
+    assert f.cost_usd == pytest.approx(3.0 * f.time_to_train_s / 3600)
+    assert f.energy_j == pytest.approx(700 * f.time_to_train_s)
+
+
+def test_epochs_multiply_samples():
+    one, ninety = (
+        predict(model="resnet50", device="a100", samples="1.28M", epochs=e) for e in (1, 90)
+    )
+    assert ninety.time_to_train_s == pytest.approx(90 * one.time_to_train_s)
+
+
+def test_imagined_hardware_is_said_to_be_imagined():
+    f = predict(model="gpt2", device="h100-sxm5", set={"memory.bandwidth": "8 TB/s"})
+    assert any("imagined" in a and "memory.bandwidth" in a for a in f.assumptions)
+    assert f.step_time_s < predict(model="gpt2", device="h100-sxm5").step_time_s
+
+
+WRONG = {
+    "device": ({"device": "h100-smx5"}, "h100-sxm5"),
+    "model": ({"model": "lama-3-8b"}, "llama-3-8b"),
+    "precision": ({"precision": "bf17"}, "bf16"),
+    "optimizer": ({"optimizer": "adm"}, "adam"),
+    "stack": ({"stack": "pytorch"}, "pytorch-eager"),
+    "attention": ({"attention": "flsh"}, "flash"),
+    "recompute": ({"recompute": "half"}, "full"),
+    "mode": ({"mode": "training"}, "train"),
+    "batch 0": ({"batch": 0}, "at least 1"),
+    "batch negative": ({"batch": -4}, "at least 1"),
+    "sequence": ({"sequence": 0}, "at least 1"),
+    "image for text": ({"image": 224}, "--seq"),
+    "set key": ({"set": {"memory.bandwith": "8 TB/s"}}, "memory.bandwidth"),
+    "set unit": ({"set": {"memory.bandwidth": "8 GHz"}}, "B/s"),
+    "set sign": ({"set": {"memory.bandwidth": "-8 TB/s"}}, "more than zero"),
+    "two lengths": ({"tokens": "1T", "samples": "1M"}, "give one"),
+    "epochs alone": ({"epochs": 3}, "samples"),
+    "tokens in words": ({"tokens": "many"}, "tokens"),
+    "optimizer of inference": ({"mode": "infer", "optimizer": "adamw"}, "inference"),
+    "recompute in inference": ({"mode": "infer", "recompute": "full"}, "inference"),
+}
+
+
+@pytest.mark.parametrize(("change", "cure"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_is_one_line_that_names_the_cure(change, cure):
+    with pytest.raises(RoofcastError) as error:
+        predict(**{"model": "gpt2", "device": "h100-sxm5", **change})
+    assert "\n" not in str(error.value) and cure in str(error.value)
+
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+BROKEN = {
+    "cut off": ('{"model_type": "llama", "vocab', "cut off"),
+    "not an object": ("[1, 2]", "object"),
+    "no type": (json.dumps({**CONFIG, "model_type": None}), "model_type"),
+    "unknown type": (json.dumps({**CONFIG, "model_type": "lama"}), "llama"),
+    "missing key": (
+        json.dumps({k: v for k, v in CONFIG.items() if k != "hidden_size"}),
+        "hidden_size",
+    ),
+    "wrong kind": (json.dumps({**CONFIG, "hidden_size": "big"}), "hidden_size"),
+    "negative": (json.dumps({**CONFIG, "num_hidden_layers": -1}), "num_hidden_layers"),
+    "zero": (json.dumps({**CONFIG, "vocab_size": 0}), "vocab_size"),
+    "heads": (json.dumps({**CONFIG, "num_attention_heads": 7}), "7"),
+    "groups": (json.dumps({**CONFIG, "num_key_value_heads": 3}), "3"),
+}
+
+
+@pytest.mark.parametrize(("text", "names"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_config_is_one_line_with_file_and_key(tmp_path, text, names):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises((BadInput, UnknownName)) as error:
+        predict(model=str(path), device="h100-sxm5")
+    assert (
+        "\n" not in str(error.value)
+        and "config.json" in str(error.value)
+        and names in str(error.value)
+    )
+
+
+def test_binary_directory_and_absent_configs(tmp_path):
+    (tmp_path / "weights.json").write_bytes(bytes(range(256)))
+    for path in (tmp_path / "weights.json", tmp_path, tmp_path / "absent.json"):
+        with pytest.raises(RoofcastError) as error:
+            predict(model=str(path), device="h100-sxm5")
+        assert "\n" not in str(error.value) and path.name in str(error.value)
+
+
+def test_a_config_as_it_is(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps({**CONFIG, "torch_dtype": "bfloat16", "rope_scaling": None, "unknown": 1})
+    )
+    f = predict(model=str(tmp_path), device="h100-sxm5")
+    assert (
+        f.model == tmp_path.name
+        and f.parameters == 2 * 100 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64
+    )
+
+
+def test_a_forecast_imports_nothing_heavy():
+    code = (
+        "import sys; from roofcast import predict; predict(model='llama-3-8b',"
+        " device='h100-sxm5'); print(*sys.modules)"
+    )
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+    assert not loaded & {"pandas", "scipy", "matplotlib", "numba", "torch", "onnx", "pint"}
+
+
+def test_forecasts_are_values():
+    f = predict(model="gpt2", device="h100-sxm5")
+    with pytest.raises(AttributeError):
+        f.step_time_s = 0.0
+    assert msgspec.structs.asdict(f)["model"] == "gpt2"
+    assert len(f.to_frame()) == len(f.layers)

@@ -1,0 +1,50 @@
+"""The timeline is as long as the forecast step."""
+
+import pytest
+
+from roofcast import Scenario, predict
+from roofcast.simulator.forecast.timeline import timeline
+from roofcast.simulator.parallel.pipeline.trace import length, trace
+
+ASKED = {
+    "model": "llama-3-8b",
+    "device": "h100-sxm5",
+    "sequence": 2048,
+    "batch": 16,
+    "micro_batch": 1,
+}
+LAYOUTS = {
+    "one device": {"batch": 1, "micro_batch": None},
+    "recomputed": {"batch": 1, "micro_batch": None, "recompute": "full"},
+    "data": {"devices": 8},
+    "1f1b": {"devices": 8, "pp": 4, "tp": 2},
+    "interleaved": {"devices": 4, "pp": 4, "vpp": 2},
+    "gpipe": {"devices": 4, "pp": 4, "schedule": "gpipe"},
+    "zb-h1": {"devices": 4, "pp": 4, "schedule": "zb-h1"},
+    "zb-v": {"devices": 4, "pp": 4, "schedule": "zb-v"},
+    "dualpipe": {"devices": 4, "pp": 4, "schedule": "dualpipe"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_timeline_ends_when_the_step_does(layout):
+    scenario = Scenario(**{**ASKED, **layout})
+    step = predict(scenario).step_time_s
+    assert length(trace(timeline(scenario))) == pytest.approx(step, rel=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_nothing_overlaps_on_one_stream(layout):
+    last = {}
+    for e in sorted(timeline(Scenario(**{**ASKED, **layout})), key=lambda e: e.start):
+        assert e.duration > 0 and e.start >= last.get((e.stage, e.stream), 0.0) - 1e-9
+        last[e.stage, e.stream] = e.start + e.duration
+
+
+def test_one_device_runs_every_layer_by_name():
+    names = [
+        e.name
+        for e in timeline(Scenario(**{**ASKED, **LAYOUTS["one device"]}))
+        if e.stream == "forward"
+    ]
+    assert sum("mlp.up_proj" in n for n in names) == 32 and names[-1] == "loss"
