@@ -1,7 +1,8 @@
-# Two commands, each complete on a fresh machine with Python 3.11+ and make:
-#   make run    makes an environment in .venv, installs Roofcast, forecasts Llama 3 8B on an H100 and leaves roofline.png
-#   make test   makes the same environment with the test tools, passes the tests and checks the style
-# EXTRAS=torch,onnx adds optional parts to either, PYTHON=python3.12 chooses the Python.
+# Two commands, each complete on a fresh machine with Python 3.11 or newer and make:
+#   make run    installs Roofcast into .venv, forecasts Llama 3 8B on an H100, draws roofline.png
+#   make test   installs the test tools too; runs the tests, the linter and the type checker
+# EXTRAS=torch,onnx adds PyTorch and ONNX support to either; PYTHON=python3.12 chooses the Python.
+# For contributors: make types (type checker), make docs (refresh the documents), make clean.
 PYTHON ?= python3
 EXTRAS ?=
 VENV ?= .venv
@@ -9,19 +10,19 @@ comma := ,
 BIN := $(VENV)/bin
 PLUS := $(if $(EXTRAS),-$(EXTRAS))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-NO_PIP := { echo "The installation failed: pip needs a network, or a package index that it knows. Mend that and make again."; exit 2; }
-NO_VENV := { rm -rf $(VENV); echo "$(PYTHON) cannot make an environment: its venv module is missing (on Debian: apt install python3-venv)."; exit 2; }
+NO_PIP := { echo "The installation failed: pip needs a network connection or a configured package index. Fix that, then run make again."; exit 2; }
+NO_VENV := { rm -rf $(VENV); echo "$(PYTHON) cannot create an environment: its venv module is missing (on Debian: apt install python3-venv)."; exit 2; }
 
-.PHONY: help run test types clean
+.PHONY: help run test types docs clean
 help:
-	@sed -n '1,4s/^# \{0,1\}//p' Makefile
+	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
 run: $(VENV)/.installed$(PLUS)
 	$(BIN)/roofcast predict llama-3-8b --on h100-sxm5
 	@echo
 	$(BIN)/roofcast roofline llama-3-8b --on h100-sxm5 -o roofline.png
 	@echo
-	@echo "The command is $(BIN)/roofcast; what it can do: $(BIN)/roofcast --help"
+	@echo "The command is $(BIN)/roofcast; for help: $(BIN)/roofcast --help"
 
 test: $(VENV)/.tested$(PLUS)
 	$(BIN)/python -m pytest -n auto
@@ -29,26 +30,33 @@ test: $(VENV)/.tested$(PLUS)
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory types
 
-# the type checker sees the package through links, as package-dir maps its folders
+# mypy does not read package-dir: links under build/types give it the package's real layout
 types: $(VENV)/.tested$(PLUS)
 	@mkdir -p build/types/roofcast
-	@for folder in hwdb simulator scenarios reports api/__init__.py api/py.typed; do \
+	@for folder in hwdb simulator scenarios reports api/*.py api/py.typed; do \
 		ln -sfn "$(CURDIR)/$$folder" "build/types/roofcast/$$(basename $$folder)"; done
 	$(BIN)/mypy
+
+# quoted outputs, tables and pictures of README.md and docs/, about a minute
+docs: $(VENV)/.tested$(PLUS)
+	$(BIN)/roofcast validate --write docs/accuracy.md
+	$(BIN)/roofcast validate --write docs/method.md
+	$(BIN)/roofcast validate --plot docs/accuracy.png > /dev/null
+	$(BIN)/python tests/reports/test_readme.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Roofcast needs Python 3.11 or newer; $(PYTHON) is $$({ command -v $(PYTHON) >/dev/null && $(PYTHON) -V 2>&1 || echo missing; } | head -1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
-	@echo "making an environment in $(VENV)"
+	@echo "creating an environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || $(NO_VENV)
 
 $(VENV)/.installed$(PLUS): $(BIN)/python pyproject.toml
-	@echo "installing Roofcast$(if $(EXTRAS), with $(EXTRAS)) into $(VENV), which may take a minute"
+	@echo "installing Roofcast$(if $(EXTRAS), with $(EXTRAS)) into $(VENV); this may take a minute"
 	@$(PIP) -e '.$(if $(EXTRAS),[$(EXTRAS)])' || $(NO_PIP)
 	@touch '$@'
 
 $(VENV)/.tested$(PLUS): $(BIN)/python pyproject.toml
-	@echo "installing Roofcast and its test tools$(if $(EXTRAS), with $(EXTRAS)) into $(VENV), which may take a minute"
+	@echo "installing Roofcast and its test tools$(if $(EXTRAS), with $(EXTRAS)) into $(VENV); this may take a minute"
 	@$(PIP) -e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]' || $(NO_PIP)
 	@touch '$@' '$(VENV)/.installed$(PLUS)'
 

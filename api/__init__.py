@@ -1,24 +1,64 @@
-"""Roofcast: forecasts of training and inference steps. The public names; each is imported when it
-is first used.
+"""Roofcast: how long a neural network takes to train, what it needs, and what limits it.
 
-from roofcast import predict
-print(predict("llama-3-8b", device="h100-sxm5"))
+    from roofcast import predict
+
+    print(predict("llama-3-8b", device="h100-sxm5"))
+
+The public names, each imported when it is first used: predict, count, roofline, largest_batch,
+Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roofcast import hwdb
+    from roofcast.calls import predict, roofline
+    from roofcast.hwdb.errors import RoofcastError
+    from roofcast.results import Forecast
+    from roofcast.simulator.forecast.chain import largest_batch
+    from roofcast.simulator.forecast.counts import count
+    from roofcast.simulator.forecast.scenario import Scenario
+
+    __version__: str
 
 _HOME = {
-    "predict": "simulator.forecast.predict",
-    "largest_batch": "simulator.forecast.chain",
+    "predict": "calls",
+    "roofline": "calls",
+    "Forecast": "results",
     "count": "simulator.forecast.counts",
+    "RoofcastError": "hwdb.errors",
+    "largest_batch": "simulator.forecast.chain",
     "Scenario": "simulator.forecast.scenario",
-    "Forecast": "simulator.forecast.result",
 }
 
+__all__ = [
+    "Forecast",
+    "RoofcastError",
+    "Scenario",
+    "__version__",
+    "count",
+    "hwdb",
+    "largest_batch",
+    "predict",
+    "roofline",
+]
 
-def __getattr__(name: str):
-    if name not in _HOME:
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("roofcast")
+    elif name == "hwdb":
+        value = import_module("roofcast.hwdb")
+    elif name in _HOME:
+        value = getattr(import_module(f"roofcast.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module 'roofcast' has no attribute {name!r}")
-    value = getattr(import_module(f"roofcast.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

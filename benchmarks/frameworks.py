@@ -1,12 +1,13 @@
-"""How far frameworks are from each other on the same product, and forecasts from each of them and
-from their median.
+"""How much frameworks differ on the same matrix product, and how far forecasts are from each.
 
     pip download --no-deps aiconfigurator-core==0.12.0 ; pip install pyarrow
     python benchmarks/frameworks.py aiconfigurator_core-*.whl
 
-The wheel (PyPI, Apache-2.0) holds products that SGLang, TensorRT-LLM and vLLM timed on one GPU;
-3000 shapes a device and format that all of them timed are drawn. Fits use a subset of its bf16
-products on A100, H100, L40S and B200.
+The wheel (PyPI, Apache-2.0) holds products that SGLang, TensorRT-LLM and vLLM timed on one GPU. For
+each device and format, 3000 shapes that all of them timed are drawn. Prints each framework's
+difference from the median of the frameworks, and the error of the forecast of each and of the
+median. The kernel constants are fitted to a subset of the bf16 products on A100, H100, L40S and
+B200.
 """
 
 from __future__ import annotations
@@ -23,85 +24,64 @@ from roofcast.scenarios.measured.kernel_errors import rows
 from roofcast.scenarios.measured.kernels import CASTS, DEVICES, Group
 
 FORMATS = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8", "nvfp4": "fp4"}
-DRAWN = 3000
-OLD = "0.5.6.post2"  # an older SGLang beside the present one
+DRAWN = 3000  # shapes
+OLD = "0.5.6.post2"  # an older SGLang, left out
 
 
 def products(wheel: str) -> pd.DataFrame:
-    """System, framework, format, m, n, k and milliseconds of every product of the wheel."""
-    parts = []
+    """System, framework, format, m, n, k and milliseconds of every product in the wheel."""
+    columns, parts = ["gemm_dtype", "m", "n", "k", "latency"], []
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if "/gemm/" in name and name.endswith("gemm_perf.parquet"):
                 _, _, _, system, _, framework, version, _ = name.split("/")
-                table = pd.read_parquet(
-                    io.BytesIO(archive.read(name)), columns=["gemm_dtype", "m", "n", "k", "latency"]
-                )
+                table = pd.read_parquet(io.BytesIO(archive.read(name)), columns=columns)
                 parts.append(table.assign(system=system, framework=framework, old=version == OLD))
     table = pd.concat(parts)
-    table = table[
-        (table.latency > 0)
-        & ~table.old
-        & table.gemm_dtype.isin(FORMATS)
-        & table.system.isin(DEVICES)
-    ]
-    # calls that hold a host's 60 to 340 us
+    known = table.gemm_dtype.isin(FORMATS) & table.system.isin(DEVICES)
+    table = table[(table.latency > 0) & ~table.old & known]
+    # vLLM's fp8_block calls each hold 60 to 340 us of the host
     return table[(table.gemm_dtype != "fp8_block") | (table.framework != "vllm")]
 
 
 def errors(
-    system: str, dtype: str, framework: str, shapes: pd.DataFrame, milliseconds
+    system: str, dtype: str, framework: str, shapes: pd.DataFrame, milliseconds: pd.Series
 ) -> np.ndarray:
-    """|predicted / measured - 1| of the products."""
-    args = {key: shapes[key].to_numpy(float) for key in ("m", "n", "k")} | {
-        "batch": np.ones(len(shapes))
-    }
+    """|predicted / measured - 1| of the products [%]."""
+    args = {key: shapes[key].to_numpy(float) for key in ("m", "n", "k")}
+    args["batch"] = np.ones(len(shapes))
     if dtype != "bfloat16":
-        args |= {
-            "casts": np.full(len(shapes), CASTS[dtype, framework]),
-            "whole_rows": np.full(len(shapes), dtype == "fp8"),
-        }
-    device = hwdb.device(DEVICES[system])
-    group = Group(
-        "",
-        device.id,
-        "matmul",
-        f"gemm {dtype}",
-        FORMATS[dtype],
-        "call",
-        args,
-        np.asarray(milliseconds) * 1e-3,
-    )
-    table = rows(group, device)
+        args["casts"] = np.full(len(shapes), CASTS[dtype, framework])
+        args["whole_rows"] = np.full(len(shapes), dtype == "fp8")
+    device, measured = hwdb.device(DEVICES[system]), np.asarray(milliseconds) * 1e-3
+    kind, format = f"gemm {dtype}", FORMATS[dtype]
+    table = rows(Group("", device.id, "matmul", kind, format, "call", args, measured), device)
     return 100.0 * np.abs(table.predicted / table.seconds - 1.0).to_numpy()
 
 
 def main(wheel: str) -> None:
-    """Print the tables of the file `wheel`."""
+    """Print one line per format and device."""
     print("median / mean of |difference| in percent")
     random = np.random.default_rng(0)
     for (dtype, system), table in products(wheel).groupby(["gemm_dtype", "system"]):
-        wide = table.pivot_table(
-            index=["m", "n", "k"], columns="framework", values="latency"
-        ).dropna()
+        wide = table.pivot_table(index=["m", "n", "k"], columns="framework", values="latency")
+        wide = wide.dropna()
         if not len(wide):
             continue
         wide = wide.iloc[random.permutation(len(wide))[:DRAWN]]
         shapes, middle = wide.index.to_frame(index=False), wide.median(axis=1)
-        said = []
+        parts = []
         for framework in wide:
-            apart, ours = (
-                100.0 * (wide[framework] / middle - 1.0).abs(),
-                errors(system, dtype, framework, shapes, wide[framework]),
+            apart = 100.0 * (wide[framework] / middle - 1.0).abs()
+            ours = errors(system, dtype, framework, shapes, wide[framework])
+            parts.append(
+                f"{framework} {apart.median():.1f} / {apart.mean():.1f} from the median,"
+                f" forecast {np.median(ours):.1f} / {ours.mean():.1f}"
             )
-            said.append(
-                f"{framework} {apart.median():.1f} / {apart.mean():.1f} from the median, ours"
-                f" {np.median(ours):.1f} / {ours.mean():.1f}"
-            )
-        if dtype == "bfloat16":  # calls of other formats launch other casts
+        if dtype == "bfloat16":  # in other formats, each framework launches other casts
             ours = errors(system, dtype, "", shapes, middle)
-            said.append(f"median: ours {np.median(ours):.1f} / {ours.mean():.1f}")
-        print(f"{dtype:10s} {DEVICES[system]:16s} {len(wide):5d}  " + ";  ".join(said))
+            parts.append(f"median: forecast {np.median(ours):.1f} / {ours.mean():.1f}")
+        print(f"{dtype:10s} {DEVICES[system]:16s} {len(wide):5d}  " + ";  ".join(parts))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How long the command and the engine take: `python benchmarks/latency.py`.
+"""Latency of the command and of the engine: `python benchmarks/latency.py`.
 
-The command as a whole process (CPU and wall, median of seven after one warm-up), and predict() warm
-in one process.
+The command as a whole process (CPU and wall time, median of seven runs after one to warm up), and
+predict() in a process that has already imported and read everything.
 """
 
 import resource
@@ -10,28 +10,22 @@ import subprocess
 import sys
 import time
 
-COMMANDS = {
-    "roofcast --help": ["--help"],
-    "roofcast predict llama-3-8b --on h100-sxm5": ["predict", "llama-3-8b", "--on", "h100-sxm5"],
-    "roofcast predict resnet50 --on rtx-3090": ["predict", "resnet50", "--on", "rtx-3090"],
-}
+COMMANDS = ("--help", "predict llama-3-8b --on h100-sxm5", "predict resnet50 --on rtx-3090")
+FORECASTS = (("llama-3-8b", "h100-sxm5"), ("resnet50", "rtx-3090"), ("bert-base", "tpu-v4"))
 RUNS = 7
 
 
 def process(arguments: list[str]) -> tuple[float, float]:
     """CPU and wall seconds of one run of the command."""
+    command = [sys.executable, "-m", "roofcast.reports.command", *arguments]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "roofcast.reports.command", *arguments],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
 
 
 def warm(model: str, device: str, runs: int = 50) -> float:
-    """Median seconds of predict() when everything has been imported and read."""
+    """Median seconds of a predict() when everything has been imported and read."""
     from roofcast import predict
 
     times = []
@@ -42,16 +36,16 @@ def warm(model: str, device: str, runs: int = 50) -> float:
     return statistics.median(times)
 
 
-if __name__ == "__main__":
-    for title, arguments in COMMANDS.items():
-        process(arguments)
-        cpu, wall = zip(*(process(arguments) for _ in range(RUNS)), strict=True)
-        print(
-            f"{title:50s} {statistics.median(cpu):.3f} s CPU   {statistics.median(wall):.3f} s wall"
-        )
-    for model, device in (
-        ("llama-3-8b", "h100-sxm5"),
-        ("resnet50", "rtx-3090"),
-        ("bert-base", "tpu-v4"),
-    ):
+def main() -> None:
+    """Print one line per command and per forecast."""
+    for line in COMMANDS:
+        process(line.split())
+        cpu, wall = zip(*(process(line.split()) for _ in range(RUNS)), strict=True)
+        times = f"{statistics.median(cpu):.3f} s CPU   {statistics.median(wall):.3f} s wall"
+        print(f"{'roofcast ' + line:50s} {times}")
+    for model, device in FORECASTS:
         print(f"{f'predict({model!r}, {device!r}) warm':50s} {1e3 * warm(model, device):.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,14 @@
-"""How many layouts a second the search costs on one core: `python benchmarks/layouts.py`.
+"""Layouts per second that the search evaluates on one core: `python benchmarks/layouts.py`.
 
-GPT-3 175B on H100s over a grid of dp, tp, pp, vpp, cp, zero, micro-batch and recompute; the time is
-that of a whole search, traces of ranks included, after one search that has read files and imported
-code.
+GPT-3 175B on H100s over a grid of dp, tp, pp, vpp, cp, zero, micro-batch and recompute. The time is
+that of a whole search, tracing of ranks included, after one search that has imported and read
+everything.
 """
 
 import os
 import time
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 from roofcast import Scenario  # noqa: E402
 from roofcast.simulator.choose.search import search  # noqa: E402
@@ -33,21 +33,22 @@ GRID = {
     "zero": [0, 1, 2, 3],
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Print how many layouts there are, the best, and the rates."""
     search(SCENARIO, {name: values[:1] for name, values in GRID.items()})
     start = time.process_time()
     found = search(SCENARIO, GRID)
     seconds = time.process_time() - start
     n, refused = len(found.step_s), int(found.refused.sum())
-    best = found.best()
-    print(
-        f"{n} layouts in {seconds:.2f} s of one core: {refused} cannot be, {n - refused} forecast,"
-        f" {int(found.fits.sum())} fit"
-    )
-    print(
-        "best:",
-        {name: column[best].item() for name, column in found.layouts.items()},
-        f"{found.step_s[best]:.2f} s a step",
-    )
-    print(f"{int(refused / seconds)} refused layouts a second beside them")
-    print(f"{int((n - refused) / seconds)} layouts a second")
+    fit, best = int(found.fits.sum()), found.best()
+    print(f"{n} layouts in {seconds:.2f} s of one core: {refused} invalid, {n - refused} forecast,")
+    print(f"of which {fit} fit in memory")
+    layout = {name: column[best].item() for name, column in found.layouts.items()}
+    print(f"best: {layout}, {found.step_s[best]:.2f} s per step")
+    print(f"{int((n - refused) / seconds)} layouts per second forecast")
+    print(f"{int(refused / seconds)} invalid layouts per second rejected in the same time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,14 @@
-"""Are the forecasts of two versions the same? Writes a few hundred forecasts, then compares two
-such files.
+"""Compare the forecasts of two versions: write several hundred forecasts, then compare two files.
 
     python benchmarks/same_forecasts.py write before.json      # with the older version installed
     python benchmarks/same_forecasts.py write after.json       # with the newer one
     python benchmarks/same_forecasts.py compare before.json after.json
 
-Every shipped model, every stack, some fifty devices, every kind of layout, recomputation, offload
-and schedule, training and inference, as `roofcast predict .. --json` and `roofcast count .. --json`
-print them. Numbers must agree within 1e-12; a refusal must stay a refusal. Keys that are gone,
-changed values that are not prose, and changed numbers are listed; prose (PROSE) may change, and
-keys may be added.
+The forecasts are the answers of `roofcast predict .. --json` and `roofcast count .. --json` for
+every shipped model, every stack, some fifty devices, and every kind of layout, recomputation,
+offload and schedule, in training and inference. Numbers must agree within 1e-12, and what one
+version rejects the other must reject. Missing keys, changed values and changed numbers are listed.
+Text for people (PROSE) may change, and keys may be added.
 """
 
 from __future__ import annotations
@@ -18,165 +17,178 @@ import importlib.metadata
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 PROSE = ("assumptions", "diagnosis", "peak_moment")  # sentences: their words may change
 TOLERANCE = 1e-12
-DEVICES = """h100-sxm5 a100-sxm4-80gb rtx-3090 v100-sxm2-16gb tpu-v4 mi300x b200-sxm rtx-4090 tpu-v5p gaudi2 l40s t4 h200-sxm
-    a100-sxm4-40gb mi250x rtx-5090 tpu-v3 gtx-1080-ti a10g l4 trainium1 trainium2 gb200 b300-sxm tpu-v6e mi355x p100-sxm2 rtx-3060
-    titan-v ascend-910b gaudi3 h800-sxm5 h20 rtx-6000-ada a6000 p4 tpu-v2 tpu-v5e mi100 mi210 apple-m2 i9-10940x xeon-8280 epyc-7742
-    m1-max a800-sxm4-80gb""".split()
+DEVICES = """
+    h100-sxm5 a100-sxm4-80gb rtx-3090 v100-sxm2-16gb tpu-v4 mi300x b200-sxm rtx-4090 tpu-v5p gaudi2
+    l40s t4 h200-sxm a100-sxm4-40gb mi250x rtx-5090 tpu-v3 gtx-1080-ti a10g l4 trainium1 trainium2
+    gb200 b300-sxm tpu-v6e mi355x p100-sxm2 rtx-3060 titan-v ascend-910b gaudi3 h800-sxm5 h20
+    rtx-6000-ada a6000 p4 tpu-v2 tpu-v5e mi100 mi210 apple-m2 i9-10940x xeon-8280 epyc-7742 m1-max
+    a800-sxm4-80gb
+""".split()
 PRECISIONS = ("bf16", "amp-bf16", "amp-fp16", "fp32", "tf32", "fp16", "fp8")
 OPTIMIZERS = ("adamw", "sgd", "momentum", "adam8bit", "lamb", "adafactor", "none")
-OPTIONS = """--recompute full|--recompute selective|--recompute uniform:4|--recompute every:2|--recompute block:3|--recompute modules:mlp,norm
-    --offload activations|--offload optimizer|--offload activations --offload optimizer|--attention eager|--attention efficient|--batch 8
-    --seq 512|--set memory.bandwidth=x2|--set peak_flops.bf16=+20%|--tokens 1B --price 2|--mode infer|--mode infer --batch 16
-    --mode infer --precision fp8|--mode infer --precision int8|--mode infer --precision nvfp4""".replace(
-    "\n", "|"
-).split("|")
-LAYOUTS = """--devices 8|--devices 8 --zero 1 --batch 16|--devices 8 --zero 3 --batch 8|--devices 64 --zero 2 --batch 64|--devices 512 --zero 3 --batch 512
-    --devices 16 --tp 2 --pp 4 --vpp 2 --batch 64 --micro-batch 1|--devices 8 --tp 4 --no-sp --dp 2 --batch 8|--devices 8 --tp 8 --batch 4
-    --devices 8 --pp 4 --schedule zb-h1 --batch 32|--devices 8 --pp 4 --schedule gpipe --batch 32|--devices 8 --pp 4 --schedule zb-v --batch 32
-    --devices 8 --pp 4 --schedule dualpipe --batch 32|--devices 16 --zero 3 --shard 8 --no-reshard --batch 16|--devices 8 --pp 2 --zero 3 --batch 16
-    --devices 8 --cp 8 --cp-kind ulysses --zero 3 --seq 65536 --recompute full --batch 1|--devices 8 --cp 4 --cp-kind ring --seq 16384 --batch 2
-    --devices 8 --cp 2 --cp-kind all-gather --seq 8192 --batch 4|--devices 64 --tp 8 --pp 2 --zero 1 --batch 64|--devices 8 --mode infer --tp 8 --batch 8
-    --devices 8 --offload optimizer --zero 1 --batch 8|--devices 8 --offload activations --zero 3 --batch 8|--devices 128 --tp 4 --pp 8 --batch 256
-    --devices 256 --tp 8 --cp 2 --pp 4 --seq 8192 --batch 256 --recompute selective|--devices 32 --pp 2 --tp 2 --recompute block:4 --batch 32""".replace(
-    "\n", "|"
-).split("|")
-EXPERTS = """--devices 32 --tp 2 --ep 4 --etp 2 --zero 1 --batch 32 --recompute selective|--devices 8 --ep 8 --batch 8|--devices 64 --ep 8 --pp 4 --batch 64
-    --devices 16 --tp 2 --ep 8 --etp 1 --batch 16|--devices 64 --ep 16 --zero 3 --batch 64""".replace(
-    "\n", "|"
-).split("|")
-DENSE = (
-    "llama-3-8b",
-    "gpt3-175b",
-    "llama-3-70b",
-    "bert-large",
-    "t5-large",
-    "opt-13b",
-    "mamba-1.4b",
-    "gemma-2-9b",
+STACKS = (  # of the forecasts of models; "": the default
+    "", "", "pytorch-compiled", "jax-xla", "nvidia-tuned", "megatron", "megatron-2022",
+    "te-nemo-2024", "fsdp-eager", "tensorflow-xla",
+)  # fmt: skip
+
+
+def options(table: str) -> list[list[str]]:
+    """The options of each line."""
+    return [line.split() for line in table.strip().splitlines()]
+
+
+OPTIONS = options(  # on one device
+    """
+    --recompute full
+    --recompute selective
+    --recompute uniform:4
+    --recompute every:2
+    --recompute block:3
+    --recompute modules:mlp,norm
+    --offload activations
+    --offload optimizer
+    --offload activations --offload optimizer
+    --attention eager
+    --attention efficient
+    --batch 8
+    --seq 512
+    --set memory.bandwidth=x2
+    --set peak_flops.bf16=+20%
+    --tokens 1B --price 2
+    --mode infer
+    --mode infer --batch 16
+    --mode infer --precision fp8
+    --mode infer --precision int8
+    --mode infer --precision nvfp4
+    """
 )
+LAYOUTS = options(  # of dense models
+    """
+    --devices 8
+    --devices 8 --zero 1 --batch 16
+    --devices 8 --zero 3 --batch 8
+    --devices 64 --zero 2 --batch 64
+    --devices 512 --zero 3 --batch 512
+    --devices 16 --tp 2 --pp 4 --vpp 2 --batch 64 --micro-batch 1
+    --devices 8 --tp 4 --no-sp --dp 2 --batch 8
+    --devices 8 --tp 8 --batch 4
+    --devices 8 --pp 4 --schedule zb-h1 --batch 32
+    --devices 8 --pp 4 --schedule gpipe --batch 32
+    --devices 8 --pp 4 --schedule zb-v --batch 32
+    --devices 8 --pp 4 --schedule dualpipe --batch 32
+    --devices 16 --zero 3 --shard 8 --no-reshard --batch 16
+    --devices 8 --pp 2 --zero 3 --batch 16
+    --devices 8 --cp 8 --cp-kind ulysses --zero 3 --seq 65536 --recompute full --batch 1
+    --devices 8 --cp 4 --cp-kind ring --seq 16384 --batch 2
+    --devices 8 --cp 2 --cp-kind all-gather --seq 8192 --batch 4
+    --devices 64 --tp 8 --pp 2 --zero 1 --batch 64
+    --devices 8 --mode infer --tp 8 --batch 8
+    --devices 8 --offload optimizer --zero 1 --batch 8
+    --devices 8 --offload activations --zero 3 --batch 8
+    --devices 128 --tp 4 --pp 8 --batch 256
+    --devices 256 --tp 8 --cp 2 --pp 4 --seq 8192 --batch 256 --recompute selective
+    --devices 32 --pp 2 --tp 2 --recompute block:4 --batch 32
+    """
+)
+EXPERTS = options(  # of mixtures of experts
+    """
+    --devices 32 --tp 2 --ep 4 --etp 2 --zero 1 --batch 32 --recompute selective
+    --devices 8 --ep 8 --batch 8
+    --devices 64 --ep 8 --pp 4 --batch 64
+    --devices 16 --tp 2 --ep 8 --etp 1 --batch 16
+    --devices 64 --ep 16 --zero 3 --batch 64
+    """
+)
+DENSE = (
+    "llama-3-8b", "gpt3-175b", "llama-3-70b", "bert-large", "t5-large", "opt-13b", "mamba-1.4b",
+    "gemma-2-9b",
+)  # fmt: skip
 SPARSE = ("mixtral-8x7b", "deepseek-v3", "qwen3-30b-a3b", "gpt-oss-120b")
 CLUSTERS = (
-    "h100-sxm5",
-    "a100-sxm4-80gb",
-    "v100-sxm2-32gb",
-    "tpu-v4",
-    "b200-sxm",
-    "mi300x",
-    "gb200",
+    "h100-sxm5", "a100-sxm4-80gb", "v100-sxm2-32gb", "tpu-v4", "b200-sxm", "mi300x", "gb200",
     "trainium2",
-)
+)  # fmt: skip
+Run = Callable[[list[str]], Result]  # runs the command with these arguments
 
 
-def asked(run) -> list[list[str]]:
-    """The command lines, always the same ones."""
-    listed = json.loads(run(["devices", "--json"]).output)
-    known = {entry["id"] for entry in listed["devices"]}
-    devices = [device for device in DEVICES if device in known]
-    models = json.loads(run(["models", "--json"]).output)["models"]
-    models = [entry["name"] if isinstance(entry, dict) else entry for entry in models]
-    stacks = [
-        "",
-        "",
-        "pytorch-compiled",
-        "jax-xla",
-        "nvidia-tuned",
-        "megatron",
-        "megatron-2022",
-        "te-nemo-2024",
-        "fsdp-eager",
-        "tensorflow-xla",
-    ]
-    lines = []
-    for i, model in enumerate(models):
-        line = ["predict", model, "--on", devices[(7 * i) % len(devices)]]
-        line += ["--precision", PRECISIONS[i % len(PRECISIONS)]] if i % 3 else []
-        line += ["--stack", stacks[i % len(stacks)]] if stacks[i % len(stacks)] else []
-        line += (
-            ["--optimizer", OPTIMIZERS[i % 7]]
-            if i % 4 == 1
-            else ["--mode", "infer"]
-            if i % 4 == 3
-            else []
-        )
-        lines.append(line)
-    for i, option in enumerate(option.split() for option in OPTIONS):
-        lines += [
-            ["predict", m, "--on", devices[(i + j) % len(devices)], *option]
-            for j, m in enumerate(("llama-3-8b", "gpt2", "resnet50", "vit-b-16"))
-        ]
-    for i, option in enumerate(option.split() for option in LAYOUTS):
-        lines += [
-            [
-                "predict",
-                DENSE[(i + j) % len(DENSE)],
-                "--on",
-                CLUSTERS[(i + 3 * j) % len(CLUSTERS)],
-                *option,
-            ]
-            for j in range(4)
-        ]
-    for i, option in enumerate(option.split() for option in EXPERTS):
-        lines += [
-            [
-                "predict",
-                SPARSE[(i + j) % len(SPARSE)],
-                "--on",
-                CLUSTERS[(i + 3 * j) % len(CLUSTERS)],
-                *option,
-            ]
-            for j in range(3)
-        ]
-    named = [entry["name"] for entry in json.loads(run(["stacks", "--json"]).output)["stacks"]]
-    for i, stack in enumerate(named):
-        stack = stack["name"] if isinstance(stack, dict) else stack
-        lines += [
-            ["predict", m, "--on", d, "--stack", stack]
-            for m, d in (("gpt2-xl", "a100-sxm4-80gb"), ("resnet50", "h100-sxm5"))
-        ]
-        lines.append(
-            [
-                "predict",
-                DENSE[i % 4],
-                "--on",
-                "h100-sxm5",
-                "--devices",
-                "16",
-                "--tp",
-                "4",
-                "--pp",
-                "2",
-                "--batch",
-                "16",
-                "--stack",
-                stack,
-            ]
-        )
+def command_lines(run: Run) -> list[list[str]]:
+    """The command lines: the same for every version with the same models, devices and stacks."""
+    devices = [device for device in DEVICES if device in listed(run, "devices", "id")]
+    lines = of_models(listed(run, "models", "name"), devices)
+    for i, option in enumerate(OPTIONS):
+        for j, model in enumerate(("llama-3-8b", "gpt2", "resnet50", "vit-b-16")):
+            lines.append(["predict", model, "--on", devices[(i + j) % len(devices)], *option])
+    lines += [*of_layouts(DENSE, LAYOUTS, 4), *of_layouts(SPARSE, EXPERTS, 3)]
+    lines += of_stacks(listed(run, "stacks", "name"))
     lines += [
-        ["count", m, "--precision", p]
-        for m in ("llama-3-8b", "resnet50", "bert-base", "unet3d")
-        for p in PRECISIONS[:4]
+        ["count", model, "--precision", precision]
+        for model in ("llama-3-8b", "resnet50", "bert-base", "unet3d")
+        for precision in PRECISIONS[:4]
     ]
     return [[*line, "--json"] for line in lines]
 
 
-def write(path: str) -> None:
-    """Every answer, keyed by its command line."""
-    command = next(
-        e for e in importlib.metadata.entry_points(group="console_scripts") if e.name == "roofcast"
-    ).load()
-    runner = CliRunner()
+def listed(run: Run, kind: str, key: str) -> list[str]:
+    """The names that `roofcast devices`, `models` or `stacks` lists, as records or as strings."""
+    entries = json.loads(run([kind, "--json"]).output)[kind]
+    return [entry[key] if isinstance(entry, dict) else entry for entry in entries]
 
-    def run(arguments):
+
+def of_models(models: list[str], devices: list[str]) -> list[list[str]]:
+    """Every model, on devices, in formats, under stacks and with optimizers that take turns."""
+    lines = []
+    for i, model in enumerate(models):
+        line = ["predict", model, "--on", devices[(7 * i) % len(devices)]]
+        stack = STACKS[i % len(STACKS)]
+        line += ["--precision", PRECISIONS[i % len(PRECISIONS)]] if i % 3 else []
+        line += ["--stack", stack] if stack else []
+        line += ["--optimizer", OPTIMIZERS[i % 7]] if i % 4 == 1 else []
+        line += ["--mode", "infer"] if i % 4 == 3 else []
+        lines.append(line)
+    return lines
+
+
+def of_layouts(models: Sequence[str], table: list[list[str]], each: int) -> list[list[str]]:
+    """Each line of a table for `each` models and clusters."""
+    return [
+        [
+            "predict", models[(i + j) % len(models)],
+            "--on", CLUSTERS[(i + 3 * j) % len(CLUSTERS)], *option,
+        ]
+        for i, option in enumerate(table)
+        for j in range(each)
+    ]  # fmt: skip
+
+
+def of_stacks(stacks: list[str]) -> list[list[str]]:
+    """Every stack, on one device and on several."""
+    layout = "--on h100-sxm5 --devices 16 --tp 4 --pp 2 --batch 16".split()
+    lines = []
+    for i, stack in enumerate(stacks):
+        for model, device in (("gpt2-xl", "a100-sxm4-80gb"), ("resnet50", "h100-sxm5")):
+            lines.append(["predict", model, "--on", device, "--stack", stack])
+        lines.append(["predict", DENSE[i % 4], *layout, "--stack", stack])
+    return lines
+
+
+def write(path: str) -> None:
+    """Write every answer, by its command line."""
+    entries = importlib.metadata.entry_points(group="console_scripts", name="roofcast")
+    command, runner = next(iter(entries)).load(), CliRunner()
+
+    def run(arguments: list[str]) -> Result:
         return runner.invoke(command, arguments)
 
     answers = {}
-    for line in asked(run):
+    for line in command_lines(run):
         result = run(line)
         answers[" ".join(line)] = {
             "code": result.exit_code,
@@ -185,16 +197,12 @@ def write(path: str) -> None:
     Path(path).write_text(json.dumps(answers), encoding="utf-8")
     refused = sum(a["code"] == 2 for a in answers.values())
     failed = [line for line, a in answers.items() if a["code"] not in (0, 2)]
-    print(
-        f"{len(answers)} command lines, {refused} of them refused, {len(failed)} failed, written to"
-        f" {path}",
-        *failed,
-        sep="\n    ",
-    )
+    print(f"{len(answers)} command lines, {refused} rejected, {len(failed)} failed, in {path}")
+    print(*failed, sep="\n    ")
 
 
-def differences(old, new, where=""):
-    """(kind, place, old, new) of everything that is not the same."""
+def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, Any, Any]]:
+    """Kind, place, old and new value of everything that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key, value in old.items():
             if key in PROSE:
@@ -208,30 +216,29 @@ def differences(old, new, where=""):
             yield "length", where, len(old), len(new)
         for i, (a, b) in enumerate(zip(old, new, strict=False)):
             yield from differences(a, b, f"{where}[{i}]")
-    elif (
-        isinstance(old, bool)
-        or isinstance(new, bool)
-        or not (isinstance(old, (int, float)) and isinstance(new, (int, float)))
-    ):
+    elif not (is_number(old) and is_number(new)):
         if old != new:
             yield "value", where, old, new
-    elif not math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=0.0):
+    elif not math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         yield "number", where, old, new
 
 
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def compare(before: str, after: str) -> int:
-    """How many forecasts differ; each difference printed, the first twenty of each."""
+    """How many command lines differ; prints up to twenty differences of each."""
     old, new = (json.loads(Path(p).read_text(encoding="utf-8")) for p in (before, after))
     different = 0
     for line, answer in old.items():
         found = list(differences(answer, new.get(line, {})))
         different += bool(found)
         for kind, where, a, b in found[:20]:
-            print(f"{line}\n    {kind} {where}: {a!r} -> {b!r}")
-    print(
-        f"{len(old)} command lines, {different} differ; {sum(a['code'] == 0 for a in old.values())}"
-        " forecasts and counts among them"
-    )
+            print(f"{line}\n    {kind} {where}: {str(a)[:80]} -> {str(b)[:80]}")
+    answered = sum(answer["code"] == 0 for answer in old.values())
+    print(f"{len(old)} command lines, {answered} with an answer, {different} differ")
     return different
 
 

@@ -1,7 +1,7 @@
 """Constants of the collective formulas: collectives.toml.
 
-`collectives()` gives the bare numbers the formulas compute with; `constants()` the same with unit,
-meaning and source, for listing.
+`collectives()` gives the bare numbers that the formulas compute with; `constants()` gives the same
+with unit, meaning and source, for listings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from roofcast.hwdb.errors import BadInput
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one kind of network behaves."""
+    """Latencies [s] and bandwidth fractions [1] of one kind of network."""
 
     start: float
     hop: float
@@ -29,7 +29,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs between collectives."""
+    """What distinguishes one collective from another, on any network."""
 
     all_to_all_start: float
     all_to_all_hop: float
@@ -40,33 +40,38 @@ class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Collectives(msgspec.Struct, frozen=True):
-    """The numbers of collectives.toml, bare; their units and meanings stand in the file."""
+    """The bare numbers of collectives.toml; the file states their units and meanings."""
 
     networks: dict[str, Network]
     kinds: Kinds
 
 
 def read_collectives(path: Path) -> tuple[Collectives, dict[str, Constant]]:
-    """The bare numbers, and each stated constant by its dotted name."""
+    """The bare numbers, and each constant that the file states by its dotted name.
+
+    A section with `like` takes from the section named there what it does not state.
+    """
     stated = table(path, dict[str, dict[str, str | Constant]])
     named = {
-        f"{s}.{name}": c
-        for s, entries in stated.items()
+        f"{section}.{name}": c
+        for section, entries in stated.items()
         for name, c in entries.items()
         if isinstance(c, Constant)
     }
     bare = {
-        s: {name: c.value for name, c in entries.items() if isinstance(c, Constant)}
-        for s, entries in stated.items()
+        section: {name: c.value for name, c in entries.items() if isinstance(c, Constant)}
+        for section, entries in stated.items()
     }
     kinds = converted(bare.pop("kinds", {}), Kinds, path)
     for section, values in bare.items():
         like = stated[section].get("like")
-        if like is not None and like not in bare:
+        if like is None:
+            continue
+        if not isinstance(like, str) or like not in bare:
             raise BadInput(
                 f"{path.name}: [{section}] like = {like!r}; wanted one of {', '.join(bare)}"
             )
-        bare[section] = {**(bare[like] if like else {}), **values}
+        bare[section] = {**bare[like], **values}
     return Collectives(converted(bare, dict[str, Network], path), kinds), named
 
 

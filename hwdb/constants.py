@@ -1,15 +1,15 @@
 """Fitted constants and achieved fractions: kernels.toml and families/*.toml.
 
-`kernels()` gives the bare numbers the formulas compute with; `constants()` the same with unit,
-meaning and source, for listing. `family(name)` gives the achieved fractions of a device family,
-each with its source.
+`kernels()` gives the bare numbers that the formulas compute with; `constants()` gives the same with
+unit, meaning and source, for listings. `family(name)` gives the achieved fractions of a device
+family, each with its source.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.hwdb.strict import load
 
 HERE = Path(__file__).parent
+Kind = TypeVar("Kind")
 
 
 class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +27,7 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str
     meaning: str
     source: str
-    residual: str = ""
+    residual: str = ""  # median and mean error of the fit, and the number of rows or groups
 
 
 class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +69,7 @@ class Conv(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Constants of kernels that mostly move bytes."""
+    """Constants of kernels bound by memory bandwidth."""
 
     start: float
     start_rows: float
@@ -82,7 +83,7 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Issue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Constants of kernels whose instructions, not whose bytes, take the time."""
+    """Constants of kernels bound by instruction issue, not by memory bandwidth."""
 
     pool: float
     gather: float
@@ -120,7 +121,7 @@ class Systolic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers of kernels.toml, bare, by formula; their units and meanings stand in the file."""
+    """The bare numbers of kernels.toml, by formula; the file states their units and meanings."""
 
     matmul: Matmul
     attention: Attention
@@ -133,46 +134,48 @@ class Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Fraction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An achieved share of a printed rate, with where it was seen."""
+    """An achieved fraction of a published rate, or a limit, with its source."""
 
     value: float
     source: str
-    residual: str = ""
+    residual: str = ""  # median and mean error of the fit
 
 
 class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What devices of one family achieve of their printed rates. Absent is unknown."""
+    """What devices of one family achieve of their published rates [1]; absent is unknown."""
 
     name: str
     kind: str  # gpu | cpu | tpu | npu
-    sustained: dict[
-        str, Fraction
-    ] = {}  # by format: long matrix products, of the printed dense peak
-    # by format: of `sustained`, what products hold inside training steps, clocks and power settled
+    # by format: long matrix products, as a fraction of the dense peak
+    sustained: dict[str, Fraction] = {}
+    # by format: products inside training steps, where clocks and power have settled, as a fraction
+    # of `sustained`
     trained: dict[str, Fraction] = {}
-    # its kernels stay on a core for all of its tiles and write one back beside the next
+    # one matmul kernel loops over all tiles of a core and stores a tile while it computes the next
     persistent: bool = False
-    half_rate: Fraction | None = (
-        # the same where matrix units run at half rate (GeForce): neither power nor operands limit
-        # them
-        None
-    )
-    flop_per_joule: dict[
-        str, Fraction
-    ] = {}  # by format: a long product holds no more than this times the board power [FLOP/J]
-    # smallest tile edge the library has for batched fp32 products [elements]
+    # replaces `sustained` where matrix units run at half rate (GeForce), so that neither power nor
+    # operand bandwidth limits them
+    half_rate: Fraction | None = None
+    # by format: upper limit of a long product's rate, per watt of board power [FLOP/J]
+    flop_per_joule: dict[str, Fraction] = {}
+    # edge of the library's smallest tile for batched fp32 products [elements]
     batched_tile: Fraction | None = None
-    attention: Fraction | None = None  # fused attention forward, of the printed dense 16-bit peak
-    stream: Fraction | None = None  # long triad, of the printed bandwidth
+    # long fused attention forward, as a fraction of the dense 16-bit peak
+    attention: Fraction | None = None
+    # long triad, as a fraction of the memory bandwidth
+    stream: Fraction | None = None
 
 
-def table(path: Path, kind: Any) -> Any:
-    """The file as tables of that type, for example dict[str, dict[str, Constant]]."""
+def table(path: Path, kind: type[Kind]) -> Kind:
+    """The file as a value of that type, for example dict[str, dict[str, Constant]].
+
+    Raises BadInput, naming the file, where it does not match.
+    """
     return converted(load(path, "a file of constants"), kind, path)
 
 
-def converted(data: Any, kind: Any, path: Path) -> Any:
-    """What was read of the file, as a value of that type."""
+def converted(data: Any, kind: type[Kind], path: Path) -> Kind:
+    """`data`, read from the file at `path`, as a value of that type; BadInput where it is not."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -180,20 +183,15 @@ def converted(data: Any, kind: Any, path: Path) -> Any:
 
 
 def read_kernels(path: Path) -> tuple[Kernels, dict[str, Constant]]:
-    """The bare numbers, and each constant by its dotted name."""
+    """The bare numbers, and each constant by its dotted name ("matmul.start")."""
     stated = table(path, dict[str, dict[str, Constant]])
-    bare = {
-        section: {name: c.value for name, c in entries.items()}
-        for section, entries in stated.items()
-    }
-    named = {
-        f"{section}.{name}": c for section, entries in stated.items() for name, c in entries.items()
-    }
+    bare = {s: {name: c.value for name, c in entries.items()} for s, entries in stated.items()}
+    named = {f"{s}.{name}": c for s, entries in stated.items() for name, c in entries.items()}
     return converted(bare, Kernels, path), named
 
 
 def read_family(path: Path) -> Family:
-    """One family file."""
+    """The family that the file describes; BadInput where it has an unknown key or type."""
     return table(path, Family)
 
 
@@ -216,8 +214,8 @@ def families() -> tuple[str, ...]:
 
 @functools.cache
 def family(name: str) -> Family:
-    """The family's achieved fractions."""
+    """The family's achieved fractions; UnknownName where it has no file."""
     path = HERE / "families" / f"{name}.toml"
     if not path.exists():
-        raise UnknownName(f"no device family {name!r}; known: {', '.join(families())}")
+        raise UnknownName(f"no device family {name!r}; known families: {', '.join(families())}")
     return read_family(path)

@@ -1,4 +1,4 @@
-"""Hypothetical hardware is an edit: changes to the tables of a file, before they are read."""
+"""Hypothetical hardware: changes to the tables of a device file, before they are read."""
 
 import copy
 import math
@@ -6,19 +6,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput, unknown
+from msgspec import Struct
+
+from roofcast.hwdb.errors import BadInput, UnknownName, unknown
 from roofcast.hwdb.reader import keys, members, unit_of
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.units import pretty, quantity
 
 SOURCE = "edit"
-"""Source key of a number that `changes` gave."""
+"""Key in `sources` that a changed number cites."""
 
 _FACTOR = re.compile(r"(?:[x*×]\s*([\d.eE+-]+)|([\d.eE+-]+)\s*[x×])")
 _PERCENT = re.compile(r"([+-]\s*[\d.]+)\s*%")
 
 
-def figure_keys(cls: type = Device, path: str = "") -> dict[str, str]:
+def figure_keys(cls: type[Struct] = Device, path: str = "") -> dict[str, str]:
     """Every dotted key of `cls` that holds a number, with its unit, in the order of the records."""
     found: dict[str, str] = {}
     for key, (hint, _) in keys(cls).items():
@@ -32,8 +34,10 @@ def figure_keys(cls: type = Device, path: str = "") -> dict[str, str]:
 def apply(
     data: dict[str, Any], changes: Iterable[tuple[str, str | float]], file: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """`data` with each change made, and a sentence for each: "memory.bandwidth 3.35 TB/s -> 8
-    TB/s".
+    """`data` after the changes, and a line for each: "memory.bandwidth 3.35 TB/s -> 8 TB/s".
+
+    changes: (dotted key, value), absolute or relative to the old value.  file: for messages.
+    Raises UnknownName for a key that holds no number, BadInput for a value that is not valid.
     """
     changes = tuple(changes)
     if not changes:
@@ -42,11 +46,7 @@ def apply(
     units, edits = figure_keys(), []
     for key, value in changes:
         if key not in units:
-            table = key.partition(".")[0]
-            near = [u for u in units if u.startswith(f"{table}.")] or [
-                u for u in units if not u.startswith("achieved.")
-            ]
-            raise unknown("key", key, units, f"what can be changed of {file}: {_grouped(near)}")
+            raise _unknown_key(key, units, file)
         *tables, last = key.split(".")
         table = data
         for name in tables:
@@ -55,15 +55,19 @@ def apply(
         new = _new(key, value, old, units[key])
         table[last] = {"value": new, "source": SOURCE, "status": "edited"}
         edits.append(f"{key} {pretty(old, units[key])} -> {pretty(new, units[key])}")
-    data["sources"] = {
-        **data.get("sources", {}),
-        SOURCE: "changed by whoever asked for this forecast",
-    }
-    return data, tuple(edits)
+    sources = {**data.get("sources", {}), SOURCE: "changed for this forecast"}
+    return data | {"sources": sources}, tuple(edits)
+
+
+def _unknown_key(key: str, units: Mapping[str, str], file: str) -> UnknownName:
+    """The error for a key that holds no number, with the keys of its table, else of all tables."""
+    near = [each for each in units if each.startswith(f"{key.partition('.')[0]}.")]
+    near = near or [each for each in units if not each.startswith("achieved.")]
+    return unknown("key", key, units, f"numbers of {file} that can be changed: {_grouped(near)}")
 
 
 def _grouped(dotted: Iterable[str]) -> str:
-    """The keys, with those of one table together: "memory.bandwidth|capacity"."""
+    """The keys, grouped by table: "memory.bandwidth|capacity"."""
     tables: dict[str, list[str]] = {}
     for key in dotted:
         table, _, last = key.rpartition(".")
@@ -81,17 +85,19 @@ def _old(entry: Any, unit: str) -> float | None:
 def _new(key: str, value: str | float, old: float | None, unit: str) -> float:
     """The value after the change: absolute, or relative to `old` ("x2", "*0.5", "+20%", "-10%")."""
     factor = _factor(value) if isinstance(value, str) else None
-    if factor is not None and old is None:
-        raise BadInput(
-            f"{key}: {value!r} is relative, but the device does not say what it is now; give a"
-            " value"
-        )
     try:
-        new = quantity(value, unit) if factor is None else old * factor
+        if factor is None:
+            new = quantity(value, unit)
+        elif old is None:
+            raise BadInput(
+                f"{value!r} is relative, and the device has no value for it; give an absolute value"
+            )
+        else:
+            new = old * factor
     except BadInput as error:
         raise BadInput(f"{key}: {error}") from None
     if not 0 < new < math.inf:
-        raise BadInput(f"{key}: {value!r} makes it {new:g}; it must be more than zero")
+        raise BadInput(f"{key}: {value!r} makes it {new:g}; it must be more than zero and finite")
     return new
 
 
@@ -109,28 +115,32 @@ def _factor(text: str) -> float | None:
 def merge(
     base: dict[str, Any], over: dict[str, Any], file: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The tables of `over` laid over those of `base`, and a sentence for each number that
-    differs.
+    """The tables of `base` overlaid with those of `over`, and a line for each number that differs.
+
+    file: the file that `over` was read from, for messages.
     """
-    units, edits = figure_keys(), []
+    units = figure_keys()
+    edits: list[str] = []
 
     def lay(under: dict[str, Any], top: dict[str, Any], path: str) -> dict[str, Any]:
         result = dict(under)
         for key, value in top.items():
             dotted = path + key
-            if dotted in units:
-                edits.append(_sentence(dotted, under.get(key), value, units[dotted], file))
             inner = under.get(key, {})
-            both_tables = (
-                isinstance(value, dict) and isinstance(inner, dict) and dotted not in units
-            )
-            result[key] = lay(inner, value, dotted + ".") if both_tables else value
+            if dotted in units:
+                edits.append(_line(dotted, under.get(key), value, units[dotted], file))
+                result[key] = value
+            elif isinstance(value, dict) and isinstance(inner, dict):
+                result[key] = lay(inner, value, f"{dotted}.")
+            else:
+                result[key] = value
         return result
 
     return lay(base, over, ""), tuple(filter(None, edits))
 
 
-def _sentence(key: str, old: Any, new: Any, unit: str, file: str) -> str:
+def _line(key: str, old: Any, new: Any, unit: str, file: str) -> str:
+    """The change of one number in words; empty where it is the same."""
     try:
         before, after = _old(old, unit), _old(new, unit)
     except BadInput as error:

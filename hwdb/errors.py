@@ -1,5 +1,6 @@
-"""The two errors a user can meet, and others' errors on a line. Each message is one line: what was
-found where, and what would do.
+"""The two kinds of error that a user can meet.
+
+A message is one line: what was found and where, and what would be accepted.
 """
 
 import difflib
@@ -7,22 +8,25 @@ from collections.abc import Iterable
 
 
 class RoofcastError(Exception):
-    """Anything a user can put right; the command prints it on one line and exits with 2."""
+    """An error that the user can correct; the command prints it on one line and exits with 2."""
 
 
 class UnknownName(RoofcastError):
-    """No device, link, system, model or key is called that."""
+    """No device, link, system, model or key has that name."""
 
 
 class BadInput(RoofcastError):
-    """A file or a value that cannot be."""
+    """A file or a value that is not valid."""
 
 
 def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UnknownName:
-    """The error for `name`, with up to three names that look like it.
+    """The error for an unknown `name`, with up to three similar names of `known`.
 
-    >>> str(unknown("device", "h100-smx5", ["h100-sxm5", "v100"], "known names: roofcast devices"))
-    "no device 'h100-smx5'; did you mean h100-sxm5? known names: roofcast devices"
+    `listing` ends the message: where the known names are listed, or the names themselves.
+
+    >>> known = ["h100-sxm5", "v100"]
+    >>> str(unknown("device", "h100-smx5", known, "roofcast devices lists the names"))
+    "no device 'h100-smx5'; did you mean h100-sxm5? roofcast devices lists the names"
     """
     close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -30,6 +34,6 @@ def unknown(what: str, name: str, known: Iterable[str], listing: str) -> Unknown
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an exception, with its kind."""
+    """The type of an exception and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

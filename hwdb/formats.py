@@ -1,14 +1,14 @@
-"""Number formats: bytes of an element. tf32 is fp32 in memory; fp4 includes NVFP4's scales."""
+"""Number formats: bytes per element."""
 
 WIDTH = {
     "fp64": 8,
     "fp32": 4,
-    "tf32": 4,
+    "tf32": 4,  # stored as fp32
     "bf16": 2,
     "fp16": 2,
     "fp8": 1,
     "fp6": 0.75,
-    "fp4": 0.5625,  # 4 bits, and 8 bits of scale for every 16 elements
+    "fp4": 0.5625,  # NVFP4: 4 bits, and 8 bits of scale for every 16 elements
     "int8": 1,
     "uint8": 1,
     "bool": 1,

@@ -1,6 +1,6 @@
-"""What the listings show: every figure of one device with its origin, and one light line for each
-of them all.
-"""
+"""For listings: every figure of one device with its origin, and a summary line per device."""
+
+from typing import Any
 
 from msgspec import Struct
 
@@ -11,7 +11,7 @@ from roofcast.hwdb.records import Device
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """One line of the list of devices; rates in SI, None where unknown."""
+    """One line of the list of devices; None where unknown."""
 
     id: str
     name: str
@@ -19,21 +19,21 @@ class Summary(Struct, frozen=True, kw_only=True):
     kind: str
     family: str
     year: int | None
-    peak_flops: float  # bf16, else fp16, else the widest of what there is
-    format: str  # which of them it is
-    bandwidth: float
-    capacity: float | None
+    peak_flops: float  # of bf16, else fp16, fp8, fp32, else the first format listed [FLOP/s]
+    format: str  # of `peak_flops`
+    bandwidth: float  # of memory [B/s]
+    capacity: float | None  # of memory [B]
     launch_usd: float | None
     cloud_usd_per_hour: float | None
 
 
 def figures(device: Device) -> list[tuple[str, Figure, str]]:
-    """Every number of the device: (dotted key, figure, unit), in the order of the file."""
+    """Every known number of the device: (dotted key, figure, unit), in the order of the records."""
     found = [(key, _at(device, key), unit) for key, unit in figure_keys().items()]
     return [(key, figure, unit) for key, figure, unit in found if figure is not None]
 
 
-def _at(record: object, key: str) -> Figure | None:
+def _at(record: Any, key: str) -> Figure | None:
     for name in key.split("."):
         record = record.get(name) if isinstance(record, dict) else getattr(record, name)
         if record is None:
@@ -49,9 +49,8 @@ def summary(name: str) -> Summary:
     ('NVIDIA', 'bf16', 989400000000000.0)
     """
     chip = device(name)
-    best = next(
-        key for key in ("bf16", "fp16", "fp8", "fp32", *chip.peak_flops) if key in chip.peak_flops
-    )
+    rates = chip.peak_flops
+    best = next(key for key in ("bf16", "fp16", "fp8", "fp32", *rates) if key in rates)
     return Summary(
         id=chip.id,
         name=chip.name,
@@ -59,7 +58,7 @@ def summary(name: str) -> Summary:
         kind=chip.kind,
         family=chip.family,
         year=chip.year,
-        peak_flops=chip.peak_flops[best],
+        peak_flops=rates[best],
         format=best,
         bandwidth=chip.memory.bandwidth,
         capacity=chip.memory.capacity,

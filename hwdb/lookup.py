@@ -4,17 +4,21 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from roofcast.hwdb import names
+import roofcast.hwdb.names as names
 from roofcast.hwdb.edits import apply, merge
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.hwdb.reader import load, read
 from roofcast.hwdb.records import KINDS, Device, Link, System
 
-MOST = 1e9  # devices of a system
+MAX_DEVICES = 1e9
+"""Most devices that a user's system may have."""
+
+Record = TypeVar("Record", bound=Struct)
 
 
 def devices() -> tuple[str, ...]:
@@ -36,17 +40,19 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
     """The device called `name`, or described by the file at that path, with `changes` made to it.
 
     `changes` maps dotted keys to values: {"memory.bandwidth": "8 TB/s", "peak_flops.bf16": "+20%"}.
-    Only the named figure changes; `Device.edits` says what is imagined.
+    Only the named figures change; `Device.edits` lists them. Raises UnknownName for an unknown
+    name or key, BadInput for a file or value that is not valid.
 
     >>> device("h100-sxm5", {"memory.bandwidth": "8 TB/s"}).edits
     ('memory.bandwidth 3.35 TB/s -> 8 TB/s',)
     """
     given = tuple((changes or {}).items())
-    if names.is_path(str(name)):
-        return _own(Path(name), given)
-    if name in (*names.THIS_MACHINE, names.THIS_GPU):
-        return _own(_calibrated(name), given)
-    return _shipped(names.resolve(name, "devices"), given)
+    text = names.text(name, "devices")
+    if names.is_path(text):
+        return _own(Path(text), given)
+    if text in (*names.THIS_MACHINE, names.THIS_GPU):
+        return _own(_calibrated(text), given)
+    return _shipped(names.resolve(text, "devices"), given)
 
 
 @lru_cache(maxsize=1024)
@@ -56,17 +62,18 @@ def _shipped(name: str, changes: tuple[tuple[str, str | float], ...]) -> Device:
 
 
 def _calibrated(name: str) -> Path:
-    """The file of this machine, once it was measured."""
+    """The device file of this machine; BadInput where it was not measured yet."""
     path = names.this_machine(name)
     if not path.exists():
         how = " --gpu" if name == names.THIS_GPU else ""
         raise BadInput(
-            f"{name}: not calibrated yet, there is no {path}; run: roofcast calibrate{how}"
+            f"{name}: not calibrated yet ({path} does not exist); run: roofcast calibrate{how}"
         )
     return path
 
 
 def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:
+    """The device that a user's file describes."""
     data, before = _with_base(path, ())
     device = _device(data, str(path), path.stem, before)
     if not changes:
@@ -88,7 +95,10 @@ def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ..
 
 
 def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The file's tables laid over those of its base, if it names one, and what they change."""
+    """The file's tables laid over those of its base, if it names one, and the numbers they change.
+
+    above: files that led here as bases of one another.
+    """
     data = load(path)
     base = data.get("base")
     if base is None:
@@ -110,57 +120,56 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
     return merged, edits + changed
 
 
-@lru_cache(maxsize=256)
-def _named(cls: type, folder: str, name: str) -> Any:
-    return read(cls, load(_file(folder, name)), f"{folder}/{name}.toml", name)
-
-
 def link(name: str | Path) -> Link:
-    """The link called `name`, or described by the file at that path."""
-    return _find(Link, "links", name)
+    """The link called `name`, or described by the file at that path; errors as `device`."""
+    return _find(Link, "links", names.text(name, "links"))
 
 
 def system(name: str | Path | System) -> System:
-    """The system called `name`, or described by the file at that path; a system in hand is
-    itself.
+    """The system called `name`, or described by the file at that path; errors as `device`.
+
+    A System is returned as it is.
     """
     if isinstance(name, System):
         return name
-    found = _find(System, "systems", name)
-    return _own_system(found, Path(name)) if names.is_path(str(name)) else found
+    text = names.text(name, "systems")
+    found = _find(System, "systems", text)
+    return _own_system(found, Path(text)) if names.is_path(text) else found
 
 
 def _own_system(system: System, path: Path) -> System:
-    """A user's system, whose levels must hold one another; its device's path starts at the file's
-    folder.
+    """A user's system, with checked sizes and the device's path relative to the system's file.
+
+    Every level must have more devices than the one inside it.
     """
-    sizes = [
-        ("count", system.count),
-        *((f"levels[{i}].size", tier.size) for i, tier in enumerate(system.levels)),
-    ]
+    sizes = [("count", system.count)]
+    sizes += [(f"levels[{i}].size", tier.size) for i, tier in enumerate(system.levels)]
     for key, size in sizes:
-        if size % 1 or size > MOST:
+        if size % 1 or size > MAX_DEVICES:
             raise BadInput(
                 f"{path}: {key} is {float(size):g}; wanted a whole number of devices, at most"
-                f" {MOST:g}"
+                f" {MAX_DEVICES:g}"
             )
     for (_, inner), (key, outer) in pairwise(sizes[1:]):
         if outer <= inner:
             raise BadInput(
-                f"{path}: {key} is {outer:g}, and the level inside it has {inner:g}; give all"
-                " devices that the level joins"
+                f"{path}: {key} is {outer:g}, but the level inside it has {inner:g}; give the"
+                " number of all devices that the level joins"
             )
-    return (
-        replace(system, device=str(path.parent / system.device))
-        if names.is_path(system.device)
-        else system
-    )
+    if not names.is_path(system.device):
+        return system
+    return replace(system, device=str(path.parent / system.device))
 
 
-def _find(cls: type, folder: str, name: str | Path) -> Any:
-    if names.is_path(str(name)):
-        return read(cls, load(Path(name)), str(name), Path(name).stem)
+def _find(cls: type[Record], folder: str, name: str) -> Record:
+    if names.is_path(name):
+        return read(cls, load(Path(name)), name, Path(name).stem)
     return _named(cls, folder, names.resolve(name, folder))
+
+
+@lru_cache(maxsize=256)
+def _named(cls: type[Record], folder: str, name: str) -> Record:
+    return read(cls, load(_file(folder, name)), f"{folder}/{name}.toml", name)
 
 
 def _file(folder: str, name: str) -> Path:

@@ -1,6 +1,4 @@
-"""From what a person types to a file: `h100-sxm5` is hwdb/devices/h100-sxm5.toml, and nothing else
-is opened.
-"""
+"""From a name that a user types to a file: `h100-sxm5` is hwdb/devices/h100-sxm5.toml."""
 
 import os
 import platform
@@ -13,10 +11,11 @@ from roofcast.hwdb.errors import BadInput, UnknownName, unknown
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(
-    r"^(?:(?:nvidia|geforce|tesla|amd|instinct|radeon(?=-rx)|intel|google|cloud|apple|aws|huawei)-)+"
+    r"^(?:(?:nvidia|geforce|tesla|amd|instinct|radeon(?=-rx)|intel|google|cloud|apple|aws"
+    r"|huawei)-)+"
 )
 THIS_MACHINE = ("this-machine", "this-machine-1")
-"""Names of what `roofcast calibrate` measured here: all threads, and one of them."""
+"""Names of the CPU that `roofcast calibrate` measured here: all threads, and one thread."""
 THIS_GPU = "this-machine-gpu"
 """Name of the CUDA device that `roofcast calibrate --gpu` measured here."""
 LISTINGS = {
@@ -28,41 +27,35 @@ LISTINGS = {
 
 @cache
 def names(folder: str) -> tuple[str, ...]:
-    """Names of the shipped files of a folder, sorted; from the directory, nothing is parsed."""
-    return tuple(
-        sorted(
-            entry.name.removesuffix(".toml")
-            for entry in os.scandir(ROOT / folder)
-            if entry.name.endswith(".toml")
-        )
-    )
+    """Names of the shipped files of a folder, sorted. Lists the directory, opens no file."""
+    files = (entry.name for entry in os.scandir(ROOT / folder))
+    return tuple(sorted(n.removesuffix(".toml") for n in files if n.endswith(".toml")))
 
 
 @cache
 def aliases(folder: str) -> dict[str, str]:
-    """Other names of shipped files."""
+    """Other names of shipped files: alias -> name."""
     return tomllib.loads((ROOT / "aliases.toml").read_text(encoding="utf-8")).get(folder, {})
 
 
 def dashed(name: str) -> str:
-    """Lower case, dashes between the words and between a series and its number.
+    """Lower case, with dashes between words and between a series and its number.
 
     >>> dashed("GeForce RTX3090 Ti"), dashed("PCIe5 x16"), dashed("TPUv4")
     ('geforce-rtx-3090-ti', 'pcie5-x16', 'tpu-v4')
     """
-    text = re.sub(
-        r"[^a-z0-9.+]+", "-", name.lower().replace("(r)", " ").replace("(tm)", " ")
-    ).strip("-")
-    text = re.sub(
+    lower = name.lower().replace("(r)", " ").replace("(tm)", " ")
+    words = re.sub(r"[^a-z0-9.+]+", "-", lower).strip("-")
+    words = re.sub(
         r"\b(rtx|gtx|rx)-?(\d{4})(?:-?(ti|super|xtx|xt))?\b",
         lambda m: "-".join(filter(None, m.groups())),
-        text,
+        words,
     )
-    return re.sub(r"\btpu-?v?(?=\d)", "tpu-v", text)
+    return re.sub(r"\btpu-?v?(?=\d)", "tpu-v", words)
 
 
 def plain(name: str) -> str:
-    """`dashed`, and no vendor in front.
+    """`dashed`, without the vendor's name in front.
 
     >>> plain("NVIDIA H100 80GB HBM3"), plain("Tesla V100-SXM2-16GB")
     ('h100-80gb-hbm3', 'v100-sxm2-16gb')
@@ -71,14 +64,19 @@ def plain(name: str) -> str:
 
 
 def is_path(name: str) -> bool:
-    """A name with a separator or the ending .toml is a file of the user's."""
+    """Is it a user's file? A name with a path separator or the ending .toml is."""
     return name.endswith(".toml") or "/" in name or os.sep in name
 
 
+def text(name: str | Path, folder: str) -> str:
+    """The name or path as a string; BadInput where it is neither."""
+    if not isinstance(name, str | Path):
+        raise BadInput(f"{name!r} is not a name; give one that {LISTINGS[folder]} lists, in quotes")
+    return str(name)
+
+
 def resolve(name: str, folder: str) -> str:
-    """The shipped name that `name` means."""
-    if not isinstance(name, str):
-        raise BadInput(f"{name!r} is no name; give a text, see {LISTINGS[folder]}")
+    """The shipped name that `name` means, in any spelling; UnknownName where there is none."""
     known = names(folder)
     if name in known:
         return name
@@ -93,20 +91,17 @@ def resolve(name: str, folder: str) -> str:
             f"{name!r} is a system, not a device; use --system {name} (roofcast devices --systems"
             " lists them)"
         )
-    raise unknown(
-        folder.removesuffix("s"), name, [*known, *other], f"known names: {LISTINGS[folder]}"
-    )
+    listing = f"{LISTINGS[folder]} lists the names"
+    raise unknown(folder.removesuffix("s"), name, [*known, *other], listing)
 
 
 def this_machine(name: str) -> Path:
-    """Where the device file of this machine is, or would be: roofcast/devices/<host>.toml among the
-    user's settings.
+    """Path of the device file of this machine, whether it exists or not.
+
+    roofcast/devices/<host>.toml in the user's configuration folder.
     """
     import platformdirs
 
     host = dashed(platform.node().split(".")[0]) or "machine"
-    return (
-        platformdirs.user_config_path("roofcast")
-        / "devices"
-        / f"{host}{name.removeprefix(THIS_MACHINE[0])}.toml"
-    )
+    folder = platformdirs.user_config_path("roofcast") / "devices"
+    return folder / f"{host}{name.removeprefix(THIS_MACHINE[0])}.toml"

@@ -1,8 +1,8 @@
 """What a device, a link and a system are: frozen records in bare SI units.
 
-The annotations are the file format. A `Figure` is annotated with its unit, and the reader takes
-keys, units and what may be absent from here. Absent (None, or no such key) means unknown, never
-zero.
+The annotations are the file format: the reader takes from them the keys, the units and which keys
+may be absent. A `Figure` is annotated with its unit. Absent (None, or no such key) means unknown,
+never zero. A rate is a peak that the vendor publishes unless it stands in [achieved].
 """
 
 from typing import Annotated
@@ -26,7 +26,7 @@ DollarsPerHour = Annotated[Figure, "USD/h"]
 
 
 class Rates(Struct, frozen=True, kw_only=True):
-    """Keys a table of rates may hold: the number formats."""
+    """Keys of a table of rates: number formats [FLOP/s]; int8 counts integer operations."""
 
     fp64: Flops | None = None
     fp32: Flops | None = None
@@ -40,206 +40,242 @@ class Rates(Struct, frozen=True, kw_only=True):
 
 
 class Achieved(Struct, frozen=True, kw_only=True):
-    """Keys [achieved] may hold: what was measured on this very device. Fractions are of the printed
-    rate.
-    """
+    """Keys of [achieved]: measured on this device. Fractions [1] are of the published rate."""
 
-    matmul_fp32: Number | None = None  # best measured matrix product / peak_flops of the format
+    # fastest matrix product measured, as a fraction of peak_flops of the format [1]
+    matmul_fp32: Number | None = None
     matmul_tf32: Number | None = None
     matmul_fp16: Number | None = None
     matmul_bf16: Number | None = None
     matmul_fp8: Number | None = None
     matmul_fp4: Number | None = None
-    # the same held by a long product, where clocks have settled
+    # the same for one long product, after clocks have settled [1]
     sustained_fp32: Number | None = None
     sustained_tf32: Number | None = None
     sustained_bf16: Number | None = None  # fp16 too
     sustained_fp8: Number | None = None
     sustained_fp4: Number | None = None
-    # the same in products that go on for seconds, where the board's heat bounds them
+    # the same for products repeated for seconds, when the temperature limits the clock [1]
     settled_fp32: Number | None = None
-    stream: Number | None = None  # triad / memory.bandwidth
+    # streaming bandwidth, as a fraction of memory.bandwidth [1]
+    stream: Number | None = None  # triad: two reads, one write
     stream_scale: Number | None = None  # one read, one write
     stream_read: Number | None = None  # reads only
     stream_write: Number | None = None  # writes only
-    fill_l1: Rate | None = None  # writes only, through each cache
+    weight_streaming: Number | None = None  # product of a matrix and a thin one, reads counted
+    # CPU: bandwidth of writes to each cache level, all cores together [B/s]
+    fill_l1: Rate | None = None
     fill_l2: Rate | None = None
     fill_l3: Rate | None = None
-    read_32mib: Rate | None = None  # through sets between the last cache and memory
+    # CPU: bandwidth over working sets that exceed the last cache [B/s]
+    read_32mib: Rate | None = None
     read_64mib: Rate | None = None
     read_128mib: Rate | None = None
     fill_32mib: Rate | None = None
     fill_64mib: Rate | None = None
     fill_128mib: Rate | None = None
-    weight_streaming: Number | None = None  # matrix times thin matrix, read-only traffic
-    exp: Hertz | None = None  # results a second of a vectorised loop over numbers in L1
+    # CPU: results per second of a vectorized loop over data in L1 [1/s]
+    exp: Hertz | None = None
     erf: Hertz | None = None
     tanh: Hertz | None = None
     division: Hertz | None = None
+    # CPU: fixed costs [s]
     loop: Seconds | None = None  # entering and leaving an inner loop
-    call: Seconds | None = None  # a compiled kernel of three arrays called from Python
-    fork_join: Seconds | None = None  # a parallel loop that does nothing
-    kernel_floor: Seconds | None = None  # the shortest matrix kernel on the device
-    kernel_interval: Seconds | None = None  # start to start of tiny kernels in a stream
-    kernel_interval_graph: Seconds | None = None
-    latency_l1: Seconds | None = None  # pointer chase
+    call: Seconds | None = None  # calling a compiled kernel with three arrays from Python
+    fork_join: Seconds | None = None  # an empty parallel loop
+    # GPU: fixed costs [s]
+    kernel_floor: Seconds | None = None  # duration of the shortest matrix kernel
+    kernel_interval: Seconds | None = None  # start to start of tiny kernels in one stream
+    kernel_interval_graph: Seconds | None = None  # the same inside a CUDA graph
+    latency_l1: Seconds | None = None  # load-to-use latency, by pointer chasing
     latency_l2: Seconds | None = None
-    host_copy: Rate | None = None  # pinned host to device
-    pair_copy: Rate | None = None  # one device to one other, one direction
-    all_reduce_2: Rate | None = None  # bus bandwidth at the largest message, by number of devices
+    host_copy: Rate | None = None  # copy from pinned host memory to the device [B/s]
+    pair_copy: Rate | None = None  # copy from one device to another, one direction [B/s]
+    # NCCL or RCCL all-reduce over 2, 4, 8 devices: bus bandwidth at the largest message [B/s]
+    all_reduce_2: Rate | None = None
     all_reduce_4: Rate | None = None
     all_reduce_8: Rate | None = None
+    # ... and time of a small message [s]
     all_reduce_latency_2: Seconds | None = None
     all_reduce_latency_4: Seconds | None = None
     all_reduce_latency_8: Seconds | None = None
 
 
 class Memory(Struct, frozen=True, kw_only=True):
-    """Main memory of the device. A server CPU has no capacity of its own: that is the machine's."""
+    """Main memory of the device."""
 
-    bandwidth: Rate
-    capacity: Bytes | None = None
-    type: str = ""
+    bandwidth: Rate  # peak, reads and writes together [B/s]
+    capacity: Bytes | None = None  # [B]; absent for server CPUs, whose machine decides it
+    type: str = ""  # HBM3, GDDR6X, DDR5-4800 x8 ...
 
 
 class Level(Struct, frozen=True, kw_only=True):
-    """One cache level, totalled over the device. `bandwidth` is for reads; its status says if it
-    was measured.
-    """
+    """One cache level, summed over the device."""
 
-    capacity: Bytes
-    bandwidth: Rate | None = None
+    capacity: Bytes  # [B]
+    bandwidth: Rate | None = None  # of reads [B/s]; the figure's status tells if it was measured
 
 
 class Caches(Struct, frozen=True, kw_only=True):
-    """Keys [cache] may hold, nearest first. `sram` is memory on the chip that software fills."""
+    """Keys of [cache], nearest level first."""
 
     l1: Level | None = None
     l2: Level | None = None
     l3: Level | None = None
-    sram: Level | None = None
+    sram: Level | None = None  # on-chip memory that software manages
 
 
 class ScaleUp(Struct, frozen=True, kw_only=True):
-    """The fast network between neighbouring devices. `bandwidth`: all links of one device, one
-    direction.
-    """
+    """The fast network between neighbouring devices: NVLink, xGMI, ICI ..."""
 
-    bandwidth: Rate | None = None
-    link: str = ""
-    links: Number | None = None
-    domain: str = ""
+    bandwidth: Rate | None = None  # all links of one device, one direction [B/s]
+    link: str = ""  # name of a file in links/
+    links: Number | None = None  # links per device [1]
+    domain: str = ""  # devices that it joins; the first number is read: "8 (NVSwitch) / 16"
 
 
 class Power(Struct, frozen=True, kw_only=True):
     """Electric power of one device [W]."""
 
-    tdp: Watts | None = None
+    tdp: Watts | None = None  # design power: the limit under load
     idle: Watts | None = None
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """What one device costs, to buy and by the hour [USD]."""
+    """Price of one device."""
 
-    launch_usd: Dollars | None = None
-    cloud_usd_per_hour: DollarsPerHour | None = None
+    launch_usd: Dollars | None = None  # list price at launch [USD]
+    cloud_usd_per_hour: DollarsPerHour | None = None  # on demand, per device [USD/h]
 
 
 class Device(Struct, frozen=True, kw_only=True):
-    """One device, as the runtime counts it (`scope` says when a die or a card is meant instead).
+    """One device, as the runtime counts it; `scope` tells where a die or a card is meant instead.
 
-    peak_flops: dense rate of a matrix product with inputs of that format, accumulated in fp32
-    (int32 for int8), on the best unit that does it; a format the hardware lacks is absent.
-    vector_flops: the units that are not for matrices.
+    peak_flops: dense rate of a matrix product with inputs of the format, accumulated in fp32
+    (int32 for int8), on the fastest unit [FLOP/s]; absent where the hardware lacks the format.
+    vector_flops: rate of the units that are not for matrices [FLOP/s].
     """
 
-    id: str
-    name: str
+    id: str  # name of the file
+    name: str  # the vendor's name
     vendor: str = ""
-    kind: str = "gpu"
+    kind: str = "gpu"  # one of KINDS; chooses the time formulas
     architecture: str = ""
-    family: str = ""  # key of the defaults for what is achieved
-    year: int | None = None
-    process: str = ""
+    family: str = ""  # name of a file in families/: defaults of the achieved fractions
+    year: int | None = None  # of release; hosts of older devices launch kernels more slowly
+    process: str = ""  # manufacturing process
     scope: str = "device"  # device, die or card
-    matrix_unit: str = ""
+    matrix_unit: str = ""  # name and shape of the matrix unit
     core: str = ""  # what `cores` counts: SM, CU, core ...
-    cores: Number | None = None
-    clock: Hertz | None = None  # advertised maximum
-    base_clock: Hertz | None = None
-    matrix_flop_per_clock_per_core: Number | None = None  # 16-bit inputs
-    vector_flop_per_clock_per_core: Number | None = None  # fp32; CPUs
-    special_per_clock_per_core: Number | None = None  # exponentials
-    shared_memory_per_core: Bytes | None = None
-    registers_per_core: Bytes | None = None
-    peak_flops: Annotated[Table, Rates]
-    vector_flops: Annotated[Table, Rates] = Table()
+    cores: Number | None = None  # [1]
+    clock: Hertz | None = None  # advertised maximum [Hz]
+    base_clock: Hertz | None = None  # [Hz]
+    matrix_flop_per_clock_per_core: Number | None = None  # 16-bit inputs [FLOP]
+    vector_flop_per_clock_per_core: Number | None = None  # fp32, CPUs [FLOP]
+    special_per_clock_per_core: Number | None = None  # exponentials [1]
+    shared_memory_per_core: Bytes | None = None  # [B]
+    registers_per_core: Bytes | None = None  # [B]
+    peak_flops: Annotated[Table[Figure], Rates]  # [FLOP/s]
+    vector_flops: Annotated[Table[Figure], Rates] = Table()  # [FLOP/s]
     memory: Memory
-    cache: Annotated[Table, Caches] = Table()
+    cache: Annotated[Table[Level], Caches] = Table()
     scale_up: ScaleUp = ScaleUp()
-    host_interface: str = ""
+    host_interface: str = ""  # link to the host: "PCIe5 x16", "NVLink-C2C 450 GB/s", "unified"
     power: Power = Power()
     price: Price = Price()
-    achieved: Annotated[Table, Achieved] = Table()
+    achieved: Annotated[Table[Figure], Achieved] = Table()
     notes: tuple[str, ...] = ()
-    sources: Annotated[Table, str] = Table()
-    base: str = ""  # the shipped device this one was made from
-    edits: tuple[str, ...] = ()  # "memory.bandwidth 3.35 TB/s -> 8 TB/s"
+    sources: Table[str] = Table()  # key that figures cite -> citation
+    base: str = ""  # the shipped device that this one was derived from
+    edits: tuple[str, ...] = ()  # what differs: "memory.bandwidth 3.35 TB/s -> 8 TB/s"
 
 
 class Link(Struct, frozen=True, kw_only=True):
-    """One kind of connection. Bandwidths are bytes per second in one direction."""
+    """One kind of connection. Bandwidths are in one direction [B/s]."""
 
-    id: str
+    id: str  # name of the file
     name: str
-    role: str = ""  # scale-up, scale-out, host, switch
-    bandwidth: Rate  # all links or lanes together
-    bandwidth_per_link: Rate | None = None
-    links: Number | None = None
-    latency: Seconds | None = None
-    efficiency: Number | None = None  # measured / bandwidth
+    role: str = ""  # scale-up, scale-out, host or switch
+    bandwidth: Rate  # all links or lanes together [B/s]
+    bandwidth_per_link: Rate | None = None  # [B/s]
+    links: Number | None = None  # links or lanes [1]
+    latency: Seconds | None = None  # one way [s]
+    efficiency: Number | None = None  # measured bandwidth as a fraction of `bandwidth` [1]
     topology: str = ""
     notes: tuple[str, ...] = ()
-    sources: Annotated[Table, str] = Table()
+    sources: Table[str] = Table()  # key that figures cite -> citation
 
 
 class Tier(Struct, frozen=True, kw_only=True):
-    """One level of a system: `size` devices reach each other at `bandwidth` per device and
-    direction.
-    """
+    """One level of a system's network: `size` devices exchange data over `link`."""
 
-    name: str
-    link: str
-    size: Number
-    bandwidth: Rate
-    topology: str = ""
+    name: str  # node, rack, pod ...
+    link: str  # name of a file in links/
+    size: Number  # devices, those of the levels inside included [1]
+    bandwidth: Rate  # per device, one direction [B/s]
+    topology: str = ""  # "full mesh", "3D torus 16x20x28", "6 NVSwitch" ...
 
 
 class Nics(Struct, frozen=True, kw_only=True):
-    """What leaves the system for the next one."""
+    """Network interfaces that join one system to the next."""
 
-    link: str
-    count: Number
-    bandwidth: Rate  # of one, one direction
+    link: str  # name of a file in links/
+    count: Number  # per system [1]
+    bandwidth: Rate  # of one interface, one direction [B/s]
 
 
 class System(Struct, frozen=True, kw_only=True):
-    """A node, pod or rack: `count` devices of one kind and the levels that join them, innermost
-    first.
-    """
+    """A node, rack or pod: `count` devices of one kind, and the levels of their network."""
 
-    id: str
+    id: str  # name of the file
     name: str
     vendor: str = ""
-    year: int | None = None
-    device: str
-    count: Number
-    levels: tuple[Tier, ...] = ()
+    year: int | None = None  # of release
+    device: str  # name of a device, or path of a device file
+    count: Number  # devices [1]
+    levels: tuple[Tier, ...] = ()  # innermost first
     nics: Nics | None = None
-    host: str = ""
-    memory: Bytes | None = None  # of the host processors
-    power: Watts | None = None  # maximum
-    price_usd: Dollars | None = None
-    price_usd_per_hour: DollarsPerHour | None = None
+    host: str = ""  # the host processors
+    memory: Bytes | None = None  # of the hosts [B]
+    power: Watts | None = None  # maximum [W]
+    price_usd: Dollars | None = None  # of the whole system [USD]
+    price_usd_per_hour: DollarsPerHour | None = None  # of the whole system [USD/h]
     notes: tuple[str, ...] = ()
-    sources: Annotated[Table, str] = Table()
+    sources: Table[str] = Table()  # key that figures cite -> citation
+
+
+SHOWN_ONLY: dict[type[Struct], frozenset[str]] = {
+    Device: frozenset((
+        "architecture", "process", "scope", "matrix_unit", "vector_flop_per_clock_per_core",
+        "shared_memory_per_core", "registers_per_core", "vector_flops.fp64", "vector_flops.tf32",
+        "vector_flops.fp16", "vector_flops.bf16", "vector_flops.fp8", "vector_flops.fp6",
+        "vector_flops.fp4", "vector_flops.int8", "cache.sram.capacity", "cache.sram.bandwidth",
+        "scale_up.links", "power.idle", "price.launch_usd", "achieved.stream_scale",
+        "achieved.erf", "achieved.tanh", "achieved.division", "achieved.kernel_floor",
+        "achieved.kernel_interval", "achieved.kernel_interval_graph", "achieved.latency_l1",
+        "achieved.latency_l2", "achieved.host_copy", "achieved.pair_copy",
+        "achieved.all_reduce_2", "achieved.all_reduce_4", "achieved.all_reduce_8",
+        "achieved.all_reduce_latency_2", "achieved.all_reduce_latency_4",
+        "achieved.all_reduce_latency_8",
+    )),
+    Link: frozenset((
+        "role", "bandwidth_per_link", "links", "latency", "efficiency", "topology",
+    )),
+    System: frozenset((
+        "vendor", "year", "host", "memory", "power", "price_usd", "price_usd_per_hour",
+    )),
+}  # fmt: skip
+"""Record: dotted keys that no formula reads. They document the hardware; changing one changes no
+forecast. tests/hwdb/test_shown_only.py compares the list with the keys that simulator/ reads.
+"""
+
+CROSSCHECK_ONLY = frozenset((
+    "cache.l1.capacity", "cache.l1.bandwidth", "cache.l2.capacity", "cache.l2.bandwidth",
+    "cache.l3.capacity", "cache.l3.bandwidth", "achieved.stream_read", "achieved.stream_write",
+    "achieved.fill_l1", "achieved.fill_l2", "achieved.fill_l3", "achieved.read_32mib",
+    "achieved.read_64mib", "achieved.read_128mib", "achieved.fill_32mib", "achieved.fill_64mib",
+    "achieved.fill_128mib", "achieved.loop", "achieved.call", "achieved.fork_join",
+))  # fmt: skip
+"""Keys of a Device that no forecast reads, but the formulas of `roofcast crosscheck` do, for CPU
+kernels. (The comparison with measured kernels also reads the capacity of L2.)
+"""

@@ -1,5 +1,6 @@
-"""Strict reading of TOML: a table into a frozen record, or one line that says where, which key,
-what was found and what would do.
+"""Strict reading of TOML: a table into a frozen record, or a one-line error.
+
+The error names file and key, what was found, and what would be accepted.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -16,16 +17,20 @@ from roofcast.hwdb.errors import BadInput, unknown
 WORDS = {
     "int": "a whole number",
     "float": "a number",
-    "str": "a text in quotes",
+    "str": "a string in quotes",
     "bool": "true or false",
     "array": "a list",
     "object": "a table",
     "null": "nothing",
 }
+Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 def load(path: Path, what: str) -> dict[str, Any]:
-    """The TOML file as a dict. `what` the file should be, in TOML, is for the message."""
+    """The TOML file as a dict; BadInput where it cannot be read or parsed.
+
+    what: what the file should hold, for the message.
+    """
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
@@ -33,24 +38,25 @@ def load(path: Path, what: str) -> dict[str, Any]:
     except IsADirectoryError:
         raise BadInput(f"{path}: is a directory; wanted {what}") from None
     except UnicodeDecodeError:
-        raise BadInput(f"{path}: is not text; wanted {what}, TOML in UTF-8") from None
+        raise BadInput(f"{path}: is not text in UTF-8; wanted {what}") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path}: is not TOML, or was cut off: {error}") from None
+        raise BadInput(f"{path}: is not valid TOML, or is cut off: {error}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        why = getattr(error, "strerror", error)
         raise BadInput(
-            f"{str(path)!r} cannot be read: {getattr(error, 'strerror', error)}; check the path and"
-            " its permissions"
+            f"{str(path)!r} cannot be read: {why}; check the path and its permissions"
         ) from None
 
 
-def checked(cls: type[msgspec.Struct], raw: dict[str, Any], where: str) -> Any:
+def checked(cls: type[Record], raw: dict[str, Any], where: str) -> Record:
     """The record of type `cls` that `raw` holds: known keys only, none missing, right types.
-    `where` starts the message.
+
+    where: file, and place in it, that start the message of the BadInput or UnknownName.
     """
     known = cls.__struct_encode_fields__
     for key in raw:
         if key not in known:
-            listing = f"keys here: {', '.join(known)}" if known else "it has no keys"
+            listing = f"keys here: {', '.join(known)}" if known else "no key is allowed here"
             raise BadInput(f"{where}: {unknown('key', key, known, listing)}")
     try:
         return msgspec.convert(raw, cls)
@@ -59,35 +65,34 @@ def checked(cls: type[msgspec.Struct], raw: dict[str, Any], where: str) -> Any:
 
 
 def _plain(text: str, raw: dict[str, Any], cls: type[msgspec.Struct] = msgspec.Struct) -> str:
-    """msgspec's sentence as one of ours: the key first, then what was found, then what would do.
+    """msgspec's message in our order: the key, what was found, what would be accepted.
 
     >>> _plain("Expected `int` >= 1 - at `$.stride`", {"stride": 0})
     'stride is 0; wanted a whole number >= 1'
     """
     missing = re.fullmatch(r"Object missing required field `(.+?)`.*", text)
     if missing:
-        return f"{missing[1]} is missing; it must be given"
-    said, _, path = text.partition(" - at ")
+        return f"{missing[1]} is missing; add it"
+    message, _, path = text.partition(" - at ")
     path = path.strip("`").removeprefix("$.")
-    wanted = re.fullmatch(r"Expected `(.+?)`( [<>]=? \S+)?(?:, got .*)?", said)
-    if not wanted:
-        return (
-            f"{path} is {_found(raw, path)!r}; wanted"
-            f" {' or '.join(_choices(get_type_hints(cls).get(path)))}"
-        )
-    names = [WORDS.get(word, word) for word in wanted[1].split(" | ") if word != "null"]
-    return f"{path} is {_found(raw, path)!r}; wanted {' or '.join(names)}{wanted[2] or ''}"
+    found = repr(_found(raw, path))
+    expected = re.fullmatch(r"Expected `(.+?)`( [<>]=? \S+)?(?:, got .*)?", message)
+    if not expected:
+        choices = _choices(get_type_hints(cls).get(path))
+        return f"{path} is {found}; wanted {' or '.join(choices)}"
+    words = [WORDS.get(word, word) for word in expected[1].split(" | ") if word != "null"]
+    return f"{path} is {found}; wanted {' or '.join(words)}{expected[2] or ''}"
 
 
 def _choices(hint: Any) -> list[str]:
-    """The texts a key may hold, wherever they stand in its annotation."""
+    """The strings that a key may hold: every Literal within its annotation."""
     if get_origin(hint) is Literal:
         return [repr(choice) for choice in get_args(hint)]
     return [choice for part in get_args(hint) for choice in _choices(part)]
 
 
 def _found(raw: Any, path: str) -> Any:
-    """What stands at a path like `kernel[1]`."""
+    """The value at a path like `kernel[1]`."""
     for step in re.findall(r"[^.\[\]]+", path):
         if isinstance(raw, list):
             raw = raw[int(step)]

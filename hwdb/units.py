@@ -1,12 +1,12 @@
-"""Unit strings at the border: "8 TB/s" -> 8e12. Inside the project every number is bare SI.
+"""Unit strings in files and options: "8 TB/s" -> 8e12. Inside the project all numbers are bare SI.
 
-`pint` is imported only for a string that is more than a number, one SI prefix and the unit that was
-wanted.
+`pint` is imported only for a string that is more than a number, one SI prefix and the wanted unit.
 """
 
 import math
 import re
 from functools import cache
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput
 
@@ -28,12 +28,12 @@ WANTED = {
     "USD/h": ("a price per hour", "2.95 USD/h"),
     "1": ("a bare number", "0.85"),
 }
-"""Unit: what a person calls it, and an example for the message."""
+"""Unit: its name and an example, for messages."""
 
 _NUMBER = r"[+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TEXT = re.compile(rf"\s*({_NUMBER})\s*(.*?)\s*")
 _PLAIN = re.compile(rf"\s*(?:USD|\$)?\s*{_NUMBER}\s*(?:[A-Za-zµ$/][A-Za-zµ$/\s]*)?")
-"""A number and a unit: no powers and no products, which pint would compute."""
+"""A number and a unit, without powers and products, which pint would compute."""
 
 _DEFINITIONS = """
 milli- = 1e-3 = m-
@@ -70,38 +70,36 @@ dollar = [money] = USD
 
 
 @cache
-def _registry():
-    """A small pint registry in which bytes, operations and cycles are dimensions, so that a GHz is
-    no bandwidth.
+def _registry() -> Any:
+    """A small pint registry in which bytes, operations and cycles are dimensions of their own.
+
+    So GHz does not convert to a bandwidth.
     """
     import pint
 
-    registry = pint.UnitRegistry(None)
+    registry: Any = pint.UnitRegistry(None)
     registry.load_definitions(_DEFINITIONS.strip().splitlines())
     return registry
 
 
 def _pint(text: str, unit: str) -> float:
-    """`text` in `unit` by pint; any of its many errors becomes ValueError."""
+    """The value of `text` in `unit`, by pint; ValueError where that fails."""
     if not _PLAIN.fullmatch(text):
         raise ValueError("not a number and a unit")
     registry = _registry()
     text = text.replace(",", "").replace("$", "USD ")
-    text = (
-        re.sub(r"\b([kKMGTPE]?)(FLOPS|FLOPs|OPS|flops)(?!/)\b", r"\1FLOP/s", text)
-        if unit == "FLOP/s"
-        else text
-    )
+    if unit == "FLOP/s":
+        text = re.sub(r"\b([kKMGTPE]?)(FLOPS|FLOPs|OPS|flops)(?!/)\b", r"\1FLOP/s", text)
     text = re.sub(r"([kMGT]?)(bps)\b", r"\1b/s", text).replace("FLOPs", "FLOP").replace("OPs", "OP")
     text = re.sub(rf"^USD\s*({_NUMBER})", r"\1 USD", text)
     try:
         return float(registry.Quantity(text).to(unit).magnitude)
-    except Exception as error:  # pint leaks errors of its tokenizer, of Python's and of its own
+    except Exception as error:  # of pint, of its tokenizer, or of Python's
         raise ValueError(str(error)) from error
 
 
 def count(text: str, what: str) -> float:
-    """A number of things: "15T", "300B tokens", "1.28 M".
+    """A number of things: "15T", "300B tokens", "1.28 M". BadInput where `text` is something else.
 
     >>> count("15T", "tokens"), count("1.28M samples", "samples")
     (15000000000000.0, 1280000.0)
@@ -113,18 +111,21 @@ def count(text: str, what: str) -> float:
     suffix = words[0] if len(words) == 1 else ""
     if match is None or len(words) > 1 or suffix not in COUNT_SUFFIXES:
         raise BadInput(
-            f'{text!r} is no number of {what}; write for example "15T", "300B" or 1.5e12'
+            f'{text!r} is not a number of {what}; write for example "15T", "300B" or 1.5e12'
         )
     return _float(match[1]) * COUNT_SUFFIXES[suffix]
 
 
 def quantity(value: str | float, unit: str) -> float:
-    """`value` in the SI `unit`: a string with a unit, or a plain number that is in it already.
+    """`value` in the SI `unit`: a string with a unit, or a plain number that is in `unit` already.
 
-    A unit that is none of WANTED names things that are counted.
+    A `unit` that is not one of WANTED names things to count. Raises BadInput where the value has
+    another unit or is not a finite number.
 
-    >>> quantity("8 TB/s", "B/s"), quantity(8e12, "B/s"), quantity("2 h", "s"), quantity("15T", "tokens")
-    (8000000000000.0, 8000000000000.0, 7200.0, 15000000000000.0)
+    >>> quantity("8 TB/s", "B/s"), quantity(8e12, "B/s")
+    (8000000000000.0, 8000000000000.0)
+    >>> quantity("2 h", "s"), quantity("15T", "tokens")
+    (7200.0, 15000000000000.0)
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise BadInput(f"{value!r} is {_kind(value)}; {_wanted(unit)}")
@@ -141,26 +142,23 @@ def quantity(value: str | float, unit: str) -> float:
 
 def _parse(text: str, unit: str) -> float:
     match = _TEXT.fullmatch(text)
-    rest = match[2] if match else None
-    if rest == "":
-        return _float(match[1])
-    if rest == "%" and unit == "1":
-        return _float(match[1]) / 100
-    if (
-        rest is not None
-        and unit != "1"
-        and rest.endswith(unit)
-        and (prefix := rest.removesuffix(unit)) in PREFIXES
-    ):
-        return _float(match[1]) * PREFIXES[prefix]
+    if match:
+        rest = match[2]
+        if rest == "":
+            return _float(match[1])
+        if rest == "%" and unit == "1":
+            return _float(match[1]) / 100
+        if unit != "1" and rest.endswith(unit) and rest.removesuffix(unit) in PREFIXES:
+            return _float(match[1]) * PREFIXES[rest.removesuffix(unit)]
     try:
-        return _pint(text, unit) if text.strip() else math.nan
+        return _pint(text, unit)
     except ValueError:
-        raise BadInput(f"{text!r} does not fit; {_wanted(unit)}") from None
+        what, example = WANTED[unit]
+        raise BadInput(f"{text!r} is not {what}; write for example {example!r}") from None
 
 
 def _float(value: str | float) -> float:
-    """As float(), with thousands separators, and infinite where it cannot be held."""
+    """float() that accepts thousands separators and returns infinity on overflow."""
     try:
         return float(value.replace(",", "").replace("_", "") if isinstance(value, str) else value)
     except OverflowError:
@@ -169,16 +167,26 @@ def _float(value: str | float) -> float:
 
 def _wanted(unit: str) -> str:
     what, example = WANTED.get(unit, (f"a number of {unit}", "15T"))
-    return f"wanted {what}, for example {f'{example!r}' if unit != '1' else example}"
+    return f"wanted {what}, for example {example!r}"
+
+
+def written(unit: str) -> str:
+    """An example of a value in `unit`, as a TOML file has it.
+
+    >>> written("B/s"), written("1")
+    ('"3.35 TB/s"', '0.85')
+    """
+    example = WANTED[unit][1]
+    return example if unit == "1" else f'"{example}"'
 
 
 def _kind(value: object) -> str:
-    names = {bool: "true or false", list: "a list", dict: "a table", type(None): "nothing"}
+    names = {bool: "a boolean", list: "a list", dict: "a table", type(None): "no value"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
 def pretty(value: float | None, unit: str) -> str:
-    """The number as a person writes it, with an SI prefix where the unit takes one.
+    """The number with its unit, to five digits, with an SI prefix where the unit takes one.
 
     >>> pretty(3.35e12, "B/s"), pretty(132, "1"), pretty(2.95, "USD/h"), pretty(None, "B")
     ('3.35 TB/s', '132', '2.95 USD/h', 'unknown')

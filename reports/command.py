@@ -1,5 +1,5 @@
-"""The `roofcast` command: a group whose subcommands are imported when they are called, and one
-place where errors become one line.
+"""The `roofcast` command: a group that imports a subcommand when it is called, and the one place
+where an error becomes a line of text.
 """
 
 from __future__ import annotations
@@ -8,148 +8,31 @@ import codecs
 import difflib
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
 from roofcast.hwdb.errors import RoofcastError
 
-# Subcommand: its one line in `roofcast --help`. Its code is reports/commands/<name>.py, imported
-# when it is called.
+# Subcommands with their lines in `roofcast --help`. The code is reports/commands/<name>.py.
 COMMANDS = {
-    "predict": "Forecast a step: its time, its memory, what limits it.",
-    "memory": "What needs how much memory, and the largest batch that fits.",
-    "count": "Parameters, FLOPs, bytes kept and moved, layer by layer; no device.",
-    "roofline": "Draw the roofline: every op under the roofs of the device.",
-    "trace": "Write the timeline of a step, for Perfetto.",
-    "run": "Forecast what a scenario file describes.",
+    "predict": "Forecast one step: time, memory, what limits it.",
+    "memory": "Memory by kind and layer, and the largest batch that fits.",
+    "count": "Parameters, FLOPs, activations and traffic by layer; no device.",
+    "roofline": "Draw the roofline of a step.",
+    "trace": "Write the timeline of a step for Perfetto.",
+    "run": "Forecast a scenario file.",
     "devices": "List the known devices, or show one with its sources.",
     "models": "List the known models, or show one.",
     "stacks": "List the software stacks, or show one.",
-    "calibrate": "Measure this machine: a device like any other, named this-machine.",
-    "crosscheck": "Forecast kernels and training steps of this machine, and measure them.",
-    "validate": "How far forecasts are from measured runs and kernels.",
+    "calibrate": "Measure this machine and save it as a device.",
+    "crosscheck": "Compare forecasts with measurements on this machine.",
+    "validate": "Compare forecasts with published runs and kernels.",
 }
-_LIKENESS = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")
-
-
-class Commands(click.Group):
-    """Knows its subcommands by name only."""
-
-    def list_commands(self, ctx):
-        """Names of the subcommands, in the order of the help."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx, name):
-        """The subcommand, imported now."""
-        return (
-            import_module(f"roofcast.reports.commands.{name}").command if name in COMMANDS else None
-        )
-
-    def format_commands(self, ctx, formatter):
-        """The list of subcommands for the help, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(self, ctx, args):
-        """The subcommand that was typed; a word that is none is refused with the closest one."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(COMMANDS)}"
-            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def main(self, args=None, prog_name="roofcast", **extra):
-        """Run; a mistake of the user's is one line on stderr and exit code 2, an interrupt is 130,
-        a closed pipe is quiet.
-        """
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="likeness")
-        try:
-            extra["standalone_mode"] = False
-            args = (sys.argv[1:] if args is None else list(args)) or ["--help"]
-            status = super().main(args=args, prog_name=prog_name, **extra)
-            sys.stdout.flush()
-        except click.exceptions.Exit as done:
-            status = done.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            status = 130
-        except click.UsageError as error:
-            status = _fail(_usage(error, args[0] if args[0] in COMMANDS else ""))
-        except (RoofcastError, click.ClickException) as error:
-            status = _fail(
-                str(error) if isinstance(error, RoofcastError) else error.format_message()
-            )
-        except BrokenPipeError:
-            _drop_output()
-            status = 0
-        except OSError as error:
-            _drop_output()
-            where = f"{error.filename}: " if error.filename else ""
-            status = _fail(
-                f"{where}cannot be read or written ({error.strerror or error}); check the place and"
-                " try again"
-            )
-        sys.exit(status if isinstance(status, int) else 0)
-
-
-def _drop_output() -> None:
-    """Let what is left in the buffer go nowhere: nobody can take it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _fail(message: str) -> int:
-    print(f"roofcast: {' '.join(message.split())}", file=sys.stderr)
-    return 2
-
-
-def _usage(error: click.UsageError, command: str = "") -> str:
-    """A mistake in the command line, and its cure, on one line."""
-    name = error.ctx.command_path if error.ctx else f"roofcast {command}".rstrip()
-    if isinstance(error, click.exceptions.NoSuchOption):
-        known = (
-            [o for p in error.ctx.command.params for o in (*p.opts, *p.secondary_opts)]
-            if error.ctx
-            else []
-        )
-        meant = _MEANT.get(error.option_name)
-        close = (
-            [meant]
-            if meant in known
-            else difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)
-        )
-        return f"no option {error.option_name}; " + (
-            f"did you mean {close[0]}?" if close else f"see: {name} --help"
-        )
-    if isinstance(error, click.MissingParameter) and error.param is not None:
-        wanted = (
-            error.param.opts[0]
-            if error.param.param_type_name == "option"
-            else error.param.human_readable_name
-        )
-        example = _EXAMPLE.get(f"{name} {wanted}") or _EXAMPLE.get(wanted, f"see: {name} --help")
-        return f"{wanted} is missing; {example}"
-    if isinstance(error, click.BadParameter) and error.param is not None:
-        given = (
-            error.param.opts[-1]
-            if error.param.param_type_name == "option"
-            else error.param.human_readable_name
-        )
-        return f"{given}: {error.message.rstrip('.')}"
-    if isinstance(error, click.exceptions.BadOptionUsage):
-        return (
-            f"{error.option_name}:"
-            f" {_EXAMPLE.get(error.option_name, f'needs a value; see: {name} --help')}"
-        )
-    if error.message.startswith("Got unexpected extra argument"):
-        return f"{error.message}; a value with a space in it wants quotes; see: {name} --help"
-    return error.format_message().rstrip(".") + (
-        "" if "did you mean" in error.message else f"; see: {name} --help"
-    )
-
-
-# What other tools call our options.
+_ASCII = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")
+# names that other tools give to our options
 _MEANT = {
     **dict.fromkeys(("--device", "--gpu", "--hardware", "--chip"), "--on"),
     **dict.fromkeys(("--dtype", "--data-type", "--amp"), "--precision"),
@@ -166,40 +49,144 @@ _MEANT = {
     "--mbs": "--micro-batch",
     "--output": "-o",
 }
+# what to give where a value is missing
 _EXAMPLE = {
-    "--on": "say which device, for example --on h100-sxm5 (list: roofcast devices)",
-    "MODEL": "say which model, for example llama-3-8b (list: roofcast models)",
-    "roofcast trace -o": "say where the timeline goes, for example -o step.json",
-    "-o": "say where the picture goes, for example -o roofline.png",
-    "--offload": (
-        "say what goes to the host: --offload activations, --offload optimizer, or both, one after"
-        " the other"
-    ),
-    "--recompute": (
-        "say what is computed again, for example --recompute full (docs/usage.md lists all)"
-    ),
-    "--system": (
-        "say which node or pod, for example --system dgx-h100 (list: roofcast devices --systems)"
-    ),
-    "SCENARIO": (
-        "say which file, for example scenario.toml (write one: roofcast predict .. --save"
-        " scenario.toml)"
-    ),
+    "--on": "give a device, for example --on h100-sxm5 (list: roofcast devices)",
+    "MODEL": "give a model, for example llama-3-8b (list: roofcast models)",
+    "roofcast trace -o": "give the file to write, for example -o step.json",
+    "-o": "give the file to write, for example -o roofline.png",
+    "--offload": "give --offload activations, --offload optimizer, or both",
+    "--recompute": "give a kind, for example --recompute full (docs/usage.md lists all)",
+    "--system": "give a node or pod, for example --system dgx-h100"
+    " (list: roofcast devices --systems)",
+    "SCENARIO": "give a scenario file (roofcast predict .. --save scenario.toml writes one)",
 }
 
 
-def _likeness(error: UnicodeEncodeError) -> tuple[str, int]:
-    """What stands for a character that the terminal cannot show: the ASCII letter most like it."""
-    return (
-        error.object[error.start : error.end]
-        .translate(_LIKENESS)
-        .encode("ascii", "replace")
-        .decode(),
-        error.end,
-    )
+class Commands(click.Group):
+    """A group that knows its subcommands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a subcommand; None for an unknown name."""
+        if name not in COMMANDS:
+            return None
+        return import_module(f"roofcast.reports.commands.{name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands for the help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand that was typed; an unknown one is an error with the closest name."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "roofcast",
+        complete_var: str | None = None,
+        standalone_mode: bool = False,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line and exit.
+
+        Exit code 2 and one line on stderr for a mistake of the user, 130 for an interrupt, 0 for a
+        closed pipe.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="roofcast-ascii")
+        words = (sys.argv[1:] if args is None else list(args)) or ["--help"]
+        try:
+            status = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except click.exceptions.Exit as done:
+            status = done.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            status = 130
+        except click.UsageError as error:
+            status = _fail(_usage(error, words[0] if words[0] in COMMANDS else ""))
+        except click.ClickException as error:
+            status = _fail(error.format_message())
+        except RoofcastError as error:
+            status = _fail(str(error))
+        except BrokenPipeError:
+            _drop_output()
+            status = 0
+        except OSError as error:
+            _drop_output()
+            where = f"{error.filename}: " if error.filename else ""
+            status = _fail(f"{where}cannot be read or written ({error.strerror or error})")
+        sys.exit(status if isinstance(status, int) else 0)
 
 
-codecs.register_error("likeness", _likeness)
+def _drop_output() -> None:
+    """Discard what is left in the output buffer, which cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _fail(message: str) -> int:
+    """Print an error as one line on stderr; the exit code."""
+    print(f"roofcast: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _usage(error: click.UsageError, command: str = "") -> str:
+    """A mistake in the command line and its correction, as one line."""
+    name = error.ctx.command_path if error.ctx else f"roofcast {command}".rstrip()
+    see = f"see: {name} --help"
+    if isinstance(error, click.exceptions.NoSuchOption):
+        close = _closest(error)
+        return f"no option {error.option_name}; {f'did you mean {close}?' if close else see}"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        wanted = _typed(error.param, 0)
+        return f"{wanted} is missing; {_EXAMPLE.get(f'{name} {wanted}', _EXAMPLE.get(wanted, see))}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        return f"{_typed(error.param, -1)}: {error.message.rstrip('.')}"
+    if isinstance(error, click.exceptions.BadOptionUsage):
+        example = _EXAMPLE.get(error.option_name, f"a value is missing; {see}")
+        return f"{error.option_name}: {example}"
+    if error.message.startswith("Got unexpected extra argument"):
+        return f"{error.message}; quote a value that has spaces; {see}"
+    message = error.format_message().rstrip(".")
+    return message if "did you mean" in message else f"{message}; {see}"
+
+
+def _closest(error: click.exceptions.NoSuchOption) -> str | None:
+    """The option of the command that was most likely meant."""
+    parameters = error.ctx.command.params if error.ctx else []
+    known = [option for p in parameters for option in (*p.opts, *p.secondary_opts)]
+    meant = _MEANT.get(error.option_name)
+    if meant in known:
+        return meant
+    return next(iter(difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)), None)
+
+
+def _typed(param: click.Parameter, which: int) -> str:
+    """An option or argument as the help names it."""
+    return param.opts[which] if param.param_type_name == "option" else param.human_readable_name
+
+
+def _ascii(error: UnicodeError) -> tuple[str, int]:
+    """The ASCII characters that replace those the terminal cannot show."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    shown = error.object[error.start : error.end].translate(_ASCII)
+    return shown.encode("ascii", "replace").decode(), error.end
+
+
+codecs.register_error("roofcast-ascii", _ascii)
 
 
 @click.command(
@@ -209,8 +196,8 @@ codecs.register_error("likeness", _likeness)
 )
 @click.version_option(package_name="roofcast", prog_name="roofcast", message="%(prog)s %(version)s")
 def main() -> None:
-    """How long a neural network takes to train, what it needs in memory, and what limits it: on any
-    hardware, real or imagined.
+    """Forecast how long a neural network takes to train, the memory it needs, and what limits it,
+    on existing or hypothetical hardware.
 
     \b
     roofcast predict llama-3-8b --on h100-sxm5

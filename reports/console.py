@@ -1,6 +1,4 @@
-"""Where text goes: as wide as the terminal (80 columns where there is none), coloured only where a
-person looks.
-"""
+"""Text on stdout: as wide as the terminal (80 columns if there is none), coloured only on one."""
 
 from __future__ import annotations
 
@@ -9,20 +7,25 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-# between a number and its unit: no line ends there
-_JOINED = re.compile(r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b)")
+Justify = Literal["left", "right", "fold"]
+
+# spaces at which no line is broken: before units, after MFU and HFU, between a colon and a number
+_JOINED = re.compile(r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b)|(?<=\b[MH]FU) |(?<=:) (?=\d)")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @contextmanager
 def page() -> Iterator[Console]:
-    """A console that prints words as they are (no markup, no colouring of numbers); shown on stdout
-    when the block ends.
+    """A console whose text is written to stdout when the block ends.
+
+    Words are printed as they are: no markup, no colouring of numbers.
     """
     out = Console(highlight=False, markup=False, emoji=False)
     with out.capture() as captured:
@@ -30,34 +33,40 @@ def page() -> Iterator[Console]:
     sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
+def unbroken(words: str) -> str:
+    """The words with spaces at which `say` does not break a line."""
+    return words.replace(" ", _NO_BREAK)
+
+
 def say(out: Console, words: str, indent: int = 2, first: str = "", style: str = "") -> None:
-    """Words as an indented paragraph, as wide as the console; `first` leads its first line."""
+    """Print an indented paragraph, as wide as the console; `first` leads its first line."""
     lead = " " * indent
-    words = _JOINED.sub("\N{NO-BREAK SPACE}", words)
-    for line in textwrap.wrap(
-        words,
+    lines = textwrap.wrap(
+        _JOINED.sub(_NO_BREAK, words),
         out.width,
         initial_indent=lead + first,
         subsequent_indent=lead + " " * len(first),
         break_on_hyphens=False,
-    ):
-        out.print(Text(line.replace("\N{NO-BREAK SPACE}", " "), style=style))
+    )
+    for line in lines:
+        out.print(Text(line.replace(_NO_BREAK, " "), style=style))
 
 
 def section(out: Console, title: str) -> None:
-    """A heading, after an empty line."""
+    """Print a heading, after an empty line."""
     out.print()
     out.print(Text(title, style="bold"))
 
 
 def show(out: Console, what: RenderableType) -> None:
-    """A table, indented."""
+    """Print a table, indented."""
     out.print(Padding(what, (0, 0, 0, 2)))
 
 
-def plain_table(*columns: tuple[str, str]) -> Table:
-    """A table without lines. Each column: its header, and left, right or fold (left, the one that
-    gives way where room is short).
+def plain_table(*columns: tuple[str, Justify]) -> Table:
+    """A table without rules. Each column: its header, and "left", "right" or "fold".
+
+    A "fold" column is left-aligned and wraps where the terminal is narrow; others are cut.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header, justify in columns:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three significant digits, SI prefixes, everyday units of time."""
+"""Numbers for reading: three significant digits, SI prefixes, everyday units of time."""
 
 from __future__ import annotations
 
@@ -7,38 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 _PREFIXES = (
-    (1e18, "E"),
-    (1e15, "P"),
-    (1e12, "T"),
-    (1e9, "G"),
-    (1e6, "M"),
-    (1e3, "k"),
-    (1.0, ""),
-    (1e-3, "m"),
-    (1e-6, "µ"),
-    (1e-9, "n"),
-)
-_DURATIONS = (
-    (365.25 * 86400.0, "years"),
-    (2 * 86400.0, "days"),
-    (2 * 3600.0, "h"),
-    (2 * 60.0, "min"),
-)
+    (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""),
+    (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"),
+)  # fmt: skip
+# from how many seconds on a unit of time is used
+_DURATIONS = ((365.25 * 86400.0, "years"), (2 * 86400.0, "days"), (2 * 3600.0, "h"), (120.0, "min"))
 _SCALES = {"years": 365.25 * 86400.0, "days": 86400.0, "h": 3600.0, "min": 60.0}
 _BINARY = (
-    (2.0**60, "Ei"),
-    (2.0**50, "Pi"),
-    (2.0**40, "Ti"),
-    (2.0**30, "Gi"),
-    (2.0**20, "Mi"),
-    (2.0**10, "Ki"),
-    (1.0, ""),
-)
+    (2.0**60, "Ei"), (2.0**50, "Pi"), (2.0**40, "Ti"), (2.0**30, "Gi"), (2.0**20, "Mi"),
+    (2.0**10, "Ki"), (1.0, ""),
+)  # fmt: skip
 _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
 def digits(value: float, significant: int = 3) -> str:
-    """`value` to so many significant digits, never in powers of ten between 1e-3 and 1e6.
+    """`value` to `significant` digits, without an exponent between 1e-4 and 1e6.
 
     >>> digits(1234.5), digits(12.345), digits(0.0123), digits(99.96)
     ('1234', '12.3', '0.0123', '100')
@@ -54,7 +37,7 @@ def digits(value: float, significant: int = 3) -> str:
 
 
 def si(value: float | None, unit: str = "", significant: int = 3) -> str:
-    """A number with an SI prefix and its unit; a dash where there is none.
+    """A number with an SI prefix and its unit; a dash for None.
 
     >>> si(3.35e12, "B/s"), si(80e9, "B"), si(0, "B"), si(999.9e9, "FLOP"), si(None, "B")
     ('3.35 TB/s', '80.0 GB', '0 B', '1.00 TFLOP', '—')
@@ -69,8 +52,7 @@ def si(value: float | None, unit: str = "", significant: int = 3) -> str:
 
 
 def binary(value: float | None, significant: int = 3) -> str:
-    """Bytes held, as memory is sold: an 80 GB card holds 80 GiB. What moves is in powers of ten,
-    see `si`.
+    """An amount of memory in powers of two: an "80 GB" card has 80 GiB. For traffic, see `si`.
 
     >>> binary(85899345920), binary(50 * 2**20), binary(1023.9 * 2**20), binary(0), binary(None)
     ('80.0 GiB', '50.0 MiB', '1.00 GiB', '0 B', '—')
@@ -82,7 +64,7 @@ def binary(value: float | None, significant: int = 3) -> str:
 
 
 def of(part: float, whole: float) -> str:
-    """Bytes of bytes, the unit said once where it is the same.
+    """One amount of memory out of another; a common unit is printed once.
 
     >>> of(83.2e9, 85899345920), of(2**20, 2**30)
     ('77.5 of 80.0 GiB', '1.00 MiB of 1.00 GiB')
@@ -96,7 +78,7 @@ def of(part: float, whole: float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A short time.
+    """A duration below 1000 s with an SI prefix; a longer one as `duration` prints it.
 
     >>> seconds(0.0123), seconds(4.2e-6), seconds(75.0)
     ('12.3 ms', '4.20 µs', '75.0 s')
@@ -107,7 +89,7 @@ def seconds(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """A long time, in the unit a person would choose.
+    """A long duration in minutes, hours, days or years.
 
     >>> duration(1.3 * 86400 * 30), duration(5400.0), duration(12.0), duration(3e8)
     ('39.0 days', '90.0 min', '12.0 s', '9.51 years')
@@ -152,7 +134,7 @@ def words(value: float) -> str:
 
 
 def many(value: float) -> str:
-    """A number of things, as parameters are told: k, M, B, T.
+    """A count with the suffixes of parameter counts: k, M, B, T.
 
     >>> many(8030261248), many(25557032), many(64)
     ('8.03 B', '25.6 M', '64.0')
@@ -161,7 +143,7 @@ def many(value: float) -> str:
 
 
 def money(usd: float) -> str:
-    """Dollars.
+    """US dollars.
 
     >>> money(1234567.0), money(12.3), money(0.042)
     ('$1.23 million', '$12.30', '$0.0420')
@@ -174,7 +156,7 @@ def money(usd: float) -> str:
 
 
 def energy(joules: float) -> str:
-    """Energy in watt-hours, as a meter reads.
+    """Energy in watt-hours.
 
     >>> energy(3.6e9), energy(7.2e5)
     ('1.00 MWh', '200 Wh')
@@ -183,16 +165,16 @@ def energy(joules: float) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Paths in the model by their last two steps, where that still tells them apart.
+    """Module paths by their last two components, unless that makes two of them equal.
 
     >>> short_names(["model.layers.mlp.up_proj", "net.layer1.1-2.conv1"])
     {'model.layers.mlp.up_proj': 'mlp.up_proj', 'net.layer1.1-2.conv1': 'layer1.1-2.conv1'}
     """
     short = {name: _ending(name.split(".")) for name in names}
-    several = {each for each, times in Counter(short.values()).items() if times > 1}
-    return {name: name if each in several else each for name, each in short.items()}
+    ambiguous = {each for each, times in Counter(short.values()).items() if times > 1}
+    return {name: name if each in ambiguous else each for name, each in short.items()}
 
 
-def _ending(steps: list[str]) -> str:
-    """The last two steps, or three where the last but one is only a number."""
-    return ".".join(steps[-3 if len(steps) > 2 and steps[-2][:1].isdigit() else -2 :])
+def _ending(parts: list[str]) -> str:
+    """The last two components, or three if the last but one starts with a digit."""
+    return ".".join(parts[-3 if len(parts) > 2 and parts[-2][:1].isdigit() else -2 :])

@@ -1,4 +1,4 @@
-"""What the values of options are: converted, and refused in one line that says what would do."""
+"""Types of option values: each converts what was typed, or raises one line that says what to do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import click
 
 from roofcast.hwdb.errors import BadInput
 
+MOST = 10**15  # largest integer accepted
+
+
+def _label(param: click.Parameter | None) -> str:
+    """The option as it is typed."""
+    return param.opts[0] if param is not None else "value"
+
 
 class Count(click.ParamType):
-    """A number of things, with or without a suffix: 15T, 1.28M, 90; kept as it was written where a
-    scenario file should say it so.
+    """A positive number with or without a suffix: 15T, 1.28M, 90.
+
+    as_written: keep the text, for scenario files; else convert it to a float.
     """
 
     name = "number"
@@ -19,54 +27,57 @@ class Count(click.ParamType):
     def __init__(self, as_written: bool):
         self.as_written = as_written
 
-    def convert(self, value, param, ctx):
-        """What was typed, as a value; or one line that says what would do."""
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | float:
+        """The number, as text or float; raises BadInput if it is not positive and finite."""
         from roofcast.hwdb.units import count
 
-        number = count(value, param.name)
+        number = count(value, str(param.name) if param is not None else "value")
         if not (math.isfinite(number) and number > 0):
             raise BadInput(
-                f"{param.opts[0]} {value}: not a length; give more than zero, for example 15T or"
+                f"{_label(param)} {value}: give a number greater than zero, for example 15T or"
                 " 1.28M"
             )
         return value if self.as_written else number
 
 
-MOST = 10**15
-
-
 class Whole(click.ParamType):
-    """A whole number of at least one."""
+    """An integer of at least 1."""
 
     name = "integer"
 
-    def convert(self, value, param, ctx):
-        """What was typed, as a value; or one line that says what would do."""
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """The integer; raises BadInput if it is none, below 1 or above 1e15."""
         try:
             number = int(value)
         except ValueError:
-            raise BadInput(f"{param.opts[0]} {value}: not a whole number; give 1 or more") from None
+            raise BadInput(f"{_label(param)} {value}: not a whole number; give 1 or more") from None
         if number < 1:
-            raise BadInput(f"{param.opts[0]} {value}: too small; give 1 or more")
+            raise BadInput(f"{_label(param)} {value}: too small; give 1 or more")
         if number > MOST:
-            raise BadInput(f"{param.opts[0]} {value}: too large; give {MOST:,} or less")
+            raise BadInput(f"{_label(param)} {value}: too large; give {MOST:,} or less")
         return number
 
 
 class Layers(click.ParamType):
-    """Whole numbers with commas between them."""
+    """Integers separated by commas."""
 
     name = "integers"
 
-    def convert(self, value, param, ctx):
-        """What was typed, as a value; or one line that says what would do."""
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The integers; raises BadInput if any part is none."""
         if isinstance(value, tuple):
             return value
         try:
             return tuple(int(part) for part in value.split(","))
         except ValueError:
-            wanted = "give one a stage with commas between, for example 7,8,8,7"
-            raise BadInput(f"{param.opts[0]} {value}: not whole numbers; {wanted}") from None
+            wanted = "give the layers of each stage, separated by commas, for example 7,8,8,7"
+            raise BadInput(f"{_label(param)} {value}: not whole numbers; {wanted}") from None
 
 
 class Stage(click.ParamType):
@@ -74,35 +85,24 @@ class Stage(click.ParamType):
 
     name = "0|1|2|3"
 
-    def convert(self, value, param, ctx):
-        """What was typed, as a value; or one line that says what would do."""
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """The stage; raises BadInput if it is not 0, 1, 2 or 3."""
         if str(value) not in ("0", "1", "2", "3"):
-            raise BadInput(f"{param.opts[0]} {value}: no ZeRO stage; give 0, 1, 2 or 3")
+            raise BadInput(f"{_label(param)} {value}: not a ZeRO stage; give 0, 1, 2 or 3")
         return int(value)
 
 
-def setting(values: tuple[str, ...]) -> dict[str, str]:
-    """What --set KEY=VALUE, as often as given, changes."""
-    changes: dict[str, str] = {}
-    for text in values:
-        key, sign, value = text.partition("=")
-        if not (sign and key.strip() and value.strip()):
-            raise BadInput(
-                f'--set {text}: no KEY=VALUE; write for example --set memory.bandwidth="8 TB/s"'
-            )
-        if key.strip() in changes:
-            raise BadInput(f"--set {key.strip()}: given twice; keep one")
-        changes[key.strip()] = value.strip()
-    return changes
-
-
 class Priced(click.ParamType):
-    """Dollars an hour: 2.5, or with its unit."""
+    """US dollars per hour: 2.5, or with a unit."""
 
     name = "number"
 
-    def convert(self, value, param, ctx):
-        """What was typed, as a value; or one line that says what would do."""
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """USD per hour; raises BadInput if it is negative or not a price."""
         from roofcast.hwdb.units import quantity
 
         try:
@@ -111,7 +111,25 @@ class Priced(click.ParamType):
             price = -1.0
         if not (math.isfinite(price) and price >= 0):
             raise BadInput(
-                f"{param.opts[0]} {value}: not a price; give dollars a device and hour, for"
-                " example 2.5"
+                f"{_label(param)} {value}: not a price; give USD per device-hour, for example 2.5"
             )
         return price
+
+
+def setting(values: tuple[str, ...]) -> dict[str, str | float | int]:
+    """Changes to the device, from the values of --set KEY=VALUE.
+
+    >>> setting(("memory.bandwidth=8 TB/s", "clock_hz=+20%"))
+    {'memory.bandwidth': '8 TB/s', 'clock_hz': '+20%'}
+    """
+    changes: dict[str, str | float | int] = {}
+    for text in values:
+        key, sign, value = text.partition("=")
+        if not (sign and key.strip() and value.strip()):
+            raise BadInput(
+                f'--set {text}: not KEY=VALUE; write for example --set memory.bandwidth="8 TB/s"'
+            )
+        if key.strip() in changes:
+            raise BadInput(f"--set {key.strip()}: given twice; keep one")
+        changes[key.strip()] = value.strip()
+    return changes

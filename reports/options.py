@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -24,103 +24,101 @@ if TYPE_CHECKING:
     from roofcast.simulator.forecast.result import Forecast
     from roofcast.simulator.forecast.scenario import Scenario
 
+Option = Callable[[Callable], Callable]  # what click.option returns
 
-# Order of --help, under its headings. Each is a field of the Scenario; one that is not given is
-# left to the scenario's own default.
-STEP = {
+
+def _integer(name: str, text: str, *parameter: str) -> Option:
+    """An option that takes an integer of at least 1."""
+    return click.option(name, *parameter, type=Whole(), metavar="N", help=text)
+
+
+def _choice(name: str, values: Sequence[str], text: str) -> Option:
+    """An option that takes one of these values."""
+    return click.option(name, type=click.Choice(values), help=text)
+
+
+# In the order of --help, under its headings. Each is a field of the Scenario; for one that is not
+# given, the scenario's default holds.
+STEP: dict[str, Option] = {
     "input": click.option(
         "--input",
         "inputs",
         multiple=True,
         metavar="SHAPE",
         help=(
-            "What a .py or .onnx model takes: 64x3x32x32, 64x128:int64, ids=64x128:int64. Once an"
-            " input, in order."
+            "Input shape of a .py or .onnx model: 64x3x32x32, 64x128:int64 or ids=64x128:int64."
+            " Repeat it for each input, in order."
         ),
     ),
-    "batch": click.option(
-        "--batch",
-        type=Whole(),
-        help="Samples a step, of all devices. Default: 1 sequence, 32 images.",
+    "batch": _integer(
+        "--batch", "Global batch size, in samples per step. Default: 1 sequence or 32 images."
     ),
-    "seq": click.option(
-        "--seq",
-        "sequence",
-        type=Whole(),
-        help="Tokens a sample. Default: what the model was made for, at most 4096.",
+    "seq": _integer(
+        "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
     ),
-    "image": click.option(
-        "--image",
-        type=Whole(),
-        help="Edge of the square image [pixels]. Default: what the model was made for.",
-    ),
-    "precision": click.option(
-        "--precision",
-        type=click.Choice(PRECISIONS),
-        help="Number format of the step. Default: the best 16-bit one of the device.",
+    "image": _integer("--image", "Side of the square image [pixels]. Default: the model's own."),
+    "precision": _choice(
+        "--precision", PRECISIONS, "Number format. Default: the best 16-bit format of the device."
     ),
     "optimizer": click.option(
-        "--optimizer", metavar="NAME", help="sgd, adamw, ... Default: adamw."
+        "--optimizer", metavar="NAME", help="adamw, sgd, ... or none. Default: adamw."
     ),
     "recompute": click.option(
         "--recompute",
         metavar="HOW",
         help=(
-            "Activations computed again in the backward pass: none, selective, full, uniform:N,"
-            " every:N, block:N or modules:NAME,NAME. Default: none."
+            "Activation recomputation (checkpointing): none, selective, full, uniform:N, every:N,"
+            " block:N or modules:NAME,NAME. Default: none."
         ),
     ),
     "offload": click.option(
         "--offload",
         multiple=True,
         type=click.Choice(OFFLOAD),
-        help="Kept in the host's memory. May be given for both. Default: neither.",
+        help=(
+            "Keep activations or optimizer states in host memory; give it twice for both. Adds"
+            " host-device transfer time. Default: neither."
+        ),
     ),
-    "attention": click.option(
-        "--attention",
-        type=click.Choice(ATTENTION),
-        help="Implementation of attention. Default: the stack's.",
+    "attention": _choice(
+        "--attention", ATTENTION, "Attention implementation. Default: the stack's."
     ),
-    "mode": click.option(
-        "--mode",
-        type=click.Choice(MODES),
-        help="A training step, or an inference pass. Default: train.",
-    ),
+    "mode": _choice("--mode", MODES, "A training step, or one inference pass. Default: train."),
     "stack": click.option(
         "--stack",
         metavar="NAME",
         help=(
-            "Software: pytorch-eager, jax-xla ... or a .toml profile. Default: the first; the"
-            " second on TPUs."
+            "Software stack: a name (see roofcast stacks) or a .toml file. Default: pytorch-eager,"
+            " on TPUs jax-xla."
         ),
     ),
-    "memory_format": click.option(
-        "--memory-format",
-        type=click.Choice(MEMORY_FORMATS),
-        help="How images lie in memory. Default: the stack's.",
+    "memory_format": _choice(
+        "--memory-format", MEMORY_FORMATS, "Memory format of images. Default: the stack's."
     ),
 }
-LENGTH = {
+LENGTH: dict[str, Option] = {
     "tokens": click.option(
         "--tokens",
         type=Count(as_written=True),
-        help="Length of the training, in tokens: 15T, 300B. No default.",
+        help="Length of the run in tokens: 15T, 300B. Adds duration, cost and energy of the run.",
     ),
     "samples": click.option(
-        "--samples", type=Count(as_written=True), help="Samples of the data set: 1.28M. No default."
+        "--samples",
+        type=Count(as_written=True),
+        help="Length of the run by the samples of its data set: 1.28M, times --epochs.",
     ),
     "epochs": click.option(
-        "--epochs", type=Count(as_written=False), help="Passes over the samples. Default: 1."
+        "--epochs", type=Count(as_written=False), help="Passes over the data set. Default: 1."
     ),
     "price": click.option(
         "--price",
         "price_per_hour",
         type=Priced(),
         metavar="USD",
-        help="Dollars a device and hour. Default: the device file's.",
+        help="USD per device-hour. Default: the cloud list price in the device's file.",
     ),
 }
-DEVICE = {
+DEVICE: dict[str, Option] = {
     "set": click.option(
         "--set",
         "set_",
@@ -128,70 +126,56 @@ DEVICE = {
         metavar="KEY=VALUE",
         callback=lambda ctx, param, values: setting(values),
         help=(
-            'Change one number of the device: memory.bandwidth="8 TB/s", peak_flops.bf16="2'
-            ' PFLOP/s". May be repeated.'
+            'Change a number of the device: memory.bandwidth="8 TB/s", peak_flops.bf16=x2. May be'
+            " repeated."
         ),
     )
 }
-LAYOUT = {
-    "devices": click.option(
-        "--devices", type=Whole(), metavar="N", help="How many. Default: tp x cp x pp x dp."
-    ),
+LAYOUT: dict[str, Option] = {
+    "devices": _integer("--devices", "Number of devices. Default: tp*cp*pp*dp."),
     "system": click.option(
         "--system",
         metavar="NAME",
-        help="Node or pod they stand in (roofcast devices --systems). Default: the usual one.",
+        help=(
+            "Node or pod type: a name (see roofcast devices --systems) or a .toml file. Default:"
+            " the usual one of the device."
+        ),
     ),
-    "tp": click.option(
-        "--tp", type=Whole(), metavar="N", help="Tensor parallel. Default: 1, as for those below."
-    ),
+    "tp": _integer("--tp", "Tensor-parallel size. Default: 1."),
     "sp": click.option(
         "--sp/--no-sp",
         default=None,
-        help="Sequence parallel over the tensor-parallel group. Default: with --tp.",
+        help="Sequence parallelism in the tensor-parallel group. Default: on with --tp > 1.",
     ),
-    "pp": click.option("--pp", type=Whole(), metavar="N", help="Pipeline stages."),
-    "vpp": click.option("--vpp", type=Whole(), metavar="N", help="Virtual stages a device."),
+    "pp": _integer("--pp", "Pipeline-parallel size (stages). Default: 1."),
+    "vpp": _integer("--vpp", "Virtual stages per device. Default: 1."),
     "stages": click.option(
         "--stages",
         type=Layers(),
         metavar="N,N,..",
-        help="Layers of each stage, or virtual stage. Default: alike.",
+        help="Layers of each stage or virtual stage. Default: an even split.",
     ),
-    "dp": click.option(
-        "--dp", type=Whole(), metavar="N", help="Data parallel. Default: the devices that are left."
-    ),
-    "cp": click.option("--cp", type=Whole(), metavar="N", help="Context parallel."),
-    "cp_kind": click.option(
-        "--cp-kind",
-        type=click.Choice(CP_KINDS),
-        help="How attention meets the tokens of other ranks. Default: ring.",
-    ),
-    "ep": click.option("--ep", type=Whole(), metavar="N", help="Expert parallel."),
-    "etp": click.option("--etp", type=Whole(), metavar="N", help="Tensor parallel of an expert."),
-    "zero": click.option(
-        "--zero", type=Stage(), help="ZeRO stage, 0 to 3; 3 is fully sharded (FSDP). Default: 0."
-    ),
-    "shard": click.option(
+    "dp": _integer("--dp", "Data-parallel size. Default: devices / (tp*cp*pp)."),
+    "cp": _integer("--cp", "Context-parallel size. Default: 1."),
+    "cp_kind": _choice("--cp-kind", CP_KINDS, "Context-parallel algorithm. Default: ring."),
+    "ep": _integer("--ep", "Expert-parallel size. Default: 1."),
+    "etp": _integer("--etp", "Tensor-parallel size within an expert. Default: 1."),
+    "zero": click.option("--zero", type=Stage(), help="ZeRO stage; 3 is FSDP. Default: 0."),
+    "shard": _integer(
         "--shard",
-        type=Whole(),
-        metavar="N",
-        help=(
-            "Ranks that share what ZeRO shards (hybrid sharding). Default: all that hold the same."
-        ),
+        "Size of a ZeRO sharding group (HSDP). Default: all data- and context-parallel ranks.",
     ),
     "reshard": click.option(
         "--reshard/--no-reshard",
         default=None,
-        help="Drop gathered weights after each pass (ZeRO 3). Default: yes, but in a pipeline.",
+        help="Free gathered weights after each pass (ZeRO 3). Default: on, except with --pp > 1.",
     ),
-    "schedule": click.option(
-        "--schedule",
-        type=click.Choice(SCHEDULES),
-        help="Of the pipeline. Default: 1f1b; interleaved with --vpp.",
+    "schedule": _choice(
+        "--schedule", SCHEDULES, "Pipeline schedule. Default: 1f1b, with --vpp > 1 interleaved."
     ),
-    "micro_batch": click.option(
-        "--micro-batch", type=Whole(), metavar="N", help="Samples a device takes at a time."
+    "micro_batch": _integer(
+        "--micro-batch",
+        "Samples per micro-batch and data-parallel rank. Default: 1 with --pp > 1, else all.",
     ),
 }
 SECTIONS = {
@@ -204,17 +188,17 @@ COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack")  # an
 
 
 class Sectioned(click.Command):
-    """A command whose --help sets its options under headings."""
+    """A command whose --help lists its options under the headings of SECTIONS."""
 
-    def format_options(self, ctx, formatter):
-        """The help of the options, by section."""
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help of the options, by section."""
         left = {
             param.name: param.get_help_record(ctx)
             for param in self.get_params(ctx)
             if isinstance(param, click.Option)
         }
         titled = [
-            (title, [left.pop(_dest(option), None) for option in options.values()])
+            (title, [left.pop(_parameter(option), None) for option in options.values()])
             for title, options in SECTIONS.items()
         ]
         for title, records in [("Options", list(left.values())), *titled]:
@@ -223,17 +207,17 @@ class Sectioned(click.Command):
                     formatter.write_dl([record for record in records if record])
 
 
-def _dest(option: Callable) -> str:
-    """The name that a click option has as a parameter."""
-    holder = option(lambda: None)
+def _parameter(option: Option) -> str:
+    """The parameter name of a click option."""
+    holder: Any = option(lambda: None)
     return holder.__click_params__[0].name
 
 
-def options(*names: str) -> Callable:
-    """These of the options above."""
+def options(*names: str) -> Option:
+    """A decorator that adds these shared options to a command."""
     known = STEP | LENGTH | DEVICE | LAYOUT
 
-    def decorate(function):
+    def decorate(function: Callable) -> Callable:
         for name in reversed(names):
             function = known[name](function)
         return function
@@ -241,33 +225,36 @@ def options(*names: str) -> Callable:
     return decorate
 
 
-def scenario_options(several: bool = False, required: bool = True) -> Callable:
-    """MODEL, --on and all that describes a step. With `several`, --on may be repeated; `required`:
-    whether a MODEL must be given.
+def scenario_options(several: bool = False, required: bool = True) -> Option:
+    """A decorator that adds MODEL, --on and every option of a Scenario.
+
+    several: --on may be repeated; required: MODEL must be given.
     """
 
-    def decorate(function):
+    def decorate(function: Callable) -> Callable:
         function = options(*STEP, *LENGTH, *DEVICE, *LAYOUT)(function)
-        repeated = " May be repeated." if several else ""
-        help_ = (
-            f"Device: a name (see roofcast devices) or a .toml file.{repeated} Default: that of"
-            " --system."
-        )
-        function = click.option("--on", multiple=several, metavar="DEVICE", help=help_)(function)
-        return click.argument(
-            "model", metavar="MODEL" if required else "[MODEL]", required=required
-        )(function)
+        text = "Device: a name (see roofcast devices) or a .toml file."
+        text += f"{' May be repeated.' if several else ''} Default: that of --system."
+        function = click.option("--on", multiple=several, metavar="DEVICE", help=text)(function)
+        metavar = "MODEL" if required else "[MODEL]"
+        return click.argument("model", metavar=metavar, required=required)(function)
 
     return decorate
 
 
-def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str], **given) -> list:
-    """One Scenario a device."""
+def scenarios(
+    model: str, on: tuple[str, ...] | str | None, set_: dict[str, str | float | int], **given: Any
+) -> list[Scenario]:
+    """One Scenario per device, from the values of the options.
+
+    A --system without --on has its own device, and is used whole unless --devices or --dp is given.
+    Raises BadInput if MODEL or --on is missing.
+    """
     from roofcast.simulator.forecast.scenario import Scenario
 
     if not model.strip():
         raise BadInput(
-            "MODEL is empty; say which model, for example llama-3-8b (list: roofcast models)"
+            "MODEL is empty; give a model, for example llama-3-8b (list: roofcast models)"
         )
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
     if "system" in chosen:
@@ -275,24 +262,24 @@ def scenarios(model: str, on: tuple[str, ...] | str | None, set_: dict[str, str]
 
         system = hwdb.system(chosen["system"])
         on = on or system.device
-        if not {"devices", "dp"} & set(chosen):  # one of it, whole
+        if not {"devices", "dp"} & set(chosen):
             chosen["devices"] = int(system.count)
     if not on:
         raise BadInput(
-            "--on is missing; say which device, for example --on h100-sxm5 (list: roofcast devices)"
+            "--on is missing; give a device, for example --on h100-sxm5 (list: roofcast devices)"
         )
     on = (on,) if isinstance(on, str) else on
     return [Scenario(model=model, device=device, set=set_, **chosen) for device in on]
 
 
 def answer(scenario: Scenario) -> Forecast:
-    """The Forecast, with the largest batch that fits."""
+    """The Forecast of a scenario, with the largest batch that fits."""
     from roofcast.simulator.forecast.chain import forecast, with_largest_batch
 
     return with_largest_batch(forecast(scenario), scenario)
 
 
-def to_json(forecast) -> dict:
+def to_json(forecast: Forecast) -> dict[str, Any]:
     """The object that --json prints: the Forecast without the points of its roofline."""
     fields = msgspec.to_builtins(forecast)
     del fields["points"]
@@ -300,18 +287,15 @@ def to_json(forecast) -> dict:
 
 
 def print_json(value: object) -> None:
-    """One JSON object on stdout; a figure of the hardware database is a number."""
+    """Print one JSON object to stdout; a Figure of the hardware database is printed as a number."""
     click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=float), indent=2).decode())
 
 
-def print_answers(forecasts: list, as_json: bool) -> None:
-    """One forecast in full, several as a table; or one JSON object."""
+def print_answers(forecasts: list[Forecast], as_json: bool) -> None:
+    """Print one forecast in full, or several as a table; with as_json one JSON object."""
     if as_json:
-        print_json(
-            to_json(forecasts[0])
-            if len(forecasts) == 1
-            else {"forecasts": [to_json(each) for each in forecasts]}
-        )
+        found = [to_json(each) for each in forecasts]
+        print_json(found[0] if len(found) == 1 else {"forecasts": found})
         return
     from roofcast.reports.pages.forecast import print_comparison, print_forecast
 

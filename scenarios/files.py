@@ -1,4 +1,4 @@
-"""Scenario files: what to run, as TOML.
+"""Scenario files: what to forecast, as TOML; the shipped ones are in ready/.
 
 model = "nets/cifar-cnn.toml"     # a shipped name, or a path relative to this file
 device = "rtx-3090"
@@ -6,7 +6,7 @@ batch = 64
 samples = 50000
 epochs = 25
 
-[set]                             # the device, changed
+[set]                             # changes to the device
 memory.bandwidth = "2 TB/s"
 """
 
@@ -15,118 +15,161 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.strict import checked, load
 from roofcast.simulator.forecast.scenario import Scenario
 
+READY = Path(__file__).parent / "ready"
 WHAT = "a scenario, TOML with model and device"
-PATHS = ("model", "device", "stack", "system")
-SUFFIXES = (".toml", ".json", ".onnx")
+PATHS = ("model", "device", "stack", "system")  # fields that may hold the path of a file
+SUFFIXES = (".toml", ".json", ".onnx")  # of such files
+
+
+def ready() -> dict[str, Path]:
+    """The shipped scenarios: name -> file, sorted by name."""
+    return {path.stem: path for path in sorted(READY.glob("*.toml"), key=lambda path: path.stem)}
+
+
+def find(name: str | Path) -> Path:
+    """The file of a scenario, given by its path or by the name of a shipped one.
+
+    Raises UnknownName for a name that is not shipped, BadInput for a path where there is no file.
+    Both messages suggest shipped scenarios with a similar name.
+
+    >>> find("resnet50-train") == ready()["resnet50-train"]
+    True
+    """
+    path, shipped = Path(name), ready()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if os.path.exists(path):
+        return path
+    if path.suffix == ".toml" or path.name != str(name):
+        close = get_close_matches(path.stem.lower(), shipped, n=3)
+        hint = f"; did you mean the shipped scenario {' or '.join(close)}?" if close else ""
+        raise BadInput(f"{path}: no such file{hint or f'; wanted {WHAT}'}")
+    listing = f"give the path of a .toml file, or a shipped scenario: {', '.join(shipped)}"
+    raise unknown("scenario", str(name), shipped, listing)
+
+
+def about(path: str | Path) -> str:
+    """What a scenario file says of itself: its first line, if that is a comment; else "".
+
+    >>> about(find("resnet50-infer"))
+    'ResNet-50 inference in fp16 on one L4, batches of 64 images.'
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            line = file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); wanted {WHAT}") from None
+    return line.lstrip("#").strip() if line.startswith("#") else ""
 
 
 def read(path: str | Path) -> Scenario:
-    """The scenario a file holds. A relative path in it starts at the file's own folder."""
+    """The scenario in a file; relative paths in it start at the file's own folder.
+
+    Raises BadInput or UnknownName with file and key where the file is not a valid scenario.
+    """
     path = Path(path)
     raw = load(path, WHAT)
     if isinstance(raw.get("set"), dict):
         raw["set"] = _flat(raw["set"])
     scenario = checked(Scenario, raw, str(path))
-    return msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _from))
+    return msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _from_file))
 
 
 def write(scenario: Scenario, path: str | Path) -> None:
-    """The scenario as a file: what was left to its default is left out. The file is there whole, or
-    as it was before.
+    """Writes the scenario to a file, without fields that have their default value.
+
+    The file is replaced in one step: an interrupted write leaves it as it was. Raises BadInput
+    where it cannot be written.
     """
     path = Path(path)
-    moved = msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _to))
+    moved = msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _to_file))
     _replace(path, text(moved))
 
 
 def text(scenario: Scenario) -> str:
     """The scenario as TOML.
 
-    >>> print(text(Scenario(model="gpt2", device="a100-sxm4-80gb", batch=8, set={"memory.bandwidth": "3 TB/s"})), end="")
+    >>> print(text(Scenario(model="gpt2", device="l4", batch=8, set={"memory.bandwidth": "x2"})))
     model = "gpt2"
-    device = "a100-sxm4-80gb"
+    device = "l4"
     batch = 8
     <BLANKLINE>
     [set]
-    "memory.bandwidth" = "3 TB/s"
+    "memory.bandwidth" = "x2"
+    <BLANKLINE>
     """
     pairs = msgspec.to_builtins(scenario)
     edits = pairs.pop("set", {})
     lines = [f"{key} = {_literal(value)}" for key, value in pairs.items() if value is not None]
     if edits:
-        lines += [
-            "",
-            "[set]",
-            *(f"{_literal(key)} = {_literal(value)}" for key, value in edits.items()),
-        ]
+        lines += ["", "[set]"]
+        lines += [f"{_literal(key)} = {_literal(value)}" for key, value in edits.items()]
     return "\n".join(lines) + "\n"
 
 
-def _literal(value: str | float | int) -> str:
-    """A TOML value: texts escaped as JSON does it, which TOML reads, but for the delete
-    character.
-    """
+def _literal(value: Any) -> str:
+    """A TOML value. Strings are escaped as in JSON, plus the delete character, as TOML requires."""
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_literal, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return (
-        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        if isinstance(value, str)
-        else repr(value)
-    )
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """{memory: {bandwidth: x}}, which TOML makes of memory.bandwidth = x, as {memory.bandwidth:
-    x}.
+    """Nested tables with dotted keys instead.
+
+    >>> _flat({"memory": {"bandwidth": "2 TB/s"}})
+    {'memory.bandwidth': '2 TB/s'}
     """
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= (
-            _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-        )
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{key}.")
+        else:
+            flat[f"{above}{key}"] = value
     return flat
 
 
-def _moved(scenario: Scenario, folder: Path, how) -> dict[str, str]:
-    """The paths of a scenario, as seen from or by a file in `folder`."""
-    return {
-        key: how(value, folder) for key in PATHS if (value := getattr(scenario, key)) is not None
-    }
+def _moved(scenario: Scenario, folder: Path, convert: Callable[[str, Path], str]) -> dict[str, str]:
+    """The PATHS of a scenario, converted from or for a file in `folder`."""
+    given = {key: getattr(scenario, key) for key in PATHS}
+    return {key: convert(value, folder) for key, value in given.items() if value is not None}
 
 
 def _is_path(value: str, folder: Path) -> bool:
-    """Is it a file's path rather than a name: by its ending, or because something is there."""
-    return (
-        value.endswith(SUFFIXES) or ".py:" in value or ("/" in value and (folder / value).exists())
-    )
+    """Whether a value is a path rather than a name: by its ending, or because the file exists."""
+    ending = value.endswith(SUFFIXES) or ".py:" in value
+    return ending or ("/" in value and (folder / value).exists())
 
 
-def _from(value: str, folder: Path) -> str:
+def _from_file(value: str, folder: Path) -> str:
+    """A path that a file in `folder` states, from here."""
     return os.path.normpath(folder / value) if _is_path(value, folder) else value
 
 
-def _to(value: str, folder: Path) -> str:
-    """A path as a file in `folder` must write it; an absolute one stays."""
-    return (
-        value
-        if os.path.isabs(value) or not _is_path(value, Path())
-        else os.path.relpath(value, folder)
-    )
+def _to_file(value: str, folder: Path) -> str:
+    """A path from here, as a file in `folder` must state it; an absolute one stays."""
+    if os.path.isabs(value) or not _is_path(value, Path()):
+        return value
+    return os.path.relpath(value, folder)
 
 
 def _replace(path: Path, content: str) -> None:
-    """Write beside it, then put it in its place in one step."""
+    """Writes a temporary file beside `path`, then moves it there in one step."""
     if path.is_dir():
         raise BadInput(f"{path}: is a directory; give the name of a .toml file")
     try:

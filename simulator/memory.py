@@ -1,20 +1,22 @@
-"""Bytes held over a step, by kind, block by block; the fullest moment and what a framework adds."""
+"""Bytes held during a step on one device, by kind, at peak; and what a framework adds."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
+from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.work.ops.optimizer import optimizer
-from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Step
 
-MASTER = 12.0  # bytes a weight of fp32 copy and two fp32 moments, under a stack that keeps them
-IN_FLIGHT = 2  # layers whose offloaded activations are on their way
+MASTER = 12.0  # bytes per weight of an fp32 copy and two fp32 moments, in stacks that keep them
+IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
 
 
 class Held(NamedTuple):
-    """Bytes on the device at the fullest moment, by kind."""
+    """Bytes on the device at peak, by kind."""
 
     parameters: float
     gradients: float
@@ -26,169 +28,151 @@ class Held(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All kinds together [B]."""
-        return (
-            self.parameters
-            + self.gradients
-            + self.optimizer
-            + self.activations
-            + self.transient
-            + self.framework
-        )
+        """All kinds together [bytes]."""
+        stays = self.parameters + self.gradients + self.optimizer
+        return stays + self.activations + self.transient + self.framework
 
 
-def held(step: Step, framework_bytes: float, slack: float) -> Held:
-    """The fullest moment of a step.
-
-    Training: activations pile up through the forward, then go as the backward passes, while
-    gradients come; the moments looked at are the start of each block's backward (what is kept below
-    it, gradients above it, the block's own largest tensors, and under recomputation the block's
-    whole inside once more) and the optimizer step. A table that is embedding and output layer has
-    its first gradient from the start; at the end stand a second one and their sum. Gradients are
-    freed between steps (zero_grad(set_to_none=True)). Inference: weights, inputs and the two
-    largest neighbouring tensors.
-    """
-    parameters = step.parameter_bytes
-    if step.recipe.mode != "train":
-        working = max(
-            (
-                sum(
-                    v.bytes
-                    for v in (*k.inputs, *k.outputs)
-                    if v.kind not in ("parameter", "buffer")
-                )
-                for k in step.kernels
-            ),
-            default=0.0,
-        )
-        activations = step.input_bytes
-        return Held(
-            parameters, 0.0, 0.0, activations, working, framework_bytes + slack * working, "forward"
-        )
-    units, offload = _units(step), step.recipe.offload
-    if "activations" in offload:  # of layers, all but those on their way are with the host
-        units = [
-            u._replace(kept=u.kept * min(IN_FLIGHT, u.count) / u.count) if u.count > 1 else u
-            for u in units
-        ]
-    weights, stack = sum(w.size * w.count for w in step.weights if w.trainable), step.recipe.stack
-    # gradients are added up in buffers that stay
-    master = stack.master and step.recipe.optimizer is not None
-    states = 0.0 if "optimizer" in offload else step.state_bytes
-    if master and states:
-        states = (MASTER + (4.0 if stack.gradient_bytes < 4.0 else 0.0)) * weights
-    again = policy(step.recipe.recompute)
-    # layers that stand whole while one passes backward
-    remade = again.n if again.kind == "uniform" else float(again.by_layer)
-    below = sum(u.kept for u in units) + step.input_bytes
-    above = 0.0
-    # each gradient is used up as it comes
-    at_once = step.recipe.stack.implementations.get("update") == "in_backward"
-    one = max(u.gradients / u.count for u in units)
-    twice = used_twice(step)
-    moments = []
-    for u in reversed(units):
-        transient = u.largest + u.inside * min(remade, u.count)
-        early = twice if u is not units[0] else 2.0 * twice
-        starts = (below, above + early + u.gradients / u.count, f"backward of {u.name}")
-        ends = (
-            below - u.kept + u.kept / u.count,
-            above + early + u.gradients,
-            f"end of the backward of {u.name}",
-        )
-        for activations, gradients, moment in (starts, ends) if u.count > 1 else (starts,):
-            gradients = (
-                stack.gradient_bytes * weights
-                if master
-                else min(gradients, one)
-                if at_once
-                else gradients
-            )
-            extra = framework_bytes + slack * (activations + transient)
-            moments.append(
-                Held(parameters, gradients, states, activations, transient, extra, moment)
-            )
-        below -= u.kept
-        above += u.gradients
-    gradients = (
-        stack.gradient_bytes * weights if master else one if at_once else step.gradient_bytes
-    )
-    moments.append(
-        Held(
-            parameters,
-            gradients,
-            states,
-            step.input_bytes,
-            _scratch(step),
-            framework_bytes,
-            "optimizer step",
-        )
-    )
-    return max(moments, key=lambda h: h.total)
-
-
-def used_twice(step: Step) -> float:
-    """Bytes of the gradients of weights that two ops use: a table that embeds and, transposed,
-    gives the logits.
-    """
-    users: dict[int, set[int]] = {}
-    for k in step.kernels:
-        if k.phase == "forward":
-            for v in k.inputs:
-                if v.kind == "parameter" and v.grad:
-                    users.setdefault(v.storage, set()).add(k.node)
-    bytes_ = {v.storage: v.bytes for k in step.kernels for v in k.inputs if v.kind == "parameter"}
-    return (
-        float(sum(bytes_[s] for s, nodes in users.items() if len(nodes) > 1))
-        if step.recipe.mode == "train"
-        else 0.0
-    )
-
-
-class _Unit(NamedTuple):
-    """What backward passes as one: an op outside the blocks, or a block with all its
+class _Unit(msgspec.Struct):
+    """What the backward pass treats as one: an op outside the blocks, or a block with all its
     repetitions.
     """
 
     name: str
     count: int
-    kept: float  # bytes kept for backward, inputs of the step apart, all repetitions
-    gradients: float  # of its weights, all repetitions
-    largest: float  # the largest set of tensors with gradients in flight
-    inside: float  # of a block: what one repetition keeps when nothing is recomputed
+    kept: float = 0.0  # bytes kept for backward, without inputs of the step, all repetitions
+    gradients: float = 0.0  # bytes of its weights' gradients, all repetitions
+    largest: float = 0.0  # bytes of the largest set of tensors with gradients in flight
+    inside: float = 0.0  # of a block: bytes one repetition keeps when nothing is recomputed
+
+
+def held(step: Step, framework_bytes: float, slack: float) -> Held:
+    """Memory of a step at peak.
+
+    framework_bytes: context, kernels and workspaces; slack: allocator overhead as a fraction of
+    activations and transient tensors.
+
+    Training: activations accumulate during the forward pass and are freed during the backward pass,
+    while gradients accumulate. Candidates for the peak are the start of each block's backward (what
+    is kept below it, the gradients above it, the block's own largest tensors, and under
+    recomputation the whole inside of the block once more) and the optimizer step. A table that is
+    both embedding and output layer has its first gradient from the start; at the end there are a
+    second one and their sum. Gradients are freed between steps (zero_grad(set_to_none=True)).
+    Inference: weights, inputs and the two largest neighbouring tensors.
+    """
+    if step.recipe.mode != "train":
+        return _inference(step, framework_bytes, slack)
+    return max(_moments(step, framework_bytes, slack), key=lambda h: h.total)
+
+
+def _inference(step: Step, framework_bytes: float, slack: float) -> Held:
+    still = ("parameter", "buffer")
+    tensors = ((v for v in (*k.inputs, *k.outputs) if v.kind not in still) for k in step.kernels)
+    working = max((sum(v.bytes for v in each) for each in tensors), default=0.0)
+    framework = framework_bytes + slack * working
+    parameters = step.parameter_bytes
+    return Held(parameters, 0.0, 0.0, step.input_bytes, working, framework, "forward")
+
+
+def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
+    """The candidates for the peak of a training step, from the end of the forward on."""
+    units, stack = _units(step), step.recipe.stack
+    weights = sum(w.size * w.count for w in step.weights if w.trainable)
+    parameters, states = step.parameter_bytes, _states(step, weights)
+    # in_backward: each gradient is used up as soon as it is there
+    at_once = stack.implementations.get("update") == "in_backward"
+    one = max(u.gradients / u.count for u in units)
+
+    def gradients_held(so_far: float) -> float:
+        if stack.master and step.recipe.optimizer is not None:  # buffers that stay
+            return stack.gradient_bytes * weights
+        return min(so_far, one) if at_once else so_far
+
+    again = policy(step.recipe.recompute)
+    # layers whose activations all exist while one of them is in backward
+    remade = again.n if again.kind == "uniform" else float(again.by_layer)
+    below = sum(u.kept for u in units) + step.input_bytes
+    above, twice = 0.0, used_twice(step)
+    moments = []
+    for u in reversed(units):
+        transient = u.largest + u.inside * min(remade, u.count)
+        early = twice if u is not units[0] else 2.0 * twice
+        first = below, above + early + u.gradients / u.count, f"backward of {u.name}"
+        last = (
+            below - u.kept + u.kept / u.count,
+            above + early + u.gradients,
+            f"end of the backward of {u.name}",
+        )
+        for kept, so_far, moment in (first, last) if u.count > 1 else (first,):
+            gradients = gradients_held(so_far)
+            framework = framework_bytes + slack * (kept + transient)
+            moments.append(Held(parameters, gradients, states, kept, transient, framework, moment))
+        below -= u.kept
+        above += u.gradients
+    gradients = gradients_held(one if at_once else step.gradient_bytes)
+    update = (step.input_bytes, _scratch(step), framework_bytes, "optimizer step")
+    return [*moments, Held(parameters, gradients, states, *update)]
+
+
+def _states(step: Step, weights: float) -> float:
+    """Bytes of optimizer states and master weights on the device."""
+    stack, states = step.recipe.stack, step.state_bytes
+    if "optimizer" in step.recipe.offload:
+        return 0.0
+    if stack.master and step.recipe.optimizer is not None and states:
+        # the update widens 16-bit gradients to fp32 first
+        return (MASTER + (4.0 if stack.gradient_bytes < 4.0 else 0.0)) * weights
+    return states
+
+
+def used_twice(step: Step) -> float:
+    """Bytes of the gradients of weights that two ops use, such as a table that embeds tokens and,
+    transposed, gives the logits.
+    """
+    if step.recipe.mode != "train":
+        return 0.0
+    users: dict[int, set[int]] = {}
+    size: dict[int, float] = {}
+    for k in step.kernels:
+        for v in k.inputs:
+            if v.kind == "parameter":
+                size[v.storage] = v.bytes
+                if v.grad and k.phase == "forward":
+                    users.setdefault(v.storage, set()).add(k.node)
+    return float(sum(size[s] for s, nodes in users.items() if len(nodes) > 1))
 
 
 def _units(step: Step) -> list[_Unit]:
-    """The units of a step in the order of the forward."""
+    """The units of a step in the order of the forward; of offloaded layers, what stays."""
     key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
-    count = [step.blocks[node.layer].count if node.layer else node.count for node in step.nodes]
-    rows: dict[tuple, list[float]] = {}
+    units: dict[tuple[str, int], _Unit] = {}
     for i, node in enumerate(step.nodes):
-        name = step.blocks[node.layer].name if node.layer else node.name
-        rows.setdefault(key[i], [name, count[i], 0.0, 0.0, 0.0, 0.0])
+        of = step.blocks[node.layer] if node.layer else node
+        units.setdefault(key[i], _Unit(of.name, of.count))
     for s in step.saved:
         if s.kind != "input":
-            rows[key[s.node]][2] += s.bytes * s.count
+            units[key[s.node]].kept += s.bytes * s.count
     for w in step.weights:
         if w.trainable:
-            rows[key[w.node]][3] += w.size * w.count * WIDTH[w.dtype]
+            units[key[w.node]].gradients += w.size * w.count * WIDTH[w.dtype]
     for k in step.kernels:  # gradients of a kernel's tensors, as its backward holds them
         if k.phase == "forward":
-            live = sum(
-                v.bytes for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation"
-            )
-            row = rows[key[k.node]]
-            row[4] = max(row[4], live)
+            tensors = (v for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
+            unit = units[key[k.node]]
+            unit.largest = max(unit.largest, sum(v.bytes for v in tensors))
     for s in step.counted:
         if s.kind == "activation" and step.nodes[s.node].layer:
-            rows[key[s.node]][5] += s.bytes * s.count / count[s.node]
-    return [_Unit(*row) for row in rows.values()]
+            unit = units[key[s.node]]
+            unit.inside += s.bytes * s.count / unit.count
+    if "activations" in step.recipe.offload:  # all but the layers being copied are on the host
+        for unit in units.values():
+            if unit.count > 1:
+                unit.kept *= min(IN_FLIGHT, unit.count) / unit.count
+    return list(units.values())
 
 
 def _scratch(step: Step) -> float:
-    """What the update holds beside states: a foreach update makes one copy the size of the
-    weights.
-    """
+    """Bytes the update needs beside states: a foreach update makes one copy of the weights."""
     r = step.recipe
     fused = r.stack.implementations.get("optimizer") == "fused"
     if not r.optimizer or "optimizer" in r.offload or fused or optimizer(r.optimizer).states < 2:

@@ -12,6 +12,10 @@ from roofcast import hwdb, reports, scenarios, simulator
 
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 TORCH = {f"roofcast.simulator.importers.{m}" for m in ("fake", "loader", "record", "torch_module")}
+TORCH |= {
+    f"roofcast.simulator.machine.crosscheck.torch_{m}"
+    for m in ("nets", "images", "sequences", "tables")
+}
 ONNX = {"roofcast.simulator.importers.onnx_graph"}
 MODULES = ["roofcast"] + [
     found.name

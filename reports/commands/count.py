@@ -1,5 +1,9 @@
 """roofcast count"""
 
+from __future__ import annotations
+
+from typing import Any
+
 import click
 
 from roofcast.reports.option_types import Whole
@@ -10,17 +14,19 @@ from roofcast.simulator.choices import PRECISIONS
 @click.command("count", cls=Sectioned)
 @click.argument("model", metavar="MODEL")
 @options(*COUNTED)
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Number format. Default: bf16.")
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Number format of the step. Default: bf16."
-)
-@click.option(
-    "--depth", type=Whole(), help="Levels of the tree. Default: as many as fit in 50 rows."
+    "--depth",
+    type=Whole(),
+    metavar="N",
+    help="Levels of the tree of layers. Default: as many as fit in 50 rows.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead, with every layer."
 )
-def command(model: str, depth: int | None, as_json: bool, **asked) -> None:
-    """Count what one step of MODEL computes, keeps for backward and moves: no device, no time.
+def command(model: str, depth: int | None, as_json: bool, **asked: Any) -> None:
+    """Count parameters, FLOPs, saved activations and memory traffic of one step of MODEL. Needs no
+    device.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
     .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
@@ -29,7 +35,7 @@ def command(model: str, depth: int | None, as_json: bool, **asked) -> None:
 
     from roofcast.simulator.forecast.counts import count
 
-    counts = count(model, **asked)
+    counts = count(model, **{key: value for key, value in asked.items() if value is not None})
     if as_json:
         print_json(msgspec.to_builtins(counts))
         return

@@ -2,69 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
 import click
 
 from roofcast.reports.options import print_json
 
+if TYPE_CHECKING:
+    from roofcast.hwdb.records import Device
+    from roofcast.simulator.machine.crosscheck.steps import Ran, Trained
+
+ONE_THREAD, ALL_THREADS = "this-machine-1", "this-machine"
+ROUNDS, QUICK_ROUNDS = 8, 2
+
 
 @click.command("crosscheck")
-@click.option("--kernels", is_flag=True, help="The numba kernels only, by op and size.")
+@click.option("--kernels", is_flag=True, help="Only the numba kernels, by op and size.")
 @click.option(
     "--training",
     is_flag=True,
-    help="The training steps only: nets in numba, and in PyTorch where it is installed.",
+    help="Only the training steps: networks in numba, and in PyTorch if it is installed.",
 )
-@click.option("--plot", metavar="FILE", help="Draw predicted against measured (.png, .svg, .pdf).")
+@click.option("--plot", metavar="FILE", help="Plot predicted against measured: .png, .svg or .pdf.")
 @click.option(
     "--quick",
     is_flag=True,
-    help="Fewer rounds, smaller kernels, no net of more than a fifth of a second.",
+    help="Fewer rounds, smaller kernels, only networks with steps below 0.2 s.",
 )
 @click.option(
-    "--gpu",
-    is_flag=True,
-    help="Training steps on the CUDA device, by the wall clock; where there is one.",
+    "--gpu", is_flag=True, help="Training steps on the CUDA device, if there is one, by wall time."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def command(
     kernels: bool, training: bool, plot: str | None, quick: bool, gpu: bool, as_json: bool
 ) -> None:
-    """Forecast kernels and training steps of this machine, run them, and show how far the forecasts
-    were off.
+    """Compare forecasts of kernels and training steps with measurements on this machine.
 
-    Training steps and kernels on one thread by CPU time in interleaved rounds, kernels on all
-    threads too, by the best wall time; the noise is the same point measured twice. Forecasts rest
-    on the devices that roofcast calibrate writes. Both are kept as dated tables that roofcast
-    validate reads: steps with --runs, kernels with --ops.
+    Training steps run on one thread, kernels on one thread and on all. One thread is timed by CPU
+    time, the median of interleaved rounds; several by the best wall time. Noise is the difference
+    between two measurements of the same point. Forecasts use the devices that roofcast calibrate
+    writes. The results are saved as dated tables for roofcast validate: steps for --runs, kernels
+    for --ops.
     """
-    from roofcast import hwdb
-    from roofcast.hwdb import names
-    from roofcast.hwdb.errors import UnknownName
     from roofcast.reports.files import check_target
 
     if plot:
         check_target(plot, (".png", ".svg", ".pdf"))
-    if gpu:
-        from roofcast.simulator.machine.gpu import available
-
-        missing = available()
-        if missing:
-            click.echo(f"{missing}: the CPU is measured instead", err=True)
-            gpu = False
+    gpu = gpu and _has_gpu()
     if gpu:
         kernels, training = False, True
-    try:
-        device = hwdb.device(names.THIS_GPU if gpu else ONE_THREAD)
-    except UnknownName:
-        raise UnknownName(
-            "this machine is not calibrated, so there are no ceilings to forecast with; run:"
-            " roofcast calibrate"
-        ) from None
+    device = _calibrated(gpu)
     both = kernels == training
-    trained, said = _training(device.name, quick, gpu) if training or both else ([], "")
-    parts, said_too = _kernels(device, quick) if kernels or both else ([], "")
+    trained, steps_saved = _training(device.name, quick, gpu) if training or both else ([], "")
+    parts, kernels_saved = _kernels(device, quick) if kernels or both else ([], "")
     ran = [row for _, rows, _ in parts for row in rows]
-    kept = [words for words in (said_too, said) if words]
     if plot:
         from roofcast.reports.pictures.crosscheck import draw
 
@@ -80,17 +73,38 @@ def command(
         print_crosscheck(name, rows, [], bare)
     if trained:
         print_crosscheck(device.name, [], trained, [])
-    for words in kept:
+    for words in filter(None, (kernels_saved, steps_saved)):
         click.echo(words)
 
 
-ONE_THREAD, ALL_THREADS = "this-machine-1", "this-machine"
-ROUNDS, QUICK_ROUNDS = 8, 2
+def _has_gpu() -> bool:
+    """Whether there is a CUDA device; if not, say so on stderr."""
+    from roofcast.simulator.machine.gpu import available
+
+    missing = available()
+    if missing:
+        click.echo(f"{missing}: the CPU is measured instead", err=True)
+    return not missing
 
 
-def _kernels(device, quick: bool):
-    """Kernels on one thread and on all beside their forecasts, with a constant an op and by the
-    ceilings alone; where they were kept.
+def _calibrated(gpu: bool) -> Device:
+    """The device of this machine that forecasts are made for."""
+    from roofcast import hwdb
+    from roofcast.hwdb import names
+    from roofcast.hwdb.errors import UnknownName
+
+    try:
+        return hwdb.device(names.THIS_GPU if gpu else ONE_THREAD)
+    except UnknownName:
+        raise UnknownName(
+            f"this machine is not calibrated yet; run: roofcast calibrate{' --gpu' if gpu else ''}"
+        ) from None
+
+
+def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], list[Ran]]], str]:
+    """Measured and forecast kernels on one thread and on all; where they were saved.
+
+    Each part: the device's name, rows with the fitted constants, rows by the ceilings alone.
     """
     from roofcast import hwdb
     from roofcast.hwdb import names
@@ -100,45 +114,40 @@ def _kernels(device, quick: bool):
 
     one, every = names.this_machine(ONE_THREAD), names.this_machine(ALL_THREADS)
     whole = hwdb.device(ALL_THREADS) if every.exists() else None
+    devices, files = {1: device}, {1: one}
     threads = _threads(whole) if whole else 1
-    rounds, devices = (
-        QUICK_ROUNDS if quick else ROUNDS // 2,
-        {1: device} | ({threads: whole} if threads > 1 else {}),
-    )
+    if whole and threads > 1:
+        devices[threads], files[threads] = whole, every
+    rounds = QUICK_ROUNDS if quick else ROUNDS // 2
     sessions = {}
     for count in devices:
         with _bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
             sessions[count] = kernel_check.measured(quick, rounds, progress, count)
-    parts = [
-        (
-            each.name,
-            *(
-                kernel_check.forecasts(sessions[count], each, constants, count)
-                for constants in (True, False)
-            ),
+    parts = []
+    for count, each in devices.items():
+        fitted, bare = (
+            kernel_check.forecasts(sessions[count], each, constants, count)
+            for constants in (True, False)
         )
-        for count, each in devices.items()
-    ]
+        parts.append((each.name, fitted, bare))
     folder = one.parent.parent / "measured"
     try:
-        table = kernel_table.write(
-            sessions, {1: one} | ({threads: every} if threads > 1 else {}), device.name, folder
-        )
-        return parts, f"kept as {table}: roofcast validate --ops {table}"
+        table = kernel_table.write(sessions, files, device.name, folder)
+        return parts, f"wrote {table}: roofcast validate --ops {table}"
     except (BadInput, OSError) as error:
-        return parts, f"not kept in {folder}: {error}"
+        return parts, f"not saved in {folder}: {error}"
 
 
-def _threads(device) -> int:
-    """Threads that a device of all of them was measured with; its name ends in it."""
+def _threads(device: Device) -> int:
+    """Number of threads that a device of all threads was measured with: the end of its name."""
     import re
 
     found = re.search(r"(\d+) threads$", device.name)
     return int(found[1]) if found else 1
 
 
-def _training(cpu: str, quick: bool, gpu: bool = False):
-    """Training steps beside their forecasts, and where the table was kept."""
+def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], str]:
+    """Measured and forecast training steps; where they were saved."""
     import tempfile
     from importlib.util import find_spec
     from pathlib import Path
@@ -152,7 +161,7 @@ def _training(cpu: str, quick: bool, gpu: bool = False):
     torch = find_spec("torch") is not None
     if not torch:
         click.echo(
-            "PyTorch is not installed: only the nets in numba are trained (pip install"
+            "PyTorch is not installed: only networks in numba are trained (pip install"
             " roofcast[torch])",
             err=True,
         )
@@ -165,27 +174,25 @@ def _training(cpu: str, quick: bool, gpu: bool = False):
         device = crosscheck_table.write_device(session, calibrated, folder)
         rows = crosscheck.training(session, str(device))
         table = crosscheck_table.write(rows, session, device, cpu)
-        return rows, f"kept as {table}: roofcast validate --runs {table}"
+        return rows, f"wrote {table}: roofcast validate --runs {table}"
     except (BadInput, OSError) as error:
         with tempfile.TemporaryDirectory() as aside:
-            rows = crosscheck.training(
-                session, str(crosscheck_table.write_device(session, calibrated, Path(aside)))
-            )
-        return rows, f"not kept in {folder}: {error}"
+            device = crosscheck_table.write_device(session, calibrated, Path(aside))
+            rows = crosscheck.training(session, str(device))
+        return rows, f"not saved in {folder}: {error}"
 
 
-def _bar(what: str):
-    """A progress bar on stderr where a person looks; gives a function of how many of how many are
-    done.
-    """
+def _bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A progress bar on stderr, if that is a terminal; yields a function of (done, total)."""
     import contextlib
     import sys
+    from collections.abc import Iterator
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     @contextlib.contextmanager
-    def shown():
+    def shown() -> Iterator[Callable[[int, int], None]]:
         out = Console(file=sys.stderr)
         columns = (TextColumn(what), BarColumn(), TimeRemainingColumn())
         with Progress(

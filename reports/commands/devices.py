@@ -1,15 +1,23 @@
 """roofcast devices"""
 
+from __future__ import annotations
+
 import difflib
+from typing import TYPE_CHECKING
 
 import click
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import UnknownName
-from roofcast.hwdb.units import pretty
 from roofcast.reports.format import binary, si
 from roofcast.reports.option_types import Whole, setting
 from roofcast.reports.options import print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHOWN_ONLY = "shown only: no formula reads it"
+CROSSCHECK_ONLY = "only roofcast crosscheck reads it"
 
 
 @click.group("devices", invoke_without_command=True)
@@ -21,44 +29,69 @@ from roofcast.reports.options import print_json
 @click.option("--systems", is_flag=True, help="List the systems instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.pass_context
-def command(ctx, links: bool, systems: bool, as_json: bool, **wanted) -> None:
-    """List the devices that are known by name; or `roofcast devices show NAME`."""
+def command(
+    ctx: click.Context,
+    links: bool,
+    systems: bool,
+    as_json: bool,
+    vendor: str | None,
+    kind: str | None,
+    year: int | None,
+    family: str | None,
+) -> None:
+    """List the devices that Roofcast knows by name. Details: `roofcast devices show NAME`."""
     if ctx.invoked_subcommand:
         return
     if links or systems:
-        names = hwdb.links() if links else hwdb.systems()
-        (
-            print_json({"links" if links else "systems": names})
-            if as_json
-            else click.echo("\n".join(names))
-        )
+        what, names = ("links", hwdb.links()) if links else ("systems", hwdb.systems())
+        if as_json:
+            print_json({what: names})
+        else:
+            click.echo("\n".join(names))
         return
     rows = [hwdb.summary(name) for name in hwdb.devices()]
+    wanted = {"vendor": vendor, "kind": kind, "year": year, "family": family}
     for key, value in wanted.items():
         if value is not None:
-            rows = _only(rows, key, str(value))
+            rows = _filtered(rows, key, str(value))
     if as_json:
         print_json({"devices": rows})
         return
-    from roofcast.reports.console import page, plain_table
+    from roofcast.reports.console import page
+
+    with page() as out:
+        out.print(_list(rows))
+        out.print(f"{len(rows)} devices. Figures and sources of one: roofcast devices show NAME")
+
+
+def _filtered(rows: list[hwdb.Summary], key: str, value: str) -> list[hwdb.Summary]:
+    """The rows whose `key` has that value, in any case; UnknownName where there is none."""
+    left = [row for row in rows if str(getattr(row, key)).lower() == value.lower()]
+    if left:
+        return left
+    known = sorted({str(getattr(row, key)) for row in rows} - {"None", ""})
+    lower = [each.lower() for each in known]
+    alike = difflib.get_close_matches(value.lower(), lower, n=3, cutoff=0.5)
+    close = [each for each in known if each.lower() in alike]
+    kind = "nearest" if close else "known"
+    raise UnknownName(
+        f"--{key} {value}: no device matches; {kind} values: {', '.join(close or known[:30])}"
+    )
+
+
+def _list(rows: list[hwdb.Summary]) -> Table:
+    from roofcast.reports.console import plain_table
 
     table = plain_table(
-        ("device", "left"),
-        ("year", "right"),
-        ("peak FLOP/s", "right"),
-        ("", "left"),
-        ("bandwidth", "right"),
-        ("memory", "right"),
-        ("price", "right"),
-    )
+        ("device", "left"), ("year", "right"), ("peak FLOP/s", "right"), ("", "left"),
+        ("bandwidth", "right"), ("memory", "right"), ("price", "right"),
+    )  # fmt: skip
     for row in rows:
-        price = (
-            f"${row.cloud_usd_per_hour:.2f}/h"
-            if row.cloud_usd_per_hour
-            else f"${row.launch_usd:,.0f}"
-            if row.launch_usd
-            else "—"
-        )
+        price = "—"
+        if row.cloud_usd_per_hour:
+            price = f"${row.cloud_usd_per_hour:.2f}/h"
+        elif row.launch_usd:
+            price = f"${row.launch_usd:,.0f}"
         table.add_row(
             row.id,
             str(row.year or "—"),
@@ -68,32 +101,25 @@ def command(ctx, links: bool, systems: bool, as_json: bool, **wanted) -> None:
             binary(row.capacity),
             price,
         )
-    with page() as out:
-        out.print(table)
-        out.print(f"{len(rows)} devices. One with its sources: roofcast devices show NAME")
+    return table
 
 
-def _only(rows: list, key: str, value: str) -> list:
-    """The rows whose `key` is that value, whatever the case; at least one."""
-    left = [row for row in rows if str(getattr(row, key)).lower() == value.lower()]
-    if not left:
-        known = sorted({str(getattr(row, key)) for row in rows} - {"None", ""})
-        alike = difflib.get_close_matches(
-            value.lower(), [each.lower() for each in known], n=3, cutoff=0.5
-        )
-        close = [each for each in known if each.lower() in alike] or known[:30]
-        raise UnknownName(
-            f"--{key} {value}: there is none; among the devices left there are: {', '.join(close)}"
-        )
-    return left
-
-
-def _shown(figure: float, unit: str) -> str:
-    """To five digits; what is held in powers of two, as it is made and sold."""
+def _value(figure: float, unit: str) -> str:
+    """The figure to five digits; bytes with binary prefixes, as memory is sold."""
     if unit != "B":
-        return pretty(figure, unit)
+        return hwdb.pretty(figure, unit)
     number, unit = binary(figure, 5).split()
     return f"{float(number):g} {unit}"
+
+
+def _source(key: str, figure: hwdb.Figure) -> str:
+    """Source of a figure and the place in it, and whether a forecast depends on the figure."""
+    from roofcast.hwdb import records
+
+    source = ": ".join(part for part in (figure.source, figure.where) if part)
+    if key in records.SHOWN_ONLY[records.Device]:
+        return f"{source} ({SHOWN_ONLY})"
+    return f"{source} ({CROSSCHECK_ONLY})" if key in records.CROSSCHECK_ONLY else source
 
 
 @command.command("show")
@@ -107,49 +133,49 @@ def _shown(figure: float, unit: str) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
-    """Every number of DEVICE with its source and how sure it is. What is unknown is absent."""
+    """Print every known number of DEVICE with its source and status.
+
+    The status tells how well the number is documented: read in its source, measured, derived,
+    recalled, estimated, given in your file, or edited.
+    """
     device = hwdb.device(name, setting(changes))
     figures = hwdb.figures(device)
     if as_json:
-        print_json(
-            {
-                "device": device.id,
-                "name": device.name,
-                "figures": [
-                    {
-                        "key": key,
-                        "value": float(f),
-                        "unit": unit,
-                        "status": f.status,
-                        "source": f.source,
-                        "where": f.where,
-                    }
-                    for key, f, unit in figures
-                ],
-                "sources": dict(device.sources),
-                "notes": list(device.notes),
-            }
-        )
+        print_json(_json(device, figures))
         return
     from roofcast.reports.console import page, plain_table, say, show
 
-    made = ", ".join(
-        str(part) for part in (device.vendor, device.architecture, device.year) if part
-    )
+    known = (device.vendor, device.architecture, device.year)
+    made = ", ".join(str(part) for part in known if part)
     table = plain_table(
         ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold")
     )
     for key, figure, unit in figures:
-        table.add_row(
-            key,
-            _shown(figure, unit),
-            figure.status,
-            ": ".join(part for part in (figure.source, figure.where) if part),
-        )
+        table.add_row(key, _value(figure, unit), figure.status, _source(key, figure))
     with page() as out:
         out.print(f"{device.id}: {device.name}" + (f" ({made})" if made else ""), style="bold")
         show(out, table)
-        for key, text in device.sources.items():
-            say(out, text, first=f"{key}: ")
+        for source, citation in device.sources.items():
+            say(out, citation, first=f"{source}: ")
         for note in (*device.edits, *device.notes):
             say(out, note, first="note: ")
+
+
+def _json(device: hwdb.Device, figures: list[tuple[str, hwdb.Figure, str]]) -> dict[str, object]:
+    return {
+        "device": device.id,
+        "name": device.name,
+        "figures": [
+            {
+                "key": key,
+                "value": float(figure),
+                "unit": unit,
+                "status": figure.status,
+                "source": figure.source,
+                "where": figure.where,
+            }
+            for key, figure, unit in figures
+        ],
+        "sources": dict(device.sources),
+        "notes": list(device.notes),
+    }

@@ -1,5 +1,9 @@
 """roofcast memory"""
 
+from __future__ import annotations
+
+from typing import Any
+
 import click
 
 from roofcast.reports.options import (
@@ -12,13 +16,14 @@ from roofcast.reports.options import (
 )
 
 _KEYS = ("model", "device", "batch", "precision", "parameters", "memory", "layers", "assumptions")
+_PARALLEL_KEYS = ("devices", "system", "layout", "ranks")
 
 
 @click.command("memory", cls=Sectioned)
 @scenario_options()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
-def command(as_json: bool, **asked) -> None:
-    """What of MODEL needs how much memory, and the largest batch that fits.
+def command(as_json: bool, **asked: Any) -> None:
+    """Memory of one step of MODEL by kind and layer, and the largest batch that fits.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
     .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
@@ -27,15 +32,8 @@ def command(as_json: bool, **asked) -> None:
     forecast = answer(scenario)
     if as_json:
         fields = to_json(forecast)
-        print_json(
-            {
-                key: fields[key]
-                for key in (
-                    *_KEYS,
-                    *(("devices", "system", "layout", "ranks") if forecast.layout else ()),
-                )
-            }
-        )
+        keys = _KEYS + (_PARALLEL_KEYS if forecast.layout else ())
+        print_json({key: fields[key] for key in keys})
         return
     from roofcast.reports.pages.memory import print_memory
 

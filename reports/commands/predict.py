@@ -1,5 +1,9 @@
 """roofcast predict"""
 
+from __future__ import annotations
+
+from typing import Any
+
 import click
 
 from roofcast.reports.options import Sectioned, answer, print_answers, scenario_options, scenarios
@@ -9,16 +13,14 @@ from roofcast.reports.options import Sectioned, answer, print_answers, scenario_
 @scenario_options(several=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
-    "--save",
-    metavar="FILE",
-    help="Also write what was asked as a scenario file (.toml), for roofcast run.",
+    "--save", metavar="FILE", help="Also write the scenario to a .toml file, for roofcast run."
 )
-def command(as_json: bool, save: str | None, **asked) -> None:
+def command(as_json: bool, save: str | None, **asked: Any) -> None:
     """Forecast one step of MODEL.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
     .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
-    With several --on, a table that compares the devices.
+    Several --on print a table that compares the devices.
     """
     wanted = scenarios(**asked)
     if save is not None:

@@ -1,16 +1,20 @@
 """roofcast stacks"""
 
+from __future__ import annotations
+
 import click
 
 from roofcast.reports.options import print_json
+
+_IMAGES = {"channels_last": "NHWC", "contiguous": "NCHW"}
 
 
 @click.group("stacks", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
-def command(ctx, as_json: bool) -> None:
-    """List the software stacks; or `roofcast stacks show NAME`. Your own: a .toml like these, given
-    to --stack.
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List the software stacks, or show one: `roofcast stacks show NAME`. --stack also takes a
+    .toml file of your own.
     """
     if ctx.invoked_subcommand:
         return
@@ -20,55 +24,57 @@ def command(ctx, as_json: bool) -> None:
     if as_json:
         print_json({"stacks": rows})
         return
-    from roofcast.reports.console import page, plain_table
+    from roofcast.reports.console import page, plain_table, say
 
     table = plain_table(
         ("stack", "left"),
         ("fused", "right"),
-        ("host", "right"),
-        ("layout", "left"),
+        ("launch", "right"),
+        ("images", "left"),
         ("about", "fold"),
     )
     for s in rows:
-        host = "graphs" if s.graphs else f"{1e6 * s.dispatch_s:g} us"
-        table.add_row(
-            s.name,
-            f"{100 * s.fusion:g} %",
-            host,
-            {"channels_last": "NHWC", "contiguous": "NCHW"}[s.memory_format],
-            s.about,
-        )
+        launch = "graphs" if s.graphs else f"{1e6 * s.dispatch_s:.3g} µs"
+        table.add_row(s.name, f"{100 * s.fusion:g} %", launch, _IMAGES[s.memory_format], s.about)
+    note = (
+        f"{len(rows)} stacks. fused: share of the traffic between pointwise kernels that fusion"
+        " saves; launch: host time per kernel launch, or none under CUDA graphs and in compiled"
+        " programs; images: memory format of images."
+    )
     with page() as out:
         out.print(table)
-        out.print(
-            f"{len(rows)} stacks. fused: share of the bytes between pointwise kernels that"
-            " vanishes; host: time to launch a kernel."
-        )
+        say(out, note, indent=0)
 
 
 @command.command("show")
 @click.argument("name", metavar="STACK")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(name: str, as_json: bool) -> None:
-    """Every setting of STACK."""
+    """Every setting of STACK with its meaning."""
     from roofcast.simulator.software import stack as stacks
 
     found = stacks.stack(name)
     if as_json:
         print_json(found)
         return
-    from roofcast.reports.console import page, say
+    from roofcast.reports.console import page, plain_table, say
+    from roofcast.reports.console import show as show_table
 
+    table = plain_table(("setting", "left"), ("value", "fold"), ("meaning", "fold"))
+    for key, meaning in stacks.MEANING.items():
+        table.add_row(key, _text(getattr(found, key)), meaning)
     with page() as out:
-        out.print(f"{found.name}: {found.about}", style="bold")
-        for key, meaning in stacks.MEANING.items():
-            value = getattr(found, key)
-            text = (
-                ", ".join(f"{k} {v}" for k, v in value.items())
-                if isinstance(value, dict)
-                else ", ".join(value)
-                if isinstance(value, tuple)
-                else str(value)
-            )
-            say(out, f"{text or 'none'}  ({meaning})", first=f"{key}: ")
+        say(out, f"{found.name}: {found.about}", indent=0, style="bold")
+        show_table(out, table)
         say(out, found.source, first="source: ")
+
+
+def _text(value: object) -> str:
+    """The value of a setting, for reading."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,9 @@
 """roofcast trace"""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import click
 
@@ -10,22 +13,18 @@ from roofcast.reports.options import Sectioned, scenario_options, scenarios
 @click.command("trace", cls=Sectioned)
 @scenario_options()
 @click.option(
-    "-o",
-    "--output",
-    "target",
-    required=True,
-    metavar="FILE",
-    help="Where the trace goes, a .json file.",
+    "-o", "--output", "target", required=True, metavar="FILE", help="The .json file to write."
 )
-def command(target: str, **asked) -> None:
-    """Write the timeline of a step of MODEL as a trace that Perfetto (ui.perfetto.dev) opens.
+def command(target: str, **asked: Any) -> None:
+    """Write the timeline of one step of MODEL as a trace for Perfetto (https://ui.perfetto.dev).
 
     MODEL is as for roofcast predict; loading a .py runs it.
 
-    On one device every op of every layer, on several every micro-batch of every pipeline stage. It
-    is as long as the forecast step.
+    On one device, the trace has every op of every layer; on several, every micro-batch of every
+    pipeline stage.
     """
     from roofcast.reports.files import check_target, replacing
+    from roofcast.reports.format import seconds
     from roofcast.simulator.forecast.timeline import timeline
     from roofcast.simulator.parallel.pipeline.trace import length, trace
 
@@ -34,7 +33,5 @@ def command(target: str, **asked) -> None:
     document = trace(timeline(scenario), scenario.model)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
-    click.echo(
-        f"wrote {target}: {len(document['traceEvents'])} events, {length(document):.6g} s; open it"
-        " in ui.perfetto.dev"
-    )
+    size = f"{len(document['traceEvents']):,} events, {seconds(length(document))}"
+    click.echo(f"wrote {target} ({size}); open it at https://ui.perfetto.dev")

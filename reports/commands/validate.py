@@ -1,8 +1,36 @@
 """roofcast validate"""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
 import click
 
 from roofcast.reports.options import print_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from roofcast.reports.tables.validation import Checked
+    from roofcast.scenarios.measured.scores import Scored
+
+
+class Asked(NamedTuple):
+    """Files by what is in them: all empty where what is shipped is asked for."""
+
+    single: tuple[str, ...]  # runs of one device, or of few that share a batch
+    many: tuple[str, ...]  # training runs on many devices
+    kernels: tuple[str, ...]
+    machines: tuple[str, ...]  # kernels that roofcast crosscheck kept
+    shipped: bool
+
+
+class Found(NamedTuple):
+    """What was asked for, beside its forecasts."""
+
+    checked: list[Checked]
+    many: list[Scored]
+    kernels: pd.DataFrame | None
 
 
 @click.command("validate")
@@ -11,105 +39,160 @@ from roofcast.reports.options import print_json
     multiple=True,
     metavar="FILE",
     help=(
-        "Measured runs, .csv or .csv.gz: model, device, precision, mode, batch_per_device,"
-        " step_time_ms ...; of many devices: n_devices, device, layers, hidden, seq_len,"
-        " global_batch_seqs, tp, pp, iter_time_s ... (scenarios/measured/published/README.md)."
+        "Measured runs, .csv or .csv.gz, with columns model, device, precision, mode,"
+        " batch_per_device, step_time_ms ...; training runs on many devices, with columns"
+        " n_devices, device, layers, hidden, seq_len, global_batch_seqs, tp, pp, iter_time_s ..."
+        " (scenarios/measured/published/README.md). May be repeated."
     ),
 )
 @click.option(
     "--ops",
     multiple=True,
     metavar="FILE",
-    help="Measured kernels, .csv or .csv.gz, in one of the four known layouts of columns.",
+    help="Measured kernels, .csv or .csv.gz, in one of the known layouts. May be repeated.",
 )
-@click.option("-o", "--output", metavar="FILE", help="Write every row with its forecast (.csv).")
-@click.option("--plot", metavar="FILE", help="Draw predicted against measured (.png, .svg, .pdf).")
+@click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
+@click.option("--plot", metavar="FILE", help="Plot predicted over measured (.png, .svg, .pdf).")
 @click.option(
     "--constants",
     is_flag=True,
-    help="Print every fitted constant with its meaning, unit, value and source instead.",
+    help="List every constant that steers forecasts: kind, value, unit, meaning, source.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def command(runs, ops, output, plot, constants, as_json) -> None:
-    """How far forecasts are from measured runs and kernels: those that are shipped, or those of
-    your own files.
+@click.option(
+    "--write",
+    metavar="FILE",
+    help="Fill in the tables of a document, as docs/accuracy.md has them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    runs: tuple[str, ...],
+    ops: tuple[str, ...],
+    output: str | None,
+    plot: str | None,
+    constants: bool,
+    write: str | None,
+    as_json: bool,
+) -> None:
+    """Compare forecasts with measured runs and kernels.
+
+    Without --runs and --ops: the measurements that come with Roofcast.
     """
-    if constants:
-        from roofcast.reports.pages.constants import constant_rows, print_constants
-
-        rows = constant_rows()
-        print_json({"constants": rows, "number": len(rows)}) if as_json else print_constants(rows)
+    if constants or write:
+        _alone(constants, write, as_json, given=bool(runs or ops or output or plot))
         return
-    from roofcast.reports.files import check_target
-    from roofcast.reports.pages import validation as validation_text
-    from roofcast.reports.tables import validation
-
+    _check_targets(output, plot)
+    if output and runs and ops:
+        raise click.UsageError("-o writes one table: give either --runs or --ops")
+    asked = _sorted(runs, ops)
+    if output and asked.many and asked.single:
+        raise click.UsageError("-o writes one table: give --runs of one layout of columns")
+    for path in asked.machines:
+        _print_machine(path, as_json)
+    if not (asked.shipped or asked.single or asked.many or asked.kernels):
+        return
+    found = _forecast(asked, output)
     if output:
-        check_target(output, (".csv",))
-        if runs and ops:
-            raise click.UsageError("-o takes one table; give --runs or --ops, not both")
-    if plot:
-        check_target(plot, (".png", ".svg", ".pdf"))
-    from roofcast.reports.tables import kernels as kernel_table
-    from roofcast.scenarios.measured.nets import shipped, shipped_kernels
-
-    own = [path for path in ops if kernel_table.claims(path)]
-    if own:
-        ops = tuple(path for path in ops if path not in own)
-        _kernels_of_machines(own, as_json)
-        if not runs and not ops:
-            return
-    all_shipped = not runs and not ops
-    from roofcast.reports.pages import training_runs as validation_llm
-
-    spread = [path for path in runs if validation_llm.claims(path)]
-    runs = [path for path in runs if path not in spread]
-    many = validation_llm.check_files(spread) if spread or (all_shipped and not output) else []
-    if output and spread:
-        if runs or ops:
-            raise click.UsageError("-o takes one table; give runs of one kind")
-        validation_llm.write(many, output)
-        output = None
-    checked = validation.check_files(runs or (shipped() if all_shipped else ()))
-    table = (
-        validation.kernels(ops or shipped_kernels())
-        if ops or (all_shipped and not output)
-        else None
-    )
-    if output:
-        (
-            validation.write_runs(checked, output)
-            if table is None
-            else validation.write_kernels(table, output)
-        )
+        _write_rows(found, output)
     if plot:
         from roofcast.reports.pictures.validation import draw
 
-        draw(checked, plot)
-    if as_json:
-        print_json(
-            validation_text.to_json(checked, table)
-            | ({"training_runs": validation_llm.to_json(many)} if many else {})
+        draw(found.checked, plot)
+    _print(found, asked.shipped, as_json)
+
+
+def _alone(constants: bool, write: str | None, as_json: bool, given: bool) -> None:
+    """--constants and --write, which go with no file of measurements."""
+    if given or (constants and write):
+        raise click.UsageError(
+            "--constants and --write go alone: leave out --runs, --ops, -o, --plot"
         )
+    if write:
+        from roofcast.reports.pages.accuracy import write as write_tables
+
+        names = write_tables(write)
+        print_json({"tables": names}) if as_json else click.echo(f"{write}: {', '.join(names)}")
         return
-    if many:
-        validation_llm.print_part(many, all_shipped)
-    if checked or table is not None:
-        validation_text.print_validation(checked, table, {scored.run.source for scored in many})
+    from roofcast.reports.pages.constants import print_constants, to_json
+
+    print_json(to_json()) if as_json else print_constants()
 
 
-def _kernels_of_machines(paths, as_json: bool) -> None:
-    """Tables that roofcast crosscheck --kernels kept: forecasts from the device files beside
-    them.
-    """
+def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:
+    """The files by what is in them."""
+    from roofcast.reports.pages import training_runs
+    from roofcast.reports.tables import kernels
+
+    many = tuple(path for path in runs if training_runs.claims(path))
+    machines = tuple(path for path in ops if kernels.claims(path))
+    return Asked(
+        tuple(path for path in runs if path not in many),
+        many,
+        tuple(path for path in ops if path not in machines),
+        machines,
+        shipped=not runs and not ops,
+    )
+
+
+def _check_targets(output: str | None, plot: str | None) -> None:
+    """Refuse a file that cannot be written, before the work. Raises BadInput."""
+    from roofcast.reports.files import check_target
+
+    if output:
+        check_target(output, (".csv",))
+    if plot:
+        check_target(plot, (".png", ".svg", ".pdf"))
+
+
+def _forecast(asked: Asked, output: str | None) -> Found:
+    """The forecasts. What is shipped: with -o its runs of single devices alone, as one table."""
+    from roofcast.reports.pages import training_runs
+    from roofcast.reports.tables import validation
+    from roofcast.scenarios.measured.nets import shipped, shipped_kernels
+
+    everything = asked.shipped and not output
+    many = training_runs.check_files(asked.many) if asked.many or everything else []
+    checked = validation.check_files(shipped() if asked.shipped else asked.single)
+    kernels = None
+    if asked.kernels or everything:
+        kernels = validation.kernels(asked.kernels or shipped_kernels())
+    return Found(checked, many, kernels)
+
+
+def _write_rows(found: Found, output: str) -> None:
+    """Every row and its forecast, as one table."""
+    from roofcast.reports.pages import training_runs
+    from roofcast.reports.tables import validation
+
+    if found.many:
+        training_runs.write(found.many, output)
+    elif found.kernels is not None:
+        validation.write_kernels(found.kernels, output)
+    else:
+        validation.write_runs(found.checked, output)
+
+
+def _print(found: Found, shipped: bool, as_json: bool) -> None:
+    from roofcast.reports.pages import training_runs, validation
+
+    if as_json:
+        more = {"training_runs": training_runs.to_json(found.many)} if found.many else {}
+        print_json(validation.to_json(found.checked, found.kernels) | more)
+        return
+    if found.many:
+        training_runs.print_part(found.many, shipped)
+    if found.checked or found.kernels is not None:
+        listed = {scored.run.source for scored in found.many}
+        validation.print_validation(found.checked, found.kernels, listed)
+
+
+def _print_machine(path: str, as_json: bool) -> None:
+    """A table that roofcast crosscheck --kernels kept, with the device files beside it."""
     from roofcast.reports.pages.crosscheck import print_crosscheck
-    from roofcast.reports.tables import kernels as kernel_table
+    from roofcast.reports.tables import kernels
     from roofcast.simulator.machine.crosscheck.steps import to_json
 
-    for path in paths:
-        for threads, name, rows, bare in kernel_table.check(path):
-            (
-                print_json(to_json(rows, []) | {"device": name, "threads": threads})
-                if as_json
-                else print_crosscheck(name, rows, [], bare)
-            )
+    for threads, name, rows, bare in kernels.check(path):
+        if as_json:
+            print_json(to_json(rows, []) | {"device": name, "threads": threads})
+        else:
+            print_crosscheck(name, rows, [], bare)

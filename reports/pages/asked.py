@@ -1,45 +1,70 @@
-"""What a forecast was asked and what it had to assume, for reading; every page of a forecast says
-both.
-"""
+"""The scenario of a forecast, its assumptions and the basis of its interval, for reading."""
 
 from __future__ import annotations
+
+import re
 
 from rich.console import Console
 
 from roofcast.reports.console import say, section
 from roofcast.simulator.forecast.result import Forecast
 
+_SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
+# interval_class of a forecast: the measured runs that its interval rests on
+INTERVALS = {
+    "known device and stack": "calibrated on this device and software stack",
+    "known device and stack, another kind of step": (
+        "calibrated on this device and software stack, other models or number formats"
+    ),
+    "known device, unknown stack": "calibrated on this device, other software stacks",
+    "known family and stack": "calibrated on this software stack, other devices of the family",
+    "inherited device, known stack": "calibrated on this software stack, other devices",
+    "inherited device, unknown stack": "calibrated on other devices and software stacks",
+    "bound by the host": "calibrated on other host-bound steps",
+    "mixture of experts": "calibrated on other mixture-of-experts models",
+    "several devices": "no measured runs on as many devices, widest interval assumed",
+    "unfitted maker, known device": "measured on this device; no constant is fitted to this vendor",
+    "unfitted maker, inherited device": (
+        "not measured on this device; no constant is fitted to this vendor"
+    ),
+    "unknown maker": "no measured runs on devices of this vendor",
+    "imagined device": "hypothetical device, widest interval assumed",
+}
+
+
+def interval_basis(interval_class: str) -> str:
+    """What an interval is calibrated on, from Forecast.interval_class."""
+    return INTERVALS.get(interval_class, interval_class)
+
 
 def what(forecast: Forecast) -> str:
-    """What was asked, but for model and device.
+    """The step without model and device.
 
-    batch 1 × 8192 tokens, bf16, adamw, flash attention, pytorch-eager
+    batch 1 × 8192 tokens, bf16, adamw, no recomputation, flash attention, pytorch-eager
     """
-    parts = [f"batch {forecast.batch:,}{_size(forecast)}", forecast.precision]
+    whole = "global batch" if forecast.devices > 1 else "batch"
+    parts = [f"{whole} {forecast.batch:,}{_size(forecast)}", forecast.precision]
     if forecast.mode == "train":
         parts.append(forecast.optimizer or "no optimizer")
-        parts.append(f"recompute {forecast.recompute}")
+        recompute = forecast.recompute
+        parts.append("no recomputation" if recompute == "none" else f"recompute {recompute}")
     if any(layer.op == "attention" for layer in forecast.layers):
         parts.append(f"{forecast.attention} attention")
     return ", ".join([*parts, forecast.stack])
 
 
 def _size(forecast: Forecast) -> str:
-    """How large a sample is; a volume, or a slice of one, as the model says it."""
+    """The size of a sample; that of a volume, or of one of its slices, is among the assumptions."""
     if forecast.sequence:
         return f" × {forecast.sequence} tokens"
-    said = (
-        each.partition(", ")[0].split(" of ")
-        for each in forecast.assumptions
-        if each.startswith(("volumes of ", "slices of "))
-    )
-    for _, sides in said:
-        return f" × {sides.replace('x', '×')} {'voxels' if sides.count('x') > 1 else 'pixels'}"
+    for found in filter(None, map(_SIDES.match, forecast.assumptions)):
+        unit = "voxels" if found[1].count("x") > 1 else "pixels"
+        return f" × {found[1].replace('x', '×')} {unit}"
     return f" × {forecast.image}×{forecast.image} pixels" if forecast.image else ""
 
 
 def assumptions(out: Console, forecast: Forecast) -> None:
-    """What had to be assumed."""
+    """Defaults and assumptions of a forecast, as a list."""
     if forecast.assumptions:
         section(out, "Assumed")
         for each in forecast.assumptions:

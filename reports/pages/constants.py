@@ -1,180 +1,64 @@
-"""Every constant of the time formulas: which a committed script fitted, which are ceilings of
-device families, which are from elsewhere.
-"""
+"""The list of constants that `roofcast validate --constants` prints."""
 
 from __future__ import annotations
 
-from roofcast.hwdb import collective_constants
-from roofcast.hwdb import constants as shipped
-from roofcast.reports.console import page, say, section
-from roofcast.scenarios.fits.nets import OF_STACKS, STAGES
-from roofcast.scenarios.fits.runs import CONSTANTS
-from roofcast.simulator.parallel.traffic import HIDE
-from roofcast.simulator.software import stack as stacks
+from typing import Any
 
-KINDS = {
-    "fitted": "fitted by a committed script",
-    "ceiling": "ceilings of device families that were fitted",
-    "mean": "means of fitted ones, for devices that have none",
-    "other": "taken from published figures, read off measured runs, chosen, or assumed",
-}
-CEILINGS = ("share", "in_switch")  # of the collectives of a family: of its printed bandwidth
-OF_RUNS = "fit runs: published training runs (scenarios/measured/published)"
-OF_NETS = "fit session: nnU-Net and V-Net, NVIDIA DeepLearningExamples"
-STATED = {  # what a stack's profile may say of time, and its unit
-    "fusion": "1",
-    "dispatch_s": "s",
-    "dispatch_backward": "1",
-    "factor": "1",
-    "attention": "1",
-    "step_s": "s",
-    "sync_s": "s",
-    "expert_launches": "launches",
-    "accumulate_bytes": "bytes",
-}
+from roofcast.reports.console import page, plain_table, say, section, show
+from roofcast.reports.tables.constants import KINDS, PARTS, Constant, constants, counts
 
 
-def constant_rows() -> list[dict]:
-    """Constants of the formulas, of collectives, of device families and of stacks: name, value,
-    unit, meaning, source, residual, kind.
-    """
-    return [*_formulas(), *_families(), *_stacks(), *_overlap()]
-
-
-def _row(
-    kind: str, name: str, value: float, unit: str, meaning: str, source: str, residual: str = ""
-) -> dict:
+def to_json() -> dict[str, Any]:
+    """Every constant, and how many there are."""
+    rows = constants()
     return {
-        "kind": kind,
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "meaning": meaning,
-        "source": source,
-        "residual": residual,
+        "constants": [row._asdict() for row in rows],
+        "number": len(rows),
+        "counts": counts(rows),
     }
 
 
-def _formulas() -> list[dict]:
-    """Of kernels and of collectives."""
-    rows = [
-        _row(_kind(c.source), name, c.value, c.unit, c.meaning, c.source, c.residual)
-        for name, c in shipped.constants().items()
-    ]
-    for name, c in collective_constants.constants().items():
-        kind = _kind(c.source)
-        if kind == "fitted" and name.split(".")[1] in CEILINGS:
-            kind = "ceiling"
-        rows.append(
-            _row(kind, f"collectives.{name}", c.value, c.unit, c.meaning, c.source, c.residual)
-        )
-    return rows
-
-
-def _kind(source: str) -> str:
-    if "geometric mean" in source:
-        return "mean"
-    return "fitted" if source.startswith("fit") else "other"
-
-
-def _families() -> list[dict]:
-    """Shares that device families hold of their printed rates, alone and in training, where they
-    were fitted.
-    """
-    rows = []
-    for name in shipped.families():
-        family = shipped.family(name)
-        shares = {f"sustained.{key}": f for key, f in family.sustained.items()} | {
-            f"trained.{key}": f for key, f in family.trained.items()
-        }
-        shares |= {
-            "half_rate": family.half_rate,
-            "attention": family.attention,
-            "stream": family.stream,
-        }
-        for key, f in shares.items():
-            if f and f.source.startswith("fit"):
-                rows.append(
-                    _row(
-                        "ceiling",
-                        f"{name}.{key}",
-                        f.value,
-                        "1",
-                        f"ceiling of {family.name}",
-                        f.source,
-                        f.residual,
-                    )
-                )
-    return rows
-
-
-def _stacks() -> list[dict]:
-    """What profiles of software say of time; what several share, once."""
-    of_runs = [
-        (which, name)
-        for (kind, which), names in CONSTANTS.items()
-        if kind == "stack"
-        for name in names
-    ]
-    fitted = {(where, name): which for which, name in of_runs for where in which.split()}
-    sessions = {
-        tuple(knob.split("."))
-        for stage in STAGES.values()
-        for knob in stage.knobs
-        if knob.split(".")[1] in OF_STACKS
-    }
-    rows: dict[str, dict] = {}
-    for where in stacks.names():
-        stack, stated = stacks.stack(where), stacks.stated(stacks.path_of(where))
-        numbers = {key: stated[key] for key in STATED if stated.get(key)}
-        numbers |= {f"overlap.{key}": value for key, value in stated.get("overlap", {}).items()}
-        for key, value in numbers.items():
-            meaning, unit = stacks.MEANING[key.split(".")[0]], STATED.get(key, "1")
-            if (where, key) in fitted:
-                row = _row(
-                    "fitted",
-                    f"{fitted[where, key].replace(' ', ', ')}: {key}",
-                    value,
-                    unit,
-                    meaning,
-                    OF_RUNS,
-                )
-            elif (where, key) in sessions:
-                row = _row("fitted", f"{where}: {key}", value, unit, meaning, OF_NETS)
-            else:
-                row = _row("other", f"{where}: {key}", value, unit, meaning, stack.source)
-            rows[row["name"]] = row
-    return list(rows.values())
-
-
-def _overlap() -> list[dict]:
-    """How sharply kinds of traffic hide behind compute where a stack does not say."""
-    source = "chosen: published runs, of 64 to 10752 GPUs for gradients; 1: not at all"
-    return [
-        _row("other", f"overlap.{kind}", power, "1", stacks.MEANING["overlap"], source)
-        for kind, power in HIDE.items()
-    ]
-
-
-def print_constants(rows: list[dict]) -> None:
+def print_constants() -> None:
     """The constants by kind, and how many of each there are."""
+    rows = constants()
     with page() as out:
-        counts = {}
         for kind, title in KINDS.items():
-            members = [r for r in rows if r["kind"] == kind]
-            counts[kind] = len(members)
+            members = [row for row in rows if row.kind == kind]
             section(out, f"{len(members)} {title}")
-            for r in members:
-                residual = f" ({r['residual']})" if r["residual"] else ""
-                say(
-                    out,
-                    f"{r['value']:g} {r['unit']}: {r['meaning']}. {r['source']}{residual}",
-                    first=f"{r['name']}  ",
-                )
+            for row in members:
+                say(out, _described(row), first=f"{row.name}  ")
+        section(out, "Number of constants")
+        table = plain_table(("", "left"), *((kind, "right") for kind in (*KINDS, "all")))
+        for part, by_kind in counts(rows).items():
+            cells = [f"{number or ''}" for number in by_kind.values()]
+            table.add_row(PARTS[part], *cells, f"{sum(by_kind.values())}")
+        show(out, table)
         out.print()
-        few, ceilings, others = (counts[kind] for kind in ("fitted", "ceiling", "other"))
-        say(
-            out,
-            f"{few} fitted constants beside {ceilings} fitted ceilings of device families; {others}"
-            " others.",
-        )
+        say(out, summary(rows), 0)
+
+
+def _described(row: Constant) -> str:
+    values = row.value if isinstance(row.value, list) else [row.value]
+    residual = f" ({row.residual})" if row.residual else ""
+    read = "" if row.read_by_forecasts else " No forecast reads it."
+    number = ", ".join(f"{value:g}" for value in values)
+    unit = "" if row.unit == "1" else f" {row.unit}"
+    return f"{number}{unit}: {row.meaning}. {row.source}{residual}.{read} [{row.where}]"
+
+
+def summary(rows: list[Constant]) -> str:
+    """The counts in a sentence."""
+    fitted = [row for row in rows if row.kind == "fitted"]
+    formulas = [row for row in fitted if row.part in ("kernels", "collectives", "stacks")]
+    few, means, ceilings = (
+        sum(row.role == role for row in some)
+        for role, some in (("constant", formulas), ("mean", formulas), ("ceiling", fitted))
+    )
+    stretches = sum(row.part == "intervals" for row in fitted)
+    unread = sum(row.part == "devices" and not row.read_by_forecasts for row in rows)
+    return (
+        f"{len(rows)} constants, {len(fitted)} of them fitted: {few} fitted constants of formulas"
+        f" and stacks, {ceilings} achieved fractions of device families, {means} means of families"
+        f" for devices that have none, {stretches} stretches of intervals. {unread} are"
+        " measurements in device files that no forecast reads."
+    )

@@ -1,4 +1,4 @@
-"""Counts for reading: totals, and a tree by layer that sums to them."""
+"""Counts of a step for reading: totals, and a tree of layers that sums to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from roofcast.reports.console import page, plain_table, say, section, show
+from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, si, words
 from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
 from roofcast.simulator.forecast.counts import Counts
@@ -24,29 +24,24 @@ _TOTALS = (
     ("moved backward [B]", "bytes_backward", lambda value: si(value, "B")),
 )
 _FORMS = (many, si, si, binary, lambda value: si(value, "B"))
-_WIDE = 96  # columns, from which on the kinds of ops are shown
+_WIDE = 96  # columns of the terminal from which on the kind of op is shown
 
 
 def print_counts(counts: Counts, depth: int | None) -> None:
-    """All of it, on stdout; the tree `depth` levels deep, or as deep as it can be read."""
+    """Print the counts to stdout, the tree `depth` levels deep (None: about 50 rows)."""
     whole = tree(counts)
     shown = min(depth or fitting_depth(whole), height(whole))
     with page() as out:
-        out.print(
-            Text(
-                f"{counts.model}: counts of one"
-                f" {'training' if counts.mode == 'train' else 'inference'} step",
-                style="bold",
-            )
-        )
+        kind = "training" if counts.mode == "train" else "inference"
+        out.print(Text(f"{counts.model}: counts of one {kind} step", style="bold"))
         say(out, _what(counts))
         section(out, "Totals")
         _totals(out, counts)
         section(out, "By layer")
         show(out, _table(whole, shown, counts.mode == "train", out.width - 2))
-        note = "a row stands for all its repetitions (×N), and the rows under it sum to it"
+        note = "each row is the sum of the rows below it; ×N: of N repetitions"
         if shown < height(whole):
-            note += f"; there are {height(whole)} levels, --depth {height(whole)} shows them all"
+            note += f"; --depth {height(whole)} shows all levels"
         say(out, note, style="dim")
         if counts.assumptions:
             section(out, "Assumed")
@@ -55,6 +50,7 @@ def print_counts(counts: Counts, depth: int | None) -> None:
 
 
 def _what(counts: Counts) -> str:
+    """What was counted, as one line."""
     size = (
         f" × {counts.sequence} tokens"
         if counts.sequence
@@ -69,7 +65,7 @@ def _what(counts: Counts) -> str:
 
 
 def _totals(out: Console, counts: Counts) -> None:
-    """Each total in full and in short."""
+    """Each total in full and abbreviated."""
     training = counts.mode == "train"
     table = plain_table(("", "left"), ("", "right"), ("", "right"))
     table.show_header = False
@@ -78,20 +74,15 @@ def _totals(out: Console, counts: Counts) -> None:
         if (training or "backward" not in name) and (value or key != "saved_weight_copy_bytes"):
             table.add_row(name, f"{value:,}", short(value))
     show(out, table)
-    note = (
-        "FLOP: matrix products, convolutions, attention, a multiply-add as 2, as PyTorch's"
-        " FlopCounterMode counts them; "
-    )
-    note += (
-        "other operations: vector and special functions, which it leaves out; moved: what every"
-        " kernel reads and writes"
-    )
+    note = "FLOP: matrix products, convolutions and attention, as PyTorch's FlopCounterMode counts"
+    note += " them (a multiply-add is 2); other operations: pointwise and special functions, which"
+    note += " it does not count; moved: bytes that all kernels read and write"
     say(out, note, style="dim")
 
 
 def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
-    """The tree: a row a branch."""
-    columns = [
+    """The tree, a row per branch."""
+    columns: list[tuple[str, Justify]] = [
         ("layer", "left"),
         ("op", "left"),
         ("params", "right"),

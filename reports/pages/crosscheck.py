@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from roofcast.reports.console import page, plain_table, say, section, show
+from rich.console import Console
+
+from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import percent, seconds
 from roofcast.simulator.machine.crosscheck import kernels as kernel_check
 from roofcast.simulator.machine.crosscheck import measure
 from roofcast.simulator.machine.crosscheck.steps import Ran, Trained, median, ranked
 
-WITHIN = 0.25  # share of the nets whose error is no larger is told
+WITHIN = 0.25  # the share of networks with at most this error is printed
+_TIMES: tuple[tuple[str, Justify], ...] = (
+    ("predicted", "right"),
+    ("measured", "right"),
+    ("error", "right"),
+    ("noise", "right"),
+)
 
 
 def print_crosscheck(
     name: str, kernels: list[Ran], trained: list[Trained], bare: list[Ran]
 ) -> None:
-    """`bare`: the kernels by their ceilings alone."""
+    """Print kernels and training steps of a device; bare: the kernels by the ceilings alone."""
     with page() as out:
         clock = "wall time" if any(r.threads > 1 for r in kernels) else "CPU time"
         out.print(f"{name}: forecast and measured, {clock}", style="bold")
@@ -24,25 +32,12 @@ def print_crosscheck(
             _training(out, trained)
 
 
-def _kernels(out, rows: list[Ran], bare: list[Ran]) -> None:
+def _kernels(out: Console, rows: list[Ran], bare: list[Ran]) -> None:
+    """Each kernel, the classes of ops, and the median over all."""
     section(out, "Kernels")
-    table = plain_table(
-        ("op", "left"),
-        ("size", "fold"),
-        ("predicted", "right"),
-        ("measured", "right"),
-        ("error", "right"),
-        ("noise", "right"),
-    )
+    table = plain_table(("op", "left"), ("size", "fold"), *_TIMES)
     for r in rows:
-        table.add_row(
-            r.op,
-            r.size,
-            seconds(r.predicted_s),
-            seconds(r.measured_s),
-            _signed(r.error),
-            percent(r.noise),
-        )
+        table.add_row(r.op, r.size, *_times(r))
     show(out, table)
     out.print()
     table = plain_table(
@@ -57,55 +52,36 @@ def _kernels(out, rows: list[Ran], bare: list[Ran]) -> None:
         table.add_row(op, str(count), percent(error), percent(plain[op]), percent(noise))
     show(out, table)
     own = kernel_check.checked(rows)
-    say(
-        out,
-        f"Median error {percent(median(abs(r.error) for r in own))} over {len(own)} points that are"
-        " no ceilings themselves,"
-        f" {percent(median(abs(r.error) for r in kernel_check.checked(bare)))} by the ceilings"
-        f" alone; noise {percent(median(r.noise for r in own))}.",
+    fitted, ceilings = (
+        percent(median(abs(r.error) for r in kernel_check.checked(each))) for each in (rows, bare)
     )
+    text = f"Median error {fitted} over the {len(own)} points that do not measure a ceiling"
+    text += f" ({ceilings} by the ceilings alone); noise {percent(median(r.noise for r in own))}."
+    say(out, text)
 
 
-def _training(out, rows: list[Trained]) -> None:
+def _training(out: Console, rows: list[Trained]) -> None:
+    """Each training step, the errors over all, and notes on single networks."""
     section(out, "Training steps")
-    table = plain_table(
-        ("net", "left"),
-        ("batch", "right"),
-        ("optimizer", "left"),
-        ("predicted", "right"),
-        ("measured", "right"),
-        ("error", "right"),
-        ("noise", "right"),
-    )
+    table = plain_table(("net", "left"), ("batch", "right"), ("optimizer", "left"), *_TIMES)
     for r in rows:
-        table.add_row(
-            measure.key(r.net),
-            str(r.net.batch),
-            r.net.optimizer,
-            seconds(r.predicted_s),
-            seconds(r.measured_s),
-            _signed(r.error),
-            percent(r.noise),
-        )
+        table.add_row(measure.key(r.net), str(r.net.batch), r.net.optimizer, *_times(r))
     show(out, table)
     errors = [abs(r.error) for r in rows]
-    right, asked = ranked(rows)
-    within = sum(e <= WITHIN for e in errors) / len(errors)
-    words = (
-        f"Median error {percent(median(errors))}, {percent(within)} of the nets within"
-        f" {percent(WITHIN)}; "
-    )
-    words += f"noise {percent(median(r.noise for r in rows))}."
-    if asked:
-        words += (
-            f" Of {asked} pairs that differ by more than a fifth, {right} are ordered right"
-            f" ({percent(right / asked)})."
-        )
-    say(out, words)
+    right, pairs = ranked(rows)
+    within = percent(sum(e <= WITHIN for e in errors) / len(errors))
+    text = f"Median error {percent(median(errors))}, {within} of the nets within"
+    text += f" {percent(WITHIN)}; noise {percent(median(r.noise for r in rows))}."
+    if pairs:
+        text += f" Of {pairs} pairs whose times differ by more than 20 %, {right}"
+        text += f" ({percent(right / pairs)}) are forecast in the right order."
+    say(out, text)
     for note in dict.fromkeys(r.net.note for r in rows if r.net.note):
         nets = ", ".join(measure.key(r.net) for r in rows if r.net.note == note)
         say(out, f"{nets}: {note}.")
 
 
-def _signed(error: float) -> str:
-    return f"{'+' if error >= 0 else '-'}{percent(abs(error))}"
+def _times(r: Ran | Trained) -> tuple[str, str, str, str]:
+    """The cells of _TIMES."""
+    error = f"{'+' if r.error >= 0 else '-'}{percent(abs(r.error))}"
+    return seconds(r.predicted_s), seconds(r.measured_s), error, percent(r.noise)

@@ -1,16 +1,15 @@
-"""A forecast for reading: headline, where the time goes, memory, what the training takes, one
-sentence of diagnosis.
-"""
+"""A forecast for reading: headline, time by layer, memory, the whole run, diagnosis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from roofcast.reports.console import page, plain_table, say, section, show
+from roofcast import hwdb
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.console import Justify, page, plain_table, say, section, show, unbroken
 from roofcast.reports.format import (
     binary,
     digits,
@@ -19,34 +18,33 @@ from roofcast.reports.format import (
     money,
     percent,
     seconds,
-    short_names,
     si,
     words,
 )
-from roofcast.reports.pages.asked import assumptions, what
-from roofcast.reports.pages.layout import between, devices_section, layout_line, losses, on_what
+from roofcast.reports.pages.asked import assumptions, interval_basis, what
+from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
+from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section
 from roofcast.simulator.forecast.result import Forecast
 
-_LONGEST = 14  # layers named; the rest share a line
+_ONE_TABLE = 76  # columns of the terminal from which on a comparison is one table
 
 
 def print_forecast(forecast: Forecast) -> None:
-    """All of it, on stdout."""
+    """Print all of a forecast to stdout."""
     with page() as out:
         headline(out, forecast)
         section(out, "Where the time goes")
         show(out, layer_table(forecast, out.width - 2))
-        if note := _table_note(forecast):
-            say(out, note, style="dim")
-        say(out, f"by kind of op: {by_kind(forecast)}")
-        section(out, "Memory of the fullest device" if forecast.devices > 1 else "Memory")
+        say(out, table_note(forecast, out.width - 2), style="dim")
+        say(out, f"time by op: {by_kind(forecast)}")
+        section(out, "Memory, most loaded device" if forecast.devices > 1 else "Memory")
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
         if forecast.time_to_train_s is not None:
-            section(out, "The whole training")
-            say(out, _length(forecast))
+            section(out, "Whole run")
+            say(out, _whole_run(forecast))
         if forecast.diagnosis:
             section(out, "Diagnosis")
             say(out, forecast.diagnosis)
@@ -55,253 +53,169 @@ def print_forecast(forecast: Forecast) -> None:
 
 
 def nearest_section(out: Console, forecast: Forecast) -> None:
-    """The measured runs that the interval leans on most, and how far their own forecasts were
-    off.
-    """
+    """The measured runs most like this step, and the errors of their own forecasts."""
     if forecast.nearest:
         section(out, "Nearest measured runs")
         for run in forecast.nearest:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
-            say(
-                out,
-                f"{run.name} on {run.device}, {run.stack} ({run.source}): {seconds(run.measured_s)}"
-                f" measured, {off}",
-                first="- ",
-            )
+            where = f"{run.name} on {run.device}, {run.stack} ({run.source})"
+            say(out, f"{where}: measured {seconds(run.measured_s)}, {off}", first="- ")
 
 
 def headline(out: Console, forecast: Forecast) -> None:
-    """Model, device, what was asked; the step's time, rate and efficiency; the bound beside the
-    estimate.
-    """
+    """Model, device and recipe; step time, rates and MFU; lower bound and interval."""
     kind = "training" if forecast.mode == "train" else "inference"
     out.print(Text(f"{forecast.model} on {on_what(forecast)}: one {kind} step", style="bold"))
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
     if forecast.layout:
         say(out, layout_line(forecast.layout, forecast.system))
     out.print()
-    rates = [f"{seconds(forecast.step_time_s)} a step"]
+    say(out, "   ".join(map(unbroken, _rates(forecast))), style="bold")
+    say(out, _phases(forecast))
+    bound = f"roofline lower bound at datasheet peaks: {seconds(forecast.lower_bound_s)}"
+    if forecast.lower_bound_s > 0:
+        ratio = digits(forecast.step_time_s / forecast.lower_bound_s)
+        bound += f" {unbroken(f'(estimate = {ratio}x)')}"
+    say(out, bound)
+    if forecast.low_s is not None:
+        interval = f"80 % interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
+        say(out, f"{interval} ({interval_basis(forecast.interval_class)})")
+
+
+def _rates(forecast: Forecast) -> list[str]:
+    """Step time, throughput and utilization, as the headline has them."""
+    rates = [f"{seconds(forecast.step_time_s)} per step"]
     if forecast.tokens_per_s is not None:
         rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
     if forecast.tokens_per_s_per_device is not None and forecast.devices > 1:
-        rates.append(f"{_rate(forecast.tokens_per_s_per_device)} a device")
+        rates.append(f"{_rate(forecast.tokens_per_s_per_device)} tokens/s per device")
     rates.append(f"{_rate(forecast.samples_per_s)} samples/s")
     if forecast.mfu is not None:
         rates.append(f"MFU {percent(forecast.mfu)}")
     if forecast.hfu is not None and forecast.recompute != "none":
         rates.append(f"HFU {percent(forecast.hfu)}")
-    say(out, "   ".join(rates), style="bold")
-    say(out, _parts(forecast))
-    ratio = forecast.step_time_s / forecast.lower_bound_s if forecast.lower_bound_s > 0 else None
-    bound = f"no machine with the printed rates needs less than {seconds(forecast.lower_bound_s)}"
-    say(out, bound + (f"; the estimate is {digits(ratio)} times that" if ratio else ""))
-    if forecast.low_s is not None:
-        say(
-            out,
-            f"80 % interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
-            f" ({forecast.interval_class})",
-        )
+    return rates
 
 
 def _rate(value: float) -> str:
-    """A rate with thousands separated, three digits where small."""
+    """A rate with a thousands separator, or three digits if it is small."""
     return f"{value:,.0f}" if value >= 1000 else digits(value)
 
 
-def _parts(forecast: Forecast) -> str:
+def _phases(forecast: Forecast) -> str:
+    """Time of the phases, of communication and of the host."""
     parts = [f"forward {seconds(forecast.forward_s)}"]
     if forecast.mode == "train":
-        parts += [
-            f"backward {seconds(forecast.backward_s)}",
-            f"optimizer {seconds(forecast.update_s)}",
-        ]
+        parts.append(f"backward {seconds(forecast.backward_s)}")
+        parts.append(f"optimizer {seconds(forecast.update_s)}")
+    phases = forecast.forward_s + forecast.backward_s + forecast.update_s
+    left = forecast.step_time_s - phases - forecast.between_steps_s
+    if forecast.layout and left > 0.005 * forecast.step_time_s:
+        parts.append(f"exposed communication and waiting {seconds(left)}")
+    text = ", ".join(parts)
     if forecast.host_s > 0:
-        parts.append(f"beside them {seconds(forecast.host_s)} of the host to launch kernels")
+        text += f"; host launch time {seconds(forecast.host_s)}{_overlap(forecast)}"
     if forecast.between_steps_s > 0:
-        parts.append(
-            f"then {seconds(forecast.between_steps_s)} of the host between steps, which nothing"
-            " hides"
-        )
-    return ", ".join(parts)
+        text += f"; host time between steps {seconds(forecast.between_steps_s)}, not overlapped"
+    return text
 
 
-def layer_table(forecast: Forecast, width: int) -> Table:
-    """The layers that take longest, what is left on one line, and the total, which is the step.
-
-    What a layer keeps for backward stands in it on one device, what it sends on several.
-    """
-    training, several = forecast.mode == "train", forecast.devices > 1
-    columns = [
-        ("layer", "left"),
-        ("×", "right"),
-        ("FLOP", "right"),
-        ("traffic", "right"),
-        ("sent" if several else "saved", "right"),
-        ("time", "right"),
-        ("share", "right"),
-        ("bound by", "left"),
-    ]
-    table = plain_table(*(column for column in columns if training or column[0] != "saved"))
-    fifth = "sent_bytes" if several else "saved_bytes"
-    table.width = min(width, 100)
-    table.columns[0].ratio = 1
-
-    def row(name, count, flops, moved, fifth, time, bound, style=None):
-        other = (si(fifth, "B") if fifth else "") if several else binary(fifth)
-        # as wide as the others
-        share = percent(time / forecast.step_time_s).replace("< 0.1", "0.0")
-        cells = [name, count, si(flops), si(moved, "B"), other, seconds(time), share, bound]
-        if len(table.columns) < len(cells):
-            del cells[4]
-        table.add_row(*("" if cell == "—" else cell for cell in cells), style=style)
-
-    def total(field, rows):
-        return sum(getattr(r, field) for r in rows)
-
-    short = short_names([layer.name for layer in forecast.layers])
-    ordered = sorted(forecast.layers, key=lambda layer: -layer.time_s)
-    named = ordered if len(ordered) <= _LONGEST + 1 else ordered[:_LONGEST]
-    for layer in named:
-        row(
-            _fit(short[layer.name], width - (57 if training or several else 47)),
-            str(layer.count),
-            layer.flops,
-            layer.bytes,
-            getattr(layer, fifth),
-            layer.time_s,
-            layer.bound,
-        )
-    rest = ordered[len(named) :]
-    if rest:
-        row(
-            f"and {len(rest)} smaller",
-            "",
-            total("flops", rest),
-            total("bytes", rest),
-            total(fifth, rest),
-            total("time_s", rest),
-            "",
-            "dim",
-        )
-    left = forecast.step_time_s - sum(layer.time_s for layer in forecast.layers)
-    lost = losses(forecast) if forecast.layout else between(forecast)
-    for loss in lost:
-        row(loss.name, "", loss.flops, loss.moved, loss.sent, loss.time, "", "dim")
-        left -= loss.time
-    if abs(left) > 0.0005 * forecast.step_time_s:
-        why = _left(forecast, left)
-        row(why, "", None, None, None, left, "host" if why.endswith("host") else "", "dim")
-    row(
-        "total",
-        "",
-        total("flops", ordered) + sum(loss.flops or 0.0 for loss in lost),
-        total("bytes", ordered) + sum(loss.moved or 0.0 for loss in lost),
-        total(fifth, ordered) + (sum(loss.sent or 0.0 for loss in lost) if several else 0.0),
-        forecast.step_time_s,
-        "",
-        "bold",
-    )
-    return table
+def _overlap(forecast: Forecast) -> str:
+    """How far device work hides the launches of the host."""
+    bound = sum(layer.time_s for layer in forecast.layers if layer.bound == "host")
+    bound += forecast.waiting_for_host_s or 0.0
+    if bound > 0.5 * forecast.step_time_s:
+        return ", the bottleneck"
+    if _is_cpu(forecast):
+        return ", included in these"
+    return ", partly overlapped" if bound > 0.005 * forecast.step_time_s else ", overlapped"
 
 
-def _left(forecast: Forecast, seconds_left: float) -> str:
-    """What the rest of a step is that no row says."""
-    if seconds_left < 0:
-        return "overlapped"
-    return "in between" if forecast.layout else "waiting for the host"
+def _is_cpu(forecast: Forecast) -> bool:
+    """Whether the host is the device itself, as far as the device's name tells."""
+    try:
+        return hwdb.device(forecast.device).kind == "cpu"
+    except RoofcastError:
+        return False
 
 
-def _table_note(forecast: Forecast) -> str:
-    """What the numbers of the table are of, where that is not plain."""
-    if forecast.devices > 1:
-        return "of one device" + (
-            ", the mean of the pipeline's stages" if forecast.layout.pp > 1 else ""
-        )
-    return (
-        "saved: before recomputation, which keeps less of it"
-        if forecast.recompute != "none"
-        else ""
-    )
-
-
-def _fit(name: str, room: int) -> str:
-    """A path cut from the left, where the model repeats itself.
-
-    >>> _fit("encoder.layer.attention.self.query", 17)
-    '…ntion.self.query'
-    """
-    return name if len(name) <= room else "…" + name[1 - max(room, 8) :]
-
-
-def _length(forecast: Forecast) -> str:
+def _whole_run(forecast: Forecast) -> str:
+    """Duration, steps, cost and energy of the run."""
     parts = [duration(forecast.time_to_train_s)]
-    hour, each = ("a device and hour", " a device") if forecast.devices > 1 else ("an hour", "")
+    several = forecast.devices > 1
     if forecast.steps is not None:
         parts.append(f"{words(round(forecast.steps))} steps")
+    price = forecast.price_usd_per_hour
     if forecast.cost_usd is not None:
-        price = (
-            f" at {money(forecast.price_usd_per_hour)} {hour}"
-            if forecast.price_usd_per_hour is not None
-            else ""
-        )
-        parts.append(money(forecast.cost_usd) + price)
-    elif forecast.price_usd_per_hour is None:
-        parts.append("no price known (--price gives one)")
+        unit = "device-hour" if several else "hour"
+        at = f" at {money(price)} per {unit}" if price is not None else ""
+        parts.append(money(forecast.cost_usd) + at)
+    elif price is None:
+        parts.append("price unknown (--price sets one)")
     if forecast.energy_j is not None:
-        power = f" at {si(forecast.power_w, 'W')}{each}" if forecast.power_w is not None else ""
-        parts.append(energy(forecast.energy_j) + power)
+        text = f"at most {energy(forecast.energy_j)}"
+        if forecast.power_w is not None:
+            text += f" (TDP {si(forecast.power_w, 'W')}{' per device' if several else ''})"
+        parts.append(text)
     return ", ".join(parts)
-
-
-def by_kind(forecast: Forecast) -> str:
-    """The share of each kind of op, largest first, those under a hundredth together."""
-    shares: dict[str, float] = {}
-    for layer in forecast.layers:
-        shares[layer.op] = shares.get(layer.op, 0.0) + layer.time_s / forecast.step_time_s
-    named = sorted(((share, op) for op, share in shares.items() if share >= 0.01), reverse=True)
-    rest = sum(share for share in shares.values() if share < 0.01)
-    others = [f"all others {percent(rest)}"] if rest > 0.0005 else []
-    return ", ".join([f"{op} {percent(share)}" for share, op in named] + others)
 
 
 def print_comparison(forecasts: Sequence[Forecast]) -> None:
-    """One row a device."""
+    """Print one row per device to stdout."""
     first = forecasts[0]
     kind = "training" if first.mode == "train" else "inference"
-    tokens = first.tokens_per_s is not None
-    rate = "tokens/s" if tokens else "samples/s"
-    columns = [
-        ("device", "fold"),
-        ("step", "right"),
-        (rate, "right"),
-        ("MFU", "right"),
-        ("memory", "right"),
-        ("fits", "left"),
-    ]
-    long = any(f.time_to_train_s is not None for f in forecasts)
-    table = plain_table(*columns, *((("training", "right"), ("cost", "right")) if long else ()))
-    for f in forecasts:
-        cells = [
-            on_what(f),
-            seconds(f.step_time_s),
-            _rate(f.tokens_per_s if tokens else f.samples_per_s),
-            percent(f.mfu),
-        ]
-        cells += [binary(f.memory.peak_bytes), {True: "yes", False: "no", None: "—"}[f.memory.fits]]
-        if long:
-            cells += [
-                duration(f.time_to_train_s),
-                money(f.cost_usd) if f.cost_usd is not None else "—",
-            ]
-        table.add_row(*map(Text, cells))
+    counts = {f.devices for f in forecasts}
+    alike = counts.pop() if len(counts) == 1 else 0
+    if alike > 1:
+        title = f"one {kind} step on {alike:,} devices, {len(forecasts)} kinds compared"
+    else:
+        title = f"one {kind} step, {len(forecasts)} devices compared"
     layouts = list(dict.fromkeys(layout_line(f.layout, f.system) for f in forecasts if f.layout))
     with page() as out:
-        kinds = "kinds of devices" if any(f.devices > 1 for f in forecasts) else "devices"
-        out.print(Text(f"{first.model}: one {kind} step on {len(forecasts)} {kinds}", style="bold"))
+        out.print(Text(f"{first.model}: {title}", style="bold"))
         for asked in dict.fromkeys(map(what, forecasts)):
             on = [on_what(f) for f in forecasts if what(f) == asked]
             say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
         for line in layouts:
             say(out, line)
         out.print()
-        show(out, table)
+        _comparison(out, forecasts, bool(alike))
+
+
+def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> None:
+    """The table. alike: the number of devices is the same in each row, and is left out."""
+    names = [f.device if alike else on_what(f) for f in forecasts]
+    tokens = forecasts[0].tokens_per_s is not None
+    rate = "tokens/s" if tokens else "samples/s"
+    columns: list[tuple[str, Justify]] = [("step", "right"), (rate, "right"), ("MFU", "right")]
+    columns += [("memory", "right"), ("fits", "left")]
+    rows = []
+    for f in forecasts:
+        throughput = f.tokens_per_s if f.tokens_per_s is not None else f.samples_per_s
+        cells = [seconds(f.step_time_s), _rate(throughput), percent(f.mfu)]
+        cells.append(binary(f.memory.peak_bytes))
+        rows.append([*cells, {True: "yes", False: "no", None: "—"}[f.memory.fits]])
+    run: list[tuple[str, Justify]] = [("whole run", "right"), ("cost", "right")]
+    costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
+    runs = [[duration(f.time_to_train_s), cost] for f, cost in zip(forecasts, costs, strict=True)]
+    long = any(f.time_to_train_s is not None for f in forecasts)
+    if long and out.width >= _ONE_TABLE:
+        columns += run
+        rows = [[*row, *more] for row, more in zip(rows, runs, strict=True)]
+    _device_table(out, names, columns, rows)
+    if long and out.width < _ONE_TABLE:
+        out.print()
+        _device_table(out, names, run, runs)
+
+
+def _device_table(
+    out: Console,
+    names: Sequence[str],
+    columns: Sequence[tuple[str, Justify]],
+    rows: Sequence[Sequence[str]],
+) -> None:
+    """A table with a row per device."""
+    table = plain_table(("device", "fold"), *columns)
+    for name, cells in zip(names, rows, strict=True):
+        table.add_row(*map(Text, (name, *cells)))
+    show(out, table)

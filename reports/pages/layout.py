@@ -1,6 +1,4 @@
-"""Several devices for reading: how the step is cut, what is lost to it, what each pipeline stage
-holds.
-"""
+"""A step over several devices, for reading: the layout, communication, memory by pipeline stage."""
 
 from __future__ import annotations
 
@@ -15,86 +13,78 @@ from roofcast.reports.format import binary, percent, seconds, si
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.parallel.layout import Layout
 
-# kinds of traffic that stand with the ops that send it
-_OF_OPS = ("tensor", "context", "expert", "expert tensor")
-_STAGES = 12  # shown; of more, the first, the last and the fullest
+# kind of traffic: as a row of the layer table, and by itself
+TRAFFIC = {
+    "tensor": ("comm: tensor", "tensor parallel"),
+    "context": ("comm: context", "context parallel"),
+    "expert": ("comm: expert", "expert parallel"),
+    "expert tensor": ("comm: expert tensor", "tensor parallel within experts"),
+    "data": ("comm: data", "data parallel"),
+    "pipeline": ("comm: pipeline", "pipeline parallel"),
+    "sharded weights": ("comm: ZeRO 3", "ZeRO 3 (FSDP)"),
+    "offload": ("host-device copies", "offload"),
+}
+_OF_OPS = ("tensor", "context", "expert", "expert tensor")  # kinds that count as sent by an op
+_STAGES = 12  # shown; of more, the first, the last and the most loaded
 
 
 def on_what(forecast: Forecast) -> str:
-    """The device, and how many of it.
-
-    16 × h100-sxm5
-    """
+    """The device, and the number of devices: `16 × h100-sxm5`."""
     return f"{forecast.devices:,} × {forecast.device}" if forecast.devices > 1 else forecast.device
 
 
 def layout_line(layout: Layout, system: str | None = None) -> str:
-    """Degrees that are more than one, the micro-batches, and where it all stands.
+    """Degrees of parallelism above one, micro-batches, and the system.
 
     >>> layout_line(Layout(tp=8, sp=True, pp=4, dp=2, zero=1, shard=2, micro_batches=16))
-    'tensor 8 with sequence parallel, pipeline 4 (1f1b), data 2, ZeRO 1; 16 micro-batches of 1'
+    'TP 8 with SP, PP 4 (1f1b), DP 2, ZeRO 1; 16 micro-batches of 1 sample per DP rank'
     """
     parts = []
     if layout.tp > 1:
-        parts.append(f"tensor {layout.tp}{' with sequence parallel' if layout.sp else ''}")
+        parts.append(f"TP {layout.tp}{' with SP' if layout.sp else ''}")
     if layout.cp > 1:
-        parts.append(
-            f"context {layout.cp}{f' ({layout.cp_kind})' if layout.cp_kind != 'ring' else ''}"
-        )
+        parts.append(f"CP {layout.cp}{f' ({layout.cp_kind})' if layout.cp_kind != 'ring' else ''}")
     if layout.pp > 1:
         chunks = f", {layout.vpp} virtual stages" if layout.vpp > 1 else ""
         layers = f", layers {'+'.join(map(str, layout.stages))}" if layout.stages else ""
-        parts.append(f"pipeline {layout.pp} ({layout.schedule}{chunks}{layers})")
+        parts.append(f"PP {layout.pp} ({layout.schedule}{chunks}{layers})")
     if layout.dp > 1:
-        parts.append(f"data {layout.dp}")
+        parts.append(f"DP {layout.dp}")
     if layout.ep * layout.etp > 1:
-        parts.append(f"expert {layout.ep}{f' of tensor {layout.etp}' if layout.etp > 1 else ''}")
+        parts.append(f"EP {layout.ep}{f' with expert TP {layout.etp}' if layout.etp > 1 else ''}")
     if layout.zero:
         within = f" in groups of {layout.shard}" if layout.shard < layout.dp * layout.cp else ""
-        stays = ", weights stay gathered" if layout.zero == 3 and not layout.reshard else ""
+        stays = ", weights kept gathered" if layout.zero == 3 and not layout.reshard else ""
         parts.append(f"ZeRO {layout.zero}{within}{stays}")
     if layout.offload:
-        parts.append(f"{' and '.join(layout.offload)} with the host")
-    batches = (
-        f"{layout.micro_batches} micro-batch{'es' if layout.micro_batches > 1 else ''} of"
-        f" {layout.micro_batch}"
-    )
-    return f"{', '.join(parts) or 'one device'}; {batches}{f'; in {system}' if system else ''}"
+        parts.append(f"{' and '.join(layout.offload)} offloaded to the host")
+    count, size = layout.micro_batches, layout.micro_batch
+    batches = f"{count:,} micro-batch{'es' if count > 1 else ''}"
+    batches += f" of {size:,} sample{'s' if size > 1 else ''}"
+    batches += " per DP rank" if layout.dp > 1 else ""
+    return f"{', '.join(parts) or 'one device'}; {batches}{f'; on {system}' if system else ''}"
 
 
 class Loss(NamedTuple):
-    """What a device does in a step beside its layers."""
+    """A part of a device's step outside the layers."""
 
     name: str
     time: float  # [s]
     flops: float | None = None
-    moved: float | None = None  # to and from its own memory [B]
-    sent: float | None = None  # beyond what the layers' rows say [B]
+    moved: float | None = None  # traffic to the device's own memory [B]
+    sent: float | None = None  # to other devices, beyond what the layers' rows count [B]
 
 
 def losses(forecast: Forecast) -> list[Loss]:
-    """Update, traffic by kind that nothing hides, waits for the host, the pipeline bubble, uneven
-    stages.
-    """
+    """The optimizer update, exposed communication by kind, waits, the bubble, stage imbalance."""
     update = [p for p in forecast.points if p.phase == "update"]
-    rows = [
-        Loss(
-            "optimizer",
-            forecast.update_s,
-            sum(p.flops for p in update) or None,
-            sum(p.bytes for p in update) or None,
-        )
-    ]
+    flops, moved = (sum(getattr(p, field) for p in update) or None for field in ("flops", "bytes"))
+    rows = [Loss("optimizer", forecast.update_s, flops, moved)]
     for kind, sent in forecast.communication_bytes.items():
-        rest = None if kind in _OF_OPS else sent
-        name = "copies to the host" if kind == "offload" else f"sent: {kind}"
-        rows.append(
-            Loss(
-                name,
-                forecast.exposed_communication_s.get(kind, 0.0),
-                sent=None if kind == "offload" else rest,
-            )
-        )
+        counted = kind in _OF_OPS or kind == "offload"
+        exposed = forecast.exposed_communication_s.get(kind, 0.0)
+        name = TRAFFIC.get(kind, (f"comm: {kind}",))[0]
+        rows.append(Loss(name, exposed, sent=None if counted else sent))
     rows.append(Loss("waiting for the host", forecast.waiting_for_host_s or 0.0))
     rows += between(forecast)
     rows.append(Loss("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
@@ -103,84 +93,73 @@ def losses(forecast: Forecast) -> list[Loss]:
 
 
 def between(forecast: Forecast) -> list[Loss]:
-    """What the host needs between two steps."""
-    return [Loss("between steps", forecast.between_steps_s)] if forecast.between_steps_s > 0 else []
+    """Host time between two steps, if there is any."""
+    seconds_ = forecast.between_steps_s
+    return [Loss("host between steps", seconds_)] if seconds_ > 0 else []
 
 
 def devices_section(out: Console, forecast: Forecast) -> None:
-    """What is sent and what of it nothing hides; the bubble; memory by stage."""
-    moved = {kind: sent for kind, sent in forecast.communication_bytes.items() if sent > 0}
-    if moved or forecast.layout.pp > 1:
-        section(out, "Between the devices" if forecast.devices > 1 else "Between device and host")
-    for kind, sent in moved.items():
-        exposed = forecast.exposed_communication_s.get(kind, 0.0)
-        shown = f", {seconds(exposed)} of it exposed" if exposed > 0 else ", all of it hidden"
-        if kind == "offload":
-            say(
-                out,
-                f"offload: {si(sent, 'B')} a step to and from the"
-                f" host{_offloaded(forecast, exposed)}",
-            )
-        else:
-            say(out, f"{kind}: a device sends {si(sent, 'B')} a step{shown}")
-    if forecast.layout.pp > 1:
+    """Communication and the pipeline bubble; offload; memory by stage."""
+    layout = forecast.layout
+    assert layout is not None, "only a forecast with a layout has this section"
+    sent = {kind: n for kind, n in forecast.communication_bytes.items() if n > 0}
+    offloaded = sent.pop("offload", None)
+    if sent or layout.pp > 1:
+        section(out, "Communication, per device and step")
+    if sent:
+        table = plain_table(("kind", "left"), ("sent", "right"), ("exposed", "right"))
+        for kind, n in sent.items():
+            exposed = forecast.exposed_communication_s.get(kind, 0.0)
+            name = TRAFFIC.get(kind, ("", kind))[1]
+            table.add_row(name, si(n, "B"), seconds(exposed) if exposed > 0 else "none")
+        show(out, table)
+    if layout.pp > 1:
         say(out, f"pipeline bubble: {percent(forecast.bubble_fraction)} of the step")
+    if offloaded is not None:
+        section(out, "Offload to the host" + (", per device" if forecast.devices > 1 else ""))
+        say(out, _offload_cost(forecast, layout, offloaded))
     stages_section(out, forecast)
 
 
-def _offloaded(forecast: Forecast, exposed: float) -> str:
-    """What offload costs: the copies that nothing hides, the update on the host."""
-    parts = []
-    if "activations" in forecast.layout.offload:
-        parts.append(
-            f"{seconds(exposed)} of activations' exposed"
-            if exposed > 0
-            else "activations' all hidden"
-        )
-    if "optimizer" in forecast.layout.offload:
-        parts.append(f"{seconds(forecast.update_s)} for the update there")
-    return f": {', '.join(parts)}"
+def _offload_cost(forecast: Forecast, layout: Layout, moved: float) -> str:
+    """Traffic between device and host, its exposed time, the time of an update on the host."""
+    parts = [f"{si(moved, 'B')} per step between device and host"]
+    if "activations" in layout.offload:
+        exposed = forecast.exposed_communication_s.get("offload", 0.0)
+        shown = f"{seconds(exposed)} exposed" if exposed > 0 else "fully overlapped"
+        parts.append(f"activation copies: {shown}")
+    if "optimizer" in layout.offload:
+        parts.append(f"optimizer update on the host: {seconds(forecast.update_s)}")
+    return "; ".join(parts)
 
 
 def stages_section(out: Console, forecast: Forecast) -> None:
-    """Memory by pipeline stage, where there are several."""
+    """Memory by pipeline stage, if there are several."""
     if len(forecast.ranks) > 1:
-        section(out, "Memory by pipeline stage, of one device of it")
+        section(out, "Memory by pipeline stage, per device")
         show(out, stage_table(forecast))
-        say(
-            out,
-            "kept: activations of all micro-batches in flight; other: transient, communication"
-            " buffers, framework",
-            style="dim",
-        )
+        note = "saved: activations of all micro-batches in flight; "
+        note += "other: transient, communication buffers, framework"
+        say(out, note, style="dim")
 
 
 def stage_table(forecast: Forecast) -> Table:
-    """A row a stage, of many the first, the last and the fullest."""
-    columns = (
-        ("stage", "right"),
-        ("layers", "right"),
-        ("weights", "right"),
-        ("gradients", "right"),
-        ("optimizer", "right"),
-    )
-    table = plain_table(*columns, ("kept", "right"), ("other", "right"), ("peak", "right"))
+    """A row per stage; of many stages the first, the last and the most loaded."""
+    titles = ("stage", "layers", "weights", "gradients", "optimizer", "saved", "other", "peak")
+    table = plain_table(*((title, "right") for title in titles))
     ranks = forecast.ranks
     fullest = max(range(len(ranks)), key=lambda i: ranks[i].peak_bytes)
     shown = range(len(ranks)) if len(ranks) <= _STAGES else sorted({0, fullest, len(ranks) - 1})
     for i in shown:
         rank = ranks[i]
-        other = rank.transient_bytes + rank.buffers_bytes + rank.framework_bytes
         held = (
             rank.parameters_bytes,
             rank.gradients_bytes,
             rank.optimizer_bytes,
             rank.activations_bytes,
-            other,
+            rank.transient_bytes + rank.buffers_bytes + rank.framework_bytes,
             rank.peak_bytes,
         )
-        style = "bold" if i == fullest else None
-        table.add_row(
-            *map(Text, (str(rank.stage), str(rank.layers), *map(binary, held))), style=style
-        )
+        cells = map(Text, (str(rank.stage), str(rank.layers), *map(binary, held)))
+        table.add_row(*cells, style="bold" if i == fullest else None)
     return table

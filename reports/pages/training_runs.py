@@ -1,18 +1,23 @@
-"""What `roofcast validate` says of training runs on many devices: errors by source, beside a rule
+"""Training runs on many devices, as `roofcast validate` shows them: errors by source, beside a rule
 of thumb and other tools.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.console import page, plain_table, say, section, show
+from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.files import replacing
 from roofcast.scenarios.measured import training as llm_runs
 from roofcast.scenarios.measured.scores import (
@@ -34,10 +39,11 @@ ADDED = (
     "refused_because",
 )
 OTHERS = Path(llm_runs.HERE) / "others.toml"
+REASONS = 25  # that are printed
 
 
 def claims(path: str | Path) -> bool:
-    """Is this a table of runs over many devices? Its first line that is no comment tells."""
+    """Whether a table holds runs on many devices, by its header. Raises BadInput."""
     if str(path).endswith(".gz"):
         return False
     try:
@@ -48,15 +54,14 @@ def claims(path: str | Path) -> bool:
     return llm_runs.claims(next(csv.reader([head]), []))
 
 
-def check_files(paths) -> list[Scored]:
-    """Every row of the files; without any, of those that come with the project."""
-    return score_all(
-        [run for path in paths for run in llm_runs.read(path)] if paths else llm_runs.published()
-    )
+def check_files(paths: Sequence[str | Path]) -> list[Scored]:
+    """Every row of the files and its forecast; without files, the shipped rows."""
+    runs = [run for path in paths for run in llm_runs.read(path)]
+    return score_all(runs if paths else llm_runs.published())
 
 
 def write(scored: list[Scored], path: str) -> None:
-    """The rows as they came, with ADDED columns."""
+    """Write the rows as they came, with the columns of ADDED."""
     fields = [*dict.fromkeys(key for s in scored for key in s.run.row if key not in ADDED), *ADDED]
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
@@ -65,20 +70,17 @@ def write(scored: list[Scored], path: str) -> None:
             writer.writerow(s.run.row | {key: _cell(value) for key, value in row_of(s).items()})
 
 
-def row_of(s: Scored) -> dict:
+def row_of(s: Scored) -> dict[str, float | str | None]:
     """The forecast of a row, by the names of ADDED."""
-    return dict(
-        zip(
-            ADDED, (s.predicted_s, s.low_s, s.high_s, s.memory_gib, s.error, s.refused), strict=True
-        )
-    )
+    values = (s.predicted_s, s.low_s, s.high_s, s.memory_gib, s.error, s.refused)
+    return dict(zip(ADDED, values, strict=True))
 
 
-def _cell(value) -> str:
+def _cell(value: float | str | None) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:.6g}"
 
 
-def to_json(scored: list[Scored]) -> dict:
+def to_json(scored: list[Scored]) -> dict[str, Any]:
     """Everything that is printed, and every row."""
     return {
         "overall": overall(scored),
@@ -102,9 +104,10 @@ def to_json(scored: list[Scored]) -> dict:
     }
 
 
-def others() -> list[dict]:
-    """What other tools reach on rows of ours, where they say."""
-    return tomllib.loads(OTHERS.read_text(encoding="utf-8"))["tool"]
+def others() -> list[dict[str, str]]:
+    """Errors that other tools report on the same rows."""
+    tools: list[dict[str, str]] = tomllib.loads(OTHERS.read_text(encoding="utf-8"))["tool"]
+    return tools
 
 
 def refusals(scored: list[Scored]) -> list[tuple[str, int]]:
@@ -113,84 +116,87 @@ def refusals(scored: list[Scored]) -> list[tuple[str, int]]:
 
 
 def print_part(scored: list[Scored], shipped: bool) -> None:
-    """The tables. `shipped`: the rows are those that other tools were measured on too."""
+    """Print the tables. `shipped`: these are the shipped rows, so other tools can be compared."""
     with page() as out:
         out.print(
             Text("Training on many devices: |predicted / measured - 1| in percent", style="bold")
         )
-        found = lines(scored)
-        if found:
-            show(out, table_of(found, ("rule", "right")))
-            total = overall(scored)
-            parts = [
-                f"{key} {100 * value:.1f}"
-                for key, value in total.items()
-                if key != "rows" and value == value
-            ]
-            say(
-                out,
-                f"{total['rows']} rows: {'; '.join(parts)}. Rule: 6ND with attention, 4/3 of it"
-                " under full recomputation, at one MFU a device family and format, the best for"
-                " these rows.",
-                0,
-            )
+        _print_errors(out, scored)
         if shipped:
-            section(out, "What other tools reach")
+            section(out, "Errors of other tools")
             for tool in others():
                 say(out, f"{tool['rows']}: {tool['errors']} ({tool['source']})", 0)
-        memory = memory_lines(scored)
-        if memory:
-            section(out, "Peak memory")
-            show(out, table_of(memory))
-        ran, out_of = told_apart(scored).values()
-        if out_of[1]:
-            burst = f"{out_of[1] - out_of[0]} of {out_of[1]}"
-            say(
-                out,
-                f"Of layouts that ran, {ran[0]} of {ran[1]} are forecast to fit; of those that ran"
-                f" out of memory, {burst}.",
-                0,
-            )
+        _print_memory(out, scored)
         left_out = Counter((s.run.source, s.run.excluded) for s in scored if s.run.excluded)
         if left_out:
-            section(out, "Not counted")
+            section(out, "Rows that do not count")
             for (source, reason), number in left_out.items():
                 say(out, f"{source}: {reason}", first=f"{number:5d}  ")
         reasons = refusals(scored)
         if reasons:
             section(out, f"{sum(n for _, n in reasons)} rows without a forecast")
-            for reason, number in reasons[:25]:
+            for reason, number in reasons[:REASONS]:
                 say(out, reason, first=f"{number:5d}  ")
 
 
-def table_of(found: list[Line], *more):
-    """One line a source."""
-    table = plain_table(
-        ("", "fold"),
-        ("rows", "right"),
-        ("mean", "right"),
-        ("median", "right"),
-        ("bias", "right"),
-        ("worst", "left"),
-        *more,
+def _print_errors(out: Console, scored: list[Scored]) -> None:
+    found = lines(scored)
+    if not found:
+        return
+    show(out, table_of(found, rule=True))
+    total = overall(scored)
+    parts = [
+        f"{key} {100 * value:.1f}"
+        for key, value in total.items()
+        if key != "rows" and not math.isnan(value)
+    ]
+    say(
+        out,
+        f"{total['rows']} rows: {'; '.join(parts)}. Rule: 6ND plus attention, times 4/3 under full"
+        " recomputation, at one MFU per device family and format, the best for these rows.",
+        0,
     )
+
+
+def _print_memory(out: Console, scored: list[Scored]) -> None:
+    memory = memory_lines(scored)
+    if memory:
+        section(out, "Peak memory")
+        show(out, table_of(memory))
+    ran, out_of = told_apart(scored).values()
+    if out_of[1]:
+        say(
+            out,
+            f"Forecast to fit: {ran[0]} of {ran[1]} layouts that ran, and"
+            f" {out_of[1] - out_of[0]} of {out_of[1]} that ran out of memory.",
+            0,
+        )
+
+
+def table_of(found: list[Line], rule: bool = False) -> Table:
+    """One line per source; `rule` adds the error of the rule of thumb."""
+    columns: list[tuple[str, Justify]] = [("", "fold")]
+    columns += [(name, "right") for name in ("rows", "mean", "median", "bias")]
+    columns.append(("worst", "left"))
+    if rule:
+        columns.append(("rule", "right"))
+    table = plain_table(*columns)
     for line in found:
+        refused = f" ({line.refused} refused)" if line.refused else ""
+        worst = (
+            "" if line.worst_error is None else f"{line.worst} {_percent(line.worst_error, '+')}"
+        )
         cells = [
             line.source or "no source given",
-            f"{line.rows}" + (f" ({line.refused} refused)" if line.refused else ""),
-            *(
-                _percent(v, sign)
-                for v, sign in ((line.mean, ""), (line.median, ""), (line.bias, "+"))
-            ),
-            (
-                f"{line.worst} {_percent(line.worst_error, '+')}"
-                if line.worst_error is not None
-                else ""
-            ),
+            f"{line.rows}{refused}",
+            _percent(line.mean),
+            _percent(line.median),
+            _percent(line.bias, "+"),
+            worst,
         ]
-        table.add_row(*cells, *([_percent(line.baseline, "")] if more else []))
+        table.add_row(*cells, *([_percent(line.baseline)] if rule else []))
     return table
 
 
-def _percent(share: float | None, sign: str) -> str:
+def _percent(share: float | None, sign: str = "") -> str:
     return "" if share is None else f"{100 * share:{sign}.1f}"

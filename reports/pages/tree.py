@@ -1,6 +1,4 @@
-"""Named ops as a tree: names split at dots, repeated blocks told by how often they stand there,
-sums at every branch.
-"""
+"""The named ops of a model as a tree: names split at dots, repetitions factored out, sums."""
 
 from __future__ import annotations
 
@@ -10,28 +8,29 @@ from typing import NamedTuple
 
 from roofcast.simulator.forecast.counts import SUMMED, Counts, LayerCount
 
-ROWS = 50  # shown where no depth is asked for, at most
+ROWS = 50  # most rows shown by default
 
 
 class Branch(NamedTuple):
-    """A part of the model: what its layers sum to, all repetitions together."""
+    """A part of the model, with sums over its layers and all repetitions."""
 
-    name: str  # its last steps: a branch with a single part is written in one with it
-    op: str  # of a layer; empty where there are parts
-    times: int  # how often it stands in the part above it
+    name: str  # relative to the parent; a branch with a single part has the names of both
+    op: str  # kind of op of a layer; empty for a branch with parts
+    times: int  # repetitions within the parent
     sums: dict[str, int]
     parts: tuple[Branch, ...]
 
 
 def tree(counts: Counts) -> Branch:
-    """The whole model."""
+    """The whole model as one branch."""
     rows = [(tuple(layer.name.split(".")), layer) for layer in counts.layers]
     return Branch(counts.model, "", 1, _sums(counts.layers), _parts(rows, 1))
 
 
 def _parts(rows: Sequence[tuple[tuple[str, ...], LayerCount]], above: int) -> tuple[Branch, ...]:
-    """Branches of the rows that share a first step, in the order of the forward. `above`: how often
-    their parent stands in the model.
+    """Branches of rows grouped by the first component of their paths, in forward order.
+
+    above: repetitions of the parent in the model.
     """
     below: dict[str, list] = {}
     for path, layer in rows:
@@ -54,7 +53,7 @@ def _branch(step: str, under: list[tuple[tuple[str, ...], LayerCount]], above: i
 
 
 def _times(count: int, above: int) -> int:
-    """How often a part of `count` repetitions stands in one that has `above` of them."""
+    """Repetitions within a parent that is itself repeated `above` times; 1 if not a multiple."""
     return count // above if count % above == 0 else 1
 
 
@@ -63,9 +62,7 @@ def _sums(layers: Sequence[LayerCount]) -> dict[str, int]:
 
 
 def walk(branch: Branch, depth: int | None, level: int = 0) -> Iterator[tuple[int, Branch]]:
-    """The branch and all below it, `depth` levels down, each with its level; those on one level and
-    above it sum to the whole.
-    """
+    """The branch and those below it, at most `depth` levels down (None: all), with their levels."""
     yield level, branch
     if depth is None or level < depth:
         for part in branch.parts:
@@ -73,12 +70,12 @@ def walk(branch: Branch, depth: int | None, level: int = 0) -> Iterator[tuple[in
 
 
 def height(branch: Branch) -> int:
-    """Levels below a branch."""
+    """Number of levels below a branch."""
     return 1 + max(map(height, branch.parts)) if branch.parts else 0
 
 
 def fitting_depth(branch: Branch, rows: int = ROWS) -> int:
-    """The deepest that a tree can be shown within so many rows; one level at least."""
+    """The greatest depth, at least 1, at which the tree has at most `rows` rows."""
     deep = [
         depth
         for depth in range(1, height(branch) + 1)

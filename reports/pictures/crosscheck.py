@@ -1,11 +1,14 @@
-"""Forecast against measured of this machine's kernels and training steps, on logarithmic axes."""
+"""Predicted against measured time of this machine's kernels and training steps, on log axes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from roofcast.reports.files import replacing
@@ -16,66 +19,66 @@ from roofcast.simulator.machine.crosscheck.steps import Ran, Trained
 
 
 def draw(name: str, kernels: list[Ran], trained: list[Trained], path: str) -> None:
-    """A panel each; bars are the noise, the band is a quarter either way."""
-    panels = [
-        (title, rows)
-        for title, rows in (
-            (f"{len(kernels)} kernels", kernels),
-            (f"{len(trained)} training steps", trained),
-        )
-        if rows
-    ]
+    """Write a picture with a panel for kernels and one for training steps, if there are any.
+
+    Bars are the noise; the band is 25 % either way.
+    """
+    panels: list[tuple[str, Sequence[Ran | Trained]]] = []
+    if kernels:
+        panels.append((f"{len(kernels)} kernels", kernels))
+    if trained:
+        panels.append((f"{len(trained)} training steps", trained))
+    size = (6.2 * len(panels), 5.8)
     figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(6.2 * len(panels), 5.8), layout="constrained", squeeze=False
+        1, len(panels), figsize=size, layout="constrained", squeeze=False
     )
     for axes, (title, rows) in zip(all_axes[0], panels, strict=True):
-        low, high = 0.7 * min(r.measured_s for r in rows), 1.6 * max(r.measured_s for r in rows)
-        axes.plot([low, high], [low, high], color="black", lw=0.8)
-        axes.fill_between(
-            [low, high],
-            [0.75 * low, 0.75 * high],
-            [1.25 * low, 1.25 * high],
-            color="grey",
-            alpha=0.2,
-            lw=0,
-        )
-        if isinstance(rows[0], Trained):
-            for colour, by in zip(COLOURS, ("torch", "numba"), strict=False):
-                mine = [r for r in rows if r.net.by == by]
-                if mine:
-                    _points(axes, mine, colour, by)
-            for i, r in enumerate(sorted(rows, key=lambda r: r.measured_s)):
-                right = bool(i % 2)  # names of neighbours stand on either side
-                axes.annotate(
-                    measure.key(r.net).removesuffix(" torch"),
-                    (r.measured_s, r.predicted_s),
-                    xytext=(5 if right else -5, -3),
-                    ha="left" if right else "right",
-                    textcoords="offset points",
-                    fontsize=7,
-                )
-            axes.legend(loc="upper left", fontsize=8)
+        _panel(axes, title, rows)
+        if rows is trained:
+            _nets(axes, trained)
         else:
             _points(axes, rows, COLOURS[0], "kernels")
-        axes.set(
-            xscale="log",
-            yscale="log",
-            xlim=(low, high),
-            title=f"{title}, within 25 % in grey",
-            xlabel="measured",
-            ylabel="predicted",
-        )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
-            axis.set_minor_formatter(NullFormatter())
     figure.suptitle(name)
     with replacing(path) as part:
         figure.savefig(part, dpi=150)
     plt.close(figure)
 
 
-def _points(axes, rows, colour: str, label: str) -> None:
+def _panel(axes: Axes, title: str, rows: Sequence[Ran | Trained]) -> None:
+    """Diagonal, band, limits, titles and ticks."""
+    low, high = 0.7 * min(r.measured_s for r in rows), 1.6 * max(r.measured_s for r in rows)
+    axes.plot([low, high], [low, high], color="black", lw=0.8)
+    band = ([0.75 * low, 0.75 * high], [1.25 * low, 1.25 * high])
+    axes.fill_between([low, high], *band, color="grey", alpha=0.2, lw=0)
+    axes.set(xscale="log", yscale="log", xlim=(low, high))
+    axes.set(title=f"{title}, within 25 % in grey", xlabel="measured", ylabel="predicted")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _nets(axes: Axes, rows: Sequence[Trained]) -> None:
+    """Points of training steps, a colour per engine, with names left and right in turn."""
+    for colour, by in zip(COLOURS, ("torch", "numba"), strict=False):
+        mine = [r for r in rows if r.net.by == by]
+        if mine:
+            _points(axes, mine, colour, by)
+    for i, r in enumerate(sorted(rows, key=lambda r: r.measured_s)):
+        right = bool(i % 2)
+        axes.annotate(
+            measure.key(r.net).removesuffix(" torch"),
+            (r.measured_s, r.predicted_s),
+            xytext=(5 if right else -5, -3),
+            ha="left" if right else "right",
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.legend(loc="upper left", fontsize=8)
+
+
+def _points(axes: Axes, rows: Sequence[Ran | Trained], colour: str, label: str) -> None:
+    """Points with their noise as horizontal bars."""
     axes.errorbar(
         [r.measured_s for r in rows],
         [r.predicted_s for r in rows],

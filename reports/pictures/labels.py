@@ -1,6 +1,4 @@
-"""Placing labels so that none covers another: along a line exactly, in the plane by trying places
-in turn.
-"""
+"""Placement of labels so that none covers another: along a line, and in the plane."""
 
 from __future__ import annotations
 
@@ -11,12 +9,11 @@ import numpy as np
 
 
 def spread(wanted: Sequence[float], sizes: Sequence[float], low: float, high: float) -> list[float]:
-    """Centres as near as can be to the wanted ones (least squares), no two closer than half the sum
-    of their sizes, all in [low, high].
+    """Centres of labels along a line: no overlap, all in [low, high], as near as possible to
+    `wanted` (least squares).
 
-    Neighbours that would touch are merged into a block that stands at the mean of what its members
-    want (pool adjacent violators). If all together are longer than the room, they are packed evenly
-    over it.
+    Neighbours that would overlap are merged into a block at the mean of their wanted places (pool
+    adjacent violators). Labels that are together longer than [low, high] are packed evenly over it.
 
     >>> spread([1.0, 1.0, 5.0], [1.0, 1.0, 1.0], 0.0, 10.0)
     [0.5, 1.5, 5.0]
@@ -27,7 +24,7 @@ def spread(wanted: Sequence[float], sizes: Sequence[float], low: float, high: fl
     sized = [sizes[i] for i in order]
     total = sum(sized)
     shrink = min(1.0, (high - low) / total) if total else 1.0
-    # where each starts if all are packed from zero
+    # start of each label if all are packed from zero
     offsets = np.cumsum([0.0] + [shrink * s for s in sized])
     starts = [
         wanted[i] - shrink * s / 2 - offset
@@ -52,7 +49,7 @@ def spread(wanted: Sequence[float], sizes: Sequence[float], low: float, high: fl
 
 
 def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Area that a box (x0, y0, x1, y1) shares with each of many."""
+    """Area that a box (x0, y0, x1, y1) shares with each of the boxes [n x 4]."""
     if not len(boxes):
         return np.zeros(0)
     width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
@@ -60,11 +57,11 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.maximum(width, 0) * np.maximum(height, 0)
 
 
-_UNPLACED = 3000.0  # what it costs to leave a label out, and so the most that a place may cost
+_UNPLACED = 3000.0  # cost of leaving a label out, and so the highest cost of a place
 
 
 class _Spot(NamedTuple):
-    """Where a label could stand: its centre, its box and where its leader line meets it."""
+    """A place for a label: its centre, its box, the end of its leader line, its distance [px]."""
 
     centre: np.ndarray
     box: np.ndarray
@@ -81,14 +78,15 @@ def place(
     room: np.ndarray,
     lines: np.ndarray,
 ) -> list[np.ndarray | None]:
-    """A centre for each label near its anchor: inside `room`, off `fixed` boxes and other labels,
-    as far as can be off all else.
+    """A centre for each label near its anchor; None if there is no free place.
 
-    Pixels throughout. anchors [n, 2] with the radius of each one's marker; sizes [n, 2]; boxes [*,
-    4]; lines [*, 2] are points strewn along drawn lines. Each label takes the cheapest of the
-    places on rings around its anchor: distance, covered markers and lines, crossed leaders all
-    cost. A few rounds, so that early labels make way for late ones; from several orders, the best
-    of which is kept. None where no place is free.
+    Labels lie in `room`, never over `fixed` boxes or each other, and avoid markers and lines.
+    All in pixels: anchors [n x 2] with the radii of their markers; sizes [n x 2]; fixed and markers
+    are boxes [* x 4]; lines are points along drawn lines [* x 2].
+
+    Each label takes the cheapest place on rings around its anchor, where distance, covered markers
+    and lines and crossed leader lines cost. This is repeated a few times, in several orders of the
+    labels, and the cheapest result is kept.
     """
     choices = []
     for anchor, radius, size in zip(anchors, radii, sizes, strict=True):
@@ -99,18 +97,15 @@ def place(
         choices.append(sorted(priced, key=lambda pair: pair[0])[:150])
     across = [int(i) for i in np.argsort(anchors[:, 0])] if len(anchors) else []
     orders = (range(len(anchors)), range(len(anchors))[::-1], across, across[::-1])
-    total, spots = min(
-        (_settle(order, anchors, choices) for order in orders), key=lambda pair: pair[0]
-    )
-    return [spot and spot.centre for spot in spots]
+    settled = (_settle(order, anchors, choices) for order in orders)
+    _, best = min(settled, key=lambda pair: pair[0])
+    return [None if spot is None else spot.centre for spot in best]
 
 
 def _settle(
     order: Sequence[int], anchors: np.ndarray, choices: list[list[tuple[float, _Spot]]]
 ) -> tuple[float, list[_Spot | None]]:
-    """Each label in turn takes its cheapest place, given the others', until none moves; with what
-    all that costs.
-    """
+    """Total cost and places, after each label in turn took its cheapest place until none moved."""
     spots: list[_Spot | None] = [None] * len(anchors)
     costs = [0.0] * len(anchors)
     for _ in range(4):
@@ -163,9 +158,15 @@ def _around(
 
 
 def _cost_alone(
-    anchor, radius, size, spot: _Spot, fixed: np.ndarray, markers: np.ndarray, lines: np.ndarray
+    anchor: np.ndarray,
+    radius: float,
+    size: np.ndarray,
+    spot: _Spot,
+    fixed: np.ndarray,
+    markers: np.ndarray,
+    lines: np.ndarray,
 ) -> float:
-    """What a place costs whatever the other labels do."""
+    """Cost of a place, whatever the other labels do."""
     inside = (lines > spot.box[:2]).all(axis=1) & (lines < spot.box[2:]).all(axis=1)
     covered = overlap(spot.box, markers)
     cost = (
@@ -178,14 +179,14 @@ def _cost_alone(
 
 
 def nearest_on(box: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """The point of a box nearest to another point: where its leader line starts."""
+    """The point of a box that is nearest to another point: there its leader line starts."""
     return np.array([np.clip(point[0], box[0], box[2]), np.clip(point[1], box[1], box[3])])
 
 
 def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> bool:
     """Whether segments ab and cd cross."""
 
-    def side(p, q, r):
+    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> float:
         return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
 
     return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
@@ -200,7 +201,7 @@ def _steps(a: np.ndarray, b: np.ndarray, skip: float) -> np.ndarray:
 
 
 def _passes(a: np.ndarray, b: np.ndarray, boxes: np.ndarray, skip: float) -> int:
-    """How many of the boxes segment ab passes through."""
+    """Number of boxes that segment ab passes through, beyond its first `skip` pixels."""
     steps = _steps(a, b, skip)
     x, y = steps[:, :1], steps[:, 1:]
     return int(
@@ -211,7 +212,7 @@ def _passes(a: np.ndarray, b: np.ndarray, boxes: np.ndarray, skip: float) -> int
 
 
 def _along(a: np.ndarray, b: np.ndarray, lines: np.ndarray, skip: float) -> int:
-    """How much of segment ab, in steps, lies on a drawn line."""
+    """Number of steps of segment ab that lie on a drawn line."""
     steps = _steps(a, b, skip)
     near = np.abs(steps[:, None, :] - lines[None, :, :]).max(axis=2) < 4
     return int(near.any(axis=1).sum())

@@ -1,126 +1,104 @@
-"""The roofline picture: what each op reaches, under what the device could do [williams2009].
+"""The roofline of a step: what each op reaches, below what the device can do [williams2009].
 
 x: arithmetic intensity [FLOP/B] (FLOPs over DRAM bytes), y: performance [FLOP/s], both logarithmic.
-A point is one op in one phase; its area is its share of the step's time. Roof labels stand outside
-the axes or above the lines, so that no point can be under them.
+A point is one op in one phase; its area is its share of the step. Labels of roofs stand outside the
+axes or above the lines, so that no point is hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
-import msgspec
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from roofcast.reports.format import digits, percent, seconds, si
 from roofcast.reports.pages.layout import on_what
-from roofcast.reports.pictures.roofline_labels import (
-    boxes,
-    margin_labels,
-    name_points,
-    ridge_labels,
-    slope_labels,
-)
-from roofcast.reports.pictures.roofs import Machine, in_use, ridge
+from roofcast.reports.pictures.point_labels import boxes, name_points
+from roofcast.reports.pictures.roofline_labels import margin_labels, ridge_labels, slope_labels
+from roofcast.reports.pictures.roofline_legend import legend
+from roofcast.reports.pictures.roofline_points import draw_points, visible
+from roofcast.reports.pictures.roofs import Machine, Roof, in_use, ridge
 from roofcast.reports.pictures.style import (
+    ACHIEVED,
+    AXES,
     FAINT,
-    FULL,
+    GREY,
     INK,
-    LEAST,
-    MARKS,
-    SMALLEST_SHARE,
     colour_of,
     dash_of,
+    fonts,
 )
 from roofcast.simulator.forecast.result import Forecast, Point
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def draw(forecasts: Sequence[Forecast], machines: Sequence[Machine]) -> Figure:
-    """The picture of one forecast on one machine, or of several overlaid (one colour a machine)."""
-    with matplotlib.rc_context(
-        {
-            "font.size": 10.5,
-            "font.family": "DejaVu Sans",
-            "svg.fonttype": "none",
-            "pdf.fonttype": 42,
-        }
-    ):
+    """Draw one forecast on one machine, or several overlaid, a colour per machine."""
+    with fonts():
         overlay = len(forecasts) > 1
         if overlay:
             used = {point.precision for forecast in forecasts for point in forecast.points}
             machines = [in_use(machine, used) for machine in machines]
-        figure = Figure(figsize=(11, 7), dpi=130)
-        FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.075, 0.085, 0.675, 0.755))
-        shown = [_visible(forecast) for forecast in forecasts]
+        figure, axes = new_figure()
+        shown = [visible(forecast) for forecast in forecasts]
         frame(axes, shown, machines)
-        strewn = [roofs(axes, machine, i, overlay) for i, machine in enumerate(machines)]
+        lines = [roofs(axes, machine, i, overlay) for i, machine in enumerate(machines)]
         markers = [
-            _points(axes, forecast, points, i, overlay)
+            draw_points(axes, forecast, points, i, overlay)
             for i, (forecast, points) in enumerate(zip(forecasts, shown, strict=True))
         ]
-        _titles(figure, axes, forecasts)
-        handles = _legend(figure, axes, forecasts, shown, machines, overlay)
-        margin_labels(figure, axes, machines, overlay, handles)
+        devices = " and ".join(dict.fromkeys(on_what(f) for f in forecasts))
+        titles(figure, f"{forecasts[0].model} on {devices}", _subtitle(forecasts))
+        box = legend(figure, forecasts, shown, machines)
+        margin_labels(figure, axes, machines, overlay, box)
         fixed = slope_labels(figure, axes, machines, overlay, boxes(markers))
         ridge_labels(figure, axes, machines, overlay)
-        name_points(figure, axes, forecasts, shown, markers, fixed, np.vstack(strewn))
+        name_points(figure, axes, forecasts, shown, markers, fixed, np.vstack(lines))
     return figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure in the format of the suffix: png (130 dpi), svg or pdf; the bytes depend on
-    nothing but the figure.
-    """
+    """Write the figure as png (130 dpi), svg or pdf, by suffix; equal figures give equal bytes."""
     suffix = Path(path).suffix.lower()
-    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}[suffix]
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "roofcast", "svg.fonttype": "none", "pdf.fonttype": 42}
-    ):
-        figure.savefig(path, format=suffix[1:], metadata=undated)
+    undated: dict[str, dict[str, None]] = {
+        ".svg": {"Date": None},
+        ".pdf": {"CreationDate": None},
+        ".png": {},
+    }
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": "roofcast",
+        "svg.fonttype": "none",
+        "pdf.fonttype": 42,
+    }
+    with matplotlib.rc_context(settings):
+        figure.savefig(path, format=suffix[1:], metadata=undated[suffix])
 
 
-def _visible(forecast: Forecast) -> list[Point]:
-    """Points that can be drawn: with FLOPs, bytes and a share of time an eye can find; largest
-    first, so small ones lie on top.
-
-    The optimizer's work on all weights is one point: it is the same for each.
-    """
-    points = [p for p in forecast.points if p.phase != "update"]
-    update = [p for p in forecast.points if p.phase == "update"]
-    if update:
-        flops, moved, time = (
-            sum(getattr(p, field) for p in update) for field in ("flops", "bytes", "time_s")
-        )
-        points.append(
-            msgspec.structs.replace(
-                update[0], name="optimizer", flops=flops, bytes=moved, time_s=time
-            )
-        )
-    points = [
-        p
-        for p in points
-        if p.flops > 0 and p.bytes > 0 and p.time_s > SMALLEST_SHARE * forecast.step_time_s
-    ]
-    return sorted(points, key=lambda p: -p.time_s)
+def new_figure() -> tuple[Figure, Axes]:
+    """An empty figure with axes, and room for labels around them."""
+    figure = Figure(figsize=(11, 7), dpi=130)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_axes(AXES)
 
 
-def frame(axes, shown: list[list[Point]], machines: Sequence[Machine]) -> None:
-    """Limits, ticks and grid: every point, every ridge of DRAM, the highest roof."""
+def frame(axes: Axes, shown: Sequence[Sequence[Point]], machines: Sequence[Machine]) -> None:
+    """Set limits, ticks and grid so that every point, DRAM ridge and roof is inside."""
     points = [p for group in shown for p in group]
     ridges = [ridge(roof, machine.memory[-1]) for machine in machines for roof in machine.compute]
     x = [p.flops / p.bytes for p in points] + ridges
-    y = [p.flops / p.time_s for p in points] + [
-        roof.printed for machine in machines for roof in machine.compute
-    ]
+    y = [p.flops / p.time_s for p in points]
+    y += [roof.printed for machine in machines for roof in machine.compute]
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(min(min(x) / 2.2, 0.3), max(x) * 3)
     axes.set_ylim(min(min(y) / 2.5, max(y) / 1e4), max(y) * 2.2)
@@ -141,239 +119,79 @@ def frame(axes, shown: list[list[Point]], machines: Sequence[Machine]) -> None:
     axes.set_axisbelow(True)
 
 
-def roofs(axes, machine: Machine, index: int, overlay: bool) -> np.ndarray:
-    """Draw the roofs; gives points strewn along them in pixels, for labels to keep off."""
+def roofs(axes: Axes, machine: Machine, index: int, overlay: bool) -> np.ndarray:
+    """Draw the roofs; returns points along them [px, n x 2], which labels should avoid."""
     colour, dash = (colour_of(index), dash_of(index)) if overlay else (INK, "-")
     left, right = axes.get_xlim()
     top, dram, fastest = machine.compute[0], machine.memory[-1], machine.memory[0]
     drawn = []
 
-    def line(x0, y0, x1, y1, style, width, alpha):
-        axes.plot(
-            [x0, x1],
-            [y0, y1],
-            color=colour,
-            linestyle=style,
-            linewidth=width,
-            alpha=alpha,
-            solid_capstyle="butt",
-            zorder=2,
-        )
-        drawn.append(np.column_stack([np.geomspace(x0, x1, 150), np.geomspace(y0, y1, 150)]))
+    def line(
+        x: tuple[float, float],
+        y: tuple[float, float],
+        style: LineStyleType,
+        width: float,
+        alpha: float,
+    ) -> None:
+        how: dict[str, Any] = {
+            "linewidth": width,
+            "alpha": alpha,
+            "solid_capstyle": "butt",
+            "zorder": 2,
+        }
+        axes.plot(x, y, color=colour, linestyle=style, **how)
+        drawn.append(np.column_stack([np.geomspace(*x, 150), np.geomspace(*y, 150)]))
 
     for roof in machine.memory:
-        main = roof is dram
-        end = top.printed / roof.printed
-        line(
-            left,
-            roof.printed * left,
-            end,
-            top.printed,
-            dash,
-            2.2 if main else 1.3,
-            1 if main else 0.6,
-        )
+        x, y = (left, top.printed / roof.printed), (roof.printed * left, top.printed)
+        line(x, y, dash, *((2.2, 1.0) if roof is dram else (1.3, 0.6)))
         if roof.achieved:
             best = top.achieved or top.printed
-            line(left, roof.achieved * left, best / roof.achieved, best, (0, (2, 2)), 1.4, 0.8)
+            x, y = (left, best / roof.achieved), (roof.achieved * left, best)
+            line(x, y, ACHIEVED, 1.4, 0.8)
     for roof in machine.compute:
-        line(
-            roof.printed / fastest.printed,
-            roof.printed,
-            right,
-            roof.printed,
-            dash,
-            2.2 if roof is top else 1.5,
-            0.95,
-        )
+        x, y = (roof.printed / fastest.printed, right), (roof.printed, roof.printed)
+        line(x, y, dash, 2.2 if roof is top else 1.5, 0.95)
         if roof.achieved:
-            line(
-                roof.achieved / (dram.achieved or dram.printed),
-                roof.achieved,
-                right,
-                roof.achieved,
-                (0, (2, 2)),
-                1.2,
-                0.8,
-            )
-        at = ridge(roof, dram)
-        ceiling = axes.get_ylim()[1]
-        drawn.append(np.column_stack([np.full(30, at), np.geomspace(roof.printed, ceiling, 30)]))
-        axes.plot(
-            [at, at],
-            [roof.printed, ceiling],
-            color=colour,
-            linewidth=0.8,
-            linestyle=":",
-            zorder=1.5,
-        )
-        axes.plot(
-            [at],
-            [roof.printed],
-            marker="s",
-            markersize=6,
-            markerfacecolor="white",
-            markeredgecolor=colour,
-            markeredgewidth=1.4,
-            zorder=3,
-        )
+            x = (roof.achieved / (dram.achieved or dram.printed), right)
+            line(x, (roof.achieved, roof.achieved), ACHIEVED, 1.2, 0.8)
+        drawn.append(_ridge_point(axes, roof, dram, colour))
     return axes.transData.transform(np.vstack(drawn))
 
 
-def _points(axes, forecast: Forecast, points: list[Point], index: int, overlay: bool) -> np.ndarray:
-    """Draw the points; gives centre, half width and where leaders end, in pixels [n, 4]."""
-    marked = []
-    for order, point in enumerate(points):
-        mark = MARKS[point.phase]
-        colour = colour_of(index) if overlay else mark.colour
-        size = max(FULL * point.time_s / forecast.step_time_s, LEAST) / mark.area
-        x, y = point.flops / point.bytes, point.flops / point.time_s
-        face, edge = (
-            (matplotlib.colors.to_rgba(colour, 0.6), "white") if mark.filled else ("none", colour)
-        )
-        axes.scatter(
-            [x],
-            [y],
-            s=size,
-            marker=mark.shape,
-            facecolor=face,
-            edgecolor=edge,
-            linewidth=0.7 if mark.filled else 1.6,
-            zorder=(4 if mark.filled else 5) + order / 1000,
-        )
-        centre = axes.transData.transform((x, y))
-        width = np.sqrt(size) * axes.figure.dpi / 72
-        marked.append((*centre, width * (0.707 if mark.shape == "D" else 0.5), width * mark.reach))
-    return np.array(marked).reshape(-1, 4)
+def _ridge_point(axes: Axes, roof: Roof, dram: Roof, colour: str) -> np.ndarray:
+    """Draw a ridge point and the dotted line up to its label; points along that line [n x 2]."""
+    at, ceiling = ridge(roof, dram), axes.get_ylim()[1]
+    axes.plot([at, at], [roof.printed, ceiling], color=colour, lw=0.8, ls=":", zorder=1.5)
+    square: dict[str, Any] = {
+        "marker": "s",
+        "markersize": 6,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.4,
+    }
+    axes.plot([at], [roof.printed], markeredgecolor=colour, zorder=3, **square)
+    return np.column_stack([np.full(30, at), np.geomspace(roof.printed, ceiling, 30)])
 
 
-def roof_words(machines: Sequence[Machine]) -> str:
-    """What the full lines are."""
-    measured = {machine.measured for machine in machines}
-    return "roof, " + (
-        "as printed"
-        if measured == {False}
-        else "measured"
-        if measured == {True}
-        else "as printed, or measured"
-    )
-
-
-def _titles(figure, axes, forecasts: Sequence[Forecast]) -> None:
-    first = forecasts[0]
-    devices = " and ".join(dict.fromkeys(on_what(f) for f in forecasts))
-    figure.text(
-        0.075,
-        0.955,
-        f"{first.model} on {devices}",
-        fontsize=15,
-        fontweight="bold",
-        color=INK,
-        va="center",
-    )
-    figure.text(0.075, 0.918, _subtitle(forecasts), fontsize=10.5, color="#444444", va="center")
+def titles(figure: Figure, title: str, subtitle: str) -> None:
+    """Write the title and the line below it."""
+    x = AXES[0]
+    figure.text(x, 0.955, title, fontsize=15, fontweight="bold", color=INK, va="center")
+    figure.text(x, 0.918, subtitle, fontsize=10.5, color=GREY, va="center")
 
 
 def _subtitle(forecasts: Sequence[Forecast]) -> str:
+    """The step, its time and MFU; of several devices, their times."""
     first = forecasts[0]
-    size = f"batch {first.batch}" + (
-        f" × {first.sequence} tokens"
-        if first.sequence
-        else f" × {first.image}² pixels"
-        if first.image
-        else ""
-    )
-    what = "training step" if first.mode == "train" else "inference step"
+    size = f"batch {first.batch}"
+    if first.sequence:
+        size += f" × {first.sequence} tokens"
+    elif first.image:
+        size += f" × {first.image}×{first.image} pixels"
+    kind = "training step" if first.mode == "train" else "inference step"
     if len(forecasts) > 1:
-        return f"{what}, {size}, {first.precision}:  " + ",  ".join(
-            f"{f.device} {seconds(f.step_time_s)}" for f in forecasts
-        )
-    used = f",  MFU {percent(first.mfu)}" if first.mfu is not None else ""
-    return f"{what}, {size}, {first.precision}:  {seconds(first.step_time_s)}{used}"
-
-
-def _legend(figure, axes, forecasts, shown, machines, overlay: bool):
-    """The key, in the margin under the roof labels: shapes, areas, lines."""
-    handles, texts = [], []
-
-    def add(handle, text):
-        handles.append(handle)
-        texts.append(text)
-
-    def blank(text):
-        add(Line2D([], [], linestyle="none"), text)
-
-    if overlay:
-        for i, forecast in enumerate(forecasts):
-            add(
-                Line2D([], [], color=colour_of(i), linestyle=dash_of(i), linewidth=2.2),
-                forecast.device,
-            )
-    for phase in ("forward", "backward", "update"):
-        if any(p.phase == phase for group in shown for p in group):
-            mark = MARKS[phase]
-            colour = "#666666" if overlay else mark.colour
-            add(
-                Line2D(
-                    [],
-                    [],
-                    linestyle="none",
-                    marker=mark.shape,
-                    markersize=8.5 if mark.shape != "D" else 7,
-                    markerfacecolor=(
-                        matplotlib.colors.to_rgba(colour, 0.6) if mark.filled else "white"
-                    ),
-                    markeredgecolor=colour,
-                    markeredgewidth=0.5 if mark.filled else 1.6,
-                ),
-                f"one op, {mark.text}",
-            )
-    for share in (0.05, 0.01):
-        add(
-            Line2D(
-                [],
-                [],
-                linestyle="none",
-                marker="o",
-                markersize=np.sqrt(FULL * share / 0.785),
-                markerfacecolor="#DDDDDD",
-                markeredgecolor=FAINT,
-                markeredgewidth=0.6,
-            ),
-            f"area: {share:.0%} of the step".replace("%", " %"),
-        )
-    add(Line2D([], [], color=INK, linewidth=2.0), roof_words(machines))
-    if any(roof.achieved for machine in machines for roof in machine.roofs):
-        add(Line2D([], [], color=INK, linewidth=1.3, linestyle=(0, (2, 2))), "roof, as achieved")
-    add(
-        Line2D(
-            [],
-            [],
-            color=INK,
-            linewidth=0.9,
-            linestyle=":",
-            marker="s",
-            markersize=6,
-            markerfacecolor="white",
-            markeredgewidth=1.4,
-            markeredgecolor=INK,
-        ),
-        "ridge point",
-    )
-    hidden = [
-        1 - sum(p.time_s for p in group) / forecast.step_time_s
-        for forecast, group in zip(forecasts, shown, strict=True)
-    ]
-    if max(hidden) > 0.005:
-        blank(f"not drawn: {percent(max(hidden))} of the time\n(no FLOPs, or too small to see)")
-    return figure.legend(
-        handles,
-        texts,
-        loc="lower left",
-        bbox_to_anchor=(0.765, 0.075),
-        frameon=False,
-        fontsize=9.5,
-        labelspacing=0.75,
-        handlelength=2.2,
-        borderpad=0,
-    )
+        times = ",  ".join(f"{f.device} {seconds(f.step_time_s)}" for f in forecasts)
+    else:
+        used = f",  MFU {percent(first.mfu)}" if first.mfu is not None else ""
+        times = f"{seconds(first.step_time_s)}{used}"
+    return f"{kind}, {size}, {first.precision}:  {times}"

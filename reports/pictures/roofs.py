@@ -1,6 +1,4 @@
-"""The roofs of a device: what its compute units and memory levels can do at most, as printed and as
-achieved.
-"""
+"""The roofs of a device: peak rates of compute units and memory levels, printed and achieved."""
 
 from __future__ import annotations
 
@@ -12,113 +10,110 @@ from roofcast.simulator.times.rates import resolve
 
 
 class Roof(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a roofline."""
+    """One line of a roofline. Rates are FLOP/s, or B/s of a memory level."""
 
     kind: str  # compute | memory
     label: str  # "bf16, fp16", "fp32 vector", "DRAM", "L2"
-    # FLOP/s, or B/s of a memory level; of a measured device, the best that was measured
-    printed: float
-    achieved: float | None = None  # what kernels sustain, where known
-    precisions: tuple[str, ...] = ()  # of a compute roof: whose points stand under it
+    printed: float  # of the datasheet; of a measured device, the best measured rate
+    achieved: float | None = None  # what kernels sustain, if known
+    precisions: tuple[str, ...] = ()  # of a compute roof: precisions of the points it limits
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A device, as a roofline sees it."""
+    """A device as a roofline shows it."""
 
     name: str
     roofs: tuple[Roof, ...]
-    measured: bool = False  # what stands for printed rates was measured
+    measured: bool = False  # `printed` rates are measured ones
 
     @property
     def compute(self) -> tuple[Roof, ...]:
         """Compute roofs, highest first."""
-        return tuple(
-            sorted((r for r in self.roofs if r.kind == "compute"), key=lambda r: -r.printed)
-        )
+        return self._of("compute")
 
     @property
     def memory(self) -> tuple[Roof, ...]:
         """Memory roofs, fastest first; the last one is DRAM."""
-        return tuple(
-            sorted((r for r in self.roofs if r.kind == "memory"), key=lambda r: -r.printed)
-        )
+        return self._of("memory")
+
+    def _of(self, kind: str) -> tuple[Roof, ...]:
+        return tuple(sorted((r for r in self.roofs if r.kind == kind), key=lambda r: -r.printed))
 
 
 def ridge(compute: Roof, memory: Roof) -> float:
-    """Arithmetic intensity [FLOP/B] from which on the compute roof, not the memory level, is the
-    limit [williams2009].
-    """
+    """Arithmetic intensity above which the compute roof is the limit [FLOP/B] [williams2009]."""
     return compute.printed / memory.printed
 
 
 def in_use(machine: Machine, precisions: set[str]) -> Machine:
-    """Only the compute roofs that some point stands under, and DRAM: what an overlay of devices
-    shows.
-    """
-    kept = (
-        tuple(r for r in machine.compute if precisions & set(r.precisions)) or machine.compute[:1]
-    )
+    """The machine with DRAM and the compute roofs of these precisions only, for an overlay."""
+    kept = tuple(r for r in machine.compute if precisions & set(r.precisions))
+    kept = kept or machine.compute[:1]
     return Machine(name=machine.name, roofs=kept + machine.memory[-1:], measured=machine.measured)
 
 
 def machine(device: Device, training: bool = True) -> Machine:
-    """The roofs of a device: one a number format and kind of unit, one a memory level whose
-    bandwidth is known.
+    """The roofs of a device: one per number format and kind of unit, one per memory level.
 
-    Formats of the same rate share a roof. The achieved rate of a roof is what forecasts take for
-    long kernels: the device's own measured share, else its family's, and in training what is left
-    of it over whole steps. Integer formats are left out: the picture counts FLOPs; of the vector
-    units fp32 is drawn, the format they are used in.
+    Formats of the same rate share a roof. The achieved rate is what forecasts assume for long
+    kernels: the device's own measured fraction, else its family's, in training lowered to what
+    whole steps sustain. Integer formats are left out, since the picture counts FLOPs; of the vector
+    units, only fp32 is drawn. Of a measured device, nothing is drawn that was not measured.
+
+    training: use the rate of training steps. Raises BadInput for a device with integer rates only.
     """
+    bandwidth = device.memory.bandwidth
+    measured = bandwidth.status == "measured"
+    roofs = _compute_roofs(device, training, measured)
+    if not roofs:
+        held = ", ".join(device.peak_flops) or "nothing"
+        raise BadInput(
+            f"{device.id}: no floating-point rate, so no roofline; [peak_flops] has {held}; add"
+            " one with --set peak_flops.bf16=.."
+        )
+    stream = resolve(device, next(iter(device.peak_flops))).rates.stream
+    dram = Roof(
+        kind="memory",
+        label=device.memory.type or "DRAM",
+        printed=float(bandwidth),
+        achieved=float(bandwidth) * stream,
+    )
+    caches = [
+        Roof(kind="memory", label=name.upper(), printed=float(level.bandwidth))
+        for name, level in device.cache.items()
+        if level.bandwidth
+    ]
+    return Machine(name=device.id, roofs=(*roofs, dram, *caches), measured=measured)
+
+
+def _compute_roofs(device: Device, training: bool, measured: bool) -> list[Roof]:
+    """Roofs of the matrix units by rate, and of the vector units."""
     matrix: dict[float, list[str]] = {}
     for name, rate in device.peak_flops.items():
         if not name.startswith("int"):
             matrix.setdefault(float(rate), []).append(name)
-    # of a measured device nothing is drawn that was not measured on it
-    roofs, own = ([], device.memory.bandwidth.status == "measured")
+    roofs = []
     vector = device.vector_flops.get("fp32")
-    for rate, names in matrix.items():
+    for printed, names in matrix.items():
+        known = not measured or f"sustained_{names[0]}" in device.achieved
         under = names if vector or "fp32" in device.peak_flops else [*names, "fp32"]
         roofs.append(
             Roof(
                 kind="compute",
                 label=", ".join(names),
-                printed=rate,
+                printed=printed,
                 precisions=tuple(under),
-                achieved=(
-                    None
-                    if own and f"sustained_{names[0]}" not in device.achieved
-                    else rate * _held(device, names[0], training)
-                ),
+                achieved=printed * _held(device, names[0], training) if known else None,
             )
         )
     if vector and vector not in matrix:
         roofs.append(
             Roof(kind="compute", label="fp32 vector", printed=float(vector), precisions=("fp32",))
         )
-    if not roofs:
-        held = ", ".join(device.peak_flops) or "nothing"
-        raise BadInput(
-            f"{device.id}: no floating-point rate, so no roofline; [peak_flops] holds {held}; add"
-            " one with --set peak_flops.bf16=.."
-        )
-    stream = resolve(device, next(iter(device.peak_flops))).rates.stream
-    bandwidth = float(device.memory.bandwidth)
-    roofs.append(
-        Roof(
-            kind="memory",
-            label=device.memory.type or "DRAM",
-            printed=bandwidth,
-            achieved=bandwidth * stream,
-        )
-    )
-    for name, level in device.cache.items():
-        if level.bandwidth:
-            roofs.append(Roof(kind="memory", label=name.upper(), printed=float(level.bandwidth)))
-    return Machine(name=device.id, roofs=tuple(roofs), measured=own)
+    return roofs
 
 
 def _held(device: Device, format_: str, training: bool) -> float:
-    """What of a matrix rate long products hold."""
+    """Fraction of a matrix rate that long products sustain."""
     rates = resolve(device, format_).rates
     return rates.sustained * (rates.trained if training else 1.0)

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import TYPE_CHECKING, Any
 
-# Okabe & Ito's colours, told apart by every common kind of colour vision [okabe2008]; shapes and
-# fills say it again in grey.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)
+import matplotlib
+import msgspec
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
+
+# colours that people with colour-vision deficiency can tell apart [okabe2008]; line styles, marker
+# shapes and fills carry the same information in grey
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 DEVICES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-INK, FAINT = "#222222", "#8A8A8A"
-DASHES = ("-", (0, (8, 2)), (0, (8, 2, 2, 2)), (0, (8, 2, 2, 2, 2, 2)), "-", "-")
+INK, FAINT, GREY = "#222222", "#8A8A8A", "#444444"
+DASHES: tuple[LineStyleType, ...] = (
+    "-",
+    (0, (8, 2)),
+    (0, (8, 2, 2, 2)),
+    (0, (8, 2, 2, 2, 2, 2)),
+    "-",
+    "-",
+)
+ACHIEVED: LineStyleType = (0, (2, 2))
+SMALL = 9.5  # size of labels [points]
+AXES = (0.075, 0.085, 0.675, 0.755)  # left, bottom, width, height, as fractions of the figure
+LEGEND = (0.765, 0.075)  # its lower left corner
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How a phase is drawn. `area`: the marker's over that of a square of its size, so that equal
-    times look equal.
-
-    `reach`: where leader lines end, in widths from the centre.
-    """
+    """How a phase is drawn."""
 
     shape: str
     colour: str
     filled: bool
-    area: float
-    reach: float
+    area: float  # of the marker, over a square of the same size, so that equal times look equal
+    reach: float  # from the centre to the end of leader lines, in widths of the marker
     text: str
+
+    def face(self, colour: str) -> Any:
+        """The colour inside the marker."""
+        return matplotlib.colors.to_rgba(colour, 0.6) if self.filled else "none"
 
 
 MARKS = {
@@ -39,24 +54,36 @@ MARKS = {
     "backward": Mark("D", VERMILLION, False, 1.0, 0.55, "backward"),
     "update": Mark("^", GREEN, True, 0.5, 0.25, "optimizer"),
 }
-FULL = 3600.0  # points^2 of a square marker that is the whole step
-LEAST = 14.0
-SMALLEST_SHARE = 1e-4
-NAMED = 6
+FULL = 3600.0  # area of a square marker that stands for the whole step [points^2]
+LEAST = 14.0  # smallest area of a marker [points^2]
+SMALLEST_SHARE = 1e-4  # of the step; shorter ops are not drawn
+NAMED = 6  # ops with a label
+
+
+def fonts() -> Any:
+    """A context in which text is drawn as in every roofline."""
+    settings: dict[Any, Any] = {"font.size": 10.5, "font.family": "DejaVu Sans"}
+    return matplotlib.rc_context(settings | {"svg.fonttype": "none", "pdf.fonttype": 42})
 
 
 def colour_of(index: int) -> str:
-    """The colour of the so-manieth device."""
+    """The colour of a device, by its place in an overlay."""
     return DEVICES[index % len(DEVICES)]
 
 
-def dash_of(index: int) -> object:
-    """Its line, so that devices are told apart in grey."""
+def dash_of(index: int) -> LineStyleType:
+    """The line style of a device, by its place in an overlay."""
     return DASHES[index % len(DASHES)]
 
 
-def halo(text) -> None:
-    """A white edge around a text, so that it is read over lines."""
+def renderer(figure: Figure) -> RendererBase:
+    """The renderer of a figure, which knows the sizes of texts."""
+    assert isinstance(figure.canvas, FigureCanvasAgg), "every figure here is drawn by Agg"
+    return figure.canvas.get_renderer()
+
+
+def halo(text: Text) -> None:
+    """Give a text a white edge, so that it is readable over lines."""
     from matplotlib.patheffects import withStroke
 
     text.set_path_effects([withStroke(linewidth=2.8, foreground="white")])

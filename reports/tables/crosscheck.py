@@ -1,6 +1,4 @@
-"""Measured steps kept as a dated table that `roofcast validate --runs` reads, with the device's
-file beside it.
-"""
+"""Measured training steps as a dated table for `roofcast validate --runs`."""
 
 from __future__ import annotations
 
@@ -20,28 +18,26 @@ FIELDS = (
     "mode", "batch_per_device", "input", "sequence", "optimizer", "step_time_ms", "noise", "rounds",
     "gemm_flops", "own_flops", "triad_bytes_s", "pool_per_s", "date", "notes",
 )  # fmt: skip
-
-
-CALLED = {"ncf": "ncf-dot-ml1m"}  # in tables of measured runs, ncf is what MLPerf calls so: NeuMF
+CALLED = {"ncf": "ncf-dot-ml1m"}  # in tables of measured runs, ncf is MLPerf's model: NeuMF
 ALLOCATOR = (
     "# The allocator keeps its memory between steps (MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_):"
     " with glibc's defaults tensors of over\n# 32 MiB are mapped anew in every step, which costs a"
     " page fault for every 4 KiB.\n"
 )
-IDLE = 0.5  # load average of a machine that does nothing else
+IDLE = 0.5  # largest load average of an otherwise idle machine
 SUSTAINED = re.compile(r"^sustained_fp32 = .*$", re.MULTILINE)
 
 
 def write_device(session: Session, calibrated: Path, folder: Path) -> Path:
-    """The calibrated device, its long products at the rate that the nets' own library reached
-    between their steps; where it is.
+    """Write the calibrated device with the matrix rate of the networks' own library; its path.
 
-    Calibration times numba's product; nets call a BLAS.
+    Calibration times numba's matrix product, networks call a BLAS; its rate was measured between
+    their steps.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = folder / f"{calibrated.stem}-{datetime.date.today()}.toml"
     text = calibrated.read_text(encoding="utf-8")
-    if session.probes:  # a GPU has none
+    if session.probes:  # not measured on a GPU
         text = SUSTAINED.sub(_sustained(session, calibrated), text)
     with replacing(device) as part:
         part.write_text(text, encoding="utf-8")
@@ -49,7 +45,7 @@ def write_device(session: Session, calibrated: Path, folder: Path) -> Path:
 
 
 def _sustained(session: Session, calibrated: Path) -> str:
-    """The line of the device file."""
+    """The line of the device file with that rate, as a fraction of the peak."""
     from roofcast import hwdb
 
     probe, whose = ("mm", "PyTorch") if "mm" in session.probes else ("gemm", "numpy")
@@ -62,16 +58,18 @@ def _sustained(session: Session, calibrated: Path) -> str:
 
 
 def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path:
-    """Write the table beside the device's file; where it is."""
+    """Write the table beside the device's file; its path."""
     day, folder = datetime.date.today().isoformat(), device.parent
     table = folder / f"crosscheck-{device.stem}.csv"
-    said = ", ".join(f"{name} {version}" for name, version in session.versions.items())
+    versions = ", ".join(f"{name} {version}" for name, version in session.versions.items())
     busy = "on a contended machine, " if session.load[0] > IDLE else ""
     load = (
         f"{busy}load average {session.load[0]:.1f} at the start, {session.load[1]:.1f} at the end"
     )
     with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# Training steps of roofcast crosscheck on {cpu}, {day}: {said}; {load}.\n")
+        file.write(
+            f"# Training steps of roofcast crosscheck on {cpu}, {day}: {versions}; {load}.\n"
+        )
         clock = "CPU" if session.probes else "Wall"
         file.write(
             f"# {clock} time, median of interleaved rounds; noise: how far halves of them differ."
@@ -87,11 +85,12 @@ def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path
 def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day: str) -> dict:
     """A row of the table."""
     net = row.net
-    unit = " CPU" if session.probes else ""  # probes are asked of CPUs only
+    unit = " CPU" if session.probes else ""  # probes run on CPUs only
     engine = {
         "torch": f"PyTorch {session.versions.get('torch')}{unit}",
         "numba": f"numba {session.versions.get('numba')}",
     }[net.by]
+    own = "mm" if net.by == "torch" and "mm" in session.probes else "gemm"
     return {
         "id": measure.key(net),
         "source_name": "roofcast crosscheck",
@@ -111,9 +110,7 @@ def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day
         "noise": f"{row.noise:.3g}",
         "rounds": len(session.found[measure.key(net)].rounds),
         "gemm_flops": _rate(session, "gemm"),
-        "own_flops": _rate(
-            session, "mm" if net.by == "torch" and "mm" in session.probes else "gemm"
-        ),
+        "own_flops": _rate(session, own),
         "triad_bytes_s": _rate(session, "triad"),
         "pool_per_s": _rate(session, "pool"),
         "date": day,
@@ -122,10 +119,10 @@ def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day
 
 
 def _rate(session: Session, probe: str) -> str:
-    """A probe's rate; nothing where it was not asked."""
+    """The rate of a probe; empty if it was not measured."""
     return f"{measure.rate(session, probe):.5g}" if probe in session.probes else ""
 
 
 def beside(name: str, folder: Path) -> str:
-    """A name as it is; a file by its path from the folder of the table."""
+    """A name unchanged; a .toml file by its path relative to the folder of the table."""
     return Path(os.path.relpath(name, folder)).as_posix() if name.endswith(".toml") else name

@@ -1,6 +1,8 @@
-"""How far the plainest CPU models are from a table of `roofcast crosscheck`: F/P + B/D with nothing
-fitted; the same with the named causes (simulator/machine/crosscheck/sum_form.py); and that with two
-multipliers that have not seen the net they are judged on.
+"""Errors of the simplest CPU models on a table of `roofcast crosscheck`.
+
+F/P + B/D with nothing fitted; the same with the named causes of
+simulator/machine/crosscheck/sum_form.py; and that with two multipliers, fitted without the network
+they are judged on.
 
     python -m roofcast.reports.tables.crosscheck_sum scenarios/measured/machines/TABLE.csv
 """
@@ -26,44 +28,50 @@ HEAD = {
 
 
 class Judged(NamedTuple):
-    """A table's nets under each model: seconds, in the order of `names`."""
+    """Seconds of the networks of a table under each model, in the order of `names`."""
 
     names: list[str]
     notes: list[str]
     measured: np.ndarray
-    chain: np.ndarray  # by the chain
+    chain: np.ndarray  # the forecast
     zero: np.ndarray  # F/P + B/D
-    causes: np.ndarray  # the same with the named causes
-    fitted: np.ndarray  # that with two multipliers, fitted to all other models
+    causes: np.ndarray  # F/P + B/D with the named causes
+    fitted: np.ndarray  # that with two multipliers, fitted to the other models
 
 
 def judge(path: str) -> Judged:
-    """Every model's seconds for the rows of a table. A model and its variants (optimizers, engines)
-    are left out together.
+    """Seconds of the rows of a table under each model.
+
+    For the fit, all variants of a network (optimizers, engines) are left out together.
     """
-    runs = [r for r in read(path) if r.scenario is not None]
+    runs, asked = [], []
+    for r in read(path):
+        if r.scenario is not None:
+            runs.append(r)
+            asked.append(r.scenario)
     measured = np.array([r.measured_s for r in runs])
-    work = [sum_form.counted(r.scenario) for r in runs]
+    work = [sum_form.counted(scenario) for scenario in asked]
     rates = sum_form.Rates(*(np.array([rate(r.row, *keys) for r in runs]) for keys in RATES))
-    groups, notes = [r.scenario.model for r in runs], [r.row.get("notes") or "" for r in runs]
+    groups, notes = [each.model for each in asked], [r.row.get("notes") or "" for r in runs]
+    flops_s, bytes_s = sum_form.plain(work, rates)
     f, b = sum_form.causes(work, rates)
     return Judged(
         [r.id for r in runs],
         notes,
         measured,
-        np.array([forecast(r.scenario).step_time_s for r in runs]),
-        sum(sum_form.plain(work, rates)),
+        np.array([forecast(scenario).step_time_s for scenario in asked]),
+        flops_s + bytes_s,
         f + b,
         sum_form.leave_one_out(f, b, measured, groups),
     )
 
 
-# columns of a table, the first that is there
+# columns with a rate; of several, the first that the table has
 RATES = (("gemm_flops",), ("own_flops", "gemm_flops"), ("triad_bytes_s",), ("pool_per_s",))
 
 
 def rate(row: dict, *keys: str) -> float:
-    """A probe's rate; where a table has none, what depends on it takes no time."""
+    """The rate in the first of these columns; infinite without any, so that it takes no time."""
     return next((float(row[key]) for key in keys if row.get(key)), float("inf"))
 
 
@@ -73,7 +81,7 @@ def errors(judged: Judged) -> dict[str, np.ndarray]:
 
 
 def main(path: str) -> None:
-    """The table of errors of one file, on stdout."""
+    """Print the table of errors of one file to stdout."""
     judged = judge(path)
     found = errors(judged)
     table = plain_table(
@@ -86,18 +94,20 @@ def main(path: str) -> None:
         show(out, table)
         for key, title in HEAD.items():
             size = np.abs(found[key])
-            say(
-                out,
-                f"median {percent(float(np.median(size)))}, mean {percent(float(size.mean()))},"
-                f" within {percent(WITHIN)}: {percent(float((size <= WITHIN).mean()))}; without the"
-                f" named exceptions median {percent(float(np.median(size[plain])))}, within"
-                f" {percent(float((size[plain] <= WITHIN).mean()))}",
-                first=f"{title}: ",
-            )
+            text = f"mean {percent(float(size.mean()))}, {_spread(size)}"
+            say(out, f"{text}; without noted exceptions {_spread(size[plain])}", first=f"{title}: ")
+
+
+def _spread(size: np.ndarray) -> str:
+    """Median of absolute errors, and the share that is within WITHIN."""
+    within = percent(float((size <= WITHIN).mean()))
+    return f"median {percent(float(np.median(size)))}, {within} within {percent(WITHIN)}"
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("crosscheck_sum: give one table")
     try:
         main(sys.argv[1])
-    except (IndexError, RoofcastError) as error:
-        sys.exit(f"crosscheck_sum: {error or 'give a table'}")
+    except RoofcastError as error:
+        sys.exit(f"crosscheck_sum: {error}")

@@ -8,29 +8,23 @@ import csv
 import datetime
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import replacing
 from roofcast.simulator.machine.crosscheck.measure import Measured, Session
 
+if TYPE_CHECKING:
+    from roofcast.simulator.machine.crosscheck.steps import Ran
+
 FIELDS = (
-    "kernel",
-    "size",
-    "threads",
-    "device",
-    "seconds",
-    "noise",
-    "rounds",
-    "flops",
-    "bytes",
-    "cpu",
+    "kernel", "size", "threads", "device", "seconds", "noise", "rounds", "flops", "bytes", "cpu",
     "date",
-)
+)  # fmt: skip
 
 
 class Kept(NamedTuple):
-    """A table: a Session for each number of threads, and the device file it was measured with."""
+    """A table: per number of threads, a Session and the device file it was measured with."""
 
     sessions: dict[int, Session]
     devices: dict[int, str]
@@ -41,61 +35,55 @@ class Kept(NamedTuple):
 def write(
     sessions: dict[int, Session], calibrated: dict[int, Path], cpu: str, folder: Path
 ) -> Path:
-    """Write the table, the calibrated devices beside it; where it is."""
-    from roofcast.simulator.machine.crosscheck.kernels import work_of
+    """Write a table with the calibrated devices beside it; return its path.
 
+    Both dicts are by number of threads, and hold the entry 1.
+    """
     day = datetime.date.today().isoformat()
     folder.mkdir(parents=True, exist_ok=True)
     devices = {threads: folder / f"{path.stem}-{day}.toml" for threads, path in calibrated.items()}
     for threads, path in devices.items():
-        if (
-            not path.exists()
-        ):  # the training steps may have written it, with the rate of their library
+        # a file of the training steps holds the rate of their library as well: keep it
+        if not path.exists():
             with replacing(path) as part:
                 part.write_text(calibrated[threads].read_text(encoding="utf-8"), encoding="utf-8")
     table = folder / f"kernels-{devices[1].stem}.csv"
+    versions = ", ".join(f"{name} {version}" for name, version in sessions[1].versions.items())
+    busy = max(session.load[0] for session in sessions.values())
     with replacing(table) as part, part.open("w", encoding="utf-8", newline="") as file:
-        said = ", ".join(f"{name} {version}" for name, version in sessions[1].versions.items())
-        busy = max(session.load[0] for session in sessions.values())
         file.write(
-            f"# Kernels of roofcast crosscheck on {cpu}, {day}: {said}; load average {busy:.1f} at"
-            " the start.\n"
-        )
-        file.write(
+            f"# Kernels of roofcast crosscheck on {cpu}, {day}: {versions}; load average"
+            f" {busy:.1f} at the start.\n"
             "# One thread: CPU time, median of rounds; more: the best wall time. Bytes: read, and"
             " freshly written.\n"
         )
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(FIELDS)
         for threads, session in sessions.items():
-            for point, found in session.found.items():
-                _, work = work_of(point)
-                name, size = point.split(":")
-                rows.writerow(
-                    (
-                        name,
-                        size,
-                        threads,
-                        devices[threads].name,
-                        f"{found.seconds:.6g}",
-                        f"{found.noise:.3g}",
-                        len(found.rounds),
-                        f"{work.flops:.6g}",
-                        f"{work.read + work.fresh:.6g}",
-                        cpu,
-                        day,
-                    )
-                )
+            rows.writerows(_rows(session, threads, devices[threads].name, cpu, day))
     return table
 
 
+def _rows(
+    session: Session, threads: int, device: str, cpu: str, day: str
+) -> Iterable[tuple[object, ...]]:
+    from roofcast.simulator.machine.crosscheck.kernels import work_of
+
+    for point, found in session.found.items():
+        _, work = work_of(point)
+        name, size = point.split(":")
+        seconds, noise, rounds = f"{found.seconds:.6g}", f"{found.noise:.3g}", len(found.rounds)
+        flops, moved = f"{work.flops:.6g}", f"{work.read + work.fresh:.6g}"
+        yield name, size, threads, device, seconds, noise, rounds, flops, moved, cpu, day
+
+
 def claims(path: str | Path) -> bool:
-    """Whether a file is such a table."""
+    """Whether a file is a table that `write` made."""
     return _lines(path)[:1] == [",".join(FIELDS)]
 
 
 def read(path: str | Path) -> Kept:
-    """A table as sessions by threads."""
+    """Read a table. Raises BadInput, with the number of the row."""
     from roofcast.simulator.machine.kernels.registry import KERNELS
 
     found: dict[int, dict[str, Measured]] = {}
@@ -110,28 +98,21 @@ def read(path: str | Path) -> Kept:
                 f"{path}: row {number}: threads, seconds and noise must be numbers"
             ) from None
         if row["kernel"] not in KERNELS or seconds <= 0.0:
+            known = ", ".join(KERNELS)
             raise BadInput(
-                f"{path}: row {number}: no kernel {row['kernel']!r}, or no time; known:"
-                f" {', '.join(KERNELS)}"
+                f"{path}: row {number}: no kernel {row['kernel']!r}, or no time; known: {known}"
             )
         found.setdefault(threads, {})[f"{row['kernel']}:{row['size']}"] = measured
-        devices[threads], cpu, date = (
-            str(Path(path).parent / row["device"]),
-            row["cpu"],
-            row["date"],
-        )
+        devices[threads] = str(Path(path).parent / row["device"])
+        cpu, date = row["cpu"], row["date"]
     if not found:
         raise BadInput(f"{path}: no kernel in it; roofcast crosscheck --kernels writes such tables")
-    return Kept(
-        {threads: Session(each, {}, {}, (0.0, 0.0)) for threads, each in found.items()},
-        devices,
-        cpu,
-        date,
-    )
+    sessions = {threads: Session(each, {}, {}, (0.0, 0.0)) for threads, each in found.items()}
+    return Kept(sessions, devices, cpu, date)
 
 
 def newest(folder: Path, stem: str) -> Path | None:
-    """The latest table of a calibrated device in a folder; dates sort."""
+    """The latest table of a calibrated device in a folder, by the date in its name."""
     return max(folder.glob(f"kernels-{stem}-*.csv"), default=None)
 
 
@@ -143,17 +124,18 @@ def _lines(path: str | Path) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def check(path: str | Path) -> Iterable[tuple[int, str, list, list]]:
-    """Of each number of threads: the threads, the device's name, rows forecast with constants, and
-    by the ceilings alone.
+def check(path: str | Path) -> Iterable[tuple[int, str, list[Ran], list[Ran]]]:
+    """Forecasts of a table, by number of threads.
+
+    Yields the number of threads, the device's name, the rows forecast with the constants of the
+    ops, and the rows forecast by the ceilings alone.
     """
     from roofcast import hwdb
-    from roofcast.simulator.machine.crosscheck import kernels as kernel_check
+    from roofcast.simulator.machine.crosscheck.kernels import forecasts
 
     kept = read(path)
     for threads, session in kept.sessions.items():
         device = hwdb.device(kept.devices[threads])
-        yield (
-            threads, device.name, kernel_check.forecasts(session, device, threads=threads),
-            kernel_check.forecasts(session, device, constants=False, threads=threads),
-        )  # fmt: skip
+        rows = forecasts(session, device, threads=threads)
+        bare = forecasts(session, device, constants=False, threads=threads)
+        yield threads, device.name, rows, bare

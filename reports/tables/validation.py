@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean, median
+from typing import TYPE_CHECKING, NamedTuple
 
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.reports.files import replacing
 from roofcast.scenarios.measured.nets import Run, read
 from roofcast.simulator.forecast.chain import forecast
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ADDED = ("predicted_step_time_s", "predicted_low_s", "predicted_high_s", "error", "refused_because")
+BROKEN = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 class Checked(NamedTuple):
-    """A measured run and its forecast; forecast numbers are None where it was refused."""
+    """A measured run and its forecast; numbers of the forecast are None where it was refused."""
 
     run: Run
-    group: tuple[str, ...]
+    group: tuple[str, ...]  # source, device, mode, precision, memory format, several devices
     predicted: float | None
     low: float | None  # of the 80 % interval
     high: float | None
-    inside: dict[str, bool]  # by level
-    bound: float | None  # the printed roofline's seconds
-    klass: str
+    inside: dict[str, bool]  # by level of the interval
+    bound: float | None  # roofline lower bound at datasheet peaks [s]
+    klass: str  # of its interval
     model: str
     refused: str
 
     @property
     def error(self) -> float | None:
-        """Forecast over measured, less one; None where the forecast was refused."""
-        return None if self.predicted is None else self.predicted / self.run.measured_s - 1.0
+        """predicted / measured - 1; None where the forecast was refused."""
+        return None if self.predicted is None else self.predicted / self.measured_s - 1.0
+
+    @property
+    def measured_s(self) -> float:
+        """Seconds of the measured step, NaN where none is known."""
+        return math.nan if self.run.measured_s is None else self.run.measured_s
 
 
 class Summary(NamedTuple):
-    """One group of rows: errors are |predicted / measured - 1|."""
+    """One group of rows. Errors are |predicted / measured - 1|."""
 
     group: tuple[str, ...]
     rows: int
@@ -51,53 +62,27 @@ class Summary(NamedTuple):
 
 
 def check(run: Run) -> Checked:
-    """One run's forecast."""
-    row = run.row
-    s = run.scenario
+    """One run and its forecast. An error inside the engine refuses the row, not the table."""
+    row, s = run.row, run.scenario
     layout = (row.get("layout") or "").partition(" ")[0]  # "nhwc (configs.yml ..)"
     many = "" if s is None or (s.devices or 1) == 1 else "several"
     asked = (s.mode, s.precision or "", layout, many) if s else ("", "", layout, many)
     group = (run.source, (row.get("device") or "").strip(), *asked)
     refused = run.refused
-    if run.scenario is not None:
+    if s is not None and run.measured_s is not None:
         try:
-            f = forecast(run.scenario)
+            f = forecast(s)
             inside = {level: a <= run.measured_s <= b for level, (a, b) in f.interval_s.items()}
             return Checked(
-                run,
-                group,
-                f.step_time_s,
-                f.low_s,
-                f.high_s,
-                inside,
-                f.lower_bound_s,
-                f.interval_class,
-                f.model,
-                "",
-            )
+                run, group, f.step_time_s, f.low_s, f.high_s, inside, f.lower_bound_s,
+                f.interval_class, f.model, "",
+            )  # fmt: skip
         except RoofcastError as error:
             refused = str(error)
-        except (
-            ArithmeticError,
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:
-            refused = f"{run.scenario.model}: {type(error).__name__}: {error}"
-    return Checked(
-        run,
-        group,
-        None,
-        None,
-        None,
-        {},
-        None,
-        "",
-        row.get("model") or "",
-        " ".join(refused.split()),
-    )
+        except BROKEN as error:
+            refused = f"{s.model}: {type(error).__name__}: {error}"
+    why = " ".join(refused.split())
+    return Checked(run, group, None, None, None, {}, None, "", row.get("model") or "", why)
 
 
 def check_files(paths: Iterable[str | Path]) -> list[Checked]:
@@ -105,17 +90,10 @@ def check_files(paths: Iterable[str | Path]) -> list[Checked]:
     return [check(run) for path in paths for run in read(path)]
 
 
-def median(values: list[float]) -> float:
-    """The middle value, or the mean of the two in the middle."""
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
-
-
 def summarise(
-    checked: list[Checked], by: Callable[[Checked], tuple[str, ...]] = lambda c: c.group
+    checked: Iterable[Checked], by: Callable[[Checked], tuple[str, ...]] = lambda c: c.group
 ) -> list[Summary]:
-    """Groups of the rows that could be forecast."""
+    """Groups of the rows that could be forecast, in order of the group."""
     groups: dict[tuple[str, ...], list[Checked]] = {}
     for c in checked:
         if c.predicted is not None:
@@ -124,80 +102,73 @@ def summarise(
 
 
 def _summary(group: tuple[str, ...], rows: list[Checked]) -> Summary:
-    errors = [abs(c.error) for c in rows]
-    naive = [abs(c.bound / c.run.measured_s - 1.0) for c in rows]
-    worst = max(rows, key=lambda c: abs(c.error))
+    signed = [c.error or 0.0 for c in rows]
+    size = [abs(error) for error in signed]
+    roofline = [abs((c.bound or 0.0) / c.measured_s - 1.0) for c in rows]
+    furthest = max(range(len(rows)), key=size.__getitem__)
     return Summary(
         group,
         len(rows),
-        median(errors),
-        sum(errors) / len(rows),
-        median([c.error for c in rows]),
-        median(naive),
-        sum(naive) / len(rows),
-        sum(c.inside.get("80", False) for c in rows) / len(rows),
-        f"{worst.model} {worst.error:+.0%}",
+        median(size),
+        sum(size) / len(rows),
+        median(signed),
+        median(roofline),
+        sum(roofline) / len(rows),
+        fmean(c.inside.get("80", False) for c in rows),
+        f"{rows[furthest].model} {signed[furthest]:+.0%}",
     )
 
 
-def refusals(checked: list[Checked]) -> list[tuple[str, int]]:
+def refusals(checked: Iterable[Checked]) -> list[tuple[str, int]]:
     """Reasons and how many rows they refuse, the most frequent first."""
     return Counter(c.refused for c in checked if c.predicted is None).most_common()
 
 
-def worst(checked: list[Checked], count: int = 10) -> list[Checked]:
-    """The rows furthest off, by |ln(predicted / measured)|, one a model, device and mode."""
-    order = sorted((c for c in checked if c.predicted is not None), key=lambda c: -abs(_log(c)))
-    chosen: dict[tuple, Checked] = {}
+def worst(checked: Iterable[Checked], count: int = 10) -> list[Checked]:
+    """The largest |ln(predicted / measured)|, one row per model, device and mode."""
+    order = sorted((c for c in checked if c.predicted is not None), key=_distance, reverse=True)
+    chosen: dict[tuple[str | None, ...], Checked] = {}
     for c in order:
         chosen.setdefault((c.model, c.run.row.get("device"), c.run.row.get("mode")), c)
     return list(chosen.values())[:count]
 
 
-def _log(c: Checked) -> float:
-    from math import log
-
-    return log(c.predicted / c.run.measured_s)
+def _distance(c: Checked) -> float:
+    return abs(math.log((c.predicted or math.nan) / c.measured_s))
 
 
 def write_runs(checked: list[Checked], path: str) -> None:
-    """The rows as they came, with ADDED columns."""
+    """Write the rows as they came, with the columns of ADDED."""
     fields = list(dict.fromkeys(key for c in checked for key in c.run.row if key)) + list(ADDED)
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for c in checked:
             numbers = (c.predicted, c.low, c.high, c.error)
-            writer.writerow(
-                c.run.row
-                | dict(
-                    zip(
-                        ADDED,
-                        [*("" if n is None else f"{n:.6g}" for n in numbers), c.refused],
-                        strict=True,
-                    )
-                )
-            )
+            cells = ["" if n is None else f"{n:.6g}" for n in numbers]
+            writer.writerow(c.run.row | dict(zip(ADDED, [*cells, c.refused], strict=True)))
 
 
-def kernels(paths: Iterable[str | Path]):
-    """Measured kernels as a pandas table: columns file, device, op, kind, format, seconds,
-    predicted, roofline and the arguments.
+def kernels(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Measured kernels beside their forecasts.
+
+    Columns: file, device, op, kind, format, seconds, predicted, roofline, and the arguments.
+    Raises BadInput where no row is a kernel of a known device and op.
     """
     import pandas as pd
 
     from roofcast.scenarios.measured.kernel_errors import evaluate
 
+    paths = list(paths)
     tables = [evaluate(str(path)) for path in paths]
     if not any(len(t) for t in tables):
-        raise BadInput(
-            f"{', '.join(str(p) for p in paths)}: no kernel of a known device and op in it"
-        )
+        names = ", ".join(str(path) for path in paths)
+        raise BadInput(f"{names}: no kernel of a known device and op in it")
     return pd.concat(tables, ignore_index=True)
 
 
-def write_kernels(table, path: str) -> None:
-    """The kernels with their forecasts."""
+def write_kernels(table: pd.DataFrame, path: str) -> None:
+    """Write the kernels with their forecasts and errors."""
     with replacing(path) as part:
         table.assign(error=table.predicted / table.seconds - 1.0).to_csv(
             part, index=False, lineterminator="\n", float_format="%.6g"

@@ -1,14 +1,18 @@
-"""Write the errors of the shipped measured runs (hwdb/residuals.csv) and calibrate the intervals
-made of them (hwdb/intervals.toml).
+"""Write the errors of the shipped measured runs and calibrate the intervals made of them.
 
-    python -m roofcast.scenarios.fits.intervals [--runs FILE.csv ..] [--write]
+    python -m roofcast.scenarios.fits.intervals [--runs FILE.csv..] [--write]
 
-Runs that no constant was fitted to tell of others like them. Each run is left out with its source,
-then with its device, its model, and, where no constant was fitted to any of its maker's devices,
-its maker; from what is left its interval is made, and how far that had to be stretched for the run
-to lie inside. A class is stretched so that 80 % of its left-out runs lie inside, a run of a large
-group (source, device, stack) counting less. Prints the shares inside the 50, 80 and 95 % intervals,
-by class and by way of leaving out.
+Rows: every table of measured runs in scenarios/measured/runs and scenarios/measured/published,
+those for blind tests too; or those of FILEs. --write puts
+
+    hwdb/residuals.csv     ln(measured / predicted) of every row, and what makes runs similar
+    hwdb/intervals.toml    how far the quantiles of the errors are stretched, by class of forecast
+
+Each run is left out with its source, with its device, with its model, and, where no constant was
+fitted to any device of its maker, with its maker. An interval is made from the other runs, and how
+far it has to be stretched for the run to lie inside is noted. A class is stretched so that 80 % of
+its left-out runs lie inside; a run of a large group (source, device, stack) counts less. Prints the
+percentage of runs inside the 50, 80 and 95 % intervals, by class and by what was left out.
 """
 
 from __future__ import annotations
@@ -16,28 +20,29 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.measured.nets import blind, read, shipped
+from roofcast.scenarios.measured.nets import Run, blind, read, shipped
 from roofcast.scenarios.measured.training import is_blind
 from roofcast.simulator import models
 from roofcast.simulator.forecast import interval
 from roofcast.simulator.forecast.chain import forecast
-from roofcast.simulator.forecast.resolve import recipe_of
+from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.step import trace
 
-# of the widest, where no left-out run shows them
-UNSEEN = {"imagined device": 1.0, "mixture of experts": 1.25, "several devices": 1.0}
-SHARE = 0.8
-LEAST = 8  # runs of a class that calibrate it
+TARGET = 0.8  # part of the left-out runs that the 80 % interval shall hold
+LEAST = 8  # left-out runs that calibrate a class
 CROWD = 0.25  # a run of a group of n counts n^-CROWD
+# stretch of classes with fewer left-out runs, of the widest class; other classes take the first's
+UNSEEN = {"imagined device": 1.0, "mixture of experts": 1.25, "several devices": 1.0}
 CLASSES = (
     "known device and stack",
     "known device and stack, another kind of step",
@@ -53,61 +58,78 @@ CLASSES = (
     "several devices",
     "imagined device",
 )
+WAYS = ("source", "device", "model", "maker")
 
 
 class Held(NamedTuple):
     """A run that was left out."""
 
-    way: str  # source | device | model | maker
-    group: str
+    way: str  # what it was left out with: one of WAYS
+    group: str  # its source, device and stack
     klass: str
     needed: float  # stretch at which it lies on the edge of its 80 % interval
-    inside: dict[int, float]  # stretch at which it lies on the edge, by level
+    inside: dict[int, float]  # the same of each level [%]
 
 
 def traits_of(scenario: Scenario, forecast: Forecast) -> interval.Traits:
-    """What the run is compared by."""
+    """What a run is compared by."""
     device = hwdb.device(scenario.device, scenario.set)
     model = models.resolve(scenario.model, scenario.inputs, device.kind)
     step = trace(model, recipe_of(scenario, model, device)[0])
-    return interval.traits(
-        device,
-        step,
-        (forecast.host_s + forecast.between_steps_s) / forecast.step_time_s,
-        forecast.devices,
-    )
+    host_share = (forecast.host_s + forecast.between_steps_s) / forecast.step_time_s
+    return interval.traits(device, step, host_share, forecast.devices)
 
 
-def rows(paths) -> Iterator[dict[str, str]]:
-    """The residual of every run that can be forecast."""
-    for unseen, run in ((is_blind(path), run) for path in paths for run in read(path)):
-        if run.scenario is None:
-            continue
-        try:
-            found = forecast(run.scenario)
-        except RoofcastError as error:
-            print(f"{run.id}: left out: {error}", file=sys.stderr)
-            continue
-        what = (
-            f"{found.model}, batch {found.batch},"
-            f" {'training' if found.mode == 'train' else 'inference'} in {found.precision}"
-        )
-        yield {
-            "name": what,
-            "source": run.source,
-            "blind": "yes" if unseen else "no",
-            **traits_of(run.scenario, found)._asdict(),
-            "measured_s": f"{run.measured_s:.5g}",
-            "error": f"{np.log(run.measured_s / found.step_time_s):.4f}",
-        }
+def rows(paths: Iterable[str | Path]) -> Iterator[dict[str, str]]:
+    """The row of hwdb/residuals.csv of every run that can be forecast; the others go to stderr."""
+    for path in paths:
+        for run in read(path):
+            try:
+                row = row_of(run, is_blind(path))
+            except RoofcastError as error:
+                print(f"{run.id}: left out: {error}", file=sys.stderr)
+                continue
+            if row:
+                yield row
+
+
+def row_of(run: Run, unseen: bool) -> dict[str, str] | None:
+    """The row of one run, None without a scenario; unseen: no constant is fitted to its table."""
+    if run.scenario is None or run.measured_s is None:
+        return None
+    found = forecast(run.scenario)
+    mode = "training" if found.mode == "train" else "inference"
+    return {
+        "name": f"{found.model}, batch {found.batch}, {mode} in {found.precision}",
+        "source": run.source,
+        "blind": "yes" if unseen else "no",
+        **traits_of(run.scenario, found)._asdict(),
+        "measured_s": f"{run.measured_s:.5g}",
+        "error": f"{np.log(run.measured_s / found.step_time_s):.4f}",
+    }
+
+
+def residuals_of(table: list[dict[str, str]]) -> interval.Residuals:
+    """The rows in columns, as `interval.residuals` reads them from the file."""
+
+    def texts(key: str) -> np.ndarray:
+        return np.array([row[key] for row in table], dtype=object)
+
+    def numbers(key: str) -> np.ndarray:
+        return np.array([float(row[key]) for row in table])
+
+    fields = {key: texts(key) for key in interval.FIELDS}
+    unseen = texts("blind") == "yes"
+    seconds, errors = numbers("measured_s"), numbers("error")
+    return interval.columns(texts("name"), texts("source"), fields, unseen, seconds, errors)
 
 
 def write_residuals(table: list[dict[str, str]]) -> None:
-    """hwdb/residuals.csv."""
+    """Write hwdb/residuals.csv."""
     with (interval.HERE / "residuals.csv").open("w", encoding="utf-8", newline="") as file:
         file.write(
-            "# Written by `python -m roofcast.scenarios.fits.intervals --write` from"
-            " scenarios/measured/runs/*.csv, whose heads name the sources.\n"
+            "# Written by `python -m roofcast.scenarios.fits.intervals --write` from the tables of"
+            " scenarios/measured/runs and published, whose heads name the sources.\n"
         )
         writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
         writer.writeheader()
@@ -115,48 +137,46 @@ def write_residuals(table: list[dict[str, str]]) -> None:
 
 
 def left_out(r: interval.Residuals) -> list[Held]:
-    """Every run, left out in three ways."""
-    groups = np.array(
-        [
-            f"{s}|{d}|{k}"
-            for s, d, k in zip(r.source, r.traits["device"], r.traits["stack"], strict=True)
-        ]
-    )
-    model = np.array([name.split(",")[0] for name in r.name])
+    """Every run, left out with its source, device, model, and maker where nothing was fitted to it.
+
+    A way that leaves no other run, or a maker with a fitted device, is passed over.
+    """
+    keys = {
+        "source": r.source,
+        "device": r.traits["device"],
+        "model": np.array([name.split(",")[0] for name in r.name]),
+        "maker": r.traits["maker"],
+    }
     found = []
-    for way, key in (
-        ("source", r.source),
-        ("device", r.traits["device"]),
-        ("model", model),
-        ("maker", r.traits["maker"]),
-    ):
-        for value in np.unique(key):
-            rest = r.only(key != value)
-            gone = key == value
-            if not len(rest.error) or (way == "maker" and not r.blind[gone].all()):
-                continue  # makers whose devices constants were fitted to are never unknown
-            for i in np.flatnonzero(gone):
-                t = interval.Traits(*(r.traits[f][i] for f in interval.FIELDS))
-                w = interval.weights(t, rest)
-                inside = {}
-                for level in interval.LEVELS:
-                    low, middle, high = interval.quantiles(
-                        rest.error, w, (0.5 - level / 200, 0.5, 0.5 + level / 200)
-                    )
-                    side = high - middle if r.error[i] > middle else middle - low
-                    # the forecast itself is always inside
-                    spared = (
-                        0.0 <= r.error[i] <= max(middle, 0.0)
-                        or min(middle, 0.0) <= r.error[i] <= 0.0
-                    )
-                    inside[level] = 0.0 if spared else abs(r.error[i] - middle) / max(side, 1e-6)
-                found.append(Held(way, groups[i], interval.class_of(t, rest), inside[80], inside))
+    for way in WAYS:
+        for value in np.unique(keys[way]):
+            gone = keys[way] == value
+            if gone.all() or (way == "maker" and not r.blind[gone].all()):
+                continue
+            rest = r.only(~gone)
+            found += [_held(r, int(i), rest, way) for i in np.flatnonzero(gone)]
     return found
 
 
+def _held(r: interval.Residuals, i: int, rest: interval.Residuals, way: str) -> Held:
+    """Run `i` beside the interval that the rest gives it."""
+    traits = interval.Traits(*(r.traits[field][i] for field in interval.FIELDS))
+    w = interval.weights(traits, rest)
+    error, inside = r.error[i], {}
+    for level in interval.LEVELS:
+        levels = (0.5 - level / 200, 0.5, 0.5 + level / 200)
+        low, middle, high = interval.quantiles(rest.error, w, levels)
+        side = high - middle if error > middle else middle - low
+        # the forecast itself is always inside, and what lies between it and the median
+        spared = 0.0 <= error <= max(middle, 0.0) or min(middle, 0.0) <= error <= 0.0
+        inside[level] = 0.0 if spared else abs(error - middle) / max(side, 1e-6)
+    group = f"{r.source[i]}|{r.traits['device'][i]}|{r.traits['stack'][i]}"
+    return Held(way, group, interval.class_of(traits, rest), inside[80], inside)
+
+
 def level_of(held: list[Held], share: float) -> float:
-    """Stretch at which that share of the runs lies inside."""
-    sizes: dict[tuple, int] = {}
+    """Stretch at which that fraction of the runs lies inside."""
+    sizes: dict[tuple[str, str], int] = {}
     for h in held:
         sizes[h.way, h.group] = sizes.get((h.way, h.group), 0) + 1
     order = sorted(held, key=lambda h: h.needed)
@@ -165,14 +185,14 @@ def level_of(held: list[Held], share: float) -> float:
 
 
 def calibrated(held: list[Held]) -> dict[str, float]:
-    """Stretch by class. A class of few runs takes that of the first, one of UNSEEN some times the
-    widest.
+    """Stretch by class; a class of fewer than LEAST runs takes that of the first, or UNSEEN times
+    the widest.
     """
     result: dict[str, float] = {}
     for klass in CLASSES:
         mine = [h for h in held if h.klass == klass]
         if len(mine) >= LEAST:
-            result[klass] = level_of(mine, SHARE)
+            result[klass] = level_of(mine, TARGET)
     widest, first = max(result.values()), result[CLASSES[0]]
     return {
         klass: result.get(klass, widest * UNSEEN[klass] if klass in UNSEEN else first)
@@ -181,44 +201,43 @@ def calibrated(held: list[Held]) -> dict[str, float]:
 
 
 def write_stretches(stretch: dict[str, float], held: list[Held]) -> None:
-    """hwdb/intervals.toml."""
+    """Write hwdb/intervals.toml; the comments at its head stay."""
     path = interval.HERE / "intervals.toml"
-    head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     for klass, value in stretch.items():
-        mine = [h for h in held if h.klass == klass]
-        assumed = klass in UNSEEN and len(mine) < LEAST
-        source = (
-            f"assumed: {UNSEEN[klass]:g} of the widest class"
-            if assumed
-            else f"{len(mine)} left-out runs"
-        )
-        head += ["", f'["{klass}"]', f"stretch = {value:.3f}", f'source = "{source}"']
-    path.write_text("\n".join(head) + "\n", encoding="utf-8")
+        runs = sum(h.klass == klass for h in held)
+        source = f"{runs} left-out runs"
+        if klass in UNSEEN and runs < LEAST:
+            source = f"assumed: {UNSEEN[klass]:g} of the widest class"
+        lines += ["", f'["{klass}"]', f"stretch = {value:.3f}", f'source = "{source}"']
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def report(held: list[Held], stretch: dict[str, float]) -> None:
-    """Shares of left-out runs inside their intervals."""
+    """Print the percentage of left-out runs inside their intervals, and the stretches."""
     print(f"{'left out by':12s} {'class':34s} {'runs':>5s}  inside 50 / 80 / 95 %")
-    for way in ("source", "device", "model", "maker"):
+    for way in WAYS:
         for klass in (*CLASSES, None):
             mine = [h for h in held if h.way == way and klass in (None, h.klass)]
-            if mine:
-                shares = [
-                    100 * np.mean([h.inside[level] <= stretch[h.klass] for h in mine])
-                    for level in interval.LEVELS
-                ]
-                print(
-                    f"{way:12s} {klass or 'all':34s} {len(mine):5d}  "
-                    + " / ".join(f"{s:.0f}" for s in shares)
-                )
+            if not mine:
+                continue
+            inside = [
+                100 * np.mean([h.inside[level] <= stretch[h.klass] for h in mine])
+                for level in interval.LEVELS
+            ]
+            shares = " / ".join(f"{s:.0f}" for s in inside)
+            print(f"{way:12s} {klass or 'all':34s} {len(mine):5d}  {shares}")
+    for name, value in stretch.items():
+        print(f"{name:34s} stretch {value:.2f}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--runs", nargs="+", metavar="FILE", help="measured runs; default: those that are shipped"
+        "--runs", nargs="+", metavar="FILE", help="tables of measured runs; default: every one"
     )
     parser.add_argument(
         "--write", action="store_true", help="write hwdb/residuals.csv and hwdb/intervals.toml"
@@ -226,28 +245,14 @@ if __name__ == "__main__":
     options = parser.parse_args()
     table = list(rows(options.runs or (*shipped(), *blind())))
     if not table:
-        sys.exit("fit_intervals: no run could be forecast, so there is nothing to write")
+        sys.exit("fits.intervals: no run could be forecast, so there is nothing to write")
+    held = left_out(residuals_of(table))
+    stretch = calibrated(held)
+    report(held, stretch)
     if options.write:
         write_residuals(table)
-    text = {
-        key: np.array([row[key] for row in table], dtype=object)
-        for key in ("name", "source", "blind", *interval.FIELDS)
-    }
-    number = {key: np.array([float(row[key]) for row in table]) for key in ("measured_s", "error")}
-    fields = {key: text[key] for key in interval.FIELDS}
-    left = left_out(
-        interval.columns(
-            text["name"],
-            text["source"],
-            fields,
-            text["blind"] == "yes",
-            number["measured_s"],
-            number["error"],
-        )
-    )
-    factors = calibrated(left)
-    report(left, factors)
-    for name, value in factors.items():
-        print(f"{name:34s} stretch {value:.2f}")
-    if options.write:
-        write_stretches(factors, left)
+        write_stretches(stretch, held)
+
+
+if __name__ == "__main__":
+    main()

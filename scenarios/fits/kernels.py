@@ -1,18 +1,29 @@
-"""Fit the constants of the kernel formulas to measured kernels named on the command line.
+"""Fit the constants of the kernel formulas to measured kernels.
 
-    python -m roofcast.scenarios.fits.kernels --gemm FILE.. --attention FILE.. --streams FILE..
-    --fp32 FILE.. --conv FILE.. [--write]
+    python -m roofcast.scenarios.fits.kernels --gemm FILE.. --low FILE.. --attention FILE..
+        --streams FILE.. --fp32 FILE.. --conv FILE.. [--left-out] [--write]
 
-Loss: mean over groups of rows of the mean |ln(predicted / measured)|; products weigh four regimes
-of size. Each stage prints its residuals (median / mean |predicted / measured - 1|), in the fit and
-with each device left out of it. `--write` puts values and residuals into hwdb/kernels.toml and
-hwdb/families/*.toml where the source says `fit`.
+FILEs hold measured kernels in a layout that scenarios/measured/kernels.py reads; the head of
+hwdb/kernels.toml names the sources behind the shipped constants, and
+scenarios/measured/runs/kernels-*.csv hold a part of their rows. The stages (STAGES) fit
+
+    gemm       [matmul] from bf16 and fp16 products, and sustained.bf16 of each device family
+    low        sustained.fp8, .fp4 and .int8 of each family, from products in these formats
+    attention  [attention] from fused attention of at least 512 tokens, and each family's attention
+    streams    [stream] and issue.gather from memory-bound kernels
+    fp32       sustained.fp32 of each family from fp32 products
+    conv       vector, vector_backward, winograd and channels of [conv] from fp32 convolutions
+
+Loss: mean over groups of rows of the weighted mean |ln(predicted / measured)|. Each stage prints
+values and residuals (median / mean of |predicted / measured - 1|); --left-out also fits without
+each device and prints the errors there. --write puts values and residuals into hwdb/kernels.toml
+and hwdb/families/*.toml, where the source of the constant is "fit STAGE".
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,96 +35,71 @@ from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.constants import HERE, Kernels
 from roofcast.hwdb.records import Device
+from roofcast.scenarios.fits.writing import put
 from roofcast.scenarios.measured.kernel_errors import roofline, seconds
 from roofcast.scenarios.measured.kernels import Group, read
 from roofcast.simulator.times.rates import Rates, family_name, resolve
 
-# cost of (ln of a family's share / the common one)^2: a share the rows cannot tell stays at the
-# common one
+# penalty on (ln of a family's share / the common share)^2: few rows leave it near the common one
 PRIOR = 0.3
-PULL = 1e-3  # the same towards the value now in hwdb, for all: what no row tells stays where it is
-EVALUATIONS = 900
-# shortest sequence attention is fitted to: below, a call's other kernels are most of its time
-SEQUENCE = 512
+# the same towards the present value of every constant: what no row constrains stays as it is
+PULL = 1e-3
+EVALUATIONS = 900  # of the loss, at most
+SEQUENCE = (
+    512  # shortest attention that is fitted: of shorter ones the call's other kernels prevail
+)
+# share of the loss of products by size: m <= 64, an edge <= 512, below 2e11 FLOPs, larger
+REGIMES = (0.15, 0.30, 0.25, 0.30)
 
 
 class Rows(NamedTuple):
-    """A group ready to be fitted."""
+    """A group of measured kernels, ready to be fitted."""
 
     group: Group
     device: Device
     family: str
     rates: Rates
-    weight: np.ndarray
+    weight: np.ndarray  # of each row; sums to 1
 
 
 class Stage(NamedTuple):
-    """One fit: constants by dotted name, and the field of Rates that each family has a share of its
-    own in.
-    """
+    """What one fit sets: constants common to all devices, then a share of each device family."""
 
-    name: str
-    knobs: tuple[str, ...]
-    share: str = ""  # sustained | attention | stream
-    formats: tuple[str, ...] = ()
-    # constants are fitted with one share of the boost peak for all, families afterwards
+    op: str  # of the groups it is fitted to
+    knobs: tuple[str, ...] = ()  # constants, by dotted name
+    share: str = ""  # field of Rates that each family has a value of: sustained | attention
+    formats: tuple[str, ...] = ()  # of the groups; empty: all
+    # constants are fitted together with one share of the boost peak for all families
     common: bool = False
 
 
 STAGES = {
     "gemm": Stage(
-        "gemm",
-        (
-            "matmul.start",
-            "matmul.tile",
-            "matmul.split",
-            "matmul.feed",
-            "matmul.footprint",
-            "matmul.stream",
-            "matmul.store",
-        ),
-        "sustained",
-        ("bf16", "fp16"),
-        True,
+        "matmul",
+        ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint",
+         "matmul.stream", "matmul.store"),
+        "sustained", ("bf16", "fp16"), common=True,
     ),
-    "low": Stage("gemm", (), "sustained", ("fp8", "fp4", "int8")),
+    "low": Stage("matmul", share="sustained", formats=("fp8", "fp4", "int8")),
     "attention": Stage(
-        "attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"), True
+        "attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"),
+        common=True,
     ),
     "streams": Stage(
-        "streams",
-        (
-            "stream.start",
-            "stream.start_rows",
-            "stream.elementwise",
-            "stream.rows",
-            "stream.norm",
-            "stream.rms_norm",
-            "stream.rope",
-            "issue.gather",
-        ),
+        "stream",
+        ("stream.start", "stream.start_rows", "stream.elementwise", "stream.rows", "stream.norm",
+         "stream.rms_norm", "stream.rope", "issue.gather"),
     ),
-    "fp32": Stage("fp32", (), "sustained", ("fp32",)),
+    "fp32": Stage("matmul", share="sustained", formats=("fp32",)),
     "conv": Stage(
-        "conv",
-        ("conv.vector", "conv.vector_backward", "conv.winograd", "conv.channels"),
+        "conv", ("conv.vector", "conv.vector_backward", "conv.winograd", "conv.channels"),
         formats=("fp32",),
     ),
-}
-OPS = {
-    "gemm": "matmul",
-    "low": "matmul",
-    "fp32": "matmul",
-    "attention": "attention",
-    "streams": "stream",
-    "conv": "conv",
-}
+}  # fmt: skip
 
 
 def weights(group: Group) -> np.ndarray:
-    """Weights of rows that sum to 1: products by regime of size (15, 30, 25, 30 %), all else
-    alike.
-    """
+    """Weights of the rows, which sum to 1: products by REGIMES of size, all other rows equal."""
     size = len(group.seconds)
     if group.op != "matmul":
         return np.full(size, 1.0 / size)
@@ -121,279 +107,234 @@ def weights(group: Group) -> np.ndarray:
     small = np.minimum(np.minimum(m, n), k) <= 512
     regime = np.where(m <= 64, 0, np.where(small, 1, np.where(2.0 * m * n * k < 2e11, 2, 3)))
     result = np.zeros(size)
-    for index, share in enumerate((0.15, 0.30, 0.25, 0.30)):
+    for index, share in enumerate(REGIMES):
         result[regime == index] = share / max((regime == index).sum(), 1)
     return result / result.sum()
 
 
-def prepare(paths, stage: Stage, op: str) -> list[Rows]:
-    """The groups of the files that a stage fits, without rows faster than 1 / 1.05 of the printed
-    roofline.
+def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
+    """The groups of the files that a stage is fitted to.
+
+    Rows more than 5 % faster than the roofline at datasheet peaks are left out, except
+    convolutions. Shares of families are not fitted to other kernels than the plain ones
+    (fp8_block), nor to boards whose power limits their products.
     """
     result = []
     for group in (g for path in paths for g in read(path)):
-        if group.op != op or (stage.formats and group.format not in stage.formats):
+        if group.op != stage.op or (stage.formats and group.format not in stage.formats):
             continue
         device = hwdb.device(group.device)
-        rates, said = resolve(device, group.format)
-        if stage.share == "sustained" and (
-            group.kind == "gemm fp8_block" or any(" allow " in text for text in said)
-        ):
-            # other kernels than the plain ones; boards held by their power say nothing of their
-            # family's kernels
+        rates = resolve(device, group.format).rates
+        special = group.kind == "gemm fp8_block" or rates.headroom > 1.0
+        if stage.share == "sustained" and special:
             continue
-        real = (
-            group.seconds >= roofline(group, rates) / 1.05
-            if op != "conv"
-            else np.ones(len(group.seconds), bool)
-        )
-        if op == "attention":
-            real &= group.args["q_len"] >= SEQUENCE
-        group = group._replace(
-            args={k: v[real] for k, v in group.args.items()}, seconds=group.seconds[real]
-        )
+        kept = np.ones(len(group.seconds), bool)
+        if stage.op != "conv":
+            kept = group.seconds >= roofline(group, rates) / 1.05
+        if stage.op == "attention":
+            kept &= group.args["q_len"] >= SEQUENCE
+        args = {name: values[kept] for name, values in group.args.items()}
+        group = group._replace(args=args, seconds=group.seconds[kept])
         result.append(Rows(group, device, family_name(device), rates, weights(group)))
     return result
 
 
 def boost(device: Device, rates: Rates) -> float:
-    """Peak at the advertised maximum clock over the printed 16-bit peak (Hopper's is printed at a
-    lower clock).
+    """16-bit peak at the advertised maximum clock, over the printed one.
+
+    They differ on Hopper, whose peak is printed at a lower clock.
     """
     flops = float(device.matrix_flop_per_clock_per_core or 0.0) * rates.cores * rates.clock
     return flops / rates.matrix if flops else 1.0
+
+
+def attribute(c: Kernels, name: str) -> float:
+    """The constant of a dotted name: section.key."""
+    section, key = name.split(".")
+    return getattr(getattr(c, section), key)
 
 
 def with_values(c: Kernels, values: dict[str, float]) -> Kernels:
     """The constants with some replaced, by dotted name."""
     for name, value in values.items():
         section, key = name.split(".")
-        c = msgspec.structs.replace(
-            c, **{section: msgspec.structs.replace(getattr(c, section), **{key: value})}
-        )
+        replaced = msgspec.structs.replace(getattr(c, section), **{key: value})
+        c = msgspec.structs.replace(c, **{section: replaced})
     return c
 
 
 def with_share(rows: Rows, field: str, value: float, c: Kernels) -> Rates:
-    """The rates of the group with its share replaced, and what follows from it."""
-    rates = rows.rates._replace(**{field: value}) if field else rows.rates
-    if field == "sustained" and rates.tensor:
-        rates = rates._replace(feed=rows.rates.feed * value / rows.rates.sustained)
-    if np.isfinite(rates.store):
-        rates = rates._replace(store=c.matmul.store)
-    return (
-        rates._replace(footprint=c.matmul.footprint * np.sqrt(rates.cores * 32768.0))
-        if rows.device.core == "SM"
-        else rates
-    )
+    """The rates of a group with another share, and what follows from it and from the constants."""
+    changes: dict[str, float] = {field: value} if field else {}
+    if field == "sustained" and rows.rates.tensor:
+        changes["feed"] = rows.rates.feed * value / rows.rates.sustained
+    if np.isfinite(rows.rates.store):
+        changes["store"] = c.matmul.store
+    if rows.device.core == "SM":
+        changes["footprint"] = c.matmul.footprint * np.sqrt(rows.rates.cores * 32768.0)
+    return Rates(**(rows.rates._asdict() | changes))
 
 
-def predicted(rows: Rows, stage: Stage, c: Kernels, share: float):
-    """Seconds of every row, under the constants `c` and with `share` in place of the one that the
-    stage fits.
-    """
+def predicted(rows: Rows, stage: Stage, c: Kernels, share: float) -> np.ndarray:
+    """Seconds of every row under the constants `c`, with `share` for the one that is fitted."""
     return seconds(rows.group, rows.device, with_share(rows, stage.share, share, c), c)
 
 
 def loss(rows: Rows, stage: Stage, c: Kernels, share: float) -> float:
-    """Weighted mean of |ln(predicted / measured)| over the rows: their weights add up to 1."""
-    return float(
-        (rows.weight * np.abs(np.log(predicted(rows, stage, c, share) / rows.group.seconds))).sum()
-    )
+    """Weighted mean of |ln(predicted / measured)| over the rows."""
+    error = np.log(predicted(rows, stage, c, share) / rows.group.seconds)
+    return float((rows.weight * np.abs(error)).sum())
 
 
-def descend(function, start: np.ndarray) -> np.ndarray:
-    """Nelder-Mead on logarithms, with a simplex of 20 % steps."""
+def descend(function: Callable[[np.ndarray], float], start: np.ndarray) -> np.ndarray:
+    """The minimum near `start`: Nelder-Mead on logarithms, from a simplex of 20 % steps."""
     x = np.log(start)
     simplex = np.vstack([x, x + 0.2 * np.eye(len(x))])
     options = {"initial_simplex": simplex, "maxfev": EVALUATIONS, "xatol": 1e-3, "fatol": 1e-5}
-    return np.exp(
-        minimize(
-            lambda y: function(np.exp(y)) + PULL * np.sum((y - x) ** 2),
-            x,
-            method="Nelder-Mead",
-            options=options,
-        ).x
-    )
+
+    def held(y: np.ndarray) -> float:
+        return function(np.exp(y)) + PULL * np.sum((y - x) ** 2)
+
+    return np.exp(minimize(held, x, method="Nelder-Mead", options=options).x)
 
 
-def fit(data: list[Rows], stage: Stage) -> tuple[Kernels, dict[str, float], float]:
-    """Constants, share of each family, and the share common to all (of the boost peak where the
-    stage says so).
-    """
-    base = constants.kernels()
-    names = sorted({r.family for r in data})
-    start = [attribute(base, knob) for knob in stage.knobs]
+class Fitted(NamedTuple):
+    """The result of a stage."""
+
+    c: Kernels
+    own: dict[str, float]  # share of each family
+    level: float  # share common to all families; of the boost peak where the stage says so
+
+
+def fit(data: list[Rows], stage: Stage) -> Fitted:
+    """The constants first, then the share of each family."""
     scale = [boost(r.device, r.rates) if stage.common else 1.0 for r in data]
-    own = (
-        {
-            f: float(np.mean([getattr(r.rates, stage.share) for r in data if r.family == f]))
-            for f in names
-        }
-        if stage.share
-        else {}
-    )
-    level = (
-        float(
-            np.mean([getattr(r.rates, stage.share) / s for r, s in zip(data, scale, strict=True)])
-        )
-        if stage.share
-        else 1.0
-    )
-    if stage.common or (not stage.share and stage.knobs):
-        x = descend(
-            lambda v: np.mean(
-                [
-                    loss(
-                        r,
-                        stage,
-                        with_values(base, dict(zip(stage.knobs, v[:-1], strict=True))),
-                        v[-1] * s,
-                    )
-                    for r, s in zip(data, scale, strict=True)
-                ]
-            ),
-            np.array([*start, level]),
-        )
-        c, level = with_values(base, dict(zip(stage.knobs, x[:-1], strict=True))), float(x[-1])
-    elif stage.knobs:
-        x = descend(
-            lambda v: np.mean(
-                [
-                    loss(
-                        r,
-                        stage,
-                        with_values(base, dict(zip(stage.knobs, v[: len(start)], strict=True))),
-                        v[len(start) + names.index(r.family)],
-                    )
-                    for r in data
-                ]
-            ),
-            np.array([*start, *own.values()]),
-        )
-        c = with_values(base, dict(zip(stage.knobs, x[: len(start)], strict=True)))
-        own = dict(zip(names, x[len(start) :], strict=True))
-        return c, own, float(np.mean(list(own.values())))
-    else:
-        c = base
-    if stage.share:
-        for name in names:
-            mine = [(r, s) for r, s in zip(data, scale, strict=True) if r.family == name]
-            prior = level * float(np.mean([s for _, s in mine])) if stage.common else own[name]
-            own[name] = float(
-                descend(
-                    lambda v, mine=mine, prior=prior: (
-                        np.mean([loss(r, stage, c, v[0]) for r, _ in mine])  # noqa: B023
-                        + PRIOR * np.log(v[0] / prior) ** 2
-                    ),
-                    np.array([prior]),
-                )[0]
-            )
-    return c, own, level
+    shares = [getattr(r.rates, stage.share) if stage.share else 1.0 for r in data]
+    level = float(np.mean([share / s for share, s in zip(shares, scale, strict=True)]))
+    c = constants.kernels()
+    if stage.knobs:
+        c, level = _fit_common(data, stage, scale, level)
+    own = {}
+    for family in sorted({r.family for r in data}) if stage.share else ():
+        mine = [i for i, r in enumerate(data) if r.family == family]
+        if stage.common:
+            prior = level * float(np.mean([scale[i] for i in mine]))
+        else:
+            prior = float(np.mean([shares[i] for i in mine]))
+        own[family] = _fit_share([data[i] for i in mine], stage, c, prior)
+    return Fitted(c, own, level)
 
 
-def attribute(c: Kernels, name: str) -> float:
-    """The constant of that dotted name: section.key."""
-    section, key = name.split(".")
-    return getattr(getattr(c, section), key)
+def _fit_common(
+    data: list[Rows], stage: Stage, scale: list[float], level: float
+) -> tuple[Kernels, float]:
+    """Constants, and the share `level` x `scale` of every group, fitted together."""
+    base = constants.kernels()
+
+    def mean_loss(v: np.ndarray) -> float:
+        c = with_values(base, dict(zip(stage.knobs, v[:-1], strict=True)))
+        return float(
+            np.mean([loss(r, stage, c, v[-1] * s) for r, s in zip(data, scale, strict=True)])
+        )
+
+    start = [attribute(base, knob) for knob in stage.knobs]
+    x = descend(mean_loss, np.array([*start, level]))
+    return with_values(base, dict(zip(stage.knobs, x[:-1], strict=True))), float(x[-1])
+
+
+def _fit_share(rows: list[Rows], stage: Stage, c: Kernels, prior: float) -> float:
+    """The share of one family, held near `prior`."""
+
+    def penalized(v: np.ndarray) -> float:
+        error = np.mean([loss(r, stage, c, v[0]) for r in rows])
+        return float(error + PRIOR * np.log(v[0] / prior) ** 2)
+
+    return float(descend(penalized, np.array([prior]))[0])
 
 
 def residual(rows: Rows, stage: Stage, c: Kernels, share: float) -> tuple[float, float]:
-    """Median and mean |predicted / measured - 1| in percent."""
+    """Median and mean of |predicted / measured - 1| [%]."""
     error = np.abs(predicted(rows, stage, c, share) / rows.group.seconds - 1.0)
     return 100.0 * float(np.median(error)), 100.0 * float(error.mean())
 
 
-def run(name: str, paths, write: bool, left_out: bool) -> None:
-    """Fit one stage, print it, and write it if asked."""
-    if name == "low":  # formats share nothing
-        for format in STAGES[name].formats:
-            stage = STAGES[name]._replace(formats=(format,))
-            report(format, stage, prepare(paths, stage, "matmul"), write, left_out)
-    else:
-        report(name, STAGES[name], prepare(paths, STAGES[name], OPS[name]), write, left_out)
+def run(name: str, paths: Iterable[str | Path], write: bool, left_out: bool) -> None:
+    """Fit a stage, print it, and write it if asked; the formats of "low" share nothing."""
+    stage, paths = STAGES[name], list(paths)
+    for formats in zip(stage.formats) if name == "low" else (stage.formats,):
+        part = stage._replace(formats=formats)
+        title = f"{name} {formats[0]}" if name == "low" else name
+        data = prepare(paths, part)
+        if data:
+            report(title, part, data, write, left_out)
+        else:
+            print(f"\n{title}: no rows")
 
 
-def report(name: str, stage: Stage, data: list[Rows], write: bool, left_out: bool) -> None:
-    """Fit a stage, print values and residuals, and write them."""
-    c, own, level = fit(data, stage)
-    print(f"\n{name}: {sum(len(r.group.seconds) for r in data)} rows")
+def report(title: str, stage: Stage, data: list[Rows], write: bool, left_out: bool) -> None:
+    """Fit a stage to prepared rows, print values and residuals, and write them if asked."""
+    found = fit(data, stage)
+    print(f"\n{title}: {sum(len(r.group.seconds) for r in data)} rows")
     for knob in stage.knobs:
-        print(
-            f"  {knob:24s} {attribute(c, knob):10.4g}   was"
-            f" {attribute(constants.kernels(), knob):.4g}"
-        )
-    for family, value in own.items():
+        before, after = attribute(constants.kernels(), knob), attribute(found.c, knob)
+        print(f"  {knob:24s} {after:10.4g}   was {before:.4g}")
+    for family, value in found.own.items():
         print(f"  {family}.{stage.share:12s} {value:.3f}")
-    figures = [residual(rows, stage, c, own.get(rows.family, 1.0)) for rows in data]
-    for rows, (median, mean) in zip(data, figures, strict=True):
-        what = (
-            f"{rows.group.device:16s} {rows.group.format:5s} {rows.group.kind:18s}"
-            f" {len(rows.group.seconds):5d} rows"
-        )
+    residuals = [residual(r, stage, found.c, found.own.get(r.family, 1.0)) for r in data]
+    for rows, (median, mean) in zip(data, residuals, strict=True):
+        group = rows.group
+        what = f"{group.device:16s} {group.format:5s} {group.kind:18s} {len(group.seconds):5d} rows"
         print(f"    {what}  {median:5.1f} / {mean:5.1f} %")
-    devices = sorted({r.group.device for r in data})
-    if left_out and len(devices) > 2 and stage.knobs:
-        for device in devices:
-            rest = [r for r in data if r.group.device != device]
-            other, shares, level = fit(rest, stage)
-            for rows in (r for r in data if r.group.device == device):
-                share = level * boost(rows.device, rows.rates) if stage.common else level
-                median, mean = residual(rows, stage, other, share)
-                print(
-                    f"    left out: {device:16s} {rows.group.kind:18s} {median:5.1f} /"
-                    f" {mean:5.1f} %"
-                )
+    if left_out and stage.knobs:
+        report_left_out(stage, data)
     if write:
-        text = "{:.1f} / {:.1f} % median / mean over {} groups".format(
-            *np.mean(figures, axis=0), len(figures)
-        )
-        for knob in stage.knobs:
-            section, key = knob.split(".")
-            put(HERE / "kernels.toml", section, key, attribute(c, knob), text)
-        for family, value in own.items():
-            of = [f for r, f in zip(data, figures, strict=True) if r.family == family]
-            mine = "{:.1f} / {:.1f} % median / mean".format(*np.mean(of, axis=0))
-            formats = {r.group.format.replace("fp16", "bf16") for r in data if r.family == family}
-            for format in formats:
-                where = ("sustained", format) if stage.share == "sustained" else ("", stage.share)
-                put(HERE / "families" / f"{family}.toml", *where, value, mine)
+        write_constants(stage, data, found, residuals)
 
 
-def put(path: Path, section: str, key: str, value: float, text: str) -> None:
-    """Replace a fitted value and its residual in a TOML file, leaving all else as it is. section ""
-    is the head of the file.
-    """
-    lines, inside = path.read_text(encoding="utf-8").splitlines(), section == ""
-    for i, line in enumerate(lines):
-        if line.startswith("["):
-            inside = line.startswith(f"[{section}]")
-        if inside and re.match(rf"{key}\s*= \{{", line) and 'source = "fit' in line:
-            line = re.sub(r"value = [0-9.e+-]+", f"value = {value:.4g}", line)
-            line = re.sub(r', residual = "[^"]*"', "", line)
-            lines[i] = re.sub(r'(source = "[^"]*")', rf'\1, residual = "{text}"', line)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for read_once in (
-        constants.kernels,
-        constants.constants,
-        constants.family,
-    ):  # a later stage starts from what this one wrote
-        read_once.cache_clear()
+def report_left_out(stage: Stage, data: list[Rows]) -> None:
+    """Print the errors of each device under a fit without it."""
+    devices = sorted({r.group.device for r in data})
+    for device in devices if len(devices) > 2 else ():
+        found = fit([r for r in data if r.group.device != device], stage)
+        for rows in (r for r in data if r.group.device == device):
+            scale = boost(rows.device, rows.rates) if stage.common else 1.0
+            median, mean = residual(rows, stage, found.c, found.level * scale)
+            what = f"left out: {device:16s} {rows.group.kind:18s}"
+            print(f"    {what} {median:5.1f} / {mean:5.1f} %")
 
 
-if __name__ == "__main__":
+def write_constants(
+    stage: Stage, data: list[Rows], found: Fitted, residuals: list[tuple[float, float]]
+) -> None:
+    """Put constants into hwdb/kernels.toml and shares into hwdb/families/*.toml."""
+    median, mean = np.mean(residuals, axis=0)
+    text = f"{median:.1f} / {mean:.1f} % median / mean over {len(residuals)} groups"
+    for knob in stage.knobs:
+        section, key = knob.split(".")
+        put(HERE / "kernels.toml", section, key, attribute(found.c, knob), text)
+    for family, value in found.own.items():
+        mine = [i for i, r in enumerate(data) if r.family == family]
+        median, mean = np.mean([residuals[i] for i in mine], axis=0)
+        text = f"{median:.1f} / {mean:.1f} % median / mean"
+        for format in {data[i].group.format.replace("fp16", "bf16") for i in mine}:
+            where = ("sustained", format) if stage.share == "sustained" else ("", stage.share)
+            put(HERE / "families" / f"{family}.toml", *where, value, text)
+
+
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in STAGES:
         parser.add_argument(f"--{name}", nargs="+", default=[], metavar="FILE")
-    parser.add_argument(
-        "--write", action="store_true", help="write constants, shares and residuals into hwdb"
-    )
-    parser.add_argument(
-        "--left-out", action="store_true", help="also fit with each device left out"
-    )
+    parser.add_argument("--write", action="store_true", help="write the constants into hwdb")
+    parser.add_argument("--left-out", action="store_true", help="also fit without each device")
     options = parser.parse_args()
     for name in STAGES:
         if getattr(options, name):
             run(name, getattr(options, name), options.write, options.left_out)
+
+
+if __name__ == "__main__":
+    main()

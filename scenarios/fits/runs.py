@@ -1,24 +1,32 @@
-"""Fit what only whole training steps can tell, to the published runs: run by hand, `python -m
-roofcast.scenarios.fits.runs [--write]`.
+"""Fit the constants that only whole training steps can tell, to the published training runs.
 
-    what products hold inside training steps, a device family and format      hwdb/families/*.toml
-                                                                              [trained]
-    one factor on products, the rate of an old attention kernel, what a launch or a wait for token
-    counts costs the host,
-    how sharply gathered weights hide behind compute                          simulator/software/stacks/*.toml
+    python -m roofcast.scenarios.fits.runs [--write]
 
-Everything else comes from kernels and collectives and is not touched. Least squares on ln(predicted
-/ measured), soft beyond 4 %, the weight of a source's dense rows capped at 40, each constant held
-by a weak prior at its present value. With a source left out the constants take one step from there
-without its rows, and its rows are forecast anew.
+Rows: every table of scenarios/measured/published whose first line does not keep it for blind tests.
+CONSTANTS names what is fitted, and --write puts it into
+
+    hwdb/families/*.toml [trained]          rate of products inside training steps, of the rate of
+                                            the same product alone
+    simulator/software/stacks/*.toml        factor: rate of matrix products
+                                            attention: rate of a stack's attention kernel
+                                            dispatch_s, sync_s, expert_launches: host time
+                                            overlap.fsdp, overlap.ep: how well traffic overlaps
+
+All other constants come from kernels, collectives and nets, and stay as they are. Gauss-Newton on
+ln(predicted / measured): least squares, linear beyond 4 %; the dense rows of a source weigh as 40
+at most; each constant is held by a weak prior at its present value. Prints the mean error of every
+source in the fit, and left out: the constants then take one step without its rows, and its rows are
+forecast again.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -26,14 +34,20 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.measured.training import LlmRun, published
+from roofcast.scenarios.fits.writing import put_in_profile
+from roofcast.scenarios.measured.training import published
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.times import roofline
 
-SOFT, STEP, CAP = 0.04, 0.05, 40
-MOST = 1.0  # of the rate alone is what products can hold in training; Volta's few rows ask for more
-# (where, which, or which ones share it): name of the constant -> width of the prior on its
+SOFT = 0.04  # errors beyond this count linearly
+STEP = 0.05  # of the logarithm of a constant, for differences
+CAP = 40  # rows that the dense rows of one source weigh at most
+LONGEST_STEP = 0.3  # of the logarithm of a constant, in one round
+ROUNDS = 8
+MOST_TRAINED = 1.0  # products in training are no faster than alone; Volta's few rows ask for more
+# (trained, family) or (stack, stacks that share the value) -> constant: width of the prior on its
 # logarithm
 CONSTANTS = {
     ("trained", "ampere"): {"bf16": 0.1},
@@ -53,7 +67,8 @@ CONSTANTS = {
         "expert_launches": 1.0
     },
 }
-NEUTRAL = {  # shares: 1
+# values of constants that no run constrains; shares are 1
+NEUTRAL = {
     "factor": 1.0,
     "attention": 1.0,
     "dispatch_s": 1e-5,
@@ -62,8 +77,35 @@ NEUTRAL = {  # shares: 1
     "overlap.fsdp": 6.0,
     "overlap.ep": 1.0,
 }
-"""What a constant is where no run tells."""
-Key = tuple[str, str, str]
+Key = tuple[str, str, str]  # of CONSTANTS: trained | stack, which, and the constant
+
+
+class Step(NamedTuple):
+    """A measured training step."""
+
+    source: str
+    experts: bool  # of a mixture of experts
+    scenario: Scenario
+    measured_s: float
+
+
+class Fit(NamedTuple):
+    """Where the fit ended."""
+
+    values: dict[Key, float]
+    errors: np.ndarray  # ln(predicted / measured) of each step
+    jacobian: np.ndarray  # change of ln(predicted) per change of ln(constant)
+    prior: np.ndarray  # width of the prior of each constant
+    moved: np.ndarray  # ln(value / value at the start)
+
+
+def steps() -> list[Step]:
+    """The published steps that the constants are fitted to."""
+    return [
+        Step(run.source, run.family == "moe", run.scenario, run.measured_s)
+        for run in published()
+        if run.measured_s and run.scenario and not run.excluded
+    ]
 
 
 def present() -> dict[Key, float]:
@@ -73,188 +115,175 @@ def present() -> dict[Key, float]:
         for name in names:
             if where == "trained":
                 found[where, which, name] = constants.family(which).trained[name].value
-            else:
-                stack = stacks.stack(which.split()[0])
-                found[where, which, name] = (
-                    stack.overlap[name[8:]] if name.startswith("overlap.") else getattr(stack, name)
-                )
+                continue
+            stack = stacks.stack(which.split()[0])
+            kind = name.removeprefix("overlap.")
+            value = getattr(stack, name) if kind == name else stack.overlap[kind]
+            found[where, which, name] = value
     return found
 
 
 @contextmanager
-def trial(values: dict[Key, float]):
-    """Inside, stacks and families have these values."""
+def trial(values: dict[Key, float]) -> Iterator[None]:
+    """A context in which stacks and device families have these values."""
     read_stack, read_family = stacks.stack, constants.family
-    made_stacks, made_families = {}, {}
+    made_stacks: dict[str, stacks.Stack] = {}
+    made_families: dict[str, constants.Family] = {}
 
-    def stack(name):
+    def stack(name: str) -> stacks.Stack:
         if name not in made_stacks:
-            s = read_stack(name)
-            for (where, which, field), value in values.items():
-                if where == "stack" and name in which.split():
-                    new = (
-                        {"overlap": {**s.overlap, field[8:]: value}}
-                        if field.startswith("overlap.")
-                        else {field: value}
-                    )
-                    s = msgspec.structs.replace(s, **new)
-            made_stacks[name] = s
+            made_stacks[name] = _stack_with(read_stack(name), name, values)
         return made_stacks[name]
 
-    def family(name):
+    def family(name: str) -> constants.Family:
         if name not in made_families:
-            f = read_family(name)
-            new = {
-                field: constants.Fraction(value, "trial")
-                for (where, which, field), value in values.items()
-                if (where, which) == ("trained", name)
-            }
-            made_families[name] = msgspec.structs.replace(f, trained={**f.trained, **new})
+            made_families[name] = _family_with(read_family(name), name, values)
         return made_families[name]
 
-    stacks.stack, constants.family = stack, family
     roofline.rates_of.cache_clear()
     try:
-        yield
+        with patch.object(stacks, "stack", stack), patch.object(constants, "family", family):
+            yield
     finally:
-        stacks.stack, constants.family = read_stack, read_family
         roofline.rates_of.cache_clear()
 
 
-def log_errors(runs: list[LlmRun]) -> np.ndarray:
-    """ln(predicted / measured) of each run; NaN where it is refused."""
+def _stack_with(stack: stacks.Stack, name: str, values: dict[Key, float]) -> stacks.Stack:
+    for (where, which, field), value in values.items():
+        if where == "stack" and name in which.split():
+            kind = field.removeprefix("overlap.")
+            change = (
+                {field: value} if kind == field else {"overlap": {**stack.overlap, kind: value}}
+            )
+            stack = msgspec.structs.replace(stack, **change)
+    return stack
+
+
+def _family_with(family: constants.Family, name: str, values: dict[Key, float]) -> constants.Family:
+    changes = {
+        field: constants.Fraction(value, "trial")
+        for (where, which, field), value in values.items()
+        if (where, which) == ("trained", name)
+    }
+    return msgspec.structs.replace(family, trained={**family.trained, **changes})
+
+
+def log_errors(data: list[Step]) -> np.ndarray:
+    """ln(predicted / measured) of each step; NaN where it cannot be forecast."""
     found = []
-    for run in runs:
+    for step in data:
         try:
-            found.append(np.log(forecast(run.scenario).step_time_s / run.measured_s))
+            found.append(np.log(forecast(step.scenario).step_time_s / step.measured_s))
         except RoofcastError:
             found.append(np.nan)
     return np.array(found)
 
 
-def touches(run: LlmRun, key: Key) -> bool:
-    """Can the constant change the run's forecast?"""
+def touches(step: Step, key: Key) -> bool:
+    """Whether the constant can change the step's forecast."""
     where, which, name = key
+    scenario = step.scenario
     if where == "stack":
-        return run.scenario.stack in which.split()
-    kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(run.scenario.precision, run.scenario.precision)
-    return hwdb.device(run.scenario.device).family == which and (kind == name or name == "bf16")
+        return scenario.stack in which.split()
+    precision = scenario.precision or ""
+    kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(precision, precision)
+    return hwdb.device(scenario.device).family == which and (kind == name or name == "bf16")
 
 
-def jacobian(runs: list[LlmRun], values: dict[Key, float], base: np.ndarray) -> np.ndarray:
-    """Change of ln(predicted) a change of ln(constant)."""
-    matrix = np.zeros((len(runs), len(values)))
+def jacobian(data: list[Step], values: dict[Key, float], base: np.ndarray) -> np.ndarray:
+    """Change of ln(predicted) per change of ln(constant): a row per step, a column per constant.
+
+    base: `log_errors` at these values.
+    """
+    matrix = np.zeros((len(data), len(values)))
     for j, key in enumerate(values):
-        rows = [i for i, run in enumerate(runs) if touches(run, key)]
+        rows = [i for i, step in enumerate(data) if touches(step, key)]
         with trial({**values, key: values[key] * float(np.exp(STEP))}):
-            matrix[rows, j] = (log_errors([runs[i] for i in rows]) - base[rows]) / STEP
+            matrix[rows, j] = (log_errors([data[i] for i in rows]) - base[rows]) / STEP
     return matrix
 
 
-def weights(runs: list[LlmRun]) -> np.ndarray:
-    """A source counts as many dense rows as it has, at most CAP; mixtures of experts come from one
-    source in the main: each row counts.
+def weights(data: list[Step]) -> np.ndarray:
+    """Square roots of the weights of the steps.
+
+    A source counts as many dense rows as it has, at most CAP. Every row of a mixture of experts
+    counts in full, since nearly all of them are from one source.
     """
-    group = [(run.source, run.family == "moe") for run in runs]
+    group = [(step.source, step.experts) for step in data]
     size = {key: group.count(key) for key in set(group)}
     return np.array([1.0 if key[1] else np.sqrt(min(size[key], CAP) / size[key]) for key in group])
 
 
-def moved(matrix, errors, weight, prior, offset) -> np.ndarray:
-    """The step of the logarithms that least squares asks for, held by the prior."""
+def least_squares_step(
+    matrix: np.ndarray, errors: np.ndarray, weight: np.ndarray, prior: np.ndarray, moved: np.ndarray
+) -> np.ndarray:
+    """The step of the logarithms that minimizes the errors, held by the prior."""
     w = weight * (1.0 + (errors / SOFT) ** 2) ** -0.25
     held = SOFT / prior
     a = np.vstack([matrix * w[:, None], np.diag(held)])
-    return np.linalg.lstsq(a, np.concatenate([-errors * w, -offset * held]), rcond=None)[0]
+    return np.linalg.lstsq(a, np.concatenate([-errors * w, -moved * held]), rcond=None)[0]
 
 
-def fit(runs: list[LlmRun], rounds: int = 8):
-    """Fitted constants, errors there, and the Jacobian."""
+def scaled(values: dict[Key, float], moved: np.ndarray) -> dict[Key, float]:
+    """The constants, their logarithms moved."""
+    return {
+        key: value * float(np.exp(move))
+        for (key, value), move in zip(values.items(), moved, strict=True)
+    }
+
+
+def fit(data: list[Step], rounds: int = ROUNDS) -> Fit:
+    """The constants after so many rounds from the present values."""
     start = present()
     prior = np.array([CONSTANTS[where, which][name] for where, which, name in start])
-    at = np.zeros(len(start))
+    moved = np.zeros(len(start))
     for turn in range(rounds + 1):
-        values = {
-            key: value * float(np.exp(move))
-            for (key, value), move in zip(start.items(), at, strict=True)
-        }
+        values = scaled(start, moved)
         with trial(values):
-            errors = log_errors(runs)
-        matrix = jacobian(runs, values, errors)
+            errors = log_errors(data)
+        matrix = jacobian(data, values, errors)
         if turn == rounds:
-            return values, errors, matrix, prior, at
-        step = np.clip(moved(matrix, errors, weights(runs), prior, at), -0.3, 0.3)
-        print(
-            f"round {turn}: mean error {100 * np.mean(np.abs(np.expm1(errors))):.2f} %, largest"
-            f" step {np.abs(step).max():.3f}",
-            flush=True,
-        )
-        at = at + step
+            break
+        step = least_squares_step(matrix, errors, weights(data), prior, moved)
+        step = np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        mean = 100 * np.mean(np.abs(np.expm1(errors)))
+        longest = np.abs(step).max()
+        print(f"round {turn}: mean error {mean:.2f} %, largest step {longest:.3f}", flush=True)
+        moved = moved + step
+    return Fit(values, errors, matrix, prior, moved)
 
 
-def left_out(runs: list[LlmRun], values, errors, matrix, prior, at) -> dict[str, float]:
-    """Mean error of each source where the constants are fitted without it; one that it alone tells
-    is then neutral.
+def left_out(data: list[Step], at: Fit) -> dict[str, float]:
+    """Mean error of each source when the constants are fitted without it.
+
+    A constant that no other source constrains is then NEUTRAL.
     """
-    weight, found = weights(runs), {}
-    for source in dict.fromkeys(run.source for run in runs):
-        own = np.array([run.source == source for run in runs])
-        step = moved(matrix[~own], errors[~own], weight[~own], prior, at)
-        untold = ~matrix[~own].any(axis=0)
-        others = {
-            key: NEUTRAL.get(key[2], 1.0) if alone else value * float(np.exp(move))
-            for (key, value), move, alone in zip(values.items(), step, untold, strict=True)
-        }
-        with trial(others):
-            found[source] = float(
-                np.mean(np.abs(np.expm1(log_errors([run for run in runs if run.source == source]))))
-            )
+    weight, found = weights(data), {}
+    for source in dict.fromkeys(step.source for step in data):
+        kept = np.array([step.source != source for step in data])
+        matrix = at.jacobian[kept]
+        move = least_squares_step(matrix, at.errors[kept], weight[kept], at.prior, at.moved)
+        values = scaled(at.values, move)
+        for key, constrained in zip(values, matrix.any(axis=0), strict=True):
+            if not constrained:
+                values[key] = NEUTRAL.get(key[2], 1.0)
+        with trial(values):
+            errors = log_errors([step for step in data if step.source == source])
+        found[source] = float(np.mean(np.abs(np.expm1(errors))))
     return found
 
 
-def stated(text: str, name: str, value: float) -> str:
-    """A stack profile that states the constant: where it stands, or, where it was inherited, above
-    the first table.
-
-    >>> stated('like = "megatron"\\n\\n[implementations]\\nattention = "flash"\\n', "attention", 0.5)
-    'like = "megatron"\\nattention = 0.5\\n\\n[implementations]\\nattention = "flash"\\n'
-    >>> stated("overlap = {tp = 4.0}\\n", "overlap.ep", 1.6)
-    'overlap = {tp = 4.0, ep = 1.6}\\n'
-    """
-    head, mark, tables = text.partition("\n[")
-    key, line = name, f"{name} = {value:.3g}"
-    if name.startswith("overlap."):
-        own = {**tomllib.loads(head).get("overlap", {}), name[8:]: round(value, 1)}
-        key, line = (
-            "overlap",
-            f"overlap = {{{', '.join(f'{kind} = {power}' for kind, power in own.items())}}}",
-        )
-    if re.search(rf"^{key} = ", head, re.M):
-        head = re.sub(
-            rf"^{key} = [^#\n]*[^#\s]", line, head, flags=re.M
-        )  # what is said behind a # stays
-    else:
-        head = f"{head.rstrip()}\n{line}\n"
-    return head + mark + tables
-
-
-def written(values: dict[Key, float]) -> None:
-    """Put the constants into their files."""
+def write(values: dict[Key, float]) -> None:
+    """Put the constants into the files of their stacks and families."""
     for (where, which, name), value in values.items():
         if where == "stack":
             for path in map(stacks.path_of, which.split()):
-                path.write_text(
-                    stated(path.read_text(encoding="utf-8"), name, value), encoding="utf-8"
-                )
+                put_in_profile(path, name, value)
             continue
         path = constants.HERE / "families" / f"{which}.toml"
         head, mark, tail = path.read_text(encoding="utf-8").partition("[trained]")
-        tail = re.sub(
-            rf"^{name} = {{value = [\d.]+",
-            f"{name} = {{value = {min(value, MOST):.3f}",
-            tail,
-            flags=re.M,
-        )
+        new = f"{name} = {{value = {min(value, MOST_TRAINED):.3f}"
+        tail = re.sub(rf"^{name} = {{value = [\d.]+", new, tail, flags=re.M)
         path.write_text(head + mark + tail, encoding="utf-8")
 
 
@@ -264,17 +293,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="put the constants into their files")
-    asked = parser.parse_args()
-    runs = [run for run in published() if run.measured_s and run.scenario and not run.excluded]
-    values, errors, matrix, prior, at = fit(runs)
-    for (where, which, name), value in values.items():
+    options = parser.parse_args()
+    data = steps()
+    found = fit(data)
+    for (where, which, name), value in found.values.items():
         print(f"{where} {which} {name} = {value:.3g}")
     print("source: mean error, with the source left out [%]")
-    for source, error in left_out(runs, values, errors, matrix, prior, at).items():
-        own = [run.source == source for run in runs]
-        print(f"{source}: {100 * np.mean(np.abs(np.expm1(errors[own]))):.1f}, {100 * error:.1f}")
-    if asked.write:
-        written(values)
+    for source, error in left_out(data, found).items():
+        own = [step.source == source for step in data]
+        mean = np.mean(np.abs(np.expm1(found.errors[own])))
+        print(f"{source}: {100 * mean:.1f}, {100 * error:.1f}")
+    if options.write:
+        write(found.values)
 
 
 if __name__ == "__main__":

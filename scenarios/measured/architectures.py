@@ -1,8 +1,8 @@
-"""From the architecture columns of a table of training runs to a model.
+"""The model of a table row that describes a language model by its architecture columns.
 
-A name whose configuration is known (published/names.toml) gives it: the width of experts comes from
-there, never from a column that may hold the dense width. Any other row is written as the Hugging
-Face configuration it amounts to.
+A model name whose configuration is known (published/names.toml) gives that configuration; the width
+of its experts comes from there, never from a column that may hold the width of the dense layers.
+Any other row is written as the equivalent Hugging Face configuration.
 """
 
 from __future__ import annotations
@@ -12,141 +12,116 @@ import math
 import re
 import tomllib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.scenarios.measured.cells import Row, number, text
 from roofcast.simulator.models import Model, from_config, resolve
 from roofcast.simulator.models.catalog import CONFIGS, read_config
 
 NAMES = Path(__file__).parent / "published" / "names.toml"
-# where no column says: GPT-2's, padded for tensor parallelism, as Megatron has it
-VOCABULARY = 51200
+VOCABULARY = 51200  # default: GPT-2's, padded for tensor parallelism as Megatron pads it
+# activation column -> hidden_act, of MLPs with a gate and without
 GATED = {"swiglu": "silu", "geglu": "gelu_pytorch_tanh", "silu": "silu"}
 PLAIN = {
-    "gelu": "gelu_pytorch_tanh",
-    "relu": "relu",
-    "squared-relu": "relu2",
-    "relu2": "relu2",
+    "gelu": "gelu_pytorch_tanh", "relu": "relu", "squared-relu": "relu2", "relu2": "relu2",
     "squared_relu": "relu2",
-}
-# of a row -> keys that a known configuration takes from it: proxies have fewer layers, vocabularies
-# are padded
-COLUMNS = {"layers": ("num_hidden_layers",), "vocab": ("vocab_size",)}
+}  # fmt: skip
+# columns that replace a key of a known configuration: benchmarks drop layers and pad vocabularies
+COLUMNS = {"layers": "num_hidden_layers", "vocab": "vocab_size"}
+Config = dict[str, Any]  # a Hugging Face configuration
+
+
+class Names(NamedTuple):
+    """The sections of published/names.toml: what tables write -> names of this project."""
+
+    devices: dict[str, str]
+    systems: dict[str, str]
+    stacks: dict[str, str]
+    models: dict[str, Config]  # `like`: a shipped configuration; other keys differ from it
 
 
 @functools.cache
-def names() -> dict[str, dict]:
-    """What tables call devices, systems, stacks and models."""
-    return tomllib.loads(NAMES.read_text(encoding="utf-8"))
+def names() -> Names:
+    """The names that tables of training runs use."""
+    return Names(**tomllib.loads(NAMES.read_text(encoding="utf-8")))
 
 
-def number(row, key: str) -> int | None:
-    """A whole number of a column; None where it is empty."""
-    text = (row.get(key) or "").strip()
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise BadInput(f"{key} {text!r}: a number is wanted") from None
-    if value != int(value) or value < 0:
-        raise BadInput(f"{key} {text}: a whole number is wanted")
-    return int(value)
+def model_of(row: Row, sequence: int, assumptions: list[str], dropout: float = 0.0) -> Model:
+    """The model of a row, for sequences of `sequence` tokens.
 
-
-def model_of(row, sequence: int, said: list[str], dropout: float = 0.0) -> Model:
-    """The model of a row; what the row left out is added to `said`."""
-    name = (row.get("model_name") or row.get("model") or "model").strip()
+    Each default that the row leaves open is appended to `assumptions`. Raises BadInput where the
+    architecture is not given or not supported.
+    """
+    name = text(row, "model_name") or text(row, "model") or "model"
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    known = next((keys for start, keys in names()["models"].items() if start in plain), None)
-    raw = known_config(known, row) if known else own_config(row, sequence, said, dropout)
-    return _built(name, tuple(sorted((k, _frozen(v)) for k, v in raw.items())))
+    known = next((keys for start, keys in names().models.items() if start in plain), None)
+    config = known_config(known, row) if known else own_config(row, sequence, assumptions, dropout)
+    return _built(name, tuple(sorted((k, _frozen(v)) for k, v in config.items())))
 
 
 @functools.lru_cache(maxsize=512)
-def _built(name: str, raw: tuple) -> Model:
-    return from_config(
-        name, {k: list(v) if isinstance(v, tuple) else v for k, v in raw}, f"model {name}"
-    )
+def _built(name: str, items: tuple[tuple[str, Any], ...]) -> Model:
+    config = {k: list(v) if isinstance(v, tuple) else v for k, v in items}
+    return from_config(name, config, f"model {name}")
 
 
-def _frozen(value):
+def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def known_config(known: dict, row) -> dict:
-    """A shipped configuration with the keys that differ, and the layers and vocabulary that the row
-    names.
-    """
-    raw = read_config(CONFIGS / f"{known['like']}.json") | {
-        k: v for k, v in known.items() if k != "like"
-    }
-    raw = {k: v for k, v in raw.items() if isinstance(v, str | int | float | bool | list)}
-    for column, keys in COLUMNS.items():
+def known_config(known: Config, row: Row) -> Config:
+    """A shipped configuration, its keys replaced by those of `known` and by columns of the row."""
+    config = _plain_config(str(known["like"])) | {k: v for k, v in known.items() if k != "like"}
+    for column, key in COLUMNS.items():
         value = number(row, column)
         if value:
-            raw.update(dict.fromkeys(keys, value))
-    dense = raw.get("first_k_dense_replace")
-    if dense and dense >= raw["num_hidden_layers"]:
-        raw["first_k_dense_replace"] = raw["num_hidden_layers"] - 1
-    return raw
+            config[key] = value
+    dense = config.get("first_k_dense_replace")
+    if dense and dense >= config["num_hidden_layers"]:
+        config["first_k_dense_replace"] = config["num_hidden_layers"] - 1
+    return config
 
 
-def _usual_heads(hidden: int, tp: int) -> int:
-    """Heads as near to 128 wide as divide the width, and are divided by tensor parallelism.
+def _plain_config(name: str) -> Config:
+    """The keys of a shipped configuration that hold plain values or lists."""
+    config = read_config(CONFIGS / f"{name}.json")
+    return {k: v for k, v in config.items() if isinstance(v, str | int | float | bool | list)}
 
-    >>> _usual_heads(4096, 1), _usual_heads(13824, 8), _usual_heads(14400, 8)
-    (32, 96, 120)
+
+def own_config(row: Row, sequence: int, assumptions: list[str], dropout: float) -> Config:
+    """The configuration that the architecture columns describe.
+
+    Mixtral's with experts, Llama's with a gated MLP; without a gate GPT-2's, or StarCoder2's where
+    GPT-2's cannot express the heads or the activation.
     """
-    possible = [n for n in range(1, hidden + 1) if hidden % n == 0 and n % tp == 0] or [1]
-    return min(possible, key=lambda n: abs(math.log(hidden / n / 128)))
-
-
-def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
-    """Layers, widths and heads as a configuration: Llama's where the MLP is gated, else GPT-2's or
-    StarCoder2's; Mixtral's with experts.
-    """
-    layers, hidden, heads = (number(row, key) for key in ("layers", "hidden", "heads"))
+    layers, hidden = number(row, "layers"), number(row, "hidden")
     if not layers or not hidden:
-        name = (row.get("model_name") or row.get("model") or "").strip().lower()
-        if name:
-            return _shipped(name)
-        raise BadInput(
-            "layers, hidden: the architecture is not given; add them, or a model_name that roofcast"
-            " models lists"
-        )
+        return _shipped_config(row)
+    heads = number(row, "heads")
     if not heads:
         heads = _usual_heads(hidden, number(row, "tp") or 1)
-        said.append(f"{heads} heads of {hidden // heads} (not given)")
-    activation = (row.get("activation") or "").strip().lower()
+        assumptions.append(f"{heads} heads of {hidden // heads} (not given)")
+    activation = _activation(row, hidden, assumptions)
     gated = activation in GATED
-    if not activation:
-        gated = (
-            bool(number(row, "experts")) or (number(row, "ffn_hidden") or 4 * hidden) % hidden != 0
-        )
-        activation = "swiglu" if gated else "gelu"
-        said.append(f"activation {activation} (not given)")
-    if activation not in GATED | PLAIN:
-        raise BadInput(
-            f"activation {activation!r} is not known; known: {', '.join(sorted(GATED | PLAIN))}"
-        )
     width = number(row, "ffn_hidden")
     if not width:
         width = 256 * -(-8 * hidden // 768) if gated else 4 * hidden
-        said.append(f"MLP {width} wide (not given)")
+        assumptions.append(f"MLP {width} wide (not given)")
     vocabulary = number(row, "vocab")
     if not vocabulary:
         vocabulary = VOCABULARY
-        said.append(f"vocabulary of {vocabulary} (not given)")
-    groups = number(row, "kv_heads") or heads
-    tied = (row.get("tied_embeddings") or "").strip().lower()
+        assumptions.append(f"vocabulary of {vocabulary} (not given)")
+    tied = text(row, "tied_embeddings").lower()
     if not tied:
-        said.append(f"{'own head' if gated else 'head tied to the embedding'} (not given)")
+        head = "own head" if gated else "head tied to the embedding"
+        assumptions.append(f"{head} (not given)")
     shared = {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": groups,
+        "num_key_value_heads": number(row, "kv_heads") or heads,
         "intermediate_size": width,
         "max_position_embeddings": sequence,
         "tie_word_embeddings": tied == "yes" if tied else not gated,
@@ -155,16 +130,42 @@ def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
         shared["head_dim"] = 128
     experts = number(row, "experts")
     if experts and experts > 1:
-        said.append(f"experts {width} wide, as the MLP column has it")
-        return shared | {
-            "model_type": "mixtral",
-            "hidden_act": GATED.get(activation, "silu"),
-            "num_local_experts": experts,
-            "num_experts_per_tok": number(row, "topk") or 2,
-        }
+        assumptions.append(f"experts {width} wide, as the MLP column has it")
+        return _mixture(shared, activation, experts, number(row, "topk") or 2)
     if gated:
         return shared | {"model_type": "llama", "hidden_act": GATED[activation]}
-    if groups != heads or activation.startswith(("squared", "relu2")) or hidden % heads:
+    return _ungated(shared, activation, dropout)
+
+
+def _activation(row: Row, hidden: int, assumptions: list[str]) -> str:
+    """The activation column; where it is empty, SwiGLU for experts and MLPs of uneven width."""
+    activation = text(row, "activation").lower()
+    if not activation:
+        width = number(row, "ffn_hidden") or 4 * hidden
+        gated = bool(number(row, "experts")) or width % hidden != 0
+        activation = "swiglu" if gated else "gelu"
+        assumptions.append(f"activation {activation} (not given)")
+    if activation not in GATED | PLAIN:
+        known = ", ".join(sorted(GATED | PLAIN))
+        raise BadInput(f"activation {activation!r} is not known; known: {known}")
+    return activation
+
+
+def _mixture(shared: Config, activation: str, experts: int, chosen: int) -> Config:
+    """Mixtral's configuration."""
+    return shared | {
+        "model_type": "mixtral",
+        "hidden_act": GATED.get(activation, "silu"),
+        "num_local_experts": experts,
+        "num_experts_per_tok": chosen,
+    }
+
+
+def _ungated(shared: Config, activation: str, dropout: float) -> Config:
+    """GPT-2's configuration, or StarCoder2's for grouped heads, odd head widths, squared ReLU."""
+    heads, hidden = shared["num_attention_heads"], shared["hidden_size"]
+    grouped = shared["num_key_value_heads"] != heads
+    if grouped or activation.startswith(("squared", "relu2")) or hidden % heads:
         return shared | {
             "model_type": "starcoder2",
             "hidden_act": PLAIN[activation],
@@ -172,12 +173,12 @@ def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
         }
     return {
         "model_type": "gpt2",
-        "vocab_size": vocabulary,
+        "vocab_size": shared["vocab_size"],
         "n_embd": hidden,
-        "n_layer": layers,
+        "n_layer": shared["num_hidden_layers"],
         "n_head": heads,
-        "n_inner": width,
-        "n_positions": sequence,
+        "n_inner": shared["intermediate_size"],
+        "n_positions": shared["max_position_embeddings"],
         "activation_function": PLAIN[activation],
         "tie_word_embeddings": shared["tie_word_embeddings"],
         "resid_pdrop": dropout,
@@ -186,12 +187,25 @@ def own_config(row, sequence: int, said: list[str], dropout: float) -> dict:
     }
 
 
-def _shipped(name: str) -> dict:
-    """The configuration of a shipped model of that name."""
+def _usual_heads(hidden: int, tp: int) -> int:
+    """The number of heads whose width is nearest to 128, divisible by the tensor-parallel degree.
+
+    >>> _usual_heads(4096, 1), _usual_heads(13824, 8), _usual_heads(14400, 8)
+    (32, 96, 120)
+    """
+    possible = [n for n in range(1, hidden + 1) if hidden % n == 0 and n % tp == 0] or [1]
+    return min(possible, key=lambda n: abs(math.log(hidden / n / 128)))
+
+
+def _shipped_config(row: Row) -> Config:
+    """The configuration of the shipped model that a row without an architecture names."""
+    name = (text(row, "model_name") or text(row, "model")).lower()
+    if not name:
+        raise BadInput(
+            "layers, hidden: the architecture is not given; add them, or a model_name that roofcast"
+            " models lists"
+        )
     model = resolve(name)
-    path = CONFIGS / f"{model.name}.json"
-    if not path.is_file():
+    if not (CONFIGS / f"{model.name}.json").is_file():
         raise BadInput(f"model {name!r} has no configuration; give layers and hidden")
-    return {
-        k: v for k, v in read_config(path).items() if isinstance(v, str | int | float | bool | list)
-    }
+    return _plain_config(model.name)

@@ -1,10 +1,11 @@
-"""Forecasts of measured training runs beside what was measured: errors by source, a baseline,
-refusals.
+"""Forecasts of measured training runs: errors by source, a rule of thumb to compare with, peak
+memory, and refusals.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from statistics import mean, median
 from typing import NamedTuple
 
@@ -12,36 +13,37 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.measured.training import LlmRun
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.work.precision import precision
 
 GIB = 2.0**30
 
 
 class Scored(NamedTuple):
-    """A run with what was forecast of it."""
+    """A run and its forecast; without a forecast, the numbers are None or 0."""
 
     run: LlmRun
-    predicted_s: float | None
-    low_s: float | None
-    high_s: float | None
-    memory_gib: float | None  # as the run measured it: allocated, reserved or of the whole device
-    model_flops: float  # forward and backward, without recomputation; as much again a third with it
-    fits: bool | None  # is the fullest rank forecast to fit its device
-    peak: float  # printed rate of all devices in the format [FLOP/s]
-    refused: str
+    predicted_s: float | None = None
+    low_s: float | None = None  # of the 80 % interval
+    high_s: float | None = None
+    memory_gib: float | None = None  # peak, of the kind that the run measured
+    model_flops: float = 0.0  # forward and backward; times 4/3 under full recomputation
+    fits: bool | None = None  # whether the most loaded device is forecast to have enough memory
+    peak: float = 0.0  # printed rate of all devices in the format of the products [FLOP/s]
+    refused: str = ""
 
     @property
     def error(self) -> float | None:
-        """predicted / measured - 1."""
-        return (
-            self.predicted_s / self.run.measured_s - 1.0
-            if self.predicted_s and self.run.measured_s
-            else None
-        )
+        """predicted / measured - 1; None where either is missing."""
+        if not self.predicted_s or not self.run.measured_s:
+            return None
+        return self.predicted_s / self.run.measured_s - 1.0
 
     @property
     def counts(self) -> bool:
-        """In the summary: measured, and not excluded with a reason."""
+        """Whether the run belongs to the summary: it has a measured time and is not excluded."""
         return self.run.measured_s is not None and not self.run.excluded
 
 
@@ -51,194 +53,187 @@ class Line(NamedTuple):
     source: str
     rows: int
     refused: int
-    mean: float | None
+    mean: float | None  # of |predicted / measured - 1|
     median: float | None
     bias: float | None  # mean of predicted / measured - 1
-    worst: str  # the row furthest off
+    worst: str  # id of the row with the largest error
     worst_error: float | None
-    baseline: float | None  # mean absolute error of 6ND at one MFU a device family and format
+    baseline: float | None  # mean |error| of the rule of thumb; see `baseline`
 
 
 def score(run: LlmRun) -> Scored:
     """The forecast of one run."""
     if run.scenario is None:
-        return Scored(run, None, None, None, None, 0.0, None, 0.0, run.refused)
+        return Scored(run, refused=run.refused)
     try:
         f = forecast(run.scenario)
     except RoofcastError as error:
-        return Scored(run, None, None, None, None, 0.0, None, 0.0, str(error))
-    flops = (f.flops_forward + f.flops_backward) * (
-        4.0 / 3.0 if run.scenario.recompute == "full" else 1.0
-    )
-    device = hwdb.device(run.scenario.device)
-    product = precision(run.scenario.precision).product
-    rates = device.peak_flops
-    rate = (
-        rates.get(product)
-        or rates.get("fp8" if product == "fp4" else "bf16")
-        or rates.get("bf16")
-        or rates.get("fp16")
-    )
+        return Scored(run, refused=str(error))
+    full = run.scenario.recompute == "full"
     return Scored(
         run,
-        f.step_time_s,
-        f.low_s,
-        f.high_s,
-        held_gib(f, run.memory_kind),
-        flops,
-        f.memory.fits,
-        float(rate) * f.devices,
-        "",
+        predicted_s=f.step_time_s,
+        low_s=f.low_s,
+        high_s=f.high_s,
+        memory_gib=held_gib(f, run.memory_kind),
+        model_flops=(f.flops_forward + f.flops_backward) * (4.0 / 3.0 if full else 1.0),
+        fits=f.memory.fits,
+        peak=_printed_rate(run.scenario) * f.devices,
     )
 
 
-def held_gib(f, kind: str) -> float:
-    """Peak memory as it was measured: tensors alone, with the allocator's slack, or all that the
-    device holds.
+def _printed_rate(scenario: Scenario) -> float:
+    """Printed rate of one device in the scenario's format or the nearest it prints [FLOP/s]."""
+    rates = hwdb.device(scenario.device).peak_flops
+    product = precision(scenario.precision or "bf16").product
+    nearest = (product, "fp8" if product == "fp4" else "bf16", "bf16", "fp16")
+    return float(next(rates[format] for format in nearest if rates.get(format)))
 
-    The framework's line of a forecast is context, libraries and slack; slack is a share of the
-    activations.
+
+def held_gib(f: Forecast, kind: str) -> float:
+    """Forecast peak memory of a device [GiB], counted as a run measured it.
+
+    kind: "allocated" counts tensors, "reserved" also the slack of the allocator, anything else all
+    that the framework holds on the device. Slack is a fraction of activations and transients.
     """
-    from roofcast.simulator.software import stack as stacks
-
     m = f.memory
     slack = stacks.stack(f.stack).slack * (m.activations_bytes + m.transient_bytes)
     extra = {"allocated": 0.0, "reserved": slack}.get(kind, m.framework_bytes)
     return (m.peak_bytes - m.framework_bytes + extra) / GIB
 
 
-def score_all(runs: list[LlmRun]) -> list[Scored]:
+def score_all(runs: Iterable[LlmRun]) -> list[Scored]:
     """The forecasts of many runs."""
     return [score(run) for run in runs]
 
 
-def format_of(s: Scored) -> tuple[str, str]:
-    """Device family and number format: what shares one MFU in the baseline."""
-    device = hwdb.device(s.run.scenario.device)
-    return device.family or device.id, s.run.scenario.precision
-
-
 def baseline(scored: list[Scored]) -> dict[int, float]:
-    """Error of 6ND + attention (4/3 of it under full recomputation) at one MFU a family and format,
-    by place in the list.
+    """Errors of a rule of thumb, by position in the list, for rows that count and have a forecast.
 
-    The MFU is the median over sources of their own medians on these very rows: about the best that
-    such a rule can do.
+    The rule: model FLOPs at one model FLOPs utilization (MFU) per device family and number format.
+    The MFU is the median over sources of each source's median on these very rows, about the best
+    that such a rule can do.
     """
-    used: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for s in scored:
-        if s.predicted_s and s.counts:
-            used.setdefault(format_of(s), {}).setdefault(s.run.source, []).append(
-                s.model_flops / (s.peak * s.run.measured_s)
-            )
-    mfu = {
-        key: median(median(values) for values in sources.values()) for key, sources in used.items()
+    usable = {i: s for i, s in enumerate(scored) if s.predicted_s and s.counts}
+    reached: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for s in usable.values():
+        reached.setdefault(_family_and_format(s), {}).setdefault(s.run.source, []).append(_mfu(s))
+    typical = {
+        key: median(median(values) for values in sources.values())
+        for key, sources in reached.items()
     }
-    return {
-        i: s.model_flops / (s.peak * mfu[format_of(s)]) / s.run.measured_s - 1.0
-        for i, s in enumerate(scored)
-        if s.predicted_s and s.counts
-    }
+    return {i: _mfu(s) / typical[_family_and_format(s)] - 1.0 for i, s in usable.items()}
 
 
-def lines(scored: list[Scored], key=lambda s: s.run.source) -> list[Line]:
-    """The summary, one line a source in the order they come."""
+def _family_and_format(s: Scored) -> tuple[str, str]:
+    """The rows that share one MFU in the rule of thumb."""
+    assert s.run.scenario is not None, "only a row with a scenario has a forecast"
+    device = hwdb.device(s.run.scenario.device)
+    return device.family or device.id, s.run.scenario.precision or ""
+
+
+def _mfu(s: Scored) -> float:
+    """Model FLOPs utilization of the measured step."""
+    assert s.run.measured_s is not None, "only a measured row counts"
+    return s.model_flops / (s.peak * s.run.measured_s)
+
+
+def lines(scored: list[Scored]) -> list[Line]:
+    """The summary, one line per source in the order in which they come."""
     rule = baseline(scored)
     groups: dict[str, list[int]] = {}
     for i, s in enumerate(scored):
         if s.counts:
-            groups.setdefault(key(s), []).append(i)
+            groups.setdefault(s.run.source, []).append(i)
     return [
-        line(name, [scored[i] for i in members], [rule[i] for i in members if i in rule])
-        for name, members in groups.items()
+        line(source, [scored[i] for i in members], [rule[i] for i in members if i in rule])
+        for source, members in groups.items()
     ]
 
 
-def line(name: str, scored: list[Scored], rule: list[float]) -> Line:
-    """The figures of one group."""
+def line(source: str, scored: list[Scored], rule: list[float]) -> Line:
+    """The errors of one group; `rule` holds those of the rule of thumb."""
     errors = [(s.error, s.run.id) for s in scored if s.error is not None]
+    refused = len(scored) - len(errors)
     if not errors:
-        return Line(name, len(scored), len(scored), None, None, None, "", None, None)
-    size = [abs(e) for e, _ in errors]
-    worst = max(errors, key=lambda pair: abs(pair[0]))
+        return Line(source, len(scored), refused, None, None, None, "", None, None)
+    baseline = mean(abs(e) for e in rule) if rule else None
+    return _line(source, errors, refused, baseline)
+
+
+def _line(
+    source: str, errors: list[tuple[float, str]], refused: int, baseline: float | None
+) -> Line:
+    """The line of at least one error and the id of its row."""
+    sizes = [abs(error) for error, _ in errors]
+    worst_error, worst = max(errors, key=lambda pair: abs(pair[0]))
     return Line(
-        name,
-        len(scored),
-        len(scored) - len(errors),
-        mean(size),
-        median(size),
-        mean(e for e, _ in errors),
-        worst[1],
-        worst[0],
-        mean(abs(e) for e in rule) if rule else None,
+        source=source,
+        rows=len(errors) + refused,
+        refused=refused,
+        mean=mean(sizes),
+        median=median(sizes),
+        bias=mean(error for error, _ in errors),
+        worst=worst,
+        worst_error=worst_error,
+        baseline=baseline,
     )
 
 
 def memory_lines(scored: list[Scored]) -> list[Line]:
-    """The same of peak memory, one line a source and kind of measurement."""
-    groups: dict[str, list[Scored]] = {}
+    """The same for peak memory, one line per source and kind of measurement."""
+    groups: dict[str, list[tuple[float, str]]] = {}
     for s in scored:
         if s.run.memory_gib and s.memory_gib and not s.run.oom:
-            groups.setdefault(f"{s.run.source}, {s.run.memory_kind}", []).append(s)
-    found = []
-    for name, members in groups.items():
-        errors = [s.memory_gib / s.run.memory_gib - 1.0 for s in members]
-        size = [abs(e) for e in errors]
-        worst = size.index(max(size))
-        found.append(
-            Line(
-                name,
-                len(members),
-                0,
-                mean(size),
-                median(size),
-                mean(errors),
-                members[worst].run.id,
-                errors[worst],
-                None,
-            )
-        )
-    return found
+            error = s.memory_gib / s.run.memory_gib - 1.0
+            name = f"{s.run.source}, {s.run.memory_kind}"
+            groups.setdefault(name, []).append((error, s.run.id))
+    return [_line(name, errors, 0, None) for name, errors in groups.items()]
 
 
 def told_apart(scored: list[Scored]) -> dict[str, tuple[int, int]]:
-    """Of sources that list layouts that ran out of memory: how many of those are forecast not to
-    fit, and how many that ran to fit.
+    """How well forecasts tell layouts that fit in memory from layouts that do not.
+
+    Counts only sources that list layouts which ran out of memory: "ran" is how many of the layouts
+    that ran are forecast to fit, and how many ran; "out of memory" is how many of those that failed
+    are forecast not to fit, and how many failed.
     """
     sources = {s.run.source for s in scored if s.run.oom}
-    rows = [
-        s
-        for s in scored
-        if s.run.source in sources and s.fits is not None and (s.run.oom or s.run.measured_s)
-    ]
-    return {
-        "ran": (sum(s.fits for s in rows if not s.run.oom), sum(not s.run.oom for s in rows)),
-        "out of memory": (sum(not s.fits for s in rows if s.run.oom), sum(s.run.oom for s in rows)),
-    }
+    rows = [s for s in scored if s.run.source in sources and s.fits is not None]
+    ran = [s.fits for s in rows if s.run.measured_s and not s.run.oom]
+    failed = [s.fits for s in rows if s.run.oom]
+    return {"ran": (ran.count(True), len(ran)), "out of memory": (failed.count(False), len(failed))}
 
 
 def overall(scored: list[Scored]) -> dict[str, float]:
-    """Mean error over all rows, over sources, dense and mixture-of-experts apart, and the share
-    refused.
+    """Mean |error| over all rows and over sources, for dense models and mixtures of experts too.
+
+    "rows" is how many rows count, "refused" the fraction of them without a forecast. NaN where a
+    group is empty.
     """
     counted = [s for s in scored if s.counts]
-    done = [s for s in counted if s.error is not None]
-
-    def by_source(rows: list[Scored]) -> float:
-        names = dict.fromkeys(s.run.source for s in rows)
-        return (
-            mean(mean(abs(s.error) for s in rows if s.run.source == name) for name in names)
-            if names
-            else math.nan
-        )
-
-    dense, sparse = ([s for s in done if (s.run.family == "moe") == moe] for moe in (False, True))
+    done = [(s.run, abs(s.error)) for s in counted if s.error is not None]
+    dense = [(run, error) for run, error in done if run.family != "moe"]
+    sparse = [(run, error) for run, error in done if run.family == "moe"]
     return {
         "rows": len(counted),
-        "all rows": mean(abs(s.error) for s in done) if done else math.nan,
-        "mean of sources": by_source(done),
-        "dense, mean of sources": by_source(dense),
-        "dense, all rows": mean(abs(s.error) for s in dense) if dense else math.nan,
-        "mixtures of experts": mean(abs(s.error) for s in sparse) if sparse else math.nan,
+        "all rows": _mean(error for _, error in done),
+        "mean of sources": _mean_of_sources(done),
+        "dense, mean of sources": _mean_of_sources(dense),
+        "dense, all rows": _mean(error for _, error in dense),
+        "mixtures of experts": _mean(error for _, error in sparse),
         "refused": 1.0 - len(done) / len(counted) if counted else math.nan,
     }
+
+
+def _mean_of_sources(rows: list[tuple[LlmRun, float]]) -> float:
+    """The mean over sources of each source's mean error."""
+    errors: dict[str, list[float]] = {}
+    for run, error in rows:
+        errors.setdefault(run.source, []).append(error)
+    return _mean(map(mean, errors.values()))
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return mean(values) if values else math.nan

@@ -10,14 +10,13 @@ import numpy as np
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
-from roofcast.simulator.forecast.resolve import length
+from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
-from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.memory import Held
 from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase
 from roofcast.simulator.times.roofline import OpTimes, rates_of
-from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Recipe, Step
 from roofcast.simulator.work.traced import Kept, Kernel
@@ -96,14 +95,10 @@ def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
     )
 
 
-def run_fields(
-    s: Scenario, device: Device, step_s: float, tokens: int | None, batch: int, devices: int = 1
-) -> dict[str, Any]:
+def run_fields(run: Run, device: Device, step_s: float, devices: int = 1) -> dict[str, Any]:
     """Fields of a Forecast on the whole run: steps, duration, cost and energy of all devices."""
-    steps = length(s, tokens, batch)
-    price = s.price_per_hour if s.price_per_hour is not None else device.price.cloud_usd_per_hour
+    steps, price, power = run.steps, run.price_per_hour, device.power.tdp
     hours = steps * step_s / 3600 if steps else None
-    power = device.power.tdp
     return {
         "steps": steps,
         "time_to_train_s": hours * 3600 if hours is not None else None,
@@ -114,20 +109,16 @@ def run_fields(
     }
 
 
-def tokens_of(recipe: Recipe, model: Model) -> int | None:
-    """Tokens of one step; None for models that do not read sequences."""
-    return recipe.batch * recipe.size if model.takes == "sequence" and recipe.size else None
-
-
-def asked_fields(recipe: Recipe, model: Model, device: Device) -> dict[str, Any]:
+def asked_fields(asked: Asked) -> dict[str, Any]:
     """Fields of a Forecast that repeat what was asked."""
+    recipe, reads = asked.recipe, asked.model.takes
     return {
-        "model": model.name,
-        "device": device.id,
+        "model": asked.model.name,
+        "device": asked.device.id,
         "mode": recipe.mode,
         "batch": recipe.batch,
-        "sequence": recipe.size if model.takes == "sequence" else None,
-        "image": recipe.size if model.takes == "image" else None,
+        "sequence": recipe.size if reads == "sequence" else None,
+        "image": recipe.size if reads == "image" else None,
         "precision": recipe.precision,
         "optimizer": recipe.optimizer,
         "recompute": recipe.recompute,
@@ -137,21 +128,14 @@ def asked_fields(recipe: Recipe, model: Model, device: Device) -> dict[str, Any]
 
 
 def assemble(
-    s: Scenario,
-    device: Device,
-    model: Model,
-    step: Step,
-    times: OpTimes,
-    memory: Held,
-    assumptions: list[str],
-    waits: bool = True,
+    asked: Asked, step: Step, times: OpTimes, memory: Held, waits: bool = True
 ) -> Forecast:
     """The forecast of a step on one device.
 
     waits: include the host's waits for token counts and between steps; over several devices they
     are reported separately.
     """
-    recipe = step.recipe
+    device, recipe = asked.device, step.recipe
     phase = np.array([PHASES.index(k.phase) for k in step.kernels])
     device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants(), waits)
     stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
@@ -159,10 +143,9 @@ def assemble(
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     between = between_steps(recipe.stack, device, constants()) if waits else 0.0
     step_s = float(total_s.sum()) + between
-    tokens = tokens_of(recipe, model)
     edits = (f"imagined: {edit}" for edit in device.edits)
     return Forecast(
-        **asked_fields(recipe, model, device),
+        **asked_fields(asked),
         step_time_s=step_s,
         lower_bound_s=float(times.lower.sum()),
         forward_s=forward_s,
@@ -171,13 +154,13 @@ def assemble(
         host_s=float(host_s.sum()),
         between_steps_s=between,
         samples_per_s=recipe.batch / step_s,
-        tokens_per_s=tokens / step_s if tokens else None,
+        tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
         **totals(step).fields(recipe.mode, step_s, peak_rate(device, recipe)),
         memory=memory_fields(memory, device.memory.capacity),
         layers=layers,
         points=points,
-        **run_fields(s, device, step_s, tokens, recipe.batch),
+        **run_fields(asked.run, device, step_s),
         diagnosis=diagnose(layers, step_s, between, device, memory),
-        assumptions=(*assumptions, *times.assumptions, *edits),
+        assumptions=(*asked.assumptions, *step.assumptions, *times.assumptions, *edits),
     )

@@ -15,12 +15,11 @@ from roofcast.simulator.forecast.assemble import (
     memory_fields,
     peak_rate,
     run_fields,
-    tokens_of,
     totals,
 )
 from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
+from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, RankForecast
-from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
@@ -29,8 +28,7 @@ from roofcast.simulator.parallel.step import ParallelStep
 from roofcast.simulator.parallel.traffic import sent_bytes
 from roofcast.simulator.times.dispatch import dispatch
 from roofcast.simulator.times.roofline import OpTimes
-from roofcast.simulator.work.model import Model
-from roofcast.simulator.work.step import Recipe, Step
+from roofcast.simulator.work.step import Step
 
 NAMES = {
     "tp": "tensor",
@@ -48,30 +46,26 @@ OF_OPS = ("tp", "cp", "ep", "etp")
 
 
 def assemble_parallel(
-    s: Scenario,
-    device: Device,
-    model: Model,
-    recipe: Recipe,
-    layout: Layout,
+    asked: Asked,
     whole: Step,
     step: Step,
     times: OpTimes,
     outcome: ParallelStep,
-    assumptions: list[str],
+    assumptions: tuple[str, ...],
 ) -> Forecast:
     """The forecast of a step over several devices.
 
-    recipe: of the global batch; whole: one micro-batch of the whole model; step, times: one
-    micro-batch on one rank.
+    whole: one micro-batch of the whole model; step, times: one micro-batch on one rank;
+    assumptions: about the network.
     """
+    device, recipe, layout = asked.device, asked.recipe, asked.layout
+    assert layout is not None, "several devices have a layout"
     held = _fullest(outcome, layout, recipe.mode)
-    of_a_step = msgspec.structs.replace(s, tokens=None, samples=None, epochs=None)
-    one = assemble(of_a_step, device, model, step, times, held, assumptions, waits=False)
+    one = assemble(_of_one_rank(asked, step, assumptions), step, times, held, waits=False)
     # what one device of a pipeline does, in micro-batches of the whole model per step
     repeats = layout.micro_batches / layout.pp
     layers, points = _of_one_device(one, step, times, layout, repeats, outcome)
-    n, step_s = layout.devices, outcome.step_s
-    tokens = tokens_of(recipe, model)
+    n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
     counted = totals(whole, layout.micro_batches * layout.dp)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own
@@ -81,7 +75,7 @@ def assemble_parallel(
     alone = diagnose(layers, step_s, 0.0, device, held, zero)
     return msgspec.structs.replace(
         one,
-        **asked_fields(recipe, model, device),
+        **asked_fields(asked),
         step_time_s=step_s,
         lower_bound_s=_lower_bound(step, times, layout, repeats),
         samples_per_s=recipe.batch / step_s,
@@ -97,10 +91,10 @@ def assemble_parallel(
         memory=memory_fields(held, device.memory.capacity),
         layers=layers,
         points=points,
-        **run_fields(s, device, step_s, tokens, recipe.batch, n),
+        **run_fields(asked.run, device, step_s, n),
         devices=n,
         layout=layout,
-        system=getattr(s.system, "id", s.system),
+        system=asked.system_name,
         bubble_fraction=float(outcome.bubble),
         uneven_stages_s=uneven,
         waiting_for_host_s=waiting,
@@ -108,6 +102,15 @@ def assemble_parallel(
         communication_bytes={NAMES[kind]: float(b) for kind, b in outcome.sent.items()},
         ranks=tuple(_rank(r) for r in outcome.ranks),
         diagnosis=diagnose_parallel(alone, step_s, uneven, waiting, exposed, outcome, layout),
+    )
+
+
+def _of_one_rank(asked: Asked, step: Step, assumptions: tuple[str, ...]) -> Asked:
+    """What one rank was asked: one micro-batch, and no run."""
+    return asked._replace(
+        recipe=step.recipe,
+        run=asked.run._replace(steps=None),
+        assumptions=(*asked.assumptions, *assumptions),
     )
 
 

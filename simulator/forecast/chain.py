@@ -11,22 +11,20 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator import models
 from roofcast.simulator.forecast import layouts
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.interval import with_interval
-from roofcast.simulator.forecast.resolve import recipe_of
+from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held, held
-from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.times import roofline
 from roofcast.simulator.times.roofline import OpTimes
-from roofcast.simulator.work.model import Model
-from roofcast.simulator.work.step import Recipe, Step, of_one_batch, trace
+from roofcast.simulator.work.step import Step, of_one_batch, trace
 from roofcast.simulator.work.traced import Parallel
 
 if TYPE_CHECKING:
+    from roofcast.simulator.parallel.fabric import Fabric
     from roofcast.simulator.parallel.step import ParallelStep
 
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
@@ -35,25 +33,21 @@ ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 class Placed(NamedTuple):
     """One micro-batch on one rank of a layout, and the step over all devices."""
 
-    layout: Layout
     step: Step
     times: OpTimes
     outcome: ParallelStep
-    assumptions: list[str]
+    fabric: Fabric
 
 
 def forecast(scenario: Scenario) -> Forecast:
     """Forecast one step of a scenario, and the run where its length is given."""
-    scenario, device, model = prepared(scenario)
-    recipe, assumptions = recipe_of(scenario, model, device)
-    if layouts.is_parallel(scenario):
-        return over_devices(scenario, model, device, recipe, assumptions)
-    step = of_one_batch(trace(model, recipe))
-    times = roofline.time_all(step, device)
-    memory = _held(step, device)
-    assumptions += step.said
-    found = assemble(scenario, device, model, step, times, memory, assumptions)
-    return with_interval(found, device, step)
+    asked = resolve(scenario)
+    if asked.layout is not None:
+        return _over_devices(asked)
+    step = of_one_batch(trace(asked.model, asked.recipe))
+    times = roofline.time_all(step, asked.device)
+    found = assemble(asked, step, times, _held(step, asked.device))
+    return with_interval(found, asked.device, step)
 
 
 def _held(step: Step, device: hwdb.Device) -> Held:
@@ -62,72 +56,36 @@ def _held(step: Step, device: hwdb.Device) -> Held:
     return held(step, stack.framework_bytes if device.kind != "cpu" else 0.0, stack.slack)
 
 
-def prepared(scenario: Scenario) -> tuple[Scenario, hwdb.Device, Model]:
-    """Device and model of a scenario; a traced module's own batch, and the devices of a system,
-    where none were given.
-    """
-    device = hwdb.device(scenario.device, scenario.set)
-    model = models.resolve(scenario.model, scenario.inputs, device.kind)
-    if scenario.batch is None and model.batch:
-        scenario = msgspec.structs.replace(scenario, batch=model.batch)
-    system = _system(scenario, device)
-    if system is not None and scenario.devices is None and scenario.dp is None:
-        scenario = msgspec.structs.replace(scenario, devices=int(system.count))
-    return scenario, device, model
-
-
-def over_devices(
-    scenario: Scenario, model: Model, device: hwdb.Device, recipe: Recipe, assumptions: list[str]
-) -> Forecast:
+def _over_devices(asked: Asked) -> Forecast:
     """The chain over several devices: one rank's micro-batch, then stages, schedule, reduction."""
     # one device does without
     from roofcast.simulator.forecast.assemble_parallel import assemble_parallel
 
-    at = placed(scenario, model, device, recipe)
-    micro = msgspec.structs.replace(recipe, batch=at.layout.micro_batch)
-    whole = trace(model, micro, Parallel(stages=at.layout.parallel.stages))
-    found = assemble_parallel(
-        scenario,
-        device,
-        model,
-        recipe,
-        at.layout,
-        whole,
-        at.step,
-        at.times,
-        at.outcome,
-        [*assumptions, *at.assumptions, *at.step.said],
-    )
-    return with_interval(found, device, at.step)
+    at = placed(asked)
+    whole = trace(asked.model, at.step.recipe, Parallel(stages=stages_of(asked)))
+    found = assemble_parallel(asked, whole, at.step, at.times, at.outcome, at.fabric.assumptions)
+    return with_interval(found, asked.device, at.step)
 
 
-def placed(scenario: Scenario, model: Model, device: hwdb.Device, recipe: Recipe) -> Placed:
-    """Layout, one rank's step and times, and the step over all devices."""
+def stages_of(asked: Asked) -> int:
+    """Parts that the layers are distributed over."""
+    return asked.layout.parallel.stages if asked.layout is not None else 1
+
+
+def placed(asked: Asked) -> Placed:
+    """One rank's step and times, and the step over all devices of a layout."""
     from roofcast.simulator.parallel import step as parallel
-    from roofcast.simulator.parallel.fabric import fabric_of
+    from roofcast.simulator.parallel.networks import fabric_of
 
-    system = _system(scenario, device)
-    layout, assumptions = layouts.layout_of(scenario, model, recipe.batch, recipe.size)
-    fabric = fabric_of(system, device, layout.devices)
-    micro = msgspec.structs.replace(recipe, batch=layout.micro_batch)
-    step = trace(model, micro, layout.parallel)
-    layouts.check(layout, step, model.name)
+    layout, device = asked.layout, asked.device
+    assert layout is not None, "several devices have a layout"
+    fabric = fabric_of(asked.system, device, layout.devices)
+    micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
+    step = trace(asked.model, micro, layout.parallel)
+    layouts.check(layout, step, asked.model.name)
     times = roofline.time_all(step, device)
     outcome = parallel.over_devices(step, times, device, layout, fabric)
-    return Placed(layout, step, times, outcome, [*assumptions, *fabric.assumptions])
-
-
-def _system(scenario: Scenario, device: hwdb.Device) -> hwdb.System | None:
-    """The system that was asked for, if it is made of this device."""
-    if scenario.system is None or isinstance(scenario.system, hwdb.System):
-        return scenario.system
-    system = hwdb.system(scenario.system)
-    if system.device not in (device.id, device.base) and device.id in hwdb.devices():
-        raise BadInput(
-            f"system {scenario.system} is made of {system.device}, not of {device.id}; use --on"
-            f" {system.device}"
-        )
-    return system
+    return Placed(step, times, outcome, fabric)
 
 
 def largest_batch(scenario: Scenario) -> int | None:
@@ -136,24 +94,23 @@ def largest_batch(scenario: Scenario) -> int | None:
 
     Over several devices the micro-batch grows, and the number of micro-batches stays.
     """
-    device = hwdb.device(scenario.device, scenario.set)
-    if device.memory.capacity is None:
+    asked = resolve(scenario)
+    device, layout = asked.device, asked.layout
+    capacity = device.memory.capacity
+    if capacity is None:
         return None
-    if layouts.is_parallel(scenario):
-        layout = forecast(scenario).layout
-        assert layout is not None, "several devices have a layout"
+    if layout is not None:
         parts = layout.micro_batches * layout.dp
 
         def fits_all(micro: int) -> bool:
-            asked = msgspec.structs.replace(scenario, batch=micro * parts, micro_batch=micro)
-            return bool(forecast(asked).memory.fits)
+            wanted = msgspec.structs.replace(scenario, batch=micro * parts, micro_batch=micro)
+            return bool(forecast(wanted).memory.fits)
 
         return parts * _most(fits_all, scenario)
-    model = models.resolve(scenario.model, scenario.inputs, device.kind)
 
     def fits(batch: int) -> bool:
-        recipe, _ = recipe_of(msgspec.structs.replace(scenario, batch=batch), model, device)
-        return _held(trace(model, recipe), device).total <= device.memory.capacity
+        recipe = msgspec.structs.replace(asked.recipe, batch=batch)
+        return _held(trace(asked.model, recipe), device).total <= capacity
 
     return _most(fits, scenario)
 

@@ -1,21 +1,20 @@
-"""What a step computes, keeps and moves, counted by named op: Step -> Counts. No device, no
-time.
-"""
+"""What a step computes, keeps and moves, by named op: Step -> Counts. No device, no time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
 from roofcast.simulator import models
-from roofcast.simulator.forecast.resolve import recipe_of
+from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.step import Step, trace
 from roofcast.simulator.work.traced import Kernel
 
 PRECISION = "bf16"  # counted where none is asked for
 STACK = "pytorch-eager"
-ASKED = ("inputs", "mode", "batch", "sequence", "image", "precision", "attention", "stack")
 
 
 class LayerCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +36,11 @@ class LayerCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SUMMED = LayerCount.__struct_fields__[3:]
+SAVED = {  # kind of kept storage -> its field
+    "activation": "saved_bytes",
+    "input": "saved_input_bytes",
+    "weight_copy": "saved_weight_copy_bytes",
+}
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,49 +80,78 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(data, type=cls)
 
 
-def count(model, /, **asked) -> Counts:
-    """Counts of one step of a model: a name, a path, a torch module in hand. `asked` are fields of
-    the Scenario.
+def count(
+    model: Any,
+    *,
+    inputs: Sequence[str] = (),
+    mode: str = "train",
+    batch: int | None = None,
+    sequence: int | None = None,
+    image: int | None = None,
+    precision: str | None = None,
+    attention: str | None = None,
+    stack: str | None = None,
+) -> Counts:
+    """Counts of one step of a model, without a device.
+
+    model: a shipped name, a path, or a torch module in hand; inputs: shapes of what a traced module
+    takes, "64x3x32x32"; mode: "train" or "infer"; batch: samples (default: 1 sequence, 32 images);
+    sequence: tokens; image: pixels per side; precision: default "bf16"; stack: default
+    "pytorch-eager"; attention: "eager", "efficient"
+    or "flash" (default: the stack's). Raises BadInput or UnknownName.
 
     >>> gpt2 = count("gpt2", batch=1, sequence=1024)
     >>> gpt2.parameters, gpt2.flops_forward
     (124439808, 291648307200)
     """
-    for key in asked:
-        if key not in ASKED:
-            raise BadInput(f"count takes {', '.join(ASKED)}; not {key}")
-    given = {key: value for key, value in asked.items() if value is not None}
-    said = [
-        f"{key} {default} (not given)"
-        for key, default in (("precision", PRECISION), ("stack", STACK))
-        if key not in given
-    ]
-    given = {"precision": PRECISION, "stack": STACK, **given}
-    training = given.get("mode", "train") == "train"
-    scenario = Scenario(model=model, device="", optimizer="sgd" if training else None, **given)
+    given = {"precision": precision, "stack": stack}
+    usual = {"precision": precision or PRECISION, "stack": stack or STACK}
+    defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
+    scenario = Scenario(
+        model=model,
+        device="",
+        inputs=tuple(inputs),
+        mode=mode,
+        batch=batch,
+        sequence=sequence,
+        image=image,
+        attention=attention,
+        precision=usual["precision"],
+        stack=usual["stack"],
+        optimizer="sgd" if mode == "train" else None,
+    )
     net = models.resolve(model, scenario.inputs)
     if scenario.batch is None and net.batch:
         scenario = msgspec.structs.replace(scenario, batch=net.batch)
     # a device would only choose the precision and the stack
-    recipe, more = recipe_of(scenario, net, None)
+    recipe, assumptions = recipe_of(scenario, net, None)
     step = trace(net, msgspec.structs.replace(recipe, optimizer=None))
     sums, layers = tally(step)
-    size = {kind: recipe.size if net.takes == kind else None for kind in ("sequence", "image")}
     return Counts(
-        model=net.name, mode=recipe.mode, batch=recipe.batch, **size, precision=recipe.precision,
-        attention=recipe.stack.implementations.get("attention", "flash"), stack=recipe.stack.name,
-        **sums, layers=layers, assumptions=(*said, *more, *step.said),
-    )  # fmt: skip
+        model=net.name,
+        mode=recipe.mode,
+        batch=recipe.batch,
+        sequence=recipe.size if net.takes == "sequence" else None,
+        image=recipe.size if net.takes == "image" else None,
+        precision=recipe.precision,
+        attention=recipe.stack.implementations.get("attention", "flash"),
+        stack=recipe.stack.name,
+        **sums,
+        layers=layers,
+        assumptions=(*defaults, *assumptions, *step.assumptions),
+    )
 
 
 def tally(step: Step) -> tuple[dict[str, int], tuple[LayerCount, ...]]:
-    """The totals of a step, and its named ops in the order of the forward, which sum to them. The
-    update is left out.
+    """The totals of a step without its update, and its named ops in forward order, which sum to
+    them.
     """
-    rows: dict[str, dict] = {}
+    ops: dict[str, str] = {}
+    rows: dict[str, dict[str, float]] = {}
     of_node = []
     for node in step.nodes:
-        row = rows.setdefault(node.name, {"op": node.op, "count": 0, **dict.fromkeys(SUMMED, 0)})
+        ops.setdefault(node.name, node.op)
+        row = rows.setdefault(node.name, dict.fromkeys(("count", *SUMMED), 0))
         row["count"] += node.count
         of_node.append(row)
     for weight in step.weights:
@@ -126,21 +159,16 @@ def tally(step: Step) -> tuple[dict[str, int], tuple[LayerCount, ...]]:
     for kernel in step.kernels:
         if kernel.phase in ("forward", "backward"):
             _add(of_node[kernel.node], kernel)
-    keys = {
-        "activation": "saved_bytes",
-        "input": "saved_input_bytes",
-        "weight_copy": "saved_weight_copy_bytes",
-    }
     for kept in step.saved:
-        of_node[kept.node][keys[kept.kind]] += kept.bytes * kept.count
+        of_node[kept.node][SAVED[kept.kind]] += kept.bytes * kept.count
     layers = tuple(
-        LayerCount(name=name, **{key: row[key] if key == "op" else int(row[key]) for key in row})
+        LayerCount(name=name, op=ops[name], **{key: int(n) for key, n in row.items()})
         for name, row in rows.items()
     )
     return {key: sum(getattr(layer, key) for layer in layers) for key in SUMMED}, layers
 
 
-def _add(row: dict, kernel: Kernel) -> None:
+def _add(row: dict[str, float], kernel: Kernel) -> None:
     row[f"flops_{kernel.phase}"] += kernel.matrix * kernel.count
     row[f"flops_other_{kernel.phase}"] += (kernel.vector + kernel.special) * kernel.count
     row[f"bytes_{kernel.phase}"] += (kernel.read + kernel.written) * kernel.count

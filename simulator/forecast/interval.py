@@ -1,11 +1,12 @@
-"""How sure a forecast is: an interval around it, from the errors of measured runs that resemble it,
-and which these are.
+"""How sure a forecast is: an interval around it, from the errors of measured runs that resemble
+it, and the runs that resemble it most.
 
-Every run of hwdb/residuals.csv has ln(measured / predicted). A forecast weighs each by likeness
-(the same device, its family, its kind; stack; kind of model; mode; format; bound by the host or
-not), large groups of one source, device and stack counting less a run. The quantiles of these
-weighted errors, stretched by what its class needs (hwdb/intervals.toml) so that 80 % of left-out
-runs lie inside, are its interval: a weighted conformal prediction [tibshirani2019] with classes.
+Every run of hwdb/residuals.csv has an error ln(measured / predicted). A forecast weighs each run
+by likeness (the same device, family, maker or kind of device; stack; kind of model; mode; format;
+bound by the host or not; number of devices); a run of a large group of one source, device and stack
+counts less. The interval is given by the quantiles of these weighted errors, stretched by the
+factor of its class (hwdb/intervals.toml) so that 80 % of left-out runs lie inside: a weighted
+conformal prediction [tibshirani2019] with classes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import csv
 import functools
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,44 +29,33 @@ from roofcast.simulator.times.rates import family_name
 from roofcast.simulator.work.step import Step
 
 HERE = Path(hwdb.__file__).parent
-# what a difference leaves of a weight
+# weight of a run that differs in this trait; chosen among a few settings, see docs/method.md
 LIKE = {
-    "stack": 0.1,
-    "model_kind": 0.1,
-    "mode": 0.5,
-    "format": 0.4,
-    "host_bound": 0.1,
-    "scale": 0.3,
-}
-# the same for the runs that are shown: first of all a like model
+    "stack": 0.1, "model_kind": 0.1, "mode": 0.5, "format": 0.4, "host_bound": 0.1, "scale": 0.3,
+}  # fmt: skip
+# the same for the runs that are shown as nearest: above all a model of the same kind
 NEAR = {**LIKE, "model_kind": 0.03, "stack": 0.5, "scale": 0.5}
-# the same device, family, maker and kind, kind; none of them
-DEVICE, FAMILY, MAKER, KIND, OTHER = (1.0, 0.2, 0.03, 0.015, 0.01)
-GROUP = 0.3  # a group of n runs of one source, device and stack weighs n^(1 - GROUP)
-HOST_BOUND = 0.6  # a step that the host needs so much of is bound by it
+# weight of a run on the same device; of its family; of its maker and kind; of its kind; of another
+DEVICE, FAMILY, MAKER, KIND, OTHER = 1.0, 0.2, 0.03, 0.015, 0.01
+GROUP = 0.3  # n runs of one source, device and stack together weigh n^(1 - GROUP)
+HOST_BOUND = 0.6  # a step is bound by the host from this fraction of host time on
+UNKNOWN_STRETCH = 2.0  # of a class that intervals.toml does not have
+SHOWN = 3  # nearest runs shown
+CANDIDATES = 100  # nearest runs of which these are chosen
 LEVELS = (50, 80, 95)
 KIND_OF_STEP = ("model_kind", "mode", "format")
 FIELDS = (
-    "device",
-    "family",
-    "maker",
-    "kind",
-    "stack",
-    "model_kind",
-    "mode",
-    "format",
-    "host_bound",
+    "device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound",
     "scale",
-)
+)  # fmt: skip
 
 
 class Traits(NamedTuple):
-    """What a forecast is compared with measured runs by."""
+    """What forecasts are compared with measured runs by."""
 
     device: str
-    family: str  # of achieved shares: "ampere-gddr", "any-gpu"
-    # and kind, as one maker's processors and accelerators have little in common: "NVIDIA gpu"
-    maker: str
+    family: str  # of fitted constants: "ampere-gddr", "any-gpu"
+    maker: str  # with the kind of device: "NVIDIA gpu"
     kind: str  # of device: gpu | cpu | tpu | npu
     stack: str
     model_kind: str  # convolutional | transformer | recurrent | recommender | moe
@@ -80,12 +71,12 @@ class Residuals(NamedTuple):
     name: np.ndarray  # "resnet50, batch 256, training"
     source: np.ndarray
     traits: dict[str, np.ndarray]
-    blind: np.ndarray  # of a table that no constant was fitted to
+    blind: np.ndarray  # whether no constant was fitted to its table
     seconds: np.ndarray
     error: np.ndarray  # ln(measured / predicted)
     crowd: np.ndarray  # runs of the same source, device and stack
 
-    def only(self, mask) -> Residuals:
+    def only(self, mask: np.ndarray) -> Residuals:
         """The rows where the mask is true."""
         return columns(
             self.name[mask],
@@ -97,8 +88,15 @@ class Residuals(NamedTuple):
         )
 
 
-def columns(name, source, traits, blind, seconds, error) -> Residuals:
-    """Columns as Residuals, their groups counted."""
+def columns(
+    name: np.ndarray,
+    source: np.ndarray,
+    traits: dict[str, np.ndarray],
+    blind: np.ndarray,
+    seconds: np.ndarray,
+    error: np.ndarray,
+) -> Residuals:
+    """Residuals of these columns, with the size of each run's group."""
     keys = [
         f"{s}|{d}|{k}" for s, d, k in zip(source, traits["device"], traits["stack"], strict=True)
     ]
@@ -107,11 +105,11 @@ def columns(name, source, traits, blind, seconds, error) -> Residuals:
 
 
 class Interval(NamedTuple):
-    """Factors on the forecast between which the measured time lies, by level in percent."""
+    """Factors on a forecast between which the measured time lies."""
 
     klass: str
-    factors: dict[int, tuple[float, float]]
-    nearest: np.ndarray  # rows of the residuals, the most alike first
+    factors: dict[int, tuple[float, float]]  # by level in percent
+    nearest: np.ndarray  # rows of the residuals, the most similar first
 
 
 @functools.cache
@@ -141,13 +139,13 @@ def residuals() -> Residuals:
 
 @functools.cache
 def stretches() -> dict[str, float]:
-    """Factor by class on the width of its quantiles."""
+    """Factor on the width of the quantiles, by class."""
     table = tomllib.loads((HERE / "intervals.toml").read_text(encoding="utf-8"))
     return {name: float(entry["stretch"]) for name, entry in table.items()}
 
 
 def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> Traits:
-    """Traits of a step on a device."""
+    """Traits of a step. host_share: host time as a fraction of the step."""
     recipe = step.recipe
     word = recipe.precision.removeprefix("amp-")
     width = {"bf16": "16-bit", "fp16": "16-bit", "fp8": "8-bit", "int8": "8-bit"}.get(word, word)
@@ -169,7 +167,7 @@ def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> T
 
 
 def model_kind(step: Step) -> str:
-    """What most of a net's matrix FLOPs are; a net of look-ups is a recommender."""
+    """Kind of a model: what most of its matrix FLOPs are for; a recommender mostly looks up."""
     flops: dict[str, float] = {}
     looked = moved = 0.0
     for k in step.kernels:
@@ -188,7 +186,7 @@ def model_kind(step: Step) -> str:
 
 
 def likeness(t: Traits, r: Residuals, rest: dict[str, float] = LIKE) -> np.ndarray:
-    """1 for a run that shares all traits, less for every difference."""
+    """Weight of each measured run: 1 where all traits agree, less for each difference."""
     same = {key: r.traits[key] == value for key, value in t._asdict().items()}
     far = np.where(same["maker"], MAKER, np.where(same["kind"], KIND, OTHER))
     w = np.where(
@@ -202,12 +200,12 @@ def likeness(t: Traits, r: Residuals, rest: dict[str, float] = LIKE) -> np.ndarr
 
 
 def weights(t: Traits, r: Residuals) -> np.ndarray:
-    """Likeness of each measured run, a run of a large group less."""
+    """Likeness of each measured run, less for a run of a large group."""
     return likeness(t, r) / r.crowd**GROUP
 
 
 def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
-    """How far a forecast is from what was measured."""
+    """Class of a forecast: how far it is from what was measured. imagined: the device is edited."""
     if imagined:
         return "imagined device"
     maker = r.traits["maker"] == t.maker
@@ -239,18 +237,17 @@ def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
     return "inherited device, unknown stack"
 
 
-def quantiles(errors: np.ndarray, w: np.ndarray, levels) -> np.ndarray:
-    """Weighted quantiles, between neighbouring errors in a straight line."""
+def quantiles(errors: np.ndarray, w: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Weighted quantiles of the errors, linear between neighbours."""
     order = np.argsort(errors)
     e, w = errors[order], w[order]
     place = (np.cumsum(w) - 0.5 * w) / w.sum()
     return np.interp(levels, place, e)
 
 
-def spread(t: Traits, r: Residuals, stretch: float, klass: str) -> Interval:
-    """Factors on a forecast of these traits."""
-    like = likeness(t, r)
-    w = like / r.crowd**GROUP
+def interval(t: Traits, r: Residuals, stretch: float, klass: str) -> Interval:
+    """The interval of a forecast with these traits."""
+    w = weights(t, r)
     factors = {}
     for level in LEVELS:
         low, middle, high = quantiles(r.error, w, (0.5 - level / 200, 0.5, 0.5 + level / 200))
@@ -258,26 +255,22 @@ def spread(t: Traits, r: Residuals, stretch: float, klass: str) -> Interval:
             float(np.exp(min(middle - stretch * (middle - low), 0.0))),
             float(np.exp(max(middle + stretch * (high - middle), 0.0))),
         )
-    return Interval(klass, factors, np.argsort(-likeness(t, r, NEAR), kind="stable")[:100])
+    return Interval(klass, factors, np.argsort(-likeness(t, r, NEAR), kind="stable")[:CANDIDATES])
 
 
 @functools.lru_cache(maxsize=256)
 def _shipped(t: Traits, imagined: bool) -> Interval:
-    """The spread by the shipped residuals."""
+    """The interval by the shipped residuals."""
     klass = class_of(t, residuals(), imagined)
-    return spread(t, residuals(), stretches().get(klass, 2.0), klass)
+    return interval(t, residuals(), stretches().get(klass, UNKNOWN_STRETCH), klass)
 
 
 def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
-    """The forecast with its interval, its class and the three nearest measured runs."""
+    """The forecast with its interval, its class and the nearest measured runs."""
     r = residuals()
-    t = traits(
-        device,
-        step,
-        (f.host_s + f.between_steps_s) / f.step_time_s if f.step_time_s else 0.0,
-        f.devices,
-    )
-    # somebody's chip, of which nothing was measured
+    host_share = (f.host_s + f.between_steps_s) / f.step_time_s if f.step_time_s else 0.0
+    t = traits(device, step, host_share, f.devices)
+    # a chip of the user's, on which nothing was measured
     own = device.id not in hwdb.devices() and not device.achieved
     found = _shipped(t, bool(device.edits) or own)
     bounds = {
@@ -296,9 +289,9 @@ def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
 
 
 def nearest(f: Forecast, found: Interval, r: Residuals) -> tuple[Near, ...]:
-    """The three runs most alike, of the same model first, one a model."""
+    """The most similar runs, of the same model first, one per model."""
     mine = f"{f.model},"
-    order = sorted(found.nearest, key=lambda i: not r.name[i].startswith(mine))
+    order = sorted(found.nearest, key=lambda i: not str(r.name[i]).startswith(mine))
     chosen: dict[str, int] = {}
     for i in order:
         chosen.setdefault(r.name[i].split(",")[0], i)
@@ -311,5 +304,5 @@ def nearest(f: Forecast, found: Interval, r: Residuals) -> tuple[Near, ...]:
             measured_s=float(r.seconds[i]),
             error=float(np.exp(-r.error[i]) - 1.0),
         )
-        for i in list(chosen.values())[:3]
+        for i in list(chosen.values())[:SHOWN]
     )

@@ -1,5 +1,5 @@
-"""From what was asked to a layout: defaults for what was left out, each listed as an assumption, and
-refusals of what cannot be, each with the nearest that can.
+"""From a scenario to a layout: defaults for what was left out, each listed as an assumption, and
+refusals of invalid layouts, with the nearest valid one.
 """
 
 from __future__ import annotations

@@ -1,198 +1,68 @@
-"""From what was asked to a recipe: defaults for what was left out, each listed as an assumption, and
-refusals of what cannot be.
-"""
+"""What was asked, with everything decided: Scenario -> Asked. No later stage reads the Scenario."""
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
-from roofcast.hwdb.errors import BadInput, unknown
-from roofcast.hwdb.records import Device
-from roofcast.hwdb.units import quantity
-from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD
+import msgspec
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator import models
+from roofcast.simulator.forecast.layouts import is_parallel, layout_of
+from roofcast.simulator.forecast.recipes import recipe_of
+from roofcast.simulator.forecast.run import Run, run_of, tokens_of
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.software import stack as stacks
-from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.model import Model
-from roofcast.simulator.work.ops.optimizer import optimizer
-from roofcast.simulator.work.precision import precision
-from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe
 
-DEFAULT_BATCH = {"sequence": 1, "image": 32, "table": 1024}
+
+class Asked(NamedTuple):
+    """A scenario with everything decided."""
+
+    device: hwdb.Device
+    model: Model
+    recipe: Recipe  # of the global batch
+    layout: Layout | None  # None on one device
+    system: hwdb.System | None  # None: the usual one of the device
+    system_name: str | None  # as it was asked for
+    run: Run
+    assumptions: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of one step; None for models that do not read sequences."""
+        return tokens_of(self.recipe, self.model)
 
 
-def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe, list[str]]:
-    """The recipe of a scenario, and the assumptions it rests on.
-
-    device: chooses the default precision and stack; None where both are given. Raises BadInput or
-    UnknownName for what cannot be.
+def resolve(s: Scenario) -> Asked:
+    """Everything a forecast needs to know of a scenario: defaults for what was left out, each
+    listed as an assumption. Raises BadInput or UnknownName for what cannot be.
     """
-    assumptions: list[str] = []
-    _known_values(s, model)
-    batch = s.batch
-    if batch is None:
-        batch = DEFAULT_BATCH[model.takes] * _micro_batches(s)
-        assumptions.append(f"batch {batch} (not given)")
-    _positive("batch", batch)
-    size = _size(s, model, assumptions)
-    recipe = Recipe(
-        mode=s.mode,
-        batch=batch,
-        size=size,
-        precision=_precision(s, device, assumptions),
-        stack=_stack(s, device, assumptions).changed(s.attention, s.memory_format),
-        optimizer=_optimizer(s, assumptions),
-        recompute=s.recompute,
-        offload=tuple(s.offload),
-    )
-    return recipe, assumptions
+    device = hwdb.device(s.device, s.set)
+    model = models.resolve(s.model, s.inputs, device.kind)
+    system = _system(s, device)
+    name = s.system.id if isinstance(s.system, hwdb.System) else s.system
+    if system is not None and s.devices is None and s.dp is None:  # the whole of it
+        s = msgspec.structs.replace(s, devices=int(system.count))
+    recipe, assumptions = recipe_of(s, model, device)
+    run = run_of(s, recipe, model, device)
+    layout = None
+    if is_parallel(s):
+        layout, more = layout_of(s, model, recipe.batch, recipe.size)
+        assumptions += more
+    return Asked(device, model, recipe, layout, system, name, run, tuple(assumptions))
 
 
-def _known_values(s: Scenario, model: Model) -> None:
-    """Refuses values that no scenario can have."""
-    _one_of("mode", s.mode, MODES)
-    policy(s.recompute)
-    for what in s.offload:
-        _one_of("offload", what, OFFLOAD)
-    if s.attention is not None:
-        _one_of("attention", s.attention, ATTENTION)
-    if s.memory_format is not None:
-        _one_of("memory_format", s.memory_format, MEMORY_FORMATS)
-        if model.takes != "image":
-            raise BadInput(
-                f"memory_format {s.memory_format}: {model.name} reads no images; leave it out"
-            )
-
-
-def _precision(s: Scenario, device: Device | None, assumptions: list[str]) -> str:
-    name = s.precision
-    if name is None:
-        assert device is not None, "a scenario without a device names its precision"
-        name = default_precision(device)
-        whole = "" if "amp" in name else ": also of weights, gradients and optimizer states"
-        assumptions.append(f"precision {name} (not given){whole}")
-    if precision(name).matrices and s.mode == "train":
+def _system(s: Scenario, device: hwdb.Device) -> hwdb.System | None:
+    """The system that was asked for, if it is made of this device."""
+    if s.system is None or isinstance(s.system, hwdb.System):
+        return s.system
+    system = hwdb.system(s.system)
+    if system.device not in (device.id, device.base) and device.id in hwdb.devices():
         raise BadInput(
-            f"precision {name}: quantised weights are for inference; use --mode infer, or another"
-            " precision"
+            f"system {s.system} is made of {system.device}, not of {device.id}; use --on"
+            f" {system.device}"
         )
-    return name
-
-
-def _stack(s: Scenario, device: Device | None, assumptions: list[str]) -> Stack:
-    if s.stack is not None:
-        return stacks.stack(s.stack)
-    name = "jax-xla" if device is not None and device.kind == "tpu" else "pytorch-eager"
-    assumptions.append(f"stack {name} (not given)")
-    return stacks.stack(name)
-
-
-def _optimizer(s: Scenario, assumptions: list[str]) -> str | None:
-    """The optimizer; None in inference, and where forward and backward alone are asked for, as
-    kernel benchmarks time a training step.
-    """
-    name = s.optimizer
-    if s.mode == "infer":
-        train = "leave it out or use --mode train"
-        if name is not None:
-            raise BadInput(f"optimizer: an inference step has none; {train}")
-        if s.recompute != "none":
-            raise BadInput(
-                f"recompute {s.recompute}: inference keeps nothing to recompute; {train}"
-            )
-        if s.offload:
-            raise BadInput(f"offload {s.offload[0]}: inference keeps neither; {train}")
-        return None
-    if name is None:
-        name = "adamw"
-        assumptions.append("optimizer adamw (not given)")
-    if name == "none":
-        if "optimizer" in s.offload:
-            raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")
-        return None
-    optimizer(name)
-    return name
-
-
-def _micro_batches(s: Scenario) -> int:
-    """Micro-batches of a step over several devices, where no batch is given: one per data-parallel
-    rank, four per pipeline stage.
-    """
-    tp, cp, pp = (d if isinstance(d, int) and d > 0 else 1 for d in (s.tp, s.cp, s.pp))
-    ranks = s.dp or max((s.devices or 1) // (tp * cp * pp), 1)
-    if not isinstance(ranks, int) or ranks < 1:
-        return 1
-    return ranks * (4 * pp if pp > 1 else 1)
-
-
-def default_precision(device: Device) -> str:
-    """bf16 where the device multiplies it, else mixed fp16, else fp32."""
-    if device.kind != "cpu" and "bf16" in device.peak_flops:
-        return "bf16"
-    return "amp-fp16" if device.kind != "cpu" and "fp16" in device.peak_flops else "fp32"
-
-
-def _size(s: Scenario, model: Model, assumptions: list[str]) -> int | None:
-    """Tokens of a sample, or pixels of an image's side."""
-    if model.takes == "table":
-        if s.sequence is not None or s.image is not None:
-            raise BadInput(
-                f"{model.name} reads neither sequences nor images; leave --seq and --image out"
-            )
-        return model.size
-    reads = model.takes
-    size, other = (s.sequence, s.image) if reads == "sequence" else (s.image, s.sequence)
-    if other is not None:
-        wrong, option = ("image", "--seq") if reads == "sequence" else ("sequence", "--image")
-        raise BadInput(f"{wrong} {other}: {model.name} reads {reads}s; use {option}")
-    if size is None:
-        word = "sequence of {} tokens" if reads == "sequence" else "images of {0} x {0}"
-        assumptions.append(word.format(model.size) + " (not given)")
-        return model.size
-    _positive(reads, size)
-    longest = getattr(model.config, "context", None)
-    if reads == "sequence" and longest and size > longest:
-        assumptions.append(
-            f"a sequence of {size} is longer than the {longest} positions of {model.name}'s config"
-        )
-    return size
-
-
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise unknown(what, value, known, f"known: {', '.join(known)}")
-
-
-def _positive(what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadInput(f"{what} {value}: a whole number of at least 1 is wanted")
-
-
-def _count(value: str | float, what: str) -> float:
-    number = quantity(value, what)
-    if number <= 0:
-        raise BadInput(f"{what} {value}: a positive number is wanted")
-    return number
-
-
-def length(s: Scenario, tokens_per_step: float | None, samples_per_step: float) -> float | None:
-    """Steps of the whole run, from tokens, or samples and epochs; None where no length was
-    given.
-    """
-    given = [name for name in ("tokens", "samples") if getattr(s, name) is not None]
-    if len(given) == 2:
-        raise BadInput("tokens and samples are two lengths of one run; give one")
-    if s.epochs is not None and (not math.isfinite(s.epochs) or s.epochs <= 0):
-        raise BadInput(f"epochs {s.epochs}: a positive number is wanted")
-    if not given:
-        if s.epochs is not None:
-            raise BadInput(
-                "epochs without samples: how many samples has an epoch? add --samples 1.28M"
-            )
-        return None
-    if given == ["tokens"]:
-        if tokens_per_step is None:
-            raise BadInput("tokens: this model does not read tokens; give --samples and --epochs")
-        return _count(s.tokens, "tokens") * (s.epochs or 1) / tokens_per_step
-    return _count(s.samples, "samples") * (s.epochs or 1) / samples_per_step
+    return system

@@ -7,66 +7,59 @@ import math
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.records import System
 
 
 class Scenario(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """A model on a device, and how. What is left out gets a stated default."""
+    """A model on a device, and how. What is left out gets a default that the forecast lists."""
 
-    # shipped name, path of a config.json, .toml of layers or .onnx, my_net.py:MyNet; in Python also
-    # a module in hand
+    # a shipped name, the path of a config.json, of a .toml list of layers or of an .onnx file, or
+    # my_net.py:MyNet; in Python also a torch module in hand
     model: str
-    device: str  # name or path of a device
-    inputs: tuple[str, ...] = ()  # what a traced module takes: "64x3x32x32", "ids=64x128:int64"
+    device: str  # name, or path of a .toml file
+    inputs: tuple[str, ...] = ()  # shapes a traced module takes: "64x3x32x32", "ids=64x128:int64"
     set: dict[str, str | float | int] = {}  # edits of the device: {"memory.bandwidth": "8 TB/s"}
     mode: str = "train"  # train | infer
-    batch: int | None = None  # samples a step
-    sequence: int | None = None  # tokens a sample
-    image: int | None = None  # pixels a side
+    batch: int | None = None  # samples per step, of all devices
+    sequence: int | None = None  # tokens per sample
+    image: int | None = None  # side of a square image [pixels]
     precision: str | None = None
     optimizer: str | None = None
     # none | selective | full | uniform:N | every:N | block:N | modules:NAME,NAME
     recompute: str = "none"
-    offload: tuple[str, ...] = ()  # to the host's memory: activations, optimizer
+    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
     memory_format: str | None = None  # of images: contiguous | channels_last
-    # several devices: left out, one
+    # several devices
     devices: int | None = None
-    system: str | None = None  # node or pod that they stand in; left out, the device's usual one
+    system: str | System | None = None  # node or pod; default: the usual one of the device
     tp: int | None = None  # tensor parallel
-    sp: bool | None = None  # with sequence parallel (default: where tp > 1)
-    pp: int | None = None  # pipeline parallel
-    vpp: int | None = None  # virtual stages a device
-    stages: tuple[int, ...] = ()  # layers of each pipeline stage, or virtual one (default: alike)
-    dp: int | None = None  # data parallel (default: the devices that are left)
+    sp: bool | None = None  # sequence parallel; default: where tp > 1
+    pp: int | None = None  # pipeline stages
+    vpp: int | None = None  # virtual stages per device
+    stages: tuple[int, ...] = ()  # layers of each pipeline or virtual stage; default: equal
+    dp: int | None = None  # data parallel; default: the devices that are left
     cp: int | None = None  # context parallel
-    cp_kind: str | None = (
-        # how attention meets the other ranks' tokens: ring | all-gather | ulysses (default: ring)
-        None
-    )
+    cp_kind: str | None = None  # context-parallel algorithm: ring (default) | all-gather | ulysses
     ep: int | None = None  # expert parallel, over the ranks of a stage
     etp: int | None = None  # tensor parallel of an expert
-    zero: int | None = None  # ZeRO stage 0 to 3; 3 is FSDP
-    shard: int | None = (
-        # ranks that one copy of what ZeRO shards is spread over (default: all that hold the same)
-        None
-    )
-    # ZeRO 3: drop gathered weights after each pass (default; not in a pipeline)
-    reshard: bool | None = None
+    zero: int | None = None  # ZeRO stage, 0 to 3; 3 is FSDP
+    shard: int | None = None  # size of a ZeRO sharding group; default: all with the same weights
+    reshard: bool | None = None  # ZeRO 3: drop gathered weights after each pass; default: pp == 1
     schedule: str | None = None  # gpipe | 1f1b | interleaved | zb-h1 | zb-v | dualpipe
-    micro_batch: int | None = None  # samples a micro-batch; `batch` is then the global one
-    tokens: str | float | None = None  # length of the run, in tokens ...
-    samples: str | float | None = None  # ... or samples an epoch
+    micro_batch: int | None = None  # samples per micro-batch
+    # the run: its tokens; or samples of the data set, passed `epochs` times
+    tokens: str | float | None = None
+    samples: str | float | None = None
     epochs: float | None = None
-    # USD a device and hour, where the device's own is not wanted
-    price_per_hour: float | None = None
+    price_per_hour: float | None = None  # USD per device-hour; default: the device's list price
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         price = self.price_per_hour
         if price is not None and not (math.isfinite(price) and price >= 0):
             raise BadInput(
-                f"price_per_hour {price}: not a price; give dollars a device and hour, for"
-                " example 2.5"
+                f"price_per_hour {price}: a price in USD per device-hour is wanted, for example 2.5"
             )

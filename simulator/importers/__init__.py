@@ -1,20 +1,27 @@
-"""Models that a person has already written: a PyTorch module traced on fake tensors, an ONNX graph
-read as data.
+"""Models in code that exists: a PyTorch module traced on fake tensors, an ONNX graph read as data.
 
-Both doors end in the same `simulator.model.Model` as a name or a config.json does. Neither torch
-nor onnx is imported before a model of theirs is asked for.
+Both become a `simulator.work.model.Model`, as a name or a config.json does. Neither torch nor onnx
+is imported before such a model is requested.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers import spec
 
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from roofcast.simulator.work.model import Model
+
 
 def claims(reference: str) -> bool:
-    """Is this reference one of ours: `my_net.py:MyNet`, `my_net.py`, `model.onnx`?
+    """Whether a reference names an importable model: `my_net.py:MyNet`, `my_net.py`, `model.onnx`.
 
     >>> claims("my_net.py:MyNet"), claims("model.onnx"), claims("gpt2")
     (True, True, False)
@@ -22,39 +29,52 @@ def claims(reference: str) -> bool:
     return ".py:" in reference or reference.endswith((".py", ".onnx"))
 
 
-def resolve(reference, inputs=(), device: str = "gpu"):
-    """The Model behind a reference that `claims` knows, or a module in hand. `inputs`: texts like
-    64x3x32x32 or ids=64x128:int64.
+def resolve(
+    reference: str | torch.nn.Module, inputs: spec.Given = (), device: str = "gpu"
+) -> Model:
+    """The Model of a reference that `claims` accepts, or of a torch module.
+
+    `inputs`: texts like 64x3x32x32 or ids=64x128:int64. `device`: the kind of device whose kernels
+    PyTorch would run, gpu, tpu or cpu. Raises BadInput or UnknownName.
     """
     if not isinstance(reference, str):
         return from_torch(reference, inputs, device=device)
-    asked = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
+    given = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
     if reference.endswith(".onnx"):
-        return from_onnx(Path(reference), asked)
-    if not asked:
+        return from_onnx(Path(reference), given)
+    if not given:
         raise BadInput(
-            f"{reference}: what does it take? give the shape of every input, for example --input"
+            f"{reference}: inputs are missing; give the shape of each, for example --input"
             " 64x3x32x32 (--input 64x128:int64 for ids)"
         )
     from roofcast.simulator.importers.loader import load
 
-    return from_torch(
-        load(reference),
-        asked,
-        name=reference.rpartition(":")[2] or Path(reference).stem,
-        device=device,
-    )
+    name = reference.rpartition(":")[2] or Path(reference).stem
+    return from_torch(load(reference), given, name=name, device=device)
 
 
-def from_torch(module, inputs, **how):
-    """A torch module in hand -> Model; see `simulator.importers.torch_module.from_torch`."""
+def from_torch(
+    module: torch.nn.Module,
+    inputs: spec.Given,
+    *,
+    name: str | None = None,
+    device: str = "gpu",
+    loss: Callable[[Any], torch.Tensor] | None = None,
+) -> Model:
+    """The Model of a torch module; see `simulator.importers.torch_module.from_torch`."""
     from roofcast.simulator.importers.torch_module import from_torch as traced
 
-    return traced(module, inputs, **how)
+    return traced(module, inputs, name=name, device=device, loss=loss)
 
 
-def from_onnx(path, inputs=(), **how):
-    """An ONNX file or ModelProto -> Model; see `simulator.importers.onnx_graph.from_onnx`."""
+def from_onnx(
+    path: str | Path | onnx.ModelProto,
+    inputs: Iterable[str | spec.Input] = (),
+    *,
+    dims: dict[str, int] | None = None,
+    name: str | None = None,
+) -> Model:
+    """The Model of an ONNX file or ModelProto; see `simulator.importers.onnx_graph.from_onnx`."""
     from roofcast.simulator.importers.onnx_graph import from_onnx as read
 
-    return read(path, inputs, **how)
+    return read(path, inputs, dims=dims, name=name)

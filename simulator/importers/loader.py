@@ -1,8 +1,8 @@
 """`my_net.py:MyNet` -> a torch module. Loading a .py runs it: load only files that you trust.
 
-The module is made without its weights: large tensors are fake from the start, whatever fills them
-does nothing, so a model too large for this machine is made in seconds. Small ones are real, so that
-a constructor may look at them.
+The module is constructed without its weights: large tensors are fake from the start and
+initializers do nothing, so a model that is too large for this machine is constructed in seconds.
+Small tensors are real, so that a constructor may look at their values.
 """
 
 from __future__ import annotations
@@ -12,28 +12,35 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput, UnknownName, one_line
-from roofcast.simulator.importers.fake import constructing, torch
+from roofcast.simulator.importers.fake import constructing
+from roofcast.simulator.importers.torch_extra import torch
 
 
-def load(reference: str):
-    """The module that `path:Name` names: a Module class that needs no arguments, a function that
-    makes one, or an instance.
+def load(reference: str) -> torch.nn.Module:
+    """The module that `path:Name` names.
+
+    Name is a Module class or a function that can be called without arguments, or an instance. It
+    may be left out if the file defines one Module. Raises BadInput or UnknownName.
     """
     path_text, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
     path = Path(path_text)
     with constructing():
         found = _named(_run(path), path, name)
-        return _made(found, path, name)
+        return _constructed(found, f"{path}:{name}" if name else str(path))
 
 
-def _run(path: Path):
+def _run(path: Path) -> ModuleType:
+    """The file as an imported Python module."""
     if not path.is_file():
         raise BadInput(
             f"{path}: no such file; give a Python file and a name in it, my_net.py:MyNet"
         )
     spec = importlib.util.spec_from_file_location(f"roofcast_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
@@ -48,72 +55,72 @@ def _run(path: Path):
         raise BadInput(f"{path}: fails when it is loaded: {one_line(error)}") from None
     except SystemExit:
         raise BadInput(
-            f"{path}: ends the program when it is loaded; put what runs under if __name__ =="
-            ' "__main__":'
+            f"{path}: ends the program when it is loaded; move the code that runs under if __name__"
+            ' == "__main__":'
         ) from None
     finally:
         sys.path.remove(folder)
     return module
 
 
-def _named(module, path: Path, name: str):
+def _is_module(value: Any) -> bool:
+    """Whether this is a torch module, or a class of them."""
+    if inspect.isclass(value):
+        return issubclass(value, torch.nn.Module)
+    return isinstance(value, torch.nn.Module)
+
+
+def _named(module: ModuleType, path: Path, name: str) -> Any:
+    """The object called `name`; without a name, the only torch module that the file defines."""
     own = {
         k: v
         for k, v in vars(module).items()
         if not k.startswith("_") and getattr(v, "__module__", module.__name__) == module.__name__
     }
-    nets = sorted(
-        k
-        for k, v in own.items()
-        if isinstance(v, torch.nn.Module) or (inspect.isclass(v) and issubclass(v, torch.nn.Module))
-    )
+    nets = sorted(k for k, v in own.items() if _is_module(v))
     if not name:
         if len(nets) == 1:
             return own[nets[0]]
-        raise BadInput(
-            f"{path}: which of it? write {path}:NAME"
-            + (
-                f"; modules here: {', '.join(nets)}"
-                if nets
-                else "; no torch module is defined in it"
-            )
-        )
+        listed = f"modules here: {', '.join(nets)}" if nets else "it defines no torch module"
+        raise BadInput(f"{path}: no name given; write {path}:NAME; {listed}")
     if not hasattr(module, name):
         close = difflib.get_close_matches(name, own, 3, 0.5)
-        hint = (
-            f"did you mean {' or '.join(close)}?"
-            if close
-            else f"modules here: {', '.join(nets) or 'none'}"
-        )
+        hint = f"modules here: {', '.join(nets) or 'none'}"
+        if close:
+            hint = f"did you mean {' or '.join(close)}?"
         raise UnknownName(f"no name {name!r} in {path}; {hint}")
     return getattr(module, name)
 
 
-def _made(found, path: Path, name: str):
-    where = f"{path}:{name}" if name else str(path)
+def _constructed(found: Any, where: str) -> torch.nn.Module:
+    """The instance itself, or the result of calling a class or a function."""
     if isinstance(found, torch.nn.Module):
         return found
     if not callable(found):
         raise BadInput(
-            f"{where}: is a {type(found).__name__}; a torch.nn.Module class, a function that makes"
-            " one or an instance is wanted"
+            f"{where}: is a {type(found).__name__}; expected a torch.nn.Module class, a function"
+            " that returns one, or an instance"
         )
-    try:
-        needed = [
-            p.name for p in inspect.signature(found).parameters.values()
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]  # fmt: skip
-    except (TypeError, ValueError):
-        needed = []
+    needed = _needed_arguments(found)
     if needed:
         raise BadInput(
             f"{where}: needs arguments ({', '.join(needed)}); give them defaults, or name a"
-            " function without arguments that makes it"
+            " function without arguments that calls it"
         )
     try:
         made = found()
     except Exception as error:
-        raise BadInput(f"{where}: cannot be made: {one_line(error)}") from None
+        raise BadInput(f"{where}: cannot be constructed: {one_line(error)}") from None
     if not isinstance(made, torch.nn.Module):
-        raise BadInput(f"{where}: makes a {type(made).__name__}; a torch.nn.Module is wanted")
+        raise BadInput(f"{where}: returns a {type(made).__name__}; expected a torch.nn.Module")
     return made
+
+
+def _needed_arguments(function: Any) -> list[str]:
+    """Arguments without defaults; none if Python does not know the signature."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in variable]

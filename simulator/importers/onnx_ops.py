@@ -1,24 +1,27 @@
-"""The operators of ONNX that we have formulas for, by name [onnx-operators]."""
+"""The ONNX operators that have a formula, by name [onnx-operators]."""
 
 from __future__ import annotations
 
 from roofcast.simulator.importers import onnx_layers as layers
+from roofcast.simulator.importers import onnx_products as products
 from roofcast.simulator.importers import onnx_shapes as shapes
+from roofcast.simulator.importers.onnx_call import Handler
 from roofcast.simulator.work.ops import pointwise
 
-HANDLERS = {
+
+def _each(names: str, handler: Handler) -> dict[str, Handler]:
+    return dict.fromkeys(names.split(), handler)
+
+
+HANDLERS: dict[str, Handler] = {
     **{name: shapes.unary_op(fn) for name, fn in shapes.UNARY.items()},
-    **dict.fromkeys(("Add", "Sub", "Sum", "Mean"), shapes.summed),
-    **dict.fromkeys(("Mul", "Div"), shapes.mul_op),
-    "Pow": shapes.powered,
+    **_each("Add Sub Sum Mean", shapes.add_op),
+    **_each("Mul Div", shapes.mul_op),
+    "Pow": shapes.pow_op,
     "Gelu": shapes.gelu_op,
-    **dict.fromkeys(
-        ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"),
-        shapes.compare,
-    ),
-    **dict.fromkeys(("Max", "Min", "Mod", "Where", "PRelu"), shapes.chosen),
-    "Softmax": shapes.softmax_op,
-    "LogSoftmax": shapes.softmax_op,
+    **_each("Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor", shapes.compare_op),
+    **_each("Max Min Mod Where PRelu", shapes.select_op),
+    **_each("Softmax LogSoftmax", shapes.softmax_op),
     "Dropout": shapes.dropout_op,
     "Reshape": shapes.reshape_op,
     "Transpose": shapes.transpose_op,
@@ -26,71 +29,46 @@ HANDLERS = {
     "Squeeze": shapes.squeeze_op,
     "Unsqueeze": shapes.unsqueeze_op,
     "Expand": shapes.expand_op,
-    "Slice": shapes.sliced,
-    "Split": shapes.parts,
+    "Slice": shapes.slice_op,
+    "Split": shapes.split_op,
     "Concat": shapes.concat_op,
-    "Identity": lambda c: c.value(0),
+    **_each("Identity CastLike", lambda c: c.value(0)),
     "Cast": shapes.cast_op,
-    "CastLike": lambda c: c.value(0),
-    "ConstantOfShape": shapes.filled,
+    "ConstantOfShape": shapes.constant_of_shape_op,
     "Pad": shapes.copied(shapes.padded),
-    "Tile": shapes.copied(
-        lambda c, x: [n * int(r) for n, r in zip(x.shape, c.numbers(1), strict=True)]
-    ),
+    "Tile": shapes.copied(shapes.tiled),
     "DepthToSpace": shapes.copied(shapes.depth_to_space),
     "SpaceToDepth": shapes.copied(shapes.space_to_depth),
-    "MatMul": layers.product,
-    "Gemm": layers.gemm_op,
-    "Einsum": layers.einsum_op,
-    "Conv": layers.convolution,
-    "ConvTranspose": layers.conv_transpose_op,
+    "MatMul": products.matmul_op,
+    "Gemm": products.gemm_op,
+    "Einsum": products.einsum_op,
+    "Conv": products.conv_op,
+    "ConvTranspose": products.conv_transpose_op,
     "BatchNormalization": layers.batch_norm_op,
     "LayerNormalization": layers.layer_norm_op,
-    "GroupNormalization": layers.group_norm_op,
-    "InstanceNormalization": layers.group_norm_op,
-    "RMSNormalization": layers.rms_norm_op,
-    "SimplifiedLayerNormalization": layers.rms_norm_op,
-    **dict.fromkeys(
-        (
-            "ReduceSum",
-            "ReduceMean",
-            "ReduceMax",
-            "ReduceMin",
-            "ReduceProd",
-            "ReduceL1",
-            "ReduceL2",
-            "ReduceLogSum",
-            "ReduceLogSumExp",
-            "ReduceSumSquare",
-            "ArgMax",
-            "ArgMin",
-        ),
-        layers.reduced,
+    **_each("GroupNormalization InstanceNormalization", layers.group_norm_op),
+    **_each("RMSNormalization SimplifiedLayerNormalization", layers.rms_norm_op),
+    **_each(
+        "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum"
+        " ReduceLogSumExp ReduceSumSquare ArgMax ArgMin",
+        layers.reduce_op,
     ),
     "MaxPool": layers.pool_op("max"),
-    "AveragePool": layers.pool_op("avg"),
-    "LpPool": layers.pool_op("avg"),
+    **_each("AveragePool LpPool", layers.pool_op("avg")),
     "GlobalAveragePool": layers.global_pool_op("avg"),
     "GlobalMaxPool": layers.global_pool_op("max"),
-    "Resize": layers.resize_op,
-    "Upsample": layers.resize_op,
+    **_each("Resize Upsample", layers.resize_op),
     "Gather": layers.gather_op,
-    **dict.fromkeys(
-        ("GatherElements", "GatherND", "ScatterND", "ScatterElements", "Scatter"), layers.indexed_op
-    ),
+    **_each("GatherElements GatherND ScatterND ScatterElements Scatter", layers.indexed_op),
     "TopK": layers.top_k_op,
-    "CumSum": layers.same_shape("elementwise"),
-    "Trilu": layers.same_shape("elementwise"),
+    **_each("CumSum Trilu", layers.same_shape("elementwise")),
     "ReverseSequence": layers.same_shape("copy"),
-    "LpNormalization": layers.same_shape("layer_norm"),
-    "LRN": layers.same_shape("layer_norm"),
-    "MeanVarianceNormalization": layers.same_shape("layer_norm"),
-    "LSTM": layers.layer("lstm"),
-    "GRU": layers.layer("gru"),
-    "RNN": layers.layer("rnn"),
-    "Attention": layers.attended,
-    "SoftmaxCrossEntropyLoss": layers.cross_entropy_op,
-    "NegativeLogLikelihoodLoss": layers.cross_entropy_op,
-    "DequantizeLinear": layers.stored_integers,
+    **_each("LpNormalization LRN MeanVarianceNormalization", layers.same_shape("layer_norm")),
+    "LSTM": layers.recurrent_op("lstm"),
+    "GRU": layers.recurrent_op("gru"),
+    "RNN": layers.recurrent_op("rnn"),
+    "Attention": layers.attention_op,
+    **_each("SoftmaxCrossEntropyLoss NegativeLogLikelihoodLoss", layers.cross_entropy_op),
+    "DequantizeLinear": layers.dequantize_op,
     "QuantizeLinear": lambda c: pointwise.copy(c.t, c.value(0), dtype="int8"),
 }

@@ -1,5 +1,6 @@
-"""What macOS (sysctl) and Windows (environment and registry) say of a machine; less than Linux
-does. What they do not say is absent.
+"""The description of a macOS machine (from sysctl) or Windows machine (environment and registry).
+
+Both report less than Linux does; what they do not report stays unknown.
 """
 
 from __future__ import annotations
@@ -7,68 +8,70 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 
-from roofcast.simulator.machine.host import VENDORS, WIDE, Cache, Host
+from roofcast.simulator.machine.host import VENDORS, Cache, Host, vector_flags
 
-WAIT = 5.0  # s that sysctl may take
+TIMEOUT = 5.0  # s, of sysctl
 PROCESSOR = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 
 
-def find(system: str) -> Host:
-    """The machine at hand, on `system`: Darwin or Windows."""
+def local(system: str) -> Host:
+    """The local machine; `system` is "Darwin" or "Windows", as platform.system() names them."""
     threads = os.cpu_count() or 1
-    return (
-        mac(_sysctl(), threads) if system == "Darwin" else windows(os.environ, _registry(), threads)
-    )
+    if system == "Darwin":
+        return mac(_sysctl(), threads)
+    return windows(os.environ, _registry(), threads)
 
 
-def mac(told: Mapping[str, str], threads: int) -> Host:
-    """From `sysctl -a`. Of unlike cores the caches of the fast ones (perflevel0) are taken, one
-    instance for the cores that share it.
+def mac(info: Mapping[str, str], threads: int) -> Host:
+    """A Mac from the output of `sysctl -a`.
+
+    If the cores differ, the caches are those of the performance cores (perflevel0), with one
+    instance for each group of cores that share it.
     """
-    cores = _number(told, "hw.physicalcpu") or threads
-    caches = {}
-    for level, key in (("l1", "l1dcachesize"), ("l2", "l2cachesize"), ("l3", "l3cachesize")):
-        size = _number(told, f"hw.perflevel0.{key}", f"hw.{key}")
-        if size:
-            sharing = (
-                1
-                if level == "l1"
-                else _number(told, f"hw.perflevel0.cpusper{level}")
-                or (1 if level == "l2" else cores)
-            )
-            caches[level] = Cache(size, max(1, cores // sharing))
-    flags = (
-        " ".join(told.get(f"machdep.cpu.{key}", "") for key in ("features", "leaf7_features"))
-        .lower()
-        .replace("avx1.0", "avx")
-        .split()
-    )
-    flags += ["neon"] * (
-        told.get("hw.optional.neon") == "1" or told.get("hw.optional.AdvSIMD") == "1"
-    )
-    name = told.get("machdep.cpu.brand_string") or platform.processor() or "a CPU"
+    cores = _number(info, "hw.physicalcpu") or threads
+    old = (info.get(f"machdep.cpu.{key}", "") for key in ("features", "leaf7_features"))
+    flags = " ".join(old).lower().replace("avx1.0", "avx").split()
+    if "1" in (info.get("hw.optional.neon"), info.get("hw.optional.AdvSIMD")):
+        flags.append("neon")
+    name = info.get("machdep.cpu.brand_string") or platform.processor() or "a CPU"
     return Host(
         name=name,
-        vendor="Apple" if "Apple" in name else VENDORS.get(told.get("machdep.cpu.vendor", ""), ""),
+        vendor="Apple" if "Apple" in name else VENDORS.get(info.get("machdep.cpu.vendor", ""), ""),
         architecture=platform.machine(),
-        system=f"macOS {told.get('kern.osproductversion', '')}".strip(),
+        system=f"macOS {info.get('kern.osproductversion', '')}".strip(),
         threads=threads,
         cores=min(cores, threads),
-        caches=caches,
-        memory=_number(told, "hw.memsize"),
-        clock=_number(told, "hw.cpufrequency_max", "hw.cpufrequency"),
-        isa=tuple(sorted({flag for flag in flags if WIDE.fullmatch(flag)})),
+        caches=_mac_caches(info, cores),
+        memory=_number(info, "hw.memsize"),
+        clock=_number(info, "hw.cpufrequency_max", "hw.cpufrequency"),
+        isa=vector_flags(flags),
     )
+
+
+def _mac_caches(info: Mapping[str, str], cores: int) -> dict[str, Cache]:
+    """Caches by level; without a reported group size, L3 is shared by all cores, L2 by none."""
+    keys = {"l1": "l1dcachesize", "l2": "l2cachesize", "l3": "l3cachesize"}
+    caches = {}
+    for level, key in keys.items():
+        size = _number(info, f"hw.perflevel0.{key}", f"hw.{key}")
+        if not size:
+            continue
+        sharing = _number(info, f"hw.perflevel0.cpusper{level}") if level != "l1" else 1
+        sharing = sharing or (1 if level == "l2" else cores)
+        caches[level] = Cache(size, max(1, cores // sharing))
+    return caches
 
 
 def windows(environment: Mapping[str, str], registry: Mapping[str, object], threads: int) -> Host:
-    """From the environment and the registry's entry of the first processor; caches and memory stay
-    unknown.
+    """A Windows machine from the environment and the registry entry of its first processor.
+
+    Caches, memory and instruction sets stay unknown.
     """
     vendor = str(registry.get("VendorIdentifier") or "")
-    named = (
+    name = (
         registry.get("ProcessorNameString")
         or environment.get("PROCESSOR_IDENTIFIER")
         or platform.processor()
@@ -76,7 +79,7 @@ def windows(environment: Mapping[str, str], registry: Mapping[str, object], thre
     )
     clock = registry.get("~MHz")
     return Host(
-        name=" ".join(str(named).split()),
+        name=" ".join(str(name).split()),
         vendor=VENDORS.get(vendor, vendor),
         architecture=environment.get("PROCESSOR_ARCHITECTURE") or platform.machine(),
         system=f"Windows {platform.release()}",
@@ -90,37 +93,33 @@ def windows(environment: Mapping[str, str], registry: Mapping[str, object], thre
 
 
 def _sysctl() -> dict[str, str]:
-    """`sysctl -a` as a dictionary; empty where it cannot be asked."""
+    """`sysctl -a` as a dictionary; empty if it cannot be run."""
+    command = ["sysctl", "-a"]
     try:
         text = subprocess.run(
-            ["sysctl", "-a"], capture_output=True, text=True, timeout=WAIT, errors="replace"
+            command, capture_output=True, text=True, timeout=TIMEOUT, errors="replace"
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {
-        key.strip(): value.strip()
-        for key, _, value in (line.partition(":") for line in text.splitlines())
-    }
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _registry() -> dict[str, object]:
-    """The registry's entry of the first processor; empty where there is none."""
-    try:
-        import winreg
+    """The registry entry of the first processor; empty if there is none."""
+    if sys.platform != "win32":
+        return {}
+    import winreg
 
+    try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, PROCESSOR) as entry:
-            return {
-                name: value
-                for name, value, _ in (
-                    winreg.EnumValue(entry, i) for i in range(winreg.QueryInfoKey(entry)[1])
-                )
-            }
-    except (ImportError, OSError):
+            values = (winreg.EnumValue(entry, i) for i in range(winreg.QueryInfoKey(entry)[1]))
+            return {name: value for name, value, _ in values}
+    except OSError:
         return {}
 
 
-def _number(told: Mapping[str, str], *keys: str) -> int | None:
-    """The first of the keys that holds a number above zero."""
-    return next(
-        (int(told[key]) for key in keys if told.get(key, "").isdigit() and int(told[key])), None
-    )
+def _number(info: Mapping[str, str], *keys: str) -> int | None:
+    """The value of the first key that holds a positive whole number."""
+    found = (int(info[key]) for key in keys if info.get(key, "").isdigit())
+    return next((number for number in found if number), None)

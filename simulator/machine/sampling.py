@@ -1,10 +1,13 @@
-"""Rates of short jobs on a machine that others use too.
+"""Timing of short jobs on a machine that other processes use too.
 
-Jobs are sampled in rounds, one after the other, so that a busy moment strikes all of them alike and
-none altogether. On one thread the CPU time of the thread is taken: waiting for a processor does not
-count. Of a round the best sample stands; of all rounds the median. On all threads only the wall
-clock tells, and the best of all rounds stands; the share of the processors' time that it had says
-whether others were at work all the while. The even and the odd rounds must agree.
+Jobs are sampled in rounds, one after the other, so that other load affects all of them alike.
+
+- One thread: CPU time of the calling thread, which excludes waiting for a processor. The best
+  sample of each round counts, and the median over rounds.
+- All threads: wall time, and the best sample of all rounds. The fraction of the processors' time
+  that the threads got shows whether other processes ran throughout.
+
+The even and the odd rounds are compared; where they differ, the measurement is noisy.
 """
 
 from __future__ import annotations
@@ -14,27 +17,25 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple
 
-SAMPLE = 1.5e-3  # seconds that one sample should take at least
-SAMPLES = 5  # of a job a round; two of a long one
-LONG = 0.02  # seconds
-ROUNDS = 10  # that are enough where the halves agree
-AGREE = 0.10  # the most by which halves may differ
-OURS = 0.90  # the least share of the processors' time that threads should have
+SAMPLE = 1.5e-3  # minimum duration of one sample [s]
+SAMPLES = 5  # samples per job and round; 2 for long jobs
+LONG = 0.02  # duration of a long job [s]
+ROUNDS = 10  # rounds that suffice if the halves agree
+AGREE = 0.10  # maximum relative difference between the halves
+OURS = 0.90  # minimum fraction of the processors' time for the threads
 
 
 class Job(NamedTuple):
-    """Something to time: `run(repeats)` does `amount` of work (FLOPs, bytes, results, calls)
-    `repeats` times.
-    """
+    """Something to time: `run(repeats)` does `amount` of work `repeats` times."""
 
     key: str
-    threads: int  # one is the calling thread
-    amount: float
+    threads: int  # 1: the calling thread
+    amount: float  # FLOPs, bytes, results or calls
     run: Callable[[int], object]
 
 
 class Clock(NamedTuple):
-    """Seconds: of the calling thread's CPU time, of the day, and of the CPU time of all threads."""
+    """Clocks in seconds: CPU time of the calling thread, wall time, CPU time of all threads."""
 
     cpu: Callable[[], float] = time.thread_time
     wall: Callable[[], float] = time.perf_counter
@@ -42,23 +43,23 @@ class Clock(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One timing; the better of two is the lesser."""
+    """One timing; samples compare by their seconds."""
 
     seconds: float
     share: float  # CPU time / (seconds x threads)
 
 
 class Rate(NamedTuple):
-    """What a job reached."""
+    """The measured rate of a job."""
 
-    value: float  # a second
-    differ: float  # |half of the rounds - other half| / value; infinite of one round
+    value: float  # amount per second
+    differ: float  # |half of the rounds - other half| / value; infinite for one round
     rounds: int
-    share: float = 1.0  # of the processors' time that the threads had in the sample that stands
+    share: float = 1.0  # fraction of the processors' time that the threads got in the best sample
 
     @property
     def noisy(self) -> bool:
-        """Do halves of the rounds differ by more than AGREE?"""
+        """Whether the halves of the rounds differ by more than AGREE."""
         return self.differ > AGREE
 
 
@@ -68,12 +69,11 @@ def sample(
     clock: Clock | None = None,
     step: Callable[[str], None] = lambda what: None,
 ) -> list[Rate]:
-    """The rate of each job, in at most about `seconds`, the first run of each (its compilation)
-    among them.
+    """The rate of each job, measured in about `seconds` at most, compilation included.
 
-    The rounds take no more than half of that, and no less than a quarter, however long compilation
-    took. `step` is told what is done next: twice a job before the rounds, then once a job and
-    round.
+    The rounds take between a quarter and a half of that time, however long compilation took.
+    `step` is called with a description of what runs next: twice per job before the rounds, then
+    once per job and round.
     """
     clock = clock or Clock()
     begin = clock.wall()
@@ -98,20 +98,16 @@ def sample(
 
 
 def rates(jobs: Sequence[Job], rounds: Sequence[Sequence[Sample]]) -> list[Rate]:
-    """From seconds a unit of `amount`, by round and job, to rates."""
+    """The rate of each job from its samples, rounds x jobs, in seconds per unit of `amount`."""
     found = []
     for job, column in zip(jobs, zip(*rounds, strict=True), strict=True):
-        stand = median if job.threads == 1 else min
+        summary = median if job.threads == 1 else min
         seconds = [each.seconds for each in column]
-        value = stand(seconds)
-        differ = (
-            abs(stand(seconds[::2]) - stand(seconds[1::2])) / value
-            if len(column) > 1
-            else float("inf")
-        )
-        found.append(
-            Rate(1.0 / value, differ, len(column), 1.0 if job.threads == 1 else min(column).share)
-        )
+        value, differ = summary(seconds), float("inf")
+        if len(column) > 1:
+            differ = abs(summary(seconds[::2]) - summary(seconds[1::2])) / value
+        share = 1.0 if job.threads == 1 else min(column).share
+        found.append(Rate(1.0 / value, differ, len(column), share))
     return found
 
 
@@ -135,7 +131,7 @@ def _time(job: Job, repeats: int, clock: Clock) -> Sample:
 
 
 def _repeats(job: Job, clock: Clock) -> int:
-    """So many that a sample takes SAMPLE."""
+    """The number of repeats with which a sample takes at least SAMPLE seconds."""
     repeats = 1
     while (seconds := _time(job, repeats, clock).seconds) < SAMPLE / 4 and repeats < 2**24:
         repeats *= 8 if seconds < SAMPLE / 32 else 2
@@ -143,7 +139,7 @@ def _repeats(job: Job, clock: Clock) -> int:
 
 
 def _best(job: Job, repeats: int, clock: Clock) -> Sample:
-    """The sample of the least seconds, a unit of amount."""
+    """The fastest sample of a round, in seconds per unit of `amount`."""
     first = _time(job, repeats, clock)
     more = (SAMPLES if first.seconds < LONG else 2) - 1
     best = min(first, *(_time(job, repeats, clock) for _ in range(more)))

@@ -1,6 +1,4 @@
-"""Models: from a shipped name, a Hugging Face config.json, or a plain TOML list of layers to a
-program for the tape.
-"""
+"""Models by shipped name, from a Hugging Face config.json, or from a TOML list of layers."""
 
 from roofcast.simulator.models.catalog import Model, describe, from_config, names, resolve
 

@@ -1,4 +1,4 @@
-"""Other words for shipped models: what people and other collections call them."""
+"""Other names of shipped models, as users and other model collections write them."""
 
 ALIASES = {
     "llama2-7b": "llama-2-7b",

@@ -1,34 +1,42 @@
-"""The door for models: a name, a config.json or a list of layers becomes a Model, which runs on a
-tape.
-"""
+"""The one entry to models: from a name, a file or a module to a Model, a program for the tape."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator import importers
-from roofcast.simulator.models.families.table import FAMILIES, PICTURES
-from roofcast.simulator.models.names import NETS, SHIPPED
+from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.names import SHIPPED
+from roofcast.simulator.models.nets import NETS
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.tape import Tape
 
+if TYPE_CHECKING:
+    import torch
+
+    from roofcast.simulator.importers import spec
+
 CONFIGS = Path(__file__).parent / "configs"
-# what ends the names of released weights
+# suffixes of released weights that do not change the architecture
 _RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")
-_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # of the hub: owner and name
-# tokens: where a config allows more, a forecast that says nothing takes this many
-LONGEST_DEFAULT = 4096
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # owner/name on the Hugging Face Hub
+LONGEST_DEFAULT = 4096  # tokens: cap on the default sequence length of long-context models
+POSITIVE = frozenset(
+    "vocab_size hidden_size n_embd n_layer n_head num_hidden_layers num_attention_heads"
+    " intermediate_size".split()
+)
 
 
 class Description(NamedTuple):
-    """What a list of models shows."""
+    """One row of the list of models."""
 
     name: str
     family: str
@@ -39,26 +47,29 @@ class Description(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """Every shipped name, sorted."""
+    """Names of all shipped models, sorted."""
     return tuple(sorted({*SHIPPED, *NETS}))
 
 
-def resolve(reference, inputs=(), device: str = "gpu") -> Model:
-    """A shipped name, a path of a Hugging Face config.json, of a TOML list of layers, of an ONNX
-    file; my_net.py:MyNet.
+def resolve(
+    reference: str | Model | torch.nn.Module, inputs: spec.Given = (), device: str = "gpu"
+) -> Model:
+    """The Model that `reference` stands for.
 
-    Also a torch module or a Model in hand. `inputs` are the shapes of what a traced module takes;
-    `device`: the kind of device whose kernels PyTorch would run.
+    A reference is a shipped name or an alias, the path of a Hugging Face config.json (or of its
+    folder), of a TOML list of layers or of an ONNX file, `my_net.py:MyNet`, a torch module, or a
+    Model. `inputs` are the shapes of the inputs of a module that is traced; `device` is the kind of
+    device whose kernels PyTorch would run. Raises UnknownName for a name that is not known, and
+    BadInput for a file that cannot be read.
     """
     if isinstance(reference, Model):
         return reference
     if not isinstance(reference, str) or importers.claims(reference):
         return importers.resolve(reference, inputs, device)
     if inputs:
-        raise BadInput(f"inputs: {reference} says itself what it takes; leave them out")
+        raise BadInput(f"inputs: {reference} defines the shape of its inputs; leave them out")
     if reference in SHIPPED:
-        shipped = SHIPPED[reference]
-        return _from_config(reference, CONFIGS / f"{reference}.json", shipped.source)
+        return _read(reference, CONFIGS / f"{reference}.json", SHIPPED[reference])
     if reference in NETS:
         return _from_net(reference)
     path = Path(reference)
@@ -66,19 +77,20 @@ def resolve(reference, inputs=(), device: str = "gpu") -> Model:
         from roofcast.simulator.models.toml import layers
 
         return layers.read(path)
-    if path.suffix == ".json" or path.is_dir() or path.exists():
+    if path.suffix == ".json" or path.exists():
         if path.is_dir() and (path / "config.json").is_file():
             path = path / "config.json"
-        return _from_config(
-            path.parent.name if path.name == "config.json" else path.stem, path, str(reference)
-        )
-    import difflib
+        name = path.parent.name if path.name == "config.json" else path.stem
+        return _read(name, path, str(reference))
+    return _by_other_name(reference)
 
+
+def _by_other_name(reference: str) -> Model:
+    """The shipped model behind an alias or a Hub id; raises UnknownName with similar names."""
     known = shipped_as(reference)
     if known and "/" in reference:
-        return _saying(
-            resolve(known), f"{reference}, of the Hugging Face hub, taken to be the shipped {known}"
-        )
+        text = f"Hugging Face Hub id {reference}: the shipped model {known} is used"
+        return _with_assumption(resolve(known), text)
     if known:
         return resolve(known)
     close = difflib.get_close_matches(reference.lower(), names(), 3, 0.5)
@@ -90,15 +102,18 @@ def resolve(reference, inputs=(), device: str = "gpu") -> Model:
 
 
 def shipped_as(reference: str) -> str | None:
-    """The shipped name behind an alias, or behind an id of the Hugging Face hub: owner, release and
-    training after the pretraining do not change a step.
+    """The shipped name behind an alias or a Hugging Face Hub id; None where there is none.
 
-    >>> shipped_as("meta-llama/Llama-3.1-8B-Instruct"), shipped_as("mistralai/Mistral-7B-v0.1"), shipped_as("ResNet-50")
-    ('llama-3.1-8b', 'mistral-7b', 'resnet50')
+    The owner, the release and fine-tuning suffixes are dropped: they do not change a step.
+
+    >>> shipped_as("meta-llama/Llama-3.1-8B-Instruct"), shipped_as("mistralai/Mistral-7B-v0.1")
+    ('llama-3.1-8b', 'mistral-7b')
+    >>> shipped_as("ResNet-50")
+    'resnet50'
     """
     from roofcast.simulator.models.aliases import ALIASES
 
-    if "/" in reference and not _ID.fullmatch(reference):
+    if "/" in reference and not _HUB_ID.fullmatch(reference):
         return None
     name, shorter = "", reference.lower().rsplit("/", 1)[-1]
     while name != shorter:
@@ -109,34 +124,28 @@ def shipped_as(reference: str) -> str | None:
     return None
 
 
-def _saying(model: Model, text: str) -> Model:
-    """The model, and what had to be assumed to know it."""
+def _with_assumption(model: Model, text: str) -> Model:
+    """The model, whose program also records `text` as an assumption."""
 
-    def program(tape: Tape, batch: int, size: int | None):
-        tape.said.append(text)
-        model.program(tape, batch, size)
+    def program(tape: Tape, batch: int, size: int | None) -> Any:
+        tape.assumptions.append(text)
+        return model.program(tape, batch, size)
 
     return model._replace(program=program)
 
 
 def describe(name: str) -> Description:
-    """Name, family, default size, parameters."""
+    """Name, family, default size, number of parameters and source of a model."""
     from roofcast.simulator.work.precision import precision
 
     model = resolve(name)
     tape = model.run(Tape(precision("bf16")), 1)
-    return Description(
-        name,
-        model.family,
-        model.takes,
-        model.size,
-        sum(w.size * w.count for w in tape.weights),
-        model.source,
-    )
+    parameters = sum(w.size * w.count for w in tape.weights)
+    return Description(name, model.family, model.takes, model.size, parameters, model.source)
 
 
-def read_config(path: Path) -> dict:
-    """A JSON object from a file, or one line that says what it is instead."""
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises BadInput with the reason where there is none."""
     if path.is_dir():
         raise BadInput(f"{path}: a directory without a config.json; give the file itself")
     try:
@@ -145,7 +154,7 @@ def read_config(path: Path) -> dict:
         raise BadInput(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise BadInput(
-            f"{path}: not text; a Hugging Face config.json is wanted, not weights"
+            f"{path}: not a text file; give a Hugging Face config.json, not weights"
         ) from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
@@ -156,28 +165,32 @@ def read_config(path: Path) -> dict:
             f"{path}: not valid JSON at line {error.lineno} ({error.msg}); is the file cut off?"
         ) from None
     if not isinstance(raw, dict):
-        raise BadInput(f"{path}: a JSON object is wanted, found a {type(raw).__name__}")
+        raise BadInput(f"{path}: expected a JSON object, found a {type(raw).__name__}")
     return raw
 
 
-def _from_config(name: str, path: Path, source: str) -> Model:
+def _read(name: str, path: Path, source: str) -> Model:
     return from_config(name, read_config(path), path, source)
 
 
-def from_config(name: str, raw: dict, where: Path | str = "config", source: str = "") -> Model:
-    """The model that the keys of a Hugging Face config.json describe. `where` they come from starts
-    each message.
+def from_config(
+    name: str, raw: dict[str, Any], where: Path | str = "config", source: str = ""
+) -> Model:
+    """The Model that the keys of a Hugging Face config.json describe.
+
+    `where` is the file or other place that error messages name. Raises BadInput for an unknown
+    model_type, a missing key, or sizes that do not fit together.
     """
     kind = raw.get("model_type")
+    known = ", ".join(sorted(FAMILIES))
     if kind is None:
         raise BadInput(
-            f"{where}: no 'model_type'; a Hugging Face config.json has one (known:"
-            f" {', '.join(sorted(FAMILIES))})"
+            f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {known})"
         )
     if kind not in FAMILIES:
         raise BadInput(
-            f"{where}: model_type {kind!r} is not known; known: {', '.join(sorted(FAMILIES))}; or"
-            " list its layers in a .toml"
+            f"{where}: model_type {kind!r} is not known; known: {known}; or list its layers in a"
+            " .toml"
         )
     module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
     try:
@@ -185,47 +198,29 @@ def from_config(name: str, raw: dict, where: Path | str = "config", source: str 
     except msgspec.ValidationError as error:
         raise BadInput(f"{where}: {_plain(error)}") from None
     check(where, config)
-    picture = kind in PICTURES
-    size = config.image_size if picture else min(config.context, LONGEST_DEFAULT)
-    return Model(
-        name,
-        kind,
-        "image" if picture else "sequence",
-        size,
-        lambda t, b, s: module.build(t, config, b, s),
-        config,
-        source,
-    )
+    image = kind in IMAGE_FAMILIES
+    size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
+
+    def program(tape: Tape, batch: int, size: int | None) -> Any:
+        return module.build(tape, config, batch, size)
+
+    return Model(name, kind, "image" if image else "sequence", size, program, config, source)
 
 
 def _plain(error: msgspec.ValidationError) -> str:
-    """msgspec's sentence with the key in front."""
+    """msgspec's message in the words of our own."""
     text = str(error).replace("Object missing required field", "missing key").replace("`", "'")
     return text.replace(" - at '$.", ", at key '")
 
 
-def check(path: Path | str, config):
-    """Sizes are positive, heads divide widths."""
+def check(path: Path | str, config: msgspec.Struct) -> None:
+    """Raises BadInput unless sizes are positive and heads divide widths. `path` is for messages."""
     for field in config.__struct_fields__:
         value = getattr(config, field)
-        if (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and value <= 0
-            and field not in ("pad_token_id",)
-            and not field.endswith("_id")
-        ):
-            if value < 0 or field in (
-                "vocab_size",
-                "hidden_size",
-                "n_embd",
-                "n_layer",
-                "n_head",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "intermediate_size",
-            ):
-                raise BadInput(f"{path}: key '{field}' is {value}; a positive number is wanted")
+        if isinstance(value, bool) or not isinstance(value, int) or field.endswith("_id"):
+            continue
+        if value < 0 or (value == 0 and field in POSITIVE):
+            raise BadInput(f"{path}: key '{field}' is {value}; it must be a positive number")
     width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
     if width and heads and not getattr(config, "head_dim", None) and width % heads:
@@ -236,19 +231,17 @@ def check(path: Path | str, config):
     groups = getattr(config, "num_key_value_heads", None)
     if heads and groups and heads % groups:
         raise BadInput(
-            f"{path}: {heads} attention heads cannot share {groups} key-value heads evenly"
+            f"{path}: {heads} attention heads cannot be divided evenly among {groups} key-value"
+            " heads"
         )
 
 
 def _from_net(name: str) -> Model:
     net = NETS[name]
     module = import_module(f"roofcast.simulator.models.{net.module}")
-    return Model(
-        name,
-        net.module.rpartition(".")[2],
-        net.takes,
-        net.size,
-        lambda t, b, s: module.build(t, b, s, **net.arguments),
-        net.arguments,
-        net.source,
-    )
+
+    def program(tape: Tape, batch: int, size: int | None) -> Any:
+        return module.build(tape, batch, size, **net.arguments)
+
+    family = net.module.rpartition(".")[2]
+    return Model(name, family, net.takes, net.size, program, net.arguments, net.source)

@@ -8,37 +8,36 @@ from roofcast.simulator.work.traced import Parallel
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Degrees of parallelism. Their product tp x cp x pp x dp is the number of devices; ep lies
-    over dp (and cp).
+    """Degrees of parallelism. tp x cp x pp x dp is the number of devices; ep x etp divides the
+    tp x cp x dp ranks of a pipeline stage.
     """
 
-    tp: int = 1
-    sp: bool = False
-    cp: int = 1
-    cp_kind: str = "ring"
-    pp: int = 1
-    vpp: int = 1
-    stages: tuple[int, ...] = ()  # layers of each stage, or part of one, where they were given
-    dp: int = 1
-    ep: int = 1
-    etp: int = 1
-    zero: int = 0
-    # ranks that one copy of the states is sharded over, of the dp x cp that hold the same
-    shard: int = 1
-    reshard: bool = True  # ZeRO-3: gathered weights are dropped after each pass
+    tp: int = 1  # tensor parallel
+    sp: bool = False  # sequence parallel, over the ranks of tp
+    cp: int = 1  # context parallel
+    cp_kind: str = "ring"  # context-parallel algorithm
+    pp: int = 1  # pipeline stages
+    vpp: int = 1  # virtual stages per device
+    stages: tuple[int, ...] = ()  # layers of each stage, or virtual stage, where they were given
+    dp: int = 1  # data parallel
+    ep: int = 1  # expert parallel
+    etp: int = 1  # tensor parallel of an expert
+    zero: int = 0  # ZeRO stage
+    shard: int = 1  # size of a ZeRO sharding group
+    reshard: bool = True  # ZeRO 3: gathered weights are dropped after each pass
     schedule: str = "1f1b"
-    micro_batch: int = 1
-    micro_batches: int = 1  # a rank and step
-    offload: tuple[str, ...] = ()  # with the host: activations, optimizer
+    micro_batch: int = 1  # samples
+    micro_batches: int = 1  # per rank and step
+    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
 
     @property
     def devices(self) -> int:
-        """How many devices the layout takes."""
+        """Number of devices."""
         return self.tp * self.cp * self.pp * self.dp
 
     @property
     def parallel(self) -> Parallel:
-        """What the tape needs of it."""
+        """The degrees that shape one rank's tape."""
         return Parallel(
             tp=self.tp,
             sp=self.sp and self.tp > 1,

@@ -1,5 +1,5 @@
-"""What a pipeline deals out: the layers of one rank's step and what stands around them, each with
-its seconds, bytes and traffic.
+"""What a pipeline distributes: the layers of one rank's step and the ops around them, each with its
+seconds, bytes and traffic.
 
 What one rank computes and sends for one micro-batch comes from the tape, whose shapes are already
 one rank's.
@@ -23,27 +23,28 @@ from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step, runs
 
+TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
+
 
 class Unit(NamedTuple):
-    """A layer, or what stands before, between and after the layers. Of one micro-batch on one rank,
-    one repetition.
+    """A layer, or the ops before, between or after the layers. Of one micro-batch on one rank, one
+    repetition.
     """
 
     name: str
-    count: int  # layers of this kind in a row; 0 for what is no layer
+    layers: int  # layers of this kind in a row; 0 for ops that are no layer
     compute: np.ndarray  # device seconds by phase: forward, backward, recompute, update
-    host: np.ndarray  # seconds to dispatch them, by phase
-    # (phase, group, behind) -> Cost; phases forward, backward, and recompute: of the forward, sent
-    # again
-    traffic: dict
-    dense: float  # weights of it that data-parallel ranks share
+    host: np.ndarray  # seconds to launch them, by phase
+    traffic: dict[TrafficKey, Cost]  # phases forward, backward, and recompute: forward repeated
+    dense: float  # weights that data-parallel ranks share
     expert: float  # weights of experts
     kept: float  # bytes for backward
     largest: float  # bytes of the largest tensors in flight
     inside: float  # bytes kept when nothing is recomputed
-    # bytes of the gradients of weights that two ops use, told with the first run
+    # bytes of the gradients of weights that two ops use, counted with the first unit
     twice: float = 0.0
-    added: float = 0.0  # seconds of adding gradients up that a step's first micro-batch is spared
+    # seconds of adding gradients up that the first micro-batch of a step is spared
+    added: float = 0.0
 
     @property
     def update(self) -> float:
@@ -53,186 +54,212 @@ class Unit(NamedTuple):
 
 class Passes(NamedTuple):
     """Seconds of each unit's passes with its traffic, and of the whole model what is exposed [s]
-    and sent [B] by kind of traffic.
+    and sent [bytes] by kind of traffic. Floats, or arrays over layouts.
     """
 
     forward: list
     backward: list
-    exposed: dict[str, float]
-    sent: dict[str, float]
+    exposed: dict
+    sent: dict
 
 
 def units(at: Placement, times: OpTimes) -> list[Unit]:
-    """The step's layers and what is around them, in order, with seconds and bytes."""
-    step, device = at.step, at.device
+    """The step's layers and the ops around them, in order, with seconds, bytes and traffic."""
+    step = at.step
     key = runs(step)
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
+    device_s, host_s = _seconds(at, times, [place[k] for k in key], len(order))
     of = np.array([place[key[k.node]] for k in step.kernels])
-    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
-    device_s, host_s = np.zeros((2, len(order), 4))
-    np.add.at(device_s, (of, phase), times.seconds)
-    np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
-    if device.kind == "cpu":
-        device_s, host_s = device_s + host_s, 0.0 * host_s
-    twice = used_twice(step)
-    if device.kind != "cpu":
-        for node, when, seconds in exchanged(step, device):
-            host_s[place[key[node]], when] += seconds
-    again, rows, inferring = repeated(step), [], step.recipe.mode == "infer"
+    again, inferring = repeated(step), step.recipe.mode == "infer"
     spared = np.zeros(len(order))
     if not step.recipe.stack.accumulate_first:
         sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]
         np.add.at(spared, of[sums], times.seconds[sums])
+    rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
         nodes = {n for n, k in enumerate(key) if k == order[i]}
-        dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
-        expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
+        dense, expert = _weights(step, nodes)
         if expert:
-            host_s[i, : 1 if inferring else 2] += (
-                token_counts(step.recipe.stack, device, constants()) * count
-            )
+            waits = token_counts(step.recipe.stack, at.device, constants()) * count
+            host_s[i, : 1 if inferring else 2] += waits
         kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
         inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
-        largest = max(
-            (
-                sum(
-                    v.bytes
-                    for v in (*k.inputs, *k.outputs)
-                    if (v.grad or inferring) and v.kind == "activation"
-                )
-                for k in step.kernels
-                if k.node in nodes and k.phase == "forward"
-            ),
-            default=0.0,
-        )
-        name = step.blocks[block].name if what == "block" else step.nodes[min(nodes)].name
-        once, traffic = (
-            (v / count for v in (dense, expert, kept)),
-            _traffic(at, nodes, count, again),
-        )
-        compute, host, own = device_s[i] / count, host_s[i] / count, spared[i] / count
-        first = 0.0 if i else twice
+        first = step.nodes[min(nodes)].name
         rows.append(
             Unit(
-                name,
-                count if what == "block" else 0,
-                compute,
-                host,
-                traffic,
-                *once,
-                largest,
-                inside / count,
-                first,
-                own,
+                name=step.blocks[block].name if what == "block" else first,
+                layers=count if what == "block" else 0,
+                compute=device_s[i] / count,
+                host=host_s[i] / count,
+                traffic=_traffic(at, nodes, count, again),
+                dense=dense / count,
+                expert=expert / count,
+                kept=kept / count,
+                largest=_largest(step, nodes, inferring),
+                inside=inside / count,
+                twice=0.0 if i else used_twice(step),
+                added=spared[i] / count,
             )
         )
     return rows
 
 
-def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
-    """What the host needs to launch the exchanges inside the model: node, phase, seconds."""
-    again, once = (
-        repeated(step),
-        constants().host.collective * launch(step.recipe.stack, device, constants()),
+def _seconds(
+    at: Placement, times: OpTimes, unit: list[int], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Device and host seconds by unit and phase, all repetitions. unit: of each node, which one."""
+    step, device = at.step, at.device
+    of = np.array([unit[k.node] for k in step.kernels])
+    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
+    device_s, host_s = np.zeros((2, count, len(PHASES)))
+    np.add.at(device_s, (of, phase), times.seconds)
+    np.add.at(host_s, (of, phase), dispatch(step, device, constants()))
+    if device.kind == "cpu":
+        return device_s + host_s, 0.0 * host_s
+    for node, when, seconds in exchanged(step, device):
+        host_s[unit[node], when] += seconds
+    return device_s, host_s
+
+
+def _weights(step: Step, nodes: set[int]) -> tuple[float, float]:
+    """Dense weights of these nodes, and weights of experts."""
+    dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
+    expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
+    return dense, expert
+
+
+def _largest(step: Step, nodes: set[int], inferring: bool) -> float:
+    """Bytes of the largest set of tensors that one kernel of these nodes reads and writes."""
+    forward = (k for k in step.kernels if k.node in nodes and k.phase == "forward")
+    live = (
+        sum(
+            v.bytes
+            for v in (*k.inputs, *k.outputs)
+            if (v.grad or inferring) and v.kind == "activation"
+        )
+        for k in forward
     )
+    return max(live, default=0.0)
+
+
+def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
+    """Host time to launch the collectives inside the model: node, index of the phase, seconds."""
+    again, c = repeated(step), constants()
+    once = c.host.collective * launch(step.recipe.stack, device, c)
     share = {"forward": 1.0, "backward": step.recipe.stack.dispatch_backward}
-    first = [
+    found = [
         (tr.node, PHASES.index(tr.phase), once * share[tr.phase] * tr.count) for tr in step.traffic
     ]
-    more = [
-        (tr.node, PHASES.index("recompute"), once * again.get(tr.node, 0.0) * tr.count)
-        for tr in step.traffic
-        if tr.phase == "forward"
-    ]
-    return [*first, *more]
+    recompute = PHASES.index("recompute")
+    for tr in step.traffic:
+        if tr.phase == "forward":
+            found.append((tr.node, recompute, once * again.get(tr.node, 0.0) * tr.count))
+    return found
 
 
-def _traffic(at: Placement, nodes: set[int], count: int, again: dict[int, float]) -> dict:
-    """What these nodes send in one repetition, by phase, group and whether it runs behind the
-    kernels beside it.
-    """
+def _traffic(
+    at: Placement, nodes: set[int], count: int, again: dict[int, float]
+) -> dict[TrafficKey, Cost]:
+    """What these nodes send in one of `count` repetitions."""
     deduplicated = at.step.recipe.stack.implementations.get("dispatch") == "deduplicated"
-    found: dict = {}
+    found: dict[TrafficKey, Cost] = {}
     for tr in at.step.traffic:
-        if tr.node in nodes:
-            cost = at.network.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated).times(
-                tr.count / count
-            )
-            for when, share in (
-                (tr.phase, 1.0),
-                ("recompute", again.get(tr.node, 0.0) * (tr.phase == "forward")),
-            ):
-                if share:
-                    key = (when, tr.group, tr.behind)
-                    found[key] = found.get(key, NOTHING).plus(cost.times(share))
+        if tr.node not in nodes:
+            continue
+        whole = at.network.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated)
+        cost = whole.times(tr.count / count)
+        repeats = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
+        for when, share in ((tr.phase, 1.0), ("recompute", repeats)):
+            if share:
+                key = (when, tr.group, tr.behind)
+                found[key] = found.get(key, NOTHING).plus(cost.times(share))
     return found
 
 
 def repeated(step: Step) -> dict[int, float]:
-    """Share of each op's forward launches that recomputation repeats."""
-    launches = {phase: {} for phase in PHASES}
+    """Fraction of each op's forward launches that recomputation repeats."""
+    launches: dict[str, dict[int, int]] = {phase: {} for phase in PHASES}
     for k in step.kernels:
         launches[k.phase][k.node] = launches[k.phase].get(k.node, 0) + k.count
     return {node: n / launches["forward"][node] for node, n in launches["recompute"].items()}
 
 
-def passes(us: list[Unit], at: Placement) -> Passes:
+def passes(units: list[Unit], at: Placement) -> Passes:
     """Forward and backward of each unit with its traffic. Broadcasts over layouts.
 
-    The host dispatches ahead of device and network together: where it is slower than both, traffic
-    costs nothing. Layers are alike, unless the host waits in each of them for the device, as for
-    experts' token counts.
+    The host launches ahead of device and network together: where it is slower than both, traffic
+    costs nothing. It runs ahead over layers of one kind, unless it waits in each of them for the
+    device, as for the token counts of experts.
     """
-    x, hide = at.layout, at.hide
-    found = Passes([0.0] * len(us), [0.0] * len(us), {}, {})
+    x = at.layout
+    found = Passes([0.0] * len(units), [0.0] * len(units), {}, {})
     offloaded = host_memory.link(at.device) if "activations" in at.step.recipe.offload else np.inf
-    if offloaded < np.inf and not any(u.count for u in us):
+    if offloaded < np.inf and not any(u.layers for u in units):
         raise BadInput(
-            "offload activations: those of repeated layers go to the host, and this model has none;"
+            "offload activations: those of repeated layers are offloaded, and this model has none;"
             " leave it out"
         )
-    for i, u in enumerate(us):
-        times = max(u.count, 1)
-        alike = runs_ahead(u.count, u.expert, at.step.recipe.stack)
+    for i, u in enumerate(units):
         back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
-        for phase, base, host in (
-            ("forward", u.compute[0], u.host[0]),
-            ("backward", back, u.host[1] + u.host[2]),
-        ):
-            seconds, alone = base, combine(base, host, constants(), alike)
-            waits: dict[str, float] = {}
-            here = [
-                (group, hide["behind"] if behind else hide[group], c)
-                for (when, group, behind), c in u.traffic.items()
-                if when == phase or (when == "recompute" and phase == "backward")
-            ]
-            if gathers(x) and (u.dense or u.expert):
-                here.append(("fsdp", hide["fsdp"], gathered(at, u.dense, u.expert, phase)))
-            if offloaded < np.inf and u.count:
-                here.append(("offload", hide["offload"], Cost(u.kept / offloaded, u.kept)))
-            for name, w, c in here:
-                after = joined(seconds, c.seconds, w)
-                waits[name] = waits.get(name, 0.0) + (after - seconds)
-                found.sent[name] = found.sent.get(name, 0.0) + c.bytes * times
-                seconds = after
-            whole = combine(seconds, host, constants(), alike)
-            # of the device's wait, what the step feels
-            felt = (whole - alone) / np.maximum(seconds - base, 1e-30)
-            for name, wait in waits.items():
-                found.exposed[name] = found.exposed.get(name, 0.0) + wait * felt * times
-            (found.forward if phase == "forward" else found.backward)[i] = whole
+        found.forward[i] = _pass(u, at, "forward", u.compute[0], u.host[0], offloaded, found)
+        host = u.host[1] + u.host[2]
+        found.backward[i] = _pass(u, at, "backward", back, host, offloaded, found)
     return found
 
 
-def deal(us: list[Unit], x: Layout) -> list[list[int]]:
-    """Units of each pipeline chunk: as many layers as asked, or equal runs, those left over to the
-    middle; what is around to the ends.
+def _pass(
+    u: Unit, at: Placement, phase: str, base: float, host: float, offloaded: float, found: Passes
+) -> np.ndarray:
+    """Seconds of one pass of a unit with its traffic; adds what is exposed and sent to `found`.
+
+    base, host: device and host seconds without traffic; offloaded: bandwidth to host memory [B/s],
+    infinite where nothing is offloaded.
     """
-    layers = [i for i, u in enumerate(us) for _ in range(u.count)]
+    times = max(u.layers, 1)
+    ahead = runs_ahead(u.layers, u.expert, at.step.recipe.stack)
+    alone = combine(base, host, constants(), ahead)
+    seconds: np.ndarray | float = base
+    waits: dict = {}
+    for name, power, cost in _traffic_of_pass(u, at, phase, offloaded):
+        after = joined(seconds, cost.seconds, power)
+        waits[name] = waits.get(name, 0.0) + (after - seconds)
+        found.sent[name] = found.sent.get(name, 0.0) + cost.bytes * times
+        seconds = after
+    whole = combine(seconds, host, constants(), ahead)
+    # how much of the device's wait the step feels
+    felt = (whole - alone) / np.maximum(seconds - base, 1e-30)
+    for name, wait in waits.items():
+        found.exposed[name] = found.exposed.get(name, 0.0) + wait * felt * times
+    return whole
+
+
+def _traffic_of_pass(
+    u: Unit, at: Placement, phase: str, offloaded: float
+) -> list[tuple[str, float, Cost]]:
+    """Kind, overlap exponent and cost of what one pass of a unit sends."""
+    hide = at.hide
+    phases = (phase,) if phase == "forward" else ("backward", "recompute")
+    here = [
+        (group, hide["behind"] if behind else hide[group], cost)
+        for (when, group, behind), cost in u.traffic.items()
+        if when in phases
+    ]
+    if gathers(at.layout) and (u.dense or u.expert):
+        here.append(("fsdp", hide["fsdp"], gathered(at, u.dense, u.expert, phase)))
+    if offloaded < np.inf and u.layers:
+        here.append(("offload", hide["offload"], Cost(u.kept / offloaded, u.kept)))
+    return here
+
+
+def deal(units: list[Unit], x: Layout) -> list[list[int]]:
+    """Units (by index) of each pipeline chunk: as many layers as asked for, or equal runs, with the
+    remainder in the middle; ops around the layers go to the ends.
+    """
+    layers = [i for i, u in enumerate(units) for _ in range(u.layers)]
     n = x.pp * x.vpp
-    if n > 1 and len(layers) < n - 2:  # the embedding and the head may stand alone
+    if n > 1 and len(layers) < n - 2:  # the embedding and the head may be alone on a stage
         raise BadInput(
             f"pp {x.pp} x vpp {x.vpp} = {n} stages, but the model has {len(layers)} layers; use at"
             f" most {len(layers)}"
@@ -241,33 +268,30 @@ def deal(us: list[Unit], x: Layout) -> list[list[int]]:
     middle = sorted(range(n), key=lambda c: abs(2 * c - n + 1))[:rest]
     sizes = x.stages or [each + (c in middle) for c in range(n)]
     if sum(sizes) != len(layers):
+        text = ",".join(map(str, sizes))
         raise BadInput(
-            f"stages {','.join(map(str, sizes))}: {sum(sizes)} layers, but the model has"
-            f" {len(layers)}"
+            f"stages {text}: {sum(sizes)} layers, but the model has {len(layers)}; make them equal"
         )
     chunks, start = [], 0
     for size in sizes:
         chunks.append(layers[start : start + size])
         start += size
-    around = [i for i, u in enumerate(us) if not u.count]
-    for i in around:
+    for i in (i for i, u in enumerate(units) if not u.layers):
         if not layers or i < layers[0]:
             chunks[0].insert(0, i)
         elif i > layers[-1]:
             chunks[-1].append(i)
-        else:  # between two kinds of layers: with the first of the second
-            c = next(
-                c for c, members in enumerate(chunks) if any(m > i for m in members if us[m].count)
-            )
-            chunks[c].append(i)
+        else:  # between two kinds of layers: with the first layer of the second kind
+            later = (c for c, m in enumerate(chunks) if any(j > i and units[j].layers for j in m))
+            chunks[next(later)].append(i)
     return chunks
 
 
-def stages(us: list[Unit], x: Layout) -> list[list[int]]:
-    """Units of each pipeline stage: its chunks are every pp-th, or of a V one going down and one
-    coming up.
+def stages(units: list[Unit], x: Layout) -> list[list[int]]:
+    """Units (by index) of each pipeline stage: every pp-th chunk, or under a V schedule one chunk
+    on the way down and one on the way up.
     """
-    chunks = deal(us, x)
+    chunks = deal(units, x)
     if x.schedule == "zb-v" and x.pp > 1:
         return [[*chunks[stage], *chunks[2 * x.pp - 1 - stage]] for stage in range(x.pp)]
     return [

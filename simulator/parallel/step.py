@@ -1,8 +1,8 @@
-"""A step over several devices: one rank's units -> pipeline stages -> the whole step, with what is
-exposed and held.
+"""A step over several devices: the units of one rank -> pipeline stages -> the whole step, with
+what is exposed and held.
 
-Layers are dealt to pipeline stages, the schedule joins stages and micro-batches, gradients are
-reduced, weights updated.
+Layers are distributed over pipeline stages, the schedule joins stages and micro-batches, gradients
+are reduced, weights updated.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
@@ -18,7 +19,7 @@ from roofcast.simulator.parallel.holdings import Rank, alone, rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import replay
 from roofcast.simulator.parallel.pipeline.schedule import Stages, pipeline
-from roofcast.simulator.parallel.stages import Passes, passes, stages, units
+from roofcast.simulator.parallel.stages import Passes, Unit, passes, stages, units
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
@@ -33,11 +34,13 @@ from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
 SPLIT_BACKWARD = ("zb-h1", "zb-v", "dualpipe")
-WEIGHT_GRADIENTS = 0.4  # of a transformer layer's backward: half of its products, little else
+# weight gradients as a fraction of a transformer layer's backward: half of its products and little
+# else; assumed
+WEIGHT_GRADIENTS = 0.4
 
 
 class Pipe(NamedTuple):
-    """What the schedule was asked, for a replay of it, and what follows it [s]."""
+    """What the schedule was given, for a replay of it, and what follows it [s]."""
 
     schedule: str
     stages: Stages
@@ -49,15 +52,14 @@ class ParallelStep(NamedTuple):
     """A step over several devices."""
 
     step_s: float
-    update_s: float
-    between_s: float  # of these, what the host needs between steps
-    bubble: float  # share of the step that stages wait for each other
-    # seconds that the busiest stage computes, its traffic and its host's waits with it
-    computing: float
+    update_s: float  # part of step_s
+    between_s: float  # part of step_s: host time between steps
+    bubble: float  # fraction of the step that stages wait for each other
+    computing: float  # seconds of the slowest stage, with its traffic and its host's waits
     alike: float  # the same where all stages had as much to do
-    passing: float  # of these, what nothing hides of the traffic inside the model
-    exposed: dict[str, float]  # seconds by kind of traffic that nothing hides
-    sent: dict[str, float]  # bytes by kind, one rank and step
+    passing: float  # part of `alike`: exposed traffic inside the model
+    exposed: dict[str, float]  # exposed communication by kind of traffic [s]
+    sent: dict[str, float]  # by kind, one rank and step [bytes]
     ranks: tuple[Rank, ...]
     pipe: Pipe
 
@@ -65,117 +67,109 @@ class ParallelStep(NamedTuple):
 def over_devices(
     step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric
 ) -> ParallelStep:
-    """Step of one rank and micro-batch, layout, fabric -> the whole step."""
+    """The whole step, from the step and times of one rank and micro-batch."""
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
-    us = units(at, times)
-    run = passes(us, at)
-    dealt = stages(us, x)
-    f, b = (
-        np.array([sum(side[u] for u in s) for s in dealt]) for side in (run.forward, run.backward)
-    )
-    dense, expert = (
-        np.array([sum(getattr(us[u], what) for u in s) for s in dealt])
-        for what in ("dense", "expert")
+    rows = units(at, times)
+    run = passes(rows, at)
+    members = stages(rows, x)
+    f, b, dense, expert = (
+        np.array([sum(column[u] for u in stage) for stage in members])
+        for column in (run.forward, run.backward, [u.dense for u in rows], [u.expert for u in rows])
     )
     fullest = (dense + expert).max()
-    handed = max((block.carried for block in step.blocks), default=0.0)
     schedule = x.schedule if x.pp > 1 else "none"
+    handed = max((block.carried for block in step.blocks), default=0.0)
     hop = crossing(at, handed, schedule)
-    ran = pipeline(schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, hop.seconds)
-    if schedule in SPLIT_BACKWARD:  # their closed forms are approximate: replayed
-        ran = ran._replace(
-            total=replay(
-                schedule, ends(schedule, f, b), x.pp, x.vpp, x.micro_batches, float(hop.seconds)
-            ).total
-        )
-    update = updating(at, max(sum(us[u].update for u in s) for s in dealt), fullest)
+    ends_of = ends(schedule, f, b)
+    ran = pipeline(schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds)
+    total: np.ndarray | float = ran.total
+    if schedule in SPLIT_BACKWARD:  # their closed forms are approximate
+        hop_s = float(hop.seconds)
+        total = replay(schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop_s).total
+    update = updating(at, max(sum(rows[u].update for u in stage) for stage in members), fullest)
     reduced = reduction(at, dense.max(), expert.max())
-    whole = joined(ran.total, reduced.seconds, at.hide["dp"])
-    exposed, sent = _by_kind(
-        at,
-        run,
-        Cost(whole - ran.total, reduced.bytes),
-        Cost(ran.exposed_p2p, hop.bytes),
-        Cost(update, fullest),
-    )
+    whole = joined(total, reduced.seconds, at.hide["dp"])
+    waits = Cost(whole - total, reduced.bytes), Cost(ran.exposed_p2p, hop.bytes)
+    exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
     between = between_steps(step.recipe.stack, device, constants())
-    bubble = (
-        max(float(ran.bubble * ran.total / (whole + update + between)), 0.0) if x.pp > 1 else 0.0
-    )
-    pipe = Pipe(schedule, ends(schedule, f, b), float(hop.seconds), float(whole - ran.total))
-    # of a rank: both directions' parts
+    bubble = float(ran.bubble * total / (whole + update + between)) if x.pp > 1 else 0.0
+    # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
-    busiest, alike = (float(stage * x.micro_batches) for stage in (each.max(), each.mean()))
-    passing = float(sum(run.exposed.values()) * x.micro_batches / x.pp)
-    step_s, ranks = float(whole + update) + between, _ranks(at, us, dealt)
     return ParallelStep(
-        step_s, float(update), between, bubble, busiest, alike, passing, exposed, sent, ranks, pipe
+        step_s=float(whole + update) + between,
+        update_s=float(update),
+        between_s=between,
+        bubble=max(bubble, 0.0),
+        computing=float(each.max() * x.micro_batches),
+        alike=float(each.mean() * x.micro_batches),
+        passing=float(sum(run.exposed.values()) * x.micro_batches / x.pp),
+        exposed=exposed,
+        sent=sent,
+        ranks=_ranks(at, rows, members),
+        pipe=Pipe(schedule, ends_of, float(hop.seconds), float(whole - total)),
     )
 
 
 def _by_kind(
     at: Placement, run: Passes, reduced: Cost, handed: Cost, updated: Cost
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Exposed seconds and sent bytes of one rank's step, by kind of traffic: what passes send, the
-    reduction of gradients, what one stage hands to the next, and an optimizer with the host
-    (`updated` counts its weights, not bytes).
+    """Exposed seconds and sent bytes of one rank's step, by kind of traffic.
+
+    reduced: the reduction of gradients; handed: what one stage sends to the next; updated: an
+    optimizer on the host, with its weights instead of bytes.
     """
     x, width = at.layout, at.step.weight_width
     exposed, sent = (
-        {k: float(v * x.micro_batches / x.pp) for k, v in side.items()}
+        {kind: float(v * x.micro_batches / x.pp) for kind, v in side.items()}
         for side in (run.exposed, run.sent)
     )
     if reduced.bytes > 0:
-        sent["dp"], exposed["dp"] = (
-            sent.get("dp", 0.0) + float(reduced.bytes),
-            exposed.get("dp", 0.0) + float(reduced.seconds),
-        )
+        sent["dp"] = sent.get("dp", 0.0) + float(reduced.bytes)
+        exposed["dp"] = exposed.get("dp", 0.0) + float(reduced.seconds)
     if x.pp > 1:
-        sent["pp"], exposed["pp"] = (
-            2 * handed.bytes * x.micro_batches * x.vpp,
-            float(handed.seconds),
-        )
+        sent["pp"] = 2 * handed.bytes * x.micro_batches * x.vpp
+        exposed["pp"] = float(handed.seconds)
     if "optimizer" in at.step.recipe.offload:
+        copied = updated.bytes * 2 * width / (x.shard if x.zero else 1)
         exposed["offload"] = exposed.get("offload", 0.0) + float(updated.seconds)
-        sent["offload"] = sent.get("offload", 0.0) + float(
-            updated.bytes * 2 * width / (x.shard if x.zero else 1)
-        )
+        sent["offload"] = sent.get("offload", 0.0) + float(copied)
     return exposed, sent
 
 
-def _ranks(at: Placement, us: list, dealt: list[list[int]]) -> tuple[Rank, ...]:
-    """A rank of each stage. Under DualPipe both directions run at once: each rank holds a part of
-    either.
+def _ranks(at: Placement, rows: list[Unit], members: list[list[int]]) -> tuple[Rank, ...]:
+    """A rank of each stage. Under DualPipe both directions run at once, and each rank holds a part
+    of either.
     """
     x = at.layout
     if x.devices == x.micro_batches == 1:
-        return (alone(sum(u.count for u in us), at),)
+        return (alone(sum(u.layers for u in rows), at),)
     if x.schedule == "dualpipe" and x.pp > 1:
-        dealt = [s + dealt[x.pp - 1 - i] for i, s in enumerate(dealt)]
-    return tuple(rank(i, s, us, at) for i, s in enumerate(dealt))
+        members = [s + members[x.pp - 1 - i] for i, s in enumerate(members)]
+    return tuple(rank(i, s, rows, at) for i, s in enumerate(members))
 
 
-def ends(schedule: str, f, b) -> Stages:
-    """Stages as the schedule takes them: a middle one, the slowest, and what the first and the last
-    take beyond it.
+def ends(schedule: str, forward: np.ndarray, backward: np.ndarray) -> Stages:
+    """Stages as the schedule takes them: the slowest middle stage, and the excess of the first and
+    the last over it. forward, backward: seconds of each stage.
     """
-    w = WEIGHT_GRADIENTS * b if schedule in SPLIT_BACKWARD else 0.0 * b
-    inner = slice(1, -1) if len(f) > 2 else slice(None)
-    mid = [x[inner].max() for x in (f, b - w, w)]
-    if len(f) == 1:
-        return Stages(*mid)
-    return Stages(
-        *mid, *(tuple(x[i] - m for x, m in zip((f, b - w, w), mid, strict=True)) for i in (0, -1))
-    )
+    weights = WEIGHT_GRADIENTS * backward if schedule in SPLIT_BACKWARD else 0.0 * backward
+    passes = (forward, backward - weights, weights)
+    inner = slice(1, -1) if len(forward) > 2 else slice(None)
+    f, b, w = (x[inner].max() for x in passes)
+    if len(forward) == 1:
+        return Stages(f, b, w)
+    first, last = (tuple(x[i] - m for x, m in zip(passes, (f, b, w), strict=True)) for i in (0, -1))
+    return Stages(f, b, w, first, last)
 
 
-def updating(at: Placement, seconds, weights):
-    """Seconds of the optimizer on the fullest stage's weights, which alone take `seconds`; its
-    share of them where states are sharded. Broadcasts over layouts.
+def updating(at: Placement, seconds: ArrayLike, weights: ArrayLike) -> np.ndarray:
+    """Seconds of the optimizer on the stage with the most weights. Broadcasts over layouts.
+
+    seconds: what one device needs for all of them; with sharded states each rank updates its part.
     """
     x, stack = at.layout, at.step.recipe.stack
     ranks = np.where(np.greater(x.zero, 0), x.shard, 1)
     if "optimizer" in at.step.recipe.offload:
         width = stack.gradient_bytes if stack.master else at.step.weight_width
         return host_memory.update_seconds(weights, at.step, at.device, width) / ranks
-    return seconds / ranks
+    return np.asarray(seconds) / ranks

@@ -1,5 +1,5 @@
-"""Software stacks: which implementation of an op runs, what is fused, what a launch costs. One short
-TOML file per stack, in stacks/.
+"""Software stacks: which implementation of an op runs, what is fused, what a launch costs. One
+short TOML file per stack, in stacks/.
 
 A profile with `like = "NAME"` takes what it does not state from that profile, key by key inside
 `overlap` and `implementations`; its name, description and source are always its own. NAME is a

@@ -1,46 +1,48 @@
-"""Host and device together."""
+"""Time of a host and its device together; hosts by age."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 
-OLDEST = 2016  # older hosts are not slower still: their clocks were the same
+OLDEST = 2016  # hosts of earlier years are not slower still: their clocks were the same
 
 
-def slowness(year, c: Kernels):
-    """How much longer the host of a device of that year takes for a launch than a current one:
-    hosts are bought with their devices.
+def slowness(year: int | None, c: Kernels) -> float:
+    """Launch time of a host bought with a device of that year, as a multiple of a current host's.
 
-        ageing^(current - year), at least 1 and at most what a host of 2016 takes
+        ageing^(current - year), at least 1, at most the value of 2016; 1 for an unknown year
 
     >>> from roofcast.hwdb.constants import kernels
-    >>> float(slowness(2030, kernels())), float(slowness(None, kernels()))
+    >>> slowness(2030, kernels()), slowness(None, kernels())
     (1.0, 1.0)
     """
     h = c.host
-    return np.clip(
-        h.ageing ** (h.current - (year or h.current)), 1.0, h.ageing ** (h.current - OLDEST)
-    )
+    slower = h.ageing ** (h.current - (year or h.current))
+    return float(np.clip(slower, 1.0, h.ageing ** (h.current - OLDEST)))
 
 
-def combine(device_s, host_s, c: Kernels, alike: bool = False):
-    """Seconds of a stretch of work that the device needs device_s for and the host host_s to
-    dispatch.
+def combine(device_s: ArrayLike, host_s: ArrayLike, c: Kernels, alike: bool = False) -> np.ndarray:
+    """Seconds of a part of a step for which the device needs device_s and the host, to launch it,
+    host_s.
 
         t = (device^p + host^p)^(1/p)
 
-    Between the longer of the two (perfect run-ahead) and their sum (none). p is smaller where a
-    stretch holds stages that the device and stages that the host bounds, as ConvNets do, and larger
-    where it is one of many that are all `alike`: eager CNNs on V100 are forecast within 8.5 % with
-    p = 4.5 (maximum 9.4, sum 13.8), GPT on one node of A100 within 7.5 with p = 8 (4.5: 7.6,
-    maximum 7.6, sum 45).
+    The result lies between the longer of the two (the host runs ahead perfectly) and their sum (not
+    at all). p is smaller where some stages of the part are bound by the device and others by the
+    host, as in ConvNets, and larger where the part is one of many equal layers (`alike`). Eager
+    CNNs on V100 are forecast within 8.5 % with p = 4.5 (maximum 9.4, sum 13.8), GPT on one node of
+    A100 within 7.5 % with p = 8 (p = 4.5: 7.6, maximum 7.6, sum 45).
 
     >>> from roofcast.hwdb.constants import kernels
-    >>> round(float(combine(1.0, 1.0, kernels())), 3), round(float(combine(1.0, 1.0, kernels(), alike=True)), 3)
-    (1.167, 1.091)
+    >>> round(float(combine(1.0, 1.0, kernels())), 3)
+    1.167
+    >>> round(float(combine(1.0, 1.0, kernels(), alike=True)), 3)
+    1.091
     """
-    top = np.maximum(np.maximum(device_s, host_s), 1e-30)
+    device, host = np.asarray(device_s), np.asarray(host_s)
+    top = np.maximum(np.maximum(device, host), 1e-30)
     p = c.host.alike if alike else c.host.norm
-    return top * ((np.asarray(device_s) / top) ** p + (np.asarray(host_s) / top) ** p) ** (1.0 / p)
+    return top * ((device / top) ** p + (host / top) ** p) ** (1.0 / p)

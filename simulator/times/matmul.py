@@ -3,59 +3,76 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.simulator.times.rates import Rates
 
-# the menu a library chooses from: tile x split of k
+# the menu of a GPU library: tiles of the matrix units, of the vector units, and splits of k
 TILE_M = np.array([256.0, 128.0, 128.0, 64.0])[:, None]
 TILE_N = np.array([128.0, 256.0, 128.0, 64.0])[:, None]
-THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]  # the menu of the vector units
+THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]
 THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
-# weight of whole waves against fractional ones: persistent kernels even them out, those before
-# Hopper do not
-QUANTIZED = (0.2, 0.5)
+# weight of whole waves against fractional ones: persistent kernels (Hopper and later) even waves
+# out, earlier kernels do not
+WHOLE_WAVES = {"persistent": 0.2, "other": 0.5}
 
 
-def matmul(m, n, k, batch, in_bytes, out_bytes, rates: Rates, c: Kernels):
-    """Seconds of `batch` products, operands cold in main memory.
+def matmul(
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    batch: ArrayLike,
+    in_bytes: ArrayLike,
+    out_bytes: ArrayLike,
+    rates: Rates,
+    c: Kernels,
+) -> np.ndarray:
+    """Seconds of `batch` products whose operands are cold in main memory.
 
-    in_bytes and out_bytes are the widths of an element of A and B, and of C. Arguments broadcast.
+    in_bytes, out_bytes: bytes of an element of A and B, and of C. Arguments broadcast.
     GPU: `tiled`; CPU: `summed`; TPU and NPU: `systolic`.
     """
     m, n, k, batch = (np.asarray(x, dtype=float) for x in (m, n, k, batch))
-    traffic = batch * (in_bytes * (m * k + k * n) + out_bytes * m * n)
+    into, out = np.asarray(in_bytes, dtype=float), np.asarray(out_bytes, dtype=float)
+    traffic = batch * (into * (m * k + k * n) + out * m * n)
     if rates.kind == "gpu":
-        reread = batch * (2.0 * in_bytes) * (m * n * k) / rates.footprint
-        return tiled(m, n, k, batch, in_bytes, traffic, reread, rates, c)
+        reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
+        return tiled(m, n, k, batch, into, traffic, reread, rates, c)
     if rates.kind == "cpu":
         return summed(2.0 * batch * m * n * k, traffic, rates, c)
     return systolic(m, n, k, batch, traffic, rates, c)
 
 
-def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
-    """Seconds on cores that each compute a tile of C, the best of a menu of tiles (bm, bn) and
+def tiled(
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    batch: ArrayLike,
+    in_bytes: ArrayLike,
+    traffic: ArrayLike,
+    reread: ArrayLike,
+    rates: Rates,
+    c: Kernels,
+) -> np.ndarray:
+    """Seconds on cores that each compute a tile of C, the fastest of a menu of tiles (bm, bn) and
     splits s of k.
 
-        ks   = max(k / s, 64) ;   units = batch ceil(m/bm) ceil(n/bn) s ;  x = units / cores
-        wave = (1 - q) max(x, 1) + q ceil(x)                                          q 0.2
-                                                                                      persistent,
-                                                                                      0.5 not
+        ks   = max(k / s, 64)
+        x    = batch ceil(m / bm) ceil(n / bn) s / cores
+        wave = (1 - q) max(x, 1) + q ceil(x)
         loop = max(2 bm bn ks, operand feed of the tile) / sustained rate of a core
-        tile = a constant + bytes of the tile of C / store rate of a core             store: in
-                                                                                      persistent
-                                                                                      kernels beside
-                                                                                      the next tile
-        t    = latency + start + ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3) + [s > 1] (split
-             + 8 s m n / 3 BW)
-        out  = (min t^4 + (reread / BW)^4)^(1/4)
+        tile = constant + bytes of the tile of C / store rate of a core
+        own  = ((wave (loop + tile))^3 + (traffic / BW)^3)^(1/3)
+        t    = latency + start + min over the menu of own + [s > 1] (split + 8 s m n / (3 BW))
+        out  = (t^4 + (reread / BW)^4)^(1/4)
 
     traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads
-    its rows and columns again. Start, tile and split are clock cycles: they shrink with the clock,
-    not with the peak; latency does not. BW is the achieved bandwidth. Fitted to bf16 products on
-    A100, H100, L40S, B200 (see kernels.toml for the residuals).
+    its rows and columns again. q is WHOLE_WAVES; persistent kernels store a tile beside the next.
+    BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
+    clock, not with the peak; latency does not. Fitted to bf16 products (see kernels.toml).
     """
     w = c.matmul
     m, n, k, batch = (x[..., None, None] for x in np.broadcast_arrays(m, n, k, batch))
@@ -77,62 +94,57 @@ def tiled(m, n, k, batch, in_bytes, traffic, reread, rates: Rates, c: Kernels):
     slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
     x = blocks * SPLIT / np.asarray(rates.cores)[tail]
     store = np.asarray(rates.store)[tail]
-    whole = np.where(np.isfinite(store), QUANTIZED[1], QUANTIZED[0])
+    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
     wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
-    epilogue = (
-        w.tile + np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0) / store
-    )
+    tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
+    epilogue = w.tile + tile_bytes / store
     compute = wave * (per_k * slices + epilogue / clock)
+    compute = compute.min(axis=-2, keepdims=True)  # what follows does not depend on the tile
     memory = (np.asarray(traffic) / bandwidth)[tail]
-    split = np.where(
-        SPLIT > 1.0, w.split / clock + batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail], 0.0
-    )
-    compute = compute.min(axis=-2, keepdims=True)  # the rest does not depend on the tile
-    best = (
-        (np.cbrt(compute * compute * compute + memory * memory * memory) + split).min(axis=(-2, -1))
-        + w.latency
-        + w.start / rates.clock
-    )
-    return np.sqrt(np.hypot(best * best, np.square(reread / bandwidth)))
+    partial_sums = batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail]
+    split = np.where(SPLIT > 1.0, w.split / clock + partial_sums, 0.0)
+    own = np.cbrt(compute * compute * compute + memory * memory * memory) + split
+    best = own.min(axis=(-2, -1)) + w.latency + w.start / rates.clock
+    return np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
 
 
-def summed(flops, traffic, rates: Rates, c: Kernels):
-    """Seconds on a CPU: threads fork and join, and little of the traffic hides behind arithmetic.
+def summed(flops: ArrayLike, traffic: ArrayLike, rates: Rates, c: Kernels) -> np.ndarray:
+    """Seconds on a CPU: threads fork and join, and little of the traffic overlaps with arithmetic.
 
-        t = start + flops / (sustained peak) + bytes / (achieved share of bandwidth)
+        t = start + flops / (sustained peak) + traffic / (achieved bandwidth)
 
-    Of a printed bandwidth operands reach the fitted share; of one that was measured here, what a
-    triad does. Per-op sums beat per-op maxima on an i9-10940X (125 nets, 13 / 16 % median / mean)
-    and on a 2-core Xeon.
+    The achieved bandwidth is a fitted share of a printed one, and a triad's share of one that was
+    measured on this machine. Per-op sums are closer than per-op maxima on an i9-10940X (125 nets,
+    13 / 16 % median / mean error) and on a 2-core Xeon.
     """
     share = rates.stream if rates.measured else c.cpu.traffic
-    return (
-        cpu_start(rates, c)
-        + flops / (rates.sustained * rates.matrix)
-        + traffic / (share * rates.bandwidth)
-    )
+    compute = np.asarray(flops) / (rates.sustained * rates.matrix)
+    return cpu_start(rates, c) + compute + np.asarray(traffic) / (share * rates.bandwidth)
 
 
-def cpu_start(rates: Rates, c: Kernels):
+def cpu_start(rates: Rates, c: Kernels) -> np.ndarray:
     """Seconds to fork and join the threads of one kernel."""
     return np.minimum(c.cpu.start_core * rates.cores, c.cpu.start_most)
 
 
-def systolic(m, n, k, batch, traffic, rates: Rates, c: Kernels):
+def systolic(
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    batch: ArrayLike,
+    traffic: ArrayLike,
+    rates: Rates,
+    c: Kernels,
+) -> np.ndarray:
     """Seconds on a systolic array: m, n and k padded to its edges, a p-norm of arithmetic and
     memory.
 
-    t = start + ((2 m' n' k' / sustained peak)^p + (bytes / BW)^p)^(1/p)
+        t = start + ((2 m' n' k' / sustained peak)^p + (traffic / BW)^p)^(1/p)
     """
     s = c.systolic
-    padded = (
-        np.ceil(m / s.sublane)
-        * s.sublane
-        * np.ceil(n / s.lane)
-        * s.lane
-        * np.ceil(k / s.lane)
-        * s.lane
-    )
-    compute = 2.0 * batch * padded / (rates.sustained * rates.matrix)
-    memory = traffic / (rates.stream * rates.bandwidth)
+    rows = np.ceil(np.asarray(m) / s.sublane) * s.sublane
+    columns = np.ceil(np.asarray(n) / s.lane) * s.lane
+    padded = rows * columns * np.ceil(np.asarray(k) / s.lane) * s.lane
+    compute = 2.0 * np.asarray(batch) * padded / (rates.sustained * rates.matrix)
+    memory = np.asarray(traffic) / (rates.stream * rates.bandwidth)
     return s.start + (compute**s.norm + memory**s.norm) ** (1.0 / s.norm)

@@ -14,26 +14,23 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 
 FALLBACK = {  # the next format a product is computed in, where a device lacks one
-    "fp4": "fp8",
-    "fp6": "fp8",
-    "fp8": "bf16",
-    "int8": "bf16",
-    "bf16": "fp32",
-    "fp16": "bf16",
-    "tf32": "fp32",
-    "fp64": None,
-    "fp32": None,
-}
-# special-function results a clock and core, where a device does not print its own: NVIDIA SM, AMD
-# CU
+    "fp4": "fp8", "fp6": "fp8", "fp8": "bf16", "int8": "bf16", "bf16": "fp32", "fp16": "bf16",
+    "tf32": "fp32", "fp64": None, "fp32": None,
+}  # fmt: skip
+# special functions per clock and core where a device's documents give none: NVIDIA SM, AMD CU
 SPECIAL_PER_CLOCK = 16.0
-# triad bandwidth / bandwidth of streaming weights, where both were measured (A100 0.99, H200 0.82)
+# bandwidth of a triad as a fraction of that of streaming weights, where both were measured
+# (A100 0.99, H200 0.82); assumed in between
 READ_ONLY = 0.95
-# a 16-bit peak of at most so many times the vector peak: matrix units held at half rate (GeForce,
-# L40)
+# a 16-bit peak of at most this multiple of the vector peak: matrix units are held at half rate
+# (GeForce, L40)
 HALF_RATE = 2.5
-# x the vector rate: operand paths built for matrix units never hold vector tiles up
+# operand feed as a multiple of the vector rate: paths built for matrix units never limit vector
+# tiles
 VECTOR_FEED = 8.0
+VECTOR_SHARE = 16.0  # 16-bit matrix rate over vector rate, where the latter is unknown
+EXP_SHARE = 8.0  # vector rate over rate of special functions, off GPUs
+TILE_ELEMENTS = 32768.0  # of a 256 x 128 tile; matmul.footprint is the edge of a wave of such tiles
 DEFAULT_CORES = {"gpu": 108.0, "cpu": 16.0, "tpu": 2.0, "npu": 16.0}
 DEFAULT_CLOCK = {"gpu": 1.5e9, "cpu": 2.5e9, "tpu": 1.0e9, "npu": 1.0e9}
 
@@ -44,105 +41,88 @@ class Rates(NamedTuple):
     """
 
     kind: str  # gpu | cpu | tpu | npu: which formula
-    width: float  # bytes of an operand of the format the device really computes in
+    width: float  # bytes of an operand in the format the device computes in
     matrix: float  # printed dense rate of products in the format [FLOP/s]
-    sustained: float  # share of `matrix` that a long main loop holds
-    attention: float  # share of `matrix` that a long fused attention forward holds
+    sustained: float  # fraction of `matrix` that a long main loop holds
+    attention: float  # fraction of `matrix` that a long fused attention forward holds
     vector: float  # printed fp32 rate of the vector units [FLOP/s]
-    special: float  # special functions (exp, tanh ..) [results/s]
+    special: float  # special functions (exp, tanh ...) [1/s]
     bandwidth: float  # printed main-memory bandwidth [B/s]
-    stream: float  # share of `bandwidth` that a long triad holds
+    stream: float  # fraction of `bandwidth` that a long triad holds
     cores: float  # SMs, CUs, cores
     clock: float  # advertised maximum [Hz]
-    # edge of the block of C that a wave of tiles computes while its operands stay on chip
-    # [elements]
+    # edge of the block of C that a wave of tiles computes from operands on chip [elements]
     footprint: float
-    feed: float  # FLOP/s of a 16-bit 256x128 tile that the operand paths were built for
-    # edge of the smallest tile its library has for batched products on the vector units [elements]
+    feed: float  # rate of a 16-bit 256x128 tile that the operand paths were built for [FLOP/s]
+    # edge of the library's smallest tile for batched products on the vector units [elements]
     batched_tile: float
     tensor: bool  # the format runs on a matrix unit, not on the vector units
-    # bytes a clock at which a core writes back a tile before the next; infinite: beside it, or
-    # several tiles at once
+    # bytes per clock at which a core stores a tile before it starts the next; infinite: it stores
+    # beside the next tile
     store: float = np.inf
-    # what long products could do without the board's limit of power, of what they do with it
+    # what long products could do without the board's power limit, over what they do with it
     headroom: float = 1.0
-    trained: float = 1.0  # of `sustained`, what products hold inside training steps
-    settled: float = 1.0  # of `sustained`, what is left once the board is warm
-    # what the operand paths were built for, of what the matrix units do: 2 where they are held at
+    trained: float = 1.0  # fraction of `sustained` that products hold inside training steps
+    settled: float = 1.0  # fraction of `sustained` that is left once the board is warm
+    # rate the operand paths were built for over the matrix rate: 2 where matrix units are held at
     # half rate
     fed: float = 1.0
-    measured: bool = False  # `bandwidth` was measured on this very machine, and is no printed one
+    measured: bool = False  # `bandwidth` was measured on this machine, not printed
 
 
 class Resolved(NamedTuple):
     """The rates of a device in one format, and what had to be assumed for them."""
 
     rates: Rates
-    assumptions: tuple[str, ...]  # what was not known of the device, in words
+    assumptions: tuple[str, ...]
 
 
 def _format(device: Device, wanted: str) -> tuple[str, float, list[str]]:
-    """The format the device computes `wanted` in, its printed rate, and what to say about it."""
+    """The format the device computes `wanted` in, its printed rate, and assumptions."""
     name: str | None = wanted
     while name:
-        rate = device.peak_flops.get(name) or (
-            device.vector_flops.get("fp32") if name == "fp32" else None
-        )
+        vector = device.vector_flops.get("fp32") if name == "fp32" else None
+        rate = device.peak_flops.get(name) or vector
         if rate:
-            said = (
-                []
-                if name == wanted
-                else [f"{device.id} has no {wanted} matrix products: computed as {name}"]
-            )
-            return name, float(rate), said
+            lacks = f"{device.id} has no {wanted} matrix products: computed as {name}"
+            return name, float(rate), [] if name == wanted else [lacks]
         name = FALLBACK.get(name)
     for name, rate in device.peak_flops.items():  # e.g. a TPU asked for fp32
         if name != "fp64":
-            return (
-                name,
-                float(rate),
-                [f"{device.id} prints no rate for {wanted}: taken at its {name} rate"],
-            )
-    held = ", ".join(device.peak_flops) or "nothing"
+            why = f"{device.id} prints no rate for {wanted}: its {name} rate is taken"
+            return name, float(rate), [why]
+    known = ", ".join(device.peak_flops) or "nothing"
     raise UnknownName(
-        f"device {device.id} has no rate for {wanted} products; peak_flops holds: {held}"
+        f"device {device.id} has no rate for {wanted} products; peak_flops has: {known}"
     )
 
 
 def family_name(device: Device) -> str:
-    """The family file that holds for the device. Boards with GDDR of a family that also has HBM
-    stand apart.
+    """The family file that holds for the device. Boards with GDDR memory of a family that also has
+    HBM are a family of their own.
     """
     known = constants.families()
-    for name in (
-        f"{device.family}-gddr" if device.memory.type.startswith("GDDR") else "",
-        device.family,
-    ):
+    gddr = f"{device.family}-gddr" if device.memory.type.startswith("GDDR") else ""
+    for name in (gddr, device.family):
         if name in known:
             return name
     return f"any-{device.kind}"
 
 
 def _families(device: Device) -> tuple[constants.Family, constants.Family, list[str]]:
-    """The device's family and its kind's defaults."""
+    """The device's family and the defaults of its kind, with assumptions."""
     own, general = constants.family(family_name(device)), constants.family(f"any-{device.kind}")
     if own is not general:
         return own, general, []
-    return (
-        general,
-        general,
-        [
-            f"{device.id}: no fitted family {device.family or 'unknown'!r}; defaults of"
-            f" {general.name}"
-        ],
-    )
+    family = repr(device.family or "unknown")
+    return own, general, [f"{device.id}: no fitted family {family}; defaults of {general.name}"]
 
 
 def _sustained(
     device: Device, name: str, own: constants.Family, general: constants.Family
 ) -> tuple[float, list[str]]:
-    """Share of the printed peak that a long product holds: device, family, best measured on the
-    device, any of its kind.
+    """Fraction of the printed peak that a long product holds: measured on the device, of its
+    family, the best product measured on the device, or of any device of its kind.
     """
     alike = "bf16" if name == "fp16" else name
     measured = device.achieved.get(f"sustained_{alike}")
@@ -155,13 +135,11 @@ def _sustained(
     best = device.achieved.get(f"matmul_{name}") or device.achieved.get(f"matmul_{alike}")
     if best:
         return float(best), [
-            f"{device.id} {name}: a long product taken to reach the best measured on it, {best:g}"
-            " of printed"
+            f"{device.id} {name}: a long product assumed to reach the best one measured on it,"
+            f" {best:g} of the printed peak"
         ]
-    fraction = (
-        general.sustained.get(alike)
-        or general.sustained["bf16" if "bf16" in general.sustained else "fp32"]
-    )
+    usual = general.sustained.get("bf16") or general.sustained["fp32"]
+    fraction = general.sustained.get(alike, usual)
     return fraction.value, [
         f"{device.id} {name}: a long product assumed to reach {fraction.value:g} of the printed"
         " peak"
@@ -169,23 +147,21 @@ def _sustained(
 
 
 def _half_rate(device: Device) -> bool:
-    """Whether matrix units are held at half of the rate that the chip was built for, to tell
-    GeForce boards from others.
+    """Are the matrix units held at half of the rate that the chip was built for? It tells GeForce
+    boards from others.
     """
     built = _as_built(device)
     vector = built.vector_flops.get("fp32")
-    return bool(vector) and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
+    return vector is not None and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
 
 
 def _as_built(device: Device) -> Device:
-    """The device before its edits: what kind of matrix units it has does not change with an
-    imagined rate.
-    """
+    """The device before its edits: an imagined rate does not change its kind of matrix units."""
     return lookup.device(device.id) if device.edits and device.id in lookup.devices() else device
 
 
 def _trained(name: str, own: constants.Family) -> float:
-    """What of the sustained rate is left in training steps, where whole steps have told."""
+    """Fraction of the sustained rate that training steps hold, where whole steps were fitted."""
     found = own.trained.get("bf16" if name == "fp16" else name)
     return found.value if found else 1.0
 
@@ -193,8 +169,8 @@ def _trained(name: str, own: constants.Family) -> float:
 def _power(
     device: Device, name: str, matrix: float, own: constants.Family
 ) -> tuple[float, list[str]]:
-    """Share of the printed peak that the board's power allows, where the family's FLOP per joule is
-    known.
+    """Fraction of the printed peak that the board's power allows, where the family's FLOP per joule
+    is known; else infinite.
     """
     limit = own.flop_per_joule.get("bf16" if name == "fp16" else name)
     if not limit or not device.power.tdp:
@@ -202,52 +178,43 @@ def _power(
     if any(edit.startswith(f"peak_flops.{name} ") for edit in device.edits):
         return np.inf, [
             f"{device.id}: peak_flops.{name} is imagined, so the board's {device.power.tdp:g} W do"
-            " not bound it"
+            " not limit it"
         ]
     return limit.value * float(device.power.tdp) / matrix, []
 
 
 def _implied_clock(device: Device) -> float:
-    """The clock at which the cores would do the printed 16-bit rate, where it is known what one
-    does a clock.
+    """The clock at which the cores reach the printed 16-bit rate, where their FLOP per clock are
+    known [Hz].
     """
     built = _as_built(device)
-    flops, sixteen = (
-        built.matrix_flop_per_clock_per_core,
-        built.peak_flops.get("bf16") or built.peak_flops.get("fp16"),
-    )
-    return (
-        float(sixteen / (flops * built.cores))
-        if flops and sixteen and built.cores
-        else DEFAULT_CLOCK[device.kind]
-    )
+    per_clock = built.matrix_flop_per_clock_per_core
+    rate = built.peak_flops.get("bf16") or built.peak_flops.get("fp16")
+    if per_clock and rate and built.cores:
+        return float(rate / (per_clock * built.cores))
+    return DEFAULT_CLOCK[device.kind]
 
 
 def _stream(device: Device, own: constants.Family, general: constants.Family) -> float:
-    """Share of the printed bandwidth a triad holds: measured on the device, else its family's."""
-    measured = max(
-        float(device.achieved.get("stream") or 0.0),
-        READ_ONLY * float(device.achieved.get("weight_streaming") or 0.0),
-    )
-    return measured or (own.stream or general.stream).value
+    """Fraction of the printed bandwidth that a triad holds, on the device or in its family."""
+    triad = float(device.achieved.get("stream") or 0.0)
+    weights = READ_ONLY * float(device.achieved.get("weight_streaming") or 0.0)
+    share = own.stream or general.stream
+    assert share is not None, "the families of a kind have a stream share"
+    return max(triad, weights) or share.value
 
 
-def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> Resolved:
-    """Rates of `device` for products of `format`, and the assumptions made.
-
-    Achieved shares come from the device's own table, else its family's, else those of any device of
-    its kind.
+def _limited(
+    device: Device, name: str, matrix: float, own: constants.Family, general: constants.Family
+) -> tuple[float, float, float, list[str]]:
+    """Sustained fraction of the peak, headroom above the power limit, settled fraction once the
+    board is warm; with assumptions.
     """
-    c = c or constants.kernels()
-    name, matrix, said = _format(device, format)
-    own, general, more = _families(device)
-    said += more
-    sustained, more = _sustained(device, name, own, general)
-    said += more
+    sustained, assumptions = _sustained(device, name, own, general)
     limit, more = _power(device, name, matrix, own)
-    said += more
+    assumptions += more
     if limit < sustained:
-        said.append(
+        assumptions.append(
             f"{device.id} {name}: {device.power.tdp:g} W allow {limit:.2f} of the printed peak in a"
             " long product"
         )
@@ -255,47 +222,65 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     sustained = min(sustained, limit)
     settled = min(float(device.achieved.get(f"settled_{name}") or sustained) / sustained, 1.0)
     if settled < 1.0:
-        said.append(
+        assumptions.append(
             f"{device.id} {name}: once warm, long products hold {settled * sustained:.2f} of the"
             " printed peak"
         )
+    return sustained, headroom, settled, assumptions
+
+
+def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float, list[str]]:
+    """Vector rate [FLOP/s], cores and clock [Hz], with assumptions for what is unknown."""
+    assumptions = []
     vector = device.vector_flops.get("fp32") or device.peak_flops.get("fp32")
     if not vector:
-        vector = matrix * WIDTH[name] / 32.0
-        said.append(
+        sixteen_bit = matrix * WIDTH[name] / WIDTH["bf16"]
+        assumptions.append(
             f"{device.id}: no printed vector rate; a sixteenth of the 16-bit matrix rate assumed"
         )
-    if not device.cores:
-        said.append(f"{device.id}: number of cores unknown, {DEFAULT_CORES[device.kind]:g} assumed")
+    rate = float(vector) if vector else sixteen_bit / VECTOR_SHARE
     cores = float(device.cores or DEFAULT_CORES[device.kind])
+    if not device.cores:
+        assumptions.append(f"{device.id}: number of cores unknown, {cores:g} assumed")
     clock = float(device.clock or device.base_clock or _implied_clock(device))
     if not device.clock and not device.base_clock:
-        said.append(f"{device.id}: clock unknown, {clock / 1e9:.3g} GHz assumed")
+        assumptions.append(f"{device.id}: clock unknown, {clock / 1e9:.3g} GHz assumed")
+    return rate, cores, clock, assumptions
+
+
+def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> Resolved:
+    """Rates of `device` for products of `format`, and the assumptions made.
+
+    Achieved fractions come from the device's own table, else its family's, else those of any device
+    of its kind. Raises UnknownName where the device has no rate at all for the format.
+    """
+    c = c or constants.kernels()
+    name, matrix, assumptions = _format(device, format)
+    own, general, no_family = _families(device)
+    sustained, headroom, settled, power = _limited(device, name, matrix, own, general)
+    vector, cores, clock, unknown = _chip(device, name, matrix)
     sixteen = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
     tensor = name not in ("fp32", "fp64")
-    special = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
+    per_clock = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
+    gpu = device.kind == "gpu"
+    exp = float(device.achieved.get("exp") or vector / EXP_SHARE)
+    on_sm = c.matmul.footprint * float(np.sqrt(cores * TILE_ELEMENTS))
+    fused = own.attention or general.attention
+    assert fused is not None, "the families of a kind have an attention share"
     rates = Rates(
         kind=device.kind,
         width=WIDTH[name],
         matrix=matrix,
         sustained=sustained,
-        attention=min((own.attention or general.attention).value, sustained),
-        vector=float(vector),
-        special=(
-            special * cores * clock
-            if device.kind == "gpu"
-            else float(device.achieved.get("exp") or vector / 8.0)
-        ),
+        attention=min(fused.value, sustained),
+        vector=vector,
+        special=per_clock * cores * clock if gpu else exp,
         bandwidth=float(device.memory.bandwidth),
         stream=_stream(device, own, general),
         cores=cores,
         clock=clock,
-        footprint=(
-            c.matmul.footprint * float(np.sqrt(cores * 32768.0))
-            if device.core == "SM"
-            else c.matmul.footprint_flat
-        ),
-        feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * float(vector),
+        footprint=on_sm if device.core == "SM" else c.matmul.footprint_flat,
+        feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * vector,
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
         store=c.matmul.store if tensor and not own.persistent else np.inf,
@@ -303,9 +288,11 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         trained=_trained(name, own),
         settled=settled,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
-        measured=device.kind == "cpu" and device.memory.bandwidth.status == "measured",
+        measured=(
+            device.kind == "cpu" and getattr(device.memory.bandwidth, "status", None) == "measured"
+        ),
     )
-    return Resolved(rates, tuple(said))
+    return Resolved(rates, (*assumptions, *no_family, *power, *unknown))
 
 
 def warm(rates: Rates) -> Rates:
@@ -316,9 +303,10 @@ def warm(rates: Rates) -> Rates:
 
 
 def in_training(rates: Rates) -> Rates:
-    """The rates that products have in training steps, their time then divided by `trained`: a board
-    that its power limits holds that limit in long products, and in steps where clocks settle below
-    it no less than it, as far as its kind allows.
+    """The rates of products in training steps, whose time is then divided by `trained`.
+
+    A board at its power limit holds that limit in long products. In steps, where clocks settle
+    below it, it holds no less than the limit, as far as its kind allows.
     """
     gain = np.minimum(rates.headroom, 1.0 / rates.trained)
     return rates._replace(

@@ -1,5 +1,6 @@
-"""Number formats and precision policies: what a weight, an activation and a matrix product are held
-and computed in.
+"""Number formats and precision policies.
+
+A policy fixes the formats in which weights and activations are held and products are computed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from roofcast.hwdb.formats import WIDTH
 
 __all__ = ["PRECISIONS", "WIDTH", "Precision", "precision", "promote"]
 
-RANK = {
+RANK = {  # type promotion: the operand of higher rank determines the result
     "bool": 0,
     "uint8": 1,
     "int8": 1,
@@ -26,53 +27,48 @@ RANK = {
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
-    """How a step holds and computes its numbers, in PyTorch's terms.
-
-    `weights` and `activations` are the formats tensors are made in; `autocast` is the lower format
-    that torch.autocast sends matrix products to (None where autocast is off); `product` is the
-    format that the matrix unit takes (its roof).
-    """
+    """Formats in which a step holds and computes its numbers, in PyTorch's terms."""
 
     name: str
     weights: str
     activations: str
-    autocast: str | None
-    product: str
-    matrices: str | None = (
-        # what weights of products are held in, where not as the others: quantised for inference
-        None
+    autocast: str | None  # lower format that torch.autocast casts matrix products to; None: off
+    product: str  # operand format of the matrix unit; selects its peak rate
+    matrices: str | None = None  # of weight matrices, if they are quantized for inference
+
+
+def _policy(
+    name: str, held: str, product: str, autocast: str | None = None, matrices: str | None = None
+) -> Precision:
+    """A policy that holds weights and activations in the same format."""
+    return Precision(
+        name=name,
+        weights=held,
+        activations=held,
+        autocast=autocast,
+        product=product,
+        matrices=matrices,
     )
 
 
 PRECISIONS = {
     p.name: p
     for p in (
-        Precision(name="fp32", weights="fp32", activations="fp32", autocast=None, product="fp32"),
-        Precision(name="tf32", weights="fp32", activations="fp32", autocast=None, product="tf32"),
-        Precision(name="bf16", weights="bf16", activations="bf16", autocast=None, product="bf16"),
-        Precision(name="fp16", weights="fp16", activations="fp16", autocast=None, product="fp16"),
-        Precision(
-            name="amp-bf16", weights="fp32", activations="fp32", autocast="bf16", product="bf16"
-        ),
-        Precision(
-            name="amp-fp16", weights="fp32", activations="fp32", autocast="fp16", product="fp16"
-        ),
-        Precision(name="fp8", weights="bf16", activations="bf16", autocast=None, product="fp8"),
-        Precision(
-            name="int8",
-            weights="bf16",
-            activations="bf16",
-            autocast=None,
-            product="int8",
-            matrices="int8",
-        ),
-        Precision(name="nvfp4", weights="bf16", activations="bf16", autocast=None, product="fp4"),
+        _policy("fp32", "fp32", "fp32"),
+        _policy("tf32", "fp32", "tf32"),
+        _policy("bf16", "bf16", "bf16"),
+        _policy("fp16", "fp16", "fp16"),
+        _policy("amp-bf16", "fp32", "bf16", autocast="bf16"),
+        _policy("amp-fp16", "fp32", "fp16", autocast="fp16"),
+        _policy("fp8", "bf16", "fp8"),
+        _policy("int8", "bf16", "int8", matrices="int8"),
+        _policy("nvfp4", "bf16", "fp4"),
     )
 }
 
 
 def precision(name: str) -> Precision:
-    """The policy of that name.
+    """The policy called `name`. Raises UnknownName.
 
     >>> precision("amp-bf16").product
     'bf16'
@@ -84,8 +80,9 @@ def precision(name: str) -> Precision:
 
 
 def promote(*formats: str) -> str:
-    """The format an elementwise op of these operands yields (PyTorch's promotion, without mixed
-    bf16/fp16).
+    """Result format of an elementwise op on operands of these formats, as PyTorch promotes them.
+
+    Mixed bf16 and fp16 operands are not covered.
 
     >>> promote("bf16", "fp32")
     'fp32'

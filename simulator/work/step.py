@@ -24,111 +24,116 @@ from roofcast.simulator.work.traced import (
     Weight,
 )
 
-FOREACH_GROUP = 30  # tensors that PyTorch's multi-tensor kernels take in one launch, about
+FOREACH_GROUP = 30  # tensors per launch of PyTorch's multi-tensor kernels, approximately
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is trained or run: everything decided."""
+    """How a model is trained or run, with every default resolved."""
 
     mode: str  # train | infer
     batch: int
-    size: int | None  # tokens a sample, or pixels a side
+    size: int | None  # tokens per sample, or pixels per side
     precision: str
     optimizer: str | None
-    recompute: str  # as simulator/work/recompute.py lists them
+    recompute: str  # a policy of simulator/work/recompute.py
     stack: Stack
-    offload: tuple[str, ...] = ()  # what is kept in the host's memory: activations, optimizer
+    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
 
 
 class Step(NamedTuple):
-    """Everything a step does and keeps, kernel by kernel."""
+    """Everything that a step computes and keeps, kernel by kernel."""
 
     nodes: tuple[Node, ...]
     kernels: tuple[Kernel, ...]  # phases: forward, backward, recompute, update
     weights: tuple[Weight, ...]
     blocks: tuple[Block, ...]
-    saved: tuple[Kept, ...]  # what recomputation leaves
-    counted: tuple[Kept, ...]  # without recomputation
+    saved: tuple[Kept, ...]  # for backward, after recomputation
+    counted: tuple[Kept, ...]  # for backward, without recomputation
     input_bytes: float
-    state_bytes: float
+    state_bytes: float  # of the optimizer
     recipe: Recipe
     traffic: tuple[Traffic, ...] = ()
-    said: tuple[str, ...] = ()  # what the model had to assume
+    assumptions: tuple[str, ...] = ()  # made by the model
 
     @property
     def parameters(self) -> int:
-        """Weights, all repetitions of a layer."""
+        """Number of weights, over all repetitions of a layer."""
         return sum(w.size * w.count for w in self.weights)
 
     @property
     def weight_width(self) -> float:
-        """Bytes of a weight as the step's kernels read it."""
+        """Bytes per weight as the kernels of the step read it."""
         return WIDTH[self.weights[0].dtype] if self.weights else 4.0
 
     @property
     def parameter_bytes(self) -> float:
-        """Bytes of all weights as they are held."""
+        """Bytes of all weights in the formats in which they are held."""
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights)
 
     @property
     def gradient_bytes(self) -> float:
-        """Bytes of the gradients of all trainable weights; none in inference."""
-        return (
-            sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable)
-            if self.recipe.mode == "train"
-            else 0
-        )
+        """Bytes of the gradients of all trainable weights; 0 in inference."""
+        if self.recipe.mode != "train":
+            return 0
+        return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable)
 
 
 def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
-    """Model, recipe -> Step: the whole of it, or one rank's share under `parallel`."""
-    training = recipe.mode == "train"
+    """The step of a model under a recipe: the whole step, or one rank's share under `parallel`."""
+    stack, training = recipe.stack, recipe.mode == "train"
     tape = Tape(
         precision(recipe.precision),
         training=training,
-        implementations=recipe.stack.implementations,
+        implementations=stack.implementations,
         parallel=parallel,
     )
-    model.run(
-        tape,
-        recipe.batch,
-        recipe.size // parallel.cp if recipe.size and parallel.cp > 1 else recipe.size,
-    )
-    counted = tuple(
-        Kept(node, held, count, kind, storage)
-        for storage, (node, held, count, kind, _) in tape.saved.items()
-    )
-    kernels = tape.kernels
+    size = recipe.size // parallel.cp if recipe.size else recipe.size
+    model.run(tape, recipe.batch, size)
+    kernels, counted = _compiled(tape, stack)
     saved = counted
-    if recipe.stack.fusion:
-        by_layer = recipe.stack.implementations.get("compiled") == "layers"
-        layers = {i for i, node in enumerate(tape.nodes) if node.layer} if by_layer else None
-        kernels, saved = fuse(kernels, saved, recipe.stack.fusion, layers)
-        counted = saved
     if training and recipe.recompute != "none":
         again, saved = recomputed(
             tape.nodes, tape.blocks, kernels, saved, recipe.recompute, model.name, parallel.stages
         )
         kernels = [*kernels, *again]
-    if training and recipe.stack.accumulate_bytes:
-        kernels = [*kernels, *accumulated(tape, recipe.stack.accumulate_bytes)]
-    states = 0.0
-    if training and recipe.optimizer:
-        states = sum(
-            state_bytes(optimizer(recipe.optimizer), w.size * w.count, WIDTH[w.dtype])
-            for w in tape.weights
-            if w.trainable
-        )
+    if training and stack.accumulate_bytes:
+        kernels = [*kernels, *accumulated(tape, stack.accumulate_bytes)]
+    if training:
         kernels = [*kernels, *update(tape, recipe)]
     return Step(
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
-        sum(v.bytes for v in tape.inputs), states, recipe, tuple(tape.traffic), tuple(tape.said),
+        sum(v.bytes for v in tape.inputs), _state_bytes(tape, recipe) if training else 0.0, recipe,
+        tuple(tape.traffic), tuple(tape.assumptions),
     )  # fmt: skip
 
 
+def _compiled(tape: Tape, stack: Stack) -> tuple[list[Kernel], tuple[Kept, ...]]:
+    """Kernels and kept storages on the tape, fused if the stack has a compiler."""
+    saved = tuple(
+        Kept(entry.node, entry.bytes, entry.count, entry.kind, storage)
+        for storage, entry in tape.saved.items()
+    )
+    if not stack.fusion:
+        return tape.kernels, saved
+    by_layer = stack.implementations.get("compiled") == "layers"
+    layers = {i for i, node in enumerate(tape.nodes) if node.layer} if by_layer else None
+    return fuse(tape.kernels, saved, stack.fusion, layers)
+
+
+def _state_bytes(tape: Tape, recipe: Recipe) -> float:
+    """Bytes of the optimizer's states for all trainable weights."""
+    if recipe.optimizer is None:
+        return 0.0
+    o = optimizer(recipe.optimizer)
+    trainable = (w for w in tape.weights if w.trainable)
+    return sum(state_bytes(o, w.size * w.count, WIDTH[w.dtype]) for w in trainable)
+
+
 def runs(step: Step) -> list[tuple[str, int]]:
-    """What each node belongs to: the repeated block it is in, or what stands outside the blocks
-    before the next one.
+    """For every node, the group of consecutive nodes to which it belongs.
+
+    ("block", i) for a node of repeated block i; ("op", i) for a node outside of the blocks, where
+    i is the next block, or -1 after the last one.
     """
     found, block = [], -1
     for node in reversed(step.nodes):
@@ -138,8 +143,9 @@ def runs(step: Step) -> list[tuple[str, int]]:
 
 
 def of_one_batch(step: Step) -> Step:
-    """The step where it is no part of a larger one: a stack whose first micro-batch's gradients are
-    the sum adds nothing up.
+    """The step if it is the only micro-batch of its batch.
+
+    Stacks that use the gradients of the first micro-batch as the sum then accumulate nothing.
     """
     if step.recipe.stack.accumulate_first:
         return step
@@ -149,34 +155,28 @@ def of_one_batch(step: Step) -> Step:
 
 
 def accumulated(tape: Tape, bytes_: float) -> list[Kernel]:
-    """A micro-batch's weight gradients added to the sum: so many bytes a weight; autograd's engine
-    launches that without Python.
+    """Kernels that add a micro-batch's weight gradients to the sum, moving `bytes_` per weight.
+
+    Autograd's engine launches them without returning to Python.
     """
-    read, written = 0.6 * bytes_, 0.4 * bytes_  # 16 bits in, 32 bits in and out
-    return [
-        Kernel(
-            w.node,
-            "backward",
-            "accumulate",
-            "fp32",
-            0,
-            w.size,
-            0,
-            read * w.size,
-            written * w.size,
-            (0.0,),
-            w.count,
-        )
-        for w in tape.weights
-        if w.trainable
-    ]
+    read, written = 0.6 * bytes_, 0.4 * bytes_  # reads 16 and 32 bits, writes 32 bits
+    kernels = []
+    for w in tape.weights:
+        if w.trainable:
+            work = 0, w.size, 0, read * w.size, written * w.size, (0.0,), w.count
+            kernels.append(Kernel(w.node, "backward", "accumulate", "fp32", *work))
+    return kernels
 
 
 def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
-    """The optimizer's kernels, node by node. Optimizers of fp32 copies divide by the loss's scale
-    in the same kernel: Megatron-DeepSpeed on one node of A100 moves some 36 bytes a weight between
-    two steps, where the update alone is 34.
+    """The optimizer's kernels, one per weight; none without an optimizer.
+
+    Optimizers with fp32 master weights divide by the loss scale in the same kernel: on one node of
+    A100, Megatron-DeepSpeed moves about 36 bytes per weight between two steps, and the update alone
+    accounts for 34.
     """
+    if recipe.optimizer is None:
+        return []
     o = optimizer(recipe.optimizer)
     fused = recipe.stack.implementations.get("optimizer") == "fused"
     launches = 1 if fused else o.kernels
@@ -184,35 +184,23 @@ def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
     for w in tape.weights:
         if not w.trainable:
             continue
-        read, written = update_traffic(
-            o, w.size * w.count, 4.0 if recipe.stack.master else WIDTH[w.dtype], fused
-        )
-        # gradients are read once more for their norm, and the 16-bit weights written from the fp32
-        # ones
-        if recipe.stack.master:
-            read, written = (
-                read + 4.0 * w.size * w.count,
-                written + WIDTH[w.dtype] * w.size * w.count,
-            )
-        elif (
-            precision(recipe.precision).product == "fp16"
-        ):  # they are checked and divided by the scale of the loss, in place
-            gradients = WIDTH[w.dtype] * w.size * w.count
-            read, written = read + gradients, written + gradients
-        # tensors share launches: the group's launch is spread over them
-        kernels.append(
-            Kernel(
-                w.node,
-                "update",
-                "optimizer",
-                w.dtype,
-                0,
-                o.flops * w.size * w.count,
-                w.size * w.count,
-                read,
-                written,
-                (launches * w.count / FOREACH_GROUP,),
-                1,
-            )
-        )
+        n = w.size * w.count
+        read, written = _update_bytes(w, recipe, fused)
+        # Tensors share launches: the launch of a group is divided over its members.
+        shape = (launches * w.count / FOREACH_GROUP,)
+        work = 0, o.flops * n, n, read, written, shape, 1
+        kernels.append(Kernel(w.node, "update", "optimizer", w.dtype, *work))
     return kernels
+
+
+def _update_bytes(w: Weight, recipe: Recipe, fused: bool) -> tuple[float, float]:
+    """Bytes read and written by the update of one weight tensor, all its repetitions."""
+    assert recipe.optimizer is not None, "update() returns early without an optimizer"
+    n, width, master = w.size * w.count, WIDTH[w.dtype], recipe.stack.master
+    o = optimizer(recipe.optimizer)
+    read, written = update_traffic(o, n, 4.0 if master else width, fused)
+    if master:  # gradients are read once more for their norm; 16-bit weights are written from fp32
+        return read + 4.0 * n, written + width * n
+    if precision(recipe.precision).product == "fp16":  # unscale and check gradients, in place
+        return read + width * n, written + width * n
+    return read, written

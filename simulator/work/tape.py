@@ -1,396 +1,118 @@
-"""The tape: a model run on it leaves every kernel a step launches and every byte it keeps for
-backward.
+"""The tape: a model run on it leaves every kernel that a step launches and every byte it keeps.
 
-A model is a program over `Value`s, as a PyTorch module is; the tape plays PyTorch's part. It holds
-shapes and formats instead of numbers, follows autocast's casts, and at each op writes down the
-forward kernels, the backward kernels that autograd will run for it, and which storages autograd
-keeps. A storage kept twice is counted once.
+A model is a program over `Value`s, as a PyTorch module is; the tape plays the part of PyTorch. It
+holds shapes and formats instead of numbers, follows autocast's casts, and at each op records the
+forward kernels, the backward kernels that autograd will run, and the storages that autograd keeps.
 
-A repeated block is traced once: `repeat` multiplies it, and knows that what one block hands on is
-what the next one gets, so that a tensor kept by both neighbours still counts once.
+A repeated block is traced once: `repeat` multiplies its kernels. The output of one block is the
+input of the next, so a tensor that both of them keep counts once.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Callable
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.work.precision import WIDTH, Precision, promote
-from roofcast.simulator.work.traced import ALONE, Block, Kernel, Node, Parallel, Traffic, Weight
+from roofcast.simulator.work.precision import Precision, promote
+from roofcast.simulator.work.recording import Recording
+from roofcast.simulator.work.traced import ALONE, Block, Parallel, Saved, Traffic
+from roofcast.simulator.work.value import Value
+
+__all__ = ["Tape", "Value"]
+
+# state that is restored, as a copy, when a block is traced again
+_COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept")
+_APPENDED = ("nodes", "kernels", "weights", "blocks", "traffic")  # state that is cut to its length
 
 
-class Value:
-    """A tensor without numbers: shape, format, and the storage it lives in (views share their
-    base's).
-    """
-
-    __slots__ = (
-        "shape",
-        "dtype",
-        "storage",
-        "size",
-        "bytes",
-        "held",
-        "grad",
-        "kind",
-        "repeats",
-        "split",
-    )
-
-    def __init__(
-        self, shape, dtype, storage, grad=False, kind="activation", repeats=1, held=None, split=None
-    ):
-        self.shape = shape
-        self.dtype = dtype
-        self.storage = storage  # identity of the memory behind it
-        self.size = prod(shape)  # elements
-        self.bytes = self.size * WIDTH[dtype]
-        # bytes of the storage: more than its own where it is a slice
-        self.held = self.bytes if held is None else held
-        self.grad = grad  # does a gradient flow to it
-        self.kind = kind  # activation | parameter | buffer | input | weight_copy
-        self.repeats = repeats  # how often the block it was made in is repeated
-        # what of it one tensor-parallel rank holds: None all, "features" or "tokens" a share
-        self.split = split
-
-    def __repr__(self):
-        return f"{self.dtype}{list(self.shape)}"
-
-
-def _like(v: Value):
-    return v.shape, v.dtype, v.grad
-
-
-class Tape:
-    """What a model is run on: ops put their kernels here, and what autograd keeps."""
+class Tape(Recording):
+    """The record of a step, with repeated blocks, tensor parallelism and autocast."""
 
     def __init__(
         self,
         precision: Precision,
         *,
         training: bool = True,
-        implementations: dict | None = None,
+        implementations: dict[str, str] | None = None,
         parallel: Parallel = ALONE,
     ):
-        self.precision = precision
-        self.parallel = parallel
-        self.traffic: list[Traffic] = []
-        self._gathered: dict[int, Value] = {}
-        self.narrow: set[int] = set()  # storages cast for an 8- or 4-bit product
-        self.training = training
-        self.implementations = implementations or {}
-        self.nodes: list[Node] = []
-        self.kernels: list[Kernel] = []
-        self.weights: list[Weight] = []
-        self.blocks: list[Block] = [Block("", 1, 0.0)]
-        self.saved: dict[
-            int, list
-        ] = {}  # storage -> [node, bytes, count, kind, last instance kept too]
-        self.inputs: list[Value] = []
-        self.said: list[str] = []  # what the model had to assume
-        self._path: list[str] = []
-        self._node = -1
-        self._inside = False
-        self._block = 0
-        self._repeats = 1
-        self._storages = 0
-        self._uses: dict[int, int] = {}
-        self._casts: dict[tuple[int, tuple, str], Value] = {}
-        self._parameters: dict[str, Value] = {}
-        self._kept: dict[
-            int, int
-        ] = {}  # storages from outside this block that an op inside it keeps -> that op
-
-    # ------------------------------------------------------------------ structure
-    @contextmanager
-    def scope(self, name: str):
-        """Ops inside are named `name.`..."""
-        self._path.append(name)
-        try:
-            yield
-        finally:
-            self._path.pop()
-
-    @contextmanager
-    def op(self, name: str, kind: str):
-        """Kernels and saved tensors inside belong to one named op; an op inside another belongs to
-        the outer one.
-        """
-        if self._inside:
-            yield
-            return
-        self._inside = True
-        self.nodes.append(
-            Node(".".join(filter(None, (*self._path, name))), kind, self._repeats, self._block)
+        super().__init__(
+            precision, training=training, implementations=implementations, parallel=parallel
         )
-        self._node = len(self.nodes) - 1
-        try:
-            yield
-        finally:
-            self._inside = False
+        self.narrow: set[int] = set()  # storages cast for an 8-bit or 4-bit product
+        self._gathered: dict[int, Value] = {}  # storage -> its value gathered over the tp ranks
+        self._casts: dict[tuple[int, tuple, str], Value] = {}  # low-precision copies of weights
 
-    def implementation(self, op: str, default: str) -> str:
-        """How this stack runs an op: 'composed', 'fused', 'eager', 'flash' ..."""
-        return self.implementations.get(op, default)
+    # ------------------------------------------------------------------ repeated blocks
+    def repeat(self, name: str, count: int, body: Callable[..., Any], *carried: Value) -> Any:
+        """Run `body(*carried)` `count` times, each on the result of the previous run; traced once.
 
-    def repeat(self, name: str, count: int, body, *carried: Value):
-        """Run `body(*carried)` `count` times, each on what the one before handed on; traced once.
-
-        Where the first block gets another format than it hands on, it is traced alone and the rest
-        once more.
+        Returns the result of the last run: one value, or a tuple if several are carried. If the
+        formats of the first input and of the result differ, the first block is traced on its own
+        and the others once more.
         """
         if count <= 0:
             return carried if len(carried) > 1 else carried[0]
         mark = self._mark()
-        handed = self._block_of(name, count, body, carried)
-        if count > 1 and [_like(v) for v in handed] != [_like(v) for v in carried]:
+        results = self._trace_block(name, count, body, carried)
+        if count > 1 and [_signature(v) for v in results] != [_signature(v) for v in carried]:
             self._undo(mark)
-            carried = self._block_of(name, 1, body, carried)
-            handed = self._block_of(name, count - 1, body, carried)
-        return handed if len(handed) > 1 else handed[0]
+            carried = self._trace_block(name, 1, body, carried)
+            results = self._trace_block(name, count - 1, body, carried)
+        return results if len(results) > 1 else results[0]
 
-    def _block_of(self, name, count, body, carried):
-        outer_repeats, outer_block, outer_kept = self._repeats, self._block, self._kept
-        self.blocks.append(
-            Block(
-                ".".join(filter(None, (*self._path, name))),
-                count * outer_repeats,
-                sum(v.bytes for v in carried),
-            )
-        )
-        self._block, self._repeats, self._kept = len(self.blocks) - 1, outer_repeats * count, {}
+    def _trace_block(
+        self, name: str, count: int, body: Callable[..., Any], carried: tuple[Value, ...]
+    ) -> tuple[Value, ...]:
+        outer = self._repeats, self._block, self._kept
+        repeats = outer[0]
+        carried_bytes = sum(v.bytes for v in carried)
+        self.blocks.append(Block(self._full_name(name), count * repeats, carried_bytes))
+        self._repeats, self._block, self._kept = repeats * count, len(self.blocks) - 1, {}
         for value in carried:
             self._uses.pop(value.storage, None)
         with self.scope(name):
-            handed = body(*carried)
-        handed = handed if isinstance(handed, tuple) else (handed,)
+            results = body(*carried)
+        results = results if isinstance(results, tuple) else (results,)
         kept = self._kept
-        self._repeats, self._block, self._kept = outer_repeats, outer_block, outer_kept
-        for given, out in zip(carried, handed, strict=True):
-            if (
-                given.storage in kept and given.repeats != outer_repeats
-            ):  # comes from further out: the block around this one keeps it
-                outer_kept.setdefault(given.storage, kept[given.storage])
-            if count > 1 and given.storage in kept and given.storage != out.storage:
-                # what block 2 .. count keep of their input are the outputs of 1 .. count-1; the
-                # last output is not among them
-                entry = self.saved.setdefault(
-                    out.storage, [kept[given.storage], out.held, 0, out.kind, False]
-                )
-                if not entry[4]:
-                    entry[2] += (count - 1) * outer_repeats
+        self._repeats, self._block, self._kept = outer
+        for given, out in zip(carried, results, strict=True):
+            if given.storage in kept:
+                self._keep_between(given, out, count, kept[given.storage])
         return tuple(
-            Value(v.shape, v.dtype, v.storage, v.grad, v.kind, outer_repeats, v.held, v.split)
-            for v in handed
+            Value(v.shape, v.dtype, v.storage, v.grad, v.kind, repeats, v.held, v.split)
+            for v in results
         )
 
-    def _mark(self):
-        return (
-            len(self.nodes),
-            len(self.kernels),
-            len(self.weights),
-            len(self.blocks),
-            len(self.traffic),
-            {k: list(v) for k, v in self.saved.items()},
-            dict(self._uses),
-            dict(self._casts),
-            dict(self._parameters),
-            dict(self._kept),
-        )
-
-    def _undo(self, mark):
-        (
-            nodes,
-            kernels,
-            weights,
-            blocks,
-            traffic,
-            self.saved,
-            self._uses,
-            self._casts,
-            self._parameters,
-            self._kept,
-        ) = mark
-        del (
-            self.nodes[nodes:],
-            self.kernels[kernels:],
-            self.weights[weights:],
-            self.blocks[blocks:],
-            self.traffic[traffic:],
-        )
-
-    # ------------------------------------------------------------------ values
-    def _storage(self) -> int:
-        self._storages += 1
-        return self._storages
-
-    def new(self, shape, dtype=None, grad=False) -> Value:
-        """A fresh activation."""
-        return Value(
-            tuple(shape),
-            dtype or self.precision.activations,
-            self._storage(),
-            grad and self.training,
-            repeats=self._repeats,
-        )
-
-    def input(self, shape, dtype=None) -> Value:
-        """What the caller hands in: images, token ids, labels."""
-        value = Value(
-            tuple(shape), dtype or self.precision.activations, self._storage(), kind="input"
-        )
-        self.inputs.append(value)
-        return value
-
-    def parameter(
-        self,
-        *shape,
-        tied: str | None = None,
-        trainable: bool = True,
-        dtype: str | None = None,
-        expert: bool = False,
-    ) -> Value:
-        """A weight. The same `tied` name gives the same storage, counted once."""
-        if tied is not None and tied in self._parameters:
-            return self._parameters[tied]
-        value = Value(
-            shape,
-            dtype or self.precision.weights,
-            self._storage(),
-            self.training and trainable,
-            "parameter",
-            self._repeats,
-        )
-        self.weights.append(
-            Weight(self._node, value.size, value.dtype, self._repeats, trainable, expert)
-        )
-        if tied is not None:
-            self._parameters[tied] = value
-        return value
-
-    def vocabulary(self, rows: int, width: int, tied: str | None = None) -> Value:
-        """A table of one row a token; tensor-parallel ranks hold a share of the rows, the last one
-        padded.
-        """
-        table = self.parameter(-(-rows // self.parallel.tp), width, tied=tied)
-        table.split = "features" if self.parallel.tp > 1 else None
-        return table
-
-    def buffer(self, *shape, dtype="fp32") -> Value:
-        """A constant of the model: running statistics, masks. Never trained, never counted as
-        kept.
-        """
-        return Value(shape, dtype, self._storage(), kind="buffer")
-
-    def view(self, x: Value, *shape) -> Value:
-        """The same storage under another shape: a reshape, a transpose, a slice. No kernel."""
-        return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held, x.split)
-
-    # ------------------------------------------------------------------ work
-    def emit(
-        self,
-        kind,
-        inputs,
-        outputs,
-        *,
-        matrix=0,
-        vector=0,
-        special=0,
-        product=None,
-        shape=(),
-        read=None,
-        written=None,
-    ):
-        """A forward kernel. Bytes default to every input read once and every output written
-        once.
-        """
-        if self.parallel.tp > 1:
-            held = {v.split for v in inputs if v.kind != "parameter"}
-            for v in outputs:
-                v.split = (
-                    "features" if "features" in held else "tokens" if "tokens" in held else None
-                )
-        self.kernels.append(
-            Kernel(
-                self._node,
-                "forward",
-                kind,
-                product or (outputs[0].dtype if outputs else "fp32"),
-                matrix,
-                vector,
-                special,
-                sum(v.bytes for v in inputs) if read is None else read,
-                sum(v.bytes for v in outputs) if written is None else written,
-                shape,
-                self._repeats,
-                tuple(inputs),
-                tuple(outputs),
-            )
-        )
-        if self.training:
-            for v in inputs:
-                if v.grad and v.kind == "activation":
-                    self._used(v)
-
-    def _used(self, v: Value):
-        """A value used twice gets two gradients: the second is added to the first."""
-        n = self._uses.get(v.storage, 0)
-        self._uses[v.storage] = n + 1
-        if n:
-            self.backward(
-                "accumulate", vector=v.size, read=2 * v.bytes, written=v.bytes, product=v.dtype
-            )
-
-    def backward(
-        self, kind, *, matrix=0, vector=0, special=0, read=0, written=0, product="fp32", shape=()
-    ):
-        """A kernel autograd will run for the op just emitted."""
-        self.kernels.append(
-            Kernel(
-                self._node,
-                "backward",
-                kind,
-                product,
-                matrix,
-                vector,
-                special,
-                read,
-                written,
-                shape,
-                self._repeats,
-            )
-        )
-
-    def save(self, *values: Value):
-        """Autograd keeps these. Parameters and buffers are there anyway."""
-        if not self.training:
+    def _keep_between(self, given: Value, out: Value, count: int, node: int) -> None:
+        """Count what `count` blocks keep of their input, which `node` keeps in the first one."""
+        if given.repeats != self._repeats:  # from further outside: the surrounding block keeps it
+            self._kept.setdefault(given.storage, node)
+        if count == 1 or given.storage == out.storage:
             return
-        for v in values:
-            if v.kind in ("parameter", "buffer"):
-                continue
-            entry = self.saved.get(v.storage)
-            if entry is None:
-                self.saved[v.storage] = [self._node, v.held, v.repeats, v.kind, True]
-            elif not entry[4]:  # kept between the blocks already; now the last one too
-                entry[2] += v.repeats
-                entry[4] = True
-            if v.repeats != self._repeats:
-                self._kept.setdefault(v.storage, self._node)
+        # Blocks 2 .. count keep the outputs of 1 .. count-1; the last output is not among them.
+        entry = self.saved.get(out.storage) or Saved(node, out.held, 0, out.kind, False)
+        if not entry.last:
+            entry = entry._replace(count=entry.count + (count - 1) * self._repeats)
+        self.saved[out.storage] = entry
 
-    def keep(self, bytes_: float):
-        """Autograd keeps that many bytes that no other op sees: statistics, indices, random
-        states.
-        """
-        if self.training and bytes_:
-            self.saved[self._storage()] = [self._node, bytes_, self._repeats, "activation", True]
+    def _mark(self) -> dict[str, Any]:
+        lengths = {name: len(getattr(self, name)) for name in _APPENDED}
+        return lengths | {name: dict(getattr(self, name)) for name in _COPIED}
 
-    # ------------------------------------------------------------------ several ranks
+    def _undo(self, mark: dict[str, Any]) -> None:
+        for name in _APPENDED:
+            del getattr(self, name)[mark[name] :]
+        for name in _COPIED:
+            setattr(self, name, mark[name])
+
     @property
     def in_block(self) -> bool:
-        """Inside a repeated block: where tensor parallelism cuts linear layers."""
+        """Whether the model is inside a repeated block, where linear layers are cut by tp."""
         return self._block > 0
 
+    # ------------------------------------------------------------------ several ranks
     def send(
         self,
         kind: str,
@@ -400,28 +122,25 @@ class Tape:
         phase: str = "forward",
         behind: bool = False,
         copies: int = 1,
-    ):
-        """A collective of this op."""
+    ) -> None:
+        """Record a collective of the current op; arguments as the fields of `Traffic`."""
         self.traffic.append(
             Traffic(self._node, phase, kind, group, bytes_, self._repeats, behind, copies)
         )
 
     def enter(self, x: Value) -> Value:
-        """The input of a column-parallel layer: all tokens of it on every rank; its gradient is
-        summed over the ranks.
+        """The input of a column-parallel layer: every rank reads all tokens.
 
-        With sequence parallelism the tokens are gathered, once for all layers that read them, and
-        gathered again in backward, for only the rank's own are kept.
+        Its gradient is summed over the ranks. With sequence parallelism the tokens are gathered
+        first, once for all layers that read them, and once more in backward, since each rank keeps
+        only its own tokens.
         """
         if x.storage in self._gathered:
             return self._gathered[x.storage]
         full = x
         if x.split == "tokens":
-            shape = (
-                (x.shape[0], x.shape[1] * self.parallel.tp, *x.shape[2:])
-                if len(x.shape) > 2
-                else (x.shape[0] * self.parallel.tp, x.shape[1])
-            )
+            axis = _token_axis(x)
+            shape = tuple(n * self.parallel.tp if i == axis else n for i, n in enumerate(x.shape))
             full = Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
             self.send("all_gather", "tp", full.bytes)
             if self.training:
@@ -432,65 +151,71 @@ class Tape:
         self._gathered[x.storage] = full
         return full
 
-    def leave(self, x: Value):
-        """The partial sums of a row-parallel layer are added up: over all tokens, or each rank its
-        own under sequence parallelism.
+    def leave(self, x: Value) -> Value:
+        """The result of a row-parallel layer: partial sums, added up over the ranks.
+
+        With sequence parallelism, each rank receives the sums of its own tokens only.
         """
-        if self.parallel.sp:
-            self.send("reduce_scatter", "tp", x.bytes)
-            if self.training:
-                self.send("all_gather", "tp", x.bytes, phase="backward")
-            axis = 1 if len(x.shape) > 2 else 0
-            shape = tuple(
-                -(-n // self.parallel.tp) if i == axis else n for i, n in enumerate(x.shape)
-            )
-            return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, split="tokens")
-        self.send("all_reduce", "tp", x.bytes)
-        return Value(x.shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
+        if not self.parallel.sp:
+            self.send("all_reduce", "tp", x.bytes)
+            return Value(x.shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
+        self.send("reduce_scatter", "tp", x.bytes)
+        if self.training:
+            self.send("all_gather", "tp", x.bytes, phase="backward")
+        axis = _token_axis(x)
+        shape = tuple(-(-n // self.parallel.tp) if i == axis else n for i, n in enumerate(x.shape))
+        return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, split="tokens")
 
     def share(self, features: int, what: str) -> int:
-        """A rank's part of so many features, heads, rows of a vocabulary."""
+        """Features (or heads) per tensor-parallel rank. Raises BadInput if tp does not divide."""
         if features % self.parallel.tp:
             raise BadInput(f"tp {self.parallel.tp} does not divide {what} ({features})")
         return features // self.parallel.tp
 
+    def vocabulary(self, rows: int, width: int, tied: str | None = None) -> Value:
+        """An embedding table [rows, width]; a tensor-parallel rank holds ceil(rows / tp) rows."""
+        table = self.parameter(-(-rows // self.parallel.tp), width, tied=tied)
+        table.split = "features" if self.parallel.tp > 1 else None
+        return table
+
     # ------------------------------------------------------------------ casts
-    def cast(self, x: Value, dtype: str, save=False) -> Value:
-        """x.to(dtype): nothing where it has that format already; a kernel and a new storage
-        otherwise.
-        """
-        if x.dtype == dtype:
-            return x
-        out = Value(x.shape, dtype, self._storage(), x.grad, "activation", self._repeats)
+    def cast(self, x: Value, dtype: str) -> Value:
+        """x.to(dtype): x itself if it has that format, else a new storage written by a kernel."""
+        return x if x.dtype == dtype else self._cast(x, dtype, "activation", self._repeats)
+
+    def _cast(self, x: Value, dtype: str, kind: str, repeats: int) -> Value:
+        out = Value(x.shape, dtype, self._storage(), x.grad, kind, repeats)
         self.emit("cast", (x,), (out,))
         if x.grad and self.training:
             self.backward("cast", read=out.bytes, written=x.bytes, product=x.dtype)
         return out
 
     def low(self, x: Value) -> Value:
-        """Autocast to the lower format before a matrix product; copies of weights are made once a
-        step.
-        """
+        """Autocast to the lower format before a matrix product; weights are cast once per step."""
         to = self.precision.autocast
         if to is None or x.dtype == to or x.dtype not in ("fp32", "fp16", "bf16"):
             return x
         if x.kind != "parameter":
             return self.cast(x, to)
-        copy = self._casts.get((x.storage, x.shape, to))
-        if copy is None:
-            copy = Value(x.shape, to, self._storage(), x.grad, "weight_copy", x.repeats)
-            self.emit("cast", (x,), (copy,))
-            if x.grad and self.training:
-                self.backward("cast", read=copy.bytes, written=x.bytes, product=x.dtype)
-            self._casts[(x.storage, x.shape, to)] = copy
-        return copy
+        key = x.storage, x.shape, to
+        if key not in self._casts:
+            self._casts[key] = self._cast(x, to, "weight_copy", x.repeats)
+        return self._casts[key]
 
     def full(self, x: Value) -> Value:
-        """Autocast to fp32 before an op on its list: layer norm, softmax, losses, pow, sum."""
-        return (
-            self.cast(x, "fp32") if self.precision.autocast and x.dtype in ("fp16", "bf16") else x
-        )
+        """Autocast to fp32 before an op on its fp32 list: layer norm, softmax, losses, pow, sum."""
+        lower = self.precision.autocast and x.dtype in ("fp16", "bf16")
+        return self.cast(x, "fp32") if lower else x
 
     def promoted(self, *values: Value) -> str:
-        """The format that PyTorch computes in where these meet."""
+        """The format in which PyTorch computes an elementwise op on these values."""
         return promote(*(v.dtype for v in values))
+
+
+def _signature(v: Value) -> tuple[tuple[int, ...], str, bool]:
+    return v.shape, v.dtype, v.grad
+
+
+def _token_axis(x: Value) -> int:
+    """Axis of the tokens: x is [batch, tokens, ...] or [tokens, features]."""
+    return 1 if len(x.shape) > 2 else 0

@@ -1,10 +1,14 @@
-"""What a tape holds when a model has run on it, as frozen records: ops, kernels, weights, kept
-storages, collectives, blocks.
+"""Records that a model leaves on the tape: ops, kernels, weights, kept storages, collectives.
+
+A field called `count` hides the method `count` of tuples, which nothing calls on a record.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from roofcast.simulator.work.value import Value
 
 
 class Node(NamedTuple):
@@ -12,84 +16,92 @@ class Node(NamedTuple):
 
     name: str
     op: str
-    count: int
-    layer: int  # index of the block it stands in; blocks recompute and shard as one
+    count: int  # type: ignore[assignment]
+    layer: int  # index of its block, the unit of recomputation and sharding; 0: in no block
 
 
 class Kernel(NamedTuple):
-    """One launch, `count` times a step. Work per launch."""
+    """One kernel launch, repeated `count` times per step. FLOPs and bytes are per launch."""
 
     node: int
-    phase: str  # forward | backward | update
-    kind: str  # which time formula: matmul | attention | conv | elementwise | norm ...
-    product: str  # format the matrix unit takes, or the format of the vector work
-    matrix: float  # FLOPs on the matrix unit
-    vector: float  # FLOPs on the vector unit
-    special: float  # exp, tanh, erf, rsqrt ... results
+    phase: str  # forward | backward | recompute | update
+    kind: str  # selects the time formula: matmul | attention | conv | elementwise | norm ...
+    product: str  # operand format of the matrix unit, or the format of the vector work
+    matrix: float  # FLOPs of the matrix unit
+    vector: float  # FLOPs of the vector unit
+    special: float  # results of special functions: exp, tanh, erf, rsqrt ...
     read: float  # bytes
     written: float  # bytes
-    shape: tuple  # what the time formula needs to know: (batch, m, n, k) of a product ...
-    count: int
-    inputs: tuple = ()  # Values read and written by a forward kernel
-    outputs: tuple = ()
+    shape: tuple  # arguments of the time formula: (batch, m, n, k) of a product ...
+    count: int  # type: ignore[assignment]
+    inputs: tuple[Value, ...] = ()  # read by a forward kernel
+    outputs: tuple[Value, ...] = ()  # written by a forward kernel
 
 
 class Weight(NamedTuple):
-    """A parameter of so many elements, `count` times where its layer is repeated."""
+    """A parameter with `size` elements, `count` of them if its layer is repeated."""
 
     node: int
     size: int
     dtype: str
-    count: int
+    count: int  # type: ignore[assignment]
     trainable: bool
-    expert: bool = False  # of a mixture's experts: other data-parallel ranks hold other ones
+    expert: bool = False  # belongs to an expert: data-parallel ranks may hold different experts
 
 
-class Kept(NamedTuple):
-    """Storages of one kind that one op keeps for backward."""
+class Saved(NamedTuple):
+    """A storage kept for backward, as the tape tracks it."""
 
     node: int
     bytes: float
-    count: int
+    count: int  # type: ignore[assignment]
+    kind: str  # activation | input | weight_copy
+    last: bool  # of a repeated block's output: the copy of the last block is kept, too
+
+
+class Kept(NamedTuple):
+    """`count` storages of `bytes` each that one op keeps for backward."""
+
+    node: int
+    bytes: float
+    count: float  # type: ignore[assignment]
     kind: str  # activation | input | weight_copy
     storage: int
 
 
 class Traffic(NamedTuple):
-    """One collective inside the model, `count` times a micro-batch."""
+    """One collective inside the model, repeated `count` times per micro-batch."""
 
     node: int
     phase: str  # forward | backward
     kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | ring
     group: str  # tp | cp | ep | etp
-    bytes: float  # of the whole buffer, as the library's size argument counts it
-    count: int
-    behind: bool = False  # the kernels it stands beside do not wait for it
-    copies: int = 1  # of each token, in an exchange between experts
+    bytes: float  # of the whole buffer, as the library's size argument counts them
+    count: int  # type: ignore[assignment]
+    behind: bool = False  # overlaps with the kernels of its op, which do not wait for it
+    copies: int = 1  # per token, in an exchange between experts
 
 
 class Parallel(NamedTuple):
-    """How one rank's share of a model is cut: shapes on the tape are then one rank's."""
+    """The share of the model that one rank runs. Shapes on the tape are those of that rank."""
 
-    tp: int = 1  # tensor: features of the linear layers of a block, heads, vocabulary
-    sp: bool = False  # tokens of what is between them, over the same ranks [korthikanti2022]
-    cp: int = 1  # context: tokens of everything
-    # how attention meets the other ranks' tokens: ring | all-gather | ulysses
-    cp_kind: str = "ring"
-    ep: int = 1  # experts over data-parallel ranks
-    etp: int = 1  # tensor degree of an expert
-    # parts of the pipeline: what recomputes so many layers of a stage depends on it
-    stages: int = 1
+    tp: int = 1  # tensor parallelism: features of a block's linear layers, heads, vocabulary
+    sp: bool = (
+        False  # sequence parallelism over the tp ranks between those layers [korthikanti2022]
+    )
+    cp: int = 1  # context parallelism: tokens of every tensor
+    cp_kind: str = "ring"  # context-parallel algorithm: ring | all-gather | ulysses
+    ep: int = 1  # expert parallelism over data-parallel ranks
+    etp: int = 1  # tensor parallelism inside an expert
+    stages: int = 1  # of the pipeline; recompute=block:N counts layers per stage
 
 
 ALONE = Parallel()
 
 
 class Block(NamedTuple):
-    """A run of ops that recomputation treats as one: a transformer layer, say. `count` of them in a
-    row.
-    """
+    """`count` consecutive repetitions of the same ops: for example, the layers of a transformer."""
 
     name: str
-    count: int
-    carried: float  # bytes handed from one to the next
+    count: int  # type: ignore[assignment]
+    carried: float  # bytes passed from one repetition to the next

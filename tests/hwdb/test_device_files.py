@@ -1,4 +1,4 @@
-"""Every shipped file: it parses, and every number says where it is from and how sure it is."""
+"""Every shipped file parses, and every number has a source and a status."""
 
 import re
 import tomllib
@@ -18,9 +18,7 @@ READ = {"devices": hwdb.device, "links": hwdb.link, "systems": hwdb.system}
 
 
 def numbers(table, path=""):
-    """Every {value, ...} of a parsed file with its path, and every bare number where a figure
-    should be.
-    """
+    """Path and value of every figure of a parsed file, and of every bare number in its place."""
     for key, value in table.items():
         if key in ("sources", "year"):
             continue
@@ -31,7 +29,12 @@ def numbers(table, path=""):
                 yield f"{path}{key}", item
 
 
-def test_there_are_enough_of_them():
+def test_every_public_name_loads():
+    assert set(hwdb.__all__) == set(hwdb._MODULES)
+    assert all(getattr(hwdb, public) is not None for public in hwdb.__all__)
+
+
+def test_the_database_is_not_truncated():
     assert len(hwdb.devices()) >= 150
     assert len(hwdb.links()) >= 20
     assert len(hwdb.systems()) >= 25
@@ -48,26 +51,21 @@ def test_every_number_has_a_source_and_a_status(folder, name):
         assert number["source"] in raw["sources"], path
         assert number["status"] in SHIPPED, path
         cited.add(number["source"])
-    assert cited == set(raw["sources"]), "a source that nothing cites"
+    assert cited == set(raw["sources"]), "a source that no number cites"
     assert all(len(text) > 8 for text in raw["sources"].values())
 
 
 @pytest.mark.parametrize(("folder", "name"), FILES, ids=IDS)
-def test_names_are_what_people_type(folder, name):
+def test_file_names_are_lower_case_words_with_dashes(folder, name):
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
     assert dashed(name) == name
 
 
 @pytest.mark.parametrize("name", hwdb.devices())
-def test_a_device_can_be_forecast_on_and_listed(name):
+def test_a_device_is_complete_and_can_be_listed(name):
     chip = hwdb.device(name)
-    assert chip.peak_flops and chip.memory.bandwidth
-    assert (
-        chip.kind in hwdb.KINDS
-        and chip.family
-        and chip.vendor
-        and chip.scope in ("device", "die", "card")
-    )
+    assert chip.peak_flops and chip.memory.bandwidth and chip.family and chip.vendor
+    assert chip.kind in hwdb.KINDS and chip.scope in ("device", "die", "card")
     assert 2014 <= chip.year <= 2026
     listed = hwdb.figures(chip)
     assert ("memory.bandwidth", chip.memory.bandwidth, "B/s") in listed
@@ -89,13 +87,12 @@ def test_a_system_names_shipped_devices_and_links(name):
         hwdb.link(system.nics.link)
     sizes = [level.size for level in system.levels]
     assert sizes == sorted(sizes)
-    assert (
-        sizes[-1] == system.count or name == "summit-node"
-    )  # two islands of three, joined by the host
+    islands = name == "summit-node"  # two groups of three devices, connected by the host
+    assert sizes[-1] == system.count or islands
 
 
 @pytest.mark.parametrize("folder", ["devices", "links", "systems"])
-def test_aliases_lead_to_files_and_can_be_reached(folder):
+def test_aliases_name_shipped_files_and_are_no_file_names(folder):
     known = getattr(hwdb, folder)()
     for alias, name in aliases(folder).items():
         assert name in known and alias not in known

@@ -1,4 +1,4 @@
-"""What must hold on every device, whatever its maker; exceptions are named with their reason."""
+"""Laws that hold on every device of every vendor; exceptions are listed with their reason."""
 
 import pytest
 
@@ -6,12 +6,9 @@ from roofcast import hwdb
 
 DEVICES = [hwdb.device(name) for name in hwdb.devices()]
 CLOCKED = [
-    device
-    for device in DEVICES
-    if device.kind != "cpu"
-    and device.matrix_flop_per_clock_per_core
-    and device.cores
-    and device.clock
+    d
+    for d in DEVICES
+    if d.kind != "cpu" and d.matrix_flop_per_clock_per_core and d.cores and d.clock
 ]
 by_device = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
 
@@ -22,18 +19,15 @@ PRINTED_AT_ANOTHER_CLOCK = {
     "arc-b580": 0.065,
     "flex-170": 0.055,
 }
-"""Family or device: how far its printed matrix peak is from the one at the advertised maximum
-clock.
-"""
+"""Family or device: relative difference of the published peak from that at the maximum clock."""
 
-FASTER_THAN_PRINTED = {"rtx-4090"}  # boosts above the clock of its sheet
+FASTER_THAN_PRINTED = {"rtx-4090"}  # boosts above the clock of its datasheet
 
 
 @by_device
-def test_fewer_bits_are_never_slower(device):
-    rates = [
-        device.peak_flops[key] for key in ("fp16", "fp8", "fp6", "fp4") if key in device.peak_flops
-    ]
+def test_narrower_formats_are_never_slower(device):
+    peak = device.peak_flops
+    rates = [peak[key] for key in ("fp16", "fp8", "fp6", "fp4") if key in peak]
     assert rates == sorted(rates)
 
 
@@ -53,25 +47,22 @@ def test_a_matrix_product_is_never_slower_than_the_vector_units(device, key):
 
 
 @by_device
-def test_achieved_fractions_are_of_the_printed_rate(device):
+def test_achieved_fractions_are_at_most_one_and_measured(device):
     for key, value in device.achieved.items():
         if key.startswith(("matmul", "stream", "weight")):
             assert 0.3 < value <= (1.1 if device.id in FASTER_THAN_PRINTED else 1.0), key
             assert value.status == "measured"
-    assert {
-        key.removeprefix("matmul_") for key in device.achieved if key.startswith("matmul")
-    } <= set(device.peak_flops)
+    products = [key for key in device.achieved if key.startswith("matmul_")]
+    assert {key.removeprefix("matmul_") for key in products} <= set(device.peak_flops)
 
 
 @pytest.mark.parametrize("device", CLOCKED, ids=lambda device: device.id)
 def test_the_matrix_peak_is_cores_times_rate_times_clock(device):
     peak = device.peak_flops.get("fp16") or device.peak_flops.get("bf16")
-    allowed = PRINTED_AT_ANOTHER_CLOCK.get(device.id) or PRINTED_AT_ANOTHER_CLOCK.get(
-        device.family, 0.04
-    )
-    assert device.matrix_flop_per_clock_per_core * device.cores * device.clock == pytest.approx(
-        peak, rel=allowed
-    )
+    of_family = PRINTED_AT_ANOTHER_CLOCK.get(device.family, 0.04)
+    allowed = PRINTED_AT_ANOTHER_CLOCK.get(device.id, of_family)
+    computed = device.matrix_flop_per_clock_per_core * device.cores * device.clock
+    assert computed == pytest.approx(peak, rel=allowed)
 
 
 CACHES = [
@@ -87,12 +78,12 @@ def test_a_cache_is_faster_than_memory(device, name):
 @pytest.mark.parametrize(
     "device", [device for device in DEVICES if device.scale_up.link], ids=lambda device: device.id
 )
-def test_the_scale_up_link_is_shipped_and_wide_enough(device):
+def test_the_scale_up_link_is_shipped_and_has_the_bandwidth(device):
     assert device.scale_up.bandwidth <= 1.01 * hwdb.link(device.scale_up.link).bandwidth
 
 
 @by_device
-def test_a_record_is_a_value(device):
+def test_a_record_is_immutable_and_hashable(device):
     assert hwdb.device(device.id) == device
     assert hash(hwdb.device(device.id)) == hash(device)
     with pytest.raises(TypeError, match="cannot be changed"):

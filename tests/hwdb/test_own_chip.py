@@ -1,4 +1,4 @@
-"""A user's own chip file: what may be left out, and what every mistake is told in one line."""
+"""A user's own chip file: what may be left out, and the one-line error for every mistake."""
 
 import os
 
@@ -28,30 +28,24 @@ def test_a_name_a_rate_and_a_bandwidth_are_enough(chip):
 
 
 def test_numbers_may_be_bare_or_cited(chip):
-    text = (
-        SMALL + 'capacity = {value = "80 GB", source = "me", status = "estimate"}\n[power]\ntdp ='
-        ' 300\n[sources]\nme = "our roadmap"\n'
-    )
+    text = SMALL + 'capacity = {value = "80 GB", source = "me", status = "estimate"}\n'
+    text += '[power]\ntdp = 300\n[sources]\nme = "our roadmap"\n'
     device = hwdb.device(chip(text))
     assert device.memory.capacity == 80e9
     assert (device.memory.capacity.source, device.memory.capacity.status) == ("me", "estimate")
     assert device.power.tdp == 300
 
 
-def test_a_base_gives_all_that_is_not_said(chip):
-    device = hwdb.device(
-        chip(
-            'base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\nbandwidth = "8 TB/s"\ncapacity'
-            ' = "80 GiB"\n'
-        )
-    )
+def test_a_base_provides_what_the_file_leaves_out(chip):
+    text = 'base = "h100-sxm5"\nname = "H100 with HBM4"\n[memory]\n'
+    device = hwdb.device(chip(text + 'bandwidth = "8 TB/s"\ncapacity = "80 GiB"\n'))
     base = hwdb.device("h100-sxm5")
     assert device.edits == ("memory.bandwidth 3.35 TB/s -> 8 TB/s",)
     assert (device.base, device.name, device.family) == ("h100-sxm5", "H100 with HBM4", "hopper")
     assert device.peak_flops == base.peak_flops and device.achieved == base.achieved
 
 
-def test_a_base_may_be_a_file_beside_it(chip):
+def test_a_base_may_be_another_file(chip):
     chip(SMALL, "first.toml")
     device = hwdb.device(
         chip('base = "first.toml"\n[power]\ntdp = "1 kW"\n', "second.toml"),
@@ -61,13 +55,16 @@ def test_a_base_may_be_a_file_beside_it(chip):
 
 
 BAD = {
-    "cut off": (SMALL[:40], "is not TOML, or was cut off"),
-    "binary": (b"\x80\x02\xff\xfe\x00", "is not text"),
-    "empty": ("", "name is missing"),
-    "no memory": ('name = "x"\n[peak_flops]\nbf16 = 1e12\n', "memory is missing"),
+    "cut off": (SMALL[:40], "is not valid TOML, or is cut off"),
+    "binary": (b"\x80\x02\xff\xfe\x00", "is not text in UTF-8"),
+    "empty": ("", "name is missing; add name = "),
+    "no memory": (
+        'name = "x"\n[peak_flops]\nbf16 = 1e12\n',
+        r"memory is missing; add a table \[memory\]",
+    ),
     "no bandwidth": (
         'name = "x"\n[peak_flops]\nbf16 = 1e12\n[memory]\ncapacity = 1\n',
-        "memory.bandwidth is missing",
+        'memory.bandwidth is missing; add for example bandwidth = "3.35 TB/s"',
     ),
     "no rate": (
         'name = "x"\n[peak_flops]\n[memory]\nbandwidth = 1e12\n',
@@ -78,13 +75,13 @@ BAD = {
     "unknown format": (SMALL.replace("bf16", "fp12"), "peak_flops.fp12"),
     "wrong unit": (
         SMALL.replace("3.35 TB/s", "8 GHz"),
-        "memory.bandwidth: '8 GHz' does not fit; wanted a bandwidth",
+        "memory.bandwidth: '8 GHz' is not a bandwidth; write for example '3.35 TB/s'",
     ),
     "not a number": (SMALL.replace('"3.35 TB/s"', "[1, 2]"), "memory.bandwidth: .* is a list"),
-    "true": (SMALL.replace('"3.35 TB/s"', "true"), "true or false"),
+    "true": (SMALL.replace('"3.35 TB/s"', "true"), "True is a boolean; wanted a bandwidth"),
     "negative": (SMALL.replace('"3.35 TB/s"', "-1e12"), "must be more than zero"),
     "not finite": (SMALL.replace('"3.35 TB/s"', "nan"), "not a finite number"),
-    "text expected": (SMALL.replace('"Chip"', "5"), "name is 5; wanted a text"),
+    "text expected": (SMALL.replace('"Chip"', "5"), "name is 5; wanted a string"),
     "table expected": (
         'name = "x"\nmemory = 3\n[peak_flops]\nbf16 = 1e12\n',
         "memory is 3; wanted a table",
@@ -98,7 +95,7 @@ BAD = {
     "status": (SMALL + 'capacity = {value = 1e9, status = "sure"}\n', "has status 'sure'"),
     "value left out": (SMALL + 'capacity = {status = "read"}\n', "memory.capacity has no value"),
     "list of notes": ('notes = "one"\n' + SMALL, "wanted a list in brackets"),
-    "sources": (SMALL + "[sources]\nme = 3\n", r"\[sources\] maps short keys to citations"),
+    "sources": (SMALL + "[sources]\nme = 3\n", r"\[sources\] must map keys to citations"),
     "unknown base": ('base = "h100-smx5"\n', "did you mean h100-sxm5"),
     "base of itself": ('base = "./my_chip.toml"\n', "is its own base"),
     "base and a bad number": ('base = "h100"\n[power]\ntdp = "5 GB"\n', "power.tdp"),
@@ -107,7 +104,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_mistake_is_one_line_that_names_the_file(chip, case):
+def test_a_mistake_gives_one_line_that_names_the_file(chip, case):
     text, expected = BAD[case]
     with pytest.raises(hwdb.RoofcastError, match=expected) as caught:
         hwdb.device(chip(text))
@@ -116,7 +113,7 @@ def test_a_mistake_is_one_line_that_names_the_file(chip, case):
     assert "my_chip.toml" in message
 
 
-def test_paths_that_are_no_files(tmp_path):
+def test_a_path_without_a_file_is_rejected(tmp_path):
     with pytest.raises(hwdb.BadInput, match="no such file"):
         hwdb.device(str(tmp_path / "absent.toml"))
     with pytest.raises(hwdb.BadInput, match="is a directory"):
@@ -141,12 +138,19 @@ def test_paths_that_are_no_files(tmp_path):
         ("K80", "k80"),
     ],
 )
-def test_what_people_and_drivers_call_it(typed, meant):
+def test_common_names_and_those_of_drivers_are_recognised(typed, meant):
     assert hwdb.device(typed).id == meant
 
 
 @pytest.mark.parametrize("name", ["h100-smx5", "", "nothing like it", "../t4", "x" * 400])
-def test_an_unknown_name_is_refused_with_where_to_look(name):
+def test_an_unknown_name_is_rejected_with_the_command_that_lists_names(name):
     with pytest.raises(hwdb.RoofcastError, match="roofcast devices") as caught:
         hwdb.device(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["h100"]])
+def test_a_value_that_is_no_name_is_rejected(name):
+    for find in (hwdb.device, hwdb.link, hwdb.system):
+        with pytest.raises(hwdb.BadInput, match="is not a name; give one that roofcast devices"):
+            find(name)

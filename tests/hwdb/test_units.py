@@ -1,4 +1,4 @@
-"""Unit strings: both ways round, and what does not fit."""
+"""Unit strings: read, printed, and rejected."""
 
 import subprocess
 import sys
@@ -15,15 +15,14 @@ magnitudes = st.floats(1e-6, 1e6)
 
 
 @given(value=st.floats(1e-9, 1e20), unit=st.sampled_from(sorted(WANTED)))
-def test_what_is_printed_can_be_read_back(value, unit):
-    assert quantity(pretty(value, unit), unit) == pytest.approx(
-        value, rel=6e-5
-    )  # five digits are printed
+def test_a_printed_value_can_be_read_back(value, unit):
+    five_digits = 6e-5
+    assert quantity(pretty(value, unit), unit) == pytest.approx(value, rel=five_digits)
 
 
 @settings(max_examples=60, deadline=None)
 @given(value=magnitudes, prefix=st.sampled_from(sorted(PREFIXES)), unit=st.sampled_from(PHYSICAL))
-def test_the_short_way_agrees_with_pint(value, prefix, unit):
+def test_a_plain_prefix_and_unit_are_read_as_pint_reads_them(value, prefix, unit):
     text = f"{value!r} {prefix}{unit}"
     assert quantity(text, unit) == pytest.approx(_pint(text, unit), rel=1e-12)
 
@@ -54,7 +53,7 @@ WRITTEN = {
     ("unit", "text", "value"),
     [(unit, text, value) for unit, row in WRITTEN.items() for text, value in row.items()],
 )
-def test_strings_people_write(unit, text, value):
+def test_common_spellings_are_read(unit, text, value):
     assert quantity(text, unit) == pytest.approx(value, rel=1e-12)
 
 
@@ -69,7 +68,7 @@ def test_strings_people_write(unit, text, value):
         ("2k", 2e3),
     ],
 )
-def test_counts_people_write(text, value):
+def test_counts_are_read(text, value):
     assert count(text, "tokens") == value == quantity(text, "tokens")
 
 
@@ -85,7 +84,7 @@ UNFIT = {
 @pytest.mark.parametrize(
     ("unit", "text"), [(unit, text) for unit, row in UNFIT.items() for text in row]
 )
-def test_what_does_not_fit_is_told_with_an_example(unit, text):
+def test_a_wrong_unit_or_value_is_rejected_with_an_example(unit, text):
     with pytest.raises(BadInput) as caught:
         quantity(text, unit)
     message = str(caught.value)
@@ -95,12 +94,8 @@ def test_what_does_not_fit_is_told_with_an_example(unit, text):
 
 def test_a_plain_device_needs_no_heavy_library():
     script = (
-        "import sys, hwdb; hwdb.device('t4', {'memory.bandwidth': '8 TB/s'}); print({'numpy',"
-        " 'pint', 'pandas'} & set(sys.modules))"
+        "import sys; from roofcast import hwdb; hwdb.device('t4', {'memory.bandwidth': '8 TB/s'});"
+        " print({'numpy', 'pint', 'pandas'} & set(sys.modules))"
     )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "set()"
-    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

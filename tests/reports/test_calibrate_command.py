@@ -1,4 +1,4 @@
-"""roofcast calibrate: what it says and keeps, with a measurement that is made up."""
+"""roofcast calibrate: its output and the files it writes, with a made-up measurement."""
 
 import pytest
 from click.testing import CliRunner
@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     return call
 
 
-def test_it_keeps_two_devices_that_every_command_knows(run, tmp_path):
+def test_it_saves_two_devices_for_every_command(run, tmp_path):
     result = run("calibrate")
     assert result.exit_code == 0, result.output
     assert (
@@ -57,16 +57,16 @@ def test_it_keeps_two_devices_that_every_command_knows(run, tmp_path):
     assert picture.stat().st_size > 10_000
 
 
-def test_a_noisy_machine_is_told(run):
+def test_a_noisy_machine_is_reported(run):
     assert "too noisy to trust" in run("calibrate", differ=0.4).output
 
 
-def test_where_it_cannot_write_it_prints_what_it_would_have(run, tmp_path):
+def test_a_file_that_cannot_be_written_is_printed(run, tmp_path):
     (tmp_path / "own").write_text("a file where the folder should be")
     result = run("calibrate")
     assert result.exit_code == 0
     assert (
-        f"{tmp_path / 'own' / 'this-machine.toml'}: cannot be written; it would have held"
+        f"{tmp_path / 'own' / 'this-machine.toml'}: cannot be written; its content would be"
         in result.output
     )
     assert "[peak_flops]" in result.output
@@ -80,6 +80,6 @@ def test_an_interrupt_leaves_nothing(run, tmp_path):
     assert result.exit_code == 130 and not (tmp_path / "own").exists()
 
 
-def test_before_it_has_run_a_forecast_says_so(run):
+def test_a_forecast_before_calibration_names_the_command(run):
     result = run("predict", "gpt2", "--on", "this-machine")
     assert result.exit_code == 2 and "run: roofcast calibrate" in result.stderr

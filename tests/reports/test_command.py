@@ -1,7 +1,8 @@
-"""The command, as a person types it."""
+"""The command line: what it prints, its JSON, and its errors."""
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import roofcast
 from roofcast.reports.command import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent.parent
-PROMISED = """step_time_s lower_bound_s samples_per_s tokens_per_s mfu hfu parameters flops_forward flops_backward memory layers
-    time_to_train_s assumptions"""
-PROMISED_OF_MEMORY = """parameters_bytes gradients_bytes optimizer_bytes activations_bytes framework_bytes peak_bytes capacity_bytes
-    fits largest_batch"""
+PROMISED = """step_time_s lower_bound_s samples_per_s tokens_per_s mfu hfu parameters flops_forward
+    flops_backward memory layers time_to_train_s assumptions"""
+PROMISED_OF_MEMORY = """parameters_bytes gradients_bytes optimizer_bytes activations_bytes
+    framework_bytes peak_bytes capacity_bytes fits largest_batch"""
 RESNET = str(ROOT / "scenarios" / "ready" / "resnet50-train.toml")
 PREDICT = ("predict", "gpt2", "--on", "h100-sxm5")
 
@@ -59,8 +60,9 @@ def test_a_system_names_its_device():
 
 def test_help_imports_neither_numpy_nor_rich_nor_the_engine():
     code = (
-        "import sys; from roofcast.reports.command import main\ntry: main(['--help'])\nexcept SystemExit:"
-        " pass\nprint(*sys.modules, file=sys.stderr)"
+        "import sys; from roofcast.reports.command import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
@@ -105,19 +107,23 @@ def test_json_is_one_object_with_the_promised_keys():
     assert found["time_to_train_s"] == pytest.approx(1e9 / found["tokens_per_s"])
 
 
-def test_json_is_what_the_python_call_answers():
+def test_json_is_what_the_python_call_returns():
     forecast = roofcast.predict(model="gpt2", device="h100-sxm5")
     assert json.loads(run(*PREDICT, "--json").stdout)["step_time_s"] == forecast.step_time_s
 
 
 def test_several_devices_make_a_table():
     result = run(*PREDICT, "--on", "rtx-3090", "--batch", "4")
-    assert result.exit_code == 0 and "on 2 devices" in result.stdout and "rtx-3090" in result.stdout
+    assert (
+        result.exit_code == 0
+        and "2 devices compared" in result.stdout
+        and "rtx-3090" in result.stdout
+    )
     both = json.loads(run(*PREDICT, "--on", "rtx-3090", "--json").stdout)
     assert [each["device"] for each in both["forecasts"]] == ["h100-sxm5", "rtx-3090"]
 
 
-def test_an_edit_of_the_device_is_said_and_felt():
+def test_an_edit_of_the_device_is_stated_and_changes_the_forecast():
     plain, edited = (
         json.loads(run(*PREDICT, "--json", *more).stdout)
         for more in ((), ("--set", "memory.bandwidth=8 TB/s"))
@@ -149,10 +155,10 @@ def test_a_scenario_runs_on_another_device(tmp_path):
     found = json.loads(run("run", RESNET, "--on", "rtx-3090", "--json").stdout)
     assert (found["device"], found["batch"]) == ("rtx-3090", 256)
     both = run("run", RESNET, "--on", "rtx-3090", "--on", "h100-sxm5")
-    assert "on 2 devices" in both.stdout
+    assert "2 devices compared" in both.stdout
 
 
-def test_several_devices_add_what_they_send_and_hold():
+def test_several_devices_add_communication_and_memory_by_stage():
     words = (
         "predict",
         "llama-3-8b",
@@ -183,24 +189,24 @@ def test_several_devices_add_what_they_send_and_hold():
     assert json.loads(run("memory", *words[1:], "--json").stdout)["ranks"] == found["ranks"]
 
 
-def test_a_price_makes_the_cost():
+def test_a_price_gives_the_cost():
     found = json.loads(run(*PREDICT, "--tokens", "1B", "--price", "2.5", "--json").stdout)
     assert found["cost_usd"] == pytest.approx(2.5 * found["time_to_train_s"] / 3600)
     assert found["price_usd_per_hour"] == 2.5
 
 
-def test_help_says_that_loading_a_py_runs_it():
+def test_help_warns_that_loading_a_py_runs_it():
     for name in ("predict", "memory", "roofline", "count", "run"):
-        assert ".py runs it" in " ".join(run(name, "--help").stdout.split()), name
+        text = " ".join(run(name, "--help").stdout.split())
+        assert re.search(r"\.py runs (it|that file)", text), name
 
 
-def test_memory_says_what_needs_how_much():
+def test_memory_is_printed_by_layer_with_the_largest_batch():
     result = run("memory", "llama-3-8b", "--on", "rtx-3090", "--seq", "512")
     assert result.exit_code == 0, result.stderr
     assert "does not fit" in result.stdout and "By layer" in result.stdout
-    assert "largest batch that fits is" in " ".join(
-        run("memory", "gpt2", "--on", "h100-sxm5").stdout.split()
-    )
+    text = " ".join(run("memory", "gpt2", "--on", "h100-sxm5").stdout.split())
+    assert "largest batch that fits: " in text
 
 
 def test_largest_batch_fits_and_the_next_does_not():
@@ -237,7 +243,7 @@ def test_models_are_listed_and_shown():
 
 BAD = [
     (["predic", "gpt2"], "did you mean predict"),
-    (["frobnicate"], "there are: predict"),
+    (["frobnicate"], "known: predict"),
     (["predict"], "MODEL is missing"),
     (["predict", "gpt2"], "--on is missing"),
     (["predict", "gpt2", "--on"], "--on"),
@@ -247,7 +253,7 @@ BAD = [
     ([*PREDICT, "--gpus", "8"], "did you mean --devices?"),
     (["predict", "gpt2", "--device", "h100-sxm5"], "did you mean --on?"),
     (["predict", "gpt2", "--system", "dgx-h101"], "dgx-h100"),
-    ([*PREDICT, "--tokens", "15", "T"], "wants quotes"),
+    ([*PREDICT, "--tokens", "15", "T"], "quote a value"),
     ([*PREDICT, "--batch", "-3"], "give 1 or more"),
     ([*PREDICT, "--batch", "0"], "give 1 or more"),
     ([*PREDICT, "--batch", "four"], "not a whole number"),
@@ -257,7 +263,7 @@ BAD = [
     ([*PREDICT, "--optimizer", "adamm"], "adam"),
     ([*PREDICT, "--stack", "pytorch"], "pytorch-eager"),
     ([*PREDICT, "--tokens", "lots"], "15T"),
-    ([*PREDICT, "--tokens", "0"], "more than zero"),
+    ([*PREDICT, "--tokens", "0"], "greater than zero"),
     ([*PREDICT, "--tokens", "1B", "--samples", "1M"], "give one"),
     ([*PREDICT, "--image", "224"], "--seq"),
     ([*PREDICT, "--set", "memory.bandwidth"], "KEY=VALUE"),
@@ -288,11 +294,11 @@ BAD = [
     (["roofline", "gpt2", "--on", "h100-sxm5", "-o", "."], "directory"),
     (["run", "no_such_scenario.toml", "--on", "rtx-3090"], "no_such_scenario.toml"),
     (["run", RESNET, "--on", "rtx-3091"], "rtx-3090"),
-    ([*PREDICT, "--input", "1x1024:int64"], "says itself what it takes"),
+    ([*PREDICT, "--input", "1x1024:int64"], "defines the shape of its inputs"),
     (["predict", "my_net.py:MyNet", "--on", "h100-sxm5"], "--input"),
     ([*PREDICT, "--memory-format", "nhwc"], "'channels_last'"),
-    ([*PREDICT, "--price", "cheap"], "dollars a device and hour"),
-    ([*PREDICT, "--price", "-1"], "dollars a device and hour"),
+    ([*PREDICT, "--price", "cheap"], "USD per device-hour"),
+    ([*PREDICT, "--price", "-1"], "USD per device-hour"),
     ([*PREDICT, "--devices", "0"], "give 1 or more"),
     ([*PREDICT, "--devices", "many"], "not a whole number"),
     ([*PREDICT, "--tp", "-2"], "give 1 or more"),
@@ -314,7 +320,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("words", "cure"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_a_mistake_is_one_line_that_names_the_cure(words, cure):
+def test_a_mistake_is_one_line_with_the_correction(words, cure):
     result = run(*words)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
@@ -322,7 +328,7 @@ def test_a_mistake_is_one_line_that_names_the_cure(words, cure):
     assert cure in result.stderr
 
 
-def test_the_process_says_the_same():
+def test_the_process_prints_the_same_line():
     result = shell("predict", "gpt3", "--on", "h100-sxm5")
     assert (result.returncode, result.stdout) == (2, b"")
     assert result.stderr.count(b"\n") == 1 and b"Traceback" not in result.stderr

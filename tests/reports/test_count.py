@@ -1,6 +1,4 @@
-"""What is counted: layers sum to totals, the tree to both, the totals to the forecast's and to
-published numbers.
-"""
+"""Counts: layers and tree sum to the totals, which are those of a forecast and of publications."""
 
 import json
 import time
@@ -25,12 +23,11 @@ NETS = (
     "bilstm",
     "unet-diffusion",
 )
-PROMISED = """parameters flops_forward flops_backward flops_other_forward flops_other_backward saved_bytes saved_input_bytes
-    saved_weight_copy_bytes bytes_forward bytes_backward layers""".split()
-# torchvision 0.25, metadata of its weights: num_params, and _ops, which are multiply-adds in units
-# of 1e9; one picture.
-# of the second classifier of Inception: two convolutions with their norms, and a head
+PROMISED = """parameters flops_forward flops_backward flops_other_forward flops_other_backward
+    saved_bytes saved_input_bytes saved_weight_copy_bytes bytes_forward bytes_backward layers"""
+# parameters of Inception's auxiliary classifier: two convolutions with their norms, and a head
 AUXILIARY = 128 * 768 + 768 * 128 * 25 + 2 * (128 + 768) + 1000 * 769
+# torchvision 0.25, metadata of its weights: num_params, and _ops of one image, in 1e9 multiply-adds
 TORCHVISION = {
     "resnet50": (25_557_032, 4.089),
     "vgg16": (138_357_544, 15.47),
@@ -142,7 +139,7 @@ def test_a_405b_config_is_counted_in_50_ms(tmp_path):
     assert time.process_time() - started < 0.05
 
 
-def test_repeated_blocks_are_told_by_how_often_they_stand_there():
+def test_repeated_blocks_have_their_number_of_repetitions():
     times = {branch.name: branch.times for _, branch in walk(tree(count("llama-3-8b")), None)}
     assert times["layers"] == 32
     assert {times[name] for name in ("model", "self_attn", "q_proj", "lm_head")} == {1}
@@ -168,11 +165,11 @@ def test_counts_can_be_saved_and_read_back():
 
 def test_json_has_the_promised_keys_and_whole_numbers():
     found = json.loads(run("gpt2", "--json", "--batch", "2").stdout)
-    assert set(PROMISED) <= set(found) and found["batch"] == 2
-    assert {"name", "op", "count", *(key for key in PROMISED if key != "layers")} == set(
+    assert set(PROMISED.split()) <= set(found) and found["batch"] == 2
+    assert {"name", "op", "count", *(key for key in PROMISED.split() if key != "layers")} == set(
         found["layers"][0]
     )
-    assert all(isinstance(found[key], int) for key in PROMISED[:-1])
+    assert all(isinstance(found[key], int) for key in PROMISED.split()[:-1])
 
 
 def test_the_text_names_totals_layers_and_defaults(monkeypatch):
@@ -191,16 +188,16 @@ def test_the_text_names_totals_layers_and_defaults(monkeypatch):
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
-def test_depth_folds_what_is_below():
+def test_depth_hides_deeper_levels():
     shallow, deep = (run("gpt2", "--depth", depth).stdout for depth in ("1", "9"))
     assert (
         "c_attn" in deep
         and "c_attn" not in shallow
-        and "--depth 4 shows them all" in " ".join(shallow.split())
+        and "--depth 4 shows all levels" in " ".join(shallow.split())
     )
 
 
-def test_inference_keeps_nothing_and_goes_back_nowhere():
+def test_inference_saves_nothing_and_has_no_backward_pass():
     found = json.loads(run("resnet50", "--mode", "infer", "--json").stdout)
     assert found["saved_bytes"] == found["flops_backward"] == found["bytes_backward"] == 0
     assert "bwd" not in run("resnet50", "--mode", "infer").stdout
@@ -217,7 +214,7 @@ def test_inference_keeps_nothing_and_goes_back_nowhere():
         (["gpt2", "--depth", "deep"], "not a whole number"),
         (["gpt2", "--image", "224"], "--seq"),
         (["resnet50", "--seq", "128"], "--image"),
-        (["gpt2", "--input", "1x128:int64"], "says itself what it takes"),
+        (["gpt2", "--input", "1x128:int64"], "defines the shape of its inputs"),
         (["gpt2", "--precision", "int4"], "bf16"),
         (["gpt2", "--stack", "pytroch-eager"], "pytorch-eager"),
         (["no_such_net.py:Net"], "--input"),
@@ -225,7 +222,7 @@ def test_inference_keeps_nothing_and_goes_back_nowhere():
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_that_names_the_cure(words, cure):
+def test_a_mistake_is_one_line_with_the_correction(words, cure):
     result = run(*words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("roofcast: ") and result.stderr.count("\n") == 1

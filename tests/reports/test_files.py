@@ -1,4 +1,4 @@
-"""Files out are whole or not there."""
+"""Output files are written whole or not at all."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import check_target, replacing
 
 
-def test_a_finished_file_takes_its_place(tmp_path):
+def test_a_finished_file_replaces_its_target(tmp_path):
     target = tmp_path / "a.png"
     with replacing(target) as temporary:
         assert temporary.parent == tmp_path and temporary.suffix == ".png"
@@ -62,6 +62,6 @@ def test_a_link_is_written_through(tmp_path):
     ("name", "says"),
     [("", "directory"), ("none/a.png", "no directory"), ("a.gif", ".png"), ("a", ".png")],
 )
-def test_a_target_that_cannot_be_is_refused(tmp_path, name, says):
+def test_a_target_that_cannot_be_written_is_an_error(tmp_path, name, says):
     with pytest.raises(BadInput, match=says):
         check_target(tmp_path / name, (".png",))

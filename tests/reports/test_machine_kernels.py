@@ -70,7 +70,7 @@ def test_the_roofline_of_this_machine_needs_no_model(own, tmp_path, threads, wor
     assert result.exit_code == 0, result.output
     assert "none of" in result.output
     drawn = target.read_text(encoding="utf-8")
-    assert words in drawn and "roof, measured" in drawn and "as printed" not in drawn
+    assert words in drawn and "roof (measured)" in drawn and "datasheet" not in drawn
 
 
 def test_a_kernel_above_its_roof_is_told(own):

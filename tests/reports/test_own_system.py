@@ -1,4 +1,4 @@
-"""A node of one's own, as a TOML file given to --system, and scenario files that name one."""
+"""A system file of one's own for --system, and scenario files that name one."""
 
 import json
 
@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch):
     return lambda name, text: (tmp_path / name).write_text(text)
 
 
-def test_its_links_and_its_nics_are_felt(place):
+def test_slower_links_or_nics_make_the_step_slower(place):
     for name, link, nic in (
         ("a", "450 GB/s", "50 GB/s"),
         ("b", "100 GB/s", "50 GB/s"),
@@ -59,7 +59,7 @@ def test_its_links_and_its_nics_are_felt(place):
     assert usual < slow_links and usual < slow_nics
 
 
-def test_alone_it_is_one_node_whole(place):
+def test_without_a_number_of_devices_it_is_one_whole_node(place):
     place("node.toml", NODE.format(link="450 GB/s", nic="50 GB/s"))
     for batch in ([], ["--batch", "8"]):
         found = json.loads(
@@ -73,7 +73,7 @@ def test_alone_it_is_one_node_whole(place):
     )
 
 
-def test_it_may_hold_a_chip_of_its_own_folder(place):
+def test_its_device_may_be_a_file_relative_to_it(place):
     place("nodes/chip.toml", CHIP)
     place(
         "nodes/node.toml",
@@ -90,10 +90,10 @@ RACK = GOOD + '[[levels]]\nname = "rack"\nlink = "nvlink4"\nsize = 2\nbandwidth 
 BAD = {
     "no device": (GOOD.replace('device = "h100-sxm5"', ""), "device is missing"),
     "unknown device": (GOOD.replace("h100-sxm5", "h101-sxm5"), "did you mean h100-sxm5"),
-    "wrong unit": (GOOD.replace("450 GB/s", "450 GB"), "wanted a bandwidth"),
+    "wrong unit": (GOOD.replace("450 GB/s", "450 GB"), "is not a bandwidth"),
     "no bandwidth": (GOOD.replace('bandwidth = "450 GB/s"', ""), "levels[0].bandwidth is missing"),
     "negative": (GOOD.replace('"50 GB/s', '"-50 GB/s'), "more than zero"),
-    "none of it": (GOOD.replace("count = 4", "count = 0", 1), "count is 0"),
+    "no devices": (GOOD.replace("count = 4", "count = 0", 1), "count is 0"),
     "half a device": (
         GOOD.replace("count = 4", "count = 4.5", 1),
         "count is 4.5; wanted a whole number",
@@ -101,7 +101,7 @@ BAD = {
     "too many": (GOOD.replace("count = 4", "count = 1e99", 1), "whole number of devices"),
     "a rack of half a node": (RACK, "levels[1].size is 2"),
     "a misspelt key": (GOOD.replace("[nics]", "[nic]"), "did you mean nics"),
-    "cut off": (GOOD[:-12], "not TOML"),
+    "cut off": (GOOD[:-12], "not valid TOML"),
     "empty": ("", "name is missing"),
 }
 
@@ -124,7 +124,7 @@ NOT_THERE = [
 
 
 @pytest.mark.parametrize(("name", "says"), NOT_THERE)
-def test_a_file_that_is_not_there_is_one_line(name, says, place):
+def test_a_missing_file_is_one_line(name, says, place):
     result = run("predict", "llama-3-8b", "--on", "h100-sxm5", "--system", name)
     assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1
 
@@ -171,8 +171,8 @@ def test_a_saved_layout_runs_to_the_same_forecast_from_anywhere(line, place, tmp
         ("stages = [16, 16]", "--pp 2"),
         ("tp = 0", "at least 1"),
         ("devices = 99999999999999999999", "at most 1,000,000,000"),
-        ("price_per_hour = -2", "dollars a device and hour"),
-        ("price_per_hour = inf", "dollars a device and hour"),
+        ("price_per_hour = -2", "USD per device-hour"),
+        ("price_per_hour = inf", "USD per device-hour"),
         ('cp = 2\ncp_kind = "rings"', "did you mean ring"),
         ('system = "none.toml"', "no such file"),
     ],

@@ -1,44 +1,74 @@
-"""The README and docs/usage.md hold: every command in them runs, on the files they show, and its
-output is as pasted.
+"""README.md and the pages of docs/: every command and every Python example runs, on the files the
+pages show, and prints what is quoted below it; every link leads somewhere.
 
-After a change of what a forecast says: python tests/reports/test_readme.py writes the outputs and
-the picture anew.
+A quoted output may leave sections out, with a line of three dots in their place.
+`make docs` rewrites the quoted outputs and the picture.
 """
 
+from __future__ import annotations
+
+import contextlib
+import io
+import os
 import re
 import shlex
 import shutil
-from importlib.util import find_spec
+import tempfile
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from roofcast.reports.command import main
+from roofcast.simulator import choices
+from roofcast.simulator.forecast.result import Forecast, LayerForecast, MemoryForecast
+from roofcast.simulator.models.toml.keys import Keys
+from roofcast.simulator.models.toml.kinds import KINDS
+from roofcast.simulator.work.ops.optimizer import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ("README.md", "docs/usage.md")
+PAGES = ("README.md", "docs/usage.md")  # whose examples run
+TEXTS = [
+    *sorted(p.name for p in ROOT.glob("*.md")),
+    *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 WIDTH = {"COLUMNS": "88"}
 PICTURE = "docs/roofline-llama-3-8b.png"
+LEFT_OUT = "...\n"
 
 
-def blocks(page):
-    """Fenced blocks: (language, text)."""
-    return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
-def commands(page):
-    """Every roofcast command, with the output pasted below its block where there is one."""
-    found = blocks(page)
-    for (language, text), (following, output) in zip(found, [*found[1:], ("", "")], strict=True):
-        lines = (
-            [line for line in text.splitlines() if line.startswith("roofcast ")]
-            if language == "sh"
-            else []
-        )
-        for line in lines:
-            yield line, output if following == "text" and line is lines[-1] else ""
+def examples(page: str) -> list[tuple[str, str, str]]:
+    """(language, code, quoted output or "") of every block of shell or Python code."""
+    blocks = BLOCK.findall(read(page))
+    following = [*blocks[1:], ("", "")]
+    return [
+        (language, code, output if after == "text" else "")
+        for (language, code), (after, output) in zip(blocks, following, strict=True)
+        if language in ("sh", "python")
+    ]
+
+
+def commands(page: str):
+    """Every roofcast command, with the output quoted below its block if it is the last in it."""
+    for language, code, output in examples(page):
+        lines = [line for line in code.splitlines() if line.startswith("roofcast ")]
+        if language == "sh":
+            yield from ((line, output if line is lines[-1] else "") for line in lines)
+
+
+def programs(page: str):
+    """Every Python example that can run alone, with the output quoted below it."""
+    for language, code, output in examples(page):
+        if language == "python" and "torch" not in code:
+            yield code, output
 
 
 COMMANDS = [
@@ -46,47 +76,77 @@ COMMANDS = [
     for page in PAGES
     for line, output in commands(page)
 ]
+PROGRAMS = [
+    pytest.param(code, output, id=f"{page}: {code.strip().splitlines()[-1]}")
+    for page in PAGES
+    for code, output in programs(page)
+]
+
+
+def quoted(real: str, quote: str) -> str:
+    """The real output, without the sections that the quote leaves out.
+
+    A section starts at a line that is not indented, after an empty line.
+    """
+    if LEFT_OUT not in quote:
+        return real
+    first, *rest = sections(real)
+    titles = {title(section) for section in sections(quote)[1:]} - {LEFT_OUT.strip()}
+    gone = titles - {title(section) for section in rest}
+    assert not gone, f"the output has no section {gone}: edit the quote"
+    kept = [first]
+    for section in rest:
+        if title(section) in titles:
+            kept.append(section)
+        elif kept[-1] != LEFT_OUT:
+            kept.append(LEFT_OUT)
+    return "\n".join(kept)
+
+
+def sections(output: str) -> list[str]:
+    return re.split(r"\n(?=\S)", output)
+
+
+def title(section: str) -> str:
+    return section.split("\n", 1)[0]
+
+
+def make_files(place: Path) -> None:
+    """The files that the pages show, and those that their examples name."""
+    for page in PAGES:
+        for _, code in BLOCK.findall(read(page)):
+            head = re.match(r"# (\S+\.(?:toml|py|csv))\n", code)
+            if head:
+                (place / head[1]).write_text(code, encoding="utf-8")
+    shutil.copy(ROOT / "simulator/models/configs/llama-3-8b.json", place / "config.json")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What the pages show as files, a config.json and the scenarios."""
+def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("newcomer")
-    for page in PAGES:
-        for language, text in blocks(page):
-            head = re.match(r"# (\S+\.(?:toml|py))\n", text)
-            if language in ("toml", "python") and head:
-                (place / head[1]).write_text(text)
-    shutil.copy(ROOT / "simulator/models/configs/llama-3-8b.json", place / "config.json")
-    shutil.copytree(
-        ROOT / "scenarios", place / "scenarios", ignore=shutil.ignore_patterns("*.csv", "published")
-    )
+    make_files(place)
     return place
 
 
-def run(line, place=None):
+def run(line: str):
     return CliRunner(env=WIDTH).invoke(main, shlex.split(line)[1:])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter
 @pytest.mark.parametrize(("line", "output"), COMMANDS)
-def test_every_command_works(line, output, folder, monkeypatch):
+def test_every_command_works_and_prints_what_is_quoted(line, output, folder, monkeypatch):
     if ".onnx" in line or ".py:" in line:
         pytest.importorskip("torch")
     if ".onnx" in line:
         pytest.importorskip("onnx")
-        exported(folder)
+        export_onnx(folder)
     monkeypatch.chdir(folder)
     result = run(line)
     assert result.exit_code == 0, result.stderr
-    if output and " count " in line:
-        assert result.stdout == output
-    elif output:
-        assert lead(result.stdout) == pytest.approx(lead(output), rel=0.1), (
-            "python tests/reports/test_readme.py writes it anew"
-        )
+    assert not output or output == quoted(result.stdout, output), "make docs writes it anew"
 
 
-def exported(folder):
+def export_onnx(folder: Path) -> None:
     """my_net.onnx, exported from my_net.py."""
     if (folder / "my_net.onnx").exists():
         return
@@ -95,34 +155,54 @@ def exported(folder):
     import torch
 
     net = runpy.run_path(str(folder / "my_net.py"))["MyNet"]()
-    axes = {"pictures": {0: "batch"}}
     torch.onnx.export(
         net,
         torch.zeros(2, 3, 32, 32),
         str(folder / "my_net.onnx"),
         dynamo=False,
-        input_names=["pictures"],
-        dynamic_axes=axes,
+        input_names=["images"],
+        dynamic_axes={"images": {0: "batch"}},
     )
 
 
-def lead(text):
-    """The step time that a forecast leads with."""
-    return float(re.search(r"([\d.]+) ms a step", text)[1])
-
-
-@pytest.mark.skipif(find_spec("pandas") is None, reason="tables need pandas")
-@pytest.mark.parametrize("page", PAGES)
-def test_every_python_example_works(page, folder, monkeypatch, capsys):
+@pytest.mark.parametrize(("code", "output"), PROGRAMS)
+def test_every_python_example_works_and_prints_what_is_quoted(code, output, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    for language, text in blocks(page):
-        if language == "python" and "import torch" not in text and "from torch" not in text:
-            exec(compile(text, page, "exec"), {})
-            capsys.readouterr()
+    printed = printed_by(code)
+    assert not output or output == quoted(printed, output), "make docs writes it anew"
+
+
+def printed_by(code: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(code, "example", "exec"), {})
+    return printed.getvalue()
+
+
+def test_a_quote_may_leave_sections_out():
+    real = "head 2\n  a 2\n\nOne\n  b\n\nTwo\n  c\n\nThree\n  d\n"
+    assert quoted(real, "head 1\n  a 1\n\n...\n\nThree\n  d\n") == (
+        "head 2\n  a 2\n\n...\n\nThree\n  d\n"
+    )
+    assert quoted(real, "head 1\n\n...\n") == "head 2\n  a 2\n\n...\n"
+    assert quoted(real, "head 1\n") == real
+
+
+def test_readme_is_short():
+    assert len(read("README.md").splitlines()) <= 200
+
+
+def test_readme_states_the_errors_of_the_page_on_accuracy():
+    row = re.compile(r"^\| (fitted|left out|never seen) \| (.*) \|$", re.M)
+    cells = {status: rest.split(" | ") for status, rest in row.findall(read("docs/accuracy.md"))}
+    text = " ".join(read("README.md").split())
+    assert list(cells) == ["fitted", "left out", "never seen"]
+    for rows, errors, _, roofline, *_ in cells.values():
+        median, floor = (cell.split(" / ")[0] for cell in (errors, roofline))
+        assert f"{int(rows):,}" in text and f"{median} %" in text and f"{floor} %" in text
 
 
 def test_usage_explains_every_option_of_predict():
-    text = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
+    text = read("docs/usage.md")
     options = {
         o
         for param in main.get_command(None, "predict").params
@@ -133,25 +213,131 @@ def test_usage_explains_every_option_of_predict():
     assert not [option for option in options if not re.search(rf"{option}(?![\w-])", text)]
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_usage_names_every_value_that_an_option_may_have():
+    text = read("docs/usage.md")
+    values = {
+        *choices.PRECISIONS, *choices.ATTENTION, *choices.MODES, *choices.MEMORY_FORMATS,
+        *choices.CP_KINDS, *choices.OFFLOAD, *choices.SCHEDULES, *OPTIMIZERS,
+    }  # fmt: skip
+    assert not [value for value in values if f"`{value}`" not in text]
+
+
+def test_usage_names_only_keys_that_a_forecast_has():
+    rows = re.search(r"^\| keys of a forecast .*\n(?:\|.*\n)+", read("docs/usage.md"), re.M)
+    known = {
+        field
+        for record in (Forecast, MemoryForecast, LayerForecast)
+        for field in record.__struct_fields__
+    }
+    named = re.findall(r"`(\w+)`", rows[0])
+    assert len(named) > 40 and set(named) <= known
+
+
+def tables_of_kinds() -> dict[str, list[str]]:
+    """Kind of layer -> the cells `takes`, `gives`, `keys` of its row in docs/usage.md."""
+    tables = re.findall(
+        r"^\| kind \| takes .*\n\|[-|]+\n((?:\|.*\n)+)", read("docs/usage.md"), re.M
+    )
+    rows = [row.strip("| ").split(" | ") for table in tables for row in table.splitlines()]
+    return {kind: cells for names, *cells in rows for kind in re.findall(r"`(\w+)`", names)}
+
+
+def test_usage_lists_every_kind_of_layer():
+    assert sorted(tables_of_kinds()) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_usage_lists_what_a_kind_of_layer_takes_and_every_key_it_has(name):
+    takes, gives, *keys = tables_of_kinds()[name]
+    kind = KINDS[name]
+    assert takes == ", ".join(kind.takes)
+    if kind.run:
+        alone = kind.takes[0] if len(kind.takes) == 1 else "same"
+        assert gives == (kind.gives or alone)
+    shown = re.findall(r"`(\w+)(?: = ([^`]+))?`", "".join(keys))
+    common = {field.name for field in msgspec.structs.fields(Keys)}
+    own = {
+        field.encode_name: field
+        for field in msgspec.structs.fields(kind.keys)
+        if field.name not in common
+    }
+    assert [key for key, _ in shown] == list(own)
+    for key, value in shown:
+        field = own[key]
+        if field.required:
+            assert not value, key
+        elif field.default is None:
+            assert value, f"{key}: say what it is where it is left out"
+        else:
+            default = [] if field.default is msgspec.NODEFAULT else field.default
+            assert tomllib.loads(f"x = {value}")["x"] == default, key
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", read(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXTS)
 def test_every_link_leads_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert ((ROOT / page).parent / target).exists(), target
+    for target in LINK.findall(read(page)):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        goal = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        assert goal.exists(), target
+        assert not anchor or anchor in anchors(str(goal.relative_to(ROOT))), target
 
 
-def write_anew():
-    """Outputs and picture as the commands give them now."""
-    for page in PAGES:
-        text = (ROOT / page).read_text(encoding="utf-8")
-        for line, output in commands(page):
-            if output:
-                text = text.replace(
-                    f"{line}\n```\n```text\n{output}", f"{line}\n```\n```text\n{run(line).stdout}"
-                )
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/usage.md"])
+def test_every_file_that_is_named_is_there(page):
+    folders = "hwdb|simulator|scenarios|reports|api|tests|benchmarks|docs"
+    named = re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*\w", read(page))
+    assert not [path for path in named if "NAME" not in path and not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_no_page_names_a_place_of_one_machine(page):
+    assert not re.search(r"(?<![\w.])/(home|root|work|tmp|mnt|Users)/|localhost", read(page))
+
+
+def refresh() -> None:
+    """Write the outputs and the picture as the commands give them now; nothing if one fails."""
+    os.environ.update(WIDTH)
+    with tempfile.TemporaryDirectory() as place:
+        make_files(Path(place))
+        os.chdir(place)
+        texts = {page: refreshed(page) for page in PAGES}
+        checked(
+            f"roofcast roofline llama-3-8b --on h100-sxm5 -o {shlex.quote(str(ROOT / PICTURE))}"
+        )
+    for page, text in texts.items():
         (ROOT / page).write_text(text, encoding="utf-8")
-    run(f"roofcast roofline llama-3-8b --on h100-sxm5 -o {ROOT / PICTURE}")
+
+
+def refreshed(page: str) -> str:
+    """The page with its quotes as the examples print them now."""
+    text = read(page)
+    runs = [
+        *((f"{line}\n", quote, checked) for line, quote in commands(page)),
+        *((code, quote, printed_by) for code, quote in programs(page)),
+    ]
+    for code, quote, printed in runs:
+        if quote:
+            real = quoted(printed(code), quote)
+            old, new = (f"{code}```\n```text\n{output}```\n" for output in (quote, real))
+            text = text.replace(old, new)
+    return text
+
+
+def checked(line: str) -> str:
+    """What the command prints; an error if it fails."""
+    result = run(line)
+    if result.exit_code:
+        raise SystemExit(f"{line}: {result.stderr}")
+    return result.stdout
 
 
 if __name__ == "__main__":
-    write_anew()
+    refresh()

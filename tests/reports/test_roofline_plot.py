@@ -27,7 +27,7 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def picture(step, machines):
-    """Draws one of the pictures."""
+    """A function that draws one of the pictures."""
 
     def drawn(name):
         devices, asked = PICTURES[name]
@@ -44,7 +44,7 @@ def figure(request, picture):
 
 
 def boxes(figure):
-    """What every text that is drawn covers, in pixels."""
+    """Each visible text with the box it covers [px]."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     hidden = beyond(figure.axes[0].xaxis) + beyond(figure.axes[0].yaxis)
@@ -67,7 +67,7 @@ def boxes(figure):
 
 
 def beyond(axis):
-    """Tick labels that matplotlib makes but does not draw: those beyond the limits."""
+    """Tick labels beyond the limits of the axis, which matplotlib makes but does not draw."""
     low, high = sorted(axis.get_view_interval())
     return [tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
 
@@ -130,12 +130,12 @@ def test_the_same_picture_is_the_same_bytes(picture, tmp_path, suffix):
     assert one == other and len(one) > 5000
 
 
-def test_an_overlay_names_ops_of_every_device(picture):
+def test_an_overlay_labels_ops_of_every_device(picture):
     labels = [t for t in picture("overlay").findobj(Text) if t.get_gid() == "op"]
     assert len({label.get_color() for label in labels}) == 2
 
 
-def test_ridge_of_the_h100_is_295_flop_a_byte():
+def test_the_ridge_of_the_h100_is_295_flop_per_byte():
     found = machine(hwdb.device("h100-sxm5"))
     bf16 = next(roof for roof in found.compute if "bf16" in roof.precisions)
     assert ridge(bf16, found.memory[-1]) == pytest.approx(989.4 / 3.35, rel=1e-3)
@@ -162,7 +162,7 @@ def test_every_device_has_roofs_or_a_reason(name):
     ],
     ids=" ".join,
 )
-def test_the_command_leaves_a_picture(tmp_path, words):
+def test_the_command_writes_a_picture(tmp_path, words):
     target = tmp_path / "roofline.svg"
     result = CliRunner().invoke(main, ["roofline", *words, "-o", str(target)])
     assert result.exit_code == 0, result.stderr
@@ -172,7 +172,7 @@ def test_the_command_leaves_a_picture(tmp_path, words):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.5, 5)), min_size=1, max_size=15))
-def test_spread_labels_never_touch_and_stay_in_their_room(labels):
+def test_spread_labels_never_overlap_and_stay_inside(labels):
     wanted, sizes = zip(*labels, strict=True)
     placed = np.array(spread(wanted, sizes, 0.0, 100.0))
     order = np.argsort(placed)

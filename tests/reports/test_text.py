@@ -1,11 +1,15 @@
-"""What is printed for people: complete, consistent, no wider than the terminal."""
+"""The printed text of a forecast: complete, consistent, no wider than the terminal."""
+
+import re
 
 import msgspec
 import pytest
 
 from roofcast import predict
+from roofcast.reports.pages.asked import INTERVALS, interval_basis
 from roofcast.reports.pages.forecast import print_comparison, print_forecast
 from roofcast.reports.pages.memory import bar, kinds, print_memory, verdict
+from roofcast.simulator.forecast.interval import stretches
 from roofcast.simulator.forecast.result import Near
 
 LONG = dict(
@@ -20,11 +24,29 @@ UNKNOWN = dict(mfu=None, hfu=None, tokens_per_s=None)
 FORECASTS = {
     "training": {},
     "small": dict(batch=1, sequence=16, layers=2),
-    "too big": dict(batch=64),
-    "whole training": LONG,
+    "too large": dict(batch=64),
+    "whole run": LONG,
     "inference": dict(mode="infer", optimizer=None),
     "rates unknown": UNKNOWN,
 }
+
+
+def one_line(capsys):
+    """What was printed, with single spaces."""
+    return " ".join(capsys.readouterr().out.split())
+
+
+def table_of(capsys):
+    """The lines of the layer table: rows and total."""
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "bound by" in line)
+    end = next(i for i, line in enumerate(lines) if line.strip().startswith("total"))
+    return lines[start + 1 : end], lines[end]
+
+
+def shares(rows):
+    """The shares of the step in rows of the layer table [%]."""
+    return [float(line.split("%")[0].split()[-1]) for line in rows]
 
 
 @pytest.mark.parametrize("width", [60, 80, 132])
@@ -40,51 +62,90 @@ def test_text_is_no_wider_than_the_terminal(step, asked, width, capsys, monkeypa
     assert not any("\x1b" in line or line != line.rstrip() for line in lines)
 
 
+@pytest.mark.parametrize("width", [50, 60, 80, 132])
+def test_the_layer_table_has_names_and_times_at_any_width(step, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_forecast(step())
+    rows, _ = table_of(capsys)
+    assert any(row.split()[0].endswith("mlp.down_proj") for row in rows)
+    assert all("%" in row for row in rows)
+
+
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_a_comparison_names_every_device_and_cost(step, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_comparison([step(**LONG), step("rtx-3090", **LONG)])
+    text = capsys.readouterr().out
+    for words in ("h100-sxm5", "rtx-3090", "$25,000", "347 days", "whole run", "cost"):
+        assert words in text, words
+
+
+@pytest.mark.parametrize("width", range(30, 90, 3))
+def test_no_rate_of_the_headline_is_broken(spread, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_forecast(spread(recompute="full", mfu=0.512, hfu=0.61))
+    lines = capsys.readouterr().out.splitlines()
+    for rate in ("1.50 s per step", "700 tokens/s per device", "MFU 51 %", "HFU 61 %"):
+        assert any(rate in line for line in lines), rate
+
+
 def test_shares_of_the_table_sum_to_the_step(forecast, capsys):
     print_forecast(forecast)
-    lines = capsys.readouterr().out.splitlines()
-    start = next(i for i, line in enumerate(lines) if "bound by" in line)
-    end = next(i for i, line in enumerate(lines) if line.strip().startswith("total"))
-    shares = [float(line.split("%")[0].split()[-1]) for line in lines[start + 1 : end]]
-    assert sum(shares) == pytest.approx(100, abs=0.5 * len(shares))
-    assert "and 3 smaller" in lines[end - 1]
-    assert "702 ms" in lines[end]
+    rows, total = table_of(capsys)
+    assert sum(shares(rows)) == pytest.approx(100, abs=0.5 * len(rows))
+    assert "3 other layers" in rows[-1]
+    assert "702 ms" in total
 
 
-def test_waiting_is_a_line_of_its_own(step, capsys):
+def test_waiting_for_the_host_has_its_own_row(step, capsys):
     print_forecast(step(step_time_s=1.2 * step().step_time_s))
     assert "waiting for the host" in capsys.readouterr().out
 
 
-def test_memory_kinds_sum_to_the_peak(forecast):
-    assert sum(value for _, value in kinds(forecast.memory)) == pytest.approx(
-        forecast.memory.peak_bytes
+def test_launches_are_overlapped_or_limit_the_step(step, capsys):
+    print_forecast(step())
+    assert "host launch time 21.0 ms, overlapped" in one_line(capsys)
+    layers = tuple(msgspec.structs.replace(layer, bound="host") for layer in step().layers)
+    print_forecast(msgspec.structs.replace(step(), layers=layers))
+    assert "host launch time 21.0 ms, the bottleneck" in one_line(capsys)
+
+
+def test_launches_on_a_cpu_are_part_of_the_step(step, capsys):
+    forecast = msgspec.structs.replace(step(), device="xeon-8480")
+    print_forecast(forecast)
+    assert "host launch time 21.0 ms, included in these" in one_line(capsys)
+
+
+def test_kinds_of_memory_sum_to_the_peak(forecast):
+    total = sum(value for _, value in kinds(forecast.memory))
+    assert total == pytest.approx(forecast.memory.peak_bytes)
+
+
+def test_the_verdict_names_need_capacity_and_cure(forecast):
+    def with_memory(**changes):
+        memory = msgspec.structs.replace(forecast.memory, **changes)
+        return verdict(msgspec.structs.replace(forecast, memory=memory))
+
+    text = verdict(forecast)
+    assert text.startswith(
+        "does not fit: needs 182 GiB at peak (end of forward), the device has 80.0 GiB; "
+    )
+    assert "optimizer" in text
+    assert "largest batch that fits: 3; --recompute full would reduce activations" in with_memory(
+        capacity_bytes=190e9, largest_batch=3
+    )
+    assert with_memory(capacity_bytes=288e9, fits=True, largest_batch=2).endswith(
+        "at peak (end of forward); largest batch that fits: 2"
     )
 
 
-def test_verdict_names_need_capacity_and_cure(forecast):
-    assert verdict(forecast).startswith("does not fit: needs 182 of 80.0 GiB")
-    assert "optimizer" in verdict(forecast)
-    memory = msgspec.structs.replace(forecast.memory, capacity_bytes=190e9, largest_batch=3)
-    assert "largest batch that fits is 3; --recompute full" in verdict(
-        msgspec.structs.replace(forecast, memory=memory)
-    )
-    memory = msgspec.structs.replace(
-        forecast.memory, capacity_bytes=288e9, fits=True, largest_batch=2
-    )
-    assert verdict(msgspec.structs.replace(forecast, memory=memory)).endswith(
-        "; the largest batch that fits is 2"
-    )
-
-
-def test_an_unknown_capacity_is_said(forecast):
+def test_an_unknown_capacity_is_stated(forecast):
     memory = msgspec.structs.replace(forecast.memory, capacity_bytes=None, fits=None)
-    assert verdict(msgspec.structs.replace(forecast, memory=memory)).endswith(
-        "capacity is not known"
-    )
+    text = verdict(msgspec.structs.replace(forecast, memory=memory))
+    assert text.endswith("the device's capacity is unknown")
 
 
-def test_the_interval_and_the_nearest_runs_are_told(step, capsys):
+def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
     near = Near(
         name="gpt2, batch 8",
         device="a100-pcie-40gb",
@@ -93,21 +154,27 @@ def test_the_interval_and_the_nearest_runs_are_told(step, capsys):
         measured_s=0.1,
         error=-0.05,
     )
-    print_forecast(step(low_s=0.6, high_s=0.8, interval_class="known device", nearest=(near,)))
-    text = " ".join(capsys.readouterr().out.split())
-    assert "80 % interval: 600 ms to 800 ms (known device)" in text
+    known = "known device, unknown stack"
+    print_forecast(step(low_s=0.6, high_s=0.8, interval_class=known, nearest=(near,)))
+    text = one_line(capsys)
     assert (
-        "gpt2, batch 8 on a100-pcie-40gb, pytorch-eager (a table): 100 ms measured, forecast 5.0 %"
+        "80 % interval: 600 ms to 800 ms (calibrated on this device, other software stacks)" in text
+    )
+    assert (
+        "gpt2, batch 8 on a100-pcie-40gb, pytorch-eager (a table): measured 100 ms, forecast 5.0 %"
         " too short" in text
     )
 
 
-def test_length_money_and_energy_are_told(step, capsys):
+def test_every_class_of_interval_has_a_text():
+    assert set(stretches()) == set(INTERVALS)
+    assert interval_basis("a new class") == "a new class"
+
+
+def test_duration_cost_and_energy_are_printed(step, capsys):
     print_forecast(step(**LONG))
-    assert (
-        "347 days, 1.00 million steps, $25,000 at $2.95 an hour, 21.1 MWh at 700 W"
-        in capsys.readouterr().out
-    )
+    words = "347 days, 1.00 million steps, $25,000 at $2.95 per hour, at most 21.1 MWh (TDP 700 W)"
+    assert words in one_line(capsys)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0, 3.0])
@@ -115,32 +182,30 @@ def test_bars_are_as_wide_as_their_room(share):
     assert len(bar(share, 17)) == 17
 
 
-def test_several_devices_tell_their_layout_their_traffic_and_their_stages(spread, capsys):
+def test_several_devices_print_layout_communication_and_stages(spread, capsys):
     print_forecast(spread())
-    text = " ".join(capsys.readouterr().out.split())
+    text = one_line(capsys)
     for words in (
         "llama-3-8b on 16 × h100-sxm5",
-        "tensor 2 with sequence parallel, pipeline 4 (1f1b), data 2, ZeRO 1; 8 micro-batches of 1",
-        "700 a device",
-        "Memory of the fullest device",
-        "tensor: a device sends 40.0 GB a step, 30.0 ms of it exposed",
-        "pipeline: a device sends 1.00 GB a step, all of it hidden",
+        "global batch 1 ×",
+        "TP 2 with SP, PP 4 (1f1b), DP 2, ZeRO 1; 8 micro-batches of 1 sample per DP rank",
+        "700 tokens/s per device",
+        "Memory, most loaded device",
+        "tensor parallel 40.0 GB 30.0 ms",
+        "pipeline parallel 1.00 GB none",
         "pipeline bubble: 20 % of the step",
-        "Memory by pipeline stage",
+        "Memory by pipeline stage, per device",
         "23.3 GiB",
     ):
         assert words in text, words
 
 
-def test_what_several_devices_lose_is_in_the_table_that_sums_to_the_step(spread, capsys):
+def test_losses_of_several_devices_are_rows_of_a_table_that_sums_to_the_step(spread, capsys):
     print_forecast(spread())
-    lines = capsys.readouterr().out.splitlines()
-    start = next(i for i, line in enumerate(lines) if "bound by" in line)
-    end = next(i for i, line in enumerate(lines) if line.strip().startswith("total"))
-    rows = "\n".join(lines[start:end])
-    assert all(words in rows for words in ("sent: tensor", "sent: data", "pipeline bubble"))
-    shares = [float(line.split("%")[0].split()[-1]) for line in lines[start + 1 : end]]
-    assert sum(shares) == pytest.approx(100, abs=0.5 * len(shares))
+    rows, _ = table_of(capsys)
+    text = "\n".join(rows)
+    assert all(words in text for words in ("comm: tensor", "comm: data", "pipeline bubble"))
+    assert sum(shares(rows)) == pytest.approx(100, abs=0.5 * len(rows))
 
 
 @pytest.mark.parametrize("stages", [1, 4, 40])
@@ -157,16 +222,14 @@ def test_text_of_several_devices_is_no_wider_than_the_terminal(
     assert max(map(len, capsys.readouterr().out.splitlines())) <= width
 
 
-def test_what_nothing_hides_is_told_apart_from_launches(tmp_path, capsys):
+def test_host_time_between_steps_is_separate_from_launches(tmp_path, capsys):
     path = tmp_path / "mine.toml"
     path.write_text(
         'name = "mine"\nlike = "pytorch-eager"\nabout = "mine"\nsource = "a test"\nstep_s = 0.05\n'
     )
     forecast = predict(model="gpt2", device="h100", batch=1, stack=str(path))
     print_forecast(forecast)
-    text = " ".join(capsys.readouterr().out.split())
-    assert (
-        "of the host to launch kernels, then " in text
-        and "between steps, which nothing hides" in text
-    )
+    text = one_line(capsys)
+    assert "host launch time" in text and "host between steps" in text
+    assert re.search(r"host time between steps [\d.]+ ms, not overlapped", text)
     assert "is host time between steps, which a larger batch would amortise" in forecast.diagnosis

@@ -1,4 +1,4 @@
-"""Rows that no constant has seen stay apart from those that fits read."""
+"""Tables for blind tests: kept apart from those that fits read, and forecast on their own."""
 
 import csv
 import sys
@@ -9,24 +9,24 @@ from roofcast import predict
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.fits import blind
 from roofcast.scenarios.measured import nets as measured
-from roofcast.scenarios.measured import training as llm_runs
+from roofcast.scenarios.measured import training
 from roofcast.simulator.forecast import interval
 
 TABLES = measured.blind()
 FITTED = [run for path in measured.shipped() for run in measured.read(path)]
 
 
-def test_a_table_is_either_fitted_to_or_blind():
+def test_a_table_is_either_for_fits_or_blind():
     assert len(TABLES) >= 14
     assert not set(TABLES) & set(measured.shipped())
     assert len(TABLES) + len(measured.shipped()) == len(measured.tables())
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
-def test_no_fit_reads_a_blind_source_and_intervals_know_it_as_such(path):
+def test_no_fit_reads_a_blind_source_and_intervals_mark_it(path):
     sources = {run.source for run in measured.read(path)}
     assert not sources & {run.source for run in FITTED}
-    assert not sources & {run.source for run in llm_runs.published()}
+    assert not sources & {run.source for run in training.published()}
     r = interval.residuals()
     assert all(r.blind[i] for i, source in enumerate(r.source) if source in sources)
     with pytest.raises(BadInput, match="keeps it for blind tests"):
@@ -34,7 +34,7 @@ def test_no_fit_reads_a_blind_source_and_intervals_know_it_as_such(path):
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
-def test_every_blind_row_is_a_scenario_or_says_in_the_table_why_not(path):
+def test_every_blind_row_is_a_scenario_or_excluded_with_a_reason(path):
     runs = measured.read(path)
     assert runs
     for run in runs:
@@ -45,7 +45,7 @@ def test_every_blind_row_is_a_scenario_or_says_in_the_table_why_not(path):
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
-def test_a_blind_table_names_where_its_figures_stand(path):
+def test_a_blind_table_names_its_source(path):
     head = "".join(
         line
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -59,14 +59,14 @@ def test_a_blind_table_names_where_its_figures_stand(path):
     assert len(ids) == len(set(ids))
 
 
-def test_a_first_line_of_another_kind_keeps_nothing_apart(tmp_path):
+def test_only_the_first_line_makes_a_table_blind(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("# measured here\n# Blind: not the first line\nid\n", encoding="utf-8")
-    assert not llm_runs.is_blind(path)
-    assert not llm_runs.is_blind(tmp_path / "none.csv")
+    assert not training.is_blind(path)
+    assert not training.is_blind(tmp_path / "none.csv")
 
 
-def test_a_line_of_the_table_counts_the_rows_inside_their_intervals():
+def test_a_line_of_the_table_has_errors_bias_and_shares_inside_intervals():
     rows = [
         blind.Scored("a", "s", "d", "stack", "class", 1.0, 1.1, (False, True, True)),
         blind.Scored("b", "s", "d", "stack", "class", 2.0, 1.0, (False, False, True)),
@@ -74,49 +74,53 @@ def test_a_line_of_the_table_counts_the_rows_inside_their_intervals():
     assert blind.line("s", rows) == "| s | 2 | 30.0 / 30.0 | -25.8 | 0 / 50 / 100 |"
 
 
-def test_a_measured_peak_stands_beside_the_tensors_that_are_held(tmp_path, monkeypatch, capsys):
+def test_a_measured_peak_is_compared_with_forecast_tensors(tmp_path, monkeypatch, capsys):
     path = tmp_path / "runs.csv"
-    head = "id,source_name,model,device,precision,mode,batch_per_device,optimizer,framework,step_time_ms,peak_memory_mib\n"
+    head = (
+        "id,source_name,model,device,precision,mode,batch_per_device,optimizer,framework,"
+        "step_time_ms,peak_memory_mib\n"
+    )
     rows = (
         "a,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,PyTorch 2.4,50,1000",
         "b,mine,resnet50,a100-sxm4-40gb,fp32,train,8,none,,50,",
     )
     path.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
-    (weighed, other), _ = blind.score([path])
+    (with_peak, without), _ = blind.score([path])
     scenario = measured.read(path)[0].scenario
     forecast = predict(scenario)
     assert scenario.optimizer == "none" and forecast.memory.framework_bytes > 0
-    assert weighed.predicted_bytes == pytest.approx(
+    assert with_peak.predicted_bytes == pytest.approx(
         forecast.memory.peak_bytes - forecast.memory.framework_bytes
     )
-    assert (weighed.measured_bytes, other.measured_bytes) == (1000 * 2**20, None)
+    assert (with_peak.measured_bytes, without.measured_bytes) == (1000 * 2**20, None)
     monkeypatch.setattr(sys, "argv", ["blind", str(path)])
     blind.main()
     assert (
-        blind.memory_line("mine, a100-sxm4-40gb", [weighed]) in capsys.readouterr().out.splitlines()
+        blind.memory_line("mine, a100-sxm4-40gb", [with_peak])
+        in capsys.readouterr().out.splitlines()
     )
     twice = [
-        weighed._replace(predicted_bytes=2.0, measured_bytes=1.0),
-        weighed._replace(predicted_bytes=0.5, measured_bytes=1.0),
+        with_peak._replace(predicted_bytes=2.0, measured_bytes=1.0),
+        with_peak._replace(predicted_bytes=0.5, measured_bytes=1.0),
     ]
     assert blind.memory_line("s", twice) == "| s | 2 | 75.0 / 75.0 | +0.0 |"
 
 
-def test_forecasts_of_a_blind_table_come_with_refusals():
-    path = llm_runs.HERE / "primus-mi300x.csv"
+def test_rows_without_a_forecast_are_listed_with_the_reason():
+    path = training.HERE / "primus-mi300x.csv"
     done, refused = blind.score([path])
     assert [r.id for r in done] == ["PRM0001", "PRM0002"]
     assert refused == ["PRM0003: excluded: number format is not stated"]
 
 
-def test_a_table_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
+def test_a_missing_table_is_an_error_on_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["blind", str(tmp_path / "none.csv")])
     with pytest.raises(SystemExit) as stopped:
         blind.main()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert (
         stopped.value.code == 2
-        and told.out == ""
-        and told.err.count("\n") == 1
-        and "none.csv" in told.err
+        and printed.out == ""
+        and printed.err.count("\n") == 1
+        and "none.csv" in printed.err
     )

@@ -1,6 +1,4 @@
-"""The ready scenarios run as they are, on a CPU, a GPU and a TPU; the one with a mistake is
-refused.
-"""
+"""The shipped scenarios: found by name, described in a line, and forecast on a CPU, GPU and TPU."""
 
 from __future__ import annotations
 
@@ -10,16 +8,15 @@ import msgspec
 import pytest
 
 from roofcast import predict, scenarios
-from roofcast.hwdb.errors import BadInput
-from roofcast.scenarios.files import read
+from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.scenarios.files import about, find, read, ready
 from roofcast.simulator import models
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
 
-FOLDER = Path(scenarios.__file__).parent
-READY = sorted((FOLDER / "ready").glob("*.toml"))
+NETS = Path(scenarios.__file__).parent / "nets"
 REFUSED = "cifar10-cnn-wrong-fc"
-RUNNING = [path for path in READY if path.stem != REFUSED]
+FORECAST = [name for name in ready() if name != REFUSED]
 TOO_LARGE = {"gpt3-175b-pretrain", "chatgpt-sized-infer"}
 
 PARAMETERS = {  # by hand: weights and biases, layer by layer
@@ -27,54 +24,99 @@ PARAMETERS = {  # by hand: weights and biases, layer by layer
     "cnn-224": 1_792 + 73_856 + (401_408 * 1_024 + 1_024) + 10_250,
     "lenet-cifar": 456 + 2_416 + 48_120 + 10_164 + 850,
     "cnn-224-valid": 896 + 18_496 + (186_624 * 128 + 128) + 129,
-    "mnist-cnn": (
-        320 + 18_496 + 16_010
-    ),  # 34,826, as keras.io/examples/vision/mnist_convnet prints it
-    "bilstm-imdb": (
-        20_000 * 128 + 2 * 4 * (64 * 128 + 64 * 64 + 128) + 2 * 4 * (64 * 128 + 64 * 64 + 128) + 129
-    ),
-    "dcgan-generator-step": (
-        3_576_704 + 2_765_568
-    ),  # generator and discriminator of the PyTorch tutorial
+    # 34,826, as keras.io/examples/vision/mnist_convnet prints it
+    "mnist-cnn": 320 + 18_496 + 16_010,
+    "bilstm-imdb": 20_000 * 128 + 2 * (2 * 4 * (64 * 128 + 64 * 64 + 128)) + 129,
+    # generator and discriminator of the PyTorch tutorial
+    "dcgan-generator-step": 3_576_704 + 2_765_568,
 }
 
 
 @pytest.mark.parametrize("net", PARAMETERS)
 def test_parameters_of_the_nets(net):
-    tape = models.resolve(str(FOLDER / "nets" / f"{net}.toml")).run(Tape(precision("fp32")), 1)
+    tape = models.resolve(str(NETS / f"{net}.toml")).run(Tape(precision("fp32")), 1)
     assert sum(w.size * w.count for w in tape.weights) == PARAMETERS[net]
 
 
 def test_gpt3_has_175_billion_parameters():
-    tape = models.resolve(str(FOLDER / "nets" / "gpt3-175b.json")).run(Tape(precision("bf16")), 1)
-    assert sum(w.size * w.count for w in tape.weights) / 1e9 == pytest.approx(
-        175, abs=0.5
-    )  # brown2020, Table 2.1
+    """[brown2020, Table 2.1]"""
+    tape = models.resolve(str(NETS / "gpt3-175b.json")).run(Tape(precision("bf16")), 1)
+    parameters = sum(w.size * w.count for w in tape.weights)
+    assert parameters / 1e9 == pytest.approx(175, abs=0.5)
 
 
 @pytest.mark.parametrize("device", [None, "xeon-8480", "h100-sxm5", "tpu-v4"])
-@pytest.mark.parametrize("path", RUNNING, ids=lambda p: p.stem)
-def test_a_ready_scenario_runs(path, device):
-    scenario = read(path)
-    forecast = predict(
-        scenario if device is None else msgspec.structs.replace(scenario, device=device)
-    )
+@pytest.mark.parametrize("name", FORECAST)
+def test_a_ready_scenario_is_forecast(name, device):
+    scenario = read(find(name))
+    asked = msgspec.structs.replace(scenario, device=device) if device else scenario
+    forecast = predict(asked)
     assert 0 < forecast.lower_bound_s <= forecast.step_time_s < 86_400
     assert forecast.parameters > 0 and forecast.flops_forward + forecast.flops_other > 0
-    assert (forecast.time_to_train_s is None) == (
-        scenario.samples is None and scenario.tokens is None
-    )
+    endless = scenario.samples is None and scenario.tokens is None
+    assert (forecast.time_to_train_s is None) == endless
     if device is None:
-        assert forecast.memory.fits is (path.stem not in TOO_LARGE)
+        assert forecast.memory.fits is (name not in TOO_LARGE)
 
 
-def test_the_mistaken_one_is_refused_with_both_shapes():
+def test_the_scenario_with_a_mistake_is_refused_with_both_shapes():
+    with pytest.raises(BadInput, match=r"layer 8 'fc1' \(linear\): .*2304.*64x8x8 = 4096"):
+        predict(read(find(REFUSED)))
+
+
+@pytest.mark.parametrize("name", ready())
+def test_a_ready_scenario_says_in_a_sentence_what_it_is(name):
+    sentence = about(find(name))
+    assert sentence[0].isupper() and sentence.endswith(".") and len(sentence) <= 100
+
+
+def test_ready_scenarios_are_sorted_by_name_and_of_this_package():
+    assert len(ready()) >= 25 and list(ready()) == sorted(ready())
+    assert {path.parent for path in ready().values()} == {Path(scenarios.__file__).parent / "ready"}
+
+
+@pytest.mark.parametrize("given", ["mine.toml", "./mine.toml", "mine"])
+def test_a_file_is_found_by_its_path(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    Path(given).write_text('model = "gpt2"\ndevice = "l4"\n')
+    assert read(find(given)).model == "gpt2"
+    assert find(Path(given)) == find(tmp_path / given.removeprefix("./")).relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet50-trian", "ResNet50-train", "resnet50_train"])
+def test_an_unknown_name_is_answered_with_the_nearest(name):
+    with pytest.raises(UnknownName, match=f"no scenario '{name}'; did you mean resnet50-train"):
+        find(name)
+
+
+def test_a_name_like_no_other_is_answered_with_all_names():
+    with pytest.raises(UnknownName) as caught:
+        find("zzz")
+    assert all(name in str(caught.value) for name in ready()) and "\n" not in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["resnet50-train.toml", "ready/resnet50-train", "./resnet50-trian"]
+)
+def test_a_missing_file_is_answered_with_the_ready_scenario_of_its_name(path):
     with pytest.raises(
-        BadInput, match=r"layer 8 'fc1' \(linear\): in = 2304 is stated, but 64x8x8 = 4096 arrive"
+        BadInput, match="no such file; did you mean the shipped scenario resnet50-tr"
     ):
-        predict(read(FOLDER / "ready" / f"{REFUSED}.toml"))
+        find(path)
 
 
-@pytest.mark.parametrize("path", READY, ids=lambda p: p.stem)
-def test_every_ready_scenario_says_what_it_is(path):
-    assert path.read_text(encoding="utf-8").startswith("# ")
+@pytest.mark.parametrize("path", ["zzz.toml", "zzz/zzz", "a" * 300 + ".toml", "a\0.toml"])
+def test_a_missing_file_of_any_name_is_one_line(path):
+    with pytest.raises(BadInput, match="no such file; wanted a scenario"):
+        find(path)
+
+
+def test_a_file_without_a_comment_in_its_first_line_says_nothing(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('model = "gpt2"  # a model\n# Not the first line.\ndevice = "l4"\n')
+    assert about(path) == ""
+    path.write_text("#  Mine. \n")
+    assert about(path) == "Mine."
+    with pytest.raises(BadInput, match="cannot be read"):
+        about(tmp_path / "none.toml")

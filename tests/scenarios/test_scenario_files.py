@@ -1,4 +1,4 @@
-"""Scenario files: read as written, written as read, and one line for what cannot be."""
+"""Scenario files: what is written is read back, and a bad file is an error on one line."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
 
 @settings(max_examples=60)
 @given(NAMES, st.floats(allow_nan=False))
-def test_any_name_and_number_survives(tmp_path_factory, name, number):
+def test_any_string_and_number_is_read_back(tmp_path_factory, name, number):
     path = tmp_path_factory.mktemp("scenario") / "a.toml"
     scenario = Scenario(model=name, device="x", set={name: number}, samples=number)
     files.write(scenario, path)
@@ -73,7 +73,7 @@ def test_defaults_are_left_out(tmp_path):
     assert (tmp_path / "a.toml").read_text() == 'model = "gpt2"\ndevice = "l4"\n'
 
 
-def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path, monkeypatch):
     (tmp_path / "nets").mkdir()
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
     assert files.read("b.toml").model == str(tmp_path / "nets/my.toml")
 
 
-def test_a_stack_and_a_system_start_at_the_file_too(tmp_path, monkeypatch):
+def test_paths_of_stack_and_system_start_at_the_folder_of_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     files.write(
@@ -122,18 +122,18 @@ def test_edits_may_be_written_as_dotted_keys(tmp_path):
     ("text", "says"),
     [
         ('model = "gpt2"\ndevise = "l4"', "no key 'devise'; did you mean device"),
-        ('model = "gpt2"', "device is missing; it must be given"),
+        ('model = "gpt2"', "device is missing; add it"),
         ('model = "gpt2"\ndevice = "l4"\nbatch = "8"', "batch is '8'; wanted a whole number"),
         ('model = "gpt2"\ndevice = "l4"\nbatch = 8.5', "batch is 8.5; wanted a whole number"),
-        ('model = 3\ndevice = "l4"', "model is 3; wanted a text in quotes"),
+        ('model = 3\ndevice = "l4"', "model is 3; wanted a string in quotes"),
         (
             'model = "gpt2"\ndevice = "l4"\ntokens = true',
-            "tokens is True; wanted a number or a text in quotes",
+            "tokens is True; wanted a number or a string in quotes",
         ),
         ('model = "gpt2"\ndevice = "l4"\nset = 3', "set is 3; wanted a table"),
         ('model = "gpt2"\ndevice = "l4"\n[set]\na = [1]', "set"),
-        ('model = "gpt2', "is not TOML, or was cut off: "),
-        ("", "model is missing; it must be given"),
+        ('model = "gpt2', "is not valid TOML, or is cut off: "),
+        ("", "model is missing; add it"),
     ],
 )
 def test_a_bad_file_is_one_line_with_file_and_key(tmp_path, text, says):
@@ -144,12 +144,12 @@ def test_a_bad_file_is_one_line_with_file_and_key(tmp_path, text, says):
     assert str(error.value).startswith(f"{path}: {says}") and "\n" not in str(error.value)
 
 
-def test_files_that_cannot_be_read_or_written_are_said_to_be_so(tmp_path):
+def test_a_file_that_cannot_be_read_or_written_is_an_error(tmp_path):
     (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
     for path, says in (
         (tmp_path / "no.toml", "no such file"),
         (tmp_path, "is a directory"),
-        (tmp_path / "b.toml", "is not text"),
+        (tmp_path / "b.toml", "is not text in UTF-8"),
     ):
         with pytest.raises(BadInput, match=says):
             files.read(path)

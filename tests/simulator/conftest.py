@@ -1,14 +1,13 @@
-"""A rank's step placed on a network, from what predict is asked."""
+"""A rank's step placed on a network, from the fields of a scenario."""
 
 from typing import NamedTuple
 
 import pytest
 
 from roofcast.simulator.forecast.chain import placed as place_on
-from roofcast.simulator.forecast.chain import prepared
-from roofcast.simulator.forecast.resolve import recipe_of
+from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.fabric import fabric_of
+from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.step import ParallelStep
 from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.times.roofline import OpTimes
@@ -19,23 +18,18 @@ class Placed(NamedTuple):
 
     at: Placement
     times: OpTimes
-    spread: ParallelStep
+    outcome: ParallelStep
 
 
 @pytest.fixture(scope="session")
 def place():
-    """Scenario's fields -> Placed."""
+    """Fields of a Scenario -> Placed."""
 
     def placed(**asked) -> Placed:
-        scenario, device, model = prepared(Scenario(**asked))
-        recipe, _ = recipe_of(scenario, model, device)
-        layout, step, times, spread, _ = place_on(scenario, model, device, recipe)
-        return Placed(
-            Placement(
-                step, device, layout, network(layout, fabric_of(None, device, layout.devices))
-            ),
-            times,
-            spread,
-        )
+        everything = resolve(Scenario(**asked))
+        step, times, outcome, _ = place_on(everything)
+        layout, device = everything.layout, everything.device
+        on = network(layout, fabric_of(None, device, layout.devices))
+        return Placed(Placement(step, device, layout, on), times, outcome)
 
     return placed

@@ -1,8 +1,7 @@
 """Numba kernels of the training nets: forward, backward and update, one thread, any float format.
-Rows are the last axis.
 
-Products are numpy's (BLAS); everything else of a step is here. A loop reads and writes each element
-once where it can.
+Rows are the last axis. Matrix products are numpy's (BLAS); everything else of a step is here. Loops
+read and write each element once where possible. The caller allocates the outputs.
 """
 
 from __future__ import annotations
@@ -11,50 +10,46 @@ import math
 
 import numpy as np
 
-from roofcast.simulator.machine.kernels.compiled import outer
+from roofcast.simulator.machine.kernels.compiled import any_float
 
 SQRT_HALF = 0.7071067811865476
 NORMAL = 0.3989422804014327  # 1 / sqrt(2 pi)
 
 
-@outer
-def relu(x, y):
-    """y = max(x, 0), both flat."""
+@any_float
+def relu(x: np.ndarray, y: np.ndarray) -> None:
+    """y = max(x, 0); both flat."""
     for i in range(x.size):
         y[i] = x[i] if x[i] > 0 else x.dtype.type(0)
 
 
-@outer
-def relu_backward(y, dy, dx):
-    """dx = dy where y > 0, all flat."""
+@any_float
+def relu_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
+    """dx = dy where y > 0; all flat."""
     for i in range(y.size):
         dx[i] = dy[i] if y[i] > 0 else dy.dtype.type(0)
 
 
-@outer
-def gelu(x, y):
-    """y = x Phi(x), both flat."""
+@any_float
+def gelu(x: np.ndarray, y: np.ndarray) -> None:
+    """y = x Phi(x); both flat."""
     half, one, root = x.dtype.type(0.5), x.dtype.type(1.0), x.dtype.type(SQRT_HALF)
     for i in range(x.size):
         y[i] = half * x[i] * (one + math.erf(x[i] * root))
 
 
-@outer
-def gelu_backward(x, dy, dx):
-    """dx = dy (Phi(x) + x phi(x)), all flat."""
-    half, one, root, normal = (
-        x.dtype.type(0.5),
-        x.dtype.type(1.0),
-        x.dtype.type(SQRT_HALF),
-        x.dtype.type(NORMAL),
-    )
+@any_float
+def gelu_backward(x: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
+    """dx = dy (Phi(x) + x phi(x)); all flat."""
+    half, one = x.dtype.type(0.5), x.dtype.type(1.0)
+    root, normal = x.dtype.type(SQRT_HALF), x.dtype.type(NORMAL)
     for i in range(x.size):
         v = x[i]
         dx[i] = dy[i] * (half * (one + math.erf(v * root)) + v * normal * math.exp(-half * v * v))
 
 
-@outer
-def im2col(x, kernel, columns):
+@any_float
+def im2col(x: np.ndarray, kernel: int, columns: np.ndarray) -> None:
     """x[C, B, H, W] -> columns[C kernel kernel, B, H', W'], no padding, unit stride."""
     channels, batch, height, width = x.shape
     out_h, out_w = height - kernel + 1, width - kernel + 1
@@ -69,8 +64,8 @@ def im2col(x, kernel, columns):
                             out[w] = row[w + j]
 
 
-@outer
-def col2im(columns, kernel, dx):
+@any_float
+def col2im(columns: np.ndarray, kernel: int, dx: np.ndarray) -> None:
     """The gradient of im2col: sums columns[C kernel kernel, B, H', W'] into dx[C, B, H, W]."""
     channels, batch, height, width = dx.shape
     out_h, out_w = height - kernel + 1, width - kernel + 1
@@ -78,17 +73,17 @@ def col2im(columns, kernel, dx):
     for c in range(channels):
         for i in range(kernel):
             for j in range(kernel):
-                come = columns[(c * kernel + i) * kernel + j]
+                grad = columns[(c * kernel + i) * kernel + j]
                 for b in range(batch):
                     for h in range(out_h):
-                        row, back = dx[c, b, h + i], come[b, h]
+                        row, source = dx[c, b, h + i], grad[b, h]
                         for w in range(out_w):
-                            row[w + j] += back[w]
+                            row[w + j] += source[w]
 
 
-@outer
-def max_pool(x, y, where):
-    """x[N, H, W] -> the largest of each 2x2 window y[N, H/2, W/2], and which of the four it was."""
+@any_float
+def max_pool(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
+    """x[N, H, W] -> the maximum of each 2x2 window y[N, H/2, W/2], and its position (0 to 3)."""
     for n in range(y.shape[0]):
         for h in range(y.shape[1]):
             above, below, out, best = x[n, 2 * h], x[n, 2 * h + 1], y[n, h], where[n, h]
@@ -99,9 +94,9 @@ def max_pool(x, y, where):
                 best[w] = (0 if a >= b else 1) if top >= bottom else (2 if c >= d else 3)
 
 
-@outer
-def max_pool_backward(dy, where, dx):
-    """dy goes to the place that was largest; the other three get nothing."""
+@any_float
+def max_pool_backward(dy: np.ndarray, where: np.ndarray, dx: np.ndarray) -> None:
+    """dx = dy at the position of each maximum, zero elsewhere."""
     dx[:] = 0
     for n in range(dy.shape[0]):
         for h in range(dy.shape[1]):
@@ -110,9 +105,17 @@ def max_pool_backward(dy, where, dx):
                 dx[n, 2 * h + k // 2, 2 * w + k % 2] = dy[n, h, w]
 
 
-@outer
-def layer_norm(x, scale, shift, y, mean, inverse, eps):
-    """y = (x - mean) / sqrt(variance + eps) scale + shift, a row of x[N, W] at a time [ba2016]."""
+@any_float
+def layer_norm(
+    x: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    y: np.ndarray,
+    mean: np.ndarray,
+    inverse: np.ndarray,
+    eps: float,
+) -> None:
+    """y = (x - mean) / sqrt(variance + eps) scale + shift for each row of x[N, W] [ba2016]."""
     rows, width = x.shape
     for n in range(rows):
         row, out = x[n], y[n]
@@ -129,39 +132,46 @@ def layer_norm(x, scale, shift, y, mean, inverse, eps):
             out[w] = (row[w] - m) * r * scale[w] + shift[w]
 
 
-@outer
-def layer_norm_backward(x, scale, mean, inverse, dy, dx, d_scale, d_shift):
-    """Gradients of x[N, W], scale and shift (the last two summed into)."""
+@any_float
+def layer_norm_backward(
+    x: np.ndarray,
+    scale: np.ndarray,
+    mean: np.ndarray,
+    inverse: np.ndarray,
+    dy: np.ndarray,
+    dx: np.ndarray,
+    d_scale: np.ndarray,
+    d_shift: np.ndarray,
+) -> None:
+    """Gradients of x[N, W], scale and shift; the last two are added to d_scale and d_shift."""
     rows, width = x.shape
     for n in range(rows):
-        row, come, out = x[n], dy[n], dx[n]
+        row, grad, out = x[n], dy[n], dx[n]
         m, r = mean[n], inverse[n]
         first, second = x.dtype.type(0), x.dtype.type(0)
         for w in range(width):
-            g, z = come[w] * scale[w], (row[w] - m) * r
+            g, z = grad[w] * scale[w], (row[w] - m) * r
             first += g
             second += g * z
-            d_scale[w] += come[w] * z
-            d_shift[w] += come[w]
+            d_scale[w] += grad[w] * z
+            d_shift[w] += grad[w]
         first, second = x.dtype.type(first / width), x.dtype.type(second / width)
         for w in range(width):
-            out[w] = r * (come[w] * scale[w] - first - (row[w] - m) * r * second)
+            out[w] = r * (grad[w] * scale[w] - first - (row[w] - m) * r * second)
 
 
-@outer
-def causal_softmax(scores, scale):
-    """In place: each row of scores[N, S, S] times scale, columns after its own left out, as
-    probabilities.
-    """
+@any_float
+def causal_softmax(scores: np.ndarray, scale: np.floating) -> None:
+    """In place: softmax of scale times each row of scores[N, S, S], later columns masked."""
     for n in range(scores.shape[0]):
         for s in range(scores.shape[1]):
             row = scores[n, s]
-            most = row[0]
+            largest = row[0]
             for k in range(1, s + 1):
-                most = row[k] if row[k] > most else most
+                largest = row[k] if row[k] > largest else largest
             total = scores.dtype.type(0)
             for k in range(s + 1):
-                row[k] = math.exp((row[k] - most) * scale)
+                row[k] = math.exp((row[k] - largest) * scale)
                 total += row[k]
             for k in range(s + 1):
                 row[k] /= total
@@ -169,64 +179,74 @@ def causal_softmax(scores, scale):
                 row[k] = 0
 
 
-@outer
-def softmax_backward(p, dp, scale):
-    """dp[N, S, S] becomes the gradient of the scores: scale p (dp - sum(p dp))."""
+@any_float
+def softmax_backward(p: np.ndarray, dp: np.ndarray, scale: np.floating) -> None:
+    """In place: dp[N, S, S] becomes the gradient of the scores, scale p (dp - sum(p dp))."""
     for n in range(p.shape[0]):
         for s in range(p.shape[1]):
-            row, come = p[n, s], dp[n, s]
+            row, grad = p[n, s], dp[n, s]
             total = p.dtype.type(0)
             for k in range(row.size):
-                total += row[k] * come[k]
+                total += row[k] * grad[k]
             for k in range(row.size):
-                come[k] = scale * row[k] * (come[k] - total)
+                grad[k] = scale * row[k] * (grad[k] - total)
 
 
-@outer
-def cross_entropy(logits, labels, gradient):
-    """Mean of -log softmax(logits[N, C])[label]; the gradient comes with it."""
+@any_float
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, gradient: np.ndarray) -> float:
+    """Mean of -log softmax(logits[N, C])[label]; also writes the gradient of the logits."""
     rows, classes = logits.shape
     total = 0.0
     share = logits.dtype.type(1.0 / rows)
     for n in range(rows):
         row, out = logits[n], gradient[n]
-        most = row[0]
+        largest = row[0]
         for c in range(1, classes):
-            most = row[c] if row[c] > most else most
+            largest = row[c] if row[c] > largest else largest
         s = logits.dtype.type(0)
         for c in range(classes):
-            out[c] = math.exp(row[c] - most)
+            out[c] = math.exp(row[c] - largest)
             s += out[c]
-        total += math.log(s) - (row[labels[n]] - most)
+        total += math.log(s) - (row[labels[n]] - largest)
         for c in range(classes):
             out[c] *= share / s
         out[labels[n]] -= share
     return total / rows
 
 
-@outer
-def gather(table, ids, y):
-    """y[N, W] = rows of the table."""
+@any_float
+def gather(table: np.ndarray, ids: np.ndarray, y: np.ndarray) -> None:
+    """y[N, W] = the rows ids of the table."""
     for n in range(ids.size):
         row, out = table[ids[n]], y[n]
         for w in range(out.size):
             out[w] = row[w]
 
 
-@outer
-def scatter(dy, ids, d_table):
-    """Sums dy[N, W] into the rows of d_table, which is emptied first."""
+@any_float
+def scatter(dy: np.ndarray, ids: np.ndarray, d_table: np.ndarray) -> None:
+    """d_table = the sum of the rows of dy[N, W] by their ids; zero for other rows."""
     d_table[:] = 0
     for n in range(ids.size):
-        row, come = d_table[ids[n]], dy[n]
-        for w in range(come.size):
-            row[w] += come[w]
+        row, grad = d_table[ids[n]], dy[n]
+        for w in range(grad.size):
+            row[w] += grad[w]
 
 
-@outer
-def dot_sigmoid(u, v, bu, bv, wanted, du, dv, db):
-    """Mean binary cross-entropy of sigmoid(mean(u v) + bu + bv) against `wanted`, and the
-    gradients: db of either bias.
+@any_float
+def dot_sigmoid(
+    u: np.ndarray,
+    v: np.ndarray,
+    bu: np.ndarray,
+    bv: np.ndarray,
+    labels: np.ndarray,
+    du: np.ndarray,
+    dv: np.ndarray,
+    db: np.ndarray,
+) -> float:
+    """Mean binary cross-entropy of sigmoid(mean(u v) + bu + bv), and its gradients.
+
+    Both biases have the same gradient, db.
     """
     rows, width = u.shape
     total = 0.0
@@ -236,7 +256,7 @@ def dot_sigmoid(u, v, bu, bv, wanted, du, dv, db):
         for w in range(width):
             s += a[w] * b[w]
         p = 1.0 / (1.0 + math.exp(-(s / width + bu[n, 0] + bv[n, 0])))
-        y = wanted[n]
+        y = labels[n]
         total -= y * math.log(max(p, 1e-12)) + (1.0 - y) * math.log(max(1.0 - p, 1e-12))
         g = u.dtype.type((p - y) / rows)
         db[n, 0] = g
@@ -247,16 +267,18 @@ def dot_sigmoid(u, v, bu, bv, wanted, du, dv, db):
     return total / rows
 
 
-@outer
-def sgd(p, g, rate):
-    """p -= rate g, both flat."""
+@any_float
+def sgd(p: np.ndarray, g: np.ndarray, rate: float) -> None:
+    """p -= rate g; both flat."""
     for i in range(p.size):
         p[i] -= rate * g[i]
 
 
-@outer
-def adam(p, g, m, v, rate, step):
-    """Adam [kingma2014, Algorithm 1], beta 0.9 and 0.999, all flat; `step` counts from 1."""
+@any_float
+def adam(
+    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, rate: float, step: int
+) -> None:
+    """Adam [kingma2014, Algorithm 1], betas 0.9 and 0.999; all flat; `step` counts from 1."""
     kind = p.dtype.type
     one, b1, b2, eps = kind(1.0), kind(0.9), kind(0.999), kind(1e-8)
     size = kind(rate / (1.0 - 0.9**step))

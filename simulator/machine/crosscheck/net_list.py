@@ -1,4 +1,4 @@
-"""The nets whose training steps are measured here, and what each is called when it is forecast."""
+"""The nets whose training steps are measured here, and the scenario that forecasts each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ SMALL_TRANSFORMER = Path(__file__).with_name("small-transformer.toml")
 
 
 class Net(NamedTuple):
-    """A training step: our model of it, how it is fed, and who runs it."""
+    """A training step: the model, its inputs, and the software that runs it."""
 
     name: str
     by: str  # numba | torch
-    model: str  # shipped name, or the path of a .toml: what the forecast is asked
+    model: str  # shipped name, or path of a .toml: the model of the forecast
     batch: int
-    size: int | None  # pixels a side, or tokens a sample
+    size: int | None  # pixels per side, or tokens per sample
     takes: str  # image | sequence | table
     optimizer: str
-    note: str = ""  # a known exception, and its cause
+    note: str = ""  # cause of a known large error
+
+    @property
+    def edge(self) -> int:
+        """`size` of a net that takes images or sequences."""
+        assert self.size is not None, f"{self.name} takes a {self.takes}, which has no size"
+        return self.size
 
 
 FEW_CHANNELS = "few-channel convolution: 1 to 6 channels leave vector lanes empty"
@@ -49,8 +55,9 @@ NETS = (
 
 
 def chosen(quick: bool, torch: bool) -> tuple[Net, ...]:
-    """The nets of a run: `quick` leaves out those of more than a fifth of a second, as measured on
-    one core of a 2.6 GHz Xeon.
+    """The nets of a run.
+
+    `quick` omits those whose step takes over 0.2 s on one core of a 2.6 GHz Xeon.
     """
     slow = {"alexnet", "resnet18", "resnet50", "vit-small", "unet", "bert", "gpt2"}
     return tuple(n for n in NETS if (torch or n.by != "torch") and not (quick and n.name in slow))

@@ -1,7 +1,8 @@
-"""Forecasts of training steps and kernels beside what this machine took for them."""
+"""Forecasts of training steps and kernels compared with measurements on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from roofcast.simulator.machine.crosscheck.measure import Session
 from roofcast.simulator.machine.crosscheck.net_list import NETS, Net
 
 STACK = {"torch": "pytorch-eager", "numba": str(Path(__file__).with_name("numba-stack.toml"))}
-DIFFERENT = 1.2  # pairs whose times differ less are not asked for their order
+DIFFERENT = 1.2  # minimum ratio of the times of a pair whose order is checked
 
 
 class Trained(NamedTuple):
@@ -22,7 +23,7 @@ class Trained(NamedTuple):
     net: Net
     predicted_s: float
     measured_s: float
-    noise: float  # relative difference of two halves of the rounds
+    noise: float  # relative difference between two halves of the rounds
 
     @property
     def error(self) -> float:
@@ -33,7 +34,7 @@ class Trained(NamedTuple):
 class Ran(NamedTuple):
     """One kernel of one size: forecast and measured."""
 
-    op: str
+    op: str  # name of the kernel
     size: str
     threads: int
     predicted_s: float
@@ -47,10 +48,7 @@ class Ran(NamedTuple):
 
 
 def scenario(net: Net, device: str) -> Scenario:
-    """The step of a net, as the forecast is asked for it."""
-    size = {"image": {"image": net.size}, "sequence": {"sequence": net.size}, "table": {}}[
-        net.takes
-    ]
+    """The scenario that forecasts the training step of a net."""
     return Scenario(
         model=net.model,
         device=device,
@@ -58,28 +56,24 @@ def scenario(net: Net, device: str) -> Scenario:
         precision="fp32",
         optimizer=net.optimizer,
         stack=STACK[net.by],
-        **size,
+        image=net.size if net.takes == "image" else None,
+        sequence=net.size if net.takes == "sequence" else None,
     )
 
 
 def training(session: Session, device: str) -> list[Trained]:
-    """Every measured net with its forecast on `device`: the name or file of one thread of this
-    machine.
-    """
+    """Every measured net with its forecast on one thread of this machine (name or file)."""
     rows = []
     for net in NETS:
         found = session.found.get(measure.key(net))
         if found:
-            rows.append(
-                Trained(
-                    net, forecast(scenario(net, device)).step_time_s, found.seconds, found.noise
-                )
-            )
+            predicted = forecast(scenario(net, device)).step_time_s
+            rows.append(Trained(net, predicted, found.seconds, found.noise))
     return rows
 
 
-def median(values) -> float:
-    """The middle one.
+def median(values: Iterable[float]) -> float:
+    """The median.
 
     >>> median([3.0, 1.0, 2.0])
     2.0
@@ -89,29 +83,28 @@ def median(values) -> float:
     return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
-def ranked(rows) -> tuple[int, int]:
-    """Pairs ordered right, of those whose measured times differ by more than a fifth.
+def ranked(rows: Sequence[Trained]) -> tuple[int, int]:
+    """Pairs in the right order, and pairs whose measured times differ by more than a fifth.
 
-    >>> from types import SimpleNamespace as Row
-    >>> ranked([Row(predicted_s=1, measured_s=1), Row(predicted_s=3, measured_s=2), Row(predicted_s=2, measured_s=2.1)])
+    >>> net = NETS[0]
+    >>> ranked([Trained(net, 1, 1, 0), Trained(net, 3, 2, 0), Trained(net, 2, 2.1, 0)])
     (2, 2)
     """
-    right = asked = 0
+    right = pairs = 0
     for a, b in combinations(rows, 2):
         slow, fast = (a, b) if a.measured_s > b.measured_s else (b, a)
         if slow.measured_s > DIFFERENT * fast.measured_s:
-            asked += 1
+            pairs += 1
             right += slow.predicted_s > fast.predicted_s
-    return right, asked
+    return right, pairs
 
 
 def to_json(kernels: list[Ran], trained: list[Trained]) -> dict:
-    """What --json prints."""
+    """The output of --json."""
     shared = ("predicted_s", "measured_s", "error", "noise")
+    own = ("op", "size", "threads")
     return {
-        "kernels": [
-            {key: getattr(r, key) for key in ("op", "size", "threads", *shared)} for r in kernels
-        ],
+        "kernels": [{key: getattr(r, key) for key in (*own, *shared)} for r in kernels],
         "training": [
             {"model": measure.key(r.net)} | {key: getattr(r, key) for key in shared}
             for r in trained

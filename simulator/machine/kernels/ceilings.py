@@ -1,9 +1,8 @@
-"""What the machine can do at most: streams through each level of memory, chains of multiply-adds,
-special functions.
+"""Microbenchmarks of the machine's ceilings: memory streams, multiply-adds, special functions.
 
-Every kernel splits its arrays among `teams` (1, or the number of threads) and goes over them
-`repeats` times between one fork and one join, so that sets that fit in L1 can be timed. Sizes in
-elements of fp32.
+Every kernel splits its arrays into `teams` equal parts (1, or the number of threads) and goes over
+them `repeats` times between one fork and one join, so that working sets that fit in L1 can be
+timed. Sizes are in fp32 elements.
 """
 
 from __future__ import annotations
@@ -11,21 +10,19 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from roofcast.simulator.machine.kernels import functions
-from roofcast.simulator.machine.kernels.compiled import VECTOR_BYTES, both, prange
+from roofcast.simulator.machine.kernels.arrays import Array
+from roofcast.simulator.machine.kernels.compiled import VECTOR_BYTES, both, intrinsic, prange
 
-# multiply-adds under way: more than latency x units of any core known (4 x 2), less than its
-# registers
+# Independent multiply-adds in flight: more than latency x units of any known core (4 x 2), fewer
+# than its registers.
 CHAINS = 12
 
 
 @both
-def read(x, out, teams, repeats):
-    """out[team] = sum of the share of x that a team has, halved and added again each time: reads
-    n.
-    """
+def read(x: Array, out: Array, teams: int, repeats: int) -> None:
+    """Read n: out[team] = the sum of the team's part of x, halved and added again each time."""
     size = x.size // teams
     for team in prange(teams):
         mine = x[team * size : (team + 1) * size]
@@ -39,8 +36,8 @@ def read(x, out, teams, repeats):
 
 
 @both
-def fill(y, teams, repeats):
-    """y = a number: writes n."""
+def fill(y: Array, teams: int, repeats: int) -> None:
+    """Write n: y = a number."""
     size = y.size // teams
     for team in prange(teams):
         mine = y[team * size : (team + 1) * size]
@@ -51,30 +48,30 @@ def fill(y, teams, repeats):
 
 
 @both
-def copy(x, y, teams, repeats):
-    """y = x: reads n, writes n. LLVM makes it a memcpy, which may write past the caches."""
+def copy(x: Array, y: Array, teams: int, repeats: int) -> None:
+    """Read n, write n: y = x. LLVM makes it a memcpy, which may write past the caches."""
     size = y.size // teams
     for team in prange(teams):
-        mine, yours = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
+        mine, source = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
         for _ in range(repeats):
             for i in range(size):
-                mine[i] = yours[i]
+                mine[i] = source[i]
 
 
 @both
-def scale(x, y, teams, repeats):
-    """y = 0.5 x: reads n, writes n."""
+def scale(x: Array, y: Array, teams: int, repeats: int) -> None:
+    """Read n, write n: y = 0.5 x."""
     size = y.size // teams
     for team in prange(teams):
-        mine, yours = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
+        mine, source = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
         for _ in range(repeats):
             for i in range(size):
-                mine[i] = np.float32(0.5) * yours[i]
+                mine[i] = np.float32(0.5) * source[i]
 
 
 @both
-def triad(a, b, y, teams, repeats):
-    """y = a + 0.5 b: reads 2 n, writes n."""
+def triad(a: Array, b: Array, y: Array, teams: int, repeats: int) -> None:
+    """Read 2 n, write n: y = a + 0.5 b."""
     size = y.size // teams
     for team in prange(teams):
         lo, hi = team * size, (team + 1) * size
@@ -85,52 +82,48 @@ def triad(a, b, y, teams, repeats):
 
 
 def _chain(element: ir.Type, width: int, suffix: str, result: types.Type):
-    """An intrinsic (repeats, x) -> sum of CHAINS vectors, each x <- 0.5 x + 1 as often as `repeats`
-    says.
+    """An intrinsic (repeats, x): the sum of CHAINS vectors after `repeats` steps of v = 0.5 v + 1.
+
+    The sum is added to x. `element`: the LLVM type of a lane, `width` its bytes.
     """
+
+    def generate(context, builder, signature, args):
+        lanes, word = VECTOR_BYTES // width, ir.IntType(64)
+        vector = ir.VectorType(element, lanes)
+        fma = builder.module.declare_intrinsic(
+            f"llvm.fma.v{lanes}{suffix}", (), ir.FunctionType(vector, [vector] * 3)
+        )
+        half, one = ir.Constant(vector, [0.5] * lanes), ir.Constant(vector, [1.0] * lanes)
+        start = [
+            ir.Constant(vector, [float(chain + lane) for lane in range(lanes)])
+            for chain in range(CHAINS)
+        ]
+        before = builder.block
+        loop, after = builder.append_basic_block("chain"), builder.append_basic_block("sum")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        count = builder.phi(word)
+        old = [builder.phi(vector) for _ in range(CHAINS)]
+        new = [builder.call(fma, [each, half, one]) for each in old]
+        following = builder.add(count, ir.Constant(word, 1))
+        count.add_incoming(ir.Constant(word, 0), before)
+        count.add_incoming(following, loop)
+        for phi, first, then in zip(old, start, new, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, loop)
+        builder.cbranch(builder.icmp_signed("<", following, args[0]), loop, after)
+        builder.position_at_end(after)
+        total = new[0]
+        for each in new[1:]:
+            total = builder.fadd(total, each)
+        places = [ir.Constant(ir.IntType(32), i) for i in range(lanes)]
+        answer = args[1]
+        for lane in [builder.extract_element(total, place) for place in places]:
+            answer = builder.fadd(answer, lane)
+        return answer
 
     @intrinsic
     def run(typing, repeats, x):
-        def generate(context, builder, signature, args):
-            lanes, word = VECTOR_BYTES // width, ir.IntType(64)
-            vector = ir.VectorType(element, lanes)
-            fma = builder.module.declare_intrinsic(
-                f"llvm.fma.v{lanes}{suffix}", (), ir.FunctionType(vector, [vector] * 3)
-            )
-            half, one = ir.Constant(vector, [0.5] * lanes), ir.Constant(vector, [1.0] * lanes)
-            start = [
-                ir.Constant(vector, [float(chain + lane) for lane in range(lanes)])
-                for chain in range(CHAINS)
-            ]
-            before, loop, after = (
-                builder.block,
-                builder.append_basic_block("chain"),
-                builder.append_basic_block("sum"),
-            )
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            count = builder.phi(word)
-            sums = [builder.phi(vector) for _ in range(CHAINS)]
-            grown = [builder.call(fma, [each, half, one]) for each in sums]
-            following = builder.add(count, ir.Constant(word, 1))
-            count.add_incoming(ir.Constant(word, 0), before)
-            count.add_incoming(following, loop)
-            for phi, first, then in zip(sums, start, grown, strict=True):
-                phi.add_incoming(first, before)
-                phi.add_incoming(then, loop)
-            builder.cbranch(builder.icmp_signed("<", following, args[0]), loop, after)
-            builder.position_at_end(after)
-            total = grown[0]
-            for each in grown[1:]:
-                total = builder.fadd(total, each)
-            lane = [
-                builder.extract_element(total, ir.Constant(ir.IntType(32), i)) for i in range(lanes)
-            ]
-            answer = args[1]
-            for each in lane:
-                answer = builder.fadd(answer, each)
-            return answer
-
         return result(types.int64, result), generate
 
     return run
@@ -141,74 +134,75 @@ _chain64 = _chain(ir.DoubleType(), 8, "f64", types.float64)
 
 
 @both
-def fma32(out, teams, repeats):
-    """out[team] = sum of CHAINS vectors of fp32 after `repeats` multiply-adds each."""
+def fma32(out: Array, teams: int, repeats: int) -> None:
+    """out[team] = the sum of CHAINS fp32 vectors after `repeats` multiply-adds each."""
     for team in prange(teams):
         out[team] = _chain32(repeats, np.float32(0.0))
 
 
 @both
-def fma64(out, teams, repeats):
+def fma64(out: np.ndarray, teams: int, repeats: int) -> None:
     """The same in fp64."""
     for team in prange(teams):
         out[team] = _chain64(repeats, 0.0)
 
 
 @both
-def exp(x, y, teams, repeats):
+def exp(x: Array, y: Array, teams: int, repeats: int) -> None:
     """y = e^x."""
     size = y.size // teams
     for team in prange(teams):
-        mine, yours = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
+        mine, source = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
         for _ in range(repeats):
             for i in range(size):
-                mine[i] = functions.exp(yours[i])
+                mine[i] = functions.exp(source[i])
 
 
 @both
-def erf(x, y, teams, repeats):
+def erf(x: Array, y: Array, teams: int, repeats: int) -> None:
     """y = erf x."""
     size = y.size // teams
     for team in prange(teams):
-        mine, yours = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
+        mine, source = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
         for _ in range(repeats):
             for i in range(size):
-                mine[i] = functions.erf(yours[i])
+                mine[i] = functions.erf(source[i])
 
 
 @both
-def tanh(x, y, teams, repeats):
+def tanh(x: Array, y: Array, teams: int, repeats: int) -> None:
     """y = tanh x."""
     size = y.size // teams
     for team in prange(teams):
-        mine, yours = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
+        mine, source = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
         for _ in range(repeats):
             for i in range(size):
-                mine[i] = functions.tanh(yours[i])
+                mine[i] = functions.tanh(source[i])
 
 
 @both
-def div(x, y, teams, repeats):
+def div(x: Array, y: Array, teams: int, repeats: int) -> None:
     """y = 1 / x."""
     size = y.size // teams
     for team in prange(teams):
-        mine, yours = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
+        mine, source = y[team * size : (team + 1) * size], x[team * size : (team + 1) * size]
         for _ in range(repeats):
             for i in range(size):
-                mine[i] = np.float32(1.0) / yours[i]
+                mine[i] = np.float32(1.0) / source[i]
 
 
 @both
-def fork(out, teams):
-    """One parallel loop that does next to nothing: what starting and joining the threads costs."""
+def fork(out: Array, teams: int) -> None:
+    """A nearly empty parallel loop: the cost of starting and joining the threads."""
     for team in prange(teams):
         out[team] = np.float32(team)
 
 
 @both
-def loop(x, out, length, repeats):
-    """out[row] = sum of row [rows, length], `length` unknown to the compiler: of short rows, what
-    it costs to enter and leave a loop.
+def loop(x: Array, out: Array, length: int, repeats: int) -> None:
+    """out[row] = the sum of row [rows, length]: with short rows, the cost of entering a loop.
+
+    `length` is not known to the compiler.
     """
     for _ in range(repeats):
         for r in prange(out.size):
@@ -219,6 +213,6 @@ def loop(x, out, length, repeats):
 
 
 @both
-def call(a, b, y):
-    """y[0] = a[0] + b[0]: what a call from Python costs."""
+def call(a: Array, b: Array, y: Array) -> None:
+    """y[0] = a[0] + b[0]: the cost of a call from Python."""
     y[0] = a[0] + b[0]

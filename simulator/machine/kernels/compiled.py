@@ -1,16 +1,17 @@
-"""The one place that imports numba, after setting what must be set before it; every kernel is
-compiled from here.
+"""Compilation of the kernels: the only place that imports numba, after setting its environment.
 
-Set first, where the user has not set them:
-    OMP_WAIT_POLICY=PASSIVE   libgomp's threads otherwise spin at the end of a parallel loop: with
-                              one more process on the machine a
-                              loop of 5 microseconds then takes a scheduler slice of 10 to 20
-                              milliseconds
-    NUMBA_CPU_NAME, _FEATURES the host's, less prefer-256-bit: LLVM otherwise leaves half of a
-    512-bit unit unused
-    NUMBA_CACHE_DIR           a folder of the user's, named for the kernels' source: numba alone
-                              would not notice a changed callee
-They are read when numba is imported, and again here; import this before anything else compiles.
+Import this module before anything else compiles. It sets, unless the user has:
+
+    OMP_WAIT_POLICY=PASSIVE   Threads of libgomp otherwise spin at the end of a parallel loop. With
+                              one more process on the machine, a loop of 5 microseconds then takes
+                              a scheduler slice of 10 to 20 milliseconds.
+    NUMBA_CPU_NAME, NUMBA_CPU_FEATURES
+                              Those of the host, without prefer-256-bit: LLVM otherwise leaves half
+                              of a 512-bit unit unused.
+    NUMBA_CACHE_DIR           A folder in the user's cache whose name depends on the source of all
+                              kernels: numba does not notice that a called function has changed.
+
+numba reads them when it is imported, and again in this module.
 """
 
 from __future__ import annotations
@@ -20,54 +21,50 @@ import hashlib
 import os
 import shutil
 import tempfile
-import types
+from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 
 def _cache() -> Path:
-    """Where compiled kernels are kept: the user's cache folder, or where that cannot be written,
-    one for this run.
-    """
+    """Folder of the compiled kernels: in the user's cache, or a temporary one if that fails."""
     import platformdirs
 
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    folder = (
-        Path(platformdirs.user_cache_dir("roofcast"))
-        / f"numba-{hashlib.sha256(sources).hexdigest()[:12]}"
-    )
+    name = f"numba-{hashlib.sha256(sources).hexdigest()[:12]}"
+    folder = Path(platformdirs.user_cache_dir("roofcast")) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        # one that nobody else can have put code into
+        # mkdtemp: other users must not be able to put code into it
         private = tempfile.mkdtemp(prefix="roofcast-")
         atexit.register(shutil.rmtree, private, ignore_errors=True)
         return Path(private)
 
 
 def _features() -> str:
-    """What LLVM finds the host to have, without the preference for narrow vectors."""
+    """The host's CPU features as LLVM lists them, without the preference for narrow vectors."""
     from llvmlite import binding
 
     found = binding.get_host_cpu_features().flatten()
     return f"{found},-prefer-256-bit" if "+avx512f" in found else found
 
 
-def _numba() -> Any:
+def _numba() -> ModuleType:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "NUMBA_CACHE_DIR" not in os.environ:
         os.environ["NUMBA_CACHE_DIR"] = str(_cache())
     if "NUMBA_CPU_NAME" not in os.environ and "NUMBA_CPU_FEATURES" not in os.environ:
         from llvmlite import binding
 
-        os.environ.update(
-            NUMBA_CPU_NAME=binding.get_host_cpu_name(), NUMBA_CPU_FEATURES=_features()
-        )
+        os.environ["NUMBA_CPU_NAME"] = binding.get_host_cpu_name()
+        os.environ["NUMBA_CPU_FEATURES"] = _features()
     import numba
 
-    # in case something imported it before: before its first compilation that is not too late
+    # if numba was imported earlier: before its first compilation this is not too late
     numba.config.reload_config()
     return numba
 
@@ -75,7 +72,7 @@ def _numba() -> Any:
 numba = _numba()
 prange = numba.prange
 
-# sums may be reordered; infinities still mean what they do
+# sums may be reordered; infinities keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 _HAS = set(_features().split(","))
 VECTOR_BYTES = 64 if "+avx512f" in _HAS else 32 if "+avx2" in _HAS else 16  # of a vector register
@@ -83,44 +80,43 @@ REGISTERS = 16 if VECTOR_BYTES == 32 or "+sse2" in _HAS and VECTOR_BYTES == 16 e
 
 
 class Pair(NamedTuple):
-    """One kernel compiled twice: `one` runs on the calling thread, `all` spreads its prange loops
-    over all threads.
+    """One kernel compiled twice (numba dispatchers)."""
+
+    one: Any  # runs on the calling thread
+    all: Any  # spreads its prange loops over all threads
+
+
+def both(function: Callable[..., Any]) -> Pair:
+    """Compile a kernel for one thread and for all threads, which share its prange loops.
+
+    The parallel variant is a copy under another name, so that the two have separate caches.
     """
-
-    one: Any
-    all: Any
-
-
-def both(function) -> Pair:
-    """`function` for one thread and for all. Its prange loops are the parallel ones; a copy under
-    another name keeps their caches apart.
-    """
-    copy = types.FunctionType(
-        function.__code__, function.__globals__, f"{function.__name__}_all", function.__defaults__
-    )
-    copy.__qualname__, copy.__doc__, copy.__module__ = (
-        f"{function.__qualname__}_all",
-        function.__doc__,
-        function.__module__,
-    )
+    name = f"{function.__name__}_all"
+    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__)
+    copy.__qualname__ = f"{function.__qualname__}_all"
+    copy.__doc__, copy.__module__ = function.__doc__, function.__module__
     options = dict(cache=True, fastmath=FAST, error_model="numpy", boundscheck=False)
     return Pair(numba.njit(**options)(function), numba.njit(parallel=True, **options)(copy))
 
 
-def inner(function):
-    """A function that kernels call."""
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels call."""
     return numba.njit(cache=True, fastmath=FAST, error_model="numpy")(function)
 
 
-def exact(function):
-    """A function that is made part of every loop that calls it; its sums and products stay in the
-    order they are written in.
-    """
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function that is inlined into every caller; its arithmetic is not reordered."""
     return numba.njit(cache=True, error_model="numpy", forceinline=True)(function)
 
 
-def outer(function):
-    """A kernel of one thread and any float format, called from Python. No infinities reach it, so
-    it may be as free as LLVM likes.
+def any_float(function: Callable[..., Any]) -> Any:
+    """Compile a kernel for one thread and any float format.
+
+    No infinities may reach it: all of LLVM's fast-math flags are on.
     """
     return numba.njit(cache=True, fastmath=True, error_model="numpy")(function)
+
+
+def intrinsic(build: Callable[..., Any]) -> Any:
+    """numba's `intrinsic`: a function whose LLVM instructions `build` emits."""
+    return numba.extending.intrinsic(build)

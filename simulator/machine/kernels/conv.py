@@ -1,15 +1,16 @@
-"""Convolution and max-pool of images [n, channels, height, width], fp32, square filters, one stride
-and padding both ways.
+"""Convolution and max-pool of fp32 images [n, channels, height, width].
 
-Two methods: im2col and a matrix product, image by image (`columns`, `conv`, and both gradients),
-and direct, a row at a time.
+Filters are square; stride and padding are the same in both directions. Two methods: im2col and a
+matrix product per image (`im2col`, `conv` and both gradients), and direct (`conv_direct`).
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from roofcast.simulator.machine.kernels.compiled import both, exact, inner, prange
+from roofcast.simulator.machine.kernels.arrays import Array
+from roofcast.simulator.machine.kernels.compiled import both, inlined, inner, prange
 from roofcast.simulator.machine.kernels.gemm import DEPTH, gemm, pack_rows
 from roofcast.simulator.machine.kernels.vectors import (
     LANES,
@@ -27,125 +28,116 @@ ZERO, LEAST = np.float32(0.0), np.float32(-3.0e38)
 multiply = gemm.one
 
 
-@exact
+@inlined
 def _bounds(offset, stride, size, out):
-    """Output positions whose input position o * stride + offset lies inside 0 .. size: first, and
-    one past the last.
-    """
+    """First and one past the last output o for which 0 <= o * stride + offset < size."""
     first = 0 if offset >= 0 else (-offset + stride - 1) // stride
     last = min(out, (size - 1 - offset) // stride + 1) if size - 1 - offset >= 0 else 0
     return first, max(first, last)
 
 
+@inlined
+def _phase_size(size, stride, padding):
+    """Rows, or columns, of one phase."""
+    return (size + 2 * padding + stride - 1) // stride
+
+
 @inner
 def _phases(image, edge, stride, padding):
-    """phases[c, ph, pw, i, j] = image[c, i stride + ph - padding, j stride + pw - padding], flat,
-    zero outside the image.
+    """The image split by the remainders of its rows and columns, flat, zero outside the image.
 
-    In it the taps of any stride are steps of one. Room is left behind it for tiles that reach past
-    its end.
+    phases[c, ph, pw, i, j] = image[c, i stride + ph - padding, j stride + pw - padding]: with any
+    stride, neighbouring outputs read neighbouring elements. Extra room at the end is for tiles
+    that read past it.
     """
     channels, height, width = image.shape
-    rows, across = _plane(height, stride, padding), _plane(width, stride, padding)
-    phases = np.zeros(
-        channels * stride * stride * rows * across + (edge + 1) * across + WIDE, np.float32
-    )
+    rows, across = _phase_size(height, stride, padding), _phase_size(width, stride, padding)
+    size = channels * stride * stride * rows * across + (edge + 1) * across + WIDE
+    phases = np.zeros(size, np.float32)
     source = image.reshape(image.size)
     for plane in range(channels * stride * stride):
         c, ph, pw = plane // (stride * stride), plane // stride % stride, plane % stride
         top, bottom = _bounds(ph - padding, stride, height, rows)
         first, last = _bounds(pw - padding, stride, width, across)
         for i in range(top, bottom):
-            to, come = (
-                (plane * rows + i) * across,
-                (c * height + i * stride + ph - padding) * width + pw - padding,
-            )
+            to = (plane * rows + i) * across
+            at = (c * height + i * stride + ph - padding) * width + pw - padding
             if stride == 1:
                 for j in range(first, last, LANES):
-                    move(last - j, source, come + j, phases, to + j)
+                    move(last - j, source, at + j, phases, to + j)
             elif stride == 2:
                 for j in range(first, last, LANES):
-                    move_of_two(min(LANES, last - j), source, come + 2 * j, phases, to + j)
+                    move_of_two(min(LANES, last - j), source, at + 2 * j, phases, to + j)
             else:
                 for j in range(first, last):
-                    phases[to + j] = source[come + j * stride]
+                    phases[to + j] = source[at + j * stride]
     return phases
 
 
-@exact
-def _plane(size, stride, padding):
-    """Rows, or columns, of one phase."""
-    return (size + 2 * padding + stride - 1) // stride
-
-
 @inner
-def _table(channels, height, width, edge, stride, padding):
-    """Where each tap (c, kh, kw) of the first output lies in `_phases`."""
-    rows, across = _plane(height, stride, padding), _plane(width, stride, padding)
-    table, tap = np.empty(channels * edge * edge, np.int64), 0
+def _tap_offsets(channels, height, width, edge, stride, padding):
+    """Position in `_phases` of each tap (c, kh, kw) of the first output."""
+    rows, across = _phase_size(height, stride, padding), _phase_size(width, stride, padding)
+    offsets, tap = np.empty(channels * edge * edge, np.int64), 0
     for c in range(channels):
         for kh in range(edge):
             for kw in range(edge):
                 plane = (c * stride + kh % stride) * stride + kw % stride
-                table[tap] = (plane * rows + kh // stride) * across + kw // stride
+                offsets[tap] = (plane * rows + kh // stride) * across + kw // stride
                 tap += 1
-    return table
+    return offsets
 
 
 @inner
 def _columns(image, edge, stride, padding, out_height, out_width, columns):
     """columns[(c, kh, kw), (oh, ow)] of one image."""
     channels, height, width = image.shape
-    across, target = _plane(width, stride, padding), columns.reshape(columns.size)
-    phases, table = (
-        _phases(image, edge, stride, padding),
-        _table(channels, height, width, edge, stride, padding),
-    )
-    for tap in range(table.size):
+    across, target = _phase_size(width, stride, padding), columns.reshape(columns.size)
+    phases = _phases(image, edge, stride, padding)
+    offsets = _tap_offsets(channels, height, width, edge, stride, padding)
+    for tap in range(offsets.size):
         for oh in range(out_height):
-            to, come = (tap * out_height + oh) * out_width, table[tap] + oh * across
+            to, at = (tap * out_height + oh) * out_width, offsets[tap] + oh * across
             for i in range(0, out_width, LANES):
-                move(out_width - i, phases, come + i, target, to + i)
+                move(out_width - i, phases, at + i, target, to + i)
 
 
 @inner
-def _back(columns, edge, stride, padding, out_height, out_width, image):
-    """The gradient of `_columns`: every entry added to the pixel it came from."""
+def _columns_backward(columns, edge, stride, padding, out_height, out_width, image):
+    """The gradient of `_columns`: every entry is added to the pixel that it was read from."""
     channels, height, width = image.shape
-    rows, across = _plane(height, stride, padding), _plane(width, stride, padding)
+    rows, across = _phase_size(height, stride, padding), _phase_size(width, stride, padding)
     source, target = columns.reshape(columns.size), image.reshape(image.size)
-    phases, table = (
-        np.zeros(channels * stride * stride * rows * across, np.float32),
-        _table(channels, height, width, edge, stride, padding),
-    )
-    for tap in range(table.size):
+    phases = np.zeros(channels * stride * stride * rows * across, np.float32)
+    offsets = _tap_offsets(channels, height, width, edge, stride, padding)
+    for tap in range(offsets.size):
         for oh in range(out_height):
-            come, to = (tap * out_height + oh) * out_width, table[tap] + oh * across
+            at, to = (tap * out_height + oh) * out_width, offsets[tap] + oh * across
             for i in range(0, out_width, LANES):
-                move_add(out_width - i, source, come + i, phases, to + i)
+                move_add(out_width - i, source, at + i, phases, to + i)
     for plane in range(channels * stride * stride):
         c, ph, pw = plane // (stride * stride), plane // stride % stride, plane % stride
         top, bottom = _bounds(ph - padding, stride, height, rows)
         first, last = _bounds(pw - padding, stride, width, across)
         for i in range(top, bottom):
-            come, to = (
-                (plane * rows + i) * across,
-                (c * height + i * stride + ph - padding) * width + pw - padding,
-            )
+            at = (plane * rows + i) * across
+            to = (c * height + i * stride + ph - padding) * width + pw - padding
             for j in range(first, last):
-                target[to + j * stride] = phases[come + j]
+                target[to + j * stride] = phases[at + j]
 
 
 @both
-def im2col(x, edge, stride, padding, out_height, out_width, columns):
-    """columns [n, c edge edge, out pixels] of the images x."""
+def im2col(
+    x: Array, edge: int, stride: int, padding: int, out_height: int, out_width: int, columns: Array
+) -> None:
+    """columns [n, c edge edge, output pixels] of the images x."""
     for n in prange(x.shape[0]):
         _columns(x[n], edge, stride, padding, out_height, out_width, columns[n])
 
 
 @both
-def conv(x, w, y, stride, padding):
-    """y = x * w by im2col and a matrix product; w [out, in, edge, edge]. Threads take images."""
+def conv(x: Array, w: Array, y: Array, stride: int, padding: int) -> None:
+    """y = x * w by im2col and a matrix product; w [out, in, edge, edge]. Threads split images."""
     images, out, out_height, out_width = y.shape
     edge = w.shape[2]
     taps = w.shape[1] * edge * edge
@@ -157,8 +149,8 @@ def conv(x, w, y, stride, padding):
 
 
 @both
-def conv_input_backward(w, dy, dx, stride, padding):
-    """dx of a convolution: W^T dy, every column back to its pixels."""
+def conv_input_backward(w: Array, dy: Array, dx: Array, stride: int, padding: int) -> None:
+    """dx of a convolution: W^T dy, with every column added back to its pixels."""
     images, out, out_height, out_width = dy.shape
     edge = w.shape[2]
     taps = w.shape[1] * edge * edge
@@ -166,13 +158,16 @@ def conv_input_backward(w, dy, dx, stride, padding):
     for n in prange(images):
         columns = np.empty((taps, out_height * out_width), np.float32)
         multiply(weight, dy[n].reshape(out, out_height * out_width), columns, True, False, False)
-        _back(columns, edge, stride, padding, out_height, out_width, dx[n])
+        _columns_backward(columns, edge, stride, padding, out_height, out_width, dx[n])
 
 
 @both
-def conv_weight_backward(x, dy, dw, stride, padding, teams):
-    """dw of a convolution: sum over images of dy columns^T. Each of `teams` sums its own images,
-    then all are added.
+def conv_weight_backward(
+    x: Array, dy: Array, dw: Array, stride: int, padding: int, teams: int
+) -> None:
+    """dw of a convolution: the sum over images of dy columns^T.
+
+    Each of the `teams` sums its own images, then the sums are added.
     """
     images, out, out_height, out_width = dy.shape
     edge = dw.shape[2]
@@ -182,9 +177,8 @@ def conv_weight_backward(x, dy, dw, stride, padding, teams):
         columns = np.empty((taps, out_height * out_width), np.float32)
         for n in range(team, images, teams):
             _columns(x[n], edge, stride, padding, out_height, out_width, columns)
-            multiply(
-                dy[n].reshape(out, out_height * out_width), columns, parts[team], False, True, True
-            )
+            grad = dy[n].reshape(out, out_height * out_width)
+            multiply(grad, columns, parts[team], False, True, True)
     total = dw.reshape(out, taps)
     for o in range(out):
         for t in range(taps):
@@ -194,17 +188,16 @@ def conv_weight_backward(x, dy, dw, stride, padding, teams):
 
 
 @both
-def conv_direct(x, w, y, stride, padding):
-    """The same convolution without im2col: tiles of a product that read the rows of a padded image
-    where they lie.
+def conv_direct(x: Array, w: Array, y: Array, stride: int, padding: int) -> None:
+    """The same as `conv` without im2col: tiles of a product that read rows of a padded image.
 
-    Outputs are taken along whole padded rows, so that a tile may span several; what falls on the
-    padding is left out of y.
+    Outputs are computed along whole padded rows, so that a tile may span several rows; those that
+    fall on the padding are not copied to y.
     """
     images, out, out_height, out_width = y.shape
-    edge, across = w.shape[2], _plane(x.shape[3], stride, padding)
-    table = _table(x.shape[1], x.shape[2], x.shape[3], edge, stride, padding)
-    taps, places = table.size, (out_height - 1) * across + out_width
+    edge, across = w.shape[2], _phase_size(x.shape[3], stride, padding)
+    offsets = _tap_offsets(x.shape[1], x.shape[2], x.shape[3], edge, stride, padding)
+    taps, places = offsets.size, (out_height - 1) * across + out_width
     tall, wide = (out + TALL - 1) // TALL * TALL, (places + WIDE - 1) // WIDE * WIDE
     packed, weight = np.empty(taps * tall + LANES, np.float32), w.reshape(out, taps)
     for d0 in range(0, taps, DEPTH):
@@ -213,34 +206,24 @@ def conv_direct(x, w, y, stride, padding):
         phases = _phases(x[n], edge, stride, padding)
         sums, target = np.empty(tall * wide, np.float32), y[n].reshape(out * out_height * out_width)
         for d0 in range(0, taps, DEPTH):
-            depth = min(DEPTH, taps - d0)
+            depth, rows = min(DEPTH, taps - d0), offsets[d0:]
             for f in range(0, wide, WIDE):
                 for o in range(0, tall, TALL):
-                    spread_tile(
-                        depth,
-                        packed,
-                        d0 * tall + o * depth,
-                        phases,
-                        f,
-                        sums,
-                        o * wide + f,
-                        wide,
-                        d0,
-                        table[d0:],
-                    )
+                    a0, c0 = d0 * tall + o * depth, o * wide + f
+                    spread_tile(depth, packed, a0, phases, f, sums, c0, wide, d0, rows)
         for o in range(out):
             for oh in range(out_height):
-                to, come = (o * out_height + oh) * out_width, o * wide + oh * across
+                to, at = (o * out_height + oh) * out_width, o * wide + oh * across
                 for i in range(0, out_width, LANES):
-                    move(out_width - i, sums, come + i, target, to + i)
+                    move(out_width - i, sums, at + i, target, to + i)
 
 
 @both
-def max_pool(x, edge, stride, y, where):
-    """y = the greatest of each window, without padding; `where` (int32) keeps its place in the
-    plane for backward.
+def max_pool(x: Array, edge: int, stride: int, y: Array, where: NDArray[np.int32]) -> None:
+    """y = the maximum of each window, without padding; `where` keeps its position in the plane.
 
-    Tap by tap along rows of outputs, a vector of them at once; windows one by one would be scalar.
+    The loops go tap by tap along rows of outputs, a vector at a time; window by window, they would
+    be scalar.
     """
     channels, height, width = x.shape[1], x.shape[2], x.shape[3]
     out_height, out_width = y.shape[2], y.shape[3]
@@ -266,8 +249,8 @@ def max_pool(x, edge, stride, y, where):
 
 
 @both
-def max_pool_backward(dy, where, dx):
-    """dx = dy at the place that won, zero elsewhere."""
+def max_pool_backward(dy: Array, where: NDArray[np.int32], dx: Array) -> None:
+    """dx = dy at the position of each maximum, zero elsewhere."""
     channels = dy.shape[1]
     for job in prange(dy.shape[0] * channels):
         n, c = job // channels, job % channels

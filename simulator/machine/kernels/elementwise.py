@@ -1,51 +1,54 @@
-"""Pointwise kernels, moves of data, optimizer updates. fp32, contiguous, flat unless said; outputs
-are given.
+"""Pointwise kernels, data movement and optimizer updates.
+
+Arrays are fp32, contiguous and, unless stated otherwise, flat. The caller allocates the outputs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from roofcast.simulator.machine.kernels.arrays import Array, Index
 from roofcast.simulator.machine.kernels.compiled import both, inner, prange
 from roofcast.simulator.machine.kernels.functions import erf, exp
 from roofcast.simulator.machine.kernels.vectors import LANES, turn
 
 HALF, ONE, ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
 ROOT_HALF, GAUSS = np.float32(0.5**0.5), np.float32((2 * np.pi) ** -0.5)
-PIECE = 512  # columns that one thread sums: long enough to be fetched ahead
+PIECE = 512  # columns that one thread sums: long enough for hardware prefetching
+SCATTER_PIECE = 64  # columns that one thread scatters
 BLOCK = 64  # edge of a block of a transpose
 
 
 @both
-def add(a, b, y):
+def add(a: Array, b: Array, y: Array) -> None:
     """y = a + b."""
     for i in prange(y.size):
         y[i] = a[i] + b[i]
 
 
 @both
-def relu(x, y):
+def relu(x: Array, y: Array) -> None:
     """y = max(x, 0)."""
     for i in prange(y.size):
         y[i] = x[i] if x[i] > ZERO else ZERO
 
 
 @both
-def relu_backward(y, dy, dx):
+def relu_backward(y: Array, dy: Array, dx: Array) -> None:
     """dx = dy where y > 0."""
     for i in prange(y.size):
         dx[i] = dy[i] if y[i] > ZERO else ZERO
 
 
 @both
-def gelu(x, y):
+def gelu(x: Array, y: Array) -> None:
     """y = x Phi(x), exact (erf)."""
     for i in prange(y.size):
         y[i] = HALF * x[i] * (ONE + erf(x[i] * ROOT_HALF))
 
 
 @both
-def gelu_backward(x, dy, dx):
+def gelu_backward(x: Array, dy: Array, dx: Array) -> None:
     """dx = dy (Phi(x) + x phi(x))."""
     for i in prange(dx.size):
         v = x[i]
@@ -53,17 +56,17 @@ def gelu_backward(x, dy, dx):
 
 
 @both
-def add_bias(x, bias, y):
+def add_bias(x: Array, bias: Array, y: Array) -> None:
     """y[row] = x[row] + bias; x [rows, n]."""
     for r in prange(x.shape[0]):
-        here, there = x[r], y[r]
-        for j in range(here.size):
-            there[j] = here[j] + bias[j]
+        row, out = x[r], y[r]
+        for j in range(row.size):
+            out[j] = row[j] + bias[j]
 
 
 @both
-def sum_rows(dy, dbias):
-    """dbias = sum of the rows of dy [rows, n], n split among threads: the gradient of a bias."""
+def sum_rows(dy: Array, dbias: Array) -> None:
+    """dbias = sum of the rows of dy [rows, n], the gradient of a bias; threads split n."""
     rows, n = dy.shape
     for block in prange((n + PIECE - 1) // PIECE):
         lo, hi = block * PIECE, min(n, block * PIECE + PIECE)
@@ -77,9 +80,10 @@ def sum_rows(dy, dbias):
 
 
 @inner
-def _turned(source, target, m, n, i0, i1, j0, j1):
-    """target[n, m] = source[m, n] transposed, rows i0 .. i1 and columns j0 .. j1 of the source:
-    whole squares, then what is left.
+def _transpose_block(source, target, m, n, i0, i1, j0, j1):
+    """target[n, m] = source[m, n]^T for rows i0 .. i1 and columns j0 .. j1 of the source.
+
+    Whole squares of LANES first, then the remaining columns and rows.
     """
     last_i, last_j = i0 + (i1 - i0) // LANES * LANES, j0 + (j1 - j0) // LANES * LANES
     for i in range(i0, last_i, LANES):
@@ -96,9 +100,10 @@ def _turned(source, target, m, n, i0, i1, j0, j1):
 
 
 @both
-def transpose(x, y):
-    """y[n, m] = x[m, n] transposed: squares of a vector's width turned in registers, in blocks that
-    few pages hold.
+def transpose(x: Array, y: Array) -> None:
+    """y[n, m] = x[m, n]^T.
+
+    Squares of a vector's width are transposed in registers, in blocks that span few pages.
     """
     m, n = x.shape
     source, target = x.reshape(m * n), y.reshape(m * n)
@@ -106,44 +111,54 @@ def transpose(x, y):
         i0 = strip * BLOCK
         i1 = min(m, i0 + BLOCK)
         for j0 in range(0, n, BLOCK):
-            _turned(source, target, m, n, i0, i1, j0, min(n, j0 + BLOCK))
+            _transpose_block(source, target, m, n, i0, i1, j0, min(n, j0 + BLOCK))
 
 
 @both
-def gather(table, index, y):
+def gather(table: Array, index: Index, y: Array) -> None:
     """y[r] = table[index[r]]: an embedding."""
     for r in prange(index.size):
-        here, there = table[index[r]], y[r]
-        for j in range(there.size):
-            there[j] = here[j]
+        row, out = table[index[r]], y[r]
+        for j in range(out.size):
+            out[j] = row[j]
 
 
 @both
-def scatter(dy, index, dtable):
-    """dtable[index[r]] += dy[r], the width split among threads so that no two add to one place."""
+def scatter(dy: Array, index: Index, dtable: Array) -> None:
+    """dtable[index[r]] += dy[r]; threads split the width, so that no two add to one element."""
     n = dtable.shape[1]
-    for block in prange((n + 63) // 64):
-        lo, hi = block * 64, min(n, block * 64 + 64)
+    for block in prange((n + SCATTER_PIECE - 1) // SCATTER_PIECE):
+        lo, hi = block * SCATTER_PIECE, min(n, block * SCATTER_PIECE + SCATTER_PIECE)
         for r in range(index.size):
-            here, there = dy[r, lo:hi], dtable[index[r], lo:hi]
+            row, out = dy[r, lo:hi], dtable[index[r], lo:hi]
             for j in range(hi - lo):
-                there[j] += here[j]
+                out[j] += row[j]
 
 
 @both
-def sgd(w, g, momentum, rate, beta):
-    """momentum = beta momentum + g; w -= rate momentum. rate, beta fp32."""
+def sgd(w: Array, g: Array, momentum: Array, rate: np.float32, beta: np.float32) -> None:
+    """momentum = beta momentum + g; w -= rate momentum."""
     for i in prange(w.size):
         momentum[i] = beta * momentum[i] + g[i]
         w[i] -= rate * momentum[i]
 
 
 @both
-def adam(w, g, first, second, rate, beta1, beta2, epsilon, step):
-    """Adam with both biases corrected [kingma2014]; all numbers fp32, `step` counts from one."""
-    fixed = rate / (ONE - beta1**step)
-    widen = ONE / (ONE - beta2**step)
+def adam(
+    w: Array,
+    g: Array,
+    first: Array,
+    second: Array,
+    rate: np.float32,
+    beta1: np.float32,
+    beta2: np.float32,
+    epsilon: np.float32,
+    step: np.float32,
+) -> None:
+    """Adam with bias correction of both moments [kingma2014]; `step` counts from 1."""
+    corrected_rate = rate / (ONE - beta1**step)
+    correction = ONE / (ONE - beta2**step)
     for i in prange(w.size):
         first[i] = beta1 * first[i] + (ONE - beta1) * g[i]
         second[i] = beta2 * second[i] + (ONE - beta2) * g[i] * g[i]
-        w[i] -= fixed * first[i] / (np.sqrt(second[i] * widen) + epsilon)
+        w[i] -= corrected_rate * first[i] / (np.sqrt(second[i] * correction) + epsilon)

@@ -1,13 +1,14 @@
-"""C = A B in fp32: packed panels and a tile of C held in vector registers.
+"""C = A B in fp32: packed panels, and a tile of C held in vector registers.
 
 The blocking is that of BLIS: a panel of B (DEPTH x WIDE) stays in L1, a block of A (ROWS x DEPTH)
-in L2 [vanzee2015]. Either operand may be given transposed: packing reads it as it lies.
+in L2 [vanzee2015]. Either operand may be transposed: packing reads it in its own layout.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from roofcast.simulator.machine.kernels.arrays import Array
 from roofcast.simulator.machine.kernels.compiled import both, inner, prange
 from roofcast.simulator.machine.kernels.vectors import (
     LANES,
@@ -23,13 +24,15 @@ from roofcast.simulator.machine.kernels.vectors import (
 DEPTH = 256
 ROWS = 96  # whole tiles of either height
 COLUMNS = 1024
-GROUP = 256  # columns of B that one thread packs together
-# whether `turn_tall` can pack rows: what it writes past them is written over at once
+GROUP = 256  # columns of B that one thread packs at a time
+# whether `turn_tall` can pack rows: it writes past them, into what is overwritten next
 TURNS = TALL <= LANES or TALL % LANES == 0
 
 
 @inner
-def pack_rows(a, transposed, i0, rows, p0, depth, packed):
+def pack_rows(
+    a: Array, transposed: bool, i0: int, rows: int, p0: int, depth: int, packed: Array
+) -> None:
     """A[i0 : i0 + rows, p0 : p0 + depth] as tiles of [depth, TALL], zeros below the last row."""
     flat, across = a.reshape(a.size), a.shape[1]
     for top in range(0, rows, TALL):
@@ -50,9 +53,8 @@ def pack_rows(a, transposed, i0, rows, p0, depth, packed):
         whole = depth // LANES * LANES if TURNS and height == TALL else 0
         for p in range(0, whole, LANES):
             for i in range(0, TALL, LANES):
-                turn_tall(
-                    flat, (first + i) * across + p0 + p, across, packed, start + p * TALL + i, TALL
-                )
+                here, there = (first + i) * across + p0 + p, start + p * TALL + i
+                turn_tall(flat, here, across, packed, there, TALL)
         for i in range(height):
             here = (first + i) * across + p0
             for p in range(whole, depth):
@@ -61,15 +63,16 @@ def pack_rows(a, transposed, i0, rows, p0, depth, packed):
 
 @inner
 def _pack_columns(b, transposed, p0, depth, j0, columns, packed):
-    """B[p0 : p0 + depth, j0 : j0 + columns] as panels of [depth, WIDE], zeros right of the last
-    column.
+    """B[p0 : p0 + depth, j0 : j0 + columns] as panels of [depth, WIDE].
+
+    Zeros fill the last panel to the right of the last column.
     """
     flat, across = b.reshape(b.size), b.shape[1]
     whole = columns // WIDE * WIDE
     if whole < columns:
         packed[whole * depth : (whole + WIDE) * depth] = np.float32(0.0)
     if not transposed:
-        for p in range(depth):  # a row at a time: it lies in one piece
+        for p in range(depth):  # row by row: a row is contiguous
             here = (p0 + p) * across + j0
             for first in range(0, whole, WIDE):
                 for j in range(WIDE):
@@ -79,26 +82,19 @@ def _pack_columns(b, transposed, p0, depth, j0, columns, packed):
         return
     for j in range(0, columns):
         squares = depth // LANES * LANES if j < whole else 0
+        here, there = (j0 + j) * across + p0, j // WIDE * WIDE * depth + j % WIDE
         if j < whole and j % LANES == 0:
             for p in range(0, squares, LANES):
-                turn(
-                    flat,
-                    (j0 + j) * across + p0 + p,
-                    across,
-                    packed,
-                    j // WIDE * WIDE * depth + p * WIDE + j % WIDE,
-                    WIDE,
-                )
+                turn(flat, here + p, across, packed, there + p * WIDE, WIDE)
         for p in range(squares, depth):
-            packed[j // WIDE * WIDE * depth + p * WIDE + j % WIDE] = flat[
-                (j0 + j) * across + p0 + p
-            ]
+            packed[there + p * WIDE] = flat[here + p]
 
 
 @inner
 def _block(packed_a, packed_b, b0, c, i0, rows, first, columns, depth, add, edge):
-    """C[i0 : i0 + rows, first : first + WIDE] (+)= packed A times one packed panel of B; `edge`
-    holds a tile that C has no room for.
+    """C[i0 : i0 + rows, first : first + WIDE] (+)= packed A times one packed panel of B.
+
+    `edge` is a buffer for tiles that C cuts off.
     """
     flat, stride = c.reshape(c.size), c.shape[1]
     width = min(WIDE, columns - first)
@@ -117,9 +113,10 @@ def _block(packed_a, packed_b, b0, c, i0, rows, first, columns, depth, add, edge
 
 
 @both
-def gemm(a, b, c, transpose_a, transpose_b, add):
-    """c[m, n] = a[m, k] b[k, n], or added to c; a stored as [k, m] and b as [n, k] where
-    transposed. C-contiguous fp32.
+def gemm(a: Array, b: Array, c: Array, transpose_a: bool, transpose_b: bool, add: bool) -> None:
+    """c[m, n] = a[m, k] b[k, n], or added to c if `add`; all C-contiguous.
+
+    A transposed operand is stored as a[k, m] or b[n, k].
     """
     m, n = c.shape
     k = a.shape[0] if transpose_a else a.shape[1]
@@ -128,35 +125,16 @@ def gemm(a, b, c, transpose_a, transpose_b, add):
     for j0 in range(0, n, COLUMNS):
         columns = min(COLUMNS, n - j0)
         for p0 in range(0, k, DEPTH):
-            depth = min(DEPTH, k - p0)
+            depth, more = min(DEPTH, k - p0), 1 if add or p0 > 0 else 0
             for group in prange((columns + GROUP - 1) // GROUP):
-                _pack_columns(
-                    b,
-                    transpose_b,
-                    p0,
-                    depth,
-                    j0 + group * GROUP,
-                    min(GROUP, columns - group * GROUP),
-                    panels[group * GROUP * depth :],
-                )
+                begin = group * GROUP
+                count, panel_group = min(GROUP, columns - begin), panels[begin * depth :]
+                _pack_columns(b, transpose_b, p0, depth, j0 + begin, count, panel_group)
             for block in prange((m + ROWS - 1) // ROWS):
-                rows = min(ROWS, m - block * ROWS)
-                packed, edge = (
-                    np.empty(high * deep + LANES, np.float32),
-                    np.empty(TALL * WIDE, np.float32),
-                )
-                pack_rows(a, transpose_a, block * ROWS, rows, p0, depth, packed)
+                i0, rows = block * ROWS, min(ROWS, m - block * ROWS)
+                packed = np.empty(high * deep + LANES, np.float32)
+                edge = np.empty(TALL * WIDE, np.float32)
+                pack_rows(a, transpose_a, i0, rows, p0, depth, packed)
                 for panel in range((columns + WIDE - 1) // WIDE):
-                    _block(
-                        packed,
-                        panels,
-                        panel * WIDE * depth,
-                        c,
-                        block * ROWS,
-                        rows,
-                        j0 + panel * WIDE,
-                        n,
-                        depth,
-                        1 if add or p0 > 0 else 0,
-                        edge,
-                    )
+                    b0, j = panel * WIDE * depth, j0 + panel * WIDE
+                    _block(packed, panels, b0, c, i0, rows, j, n, depth, more, edge)

@@ -1,115 +1,124 @@
 """Kernels on the rows of x [rows, n]: softmax, cross-entropy, layer and RMS norm; and batch norm.
-fp32; outputs are given.
+
+Arrays are fp32; the caller allocates the outputs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from roofcast.simulator.machine.kernels.arrays import Array, Index
 from roofcast.simulator.machine.kernels.compiled import both, prange
 from roofcast.simulator.machine.kernels.functions import exp, greater
 
 ZERO, ONE, LEAST = np.float32(0.0), np.float32(1.0), np.float32(-3.0e38)
-PIECE = 512  # columns that one thread sums: long enough to be fetched ahead
-EPSILON = np.float32(1e-5)  # added to a variance, as PyTorch does
+PIECE = 512  # columns that one thread sums: long enough for hardware prefetching
+EPSILON = np.float32(1e-5)  # added to a variance, PyTorch's default
 
 
 @both
-def softmax(x, y):
-    """y = softmax of each row: three passes."""
+def softmax(x: Array, y: Array) -> None:
+    """y = softmax of each row, in three passes."""
     for r in prange(x.shape[0]):
-        here, there = x[r], y[r]
-        n = here.size
-        most = LEAST
+        row, out = x[r], y[r]
+        n = row.size
+        largest = LEAST
         for j in range(n):
-            most = greater(most, here[j])
+            largest = greater(largest, row[j])
         total = ZERO
         for j in range(n):
-            e = exp(here[j] - most)
-            there[j] = e
+            e = exp(row[j] - largest)
+            out[j] = e
             total += e
         for j in range(n):
-            there[j] = there[j] * (ONE / total)
+            out[j] = out[j] * (ONE / total)
 
 
 @both
-def softmax_backward(y, dy, dx):
+def softmax_backward(y: Array, dy: Array, dx: Array) -> None:
     """dx = y (dy - sum(y dy))."""
     for r in prange(y.shape[0]):
-        here, grad, out = y[r], dy[r], dx[r]
+        row, grad, out = y[r], dy[r], dx[r]
         total = ZERO
-        for j in range(here.size):
-            total += here[j] * grad[j]
-        for j in range(here.size):
-            out[j] = here[j] * (grad[j] - total)
+        for j in range(row.size):
+            total += row[j] * grad[j]
+        for j in range(row.size):
+            out[j] = row[j] * (grad[j] - total)
 
 
 @both
-def cross_entropy(x, label, loss, dx):
-    """loss[row] = -log softmax(x)[label], and the gradient of their mean: dx = (softmax(x) -
-    onehot) / rows.
+def cross_entropy(x: Array, label: Index, loss: Array, dx: Array) -> None:
+    """loss[row] = -log softmax(x)[label], and the gradient of the mean loss.
+
+    dx = (softmax(x) - onehot) / rows.
     """
     rows = x.shape[0]
     share = ONE / np.float32(rows)
     for r in prange(rows):
-        here, out = x[r], dx[r]
-        n = here.size
-        most = LEAST
+        row, out = x[r], dx[r]
+        n = row.size
+        largest = LEAST
         for j in range(n):
-            most = greater(most, here[j])
+            largest = greater(largest, row[j])
         total = ZERO
         for j in range(n):
-            e = exp(here[j] - most)
+            e = exp(row[j] - largest)
             out[j] = e
             total += e
         scale = share / total
         for j in range(n):
             out[j] = out[j] * scale
         out[label[r]] -= share
-        loss[r] = np.log(total) + most - here[label[r]]
+        loss[r] = np.log(total) + largest - row[label[r]]
 
 
 @both
-def layer_norm(x, weight, bias, y, mean, inverse):
-    """y = (x - mean) inverse weight + bias; mean and inverse deviation of each row are kept for
-    backward.
+def layer_norm(x: Array, weight: Array, bias: Array, y: Array, mean: Array, inverse: Array) -> None:
+    """y = (x - mean) inverse weight + bias.
+
+    The mean and inverse standard deviation of each row are kept for backward.
     """
     for r in prange(x.shape[0]):
-        here, there = x[r], y[r]
-        n = here.size
+        row, out = x[r], y[r]
+        n = row.size
         total = ZERO
         for j in range(n):
-            total += here[j]
+            total += row[j]
         centre = total / np.float32(n)
-        spread = ZERO
+        square = ZERO
         for j in range(n):
-            spread += (here[j] - centre) * (here[j] - centre)
-        scale = ONE / np.sqrt(spread / np.float32(n) + EPSILON)
+            square += (row[j] - centre) * (row[j] - centre)
+        scale = ONE / np.sqrt(square / np.float32(n) + EPSILON)
         for j in range(n):
-            there[j] = (here[j] - centre) * scale * weight[j] + bias[j]
+            out[j] = (row[j] - centre) * scale * weight[j] + bias[j]
         mean[r], inverse[r] = centre, scale
 
 
 @both
-def layer_norm_backward(x, weight, mean, inverse, dy, dx):
+def layer_norm_backward(
+    x: Array, weight: Array, mean: Array, inverse: Array, dy: Array, dx: Array
+) -> None:
     """dx = inverse (g - mean(g) - xhat mean(g xhat)), g = dy weight."""
     for r in prange(x.shape[0]):
-        here, grad, out = x[r], dy[r], dx[r]
-        n, centre, scale = here.size, mean[r], inverse[r]
-        plain, along = ZERO, ZERO
+        row, grad, out = x[r], dy[r], dx[r]
+        n, centre, scale = row.size, mean[r], inverse[r]
+        mean_g, mean_gx = ZERO, ZERO
         for j in range(n):
             g = grad[j] * weight[j]
-            plain += g
-            along += g * (here[j] - centre) * scale
-        plain, along = plain / np.float32(n), along / np.float32(n)
+            mean_g += g
+            mean_gx += g * (row[j] - centre) * scale
+        mean_g, mean_gx = mean_g / np.float32(n), mean_gx / np.float32(n)
         for j in range(n):
-            out[j] = scale * (grad[j] * weight[j] - plain - (here[j] - centre) * scale * along)
+            out[j] = scale * (grad[j] * weight[j] - mean_g - (row[j] - centre) * scale * mean_gx)
 
 
 @both
-def norm_weight_backward(x, mean, inverse, dy, dweight, dbias):
-    """dweight = sum over rows of dy xhat, dbias = sum of dy; the width split among threads. With
-    mean zero: RMS norm's.
+def norm_weight_backward(
+    x: Array, mean: Array, inverse: Array, dy: Array, dweight: Array, dbias: Array
+) -> None:
+    """dweight = sum over rows of dy xhat, dbias = sum of dy; threads split the width.
+
+    With a mean of zero, the gradients of an RMS norm.
     """
     rows, n = x.shape
     for block in prange((n + PIECE - 1) // PIECE):
@@ -119,84 +128,94 @@ def norm_weight_backward(x, mean, inverse, dy, dweight, dbias):
             weight[j] = ZERO
             bias[j] = ZERO
         for r in range(rows):
-            here, grad = x[r, lo:hi], dy[r, lo:hi]
+            row, grad = x[r, lo:hi], dy[r, lo:hi]
             centre, scale = mean[r], inverse[r]
             for j in range(hi - lo):
-                weight[j] += grad[j] * (here[j] - centre) * scale
+                weight[j] += grad[j] * (row[j] - centre) * scale
                 bias[j] += grad[j]
 
 
 @both
-def rms_norm(x, weight, y, inverse):
-    """y = x / rms(x) weight."""
+def rms_norm(x: Array, weight: Array, y: Array, inverse: Array) -> None:
+    """y = x / rms(x) weight; the inverse of rms(x) of each row is kept for backward."""
     for r in prange(x.shape[0]):
-        here, there = x[r], y[r]
+        row, out = x[r], y[r]
         total = ZERO
-        for j in range(here.size):
-            total += here[j] * here[j]
-        scale = ONE / np.sqrt(total / np.float32(here.size) + EPSILON)
-        for j in range(here.size):
-            there[j] = here[j] * scale * weight[j]
+        for j in range(row.size):
+            total += row[j] * row[j]
+        scale = ONE / np.sqrt(total / np.float32(row.size) + EPSILON)
+        for j in range(row.size):
+            out[j] = row[j] * scale * weight[j]
         inverse[r] = scale
 
 
 @both
-def rms_norm_backward(x, weight, inverse, dy, dx):
+def rms_norm_backward(x: Array, weight: Array, inverse: Array, dy: Array, dx: Array) -> None:
     """dx = inverse (g - xhat mean(g xhat)), g = dy weight."""
     for r in prange(x.shape[0]):
-        here, grad, out, scale = x[r], dy[r], dx[r], inverse[r]
-        along = ZERO
-        for j in range(here.size):
-            along += grad[j] * weight[j] * here[j] * scale
-        along = along / np.float32(here.size)
-        for j in range(here.size):
-            out[j] = scale * (grad[j] * weight[j] - here[j] * scale * along)
+        row, grad, out, scale = x[r], dy[r], dx[r], inverse[r]
+        mean_gx = ZERO
+        for j in range(row.size):
+            mean_gx += grad[j] * weight[j] * row[j] * scale
+        mean_gx = mean_gx / np.float32(row.size)
+        for j in range(row.size):
+            out[j] = scale * (grad[j] * weight[j] - row[j] * scale * mean_gx)
 
 
 @both
-def batch_norm(x, weight, bias, y, mean, inverse):
-    """x [images, channels, pixels]: each channel over images and pixels; its mean and inverse
-    deviation are kept.
+def batch_norm(x: Array, weight: Array, bias: Array, y: Array, mean: Array, inverse: Array) -> None:
+    """Normalize each channel of x [images, channels, pixels] over images and pixels.
+
+    The mean and inverse standard deviation of each channel are kept for backward.
     """
     images, channels, pixels = x.shape
     count = np.float32(images * pixels)
     for c in prange(channels):
         total = ZERO
         for n in range(images):
-            here = x[n, c]
+            row = x[n, c]
             for j in range(pixels):
-                total += here[j]
+                total += row[j]
         centre = total / count
-        spread = ZERO
+        square = ZERO
         for n in range(images):
-            here = x[n, c]
+            row = x[n, c]
             for j in range(pixels):
-                spread += (here[j] - centre) * (here[j] - centre)
-        scale = ONE / np.sqrt(spread / count + EPSILON)
+                square += (row[j] - centre) * (row[j] - centre)
+        scale = ONE / np.sqrt(square / count + EPSILON)
         slope, shift = scale * weight[c], bias[c]
         for n in range(images):
-            here, there = x[n, c], y[n, c]
+            row, out = x[n, c], y[n, c]
             for j in range(pixels):
-                there[j] = (here[j] - centre) * slope + shift
+                out[j] = (row[j] - centre) * slope + shift
         mean[c], inverse[c] = centre, scale
 
 
 @both
-def batch_norm_backward(x, weight, mean, inverse, dy, dx, dweight, dbias):
+def batch_norm_backward(
+    x: Array,
+    weight: Array,
+    mean: Array,
+    inverse: Array,
+    dy: Array,
+    dx: Array,
+    dweight: Array,
+    dbias: Array,
+) -> None:
     """Gradients of x, weight and bias."""
     images, channels, pixels = x.shape
     count = np.float32(images * pixels)
     for c in prange(channels):
         centre, scale = mean[c], inverse[c]
-        plain, along = ZERO, ZERO
+        sum_dy, sum_dyx = ZERO, ZERO
         for n in range(images):
-            here, grad = x[n, c], dy[n, c]
+            row, grad = x[n, c], dy[n, c]
             for j in range(pixels):
-                plain += grad[j]
-                along += grad[j] * (here[j] - centre) * scale
-        dweight[c], dbias[c] = along, plain
-        slope, level, tilt = scale * weight[c], plain / count, along / count * scale
+                sum_dy += grad[j]
+                sum_dyx += grad[j] * (row[j] - centre) * scale
+        dweight[c], dbias[c] = sum_dyx, sum_dy
+        slope, mean_dy, mean_dyx = scale * weight[c], sum_dy / count, sum_dyx / count * scale
         for n in range(images):
-            here, grad, out = x[n, c], dy[n, c], dx[n, c]
+            row, grad, out = x[n, c], dy[n, c], dx[n, c]
             for j in range(pixels):
-                out[j] = slope * (grad[j] - level - (here[j] - centre) * tilt)
+                out[j] = slope * (grad[j] - mean_dy - (row[j] - centre) * mean_dyx)

@@ -1,9 +1,10 @@
-"""The LSTM cell and attention, forward and backward, fp32. Products inside are `gemm`'s."""
+"""The LSTM cell and attention, forward and backward, in fp32; matrix products call `gemm`."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from roofcast.simulator.machine.kernels.arrays import Array
 from roofcast.simulator.machine.kernels.compiled import both, prange
 from roofcast.simulator.machine.kernels.functions import exp, greater, sigmoid, tanh
 from roofcast.simulator.machine.kernels.gemm import gemm
@@ -13,26 +14,22 @@ multiply = gemm.one
 
 
 @both
-def lstm_cell(gates, before, cell, hidden, kept):
-    """One step of an LSTM after its products: gates [batch, 4 n] (input, forget, new, output; bias
-    added) and the old cell state.
+def lstm_cell(gates: Array, before: Array, cell: Array, hidden: Array, kept: Array) -> None:
+    """One time step of an LSTM, after its matrix products.
 
-    cell = f c + i g, hidden = o tanh(cell); kept [batch, 5 n] holds i, f, g, o and tanh(cell) for
-    backward.
+    gates [batch, 4 n]: input i, forget f, new g, output o, with bias; before: the old cell state.
+    cell = f before + i g, hidden = o tanh(cell); kept [batch, 5 n] holds i, f, g, o, tanh(cell)
+    for backward.
     """
     n = cell.shape[1]
     for b in prange(cell.shape[0]):
         row, k = gates[b], kept[b]
-        # loops of few arrays: past some count LLVM gives up telling that they do not overlap
+        # Few arrays per loop: beyond some number LLVM no longer checks that they do not overlap.
         gate = k[: 2 * n]
         for j in range(2 * n):
             gate[j] = sigmoid(row[j])
-        new, new_in, last, last_in = (
-            k[2 * n : 3 * n],
-            row[2 * n : 3 * n],
-            k[3 * n : 4 * n],
-            row[3 * n :],
-        )
+        new, new_in = k[2 * n : 3 * n], row[2 * n : 3 * n]
+        last, last_in = k[3 * n : 4 * n], row[3 * n :]
         for j in range(n):
             new[j] = tanh(new_in[j])
         for j in range(n):
@@ -40,33 +37,36 @@ def lstm_cell(gates, before, cell, hidden, kept):
         first, second, old, c = k[:n], k[n : 2 * n], before[b], cell[b]
         for j in range(n):
             c[j] = second[j] * old[j] + first[j] * new[j]
-        bent, h = k[4 * n :], hidden[b]
+        tanh_cell, h = k[4 * n :], hidden[b]
         for j in range(n):
             e = tanh(c[j])
-            bent[j] = e
+            tanh_cell[j] = e
             h[j] = last[j] * e
 
 
 @both
-def lstm_cell_backward(kept, before, dhidden, dcell, dgates, dbefore):
-    """Gradients of the gates before their sigmoids and of the old cell state."""
+def lstm_cell_backward(
+    kept: Array, before: Array, dhidden: Array, dcell: Array, dgates: Array, dbefore: Array
+) -> None:
+    """Gradients of the gates (before their activations) and of the old cell state."""
     n = before.shape[1]
     for b in prange(before.shape[0]):
         k, old, dh, dc, out, db = kept[b], before[b], dhidden[b], dcell[b], dgates[b], dbefore[b]
         for j in range(n):
-            i, f, g, o, bent = k[j], k[n + j], k[2 * n + j], k[3 * n + j], k[4 * n + j]
-            d = dc[j] + dh[j] * o * (ONE - bent * bent)
+            i, f, g, o, tanh_cell = k[j], k[n + j], k[2 * n + j], k[3 * n + j], k[4 * n + j]
+            d = dc[j] + dh[j] * o * (ONE - tanh_cell * tanh_cell)
             out[j] = d * g * i * (ONE - i)
             out[n + j] = d * old[j] * f * (ONE - f)
             out[2 * n + j] = d * i * (ONE - g * g)
-            out[3 * n + j] = dh[j] * bent * o * (ONE - o)
+            out[3 * n + j] = dh[j] * tanh_cell * o * (ONE - o)
             db[j] = d * f
 
 
 @both
-def attention(q, k, v, causal, out, weights):
-    """out = softmax(q k^T / sqrt(d)) v for each of the heads [heads, tokens, d]; weights [heads,
-    tokens, tokens] are kept.
+def attention(q: Array, k: Array, v: Array, causal: bool, out: Array, weights: Array) -> None:
+    """out = softmax(q k^T / sqrt(d)) v for each head; q, k, v, out [heads, tokens, d].
+
+    The softmax weights [heads, tokens, tokens] are kept for backward.
     """
     heads, tokens, depth = q.shape
     scale = ONE / np.float32(np.sqrt(depth))
@@ -75,25 +75,27 @@ def attention(q, k, v, causal, out, weights):
         multiply(q[head], k[head], scores, False, True, False)
         for r in range(tokens):
             row = scores[r]
-            reach = r + 1 if causal else tokens
-            most = LEAST
-            for j in range(reach):
-                most = greater(most, row[j])
+            visible = r + 1 if causal else tokens
+            largest = LEAST
+            for j in range(visible):
+                largest = greater(largest, row[j])
             total = ZERO
-            for j in range(reach):
-                e = exp((row[j] - most) * scale)
+            for j in range(visible):
+                e = exp((row[j] - largest) * scale)
                 row[j] = e
                 total += e
-            for j in range(reach):
+            for j in range(visible):
                 row[j] = row[j] * (ONE / total)
-            for j in range(reach, tokens):
+            for j in range(visible, tokens):
                 row[j] = ZERO
         multiply(scores, v[head], out[head], False, False, False)
 
 
 @both
-def attention_backward(q, k, v, weights, dout, dq, dk, dv):
-    """Gradients of q, k and v; a masked weight is zero and stays so."""
+def attention_backward(
+    q: Array, k: Array, v: Array, weights: Array, dout: Array, dq: Array, dk: Array, dv: Array
+) -> None:
+    """Gradients of q, k and v; masked weights are zero and so are their gradients."""
     heads, tokens, depth = q.shape
     scale = ONE / np.float32(np.sqrt(depth))
     for head in prange(heads):

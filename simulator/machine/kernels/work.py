@@ -1,6 +1,4 @@
-"""The work of kernels, by the algebra and by how they are written: what a forecast of their time
-rests on.
-"""
+"""The work of each kernel for a given size: what the forecast of its time is computed from."""
 
 from __future__ import annotations
 
@@ -17,71 +15,167 @@ Size = tuple[int, ...]
 
 
 class Work(NamedTuple):
-    """What a kernel does, by the algebra: nothing is counted twice, and a cache is taken to hold
-    what is used again at once.
-    """
+    """Algorithmic work of a kernel: each byte counts once, as if caches held all that is reused."""
 
     flops: float  # multiply-add = 2
-    read: float  # bytes read, those of arrays updated in place among them
+    read: float  # bytes read, including those of arrays updated in place
     fresh: float  # bytes written that were not read: a cache fetches their lines first
-    special: float = 0.0  # exponentials, and what is built on one: erf, tanh, sigmoid
-    # bytes that go through buffers of the kernel's own: packed panels, columns of one image, scores
-    # of one head
+    special: float = 0.0  # exponentials, and functions built on one: erf, tanh, sigmoid
+    # bytes through the kernel's own buffers: packed panels, columns of one image, scores of a head
     inner: float = 0.0
-    near: float = 0.0  # bytes that such a buffer holds: how near it lies
-    issued: float = 0.0  # FLOPs of whole tiles, which an edge or few channels do not fill
+    near: float = 0.0  # bytes that such a buffer holds, which decides the cache it lies in
+    issued: float = 0.0  # FLOPs of whole tiles, including those that edges leave unused
     loops: float = 0.0  # inner loops entered: rows, pieces of rows, tiles
-    passes: float = 1.0  # that follow on each other, so that only one overlaps with memory
+    passes: float = 1.0  # consecutive passes over the data, one of which overlaps with memory
 
 
-MANY = 100.0  # passes: nothing overlaps, as packing, tiles and what follows them
+MANY = 100.0  # passes of kernels that overlap nothing, because packing, tiles and copies alternate
 
 
+# ------------------------------------------------------------------ per element
+def element_work(
+    flops: float, read: float, fresh: float, special: float = 0.0
+) -> Callable[[Size], Work]:
+    """size (elements) -> Work; per element: FLOPs, arrays read and written, special functions."""
+
+    def work(size: Size) -> Work:
+        n = float(size[0])
+        return Work(flops * n, F4 * read * n, F4 * fresh * n, special * n)
+
+    return work
+
+
+def row_work(
+    flops: float, read: float, fresh: float, special: float = 0.0, passes: int = 1
+) -> Callable[[Size], Work]:
+    """size (rows, width) -> Work, from the same per element; `passes` over each row."""
+
+    def work(size: Size) -> Work:
+        n, loops = float(size[0] * size[1]), float(passes * size[0])
+        done = Work(flops * n, F4 * read * n, F4 * fresh * n, special * n)
+        return done._replace(loops=loops, passes=float(passes))
+
+    return work
+
+
+def channel_work(flops: float, read: float, fresh: float, passes: int) -> Callable[[Size], Work]:
+    """size (images, channels, pixels) -> Work of a batch norm.
+
+    All passes but the first find the channel's data of all images in a cache.
+    """
+
+    def work(size: Size) -> Work:
+        n, loops = float(np.prod(size)), float(passes * size[0] * size[1])
+        inner, near = (passes - 1.0) * F4 * read * n, F4 * read * size[0] * size[2]
+        done = Work(flops * n, F4 * read * n, F4 * fresh * n, inner=inner, near=near)
+        return done._replace(loops=loops, passes=float(passes))
+
+    return work
+
+
+def embedding_work(read: float, fresh: float) -> Callable[[Size], Work]:
+    """size (rows, width, ..) -> Work of a gather or scatter, with an 8-byte index per row."""
+
+    def work(size: Size) -> Work:
+        n, rows = float(size[0] * size[1]), float(size[0])
+        return Work((read - 1.0) * n, F4 * read * n + 8.0 * rows, F4 * fresh * n, loops=rows)
+
+    return work
+
+
+# ------------------------------------------------------------------ products
 def product(m: float, n: float, k: float, times: float = 1.0, add: bool = False) -> Work:
-    """What `gemm` does beside reading A and B and writing C: whole tiles, both operands packed, C
-    gone over again every DEPTH of k.
+    """Work of `times` calls of `gemm`, without reading A and B and writing C.
+
+    Tiles are whole, both operands are packed, and C is read and written again for every DEPTH of k.
     """
     tiles = float(np.ceil(m / TALL) * TALL * np.ceil(n / WIDE) * WIDE)
     packed = 2.0 * F4 * (m * k * np.ceil(n / COLUMNS) + k * n)
     again = 2.0 * F4 * m * n * (np.ceil(k / DEPTH) - (0 if add else 1))
-    near = F4 * float(min(k, DEPTH) * min(n, COLUMNS))
     loops = tiles / (TALL * WIDE) * np.ceil(k / DEPTH) * times
     return Work(
-        2.0 * m * n * k * times,
-        0.0,
-        0.0,
-        0.0,
-        float(packed + again) * times,
-        near,
-        2.0 * tiles * k * times,
-        float(loops),
-        MANY,
+        flops=2.0 * m * n * k * times,
+        read=0.0,
+        fresh=0.0,
+        inner=float(packed + again) * times,
+        near=F4 * float(min(k, DEPTH) * min(n, COLUMNS)),
+        issued=2.0 * tiles * k * times,
+        loops=float(loops),
+        passes=MANY,
     )
 
 
-def conv_shapes(size: Size) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Shapes of x, w and y of a convolution."""
+def gemm_work(size: Size) -> Work:
+    """size (m, n, k) -> Work of one product."""
+    m, n, k = size
+    done = product(float(m), float(n), float(k))
+    return done._replace(read=F4 * (m * k + k * n), fresh=F4 * m * n)
+
+
+def attention_work(
+    products: int, arrays_read: int, arrays_written: int, backward: bool
+) -> Callable[[Size], Work]:
+    """size (heads, tokens, width) -> Work of attention that stores its scores.
+
+    `products` of 2 tokens^2 width FLOPs per head, and 4 FLOPs per score for the softmax. Forward
+    writes the scores and takes an exponential for the causal half of them; backward reads them.
+    `arrays_read`, `arrays_written`: arrays [heads, tokens, width].
+    """
+
+    def work(size: Size) -> Work:
+        heads, tokens, depth = (float(each) for each in size)
+        scores, small = heads * tokens * tokens, heads * tokens * depth
+        one = product(tokens, tokens, depth, heads)
+        others = product(tokens, depth, tokens, (products - 1) * heads)
+        rows = (2.0 if backward else 3.0) * heads * tokens
+        return Work(
+            flops=4.0 * scores + one.flops + others.flops,
+            read=F4 * (arrays_read * small + (scores if backward else 0.0)),
+            fresh=F4 * (arrays_written * small + (0.0 if backward else scores)),
+            special=0.0 if backward else 0.5 * scores,
+            inner=one.inner + others.inner + 4.0 * F4 * scores,
+            near=F4 * tokens * tokens,
+            issued=4.0 * scores + one.issued + others.issued,
+            loops=one.loops + others.loops + rows,
+            passes=MANY,
+        )
+
+    return work
+
+
+# ------------------------------------------------------------------ images
+def conv_shapes(size: Size) -> tuple[Size, Size, Size]:
+    """Shapes of x, w and y of a convolution.
+
+    size: images, channels in, channels out, image edge, filter edge, stride, padding.
+    """
     images, into, out, image, edge, stride, padding = size
     after = (image + 2 * padding - edge) // stride + 1
     return (images, into, image, image), (out, into, edge, edge), (images, out, after, after)
 
 
 def moves(size: Size) -> float:
-    """Vectors of im2col: pieces of rows of outputs, once a tap."""
-    (images, *_), (_, *filter_), (*_, height, width) = conv_shapes(size)
-    return float(images * np.prod(filter_) * height * np.ceil(width / LANES))
+    """Vector moves of im2col: pieces of rows of outputs, once per tap."""
+    (images, *_), (_, *taps), (*_, height, width) = conv_shapes(size)
+    return float(images * np.prod(taps) * height * np.ceil(width / LANES))
+
+
+def im2col_work(size: Size) -> Work:
+    """Work of im2col alone: reads x, writes the columns."""
+    x, w, y = conv_shapes(size)
+    columns = F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:]))
+    return Work(0.0, F4 * float(np.prod(x)), columns, loops=moves(size))
 
 
 def by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
-    """A convolution as im2col and a product of each image: sizes of the product named `out`, `taps`
-    and `pixels`.
+    """A convolution as im2col and one product per image, without reading or writing x, w, y.
+
+    m, n, k: which of "out", "taps" and "pixels" is which size of the product.
     """
-    (images, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
-    named = {"out": float(out), "taps": float(np.prod(filter_)), "pixels": float(height * width)}
-    done, matrix = (
-        product(*(named[each] for each in (m, n, k)), images, add),
-        F4 * named["taps"] * named["pixels"],
-    )
+    (images, *_), (out, *taps), (*_, height, width) = conv_shapes(size)
+    edges = {"out": float(out), "taps": float(np.prod(taps)), "pixels": float(height * width)}
+    done = product(edges[m], edges[n], edges[k], images, add)
+    matrix = F4 * edges["taps"] * edges["pixels"]
     return done._replace(
         inner=done.inner + 2.0 * images * matrix,
         near=max(done.near, matrix),
@@ -90,36 +184,31 @@ def by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
 
 
 def directly(size: Size) -> Work:
-    """`conv_direct`: tiles along padded rows; the image goes through its padded copy, the outputs
-    through their sums.
+    """`conv_direct`, without reading or writing x, w, y: tiles along padded rows.
+
+    The image passes through its padded copy, the outputs through a buffer of sums.
     """
     (images, into, *_), (out, *filter_), (*_, height, width) = conv_shapes(size)
-    across = -(-(size[3] + 2 * size[6]) // size[5])
-    tall, wide, taps = (
-        np.ceil(out / TALL) * TALL,
-        np.ceil(((height - 1) * across + width) / WIDE) * WIDE,
-        float(np.prod(filter_)),
-    )
-    sums, padded = F4 * tall * wide, F4 * into * float(size[3] + 2 * size[6]) ** 2
+    padded_edge, stride = size[3] + 2 * size[6], size[5]
+    places = (height - 1) * -(-padded_edge // stride) + width
+    tall, wide = np.ceil(out / TALL) * TALL, np.ceil(places / WIDE) * WIDE
+    taps, pixels = float(np.prod(filter_)), float(height * width)
+    sums, padded = F4 * tall * wide, F4 * into * float(padded_edge) ** 2
     passes = 2.0 * np.ceil(taps / DEPTH)
-    inner, pixels = float(images * (2.0 * padded + passes * sums)), float(height * width)
-    issued, tiles = 2.0 * images * tall * wide * taps, tall / TALL * wide / WIDE * passes / 2.0
-    loops = images * (tiles + out * height * np.ceil(width / LANES))
+    tiles = tall / TALL * wide / WIDE * passes / 2.0
     return Work(
-        2.0 * images * out * pixels * taps,
-        0.0,
-        0.0,
-        0.0,
-        inner,
-        float(sums + padded),
-        float(issued),
-        float(loops),
-        MANY,
+        flops=2.0 * images * out * pixels * taps,
+        read=0.0,
+        fresh=0.0,
+        inner=float(images * (2.0 * padded + passes * sums)),
+        near=float(sums + padded),
+        issued=float(2.0 * images * tall * wide * taps),
+        loops=float(images * (tiles + out * height * np.ceil(width / LANES))),
+        passes=MANY,
     )
 
 
-CONV_WORK = {
-    "im2col": lambda size: Work(0.0, 0.0, 0.0),
+CONV_WORK: dict[str, Callable[[Size], Work]] = {
     "conv": lambda size: by_columns(size, "out", "pixels", "taps"),
     "conv_direct": directly,
     "conv_input_backward": lambda size: by_columns(size, "taps", "pixels", "out"),
@@ -127,67 +216,38 @@ CONV_WORK = {
 }
 
 
-def pooled(size: Size) -> tuple[float, float, float]:
-    """Pixels before and after, and vectors of outputs that are compared, once a tap."""
-    images, channels, image, edge, stride = size
-    planes, after = images * channels, (image - edge) // stride + 1
-    return (
-        float(planes * image**2),
-        float(planes * after**2),
-        float(planes * edge**2 * after * np.ceil(after / LANES)),
-    )
-
-
-def pool_work(size: Size) -> Work:
-    """Max-pool forward over sizes (images, channels, edge of image, edge of window, stride): a
-    comparison a tap; reads x, writes y and, as large, where each maximum stood.
-    """
-    x, y, moves = pooled(size)
-    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=moves)
-
-
-def pool_backward_work(size: Size) -> Work:
-    """Max-pool backward: one addition an output; reads dy and where each maximum stood, writes
-    dx.
-    """
-    x, y, _ = pooled(size)
-    return Work(y, 2.0 * F4 * y, F4 * x)
-
-
-def attention_work(
-    products: int, arrays_read: int, arrays_written: int, backward: bool
-) -> Callable[[Size], Work]:
-    """size (heads, tokens, width) -> Work of attention with its scores written out: `products` of 2
-    tokens^2 width FLOPs a head, and 4 FLOPs a score for its softmax. The forward writes scores and
-    takes an exponential for the causal half of them; the backward reads them. `arrays_read`,
-    `arrays_written`: arrays [heads, tokens, width] beside them.
-    """
+def conv_work(name: str, read: str, written: str) -> Callable[[Size], Work]:
+    """size -> Work of a convolution kernel; `read`, `written`: letters of x, w and y."""
 
     def work(size: Size) -> Work:
-        heads, tokens, depth = (float(each) for each in size)
-        scores, small = heads * tokens * tokens, heads * tokens * depth
-        read = F4 * (arrays_read * small + (scores if backward else 0.0))
-        fresh = F4 * (arrays_written * small + (0.0 if backward else scores))
-        one, others = (
-            product(tokens, tokens, depth, heads),
-            product(tokens, depth, tokens, (products - 1) * heads),
-        )
-        flops, issued = (
-            4.0 * scores + a + b
-            for a, b in ((one.flops, others.flops), (one.issued, others.issued))
-        )
-        inner = one.inner + others.inner + 4.0 * F4 * scores
-        loops = one.loops + others.loops + (2.0 if backward else 3.0) * heads * tokens
-        return Work(
-            flops,
-            read,
-            fresh,
-            0.0 if backward else 0.5 * scores,
-            inner,
-            F4 * tokens * tokens,
-            issued,
-            loops,
-            MANY,
+        arrays = zip("xwy", conv_shapes(size), strict=True)
+        bytes_ = {letter: F4 * float(np.prod(shape)) for letter, shape in arrays}
+        return CONV_WORK[name](size)._replace(
+            read=sum(bytes_[letter] for letter in read),
+            fresh=sum(bytes_[letter] for letter in written),
         )
 
     return work
+
+
+def pooled(size: Size) -> tuple[float, float, float]:
+    """Pixels before and after a max-pool, and vector comparisons, once per tap.
+
+    size: images, channels, image edge, window edge, stride.
+    """
+    images, channels, image, edge, stride = size
+    planes, after = images * channels, (image - edge) // stride + 1
+    compared = planes * edge**2 * after * np.ceil(after / LANES)
+    return float(planes * image**2), float(planes * after**2), float(compared)
+
+
+def pool_work(size: Size) -> Work:
+    """Max-pool forward: a comparison per tap; reads x, writes y and the positions of the maxima."""
+    x, y, compared = pooled(size)
+    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=compared)
+
+
+def pool_backward_work(size: Size) -> Work:
+    """Max-pool backward: an addition per output; reads dy and the positions, writes dx."""
+    x, y, _ = pooled(size)
+    return Work(y, 2.0 * F4 * y, F4 * x)

@@ -1,20 +1,16 @@
-"""BERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA with their masked-language heads. From their
-config.json.
-"""
+"""BERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA with their masked-language-model heads."""
 
 from __future__ import annotations
 
 import msgspec
 
-from roofcast.simulator.models.families.transformer import activate, heads_of
+from roofcast.simulator.models.families.transformer import activate, projections
 from roofcast.simulator.work.ops import attention, embedding, linear, loss, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face BertConfig, RobertaConfig, ElectraConfig, with their defaults for what may be
-    left out.
-    """
+    """Keys of Hugging Face's BertConfig, RobertaConfig, ElectraConfig, with their defaults."""
 
     vocab_size: int
     hidden_size: int
@@ -33,14 +29,15 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
-        """RoBERTa counts positions from its padding token's number on."""
-        return self.max_position_embeddings - (
-            (1 if self.pad_token_id is None else self.pad_token_id) + 1 if self.roberta else 0
-        )
+        """Longest sequence [tokens]; RoBERTa's positions start after its padding id."""
+        if not self.roberta:
+            return self.max_position_embeddings
+        padding = 1 if self.pad_token_id is None else self.pad_token_id
+        return self.max_position_embeddings - padding - 1
 
     @property
     def roberta(self) -> bool:
-        """Is it of RoBERTa's kind?"""
+        """Whether the model is RoBERTa or a relative of it."""
         return self.model_type not in ("bert", "electra")
 
     @property
@@ -54,31 +51,21 @@ class Config(msgspec.Struct, frozen=True):
         return self.hidden_act if self.model_type == "bert" else "gelu"
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
-    rows = batch if c.roberta else 1  # RoBERTa numbers the positions of each row by its own padding
+    rows = batch if c.roberta else 1  # RoBERTa numbers positions per sample, after its padding
     with t.scope("embeddings"):
         with t.op("word_embeddings", "embedding"):
             table = t.vocabulary(c.vocab_size, c.embedded)
             x = embedding.embedding(t, ids, c.vocab_size, c.embedded, weight=table)
         with t.op("token_type_embeddings", "embedding"):
-            x = pointwise.add(
-                t,
-                x,
-                embedding.embedding(
-                    t, t.new((rows, sequence), "int64"), c.type_vocab_size, c.embedded
-                ),
-            )
+            types = t.new((rows, sequence), "int64")
+            x = pointwise.add(t, x, embedding.embedding(t, types, c.type_vocab_size, c.embedded))
         with t.op("position_embeddings", "embedding"):
-            places = (
-                t.new((rows, sequence), "int64")
-                if c.roberta
-                else t.buffer(1, sequence, dtype="int64")
-            )
-            x = pointwise.add(
-                t, x, embedding.embedding(t, places, c.max_position_embeddings, c.embedded)
-            )
+            shape, limit = (rows, sequence), c.max_position_embeddings
+            places = t.new(shape, "int64") if c.roberta else t.buffer(*shape, dtype="int64")
+            x = pointwise.add(t, x, embedding.embedding(t, places, limit, c.embedded))
         with t.op("LayerNorm", "layer_norm"):
             x = norm.layer_norm(t, x)
         with t.op("dropout", "dropout"):
@@ -91,18 +78,15 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return masked_loss(t, c, x, table, ids)
 
 
-def block(t: Tape, c: Config, x):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     dim = c.hidden_size // c.num_attention_heads
     with t.scope("attention"):
-        heads = []
-        for name in ("query", "key", "value"):
-            with t.op(name, "linear"):
-                heads.append(
-                    heads_of(t, linear.linear(t, x, c.hidden_size), c.num_attention_heads, dim)
-                )
+        heads = dict.fromkeys(("query", "key", "value"), c.num_attention_heads)
+        q, k, v = projections(t, x, heads, dim)
         with t.op("attention", "attention"):
-            h = attention.attention(t, *heads, causal=False, dropout=c.attention_probs_dropout_prob)
+            drop = c.attention_probs_dropout_prob
+            h = attention.attention(t, q, k, v, causal=False, dropout=drop)
         with t.op("output.dense", "linear"):
             h = linear.linear(t, h, c.hidden_size)
         with t.op("output.residual", "add"):
@@ -121,8 +105,8 @@ def block(t: Tape, c: Config, x):
         return norm.layer_norm(t, h)
 
 
-def masked_loss(t: Tape, c: Config, x, table, ids):
-    """Dense, activation, norm, then the (tied) vocabulary; the loss over every token."""
+def masked_loss(t: Tape, c: Config, x: Value, table: Value, ids: Value) -> Value:
+    """The head (linear, activation, norm, vocabulary) and the loss over all tokens."""
     with t.scope("predictions"):
         with t.op("transform.dense", "linear"):
             x = linear.linear(t, x, c.embedded)
@@ -132,11 +116,10 @@ def masked_loss(t: Tape, c: Config, x, table, ids):
             x = norm.layer_norm(t, x)
         with t.op("decoder", "linear"):
             if not c.tie_word_embeddings and c.model_type != "electra":
-                # a second bias, tied to the first only where the table is
+                # a second bias, tied to the first only if the table is tied
                 t.parameter(c.vocab_size)
-            logits = linear.linear(
-                t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None, parallel=True
-            )
+            tied = table if c.tie_word_embeddings else None
+            logits = linear.linear(t, x, c.vocab_size, weight=tied, parallel=True)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

@@ -1,4 +1,4 @@
-"""BLOOM. From its config.json. ALiBi positions; transformers has no fused attention for it."""
+"""BLOOM: ALiBi positions; transformers has no fused attention for it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from roofcast.simulator.models.families.transformer import (
     normed,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face BloomConfig, with its defaults for what may be left out; some keys go by two
-    names.
-    """
+    """Keys of Hugging Face's BloomConfig, with its defaults; some keys have two names."""
 
     vocab_size: int
     hidden_size: int | None = None
@@ -32,7 +30,7 @@ class Config(msgspec.Struct, frozen=True):
     seq_length: int = 2048
     tie_word_embeddings: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for names in (
             ("n_embed", "hidden_size"),
             ("n_layer", "num_hidden_layers"),
@@ -48,22 +46,22 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def width(self) -> int:
-        """Features of a token."""
-        return self.n_embed or self.hidden_size
+        """Width of a token."""
+        return self.n_embed or self.hidden_size or 0
 
     @property
     def layers(self) -> int:
-        """How many layers."""
-        return self.n_layer or self.num_hidden_layers
+        """Number of layers."""
+        return self.n_layer or self.num_hidden_layers or 0
 
     @property
     def heads(self) -> int:
-        """How many attention heads."""
-        return self.n_head or self.num_attention_heads
+        """Number of attention heads."""
+        return self.n_head or self.num_attention_heads or 0
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("word_embeddings", "embedding"):
@@ -77,35 +75,29 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def block(t: Tape, c: Config, x, alibi, mask):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value, alibi: Value, mask: Value) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     n = normed(t, "input_layernorm", x)
     with t.scope("self_attention"):
         h = self_attention(t, c, n, alibi, mask)
     with t.op("residual_attn", "add"):
-        x = pointwise.add(
-            t,
-            n if c.apply_residual_connection_post_layernorm else x,
-            pointwise.dropout(t, h, c.hidden_dropout),
-        )
+        carried = n if c.apply_residual_connection_post_layernorm else x
+        x = pointwise.add(t, carried, pointwise.dropout(t, h, c.hidden_dropout))
     n = normed(t, "post_attention_layernorm", x)
     with t.scope("mlp"):
         with t.op("dense_h_to_4h", "linear"):
             h = linear.linear(t, n, 4 * c.width)
-        with t.op("gelu", "gelu"):  # its own backward: keeps its argument only
+        with t.op("gelu", "gelu"):  # one op, which keeps its argument only
             h = pointwise.unary(t, "gelu_tanh", h)
         with t.op("dense_4h_to_h", "linear"):
             h = linear.linear(t, h, c.width)
     with t.op("residual_mlp", "add"):
-        return pointwise.add(
-            t,
-            n if c.apply_residual_connection_post_layernorm else x,
-            pointwise.dropout(t, h, c.hidden_dropout),
-        )
+        carried = n if c.apply_residual_connection_post_layernorm else x
+        return pointwise.add(t, carried, pointwise.dropout(t, h, c.hidden_dropout))
 
 
-def self_attention(t: Tape, c: Config, x, alibi, mask):
-    """Self-attention of x[batch, tokens, width]."""
+def self_attention(t: Tape, c: Config, x: Value, alibi: Value, mask: Value) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
     with t.op("query_key_value", "linear"):
         y = linear.linear(t, x, 3 * c.width)
     part = heads_of(t, t.view(y, *y.shape[:2], c.width), c.heads, c.width // c.heads)

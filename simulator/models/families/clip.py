@@ -1,7 +1,7 @@
-"""CLIP: a text and a picture encoder and their contrastive loss. From its config.json.
+"""CLIP: a text and an image encoder with their contrastive loss.
 
-A sample is a pair: a text of `sequence` tokens and a picture of the config's own size. The batch is
-one contrast.
+A sample is a pair: a text of `sequence` tokens and an image of the config's size. The whole batch
+is one contrast.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from roofcast.simulator.models.families import transformer
-from roofcast.simulator.models.families.transformer import activate, heads_of, normed
+from roofcast.simulator.models.families.transformer import activate, normed, projections
 from roofcast.simulator.work.ops import attention, conv, embedding, linear, loss, moe, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Text(msgspec.Struct, frozen=True):
-    """Hugging Face CLIPTextConfig."""
+    """Keys of Hugging Face's CLIPTextConfig, with its defaults."""
 
     vocab_size: int = 49408
     hidden_size: int = 512
@@ -28,7 +28,7 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class Vision(msgspec.Struct, frozen=True):
-    """Hugging Face CLIPVisionConfig."""
+    """Keys of Hugging Face's CLIPVisionConfig, with its defaults."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -42,7 +42,7 @@ class Vision(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face CLIPConfig: both parts and the width they are projected to."""
+    """Keys of Hugging Face's CLIPConfig: both encoders, and the width of the shared space."""
 
     text_config: Text | None = None
     vision_config: Vision | None = None
@@ -50,12 +50,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> Text:
-        """The text part, with its defaults."""
+        """The text encoder."""
         return self.text_config or Text()
 
     @property
     def vision(self) -> Vision:
-        """The picture part, with its defaults."""
+        """The image encoder."""
         return self.vision_config or Vision()
 
     @property
@@ -64,26 +64,21 @@ class Config(msgspec.Struct, frozen=True):
         return self.text.max_position_embeddings
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
-    image = picture(t, c, batch)
-    text = words(t, c, batch, sequence)
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
+    image = encoded_image(t, c, batch)
+    text = encoded_text(t, c, batch, sequence)
     with t.op("logits", "matmul"):
         text, image = (unit(t, x) for x in (text, image))
         logits = linear.matmul(t, text, image, transposed=True)
         scale = pointwise.unary(t, "exp", t.parameter())
-        # a number without dimensions does not widen the format
+        # a scalar does not promote the format
         out = t.new(logits.shape, logits.dtype, logits.grad)
         t.emit("elementwise", (logits, scale), (out,), vector=out.size)
         if t.training:
             t.save(scale, logits)
-            t.backward(
-                "elementwise",
-                vector=2 * out.size,
-                read=2 * out.bytes,
-                written=out.bytes,
-                product=out.dtype,
-            )
+            flops, read, written = 2 * out.size, 2 * out.bytes, out.bytes
+            t.backward("elementwise", vector=flops, read=read, written=written, product=out.dtype)
     if not t.training:
         return out
     for name in ("caption_loss", "image_loss"):
@@ -92,22 +87,21 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return last
 
 
-def unit(t: Tape, x):
-    """x / |x|."""
+def unit(t: Tape, x: Value) -> Value:
+    """x / |x|, per row."""
     square = pointwise.total(t, pointwise.unary(t, "pow", x))
     length = pointwise.unary(t, "pow", square)
     inverse = t.new(x.shape, length.dtype if t.precision.autocast else x.dtype, x.grad)
     t.emit("elementwise", (x, length), (inverse,), vector=x.size)
     if x.grad:
         t.save(length, x)
-        t.backward(
-            "elementwise", vector=3 * x.size, read=2 * x.bytes, written=x.bytes, product=x.dtype
-        )
+        flops, read, written = 3 * x.size, 2 * x.bytes, x.bytes
+        t.backward("elementwise", vector=flops, read=read, written=written, product=x.dtype)
     return inverse
 
 
-def words(t: Tape, c: Config, batch: int, sequence: int):
-    """Causal encoder; the state at the end of text, projected."""
+def encoded_text(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """The causal text encoder: the projected state at the end of each text."""
     part = c.text
     with t.scope("text_model"):
         ids = t.input((batch, sequence), "int64")
@@ -115,9 +109,8 @@ def words(t: Tape, c: Config, batch: int, sequence: int):
             x = embedding.embedding(t, ids, part.vocab_size, part.hidden_size)
         with t.op("position_embedding", "embedding"):
             places = t.buffer(1, sequence, dtype="int64")
-            x = pointwise.add(
-                t, x, embedding.embedding(t, places, part.max_position_embeddings, part.hidden_size)
-            )
+            rows, width = part.max_position_embeddings, part.hidden_size
+            x = pointwise.add(t, x, embedding.embedding(t, places, rows, width))
         mask = transformer.causal_masks(t, sequence, batch)()
         x = t.repeat(
             "layers", part.num_hidden_layers, lambda x: block(t, part, x, mask, causal=True), x
@@ -131,8 +124,8 @@ def words(t: Tape, c: Config, batch: int, sequence: int):
         return linear.linear(t, pooled, c.projection_dim, bias=False)
 
 
-def picture(t: Tape, c: Config, batch: int):
-    """Patches behind a class token; the class token's state, projected."""
+def encoded_image(t: Tape, c: Config, batch: int) -> Value:
+    """The image encoder: the projected state of the class token in front of the patches."""
     part = c.vision
     patches, width = (part.image_size // part.patch_size) ** 2, part.hidden_size
     with t.scope("vision_model"):
@@ -152,23 +145,19 @@ def picture(t: Tape, c: Config, batch: int):
         return linear.linear(t, pooled, c.projection_dim, bias=False)
 
 
-def block(t: Tape, part, x, mask=None, *, causal: bool = False):
-    """One layer of either part: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape, part: Text | Vision, x: Value, mask: Value | None = None, *, causal: bool = False
+) -> Value:
+    """One block of either encoder; x and the result are [batch, tokens, width]."""
     width, heads = part.hidden_size, part.num_attention_heads
     h = normed(t, "layer_norm1", x)
     with t.scope("self_attn"):
-        parts = []
-        for name in ("q_proj", "k_proj", "v_proj"):
-            with t.op(name, "linear"):
-                parts.append(heads_of(t, linear.linear(t, h, width), heads, width // heads))
+        names = dict.fromkeys(("q_proj", "k_proj", "v_proj"), heads)
+        q, k, v = projections(t, h, names, width // heads)
         with t.op("attention", "attention"):
+            drop = part.attention_dropout
             h = attention.attention(
-                t,
-                *parts,
-                causal=causal,
-                mask=mask,
-                softmax_fp32=True,
-                dropout=part.attention_dropout,
+                t, q, k, v, causal=causal, mask=mask, softmax_fp32=True, dropout=drop
             )
         with t.op("out_proj", "linear"):
             h = linear.linear(t, h, width)

@@ -1,16 +1,16 @@
-"""DistilBERT with its masked-language head. From its config.json."""
+"""DistilBERT with its masked-language-model head."""
 
 from __future__ import annotations
 
 import msgspec
 
-from roofcast.simulator.models.families.transformer import activate, heads_of
+from roofcast.simulator.models.families.transformer import activate, projections
 from roofcast.simulator.work.ops import attention, embedding, linear, loss, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face DistilBertConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's DistilBertConfig, with its defaults."""
 
     vocab_size: int = 30522
     dim: int = 768
@@ -29,8 +29,8 @@ class Config(msgspec.Struct, frozen=True):
         return self.max_position_embeddings
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("embeddings"):
         with t.op("word_embeddings", "embedding"):
@@ -38,9 +38,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
             x = embedding.embedding(t, ids, c.vocab_size, c.dim, weight=table)
         with t.op("position_embeddings", "embedding"):
             places = t.buffer(1, sequence, dtype="int64")
-            x = pointwise.add(
-                t, x, embedding.embedding(t, places, c.max_position_embeddings, c.dim)
-            )
+            limit = c.max_position_embeddings
+            x = pointwise.add(t, x, embedding.embedding(t, places, limit, c.dim))
         with t.op("LayerNorm", "layer_norm"):
             x = norm.layer_norm(t, x)
         with t.op("dropout", "dropout"):
@@ -53,24 +52,21 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     with t.op("vocab_layer_norm", "layer_norm"):
         x = norm.layer_norm(t, x)
     with t.op("vocab_projector", "linear"):
-        logits = linear.linear(
-            t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None, parallel=True
-        )
+        tied = table if c.tie_word_embeddings else None
+        logits = linear.linear(t, x, c.vocab_size, weight=tied, parallel=True)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):
         return loss.cross_entropy(t, logits, t.input(ids.shape, "int64"))
 
 
-def block(t: Tape, c: Config, x):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     with t.scope("attention"):
-        heads = []
-        for name in ("q_lin", "k_lin", "v_lin"):
-            with t.op(name, "linear"):
-                heads.append(heads_of(t, linear.linear(t, x, c.dim), c.n_heads, c.dim // c.n_heads))
+        heads = dict.fromkeys(("q_lin", "k_lin", "v_lin"), c.n_heads)
+        q, k, v = projections(t, x, heads, c.dim // c.n_heads)
         with t.op("attention", "attention"):
-            h = attention.attention(t, *heads, causal=False, dropout=c.attention_dropout)
+            h = attention.attention(t, q, k, v, causal=False, dropout=c.attention_dropout)
         with t.op("out_lin", "linear"):
             h = linear.linear(t, h, c.dim)
     with t.op("sa_layer_norm", "layer_norm"):

@@ -1,24 +1,26 @@
-"""BART and Whisper: encoder and decoder with layer norms. From their config.json.
+"""BART and Whisper: encoder and decoder with layer norms.
 
-A sample is for BART a text of `sequence` tokens and a target of as many; for Whisper 30 s of sound
-(a mel spectrogram of twice `max_source_positions` frames, whatever `sequence` says) and a target of
+A sample of BART is a text and a target, each of `sequence` tokens. A sample of Whisper is 30 s of
+audio (a mel spectrogram of 2 x `max_source_positions` frames, whatever `sequence`) and a target of
 `sequence` tokens.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import activate, heads_of, normed
 from roofcast.simulator.work.ops import attention, conv, embedding, linear, loss, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
-OFFSET = 2  # BART's position table has two rows that are never used
+OFFSET = 2  # first rows of BART's position table, never used
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face BartConfig, WhisperConfig, with their defaults for what may be left out."""
+    """Keys of Hugging Face's BartConfig and WhisperConfig, with their defaults."""
 
     model_type: str
     vocab_size: int
@@ -40,7 +42,7 @@ class Config(msgspec.Struct, frozen=True):
     max_target_positions: int = 448
     tie_word_embeddings: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
             if heads < 1 or self.d_model % heads:
                 raise ValueError(
@@ -49,7 +51,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def speech(self) -> bool:
-        """Does the encoder hear (Whisper) instead of read?"""
+        """Whether the encoder takes audio (Whisper) rather than text (BART)."""
         return self.model_type == "whisper"
 
     @property
@@ -59,62 +61,54 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def drop(self) -> float:
-        """Dropout of residuals."""
-        return (0.0 if self.speech else 0.1) if self.dropout is None else self.dropout
+        """Dropout probability before a residual is added."""
+        default = 0.0 if self.speech else 0.1
+        return default if self.dropout is None else self.dropout
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     labels = t.input((batch, sequence), "int64")
     if c.speech:
-        x, table = listen(t, c, batch), None
+        x, table = audio(t, c, batch), None
     else:
         table = t.vocabulary(c.vocab_size, c.d_model)
-        x = read(t, c, "encoder", t.input((batch, sequence), "int64"), table, batch)
+        x = text(t, c, "encoder", t.input((batch, sequence), "int64"), table, batch)
     with t.scope("encoder"):
-        x = t.repeat(
-            "layers",
-            c.encoder_layers,
-            lambda x: block(t, c, x, c.encoder_attention_heads, c.encoder_ffn_dim),
-            x,
-        )
+        heads, width = c.encoder_attention_heads, c.encoder_ffn_dim
+        x = t.repeat("layers", c.encoder_layers, lambda x: block(t, c, x, heads, width), x)
         memory = normed(t, "layer_norm", x) if c.speech else x
     with t.scope("decoder"):
-        if c.speech:
+        if table is None:
             table = t.vocabulary(c.vocab_size, c.d_model)
-        x = read(t, c, "embed", t.new((batch, sequence), "int64"), table, batch if c.speech else 1)
-        masks = transformer.causal_masks(t, sequence, batch)
-        heads, width = c.decoder_attention_heads, c.decoder_ffn_dim
-        x = t.repeat(
-            "layers", c.decoder_layers, lambda x: block(t, c, x, heads, width, masks(), memory), x
-        )
-        x = normed(t, "layer_norm", x) if c.speech else x
+        x = text(t, c, "embed", t.new((batch, sequence), "int64"), table, batch if c.speech else 1)
+        x = decoder(t, c, x, memory)
     with t.op("lm_head", "linear"):
-        logits = linear.linear(
-            t,
-            x,
-            c.vocab_size,
-            bias=False,
-            weight=table if c.tie_word_embeddings else None,
-            parallel=True,
-        )
-        if not c.speech:  # a bias that is not learned
-            logits = pointwise.add(
-                t,
-                logits,
-                t.buffer(
-                    1, c.vocab_size, dtype=logits.dtype if t.precision.autocast is None else "fp32"
-                ),
-            )
+        tied = table if c.tie_word_embeddings else None
+        logits = linear.linear(t, x, c.vocab_size, bias=False, weight=tied, parallel=True)
+        if not c.speech:  # a bias that is not trained
+            dtype = logits.dtype if t.precision.autocast is None else "fp32"
+            logits = pointwise.add(t, logits, t.buffer(1, c.vocab_size, dtype=dtype))
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):
         return loss.cross_entropy(t, logits, labels)
 
 
-def listen(t: Tape, c: Config, batch: int):
-    """Two convolutions over the spectrogram, the second halves it; positions that are not
-    learned.
+def decoder(t: Tape, c: Config, x: Value, memory: Value) -> Value:
+    """The decoder's layers on x [batch, tokens, width]; `memory` is the encoder's output."""
+    masks = transformer.causal_masks(t, x.shape[1], memory.shape[0])
+    heads, width = c.decoder_attention_heads, c.decoder_ffn_dim
+    x = t.repeat(
+        "layers", c.decoder_layers, lambda x: block(t, c, x, heads, width, masks(), memory), x
+    )
+    return normed(t, "layer_norm", x) if c.speech else x
+
+
+def audio(t: Tape, c: Config, batch: int) -> Value:
+    """Whisper's input: two convolutions over the spectrogram, and fixed positions.
+
+    The second convolution halves the number of frames.
     """
     frames = t.input((batch, c.num_mel_bins, 2 * c.max_source_positions))
     with t.scope("encoder"):
@@ -132,8 +126,8 @@ def listen(t: Tape, c: Config, batch: int):
             return pointwise.dropout(t, x, c.drop)
 
 
-def read(t: Tape, c: Config, name: str, ids, table, rows: int):
-    """Tokens and learned positions; a norm where BART has one."""
+def text(t: Tape, c: Config, name: str, ids: Value, table: Value, rows: int) -> Value:
+    """Embeddings of tokens and learned positions; BART normalizes their sum."""
     length = ids.shape[1]
     with t.scope(name):
         with t.op("embed_tokens", "embedding"):
@@ -141,29 +135,36 @@ def read(t: Tape, c: Config, name: str, ids, table, rows: int):
             x = x if c.speech else pointwise.scale(t, x)
         with t.op("embed_positions", "embedding"):
             places = c.max_target_positions if c.speech else c.max_position_embeddings + OFFSET
-            x = pointwise.add(
-                t, x, embedding.embedding(t, t.new((rows, length), "int64"), places, c.d_model)
-            )
+            positions = embedding.embedding(t, t.new((rows, length), "int64"), places, c.d_model)
+            x = pointwise.add(t, x, positions)
         if not c.speech:
             x = normed(t, "layernorm_embedding", x)
         with t.op("dropout", "dropout"):
             return pointwise.dropout(t, x, c.drop)
 
 
-def block(t: Tape, c: Config, x, heads: int, width: int, mask=None, memory=None):
-    """Self-attention (, attention to the encoder), MLP; Whisper norms before each, BART after
-    each.
+def block(
+    t: Tape,
+    c: Config,
+    x: Value,
+    heads: int,
+    width: int,
+    mask: Value | None = None,
+    memory: Value | None = None,
+) -> Value:
+    """A block: self-attention, in a decoder attention to `memory`, and the MLP.
+
+    Whisper normalizes before each part, BART after it.
     """
-    x = around(
-        t, c, "self_attn", x, lambda h: attend(t, c, h, h, heads, mask, causal=memory is not None)
-    )
+    causal = memory is not None
+    x = around(t, c, "self_attn", x, lambda h: attend(t, c, h, h, heads, mask, causal=causal))
     if memory is not None:
         x = around(t, c, "encoder_attn", x, lambda h: attend(t, c, h, memory, heads))
     return around(t, c, "final", x, lambda h: mlp(t, c, h, width))
 
 
-def around(t: Tape, c: Config, name: str, x, body):
-    """Residual and norm around a part: before it (Whisper) or behind it (BART)."""
+def around(t: Tape, c: Config, name: str, x: Value, body: Callable[[Value], Value]) -> Value:
+    """A part with its residual and its norm, before it (Whisper) or after it (BART)."""
     h = normed(t, f"{name}_layer_norm", x) if c.speech else x
     with t.scope(name):
         h = body(h)
@@ -172,8 +173,17 @@ def around(t: Tape, c: Config, name: str, x, body):
     return x if c.speech else normed(t, f"{name}_layer_norm", x)
 
 
-def attend(t: Tape, c: Config, x, source, heads: int, mask=None, *, causal: bool = False):
-    """Attention of x[batch, tokens, width] over `source`, itself or what the encoder left."""
+def attend(
+    t: Tape,
+    c: Config,
+    x: Value,
+    source: Value,
+    heads: int,
+    mask: Value | None = None,
+    *,
+    causal: bool = False,
+) -> Value:
+    """Attention of x [batch, tokens, width] over `source`: x itself or the encoder's output."""
     parts = []
     for name, y in (("q_proj", x), ("k_proj", source), ("v_proj", source)):
         with t.op(name, "linear"):
@@ -189,8 +199,8 @@ def attend(t: Tape, c: Config, x, source, heads: int, mask=None, *, causal: bool
         return linear.linear(t, h, c.d_model)
 
 
-def mlp(t: Tape, c: Config, x, width: int):
-    """The MLP of x[batch, tokens, width]."""
+def mlp(t: Tape, c: Config, x: Value, width: int) -> Value:
+    """The MLP of x [batch, tokens, width]."""
     with t.op("fc1", "linear"):
         h = linear.linear(t, x, width)
     with t.op("activation_fn", c.activation_function):

@@ -1,6 +1,4 @@
-"""Falcon: 7B (multi-query, parallel), 40B and 180B (grouped, two norms), RW (ALiBi, sequential).
-From their config.json.
-"""
+"""Falcon: 7B (multi-query, parallel), 40B and 180B (grouped, two norms), RW (ALiBi, sequential)."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import msgspec
 
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import (
+    Tables,
     activate,
     causal_loss,
     heads_of,
@@ -16,11 +15,11 @@ from roofcast.simulator.models.families.transformer import (
     rotate,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face FalconConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's FalconConfig, with its defaults."""
 
     vocab_size: int
     hidden_size: int
@@ -47,33 +46,34 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def dim(self) -> int:
-        """Features of one head."""
+        """Width of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def groups(self) -> int:
-        """Key-value heads that the fused product makes."""
+        """Key-value heads of the fused query-key-value product."""
         if self.new_decoder_architecture:
             return self.num_kv_heads or self.num_attention_heads
         return 1 if self.multi_query else self.num_attention_heads
 
     @property
     def norms(self) -> int:
-        """Layer norms of a parallel layer."""
+        """Number of layer norms in a parallel block."""
         return self.num_ln_in_parallel_attn or (2 if self.new_decoder_architecture else 1)
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """Embedding, n x [norm, attention beside MLP], norm, head."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """Embedding, n x [norm, attention parallel to the MLP], norm, head."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("word_embeddings", "embedding"):
             table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = None if c.alibi else rotary_tables(t, sequence, c.dim)
+        mask: Value | None
         if c.alibi:
             mask = transformer.causal_mask(t, sequence, batch, heads=c.num_attention_heads)
-        else:  # made even where a fused kernel would need none
+        else:  # made even if the fused kernel does not need it
             mask = transformer.causal_masks(t, sequence, batch, always=True)()
         x = t.repeat("h", c.num_hidden_layers, lambda x: block(t, c, x, tables, mask), x)
         with t.op("ln_f", "layer_norm"):
@@ -81,14 +81,14 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def plain_linear(t: Tape, c: Config, x, out: int):
-    """x W^T, then + b as a kernel of its own."""
+def plain_linear(t: Tape, c: Config, x: Value, out: int) -> Value:
+    """A linear layer whose bias is added by a separate kernel."""
     y = linear.linear(t, x, out, bias=False)
     return pointwise.add(t, y, t.parameter(out)) if c.bias else y
 
 
-def block(t: Tape, c: Config, x, tables, mask):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value, tables: Tables | None, mask: Value | None) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     parallel = c.new_decoder_architecture or c.parallel_attn
     if c.new_decoder_architecture and c.norms == 2:
         h, m = normed(t, "ln_attn", x), normed(t, "ln_mlp", x)
@@ -113,8 +113,10 @@ def block(t: Tape, c: Config, x, tables, mask):
         return pointwise.add(t, x, pointwise.dropout(t, m, c.hidden_dropout))
 
 
-def self_attention(t: Tape, c: Config, h, tables, mask):
-    """Self-attention of x[batch, tokens, width]."""
+def self_attention(
+    t: Tape, c: Config, h: Value, tables: Tables | None, mask: Value | None
+) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
     heads, groups, dim = c.num_attention_heads, c.groups, c.dim
     with t.op("query_key_value", "linear"):
         qkv = plain_linear(t, c, h, (heads + 2 * groups) * dim)
@@ -124,7 +126,7 @@ def self_attention(t: Tape, c: Config, h, tables, mask):
         )
         if c.new_decoder_architecture or c.multi_query:
             k, v = picked(t, k), picked(t, v)
-        if c.new_decoder_architecture:  # keys and values are stretched over their group
+        if c.new_decoder_architecture:  # keys and values are expanded over their groups
             q = pointwise.copy(t, q) if 1 < groups < heads else q
             k, v = attention.repeated(t, k, q.shape[1]), attention.repeated(t, v, q.shape[1])
     if tables:
@@ -143,25 +145,26 @@ def self_attention(t: Tape, c: Config, h, tables, mask):
         return plain_linear(t, c, h, c.hidden_size)
 
 
-def picked(t: Tape, x):
-    """x[..., [-1], :]: a slice taken by a list is a copy, and its index is kept."""
+def picked(t: Tape, x: Value) -> Value:
+    """x[..., [-1], :]: indexing with a list copies, and the index is kept."""
     t.keep(8)
     return pointwise.copy(t, x)
 
 
-def eager_attention(t: Tape, c: Config, q, k, v, mask):
-    """Softmax in the format of the layer's input; a single key-value head is broadcast over all
-    query heads.
+def eager_attention(t: Tape, c: Config, q: Value, k: Value, v: Value, mask: Value | None) -> Value:
+    """Eager attention with the softmax in the activations' format.
+
+    A single key-value head is broadcast over all query heads.
     """
+    assert mask is not None, "build() makes one for every layer"
     heads = q.shape[1]
     k, v = (attention.repeated(t, t.low(x), heads) for x in (k, v))
-    scores = linear.matmul(
-        t, attention.contiguous(t, t.low(q)), attention.contiguous(t, k), transposed=True
-    )
+    q_low = attention.contiguous(t, t.low(q))
+    scores = linear.matmul(t, q_low, attention.contiguous(t, k), transposed=True)
     if c.alibi:
-        scores = pointwise.add(
-            t, t.cast(scores, "fp32"), t.new((q.shape[0], q.shape[1], 1, q.shape[2]), scores.dtype)
-        )
+        full = t.cast(scores, "fp32")
+        slopes = t.new((q.shape[0], q.shape[1], 1, q.shape[2]), scores.dtype)
+        scores = pointwise.add(t, full, slopes)
     scores = pointwise.add(t, pointwise.scale(t, scores), mask)
     p = norm.softmax(t, scores, dtype=t.precision.activations)
     if c.alibi:

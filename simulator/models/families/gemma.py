@@ -1,4 +1,4 @@
-"""Gemma 1, 2 and 3 (text). From their config.json."""
+"""Gemma 1, 2 and 3, language models only."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import msgspec
 
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import (
+    Tables,
     causal_loss,
     gated_mlp,
-    heads_of,
+    projections,
     rotary_tables,
     rotate,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face GemmaConfig, Gemma2Config, Gemma3TextConfig, with their defaults for what may be
-    left out.
-    """
+    """Keys of Hugging Face's GemmaConfig, Gemma2Config, Gemma3TextConfig, with their defaults."""
 
     model_type: str
     hidden_size: int
@@ -48,37 +47,37 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the word table."""
+        """Rows of the vocabulary table."""
         return self.vocab_size or (262208 if self.third else 256000)
 
     @property
     def heads(self) -> int:
-        """How many query heads."""
+        """Number of query heads."""
         return self.num_attention_heads or (16 if self.model_type == "gemma" else 8)
 
     @property
     def groups(self) -> int:
-        """How many key-value heads."""
+        """Number of key-value heads."""
         return self.num_key_value_heads or (16 if self.model_type == "gemma" else 4)
 
     @property
     def third(self) -> bool:
-        """Is it Gemma 3?"""
+        """Whether the model is Gemma 3."""
         return self.model_type.startswith("gemma3")
 
     def caps(self, key: str) -> bool:
-        """Are logits bent by a tanh? Gemma 2 does so unless told otherwise."""
+        """Whether logits are limited by a tanh: key `key`, by default only in Gemma 2."""
         value = getattr(self, key)
         return self.model_type == "gemma2" if value is msgspec.UNSET else bool(value)
 
     @property
     def eager(self) -> bool:
-        """transformers has no fused attention for Gemma 2."""
+        """Whether attention is eager: transformers has no fused attention for Gemma 2."""
         return self.model_type == "gemma2" or self.caps("attn_logit_softcapping")
 
     @property
     def sandwiched(self) -> bool:
-        """Norms after attention and MLP too."""
+        """Whether attention and MLP are also followed by norms."""
         return self.model_type != "gemma"
 
     @property
@@ -89,58 +88,49 @@ class Config(msgspec.Struct, frozen=True):
         return self.hidden_activation or "gelu_pytorch_tanh"
 
     def window(self, layer: int) -> int | None:
-        """How many of the last keys a layer sees; None where all."""
+        """Length of the layer's attention window [tokens]; None: all earlier tokens."""
         if self.model_type == "gemma":
             return None
         if self.layer_types:
             return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
-        return (
-            self.sliding_window
-            if (layer + 1) % (self.sliding_window_pattern if self.third else 2)
-            else None
-        )
+        every = self.sliding_window_pattern if self.third else 2  # layers per full layer
+        return self.sliding_window if (layer + 1) % every else None
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """Scaled embedding, n x [norm, attention, (norm,) norm, gated MLP (, norm)], norm, head."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
             table = t.vocabulary(c.vocabulary, c.hidden_size)
-            x = pointwise.scale(
-                t, embedding.embedding(t, ids, c.vocabulary, c.hidden_size, weight=table)
-            )
+            x = embedding.embedding(t, ids, c.vocabulary, c.hidden_size, weight=table)
+            x = pointwise.scale(t, x)
         windows = [c.window(layer) for layer in range(c.num_hidden_layers)]
-        # Gemma 3 turns windowed and full layers at different rates: two tables
-        tables = {
-            w is None: rotary_tables(t, sequence, c.head_dim) for w in windows if c.third
-        } or rotary_tables(t, sequence, c.head_dim)
+        # windowed and full layers of Gemma 3 rotate at different rates: a pair of tables for each
+        full = [w is None for w in windows] if c.third else [True]
+        tables = {is_full: rotary_tables(t, sequence, c.head_dim) for is_full in full}
         masks = transformer.causal_masks(t, sequence, batch, eager=c.eager)
-        x = transformer.layers(
-            t,
-            "layers",
-            windows,
-            lambda x, w: block(t, c, x, tables[w is None] if c.third else tables, masks(w), w),
-            x,
-        )
+
+        def layer(x: Value, window: int | None) -> Value:
+            pair = tables[window is None or not c.third]
+            return block(t, c, x, pair, masks(window), window)
+
+        x = transformer.layers(t, "layers", windows, layer, x)
         x = normed(t, "norm", x)
-    return causal_loss(
-        t,
-        x,
-        c.vocabulary,
-        weight=table if c.tie_word_embeddings else None,
-        softcap=c.caps("final_logit_softcapping"),
-    )
+    tied, softcap = table if c.tie_word_embeddings else None, c.caps("final_logit_softcapping")
+    return causal_loss(t, x, c.vocabulary, weight=tied, softcap=softcap)
 
 
-def normed(t: Tape, name: str, x):
-    """Gemma's RMSNorm of x[batch, tokens, width], as an op of that name."""
+def normed(t: Tape, name: str, x: Value) -> Value:
+    """Gemma's RMSNorm of x [batch, tokens, width], as an op called `name`."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, flavor="gemma")
 
 
-def block(t: Tape, c: Config, x, tables, mask, window):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, window: int | None
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, tables, mask, window)
@@ -157,14 +147,12 @@ def block(t: Tape, c: Config, x, tables, mask, window):
         return pointwise.add(t, x, h)
 
 
-def self_attention(t: Tape, c: Config, h, tables, mask, window):
-    """Self-attention of x[batch, tokens, width]."""
-    heads = []
-    for name, n in (("q_proj", c.heads), ("k_proj", c.groups), ("v_proj", c.groups)):
-        with t.op(name, "linear"):
-            y = linear.linear(t, h, n * c.head_dim, bias=c.attention_bias, whole=c.head_dim)
-            heads.append(heads_of(t, y, n, c.head_dim, shared=name != "q_proj"))
-    q, k, v = heads
+def self_attention(
+    t: Tape, c: Config, h: Value, tables: Tables, mask: Value | None, window: int | None
+) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
+    heads = {"q_proj": c.heads, "k_proj": c.groups, "v_proj": c.groups}
+    q, k, v = projections(t, h, heads, c.head_dim, bias=c.attention_bias, whole=c.head_dim)
     if c.third:
         q, k = normed(t, "q_norm", q), normed(t, "k_norm", k)
     with t.op("rotary", "rotary"):

@@ -1,4 +1,4 @@
-"""GPT-2. From its config.json."""
+"""GPT-2."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from roofcast.simulator.models.families.transformer import (
     heads_of,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face GPT2Config, with its defaults for what may be left out."""
+    """Keys of Hugging Face's GPT2Config, with its defaults."""
 
     vocab_size: int
     n_embd: int
@@ -35,30 +35,28 @@ class Config(msgspec.Struct, frozen=True):
         return self.n_positions
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
             table = t.vocabulary(c.vocab_size, c.n_embd)
             x = embedding.embedding(t, ids, c.vocab_size, c.n_embd, weight=table)
         with t.op("wpe", "embedding"):
-            positions = embedding.embedding(
-                t, t.new((1, sequence), "int64"), c.n_positions, c.n_embd
-            )
+            places = t.new((1, sequence), "int64")
+            positions = embedding.embedding(t, places, c.n_positions, c.n_embd)
         with t.op("drop", "dropout"):
             x = pointwise.dropout(t, pointwise.add(t, x, positions), c.embd_pdrop)
-        mask = (
-            causal_mask(t, sequence) if t.implementation("attention", "flash") == "eager" else None
-        )
+        eager = t.implementation("attention", "flash") == "eager"
+        mask = causal_mask(t, sequence) if eager else None
         x = t.repeat("h", c.n_layer, lambda x: block(t, c, x, mask), x)
         with t.op("ln_f", "layer_norm"):
             x = norm.layer_norm(t, x)
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def block(t: Tape, c: Config, x, mask):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value, mask: Value | None) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     with t.op("ln_1", "layer_norm"):
         h = norm.layer_norm(t, x)
     with t.scope("attn"):

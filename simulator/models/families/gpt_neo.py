@@ -1,5 +1,6 @@
-"""GPT-Neo. From its config.json. Scores in fp32; windowed layers mask more, which changes no count;
-no fused attention in transformers.
+"""GPT-Neo. Attention scores are fp32, and transformers has no fused attention for it.
+
+Layers with a window mask more scores, which changes no count.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from roofcast.simulator.models.families.transformer import (
     activate,
     causal_loss,
     causal_mask,
-    heads_of,
     normed,
+    projections,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face GPTNeoConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's GPTNeoConfig, with its defaults."""
 
     vocab_size: int
     hidden_size: int
@@ -38,8 +39,8 @@ class Config(msgspec.Struct, frozen=True):
         return self.max_position_embeddings
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
@@ -47,9 +48,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         with t.op("wpe", "embedding"):
             places = t.new((1, sequence), "int64")
-            x = pointwise.add(
-                t, x, embedding.embedding(t, places, c.max_position_embeddings, c.hidden_size)
-            )
+            rows = c.max_position_embeddings
+            x = pointwise.add(t, x, embedding.embedding(t, places, rows, c.hidden_size))
         with t.op("drop", "dropout"):
             x = pointwise.dropout(t, x, c.embed_dropout)
         mask = causal_mask(t, sequence, batch)
@@ -58,8 +58,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def block(t: Tape, c: Config, x, mask):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value, mask: Value) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     h = normed(t, "ln_1", x)
     with t.scope("attn"):
         h = self_attention(t, c, h, mask)
@@ -77,20 +77,10 @@ def block(t: Tape, c: Config, x, mask):
         return pointwise.add(t, x, pointwise.dropout(t, h, c.resid_dropout))
 
 
-def self_attention(t: Tape, c: Config, x, mask):
-    """Self-attention of x[batch, tokens, width]."""
-    parts = []
-    for name in ("q_proj", "k_proj", "v_proj"):
-        with t.op(name, "linear"):
-            parts.append(
-                heads_of(
-                    t,
-                    linear.linear(t, x, c.hidden_size, bias=False),
-                    c.num_heads,
-                    c.hidden_size // c.num_heads,
-                )
-            )
-    q, k, v = parts
+def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
+    heads = dict.fromkeys(("q_proj", "k_proj", "v_proj"), c.num_heads)
+    q, k, v = projections(t, x, heads, c.hidden_size // c.num_heads, bias=False)
     with t.op("attention", "attention"):
         q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
         scores = linear.matmul(t, q, k, transposed=True)

@@ -1,8 +1,6 @@
-"""gpt-oss: windowed and full layers in turn, attention sinks, experts with biases. From its
-config.json.
+"""gpt-oss: windowed and full layers in turn, attention sinks, experts with biases.
 
-transformers runs its attention eagerly (a sink's logit joins each row of scores), whatever kernel
-is asked for.
+transformers runs its attention eagerly, with the sink's logit as one more column of the scores.
 """
 
 from __future__ import annotations
@@ -10,13 +8,18 @@ from __future__ import annotations
 import msgspec
 
 from roofcast.simulator.models.families import transformer
-from roofcast.simulator.models.families.transformer import causal_loss, heads_of, rotary_tables
+from roofcast.simulator.models.families.transformer import (
+    Tables,
+    causal_loss,
+    projections,
+    rotary_tables,
+)
 from roofcast.simulator.work.ops import attention, embedding, linear, moe, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face GptOssConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's GptOssConfig, with its defaults."""
 
     hidden_size: int
     intermediate_size: int
@@ -40,26 +43,24 @@ class Config(msgspec.Struct, frozen=True):
         return self.max_position_embeddings
 
     def window(self, layer: int) -> int | None:
-        """How many of the last keys a layer sees; None where all."""
+        """Length of the layer's attention window [tokens]; None: all earlier tokens."""
         sliding = (
             self.layer_types[layer] == "sliding_attention" if self.layer_types else layer % 2 == 0
         )
         return self.sliding_window if sliding else None
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
             table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = rotary_tables(t, sequence, c.head_dim // 2)
-        masks = (
-            transformer.causal_masks(t, sequence, batch, eager=True)
-            if t.implementation("sinks", "eager") == "eager"
-            else lambda window: None
-        )
+        eager = t.implementation("sinks", "eager") == "eager"
+        made = transformer.causal_masks(t, sequence, batch, eager=True)
+        masks: transformer.Masks = made if eager else lambda window: None
         windows = [c.window(layer) for layer in range(c.num_hidden_layers)]
         x = transformer.layers(
             t, "layers", windows, lambda x, window: block(t, c, x, tables, masks(window), window), x
@@ -68,14 +69,16 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def normed(t: Tape, name: str, x):
-    """GPT-OSS's RMSNorm of x[batch, tokens, width], as an op of that name."""
+def normed(t: Tape, name: str, x: Value) -> Value:
+    """gpt-oss's RMSNorm of x [batch, tokens, width], as an op called `name`."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, flavor="gpt_oss")
 
 
-def block(t: Tape, c: Config, x, tables, mask, window=None):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, window: int | None = None
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, tables, mask, window)
@@ -88,91 +91,76 @@ def block(t: Tape, c: Config, x, tables, mask, window=None):
         return pointwise.add(t, x, h)
 
 
-def turn(t: Tape, x, cos, sin):
-    """Both halves of each head, times cos and sin; put together anew."""
+def turn(t: Tape, x: Value, cos: Value, sin: Value) -> Value:
+    """Rotary embedding of x [B, H, S, D]: each half of a head apart, then concatenated."""
     half = t.view(x, *x.shape[:-1], x.shape[-1] // 2)
     cos, sin = (t.view(table, 1, *table.shape) for table in (cos, sin))
-    parts = [
+    turned = [
         pointwise.add(t, pointwise.mul(t, half, cos), pointwise.mul(t, half, sin)) for _ in range(2)
     ]
-    return pointwise.concat(t, parts, -1)
+    return pointwise.concat(t, turned, -1)
 
 
-def self_attention(t: Tape, c: Config, x, tables, mask, window=None):
-    """Self-attention of x[batch, tokens, width]."""
-    heads, groups, dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
-    parts = []
-    for name, n in (("q_proj", heads), ("k_proj", groups), ("v_proj", groups)):
-        with t.op(name, "linear"):
-            y = linear.linear(t, x, n * dim, bias=c.attention_bias, whole=dim)
-            parts.append(heads_of(t, y, n, dim, shared=name != "q_proj"))
-    q, k, v = parts
+def self_attention(
+    t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, window: int | None = None
+) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
+    heads = {"q_proj": c.num_attention_heads}
+    heads |= dict.fromkeys(("k_proj", "v_proj"), c.num_key_value_heads)
+    q, k, v = projections(t, x, heads, c.head_dim, bias=c.attention_bias, whole=c.head_dim)
     with t.op("rotary", "rotary"):
         q, k = turn(t, q, *tables), turn(t, k, *tables)
     with t.op("attention", "attention"):
-        if (
-            t.implementation("sinks", "eager") == "flash"
-        ):  # a kernel that takes the sinks' logits with it
-            t.parameter(heads)
-            h = attention.attention(
-                t, q, k, v, causal=True, window=window, dropout=c.attention_dropout
-            )
+        if t.implementation("sinks", "eager") == "flash":  # a kernel that takes the sinks' logits
+            t.parameter(c.num_attention_heads)
+            drop = c.attention_dropout
+            h = attention.attention(t, q, k, v, causal=True, window=window, dropout=drop)
         else:
+            assert mask is not None, "eager attention always has a mask"
             h = sink_attention(t, c, q, k, v, mask)
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
 
 
-def sink_attention(t: Tape, c: Config, q, k, v, mask):
-    """Softmax over the scores and one learned logit a head, which is then dropped."""
+def sink_attention(t: Tape, c: Config, q: Value, k: Value, v: Value, mask: Value) -> Value:
+    """Softmax over the scores and a learned logit per head, whose column is then dropped."""
     batch, heads, length, _ = q.shape
     grouped = 1 < k.shape[1] < heads
     k, v = attention.repeated(t, k, heads), attention.repeated(t, v, heads)
     k = k if grouped else attention.contiguous(t, t.low(k))
-    scores = pointwise.add(
-        t,
-        pointwise.scale(t, linear.matmul(t, attention.contiguous(t, t.low(q)), k, transposed=True)),
-        mask,
-    )
+    products = linear.matmul(t, attention.contiguous(t, t.low(q)), k, transposed=True)
+    scores = pointwise.add(t, pointwise.scale(t, products), mask)
     sinks = t.view(t.parameter(heads), batch, heads, length, 1)
     logits = pointwise.concat(t, [scores, sinks], -1)
     peak = t.new((batch, heads, length, 1), logits.dtype, logits.grad)
     t.emit("reduce", (logits,), (peak,), vector=logits.size)
     if logits.grad:
-        t.keep(8 * peak.size)  # where the largest stood
+        t.keep(8 * peak.size)  # positions of the maxima
         t.backward("scatter", read=9 * peak.size, written=logits.bytes, product=logits.dtype)
     p = norm.softmax(t, pointwise.add(t, logits, peak), dtype=logits.dtype)
     p = t.view(p, batch, heads, length, k.shape[2])
     p = t.cast(pointwise.dropout(t, p, c.attention_dropout), v.dtype)
-    return attention.merged(
-        t, linear.matmul(t, p, v if grouped else attention.contiguous(t, t.low(v)))
-    )
+    v = v if grouped else attention.contiguous(t, t.low(v))
+    return attention.merged(t, linear.matmul(t, p, v))
 
 
-def sparse_mlp(t: Tape, c: Config, h):
-    """The best few logits, shares by a softmax over these."""
+def sparse_mlp(t: Tape, c: Config, h: Value) -> Value:
+    """Mixture of experts: the top logits, weighted by a softmax over these."""
     x = t.view(h, h.shape[0] * h.shape[1], c.hidden_size)
     with t.op("router", "router"):
-        best, ids = moe.top_k(
-            t, linear.linear(t, x, c.num_local_experts, parallel=False), c.num_experts_per_tok
-        )
+        logits = linear.linear(t, x, c.num_local_experts, parallel=False)
+        best, ids = moe.top_k(t, logits, c.num_experts_per_tok)
         scores = norm.softmax(t, best, dtype=best.dtype)
     with t.op("experts", "experts"):
+        experts, width = c.num_local_experts, c.intermediate_size
         out = moe.gated_experts(
-            t,
-            x,
-            scores,
-            ids,
-            c.num_local_experts,
-            c.intermediate_size,
-            lambda y: clamped_gate(t, y),
-            bias=True,
+            t, x, scores, ids, experts, width, lambda y: clamped_gate(t, y), bias=True
         )
     return t.view(out, *h.shape)
 
 
-def clamped_gate(t: Tape, x):
-    """(up + 1) * gate * sigmoid(1.702 gate), both clamped first."""
+def clamped_gate(t: Tape, x: Value) -> Value:
+    """(up + 1) * gate * sigmoid(1.702 gate), with gate and up clamped."""
     half = (*x.shape[:-1], x.shape[-1] // 2)
     gate = pointwise.unary(t, "clamp", t.view(x, *half))
     up = pointwise.unary(t, "clamp", t.view(x, *half))

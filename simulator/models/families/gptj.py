@@ -1,5 +1,6 @@
-"""GPT-J. From its config.json. Attention beside MLP, rotary by pairs, scores in fp32; transformers
-has no fused attention for it.
+"""GPT-J: attention parallel to the MLP, rotary embeddings by pairs, fp32 attention scores.
+
+transformers has no fused attention for it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,14 @@ from roofcast.simulator.models.families.transformer import (
     activate,
     causal_loss,
     causal_mask,
-    heads_of,
+    projections,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(gpt2.Config, frozen=True):
-    """Hugging Face GPTJConfig: GPT-2's keys and one more, with its own defaults for what may be
-    left out.
-    """
+    """Keys of Hugging Face's GPTJConfig: those of GPT-2 and one more, with its own defaults."""
 
     n_positions: int = 2048
     rotary_dim: int | None = 64
@@ -28,8 +27,8 @@ class Config(gpt2.Config, frozen=True):
     tie_word_embeddings: bool = False
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("transformer"):
         with t.op("wte", "embedding"):
@@ -41,13 +40,12 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
         x = t.repeat("h", c.n_layer, lambda x: block(t, c, x, mask), x)
         with t.op("ln_f", "layer_norm"):
             x = norm.layer_norm(t, x)
-    return causal_loss(
-        t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None, bias=True
-    )
+    tied = table if c.tie_word_embeddings else None
+    return causal_loss(t, x, c.vocab_size, weight=tied, bias=True)
 
 
-def block(t: Tape, c: Config, x, mask):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value, mask: Value) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     with t.op("ln_1", "layer_norm"):
         n = norm.layer_norm(t, x)
     with t.scope("attn"):
@@ -65,9 +63,10 @@ def block(t: Tape, c: Config, x, mask):
         return pointwise.add(t, pointwise.add(t, h, m), x)
 
 
-def rotate_pairs(t: Tape, c: Config, x):
-    """Rotary positions by neighbouring pairs; the tables are spread over the pairs anew for each
-    tensor of each layer.
+def rotate_pairs(t: Tape, c: Config, x: Value) -> Value:
+    """Rotary embedding of neighbouring pairs of elements of x [B, H, S, D].
+
+    The tables are expanded to all elements anew for each tensor of each layer.
     """
     width = c.rotary_dim or x.shape[-1]
     cos, sin = (t.new((1, 1, x.shape[2], width), x.dtype) for _ in range(2))
@@ -81,17 +80,10 @@ def rotate_pairs(t: Tape, c: Config, x):
     return pointwise.concat(t, [part, t.view(x, *x.shape[:-1], x.shape[-1] - width)], -1)
 
 
-def self_attention(t: Tape, c: Config, x, mask):
-    """Self-attention of x[batch, tokens, width]."""
-    parts = []
-    for name in ("q_proj", "k_proj", "v_proj"):
-        with t.op(name, "linear"):
-            parts.append(
-                heads_of(
-                    t, linear.linear(t, x, c.n_embd, bias=False), c.n_head, c.n_embd // c.n_head
-                )
-            )
-    q, k, v = parts
+def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
+    heads = dict.fromkeys(("q_proj", "k_proj", "v_proj"), c.n_head)
+    q, k, v = projections(t, x, heads, c.n_embd // c.n_head, bias=False)
     with t.op("rotary", "rotary"):
         q, k = rotate_pairs(t, c, q), rotate_pairs(t, c, k)
     with t.op("attention", "attention"):

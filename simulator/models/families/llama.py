@@ -1,6 +1,4 @@
-"""Llama-like decoders: Llama, Mistral, Qwen2, Qwen3, Phi-3, Mixtral, Qwen3-MoE. From their
-config.json.
-"""
+"""Llama-like decoders: Llama, Mistral, Qwen2, Qwen3, Phi-3, Mixtral, Qwen3-MoE."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import msgspec
 
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import (
+    Tables,
     causal_loss,
     gated,
     gated_mlp,
@@ -16,13 +15,14 @@ from roofcast.simulator.models.families.transformer import (
     rotate,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, moe, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
+
+Experts = tuple[int, int, int]  # experts, experts per token, inner width of an expert
+Kind = tuple[int | None, Experts | None]  # attention window, experts
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face LlamaConfig, MistralConfig, Qwen2Config ..., with their defaults for what may be
-    left out.
-    """
+    """Keys of Hugging Face's LlamaConfig, MistralConfig, Qwen2Config ..., with their defaults."""
 
     vocab_size: int
     hidden_size: int
@@ -41,15 +41,15 @@ class Config(msgspec.Struct, frozen=True):
     resid_pdrop: float = 0.0
     tie_word_embeddings: bool = False
     sliding_window: int | None = None
-    use_sliding_window: bool | None = None  # Qwen has a window in its config and does not use it
+    use_sliding_window: bool | None = None  # Qwen configs name a window that is not used
     max_window_layers: int = 28
     layer_types: list[str] | None = None
     partial_rotary_factor: float | None = None
     rope_parameters: dict | None = None
-    num_local_experts: int = 8  # Mixtral's names
+    num_local_experts: int = 8  # Mixtral's key
     num_experts_per_tok: int | None = None
     router_jitter_noise: float = 0.0
-    num_experts: int = 128  # Qwen's
+    num_experts: int = 128  # Qwen's key
     moe_intermediate_size: int = 768
     decoder_sparse_step: int = 1
     mlp_only_layers: list[int] | None = None
@@ -63,21 +63,21 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def groups(self) -> int:
-        """How many key-value heads."""
+        """Number of key-value heads."""
         return self.num_key_value_heads or {"mixtral": 8, "mistral": 8, "qwen3_moe": 4}.get(
             self.model_type, self.num_attention_heads
         )
 
     @property
     def dim(self) -> int:
-        """Features of one head."""
+        """Width of one head."""
         if self.head_dim is None and self.model_type == "qwen3":
             return 128
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def rotary_dim(self) -> int:
-        """Features of a head that rotary positions turn."""
+        """Elements of a head that rotary embeddings rotate."""
         share = (self.rope_parameters or {}).get(
             "partial_rotary_factor", self.partial_rotary_factor or 1.0
         )
@@ -85,21 +85,21 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def qkv_bias(self) -> bool:
-        """Do the projections of queries, keys and values have a bias?"""
+        """Whether the projections of queries, keys and values have a bias."""
         return self.attention_bias or self.model_type == "qwen2"
 
     @property
     def qk_norm(self) -> bool:
-        """Are queries and keys normed head by head?"""
+        """Whether queries and keys are normalized per head."""
         return self.model_type in ("qwen3", "qwen3_moe")
 
     @property
     def fused(self) -> bool:
-        """One product makes q, k and v, and one gate and up."""
+        """Whether q, k and v come from one product, and gate and up from one."""
         return self.model_type == "phi3"
 
     def window(self, layer: int) -> int | None:
-        """How many of the last keys a layer sees; None where all."""
+        """Length of the layer's attention window [tokens]; None: all earlier tokens."""
         if self.model_type.startswith("qwen") and not self.use_sliding_window:
             return None
         if self.model_type in ("qwen2", "qwen3"):
@@ -111,45 +111,43 @@ class Config(msgspec.Struct, frozen=True):
             return (self.sliding_window or 4096) if windowed else None
         return self.sliding_window
 
-    def experts(self, layer: int) -> tuple[int, int, int] | None:
-        """(experts, of which a token takes, width of one), or None where the layer is dense."""
+    def experts(self, layer: int) -> Experts | None:
+        """(experts, experts per token, inner width of an expert); None for a dense layer."""
         if self.model_type == "mixtral":
             return self.num_local_experts, self.num_experts_per_tok or 2, self.intermediate_size
-        if (
-            self.model_type != "qwen3_moe"
-            or layer in (self.mlp_only_layers or ())
-            or not self.num_experts
-        ):
-            return None
-        if (layer + 1) % self.decoder_sparse_step:
+        dense = layer in (self.mlp_only_layers or ()) or not self.num_experts
+        if self.model_type != "qwen3_moe" or dense or (layer + 1) % self.decoder_sparse_step:
             return None
         return self.num_experts, self.num_experts_per_tok or 8, self.moe_intermediate_size
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """Embedding, n x [norm, attention, norm, gated MLP or experts], norm, head."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
             table = t.vocabulary(c.vocab_size, c.hidden_size, tied="embedding")
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
-        cos, sin = rotary_tables(t, sequence, c.rotary_dim)
+        tables = rotary_tables(t, sequence, c.rotary_dim)
         masks = transformer.causal_masks(t, sequence, batch)
         kinds = [(c.window(layer), c.experts(layer)) for layer in range(c.num_hidden_layers)]
         x = transformer.layers(
-            t, "layers", kinds, lambda x, kind: block(t, c, x, cos, sin, masks, *kind), x
+            t, "layers", kinds, lambda x, kind: block(t, c, x, tables, masks, kind), x
         )
         with t.op("norm", "rms_norm"):
             x = norm.rms_norm(t, x)
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def block(t: Tape, c: Config, x, cos, sin, masks, window=None, experts=None):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape, c: Config, x: Value, tables: Tables, masks: transformer.Masks, kind: Kind
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
+    window, experts = kind
     with t.op("input_layernorm", "rms_norm"):
         h = norm.rms_norm(t, x)
     with t.scope("self_attn"):
-        h = self_attention(t, c, h, cos, sin, masks(window), window)
+        h = self_attention(t, c, h, tables, masks(window), window)
     with t.op("residual_attn", "add"):
         x = pointwise.add(t, x, pointwise.dropout(t, h, c.resid_pdrop))
     with t.op("post_attention_layernorm", "rms_norm"):
@@ -160,15 +158,16 @@ def block(t: Tape, c: Config, x, cos, sin, masks, window=None, experts=None):
         elif c.fused:
             h = fused_mlp(t, c, h)
         else:
-            h = gated_mlp(
-                t, h, c.intermediate_size, c.hidden_size, activation=c.hidden_act, bias=c.mlp_bias
-            )
+            width, act = c.intermediate_size, c.hidden_act
+            h = gated_mlp(t, h, width, c.hidden_size, activation=act, bias=c.mlp_bias)
     with t.op("residual_mlp", "add"):
         return pointwise.add(t, x, pointwise.dropout(t, h, c.resid_pdrop))
 
 
-def self_attention(t: Tape, c: Config, h, cos, sin, mask, window=None):
-    """Self-attention of x[batch, tokens, width]."""
+def self_attention(
+    t: Tape, c: Config, h: Value, tables: Tables, mask: Value | None, window: int | None
+) -> Value:
+    """Self-attention; h and the result are [batch, tokens, width]."""
     q, k, v = projections(t, c, h)
     if c.qk_norm:
         with t.op("q_norm", "rms_norm"):
@@ -176,7 +175,7 @@ def self_attention(t: Tape, c: Config, h, cos, sin, mask, window=None):
         with t.op("k_norm", "rms_norm"):
             k = norm.rms_norm(t, k)
     with t.op("rotary", "rotary"):
-        q, k = (rotate(t, x, cos, sin, partial=c.fused) for x in (q, k))
+        q, k = (rotate(t, x, *tables, partial=c.fused) for x in (q, k))
     with t.op("attention", "attention"):
         h = attention.attention(
             t,
@@ -194,33 +193,21 @@ def self_attention(t: Tape, c: Config, h, cos, sin, mask, window=None):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
 
 
-def projections(t: Tape, c: Config, h):
-    """q, k and v by heads: three products, or one and its slices."""
-    dim, shares = c.dim, {"q_proj": c.num_attention_heads, "k_proj": c.groups, "v_proj": c.groups}
-    if c.fused:
-        with t.op("qkv_proj", "linear"):
-            h = linear.linear(t, h, sum(shares.values()) * dim, bias=False)
-        return [
-            heads_of(t, t.view(h, *h.shape[:2], n * dim), n, dim, shared=name != "q_proj")
-            for name, n in shares.items()
-        ]
-    heads = []
-    for name, n in shares.items():
-        with t.op(name, "linear"):
-            heads.append(
-                heads_of(
-                    t,
-                    linear.linear(t, h, n * dim, bias=c.qkv_bias, whole=dim),
-                    n,
-                    dim,
-                    shared=name != "q_proj",
-                )
-            )
-    return heads
+def projections(t: Tape, c: Config, h: Value) -> list[Value]:
+    """q, k and v [batch, heads, tokens, dim], from three products or from slices of one."""
+    dim, heads = c.dim, {"q_proj": c.num_attention_heads, "k_proj": c.groups, "v_proj": c.groups}
+    if not c.fused:
+        return transformer.projections(t, h, heads, dim, bias=c.qkv_bias, whole=dim)
+    with t.op("qkv_proj", "linear"):
+        h = linear.linear(t, h, sum(heads.values()) * dim, bias=False)
+    return [
+        heads_of(t, t.view(h, *h.shape[:2], n * dim), n, dim, shared=name != "q_proj")
+        for name, n in heads.items()
+    ]
 
 
-def fused_mlp(t: Tape, c: Config, h):
-    """Gated MLP with both inner projections in one product (Phi-3)."""
+def fused_mlp(t: Tape, c: Config, h: Value) -> Value:
+    """Gated MLP whose gate and up projections are one product (Phi-3)."""
     with t.op("gate_up_proj", "linear"):
         h = linear.linear(t, h, 2 * c.intermediate_size, bias=False)
     with t.op("activation_fn", c.hidden_act):
@@ -229,8 +216,8 @@ def fused_mlp(t: Tape, c: Config, h):
         return linear.linear(t, h, c.hidden_size, bias=False)
 
 
-def sparse_mlp(t: Tape, c: Config, h, experts: int, chosen: int, width: int):
-    """softmax over experts, the best few, their shares normalised."""
+def sparse_mlp(t: Tape, c: Config, h: Value, experts: int, chosen: int, width: int) -> Value:
+    """Mixture of experts: softmax over all, the top `chosen`, their weights normalized."""
     x = t.view(h, h.shape[0] * h.shape[1], c.hidden_size)
     with t.op("gate", "router"):
         logits = linear.linear(t, x, experts, bias=False, parallel=False)

@@ -1,8 +1,8 @@
-"""Llama 4 (text). From its config.json.
+"""Llama 4, language model only.
 
-transformers sends every token through every expert, scaled by its router score (zero for most): the
-default here too. `implementations={"experts": "grouped"}` counts what a training stack runs, each
-token through its own experts only.
+By default, as in transformers, every token goes through every expert, scaled by its router score
+(zero for most). With `implementations={"experts": "grouped"}`, as in a training stack, a token goes
+through its chosen experts only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ import msgspec
 
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.deepseek import complex_table, turn_complex
-from roofcast.simulator.models.families.transformer import causal_loss, gated, gated_mlp, heads_of
+from roofcast.simulator.models.families.transformer import (
+    causal_loss,
+    gated,
+    gated_mlp,
+    projections,
+)
 from roofcast.simulator.work.ops import attention, embedding, linear, moe, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
+
+Angles = tuple[Value]  # what complex_table returns
+Kind = tuple[bool, int | None, bool]  # rotary embeddings, attention window, experts
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face Llama4TextConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's Llama4TextConfig, with its defaults."""
 
     hidden_size: int
     intermediate_size: int
@@ -50,28 +58,25 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def dim(self) -> int:
-        """Features of one head."""
+        """Width of one head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
-    def kind(self, layer: int) -> tuple[bool, int | None, bool]:
-        """Does a layer turn its positions; how many keys it sees at most (None: all); does it have
-        experts.
-        """
-        turned = (
-            bool(self.no_rope_layers[layer])
-            if self.no_rope_layers
-            else (layer + 1) % self.no_rope_layer_interval != 0
-        )
+    def kind(self, layer: int) -> Kind:
+        """Whether a layer has rotary embeddings, its window (None: all), whether it is sparse."""
+        if self.no_rope_layers:
+            turned = bool(self.no_rope_layers[layer])
+        else:
+            turned = (layer + 1) % self.no_rope_layer_interval != 0
         chunked = self.layer_types[layer] == "chunked_attention" if self.layer_types else turned
-        step = self.interleave_moe_layer_step
-        sparse = (
-            layer in self.moe_layers if self.moe_layers is not None else (layer + 1) % step == 0
-        )
+        if self.moe_layers is not None:
+            sparse = layer in self.moe_layers
+        else:
+            sparse = (layer + 1) % self.interleave_moe_layer_step == 0
         return turned, self.attention_chunk_size if chunked else None, sparse
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
@@ -81,20 +86,23 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
         masks = transformer.causal_masks(t, sequence, batch)
         kinds = [c.kind(layer) for layer in range(c.num_hidden_layers)]
         x = transformer.layers(
-            t, "layers", kinds, lambda x, kind: block(t, c, x, angles, masks, *kind), x
+            t, "layers", kinds, lambda x, kind: block(t, c, x, angles, masks, kind), x
         )
         x = normed(t, "norm", x)
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def normed(t: Tape, name: str, x, *, affine: bool = True):
-    """RMSNorm of x[batch, tokens, width], as an op of that name."""
+def normed(t: Tape, name: str, x: Value, *, affine: bool = True) -> Value:
+    """RMSNorm of x [batch, tokens, width], as an op called `name`."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, affine=affine)
 
 
-def block(t: Tape, c: Config, x, angles, masks, turned: bool, window: int | None, sparse: bool):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape, c: Config, x: Value, angles: Angles, masks: transformer.Masks, kind: Kind
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
+    turned, window, sparse = kind
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
         h = self_attention(t, c, h, angles, masks(window), turned, window)
@@ -110,25 +118,26 @@ def block(t: Tape, c: Config, x, angles, masks, turned: bool, window: int | None
         return pointwise.add(t, x, h)
 
 
-def self_attention(t: Tape, c: Config, x, angles, mask, turned: bool, window: int | None):
-    """Self-attention of x[batch, tokens, width]."""
-    parts = []
-    for name, n in (
-        ("q_proj", c.num_attention_heads),
-        ("k_proj", c.num_key_value_heads),
-        ("v_proj", c.num_key_value_heads),
-    ):
-        with t.op(name, "linear"):
-            y = linear.linear(t, x, n * c.dim, bias=c.attention_bias, whole=c.dim)
-            parts.append(heads_of(t, y, n, c.dim, shared=name != "q_proj"))
-    q, k, v = parts
+def self_attention(
+    t: Tape,
+    c: Config,
+    x: Value,
+    angles: Angles,
+    mask: Value | None,
+    turned: bool,
+    window: int | None,
+) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
+    heads = {"q_proj": c.num_attention_heads}
+    heads |= dict.fromkeys(("k_proj", "v_proj"), c.num_key_value_heads)
+    q, k, v = projections(t, x, heads, c.dim, bias=c.attention_bias, whole=c.dim)
     if turned:
         with t.op("rotary", "rotary"):
             q, k = (turn_complex(t, y, *angles) for y in (q, k))
     if turned and c.use_qk_norm:
         q, k = normed(t, "q_norm", q, affine=False), normed(t, "k_norm", k, affine=False)
     if c.attn_temperature_tuning and not turned:
-        with t.op("temperature", "mul"):  # scores sharpen with the position
+        with t.op("temperature", "mul"):  # queries are scaled by position
             q = t.cast(pointwise.mul(t, q, t.new((1, 1, x.shape[1], 1), "fp32")), q.dtype)
     with t.op("attention", "attention"):
         h = attention.attention(
@@ -138,8 +147,8 @@ def self_attention(t: Tape, c: Config, x, angles, mask, turned: bool, window: in
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
 
 
-def sparse_mlp(t: Tape, c: Config, h):
-    """Sigmoid scores of the best experts; their outputs and a shared expert's added up."""
+def sparse_mlp(t: Tape, c: Config, h: Value) -> Value:
+    """Mixture of experts with sigmoid scores, plus the output of a shared expert."""
     x = t.view(h, h.shape[0] * h.shape[1], c.hidden_size)
     with t.op("router", "router"):
         logits = linear.linear(t, x, c.num_local_experts, bias=False, parallel=False)
@@ -148,17 +157,16 @@ def sparse_mlp(t: Tape, c: Config, h):
         scores = best if grouped else moe.spread(t, best, ids, *logits.shape)
         scores = t.cast(pointwise.unary(t, "sigmoid", t.cast(scores, "fp32")), logits.dtype)
     with t.op("experts", "experts"):
-        experts, width, gate = (
-            c.num_local_experts,
-            c.intermediate_size,
-            lambda y: gated(t, y, c.hidden_act),
-        )
-        run = (
-            moe.gated_experts(t, x, scores, ids, experts, width, gate)
-            if grouped
-            else moe.dense_experts(t, x, scores, width, gate)
-        )
+        width = c.intermediate_size
+
+        def gate(y: Value) -> Value:
+            return gated(t, y, c.hidden_act)
+
+        if grouped:
+            routed = moe.gated_experts(t, x, scores, ids, c.num_local_experts, width, gate)
+        else:
+            routed = moe.dense_experts(t, x, scores, width, gate)
     with t.scope("shared_expert"):
         shared = gated_mlp(t, x, c.intermediate_size, c.hidden_size, activation=c.hidden_act)
     with t.op("sum", "add"):
-        return t.view(pointwise.add(t, shared, run), *h.shape)
+        return t.view(pointwise.add(t, shared, routed), *h.shape)

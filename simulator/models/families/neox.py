@@ -1,6 +1,4 @@
-"""Decoders with layer norms, rotary positions and plain MLPs: GPT-NeoX (Pythia), Phi-1/2,
-StarCoder2. From their config.json.
-"""
+"""Decoders with layer norms, rotary embeddings and plain MLPs: GPT-NeoX, Phi-1/2, StarCoder2."""
 
 from __future__ import annotations
 
@@ -8,21 +6,21 @@ import msgspec
 
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import (
+    Tables,
     activate,
     causal_loss,
     heads_of,
     normed,
+    projections,
     rotary_tables,
     rotate,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face GPTNeoXConfig, PhiConfig, Starcoder2Config, with their defaults for what may be
-    left out.
-    """
+    """Keys of Hugging Face's GPTNeoXConfig, PhiConfig, Starcoder2Config, with their defaults."""
 
     model_type: str
     vocab_size: int
@@ -56,58 +54,53 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def starcoder(self) -> bool:
-        """Is it StarCoder 2?"""
+        """Whether the model is StarCoder2."""
         return self.model_type == "starcoder2"
 
     @property
     def phi(self) -> bool:
-        """Is it Phi?"""
+        """Whether the model is Phi."""
         return self.model_type == "phi"
 
     @property
     def fused(self) -> bool:
-        """One product makes q, k and v."""
+        """Whether q, k and v come from one product."""
         return self.model_type == "gpt_neox"
 
     @property
     def groups(self) -> int:
-        """How many key-value heads."""
+        """Number of key-value heads."""
         return self.num_key_value_heads or (2 if self.starcoder else self.num_attention_heads)
 
     @property
     def dim(self) -> int:
-        """Features of one head."""
+        """Width of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def rotary_dim(self) -> int:
-        """Features of a head that rotary positions turn."""
+        """Elements of a head that rotary embeddings rotate."""
         if self.starcoder:
             return self.dim
         share = (self.rope_parameters or {}).get("partial_rotary_factor")
-        share = share or (
-            self.rotary_pct or 0.25 if self.fused else self.partial_rotary_factor or 0.5
-        )
+        default = (self.rotary_pct or 0.25) if self.fused else (self.partial_rotary_factor or 0.5)
+        share = share or default
         return int(self.dim * share)
 
     @property
     def activation(self) -> str:
         """Activation of the MLP."""
-        return (
-            self.hidden_act
-            or {"gpt_neox": "gelu", "phi": "gelu_new", "starcoder2": "gelu_pytorch_tanh"}[
-                self.model_type
-            ]
-        )
+        default = {"gpt_neox": "gelu", "phi": "gelu_new", "starcoder2": "gelu_pytorch_tanh"}
+        return self.hidden_act or default[self.model_type]
 
     @property
     def bias(self) -> bool:
-        """Biases of the MLP; those of the attention are GPT-NeoX's `attention_bias`."""
+        """Whether the MLP has biases; GPT-NeoX has `attention_bias` for those of attention."""
         return self.use_bias or not self.starcoder
 
     @property
     def dropout(self) -> float:
-        """Dropout of residuals."""
+        """Dropout probability before a residual is added."""
         return {
             "gpt_neox": self.hidden_dropout,
             "phi": self.resid_pdrop,
@@ -116,24 +109,19 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def tied(self) -> bool:
-        """Is the head's table the word table?"""
+        """Whether the head shares the vocabulary table."""
         return self.starcoder if self.tie_word_embeddings is None else self.tie_word_embeddings
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """Embedding, n x [norm, attention, norm, MLP] (in parallel or in turn), norm, head."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """Embedding, n x [norm, attention, norm, MLP] (parallel or sequential), norm, head."""
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed", "embedding"):
             table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
-            x = pointwise.dropout(
-                t,
-                x,
-                {"gpt_neox": c.hidden_dropout, "phi": c.embd_pdrop}.get(
-                    c.model_type, c.embedding_dropout
-                ),
-            )
+            drop = {"gpt_neox": c.hidden_dropout, "phi": c.embd_pdrop}
+            x = pointwise.dropout(t, x, drop.get(c.model_type, c.embedding_dropout))
         tables = rotary_tables(t, sequence, c.rotary_dim)
         window = c.sliding_window if c.starcoder else None
         mask = transformer.causal_masks(t, sequence, batch)(window)
@@ -144,8 +132,10 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tied else None, bias=c.phi)
 
 
-def block(t: Tape, c: Config, x, tables, mask, window):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, window: int | None
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     parallel = c.phi or (c.fused and c.use_parallel_residual)
     n = normed(t, "input_layernorm", x)
     with t.scope("attention"):
@@ -163,8 +153,8 @@ def block(t: Tape, c: Config, x, tables, mask, window):
         return pointwise.add(t, pointwise.add(t, m, h), x) if parallel else pointwise.add(t, x, m)
 
 
-def mlp(t: Tape, c: Config, x):
-    """The MLP of x[batch, tokens, width]."""
+def mlp(t: Tape, c: Config, x: Value) -> Value:
+    """The MLP of x [batch, tokens, width]."""
     with t.op("fc_in", "linear"):
         h = linear.linear(t, x, c.intermediate_size, bias=c.bias)
     with t.op("act", c.activation):
@@ -173,8 +163,10 @@ def mlp(t: Tape, c: Config, x):
         return linear.linear(t, h, c.hidden_size, bias=c.bias)
 
 
-def self_attention(t: Tape, c: Config, x, tables, mask, window):
-    """Self-attention of x[batch, tokens, width]."""
+def self_attention(
+    t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, window: int | None
+) -> Value:
+    """Self-attention; x and the result are [batch, tokens, width]."""
     heads, groups, dim = c.num_attention_heads, c.groups, c.dim
     bias = c.attention_bias if c.fused else c.bias
     if c.fused:
@@ -182,19 +174,8 @@ def self_attention(t: Tape, c: Config, x, tables, mask, window):
             y = linear.linear(t, x, 3 * c.hidden_size, bias=bias)
         q = k = v = heads_of(t, t.view(y, *y.shape[:2], heads * dim), heads, dim)
     else:
-        parts = []
-        for name, n in (("q_proj", heads), ("k_proj", groups), ("v_proj", groups)):
-            with t.op(name, "linear"):
-                parts.append(
-                    heads_of(
-                        t,
-                        linear.linear(t, x, n * dim, bias=bias, whole=dim),
-                        n,
-                        dim,
-                        shared=n < heads,
-                    )
-                )
-        q, k, v = parts
+        names = {"q_proj": heads, "k_proj": groups, "v_proj": groups}
+        q, k, v = projections(t, x, names, dim, bias=bias, whole=dim)
     if c.phi and c.qk_layernorm:
         q, k = normed(t, "q_layernorm", q), normed(t, "k_layernorm", k)
     with t.op("rotary", "rotary"):

@@ -1,4 +1,4 @@
-"""OPT. From its config.json."""
+"""OPT."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import msgspec
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import activate, causal_loss, heads_of
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
-OFFSET = 2  # the position table's first rows are never used
+OFFSET = 2  # first rows of the position table, never used
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face OPTConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's OPTConfig, with its defaults."""
 
     vocab_size: int
     hidden_size: int
@@ -38,11 +38,11 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def embedding_size(self) -> int:
-        """Features of the word table."""
+        """Width of the vocabulary table."""
         return self.word_embed_proj_dim or self.hidden_size
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """Embedding and learned positions, n x [norm, attention, norm, MLP], norm, head."""
     ids = t.input((batch, sequence), "int64")
     projected = c.embedding_size != c.hidden_size
@@ -55,9 +55,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
                 x = linear.linear(t, x, c.hidden_size, bias=False)
         with t.op("embed_positions", "embedding"):
             places = t.new((batch, sequence), "int64")
-            positions = embedding.embedding(
-                t, places, c.max_position_embeddings + OFFSET, c.hidden_size
-            )
+            rows = c.max_position_embeddings + OFFSET
+            positions = embedding.embedding(t, places, rows, c.hidden_size)
             x = pointwise.add(t, x, positions)
         mask = transformer.causal_masks(t, sequence, batch)()
         x = t.repeat("layers", c.num_hidden_layers, lambda x: block(t, c, x, mask), x)
@@ -69,14 +68,14 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
-def normed(t: Tape, c: Config, name: str, x):
-    """LayerNorm of x[batch, tokens, width], as an op of that name."""
+def normed(t: Tape, c: Config, name: str, x: Value) -> Value:
+    """LayerNorm of x [batch, tokens, width], as an op called `name`."""
     with t.op(name, "layer_norm"):
         return norm.layer_norm(t, x, affine=c.layer_norm_elementwise_affine)
 
 
-def block(t: Tape, c: Config, x, mask):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value, mask: Value | None) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     dim = c.hidden_size // c.num_attention_heads
     h = normed(t, c, "self_attn_layer_norm", x) if c.do_layer_norm_before else x
     with t.scope("self_attn"):

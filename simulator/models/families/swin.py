@@ -1,18 +1,19 @@
-"""Swin transformer with a classifier, as transformers writes it. From its config.json."""
+"""Swin transformer with a classifier, as in transformers."""
 
 from __future__ import annotations
 
 import msgspec
 
 from roofcast.simulator.models.families import transformer
-from roofcast.simulator.models.families.transformer import activate, heads_of, normed
+from roofcast.simulator.models.families.transformer import activate, normed, projections
 from roofcast.simulator.work.ops import attention, conv, linear, loss, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face SwinConfig, with its defaults for what may be left out; ImageNet's 1000 classes
-    unless labels are listed.
+    """Keys of Hugging Face's SwinConfig, with its defaults.
+
+    Without labels in the config there are the 1000 classes of ImageNet.
     """
 
     image_size: int = 224
@@ -30,62 +31,24 @@ class Config(msgspec.Struct, frozen=True):
     hidden_act: str = "gelu"
     use_absolute_embeddings: bool = False
     num_labels: int | None = None
-    id2label: dict | None = None
+    id2label: dict[str, str] | None = None
 
     @property
     def labels(self) -> int:
-        """Classes of the head."""
+        """Number of classes."""
         return self.num_labels or len(self.id2label or ()) or 1000
 
 
-def build(t: Tape, c: Config, batch: int, image: int):
-    """Patches, stages of windowed layers with a merging of four neighbours between, norm, mean,
-    classifier.
-    """
-    pixels = t.input((batch, c.num_channels, image, image))
-    side, width = -(-image // c.patch_size), c.embed_dim
-    with t.scope("embeddings"):
-        with t.op("projection", "conv"):
-            if side * c.patch_size != image:
-                pixels = pointwise.copy(
-                    t, pixels, batch, c.num_channels, side * c.patch_size, side * c.patch_size
-                )
-            x = t.view(
-                conv.conv(t, pixels, width, c.patch_size, stride=c.patch_size),
-                batch,
-                side * side,
-                width,
-            )
-        x = normed(t, "norm", x)
-        if c.use_absolute_embeddings:
-            with t.op("position_embeddings", "add"):
-                x = pointwise.add(t, x, t.parameter(1, (c.image_size // c.patch_size) ** 2, width))
-        with t.op("dropout", "dropout"):
-            x = pointwise.dropout(t, x, c.hidden_dropout_prob)
-    for stage, (depth, heads) in enumerate(zip(c.depths, c.num_heads, strict=True)):
-        first = sum(c.depths[:stage])
-        small = side <= c.window_size  # one window holds all: nothing is shifted
-        window = min(side, c.window_size)
-        # what sets a layer apart: is its window shifted, can its branch be dropped (the rate grows
-        # from 0)
-        kinds = [
-            (
-                bool(i % 2) and not small and c.window_size > 1,
-                c.drop_path_rate > 0 and first + i > 0,
-            )
-            for i in range(depth)
-        ]
+def build(t: Tape, c: Config, batch: int, image: int) -> Value:
+    """Patches, stages of windowed layers with patch merging in between, norm, mean, classifier."""
+    side = -(-image // c.patch_size)
+    x = embedded(t, c, t.input((batch, c.num_channels, image, image)), side)
+    for stage, heads in enumerate(c.num_heads):
         with t.scope(f"stage{stage}"):
-            x = transformer.layers(
-                t,
-                "blocks",
-                kinds,
-                lambda x, k, s=side, w=window, h=heads: block(t, c, x, s, w, h, *k),
-                x,
-            )
+            x = layers(t, c, x, side, stage, heads)
             if stage + 1 < len(c.depths):
                 x = merge(t, x, side)
-        side = -(-side // 2) if stage + 1 < len(c.depths) else side
+                side = -(-side // 2)
     x = normed(t, "layernorm", x)
     with t.op("pooler", "reduce"):
         x = pointwise.mean(t, x, 1, keepdim=False)
@@ -97,8 +60,40 @@ def build(t: Tape, c: Config, batch: int, image: int):
         return loss.cross_entropy(t, logits, t.input((batch,), "int64"))
 
 
-def merge(t: Tape, x, side: int):
-    """Four neighbours side by side, normed, projected to twice the width."""
+def embedded(t: Tape, c: Config, pixels: Value, side: int) -> Value:
+    """Images [B, C, H, W] as side x side normalized patches [B, tokens, width]."""
+    (batch, channels, image, _), width, patch = pixels.shape, c.embed_dim, c.patch_size
+    with t.scope("embeddings"):
+        with t.op("projection", "conv"):
+            if side * patch != image:
+                pixels = pointwise.copy(t, pixels, batch, channels, side * patch, side * patch)
+            x = conv.conv(t, pixels, width, patch, stride=patch)
+            x = t.view(x, batch, side * side, width)
+        x = normed(t, "norm", x)
+        if c.use_absolute_embeddings:
+            with t.op("position_embeddings", "add"):
+                x = pointwise.add(t, x, t.parameter(1, (c.image_size // patch) ** 2, width))
+        with t.op("dropout", "dropout"):
+            return pointwise.dropout(t, x, c.hidden_dropout_prob)
+
+
+def layers(t: Tape, c: Config, x: Value, side: int, stage: int, heads: int) -> Value:
+    """The blocks of one stage on x [batch, side * side, width]."""
+    first = sum(c.depths[:stage])
+    small = side <= c.window_size  # one window holds the whole image: nothing is shifted
+    window = min(side, c.window_size)
+    # (shifted, droppable): the probability of dropping a branch grows from 0 at the first block
+    kinds = [
+        (bool(i % 2) and not small and c.window_size > 1, c.drop_path_rate > 0 and first + i > 0)
+        for i in range(c.depths[stage])
+    ]
+    return transformer.layers(
+        t, "blocks", kinds, lambda x, kind: block(t, c, x, side, window, heads, *kind), x
+    )
+
+
+def merge(t: Tape, x: Value, side: int) -> Value:
+    """Patch merging: 2 x 2 tokens concatenated, normalized, projected to twice the width."""
     batch, _, width = x.shape
     half = -(-side // 2)
     with t.scope("downsample"):
@@ -110,9 +105,9 @@ def merge(t: Tape, x, side: int):
 
 
 def block(
-    t: Tape, c: Config, x, side: int, window: int, heads: int, shifted: bool, droppable: bool
-):
-    """One layer: attention within windows of x[batch, tokens, width], then the MLP."""
+    t: Tape, c: Config, x: Value, side: int, window: int, heads: int, shifted: bool, droppable: bool
+) -> Value:
+    """Attention within windows, then the MLP; x and the result are [batch, tokens, width]."""
     batch, tokens, width = x.shape
     windows, area = (-(-side // window)) ** 2, window * window
     h = normed(t, "layernorm_before", x)
@@ -143,39 +138,27 @@ def block(
         return pointwise.add(t, pointwise.dropout(t, h, c.hidden_dropout_prob), x)
 
 
-def attend(t: Tape, c: Config, x, heads: int, masked_windows: int):
-    """Attention inside windows, with a learned bias by relative position; shifted windows are
-    masked besides.
+def attend(t: Tape, c: Config, x: Value, heads: int, masked_windows: int) -> Value:
+    """Attention within windows, with a learned bias per relative position.
+
+    `masked_windows` is not zero if the windows are shifted; those are masked.
     """
     rows, area, width = x.shape
-    parts = []
-    for name in ("q_proj", "k_proj", "v_proj"):
-        with t.op(name, "linear"):
-            parts.append(
-                heads_of(t, linear.linear(t, x, width, bias=c.qkv_bias), heads, width // heads)
-            )
+    names = dict.fromkeys(("q_proj", "k_proj", "v_proj"), heads)
+    q, k, v = projections(t, x, names, width // heads, bias=c.qkv_bias)
     with t.op("relative_position_bias", "gather"):
         table = t.parameter((2 * c.window_size - 1) ** 2, heads)
         bias = t.new((1, heads, area, area), table.dtype, table.grad)
         t.emit("gather", (table,), (bias,))
         if bias.grad:
-            t.backward(
-                "scatter",
-                vector=bias.size,
-                read=bias.bytes,
-                written=table.bytes,
-                product=table.dtype,
-            )
+            read, written = bias.bytes, table.bytes
+            t.backward("scatter", vector=bias.size, read=read, written=written, product=table.dtype)
         if masked_windows:
             bias = pointwise.add(t, bias, t.new((rows, 1, area, area), x.dtype))
     with t.op("attention", "attention"):
+        drop = c.attention_probs_dropout_prob
         h = attention.attention(
-            t,
-            *parts,
-            causal=False,
-            bias=bias,
-            softmax_fp32=True,
-            dropout=c.attention_probs_dropout_prob,
+            t, q, k, v, causal=False, bias=bias, softmax_fp32=True, dropout=drop
         )
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, width)

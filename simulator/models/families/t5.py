@@ -1,19 +1,17 @@
-"""T5 (also v1.1, Flan). From its config.json. A sample is a text of `sequence` tokens and a target
-of as many.
-"""
+"""T5 (also v1.1 and Flan). A sample is a text and a target, each of `sequence` tokens."""
 
 from __future__ import annotations
 
 import msgspec
 
 from roofcast.simulator.models.families import transformer
-from roofcast.simulator.models.families.transformer import activate, heads_of
+from roofcast.simulator.models.families.transformer import activate, projections
 from roofcast.simulator.work.ops import attention, embedding, linear, loss, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face T5Config, with its defaults for what may be left out."""
+    """Keys of Hugging Face's T5Config, with its defaults."""
 
     vocab_size: int
     d_model: int
@@ -25,7 +23,7 @@ class Config(msgspec.Struct, frozen=True):
     relative_attention_num_buckets: int = 32
     dropout_rate: float = 0.1
     feed_forward_proj: str = "relu"
-    # v1.1 says false; its head is tied all the same, only not scaled
+    # false in v1.1, whose head is tied nevertheless, but without the scaling of the states
     tie_word_embeddings: bool = True
     n_positions: int = 512
 
@@ -36,7 +34,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def gated(self) -> bool:
-        """Is the MLP gated?"""
+        """Whether the MLP is gated."""
         return self.feed_forward_proj.startswith("gated-")
 
     @property
@@ -46,8 +44,8 @@ class Config(msgspec.Struct, frozen=True):
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
 
 
-def build(t: Tape, c: Config, batch: int, sequence: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids, labels = t.input((batch, sequence), "int64"), t.input((batch, sequence), "int64")
     table = t.vocabulary(c.vocab_size, c.d_model)
     memory = stack(t, c, "encoder", ids, table, None)
@@ -61,9 +59,11 @@ def build(t: Tape, c: Config, batch: int, sequence: int):
         return loss.cross_entropy(t, logits, labels)
 
 
-def stack(t: Tape, c: Config, name: str, ids, table, memory):
-    """Embedding, n x [self-attention (, attention to `memory`), MLP], norm. The first layer's
-    position bias serves all.
+def stack(t: Tape, c: Config, name: str, ids: Value, table: Value, memory: Value | None) -> Value:
+    """Embedding, n x [self-attention, cross-attention, MLP], norm.
+
+    `memory` is the encoder's output; without it, the stack is the encoder and has no
+    cross-attention. The position bias of the first layer serves all layers.
     """
     batch, length = ids.shape
     eager = t.implementation("attention", "flash") == "eager"
@@ -78,27 +78,33 @@ def stack(t: Tape, c: Config, name: str, ids, table, memory):
             bias = embedding.embedding(t, buckets, c.relative_attention_num_buckets, c.num_heads)
             bias = t.view(bias, 1, c.num_heads, length, length)
         mask = transformer.causal_mask(t, length, batch) if memory is not None and eager else None
-        # no bias across
-        nothing = (
-            t.new((1, c.num_heads, length, memory.shape[1]), t.precision.autocast)
-            if memory is not None
-            else None
-        )
+        across = None  # no bias between decoder and encoder
+        if memory is not None:
+            shape = (1, c.num_heads, length, memory.shape[1])
+            across = t.new(shape, t.precision.autocast)
         count = c.num_layers if memory is None else c.num_decoder_layers or c.num_layers
-        x = t.repeat("block", count, lambda x: block(t, c, x, bias, mask, memory, nothing), x)
+        x = t.repeat("block", count, lambda x: block(t, c, x, bias, mask, memory, across), x)
         x = normed(t, "final_layer_norm", x)
         with t.op("dropout", "dropout"):
             return pointwise.dropout(t, x, c.dropout_rate)
 
 
-def normed(t: Tape, name: str, x):
-    """T5's RMSNorm of x[batch, tokens, width], as an op of that name."""
+def normed(t: Tape, name: str, x: Value) -> Value:
+    """T5's RMSNorm of x [batch, tokens, width], as an op called `name`."""
     with t.op(name, "rms_norm"):
         return norm.rms_norm(t, x, flavor="t5")
 
 
-def block(t: Tape, c: Config, x, bias, mask, memory, nothing):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(
+    t: Tape,
+    c: Config,
+    x: Value,
+    bias: Value,
+    mask: Value | None,
+    memory: Value | None,
+    across: Value | None,
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     h = normed(t, "self.layer_norm", x)
     with t.scope("self"):
         h = attend(t, c, h, h, bias=bias, mask=mask, causal=memory is not None)
@@ -107,7 +113,7 @@ def block(t: Tape, c: Config, x, bias, mask, memory, nothing):
     if memory is not None:
         h = normed(t, "cross.layer_norm", x)
         with t.scope("cross"):
-            h = attend(t, c, h, memory, mask=nothing)
+            h = attend(t, c, h, memory, mask=across)
         with t.op("cross.residual", "add"):
             x = pointwise.add(t, x, pointwise.dropout(t, h, c.dropout_rate))
     h = normed(t, "ff.layer_norm", x)
@@ -117,37 +123,41 @@ def block(t: Tape, c: Config, x, bias, mask, memory, nothing):
         return pointwise.add(t, x, pointwise.dropout(t, h, c.dropout_rate))
 
 
-def attend(t: Tape, c: Config, x, source, *, bias=None, mask=None, causal=False):
-    """Attention of x[batch, tokens, width] over `source`, itself or what the encoder left."""
-    heads = []
-    for name, y in (("q", x), ("k", source), ("v", source)):
-        with t.op(name, "linear"):
-            heads.append(
-                heads_of(
-                    t, linear.linear(t, y, c.num_heads * c.d_kv, bias=False), c.num_heads, c.d_kv
-                )
-            )
+def attend(
+    t: Tape,
+    c: Config,
+    x: Value,
+    source: Value,
+    *,
+    bias: Value | None = None,
+    mask: Value | None = None,
+    causal: bool = False,
+) -> Value:
+    """Attention of x [batch, tokens, width] over `source`: x itself or the encoder's output."""
+    q = projections(t, x, {"q": c.num_heads}, c.d_kv, bias=False)
+    kv = projections(t, source, {"k": c.num_heads, "v": c.num_heads}, c.d_kv, bias=False)
     with t.op("attention", "attention"):
         if bias is not None and t.implementation("attention", "flash") != "eager":
             bias = for_kernel(t, bias, causal)
         h = attention.attention(
-            t, *heads, causal=causal, bias=bias, mask=mask, dropout=c.dropout_rate
+            t, *q, *kv, causal=causal, bias=bias, mask=mask, dropout=c.dropout_rate
         )
     with t.op("o", "linear"):
         return linear.linear(t, h, c.d_model, bias=False)
 
 
-def for_kernel(t: Tape, bias, causal: bool):
-    """The bias as a fused kernel takes it, anew in each layer: later keys hidden (keeps one byte a
-    place), laid out by heads.
+def for_kernel(t: Tape, bias: Value, causal: bool) -> Value:
+    """The position bias as a fused kernel takes it, prepared anew in each layer.
+
+    Later keys are hidden (one byte per element is kept), and the result is laid out by heads.
     """
     if causal:
         bias = pointwise.where(t, bias, t.new((1, 1, *bias.shape[-2:]), "bool"))
     return pointwise.copy(t, bias) if bias.shape[1] > 1 else bias
 
 
-def mlp(t: Tape, c: Config, x):
-    """The MLP of x[batch, tokens, width]."""
+def mlp(t: Tape, c: Config, x: Value) -> Value:
+    """The MLP of x [batch, tokens, width]."""
     with t.op("wi", "linear"):
         h = linear.linear(t, x, c.d_ff, bias=False)
     with t.op("act", c.activation):

@@ -1,6 +1,8 @@
-"""Which module builds which Hugging Face `model_type`. A family module has `Config` (a frozen
-record of the keys it needs, with Hugging Face's defaults for those that may be left out) and
-`build(tape, config, batch, sequence_or_image)`.
+"""The module that builds each Hugging Face `model_type`.
+
+A family module has `Config`, a frozen record of the config.json keys it needs with Hugging Face's
+defaults for optional ones, and `build(tape, config, batch, size)`, where `size` is the sequence
+length [tokens] or the side of the image [pixels].
 """
 
 FAMILIES = {
@@ -44,4 +46,4 @@ FAMILIES = {
     "whisper": "encdec",
     "xlm-roberta": "bert",
 }
-PICTURES = {"swin", "vit"}  # take images; all others take token sequences
+IMAGE_FAMILIES = {"swin", "vit"}  # take images; all others take token sequences

@@ -1,29 +1,53 @@
-"""What transformer families share: rotary positions, causal masks, gated MLPs, the causal head."""
+"""Shared parts of transformer families: heads, rotary embeddings, masks, gated MLPs, LM head."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import linear, loss, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
+Tables = tuple[Value, Value]  # cos and sin of rotary embeddings
+Masks = Callable[..., Value | None]  # called with the attention window of a layer, or nothing
+
 
 def heads_of(t: Tape, x: Value, heads: int, dim: int, *, shared: bool = False) -> Value:
-    """[B, S, H * D] seen as [B, H, S, D]; of cut features a rank's own heads, or the one it shares
-    with others.
+    """x [B, S, H D] viewed as [B, H, S, D].
+
+    If tensor parallelism splits the features, only the rank's heads remain. `shared`: if there are
+    fewer heads than ranks, several ranks hold the same head.
     """
     if x.split == "features":
         heads = 1 if shared and heads < t.parallel.tp else t.share(heads, "the attention heads")
     return t.view(x, x.shape[0], heads, x.shape[1], dim)
 
 
+def projections(
+    t: Tape, x: Value, heads: Mapping[str, int], dim: int, *, bias: bool = True, whole: int = 1
+) -> list[Value]:
+    """A linear layer per entry name -> number of heads, each result viewed as [B, H, S, dim].
+
+    The first entry is the queries; later ones may have fewer heads. Tensor parallelism splits the
+    output in units of `whole` features.
+    """
+    found: list[Value] = []
+    for name, n in heads.items():
+        with t.op(name, "linear"):
+            y = linear.linear(t, x, n * dim, bias=bias, whole=whole)
+            found.append(heads_of(t, y, n, dim, shared=bool(found)))
+    return found
+
+
 def normed(t: Tape, name: str, x: Value) -> Value:
-    """LayerNorm over the width of x[batch, tokens, width], as an op of that name [ba2016]."""
+    """LayerNorm over the last dimension of x, as an op called `name` [ba2016]."""
     with t.op(name, "layer_norm"):
         return norm.layer_norm(t, x)
 
 
-def rotary_tables(t: Tape, sequence: int, dim: int) -> tuple[Value, Value]:
-    """cos and sin of every position, made once a step and shared by every layer [su2021]."""
+def rotary_tables(t: Tape, sequence: int, dim: int) -> Tables:
+    """cos and sin [1, sequence, dim], computed once per step and used by all layers [su2021]."""
     with t.op("rotary_emb", "rotary"):
         angles = t.new((1, sequence, dim), "fp32")
         t.emit("elementwise", (), (angles,), vector=angles.size)
@@ -33,55 +57,57 @@ def rotary_tables(t: Tape, sequence: int, dim: int) -> tuple[Value, Value]:
 
 
 def rotate(t: Tape, x: Value, cos: Value, sin: Value, *, partial: bool | None = None) -> Value:
-    """x cos + rotate_half(x) sin on [B, H, S, D]; the tables are all that is kept, shared by every
-    layer.
+    """x cos + rotate_half(x) sin for x [B, H, S, D]; only the tables are kept for backward.
 
-    Where the tables are narrower than a head, or `partial` is set, the rest is put beside as it is.
+    If the tables are narrower than a head, or `partial` is set, the remaining elements are
+    concatenated unchanged.
     """
     width = cos.shape[-1]
     if width < x.shape[-1] or partial:
         turned = rotate(t, t.view(x, *x.shape[:-1], width), cos, sin)
         return pointwise.concat(t, [turned, t.view(x, *x.shape[:-1], x.shape[-1] - width)], -1)
     if t.implementation("rotary", "composed") == "fused":
-        out = t.new(x.shape, x.dtype, x.grad)
-        t.emit("elementwise", (x, cos, sin), (out,), vector=6 * x.size)
-        if out.grad:
-            t.save(cos, sin)
-            t.backward(
-                "elementwise",
-                vector=6 * x.size,
-                read=x.bytes + cos.bytes + sin.bytes,
-                written=x.bytes,
-                product=x.dtype,
-            )
-        return out
+        return _rotate_fused(t, x, cos, sin)
     cos, sin = t.view(cos, 1, 1, *cos.shape[-2:]), t.view(sin, 1, 1, *sin.shape[-2:])
-    turned = pointwise.concat(
-        t,
-        [
-            pointwise.unary(t, "neg", t.view(x, *x.shape[:-1], x.shape[-1] // 2)),
-            t.view(x, *x.shape[:-1], x.shape[-1] // 2),
-        ],
-        -1,
-    )
+    half = (*x.shape[:-1], x.shape[-1] // 2)
+    negated = pointwise.unary(t, "neg", t.view(x, *half))
+    turned = pointwise.concat(t, [negated, t.view(x, *half)], -1)
     return pointwise.add(t, pointwise.mul(t, x, cos), pointwise.mul(t, turned, sin))
+
+
+def _rotate_fused(t: Tape, x: Value, cos: Value, sin: Value) -> Value:
+    """The rotation as one kernel, forward and backward."""
+    out = t.new(x.shape, x.dtype, x.grad)
+    flops, read = 6 * x.size, x.bytes + cos.bytes + sin.bytes
+    t.emit("elementwise", (x, cos, sin), (out,), vector=flops)
+    if out.grad:
+        t.save(cos, sin)
+        t.backward("elementwise", vector=flops, read=read, written=x.bytes, product=x.dtype)
+    return out
 
 
 def causal_mask(
     t: Tape, sequence: int, batch: int = 1, *, heads: int = 1, dtype: str | None = None
 ) -> Value:
-    """What is added to scores to hide later keys, or which are seen (bool); made once a step."""
+    """The causal mask [batch, heads, sequence, sequence], made once per step.
+
+    It is added to the scores; with dtype "bool" it marks the visible keys.
+    """
     mask = t.new((batch, heads, sequence, sequence), dtype)
     with t.op("causal_mask", "mask"):
         t.emit("elementwise", (), (mask,), vector=mask.size)
     return mask
 
 
-def causal_masks(t: Tape, sequence: int, batch: int, *, eager: bool = False, always: bool = False):
-    """The mask of a layer by its window: made when first asked for, None where the kernel needs
-    none.
+def causal_masks(
+    t: Tape, sequence: int, batch: int, *, eager: bool = False, always: bool = False
+) -> Masks:
+    """A function from attention window [tokens] to mask; None where the kernel needs no mask.
+
+    A mask is made when a layer first asks for it. `eager`: the model has eager attention only;
+    `always`: the model makes the mask even if the kernel does not need it.
     """
-    made = {}
+    made: dict[int | None, Value] = {}
 
     def mask(window: int | None = None) -> Value | None:
         additive = eager or t.implementation("attention", "flash") == "eager"
@@ -93,20 +119,22 @@ def causal_masks(t: Tape, sequence: int, batch: int, *, eager: bool = False, alw
     return mask
 
 
-def layers(t: Tape, name: str, kinds: list, block, x: Value) -> Value:
-    """x through one layer a kind, `block(x, kind)`. Equal neighbours are traced once, and so is a
-    pattern that repeats.
+def layers(
+    t: Tape, name: str, kinds: Sequence[Any], block: Callable[[Value, Any], Value], x: Value
+) -> Value:
+    """x through one layer per entry of `kinds`, `block(x, kind)`.
 
-    The pattern's ops stand in blocks of their own kind, so that each layer still recomputes as one.
+    Equal neighbours are traced once, and so is a pattern of kinds that repeats. Inside a pattern,
+    each run of equal layers is a block of its own, so that recomputation still works per layer.
     """
     period = next(
         p
         for p in range(1, len(kinds) + 1)
         if all(kinds[i] == kinds[i - p] for i in range(p, len(kinds)))
     )
-    whole = len(kinds) // period
+    repeats = len(kinds) // period
 
-    def through(kinds, x):
+    def through(kinds: Sequence[Any], x: Value) -> Value:
         start = 0
         for end in range(1, len(kinds) + 1):
             if end == len(kinds) or kinds[end] != kinds[start]:
@@ -114,10 +142,10 @@ def layers(t: Tape, name: str, kinds: list, block, x: Value) -> Value:
                 start = end
         return x
 
-    if whole == 1 or period == 1:
+    if repeats == 1 or period == 1:
         return through(kinds, x)
-    x = t.repeat("", whole, lambda x: through(kinds[:period], x), x)
-    return through(kinds[whole * period :], x)
+    x = t.repeat("", repeats, lambda x: through(kinds[:period], x), x)
+    return through(kinds[repeats * period :], x)
 
 
 def gated_mlp(
@@ -128,7 +156,7 @@ def gated_mlp(
     *,
     activation: str = "silu",
     bias: bool = False,
-    names=("gate_proj", "up_proj", "down_proj"),
+    names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> Value:
     """down(act(gate(x)) * up(x)) [shazeer2020]."""
     with t.op(names[0], "linear"):
@@ -142,12 +170,12 @@ def gated_mlp(
 
 
 def gated(t: Tape, x: Value, activation: str) -> Value:
-    """act(gate) * up of the two halves of x."""
+    """act(gate) * up, where gate and up are the two halves of x."""
     half = (*x.shape[:-1], x.shape[-1] // 2)
     return pointwise.mul(t, activate(t, activation, t.view(x, *half)), t.view(x, *half))
 
 
-ONE_KERNEL = {  # Hugging Face's names for activations that are one kernel there
+ONE_KERNEL = {  # Hugging Face name -> op, for activations that transformers runs as one kernel
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "hardswish": "hardswish",
@@ -160,7 +188,7 @@ ONE_KERNEL = {  # Hugging Face's names for activations that are one kernel there
     "swish": "silu",
     "tanh": "tanh",
 }
-FUSED = {
+FUSED = {  # Hugging Face name -> op of the fused kernel, for activations composed of several
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_accurate": "gelu_tanh",
@@ -173,17 +201,18 @@ FUSED = {
 
 
 def activate(t: Tape, name: str, x: Value) -> Value:
-    """An activation by its Hugging Face name. gelu_new, quick_gelu and others are composed of
-    single kernels there.
+    """The activation with this Hugging Face name.
+
+    transformers composes gelu_new, quick_gelu and others of several kernels; a stack may fuse them.
+    Raises BadInput for an unknown name.
     """
     if name == "linear":
         return x
     if name in ONE_KERNEL:
         return pointwise.unary(t, ONE_KERNEL[name], x)
     if name not in FUSED:
-        raise BadInput(
-            f"no activation {name!r}; known: {', '.join(sorted((*ONE_KERNEL, *FUSED, 'linear')))}"
-        )
+        known = ", ".join(sorted((*ONE_KERNEL, *FUSED, "linear")))
+        raise BadInput(f"no activation {name!r}; known: {known}")
     if t.implementation("gelu", "composed") != "composed":
         return pointwise.unary(t, FUSED[name], x)
     return _composed(t, name, x)
@@ -217,8 +246,10 @@ def causal_loss(
     bias: bool = False,
     softcap: bool = False,
 ) -> Value:
-    """The language-model head and its loss: logits in fp32, labels moved by one. `softcap`: logits
-    bent by a tanh.
+    """The language-model head on hidden [B, S, W] and, in training, the cross-entropy in fp32.
+
+    Labels are shifted by one token. `weight` is a tied vocabulary table; `softcap` limits the
+    logits by a tanh. Returns the loss, or in inference the logits.
     """
     batch, sequence, _ = hidden.shape
     with t.op("lm_head", "linear"):

@@ -1,16 +1,16 @@
-"""Vision transformer with a classifier, as transformers writes it. From its config.json."""
+"""Vision transformer with a classifier, as in transformers."""
 
 from __future__ import annotations
 
 import msgspec
 
-from roofcast.simulator.models.families.transformer import activate, heads_of
+from roofcast.simulator.models.families.transformer import activate, projections
 from roofcast.simulator.work.ops import attention, conv, linear, loss, norm, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Hugging Face ViTConfig, with its defaults for what may be left out."""
+    """Keys of Hugging Face's ViTConfig, with its defaults."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -26,8 +26,8 @@ class Config(msgspec.Struct, frozen=True):
     num_labels: int = 1000
 
 
-def build(t: Tape, c: Config, batch: int, image: int):
-    """One step over `batch` samples of `sequence` tokens, to its loss."""
+def build(t: Tape, c: Config, batch: int, image: int) -> Value:
+    """One step on `batch` images of `image` x `image` pixels: the loss, or the logits."""
     pixels = t.input((batch, c.num_channels, image, image))
     tokens = (image // c.patch_size) ** 2 + 1
     with t.scope("vit.embeddings"):
@@ -38,9 +38,8 @@ def build(t: Tape, c: Config, batch: int, image: int):
             first = t.parameter(1, 1, c.hidden_size)
             x = pointwise.concat(t, [t.view(first, batch, 1, c.hidden_size), x], 1)
         with t.op("position_embeddings", "add"):
-            x = pointwise.dropout(
-                t, pointwise.add(t, x, t.parameter(1, tokens, c.hidden_size)), c.hidden_dropout_prob
-            )
+            x = pointwise.add(t, x, t.parameter(1, tokens, c.hidden_size))
+            x = pointwise.dropout(t, x, c.hidden_dropout_prob)
     with t.scope("vit.encoder"):
         x = t.repeat("layer", c.num_hidden_layers, lambda x: block(t, c, x), x)
     with t.op("vit.layernorm", "layer_norm"):
@@ -53,25 +52,17 @@ def build(t: Tape, c: Config, batch: int, image: int):
         return loss.cross_entropy(t, logits, t.input((batch,), "int64"))
 
 
-def block(t: Tape, c: Config, x):
-    """One layer: x[batch, tokens, width] in and out."""
+def block(t: Tape, c: Config, x: Value) -> Value:
+    """One block; x and the result are [batch, tokens, width]."""
     dim = c.hidden_size // c.num_attention_heads
     with t.op("layernorm_before", "layer_norm"):
         h = norm.layer_norm(t, x)
     with t.scope("attention"):
-        heads = []
-        for name in ("query", "key", "value"):
-            with t.op(name, "linear"):
-                heads.append(
-                    heads_of(
-                        t,
-                        linear.linear(t, h, c.hidden_size, bias=c.qkv_bias),
-                        c.num_attention_heads,
-                        dim,
-                    )
-                )
+        heads = dict.fromkeys(("query", "key", "value"), c.num_attention_heads)
+        q, k, v = projections(t, h, heads, dim, bias=c.qkv_bias)
         with t.op("attention", "attention"):
-            h = attention.attention(t, *heads, causal=False, dropout=c.attention_probs_dropout_prob)
+            drop = c.attention_probs_dropout_prob
+            h = attention.attention(t, q, k, v, causal=False, dropout=drop)
         with t.op("output.dense", "linear"):
             h = pointwise.dropout(t, linear.linear(t, h, c.hidden_size), c.hidden_dropout_prob)
     with t.op("residual_attn", "add"):

@@ -1,1 +1,1 @@
-"""Recurrent, recommender, generative and plain nets, by name."""
+"""Named nets other than vision nets: recurrent, recommender, generative and sequence nets."""

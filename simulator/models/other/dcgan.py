@@ -1,4 +1,4 @@
-"""DCGAN's generator and discriminator for 64x64 pictures [radford2015]."""
+"""Generator and discriminator of DCGAN for 64x64 images [radford2015]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roofcast.simulator.models.vision.parts import (
     pairwise_loss,
 )
 from roofcast.simulator.work.ops import conv
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(
@@ -23,48 +23,42 @@ def build(
     width: int = 64,
     noise: int = 100,
     channels: int = 3,
-):
-    """`part` generator (noise in, squared error on its pictures) or discriminator (pictures of
-    64x64 in).
-    """
-    return (
-        generator(t, batch, width, noise, channels)
-        if part == "generator"
-        else discriminator(t, batch, size, width, channels)
-    )
+) -> Value:
+    """`part` is "generator" (its loss is the squared error of its images) or "discriminator"."""
+    if part == "generator":
+        return generator(t, batch, width, noise, channels)
+    return discriminator(t, batch, size, width, channels)
 
 
-def generator(t: Tape, batch: int, width: int, noise: int, channels: int):
-    """Four transposed convolutions with batch norm and relu, one with tanh: 1, 4, 8, 16, 32, 64."""
+def generator(t: Tape, batch: int, width: int, noise: int, channels: int) -> Value:
+    """Transposed convolutions to sides of 4, 8, 16, 32 and 64, with batch norms and relu, tanh."""
     x, index = t.input((batch, noise, 1, 1)), 0
     with t.scope("main"):
         for step, factor in enumerate((8, 4, 2, 1)):
-            with t.op(str(index), "conv_transpose"):
-                x = conv.conv_transpose(
-                    t,
-                    x,
-                    factor * width,
-                    4,
-                    stride=2 if step else 1,
-                    padding=1 if step else 0,
-                    bias=False,
-                )
+            stride, padding = (2, 1) if step else (1, 0)
+            x = enlarged(t, str(index), x, factor * width, stride, padding)
             x = activation(t, str(index + 2), "relu", batch_norm(t, str(index + 1), x))
             index += 3
-        with t.op(str(index), "conv_transpose"):
-            x = conv.conv_transpose(t, x, channels, 4, stride=2, padding=1, bias=False)
+        x = enlarged(t, str(index), x, channels, 2, 1)
         x = activation(t, str(index + 1), "tanh", x, in_place=False)
     return pairwise_loss(t, "mse", x)
 
 
-def discriminator(t: Tape, batch: int, size: int, width: int, channels: int):
-    """Four convolutions of stride 2 with leaky relu, batch norm from the second on, one to a single
-    number.
+def enlarged(t: Tape, name: str, x: Value, width: int, stride: int, padding: int) -> Value:
+    """A 4x4 transposed convolution without bias."""
+    with t.op(name, "conv_transpose"):
+        return conv.conv_transpose(t, x, width, 4, stride=stride, padding=padding, bias=False)
+
+
+def discriminator(t: Tape, batch: int, size: int | None, width: int, channels: int) -> Value:
+    """Four convolutions of stride 2 with leaky relu and batch norms (not the first), one to 1x1.
+
+    Raises BadInput unless `size` is 64.
     """
     if size != 64:
         raise BadInput(
-            f"main.11 takes [{batch}, {8 * width}, 4, 4], so pictures of [{batch}, {channels}, 64,"
-            f" 64] are wanted, not {size}x{size}"
+            f"main.11 takes [{batch}, {8 * width}, 4, 4], so images must be"
+            f" [{batch}, {channels}, 64, 64], not {size}x{size}"
         )
     x, index = images(t, batch, size, channels), 0
     with t.scope("main"):

@@ -1,9 +1,8 @@
-"""GNMT [wu2016]: LSTM encoder and decoder with residuals, additive attention [bahdanau2014], as
-NVIDIA and MLPerf train it ("v2").
+"""GNMT [wu2016]: LSTM encoder and decoder, additive attention [bahdanau2014].
 
-The encoder's first layer runs both ways. The decoder's first layer asks the attention, whose answer
-goes into all others. Sentences are taken as padded to one length; sorting and packing them is not
-counted.
+The variant is that of NVIDIA and MLPerf ("v2"). The first encoder layer is bidirectional. The
+output of the first decoder layer queries the attention, whose result goes into all other layers.
+Sentences are padded to one length; sorting and packing them is not counted.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ def build(
     vocabulary: int,
     width: int,
     dropout: float = 0.2,
-):
-    """Source and target of `size` tokens each; `layers` of the encoder and of the decoder."""
+) -> Value:
+    """Source and target have `size` tokens each; encoder and decoder have `layers` layers each."""
     with t.op("embedder", "parameter"):
         table = t.parameter(vocabulary, width)
     with t.scope("encoder"):
@@ -35,26 +34,25 @@ def build(
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):
-        return loss.smoothed(
-            t, t.view(logits, batch * size, vocabulary), t.input((batch * size,), "int64")
-        )
+        rows = t.view(logits, batch * size, vocabulary)
+        return loss.smoothed(t, rows, t.input((batch * size,), "int64"))
 
 
 def look_up(t: Tape, batch: int, size: int, table: Value) -> Value:
-    """Token ids of [batch, size] as rows of the table."""
+    """Embeddings of token ids [batch, size]."""
     ids = t.input((batch, size), "int64")
     with t.op("embedder", "embedding"):
         return embedding.embedding(t, ids, *table.shape, weight=table)
 
 
-def lstm(t: Tape, name: str, x: Value, width: int, **how) -> Value:
-    """One LSTM layer over x[batch, tokens, features]."""
+def lstm(t: Tape, name: str, x: Value, width: int, *, both_ways: bool = False) -> Value:
+    """One LSTM layer over x [batch, tokens, features]."""
     with t.op(name, "lstm"):
-        return recurrent(t, x, width, **how)[0]
+        return recurrent(t, x, width, both_ways=both_ways)[0]
 
 
 def encoder(t: Tape, x: Value, layers: int, width: int, dropout: float) -> Value:
-    """Dropout in front of every layer, residuals from the third on."""
+    """LSTM layers with dropout before each, and residuals from the third layer on."""
     for index in range(layers):
         name = f"rnn_layers.{index}"
         h = lstm(t, name, dropped(t, f"{name}.dropout", x, dropout), width, both_ways=index == 0)
@@ -63,7 +61,7 @@ def encoder(t: Tape, x: Value, layers: int, width: int, dropout: float) -> Value
 
 
 def decoder(t: Tape, x: Value, memory: Value, layers: int, width: int, dropout: float) -> Value:
-    """What the attention answers stands beside the input of every layer but the first."""
+    """LSTM layers; the attention context is concatenated to the input of all but the first."""
     x = lstm(t, "att_rnn.rnn", x, width)
     with t.scope("att_rnn.attn"):
         context = attend(t, x, memory, width)
@@ -78,31 +76,29 @@ def decoder(t: Tape, x: Value, memory: Value, layers: int, width: int, dropout: 
 
 
 def attend(t: Tape, query: Value, memory: Value, width: int) -> Value:
-    """softmax over the source of v . tanh(W query + U memory + b): every target token with every
-    source token, `width` numbers each.
+    """Additive attention: softmax over the source of v . tanh(W query + U memory + b).
+
+    A hidden vector of `width` elements is computed for every pair of target and source token.
     """
-    batch, wanted, _ = query.shape
-    given = memory.shape[1]
+    batch, targets, _ = query.shape
+    sources = memory.shape[1]
     with t.op("transpose", "copy"):
         query, keys = (pointwise.copy(t, t.low(x)) for x in (query, memory))
-    q, k = (
-        dense(t, "linear_q", query, width, bias=False),
-        dense(t, "linear_k", keys, width, bias=False),
-    )
+    q = dense(t, "linear_q", query, width, bias=False)
+    k = dense(t, "linear_k", keys, width, bias=False)
     with t.op("score", "attention"):
-        both = pointwise.add(
-            t, t.view(q, batch, wanted, 1, width), t.view(k, batch, 1, given, width)
-        )
+        q, k = t.view(q, batch, targets, 1, width), t.view(k, batch, 1, sources, width)
+        both = pointwise.add(t, q, k)
         hidden = pointwise.unary(t, "tanh", pointwise.add(t, both, t.parameter(width)))
         scores = weighed(t, hidden, width)
-        mask = t.new((batch, 1, given), "bool")
+        mask = t.new((batch, 1, sources), "bool")
         scores = pointwise.where(t, scores, mask)
         p = norm.softmax(t, scores)
         return linear.matmul(t, p, memory)
 
 
 def weighed(t: Tape, x: Value, width: int) -> Value:
-    """x . v of unit length times a number; keeps x and the small vectors."""
+    """x . v with v normalized and scaled by a learned number; x and small vectors are kept."""
     v, length = t.parameter(width), t.parameter(1)
     x = t.low(x)
     out = t.new(x.shape[:-1], x.dtype, x.grad)
@@ -110,10 +106,8 @@ def weighed(t: Tape, x: Value, width: int) -> Value:
     if out.grad:
         t.save(x)
         t.keep(v.bytes // width * (2 * width + 1))
-        t.backward(
-            "elementwise", vector=x.size, read=out.bytes + v.bytes, written=x.bytes, product=x.dtype
-        )
-        t.backward(
-            "reduce", vector=2 * x.size, read=x.bytes + out.bytes, written=v.bytes, product=x.dtype
-        )
+        small = out.bytes + v.bytes
+        t.backward("elementwise", vector=x.size, read=small, written=x.bytes, product=x.dtype)
+        read = x.bytes + out.bytes
+        t.backward("reduce", vector=2 * x.size, read=read, written=v.bytes, product=x.dtype)
     return out

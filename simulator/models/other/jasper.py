@@ -1,11 +1,11 @@
-"""Jasper [li2019] and QuartzNet [kriman2019]: convolutions over time, batch norms, residuals,
-letters by CTC.
+"""Jasper [li2019] and QuartzNet [kriman2019]: convolutions over time with residuals, CTC loss.
 
 Sequences of a batch are padded to one length; each convolution first sets the padding to zero.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
@@ -23,8 +23,9 @@ BANDS = 64  # of the mel spectrogram
 
 
 class Block(NamedTuple):
-    """`repeat` convolutions of one width and kernel; residuals from its own input, or from those of
-    all blocks before.
+    """`repeat` convolutions of one width [channels] and kernel [frames], with dropout probability.
+
+    `skips`: a residual from the block's own input (QuartzNet) or from all earlier ones (Jasper).
     """
 
     width: int
@@ -53,20 +54,22 @@ QUARTZNET = (  # 15x5 [kriman2019, Table 1]
 NETS = {"jasper": JASPER, "quartznet": QUARTZNET}
 
 
-def build(t: Tape, batch: int, size: int, *, net: str, letters: int = 29, spoken: float = 0.15):
-    """`size` frames of 10 ms; `spoken` letters a frame."""
+def build(
+    t: Tape, batch: int, size: int, *, net: str, letters: int = 29, spoken: float = 0.15
+) -> Value:
+    """`size` is the number of frames, of 10 ms each; `spoken` the number of letters per frame."""
     if size < 2:
         raise BadInput(
-            f"encoder.0 takes [{batch}, {BANDS}, frames], but [{batch}, {BANDS}, {size}] arrives:"
-            " at least 2 frames are wanted"
+            f"encoder.0 takes [{batch}, {BANDS}, frames], but the input is"
+            f" [{batch}, {BANDS}, {size}]: at least 2 frames are needed"
         )
-    seen = [t.input((batch, BANDS, size))]
-    dense, apart = net == "jasper", net == "quartznet"
+    outputs = [t.input((batch, BANDS, size))]
+    dense, separable = net == "jasper", net == "quartznet"
     for index, block in enumerate(NETS[net]):
         with t.scope(f"encoder.{index}"):
-            out = through(t, block, seen, dense, apart)
-        seen = [*seen, out] if dense and block.skips else [out]
-    logits = convolve(t, "decoder", seen[-1], letters, 1, dims=1)
+            out = through(t, block, outputs, dense, separable)
+        outputs = [*outputs, out] if dense and block.skips else [out]
+    logits = convolve(t, "decoder", outputs[-1], letters, 1, dims=1)
     with t.op("transpose", "copy"):
         logits = t.view(logits, batch, logits.shape[2], letters)
     if not t.training:
@@ -75,29 +78,20 @@ def build(t: Tape, batch: int, size: int, *, net: str, letters: int = 29, spoken
         return ctc.ctc(t, logits, max(1, int(spoken * size)))
 
 
-def through(t: Tape, block: Block, seen: list[Value], dense: bool, apart: bool) -> Value:
-    """The last of `seen` through a block; what it or all of them have to add comes in before the
-    last activation.
+def through(t: Tape, block: Block, outputs: list[Value], dense: bool, separable: bool) -> Value:
+    """One block on the last value of `outputs`; residuals are added before its last activation.
+
+    `dense`: residuals come from all values of `outputs`, not only from the last.
     """
-    x = seen[-1]
+    x = outputs[-1]
     for index in range(block.repeat):
-        stride, dilation = (
-            (block.stride, block.dilation) if index == 0 or block.repeat == 1 else (1, 1)
-        )
-        x = unit(
-            t,
-            f"conv.{index}",
-            x,
-            block.width,
-            block.kernel,
-            stride,
-            dilation,
-            apart and block.kernel > 1,
-        )
+        stride, dilation = (block.stride, block.dilation) if index == 0 else (1, 1)
+        apart = separable and block.kernel > 1
+        x = unit(t, f"conv.{index}", x, block.width, block.kernel, stride, dilation, apart)
         if index < block.repeat - 1:
             x = ended(t, f"conv.{index}", x, block.dropout)
     if block.skips:
-        for index, given in enumerate(seen if dense else seen[-1:]):
+        for index, given in enumerate(outputs if dense else outputs[-1:]):
             x = residual(t, x, unit(t, f"res.{index}", given, block.width, 1), f"res.{index}.add")
     return ended(t, "out", x, block.dropout)
 
@@ -110,38 +104,27 @@ def unit(
     kernel: int,
     stride: int = 1,
     dilation: int = 1,
-    apart: bool = False,
+    separable: bool = False,
 ) -> Value:
-    """Mask, convolution without bias, batch norm; `apart`: a depthwise convolution and one across
-    channels.
+    """Mask, convolution without bias, batch norm.
+
+    `separable`: a depthwise convolution followed by a pointwise one, each behind a mask.
     """
-    how = {
-        "stride": stride,
-        "dilation": dilation,
-        "padding": kernel // 2 * dilation,
-        "dims": 1,
-        "bias": False,
-    }
-    if apart:
-        x = convolve(
-            t,
-            f"{name}.depthwise",
-            masked(t, f"{name}.depthwise", x),
-            x.shape[1],
-            kernel,
-            groups=x.shape[1],
-            **how,
-        )
-        x = convolve(
-            t, f"{name}.pointwise", masked(t, f"{name}.pointwise", x), width, 1, dims=1, bias=False
-        )
+    over_time = partial(
+        convolve, t, stride=stride, dilation=dilation, padding=kernel // 2 * dilation, dims=1
+    )
+    if separable:
+        depth, point, channels = f"{name}.depthwise", f"{name}.pointwise", x.shape[1]
+        x = masked(t, depth, x)
+        x = over_time(depth, x, channels, kernel, groups=channels, bias=False)
+        x = convolve(t, point, masked(t, point, x), width, 1, dims=1, bias=False)
     else:
-        x = convolve(t, name, masked(t, name, x), width, kernel, **how)
+        x = over_time(name, masked(t, name, x), width, kernel, bias=False)
     return batch_norm(t, f"{name}.norm", x)
 
 
 def masked(t: Tape, name: str, x: Value) -> Value:
-    """x[batch, channels, time] with what lies behind the end of a sample set to zero."""
+    """x [batch, channels, time] with the padding behind each sample set to zero."""
     with t.op(f"{name}.mask", "mask"):
         chosen = t.new((x.shape[0], 1, x.shape[2]), "bool")
         t.emit("elementwise", (), (chosen,), vector=chosen.size)
@@ -149,7 +132,6 @@ def masked(t: Tape, name: str, x: Value) -> Value:
 
 
 def ended(t: Tape, name: str, x: Value, dropout: float) -> Value:
-    """ReLU and dropout, which end a block."""
-    return dropped(
-        t, f"{name}.dropout", activation(t, f"{name}.act", "relu", x, in_place=False), dropout
-    )
+    """relu and dropout."""
+    x = activation(t, f"{name}.act", "relu", x, in_place=False)
+    return dropped(t, f"{name}.dropout", x, dropout)

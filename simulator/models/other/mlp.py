@@ -1,10 +1,12 @@
-"""Dense layers in a row; with one layer and a squared error, linear regression."""
+"""Linear layers in sequence; with one layer and a squared error, linear regression."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roofcast.simulator.models.other.parts import dense_row
 from roofcast.simulator.models.vision.parts import cross_entropy, pairwise_loss
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(
@@ -13,12 +15,13 @@ def build(
     size: int | None,
     *,
     features: int | None = None,
-    widths=(),
+    widths: Sequence[int] = (),
     outputs: int = 10,
     regression: bool = False,
-):
-    """`features` numbers a sample, or a grey picture of side `size`."""
+) -> Value:
+    """Samples are rows of `features` elements, or grey images of side `size` [pixels]."""
     if features is None:
+        assert size is not None, "an image has a size"
         x = t.view(t.input((batch, 1, size, size)), batch, size * size)
     else:
         x = t.input((batch, features))

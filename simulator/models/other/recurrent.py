@@ -1,13 +1,11 @@
-"""Recurrent classifiers of token sequences: embedding, LSTM or GRU, a dense layer on the last
-states.
-"""
+"""Recurrent classifiers of token sequences: embedding, LSTM, GRU or RNN, a linear layer."""
 
 from __future__ import annotations
 
 from roofcast.simulator.models.vision.parts import classify
 from roofcast.simulator.work.ops import embedding
 from roofcast.simulator.work.ops.recurrent import recurrent
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(
@@ -22,8 +20,8 @@ def build(
     cell: str = "lstm",
     layers: int = 1,
     both_ways: bool = True,
-):
-    """Embedding, recurrent layers over batch x size tokens, a classifier on the last state."""
+) -> Value:
+    """Sequences of `size` tokens; the classifier takes the last state of both directions."""
     ids = t.input((batch, size), "int64")
     with t.op("e", "embedding"):
         x = embedding.embedding(t, ids, vocabulary, width)

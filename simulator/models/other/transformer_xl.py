@@ -1,13 +1,12 @@
-"""Transformer-XL [dai2019]: a decoder that also sees the states of the segment before, attention by
-relative positions.
+"""Transformer-XL [dai2019]: a decoder with memory of the previous segment, and relative attention.
 
-As NVIDIA trains it on WikiText-103: words, an adaptive softmax tied to the embedding, norms behind
-the residuals. The states of the segment before come in as `memory` tokens a layer and need no
-gradient.
+As trained by NVIDIA on WikiText-103: words, an adaptive softmax tied to the embeddings, norms after
+the residuals. The states of the previous segment are an input of each layer, without gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from roofcast.hwdb.errors import BadInput
@@ -16,10 +15,10 @@ from roofcast.simulator.models.vision.parts import activation, dense, dropped, l
 from roofcast.simulator.work.ops import attention, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
-# words of WikiText-103 by frequency, as the released code cuts them
+# ends of the clusters of WikiText-103's words by frequency, from the released code
 ENDS = (19997, 39997, 199997, 267735)
-# Words of the text behind each cut: Zipf's law through its 103 million words and the 3 occurrences
-# of the rarest [merity2016]
+# Fraction of the text's words in each cluster after the head: Zipf's law through its 103 million
+# words and the 3 occurrences of the rarest [merity2016]
 SHARES = (0.030, 0.031, 0.0025)
 
 
@@ -36,14 +35,16 @@ def build(
     dropout: float = 0.1,
     drop_attention: float = 0.0,
     divisor: int = 1,
-):
-    """Segments of `size` tokens behind as many of memory; `dim` of a head; rarer words have rows
-    `divisor` times as narrow.
+) -> Value:
+    """Segments of `size` tokens, with as many tokens of memory; heads have width `dim`.
+
+    The embeddings of each cluster of words are `divisor` times as narrow as those of the previous
+    one. Raises BadInput under tensor or context parallelism.
     """
     if t.parallel.tp > 1 or t.parallel.cp > 1:
         raise BadInput(
-            f"tp {t.parallel.tp}, cp {t.parallel.cp}: relative attention is not cut; use tp 1 and"
-            " cp 1"
+            f"tp {t.parallel.tp}, cp {t.parallel.cp}: relative attention cannot be split; use tp 1"
+            " and cp 1"
         )
     clusters = adaptive.Clusters(ENDS, divisor, SHARES)
     table = adaptive.tables(t, clusters, width)
@@ -56,18 +57,10 @@ def build(
         positions = pointwise.dropout(t, positions, dropout)
         biases = [t.parameter(heads, dim) for _ in range(2)]
     x = dropped(t, "drop", x, dropout)
-    body = partial(
-        layer,
-        t,
-        memory=memory,
-        positions=positions,
-        biases=biases,
-        heads=heads,
-        dim=dim,
-        hidden=hidden,
-        dropout=dropout,
-        drop_attention=drop_attention,
+    attended = partial(
+        attend, t, positions=positions, biases=biases, heads=heads, dim=dim, drop=drop_attention
     )
+    body = partial(layer, t, memory=memory, attended=attended, hidden=hidden, dropout=dropout)
     x = t.repeat("layers", layers, body, x)
     with t.op("memory", "copy"):
         t.emit("copy", (), (), read=memory.bytes, written=memory.bytes)
@@ -76,11 +69,16 @@ def build(
 
 
 def layer(
-    t: Tape, x: Value, memory, positions, biases, heads, dim, hidden, dropout, drop_attention
+    t: Tape,
+    x: Value,
+    memory: Value,
+    attended: Callable[[Value, Value], Value],
+    hidden: int,
+    dropout: float,
 ) -> Value:
-    """One layer: attention over memory and x[batch, tokens, width], then the MLP."""
+    """One block: attention (`attended`) over memory and x [tokens, batch, width], then the MLP."""
     with t.scope("dec_attn"):
-        h = attend(t, x, t.view(memory, *x.shape), positions, biases, heads, dim, drop_attention)
+        h = attended(x, t.view(memory, *x.shape))
         h = dropped(t, "drop", dense(t, "o_net", h, x.shape[-1], bias=False), dropout)
         x = layer_norm(t, "layer_norm", residual(t, x, h))
     with t.scope("pos_ff"):
@@ -90,13 +88,20 @@ def layer(
 
 
 def attend(
-    t: Tape, x: Value, memory: Value, positions: Value, biases, heads: int, dim: int, drop: float
+    t: Tape,
+    x: Value,
+    memory: Value,
+    positions: Value,
+    biases: Sequence[Value],
+    heads: int,
+    dim: int,
+    drop: float,
 ) -> Value:
-    """softmax((q + u) k + shifted (q + v) r) values; queries of x [S, B, D], keys of memory and x,
-    r of the distances.
+    """Relative attention: softmax((q + u) k + shift((q + v) r)) values.
 
-    Queries are made of the memory too, and dropped. The second product is shifted by a copy into
-    rows one longer.
+    Queries are of x [S, B, D], keys and values of memory and x, r of the distances; `biases` are u
+    and v. Queries of the memory are computed too, and dropped. The shift is a copy into rows that
+    are one element longer.
     """
     size, batch, _ = x.shape
     keys = positions.shape[0]
@@ -107,15 +112,13 @@ def attend(
     with t.op("attention", "attention"):
         q = pointwise.part(t, qkv, size, batch, heads, dim)
         if qkv.grad:
-            # the three parts' gradients side by side
+            # concatenates the gradients of the three parts
             t.backward("copy", read=qkv.bytes, written=qkv.bytes, product=qkv.dtype)
         k, v = (pointwise.copy(t, t.low(qkv), batch, heads, keys, dim) for _ in range(2))
-        content = linear.matmul(
-            t, t.view(pointwise.add(t, q, biases[0]), batch, heads, size, dim), k, transposed=True
-        )
-        shifted = pointwise.copy(
-            t, t.low(pointwise.add(t, q, biases[1])), 1, heads, size * batch, dim
-        )
+        content = t.view(pointwise.add(t, q, biases[0]), batch, heads, size, dim)
+        content = linear.matmul(t, content, k, transposed=True)
+        shifted = t.low(pointwise.add(t, q, biases[1]))
+        shifted = pointwise.copy(t, shifted, 1, heads, size * batch, dim)
         distance = linear.matmul(t, shifted, t.view(r, 1, heads, keys, dim), transposed=True)
         distance = pointwise.copy(t, distance, batch, heads, size, keys + 1)
         scores = pointwise.add(t, content, pointwise.part(t, distance, *content.shape))

@@ -1,5 +1,6 @@
-"""The Transformer, encoder and decoder, norms after the residuals, one table for both embeddings
-and the output [vaswani2017].
+"""The Transformer [vaswani2017]: encoder and decoder, norms after the residuals.
+
+One table serves both embeddings and the output layer.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def build(
     heads: int,
     layers: int,
     dropout: float = 0.1,
-):
-    """Source and target of `size` tokens each."""
+) -> Value:
+    """Source and target have `size` tokens each."""
     with t.op("embedding", "parameter"):
         table = t.parameter(vocabulary, width)
     source = embedded(t, "encoder.embed", batch, size, table, dropout)
@@ -40,7 +41,7 @@ def build(
         memory = t.repeat("layers", layers, block, source)
     target = embedded(t, "decoder.embed", batch, size, table, dropout)
 
-    def decode(x, memory):
+    def decode(x: Value, memory: Value) -> tuple[Value, Value]:
         return decoder_block(t, x, memory, heads, hidden, dropout), memory
 
     with t.scope("decoder"):
@@ -51,7 +52,7 @@ def build(
 
 
 def embedded(t: Tape, name: str, batch: int, length: int, table: Value, dropout: float) -> Value:
-    """Rows of the table, scaled, with sines and cosines of the position."""
+    """Scaled embeddings plus sinusoidal position encodings."""
     ids = t.input((batch, length), "int64")
     with t.op(name, "embedding"):
         x = pointwise.scale(t, embedding.embedding(t, ids, *table.shape, weight=table))
@@ -74,18 +75,15 @@ def attend(t: Tape, name: str, x: Value, memory: Value, heads: int, *, causal: b
             for n, y in (("q_proj", x), ("k_proj", memory), ("v_proj", memory))
         )
         with t.op("attention", "attention"):
-            mask = (
-                t.buffer(1, 1, x.shape[1], memory.shape[1], dtype=t.precision.activations)
-                if causal
-                else None
-            )
             eager = t.implementation("attention", "flash") == "eager"
+            shape = (1, 1, x.shape[1], memory.shape[1])
+            mask = t.buffer(*shape, dtype=t.precision.activations) if causal else None
             h = attention.attention(t, q, k, v, causal=causal, mask=mask if eager else None)
         return dense(t, "out_proj", h, width)
 
 
 def feed_forward(t: Tape, x: Value, hidden: int, dropout: float) -> Value:
-    """Linear, ReLU, linear, over x[batch, tokens, width]."""
+    """Linear, relu, linear on x [batch, tokens, width]."""
     with t.scope("feed_forward"):
         h = activation(t, "relu", "relu", dense(t, "linear1", x, hidden), in_place=False)
         h = dropped(t, "dropout", h, dropout)
@@ -93,7 +91,7 @@ def feed_forward(t: Tape, x: Value, hidden: int, dropout: float) -> Value:
 
 
 def encoder_block(t: Tape, x: Value, heads: int, hidden: int, dropout: float) -> Value:
-    """One layer of the encoder: x[batch, tokens, width] in and out."""
+    """One encoder block; x and the result are [batch, tokens, width]."""
     x = added(t, "norm1", x, attend(t, "self_attn", x, x, heads, causal=False), dropout)
     return added(t, "norm2", x, feed_forward(t, x, hidden, dropout), dropout)
 
@@ -101,7 +99,7 @@ def encoder_block(t: Tape, x: Value, heads: int, hidden: int, dropout: float) ->
 def decoder_block(
     t: Tape, x: Value, memory: Value, heads: int, hidden: int, dropout: float
 ) -> Value:
-    """One layer of the decoder, which also attends to what the encoder left."""
+    """One decoder block, with attention to the encoder's output `memory`."""
     x = added(t, "norm1", x, attend(t, "self_attn", x, x, heads, causal=True), dropout)
     x = added(t, "norm2", x, attend(t, "cross_attn", x, memory, heads, causal=False), dropout)
     return added(t, "norm3", x, feed_forward(t, x, hidden, dropout), dropout)

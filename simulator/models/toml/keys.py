@@ -1,13 +1,13 @@
-"""What each kind of layer in a TOML list may say of itself: frozen records, checked as the file is
-read.
+"""The keys of a TOML net and of each kind of layer: frozen records, checked as the file is read.
 
-Sizes are one number for every length of a picture, or one a length; lengths in positions, widths in
-numbers.
+Each record's docstring has a line `key: meaning, unit, default` per key of its own; `meanings`
+collects them. A size is one number for all spatial dimensions or a list with one per dimension.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -18,34 +18,66 @@ Zeros = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Sizes = Count | tuple[Count, ...]
 Padding = Zeros | tuple[Zeros, ...] | Literal["same", "valid"]
+Layers = list[dict[str, Any]]
 
-ARITHMETIC = {
-    "pow",
-    "neg",
-    "add_scalar",
-    "mul_scalar",
-    "clamp",
-    "log",
-    "abs",
-    "sin",
-    "cos",
-    "sqrt",
-    "rsqrt",
-    "exp",
-}
+ARITHMETIC = frozenset("pow neg add_scalar mul_scalar clamp log abs sin cos sqrt rsqrt exp".split())
 ACTIVATIONS = tuple(fn for fn in pointwise.UNARY if fn not in ARITHMETIC)
-Activation = Literal[ACTIVATIONS]
+if TYPE_CHECKING:  # a Literal of computed names is for msgspec alone
+    Activation = str
+else:
+    Activation = Literal[ACTIVATIONS]
+
+
+class Net(msgspec.Struct, frozen=True):
+    """A file: what the net takes, its layers, its loss. `input` and `tokens` exclude each other.
+
+    layers: the layers, in the order in which they run
+    name: name of the model; default: the name of the file
+    about: a remark for the reader; default: empty
+    input: shape of one sample: [features], or [channels, length, ...] with one to three lengths
+        [positions]; default: none, `tokens` must then be given
+    tokens: length of a sequence [tokens]; default: none, `input` must then be given
+    vocabulary: with `tokens`, number of distinct token ids; default: none
+    features: with `tokens`, numbers per token, where tokens are vectors; default: none
+    loss: the loss of training; default: cross_entropy after a softmax or a linear layer of several
+        outputs, bce after a sigmoid, otherwise mse
+    """
+
+    layers: Layers
+    name: str | None = None
+    about: str = ""
+    input: list[Count] | None = None
+    tokens: Count | None = None
+    vocabulary: Count | None = None
+    features: Count | None = None
+    loss: (
+        Literal["cross_entropy", "mse", "l1", "smooth_l1", "bce", "bce_with_logits", "none"] | None
+    ) = None
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """What any layer may say beside its kind. A kind with more keys adds them."""
+    """Keys that every kind of layer has.
+
+    name: name of the layer in the forecast; default: its kind and a number, such as conv2
+    repeat: number of times the layer runs in a row, each time with its own weights; default 1
+    """
 
     name: str = ""
     repeat: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
 
 
 class Conv(Keys, frozen=True):
-    """A convolution over every length: sizes are one number, or one a length."""
+    """A convolution over all spatial dimensions.
+
+    channels: number of output channels
+    kernel: window size [positions]
+    stride: distance between windows [positions]; default 1
+    padding: zeros added at each end [positions]; "valid" adds none, "same" enough to keep
+        ceil(length / stride) positions; default 0
+    dilation: distance between the elements of a window [positions]; default 1
+    groups: number of groups of channels that are convolved separately; default 1
+    bias: whether a learned bias per output channel is added; default true
+    """
 
     channels: Count
     kernel: Sizes
@@ -57,7 +89,15 @@ class Conv(Keys, frozen=True):
 
 
 class Depthwise(Keys, frozen=True):
-    """A convolution of each channel by itself into `multiplier` channels [chollet2016]."""
+    """A convolution of each channel separately [chollet2016].
+
+    kernel: window size [positions]
+    stride: distance between windows [positions]; default 1
+    padding: zeros added at each end [positions], "valid" or "same" as in conv; default 0
+    dilation: distance between the elements of a window [positions]; default 1
+    multiplier: output channels per input channel; default 1
+    bias: whether a learned bias per output channel is added; default true
+    """
 
     kernel: Sizes
     stride: Sizes = 1
@@ -68,7 +108,16 @@ class Depthwise(Keys, frozen=True):
 
 
 class ConvTranspose(Keys, frozen=True):
-    """A convolution run backwards, which widens by its stride [dumoulin2016]."""
+    """A transposed convolution, which enlarges every length by its stride [dumoulin2016].
+
+    channels: number of output channels
+    kernel: window size [positions]
+    stride: factor by which lengths grow; default 1
+    padding: positions removed at each end of the output; default 0
+    output_padding: positions added at one end of the output, fewer than the stride; default 0
+    groups: number of groups of channels that are convolved separately; default 1
+    bias: whether a learned bias per output channel is added; default true
+    """
 
     channels: Count
     kernel: Sizes
@@ -80,7 +129,14 @@ class ConvTranspose(Keys, frozen=True):
 
 
 class Pool(Keys, frozen=True):
-    """A window's maximum or mean; the stride is the window's where not given."""
+    """The maximum or mean of each window.
+
+    kernel: window size [positions]
+    stride: distance between windows [positions]; default: the window size
+    padding: positions added at each end, at most half the window, "valid" or "same" as in conv;
+        default 0
+    ceil: whether the last window may reach beyond the end (lengths are rounded up); default false
+    """
 
     kernel: Sizes
     stride: Sizes | None = None
@@ -89,13 +145,21 @@ class Pool(Keys, frozen=True):
 
 
 class AdaptivePool(Keys, frozen=True):
-    """A maximum or mean over as many windows as come to `size`."""
+    """The maximum or mean of equal windows, as many as the output has positions.
+
+    size: output lengths [positions]
+    """
 
     size: Sizes
 
 
 class Upsample(Keys, frozen=True):
-    """Pictures made larger, by a factor or to a size: one of the two."""
+    """Interpolation to larger lengths. Exactly one of `scale` and `size` must be given.
+
+    scale: factor by which every length grows; default: none
+    size: output lengths [positions]; default: none
+    mode: "nearest" or "linear" interpolation; default "nearest"
+    """
 
     scale: Count | None = None
     size: Sizes | None = None
@@ -103,13 +167,21 @@ class Upsample(Keys, frozen=True):
 
 
 class Reshape(Keys, frozen=True):
-    """The same numbers seen as channels and one to three lengths; the batch stays."""
+    """The same elements under another shape, without a copy.
+
+    shape: channels and one to three lengths [positions], without the batch
+    """
 
     shape: tuple[Count, ...]
 
 
 class Linear(Keys, frozen=True):
-    """A product with a matrix [in, out]; `in`, where given, is checked against what arrives."""
+    """A linear layer over the last dimension.
+
+    out: number of output features
+    in: number of input features, checked against the actual width; default: the actual width
+    bias: whether a learned bias per output feature is added; default true
+    """
 
     out: Count
     in_: Count | None = msgspec.field(name="in", default=None)
@@ -117,26 +189,41 @@ class Linear(Keys, frozen=True):
 
 
 class GroupNorm(Keys, frozen=True):
-    """A norm over each of so many groups of channels [wu2018]."""
+    """Group normalization [wu2018].
+
+    groups: number of groups of channels; must divide the number of channels
+    """
 
     groups: Count
 
 
 class Dropout(Keys, frozen=True):
-    """A share p of the numbers is set to zero in training."""
+    """Sets random elements to zero in training.
+
+    p: probability that an element is set to zero; default 0.5
+    """
 
     p: Share = 0.5
 
 
 class Embedding(Keys, frozen=True):
-    """A row of a table for every word."""
+    """Looks up a learned vector per token id.
+
+    width: elements per vector
+    rows: number of vectors, at least the net's vocabulary; default: the net's vocabulary
+    """
 
     width: Count
-    rows: Count | None = None  # the net's vocabulary where not given
+    rows: Count | None = None
 
 
 class Recurrent(Keys, frozen=True):
-    """An LSTM, a GRU or a plain RNN, `hidden` wide each way."""
+    """An LSTM, a GRU or a plain RNN over the tokens.
+
+    hidden: width of the state, per direction
+    layers: number of stacked layers; default 1
+    bidirectional: whether a second set of weights runs backward through the tokens; default false
+    """
 
     hidden: Count
     layers: Count = 1
@@ -144,38 +231,76 @@ class Recurrent(Keys, frozen=True):
 
 
 class Attention(Keys, frozen=True):
-    """Self-attention [vaswani2017]; several heads may share a kv_head."""
+    """Self-attention with its four projections [vaswani2017].
+
+    heads: number of query heads; must divide the width
+    kv_heads: number of key-value heads, which must divide `heads`; default: as many as `heads`
+    causal: whether a token sees itself and earlier tokens only; default false
+    bias: whether the linear layers have a bias; default true
+    dropout: probability that an attention weight is set to zero in training; default 0.0
+    """
 
     heads: Count
-    kv_heads: Count | None = None  # as many as heads where not given
+    kv_heads: Count | None = None
     causal: bool = False
     bias: bool = True
     dropout: Share = 0.0
 
 
 class Transformer(Attention, frozen=True):
-    """A block of attention and an MLP with the norms in front [xiong2020]."""
+    """A transformer block: attention and an MLP, each after a norm and with a residual [xiong2020].
 
-    mlp: Count | None = None  # four times the width where not given
+    mlp: inner width of the MLP; default: four times the width
+    norm: "layer_norm" or "rms_norm"; default "layer_norm"
+    activation: activation of the MLP, any elementwise kind; default "gelu"
+    gated: whether the MLP is gated, with a third linear layer [shazeer2020]; default false
+    """
+
+    mlp: Count | None = None
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     activation: Activation = "gelu"
     gated: bool = False
 
 
 class Group(Keys, frozen=True):
-    """Layers in a row under one name."""
+    """Layers that run in order under one name.
 
-    layers: list[dict]
+    layers: the layers, at least one
+    """
+
+    layers: Layers
 
 
 class Residual(Group, frozen=True):
-    """Layers whose result is added to what came in, or to what `shortcut` makes of it [he2015]."""
+    """The result of `layers` added to the input, or to the result of `shortcut` [he2015].
 
-    shortcut: list[dict] = []
+    shortcut: layers on the second path; default: none, the input itself is added
+    """
+
+    shortcut: Layers = []
 
 
 class Branch(Keys, frozen=True):
-    """Lists of layers that all take what came in; their results are joined."""
+    """Lists of layers that all take the same input; their results are joined.
 
-    branches: list[list[dict]]
+    branches: two or more lists of layers; an empty list passes its input on
+    join: "concat" along channels (for tokens, along the width), "add" or "multiply"; default
+        "concat"
+    """
+
+    branches: list[Layers]
     join: Literal["concat", "add", "multiply"] = "concat"
+
+
+def meanings(record: type[msgspec.Struct]) -> dict[str, str]:
+    """Key -> meaning for all keys of a record, from its docstring and those of its base classes.
+
+    >>> meanings(Dropout)["p"]
+    'probability that an element is set to zero; default 0.5'
+    """
+    found: dict[str, str] = {}
+    for base in reversed(record.__mro__):
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
+            text = re.sub(r"\n {8}", " ", base.__doc__ or "")
+            found |= dict(re.findall(r"^ {4}(\w+): (.+)$", text, re.MULTILINE))
+    return {key: found[key] for key in record.__struct_encode_fields__}

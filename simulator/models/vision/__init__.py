@@ -1,1 +1,1 @@
-"""Nets that see pictures, by name."""
+"""Named nets for images and volumes."""

@@ -1,4 +1,4 @@
-"""AlexNet in its one-tower form, as torchvision has it [krizhevsky2014]."""
+"""AlexNet in its one-tower form, as in torchvision [krizhevsky2014]."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from roofcast.simulator.models.vision.parts import (
     max_pool,
 )
 from roofcast.simulator.work.ops import conv, pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
-# index in `features`: width, kernel, stride, padding, a pool behind it
+# index in `features` -> width, kernel, stride, padding, whether a pool follows
 LAYERS = {
     0: (64, 11, 4, 2, True),
     3: (192, 5, 1, 2, True),
@@ -24,8 +24,8 @@ LAYERS = {
 }
 
 
-def build(t: Tape, batch: int, size: int, *, classes: int = 1000):
-    """Five convolutions, pooled to 6x6, three dense layers with dropout before the first two."""
+def build(t: Tape, batch: int, size: int, *, classes: int = 1000) -> Value:
+    """Five convolutions, pooling to 6x6, three linear layers with dropout before the first two."""
     x = images(t, batch, size)
     with t.scope("features"):
         for index, (width, kernel, stride, padding, pooled) in LAYERS.items():

@@ -1,6 +1,4 @@
-"""BEiT: a vision transformer with a learned bias for every distance between two patches
-[bao2021].
-"""
+"""BEiT: a vision transformer with a learned bias per relative position [bao2021]."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ def build(
     heads: int,
     patch: int = 16,
     classes: int = 1000,
-):
-    """The net over `batch` pictures of `size` pixels a side, to its loss."""
+) -> Value:
+    """One step on `batch` images of `size` x `size` pixels: the loss, or the logits."""
     x = patches(t, images(t, batch, size), width, patch)
     with t.op("cls_token", "concat"):
         x = pointwise.concat(t, [t.view(t.parameter(1, 1, width), batch, 1, width), x], 1)
@@ -43,7 +41,7 @@ def build(
 
 
 def block(t: Tape, x: Value, heads: int, side: int) -> Value:
-    """One layer: attention with a table of relative positions, MLP, each scaled."""
+    """Attention with biases by relative position and MLP, each scaled and with a residual."""
     h = biased_attention(t, layer_norm(t, "norm1", x), heads, side)
     x = residual(t, x, layer_scale(t, "gamma_1", h), "add1")
     h = mlp(t, layer_norm(t, "norm2", x), 4 * x.shape[-1])
@@ -51,9 +49,7 @@ def block(t: Tape, x: Value, heads: int, side: int) -> Value:
 
 
 def biased_attention(t: Tape, x: Value, heads: int, side: int) -> Value:
-    """Attention with biases on queries and values, none on keys, and one a distance on the
-    scores.
-    """
+    """Self-attention with biases on queries and values, and on scores by relative position."""
     _, length, width = x.shape
     with t.scope("attn"):
         qkv = partly_biased(t, x)

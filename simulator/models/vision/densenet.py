@@ -1,6 +1,8 @@
-"""DenseNet-BC: each layer sees all before it in its block [huang2016]."""
+"""DenseNet-BC: each layer of a block takes the outputs of all earlier ones [huang2016]."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from roofcast.simulator.models.vision.parts import (
     activation,
@@ -17,18 +19,13 @@ from roofcast.simulator.work.ops import pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, depths, growth: int = 32, classes: int = 1000):
-    """`growth` channels a layer; every second transition halves channels and picture."""
+def build(
+    t: Tape, batch: int, size: int, *, depths: Sequence[int], growth: int = 32, classes: int = 1000
+) -> Value:
+    """`growth` channels per layer, `depths` layers per block; transitions halve channels, sides."""
     with t.scope("features"):
-        x = conv_norm(
-            t,
-            images(t, batch, size),
-            2 * growth,
-            7,
-            stride=2,
-            padding=3,
-            names=("conv0", "norm0", "act0"),
-        )
+        x, names = images(t, batch, size), ("conv0", "norm0", "act0")
+        x = conv_norm(t, x, 2 * growth, 7, stride=2, padding=3, names=names)
         x = max_pool(t, "pool0", x, 3, stride=2, padding=1)
         for index, depth in enumerate(depths, 1):
             with t.scope(f"denseblock{index}"):
@@ -43,14 +40,14 @@ def build(t: Tape, batch: int, size: int, *, depths, growth: int = 32, classes: 
 
 
 def dense_block(t: Tape, x: Value, depth: int, growth: int) -> Value:
-    """Layers of a 1x1 and a 3x3 convolution on everything before; all of it is handed on."""
-    seen = [x]
+    """Layers of a 1x1 and a 3x3 convolution on all earlier outputs; all are concatenated."""
+    outputs = [x]
     for index in range(1, depth + 1):
         with t.scope(f"denselayer{index}"):
             with t.op("cat", "concat"):
-                h = pointwise.concat(t, seen, 1)
+                h = pointwise.concat(t, outputs, 1)
             h = activation(t, "act1", "relu", batch_norm(t, "norm1", h))
             h = conv_norm(t, h, 4 * growth, 1, names=("conv1", "norm2", "act2"))
-            seen.append(convolve(t, "conv2", h, growth, 3, padding=1, bias=False))
+            outputs.append(convolve(t, "conv2", h, growth, 3, padding=1, bias=False))
     with t.op("cat", "concat"):
-        return pointwise.concat(t, seen, 1)
+        return pointwise.concat(t, outputs, 1)

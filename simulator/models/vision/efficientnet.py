@@ -3,13 +3,15 @@ EfficientNet v1 [tan2019] and v2 [tan2021].
 
 A net is rows of blocks: (kind, repeats, kernel, stride, expansion, width, excitation, activation).
 Kinds: "separable" a depthwise and a 1x1 convolution; "inverted" 1x1 up, depthwise, 1x1 down;
-"fused" kxk up, 1x1 down; "plain" one convolution. Rows in brackets of their own make one stage.
+"fused" kxk up, 1x1 down; "plain" one convolution. Rows in a tuple of their own make one stage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from math import ceil
+from typing import Any, NamedTuple
 
 from roofcast.simulator.models.vision.parts import (
     activation,
@@ -97,7 +99,7 @@ EFFICIENT_V2_L = (
     (I, 25, 3, 2, 6, 384, 0.25),
     (I, 7, 3, 1, 6, 640, 0.25),
 )
-NETS = {  # rows, stem width, head width, activation
+NETS: dict[str, tuple[Any, int, int, str]] = {  # rows, stem width, head width, activation
     "mobilenetv2": (MOBILE_V2, 32, 1280, "relu6"),
     "mnasnet": (MNAS_B1, 32, 1280, "relu"),
     "mobilenetv3_large": (MOBILE_V3_LARGE, 16, 1280, "hardswish"),
@@ -119,6 +121,17 @@ def rounded(channels: float, divisor: int = 8) -> int:
     return nearest + divisor if nearest < 0.9 * channels else nearest
 
 
+class How(NamedTuple):
+    """What all blocks of a net have in common."""
+
+    act: str  # default activation
+    width: float  # factor of the numbers of channels
+    depth: float  # factor of the numbers of repeats
+    same: bool  # pad as TensorFlow does
+    third: bool  # MobileNet v3: excitation sized by the expanded width, head after the pool
+    ends_bare: bool  # MnasNet: first and last block have no shortcut
+
+
 def build(
     t: Tape,
     batch: int,
@@ -129,70 +142,47 @@ def build(
     depth: float = 1.0,
     same: bool = False,
     classes: int = 1000,
-):
-    """`width` and `depth` multiply channels and repeats [tan2019]; `same` pads as TensorFlow
-    does.
-    """
+) -> Value:
+    """`width` and `depth` multiply channels and repeats [tan2019]; `same`: TensorFlow's padding."""
     rows, stem, head, act = NETS[net]
-    # its excitation is sized by the expanded width, its head stands behind the pool
-    third = net.startswith("mobilenetv3")
+    how = How(act, width, depth, same, net.startswith("mobilenetv3"), net == "mnasnet")
+    x, names = images(t, batch, size), ("conv_stem", "bn1", "bn1.act")
     x = conv_norm(
-        t,
-        images(t, batch, size),
-        rounded(stem * width),
-        3,
-        stride=2,
-        names=("conv_stem", "bn1", "bn1.act"),
-        act=act,
-        **_pad(3, 2, same),
+        t, x, rounded(stem * width), 3, stride=2, names=names, act=act, **_pad(3, 2, same)
     )
     with t.scope("blocks"):
         for stage, row in enumerate(rows):
-            x = _stage(
-                t,
-                x,
-                stage,
-                row if isinstance(row[0], tuple) else (row,),
-                act,
-                width,
-                depth,
-                same,
-                third,
-                net == "mnasnet",
-            )
-    if third:
+            x = _stage(t, x, stage, row if isinstance(row[0], tuple) else (row,), how)
+    if how.third:
         with t.op("global_pool", "avg_pool"):
             x = conv.adaptive_pool(t, x, "avg", 1)
         x = activation(t, "act2", act, convolve(t, "conv_head", x, head, 1))
         x = t.view(x, batch, head)
     else:
-        x = conv_norm(
-            t, x, rounded(head * width), 1, names=("conv_head", "bn2", "bn2.act"), act=act
-        )
+        names = ("conv_head", "bn2", "bn2.act")
+        x = conv_norm(t, x, rounded(head * width), 1, names=names, act=act)
         x = global_average(t, x)
     return classify(t, x, classes, name="classifier")
 
 
-def _stage(t, x, stage, rows, act, width, depth, same, third, ends_bare):
-    repeats = _deepened([r[1] for r in rows], depth)
+def _stage(t: Tape, x: Value, stage: int, rows: Sequence[Any], how: How) -> Value:
     first = 0
-    for row, count in zip(rows, repeats, strict=True):
-        kind, _, kernel, stride, expansion, channels, excite, fn = (
-            (*row, 0, act)[:8] if len(row) == 6 else (*row, act)[:8]
+    for row, count in zip(rows, _deepened([r[1] for r in rows], how.depth), strict=True):
+        full = row if len(row) == 8 else (*row, how.act) if len(row) == 7 else (*row, 0, how.act)
+        kind, _, kernel, stride, expansion, channels, excite, act = full
+        body = partial(
+            block,
+            t,
+            kind=kind,
+            kernel=kernel,
+            expansion=expansion,
+            channels=rounded(channels * how.width),
+            excite=excite,
+            act=act,
+            same=how.same,
+            third=how.third,
+            bare=how.ends_bare and stage in (0, 6),
         )
-        channels = rounded(channels * width)
-        bare = ends_bare and stage in (0, 6)  # MnasNet's first and last block have no shortcut
-
-        how = {
-            "expansion": expansion,
-            "channels": channels,
-            "excite": excite,
-            "act": fn,
-            "same": same,
-            "third": third,
-            "bare": bare,
-        }
-        body = partial(block, t, kind=kind, kernel=kernel, **how)
         with t.scope(f"{stage}.{first}"):
             x = body(x, stride=stride)
         if count > 1:
@@ -201,8 +191,8 @@ def _stage(t, x, stage, rows, act, width, depth, same, third, ends_bare):
     return x
 
 
-def _deepened(repeats, depth):
-    """Repeats times `depth`, rounded up in sum, shared out from the last row."""
+def _deepened(repeats: list[int], depth: float) -> list[int]:
+    """Repeats times `depth`; their sum is rounded up and distributed from the last row on."""
     left, scaled, out = sum(repeats), ceil(sum(repeats) * depth), []
     for r in reversed(repeats):
         out.append(max(1, round(r / left * scaled)))
@@ -210,7 +200,8 @@ def _deepened(repeats, depth):
     return out[::-1]
 
 
-def _pad(kernel, stride, same):
+def _pad(kernel: int, stride: int, same: bool) -> dict[str, Any]:
+    """The argument of a convolution that sets its padding."""
     return {"same": True} if same else {"padding": (stride - 1 + kernel - 1) // 2}
 
 
@@ -229,41 +220,30 @@ def block(
     bare: bool,
     stride: int = 1,
 ) -> Value:
-    """One block, with a shortcut where the shape stays."""
+    """One block; a shortcut if the shape stays, unless the block is `bare`."""
     c_in = x.shape[1]
     how = {"stride": stride, **_pad(kernel, stride, same)}
+    kept = stride == 1 and c_in == channels
     if kind == P:
         h = conv_norm(t, x, channels, kernel, names=("conv", "bn1", "bn1.act"), act=act, **how)
-        return residual(t, h, x) if stride == 1 and c_in == channels else h
+        return residual(t, h, x) if kept else h
     mid = c_in if kind == S else rounded(c_in * expansion)
-    h, last = x, "conv_pwl"
+    h, number = x, 1
     if kind == F:
         h = conv_norm(t, h, mid, kernel, names=("conv_exp", "bn1", "bn1.act"), act=act, **how)
-        number = 2
     else:
-        number = 1
         if kind == I:
             h = conv_norm(t, h, mid, 1, names=("conv_pw", "bn1", "bn1.act"), act=act)
             number = 2
-        h = conv_norm(
-            t,
-            h,
-            mid,
-            kernel,
-            groups=mid,
-            names=("conv_dw", f"bn{number}", f"bn{number}.act"),
-            act=act,
-            **how,
-        )
-        number += 1
-        last = "conv_pwl" if kind == I else "conv_pw"
+        names = ("conv_dw", f"bn{number}", f"bn{number}.act")
+        h = conv_norm(t, h, mid, kernel, groups=mid, names=names, act=act, **how)
     if excite:
-        names = ("conv_reduce", "act1", "conv_expand", "gate")
+        parts = ("conv_reduce", "act1", "conv_expand", "gate")
         if third:
-            h = squeeze_excite(t, h, rounded(mid * excite), "relu", "hardsigmoid", names=names)
+            h = squeeze_excite(t, h, rounded(mid * excite), "relu", "hardsigmoid", names=parts)
         else:
-            h = squeeze_excite(
-                t, h, round(mid * (excite / (1 if kind == S else expansion))), act, names=names
-            )
-    h = batch_norm(t, f"bn{number}", convolve(t, last, h, channels, 1, bias=False))
-    return residual(t, h, x) if stride == 1 and c_in == channels and not bare else h
+            squeezed = round(mid * (excite / (1 if kind == S else expansion)))
+            h = squeeze_excite(t, h, squeezed, act, names=parts)
+    last = "conv_pw" if kind == S else "conv_pwl"
+    h = batch_norm(t, f"bn{number + 1}", convolve(t, last, h, channels, 1, bias=False))
+    return residual(t, h, x) if kept and not bare else h

@@ -1,12 +1,13 @@
-"""Inception v3 [szegedy2015] and v4 [szegedy2016] as timm lays them out, without the auxiliary
-classifier.
+"""Inception v3 [szegedy2015] and v4 [szegedy2016] as in timm, without the auxiliary classifier.
 
-A net is a table: a block is branches that are concatenated, a branch is steps. A step is (width,
-kernel[, stride[, padding]]), "avg" or "max", or a list of convolutions side by side. Where no
-padding is given, stride 1 keeps the size.
+A net is a table of blocks. A block is a dict of branches, whose results are concatenated; a branch
+is a list of steps. A step is (width, kernel[, stride[, padding]]), "avg", "max", or a list of
+convolutions on the same input. Without a padding, stride 1 keeps the size.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from roofcast.simulator.models.vision.parts import (
     avg_pool,
@@ -19,10 +20,13 @@ from roofcast.simulator.models.vision.parts import (
 from roofcast.simulator.work.ops import conv, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
+# (width, kernel[, stride[, padding]]), "avg" or "max", or convolutions side by side
+Step = str | tuple[Any, ...] | list[Any]
+Block = dict[str, list[Step]]
 WIDE, TALL = (1, 7), (7, 1)
 
 
-def _v3_a(pooled):
+def _v3_a(pooled: int) -> Block:
     return {
         "branch1x1": [(64, 1)],
         "branch5x5": [(48, 1), (64, 5)],
@@ -31,7 +35,7 @@ def _v3_a(pooled):
     }
 
 
-def _v3_c(inner):
+def _v3_c(inner: int) -> Block:
     return {
         "branch1x1": [(192, 1)],
         "branch7x7": [(inner, 1), (inner, WIDE), (192, TALL)],
@@ -40,33 +44,33 @@ def _v3_c(inner):
     }
 
 
-V3_E = {
+V3_E: Block = {
     "branch1x1": [(320, 1)],
     "branch3x3": [(384, 1), [(384, (1, 3)), (384, (3, 1))]],
     "branch3x3dbl": [(448, 1), (384, 3), [(384, (1, 3)), (384, (3, 1))]],
     "branch_pool": ["avg", (192, 1)],
 }
-V4_A = {
+V4_A: Block = {
     "branch0": [(96, 1)],
     "branch1": [(64, 1), (96, 3)],
     "branch2": [(64, 1), (96, 3), (96, 3)],
     "branch3": ["avg", (96, 1)],
 }
-V4_B = {
+V4_B: Block = {
     "branch0": [(384, 1)],
     "branch1": [(192, 1), (224, WIDE), (256, TALL)],
     "branch2": [(192, 1), (192, TALL), (224, WIDE), (224, TALL), (256, WIDE)],
     "branch3": ["avg", (128, 1)],
 }
-V4_C = {
+V4_C: Block = {
     "branch0": [(256, 1)],
     "branch1": [(384, 1), [(256, (1, 3)), (256, (3, 1))]],
     "branch2": [(384, 1), (448, (3, 1)), (512, (1, 3)), [(256, (1, 3)), (256, (3, 1))]],
     "branch3": ["avg", (256, 1)],
 }
 
-# (name, how often in a row, block); a block of one branch is a plain convolution or pool
-NETS = {
+# (name, repeats, block); a block of one branch is a plain convolution or pool
+NETS: dict[str, tuple[tuple[str, int, Block], ...]] = {
     "v3": (
         ("Conv2d_1a_3x3", 1, {"": [(32, 3, 2)]}),
         ("Conv2d_2a_3x3", 1, {"": [(32, 3, 1, 0)]}),
@@ -142,8 +146,8 @@ NETS = {
 }
 
 
-def build(t: Tape, batch: int, size: int, *, version: str, classes: int = 1000):
-    """`version` v3 or v4."""
+def build(t: Tape, batch: int, size: int, *, version: str, classes: int = 1000) -> Value:
+    """`version` is "v3" or "v4"."""
     x = images(t, batch, size)
     for name, count, block in NETS[version]:
         if count > 1:
@@ -151,59 +155,44 @@ def build(t: Tape, batch: int, size: int, *, version: str, classes: int = 1000):
         else:
             with t.scope(name):
                 x = mixed(t, x, block)
-    return classify(
-        t, global_average(t, x), classes, name="fc" if version == "v3" else "last_linear"
-    )
+    name = "fc" if version == "v3" else "last_linear"
+    return classify(t, global_average(t, x), classes, name=name)
 
 
-def mixed(t: Tape, x: Value, block) -> Value:
-    """Branches on the same input, side by side."""
-    outs = [_branch(t, x, name, steps) for name, steps in block.items()]
-    return _joined(t, outs)
+def mixed(t: Tape, x: Value, block: Block) -> Value:
+    """The branches of a block on x, concatenated along channels."""
+    return _joined(t, [_branch(t, x, name, steps) for name, steps in block.items()])
 
 
-def _branch(t, x, name, steps):
+def _branch(t: Tape, x: Value, name: str, steps: list[Step]) -> Value:
     for index, step in enumerate(steps, 1):
         inner = ".".join(p for p in (name, str(index) if len(steps) > 1 else "") if p)
         if isinstance(step, list):
-            x = _joined(
-                t,
-                [
-                    _step(t, x, f"{inner}{letter}", one)
-                    for letter, one in zip("ab", step, strict=True)
-                ],
-            )
+            pairs = zip("ab", step, strict=True)
+            x = _joined(t, [_step(t, x, f"{inner}{letter}", one) for letter, one in pairs])
         else:
             x = _step(t, x, inner, step)
     return x
 
 
-def _joined(t, outs):
+def _joined(t: Tape, outs: list[Value]) -> Value:
     if len(outs) == 1:
         return outs[0]
     with t.op("cat", "concat"):
         return pointwise.concat(t, outs, 1)
 
 
-def _step(t, x, name, step):
-    if step in ("max", "avg"):
+def _step(t: Tape, x: Value, name: str, step: str | tuple[Any, ...]) -> Value:
+    if isinstance(step, str):
         pooled = f"{name}.pool" if name else "pool"
-        return (
-            max_pool(t, pooled, x, 3, stride=2)
-            if step == "max"
-            else avg_pool(t, pooled, x, 3, stride=1, padding=1)
-        )
-    width, kernel, stride, padding = (*step, 1, None)[:4] if len(step) == 2 else (*step, None)[:4]
+        if step == "max":
+            return max_pool(t, pooled, x, 3, stride=2)
+        return avg_pool(t, pooled, x, 3, stride=1, padding=1)
+    full: tuple[Any, ...] = (*step, *(1, None)[len(step) - 2 :])
+    width, kernel, stride, padding = full
     kernel = conv.spread(kernel, 2)
     if padding is None:
         padding = 0 if stride > 1 else tuple(k // 2 for k in kernel)
     prefix = f"{name}." if name else ""
-    return conv_norm(
-        t,
-        x,
-        width,
-        kernel,
-        stride=stride,
-        padding=padding,
-        names=(f"{prefix}conv", f"{prefix}bn", f"{prefix}act"),
-    )
+    names = (f"{prefix}conv", f"{prefix}bn", f"{prefix}act")
+    return conv_norm(t, x, width, kernel, stride=stride, padding=padding, names=names)

@@ -1,11 +1,11 @@
-"""MaxViT as TensorFlow and timm's `_tf_` nets have it: inverted bottlenecks, attention in windows,
-attention on a grid [tu2022].
-"""
+"""MaxViT [tu2022], timm's `_tf_` variant: inverted bottlenecks, window and grid attention."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.models.vision.parts import (  # fmt: skip
+from roofcast.simulator.models.vision.parts import (
     activation,
     batch_norm,
     classify,
@@ -27,12 +27,24 @@ HEAD = 32  # channels of a head
 ACT = "gelu_tanh"
 
 
-def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, classes: int = 1000):
-    """Each stage halves the picture; windows and grid are a 32nd of the side."""
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    stem: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    classes: int = 1000,
+) -> Value:
+    """Each stage halves the image; windows and grid have 1/32 of its side.
+
+    Raises BadInput unless `size` is a multiple of 32 from 64 on.
+    """
     if size % 32 or size < 64:
         raise BadInput(
-            f"stem.conv1 takes pictures whose side is a multiple of 32 from 64 on, but [{batch}, 3,"
-            f" {size}, {size}] arrives"
+            f"stem.conv1 takes images whose side is a multiple of 32 from 64 on, not [{batch}, 3,"
+            f" {size}, {size}]"
         )
     window = size // 32
     x = convolve(t, "stem.conv1", images(t, batch, size), stem, 3, stride=2, same=True)
@@ -43,18 +55,13 @@ def build(t: Tape, batch: int, size: int, *, stem: int, widths, depths, classes:
             with t.scope(f"stages.{stage}.blocks.{number}"):
                 x = block(t, x, width, 2 if number == 0 else 1, window)
     x = layer_norm(t, "head.norm", global_average(t, x, "head.global_pool"))
-    x = activation(
-        t,
-        "head.pre_logits.act",
-        "tanh",
-        dense(t, "head.pre_logits.fc", x, widths[-1]),
-        in_place=False,
-    )
+    x = dense(t, "head.pre_logits.fc", x, widths[-1])
+    x = activation(t, "head.pre_logits.act", "tanh", x, in_place=False)
     return classify(t, x, classes, name="head.fc")
 
 
 def block(t: Tape, x: Value, width: int, stride: int, window: int) -> Value:
-    """One block: inverted residual, attention within windows, attention over a grid."""
+    """Inverted bottleneck, attention within windows, attention over a grid."""
     with t.scope("conv"):
         x = inverted(t, x, width, stride)
     batch, _, side, _ = x.shape
@@ -67,33 +74,26 @@ def block(t: Tape, x: Value, width: int, stride: int, window: int) -> Value:
 
 
 def inverted(t: Tape, x: Value, width: int, stride: int) -> Value:
-    """Norm, 1x1 up, depthwise 3x3, excitation, 1x1 down; the shortcut pools and widens."""
+    """Norm, 1x1 up, depthwise 3x3, squeeze-excitation, 1x1 down; the shortcut pools and widens."""
     shortcut = x
     if stride == 2:
         with t.op("shortcut.pool", "avg_pool"):
             shortcut = conv.pool(t, padded_same(t, x, 2, 2)[0], "avg", 2)
         if x.shape[1] != width:
             shortcut = convolve(t, "shortcut.expand", shortcut, width, 1)
-    h = batch_norm(t, "pre_norm", x)
-    h = activation(
-        t,
-        "act1",
-        ACT,
-        batch_norm(t, "norm1", convolve(t, "conv1_1x1", h, 4 * width, 1, bias=False)),
-        in_place=False,
-    )
-    h = convolve(
-        t, "conv2_kxk", h, 4 * width, 3, stride=stride, groups=4 * width, bias=False, same=True
-    )
-    h = squeeze_excite(
-        t, activation(t, "act2", ACT, batch_norm(t, "norm2", h), in_place=False), width // 4, "silu"
-    )
+    inner = 4 * width
+    h = convolve(t, "conv1_1x1", batch_norm(t, "pre_norm", x), inner, 1, bias=False)
+    h = activation(t, "act1", ACT, batch_norm(t, "norm1", h), in_place=False)
+    h = convolve(t, "conv2_kxk", h, inner, 3, stride=stride, groups=inner, bias=False, same=True)
+    h = activation(t, "act2", ACT, batch_norm(t, "norm2", h), in_place=False)
+    h = squeeze_excite(t, h, width // 4, "silu")
     return residual(t, convolve(t, "conv3_1x1", h, width, 1), shortcut)
 
 
 def partition_attention(t: Tape, x: Value, window: int) -> Value:
-    """Attention inside windows, or, with the same counts, among the tokens that stand at the same
-    place of each window.
+    """Attention within windows of x [B, side, side, C].
+
+    Grid attention has the same counts: its groups are tokens at the same place of each window.
     """
     batch, side, _, width = x.shape
     heads = width // HEAD
@@ -109,20 +109,17 @@ def partition_attention(t: Tape, x: Value, window: int) -> Value:
 
 
 def looked_up_bias(t: Tape, window: int, heads: int) -> Value:
-    """A learned bias for every distance, spread over all pairs by two products with one-hot
-    tables.
-    """
+    """A learned bias per relative position, for all pairs, by products with one-hot tables."""
     span, pairs = 2 * window - 1, window * window
     with t.op("rel_pos", "matmul"):
         table = t.parameter(heads, span, span)
-        rows = linear.matmul(
-            t,
-            t.view(table, 1, heads * span, span),
-            t.buffer(1, span, pairs, dtype=t.precision.weights),
-        )
-        both = linear.matmul(
-            t,
-            t.view(rows, 1, heads * pairs, span),
-            t.buffer(1, span, pairs, dtype=t.precision.weights),
-        )
+        rows = t.view(table, 1, heads * span, span)
+        rows = linear.matmul(t, rows, one_hot(t, span, pairs))
+        rows = t.view(rows, 1, heads * pairs, span)
+        both = linear.matmul(t, rows, one_hot(t, span, pairs))
         return pointwise.copy(t, both, 1, heads, pairs, pairs)
+
+
+def one_hot(t: Tape, rows: int, columns: int) -> Value:
+    """A constant table [1, rows, columns]."""
+    return t.buffer(1, rows, columns, dtype=t.precision.weights)

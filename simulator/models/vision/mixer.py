@@ -1,4 +1,4 @@
-"""MLP-Mixer: one MLP across the tokens, one across the channels [tolstikhin2021]."""
+"""MLP-Mixer: an MLP across tokens, then one across channels [tolstikhin2021]."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from roofcast.simulator.work.tape import Tape, Value
 
 def build(
     t: Tape, batch: int, size: int, *, width: int, depth: int, patch: int, classes: int = 1000
-):
-    """The net over `batch` pictures of `size` pixels a side, to its loss."""
+) -> Value:
+    """One step on `batch` images of `size` x `size` pixels: the loss, or the logits."""
     x = patches(t, images(t, batch, size), width, patch, name="stem.proj")
     x = layer_norm(t, "norm", t.repeat("blocks", depth, partial(block, t), x))
     with t.op("pool", "mean"):
@@ -29,11 +29,13 @@ def build(
 
 
 def block(t: Tape, x: Value) -> Value:
-    """One layer of x[batch, tokens, width]: an MLP across tokens, one across features."""
+    """One block on x [batch, tokens, width]: an MLP across tokens, one across channels."""
     batch, tokens, width = x.shape
     h = layer_norm(t, "norm1", x)
     with t.scope("mlp_tokens"):
-        with t.op("transpose", "copy"):  # the product across tokens wants them last in memory
+        with t.op(
+            "transpose", "copy"
+        ):  # the product across tokens needs them as the last dimension
             h = pointwise.copy(t, t.low(h), batch, width, tokens)
         h = activation(t, "act", "gelu", dense(t, "fc1", h, width // 2), in_place=False)
         h = dense(t, "fc2", h, tokens)

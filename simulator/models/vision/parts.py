@@ -1,76 +1,80 @@
-"""What picture nets share: convolution with its norm and activation, the pooled classifier, squeeze
-and excitation.
-"""
+"""Shared parts of vision nets: convolution with norm and activation, classifier, SE block."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import conv, linear, loss, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
+Size = int | tuple[int, ...]  # one number for all spatial dimensions, or one per dimension
+Output = Value | Sequence[Value]  # a loss, or what a net with several outputs predicts
+
 
 def images(t: Tape, batch: int, size: int, channels: int = 3) -> Value:
-    """A batch of square pictures."""
+    """A batch of square images [batch, channels, size, size]."""
     return t.input((batch, channels, size, size))
 
 
 @contextmanager
-def layer(t: Tape, name: str, kind: str, x: Value, kernel):
-    """A named op with a window; where the picture has become too small for it, the error says so
-    with the layer's name.
-    """
+def layer(t: Tape, name: str, kind: str, x: Value, kernel: Size) -> Iterator[None]:
+    """An op with a window. If x is smaller than the window, the error names the layer."""
     with t.op(name, kind):
         try:
             yield
         except BadInput:
             size = "x".join(str(k) for k in conv.spread(kernel, len(x.shape) - 2))
             raise BadInput(
-                f"{t.nodes[-1].name} takes windows of {size}, but {list(x.shape)} arrives: take"
-                " larger pictures"
+                f"{t.nodes[-1].name} has windows of {size}, but its input is {list(x.shape)}: use"
+                " larger images"
             ) from None
 
 
 def convolve(
-    t: Tape, name: str, x: Value, channels: int, kernel, *, same: bool = False, **how
+    t: Tape, name: str, x: Value, channels: int, kernel: Size, *, same: bool = False, **how: Any
 ) -> Value:
-    """A named convolution. `same` pads as TensorFlow does: ceil(n / stride) positions come out."""
+    """A named convolution. `same` pads as TensorFlow does, to ceil(n / stride) positions.
+
+    `how` are further arguments of ops.conv.conv.
+    """
     with layer(t, name, "conv", x, kernel):
         if same:
             x, how["padding"] = padded_same(t, x, kernel, how.get("stride", 1))
         return conv.conv(t, x, channels, kernel, **how)
 
 
-def padded_same(t: Tape, x: Value, kernel, stride) -> tuple[Value, int | tuple]:
-    """What TensorFlow's SAME adds: inside the convolution where that is even for every size, else
-    by a copy (of the whole picture even where nothing is to be added), as timm does.
+def padded_same(t: Tape, x: Value, kernel: Size, stride: Size) -> tuple[Value, int | tuple]:
+    """x and the padding of TensorFlow's SAME.
+
+    The convolution pads if the padding is symmetric for every size; otherwise x is copied with the
+    zeros, even where there are none to add, as in timm.
     """
     space = x.shape[2:]
     kernel, stride = conv.spread(kernel, len(space)), conv.spread(stride, len(space))
     if all(s == 1 for s in stride) and all(k % 2 for k in kernel):
         return x, tuple((k - 1) // 2 for k in kernel)
     extra = [conv.same_padding(*a) for a in zip(space, kernel, stride, strict=True)]
-    return (
-        pointwise.copy(t, x, *x.shape[:2], *(n + e for n, e in zip(space, extra, strict=True))),
-        0,
-    )
+    padded = (n + e for n, e in zip(space, extra, strict=True))
+    return pointwise.copy(t, x, *x.shape[:2], *padded), 0
 
 
 def batch_norm(t: Tape, name: str, x: Value) -> Value:
-    """BatchNorm of x[batch, channels, ..], as an op of that name."""
+    """BatchNorm of x [batch, channels, ...], as an op called `name`."""
     with t.op(name, "batch_norm"):
         return norm.batch_norm(t, x)
 
 
-def layer_norm(t: Tape, name: str, x: Value, **how) -> Value:
-    """LayerNorm over the last axis of x, as an op of that name."""
+def layer_norm(t: Tape, name: str, x: Value) -> Value:
+    """LayerNorm over the last dimension of x, as an op called `name`."""
     with t.op(name, "layer_norm"):
-        return norm.layer_norm(t, x, **how)
+        return norm.layer_norm(t, x)
 
 
 def activation(t: Tape, name: str, fn: str | None, x: Value, *, in_place: bool = True) -> Value:
-    """The pointwise function `fn` of x, as an op of that name; x itself where it is None."""
+    """The elementwise function `fn` of x, as an op called `name`; x itself if `fn` is None."""
     if fn is None:
         return x
     with t.op(name, fn):
@@ -78,39 +82,46 @@ def activation(t: Tape, name: str, fn: str | None, x: Value, *, in_place: bool =
 
 
 def dropped(t: Tape, name: str, x: Value, p: float) -> Value:
-    """A named dropout."""
+    """Dropout with probability p, as an op called `name`."""
     with t.op(name, "dropout"):
         return pointwise.dropout(t, x, p)
 
 
-def dense(t: Tape, name: str, x: Value, features: int, **how) -> Value:
-    """A linear layer to so many features, as an op of that name."""
+def dense(t: Tape, name: str, x: Value, features: int, **how: Any) -> Value:
+    """A linear layer to `features`; `how` are further arguments of ops.linear.linear."""
     with t.op(name, "linear"):
         return linear.linear(t, x, features, **how)
 
 
 def residual(t: Tape, x: Value, shortcut: Value, name: str = "add") -> Value:
-    """x plus the shortcut."""
+    """x plus the shortcut, as an op called `name`."""
     with t.op(name, "add"):
         return pointwise.add(t, x, shortcut)
 
 
-def max_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
-    """Maximum over windows of x[batch, channels, ..space]."""
+def max_pool(t: Tape, name: str, x: Value, kernel: Size, **how: Any) -> Value:
+    """Max-pooling of x [batch, channels, ...]; `how` are further arguments of ops.conv.pool."""
     with layer(t, name, "max_pool", x, kernel):
         return conv.pool(t, x, "max", kernel, **how)
 
 
-def avg_pool(t: Tape, name: str, x: Value, kernel, **how) -> Value:
-    """Mean over windows of x[batch, channels, ..space]."""
+def avg_pool(t: Tape, name: str, x: Value, kernel: Size, **how: Any) -> Value:
+    """Mean-pooling of x [batch, channels, ...]; `how` are further arguments of ops.conv.pool."""
     with layer(t, name, "avg_pool", x, kernel):
         return conv.pool(t, x, "avg", kernel, **how)
 
 
 def conv_norm(
-    t: Tape, x: Value, channels: int, kernel, *, names, act: str | None = "relu", **how
+    t: Tape,
+    x: Value,
+    channels: int,
+    kernel: Size,
+    *,
+    names: Sequence[str],
+    act: str | None = "relu",
+    **how: Any,
 ) -> Value:
-    """Convolution without bias, batch norm, activation in place; `names` of the three."""
+    """Convolution without bias, batch norm, activation in place; `names` are those of the ops."""
     x = convolve(t, names[0], x, channels, kernel, bias=False, **how)
     x = batch_norm(t, names[1], x)
     return activation(t, names[2] if len(names) > 2 else "act", act, x)
@@ -123,13 +134,13 @@ def squeeze_excite(
     act: str = "relu",
     gate: str = "sigmoid",
     *,
-    names=("fc1", "act", "fc2", "gate"),
-    scope: str = "se",
+    names: Sequence[str] = ("fc1", "act", "fc2", "gate"),
 ) -> Value:
-    """Each channel scaled by a gate that two 1x1 convolutions make of the channel means
-    [hu2017].
+    """Squeeze-and-excitation [hu2017]: channels scaled by a gate computed from their means.
+
+    Two 1x1 convolutions, the first to `squeezed` channels, compute the gate.
     """
-    with t.scope(scope):
+    with t.scope("se"):
         with t.op("mean", "avg_pool"):
             s = conv.adaptive_pool(t, x, "avg", 1)
         s = activation(t, names[1], act, convolve(t, names[0], s, squeezed, 1))
@@ -139,33 +150,34 @@ def squeeze_excite(
 
 
 def flatten(t: Tape, x: Value, wanted: int | None = None, layer: str = "") -> Value:
-    """[B, ...] seen as [B, features]; refused where the layer that follows wants another number of
-    them.
+    """x [B, ...] viewed as [B, features].
+
+    Raises BadInput if the following `layer` needs another number of features, `wanted`.
     """
     features = x.size // x.shape[0]
     if wanted is not None and features != wanted:
         raise BadInput(
-            f"{layer} takes [{x.shape[0]}, {wanted}], but {list(x.shape)} arrives ({features}"
-            " features): change the size of the picture"
+            f"{layer} takes [{x.shape[0]}, {wanted}], but its input is {list(x.shape)} ({features}"
+            " features): change the size of the image"
         )
     return t.view(x, x.shape[0], features)
 
 
 def global_average(t: Tape, x: Value, name: str = "global_pool") -> Value:
-    """Mean over the picture: [B, C, H, W] -> [B, C]."""
+    """Mean over all positions: [B, C, H, W] -> [B, C]."""
     with t.op(name, "avg_pool"):
         return t.view(conv.adaptive_pool(t, x, "avg", 1), *x.shape[:2])
 
 
 def classify(t: Tape, x: Value, classes: int, *, name: str = "fc", dropout: float = 0.0) -> Value:
-    """The last linear layer on [B, features], and in training the cross-entropy."""
+    """The last linear layer on [B, features] and the loss; in inference the logits."""
     with t.op(name, "linear"):
         logits = linear.linear(t, pointwise.dropout(t, x, dropout), classes)
     return cross_entropy(t, logits)
 
 
 def cross_entropy(t: Tape, logits: Value) -> Value:
-    """The loss against labels; in inference the logits themselves."""
+    """The cross-entropy of logits [..., classes]; in inference the logits themselves."""
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):
@@ -173,9 +185,7 @@ def cross_entropy(t: Tape, logits: Value) -> Value:
 
 
 def pairwise_loss(t: Tape, kind: str, x: Value) -> Value:
-    """Mean squared error or cross-entropy of probabilities against a target of the same shape; in
-    inference x itself.
-    """
+    """An elementwise loss (ops.loss.pairwise) against a target like x; in inference x."""
     if not t.training:
         return x
     with t.op("loss", kind):
@@ -183,7 +193,7 @@ def pairwise_loss(t: Tape, kind: str, x: Value) -> Value:
 
 
 def numbered(first: int, count: int) -> str:
-    """The name of blocks in a row: '1', or '1-5'.
+    """The name of `count` consecutive blocks: '1', or '1-5'.
 
     >>> numbered(1, 5)
     '1-5'

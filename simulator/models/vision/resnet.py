@@ -1,15 +1,14 @@
-"""Residual nets [he2015], with grouped [xie2016] and wider [zagoruyko2016] bottlenecks and
-squeeze-excitation [hu2017].
+"""Residual nets [he2015]; grouped [xie2016] and wide [zagoruyko2016] bottlenecks, SE [hu2017].
 
-The stride of a bottleneck stands in its 3x3 convolution, as in torchvision and timm ("version
-1.5").
+The stride of a bottleneck is in its 3x3 convolution, as in torchvision and timm ("version 1.5").
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from roofcast.simulator.models.vision.parts import (  # fmt: skip
+from roofcast.simulator.models.vision.parts import (
     activation,
     classify,
     conv_norm,
@@ -31,18 +30,19 @@ def build(
     size: int,
     *,
     block: str,
-    depths,
+    depths: Sequence[int],
     groups: int = 1,
     width: int = 64,
     excite: int = 0,
     classes: int = 1000,
-):
-    """`block` basic or bottleneck; `width` channels a group where planes are 64; `excite` channels
-    a squeezed one.
+) -> Value:
+    """`block` is "basic" or "bottleneck".
+
+    `width` is the number of channels per group where the stage has 64 planes; `excite` is the
+    reduction of the squeeze-excitation, 0 for none.
     """
-    x = features(
-        t, images(t, batch, size), block, depths, groups=groups, width=width, excite=excite
-    )
+    pixels = images(t, batch, size)
+    x = features(t, pixels, block, depths, groups=groups, width=width, excite=excite)
     return classify(t, global_average(t, x), classes)
 
 
@@ -50,28 +50,22 @@ def features(
     t: Tape,
     x: Value,
     block: str,
-    depths,
+    depths: Sequence[int],
     *,
-    strides=(1, 2, 2, 2),
+    strides: Sequence[int] = (1, 2, 2, 2),
     groups: int = 1,
     width: int = 64,
     excite: int = 0,
 ) -> Value:
-    """All stages that `depths` has, without a classifier; `strides` of the stages."""
+    """The stages without a classifier, as many as `depths` has, with these `strides`."""
     x = conv_norm(t, x, 64, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
     x = max_pool(t, "maxpool", x, 3, stride=2, padding=1)
     for stage, (planes, depth, stride) in enumerate(zip(PLANES, depths, strides, strict=False)):
         if block == "basic":
             body = partial(basic, t, planes=planes, excite=excite)
         else:
-            body = partial(
-                bottleneck,
-                t,
-                inner=planes * width // 64 * groups,
-                planes=4 * planes,
-                groups=groups,
-                excite=excite,
-            )
+            inner, out = planes * width // 64 * groups, 4 * planes
+            body = partial(bottleneck, t, inner=inner, planes=out, groups=groups, excite=excite)
         with t.scope(f"layer{stage + 1}"):
             with t.scope("0"):
                 x = body(x, stride=stride)
@@ -80,37 +74,34 @@ def features(
 
 
 def basic(t: Tape, x: Value, planes: int, stride: int = 1, excite: int = 0) -> Value:
-    """Two 3x3 convolutions."""
+    """A basic block: two 3x3 convolutions and a shortcut."""
     h = conv_norm(t, x, planes, 3, stride=stride, padding=1, names=("conv1", "bn1", "act1"))
     h = conv_norm(t, h, planes, 3, padding=1, names=("conv2", "bn2"), act=None)
-    return activation(
-        t, "act2", "relu", residual(t, excited(t, h, excite), downsampled(t, x, planes, stride))
-    )
+    h = excited(t, h, excite)
+    return activation(t, "act2", "relu", residual(t, h, downsampled(t, x, planes, stride)))
 
 
 def bottleneck(
     t: Tape, x: Value, inner: int, planes: int, stride: int = 1, groups: int = 1, excite: int = 0
 ) -> Value:
-    """1x1 down, 3x3, 1x1 up."""
+    """A bottleneck block: 1x1 to `inner` channels, 3x3, 1x1 to `planes`, and a shortcut."""
     h = conv_norm(t, x, inner, 1, names=("conv1", "bn1", "act1"))
     h = conv_norm(
         t, h, inner, 3, stride=stride, padding=1, groups=groups, names=("conv2", "bn2", "act2")
     )
     h = conv_norm(t, h, planes, 1, names=("conv3", "bn3"), act=None)
-    return activation(
-        t, "act3", "relu", residual(t, excited(t, h, excite), downsampled(t, x, planes, stride))
-    )
+    h = excited(t, h, excite)
+    return activation(t, "act3", "relu", residual(t, h, downsampled(t, x, planes, stride)))
 
 
 def downsampled(t: Tape, x: Value, planes: int, stride: int) -> Value:
     """The shortcut: x itself, or a 1x1 convolution where the shape changes."""
     if stride == 1 and x.shape[1] == planes:
         return x
-    return conv_norm(
-        t, x, planes, 1, stride=stride, names=("downsample.0", "downsample.1"), act=None
-    )
+    names = ("downsample.0", "downsample.1")
+    return conv_norm(t, x, planes, 1, stride=stride, names=names, act=None)
 
 
 def excited(t: Tape, x: Value, reduction: int) -> Value:
-    """Squeeze and excitation where the net has it."""
+    """Squeeze-excitation of x, if `reduction` is not 0."""
     return squeeze_excite(t, x, x.shape[1] // reduction) if reduction else x

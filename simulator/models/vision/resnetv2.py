@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from roofcast.simulator.models.vision.parts import (
@@ -18,8 +19,8 @@ from roofcast.simulator.work.ops import conv
 from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, depths, classes: int = 1000):
-    """The net over `batch` pictures of `size` pixels a side, to its loss."""
+def build(t: Tape, batch: int, size: int, *, depths: Sequence[int], classes: int = 1000) -> Value:
+    """One step on `batch` images of `size` x `size` pixels: the loss, or the logits."""
     x = convolve(t, "stem.conv", images(t, batch, size), 64, 7, stride=2, padding=3, bias=False)
     x = max_pool(t, "stem.pool", x, 3, stride=2, padding=1)
     for stage, (width, depth) in enumerate(zip((256, 512, 1024, 2048), depths, strict=True)):
@@ -35,13 +36,11 @@ def build(t: Tape, batch: int, size: int, *, depths, classes: int = 1000):
 
 
 def bottleneck(t: Tape, x: Value, width: int, stride: int = 1, projected: bool = False) -> Value:
-    """1x1, 3x3, 1x1, each behind norm and relu; the first block of a stage projects its
-    shortcut.
-    """
+    """1x1, 3x3, 1x1 convolutions after norm and relu; `projected`: 1x1 on the shortcut too."""
     h = activation(t, "norm1.act", "relu", batch_norm(t, "norm1", x))
-    shortcut = (
-        convolve(t, "downsample.conv", h, width, 1, stride=stride, bias=False) if projected else x
-    )
+    shortcut = x
+    if projected:
+        shortcut = convolve(t, "downsample.conv", h, width, 1, stride=stride, bias=False)
     h = convolve(t, "conv1", h, width // 4, 1, bias=False)
     h = activation(t, "norm2.act", "relu", batch_norm(t, "norm2", h))
     h = convolve(t, "conv2", h, width // 4, 3, stride=stride, padding=1, bias=False)

@@ -1,8 +1,8 @@
-"""Small convolutional nets of tutorials: convolutions with pools, then dense layers of fixed
-width.
-"""
+"""Small convolutional nets of tutorials: convolutions with pools, then linear layers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from roofcast.simulator.models.vision.parts import (
     activation,
@@ -14,7 +14,7 @@ from roofcast.simulator.models.vision.parts import (
     max_pool,
 )
 from roofcast.simulator.work.ops import pointwise
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 
 def build(
@@ -23,16 +23,18 @@ def build(
     size: int,
     *,
     channels: int,
-    convolutions,
+    convolutions: Sequence[int],
     kernel: int,
     padding: int,
     flat: int,
-    widths=(),
+    widths: Sequence[int] = (),
     dropout: float = 0.0,
     classes: int = 10,
-):
-    """Each convolution is followed by relu and a 2x2 max-pool; the first dense layer takes `flat`
-    features.
+) -> Value:
+    """Each convolution is followed by relu and a 2x2 max-pool; then linear layers of `widths`.
+
+    The first linear layer takes `flat` features. Raises BadInput if an image of side `size` does
+    not give that number.
     """
     x = images(t, batch, size, channels)
     for index, width in enumerate(convolutions, 1):
@@ -44,7 +46,6 @@ def build(
         with t.op("dropout", "dropout"):
             x = pointwise.dropout(t, x, dropout)
     for index, width in enumerate(widths, 1):
-        x = activation(
-            t, f"fc{index}.relu", "relu", dense(t, f"fc{index}", x, width), in_place=False
-        )
+        x = dense(t, f"fc{index}", x, width)
+        x = activation(t, f"fc{index}.relu", "relu", x, in_place=False)
     return classify(t, x, classes, name=f"fc{len(widths) + 1}")

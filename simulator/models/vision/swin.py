@@ -1,9 +1,8 @@
-"""Swin transformer: attention in windows, which move by half a window in every other block
-[liu2021].
-"""
+"""Swin transformer: attention in windows, shifted in every other block [liu2021]."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from roofcast.hwdb.errors import BadInput
@@ -26,17 +25,18 @@ def build(
     size: int,
     *,
     width: int,
-    depths,
-    heads,
+    depths: Sequence[int],
+    heads: Sequence[int],
     window: int = 7,
     patch: int = 4,
     dropped: float = 0.1,
     second: bool = False,
     classes: int = 1000,
-):
-    """`heads` a stage; `dropped`: the last block's probability of being left out, rising from 0 at
-    the first. `second`: the second version [liu2021v2], norms behind the branches and cosine
-    attention.
+) -> Value:
+    """`depths` and `heads` are those of the stages.
+
+    `dropped` is the probability of dropping a branch of the last block; it rises from 0 at the
+    first. `second`: Swin V2 [liu2021v2], with norms after the branches and cosine attention.
     """
     x = layer_norm(t, "patch_embed.norm", patches(t, images(t, batch, size), width, patch))
     side, total, index = size // patch, sum(depths), 0
@@ -48,25 +48,18 @@ def build(
             for number in range(depth):
                 with t.scope(f"blocks.{number}"):
                     body = swinv2.block if second else block
-                    x = body(
-                        t,
-                        x,
-                        count,
-                        window,
-                        shifted=number % 2 == 1,
-                        dropped=dropped * index / (total - 1),
-                    )
+                    p = dropped * index / (total - 1)
+                    x = body(t, x, count, window, shifted=number % 2 == 1, dropped=p)
                 index += 1
     x = layer_norm(t, "norm", x)
     with t.op("head.global_pool", "mean"):
-        x = pointwise.mean(
-            t, t.view(x, batch, x.shape[1] * x.shape[2], x.shape[3]), 1, keepdim=False
-        )
+        x = t.view(x, batch, x.shape[1] * x.shape[2], x.shape[3])
+        x = pointwise.mean(t, x, 1, keepdim=False)
     return classify(t, x, classes, name="head.fc")
 
 
 def block(t: Tape, x: Value, heads: int, window: int, *, shifted: bool, dropped: float) -> Value:
-    """One layer: attention within windows, shifted in every other one, then the MLP."""
+    """Attention within windows, which are `shifted` or not, then the MLP."""
     h = layer_norm(t, "norm1", x)
     with t.scope("attn"):
         h = windowed(t, h, window, shifted, partial(window_attention, heads=heads))
@@ -76,7 +69,7 @@ def block(t: Tape, x: Value, heads: int, window: int, *, shifted: bool, dropped:
 
 
 def window_attention(t: Tape, x: Value, window: int, mask: Value | None, heads: int) -> Value:
-    """Attention inside each window, with a learned bias a distance."""
+    """Attention within each window, with a learned bias per relative position."""
     width = x.shape[-1]
     qkv = dense(t, "qkv", x, 3 * width)
     bias = relative_bias(t, window * window, (2 * window - 1) ** 2, heads)
@@ -86,14 +79,16 @@ def window_attention(t: Tape, x: Value, window: int, mask: Value | None, heads: 
 
 
 def merge(t: Tape, x: Value, second: bool) -> Value:
-    """Four neighbours become one token of twice the width; the norm before the product, in the
-    second version behind it.
+    """Patch merging: 2 x 2 tokens of x [B, side, side, C] become one token of twice the width.
+
+    The norm comes before the projection, in the second version after it. Raises BadInput for an odd
+    side.
     """
     batch, side, _, width = x.shape
     if side % 2:
         raise BadInput(
-            f"downsample joins 2x2 tokens, but {list(x.shape)} arrives: take a picture whose side"
-            " is divisible by 32"
+            f"downsample joins 2x2 tokens, but its input is {list(x.shape)}: use an image whose"
+            " side is divisible by 32"
         )
     with t.scope("downsample"):
         with t.op("gather", "copy"):

@@ -1,9 +1,13 @@
-"""U-Nets: the classic one for segmentation [ronneberger2015], with padding, batch norm and
-transposed convolutions; and the denoiser of diffusion models [ho2020], with time embedding and
+"""U-Nets for segmentation [ronneberger2015] and for denoising in diffusion models [ho2020].
+
+The first has padding, batch norms and transposed convolutions; the second time embeddings and
 attention.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.vision.parts import (
@@ -23,43 +27,45 @@ from roofcast.simulator.work.tape import Tape, Value
 GROUPS = 32  # of the group norms
 
 
-def build(t: Tape, batch: int, size: int, *, kind: str, **sizes):
-    """`kind` segment or denoise."""
-    return (
-        segment(t, batch, size, **sizes) if kind == "segment" else denoise(t, batch, size, **sizes)
-    )
+def build(t: Tape, batch: int, size: int, *, kind: str, **sizes: Any) -> Value:
+    """`kind` is "segment" or "denoise"; `sizes` are the further arguments of that function."""
+    if kind == "segment":
+        return segment(t, batch, size, **sizes)
+    return denoise(t, batch, size, **sizes)
 
 
-def _halved(t: Tape, x: Value, layer: str):
+def _check_even(x: Value, layer: str) -> None:
     if x.shape[-1] % 2:
         raise BadInput(
-            f"{layer} halves the picture to join it again later, but {list(x.shape)} arrives: take"
-            " a side divisible by 32"
+            f"{layer} halves the image, but its input is {list(x.shape)}: use a side divisible by"
+            " 32"
         )
 
 
-def segment(t: Tape, batch: int, size: int, *, width: int = 64, depth: int = 4, classes: int = 2):
-    """`depth` halvings, channels doubled at each; every pixel gets a class."""
+def segment(
+    t: Tape, batch: int, size: int, *, width: int = 64, depth: int = 4, classes: int = 2
+) -> Value:
+    """`depth` halvings, each doubling the channels; every pixel gets a class."""
     with t.scope("inc"):
-        seen = [double(t, images(t, batch, size), width)]
+        skips = [double(t, images(t, batch, size), width)]
     for level in range(depth):
         with t.scope(f"down{level + 1}"):
-            _halved(t, seen[-1], f"down{level + 1}.pool")
-            seen.append(double(t, max_pool(t, "pool", seen[-1], 2), width * 2 ** (level + 1)))
-    x = seen.pop()
+            _check_even(skips[-1], f"down{level + 1}.pool")
+            skips.append(double(t, max_pool(t, "pool", skips[-1], 2), width * 2 ** (level + 1)))
+    x = skips.pop()
     for level in reversed(range(depth)):
         with t.scope(f"up{depth - level}"):
             with t.op("up", "conv_transpose"):
                 x = conv.conv_transpose(t, x, width * 2**level, 2, stride=2)
             with t.op("cat", "concat"):
-                x = pointwise.concat(t, [seen.pop(), x], 1)
+                x = pointwise.concat(t, [skips.pop(), x], 1)
             x = double(t, x, width * 2**level)
     x = convolve(t, "outc", x, classes, 1)
     return cross_entropy(t, t.view(x, batch, size, size, classes))
 
 
 def double(t: Tape, x: Value, width: int) -> Value:
-    """Two 3x3 convolutions with norm and activation."""
+    """Two 3x3 convolutions, each with batch norm and relu."""
     x = conv_norm(t, x, width, 3, padding=1, names=("0", "1", "2"))
     return conv_norm(t, x, width, 3, padding=1, names=("3", "4", "5"))
 
@@ -70,35 +76,36 @@ def denoise(
     size: int,
     *,
     width: int = 128,
-    multiples=(1, 2, 2, 2),
+    multiples: Sequence[int] = (1, 2, 2, 2),
     blocks: int = 2,
-    attended=(1,),
+    attended: Sequence[int] = (1,),
     dropout: float = 0.1,
     channels: int = 3,
-):
-    """`blocks` residual blocks a level of `multiples` of `width` channels; attention at the levels
-    `attended`.
+) -> Value:
+    """`blocks` residual blocks per level; level i has `multiples[i]` x `width` channels.
+
+    Levels in `attended` also have attention.
     """
     x = images(t, batch, size, channels)
     e = time_embedding(t, batch, width)
     x = convolve(t, "conv_in", x, width, 3, padding=1)
-    seen = [x]
+    skips = [x]
     for level, multiple in enumerate(multiples):
         with t.scope(f"down.{level}"):
             for index in range(blocks):
                 x = stage(t, str(index), x, e, width * multiple, level in attended, dropout)
-                seen.append(x)
+                skips.append(x)
             if level < len(multiples) - 1:
-                _halved(t, x, f"down.{level}.downsample")
+                _check_even(x, f"down.{level}.downsample")
                 x = convolve(t, "downsample", x, x.shape[1], 3, stride=2, padding=1)
-                seen.append(x)
+                skips.append(x)
     x = stage(t, "mid.0", x, e, x.shape[1], True, dropout)
     x = stage(t, "mid.1", x, e, x.shape[1], False, dropout)
     for level in reversed(range(len(multiples))):
         with t.scope(f"up.{level}"):
             for index in range(blocks + 1):
                 with t.op(f"{index}.cat", "concat"):
-                    x = pointwise.concat(t, [x, seen.pop()], 1)
+                    x = pointwise.concat(t, [x, skips.pop()], 1)
                 x = stage(t, str(index), x, e, width * multiples[level], level in attended, dropout)
             if level:
                 with t.op("upsample", "interpolate"):
@@ -109,7 +116,7 @@ def denoise(
 
 
 def time_embedding(t: Tape, batch: int, width: int) -> Value:
-    """Sines and cosines of the time step, two dense layers."""
+    """The embedding of the time step: sines and cosines, two linear layers."""
     with t.scope("time_embed"):
         with t.op("sinusoid", "rotary"):
             step = t.input((batch,), "int64")
@@ -120,7 +127,7 @@ def time_embedding(t: Tape, batch: int, width: int) -> Value:
 
 
 def group_norm(t: Tape, name: str, x: Value) -> Value:
-    """GroupNorm of x[batch, channels, ..], as an op of that name."""
+    """GroupNorm of x [batch, channels, ...], as an op called `name`."""
     with t.op(name, "group_norm"):
         return norm.group_norm(t, x, GROUPS)
 
@@ -128,12 +135,12 @@ def group_norm(t: Tape, name: str, x: Value) -> Value:
 def stage(
     t: Tape, name: str, x: Value, e: Value, width: int, attended: bool, dropout: float
 ) -> Value:
-    """A residual block that is told the time, and attention where wanted."""
+    """A residual block with time embedding `e`; `attended`: followed by attention."""
     with t.scope(name):
         h = activation(t, "act1", "silu", group_norm(t, "norm1", x), in_place=False)
         h = convolve(t, "conv1", h, width, 3, padding=1)
-        told = dense(t, "time", activation(t, "time_act", "silu", e, in_place=False), width)
-        h = residual(t, h, t.view(told, *told.shape, 1, 1), "time_add")
+        shift = dense(t, "time", activation(t, "time_act", "silu", e, in_place=False), width)
+        h = residual(t, h, t.view(shift, *shift.shape, 1, 1), "time_add")
         h = activation(t, "act2", "silu", group_norm(t, "norm2", h), in_place=False)
         with t.op("dropout", "dropout"):
             h = pointwise.dropout(t, h, dropout)
@@ -144,7 +151,7 @@ def stage(
 
 
 def attend(t: Tape, x: Value) -> Value:
-    """One head over all pixels."""
+    """Attention over all pixels, one head, with a residual."""
     batch, width, *space = x.shape
     length = space[0] * space[1]
     with t.scope("attn"):

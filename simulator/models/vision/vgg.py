@@ -1,6 +1,8 @@
-"""VGG [simonyan2014]: 3x3 convolutions in a row, three dense layers."""
+"""VGG [simonyan2014]: blocks of 3x3 convolutions, three linear layers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from roofcast.simulator.models.vision.parts import (
     activation,
@@ -12,14 +14,23 @@ from roofcast.simulator.models.vision.parts import (
     max_pool,
 )
 from roofcast.simulator.work.ops import conv
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-def build(t: Tape, batch: int, size: int, *, depths, normed: bool = False, classes: int = 1000):
-    """`depths`: 3x3 convolutions before each halving. The dense layers are convolutions, as timm
-    writes them: same counts.
+def build(
+    t: Tape,
+    batch: int,
+    size: int,
+    *,
+    depths: Sequence[int],
+    normed: bool = False,
+    classes: int = 1000,
+) -> Value:
+    """`depths` are the numbers of 3x3 convolutions before each halving.
+
+    The linear layers are convolutions, as in timm, with the same counts.
     """
     x = images(t, batch, size)
     index = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roofcast.simulator.models.vision.parts import (
     activation,
     batch_norm,
@@ -16,8 +18,8 @@ from roofcast.simulator.models.vision.parts import (
 from roofcast.simulator.work.tape import Tape, Value
 
 
-def build(t: Tape, batch: int, size: int, *, classes: int = 1000):
-    """The net over `batch` pictures of `size` pixels a side, to its loss."""
+def build(t: Tape, batch: int, size: int, *, classes: int = 1000) -> Value:
+    """One step on `batch` images of `size` x `size` pixels: the loss, or the logits."""
     x = images(t, batch, size)
     x = conv_norm(t, x, 32, 3, stride=2, names=("conv1", "bn1", "act1"))
     x = conv_norm(t, x, 64, 3, names=("conv2", "bn2", "act2"))
@@ -34,13 +36,18 @@ def build(t: Tape, batch: int, size: int, *, classes: int = 1000):
 
 
 def separable(t: Tape, name: str, x: Value, width: int) -> Value:
-    """3x3 each channel by itself, then 1x1."""
+    """A depthwise 3x3 convolution, then a 1x1 one."""
     x = convolve(t, f"{name}.conv1", x, x.shape[1], 3, padding=1, groups=x.shape[1], bias=False)
     return convolve(t, f"{name}.pointwise", x, width, 1, bias=False)
 
 
-def block(t: Tape, x: Value, widths, stride: int, *, activated: bool = True) -> Value:
-    """Separable convolutions, each behind a relu; a max-pool where the size halves; a shortcut."""
+def block(
+    t: Tape, x: Value, widths: Sequence[int], stride: int, *, activated: bool = True
+) -> Value:
+    """Separable convolutions, each after a relu, a max-pool if strided, and a shortcut.
+
+    `activated`: there is a relu before the first convolution too.
+    """
     h = x
     for index, width in enumerate(widths):
         if index or activated:

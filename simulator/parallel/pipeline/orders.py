@@ -1,4 +1,4 @@
-"""What each pipeline rank does, in order: the schedules written out op by op.
+"""What each pipeline rank does, in order: the schedules written out operation by operation.
 
 An `Op` is a forward (F), the whole backward (B), a backward for inputs alone (D), one for weights
 alone (W), or a forward and a backward of two micro-batches run as one (X: F of `micro`, `chunk`
@@ -24,8 +24,8 @@ class Op(NamedTuple):
 
 
 def place(kind: str, p: int, v: int) -> list[list[int]]:
-    """Parts of the model on each rank: p v of them (2 p for zb-v and its mirror fold, p twice over
-    for dualpipe).
+    """Parts of the model on each rank: p v of them; 2 p, folded, for zb-v; p, twice, for
+    dualpipe.
     """
     if kind == "zb-v":
         return [[s, 2 * p - 1 - s] for s in range(p)]
@@ -75,8 +75,8 @@ def interleaved(p: int, v: int, m: int) -> list[list[Op]]:
 
 
 def zb_h1(p: int, v: int, m: int) -> list[list[Op]]:
-    """1F1B with the weights' backward put off by s micro-batches on rank s, so that no rank holds
-    more than 1F1B's first [qi2023].
+    """1F1B with the backward for weights delayed by s micro-batches on rank s, so that no rank
+    holds more than the first rank of 1F1B [qi2023].
     """
     result = []
     for s in range(p):
@@ -92,25 +92,24 @@ def zb_h1(p: int, v: int, m: int) -> list[list[Op]]:
 def zb_v(
     p: int, v: int, m: int, times: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> list[list[Op]]:
-    """The model folded in a V, parts s and 2p - 1 - s on rank s; no more kept than 1F1B's first
-    rank keeps [qi2024].
+    """The model folded in a V, parts s and 2p - 1 - s on rank s; no rank keeps more than the first
+    rank of 1F1B [qi2024].
 
-    Written by a greedy hand for `times` of F, D and W: a backward before a forward, the deeper part
-    first, a weights' backward where nothing else can run or 2 p parts are kept.
+    A greedy order for `times` of F, D and W: a backward before a forward, the deeper part first, a
+    backward for weights where nothing else can run or 2 p parts are kept.
     """
     parts = place("zb-v", p, 2)
     done: dict[tuple[str, int, int], float] = {}
     count = dict.fromkeys(((kind, part) for kind in "FD" for part in range(2 * p)), 0)
     ops: list[list[Op]] = [[] for _ in range(p)]
-    kept, waiting = [0] * p, [[] for _ in range(p)]
+    waiting: list[list[tuple[int, int]]] = [[] for _ in range(p)]
     queue = [(0.0, s) for s in range(p)]
-    busy, asleep = [0.0] * p, set()
+    busy, kept = [0.0] * p, [0] * p
+    asleep: set[int] = set()
     duration = dict(zip("FDW", times, strict=True))
 
     def arrival(kind: str, part: int) -> float:
-        """When the next op of a kind and part has what it needs; infinite if nobody has made it
-        yet.
-        """
+        """When the next op of a kind and part has its inputs; infinite if not scheduled."""
         i = count[kind, part]
         if i >= m:
             return float("inf")
@@ -123,9 +122,9 @@ def zb_v(
         if now + SAME < busy[s]:
             continue  # woken while at work
         first, second = parts[s]
+        asleep.discard(s)
         choices = [("D", second), ("D", first)]
         choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < 2 * p - 1)
-        asleep.discard(s)
         kind, part = next((c for c in choices if arrival(*c) <= now + SAME), ("W", -1))
         if kind == "W" and not waiting[s]:
             asleep.add(s)
@@ -152,75 +151,100 @@ def zb_v(
     return ops
 
 
+class _DualPipeRank:
+    """The ops of one DualPipe rank, as they are appended. A phase is 0 or 1: the direction in which
+    the nearer end of the pipeline feeds, or the other.
+    """
+
+    def __init__(self, rank: int, p: int) -> None:
+        self.rank, self.p = rank, p
+        self.upper = rank >= p // 2
+        self.ops: list[Op] = []
+        self.count = {(kind, d): 0 for kind in "FB" for d in (0, 1)}
+        self.pending: list[tuple[int, int]] = []  # backwards for weights that are delayed
+
+    def next_of(self, kind: str, phase: int) -> tuple[int, int]:
+        """Micro-batch and part of the next F or B of a phase."""
+        d = phase ^ self.upper
+        i = self.count[kind, d]
+        self.count[kind, d] += 1
+        return 2 * i + d, self.rank if d == 0 else self.p - 1 - self.rank
+
+    def forward(self, phase: int) -> None:
+        """A forward."""
+        self.ops.append(Op("F", *self.next_of("F", phase)))
+
+    def backward(self, phase: int, split: bool = False) -> None:
+        """A backward; split: that for weights is delayed."""
+        micro, part = self.next_of("B", phase)
+        self.ops.append(Op("D" if split else "B", micro, part))
+        if split:
+            self.pending.append((micro, part))
+
+    def weight(self) -> None:
+        """The oldest delayed backward for weights."""
+        self.ops.append(Op("W", *self.pending.pop(0)))
+
+    def both(self, forward: int, backward: int) -> None:
+        """A forward and a backward of two phases as one op."""
+        micro, part = self.next_of("F", forward)
+        self.ops.append(Op("X", micro, part, self.next_of("B", backward)))
+
+
 def dualpipe(p: int, v: int, m: int) -> list[list[Op]]:
     """Micro-batches enter at both ends, m / 2 each; a forward and a backward that meet run as one
     [deepseek2024].
 
-    The eight steps of github deepseek-ai/DualPipe, dualpipe.py. Direction 0 passes ranks 0 to p -
-    1, direction 1 the other way.
+    The eight steps of github deepseek-ai/DualPipe, dualpipe.py. Direction 0 passes ranks 0 to
+    p - 1, direction 1 the other way.
     """
     half, result = p // 2, []
     for rank in range(p):
-        upper = rank >= half
         near = min(rank, p - 1 - rank)
         left = half - near - 1
-        ops: list[Op] = []
-        count = {(kind, d): 0 for kind in "FB" for d in (0, 1)}
-        pending: list[tuple[int, int]] = []
-
-        def which(kind, phase, upper=upper, rank=rank, count=count):
-            d = phase ^ upper
-            i = count[kind, d]
-            count[kind, d] += 1
-            return 2 * i + d, rank if d == 0 else p - 1 - rank
-
-        def forward(phase, ops=ops, which=which):
-            ops.append(Op("F", *which("F", phase)))
-
-        def backward(phase, split=False, ops=ops, which=which, pending=pending):
-            what = which("B", phase)
-            ops.append(Op("D" if split else "B", *what))
-            if split:
-                pending.append(what)
-
-        def weight(ops=ops, pending=pending):
-            ops.append(Op("W", *pending.pop(0)))
-
-        def both(f, b, ops=ops, which=which):
-            ops.append(Op("X", *which("F", f), which("B", b)))
-
-        for _ in range(2 * left):
-            forward(0)
-        for _ in range(near + 1):
-            forward(0)
-            forward(1)
-        for _ in range(left):
-            backward(1, split=True)
-            weight()
-            forward(1)
+        at = _DualPipeRank(rank, p)
+        _enter(at, left, near)
         for i in range(m // 2 - p + near + 1):
             if i == 0 and near == half - 1:
-                forward(0)
-                backward(1)
+                at.forward(0)
+                at.backward(1)
             else:
-                both(0, 1)
-            both(1, 0)
-        for _ in range(left):
-            backward(1)
-            both(1, 0)
-        split = False
-        for i in range(near + 1):
-            split = split or (i == (near + 1) // 2 and near % 2 == 1)
-            backward(1, split)
-            split = split or (i == (near + 1) // 2 and near % 2 == 0)
-            backward(0, split)
-        for _ in range(left):
-            weight()
-            backward(0, split=True)
-        while pending:
-            weight()
-        result.append(ops)
+                at.both(0, 1)
+            at.both(1, 0)
+        _leave(at, left, near)
+        result.append(at.ops)
     return result
+
+
+def _enter(at: _DualPipeRank, left: int, near: int) -> None:
+    """Steps 1 to 3: forwards, then backwards split from those for weights."""
+    for _ in range(2 * left):
+        at.forward(0)
+    for _ in range(near + 1):
+        at.forward(0)
+        at.forward(1)
+    for _ in range(left):
+        at.backward(1, split=True)
+        at.weight()
+        at.forward(1)
+
+
+def _leave(at: _DualPipeRank, left: int, near: int) -> None:
+    """Steps 5 to 8: the last forwards, then backwards, then those for weights."""
+    for _ in range(left):
+        at.backward(1)
+        at.both(1, 0)
+    split = False
+    for i in range(near + 1):
+        split = split or (i == (near + 1) // 2 and near % 2 == 1)
+        at.backward(1, split)
+        split = split or (i == (near + 1) // 2 and near % 2 == 0)
+        at.backward(0, split)
+    for _ in range(left):
+        at.weight()
+        at.backward(0, split=True)
+    while at.pending:
+        at.weight()
 
 
 ORDERS = {
@@ -236,5 +260,5 @@ ORDERS = {
 def order(
     kind: str, p: int, v: int, m: int, times: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> list[list[Op]]:
-    """The ops of every rank; `times` of F, D and W are what zb-v is written for."""
+    """The ops of every rank; zb-v is ordered for `times` of F, D and W."""
     return zb_v(p, v, m, times) if kind == "zb-v" else ORDERS[kind](p, v, m)

@@ -1,8 +1,8 @@
-"""A pipeline step replayed op by op: events in the order of (time, priority, serial), so that two
-runs are the same run.
+"""A pipeline step replayed operation by operation. Events run in the order of (time, priority,
+serial), so that two runs are the same run.
 
-Each rank has a compute stream that does its ops in the schedule's order, each as soon as what it
-needs has arrived, and a p2p stream. A send holds its rank's compute up, as a blocking exchange
+Each rank has a compute stream, which runs its ops in the schedule's order, each as soon as its
+inputs have arrived, and a p2p stream. A send holds up its rank's compute, as a blocking exchange
 does.
 """
 
@@ -11,18 +11,23 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
+import numpy as np
+
 from roofcast.simulator.parallel.pipeline.orders import Op, order, place
 from roofcast.simulator.parallel.pipeline.schedule import Stages, virtual
 
+Done = tuple[str, int, int]  # F or D, micro-batch, part of the model
+ARRIVAL, START = 0, 1  # priorities
+
 
 class Event(NamedTuple):
-    """Something that a stage did, from `start` for so long [s]."""
+    """Something that a stage did."""
 
     stage: int
     stream: str  # compute | p2p
     name: str  # "F3.1": forward of micro-batch 3, part 1 of the model
     start: float  # s
-    duration: float
+    duration: float  # s
 
 
 class Replay(NamedTuple):
@@ -30,115 +35,125 @@ class Replay(NamedTuple):
 
     total: float  # s
     events: tuple[Event, ...]  # by start, then stage
-    # a stage: (time, micro-batches kept, in whole stages)
+    # of each stage: (time, micro-batches kept, in units of whole stages)
     in_flight: tuple[tuple[tuple[float, float], ...], ...]
 
 
-def _durations(stages: Stages, kind: str, v: int, p: int) -> dict[tuple[str, str], float]:
-    """Seconds of F, D and W by place in the model: first, middle, last or all of it."""
-    parts = float(virtual(kind, v))
-    result = {}
-    for index, name in enumerate("FDW"):
-        mid = float(stages[index]) / parts
-        first, last = float(stages.first[index]), float(stages.last[index])
-        result |= {
-            (name, "first"): mid + first,
-            (name, "mid"): mid,
-            (name, "last"): mid + last,
-            (name, "only"): mid + first + last,
-        }
-    return result
+class _Work:
+    """What the ops of a schedule take, send, need and give."""
 
+    def __init__(self, stages: Stages, kind: str, v: int, last: int) -> None:
+        self.last = last
+        self.seconds: dict[tuple[str, str], float] = {}
+        parts = float(virtual(kind, v))
+        for index, name in enumerate("FDW"):
+            mid = float(np.asarray(stages[index])) / parts
+            first, end = float(stages.first[index]), float(stages.last[index])
+            self.seconds |= {
+                (name, "first"): mid + first,
+                (name, "mid"): mid,
+                (name, "last"): mid + end,
+                (name, "only"): mid + first + end,
+            }
 
-def replay(kind: str, stages: Stages, p: int, v: int, m: int, p2p: float = 0.0) -> Replay:
-    """The step of `m` micro-batches on `p` stages of `v` parts; times as in schedule.pipeline, for
-    one layout.
-    """
-    times = (float(stages.forward) / 2, float(stages.inputs) / 2, float(stages.weights) / 2)
-    ops = order(kind, p, v, m, times)
-    held = place(kind, p, v)
-    last = max(part for mine in held for part in mine)
-    seconds = _durations(stages, kind, v, p)
-    send = p2p if p > 1 else 0.0
+    def where(self, part: int) -> str:
+        """Place of a part in the model: only, first, mid or last."""
+        if self.last == 0:
+            return "only"
+        return "first" if part == 0 else "last" if part == self.last else "mid"
 
-    def where(part: int) -> str:
-        return "only" if last == 0 else "first" if part == 0 else "last" if part == last else "mid"
-
-    def work(op: Op) -> float:
-        at = where(op.part)
+    def takes(self, op: Op) -> float:
+        """Compute seconds of an op."""
+        at, seconds = self.where(op.part), self.seconds
         if op.kind == "X":
-            also = where(op.also[1])
+            also = self.where(op.also[1])
             return seconds["F", at] + seconds["D", also] + seconds["W", also]
         return seconds["D", at] + seconds["W", at] if op.kind == "B" else seconds[op.kind, at]
 
-    def sends(op: Op) -> int:
-        forward = op.kind in "FX" and op.part < last
+    def sends(self, op: Op) -> int:
+        """Sends that follow an op."""
+        forward = op.kind in "FX" and op.part < self.last
         backward = (op.kind in "BD" and op.part > 0) or (op.kind == "X" and op.also[1] > 0)
         return forward + backward
 
-    def needs(op: Op) -> list[tuple[str, int, int]]:
-        result = []
+    def needs(self, op: Op) -> list[Done]:
+        """What must be done before an op."""
+        result: list[Done] = []
         if op.kind in "FX" and op.part:
             result.append(("F", op.micro, op.part - 1))
         if op.kind in "BDX":
             micro, part = op.also if op.kind == "X" else (op.micro, op.part)
-            result += [("F", micro, part)] + ([("D", micro, part + 1)] if part < last else [])
+            result.append(("F", micro, part))
+            if part < self.last:
+                result.append(("D", micro, part + 1))
         return result
 
-    def gives(op: Op) -> list[tuple[str, int, int]]:
+    def gives(self, op: Op) -> list[Done]:
+        """What is done after an op and its sends."""
         if op.kind == "X":
             return [("F", op.micro, op.part), ("D", *op.also)]
-        return [("F" if op.kind == "F" else "D", op.micro, op.part)] if op.kind != "W" else []
+        if op.kind == "W":
+            return []
+        return [("F" if op.kind == "F" else "D", op.micro, op.part)]
 
-    done: set[tuple[str, int, int]] = set()
-    waiting: dict[tuple[str, int, int], list[int]] = {}
-    position, events = [0] * p, []
+
+def replay(kind: str, stages: Stages, p: int, v: int, m: int, p2p: float = 0.0) -> Replay:
+    """The step of `m` micro-batches on `p` stages of `v` parts of one layout; times as in
+    schedule.pipeline.
+    """
+    f, d, w = (float(np.asarray(x)) / 2 for x in stages[:3])
+    ops, held = order(kind, p, v, m, (f, d, w)), place(kind, p, v)
+    work = _Work(stages, kind, v, max(part for mine in held for part in mine))
+    parts = [1.0 if kind == "dualpipe" else float(len(mine)) for mine in held]
+    send = p2p if p > 1 else 0.0
+    done: set[Done] = set()
+    waiting: dict[Done, list[int]] = {}
+    arrives: dict[int, list[Done]] = {}
+    position, total, events = [0] * p, 0.0, []
     kept: list[list[tuple[float, float]]] = [[(0.0, 0.0)] for _ in range(p)]
-    # time, priority (0 arrival, 1 start), serial, stage
-    queue: list[tuple[float, int, int, int]] = [(0.0, 1, s, s) for s in range(p)]
-    arrived: dict[int, list[tuple[str, int, int]]] = {}
-    serial, total = p, 0.0
+    # time, priority, serial, stage
+    queue: list[tuple[float, int, int, int]] = [(0.0, START, s, s) for s in range(p)]
+    serial = p
     while queue:
         now, priority, number, s = heapq.heappop(queue)
         total = max(total, now)
-        if priority == 0:
-            for what in arrived.pop(number):
+        if priority == ARRIVAL:
+            for what in arrives.pop(number):
                 done.add(what)
                 for other in waiting.pop(what, ()):
                     serial += 1
-                    heapq.heappush(queue, (now, 1, serial, other))
+                    heapq.heappush(queue, (now, START, serial, other))
             continue
         if position[s] == len(ops[s]):
             continue
         op = ops[s][position[s]]
-        missing = next((need for need in needs(op) if need not in done), None)
+        missing = next((need for need in work.needs(op) if need not in done), None)
         if missing:
             waiting.setdefault(missing, []).append(s)
             continue
         position[s] += 1
-        busy, sent = work(op), sends(op) * send
-        name = f"{op.kind}{op.micro}.{op.part}" + (
-            f"+B{op.also[0]}.{op.also[1]}" if op.kind == "X" else ""
-        )
+        busy, sent = work.takes(op), work.sends(op) * send
+        name = _name(op)
         events.append(Event(s, "compute", name, now, busy))
         if sent:
             events.append(Event(s, "p2p", f"send {name}", now + busy, sent))
-        end = now + busy + sent
-        _keep(kept[s], op, now, now + busy, float(len(held[s])) if kind != "dualpipe" else 1.0)
+        _keep(kept[s], op, now, now + busy, parts[s])
         serial += 2
-        arrived[serial - 1] = gives(op)
-        heapq.heappush(queue, (end, 0, serial - 1, s))
-        heapq.heappush(queue, (end, 1, serial, s))
+        arrives[serial - 1] = work.gives(op)
+        heapq.heappush(queue, (now + busy + sent, ARRIVAL, serial - 1, s))
+        heapq.heappush(queue, (now + busy + sent, START, serial, s))
     events.sort(key=lambda e: (e.start, e.stage, e.stream))
     return Replay(total, tuple(events), tuple(tuple(k) for k in kept))
 
 
-def _keep(steps: list[tuple[float, float]], op: Op, start: float, end: float, parts: float) -> None:
-    """What a rank keeps after an op: one part more when a forward begins, one less when its
-    backward is over.
+def _name(op: Op) -> str:
+    also = f"+B{op.also[0]}.{op.also[1]}" if op.kind == "X" else ""
+    return f"{op.kind}{op.micro}.{op.part}{also}"
 
-    Activations are kept until the weights' backward. An X keeps its forward's before it lets its
-    backward's go.
+
+def _keep(steps: list[tuple[float, float]], op: Op, start: float, end: float, parts: float) -> None:
+    """Records what a rank keeps: one part more when a forward begins, one less after its backward
+    for weights. An X keeps its forward's part before it frees its backward's.
     """
     if op.kind in "FX":
         steps.append((start, steps[-1][1] + 1.0 / parts))
@@ -147,5 +162,5 @@ def _keep(steps: list[tuple[float, float]], op: Op, start: float, end: float, pa
 
 
 def most_in_flight(run: Replay) -> list[float]:
-    """Micro-batches each stage keeps at its fullest."""
+    """Micro-batches that each stage keeps at peak."""
     return [max(level for _, level in steps) for steps in run.in_flight]

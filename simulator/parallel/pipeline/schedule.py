@@ -1,18 +1,22 @@
-"""Step time of a pipeline in closed form, by schedule; arrays of layouts go through unchanged.
+"""Step time of a pipeline in closed form, by schedule. Broadcasts over layouts.
 
-A stage's times are those of one micro-batch: forward, backward for inputs, backward for weights.
-Every stage between the ends is alike; the first part of the model (embedding) and the last (head,
-loss) take something more, or less. A send between stages holds the sender up for `p2p` seconds:
-pass 0 where the stack hides it. `replay` runs the same schedules op by op.
+The times of a stage are those of one micro-batch: forward, backward for inputs, backward for
+weights. All stages between the ends are equal; the first part of the model (embedding) and the last
+(head, loss) take more or less. A send between stages holds up the sender for `p2p` seconds: pass 0
+where the stack hides it. `replay` runs the same schedules operation by operation.
 
-How near these forms are to the replay, tested over a grid:
-    none, gpipe, 1f1b    equal, whatever the ends take
-    interleaved          equal where the last part takes at least as long as the first and the
-                         others; else up to 10 % under
-    zb-h1                equal where the ends are as the rest and m >= p, else up to 4 % under (m <
-                         p: 8 %)
-    dualpipe             equal at f = b = w [deepseek2024], else 5 % under to 11 % over
-    zb-v                 16 % under to 8 % over: its order is written for given times and has no
+Arguments that recur: p: pipeline stages; v: virtual stages (parts of the model) per rank; m:
+micro-batches.
+
+Difference from the replay, tested over a grid:
+
+    none, gpipe, 1f1b    none, whatever the ends take
+    interleaved          none where the last part takes at least as long as the first and the
+                         others; else up to 10 % below
+    zb-h1                none where the ends are like the rest and m >= p, else up to 4 % below
+                         (m < p: 8 %)
+    dualpipe             none at f = b = w [deepseek2024], else 5 % below to 11 % above
+    zb-v                 16 % below to 8 % above: its order is written for given times and has no
                          exact form
 """
 
@@ -21,28 +25,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 KINDS = ("none", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
+ENDS = (0.0, 0.0, 0.0)
 
 
 class Stages(NamedTuple):
     """Seconds of a micro-batch on one stage (all its parts), and what the ends of the model take
-    beyond that.
+    beyond that. Floats, or arrays over layouts.
     """
 
-    forward: np.ndarray | float
-    inputs: np.ndarray | float  # backward for inputs
-    weights: np.ndarray | float  # backward for weights
-    first: tuple = (0.0, 0.0, 0.0)  # forward, inputs, weights
-    last: tuple = (0.0, 0.0, 0.0)
+    forward: ArrayLike
+    inputs: ArrayLike  # backward for inputs
+    weights: ArrayLike  # backward for weights
+    first: tuple = ENDS  # forward, inputs, weights
+    last: tuple = ENDS
 
 
 class Pipeline(NamedTuple):
-    """A pipeline step in closed form. Columns where layouts are columns."""
+    """A pipeline step in closed form. Arrays over layouts."""
 
-    total: np.ndarray  # from the first op of the step to the last [s]
-    bubble: np.ndarray  # share of `total` in which the busiest rank waits
-    exposed_p2p: np.ndarray  # total less that with free sends [s]
+    total: np.ndarray  # from the first operation of the step to the last [s]
+    bubble: np.ndarray  # fraction of `total` in which the busiest rank waits
+    exposed_p2p: np.ndarray  # `total` minus that with free sends [s]
 
 
 class Parts(NamedTuple):
@@ -53,65 +59,56 @@ class Parts(NamedTuple):
     last: np.ndarray
 
 
-def parts(stages: Stages, p, v, p2p) -> tuple[Parts, Parts, Parts]:
-    """Forward, backward for inputs and for weights of one part of p v. A pipeline of one part has
-    both ends in it.
+def parts(stages: Stages, p: ArrayLike, v: ArrayLike, p2p: ArrayLike) -> tuple[Parts, Parts, Parts]:
+    """Forward, backward for inputs and backward for weights of one of the p v parts. A pipeline of
+    one part has both ends in it.
     """
     p, v = np.asarray(p, dtype=float), np.asarray(v, dtype=float)
     send = np.where(p > 1, p2p, 0.0)
     alone = p * v == 1
     result = []
-    for index, whole in enumerate(stages[:3]):
-        first, last = (
-            np.asarray(stages.first[index], dtype=float),
-            np.asarray(stages.last[index], dtype=float),
-        )
-        out, back = (send, np.where(alone, 0.0, send)) if index == 0 else (send, send)
+    for index, whole in enumerate((stages.forward, stages.inputs, stages.weights)):
+        first = np.asarray(stages.first[index], dtype=float)
+        last = np.asarray(stages.last[index], dtype=float)
         mid = np.asarray(whole) / v
         ends = np.where(alone, first + last, 0.0)
-        if index == 0:
-            result.append(
-                Parts(
-                    mid + np.where(alone, ends, first + out),
-                    mid + out,
-                    mid + np.where(alone, ends, last),
-                )
-            )
-        elif index == 1:
-            result.append(
-                Parts(
-                    mid + np.where(alone, ends, first),
-                    mid + back,
-                    mid + np.where(alone, ends, last + back),
-                )
-            )
+        if index == 0:  # a forward sends on, except from the last part
+            begin, through, end = first + send, mid + send, last
+        elif index == 1:  # a backward for inputs sends back, except from the first part
+            begin, through, end = first, mid + send, last + send
         else:
-            result.append(
-                Parts(mid + np.where(alone, ends, first), mid, mid + np.where(alone, ends, last))
-            )
-    return tuple(result)
+            begin, through, end = first, mid, last
+        begin, end = np.where(alone, ends, begin), np.where(alone, ends, end)
+        result.append(Parts(mid + begin, through, mid + end))
+    return result[0], result[1], result[2]
 
 
 def _plus(a: Parts, b: Parts) -> Parts:
-    return Parts(*(x + y for x, y in zip(a, b, strict=True)))
+    return Parts(a.first + b.first, a.mid + b.mid, a.last + b.last)
 
 
-def virtual(kind: str, v):
-    """Parts of the model a rank holds."""
-    return 2.0 if kind == "zb-v" else np.asarray(v, dtype=float) if kind == "interleaved" else 1.0
+def virtual(kind: str, v: ArrayLike) -> np.ndarray:
+    """Parts of the model per rank."""
+    if kind == "interleaved":
+        return np.asarray(v, dtype=float)
+    return np.asarray(2.0 if kind == "zb-v" else 1.0)
 
 
-def pipeline(kind: str, stages: Stages, p, v, m, p2p=0.0) -> Pipeline:
-    """Step time of `m` micro-batches through `p` stages of `v` parts, share of waiting, and what
-    the sends cost.
+def pipeline(
+    kind: str, stages: Stages, p: ArrayLike, v: ArrayLike, m: ArrayLike, p2p: ArrayLike = 0.0
+) -> Pipeline:
+    """Step time of `m` micro-batches through `p` stages of `v` parts, fraction of waiting, and cost
+    of the sends.
     """
     total, busy = step_time(kind, stages, p, v, m, p2p)
     free = step_time(kind, stages, p, v, m, 0.0)[0] if np.any(p2p) else total
     return Pipeline(total, 1.0 - busy / total, total - free)
 
 
-def step_time(kind: str, stages: Stages, p, v, m, p2p):
-    """Seconds in all, and those in which the busiest rank computes or sends."""
+def step_time(
+    kind: str, stages: Stages, p: ArrayLike, v: ArrayLike, m: ArrayLike, p2p: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of the step, and seconds in which the busiest rank computes or sends."""
     p, m = np.asarray(p, dtype=float), np.asarray(m, dtype=float)
     v = virtual(kind, v)
     f, d, w = parts(stages, p, v, p2p)
@@ -134,7 +131,7 @@ def step_time(kind: str, stages: Stages, p, v, m, p2p):
     return zb_v(f, d, outer, inner, p), np.maximum(outer, inner)
 
 
-def _sum(x: Parts, i, p):
+def _sum(x: Parts, i: np.ndarray, p: np.ndarray) -> np.ndarray:
     """Seconds of stages 0 .. i."""
     return (
         x.first
@@ -143,35 +140,36 @@ def _sum(x: Parts, i, p):
     )
 
 
-def _at(x: Parts, i, p):
+def _at(x: Parts, i: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Seconds of stage i."""
     return np.where(i == 0.0, x.first, np.where(i == p - 1.0, x.last, x.mid))
 
 
-def _most(x: Parts, i, p):
-    """The slowest of stages 0 .. i."""
+def _most(x: Parts, i: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Seconds of the slowest of stages 0 .. i."""
     most = np.where((i >= 1.0) & (p > 2.0), np.maximum(x.first, x.mid), x.first)
     return np.where((i == p - 1.0) & (p > 1.0), np.maximum(most, x.last), most)
 
 
-def _flow(x: Parts, p, m):
-    """m alike jobs through p machines in a row: sum + (m - 1) slowest. GPipe is one such flow down
+def _flow(x: Parts, p: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """m equal jobs through p machines in a row: sum + (m - 1) slowest. GPipe is one such flow down
     and one up [huang2018].
     """
     return _sum(x, p - 1.0, p) + (m - 1.0) * _most(x, p - 1.0, p)
 
 
-def one_f_one_b(f: Parts, b: Parts, p, m):
-    """1F1B, the longest path through its ops [narayanan2021].
+def one_f_one_b(f: Parts, b: Parts, p: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """1F1B: the longest path through its operations [narayanan2021].
 
-    The path enters over some stage l, works K = m - p + j micro-batches off at stage j, and leaves
+    The path enters over some stage l, processes K = m - p + j micro-batches at stage j, and leaves
     over some stage r:
 
         enter = sum_{i<=l} f_i + (p-1-l) max_{i<=l} f_i + sum_{j<=i<=l} b_i
         leave = sum_{j<i<=r} f_i + sum_{i<=r} b_i + (p-1-r) max_{i<=r} b_i
         T     = max_{j, l>=j, r>=j} enter + K (f_j + b_j) - b_j + leave
 
-    With stages alike between the ends the maximum lies at stages 0, 1, p - 2 or p - 1. All alike:
-    (m + p - 1)(f + b).
+    With equal stages between the ends the maximum lies at stages 0, 1, p - 2 or p - 1. With all
+    stages equal it is (m + p - 1)(f + b).
     """
     corners = [0.0 * p, np.minimum(1.0, p - 1.0), np.maximum(p - 2.0, 0.0), p - 1.0]
     ahead = [np.minimum(p - 1.0 - i, m - 1.0) for i in corners]
@@ -181,38 +179,31 @@ def one_f_one_b(f: Parts, b: Parts, p, m):
     enter = [x + a * _most(f, i, p) for x, a, i in zip(turn, ahead, corners, strict=True)]
     wait = [a * _most(b, i, p) for a, i in zip(ahead, corners, strict=True)]
     leave = [x + y for x, y in zip(turn, wait, strict=True)]
-    best, latest_in, latest_out = 0.0, 0.0, 0.0
-    for index in (3, 2, 1, 0):  # so that what lies at j or beyond has been seen
+    best = latest_in = latest_out = np.zeros(())
+    for index in (3, 2, 1, 0):  # so that stages at j or beyond have been seen
         j = corners[index]
         here = _at(b, j, p)
         before = up[index] - here
-        latest_in, latest_out = (
-            np.maximum(latest_in, enter[index]),
-            np.maximum(latest_out, leave[index]),
-        )
+        latest_in = np.maximum(latest_in, enter[index])
+        latest_out = np.maximum(latest_out, leave[index])
         most_in, most_out = latest_in - before, latest_out - down[index]
         k = m - p + j
         own = enter[index] - before
-        path = (
-            np.where(k > 0, most_in, own)
-            + np.maximum(k, 0.0) * (_at(f, j, p) + here)
-            - here
-            + most_out
-        )
-        best = np.maximum(
-            best, np.maximum(path, np.where(k > 0, 0.0, most_in + wait[index] + before))
-        )
+        steady = np.maximum(k, 0.0) * (_at(f, j, p) + here)
+        path = np.where(k > 0, most_in, own) + steady - here + most_out
+        short = np.where(k > 0, 0.0, most_in + wait[index] + before)
+        best = np.maximum(best, np.maximum(path, short))
     return best
 
 
-def interleaved(f: Parts, b: Parts, p, v, m):
-    """Interleaved 1F1B of v parts a rank, the longest of the paths over the last, a middle and the
-    first rank [narayanan2021].
+def interleaved(f: Parts, b: Parts, p: np.ndarray, v: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """Interleaved 1F1B of v parts per rank: the longest of the paths over the last, a middle and
+    the first rank [narayanan2021].
 
         last     m (f' + b') + f0 + (p-1) max(f0, f) + b0 + (p-1) max(b0, b) + (m (v-1) - 1)(f + b)
 
-    with ' the last part, 0 the first. All alike: (m v + p - 1)(f + b) of one part: bubble (p - 1) /
-    (m v).
+    with ' the last part, 0 the first. With all parts equal: (m v + p - 1)(f + b) of one part, a
+    bubble of (p - 1) / (m v).
     """
     chunks = m * v
     enter = f.first + (p - 1.0) * np.maximum(f.first, f.mid)
@@ -228,12 +219,12 @@ def interleaved(f: Parts, b: Parts, p, v, m):
     return np.where(v > 1.0, several, one_f_one_b(f, b, p, m))
 
 
-def zb_h1(f: Parts, d: Parts, w: Parts, p, m):
+def zb_h1(f: Parts, d: Parts, w: Parts, p: np.ndarray, m: np.ndarray) -> np.ndarray:
     """Zero-bubble schedule H1: bubble (p - 1) max(f + b - w, f, b), b for inputs and w for weights
     [qi2023].
 
-    With other ends, the longest of the paths that run along the last rank, one before it, the
-    first, and the one after it.
+    With other ends: the longest of the paths along the last rank, the one before it, the first, and
+    the one after it.
     """
     most = np.maximum(p - 2.0, 0.0)
     late = np.maximum(m - p, 0.0)
@@ -265,12 +256,14 @@ def zb_h1(f: Parts, d: Parts, w: Parts, p, m):
     )
 
 
-def dualpipe(f: Parts, d: Parts, w: Parts, outer, inner, p):
+def dualpipe(
+    f: Parts, d: Parts, w: Parts, outer: np.ndarray, inner: np.ndarray, p: np.ndarray
+) -> np.ndarray:
     """DualPipe: bubble (p/2 - 1)(F&B + B - 3W), here with F&B = F + B [deepseek2024]; never below
     (p/2 - 1)(2f + max(b - w, 0)).
 
-    outer, inner: seconds in which the outermost rank (both ends of the model) and one between
-    compute. Work that the outermost has beyond the others fills its bubble first.
+    outer, inner: compute seconds of the outermost rank (both ends of the model) and of one between.
+    Work that the outermost rank has beyond the others fills its bubble first.
     """
     published = f.mid + 2.0 * d.mid - w.mid
     least = 2.0 * f.mid + np.maximum(d.mid - w.mid, 0.0)
@@ -278,17 +271,17 @@ def dualpipe(f: Parts, d: Parts, w: Parts, outer, inner, p):
     return np.maximum(inner + bubble, outer + 0.5 * bubble)
 
 
-def zb_v(f: Parts, d: Parts, outer, inner, p):
-    """The V of two parts a rank: the ends of the fold wait some (p - 1)(f + b) of one part
-    [qi2024].
+def zb_v(f: Parts, d: Parts, outer: np.ndarray, inner: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """The V schedule of two parts per rank: the ends of the fold wait about (p - 1)(f + b) of one
+    part [qi2024].
     """
     bubble = (p - 1.0) * (f.mid + d.mid)
     return np.maximum(inner + bubble, outer + 0.5 * bubble)
 
 
-def in_flight(kind: str, p, v, m, stage):
-    """Micro-batches whose activations a stage keeps at its fullest, in units of all that the stage
-    keeps of one.
+def in_flight(kind: str, p: ArrayLike, v: ArrayLike, m: ArrayLike, stage: ArrayLike) -> np.ndarray:
+    """Micro-batches whose activations a stage keeps at peak, in units of what the whole stage keeps
+    of one micro-batch.
     """
     p, m, s = np.asarray(p, dtype=float), np.asarray(m, dtype=float), np.asarray(stage, dtype=float)
     if kind == "gpipe":
@@ -308,7 +301,7 @@ def in_flight(kind: str, p, v, m, stage):
 
 
 def refusal(kind: str, p: int, v: int, m: int) -> str:
-    """Why a schedule cannot run so, and what would do; empty if it can."""
+    """Why a schedule cannot run with these degrees, and what would do; empty if it can."""
     if kind not in KINDS:
         return f"no schedule {kind!r}; known: {', '.join(KINDS)}"
     if kind == "none" and p > 1:
@@ -328,8 +321,8 @@ def refusal(kind: str, p: int, v: int, m: int) -> str:
     return ""
 
 
-def possible(kind: str, p, v, m) -> np.ndarray:
-    """Where `refusal` would be empty, for arrays."""
+def possible(kind: str, p: ArrayLike, v: ArrayLike, m: ArrayLike) -> np.ndarray:
+    """Whether `refusal` is empty. Broadcasts."""
     p, v, m = np.asarray(p), np.asarray(v), np.asarray(m)
     good = np.ones(np.broadcast_shapes(p.shape, v.shape, m.shape), bool)
     if kind == "interleaved":

@@ -32,34 +32,10 @@ def trace(events: tuple[Event, ...], name: str = "step") -> dict:
         thread.setdefault(stream, len(thread))
     head = []
     for stage in sorted({s for s, _ in streams}):
-        head.append(
-            {
-                "ph": "M",
-                "pid": stage,
-                "tid": 0,
-                "name": "process_name",
-                "args": {"name": f"{name}: stage {stage}"},
-            }
-        )
-        head.append(
-            {
-                "ph": "M",
-                "pid": stage,
-                "tid": 0,
-                "name": "process_sort_index",
-                "args": {"sort_index": stage},
-            }
-        )
+        head.append(_meta(stage, 0, "process_name", {"name": f"{name}: stage {stage}"}))
+        head.append(_meta(stage, 0, "process_sort_index", {"sort_index": stage}))
     for stage, stream in streams:
-        head.append(
-            {
-                "ph": "M",
-                "pid": stage,
-                "tid": thread[stream],
-                "name": "thread_name",
-                "args": {"name": stream},
-            }
-        )
+        head.append(_meta(stage, thread[stream], "thread_name", {"name": stream}))
     body = [
         {
             "ph": "X",
@@ -76,9 +52,14 @@ def trace(events: tuple[Event, ...], name: str = "step") -> dict:
     return {"traceEvents": head + body, "displayTimeUnit": "ms"}
 
 
+def _meta(process: int, thread: int, name: str, value: dict) -> dict:
+    """A metadata event."""
+    return {"ph": "M", "pid": process, "tid": thread, "name": name, "args": value}
+
+
 def length(document: dict) -> float:
     """Seconds from the first event of a trace to the end of the last."""
     spans = [(e["ts"], e["ts"] + e["dur"]) for e in document["traceEvents"] if e["ph"] == "X"]
-    return (
-        (max(end for _, end in spans) - min(start for start, _ in spans)) / MICRO if spans else 0.0
-    )
+    if not spans:
+        return 0.0
+    return (max(end for _, end in spans) - min(start for start, _ in spans)) / MICRO

@@ -1,35 +1,56 @@
-"""Attention: softmax(q k^T / sqrt(d) + mask) v, in the three ways frameworks run it.
+"""Attention: softmax(q k^T / sqrt(d) + mask) v, in the three implementations of frameworks.
 
-    eager      the score matrix is written out, at least twice; batched products around a softmax
-    efficient  one kernel, scores stay on the chip; keys and values repeated to all heads (PyTorch's
-    fp32 choice)
-    flash      one kernel, scores stay on the chip; grouped keys and values as they are [dao2022]
+    eager      writes out the score matrix, at least twice; batched products around a softmax
+    efficient  one kernel, scores stay on the chip; keys and values are repeated for all heads
+               (PyTorch's choice in fp32)
+    flash      one kernel, scores stay on the chip; takes grouped keys and values [dao2022]
 
-Counted FLOPs are those of the full score matrix, causal or not, as PyTorch counts them; a causal
-flash kernel skips about half of them, which its time formula knows.
+Counted FLOPs are those of the full score matrix, causal or not, as PyTorch counts them. A causal
+flash kernel skips about half of them, for which its time formula accounts.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
 LSE = 4  # bytes of a row's log-sum-exp
-MASK_ALIGNED = 16  # elements: the efficient kernel wants rows of its mask to start there
-FLASH_ALIGNED = 8  # elements: the flash kernel's head width is padded to it
-FLASH_LARGEST = 256  # widest head that the flash kernel takes
+MASK_ALIGNED = 16  # elements: alignment of the mask's rows that the efficient kernel requires
+FLASH_ALIGNED = 8  # elements: the flash kernel pads the head dimension to a multiple of it
+FLASH_LARGEST = 256  # largest head dimension of the flash kernel
+
+Number = TypeVar("Number", int, float, np.ndarray)
 
 
-def attention_flops(batch, heads, q_len, kv_len, dim, dim_v=None):
+def attention_flops(
+    batch: Number,
+    heads: Number,
+    q_len: Number,
+    kv_len: Number,
+    dim: Number,
+    dim_v: Number | None = None,
+) -> Number:
     """FLOPs of both products of attention forward: 2 b h q k (d + d_v). Broadcasts over arrays.
 
     >>> attention_flops(1, 1, 4, 4, 8)
     512
     """
     return 2 * batch * heads * q_len * kv_len * (dim + (dim if dim_v is None else dim_v))
+
+
+class _Kernel(NamedTuple):
+    """How a fused kernel is called."""
+
+    how: str  # flash | efficient
+    causal: bool
+    mask: Value | None
+    window: int | None
 
 
 def attention(
@@ -51,22 +72,29 @@ def attention(
 ) -> Value:
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
 
-    `mask` is what the eager path adds to the scores. The fused kernels take `causal` or a `window`
-    of the last keys instead; PyTorch's flash kernel takes no mask, so where the window is shorter
-    than the sequence its efficient kernel runs, on a mask made anew in each layer. `bias` is a
-    learned addition to the scores, which needs a gradient; the fused kernel hides no later keys
-    beside it. `softmax_fp32`: the eager softmax runs in fp32 and is cast back. `scaled=False`:
-    scores are taken as they are. `by_heads`: q lies in memory head after head; a flash kernel's
-    result then does so too, and is copied token after token. `eager`: the model has no other way.
+    causal        mask future keys (fused kernels only)
+    mask          added to the scores, or a mask of bools
+    bias          a learned addition to the scores that needs a gradient; the fused kernel then
+                  masks no future keys
+    softmax_fp32  run the eager softmax in fp32 and cast its result back
+    softcap       bound the scores by a tanh (eager only)
+    window        length of a sliding window of keys (fused kernels only)
+    scaled        divide the scores by sqrt(d)
+    by_heads      q lies in memory head by head; the result of a flash kernel then does, too, and is
+                  copied
+    eager         the model supports no fused kernel
+
+    Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     how = t.implementation("attention", "flash")
-    if t.parallel.cp > 1 and (eager or how == "eager" or mask is not None or bias is not None):
+    eager = eager or how == "eager"
+    if t.parallel.cp > 1 and (eager or mask is not None or bias is not None):
         raise BadInput(
             f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use"
             " cp 1"
         )
-    if eager or how == "eager":
-        return _eager(t, q, k, v, mask, bias, dropout, softmax_fp32, softcap, scaled)
+    if eager:
+        return _eager(t, q, k, v, (bias, mask), dropout, softmax_fp32, softcap, scaled)
     low = t.precision.autocast or q.dtype
     if mask is not None:
         k, v = repeated(t, k, q.shape[1]), repeated(t, v, q.shape[1])
@@ -75,65 +103,77 @@ def attention(
         mask = t.low(bias)
     elif mask is not None:
         mask = _additive(t, mask, low)
-    dim, dim_v = q.shape[-1], v.shape[-1]
-    if how == "flash" and (
-        low == "fp32" or mask is not None or dim != dim_v or dim > FLASH_LARGEST
-    ):
+    if how == "flash" and (low == "fp32" or mask is not None or not _flash_takes(q, v)):
         how = "efficient"
+    kernel, dim = _Kernel(how, causal, mask, window), q.shape[-1]
     if how == "flash" and dim % FLASH_ALIGNED:
         padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
         q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
-        out = _fused(t, q, k, v, how, causal, mask, window)
+        out = _fused(t, q, k, v, kernel)
         return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
-    out = _fused(t, q, k, v, how, causal, mask, window)
+    out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
 
 
+def _flash_takes(q: Value, v: Value) -> bool:
+    """Whether the flash kernel supports these head dimensions."""
+    return q.shape[-1] == v.shape[-1] <= FLASH_LARGEST
+
+
 def _additive(t: Tape, mask: Value, dtype: str) -> Value:
-    """A mask as the efficient kernel takes it: numbers in its operands' format, rows aligned; made
-    anew where it is not so.
+    """The mask as the efficient kernel takes it: in its operands' format, with aligned rows.
+
+    A mask that is not so is copied.
     """
     length = mask.shape[-1]
     if mask.dtype == dtype and length % MASK_ALIGNED == 0:
         return mask
-    return pointwise.copy(
-        t, mask, *mask.shape[:-1], -(-length // MASK_ALIGNED) * MASK_ALIGNED, dtype=dtype
-    )
+    padded = -(-length // MASK_ALIGNED) * MASK_ALIGNED
+    return pointwise.copy(t, mask, *mask.shape[:-1], padded, dtype=dtype)
 
 
 def repeated(t: Tape, kv: Value, heads: int) -> Value:
-    """Grouped keys or values, one copy a query head; a single group is only stretched, which copies
-    nothing.
+    """kv[B, G, K, D], grouped keys or values, repeated for all query heads: [B, H, K, D].
+
+    A single group is broadcast, which copies nothing.
     """
     batch, groups, length, dim = kv.shape
     if groups == heads:
         return kv
-    return (
-        t.view(kv, batch, heads, length, dim)
-        if groups == 1
-        else pointwise.copy(t, kv, batch, heads, length, dim)
-    )
+    shape = batch, heads, length, dim
+    return t.view(kv, *shape) if groups == 1 else pointwise.copy(t, kv, *shape)
 
 
 def contiguous(t: Tape, x: Value) -> Value:
-    """What a batched product takes: samples and heads in one row. Several of both are copied, and
-    the copy is kept.
+    """x[B, H, S, D] as a batched product takes it, with samples and heads in one batch dimension.
+
+    Copied if there are several samples and several heads; the copy is what the product keeps.
     """
     return x if 1 in x.shape[:2] else pointwise.copy(t, x)
 
 
-def _eager(t, q, k, v, mask, bias, dropout, softmax_fp32, softcap, scaled):
-    batch, heads, length, _ = q.shape
+def _eager(
+    t: Tape,
+    q: Value,
+    k: Value,
+    v: Value,
+    added: tuple[Value | None, ...],
+    dropout: float,
+    softmax_fp32: bool,
+    softcap: bool,
+    scaled: bool,
+) -> Value:
+    """Attention composed of single kernels; `added` are added to the scores."""
+    heads = q.shape[1]
     grouped = 1 < k.shape[1] < heads
     k, v = repeated(t, k, heads), repeated(t, v, heads)
-    scores = linear.matmul(
-        t, contiguous(t, t.low(q)), k if grouped else contiguous(t, t.low(k)), transposed=True
-    )
+    left, right = contiguous(t, t.low(q)), k if grouped else contiguous(t, t.low(k))
+    scores = linear.matmul(t, left, right, transposed=True)
     if scaled:
         scores = pointwise.scale(t, scores)
     if softcap:
         scores = pointwise.scale(t, pointwise.unary(t, "tanh", pointwise.scale(t, scores)))
-    for extra in (bias, mask):
+    for extra in added:
         if extra is not None:
             scores = pointwise.add(t, scores, extra)
     p = norm.softmax(t, scores, dtype="fp32" if softmax_fp32 else None)
@@ -149,103 +189,104 @@ def merged(t: Tape, heads: Value) -> Value:
     return t.view(heads, *shape) if n == 1 else pointwise.copy(t, heads, *shape)
 
 
-def _around(t: Tape, x: Value, kind: str, shape, *, times: int = 1) -> Value:
-    """Every context-parallel rank's part of x, or x with heads dealt to the ranks instead of
-    tokens; its gradient comes back that way.
+def _exchanged(t: Tape, x: Value, kind: str, shape: tuple[int, ...]) -> Value:
+    """x after a collective over the context-parallel ranks; its gradient takes the way back.
+
+    all_gather   the parts of all ranks; they are not kept, but gathered once more in backward
+    all_to_all   split by heads instead of by tokens, or the reverse
     """
     out = t.new(shape, x.dtype, x.grad)
     out.split = x.split
-    t.send(kind, "cp", max(out.bytes, x.bytes))
-    if t.training and kind == "all_gather":  # not kept: gathered once more
-        t.send("all_gather", "cp", out.bytes, phase="backward")
+    bytes_ = max(out.bytes, x.bytes)
+    t.send(kind, "cp", bytes_)
     if t.training:
-        t.send(
-            "reduce_scatter" if kind == "all_gather" else kind,
-            "cp",
-            max(out.bytes, x.bytes),
-            phase="backward",
-        )
+        if kind == "all_gather":
+            t.send("all_gather", "cp", out.bytes, phase="backward")
+        back = "reduce_scatter" if kind == "all_gather" else kind
+        t.send(back, "cp", bytes_, phase="backward")
     return out
 
 
-def _fused(t, q, k, v, how, causal, mask, window):
-    """One kernel. Under context parallelism tokens are dealt so that each rank has an equal part of
-    a causal square.
+def _fused(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
+    """One kernel, and the exchanges of context parallelism around it.
+
+    Tokens are distributed so that each rank has an equal part of a causal score matrix.
     """
     cp, kind = t.parallel.cp, t.parallel.cp_kind
     if cp == 1 or kind == "ring":
-        return _kernel(t, q, k, v, how, causal, mask, window, cp)
+        return _launch(t, q, k, v, kernel, cp)
     if kind == "all-gather":  # keys and values of all ranks, gathered before the kernel [llama2024]
-        whole = [
-            _around(t, x, "all_gather", (*x.shape[:2], x.shape[2] * cp, x.shape[3])) for x in (k, v)
-        ]
-        return _kernel(t, q, k, v, how, causal, mask, window, cp, tuple(whole))
-    # heads are dealt for the kernel, tokens for everything else [jacobs2023]
+        whole = tuple(
+            _exchanged(t, x, "all_gather", (*x.shape[:2], x.shape[2] * cp, x.shape[3]))
+            for x in (k, v)
+        )
+        return _launch(t, q, k, v, kernel, cp, whole)
+    # split by heads inside the kernel, by tokens elsewhere [jacobs2023]
     batch, heads, length, _ = q.shape
     if heads % cp:
         most = math.gcd(cp, heads)
         raise BadInput(
-            f"cp {cp}: Ulysses deals heads, and {heads} a rank are not divisible; use cp {most} or"
-            " --cp-kind ring"
+            f"cp {cp}: Ulysses distributes heads, and {heads} heads per rank are not divisible by"
+            f" {cp}; use cp {most} or --cp-kind ring"
         )
     k, v = (x if x.shape[1] % cp == 0 else repeated(t, x, math.lcm(x.shape[1], cp)) for x in (k, v))
     q, k, v = (
-        _around(t, x, "all_to_all", (batch, x.shape[1] // cp, length * cp, x.shape[3]))
+        _exchanged(t, x, "all_to_all", (batch, x.shape[1] // cp, length * cp, x.shape[3]))
         for x in (q, k, v)
     )
-    out = _kernel(t, q, k, v, how, causal, mask, window, 1)
-    return _around(t, out, "all_to_all", (batch, length, heads * v.shape[-1]))
+    out = _launch(t, q, k, v, kernel, 1)
+    return _exchanged(t, out, "all_to_all", (batch, length, heads * v.shape[-1]))
 
 
-def _kernel(t, q, k, v, how, causal, mask, window, ring, gathered=()):
+def _launch(
+    t: Tape,
+    q: Value,
+    k: Value,
+    v: Value,
+    kernel: _Kernel,
+    ranks: int,
+    gathered: tuple[Value, ...] = (),
+) -> Value:
+    """A fused kernel on q and the keys and values of `ranks` ranks, gathered or sent in a ring."""
+    how, causal, mask, window = kernel
     batch, heads, length, dim = q.shape
-    dim_v, kv_len = v.shape[-1], k.shape[2] * ring
+    dim_v, kv_len = v.shape[-1], k.shape[2] * ranks
     if how == "efficient":
         k, v = (
             x if x.shape[1] == heads else pointwise.copy(t, x, batch, heads, *x.shape[2:])
             for x in (k, v)
         )
     out = t.new((batch, length, heads * dim_v), q.dtype, q.grad or k.grad or v.grad)
+    kv_bytes = k.bytes + v.bytes
+    if ranks > 1 and not gathered:  # keys and values travel round a ring [liu2023]
+        t.send("ring", "cp", ranks * kv_bytes, behind=True)
+        if t.training:
+            t.send("ring", "cp", 2 * ranks * kv_bytes, phase="backward", behind=True)
+    visible, skips = kv_len if window is None else min(window, kv_len), causal
+    if ranks > 1 and causal:  # every rank has half of a causal score matrix
+        visible, skips = -(-visible // 2), False
+    shape = (batch, heads, k.shape[1], length, visible, dim, skips)
     flops = attention_flops(batch, heads, length, kv_len, dim, dim_v)
     scores = batch * heads * length * kv_len * (0.5 if causal else 1)
-    shape = (
-        batch,
-        heads,
-        k.shape[1],
-        length,
-        kv_len if window is None else min(window, kv_len),
-        dim,
-        causal,
-    )
-    if ring > 1:  # every rank has half of a causal square
-        shape = (*shape[:4], -(-shape[4] // 2) if causal else shape[4], dim, False)
-    if ring > 1 and not gathered:  # keys and values go round [liu2023]
-        t.send("ring", "cp", ring * (k.bytes + v.bytes), behind=True)
-        if t.training:
-            t.send("ring", "cp", 2 * ring * (k.bytes + v.bytes), phase="backward", behind=True)
-    ins = (q, *(gathered or (k, v)), *(() if mask is None else (mask,)))
+    masks = () if mask is None else (mask,)
+    ins = (q, *(gathered or (k, v)), *masks)
+    t.emit("attention", ins, (out,), matrix=flops, vector=4 * scores, special=scores, shape=shape)
+    if not out.grad:
+        return out
     rows = length if how == "flash" else -(-length // 32) * 32
     statistics = LSE * batch * heads * rows
-    t.emit("attention", ins, (out,), matrix=flops, vector=4 * scores, special=scores, shape=shape)
-    if out.grad:
-        t.save(q, k, v, out)
-        if mask is not None:
-            t.save(mask)
-        t.keep(statistics)
-        t.keep(24 if how == "flash" else 16)  # state of the random generator
-        t.backward(
-            "attention",
-            matrix=2
-            * batch
-            * heads
-            * length
-            * kv_len
-            * (3 * dim + 2 * dim_v),  # the scores once more, and four products
-            vector=10 * scores,
-            special=scores,
-            shape=shape,
-            product=q.dtype,
-            read=q.bytes + k.bytes + v.bytes + 2 * out.bytes + statistics,
-            written=q.bytes + k.bytes + v.bytes,
-        )
+    t.save(q, k, v, out, *masks)
+    t.keep(statistics)
+    t.keep(24 if how == "flash" else 16)  # state of the random generator
+    # the scores once more, and four products
+    t.backward(
+        "attention",
+        matrix=2 * batch * heads * length * kv_len * (3 * dim + 2 * dim_v),
+        vector=10 * scores,
+        special=scores,
+        shape=shape,
+        product=q.dtype,
+        read=q.bytes + kv_bytes + 2 * out.bytes + statistics,
+        written=q.bytes + kv_bytes,
+    )
     return out

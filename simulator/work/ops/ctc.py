@@ -1,4 +1,4 @@
-"""The loss of sequences whose alignment is not known [graves2006]."""
+"""Connectionist temporal classification: the loss of sequences without alignment [graves2006]."""
 
 from __future__ import annotations
 
@@ -8,44 +8,35 @@ from roofcast.simulator.work.tape import Tape, Value
 
 
 def ctc(t: Tape, logits: Value, labels: int) -> Value:
-    """Connectionist temporal classification of logits[B, T, letters] against `labels` letters each.
+    """The loss of logits[B, T, letters] against `labels` letters per sample: a scalar.
 
-    forward   log-softmax, then a recursion over T steps of 2 L + 1 states; keeps log-probabilities
-              and all states
-    backward  the recursion once more the other way, then the log-softmax
+    forward   log-softmax, then a recursion over T steps of 2 labels + 1 states; keeps the
+              log-probabilities and all states
+    backward  the recursion in reverse, then the log-softmax
     """
     x = t.full(logits)
+    n, dtype = x.size, x.dtype
     batch, steps, _ = x.shape
     states = batch * steps * (2 * labels + 1)
-    log_p = t.new(x.shape, x.dtype, x.grad)
-    t.emit("softmax", (x,), (log_p,), vector=4 * x.size, special=x.size)
+    state_bytes = states * WIDTH[dtype]
+    log_p = t.new(x.shape, dtype, x.grad)
+    t.emit("softmax", (x,), (log_p,), vector=4 * n, special=n)
     log_p = pointwise.copy(t, log_p)  # steps first
-    out = t.new((), x.dtype, x.grad)
-    t.emit(
-        "scatter",
-        (log_p,),
-        (out,),
-        vector=6 * states,
-        special=3 * states,
-        written=states * WIDTH[x.dtype],
-    )
+    out = t.new((), dtype, x.grad)
+    special = 3 * states
+    t.emit("scatter", (log_p,), (out,), vector=6 * states, special=special, written=state_bytes)
     if x.grad:
         t.save(log_p)
-        t.keep(states * WIDTH[x.dtype] + 8 * batch * labels)
+        t.keep(state_bytes + 8 * batch * labels)
         t.backward(
             "scatter",
             vector=8 * states,
-            special=3 * states,
-            read=log_p.bytes + states * WIDTH[x.dtype],
+            special=special,
+            read=log_p.bytes + state_bytes,
             written=x.bytes,
-            product=x.dtype,
+            product=dtype,
         )
         t.backward(
-            "softmax",
-            vector=4 * x.size,
-            special=x.size,
-            read=2 * x.bytes,
-            written=x.bytes,
-            product=x.dtype,
+            "softmax", vector=4 * n, special=n, read=2 * x.bytes, written=x.bytes, product=dtype
         )
     return out

@@ -1,4 +1,4 @@
-"""Look-ups: embedding tables, gathers, and their scattered gradients."""
+"""Embedding tables: lookups of rows, and their scattered gradients."""
 
 from __future__ import annotations
 
@@ -16,50 +16,35 @@ def embedding(
     weight: Value | None = None,
     tied: str | None = None,
 ) -> Value:
-    """Rows of a table [rows, width], one an id; keeps the ids.
+    """Rows of a table [rows, width], one per id: [*ids.shape, width]; keeps the ids.
 
-    The gradient is dense: the whole table is zeroed and the rows are added into it. A table cut
-    over tensor-parallel ranks gives each a part of the rows; the parts are added up.
+    The gradient is dense: the whole table is set to zero and the rows are added to it. If the table
+    is split over tensor-parallel ranks, each contributes its rows and the results are added up.
     """
     table = weight if weight is not None else t.parameter(rows, width, tied=tied)
     out = t.new((*ids.shape, width), table.dtype, table.grad)
-    t.emit("gather", (ids, table), (out,), read=ids.bytes + out.bytes)
+    read = ids.bytes + out.bytes
+    t.emit("gather", (ids, table), (out,), read=read)
     if out.grad:
         t.save(ids)
-        t.backward(
-            "scatter",
-            vector=out.size,
-            read=out.bytes + ids.bytes,
-            written=table.bytes + out.bytes,
-            product=table.dtype,
-        )
+        written, dtype = table.bytes + out.bytes, table.dtype
+        t.backward("scatter", vector=out.size, read=read, written=written, product=dtype)
     return t.leave(out) if table.split else out
 
 
-def embedding_bag(
-    t: Tape, ids: Value, bags: int, rows: int, width: int, *, offsets: bool = False
-) -> Value:
-    """Sums of table rows, one a bag; keeps ids, and with them the offsets, the bag of each id and
-    the bag sizes.
+def embedding_bag(t: Tape, ids: Value, bags: int, rows: int, width: int) -> Value:
+    """Sums of rows of a table [rows, width], one sum per bag: [bags, width].
+
+    Keeps the ids, and with them the offsets, the bag of each id and the sizes of the bags.
     """
     table = t.parameter(rows, width)
     out = t.new((bags, width), table.dtype, table.grad)
     n = ids.size
-    t.emit(
-        "gather",
-        (ids,),
-        (out,),
-        vector=n * width,
-        read=ids.bytes + n * width * table.bytes // table.size,
-    )
+    looked_up = n * width * table.bytes // table.size
+    t.emit("gather", (ids,), (out,), vector=n * width, read=ids.bytes + looked_up)
     if out.grad:
         t.save(ids)
         t.keep(INDEX * (n + 2 * bags))
-        t.backward(
-            "scatter",
-            vector=n * width,
-            read=out.bytes + ids.bytes,
-            written=table.bytes,
-            product=table.dtype,
-        )
+        read, written = out.bytes + ids.bytes, table.bytes
+        t.backward("scatter", vector=n * width, read=read, written=written, product=table.dtype)
     return out

@@ -1,4 +1,4 @@
-"""Losses."""
+"""Losses. All results are scalars."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from roofcast.simulator.work.tape import Tape, Value
 
 
 def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False) -> Value:
-    """- log softmax(logits)[label], averaged over rows. Keeps the log-probabilities, the labels and
-    one weight.
+    """- log softmax(logits)[label] over the last dimension, averaged over rows.
 
-    `upcast` as transformers does: logits.float() first. Without it, autocast computes the
-    log-probabilities in the low format and copies them to fp32 for the loss. A stack may say how:
-    "chunked", in one kernel; "sum", no loss at all.
+    Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
+    first, as in transformers; without it, autocast computes the log-probabilities in the low format
+    and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
+    above; "chunked", one kernel; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
     if how == "sum":
@@ -20,22 +20,11 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     if how == "chunked" and logits.split is None:
         return _chunked(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
-    if (
-        logits.split == "features"
-    ):  # each rank has a share of the vocabulary: maximum, sum and the label's own are exchanged
+    if logits.split == "features":  # the vocabulary is split over tensor-parallel ranks
+        # exchange, per row, of the maximum, the sum and the label's logit, in fp32
         t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
     log_p = t.new(x.shape, x.dtype, x.grad)
-    t.emit("softmax", (x,), (log_p,), vector=4 * x.size, special=x.size)
-    if x.grad:
-        t.save(log_p)
-        t.backward(
-            "softmax",
-            vector=4 * x.size,
-            special=x.size,
-            read=2 * x.bytes,
-            written=x.bytes,
-            product=x.dtype,
-        )
+    _softmax(t, x, log_p)
     picked = t.full(log_p)
     rows = x.size // x.shape[-1]
     out = t.new((), picked.dtype, x.grad)
@@ -43,35 +32,41 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     if x.grad:
         t.save(picked, labels)
         t.keep(WIDTH[picked.dtype])
-        t.backward(
-            "scatter", vector=x.size, read=labels.bytes, written=picked.bytes, product=picked.dtype
-        )
+        read, written, dtype = labels.bytes, picked.bytes, picked.dtype
+        t.backward("scatter", vector=x.size, read=read, written=written, product=dtype)
     return out
 
 
+def _softmax(t: Tape, x: Value, log_p: Value) -> None:
+    """Log-probabilities of x, which are kept."""
+    n, dtype = x.size, x.dtype
+    t.emit("softmax", (x,), (log_p,), vector=4 * n, special=n)
+    if x.grad:
+        t.save(log_p)
+        t.backward(
+            "softmax", vector=4 * n, special=n, read=2 * x.bytes, written=x.bytes, product=dtype
+        )
+
+
 def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
-    """The same, a few rows at a time in one compiled kernel: fp32 stays on the chip, and logits
-    alone are kept.
+    """Cross-entropy a few rows at a time in one compiled kernel.
+
+    Values in fp32 stay on the chip, and only the logits and labels are kept.
     """
+    n, bytes_, dtype = logits.size, logits.bytes, logits.dtype
     out = t.new((), "fp32", logits.grad)
-    t.emit("softmax", (logits, labels), (out,), vector=4 * logits.size, special=logits.size)
+    t.emit("softmax", (logits, labels), (out,), vector=4 * n, special=n)
     if logits.grad:
         t.save(logits, labels)
-        n, read = logits.size, logits.bytes + labels.bytes
-        t.backward(
-            "softmax",
-            vector=4 * n,
-            special=n,
-            read=read,
-            written=logits.bytes,
-            product=logits.dtype,
-        )
+        read = bytes_ + labels.bytes
+        t.backward("softmax", vector=4 * n, special=n, read=read, written=bytes_, product=dtype)
     return out
 
 
 def _sum(t: Tape, logits: Value) -> Value:
-    """The sum of all logits, as benchmarks without labels train to: the script holds the logits,
-    and their gradient is a tensor of ones.
+    """The sum of all logits, which benchmarks without labels use as a loss.
+
+    The script holds the logits, and their gradient is a tensor of ones.
     """
     out = t.new((), logits.dtype, logits.grad)
     t.emit("reduce", (logits,), (out,), vector=logits.size)
@@ -82,27 +77,29 @@ def _sum(t: Tape, logits: Value) -> Value:
 
 
 def smoothed(t: Tape, logits: Value, labels: Value) -> Value:
-    """Cross-entropy against labels mixed with all classes alike [szegedy2015], log-probabilities in
-    fp32. Keeps them and the labels.
+    """Cross-entropy against labels smoothed uniformly over all classes [szegedy2015].
+
+    Keeps the log-probabilities, in fp32, and the labels.
     """
     log_p = t.new(logits.shape, "fp32", logits.grad)
-    rows, n = logits.size // logits.shape[-1], logits.size
+    rows, n, bytes_ = logits.size // logits.shape[-1], logits.size, log_p.bytes
     t.emit("softmax", (logits,), (log_p,), vector=4 * n, special=n)
     out = t.new((), "fp32", logits.grad)
     t.emit("gather", (labels,), (), read=rows * 32 + labels.bytes)
     t.emit("reduce", (log_p,), (out,), vector=n)
     if logits.grad:
         t.save(log_p, labels)
-        t.backward("scatter", read=labels.bytes, written=log_p.bytes)
-        t.backward("elementwise", vector=n, read=0, written=log_p.bytes)  # of the mean over classes
-        t.backward("accumulate", vector=n, read=2 * log_p.bytes, written=log_p.bytes)
-        t.backward("softmax", vector=4 * n, special=n, read=2 * log_p.bytes, written=logits.bytes)
+        t.backward("scatter", read=labels.bytes, written=bytes_)
+        t.backward("elementwise", vector=n, read=0, written=bytes_)  # of the mean over classes
+        t.backward("accumulate", vector=n, read=2 * bytes_, written=bytes_)
+        t.backward("softmax", vector=4 * n, special=n, read=2 * bytes_, written=logits.bytes)
     return out
 
 
 def shifted_labels(t: Tape, batch: int, sequence: int) -> Value:
-    """Labels moved one to the left for a causal language model: padded by one, then sliced (copied
-    unless one row).
+    """Labels of a causal language model: padded by one, then shifted by one position.
+
+    The slice is copied if there are several rows.
     """
     padded = sequence + 1
     shifted = t.new((batch, padded) if batch == 1 else (batch, sequence), "int64")
@@ -111,19 +108,21 @@ def shifted_labels(t: Tape, batch: int, sequence: int) -> Value:
 
 
 def pairwise(t: Tape, kind: str, x: Value, target: Value) -> Value:
-    """mse, l1, smooth_l1, bce, bce_with_logits: elementwise on prediction and target, then
-    averaged. Keeps both.
+    """The mean of an elementwise loss of prediction and target. Keeps both.
+
+    Kinds: mse, l1, smooth_l1, bce, bce_with_logits.
     """
     x = t.full(x)
+    n = x.size
     out = t.new((), x.dtype, x.grad)
-    special = {"bce": 2, "bce_with_logits": 3}.get(kind, 0)
-    t.emit("reduce", (x, target), (out,), vector=3 * x.size, special=special * x.size)
+    special = {"bce": 2, "bce_with_logits": 3}.get(kind, 0) * n
+    t.emit("reduce", (x, target), (out,), vector=3 * n, special=special)
     if x.grad:
         t.save(x, target)
         t.backward(
             "elementwise",
-            vector=4 * x.size,
-            special=special * x.size,
+            vector=4 * n,
+            special=special,
             read=x.bytes + target.bytes,
             written=x.bytes,
             product=x.dtype,

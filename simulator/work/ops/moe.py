@@ -1,11 +1,11 @@
-"""Mixtures of experts: top-k routing, rows sorted by expert, one grouped product over all experts
-[shazeer2017] [gale2023].
+"""Mixtures of experts: top-k routing, rows sorted by expert, one grouped product over all experts.
 
-Routing is taken as balanced: every expert gets tokens * k / experts rows.
+[shazeer2017] [gale2023]. Routing is assumed balanced: each expert gets tokens * k / experts rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
@@ -15,8 +15,9 @@ from roofcast.simulator.work.tape import Tape, Value
 
 
 def top_k(t: Tape, scores: Value, k: int) -> tuple[Value, Value]:
-    """The k largest of the last dimension and their places; keeps the places, whether or not the
-    values are used.
+    """The k largest of the last dimension, and their indices.
+
+    Keeps the indices, even if the values are not used.
     """
     shape = (*scores.shape[:-1], k)
     ids = t.new(shape, "int64")
@@ -24,51 +25,43 @@ def top_k(t: Tape, scores: Value, k: int) -> tuple[Value, Value]:
     t.emit("gather", (scores,), (ids, out), vector=2 * scores.size)
     if out.grad:
         t.save(ids)
-        t.backward(
-            "scatter", read=ids.bytes + out.bytes, written=scores.bytes, product=scores.dtype
-        )
+        read, written = ids.bytes + out.bytes, scores.bytes
+        t.backward("scatter", read=read, written=written, product=scores.dtype)
     return out, ids
 
 
-def take(t: Tape, x: Value, index: Value, *shape) -> Value:
-    """x[index]: rows picked by number; keeps the numbers. A training stack's permutation kernels
-    move rows as fast as a copy.
+def take(t: Tape, x: Value, index: Value, *shape: int) -> Value:
+    """x[index], of the given shape; keeps the index.
+
+    The permutation kernels of a training stack (`permute = "fused"`) move rows as fast as a copy.
     """
     out = t.new(shape, x.dtype, x.grad)
     fused = t.implementation("permute", "composed") == "fused"
-    t.emit("copy" if fused else "gather", (index,), (out,), read=out.bytes + index.bytes)
+    read = out.bytes + index.bytes
+    t.emit("copy" if fused else "gather", (index,), (out,), read=read)
     if out.grad:
         t.save(index)
-        t.backward(
-            "copy" if fused else "scatter",
-            vector=out.size,
-            read=out.bytes + index.bytes,
-            written=x.bytes + out.bytes,
-            product=x.dtype,
-        )
+        kind, written = "copy" if fused else "scatter", x.bytes + out.bytes
+        t.backward(kind, vector=out.size, read=read, written=written, product=x.dtype)
     return out
 
 
 def normalise(t: Tape, weights: Value) -> Value:
-    """w /= sum(w) in place: keeps the sum, and a copy of w as it was."""
-    total = pointwise.total(t, weights)
-    t.emit("elementwise", (weights, total), (weights,), vector=weights.size, special=weights.size)
+    """w /= sum(w) in place; keeps the sum and a copy of the original w."""
+    total, n = pointwise.total(t, weights), weights.size
+    t.emit("elementwise", (weights, total), (weights,), vector=n, special=n)
     if weights.grad:
         t.save(total)
         t.keep(weights.bytes)
-        t.backward(
-            "elementwise",
-            vector=4 * weights.size,
-            read=3 * weights.bytes,
-            written=weights.bytes,
-            product=weights.dtype,
-        )
+        read, dtype = 3 * weights.bytes, weights.dtype
+        t.backward("elementwise", vector=4 * n, read=read, written=weights.bytes, product=dtype)
     return weights
 
 
 def within_groups(t: Tape, scores: Value, groups: int, chosen: int, best: int) -> Value:
-    """Scores with all but the `chosen` best groups of experts hidden; a group counts by its `best`
-    largest [deepseek2024].
+    """scores[T, experts] with all but the `chosen` best groups of experts masked [deepseek2024].
+
+    A group is rated by the sum of its `best` largest scores.
     """
     tokens, experts = scores.shape
     values, _ = top_k(t, t.view(scores, tokens, groups, experts // groups), best)
@@ -77,32 +70,32 @@ def within_groups(t: Tape, scores: Value, groups: int, chosen: int, best: int) -
 
 
 class Routes(NamedTuple):
-    """Who goes where: indices that sort rows by expert and back, whose each row is, and each
-    expert's end.
-    """
+    """Index tensors of a routing, each with one entry per row but `ends`."""
 
     experts: int
     rows: int  # tokens * k
-    forth: Value
-    order: Value
-    back: Value
-    owner: Value
-    ends: Value
+    forth: Value  # token of each row, in the order of experts
+    order: Value  # sorts the rows by expert
+    back: Value  # restores the order of tokens
+    owner: Value  # expert of each row
+    ends: Value  # last row of each expert
 
 
 def route(t: Tape, ids: Value, experts: int) -> Routes:
-    """Sort the chosen experts' numbers."""
-    indices = [t.new((ids.size,), "int64") for _ in range(4)]
+    """Sort the rows by the indices of their experts, ids[T, k]."""
+    forth, order, back, owner = (t.new((ids.size,), "int64") for _ in range(4))
     ends = t.new((experts,), "int32")
-    t.emit("gather", (ids,), (*indices, ends), vector=8 * ids.size)
-    return Routes(experts, ids.size, *indices, ends)
+    t.emit("gather", (ids,), (forth, order, back, owner, ends), vector=8 * ids.size)
+    return Routes(experts, ids.size, forth, order, back, owner, ends)
 
 
 def grouped_linear(
     t: Tape, x: Value, out_features: int, routes: Routes, *, bias: bool = False
 ) -> Value:
-    """Each expert's rows times its own matrix: 2 rows in out FLOPs in all. Not on autocast's list:
-    runs in the weights' format.
+    """Each expert's rows of x[rows, in] times its own matrix: 2 rows in out FLOPs in total.
+
+    Autocast does not cover this product: it runs in the format of the weights. Raises BadInput if
+    ep does not divide the experts.
     """
     rows, k = x.shape
     if routes.experts % t.parallel.ep:
@@ -112,34 +105,21 @@ def grouped_linear(
     b = t.parameter(experts, out_features, expert=True) if bias else None
     x = t.cast(x, w.dtype)
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
-    flops, product, each = 2 * rows * k * out_features, product_format(t, x), rows / experts
-    t.emit(
-        "matmul",
-        (x, w),
-        (out,),
-        matrix=flops,
-        product=product,
-        shape=(experts, each, out_features, k),
-    )
+    product, each = product_format(t, x.dtype), rows / experts
+
+    def back(read: Value, gradient: Value, shape: tuple) -> None:
+        moved, written = out.bytes + read.bytes, gradient.bytes
+        t.backward(
+            "matmul", matrix=flops, read=moved, written=written, product=product, shape=shape
+        )
+
+    flops, shape = 2 * rows * k * out_features, (experts, each, out_features, k)
+    t.emit("matmul", (x, w), (out,), matrix=flops, product=product, shape=shape)
     if out.grad:
         t.save(x, routes.ends)
-        t.backward(
-            "matmul",
-            matrix=flops,
-            read=out.bytes + x.bytes,
-            written=w.bytes,
-            product=product,
-            shape=(experts, out_features, k, each),
-        )
+        back(x, w, (experts, out_features, k, each))
         if x.grad:
-            t.backward(
-                "matmul",
-                matrix=flops,
-                read=out.bytes + w.bytes,
-                written=x.bytes,
-                product=product,
-                shape=(experts, each, k, out_features),
-            )
+            back(w, x, (experts, each, k, out_features))
     if b is None:
         return out
     picked = take(t, b, routes.owner, rows, out_features)
@@ -148,22 +128,20 @@ def grouped_linear(
 
 
 def _dispatch(t: Tape, rows: Value, copies: int) -> Value:
-    """Rows, `copies` of each token, go to the ranks that hold their experts, and to all ranks that
-    hold a part of one.
-    """
+    """Send rows, `copies` per token, to all ranks that hold their expert or a part of it."""
     _exchange(t, rows, copies)
     return _over_parts(t, rows, "all_gather", "reduce_scatter", rows.shape[0] * t.parallel.etp)
 
 
 def _combine(t: Tape, rows: Value, copies: int) -> Value:
-    """The parts' sums are added up, and rows come back to the ranks of their tokens."""
+    """Add up the partial sums of the parts of an expert and return rows to their tokens' ranks."""
     rows = _over_parts(t, rows, "reduce_scatter", "all_gather", rows.shape[0] // t.parallel.etp)
     _exchange(t, rows, copies)
     return rows
 
 
-def _exchange(t: Tape, rows: Value, copies: int):
-    """One way over the ranks that hold different experts; gradients go the other way."""
+def _exchange(t: Tape, rows: Value, copies: int) -> None:
+    """All-to-all over the ranks that hold different experts; gradients return the other way."""
     if t.parallel.ep > 1:
         t.send("all_to_all", "ep", rows.bytes, copies=copies)
         if t.training:
@@ -171,7 +149,7 @@ def _exchange(t: Tape, rows: Value, copies: int):
 
 
 def _over_parts(t: Tape, rows: Value, kind: str, back: str, length: int) -> Value:
-    """One way over the ranks that hold parts of the same experts; gradients go the other way."""
+    """A collective over the ranks that hold parts of the same experts; `back` for gradients."""
     if t.parallel.etp == 1:
         return rows
     bytes_ = rows.bytes * max(length / rows.shape[0], 1.0)
@@ -188,37 +166,38 @@ def gated_experts(
     ids: Value,
     experts: int,
     width: int,
-    gate,
+    gate: Callable[[Value], Value],
     *,
     bias: bool = False,
 ) -> Value:
-    """Sum over a token's k experts of weight * down(gate(up(x))), for rows x[T, D]; `gate` maps [S,
-    2 F] to [S, F].
+    """Sum over a token's k experts of weight * down(gate(up(x))), for x[T, D].
+
+    weights[T, k] and ids[T, k] are those of the chosen experts; `gate` maps [S, 2 width] to
+    [S, width]. Raises BadInput for tensor parallelism without sequence parallelism, or if etp does
+    not divide the width.
     """
     tokens, dim = x.shape
+    k, etp = ids.shape[-1], t.parallel.etp
     if t.parallel.tp > 1 and x.split != "tokens":
         raise BadInput(
-            f"tp {t.parallel.tp}: experts take each rank's own tokens; use sequence parallelism"
+            f"tp {t.parallel.tp}: experts process each rank's own tokens; use sequence parallelism"
             " (--sp)"
         )
-    etp = t.parallel.etp
     if width % etp:
         raise BadInput(f"etp {etp} does not divide the width of an expert ({width})")
     routes = route(t, ids, experts)
-    rows = _dispatch(t, take(t, x, routes.forth, routes.rows, dim), ids.shape[-1])
+    rows = _dispatch(t, take(t, x, routes.forth, routes.rows, dim), k)
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
     h = gate(grouped_linear(t, rows, 2 * width // etp, routes, bias=bias))
-    h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), ids.shape[-1])
+    h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), k)
     h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
     h = take(t, h, routes.back, routes.rows, dim)
-    out = pointwise.total(t, t.view(h, tokens, ids.shape[-1], dim), 1)
+    out = pointwise.total(t, t.view(h, tokens, k, dim), 1)
     return t.cast(t.view(out, tokens, dim), x.dtype)
 
 
 def spread(t: Tape, best: Value, ids: Value, tokens: int, experts: int) -> Value:
-    """The chosen experts' logits at their places among all, the others at minus infinity; keeps the
-    places.
-    """
+    """Logits [tokens, experts] of the chosen experts, minus infinity elsewhere; keeps `ids`."""
     out = t.new((tokens, experts), best.dtype, best.grad)
     t.emit("scatter", (best, ids), (out,), vector=out.size)
     if out.grad:
@@ -227,9 +206,12 @@ def spread(t: Tape, best: Value, ids: Value, tokens: int, experts: int) -> Value
     return out
 
 
-def dense_experts(t: Tape, x: Value, scores: Value, width: int, gate) -> Value:
-    """Every token through every expert, scaled by its score first: experts times the work of one,
-    whatever k is.
+def dense_experts(
+    t: Tape, x: Value, scores: Value, width: int, gate: Callable[[Value], Value]
+) -> Value:
+    """Every token of x[T, D] through every expert, scaled by its score first.
+
+    `experts` times the work of one expert, whatever k is.
     """
     tokens, dim = x.shape
     experts = scores.shape[-1]

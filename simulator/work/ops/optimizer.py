@@ -1,4 +1,4 @@
-"""Optimizers: what they keep, and what one update reads and writes."""
+"""Optimizers: the states they keep, and the bytes that an update reads and writes."""
 
 from __future__ import annotations
 
@@ -8,61 +8,38 @@ from roofcast.hwdb.errors import unknown
 
 
 class Optimizer(NamedTuple):
-    """Per weight: state bytes in the weight's own format (w each) and in fixed formats; FLOPs;
-    tensors touched.
+    """Per weight: bytes of state, FLOPs, and weight-sized tensors that an update touches.
 
-    `fused` and `foreach` are reads + writes of a weight-sized tensor an update makes: as one
-    kernel, and as PyTorch's foreach implementation makes them, `kernels` of them for a group of
-    tensors.
+    `fused` counts them for an update in one kernel; `foreach` for PyTorch's foreach implementation,
+    which launches `kernels` kernels per group of tensors.
     """
 
-    states: float  # weight-sized states in the format of the weight
-    fixed: float  # further state bytes a weight, whatever its format
+    states: float  # states in the format of the weight
+    fixed: float  # further bytes of state per weight, whatever its format
     fused: tuple[int, int]  # weight-sized tensors read, written
-    foreach: tuple[int, int]
-    kernels: int  # launches of the foreach form
-    flops: float  # vector FLOPs a weight
+    foreach: tuple[int, int]  # weight-sized tensors read, written
+    kernels: int  # launches of the foreach implementation
+    flops: float  # vector FLOPs per weight
     source: str
 
 
+LAMB = "you2019, Algorithm 2: Adam's direction, and the norms of it and of the weight"
+ADAFACTOR = "shazeer2018: a row and a column per matrix, under 1 % of the weights"
+ADAM8BIT = "dettmers2021: two states of one byte and a scale per block of 256"
 OPTIMIZERS = {
     "sgd": Optimizer(0, 0, (2, 1), (2, 1), 1, 2, "p -= lr g"),
     "momentum": Optimizer(1, 0, (3, 2), (5, 3), 3, 4, "v = mu v + g; p -= lr v"),
     "adam": Optimizer(2, 0, (4, 3), (11, 7), 7, 12, "kingma2014, Algorithm 1"),
     "adamw": Optimizer(2, 0, (4, 3), (12, 8), 8, 14, "loshchilov2017, Algorithm 2"),
-    "lamb": Optimizer(
-        2,
-        0,
-        (7, 4),
-        (15, 10),
-        10,
-        18,
-        "you2019, Algorithm 2: Adam's direction, and the norms of it and of the weight",
-    ),
+    "lamb": Optimizer(2, 0, (7, 4), (15, 10), 10, 18, LAMB),
     "lion": Optimizer(1, 0, (3, 2), (8, 5), 5, 8, "chen2023, Program 1"),
-    "adafactor": Optimizer(
-        0,
-        0.01,
-        (4, 2),
-        (10, 5),
-        10,
-        14,
-        "shazeer2018: a row and a column a matrix, under 1 % of the weights",
-    ),
-    "adam8bit": Optimizer(
-        0,
-        2.03125,
-        (2, 1),
-        (2, 1),
-        1,
-        20,
-        "dettmers2021: two states of one byte and a scale a block of 256",
-    ),
+    "adafactor": Optimizer(0, 0.01, (4, 2), (10, 5), 10, 14, ADAFACTOR),
+    "adam8bit": Optimizer(0, 2.03125, (2, 1), (2, 1), 1, 20, ADAM8BIT),
 }
 
 
 def optimizer(name: str) -> Optimizer:
-    """The optimizer of that name.
+    """The optimizer called `name`. Raises UnknownName.
 
     >>> optimizer("adamw").states
     2
@@ -72,12 +49,12 @@ def optimizer(name: str) -> Optimizer:
     return OPTIMIZERS[name]
 
 
-def state_bytes(o: Optimizer, weights, width):
-    """Bytes of the states of `weights` weights of `width` bytes each. Broadcasts."""
+def state_bytes(o: Optimizer, weights: float, width: float) -> float:
+    """Bytes of the states of `weights` weights of `width` bytes each."""
     return weights * (o.states * width + o.fixed)
 
 
-def update_traffic(o: Optimizer, weights, width, fused: bool):
-    """Bytes read and bytes written by one update of `weights` weights of `width` bytes."""
+def update_traffic(o: Optimizer, weights: float, width: float, fused: bool) -> tuple[float, float]:
+    """Bytes read and bytes written by one update of `weights` weights of `width` bytes each."""
     read, written = o.fused if fused else o.foreach
     return weights * (read * width + o.fixed), weights * (written * width + o.fixed)

@@ -1,9 +1,9 @@
-"""Elementwise ops: one kernel reads its operands once and writes its result once.
+"""Elementwise ops: one kernel that reads its operands once and writes its result once.
 
-What each keeps for backward is PyTorch's rule: an op whose derivative is written in its result
-(relu, tanh, sigmoid, exp) keeps the result, one whose derivative is written in its argument (gelu,
-silu, pow) keeps the argument, a product keeps each factor the other one's gradient needs
-[pytorch-derivatives].
+What each op keeps for backward follows PyTorch [pytorch-derivatives]: an op whose derivative is
+written in terms of its result (relu, tanh, sigmoid, exp) keeps the result; one whose derivative is
+written in terms of its argument (gelu, silu, pow) keeps the argument; a product keeps each factor
+that the gradient of the other factor needs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from math import prod
 from roofcast.simulator.work.precision import promote
 from roofcast.simulator.work.tape import Tape, Value
 
-# name: (vector FLOPs, special-function results, backward vector FLOPs, backward special, what is
-# kept) per element
+# name: (vector FLOPs, special-function results, backward vector FLOPs, backward special-function
+# results, what is kept), all per element
 UNARY = {
     "relu": (1, 0, 1, 0, "out"),
     "sigmoid": (2, 2, 3, 0, "out"),
@@ -43,51 +43,58 @@ UNARY = {
     "mul_scalar": (1, 0, 1, 0, None),
     "clamp": (2, 0, 1, 0, "in"),
 }
-# ops that replace their argument: these keep a copy of it first when run in place
+# these need their argument in backward, and copy it before they overwrite it in place
 KEEPS_CLONE_IN_PLACE = {"silu", "hardswish", "hardsigmoid", "relu6", "mish"}
 AUTOCAST_TO_FULL = {"exp", "rsqrt", "log", "pow", "softplus"}  # [pytorch-autocast]
 
 
-def unary(t: Tape, fn: str, x: Value, *, in_place: bool = False) -> Value:
-    """y = fn(x).
+def _back(t: Tape, like: Value, *, read: float, written: float, vector: float) -> None:
+    """An elementwise backward kernel in the format of `like`."""
+    t.backward("elementwise", vector=vector, read=read, written=written, product=like.dtype)
 
-    forward   read N w, write N w;  backward  read dy and what was kept, write dx
+
+def unary(t: Tape, fn: str, x: Value, *, in_place: bool = False) -> Value:
+    """y = fn(x) for a function of `UNARY`.
+
+    forward   reads N w bytes, writes N w
+    backward  reads dy and what was kept, writes dx
     """
     vector, special, vector_back, special_back, kept = UNARY[fn]
     if fn in AUTOCAST_TO_FULL:
         x = t.full(x)
+    n = x.size
     if in_place and x.kind == "activation" and fn not in KEEPS_CLONE_IN_PLACE:
         out = t.view(x, *x.shape)
     else:
         out = t.new(x.shape, x.dtype, x.grad)
-    t.emit("elementwise", (x,), (out,), vector=vector * x.size, special=special * x.size)
-    if x.grad and t.training:
-        if kept == "in" and in_place and fn == "leaky_relu":
-            kept = "out"
-        if kept:
-            t.save(x if kept == "in" else out)
-        reads = x.bytes if kept is None else 2 * x.bytes
-        if vector_back or kept:
-            t.backward(
-                "elementwise",
-                vector=vector_back * x.size,
-                special=special_back * x.size,
-                read=reads,
-                written=x.bytes,
-                product=x.dtype,
-            )
+    t.emit("elementwise", (x,), (out,), vector=vector * n, special=special * n)
+    if not (x.grad and t.training):
+        return out
+    if kept == "in" and in_place and fn == "leaky_relu":
+        kept = "out"
+    if kept:
+        t.save(x if kept == "in" else out)
+    if vector_back or kept:
+        t.backward(
+            "elementwise",
+            vector=vector_back * n,
+            special=special_back * n,
+            read=x.bytes if kept is None else 2 * x.bytes,
+            written=x.bytes,
+            product=x.dtype,
+        )
     return out
 
 
-def _broadcast(a: Value, b: Value) -> tuple:
-    """The common shape of two operands; dimensions of one stretch [numpy-broadcasting]."""
+def _broadcast(a: Value, b: Value) -> tuple[int, ...]:
+    """The common shape of two operands; dimensions of length one stretch [numpy-broadcasting]."""
     wide, narrow = (a.shape, b.shape) if len(a.shape) >= len(b.shape) else (b.shape, a.shape)
     narrow = (1,) * (len(wide) - len(narrow)) + tuple(narrow)
     return tuple(max(m, n) for m, n in zip(wide, narrow, strict=True))
 
 
 def _aligned(t: Tape, a: Value, b: Value) -> tuple[Value, Value]:
-    """Of a whole operand beside one cut by tokens, a rank's own tokens."""
+    """The operands, with a whole one cut to this rank's tokens if the other is split by tokens."""
     if t.parallel.tp > 1 and "tokens" in (a.split, b.split) and a.split != b.split:
         cut, whole = (a, b) if a.split == "tokens" else (b, a)
         if len(whole.shape) >= 2 and len(cut.shape) >= 2 and whole.shape[-2] > cut.shape[-2]:
@@ -96,15 +103,16 @@ def _aligned(t: Tape, a: Value, b: Value) -> tuple[Value, Value]:
     return a, b
 
 
-def _reduced(t: Tape, v: Value, out: Value):
-    """The gradient of an operand that was stretched is summed back to its shape."""
+def _reduced(t: Tape, v: Value, out: Value) -> None:
+    """The gradient of an operand that was broadcast is summed back to its shape."""
     if v.grad and v.size < out.size:
         t.backward("reduce", vector=out.size, read=out.bytes, written=v.bytes, product=out.dtype)
 
 
 def add(t: Tape, a: Value, b: Value) -> Value:
-    """a + b, shapes broadcast, formats promoted. Nothing is kept; gradients pass through without a
-    kernel.
+    """a + b with broadcast shapes and promoted formats.
+
+    Keeps nothing. Gradients pass through without a kernel, unless they are cast or summed.
     """
     a, b = _aligned(t, a, b)
     out = t.new(_broadcast(a, b), promote(a.dtype, b.dtype), a.grad or b.grad)
@@ -118,73 +126,58 @@ def add(t: Tape, a: Value, b: Value) -> Value:
 
 
 def mul(t: Tape, a: Value, b: Value) -> Value:
-    """a * b, shapes broadcast, formats promoted; each factor is kept where the other needs a
-    gradient.
+    """a * b with broadcast shapes and promoted formats.
+
+    Each factor is kept if the other needs a gradient.
     """
     a, b = _aligned(t, a, b)
     out = t.new(_broadcast(a, b), promote(a.dtype, b.dtype), a.grad or b.grad)
-    t.emit("elementwise", (a, b), (out,), vector=out.size)
+    n = out.size
+    t.emit("elementwise", (a, b), (out,), vector=n)
     if t.training:
         for v, other in ((a, b), (b, a)):
             if v.grad:
                 t.save(other)
-                t.backward(
-                    "elementwise",
-                    vector=out.size,
-                    read=out.bytes + other.bytes,
-                    written=out.bytes,
-                    product=out.dtype,
-                )
+                _back(t, out, vector=n, read=out.bytes + other.bytes, written=out.bytes)
                 _reduced(t, v, out)
     return out
 
 
 def scale(t: Tape, x: Value) -> Value:
-    """x * number."""
+    """x times a number that is not a tensor."""
     return unary(t, "mul_scalar", x)
 
 
 def dropout(t: Tape, x: Value, p: float) -> Value:
-    """Zero with probability p and scale the rest; keeps one byte an element, the mask. Nothing
-    happens for p = 0 or in inference.
+    """Zero elements of x with probability p and scale the others; keeps a mask of 1 byte each.
+
+    Returns x itself for p = 0 and in inference.
     """
     if not p or not t.training:
         return x
+    n = x.size
     out = t.new(x.shape, x.dtype, x.grad)
-    t.emit(
-        "elementwise", (x,), (out,), vector=2 * x.size, special=x.size, written=out.bytes + x.size
-    )
+    t.emit("elementwise", (x,), (out,), vector=2 * n, special=n, written=out.bytes + n)
     if x.grad:
-        t.keep(x.size)
-        t.backward(
-            "elementwise",
-            vector=2 * x.size,
-            read=x.bytes + x.size,
-            written=x.bytes,
-            product=x.dtype,
-        )
+        t.keep(n)
+        _back(t, x, vector=2 * n, read=x.bytes + n, written=x.bytes)
     return out
 
 
 def where(t: Tape, x: Value, chosen: Value) -> Value:
-    """x where chosen, a number elsewhere; keeps the choice."""
+    """x where `chosen` is true, a number elsewhere; keeps `chosen`."""
     out = t.new(_broadcast(x, chosen), x.dtype, x.grad)
-    t.emit("elementwise", (x, chosen), (out,), vector=out.size)
+    n = out.size
+    t.emit("elementwise", (x, chosen), (out,), vector=n)
     if x.grad and t.training:
         t.save(chosen)
-        t.backward(
-            "elementwise",
-            vector=out.size,
-            read=out.bytes + chosen.bytes,
-            written=out.bytes,
-            product=x.dtype,
-        )
+        _back(t, x, vector=n, read=out.bytes + chosen.bytes, written=out.bytes)
         _reduced(t, x, out)
     return out
 
 
-def copy(t: Tape, x: Value, *shape, dtype: str | None = None) -> Value:
-    """A contiguous copy of a transposed or stretched tensor."""
+def copy(t: Tape, x: Value, *shape: int, dtype: str | None = None) -> Value:
+    """A contiguous copy of a transposed or broadcast tensor."""
     out = t.new(shape or x.shape, dtype or x.dtype, x.grad)
     t.emit("copy", (x,), (out,))
     if x.grad and t.training:
@@ -192,22 +185,22 @@ def copy(t: Tape, x: Value, *shape, dtype: str | None = None) -> Value:
     return out
 
 
-def part(t: Tape, x: Value, *shape) -> Value:
-    """A slice: a view of x; its gradient is put into zeros of the whole, and added to that of the
-    other parts.
+def part(t: Tape, x: Value, *shape: int) -> Value:
+    """A slice of x of that shape: a view.
+
+    Its gradient is written into zeros of the shape of x and added to those of the other slices.
     """
     if x.grad and t.training:
         out_bytes = x.bytes * prod(shape) // x.size
         t.backward("copy", read=out_bytes, written=x.bytes + out_bytes, product=x.dtype)
-        if x.kind == "parameter":  # the tape adds up gradients of activations itself
-            t.backward(
-                "accumulate", vector=x.size, read=2 * x.bytes, written=x.bytes, product=x.dtype
-            )
+        if x.kind == "parameter":  # the tape adds up the gradients of activations itself
+            read, written = 2 * x.bytes, x.bytes
+            t.backward("accumulate", vector=x.size, read=read, written=written, product=x.dtype)
     return t.view(x, *shape)
 
 
 def concat(t: Tape, parts: list[Value], dim: int) -> Value:
-    """Tensors side by side along `dim`."""
+    """Tensors concatenated along `dim`."""
     shape = list(parts[0].shape)
     shape[dim] = sum(p.shape[dim] for p in parts)
     out = t.new(shape, promote(*(p.dtype for p in parts)), any(p.grad for p in parts))
@@ -218,12 +211,12 @@ def concat(t: Tape, parts: list[Value], dim: int) -> Value:
 
 
 def total(t: Tape, x: Value, dim: int = -1, keepdim: bool = True) -> Value:
-    """Sum over one dimension; autocast takes it in fp32. Nothing is kept."""
+    """Sum over one dimension; autocast computes it in fp32. Keeps nothing."""
     return mean(t, t.full(x), dim, keepdim)
 
 
 def mean(t: Tape, x: Value, dim: int = -1, keepdim: bool = True) -> Value:
-    """Mean over one dimension. Nothing is kept."""
+    """Mean over one dimension. Keeps nothing."""
     shape = list(x.shape)
     if keepdim:
         shape[dim] = 1
@@ -232,5 +225,5 @@ def mean(t: Tape, x: Value, dim: int = -1, keepdim: bool = True) -> Value:
     out = t.new(shape, x.dtype, x.grad)
     t.emit("reduce", (x,), (out,), vector=x.size)
     if x.grad and t.training:
-        t.backward("elementwise", vector=x.size, read=out.bytes, written=x.bytes, product=x.dtype)
+        _back(t, x, vector=x.size, read=out.bytes, written=x.bytes)
     return out

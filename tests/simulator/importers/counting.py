@@ -142,7 +142,7 @@ def uncounted(tape) -> tuple[int, int]:
     for k in tape.kernels:
         if (
             k.kind == "attention"
-            or "mkldnn_rnn_layer" in " ".join(tape.said)
+            or "mkldnn_rnn_layer" in " ".join(tape.assumptions)
             and tape.nodes[k.node].name == "rnn"
         ):
             fused[k.phase] += int(k.matrix)

@@ -8,7 +8,8 @@ from roofcast import hwdb
 from roofcast.hwdb import names
 from roofcast.simulator.machine import device_file, jobs
 from roofcast.simulator.machine.calibrate import calibrate
-from roofcast.simulator.machine.host import Cache, Host, find
+from roofcast.simulator.machine.find import find
+from roofcast.simulator.machine.host import Cache, Host
 from roofcast.simulator.machine.sampling import AGREE, ROUNDS, Clock, Job, Rate, sample
 from roofcast.simulator.times.rates import resolve
 

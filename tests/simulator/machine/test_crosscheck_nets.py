@@ -1,6 +1,4 @@
-"""The numba nets: gradients against differences, losses that go down, as many weights as the
-forecast counts.
-"""
+"""The numba nets: gradients against finite differences, falling losses, numbers of weights."""
 
 import numpy as np
 import pytest
@@ -11,14 +9,15 @@ from roofcast.simulator.machine.crosscheck.net_list import NETS
 
 NUMBA = [n for n in NETS if n.by == "numba"]
 MODELS = {n.model: n.name for n in NUMBA}
-# batch and size of a gradient check; the transformer's below
+# batch and size for the gradient check; (2, 64) for the transformer
 SMALL = {"lenet": (2, 32), "mlp": (3, 28), "ncf": (16, None)}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=MODELS.get)
-def test_gradients_are_those_of_differences(model):
-    """Along a random direction of each weight, in double precision: (loss(w + h d) - loss(w - h d))
-    / 2h = gradient . d.
+def test_gradients_match_finite_differences(model):
+    """Along a random direction d of each weight, in double precision.
+
+    (loss(w + h d) - loss(w - h d)) / 2h = gradient . d
     """
     state = nets.start(model, np.float64)
     x, labels = nets.data(model, *SMALL.get(model, (2, 64)), np.float64)
@@ -40,32 +39,23 @@ def test_gradients_are_those_of_differences(model):
 
 
 @pytest.mark.parametrize("net", NUMBA, ids=lambda n: n.name)
-def test_loss_goes_down(net):
+def test_the_loss_falls(net):
     step = nets.build(net._replace(batch=min(net.batch, 64)))
     losses = [step() for _ in range(12)]
     assert all(np.isfinite(losses)) and losses[-1] < 0.98 * losses[0]
 
 
 @pytest.mark.parametrize("net", NUMBA, ids=lambda n: n.name)
-def test_the_forecast_knows_the_same_weights(net):
-    asked = {"image": {"image": net.size}, "sequence": {"sequence": net.size}, "table": {}}[
-        net.takes
-    ]
-    f = predict(
-        model=net.model,
-        device="i9-10940x",
-        batch=net.batch,
-        precision="fp32",
-        optimizer=net.optimizer,
-        **asked,
-    )
+def test_the_forecast_counts_the_same_parameters(net):
+    size = {} if net.takes == "table" else {net.takes: net.size}
+    options = dict(device="i9-10940x", precision="fp32", optimizer=net.optimizer)
+    f = predict(model=net.model, batch=net.batch, **options, **size)
     assert f.parameters == sum(w.size for w in nets.start(net.model).weights.values())
 
 
-def test_adam_is_the_papers():
+def test_the_first_adam_step_moves_by_the_rate():
     p, g = np.array([1.0, -2.0]), np.array([0.5, -0.25])
     m, v = np.zeros(2), np.zeros(2)
     nets.kernels.adam(p, g, m, v, 0.1, 1)
-    assert p == pytest.approx(
-        [0.9, -1.9]
-    )  # the first step moves by the rate, against the sign [kingma2014, Section 2.1]
+    # against the sign of the gradient [kingma2014, Section 2.1]
+    assert p == pytest.approx([0.9, -1.9])

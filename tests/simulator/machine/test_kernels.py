@@ -1,6 +1,4 @@
-"""Every numba kernel against numpy: forward against its formula in fp64, backward against
-differences of that formula.
-"""
+"""Every numba kernel against numpy in fp64: forward by its formula, backward by differences of it."""
 
 import re
 
@@ -61,8 +59,7 @@ def gelu(x):
     return x * 0.5 * (1 + erf(x / np.sqrt(2)))
 
 
-# name: size, the arguments by position that are outputs, what they should be of the arguments
-# before the call
+# name: size; positions of the output arguments; the expected outputs from the arguments
 FORWARD = {
     "read": ((1000,), (1,), lambda x, *_: [[x.sum()]]),
     "fill": ((1000,), (0,), lambda y, *_: [np.ones(1000)]),
@@ -114,8 +111,7 @@ FORWARD = {
     "attention": ((2, 9, 4), (4,), lambda q, k, v, causal, *_: [attended(q, k, v, causal)]),
 }
 
-# name: size; (argument that is varied, argument that holds its gradient, argument that holds dy)
-# ..; the forward function of the arguments
+# name: size; positions of (the varied argument, its gradient, dy) ..; the forward formula
 BACKWARD = {
     "gelu_backward": ((9,), ((0, 2, 1),), lambda x, *_: gelu(x)),
     "batch_norm_backward": (
@@ -156,7 +152,7 @@ def wide(args):
 
 
 def normalised(name, args):
-    """Norms' backward takes the statistics that forward keeps."""
+    """Fill in the statistics that forward keeps for the backward of a norm."""
     if name == "batch_norm_backward":
         args[2][:], args[3][:] = normed(wide(args)[0], 1.0, 0.0, (0, 2))[1:]
     if name == "layer_norm_backward":
@@ -166,7 +162,7 @@ def normalised(name, args):
 
 
 @pytest.mark.parametrize("name", FORWARD)
-def test_forward_is_numpys(name):
+def test_forward_matches_numpy(name):
     size, outputs, formula = FORWARD[name]
     args = KERNELS[name].make(size)
     expected = formula(*wide(args))
@@ -179,7 +175,7 @@ def test_forward_is_numpys(name):
 
 
 @pytest.mark.parametrize("name", ["triad", "softmax", "gemm", "conv", "sgd"])
-def test_all_threads_give_the_same(name):
+def test_all_threads_give_the_result_of_one(name):
     size, outputs, _ = FORWARD[name]
     alone, together = KERNELS[name].make(size), KERNELS[name].make(size)
     KERNELS[name].run.one(*alone)
@@ -189,7 +185,7 @@ def test_all_threads_give_the_same(name):
 
 
 @pytest.mark.parametrize("name", BACKWARD)
-def test_backward_is_the_slope_of_forward(name):
+def test_backward_matches_finite_differences_of_forward(name):
     size, triples, formula = BACKWARD[name]
     args = list(KERNELS[name].make(size))
     normalised(name, args)
@@ -210,7 +206,7 @@ def test_backward_is_the_slope_of_forward(name):
         np.testing.assert_allclose(args[gradient].ravel(), slope, rtol=1e-4, atol=1e-4)
 
 
-def test_backward_kernels_of_which_the_formula_is_the_definition():
+def test_other_backward_kernels_match_their_formulas():
     y, dy, dx = KERNELS["relu_backward"].make((50,))
     KERNELS["relu_backward"].run.one(y, dy, dx)
     np.testing.assert_array_equal(dx, np.where(y > 0, dy, 0))
@@ -232,7 +228,7 @@ def test_cross_entropy_is_the_loss_and_the_gradient_of_its_mean():
     np.testing.assert_allclose(dx, (share - np.eye(40)[label]) / 6, atol=1e-6)
 
 
-def test_scatter_adds_rows_that_meet():
+def test_scatter_adds_rows_with_the_same_index():
     dy, index, table = KERNELS["scatter"].make((30, 70, 5))
     KERNELS["scatter"].run.one(dy, index, table)
     expected = np.zeros_like(table)
@@ -240,7 +236,7 @@ def test_scatter_adds_rows_that_meet():
     np.testing.assert_allclose(table, expected, atol=1e-5)
 
 
-def test_max_pool_sends_the_gradient_to_the_winner():
+def test_max_pool_backward_sends_the_gradient_to_the_maximum():
     size = (2, 3, 8, 2, 2)
     x, edge, stride, y, where = KERNELS["max_pool"].make(size)
     dy, _, dx = KERNELS["max_pool_backward"].make(size)
@@ -250,7 +246,7 @@ def test_max_pool_sends_the_gradient_to_the_winner():
     np.testing.assert_array_equal(dx, winners)
 
 
-def test_im2col_times_the_weights_is_the_convolution():
+def test_im2col_and_a_product_are_a_convolution():
     size = (2, 3, 4, 7, 3, 2, 1)
     args = KERNELS["im2col"].make(size)
     KERNELS["im2col"].run.one(*args)
@@ -260,7 +256,7 @@ def test_im2col_times_the_weights_is_the_convolution():
     )
 
 
-def test_lstm_backward_is_the_slope_of_forward():
+def test_lstm_backward_matches_finite_differences():
     gates, before, cell, hidden, kept = KERNELS["lstm_cell"].make((2, 3))
     KERNELS["lstm_cell"].run.one(gates, before, cell, hidden, kept)
     _, _, dhidden, dcell, dgates, dbefore = KERNELS["lstm_cell_backward"].make((2, 3))
@@ -285,7 +281,7 @@ def test_lstm_backward_is_the_slope_of_forward():
     "shape", [(1, 1, 1), (TALL, WIDE, 8), (TALL + 1, WIDE - 1, 257), (100, 1100, 30)]
 )
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
-def test_gemm_of_any_shape_and_either_operand_transposed(shape, turned):
+def test_gemm_with_any_shape_and_transposed_operands(shape, turned):
     m, n, k = shape
     rng = np.random.default_rng(m)
     a, b = (
@@ -300,8 +296,8 @@ def test_gemm_of_any_shape_and_either_operand_transposed(shape, turned):
     np.testing.assert_allclose(c, a @ b, atol=1e-4)
 
 
-def test_chains_end_where_their_fixed_point_is():
-    """x <- 0.5 x + 1 goes to 2: each of CHAINS vectors ends there."""
+def test_chains_converge_to_their_fixed_point():
+    """x = 0.5 x + 1 converges to 2 in each of the CHAINS vectors."""
     for name, width in (("fma32", 4), ("fma64", 8)):
         out, teams, repeats = KERNELS[name].make((200,))
         KERNELS[name].run.one(out, teams, repeats)
@@ -309,42 +305,36 @@ def test_chains_end_where_their_fixed_point_is():
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_work_grows_with_the_size_and_fits_the_arguments(name):
+def test_work_grows_with_size_and_matches_the_arguments(name):
     kernel = KERNELS[name]
     small = kernel.make(kernel.sizes[0])
     work = [kernel.work(size) for size in kernel.sizes]
     assert all(min(each) >= 0 and sum(each) > 0 for each in work)
     assert sum(work[0]) < sum(work[-1])
-    if kernel.op != "fma" and "conv" not in name:  # a convolution also moves its im2col matrix
+    if kernel.op != "fma" and "conv" not in name:  # im2col also writes its matrix
         held = sum(arg.nbytes for arg in small if isinstance(arg, np.ndarray))
         assert work[0].read + work[0].fresh < 3 * held
 
 
-def test_loops_over_exp_become_vector_instructions():
-    """Looked at in the generated code, compiled here: a kernel from the cache has none to look
-    at.
-    """
+def test_loops_over_exp_are_vectorized():
+    """In the generated code; compiled here, because a kernel from the cache has none to inspect."""
     loop = numba.njit(fastmath=FAST, error_model="numpy")(KERNELS["exp"].run.one.py_func)
     loop(*KERNELS["exp"].make((64,)))
     (code,) = loop.inspect_asm().values()
-    assert re.search(
-        {64: r"vfn?m\w+ps.*zmm", 32: r"vfn?m\w+ps.*ymm", 16: r"mulps|fml?a\s+v\d+\.4s"}[
-            VECTOR_BYTES
-        ],
-        code,
-    )
+    patterns = {64: r"vfn?m\w+ps.*zmm", 32: r"vfn?m\w+ps.*ymm", 16: r"mulps|fml?a\s+v\d+\.4s"}
+    assert re.search(patterns[VECTOR_BYTES], code)
 
 
-def test_a_kernel_and_its_parallel_twin_have_caches_of_their_own():
+def test_the_variants_for_one_and_all_threads_have_separate_caches():
     pair = both(lambda: None)
     assert pair.one.py_func.__qualname__ != pair.all.py_func.__qualname__
-    assert "ninf" not in FAST, "masks are infinities"
+    assert "ninf" not in FAST, "masks contain infinities"
 
 
 @pytest.mark.parametrize(
     "size", [(2, 3, 9, 2, 1), (1, 2, 40, 3, 2), (2, 2, 37, 3, 3), (1, 1, 70, 2, 2)], ids=str
 )
-def test_max_pool_of_any_stride_and_width(size):
+def test_max_pool_with_any_stride_and_width(size):
     images, channels, image, edge, stride = size
     x, _, _, y, where = KERNELS["max_pool"].make(size)
     KERNELS["max_pool"].run.one(x, edge, stride, y, where)
@@ -368,7 +358,7 @@ def test_max_pool_of_any_stride_and_width(size):
     ids=str,
 )
 @pytest.mark.parametrize("name", ["conv", "conv_direct"])
-def test_convolutions_of_any_stride_and_depth(name, size):
+def test_convolutions_with_any_stride_and_depth(name, size):
     x, w, y, stride, padding = KERNELS[name].make(size)
     KERNELS[name].run.one(x, w, y, stride, padding)
     np.testing.assert_allclose(y, convolved(x, w, stride, padding), atol=1e-4)

@@ -11,7 +11,8 @@ from roofcast import predict
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.models import resolve
 from roofcast.simulator.models.aliases import ALIASES
-from roofcast.simulator.models.names import NETS, SHIPPED
+from roofcast.simulator.models.names import SHIPPED
+from roofcast.simulator.models.nets import NETS
 from roofcast.simulator.models.other.recurrent import build as recurrent_net
 from roofcast.simulator.work.precision import PRECISIONS, precision
 from roofcast.simulator.work.tape import Tape

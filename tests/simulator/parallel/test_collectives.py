@@ -15,7 +15,8 @@ from roofcast.simulator.parallel.collectives import (
     reduce_scatter,
     send_recv,
 )
-from roofcast.simulator.parallel.fabric import fabric_of, placed
+from roofcast.simulator.parallel.fabric import placed
+from roofcast.simulator.parallel.networks import fabric_of
 
 C = collectives()
 EVERY = (all_reduce, all_gather, reduce_scatter, all_to_all, send_recv)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from roofcast import hwdb
-from roofcast.simulator.parallel.fabric import fabric_of, groups, placed, slice_of
+from roofcast.simulator.parallel.fabric import groups, placed
+from roofcast.simulator.parallel.networks import fabric_of, slice_of
 
 
 def of(name: str, devices: int, system: str | None = None):

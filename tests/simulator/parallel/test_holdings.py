@@ -137,7 +137,7 @@ def test_without_a_pipeline_gradients_are_scattered_even_where_weights_stay(plac
 def test_a_stage_over_zero_3_holds_what_its_share_says(place):
     """The same from the whole chain: gradients of every stage are as large as its weights."""
     placed = place(**ASKED, pp=2, dp=4, zero=3)
-    for rank in placed.spread.ranks:
+    for rank in placed.outcome.ranks:
         assert rank.gradients == rank.parameters > 0.0
 
 
@@ -206,7 +206,7 @@ def test_no_framework_is_counted_on_a_cpu(place):
 def test_one_device_with_one_micro_batch_holds_what_it_holds_alone(place, device):
     asked = {**ASKED, "device": device, "batch": 1}
     alone = predict(**{**asked, "micro_batch": None}).memory
-    (rank,) = place(**asked).spread.ranks
+    (rank,) = place(**asked).outcome.ranks
     assert (rank.stage, rank.layers, rank.buffers) == (0, 12, 0.0)
     assert rank.total == alone.peak_bytes and rank.framework == alone.framework_bytes
 

@@ -9,21 +9,7 @@ import numpy as np
 import pytest
 
 from roofcast.hwdb.constants import kernels
-from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.parallel.pipeline.replay import replay
-from roofcast.simulator.parallel.pipeline.schedule import pipeline
-from roofcast.simulator.parallel.stages import (
-    PHASES,
-    Unit,
-    deal,
-    exchanged,
-    passes,
-    repeated,
-    stages,
-    units,
-)
-from roofcast.simulator.parallel.step import ends
+from roofcast.simulator.parallel.stages import PHASES, Unit, exchanged, passes, repeated, units
 from roofcast.simulator.parallel.traffic import Cost
 from roofcast.simulator.times.dispatch import dispatch, token_counts
 from roofcast.simulator.times.host import slowness
@@ -44,7 +30,7 @@ MIXTRAL = {**GPT2, "model": "mixtral-8x7b", "dp": 16, "ep": 8, "stack": "te-nemo
 
 def total(us, value):
     """Over all repetitions."""
-    return sum(value(u) * max(u.count, 1) for u in us)
+    return sum(value(u) * max(u.layers, 1) for u in us)
 
 
 # ---------------------------------------------------------------- units
@@ -109,7 +95,7 @@ def test_what_a_layer_keeps_without_recomputation_is_its_inside_under_it(place):
         {u.name: u for u in units(p.at, p.times)}
         for p in (place(**LLAMA, recompute=r) for r in ("none", "full"))
     )
-    layers = [name for name, u in plain.items() if u.count > 1]
+    layers = [name for name, u in plain.items() if u.layers > 1]
     assert layers
     for name in layers:
         assert plain[name].kept == plain[name].inside == full[name].inside > full[name].kept
@@ -120,9 +106,9 @@ def test_the_largest_tensors_of_a_llama_layer_are_those_of_its_gated_product(pla
     head, its logits count.
     """
     placed = place(**LLAMA)
-    (layers,) = [u for u in units(placed.at, placed.times) if u.count]
+    (layers,) = [u for u in units(placed.at, placed.times) if u.layers]
     assert layers.largest == 3 * 2048 * 14336 / 2 * 2
-    assert layers.count == 32 and layers.name == "model.layers"
+    assert layers.layers == 32 and layers.name == "model.layers"
 
 
 def test_a_layers_traffic_is_the_steps_over_its_layers(place):
@@ -130,7 +116,7 @@ def test_a_layers_traffic_is_the_steps_over_its_layers(place):
     sent, wanted = Counter(), Counter()
     for u in units(placed.at, placed.times):
         for (phase, group, _), cost in u.traffic.items():
-            sent[phase, group] += cost.bytes * max(u.count, 1)
+            sent[phase, group] += cost.bytes * max(u.layers, 1)
     for tr in placed.at.step.traffic:
         n = {"all_reduce": 2.0}.get(tr.kind, 1.0) * (1 - 1 / 2)  # over two ranks
         wanted[tr.phase, tr.group] += n * tr.bytes * tr.count
@@ -145,7 +131,7 @@ def test_traffic_of_a_forward_is_sent_again_as_often_as_its_layer_is_made_again(
 ):
     """Of 32 layers."""
     placed = place(**LLAMA, recompute=recompute)
-    (layers,) = [u for u in units(placed.at, placed.times) if u.count]
+    (layers,) = [u for u in units(placed.at, placed.times) if u.layers]
     sent = Counter()
     for (phase, _, _), cost in layers.traffic.items():
         sent[phase] += cost.bytes
@@ -165,7 +151,7 @@ def test_one_copy_of_a_token_crosses_the_network_where_the_stack_sends_it_so(pla
 
 def waiting(at, group):
     """Seconds of what a layer sends over the group, forward."""
-    (layers,) = [u for u in units(at, nothing(at)) if u.count]
+    (layers,) = [u for u in units(at, nothing(at)) if u.layers]
     return float(
         sum(
             c.seconds
@@ -269,147 +255,5 @@ def test_activations_go_to_the_host_and_come_back(place):
 
 def test_each_rank_updates_its_own_part_of_sharded_states(place):
     """[rajbhandari2019]: with ZeRO 1 a rank of 8 updates an eighth, without ZeRO all."""
-    whole, part = (place(**{**GPT2, "dp": 8, "zero": zero}).spread.update_s for zero in (0, 1))
+    whole, part = (place(**{**GPT2, "dp": 8, "zero": zero}).outcome.update_s for zero in (0, 1))
     assert part == pytest.approx(whole / 8) and part > 0.0
-
-
-# ---------------------------------------------------------------- dealing
-def row(*counts):
-    """Units with so many layers each, 0 for what is no layer."""
-    return [unit(count=n) for n in counts]
-
-
-@pytest.mark.parametrize(
-    ("layers", "pp", "sizes"),
-    [
-        (8, 4, [2, 2, 2, 2]),
-        (10, 4, [2, 3, 3, 2]),
-        (11, 4, [3, 3, 3, 2]),
-        (11, 5, [2, 2, 3, 2, 2]),
-        (4, 6, [0, 1, 1, 1, 1, 0]),
-    ],
-)
-def test_layers_left_over_go_to_the_middle(layers, pp, sizes):
-    """The first stage has the embedding beside its layers and the last one the head."""
-    dealt = deal(row(0, layers, 0), Layout(pp=pp))
-    assert [stage.count(1) for stage in dealt] == sizes
-    assert [0 in stage for stage in dealt] == [True] + [False] * (pp - 1)
-    assert [2 in stage for stage in dealt] == [False] * (pp - 1) + [True]
-
-
-def test_more_stages_than_layers_and_ends_are_refused():
-    with pytest.raises(BadInput, match="6 stages, but the model has 3 layers"):
-        deal(row(0, 3, 0), Layout(pp=6))
-
-
-def test_what_stands_between_two_kinds_of_layers_goes_with_the_second():
-    assert [sorted(stage) for stage in deal(row(0, 4, 0, 4, 0), Layout(pp=4))] == [
-        [0, 1, 1],
-        [1, 1],
-        [2, 3, 3],
-        [3, 3, 4],
-    ]
-
-
-def test_a_rank_of_an_interleaved_pipeline_holds_every_pth_part():
-    """[narayanan2021], section 2.2: of 8 parts on 4 ranks the first has parts 1 and 5."""
-    assert stages(row(*[1] * 8), Layout(pp=4, vpp=2, schedule="interleaved")) == [
-        [0, 4],
-        [1, 5],
-        [2, 6],
-        [3, 7],
-    ]
-
-
-def test_a_rank_of_a_v_holds_a_part_on_the_way_down_and_one_on_the_way_up():
-    """[qi2024]: the first rank has the first and the last part, so both ends of the model."""
-    assert stages(row(*[1] * 8), Layout(pp=4, vpp=2, schedule="zb-v")) == [
-        [0, 7],
-        [1, 6],
-        [2, 5],
-        [3, 4],
-    ]
-    assert stages(row(*[1] * 4), Layout(pp=2, vpp=2, schedule="zb-v")) == [[0, 3], [1, 2]]
-
-
-# ---------------------------------------------------------------- the ends of a pipeline
-# embedding first, head and loss last
-F, B = (np.array([3.0, 2.0, 2.0, 5.0]), np.array([4.5, 4.0, 4.0, 10.0]))
-
-
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zb-h1", "zb-v", "dualpipe"])
-def test_the_ends_of_a_pipeline_take_all_their_time(schedule):
-    """Middle + what an end takes beyond it = what was measured of that stage, and of every stage
-    the same share is for weights.
-    """
-    s = ends(schedule, F, B)
-    middle = np.array([s.forward, s.inputs, s.weights])
-    split = schedule not in ("gpipe", "1f1b")
-    for beyond, f, b in ((s.first, F[0], B[0]), (np.zeros(3), F[1], B[1]), (s.last, F[-1], B[-1])):
-        forward, inputs, weights = middle + beyond
-        assert forward == pytest.approx(f) and inputs + weights == pytest.approx(b)
-        assert (
-            weights / b == pytest.approx(s.weights / (s.inputs + s.weights))
-            and (weights > 0.0) == split
-        )
-
-
-def test_the_share_of_weights_in_a_backward_is_below_that_of_its_products():
-    """A layer's backward has 24 b s h^2 FLOPs for weights and 24 b s h^2 + 8 b s^2 h for inputs
-    ([qi2023], table 1), and all that is no product is for inputs.
-    """
-    s = ends("zb-h1", F, B)
-    h, tokens = 4096, 2048
-    assert 0.0 < s.weights / (s.inputs + s.weights) < 24 * h / (48 * h + 8 * tokens)
-
-
-def test_of_stages_between_the_ends_the_slowest_stands_for_all():
-    f, b = np.array([1.0, 2.0, 3.0, 1.0]), np.array([2.0, 7.0, 5.0, 2.0])
-    assert ends("1f1b", f, b) == (3.0, 7.0, 0.0, (-2.0, -5.0, 0.0), (-2.0, -5.0, 0.0))
-    assert ends("1f1b", f[:1], b[:1]) == (1.0, 2.0, 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-
-
-def test_one_micro_batch_passes_every_stage_once():
-    """Down through all forwards and up through all backwards; where the backward is split, a
-    stage's weights follow its own inputs'.
-    """
-    for schedule in ("gpipe", "1f1b"):
-        assert replay(schedule, ends(schedule, F, B), 4, 1, 1).total == pytest.approx(
-            F.sum() + B.sum()
-        )
-        assert float(pipeline(schedule, ends(schedule, F, B), 4, 1, 1).total) == pytest.approx(
-            F.sum() + B.sum()
-        )
-    s = ends("zb-h1", F, B)
-    share = s.weights / (s.inputs + s.weights)
-    after = [F.sum() + (1 - share) * B[i:].sum() + share * B[i] for i in range(4)]
-    assert replay("zb-h1", s, 4, 1, 1).total == pytest.approx(max(after))
-
-
-def test_a_busy_last_stage_of_a_split_backward_holds_the_step_up():
-    """m micro-batches of the head's stage one after the other, after the first has come down to it:
-    nothing ends sooner.
-    """
-    m, s = 16, ends("zb-h1", F, B)
-    least = F[:-1].sum() + m * (F[-1] + B[-1])
-    assert least <= replay("zb-h1", s, 4, 1, m).total <= least + B.sum()
-
-
-@pytest.mark.parametrize("schedule", ["zb-h1", "dualpipe"])
-def test_a_step_of_a_split_backward_is_the_replays(place, schedule):
-    placed = place(**{**LLAMA, "tp": 1, "dp": 1}, pp=4, schedule=schedule)
-    us, x = units(placed.at, placed.times), placed.at.layout
-    run = passes(us, placed.at)
-    f, b = (
-        np.array([sum(side[u] for u in stage) for stage in stages(us, x)])
-        for side in (run.forward, run.backward)
-    )
-    hop = placed.spread.pipe.hop
-    assert placed.spread.step_s - placed.spread.update_s == pytest.approx(
-        replay(schedule, ends(schedule, f, b), 4, 1, 64, hop).total
-    )
-    # [deepseek2024]: a rank holds stages i and p - 1 - i
-    both = (f + b + (f + b)[::-1]) / 2 if schedule == "dualpipe" else f + b
-    assert placed.spread.computing == pytest.approx(
-        64 * both.max()
-    ) and placed.spread.alike == pytest.approx(64 * both.mean())

@@ -13,7 +13,8 @@ from roofcast.simulator.parallel.collectives import (
     reduce_scatter,
     send_recv,
 )
-from roofcast.simulator.parallel.fabric import fabric_of, placed
+from roofcast.simulator.parallel.fabric import placed
+from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.traffic import crossing, gathered, reduction
 
 GPT2 = {
@@ -164,7 +165,7 @@ def test_megatron_hands_a_tensor_parallel_part_of_an_activation_to_the_next_stag
     ([narayanan2021], section 4.1); under sequence parallelism no rank has more, nor needs more;
     without either each rank sends all of b s h.
     """
-    spread = place(**PIPELINE, stack=stack, sp=sp).spread
+    spread = place(**PIPELINE, stack=stack, sp=sp).outcome
     gather = float(seconds(all_gather, HANDED, 8, 1, 16)) if part == 8 and not sp else 0.0
     assert spread.pipe.hop == pytest.approx(
         float(seconds(send_recv, HANDED / part, 2, 8, 16)) + gather
@@ -175,7 +176,7 @@ def test_megatron_hands_a_tensor_parallel_part_of_an_activation_to_the_next_stag
 @pytest.mark.parametrize("vpp", [1, 2])
 def test_each_micro_batch_goes_down_and_its_gradient_comes_up_once_a_part(place, vpp):
     """v parts a rank send v times as much ([narayanan2021], section 2.2.2)."""
-    spread = place(**{**PIPELINE, "tp": 1}, vpp=vpp).spread
+    spread = place(**{**PIPELINE, "tp": 1}, vpp=vpp).outcome
     assert spread.sent["pp"] == 2 * 128 * vpp * HANDED
 
 
@@ -189,7 +190,7 @@ def test_only_interleaved_stages_send_behind_compute_and_only_where_the_stack_le
     """Megatron Core overlaps its pipeline's sends under the interleaved schedule alone
     (--overlap-p2p-communication).
     """
-    assert (place(**PIPELINE, stack=stack, vpp=vpp).spread.pipe.hop > 0.0) == waits
+    assert (place(**PIPELINE, stack=stack, vpp=vpp).outcome.pipe.hop > 0.0) == waits
 
 
 def test_a_stack_says_how_its_traffic_hides(place):

@@ -8,7 +8,7 @@ from roofcast.hwdb.constants import HERE, family, read_family, read_kernels
 from roofcast.hwdb.errors import BadInput, UnknownName
 
 CHANGES = [
-    (r"start ", "stert "),
+    (r"\nstart ", "\nstert "),
     (r'unit = "cycles"', 'unjt = "cycles"'),
     (r"\[host\]", "[hest]"),
     (r"\[host\]", "[host"),

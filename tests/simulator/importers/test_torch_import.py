@@ -129,13 +129,13 @@ def test_flops_that_the_counter_of_pytorch_leaves_out_are_said():
     forecast = predict(nets.Attention(), inputs=["2x32x32"], device="h100-sxm5")
     assert not [said for said in forecast.assumptions if "leaves out" in said]
     _, tape = imported(from_torch(nets.Attention(), ["2x32x32"], device="cpu"))
-    assert [said for said in tape.said if "flop_counter leaves out" in said]
+    assert [said for said in tape.assumptions if "flop_counter leaves out" in said]
 
 
 def test_a_module_that_looks_at_its_numbers_says_so():
     make, inputs = nets.NUMBERS["routed experts"]
     _, tape = imported(from_torch(make(), inputs))
-    assert tape.said == [
+    assert tape.assumptions == [
         "Routed looks at its numbers: traced on random ones, with the kernels of a CPU"
     ]
 

@@ -155,7 +155,7 @@ def test_an_op_without_a_formula_is_listed_and_costed():
     net = nets.picture_net()
     net.graph.node.append(onnx.helper.make_node("Det", ["y"], ["z"], "/Det"))
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
-    (line,) = tape.said
+    (line,) = tape.assumptions
     assert "Det x1" in line and "% of all bytes" in line
 
 
@@ -170,7 +170,7 @@ def test_numbers_that_onnx_cannot_compute_are_said_and_taken_as_tensors():
         ]
     )
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
-    (line,) = [said for said in tape.said if "could not compute" in said]
+    (line,) = [said for said in tape.assumptions if "could not compute" in said]
     assert (
         "Gather x2 (" in line
         and "out of bounds" in line
@@ -186,7 +186,7 @@ def test_shapes_that_onnx_cannot_infer_are_said_once():
         [node("Gizmo", ["y"], ["z"], domain="own"), node("Gizmo", ["z"], ["w"], domain="own")]
     )
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
-    (line,) = [said for said in tape.said if "could not infer" in said]
+    (line,) = [said for said in tape.assumptions if "could not infer" in said]
     assert "Gizmo" in line and "\n" not in line
     moved = [(k.read, k.written) for k in tape.kernels if k.phase == "forward"]
     assert (

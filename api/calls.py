@@ -1,15 +1,16 @@
-"""`predict` with every field of a scenario as a typed keyword argument."""
+"""What users call: `predict` and `roofline`, with every field as a typed keyword argument."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Never
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import System
+from roofcast.results import Forecast
 from roofcast.simulator.forecast.chain import forecast
-from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 
@@ -91,15 +92,24 @@ def predict(
     samples: samples of the data set, a number or "1.28M", passed `epochs` times (default 1).
     price_per_hour: USD per device-hour. Default: the cloud list price in the device's file.
 
-    Raises BadInput or UnknownName (both ValueError), one line that says what is wrong and what
-    would do.
+    Raises RoofcastError: one line that says what is wrong and what would do.
 
     >>> forecast = predict("llama-3-8b", device="h100-sxm5", batch=1)
     >>> round(forecast.parameters / 1e9, 2)
     8.03
     """
     given = {k: v for k, v in locals().items() if k not in ("model", "unknown")}
-    return forecast(scenario_of(model, given | unknown))
+    scenario = scenario_of(model, given | unknown)
+    return Forecast.of(forecast(scenario), scenario)
+
+
+def roofline(path: str | Path, model: Any = None, device: str | None = None, **fields: Any) -> Path:
+    """Draw the roofline of a step into a .png, .svg or .pdf, and return its path.
+
+    model, device and fields are those of `predict`. Forecast.plot_roofline draws one that is there
+    already.
+    """
+    return predict(model, device, **fields).plot_roofline(path)
 
 
 def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:

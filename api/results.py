@@ -1,0 +1,85 @@
+"""The Forecast that `predict` returns: the engine's, with what a person wants to see of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.forecast import result
+from roofcast.simulator.forecast.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
+    """A forecast of one step, in SI units. Printed, it is a summary of about ten lines; in a
+    notebook, a table.
+
+    Every number is a field: `step_time_s`, `mfu`, `memory.peak_bytes`, `layers` ... A forecast can
+    be saved with `to_json` and read back with `from_json`.
+    """
+
+    @classmethod
+    def of(cls, found: result.Forecast, scenario: Scenario) -> Forecast:
+        """The engine's forecast of a scenario, which is kept for what is computed on demand."""
+        fields = {name: getattr(found, name) for name in found.__struct_fields__}
+        forecast = cls(**fields)
+        msgspec.structs.force_setattr(forecast, "scenario", scenario)
+        return forecast
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest batch that fits the device, all else equal, as `roofcast memory` shows it
+        [samples]; None where the capacity is unknown or any batch fits. Computed when first asked.
+        """
+        known = self.__dict__.get("_largest_batch", self.memory.largest_batch)
+        scenario = self.__dict__.get("scenario")
+        if known is None and scenario is not None and "_largest_batch" not in self.__dict__:
+            from roofcast.simulator.forecast.chain import with_largest_batch
+
+            known = with_largest_batch(self, scenario).memory.largest_batch
+            msgspec.structs.force_setattr(self, "_largest_batch", known)
+        return known
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The layers as a pandas table, one row per named op. SI units."""
+        import pandas
+
+        return pandas.DataFrame([msgspec.structs.asdict(layer) for layer in self.layers])
+
+    def plot_roofline(self, path: str | Path) -> Path:
+        """Draw the roofline of the step into a .png, .svg or .pdf, and return its path.
+
+        Raises BadInput where the suffix is another, or where the forecast was read from JSON and
+        its device was changed: the changes are not in it.
+        """
+        from roofcast import hwdb
+        from roofcast.reports.files import check_target, replacing
+        from roofcast.reports.pictures.roofline import SUFFIXES, draw, save
+        from roofcast.reports.pictures.roofs import machine
+
+        check_target(str(path), SUFFIXES)
+        scenario = self.__dict__.get("scenario")
+        if scenario is None and any(a.startswith("imagined: ") for a in self.assumptions):
+            raise BadInput(f"{self.device}: an edited device is not kept in JSON; predict again")
+        wanted, edits = (scenario.device, scenario.set) if scenario else (self.device, {})
+        figure = draw([self], [machine(hwdb.device(wanted, edits), self.mode == "train")])
+        with replacing(str(path)) as temporary:
+            save(figure, temporary)
+        return Path(path)
+
+    def __str__(self) -> str:
+        from roofcast.reports.pages.summary import summary
+
+        return summary(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from roofcast.reports.pages.summary import html
+
+        return html(self)

@@ -1,0 +1,82 @@
+"""A forecast in about ten lines, as Python prints it, and as a table for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from roofcast.reports.format import (
+    binary,
+    digits,
+    duration,
+    energy,
+    money,
+    percent,
+    seconds,
+    short_names,
+    words,
+)
+from roofcast.simulator.forecast.result import Forecast
+
+SHOWN = 3  # ops named, the longest first
+
+
+def lines(f: Forecast) -> Iterator[tuple[str, str]]:
+    """What is said, line by line: a label, and the text."""
+    size = f" x {f.sequence} tokens" if f.sequence else f" images of {f.image}" if f.image else ""
+    recipe = [f"batch {f.batch}{size}", f.precision, f.optimizer, f.stack]
+    yield "asked", ", ".join(part for part in recipe if part)
+    rate = (
+        f"{f.tokens_per_s:,.0f} tokens/s"
+        if f.tokens_per_s
+        else f"{digits(f.samples_per_s)} samples/s"
+    )
+    yield "step time", f"{seconds(f.step_time_s)}, {rate}, MFU {percent(f.mfu)}"
+    if f.low_s is not None and f.high_s is not None:
+        yield "80 % interval", f"{seconds(f.low_s)} to {seconds(f.high_s)}"
+    yield "roofline lower bound", f"{seconds(f.lower_bound_s)} at datasheet peaks"
+    passes = f"forward {seconds(f.forward_s)}, backward {seconds(f.backward_s)}"
+    yield "passes", passes + (f", optimizer {seconds(f.update_s)}" if f.update_s else "")
+    m = f.memory
+    capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
+    verdict = "" if m.fits is None else ": fits" if m.fits else ": DOES NOT FIT"
+    yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}"
+    longest = sorted(f.layers, key=lambda layer: layer.time_s, reverse=True)[:SHOWN]
+    short = short_names([layer.name for layer in f.layers])
+    shares = (
+        f"{short[r.name]} {percent(r.time_s / f.step_time_s)} ({r.bound}-bound)" for r in longest
+    )
+    yield "longest ops", ", ".join(shares)
+    if f.time_to_train_s is not None:
+        run = [duration(f.time_to_train_s)]
+        run += [money(f.cost_usd)] if f.cost_usd is not None else []
+        run += [f"at most {energy(f.energy_j)}"] if f.energy_j is not None else []
+        yield "whole run", ", ".join(run)
+    if f.diagnosis:
+        yield "diagnosis", f.diagnosis
+    if f.assumptions:
+        yield "assumed", f"{len(f.assumptions)} defaults and assumptions: see .assumptions"
+
+
+def _title(f: Forecast) -> str:
+    on = f"{f.devices} x {f.device}" if f.devices > 1 else f.device
+    kind = "training" if f.mode == "train" else "inference"
+    return f"{f.model} ({words(f.parameters)} parameters) on {on}: one {kind} step"
+
+
+def summary(f: Forecast) -> str:
+    """The forecast as text."""
+    said = list(lines(f))
+    width = max(len(label) for label, _ in said)
+    return "\n".join([_title(f), *(f"  {label:{width}}  {text}" for label, text in said)])
+
+
+def html(f: Forecast) -> str:
+    """The forecast as an HTML table."""
+    rows = "".join(
+        f'<tr><th style="text-align:left;vertical-align:top">{escape(label)}</th>'
+        f'<td style="text-align:left">{escape(text)}</td></tr>'
+        for label, text in lines(f)
+    )
+    title = f'<caption style="text-align:left;font-weight:bold">{escape(_title(f))}</caption>'
+    return f"<table>{title}<tbody>{rows}</tbody></table>"

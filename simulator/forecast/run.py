@@ -1,0 +1,57 @@
+"""The whole run that a scenario describes: how many steps, at what price."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.records import Device
+from roofcast.hwdb.units import quantity
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.step import Recipe
+
+
+class Run(NamedTuple):
+    """The whole run."""
+
+    steps: float | None  # None where no length was given
+    price_per_hour: float | None  # USD per device-hour; None where unknown
+
+
+def run_of(s: Scenario, recipe: Recipe, model: Model, device: Device) -> Run:
+    """The run of a scenario; the price is the device's cloud list price unless one was given."""
+    price = s.price_per_hour
+    if price is None:
+        price = device.price.cloud_usd_per_hour
+    return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price)
+
+
+def tokens_of(recipe: Recipe, model: Model) -> int | None:
+    """Tokens of one step; None for models that do not read sequences."""
+    return recipe.batch * recipe.size if model.takes == "sequence" and recipe.size else None
+
+
+def _steps(s: Scenario, tokens_per_step: int | None, samples_per_step: int) -> float | None:
+    """Steps of the whole run, from tokens, or from samples and epochs."""
+    if s.tokens is not None and s.samples is not None:
+        raise BadInput("tokens and samples are two lengths of one run; give one")
+    if s.epochs is not None and (not math.isfinite(s.epochs) or s.epochs <= 0):
+        raise BadInput(f"epochs {s.epochs}: a positive number is wanted")
+    if s.tokens is not None:
+        if tokens_per_step is None:
+            raise BadInput("tokens: this model does not read tokens; give --samples and --epochs")
+        return _count(s.tokens, "tokens") * (s.epochs or 1) / tokens_per_step
+    if s.samples is not None:
+        return _count(s.samples, "samples") * (s.epochs or 1) / samples_per_step
+    if s.epochs is not None:
+        raise BadInput("epochs without samples: how many samples has an epoch? add --samples 1.28M")
+    return None
+
+
+def _count(value: str | float, what: str) -> float:
+    number = quantity(value, what)
+    if number <= 0:
+        raise BadInput(f"{what} {value}: a positive number is wanted")
+    return number

@@ -1,0 +1,240 @@
+"""One step of a torch module, forward and backward, run by PyTorch itself on fake tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+from roofcast.hwdb.errors import BadInput, RoofcastError, one_line
+from roofcast.simulator.importers import spec
+from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cuda, autocast
+from roofcast.simulator.importers.fake import OneDevice, weightless
+from roofcast.simulator.importers.module_path import ModulePath, Place
+from roofcast.simulator.importers.record import FORMATS, Record
+from roofcast.simulator.importers.recorder import Recorder
+from roofcast.simulator.importers.torch_extra import CPU, CUDA, torch
+
+# our formats in torch's
+TORCH: dict[str, torch.dtype] = {
+    **{ours: theirs for theirs, ours in reversed(FORMATS.items())},
+    "fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "fp8": torch.float8_e4m3fn,
+}  # fmt: skip
+REAL_LIMIT = 1e9  # bytes of weights of the largest module that is run on real tensors
+NEEDS_VALUES = (  # exceptions of PyTorch when a fake tensor is asked for its values
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+    "GuardOnDataDependentSymNode",
+    "PendingUnbackedSymbolNotFound",
+)
+
+Loss = Callable[[Any], torch.Tensor]
+
+
+class Conditions(NamedTuple):
+    """Everything but the module on which a trace depends."""
+
+    inputs: tuple[spec.Input, ...]
+    training: bool
+    weights: str
+    activations: str
+    autocast: str | None
+    attention: str
+
+
+class Traced(NamedTuple):
+    """A recorded step, and what had to be assumed to record it."""
+
+    record: Record
+    assumptions: tuple[str, ...]
+
+
+def trace(
+    module: torch.nn.Module, at: Conditions, name: str, gpu: bool, loss: Loss | None = None
+) -> Traced:
+    """Run and record one step; on real random tensors if the module depends on their values.
+
+    `name` is the module's name for messages; `gpu`: PyTorch dispatches as for CUDA. `loss` maps the
+    module's output to a scalar. Raises BadInput if the module fails on these inputs.
+    """
+    try:
+        return Traced(_run(module, at, name, gpu, loss, real=False), ())
+    except _NeedsValues as needed:
+        weights = sum(p.numel() * p.element_size() for p in module.parameters())
+        if weights > REAL_LIMIT:
+            raise BadInput(
+                f"{name}: depends on the values of tensors ({needed}) and must run on real ones,"
+                f" but its weights are too large for that ({weights / 1e9:.1f} GB)"
+            ) from None
+    assumption = (
+        f"{name} depends on the values of tensors: traced on random ones, with the kernels of a CPU"
+    )
+    return Traced(_run(module, at, name, False, loss, real=True), (assumption,))
+
+
+class _NeedsValues(Exception):
+    """A fake tensor was asked for its values."""
+
+
+def _run(
+    module: torch.nn.Module, at: Conditions, name: str, gpu: bool, loss: Loss | None, real: bool
+) -> Record:
+    device = CUDA if gpu else CPU
+    mode = OneDevice(device)
+    answers = DeviceAnswers(mode, gpu)
+    recorder = Recorder(answers, ModulePath(module), real)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_in_mode(module, at.training))
+        stack.enter_context(_without_cache(module, at.training))
+        stack.enter_context(torch.random.fork_rng(devices=()))
+        torch.manual_seed(0)
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        if not real:
+            stack.enter_context(mode)
+            stack.enter_context(as_cuda(answers, at.attention))
+        stack.enter_context(weightless(module, device, TORCH[at.weights], real))
+        args, kwargs = _inputs(at, device, real)
+        fed = [*args, *kwargs.values()]
+        parameters = list(module.parameters())
+        for p in parameters:
+            answers.root(p)
+        stack.enter_context(recorder)
+        recorder.mark("parameter", parameters)
+        recorder.mark("buffer", module.buffers())
+        recorder.mark("input", fed)
+        try:
+            low = TORCH[at.autocast] if at.autocast else None
+            with (
+                recorder.path.watched(),
+                autocast(device.type, low),
+                _hooked(recorder, at.training),
+            ):
+                out = module(*args, **kwargs)
+                ends = [loss(out)] if loss else None
+            if at.training:
+                _backward(recorder, ends or _ends(out, name))
+        except RoofcastError:
+            raise
+        except Exception as error:
+            if not real and _needs_values(error):
+                raise _NeedsValues(one_line(error)) from None
+            raise BadInput(
+                f"{name}: fails on input {spec.written(at.inputs)}: {one_line(error)}"
+            ) from None
+        return recorder.record(_owners(module), fed)
+
+
+def _needs_values(error: BaseException) -> bool:
+    text = str(error)
+    return (
+        type(error).__name__ in NEEDS_VALUES
+        or "data pointer of Tensor that doesn't have storage" in text
+        or "FakeTensor" in text
+    )
+
+
+def _inputs(
+    at: Conditions, device: torch.device, real: bool
+) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """The inputs as tensors: those without a name by position, and the others by name."""
+
+    def one(i: spec.Input) -> torch.Tensor:
+        dtype = TORCH[i.dtype or at.activations]
+        if not real:
+            return torch.empty(i.shape, dtype=dtype, device=device)
+        if dtype.is_floating_point:
+            return torch.randn(i.shape).to(dtype)
+        return torch.randint(0, 2, i.shape).to(dtype)
+
+    return [one(i) for i in at.inputs if not i.name], {i.name: one(i) for i in at.inputs if i.name}
+
+
+@contextlib.contextmanager
+def _in_mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """Inside, every submodule is in training or inference mode; then back in its own."""
+    before = {m: m.training for m in module.modules()}
+    module.train(training)
+    try:
+        with contextlib.nullcontext() if training else torch.no_grad():
+            yield
+    finally:
+        for m, was in before.items():
+            m.training = was
+
+
+@contextlib.contextmanager
+def _without_cache(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """Inside, a transformers model has no key-value cache in training, and one sequence per row."""
+    with contextlib.ExitStack() as stack:
+        config: Any = getattr(module, "config", None)
+        if training and getattr(config, "use_cache", False):
+            stack.enter_context(mock.patch.object(config, "use_cache", False))
+        masks: Any = sys.modules.get("transformers.masking_utils")
+        if hasattr(masks, "find_packed_sequence_indices"):
+            patch = mock.patch.object(masks, "find_packed_sequence_indices", lambda *a, **k: None)
+            stack.enter_context(patch)
+        yield
+
+
+def _hooked(recorder: Recorder, training: bool) -> contextlib.AbstractContextManager[Any]:
+    """Inside, the recorder sees every tensor that autograd keeps."""
+    if not training:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(recorder.pack, lambda t: t)
+
+
+def _ends(out: Any, name: str) -> list[torch.Tensor]:
+    """The tensors from which backward starts: the loss, or all that need a gradient."""
+    loss = getattr(out, "loss", None)
+    found = [loss] if isinstance(loss, torch.Tensor) else list(_tensors(out))
+    ends = [t for t in found if t.requires_grad and t.dtype.is_floating_point]
+    if not ends:
+        raise BadInput(
+            f"{name}: no floating-point tensor of its output needs a gradient, so there is nothing"
+            " to train; use --mode infer"
+        )
+    return ends
+
+
+def _tensors(out: Any) -> Iterator[torch.Tensor]:
+    if isinstance(out, torch.Tensor):
+        yield out
+    elif isinstance(out, dict):
+        for v in out.values():
+            yield from _tensors(v)
+    elif isinstance(out, (list, tuple)):
+        for v in out:
+            yield from _tensors(v)
+
+
+def _backward(recorder: Recorder, ends: list[torch.Tensor]) -> None:
+    """Run backward from the sum of each tensor."""
+    recorder.path.stack = [Place("loss", "Loss", True)]
+    scalars = [t if t.dim() == 0 else t.sum() for t in ends]
+    recorder.path.stack = [Place("", "", False)]
+    recorder.phase, recorder.answers.backward = "backward", True
+    ones = [torch.ones_like(t) for t in scalars]
+    # The engine is called directly: a torch function would hide the calls inside it.
+    with torch.autograd.set_multithreading_enabled(False):
+        torch.autograd.graph._engine_run_backward(
+            tuple(scalars),
+            tuple(ones),
+            False,
+            False,
+            (),
+            allow_unreachable=True,
+            accumulate_grad=True,
+        )
+
+
+def _owners(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Pairs of submodule's name and parameter, each parameter once."""
+    seen = set()
+    for where, m in module.named_modules():
+        for p in m._parameters.values():
+            if p is not None and id(p) not in seen:
+                seen.add(id(p))
+                yield where, p

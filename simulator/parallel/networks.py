@@ -1,0 +1,192 @@
+"""The network of a system, or of what a device is usually built into: System, Device -> Fabric."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from roofcast import hwdb
+from roofcast.hwdb.collective_constants import collectives
+from roofcast.hwdb.records import Device, System, Tier
+from roofcast.simulator.parallel.fabric import Fabric, Level
+
+REFERENCE = {  # the system assumed for a device that is named without one
+    "a100-sxm4-40gb": "dgx-a100-320gb", "a100-sxm4-80gb": "dgx-a100-640gb",
+    "a800-sxm4-80gb": "dgx-a100-640gb", "h100-sxm5": "dgx-h100", "h100-sxm5-96gb": "dgx-h100",
+    "h800-sxm5": "dgx-h100", "h200-sxm": "dgx-h200", "h20": "hgx-h20", "b200-sxm": "dgx-b200",
+    "b100-sxm": "dgx-b200", "b300-sxm": "dgx-b300", "gb200": "gb200-nvl72", "gb300": "gb300-nvl72",
+    "rubin": "vera-rubin-nvl72", "v100-sxm2-16gb": "dgx-1-v100", "v100-sxm2-32gb": "dgx-1-v100",
+    "p100-sxm2": "dgx-1-p100", "mi250x": "frontier-node", "mi300x": "mi300x-platform",
+    "mi325x": "mi300x-platform", "mi350x": "mi355x-platform", "mi355x": "mi355x-platform",
+    "mi455x": "helios-mi455x", "gaudi2": "gaudi2-server", "gaudi3": "gaudi3-server",
+    "max-1550": "aurora-node", "trainium1": "aws-trn1", "trainium2": "aws-trn2",
+    "trainium3": "aws-trn3-ultraserver", "ascend-910b": "atlas-800t-a2",
+    "ascend-910c": "cloudmatrix384", "tpu-v2": "tpu-v2-pod", "tpu-v3": "tpu-v3-pod",
+    "tpu-v4": "tpu-v4-pod", "tpu-v5e": "tpu-v5e-pod", "tpu-v5p": "tpu-v5p-pod",
+    "tpu-v6e": "tpu-v6e-pod", "tpu-v7": "tpu-v7-pod",
+}  # fmt: skip
+DESKTOP = ("rtx-", "gtx-", "titan", "quadro", "rx-", "radeon", "arc-")
+REDUCING = ("nvlink4", "nvlink5", "nvlink6")  # generations whose NVSwitch can add (SHARP)
+CHIPS_PER_HOST = 4.0  # of a TPU slice, which share its datacenter network
+DEFAULT_NIC = 12.5e9  # one NIC of 100 Gb/s per node where none is known [B/s]
+
+
+def fabric_of(system: System | None, device: Device, devices: int) -> Fabric:
+    """The network between so many devices: of a system, or of the system a device of its kind is
+    usually built into.
+    """
+    assumptions: list[str] = []
+    if system is None:
+        name = REFERENCE.get(device.id) or REFERENCE.get(device.base)
+        if name is None:
+            return _unknown_system(device, devices)
+        system = hwdb.system(name)
+        if devices > 1:
+            assumptions.append(
+                f"{device.id} named without a system: nodes, links and NICs of {system.name}"
+            )
+    levels, more = _levels(system, device, devices)
+    return Fabric(tuple(levels), devices, (*assumptions, *more))
+
+
+def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], list[str]]:
+    """The levels that so many devices span, and assumptions about them."""
+    assumptions: list[str] = []
+    inner = system.levels[0] if system.levels else None
+    tiers = [
+        t for t in system.levels if t is inner or not (system.nics and t.link == system.nics.link)
+    ]
+    levels: list[Level] = []
+    for tier in tiers:
+        bandwidth = float(tier.bandwidth)
+        edited = bool(device.edits) and device.scale_up.link == tier.link and tier is tiers[0]
+        if edited and device.scale_up.bandwidth:
+            bandwidth = float(device.scale_up.bandwidth)
+        level, more = _level(tier, bandwidth, device, devices)
+        levels.append(level)
+        assumptions += more
+        if level.size >= devices:
+            return levels, assumptions
+    size = levels[-1].size if levels else 1.0
+    if system.nics:
+        nic = float(system.nics.count * system.nics.bandwidth) / float(system.count)
+    elif levels and levels[-1].topology == "torus":
+        nic = float(hwdb.link("tpu-dcn").bandwidth) / CHIPS_PER_HOST
+        assumptions.append(
+            f"slices of {size:.0f} chips are joined by the datacenter network at {nic / 1e9:.4g}"
+            " GB/s per chip"
+        )
+    else:
+        nic = DEFAULT_NIC / max(size, 1.0)
+        assumptions.append(f"{system.name} names no NIC: one of 100 Gb/s per node assumed")
+    return [*levels, _network(devices, nic)], assumptions
+
+
+def _network(devices: int, nic: float) -> Level:
+    """The network between nodes, at `nic` bytes per second and device."""
+    return Level("network", float(devices), nic, "network", "network", shared=True)
+
+
+def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[Level, list[str]]:
+    """One level of a system, as far as so many devices fill it."""
+    text, full = tier.topology.lower(), int(tier.size)
+    assumptions: list[str] = []
+    size = min(full, devices)
+    if "torus" in text:
+        axes = slice_of(size, tier.topology)
+        if devices > 1 and size < full:
+            shape = "x".join(str(length) for length, _ in axes)
+            assumptions.append(f"slice of {shape} chips assumed")
+        return Level(tier.name, float(size), bandwidth, "torus", "torus", axes=axes), assumptions
+    if size == full and devices > full and devices % full and full & (full - 1):
+        whole = 2 ** int(np.log2(full))
+        if devices % whole == 0:
+            size = whole
+            assumptions.append(
+                f"{whole} of the {full} devices of a {tier.name} are used, as {devices} is not a"
+                f" multiple of {full}"
+            )
+    topology = _topology(tier)
+    if topology in ("mesh", "cube") and size != full:
+        bandwidth *= _links_in_use(topology, size, full)
+    reduces = tier.link in REDUCING and "nvswitch" in text
+    section = _section(device, topology)
+    level = Level(tier.name, float(size), bandwidth, topology, section, reduces=reduces)
+    return level, assumptions
+
+
+def _topology(tier: Tier) -> str:
+    """switch | mesh | cube | bus"""
+    if tier.link.startswith("pcie"):
+        return "bus"
+    text = tier.topology.lower()
+    return "cube" if "cube" in text else "mesh" if "mesh" in text else "switch"
+
+
+def _links_in_use(topology: str, size: int, full: int) -> float:
+    """Fraction of links in use where only `size` of `full` devices of a mesh or hypercube are."""
+    if topology == "mesh":
+        return max(size - 1, 1) / (full - 1)
+    return float(max(np.log2(size), 1.0) / np.log2(full))
+
+
+def _section(device: Device, topology: str) -> str:
+    """Section of collectives.toml whose constants hold between such devices."""
+    if topology == "bus":
+        return "bus"
+    fitted = topology == "switch" and device.family in collectives().networks
+    return device.family if fitted else "switch"
+
+
+def slice_of(devices: int, topology: str) -> tuple[tuple[int, bool], ...]:
+    """Axes of the squarest torus of so many chips, short ones first, each with whether its ends are
+    joined.
+
+    Ends are joined where an axis has the pod's full length, and in three dimensions wherever it is
+    a multiple of four (optical switches join cubes of 4x4x4) (Jouppi et al. 2023).
+
+    >>> slice_of(64, "3D torus 16x16x16"), slice_of(32, "2D torus 16x16")
+    (((4, True), (4, True), (4, True)), ((4, False), (8, False)))
+    """
+    found = re.search(r"\d+(?:x\d+)+", topology)
+    full = [int(part) for part in found.group().split("x")] if found else [0, 0, 0]
+    axes, left = [], devices
+    for dimension in range(len(full), 0, -1):
+        ideal = left ** (1.0 / dimension)
+        lengths = [d for d in range(1, left + 1) if left % d == 0]
+        axes.append(lengths[int(np.argmin([abs(np.log(d / ideal)) for d in lengths]))])
+        left //= axes[-1]
+    switched = len(full) == 3 and devices >= 64
+    return tuple(
+        (length, length > 2 and (length in full or (switched and length % 4 == 0)))
+        for length in sorted(axes)
+    )
+
+
+def _unknown_system(device: Device, devices: int) -> Fabric:
+    """What is assumed for a device that no known system contains: its bridge if it has one, PCIe,
+    and one NIC per node.
+    """
+    desktop = device.id.startswith(DESKTOP) or device.base.startswith(DESKTOP)
+    node = 1 if device.kind == "cpu" else 4 if desktop else 8
+    levels: list[Level] = []
+    assumptions: list[str] = []
+    domain = re.search(r"\d+", device.scale_up.domain)
+    near = int(domain.group()) if domain and device.scale_up.bandwidth else 1
+    if near > 1 and device.scale_up.bandwidth:
+        bandwidth, section = float(device.scale_up.bandwidth), _section(device, "switch")
+        levels.append(Level("links", float(min(near, devices)), bandwidth, "switch", section))
+        assumptions.append(f"{near} {device.id} joined by {device.scale_up.link or 'their links'}")
+    if near < node:
+        generation = re.search(r"PCIe(\d)", device.host_interface)
+        link = hwdb.link(f"pcie{generation.group(1) if generation else 4}-x16")
+        size = float(min(node, devices))
+        levels.append(Level("node", size, float(link.bandwidth), "bus", "bus"))
+        assumptions.append(f"{node} {device.id} per node on {link.name}")
+    inner = levels[-1].size if levels else 1.0
+    if devices > inner or not levels:
+        levels.append(_network(devices, DEFAULT_NIC / inner))
+        assumptions.append("one NIC of 100 Gb/s per node")
+    text = f"{device.id} named without a system: assumed {', '.join(assumptions)}"
+    return Fabric(tuple(levels), devices, (text,) if devices > 1 else ())

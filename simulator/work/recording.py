@@ -1,0 +1,230 @@
+"""The record that a model leaves when it runs: named ops, kernels, weights, storages for backward.
+
+A storage that several ops keep for backward counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from roofcast.simulator.work.precision import Precision
+from roofcast.simulator.work.traced import (
+    ALONE,
+    Block,
+    Kernel,
+    Node,
+    Parallel,
+    Saved,
+    Traffic,
+    Weight,
+)
+from roofcast.simulator.work.value import Value
+
+
+class Recording:
+    """Ops, values and kernels of a step, in the order in which the model creates them."""
+
+    def __init__(
+        self,
+        precision: Precision,
+        *,
+        training: bool = True,
+        implementations: dict[str, str] | None = None,
+        parallel: Parallel = ALONE,
+    ):
+        self.precision = precision
+        self.training = training
+        self.implementations = implementations or {}
+        self.parallel = parallel
+        self.nodes: list[Node] = []
+        self.kernels: list[Kernel] = []
+        self.weights: list[Weight] = []
+        self.traffic: list[Traffic] = []
+        self.blocks: list[Block] = [Block("", 1, 0.0)]
+        self.saved: dict[int, Saved] = {}  # by storage
+        self.inputs: list[Value] = []
+        self.assumptions: list[str] = []  # made by the model
+        self._path: list[str] = []
+        self._node = -1
+        self._inside = False  # inside an op
+        self._block = 0
+        self._repeats = 1
+        self._storages = 0
+        self._uses: dict[int, int] = {}  # storage -> ops that read it and pass a gradient to it
+        self._parameters: dict[str, Value] = {}  # shared by name
+        self._kept: dict[
+            int, int
+        ] = {}  # storage from outside this block -> op inside that keeps it
+
+    # ------------------------------------------------------------------ named ops
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefix the names of ops inside with `name.`"""
+        self._path.append(name)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    @contextmanager
+    def op(self, name: str, kind: str) -> Iterator[None]:
+        """Attribute the kernels and saved tensors inside to one named op.
+
+        An op inside another op is attributed to the outer one.
+        """
+        if self._inside:
+            yield
+            return
+        self._inside = True
+        self.nodes.append(Node(self._full_name(name), kind, self._repeats, self._block))
+        self._node = len(self.nodes) - 1
+        try:
+            yield
+        finally:
+            self._inside = False
+
+    def _full_name(self, name: str) -> str:
+        return ".".join(filter(None, (*self._path, name)))
+
+    def implementation(self, op: str, default: str) -> str:
+        """The implementation of an op in this software stack: composed, fused, eager, flash ..."""
+        return self.implementations.get(op, default)
+
+    # ------------------------------------------------------------------ values
+    def _storage(self) -> int:
+        self._storages += 1
+        return self._storages
+
+    def new(self, shape: Sequence[int], dtype: str | None = None, grad: bool = False) -> Value:
+        """A new activation; by default in the activation format of the precision policy."""
+        dtype = dtype or self.precision.activations
+        grad = grad and self.training
+        return Value(tuple(shape), dtype, self._storage(), grad, repeats=self._repeats)
+
+    def input(self, shape: Sequence[int], dtype: str | None = None) -> Value:
+        """A tensor passed in by the caller: images, token ids, labels."""
+        dtype = dtype or self.precision.activations
+        value = Value(tuple(shape), dtype, self._storage(), kind="input")
+        self.inputs.append(value)
+        return value
+
+    def parameter(
+        self,
+        *shape: int,
+        tied: str | None = None,
+        trainable: bool = True,
+        dtype: str | None = None,
+        expert: bool = False,
+    ) -> Value:
+        """A weight. Parameters with the same `tied` name share one storage and are counted once."""
+        if tied is not None and tied in self._parameters:
+            return self._parameters[tied]
+        dtype = dtype or self.precision.weights
+        grad = self.training and trainable
+        value = Value(shape, dtype, self._storage(), grad, "parameter", self._repeats)
+        self.weights.append(
+            Weight(self._node, value.size, value.dtype, self._repeats, trainable, expert)
+        )
+        if tied is not None:
+            self._parameters[tied] = value
+        return value
+
+    def buffer(self, *shape: int, dtype: str = "fp32") -> Value:
+        """A constant of the model, such as running statistics or a mask.
+
+        It is neither trained nor counted among the tensors kept for backward.
+        """
+        return Value(shape, dtype, self._storage(), kind="buffer")
+
+    def view(self, x: Value, *shape: int) -> Value:
+        """The storage of x in another shape: a reshape, transpose or slice. Launches no kernel."""
+        return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held, x.split)
+
+    # ------------------------------------------------------------------ kernels
+    def emit(
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        *,
+        matrix: float = 0,
+        vector: float = 0,
+        special: float = 0,
+        product: str | None = None,
+        shape: tuple = (),
+        read: float | None = None,
+        written: float | None = None,
+    ) -> None:
+        """Record a forward kernel.
+
+        By default, it reads every input once and writes every output once. FLOPs and bytes are
+        those of one launch; `shape` holds the arguments of the time formula.
+        """
+        if self.parallel.tp > 1:
+            _propagate_split(inputs, outputs)
+        product = product or (outputs[0].dtype if outputs else "fp32")
+        read = sum(v.bytes for v in inputs) if read is None else read
+        written = sum(v.bytes for v in outputs) if written is None else written
+        work = matrix, vector, special, read, written, shape, self._repeats
+        self.kernels.append(
+            Kernel(self._node, "forward", kind, product, *work, tuple(inputs), tuple(outputs))
+        )
+        if self.training:
+            for v in inputs:
+                if v.grad and v.kind == "activation":
+                    self._count_use(v)
+
+    def _count_use(self, v: Value) -> None:
+        """A value that is read twice receives two gradients; the second is added to the first."""
+        n = self._uses.get(v.storage, 0)
+        self._uses[v.storage] = n + 1
+        if n:
+            read, written = 2 * v.bytes, v.bytes
+            self.backward("accumulate", vector=v.size, read=read, written=written, product=v.dtype)
+
+    def backward(
+        self,
+        kind: str,
+        *,
+        matrix: float = 0,
+        vector: float = 0,
+        special: float = 0,
+        read: float = 0,
+        written: float = 0,
+        product: str = "fp32",
+        shape: tuple = (),
+    ) -> None:
+        """Record a kernel that autograd will run for the op just emitted."""
+        work = matrix, vector, special, read, written, shape, self._repeats
+        self.kernels.append(Kernel(self._node, "backward", kind, product, *work))
+
+    # ------------------------------------------------------------------ kept for backward
+    def save(self, *values: Value) -> None:
+        """Keep these values for backward. Parameters and buffers exist anyway and do not count."""
+        if not self.training:
+            return
+        for v in values:
+            if v.kind in ("parameter", "buffer"):
+                continue
+            entry = self.saved.get(v.storage)
+            if entry is None:
+                self.saved[v.storage] = Saved(self._node, v.held, v.repeats, v.kind, True)
+            elif not entry.last:  # kept between the repeated blocks; from here on, the last one too
+                count = entry.count + v.repeats
+                self.saved[v.storage] = entry._replace(count=count, last=True)
+            if v.repeats != self._repeats:
+                self._kept.setdefault(v.storage, self._node)
+
+    def keep(self, bytes_: float) -> None:
+        """Keep bytes for backward that no other op sees: statistics, indices, random states."""
+        if self.training and bytes_:
+            entry = Saved(self._node, bytes_, self._repeats, "activation", True)
+            self.saved[self._storage()] = entry
+
+
+def _propagate_split(inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+    """Results are split over the tensor-parallel ranks as the operands are, features first."""
+    splits = {v.split for v in inputs if v.kind != "parameter"}
+    for v in outputs:
+        v.split = "features" if "features" in splits else "tokens" if "tokens" in splits else None
