@@ -51,7 +51,9 @@ STEP: dict[str, Option] = {
         ),
     ),
     "batch": _integer(
-        "--batch", "Global batch size, in samples per step. Default: 1 sequence or 32 images."
+        "--batch",
+        "Global batch size [samples]. Default: 1 sequence or 32 images; over several devices, a"
+        " micro-batch per data-parallel rank, 4 per pipeline stage.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"

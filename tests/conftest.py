@@ -1,6 +1,4 @@
-"""Properties are tested on the same examples every time; `--hypothesis-profile=default` draws new
-ones.
-"""
+"""Hypothesis: the same examples on every run; `--hypothesis-profile=default` draws new ones."""
 
 from hypothesis import settings
 

@@ -1,7 +1,7 @@
 """The rooms of docs/design.md, enforced: a folder answers one question, imports point down only.
 
-The picture in docs/design.md is read line by line: a room's indentation says which folder it lies in, its
-place says what it may import: whatever stands above it in the list, nothing below.
+The picture in docs/design.md is read line by line: the indentation of a room says which folder it
+lies in, its place says what it may import: what is above it in the list, and nothing below.
 """
 
 import ast
@@ -27,7 +27,7 @@ def name(path: Path) -> str:
 
 
 def rooms() -> list[str]:
-    """Every entry of the picture, low to high: `simulator/`, `simulator/work/`, `simulator/memory.py`."""
+    """Every entry of the picture, low to high: `simulator/`, `simulator/work/tape.py` ..."""
     found, stack = [], []
     for line in re.search(r"```\n(hwdb/.*?)```", DESIGN, re.S)[1].splitlines():
         if not line.strip():
@@ -171,7 +171,7 @@ def test_what_a_module_keeps_to_itself_is_not_imported(path):
 
 
 def test_formulas_know_nothing_of_models():
-    """The formulas of times/ turn numbers into seconds; they must not know tapes, steps or models."""
+    """The formulas of times/ turn numbers into seconds, without tapes, steps or models."""
     of_steps = {"dispatch.py", "offload.py", "roofline.py"}
     for path in (ROOT / "simulator" / "times").glob("*.py"):
         known = {m for m in imported(path) if m.startswith("roofcast.simulator.")}

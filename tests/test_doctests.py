@@ -1,4 +1,4 @@
-"""Every docstring example of the package, run under the name by which users import the module."""
+"""Doctests of every module, run under the names that users import."""
 
 import doctest
 import pkgutil
@@ -24,14 +24,14 @@ MODULES = ["roofcast"] + [
 ]
 
 
-def test_every_room_is_looked_through():
+def test_doctests_are_collected_from_the_whole_package():
     assert len(MODULES) > 200
     assert roofcast.__name__ == "roofcast"
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_in_the_docstrings_hold(name):
+def test_docstring_examples_give_the_printed_results(name):
     if name in TORCH and not find_spec("torch") or name in ONNX and not find_spec("onnx"):
-        pytest.skip("needs an extra")
+        pytest.skip("an optional dependency is not installed")
     result = doctest.testmod(import_module(name), optionflags=FLAGS)
     assert result.failed == 0

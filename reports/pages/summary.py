@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from textwrap import fill
 
 from roofcast.reports.format import (
     binary,
@@ -18,6 +19,7 @@ from roofcast.reports.format import (
 )
 from roofcast.simulator.forecast.result import Forecast
 
+WIDTH = 100
 SHOWN = 3  # ops named, the longest first
 
 
@@ -65,10 +67,14 @@ def _title(f: Forecast) -> str:
 
 
 def summary(f: Forecast) -> str:
-    """The forecast as text."""
+    """The forecast as text, at most WIDTH columns wide."""
     said = list(lines(f))
-    width = max(len(label) for label, _ in said)
-    return "\n".join([_title(f), *(f"  {label:{width}}  {text}" for label, text in said)])
+    indent = 4 + max(len(label) for label, _ in said)
+    rows = [_title(f)]
+    for label, text in said:
+        first = f"  {label}".ljust(indent)
+        rows.append(fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
+    return "\n".join(rows)
 
 
 def html(f: Forecast) -> str:

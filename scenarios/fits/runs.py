@@ -206,7 +206,7 @@ def jacobian(data: list[Step], values: dict[Key, float], base: np.ndarray) -> np
 def weights(data: list[Step]) -> np.ndarray:
     """Square roots of the weights of the steps.
 
-    A source counts as many dense rows as it has, at most CAP. Every row of a mixture of experts
+    The dense rows of a source weigh as their number, at most CAP. Every row of a mixture of experts
     counts in full, since nearly all of them are from one source.
     """
     group = [(step.source, step.experts) for step in data]
@@ -233,7 +233,7 @@ def scaled(values: dict[Key, float], moved: np.ndarray) -> dict[Key, float]:
 
 
 def fit(data: list[Step], rounds: int = ROUNDS) -> Fit:
-    """The constants after so many rounds from the present values."""
+    """The constants after `rounds` Gauss-Newton steps from the present values."""
     start = present()
     prior = np.array([CONSTANTS[where, which][name] for where, which, name in start])
     moved = np.zeros(len(start))

@@ -11,7 +11,7 @@ SMALL = 1 << 14  # elements of the largest integer constants that are computed w
 FOLDED = 64  # elements of the largest floating-point constants that are computed with
 # raised by ONNX's reference implementation if it lacks an op (NotImplementedError, a RuntimeError),
 # if an attribute or an operand is missing or does not fit, or if the result does not fit in memory
-REFUSED = (
+UNCOMPUTABLE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -50,7 +50,7 @@ def folded(call: Call, uncomputed: dict[str, tuple[int, str]]) -> list[np.ndarra
     fed = {n: _number(i) for n, i in zip(node.input, call.ins, strict=True) if n}
     try:
         done = ReferenceEvaluator(node).run(None, fed)
-    except REFUSED as error:
+    except UNCOMPUTABLE as error:
         count, first = uncomputed.get(node.op_type, (0, reason(error)))
         uncomputed[node.op_type] = count + 1, first
         return None

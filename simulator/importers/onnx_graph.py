@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput, one_line
-from roofcast.simulator.importers import spec
 from roofcast.simulator.importers.onnx_call import Stored
 from roofcast.simulator.importers.onnx_extra import inliner, numpy_helper, onnx
 from roofcast.simulator.importers.onnx_run import Run, format_of

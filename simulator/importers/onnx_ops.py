@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from roofcast.simulator.importers import onnx_layers as layers
-from roofcast.simulator.importers import onnx_products as products
-from roofcast.simulator.importers import onnx_shapes as shapes
+import roofcast.simulator.importers.onnx_layers as layers
+import roofcast.simulator.importers.onnx_products as products
+import roofcast.simulator.importers.onnx_shapes as shapes
 from roofcast.simulator.importers.onnx_call import Handler
 from roofcast.simulator.work.ops import pointwise
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.importers import spec
 from roofcast.simulator.importers.onnx_call import Call, NamedTape, Operand, Result, Stored, moved
 from roofcast.simulator.importers.onnx_extra import EncodeError, numpy_helper, onnx, shape_inference
 from roofcast.simulator.importers.onnx_fold import folded, reason

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.importers import spec
 from roofcast.simulator.importers.record import FORMATS
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
+import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput, RoofcastError, one_line
-from roofcast.simulator.importers import spec
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cuda, autocast
 from roofcast.simulator.importers.fake import OneDevice, weightless
 from roofcast.simulator.importers.module_path import ModulePath, Place

@@ -12,7 +12,7 @@ from roofcast.simulator.machine.host import Host
 from roofcast.simulator.machine.sampling import AGREE, OURS, Rate
 
 Ceilings = Mapping[str, Rate]  # by job key
-HOST = "what the operating system says of the machine (/proc and /sys, sysctl, or the registry)"
+HOST = "reported by the operating system (/proc and /sys, sysctl, or the registry)"
 NO_DATASHEET = (
     "all rates are measured, none is from a datasheet: peaks are the best rates that a kernel"
     " reached"

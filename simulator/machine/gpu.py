@@ -153,7 +153,7 @@ def text(gpu: Gpu, found: Mapping[str, Rate], stamp: str) -> str:
         lines.append(f"capacity = {reported(gpu.memory)}")
     lines += ["", "[achieved]  # fractions of the rates above", *_achieved(found, best, stream)]
     lines += ["", "[sources]", f"measured = {quoted(stamp)}"]
-    lines.append('host = "what PyTorch says of the device"')
+    lines.append('host = "reported by PyTorch"')
     return "\n".join(lines) + "\n"
 
 

@@ -171,6 +171,6 @@ def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
     for module in p.modules:
         if not any(module in nodes[i].name for i in within):
             parts = sorted({part for of in layers.values() for part in of.split(".")[1:]})
-            hint = f"no part of a layer of {name} has that in its name"
+            hint = f"no part of a layer of {name} has a name that contains it"
             raise unknown("recompute modules", module, parts, hint)
     return within

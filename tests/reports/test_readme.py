@@ -213,6 +213,11 @@ def test_usage_explains_every_option_of_predict():
     assert not [option for option in options if not re.search(rf"{option}(?![\w-])", text)]
 
 
+def test_usage_names_every_command():
+    text = read("docs/usage.md")
+    assert not [name for name in main.list_commands(None) if f"`roofcast {name}" not in text]
+
+
 def test_usage_names_every_value_that_an_option_may_have():
     text = read("docs/usage.md")
     values = {

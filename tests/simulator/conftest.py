@@ -1,4 +1,4 @@
-"""A rank's step placed on a network, from the fields of a scenario."""
+"""Fixture: one rank's step under a layout, placed on a network, from the fields of a scenario."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from roofcast.simulator.times.roofline import OpTimes
 
 
 class Placed(NamedTuple):
-    """What the chain passes on over several devices."""
+    """A step over several devices with what it was computed from."""
 
     at: Placement
     times: OpTimes
@@ -23,13 +23,13 @@ class Placed(NamedTuple):
 
 @pytest.fixture(scope="session")
 def place():
-    """Fields of a Scenario -> Placed."""
+    """A function from the fields of a Scenario to Placed."""
 
-    def placed(**asked) -> Placed:
-        everything = resolve(Scenario(**asked))
-        step, times, outcome, _ = place_on(everything)
-        layout, device = everything.layout, everything.device
-        on = network(layout, fabric_of(None, device, layout.devices))
-        return Placed(Placement(step, device, layout, on), times, outcome)
+    def placed(**fields) -> Placed:
+        asked = resolve(Scenario(**fields))
+        step, times, outcome, _ = place_on(asked)
+        layout, device = asked.layout, asked.device
+        groups = network(layout, fabric_of(None, device, layout.devices))
+        return Placed(Placement(step, device, layout, groups), times, outcome)
 
     return placed

@@ -1,4 +1,4 @@
-"""Laws that hold on every device, known or imagined."""
+"""Laws of whole forecasts: properties that hold on every device, without reference values."""
 
 import math
 
@@ -12,7 +12,8 @@ STEPS = {
 }
 
 
-def rates(device):
+def datasheet_rates(device):
+    """Names of the rates that the device has, as edits name them."""
     yield "memory.bandwidth"
     yield from (f"peak_flops.{name}" for name in device.peak_flops)
     yield from (f"vector_flops.{name}" for name in device.vector_flops)
@@ -21,25 +22,22 @@ def rates(device):
 
 
 @pytest.mark.parametrize("name", hwdb.devices())
-def test_doubling_a_rate_never_makes_a_step_slower(name):
+def test_doubling_a_rate_never_makes_a_step_slower_or_more_than_twice_as_fast(name):
     device = hwdb.device(name)
     for asked in STEPS.values():
         before = predict(device=name, **asked)
         assert math.isfinite(before.step_time_s) and 0 < before.lower_bound_s <= before.step_time_s
-        for rate in rates(device):
+        for rate in datasheet_rates(device):
             after = predict(device=name, set={rate: "x2"}, **asked)
-            assert after.step_time_s <= before.step_time_s * (1 + 1e-9), (
-                f"{rate} doubled: {before.step_time_s} -> {after.step_time_s}"
-            )
-            assert after.step_time_s >= 0.5 * before.step_time_s * (1 - 1e-9), (
-                f"{rate} doubled: more than twice as fast"
-            )
+            change = f"{rate} doubled: {before.step_time_s} -> {after.step_time_s} s"
+            assert after.step_time_s <= before.step_time_s * (1 + 1e-9), change
+            assert after.step_time_s >= 0.5 * before.step_time_s * (1 - 1e-9), change
 
 
 @pytest.mark.parametrize("name", ["h100-sxm5", "rtx-3090", "tpu-v4", "xeon", "mi300x", "m2-ultra"])
 @pytest.mark.parametrize("model", ["gpt2", "bert-base", "resnet50"])
 class TestOneDevice:
-    def test_rows_sum_to_the_step(self, name, model):
+    def test_rows_of_a_forecast_sum_to_its_totals(self, name, model):
         f = predict(model=model, device=name)
         assert sum(layer.time_s for layer in f.layers) == pytest.approx(f.step_time_s)
         assert sum(layer.parameters for layer in f.layers) == f.parameters
@@ -48,22 +46,22 @@ class TestOneDevice:
         assert f.forward_s + f.backward_s + f.update_s == pytest.approx(f.step_time_s)
         assert f.hfu >= f.mfu * 0.99
 
-    def test_more_work_takes_longer(self, name, model):
+    def test_a_larger_batch_never_takes_less_time(self, name, model):
         times = [predict(model=model, device=name, batch=b).step_time_s for b in (1, 2, 4, 64)]
         assert times == sorted(times)
 
-    def test_a_larger_batch_is_never_less_efficient(self, name, model):
-        rates = [predict(model=model, device=name, batch=b).samples_per_s for b in (1, 4, 32)]
-        assert rates[0] <= rates[1] * 1.02 and rates[1] <= rates[2] * 1.02
+    def test_a_larger_batch_never_lowers_throughput_by_more_than_two_percent(self, name, model):
+        rate = [predict(model=model, device=name, batch=b).samples_per_s for b in (1, 4, 32)]
+        assert rate[0] <= rate[1] * 1.02 and rate[1] <= rate[2] * 1.02
 
-    def test_inference_is_faster_than_training(self, name, model):
+    def test_inference_takes_less_than_0_6_of_a_training_step_and_saves_nothing(self, name, model):
         train, infer = (predict(model=model, device=name, mode=mode) for mode in ("train", "infer"))
         assert infer.step_time_s < 0.6 * train.step_time_s
         assert infer.saved_bytes == 0 and infer.flops_backward == 0
 
-    def test_recomputation_trades_time_for_memory(self, name, model):
+    def test_full_recomputation_lowers_memory_and_raises_time(self, name, model):
         if model == "resnet50":
-            pytest.skip("has no repeated transformer blocks")
+            pytest.skip("the model has no repeated layers to recompute")
         plain, full = (
             predict(model=model, device=name, batch=4, recompute=r) for r in ("none", "full")
         )
@@ -72,7 +70,7 @@ class TestOneDevice:
         assert full.mfu < plain.mfu
 
 
-def test_a_fused_stack_is_faster_and_keeps_less():
+def test_a_compiled_stack_is_faster_than_eager_and_saves_fewer_bytes():
     eager, compiled = (
         predict(model="llama-3-8b", device="h100-sxm5", stack=s)
         for s in ("pytorch-eager", "pytorch-compiled")
@@ -82,17 +80,18 @@ def test_a_fused_stack_is_faster_and_keeps_less():
     assert compiled.saved_bytes < eager.saved_bytes
 
 
-def test_lower_precision_is_faster_and_smaller():
+def test_bf16_is_faster_than_fp32_and_needs_less_memory():
     fp32, bf16 = (
         predict(model="gpt2", device="a100-sxm4-80gb", batch=8, precision=p)
         for p in ("fp32", "bf16")
     )
-    assert bf16.step_time_s < fp32.step_time_s and bf16.memory.peak_bytes < fp32.memory.peak_bytes
+    assert bf16.step_time_s < fp32.step_time_s
+    assert bf16.memory.peak_bytes < fp32.memory.peak_bytes
 
 
 @pytest.mark.parametrize("name", ["rtx-3090", "rtx-4090", "a10", "a100", "v100", "mi250x-gcd"])
 @pytest.mark.parametrize("model", ["vgg16", "resnet50"])
-def test_no_convolution_beats_the_lower_bound_of_the_ways_it_may_take(name, model):
-    """TF32 where it is allowed, Winograd on the vector units where it is faster."""
+def test_no_fp32_convolutional_net_is_faster_than_its_lower_bound(name, model):
+    """The bound allows TF32 where the stack does, and Winograd on the vector units."""
     step = predict(model=model, device=name, batch=64, precision="fp32")
     assert step.lower_bound_s <= step.step_time_s

@@ -1,4 +1,4 @@
-"""Memory over a step: PyTorch's own peaks, and laws."""
+"""Memory over a step: peaks measured in PyTorch, and laws."""
 
 import csv
 from pathlib import Path
@@ -11,70 +11,56 @@ from roofcast.simulator.models import resolve
 from roofcast.simulator.software.stack import stack
 from roofcast.simulator.work.step import Recipe, trace
 
-PEAKS = list(
-    csv.DictReader(
-        line
-        for line in (Path(__file__).parent / "oracle" / "peaks.csv").read_text().splitlines()
-        if line[0] != "#"
-    )
-)
+TABLE = (Path(__file__).parent / "oracle" / "peaks.csv").read_text().splitlines()
+PEAKS = list(csv.DictReader(line for line in TABLE if line[0] != "#"))
+LLAMA_PARAMETERS = 8_030_261_248  # Llama 3 8B
 
 
-@pytest.mark.parametrize(
-    "row",
-    PEAKS,
-    ids=lambda r: f"{r['name']}-{r['batch']}x{r['size']}-{r['precision']}-{r['attention']}",
-)
-def test_peak_is_pytorchs(row):
-    """Within 6.5 %, never under: a unit's largest tensors are taken to be alive when its backward
-    starts.
-    """
-    recipe = Recipe(
-        mode="train",
-        batch=int(row["batch"]),
-        size=int(row["size"]),
-        precision=row["precision"],
-        optimizer=None,
-        recompute="none",
-        stack=stack("pytorch-eager").changed(row["attention"], None),
-    )
-    step = trace(resolve(row["name"]), recipe)
+def recipe(batch, size, **changes):
+    """A training recipe without optimizer under eager PyTorch, with some settings changed."""
+    settings = {"precision": "fp32", "recompute": "none", "stack": stack("pytorch-eager")}
+    settings |= {"mode": "train", "optimizer": None, **changes}
+    return Recipe(batch=batch, size=size, **settings)
+
+
+def row_id(row):
+    return f"{row['name']}-{row['batch']}x{row['size']}-{row['precision']}-{row['attention']}"
+
+
+@pytest.mark.parametrize("row", PEAKS, ids=row_id)
+def test_peak_memory_is_at_most_6_5_percent_above_pytorchs_and_never_below(row):
+    """A unit's largest tensors are taken to exist when its backward starts, hence the excess."""
+    eager = stack("pytorch-eager").changed(row["attention"], None)
+    batch, size = int(row["batch"]), int(row["size"])
+    step = trace(resolve(row["name"]), recipe(batch, size, precision=row["precision"], stack=eager))
     at_peak = held(step, framework_bytes=0, slack=0)
     ratio = (at_peak.total - at_peak.parameters - step.input_bytes) / float(row["peak_bytes"])
     assert 0.999 < ratio < 1.065
 
 
 def memory(**changes):
-    return predict(
-        **{"model": "llama-3-8b", "device": "h100-sxm5", "batch": 1, "sequence": 2048, **changes}
-    ).memory
+    """Memory of a training step of Llama 3 8B on an H100, with some fields changed."""
+    step = {"model": "llama-3-8b", "device": "h100-sxm5", "batch": 1, "sequence": 2048}
+    return predict(**{**step, **changes}).memory
 
 
-def test_states_of_a_pure_bf16_adamw_step_are_eight_bytes_a_parameter():
-    m = memory()
-    n = 8_030_261_248
+def test_pure_bf16_adamw_holds_2_bytes_of_weights_and_4_of_moments_per_parameter():
+    m, n = memory(), LLAMA_PARAMETERS
     assert (m.parameters_bytes, m.optimizer_bytes) == (2 * n, 4 * n)
 
 
-def test_amp_keeps_weights_and_states_in_fp32():
-    m = memory(precision="amp-bf16")
-    assert (m.parameters_bytes, m.optimizer_bytes) == (4 * 8_030_261_248, 8 * 8_030_261_248)
+def test_mixed_precision_keeps_weights_and_optimizer_states_in_fp32():
+    m, n = memory(precision="amp-bf16"), LLAMA_PARAMETERS
+    assert (m.parameters_bytes, m.optimizer_bytes) == (4 * n, 8 * n)
 
 
-def test_kinds_sum_to_the_peak():
+def test_kinds_of_memory_sum_to_the_peak():
     m = memory(batch=4)
-    kinds = (
-        m.parameters_bytes
-        + m.gradients_bytes
-        + m.optimizer_bytes
-        + m.activations_bytes
-        + m.transient_bytes
-        + m.framework_bytes
-    )
-    assert kinds == pytest.approx(m.peak_bytes)
+    kinds = ("parameters", "gradients", "optimizer", "activations", "transient", "framework")
+    assert sum(getattr(m, f"{kind}_bytes") for kind in kinds) == pytest.approx(m.peak_bytes)
 
 
-def test_each_recomputation_keeps_less_than_the_one_before():
+def test_full_recomputation_keeps_less_than_selective_and_selective_less_than_none():
     kept = [
         memory(attention="eager", recompute=r, batch=4).activations_bytes
         for r in ("none", "selective", "full")
@@ -82,62 +68,41 @@ def test_each_recomputation_keeps_less_than_the_one_before():
     assert kept[0] > kept[1] > kept[2]
 
 
-def test_full_recomputation_keeps_the_input_of_each_block():
-    recipe = Recipe(
-        mode="train",
-        batch=2,
-        size=1024,
-        precision="bf16",
-        optimizer=None,
-        recompute="full",
-        stack=stack("pytorch-eager"),
-    )
-    step = trace(resolve("llama-3-8b"), recipe)
-    handed = [s for s in step.saved if step.nodes[s.node].layer and s.kind == "activation"]
-    assert sum(s.bytes * s.count for s in handed) == 32 * 2 * 1024 * 4096 * 2
+def test_full_recomputation_keeps_only_the_input_of_each_layer():
+    """32 layers, batch 2, 1024 tokens, hidden size 4096, 2 bytes per element."""
+    step = trace(resolve("llama-3-8b"), recipe(2, 1024, precision="bf16", recompute="full"))
+    kept = [s for s in step.saved if step.nodes[s.node].layer and s.kind == "activation"]
+    assert sum(s.bytes * s.count for s in kept) == 32 * 2 * 1024 * 4096 * 2
 
 
-def test_the_largest_batch_fits_and_the_next_does_not():
-    scenario = Scenario(model="gpt2", device="rtx-3090", sequence=1024)
-    n = largest_batch(scenario)
+def test_the_largest_batch_fits_in_memory_and_one_sample_more_does_not():
+    asked = {"model": "gpt2", "device": "rtx-3090", "sequence": 1024}
+    n = largest_batch(Scenario(**asked))
     assert n > 1
-    fits = [
-        predict(model="gpt2", device="rtx-3090", sequence=1024, batch=b).memory.fits
-        for b in (n, n + 1)
-    ]
-    assert fits == [True, False]
+    assert [predict(**asked, batch=b).memory.fits for b in (n, n + 1)] == [True, False]
 
 
-def test_a_model_that_cannot_fit_has_no_largest_batch():
+def test_the_largest_batch_of_a_model_that_does_not_fit_is_zero():
     assert largest_batch(Scenario(model="llama-3-8b", device="rtx-3090", precision="amp-bf16")) == 0
 
 
 @pytest.mark.parametrize("model", ["gpt2", "resnet50"])
 def test_memory_grows_with_the_batch_and_inference_needs_less(model):
     peaks = [predict(model=model, device="h100-sxm5", batch=b).memory.peak_bytes for b in (1, 2, 8)]
+    inference = predict(model=model, device="h100-sxm5", batch=8, mode="infer")
     assert peaks == sorted(peaks)
-    assert (
-        predict(model=model, device="h100-sxm5", batch=8, mode="infer").memory.peak_bytes
-        < peaks[-1]
-    )
+    assert inference.memory.peak_bytes < peaks[-1]
 
 
-def test_a_table_that_is_embedding_and_output_layer_has_a_gradient_more_of_each():
-    """GPT-2's 50257 x 768 in fp32. At the start of the backward stands the output layer's gradient;
-    at its end the embedding's too, and their sum, beside the gradients of all else: 2 tables more
-    than the weights, where few activations are left.
+def test_a_table_used_as_embedding_and_output_layer_holds_two_more_gradients_at_peak():
+    """GPT-2's table of 50257 x 768 in fp32, with few activations left at the end of the backward.
+
+    The output layer's gradient exists from the start of the backward; at its end the embedding's
+    gradient and the sum of both exist beside all other gradients. A model with two separate tables
+    holds one gradient per weight.
     """
-    recipe = Recipe(
-        mode="train",
-        batch=1,
-        size=8,
-        precision="fp32",
-        optimizer=None,
-        recompute="none",
-        stack=stack("pytorch-eager"),
-    )
-    step = trace(resolve("gpt2"), recipe)
-    fullest = held(step, framework_bytes=0, slack=0)
-    assert fullest.gradients == step.gradient_bytes + 2 * 50257 * 768 * 4
-    untied = trace(resolve("llama-3-8b"), recipe)
+    tied = trace(resolve("gpt2"), recipe(1, 8))
+    at_peak = held(tied, framework_bytes=0, slack=0)
+    assert at_peak.gradients == tied.gradient_bytes + 2 * 50257 * 768 * 4
+    untied = trace(resolve("llama-3-8b"), recipe(1, 8))
     assert held(untied, framework_bytes=0, slack=0).gradients == untied.gradient_bytes

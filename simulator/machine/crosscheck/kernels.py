@@ -135,7 +135,7 @@ def _bandwidths(device: Device) -> list[tuple[float, float, float]]:
 
 
 def through(roof: Roofs, touched: float, read: float, fresh: float) -> float:
-    """Seconds to read and to fill so many bytes, for a working set of `touched` bytes."""
+    """Seconds to read and to fill the given bytes, for a working set of `touched` bytes."""
     at, sets = np.log(max(touched, 1.0)), np.log(roof.sets)
     reads = np.exp(np.interp(at, sets, np.log(roof.reads)))
     fills = np.exp(np.interp(at, sets, np.log(roof.fills)))
@@ -211,7 +211,7 @@ def forecasts(
 def bound(point: str, device: Device) -> float:
     """Lower bound on the seconds of a kernel under the measured roofs.
 
-    Arithmetic at the best rate; of the bytes touched, each cache provides as many as it holds and
+    Arithmetic at the best rate; of the bytes touched, each cache provides what it holds and
     main memory the rest.
     """
     _, work = work_of(point)

@@ -99,6 +99,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         return torch.relu_(self.body(x) + self.shortcut(x))
 
 
@@ -136,6 +137,7 @@ class UNet(nn.Module):
         self.out = nn.Conv2d(64, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         skipped = [self.down[0](x)]
         for part in list(self.down)[1:]:
             skipped.append(part(nn.functional.max_pool2d(skipped[-1], 2)))

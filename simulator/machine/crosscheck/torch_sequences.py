@@ -41,6 +41,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(style.dropout) if style.dropout else nn.Identity()
 
     def attend(self, x: Tensor) -> Tensor:
+        """Self-attention over the tokens of each sample."""
         b, s, width = x.shape
         projected = [layer(x) for layer in self.qkv]
         parts = projected[0].chunk(3, -1) if self.style.joined else projected
@@ -51,9 +52,11 @@ class Block(nn.Module):
         return self.drop(self.proj(h.transpose(1, 2).reshape(b, s, width)))
 
     def mix(self, x: Tensor) -> Tensor:
+        """The MLP, token by token."""
         return self.drop(self.fc2(self.style.act(self.fc1(x))))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         if self.style.pre_norm:
             x = x + self.attend(self.norm1(x))
             return x + self.mix(self.norm2(x))
@@ -85,6 +88,7 @@ class ViT(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, IMAGENET)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         x = self.patch(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.place
         return self.head(self.norm(self.blocks(x))[:, 0])
@@ -107,6 +111,7 @@ class GPT2(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         x = self.drop(self.wte(ids) + self.wpe(places))
         return nn.functional.linear(self.norm(self.blocks(x)), self.wte.weight)
@@ -131,6 +136,7 @@ class Bert(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         x = self.words(ids) + self.kinds(torch.zeros_like(places)) + self.places(places)
         x = self.blocks(self.drop(self.norm(x)))
@@ -153,6 +159,7 @@ class BiLSTM(nn.Module):
         self.out = nn.Linear(128, 2)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         _, (last, _) = self.lstm(self.words(ids))
         return self.out(torch.cat([last[0], last[1]], -1))
 

@@ -19,6 +19,7 @@ class NCF(nn.Module):
         self.ub, self.ib = nn.Embedding(users, 1), nn.Embedding(items, 1)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         user, item = ids[:, 0], ids[:, 1]
         score = (self.u(user) * self.i(item)).mean(1, keepdim=True)
         return torch.sigmoid(score + self.ub(user) + self.ib(item))
@@ -49,6 +50,7 @@ class NeuMF(nn.Module):
         self.mlp, self.out = nn.Sequential(*layers), nn.Linear(factors + widths[-1], 1)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """The output of the module, as its class describes it."""
         user, item = ids[:, 0], ids[:, 1]
         x = self.mlp(torch.cat([self.mlp_u(user), self.mlp_i(item)], 1))
         return self.out(torch.cat([self.gmf_u(user) * self.gmf_i(item), x], 1))

@@ -125,6 +125,7 @@ def _conv_kernels(
     kind = "depthwise" if groups > 1 and groups == c_in else "conv"
 
     def back(which: str, read: Value, gradient: Value) -> None:
+        """The convolution of dy and `read`, which is kept; writes the gradient of `gradient`."""
         t.save(read)
         t.backward(
             kind,

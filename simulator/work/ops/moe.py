@@ -106,14 +106,15 @@ def grouped_linear(
     x = t.cast(x, w.dtype)
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
     product, each = product_format(t, x.dtype), rows / experts
+    flops, shape = 2 * rows * k * out_features, (experts, each, out_features, k)
 
     def back(read: Value, gradient: Value, shape: tuple) -> None:
+        """The product of dy and `read`; writes the gradient of `gradient`."""
         moved, written = out.bytes + read.bytes, gradient.bytes
         t.backward(
             "matmul", matrix=flops, read=moved, written=written, product=product, shape=shape
         )
 
-    flops, shape = 2 * rows * k * out_features, (experts, each, out_features, k)
     t.emit("matmul", (x, w), (out,), matrix=flops, product=product, shape=shape)
     if out.grad:
         t.save(x, routes.ends)

@@ -1,6 +1,4 @@
-"""Helpers that need an extra are left alone where it is not installed; the tests themselves skip
-and say so.
-"""
+"""Helpers that need an extra are not collected if it is not installed; the tests then skip."""
 
 import sys
 from importlib.util import find_spec

@@ -1,5 +1,6 @@
-"""PyTorch's own counts of one step, taken by really running it on a CPU: FlopCounterMode and
-saved_tensors_hooks.
+"""PyTorch's own counts of one step that really runs on a CPU.
+
+FLOPs by FlopCounterMode, bytes kept for backward by saved_tensors_hooks.
 """
 
 from typing import NamedTuple
@@ -17,16 +18,18 @@ DTYPES = {"int64": torch.int64, None: torch.float32}
 
 
 class Counts(NamedTuple):
+    """FLOPs, and bytes kept for backward."""
+
     parameters: int
     forward: int
     backward: int
-    saved: int  # activations proper
+    saved: int  # activations
     saved_inputs: int
     weight_copies: int
 
 
 class GroupedGradients(TorchDispatchMode):
-    """What the FLOP counter counts too much for weight gradients of grouped convolutions."""
+    """FLOPs by which the counter overstates the weight gradients of grouped convolutions."""
 
     excess = 0
 
@@ -40,7 +43,7 @@ class GroupedGradients(TorchDispatchMode):
 
 
 class WeightCopies(TorchDispatchMode):
-    """Storages that are a weight in another format."""
+    """Storages that hold a weight in another format."""
 
     def __init__(self, weights):
         super().__init__()
@@ -69,7 +72,7 @@ def leaves(out):
 
 
 def really(module, inputs, autocast=None) -> Counts:
-    """Counts of a step that runs, numbers and all, on this machine's CPU."""
+    """Counts of a step that runs on this machine's CPU with real numbers."""
     torch.manual_seed(0)
     module.train()
     tensors = fed(inputs)
@@ -82,21 +85,15 @@ def really(module, inputs, autocast=None) -> Counts:
         kept[address(t)] = t.untyped_storage()
         return t
 
-    forward, backward, copies, grouped = (
-        FlopCounterMode(display=False),
-        FlopCounterMode(display=False),
-        WeightCopies(weights),
-        GroupedGradients(),
-    )
+    forward, backward = FlopCounterMode(display=False), FlopCounterMode(display=False)
+    copies, grouped = WeightCopies(weights), GroupedGradients()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), forward, copies:
         with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
             out = module(*tensors)
     ends = [t if t.dim() == 0 else t.sum() for t in leaves(out) if t.requires_grad]
     size = {a: s.nbytes() for a, s in kept.items() if a not in constant and s.nbytes()}
-    copied, inputs_kept = (
-        sum(n for a, n in size.items() if a in copies.found),
-        sum(n for a, n in size.items() if a in given),
-    )
+    copied = sum(n for a, n in size.items() if a in copies.found)
+    inputs_kept = sum(n for a, n in size.items() if a in given)
     with backward, grouped:
         torch.autograd.backward(ends)
     return Counts(
@@ -110,40 +107,26 @@ def really(module, inputs, autocast=None) -> Counts:
 
 
 def imported(model, how="fp32", attention="flash") -> tuple[Counts, Tape]:
-    """Counts of a Model of ours, and its tape."""
+    """Counts of an imported Model, and its tape."""
     tape = model.run(Tape(precision(how), implementations={"attention": attention}), model.batch)
     flops = {
         phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)
         for phase in ("forward", "backward")
     }
     kept = {
-        kind: sum(n * count for _, n, count, kept_as, _ in tape.saved.values() if kept_as == kind)
+        kind: sum(s.bytes * s.count for s in tape.saved.values() if s.kind == kind)
         for kind in ("activation", "input", "weight_copy")
     }
     weights = sum(w.size * w.count for w in tape.weights)
-    return (
-        Counts(
-            weights,
-            int(flops["forward"]),
-            int(flops["backward"]),
-            kept["activation"],
-            kept["input"],
-            kept["weight_copy"],
-        ),
-        tape,
-    )
+    counts = Counts(weights, int(flops["forward"]), int(flops["backward"]), *kept.values())
+    return counts, tape
 
 
 def uncounted(tape) -> tuple[int, int]:
-    """FLOPs of what FlopCounterMode takes for nothing and we do not: a CPU's fused attention and
-    its LSTM, forward and backward.
-    """
+    """Forward and backward FLOPs that FlopCounterMode ignores: a CPU's fused attention and LSTM."""
     fused = {"forward": 0, "backward": 0}
+    lstm = "mkldnn_rnn_layer" in " ".join(tape.assumptions)
     for k in tape.kernels:
-        if (
-            k.kind == "attention"
-            or "mkldnn_rnn_layer" in " ".join(tape.assumptions)
-            and tape.nodes[k.node].name == "rnn"
-        ):
+        if k.kind == "attention" or (lstm and tape.nodes[k.node].name == "rnn"):
             fused[k.phase] += int(k.matrix)
     return fused["forward"], fused["backward"]

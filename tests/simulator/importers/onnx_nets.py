@@ -1,4 +1,4 @@
-"""ONNX graphs made by hand: a picture net, a text net."""
+"""ONNX graphs written by hand: an image net and a text net."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -21,8 +21,8 @@ def model(nodes, inputs, outputs, initializers):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
 
 
-def picture_net(batch="batch", channels=3):
-    """conv 3-32-64 with pools, fc 128, fc 10: the CIFAR-10 net that ships as a list of layers."""
+def image_net(batch="batch", channels=3):
+    """conv 3-32-64 with pools, fc 128, fc 10: the CIFAR-10 net of scenarios/nets."""
     n = helper.make_node
     nodes = [
         n("Conv", ["x", "c1.weight", "c1.bias"], ["a"], "/c1/Conv", pads=[1, 1, 1, 1]),
@@ -56,7 +56,7 @@ def picture_net(batch="batch", channels=3):
 
 
 def text_net():
-    """Embedding, layer norm, attention of one head, the embedding again as output layer."""
+    """Embedding, layer norm, attention of one head, and the embedding as output layer."""
     n = helper.make_node
     nodes = [
         n("Gather", ["table", "ids"], ["e"], "/embed/Gather"),
@@ -79,9 +79,5 @@ def text_net():
         *(stored(w, 16, 16) for w in ("wq", "wk", "wv")),
     ]
     ids = helper.make_tensor_value_info("ids", INT64, ["batch", "sequence"])
-    return model(
-        nodes,
-        [ids],
-        [helper.make_tensor_value_info("y", FLOAT, ["batch", "sequence", 100])],
-        weights,
-    )
+    y = helper.make_tensor_value_info("y", FLOAT, ["batch", "sequence", 100])
+    return model(nodes, [ids], [y], weights)

@@ -1,4 +1,4 @@
-"""ONNX graphs: read as data, counted as the same net by name or in torch, refused in one line."""
+"""ONNX graphs: read as data, counted as the same net in torch, and rejected in one line."""
 
 import io
 from importlib.util import find_spec
@@ -33,11 +33,11 @@ def counted(model, batch, size=None):
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "net.onnx"
-    onnx.save(nets.picture_net(), path)
+    onnx.save(nets.image_net(), path)
     return path
 
 
-def test_one_net_through_three_doors_has_the_same_parameters_and_flops():
+def test_a_list_of_layers_a_module_and_a_graph_of_one_net_count_the_same():
     torch = pytest.importorskip("torch", reason="needs the torch extra: pip install .[torch]")
     from roofcast.simulator.importers import from_torch
 
@@ -55,11 +55,8 @@ def test_one_net_through_three_doors_has_the_same_parameters_and_flops():
         nn.Linear(128, 10),
     )
     by_list = counted(models.resolve(str(LISTED)), 8)
-    assert (
-        by_list
-        == counted(from_torch(net, ["8x3x32x32"]), 8)
-        == counted(from_onnx(nets.picture_net(), dims={"batch": 8}), 8)
-    )
+    assert by_list == counted(from_torch(net, ["8x3x32x32"]), 8)
+    assert by_list == counted(from_onnx(nets.image_net(), dims={"batch": 8}), 8)
 
 
 EXPORTED = [
@@ -87,9 +84,7 @@ EXPORTED = [
 
 
 def export(torch, module, inputs):
-    """The module as ONNX: by the exporter that needs onnxscript where that is installed, else by
-    the older one, which needs nothing.
-    """
+    """The module as ONNX, by the exporter that needs onnxscript or else by the older one."""
     if find_spec("onnxscript"):
         return torch.onnx.export(
             module, inputs, dynamo=True, verbose=False, optimize=False
@@ -111,7 +106,7 @@ def export(torch, module, inputs):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", EXPORTED)
-def test_an_exported_module_counts_as_the_module(name):
+def test_an_exported_module_counts_the_same_as_the_module(name):
     torch = pytest.importorskip("torch", reason="needs the torch extra: pip install .[torch]")
     import torch_nets
     from counting import fed, imported
@@ -136,31 +131,27 @@ def test_a_table_used_twice_is_one_parameter():
     assert backward == 2 * forward
 
 
-def test_open_axes_are_given_on_the_way(file):
+def test_open_axes_take_their_sizes_from_the_request(file):
     asked = [
         predict(model=str(file), device="h100-sxm5", **how)
         for how in ({}, {"inputs": ("64x3x32x32",)}, {"inputs": ("x=8x3x32x32",), "batch": 64})
     ]
     assert [f.batch for f in asked] == [1, 64, 64]
     assert asked[1].flops_forward == asked[2].flops_forward == 64 * asked[0].flops_forward
-    assert [layer.name for layer in asked[0].layers if layer.parameters] == [
-        "c1",
-        "c2",
-        "fc1",
-        "fc2",
-    ]
+    names = [layer.name for layer in asked[0].layers if layer.parameters]
+    assert names == ["c1", "c2", "fc1", "fc2"]
 
 
 def test_an_op_without_a_formula_is_listed_and_costed():
-    net = nets.picture_net()
+    net = nets.image_net()
     net.graph.node.append(onnx.helper.make_node("Det", ["y"], ["z"], "/Det"))
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
     (line,) = tape.assumptions
     assert "Det x1" in line and "% of all bytes" in line
 
 
-def test_numbers_that_onnx_cannot_compute_are_said_and_taken_as_tensors():
-    net, node = nets.picture_net(), onnx.helper.make_node
+def test_constants_that_onnx_cannot_compute_are_reported_and_treated_as_tensors():
+    net, node = nets.image_net(), onnx.helper.make_node
     net.graph.initializer.extend([nets.numbers("far", [7]), nets.numbers("few", [1, 2])])
     net.graph.node.extend(
         [
@@ -170,78 +161,72 @@ def test_numbers_that_onnx_cannot_compute_are_said_and_taken_as_tensors():
         ]
     )
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
-    (line,) = [said for said in tape.assumptions if "could not compute" in said]
-    assert (
-        "Gather x2 (" in line
-        and "out of bounds" in line
-        and "Mystery x1 (" in line
-        and "\n" not in line
-    )
-    assert counted(from_onnx(net), 4) == counted(from_onnx(nets.picture_net()), 4)
+    (line,) = [text for text in tape.assumptions if "could not compute" in text]
+    assert "Gather x2 (" in line and "out of bounds" in line and "Mystery x1 (" in line
+    assert "\n" not in line
+    assert counted(from_onnx(net), 4) == counted(from_onnx(nets.image_net()), 4)
 
 
-def test_shapes_that_onnx_cannot_infer_are_said_once():
-    net, node = nets.picture_net(), onnx.helper.make_node
+def test_shapes_that_onnx_cannot_infer_are_reported_once():
+    net, node = nets.image_net(), onnx.helper.make_node
     net.graph.node.extend(
         [node("Gizmo", ["y"], ["z"], domain="own"), node("Gizmo", ["z"], ["w"], domain="own")]
     )
     tape = from_onnx(net).run(Tape(precision("fp32")), 4)
-    (line,) = [said for said in tape.assumptions if "could not infer" in said]
+    (line,) = [text for text in tape.assumptions if "could not infer" in text]
     assert "Gizmo" in line and "\n" not in line
     moved = [(k.read, k.written) for k in tape.kernels if k.phase == "forward"]
-    assert (
-        moved[-2:] == [(4 * 4 * 10, 4 * 4 * 10)] * 2
-    )  # as much written as read: fc2's result of 4 x 10 fp32 numbers
+    result = 4 * 4 * 10  # bytes of fc2's result, 4 x 10 fp32 numbers: written as often as read
+    assert moved[-2:] == [(result, result)] * 2
 
 
 @pytest.mark.parametrize(
     "where", ["onnx.reference.ReferenceEvaluator.run", "onnx.shape_inference.infer_shapes"]
 )
-def test_what_onnx_does_not_raise_is_not_hidden(monkeypatch, where):
+def test_exceptions_that_onnx_does_not_raise_are_not_caught(monkeypatch, where):
     class Ours(Exception):
-        """Of no kind that onnx raises."""
+        """An exception that onnx does not raise."""
 
     def broken(*_, **how):
         raise Ours
 
-    net = nets.picture_net()
+    net = nets.image_net()
     net.graph.node.append(onnx.helper.make_node("Det", ["y"], ["z"]))
     monkeypatch.setattr(where, broken)
     with pytest.raises(Ours):
         from_onnx(net).run(Tape(precision("fp32")), 4)
 
 
-def test_a_graph_whose_shapes_do_not_fit_is_refused_at_the_node():
-    with pytest.raises(
-        RoofcastError, match=r"node c1 \(Conv\): 3 channels arrive where 5 are wanted"
-    ):
-        counted(from_onnx(nets.picture_net(channels=5)), 1)
+def test_a_graph_whose_shapes_do_not_fit_is_rejected_at_the_node():
+    message = r"node c1 \(Conv\): got 3 channels, expected 5"
+    with pytest.raises(RoofcastError, match=message):
+        counted(from_onnx(nets.image_net(channels=5)), 1)
 
 
 @pytest.mark.parametrize(
-    ("make", "inputs", "said"),
+    ("make", "inputs", "message"),
     [
         (lambda data: data[: len(data) // 2], (), "is not an ONNX model, or was cut off"),
         (lambda data: b"PK\x03\x04 no model", (), "is not an ONNX model, or was cut off"),
         (lambda data: b"", (), "is not an ONNX model, or was cut off"),
         (lambda data: data, ("pixels=8x3x32x32",), "no input 'pixels'; inputs: x"),
-        (lambda data: data, ("8x3x32x33",), "input x is batchx3x32x32; x"),
+        (lambda data: data, ("8x3x32x33",), "input x is batchx3x32x32; "),
         (lambda data: data, ("8x3x32x32", "8"), "takes 1 inputs (x); 2 were given"),
     ],
 )
-def test_a_mistake_is_one_line(file, make, inputs, said):
+def test_a_mistake_is_reported_in_one_line(file, make, inputs, message):
     file.write_bytes(make(file.read_bytes()))
     with pytest.raises(RoofcastError) as error:
         predict(model=str(file), inputs=inputs, device="h100-sxm5")
-    assert said.replace("; x", "; ") in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_one_line():
+def test_a_missing_file_is_reported_in_one_line():
     with pytest.raises(RoofcastError, match="nowhere.onnx: no such file"):
         predict(model="nowhere.onnx", device="h100-sxm5")
 
 
-def test_every_cut_of_a_file_is_refused_or_read(file):
+def test_a_truncated_file_is_rejected(file):
     data = file.read_bytes()
     for length in range(0, len(data), len(data) // 40):
         file.write_bytes(data[:length])

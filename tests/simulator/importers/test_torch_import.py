@@ -1,4 +1,4 @@
-"""A module by file and name or in hand: what is asked, what is refused, what is left as it was."""
+"""A torch module by file and name or as an object: forecasts, rejections, and no side effects."""
 
 import tracemalloc
 
@@ -42,6 +42,14 @@ number = 3
 """
 
 
+LARGE = """
+from torch import nn
+
+def make():
+    return nn.Sequential(*(nn.Linear(100_000, 100_000) for _ in range(20)))
+"""
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "my_net.py"
@@ -50,7 +58,7 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["MyNet", "make", "net"])
-def test_a_file_and_a_name_make_a_forecast(file, name):
+def test_a_module_is_forecast_from_a_file_and_a_name(file, name):
     forecast = predict(
         model=f"{file}:{name}", inputs=("8x3x4x4",), device="h100-sxm5", precision="bf16"
     )
@@ -58,7 +66,7 @@ def test_a_file_and_a_name_make_a_forecast(file, name):
     assert forecast.flops_forward == 2 * 8 * 4096 * 58
 
 
-def test_a_module_in_hand_makes_the_same_forecast_and_is_left_as_it_was(file):
+def test_a_module_object_is_not_changed_by_a_forecast():
     net = nets.Autocast().eval()
     before = {k: (v, v.clone()) for k, v in net.state_dict(keep_vars=True).items()}
     forecast = predict(net, inputs=[torch.zeros(5, 16)], device="h100-sxm5")
@@ -70,7 +78,7 @@ def test_a_module_in_hand_makes_the_same_forecast_and_is_left_as_it_was(file):
     assert not torch.is_autocast_enabled("cuda")
 
 
-def test_another_batch_is_traced_anew():
+def test_counts_scale_with_the_batch_and_the_image():
     net = torch.nn.Conv2d(3, 8, 3)
     counts = [
         predict(net, inputs=["4x3x16x16"], device="h100-sxm5", **more).flops_forward
@@ -79,19 +87,16 @@ def test_another_batch_is_traced_anew():
     assert counts[1] == 3 * counts[0] and counts[2] == 4 * counts[0]
 
 
-def test_what_is_fed_by_name():
+def test_inputs_by_name_count_the_same_as_in_order():
     ours, _ = imported(
         from_torch(nets.Tied(), {"labels": "2x9:int64", "ids": torch.zeros(2, 9, dtype=torch.long)})
     )
     assert ours == imported(from_torch(nets.Tied(), ["2x9:int64", "2x9:int64"]))[0]
 
 
-def test_a_module_far_too_large_for_this_machine_is_traced(tmp_path):
+def test_a_module_too_large_for_this_machine_is_traced(tmp_path):
     path = tmp_path / "large.py"
-    path.write_text(
-        "from torch import nn\ndef make():\n    return nn.Sequential(*(nn.Linear(100_000, 100_000)"
-        " for _ in range(20)))\n"
-    )
+    path.write_text(LARGE)
     tracemalloc.start()
     forecast = predict(
         model=f"{path}:make", inputs=("2x100000",), device="h100-sxm5", precision="bf16"
@@ -101,14 +106,13 @@ def test_a_module_far_too_large_for_this_machine_is_traced(tmp_path):
     tracemalloc.stop()
 
 
-def test_counts_do_not_change_from_one_trace_to_the_next():
+def test_two_traces_of_a_module_are_equal():
     first, second = (
         imported(from_torch(nets.encoder(), ["2x10x32"]), "amp-bf16") for _ in range(2)
     )
     assert first[0] == second[0]
-    assert [(k.kind, k.read, k.written) for k in first[1].kernels] == [
-        (k.kind, k.read, k.written) for k in second[1].kernels
-    ]
+    kernels = [[(k.kind, k.read, k.written) for k in tape.kernels] for _, tape in (first, second)]
+    assert kernels[0] == kernels[1]
 
 
 def test_an_op_without_a_formula_is_listed_and_costed():
@@ -121,22 +125,22 @@ def test_an_op_without_a_formula_is_listed_and_costed():
             return torch.linalg.inv(self.a(x))
 
     forecast = predict(Inverse(), inputs=["3x6x6"], device="h100-sxm5", precision="fp32")
-    (line,) = [said for said in forecast.assumptions if "without a formula" in said]
+    (line,) = [text for text in forecast.assumptions if "without a formula" in text]
     assert "linalg_inv_ex x1" in line and "% of all bytes" in line
 
 
-def test_flops_that_the_counter_of_pytorch_leaves_out_are_said():
+def test_flops_that_pytorchs_counter_leaves_out_are_reported():
     forecast = predict(nets.Attention(), inputs=["2x32x32"], device="h100-sxm5")
-    assert not [said for said in forecast.assumptions if "leaves out" in said]
+    assert not [text for text in forecast.assumptions if "flop_counter" in text]
     _, tape = imported(from_torch(nets.Attention(), ["2x32x32"], device="cpu"))
-    assert [said for said in tape.assumptions if "flop_counter leaves out" in said]
+    assert [text for text in tape.assumptions if "not by torch.utils.flop_counter" in text]
 
 
-def test_a_module_that_looks_at_its_numbers_says_so():
-    make, inputs = nets.NUMBERS["routed experts"]
+def test_a_module_that_depends_on_values_runs_on_real_tensors_and_says_so():
+    make, inputs = nets.VALUE_DEPENDENT["routed experts"]
     _, tape = imported(from_torch(make(), inputs))
     assert tape.assumptions == [
-        "Routed looks at its numbers: traced on random ones, with the kernels of a CPU"
+        "Routed depends on the values of tensors: traced on random ones, with the kernels of a CPU"
     ]
 
 
@@ -146,14 +150,14 @@ def test_inference_keeps_nothing():
 
 
 @pytest.mark.parametrize(
-    ("reference", "inputs", "said"),
+    ("reference", "inputs", "message"),
     [
         ("nowhere.py:MyNet", ("2x48",), "nowhere.py: no such file"),
         ("{file}:MyNett", ("2x48",), "no name 'MyNett' in"),
         ("{file}:Sized", ("2x48",), "needs arguments (hidden)"),
-        ("{file}:number", ("2x48",), "is a int; a torch.nn.Module"),
-        ("{file}", ("2x48",), "which of it?"),
-        ("{file}:MyNet", (), "what does it take?"),
+        ("{file}:number", ("2x48",), "is a int; expected a torch.nn.Module"),
+        ("{file}", ("2x48",), "no name given"),
+        ("{file}:MyNet", (), "inputs are missing"),
         ("{file}:MyNet", ("2x49",), "fails on input 2x49: RuntimeError"),
         ("{file}:MyNet", ("2x48", "2x48"), "fails on input 2x48, 2x48: TypeError"),
         ("{file}:MyNet", ("48 wide",), "not a shape"),
@@ -162,19 +166,16 @@ def test_inference_keeps_nothing():
         ("{raising}:MyNet", ("2x48",), "fails when it is loaded: ZeroDivisionError"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, file, reference, inputs, said):
+def test_a_mistake_is_reported_in_one_line(tmp_path, file, reference, inputs, message):
     broken, raising = tmp_path / "broken.py", tmp_path / "raising.py"
     broken.write_text("class MyNet(\n")
     raising.write_text(FILE.format(raises="1 / 0"))
+    model = reference.format(file=file, broken=broken, raising=raising)
     with pytest.raises(RoofcastError) as error:
-        predict(
-            model=reference.format(file=file, broken=broken, raising=raising),
-            inputs=inputs,
-            device="h100-sxm5",
-        )
-    assert said in str(error.value) and "\n" not in str(error.value)
+        predict(model=model, inputs=inputs, device="h100-sxm5")
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_shapes_as_text():
+def test_inputs_are_parsed_from_text():
     assert spec.parse("ids=64x128:long") == spec.Input("ids", (64, 128), "int64")
     assert importers.claims("a/b.py:Net") and not importers.claims("resnet50")

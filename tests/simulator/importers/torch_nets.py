@@ -1,6 +1,4 @@
-"""Modules as people write them, each with what it is fed: for counting by the importer and by
-PyTorch's own tools.
-"""
+"""Modules as people write them, with their inputs, for the importer and PyTorch's own counters."""
 
 import torch
 import torch.nn.functional as F
@@ -87,11 +85,8 @@ class Grouped(nn.Module):
 class Volume(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.norm, self.b = (
-            nn.Conv3d(2, 4, 3, padding=1),
-            nn.BatchNorm3d(4),
-            nn.Conv3d(4, 1, 1),
-        )
+        self.a, self.norm = nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4)
+        self.b = nn.Conv3d(4, 1, 1)
 
     def forward(self, x):
         return self.b(F.avg_pool3d(F.elu(self.norm(self.a(x))), 2))
@@ -100,10 +95,8 @@ class Volume(nn.Module):
 class UNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.down, self.middle = (
-            nn.Conv2d(3, 8, 3, padding=1),
-            nn.Conv2d(8, 16, 3, stride=2, padding=1),
-        )
+        self.down = nn.Conv2d(3, 8, 3, padding=1)
+        self.middle = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.up, self.out = nn.ConvTranspose2d(16, 8, 2, stride=2), nn.Conv2d(16, 3, 1)
 
     def forward(self, x):
@@ -114,7 +107,7 @@ class UNet(nn.Module):
 
 
 class Generator(nn.Module):
-    """DCGAN's, in small."""
+    """A small DCGAN generator."""
 
     def __init__(self):
         super().__init__()
@@ -153,7 +146,7 @@ class CellLoop(nn.Module):
 
 
 class Bags(nn.Module):
-    """DLRM in small: dense features, bags of ids, their dot products."""
+    """A small DLRM: dense features, bags of ids, and their dot products."""
 
     def __init__(self, tables=3):
         super().__init__()
@@ -168,57 +161,37 @@ class Bags(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with scaled_dot_product_attention: plain, causal, masked, or with fewer heads
-    of keys.
-    """
+    """scaled_dot_product_attention: plain, causal, masked, or with grouped keys."""
 
     def __init__(self, mask=None, groups=4, dropout=0.0, width=32):
         super().__init__()
-        self.mask, self.groups, self.dropout, self.heads, self.dim = (
-            mask,
-            groups,
-            dropout,
-            4,
-            width // 4,
-        )
-        self.q, self.k, self.v, self.out = (
-            nn.Linear(width, width),
-            *(nn.Linear(width, groups * self.dim) for _ in "kv"),
-            nn.Linear(width, width),
-        )
+        self.mask, self.groups, self.dropout = mask, groups, dropout
+        self.heads, self.dim = 4, width // 4
+        self.q = nn.Linear(width, width)
+        self.k, self.v = (nn.Linear(width, groups * self.dim) for _ in "kv")
+        self.out = nn.Linear(width, width)
 
     def forward(self, x):
         b, s, _ = x.shape
         q, k, v = (f(x).view(b, s, -1, self.dim).transpose(1, 2) for f in (self.q, self.k, self.v))
-        mask = (
-            torch.ones(s, s, dtype=torch.bool, device=x.device).tril()
-            if self.mask == "bool"
-            else None
-        )
+        mask = None
+        if self.mask == "bool":
+            mask = torch.ones(s, s, dtype=torch.bool, device=x.device).tril()
         if self.mask == "float":
             mask = torch.zeros(b, 1, s, s, dtype=x.dtype, device=x.device)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            mask,
-            self.dropout if self.training else 0.0,
-            self.mask == "causal",
-            enable_gqa=self.groups != 4,
-        )
+        p = self.dropout if self.training else 0.0
+        causal, grouped = self.mask == "causal", self.groups != 4
+        y = F.scaled_dot_product_attention(q, k, v, mask, p, causal, enable_gqa=grouped)
         return self.out(y.transpose(1, 2).reshape(b, s, -1))
 
 
 class Composed(nn.Module):
-    """Attention as einsum and softmax, and a root-mean-square norm."""
+    """Attention composed of einsum and softmax, and a root-mean-square norm."""
 
     def __init__(self):
         super().__init__()
-        self.qkv, self.out, self.gain = (
-            nn.Linear(24, 72),
-            nn.Linear(24, 24),
-            nn.Parameter(torch.ones(24)),
-        )
+        self.qkv, self.out = nn.Linear(24, 72), nn.Linear(24, 24)
+        self.gain = nn.Parameter(torch.ones(24))
 
     def forward(self, x):
         y = x.float()
@@ -229,9 +202,7 @@ class Composed(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture whose experts each see every token, weighted; sizes do not depend on the
-    numbers.
-    """
+    """A mixture whose experts process every token: no shape depends on values."""
 
     def __init__(self, experts=4):
         super().__init__()
@@ -242,21 +213,18 @@ class Experts(nn.Module):
 
     def forward(self, x):
         weights, chosen = self.router(x).softmax(-1).topk(2, -1)
-        gate = torch.zeros(
-            *x.shape[:-1], len(self.experts), device=x.device, dtype=x.dtype
-        ).scatter(-1, chosen, weights)
+        zeros = torch.zeros(*x.shape[:-1], len(self.experts), device=x.device, dtype=x.dtype)
+        gate = zeros.scatter(-1, chosen, weights)
         return sum(gate[..., i, None] * expert(x) for i, expert in enumerate(self.experts))
 
 
 class Routed(nn.Module):
-    """A mixture whose experts see the tokens sent to them: sizes depend on the numbers."""
+    """A mixture whose experts process the tokens routed to them: shapes depend on values."""
 
     def __init__(self, experts=3):
         super().__init__()
-        self.router, self.experts = (
-            nn.Linear(16, experts),
-            nn.ModuleList(nn.Linear(16, 16) for _ in range(experts)),
-        )
+        self.router = nn.Linear(16, experts)
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(experts))
 
     def forward(self, x):
         out = torch.zeros_like(x)
@@ -280,14 +248,11 @@ def mlp():
 
 
 def encoder(**how):
-    return nn.TransformerEncoder(
-        nn.TransformerEncoderLayer(32, 4, 64, 0.1, batch_first=True, **how),
-        2,
-        enable_nested_tensor=False,
-    )
+    layer = nn.TransformerEncoderLayer(32, 4, 64, 0.1, batch_first=True, **how)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
 
-NETS = {  # name: (how it is made, what it is fed)
+NETS = {  # name: (constructor, inputs)
     "mlp with dropout": (mlp, ["4x3x4x4"]),
     "control flow": (ControlFlow, ["13x32"]),
     "custom function": (CustomFunction, ["6x24"]),
@@ -311,7 +276,7 @@ NETS = {  # name: (how it is made, what it is fed)
     "embedding bags": (Bags, ["4x5", "4x3x2:int64"]),
     "attention": (Attention, ["2x33x32"]),
     "causal attention": (lambda: Attention("causal"), ["2x33x32"]),
-    "attention with a mask of bools": (lambda: Attention("bool"), ["2x33x32"]),
+    "attention with a bool mask": (lambda: Attention("bool"), ["2x33x32"]),
     "attention with an added mask": (lambda: Attention("float"), ["2x33x32"]),
     "grouped-query attention": (lambda: Attention("causal", groups=2), ["2x33x32"]),
     "attention with dropout": (lambda: Attention(dropout=0.1), ["2x33x32"]),
@@ -335,7 +300,7 @@ NETS = {  # name: (how it is made, what it is fed)
         ["3x6x4x6"],
     ),
 }
-NUMBERS = {  # these look at their numbers
+VALUE_DEPENDENT = {  # modules that depend on the values of tensors
     "routed experts": (Routed, ["12x16"]),
     "branch on a value": (Branch, ["4x8"]),
 }

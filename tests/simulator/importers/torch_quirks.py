@@ -1,6 +1,4 @@
-"""Modules that do what Python and autograd allow: branches, functions of their own, shared or
-frozen weights, several losses.
-"""
+"""Modules with branches, custom autograd functions, shared or frozen weights, several losses."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class ControlFlow(nn.Module):
-    """Layers run as often as the shape says."""
+    """The number of layers depends on the shape of the input."""
 
     def __init__(self):
         super().__init__()
@@ -22,7 +20,7 @@ class ControlFlow(nn.Module):
 
 
 class Swish(torch.autograd.Function):
-    """Keeps its argument and computes the sigmoid again."""
+    """Keeps its argument and recomputes the sigmoid in backward."""
 
     @staticmethod
     def forward(ctx, x):
@@ -97,16 +95,12 @@ class Branch(nn.Module):
 
 
 class Autocast(nn.Module):
-    """Switches autocast on, for the device it runs on, and off again for one layer."""
+    """Enables autocast for its device, and disables it for one layer."""
 
     def __init__(self):
         super().__init__()
-        self.a, self.norm, self.b, self.c = (
-            nn.Linear(16, 32),
-            nn.LayerNorm(32),
-            nn.Linear(32, 32),
-            nn.Linear(32, 4),
-        )
+        self.a, self.norm = nn.Linear(16, 32), nn.LayerNorm(32)
+        self.b, self.c = nn.Linear(32, 32), nn.Linear(32, 4)
 
     def forward(self, x):
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -144,14 +138,12 @@ class Checkpointed(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A frozen backbone under a head that trains."""
+    """A frozen backbone and a trainable head."""
 
     def __init__(self):
         super().__init__()
-        self.body, self.head = (
-            nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)),
-            nn.Linear(8, 5),
-        )
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        self.head = nn.Linear(8, 5)
         self.body.requires_grad_(False)
 
     def forward(self, x):
@@ -159,7 +151,7 @@ class Frozen(nn.Module):
 
 
 class Siamese(nn.Module):
-    """One branch run twice, a list of outputs."""
+    """One branch that runs twice, and a list of outputs."""
 
     def __init__(self):
         super().__init__()
@@ -170,7 +162,7 @@ class Siamese(nn.Module):
 
 
 class Positions(nn.Module):
-    """Plain tensors that are neither parameters nor buffers, a buffer, a view of a parameter."""
+    """A tensor that is neither parameter nor buffer, a buffer, and a view of a parameter."""
 
     def __init__(self):
         super().__init__()
@@ -180,9 +172,8 @@ class Positions(nn.Module):
 
     def forward(self, x):
         x = x + self.table[: x.shape[1]] + self.plain.to(x)
-        return F.linear(x, self.weight[:12]) * torch.tensor([1.0, 2.0] * 6, device=x.device).to(
-            x.dtype
-        )
+        scale = torch.tensor([1.0, 2.0] * 6, device=x.device).to(x.dtype)
+        return F.linear(x, self.weight[:12]) * scale
 
 
 class WideLoss(nn.Module):
@@ -192,8 +183,5 @@ class WideLoss(nn.Module):
 
     def forward(self, x, labels, boxes):
         y = F.log_softmax(self.score(x), -1)
-        return (
-            F.nll_loss(y, labels)
-            + F.smooth_l1_loss(self.box(x), boxes)
-            + F.binary_cross_entropy_with_logits(y[:, 0], boxes[:, 0])
-        )
+        one = F.nll_loss(y, labels) + F.smooth_l1_loss(self.box(x), boxes)
+        return one + F.binary_cross_entropy_with_logits(y[:, 0], boxes[:, 0])

@@ -109,12 +109,12 @@ def test_a_written_table_gives_the_same_forecasts(session, calibrated, tmp_path,
         [r.measured_s for r in rows], rel=1e-5
     )
     crosscheck_text.print_crosscheck("a CPU", [], rows, [])
-    assert "in the right order" in capsys.readouterr().out
+    assert "in the right order" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda p: p.stem)
-    assert "in the right order" in " ".join(capsys.readouterr().out.split())
-    """Limits on median errors: 25 % with nothing fitted; 12 % with two multipliers on held-out nets.
+def test_errors_on_a_shipped_table_keep_the_documented_limits(table):
+    """Limits on median errors: 25 % with nothing fitted, 12 % with two multipliers, held out.
 
     Four fifths of the held-out nets are within 25 %, and 95 % of the pairs are in the right order.
     The table was measured once, so the check is exact.

@@ -1,4 +1,4 @@
-"""Every numba kernel against numpy in fp64: forward by its formula, backward by differences of it."""
+"""Numba kernels against numpy in fp64: forward by formula, backward by finite differences."""
 
 import re
 
@@ -13,7 +13,7 @@ from roofcast.simulator.machine.kernels.registry import KERNELS
 EPS = 1e-5
 
 
-def bent(x):
+def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
@@ -51,8 +51,8 @@ def attended(q, k, v, causal):
 
 def lstm(gates, before):
     i, f, g, o = np.split(gates, 4, axis=1)
-    cell = bent(f) * before + bent(i) * np.tanh(g)
-    return cell, bent(o) * np.tanh(cell)
+    cell = sigmoid(f) * before + sigmoid(i) * np.tanh(g)
+    return cell, sigmoid(o) * np.tanh(cell)
 
 
 def gelu(x):
@@ -151,7 +151,7 @@ def wide(args):
     ]
 
 
-def normalised(name, args):
+def with_statistics(name, args):
     """Fill in the statistics that forward keeps for the backward of a norm."""
     if name == "batch_norm_backward":
         args[2][:], args[3][:] = normed(wide(args)[0], 1.0, 0.0, (0, 2))[1:]
@@ -188,7 +188,7 @@ def test_all_threads_give_the_result_of_one(name):
 def test_backward_matches_finite_differences_of_forward(name):
     size, triples, formula = BACKWARD[name]
     args = list(KERNELS[name].make(size))
-    normalised(name, args)
+    with_statistics(name, args)
     exact = wide(args)
     KERNELS[name].run.one(*args)
     step = 1e-6
@@ -317,7 +317,7 @@ def test_work_grows_with_size_and_matches_the_arguments(name):
 
 
 def test_loops_over_exp_are_vectorized():
-    """In the generated code; compiled here, because a kernel from the cache has none to inspect."""
+    """In the generated code, compiled here: a kernel from the cache has none to inspect."""
     loop = numba.njit(fastmath=FAST, error_model="numpy")(KERNELS["exp"].run.one.py_func)
     loop(*KERNELS["exp"].make((64,)))
     (code,) = loop.inspect_asm().values()

@@ -1,6 +1,4 @@
-"""Counts of the Hugging Face families against PyTorch's own, and parameters of the shipped
-configurations against published ones.
-"""
+"""Counts of the Hugging Face families against PyTorch, and parameters against published ones."""
 
 import csv
 import json
@@ -26,8 +24,8 @@ COLUMNS = (
     "saved_weight_copy_bytes",
 )
 
-# of the checkpoint on the Hugging Face hub (or of the paper where it prints all digits), tied
-# weights once
+# parameters of the checkpoint on the Hugging Face Hub (or of the paper, if it prints all digits);
+# tied weights count once
 PUBLISHED = {
     "bart-large": 406_291_456,
     "bert-large": 335_174_458,
@@ -128,8 +126,8 @@ PUBLISHED = {
     "whisper-medium": 763_857_920,
     "deepseek-v2": 235_741_434_880,
 }
-# as printed, rounded: deepseek-v3 without its extra prediction layer, llama-4-scout and gemma-3-27b
-# without vision
+# billions as printed, and half of the last digit; deepseek-v3 without multi-token prediction,
+# llama-4-scout and gemma-3-27b without vision
 BILLIONS = {
     "deepseek-v3": (671, 0.5),
     "gemma-3-27b": (27.0, 0.05),
@@ -167,59 +165,41 @@ def counts(tape):
     saved = {}
     for _, size, count, kind, *_ in tape.saved.values():
         saved[kind] = saved.get(kind, 0) + size * count
-    flops = {
-        phase: sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)
+    forward, backward = (
+        sum(k.matrix * k.count for k in tape.kernels if k.phase == phase)
         for phase in ("forward", "backward")
-    }
-    return dict(
-        zip(
-            COLUMNS,
-            (
-                parameters(tape),
-                flops["forward"],
-                flops["backward"],
-                saved.get("activation", 0),
-                saved.get("input", 0),
-                saved.get("weight_copy", 0),
-            ),
-            strict=True,
-        )
     )
+    kept = (saved.get(kind, 0) for kind in ("activation", "input", "weight_copy"))
+    return dict(zip(COLUMNS, (parameters(tape), forward, backward, *kept), strict=True))
 
 
 @pytest.mark.parametrize("row", reference(), ids=named)
-def test_counts_are_those_of_pytorch(row, tmp_path):
+def test_counts_equal_those_of_pytorch(row, tmp_path):
     tape = Tape(precision(row["precision"]), implementations={"attention": row["attention"]})
     model_of(row["model"], tmp_path).run(tape, int(row["batch"]), int(row["sequence"]))
     assert counts(tape) == {name: int(row[name]) for name in COLUMNS}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_are_the_published_ones(name):
+def test_parameters_equal_the_published_number(name):
     model = resolve(name)
-    assert (
-        parameters(
-            model.run(Tape(precision("bf16")), 1, model.size if model.takes == "image" else 64)
-        )
-        == PUBLISHED[name]
-    )
+    size = model.size if model.takes == "image" else 64
+    assert parameters(model.run(Tape(precision("bf16")), 1, size)) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", BILLIONS)
 def test_parameters_round_to_the_published_billions(name):
     billions, digits = BILLIONS[name]
-    assert parameters(resolve(name).run(Tape(precision("bf16")), 1, 64)) / 1e9 == pytest.approx(
-        billions, abs=digits
-    )
+    counted = parameters(resolve(name).run(Tape(precision("bf16")), 1, 64))
+    assert counted / 1e9 == pytest.approx(billions, abs=digits)
 
 
-def test_every_shipped_name_has_a_file_and_every_file_a_name():
+def test_every_shipped_name_has_a_configuration_and_every_configuration_a_name():
     assert {path.stem for path in CONFIGS.glob("*.json")} == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_layers_do_not_change_what_is_counted_once(name):
-    """Inference keeps nothing and runs the forward kernels of training."""
+def test_inference_has_the_parameters_of_training_and_only_forward_kernels(name):
     model = resolve(name)
     size = model.size if model.takes == "image" else 64
     trained, used = (
@@ -229,34 +209,28 @@ def test_layers_do_not_change_what_is_counted_once(name):
     assert parameters(used) == parameters(trained)
 
 
-def test_deepseek_trains_its_extra_prediction_layer_when_asked():
+def test_multi_token_prediction_of_deepseek_adds_the_published_parameters():
     model = resolve("deepseek-v3")
     plain, more = (
-        model.run(Tape(precision("bf16"), implementations={"mtp": how}), 1, 64)
+        parameters(model.run(Tape(precision("bf16"), implementations={"mtp": how}), 1, 64))
         for how in ("none", "train")
     )
-    copies = 2 * 129280 * 7168  # the checkpoint holds embedding and head once more
-    assert (parameters(more) + copies) / 1e9 == pytest.approx(
-        685, abs=0.6
-    )  # its README: 671 B and 14 B
-    assert (parameters(more) - parameters(plain) + copies) / 1e9 == pytest.approx(14, abs=0.6)
+    copies = 2 * 129280 * 7168  # the checkpoint holds embedding and head twice
+    # the model's README: 671 B and 14 B
+    assert (more + copies) / 1e9 == pytest.approx(685, abs=0.6)
+    assert (more - plain + copies) / 1e9 == pytest.approx(14, abs=0.6)
 
 
-def test_llama_4_through_chosen_experts_does_the_work_of_one_expert():
+def test_grouped_experts_of_llama_4_do_far_fewer_flops_than_all_experts():
     model = resolve("llama-4-scout")
+    tapes = (Tape(precision("bf16"), implementations={"experts": e}) for e in ("dense", "grouped"))
     dense, grouped = (
-        sum(
-            k.matrix * k.count
-            for k in model.run(
-                Tape(precision("bf16"), implementations={"experts": how}), 1, 64
-            ).kernels
-        )
-        for how in ("dense", "grouped")
+        sum(k.matrix * k.count for k in model.run(tape, 1, 64).kernels) for tape in tapes
     )
     assert dense > 5 * grouped
 
 
-def test_an_unknown_activation_is_refused_with_the_known_ones(tmp_path):
+def test_an_unknown_activation_is_rejected_with_a_list_of_known_ones(tmp_path):
     path = tmp_path / "config.json"
     config = json.loads((CONFIGS / "gpt2.json").read_text()) | {"activation_function": "gellu"}
     path.write_text(json.dumps(config))
@@ -265,14 +239,9 @@ def test_an_unknown_activation_is_refused_with_the_known_ones(tmp_path):
 
 
 def test_every_family_has_a_reference_count():
-    counted = {
-        json.loads(row["model"])["model_type"] for row in reference() if row["model"][0] == "{"
-    }
-    counted |= {
-        json.loads((CONFIGS / f"{row['model']}.json").read_text())["model_type"]
-        for row in reference()
-        if row["model"][0] != "{"
-    }
+    given = {row["model"] for row in reference()}
+    raw = (m if m[0] == "{" else (CONFIGS / f"{m}.json").read_text() for m in given)
+    counted = {json.loads(text)["model_type"] for text in raw}
     same = {
         "camembert": "roberta",
         "xlm-roberta": "roberta",

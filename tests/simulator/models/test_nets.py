@@ -1,4 +1,4 @@
-"""Nets known by name count what PyTorch counts: parameters, FLOPs, bytes saved for backward."""
+"""Named nets have PyTorch's counts: parameters, FLOPs, bytes saved for backward."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _run(name, batch, size, policy="fp32", attention="flash", training=True) -> 
 
 
 @pytest.mark.parametrize("row", _rows(), ids=lambda r: "-".join(list(r.values())[:5]))
-def test_counts_equal_pytorchs(row):
+def test_counts_equal_those_of_pytorch(row):
     size = int(row["size"]) if row["size"] else None
     counted = _counts(
         _run(row["name"], int(row["batch"]), size, row["precision"], row["attention"])
@@ -55,11 +55,11 @@ def test_counts_equal_pytorchs(row):
 
 @pytest.mark.parametrize(
     ("cell", "layers", "both_ways", "parameters", "forward", "backward", "saved"),
-    # torch 2.13.0: embedding of 4 x 16, nn.LSTM, nn.GRU or nn.RNN of 24 over 10 steps of 4 samples,
-    # linear to 2, fp32; the fused GRU
+    # torch 2.13.0, fp32: embedding of 4 x 16, nn.LSTM, nn.GRU or nn.RNN of width 24 over 10 steps
+    # of 4 samples, linear to 2
     [
-        # cell with a fake kernel of ours, which returns a workspace of five states as RNN.cu does;
-        # FLOPs equal a real nn.GRU's
+        # the fused GRU: a fake kernel that returns a workspace of five states, as RNN.cu does; its
+        # FLOPs equal those of a real nn.GRU
         ("lstm", 1, False, 4146, 307584, 596736, 57476),
         ("lstm", 1, True, 8226, 615168, 1193472, 112004),
         ("lstm", 2, False, 8946, 676224, 1315584, 115844),
@@ -74,7 +74,7 @@ def test_counts_equal_pytorchs(row):
         ("rnn", 2, True, 5730, 430848, 843264, 28292),
     ],
 )
-def test_recurrent_layers_count_as_pytorchs(
+def test_recurrent_layers_have_the_counts_of_pytorch(
     cell, layers, both_ways, parameters, forward, backward, saved
 ):
     tape = Tape(precision("fp32"))
@@ -140,21 +140,21 @@ def test_recurrent_layers_count_as_pytorchs(
         ("unet-diffusion", 35.7, 1, "Ho et al. 2020, Appendix B: 35.7 million"),
     ],
 )
-def test_parameters_match_what_was_published(name, millions, digits, where):
+def test_parameters_round_to_the_published_number(name, millions, digits, where):
     parameters = _counts(_run(name, 1, None))["parameters"]
     assert round(parameters / 1e6, digits) == pytest.approx(millions), where
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "forward", "backward", "kept"),
-    # torch 2.13.0, 2 samples of 160 frames, fp32; bytes kept up to the log-softmax: CTC's own
-    # states are not PyTorch's to count here
+    # torch 2.13.0, fp32, 2 samples of 160 frames; bytes kept up to the log-softmax, without the
+    # states of CTC
     [
         ("jasper", 332632349, 106403266560, 212748861440, 92786528),
         ("quartznet", 18924381, 6031052800, 12061429760, 89770528),
     ],
 )
-def test_nets_of_speech_count_as_pytorchs_up_to_their_loss(
+def test_speech_nets_have_the_counts_of_pytorch_up_to_the_loss(
     name, parameters, forward, backward, kept
 ):
     tape = _run(name, 2, 160)
@@ -174,7 +174,7 @@ def test_nets_of_speech_count_as_pytorchs_up_to_their_loss(
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
-def test_every_net_runs_in_every_precision_trained_and_not(name):
+def test_every_net_runs_in_every_precision_in_training_and_inference(name):
     for policy in PRECISIONS:
         assert _run(name, 2, None, policy).kernels
         inferred = _run(name, 2, None, policy, training=False)
@@ -195,7 +195,7 @@ def test_every_net_runs_in_every_precision_trained_and_not(name):
         "gnmt",
     ],
 )
-def test_work_grows_in_proportion_to_the_batch(name):
+def test_flops_are_proportional_to_the_batch(name):
     one, three = (_counts(_run(name, batch, None)) for batch in (2, 6))
     assert three["flops_forward"] == 3 * one["flops_forward"]
     assert three["parameters"] == one["parameters"]
@@ -232,7 +232,7 @@ def test_aliases_lead_to_models(alias):
         ("vnet", 36, "the net halves"),
     ],
 )
-def test_a_picture_that_does_not_fit_is_refused_by_the_layers_name(name, size, layer):
+def test_an_image_that_does_not_fit_is_rejected_with_the_name_of_the_layer(name, size, layer):
     with pytest.raises(BadInput) as error:
         _run(name, 2, size)
     message = str(error.value)
@@ -252,26 +252,22 @@ def test_a_picture_that_does_not_fit_is_refused_by_the_layers_name(name, size, l
         ("deepseek-ai/DeepSeek-V3-0324", "deepseek-v3"),
     ],
 )
-def test_an_id_of_the_hub_means_the_shipped_model(reference, name):
+def test_a_hub_id_stands_for_the_shipped_model(reference, name):
     assert resolve(reference).name == name
 
 
-def test_what_an_id_of_the_hub_is_taken_for_is_said():
+def test_the_model_used_for_a_hub_id_is_an_assumption():
     forecast = predict(model="meta-llama/Llama-3.1-8B", device="h100-sxm5", batch=1)
-    assert any(
-        "meta-llama/Llama-3.1-8B" in text and "llama-3.1-8b" in text
-        for text in forecast.assumptions
-    )
-    assert (
-        forecast.step_time_s
-        == predict(model="llama-3.1-8b", device="h100-sxm5", batch=1).step_time_s
-    )
+    shipped = predict(model="llama-3.1-8b", device="h100-sxm5", batch=1)
+    ids = ("meta-llama/Llama-3.1-8B", "llama-3.1-8b")
+    assert any(all(name in text for name in ids) for text in forecast.assumptions)
+    assert forecast.step_time_s == shipped.step_time_s
 
 
 @pytest.mark.parametrize(
     "reference",
     ["nobody/Coder-7B", "./llama-3-8b", "/nowhere/llama-3-8b", "a/b/llama-3-8b", "~/llama-3-8b"],
 )
-def test_an_id_of_the_hub_that_is_not_shipped_and_a_path_that_is_not_there_are_refused(reference):
+def test_an_unknown_hub_id_and_a_missing_path_are_rejected(reference):
     with pytest.raises(UnknownName, match=f"no model '{reference}'"):
         resolve(reference)

@@ -1,4 +1,4 @@
-"""Recurrent layers: a chain of small products."""
+"""Recurrent layers: forecasts beside measured times, and the serial dependence of time steps."""
 
 import statistics
 
@@ -11,8 +11,8 @@ from roofcast.simulator.times.rates import resolve
 from roofcast.simulator.times.recurrent import recurrent
 
 C = kernels()
-# DeepBench training sheets, fp32 forward: gates, hidden, batch, steps -> ms; github baidu-
-# research/DeepBench@da81ba78
+# DeepBench training sheets, fp32 forward: gates, hidden, batch, steps -> ms;
+# github baidu-research/DeepBench@da81ba78
 MEASURED = {
     "gtx-1080-ti": [
         (4, 512, 16, 25, 1.259),
@@ -45,39 +45,26 @@ MEASURED = {
 }
 
 
-def seconds(device, gates, hidden, batch, steps, product="fp32"):
+def layer_seconds(device, gates, hidden, batch, steps, product="fp32"):
+    """Forward seconds of one recurrent layer, the product with the whole input included."""
     rates = resolve(hwdb.device(device), product).rates
-    own = steps * batch * hidden
-    chain = recurrent(
-        steps,
-        batch,
-        gates * hidden,
-        hidden,
-        own * (gates + 1) * rates.width,
-        12.0 * own,
-        8.0 * own,
-        rates,
-        C,
-    )
-    return float(
-        chain + matmul(steps * batch, gates * hidden, hidden, 1, rates.width, rates.width, rates, C)
-    )
+    own, features, width = steps * batch * hidden, gates * hidden, rates.width
+    moved = own * (gates + 1) * width
+    chain = recurrent(steps, batch, features, hidden, moved, 12.0 * own, 8.0 * own, rates, C)
+    return float(chain + matmul(steps * batch, features, hidden, 1, width, width, rates, C))
 
 
 @pytest.mark.parametrize("device", MEASURED)
-def test_measured_layers(device):
-    """No constant of its own: within a quarter in the median. Single rows are up to three times
-    off, as cuDNN's own times jump from batch to batch (1080 Ti, hidden 512: 2.35 ms at batch 32,
-    2.05 at 64), so no row is held.
+def test_median_forecast_of_recurrent_layers_is_within_a_quarter_of_deepbench(device):
+    """The formula has no constant of its own. Single rows are up to three times off, because
+    cuDNN's own times jump from batch to batch (1080 Ti, hidden 512: 2.35 ms at batch 32, 2.05 at
+    64), so only the median is tested.
     """
-    assert (
-        0.75
-        < statistics.median(seconds(device, *row[:4]) / (row[4] / 1e3) for row in MEASURED[device])
-        < 1.33
-    )
+    ratios = [layer_seconds(device, *row[:4]) / (row[4] / 1e3) for row in MEASURED[device]]
+    assert 0.75 < statistics.median(ratios) < 1.33
 
 
-def test_steps_wait_for_each_other():
-    short, long = (seconds("h100-sxm5", 4, 64, 4, n, "bf16") for n in (100, 1000))
+def test_time_of_a_recurrent_layer_is_proportional_to_its_time_steps():
+    short, long = (layer_seconds("h100-sxm5", 4, 64, 4, n, "bf16") for n in (100, 1000))
     assert long == pytest.approx(10 * short, rel=0.05)
-    assert long > 1000 * 1e-6  # more than a microsecond a step, however little there is to do
+    assert long > 1000 * 1e-6  # more than a microsecond per time step, however small the product

@@ -1,4 +1,4 @@
-"""What must hold on every device, without any reference."""
+"""Laws of the time formulas: properties that hold on every device, without reference values."""
 
 import numpy as np
 import pytest
@@ -20,28 +20,16 @@ C = kernels()
 SIZE = st.integers(1, 20000)
 SMALL = st.integers(1, 64)
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
-HAIR = 1 + 1e-9  # rounding
-RATES = [
-    "matrix",
-    "vector",
-    "special",
-    "bandwidth",
-    "clock",
-    "feed",
-    "sustained",
-    "store",
-    "headroom",
-    "fed",
-]
+ROUNDING = 1 + 1e-9
+RATES = ("matrix", "vector", "special", "bandwidth", "clock", "feed", "sustained", "store")
+RATES += ("headroom", "fed")
 
 
 @st.composite
 def rates(draw) -> Rates:
-    """A device that may or may not exist."""
-    kind, tensor = (
-        draw(st.sampled_from(["gpu", "gpu", "gpu", "cpu", "tpu", "npu"])),
-        draw(st.booleans()),
-    )
+    """The rates of a random device."""
+    kind = draw(st.sampled_from(["gpu", "gpu", "gpu", "cpu", "tpu", "npu"]))
+    tensor = draw(st.booleans())
     matrix = 10 ** draw(st.floats(12, 16))
     sustained = draw(st.floats(0.3, 1.0))
     return Rates(
@@ -66,41 +54,18 @@ def rates(draw) -> Rates:
 
 
 def all_kernels(r: Rates, m, n, k, batch) -> list:
-    """One call of every formula, from four sizes."""
-    conv_args = (
-        batch,
-        1 + m % 512,
-        1 + n % 512,
-        1 + k % 5000,
-        1 + k % 5000,
-        9.0,
-        1.0,
-        r.width,
-        r,
-        C,
-    )
+    """Seconds of one call of every formula; all shapes derive from the four sizes."""
+    shape = (batch, 1 + m % 512, 1 + n % 512, 1 + k % 5000, 1 + k % 5000, 9.0, 1.0, r.width, r, C)
+    heads, channels = 1 + n % 64, 64 * (1 + m % 8)
+    depthwise = (batch, channels, channels, 196, 196, 9.0, 64.0 * (1 + m % 8), r.width, r, C)
+    streams = ("elementwise", "norm", "gather", "pool")
     return [
         matmul(m, n, k, batch, r.width, 2.0, r, C),
-        attention(batch, 1 + n % 64, 1 + n % 64, m, m, 64, True, r.width, r, C),
-        attention(batch, 1 + n % 64, 1, m, k + m, 128, False, r.width, r, C, backward=True),
-        *(
-            stream(kind, 4.0 * m * n, m * n, m, r, C)
-            for kind in ("elementwise", "norm", "gather", "pool")
-        ),
-        *(conv(phase, *conv_args, channels_last=False) for phase in ("forward", "input", "weight")),
-        conv(
-            "forward",
-            batch,
-            64 * (1 + m % 8),
-            64 * (1 + m % 8),
-            196,
-            196,
-            9.0,
-            64.0 * (1 + m % 8),
-            r.width,
-            r,
-            C,
-        ),
+        attention(batch, heads, heads, m, m, 64, True, r.width, r, C),
+        attention(batch, heads, 1, m, k + m, 128, False, r.width, r, C, backward=True),
+        *(stream(kind, 4.0 * m * n, m * n, m, r, C) for kind in streams),
+        *(conv(phase, *shape, channels_last=False) for phase in ("forward", "input", "weight")),
+        conv("forward", *depthwise),
     ]
 
 
@@ -109,123 +74,102 @@ def all_kernels(r: Rates, m, n, k, batch) -> list:
 def test_doubling_a_rate_never_makes_a_kernel_slower(r, m, n, k, batch, field):
     better = r._replace(**{field: 2 * getattr(r, field)})
     pairs = zip(all_kernels(r, m, n, k, batch), all_kernels(better, m, n, k, batch), strict=True)
-    assert all(np.all(after <= before * HAIR) for before, after in pairs)
+    assert all(np.all(after <= before * ROUNDING) for before, after in pairs)
 
 
 @FEW
 @given(rates(), SIZE, SIZE, SIZE, SMALL, st.integers(0, 3), st.integers(1, 500))
-def test_a_larger_product_is_never_faster(r, m, n, k, batch, which, more):
+def test_a_larger_matrix_product_is_never_faster(r, m, n, k, batch, which, more):
     larger = [m, n, k, batch]
     larger[which] += more
-    assert matmul(m, n, k, batch, r.width, 2.0, r, C) <= matmul(*larger, r.width, 2.0, r, C) * HAIR
+    before = matmul(m, n, k, batch, r.width, 2.0, r, C)
+    assert before <= matmul(*larger, r.width, 2.0, r, C) * ROUNDING
 
 
 @FEW
 @given(
     rates(), st.integers(1, 5000), SMALL, SMALL, st.integers(1, 300), st.booleans(), st.booleans()
 )
-def test_a_longer_sequence_is_never_faster(r, length, batch, heads, more, causal, backward):
-    shorter = attention(batch, heads, heads, length, length, 128, causal, 2.0, r, C, backward)
-    assert (
-        shorter
-        <= attention(
-            batch, heads, heads, length + more, length + more, 128, causal, 2.0, r, C, backward
-        )
-        * HAIR
-    )
+def test_attention_over_a_longer_sequence_is_never_faster(
+    r, length, batch, heads, more, causal, backward
+):
+    def seconds(tokens):
+        return attention(batch, heads, heads, tokens, tokens, 128, causal, 2.0, r, C, backward)
+
+    assert seconds(length) <= seconds(length + more) * ROUNDING
 
 
 @FEW
 @given(rates(), SIZE, SIZE, SIZE, SMALL)
-def test_no_kernel_beats_the_printed_roofline(r, m, n, k, batch):
+def test_no_kernel_is_faster_than_its_datasheet_roofline(r, m, n, k, batch):
     w = r.width
-    fast = np.maximum(r.sustained, 1.0)  # a board measured above its printed peak
+    fast = np.maximum(r.sustained, 1.0)  # some boards were measured above their datasheet peak
     moved = batch * (w * (m * k + k * n) + 2.0 * m * n)
     bound = lower_bound(2.0 * batch * m * n * k / fast, 0.0, moved, r)
-    assert bound <= matmul(m, n, k, batch, w, 2.0, r, C) * HAIR
+    assert bound <= matmul(m, n, k, batch, w, 2.0, r, C) * ROUNDING
     length = 1 + m % 8192
     flops = attention_flops(batch, 8, length, visible_columns(length, length, True), 64)
     bound = lower_bound(flops / fast, 0.0, 4.0 * w * batch * 8 * length * 64, r)
-    assert bound <= attention(batch, 8, 8, length, length, 64, True, w, r, C) * HAIR
+    assert bound <= attention(batch, 8, 8, length, length, 64, True, w, r, C) * ROUNDING
     a, b, pixels = 1 + m % 512, 1 + n % 512, 1 + k % 5000
     flops = 2.0 * batch * pixels * 9 * a * b
     least = least_flops(flops, 9, 1, r) / fast
     bound = lower_bound(least, 0.0, w * (batch * pixels * (a + b) + 9 * a * b), r)
-    assert all(
-        bound <= conv(phase, batch, a, b, pixels, pixels, 9, 1, w, r, C) * HAIR
-        for phase in ("forward", "input", "weight")
-    )
-    assert all(
-        lower_bound(0.0, m * n, 4.0 * m * n, r)
-        <= stream(kind, 4.0 * m * n, m * n, 0.0, r, C) * HAIR
-        for kind in CLASS
-    )
+    for phase in ("forward", "input", "weight"):
+        assert bound <= conv(phase, batch, a, b, pixels, pixels, 9, 1, w, r, C) * ROUNDING
+    bound = lower_bound(0.0, m * n, 4.0 * m * n, r)
+    for kind in CLASS:
+        assert bound <= stream(kind, 4.0 * m * n, m * n, 0.0, r, C) * ROUNDING
 
 
 @FEW
 @given(rates(), SIZE, SIZE, SIZE)
-def test_a_large_batch_costs_its_number(r, m, n, k):
+def test_time_of_a_large_batched_product_is_proportional_to_the_batch(r, m, n, k):
     once, thrice = (matmul(m, n, k, batch, r.width, 2.0, r, C) for batch in (10**12, 3 * 10**12))
     assert thrice == pytest.approx(3 * once, rel=0.01)
 
 
 @given(rates(), st.lists(st.tuples(SIZE, SIZE, SIZE, SMALL), min_size=1, max_size=5))
 @FEW
-def test_arrays_give_what_a_loop_gives(r, shapes):
-    together = all_kernels(r, *np.array(shapes, dtype=float).T)
-    apart = [all_kernels(r, *(float(v) for v in shape)) for shape in shapes]
-    for index, column in enumerate(together):
-        assert np.allclose(column, [row[index] for row in apart], rtol=1e-12)
+def test_one_call_on_arrays_equals_one_call_per_element(r, shapes):
+    columns = all_kernels(r, *np.array(shapes, dtype=float).T)
+    rows = [all_kernels(r, *(float(v) for v in shape)) for shape in shapes]
+    for index, column in enumerate(columns):
+        assert np.allclose(column, [row[index] for row in rows], rtol=1e-12)
 
 
-def test_formulas_broadcast_over_an_added_axis():
+def test_formulas_broadcast_over_a_second_axis():
     r = resolve(hwdb.device("h100-sxm5"), "bf16").rates
     m, n = np.array([128.0, 4096.0]), np.array([256.0, 1024.0, 8192.0])[:, None]
     assert matmul(m, n, 1024, 1, 2.0, 2.0, r, C).shape == (3, 2)
     assert attention(1, 8, 8, m, n, 64, False, 2.0, r, C).shape == (3, 2)
 
 
-def test_rates_may_be_arrays_over_devices():
+def test_rates_as_arrays_over_devices_give_each_device_its_own_time():
     both = [resolve(hwdb.device(name), "bf16").rates for name in ("a100-sxm4-80gb", "h100-sxm5")]
-    stacked = Rates(
-        *(
-            column[0] if isinstance(column[0], str | bool) else np.array(column)
-            for column in zip(*both, strict=True)
-        )
-    )
-    apart = [float(matmul(4096, 4096, 512, 4, 2.0, 2.0, r, C)) for r in both]
-    assert np.allclose(matmul(4096, 4096, 512, 4, 2.0, 2.0, stacked, C), apart)
+    columns = zip(*both, strict=True)
+    stacked = Rates(*(c[0] if isinstance(c[0], str | bool) else np.array(c) for c in columns))
+    one_by_one = [float(matmul(4096, 4096, 512, 4, 2.0, 2.0, r, C)) for r in both]
+    assert np.allclose(matmul(4096, 4096, 512, 4, 2.0, 2.0, stacked, C), one_by_one)
 
 
 @pytest.mark.parametrize("name", hwdb.devices())
-def test_every_device_has_rates_for_every_format_in_use(name):
+def test_every_device_has_rates_for_every_number_format_or_lists_an_assumption(name):
     device = hwdb.device(name)
     for format in ("fp32", "tf32", "fp16", "bf16", "fp8"):
-        r, said = resolve(device, format)
+        r, assumptions = resolve(device, format)
         assert 0 < r.sustained <= 1.125 and 0 < r.attention <= r.sustained and 0 < r.stream < 1
         if format not in device.peak_flops and format != "fp32":
-            assert any(format in text for text in said)
+            assert any(format in text for text in assumptions)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a100-sxm4-80gb",
-        "h100-pcie",
-        "rtx-3090",
-        "t4",
-        "l4",
-        "mi300x",
-        "tpu-v4",
-        "gaudi3",
-        "xeon-8480",
-    ],
-)
-@pytest.mark.parametrize(
-    "figure",
-    ["peak_flops.bf16", "peak_flops.fp32", "vector_flops.fp32", "memory.bandwidth", "clock"],
-)
-def test_doubling_a_printed_figure_never_makes_a_kernel_slower(name, figure):
+DEVICES = ("a100-sxm4-80gb", "h100-pcie", "rtx-3090", "t4", "l4", "mi300x", "tpu-v4", "gaudi3")
+FIGURES = ("peak_flops.bf16", "peak_flops.fp32", "vector_flops.fp32", "memory.bandwidth", "clock")
+
+
+@pytest.mark.parametrize("name", [*DEVICES, "xeon-8480"])
+@pytest.mark.parametrize("figure", FIGURES)
+def test_doubling_a_datasheet_figure_never_makes_a_kernel_slower(name, figure):
     base = hwdb.device(name)
     table, _, key = figure.partition(".")
     if not (getattr(base, table).get(key) if "flops" in table else getattr(base, table)):
@@ -236,68 +180,61 @@ def test_doubling_a_printed_figure_never_makes_a_kernel_slower(name, figure):
         before, after = (
             all_kernels(resolve(d, format).rates, m, 1024.0, 2048.0, 2.0) for d in (base, better)
         )
-        assert all(np.all(a <= b * HAIR) for b, a in zip(before, after, strict=True))
+        assert all(np.all(a <= b * ROUNDING) for b, a in zip(before, after, strict=True))
 
 
-BOUND_BY_CORES = [kind for kind, name in CLASS.items() if hasattr(C.issue, name)]
+ISSUE_BOUND = [kind for kind, name in CLASS.items() if hasattr(C.issue, name)]
 
 
-@pytest.mark.parametrize("kind", BOUND_BY_CORES)
-def test_kernels_that_instructions_bound_follow_cores_and_clock_where_memory_is_ample(kind):
-    """A core gets through so many bytes a clock, whatever the bandwidth; the start is a hundred
-    thousandth of the time.
+@pytest.mark.parametrize("kind", ISSUE_BOUND)
+def test_instruction_bound_kernels_scale_with_cores_and_clock_when_bandwidth_is_ample(kind):
+    """A core processes a constant number of bytes per clock, whatever the bandwidth.
+
+    The fixed start of the kernel is 1e-5 of its time here.
     """
     r = resolve(hwdb.device("h200"), "fp32").rates._replace(bandwidth=1e15)
-    once = stream(kind, 1e11, 0.0, 0.0, r, C)
-    for change, factor in (
-        ({"bandwidth": 2e15}, 1.0),
-        ({"cores": 2 * r.cores}, 0.5),
-        ({"clock": r.clock / 2}, 2.0),
-    ):
-        assert stream(kind, 1e11, 0.0, 0.0, r._replace(**change), C) == pytest.approx(
-            factor * once, rel=1e-3
-        )
-    starved = r._replace(bandwidth=1e9)
-    assert stream(kind, 1e11, 0.0, 0.0, starved, C) == pytest.approx(
-        1e11 / (starved.stream * 1e9), rel=1e-3
-    )
+
+    def seconds(**change):
+        return stream(kind, 1e11, 0.0, 0.0, r._replace(**change), C)
+
+    assert seconds(bandwidth=2e15) == pytest.approx(seconds(), rel=1e-3)
+    assert seconds(cores=2 * r.cores) == pytest.approx(0.5 * seconds(), rel=1e-3)
+    assert seconds(clock=r.clock / 2) == pytest.approx(2.0 * seconds(), rel=1e-3)
+    assert seconds(bandwidth=1e9) == pytest.approx(1e11 / (r.stream * 1e9), rel=1e-3)
 
 
-def test_tf32_convolutions_are_slow_where_units_outrun_their_operands_and_nowhere_else():
-    """A100's matrix units do TF32 sixteen times as fast as its vector units do fp32; a GeForce
-    board's are held at the same rate.
+def test_tf32_convolutions_lose_rate_only_where_matrix_units_outrun_their_operand_feed():
+    """A100's TF32 rate is eight times its fp32 vector rate; on a GeForce board the two are equal.
+
+    Compared: FLOP rate as a fraction of the sustained matrix rate.
     """
     shape = (256, 256, 256, 784, 784, 9.0, 1.0, 4.0)
 
-    def share(name):
+    def fraction(name):
         r = resolve(hwdb.device(name), "tf32").rates
         t = conv("forward", *shape, r, C)
         return 2.0 * 256 * 784 * 9 * 256 * 256 / (t * r.sustained * r.matrix)
 
-    assert share("a100-sxm4-40gb") < 0.5 < 0.7 < share("rtx-3090") < 1.0
+    assert fraction("a100-sxm4-40gb") < 0.5 < 0.7 < fraction("rtx-3090") < 1.0
 
 
-def test_the_winograd_kernel_of_one_pass_runs_on_vector_units():
-    """Where fp32 products have matrix units, as on MI250X, its saving is halved: it costs what
-    vector units take.
-    """
+def test_the_fused_winograd_kernel_runs_at_the_rate_of_the_vector_units():
+    """On MI250X, whose matrix units double the fp32 rate, Winograd saves half as much."""
     r = resolve(hwdb.device("mi250x-gcd"), "fp32").rates
     assert r.matrix == pytest.approx(2 * r.vector, rel=0.01)
-    args = (256, 64, 64, 3136, 3136, 9.0, 1.0, 4.0)
-    plain = r._replace(matrix=r.vector)
-    assert conv("forward", *args, r, C) >= 0.45 * conv("forward", *args, plain, C)
-    assert conv("forward", *args, r, C, unit_stride=False) < conv(
-        "forward", *args, plain, C, unit_stride=False
-    )
+    layer = ("forward", 256, 64, 64, 3136, 3136, 9.0, 1.0, 4.0)
+    vector_only = r._replace(matrix=r.vector)
+    assert conv(*layer, r, C) >= 0.45 * conv(*layer, vector_only, C)
+    direct, slower = (conv(*layer, x, C, unit_stride=False) for x in (r, vector_only))
+    assert direct < slower
 
 
-def test_a_warm_board_is_slower_in_steps_than_in_a_single_product():
-    """P4: linear layers of 100 ms and more hold 1.05 of 5.7 TFLOP/s."""
-    alone, in_steps = (
-        resolve(hwdb.device("p4"), "fp32").rates,
-        rates_of(hwdb.device("p4"), "fp32").rates,
-    )
-    assert in_steps.sustained == pytest.approx(0.185) and in_steps.sustained < 0.5 * alone.sustained
+def test_a_temperature_limited_board_is_slower_in_steps_than_in_a_single_product():
+    """P4: linear layers of 100 ms and more hold 1.05 of 5.7 TFLOP/s. T4 is not limited."""
+    p4 = hwdb.device("p4")
+    alone, in_steps = resolve(p4, "fp32").rates, rates_of(p4, "fp32").rates
+    assert in_steps.sustained == pytest.approx(0.185)
+    assert in_steps.sustained < 0.5 * alone.sustained
     assert in_steps.feed / alone.feed == pytest.approx(in_steps.sustained / alone.sustained)
     t4 = hwdb.device("t4")
     assert rates_of(t4, "fp32").rates == resolve(t4, "fp32").rates

@@ -1,6 +1,4 @@
-"""Kinds of context parallelism, parts of experts, hybrid sharding, given stages, the host's
-memory.
-"""
+"""Context parallelism, expert tensor parallelism, hybrid sharding, given stages, offload."""
 
 import math
 
@@ -43,38 +41,35 @@ def work(tape):
 
 
 def kept(tape):
-    return sum(held * count for _, held, count, _, _ in tape.saved.values())
+    return sum(s.bytes * s.count for s in tape.saved.values())
 
 
 def sent(tape, group, phase):
-    return {
-        tr.kind: sum(
-            t.bytes * t.count
-            for t in tape.traffic
-            if (t.kind, t.group, t.phase) == (tr.kind, group, phase)
-        )
-        for tr in tape.traffic
-        if (tr.group, tr.phase) == (group, phase)
-    }
+    """Bytes that a rank sends, by kind of collective."""
+    total = {}
+    for t in tape.traffic:
+        if (t.group, t.phase) == (group, phase):
+            total[t.kind] = total.get(t.kind, 0) + t.bytes * t.count
+    return total
 
 
 # ---------------------------------------------------------------- context parallelism
 @pytest.mark.parametrize("kind", ["ring", "all-gather", "ulysses"])
 @pytest.mark.parametrize("tp", [1, 2])
-def test_every_kind_does_the_whole_work_once(kind, tp):
-    whole, rank = (
-        traced("llama-3-8b", Parallel(tp=tp, sp=tp > 1)),
-        traced("llama-3-8b", Parallel(tp=tp, sp=tp > 1, cp=4, cp_kind=kind)),
-    )
+def test_the_ranks_together_do_the_whole_work_once(kind, tp):
+    alone = Parallel(tp=tp, sp=tp > 1)
+    layouts = alone, alone._replace(cp=4, cp_kind=kind)
+    whole, rank = (traced("llama-3-8b", layout) for layout in layouts)
     assert work(rank) * 4 == pytest.approx(work(whole))
-    assert kept(rank) * 4 == pytest.approx(
-        kept(whole), rel=0.05
-    )  # Ulysses keeps attention's result in both forms
+    # Ulysses keeps the result of attention in both forms
+    assert kept(rank) * 4 == pytest.approx(kept(whole), rel=0.05)
 
 
-def test_what_each_kind_sends():
-    """A rank holds n = s / cp tokens: the others' keys and values, 2 kv, or its own part of q, k, v
-    and the result.
+def test_bytes_that_each_algorithm_sends():
+    """A rank holds n = s / cp tokens.
+
+    Ring and all-gather move the keys and values of the other ranks, 2 kv; Ulysses moves the rank's
+    own part of q, k, v and the result.
     """
     layers, cp, n = 32, 4, 1024 // 4
     q, kv = 2 * n * 4096, 2 * n * 1024
@@ -82,19 +77,14 @@ def test_what_each_kind_sends():
         traced("llama-3-8b", Parallel(cp=cp, cp_kind=k)) for k in ("ring", "all-gather", "ulysses")
     )
     assert sent(ring, "cp", "forward") == {"ring": layers * cp * 2 * kv}
-    assert sent(gather, "cp", "forward") == {"all_gather": layers * cp * 2 * kv}
-    assert sent(gather, "cp", "backward") == {
-        "all_gather": layers * cp * 2 * kv,
-        "reduce_scatter": layers * cp * 2 * kv,
-    }
-    assert (
-        sent(ulysses, "cp", "forward")
-        == sent(ulysses, "cp", "backward")
-        == {"all_to_all": layers * (2 * q + 2 * kv)}
-    )
+    whole = layers * cp * 2 * kv
+    assert sent(gather, "cp", "forward") == {"all_gather": whole}
+    assert sent(gather, "cp", "backward") == {"all_gather": whole, "reduce_scatter": whole}
+    expected = {"all_to_all": layers * (2 * q + 2 * kv)}
+    assert sent(ulysses, "cp", "forward") == sent(ulysses, "cp", "backward") == expected
 
 
-def test_only_the_ring_hides_behind_attention():
+def test_only_the_ring_overlaps_with_attention():
     kinds = ("ring", "all-gather", "ulysses")
     ring, gather, ulysses = (
         predict(**ASKED, cp=8, cp_kind=k).exposed_communication_s["context"] for k in kinds
@@ -102,7 +92,7 @@ def test_only_the_ring_hides_behind_attention():
     assert ring < 0.2 * min(gather, ulysses)
 
 
-def test_few_key_heads_are_copied_for_ulysses():
+def test_ulysses_repeats_key_heads_if_there_are_fewer_than_ranks():
     tape = traced("llama-3-8b", Parallel(cp=16, cp_kind="ulysses"))  # 8 key heads
     q = 2 * (1024 // 16) * 4096
     assert sent(tape, "cp", "forward") == {"all_to_all": 32 * (2 * q + 2 * q // 2)}
@@ -110,24 +100,20 @@ def test_few_key_heads_are_copied_for_ulysses():
 
 # ---------------------------------------------------------------- experts
 @pytest.mark.parametrize(("ep", "etp"), [(1, 2), (2, 2), (4, 2), (1, 8)])
-def test_parts_of_experts_do_the_whole_work_once(ep, etp):
-    whole, rank = (
-        traced("mixtral-8x7b", Parallel()),
-        traced("mixtral-8x7b", Parallel(ep=ep, etp=etp)),
-    )
-    assert work(rank) == work(whole)  # as many rows more as a part is narrower
+def test_ranks_with_parts_of_experts_do_the_whole_work_once(ep, etp):
+    layouts = Parallel(), Parallel(ep=ep, etp=etp)
+    whole, rank = (traced("mixtral-8x7b", layout) for layout in layouts)
+    # a part of an expert is narrower, but processes the rows of more ranks
+    assert work(rank) == work(whole)
     experts = [sum(w.size * w.count for w in t.weights if w.expert) for t in (whole, rank)]
     assert experts[1] * ep * etp == experts[0]
 
 
-def test_parts_of_an_expert_gather_rows_and_add_up_results():
-    rows = 2 * 1024 * 2 * 4096  # bf16, tokens, two experts each, width
+def test_expert_tensor_parallelism_gathers_rows_and_reduces_results():
+    rows = 2 * 1024 * 2 * 4096  # bytes in bf16, tokens, experts per token, width
     tape = traced("mixtral-8x7b", Parallel(etp=4))
-    assert (
-        sent(tape, "etp", "forward")
-        == {"all_gather": 32 * 4 * rows, "reduce_scatter": 32 * 4 * rows}
-        == sent(tape, "etp", "backward")
-    )
+    expected = {"all_gather": 32 * 4 * rows, "reduce_scatter": 32 * 4 * rows}
+    assert sent(tape, "etp", "forward") == sent(tape, "etp", "backward") == expected
 
 
 def test_whole_experts_send_less_than_parts_of_them():
@@ -137,16 +123,15 @@ def test_whole_experts_send_less_than_parts_of_them():
     assert set(parts.communication_bytes) == {"expert", "expert tensor", "data"}
 
 
-# ---------------------------------------------------------------- what ZeRO shards
+# ---------------------------------------------------------------- ZeRO sharding groups
 @pytest.mark.parametrize("zero", [1, 2, 3])
-def test_a_shard_over_all_ranks_is_the_usual_one(zero):
-    assert (
-        predict(**ASKED, zero=zero, shard=16).step_time_s == predict(**ASKED, zero=zero).step_time_s
-    )
+def test_a_sharding_group_of_all_ranks_is_the_default(zero):
+    default, all_ranks = predict(**ASKED, zero=zero), predict(**ASKED, zero=zero, shard=16)
+    assert all_ranks.step_time_s == default.step_time_s
 
 
 @pytest.mark.parametrize("zero", [1, 2, 3])
-def test_more_ranks_a_shard_hold_less(zero):
+def test_a_rank_of_a_larger_sharding_group_holds_less(zero):
     peaks = [predict(**ASKED, zero=zero, shard=n).memory.peak_bytes for n in (1, 2, 4, 8, 16)]
     assert peaks == sorted(peaks, reverse=True) and peaks[0] > peaks[-1]
 
@@ -154,105 +139,87 @@ def test_more_ranks_a_shard_hold_less(zero):
 def test_hybrid_sharding_keeps_gathers_within_a_node_on_a_slow_network():
     edges = {**ASKED, "device": "a100-pcie-80gb", "devices": 32, "zero": 3, "recompute": "full"}
     inside, across = predict(**edges, shard=8), predict(**edges)
-    assert (
-        inside.exposed_communication_s["sharded weights"]
-        < across.exposed_communication_s["sharded weights"]
-    )
+    exposed = [f.exposed_communication_s["sharded weights"] for f in (inside, across)]
+    assert exposed[0] < exposed[1]
     assert inside.memory.optimizer_bytes == pytest.approx(4 * across.memory.optimizer_bytes)
 
 
-def test_weights_that_stay_are_gathered_once():
+def test_weights_that_are_not_resharded_are_gathered_once():
     drop, stay = predict(**ASKED, zero=3), predict(**ASKED, zero=3, reshard=False)
-    n = {k: f.communication_bytes["sharded weights"] for k, f in (("drop", drop), ("stay", stay))}
-    assert n["stay"] == pytest.approx(2 / 3 * n["drop"]) and stay.step_time_s <= drop.step_time_s
+    dropped, stayed = (f.communication_bytes["sharded weights"] for f in (drop, stay))
+    assert stayed == pytest.approx(2 / 3 * dropped)
+    assert stay.step_time_s <= drop.step_time_s
     assert stay.memory.peak_bytes > drop.memory.peak_bytes
 
 
-def test_zero_3_in_a_pipeline_keeps_weights_over_the_step_unless_told():
+def test_zero_3_in_a_pipeline_reshards_weights_only_on_request():
     one, stay, drop = (
         predict(**ASKED, pp=4, zero=1),
         predict(**ASKED, pp=4, zero=3),
         predict(**ASKED, pp=4, zero=3, reshard=True),
     )
-    assert stay.step_time_s == pytest.approx(one.step_time_s) and any(
-        "reshard" in a for a in stay.assumptions
-    )
-    assert (
-        drop.communication_bytes["sharded weights"] > 5 * stay.communication_bytes["data"]
-    )  # every micro-batch gathers
+    assert stay.step_time_s == pytest.approx(one.step_time_s)
+    assert any("reshard" in a for a in stay.assumptions)
+    # with reshard, every micro-batch gathers
+    assert drop.communication_bytes["sharded weights"] > 5 * stay.communication_bytes["data"]
     assert drop.memory.peak_bytes < stay.memory.peak_bytes
 
 
 # ---------------------------------------------------------------- stages
-def test_stages_as_given():
+def test_given_stages_are_used():
     usual, same = predict(**ASKED, pp=4), predict(**ASKED, pp=4, stages=(8, 8, 8, 8))
     assert usual.step_time_s == same.step_time_s
     uneven = predict(**ASKED, pp=4, stages=(9, 7, 7, 9))
-    assert [r.layers for r in uneven.ranks] == [
-        9,
-        7,
-        7,
-        9,
-    ] and uneven.step_time_s > usual.step_time_s
-    lighter = predict(**ASKED, pp=4, stages=(8, 8, 9, 7))  # the head's stage has less to do
-    assert [r.parameters_bytes for r in lighter.ranks][3] < [
-        r.parameters_bytes for r in usual.ranks
-    ][3]
+    assert [r.layers for r in uneven.ranks] == [9, 7, 7, 9]
+    assert uneven.step_time_s > usual.step_time_s
+    lighter = predict(**ASKED, pp=4, stages=(8, 8, 9, 7))  # fewer layers beside the head
+    assert lighter.ranks[3].parameters_bytes < usual.ranks[3].parameters_bytes
 
 
-def test_virtual_stages_as_given():
+def test_given_virtual_stages_are_used():
     f = predict(**ASKED, pp=2, vpp=2, stages=(7, 9, 9, 7))
     assert [r.layers for r in f.ranks] == [16, 16]
 
 
-# ---------------------------------------------------------------- the host's memory
-def test_states_with_the_host():
+# ---------------------------------------------------------------- offload to host memory
+def test_offloaded_optimizer_states_occupy_no_device_memory():
     here, there = predict(**ASKED, zero=1), predict(**ASKED, zero=1, offload=("optimizer",))
     assert there.memory.optimizer_bytes == 0 < here.memory.optimizer_bytes
     assert there.update_s > here.update_s and there.step_time_s > here.step_time_s
 
 
-def test_activations_with_the_host_cost_what_the_link_takes():
+def test_offloaded_activations_cost_the_exposed_copy_time():
     here, there = predict(**ASKED, zero=1), predict(**ASKED, zero=1, offload=("activations",))
     assert there.memory.activations_bytes < 0.3 * here.memory.activations_bytes
     lost = there.exposed_communication_s["offload"]
     assert there.step_time_s == pytest.approx(here.step_time_s + lost, rel=0.01)
-    assert (
-        there.communication_bytes["offload"] <= 2 * there.saved_bytes * 4
-    )  # down and up, of four micro-batches
+    micro_batches = 4
+    assert there.communication_bytes["offload"] <= 2 * there.saved_bytes * micro_batches
 
 
-def test_offload_on_one_device_keeps_two_layers():
-    asked = {
-        "model": "llama-3-8b",
-        "device": "gb200",
-        "batch": 4,
-        "sequence": 4096,
-        "optimizer": "none",
-    }
+def test_offload_on_one_device_keeps_the_activations_of_two_layers():
+    asked = {"model": "llama-3-8b", "device": "gb200", "batch": 4, "sequence": 4096}
+    asked["optimizer"] = "none"
     here, there = predict(**asked), predict(**asked, offload=("activations",))
     layer = sum(row.saved_bytes for row in here.layers if ".layers." in row.name) / 32
-    assert here.memory.activations_bytes - there.memory.activations_bytes == pytest.approx(
-        30 * layer, rel=0.02
-    )
-    few = (
-        predict(**asked, recompute="full"),
-        predict(**asked, recompute="full", offload=("activations",)),
-    )
-    assert (
-        few[1].step_time_s < 1.02 * few[0].step_time_s
-    )  # a checkpoint a layer hides behind the layer
+    moved = here.memory.activations_bytes - there.memory.activations_bytes
+    assert moved == pytest.approx(30 * layer, rel=0.02)
+    asked["recompute"] = "full"
+    here, there = predict(**asked), predict(**asked, offload=("activations",))
+    # copying a checkpoint per layer overlaps with the layer
+    assert there.step_time_s < 1.02 * here.step_time_s
 
 
-REFUSED = {
+ONE_M3_MAX = {"device": "m3-max", "devices": None, "micro_batch": None, "batch": 1}
+REJECTED = {
     "cp kind": ({"cp": 2, "cp_kind": "rings"}, "ring"),
     "cp kind alone": ({"cp_kind": "ulysses"}, "--cp 2"),
-    "ulysses deals heads": (
+    "ulysses with indivisible heads": (
         {"cp": 3, "devices": 3, "batch": 3, "cp_kind": "ulysses", "sequence": 4095},
         "heads",
     ),
-    "ulysses deals tokens": ({"cp": 2, "cp_kind": "ulysses", "sequence": 4095}, "4094"),
-    "etp and ep": ({"model": "mixtral-8x7b", "ep": 8, "etp": 4}, "ep 8 x etp 4"),
+    "ulysses with indivisible tokens": ({"cp": 2, "cp_kind": "ulysses", "sequence": 4095}, "4094"),
+    "indivisible experts and etp": ({"model": "mixtral-8x7b", "ep": 8, "etp": 4}, "ep 8 x etp 4"),
     "width of an expert": (
         {"model": "mixtral-8x7b", "etp": 5, "devices": 40, "batch": 40},
         "width",
@@ -261,20 +228,11 @@ REFUSED = {
     "shard": ({"zero": 1, "shard": 5}, "use 4"),
     "reshard without zero 3": ({"zero": 1, "reshard": True}, "--zero 3"),
     "zero 2 in a pipeline": ({"pp": 2, "zero": 2}, "zero 1 or 3"),
-    "stages that are too many": ({"pp": 2, "stages": (8, 8, 16)}, "3 numbers"),
-    "stages of other layers": ({"pp": 2, "stages": (8, 8)}, "32"),
+    "number of stages": ({"pp": 2, "stages": (8, 8, 16)}, "3 numbers"),
+    "number of layers in stages": ({"pp": 2, "stages": (8, 8)}, "32"),
     "negative stages": ({"pp": 2, "stages": (-1, 33)}, "whole numbers"),
-    "offload to nowhere": ({"offload": ("weights",)}, "optimizer"),
-    "offload on a shared memory": (
-        {
-            "device": "m3-max",
-            "devices": None,
-            "micro_batch": None,
-            "batch": 1,
-            "offload": ("optimizer",),
-        },
-        "host",
-    ),
+    "offload of weights": ({"offload": ("weights",)}, "optimizer"),
+    "offload on a shared memory": ({**ONE_M3_MAX, "offload": ("optimizer",)}, "host"),
     "offload in inference": ({"mode": "infer", "offload": ("activations",)}, "inference"),
     "offload without an optimizer": (
         {"optimizer": "none", "offload": ("optimizer",)},
@@ -287,14 +245,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("change", "names"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_is_refused_in_one_line(change, names):
+@pytest.mark.parametrize(("change", "names"), REJECTED.values(), ids=REJECTED)
+def test_invalid_requests_are_rejected_in_one_line(change, names):
     with pytest.raises(RoofcastError) as error:
         predict(**{**ASKED, **change})
     assert "\n" not in str(error.value) and names in str(error.value)
 
 
-def test_forecasts_of_all_kinds_are_numbers():
+def test_forecasts_of_all_kinds_are_finite():
     for change in (
         {"cp": 4, "cp_kind": "ulysses"},
         {"zero": 3, "shard": 4, "reshard": False},
@@ -304,6 +262,6 @@ def test_forecasts_of_all_kinds_are_numbers():
         assert math.isfinite(f.step_time_s) and f.low_s < f.step_time_s < f.high_s
 
 
-def test_a_system_alone_is_taken_whole():
+def test_a_system_without_a_device_count_is_used_as_a_whole():
     f = predict(model="llama-3-8b", device="h100-sxm5", system="dgx-h100", sequence=1024)
     assert f.devices == 8 and f.batch == 8

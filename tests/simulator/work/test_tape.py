@@ -1,4 +1,4 @@
-"""The tape: what is counted once, what is multiplied, what autograd keeps."""
+"""The tape: what is counted once, what is multiplied, and what autograd keeps."""
 
 import pytest
 from hypothesis import given
@@ -10,13 +10,17 @@ from roofcast.simulator.work.tape import Tape
 
 
 def kept(tape):
-    return sum(held * count for _, held, count, _, _ in tape.saved.values())
+    return sum(s.bytes * s.count for s in tape.saved.values())
 
 
 def work(tape):
-    return sum(k.matrix * k.count for k in tape.kernels), sum(
-        (k.read + k.written) * k.count for k in tape.kernels
-    )
+    flops = sum(k.matrix * k.count for k in tape.kernels)
+    return flops, sum((k.read + k.written) * k.count for k in tape.kernels)
+
+
+def silu_gated(t, x):
+    up, gate = linear.linear(t, x, 8), linear.linear(t, x, 8)
+    return pointwise.add(t, x, pointwise.mul(t, up, pointwise.unary(t, "silu", gate)))
 
 
 BODIES = {
@@ -24,14 +28,8 @@ BODIES = {
         t, x, linear.linear(t, norm.layer_norm(t, x), 8)
     ),
     "post-norm": lambda t, x: norm.layer_norm(t, pointwise.add(t, x, linear.linear(t, x, 8))),
-    "keeps what it hands on": lambda t, x: pointwise.unary(t, "relu", linear.linear(t, x, 8)),
-    "gated": lambda t, x: pointwise.add(
-        t,
-        x,
-        pointwise.mul(
-            t, linear.linear(t, x, 8), pointwise.unary(t, "silu", linear.linear(t, x, 8))
-        ),
-    ),
+    "keeps its output": lambda t, x: pointwise.unary(t, "relu", linear.linear(t, x, 8)),
+    "gated": silu_gated,
     "dropout": lambda t, x: pointwise.dropout(t, linear.linear(t, norm.rms_norm(t, x), 8), 0.1),
 }
 
@@ -39,7 +37,7 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("policy", ["fp32", "bf16", "amp-bf16"])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_repeated_block_counts_as_the_blocks_one_by_one(body, policy, count):
+def test_a_repeated_block_counts_the_same_as_its_blocks_one_by_one(body, policy, count):
     def run(repeated):
         t = Tape(precision(policy))
         with t.op("embed", "embedding"):
@@ -66,7 +64,7 @@ def test_a_tensor_read_by_three_layers_is_kept_once():
     assert kept(t) == x.bytes == 2 * 4 * 8 * 2
 
 
-def test_the_first_layer_has_no_gradient_of_its_input():
+def test_the_first_layer_computes_no_gradient_of_its_input():
     t = Tape(precision("fp32"))
     with t.op("fc", "linear"):
         linear.linear(t, t.input((4, 8)), 16)
@@ -83,7 +81,7 @@ def test_inference_keeps_nothing_and_has_no_backward():
     assert not t.saved and {k.phase for k in t.kernels} == {"forward"}
 
 
-def test_autocast_copies_a_weight_once_and_an_activation_each_time():
+def test_autocast_casts_a_weight_once_and_an_activation_each_time():
     t = Tape(precision("amp-bf16"))
     x = t.new((2, 8), grad=True)
     with t.op("twice", "linear"):
@@ -91,8 +89,8 @@ def test_autocast_copies_a_weight_once_and_an_activation_each_time():
         for _ in range(2):
             linear.linear(t, x, 8, bias=False, weight=w)
     kinds = {}
-    for _, held, count, kind, _ in t.saved.values():
-        kinds[kind] = kinds.get(kind, 0) + held * count
+    for s in t.saved.values():
+        kinds[s.kind] = kinds.get(s.kind, 0) + s.bytes * s.count
     assert kinds == {"activation": 2 * x.size * 2, "weight_copy": w.size * 2}
 
 
