@@ -27,16 +27,17 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     """What is said, line by line: a label, and the text."""
     size = f" x {f.sequence} tokens" if f.sequence else f" images of {f.image}" if f.image else ""
     recipe = [f"batch {f.batch}{size}", f.precision, f.optimizer, f.stack]
-    yield "asked", ", ".join(part for part in recipe if part)
+    yield "scenario", ", ".join(part for part in recipe if part)
     rate = (
         f"{f.tokens_per_s:,.0f} tokens/s"
         if f.tokens_per_s
         else f"{digits(f.samples_per_s)} samples/s"
     )
     yield "step time", f"{seconds(f.step_time_s)}, {rate}, MFU {percent(f.mfu)}"
+    bound = f"roofline lower bound {seconds(f.lower_bound_s)}"
     if f.low_s is not None and f.high_s is not None:
-        yield "80 % interval", f"{seconds(f.low_s)} to {seconds(f.high_s)}"
-    yield "roofline lower bound", f"{seconds(f.lower_bound_s)} at datasheet peaks"
+        bound = f"80 % interval {seconds(f.low_s)} to {seconds(f.high_s)}; {bound}"
+    yield "bounds", bound
     passes = f"forward {seconds(f.forward_s)}, backward {seconds(f.backward_s)}"
     yield "passes", passes + (f", optimizer {seconds(f.update_s)}" if f.update_s else "")
     m = f.memory
@@ -45,10 +46,8 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}"
     longest = sorted(f.layers, key=lambda layer: layer.time_s, reverse=True)[:SHOWN]
     short = short_names([layer.name for layer in f.layers])
-    shares = (
-        f"{short[r.name]} {percent(r.time_s / f.step_time_s)} ({r.bound}-bound)" for r in longest
-    )
-    yield "longest ops", ", ".join(shares)
+    shares = (f"{short[r.name]} {percent(r.time_s / f.step_time_s)} ({r.bound})" for r in longest)
+    yield "longest ops (bound)", ", ".join(shares)
     if f.time_to_train_s is not None:
         run = [duration(f.time_to_train_s)]
         run += [money(f.cost_usd)] if f.cost_usd is not None else []
@@ -57,7 +56,7 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     if f.diagnosis:
         yield "diagnosis", f.diagnosis
     if f.assumptions:
-        yield "assumed", f"{len(f.assumptions)} defaults and assumptions: see .assumptions"
+        yield "assumed", f"{len(f.assumptions)} defaults and assumptions, listed in .assumptions"
 
 
 def _title(f: Forecast) -> str:

@@ -123,7 +123,7 @@ def test_a_zero_bubble_step_takes_at_least_the_work_of_its_slow_last_stage():
 
 @pytest.mark.parametrize("schedule", ["zb-h1", "dualpipe"])
 def test_a_step_under_a_split_backward_schedule_is_timed_by_the_replay(place, schedule):
-    placed = place(**LLAMA, dp=1, pp=4, schedule=schedule)
+    placed = place(**LLAMA, tp=1, dp=1, pp=4, schedule=schedule)
     rows, x = units(placed.at, placed.times), placed.at.layout
     run = passes(rows, placed.at)
     f, b = (

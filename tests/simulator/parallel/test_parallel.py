@@ -1,4 +1,4 @@
-"""Several devices: what is cut, what is sent, what is held, what cannot be."""
+"""Parallel layouts: how work, traffic and memory are divided, and which layouts are rejected."""
 
 import itertools
 
@@ -16,24 +16,23 @@ from roofcast.simulator.work.traced import Parallel
 
 MODELS = ["llama-3-8b", "gpt2"]
 ASKED = {
-    "model": "llama-3-8b",
-    "device": "h100-sxm5",
-    "sequence": 2048,
-    "batch": 64,
-    "micro_batch": 1,
-}
+    "model": "llama-3-8b", "device": "h100-sxm5", "sequence": 2048, "batch": 64, "micro_batch": 1,
+}  # fmt: skip
 
 
 def traced(model, parallel, batch=2, sequence=512):
+    """The tape of one rank."""
     tape = Tape(precision("bf16"), parallel=parallel)
     return resolve(model).run(tape, batch, sequence // parallel.cp)
 
 
 def work(tape):
+    """FLOPs of matrix products."""
     return sum(k.matrix * k.count for k in tape.kernels)
 
 
 def kept(tape):
+    """Bytes kept for backward."""
     return sum(held * count for _, held, count, _, _ in tape.saved.values())
 
 
@@ -42,6 +41,7 @@ def weights(tape):
 
 
 def sent(tape, group="tp"):
+    """Bytes of traffic over a group, by collective and phase."""
     total = {}
     for tr in tape.traffic:
         if tr.group == group:
@@ -51,14 +51,11 @@ def sent(tape, group="tp"):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("tp", "sp"), [(2, False), (4, False), (2, True), (4, True)])
-def test_tensor_parallel_ranks_do_the_whole_work_once(model, tp, sp):
+def test_tensor_parallel_ranks_together_do_all_work_once(model, tp, sp):
+    """Except padding of the vocabulary, and norms, biases and positions, which every rank has."""
     whole, rank = traced(model, Parallel()), traced(model, Parallel(tp=tp, sp=sp))
-    assert work(rank) * tp == pytest.approx(
-        work(whole), rel=1e-4
-    )  # the vocabulary's last share is padded
-    assert (
-        weights(whole) <= weights(rank) * tp <= 1.03 * weights(whole)
-    )  # norms, biases and positions are on every rank
+    assert work(rank) * tp == pytest.approx(work(whole), rel=1e-4)
+    assert weights(whole) <= weights(rank) * tp <= 1.03 * weights(whole)
     if sp:
         assert kept(rank) * tp == pytest.approx(kept(whole), rel=1e-3)
     else:
@@ -68,83 +65,76 @@ def test_tensor_parallel_ranks_do_the_whole_work_once(model, tp, sp):
 ODD = {"falcon-7b": 71, "gpt2-xl": 25, "smollm2-135m": 9, "smollm2-360m": 15}  # heads
 
 
+def is_divisible(name):
+    """Is it a model of sequences that tensor parallelism can divide in two?"""
+    model = resolve(name)
+    return model.takes == "sequence" and model.family not in UNCUT and name not in ODD
+
+
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_number_of_heads_is_not_cut_in_two(name):
+def test_an_odd_number_of_heads_is_rejected_under_tp_2(name):
     with pytest.raises(BadInput, match=rf"heads \({ODD[name]}\)"):
         traced(name, Parallel(tp=2, sp=True), sequence=256)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n in SHIPPED
-        if resolve(n).takes == "sequence" and resolve(n).family not in UNCUT and n not in ODD
-    ],
-)
-def test_every_family_is_cut_evenly(name):
+@pytest.mark.parametrize("name", [n for n in SHIPPED if is_divisible(n)])
+def test_tensor_parallelism_divides_every_model_family_evenly(name):
+    """Whole on every rank: convolutions of an encoder, routers, and padding of up to one rank's part
+    of a vocabulary or a shared head. Whole among kept bytes: relative biases, latents, an encoder's
+    output.
+    """
     rank = traced(name, Parallel(tp=2, sp=True), sequence=256)
     whole = traced(name, Parallel(), sequence=256)
-    # an encoder's, the same on every rank
     stem = sum(k.matrix * k.count for k in whole.kernels if k.kind == "conv")
-    # on every rank too: routers, and up to one rank's padding of a vocabulary or a head that is
-    # shared
     assert work(whole) * 0.999 <= 2 * work(rank) - stem <= 1.02 * work(whole)
-    assert (
-        0.999 * kept(whole) <= 2 * kept(rank) <= 1.1 * kept(whole)
-    )  # relative biases, latents, an encoder's output stay whole
+    assert 0.999 * kept(whole) <= 2 * kept(rank) <= 1.1 * kept(whole)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_sequence_parallel_sends_the_same_bytes_in_halves(model):
-    """An all-reduce is a reduce-scatter and an all-gather; what is gathered again in backward
-    stands beside [korthikanti2022].
+def test_sequence_parallelism_replaces_all_reduces_by_halves_of_the_same_bytes(model):
+    """An all-reduce becomes a reduce-scatter and an all-gather; all-gathers that the backward
+    repeats come in addition [korthikanti2022].
     """
     plain, sp = sent(traced(model, Parallel(tp=4))), sent(traced(model, Parallel(tp=4, sp=True)))
-    assert (
-        sp["reduce_scatter", "forward"]
-        == plain["all_reduce", "forward"] - sp["all_reduce", "forward"]
-    )
+    replaced = plain["all_reduce", "forward"] - sp["all_reduce", "forward"]
+    assert sp["reduce_scatter", "forward"] == replaced
     assert sp["reduce_scatter", "backward"] == plain["all_reduce", "backward"]
 
 
-def test_two_all_reduces_a_layer_forward_and_two_backward():
-    """Of 2 b s h bytes each, and one for the embedding and one for the head's input
-    [shoeybi2019].
+def test_each_tensor_parallel_layer_has_two_all_reduces_forward_and_two_backward():
+    """Of 2 b s h bytes each, and one each for the embedding and the input of the head
+    [shoeybi2019]. The loss all-reduces three fp32 numbers per token.
     """
     buffer = 2 * 2 * 512 * 4096
     total = sent(traced("llama-3-8b", Parallel(tp=2)))
     assert total["all_reduce", "backward"] == (2 * 32 + 1) * buffer
-    assert (
-        total["all_reduce", "forward"] == (2 * 32 + 1) * buffer + 3 * 4 * 2 * 512
-    )  # and the loss's three numbers a token
+    assert total["all_reduce", "forward"] == (2 * 32 + 1) * buffer + 3 * 4 * 2 * 512
 
 
-def test_context_parallel_ranks_share_tokens_and_score_matrix():
+def test_context_parallel_ranks_together_do_all_work_once_and_each_hold_all_weights():
     whole, rank = traced("llama-3-8b", Parallel()), traced("llama-3-8b", Parallel(cp=4))
     assert work(rank) * 4 == pytest.approx(work(whole))
     assert weights(rank) == weights(whole)
     assert kept(rank) * 4 == pytest.approx(kept(whole), rel=1e-3)
 
 
-def test_shared_key_value_heads_are_copied_to_the_ranks_that_share_them():
+def test_with_more_ranks_than_key_value_heads_each_head_is_on_several_ranks():
     rank = traced("llama-3-8b", Parallel(tp=16, sp=True))
     assert weights(rank) * 16 > 1.02 * weights(traced("llama-3-8b", Parallel()))
 
 
-def test_pipeline_stages_hold_the_whole_model_once():
+def test_pipeline_stages_together_hold_the_model_once():
+    """Earlier stages keep more activations, because more micro-batches are in flight."""
     f = predict(**ASKED, devices=8, pp=8, precision="bf16")
     assert sum(r.parameters_bytes for r in f.ranks) == 2 * f.parameters
     assert sum(r.layers for r in f.ranks) == 32
-    assert (
-        f.ranks[0].activations_bytes > f.ranks[6].activations_bytes
-    )  # more micro-batches in flight
+    assert f.ranks[0].activations_bytes > f.ranks[6].activations_bytes
 
 
 @pytest.mark.parametrize(
     "degrees", [{"tp": 2}, {"pp": 4}, {"cp": 2}, {"tp": 2, "pp": 2, "cp": 2}, {"tp": 8}], ids=str
 )
-def test_more_zero_never_needs_more_memory(degrees):
+def test_a_higher_zero_stage_never_needs_more_memory(degrees):
     stages = (0, 1, 3) if "pp" in degrees else (0, 1, 2, 3)
     peaks = [predict(**ASKED, **degrees, devices=64, zero=z).memory.peak_bytes for z in stages]
     assert peaks == sorted(peaks, reverse=True)
@@ -159,9 +149,9 @@ GRID = [
 
 
 @pytest.mark.parametrize("degrees", GRID, ids=lambda d: "-".join(str(v) for v in d.values()))
-def test_a_step_is_what_it_is_made_of(degrees):
+def test_totals_of_a_parallel_forecast_are_consistent(degrees):
     f = predict(**ASKED, devices=64, **degrees)
-    one = predict(**{**ASKED, "micro_batch": None, "batch": 1})
+    one = predict(**{**ASKED, "micro_batch": None, "batch": 1})  # device and sample
     assert 0 < f.mfu <= f.hfu < 1
     assert f.step_time_s >= f.lower_bound_s
     assert f.devices == f.layout.devices == 64
@@ -172,12 +162,11 @@ def test_a_step_is_what_it_is_made_of(degrees):
     assert f.memory.peak_bytes == max(r.peak_bytes for r in f.ranks)
 
 
-@pytest.mark.parametrize(
-    "degrees",
-    [{"tp": 8}, {"tp": 16}, {"pp": 4, "tp": 2}, {"zero": 3}, {"cp": 4}, {"zero": 0}],
-    ids=str,
-)
-def test_a_faster_link_never_slows_a_step(degrees):
+LAYOUTS = [{"tp": 8}, {"tp": 16}, {"pp": 4, "tp": 2}, {"zero": 3}, {"cp": 4}, {"zero": 0}]
+
+
+@pytest.mark.parametrize("degrees", LAYOUTS, ids=str)
+def test_doubling_link_bandwidth_never_makes_a_step_slower(degrees):
     slow, fast = (
         predict(**ASKED, **degrees, devices=64, set=s) for s in ({}, {"scale_up.bandwidth": "x2"})
     )
@@ -185,23 +174,16 @@ def test_a_faster_link_never_slows_a_step(degrees):
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe"])
-def test_every_schedule_runs_and_none_beats_the_busiest_stage(schedule):
-    degrees = {
-        "devices": 8,
-        "pp": 4,
-        "dp": 2,
-        "schedule": schedule,
-        "vpp": 2 if schedule == "interleaved" else None,
-    }
-    f = predict(**ASKED, **degrees)
+def test_under_every_schedule_a_step_has_a_bubble_and_exceeds_its_lower_bound(schedule):
+    """DualPipe holds two copies of the model."""
+    vpp = 2 if schedule == "interleaved" else None
+    f = predict(**ASKED, devices=8, pp=4, dp=2, schedule=schedule, vpp=vpp)
     assert 0 < f.bubble_fraction < 0.5 and f.step_time_s > f.lower_bound_s
     parameters = sum(r.parameters_bytes for r in f.ranks)
-    assert (
-        parameters == (4 if schedule == "dualpipe" else 2) * f.parameters
-    )  # DualPipe holds two copies
+    assert parameters == (4 if schedule == "dualpipe" else 2) * f.parameters
 
 
-def test_finer_schedules_wait_less():
+def test_more_virtual_stages_make_the_bubble_smaller():
     bubbles = [
         predict(**ASKED, devices=8, pp=8, schedule=s, vpp=v).bubble_fraction
         for s, v in (("1f1b", 1), ("interleaved", 2), ("interleaved", 4))
@@ -209,25 +191,22 @@ def test_finer_schedules_wait_less():
     assert bubbles == sorted(bubbles, reverse=True)
 
 
-def test_one_device_is_one_device():
-    several, one = (
-        predict(**{**ASKED, "batch": 1}, devices=1, dp=1),
-        predict(**{**ASKED, "batch": 1, "micro_batch": None}),
-    )
-    assert several.step_time_s == pytest.approx(one.step_time_s, rel=0.02)
-    assert several.flops_forward == one.flops_forward
+def test_a_layout_of_one_device_takes_the_time_of_a_single_device():
+    asked = {**ASKED, "batch": 1}
+    layout = predict(**asked, devices=1, dp=1)
+    single = predict(**{**asked, "micro_batch": None})
+    assert layout.step_time_s == pytest.approx(single.step_time_s, rel=0.02)
+    assert layout.flops_forward == single.flops_forward
 
 
-def test_data_parallel_convolutions():
-    f = predict(
-        model="resnet50", device="v100-sxm2-16gb", devices=8, batch=2048, precision="amp-fp16"
-    )
-    alone = predict(model="resnet50", device="v100-sxm2-16gb", batch=256, precision="amp-fp16")
-    assert alone.step_time_s < f.step_time_s < 1.2 * alone.step_time_s
+def test_data_parallel_convolutional_nets_all_reduce_fp32_gradients_of_all_parameters():
+    asked = {"model": "resnet50", "device": "v100-sxm2-16gb", "precision": "amp-fp16"}
+    single, f = predict(**asked, batch=256), predict(**asked, batch=2048, devices=8)
+    assert single.step_time_s < f.step_time_s < 1.2 * single.step_time_s
     assert f.communication_bytes["data"] == pytest.approx(2 * 7 / 8 * 4 * f.parameters)
 
 
-REFUSED = {
+REFUSED = {  # changes to the scenario, and what the message contains
     "tp does not divide heads": ({"model": "gpt2", "tp": 8, "sequence": 1024}, "12"),
     "devices do not divide": ({"tp": 3, "devices": 64}, "use 63"),
     "product": ({"tp": 2, "dp": 3, "devices": 8}, "6"),
@@ -246,13 +225,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("change", "names"), REFUSED.values(), ids=REFUSED)
-def test_a_layout_that_cannot_be_is_refused_with_the_reason(change, names):
+def test_an_invalid_layout_is_rejected_in_one_line_with_the_reason(change, names):
     with pytest.raises(BadInput.__mro__[1]) as error:
         predict(**{**ASKED, **change})
     assert "\n" not in str(error.value) and names in str(error.value)
 
 
-def test_a_named_system_and_the_usual_one_are_the_same():
+def test_a_device_without_a_system_is_forecast_in_its_usual_system():
     usual, named = (predict(**ASKED, devices=16, tp=8, system=s) for s in (None, "dgx-h100"))
     assert usual.step_time_s == named.step_time_s
     assert any("named without a system" in a for a in usual.assumptions)
@@ -260,21 +239,12 @@ def test_a_named_system_and_the_usual_one_are_the_same():
 
 
 @pytest.mark.parametrize("model", ["llama-3-8b", "mixtral-8x7b"])
-def test_inference_over_several_devices_reduces_no_gradients(model):
-    """Twice the requests on twice the devices take the time of one device's share."""
-    asked = {
-        "model": model,
-        "device": "b200",
-        "mode": "infer",
-        "sequence": 256,
-        "precision": "bf16",
-        "stack": "te-nemo-2024",
-    }
+def test_data_parallel_inference_takes_the_time_of_one_device_and_reduces_no_gradients(model):
+    asked = {"model": model, "device": "b200", "mode": "infer", "sequence": 256}
+    asked |= {"precision": "bf16", "stack": "te-nemo-2024"}
     one, two = predict(**asked, batch=1), predict(**asked, batch=2, dp=2)
-    assert (
-        two.step_time_s == pytest.approx(one.step_time_s, rel=0.03)
-        and "gradients" not in two.exposed_communication_s
-    )
+    assert two.step_time_s == pytest.approx(one.step_time_s, rel=0.03)
+    assert "gradients" not in two.exposed_communication_s
 
 
 @pytest.mark.parametrize(
@@ -284,15 +254,7 @@ def test_inference_over_several_devices_reduces_no_gradients(model):
     ("model", "device"),
     [("gpt2", "a100"), ("gpt2", "h100-sxm5"), ("bert-base", "l40s"), ("llama-3-8b", "b200")],
 )
-def test_one_device_is_forecast_as_one_device_with_one_micro_batch(model, device, stack):
-    asked = {
-        "model": model,
-        "device": device,
-        "stack": stack,
-        "batch": 8,
-        "sequence": 256,
-        "precision": "bf16",
-    }
-    assert predict(**asked, micro_batch=8).step_time_s == pytest.approx(
-        predict(**asked).step_time_s, rel=0.02
-    )
+def test_a_micro_batch_as_large_as_the_batch_changes_no_step_time(model, device, stack):
+    asked = {"model": model, "device": device, "stack": stack, "batch": 8, "sequence": 256}
+    layout, single = (predict(**asked, precision="bf16", micro_batch=n) for n in (8, None))
+    assert layout.step_time_s == pytest.approx(single.step_time_s, rel=0.02)
