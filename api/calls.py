@@ -13,6 +13,8 @@ from roofcast.results import Forecast
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
+FIELDS = frozenset(Scenario.__struct_fields__)
+
 
 def predict(
     model: Any = None,
@@ -117,12 +119,11 @@ def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
 
     A field that no scenario has is refused with the nearest known.
     """
-    known = Scenario.__struct_fields__
-    for name in fields:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            raise BadInput(f"no field {name!r}; {hint}")
+    for name in fields.keys() - FIELDS:
+        known = Scenario.__struct_fields__
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise BadInput(f"no field {name!r}; {hint}")
     chosen = {k: v for k, v in fields.items() if v is not None}
     if isinstance(model, Scenario):
         usual = Scenario(model=model.model, device=model.device)

@@ -26,8 +26,7 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
     @classmethod
     def of(cls, found: result.Forecast, scenario: Scenario) -> Forecast:
         """The engine's forecast of a scenario, which is kept for what is computed on demand."""
-        fields = {name: getattr(found, name) for name in found.__struct_fields__}
-        forecast = cls(**fields)
+        forecast = cls(**msgspec.structs.asdict(found))
         msgspec.structs.force_setattr(forecast, "scenario", scenario)
         return forecast
 

@@ -19,7 +19,7 @@ from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase
 from roofcast.simulator.times.roofline import OpTimes, rates_of
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Recipe, Step
-from roofcast.simulator.work.traced import Kept, Kernel
+from roofcast.simulator.work.traced import Kept
 
 SAVED = ("activation", "input", "weight_copy")
 
@@ -54,18 +54,16 @@ class Totals(NamedTuple):
 
 def totals(step: Step, micro_batches: float = 1) -> Totals:
     """Totals of a step that consists of so many micro-batches, over all data-parallel ranks."""
-
-    def over(kernels: Iterable[Kernel]) -> tuple[float, float, float]:
-        each = [(k.matrix, k.read + k.written, k.vector + k.special, k.count) for k in kernels]
-        return tuple(sum(work[i] * work[3] for work in each) for i in range(3))  # type: ignore
-
-    n = micro_batches
-    phases = {p: over(k for k in step.kernels if k.phase == p) for p in PHASES}
-    passes = over(k for k in step.kernels if k.phase != "update")
+    flops, moved, other = ({p: 0.0 for p in PHASES} for _ in range(3))
+    for k in step.kernels:
+        flops[k.phase] += k.matrix * k.count
+        moved[k.phase] += (k.read + k.written) * k.count
+        other[k.phase] += (k.vector + k.special) * k.count
+    n, passes = micro_batches, PHASES[:3]  # the update is once per step
     return Totals(
-        flops={p: n * phases[p][0] for p in PHASES},
-        moved={p: n * phases[p][1] for p in PHASES},
-        other=n * passes[2] + phases["update"][2],
+        flops={p: n * flops[p] for p in PHASES},
+        moved={p: n * moved[p] for p in PHASES},
+        other=n * sum(other[p] for p in passes) + other["update"],
         saved={kind: n * _bytes(step.counted, kind) for kind in SAVED},
     )
 

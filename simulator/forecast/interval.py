@@ -291,10 +291,11 @@ def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
 def nearest(f: Forecast, found: Interval, r: Residuals) -> tuple[Near, ...]:
     """The most similar runs, of the same model first, one per model."""
     mine = f"{f.model},"
-    order = sorted(found.nearest, key=lambda i: not str(r.name[i]).startswith(mine))
+    names = r.name[found.nearest].tolist()
+    near = list(zip(names, found.nearest, strict=True))
     chosen: dict[str, int] = {}
-    for i in order:
-        chosen.setdefault(r.name[i].split(",")[0], i)
+    for name, i in sorted(near, key=lambda each: not each[0].startswith(mine)):
+        chosen.setdefault(name.split(",")[0], i)
     return tuple(
         Near(
             name=str(r.name[i]),

@@ -20,8 +20,8 @@ class _Row(msgspec.Struct):
 
     op: str
     nodes: list[int]
-    seconds: np.ndarray  # by phase
-    bound: np.ndarray  # seconds by limit
+    seconds: list[float]  # by phase
+    bound: list[float]  # seconds by limit
     lower: float = 0.0
     flops: float = 0.0
     bytes: float = 0.0
@@ -49,25 +49,32 @@ def by_op(
     rows: dict[str, _Row] = {}
     sums: dict[tuple[str, str], _Sum] = {}
     for i, node in enumerate(step.nodes):
-        empty = _Row(node.op, [], np.zeros(len(PHASES)), np.zeros(len(LIMITS)))
-        rows.setdefault(node.name, empty).nodes.append(i)
-    for i, k in enumerate(step.kernels):
+        if node.name not in rows:
+            rows[node.name] = _Row(node.op, [], [0.0] * len(PHASES), [0.0] * len(LIMITS))
+        rows[node.name].nodes.append(i)
+    limit = np.where(host_bound[phase], HOST, times.bound)
+    # numbers of lists are faster to read one by one than those of arrays
+    each = (seconds.tolist(), times.lower.tolist(), phase.tolist(), limit.tolist())
+    for k, s, lower, p, bound in zip(step.kernels, *each, strict=True):
         node = step.nodes[k.node]
         row = rows[node.name]
         work = (k.matrix + k.vector + k.special) * k.count
-        moved = (k.read + k.written) * k.count
-        row.seconds[phase[i]] += seconds[i]
-        row.bound[HOST if host_bound[phase[i]] else times.bound[i]] += seconds[i]
-        row.lower += times.lower[i]
+        moved, skipped = (k.read + k.written) * k.count, masked(k)
+        row.seconds[p] += s
+        row.bound[bound] += s
+        row.lower += lower
         row.flops += work
         row.bytes += moved
         when = "backward" if k.phase == "recompute" else k.phase
-        point = sums.setdefault((node.name, when), _Sum(node.op, k.product))
-        point.flops += work - masked(k)
+        key = (node.name, when)
+        if key not in sums:
+            sums[key] = _Sum(node.op, k.product)
+        point = sums[key]
+        point.flops += work - skipped
         point.bytes += moved
-        point.seconds += seconds[i]
+        point.seconds += s
         if k.matrix:
-            point.matrix += k.matrix * k.count - masked(k)
+            point.matrix += k.matrix * k.count - skipped
             point.product = k.product
     return _layers(step, rows), _points(sums)
 
@@ -89,12 +96,12 @@ def _layers(step: Step, rows: dict[str, _Row]) -> tuple[LayerForecast, ...]:
             flops=float(r.flops),
             bytes=float(r.bytes),
             saved_bytes=float(sum(saved.get(n, 0) for n in r.nodes)),
-            time_s=float(r.seconds.sum()),
+            time_s=float(sum(r.seconds)),
             forward_s=float(r.seconds[0]),
             backward_s=float(r.seconds[1] + r.seconds[2]),
             update_s=float(r.seconds[3]),
             lower_bound_s=float(r.lower),
-            bound=LIMITS[int(r.bound.argmax())] if r.seconds.any() else "fused",
+            bound=LIMITS[r.bound.index(max(r.bound))] if any(r.seconds) else "fused",
         )
         for name, r in rows.items()
     )

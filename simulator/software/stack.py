@@ -82,6 +82,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def changed(self, attention: str | None, memory_format: str | None) -> Stack:
         """The same stack with another attention or another memory format of images."""
+        if attention is None and memory_format is None:
+            return self
         how = self.implementations
         if attention:
             how = {**how, "attention": attention}

@@ -10,19 +10,13 @@ from roofcast.simulator.times.rates import Rates
 
 def printed_times(
     matrix: ArrayLike, vector: ArrayLike, moved: ArrayLike, rates: Rates
-) -> np.ndarray:
-    """Seconds that the matrix units, the vector units and the memory bus need at printed rates:
-    three rows of kernels.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds that the matrix units, the vector units and the memory bus need at printed rates.
 
-    matrix, vector: FLOPs on either unit; moved: bytes of main-memory traffic.
+    matrix, vector: FLOPs on either unit; moved: bytes of main-memory traffic. Broadcasts.
     """
-    return np.stack(
-        np.broadcast_arrays(
-            np.asarray(matrix) / rates.matrix,
-            np.asarray(vector) / rates.vector,
-            np.asarray(moved) / rates.bandwidth,
-        )
-    )
+    on_matrix, on_vector = np.asarray(matrix) / rates.matrix, np.asarray(vector) / rates.vector
+    return on_matrix, on_vector, np.asarray(moved) / rates.bandwidth
 
 
 def lower_bound(matrix: ArrayLike, vector: ArrayLike, moved: ArrayLike, rates: Rates) -> np.ndarray:
@@ -39,4 +33,5 @@ def lower_bound(matrix: ArrayLike, vector: ArrayLike, moved: ArrayLike, rates: R
     >>> f"{float(lower_bound(989.4e12, 0.0, 3.35e9, h100)):.3f}"
     '1.000'
     """
-    return printed_times(matrix, vector, moved, rates).max(axis=0)
+    on_matrix, on_vector, in_memory = printed_times(matrix, vector, moved, rates)
+    return np.maximum(np.maximum(on_matrix, on_vector), in_memory)

@@ -47,12 +47,9 @@ class OpTimes(NamedTuple):
     assumptions: tuple[str, ...]
 
 
-class _Group(NamedTuple):
-    """Kernels that one call of one formula computes."""
-
-    formula: str
-    detail: Any  # what the formula needs beside shapes: backward, or phase and memory format
-    format: str
+# kernels that one call of one formula computes: the formula, what it needs beside shapes (backward,
+# or phase and memory format), and the number format
+_Group = tuple[str, Any, str]
 
 
 @functools.lru_cache(maxsize=256)
@@ -80,21 +77,21 @@ def time_all(
     for i, k in enumerate(ks):
         key = _group(k, stack.memory_format == "channels_last", tf32)
         groups.setdefault(key, []).append(i)
-    for group, indices in groups.items():
-        resolved = find(device, group.format)
-        if group.formula != "stream":
+    for (formula, detail, product), indices in groups.items():
+        resolved = find(device, product)
+        if formula != "stream":
             assumptions.update(dict.fromkeys(resolved.assumptions))
         rates = resolved.rates
-        if training and group.formula == "matmul":
+        if training and formula == "matmul":
             rates = in_training(rates)
         members = [ks[i] for i in indices]
-        t = FORMULAS[group.formula](members, group.detail, rates, c)
-        t = t / _stack_rate(group.formula, stack, rates, training)
-        least, what = _bounds(members, group.formula, t, rates, c)
-        if group.formula == "conv" and group.format == "tf32" and members[0].product == "fp32":
+        t = FORMULAS[formula](members, detail, rates, c)
+        t = t / _stack_rate(formula, stack, rates, training)
+        least, what = _bounds(members, formula, t, rates, c)
+        if formula == "conv" and product == "tf32" and members[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
             plain = find(device, "fp32").rates
-            other = FORMULAS["conv"](members, group.detail, plain, c)
+            other = FORMULAS["conv"](members, detail, plain, c)
             floor, limit = _bounds(members, "conv", other, plain, c)
             what = np.where(other < t, limit, what)
             t, least = np.minimum(t, other), np.minimum(least, floor)
@@ -104,17 +101,17 @@ def time_all(
 
 def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
     """The call that computes a kernel. tf32: fp32 ops that may run in TF32."""
-
-    def allowed(op: str) -> str:
-        return "tf32" if k.product == "fp32" and op in tf32 else k.product
-
     if k.kind == "matmul":
-        return _Group("matmul", None, allowed("matmul"))
+        return "matmul", None, _format(k, "matmul", tf32)
     if k.kind == "attention" or (k.kind == "recurrent" and k.shape):
-        return _Group(k.kind, k.phase == "backward", k.product)
+        return k.kind, k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
-        return _Group("conv", (k.shape[0], channels_last), allowed("conv"))
-    return _Group("stream", None, "fp32")
+        return "conv", (k.shape[0], channels_last), _format(k, "conv", tf32)
+    return "stream", None, "fp32"
+
+
+def _format(k: Kernel, op: str, tf32: tuple[str, ...]) -> str:
+    return "tf32" if k.product == "fp32" and op in tf32 else k.product
 
 
 def _stack_rate(formula: str, stack: Stack, rates: Rates, training: bool) -> float:
@@ -220,10 +217,10 @@ def _bounds(
     if family == "conv":
         taps, stride, groups = _columns([k.shape[6:9] for k in ks])
         matrix = least_flops(matrix, taps, groups, rates, stride == 1)
-    printed = printed_times(matrix, vector, moved, rates)
+    on_matrix, on_vector, in_memory = printed_times(matrix, vector, moved, rates)
+    lower = np.maximum(np.maximum(on_matrix, on_vector), in_memory)
     at_rates = np.stack(
-        [printed[0] / rates.sustained, printed[1] / c.stream.vector, printed[2] / rates.stream]
+        [on_matrix / rates.sustained, on_vector / c.stream.vector, in_memory / rates.stream]
     )
-    limit = at_rates.argmax(axis=0)
     small = (at_rates.max(axis=0) < EXPLAINED * seconds) & (seconds < SMALL_KERNEL)
-    return printed.max(axis=0), np.where(small, BOUNDS.index("latency"), limit)
+    return lower, np.where(small, BOUNDS.index("latency"), at_rates.argmax(axis=0))

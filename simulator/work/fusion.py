@@ -32,7 +32,10 @@ def fuse(
             readers.setdefault(v.storage, set()).add(i)
     out: list[Kernel] = []
     for run in _runs(kernels, regions):
-        out += _fused({i: kernels[i] for i in run}, readers, kept, share)
+        if len(run) == 1:
+            out.append(kernels[run[0]])
+        else:
+            out += _fused({i: kernels[i] for i in run}, readers, kept, share)
     return out, tuple(kept.values())
 
 

@@ -1,4 +1,4 @@
-"""The whole chain: what is asked, what comes back, what is refused."""
+"""predict: its arguments, its result, and one-line messages for invalid input."""
 
 import json
 import subprocess
@@ -11,34 +11,28 @@ from roofcast import Forecast, Scenario, predict
 from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
 
 
-def test_a_scenario_and_its_fields_by_name_are_the_same_question():
+def test_predict_takes_a_scenario_or_its_fields_as_keywords():
     asked = {"model": "gpt2", "device": "h100-sxm5", "batch": 4}
     assert predict(Scenario(**asked)) == predict(**asked)
 
 
-def test_a_forecast_survives_json():
+def test_a_forecast_converted_to_json_and_back_is_unchanged():
     f = predict(model="gpt2", device="h100-sxm5", tokens="1B")
     assert Forecast.from_json(f.to_json()) == f
     assert json.loads(f.to_json())["memory"]["peak_bytes"] == f.memory.peak_bytes
 
 
-def test_every_default_taken_is_said():
-    said = " ".join(predict(model="gpt2", device="h100-sxm5").assumptions)
-    assert all(word in said for word in ("batch", "sequence", "precision", "stack", "optimizer"))
-    f = predict(
-        model="gpt2",
-        device="h100-sxm5",
-        batch=1,
-        sequence=1024,
-        precision="bf16",
-        stack="pytorch-eager",
-        optimizer="adamw",
-    )
-    assert not any("not given" in a for a in f.assumptions)
+def test_every_default_is_listed_as_an_assumption():
+    asked = {"model": "gpt2", "device": "h100-sxm5"}
+    given = {"batch": 1, "sequence": 1024, "precision": "bf16", "stack": "pytorch-eager"}
+    given |= {"optimizer": "adamw"}
+    assumptions = " ".join(predict(**asked).assumptions)
+    assert all(name in assumptions for name in given)
+    assert not any("not given" in text for text in predict(**asked, **given).assumptions)
 
 
-def test_parameters_and_flops_of_llama_3_8b():
-    """8.03 B parameters; forward 2 FLOP a matrix parameter and token, and 4 s^2 d a layer of
+def test_parameters_and_forward_flops_of_llama_3_8b_equal_the_published_formulas():
+    """8.03 B parameters; forward 2 FLOPs per matrix parameter and token, and 4 s^2 d per layer for
     attention [llama team 2024].
     """
     f = predict(model="llama-3-8b", device="h100-sxm5", batch=1, sequence=2048)
@@ -47,35 +41,29 @@ def test_parameters_and_flops_of_llama_3_8b():
     assert f.flops_forward == 2 * 2048 * matrix_parameters + 32 * 4 * 2048**2 * 4096
 
 
-def test_a_run_has_days_dollars_and_energy():
-    f = predict(
-        model="llama-3-8b",
-        device="h100-sxm5",
-        batch=1,
-        sequence=8192,
-        tokens="1T",
-        price_per_hour=3.0,
-    )
+def test_time_cost_and_energy_of_a_run_follow_from_its_steps():
+    """One device at 3 USD per device-hour and 700 W."""
+    asked = {"model": "llama-3-8b", "device": "h100-sxm5", "batch": 1, "sequence": 8192}
+    f = predict(**asked, tokens="1T", price_per_hour=3.0)
     assert f.steps == pytest.approx(1e12 / 8192)
     assert f.time_to_train_s == pytest.approx(f.steps * f.step_time_s)
     assert f.cost_usd == pytest.approx(3.0 * f.time_to_train_s / 3600)
     assert f.energy_j == pytest.approx(700 * f.time_to_train_s)
 
 
-def test_epochs_multiply_samples():
-    one, ninety = (
-        predict(model="resnet50", device="a100", samples="1.28M", epochs=e) for e in (1, 90)
-    )
+def test_training_time_is_proportional_to_epochs():
+    asked = {"model": "resnet50", "device": "a100", "samples": "1.28M"}
+    one, ninety = (predict(**asked, epochs=e) for e in (1, 90))
     assert ninety.time_to_train_s == pytest.approx(90 * one.time_to_train_s)
 
 
-def test_imagined_hardware_is_said_to_be_imagined():
+def test_edits_of_a_device_are_listed_as_assumptions_and_take_effect():
     f = predict(model="gpt2", device="h100-sxm5", set={"memory.bandwidth": "8 TB/s"})
     assert any("imagined" in a and "memory.bandwidth" in a for a in f.assumptions)
     assert f.step_time_s < predict(model="gpt2", device="h100-sxm5").step_time_s
 
 
-WRONG = {
+INVALID = {  # changes to the scenario, and what the message contains
     "device": ({"device": "h100-smx5"}, "h100-sxm5"),
     "model": ({"model": "lama-3-8b"}, "llama-3-8b"),
     "precision": ({"precision": "bf17"}, "bf16"),
@@ -99,11 +87,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("change", "cure"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_is_one_line_that_names_the_cure(change, cure):
+@pytest.mark.parametrize(("change", "remedy"), INVALID.values(), ids=INVALID)
+def test_an_invalid_argument_is_rejected_in_one_line_that_suggests_a_remedy(change, remedy):
     with pytest.raises(RoofcastError) as error:
         predict(**{"model": "gpt2", "device": "h100-sxm5", **change})
-    assert "\n" not in str(error.value) and cure in str(error.value)
+    assert "\n" not in str(error.value) and remedy in str(error.value)
 
 
 CONFIG = {
@@ -114,15 +102,13 @@ CONFIG = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-BROKEN = {
+WITHOUT_HIDDEN = {key: value for key, value in CONFIG.items() if key != "hidden_size"}
+BROKEN = {  # text of the file, and what the message contains
     "cut off": ('{"model_type": "llama", "vocab', "cut off"),
     "not an object": ("[1, 2]", "object"),
     "no type": (json.dumps({**CONFIG, "model_type": None}), "model_type"),
     "unknown type": (json.dumps({**CONFIG, "model_type": "lama"}), "llama"),
-    "missing key": (
-        json.dumps({k: v for k, v in CONFIG.items() if k != "hidden_size"}),
-        "hidden_size",
-    ),
+    "missing key": (json.dumps(WITHOUT_HIDDEN), "hidden_size"),
     "wrong kind": (json.dumps({**CONFIG, "hidden_size": "big"}), "hidden_size"),
     "negative": (json.dumps({**CONFIG, "num_hidden_layers": -1}), "num_hidden_layers"),
     "zero": (json.dumps({**CONFIG, "vocab_size": 0}), "vocab_size"),
@@ -132,19 +118,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "names"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_config_is_one_line_with_file_and_key(tmp_path, text, names):
+def test_an_invalid_model_config_is_rejected_in_one_line_with_file_and_key(tmp_path, text, names):
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises((BadInput, UnknownName)) as error:
         predict(model=str(path), device="h100-sxm5")
-    assert (
-        "\n" not in str(error.value)
-        and "config.json" in str(error.value)
-        and names in str(error.value)
-    )
+    message = str(error.value)
+    assert "\n" not in message and "config.json" in message and names in message
 
 
-def test_binary_directory_and_absent_configs(tmp_path):
+def test_a_binary_file_an_empty_folder_and_a_missing_file_are_rejected_as_models(tmp_path):
     (tmp_path / "weights.json").write_bytes(bytes(range(256)))
     for path in (tmp_path / "weights.json", tmp_path, tmp_path / "absent.json"):
         with pytest.raises(RoofcastError) as error:
@@ -152,32 +135,28 @@ def test_binary_directory_and_absent_configs(tmp_path):
         assert "\n" not in str(error.value) and path.name in str(error.value)
 
 
-def test_a_config_as_it_is(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(
-        json.dumps({**CONFIG, "torch_dtype": "bfloat16", "rope_scaling": None, "unknown": 1})
-    )
+def test_a_folder_with_a_hugging_face_config_is_a_model_and_unknown_keys_are_ignored(tmp_path):
+    """Parameters: embedding and head, two layers of attention, MLP and norms, the last norm."""
+    extra = {"torch_dtype": "bfloat16", "rope_scaling": None, "unknown": 1}
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **extra}))
     f = predict(model=str(tmp_path), device="h100-sxm5")
-    assert (
-        f.model == tmp_path.name
-        and f.parameters == 2 * 100 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64
-    )
+    layer = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
+    assert f.model == tmp_path.name
+    assert f.parameters == 2 * 100 * 64 + 2 * layer + 64
 
 
-def test_a_forecast_imports_nothing_heavy():
+def test_a_forecast_imports_no_heavy_library():
     code = (
         "import sys; from roofcast import predict; predict(model='llama-3-8b',"
         " device='h100-sxm5'); print(*sys.modules)"
     )
-    loaded = set(
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
-    )
-    assert not loaded & {"pandas", "scipy", "matplotlib", "numba", "torch", "onnx", "pint"}
+    python = [sys.executable, "-c", code]
+    loaded = subprocess.run(python, capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"pandas", "scipy", "matplotlib", "numba", "torch", "onnx", "pint"}
+    assert not set(loaded) & heavy
 
 
-def test_forecasts_are_values():
+def test_a_forecast_is_a_frozen_record_with_one_table_row_per_layer():
     f = predict(model="gpt2", device="h100-sxm5")
     with pytest.raises(AttributeError):
         f.step_time_s = 0.0

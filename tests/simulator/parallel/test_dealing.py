@@ -18,7 +18,7 @@ LLAMA = {
 
 # ---------------------------------------------------------------- layers to stages
 def row(*counts):
-    """Units with so many layers each, all without work; 0: ops that are no layer."""
+    """Units without work, one per number of layers; 0: ops outside the layers."""
     nothing = np.zeros(4)
     return [Unit("layers", n, nothing, nothing, {}, 0.0, 0.0, 0.0, 0.0, 0.0) for n in counts]
 

@@ -9,7 +9,7 @@ from roofcast.simulator.parallel.networks import fabric_of, slice_of
 
 
 def of(name: str, devices: int, system: str | None = None):
-    """The network between so many devices, of a named system or the device's usual one."""
+    """The network between `devices` devices, in a named system or the usual one of the device."""
     return fabric_of(hwdb.system(system) if system else None, hwdb.device(name), devices)
 
 

@@ -207,8 +207,8 @@ UNITS = [
 
 
 def test_the_share_of_a_stage_is_the_sum_over_its_units():
-    """Largest unit: one layer with its experts. Resident: the embedding, and two layers being copied
-    to host memory or back.
+    """Largest unit: one layer with its experts. Resident: what the embedding keeps, and two layers
+    that are being copied to or from host memory.
     """
     mine = share([0, 1, 1, 1], UNITS, "none")
     assert mine.dense == 50 + 3 * 40 and mine.expert == 3 * 15 and mine.kept == 7 + 3 * 11

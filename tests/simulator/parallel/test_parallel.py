@@ -79,9 +79,8 @@ def test_an_odd_number_of_heads_is_rejected_under_tp_2(name):
 
 @pytest.mark.parametrize("name", [n for n in SHIPPED if is_divisible(n)])
 def test_tensor_parallelism_divides_every_model_family_evenly(name):
-    """Whole on every rank: convolutions of an encoder, routers, and padding of up to one rank's part
-    of a vocabulary or a shared head. Whole among kept bytes: relative biases, latents, an encoder's
-    output.
+    """Not divided: convolutions of an encoder, routers, and up to one rank's padding of a
+    vocabulary or a shared head; among kept bytes relative biases, latents, an encoder's output.
     """
     rank = traced(name, Parallel(tp=2, sp=True), sequence=256)
     whole = traced(name, Parallel(), sequence=256)

@@ -178,7 +178,7 @@ def test_a_backward_includes_the_recomputed_forward_in_device_and_host_time(plac
 def test_traffic_inside_the_model_adds_to_compute_and_repeats_with_a_recomputed_forward(
     place, group
 ):
-    """None of it overlaps unless the stack says so. The unit has three layers."""
+    """By default no traffic overlaps with compute. The unit has three layers."""
     at = place(**GPT2).at
     sent = {"forward": Cost(5.0, 10.0), "backward": Cost(6.0, 20.0), "recompute": Cost(5.0, 10.0)}
     traffic = {(phase, group, False): cost for phase, cost in sent.items()}
