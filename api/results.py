@@ -63,7 +63,7 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
 
         check_target(str(path), SUFFIXES)
         scenario = self.__dict__.get("scenario")
-        if scenario is None and any(a.startswith("imagined: ") for a in self.assumptions):
+        if scenario is None and any(a.startswith("hypothetical: ") for a in self.assumptions):
             raise BadInput(f"{self.device}: an edited device is not kept in JSON; predict again")
         wanted, edits = (scenario.device, scenario.set) if scenario else (self.device, {})
         figure = draw([self], [machine(hwdb.device(wanted, edits), self.mode == "train")])

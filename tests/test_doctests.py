@@ -17,7 +17,7 @@ TORCH |= {
     for m in ("nets", "images", "sequences", "tables")
 }
 ONNX = {"roofcast.simulator.importers.onnx_graph"}
-MODULES = ["roofcast"] + [
+MODULES = ["roofcast", "roofcast.calls", "roofcast.results"] + [
     found.name
     for package in (hwdb, simulator, scenarios, reports)
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")

@@ -141,7 +141,7 @@ def assemble(
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     between = between_steps(recipe.stack, device, constants()) if waits else 0.0
     step_s = float(total_s.sum()) + between
-    edits = (f"imagined: {edit}" for edit in device.edits)
+    edits = (f"hypothetical: {edit}" for edit in device.edits)
     return Forecast(
         **asked_fields(asked),
         step_time_s=step_s,

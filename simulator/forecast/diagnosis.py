@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 LIMITS = {  # limit: what it is, what would help
     "matrix": ("the matrix units", "a higher matrix rate or a lower precision"),
     "vector": ("the vector units", "a higher vector rate or fewer pointwise operations"),
-    "memory": (
-        "memory bandwidth",
-        "more bandwidth, fused kernels, or a larger batch where weights dominate",
-    ),
-    "latency": ("the start of small kernels", "a larger batch or fewer, fused kernels"),
+    "memory": ("memory bandwidth", "more bandwidth or fused kernels"),
+    "latency": ("the fixed cost of small kernels", "a larger batch or fewer, fused kernels"),
     "host": (
         "the host, which launches kernels more slowly than the device runs them",
         "CUDA graphs, a compiled stack, or a larger batch",
@@ -36,19 +33,24 @@ LOSSES = {  # kind of traffic: what the step is lost to, what would help
         "a faster link to the host, or keeping more on the device",
     ),
     "data": ("the reduction of gradients", "a faster network, or more samples per device"),
+    "tensor": ("tensor-parallel communication", "a faster link between devices or a smaller --tp"),
+    "pipeline": ("sends between pipeline stages", "a faster network or fewer stages"),
 }
 CURES = {  # what most of the memory is: what would help
-    "optimizer states": "an 8-bit optimizer or more devices",
-    "activations": "recompute full, a smaller batch or a shorter sequence",
+    "optimizer states": "more devices",
+    "activations": "--recompute full, a smaller batch or a shorter sequence",
     "parameters": "a device with more memory or more devices",
     "gradients": "more devices",
 }
 SHARDED = {  # what ZeRO shards: from which stage on, what to ask for
-    "optimizer states": (1, "--zero 1 or an 8-bit optimizer"),
+    "optimizer states": (1, "--zero 1"),
     "gradients": (2, "--zero 3"),
     "parameters": (3, "--zero 3"),
 }
-MINOR = 0.05  # a loss below this share of the step is not mentioned
+EIGHT_BIT = 0.75  # of the optimizer states that an 8-bit optimizer saves, from 32 bits
+MINOR = 0.05  # a loss below this fraction of the step is not mentioned
+NOTABLE = 0.2  # a second limit, or the optimizer, is mentioned from this fraction on
+GIB = 2.0**30
 
 
 def diagnose(
@@ -59,27 +61,30 @@ def diagnose(
     memory: Held,
     zero: int | None = None,
 ) -> str:
-    """What limits this step, and what would shorten it.
+    """What limits this step, and what would help.
 
     between_s: host seconds between steps; zero: the ZeRO stage of the data-parallel ranks, None
     where there is only one.
     """
     share: dict[str, float] = {}
+    update_s = 0.0
     for layer in layers:
-        share[layer.bound] = share.get(layer.bound, 0.0) + layer.time_s
-    if not share or step_s <= 0:
+        update_s += layer.update_s
+        share[layer.bound] = share.get(layer.bound, 0.0) + layer.forward_s + layer.backward_s
+    if not any(share.values()) or step_s <= 0:
         return ""
     first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
     what, cure = LIMITS[first]
-    text = f"{_percent(share[first], step_s)} of the step is bound by {what};"
-    text += f" {cure} would shorten it"
-    if rest and share[rest[0]] > 0.2 * step_s:
+    text = f"{_percent(share[first], step_s)} of the step is bound by {what}; {cure} would help"
+    if rest and share[rest[0]] > NOTABLE * step_s:
         text += f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]})"
-    if between_s > 0.2 * step_s:
+    if update_s >= NOTABLE * step_s:
+        text += f"; {_percent(update_s, step_s)} is the optimizer, which a larger batch amortises"
+    if between_s > NOTABLE * step_s:
         text += f"; {_percent(between_s, step_s)} is host time between steps, which a larger"
         text += " batch would amortise"
     if device.memory.capacity and memory.total > device.memory.capacity:
-        text += f". {_does_not_fit(memory, zero)}"
+        text += f". {_does_not_fit(memory, float(device.memory.capacity), zero)}"
     return text + "."
 
 
@@ -87,8 +92,8 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
-def _does_not_fit(memory: Held, zero: int | None) -> str:
-    """What takes most of the memory, and what would help."""
+def _does_not_fit(memory: Held, capacity: float, zero: int | None) -> str:
+    """The largest part of the memory, and what would help."""
     kinds = {
         "optimizer states": memory.optimizer,
         "activations": memory.activations,
@@ -98,7 +103,11 @@ def _does_not_fit(memory: Held, zero: int | None) -> str:
     most = max(kinds, key=lambda kind: kinds[kind])
     stage, sharding = SHARDED.get(most, (0, ""))
     cure = sharding if zero is not None and zero < stage else CURES[most]
-    return f"It does not fit: most of the memory is {most}; {cure} would help"
+    saved = EIGHT_BIT * memory.optimizer
+    if most == "optimizer states" and memory.total - saved <= capacity:
+        cure = f"an 8-bit optimizer (--optimizer adam8bit) or {cure}"
+    part = f"{kinds[most] / GIB:,.3g} GiB, {_percent(kinds[most], memory.total)}"
+    return f"It does not fit: the largest part is {most} ({part}); {cure} would help"
 
 
 def diagnose_parallel(
@@ -115,9 +124,9 @@ def diagnose_parallel(
     uneven_s: what the slowest pipeline stage takes longer than the mean; waiting_s: waits for the
     host; exposed: communication that nothing hides, by kind [s].
     """
-    usual = "a faster network or fewer ranks in that group"
+    usual = "a faster network or a smaller group"
     losses = [
-        (seconds, *LOSSES.get(kind, (f"{kind} parallel traffic", usual)))
+        (seconds, *LOSSES.get(kind, (f"{kind}-parallel communication", usual)))
         for kind, seconds in exposed.items()
     ]
     counts = ", or experts of a fixed capacity, which need no token counts"
@@ -135,5 +144,5 @@ def diagnose_parallel(
     if worst < MINOR * step_s:
         return on_one_device
     over = f"Over {layout.devices} devices " if layout.devices > 1 else ""
-    lost = f"{over}{_percent(worst, step_s)} of the step is lost to {what}; {cure} would shorten it"
+    lost = f"{over}{_percent(worst, step_s)} of the step is lost to {what}; {cure} would help"
     return f"{on_one_device} {lost}.".strip()

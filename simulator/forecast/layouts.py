@@ -112,8 +112,8 @@ def _degrees(s: Scenario) -> _Degrees:
     if s.dp is None and devices % model_parallel:
         near = max(model_parallel * (devices // model_parallel), model_parallel)
         raise BadInput(
-            f"devices {devices}: not divisible by tp {tp} x cp {cp} x pp {pp} = {model_parallel};"
-            f" use {near}"
+            f"devices {devices}: not a multiple of tp {tp} x cp {cp} x pp {pp} = {model_parallel};"
+            f" use {near} or {near + model_parallel}"
         )
     dp = s.dp or devices // model_parallel
     if model_parallel * dp != devices:
@@ -195,7 +195,8 @@ def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> 
     micro = s.micro_batch
     if micro is None:
         micro = 1 if (s.pp or 1) > 1 else each
-        assumptions.append(f"micro-batch of {micro} (not given)")
+        samples = "sample" if micro == 1 else "samples"
+        assumptions.append(f"micro-batch of {micro} {samples} (not given)")
     if each % micro:
         near = max(d for d in range(1, micro + 1) if each % d == 0)
         raise BadInput(

@@ -68,7 +68,9 @@ def _precision(s: Scenario, device: Device | None, assumptions: list[str]) -> st
     if name is None:
         assert device is not None, "a scenario without a device names its precision"
         name = default_precision(device)
-        whole = "" if "amp" in name else ": also of weights, gradients and optimizer states"
+        of_all = "weights, gradients and optimizer states too"
+        of_all = of_all if s.mode == "train" else "weights too"
+        whole = "" if "amp" in name else f": {of_all}"
         assumptions.append(f"precision {name} (not given){whole}")
     if precision(name).matrices and s.mode == "train":
         raise BadInput(

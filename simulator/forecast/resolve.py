@@ -8,6 +8,7 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.names import is_path
 from roofcast.simulator import models
 from roofcast.simulator.forecast.layouts import is_parallel, layout_of
 from roofcast.simulator.forecast.recipes import recipe_of
@@ -47,12 +48,19 @@ def resolve(s: Scenario) -> Asked:
     if system is not None and s.devices is None and s.dp is None:  # the whole of it
         s = msgspec.structs.replace(s, devices=int(system.count))
     recipe, assumptions = recipe_of(s, model, device)
+    if _is_alias(s.device, device):
+        assumptions.insert(0, f"device {s.device}: taken as {device.id}")
     run = run_of(s, recipe, model, device)
     layout = None
     if is_parallel(s):
         layout, more = layout_of(s, model, recipe.batch, recipe.size)
         assumptions += more
     return Asked(device, model, recipe, layout, system, name, run, tuple(assumptions))
+
+
+def _is_alias(name: str, device: hwdb.Device) -> bool:
+    """Was a shipped device asked for by another name than its own?"""
+    return device.id in hwdb.devices() and str(name) != device.id and not is_path(str(name))
 
 
 def _system(s: Scenario, device: hwdb.Device) -> hwdb.System | None:

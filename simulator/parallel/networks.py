@@ -43,9 +43,7 @@ def fabric_of(system: System | None, device: Device, devices: int) -> Fabric:
             return _unknown_system(device, devices)
         system = hwdb.system(name)
         if devices > 1:
-            assumptions.append(
-                f"{device.id} named without a system: nodes, links and NICs of {system.name}"
-            )
+            assumptions.append(f"system {system.name} (not given): its nodes, links and NICs")
     levels, more = _levels(system, device, devices)
     return Fabric(tuple(levels), devices, (*assumptions, *more))
 
@@ -188,5 +186,5 @@ def _unknown_system(device: Device, devices: int) -> Fabric:
     if devices > inner or not levels:
         levels.append(_network(devices, DEFAULT_NIC / inner))
         assumptions.append("one NIC of 100 Gb/s per node")
-    text = f"{device.id} named without a system: assumed {', '.join(assumptions)}"
+    text = f"no known system of {device.id}: {', '.join(assumptions)}"
     return Fabric(tuple(levels), devices, (text,) if devices > 1 else ())

@@ -30,7 +30,8 @@ HALF_RATE = 2.5
 VECTOR_FEED = 8.0
 VECTOR_SHARE = 16.0  # 16-bit matrix rate over vector rate, where the latter is unknown
 EXP_SHARE = 8.0  # vector rate over rate of special functions, off GPUs
-TILE_ELEMENTS = 32768.0  # of a 256 x 128 tile; matmul.footprint is the edge of a wave of such tiles
+# of a tile of 256 x 128: matmul.footprint is the edge of a wave of such tiles, as a fraction
+TILE_ELEMENTS = 32768.0
 DEFAULT_CORES = {"gpu": 108.0, "cpu": 16.0, "tpu": 2.0, "npu": 16.0}
 DEFAULT_CLOCK = {"gpu": 1.5e9, "cpu": 2.5e9, "tpu": 1.0e9, "npu": 1.0e9}
 
@@ -115,7 +116,11 @@ def _families(device: Device) -> tuple[constants.Family, constants.Family, list[
     if own is not general:
         return own, general, []
     family = repr(device.family or "unknown")
-    return own, general, [f"{device.id}: no fitted family {family}; defaults of {general.name}"]
+    return (
+        own,
+        general,
+        [f"{device.id}: no efficiencies fitted for its family ({family}); those of {general.name}"],
+    )
 
 
 def _sustained(
@@ -135,14 +140,14 @@ def _sustained(
     best = device.achieved.get(f"matmul_{name}") or device.achieved.get(f"matmul_{alike}")
     if best:
         return float(best), [
-            f"{device.id} {name}: a long product assumed to reach the best one measured on it,"
-            f" {best:g} of the printed peak"
+            f"{device.id} {name}: large matrix products assumed to reach {100 * best:.0f} % of the"
+            " datasheet peak, as the best one measured on it"
         ]
     usual = general.sustained.get("bf16") or general.sustained["fp32"]
     fraction = general.sustained.get(alike, usual)
     return fraction.value, [
-        f"{device.id} {name}: a long product assumed to reach {fraction.value:g} of the printed"
-        " peak"
+        f"{device.id} {name}: large matrix products assumed to reach {100 * fraction.value:.0f} %"
+        " of the datasheet peak"
     ]
 
 
@@ -177,8 +182,8 @@ def _power(
         return np.inf, []
     if any(edit.startswith(f"peak_flops.{name} ") for edit in device.edits):
         return np.inf, [
-            f"{device.id}: peak_flops.{name} is imagined, so the board's {device.power.tdp:g} W do"
-            " not limit it"
+            f"{device.id}: peak_flops.{name} is hypothetical, so the board's {device.power.tdp:g} W"
+            " do not limit it"
         ]
     return limit.value * float(device.power.tdp) / matrix, []
 
@@ -215,16 +220,17 @@ def _limited(
     assumptions += more
     if limit < sustained:
         assumptions.append(
-            f"{device.id} {name}: {device.power.tdp:g} W allow {limit:.2f} of the printed peak in a"
-            " long product"
+            f"{device.id} {name}: its {device.power.tdp:g} W allow {100 * limit:.0f} % of the"
+            " datasheet peak in large matrix products"
         )
     headroom = max(sustained / limit, 1.0)
     sustained = min(sustained, limit)
     settled = min(float(device.achieved.get(f"settled_{name}") or sustained) / sustained, 1.0)
     if settled < 1.0:
+        share = 100 * settled * sustained
         assumptions.append(
-            f"{device.id} {name}: once warm, long products hold {settled * sustained:.2f} of the"
-            " printed peak"
+            f"{device.id} {name}: once warm, large matrix products hold {share:.0f} % of the"
+            " datasheet peak"
         )
     return sustained, headroom, settled, assumptions
 

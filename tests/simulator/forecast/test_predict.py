@@ -59,7 +59,7 @@ def test_training_time_is_proportional_to_epochs():
 
 def test_edits_of_a_device_are_listed_as_assumptions_and_take_effect():
     f = predict(model="gpt2", device="h100-sxm5", set={"memory.bandwidth": "8 TB/s"})
-    assert any("imagined" in a and "memory.bandwidth" in a for a in f.assumptions)
+    assert any("hypothetical" in a and "memory.bandwidth" in a for a in f.assumptions)
     assert f.step_time_s < predict(model="gpt2", device="h100-sxm5").step_time_s
 
 

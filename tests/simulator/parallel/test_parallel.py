@@ -233,7 +233,7 @@ def test_an_invalid_layout_is_rejected_in_one_line_with_the_reason(change, names
 def test_a_device_without_a_system_is_forecast_in_its_usual_system():
     usual, named = (predict(**ASKED, devices=16, tp=8, system=s) for s in (None, "dgx-h100"))
     assert usual.step_time_s == named.step_time_s
-    assert any("named without a system" in a for a in usual.assumptions)
+    assert any("system DGX H100 (not given)" in a for a in usual.assumptions)
     assert msgspec.structs.asdict(named.layout)["tp"] == 8 and "dgx-h100" in hwdb.systems()
 
 
