@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Never
 
+import numpy
+
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import System
 from roofcast.results import Forecast
@@ -14,6 +16,25 @@ from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 FIELDS = frozenset(Scenario.__struct_fields__)
+LISTS = {  # fields that are lists, with examples
+    "inputs": '["64x3x32x32"]',
+    "offload": '["activations"]',
+    "stages": "[16, 16]",
+}
+OTHER_NAMES = {  # what other tools call our fields
+    **dict.fromkeys(("on", "gpu", "chip", "hardware"), "device"),
+    **dict.fromkeys(("seq", "seq_len", "seqlen", "sequence_length", "length"), "sequence"),
+    **dict.fromkeys(("batch_size", "bs", "global_batch_size"), "batch"),
+    **dict.fromkeys(("dtype", "amp"), "precision"),
+    **dict.fromkeys(("gpus", "num_gpus", "world_size", "n_devices"), "devices"),
+    **dict.fromkeys(("input", "input_shape", "shapes"), "inputs"),
+    **dict.fromkeys(("image_size", "img_size", "resolution"), "image"),
+    "price": "price_per_hour",
+    "edits": "set",
+    "fsdp": "zero",
+    "zero_stage": "zero",
+    "mbs": "micro_batch",
+}
 
 
 def predict(
@@ -120,10 +141,7 @@ def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
     A field that no scenario has is refused with the nearest known.
     """
     for name in fields.keys() - FIELDS:
-        known = Scenario.__struct_fields__
-        close = get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-        raise BadInput(f"no field {name!r}; {hint}")
+        raise BadInput(f"no field {name!r}; {_meant(name)}")
     chosen = {k: v for k, v in fields.items() if v is not None}
     if isinstance(model, Scenario):
         usual = Scenario(model=model.model, device=model.device)
@@ -140,9 +158,40 @@ def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
     ):
         if value is None:
             raise BadInput(f"{name} is missing; give one, for example {name}={example!r}")
-    for name in ("inputs", "offload", "stages"):
-        value = chosen.get(name, ())
-        if isinstance(value, str):
-            raise BadInput(f"{name} {value!r}: a list is wanted, for example {name}=[{value!r}]")
-        chosen[name] = tuple(value)
-    return Scenario(model=model, **chosen)
+    for name in LISTS:
+        chosen[name] = _listed(name, chosen.get(name, ()))
+    return Scenario(model=model, **{k: _plain(v) for k, v in chosen.items()})
+
+
+def _meant(name: str) -> str:
+    """What was probably meant by a field that no scenario has."""
+    known = Scenario.__struct_fields__
+    close = [OTHER_NAMES[name]] if name in OTHER_NAMES else get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _listed(name: str, value: Any) -> tuple[Any, ...]:
+    """A field that is a list, as a tuple; shapes of inputs as text."""
+    if isinstance(value, str) or hasattr(value, "shape"):
+        shown = f" {value!r}" if isinstance(value, str) else ""
+        example = LISTS[name]
+        raise BadInput(f"{name}{shown}: a list is wanted, for example {name}={example}")
+    try:
+        values = tuple(value)
+    except TypeError as error:
+        raise BadInput(f"{name} {value!r:.60}: a list is wanted") from error
+    if name == "inputs" and isinstance(value, Mapping):
+        return tuple(f"{argument}={_shape(v)}" for argument, v in value.items())
+    if name == "inputs":
+        return tuple(_shape(v) for v in values)
+    return values
+
+
+def _shape(value: Any) -> Any:
+    """A shape as text; what is neither tuple nor list, as it is."""
+    return "x".join(map(str, value)) if type(value) in (tuple, list) else value
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as Python's."""
+    return value.item() if isinstance(value, numpy.generic) else value

@@ -19,11 +19,11 @@ from roofcast.hwdb.errors import RoofcastError
 # Subcommands with their lines in `roofcast --help`. The code is reports/commands/<name>.py.
 COMMANDS = {
     "predict": "Forecast one step: time, memory, what limits it.",
-    "memory": "Memory by kind and layer, and the largest batch that fits.",
+    "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
     "count": "Parameters, FLOPs, activations and traffic by layer; no device.",
     "roofline": "Draw the roofline of a step.",
     "trace": "Write the timeline of a step for Perfetto.",
-    "run": "Forecast a scenario file.",
+    "run": "Forecast a scenario: a saved set of predict options.",
     "devices": "List the known devices, or show one with its sources.",
     "models": "List the known models, or show one.",
     "stacks": "List the software stacks, or show one.",

@@ -19,6 +19,7 @@ from roofcast.simulator.choices import (
     PRECISIONS,
     SCHEDULES,
 )
+from roofcast.simulator.work.ops.optimizer import OPTIMIZERS
 
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.result import Forecast
@@ -52,25 +53,29 @@ STEP: dict[str, Option] = {
     ),
     "batch": _integer(
         "--batch",
-        "Global batch size [samples]. Default: 1 sequence or 32 images; over several devices, a"
-        " micro-batch per data-parallel rank, 4 per pipeline stage.",
+        "Global batch size [samples]. Default: 1 sequence or 32 images; with several devices one"
+        " micro-batch per data-parallel rank, with --pp > 1 four per rank and stage.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
     ),
     "image": _integer("--image", "Side of the square image [pixels]. Default: the model's own."),
     "precision": _choice(
-        "--precision", PRECISIONS, "Number format. Default: the best 16-bit format of the device."
+        "--precision",
+        PRECISIONS,
+        "Number format. bf16: weights and states too; amp-bf16: fp32 weights, bf16 compute"
+        " (autocast). Default: the best 16-bit format of the device.",
     ),
     "optimizer": click.option(
-        "--optimizer", metavar="NAME", help="adamw, sgd, ... or none. Default: adamw."
+        "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."
     ),
     "recompute": click.option(
         "--recompute",
         metavar="HOW",
         help=(
-            "Activation recomputation (checkpointing): none, selective, full, uniform:N, every:N,"
-            " block:N or modules:NAME,NAME. Default: none."
+            "Activation recomputation (checkpointing): none; selective (attention scores); full;"
+            " uniform:N (layers in groups of N); every:N (every Nth layer); block:N (the first N"
+            " layers of each stage); modules:NAME,NAME (these parts of each layer). Default: none."
         ),
     ),
     "offload": click.option(
@@ -128,8 +133,9 @@ DEVICE: dict[str, Option] = {
         metavar="KEY=VALUE",
         callback=lambda ctx, param, values: setting(values),
         help=(
-            'Change a number of the device: memory.bandwidth="8 TB/s", peak_flops.bf16=x2. May be'
-            " repeated."
+            'Change a number of the device (hypothetical hardware): memory.bandwidth="8 TB/s",'
+            " peak_flops.bf16=x2; x2 doubles, +20% adds a fifth. Keys: roofcast devices show NAME."
+            " May be repeated."
         ),
     )
 }
@@ -155,12 +161,16 @@ LAYOUT: dict[str, Option] = {
         "--stages",
         type=Layers(),
         metavar="N,N,..",
-        help="Layers of each stage or virtual stage. Default: an even split.",
+        help="Transformer layers of each stage or virtual stage. Default: an even split.",
     ),
-    "dp": _integer("--dp", "Data-parallel size. Default: devices / (tp*cp*pp)."),
+    "dp": _integer(
+        "--dp", "Data-parallel size. Default: devices / (tp*cp*pp), or 1 without --devices."
+    ),
     "cp": _integer("--cp", "Context-parallel size. Default: 1."),
     "cp_kind": _choice("--cp-kind", CP_KINDS, "Context-parallel algorithm. Default: ring."),
-    "ep": _integer("--ep", "Expert-parallel size. Default: 1."),
+    "ep": _integer(
+        "--ep", "Expert-parallel size. Divides the tp*cp*dp ranks of a stage. Default: 1."
+    ),
     "etp": _integer("--etp", "Tensor-parallel size within an expert. Default: 1."),
     "zero": click.option("--zero", type=Stage(), help="ZeRO stage; 3 is FSDP. Default: 0."),
     "shard": _integer(
@@ -170,14 +180,18 @@ LAYOUT: dict[str, Option] = {
     "reshard": click.option(
         "--reshard/--no-reshard",
         default=None,
-        help="Free gathered weights after each pass (ZeRO 3). Default: on, except with --pp > 1.",
+        help=(
+            "Free a layer's weights after its forward pass and gather them again for backward (ZeRO"
+            " 3, FSDP's reshard_after_forward). Default: on, except with --pp > 1."
+        ),
     ),
     "schedule": _choice(
         "--schedule", SCHEDULES, "Pipeline schedule. Default: 1f1b, with --vpp > 1 interleaved."
     ),
     "micro_batch": _integer(
         "--micro-batch",
-        "Samples per micro-batch and data-parallel rank. Default: 1 with --pp > 1, else all.",
+        "Samples in one micro-batch of a data-parallel rank. Default: 1 with --pp > 1, else the"
+        " rank's whole batch.",
     ),
 }
 SECTIONS = {
@@ -227,14 +241,16 @@ def options(*names: str) -> Option:
     return decorate
 
 
-def scenario_options(several: bool = False, required: bool = True) -> Option:
+def scenario_options(several: bool = False, required: bool = True, length: bool = True) -> Option:
     """A decorator that adds MODEL, --on and every option of a Scenario.
 
-    several: --on may be repeated; required: MODEL must be given.
+    several: --on may be repeated; required: MODEL must be given; length: with those on the length
+    and cost of the run.
     """
+    names = (*STEP, *(LENGTH if length else ()), *DEVICE, *LAYOUT)
 
     def decorate(function: Callable) -> Callable:
-        function = options(*STEP, *LENGTH, *DEVICE, *LAYOUT)(function)
+        function = options(*names)(function)
         text = "Device: a name (see roofcast devices) or a .toml file."
         text += f"{' May be repeated.' if several else ''} Default: that of --system."
         function = click.option("--on", multiple=several, metavar="DEVICE", help=text)(function)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
 import roofcast
@@ -20,6 +21,8 @@ from roofcast import (
     predict,
     roofline,
 )
+from roofcast.calls import FIELDS, OTHER_NAMES
+from roofcast.simulator import models
 from roofcast.simulator.forecast.chain import forecast as engine
 
 ASKED = {"device": "h100-sxm5", "batch": 2}
@@ -65,6 +68,18 @@ GPT2 = {"model": "gpt2", "device": "h100-sxm5"}
         ({"model": "gpt2"}, "device is missing; give one, for example device='h100-sxm5'"),
         ({"device": "h100-sxm5"}, "model is missing"),
         (GPT2 | {"inputs": "4x4"}, "inputs '4x4': a list is wanted"),
+        (GPT2 | {"inputs": numpy.zeros((8, 4))}, "inputs: a list is wanted, for example"),
+        (GPT2 | {"inputs": 5}, "inputs 5: a list is wanted"),
+        (GPT2 | {"stages": ["8", "8"]}, "a list of whole numbers is wanted, one per stage"),
+        (GPT2 | {"set": "memory.bandwidth=x2"}, "set 'memory.bandwidth=x2': a dict of changes"),
+        (GPT2 | {"price_per_hour": "2"}, "price_per_hour '2': a number is wanted"),
+        (GPT2 | {"price_per_hour": -2}, "a price in USD per device-hour is wanted"),
+        (GPT2 | {"sequence": "512"}, "sequence '512': a whole number is wanted"),
+        (GPT2 | {"batch": True}, "batch True: a whole number is wanted"),
+        (GPT2 | {"sp": "yes"}, "sp 'yes': True or False is wanted"),
+        (GPT2 | {"precision": 16}, "precision 16: a text is wanted"),
+        ({"model": "gpt2", "on": "h100-sxm5"}, "no field 'on'; did you mean device?"),
+        (GPT2 | {"seq": 512}, "no field 'seq'; did you mean sequence?"),
         (GPT2 | {"model": "gtp2"}, "no model 'gtp2'; did you mean gpt2"),
     ],
 )
@@ -72,6 +87,36 @@ def test_a_wrong_call_is_one_line_with_the_cure(asked, says):
     with pytest.raises(RoofcastError) as error:
         predict(**asked)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_names_lead_to_fields_there_are():
+    assert set(OTHER_NAMES.values()) <= FIELDS and not set(OTHER_NAMES) & FIELDS
+
+
+def test_numbers_of_numpy_are_numbers():
+    known = predict("gpt2", "h100-sxm5", batch=4)
+    assert predict("gpt2", "h100-sxm5", batch=numpy.int64(4)) == known
+
+
+def test_shapes_of_a_module_in_hand_may_be_tuples():
+    net = pytest.importorskip("torch").nn.Linear(16, 4)
+    known = predict(net, "h100-sxm5", inputs=["8x16"]).step_time_s
+    assert predict(net, "h100-sxm5", inputs=[(8, 16)]).step_time_s == known
+    assert predict(net, "h100-sxm5", inputs={"input": (8, 16)}).step_time_s == known
+
+
+def test_a_config_in_this_folder_has_the_folders_name(tmp_path, monkeypatch):
+    shipped = Path(models.__file__).parent / "configs" / "gpt2.json"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_bytes(shipped.read_bytes())
+    monkeypatch.chdir(tmp_path / "mine")
+    assert predict("config.json", "h100-sxm5").model == "mine"
+
+
+def test_the_package_runs_as_a_module():
+    asked = [sys.executable, "-m", "roofcast", "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert "predict" in done.stdout
 
 
 def test_a_scenario_with_other_fields_beside_it_is_refused():
@@ -127,6 +172,13 @@ def test_a_frame_has_a_row_per_op():
     frame = f.to_frame()
     assert list(frame["name"]) == [row.name for row in f.layers]
     assert frame["time_s"].sum() + f.between_steps_s == pytest.approx(f.step_time_s)
+
+
+def test_counts_print_as_a_summary():
+    counts = count("resnet50", batch=2)
+    lines = str(counts).splitlines()
+    assert lines[0] == "resnet50: counts of one training step" and len(lines) < 10
+    assert f"{counts.parameters:,}" in str(counts) and "images of 224" in lines[1]
 
 
 def test_count_takes_what_it_can_use_and_says_its_defaults():

@@ -17,13 +17,14 @@ from roofcast.reports.options import answer, print_answers, print_json
     "--on",
     multiple=True,
     metavar="DEVICE",
-    help="Another device than the file's, with the same changes. May be repeated.",
+    help="Use this device instead of the scenario's; its --set changes are kept. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def command(name: str | None, listed: bool, on: tuple[str, ...], as_json: bool) -> None:
     """Forecast SCENARIO: the name of a shipped scenario (roofcast run --list) or a .toml file.
 
-    roofcast predict .. --save scenario.toml writes such a file.
+    A scenario is a saved set of predict options; roofcast predict .. --save scenario.toml writes
+    one.
 
     Loading a scenario whose model is a .py runs that file.
     """

@@ -39,10 +39,10 @@ class Found(NamedTuple):
     multiple=True,
     metavar="FILE",
     help=(
-        "Measured runs, .csv or .csv.gz, with columns model, device, precision, mode,"
-        " batch_per_device, step_time_ms ...; training runs on many devices, with columns"
-        " n_devices, device, layers, hidden, seq_len, global_batch_seqs, tp, pp, iter_time_s ..."
-        " (scenarios/measured/published/README.md). May be repeated."
+        "Measured runs, .csv or .csv.gz: of single nets, with columns model, device, precision,"
+        " mode, batch_per_device, step_time_ms ...; or of language models on many devices, with"
+        " columns n_devices, device, layers, hidden, seq_len, global_batch_seqs, tp, pp,"
+        " iter_time_s ... (docs/usage.md describes the columns). May be repeated."
     ),
 )
 @click.option(
@@ -52,7 +52,9 @@ class Found(NamedTuple):
     help="Measured kernels, .csv or .csv.gz, in one of the known layouts. May be repeated.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
-@click.option("--plot", metavar="FILE", help="Plot predicted over measured (.png, .svg, .pdf).")
+@click.option(
+    "--plot", metavar="FILE", help="Scatter plot of predicted against measured (.png, .svg, .pdf)."
+)
 @click.option(
     "--constants",
     is_flag=True,
@@ -61,7 +63,7 @@ class Found(NamedTuple):
 @click.option(
     "--write",
     metavar="FILE",
-    help="Fill in the tables of a document, as docs/accuracy.md has them.",
+    help="Rewrite, in place, the tables between the <!-- table: NAME --> markers of FILE.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(

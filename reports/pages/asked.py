@@ -10,31 +10,46 @@ from roofcast.reports.console import say, section
 from roofcast.simulator.forecast.result import Forecast
 
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
+_EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
 # interval_class of a forecast: the measured runs that its interval rests on
 INTERVALS = {
-    "known device and stack": "calibrated on this device and software stack",
+    "known device and stack": "from measured runs on this device and software stack",
     "known device and stack, another kind of step": (
-        "calibrated on this device and software stack, other models or number formats"
+        "from measured runs on this device and software stack, other models or number formats"
     ),
-    "known device, unknown stack": "calibrated on this device, other software stacks",
-    "known family and stack": "calibrated on this software stack, other devices of the family",
-    "inherited device, known stack": "calibrated on this software stack, other devices",
-    "inherited device, unknown stack": "calibrated on other devices and software stacks",
-    "bound by the host": "calibrated on other host-bound steps",
-    "mixture of experts": "calibrated on other mixture-of-experts models",
-    "several devices": "no measured runs on as many devices, widest interval assumed",
-    "unfitted maker, known device": "measured on this device; no constant is fitted to this vendor",
+    "known device, unknown stack": "from measured runs on this device, other software stacks",
+    "known family and stack": (
+        "from measured runs on this software stack, other devices of the family"
+    ),
+    "inherited device, known stack": "from measured runs on this software stack, other devices",
+    "inherited device, unknown stack": "from measured runs on other devices and software stacks",
+    "bound by the host": "from measured runs of other host-bound steps",
+    "mixture of experts": "from measured runs of other mixture-of-experts models",
+    "several devices": "no measured runs on as many devices: the widest of all classes",
+    "unfitted maker, known device": (
+        "from measured runs on this device; no constant is fitted to this vendor"
+    ),
     "unfitted maker, inherited device": (
-        "not measured on this device; no constant is fitted to this vendor"
+        "no measured runs on this device; no constant is fitted to this vendor"
     ),
-    "unknown maker": "no measured runs on devices of this vendor",
-    "imagined device": "hypothetical device, widest interval assumed",
+    "unknown maker": "no measured runs on devices of this vendor: from those of other vendors",
+    "imagined device": "hypothetical device: the widest of all classes",
 }
 
 
 def interval_basis(interval_class: str) -> str:
-    """What an interval is calibrated on, from Forecast.interval_class."""
+    """The measured runs that an interval rests on, from Forecast.interval_class."""
     return INTERVALS.get(interval_class, interval_class)
+
+
+def pass_or_step(mode: str) -> str:
+    """What one forecast is of: `training step` or `inference pass`."""
+    return "training step" if mode == "train" else "inference pass"
+
+
+def edited(forecast: Forecast) -> str:
+    """` with changes` where numbers of the device were changed; the assumptions list them."""
+    return " with changes" if any(map(_EDIT.match, forecast.assumptions)) else ""
 
 
 def what(forecast: Forecast) -> str:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, si, words
+from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
 from roofcast.simulator.forecast.counts import Counts
 
@@ -20,8 +21,8 @@ _TOTALS = (
     ("saved for backward: activations [B]", "saved_bytes", binary),
     ("saved for backward: inputs [B]", "saved_input_bytes", binary),
     ("saved for backward: copies of weights [B]", "saved_weight_copy_bytes", binary),
-    ("moved forward [B]", "bytes_forward", lambda value: si(value, "B")),
-    ("moved backward [B]", "bytes_backward", lambda value: si(value, "B")),
+    ("traffic forward [B]", "bytes_forward", lambda value: si(value, "B")),
+    ("traffic backward [B]", "bytes_backward", lambda value: si(value, "B")),
 )
 _FORMS = (many, si, si, binary, lambda value: si(value, "B"))
 _WIDE = 96  # columns of the terminal from which on the kind of op is shown
@@ -32,14 +33,16 @@ def print_counts(counts: Counts, depth: int | None) -> None:
     whole = tree(counts)
     shown = min(depth or fitting_depth(whole), height(whole))
     with page() as out:
-        kind = "training" if counts.mode == "train" else "inference"
-        out.print(Text(f"{counts.model}: counts of one {kind} step", style="bold"))
+        one = f"one {pass_or_step(counts.mode)}"
+        out.print(Text(f"{counts.model}: counts of {one}", style="bold"))
         say(out, _what(counts))
         section(out, "Totals")
         _totals(out, counts)
         section(out, "By layer")
         show(out, _table(whole, shown, counts.mode == "train", out.width - 2))
-        note = "each row is the sum of the rows below it; ×N: of N repetitions"
+        note = "each row is the sum of the rows indented under it"
+        if any(branch.times > 1 for _, branch in walk(whole, shown)):
+            note += "; ×N: sum over N identical blocks"
         if shown < height(whole):
             note += f"; --depth {height(whole)} shows all levels"
         say(out, note, style="dim")
@@ -76,7 +79,7 @@ def _totals(out: Console, counts: Counts) -> None:
     show(out, table)
     note = "FLOP: matrix products, convolutions and attention, as PyTorch's FlopCounterMode counts"
     note += " them (a multiply-add is 2); other operations: pointwise and special functions, which"
-    note += " it does not count; moved: bytes that all kernels read and write"
+    note += " FlopCounterMode does not count; traffic: bytes that all kernels move in device memory"
     say(out, note, style="dim")
 
 
@@ -89,7 +92,7 @@ def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
         ("fwd FLOP", "right"),
         ("bwd FLOP", "right"),
     ]
-    columns += [("saved", "right"), ("moved", "right")]
+    columns += [("saved", "right"), ("traffic", "right")]
     left_out = {"op"} if width < _WIDE else set()
     left_out |= set() if training else {"bwd FLOP", "saved"}
     table = plain_table(*(column for column in columns if column[0] not in left_out))

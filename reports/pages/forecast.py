@@ -21,10 +21,10 @@ from roofcast.reports.format import (
     si,
     words,
 )
-from roofcast.reports.pages.asked import assumptions, interval_basis, what
+from roofcast.reports.pages.asked import assumptions, edited, interval_basis, pass_or_step, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
-from roofcast.reports.pages.memory import memory_section
+from roofcast.reports.pages.memory import memory_section, shortage
 from roofcast.simulator.forecast.result import Forecast
 
 _ONE_TABLE = 76  # columns of the terminal from which on a comparison is one table
@@ -38,7 +38,6 @@ def print_forecast(forecast: Forecast) -> None:
         show(out, layer_table(forecast, out.width - 2))
         say(out, table_note(forecast, out.width - 2), style="dim")
         say(out, f"time by op: {by_kind(forecast)}")
-        section(out, "Memory, most loaded device" if forecast.devices > 1 else "Memory")
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
@@ -55,7 +54,7 @@ def print_forecast(forecast: Forecast) -> None:
 def nearest_section(out: Console, forecast: Forecast) -> None:
     """The measured runs most like this step, and the errors of their own forecasts."""
     if forecast.nearest:
-        section(out, "Nearest measured runs")
+        section(out, "Most similar measured runs")
         for run in forecast.nearest:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
             where = f"{run.name} on {run.device}, {run.stack} ({run.source})"
@@ -64,13 +63,15 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
 
 def headline(out: Console, forecast: Forecast) -> None:
     """Model, device and recipe; step time, rates and MFU; lower bound and interval."""
-    kind = "training" if forecast.mode == "train" else "inference"
-    out.print(Text(f"{forecast.model} on {on_what(forecast)}: one {kind} step", style="bold"))
+    one = f"one {pass_or_step(forecast.mode)}"
+    out.print(Text(f"{forecast.model} on {on_what(forecast)}: {one}", style="bold"))
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
     if forecast.layout:
         say(out, layout_line(forecast.layout, forecast.system))
     out.print()
     say(out, "   ".join(map(unbroken, _rates(forecast))), style="bold")
+    if forecast.memory.fits is False:
+        say(out, f"does not fit: {shortage(forecast)}; times are as if it did", style="bold red")
     say(out, _phases(forecast))
     bound = f"roofline lower bound at datasheet peaks: {seconds(forecast.lower_bound_s)}"
     if forecast.lower_bound_s > 0:
@@ -84,7 +85,8 @@ def headline(out: Console, forecast: Forecast) -> None:
 
 def _rates(forecast: Forecast) -> list[str]:
     """Step time, throughput and utilization, as the headline has them."""
-    rates = [f"{seconds(forecast.step_time_s)} per step"]
+    unit = "step" if forecast.mode == "train" else "pass"
+    rates = [f"{seconds(forecast.step_time_s)} per {unit}"]
     if forecast.tokens_per_s is not None:
         rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
     if forecast.tokens_per_s_per_device is not None and forecast.devices > 1:
@@ -141,21 +143,22 @@ def _is_cpu(forecast: Forecast) -> bool:
 
 def _whole_run(forecast: Forecast) -> str:
     """Duration, steps, cost and energy of the run."""
-    parts = [duration(forecast.time_to_train_s)]
-    several = forecast.devices > 1
+    unit = "steps" if forecast.mode == "train" else "passes"
+    left_out = "data loading, evaluation and restarts" if unit == "steps" else "data loading"
+    parts = [f"{duration(forecast.time_to_train_s)} of {unit} (without {left_out})"]
     if forecast.steps is not None:
-        parts.append(f"{words(round(forecast.steps))} steps")
+        parts.append(f"{words(round(forecast.steps))} {unit}")
     price = forecast.price_usd_per_hour
     if forecast.cost_usd is not None:
-        unit = "device-hour" if several else "hour"
-        at = f" at {money(price)} per {unit}" if price is not None else ""
+        at = f" at {money(price)} per device-hour" if price is not None else ""
         parts.append(money(forecast.cost_usd) + at)
     elif price is None:
         parts.append("price unknown (--price sets one)")
     if forecast.energy_j is not None:
         text = f"at most {energy(forecast.energy_j)}"
         if forecast.power_w is not None:
-            text += f" (TDP {si(forecast.power_w, 'W')}{' per device' if several else ''})"
+            hosts = "" if _is_cpu(forecast) else ", without hosts"
+            text += f" (TDP {si(forecast.power_w, 'W')} per device{hosts})"
         parts.append(text)
     return ", ".join(parts)
 
@@ -163,13 +166,11 @@ def _whole_run(forecast: Forecast) -> str:
 def print_comparison(forecasts: Sequence[Forecast]) -> None:
     """Print one row per device to stdout."""
     first = forecasts[0]
-    kind = "training" if first.mode == "train" else "inference"
     counts = {f.devices for f in forecasts}
     alike = counts.pop() if len(counts) == 1 else 0
-    if alike > 1:
-        title = f"one {kind} step on {alike:,} devices, {len(forecasts)} kinds compared"
-    else:
-        title = f"one {kind} step, {len(forecasts)} devices compared"
+    many = f"{len(forecasts)} {'kinds' if alike > 1 else 'devices'}{edited(first)} compared"
+    where = f" on {alike:,} devices" if alike > 1 else ""
+    title = f"one {pass_or_step(first.mode)}{where}, {many}"
     layouts = list(dict.fromkeys(layout_line(f.layout, f.system) for f in forecasts if f.layout))
     with page() as out:
         out.print(Text(f"{first.model}: {title}", style="bold"))
@@ -187,8 +188,9 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
     names = [f.device if alike else on_what(f) for f in forecasts]
     tokens = forecasts[0].tokens_per_s is not None
     rate = "tokens/s" if tokens else "samples/s"
-    columns: list[tuple[str, Justify]] = [("step", "right"), (rate, "right"), ("MFU", "right")]
-    columns += [("memory", "right"), ("fits", "left")]
+    unit = "step" if forecasts[0].mode == "train" else "pass"
+    columns: list[tuple[str, Justify]] = [(unit, "right"), (rate, "right"), ("MFU", "right")]
+    columns += [("peak memory", "right"), ("fits", "left")]
     rows = []
     for f in forecasts:
         throughput = f.tokens_per_s if f.tokens_per_s is not None else f.samples_per_s

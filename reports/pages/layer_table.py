@@ -1,22 +1,31 @@
-"""The layers of a forecast as a table that sums to the step."""
+"""The layers of a forecast as a table that sums to the step: their forward and backward passes, and
+what lies outside these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from rich.table import Table
 
 from roofcast.reports.console import Justify, plain_table, unbroken
 from roofcast.reports.format import binary, percent, seconds, short_names, si
-from roofcast.reports.pages.layout import Loss, between, losses
+from roofcast.reports.pages.layout import Loss, losses
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 
-_LONGEST = 14  # layers with a row of their own; the rest share one
+_LONGEST = 12  # layers with a row of their own; the rest share one
 _WIDEST = 100
 _NARROW = 70  # columns of the terminal below which only times are shown
 _TIMES = ("layer", "×", "time", "share", "bound by")
 _OTHERS = {8: 57, 7: 47, 5: 30}  # width of all columns but the first, by the number of columns
-_SUMMED = ("flops", "bytes", "time_s")
+_GROUPS = ("optimizer", "communication", "waiting", "overlapped")  # of time outside the layers
+_HOST = "waiting for the host"
+_ALL = "--json lists all"
+_BOUNDS = (
+    "bound by: matrix or vector units, memory bandwidth, latency (fixed cost of small kernels) or"
+    " host (kernel launches)"
+)
 
 
 def layer_table(forecast: Forecast, width: int) -> Table:
@@ -32,42 +41,99 @@ def layer_table(forecast: Forecast, width: int) -> Table:
     table.columns[0].ratio = 1
     add = _adder(table, forecast, [title for title, _ in columns])
     short = short_names([layer.name for layer in forecast.layers])
-    ordered = sorted(forecast.layers, key=lambda layer: -layer.time_s)
-    named = ordered if len(ordered) <= _LONGEST + 1 else ordered[:_LONGEST]
+    rows = _passes(forecast)
+    named, rest = _named(rows)
     room = min(width, _WIDEST) - _OTHERS[len(columns)]
     for layer in named:
         add(_fit(short[layer.name], room), str(layer.count), _sums(forecast, [layer]), layer.bound)
-    if rest := ordered[len(named) :]:
-        add(f"{len(rest)} other layers", "", _sums(forecast, rest), "", "dim")
-    lost = losses(forecast) if forecast.layout else between(forecast)
+    if rest:
+        add(_others(rest, room), "", _sums(forecast, rest), "", "dim")
+    lost = _outside(forecast)
     for loss in lost:
-        add(loss.name, "", (loss.flops, loss.moved, loss.sent, loss.time), "", "dim")
-    left = forecast.step_time_s - sum(row.time_s for row in forecast.layers)
-    left -= sum(loss.time for loss in lost)
-    if abs(left) > 0.0005 * forecast.step_time_s:
-        why = _left(forecast, left)
-        add(why, "", (None, None, None, left), "host" if why.endswith("host") else "", "dim")
-    add("total", "", _total(forecast, lost, several), "", "bold")
+        bound = "host" if loss.name == _HOST else ""
+        add(loss.name, "", (loss.flops, loss.moved, loss.sent, loss.time), bound, "dim")
+    add("total", "", _total(forecast, rows, lost, several), "", "bold")
     return table
 
 
+def _passes(forecast: Forecast) -> list[LayerForecast]:
+    """The layers without their optimizer updates, which on one device are part of them, the longest
+    first.
+    """
+    updates = {p.name: p for p in forecast.points if p.phase == "update"}
+    rows = []
+    for layer in forecast.layers:
+        update = updates.get(layer.name) if layer.update_s > 0 else None
+        row = msgspec.structs.replace(
+            layer,
+            time_s=layer.forward_s + layer.backward_s,
+            flops=layer.flops - (update.flops if update else 0.0),
+            bytes=layer.bytes - (update.bytes if update else 0.0),
+        )
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row.time_s)
+
+
+def _named(rows: list[LayerForecast]) -> tuple[list[LayerForecast], list[LayerForecast]]:
+    """The layers with a row of their own, and those that share one."""
+    named = rows if len(rows) <= _LONGEST + 1 else rows[:_LONGEST]
+    return named, rows[len(named) :]
+
+
+def _others(rest: Sequence[LayerForecast], room: int) -> str:
+    """The name of the row that the shorter layers share; where they are listed, if that fits."""
+    full = f"{len(rest)} other rows ({_ALL})"
+    return full if len(full) <= room else f"{len(rest)} other rows"
+
+
+def _outside(forecast: Forecast) -> list[Loss]:
+    """What lies outside the layers' forward and backward passes; with them it sums to the step."""
+    lost = losses(forecast)
+    left = forecast.step_time_s - sum(r.forward_s + r.backward_s for r in forecast.layers)
+    left -= sum(loss.time for loss in lost)
+    if abs(left) > 0.0005 * forecast.step_time_s:
+        lost.append(Loss(_left(forecast, left), left))
+    return lost
+
+
 def table_note(forecast: Forecast, width: int) -> str:
-    """What the columns of a table of that width mean."""
-    parts = ["×: number of such layers, summed in the row"]
+    """What the rows and columns of a table of that width mean."""
+    parts = []
     several = forecast.devices > 1
     if several:
         pipelined = forecast.layout is not None and forecast.layout.pp > 1
-        parts.insert(0, f"per device{', mean over the pipeline stages' if pipelined else ''}")
+        stages = ", mean over the pipeline stages" if pipelined else ""
+        unit = "step" if forecast.mode == "train" else "pass"
+        parts.append(f"per device and {unit}, all micro-batches{stages}")
+    parts.append("×: layers of this kind in the whole model, summed in the row")
     if width >= _NARROW:
-        parts.append("traffic: of device memory")
-        if several:
-            parts.append("sent: to other devices")
-        elif forecast.mode == "train":
-            before = ", before recomputation" if forecast.recompute != "none" else ""
-            parts.append(f"saved: activations kept for backward{before}")
+        parts += _column_notes(forecast)
     if several:
         parts.append("comm: communication that compute does not overlap")
+    parts.append(_BOUNDS)
+    _, rest = _named(list(forecast.layers))
+    room = min(width, _WIDEST) - _OTHERS[len(_columns(forecast, width))]
+    if rest and not _others(rest, room).endswith(")"):
+        parts.append(f"{_ALL} rows")
     return "; ".join(parts)
+
+
+def _column_notes(forecast: Forecast) -> list[str]:
+    """What the columns of FLOP and bytes mean."""
+    attention = any(layer.op == "attention" for layer in forecast.layers)
+    square = ", attention over the full square" if attention else ""
+    of_mfu = (
+        f"matrix products{', convolutions and attention' if attention else ' and convolutions'}"
+    )
+    parts = [f"FLOP: all arithmetic{square} (MFU counts {of_mfu})"]
+    parts.append("traffic: bytes moved in device memory")
+    if forecast.devices > 1:
+        parts.append("sent: to other devices")
+    elif forecast.mode == "train":
+        before = ", before recomputation" if forecast.recompute != "none" else ""
+        once = "a tensor that several layers keep counted once"
+        parts.append(f"saved: activations kept for backward{before}, {once}")
+    return parts
 
 
 def _fifth(forecast: Forecast) -> str:
@@ -107,14 +173,16 @@ def _adder(table: Table, forecast: Forecast, titles: Sequence[str]) -> Callable[
 
 def _sums(forecast: Forecast, layers: Sequence[LayerForecast]) -> Numbers:
     """FLOP, traffic, saved or sent bytes, and seconds of layers together."""
-    flops, moved, time = (sum(getattr(layer, field) for layer in layers) for field in _SUMMED)
-    fifth = "sent_bytes" if forecast.devices > 1 else "saved_bytes"
-    return flops, moved, sum(getattr(layer, fifth) for layer in layers), time
+    fields = ("flops", "bytes", "sent_bytes" if forecast.devices > 1 else "saved_bytes", "time_s")
+    flops, moved, fifth, time = (sum(getattr(layer, f) for layer in layers) for f in fields)
+    return flops, moved, fifth, time
 
 
-def _total(forecast: Forecast, lost: Sequence[Loss], several: bool) -> Numbers:
+def _total(
+    forecast: Forecast, rows: Sequence[LayerForecast], lost: Sequence[Loss], several: bool
+) -> Numbers:
     """The same of the whole step."""
-    flops, moved, fifth, _ = _sums(forecast, forecast.layers)
+    flops, moved, fifth, _ = _sums(forecast, rows)
     flops = (flops or 0.0) + sum(loss.flops or 0.0 for loss in lost)
     moved = (moved or 0.0) + sum(loss.moved or 0.0 for loss in lost)
     fifth = (fifth or 0.0) + (sum(loss.sent or 0.0 for loss in lost) if several else 0.0)
@@ -125,7 +193,7 @@ def _left(forecast: Forecast, seconds_left: float) -> str:
     """A name for the time of the step that no other row has."""
     if seconds_left < 0:
         return "overlapped"
-    return "other" if forecast.layout else "waiting for the host"
+    return "other" if forecast.layout else _HOST
 
 
 def _fit(name: str, room: int) -> str:
@@ -138,11 +206,23 @@ def _fit(name: str, room: int) -> str:
 
 
 def by_kind(forecast: Forecast) -> str:
-    """Share of the step by kind of op, largest first; those below 1 % together."""
+    """Share of the step by kind of op, largest first; those below 1 % together. With the optimizer,
+    communication and waiting they sum to the step.
+    """
     shares: dict[str, float] = {}
-    for layer in forecast.layers:
-        shares[layer.op] = shares.get(layer.op, 0.0) + layer.time_s / forecast.step_time_s
-    named = sorted(((share, op) for op, share in shares.items() if share >= 0.01), reverse=True)
-    rest = sum(share for share in shares.values() if share < 0.01)
+    times = [(layer.op, layer.forward_s + layer.backward_s) for layer in forecast.layers]
+    times += [(_group(loss.name), loss.time) for loss in _outside(forecast)]
+    for kind, time in times:
+        shares[kind] = shares.get(kind, 0.0) + time / forecast.step_time_s
+    shown = {kind for kind, share in shares.items() if share >= 0.01 or kind in _GROUPS}
+    named = sorted(((shares[kind], kind) for kind in shown), reverse=True)
+    rest = sum(share for kind, share in shares.items() if kind not in shown)
     others = [f"all others {percent(rest)}"] if rest > 0.0005 else []
     return ", ".join(map(unbroken, [f"{op} {percent(share)}" for share, op in named] + others))
+
+
+def _group(loss: str) -> str:
+    """What a row outside the layers counts as among the kinds of op."""
+    if loss in _GROUPS:
+        return loss
+    return "communication" if loss.startswith(("comm:", "host-device")) else "waiting"

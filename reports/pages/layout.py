@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from roofcast.reports.console import plain_table, say, section, show
+from roofcast.reports.console import Justify, plain_table, say, section, show
 from roofcast.reports.format import binary, percent, seconds, si
-from roofcast.simulator.forecast.result import Forecast
+from roofcast.reports.pages.asked import edited
+from roofcast.simulator.forecast.result import Forecast, RankForecast
 from roofcast.simulator.parallel.layout import Layout
 
 # kind of traffic: as a row of the layer table, and by itself
@@ -25,12 +27,25 @@ TRAFFIC = {
     "offload": ("host-device copies", "offload"),
 }
 _OF_OPS = ("tensor", "context", "expert", "expert tensor")  # kinds that count as sent by an op
-_STAGES = 12  # shown; of more, the first, the last and the most loaded
+_RANK = (
+    ("layers", "layers"),
+    ("parameters", "parameters_bytes"),
+    ("gradients", "gradients_bytes"),
+    ("optimizer states", "optimizer_bytes"),
+    ("activations", "activations_bytes"),
+    ("transient", "transient_bytes"),
+    ("communication buffers", "buffers_bytes"),
+    ("framework", "framework_bytes"),
+    ("peak", "peak_bytes"),
+)  # rows of the table of pipeline stages: as in the table by kind
+_MOST = 12  # pipeline stages shown, at most
+_KIND, _STAGE = 23, 10  # widths of the first column of that table and of the others
 
 
 def on_what(forecast: Forecast) -> str:
-    """The device, and the number of devices: `16 × h100-sxm5`."""
-    return f"{forecast.devices:,} × {forecast.device}" if forecast.devices > 1 else forecast.device
+    """The number of devices, their name, and whether it is changed: `16 × h100-sxm5`."""
+    several = f"{forecast.devices:,} × " if forecast.devices > 1 else ""
+    return f"{several}{forecast.device}{edited(forecast)}"
 
 
 def layout_line(layout: Layout, system: str | None = None) -> str:
@@ -66,7 +81,7 @@ def layout_line(layout: Layout, system: str | None = None) -> str:
 
 
 class Loss(NamedTuple):
-    """A part of a device's step outside the layers."""
+    """A part of a device's step outside the layers' forward and backward passes."""
 
     name: str
     time: float  # [s]
@@ -76,7 +91,10 @@ class Loss(NamedTuple):
 
 
 def losses(forecast: Forecast) -> list[Loss]:
-    """The optimizer update, exposed communication by kind, waits, the bubble, stage imbalance."""
+    """The optimizer update, exposed communication by kind, waits, the bubble, stage imbalance.
+
+    On one device without a layout: the update, and host time between steps.
+    """
     update = [p for p in forecast.points if p.phase == "update"]
     flops, moved = (sum(getattr(p, field) for p in update) or None for field in ("flops", "bytes"))
     rows = [Loss("optimizer", forecast.update_s, flops, moved)]
@@ -86,16 +104,10 @@ def losses(forecast: Forecast) -> list[Loss]:
         name = TRAFFIC.get(kind, (f"comm: {kind}",))[0]
         rows.append(Loss(name, exposed, sent=None if counted else sent))
     rows.append(Loss("waiting for the host", forecast.waiting_for_host_s or 0.0))
-    rows += between(forecast)
+    rows.append(Loss("host between steps", forecast.between_steps_s))
     rows.append(Loss("pipeline bubble", (forecast.bubble_fraction or 0.0) * forecast.step_time_s))
     rows.append(Loss("uneven stages", forecast.uneven_stages_s or 0.0))
     return [row for row in rows if row.time > 0.0005 * forecast.step_time_s or row.sent]
-
-
-def between(forecast: Forecast) -> list[Loss]:
-    """Host time between two steps, if there is any."""
-    seconds_ = forecast.between_steps_s
-    return [Loss("host between steps", seconds_)] if seconds_ > 0 else []
 
 
 def devices_section(out: Console, forecast: Forecast) -> None:
@@ -137,29 +149,30 @@ def stages_section(out: Console, forecast: Forecast) -> None:
     """Memory by pipeline stage, if there are several."""
     if len(forecast.ranks) > 1:
         section(out, "Memory by pipeline stage, per device")
-        show(out, stage_table(forecast))
-        note = "saved: activations of all micro-batches in flight; "
-        note += "other: transient, communication buffers, framework"
-        say(out, note, style="dim")
+        stages = _shown(forecast.ranks, min(_MOST, (out.width - 2 - _KIND) // _STAGE))
+        show(out, _stage_table(stages))
+        note = "stage 0 is the first; activations: of all micro-batches in flight"
+        left = len(forecast.ranks) - len(stages)
+        say(out, note + ("; --json lists all stages" if left else ""), style="dim")
 
 
-def stage_table(forecast: Forecast) -> Table:
-    """A row per stage; of many stages the first, the last and the most loaded."""
-    titles = ("stage", "layers", "weights", "gradients", "optimizer", "saved", "other", "peak")
-    table = plain_table(*((title, "right") for title in titles))
-    ranks = forecast.ranks
-    fullest = max(range(len(ranks)), key=lambda i: ranks[i].peak_bytes)
-    shown = range(len(ranks)) if len(ranks) <= _STAGES else sorted({0, fullest, len(ranks) - 1})
-    for i in shown:
-        rank = ranks[i]
-        held = (
-            rank.parameters_bytes,
-            rank.gradients_bytes,
-            rank.optimizer_bytes,
-            rank.activations_bytes,
-            rank.transient_bytes + rank.buffers_bytes + rank.framework_bytes,
-            rank.peak_bytes,
-        )
-        cells = map(Text, (str(rank.stage), str(rank.layers), *map(binary, held)))
-        table.add_row(*cells, style="bold" if i == fullest else None)
+def _shown(ranks: Sequence[RankForecast], room: int) -> list[RankForecast]:
+    """All stages, or as many as there is room for: the first ones, the most loaded, the last."""
+    fullest = max(ranks, key=lambda rank: rank.peak_bytes)
+    always = {0, fullest.stage, len(ranks) - 1}
+    others = [rank.stage for rank in ranks if rank.stage not in always]
+    chosen = always | set(others[: max(room - len(always), 0)])
+    return [rank for rank in ranks if rank.stage in chosen]
+
+
+def _stage_table(ranks: Sequence[RankForecast]) -> Table:
+    """A column per stage, a row per kind of memory, without empty kinds."""
+    columns: list[tuple[str, Justify]] = [("", "left")]
+    table = plain_table(*columns, *((f"stage {rank.stage}", "right") for rank in ranks))
+    for name, field in _RANK:
+        values = [getattr(rank, field) for rank in ranks]
+        if any(values):
+            cells = map(str if field == "layers" else binary, values)
+            style = "bold" if field == "peak_bytes" else None
+            table.add_row(*map(Text, (name, *cells)), style=style)
     return table

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, of, percent, short_names, words
-from roofcast.reports.pages.asked import assumptions, what
+from roofcast.reports.pages.asked import assumptions, pass_or_step, what
 from roofcast.reports.pages.layout import layout_line, on_what, stages_section
-from roofcast.simulator.forecast.result import Forecast, LayerForecast, MemoryForecast
+from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -24,12 +24,22 @@ _KINDS = (
     ("transient", "transient_bytes"),
     ("framework", "framework_bytes"),
 )
+_STATES = ("parameters", "gradients", "optimizer states")  # do not depend on the batch
 _LONGEST = 12  # layers with a row of their own; the rest share one
 
 
-def kinds(memory: MemoryForecast) -> list[tuple[str, float]]:
-    """Bytes at peak by kind, without empty kinds."""
-    return [(name, getattr(memory, field)) for name, field in _KINDS if getattr(memory, field) > 0]
+def kinds(forecast: Forecast) -> list[tuple[str, float]]:
+    """Bytes at peak by kind, without empty kinds.
+
+    Over several devices, buffers for communication are a kind of their own, not transient.
+    """
+    ranks = forecast.ranks
+    buffers = max(ranks, key=lambda rank: rank.peak_bytes).buffers_bytes if ranks else 0.0
+    found = {name: getattr(forecast.memory, field) for name, field in _KINDS}
+    found["transient"] -= buffers
+    found["communication buffers"] = buffers
+    found["framework"] = found.pop("framework")  # the last one
+    return [(name, value) for name, value in found.items() if value > 0]
 
 
 def bar(share: float, width: int) -> str:
@@ -44,45 +54,87 @@ def bar(share: float, width: int) -> str:
 
 
 def memory_section(out: Console, forecast: Forecast) -> None:
-    """A bar per kind of memory, the peak and the capacity, and whether it fits.
+    """A heading, a bar per kind of memory, the peak and the capacity, and whether it fits.
 
     All bars have one scale: the larger of peak and capacity.
     """
+    section(out, _heading(forecast))
     memory = forecast.memory
     capacity = memory.capacity_bytes
     scale = max(memory.peak_bytes, capacity or 0.0) or 1.0
-    room = max(min(out.width - 41, 40), 8)
-    rows = [*kinds(memory), ("peak", memory.peak_bytes)]
+    rows = [*kinds(forecast), ("peak", memory.peak_bytes)]
+    names = max(len("optimizer states"), *(len(name) for name, _ in rows)) + 1
+    room = max(min(out.width - 24 - names, 40), 8)
     for name, value in [*rows, ("capacity", capacity)] if capacity else rows:
         share = percent(value / capacity) if capacity else ""
-        line = Text(f"  {name:<17}{binary(value):>9}  ", style="bold" if name == "peak" else "")
+        line = Text(
+            f"  {name:<{names}}{binary(value):>9}  ", style="bold" if name == "peak" else ""
+        )
         colour = "red" if name == "peak" and memory.fits is False else "cyan"
         line.append(bar(value / scale, room), style="" if name == "capacity" else colour)
         line.append(f" {share:>8}")
         out.print(line)
     say(out, verdict(forecast), style="bold red" if memory.fits is False else "")
+    if note := _note(forecast):
+        say(out, note, style="dim")
+
+
+def _heading(forecast: Forecast) -> str:
+    """The title of the bars: of which device, and at which moment of the step."""
+    if forecast.devices == 1:
+        return f"Memory at peak ({forecast.memory.peak_moment})"
+    if len(forecast.ranks) < 2:
+        return f"Memory at peak, per device ({forecast.memory.peak_moment})"
+    fullest, stages = max(forecast.ranks, key=lambda rank: rank.peak_bytes), len(forecast.ranks)
+    names = {
+        0: f"first of {stages} pipeline stages",
+        stages - 1: f"last of {stages} pipeline stages",
+    }
+    stage = names.get(fullest.stage, f"pipeline stage {fullest.stage} of 0 to {stages - 1}")
+    return f"Memory at peak, most loaded device ({stage})"
+
+
+def _note(forecast: Forecast) -> str:
+    """What the kinds of memory mean whose names do not tell."""
+    transient = "gradients of activations, recomputed layers, temporary buffers of the optimizer"
+    if forecast.mode != "train":
+        transient = "inputs and outputs of the largest op"
+    texts = {
+        "transient": f"transient: {transient}",
+        "communication buffers": "communication buffers: gathered weights, gradient buckets",
+        "framework": "framework: device context (such as CUDA's), libraries, allocator overhead",
+    }
+    shown = [name for name, _ in kinds(forecast)]
+    return "; ".join(text for name, text in texts.items() if name in shown)
+
+
+def shortage(forecast: Forecast) -> str:
+    """How much memory a step that does not fit needs, beside the capacity."""
+    memory = forecast.memory
+    return f"needs {binary(memory.peak_bytes)} per device, capacity {binary(memory.capacity_bytes)}"
 
 
 def verdict(forecast: Forecast) -> str:
     """Whether the step fits, the largest batch, and what would help if it does not fit."""
     memory = forecast.memory
-    when = f"at peak ({memory.peak_moment})"
     if memory.capacity_bytes is None:
-        return f"needs {binary(memory.peak_bytes)} {when}; the device's capacity is unknown"
+        return f"needs {binary(memory.peak_bytes)}; the device's capacity is unknown"
     if memory.fits:
         batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
-        return f"fits: {of(memory.peak_bytes, memory.capacity_bytes)} {when}{batch}"
-    need = f"needs {binary(memory.peak_bytes)} {when}, the device has"
-    need += f" {binary(memory.capacity_bytes)}"
-    return f"does not fit: {need}; {cure(forecast)}"
+        return f"fits: {of(memory.peak_bytes, memory.capacity_bytes)}{batch}"
+    return f"does not fit: {shortage(forecast)}; {cure(forecast)}"
 
 
 def _largest(forecast: Forecast) -> str:
-    """The largest batch that fits, over several devices also per micro-batch."""
+    """The largest batch that fits, over several devices also the size of a micro-batch."""
     most, layout = forecast.memory.largest_batch or 0, forecast.layout
-    parts = layout.micro_batches * layout.dp if layout else 1
-    each = f" ({most // parts:,} per micro-batch)" if parts > 1 else ""
-    return f"largest batch that fits: {most:,}{each}"
+    if layout is None or layout.micro_batches * layout.dp == 1:
+        return f"largest batch that fits: {most:,}"
+    n = layout.micro_batches
+    parts = f"{n:,} micro-batch{'es' if n > 1 else ''}{' per DP rank' if layout.dp > 1 else ''}"
+    each = most // (n * layout.dp)
+    unit = f"sample{'' if each == 1 else 's'}"
+    return f"largest global batch with {parts}: {most:,} ({each:,} {unit} each)"
 
 
 def cure(forecast: Forecast) -> str:
@@ -94,22 +146,26 @@ def cure(forecast: Forecast) -> str:
     if memory.largest_batch:
         less = "; --recompute full would reduce activations" if recomputable else ""
         return f"{_largest(forecast)}{less}"
-    fixed = memory.parameters_bytes + memory.gradients_bytes
-    fixed += memory.optimizer_bytes + memory.framework_bytes
-    capacity = memory.capacity_bytes or 0.0
+    states = [(name, value) for name, value in kinds(forecast) if name in _STATES]
+    alone = sum(value for _, value in states)
+    fixed, capacity = alone + memory.framework_bytes, memory.capacity_bytes or 0.0
     if fixed < capacity and recomputable:
         return "--recompute full would reduce activations"
-    any_batch = f"{binary(fixed)} do not depend on the batch"
+    need = f"{listed([name for name, _ in states])} alone need {binary(alone)}"
+    other = "a device with more memory, or several devices"
     if forecast.mode == "train" and memory.optimizer_bytes > 0.3 * fixed:
-        states = f"{any_batch}, of these {binary(memory.optimizer_bytes)} are optimizer states"
-        if fixed - memory.optimizer_bytes < capacity:
-            smaller = "an optimizer with smaller states"
-            return f"{states}: use {smaller}, a device with more memory, or several devices"
-        return (
-            f"{states}: use a device with more memory, or several devices (an optimizer with"
-            " smaller states would not be enough)"
-        )
-    return f"{any_batch}: use a lower --precision, a device with more memory, or several devices"
+        enough = fixed - memory.optimizer_bytes < capacity
+        return f"{need}: use {'an optimizer with smaller states, ' if enough else ''}{other}"
+    return f"{need}: use a lower --precision, {other}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a list in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _parallel_cure(forecast: Forecast, layout: Layout) -> str:
@@ -120,9 +176,12 @@ def _parallel_cure(forecast: Forecast, layout: Layout) -> str:
         less.append("a smaller --micro-batch")
     if training and forecast.recompute != "full" and transformer:
         less.append("--recompute full")
+    if _fixed(forecast) >= (forecast.memory.capacity_bytes or 0.0):
+        less = []  # what does not depend on the batch does not fit
     wider = []
     if transformer:
-        wider.append("a larger --tp or --pp" if training else "a larger --tp")
+        more = "" if layout.dp > 1 else "more devices with "
+        wider.append(f"{more}a larger --tp or --pp" if training else f"{more}a larger --tp")
     if training and layout.zero < 3 and layout.dp * layout.cp > 1:
         wider.append("--zero 3" if layout.pp == 1 or layout.zero else "--zero 1")
     elif not wider:
@@ -132,16 +191,21 @@ def _parallel_cure(forecast: Forecast, layout: Layout) -> str:
     return "; ".join([*parts, f"{', or '.join(wider)} would shard the model further"])
 
 
+def _fixed(forecast: Forecast) -> float:
+    """Bytes that do not depend on the batch."""
+    states = sum(value for name, value in kinds(forecast) if name in _STATES)
+    return states + forecast.memory.framework_bytes
+
+
 def print_memory(forecast: Forecast) -> None:
     """Print memory by kind, and by layer or, over several devices, by pipeline stage."""
-    training, several = forecast.mode == "train", forecast.devices > 1
+    training = forecast.mode == "train"
     with page() as out:
-        title = f"memory of one {'training' if training else 'inference'} step"
+        title = f"memory of one {pass_or_step(forecast.mode)}"
         out.print(Text(f"{forecast.model} on {on_what(forecast)}: {title}", style="bold"))
         say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
         if forecast.layout:
             say(out, layout_line(forecast.layout, forecast.system))
-        section(out, f"By kind, at peak{', most loaded device' if several else ''}")
         memory_section(out, forecast)
         if forecast.layout:
             stages_section(out, forecast)
@@ -151,7 +215,8 @@ def print_memory(forecast: Forecast) -> None:
             note = "weights: parameters"
             if training:
                 note += " with their gradients and optimizer states"
-                note += "; saved: activations kept for backward"
+                note += "; saved: activations kept for backward, a tensor that several layers"
+                note += " keep counted once"
             say(out, note, style="dim")
         assumptions(out, forecast)
 
@@ -181,5 +246,5 @@ def _layer_table(forecast: Forecast) -> Table:
     for layer in named:
         add(short[layer.name], str(layer.count), [layer])
     if rest := held[len(named) :]:
-        add(f"{len(rest)} other layers", "", rest, "dim")
+        add(f"{len(rest)} other rows", "", rest, "dim")
     return table

@@ -17,6 +17,7 @@ from roofcast.reports.format import (
     short_names,
     words,
 )
+from roofcast.reports.pages.asked import edited, pass_or_step
 from roofcast.simulator.forecast.result import Forecast
 
 WIDTH = 100
@@ -28,26 +29,25 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     size = f" x {f.sequence} tokens" if f.sequence else f" images of {f.image}" if f.image else ""
     recipe = [f"batch {f.batch}{size}", f.precision, f.optimizer, f.stack]
     yield "scenario", ", ".join(part for part in recipe if part)
+    unit = "step" if f.mode == "train" else "pass"
     rate = (
         f"{f.tokens_per_s:,.0f} tokens/s"
         if f.tokens_per_s
         else f"{digits(f.samples_per_s)} samples/s"
     )
-    yield "step time", f"{seconds(f.step_time_s)}, {rate}, MFU {percent(f.mfu)}"
+    yield f"{unit} time", f"{seconds(f.step_time_s)}, {rate}, MFU {percent(f.mfu)}"
     bound = f"roofline lower bound {seconds(f.lower_bound_s)}"
     if f.low_s is not None and f.high_s is not None:
         bound = f"80 % interval {seconds(f.low_s)} to {seconds(f.high_s)}; {bound}"
     yield "bounds", bound
-    passes = f"forward {seconds(f.forward_s)}, backward {seconds(f.backward_s)}"
+    passes = f"forward {seconds(f.forward_s)}"
+    passes += f", backward {seconds(f.backward_s)}" if f.mode == "train" else ""
     yield "passes", passes + (f", optimizer {seconds(f.update_s)}" if f.update_s else "")
     m = f.memory
     capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
     verdict = "" if m.fits is None else ": fits" if m.fits else ": DOES NOT FIT"
     yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}"
-    longest = sorted(f.layers, key=lambda layer: layer.time_s, reverse=True)[:SHOWN]
-    short = short_names([layer.name for layer in f.layers])
-    shares = (f"{short[r.name]} {percent(r.time_s / f.step_time_s)} ({r.bound})" for r in longest)
-    yield "longest ops (bound)", ", ".join(shares)
+    yield "longest ops (bound)", ", ".join(_longest(f))
     if f.time_to_train_s is not None:
         run = [duration(f.time_to_train_s)]
         run += [money(f.cost_usd)] if f.cost_usd is not None else []
@@ -59,10 +59,19 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
         yield "assumed", f"{len(f.assumptions)} defaults and assumptions, listed in .assumptions"
 
 
+def _longest(f: Forecast) -> Iterator[str]:
+    """Ops by the time of their forward and backward passes: name, share of the step, bound."""
+    short = short_names([layer.name for layer in f.layers])
+    ops = sorted(f.layers, key=lambda r: r.forward_s + r.backward_s, reverse=True)
+    for op in ops[:SHOWN]:
+        share = percent((op.forward_s + op.backward_s) / f.step_time_s)
+        yield f"{short[op.name]} {share} ({op.bound})"
+
+
 def _title(f: Forecast) -> str:
     on = f"{f.devices} x {f.device}" if f.devices > 1 else f.device
-    kind = "training" if f.mode == "train" else "inference"
-    return f"{f.model} ({words(f.parameters)} parameters) on {on}: one {kind} step"
+    one = f"one {pass_or_step(f.mode)}"
+    return f"{f.model} ({words(f.parameters)} parameters) on {on}{edited(f)}: {one}"
 
 
 def summary(f: Forecast) -> str:

@@ -70,6 +70,30 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerCount, ...]
     assumptions: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        size = f" x {self.sequence} tokens" if self.sequence else ""
+        size += f" images of {self.image}" if self.image else ""
+        step = "training step" if self.mode == "train" else "inference pass"
+        rows = (
+            ("parameters", f"{self.parameters:,}"),
+            ("FLOP", f"forward {self.flops_forward:,}, backward {self.flops_backward:,}"),
+            (
+                "other operations",
+                f"forward {self.flops_other_forward:,}, backward {self.flops_other_backward:,}",
+            ),
+            (
+                "saved for backward",
+                f"{self.saved_bytes:,} B, and inputs {self.saved_input_bytes:,} B",
+            ),
+            ("traffic", f"forward {self.bytes_forward:,} B, backward {self.bytes_backward:,} B"),
+            ("layers", f"{len(self.layers)} named ops, listed in .layers"),
+        )
+        what = f"batch {self.batch}{size}, {self.precision}, {self.stack}"
+        head = f"{self.model}: counts of one {step}\n  {'scenario':<20} {what}"
+        return "\n".join([head, *(f"  {label:<20} {text}" for label, text in rows)])
+
+    __repr__ = __str__
+
     def to_json(self) -> bytes:
         """The counts as JSON."""
         return msgspec.json.encode(self)
@@ -97,8 +121,8 @@ def count(
     model: a shipped name, a path, or a torch module in hand; inputs: shapes of what a traced module
     takes, "64x3x32x32"; mode: "train" or "infer"; batch: samples (default: 1 sequence, 32 images);
     sequence: tokens; image: pixels per side; precision: default "bf16"; stack: default
-    "pytorch-eager"; attention: "eager", "efficient"
-    or "flash" (default: the stack's). Raises BadInput or UnknownName.
+    "pytorch-eager"; attention: "eager", "efficient" or "flash" (default: the stack's). Raises
+    RoofcastError. Printed, the counts are a summary.
 
     >>> gpt2 = count("gpt2", batch=1, sequence=1024)
     >>> gpt2.parameters, gpt2.flops_forward

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import System
+
+WHOLE = (
+    "batch", "sequence", "image", "devices", "tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero",
+    "shard", "micro_batch",
+)  # fmt: skip
+TEXTS = (
+    "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
+    "cp_kind", "schedule",
+)  # fmt: skip
 
 
 class Scenario(
@@ -58,8 +70,34 @@ class Scenario(
     price_per_hour: float | None = None  # USD per device-hour; default: the device's list price
 
     def __post_init__(self) -> None:
+        self._require(WHOLE, _whole, "a whole number is wanted")
+        self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
+        self._require(("sp", "reshard"), lambda v: isinstance(v, bool), "True or False is wanted")
+        self._require(("epochs", "price_per_hour"), _number, "a number is wanted")
+        edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
+        self._require(("set",), lambda v: isinstance(v, Mapping), edits)
+        layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
+        self._require(("stages",), _wholes, layers)
         price = self.price_per_hour
         if price is not None and not (math.isfinite(price) and price >= 0):
             raise BadInput(
                 f"price_per_hour {price}: a price in USD per device-hour is wanted, for example 2.5"
             )
+
+    def _require(self, names: tuple[str, ...], test: Callable[[Any], bool], wanted: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not test(value):
+                raise BadInput(f"{name} {value!r:.60}: {wanted}")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _wholes(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(map(_whole, value))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator import importers
 from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
 from roofcast.simulator.models.names import SHIPPED
@@ -80,7 +79,7 @@ def resolve(
     if path.suffix == ".json" or path.exists():
         if path.is_dir() and (path / "config.json").is_file():
             path = path / "config.json"
-        name = path.parent.name if path.name == "config.json" else path.stem
+        name = path.absolute().parent.name if path.name == "config.json" else path.stem
         return _read(name, path, str(reference))
     return _by_other_name(reference)
 
@@ -93,12 +92,8 @@ def _by_other_name(reference: str) -> Model:
         return _with_assumption(resolve(known), text)
     if known:
         return resolve(known)
-    close = difflib.get_close_matches(reference.lower(), names(), 3, 0.5)
-    hint = f"; did you mean {', '.join(close)}?" if close else ";"
-    raise UnknownName(
-        f"no model {reference!r}{hint} known: roofcast models, or give a config.json or a .toml of"
-        " layers"
-    )
+    listing = "roofcast models lists the names; or give a config.json or a .toml list of layers"
+    raise unknown("model", reference, names(), listing)
 
 
 def shipped_as(reference: str) -> str | None:

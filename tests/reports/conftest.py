@@ -149,7 +149,7 @@ class Clock:
             op=row.op,
             count=row.count,
             parameters=row.count * row.parameters,
-            flops=row.count * (row.forward + row.backward),
+            flops=row.count * (row.forward + row.backward + 12.0 * row.parameters),
             bytes=row.count * (row.forward_bytes + row.backward_bytes) + moved,
             saved_bytes=row.count * row.saved,
             time_s=forward + backward + update,
@@ -161,12 +161,12 @@ class Clock:
         )
 
     def points(self, row: Row) -> list[Point]:
-        """An op as the points of a roofline."""
+        """An op as the points of a roofline, the update of its weights included."""
         passes = (
             ("forward", row.forward, row.forward_bytes),
             ("backward", row.backward, row.backward_bytes),
         )
-        return [
+        points = [
             Point(
                 name=row.name,
                 op=row.op,
@@ -179,6 +179,15 @@ class Clock:
             )
             for phase, flops, moved in passes
         ]
+        return [*points, *self.update(row)]
+
+    def update(self, row: Row) -> list[Point]:
+        """The update of an op's weights as a point, if it has any."""
+        weights = row.count * row.parameters
+        kind = dict(op=row.op, phase="update", unit="vector", precision="fp32")
+        time = self.layer(row).update_s
+        numbers = dict(flops=12.0 * weights, bytes=28.0 * weights, time_s=time)
+        return [Point(name=row.name, **kind, **numbers)] if weights else []
 
 
 def memory_of(parameters: float, kept: float) -> MemoryForecast:
@@ -207,9 +216,6 @@ def transformer_step(
     ops = [clock.layer(row) for row in rows]
     points = [point for row in rows for point in clock.points(row)]
     total = sum(op.parameters for op in ops)
-    update = sum(op.update_s for op in ops)
-    optimizer = dict(op="adamw", phase="update", unit="vector", precision="fp32", time_s=update)
-    points.append(Point(name="optimizer", flops=12.0 * total, bytes=28.0 * total, **optimizer))
     step = sum(op.time_s for op in ops)
     kept = float(sum(op.saved_bytes for op in ops))
     matrix = float(sum(row.count * row.forward for row in rows if row.unit == "matrix"))
@@ -222,7 +228,7 @@ def transformer_step(
         lower_bound_s=sum(op.lower_bound_s for op in ops),
         forward_s=sum(op.forward_s for op in ops),
         backward_s=sum(op.backward_s for op in ops),
-        update_s=update,
+        update_s=sum(op.update_s for op in ops),
         host_s=0.021,
         samples_per_s=batch / step, tokens_per_s=t / step, mfu=mfu, hfu=mfu,
         parameters=total,

@@ -36,7 +36,7 @@ TEXTS = [
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-WIDTH = {"COLUMNS": "88"}
+WIDTH = {"COLUMNS": "100"}
 PICTURE = "docs/roofline-llama-3-8b.png"
 LEFT_OUT = "...\n"
 

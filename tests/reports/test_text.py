@@ -6,8 +6,10 @@ import msgspec
 import pytest
 
 from roofcast import predict
+from roofcast.reports.format import seconds, si
 from roofcast.reports.pages.asked import INTERVALS, interval_basis
 from roofcast.reports.pages.forecast import print_comparison, print_forecast
+from roofcast.reports.pages.layer_table import by_kind
 from roofcast.reports.pages.memory import bar, kinds, print_memory, verdict
 from roofcast.simulator.forecast.interval import stretches
 from roofcast.simulator.forecast.result import Near
@@ -93,8 +95,51 @@ def test_shares_of_the_table_sum_to_the_step(forecast, capsys):
     print_forecast(forecast)
     rows, total = table_of(capsys)
     assert sum(shares(rows)) == pytest.approx(100, abs=0.5 * len(rows))
-    assert "3 other layers" in rows[-1]
+    assert "5 other rows" in rows[-2] and "optimizer" in rows[-1]
     assert "702 ms" in total
+
+
+def test_layers_are_printed_without_the_optimizer_update(step, capsys):
+    """Rows: forward and backward. The update is a row of its own, with its FLOP and bytes."""
+    f = step(layers=1, sequence=512)
+    print_forecast(f)
+    rows, total = table_of(capsys)
+    head = next(row for row in rows if "lm_head" in row)
+    layer = next(layer for layer in f.layers if layer.name == "lm_head")
+    assert layer.update_s > 0 and seconds(layer.forward_s + layer.backward_s) in head
+    assert seconds(f.update_s) in rows[-1] and si(28.0 * f.parameters, "B") in rows[-1]
+    moved = sum(layer.bytes for layer in f.layers)
+    assert si(moved, "B") in total
+
+
+@pytest.mark.parametrize("asked", FORECASTS.values(), ids=FORECASTS)
+def test_shares_by_op_sum_to_the_step(step, spread, asked):
+    for forecast in (step(**asked), spread(**asked), step(**asked, between_steps_s=0.01)):
+        named = re.findall(r"(-?[\d.]+).%", by_kind(forecast))
+        assert sum(map(float, named)) == pytest.approx(100, abs=0.5 * len(named))
+    assert all(kind in by_kind(spread()) for kind in ("optimizer", "communication", "waiting"))
+
+
+def test_a_step_that_does_not_fit_is_marked_in_the_headline(step, capsys):
+    print_forecast(step(batch=64))
+    headline = " ".join(capsys.readouterr().out.partition("forward")[0].split())
+    assert "does not fit: needs 3.90 TiB per device, capacity 80.0 GiB" in headline
+    assert headline.endswith("times are as if it did")
+
+
+def test_a_changed_device_is_named_in_the_title(step, capsys):
+    changed = step(assumptions=("hypothetical: memory.bandwidth 3.35 TB/s -> 8 TB/s",))
+    print_forecast(changed)
+    print_memory(changed)
+    print_comparison([changed, changed])
+    text = one_line(capsys)
+    assert text.count("h100-sxm5 with changes: ") == 2 and "2 devices with changes" in text
+
+
+def test_inference_is_a_pass(step, capsys):
+    print_forecast(step(mode="infer", optimizer=None))
+    text = one_line(capsys)
+    assert "one inference pass" in text and "per pass" in text and "per step" not in text
 
 
 def test_waiting_for_the_host_has_its_own_row(step, capsys):
@@ -117,7 +162,7 @@ def test_launches_on_a_cpu_are_part_of_the_step(step, capsys):
 
 
 def test_kinds_of_memory_sum_to_the_peak(forecast):
-    total = sum(value for _, value in kinds(forecast.memory))
+    total = sum(value for _, value in kinds(forecast))
     assert total == pytest.approx(forecast.memory.peak_bytes)
 
 
@@ -127,15 +172,13 @@ def test_the_verdict_names_need_capacity_and_cure(forecast):
         return verdict(msgspec.structs.replace(forecast, memory=memory))
 
     text = verdict(forecast)
-    assert text.startswith(
-        "does not fit: needs 182 GiB at peak (end of forward), the device has 80.0 GiB; "
-    )
+    assert text.startswith("does not fit: needs 182 GiB per device, capacity 80.0 GiB; ")
     assert "optimizer" in text
     assert "largest batch that fits: 3; --recompute full would reduce activations" in with_memory(
         capacity_bytes=190e9, largest_batch=3
     )
     assert with_memory(capacity_bytes=288e9, fits=True, largest_batch=2).endswith(
-        "at peak (end of forward); largest batch that fits: 2"
+        "of 268 GiB; largest batch that fits: 2"
     )
 
 
@@ -158,7 +201,8 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
     print_forecast(step(low_s=0.6, high_s=0.8, interval_class=known, nearest=(near,)))
     text = one_line(capsys)
     assert (
-        "80 % interval: 600 ms to 800 ms (calibrated on this device, other software stacks)" in text
+        "80 % interval: 600 ms to 800 ms (from measured runs on this device, other software stacks)"
+        in text
     )
     assert (
         "gpt2, batch 8 on a100-pcie-40gb, pytorch-eager (a table): measured 100 ms, forecast 5.0 %"
@@ -173,8 +217,10 @@ def test_every_class_of_interval_has_a_text():
 
 def test_duration_cost_and_energy_are_printed(step, capsys):
     print_forecast(step(**LONG))
-    words = "347 days, 1.00 million steps, $25,000 at $2.95 per hour, at most 21.1 MWh (TDP 700 W)"
-    assert words in one_line(capsys)
+    text = one_line(capsys)
+    assert "347 days of steps (without data loading, evaluation and restarts)" in text
+    assert "1.00 million steps, $25,000 at $2.95 per device-hour, at most 21.1 MWh" in text
+    assert "(TDP 700 W per device, without hosts)" in text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0, 3.0])
@@ -190,7 +236,8 @@ def test_several_devices_print_layout_communication_and_stages(spread, capsys):
         "global batch 1 ×",
         "TP 2 with SP, PP 4 (1f1b), DP 2, ZeRO 1; 8 micro-batches of 1 sample per DP rank",
         "700 tokens/s per device",
-        "Memory, most loaded device",
+        "Memory at peak, most loaded device (first of 4 pipeline stages)",
+        "communication buffers 477 MiB",
         "tensor parallel 40.0 GB 30.0 ms",
         "pipeline parallel 1.00 GB none",
         "pipeline bubble: 20 % of the step",
