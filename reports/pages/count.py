@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +26,9 @@ _TOTALS = (
     ("traffic forward [B]", "bytes_forward", lambda value: si(value, "B")),
     ("traffic backward [B]", "bytes_backward", lambda value: si(value, "B")),
 )
-_FORMS = (many, si, si, binary, lambda value: si(value, "B"))
+_FORMS: tuple[Callable[[float], str], ...] = (
+    many, si, si, binary, lambda value: si(value, "B")
+)  # fmt: skip
 _WIDE = 96  # columns of the terminal from which on the kind of op is shown
 
 
