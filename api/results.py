@@ -45,7 +45,11 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
         return known
 
     def to_frame(self) -> pandas.DataFrame:
-        """The layers as a pandas table, one row per named op. SI units."""
+        """The layers as a pandas table, one row per named op, in SI units.
+
+        On one device `time_s` includes the op's optimizer update, which the printed table sums in
+        a row of its own.
+        """
         import pandas
 
         return pandas.DataFrame([msgspec.structs.asdict(layer) for layer in self.layers])

@@ -52,6 +52,29 @@ def say(out: Console, words: str, indent: int = 2, first: str = "", style: str =
         out.print(Text(line.replace(_NO_BREAK, " "), style=style))
 
 
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters.
+
+    Lines break at spaces; a word wider than the line after - / _ . or :, if there is one that fits.
+
+    >>> wrapped("seen in ml-engineering-network", 16)
+    'seen in\\nml-engineering-\\nnetwork'
+    """
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if len(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines.append("")
+        parts = [word] if len(word) <= width else re.findall(r"[^-/_.:]*[-/_.:]|[^-/_.:]+", word)
+        for part in parts:
+            if len(lines[-1] + part) > width:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(line for line in lines if line)
+
+
 def section(out: Console, title: str) -> None:
     """Print a heading, after an empty line."""
     out.print()

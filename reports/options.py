@@ -64,7 +64,8 @@ STEP: dict[str, Option] = {
         "--precision",
         PRECISIONS,
         "Number format. bf16: weights and states too; amp-bf16: fp32 weights, bf16 compute"
-        " (autocast). Default: the best 16-bit format of the device.",
+        " (autocast). Default: bf16, else amp-fp16, else fp32, by what the device supports; on"
+        " CPUs fp32.",
     ),
     "optimizer": click.option(
         "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."
@@ -140,7 +141,9 @@ DEVICE: dict[str, Option] = {
     )
 }
 LAYOUT: dict[str, Option] = {
-    "devices": _integer("--devices", "Number of devices. Default: tp*cp*pp*dp."),
+    "devices": _integer(
+        "--devices", "Number of devices. Default: tp*cp*pp*dp; with --system the whole system."
+    ),
     "system": click.option(
         "--system",
         metavar="NAME",
@@ -190,8 +193,8 @@ LAYOUT: dict[str, Option] = {
     ),
     "micro_batch": _integer(
         "--micro-batch",
-        "Samples in one micro-batch of a data-parallel rank. Default: 1 with --pp > 1, else the"
-        " rank's whole batch.",
+        "Samples in one micro-batch. Default: 1 with --pp > 1, else the rank's whole share of"
+        " --batch.",
     ),
 }
 SECTIONS = {

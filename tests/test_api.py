@@ -179,6 +179,7 @@ def test_counts_print_as_a_summary():
     lines = str(counts).splitlines()
     assert lines[0] == "resnet50: counts of one training step" and len(lines) < 10
     assert f"{counts.parameters:,}" in str(counts) and "images of 224" in lines[1]
+    assert counts.to_frame().parameters.sum() == counts.parameters
 
 
 def test_count_takes_what_it_can_use_and_says_its_defaults():

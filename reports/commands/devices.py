@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -16,8 +17,21 @@ from roofcast.reports.options import print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHOWN_ONLY = "shown only: no formula reads it"
-CROSSCHECK_ONLY = "only roofcast crosscheck reads it"
+MARKS = {  # after the key of a figure
+    "*": "not used: no formula reads the figure",
+    "+": "used only by roofcast crosscheck",
+}
+STATUSES = {
+    "read": "seen in the source named",
+    "measured": "from a public measurement log",
+    "derived": "computed from other figures",
+    "estimate": "no source publishes it",
+    "recalled": "(not checked) from memory of the source named",
+    "given": "from a file of yours",
+    "edited": "changed with --set",
+}
+WIDE = 100  # columns from which on the status of a recalled figure is printed in full
+DIRECTED = ("scale_up.bandwidth", "achieved.pair_copy")  # rates of one direction
 
 
 @click.group("devices", invoke_without_command=True)
@@ -104,22 +118,31 @@ def _list(rows: list[hwdb.Summary]) -> Table:
     return table
 
 
-def _value(figure: float, unit: str) -> str:
+def _value(key: str, figure: float, unit: str) -> str:
     """The figure to five digits; bytes with binary prefixes, as memory is sold."""
+    if key in DIRECTED:
+        return f"{hwdb.pretty(figure, unit)}\nper direction"
+    if unit == "1" and key.startswith("achieved."):
+        return f"{hwdb.pretty(figure, unit)} of peak"
     if unit != "B":
         return hwdb.pretty(figure, unit)
     number, unit = binary(figure, 5).split()
     return f"{float(number):g} {unit}"
 
 
-def _source(key: str, figure: hwdb.Figure) -> str:
-    """Source of a figure and the place in it, and whether a forecast depends on the figure."""
+def _mark(key: str) -> str:
+    """The one of MARKS that applies to a figure; "" where a forecast depends on it."""
     from roofcast.hwdb import records
 
-    source = ": ".join(part for part in (figure.source, figure.where) if part)
     if key in records.SHOWN_ONLY[records.Device]:
-        return f"{source} ({SHOWN_ONLY})"
-    return f"{source} ({CROSSCHECK_ONLY})" if key in records.CROSSCHECK_ONLY else source
+        return "*"
+    return "+" if key in records.CROSSCHECK_ONLY else ""
+
+
+def _source(figure: hwdb.Figure) -> str:
+    """Source of a figure and the place in it."""
+    where = re.sub(r"\bprinted (?=\d)", "source prints ", figure.where)
+    return ": ".join(part for part in (figure.source, where) if part)
 
 
 @command.command("show")
@@ -136,29 +159,57 @@ def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Print every known number of DEVICE with its source and status.
 
     The status tells how well the number is documented: read in its source, measured, derived,
-    recalled, estimated, given in your file, or edited.
+    recalled (not checked), estimated, given in your file, or edited.
     """
     device = hwdb.device(name, setting(changes))
     figures = hwdb.figures(device)
     if as_json:
         print_json(_json(device, figures))
         return
-    from roofcast.reports.console import page, plain_table, say, show
+    from roofcast.reports.console import page, say, show
 
     known = (device.vendor, device.architecture, device.year)
     made = ", ".join(str(part) for part in known if part)
-    table = plain_table(
-        ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold")
-    )
-    for key, figure, unit in figures:
-        table.add_row(key, _value(figure, unit), figure.status, _source(key, figure))
     with page() as out:
         out.print(f"{device.id}: {device.name}" + (f" ({made})" if made else ""), style="bold")
-        show(out, table)
+        show(out, _figures(figures, out.width))
+        for line in _legend(figures):
+            say(out, line)
         for source, citation in device.sources.items():
             say(out, citation, first=f"{source}: ")
         for note in (*device.edits, *device.notes):
             say(out, note, first="note: ")
+
+
+def _figures(figures: list[tuple[str, hwdb.Figure, str]], width: int) -> Table:
+    """Figures with value, status and source; no word is broken that has room on a line."""
+    from roofcast.reports.console import plain_table, wrapped
+
+    rows = [("figure", "value", "status")]
+    for key, figure, unit in figures:
+        unchecked = figure.status == "recalled" and width >= WIDE
+        status = "recalled\n(not checked)" if unchecked else figure.status
+        rows.append((f"{key} {_mark(key)}".rstrip(), _value(key, figure, unit), status))
+    taken = [max(len(line) for cell in column for line in cell.split("\n"))
+             for column in zip(*rows, strict=True)]  # fmt: skip
+    room = width - sum(taken) - 2 * (len(taken) + 1)
+    table = plain_table(
+        ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold")
+    )
+    for row, (_, figure, _) in zip(rows[1:], figures, strict=True):
+        table.add_row(*row, wrapped(_source(figure), room))
+    return table
+
+
+def _legend(figures: list[tuple[str, hwdb.Figure, str]]) -> list[str]:
+    """One line for each status and mark that occurs, and for fractions of peak."""
+    seen = {figure.status for _, figure, _ in figures}
+    lines = [f"status {status}: {text}" for status, text in STATUSES.items() if status in seen]
+    marks = {_mark(key) for key, _, _ in figures}
+    lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in marks]
+    if any(unit == "1" and key.startswith("achieved.") for key, _, unit in figures):
+        lines.append("of peak: fraction of the peak_flops of the format, or of memory.bandwidth")
+    return lines
 
 
 def _json(device: hwdb.Device, figures: list[tuple[str, hwdb.Figure, str]]) -> dict[str, object]:

@@ -59,7 +59,7 @@ def _list(as_json: bool) -> None:
         return
     from roofcast.reports.console import page, plain_table
 
-    table = plain_table(("scenario", "left"), ("describes", "fold"))
+    table = plain_table(("scenario", "left"), ("description", "fold"))
     for row in rows:
         table.add_row(row["name"], row["about"])
     with page() as out:

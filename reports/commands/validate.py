@@ -11,6 +11,7 @@ from roofcast.reports.options import print_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from roofcast.reports.pages.validation import Shipped
     from roofcast.reports.tables.validation import Checked
     from roofcast.scenarios.measured.scores import Scored
 
@@ -184,7 +185,19 @@ def _print(found: Found, shipped: bool, as_json: bool) -> None:
         training_runs.print_part(found.many, shipped)
     if found.checked or found.kernels is not None:
         listed = {scored.run.source for scored in found.many}
-        validation.print_validation(found.checked, found.kernels, listed)
+        known = _shipped() if shipped else None
+        validation.print_validation(found.checked, found.kernels, listed, known)
+
+
+def _shipped() -> Shipped:
+    """Whether fits read each shipped run, and forecasts of the runs kept for blind tests."""
+    from roofcast.reports.pages.validation import Shipped
+    from roofcast.reports.tables import validation
+    from roofcast.reports.tables.accuracy import status_of
+    from roofcast.scenarios.measured.nets import blind, read, shipped
+
+    statuses = [status_of(run, path) for path in shipped() for run in read(path)]
+    return Shipped(statuses, validation.check_files(blind()))
 
 
 def _print_machine(path: str, as_json: bool) -> None:

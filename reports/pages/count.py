@@ -84,6 +84,8 @@ def _totals(out: Console, counts: Counts) -> None:
     note = "FLOP: matrix products, convolutions and attention, as PyTorch's FlopCounterMode counts"
     note += " them (a multiply-add is 2); other operations: pointwise and special functions, which"
     note += " FlopCounterMode does not count; traffic: bytes that all kernels move in device memory"
+    if training and counts.saved_input_bytes:
+        note += "; inputs: those of the step itself, in no layer's row"
     say(out, note, style="dim")
 
 

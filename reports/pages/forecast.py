@@ -57,7 +57,8 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
         section(out, "Most similar measured runs")
         for run in forecast.nearest:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
-            where = f"{run.name} on {run.device}, {run.stack} ({run.source})"
+            on = f"{run.devices:,} × {run.device}" if run.devices > 1 else run.device
+            where = f"{run.name} on {on}, {run.stack} ({run.source})"
             say(out, f"{where}: measured {seconds(run.measured_s)}, {off}", first="- ")
 
 

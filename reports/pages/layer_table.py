@@ -24,7 +24,7 @@ _HOST = "waiting for the host"
 _ALL = "--json lists all"
 _BOUNDS = (
     "bound by: matrix or vector units, memory bandwidth, latency (fixed cost of small kernels) or"
-    " host (kernel launches)"
+    " host (slower launches than kernels)"
 )
 
 
@@ -104,12 +104,13 @@ def table_note(forecast: Forecast, width: int) -> str:
         pipelined = forecast.layout is not None and forecast.layout.pp > 1
         stages = ", mean over the pipeline stages" if pipelined else ""
         unit = "step" if forecast.mode == "train" else "pass"
-        parts.append(f"per device and {unit}, all micro-batches{stages}")
-    parts.append("×: layers of this kind in the whole model, summed in the row")
+        parts.append(f"numbers of one device: its share of a {unit}, all micro-batches{stages}")
+    summed = "" if several else ", summed in the row"
+    parts.append(f"×: layers of this kind in the whole model{summed}")
     if width >= _NARROW:
         parts += _column_notes(forecast)
     if several:
-        parts.append("comm: communication that compute does not overlap")
+        parts += _row_notes([loss.name for loss in _outside(forecast)])
     parts.append(_BOUNDS)
     _, rest = _named(list(forecast.layers))
     room = min(width, _WIDEST) - _OTHERS[len(_columns(forecast, width))]
@@ -118,20 +119,31 @@ def table_note(forecast: Forecast, width: int) -> str:
     return "; ".join(parts)
 
 
+def _row_notes(names: Sequence[str]) -> list[str]:
+    """What the rows outside the layers mean that a step over several devices has."""
+    notes = {
+        "comm": "comm: communication that compute does not overlap; what an op of a layer sends"
+        " is in the row of the layer",
+        _HOST: "waiting for the host: beyond the time of the rows above",
+        "pipeline bubble": "pipeline bubble: idle while the pipeline fills and drains",
+        "uneven stages": "uneven stages: the slowest pipeline stage minus the mean",
+    }
+    return [text for name, text in notes.items() if any(n.startswith(name) for n in names)]
+
+
 def _column_notes(forecast: Forecast) -> list[str]:
     """What the columns of FLOP and bytes mean."""
     attention = any(layer.op == "attention" for layer in forecast.layers)
     square = ", attention over the full square" if attention else ""
-    of_mfu = (
-        f"matrix products{', convolutions and attention' if attention else ' and convolutions'}"
-    )
-    parts = [f"FLOP: all arithmetic{square} (MFU counts {of_mfu})"]
+    of_mfu = f"matrix products, convolutions{' and attention' if attention else ''}"
+    again = ", without recomputation" if forecast.mode == "train" else ""
+    parts = [f"FLOP: all arithmetic{square} (MFU counts only {of_mfu}{again})"]
     parts.append("traffic: bytes moved in device memory")
     if forecast.devices > 1:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":
         before = ", before recomputation" if forecast.recompute != "none" else ""
-        once = "a tensor that several layers keep counted once"
+        once = "a tensor that several layers use counted in one"
         parts.append(f"saved: activations kept for backward{before}, {once}")
     return parts
 

@@ -105,7 +105,10 @@ def _note(forecast: Forecast) -> str:
         "framework": "framework: device context (such as CUDA's), libraries, allocator overhead",
     }
     shown = [name for name, _ in kinds(forecast)]
-    return "; ".join(text for name, text in texts.items() if name in shown)
+    said = [text for name, text in texts.items() if name in shown]
+    if forecast.mode == "train" and "gradients" not in shown:
+        said.insert(0, "gradients of parameters: none at this moment")
+    return "; ".join(said)
 
 
 def shortage(forecast: Forecast) -> str:
@@ -134,7 +137,7 @@ def _largest(forecast: Forecast) -> str:
     parts = f"{n:,} micro-batch{'es' if n > 1 else ''}{' per DP rank' if layout.dp > 1 else ''}"
     each = most // (n * layout.dp)
     unit = f"sample{'' if each == 1 else 's'}"
-    return f"largest global batch with {parts}: {most:,} ({each:,} {unit} each)"
+    return f"largest micro-batch that fits: {each:,} {unit} (global batch {most:,} with {parts})"
 
 
 def cure(forecast: Forecast) -> str:
@@ -199,7 +202,6 @@ def _fixed(forecast: Forecast) -> float:
 
 def print_memory(forecast: Forecast) -> None:
     """Print memory by kind, and by layer or, over several devices, by pipeline stage."""
-    training = forecast.mode == "train"
     with page() as out:
         title = f"memory of one {pass_or_step(forecast.mode)}"
         out.print(Text(f"{forecast.model} on {on_what(forecast)}: {title}", style="bold"))
@@ -212,13 +214,19 @@ def print_memory(forecast: Forecast) -> None:
         else:
             section(out, "By layer")
             show(out, _layer_table(forecast))
-            note = "weights: parameters"
-            if training:
-                note += " with their gradients and optimizer states"
-                note += "; saved: activations kept for backward, a tensor that several layers"
-                note += " keep counted once"
-            say(out, note, style="dim")
+            say(out, _layer_note(forecast), style="dim")
         assumptions(out, forecast)
+
+
+def _layer_note(forecast: Forecast) -> str:
+    """What the columns of the table of layers mean."""
+    if forecast.mode != "train":
+        return "weights: parameters; share: of all weights and inputs"
+    states = [name for name, _ in kinds(forecast) if name in _STATES]
+    return (
+        f"weights: {listed(states)}; saved: activations kept for backward, a tensor that several"
+        " layers use counted in one; share: of all weights and saved activations"
+    )
 
 
 def _layer_table(forecast: Forecast) -> Table:

@@ -26,23 +26,37 @@ SHOWN = 3  # ops named, the longest first
 
 def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     """What is said, line by line: a label, and the text."""
-    size = f" x {f.sequence} tokens" if f.sequence else f" images of {f.image}" if f.image else ""
+    size = (
+        f" x {f.sequence} tokens"
+        if f.sequence
+        else f" images of {f.image} x {f.image}"
+        if f.image
+        else ""
+    )
     recipe = [f"batch {f.batch}{size}", f.precision, f.optimizer, f.stack]
     yield "scenario", ", ".join(part for part in recipe if part)
     unit = "step" if f.mode == "train" else "pass"
     rate = (
         f"{f.tokens_per_s:,.0f} tokens/s"
         if f.tokens_per_s
+        else f"{f.samples_per_s:,.0f} samples/s"
+        if f.samples_per_s >= 1000
         else f"{digits(f.samples_per_s)} samples/s"
     )
     yield f"{unit} time", f"{seconds(f.step_time_s)}, {rate}, MFU {percent(f.mfu)}"
     bound = f"roofline lower bound {seconds(f.lower_bound_s)}"
     if f.low_s is not None and f.high_s is not None:
         bound = f"80 % interval {seconds(f.low_s)} to {seconds(f.high_s)}; {bound}"
-    yield "bounds", bound
+    yield "range", bound
     passes = f"forward {seconds(f.forward_s)}"
     passes += f", backward {seconds(f.backward_s)}" if f.mode == "train" else ""
-    yield "passes", passes + (f", optimizer {seconds(f.update_s)}" if f.update_s else "")
+    passes += f", optimizer {seconds(f.update_s)}" if f.update_s else ""
+    left = f.step_time_s - f.forward_s - f.backward_s - f.update_s
+    waiting = "communication and waiting" if f.devices > 1 else "waiting for the host"
+    yield (
+        "passes",
+        passes + (f", {waiting} {seconds(left)}" if left > 0.005 * f.step_time_s else ""),
+    )
     m = f.memory
     capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
     verdict = "" if m.fits is None else ": fits" if m.fits else ": DOES NOT FIT"

@@ -39,7 +39,20 @@ ADDED = (
     "refused_because",
 )
 OTHERS = Path(llm_runs.HERE) / "others.toml"
+TOOL = ("rows", "errors", "source")  # keys of a tool in JSON
 REASONS = 25  # that are printed
+LEGEND = (
+    "median / mean: of |predicted / measured - 1|. bias: mean of predicted / measured - 1"
+    " (negative: the forecast is too short). worst: the row with the largest error. 6ND: mean error"
+    " of a rule of thumb: model FLOPs (about 6 per parameter and token, plus attention; 4/3 of that"
+    " under full recomputation) at one MFU per device family and number format, chosen as the best"
+    " for these very rows."
+)
+TOTALS = {  # kinds of models: keys of `overall` for the mean of rows and of sources
+    "all models": ("all rows", "mean of sources"),
+    "dense": ("dense, all rows", "dense, mean of sources"),
+    "mixtures of experts": ("mixtures of experts", ""),
+}
 
 
 def claims(path: str | Path) -> bool:
@@ -87,7 +100,7 @@ def to_json(scored: list[Scored]) -> dict[str, Any]:
         "sources": [line._asdict() for line in lines(scored)],
         "memory": [line._asdict() for line in memory_lines(scored)],
         "memory_told_apart": told_apart(scored),
-        "other_tools": others(),
+        "other_tools": [{key: tool[key] for key in TOOL} for tool in others()],
         "excluded": [{"id": s.run.id, "reason": s.run.excluded} for s in scored if s.run.excluded],
         "refused": [{"reason": reason, "rows": number} for reason, number in refusals(scored)],
         "rows": [
@@ -105,7 +118,9 @@ def to_json(scored: list[Scored]) -> dict[str, Any]:
 
 
 def others() -> list[dict[str, str]]:
-    """Errors that other tools report on the same rows."""
+    """Errors that other tools report on the same rows, with the keys of TOOL, perhaps also `ours`
+    (the source that has a part of these rows) and `note` (printed with the number of that part).
+    """
     tools: list[dict[str, str]] = tomllib.loads(OTHERS.read_text(encoding="utf-8"))["tool"]
     return tools
 
@@ -118,14 +133,15 @@ def refusals(scored: list[Scored]) -> list[tuple[str, int]]:
 def print_part(scored: list[Scored], shipped: bool) -> None:
     """Print the tables. `shipped`: these are the shipped rows, so other tools can be compared."""
     with page() as out:
-        out.print(
-            Text("Training on many devices: |predicted / measured - 1| in percent", style="bold")
-        )
+        out.print(Text("Training on many devices: errors in percent", style="bold"))
         _print_errors(out, scored)
         if shipped:
-            section(out, "Errors of other tools")
+            section(out, "Errors of other tools, mean")
+            rows = {line.source: line.rows for line in lines(scored)}
             for tool in others():
-                say(out, f"{tool['rows']}: {tool['errors']} ({tool['source']})", 0)
+                note = tool.get("note", "").format(rows=rows.get(tool.get("ours", "")))
+                notes = "; ".join(filter(None, (tool["source"], note)))
+                say(out, f"{tool['rows']}: {tool['errors']} ({notes})", 0)
         _print_memory(out, scored)
         left_out = Counter((s.run.source, s.run.excluded) for s in scored if s.run.excluded)
         if left_out:
@@ -143,25 +159,24 @@ def _print_errors(out: Console, scored: list[Scored]) -> None:
     found = lines(scored)
     if not found:
         return
+    say(out, LEGEND, 0)
     show(out, table_of(found, rule=True))
     total = overall(scored)
-    parts = [
-        f"{key} {100 * value:.1f}"
-        for key, value in total.items()
-        if key != "rows" and not math.isnan(value)
-    ]
-    say(
-        out,
-        f"{total['rows']} rows: {'; '.join(parts)}. Rule: 6ND plus attention, times 4/3 under full"
-        " recomputation, at one MFU per device family and format, the best for these rows.",
-        0,
-    )
+    section(out, f"All sources together, {total['rows']} rows: mean error")
+    table = plain_table(("", "left"), ("mean of rows", "right"), ("mean of sources", "right"))
+    for kind, keys in TOTALS.items():
+        values = [total.get(key, math.nan) for key in keys]
+        if not all(map(math.isnan, values)):
+            table.add_row(kind, *("" if math.isnan(v) else _percent(v) for v in values))
+    show(out, table)
+    if total["refused"] > 0:
+        say(out, f"{_percent(total['refused'])} % of the rows have no forecast.", 0)
 
 
 def _print_memory(out: Console, scored: list[Scored]) -> None:
     memory = memory_lines(scored)
     if memory:
-        section(out, "Peak memory")
+        section(out, "Peak memory: errors in percent")
         show(out, table_of(memory))
     ran, out_of = told_apart(scored).values()
     if out_of[1]:
@@ -176,10 +191,10 @@ def _print_memory(out: Console, scored: list[Scored]) -> None:
 def table_of(found: list[Line], rule: bool = False) -> Table:
     """One line per source; `rule` adds the error of the rule of thumb."""
     columns: list[tuple[str, Justify]] = [("", "fold")]
-    columns += [(name, "right") for name in ("rows", "mean", "median", "bias")]
+    columns += [(name, "right") for name in ("rows", "median / mean", "bias")]
     columns.append(("worst", "left"))
     if rule:
-        columns.append(("rule", "right"))
+        columns.append(("6ND", "right"))
     table = plain_table(*columns)
     for line in found:
         refused = f" ({line.refused} refused)" if line.refused else ""
@@ -189,8 +204,7 @@ def table_of(found: list[Line], rule: bool = False) -> Table:
         cells = [
             line.source or "no source given",
             f"{line.rows}{refused}",
-            _percent(line.mean),
-            _percent(line.median),
+            "" if line.mean is None else f"{_percent(line.median)} / {_percent(line.mean)}",
             _percent(line.bias, "+"),
             worst,
         ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ADDED = ("predicted_step_time_s", "predicted_low_s", "predicted_high_s", "error", "refused_because")
+SEVERAL = "several"  # the last part of the group of a run on more than one device
 BROKEN = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -65,7 +66,7 @@ def check(run: Run) -> Checked:
     """One run and its forecast. An error inside the engine refuses the row, not the table."""
     row, s = run.row, run.scenario
     layout = (row.get("layout") or "").partition(" ")[0]  # "nhwc (configs.yml ..)"
-    many = "" if s is None or (s.devices or 1) == 1 else "several"
+    many = "" if s is None or (s.devices or 1) == 1 else SEVERAL
     asked = (s.mode, s.precision or "", layout, many) if s else ("", "", layout, many)
     group = (run.source, (row.get("device") or "").strip(), *asked)
     refused = run.refused

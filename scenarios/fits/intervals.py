@@ -104,6 +104,7 @@ def row_of(run: Run, unseen: bool) -> dict[str, str] | None:
         "source": run.source,
         "blind": "yes" if unseen else "no",
         **traits_of(run.scenario, found)._asdict(),
+        "devices": str(found.devices),
         "measured_s": f"{run.measured_s:.5g}",
         "error": f"{np.log(run.measured_s / found.step_time_s):.4f}",
     }
@@ -120,8 +121,15 @@ def residuals_of(table: list[dict[str, str]]) -> interval.Residuals:
 
     fields = {key: texts(key) for key in interval.FIELDS}
     unseen = texts("blind") == "yes"
-    seconds, errors = numbers("measured_s"), numbers("error")
-    return interval.columns(texts("name"), texts("source"), fields, unseen, seconds, errors)
+    return interval.columns(
+        texts("name"),
+        texts("source"),
+        fields,
+        unseen,
+        numbers("measured_s"),
+        numbers("error"),
+        numbers("devices"),
+    )
 
 
 def write_residuals(table: list[dict[str, str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +12,9 @@ from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.step import Step, trace
 from roofcast.simulator.work.traced import Kernel
+
+if TYPE_CHECKING:
+    import pandas
 
 PRECISION = "bf16"  # counted where none is asked for
 STACK = "pytorch-eager"
@@ -93,6 +96,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([head, *(f"  {label:<20} {text}" for label, text in rows)])
 
     __repr__ = __str__
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The layers as a pandas table, one row per named op."""
+        import pandas
+
+        return pandas.DataFrame([msgspec.structs.asdict(layer) for layer in self.layers])
 
     def to_json(self) -> bytes:
         """The counts as JSON."""

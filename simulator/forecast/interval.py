@@ -75,6 +75,7 @@ class Residuals(NamedTuple):
     seconds: np.ndarray
     error: np.ndarray  # ln(measured / predicted)
     crowd: np.ndarray  # runs of the same source, device and stack
+    devices: np.ndarray  # of the run
 
     def only(self, mask: np.ndarray) -> Residuals:
         """The rows where the mask is true."""
@@ -85,6 +86,7 @@ class Residuals(NamedTuple):
             self.blind[mask],
             self.seconds[mask],
             self.error[mask],
+            self.devices[mask],
         )
 
 
@@ -95,13 +97,14 @@ def columns(
     blind: np.ndarray,
     seconds: np.ndarray,
     error: np.ndarray,
+    devices: np.ndarray,
 ) -> Residuals:
     """Residuals of these columns, with the size of each run's group."""
     keys = [
         f"{s}|{d}|{k}" for s, d, k in zip(source, traits["device"], traits["stack"], strict=True)
     ]
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    return Residuals(name, source, traits, blind, seconds, error, counts[inverse])
+    return Residuals(name, source, traits, blind, seconds, error, counts[inverse], devices)
 
 
 class Interval(NamedTuple):
@@ -119,7 +122,10 @@ def residuals() -> Residuals:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-        number = {key: np.array([float(r[key]) for r in rows]) for key in ("measured_s", "error")}
+        number = {
+            key: np.array([float(r[key]) for r in rows])
+            for key in ("measured_s", "error", "devices")
+        }
         text = {
             key: np.array([r[key] for r in rows], dtype=object)
             for key in ("name", "source", "blind", *FIELDS)
@@ -134,6 +140,7 @@ def residuals() -> Residuals:
         text["blind"] == "yes",
         number["measured_s"],
         number["error"],
+        number["devices"],
     )
 
 
@@ -302,6 +309,7 @@ def nearest(f: Forecast, found: Interval, r: Residuals) -> tuple[Near, ...]:
             device=str(r.traits["device"][i]),
             stack=str(r.traits["stack"][i]),
             source=str(r.source[i]),
+            devices=int(r.devices[i]),
             measured_s=float(r.seconds[i]),
             error=float(np.exp(-r.error[i]) - 1.0),
         )

@@ -85,6 +85,7 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     stack: str
     source: str
+    devices: int = 1
     measured_s: float
     error: float  # predicted / measured - 1
 

@@ -6,11 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from roofcast import hwdb
+from roofcast.hwdb.figure import STATUSES
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
 from roofcast.reports.command import main
-from roofcast.reports.commands.devices import CROSSCHECK_ONLY as FOR_CROSSCHECK
-from roofcast.reports.commands.devices import SHOWN_ONLY as FOR_SHOW
-from roofcast.reports.commands.devices import _source
+from roofcast.reports.commands import devices as page
 
 
 def run(*args):
@@ -20,17 +19,33 @@ def run(*args):
 @pytest.mark.parametrize("name", ["h100-sxm5", "i9-10940x", "mi100", "tpu-v4"])
 def test_a_figure_that_no_forecast_reads_is_marked(name):
     for key, figure, _ in hwdb.figures(hwdb.device(name)):
-        text = _source(key, figure)
-        assert (FOR_SHOW in text) == (key in SHOWN_ONLY[Device])
-        assert (FOR_CROSSCHECK in text) == (key in CROSSCHECK_ONLY)
-        assert text.startswith(figure.source)
+        assert (page._mark(key) == "*") == (key in SHOWN_ONLY[Device])
+        assert (page._mark(key) == "+") == (key in CROSSCHECK_ONLY)
+        assert page._source(figure).startswith(figure.source)
 
 
 def test_the_marks_are_printed_beside_the_figures():
-    lines = run("show", "h100-sxm5").stdout.splitlines()
-    marked = {line.split()[0] for line in lines if FOR_SHOW in " ".join(line.split())}
+    lines = [line.split() for line in run("show", "h100-sxm5").stdout.splitlines()]
+    marked = {words[0] for words in lines if words[1:2] == ["*"]}
     assert {"shared_memory_per_core", "registers_per_core"} <= marked
     assert not {"memory.bandwidth", "power.tdp"} & marked
+
+
+def test_every_status_and_mark_that_occurs_is_explained():
+    shown = run("show", "h100-sxm5").stdout
+    assert "status recalled: (not checked) from memory of the source named" in shown
+    assert "* not used" in shown and "+ used only by roofcast crosscheck" in shown
+    assert "status edited" not in shown
+    assert set(page.STATUSES) == set(STATUSES)
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_no_line_is_wider_than_the_terminal_and_no_short_word_is_broken(columns):
+    shown = CliRunner().invoke(main, ["devices", "show", "h100-sxm5"], env={"COLUMNS": columns})
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert "source prints 67" in " ".join(shown.stdout.split()) and "0.88 of peak" in shown.stdout
+    assert not [line for line in lines if line.strip() in ("rk", "t.py")]
 
 
 def test_json_has_the_figures_in_si_units_without_marks():

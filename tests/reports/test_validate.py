@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from roofcast.reports.command import main
+from roofcast.reports.pages import validation as page
 from roofcast.reports.tables import validation
 from roofcast.scenarios.measured.nets import shipped, shipped_kernels
 
@@ -67,6 +68,33 @@ def test_error_of_bf16_products_is_below_half_of_the_rooflines(device):
         (rows.roofline / rows.seconds - 1).abs(),
     )
     assert error.mean() < 0.5 * naive.mean()
+
+
+def test_runs_are_grouped_by_their_use_in_fitting(checked):
+    some = [c for c in checked if c.predicted][:5]
+    shipped = page.Shipped(["fitted", "left out", "fitted", "left out", "fitted"], some[:4])
+    found = page.by_status(some, shipped)
+    assert [(g.group[1].split(" (")[0], g.rows) for g in found] == [
+        ("used for fitting", 3),
+        ("read by no fit", 2),
+        ("from sources never used for fitting", 4),
+    ]
+
+
+def test_printed_tables_explain_their_columns(roofcast, tmp_path, monkeypatch):
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "model,device,precision,mode,batch_per_device,step_time_ms\n"
+        "resnet50,rtx-3090,amp-fp16,train,64,10500\n"
+    )
+    for columns in (80, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        out = roofcast("validate", "--runs", str(path)).out
+        assert max(map(len, out.splitlines())) <= columns
+        words = " ".join(out.split())
+        assert "rows median / mean bias roofline inside 80 %" in words
+        assert "inside 80 %: percent of the measured times" in words
+        assert "10.5 s" in out and "above +" not in out
 
 
 def test_output_holds_every_row_with_its_forecast(roofcast, tmp_path):
