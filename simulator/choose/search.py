@@ -138,18 +138,18 @@ def _rank(model: Model, device: Device, recipe: Recipe, tp: int, cp: int) -> _Ra
 
 
 @functools.lru_cache(maxsize=4096)
-def _dealt(layers: tuple[int, ...], pp: int, vpp: int) -> Dealt | None:
+def _dealt(places: tuple[tuple[int, ...], ...], pp: int, vpp: int) -> Dealt | None:
     """Units of each stage; None where there are more stages than layers.
 
-    layers: of each unit, as Unit.layers.
+    places: of each unit, as Unit.places.
     """
     nothing = np.zeros(4)
-    rows = [Unit("", n, nothing, nothing, {}, 0, 0, 0, 0, 0) for n in layers]
+    rows = [Unit("", len(p), nothing, nothing, {}, 0, 0, 0, 0, 0, places=p) for p in places]
     try:
         dealt = stages(rows, Layout(pp=pp, vpp=vpp))
     except BadInput:
         return None
-    return dealt, np.stack([np.bincount(s, minlength=len(layers)) for s in dealt]).astype(float)
+    return dealt, np.stack([np.bincount(s, minlength=len(places)) for s in dealt]).astype(float)
 
 
 def _group(
@@ -177,9 +177,9 @@ def _group(
         rank = _rank(model, device, msgspec.structs.replace(recipe, batch=micro), tp, cp)
     except BadInput:
         return nothing
-    layers = tuple(u.layers for u in rank.units)
+    places = tuple(u.places for u in rank.units)
     pair, at = np.unique(pp * 1024 + vpp, return_inverse=True)
-    dealt = [_dealt(layers, int(key) // 1024, int(key) % 1024) for key in pair]
+    dealt = [_dealt(places, int(key) // 1024, int(key) % 1024) for key in pair]
     can &= np.array([d is not None for d in dealt])[at]
     gathered = can & (zero == 3) & (pp == 1)
     flat, folded = can & (vpp == 1) & ~gathered, can & (vpp > 1)

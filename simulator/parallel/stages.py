@@ -22,6 +22,7 @@ from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahe
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step, runs
+from roofcast.simulator.work.traced import layer_order
 
 TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
 
@@ -32,7 +33,7 @@ class Unit(NamedTuple):
     """
 
     name: str
-    layers: int  # layers of this kind in a row; 0 for ops that are no layer
+    layers: int  # layers of this kind; 0 for ops that are no layer
     compute: np.ndarray  # device seconds by phase: forward, backward, recompute, update
     host: np.ndarray  # seconds to launch them, by phase
     traffic: dict[TrafficKey, Cost]  # phases forward, backward, and recompute: forward repeated
@@ -45,6 +46,7 @@ class Unit(NamedTuple):
     twice: float = 0.0
     # seconds of adding gradients up that the first micro-batch of a step is spared
     added: float = 0.0
+    places: tuple[int, ...] = ()  # of its layers among all layers of the model
 
     @property
     def update(self) -> float:
@@ -72,6 +74,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     device_s, host_s = _seconds(at, times, [place[k] for k in key], len(order))
     of = np.array([place[key[k.node]] for k in step.kernels])
     again, inferring = repeated(step), step.recipe.mode == "infer"
+    layers = layer_order(step.blocks, {node.layer for node in step.nodes})
     spared = np.zeros(len(order))
     if not step.recipe.stack.accumulate_first:
         sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]
@@ -101,6 +104,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 inside=inside / count,
                 twice=0.0 if i else used_twice(step),
                 added=spared[i] / count,
+                places=tuple(p for p, b in enumerate(layers) if what == "block" and b == block),
             )
         )
     return rows
@@ -257,7 +261,7 @@ def deal(units: list[Unit], x: Layout) -> list[list[int]]:
     """Units (by index) of each pipeline chunk: as many layers as asked for, or equal runs, with the
     remainder in the middle; ops around the layers go to the ends.
     """
-    layers = [i for i, u in enumerate(units) for _ in range(u.layers)]
+    layers = [i for _, i in sorted((place, i) for i, u in enumerate(units) for place in u.places)]
     n = x.pp * x.vpp
     if n > 1 and len(layers) < n - 2:  # the embedding and the head may be alone on a stage
         raise BadInput(
@@ -277,9 +281,9 @@ def deal(units: list[Unit], x: Layout) -> list[list[int]]:
         chunks.append(layers[start : start + size])
         start += size
     for i in (i for i, u in enumerate(units) if not u.layers):
-        if not layers or i < layers[0]:
+        if not layers or i < min(layers):
             chunks[0].insert(0, i)
-        elif i > layers[-1]:
+        elif i > max(layers):
             chunks[-1].append(i)
         else:  # between two kinds of layers: with the first layer of the second kind
             later = (c for c, m in enumerate(chunks) if any(j > i and units[j].layers for j in m))

@@ -12,11 +12,13 @@ block:N        recompute the first N layers of each pipeline stage; keep everyth
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, unknown
-from roofcast.simulator.work.traced import Block, Kept, Kernel, Node
+from roofcast.simulator.work.traced import Block, Kept, Kernel, Node, layer_order
 
 KINDS = ("none", "selective", "full", "modules", "uniform", "every", "block")
 FORMS = "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME"
@@ -34,23 +36,25 @@ class Policy(NamedTuple):
         """Whether whole layers are recomputed."""
         return self.kind in ("full", "uniform", "every", "block")
 
-    def layers(self, of: int, stages: int = 1) -> int:
-        """How many of `of` identical layers, divided over pipeline stages, are recomputed.
+    def layers(self, of: int, stages: int = 1) -> range | list[int]:
+        """Which of `of` layers in a row, divided over pipeline stages, are recomputed.
 
-        >>> policy("every:2").layers(33), policy("block:3").layers(32, stages=4)
-        (16, 12)
+        >>> len(policy("every:2").layers(33)), policy("block:3").layers(8, stages=2)
+        (16, [0, 1, 2, 4, 5, 6])
         >>> policy("uniform:4").layers(32)
-        32
+        range(0, 32)
         """
         if self.kind == "every":
-            return of // self.n
+            return range(self.n - 1, of, self.n)
         if self.kind == "block":
-            return min(of, self.n * stages)
-        return of if self.by_layer else 0
+            ends = [of * i // stages for i in range(stages + 1)]
+            parts = itertools.pairwise(ends)
+            return [i for start, end in parts for i in range(start, min(start + self.n, end))]
+        return range(of if self.by_layer else 0)
 
-    def inputs(self, of: int) -> int:
-        """How many of `of` recomputed layers keep their input."""
-        return -(-of // self.n) if self.kind == "uniform" else of
+    def keeps_input(self, layer: int) -> bool:
+        """Whether a recomputed layer, counted from the first, keeps its input."""
+        return self.kind != "uniform" or layer % self.n == 0
 
 
 @functools.cache
@@ -110,37 +114,53 @@ def _layers(
     stages: int,
 ) -> tuple[list[Kernel], tuple[Kept, ...]]:
     """Recompute whole layers: a share of the repetitions of each block."""
-    again = {i: p.layers(block.count, stages) for i, block in enumerate(blocks) if block.count > 1}
-    _check_layers(p, name, max(block.count for block in blocks), bool(again))
     of = [node.layer for node in nodes]
-    complete = {b: blocks[b].count - n for b, n in again.items()}  # layers that keep everything
+    first = {of[i]: i for i in reversed(range(len(nodes)))}  # block -> its first node
+    again: Counter[int] = Counter()  # block -> layers that are recomputed
+    inputs: Counter[int] = Counter()  # block -> of these, layers that keep their input
+    rows = _rows(blocks, first.keys())
+    _check_layers(p, name, max(map(len, rows), default=0))
+    trained = {of[k.node] for k in kernels if k.phase == "backward"}  # frozen layers keep nothing
+    for row in rows:
+        for i in p.layers(len(row), stages):
+            if row[i] in trained:
+                again[row[i]] += 1
+                inputs[row[i]] += p.keeps_input(i)
     kept = []
     for s in saved:
         block = of[s.node]
-        if block not in complete:
-            kept.append(s)
-        elif complete[block]:
-            kept.append(s._replace(count=s.count * complete[block] / blocks[block].count))
-    first = {of[i]: i for i in reversed(range(len(nodes)))}  # block -> its first node
-    for b, n in again.items():
-        if n:
-            kept.append(Kept(first[b], blocks[b].carried, p.inputs(n), "activation", -b))
+        complete = blocks[block].count - again[block]  # layers that keep everything
+        if complete:
+            kept.append(s._replace(count=s.count * complete / blocks[block].count))
+    for b in sorted(inputs):
+        kept.append(Kept(first[b], blocks[b].carried, inputs[b], "activation", -b))
     runs = [
         k._replace(phase="recompute", count=k.count * again[of[k.node]] // blocks[of[k.node]].count)
         for k in kernels
-        if k.phase == "forward" and again.get(of[k.node])
+        if k.phase == "forward" and again[of[k.node]]
     ]
     return runs, tuple(kept)
 
 
-def _check_layers(p: Policy, name: str, most: int, repeated: bool) -> None:
-    """Raise BadInput unless the model has enough identical layers in a row (`most`)."""
-    if not repeated:
+def _rows(blocks: Sequence[Block], own: Collection[int]) -> list[list[int]]:
+    """The layers of a model, in rows of one name: for every layer the index of its block.
+
+    `own`: blocks that have ops of their own. A layer that is alone in its row is not recomputed.
+    """
+    rows: dict[str, list[int]] = {}
+    for b in layer_order(blocks, own):
+        rows.setdefault(blocks[b].name, []).append(b)
+    return [row for row in rows.values() if len(row) > 1]
+
+
+def _check_layers(p: Policy, name: str, most: int) -> None:
+    """Raise BadInput unless the model has enough layers in a row (at most `most`)."""
+    if not most:
         raise BadInput(f"recompute {p.kind}: {name} has no repeated blocks to recompute; use none")
-    if p.kind in ("uniform", "every", "block") and p.n > most:
+    if p.n > most:
         raise BadInput(
-            f"recompute {p.kind}:{p.n}: {name} has {most} identical layers in a row; use"
-            f" {p.kind}:{most} or less"
+            f"recompute {p.kind}:{p.n}: {name} has {most} layers in a row; use {p.kind}:{most} or"
+            " less"
         )
 
 

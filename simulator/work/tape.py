@@ -68,7 +68,8 @@ class Tape(Recording):
         outer = self._repeats, self._block, self._kept
         repeats = outer[0]
         carried_bytes = sum(v.bytes for v in carried)
-        self.blocks.append(Block(self._full_name(name), count * repeats, carried_bytes))
+        block = Block(self._full_name(name), count * repeats, carried_bytes, outer[1])
+        self.blocks.append(block)
         self._repeats, self._block, self._kept = repeats * count, len(self.blocks) - 1, {}
         for value in carried:
             self._uses.pop(value.storage, None)

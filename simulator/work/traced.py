@@ -5,6 +5,7 @@ A field called `count` hides the method `count` of tuples, which nothing calls o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -105,3 +106,27 @@ class Block(NamedTuple):
     name: str
     count: int  # type: ignore[assignment]
     carried: float  # bytes passed from one repetition to the next
+    within: int = 0  # index of the block that holds it
+
+
+def layer_order(blocks: Sequence[Block], own: Collection[int]) -> list[int]:
+    """The layers of a model in order, each as the index of its block.
+
+    own: blocks that have ops of their own. Where layers alternate, as in gemma-2, the block that
+    holds both kinds has none, and is no layer itself.
+
+    >>> local, both = Block("layers", 4, 0.0, within=1), Block("model", 2, 0.0)
+    >>> layer_order([Block("", 1, 0.0), both, local, Block("layers", 2, 0.0, within=1)], {0, 2, 3})
+    [2, 2, 3, 2, 2, 3]
+    """
+    return list(_inside(blocks, own, 0))
+
+
+def _inside(blocks: Sequence[Block], own: Collection[int], holder: int) -> Iterator[int]:
+    """The layers in one repetition of a block."""
+    for b, block in enumerate(blocks):
+        if b and block.within == holder:
+            for _ in range(block.count // blocks[holder].count):
+                if b in own:
+                    yield b
+                yield from _inside(blocks, own, b)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from roofcast import predict
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import replay
@@ -19,8 +20,15 @@ LLAMA = {
 # ---------------------------------------------------------------- layers to stages
 def row(*counts):
     """Units without work, one per number of layers; 0: ops outside the layers."""
+    ends = np.cumsum(counts)
+    return [kind(*range(end - n, end)) for n, end in zip(counts, ends, strict=True)]
+
+
+def kind(*places):
+    """A unit without work whose layers stand at these places of the model."""
     nothing = np.zeros(4)
-    return [Unit("layers", n, nothing, nothing, {}, 0.0, 0.0, 0.0, 0.0, 0.0) for n in counts]
+    sizes = (0.0, 0.0, 0.0, 0.0, 0.0)
+    return Unit("layers", len(places), nothing, nothing, {}, *sizes, places=places)
 
 
 LAYERS_OF_STAGES = [  # layers of the model, stages, layers of each stage
@@ -44,6 +52,20 @@ def test_layers_that_do_not_divide_evenly_go_to_the_middle_stages(layers, pp, si
 def test_more_pipeline_stages_than_layers_plus_two_are_rejected():
     with pytest.raises(BadInput, match="6 stages, but the model has 3 layers"):
         deal(row(0, 3, 0), Layout(pp=6))
+
+
+def test_layers_that_alternate_stay_in_their_order():
+    alternating = [kind(), kind(0, 2, 4, 6), kind(1, 3, 5, 7), kind()]
+    assert deal(alternating, Layout(pp=2)) == [[0, 1, 2, 1, 2], [1, 2, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("model", ["gemma-2-9b", "gpt-oss-20b"])
+def test_stages_of_layers_that_alternate_take_equally_long(model):
+    """Local and global layers in turn: a stage has as many of one kind as of the other."""
+    found = predict(model, "h100-sxm5", devices=4, pp=2, tp=2, batch=16)
+    first, last = found.ranks
+    assert first.activations_bytes == pytest.approx(2 * last.activations_bytes, rel=0.35)
+    assert found.uneven_stages_s < 0.1 * found.step_time_s
 
 
 def test_ops_between_two_kinds_of_layers_go_to_the_stage_of_the_second_kind():

@@ -58,6 +58,43 @@ def test_all_products_of_a_layer_run_again_once():
     assert again(s) == sum(k.matrix * k.count for k in of_layers)
 
 
+ALTERNATING = ("gemma-2-9b", "gemma-3-12b", "gpt-oss-20b", "llama-4-scout", "mamba-130m")
+
+
+@pytest.mark.parametrize("model", ALTERNATING)
+def test_layers_that_alternate_all_run_again(model):
+    """Layers of two kinds, or a first layer in another format, are one row of layers."""
+    s = step("full", model=model)
+    of_layers = (k for k in s.kernels if k.phase == "forward" and s.nodes[k.node].layer)
+    assert again(s) == sum(k.matrix * k.count for k in of_layers)
+
+
+def times_again(how, model="gemma-2-9b", stages=1):
+    """How often the down projection of each kind of layer runs again."""
+    s = step(how, stages, model)
+    return sorted(
+        k.count
+        for k in s.kernels
+        if k.phase == "recompute" and s.nodes[k.node].name.endswith("down_proj")
+    )
+
+
+def test_every_second_of_layers_that_alternate_are_those_of_one_kind():
+    # gemma-2-9b: 42 layers, local and global attention in turn
+    assert times_again("full") == times_again("uniform:3") == [21, 21]
+    assert times_again("every:2") == [21]
+    assert times_again("every:3") == [7, 7]
+    assert times_again("block:5") == [2, 3]
+    assert times_again("block:5", stages=2) == [5, 5]  # the second stage starts with a global one
+    assert times_again("block:42") == [21, 21]
+
+
+def test_uniform_keeps_every_nth_input_of_layers_that_alternate():
+    s = step("uniform:3", model="gemma-2-9b")
+    inputs = [k.count for k in s.saved if k.storage < 0 and k.kind == "activation"]
+    assert sum(inputs) == 14
+
+
 @pytest.mark.parametrize(("how", "share"), [("every:2", 0.5), ("block:8", 0.25)])
 def test_layers_that_are_not_recomputed_keep_everything(how, share):
     none, full, some = (kept(step(r)) for r in ("none", "full", how))
@@ -124,6 +161,6 @@ def test_invalid_policies_are_rejected_in_one_line(text, names):
 
 
 def test_policies_are_parsed():
-    assert policy("every:4").layers(32) == 8
-    assert policy("none").layers(32) == 0
-    assert policy("uniform:4").inputs(32) == 8
+    assert list(policy("every:4").layers(32)) == [3, 7, 11, 15, 19, 23, 27, 31]
+    assert not policy("none").layers(32)
+    assert sum(map(policy("uniform:4").keeps_input, range(32))) == 8
