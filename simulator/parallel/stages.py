@@ -71,10 +71,14 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     key = runs(step)
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
-    device_s, host_s = _seconds(at, times, [place[k] for k in key], len(order))
-    of = np.array([place[key[k.node]] for k in step.kernels])
+    unit_of = [place[k] for k in key]  # of every node
+    device_s, host_s = _seconds(at, times, unit_of, len(order))
+    of = np.array([unit_of[k.node] for k in step.kernels])
+    kept, inside, dense, experts = _held(step, unit_of, len(order))
     again, inferring = repeated(step), step.recipe.mode == "infer"
-    layers = layer_order(step.blocks, {node.layer for node in step.nodes})
+    places: dict[int, list[int]] = {}  # of the layers of each block
+    for place, b in enumerate(layer_order(step.blocks, {node.layer for node in step.nodes})):
+        places.setdefault(b, []).append(place)
     spared = np.zeros(len(order))
     if not step.recipe.stack.accumulate_first:
         sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]
@@ -83,12 +87,9 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
         nodes = {n for n, k in enumerate(key) if k == order[i]}
-        dense, expert = _weights(step, nodes)
-        if expert:
+        if experts[i]:
             waits = token_counts(step.recipe.stack, at.device, constants()) * count
             host_s[i, : 1 if inferring else 2] += waits
-        kept = sum(s.bytes * s.count for s in step.saved if s.node in nodes)
-        inside = sum(s.bytes * s.count for s in step.counted if s.node in nodes)
         first = step.nodes[min(nodes)].name
         rows.append(
             Unit(
@@ -97,14 +98,14 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 compute=device_s[i] / count,
                 host=host_s[i] / count,
                 traffic=_traffic(at, nodes, count, again),
-                dense=dense / count,
-                expert=expert / count,
-                kept=kept / count,
+                dense=dense[i] / count,
+                expert=experts[i] / count,
+                kept=kept[i] / count,
                 largest=_largest(step, nodes, inferring),
-                inside=inside / count,
+                inside=inside[i] / count,
                 twice=0.0 if i else used_twice(step),
                 added=spared[i] / count,
-                places=tuple(p for p, b in enumerate(layers) if what == "block" and b == block),
+                places=tuple(places[block]) if what == "block" else (),
             )
         )
     return rows
@@ -127,11 +128,17 @@ def _seconds(
     return device_s, host_s
 
 
-def _weights(step: Step, nodes: set[int]) -> tuple[float, float]:
-    """Dense weights of these nodes, and weights of experts."""
-    dense = sum(w.size * w.count for w in step.weights if w.node in nodes and not w.expert)
-    expert = sum(w.size * w.count for w in step.weights if w.node in nodes and w.expert)
-    return dense, expert
+def _held(step: Step, unit: list[int], count: int) -> list[list[float]]:
+    """Of each unit, all repetitions: bytes kept for backward, and what they would be without
+    recomputation; weights outside experts, and weights of experts. unit: of each node.
+    """
+    kept, inside, dense, expert = found = [[0.0] * count for _ in range(4)]
+    for sums, storages in ((kept, step.saved), (inside, step.counted)):
+        for s in storages:
+            sums[unit[s.node]] += s.bytes * s.count
+    for w in step.weights:
+        (expert if w.expert else dense)[unit[w.node]] += w.size * w.count
+    return found
 
 
 def _largest(step: Step, nodes: set[int], inferring: bool) -> float:
@@ -184,6 +191,8 @@ def _traffic(
 
 def repeated(step: Step) -> dict[int, float]:
     """Fraction of each op's forward launches that recomputation repeats."""
+    if step.recipe.recompute == "none":
+        return {}
     launches: dict[str, dict[int, int]] = {phase: {} for phase in PHASES}
     for k in step.kernels:
         launches[k.phase][k.node] = launches[k.phase].get(k.node, 0) + k.count
