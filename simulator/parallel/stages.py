@@ -77,8 +77,8 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     kept, inside, dense, experts = _held(step, unit_of, len(order))
     again, inferring = repeated(step), step.recipe.mode == "infer"
     places: dict[int, list[int]] = {}  # of the layers of each block
-    for place, b in enumerate(layer_order(step.blocks, {node.layer for node in step.nodes})):
-        places.setdefault(b, []).append(place)
+    for p, b in enumerate(layer_order(step.blocks, {node.layer for node in step.nodes})):
+        places.setdefault(b, []).append(p)
     spared = np.zeros(len(order))
     if not step.recipe.stack.accumulate_first:
         sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]

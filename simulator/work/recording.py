@@ -124,7 +124,7 @@ class Recording:
         grad = self.training and trainable
         value = Value(shape, dtype, self._storage(), grad, "parameter", self._repeats)
         self.weights.append(
-            Weight(self._node, value.size, value.dtype, self._repeats, trainable, expert)
+            Weight(max(self._node, 0), value.size, value.dtype, self._repeats, trainable, expert)
         )
         if tied is not None:
             self._parameters[tied] = value
