@@ -42,3 +42,9 @@ def test_every_policy_and_layout_is_forecast_or_refused(model):
                 assert less.activations_bytes <= more.activations_bytes * (1 + 1e-12)
             else:
                 assert less.peak_bytes <= more.peak_bytes * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_parameters_of_layers_sum_to_those_of_the_model(model):
+    found = answer(model=model)
+    assert sum(layer.parameters for layer in found.layers) == found.parameters
