@@ -92,7 +92,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     # layers whose activations all exist while one of them is in backward
     remade = again.n if again.kind == "uniform" else float(again.by_layer)
     below = sum(u.kept for u in units) + step.input_bytes
-    above, twice = 0.0, used_twice(step)
+    above, twice = 0.0, step.used_twice
     moments = []
     for u in reversed(units):
         transient = u.largest + u.inside * min(remade, u.count)
@@ -123,23 +123,6 @@ def _states(step: Step, weights: float) -> float:
         # the update widens 16-bit gradients to fp32 first
         return (MASTER + (4.0 if stack.gradient_bytes < 4.0 else 0.0)) * weights
     return states
-
-
-def used_twice(step: Step) -> float:
-    """Bytes of the gradients of weights that two ops use, such as a table that embeds tokens and,
-    transposed, gives the logits.
-    """
-    if step.recipe.mode != "train":
-        return 0.0
-    users: dict[int, set[int]] = {}
-    size: dict[int, float] = {}
-    for k in step.kernels:
-        for v in k.inputs:
-            if v.kind == "parameter":
-                size[v.storage] = v.bytes
-                if v.grad and k.phase == "forward":
-                    users.setdefault(v.storage, set()).add(k.node)
-    return float(sum(size[s] for s, nodes in users.items() if len(nodes) > 1))
 
 
 def _units(step: Step) -> list[_Unit]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
 from roofcast.simulator.forecast.resolve import Asked
@@ -15,7 +14,7 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.memory import Held
-from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase
+from roofcast.simulator.times.dispatch import PHASES, Phases
 from roofcast.simulator.times.roofline import OpTimes, rates_of
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Recipe, Step
@@ -125,22 +124,14 @@ def asked_fields(asked: Asked) -> dict[str, Any]:
     }
 
 
-def assemble(
-    asked: Asked, step: Step, times: OpTimes, memory: Held, waits: bool = True
-) -> Forecast:
-    """The forecast of a step on one device.
-
-    waits: include the host's waits for token counts and between steps; over several devices they
-    are reported separately.
-    """
-    device, recipe = asked.device, step.recipe
-    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
-    device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants(), waits)
+def assemble(asked: Asked, step: Step, times: OpTimes, phases: Phases, memory: Held) -> Forecast:
+    """The forecast of a step on one device."""
+    device, recipe, phase = asked.device, step.recipe, phases.of
+    device_s, host_s, total_s = phases.device_s, phases.host_s, phases.total_s
     stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
     layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
-    between = between_steps(recipe.stack, device, constants()) if waits else 0.0
-    step_s = float(total_s.sum()) + between
+    step_s = float(total_s.sum()) + phases.between_s
     edits = (f"hypothetical: {edit}" for edit in device.edits)
     return Forecast(
         **asked_fields(asked),
@@ -150,7 +141,7 @@ def assemble(
         backward_s=backward_s + recompute_s,
         update_s=update_s,
         host_s=float(host_s.sum()),
-        between_steps_s=between,
+        between_steps_s=phases.between_s,
         samples_per_s=recipe.batch / step_s,
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
@@ -159,6 +150,6 @@ def assemble(
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s),
-        diagnosis=diagnose(layers, step_s, between, device, memory),
+        diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
         assumptions=(*asked.assumptions, *step.assumptions, *times.assumptions, *edits),
     )

@@ -5,38 +5,27 @@ every stage.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.forecast import layouts
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.interval import with_interval
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held, held
-from roofcast.simulator.times import roofline
-from roofcast.simulator.times.roofline import OpTimes
+from roofcast.simulator.times.dispatch import phases_of
+from roofcast.simulator.times.roofline import time_all
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 from roofcast.simulator.work.traced import Parallel
 
 if TYPE_CHECKING:
-    from roofcast.simulator.parallel.fabric import Fabric
-    from roofcast.simulator.parallel.step import ParallelStep
+    from roofcast.simulator.forecast.assemble_parallel import Placed
 
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
-
-
-class Placed(NamedTuple):
-    """One micro-batch on one rank of a layout, and the step over all devices."""
-
-    step: Step
-    times: OpTimes
-    outcome: ParallelStep
-    fabric: Fabric
 
 
 def forecast(scenario: Scenario) -> Forecast:
@@ -45,8 +34,9 @@ def forecast(scenario: Scenario) -> Forecast:
     if asked.layout is not None:
         return _over_devices(asked)
     step = of_one_batch(trace(asked.model, asked.recipe))
-    times = roofline.time_all(step, asked.device)
-    found = assemble(asked, step, times, _held(step, asked.device))
+    times = time_all(step, asked.device)
+    phases = phases_of(step, times.seconds, asked.device)
+    found = assemble(asked, step, times, phases, _held(step, asked.device))
     return with_interval(found, asked.device, step)
 
 
@@ -63,7 +53,7 @@ def _over_devices(asked: Asked) -> Forecast:
 
     at = placed(asked)
     whole = trace(asked.model, at.step.recipe, Parallel(stages=stages_of(asked)))
-    found = assemble_parallel(asked, whole, at.step, at.times, at.outcome, at.fabric.assumptions)
+    found = assemble_parallel(asked, whole, at)
     return with_interval(found, asked.device, at.step)
 
 
@@ -74,18 +64,21 @@ def stages_of(asked: Asked) -> int:
 
 def placed(asked: Asked) -> Placed:
     """One rank's step and times, and the step over all devices of a layout."""
-    from roofcast.simulator.parallel import step as parallel
+    from roofcast.simulator.forecast.assemble_parallel import Placed
+    from roofcast.simulator.parallel.layout import check
     from roofcast.simulator.parallel.networks import fabric_of
+    from roofcast.simulator.parallel.step import over_devices
 
     layout, device = asked.layout, asked.device
     assert layout is not None, "several devices have a layout"
     fabric = fabric_of(asked.system, device, layout.devices)
     micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
     step = trace(asked.model, micro, layout.parallel)
-    layouts.check(layout, step, asked.model.name)
-    times = roofline.time_all(step, device)
-    outcome = parallel.over_devices(step, times, device, layout, fabric)
-    return Placed(step, times, outcome, fabric)
+    times = time_all(step, device)
+    phases = phases_of(step, times.seconds, device, waits=False)
+    check(layout, step, asked.model.name)
+    outcome = over_devices(step, times, device, layout, fabric)
+    return Placed(step, times, phases, outcome, fabric.assumptions)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

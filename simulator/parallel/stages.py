@@ -14,14 +14,13 @@ import numpy as np
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
-from roofcast.simulator.memory import used_twice
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.traffic import NOTHING, Cost, Placement, gathered, gathers, joined
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahead, token_counts
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
-from roofcast.simulator.work.step import Step, runs
+from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import layer_order
 
 TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
@@ -68,7 +67,7 @@ class Passes(NamedTuple):
 def units(at: Placement, times: OpTimes) -> list[Unit]:
     """The step's layers and the ops around them, in order, with seconds, bytes and traffic."""
     step = at.step
-    key = runs(step)
+    key = step.runs
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
     unit_of = [place[k] for k in key]  # of every node
@@ -103,7 +102,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 kept=kept[i] / count,
                 largest=_largest(step, nodes, inferring),
                 inside=inside[i] / count,
-                twice=0.0 if i else used_twice(step),
+                twice=0.0 if i else step.used_twice,
                 added=spared[i] / count,
                 places=tuple(places[block]) if what == "block" else (),
             )
