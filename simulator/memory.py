@@ -155,9 +155,9 @@ def _units(step: Step) -> list[_Unit]:
 
 
 def _scratch(step: Step) -> float:
-    """Bytes the update needs beside states: a foreach update makes one copy of the weights."""
+    """Bytes the update needs beside states: a foreach update makes one copy of what it updates."""
     r = step.recipe
     fused = r.stack.implementations.get("optimizer") == "fused"
     if not r.optimizer or "optimizer" in r.offload or fused or optimizer(r.optimizer).states < 2:
         return 0.0
-    return step.parameter_bytes
+    return sum(w.size * w.count * WIDTH[w.dtype] for w in step.weights if w.trainable)

@@ -15,9 +15,9 @@ from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.memory import Held
 from roofcast.simulator.times.dispatch import PHASES, Phases
-from roofcast.simulator.times.roofline import OpTimes, rates_of
-from roofcast.simulator.work.precision import precision
-from roofcast.simulator.work.step import Recipe, Step
+from roofcast.simulator.times.peak import AtPeak
+from roofcast.simulator.times.roofline import OpTimes
+from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kept
 
 SAVED = ("activation", "input", "weight_copy")
@@ -31,14 +31,14 @@ class Totals(NamedTuple):
     other: float  # vector and special functions [FLOP]
     saved: dict[str, float]  # by kind, activations kept for backward [bytes]
 
-    def fields(self, mode: str, step_s: float, peak: float) -> dict[str, Any]:
-        """Fields of a Forecast: counts, and MFU and HFU against `peak` [FLOP/s] of all devices."""
+    def fields(self, step_s: float, peak: AtPeak, devices: int = 1) -> dict[str, Any]:
+        """Fields of a Forecast: counts, and MFU and HFU: the fraction of the time of all devices
+        that the products need at printed peaks.
+        """
         f = self.flops
-        needed = (3 if mode == "train" else 1) * f["forward"]
-        executed = f["forward"] + f["backward"] + f["recompute"]
         return {
-            "mfu": needed / (step_s * peak),
-            "hfu": executed / (step_s * peak),
+            "mfu": peak.needed / (step_s * devices),
+            "hfu": peak.executed / (step_s * devices),
             "flops_forward": float(f["forward"]),
             "flops_backward": float(f["backward"]),
             "flops_recompute": float(f["recompute"]),
@@ -69,11 +69,6 @@ def totals(step: Step, micro_batches: float = 1) -> Totals:
 
 def _bytes(saved: Iterable[Kept], kind: str) -> float:
     return sum(s.bytes * s.count for s in saved if s.kind == kind)
-
-
-def peak_rate(device: Device, recipe: Recipe) -> float:
-    """Printed peak of the step's precision [FLOP/s], against which MFU is stated."""
-    return float(rates_of(device, precision(recipe.precision).product).rates.matrix)
 
 
 def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
@@ -124,7 +119,9 @@ def asked_fields(asked: Asked) -> dict[str, Any]:
     }
 
 
-def assemble(asked: Asked, step: Step, times: OpTimes, phases: Phases, memory: Held) -> Forecast:
+def assemble(
+    asked: Asked, step: Step, times: OpTimes, phases: Phases, peak: AtPeak, memory: Held
+) -> Forecast:
     """The forecast of a step on one device."""
     device, recipe, phase = asked.device, step.recipe, phases.of
     device_s, host_s, total_s = phases.device_s, phases.host_s, phases.total_s
@@ -145,7 +142,7 @@ def assemble(asked: Asked, step: Step, times: OpTimes, phases: Phases, memory: H
         samples_per_s=recipe.batch / step_s,
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
-        **totals(step).fields(recipe.mode, step_s, peak_rate(device, recipe)),
+        **totals(step).fields(step_s, peak),
         memory=memory_fields(memory, device.memory.capacity),
         layers=layers,
         points=points,

@@ -13,7 +13,6 @@ from roofcast.simulator.forecast.assemble import (
     asked_fields,
     assemble,
     memory_fields,
-    peak_rate,
     run_fields,
     totals,
 )
@@ -25,6 +24,7 @@ from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.step import ParallelStep
 from roofcast.simulator.times.dispatch import Phases
+from roofcast.simulator.times.peak import AtPeak
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
@@ -44,22 +44,24 @@ PASS = {"train": "backward", "infer": "forward"}
 class Placed(NamedTuple):
     """One micro-batch on one rank of a layout, and the step over all devices."""
 
-    step: Step
+    whole: Step  # one micro-batch of the whole model
+    step: Step  # of one rank
     times: OpTimes
     phases: Phases
+    peak: AtPeak  # of all devices
     outcome: ParallelStep
     assumptions: tuple[str, ...]  # about the network
 
 
-def assemble_parallel(asked: Asked, whole: Step, at: Placed) -> Forecast:
-    """The forecast of a step over several devices. whole: one micro-batch of the whole model."""
+def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
+    """The forecast of a step over several devices."""
     device, recipe, layout, outcome = asked.device, asked.recipe, asked.layout, at.outcome
     assert layout is not None, "several devices have a layout"
     held = _fullest(outcome, layout, recipe.mode)
-    one = assemble(_of_one_rank(asked, at), at.step, at.times, at.phases, held)
+    one = assemble(_of_one_rank(asked, at), at.step, at.times, at.phases, at.peak, held)
     layers, points = _of_one_device(one, at, layout)
     n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
-    counted = totals(whole, layout.micro_batches * layout.dp)
+    counted = totals(at.whole, layout.micro_batches * layout.dp)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
@@ -79,8 +81,8 @@ def assemble_parallel(asked: Asked, whole: Step, at: Placed) -> Forecast:
         between_steps_s=outcome.between_s,
         tokens_per_s=tokens / step_s if tokens else None,
         tokens_per_s_per_device=tokens / step_s / n if tokens else None,
-        parameters=int(whole.parameters),
-        **counted.fields(recipe.mode, step_s, n * peak_rate(device, recipe)),
+        parameters=int(at.whole.parameters),
+        **counted.fields(step_s, at.peak, n),
         memory=memory_fields(held, device.memory.capacity),
         layers=layers,
         points=points,

@@ -18,7 +18,8 @@ from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held, held
 from roofcast.simulator.times.dispatch import phases_of
-from roofcast.simulator.times.roofline import time_all
+from roofcast.simulator.times.peak import at_peak, passes_one
+from roofcast.simulator.times.roofline import OpTimes, time_all
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 from roofcast.simulator.work.traced import Parallel
 
@@ -36,8 +37,17 @@ def forecast(scenario: Scenario) -> Forecast:
     step = of_one_batch(trace(asked.model, asked.recipe))
     times = time_all(step, asked.device)
     phases = phases_of(step, times.seconds, asked.device)
-    found = assemble(asked, step, times, phases, _held(step, asked.device))
-    return with_interval(found, asked.device, step)
+    peak = at_peak(step, asked.device)
+    found = assemble(asked, step, times, phases, peak, _held(step, asked.device))
+    return with_interval(_explained(found, step, times, asked.device), asked.device, step)
+
+
+def _explained(found: Forecast, step: Step, times: OpTimes, device: hwdb.Device) -> Forecast:
+    """The forecast; where its MFU or HFU passes 1, why is listed as an assumption."""
+    if max(found.mfu, found.hfu) <= 1.0:
+        return found
+    assumptions = (*found.assumptions, passes_one(step, times, device))
+    return msgspec.structs.replace(found, assumptions=assumptions)
 
 
 def _held(step: Step, device: hwdb.Device) -> Held:
@@ -52,8 +62,7 @@ def _over_devices(asked: Asked) -> Forecast:
     from roofcast.simulator.forecast.assemble_parallel import assemble_parallel
 
     at = placed(asked)
-    whole = trace(asked.model, at.step.recipe, Parallel(stages=stages_of(asked)))
-    found = assemble_parallel(asked, whole, at)
+    found = _explained(assemble_parallel(asked, at), at.step, at.times, asked.device)
     return with_interval(found, asked.device, at.step)
 
 
@@ -73,12 +82,14 @@ def placed(asked: Asked) -> Placed:
     assert layout is not None, "several devices have a layout"
     fabric = fabric_of(asked.system, device, layout.devices)
     micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
+    whole = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
     step = trace(asked.model, micro, layout.parallel)
     times = time_all(step, device)
     phases = phases_of(step, times.seconds, device, waits=False)
+    peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
     outcome = over_devices(step, times, device, layout, fabric)
-    return Placed(step, times, phases, outcome, fabric.assumptions)
+    return Placed(whole, step, times, phases, peak, outcome, fabric.assumptions)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

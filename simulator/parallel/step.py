@@ -87,9 +87,10 @@ def over_devices(
     rows = units(at, times)
     run = passes(rows, at)
     members = stages(rows, x)
+    trained = [u.trained for u in rows], [u.trained_expert for u in rows]
     f, b, dense, expert = (
         np.array([sum(column[u] for u in stage) for stage in members])
-        for column in (run.forward, run.backward, [u.dense for u in rows], [u.expert for u in rows])
+        for column in (run.forward, run.backward, *trained)
     )
     fullest = (dense + expert).max()
     schedule = x.schedule if x.pp > 1 else "none"
