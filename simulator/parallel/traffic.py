@@ -16,6 +16,7 @@ from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
+from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
 
 # exponent w with which traffic hides behind compute, (compute^w + traffic^w)^(1/w): 1 not at all,
@@ -149,6 +150,21 @@ def crossing(at: Placement, handed: float, schedule: str) -> Cost:
     return Cost(cost.seconds + gather * np.greater(x.pp, 1), cost.bytes)
 
 
+def wire_bytes(step: Step) -> tuple[float, float]:
+    """Bytes of a weight that ranks gather, and of a gradient that they reduce.
+
+    Weights travel as kernels read them, gradients as they are accumulated. A stack whose shards
+    have another format than its 16-bit compute says what it sends (FSDP: `param_dtype` and
+    `reduce_dtype` [zhao2023]); a step in fp32 sends fp32.
+    """
+    stack, width = step.recipe.stack, step.weight_width
+    grad = stack.gradient_bytes if stack.master and width < 4.0 else width
+    policy = precision(step.recipe.precision)
+    if policy.autocast is None and width >= 4.0:
+        return width, grad
+    return stack.gather_bytes or width, stack.reduce_bytes or grad
+
+
 def gathers(x: Any) -> bool:
     """Does the layout gather weights for each micro-batch? A pipeline that keeps them gathers once
     per step.
@@ -163,12 +179,12 @@ def gathered(at: Placement, dense: float, expert: float, phase: str) -> Cost:
     scattered after the backward [rajbhandari2019], and under hybrid sharding summed over the copies
     of the shard [zhao2023].
     """
-    x, total = at.layout, NOTHING
+    x, total, (gather, reduce) = at.layout, NOTHING, wire_bytes(at.step)
     for weights, group, n in ((dense, "", x.shard), (expert, "expert ", expert_shard(x))):
         if weights and (phase == "forward" or np.all(x.reshard)):
-            total = total.plus(at.network.cost("all_gather", f"{group}shard", 2.0 * weights))
+            total = total.plus(at.network.cost("all_gather", f"{group}shard", gather * weights))
         if weights and phase == "backward":
-            total = total.plus(_scattered(2.0 * weights, n, group, at.network))
+            total = total.plus(_scattered(reduce * weights, n, group, at.network))
     return total
 
 
@@ -200,8 +216,7 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Cost:
     """
     if at.step.recipe.mode == "infer":
         return NOTHING
-    x, net, stack, width = at.layout, at.network, at.step.recipe.stack, at.step.weight_width
-    grad = stack.gradient_bytes if stack.master else width
+    x, net, (width, grad) = at.layout, at.network, wire_bytes(at.step)
     unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
     done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
     total = NOTHING

@@ -103,16 +103,40 @@ def test_zero_3_has_no_reduction_at_the_end_except_in_a_pipeline_that_keeps_its_
 
 
 # ---------------------------------------------------------------- weights, layer by layer
-def test_zero_3_gathers_weights_before_each_pass_and_scatters_gradients_once(place):
-    """Each of the three collectives moves 2 bytes per weight [rajbhandari2019].
+FORMATS = {  # precision, stack: bytes of a weight gathered, and of a gradient scattered
+    ("bf16", "pytorch-eager"): (2, 2),  # [rajbhandari2019]
+    ("fp32", "pytorch-eager"): (4, 4),
+    # without MixedPrecision, FSDP shards and gathers the fp32 weights that autocast reads
+    ("amp-bf16", "pytorch-eager"): (4, 4),
+    ("bf16", "fsdp-eager"): (2, 2),  # Composer's PURE
+    ("amp-bf16", "fsdp-eager"): (2, 2),
+    ("fp32", "fsdp-eager"): (4, 4),
+    ("bf16", "fsdp-torchtitan"): (2, 4),  # param_dtype bfloat16, reduce_dtype float32
+    ("amp-bf16", "fsdp-torchtitan"): (2, 4),
+    ("tf32", "fsdp-torchtitan"): (4, 4),
+    ("bf16", "fsdp-fused"): (4, 2),  # Lightning 2.1, bf16-mixed
+    ("fp16", "deepspeed-zero3-2021"): (2, 2),
+    ("bf16", "te-nemo-2024"): (2, 4),  # gradients are accumulated and reduced in fp32
+    ("bf16", "maxtext"): (2, 2),
+}
+
+
+@pytest.mark.parametrize(("how", "width"), FORMATS.items(), ids=lambda x: "-".join(map(str, x)))
+def test_zero_3_gathers_and_scatters_in_the_formats_of_its_stack_and_precision(place, how, width):
+    """Weights are gathered before each pass, gradients scattered once.
 
     Weights that stay gathered after the forward are not gathered again.
     """
-    at = place(**GPT2, dp=8, zero=3).at
-    gather, scatter = (seconds(kind, 2 * N, 8, 1, 8) for kind in (all_gather, reduce_scatter))
-    assert gathered(at, N, 0.0, "forward").seconds == pytest.approx(gather)
-    assert gathered(at, N, 0.0, "backward").seconds == pytest.approx(gather + scatter)
-    kept = place(**GPT2, dp=8, zero=3, reshard=False).at
+    asked = {**GPT2, "precision": how[0], "stack": how[1], "dp": 8, "zero": 3}
+    at = place(**asked).at
+    gather = seconds(all_gather, width[0] * N, 8, 1, 8)
+    scatter = seconds(reduce_scatter, width[1] * N, 8, 1, 8)
+    forward, backward = (gathered(at, N, 0.0, phase) for phase in ("forward", "backward"))
+    assert forward.seconds == pytest.approx(gather)
+    assert forward.bytes == pytest.approx(width[0] * N * 7 / 8)
+    assert backward.seconds == pytest.approx(gather + scatter)
+    assert backward.bytes == pytest.approx(sum(width) * N * 7 / 8)
+    kept = place(**asked, reshard=False).at
     assert gathered(kept, N, 0.0, "backward").seconds == pytest.approx(scatter)
 
 
