@@ -33,7 +33,7 @@ MEANING = {  # of what a profile sets
     "slack": "allocator rounding and fragmentation, as a fraction of activations",
     "master": "fp32 master weights and moments; gradients accumulated in fp32",
     "gradient_bytes": "bytes per gradient accumulated beside master weights",
-    "gather_bytes": "bytes per weight that ZeRO 3 gathers for 16-bit compute; 0: as kernels read it",
+    "gather_bytes": "bytes per weight gathered for 16-bit compute; 0: as kernels read it",
     "reduce_bytes": "bytes per gradient that ranks reduce from 16-bit compute; 0: as accumulated",
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
     "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
