@@ -26,6 +26,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     all_reduce: float
     chunk: float
     in_switch: float
+    contention: float
 
 
 class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -52,6 +52,11 @@ class Network(NamedTuple):
     fabric: Fabric
     groups: Groups
 
+    @property
+    def contention(self) -> float:
+        """Compute that a collective takes from what runs beside it, per second of its time."""
+        return network_constants().networks[self.fabric.levels[0].constants].contention
+
     def group(self, name: str) -> Group:
         """The process group that traffic of that name stays within."""
         g = self.groups
@@ -133,6 +138,35 @@ def joined(compute: ArrayLike, traffic: ArrayLike, w: float) -> np.ndarray:
     return most * (c**w + t**w) ** (1.0 / w)
 
 
+def beside(compute: ArrayLike, traffic: ArrayLike, w: float, contention: float) -> np.ndarray:
+    """Seconds of compute with traffic behind it, whose kernels take multiprocessors and memory
+    bandwidth from it as long as both run. Traffic that hides nothing (w = 1) takes none.
+    """
+    taken = contention if w > 1.0 else 0.0
+    return joined(compute + taken * np.minimum(compute, traffic), traffic, w)
+
+
+def sharded_pass(
+    at: Placement, compute: ArrayLike, gather: ArrayLike, scatter: ArrayLike, first: int
+) -> np.ndarray:
+    """Seconds of one pass of a layer under ZeRO-3, with its weights gathered and its gradients
+    scattered meanwhile; the mean over equal layers.
+
+    Weights are gathered one layer ahead, and gradients scattered one layer behind: both hide behind
+    the compute of the neighbours and share the links [zhao2023]. Nothing is left to hide the first
+    layer's gather in the forward, and its scatter at the end of the backward.
+
+    first: number of equal layers, where the model's first layer is one of them; else 0.
+    """
+    w, contention = at.hide["fsdp"], at.network.contention
+    steady = beside(compute, np.asarray(gather) + scatter, w, contention)
+    if not first:
+        return steady
+    last = np.where(np.asarray(scatter) > 0.0, scatter, gather)
+    alone = beside(compute, np.asarray(gather) + scatter - last, w, contention) + last
+    return steady + np.maximum(alone - steady, 0.0) / first
+
+
 def crossing(at: Placement, handed: float, schedule: str) -> Cost:
     """Sending a micro-batch's activation of `handed` bytes to the next stage: seconds that a stage
     is held up, and bytes that a rank sends.
@@ -172,20 +206,22 @@ def gathers(x: Any) -> bool:
     return bool(np.all(np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)))
 
 
-def gathered(at: Placement, dense: float, expert: float, phase: str) -> Cost:
-    """ZeRO-3 traffic of one layer with so many dense weights and weights of experts.
+def gathered(at: Placement, dense: float, expert: float, phase: str) -> tuple[Cost, Cost]:
+    """ZeRO-3 traffic of one layer with so many dense weights and weights of experts: weights
+    gathered, and gradients scattered.
 
     Weights are gathered before each pass, unless they stay from the forward; gradients are
     scattered after the backward [rajbhandari2019], and under hybrid sharding summed over the copies
     of the shard [zhao2023].
     """
-    x, total, (gather, reduce) = at.layout, NOTHING, wire_bytes(at.step)
+    x, (gather, reduce) = at.layout, wire_bytes(at.step)
+    down = up = NOTHING
     for weights, group, n in ((dense, "", x.shard), (expert, "expert ", expert_shard(x))):
         if weights and (phase == "forward" or np.all(x.reshard)):
-            total = total.plus(at.network.cost("all_gather", f"{group}shard", gather * weights))
+            down = down.plus(at.network.cost("all_gather", f"{group}shard", gather * weights))
         if weights and phase == "backward":
-            total = total.plus(_scattered(reduce * weights, n, group, at.network))
-    return total
+            up = up.plus(_scattered(reduce * weights, n, group, at.network))
+    return down, up
 
 
 def _scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) -> Cost:
