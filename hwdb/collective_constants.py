@@ -38,6 +38,7 @@ class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pair: float
     pair_far: float
     pair_far_start: float
+    straggling: float
 
 
 class Collectives(msgspec.Struct, frozen=True):
