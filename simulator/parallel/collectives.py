@@ -13,9 +13,10 @@ tensor already:
     t    = start + sum over levels (steps x hop) + max over levels (T + sqrt(chunk T))
 
 Levels work at the same time on successive chunks, so the slowest counts; the root is the cost of
-filling that pipeline. Every NIC of a node works, each member for its own part: the hierarchical
-algorithm. Rings, trees over nodes and reduction in the switch are siblings, of which the cheapest
-is taken, as NCCL does. One-node constants reproduce nccl-tests on A100, H100 and B200 within
+filling that pipeline. Every NIC of a node works, each member for its own part. Between nodes a sum
+takes a hierarchical ring, a tree over nodes or a reduction in the switch, whichever is cheapest; a
+gather or scatter takes one ring through all members, whose D - 1 steps grow with the group, since
+NCCL has no other algorithm for it. One-node constants reproduce nccl-tests on A100, H100 and B200 within
 4.3 / 6.8 % (median / mean); networks between nodes have no fit (see collectives.toml).
 """
 
@@ -65,13 +66,14 @@ def usable_seconds(
 
 def _slowest_link(bytes: ArrayLike, group: Group, fabric: Fabric, c: Collectives) -> Any:
     """Seconds of the slowest level of one ring through all members. Every part passes every link:
-    where two nodes could exchange halves, nearly all of the bytes cross the network.
+    where two nodes could exchange halves, nearly all of the bytes cross the network. Less than two
+    parts of a level are a mean over groups, of which some lie within one.
     """
     slowest: Any = 0.0
     below: Any = 1.0
     for level, within, usable in zip(fabric.levels, group.within, group.usable, strict=True):
         k = c.networks[level.constants]
-        passing = (1.0 - 1.0 / group.size) * np.greater(within, below)
+        passing = (1.0 - 1.0 / group.size) * np.clip(within / below - 1.0, 0.0, 1.0)
         part = passing / (below * (1.0 - k.spread * below / within))
         wire = part * usable_seconds(bytes, 1.0, level, usable, k.share)
         slowest = np.maximum(slowest, _transfer(wire, k.chunk))
