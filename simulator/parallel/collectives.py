@@ -16,8 +16,8 @@ Levels work at the same time on successive chunks, so the slowest counts; the ro
 filling that pipeline. Every NIC of a node works, each member for its own part. Between nodes a sum
 takes a hierarchical ring, a tree over nodes or a reduction in the switch, whichever is cheapest; a
 gather or scatter takes one ring through all members, whose D - 1 steps grow with the group, since
-NCCL has no other algorithm for it. One-node constants reproduce nccl-tests on A100, H100 and B200 within
-4.3 / 6.8 % (median / mean); networks between nodes have no fit (see collectives.toml).
+NCCL has no other algorithm for it. One-node constants reproduce nccl-tests on A100, H100 and B200
+within 4.3 / 6.8 % (median / mean); networks between nodes have no fit (see collectives.toml).
 """
 
 from __future__ import annotations

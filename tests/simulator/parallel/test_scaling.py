@@ -84,13 +84,8 @@ def test_under_zero_3_more_devices_never_make_a_step_of_the_same_work_faster(ask
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda a: f"{a['model']}-{a['device']}")
-def test_zero_3_is_not_faster_than_zero_1_where_both_hide_traffic_alike(asked, tmp_path):
-    base = asked.get("stack", "pytorch-eager")
-    profile = tmp_path / "alike.toml"
-    profile.write_text(
-        f'name = "alike"\nabout = "a test"\nsource = "a test"\nlike = "{base}"\n'
-        "overlap = {dp = 6.0, fsdp = 6.0}\n"
-    )
-    alike = {**asked, "stack": str(profile)}
-    for one, three in zip(weak(1, **alike), weak(3, **alike), strict=True):
-        assert three.step_time_s >= one.step_time_s
+def test_zero_3_is_not_faster_than_zero_1_where_compute_hides_the_traffic_of_both(asked):
+    """It sends as much again or half as much more, and in every layer."""
+    for one, three in zip(weak(1, **asked), weak(3, **asked), strict=True):
+        hidden = one.exposed_communication_s["data"] < 0.1 * one.step_time_s
+        assert three.step_time_s >= one.step_time_s or not hidden
