@@ -17,15 +17,28 @@ ASKED = [
     {"model": "llama-2-7b", "device": "h100-sxm5", "sequence": 4096},
     {"model": "llama-2-7b", "device": "a100-sxm4-80gb", "stack": "fsdp-eager", "sequence": 2048},
     {"model": "llama-3-8b", "device": "h100-sxm5", "stack": "fsdp-torchtitan", "sequence": 8192},
-    {"model": "gpt2-xl", "device": "mi300x", "stack": "pytorch-eager", "sequence": 1024},
+    {
+        "model": "gpt2-xl",
+        "device": "mi300x",
+        "stack": "pytorch-eager",
+        "sequence": 1024,
+        "micro_batch": 8,
+    },
     {"model": "llama-65b", "device": "b200-sxm", "stack": "te-nemo-2024", "sequence": 2048},
-    {"model": "bert-large", "device": "v100-sxm2-32gb", "precision": "fp16", "sequence": 512},
+    {
+        "model": "bert-large",
+        "device": "v100-sxm2-32gb",
+        "precision": "fp16",
+        "sequence": 512,
+        "micro_batch": 16,
+    },
 ]
 
 
 def weak(zero, **asked):
-    """Forecasts on ever more devices, one sample on each."""
-    return [predict(**asked, dp=n, zero=zero, micro_batch=1, batch=n) for n in DEVICES]
+    """Forecasts on ever more devices, one micro-batch on each."""
+    each = asked.pop("micro_batch", 1)
+    return [predict(**asked, dp=n, zero=zero, micro_batch=each, batch=each * n) for n in DEVICES]
 
 
 # ---------------------------------------------------------------- collectives between nodes
