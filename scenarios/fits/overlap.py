@@ -29,16 +29,21 @@ from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.parallel import traffic
 
 FITTED = "llm-foundry"  # one network known to all rows, 8 to 64 A100
-ALIKE = ("model_name", "seq_len", "device", "dtype", "recompute", "tp")  # columns of a group
+# columns that a group has in common
+ALIKE = ("model_name", "seq_len", "device", "dtype", "recompute", "tp", "zero_stage", "shard")
 TRIED = np.arange(0.0, 0.0501, 0.0025)
 
 
-def groups() -> dict[tuple[str, ...], list[LlmRun]]:
-    """Published ZeRO-3 runs by what they have in common, where device counts differ."""
+def groups(stages: tuple[int, ...] = (3,)) -> dict[tuple[str, ...], list[LlmRun]]:
+    """Published runs under these ZeRO stages by what they have in common, where device counts
+    differ.
+    """
     found: dict[tuple[str, ...], list[LlmRun]] = defaultdict(list)
     for run in published():
-        if run.measured_s and run.scenario and not run.excluded and run.scenario.zero == 3:
-            found[run.source, *(str(run.row.get(c)) for c in ALIKE)].append(run)
+        scenario = run.scenario
+        if run.measured_s and scenario and not run.excluded and scenario.zero in stages:
+            if scenario.pp == 1:
+                found[run.source, *(str(run.row.get(c)) for c in ALIKE)].append(run)
     counts = {key: {r.row["n_devices"] for r in runs} for key, runs in found.items()}
     return {key: runs for key, runs in found.items() if len(counts[key]) > 1}
 

@@ -161,7 +161,7 @@ def beside(compute: ArrayLike, traffic: ArrayLike, w: float, contention: float) 
     bandwidth from it as long as both run. Traffic that hides nothing (w = 1) takes none.
     """
     taken = contention if w > 1.0 else 0.0
-    return joined(compute + taken * np.minimum(compute, traffic), traffic, w)
+    return joined(np.asarray(compute) + taken * np.minimum(compute, traffic), traffic, w)
 
 
 def sharded_pass(
