@@ -65,7 +65,7 @@ class ParallelStep(NamedTuple):
     step_s: float
     update_s: float  # part of step_s
     between_s: float  # part of step_s: host time between steps
-    bubble: float  # fraction of the step that stages wait for each other
+    bubble: float  # fraction of the step that the slowest stage waits for others, sends apart
     computing: float  # seconds of the slowest stage, with its traffic and its host's waits
     alike: float  # the same where all stages had as much to do
     passing: float  # part of `alike`: exposed traffic inside the model
@@ -105,19 +105,22 @@ def over_devices(
     update = updating(at, max(sum(rows[u].update for u in stage) for stage in members), fullest)
     reduced = reduction(at, dense.max(), expert.max())
     whole = joined(total, reduced.seconds, at.hide["dp"])
-    waits = Cost(whole - total, reduced.bytes), Cost(ran.exposed_p2p, hop.bytes)
-    exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
-    between = between_steps(step.recipe.stack, device, constants())
     repeats = x.micro_batches / x.pp
-    bubble = float(ran.bubble * total / (whole + update + between)) if x.pp > 1 else 0.0
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
+    computing = float(each.max() * x.micro_batches)
+    idle = np.maximum(total - computing, 0.0)  # of the slowest stage: sends, and the bubble
+    sends = np.minimum(ran.exposed_p2p, idle)
+    waits = Cost(whole - total, reduced.bytes), Cost(sends, hop.bytes)
+    exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
+    between = between_steps(step.recipe.stack, device, constants())
+    bubble = float((idle - sends) / (whole + update + between)) if x.pp > 1 else 0.0
     return ParallelStep(
         step_s=float(whole + update) + between,
         update_s=float(update),
         between_s=between,
-        bubble=max(bubble, 0.0),
-        computing=float(each.max() * x.micro_batches),
+        bubble=bubble,
+        computing=computing,
         alike=float(each.mean() * x.micro_batches),
         passing=float(sum(run.exposed.values()) * x.micro_batches / x.pp),
         exposed=exposed,
