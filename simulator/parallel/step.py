@@ -71,7 +71,7 @@ def over_devices(
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
     run = passes(rows, at)
-    members = stages(rows, x)
+    members = stages(rows, x, step.recipe.stack.implementations.get("stages") == "balanced")
     f, b, dense, expert = (
         np.array([sum(column[u] for u in stage) for stage in members])
         for column in (run.forward, run.backward, [u.dense for u in rows], [u.expert for u in rows])

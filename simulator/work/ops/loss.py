@@ -12,17 +12,18 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "chunked", one kernel; "sum", the sum of the logits instead of a loss.
+    above; "fused" (flash-attn's) and "chunked", one kernel that keeps the logits; "sharded",
+    nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
     if how == "sum":
         return _sum(t, logits)
-    if how == "chunked" and logits.split is None:
-        return _chunked(t, logits, labels)
+    if how in ("fused", "chunked") and logits.split is None:
+        return _one_kernel(t, logits, labels)
+    if how == "sharded":
+        return _sharded(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
-    if logits.split == "features":  # the vocabulary is split over tensor-parallel ranks
-        # exchange, per row, of the maximum, the sum and the label's logit, in fp32
-        t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
+    _exchange(t, x)
     log_p = t.new(x.shape, x.dtype, x.grad)
     _softmax(t, x, log_p)
     picked = t.full(log_p)
@@ -37,6 +38,14 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     return out
 
 
+def _exchange(t: Tape, x: Value) -> None:
+    """Where the vocabulary is split over tensor-parallel ranks: the exchange, per row, of the
+    maximum, the sum and the label's logit, in fp32.
+    """
+    if x.split == "features":
+        t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
+
+
 def _softmax(t: Tape, x: Value, log_p: Value) -> None:
     """Log-probabilities of x, which are kept."""
     n, dtype = x.size, x.dtype
@@ -48,10 +57,11 @@ def _softmax(t: Tape, x: Value, log_p: Value) -> None:
         )
 
 
-def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
-    """Cross-entropy a few rows at a time in one compiled kernel.
+def _one_kernel(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy a few rows at a time in one kernel.
 
-    Values in fp32 stay on the chip, and only the logits and labels are kept.
+    Values in fp32 stay on the chip, and only the logits and labels are kept; backward writes a
+    gradient beside them.
     """
     n, bytes_, dtype = logits.size, logits.bytes, logits.dtype
     out = t.new((), "fp32", logits.grad)
@@ -60,6 +70,28 @@ def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
         t.save(logits, labels)
         read = bytes_ + labels.bytes
         t.backward("softmax", vector=4 * n, special=n, read=read, written=bytes_, product=dtype)
+    return out
+
+
+def _sharded(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy in fp32 as a sequence of eager kernels: maximum, difference, exponential, sum,
+    quotient.
+
+    At the exponential there are the logits, their fp32 copy, the difference and the result: 14
+    bytes per logit in 16 bits. Keeps the last, which backward turns into the gradient in place.
+    Source: github huggingface/nanotron, src/nanotron/parallel/tensor_parallel/functional.py.
+    """
+    x = t.cast(logits, "fp32")
+    _exchange(t, x)
+    difference, power = (t.new(x.shape, "fp32", x.grad) for _ in range(2))
+    out, moved = t.new((), "fp32", x.grad), {"read": 5 * x.bytes, "written": 3 * x.bytes}
+    t.emit(
+        "softmax", (logits, x, difference, labels), (out,), vector=4 * x.size, special=x.size,
+        **moved,
+    )  # fmt: skip
+    if x.grad:
+        t.save(power, labels)
+        t.backward("softmax", vector=x.size, read=x.bytes, written=x.bytes, product="fp32")
     return out
 
 
