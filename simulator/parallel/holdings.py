@@ -64,8 +64,11 @@ class Share(NamedTuple):
     twice: ArrayLike = 0.0  # bytes of the gradients of weights that two ops use
 
 
-def share(members: list[int], units: list[Unit], recompute: str) -> Share:
-    """The share of a stage that consists of these units (indices into `units`)."""
+def share(members: list[int], units: list[Unit], recompute: str, width: float = 2.0) -> Share:
+    """The share of a stage that consists of these units (indices into `units`).
+
+    width: bytes per weight.
+    """
     mine = [units[u] for u in members]
     layers = [u for u in mine if u.layers]
     transient = max((u.largest for u in mine), default=0.0)
@@ -76,8 +79,12 @@ def share(members: list[int], units: list[Unit], recompute: str) -> Share:
         transient = max(transient, layer.largest + layer.inside * remade)
     stays = sum(u.kept for u in mine if not u.layers)
     leaving = IN_FLIGHT * max((u.kept for u in layers), default=0.0)
+    dense = sum(u.dense for u in mine)
+    if len(units) - 1 in members and 0 not in members:
+        # a table that embeds and gives the logits: the last stage has a copy [narayanan2021]
+        dense += units[0].twice / width
     return Share(
-        dense=sum(u.dense for u in mine),
+        dense=dense,
         expert=sum(u.expert for u in mine),
         kept=sum(u.kept for u in mine),
         transient=transient,
@@ -91,7 +98,7 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
     """A rank of the stage that consists of these units, at peak."""
     x = at.layout
     flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
-    kinds = holdings(share(members, units, at.step.recipe.recompute), at, flying)
+    kinds = holdings(share(members, units, at.step.recipe.recompute, at.step.weight_width), at, flying)
     layers = sum(1 for u in members if units[u].layers)
     return Rank(stage, layers, *(float(np.asarray(v)) for v in kinds))
 
@@ -148,6 +155,9 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     gathered = np.where(stay_gathered, 0.0, GATHERED * np.asarray(mine.largest_unit) * (zero == 3))
     replicated = (zero == 0) & (np.asarray(x.dp * x.cp) > 1)
     buckets = grad * (dense + expert) * (replicated & (not stack.master) & training)
+    if stack.implementations.get("gradients") == "ddp" and training:
+        # PyTorch's DistributedDataParallel around a model whose sums are kept elsewhere
+        buckets = width * (dense + expert) * np.greater(np.asarray(x.dp * x.cp), 1)
     # with weights that stay gathered, gradients are reduced after the last micro-batch
     late = np.greater(x.pp, 1) & stay_gathered
     gradients = np.where(late, sharded(grad, 4), sharded(grad, 2)) if training else np.zeros(())

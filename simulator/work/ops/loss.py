@@ -12,14 +12,16 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "fused" (flash-attn's) and "chunked", one kernel that keeps the logits; "sharded",
-    nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
+    above; "chunked", one kernel that keeps the logits; "fused", flash-attn's under llm-foundry;
+    "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
     if how == "sum":
         return _sum(t, logits)
-    if how in ("fused", "chunked") and logits.split is None:
-        return _one_kernel(t, logits, labels)
+    if how == "chunked" and logits.split is None:
+        return _chunked(t, logits, labels)
+    if how == "fused" and logits.split is None:
+        return _fused(t, logits, labels)
     if how == "sharded":
         return _sharded(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
@@ -57,11 +59,10 @@ def _softmax(t: Tape, x: Value, log_p: Value) -> None:
         )
 
 
-def _one_kernel(t: Tape, logits: Value, labels: Value) -> Value:
-    """Cross-entropy a few rows at a time in one kernel.
+def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy a few rows at a time in one compiled kernel.
 
-    Values in fp32 stay on the chip, and only the logits and labels are kept; backward writes a
-    gradient beside them.
+    Values in fp32 stay on the chip, and only the logits and labels are kept.
     """
     n, bytes_, dtype = logits.size, logits.bytes, logits.dtype
     out = t.new((), "fp32", logits.grad)
@@ -92,6 +93,27 @@ def _sharded(t: Tape, logits: Value, labels: Value) -> Value:
     if x.grad:
         t.save(power, labels)
         t.backward("softmax", vector=x.size, read=x.bytes, written=x.bytes, product="fp32")
+    return out
+
+
+def _fused(t: Tape, logits: Value, labels: Value) -> Value:
+    """flash-attn's cross-entropy under llm-foundry: keeps the logits, and backward writes their
+    gradient beside them; nothing of their size is held in fp32.
+
+    Composer evaluates the training metrics of each micro-batch besides, cross-entropy among them:
+    together the kernels move what the composed loss moves. Source: github mosaicml/llm-foundry,
+    models/mpt: loss_fn; mosaicml/composer, trainer.
+    """
+    n, wide, rows = logits.size, 4 * logits.size, logits.size // logits.shape[-1]
+    out = t.new((), "fp32", logits.grad)
+    t.emit("cast", (logits,), (), product="fp32", read=logits.bytes, written=wide)
+    t.emit("softmax", (), (), vector=4 * n, special=n, read=wide, written=wide)
+    t.emit("gather", (labels,), (out,), vector=rows, read=32 * rows + labels.bytes)
+    if logits.grad:
+        t.save(logits, labels)
+        t.backward("scatter", vector=n, read=labels.bytes, written=wide)
+        t.backward("softmax", vector=4 * n, special=n, read=2 * wide, written=wide)
+        t.backward("cast", read=wide, written=logits.bytes, product=logits.dtype)
     return out
 
 

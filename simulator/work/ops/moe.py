@@ -190,13 +190,13 @@ def gated_experts(
     routes = route(t, ids, experts)
     rows = _dispatch(t, take(t, x, routes.forth, routes.rows, dim), k)
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
-    share = t.view(share, routes.rows, 1)
-    early = t.implementation("experts", "") == "grouped"
     h = gate(grouped_linear(t, rows, 2 * width // etp, routes, bias=bias))
-    if early:  # Megatron-Core multiplies by the weights before the second product: less is kept
-        h = pointwise.mul(t, h, share)
     h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), k)
-    h = h if early else pointwise.mul(t, h, share)
+    result = h.storage
+    h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
+    if t.implementation("experts", "") == "grouped":
+        # Megatron-Core weights what the second product reads, so that its result need not be kept
+        t.saved.pop(result, None)
     h = take(t, h, routes.back, routes.rows, dim)
     out = pointwise.total(t, t.view(h, tokens, k, dim), 1)
     return t.cast(t.view(out, tokens, dim), x.dtype)
