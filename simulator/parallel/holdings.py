@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roofcast.simulator.memory import IN_FLIGHT, MASTER, held
+from roofcast.simulator.memory import IN_FLIGHT, MASTER, WIDENED, held, held_gradient, narrow_buffers
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard
@@ -145,7 +145,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         return bytes_per_weight * (of_dense + of_experts)
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
-    grad = stack.gradient_bytes if stack.master else width
+    grad = held_gradient(stack) if stack.master else width
     kept = np.asarray(mine.kept) * flying
     if "activations" in recipe.offload:
         kept = np.minimum(kept, mine.resident)
@@ -165,12 +165,15 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
         table = np.where(np.equal(x.pp, 1) & (zero < 2), mine.twice, 0.0)
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
+    if training and narrow_buffers(stack):
+        widened = sharded(WIDENED, 1)
+        transient = np.maximum(transient, widened - activations)
     return Holdings(
         parameters,
         gradients,
         sharded(_state_width(recipe, width), 1),
         activations,
-        mine.transient,
+        transient,
         gathered + buckets,
         _framework(at) + stack.slack * (activations + transient),
     )
