@@ -10,6 +10,7 @@ import numpy as np
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
+from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
@@ -77,8 +78,9 @@ def peak_rate(device: Device, recipe: Recipe) -> float:
     return float(rates_of(device, precision(recipe.precision).product).rates.matrix)
 
 
-def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
-    """Memory at peak beside the device's capacity."""
+def memory_fields(held: Held, capacity: float | None, mode: str) -> MemoryForecast:
+    """Memory at peak beside the device's capacity, and between what measured runs would lie."""
+    low, high = band(float(held.total), mode)
     return MemoryForecast(
         parameters_bytes=float(held.parameters),
         gradients_bytes=float(held.gradients),
@@ -90,6 +92,8 @@ def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
         peak_moment=held.moment,
         capacity_bytes=float(capacity) if capacity else None,
         fits=bool(held.total <= capacity) if capacity else None,
+        low_bytes=low,
+        high_bytes=high,
     )
 
 
@@ -155,7 +159,7 @@ def assemble(
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
         **totals(step).fields(recipe.mode, step_s, peak_rate(device, recipe)),
-        memory=memory_fields(memory, device.memory.capacity),
+        memory=memory_fields(memory, device.memory.capacity, recipe.mode),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s),

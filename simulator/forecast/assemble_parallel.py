@@ -88,7 +88,7 @@ def assemble_parallel(
         tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         parameters=int(whole.parameters),
         **counted.fields(recipe.mode, step_s, n * peak_rate(device, recipe)),
-        memory=memory_fields(held, device.memory.capacity),
+        memory=memory_fields(held, device.memory.capacity, recipe.mode),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s, n),

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roofcast.simulator.memory import IN_FLIGHT, MASTER, WIDENED, held, held_gradient, narrow_buffers
+from roofcast.simulator.memory import (
+    IN_FLIGHT,
+    MASTER,
+    WIDENED,
+    held,
+    held_gradient,
+    narrow_buffers,
+)
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard
@@ -98,7 +105,9 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
     """A rank of the stage that consists of these units, at peak."""
     x = at.layout
     flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
-    kinds = holdings(share(members, units, at.step.recipe.recompute, at.step.weight_width), at, flying)
+    kinds = holdings(
+        share(members, units, at.step.recipe.recompute, at.step.weight_width), at, flying
+    )
     layers = sum(1 for u in members if units[u].layers)
     return Rank(stage, layers, *(float(np.asarray(v)) for v in kinds))
 

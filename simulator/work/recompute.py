@@ -180,9 +180,7 @@ def _parts(
     dropped = made if p.kind == "discard" else set()
     outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
     kept = tuple(
-        s
-        for s in saved
-        if (s.storage in outside if s.node in within else s.storage not in dropped)
+        s for s in saved if (s.storage in outside if s.node in within else s.storage not in dropped)
     )
     runs = [
         k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"

@@ -85,11 +85,9 @@ def _sharded(t: Tape, logits: Value, labels: Value) -> Value:
     x = t.cast(logits, "fp32")
     _exchange(t, x)
     difference, power = (t.new(x.shape, "fp32", x.grad) for _ in range(2))
-    out, moved = t.new((), "fp32", x.grad), {"read": 5 * x.bytes, "written": 3 * x.bytes}
-    t.emit(
-        "softmax", (logits, x, difference, labels), (out,), vector=4 * x.size, special=x.size,
-        **moved,
-    )  # fmt: skip
+    out, live = t.new((), "fp32", x.grad), (logits, x, difference, labels)
+    n, bytes_ = x.size, x.bytes
+    t.emit("softmax", live, (out,), vector=4 * n, special=n, read=5 * bytes_, written=3 * bytes_)
     if x.grad:
         t.save(power, labels)
         t.backward("softmax", vector=x.size, read=x.bytes, written=x.bytes, product="fp32")
