@@ -138,15 +138,20 @@ def _rank(model: Model, device: Device, recipe: Recipe, tp: int, cp: int) -> _Ra
 
 
 @functools.lru_cache(maxsize=4096)
-def _dealt(places: tuple[tuple[int, ...], ...], pp: int, vpp: int) -> Dealt | None:
+def _dealt(
+    places: tuple[tuple[int, ...], ...], products: tuple[float, ...], pp: int, vpp: int
+) -> Dealt | None:
     """Units of each stage; None where there are more stages than layers.
 
-    places: of each unit, as Unit.places.
+    places, products: of each unit, as Unit has them; no products where stages are not balanced.
     """
-    nothing = np.zeros(4)
-    rows = [Unit("", len(p), nothing, nothing, {}, *(0,) * 7, places=p) for p in places]
+    nothing, work = np.zeros(4), products or (0.0,) * len(places)
+    rows = [
+        Unit("", len(p), nothing, nothing, {}, *(0,) * 7, places=p, products=w)
+        for p, w in zip(places, work, strict=True)
+    ]
     try:
-        dealt = stages(rows, Layout(pp=pp, vpp=vpp))
+        dealt = stages(rows, Layout(pp=pp, vpp=vpp), bool(products))
     except BadInput:
         return None
     return dealt, np.stack([np.bincount(s, minlength=len(places)) for s in dealt]).astype(float)
@@ -179,7 +184,9 @@ def _group(
         return nothing
     places = tuple(u.places for u in rank.units)
     pair, at = np.unique(pp * 1024 + vpp, return_inverse=True)
-    dealt = [_dealt(places, int(key) // 1024, int(key) % 1024) for key in pair]
+    balanced = recipe.stack.implementations.get("stages") == "balanced"
+    work = tuple(u.products for u in rank.units) if balanced else ()
+    dealt = [_dealt(places, work, int(key) // 1024, int(key) % 1024) for key in pair]
     can &= np.array([d is not None for d in dealt])[at]
     gathered = can & (zero == 3) & (pp == 1)
     flat, folded = can & (vpp == 1) & ~gathered, can & (vpp > 1)
@@ -253,9 +260,9 @@ def _stage(
             [u.update for u in rows],
         )
     )
-    how = rank.step.recipe.recompute
+    how, width = rank.step.recipe.recompute, rank.step.weight_width
     first, second, last = (
-        share(members[s], rows, how) for s in (0, 1 % len(members), len(members) - 1)
+        share(members[s], rows, how, width) for s in (0, 1 % len(members), len(members) - 1)
     )
     return _Stage(ends(schedule, f, b), dense, expert, update, (first, second, last))
 

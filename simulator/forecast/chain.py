@@ -44,7 +44,7 @@ def forecast(scenario: Scenario) -> Forecast:
 
 def _explained(found: Forecast, step: Step, times: OpTimes, device: hwdb.Device) -> Forecast:
     """The forecast; where its MFU or HFU passes 1, why is listed as an assumption."""
-    if max(found.mfu, found.hfu) <= 1.0:
+    if max(found.mfu or 0.0, found.hfu or 0.0) <= 1.0:
         return found
     assumptions = (*found.assumptions, passes_one(step, times, device))
     return msgspec.structs.replace(found, assumptions=assumptions)

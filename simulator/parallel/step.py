@@ -86,7 +86,7 @@ def over_devices(
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
     run = passes(rows, at)
-    members = stages(rows, x)
+    members = stages(rows, x, step.recipe.stack.implementations.get("stages") == "balanced")
     trained = [u.trained for u in rows], [u.trained_expert for u in rows]
     f, b, dense, expert = (
         np.array([sum(column[u] for u in stage) for stage in members])
