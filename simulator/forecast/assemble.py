@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.constants import kernels as constants
+from roofcast.hwdb.edits import said
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
 from roofcast.simulator.forecast.resolve import Asked
@@ -141,7 +142,7 @@ def assemble(
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     between = between_steps(recipe.stack, device, constants()) if waits else 0.0
     step_s = float(total_s.sum()) + between
-    edits = (f"hypothetical: {edit}" for edit in device.edits)
+    edits = said(device.edits)
     return Forecast(
         **asked_fields(asked),
         step_time_s=step_s,

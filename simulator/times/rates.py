@@ -294,9 +294,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         trained=_trained(name, own),
         settled=settled,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
-        measured=(
-            device.kind == "cpu" and getattr(device.memory.bandwidth, "status", None) == "measured"
-        ),
+        measured=device.kind == "cpu" and getattr(device.memory.bandwidth, "measured", False),
     )
     return Resolved(rates, (*assumptions, *no_family, *power, *unknown))
 
