@@ -16,8 +16,8 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.memory import Held
-from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase
-from roofcast.simulator.times.roofline import OpTimes, rates_of
+from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase, program
+from roofcast.simulator.times.roofline import OpTimes, computed_in, rates_of
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Recipe, Step
 from roofcast.simulator.work.traced import Kept
@@ -75,7 +75,8 @@ def _bytes(saved: Iterable[Kept], kind: str) -> float:
 
 def peak_rate(device: Device, recipe: Recipe) -> float:
     """Printed peak of the step's precision [FLOP/s], against which MFU is stated."""
-    return float(rates_of(device, precision(recipe.precision).product).rates.matrix)
+    product = computed_in(precision(recipe.precision).product, device)
+    return float(rates_of(device, product).rates.matrix)
 
 
 def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
@@ -140,8 +141,11 @@ def assemble(
     stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
     layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
-    between = between_steps(recipe.stack, device, constants()) if waits else 0.0
-    step_s = float(total_s.sum()) + between
+    rest_s, between, launching = float(total_s.sum()), 0.0, 0.0
+    if waits:
+        between = float(between_steps(recipe.stack, device, constants(), rest_s))
+        launching = program(recipe.stack, device, constants())
+    step_s = rest_s + between
     edits = said(device.edits)
     return Forecast(
         **asked_fields(asked),
@@ -150,7 +154,7 @@ def assemble(
         forward_s=forward_s,
         backward_s=backward_s + recompute_s,
         update_s=update_s,
-        host_s=float(host_s.sum()),
+        host_s=float(host_s.sum()) + launching,
         between_steps_s=between,
         samples_per_s=recipe.batch / step_s,
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,

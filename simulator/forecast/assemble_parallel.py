@@ -26,7 +26,7 @@ from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.stages import exchanged, repeated
 from roofcast.simulator.parallel.step import ParallelStep
 from roofcast.simulator.parallel.traffic import sent_bytes
-from roofcast.simulator.times.dispatch import dispatch
+from roofcast.simulator.times.dispatch import dispatch, program
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
@@ -152,7 +152,8 @@ def _host(one: Forecast, step: Step, device: Device, repeats: float) -> float:
         if k.phase == "update"
     )
     exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
-    return float((one.host_s - update + exchanges) * repeats + update)
+    launching = program(step.recipe.stack, device, constants())
+    return float((one.host_s - update + exchanges) * repeats + update + launching)
 
 
 def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:

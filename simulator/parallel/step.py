@@ -91,7 +91,7 @@ def over_devices(
     whole = joined(total, reduced.seconds, at.hide["dp"])
     waits = Cost(whole - total, reduced.bytes), Cost(ran.exposed_p2p, hop.bytes)
     exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
-    between = between_steps(step.recipe.stack, device, constants())
+    between = float(between_steps(step.recipe.stack, device, constants(), whole + update))
     bubble = float(ran.bubble * total / (whole + update + between)) if x.pp > 1 else 0.0
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b

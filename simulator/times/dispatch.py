@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.records import Device
@@ -60,11 +61,30 @@ def by_phase(
     return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
 
 
-def between_steps(stack: Stack, device: Device, c: Kernels) -> float:
-    """Host seconds per step that nothing hides: a session's call, input, logging. More on an older
-    host.
+def between_steps(
+    stack: Stack, device: Device, c: Kernels, rest_s: ArrayLike = 0.0
+) -> np.ndarray | float:
+    """Host seconds per step beyond the `rest_s` that it takes otherwise: what nothing hides (a
+    session's call, input, logging), and what the step does not hide of the launch of its program.
+
+    The host launches the program of the next step while this one runs, so that a step takes the
+    longer of the two. More on an older host.
     """
-    return float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+    always = float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+    launching = program(stack, device, c)
+    if not launching:
+        return always
+    longer = combine(rest_s, launching, c, alike=True) - np.asarray(rest_s)
+    return always + np.maximum(longer, 0.0)
+
+
+def program(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds to launch a step that is one compiled program; none where the host computes.
+    More on an older host.
+    """
+    if device.kind == "cpu":
+        return 0.0
+    return float(stack.program_s * slowness(device.year, c))
 
 
 def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
