@@ -38,7 +38,7 @@ def apply(
     """`data` after the changes, and a line for each: "memory.bandwidth 3.35 TB/s -> 8 TB/s".
 
     changes: (dotted key, value), absolute or relative to the old value.  file: for messages.
-    A change to the same value is none.
+    A change to the same value is no change.
     Raises UnknownName for a key that holds no number, BadInput for a value that is not valid.
     """
     changes = tuple(changes)

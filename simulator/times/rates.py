@@ -162,7 +162,8 @@ def _half_rate(device: Device) -> bool:
 
 def _as_built(device: Device) -> Device:
     """The device before its edits: an imagined rate does not change its kind of matrix units."""
-    return lookup.device(device.id) if device.edits and device.id in lookup.devices() else device
+    built = device.base or device.id
+    return lookup.device(built) if device.edits and built in lookup.devices() else device
 
 
 def _trained(name: str, own: constants.Family) -> float:

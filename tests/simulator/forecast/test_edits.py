@@ -118,6 +118,32 @@ def test_a_file_that_changes_only_the_price_of_its_base_has_the_interval_of_its_
     assert predict("gpt2", str(own), batch=64).interval_class == "imagined device"
 
 
+def without_names(f):
+    """The fields of a forecast but those that name the device, and what lists its name."""
+    words = {"device", "assumptions", "diagnosis", "layers", "points", "nearest"}
+    return {k: v for k, v in msgspec.structs.asdict(f).items() if k not in words}
+
+
+@pytest.mark.parametrize("name", hwdb.devices())
+def test_a_file_over_a_base_is_an_edit_of_that_base(name, tmp_path):
+    device = hwdb.device(name)
+    key = "bf16" if "bf16" in device.peak_flops else next(iter(device.peak_flops))
+    rate, bandwidth = 2.5 * device.peak_flops[key], 2.0 * device.memory.bandwidth
+    own = tmp_path / "own.toml"
+    head = f'base = "{name}"\nname = "Own"\n'
+    own.write_text(
+        f"{head}[peak_flops]\n{key} = {float(rate)!r}\n[memory]\nbandwidth = {float(bandwidth)!r}\n"
+    )
+    changes = {f"peak_flops.{key}": float(rate), "memory.bandwidth": float(bandwidth)}
+    asked = {**STEP, "precision": "fp32" if key == "fp32" else "bf16"}
+    file, edit = predict(device=str(own), **asked), predict(device=name, set=changes, **asked)
+    assert without_names(file) == without_names(edit)
+    own.write_text(head)
+    assert without_names(predict(device=str(own), **asked)) == without_names(
+        predict(device=name, **asked)
+    )
+
+
 @pytest.mark.parametrize("key", sorted(SHOWN_ONLY[hwdb.Device] | CROSSCHECK_ONLY))
 def test_an_edit_of_a_key_that_no_forecast_reads_says_so(key):
     if key not in figure_keys():
