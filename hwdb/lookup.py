@@ -77,10 +77,13 @@ def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:
     """The device that a user's file describes."""
     data, before = _with_base(path, ())
     device = _device(data, str(path), path.stem, before)
-    if not changes:
+    if changes:
+        data, edits = apply(data, changes, str(path))
+        device = _device(data, str(path), path.stem, before + edits)
+    if not device.scale_up.link:
         return device
-    data, edits = apply(data, changes, str(path))
-    return _device(data, str(path), path.stem, before + edits)
+    named = _own_link(device.scale_up.link, "scale_up.link", path)
+    return replace(device, scale_up=replace(device.scale_up, link=named))
 
 
 def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...]) -> Device:

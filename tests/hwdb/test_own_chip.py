@@ -97,6 +97,10 @@ BAD = {
     "list of notes": ('notes = "one"\n' + SMALL, "wanted a list in brackets"),
     "sources": (SMALL + "[sources]\nme = 3\n", r"\[sources\] must map keys to citations"),
     "unknown base": ('base = "h100-smx5"\n', "did you mean h100-sxm5"),
+    "unknown link": (
+        'base = "h100"\n[scale_up]\nlink = "nvlnk4"\n',
+        "scale_up.link.*did you mean nvlink4",
+    ),
     "base of itself": ('base = "./my_chip.toml"\n', "is its own base"),
     "base and a bad number": ('base = "h100"\n[power]\ntdp = "5 GB"\n', "power.tdp"),
     "base and a number for a table": ('base = "h100"\nmemory = 1\n', "memory is 1; wanted a table"),
