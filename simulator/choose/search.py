@@ -144,7 +144,7 @@ def _dealt(places: tuple[tuple[int, ...], ...], pp: int, vpp: int) -> Dealt | No
     places: of each unit, as Unit.places.
     """
     nothing = np.zeros(4)
-    rows = [Unit("", len(p), nothing, nothing, {}, 0, 0, 0, 0, 0, places=p) for p in places]
+    rows = [Unit("", len(p), nothing, nothing, {}, *(0,) * 7, places=p) for p in places]
     try:
         dealt = stages(rows, Layout(pp=pp, vpp=vpp))
     except BadInput:
@@ -247,7 +247,11 @@ def _stage(
     f, b = (matrix @ np.array([np.broadcast_to(v, at.shape)[j] for v in side]) for side in run[:2])
     dense, expert, update = (
         float((matrix @ np.array(column)).max())
-        for column in ([u.dense for u in rows], [u.expert for u in rows], [u.update for u in rows])
+        for column in (
+            [u.trained for u in rows],
+            [u.trained_expert for u in rows],
+            [u.update for u in rows],
+        )
     )
     how = rank.step.recipe.recompute
     first, second, last = (

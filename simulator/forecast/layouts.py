@@ -10,16 +10,11 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.layout import WHOLE, Layout
 from roofcast.simulator.parallel.pipeline.schedule import refusal
 from roofcast.simulator.times.offload import HOST_BANDWIDTH
 from roofcast.simulator.work.model import Model
-from roofcast.simulator.work.step import Step
 
-WHOLE = (
-    "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a"
-    " transformer"
-)
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
 MOST = 10**9  # of any degree: ten times the accelerators there are
 UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism cannot cut here
@@ -64,7 +59,7 @@ def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[
     micro, count = _micro_batches(s, d.dp, batch, assumptions)
     schedule, vpp = _schedule(s, d.pp, count)
     kind = _context(s, d.cp, size)
-    ep, etp = _experts(s, d)
+    ep, etp = _experts(s, d, model, assumptions)
     layout = Layout(
         tp=d.tp,
         sp=_sequence_parallel(s, d, size),
@@ -85,16 +80,6 @@ def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[
         offload=tuple(dict.fromkeys(s.offload)),
     )
     return layout, assumptions
-
-
-def check(layout: Layout, step: Step, name: str) -> None:
-    """Refuses degrees that would cut nothing of one rank's step of the model `name`."""
-    if layout.tp * layout.cp * layout.pp > 1 and not any(block.count > 1 for block in step.blocks):
-        raise BadInput(WHOLE.format(name))
-    for degree in ("ep", "etp"):
-        n = getattr(layout, degree)
-        if n > 1 and not any(w.expert for w in step.weights):
-            raise BadInput(f"{degree} {n}: {name} has no experts; leave --{degree} out")
 
 
 def _degrees(s: Scenario) -> _Degrees:
@@ -264,10 +249,17 @@ def _context(s: Scenario, cp: int, size: int | None) -> str:
     return kind
 
 
-def _experts(s: Scenario, d: _Degrees) -> tuple[int, int]:
-    """Expert-parallel degree, and tensor-parallel degree of an expert."""
-    ep, etp = s.ep or 1, s.etp or 1
-    ranks = d.dp * d.cp * d.tp
+def _experts(s: Scenario, d: _Degrees, model: Model, assumptions: list[str]) -> tuple[int, int]:
+    """Expert-parallel degree, and tensor-parallel degree of an expert: that of the other layers
+    where it is not given and can be, as in Megatron and vLLM.
+    """
+    ranks, ep = d.dp * d.cp * d.tp, s.ep or 1
+    etp, width = s.etp or 1, getattr(model.config, "expert_width", None)
+    if s.etp is None and d.tp > 1 and width:
+        if ranks % (ep * d.tp) == 0 and width % d.tp == 0:
+            etp = d.tp
+        cut = f"each expert is cut over {etp} ranks" if etp > 1 else "experts stay whole"
+        assumptions.append(f"etp {etp} (not given): {cut}; --etp sets another")
     if ranks % (ep * etp):
         what = f"ep {ep} x etp {etp}" if etp > 1 else f"ep {ep}"
         least = math.lcm(d.tp * d.cp, ep * etp) * d.pp

@@ -18,6 +18,8 @@ from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
 
+ALL_EXPERTS = "llama4_text"  # a family that PyTorch runs through all experts, chosen or not
+
 
 class Asked(NamedTuple):
     """A scenario with everything decided."""
@@ -58,6 +60,9 @@ def resolve(s: Scenario) -> Asked:
     if is_parallel(s):
         layout, more = layout_of(s, model, recipe.batch, recipe.size)
         assumptions += more
+        if layout.ep * layout.etp > 1 and model.family == ALL_EXPERTS:
+            recipe = _routed(recipe)
+            assumptions.append("a token passes through its chosen experts only, as in training")
     return Asked(
         device, _built(s, device), model, recipe, layout, system, name, run, tuple(assumptions)
     )
@@ -70,6 +75,13 @@ def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
         return hwdb.device(before.base)
     known = not is_path(str(s.device)) or (before.achieved and not before.edits)
     return before if known else None
+
+
+def _routed(recipe: Recipe) -> Recipe:
+    """The recipe with experts that compute their own tokens only: what ranks can share."""
+    how = recipe.stack.implementations | {"experts": "grouped"}
+    stack = msgspec.structs.replace(recipe.stack, implementations=how)
+    return msgspec.structs.replace(recipe, stack=stack)
 
 
 def _is_alias(name: str, device: hwdb.Device) -> bool:
