@@ -239,8 +239,8 @@ def _several(
         flying = in_flight(schedule, x.pp, x.vpp, x.micro_batches, stage)
         kinds = (np.asarray(v) for v in holdings(mine, placed, flying))
         peak = np.maximum(peak, sum(kinds, np.zeros(())))
-    between = between_steps(step.recipe.stack, device, constants())
-    return joined(total, reduced.seconds, placed.hide["dp"]) + update + between, peak
+    rest = joined(total, reduced.seconds, placed.hide["dp"]) + update
+    return rest + between_steps(step.recipe.stack, device, constants(), rest), peak
 
 
 def _stage(

@@ -25,6 +25,9 @@ class Asked(NamedTuple):
     """A scenario with everything decided."""
 
     device: hwdb.Device
+    # the device whose measured runs tell how sure the forecast is: without edits, and the shipped
+    # one that a user's file is based on; None for a chip of the user's on which nothing is measured
+    built: hwdb.Device | None
     model: Model
     recipe: Recipe  # of the global batch
     layout: Layout | None  # None on one device
@@ -60,7 +63,18 @@ def resolve(s: Scenario) -> Asked:
         if layout.ep * layout.etp > 1 and model.family == ALL_EXPERTS:
             recipe = _routed(recipe)
             assumptions.append("a token passes through its chosen experts only, as in training")
-    return Asked(device, model, recipe, layout, system, name, run, tuple(assumptions))
+    return Asked(
+        device, _built(s, device), model, recipe, layout, system, name, run, tuple(assumptions)
+    )
+
+
+def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
+    """The device as it was built, of a device that may be edited; None where there is none."""
+    before = hwdb.device(s.device) if s.set else device
+    if before.base in hwdb.devices():
+        return hwdb.device(before.base)
+    known = not is_path(str(s.device)) or (before.achieved and not before.edits)
+    return before if known else None
 
 
 def _routed(recipe: Recipe) -> Recipe:

@@ -38,7 +38,7 @@ from roofcast.simulator.parallel.traffic import (
     sent_bytes,
 )
 from roofcast.simulator.times import offload as host_memory
-from roofcast.simulator.times.dispatch import between_steps, dispatch
+from roofcast.simulator.times.dispatch import between_steps, dispatch, program
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
@@ -113,7 +113,7 @@ def over_devices(
     sends = np.minimum(ran.exposed_p2p, idle)
     waits = Cost(whole - total, reduced.bytes), Cost(sends, hop.bytes)
     exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
-    between = between_steps(step.recipe.stack, device, constants())
+    between = float(between_steps(step.recipe.stack, device, constants(), whole + update))
     bubble = float((idle - sends) / (whole + update + between)) if x.pp > 1 else 0.0
     return ParallelStep(
         step_s=float(whole + update) + between,
@@ -180,7 +180,8 @@ def _host(step: Step, device: Device, repeats: float) -> float:
     of_update = np.array([k.phase == "update" for k in step.kernels])
     exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
     update = launches[of_update].sum()
-    return float((launches.sum() - update + exchanges) * repeats + update)
+    launching = program(step.recipe.stack, device, constants())
+    return float((launches.sum() - update + exchanges) * repeats + update + launching)
 
 
 def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:
