@@ -17,6 +17,8 @@ from roofcast.reports.options import print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from roofcast.reports.console import Justify
+
 MARKS = {  # after the key of a figure
     "*": "not used: no formula reads the figure",
     "+": "used only by roofcast crosscheck",
@@ -30,7 +32,21 @@ STATUSES = {
     "given": "from a file of yours",
     "edited": "changed with --set",
 }
+_FIGURES: list[tuple[str, Justify]] = [
+    ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "left")
+]  # fmt: skip
+NARROW = 12  # columns below which sources are not printed
 WIDE = 100  # columns from which on the status of a recalled figure is printed in full
+_COLUMNS: list[tuple[str, Justify]] = [
+    ("device", "left"), ("year", "right"), ("peak FLOP/s", "right"), ("", "left"),
+    ("bandwidth", "right"), ("memory", "right"), ("price", "right"),
+]  # fmt: skip
+_SPARE = (
+    "price",
+    "year",
+    "",
+    "memory",
+)  # columns that a narrow terminal does not show, the first first
 DIRECTED = ("scale_up.bandwidth", "achieved.pair_copy")  # rates of one direction
 
 
@@ -74,7 +90,7 @@ def command(
     from roofcast.reports.console import page
 
     with page() as out:
-        out.print(_list(rows))
+        out.print(_list(rows, out.width))
         out.print(f"{len(rows)} devices. Figures and sources of one: roofcast devices show NAME")
 
 
@@ -93,29 +109,21 @@ def _filtered(rows: list[hwdb.Summary], key: str, value: str) -> list[hwdb.Summa
     )
 
 
-def _list(rows: list[hwdb.Summary]) -> Table:
-    from roofcast.reports.console import plain_table
+def _list(rows: list[hwdb.Summary], width: int) -> Table:
+    """A line per device; without price and year where the terminal is narrow."""
+    from roofcast.reports.console import fitted_table
 
-    table = plain_table(
-        ("device", "left"), ("year", "right"), ("peak FLOP/s", "right"), ("", "left"),
-        ("bandwidth", "right"), ("memory", "right"), ("price", "right"),
-    )  # fmt: skip
+    cells = []
     for row in rows:
         price = "—"
         if row.cloud_usd_per_hour:
             price = f"${row.cloud_usd_per_hour:.2f}/h"
         elif row.launch_usd:
             price = f"${row.launch_usd:,.0f}"
-        table.add_row(
-            row.id,
-            str(row.year or "—"),
-            si(row.peak_flops),
-            row.format,
-            si(row.bandwidth, "B/s"),
-            binary(row.capacity),
-            price,
-        )
-    return table
+        year, bandwidth = str(row.year or "—"), si(row.bandwidth, "B/s")
+        cells.append([row.id, year, si(row.peak_flops), row.format, bandwidth,
+                      binary(row.capacity), price])  # fmt: skip
+    return fitted_table(width, _COLUMNS, cells, _SPARE)
 
 
 def _value(key: str, figure: float, unit: str) -> str:
@@ -172,7 +180,10 @@ def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     made = ", ".join(str(part) for part in known if part)
     with page() as out:
         out.print(f"{device.id}: {device.name}" + (f" ({made})" if made else ""), style="bold")
-        show(out, _figures(figures, out.width))
+        table = _figures(figures, out.width)
+        show(out, table)
+        if len(table.columns) < len(_FIGURES):
+            say(out, "sources of the figures: in a wider terminal, or with --json")
         for line in _legend(figures):
             say(out, line)
         for source, citation in device.sources.items():
@@ -182,23 +193,22 @@ def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
 
 
 def _figures(figures: list[tuple[str, hwdb.Figure, str]], width: int) -> Table:
-    """Figures with value, status and source; no word is broken that has room on a line."""
-    from roofcast.reports.console import plain_table, wrapped
+    """Figures with value, status and source; no word is broken that has room on a line.
 
-    rows = [("figure", "value", "status")]
+    A narrow terminal has no room for sources.
+    """
+    from roofcast.reports.console import fitted_table, wrapped
+
+    rows = []
     for key, figure, unit in figures:
         unchecked = figure.status == "recalled" and width >= WIDE
         status = "recalled\n(not checked)" if unchecked else figure.status
-        rows.append((f"{key} {_mark(key)}".rstrip(), _value(key, figure, unit), status))
-    taken = [max(len(line) for cell in column for line in cell.split("\n"))
-             for column in zip(*rows, strict=True)]  # fmt: skip
+        rows.append([f"{key} {_mark(key)}".rstrip(), _value(key, figure, unit), status, ""])
+    taken = [max(len(line) for row in rows for line in row[i].split("\n")) for i in range(3)]
     room = width - sum(taken) - 2 * (len(taken) + 1)
-    table = plain_table(
-        ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold")
-    )
-    for row, (_, figure, _) in zip(rows[1:], figures, strict=True):
-        table.add_row(*row, wrapped(_source(figure), room))
-    return table
+    for row, (_, figure, _) in zip(rows, figures, strict=True):
+        row[-1] = wrapped(_source(figure), max(room, NARROW))
+    return fitted_table(width - 2, _FIGURES, rows, ("source", "status"))
 
 
 def _legend(figures: list[tuple[str, hwdb.Figure, str]]) -> list[str]:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.text import Text
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.reports.console import Justify, page, plain_table, say, section, show, unbroken
+from roofcast.reports.console import (
+    Justify,
+    fitted_table,
+    page,
+    say,
+    section,
+    show,
+    unbroken,
+    wrapped,
+)
 from roofcast.reports.format import (
     binary,
     digits,
@@ -27,7 +35,9 @@ from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section, shortage
 from roofcast.simulator.forecast.result import Forecast
 
-_ONE_TABLE = 76  # columns of the terminal from which on a comparison is one table
+_RUN = "whole run"
+_FOLLOWING = ("fits", "cost")  # columns in one table with the column before
+_NAME = 12  # columns that the name of a device needs at least
 
 
 def print_forecast(forecast: Forecast) -> None:
@@ -65,7 +75,7 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
 def headline(out: Console, forecast: Forecast) -> None:
     """Model, device and recipe; step time, rates and MFU; lower bound and interval."""
     one = f"one {pass_or_step(forecast.mode)}"
-    out.print(Text(f"{forecast.model} on {on_what(forecast)}: {one}", style="bold"))
+    say(out, f"{forecast.model} on {on_what(forecast)}: {one}", indent=0, style="bold")
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
     if forecast.layout:
         say(out, layout_line(forecast.layout, forecast.system))
@@ -174,7 +184,7 @@ def print_comparison(forecasts: Sequence[Forecast]) -> None:
     title = f"one {pass_or_step(first.mode)}{where}, {many}"
     layouts = list(dict.fromkeys(layout_line(f.layout, f.system) for f in forecasts if f.layout))
     with page() as out:
-        out.print(Text(f"{first.model}: {title}", style="bold"))
+        say(out, f"{first.model}: {title}", indent=0, style="bold")
         for asked in dict.fromkeys(map(what, forecasts)):
             on = [on_what(f) for f in forecasts if what(f) == asked]
             say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
@@ -198,27 +208,45 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         cells = [seconds(f.step_time_s), _rate(throughput), percent(f.mfu)]
         cells.append(binary(f.memory.peak_bytes))
         rows.append([*cells, {True: "yes", False: "no", None: "—"}[f.memory.fits]])
-    run: list[tuple[str, Justify]] = [("whole run", "right"), ("cost", "right")]
     costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
-    runs = [[duration(f.time_to_train_s), cost] for f, cost in zip(forecasts, costs, strict=True)]
-    long = any(f.time_to_train_s is not None for f in forecasts)
-    if long and out.width >= _ONE_TABLE:
-        columns += run
-        rows = [[*row, *more] for row, more in zip(rows, runs, strict=True)]
-    _device_table(out, names, columns, rows)
-    if long and out.width < _ONE_TABLE:
-        out.print()
-        _device_table(out, names, run, runs)
+    if any(f.time_to_train_s is not None for f in forecasts):
+        columns += [(_RUN, "right"), ("cost", "right")]
+        runs = [duration(f.time_to_train_s) for f in forecasts]
+        rows = [[*row, *more] for row, *more in zip(rows, runs, costs, strict=True)]
+    _device_tables(out, names, columns, rows)
 
 
-def _device_table(
+def _device_tables(
     out: Console,
     names: Sequence[str],
     columns: Sequence[tuple[str, Justify]],
     rows: Sequence[Sequence[str]],
 ) -> None:
-    """A table with a row per device."""
-    table = plain_table(("device", "fold"), *columns)
-    for name, cells in zip(names, rows, strict=True):
-        table.add_row(*map(Text, (name, *cells)))
-    show(out, table)
+    """Tables with a row per device, one below the other where one would be wider than the terminal.
+
+    Every table has the names of the devices, and no number is cut.
+    """
+    widths = [max(map(len, (title, *(row[i] for row in rows)))) + 2
+              for i, (title, _) in enumerate(columns)]  # fmt: skip
+    room = out.width - 2
+    titles = [title for title, _ in columns]
+    most = max(sum(widths[part]) for part in _parts(titles, widths, 0))
+    name = min(max(map(len, ("device", *names))), max(room - most, _NAME))
+    for n, part in enumerate(_parts(titles, widths, room - name)):
+        if n:
+            out.print()
+        cells = [[wrapped(name_, name), *row[part]] for name_, row in zip(names, rows, strict=True)]
+        show(out, fitted_table(room, [("device", "left"), *columns[part]], cells))
+
+
+def _parts(titles: Sequence[str], widths: Sequence[int], room: int) -> list[slice]:
+    """Which columns share a table: all if there is room; else those of the whole run apart."""
+    if sum(widths) <= room:
+        return [slice(0, len(titles))]
+    starts = [i for i, title in enumerate(titles) if title not in _FOLLOWING] + [len(titles)]
+    parts, first = [], 0
+    for i, following in zip(starts[1:], [*starts[2:], 0], strict=True):
+        if not following or titles[i] == _RUN or sum(widths[first:following]) > room:
+            parts.append(slice(first, i))
+            first = i
+    return parts

@@ -163,6 +163,12 @@ SEVERAL = {
 }
 
 
+def meant(word: str) -> tuple[str, ...]:
+    """Models that another name stands for, or that a word may mean; empty for another word."""
+    other = ALIASES.get(word.lower())
+    return (other,) if other else several(word)
+
+
 def several(word: str) -> tuple[str, ...]:
     """Models to suggest for a word that names no single one; empty for another word.
 
