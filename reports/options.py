@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.option_types import Count, Layers, Priced, Stage, Whole, setting
+from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
     ATTENTION,
     CP_KINDS,
@@ -206,7 +206,7 @@ SECTIONS = {
 COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack")  # and its own precision
 
 
-class Sectioned(click.Command):
+class Sectioned(Once):
     """A command whose --help lists its options under the headings of SECTIONS."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -294,10 +294,11 @@ def scenarios(
 
 
 def answer(scenario: Scenario) -> Forecast:
-    """The Forecast of a scenario, with the largest batch that fits."""
+    """The Forecast of a scenario, with the largest batch that fits and what had no effect."""
+    from roofcast.scenarios.unused import with_unused
     from roofcast.simulator.forecast.chain import forecast, with_largest_batch
 
-    return with_largest_batch(forecast(scenario), scenario)
+    return with_unused(with_largest_batch(forecast(scenario), scenario), scenario)
 
 
 def to_json(forecast: Forecast) -> dict[str, Any]:
@@ -318,7 +319,8 @@ def print_answers(forecasts: list[Forecast], as_json: bool) -> None:
         found = [to_json(each) for each in forecasts]
         print_json(found[0] if len(found) == 1 else {"forecasts": found})
         return
-    from roofcast.reports.pages.forecast import print_comparison, print_forecast
+    from roofcast.reports.pages.comparison import print_comparison
+    from roofcast.reports.pages.forecast import print_forecast
 
     if len(forecasts) == 1:
         print_forecast(forecasts[0])

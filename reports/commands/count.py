@@ -36,6 +36,11 @@ def command(model: str, depth: int | None, as_json: bool, **asked: Any) -> None:
     from roofcast.simulator.forecast.counts import count
 
     counts = count(model, **{key: value for key, value in asked.items() if value is not None})
+    if asked["attention"] and not any(layer.op == "attention" for layer in counts.layers):
+        from roofcast.scenarios.unused import without_attention
+
+        said = (*counts.assumptions, without_attention(asked["attention"], counts.model))
+        counts = msgspec.structs.replace(counts, assumptions=said)
     if as_json:
         print_json(msgspec.to_builtins(counts))
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ ONE_THREAD, ALL_THREADS = "this-machine-1", "this-machine"
 ROUNDS, QUICK_ROUNDS = 8, 2
 
 
-@click.command("crosscheck")
+@click.command("crosscheck", cls=Once)
 @click.option("--kernels", is_flag=True, help="Only the numba kernels, by op and size.")
 @click.option(
     "--training",
@@ -50,6 +51,8 @@ def command(
 
     if plot:
         check_target(plot, (".png", ".svg", ".pdf"))
+    if gpu and kernels:
+        raise click.UsageError("--gpu measures training steps alone: leave --kernels out")
     gpu = gpu and _has_gpu()
     if gpu:
         kernels, training = False, True

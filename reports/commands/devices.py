@@ -11,7 +11,7 @@ import click
 from roofcast import hwdb
 from roofcast.hwdb.errors import UnknownName
 from roofcast.reports.format import binary, si
-from roofcast.reports.option_types import Whole, setting
+from roofcast.reports.option_types import Once, OnceGroup, Whole, setting
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _SPARE = (
 DIRECTED = ("scale_up.bandwidth", "achieved.pair_copy")  # rates of one direction
 
 
-@click.group("devices", invoke_without_command=True)
+@click.group("devices", cls=OnceGroup, invoke_without_command=True)
 @click.option("--vendor", metavar="NAME", help="Only this vendor: nvidia, amd, google, intel ...")
 @click.option("--kind", type=click.Choice(("gpu", "tpu", "npu", "cpu")), help="Only this kind.")
 @click.option("--year", type=Whole(), help="Only this year of release.")
@@ -72,7 +72,12 @@ def command(
     """List the devices that Roofcast knows by name. Details: `roofcast devices show NAME`."""
     if ctx.invoked_subcommand:
         return
+    wanted = {"vendor": vendor, "kind": kind, "year": year, "family": family}
     if links or systems:
+        given = [f"--{key}" for key, value in wanted.items() if value is not None]
+        if given or (links and systems):
+            other = "--links and --systems" if links and systems else f"{given[0]} of devices"
+            raise click.UsageError(f"{other} are different lists; ask for one")
         what, names = ("links", hwdb.links()) if links else ("systems", hwdb.systems())
         if as_json:
             print_json({what: names})
@@ -80,7 +85,6 @@ def command(
             click.echo("\n".join(names))
         return
     rows = [hwdb.summary(name) for name in hwdb.devices()]
-    wanted = {"vendor": vendor, "kind": kind, "year": year, "family": family}
     for key, value in wanted.items():
         if value is not None:
             rows = _filtered(rows, key, str(value))
@@ -153,7 +157,7 @@ def _source(figure: hwdb.Figure) -> str:
     return ": ".join(part for part in (figure.source, where) if part)
 
 
-@command.command("show")
+@command.command("show", cls=Once)
 @click.argument("name", metavar="DEVICE")
 @click.option(
     "--set",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from roofcast.reports.format import words
+from roofcast.reports.option_types import Once, OnceGroup
 from roofcast.reports.options import print_json
 
 
-class Listing(click.Group):
+class Listing(OnceGroup):
     """A group whose first argument may also be a word to look for."""
 
     def resolve_command(
@@ -74,7 +75,7 @@ def _list(found: tuple[str, ...], long: bool, as_json: bool) -> None:
         print_models(rows)
 
 
-@command.command("show")
+@command.command("show", cls=Once)
 @click.argument("name", metavar="MODEL")
 @_json
 def show(name: str, as_json: bool) -> None:

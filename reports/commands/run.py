@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import answer, print_answers, print_json
 
 
-@click.command("run")
+@click.command("run", cls=Once)
 @click.argument("name", metavar="[SCENARIO]", required=False)
 @click.option("--list", "listed", is_flag=True, help="List the shipped scenarios instead.")
 @click.option(

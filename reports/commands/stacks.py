@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         say(out, note, indent=0)
 
 
-@command.command("show")
+@command.command("show", cls=Once)
 @click.argument("name", metavar="STACK")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(name: str, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Found(NamedTuple):
     kernels: pd.DataFrame | None
 
 
-@click.command("validate")
+@click.command("validate", cls=Once)
 @click.option(
     "--runs",
     multiple=True,

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.reports.console import (
-    Justify,
-    fitted_table,
-    page,
-    say,
-    section,
-    show,
-    unbroken,
-    wrapped,
-)
-from roofcast.reports.format import (
-    binary,
-    digits,
-    duration,
-    energy,
-    money,
-    percent,
-    seconds,
-    si,
-    words,
-)
-from roofcast.reports.pages.asked import assumptions, edited, interval_basis, pass_or_step, what
+from roofcast.reports.console import page, say, section, show, unbroken
+from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si, words
+from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section, shortage
 from roofcast.simulator.forecast.result import Forecast
-
-_RUN = "whole run"
-_FOLLOWING = ("fits", "cost")  # columns in one table with the column before
-_NAME = 12  # columns that the name of a device needs at least
 
 
 def print_forecast(forecast: Forecast) -> None:
@@ -99,10 +74,10 @@ def _rates(forecast: Forecast) -> list[str]:
     unit = "step" if forecast.mode == "train" else "pass"
     rates = [f"{seconds(forecast.step_time_s)} per {unit}"]
     if forecast.tokens_per_s is not None:
-        rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
+        rates.append(f"{rate(forecast.tokens_per_s)} tokens/s")
     if forecast.tokens_per_s_per_device is not None and forecast.devices > 1:
-        rates.append(f"{_rate(forecast.tokens_per_s_per_device)} tokens/s per device")
-    rates.append(f"{_rate(forecast.samples_per_s)} samples/s")
+        rates.append(f"{rate(forecast.tokens_per_s_per_device)} tokens/s per device")
+    rates.append(f"{rate(forecast.samples_per_s)} samples/s")
     if forecast.mfu is not None:
         rates.append(f"MFU {percent(forecast.mfu)}")
     if forecast.hfu is not None and forecast.recompute != "none":
@@ -110,7 +85,7 @@ def _rates(forecast: Forecast) -> list[str]:
     return rates
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
     """A rate with a thousands separator, or three digits if it is small."""
     return f"{value:,.0f}" if value >= 1000 else digits(value)
 
@@ -172,81 +147,3 @@ def _whole_run(forecast: Forecast) -> str:
             text += f" (TDP {si(forecast.power_w, 'W')} per device{hosts})"
         parts.append(text)
     return ", ".join(parts)
-
-
-def print_comparison(forecasts: Sequence[Forecast]) -> None:
-    """Print one row per device to stdout."""
-    first = forecasts[0]
-    counts = {f.devices for f in forecasts}
-    alike = counts.pop() if len(counts) == 1 else 0
-    many = f"{len(forecasts)} {'kinds' if alike > 1 else 'devices'}{edited(first)} compared"
-    where = f" on {alike:,} devices" if alike > 1 else ""
-    title = f"one {pass_or_step(first.mode)}{where}, {many}"
-    layouts = list(dict.fromkeys(layout_line(f.layout, f.system) for f in forecasts if f.layout))
-    with page() as out:
-        say(out, f"{first.model}: {title}", indent=0, style="bold")
-        for asked in dict.fromkeys(map(what, forecasts)):
-            on = [on_what(f) for f in forecasts if what(f) == asked]
-            say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
-        for line in layouts:
-            say(out, line)
-        out.print()
-        _comparison(out, forecasts, bool(alike))
-
-
-def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> None:
-    """The table. alike: the number of devices is the same in each row, and is left out."""
-    names = [f.device if alike else on_what(f) for f in forecasts]
-    tokens = forecasts[0].tokens_per_s is not None
-    rate = "tokens/s" if tokens else "samples/s"
-    unit = "step" if forecasts[0].mode == "train" else "pass"
-    columns: list[tuple[str, Justify]] = [(unit, "right"), (rate, "right"), ("MFU", "right")]
-    columns += [("peak memory", "right"), ("fits", "left")]
-    rows = []
-    for f in forecasts:
-        throughput = f.tokens_per_s if f.tokens_per_s is not None else f.samples_per_s
-        cells = [seconds(f.step_time_s), _rate(throughput), percent(f.mfu)]
-        cells.append(binary(f.memory.peak_bytes))
-        rows.append([*cells, {True: "yes", False: "no", None: "—"}[f.memory.fits]])
-    costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
-    if any(f.time_to_train_s is not None for f in forecasts):
-        columns += [(_RUN, "right"), ("cost", "right")]
-        runs = [duration(f.time_to_train_s) for f in forecasts]
-        rows = [[*row, *more] for row, *more in zip(rows, runs, costs, strict=True)]
-    _device_tables(out, names, columns, rows)
-
-
-def _device_tables(
-    out: Console,
-    names: Sequence[str],
-    columns: Sequence[tuple[str, Justify]],
-    rows: Sequence[Sequence[str]],
-) -> None:
-    """Tables with a row per device, one below the other where one would be wider than the terminal.
-
-    Every table has the names of the devices, and no number is cut.
-    """
-    widths = [max(map(len, (title, *(row[i] for row in rows)))) + 2
-              for i, (title, _) in enumerate(columns)]  # fmt: skip
-    room = out.width - 2
-    titles = [title for title, _ in columns]
-    most = max(sum(widths[part]) for part in _parts(titles, widths, 0))
-    name = min(max(map(len, ("device", *names))), max(room - most, _NAME))
-    for n, part in enumerate(_parts(titles, widths, room - name)):
-        if n:
-            out.print()
-        cells = [[wrapped(name_, name), *row[part]] for name_, row in zip(names, rows, strict=True)]
-        show(out, fitted_table(room, [("device", "left"), *columns[part]], cells))
-
-
-def _parts(titles: Sequence[str], widths: Sequence[int], room: int) -> list[slice]:
-    """Which columns share a table: all if there is room; else those of the whole run apart."""
-    if sum(widths) <= room:
-        return [slice(0, len(titles))]
-    starts = [i for i, title in enumerate(titles) if title not in _FOLLOWING] + [len(titles)]
-    parts, first = [], 0
-    for i, following in zip(starts[1:], [*starts[2:], 0], strict=True):
-        if not following or titles[i] == _RUN or sum(widths[first:following]) > room:
-            parts.append(slice(first, i))
-            first = i
-    return parts

@@ -24,6 +24,7 @@ _KINDS = (
     ("transient", "transient_bytes"),
     ("framework", "framework_bytes"),
 )
+KINDS = (*(name for name, _ in _KINDS[:-1]), "communication buffers", "framework")
 _STATES = ("parameters", "gradients", "optimizer states")  # do not depend on the batch
 _LONGEST = 12  # layers with a row of their own; the rest share one
 
