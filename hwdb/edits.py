@@ -179,7 +179,7 @@ def check_units(data: Mapping[str, Any], file: str) -> None:
         for part in key.split("."):
             entry = entry.get(part) if isinstance(entry, Mapping) else None
         typed = entry.get("value") if isinstance(entry, Mapping) else entry
-        if _plain(typed):
+        if typed is not None and _plain(typed):
             try:
                 check_unit(key, typed, quantity(typed, unit), unit)
             except BadInput as error:

@@ -101,7 +101,9 @@ def assemble_parallel(
         exposed_communication_s=exposed,
         communication_bytes={NAMES[kind]: float(b) for kind, b in outcome.sent.items()},
         ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=diagnose_parallel(alone, step_s, uneven, waiting, exposed, outcome, layout),
+        diagnosis=diagnose_parallel(
+            alone, layers, step_s, uneven, waiting, exposed, outcome, layout
+        ),
     )
 
 
