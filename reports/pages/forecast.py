@@ -12,6 +12,7 @@ from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_st
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section, shortage
+from roofcast.reports.pages.nearest import nearest_section
 from roofcast.simulator.forecast.result import Forecast
 
 
@@ -34,17 +35,6 @@ def print_forecast(forecast: Forecast) -> None:
             say(out, forecast.diagnosis)
         nearest_section(out, forecast)
         assumptions(out, forecast)
-
-
-def nearest_section(out: Console, forecast: Forecast) -> None:
-    """The measured runs most like this step, and the errors of their own forecasts."""
-    if forecast.nearest:
-        section(out, "Most similar measured runs")
-        for run in forecast.nearest:
-            off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
-            on = f"{run.devices:,} × {run.device}" if run.devices > 1 else run.device
-            where = f"{run.name} on {on}, {run.stack} ({run.source})"
-            say(out, f"{where}: measured {seconds(run.measured_s)}, {off}", first="- ")
 
 
 def headline(out: Console, forecast: Forecast) -> None:
