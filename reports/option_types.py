@@ -16,6 +16,8 @@ class Once(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options; raises UsageError for one of one value that is repeated."""
+        if ctx.resilient_parsing:  # of a line that is being completed
+            return super().parse_args(ctx, args)
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for param in given:
             single = isinstance(param, click.Option) and not (param.multiple or param.count)

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
     ATTENTION,
@@ -95,6 +96,7 @@ STEP: dict[str, Option] = {
     "stack": click.option(
         "--stack",
         metavar="NAME",
+        shell_complete=completing("stack"),
         help=(
             "Software stack: a name (see roofcast stacks) or a .toml file. Default: pytorch-eager,"
             " on TPUs jax-xla."
@@ -147,6 +149,7 @@ LAYOUT: dict[str, Option] = {
     "system": click.option(
         "--system",
         metavar="NAME",
+        shell_complete=completing("system"),
         help=(
             "Node or pod type: a name (see roofcast devices --systems) or a .toml file. Default:"
             " the usual one of the device."
@@ -256,9 +259,14 @@ def scenario_options(several: bool = False, required: bool = True, length: bool 
         function = options(*names)(function)
         text = "Device: a name (see roofcast devices) or a .toml file."
         text += f"{' May be repeated.' if several else ''} Default: that of --system."
-        function = click.option("--on", multiple=several, metavar="DEVICE", help=text)(function)
+        devices, models = completing("device"), completing("model")
+        on = click.option(
+            "--on", multiple=several, metavar="DEVICE", help=text, shell_complete=devices
+        )
         metavar = "MODEL" if required else "[MODEL]"
-        return click.argument("model", metavar=metavar, required=required)(function)
+        return click.argument("model", metavar=metavar, required=required, shell_complete=models)(
+            on(function)
+        )
 
     return decorate
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import COUNTED, Sectioned, options, print_json
 from roofcast.simulator.choices import PRECISIONS
 
 
 @click.command("count", cls=Sectioned)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=completing("model"))
 @options(*COUNTED)
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Number format. Default: bf16.")
 @click.option(

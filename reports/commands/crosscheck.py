@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import click
@@ -112,6 +110,7 @@ def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], li
     from roofcast import hwdb
     from roofcast.hwdb import names
     from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.progress import bar
     from roofcast.reports.tables import kernels as kernel_table
     from roofcast.simulator.machine.crosscheck import kernels as kernel_check
 
@@ -124,7 +123,7 @@ def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], li
     rounds = QUICK_ROUNDS if quick else ROUNDS // 2
     sessions = {}
     for count in devices:
-        with _bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
+        with bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
             sessions[count] = kernel_check.measured(quick, rounds, progress, count)
     parts = []
     for count, each in devices.items():
@@ -157,6 +156,7 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
 
     from roofcast.hwdb import names
     from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.progress import bar
     from roofcast.reports.tables import crosscheck as crosscheck_table
     from roofcast.simulator.machine.crosscheck import measure, net_list
     from roofcast.simulator.machine.crosscheck import steps as crosscheck
@@ -168,7 +168,7 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
             " roofcast[torch])",
             err=True,
         )
-    with _bar("training steps") as progress:
+    with bar("training steps") as progress:
         nets = [net for net in net_list.chosen(quick, torch) if not gpu or net.by == "torch"]
         session = measure.steps(nets, QUICK_ROUNDS if quick else ROUNDS, progress, gpu)
     calibrated = names.this_machine(names.THIS_GPU if gpu else ONE_THREAD)
@@ -183,25 +183,3 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
             device = crosscheck_table.write_device(session, calibrated, Path(aside))
             rows = crosscheck.training(session, str(device))
         return rows, f"not saved in {folder}: {error}"
-
-
-def _bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A progress bar on stderr, if that is a terminal; yields a function of (done, total)."""
-    import contextlib
-    import sys
-    from collections.abc import Iterator
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextlib.contextmanager
-    def shown() -> Iterator[Callable[[int, int], None]]:
-        out = Console(file=sys.stderr)
-        columns = (TextColumn(what), BarColumn(), TimeRemainingColumn())
-        with Progress(
-            *columns, console=out, disable=not out.is_terminal, transient=True
-        ) as progress:
-            task = progress.add_task(what)
-            yield lambda done, of: progress.update(task, completed=done, total=of)
-
-    return shown()

@@ -11,6 +11,7 @@ import click
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.reports.completion import completing
 from roofcast.reports.format import binary, si
 from roofcast.reports.option_types import Once, OnceGroup, Whole, setting
 from roofcast.reports.options import print_json
@@ -113,7 +114,7 @@ def _list(rows: list[hwdb.Summary], width: int) -> Table:
 
 
 @command.command("show", cls=Once)
-@click.argument("name", metavar="DEVICE")
+@click.argument("name", metavar="DEVICE", shell_complete=completing("hardware"))
 @click.option(
     "--set",
     "changes",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from roofcast import hwdb
+from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once, OnceGroup
 from roofcast.reports.options import print_json
 
@@ -40,7 +41,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 @command.command("show", cls=Once)
-@click.argument("name", metavar="LINK")
+@click.argument("name", metavar="LINK", shell_complete=completing("link"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def show(name: str, as_json: bool) -> None:
     """Print every known number of LINK with its source and status."""

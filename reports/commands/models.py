@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from roofcast.reports.completion import completing
 from roofcast.reports.format import words
 from roofcast.reports.option_types import Once, OnceGroup
 from roofcast.reports.options import print_json
@@ -76,7 +77,7 @@ def _list(found: tuple[str, ...], long: bool, as_json: bool) -> None:
 
 
 @command.command("show", cls=Once)
-@click.argument("name", metavar="MODEL")
+@click.argument("name", metavar="MODEL", shell_complete=completing("model"))
 @_json
 def show(name: str, as_json: bool) -> None:
     """Family, parameters and source of MODEL."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once
 from roofcast.reports.options import answer, print_answers, print_json, to_json
 
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command("run", cls=Once)
-@click.argument("name", metavar="[SCENARIO]", required=False)
+@click.argument("name", metavar="[SCENARIO]", required=False, shell_complete=completing("scenario"))
 @click.option("--list", "listed", is_flag=True, help="List the shipped scenarios instead.")
 @click.option(
     "--on",
     multiple=True,
     metavar="DEVICE",
+    shell_complete=completing("device"),
     help="Use this device instead of the scenario's; its --set changes are kept. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")

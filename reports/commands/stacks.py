@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
@@ -52,7 +53,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 @command.command("show", cls=Once)
-@click.argument("name", metavar="STACK")
+@click.argument("name", metavar="STACK", shell_complete=completing("stack"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(name: str, as_json: bool) -> None:
     """Every setting of STACK with its meaning."""

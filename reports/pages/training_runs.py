@@ -19,6 +19,7 @@ from rich.text import Text
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.files import replacing
+from roofcast.reports.progress import watched
 from roofcast.scenarios.measured import training as llm_runs
 from roofcast.scenarios.measured.scores import (
     Line,
@@ -70,7 +71,8 @@ def claims(path: str | Path) -> bool:
 def check_files(paths: Sequence[str | Path]) -> list[Scored]:
     """Every row of the files and its forecast; without files, the shipped rows."""
     runs = [run for path in paths for run in llm_runs.read(path)]
-    return score_all(runs if paths else llm_runs.published())
+    rows = list(runs if paths else llm_runs.published())
+    return score_all(watched(rows, "training runs on many devices"))
 
 
 def write(scored: list[Scored], path: str) -> None:
