@@ -55,7 +55,9 @@ class Found(NamedTuple):
 )
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
-    "--plot", metavar="FILE", help="Scatter plot of predicted against measured (.png, .svg, .pdf)."
+    "--plot",
+    metavar="FILE",
+    help="Draw the errors: forecast / measured of every run, by source (.png, .svg, .pdf).",
 )
 @click.option(
     "--constants",
@@ -100,7 +102,7 @@ def command(
     if plot:
         from roofcast.reports.pictures.validation import draw
 
-        draw(found.checked, plot)
+        draw(found.checked or [scored for scored in found.many if scored.counts], plot)
     _print(found, asked.shipped, as_json)
 
 
