@@ -114,7 +114,7 @@ def placed(asked: Asked) -> Placed:
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
     outcome = over_devices(step, times, device, layout, fabric)
-    return Placed(whole, step, times, phases, peak, outcome, fabric.assumptions)
+    return Placed(whole, step, times, phases, peak, outcome, fabric)
 
 
 def largest_batch(scenario: Scenario) -> int | None:
