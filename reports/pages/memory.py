@@ -14,6 +14,7 @@ from roofcast.reports.pages.asked import assumptions, pass_or_step, what
 from roofcast.reports.pages.layout import layout_line, on_what, stages_section
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _KINDS = (
@@ -159,7 +160,9 @@ def cure(forecast: Forecast) -> str:
     if forecast.mode == "train" and memory.optimizer_bytes > 0.3 * fixed:
         enough = fixed - memory.optimizer_bytes < capacity
         return f"{need}: use {'an optimizer with smaller states, ' if enough else ''}{other}"
-    return f"{need}: use a lower --precision, {other}"
+    training = forecast.mode == "train"
+    least = weight_bytes(forecast.precision, training) <= fewest_weight_bytes(training)
+    return f"{need}: use {'' if least else 'a lower --precision, '}{other}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.forecast import layouts
 from roofcast.simulator.forecast.assemble import assemble
+from roofcast.simulator.forecast.diagnosis import advised
 from roofcast.simulator.forecast.interval import with_interval
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
@@ -47,7 +48,14 @@ def forecast(scenario: Scenario) -> Forecast:
     step = of_one_batch(trace(asked.model, asked.recipe))
     times = roofline.time_all(step, asked.device)
     found = assemble(asked, step, times, _held(step, asked.device))
-    return with_interval(found, asked.device, step)
+    return with_interval(_advised(found, asked), asked.device, step)
+
+
+def _advised(found: Forecast, asked: Asked) -> Forecast:
+    """The forecast without advice that was followed already."""
+    training = asked.recipe.mode == "train"
+    text = advised(found.diagnosis, asked.device, asked.recipe.precision, training)
+    return msgspec.structs.replace(found, diagnosis=text)
 
 
 def _held(step: Step, device: hwdb.Device) -> Held:
@@ -64,7 +72,7 @@ def _over_devices(asked: Asked) -> Forecast:
     at = placed(asked)
     whole = trace(asked.model, at.step.recipe, Parallel(stages=stages_of(asked)))
     found = assemble_parallel(asked, whole, at.step, at.times, at.outcome, at.fabric.assumptions)
-    return with_interval(found, asked.device, at.step)
+    return with_interval(_advised(found, asked), asked.device, at.step)
 
 
 def stages_of(asked: Asked) -> int:

@@ -12,7 +12,7 @@ from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer
-from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.precision import precision, quantization
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe
 
@@ -38,7 +38,7 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         mode=s.mode,
         batch=batch,
         size=size,
-        precision=_precision(s, device, assumptions),
+        precision=_precision(s, model, device, assumptions),
         stack=_stack(s, device, assumptions).changed(s.attention, s.memory_format),
         optimizer=_optimizer(s, assumptions),
         recompute=s.recompute,
@@ -63,21 +63,35 @@ def _known_values(s: Scenario, model: Model) -> None:
             )
 
 
-def _precision(s: Scenario, device: Device | None, assumptions: list[str]) -> str:
-    name = s.precision
+def _precision(s: Scenario, model: Model, device: Device | None, assumptions: list[str]) -> str:
+    name, integer = s.precision, device is not None and _integer_only(device)
     if name is None:
         assert device is not None, "a scenario without a device names its precision"
         name = default_precision(device)
         of_all = "weights, gradients and optimizer states too"
         of_all = of_all if s.mode == "train" else "weights too"
-        whole = "" if "amp" in name else f": {of_all}"
-        assumptions.append(f"precision {name} (not given){whole}")
-    if precision(name).matrices and s.mode == "train":
+        whole = "" if "amp" in name or integer else f": {of_all}"
+        why = f": {device.id} multiplies no other format" if integer else ""
+        assumptions.append(f"precision {name} (not given){whole}{why}")
+    if device is not None and integer and (s.mode == "train" or precision(name).product != "int8"):
+        what = "a training step" if s.mode == "train" else f"precision {name}"
+        raise BadInput(
+            f"{what} on {device.id}: it multiplies int8 only; use --mode infer --precision int8,"
+            " or another device"
+        )
+    if s.mode == "train" and not precision(name).trains:
         raise BadInput(
             f"precision {name}: quantised weights are for inference; use --mode infer, or another"
             " precision"
         )
+    if s.mode == "infer":
+        assumptions += quantization(name, model.takes == "image")
     return name
+
+
+def _integer_only(device: Device) -> bool:
+    """Does a device have no unit for floating-point numbers?"""
+    return set(device.peak_flops) == {"int8"} and not device.vector_flops
 
 
 def _stack(s: Scenario, device: Device | None, assumptions: list[str]) -> Stack:
@@ -127,7 +141,11 @@ def _micro_batches(s: Scenario) -> int:
 
 
 def default_precision(device: Device) -> str:
-    """bf16 where the device multiplies it, else mixed fp16, else fp32."""
+    """bf16 where the device multiplies it, else mixed fp16, else fp32; int8 where it multiplies
+    nothing else.
+    """
+    if _integer_only(device):
+        return "int8"
     if device.kind != "cpu" and "bf16" in device.peak_flops:
         return "bf16"
     return "amp-fp16" if device.kind != "cpu" and "fp16" in device.peak_flops else "fp32"
