@@ -84,9 +84,18 @@ def _precision(s: Scenario, model: Model, device: Device | None, assumptions: li
             f"precision {name}: quantised weights are for inference; use --mode infer, or another"
             " precision"
         )
+    if name == "int8" and device is not None and _lacks_sixteen_bits(device):
+        name = "int8-fp32"
+        assumptions.append(f"precision int8: {device.id} multiplies no 16-bit format; int8-fp32")
     if s.mode == "infer":
         assumptions += quantization(name, model.takes == "image")
     return name
+
+
+def _lacks_sixteen_bits(device: Device) -> bool:
+    """Does a device with int8 multiply fp32, but neither bf16 nor fp16?"""
+    rates = device.peak_flops
+    return "fp32" in rates and "bf16" not in rates and "fp16" not in rates
 
 
 def _integer_only(device: Device) -> bool:

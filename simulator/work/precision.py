@@ -65,6 +65,8 @@ PRECISIONS = {
         _policy("fp8", "bf16", "fp8", matrices="fp8", filters="fp8"),
         # activations in fp16: boards with int8 from before 2020 do not multiply bf16
         _policy("int8", "fp16", "int8", matrices="int8", filters="int8", trains=False),
+        # as oneDNN's graphs on CPUs: fp32 where int8 is not used
+        _policy("int8-fp32", "fp32", "int8", matrices="int8", filters="int8", trains=False),
         # no library has 4-bit convolutions
         _policy("nvfp4", "bf16", "fp4", matrices="fp4"),
     )
@@ -110,7 +112,7 @@ def quantization(name: str, images: bool) -> list[str]:
     rest = f"{WIDTH[p.weights]:g}"
     held = (
         f"{name}: weight matrices held in {WIDTH[p.matrices]:g} byte per weight; embeddings, heads"
-        f" of language models, norms and biases in {rest}; attention computed in 16 bits"
+        f" of language models, norms and biases in {rest}; attention computed in {p.activations}"
     )
     convs = (
         f"{name}: convolutions read and write {p.filters}, with batch norms, activations and"
