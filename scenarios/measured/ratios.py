@@ -69,16 +69,17 @@ def _pair(row: dict[str, str]) -> Pair:
     )  # fmt: skip
 
 
-def _part_of(name: str, share: float) -> dict[str, str]:
+def _part_of(name: str, share: float) -> dict[str, str | float]:
     """Edits that leave a share of a device's cores."""
     if share == 1.0:
         return {}
+    edits: dict[str, str | float] = {"memory.bandwidth": f"x{CORE_BANDWIDTH}"}
     device = hwdb.device(name)
     rates = (
         "cores", *(f"peak_flops.{key}" for key in device.peak_flops),
         *(f"vector_flops.{key}" for key in device.vector_flops),
     )  # fmt: skip
-    return {key: f"x{share}" for key in rates} | {"memory.bandwidth": f"x{CORE_BANDWIDTH}"}
+    return edits | {key: f"x{share}" for key in rates}
 
 
 def seconds_of(found: Forecast) -> float:

@@ -71,7 +71,7 @@ def conv(
     flops = 2.0 * batch * pixels_out * taps * c_in * c_out / groups
     per_group = c_in / groups
     group = _grouped(flops, moved, per_group, tf32, rates, c)
-    depth = stream(DEPTHWISE[phase], moved, flops, 0.0, rates, c)
+    depth = stream(DEPTHWISE[phase], _widened(width_bytes, rates) * moved, flops, 0.0, rates, c)
     seconds = np.where(groups == 1.0, dense, np.where(per_group == 1.0, depth, group))
     if rates.kind != "gpu" or not rates.tensor or width_bytes != 2.0:
         return seconds
@@ -91,6 +91,13 @@ def _padded(
     unit = 16.0 if width_bytes == 1.0 and rates.kind == "gpu" else 8.0
     pad_in, pad_out = (unit, unit) if rates.tensor else vectors
     return np.ceil(c_in / pad_in) * pad_in, np.ceil(c_out / pad_out) * pad_out
+
+
+def _widened(width_bytes: float, rates: Rates) -> float:
+    """Bytes on chip per byte of a depthwise convolution: those of CPUs widen 8-bit elements to 32
+    bits and then cost per element.
+    """
+    return 4.0 / width_bytes if rates.kind == "cpu" and width_bytes < 2.0 else 1.0
 
 
 def _shares(phase: str, rates: Rates, c: Kernels) -> tuple[float, float]:
