@@ -179,3 +179,15 @@ def test_a_mistake_is_reported_in_one_line(tmp_path, file, reference, inputs, me
 def test_inputs_are_parsed_from_text():
     assert spec.parse("ids=64x128:long") == spec.Input("ids", (64, 128), "int64")
     assert importers.claims("a/b.py:Net") and not importers.claims("resnet50")
+
+
+def test_inference_in_fewer_bits_holds_matrices_of_products_in_them_but_no_tables():
+    net = torch.nn.Sequential(
+        torch.nn.Embedding(1000, 64), torch.nn.Linear(64, 256), torch.nn.LayerNorm(256)
+    )
+    narrow = 64 * 256
+    wide = 1000 * 64 + 256 + 2 * 256  # table, bias, norm
+    for name, width in (("fp8", 1), ("nvfp4", 0.5625)):
+        found = predict(net, inputs=["8x16:int64"], device="b200-sxm", mode="infer", precision=name)
+        assert found.memory.parameters_bytes == width * narrow + 2 * wide
+        assert {p.precision for p in found.points if p.unit == "matrix"} == {name[-3:]}
