@@ -2,6 +2,7 @@
 
 PRECISIONS = (
     "fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8", "nvfp4", "int8", "int8-fp32",
+    "mxfp4", "int4",
 )  # fmt: skip
 ATTENTION = ("eager", "efficient", "flash")
 MODES = ("train", "infer")

@@ -26,6 +26,7 @@ _KINDS = (
     ("framework", "framework_bytes"),
 )
 _STATES = ("parameters", "gradients", "optimizer states")  # do not depend on the batch
+_LEAST = 1.25  # bytes per weight, over the fewest possible, from which a lower precision helps
 _LONGEST = 12  # layers with a row of their own; the rest share one
 
 
@@ -161,7 +162,7 @@ def cure(forecast: Forecast) -> str:
         enough = fixed - memory.optimizer_bytes < capacity
         return f"{need}: use {'an optimizer with smaller states, ' if enough else ''}{other}"
     training = forecast.mode == "train"
-    least = weight_bytes(forecast.precision, training) <= fewest_weight_bytes(training)
+    least = weight_bytes(forecast.precision, training) <= _LEAST * fewest_weight_bytes(training)
     return f"{need}: use {'' if least else 'a lower --precision, '}{other}"
 
 

@@ -138,7 +138,8 @@ def _with_epilogue(k: Kernel) -> float:
     for others, whose formula knows.
     """
     more = k.phase == "forward" and (k.vector > 0 or len(k.outputs) > 1)
-    return k.read + k.written if more or _narrow(k) else np.nan
+    few = any(WIDTH[v.dtype] < 2.0 for v in k.inputs[:2])
+    return k.read + k.written if more or few else np.nan
 
 
 def _narrow(k: Kernel) -> bool:

@@ -69,6 +69,9 @@ PRECISIONS = {
         _policy("int8-fp32", "fp32", "int8", matrices="int8", filters="int8", trains=False),
         # no library has 4-bit convolutions
         _policy("nvfp4", "bf16", "fp4", matrices="fp4"),
+        _policy("mxfp4", "bf16", "fp4", matrices="mxfp4", trains=False),
+        # weights alone, widened by the kernel that multiplies them, as AWQ and GPTQ hold them
+        _policy("int4", "fp16", "fp16", matrices="int4", trains=False),
     )
 }
 

@@ -4,6 +4,7 @@ import pytest
 
 from roofcast import hwdb, predict
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.pages.memory import cure
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.precision import PRECISIONS, precision
@@ -21,7 +22,10 @@ def step_of(**fields):
     return trace(asked.model, asked.recipe)
 
 
-@pytest.mark.parametrize(("name", "width"), [("fp8", 1), ("int8", 1), ("nvfp4", 0.5625)])
+WIDTHS = {"fp8": 1, "int8": 1, "nvfp4": 4.5 / 8, "mxfp4": 4.25 / 8, "int4": (4 + 20 / 128) / 8}
+
+
+@pytest.mark.parametrize(("name", "width"), WIDTHS.items())
 def test_weights_of_llama_are_held_in_the_format_of_their_products_but_tables_and_norms(
     name, width
 ):
@@ -140,7 +144,7 @@ def test_a_forecast_runs_in_a_format_of_the_device_or_says_how_or_is_refused(nam
                 assert "int8" in str(error) or not precision(policy).trains
                 continue
             product = precision(policy).product
-            if policy == "nvfp4" and mode == "infer":
+            if policy in ("nvfp4", "mxfp4") and mode == "infer":
                 product = "bf16"  # no 4-bit convolutions
             says = [a for a in found.assumptions if a.startswith(f"{name} ") and product in a]
             fp32 = policy == "fp32" and "tf32" in has  # TF32, where the stack allows it
@@ -171,6 +175,27 @@ def test_what_is_not_quantized_stays_fp32_where_a_device_has_no_16_bit_products(
     assert found.precision == "int8-fp32"
     assert "precision int8: xeon-8280 multiplies no 16-bit format; int8-fp32" in found.assumptions
     assert infer(model="bert-base", device="xeon-8480", precision="int8").precision == "int8"
+
+
+def test_decoding_is_faster_in_proportion_to_the_bytes_of_weights():
+    """One token of one sample reads every weight but the embedding once."""
+    fields = {"model": "llama-3-8b", "device": "h100-sxm5", "sequence": 1, "stack": "nvidia-tuned"}
+    found = {p: infer(precision=p, **fields) for p in ("bf16", *WIDTHS)}
+    read = {p: f.memory.parameters_bytes - 2 * LLAMA_TABLE for p, f in found.items()}
+    for name in WIDTHS:
+        assert found[name].bytes_forward == pytest.approx(read[name], rel=0.01)
+        assert found[name].step_time_s < found["bf16"].step_time_s
+
+
+def test_memory_does_not_advise_a_lower_precision_than_the_lowest():
+    fields = {"model": "llama-3-70b", "device": "rtx-3060", "sequence": 64}
+    advised = {p: cure(infer(precision=p, **fields)) for p in ("bf16", "fp8", "nvfp4", "int4")}
+    assert [("lower --precision" in text) for text in advised.values()] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_diagnosis_does_not_advise_a_lower_precision_than_the_lowest():
