@@ -107,13 +107,14 @@ def table(path: Path = TABLE) -> str:
         "| device | net | batch x size | formats | published | forecast | off by | source |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    errors, notes = [], []
+    errors, every, notes = [], [], []
     for pair in pairs(path):
         ratio, _ = forecast_ratio(pair)
         error = ratio / pair.published - 1.0
         s = pair.scenario
         size = s.sequence or s.image
         note = ""
+        every.append(error)
         if pair.outside:
             if pair.outside != "as above":
                 notes.append(pair.outside)
@@ -130,7 +131,8 @@ def table(path: Path = TABLE) -> str:
     lines.append(
         f"Without the numbered rows: {len(errors)} ratios, median error"
         f" {100 * median(map(abs, errors)):.0f} %, largest {100 * worst:+.0f} %, mean"
-        f" {100 * sum(errors) / len(errors):+.0f} %."
+        f" {100 * sum(errors) / len(errors):+.0f} %. All {len(every)}: median error"
+        f" {100 * median(map(abs, every)):.0f} %, mean {100 * sum(every) / len(every):+.0f} %."
     )
     return "\n".join(lines) + "\n"
 
