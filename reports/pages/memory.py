@@ -14,6 +14,7 @@ from roofcast.reports.pages.asked import assumptions, pass_or_step, what
 from roofcast.reports.pages.layout import layout_line, on_what, stages_section
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _KINDS = (
@@ -26,6 +27,7 @@ _KINDS = (
 )
 KINDS = (*(name for name, _ in _KINDS[:-1]), "communication buffers", "framework")
 _STATES = ("parameters", "gradients", "optimizer states")  # do not depend on the batch
+_LEAST = 1.25  # bytes per weight, over the fewest possible, from which a lower precision helps
 _LONGEST = 12  # layers with a row of their own; the rest share one
 
 
@@ -175,7 +177,9 @@ def cure(forecast: Forecast) -> str:
     if forecast.mode == "train" and memory.optimizer_bytes > 0.3 * fixed:
         enough = fixed - memory.optimizer_bytes < capacity
         return f"{need}: use {'an optimizer with smaller states, ' if enough else ''}{other}"
-    return f"{need}: use a lower --precision, {other}"
+    training = forecast.mode == "train"
+    least = weight_bytes(forecast.precision, training) <= _LEAST * fewest_weight_bytes(training)
+    return f"{need}: use {'' if least else 'a lower --precision, '}{other}"
 
 
 def listed(names: Sequence[str]) -> str:

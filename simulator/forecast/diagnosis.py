@@ -9,12 +9,14 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.result import LayerForecast
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.precision import PRECISIONS, WIDTH, precision
 
 if TYPE_CHECKING:
     from roofcast.simulator.parallel.step import ParallelStep
 
+LOWER = " or a lower precision"
 LIMITS = {  # limit: what it is, what would help
-    "matrix": ("the matrix units", "a higher matrix rate or a lower precision"),
+    "matrix": ("the matrix units", f"a higher matrix rate{LOWER}"),
     "vector": ("the vector units", "a higher vector rate or fewer pointwise operations"),
     "memory": ("memory bandwidth", "more bandwidth or fused kernels"),
     "latency": ("the fixed cost of small kernels", "a larger batch or fewer, fused kernels"),
@@ -95,6 +97,17 @@ def shares(layers: Iterable[LayerForecast]) -> tuple[dict[str, float], float]:
         update_s += layer.update_s
         share[layer.bound] = share.get(layer.bound, 0.0) + layer.forward_s + layer.backward_s
     return share, update_s
+
+
+def advised(text: str, device: Device, name: str, training: bool) -> str:
+    """A diagnosis without the advice to lower a precision, where the device multiplies no format
+    of fewer bits faster than that of the step.
+    """
+    now = precision(name).product
+    formats = {p.product for p in PRECISIONS.values() if p.trains or not training}
+    rates = {key: device.peak_flops.get(key) or 0.0 for key in formats}
+    lower = any(WIDTH[key] < WIDTH[now] and rates[key] > rates[now] for key in formats)
+    return text if lower else text.replace(LOWER, "")
 
 
 def _percent(part: float, whole: float) -> str:
