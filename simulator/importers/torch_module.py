@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.importers.folding import fold
 from roofcast.simulator.importers.record import FORMATS
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
@@ -52,10 +53,10 @@ def from_torch(
     traces: dict[Conditions, Traced] = {}
 
     def program(tape: Tape, batch: int, size: int | None) -> None:
-        if tape.parallel != ALONE:
+        if tape.parallel._replace(stages=1) != ALONE:
             raise BadInput(
-                f"{name}: a traced module is not split over devices; use data parallelism (dp,"
-                " ZeRO), not tp, sp, cp or ep"
+                f"{name}: the ops of a traced module are not split over devices; use data"
+                " parallelism (dp, ZeRO) or a pipeline (pp), not tp, sp, cp or ep"
             )
         p = tape.precision
         at = Conditions(
@@ -103,7 +104,8 @@ def fill(tape: Tape, traced: Traced) -> None:
     for p in record.weights:
         tape.weights.append(Weight(p.node, p.size, p.dtype, 1, p.trainable))
     tape.inputs.extend(record.inputs)
-    for k in record.launches:
+    # as on the tape of a named model, what autograd runs for an op stands behind the op
+    for k in sorted(record.launches, key=lambda k: (k.after, k.phase == "backward")):
         w = k.work
         product = product_format(tape, k.dtype) if w.matrix else k.dtype
         work = w.matrix, w.vector, w.special, k.read, k.written, w.shape, 1
@@ -111,3 +113,4 @@ def fill(tape: Tape, traced: Traced) -> None:
     for s in record.kept:
         tape.saved[s.storage] = Saved(s.node, s.bytes, 1, s.kind, True)
     tape.assumptions.extend((*assumptions, *record.notes()))
+    fold(tape)
