@@ -227,10 +227,7 @@ class Recorder(TorchDispatchMode):
         for w in kernels:
             dtype = format_of((operand if w.matrix or not outs else outs[0]).dtype)
             moved = read if w.read is None else w.read, written if w.written is None else w.written
-            # a view that is the first op of all has no node; the first one takes its gradient
-            launch = Launch(
-                max(self.node, 0), self.phase, name, w, dtype, *moved, *values, self.after
-            )
+            launch = Launch(node, self.phase, name, w, dtype, *moved, *values, self.after)
             self.launches.append(launch)
 
     # -------------------------------------------------------------- kept for backward

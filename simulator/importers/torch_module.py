@@ -14,12 +14,14 @@ the forecast says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Hashable, Iterable, Mapping
 
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers.folding import fold
 from roofcast.simulator.importers.record import FORMATS
+from roofcast.simulator.importers.recorded import Recorded, extrapolated
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
 from roofcast.simulator.work.model import Model
@@ -50,9 +52,10 @@ def from_torch(
     if not given:
         raise BadInput(f"{name}: no inputs; give the shape of each, for example 64x3x32x32")
     axes = spec.axes(given)
-    traces: dict[Conditions, Traced] = {}
+    # traced steps by batch, for everything else on which they depend
+    known: dict[Hashable, dict[int, Recorded]] = {}
 
-    def program(tape: Tape, batch: int, size: int | None) -> None:
+    def program(tape: Tape, batch: int, size: int | None, quick: bool = False) -> None:
         if tape.parallel._replace(stages=1) != ALONE:
             raise BadInput(
                 f"{name}: the ops of a traced module are not split over devices; use data"
@@ -67,12 +70,17 @@ def from_torch(
             p.autocast,
             tape.implementation("attention", "flash"),
         )
-        if at not in traces:
-            traces[at] = trace(module, at, name, device != "cpu", loss)
-        fill(tape, traces[at])
+        traced = known.setdefault((size, p, *at[1:]), {})
+        found = traced.get(batch) or (extrapolated(traced, batch) if quick else None)
+        if found is None:
+            own = Tape(p, training=tape.training, implementations=tape.implementations)
+            fill(own, trace(module, at, name, device != "cpu", loss))
+            found = traced[batch] = Recorded.of(own)
+        found.onto(tape)
 
     source = f"traced by PyTorch {torch.__version__}"
-    return Model(name, "torch", axes.takes, axes.size, program, None, source, axes.batch)
+    model = Model(name, "torch", axes.takes, axes.size, program, None, source, axes.batch)
+    return model._replace(quick=functools.partial(program, quick=True))
 
 
 def _given(inputs: spec.Given) -> tuple[spec.Input, ...]:
