@@ -114,6 +114,8 @@ class Recorder(TorchDispatchMode):
             return self.by_sequence.get(function._sequence_nr(), self.node)
         where, kind, leaf = self.path.stack[-1]
         heavy = next((LABELS[w.kind] for w in work if w.kind in LABELS), None)
+        if self.answers.attending:
+            name, heavy = "scaled_dot_product_attention", "attention"
         if leaf:
             return self.at(where, heavy or snake(kind))
         plain = name.strip("_")
