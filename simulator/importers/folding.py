@@ -147,7 +147,7 @@ class _Folding:
         tape.kernels[:] = [
             k._replace(
                 node=place[k.node],
-                count=self.count[k.node],
+                count=k.count * self.count[k.node],
                 inputs=tuple(map(self._renamed, k.inputs)),
                 outputs=tuple(map(self._renamed, k.outputs)),
             )
@@ -155,7 +155,7 @@ class _Folding:
             if k.node in place
         ]
         tape.weights[:] = [
-            w._replace(node=place[w.node], count=self.count[w.node])
+            w._replace(node=place[w.node], count=w.count * self.count[w.node])
             for w in tape.weights
             if w.node in place
         ]
@@ -163,9 +163,15 @@ class _Folding:
 
     def _order(self) -> list[int]:
         """The nodes that stay: those of a block together, those without kernels at their weights'
-        submodule."""
+        submodule. A node that has nothing, as a view, is left out.
+        """
         nodes, steps = self.tape.nodes, self.steps
-        stay = [n for n in range(len(nodes)) if n not in self.first]
+        holding = {self._node(s.node) for s in self.tape.saved.values()}
+        stay = [
+            n
+            for n in range(len(nodes))
+            if n not in self.first and (steps.kernels[n] or steps.weights[n] or n in holding)
+        ]
         starts: dict[str, int] = {}  # submodule -> its first node with kernels
         for n in stay:
             if steps.kernels[n]:
