@@ -85,18 +85,13 @@ class _Folding:
 
     def _has_repeats(self, member: Member) -> bool:
         """Whether a member has repeated layers of its own."""
-        return any(
-            run.count > 1 and self.steps.handed_on(run)
-            for container, inner in containers(member.names).items()
-            for run in runs(container, inner, self._kinds_inside(member, inner))
-        )
-
-    def _kinds_inside(self, member: Member, inner: Sequence[Member]) -> list[int]:
-        return [self.steps.kind(self._real(member, m)) for m in inner]
-
-    @staticmethod
-    def _real(member: Member, inner: Member) -> Member:
-        return Member([member.nodes[i] for i in inner.nodes], inner.names)
+        for container, inner in containers(member.names).items():
+            own = [Member([member.nodes[i] for i in m.nodes], m.names) for m in inner]
+            for run in runs(container, own, [self.steps.kind(m) for m in own]):
+                layers = run.count > 1 and _worth_it(run, len(own))
+                if layers and self.steps.handed_on(run):
+                    return True
+        return False
 
     def _block(self, block: Block) -> int:
         self.tape.blocks.append(block)

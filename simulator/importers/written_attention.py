@@ -13,7 +13,7 @@ def notes(record: Record, asked: str, gpu: bool) -> list[str]:
     lines = []
     written = written_out(record)
     if written and asked != "eager":
-        where = sorted({record.nodes[n].name.rpartition(".")[0] or "the module" for n in written})
+        where = list(dict.fromkeys(_module(record, n) for n in written))
         more = f" and {len(where) - 3} more" if len(where) > 3 else ""
         lines.append(
             f"attention of {', '.join(where[:3])}{more} is written out in matrix products and a"
@@ -62,3 +62,8 @@ def written_out(record: Record) -> list[int]:
 def _of_activations(k: Launch) -> bool:
     """Whether a product's operands are activations, and neither is a weight."""
     return not any(v.kind in ("parameter", "weight_copy") for v in k.inputs)
+
+
+def _module(record: Record, node: int) -> str:
+    """The submodule in which a node lies, for messages."""
+    return record.nodes[node].name.rpartition(".")[0] or "the module"
