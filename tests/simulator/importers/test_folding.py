@@ -115,7 +115,8 @@ def test_zero_3_gathers_submodules_of_a_module_without_layers():
         predict(m, inputs=["8x512"], device=A100, devices=2, zero=3, precision="bf16").memory
         for m in (net, whole)
     ]
-    assert held[0].transient_bytes < held[1].transient_bytes
+    second = 1024 * 256 * 2  # bytes of the weights that are not gathered with the first ones
+    assert held[1].transient_bytes - held[0].transient_bytes > 0.9 * second
 
 
 CONFIG = {
@@ -179,3 +180,20 @@ def test_a_step_that_is_no_polynomial_of_the_batch_is_traced_each_time():
         for batch in (1, 2, 4, 8, 16, 32)
     }
     assert flops == {1: 256, 2: 256, 4: 128, 8: 256, 16: 128, 32: 256}
+
+
+def test_a_compiled_run_reads_what_it_overwrites_in_place():
+    class InPlace(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            y = self.a(x)
+            y += x
+            return y.relu_()
+
+    step = step_of(from_torch(InPlace(), ["4x8"]), 4, None, "pytorch-compiled", "fp32")
+    (fused,) = [k for k in step.kernels if k.kind == "fused" and k.phase == "forward"]
+    (product,) = [k for k in step.kernels if k.kind == "matmul" and k.phase == "forward"]
+    assert {v.storage for v in product.outputs} < {v.storage for v in fused.inputs}
