@@ -136,18 +136,21 @@ def largest_batch(scenario: Scenario) -> int | None:
     capacity = device.memory.capacity
     if capacity is None:
         return None
+    model = asked.model.for_many_batches()  # a module is traced at a few of them
     if layout is not None:
         parts = layout.micro_batches * layout.dp
 
         def fits_all(micro: int) -> bool:
-            wanted = msgspec.structs.replace(scenario, batch=micro * parts, micro_batch=micro)
+            wanted = msgspec.structs.replace(
+                scenario, model=model, inputs=(), batch=micro * parts, micro_batch=micro
+            )
             return bool(forecast(wanted).memory.fits)
 
         return parts * _most(fits_all, scenario)
 
     def fits(batch: int) -> bool:
         recipe = msgspec.structs.replace(asked.recipe, batch=batch)
-        return _held(trace(asked.model, recipe), device).total <= capacity
+        return _held(trace(model, recipe), device).total <= capacity
 
     return _most(fits, scenario)
 

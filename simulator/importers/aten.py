@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
+from roofcast.simulator.importers.aten_dense import DENSE, DISTANCES, distances, factorization
 from roofcast.simulator.importers.aten_products import PRODUCTS, Called, Work
 from roofcast.simulator.importers.aten_tables import (
     BATCH_NORM,
@@ -27,7 +28,7 @@ from roofcast.simulator.importers.aten_tables import (
 if TYPE_CHECKING:
     import torch
 
-TWO_PER_ELEMENT = ("mv", "dot", "vdot", "addmv", "var", "var_mean", "std")  # of the reductions
+TWO_PER_ELEMENT = ("dot", "vdot", "var", "var_mean", "std")  # of the reductions
 
 
 def works(name: str, pointwise: bool, c: Called) -> list[Work] | None:
@@ -37,8 +38,8 @@ def works(name: str, pointwise: bool, c: Called) -> list[Work] | None:
     """
     if name in FREE:
         return []
-    if name in PRODUCTS:
-        return PRODUCTS[name](c)
+    if name in PRODUCTS or name in DENSE:
+        return (PRODUCTS.get(name) or DENSE[name])(c)
     base = name[:-1] if name.endswith("_") and not name.endswith("__") else name  # not in place
     n = max((_numel(t) for t in (*c.ins, *c.outs)), default=0)
     if name in SOFTMAX:
@@ -108,12 +109,10 @@ def _indexed(name: str, base: str, n: int, c: Called) -> Work | None:
 
 
 def _reduced(name: str, base: str, n: int, c: Called) -> Work | None:
-    """Reductions, Fourier transforms and distances."""
+    """Reductions, Fourier transforms, distances and factorizations."""
     if base in REDUCE:
         return Work("reduce", vector=2 * n if base in TWO_PER_ELEMENT else n)
     if base.startswith("_fft_"):
         length = max((t.shape[-1] for t in c.ins), default=2)
         return Work("reduce", vector=5 * n * max(length.bit_length() - 1, 1))
-    if name in ("_cdist_forward", "_cdist_backward"):
-        return Work("reduce", vector=3 * n * (c.ins[0].shape[-1] if c.ins[0].shape else 1))
-    return None
+    return distances(name, c) if name in DISTANCES else factorization(name, c)

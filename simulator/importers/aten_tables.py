@@ -14,6 +14,10 @@ LEFT_OUT = frozenset(
         "_cudnn_rnn",
         "_cudnn_rnn_backward",
         "_trilinear",
+        "_euclidean_dist",
+        "addbmm",
+        "mv",
+        "addmv",
         "_int_mm",
         "mkldnn_linear",
         "_mkldnn_linear",
@@ -52,7 +56,10 @@ ELEMENTWISE = {
     "upsample_trilinear3d": (16, 0), "upsample_trilinear3d_backward": (16, 0),
     "_upsample_bilinear2d_aa": (16, 0), "_upsample_bilinear2d_aa_backward": (16, 0),
     "_upsample_bicubic2d_aa": (64, 0), "grid_sampler_2d": (12, 0),
-    "grid_sampler_2d_backward": (24, 0), "binary_cross_entropy_with_logits": (5, 3),
+    "grid_sampler_2d_backward": (24, 0), "grid_sampler_3d": (24, 0),
+    "grid_sampler_3d_backward": (48, 0), "_upsample_nearest_exact1d": (1, 0),
+    "_upsample_nearest_exact1d_backward": (1, 0), "cummin": (1, 0), "rsub": (1, 0),
+    "linalg_cross": (5, 0), "binary_cross_entropy_with_logits": (5, 3),
     "polar": (2, 2), "floor_divide": (2, 1), "histc": (2, 0), "one_hot": (1, 0),
     "masked_fill": (1, 0), "where": (1, 0), "clamp": (2, 0), "arange": (1, 0), "linspace": (2, 0),
     "tril": (1, 0), "triu": (1, 0), "tril_indices": (1, 0), "triu_indices": (1, 0), "eye": (0, 0),
@@ -66,8 +73,8 @@ REDUCE = frozenset(
     (
         "nonzero sum nansum mean amax amin max min var var_mean std std_mean norm"
         " linalg_vector_norm argmax argmin prod logsumexp any all count_nonzero aminmax median"
-        " kthvalue mode _euclidean_dist dist trace sum_to_size nuclear_norm renorm mv dot vdot"
-        " addmv addr ger"
+        " kthvalue mode dist trace sum_to_size nuclear_norm renorm dot vdot"
+        " addr ger"
     ).split()
 )
 # every result element is a copy of an operand element or of a constant

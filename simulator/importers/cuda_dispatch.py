@@ -16,6 +16,7 @@ inference path, attention by cuDNN.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
@@ -55,6 +56,7 @@ class DeviceAnswers:
         self.autocast = False  # was enabled when the last function of torch was called
         self.within = 0  # depth of calls to functions of CUDA_WITHIN
         self.below = 0  # depth inside the kernel of an op
+        self.attending = 0  # depth of calls to scaled_dot_product_attention
         self.fresh: frozenset[int] = frozenset()  # ids of results about to enter autograd's graph
         self.backward = False
         self.roots: list[torch.autograd.graph.GradientEdge] = []
@@ -86,15 +88,14 @@ class DeviceAnswers:
 class Functions(TorchFunctionMode):
     """Intercepts each call of a torch function before it reaches C++."""
 
-    def __init__(self, answers: DeviceAnswers, attention_kernel: str):
+    def __init__(self, answers: DeviceAnswers, sdpa: Callable[..., torch.Tensor]):
         super().__init__()
-        self.answers = answers
-        self.attention_kernel = attention_kernel
+        self.answers, self.sdpa = answers, sdpa
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is ATTENTION:
-            return attention(self.attention_kernel, *args, **kwargs)
+            return self.sdpa(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in CUDA_WITHIN:
             func = within(self.answers, func)
@@ -121,16 +122,43 @@ def within(answers: DeviceAnswers, func: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def attending(answers: DeviceAnswers, func: Callable[P, R]) -> Callable[P, R]:
+    """scaled_dot_product_attention as `func` runs it, whose ops are one op of the model."""
+
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        answers.attending += 1
+        try:
+            return func(*args, **kwargs)
+        finally:
+            answers.attending -= 1
+
+    return wrapped
+
+
+class Attention(TorchFunctionMode):
+    """Intercepts each call of scaled_dot_product_attention, however it was imported."""
+
+    def __init__(self, sdpa: Callable[..., torch.Tensor]):
+        super().__init__()
+        self.sdpa = sdpa
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return (self.sdpa if func is ATTENTION else func)(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def as_cpu(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
+    """Inside, attention runs as a CPU runs it, or composed for "eager"."""
+    eager = functools.partial(attention, attention_kernel)
+    sdpa = attending(answers, eager if attention_kernel == "eager" else ATTENTION)
+    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), Attention(sdpa):
+        yield
+
+
 @contextlib.contextmanager
 def as_cuda(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     """Inside, a build without CUDA behaves as one with it; everything is undone at the end."""
-    if not answers.gpu:
-        yield
-        return
-
-    def sdpa(*args: Any, **kwargs: Any) -> torch.Tensor:
-        return attention(attention_kernel, *args, **kwargs)
-
+    sdpa = attending(answers, functools.partial(attention, attention_kernel))
     patches: list[contextlib.AbstractContextManager[Any]] = [
         mock.patch.object(fake_tensor.log, "disabled", True),  # failures are reported once, by us
         mock.patch.dict(
@@ -145,7 +173,7 @@ def as_cuda(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
-        stack.enter_context(Functions(answers, attention_kernel))
+        stack.enter_context(Functions(answers, sdpa))
         yield
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput, one_line
+from roofcast.simulator.importers.folding import fold
 from roofcast.simulator.importers.onnx_call import Stored
 from roofcast.simulator.importers.onnx_extra import inliner, numpy_helper, onnx
 from roofcast.simulator.importers.onnx_run import Run, format_of
@@ -58,12 +59,13 @@ def from_onnx(
     axes = spec.axes(fed)
 
     def program(tape: Tape, batch: int, size: int | None) -> None:
-        if tape.parallel != ALONE:
+        if tape.parallel._replace(stages=1) != ALONE:
             raise BadInput(
-                f"{where}: an imported graph is not split over devices; use data parallelism (dp,"
-                " ZeRO), not tp, sp, cp or ep"
+                f"{where}: the ops of an imported graph are not split over devices; use data"
+                " parallelism (dp, ZeRO) or a pipeline (pp), not tp, sp, cp or ep"
             )
         Run(tape, proto, stored, spec.resized(fed, batch, size), where).run()
+        fold(tape)
 
     name = name or default_name
     return Model(name, "onnx", axes.takes, axes.size, program, None, where, axes.batch)

@@ -20,6 +20,7 @@ FORMATS = {  # ONNX's formats in ours; None: floating-point, in the precision of
     "INT32": "int32", "INT16": "fp16", "INT8": "int8", "UINT8": "uint8", "BOOL": "bool",
     "UINT64": "int64", "UINT32": "int32",
 }  # fmt: skip
+PRODUCTS = frozenset("MatMul Gemm Conv ConvTranspose Einsum MatMulInteger ConvInteger".split())
 # raised by a handler if a node's shapes do not fit, or depend on values that are not known
 BROKEN = (IndexError, ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError)
 
@@ -59,21 +60,24 @@ class Run:
 
     def run(self) -> None:
         """Run every node and note what had to be assumed. Raises BadInput at a node that fails."""
-        for place, node in enumerate(self._unfolded(self.proto.graph.node)):
+        written = list(self.proto.graph.node)
+        named = {id(n): label for n, label in zip(written, labels(written), strict=True)}
+        for node in self._unfolded(written):
             ins = [self.known.get(n) if n else None for n in node.input]
             call = Call(self.named, node, ins, attributes_of(node))
             results: Sequence[Operand] | None = folded(call, self.uncomputed)
             if results is None:
-                result = self._computed(call, label(node, place))
+                label = named.get(id(node)) or labels([node])[0]  # of a branch: alone
+                result = self._computed(call, label)
                 results = result if isinstance(result, list) else [result]
             self.known.update(zip(node.output, results, strict=False))
         self.tape.assumptions += self._notes()
 
-    def _computed(self, call: Call, name: str) -> Result:
+    def _computed(self, call: Call, label: Label) -> Result:
         """The results of a node that computes with tensors."""
-        node, problem = call.node, ""
+        node, name, problem = call.node, label.name, ""
         self.named.announced.clear()
-        with self.tape.op(name, node.op_type.lower()):
+        with self.tape.op(*label):
             try:
                 if node.op_type in HANDLERS:
                     return HANDLERS[node.op_type](call)
@@ -137,15 +141,42 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
-def label(node: onnx.NodeProto, place: int) -> str:
-    """Name of a node in our style; kind and place of a node without a name.
+class Label(NamedTuple):
+    """Name and kind of the row in which a node stands."""
 
-    /layer1/conv/Conv -> layer1.conv
+    name: str
+    op: str
+
+
+def labels(nodes: Sequence[onnx.NodeProto]) -> list[Label]:
+    """Names of nodes in our style: /layer1/conv/Conv -> layer1.conv; kind and place without a name.
+
+    The nodes of a submodule with one product are one row of that kind. One with several products,
+    such as attention written out, has a row for each node: /attn/MatMul_1 -> attn.MatMul_1.
     """
+    paths = [_path(node) for node in nodes]
+    products: dict[str, list[str]] = {}
+    for node, (scope, _) in zip(nodes, paths, strict=True):
+        if scope and node.op_type in PRODUCTS:
+            products.setdefault(scope, []).append(node.op_type.lower())
+    found = []
+    for place, (node, (scope, own)) in enumerate(zip(nodes, paths, strict=True)):
+        op, here = node.op_type.lower(), products.get(scope, [])
+        if len(here) == 1:
+            found.append(Label(scope, here[0]))
+        elif here:
+            found.append(Label(f"{scope}.{own}", op))
+        else:
+            found.append(Label(scope or own or f"{op}{place}", op))
+    return found
+
+
+def _path(node: onnx.NodeProto) -> tuple[str, str]:
+    """The submodule of a node, if its name tells it, and its own name in it."""
     parts = [p for p in node.name.strip("/").split("/") if p]
     if len(parts) > 1 and parts[-1].rstrip("0123456789_") == node.op_type:
-        parts.pop()
-    return ".".join(parts) or f"{node.op_type.lower()}{place}"
+        return ".".join(parts[:-1]), parts[-1]
+    return "", ".".join(parts)
 
 
 def _inferred(

@@ -176,7 +176,7 @@ UNARY = {
     "Log": "log", "Abs": "abs", "Sin": "sin", "Cos": "cos", "Neg": "neg", "HardSwish": "hardswish",
     "HardSigmoid": "hardsigmoid", "Elu": "elu", "Selu": "elu", "Celu": "elu",
     "LeakyRelu": "leaky_relu", "Softplus": "softplus", "Mish": "mish", "Swish": "silu",
-    "Clip": "clamp", "ThresholdedRelu": "clamp", "Shrink": "clamp", "Softsign": "abs", "Erf": "sin",
+    "Clip": "clamp", "ThresholdedRelu": "clamp", "Shrink": "clamp", "Softsign": "abs", "Erf": "erf",
     "Tan": "sin", "Asin": "sin", "Acos": "sin", "Atan": "sin", "Sinh": "sin", "Cosh": "sin",
     "Reciprocal": "rsqrt", "Floor": "neg", "Ceil": "neg", "Round": "neg", "Sign": "neg",
     "Not": "neg", "IsNaN": "neg", "IsInf": "neg", "BitwiseNot": "neg",
@@ -243,8 +243,15 @@ def select_op(c: Call) -> Value:
 
 
 def softmax_op(c: Call) -> Value:
-    """Softmax over an axis."""
-    return norm.softmax(c.t, c.value(0))
+    """Softmax over an axis, by default the last one. Its rows are those of that axis."""
+    x = c.value(0)
+    rank = len(x.shape)
+    axis = c.attributes.get("axis", -1)
+    if not -rank <= axis < rank:
+        raise BadInput(f"axis {axis}: its input {list(x.shape)} has {rank} axes")
+    others = [n for i, n in enumerate(x.shape) if i != axis % rank]
+    out = norm.softmax(c.t, c.t.view(x, *others, x.shape[axis]))
+    return c.t.view(out, *x.shape)
 
 
 def dropout_op(c: Call) -> list[Value]:

@@ -31,6 +31,7 @@ class Launch(NamedTuple):
     written: float  # bytes
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    after: int  # forward kernels launched before it, or before the op whose gradient it computes
 
 
 class KeptStorage(NamedTuple):

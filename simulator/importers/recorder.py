@@ -61,6 +61,8 @@ class Recorder(TorchDispatchMode):
         self.node = -1
         self.by_name: dict[str, int] = {}
         self.by_sequence: dict[int, int] = {}  # autograd function -> node
+        self.launched: dict[int, int] = {}  # autograd function -> forward kernels up to its op
+        self.after = 0  # forward kernels launched up to the op at hand
         # address -> our number; holding the storage keeps the address from being reused
         self.storages: dict[int, tuple[int, torch.UntypedStorage]] = {}
         self.kinds: dict[int, str] = {}  # storage -> kind
@@ -112,6 +114,8 @@ class Recorder(TorchDispatchMode):
             return self.by_sequence.get(function._sequence_nr(), self.node)
         where, kind, leaf = self.path.stack[-1]
         heavy = next((LABELS[w.kind] for w in work if w.kind in LABELS), None)
+        if self.answers.attending:
+            name, heavy = "scaled_dot_product_attention", "attention"
         if leaf:
             return self.at(where, heavy or snake(kind))
         plain = name.strip("_")
@@ -190,9 +194,14 @@ class Recorder(TorchDispatchMode):
         if kernels or not view:
             self.node = self.here(name, kernels)
         if self.phase == "forward":
-            self.by_sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, self.node)
+            sequence = torch._C._autograd._get_sequence_nr() - 1
+            self.after += len(kernels)
+            self.by_sequence.setdefault(sequence, self.node)
+            self.launched.setdefault(sequence, self.after)
             if name == "_to_copy" and not view and self._kind(c.ins[0]) == "parameter":
                 self.kinds[self.storage(c.outs[0])] = "weight_copy"
+        elif (function := torch._C._current_autograd_node()) is not None:
+            self.after = self.launched.get(function._sequence_nr(), self.after)
         if kernels:
             self._launch(name, kernels, c, grad)
 
@@ -216,10 +225,12 @@ class Recorder(TorchDispatchMode):
         operands = (t for t in ins if t.dtype.is_floating_point and t.dim())
         operand = next(operands, outs[0] if outs else ins[0])
         values = (inputs, outputs) if self.phase == "forward" else ((), ())
+        node = max(self.node, 0)  # of a view that is the first op of all: the first node
         for w in kernels:
             dtype = format_of((operand if w.matrix or not outs else outs[0]).dtype)
             moved = read if w.read is None else w.read, written if w.written is None else w.written
-            self.launches.append(Launch(self.node, self.phase, name, w, dtype, *moved, *values))
+            launch = Launch(node, self.phase, name, w, dtype, *moved, *values, self.after)
+            self.launches.append(launch)
 
     # -------------------------------------------------------------- kept for backward
     def pack(self, t: torch.Tensor) -> torch.Tensor:
@@ -245,8 +256,8 @@ class Recorder(TorchDispatchMode):
             owned.append(OwnedWeight(node, p.numel(), format_of(p.dtype), p.requires_grad))
         kept = []
         for storage, packed in self.kept.items():
-            node = self.by_sequence.get(packed.sequence, max(packed.node, 0))
-            kept.append(KeptStorage(node, packed.bytes, packed.kind, storage))
+            node = self.by_sequence.get(packed.sequence, packed.node)
+            kept.append(KeptStorage(max(node, 0), packed.bytes, packed.kind, storage))
         return Record(
             tuple(self.nodes),
             tuple(self.launches),

@@ -14,11 +14,14 @@ the forecast says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Hashable, Iterable, Mapping
 
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.importers.folding import fold
 from roofcast.simulator.importers.record import FORMATS, Launch
+from roofcast.simulator.importers.recorded import Recorded, extrapolated
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
 from roofcast.simulator.work.model import Model
@@ -50,13 +53,14 @@ def from_torch(
     if not given:
         raise BadInput(f"{name}: no inputs; give the shape of each, for example 64x3x32x32")
     axes = spec.axes(given)
-    traces: dict[Conditions, Traced] = {}
+    # traced steps by batch, for everything else on which they depend
+    known: dict[Hashable, dict[int, Recorded]] = {}
 
-    def program(tape: Tape, batch: int, size: int | None) -> None:
-        if tape.parallel != ALONE:
+    def program(tape: Tape, batch: int, size: int | None, quick: bool = False) -> None:
+        if tape.parallel._replace(stages=1) != ALONE:
             raise BadInput(
-                f"{name}: a traced module is not split over devices; use data parallelism (dp,"
-                " ZeRO), not tp, sp, cp or ep"
+                f"{name}: the ops of a traced module are not split over devices; use data"
+                " parallelism (dp, ZeRO) or a pipeline (pp), not tp, sp, cp or ep"
             )
         p = tape.precision
         at = Conditions(
@@ -67,12 +71,17 @@ def from_torch(
             p.autocast,
             tape.implementation("attention", "flash"),
         )
-        if at not in traces:
-            traces[at] = trace(module, at, name, device != "cpu", loss)
-        fill(tape, traces[at])
+        traced = known.setdefault((size, p, *at[1:]), {})
+        found = traced.get(batch) or (extrapolated(traced, batch) if quick else None)
+        if found is None:
+            own = Tape(p, training=tape.training, implementations=tape.implementations)
+            fill(own, trace(module, at, name, device != "cpu", loss))
+            found = traced[batch] = Recorded.of(own)
+        found.onto(tape)
 
     source = f"traced by PyTorch {torch.__version__}"
-    return Model(name, "torch", axes.takes, axes.size, program, None, source, axes.batch)
+    model = Model(name, "torch", axes.takes, axes.size, program, None, source, axes.batch)
+    return model._replace(quick=functools.partial(program, quick=True))
 
 
 def _given(inputs: spec.Given) -> tuple[spec.Input, ...]:
@@ -110,12 +119,14 @@ def fill(tape: Tape, traced: Traced) -> None:
         dtype = quantized.get((p.node, p.size), p.dtype)
         tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable))
     tape.inputs.extend(record.inputs)
-    for k in record.launches:
+    # as on the tape of a named model, what autograd runs for an op stands behind the op
+    for k in sorted(record.launches, key=lambda k: (k.after, k.phase == "backward")):
         tape.kernels.append(_kernel(tape, k))
     for s in record.kept:
         tape.saved[s.storage] = Saved(s.node, s.bytes, 1, s.kind, True)
     notes = ("the traced module's activations stay in 16 bits",) if quantized else ()
     tape.assumptions.extend((*assumptions, *record.notes(), *notes))
+    fold(tape)
 
 
 def _held(tape: Tape, k: Launch) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import roofcast.simulator.importers.spec as spec
+import roofcast.simulator.importers.written_attention as written_attention
 from roofcast.hwdb.errors import BadInput, RoofcastError, one_line
-from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cuda, autocast
+from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cpu, as_cuda, autocast
 from roofcast.simulator.importers.fake import OneDevice, weightless
 from roofcast.simulator.importers.module_path import ModulePath, Place
 from roofcast.simulator.importers.record import FORMATS, Record
@@ -61,7 +62,8 @@ def trace(
     module's output to a scalar. Raises BadInput if the module fails on these inputs.
     """
     try:
-        return Traced(_run(module, at, name, gpu, loss, real=False), ())
+        record = _run(module, at, name, gpu, loss, real=False)
+        return Traced(record, tuple(written_attention.notes(record, at.attention, gpu)))
     except _NeedsValues as needed:
         weights = sum(p.numel() * p.element_size() for p in module.parameters())
         if weights > REAL_LIMIT:
@@ -72,7 +74,8 @@ def trace(
     assumption = (
         f"{name} depends on the values of tensors: traced on random ones, with the kernels of a CPU"
     )
-    return Traced(_run(module, at, name, False, loss, real=True), (assumption,))
+    record = _run(module, at, name, False, loss, real=True)
+    return Traced(record, (assumption, *written_attention.notes(record, at.attention, False)))
 
 
 class _NeedsValues(Exception):
@@ -94,7 +97,7 @@ def _run(
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         if not real:
             stack.enter_context(mode)
-            stack.enter_context(as_cuda(answers, at.attention))
+        stack.enter_context((as_cuda if gpu else as_cpu)(answers, at.attention))
         stack.enter_context(weightless(module, device, TORCH[at.weights], real))
         args, kwargs = _inputs(at, device, real)
         fed = [*args, *kwargs.values()]

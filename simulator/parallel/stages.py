@@ -80,7 +80,8 @@ class Passes(NamedTuple):
 def units(at: Placement, times: OpTimes) -> list[Unit]:
     """The step's layers and the ops around them, in order, with seconds, bytes and traffic."""
     step = at.step
-    key = step.runs
+    gathered_whole = gathers(at.layout) and len(step.blocks) == 1  # no layers to gather by
+    key = by_submodule(step) if gathered_whole else step.runs
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
     unit_of = [place[k] for k in key]  # of every node
@@ -124,6 +125,20 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
             )
         )
     return rows
+
+
+def by_submodule(step: Step) -> list[tuple[str, int]]:
+    """For every node of a step without layers, its submodule one level down, as a unit that
+    ZeRO 3 gathers at once; further down as long as one of them holds all the weights.
+    """
+    parts = [node.name.split(".") for node in step.nodes]
+    owners = [parts[w.node] for w in step.weights]
+    deep = 1
+    while len({tuple(p[:deep]) for p in owners}) == 1 and max(map(len, owners)) > deep:
+        deep += 1
+    place: dict[tuple[str, ...], int] = {}
+    names = [tuple(p[:deep]) for p in parts]
+    return [("op", place.setdefault(name, len(place))) for name in names]
 
 
 def _seconds(

@@ -64,8 +64,11 @@ class _Boundary(NamedTuple):
 
 
 def _boundary(forward: dict[int, Kernel], readers: dict[int, set[int]]) -> _Boundary:
-    made = {v.storage: v for k in forward.values() for v in k.outputs}
-    given = {v.storage: v for k in forward.values() for v in k.inputs if v.storage not in made}
+    made: dict[int, Value] = {}
+    given: dict[int, Value] = {}  # also what the run then overwrites in place
+    for k in forward.values():
+        given.update({v.storage: v for v in k.inputs if v.storage not in made})
+        made.update({v.storage: v for v in k.outputs})
     results = {s: v for s, v in made.items() if not readers.get(s) or readers[s] - forward.keys()}
     return _Boundary(made, given, results)
 

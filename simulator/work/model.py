@@ -19,6 +19,12 @@ class Model(NamedTuple):
     config: Any = None
     source: str = ""
     batch: int | None = None  # default samples per step: those of a traced module's inputs
+    # where a run of the program is slow: one that computes most batches from a few others
+    quick: Callable[[Tape, int, int | None], object] | None = None
+
+    def for_many_batches(self) -> Model:
+        """The same model, for one that asks for many batches in a row."""
+        return self if self.quick is None else self._replace(program=self.quick)
 
     def run(self, tape: Tape, batch: int, size: int | None = None) -> Tape:
         """Record one step over `batch` samples on the tape, which is returned."""

@@ -232,3 +232,64 @@ def test_a_truncated_file_is_rejected(file):
         file.write_bytes(data[:length])
         with pytest.raises(RoofcastError):
             predict(model=str(file), device="h100-sxm5")
+
+
+def layers_net(layers=4):
+    """Layers of attention written out, named as PyTorch's exporter names them."""
+    node, nodes, weights, x = onnx.helper.make_node, [], [], "x"
+    for i in range(layers):
+        at, own = f"/layers.{i}/attn", f"{i}."
+        weights += [nets.stored(f"{own}{w}.weight", 16, 16) for w in ("q", "o")]
+        nodes += [
+            node("MatMul", [x, f"{own}q.weight"], [f"{own}q"], f"{at}/q/MatMul"),
+            node("Transpose", [f"{own}q"], [f"{own}t"], f"{at}/Transpose", perm=[0, 2, 1]),
+            node("MatMul", [f"{own}q", f"{own}t"], [f"{own}s"], f"{at}/MatMul"),
+            node("Softmax", [f"{own}s"], [f"{own}p"], f"{at}/Softmax", axis=-1),
+            node("MatMul", [f"{own}p", f"{own}q"], [f"{own}a"], f"{at}/MatMul_1"),
+            node("MatMul", [f"{own}a", f"{own}o.weight"], [f"{own}o"], f"{at}/o/MatMul"),
+            node("Add", [f"{own}o", x], [f"{own}y"], f"/layers.{i}/Add"),
+            node("Erf", [f"{own}y"], [f"{own}z"], f"/layers.{i}/act/Erf"),
+        ]
+        x = f"{own}z"
+    value = onnx.helper.make_tensor_value_info
+    ins, outs = (value(n, nets.FLOAT, ["batch", 8, 16]) for n in ("x", x))
+    return nets.model(nodes, [ins], [outs], weights)
+
+
+def test_rows_of_products_carry_their_names_and_layers_are_folded():
+    tape = from_onnx(layers_net(5)).run(Tape(precision("fp32")), 2)
+    rows = {}
+    for k in tape.kernels:
+        node = tape.nodes[k.node]
+        key = node.name, node.op, k.kind
+        rows[key] = rows.get(key, 0) + k.count * k.matrix * (k.phase == "forward")
+    products = {key[:2]: flops for key, flops in rows.items() if key[2] == "matmul"}
+    each = 5 * 2 * 2 * 8 * 16
+    assert products == {
+        ("layers.attn.q", "matmul"): each * 16,
+        ("layers.attn.MatMul", "matmul"): each * 8,
+        ("layers.attn.MatMul_1", "matmul"): each * 8,
+        ("layers.attn.o", "matmul"): each * 16,
+    }
+    assert sum(b.count for b in tape.blocks[1:]) == 5 and {b.name for b in tape.blocks[1:]} == {
+        "layers"
+    }
+    assert counted(from_onnx(layers_net(5)), 2)[0] == 5 * 2 * 256
+
+
+def test_erf_costs_an_error_function():
+    tape = from_onnx(layers_net(1)).run(Tape(precision("fp32")), 2)
+    (erf,) = [k for k in tape.kernels if tape.nodes[k.node].op == "erf" and k.phase == "forward"]
+    assert (erf.vector, erf.special) == (6 * 2 * 8 * 16, 2 * 8 * 16)
+
+
+def test_a_softmax_has_the_rows_of_its_axis():
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    ins, outs = (value(n, nets.FLOAT, ["batch", 8, 16]) for n in "xy")
+    net = nets.model([node("Softmax", ["x"], ["y"], axis=1)], [ins], [outs], [])
+    tape = from_onnx(net).run(Tape(precision("fp32")), 2)
+    (softmax,) = [k for k in tape.kernels if k.kind == "softmax" and k.phase == "forward"]
+    assert softmax.outputs[0].shape == (2, 16, 8)
+    net.graph.node[0].attribute[0].i = 3
+    with pytest.raises(RoofcastError, match=r"axis 3: its input \[2, 8, 16\] has 3 axes"):
+        from_onnx(net).run(Tape(precision("fp32")), 2)

@@ -1,0 +1,124 @@
+"""A step that was traced once, and steps of other batches computed from three or four of them.
+
+Every number of a step (FLOPs, bytes, sizes) is a polynomial of the batch, almost always of degree
+one, as long as the module launches the same kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from math import prod
+from typing import Any, NamedTuple
+
+from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.traced import Block, Kernel, Node, Saved, Weight
+from roofcast.simulator.work.value import Value
+
+DEGREES = (1, 2)  # tried in this order; two samples compared with each other cost the second
+NEAR = 1e-12  # relative: numbers that differ less are equal
+
+
+class Recorded(NamedTuple):
+    """What a traced step leaves on a tape."""
+
+    nodes: tuple[Node, ...]
+    blocks: tuple[Block, ...]
+    kernels: tuple[Kernel, ...]
+    weights: tuple[Weight, ...]
+    saved: tuple[tuple[int, Saved], ...]
+    inputs: tuple[Value, ...]
+    assumptions: tuple[str, ...]
+
+    @staticmethod
+    def of(tape: Tape) -> Recorded:
+        """What is on this tape."""
+        return Recorded(
+            tuple(tape.nodes), tuple(tape.blocks), tuple(tape.kernels), tuple(tape.weights),
+            tuple(tape.saved.items()), tuple(tape.inputs), tuple(tape.assumptions),
+        )  # fmt: skip
+
+    def onto(self, tape: Tape) -> None:
+        """Leave it on an empty tape."""
+        tape.nodes.extend(self.nodes)
+        tape.blocks[:] = self.blocks
+        tape.kernels.extend(self.kernels)
+        tape.weights.extend(self.weights)
+        tape.saved.update(self.saved)
+        tape.inputs.extend(self.inputs)
+        tape.assumptions.extend(self.assumptions)
+
+
+def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
+    """The step of another batch, from the traced ones by batch.
+
+    For each degree, the polynomial through as many traced steps as it needs must give one more of
+    them exactly; None where none does.
+    """
+    batches = sorted(known, reverse=True)
+    for degree in DEGREES:
+        if len(batches) < degree + 2:
+            return None
+        check, *through = batches[: degree + 2]
+        forms, numbers = zip(*(_taken(known[b]) for b in (check, *through)), strict=True)
+        if any(form != forms[0] for form in forms):
+            return None
+        if _equal(_at(check, through, numbers[1:]), numbers[0]):
+            at_batch = iter(_at(batch, [check, *through], numbers))
+            return Recorded(*(_rebuilt(part, at_batch) for part in known[check]))
+    return None
+
+
+def _taken(step: Recorded) -> tuple[tuple, list[float]]:
+    """A step without its numbers, and the numbers in order."""
+    numbers: list[float] = []
+    return tuple(_form(part, numbers) for part in step), numbers
+
+
+def _form(x: Any, numbers: list[float]) -> Any:
+    if isinstance(x, (int, float)) and not isinstance(x, bool):
+        numbers.append(x)
+        return type(x)
+    if isinstance(x, tuple):
+        return (type(x), *(_form(part, numbers) for part in x))
+    if isinstance(x, Value):
+        return tuple(_form(part, numbers) for part in _parts(x))
+    return x
+
+
+def _parts(v: Value) -> tuple:
+    return v.shape, v.dtype, v.storage, v.grad, v.kind, v.repeats, v.held, v.split, v.bytes
+
+
+def _rebuilt(x: Any, numbers: Iterator[float]) -> Any:
+    """x with other numbers, which are whole where its own are."""
+    if isinstance(x, (int, float)) and not isinstance(x, bool):
+        n = next(numbers)
+        return round(n) if isinstance(x, int) else float(n)
+    if isinstance(x, tuple):
+        parts = (_rebuilt(part, numbers) for part in x)
+        return tuple(parts) if type(x) is tuple else type(x)(*parts)
+    if isinstance(x, Value):
+        *fields, bytes_ = (_rebuilt(part, numbers) for part in _parts(x))
+        out = Value(*fields)
+        out.bytes = bytes_
+        return out
+    return x
+
+
+def _at(batch: int, through: list[int], numbers: tuple[list[float], ...]) -> list[float]:
+    """Each number at `batch`: Lagrange's polynomial through its values at other batches."""
+    weights = [
+        float(prod((Fraction(batch - c, b - c) for c in through if c != b), start=Fraction(1)))
+        for b in through
+    ]
+    return [
+        values[0]
+        if values.count(values[0]) == len(values)
+        else sum(w * v for w, v in zip(weights, values, strict=True))
+        for values in zip(*numbers, strict=True)
+    ]
+
+
+def _equal(a: list[float], b: list[float]) -> bool:
+    return all(abs(x - y) <= NEAR * max(abs(x), abs(y)) for x, y in zip(a, b, strict=True))
