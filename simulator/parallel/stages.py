@@ -111,6 +111,18 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     return rows
 
 
+def sending(rows: list[Unit], at: Placement) -> list[Unit]:
+    """The units of the same step where it lies on another network: with what that costs."""
+    key, again = runs(at.step), repeated(at.step)
+    nodes: dict[tuple[str, int], set[int]] = {}
+    for n, k in enumerate(key):
+        nodes.setdefault(k, set()).add(n)
+    return [
+        u._replace(traffic=_traffic(at, mine, max(u.layers, 1), again))
+        for u, mine in zip(rows, nodes.values(), strict=True)
+    ]
+
+
 def _seconds(
     at: Placement, times: OpTimes, unit: list[int], count: int
 ) -> tuple[np.ndarray, np.ndarray]:

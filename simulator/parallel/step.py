@@ -7,7 +7,7 @@ are reduced, weights updated.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel.fabric import Fabric
-from roofcast.simulator.parallel.holdings import Rank, alone, rank
+from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, share
 from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.parallel.pipeline.replay import replay
-from roofcast.simulator.parallel.pipeline.schedule import Stages, pipeline
+from roofcast.simulator.parallel.pipeline.replay import seconds
+from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
 from roofcast.simulator.parallel.stages import Passes, Unit, passes, stages, units
 from roofcast.simulator.parallel.traffic import (
     Cost,
@@ -64,49 +64,101 @@ class ParallelStep(NamedTuple):
     pipe: Pipe
 
 
+class Timed(NamedTuple):
+    """Seconds of a step over several devices. Floats, or arrays over layouts; where a value is of
+    each stage, stages are the first axis.
+    """
+
+    passes: Passes
+    forward: np.ndarray  # of each stage, one micro-batch
+    backward: np.ndarray
+    fullest: ArrayLike  # weights of the stage with the most
+    schedule: str
+    stages: Stages  # as the schedule takes them
+    hop: Cost  # a send to the next stage
+    ran: Pipeline  # in closed form
+    total: ArrayLike  # of the schedule
+    whole: np.ndarray  # with the reduction of gradients behind it
+    reduced: Cost
+    update: np.ndarray
+    between: float
+
+    @property
+    def step_s(self) -> np.ndarray:
+        """Seconds of the step."""
+        return self.whole + self.update + self.between
+
+
+def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
+    """The step of layouts that share their units and stages, each stage the units (by index) that
+    `members` lists. Broadcasts over dp, zero, shard and micro-batches of the layout, as long as all
+    gather weights for each micro-batch (traffic.gathers) or none does.
+    """
+    x, run = at.layout, passes(rows, at)
+    often = np.array([np.bincount(stage, minlength=len(rows)) for stage in members], dtype=float)
+    f, b, dense, expert, update = (
+        np.tensordot(often, np.stack(np.broadcast_arrays(*column)), 1)
+        for column in (
+            run.forward,
+            run.backward,
+            [u.dense for u in rows],
+            [u.expert for u in rows],
+            [u.update for u in rows],
+        )
+    )
+    fullest = (dense + expert).max()
+    schedule = x.schedule if x.pp > 1 else "none"
+    handed = max((block.carried for block in at.step.blocks), default=0.0)
+    hop = crossing(at, handed, schedule)
+    ends_of = ends(schedule, f, b)
+    given = schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds
+    ran = pipeline(*given)
+    # closed forms of schedules that split the backward are approximate
+    total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
+    reduced = reduction(at, dense.max(), expert.max())
+    return Timed(
+        passes=run,
+        forward=f,
+        backward=b,
+        fullest=fullest,
+        schedule=schedule,
+        stages=ends_of,
+        hop=hop,
+        ran=ran,
+        total=total,
+        whole=joined(total, reduced.seconds, at.hide["dp"]),
+        reduced=reduced,
+        update=updating(at, update.max(), fullest),
+        between=between_steps(at.step.recipe.stack, at.device, constants()),
+    )
+
+
 def over_devices(
     step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric
 ) -> ParallelStep:
     """The whole step, from the step and times of one rank and micro-batch."""
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
-    run = passes(rows, at)
     members = stages(rows, x)
-    f, b, dense, expert = (
-        np.array([sum(column[u] for u in stage) for stage in members])
-        for column in (run.forward, run.backward, [u.dense for u in rows], [u.expert for u in rows])
-    )
-    fullest = (dense + expert).max()
-    schedule = x.schedule if x.pp > 1 else "none"
-    handed = max((block.carried for block in step.blocks), default=0.0)
-    hop = crossing(at, handed, schedule)
-    ends_of = ends(schedule, f, b)
-    ran = pipeline(schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds)
-    total: np.ndarray | float = ran.total
-    if schedule in SPLIT_BACKWARD:  # their closed forms are approximate
-        hop_s = float(hop.seconds)
-        total = replay(schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop_s).total
-    update = updating(at, max(sum(rows[u].update for u in stage) for stage in members), fullest)
-    reduced = reduction(at, dense.max(), expert.max())
-    whole = joined(total, reduced.seconds, at.hide["dp"])
-    waits = Cost(whole - total, reduced.bytes), Cost(ran.exposed_p2p, hop.bytes)
-    exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
-    between = between_steps(step.recipe.stack, device, constants())
-    bubble = float(ran.bubble * total / (whole + update + between)) if x.pp > 1 else 0.0
+    t = timed(at, rows, members)
+    f, b, whole = t.forward, t.backward, t.whole
+    waits = Cost(whole - t.total, t.reduced.bytes), Cost(t.ran.exposed_p2p, t.hop.bytes)
+    exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
+    bubble = float(t.ran.bubble * t.total / t.step_s) if x.pp > 1 else 0.0
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
     return ParallelStep(
-        step_s=float(whole + update) + between,
-        update_s=float(update),
-        between_s=between,
+        step_s=float(t.step_s),
+        update_s=float(t.update),
+        between_s=t.between,
         bubble=max(bubble, 0.0),
         computing=float(each.max() * x.micro_batches),
         alike=float(each.mean() * x.micro_batches),
-        passing=float(sum(run.exposed.values()) * x.micro_batches / x.pp),
+        passing=float(sum(t.passes.exposed.values()) * x.micro_batches / x.pp),
         exposed=exposed,
         sent=sent,
         ranks=_ranks(at, rows, members),
-        pipe=Pipe(schedule, ends_of, float(hop.seconds), float(whole - total)),
+        pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
     )
 
 
@@ -143,19 +195,43 @@ def _ranks(at: Placement, rows: list[Unit], members: list[list[int]]) -> tuple[R
     x = at.layout
     if x.devices == x.micro_batches == 1:
         return (alone(sum(u.layers for u in rows), at),)
-    if x.schedule == "dualpipe" and x.pp > 1:
-        members = [s + members[x.pp - 1 - i] for i, s in enumerate(members)]
-    return tuple(rank(i, s, rows, at) for i, s in enumerate(members))
+    return tuple(rank(i, s, rows, at) for i, s in enumerate(_both_directions(x, members)))
+
+
+def _both_directions(x: Any, members: list[list[int]]) -> list[list[int]]:
+    """Units that a rank of each stage holds: under DualPipe those of two stages."""
+    if x.schedule != "dualpipe" or x.pp == 1:
+        return members
+    return [stage + members[x.pp - 1 - i] for i, stage in enumerate(members)]
+
+
+def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.ndarray:
+    """Bytes at peak of the most loaded device: the most that `ParallelStep.ranks` hold. Broadcasts
+    as `timed` does.
+    """
+    x, how = at.layout, at.step.recipe.recompute
+    alike: dict[tuple[int, ...], list[int]] = {}  # stages that hold the same units
+    for i, stage in enumerate(_both_directions(x, members)):
+        alike.setdefault(tuple(stage), []).append(i)
+    peak = np.zeros(np.broadcast_shapes(*map(np.shape, (x.dp, x.zero, x.shard, x.micro_batches))))
+    for held, places in alike.items():
+        flying = [in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, i) for i in places]
+        kinds = holdings(share(list(held), rows, how), at, np.maximum.reduce(flying))
+        peak = np.maximum(peak, sum(np.asarray(v) for v in kinds))
+    single = np.equal(x.devices, 1) & np.equal(x.micro_batches, 1)
+    if np.any(single):
+        peak = np.where(single, alone(0, at).total, peak)
+    return peak
 
 
 def ends(schedule: str, forward: np.ndarray, backward: np.ndarray) -> Stages:
     """Stages as the schedule takes them: the slowest middle stage, and the excess of the first and
-    the last over it. forward, backward: seconds of each stage.
+    the last over it. forward, backward: seconds of each stage, the first axis.
     """
     weights = WEIGHT_GRADIENTS * backward if schedule in SPLIT_BACKWARD else 0.0 * backward
     passes = (forward, backward - weights, weights)
     inner = slice(1, -1) if len(forward) > 2 else slice(None)
-    f, b, w = (x[inner].max() for x in passes)
+    f, b, w = (x[inner].max(axis=0) for x in passes)
     if len(forward) == 1:
         return Stages(f, b, w)
     first, last = (tuple(x[i] - m for x, m in zip(passes, (f, b, w), strict=True)) for i in (0, -1))
