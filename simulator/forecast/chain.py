@@ -11,7 +11,6 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.forecast import layouts
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.interval import with_interval
 from roofcast.simulator.forecast.resolve import Asked, resolve
@@ -74,16 +73,14 @@ def stages_of(asked: Asked) -> int:
 
 def placed(asked: Asked) -> Placed:
     """One rank's step and times, and the step over all devices of a layout."""
+    from roofcast.simulator.forecast.rank import traced
     from roofcast.simulator.parallel import step as parallel
     from roofcast.simulator.parallel.networks import fabric_of
 
     layout, device = asked.layout, asked.device
     assert layout is not None, "several devices have a layout"
     fabric = fabric_of(asked.system, device, layout.devices)
-    micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
-    step = trace(asked.model, micro, layout.parallel)
-    layouts.check(layout, step, asked.model.name)
-    times = roofline.time_all(step, device)
+    step, times = asked.rank or traced(asked.model, asked.recipe, layout, device)
     outcome = parallel.over_devices(step, times, device, layout, fabric)
     return Placed(step, times, outcome, fabric)
 

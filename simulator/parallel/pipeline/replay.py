@@ -113,7 +113,9 @@ def seconds(
         f, d, w, f0, d0, w0, f1, d1, w1, count, send = (column[same] for column in columns)
         run = Stages(f, d, w, (f0, d0, w0), (f1, d1, w1))
         times = (float(f[0] / 2), float(d[0] / 2), float(w[0] / 2))
-        total[same] = _longest(order(kind, p, v, int(count[0]), times), _Work(run, kind, p, v), send)
+        total[same] = _longest(
+            order(kind, p, v, int(count[0]), times), _Work(run, kind, p, v), send
+        )
     return total.reshape(np.broadcast_shapes(*map(np.shape, each)))
 
 
