@@ -36,6 +36,18 @@ class Fabric(NamedTuple):
     assumptions: tuple[str, ...] = ()
 
 
+def costs_alike(fabric: Fabric) -> tuple:
+    """What costs on a fabric depend on. A switch or a network that joins all devices costs the same
+    for any number of them: only the size of a group counts.
+
+    >>> level = Level("network", 64.0, 12.5e9, "network", "network")
+    >>> costs_alike(Fabric((level,), 64)) == costs_alike(Fabric((level._replace(size=8.0),), 8))
+    True
+    """
+    *inner, outer = fabric.levels
+    return (*inner, outer if outer.topology in ("mesh", "cube") else outer._replace(size=0.0))
+
+
 class Group(NamedTuple):
     """A process group on a fabric; a tuple has one entry per level, innermost first. Floats or
     arrays.

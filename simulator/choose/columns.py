@@ -1,0 +1,110 @@
+"""Rows of a search that share one rank's step, network and stages, as one layout of columns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.forecast.layouts import check
+from roofcast.simulator.forecast.resolve import Named
+from roofcast.simulator.parallel.fabric import Fabric, costs_alike
+from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.networks import fabric_of
+from roofcast.simulator.parallel.stages import Unit, sending, stages, units
+from roofcast.simulator.parallel.step import peak_bytes, timed
+from roofcast.simulator.parallel.traffic import Placement, gathers, network
+from roofcast.simulator.times import roofline
+from roofcast.simulator.work.recompute import policy
+from roofcast.simulator.work.step import Recipe, trace
+
+COLUMNS = ("dp", "zero", "shard", "reshard", "micro_batches")  # what rows of a group differ in
+
+
+class Row(NamedTuple):
+    """One layout of a search."""
+
+    place: int  # in the search
+    recipe: Recipe  # of the global batch
+    layout: Layout
+
+
+class _Group(NamedTuple):
+    """What rows with the same rank, network and stages share."""
+
+    fabric: tuple
+    pp: int
+    vpp: int
+    schedule: str
+    stages: tuple[int, ...]
+    gathers: tuple[bool, bool]  # weights for each micro-batch, and again for the backward
+
+
+def forecast_rows(rows: list[Row], names: Named, step_s: np.ndarray, peak: np.ndarray) -> None:
+    """Writes step seconds and peak bytes of rows where they have their place; an invalid one's are left
+    as they are.
+    """
+    fabrics: dict[int, tuple[tuple, Fabric]] = {}
+    ranks: dict[tuple, tuple[Row, dict[_Group, list[Row]]]] = {}
+    for row in rows:
+        x = row.layout
+        if x.devices not in fabrics:
+            fabric = fabric_of(names.system, names.device, x.devices)
+            fabrics[x.devices] = costs_alike(fabric), fabric
+        once = gathers(x)
+        key = (
+            *(x.tp, x.sp, x.cp, x.cp_kind, x.ep, x.etp, x.micro_batch, id(row.recipe)),
+            x.pp * x.vpp if policy(row.recipe.recompute).kind == "block" else 1,
+        )
+        group = _Group(
+            fabrics[x.devices][0], x.pp, x.vpp, x.schedule, x.stages, (once, once and x.reshard)
+        )
+        _, groups = ranks.setdefault(key, (row, {}))
+        groups.setdefault(group, []).append(row)
+    for first, groups in ranks.values():
+        _of_rank(first, groups, names, fabrics, (step_s, peak))
+
+
+def _of_rank(
+    first: Row,
+    groups: dict[_Group, list[Row]],
+    names: Named,
+    fabrics: dict[int, tuple[tuple, Fabric]],
+    out: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """All groups of rows that share a rank with the first."""
+    recipe = msgspec.structs.replace(first.recipe, batch=first.layout.micro_batch)
+    try:
+        step = trace(names.model, recipe, first.layout.parallel)
+    except RoofcastError:
+        return
+    times = roofline.time_all(step, names.device)
+    on: dict[tuple, list[Unit]] = {}  # units by network
+    for group, rows in groups.items():
+        fabric = fabrics[rows[0].layout.devices][1]
+        x = rows[0].layout
+        at = Placement(step, names.device, x, network(x, fabric))
+        if group.fabric not in on:
+            known = next(iter(on.values()), None)
+            on[group.fabric] = sending(known, at) if known else units(at, times)
+        try:
+            check(x, step, names.model.name)
+            found = _of_group(rows, at, on[group.fabric], fabric)
+        except RoofcastError:
+            continue
+        index = [row.place for row in rows]
+        for column, values in zip(out, found, strict=True):
+            column[index] = values
+
+
+def _of_group(
+    rows: list[Row], at: Placement, known: list[Unit], fabric: Fabric
+) -> tuple[np.ndarray, np.ndarray]:
+    """Step seconds and peak bytes of rows that share their units and stages."""
+    columns: dict[str, Any] = {n: np.array([getattr(r.layout, n) for r in rows]) for n in COLUMNS}
+    x = msgspec.structs.replace(at.layout, **columns)
+    at = at._replace(layout=x, network=network(x, fabric))
+    members = stages(known, rows[0].layout)
+    return timed(at, known, members).step_s, peak_bytes(at, known, members)
