@@ -43,24 +43,26 @@ class _Group(NamedTuple):
 
 
 def forecast_rows(rows: list[Row], names: Named, step_s: np.ndarray, peak: np.ndarray) -> None:
-    """Writes step seconds and peak bytes of rows where they have their place; an invalid one's are left
+    """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
     as they are.
     """
     fabrics: dict[int, tuple[tuple, Fabric]] = {}
     ranks: dict[tuple, tuple[Row, dict[_Group, list[Row]]]] = {}
+    gathering: dict[tuple, tuple[bool, bool]] = {}
     for row in rows:
         x = row.layout
         if x.devices not in fabrics:
             fabric = fabric_of(names.system, names.device, x.devices)
             fabrics[x.devices] = costs_alike(fabric), fabric
-        once = gathers(x)
+        how = x.zero, x.pp == 1, x.reshard
+        if how not in gathering:
+            once = gathers(x)
+            gathering[how] = once, once and x.reshard
         key = (
             *(x.tp, x.sp, x.cp, x.cp_kind, x.ep, x.etp, x.micro_batch, id(row.recipe)),
             x.pp * x.vpp if policy(row.recipe.recompute).kind == "block" else 1,
         )
-        group = _Group(
-            fabrics[x.devices][0], x.pp, x.vpp, x.schedule, x.stages, (once, once and x.reshard)
-        )
+        group = _Group(fabrics[x.devices][0], x.pp, x.vpp, x.schedule, x.stages, gathering[how])
         _, groups = ranks.setdefault(key, (row, {}))
         groups.setdefault(group, []).append(row)
     for first, groups in ranks.values():
@@ -83,28 +85,22 @@ def _of_rank(
     times = roofline.time_all(step, names.device)
     on: dict[tuple, list[Unit]] = {}  # units by network
     for group, rows in groups.items():
-        fabric = fabrics[rows[0].layout.devices][1]
-        x = rows[0].layout
-        at = Placement(step, names.device, x, network(x, fabric))
+        x, fabric = rows[0].layout, fabrics[rows[0].layout.devices][1]
         if group.fabric not in on:
+            at = Placement(step, names.device, x, network(x, fabric))
             known = next(iter(on.values()), None)
             on[group.fabric] = sending(known, at) if known else units(at, times)
+        columns: dict[str, Any] = {
+            n: np.array([getattr(r.layout, n) for r in rows]) for n in COLUMNS
+        }
+        x = msgspec.structs.replace(x, **columns)
+        at = Placement(step, names.device, x, network(x, fabric))
         try:
-            check(x, step, names.model.name)
-            found = _of_group(rows, at, on[group.fabric], fabric)
+            check(rows[0].layout, step, names.model.name)
+            members = stages(on[group.fabric], rows[0].layout)
+            step_s = timed(at, on[group.fabric], members).step_s
         except RoofcastError:
             continue
-        index = [row.place for row in rows]
-        for column, values in zip(out, found, strict=True):
-            column[index] = values
-
-
-def _of_group(
-    rows: list[Row], at: Placement, known: list[Unit], fabric: Fabric
-) -> tuple[np.ndarray, np.ndarray]:
-    """Step seconds and peak bytes of rows that share their units and stages."""
-    columns: dict[str, Any] = {n: np.array([getattr(r.layout, n) for r in rows]) for n in COLUMNS}
-    x = msgspec.structs.replace(at.layout, **columns)
-    at = at._replace(layout=x, network=network(x, fabric))
-    members = stages(known, rows[0].layout)
-    return timed(at, known, members).step_s, peak_bytes(at, known, members)
+        places = [row.place for row in rows]
+        out[0][places] = step_s
+        out[1][places] = peak_bytes(at, on[group.fabric], members)

@@ -136,19 +136,20 @@ class _Decide:
             plain = on_whole_system(plain, self.names.system)
         except RoofcastError:
             return
+        given = plain.micro_batch is not None
         fixed: tuple[Layout | None] | None = None
         for j, policy in enumerate(policies):
             recipe = self._recipe(plain, policy)
             if isinstance(recipe, RoofcastError):
                 continue
-            s = msgspec.structs.replace(plain, recompute=policy) if fixed is None else plain
+            s = plain if given else msgspec.structs.replace(plain, recompute=policy)
             try:
                 layout = layout_asked(s, self.names, recipe)[0] if fixed is None else fixed[0]
             except RoofcastError:
-                if plain.micro_batch is not None:
+                if given:
                     return
                 continue
-            fixed = (layout,) if plain.micro_batch is not None else None
+            fixed = (layout,) if given else None
             yield j, (s, recipe, layout)
 
     def _recipe(self, s: Scenario, policy: str) -> Recipe | RoofcastError:
