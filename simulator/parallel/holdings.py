@@ -99,8 +99,8 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
 def alone(layers: int, at: Placement) -> Rank:
     """One device with one micro-batch: its step at peak."""
     h = held(at.step, _framework(at), at.step.recipe.stack.slack)
-    stays = (h.parameters, h.gradients, h.optimizer)
-    return Rank(0, layers, *stays, h.activations, h.transient, 0.0, h.framework)
+    kinds = (h.parameters, h.gradients, h.optimizer, h.activations, h.transient, 0.0, h.framework)
+    return Rank(0, layers, *map(float, kinds))
 
 
 def _framework(at: Placement) -> float:
