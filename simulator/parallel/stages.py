@@ -22,7 +22,7 @@ from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahe
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step, runs
-from roofcast.simulator.work.traced import layer_order
+from roofcast.simulator.work.traced import Traffic, layer_order
 
 TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
 
@@ -83,25 +83,26 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     if not step.recipe.stack.accumulate_first:
         sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]
         np.add.at(spared, of[sums], times.seconds[sums])
+    largest = _largest(step, unit_of, len(order), inferring)
+    sent = _sent(step, unit_of, len(order))
+    names = {i: node.name for i, node in zip(reversed(unit_of), reversed(step.nodes), strict=True)}
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
-        nodes = {n for n, k in enumerate(key) if k == order[i]}
         if experts[i]:
             waits = token_counts(step.recipe.stack, at.device, constants()) * count
             host_s[i, : 1 if inferring else 2] += waits
-        first = step.nodes[min(nodes)].name
         rows.append(
             Unit(
-                name=step.blocks[block].name if what == "block" else first,
+                name=step.blocks[block].name if what == "block" else names[i],
                 layers=count if what == "block" else 0,
                 compute=device_s[i] / count,
                 host=host_s[i] / count,
-                traffic=_traffic(at, nodes, count, again),
+                traffic=_traffic(at, sent[i], count, again),
                 dense=dense[i] / count,
                 expert=experts[i] / count,
                 kept=kept[i] / count,
-                largest=_largest(step, nodes, inferring),
+                largest=largest[i],
                 inside=inside[i] / count,
                 twice=0.0 if i else used_twice(step),
                 added=spared[i] / count,
@@ -114,13 +115,20 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
 def sending(rows: list[Unit], at: Placement) -> list[Unit]:
     """The units of the same step where it lies on another network: with what that costs."""
     key, again = runs(at.step), repeated(at.step)
-    nodes: dict[tuple[str, int], set[int]] = {}
-    for n, k in enumerate(key):
-        nodes.setdefault(k, set()).add(n)
+    place = {k: i for i, k in enumerate(dict.fromkeys(key))}
+    sent = _sent(at.step, [place[k] for k in key], len(rows))
     return [
         u._replace(traffic=_traffic(at, mine, max(u.layers, 1), again))
-        for u, mine in zip(rows, nodes.values(), strict=True)
+        for u, mine in zip(rows, sent, strict=True)
     ]
+
+
+def _sent(step: Step, unit: list[int], count: int) -> list[list[Traffic]]:
+    """What each unit sends. unit: of each node."""
+    found: list[list[Traffic]] = [[] for _ in range(count)]
+    for tr in step.traffic:
+        found[unit[tr.node]].append(tr)
+    return found
 
 
 def _seconds(
@@ -153,18 +161,20 @@ def _held(step: Step, unit: list[int], count: int) -> list[list[float]]:
     return found
 
 
-def _largest(step: Step, nodes: set[int], inferring: bool) -> float:
-    """Bytes of the largest set of tensors that one kernel of these nodes reads and writes."""
-    forward = (k for k in step.kernels if k.node in nodes and k.phase == "forward")
-    live = (
-        sum(
-            v.bytes
-            for v in (*k.inputs, *k.outputs)
-            if (v.grad or inferring) and v.kind == "activation"
-        )
-        for k in forward
-    )
-    return max(live, default=0.0)
+def _largest(step: Step, unit: list[int], count: int, inferring: bool) -> list[float]:
+    """Of each unit, bytes of the largest set of tensors that one of its kernels reads and writes.
+    unit: of each node.
+    """
+    largest = [0.0] * count
+    for k in step.kernels:
+        if k.phase == "forward":
+            live = sum(
+                v.bytes
+                for v in (*k.inputs, *k.outputs)
+                if (v.grad or inferring) and v.kind == "activation"
+            )
+            largest[unit[k.node]] = max(largest[unit[k.node]], live)
+    return largest
 
 
 def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
@@ -183,14 +193,12 @@ def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
 
 
 def _traffic(
-    at: Placement, nodes: set[int], count: int, again: dict[int, float]
+    at: Placement, sent: list[Traffic], count: int, again: dict[int, float]
 ) -> dict[TrafficKey, Cost]:
-    """What these nodes send in one of `count` repetitions."""
+    """What a unit sends in one of `count` repetitions."""
     deduplicated = at.step.recipe.stack.implementations.get("dispatch") == "deduplicated"
     found: dict[TrafficKey, Cost] = {}
-    for tr in at.step.traffic:
-        if tr.node not in nodes:
-            continue
+    for tr in sent:
         whole = at.network.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated)
         cost = whole.times(tr.count / count)
         repeats = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
