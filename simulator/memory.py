@@ -92,7 +92,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     # layers whose activations all exist while one of them is in backward
     remade = again.n if again.kind == "uniform" else float(again.by_layer)
     below = sum(u.kept for u in units) + step.input_bytes
-    above, twice = 0.0, used_twice(step)
+    above, twice = 0.0, step.used_twice
     moments = []
     for u in reversed(units):
         transient = u.largest + u.inside * min(remade, u.count)
@@ -125,23 +125,6 @@ def _states(step: Step, weights: float) -> float:
     return states
 
 
-def used_twice(step: Step) -> float:
-    """Bytes of the gradients of weights that two ops use, such as a table that embeds tokens and,
-    transposed, gives the logits.
-    """
-    if step.recipe.mode != "train":
-        return 0.0
-    users: dict[int, set[int]] = {}
-    size: dict[int, float] = {}
-    for k in step.kernels:
-        for v in k.inputs:
-            if v.kind == "parameter":
-                size[v.storage] = v.bytes
-                if v.grad and k.phase == "forward":
-                    users.setdefault(v.storage, set()).add(k.node)
-    return float(sum(size[s] for s, nodes in users.items() if len(nodes) > 1))
-
-
 def _units(step: Step) -> list[_Unit]:
     """The units of a step in the order of the forward; of offloaded layers, what stays."""
     key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
@@ -172,9 +155,9 @@ def _units(step: Step) -> list[_Unit]:
 
 
 def _scratch(step: Step) -> float:
-    """Bytes the update needs beside states: a foreach update makes one copy of the weights."""
+    """Bytes the update needs beside states: a foreach update makes one copy of what it updates."""
     r = step.recipe
     fused = r.stack.implementations.get("optimizer") == "fused"
     if not r.optimizer or "optimizer" in r.offload or fused or optimizer(r.optimizer).states < 2:
         return 0.0
-    return step.parameter_bytes
+    return sum(w.size * w.count * WIDTH[w.dtype] for w in step.weights if w.trainable)

@@ -6,6 +6,7 @@ lies in, its place says what it may import: what is above it in the list, and no
 
 import ast
 import re
+import runpy
 import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_what_a_module_keeps_to_itself_is_not_imported(path):
 
 def test_formulas_know_nothing_of_models():
     """The formulas of times/ turn numbers into seconds, without tapes, steps or models."""
-    of_steps = {"dispatch.py", "offload.py", "roofline.py"}
+    of_steps = {"dispatch.py", "offload.py", "peak.py", "roofline.py"}
     for path in (ROOT / "simulator" / "times").glob("*.py"):
         known = {m for m in imported(path) if m.startswith("roofcast.simulator.")}
         if path.name not in of_steps:
@@ -190,3 +191,12 @@ def test_the_package_lists_every_folder_of_code():
     folders = {name(p.parent).replace("/", ".") for p in FILES if p.name == "__init__.py"}
     packages = {f"roofcast.{f}" if f != "api" else "roofcast" for f in folders}
     assert set(listed["tool"]["setuptools"]["packages"]) == packages
+
+
+@pytest.mark.parametrize("name", ["one device", "16 devices"])
+def test_a_scenario_walks_through_the_rooms_once(name):
+    """Only the answer returns: to forecast/, where it is assembled, and to the public names."""
+    walk = runpy.run_path(str(ROOT / "benchmarks" / "walk.py"))
+    rooms = [room for room, _ in walk["walk"](ROOT, **walk["WALKS"][name])]
+    assert set(rooms) >= {"simulator/forecast", "simulator/work", "simulator/times"}
+    assert walk["returns"](rooms) <= 2

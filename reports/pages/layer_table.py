@@ -134,10 +134,12 @@ def _row_notes(names: Sequence[str]) -> list[str]:
 def _column_notes(forecast: Forecast) -> list[str]:
     """What the columns of FLOP and bytes mean."""
     attention = any(layer.op == "attention" for layer in forecast.layers)
-    square = ", attention over the full square" if attention else ""
-    of_mfu = f"matrix products, convolutions{' and attention' if attention else ''}"
+    square = ", attention over the full square of scores" if attention else ""
+    of_mfu = "matrix products and convolutions"
+    if attention:
+        of_mfu = "matrix products, convolutions and the part of attention that a mask leaves"
     again = ", without recomputation" if forecast.mode == "train" else ""
-    parts = [f"FLOP: all arithmetic{square} (MFU counts only {of_mfu}{again})"]
+    parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
     parts.append("traffic: bytes moved in device memory")
     if forecast.devices > 1:
         parts.append("sent: to other devices")

@@ -8,10 +8,9 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.simulator.forecast.layouts import check
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.fabric import Fabric, costs_alike
-from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.layout import Layout, check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, sending, stages, units
 from roofcast.simulator.parallel.step import peak_bytes, timed

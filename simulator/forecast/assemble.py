@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
 from roofcast.simulator.forecast.resolve import Asked
@@ -15,10 +14,10 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.memory import Held
-from roofcast.simulator.times.dispatch import PHASES, between_steps, by_phase
-from roofcast.simulator.times.roofline import OpTimes, rates_of
-from roofcast.simulator.work.precision import precision
-from roofcast.simulator.work.step import Recipe, Step
+from roofcast.simulator.times.dispatch import PHASES, Phases
+from roofcast.simulator.times.peak import AtPeak
+from roofcast.simulator.times.roofline import OpTimes
+from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kept
 
 SAVED = ("activation", "input", "weight_copy")
@@ -32,14 +31,14 @@ class Totals(NamedTuple):
     other: float  # vector and special functions [FLOP]
     saved: dict[str, float]  # by kind, activations kept for backward [bytes]
 
-    def fields(self, mode: str, step_s: float, peak: float) -> dict[str, Any]:
-        """Fields of a Forecast: counts, and MFU and HFU against `peak` [FLOP/s] of all devices."""
+    def fields(self, step_s: float, peak: AtPeak, devices: int = 1) -> dict[str, Any]:
+        """Fields of a Forecast: counts, and MFU and HFU: the fraction of the time of all devices
+        that the products need at printed peaks.
+        """
         f = self.flops
-        needed = (3 if mode == "train" else 1) * f["forward"]
-        executed = f["forward"] + f["backward"] + f["recompute"]
         return {
-            "mfu": needed / (step_s * peak),
-            "hfu": executed / (step_s * peak),
+            "mfu": peak.needed / (step_s * devices),
+            "hfu": peak.executed / (step_s * devices),
             "flops_forward": float(f["forward"]),
             "flops_backward": float(f["backward"]),
             "flops_recompute": float(f["recompute"]),
@@ -70,11 +69,6 @@ def totals(step: Step, micro_batches: float = 1) -> Totals:
 
 def _bytes(saved: Iterable[Kept], kind: str) -> float:
     return sum(s.bytes * s.count for s in saved if s.kind == kind)
-
-
-def peak_rate(device: Device, recipe: Recipe) -> float:
-    """Printed peak of the step's precision [FLOP/s], against which MFU is stated."""
-    return float(rates_of(device, precision(recipe.precision).product).rates.matrix)
 
 
 def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
@@ -126,21 +120,15 @@ def asked_fields(asked: Asked) -> dict[str, Any]:
 
 
 def assemble(
-    asked: Asked, step: Step, times: OpTimes, memory: Held, waits: bool = True
+    asked: Asked, step: Step, times: OpTimes, phases: Phases, peak: AtPeak, memory: Held
 ) -> Forecast:
-    """The forecast of a step on one device.
-
-    waits: include the host's waits for token counts and between steps; over several devices they
-    are reported separately.
-    """
-    device, recipe = asked.device, step.recipe
-    phase = np.array([PHASES.index(k.phase) for k in step.kernels])
-    device_s, host_s, total_s = by_phase(step, times.seconds, phase, device, constants(), waits)
+    """The forecast of a step on one device."""
+    device, recipe, phase = asked.device, step.recipe, phases.of
+    device_s, host_s, total_s = phases.device_s, phases.host_s, phases.total_s
     stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
     layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
-    between = between_steps(recipe.stack, device, constants()) if waits else 0.0
-    step_s = float(total_s.sum()) + between
+    step_s = float(total_s.sum()) + phases.between_s
     edits = (f"hypothetical: {edit}" for edit in device.edits)
     return Forecast(
         **asked_fields(asked),
@@ -150,15 +138,15 @@ def assemble(
         backward_s=backward_s + recompute_s,
         update_s=update_s,
         host_s=float(host_s.sum()),
-        between_steps_s=between,
+        between_steps_s=phases.between_s,
         samples_per_s=recipe.batch / step_s,
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
-        **totals(step).fields(recipe.mode, step_s, peak_rate(device, recipe)),
+        **totals(step).fields(step_s, peak),
         memory=memory_fields(memory, device.memory.capacity),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s),
-        diagnosis=diagnose(layers, step_s, between, device, memory),
+        diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
         assumptions=(*asked.assumptions, *step.assumptions, *times.assumptions, *edits),
     )

@@ -4,16 +4,15 @@ sent and exposed.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 
-from roofcast.hwdb.constants import kernels as constants
-from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.assemble import (
     asked_fields,
     assemble,
     memory_fields,
-    peak_rate,
     run_fields,
     totals,
 )
@@ -23,10 +22,9 @@ from roofcast.simulator.forecast.result import Forecast, RankForecast
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.parallel.stages import exchanged, repeated
 from roofcast.simulator.parallel.step import ParallelStep
-from roofcast.simulator.parallel.traffic import sent_bytes
-from roofcast.simulator.times.dispatch import dispatch
+from roofcast.simulator.times.dispatch import Phases
+from roofcast.simulator.times.peak import AtPeak
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
@@ -41,32 +39,29 @@ NAMES = {
     "offload": "offload",
 }
 PASS = {"train": "backward", "infer": "forward"}
-OF_OPS = ("tp", "cp", "ep", "etp")
-"""Kinds of traffic that an op sends; the others belong to stages and weights."""
 
 
-def assemble_parallel(
-    asked: Asked,
-    whole: Step,
-    step: Step,
-    times: OpTimes,
-    outcome: ParallelStep,
-    assumptions: tuple[str, ...],
-) -> Forecast:
-    """The forecast of a step over several devices.
+class Placed(NamedTuple):
+    """One micro-batch on one rank of a layout, and the step over all devices."""
 
-    whole: one micro-batch of the whole model; step, times: one micro-batch on one rank;
-    assumptions: about the network.
-    """
-    device, recipe, layout = asked.device, asked.recipe, asked.layout
+    whole: Step  # one micro-batch of the whole model
+    step: Step  # of one rank
+    times: OpTimes
+    phases: Phases
+    peak: AtPeak  # of all devices
+    outcome: ParallelStep
+    assumptions: tuple[str, ...]  # about the network
+
+
+def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
+    """The forecast of a step over several devices."""
+    device, recipe, layout, outcome = asked.device, asked.recipe, asked.layout, at.outcome
     assert layout is not None, "several devices have a layout"
     held = _fullest(outcome, layout, recipe.mode)
-    one = assemble(_of_one_rank(asked, step, assumptions), step, times, held, waits=False)
-    # what one device of a pipeline does, in micro-batches of the whole model per step
-    repeats = layout.micro_batches / layout.pp
-    layers, points = _of_one_device(one, step, times, layout, repeats, outcome)
+    one = assemble(_of_one_rank(asked, at), at.step, at.times, at.phases, at.peak, held)
+    layers, points = _of_one_device(one, at, layout)
     n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
-    counted = totals(whole, layout.micro_batches * layout.dp)
+    counted = totals(at.whole, layout.micro_batches * layout.dp)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
@@ -77,17 +72,17 @@ def assemble_parallel(
         one,
         **asked_fields(asked),
         step_time_s=step_s,
-        lower_bound_s=_lower_bound(step, times, layout, repeats),
+        lower_bound_s=outcome.lower_bound_s,
         samples_per_s=recipe.batch / step_s,
-        forward_s=one.forward_s * repeats,
-        backward_s=one.backward_s * repeats,
+        forward_s=one.forward_s * outcome.repeats,
+        backward_s=one.backward_s * outcome.repeats,
         update_s=outcome.update_s,
-        host_s=_host(one, step, device, repeats),
+        host_s=outcome.host_s,
         between_steps_s=outcome.between_s,
         tokens_per_s=tokens / step_s if tokens else None,
         tokens_per_s_per_device=tokens / step_s / n if tokens else None,
-        parameters=int(whole.parameters),
-        **counted.fields(recipe.mode, step_s, n * peak_rate(device, recipe)),
+        parameters=int(at.whole.parameters),
+        **counted.fields(step_s, at.peak, n),
         memory=memory_fields(held, device.memory.capacity),
         layers=layers,
         points=points,
@@ -105,12 +100,12 @@ def assemble_parallel(
     )
 
 
-def _of_one_rank(asked: Asked, step: Step, assumptions: tuple[str, ...]) -> Asked:
+def _of_one_rank(asked: Asked, at: Placed) -> Asked:
     """What one rank was asked: one micro-batch, and no run."""
     return asked._replace(
-        recipe=step.recipe,
+        recipe=at.step.recipe,
         run=asked.run._replace(steps=None),
-        assumptions=(*asked.assumptions, *assumptions),
+        assumptions=(*asked.assumptions, *at.assumptions),
     )
 
 
@@ -142,43 +137,19 @@ def _waits(
     return waiting, max(min(outcome.computing - outcome.alike, left), 0.0)
 
 
-def _host(one: Forecast, step: Step, device: Device, repeats: float) -> float:
-    """Seconds the host of one device needs to dispatch a step: every micro-batch's launches and
-    exchanges, and the update's once.
-    """
-    update = sum(
-        t
-        for k, t in zip(step.kernels, dispatch(step, device, constants()), strict=True)
-        if k.phase == "update"
-    )
-    exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
-    return float((one.host_s - update + exchanges) * repeats + update)
-
-
-def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:
-    """The printed roofline of one device's share: its micro-batches, and its share of the
-    update.
-    """
-    update = sum(t for k, t in zip(step.kernels, times.lower, strict=True) if k.phase == "update")
-    sharded = layout.shard if layout.zero else 1
-    mine = 0.0 if "optimizer" in layout.offload else update / (layout.pp * sharded)
-    return float((times.lower.sum() - update) * repeats + mine)
-
-
-def _of_one_device(
-    one: Forecast, step: Step, times: OpTimes, layout: Layout, repeats: float, outcome: ParallelStep
-):
+def _of_one_device(one: Forecast, at: Placed, layout: Layout):
     """Rows and points of one micro-batch over all layers as one device's share of a step. The
     update is told apart from the rows.
     """
+    step, outcome = at.step, at.outcome
+    repeats = outcome.repeats
     updated: dict[str, np.ndarray] = {}  # FLOPs, bytes, seconds at the printed rates
-    for k, lower in zip(step.kernels, times.lower, strict=True):
+    for k, lower in zip(step.kernels, at.times.lower, strict=True):
         if k.phase == "update":
             work = np.array(
                 [(k.matrix + k.vector + k.special) * k.count, (k.read + k.written) * k.count, lower]
             )
             updated[step.nodes[k.node].name] = updated.get(step.nodes[k.node].name, 0.0) + work
-    sent = _sent(step, layout, repeats)
     layers = []
     for row in one.layers:
         flops, moved, lower = updated.get(row.name, (0.0, 0.0, 0.0))
@@ -192,7 +163,7 @@ def _of_one_device(
                 update_s=0.0,
                 time_s=(row.forward_s + row.backward_s) * repeats,
                 lower_bound_s=float(row.lower_bound_s - lower) * repeats,
-                sent_bytes=sent.get(row.name, 0.0),
+                sent_bytes=outcome.sent_by_op.get(row.name, 0.0),
             )
         )
     ours = (
@@ -207,26 +178,6 @@ def _of_one_device(
         if n
     )
     return tuple(layers), tuple(points)
-
-
-def _sent(step: Step, layout: Layout, repeats: float) -> dict[str, float]:
-    """Bytes that one device sends in a step for each named op; what recomputation runs again, it
-    sends again.
-    """
-    sent: dict[str, float] = {}
-    again = repeated(step)
-    for tr in step.traffic:
-        if tr.group in OF_OPS:
-            times = (
-                tr.count
-                * repeats
-                * (1.0 + (again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0))
-            )
-            name = step.nodes[tr.node].name
-            sent[name] = sent.get(name, 0.0) + float(
-                sent_bytes(tr.kind, tr.bytes, getattr(layout, tr.group)) * times
-            )
-    return sent
 
 
 def _rank(r: Rank) -> RankForecast:

@@ -5,7 +5,7 @@ every stage.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,25 +17,16 @@ from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held, held
-from roofcast.simulator.times import roofline
-from roofcast.simulator.times.roofline import OpTimes
+from roofcast.simulator.times.dispatch import phases_of
+from roofcast.simulator.times.peak import at_peak, passes_one
+from roofcast.simulator.times.roofline import OpTimes, time_all
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 from roofcast.simulator.work.traced import Parallel
 
 if TYPE_CHECKING:
-    from roofcast.simulator.parallel.fabric import Fabric
-    from roofcast.simulator.parallel.step import ParallelStep
+    from roofcast.simulator.forecast.assemble_parallel import Placed
 
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
-
-
-class Placed(NamedTuple):
-    """One micro-batch on one rank of a layout, and the step over all devices."""
-
-    step: Step
-    times: OpTimes
-    outcome: ParallelStep
-    fabric: Fabric
 
 
 def forecast(scenario: Scenario) -> Forecast:
@@ -44,9 +35,19 @@ def forecast(scenario: Scenario) -> Forecast:
     if asked.layout is not None:
         return _over_devices(asked)
     step = of_one_batch(trace(asked.model, asked.recipe))
-    times = roofline.time_all(step, asked.device)
-    found = assemble(asked, step, times, _held(step, asked.device))
-    return with_interval(found, asked.device, step)
+    times = time_all(step, asked.device)
+    phases = phases_of(step, times.seconds, asked.device)
+    peak = at_peak(step, asked.device)
+    found = assemble(asked, step, times, phases, peak, _held(step, asked.device))
+    return with_interval(_explained(found, step, times, asked.device), asked.device, step)
+
+
+def _explained(found: Forecast, step: Step, times: OpTimes, device: hwdb.Device) -> Forecast:
+    """The forecast; where its MFU or HFU passes 1, why is listed as an assumption."""
+    if max(found.mfu or 0.0, found.hfu or 0.0) <= 1.0:
+        return found
+    assumptions = (*found.assumptions, passes_one(step, times, device))
+    return msgspec.structs.replace(found, assumptions=assumptions)
 
 
 def _held(step: Step, device: hwdb.Device) -> Held:
@@ -61,8 +62,7 @@ def _over_devices(asked: Asked) -> Forecast:
     from roofcast.simulator.forecast.assemble_parallel import assemble_parallel
 
     at = placed(asked)
-    whole = trace(asked.model, at.step.recipe, Parallel(stages=stages_of(asked)))
-    found = assemble_parallel(asked, whole, at.step, at.times, at.outcome, at.fabric.assumptions)
+    found = _explained(assemble_parallel(asked, at), at.step, at.times, asked.device)
     return with_interval(found, asked.device, at.step)
 
 
@@ -73,16 +73,26 @@ def stages_of(asked: Asked) -> int:
 
 def placed(asked: Asked) -> Placed:
     """One rank's step and times, and the step over all devices of a layout."""
-    from roofcast.simulator.forecast.rank import traced
-    from roofcast.simulator.parallel import step as parallel
+    from roofcast.simulator.forecast.assemble_parallel import Placed
+    from roofcast.simulator.parallel.layout import check
     from roofcast.simulator.parallel.networks import fabric_of
+    from roofcast.simulator.parallel.step import over_devices
 
     layout, device = asked.layout, asked.device
     assert layout is not None, "several devices have a layout"
     fabric = fabric_of(asked.system, device, layout.devices)
-    step, times = asked.rank or traced(asked.model, asked.recipe, layout, device)
-    outcome = parallel.over_devices(step, times, device, layout, fabric)
-    return Placed(step, times, outcome, fabric)
+    micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
+    whole = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
+    if asked.rank is not None:
+        step, times = asked.rank
+    else:
+        step = trace(asked.model, micro, layout.parallel)
+        check(layout, step, asked.model.name)
+        times = time_all(step, device)
+    phases = phases_of(step, times.seconds, device, waits=False)
+    peak = at_peak(whole, device, layout.micro_batches * layout.dp)
+    outcome = over_devices(step, times, device, layout, fabric)
+    return Placed(whole, step, times, phases, peak, outcome, fabric.assumptions)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

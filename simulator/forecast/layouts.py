@@ -10,16 +10,11 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.layout import WHOLE, Layout
 from roofcast.simulator.parallel.pipeline.schedule import refusal
 from roofcast.simulator.times.offload import HOST_BANDWIDTH
 from roofcast.simulator.work.model import Model
-from roofcast.simulator.work.step import Step
 
-WHOLE = (
-    "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a"
-    " transformer"
-)
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
 MOST = 10**9  # of any degree: ten times the accelerators there are
 UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism cannot cut here
@@ -85,16 +80,6 @@ def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[
         offload=tuple(dict.fromkeys(s.offload)),
     )
     return layout, assumptions
-
-
-def check(layout: Layout, step: Step, name: str) -> None:
-    """Refuses degrees that would cut nothing of one rank's step of the model `name`."""
-    if layout.tp * layout.cp * layout.pp > 1 and not any(block.count > 1 for block in step.blocks):
-        raise BadInput(WHOLE.format(name))
-    for degree in ("ep", "etp"):
-        n = getattr(layout, degree)
-        if n > 1 and not any(w.expert for w in step.weights):
-            raise BadInput(f"{degree} {n}: {name} has no experts; leave --{degree} out")
 
 
 def _degrees(s: Scenario) -> _Degrees:

@@ -11,8 +11,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.records import Device, System
-from roofcast.simulator.forecast.layouts import check
-from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.layout import Layout, check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, stages, units
 from roofcast.simulator.parallel.step import peak_bytes
@@ -32,12 +31,6 @@ class Traced(NamedTuple):
 
     step: Step
     times: OpTimes
-
-
-def traced(model: Model, recipe: Recipe, layout: Layout, device: Device) -> Traced:
-    """One rank's micro-batch under a layout. Raises BadInput where the model cannot be cut so."""
-    step = _step(model, recipe, layout)
-    return Traced(step, roofline.time_all(step, device))
 
 
 def _step(model: Model, recipe: Recipe, layout: Layout) -> Step:

@@ -56,6 +56,8 @@ class Share(NamedTuple):
 
     dense: ArrayLike  # weights that data-parallel ranks share
     expert: ArrayLike  # weights of experts
+    trained: ArrayLike  # of `dense`: those that are not frozen
+    trained_expert: ArrayLike  # of `expert`
     kept: ArrayLike  # bytes for backward
     # bytes of the largest tensors in flight; under full recomputation with a layer's inside
     transient: ArrayLike
@@ -79,6 +81,8 @@ def share(members: list[int], units: list[Unit], recompute: str) -> Share:
     return Share(
         dense=sum(u.dense for u in mine),
         expert=sum(u.expert for u in mine),
+        trained=sum(u.trained for u in mine),
+        trained_expert=sum(u.trained_expert for u in mine),
         kept=sum(u.kept for u in mine),
         transient=transient,
         largest_unit=max((u.dense + u.expert for u in mine), default=0.0),
@@ -129,12 +133,16 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     step, x, recipe = at.step, at.layout, at.step.recipe
     stack, width, zero = recipe.stack, step.weight_width, np.asarray(x.zero)
     training = recipe.mode == "train"
-    dense, expert, transient = (np.asarray(v) for v in (mine.dense, mine.expert, mine.transient))
+    weights = np.asarray(mine.dense), np.asarray(mine.expert)
+    trained = np.asarray(mine.trained), np.asarray(mine.trained_expert)
+    transient = np.asarray(mine.transient)
 
-    def sharded(bytes_per_weight: float, since: int) -> np.ndarray:
-        """Bytes of the share where ZeRO shards them from stage `since` on (4: never)."""
-        of_dense = dense / np.where(zero >= since, np.asarray(x.shard), 1)
-        of_experts = expert / np.where(zero >= since, expert_shard(x), 1)
+    def sharded(
+        of: tuple[np.ndarray, np.ndarray], bytes_per_weight: float, since: int
+    ) -> np.ndarray:
+        """Bytes of weights where ZeRO shards them from stage `since` on (4: never)."""
+        of_dense = of[0] / np.where(zero >= since, np.asarray(x.shard), 1)
+        of_experts = of[1] / np.where(zero >= since, expert_shard(x), 1)
         return bytes_per_weight * (of_dense + of_experts)
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
@@ -144,13 +152,13 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         kept = np.minimum(kept, mine.resident)
     activations = (kept if training else 0.0) + step.input_bytes
     # a rank's own shard is part of the weights that stay gathered
-    parameters = np.where(stay_gathered, sharded(width, 4), sharded(width, 3))
+    parameters = np.where(stay_gathered, sharded(weights, width, 4), sharded(weights, width, 3))
     gathered = np.where(stay_gathered, 0.0, GATHERED * np.asarray(mine.largest_unit) * (zero == 3))
     replicated = (zero == 0) & (np.asarray(x.dp * x.cp) > 1)
-    buckets = grad * (dense + expert) * (replicated & (not stack.master) & training)
+    buckets = grad * sum(trained) * (replicated & (not stack.master) & training)
     # with weights that stay gathered, gradients are reduced after the last micro-batch
     late = np.greater(x.pp, 1) & stay_gathered
-    gradients = np.where(late, sharded(grad, 4), sharded(grad, 2)) if training else np.zeros(())
+    gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
     if training and not stack.master:
         # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
         table = np.where(np.equal(x.pp, 1) & (zero < 2), mine.twice, 0.0)
@@ -158,7 +166,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     return Holdings(
         parameters,
         gradients,
-        sharded(_state_width(recipe, width), 1),
+        sharded(trained, _state_width(recipe, width), 1),
         activations,
         mine.transient,
         gathered + buckets,

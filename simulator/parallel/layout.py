@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Parallel
+
+WHOLE = (
+    "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a"
+    " transformer"
+)
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,3 +54,13 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             etp=self.etp,
             stages=self.pp * self.vpp,
         )
+
+
+def check(layout: Layout, step: Step, name: str) -> None:
+    """Refuses degrees that would cut nothing of one rank's step of the model `name`."""
+    if layout.tp * layout.cp * layout.pp > 1 and not any(block.count > 1 for block in step.blocks):
+        raise BadInput(WHOLE.format(name))
+    for degree in ("ep", "etp"):
+        n = getattr(layout, degree)
+        if n > 1 and not any(w.expert for w in step.weights):
+            raise BadInput(f"{degree} {n}: {name} has no experts; leave --{degree} out")

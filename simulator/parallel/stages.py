@@ -14,14 +14,13 @@ import numpy as np
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
-from roofcast.simulator.memory import used_twice
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.traffic import NOTHING, Cost, Placement, gathered, gathers, joined
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahead, token_counts
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
-from roofcast.simulator.work.step import Step, runs
+from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Traffic, layer_order
 
 TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
@@ -39,6 +38,8 @@ class Unit(NamedTuple):
     traffic: dict[TrafficKey, Cost]  # phases forward, backward, and recompute: forward repeated
     dense: float  # weights that data-parallel ranks share
     expert: float  # weights of experts
+    trained: float  # of `dense`: those that are not frozen
+    trained_expert: float  # of `expert`
     kept: float  # bytes for backward
     largest: float  # bytes of the largest tensors in flight
     inside: float  # bytes kept when nothing is recomputed
@@ -68,13 +69,13 @@ class Passes(NamedTuple):
 def units(at: Placement, times: OpTimes) -> list[Unit]:
     """The step's layers and the ops around them, in order, with seconds, bytes and traffic."""
     step = at.step
-    key = runs(step)
+    key = step.runs
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
     unit_of = [place[k] for k in key]  # of every node
     device_s, host_s = _seconds(at, times, unit_of, len(order))
     of = np.array([unit_of[k.node] for k in step.kernels])
-    kept, inside, dense, experts = _held(step, unit_of, len(order))
+    kept, inside, dense, experts, trained, trained_experts = _held(step, unit_of, len(order))
     again, inferring = repeated(step), step.recipe.mode == "infer"
     places: dict[int, list[int]] = {}  # of the layers of each block
     for p, b in enumerate(layer_order(step.blocks, {node.layer for node in step.nodes})):
@@ -101,10 +102,12 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 traffic=_traffic(at, sent[i], count, again),
                 dense=dense[i] / count,
                 expert=experts[i] / count,
+                trained=trained[i] / count,
+                trained_expert=trained_experts[i] / count,
                 kept=kept[i] / count,
                 largest=largest[i],
                 inside=inside[i] / count,
-                twice=0.0 if i else used_twice(step),
+                twice=0.0 if i else step.used_twice,
                 added=spared[i] / count,
                 places=tuple(places[block]) if what == "block" else (),
             )
@@ -114,7 +117,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
 
 def sending(rows: list[Unit], at: Placement) -> list[Unit]:
     """The units of the same step where it lies on another network: with what that costs."""
-    key, again = runs(at.step), repeated(at.step)
+    key, again = at.step.runs, repeated(at.step)
     place = {k: i for i, k in enumerate(dict.fromkeys(key))}
     sent = _sent(at.step, [place[k] for k in key], len(rows))
     return [
@@ -150,14 +153,18 @@ def _seconds(
 
 def _held(step: Step, unit: list[int], count: int) -> list[list[float]]:
     """Of each unit, all repetitions: bytes kept for backward, and what they would be without
-    recomputation; weights outside experts, and weights of experts. unit: of each node.
+    recomputation; weights outside experts, and weights of experts; of both those that are trained.
+    unit: of each node.
     """
-    kept, inside, dense, expert = found = [[0.0] * count for _ in range(4)]
+    found = [[0.0] * count for _ in range(6)]
+    kept, inside, dense, expert, trained, trained_expert = found
     for sums, storages in ((kept, step.saved), (inside, step.counted)):
         for s in storages:
             sums[unit[s.node]] += s.bytes * s.count
     for w in step.weights:
         (expert if w.expert else dense)[unit[w.node]] += w.size * w.count
+        if w.trainable:
+            (trained_expert if w.expert else trained)[unit[w.node]] += w.size * w.count
     return found
 
 
@@ -280,7 +287,8 @@ def _traffic_of_pass(
         if when in phases
     ]
     if gathers(at.layout) and (u.dense or u.expert):
-        here.append(("fsdp", hide["fsdp"], gathered(at, u.dense, u.expert, phase)))
+        trained = (u.trained, u.trained_expert)
+        here.append(("fsdp", hide["fsdp"], gathered(at, (u.dense, u.expert), trained, phase)))
     if offloaded < np.inf and u.layers:
         here.append(("offload", hide["offload"], Cost(u.kept / offloaded, u.kept)))
     return here

@@ -19,7 +19,15 @@ from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, sh
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
-from roofcast.simulator.parallel.stages import Passes, Unit, passes, stages, units
+from roofcast.simulator.parallel.stages import (
+    Passes,
+    Unit,
+    exchanged,
+    passes,
+    repeated,
+    stages,
+    units,
+)
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
@@ -27,12 +35,15 @@ from roofcast.simulator.parallel.traffic import (
     joined,
     network,
     reduction,
+    sent_bytes,
 )
 from roofcast.simulator.times import offload as host_memory
-from roofcast.simulator.times.dispatch import between_steps
+from roofcast.simulator.times.dispatch import between_steps, dispatch
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
+OF_OPS = ("tp", "cp", "ep", "etp")
+"""Kinds of traffic that an op sends; the others belong to stages and weights."""
 SPLIT_BACKWARD = ("zb-h1", "zb-v", "dualpipe")
 # weight gradients as a fraction of a transformer layer's backward: half of its products and little
 # else; assumed
@@ -60,6 +71,10 @@ class ParallelStep(NamedTuple):
     passing: float  # part of `alike`: exposed traffic inside the model
     exposed: dict[str, float]  # exposed communication by kind of traffic [s]
     sent: dict[str, float]  # by kind, one rank and step [bytes]
+    sent_by_op: dict[str, float]  # by named op, one device and step [bytes]
+    repeats: float  # micro-batches of the whole model that one device computes in a step
+    host_s: float  # host time of one device to dispatch a step
+    lower_bound_s: float  # printed roofline of one device's share
     ranks: tuple[Rank, ...]
     pipe: Pipe
 
@@ -72,7 +87,7 @@ class Timed(NamedTuple):
     passes: Passes
     forward: np.ndarray  # of each stage, one micro-batch
     backward: np.ndarray
-    fullest: ArrayLike  # weights of the stage with the most
+    fullest: ArrayLike  # trained weights of the stage with the most
     schedule: str
     stages: Stages  # as the schedule takes them
     hop: Cost  # a send to the next stage
@@ -101,8 +116,8 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         for column in (
             run.forward,
             run.backward,
-            [u.dense for u in rows],
-            [u.expert for u in rows],
+            [u.trained for u in rows],
+            [u.trained_expert for u in rows],
             [u.update for u in rows],
         )
     )
@@ -145,6 +160,7 @@ def over_devices(
     waits = Cost(whole - t.total, t.reduced.bytes), Cost(t.ran.exposed_p2p, t.hop.bytes)
     exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
     bubble = float(t.ran.bubble * t.total / t.step_s) if x.pp > 1 else 0.0
+    repeats = x.micro_batches / x.pp
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
     return ParallelStep(
@@ -157,6 +173,10 @@ def over_devices(
         passing=float(sum(t.passes.exposed.values()) * x.micro_batches / x.pp),
         exposed=exposed,
         sent=sent,
+        sent_by_op=_sent_by_op(step, x, repeats),
+        repeats=repeats,
+        host_s=_host(step, device, repeats),
+        lower_bound_s=_lower_bound(step, times, x, repeats),
         ranks=_ranks(at, rows, members),
         pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
     )
@@ -222,6 +242,43 @@ def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.
     if np.any(single):
         peak = np.where(single, alone(0, at).total, peak)
     return peak
+
+
+def _host(step: Step, device: Device, repeats: float) -> float:
+    """Seconds the host of one device needs to dispatch a step: every micro-batch's launches and
+    exchanges, and the update's once.
+    """
+    launches = dispatch(step, device, constants())
+    of_update = np.array([k.phase == "update" for k in step.kernels])
+    exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
+    update = launches[of_update].sum()
+    return float((launches.sum() - update + exchanges) * repeats + update)
+
+
+def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:
+    """The printed roofline of one device's share: its micro-batches, and its share of the
+    update.
+    """
+    update = sum(t for k, t in zip(step.kernels, times.lower, strict=True) if k.phase == "update")
+    sharded = layout.shard if layout.zero else 1
+    mine = 0.0 if "optimizer" in layout.offload else update / (layout.pp * sharded)
+    return float((times.lower.sum() - update) * repeats + mine)
+
+
+def _sent_by_op(step: Step, layout: Layout, repeats: float) -> dict[str, float]:
+    """Bytes that one device sends in a step for each named op; what recomputation runs again, it
+    sends again.
+    """
+    sent: dict[str, float] = {}
+    again = repeated(step)
+    for tr in step.traffic:
+        if tr.group in OF_OPS:
+            rerun = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
+            times = tr.count * repeats * (1.0 + rerun)
+            size = sent_bytes(tr.kind, tr.bytes, getattr(layout, tr.group))
+            name = step.nodes[tr.node].name
+            sent[name] = sent.get(name, 0.0) + float(size * times)
+    return sent
 
 
 def ends(schedule: str, forward: np.ndarray, backward: np.ndarray) -> Stages:

@@ -156,19 +156,22 @@ def gathers(x: Any) -> bool:
     return bool(np.all(np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)))
 
 
-def gathered(at: Placement, dense: float, expert: float, phase: str) -> Cost:
-    """ZeRO-3 traffic of one layer with so many dense weights and weights of experts.
+def gathered(
+    at: Placement, weights: tuple[float, float], trained: tuple[float, float], phase: str
+) -> Cost:
+    """ZeRO-3 traffic of one layer in one pass.
 
-    Weights are gathered before each pass, unless they stay from the forward; gradients are
-    scattered after the backward [rajbhandari2019], and under hybrid sharding summed over the copies
-    of the shard [zhao2023].
+    weights: outside experts, and of experts; trained: of both, those that have gradients. Weights
+    are gathered before each pass, unless they stay from the forward; gradients are scattered after
+    the backward [rajbhandari2019], and under hybrid sharding summed over the copies of the shard
+    [zhao2023].
     """
     x, total = at.layout, NOTHING
-    for weights, group, n in ((dense, "", x.shard), (expert, "expert ", expert_shard(x))):
-        if weights and (phase == "forward" or np.all(x.reshard)):
-            total = total.plus(at.network.cost("all_gather", f"{group}shard", 2.0 * weights))
-        if weights and phase == "backward":
-            total = total.plus(_scattered(2.0 * weights, n, group, at.network))
+    for i, (group, n) in enumerate((("", x.shard), ("expert ", expert_shard(x)))):
+        if weights[i] and (phase == "forward" or np.all(x.reshard)):
+            total = total.plus(at.network.cost("all_gather", f"{group}shard", 2.0 * weights[i]))
+        if trained[i] and phase == "backward":
+            total = total.plus(_scattered(2.0 * trained[i], n, group, at.network))
     return total
 
 
@@ -191,8 +194,8 @@ def expert_shard(x: Any) -> np.ndarray:
 
 
 def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Cost:
-    """The reduction of gradients of so many dense weights and weights of experts over the
-    data-parallel ranks.
+    """The reduction of gradients of so many trained weights, outside experts and of experts, over
+    the data-parallel ranks.
 
     ZeRO-0: all-reduced once per step. ZeRO-1: scattered once per step, ZeRO-2: each micro-batch,
     summed over the copies of a shard; then the updated weights are gathered. ZeRO-3 has done it

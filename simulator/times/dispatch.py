@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from roofcast.hwdb.constants import Kernels
+from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.host import combine, slowness
-from roofcast.simulator.work.step import Step, runs
+from roofcast.simulator.work.step import Step
 
 PHASES = ("forward", "backward", "recompute", "update")
 # kernels whose shape states how many launches they are, where they have one
@@ -18,6 +21,28 @@ OWN_LAUNCHES = ("optimizer", "accumulate")
 MANY_LAYERS = 8
 MOST_LAUNCHES = 0.7
 CPU_LAUNCH = 4e-6  # host seconds per kernel where the host is the device [s], at most
+
+
+class Phases(NamedTuple):
+    """Seconds of a step by phase, one value per phase in the order of PHASES."""
+
+    of: np.ndarray  # index into PHASES of each kernel
+    device_s: np.ndarray
+    host_s: np.ndarray
+    total_s: np.ndarray  # of both together
+    between_s: float  # of the host between steps
+
+
+def phases_of(step: Step, seconds: np.ndarray, device: Device, waits: bool = True) -> Phases:
+    """Seconds of each phase of a step, from the device time of each kernel [s].
+
+    waits: include the host's waits for token counts and between steps; over several devices they
+    are reported separately.
+    """
+    c = constants()
+    of = np.array([PHASES.index(k.phase) for k in step.kernels])
+    between = between_steps(step.recipe.stack, device, c) if waits else 0.0
+    return Phases(of, *by_phase(step, seconds, of, device, c, waits), between)
 
 
 def by_phase(
@@ -36,7 +61,7 @@ def by_phase(
     since one machine does both.
     """
     host, stack = dispatch(step, device, c), step.recipe.stack
-    key = runs(step)
+    key = step.runs
     places = {k: i for i, k in enumerate(dict.fromkeys(key))}
     of = np.array([places[key[k.node]] for k in step.kernels])
     device_s, host_s = np.zeros((2, len(places), len(PHASES)))

@@ -73,7 +73,7 @@ def time_all(
     assumptions: dict[str, None] = {}
     groups: dict[_Group, list[int]] = {}
     stack, training = step.recipe.stack, step.recipe.mode == "train"
-    tf32 = stack.tf32 if "tf32" in device.peak_flops else ()
+    tf32 = _in_tf32(stack, device)
     for i, k in enumerate(ks):
         key = _group(k, stack.memory_format == "channels_last", tf32)
         groups.setdefault(key, []).append(i)
@@ -97,6 +97,18 @@ def time_all(
             t, least = np.minimum(t, other), np.minimum(least, floor)
         seconds[indices], lower[indices], bound[indices] = t, least, what
     return OpTimes(seconds * count, lower * count, bound, tuple(assumptions))
+
+
+def _in_tf32(stack: Stack, device: Device) -> tuple[str, ...]:
+    """Ops whose fp32 products may run in TF32."""
+    return stack.tf32 if "tf32" in device.peak_flops else ()
+
+
+def products_of(step: Step, device: Device) -> list[str]:
+    """The number format in which each kernel's products run."""
+    tf32 = _in_tf32(step.recipe.stack, device)
+    kinds = {"matmul": "matmul", "conv": "conv", "depthwise": "conv"}
+    return [_format(k, kinds.get(k.kind, ""), tf32) for k in step.kernels]
 
 
 def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:

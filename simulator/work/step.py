@@ -77,6 +77,36 @@ class Step(NamedTuple):
             return 0
         return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable)
 
+    @property
+    def used_twice(self) -> float:
+        """Bytes of the gradients of weights that two ops use, such as a table that embeds tokens
+        and, transposed, gives the logits; 0 in inference.
+        """
+        if self.recipe.mode != "train":
+            return 0.0
+        users: dict[int, set[int]] = {}
+        size: dict[int, float] = {}
+        for k in self.kernels:
+            for v in k.inputs:
+                if v.kind == "parameter":
+                    size[v.storage] = v.bytes
+                    if v.grad and k.phase == "forward":
+                        users.setdefault(v.storage, set()).add(k.node)
+        return float(sum(size[s] for s, nodes in users.items() if len(nodes) > 1))
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """For every node, the group of consecutive nodes to which it belongs.
+
+        ("block", i) for a node of repeated block i; ("op", i) for a node outside of the blocks,
+        where i is the next block, or -1 after the last one.
+        """
+        found, block = [], -1
+        for node in reversed(self.nodes):
+            block = node.layer or block
+            found.append(("block", node.layer) if node.layer else ("op", block))
+        return found[::-1]
+
 
 def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     """The step of a model under a recipe: the whole step, or one rank's share under `parallel`."""
@@ -127,19 +157,6 @@ def _state_bytes(tape: Tape, recipe: Recipe) -> float:
     o = optimizer(recipe.optimizer)
     trainable = (w for w in tape.weights if w.trainable)
     return sum(state_bytes(o, w.size * w.count, WIDTH[w.dtype]) for w in trainable)
-
-
-def runs(step: Step) -> list[tuple[str, int]]:
-    """For every node, the group of consecutive nodes to which it belongs.
-
-    ("block", i) for a node of repeated block i; ("op", i) for a node outside of the blocks, where
-    i is the next block, or -1 after the last one.
-    """
-    found, block = [], -1
-    for node in reversed(step.nodes):
-        block = node.layer or block
-        found.append(("block", node.layer) if node.layer else ("op", block))
-    return found[::-1]
 
 
 def of_one_batch(step: Step) -> Step:

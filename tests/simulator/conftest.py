@@ -27,9 +27,9 @@ def place():
 
     def placed(**fields) -> Placed:
         asked = resolve(Scenario(**fields))
-        step, times, outcome, _ = place_on(asked)
+        on = place_on(asked)
         layout, device = asked.layout, asked.device
         groups = network(layout, fabric_of(None, device, layout.devices))
-        return Placed(Placement(step, device, layout, groups), times, outcome)
+        return Placed(Placement(on.step, device, layout, groups), on.times, on.outcome)
 
     return placed

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the torch extra: pip install .[torch]")
 import torch_nets as nets  # noqa: E402
 from counting import imported  # noqa: E402
+from torch import nn  # noqa: E402
 
 from roofcast import predict  # noqa: E402
 from roofcast.hwdb.errors import RoofcastError  # noqa: E402
@@ -179,3 +180,51 @@ def test_a_mistake_is_reported_in_one_line(tmp_path, file, reference, inputs, me
 def test_inputs_are_parsed_from_text():
     assert spec.parse("ids=64x128:long") == spec.Input("ids", (64, 128), "int64")
     assert importers.claims("a/b.py:Net") and not importers.claims("resnet50")
+
+
+class Head(nn.Module):
+    """A frozen body of sixteen layers and a trained head of 512 x 10 weights and 10 biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(*[nn.Linear(512, 512) for _ in range(16)])
+        self.head = nn.Linear(512, 10)
+        self.body.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+TRAINED = 512 * 10 + 10
+
+
+@pytest.mark.parametrize("zero", [None, 0, 1, 2, 3])
+def test_frozen_weights_are_held_but_have_no_gradient_no_state_and_no_reduction(zero):
+    layout = {} if zero is None else {"devices": 4, "zero": zero}
+    f = predict(Head(), inputs=["8x512"], device="h100-sxm5", precision="bf16", **layout)
+    shards = {None: (1, 1, 1), 0: (1, 1, 1), 1: (1, 1, 4), 2: (1, 4, 4), 3: (4, 4, 4)}[zero]
+    weights = 16 * (512 * 512 + 512) + TRAINED
+    held = (f.memory.parameters_bytes, f.memory.gradients_bytes, f.memory.optimizer_bytes)
+    assert held[0] == pytest.approx(2 * weights / shards[0])
+    # on one device the gradients of the whole head stand at the end of its backward
+    assert held[1] <= 2 * TRAINED / shards[1]
+    assert held[2] == pytest.approx(4 * TRAINED / shards[2])
+    part = 3 / 4  # of a buffer, that a rank of four sends
+    if zero in (0, 1, 2):  # gradients reduced, and weights that were updated gathered
+        assert f.communication_bytes["data"] == pytest.approx(2 * (2 * TRAINED) * part)
+    if zero == 3:  # all weights gathered for both passes; the head's gradients scattered
+        sent = (2 * (2 * weights) + 2 * TRAINED) * part
+        assert f.communication_bytes["sharded weights"] == pytest.approx(sent)
+
+
+def test_a_frozen_body_needs_no_gradient_products():
+    """Forward of all, backward of the head's weight only: MFU counts what is computed."""
+    f = predict(Head(), inputs=["64x512"], device="h100-sxm5", precision="bf16")
+    head, body = 2 * 64 * 512 * 10, 16 * 2 * 64 * 512 * 512
+    assert (f.flops_forward, f.flops_backward) == (head + body, head)
+    assert f.mfu * f.step_time_s * 989.4e12 == pytest.approx(2 * head + body, rel=1e-3)
+
+
+def test_the_copies_of_an_update_are_of_what_is_trained():
+    f = predict(Head(), inputs=["8x512"], device="a100-sxm4-80gb", precision="fp32")
+    assert f.memory.transient_bytes < 1e6 < f.memory.parameters_bytes

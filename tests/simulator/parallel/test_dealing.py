@@ -27,7 +27,7 @@ def row(*counts):
 def kind(*places):
     """A unit without work whose layers stand at these places of the model."""
     nothing = np.zeros(4)
-    sizes = (0.0, 0.0, 0.0, 0.0, 0.0)
+    sizes = (0.0,) * 7
     return Unit("layers", len(places), nothing, nothing, {}, *sizes, places=places)
 
 

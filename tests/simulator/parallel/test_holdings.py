@@ -23,8 +23,23 @@ NOTHING = {
 
 def of(at, flying=1, **changed):
     """Bytes by kind of a rank with N dense weights and nothing else, except what is changed."""
-    mine = Share(**{**NOTHING, "dense": N, **changed})
+    sizes = {**NOTHING, "dense": N, **changed}
+    all_trained = {"trained": sizes["dense"], "trained_expert": sizes["expert"]}
+    mine = Share(**{**all_trained, **sizes})
     return dict(zip(KINDS, (float(v) for v in holdings(mine, at, flying)), strict=True))
+
+
+def test_frozen_weights_have_no_gradients_and_no_states(place):
+    """A tenth of the weights is trained: a tenth of the gradients, states and buckets."""
+    asked = {"model": "gpt2", "device": "a100-sxm4-80gb", "batch": 8}
+    for zero in (0, 1, 2, 3):
+        at = place(**asked, dp=8, zero=zero).at
+        whole, tenth = of(at), of(at, trained=N / 10)
+        for kind in ("gradients", "optimizer"):
+            assert tenth[kind] == pytest.approx(whole[kind] / 10)
+        assert tenth["parameters"] == whole["parameters"]
+    at = place(**asked, dp=8, zero=0).at
+    assert 0 < of(at, trained=N / 10)["buffers"] == pytest.approx(of(at)["buffers"] / 10)
 
 
 def states(held):
@@ -196,6 +211,7 @@ def test_a_layout_of_one_device_and_one_micro_batch_has_the_memory_of_a_single_d
 
 def unit(name, count, **changed):
     sizes = {"dense": 0.0, "expert": 0.0, "kept": 0.0, "largest": 0.0, "inside": 0.0, **changed}
+    sizes = {"trained": sizes["dense"], "trained_expert": sizes["expert"], **sizes}
     return Unit(name, count, None, None, {}, **sizes)
 
 
@@ -214,7 +230,7 @@ def test_the_share_of_a_stage_is_the_sum_over_its_units():
     assert mine.dense == 50 + 3 * 40 and mine.expert == 3 * 15 and mine.kept == 7 + 3 * 11
     assert mine.largest_unit == 40 + 15
     assert mine.resident == 7 + 2 * 11
-    assert share([2], UNITS, "full") == (45.0, 0.0, 1.0, 8.0, 45.0, 1.0, 0.0)
+    assert share([2], UNITS, "full") == (45.0, 0.0, 45.0, 0.0, 1.0, 8.0, 45.0, 1.0, 0.0)
 
 
 TRANSIENT = [  # policy, bytes

@@ -55,6 +55,7 @@ def test_units_together_hold_all_work_of_the_step_once(place, asked):
     kept, inside = (sum(s.bytes * s.count for s in side) for side in (step.saved, step.counted))
     assert total(rows, lambda u: u.dense + u.expert) == step.parameters
     assert total(rows, lambda u: u.expert) == experts
+    assert total(rows, lambda u: u.trained + u.trained_expert) == step.parameters
     assert total(rows, lambda u: u.kept) == pytest.approx(kept)
     assert total(rows, lambda u: u.inside) == pytest.approx(inside)
 
@@ -157,6 +158,7 @@ def with_stack(at, **changes):
 def unit(count=1, compute=(0, 0, 0, 0), host=(0, 0, 0, 0), traffic=None, **more):
     """A unit without work, traffic and bytes except those given."""
     sizes = {"dense": 0.0, "expert": 0.0, "kept": 0.0, "largest": 0.0, "inside": 0.0, **more}
+    sizes = {"trained": sizes["dense"], "trained_expert": sizes["expert"], **sizes}
     compute, host = np.array(compute, float), np.array(host, float)
     return Unit("layers", count, compute, host, traffic or {}, **sizes)
 

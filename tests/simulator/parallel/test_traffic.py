@@ -103,6 +103,9 @@ def test_zero_3_has_no_reduction_at_the_end_except_in_a_pipeline_that_keeps_its_
 
 
 # ---------------------------------------------------------------- weights, layer by layer
+ALL = (N, 0.0)
+
+
 def test_zero_3_gathers_weights_before_each_pass_and_scatters_gradients_once(place):
     """Each of the three collectives moves 2 bytes per weight [rajbhandari2019].
 
@@ -110,14 +113,19 @@ def test_zero_3_gathers_weights_before_each_pass_and_scatters_gradients_once(pla
     """
     at = place(**GPT2, dp=8, zero=3).at
     gather, scatter = (seconds(kind, 2 * N, 8, 1, 8) for kind in (all_gather, reduce_scatter))
-    assert gathered(at, N, 0.0, "forward").seconds == pytest.approx(gather)
-    assert gathered(at, N, 0.0, "backward").seconds == pytest.approx(gather + scatter)
+    assert gathered(at, ALL, ALL, "forward").seconds == pytest.approx(gather)
+    assert gathered(at, ALL, ALL, "backward").seconds == pytest.approx(gather + scatter)
     kept = place(**GPT2, dp=8, zero=3, reshard=False).at
-    assert gathered(kept, N, 0.0, "backward").seconds == pytest.approx(scatter)
+    assert gathered(kept, ALL, ALL, "backward").seconds == pytest.approx(scatter)
+
+
+def test_zero_3_scatters_no_gradients_of_frozen_weights(place):
+    at = place(**GPT2, dp=8, zero=3).at
+    assert gathered(at, ALL, (0.0, 0.0), "backward") == gathered(at, ALL, ALL, "forward")
 
 
 def test_zero_3_gathers_experts_over_the_ranks_that_hold_the_same_experts(place):
-    cost = gathered(place(**MIXTRAL, dp=32, ep=4, zero=3).at, 0.0, N, "forward")
+    cost = gathered(place(**MIXTRAL, dp=32, ep=4, zero=3).at, (0.0, N), (0.0, N), "forward")
     assert cost.seconds == pytest.approx(seconds(all_gather, 2 * N, 8, 4, 32))
     assert cost.bytes == pytest.approx(2 * N * 7 / 8)
 
