@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roofcast.simulator.memory import IN_FLIGHT, MASTER, held
+from roofcast.simulator.memory import IN_FLIGHT, MASTER, copied_by_update, held
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard
@@ -161,14 +161,19 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
     if training and not stack.master:
         # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
-        table = np.where(np.equal(x.pp, 1) & (zero < 2), mine.twice, 0.0)
+        whole = (zero < 2) | np.equal(x.shard, 1)
+        table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
+    slack = stack.slack * (activations + transient)
+    if training and copied_by_update(recipe):  # once the activations are gone
+        copied = step.input_bytes + sharded(trained, width, 1)
+        transient = transient + np.maximum(copied - activations - transient - slack, 0.0)
     return Holdings(
         parameters,
         gradients,
         sharded(trained, _state_width(recipe, width), 1),
         activations,
-        mine.transient,
+        transient,
         gathered + buckets,
-        _framework(at) + stack.slack * (activations + transient),
+        _framework(at) + slack,
     )
