@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from roofcast import Scenario, hwdb
+from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator import models
 from roofcast.simulator.choose.search import search
@@ -56,20 +56,65 @@ RECIPE: dict[str, list[Any]] = {
 }
 
 
+SOME = 0.3  # how often an option is given that the scenario can do without
+
+
 def draw(rng: random.Random) -> Asked:
-    """A scenario; options are left at their defaults more often than not."""
-    options: dict[str, Any] = {
-        "model": rng.choice(models.names()),
-        "device": rng.choice(hwdb.devices()),
-    }
-    likely = rng.choice([0.1, 0.3, 0.5])
-    sequence = models.resolve(options["model"]).takes == "sequence"
-    for name, values in {**RECIPE, **(COLUMNS if rng.random() < 0.7 else {})}.items():
-        if rng.random() < likely and (sequence or name not in ("sequence", "attention", "tokens")):
+    """A scenario. Most are valid: degrees and options go together, the batch is a multiple of what
+    the layout needs; one in five then has an option at random.
+    """
+    model = rng.choice(models.names())
+    known = models.resolve(model)
+    tokens = known.takes == "sequence"
+    options: dict[str, Any] = {"model": model, "device": rng.choice(hwdb.devices())}
+    for name, values in RECIPE.items():
+        if rng.random() < SOME and (tokens or name not in ("sequence", "attention", "tokens")):
             options[name] = rng.choice(values)
-    if rng.random() < likely:
+    if rng.random() < SOME:
         options["stack"] = rng.choice(stacks.names())
+    if options.get("mode") == "infer":
+        options.pop("optimizer", None)
+        options.pop("recompute", None)
+    if rng.random() < 0.7:
+        options |= layout(rng, tokens, "experts" in repr(known.config), options)
+    if rng.random() < 0.2:
+        name = rng.choice(sorted(COLUMNS))
+        options[name] = rng.choice(COLUMNS[name])
     return Asked(**options)
+
+
+def layout(
+    rng: random.Random, tokens: bool, experts: bool, recipe: dict[str, Any]
+) -> dict[str, Any]:
+    """Options of several devices that go together. tokens, experts: what the model has."""
+    training = recipe.get("mode") != "infer"
+    cut = tokens and rng.random() < 0.7  # by more than data parallelism
+    tp, cp = (rng.choice([1, 1, 2, 4, 8]), rng.choice([1, 1, 1, 2, 4])) if cut else (1, 1)
+    pp = rng.choice([1, 1, 2, 3, 4, 8]) if cut and training else 1
+    x: dict[str, Any] = {"tp": tp, "cp": cp, "pp": pp, "dp": rng.choice([1, 2, 3, 8, 64])}
+    micro = rng.choice([None, 1, 2, 4])
+    if tp > 1:
+        x["sp"] = rng.choice([None, True, False])
+    if cp > 1:
+        x["cp_kind"] = rng.choice(COLUMNS["cp_kind"])
+    if experts and rng.random() < 0.7:
+        x["ep"], x["etp"] = rng.choice([2, 4, 8]), rng.choice([None, None, 2])
+        x["dp"] *= 8
+    if pp > 1:
+        x["schedule"] = rng.choice([None, "gpipe", "1f1b", "zb-h1", "zb-v", "dualpipe"])
+        if x["schedule"] is None:
+            x["vpp"] = rng.choice([None, 2, 3])
+    if training:
+        x["zero"] = rng.choice([0, 1, 2, 3] if pp == 1 else [0, 1, 3])
+        x["offload"] = rng.choice(COLUMNS["offload"][:1] * 3 + COLUMNS["offload"])
+        if x["zero"] and rng.random() < SOME:
+            x["shard"] = rng.choice([d for d in range(1, 65) if x["dp"] * cp % d == 0])
+        if x["zero"] == 3:
+            x["reshard"] = rng.choice([None, None, True, False])
+        if tokens and rng.random() < SOME:
+            x["recompute"] = rng.choice(COLUMNS["recompute"])
+    batches = rng.choice([1, 2, 4]) * (2 * pp if pp > 1 else 1)
+    return x | {"micro_batch": micro, "batch": x["dp"] * (micro or 1) * batches}
 
 
 # ------------------------------------------------------------------ laws of one forecast
@@ -241,7 +286,7 @@ def violations(s: Asked, word: str = "") -> Iterator[tuple[str, str]]:
 
 def told(s: Asked) -> str:
     """A scenario in words."""
-    plain = Scenario(model=s.model, device=s.device)
+    plain = Asked(model=s.model, device=s.device)
     options = {n: v for n, v in as_dict(s).items() if v != getattr(plain, n)}
     return f"{s.model} on {s.device} {options or ''}"
 
@@ -256,10 +301,13 @@ def main() -> None:
     rng, broken, start = random.Random(given.seed), Counter[str](), time.perf_counter()
     for _ in range(given.draws):
         s = draw(rng)
+        broken["refused"] += changed(s) is None
         for law, text in violations(s, given.law):
             broken[law] += 1
             print(f"{law}: {text}\n    {told(s)}")
-    print(f"{given.draws} draws, seed {given.seed}, {time.perf_counter() - start:.0f} s:")
+    seconds = time.perf_counter() - start
+    print(f"{given.draws} draws, seed {given.seed}, {seconds:.0f} s; predict refuses")
+    print(f"{broken['refused']} of them:")
     print(*(f"    {broken[name]:4d} violations: {name}" for name in LAWS), sep="\n")
 
 
