@@ -174,7 +174,9 @@ LAYOUT: dict[str, Option] = {
     "ep": _integer(
         "--ep", "Expert-parallel size. Divides the tp*cp*dp ranks of a stage. Default: 1."
     ),
-    "etp": _integer("--etp", "Tensor-parallel size within an expert. Default: 1."),
+    "etp": _integer(
+        "--etp", "Tensor-parallel size within an expert. Default: that of --tp, where it can be."
+    ),
     "zero": click.option("--zero", type=Stage(), help="ZeRO stage; 3 is FSDP. Default: 0."),
     "shard": _integer(
         "--shard",

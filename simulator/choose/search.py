@@ -18,8 +18,9 @@ import numpy as np
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.choose.columns import Row, forecast_rows
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.layouts import is_parallel
 from roofcast.simulator.forecast.recipes import recipe_of
-from roofcast.simulator.forecast.resolve import layout_asked, named, on_whole_system
+from roofcast.simulator.forecast.resolve import layout_asked, named, on_whole_system, routed
 from roofcast.simulator.forecast.run import run_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import Layout
@@ -108,6 +109,7 @@ class _Decide:
         self.scenario = scenario
         self.names = named(scenario)
         self.recipes: dict[tuple, Recipe | RoofcastError] = {}
+        self.routed: dict[int, Recipe] = {}  # by what they were changed from
 
     def rows(
         self, columns: dict[str, list]
@@ -136,20 +138,25 @@ class _Decide:
             plain = on_whole_system(plain, self.names.system)
         except RoofcastError:
             return
-        given = plain.micro_batch is not None
-        fixed: tuple[Layout | None] | None = None
+        given, one = plain.micro_batch is not None, not is_parallel(plain)
+        fixed: Layout | None = None
         for j, policy in enumerate(policies):
             recipe = self._recipe(plain, policy)
             if isinstance(recipe, RoofcastError):
                 continue
             s = plain if given else msgspec.structs.replace(plain, recompute=policy)
+            if one:
+                yield j, (s, recipe, None)
+                continue
             try:
-                layout = layout_asked(s, self.names, recipe)[0] if fixed is None else fixed[0]
+                layout = fixed or layout_asked(s, self.names, recipe).layout
             except RoofcastError:
                 if given:
                     return
                 continue
-            fixed = (layout,) if given else None
+            fixed = layout if given else None
+            if (changed := routed(recipe, layout, self.names.model)) is not recipe:
+                recipe = self.routed.setdefault(id(recipe), changed)
             yield j, (s, recipe, layout)
 
     def _recipe(self, s: Scenario, policy: str) -> Recipe | RoofcastError:

@@ -59,7 +59,7 @@ def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[
     micro, count = _micro_batches(s, d.dp, batch, assumptions)
     schedule, vpp = _schedule(s, d.pp, count)
     kind = _context(s, d.cp, size)
-    ep, etp = _experts(s, d)
+    ep, etp = _experts(s, d, model, assumptions)
     layout = Layout(
         tp=d.tp,
         sp=_sequence_parallel(s, d, size),
@@ -254,10 +254,17 @@ def _context(s: Scenario, cp: int, size: int | None) -> str:
     return kind
 
 
-def _experts(s: Scenario, d: _Degrees) -> tuple[int, int]:
-    """Expert-parallel degree, and tensor-parallel degree of an expert."""
-    ep, etp = s.ep or 1, s.etp or 1
-    ranks = d.dp * d.cp * d.tp
+def _experts(s: Scenario, d: _Degrees, model: Model, assumptions: list[str]) -> tuple[int, int]:
+    """Expert-parallel degree, and tensor-parallel degree of an expert: that of the other layers
+    where it is not given and can be, as in Megatron and vLLM.
+    """
+    ranks, ep = d.dp * d.cp * d.tp, s.ep or 1
+    etp, width = s.etp or 1, getattr(model.config, "expert_width", None)
+    if s.etp is None and d.tp > 1 and width:
+        if ranks % (ep * d.tp) == 0 and width % d.tp == 0:
+            etp = d.tp
+        cut = f"each expert is cut over {etp} ranks" if etp > 1 else "experts stay whole"
+        assumptions.append(f"etp {etp} (not given): {cut}; --etp sets another")
     if ranks % (ep * etp):
         what = f"ep {ep} x etp {etp}" if etp > 1 else f"ep {ep}"
         least = math.lcm(d.tp * d.cp, ep * etp) * d.pp

@@ -34,12 +34,14 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         assumptions.append(f"batch {batch} (not given)")
     _positive("batch", batch)
     size = _size(s, model, assumptions)
+    precision_name = _precision(s, device, assumptions)
+    stack = _stack(s, device, assumptions).changed(s.attention, s.memory_format)
     recipe = Recipe(
         mode=s.mode,
         batch=batch,
         size=size,
-        precision=_precision(s, device, assumptions),
-        stack=_stack(s, device, assumptions).changed(s.attention, s.memory_format),
+        precision=_with_master(precision_name, stack, s.mode, assumptions),
+        stack=stack,
         optimizer=_optimizer(s, assumptions),
         recompute=s.recompute,
         offload=tuple(s.offload),
@@ -78,6 +80,20 @@ def _precision(s: Scenario, device: Device | None, assumptions: list[str]) -> st
             " precision"
         )
     return name
+
+
+def _with_master(name: str, stack: Stack, mode: str, assumptions: list[str]) -> str:
+    """The precision of a stack with fp32 master weights. Its mixed precision is 16-bit weights
+    beside the masters, however it is asked: torch.autocast's copies of fp32 weights are not made.
+    """
+    lower = precision(name).autocast
+    if mode != "train" or not stack.master or lower is None:
+        return name
+    assumptions.append(
+        f"precision {name}: mixed precision of {stack.name}, {lower} weights beside fp32 master"
+        " weights"
+    )
+    return lower
 
 
 def _stack(s: Scenario, device: Device | None, assumptions: list[str]) -> Stack:

@@ -21,6 +21,9 @@ from roofcast.simulator.work.step import Recipe
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.rank import Traced
 
+ALL_EXPERTS = "llama4_text"  # a family that PyTorch runs through all experts, chosen or not
+ROUTED = "a token passes through its chosen experts only, as in training"
+
 
 class Asked(NamedTuple):
     """A scenario with everything decided."""
@@ -61,7 +64,9 @@ def resolve(s: Scenario) -> Asked:
     if _is_alias(s.device, device):
         assumptions.insert(0, f"device {s.device}: taken as {device.id}")
     run = run_of(s, recipe, model, device)
-    layout, rank, more = layout_asked(s, names, recipe)
+    if not is_parallel(s):
+        return Asked(device, model, recipe, None, system, name, run, tuple(assumptions))
+    recipe, layout, rank, more = layout_asked(s, names, recipe)
     return Asked(device, model, recipe, layout, system, name, run, (*assumptions, *more), rank)
 
 
@@ -78,25 +83,38 @@ def on_whole_system(s: Scenario, system: hwdb.System | None) -> Scenario:
     return msgspec.structs.replace(s, devices=int(system.count))
 
 
-def layout_asked(
-    s: Scenario, names: Named, recipe: Recipe
-) -> tuple[Layout | None, Traced | None, list[str]]:
-    """The layout of a scenario, None on one device; one rank of it, where choosing the micro-batch
-    traced that; and the assumptions the layout rests on. Raises BadInput for what cannot be.
-    """
-    if not is_parallel(s):
-        return None, None, []
+class LaidOut(NamedTuple):
+    """The layout of a scenario over several devices."""
+
+    recipe: Recipe  # as the layout allows
+    layout: Layout
+    rank: Traced | None  # one micro-batch of a rank, where choosing it traced that
+    assumptions: list[str]
+
+
+def layout_asked(s: Scenario, names: Named, recipe: Recipe) -> LaidOut:
+    """The layout of a scenario over several devices. Raises BadInput for what cannot be."""
     layout, assumptions = layout_of(s, names.model, recipe.batch, recipe.size)
+    changed = routed(recipe, layout, names.model)
+    more = [ROUTED] if changed is not recipe else []
     if s.micro_batch is not None or layout.pp > 1:
-        return layout, None, assumptions
+        return LaidOut(changed, layout, None, assumptions + more)
     from roofcast.simulator.forecast.rank import fitting  # one device does without
 
-    chosen, rank, why = fitting(layout, names.model, recipe, names.device, names.system)
-    whole, said = (
-        default_micro_batch(layout.micro_batch),
-        default_micro_batch(chosen.micro_batch, why),
-    )
-    return chosen, rank, [said if text == whole else text for text in assumptions]
+    chosen, rank, why = fitting(layout, names.model, changed, names.device, names.system)
+    plain = default_micro_batch(layout.micro_batch)
+    said = default_micro_batch(chosen.micro_batch, why)
+    assumptions = [said if text == plain else text for text in assumptions]
+    return LaidOut(changed, chosen, rank, assumptions + more)
+
+
+def routed(recipe: Recipe, layout: Layout, model: Model) -> Recipe:
+    """The recipe, with experts that compute their own tokens only where ranks share them."""
+    if layout.ep * layout.etp == 1 or model.family != ALL_EXPERTS:
+        return recipe
+    how = recipe.stack.implementations | {"experts": "grouped"}
+    stack = msgspec.structs.replace(recipe.stack, implementations=how)
+    return msgspec.structs.replace(recipe, stack=stack)
 
 
 def _is_alias(name: str, device: hwdb.Device) -> bool:

@@ -38,6 +38,11 @@ class Config(msgspec.Struct, frozen=True):
     tie_word_embeddings: bool = False
 
     @property
+    def expert_width(self) -> int:
+        """Inner width of an expert."""
+        return self.intermediate_size
+
+    @property
     def context(self) -> int:
         """Longest sequence [tokens]."""
         return self.max_position_embeddings

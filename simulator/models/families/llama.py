@@ -120,6 +120,12 @@ class Config(msgspec.Struct, frozen=True):
             return None
         return self.num_experts, self.num_experts_per_tok or 8, self.moe_intermediate_size
 
+    @property
+    def expert_width(self) -> int | None:
+        """Inner width of an expert; None where all layers are dense."""
+        kinds = (self.experts(layer) for layer in range(self.num_hidden_layers))
+        return next((experts[2] for experts in kinds if experts), None)
+
 
 def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """Embedding, n x [norm, attention, norm, gated MLP or experts], norm, head."""

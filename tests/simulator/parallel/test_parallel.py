@@ -257,3 +257,35 @@ def test_a_micro_batch_as_large_as_the_batch_changes_no_step_time(model, device,
     asked = {"model": model, "device": device, "stack": stack, "batch": 8, "sequence": 256}
     layout, single = (predict(**asked, precision="bf16", micro_batch=n) for n in (8, None))
     assert layout.step_time_s == pytest.approx(single.step_time_s, rel=0.02)
+
+
+EXPERTS_OF = {"mixtral-8x7b": 46.7e9, "deepseek-v2-lite": 15.7e9, "gpt-oss-20b": 20.9e9}
+
+
+@pytest.mark.parametrize("model", EXPERTS_OF)
+def test_experts_are_cut_like_the_other_layers_unless_said(model):
+    """Megatron's expert-tensor degree is the tensor degree where none is given, and vLLM's too."""
+    asked = {"model": model, "device": "h100-sxm5", "tp": 4, "mode": "infer"}
+    cut, whole = predict(**asked), predict(**asked, etp=1)
+    assert cut.layout.etp == 4 and whole.layout.etp == 1
+    # embeddings, norms and routers may stay whole
+    assert cut.memory.parameters_bytes == pytest.approx(2 * EXPERTS_OF[model] / 4, rel=0.1)
+    assert whole.memory.parameters_bytes > 2 * cut.memory.parameters_bytes
+    assert "etp 4 (not given): each expert is cut over 4 ranks; --etp sets another" in (
+        cut.assumptions
+    )
+    assert not any(line.startswith("etp") for line in whole.assumptions)
+
+
+def test_experts_stay_whole_where_their_ranks_do_not_divide():
+    """8 ranks hold 8 experts; each over 4 ranks would need 32."""
+    f = predict(model="mixtral-8x7b", device="h100-sxm5", devices=8, tp=4, ep=8, mode="infer")
+    assert f.layout.etp == 1 and f.memory.parameters_bytes == pytest.approx(12.08e9, rel=0.01)
+    assert "etp 1 (not given): experts stay whole; --etp sets another" in f.assumptions
+
+
+def test_the_experts_of_several_devices_compute_their_own_tokens_only():
+    """PyTorch runs Llama 4 through all of its experts, which ranks could not share."""
+    f = predict(model="llama-4-scout", device="h100-sxm5", devices=8, tp=8, mode="infer")
+    assert f.memory.parameters_bytes == pytest.approx(2 * 107.8e9 / 8, rel=0.05)
+    assert "a token passes through its chosen experts only, as in training" in f.assumptions

@@ -219,3 +219,24 @@ def test_allowing_tf32_never_makes_a_net_slower(tmp_path, model, device):
     asked = {"model": model, "batch": 8, "precision": "fp32"}
     allowed, forbidden = (step_time(asked, device, s) for s in ("pytorch-eager", without))
     assert allowed <= forbidden * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["megatron", "te-nemo-2023", "megatron-2021", "fsdp-torchtitan"])
+@pytest.mark.parametrize("low", ["bf16", "fp16"])
+def test_mixed_precision_with_master_weights_is_one_thing_however_it_is_asked(name, low):
+    """16-bit weights beside fp32 masters: no copies of fp32 weights for each micro-batch."""
+    asked = {"model": "gpt2", "device": "a100-sxm4-80gb", "stack": name, "batch": 8, "dp": 2}
+    plain, mixed = (predict(**asked, precision=p) for p in (low, f"amp-{low}"))
+    assert mixed.memory == plain.memory and mixed.step_time_s == plain.step_time_s
+    assert mixed.saved_weight_copy_bytes == 0
+    said = (
+        f"precision amp-{low}: mixed precision of {name}, {low} weights beside fp32 master weights"
+    )
+    assert said in mixed.assumptions
+
+
+def test_autocast_without_master_weights_keeps_copies():
+    asked = {"model": "gpt2", "device": "a100-sxm4-80gb", "precision": "amp-bf16"}
+    assert predict(**asked, stack="pytorch-eager").saved_weight_copy_bytes > 0
+    inference = predict(**asked, stack="megatron", mode="infer")
+    assert not any("master" in line for line in inference.assumptions)
