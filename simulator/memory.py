@@ -7,9 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.hwdb.formats import WIDTH
-from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
-from roofcast.simulator.work.step import Recipe, Step
+from roofcast.simulator.work.step import Step
 
 MASTER = 12.0  # bytes per weight of an fp32 copy and two fp32 moments, in stacks that keep them
 IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
@@ -166,13 +165,6 @@ def _offloaded(units: list[_Unit]) -> float:
 
 def _scratch(step: Step) -> float:
     """Bytes the update needs beside states."""
-    if not copied_by_update(step.recipe):
+    if not step.recipe.copied_by_update:
         return 0.0
     return sum(w.size * w.count * WIDTH[w.dtype] for w in step.weights if w.trainable)
-
-
-def copied_by_update(r: Recipe) -> bool:
-    """Whether the update makes a copy of what it updates, as a foreach implementation does."""
-    if not r.optimizer or "optimizer" in r.offload or optimizer(r.optimizer).states < 2:
-        return False
-    return r.stack.implementations.get("optimizer") != "fused"

@@ -87,10 +87,10 @@ def placed(asked: Asked) -> Placed:
         step, times = asked.rank
     else:
         step = trace(asked.model, micro, layout.parallel)
-        check(layout, step, asked.model.name)
         times = time_all(step, device)
     phases = phases_of(step, times.seconds, device, waits=False)
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
+    check(layout, step, asked.model.name)
     outcome = over_devices(step, times, device, layout, fabric)
     return Placed(whole, step, times, phases, peak, outcome, fabric.assumptions)
 

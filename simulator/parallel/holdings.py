@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roofcast.simulator.memory import IN_FLIGHT, MASTER, copied_by_update, held
+from roofcast.simulator.memory import IN_FLIGHT, MASTER, held
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard
@@ -165,7 +165,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
     slack = stack.slack * (activations + transient)
-    if training and copied_by_update(recipe):  # once the activations are gone
+    if training and recipe.copied_by_update:  # once the activations are gone
         copied = step.input_bytes + sharded(trained, width, 1)
         transient = transient + np.maximum(copied - activations - transient - slack, 0.0)
     return Holdings(

@@ -58,8 +58,8 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
     levels: list[Level] = []
     for tier in tiers:
         bandwidth = float(tier.bandwidth)
-        edited = bool(device.edits) and device.scale_up.link == tier.link and tier is tiers[0]
-        if edited and device.scale_up.bandwidth:
+        own = _own_link(device, system) and device.scale_up.link == tier.link and tier is tiers[0]
+        if own and device.scale_up.bandwidth:
             bandwidth = float(device.scale_up.bandwidth)
         level, more = _level(tier, bandwidth, device, devices)
         levels.append(level)
@@ -79,6 +79,14 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
         nic = DEFAULT_NIC / max(size, 1.0)
         assumptions.append(f"{system.name} names no NIC: one of 100 Gb/s per node assumed")
     return [*levels, _network(devices, nic)], assumptions
+
+
+def _own_link(device: Device, system: System) -> bool:
+    """Whether the links of a device are its own, not those of the system: it is another device than
+    the system is made of, as an H800 in a server for H100, or its links are edited.
+    """
+    edited = any(edit.startswith("scale_up") for edit in device.edits)
+    return edited or system.device not in (device.id, device.base)
 
 
 def _network(devices: int, nic: float) -> Level:
