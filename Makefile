@@ -41,6 +41,7 @@ types: $(VENV)/.tested$(PLUS)
 docs: $(VENV)/.tested$(PLUS)
 	$(BIN)/roofcast validate --write docs/accuracy.md
 	$(BIN)/roofcast validate --write docs/method.md
+	$(BIN)/python -m roofcast.scenarios.fits.scaling --write docs/scaling.md
 	$(BIN)/roofcast validate --plot docs/accuracy.png > /dev/null
 	$(BIN)/python tests/reports/test_readme.py
 

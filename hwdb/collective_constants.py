@@ -26,6 +26,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     all_reduce: float
     chunk: float
     in_switch: float
+    contention: float
 
 
 class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +38,7 @@ class Kinds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pair: float
     pair_far: float
     pair_far_start: float
+    straggling: float
 
 
 class Collectives(msgspec.Struct, frozen=True):

@@ -69,6 +69,8 @@ STATED = {
     "expert_launches": ("launches", "chosen"),
     "accumulate_bytes": ("bytes", "printed"),
     "gradient_bytes": ("bytes", "printed"),
+    "gather_bytes": ("bytes", "printed"),
+    "reduce_bytes": ("bytes", "printed"),
     "framework_bytes": ("bytes", "assumed"),
     "slack": ("1", "assumed"),
     "overlap": ("1", "chosen"),

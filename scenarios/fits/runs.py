@@ -10,7 +10,7 @@ CONSTANTS names what is fitted, and --write puts it into
     simulator/software/stacks/*.toml        factor: rate of matrix products
                                             attention: rate of a stack's attention kernel
                                             dispatch_s, sync_s, expert_launches: host time
-                                            overlap.fsdp, overlap.ep: how well traffic overlaps
+                                            overlap.ep: how well traffic overlaps
 
 All other constants come from kernels, collectives and nets, and stay as they are. Gauss-Newton on
 ln(predicted / measured): least squares, linear beyond 4 %; the dense rows of a source weigh as 40
@@ -59,7 +59,7 @@ CONSTANTS = {
     ("stack", "fsdp-eager"): {"attention": 0.3, "factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-fused internevo-2023"): {"attention": 0.1},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "maxtext"): {"attention": 0.15, "factor": 0.3, "overlap.fsdp": 0.3},
+    ("stack", "maxtext"): {"attention": 0.15, "factor": 0.3},
     ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
     ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
     ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
@@ -74,7 +74,6 @@ NEUTRAL = {
     "dispatch_s": 1e-5,
     "sync_s": 1e-6,
     "expert_launches": 1.0,
-    "overlap.fsdp": 6.0,
     "overlap.ep": 1.0,
 }
 Key = tuple[str, str, str]  # of CONSTANTS: trained | stack, which, and the constant

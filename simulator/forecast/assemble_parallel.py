@@ -18,7 +18,7 @@ from roofcast.simulator.forecast.assemble import (
 )
 from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
 from roofcast.simulator.forecast.resolve import Asked
-from roofcast.simulator.forecast.result import Forecast, RankForecast
+from roofcast.simulator.forecast.result import Forecast, LayerForecast, RankForecast
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
@@ -60,12 +60,14 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     held = _fullest(outcome, layout, recipe.mode)
     one = assemble(_of_one_rank(asked, at), at.step, at.times, at.phases, at.peak, held)
     layers, points = _of_one_device(one, at, layout)
+    layers, fitted = _within(layers, outcome.alike - outcome.passing)
     n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
     counted = totals(at.whole, layout.micro_batches * layout.dp)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
-    waiting, uneven = _waits(outcome, layout, sum(r.time_s for r in layers), exposed)
+    waiting = max(outcome.alike - outcome.passing - sum(r.time_s for r in layers), 0.0)
+    uneven = max(outcome.computing - outcome.alike, 0.0) if layout.pp > 1 else 0.0
     zero = layout.zero if layout.dp * layout.cp > 1 else None
     alone = diagnose(layers, step_s, 0.0, device, held, zero)
     return msgspec.structs.replace(
@@ -74,8 +76,8 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         step_time_s=step_s,
         lower_bound_s=outcome.lower_bound_s,
         samples_per_s=recipe.batch / step_s,
-        forward_s=one.forward_s * outcome.repeats,
-        backward_s=one.backward_s * outcome.repeats,
+        forward_s=one.forward_s * outcome.repeats * fitted,
+        backward_s=one.backward_s * outcome.repeats * fitted,
         update_s=outcome.update_s,
         host_s=outcome.host_s,
         between_steps_s=outcome.between_s,
@@ -124,17 +126,25 @@ def _fullest(outcome: ParallelStep, layout: Layout, mode: str) -> Held:
     )
 
 
-def _waits(
-    outcome: ParallelStep, layout: Layout, in_layers: float, exposed: dict[str, float]
-) -> tuple[float, float]:
-    """Seconds that a device waits for the host, and that the slowest stage takes longer."""
-    waiting = max(outcome.alike - outcome.passing - in_layers, 0.0)
-    if layout.pp == 1:
-        return waiting, 0.0
-    told = outcome.between_s + in_layers + outcome.update_s + waiting
-    left = outcome.step_s - told - outcome.bubble * outcome.step_s - sum(exposed.values())
-    # under DualPipe the two directions hide part of the difference
-    return waiting, max(min(outcome.computing - outcome.alike, left), 0.0)
+def _within(
+    layers: tuple[LayerForecast, ...], spent: float
+) -> tuple[tuple[LayerForecast, ...], float]:
+    """The rows, together at most the seconds that a device spends in them, and their factor.
+
+    Rows are timed phase by phase. The step is faster where recomputation and backward hide each
+    other's launches, and where the first micro-batch adds no gradients up.
+    """
+    share = min(spent / max(sum(r.time_s for r in layers), 1e-30), 1.0)
+    if share == 1.0:
+        return layers, share
+    scaled = (
+        msgspec.structs.replace(
+            r, forward_s=r.forward_s * share, backward_s=r.backward_s * share,
+            time_s=r.time_s * share,
+        )
+        for r in layers
+    )  # fmt: skip
+    return tuple(scaled), share
 
 
 def _of_one_device(one: Forecast, at: Placed, layout: Layout):

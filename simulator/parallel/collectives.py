@@ -13,10 +13,11 @@ tensor already:
     t    = start + sum over levels (steps x hop) + max over levels (T + sqrt(chunk T))
 
 Levels work at the same time on successive chunks, so the slowest counts; the root is the cost of
-filling that pipeline. Every NIC of a node works, each member for its own part: the hierarchical
-algorithm. Rings, trees over nodes and reduction in the switch are siblings, of which the cheapest
-is taken, as NCCL does. One-node constants reproduce nccl-tests on A100, H100 and B200 within
-4.3 / 6.8 % (median / mean); networks between nodes have no fit (see collectives.toml).
+filling that pipeline. Every NIC of a node works, each member for its own part. Between nodes a sum
+takes a hierarchical ring, a tree over nodes or a reduction in the switch, whichever is cheapest; a
+gather or scatter takes one ring through all members, whose D - 1 steps grow with the group, since
+NCCL has no other algorithm for it. One-node constants reproduce nccl-tests on A100, H100 and B200
+within 4.3 / 6.8 % (median / mean); networks between nodes have no fit (see collectives.toml).
 """
 
 from __future__ import annotations
@@ -63,23 +64,60 @@ def usable_seconds(
     return seconds / np.asarray(usable)
 
 
-def _latency(group: Group, fabric: Fabric, c: Collectives, factor: float) -> np.ndarray:
-    """Start and steps of a ring at each level, or of a tree over a network's nodes where that is
-    shorter.
+def _slowest_link(bytes: ArrayLike, group: Group, fabric: Fabric, c: Collectives) -> Any:
+    """Seconds of the slowest level of one ring through all members. Every part passes every link:
+    where two nodes could exchange halves, nearly all of the bytes cross the network. Less than two
+    parts of a level are a mean over groups, of which some lie within one.
     """
-    total = np.where(group.size > 1.0, c.networks[fabric.levels[0].constants].start, 0.0)
+    slowest: Any = 0.0
+    below: Any = 1.0
+    for level, within, usable in zip(fabric.levels, group.within, group.usable, strict=True):
+        k = c.networks[level.constants]
+        passing = (1.0 - 1.0 / group.size) * np.clip(within / below - 1.0, 0.0, 1.0)
+        part = passing / (below * (1.0 - k.spread * below / within))
+        wire = part * usable_seconds(bytes, 1.0, level, usable, k.share)
+        slowest = np.maximum(slowest, _transfer(wire, k.chunk))
+        below = within
+    return slowest
+
+
+def _start(group: Group, fabric: Fabric, c: Collectives) -> np.ndarray:
+    """Launch and handshake."""
+    return np.where(group.size > 1.0, c.networks[fabric.levels[0].constants].start, 0.0)
+
+
+def _ring_latency(group: Group, fabric: Fabric, c: Collectives) -> np.ndarray:
+    """Start and steps of one ring through all members: D - 1 steps, of which nodes - 1 cross the
+    network. Compilers pass a torus axis by axis.
+    """
+    total = _start(group, fabric, c)
+    levels = zip(fabric.levels, group.steps, group.within, strict=True)
+    for level, steps, within in levels:
+        times = 1.0 if level.topology == "torus" else group.size / within
+        total = total + times * steps * c.networks[level.constants].hop
+    return total
+
+
+def _tree_latency(group: Group, fabric: Fabric, c: Collectives) -> np.ndarray:
+    """Start and steps of a sum: a chain within a node, a tree over nodes, and back."""
+    total = _start(group, fabric, c)
     for level, steps in zip(fabric.levels, group.steps, strict=True):
         k = c.networks[level.constants]
-        hops = steps * (factor * k.hop)
+        hops = steps * (2.0 * k.hop)
         if level.topology == "network":
-            hops = np.minimum(hops, np.log2(1.0 + steps) * (factor * k.tree))
+            hops = np.minimum(hops, np.log2(1.0 + steps) * (2.0 * k.tree))
         total = total + hops
     return total
 
 
 def all_gather(bytes: ArrayLike, group: Group, fabric: Fabric, c: Collectives) -> np.ndarray:
-    """Every rank ends with the `bytes` of which each held 1/D."""
-    return _latency(group, fabric, c, 1.0) + _slowest_level(bytes, group, fabric, c, 1.0, False)
+    """Every rank ends with the `bytes` of which each held 1/D. NCCL knows trees for sums only: a
+    gather or scatter is a ring through all members (NVIDIA/nccl, src/graph/tuning.cc).
+    """
+    latency = _ring_latency(group, fabric, c)
+    if any(level.topology == "torus" for level in fabric.levels):
+        return latency + _slowest_level(bytes, group, fabric, c, 1.0, False)
+    return latency + _slowest_link(bytes, group, fabric, c)
 
 
 reduce_scatter = all_gather  # the same bytes over the same links, in the other direction
@@ -89,7 +127,7 @@ def all_reduce_ring(bytes: ArrayLike, group: Group, fabric: Fabric, c: Collectiv
     """Reduce-scatter inner to outer level, all-gather back: a ring within one domain, hierarchical
     over several.
     """
-    return _latency(group, fabric, c, 2.0) + _slowest_level(bytes, group, fabric, c, 2.0, True)
+    return _tree_latency(group, fabric, c) + _slowest_level(bytes, group, fabric, c, 2.0, True)
 
 
 def all_reduce_in_switch(
@@ -116,7 +154,7 @@ def all_reduce_in_switch(
     far: Any = 0.0
     if rest.levels:
         far = _slowest_level(np.asarray(bytes) / members, outer, rest, c, 2.0, True)
-    ring = _latency(group, fabric, c, 2.0)
+    ring = _tree_latency(group, fabric, c)
     near_steps = group.steps[0] * (2.0 * k.hop)
     latency = ring - near_steps + np.minimum(near_steps, c.kinds.in_switch_start)
     return np.where(group.size > 1.0, latency + np.maximum(near, far), 0.0)

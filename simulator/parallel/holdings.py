@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 from roofcast.simulator.memory import IN_FLIGHT, MASTER, held
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
-from roofcast.simulator.parallel.traffic import Placement, expert_shard
+from roofcast.simulator.parallel.traffic import Placement, expert_shard, wire_bytes
 from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe
 
-GATHERED = 2 * 2.0  # ZeRO-3 holds two units of 16-bit weights: one in use, one being gathered
+GATHERED = 2  # units of weights that ZeRO-3 holds: one in use, one being gathered
 
 
 class Rank(NamedTuple):
@@ -153,7 +153,8 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     activations = (kept if training else 0.0) + step.input_bytes
     # a rank's own shard is part of the weights that stay gathered
     parameters = np.where(stay_gathered, sharded(weights, width, 4), sharded(weights, width, 3))
-    gathered = np.where(stay_gathered, 0.0, GATHERED * np.asarray(mine.largest_unit) * (zero == 3))
+    units = GATHERED * wire_bytes(step)[0] * np.asarray(mine.largest_unit)
+    gathered = np.where(stay_gathered, 0.0, units * (zero == 3))
     replicated = (zero == 0) & (np.asarray(x.dp * x.cp) > 1)
     buckets = grad * sum(trained) * (replicated & (not stack.master) & training)
     # with weights that stay gathered, gradients are reduced after the last micro-batch

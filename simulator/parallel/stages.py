@@ -7,15 +7,25 @@ one rank's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.parallel.traffic import NOTHING, Cost, Placement, gathered, gathers, joined
+from roofcast.simulator.parallel.traffic import (
+    NOTHING,
+    Cost,
+    Placement,
+    gathered,
+    gathers,
+    joined,
+    sharded_pass,
+)
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahead, token_counts
 from roofcast.simulator.times.host import combine
@@ -262,8 +272,8 @@ def _pass(
     alone = combine(base, host, constants(), ahead)
     seconds: np.ndarray | float = base
     waits: dict = {}
-    for name, power, cost in _traffic_of_pass(u, at, phase, offloaded):
-        after = joined(seconds, cost.seconds, power)
+    for name, cost, with_it in _traffic_of_pass(u, at, phase, offloaded):
+        after = with_it(seconds)
         waits[name] = waits.get(name, 0.0) + (after - seconds)
         found.sent[name] = found.sent.get(name, 0.0) + cost.bytes * times
         seconds = after
@@ -277,20 +287,26 @@ def _pass(
 
 def _traffic_of_pass(
     u: Unit, at: Placement, phase: str, offloaded: float
-) -> list[tuple[str, float, Cost]]:
-    """Kind, overlap exponent and cost of what one pass of a unit sends."""
+) -> list[tuple[str, Cost, Callable[[ArrayLike], np.ndarray]]]:
+    """Kind and cost of what one pass of a unit sends, and seconds of compute with it."""
     hide = at.hide
     phases = (phase,) if phase == "forward" else ("backward", "recompute")
-    here = [
-        (group, hide["behind"] if behind else hide[group], cost)
-        for (when, group, behind), cost in u.traffic.items()
-        if when in phases
-    ]
+    here = []
+
+    def add(kind: str, cost: Cost, power: float) -> None:
+        here.append((kind, cost, lambda seconds: joined(seconds, cost.seconds, power)))
+
+    for (when, group, behind), cost in u.traffic.items():
+        if when in phases:
+            add(group, cost, hide["behind"] if behind else hide[group])
     if gathers(at.layout) and (u.dense or u.expert):
         trained = (u.trained, u.trained_expert)
-        here.append(("fsdp", hide["fsdp"], gathered(at, (u.dense, u.expert), trained, phase)))
+        down, up = gathered(at, (u.dense, u.expert), trained, phase)
+        first = u.layers if 0 in u.places else 0
+        with_it = lambda seconds: sharded_pass(at, seconds, down.seconds, up.seconds, first)  # noqa: E731
+        here.append(("fsdp", down.plus(up), with_it))
     if offloaded < np.inf and u.layers:
-        here.append(("offload", hide["offload"], Cost(u.kept / offloaded, u.kept)))
+        add("offload", Cost(u.kept / offloaded, u.kept), hide["offload"])
     return here
 
 

@@ -65,7 +65,7 @@ class ParallelStep(NamedTuple):
     step_s: float
     update_s: float  # part of step_s
     between_s: float  # part of step_s: host time between steps
-    bubble: float  # fraction of the step that stages wait for each other
+    bubble: float  # fraction of the step that the slowest stage waits for others, sends apart
     computing: float  # seconds of the slowest stage, with its traffic and its host's waits
     alike: float  # the same where all stages had as much to do
     passing: float  # part of `alike`: exposed traffic inside the model
@@ -92,7 +92,7 @@ class Timed(NamedTuple):
     stages: Stages  # as the schedule takes them
     hop: Cost  # a send to the next stage
     ran: Pipeline  # in closed form
-    total: ArrayLike  # of the schedule
+    total: np.ndarray  # of the schedule
     whole: np.ndarray  # with the reduction of gradients behind it
     reduced: Cost
     update: np.ndarray
@@ -156,19 +156,22 @@ def over_devices(
     rows = units(at, times)
     members = stages(rows, x)
     t = timed(at, rows, members)
-    f, b, whole = t.forward, t.backward, t.whole
-    waits = Cost(whole - t.total, t.reduced.bytes), Cost(t.ran.exposed_p2p, t.hop.bytes)
-    exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
-    bubble = float(t.ran.bubble * t.total / t.step_s) if x.pp > 1 else 0.0
+    f, b, whole, total = t.forward, t.backward, t.whole, t.total
     repeats = x.micro_batches / x.pp
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
+    computing = float(each.max() * x.micro_batches)
+    idle = np.maximum(total - computing, 0.0)  # of the slowest stage: sends, and the bubble
+    sends = np.minimum(t.ran.exposed_p2p, idle)
+    waits = Cost(whole - total, t.reduced.bytes), Cost(sends, t.hop.bytes)
+    exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
+    bubble = float((idle - sends) / t.step_s) if x.pp > 1 else 0.0
     return ParallelStep(
         step_s=float(t.step_s),
         update_s=float(t.update),
         between_s=t.between,
-        bubble=max(bubble, 0.0),
-        computing=float(each.max() * x.micro_batches),
+        bubble=bubble,
+        computing=computing,
         alike=float(each.mean() * x.micro_batches),
         passing=float(sum(t.passes.exposed.values()) * x.micro_batches / x.pp),
         exposed=exposed,

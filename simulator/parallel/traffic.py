@@ -16,6 +16,7 @@ from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
+from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
 
 # exponent w with which traffic hides behind compute, (compute^w + traffic^w)^(1/w): 1 not at all,
@@ -50,6 +51,16 @@ class Network(NamedTuple):
 
     fabric: Fabric
     groups: Groups
+
+    @property
+    def contention(self) -> float:
+        """Compute that a collective takes from what runs beside it, per second of its time."""
+        return network_constants().networks[self.fabric.levels[0].constants].contention
+
+    def slowest(self, name: str) -> np.ndarray:
+        """Time of the slowest node of a group for a layer, as a multiple of the mean."""
+        z = largest_of(self.group(name).nodes)
+        return 1.0 + network_constants().kinds.straggling * z
 
     def group(self, name: str) -> Group:
         """The process group that traffic of that name stays within."""
@@ -106,6 +117,19 @@ def sent_bytes(kind: str, bytes_: ArrayLike, members: ArrayLike) -> np.ndarray:
     return size * (n - 1.0) / n * (2.0 if kind == "all_reduce" else 1.0)
 
 
+def largest_of(n: ArrayLike) -> np.ndarray:
+    """Mean of the largest of n standard normal numbers: the quantile (n - 3/8) / (n + 1/4)
+    [blom1958], within 0.03, by the rational approximation 26.2.23 of Abramowitz and Stegun 1964.
+
+    >>> [round(float(largest_of(n)), 2) for n in (1, 2, 8, 1024)]
+    [0.0, 0.59, 1.43, 3.23]
+    """
+    t = np.sqrt(-2.0 * np.log(0.625 / (np.asarray(n, dtype=float) + 0.25)))
+    above = 2.515517 + t * (0.802853 + t * 0.010328)
+    below = 1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308))
+    return np.maximum(t - above / below, 0.0)
+
+
 def network(x: Any, fabric: Fabric) -> Network:
     """The groups of a Layout, or of columns of layouts, on a fabric."""
     return Network(fabric, groups(fabric, x.tp, x.cp, x.dp, x.pp, x.ep, x.etp, x.shard))
@@ -132,6 +156,36 @@ def joined(compute: ArrayLike, traffic: ArrayLike, w: float) -> np.ndarray:
     return most * (c**w + t**w) ** (1.0 / w)
 
 
+def beside(compute: ArrayLike, traffic: ArrayLike, w: float, contention: float) -> np.ndarray:
+    """Seconds of compute with traffic behind it, whose kernels take multiprocessors and memory
+    bandwidth from it as long as both run. Traffic that hides nothing (w = 1) takes none.
+    """
+    taken = contention if w > 1.0 else 0.0
+    return joined(np.asarray(compute) + taken * np.minimum(compute, traffic), traffic, w)
+
+
+def sharded_pass(
+    at: Placement, compute: ArrayLike, gather: ArrayLike, scatter: ArrayLike, first: int
+) -> np.ndarray:
+    """Seconds of one pass of a layer under ZeRO-3, with its weights gathered and its gradients
+    scattered meanwhile; the mean over equal layers.
+
+    Weights are gathered one layer ahead, and gradients scattered one layer behind: both hide behind
+    the compute of the neighbours and share the links [zhao2023]. Nothing is left to hide the first
+    layer's gather in the forward, and its scatter at the end of the backward.
+
+    first: number of equal layers, where the model's first layer is one of them; else 0.
+    """
+    w, contention = at.hide["fsdp"], at.network.contention
+    compute = np.asarray(compute) * at.network.slowest("dp")
+    steady = beside(compute, np.asarray(gather) + scatter, w, contention)
+    if not first:
+        return steady
+    last = np.where(np.asarray(scatter) > 0.0, scatter, gather)
+    alone = beside(compute, np.asarray(gather) + scatter - last, w, contention) + last
+    return steady + np.maximum(alone - steady, 0.0) / first
+
+
 def crossing(at: Placement, handed: float, schedule: str) -> Cost:
     """Sending a micro-batch's activation of `handed` bytes to the next stage: seconds that a stage
     is held up, and bytes that a rank sends.
@@ -149,6 +203,21 @@ def crossing(at: Placement, handed: float, schedule: str) -> Cost:
     return Cost(cost.seconds + gather * np.greater(x.pp, 1), cost.bytes)
 
 
+def wire_bytes(step: Step) -> tuple[float, float]:
+    """Bytes of a weight that ranks gather, and of a gradient that they reduce.
+
+    Weights travel as kernels read them, gradients as they are accumulated. A stack whose shards
+    have another format than its 16-bit compute says what it sends (FSDP: `param_dtype` and
+    `reduce_dtype` [zhao2023]); a step in fp32 sends fp32.
+    """
+    stack, width = step.recipe.stack, step.weight_width
+    grad = stack.gradient_bytes if stack.master and width < 4.0 else width
+    policy = precision(step.recipe.precision)
+    if policy.autocast is None and width >= 4.0:
+        return width, grad
+    return stack.gather_bytes or width, stack.reduce_bytes or grad
+
+
 def gathers(x: Any) -> bool:
     """Does the layout gather weights for each micro-batch? A pipeline that keeps them gathers once
     per step.
@@ -158,21 +227,22 @@ def gathers(x: Any) -> bool:
 
 def gathered(
     at: Placement, weights: tuple[float, float], trained: tuple[float, float], phase: str
-) -> Cost:
-    """ZeRO-3 traffic of one layer in one pass.
+) -> tuple[Cost, Cost]:
+    """ZeRO-3 traffic of one layer in one pass: weights gathered, and gradients scattered.
 
     weights: outside experts, and of experts; trained: of both, those that have gradients. Weights
     are gathered before each pass, unless they stay from the forward; gradients are scattered after
     the backward [rajbhandari2019], and under hybrid sharding summed over the copies of the shard
     [zhao2023].
     """
-    x, total = at.layout, NOTHING
+    x, (gather, reduce) = at.layout, wire_bytes(at.step)
+    down = up = NOTHING
     for i, (group, n) in enumerate((("", x.shard), ("expert ", expert_shard(x)))):
         if weights[i] and (phase == "forward" or np.all(x.reshard)):
-            total = total.plus(at.network.cost("all_gather", f"{group}shard", 2.0 * weights[i]))
+            down = down.plus(at.network.cost("all_gather", f"{group}shard", gather * weights[i]))
         if trained[i] and phase == "backward":
-            total = total.plus(_scattered(2.0 * trained[i], n, group, at.network))
-    return total
+            up = up.plus(_scattered(reduce * trained[i], n, group, at.network))
+    return down, up
 
 
 def _scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) -> Cost:
@@ -203,8 +273,7 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Cost:
     """
     if at.step.recipe.mode == "infer":
         return NOTHING
-    x, net, stack, width = at.layout, at.network, at.step.recipe.stack, at.step.weight_width
-    grad = stack.gradient_bytes if stack.master else width
+    x, net, (width, grad) = at.layout, at.network, wire_bytes(at.step)
     unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
     done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
     total = NOTHING

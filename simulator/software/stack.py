@@ -33,6 +33,8 @@ MEANING = {  # of what a profile sets
     "slack": "allocator rounding and fragmentation, as a fraction of activations",
     "master": "fp32 master weights and moments; gradients accumulated in fp32",
     "gradient_bytes": "bytes per gradient accumulated beside master weights",
+    "gather_bytes": "bytes per weight gathered for 16-bit compute; 0: as kernels read it",
+    "reduce_bytes": "bytes per gradient that ranks reduce from 16-bit compute; 0: as accumulated",
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
     "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
     "factor": "rate of its matrix products, as a fraction of what the device family sustains",
@@ -67,6 +69,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slack: Positive
     master: bool = False
     gradient_bytes: Rate = 4.0
+    gather_bytes: Positive = 0.0
+    reduce_bytes: Positive = 0.0
     accumulate_bytes: Positive = 0.0
     accumulate_first: bool = True  # autograd instead makes it the sum
     factor: Rate = 1.0

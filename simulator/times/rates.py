@@ -25,6 +25,9 @@ READ_ONLY = 0.95
 # a 16-bit peak of at most this multiple of the vector peak: matrix units are held at half rate
 # (GeForce, L40)
 HALF_RATE = 2.5
+# best 16-bit product on such units where the board keeps to its printed clock, as GeForce boards do
+# not: L40, 0.94 of its peak (hwdb/devices/l40.toml)
+AT_PRINTED_CLOCK = 0.94
 # operand feed as a multiple of the vector rate: paths built for matrix units never limit vector
 # tiles
 VECTOR_FEED = 8.0
@@ -135,8 +138,10 @@ def _sustained(
         return float(measured), []
     narrow = alike != "fp32" and _half_rate(device)
     if own is not general and alike in own.sustained:
-        fraction = own.half_rate if narrow and own.half_rate else own.sustained[alike]
-        return fraction.value, []
+        if not (narrow and own.half_rate):
+            return own.sustained[alike].value, []
+        limit = np.inf if "GeForce" in device.name else AT_PRINTED_CLOCK
+        return min(own.half_rate.value, limit), []
     best = device.achieved.get(f"matmul_{name}") or device.achieved.get(f"matmul_{alike}")
     if best:
         return float(best), [
@@ -152,8 +157,8 @@ def _sustained(
 
 
 def _half_rate(device: Device) -> bool:
-    """Are the matrix units held at half of the rate that the chip was built for? It tells GeForce
-    boards from others.
+    """Are the matrix units held at half of the rate that the chip was built for? Those of GeForce
+    boards, L40 and A10G are.
     """
     built = _as_built(device)
     vector = built.vector_flops.get("fp32")
@@ -175,17 +180,13 @@ def _power(
     device: Device, name: str, matrix: float, own: constants.Family
 ) -> tuple[float, list[str]]:
     """Fraction of the printed peak that the board's power allows, where the family's FLOP per joule
-    is known; else infinite.
+    is known; else infinite. A hypothetical peak inherits the fraction, not the watts.
     """
     limit = own.flop_per_joule.get("bf16" if name == "fp16" else name)
     if not limit or not device.power.tdp:
         return np.inf, []
-    if any(edit.startswith(f"peak_flops.{name} ") for edit in device.edits):
-        return np.inf, [
-            f"{device.id}: peak_flops.{name} is hypothetical, so the board's {device.power.tdp:g} W"
-            " do not limit it"
-        ]
-    return limit.value * float(device.power.tdp) / matrix, []
+    built = _as_built(device).peak_flops.get(name)
+    return limit.value * float(device.power.tdp) / float(built or matrix), []
 
 
 def _implied_clock(device: Device) -> float:

@@ -34,6 +34,32 @@ def test_doubling_a_rate_never_makes_a_step_slower_or_more_than_twice_as_fast(na
             assert after.step_time_s >= 0.5 * before.step_time_s * (1 - 1e-9), change
 
 
+LARGE = [  # steps that long matrix products limit, where the board's power can
+    {"model": "llama-2-7b", "batch": 2, "sequence": 1024},
+    {"model": "llama-65b", "batch": 8, "mode": "infer"},
+]
+
+
+@pytest.mark.parametrize("name", hwdb.devices())
+def test_all_rates_doubled_make_a_large_step_at_most_twice_as_fast(name):
+    """Hypothetical rates inherit achieved fractions, also those that the board's power allows."""
+    device = hwdb.device(name)
+    rates = {rate: "x2" for rate in datasheet_rates(device)}
+    for asked in LARGE:
+        before, after = (predict(device=name, set=s, **asked) for s in ({}, rates))
+        assert before.step_time_s / after.step_time_s <= 2 * (1 + 1e-9)
+        assert after.step_time_s <= before.step_time_s
+
+
+@pytest.mark.parametrize("name", hwdb.devices())
+def test_only_geforce_boards_are_faster_than_their_lower_bound(name):
+    """They run above their printed clock."""
+    for asked in LARGE:
+        f = predict(device=name, **asked)
+        if "GeForce" not in hwdb.device(name).name:
+            assert f.lower_bound_s <= f.step_time_s
+
+
 @pytest.mark.parametrize("name", ["h100-sxm5", "rtx-3090", "tpu-v4", "xeon", "mi300x", "m2-ultra"])
 @pytest.mark.parametrize("model", ["gpt2", "bert-base", "resnet50"])
 class TestOneDevice:

@@ -122,6 +122,15 @@ def test_zero_3_in_a_pipeline_keeps_weights_gathered_and_gradients_unsharded(pla
     assert resharded["buffers"] == 2 * 2 * 50.0
 
 
+@pytest.mark.parametrize(("precision", "width"), [("bf16", 2), ("fp32", 4), ("amp-bf16", 4)])
+def test_the_units_that_zero_3_holds_gathered_are_as_wide_as_what_it_gathers(
+    place, precision, width
+):
+    """One unit in use, and the next."""
+    asked = {**ASKED, "precision": precision, "dp": 4, "zero": 3}
+    assert of(place(**asked).at, largest_unit=50.0)["buffers"] == 2 * width * 50.0
+
+
 def test_zero_3_without_resharding_or_pipeline_keeps_weights_but_shards_gradients(place):
     """Gradients are scattered after each micro-batch; weights stay from forward to backward
     [zhao2023].

@@ -104,28 +104,52 @@ def test_zero_3_has_no_reduction_at_the_end_except_in_a_pipeline_that_keeps_its_
 
 # ---------------------------------------------------------------- weights, layer by layer
 ALL = (N, 0.0)
+FORMATS = {  # precision, stack: bytes of a weight gathered, and of a gradient scattered
+    ("bf16", "pytorch-eager"): (2, 2),  # [rajbhandari2019]
+    ("fp32", "pytorch-eager"): (4, 4),
+    # without MixedPrecision, FSDP shards and gathers the fp32 weights that autocast reads
+    ("amp-bf16", "pytorch-eager"): (4, 4),
+    ("bf16", "fsdp-eager"): (2, 2),  # Composer's PURE
+    ("amp-bf16", "fsdp-eager"): (2, 2),
+    ("fp32", "fsdp-eager"): (4, 4),
+    ("bf16", "fsdp-torchtitan"): (2, 4),  # param_dtype bfloat16, reduce_dtype float32
+    ("amp-bf16", "fsdp-torchtitan"): (2, 4),
+    ("tf32", "fsdp-torchtitan"): (4, 4),
+    ("bf16", "fsdp-fused"): (4, 2),  # Lightning 2.1, bf16-mixed
+    ("fp16", "deepspeed-zero3-2021"): (2, 2),
+    ("bf16", "te-nemo-2024"): (2, 4),  # gradients are accumulated and reduced in fp32
+    ("bf16", "maxtext"): (2, 2),
+}
 
 
-def test_zero_3_gathers_weights_before_each_pass_and_scatters_gradients_once(place):
-    """Each of the three collectives moves 2 bytes per weight [rajbhandari2019].
+@pytest.mark.parametrize(("how", "width"), FORMATS.items(), ids=lambda x: "-".join(map(str, x)))
+def test_zero_3_gathers_and_scatters_in_the_formats_of_its_stack_and_precision(place, how, width):
+    """Weights are gathered before each pass, gradients scattered once.
 
     Weights that stay gathered after the forward are not gathered again.
     """
-    at = place(**GPT2, dp=8, zero=3).at
-    gather, scatter = (seconds(kind, 2 * N, 8, 1, 8) for kind in (all_gather, reduce_scatter))
-    assert gathered(at, ALL, ALL, "forward").seconds == pytest.approx(gather)
-    assert gathered(at, ALL, ALL, "backward").seconds == pytest.approx(gather + scatter)
-    kept = place(**GPT2, dp=8, zero=3, reshard=False).at
-    assert gathered(kept, ALL, ALL, "backward").seconds == pytest.approx(scatter)
+    asked = {**GPT2, "precision": how[0], "stack": how[1], "dp": 8, "zero": 3}
+    at = place(**asked).at
+    gather = seconds(all_gather, width[0] * N, 8, 1, 8)
+    scatter = seconds(reduce_scatter, width[1] * N, 8, 1, 8)
+    down, up = gathered(at, ALL, ALL, "forward")
+    assert (down.seconds, up) == (pytest.approx(gather), (0.0, 0.0))
+    assert down.bytes == pytest.approx(width[0] * N * 7 / 8)
+    down, up = gathered(at, ALL, ALL, "backward")
+    assert (down.seconds, up.seconds) == (pytest.approx(gather), pytest.approx(scatter))
+    assert (down.bytes, up.bytes) == tuple(pytest.approx(w * N * 7 / 8) for w in width)
+    kept = place(**asked, reshard=False).at
+    assert gathered(kept, ALL, ALL, "backward")[0] == (0.0, 0.0)
 
 
 def test_zero_3_scatters_no_gradients_of_frozen_weights(place):
     at = place(**GPT2, dp=8, zero=3).at
-    assert gathered(at, ALL, (0.0, 0.0), "backward") == gathered(at, ALL, ALL, "forward")
+    down, up = gathered(at, ALL, (0.0, 0.0), "backward")
+    assert (down, up) == (gathered(at, ALL, ALL, "backward")[0], (0.0, 0.0))
 
 
 def test_zero_3_gathers_experts_over_the_ranks_that_hold_the_same_experts(place):
-    cost = gathered(place(**MIXTRAL, dp=32, ep=4, zero=3).at, (0.0, N), (0.0, N), "forward")
+    cost, _ = gathered(place(**MIXTRAL, dp=32, ep=4, zero=3).at, (0.0, N), (0.0, N), "forward")
     assert cost.seconds == pytest.approx(seconds(all_gather, 2 * N, 8, 4, 32))
     assert cost.bytes == pytest.approx(2 * N * 7 / 8)
 
