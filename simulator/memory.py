@@ -7,10 +7,12 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.hwdb.formats import WIDTH
+from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Step
 
 MASTER = 12.0  # bytes per weight of an fp32 copy and two fp32 moments, in stacks that keep them
+WIDENED = 4.0  # bytes per weight of the fp32 copy of a 16-bit gradient that an update reads
 IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
 
 
@@ -86,7 +88,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
 
     def gradients_held(so_far: float) -> float:
         if stack.master and step.recipe.optimizer is not None:  # buffers that stay
-            return stack.gradient_bytes * weights
+            return held_gradient(stack) * weights
         return min(so_far, one) if at_once else so_far
 
     again = policy(step.recipe.recompute)
@@ -111,8 +113,21 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
         below -= u.kept
         above += u.gradients
     gradients = gradients_held(one if at_once else step.gradient_bytes)
-    update = (step.input_bytes, _scratch(step), framework_bytes, "optimizer step")
+    scratch = _scratch(step) + (WIDENED * weights if narrow_buffers(stack) else 0.0)
+    update = (step.input_bytes, scratch, framework_bytes, "optimizer step")
     return [*moments, Held(parameters, gradients, states, *update)]
+
+
+def narrow_buffers(stack: Stack) -> bool:
+    """Whether gradients are accumulated in 16 bits, and widened for the update alone: Megatron's
+    `grad_reduce_in_fp32 = False`, whatever `gradient_bytes` says of what ranks exchange.
+    """
+    return stack.master and stack.implementations.get("gradients") == "16-bit"
+
+
+def held_gradient(stack: Stack) -> float:
+    """Bytes per gradient of a stack with master weights."""
+    return 2.0 if narrow_buffers(stack) else stack.gradient_bytes
 
 
 def _states(step: Step, weights: float) -> float:

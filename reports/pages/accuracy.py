@@ -149,6 +149,23 @@ def _memory() -> str:
     return markdown(f"source (what it measures), {ERRORS}, furthest off", lines)
 
 
+def _verdicts() -> str:
+    """Published runs that ran and are forecast not to fit, by source."""
+    found = accuracy.verdicts()
+    lines = [_verdict(v.source, v.status, [v]) for v in found if v.refused]
+    for status in dict.fromkeys(v.status for v in found):
+        lines.append(_verdict("all", status, [v for v in found if v.status == status]))
+    return markdown("source, status, >ran, >told not to fit, >percent, >excess, >near", lines)
+
+
+def _verdict(name: str, status: str, of: list[accuracy.Verdicts]) -> list[str]:
+    ran, refused = sum(v.ran for v in of), sum(v.refused for v in of)
+    alone = of[0].median if len(of) == 1 else None
+    excess = percent(alone, "+") if alone is not None else ""
+    near = f"{sum(v.within for v in of)}"
+    return [name, status, f"{ran}", f"{refused}", percent(refused / ran), excess, near]
+
+
 def _kernels() -> str:
     """Shipped kernels by kind and format, over all devices."""
     from roofcast.scenarios.measured.kernel_errors import summary
@@ -220,6 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "models": _models,
     "scales": _scales,
     "memory": _memory,
+    "verdicts": _verdicts,
     "kernels": _kernels,
     "intervals": _intervals,
     "furthest": _furthest,

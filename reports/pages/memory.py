@@ -114,7 +114,19 @@ def _note(forecast: Forecast) -> str:
 def shortage(forecast: Forecast) -> str:
     """How much memory a step that does not fit needs, beside the capacity."""
     memory = forecast.memory
-    return f"needs {binary(memory.peak_bytes)} per device, capacity {binary(memory.capacity_bytes)}"
+    needed = f"needs {binary(memory.peak_bytes)} per device"
+    return f"{needed}, capacity {binary(memory.capacity_bytes)}{doubtful(forecast)}"
+
+
+def doubtful(forecast: Forecast) -> str:
+    """Where measured runs leave open whether the step fits: between what they lie."""
+    m = forecast.memory
+    if m.low_bytes is None or m.high_bytes is None or m.capacity_bytes is None:
+        return ""
+    if not m.low_bytes <= m.capacity_bytes <= m.high_bytes:
+        return ""
+    between = f"{binary(m.low_bytes)} to {binary(m.high_bytes)} (80 % of measured runs)"
+    return f"; {between}: may {'not ' if m.fits else ''}fit"
 
 
 def verdict(forecast: Forecast) -> str:
@@ -124,7 +136,8 @@ def verdict(forecast: Forecast) -> str:
         return f"needs {binary(memory.peak_bytes)}; the device's capacity is unknown"
     if memory.fits:
         batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
-        return f"fits: {of(memory.peak_bytes, memory.capacity_bytes)}{batch}"
+        used = of(memory.peak_bytes, memory.capacity_bytes)
+        return f"fits: {used}{doubtful(forecast)}{batch}"
     return f"does not fit: {shortage(forecast)}; {cure(forecast)}"
 
 

@@ -18,6 +18,7 @@ from roofcast.reports.format import (
     words,
 )
 from roofcast.reports.pages.asked import edited, pass_or_step
+from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.forecast.result import Forecast
 
 WIDTH = 100
@@ -60,7 +61,7 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     m = f.memory
     capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
     verdict = "" if m.fits is None else ": fits" if m.fits else ": DOES NOT FIT"
-    yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}"
+    yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}{doubtful(f)}"
     yield "longest ops (bound)", ", ".join(_longest(f))
     if f.time_to_train_s is not None:
         run = [duration(f.time_to_train_s)]

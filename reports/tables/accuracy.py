@@ -18,6 +18,7 @@ from roofcast.scenarios.measured.nets import Run, read, tables
 from roofcast.scenarios.measured.scores import score_all
 from roofcast.simulator.forecast import interval
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.result import MemoryForecast
 
 STATUSES = ("fitted", "left out", "never seen")
 T = TypeVar("T")
@@ -186,6 +187,50 @@ def memory() -> list[Figures]:
         ]
         found.append(figures(source, members[0].status, errors))
     return found
+
+
+class Verdicts(NamedTuple):
+    """Runs of one source that ran, and what is forecast of their memory."""
+
+    source: str
+    status: str  # one of STATUSES
+    ran: int
+    refused: int  # of these forecast not to fit
+    median: float | None  # of peak / capacity - 1 of the refused
+    within: int  # of the refused: capacity within the 80 % band of the forecast peak
+
+
+def verdicts() -> list[Verdicts]:
+    """Published training runs on devices of known capacity: how many are forecast not to fit."""
+    found = []
+    for path in sorted(training.HERE.glob("*.csv")):
+        runs = [run for run in training.read(path) if run.scenario and run.measured_s]
+        told = [(run.source, memory) for run in runs if not run.oom and (memory := _memory(run))]
+        for source, members in _by(told, lambda pair: pair[0]):
+            over = [m for _, m in members if m.fits is False]
+            found.append(
+                Verdicts(
+                    source,
+                    "never seen" if training.is_blind(path) else "fitted",
+                    len(members),
+                    len(over),
+                    median(m.peak_bytes / (m.capacity_bytes or 1.0) - 1.0 for m in over)
+                    if over
+                    else None,
+                    sum((m.low_bytes or m.peak_bytes) <= (m.capacity_bytes or 0.0) for m in over),
+                )
+            )
+    return found
+
+
+def _memory(run: training.LlmRun) -> MemoryForecast | None:
+    """The forecast memory of a run on a device of known capacity; None where there is none."""
+    assert run.scenario is not None, "only runs with a scenario are asked for"
+    try:
+        memory = forecast(run.scenario).memory
+    except RoofcastError:
+        return None
+    return memory if memory.fits is not None else None
 
 
 def _by(of: Iterable[T], key: Callable[[T], str]) -> list[tuple[str, list[T]]]:

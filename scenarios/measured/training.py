@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.scenarios.measured.cells import Row, positive, text
-from roofcast.scenarios.measured.training_rows import scenario_of
+from roofcast.scenarios.measured.training_rows import UNSTATED, scenario_of
+from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 HERE = Path(__file__).parent / "published"
@@ -119,6 +122,12 @@ def run(row: Row) -> LlmRun:
         scenario = scenario_of(row, assumptions)
     except RoofcastError as error:
         refused = str(error)
+    measured_s = positive(text(row, "iter_time_s"))
+    oom = text(row, "oom").lower() in ("yes", "true", "1")
+    if scenario is not None and measured_s and not oom and UNSTATED in assumptions:
+        how, why = least_recompute(scenario)
+        scenario = msgspec.structs.replace(scenario, recompute=how)
+        assumptions[assumptions.index(UNSTATED)] = why
     experts = text(row, "experts") not in ("", "0", "1", "1.0")
     return LlmRun(
         id=text(row, "id"),
@@ -128,13 +137,37 @@ def run(row: Row) -> LlmRun:
         scenario=scenario,
         refused=refused,
         excluded=text(row, "exclude"),
-        measured_s=positive(text(row, "iter_time_s")),
+        measured_s=measured_s,
         memory_gib=positive(text(row, "peak_mem_gib")),
         memory_kind=text(row, "memory_kind") or memory_kind(text(row, "framework")),
-        oom=text(row, "oom").lower() in ("yes", "true", "1"),
+        oom=oom,
         assumptions=tuple(assumptions),
         row=row,
     )
+
+
+def least_recompute(scenario: Scenario) -> tuple[str, str]:
+    """The least recomputation with which a run that ran is forecast to fit, and the words for it.
+
+    none, selective or full; full where not even that fits. A policy that the model does not have,
+    and a scenario that cannot be forecast, are passed over.
+    """
+    peaks: dict[str, str] = {}
+    for how in ("none", "selective", "full"):
+        try:
+            memory = forecast(msgspec.structs.replace(scenario, recompute=how)).memory
+        except RoofcastError:
+            continue
+        if memory.fits is not False:
+            less = "".join(f", {other} needs {peak}" for other, peak in peaks.items())
+            return how, UNSTATED if how == "none" else f"recompute {how} (not given{less})"
+        assert memory.capacity_bytes is not None, "only a known capacity can be exceeded"
+        room = memory.capacity_bytes / 2**30
+        peaks[how] = f"{memory.peak_bytes / 2**30:.0f} of {room:.0f} GiB"
+    if not peaks:
+        return "none", UNSTATED
+    how = list(peaks)[-1]
+    return how, f"recompute {how} (not given, and needs {peaks[how]})"
 
 
 def memory_kind(framework: str) -> str:

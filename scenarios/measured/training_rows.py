@@ -30,6 +30,7 @@ GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatro
 TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
 MOST_TOKENS = 16384  # default micro-batch without a pipeline: the largest with at most these tokens
 ADAPTERS = re.compile(r"METHOD=(q?lora|dora)|\bq?lora\b", re.IGNORECASE)
+UNSTATED = "no recomputation (not given)"
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
@@ -163,7 +164,7 @@ def recompute_of(cell: str, assumptions: list[str]) -> str:
     if words in ("none", "selective", "full") or ":" in words:
         return words
     if words in ("", "unknown", "?"):
-        assumptions.append("no recomputation (not given)")
+        assumptions.append(UNSTATED)
         return "none"
     if "full" in words or words == "yes":
         return "full"

@@ -12,8 +12,8 @@ from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.fabric import Fabric, costs_alike
 from roofcast.simulator.parallel.layout import Layout, check
 from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.parallel.stages import Unit, sending, stages, units
-from roofcast.simulator.parallel.step import peak_bytes, timed
+from roofcast.simulator.parallel.stages import Unit, sending, units
+from roofcast.simulator.parallel.step import dealt, peak_bytes, timed
 from roofcast.simulator.parallel.traffic import Placement, gathers, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
@@ -96,7 +96,7 @@ def _of_rank(
         at = Placement(step, names.device, x, network(x, fabric))
         try:
             check(rows[0].layout, step, names.model.name)
-            members = stages(on[group.fabric], rows[0].layout)
+            members = dealt(at, on[group.fabric])
             step_s = timed(at, on[group.fabric], members).step_s
         except RoofcastError:
             continue

@@ -9,6 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
+from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
@@ -71,8 +72,9 @@ def _bytes(saved: Iterable[Kept], kind: str) -> float:
     return sum(s.bytes * s.count for s in saved if s.kind == kind)
 
 
-def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
-    """Memory at peak beside the device's capacity."""
+def memory_fields(held: Held, capacity: float | None, mode: str) -> MemoryForecast:
+    """Memory at peak beside the device's capacity, and between what measured runs would lie."""
+    low, high = band(float(held.total), mode)
     return MemoryForecast(
         parameters_bytes=float(held.parameters),
         gradients_bytes=float(held.gradients),
@@ -84,6 +86,8 @@ def memory_fields(held: Held, capacity: float | None) -> MemoryForecast:
         peak_moment=held.moment,
         capacity_bytes=float(capacity) if capacity else None,
         fits=bool(held.total <= capacity) if capacity else None,
+        low_bytes=low,
+        high_bytes=high,
     )
 
 
@@ -143,7 +147,7 @@ def assemble(
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
         **totals(step).fields(step_s, peak),
-        memory=memory_fields(memory, device.memory.capacity),
+        memory=memory_fields(memory, device.memory.capacity, recipe.mode),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s),

@@ -11,19 +11,16 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.records import Device, System
+from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.parallel.layout import Layout, check
 from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.parallel.stages import Unit, stages, units
-from roofcast.simulator.parallel.step import peak_bytes
+from roofcast.simulator.parallel.stages import Unit, units
+from roofcast.simulator.parallel.step import dealt, peak_bytes
 from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe, Step, trace
-
-# fraction of the capacity that a default micro-batch leaves free: forecast peaks are off by 2 to
-# 16 % (medians of five sources, docs/accuracy.md), too low more often than too high
-SPARE = 0.1
 
 
 class Traced(NamedTuple):
@@ -51,8 +48,9 @@ class _Candidate(NamedTuple):
 def fitting(
     layout: Layout, model: Model, recipe: Recipe, device: Device, system: System | None
 ) -> tuple[Layout, Traced | None, str]:
-    """The largest micro-batch that leaves a part SPARE of the capacity free, of a rank's whole
-    batch and the powers of two that divide it; 1 where none does.
+    """The largest micro-batch that fits even where memory is as far above its forecast as measured
+    runs are (`most_above`), of a rank's whole batch and the powers of two that divide it; 1 where
+    none does.
 
     layout: without a pipeline, with the whole batch of a rank as its micro-batch. Also gives that
     rank where it was traced, and why this micro-batch, in words.
@@ -60,7 +58,8 @@ def fitting(
     capacity, each = device.memory.capacity, layout.micro_batch
     if capacity is None or each == 1:
         return layout, None, ""
-    most = (1.0 - SPARE) * float(capacity)
+    above = most_above(recipe.mode)
+    most = float(capacity) / above
     fabric = fabric_of(system, device, layout.devices)
 
     def candidate(micro: int) -> _Candidate:
@@ -81,9 +80,16 @@ def fitting(
     promising = bisect.bisect_right(powers, most, key=lambda micro: _least(whole, micro))
     for micro in reversed(powers[:promising]):
         if (found := candidate(micro)).peak <= most:
-            why = f"the largest that leaves {100 * SPARE:.0f} % of the memory free"
+            why = f"the largest that fits with {above:.2f} times its forecast memory"
             return found.at.layout, timed(found), why
-    return _cut(layout, 1), None, f"no larger one leaves {100 * SPARE:.0f} % of the memory free"
+    return _cut(layout, 1), None, f"no larger one fits with {above:.2f} times its memory"
+
+
+def most_above(mode: str) -> float:
+    """Measured peak over forecast peak that 10 % of the runs exceed; of training where no run of
+    the mode was measured.
+    """
+    return band(1.0, mode)[1] or band(1.0, "train")[1] or 1.0
 
 
 def _cut(layout: Layout, micro: int) -> Layout:
@@ -93,7 +99,7 @@ def _cut(layout: Layout, micro: int) -> Layout:
 
 
 def _peak(at: Placement, rows: list[Unit]) -> float:
-    return float(peak_bytes(at, rows, stages(rows, at.layout)))
+    return float(peak_bytes(at, rows, dealt(at, rows)))
 
 
 def _least(whole: _Candidate, micro: int) -> float:

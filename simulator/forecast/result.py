@@ -59,6 +59,10 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     peak_moment: str  # "backward of lm_head", "optimizer step" ...
     capacity_bytes: float | None
     fits: bool | None  # None where the capacity is unknown
+    # between which 80 % of the measured runs lie that are forecast to need peak_bytes; None where
+    # no measured run tells
+    low_bytes: float | None = None
+    high_bytes: float | None = None
     # largest batch that fits, all else equal; None where not computed or unknown
     largest_batch: int | None = None
 

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roofcast.simulator.memory import IN_FLIGHT, MASTER, held
+from roofcast.simulator.memory import (
+    IN_FLIGHT,
+    MASTER,
+    WIDENED,
+    held,
+    held_gradient,
+    narrow_buffers,
+)
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard, wire_bytes
@@ -66,8 +73,11 @@ class Share(NamedTuple):
     twice: ArrayLike = 0.0  # bytes of the gradients of weights that two ops use
 
 
-def share(members: list[int], units: list[Unit], recompute: str) -> Share:
-    """The share of a stage that consists of these units (indices into `units`)."""
+def share(members: list[int], units: list[Unit], recompute: str, width: float = 2.0) -> Share:
+    """The share of a stage that consists of these units (indices into `units`).
+
+    width: bytes per weight.
+    """
     mine = [units[u] for u in members]
     layers = [u for u in mine if u.layers]
     transient = max((u.largest for u in mine), default=0.0)
@@ -78,10 +88,15 @@ def share(members: list[int], units: list[Unit], recompute: str) -> Share:
         transient = max(transient, layer.largest + layer.inside * remade)
     stays = sum(u.kept for u in mine if not u.layers)
     leaving = IN_FLIGHT * max((u.kept for u in layers), default=0.0)
+    dense, trained = sum(u.dense for u in mine), sum(u.trained for u in mine)
+    if len(units) - 1 in members and 0 not in members:
+        # a table that embeds and gives the logits: the last stage has a copy [narayanan2021]
+        dense += units[0].twice / width
+        trained += units[0].twice / width
     return Share(
-        dense=sum(u.dense for u in mine),
+        dense=dense,
         expert=sum(u.expert for u in mine),
-        trained=sum(u.trained for u in mine),
+        trained=trained,
         trained_expert=sum(u.trained_expert for u in mine),
         kept=sum(u.kept for u in mine),
         transient=transient,
@@ -95,7 +110,9 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
     """A rank of the stage that consists of these units, at peak."""
     x = at.layout
     flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
-    kinds = holdings(share(members, units, at.step.recipe.recompute), at, flying)
+    kinds = holdings(
+        share(members, units, at.step.recipe.recompute, at.step.weight_width), at, flying
+    )
     layers = sum(1 for u in members if units[u].layers)
     return Rank(stage, layers, *(float(np.asarray(v)) for v in kinds))
 
@@ -146,7 +163,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         return bytes_per_weight * (of_dense + of_experts)
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
-    grad = stack.gradient_bytes if stack.master else width
+    grad = held_gradient(stack) if stack.master else width
     kept = np.asarray(mine.kept) * flying
     if "activations" in recipe.offload:
         kept = np.minimum(kept, mine.resident)
@@ -157,6 +174,9 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     gathered = np.where(stay_gathered, 0.0, units * (zero == 3))
     replicated = (zero == 0) & (np.asarray(x.dp * x.cp) > 1)
     buckets = grad * sum(trained) * (replicated & (not stack.master) & training)
+    if stack.implementations.get("gradients") == "ddp" and training:
+        # PyTorch's DistributedDataParallel around a model whose sums are kept elsewhere
+        buckets = width * sum(trained) * np.greater(np.asarray(x.dp * x.cp), 1)
     # with weights that stay gathered, gradients are reduced after the last micro-batch
     late = np.greater(x.pp, 1) & stay_gathered
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
@@ -166,9 +186,11 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
     slack = stack.slack * (activations + transient)
-    if training and recipe.copied_by_update:  # once the activations are gone
-        copied = step.input_bytes + sharded(trained, width, 1)
-        transient = transient + np.maximum(copied - activations - transient - slack, 0.0)
+    if training:  # the update, once the activations are gone
+        copied = sharded(trained, width if recipe.copied_by_update else 0.0, 1)
+        widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
+        updating = step.input_bytes + copied + widened
+        transient = transient + np.maximum(updating - activations - transient - slack, 0.0)
     return Holdings(
         parameters,
         gradients,

@@ -7,7 +7,7 @@ one rank's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,7 @@ class Unit(NamedTuple):
     # seconds of adding gradients up that the first micro-batch of a step is spared
     added: float = 0.0
     places: tuple[int, ...] = ()  # of its layers among all layers of the model
+    products: float = 0.0  # FLOPs of its matrix products, forward
 
     @property
     def update(self) -> float:
@@ -96,6 +97,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
         np.add.at(spared, of[sums], times.seconds[sums])
     largest = _largest(step, unit_of, len(order), inferring)
     sent = _sent(step, unit_of, len(order))
+    products = _products(step, unit_of, len(order))
     names = {i: node.name for i, node in zip(reversed(unit_of), reversed(step.nodes), strict=True)}
     rows = []
     for i, (what, block) in enumerate(order):
@@ -120,6 +122,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 twice=0.0 if i else step.used_twice,
                 added=spared[i] / count,
                 places=tuple(places[block]) if what == "block" else (),
+                products=products[i] / count,
             )
         )
     return rows
@@ -192,6 +195,17 @@ def _largest(step: Step, unit: list[int], count: int, inferring: bool) -> list[f
             )
             largest[unit[k.node]] = max(largest[unit[k.node]], live)
     return largest
+
+
+def _products(step: Step, unit: list[int], count: int) -> list[float]:
+    """Of each unit, FLOPs of its matrix products in a forward, without attention. unit: of each
+    node.
+    """
+    found = [0.0] * count
+    for k in step.kernels:
+        if k.kind == "matmul" and k.phase == "forward":
+            found[unit[k.node]] += k.matrix * k.count
+    return found
 
 
 def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
@@ -310,9 +324,10 @@ def _traffic_of_pass(
     return here
 
 
-def deal(units: list[Unit], x: Layout) -> list[list[int]]:
+def deal(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]]:
     """Units (by index) of each pipeline chunk: as many layers as asked for, or equal runs, with the
-    remainder in the middle; ops around the layers go to the ends.
+    remainder in the middle; ops around the layers go to the ends. `balanced`: instead of equal runs
+    those of equal work, as nanotron deals layers.
     """
     layers = [i for _, i in sorted((place, i) for i, u in enumerate(units) for place in u.places)]
     n = x.pp * x.vpp
@@ -323,7 +338,9 @@ def deal(units: list[Unit], x: Layout) -> list[list[int]]:
         )
     each, rest = divmod(len(layers), n)
     middle = sorted(range(n), key=lambda c: abs(2 * c - n + 1))[:rest]
-    sizes = x.stages or [each + (c in middle) for c in range(n)]
+    sizes: Sequence[int] = x.stages or [each + (c in middle) for c in range(n)]
+    if balanced and not x.stages and n > 1:
+        sizes = _balanced([units[u].products for u in layers], units, n)
     if sum(sizes) != len(layers):
         text = ",".join(map(str, sizes))
         raise BadInput(
@@ -344,11 +361,26 @@ def deal(units: list[Unit], x: Layout) -> list[list[int]]:
     return chunks
 
 
-def stages(units: list[Unit], x: Layout) -> list[list[int]]:
-    """Units (by index) of each pipeline stage: every pp-th chunk, or under a V schedule one chunk
-    on the way down and one on the way up.
+def _balanced(layers: list[float], units: list[Unit], n: int) -> list[int]:
+    """Layers of each of `n` chunks with equal FLOPs of matrix products, those of the head included;
+    the layer that passes a chunk's share is its last one. `layers`: FLOPs of each.
+
+    Source: github huggingface/nanotron, helpers of the trainer that assign blocks to ranks.
     """
-    chunks = deal(units, x)
+    whole = sum(layers) + sum(u.products for u in units if not u.layers)
+    sizes, done, chunk = [0] * n, 0.0, 0
+    for flops in layers:
+        sizes[chunk] += 1
+        done += flops
+        chunk += done > whole * (chunk + 1) / n and chunk < n - 1
+    return sizes
+
+
+def stages(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]]:
+    """Units (by index) of each pipeline stage: every pp-th chunk, or under a V schedule one chunk
+    on the way down and one on the way up. `balanced`: as in `deal`.
+    """
+    chunks = deal(units, x, balanced)
     if x.schedule == "zb-v" and x.pp > 1:
         return [[*chunks[stage], *chunks[2 * x.pp - 1 - stage]] for stage in range(x.pp)]
     return [

@@ -104,6 +104,12 @@ class Timed(NamedTuple):
         return self.whole + self.update + self.between
 
 
+def dealt(at: Placement, rows: list[Unit]) -> list[list[int]]:
+    """Units (by index) of each pipeline stage, as the step's stack deals layers."""
+    balanced = at.step.recipe.stack.implementations.get("stages") == "balanced"
+    return stages(rows, at.layout, balanced)
+
+
 def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     """The step of layouts that share their units and stages, each stage the units (by index) that
     `members` lists. Broadcasts over dp, zero, shard and micro-batches of the layout, as long as all
@@ -154,7 +160,7 @@ def over_devices(
     """The whole step, from the step and times of one rank and micro-batch."""
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
-    members = stages(rows, x)
+    members = dealt(at, rows)
     t = timed(at, rows, members)
     f, b, whole, total = t.forward, t.backward, t.whole, t.total
     repeats = x.micro_batches / x.pp
@@ -239,7 +245,8 @@ def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.
     peak = np.zeros(np.broadcast_shapes(*map(np.shape, (x.dp, x.zero, x.shard, x.micro_batches))))
     for held, places in alike.items():
         flying = [in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, i) for i in places]
-        kinds = holdings(share(list(held), rows, how), at, np.maximum.reduce(flying))
+        mine = share(list(held), rows, how, at.step.weight_width)
+        kinds = holdings(mine, at, np.maximum.reduce(flying))
         peak = np.maximum(peak, sum(np.asarray(v) for v in kinds))
     single = np.equal(x.devices, 1) & np.equal(x.micro_batches, 1)
     if np.any(single):

@@ -3,6 +3,9 @@
 none           keep everything
 selective      recompute attention: its scores, masks and statistics are not kept [korthikanti2022]
 modules:A,B    recompute the parts of each layer whose names contain A or B: modules:mlp,norm
+discard:A,B    the same, and what other ops read of these parts is dropped too, and there again
+               when backward reaches it: MaxText's remat policies, Megatron's checkpoints without
+               output (mla_up_proj, layernorm, moe_act)
 full           recompute every layer; keep only the input of each
 uniform:N      as full, but keep the input of every Nth layer only and recompute N layers at once
 every:N        recompute every Nth layer, and keep everything of the others
@@ -20,8 +23,8 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.work.traced import Block, Kept, Kernel, Node, layer_order
 
-KINDS = ("none", "selective", "full", "modules", "uniform", "every", "block")
-FORMS = "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME"
+KINDS = ("none", "selective", "full", "modules", "discard", "uniform", "every", "block")
+FORMS = "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME, discard:NAME,NAME"
 
 
 class Policy(NamedTuple):
@@ -67,10 +70,10 @@ def policy(text: str) -> Policy:
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
         raise unknown("recompute", text, KINDS, f"known: {FORMS}")
-    if kind == "modules":
+    if kind in ("modules", "discard"):
         names = tuple(filter(None, (name.strip() for name in rest.split(","))))
         if not names:
-            raise BadInput(f"recompute {text}: name parts of a layer, for example modules:mlp,norm")
+            raise BadInput(f"recompute {text}: name parts of a layer, for example {kind}:mlp,norm")
         return Policy(kind, modules=names)
     if kind not in ("uniform", "every", "block"):
         if rest:
@@ -167,10 +170,18 @@ def _check_layers(p: Policy, name: str, most: int) -> None:
 def _parts(
     nodes: Sequence[Node], kernels: Sequence[Kernel], saved: Sequence[Kept], p: Policy, name: str
 ) -> tuple[list[Kernel], tuple[Kept, ...]]:
-    """Recompute parts of layers: drop what they keep, except what other ops read or write."""
+    """Recompute parts of layers: drop what they keep, except what other ops read or write; under
+    `discard` also what others keep of their results.
+    """
     within = _nodes_within(nodes, p, name)
+    made = {
+        v.storage for k in kernels if k.node in within and k.phase == "forward" for v in k.outputs
+    }
+    dropped = made if p.kind == "discard" else set()
     outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
-    kept = tuple(s for s in saved if s.node not in within or s.storage in outside)
+    kept = tuple(
+        s for s in saved if (s.storage in outside if s.node in within else s.storage not in dropped)
+    )
     runs = [
         k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"
     ]
@@ -192,5 +203,5 @@ def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
         if not any(module in nodes[i].name for i in within):
             parts = sorted({part for of in layers.values() for part in of.split(".")[1:]})
             hint = f"no part of a layer of {name} has a name that contains it"
-            raise unknown("recompute modules", module, parts, hint)
+            raise unknown(f"recompute {p.kind}", module, parts, hint)
     return within

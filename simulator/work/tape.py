@@ -41,6 +41,7 @@ class Tape(Recording):
             precision, training=training, implementations=implementations, parallel=parallel
         )
         self.narrow: set[int] = set()  # storages cast for an 8-bit or 4-bit product
+        self.kept_casts: dict[int, Value] = {}  # storage -> its cast, where that one is kept
         self._gathered: dict[int, Value] = {}  # storage -> its value gathered over the tp ranks
         self._casts: dict[tuple[int, tuple, str], Value] = {}  # low-precision copies of weights
 
@@ -134,7 +135,7 @@ class Tape(Recording):
 
         Its gradient is summed over the ranks. With sequence parallelism the tokens are gathered
         first, once for all layers that read them, and once more in backward, since each rank keeps
-        only its own tokens.
+        only its own tokens; a stack with `gathered = "kept"` keeps them all instead.
         """
         if x.storage in self._gathered:
             return self._gathered[x.storage]
@@ -142,10 +143,13 @@ class Tape(Recording):
         if x.split == "tokens":
             axis = _token_axis(x)
             shape = tuple(n * self.parallel.tp if i == axis else n for i, n in enumerate(x.shape))
-            full = Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
+            kept = self.implementation("gathered", "dropped") == "kept"
+            storage, held = (self._storage(), None) if kept else (x.storage, x.held)
+            full = Value(shape, x.dtype, storage, x.grad, x.kind, x.repeats, held)
             self.send("all_gather", "tp", full.bytes)
             if self.training:
-                self.send("all_gather", "tp", full.bytes, phase="backward", behind=True)
+                if not kept:
+                    self.send("all_gather", "tp", full.bytes, phase="backward", behind=True)
                 self.send("reduce_scatter", "tp", full.bytes, phase="backward")
         elif x.grad and self.training:
             self.send("all_reduce", "tp", full.bytes, phase="backward")

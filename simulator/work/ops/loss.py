@@ -12,17 +12,20 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "chunked", one kernel; "sum", the sum of the logits instead of a loss.
+    above; "chunked", one kernel that keeps the logits; "fused", flash-attn's under llm-foundry;
+    "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
     if how == "sum":
         return _sum(t, logits)
     if how == "chunked" and logits.split is None:
         return _chunked(t, logits, labels)
+    if how == "fused" and logits.split is None:
+        return _fused(t, logits, labels)
+    if how == "sharded":
+        return _sharded(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
-    if logits.split == "features":  # the vocabulary is split over tensor-parallel ranks
-        # exchange, per row, of the maximum, the sum and the label's logit, in fp32
-        t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
+    _exchange(t, x)
     log_p = t.new(x.shape, x.dtype, x.grad)
     _softmax(t, x, log_p)
     picked = t.full(log_p)
@@ -35,6 +38,14 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
         read, written, dtype = labels.bytes, picked.bytes, picked.dtype
         t.backward("scatter", vector=x.size, read=read, written=written, product=dtype)
     return out
+
+
+def _exchange(t: Tape, x: Value) -> None:
+    """Where the vocabulary is split over tensor-parallel ranks: the exchange, per row, of the
+    maximum, the sum and the label's logit, in fp32.
+    """
+    if x.split == "features":
+        t.send("all_reduce", "tp", 3 * 4 * x.size // x.shape[-1])
 
 
 def _softmax(t: Tape, x: Value, log_p: Value) -> None:
@@ -60,6 +71,47 @@ def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
         t.save(logits, labels)
         read = bytes_ + labels.bytes
         t.backward("softmax", vector=4 * n, special=n, read=read, written=bytes_, product=dtype)
+    return out
+
+
+def _sharded(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy in fp32 as a sequence of eager kernels: maximum, difference, exponential, sum,
+    quotient.
+
+    At the exponential there are the logits, their fp32 copy, the difference and the result: 14
+    bytes per logit in 16 bits. Keeps the last, which backward turns into the gradient in place.
+    Source: github huggingface/nanotron, src/nanotron/parallel/tensor_parallel/functional.py.
+    """
+    x = t.cast(logits, "fp32")
+    _exchange(t, x)
+    difference, power = (t.new(x.shape, "fp32", x.grad) for _ in range(2))
+    out, live = t.new((), "fp32", x.grad), (logits, x, difference, labels)
+    n, bytes_ = x.size, x.bytes
+    t.emit("softmax", live, (out,), vector=4 * n, special=n, read=5 * bytes_, written=3 * bytes_)
+    if x.grad:
+        t.save(power, labels)
+        t.backward("softmax", vector=x.size, read=x.bytes, written=x.bytes, product="fp32")
+    return out
+
+
+def _fused(t: Tape, logits: Value, labels: Value) -> Value:
+    """flash-attn's cross-entropy under llm-foundry: keeps the logits, and backward writes their
+    gradient beside them; nothing of their size is held in fp32.
+
+    Composer evaluates the training metrics of each micro-batch besides, cross-entropy among them:
+    together the kernels move what the composed loss moves. Source: github mosaicml/llm-foundry,
+    models/mpt: loss_fn; mosaicml/composer, trainer.
+    """
+    n, wide, rows = logits.size, 4 * logits.size, logits.size // logits.shape[-1]
+    out = t.new((), "fp32", logits.grad)
+    t.emit("cast", (logits,), (), product="fp32", read=logits.bytes, written=wide)
+    t.emit("softmax", (), (), vector=4 * n, special=n, read=wide, written=wide)
+    t.emit("gather", (labels,), (out,), vector=rows, read=32 * rows + labels.bytes)
+    if logits.grad:
+        t.save(logits, labels)
+        t.backward("scatter", vector=n, read=labels.bytes, written=wide)
+        t.backward("softmax", vector=4 * n, special=n, read=2 * wide, written=wide)
+        t.backward("cast", read=wide, written=logits.bytes, product=logits.dtype)
     return out
 
 

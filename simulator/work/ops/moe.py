@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import linear, pointwise
-from roofcast.simulator.work.ops.linear import product_format
+from roofcast.simulator.work.ops.linear import keep_operand, product_format
 from roofcast.simulator.work.tape import Tape, Value
 
 
@@ -117,7 +117,8 @@ def grouped_linear(
 
     t.emit("matmul", (x, w), (out,), matrix=flops, product=product, shape=shape)
     if out.grad:
-        t.save(x, routes.ends)
+        keep_operand(t, x, product)
+        t.save(routes.ends)
         back(x, w, (experts, out_features, k, each))
         if x.grad:
             back(w, x, (experts, each, k, out_features))
@@ -191,7 +192,11 @@ def gated_experts(
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
     h = gate(grouped_linear(t, rows, 2 * width // etp, routes, bias=bias))
     h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), k)
+    result = h.storage
     h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
+    if t.implementation("experts", "") == "grouped":
+        # Megatron-Core weights what the second product reads, so that its result need not be kept
+        t.saved.pop(result, None)
     h = take(t, h, routes.back, routes.rows, dim)
     out = pointwise.total(t, t.view(h, tokens, k, dim), 1)
     return t.cast(t.view(out, tokens, dim), x.dtype)

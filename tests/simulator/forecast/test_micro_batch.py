@@ -1,9 +1,9 @@
-"""The micro-batch where none is given: the largest that leaves a part of the memory free."""
+"""The micro-batch where none is given: the largest that fits with memory's own error."""
 
 import pytest
 
 from roofcast import hwdb, predict
-from roofcast.simulator.forecast.rank import SPARE
+from roofcast.simulator.forecast.rank import most_above
 
 LLAMA = {"model": "llama-2-7b", "device": "a100-sxm4-80gb", "devices": 256, "zero": 3}
 
@@ -19,9 +19,8 @@ def test_a_micro_batch_that_does_not_fit_is_not_assumed():
     whole = predict(**LLAMA, batch=1024, micro_batch=4)
     assert whole.memory.fits is False and f.memory.fits
     assert f.layout.micro_batch == 2 and f.layout.micro_batches == 2
-    assert said(f) == (
-        "micro-batch of 2 samples (not given): the largest that leaves 10 % of the memory free"
-    )
+    words = "micro-batch of 2 samples (not given): the largest that fits with"
+    assert said(f) == f"{words} {most_above('train'):.2f} times its forecast memory"
     given = predict(**LLAMA, batch=1024, micro_batch=2)
     assert (given.step_time_s, given.memory) == (f.step_time_s, f.memory)
 
@@ -40,11 +39,11 @@ def test_a_micro_batch_that_does_not_fit_is_not_assumed():
     ],
     ids=lambda asked: f"{asked['model']} of {asked['batch']}",
 )  # fmt: skip
-def test_the_default_is_the_largest_that_leaves_a_tenth_free(asked):
+def test_the_default_is_the_largest_that_fits_with_the_error_of_measured_peaks(asked):
     """It fits; twice as many samples would not, unless they are not a part of a rank's batch."""
     f = predict(**asked)
     each, micro = f.layout.micro_batch * f.layout.micro_batches, f.layout.micro_batch
-    most = (1 - SPARE) * f.memory.capacity_bytes
+    most = f.memory.capacity_bytes / most_above("train")
     assert micro < each and each % micro == 0 and micro & (micro - 1) == 0
     assert f.memory.peak_bytes <= most or micro == 1
     larger = 2 * micro if each % (2 * micro) == 0 else each
@@ -64,7 +63,7 @@ def test_a_pipeline_has_micro_batches_of_one_sample():
 def test_where_nothing_fits_the_default_is_one_sample_and_says_so():
     f = predict(model="opt-175b", device="a100-sxm4-80gb", devices=8, batch=32)
     assert f.layout.micro_batch == 1 and f.memory.fits is False
-    assert "no larger one leaves 10 % of the memory free" in said(f)
+    assert "no larger one fits" in said(f)
 
 
 def test_without_a_known_capacity_the_default_is_the_whole_batch():

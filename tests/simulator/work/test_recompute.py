@@ -164,3 +164,19 @@ def test_policies_are_parsed():
     assert list(policy("every:4").layers(32)) == [3, 7, 11, 15, 19, 23, 27, 31]
     assert not policy("none").layers(32)
     assert sum(map(policy("uniform:4").keeps_input, range(32))) == 8
+
+
+def test_discarded_parts_are_made_again_for_the_ops_that_read_them():
+    """MaxText's minimal_with_context: of the norms, the rotary embedding and the activation nothing
+    is kept, the inputs of the products behind them neither; what the products give is.
+    """
+    parts = "norm,rotary,act_fn"
+    modules, discard = (step(f"{kind}:{parts}") for kind in ("modules", "discard"))
+
+    def of(s, name):
+        return sum(k.bytes * k.count for k in s.saved if s.nodes[k.node].name.endswith(name))
+
+    for name in ("mlp.down_proj", "mlp.gate_proj", "self_attn.q_proj"):
+        assert of(modules, name) > 0.0 == of(discard, name)
+    assert kept(discard) < kept(modules) and again(discard) == 0.0
+    assert [k for k in discard.kernels if k.phase == "recompute"]
