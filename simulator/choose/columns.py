@@ -9,7 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.forecast.resolve import Named
-from roofcast.simulator.parallel.fabric import Fabric, costs_alike
+from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
 from roofcast.simulator.parallel.layout import Layout, check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, sending, units
@@ -52,7 +52,7 @@ def forecast_rows(rows: list[Row], names: Named, step_s: np.ndarray, peak: np.nd
         x = row.layout
         if x.devices not in fabrics:
             fabric = fabric_of(names.system, names.device, x.devices)
-            fabrics[x.devices] = costs_alike(fabric), fabric
+            fabrics[x.devices] = kind_of(fabric), fabric
         how = x.zero, x.pp == 1, x.reshard
         if how not in gathering:
             once = gathers(x)
@@ -84,16 +84,18 @@ def _of_rank(
     times = roofline.time_all(step, names.device)
     on: dict[tuple, list[Unit]] = {}  # units by network
     for group, rows in groups.items():
-        x, fabric = rows[0].layout, fabrics[rows[0].layout.devices][1]
-        if group.fabric not in on:
-            at = Placement(step, names.device, x, network(x, fabric))
-            known = next(iter(on.values()), None)
-            on[group.fabric] = sending(known, at) if known else units(at, times)
         columns: dict[str, Any] = {
             n: np.array([getattr(r.layout, n) for r in rows]) for n in COLUMNS
         }
-        x = msgspec.structs.replace(x, **columns)
+        x: Any = msgspec.structs.replace(rows[0].layout, **columns)
+        fabric = fabrics[rows[0].layout.devices][1]
+        torus = is_torus(fabric)
+        if torus:
+            fabric = beside([fabrics[row.layout.devices][1] for row in rows])
         at = Placement(step, names.device, x, network(x, fabric))
+        if torus or group.fabric not in on:
+            known = next(iter(on.values()), None)
+            on[group.fabric] = sending(known, at) if known else units(at, times)
         try:
             check(rows[0].layout, step, names.model.name)
             members = dealt(at, on[group.fabric])
