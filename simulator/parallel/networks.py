@@ -58,9 +58,8 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
     levels: list[Level] = []
     for tier in tiers:
         bandwidth = float(tier.bandwidth)
-        own = _own_link(device, system) and device.scale_up.link == tier.link and tier is tiers[0]
-        if own and device.scale_up.bandwidth:
-            bandwidth = float(device.scale_up.bandwidth)
+        if tier is tiers[0] and device.scale_up.link == tier.link:
+            bandwidth *= _of_system(device, system)
         level, more = _level(tier, bandwidth, device, devices)
         levels.append(level)
         assumptions += more
@@ -81,12 +80,19 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
     return [*levels, _network(devices, nic)], assumptions
 
 
-def _own_link(device: Device, system: System) -> bool:
-    """Whether the links of a device are its own, not those of the system: it is another device than
-    the system is made of, as an H800 in a server for H100, or its links are edited.
+def _of_system(device: Device, system: System) -> float:
+    """Bandwidth of a device's links as a multiple of that of the device its system is made of: an
+    H800 in a server for H100, or a device whose links are edited.
     """
-    edited = any(edit.startswith("scale_up") for edit in device.edits)
-    return edited or system.device not in (device.id, device.base)
+    usual = system.device
+    if usual in (device.id, device.base) and not any(
+        e.startswith("scale_up") for e in device.edits
+    ):
+        return 1.0
+    if usual not in hwdb.devices():
+        return 1.0
+    own, theirs = device.scale_up.bandwidth, hwdb.device(usual).scale_up.bandwidth
+    return float(own) / float(theirs) if own and theirs else 1.0
 
 
 def _network(devices: int, nic: float) -> Level:

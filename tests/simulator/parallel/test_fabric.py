@@ -80,6 +80,14 @@ def test_an_edit_of_something_else_leaves_the_links_alone(name):
     assert fabric_of(None, edited, 16).levels == of(name, 16).levels
 
 
+@pytest.mark.parametrize("name", ["gaudi2", "h100-sxm5", "h800-sxm5", "mi300x"])
+def test_doubled_links_of_a_device_are_twice_those_of_its_node(name):
+    """Of 24 ports of a Gaudi 2, 21 lead to its neighbours: of a faster one too."""
+    edited = hwdb.device(name, {"scale_up.bandwidth": "x2"})
+    before, after = of(name, 8).levels[0], fabric_of(None, edited, 8).levels[0]
+    assert after.bandwidth == pytest.approx(2 * before.bandwidth)
+
+
 def test_boards_without_nvlink_are_connected_by_the_pcie_bus_of_a_host():
     levels = [(level.topology, level.size) for level in of("l40s", 16).levels]
     assert levels == [("bus", 8), ("network", 16)]
