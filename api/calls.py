@@ -96,7 +96,7 @@ def predict(
         "modules:NAME,NAME".
     offload: what is kept in host memory: "activations", "optimizer". Default: nothing.
     attention: "eager", "efficient" or "flash". Default: the stack's.
-    stack: software stack. Default: "pytorch-eager", on TPUs "jax-xla".
+    stack: software stack. Default: "pytorch-eager"; on TPUs "jax-xla", on NPUs their compiler's.
     memory_format: of images, "contiguous" or "channels_last". Default: the stack's.
     devices: number of devices. Default: tp x cp x pp x dp.
     system: node or pod the devices stand in. Default: the usual one of the device.

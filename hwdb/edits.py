@@ -9,8 +9,9 @@ from typing import Any
 from msgspec import Struct
 
 from roofcast.hwdb.errors import BadInput, UnknownName, unknown
+from roofcast.hwdb.figure import WAS_MEASURED
 from roofcast.hwdb.reader import keys, members, unit_of
-from roofcast.hwdb.records import Device
+from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
 from roofcast.hwdb.units import pretty, quantity
 
 SOURCE = "edit"
@@ -37,6 +38,7 @@ def apply(
     """`data` after the changes, and a line for each: "memory.bandwidth 3.35 TB/s -> 8 TB/s".
 
     changes: (dotted key, value), absolute or relative to the old value.  file: for messages.
+    A change to the same value is no change.
     Raises UnknownName for a key that holds no number, BadInput for a value that is not valid.
     """
     changes = tuple(changes)
@@ -53,10 +55,41 @@ def apply(
             table = table.setdefault(name, {})
         old = _old(table.get(last), units[key])
         new = _new(key, value, old, units[key])
-        table[last] = {"value": new, "source": SOURCE, "status": "edited"}
+        if new == old:
+            continue
+        table[last] = _edited(new, table.get(last))
         edits.append(f"{key} {pretty(old, units[key])} -> {pretty(new, units[key])}")
     sources = {**data.get("sources", {}), SOURCE: "changed for this forecast"}
     return data | {"sources": sources}, tuple(edits)
+
+
+def _edited(value: float, before: Any) -> dict[str, Any]:
+    """The entry of a changed number. `where` keeps that it was measured: what a formula makes of a
+    number depends on how it was found.
+    """
+    entry = {"value": value, "source": SOURCE, "status": "edited"}
+    if isinstance(before, Mapping) and before.get("status") == "measured":
+        entry["where"] = WAS_MEASURED
+    return entry
+
+
+def said(edits: Iterable[str]) -> tuple[str, ...]:
+    """Assumptions of a forecast on a device with these edits: a line for each, which says where no
+    formula reads the number.
+
+    >>> said(["power.idle 70 W -> 35 W"])
+    ('hypothetical: power.idle 70 W -> 35 W (shown only: no formula reads it)',)
+    """
+    lines = []
+    for edit in edits:
+        key = edit.partition(" ")[0]
+        why = ""
+        if key in SHOWN_ONLY[Device]:
+            why = " (shown only: no formula reads it)"
+        elif key in CROSSCHECK_ONLY:
+            why = " (read by roofcast crosscheck only: it changes no forecast)"
+        lines.append(f"hypothetical: {edit}{why}")
+    return tuple(lines)
 
 
 def _unknown_key(key: str, units: Mapping[str, str], file: str) -> UnknownName:

@@ -12,6 +12,9 @@ recalled: from memory of the source that it names, not checked again.
 given: from a user's own file.  edited: changed with --set or `changes`.
 """
 
+WAS_MEASURED = "measured before the change"
+"""`where` of an edited figure that was measured."""
+
 V = TypeVar("V")
 
 
@@ -34,6 +37,11 @@ class Figure(float):
         self = super().__new__(cls, value)
         self.source, self.status, self.where = source, status, where
         return self
+
+    @property
+    def measured(self) -> bool:
+        """Was it measured, or is it a change of what was measured?"""
+        return self.status == "measured" or self.where == WAS_MEASURED
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Figure, (float(self), self.source, self.status, self.where)

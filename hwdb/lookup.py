@@ -14,6 +14,7 @@ from roofcast.hwdb.edits import apply, merge
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.hwdb.reader import load, read
 from roofcast.hwdb.records import KINDS, Device, Link, System
+from roofcast.hwdb.topologies import check_topology
 
 MAX_DEVICES = 1e9
 """Most devices that a user's system may have."""
@@ -76,10 +77,13 @@ def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:
     """The device that a user's file describes."""
     data, before = _with_base(path, ())
     device = _device(data, str(path), path.stem, before)
-    if not changes:
+    if changes:
+        data, edits = apply(data, changes, str(path))
+        device = _device(data, str(path), path.stem, before + edits)
+    if not device.scale_up.link:
         return device
-    data, edits = apply(data, changes, str(path))
-    return _device(data, str(path), path.stem, before + edits)
+    named = _own_link(device.scale_up.link, "scale_up.link", path)
+    return replace(device, scale_up=replace(device.scale_up, link=named))
 
 
 def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...]) -> Device:
@@ -137,10 +141,29 @@ def system(name: str | Path | System) -> System:
     return _own_system(found, Path(text)) if names.is_path(text) else found
 
 
+def _own_link(name: str, key: str, file: Path) -> str:
+    """The shipped name of a link in a user's file, or the link's own file relative to that file.
+
+    key: for messages. Raises UnknownName where there is no such link, and as `link` does.
+    """
+    try:
+        if names.is_path(name):
+            link(file.parent / name)
+            return name
+        return names.resolve(name, "links")
+    except BadInput as error:
+        raise BadInput(f"{file}: {key}: {error}") from None
+    except UnknownName as error:
+        raise UnknownName(
+            f"{file}: {key}: {error}, or give the path of a link's own file"
+        ) from None
+
+
 def _own_system(system: System, path: Path) -> System:
     """A user's system, with checked sizes and the device's path relative to the system's file.
 
-    Every level must have more devices than the one inside it.
+    Every level must have more devices than the one inside it, a link that is known, and a topology
+    that is understood.
     """
     sizes = [("count", system.count)]
     sizes += [(f"levels[{i}].size", tier.size) for i, tier in enumerate(system.levels)]
@@ -156,9 +179,22 @@ def _own_system(system: System, path: Path) -> System:
                 f"{path}: {key} is {outer:g}, but the level inside it has {inner:g}; give the"
                 " number of all devices that the level joins"
             )
-    if not names.is_path(system.device):
-        return system
-    return replace(system, device=str(path.parent / system.device))
+    if sizes[1:] and sizes[-1][1] < system.count:
+        raise BadInput(
+            f"{path}: {sizes[-1][0]} is {sizes[-1][1]:g}, but count is {system.count:g}; the last"
+            " level joins all devices of the system"
+        )
+    tiers = tuple(
+        replace(tier, link=_own_link(tier.link, f"levels[{i}].link", path))
+        for i, tier in enumerate(system.levels)
+    )
+    for i, tier in enumerate(tiers):
+        check_topology(tier, f"{path}: levels[{i}].topology")
+    nics = system.nics and replace(system.nics, link=_own_link(system.nics.link, "nics.link", path))
+    device = system.device
+    if names.is_path(device):
+        device = str(path.parent / device)
+    return replace(system, device=device, levels=tiers, nics=nics)
 
 
 def _find(cls: type[Record], folder: str, name: str) -> Record:

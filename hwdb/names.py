@@ -14,6 +14,11 @@ _VENDOR = re.compile(
     r"^(?:(?:nvidia|geforce|tesla|amd|instinct|radeon(?=-rx)|intel|google|cloud|apple|aws"
     r"|huawei)-)+"
 )
+_GENERATION = re.compile(r"^\d+th-gen-")
+# what drivers and /proc/cpuinfo write after the name of a processor
+_AFTER = re.compile(
+    r"(?:-cpu)?(?:-[\d.]+ghz|-with-radeon-\w*-?graphics|-\d+-core-processor|-processor)$"
+)
 THIS_MACHINE = ("this-machine", "this-machine-1")
 """Names of the CPU that `roofcast calibrate` measured here: all threads, and one thread."""
 THIS_GPU = "this-machine-gpu"
@@ -55,12 +60,16 @@ def dashed(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """`dashed`, without the vendor's name in front.
+    """`dashed`, without the vendor's name in front and what machines add to a processor's behind.
 
     >>> plain("NVIDIA H100 80GB HBM3"), plain("Tesla V100-SXM2-16GB")
     ('h100-80gb-hbm3', 'v100-sxm2-16gb')
+    >>> plain("11th Gen Intel(R) Core(TM) i7-1165G7 @ 2.80GHz")
+    'core-i7-1165g7'
+    >>> plain("AMD Ryzen 7 5800H with Radeon Graphics")
+    'ryzen-7-5800h'
     """
-    return _VENDOR.sub("", dashed(name))
+    return _AFTER.sub("", _VENDOR.sub("", _GENERATION.sub("", dashed(name))))
 
 
 def is_path(name: str) -> bool:

@@ -97,7 +97,7 @@ STEP: dict[str, Option] = {
         metavar="NAME",
         help=(
             "Software stack: a name (see roofcast stacks) or a .toml file. Default: pytorch-eager,"
-            " on TPUs jax-xla."
+            " on TPUs jax-xla, on NPUs their compiler's."
         ),
     ),
     "memory_format": _choice(

@@ -27,6 +27,7 @@ from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section, shortage
 from roofcast.simulator.forecast.result import Forecast
 
+SHOWN = 1e-4  # host time between steps is shown from this fraction of the step on
 _ONE_TABLE = 76  # columns of the terminal from which on a comparison is one table
 
 
@@ -118,7 +119,7 @@ def _phases(forecast: Forecast) -> str:
     text = ", ".join(parts)
     if forecast.host_s > 0:
         text += f"; host launch time {seconds(forecast.host_s)}{_overlap(forecast)}"
-    if forecast.between_steps_s > 0:
+    if forecast.between_steps_s > SHOWN * forecast.step_time_s:
         text += f"; host time between steps {seconds(forecast.between_steps_s)}, not overlapped"
     return text
 

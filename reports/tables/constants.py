@@ -65,6 +65,7 @@ STATED = {
     "factor": ("1", "chosen"),
     "attention": ("1", "chosen"),
     "step_s": ("s", "chosen"),
+    "program_s": ("s", "measured"),
     "sync_s": ("s", "chosen"),
     "expert_launches": ("launches", "chosen"),
     "accumulate_bytes": ("bytes", "printed"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from roofcast.hwdb.edits import said
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.diagnosis import diagnose
 from roofcast.simulator.forecast.memory_error import band
@@ -133,7 +134,7 @@ def assemble(
     layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
-    edits = (f"hypothetical: {edit}" for edit in device.edits)
+    edits = said(device.edits)
     return Forecast(
         **asked_fields(asked),
         step_time_s=step_s,
@@ -141,7 +142,7 @@ def assemble(
         forward_s=forward_s,
         backward_s=backward_s + recompute_s,
         update_s=update_s,
-        host_s=float(host_s.sum()),
+        host_s=float(host_s.sum()) + phases.program_s,
         between_steps_s=phases.between_s,
         samples_per_s=recipe.batch / step_s,
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.interval import with_interval
 from roofcast.simulator.forecast.resolve import Asked, resolve
@@ -26,12 +26,37 @@ from roofcast.simulator.work.traced import Parallel
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.assemble_parallel import Placed
 
+SAME = 1e-9  # relative difference of two times that are the same but for rounding
+SAME_TIME = "the changes leave the time of this step as it is, and so its interval"
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
 def forecast(scenario: Scenario) -> Forecast:
     """Forecast one step of a scenario, and the run where its length is given."""
     asked = resolve(scenario)
+    found, step = _timed(asked)
+    imagined = _imagined(asked, found.step_time_s)
+    if asked.device.edits and not imagined:
+        found = msgspec.structs.replace(found, assumptions=(*found.assumptions, SAME_TIME))
+    return with_interval(found, asked.device, step, imagined)
+
+
+def _imagined(asked: Asked, step_s: float) -> bool:
+    """Does the step take another time than on any device that was built? An edit of a price, of a
+    capacity, or of a rate that the step does not use leaves the time as it is.
+    """
+    built = asked.built
+    if built is None or built == asked.device:
+        return built is None
+    try:
+        there, _ = _timed(asked._replace(device=built))
+    except (BadInput, UnknownName):  # the device as built cannot run it
+        return True
+    return abs(there.step_time_s - step_s) > SAME * step_s
+
+
+def _timed(asked: Asked) -> tuple[Forecast, Step]:
+    """The forecast without its interval, and the step of one device."""
     if asked.layout is not None:
         return _over_devices(asked)
     step = of_one_batch(trace(asked.model, asked.recipe))
@@ -39,7 +64,7 @@ def forecast(scenario: Scenario) -> Forecast:
     phases = phases_of(step, times.seconds, asked.device)
     peak = at_peak(step, asked.device)
     found = assemble(asked, step, times, phases, peak, _held(step, asked.device))
-    return with_interval(_explained(found, step, times, asked.device), asked.device, step)
+    return _explained(found, step, times, asked.device), step
 
 
 def _explained(found: Forecast, step: Step, times: OpTimes, device: hwdb.Device) -> Forecast:
@@ -56,14 +81,14 @@ def _held(step: Step, device: hwdb.Device) -> Held:
     return held(step, stack.framework_bytes if device.kind != "cpu" else 0.0, stack.slack)
 
 
-def _over_devices(asked: Asked) -> Forecast:
+def _over_devices(asked: Asked) -> tuple[Forecast, Step]:
     """The chain over several devices: one rank's micro-batch, then stages, schedule, reduction."""
     # one device does without
     from roofcast.simulator.forecast.assemble_parallel import assemble_parallel
 
     at = placed(asked)
     found = _explained(assemble_parallel(asked, at), at.step, at.times, asked.device)
-    return with_interval(found, asked.device, at.step)
+    return found, at.step
 
 
 def stages_of(asked: Asked) -> int:

@@ -212,7 +212,7 @@ def weights(t: Traits, r: Residuals) -> np.ndarray:
 
 
 def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
-    """Class of a forecast: how far it is from what was measured. imagined: the device is edited."""
+    """Class of a forecast: how far it is from what was measured. imagined: on no real device."""
     if imagined:
         return "imagined device"
     maker = r.traits["maker"] == t.maker
@@ -272,14 +272,15 @@ def _shipped(t: Traits, imagined: bool) -> Interval:
     return interval(t, residuals(), stretches().get(klass, UNKNOWN_STRETCH), klass)
 
 
-def with_interval(f: Forecast, device: Device, step: Step) -> Forecast:
-    """The forecast with its interval, its class and the nearest measured runs."""
+def with_interval(f: Forecast, device: Device, step: Step, imagined: bool = False) -> Forecast:
+    """The forecast with its interval, its class and the nearest measured runs.
+
+    imagined: the time is that of hardware which does not exist, or on which nothing was measured.
+    """
     r = residuals()
     host_share = (f.host_s + f.between_steps_s) / f.step_time_s if f.step_time_s else 0.0
     t = traits(device, step, host_share, f.devices)
-    # a chip of the user's, on which nothing was measured
-    own = device.id not in hwdb.devices() and not device.achieved
-    found = _shipped(t, bool(device.edits) or own)
+    found = _shipped(t, imagined)
     bounds = {
         str(level): (f.step_time_s * a, f.step_time_s * b)
         for level, (a, b) in found.factors.items()

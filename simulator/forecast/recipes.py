@@ -16,6 +16,12 @@ from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe
 
+COMPILED = {  # vendor of an NPU -> stack; of any other NPU: compiled-graph
+    "AWS": "neuron",  # NeuronX, the only compiler
+    "Intel Habana": "optimum-habana",  # SynapseAI's lazy mode
+    "Huawei": "pytorch-eager",  # torch_npu
+    "Cambricon": "pytorch-eager",  # torch_mlu
+}
 DEFAULT_BATCH = {"sequence": 1, "image": 32, "table": 1024}
 
 
@@ -99,7 +105,7 @@ def _with_master(name: str, stack: Stack, mode: str, assumptions: list[str]) -> 
 def _stack(s: Scenario, device: Device | None, assumptions: list[str]) -> Stack:
     if s.stack is not None:
         return stacks.stack(s.stack)
-    name = "jax-xla" if device is not None and device.kind == "tpu" else "pytorch-eager"
+    name = default_stack(device)
     assumptions.append(f"stack {name} (not given)")
     return stacks.stack(name)
 
@@ -140,6 +146,15 @@ def _micro_batches(s: Scenario) -> int:
     if not isinstance(ranks, int) or ranks < 1:
         return 1
     return ranks * (4 * pp if pp > 1 else 1)
+
+
+def default_stack(device: Device | None) -> str:
+    """The stack that a device is used with: a compiled program on TPUs and on NPUs, but for those
+    whose PyTorch launches kernels one by one; eager PyTorch on GPUs and CPUs.
+    """
+    if device is None or device.kind not in ("tpu", "npu"):
+        return "pytorch-eager"
+    return COMPILED.get(device.vendor, "jax-xla" if device.kind == "tpu" else "compiled-graph")
 
 
 def default_precision(device: Device) -> str:

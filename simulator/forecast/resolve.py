@@ -29,6 +29,9 @@ class Asked(NamedTuple):
     """A scenario with everything decided."""
 
     device: hwdb.Device
+    # the device whose measured runs tell how sure the forecast is: without edits, and the shipped
+    # one that a user's file is based on; None for a chip of the user's on which nothing is measured
+    built: hwdb.Device | None
     model: Model
     recipe: Recipe  # of the global batch
     layout: Layout | None  # None on one device
@@ -64,10 +67,20 @@ def resolve(s: Scenario) -> Asked:
     if _is_alias(s.device, device):
         assumptions.insert(0, f"device {s.device}: taken as {device.id}")
     run = run_of(s, recipe, model, device)
+    of = device, _built(s, device), model
     if not is_parallel(s):
-        return Asked(device, model, recipe, None, system, name, run, tuple(assumptions))
+        return Asked(*of, recipe, None, system, name, run, tuple(assumptions))
     recipe, layout, rank, more = layout_asked(s, names, recipe)
-    return Asked(device, model, recipe, layout, system, name, run, (*assumptions, *more), rank)
+    return Asked(*of, recipe, layout, system, name, run, (*assumptions, *more), rank)
+
+
+def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
+    """The device as it was built, of a device that may be edited; None where there is none."""
+    before = hwdb.device(s.device) if s.set else device
+    if before.base in hwdb.devices():
+        return hwdb.device(before.base)
+    known = not is_path(str(s.device)) or (before.achieved and not before.edits)
+    return before if known else None
 
 
 def named(s: Scenario) -> Named:

@@ -117,7 +117,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     backward_s: float
     update_s: float
     host_s: float  # host time to launch the step; overlapped as far as the device takes longer
-    # host time per step that nothing overlaps: a session's call, input, logging
+    # host time per step that nothing overlaps: a session's call, input, logging, and what the step
+    # does not hide of the launch of a compiled program
     between_steps_s: float = 0.0
     samples_per_s: float
     tokens_per_s: float | None

@@ -9,6 +9,7 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.records import Device, System, Tier
+from roofcast.hwdb.topologies import axes as axes_of
 from roofcast.simulator.parallel.fabric import Fabric, Level
 
 REFERENCE = {  # the system assumed for a device that is named without one
@@ -45,7 +46,39 @@ def fabric_of(system: System | None, device: Device, devices: int) -> Fabric:
         if devices > 1:
             assumptions.append(f"system {system.name} (not given): its nodes, links and NICs")
     levels, more = _levels(system, device, devices)
-    return Fabric(tuple(levels), devices, (*assumptions, *more))
+    return Fabric(tuple(levels), devices, (*assumptions, *more, *_unused(system, device, devices)))
+
+
+def _unused(system: System, device: Device, devices: int) -> list[str]:
+    """A line where the links of the device itself, edited, are not those that the system uses."""
+    edited = any(edit.startswith("scale_up.bandwidth ") for edit in device.edits)
+    if not edited or devices == 1 or not system.levels:
+        return []
+    inner = system.levels[0]
+    if inner.link == device.scale_up.link:
+        return []
+    own = device.scale_up.link or "links of its own"
+    return [
+        f"scale_up.bandwidth is that of {own}; the devices of a {inner.name} of {system.name} are"
+        f" joined by {inner.link}, so it changes nothing"
+    ]
+
+
+def _share_of_links(system: System, device: Device) -> float:
+    """Bandwidth of the device's links as a multiple of those of the device that the system is made
+    of: H800 boards stand in the nodes of H100 boards, with 8 of their 18 links.
+
+    The level of a system states what of a device's links it uses (21 of 24 ports in a node of
+    Gaudi 2), and the same share is used of the links of another device, or of edited ones.
+    """
+    bandwidth, tier = device.scale_up.bandwidth, system.levels[0]
+    if not bandwidth or device.scale_up.link != tier.link:
+        return 1.0
+    if device.id == system.device and not device.edits:
+        return 1.0
+    built = hwdb.device(system.device).scale_up
+    known = built.bandwidth if built.link == tier.link else None
+    return float(bandwidth) / float(known or tier.bandwidth)
 
 
 def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], list[str]]:
@@ -58,12 +91,19 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
     levels: list[Level] = []
     for tier in tiers:
         bandwidth = float(tier.bandwidth)
-        if tier is tiers[0] and device.scale_up.link == tier.link:
-            bandwidth *= _of_system(device, system)
+        if tier is inner:
+            bandwidth *= _share_of_links(system, device)
         level, more = _level(tier, bandwidth, device, devices)
         levels.append(level)
         assumptions += more
         if level.size >= devices:
+            return levels, assumptions
+    node = 1 if device.kind == "cpu" else int(system.count)
+    if not levels and node > 1:
+        levels, more = _inside(device, devices, node, node)
+        if devices > 1:
+            assumptions.append(f"{system.name} names no [[levels]]: {', '.join(more)} assumed")
+        if levels[-1].size >= devices:
             return levels, assumptions
     size = levels[-1].size if levels else 1.0
     if system.nics:
@@ -78,21 +118,6 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
         nic = DEFAULT_NIC / max(size, 1.0)
         assumptions.append(f"{system.name} names no NIC: one of 100 Gb/s per node assumed")
     return [*levels, _network(devices, nic)], assumptions
-
-
-def _of_system(device: Device, system: System) -> float:
-    """Bandwidth of a device's links as a multiple of that of the device its system is made of: an
-    H800 in a server for H100, or a device whose links are edited.
-    """
-    usual = system.device
-    if usual in (device.id, device.base) and not any(
-        e.startswith("scale_up") for e in device.edits
-    ):
-        return 1.0
-    if usual not in hwdb.devices():
-        return 1.0
-    own, theirs = device.scale_up.bandwidth, hwdb.device(usual).scale_up.bandwidth
-    return float(own) / float(theirs) if own and theirs else 1.0
 
 
 def _network(devices: int, nic: float) -> Level:
@@ -120,6 +145,9 @@ def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[
                 f" multiple of {full}"
             )
     topology = _topology(tier)
+    if devices > 1 and topology == "switch" and (not text or re.search(r"\bring\b", text)):
+        what = f"its {text}" if text else "the topology, which is not stated,"
+        assumptions.append(f"{tier.name} on {tier.link}: {what} taken as a switch")
     if topology in ("mesh", "cube") and size != full:
         bandwidth *= _links_in_use(topology, size, full)
     reduces = tier.link in REDUCING and "nvswitch" in text
@@ -161,8 +189,7 @@ def slice_of(devices: int, topology: str) -> tuple[tuple[int, bool], ...]:
     >>> slice_of(64, "3D torus 16x16x16"), slice_of(32, "2D torus 16x16")
     (((4, True), (4, True), (4, True)), ((4, False), (8, False)))
     """
-    found = re.search(r"\d+(?:x\d+)+", topology)
-    full = [int(part) for part in found.group().split("x")] if found else [0, 0, 0]
+    full = axes_of(topology) or (0, 0, 0)
     axes, left = [], devices
     for dimension in range(len(full), 0, -1):
         ideal = left ** (1.0 / dimension)
@@ -182,10 +209,28 @@ def _unknown_system(device: Device, devices: int) -> Fabric:
     """
     desktop = device.id.startswith(DESKTOP) or device.base.startswith(DESKTOP)
     node = 1 if device.kind == "cpu" else 4 if desktop else 8
+    levels, assumptions = _inside(device, devices, node)
+    inner = levels[-1].size if levels else 1.0
+    if devices > inner or not levels:
+        levels.append(_network(devices, DEFAULT_NIC / inner))
+        assumptions.append("one NIC of 100 Gb/s per node")
+    text = f"no known system of {device.id}: {', '.join(assumptions)}"
+    return Fabric(tuple(levels), devices, (text,) if devices > 1 else ())
+
+
+def _inside(
+    device: Device, devices: int, node: int, reach: int | None = None
+) -> tuple[list[Level], list[str]]:
+    """The levels inside a node of `node` devices that no file describes, and what is assumed: the
+    device's own links as far as they reach, else PCIe.
+
+    reach: devices that the links join at most; None: as many as the device's file says.
+    """
     levels: list[Level] = []
     assumptions: list[str] = []
     domain = re.search(r"\d+", device.scale_up.domain)
     near = int(domain.group()) if domain and device.scale_up.bandwidth else 1
+    near = min(near, reach or near)
     if near > 1 and device.scale_up.bandwidth:
         bandwidth, section = float(device.scale_up.bandwidth), _section(device, "switch")
         levels.append(Level("links", float(min(near, devices)), bandwidth, "switch", section))
@@ -196,9 +241,4 @@ def _unknown_system(device: Device, devices: int) -> Fabric:
         size = float(min(node, devices))
         levels.append(Level("node", size, float(link.bandwidth), "bus", "bus"))
         assumptions.append(f"{node} {device.id} per node on {link.name}")
-    inner = levels[-1].size if levels else 1.0
-    if devices > inner or not levels:
-        levels.append(_network(devices, DEFAULT_NIC / inner))
-        assumptions.append("one NIC of 100 Gb/s per node")
-    text = f"no known system of {device.id}: {', '.join(assumptions)}"
-    return Fabric(tuple(levels), devices, (text,) if devices > 1 else ())
+    return levels, assumptions

@@ -38,7 +38,7 @@ from roofcast.simulator.parallel.traffic import (
     sent_bytes,
 )
 from roofcast.simulator.times import offload as host_memory
-from roofcast.simulator.times.dispatch import between_steps, dispatch
+from roofcast.simulator.times.dispatch import between_steps, dispatch, program
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 
@@ -96,7 +96,7 @@ class Timed(NamedTuple):
     whole: np.ndarray  # with the reduction of gradients behind it
     reduced: Cost
     update: np.ndarray
-    between: float
+    between: np.ndarray | float  # host time that nothing overlaps
 
     @property
     def step_s(self) -> np.ndarray:
@@ -137,6 +137,8 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     # closed forms of schedules that split the backward are approximate
     total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
     reduced = reduction(at, dense.max(), expert.max())
+    whole = joined(total, reduced.seconds, at.hide["dp"])
+    update = updating(at, update.max(), fullest)
     return Timed(
         passes=run,
         forward=f,
@@ -147,10 +149,10 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         hop=hop,
         ran=ran,
         total=total,
-        whole=joined(total, reduced.seconds, at.hide["dp"]),
+        whole=whole,
         reduced=reduced,
-        update=updating(at, update.max(), fullest),
-        between=between_steps(at.step.recipe.stack, at.device, constants()),
+        update=update,
+        between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
     )
 
 
@@ -175,7 +177,7 @@ def over_devices(
     return ParallelStep(
         step_s=float(t.step_s),
         update_s=float(t.update),
-        between_s=t.between,
+        between_s=float(t.between),
         bubble=bubble,
         computing=computing,
         alike=float(each.mean() * x.micro_batches),
@@ -262,7 +264,8 @@ def _host(step: Step, device: Device, repeats: float) -> float:
     of_update = np.array([k.phase == "update" for k in step.kernels])
     exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
     update = launches[of_update].sum()
-    return float((launches.sum() - update + exchanges) * repeats + update)
+    launching = program(step.recipe.stack, device, constants())
+    return float((launches.sum() - update + exchanges) * repeats + update + launching)
 
 
 def _lower_bound(step: Step, times: OpTimes, layout: Layout, repeats: float) -> float:

@@ -41,6 +41,7 @@ MEANING = {  # of what a profile sets
     "attention": "rate of its fused attention, as a fraction of the family's best kernel",
     "scattered": "each tensor-parallel rank sends its part of an activation between stages",
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
+    "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
     "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
     "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
     "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
@@ -77,6 +78,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: Rate = 1.0
     scattered: bool = True  # [narayanan2021]
     step_s: Positive = 0.0
+    program_s: Positive = 0.0
     sync_s: Positive = 0.0
     expert_launches: Positive = 0.0
     overlap: dict[str, Rate] = {}

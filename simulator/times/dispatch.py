@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
@@ -31,6 +32,7 @@ class Phases(NamedTuple):
     host_s: np.ndarray
     total_s: np.ndarray  # of both together
     between_s: float  # of the host between steps
+    program_s: float  # of the host to launch the step, where it is one program
 
 
 def phases_of(step: Step, seconds: np.ndarray, device: Device, waits: bool = True) -> Phases:
@@ -41,8 +43,12 @@ def phases_of(step: Step, seconds: np.ndarray, device: Device, waits: bool = Tru
     """
     c = constants()
     of = np.array([PHASES.index(k.phase) for k in step.kernels])
-    between = between_steps(step.recipe.stack, device, c) if waits else 0.0
-    return Phases(of, *by_phase(step, seconds, of, device, c, waits), between)
+    sums = by_phase(step, seconds, of, device, c, waits)
+    if not waits:
+        return Phases(of, *sums, 0.0, 0.0)
+    stack = step.recipe.stack
+    between = float(between_steps(stack, device, c, float(sums[2].sum())))
+    return Phases(of, *sums, between, program(stack, device, c))
 
 
 def by_phase(
@@ -85,11 +91,30 @@ def by_phase(
     return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
 
 
-def between_steps(stack: Stack, device: Device, c: Kernels) -> float:
-    """Host seconds per step that nothing hides: a session's call, input, logging. More on an older
-    host.
+def between_steps(
+    stack: Stack, device: Device, c: Kernels, rest_s: ArrayLike = 0.0
+) -> np.ndarray | float:
+    """Host seconds per step beyond the `rest_s` that it takes otherwise: what nothing hides (a
+    session's call, input, logging), and what the step does not hide of the launch of its program.
+
+    The host launches the program of the next step while this one runs, so that a step takes the
+    longer of the two. More on an older host.
     """
-    return float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+    always = float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+    launching = program(stack, device, c)
+    if not launching:
+        return always
+    longer = combine(rest_s, launching, c, alike=True) - np.asarray(rest_s)
+    return always + np.maximum(longer, 0.0)
+
+
+def program(stack: Stack, device: Device, c: Kernels) -> float:
+    """Host seconds to launch a step that is one compiled program; none where the host computes.
+    More on an older host.
+    """
+    if device.kind == "cpu":
+        return 0.0
+    return float(stack.program_s * slowness(device.year, c))
 
 
 def token_counts(stack: Stack, device: Device, c: Kernels) -> float:

@@ -140,7 +140,9 @@ def _sustained(
     if own is not general and alike in own.sustained:
         if not (narrow and own.half_rate):
             return own.sustained[alike].value, []
-        limit = np.inf if "GeForce" in device.name else AT_PRINTED_CLOCK
+        base = device.base or device.id  # a file over a shipped device has a name of its own
+        shown = lookup.device(base).name if base in lookup.devices() else device.name
+        limit = np.inf if "GeForce" in shown else AT_PRINTED_CLOCK
         return min(own.half_rate.value, limit), []
     best = device.achieved.get(f"matmul_{name}") or device.achieved.get(f"matmul_{alike}")
     if best:
@@ -167,7 +169,8 @@ def _half_rate(device: Device) -> bool:
 
 def _as_built(device: Device) -> Device:
     """The device before its edits: an imagined rate does not change its kind of matrix units."""
-    return lookup.device(device.id) if device.edits and device.id in lookup.devices() else device
+    built = device.base or device.id
+    return lookup.device(built) if device.edits and built in lookup.devices() else device
 
 
 def _trained(name: str, own: constants.Family) -> float:
@@ -295,9 +298,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         trained=_trained(name, own),
         settled=settled,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
-        measured=(
-            device.kind == "cpu" and getattr(device.memory.bandwidth, "status", None) == "measured"
-        ),
+        measured=device.kind == "cpu" and getattr(device.memory.bandwidth, "measured", False),
     )
     return Resolved(rates, (*assumptions, *no_family, *power, *unknown))
 

@@ -78,10 +78,12 @@ def time_all(
         key = _group(k, stack.memory_format == "channels_last", tf32)
         groups.setdefault(key, []).append(i)
     for (formula, detail, product), indices in groups.items():
-        resolved = find(device, product)
+        resolved = find(device, product if formula == "stream" else computed_in(product, device))
         if formula != "stream":
-            assumptions.update(dict.fromkeys(resolved.assumptions))
+            assumptions.update(dict.fromkeys((*resolved.assumptions, *one_pass(product, device))))
         rates = resolved.rates
+        if one_pass(product, device):
+            rates = rates._replace(width=WIDTH[product])
         if training and formula == "matmul":
             rates = in_training(rates)
         members = [ks[i] for i in indices]
@@ -108,7 +110,8 @@ def products_of(step: Step, device: Device) -> list[str]:
     """The number format in which each kernel's products run."""
     tf32 = _in_tf32(step.recipe.stack, device)
     kinds = {"matmul": "matmul", "conv": "conv", "depthwise": "conv"}
-    return [_format(k, kinds.get(k.kind, ""), tf32) for k in step.kernels]
+    formats = (_format(k, kinds.get(k.kind, ""), tf32) for k in step.kernels)
+    return [computed_in(product, device) for product in formats]
 
 
 def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
@@ -124,6 +127,26 @@ def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
 
 def _format(k: Kernel, op: str, tf32: tuple[str, ...]) -> str:
     return "tf32" if k.product == "fp32" and op in tf32 else k.product
+
+
+def computed_in(product: str, device: Device) -> str:
+    """The format in which a device computes products of the format `product`.
+
+    A TPU multiplies bf16 only. XLA computes an fp32 product in one pass of bf16, accumulated in
+    fp32, unless more passes are asked for (JAX documentation, Matmul precision); its operands are
+    read in fp32.
+    """
+    return "bf16" if one_pass(product, device) else product
+
+
+def one_pass(product: str, device: Device) -> tuple[str, ...]:
+    """The assumption that a product is computed in one pass of bf16; empty where it is not."""
+    if product != "fp32" or device.kind != "tpu" or product in device.peak_flops:
+        return ()
+    return (
+        f"{device.id}: fp32 products run as one bf16 pass, XLA's default precision"
+        " (jax_default_matmul_precision)",
+    )
 
 
 def _stack_rate(formula: str, stack: Stack, rates: Rates, training: bool) -> float:

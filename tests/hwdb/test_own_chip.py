@@ -97,6 +97,10 @@ BAD = {
     "list of notes": ('notes = "one"\n' + SMALL, "wanted a list in brackets"),
     "sources": (SMALL + "[sources]\nme = 3\n", r"\[sources\] must map keys to citations"),
     "unknown base": ('base = "h100-smx5"\n', "did you mean h100-sxm5"),
+    "unknown link": (
+        'base = "h100"\n[scale_up]\nlink = "nvlnk4"\n',
+        "scale_up.link.*did you mean nvlink4",
+    ),
     "base of itself": ('base = "./my_chip.toml"\n', "is its own base"),
     "base and a bad number": ('base = "h100"\n[power]\ntdp = "5 GB"\n', "power.tdp"),
     "base and a number for a table": ('base = "h100"\nmemory = 1\n', "memory is 1; wanted a table"),
@@ -136,6 +140,13 @@ def test_a_path_without_a_file_is_rejected(tmp_path):
         ("trn2", "trainium2"),
         ("Apple M2 Ultra", "m2-ultra"),
         ("K80", "k80"),
+        ("NVIDIA GeForce RTX 4060 Laptop GPU", "rtx-4060-laptop"),
+        ("NVIDIA GeForce GTX 1650", "gtx-1650"),
+        ("AMD Ryzen 7 5800H with Radeon Graphics", "ryzen-5800h"),
+        ("AMD Ryzen 9 7950X 16-Core Processor", "ryzen-7950x"),
+        ("11th Gen Intel(R) Core(TM) i7-1165G7 @ 2.80GHz", "i7-1165g7"),
+        ("Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz", "i7-9750h"),
+        ("Intel(R) Core(TM) Ultra 7 155H", "core-ultra-7-155h"),
     ],
 )
 def test_common_names_and_those_of_drivers_are_recognised(typed, meant):

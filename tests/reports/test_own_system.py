@@ -101,6 +101,23 @@ BAD = {
     "too many": (GOOD.replace("count = 4", "count = 1e99", 1), "whole number of devices"),
     "a rack of half a node": (RACK, "levels[1].size is 2"),
     "a misspelt key": (GOOD.replace("[nics]", "[nic]"), "did you mean nics"),
+    "an unknown link": (GOOD.replace("nvlink4", "nvlnk4"), "did you mean nvlink4"),
+    "an unknown NIC": (GOOD.replace("infiniband-ndr", "infinband-ndr"), "mean infiniband-ndr"),
+    "no such link file": (GOOD.replace('"nvlink4"', '"./my_link.toml"'), "no such file"),
+    "an unknown topology": (GOOD.replace("size = 4", 'size = 4\ntopology = "tours 2x2"'), "torus"),
+    "a torus of any axes": (
+        GOOD.replace("size = 4", 'size = 4\ntopology = "2D torus"'),
+        'write the axes of its 4 devices, for example "2D torus 2x2"',
+    ),
+    "a torus of other axes": (
+        GOOD.replace("size = 4", 'size = 4\ntopology = "2D torus 4x4"'),
+        "axes of its 4 devices",
+    ),
+    "a mesh of lines": (
+        GOOD.replace("size = 4", 'size = 4\ntopology = "2D mesh 2x2"'),
+        "2D torus 2x2",
+    ),
+    "a level of half the node": (GOOD.replace("size = 4", "size = 2"), "but count is 4"),
     "cut off": (GOOD[:-12], "not valid TOML"),
     "empty": ("", "name is missing"),
 }
@@ -113,6 +130,43 @@ def test_a_bad_file_is_one_line_that_names_file_and_key(text, says, place):
     assert (result.exit_code, result.stdout) == (2, ""), result.output
     assert says in result.stderr and result.stderr.count("\n") == 1
     assert "node.toml" in result.stderr or "h101" in result.stderr
+
+
+def assumed(*words):
+    result = run("predict", "llama-3-8b", *words, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)["assumptions"]
+
+
+def test_a_node_without_levels_has_the_links_of_its_device_as_an_assumption(place):
+    head, nics = GOOD.split("[[levels]]")[0], "[nics]" + GOOD.split("[nics]")[1]
+    place("levels.toml", GOOD)
+    place("none.toml", head + nics)
+    place("bus.toml", (head + nics).replace("h100-sxm5", "l40s"))
+    with_levels, without = (step_s("--system", f"./{n}.toml", *ASKED) for n in ("levels", "none"))
+    assert without == pytest.approx(with_levels, rel=0.01)
+    (line,) = [each for each in assumed("--system", "./none.toml", *ASKED) if "[[levels]]" in each]
+    assert line == "My node names no [[levels]]: 4 h100-sxm5 joined by nvlink4 assumed"
+    (line,) = [each for each in assumed("--system", "./bus.toml", *ASKED) if "[[levels]]" in each]
+    assert line == "My node names no [[levels]]: 4 l40s per node on PCIe 4.0 x16 assumed"
+
+
+def test_a_topology_that_is_not_stated_or_not_modelled_is_an_assumption(place):
+    place("none.toml", GOOD)
+    place("ring.toml", GOOD.replace("size = 4", 'size = 4\ntopology = "ring"'))
+    place("switch.toml", GOOD.replace("size = 4", 'size = 4\ntopology = "1 NVSwitch"'))
+    for name, word in (("none", "not stated, taken as a switch"), ("ring", "its ring taken as")):
+        assert any(word in each for each in assumed("--system", f"./{name}.toml", *ASKED))
+    assert not any("switch" in each for each in assumed("--system", "./switch.toml", *ASKED))
+
+
+def test_a_link_may_be_another_spelling_of_its_name_or_a_file_beside_the_node(place):
+    place("nodes/link.toml", 'name = "My link"\nbandwidth = "450 GB/s"\n')
+    place("nodes/own.toml", GOOD.replace('"nvlink4"', '"./link.toml"'))
+    place("nodes/name.toml", GOOD.replace('"nvlink4"', '"NVLink4"'))
+    place("nodes/plain.toml", GOOD)
+    times = {step_s("--system", f"nodes/{n}.toml", *ASKED) for n in ("own", "name", "plain")}
+    assert len(times) == 1
 
 
 NOT_THERE = [
