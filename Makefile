@@ -43,6 +43,7 @@ docs: $(VENV)/.tested$(PLUS)
 	$(BIN)/roofcast validate --write docs/method.md
 	$(BIN)/python -m roofcast.scenarios.fits.scaling --write docs/scaling.md
 	$(BIN)/roofcast validate --plot docs/accuracy.png > /dev/null
+	$(BIN)/python -m roofcast.scenarios.measured.ratios --write docs/formats.md
 	$(BIN)/python tests/reports/test_readme.py
 
 $(BIN)/python:

@@ -12,6 +12,7 @@ import numpy
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import System
 from roofcast.results import Forecast
+from roofcast.scenarios.unused import with_unused
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -123,7 +124,7 @@ def predict(
     """
     given = {k: v for k, v in locals().items() if k not in ("model", "unknown")}
     scenario = scenario_of(model, given | unknown)
-    return Forecast.of(forecast(scenario), scenario)
+    return Forecast.of(with_unused(forecast(scenario), scenario), scenario)
 
 
 def roofline(path: str | Path, model: Any = None, device: str | None = None, **fields: Any) -> Path:

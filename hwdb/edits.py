@@ -4,18 +4,26 @@ import copy
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
 
 from roofcast.hwdb.errors import BadInput, UnknownName, unknown
 from roofcast.hwdb.figure import WAS_MEASURED
-from roofcast.hwdb.reader import keys, members, unit_of
+from roofcast.hwdb.names import ROOT, names
+from roofcast.hwdb.reader import keys, load, members, unit_of
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
 from roofcast.hwdb.units import pretty, quantity
 
 SOURCE = "edit"
 """Key in `sources` that a changed number cites."""
+
+FAR = 1000.0
+"""A plain number is refused that is this many times less than that of every shipped device."""
+POSSIBLE = {"B/s": 1e9, "FLOP/s": 1e9, "Hz": 1e6, "B": 1e6, "W": 1.0}
+"""Numbers from here on are not questioned; the shipped devices are not read for them."""
+LONG = 1e-3  # the same for seconds, which are questioned where they are large
 
 _FACTOR = re.compile(r"(?:[x*×]\s*([\d.eE+-]+)|([\d.eE+-]+)\s*[x×])")
 _PERCENT = re.compile(r"([+-]\s*[\d.]+)\s*%")
@@ -131,7 +139,59 @@ def _new(key: str, value: str | float, old: float | None, unit: str) -> float:
         raise BadInput(f"{key}: {error}") from None
     if not 0 < new < math.inf:
         raise BadInput(f"{key}: {value!r} makes it {new:g}; it must be more than zero and finite")
+    if factor is None:
+        check_unit(key, value, new, unit, old)
     return new
+
+
+def check_unit(key: str, typed: Any, value: float, unit: str, old: float | None = None) -> None:
+    """Refuse a plain number that lacks its unit, by the figures of the shipped devices.
+
+    key: of the figure; typed: as it was given; value: the same in `unit`; old: the device's figure.
+    Raises BadInput with the unit that was probably meant.
+    """
+    if not _plain(typed) or value <= 0 or unit == "1" or unit.startswith("USD"):
+        return
+    seconds = unit == "s"
+    if value <= LONG if seconds else value >= POSSIBLE.get(unit, 0.0):
+        return
+    known = _shipped(key, unit)
+    if not known:
+        return
+    if value <= FAR * max(known) if seconds else value >= min(known) / FAR:
+        return
+    usual = old or math.exp(sum(map(math.log, known)) / len(known))
+    powers = (-9, -6, -3) if seconds else (3, 6, 9, 12, 15)
+    power = min(powers, key=lambda p: abs(math.log(value * 10.0**p / usual)))
+    meant, spelled = pretty(value * 10.0**power, unit), _spelled(value, unit)
+    raise BadInput(f'{key}: {typed} is {spelled}; did you mean {meant}? write "{meant}"')
+
+
+def _plain(typed: Any) -> bool:
+    """Is it a number without a unit?"""
+    if isinstance(typed, str):
+        return re.fullmatch(r"[\d.,_eE+-]+", typed.strip()) is not None
+    return isinstance(typed, int | float) and not isinstance(typed, bool)
+
+
+def _spelled(value: float, unit: str) -> str:
+    """The number with its unit in words: 2 bytes per second."""
+    words = {"B": "bytes", "FLOP": "FLOP", "Hz": "Hz", "W": "W", "s": "seconds", "J": "J"}
+    first, _, per = unit.partition("/")
+    return f"{value:g} {words.get(first, first)}{' per second' if per == 's' else ''}"
+
+
+@cache
+def _shipped(key: str, unit: str) -> tuple[float, ...]:
+    """This figure of every shipped device that has it."""
+    found = []
+    for name in names("devices"):
+        table: Any = load(ROOT / "devices" / f"{name}.toml")
+        for part in key.split("."):
+            table = table.get(part) if isinstance(table, Mapping) else None
+        if isinstance(table, Mapping) and "value" in table:
+            found.append(quantity(table["value"], unit))
+    return tuple(found)
 
 
 def _factor(text: str) -> float | None:
@@ -143,6 +203,20 @@ def _factor(text: str) -> float | None:
     except ValueError:
         pass
     return None
+
+
+def check_units(data: Mapping[str, Any], file: str) -> None:
+    """Refuse plain numbers in a user's file that lack their unit; see check_unit."""
+    for key, unit in figure_keys().items():
+        entry: Any = data
+        for part in key.split("."):
+            entry = entry.get(part) if isinstance(entry, Mapping) else None
+        typed = entry.get("value") if isinstance(entry, Mapping) else entry
+        if typed is not None and _plain(typed):
+            try:
+                check_unit(key, typed, quantity(typed, unit), unit)
+            except BadInput as error:
+                raise BadInput(f"{file}: {error}") from None
 
 
 def merge(

@@ -9,6 +9,9 @@ WIDTH = {
     "fp8": 1,
     "fp6": 0.75,
     "fp4": 0.5625,  # NVFP4: 4 bits, and 8 bits of scale for every 16 elements
+    "mxfp4": 0.53125,  # 4 bits, and 8 bits of scale for every 32 elements [rouhani2023]
+    # 4 bits, and 16 bits of scale and 4 of zero for every 128 elements [frantar2022]
+    "int4": 0.51953125,
     "int8": 1,
     "uint8": 1,
     "bool": 1,

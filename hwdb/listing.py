@@ -1,4 +1,6 @@
-"""For listings: every figure of one device with its origin, and a summary line per device."""
+"""For listings: every figure of a device, link or system with its origin, and a summary line per
+device.
+"""
 
 from typing import Any
 
@@ -7,7 +9,7 @@ from msgspec import Struct
 from roofcast.hwdb.edits import figure_keys
 from roofcast.hwdb.figure import Figure
 from roofcast.hwdb.lookup import device
-from roofcast.hwdb.records import Device
+from roofcast.hwdb.records import Device, Link, System, Tier
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -27,10 +29,32 @@ class Summary(Struct, frozen=True, kw_only=True):
     cloud_usd_per_hour: float | None
 
 
-def figures(device: Device) -> list[tuple[str, Figure, str]]:
-    """Every known number of the device: (dotted key, figure, unit), in the order of the records."""
-    found = [(key, _at(device, key), unit) for key, unit in figure_keys().items()]
+Hardware = Device | Link | System
+
+
+def figures(record: Hardware) -> list[tuple[str, Figure, str]]:
+    """Every known number of the record: (dotted key, figure, unit), in the order of the records.
+
+    The levels of a system's network follow its own numbers: levels.0.bandwidth.
+    """
+    found = [(key, _at(record, key), unit) for key, unit in figure_keys(type(record)).items()]
+    for i, tier in enumerate(record.levels if isinstance(record, System) else ()):
+        inner = figure_keys(Tier).items()
+        found += [(f"levels.{i}.{key}", _at(tier, key), unit) for key, unit in inner]
     return [(key, figure, unit) for key, figure, unit in found if figure is not None]
+
+
+def texts(record: Link | System) -> dict[str, str]:
+    """What a link or a system says of itself besides numbers, in words."""
+    if isinstance(record, Link):
+        return {"topology": record.topology} if record.topology else {}
+    found = {"device": record.device, "host": record.host}
+    for i, tier in enumerate(record.levels):
+        over = f", {tier.topology}" if tier.topology else ""
+        found[f"levels.{i}"] = f"{tier.name}: {tier.link}{over}"
+    if record.nics is not None:
+        found["nics"] = record.nics.link
+    return {key: text for key, text in found.items() if text}
 
 
 def _at(record: Any, key: str) -> Figure | None:

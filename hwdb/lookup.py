@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import roofcast.hwdb.names as names
-from roofcast.hwdb.edits import apply, merge
+from roofcast.hwdb.edits import apply, check_units, merge
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.hwdb.reader import load, read
 from roofcast.hwdb.records import KINDS, Device, Link, System
@@ -104,6 +104,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
     above: files that led here as bases of one another.
     """
     data = load(path)
+    check_units(data, str(path))
     base = data.get("base")
     if base is None:
         return data, ()

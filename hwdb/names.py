@@ -6,8 +6,9 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from roofcast.hwdb.errors import BadInput, UnknownName, unknown
+from roofcast.hwdb.errors import BadInput, UnknownName, similar, unknown
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(
@@ -23,6 +24,9 @@ THIS_MACHINE = ("this-machine", "this-machine-1")
 """Names of the CPU that `roofcast calibrate` measured here: all threads, and one thread."""
 THIS_GPU = "this-machine-gpu"
 """Name of the CUDA device that `roofcast calibrate --gpu` measured here."""
+SERIES = ("rtx", "gtx", "rx")
+"""Series of graphics cards that people call by the number alone: 4090, 1080ti."""
+_CARD = re.compile(r"\d{4}\D*$")
 LISTINGS = {
     "devices": "roofcast devices",
     "links": "roofcast devices --links",
@@ -38,8 +42,8 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 @cache
-def aliases(folder: str) -> dict[str, str]:
-    """Other names of shipped files: alias -> name."""
+def aliases(folder: str) -> dict[str, Any]:
+    """Other names of shipped files: alias -> name; of `words`: word -> names to suggest."""
     return tomllib.loads((ROOT / "aliases.toml").read_text(encoding="utf-8")).get(folder, {})
 
 
@@ -90,7 +94,8 @@ def resolve(name: str, folder: str) -> str:
     if name in known:
         return name
     other = aliases(folder)
-    for candidate in (dashed(name), plain(name)):
+    series = [dashed(f"{series} {name}") for series in SERIES] if _CARD.match(name) else []
+    for candidate in (dashed(name), plain(name), *series):
         if candidate in known:
             return candidate
         if candidate in other:
@@ -101,7 +106,9 @@ def resolve(name: str, folder: str) -> str:
             " lists them)"
         )
     listing = f"{LISTINGS[folder]} lists the names"
-    raise unknown(folder.removesuffix("s"), name, [*known, *other], listing)
+    meant = {each: each for each in known} | other
+    alike = aliases("words").get(dashed(name), [meant[each] for each in similar(name, meant)])
+    raise unknown(folder.removesuffix("s"), name, (), listing, dict.fromkeys(alike))
 
 
 def this_machine(name: str) -> Path:

@@ -25,6 +25,8 @@ COMMANDS = {
     "trace": "Write the timeline of a step for Perfetto.",
     "run": "Forecast a scenario: a saved set of predict options.",
     "devices": "List the known devices, or show one with its sources.",
+    "systems": "List the known nodes and pods, or show one.",
+    "links": "List the known links between devices, or show one.",
     "models": "List the known models, or show one.",
     "stacks": "List the software stacks, or show one.",
     "calibrate": "Measure this machine and save it as a device.",
@@ -57,8 +59,7 @@ _EXAMPLE = {
     "-o": "give the file to write, for example -o roofline.png",
     "--offload": "give --offload activations, --offload optimizer, or both",
     "--recompute": "give a kind, for example --recompute full (docs/usage.md lists all)",
-    "--system": "give a node or pod, for example --system dgx-h100"
-    " (list: roofcast devices --systems)",
+    "--system": "give a node or pod, for example --system dgx-h100 (list: roofcast systems)",
     "SCENARIO": "give a scenario file (roofcast predict .. --save scenario.toml writes one)",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -16,8 +16,12 @@ from rich.text import Text
 
 Justify = Literal["left", "right", "fold"]
 
-# spaces at which no line is broken: before units, after MFU and HFU, between a colon and a number
-_JOINED = re.compile(r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b)|(?<=\b[MH]FU) |(?<=:) (?=\d)")
+# spaces at which no line is broken: before units and words for thousands, around a multiplication
+# sign, after MFU and HFU, between a colon and a number
+_JOINED = re.compile(
+    r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b|[mbtr]+illion\b|×)|(?<=×) |(?<=\b[MH]FU) |(?<=:) (?=\d)"
+)
+_LEAST = 20  # columns that a folded column needs
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -38,18 +42,32 @@ def unbroken(words: str) -> str:
     return words.replace(" ", _NO_BREAK)
 
 
+def joined(words: str) -> str:
+    """The words with no-break spaces between a number and its unit, and between MFU and its number.
+
+    >>> joined("MFU 47 % of 80 GiB").replace(_NO_BREAK, "~")
+    'MFU~47~% of 80~GiB'
+    """
+    return _JOINED.sub(_NO_BREAK, words)
+
+
+def breakable(words: str) -> str:
+    """The words with plain spaces again, after their lines are broken."""
+    return words.replace(_NO_BREAK, " ")
+
+
 def say(out: Console, words: str, indent: int = 2, first: str = "", style: str = "") -> None:
     """Print an indented paragraph, as wide as the console; `first` leads its first line."""
     lead = " " * indent
     lines = textwrap.wrap(
-        _JOINED.sub(_NO_BREAK, words),
+        joined(words),
         out.width,
         initial_indent=lead + first,
         subsequent_indent=lead + " " * len(first),
         break_on_hyphens=False,
     )
     for line in lines:
-        out.print(Text(line.replace(_NO_BREAK, " "), style=style))
+        out.print(Text(breakable(line), style=style))
 
 
 def wrapped(text: str, width: int) -> str:
@@ -97,4 +115,47 @@ def plain_table(*columns: tuple[str, Justify]) -> Table:
             table.add_column(header, justify="left", overflow="fold")
         else:
             table.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def fitting(
+    width: int,
+    columns: Sequence[tuple[str, Justify]],
+    rows: Sequence[Sequence[str]],
+    spare: Sequence[str] = (),
+) -> list[int]:
+    """Indices of the columns to print in `width` characters so that no cell is cut.
+
+    Columns titled as in `spare` are left out, in that order, until the rest fits. A "fold" column
+    needs at most 20 characters.
+
+    >>> columns = [("device", "left"), ("year", "right"), ("price", "right")]
+    >>> fitting(16, columns, [["h100-sxm5", "2022", "$2.95/h"]], spare=("price", "year"))
+    [0, 1]
+    """
+    titles = [title for title, _ in columns]
+
+    def needed(i: int) -> int:
+        longest = max(len(line) for row in (titles, *rows) for line in row[i].split("\n"))
+        return min(longest, _LEAST) if columns[i][1] == "fold" else longest
+
+    kept = list(range(len(columns)))
+    left = [titles.index(title) for title in spare]
+    while left and sum(map(needed, kept)) + 2 * (len(kept) - 1) > width:
+        kept.remove(left.pop(0))
+    return kept
+
+
+def fitted_table(
+    width: int,
+    columns: Sequence[tuple[str, Justify]],
+    rows: Sequence[Sequence[str]],
+    spare: Sequence[str] = (),
+    styles: Sequence[str] = (),
+) -> Table:
+    """A plain table of the columns that `fitting` keeps; `styles`: of the rows, if any."""
+    kept = fitting(width, columns, rows, spare)
+    table = plain_table(*(columns[i] for i in kept))
+    for row, style in zip(rows, styles or [""] * len(rows), strict=True):
+        table.add_row(*(Text(row[i]) for i in kept), style=style)
     return table

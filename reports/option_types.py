@@ -11,6 +11,35 @@ from roofcast.hwdb.errors import BadInput
 MOST = 10**15  # largest integer accepted
 
 
+class Once(click.Command):
+    """A command that refuses an option of one value that is given twice."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; raises UsageError for one of one value that is repeated."""
+        if ctx.resilient_parsing:  # of a line that is being completed
+            return super().parse_args(ctx, args)
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for param in given:
+            single = isinstance(param, click.Option) and not (param.multiple or param.count)
+            times = given.count(param) if single and not _plain_flag(param) else 1
+            if times > 1:
+                also = "; to compare devices: roofcast predict" if param.name == "on" else ""
+                raise click.UsageError(
+                    f"{param.opts[0]} is given {times} times and takes one value; keep one{also}",
+                    ctx,
+                )
+        return super().parse_args(ctx, args)
+
+
+class OnceGroup(Once, click.Group):
+    """The same for a command with subcommands."""
+
+
+def _plain_flag(param: click.Parameter) -> bool:
+    """Whether an option is a flag that can only be set, so that a second one changes nothing."""
+    return isinstance(param, click.Option) and param.is_flag and not param.secondary_opts
+
+
 def _label(param: click.Parameter | None) -> str:
     """The option as it is typed."""
     return param.opts[0] if param is not None else "value"

@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.option_types import Count, Layers, Priced, Stage, Whole, setting
+from roofcast.reports.completion import completing
+from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
     ATTENTION,
     CP_KINDS,
@@ -95,6 +96,7 @@ STEP: dict[str, Option] = {
     "stack": click.option(
         "--stack",
         metavar="NAME",
+        shell_complete=completing("stack"),
         help=(
             "Software stack: a name (see roofcast stacks) or a .toml file. Default: pytorch-eager,"
             " on TPUs jax-xla, on NPUs their compiler's."
@@ -147,6 +149,7 @@ LAYOUT: dict[str, Option] = {
     "system": click.option(
         "--system",
         metavar="NAME",
+        shell_complete=completing("system"),
         help=(
             "Node or pod type: a name (see roofcast devices --systems) or a .toml file. Default:"
             " the usual one of the device."
@@ -208,7 +211,7 @@ SECTIONS = {
 COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack")  # and its own precision
 
 
-class Sectioned(click.Command):
+class Sectioned(Once):
     """A command whose --help lists its options under the headings of SECTIONS."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -258,9 +261,14 @@ def scenario_options(several: bool = False, required: bool = True, length: bool 
         function = options(*names)(function)
         text = "Device: a name (see roofcast devices) or a .toml file."
         text += f"{' May be repeated.' if several else ''} Default: that of --system."
-        function = click.option("--on", multiple=several, metavar="DEVICE", help=text)(function)
+        devices, models = completing("device"), completing("model")
+        on = click.option(
+            "--on", multiple=several, metavar="DEVICE", help=text, shell_complete=devices
+        )
         metavar = "MODEL" if required else "[MODEL]"
-        return click.argument("model", metavar=metavar, required=required)(function)
+        return click.argument("model", metavar=metavar, required=required, shell_complete=models)(
+            on(function)
+        )
 
     return decorate
 
@@ -296,10 +304,11 @@ def scenarios(
 
 
 def answer(scenario: Scenario) -> Forecast:
-    """The Forecast of a scenario, with the largest batch that fits."""
+    """The Forecast of a scenario, with the largest batch that fits and what had no effect."""
+    from roofcast.scenarios.unused import with_unused
     from roofcast.simulator.forecast.chain import forecast, with_largest_batch
 
-    return with_largest_batch(forecast(scenario), scenario)
+    return with_unused(with_largest_batch(forecast(scenario), scenario), scenario)
 
 
 def to_json(forecast: Forecast) -> dict[str, Any]:
@@ -320,7 +329,8 @@ def print_answers(forecasts: list[Forecast], as_json: bool) -> None:
         found = [to_json(each) for each in forecasts]
         print_json(found[0] if len(found) == 1 else {"forecasts": found})
         return
-    from roofcast.reports.pages.forecast import print_comparison, print_forecast
+    from roofcast.reports.pages.comparison import print_comparison
+    from roofcast.reports.pages.forecast import print_forecast
 
     if len(forecasts) == 1:
         print_forecast(forecasts[0])

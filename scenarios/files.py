@@ -8,6 +8,11 @@ epochs = 25
 
 [set]                             # changes to the device
 memory.bandwidth = "2 TB/s"
+
+A file may instead name other scenario files whose steps run in turn, as those of a GAN do:
+
+steps = ["discriminator.toml", "generator.toml"]
+assumed = ["times are added, nothing overlaps"]
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import tempfile
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -73,6 +78,26 @@ def about(path: str | Path) -> str:
     return line.lstrip("#").strip() if line.startswith("#") else ""
 
 
+class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Scenarios whose steps run in turn; their times are added."""
+
+    steps: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]  # paths, from the file's folder
+    assumed: tuple[str, ...] = ()  # what the sum assumes or leaves out
+
+
+def steps(path: str | Path) -> tuple[tuple[Scenario, ...], tuple[str, ...]]:
+    """The scenarios whose steps a file asks for in turn, and what their sum assumes.
+
+    A file of one scenario is one step. Raises BadInput or UnknownName as `read` does.
+    """
+    path = Path(path)
+    raw = load(path, WHAT)
+    if "steps" not in raw:
+        return (read(path),), ()
+    found = checked(Steps, raw, str(path))
+    return tuple(read(path.parent / name) for name in found.steps), found.assumed
+
+
 def read(path: str | Path) -> Scenario:
     """The scenario in a file; relative paths in it start at the file's own folder.
 
@@ -80,6 +105,11 @@ def read(path: str | Path) -> Scenario:
     """
     path = Path(path)
     raw = load(path, WHAT)
+    if "steps" in raw:
+        raise BadInput(
+            f"{path}: has several steps; forecast it with roofcast run, or read each by itself:"
+            f" {', '.join(map(str, raw['steps']))}"
+        )
     if isinstance(raw.get("set"), dict):
         raw["set"] = _flat(raw["set"])
     scenario = checked(Scenario, raw, str(path))

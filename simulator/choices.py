@@ -1,6 +1,9 @@
 """The values that an option may have: what the command line offers and what the engine accepts."""
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8", "nvfp4", "int8")
+PRECISIONS = (
+    "fp32", "tf32", "bf16", "fp16", "amp-bf16", "amp-fp16", "fp8", "nvfp4", "int8", "int8-fp32",
+    "mxfp4", "int4",
+)  # fmt: skip
 ATTENTION = ("eager", "efficient", "flash")
 MODES = ("train", "infer")
 MEMORY_FORMATS = ("contiguous", "channels_last")

@@ -13,12 +13,13 @@ import click
 from roofcast.hwdb import names
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import replacing
+from roofcast.reports.option_types import Once
 
 if TYPE_CHECKING:
     from roofcast.simulator.machine.calibrate import Calibration
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=Once)
 @click.option("--quick", is_flag=True, help="A quarter of the time: fewer ceilings, more noise.")
 @click.option(
     "--gpu",

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import COUNTED, Sectioned, options, print_json
 from roofcast.simulator.choices import PRECISIONS
 
 
 @click.command("count", cls=Sectioned)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=completing("model"))
 @options(*COUNTED)
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Number format. Default: bf16.")
 @click.option(
@@ -36,6 +37,11 @@ def command(model: str, depth: int | None, as_json: bool, **asked: Any) -> None:
     from roofcast.simulator.forecast.counts import count
 
     counts = count(model, **{key: value for key, value in asked.items() if value is not None})
+    if asked["attention"] and not any(layer.op == "attention" for layer in counts.layers):
+        from roofcast.scenarios.unused import without_attention
+
+        said = (*counts.assumptions, without_attention(asked["attention"], counts.model))
+        counts = msgspec.structs.replace(counts, assumptions=said)
     if as_json:
         print_json(msgspec.to_builtins(counts))
         return

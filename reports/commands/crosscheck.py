@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import click
 
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ ONE_THREAD, ALL_THREADS = "this-machine-1", "this-machine"
 ROUNDS, QUICK_ROUNDS = 8, 2
 
 
-@click.command("crosscheck")
+@click.command("crosscheck", cls=Once)
 @click.option("--kernels", is_flag=True, help="Only the numba kernels, by op and size.")
 @click.option(
     "--training",
@@ -50,6 +49,8 @@ def command(
 
     if plot:
         check_target(plot, (".png", ".svg", ".pdf"))
+    if gpu and kernels:
+        raise click.UsageError("--gpu measures training steps alone: leave --kernels out")
     gpu = gpu and _has_gpu()
     if gpu:
         kernels, training = False, True
@@ -109,6 +110,7 @@ def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], li
     from roofcast import hwdb
     from roofcast.hwdb import names
     from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.progress import bar
     from roofcast.reports.tables import kernels as kernel_table
     from roofcast.simulator.machine.crosscheck import kernels as kernel_check
 
@@ -121,7 +123,7 @@ def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], li
     rounds = QUICK_ROUNDS if quick else ROUNDS // 2
     sessions = {}
     for count in devices:
-        with _bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
+        with bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
             sessions[count] = kernel_check.measured(quick, rounds, progress, count)
     parts = []
     for count, each in devices.items():
@@ -154,6 +156,7 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
 
     from roofcast.hwdb import names
     from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.progress import bar
     from roofcast.reports.tables import crosscheck as crosscheck_table
     from roofcast.simulator.machine.crosscheck import measure, net_list
     from roofcast.simulator.machine.crosscheck import steps as crosscheck
@@ -165,7 +168,7 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
             " roofcast[torch])",
             err=True,
         )
-    with _bar("training steps") as progress:
+    with bar("training steps") as progress:
         nets = [net for net in net_list.chosen(quick, torch) if not gpu or net.by == "torch"]
         session = measure.steps(nets, QUICK_ROUNDS if quick else ROUNDS, progress, gpu)
     calibrated = names.this_machine(names.THIS_GPU if gpu else ONE_THREAD)
@@ -180,25 +183,3 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
             device = crosscheck_table.write_device(session, calibrated, Path(aside))
             rows = crosscheck.training(session, str(device))
         return rows, f"not saved in {folder}: {error}"
-
-
-def _bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A progress bar on stderr, if that is a terminal; yields a function of (done, total)."""
-    import contextlib
-    import sys
-    from collections.abc import Iterator
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextlib.contextmanager
-    def shown() -> Iterator[Callable[[int, int], None]]:
-        out = Console(file=sys.stderr)
-        columns = (TextColumn(what), BarColumn(), TimeRemainingColumn())
-        with Progress(
-            *columns, console=out, disable=not out.is_terminal, transient=True
-        ) as progress:
-            task = progress.add_task(what)
-            yield lambda done, of: progress.update(task, completed=done, total=of)
-
-    return shown()

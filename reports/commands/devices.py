@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import difflib
-import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import UnknownName
+from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.reports.completion import completing
 from roofcast.reports.format import binary, si
-from roofcast.reports.option_types import Whole, setting
+from roofcast.reports.option_types import Once, OnceGroup, Whole, setting
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MARKS = {  # after the key of a figure
-    "*": "not used: no formula reads the figure",
-    "+": "used only by roofcast crosscheck",
-}
-STATUSES = {
-    "read": "seen in the source named",
-    "measured": "from a public measurement log",
-    "derived": "computed from other figures",
-    "estimate": "no source publishes it",
-    "recalled": "(not checked) from memory of the source named",
-    "given": "from a file of yours",
-    "edited": "changed with --set",
-}
-WIDE = 100  # columns from which on the status of a recalled figure is printed in full
-DIRECTED = ("scale_up.bandwidth", "achieved.pair_copy")  # rates of one direction
+    from roofcast.hwdb.listing import Hardware
+    from roofcast.reports.console import Justify
+
+_COLUMNS: list[tuple[str, Justify]] = [
+    ("device", "left"), ("year", "right"), ("peak FLOP/s", "right"), ("", "left"),
+    ("bandwidth", "right"), ("memory", "right"), ("price", "right"),
+]  # fmt: skip
+FINDERS: dict[str, Callable[[str], Hardware]] = {
+    "devices": hwdb.device, "systems": hwdb.system, "links": hwdb.link
+}  # fmt: skip
+# columns that a narrow terminal does not show, the first first
+_SPARE = ("price", "year", "", "memory")
 
 
-@click.group("devices", invoke_without_command=True)
+@click.group("devices", cls=OnceGroup, invoke_without_command=True)
 @click.option("--vendor", metavar="NAME", help="Only this vendor: nvidia, amd, google, intel ...")
 @click.option("--kind", type=click.Choice(("gpu", "tpu", "npu", "cpu")), help="Only this kind.")
 @click.option("--year", type=Whole(), help="Only this year of release.")
@@ -56,7 +55,12 @@ def command(
     """List the devices that Roofcast knows by name. Details: `roofcast devices show NAME`."""
     if ctx.invoked_subcommand:
         return
+    wanted = {"vendor": vendor, "kind": kind, "year": year, "family": family}
     if links or systems:
+        given = [f"--{key}" for key, value in wanted.items() if value is not None]
+        if given or (links and systems):
+            other = "--links and --systems" if links and systems else f"{given[0]} of devices"
+            raise click.UsageError(f"{other} are different lists; ask for one")
         what, names = ("links", hwdb.links()) if links else ("systems", hwdb.systems())
         if as_json:
             print_json({what: names})
@@ -64,7 +68,6 @@ def command(
             click.echo("\n".join(names))
         return
     rows = [hwdb.summary(name) for name in hwdb.devices()]
-    wanted = {"vendor": vendor, "kind": kind, "year": year, "family": family}
     for key, value in wanted.items():
         if value is not None:
             rows = _filtered(rows, key, str(value))
@@ -74,7 +77,7 @@ def command(
     from roofcast.reports.console import page
 
     with page() as out:
-        out.print(_list(rows))
+        out.print(_list(rows, out.width))
         out.print(f"{len(rows)} devices. Figures and sources of one: roofcast devices show NAME")
 
 
@@ -93,60 +96,25 @@ def _filtered(rows: list[hwdb.Summary], key: str, value: str) -> list[hwdb.Summa
     )
 
 
-def _list(rows: list[hwdb.Summary]) -> Table:
-    from roofcast.reports.console import plain_table
+def _list(rows: list[hwdb.Summary], width: int) -> Table:
+    """A line per device; without price and year where the terminal is narrow."""
+    from roofcast.reports.console import fitted_table
 
-    table = plain_table(
-        ("device", "left"), ("year", "right"), ("peak FLOP/s", "right"), ("", "left"),
-        ("bandwidth", "right"), ("memory", "right"), ("price", "right"),
-    )  # fmt: skip
+    cells = []
     for row in rows:
         price = "—"
         if row.cloud_usd_per_hour:
             price = f"${row.cloud_usd_per_hour:.2f}/h"
         elif row.launch_usd:
             price = f"${row.launch_usd:,.0f}"
-        table.add_row(
-            row.id,
-            str(row.year or "—"),
-            si(row.peak_flops),
-            row.format,
-            si(row.bandwidth, "B/s"),
-            binary(row.capacity),
-            price,
-        )
-    return table
+        year, bandwidth = str(row.year or "—"), si(row.bandwidth, "B/s")
+        cells.append([row.id, year, si(row.peak_flops), row.format, bandwidth,
+                      binary(row.capacity), price])  # fmt: skip
+    return fitted_table(width, _COLUMNS, cells, _SPARE)
 
 
-def _value(key: str, figure: float, unit: str) -> str:
-    """The figure to five digits; bytes with binary prefixes, as memory is sold."""
-    if key in DIRECTED:
-        return f"{hwdb.pretty(figure, unit)}\nper direction"
-    if unit == "1" and key.startswith("achieved."):
-        return f"{hwdb.pretty(figure, unit)} of peak"
-    if unit != "B":
-        return hwdb.pretty(figure, unit)
-    number, unit = binary(figure, 5).split()
-    return f"{float(number):g} {unit}"
-
-
-def _mark(key: str) -> str:
-    """The one of MARKS that applies to a figure; "" where a forecast depends on it."""
-    from roofcast.hwdb import records
-
-    if key in records.SHOWN_ONLY[records.Device]:
-        return "*"
-    return "+" if key in records.CROSSCHECK_ONLY else ""
-
-
-def _source(figure: hwdb.Figure) -> str:
-    """Source of a figure and the place in it."""
-    where = re.sub(r"\bprinted (?=\d)", "source prints ", figure.where)
-    return ": ".join(part for part in (figure.source, where) if part)
-
-
-@command.command("show")
-@click.argument("name", metavar="DEVICE")
+@command.command("show", cls=Once)
+@click.argument("name", metavar="DEVICE", shell_complete=completing("hardware"))
 @click.option(
     "--set",
     "changes",
@@ -156,77 +124,41 @@ def _source(figure: hwdb.Figure) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def show_one(name: str, changes: tuple[str, ...], as_json: bool) -> None:
-    """Print every known number of DEVICE with its source and status.
+    """Print every known number of DEVICE, a device, link or system, with its source and status.
 
     The status tells how well the number is documented: read in its source, measured, derived,
     recalled (not checked), estimated, given in your file, or edited.
     """
-    device = hwdb.device(name, setting(changes))
-    figures = hwdb.figures(device)
-    if as_json:
-        print_json(_json(device, figures))
-        return
-    from roofcast.reports.console import page, say, show
+    from roofcast.reports.pages.hardware import print_record, to_json
 
-    known = (device.vendor, device.architecture, device.year)
-    made = ", ".join(str(part) for part in known if part)
-    with page() as out:
-        out.print(f"{device.id}: {device.name}" + (f" ({made})" if made else ""), style="bold")
-        show(out, _figures(figures, out.width))
-        for line in _legend(figures):
-            say(out, line)
-        for source, citation in device.sources.items():
-            say(out, citation, first=f"{source}: ")
-        for note in (*device.edits, *device.notes):
-            say(out, note, first="note: ")
+    record = _record(name, setting(changes))
+    print_json(to_json(record)) if as_json else print_record(record)
 
 
-def _figures(figures: list[tuple[str, hwdb.Figure, str]], width: int) -> Table:
-    """Figures with value, status and source; no word is broken that has room on a line."""
-    from roofcast.reports.console import plain_table, wrapped
+def _record(name: str, changes: dict[str, str | float | int]) -> Hardware:
+    """The device of that name or file; else the system, else the link. Raises UnknownName."""
+    from roofcast.hwdb.errors import similar
 
-    rows = [("figure", "value", "status")]
-    for key, figure, unit in figures:
-        unchecked = figure.status == "recalled" and width >= WIDE
-        status = "recalled\n(not checked)" if unchecked else figure.status
-        rows.append((f"{key} {_mark(key)}".rstrip(), _value(key, figure, unit), status))
-    taken = [max(len(line) for cell in column for line in cell.split("\n"))
-             for column in zip(*rows, strict=True)]  # fmt: skip
-    room = width - sum(taken) - 2 * (len(taken) + 1)
-    table = plain_table(
-        ("figure", "left"), ("value", "right"), ("status", "left"), ("source", "fold")
-    )
-    for row, (_, figure, _) in zip(rows[1:], figures, strict=True):
-        table.add_row(*row, wrapped(_source(figure), room))
-    return table
-
-
-def _legend(figures: list[tuple[str, hwdb.Figure, str]]) -> list[str]:
-    """One line for each status and mark that occurs, and for fractions of peak."""
-    seen = {figure.status for _, figure, _ in figures}
-    lines = [f"status {status}: {text}" for status, text in STATUSES.items() if status in seen]
-    marks = {_mark(key) for key, _, _ in figures}
-    lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in marks]
-    if any(unit == "1" and key.startswith("achieved.") for key, _, unit in figures):
-        lines.append("of peak: fraction of the peak_flops of the format, or of memory.bandwidth")
-    return lines
+    if hwdb.names.is_path(name):
+        what = "systems" if {"levels", "count"} & set(hwdb.reader.load(Path(name))) else "devices"
+    else:
+        exact = (folder for folder in FINDERS if name in hwdb.names.names(folder))
+        what = next(exact, "") or next((f for f in FINDERS if _found(name, f)), "")
+    if what in ("systems", "links"):
+        if changes:
+            raise BadInput(f"--set changes devices; {name} is one of the {what}")
+        return FINDERS[what](name)
+    others = [*similar(name, hwdb.systems()), *similar(name, hwdb.links())] if not what else []
+    try:
+        return hwdb.device(name, changes)
+    except UnknownName as error:
+        hint = f"; or the system or link {' or '.join(others[:3])}?" if others else ""
+        raise UnknownName(f"{error}{hint}") from None
 
 
-def _json(device: hwdb.Device, figures: list[tuple[str, hwdb.Figure, str]]) -> dict[str, object]:
-    return {
-        "device": device.id,
-        "name": device.name,
-        "figures": [
-            {
-                "key": key,
-                "value": float(figure),
-                "unit": unit,
-                "status": figure.status,
-                "source": figure.source,
-                "where": figure.where,
-            }
-            for key, figure, unit in figures
-        ],
-        "sources": dict(device.sources),
-        "notes": list(device.notes),
-    }
+def _found(name: str, folder: str) -> bool:
+    """Whether a name, in any spelling, is one of a folder's."""
+    try:
+        return bool(hwdb.names.resolve(name, folder))
+    except UnknownName:
+        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,26 +15,43 @@ from roofcast.reports.options import (
     to_json,
 )
 
+if TYPE_CHECKING:
+    from roofcast.simulator.forecast.result import Forecast
+
+if TYPE_CHECKING:
+    from roofcast.simulator.forecast.result import Forecast
+
 _KEYS = ("model", "device", "batch", "precision", "parameters", "memory", "layers", "assumptions")
 _PARALLEL_KEYS = ("devices", "system", "layout", "ranks")
 
 
 @click.command("memory", cls=Sectioned)
-@scenario_options(length=False)
+@scenario_options(several=True, length=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def command(as_json: bool, **asked: Any) -> None:
     """Memory at peak by kind, by layer or pipeline stage, and the largest batch that fits.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
     .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
+    Several --on print a table that compares the devices.
     """
-    (scenario,) = scenarios(**asked)
-    forecast = answer(scenario)
+    forecasts = [answer(scenario) for scenario in scenarios(**asked)]
     if as_json:
-        fields = to_json(forecast)
-        keys = _KEYS + (_PARALLEL_KEYS if forecast.layout else ())
-        print_json({key: fields[key] for key in keys})
+        found = [_fields(forecast) for forecast in forecasts]
+        print_json(found[0] if len(found) == 1 else {"forecasts": found})
         return
     from roofcast.reports.pages.memory import print_memory
 
-    print_memory(forecast)
+    if len(forecasts) == 1:
+        print_memory(forecasts[0])
+        return
+    from roofcast.reports.pages.comparison import print_memories
+
+    print_memories(forecasts)
+
+
+def _fields(forecast: Forecast) -> dict[str, Any]:
+    """What --json prints of a forecast."""
+    fields = to_json(forecast)
+    keys = _KEYS + (_PARALLEL_KEYS if forecast.layout else ())
+    return {key: fields[key] for key in keys}

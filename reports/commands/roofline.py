@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("roofline", cls=Sectioned)
-@scenario_options(several=True, required=False)
+@scenario_options(several=True, required=False, length=False)
 @click.option(
     "-o",
     "--output",
@@ -46,6 +46,7 @@ def command(output: str, threads: str | None, kernels: str | None, **asked: Any)
     from roofcast.reports.pictures.roofline import save
 
     if asked["model"] is None:
+        _alone(asked)
         figure = _machine(asked["on"], threads, kernels)
     elif threads or kernels:
         raise click.UsageError(
@@ -56,6 +57,14 @@ def command(output: str, threads: str | None, kernels: str | None, **asked: Any)
     with replacing(output) as temporary:
         save(figure, temporary)
     click.echo(f"wrote {output}")
+
+
+def _alone(asked: dict[str, Any]) -> None:
+    """Refuse options of a step where no model is given. Raises UsageError."""
+    given = [key for key, value in asked.items() if value not in (None, (), {}) and key != "on"]
+    if given:
+        name = {"set_": "set", "inputs": "input", "sequence": "seq"}.get(given[0], given[0])
+        raise click.UsageError(f"--{name.replace('_', '-')} is about a step; give MODEL")
 
 
 def _model(**asked: Any) -> Figure:

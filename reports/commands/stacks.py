@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from roofcast.reports.completion import completing
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
+if TYPE_CHECKING:
+    from roofcast.reports.console import Justify
+
+_COLUMNS: list[tuple[str, Justify]] = [
+    ("stack", "left"), ("fused", "right"), ("launch", "right"), ("images", "left"),
+    ("about", "fold"),
+]  # fmt: skip
 _IMAGES = {"channels_last": "NHWC", "contiguous": "NCHW"}
 
 
@@ -24,30 +35,25 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({"stacks": rows})
         return
-    from roofcast.reports.console import page, plain_table, say
+    from roofcast.reports.console import fitted_table, page, say
 
-    table = plain_table(
-        ("stack", "left"),
-        ("fused", "right"),
-        ("launch", "right"),
-        ("images", "left"),
-        ("about", "fold"),
-    )
+    cells = []
     for s in rows:
         launch = "graphs" if s.graphs else f"{1e6 * s.dispatch_s:.3g} µs"
-        table.add_row(s.name, f"{100 * s.fusion:g} %", launch, _IMAGES[s.memory_format], s.about)
+        images = _IMAGES[s.memory_format]
+        cells.append([s.name, f"{100 * s.fusion:g} %", launch, images, s.about])
     note = (
         f"{len(rows)} stacks. fused: share of the traffic between pointwise kernels that fusion"
         " saves; launch: host time per kernel launch, or none under CUDA graphs and in compiled"
         " programs; images: memory format of images."
     )
     with page() as out:
-        out.print(table)
+        out.print(fitted_table(out.width, _COLUMNS, cells, ("images", "launch", "fused")))
         say(out, note, indent=0)
 
 
-@command.command("show")
-@click.argument("name", metavar="STACK")
+@command.command("show", cls=Once)
+@click.argument("name", metavar="STACK", shell_complete=completing("stack"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(name: str, as_json: bool) -> None:
     """Every setting of STACK with its meaning."""

@@ -11,7 +11,7 @@ from roofcast.reports.options import Sectioned, scenario_options, scenarios
 
 
 @click.command("trace", cls=Sectioned)
-@scenario_options()
+@scenario_options(length=False)
 @click.option(
     "-o", "--output", "target", required=True, metavar="FILE", help="The .json file to write."
 )

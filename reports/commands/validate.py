@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Found(NamedTuple):
     kernels: pd.DataFrame | None
 
 
-@click.command("validate")
+@click.command("validate", cls=Once)
 @click.option(
     "--runs",
     multiple=True,
@@ -54,7 +55,9 @@ class Found(NamedTuple):
 )
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
-    "--plot", metavar="FILE", help="Scatter plot of predicted against measured (.png, .svg, .pdf)."
+    "--plot",
+    metavar="FILE",
+    help="Draw the errors: forecast / measured of every run, by source (.png, .svg, .pdf).",
 )
 @click.option(
     "--constants",
@@ -99,7 +102,7 @@ def command(
     if plot:
         from roofcast.reports.pictures.validation import draw
 
-        draw(found.checked, plot)
+        draw(found.checked or [scored for scored in found.many if scored.counts], plot)
     _print(found, asked.shipped, as_json)
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from roofcast.reports.console import Justify, page, plain_table, say, section, show
+from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, si, words
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
@@ -29,6 +29,7 @@ _TOTALS = (
 _FORMS: tuple[Callable[[float], str], ...] = (
     many, si, si, binary, lambda value: si(value, "B")
 )  # fmt: skip
+_NARROW = 68  # columns below which only parameters, forward FLOP and traffic are shown
 _WIDE = 96  # columns of the terminal from which on the kind of op is shown
 
 
@@ -74,12 +75,14 @@ def _what(counts: Counts) -> str:
 def _totals(out: Console, counts: Counts) -> None:
     """Each total in full and abbreviated."""
     training = counts.mode == "train"
-    table = plain_table(("", "left"), ("", "right"), ("", "right"))
-    table.show_header = False
+    rows = []
     for name, key, short in _TOTALS:
         value = getattr(counts, key)
         if (training or "backward" not in name) and (value or key != "saved_weight_copy_bytes"):
-            table.add_row(name, f"{value:,}", short(value))
+            rows.append([name, f"{value:,}", short(value)])
+    columns: list[tuple[str, Justify]] = [("", "fold"), ("", "right"), ("in short", "right")]
+    table = fitted_table(out.width - 2, columns, rows, ("in short",))
+    table.show_header = False
     show(out, table)
     note = "FLOP: matrix products, convolutions and attention, as PyTorch's FlopCounterMode counts"
     note += " them (a multiply-add is 2); other operations: pointwise and special functions, which"
@@ -100,7 +103,7 @@ def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
     ]
     columns += [("saved", "right"), ("traffic", "right")]
     left_out = {"op"} if width < _WIDE else set()
-    left_out |= set() if training else {"bwd FLOP", "saved"}
+    left_out |= set() if training and width >= _NARROW else {"bwd FLOP", "saved"}
     table = plain_table(*(column for column in columns if column[0] not in left_out))
     table.width = min(width, 120)
     table.columns[0].ratio = 1

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
-from rich.text import Text
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.reports.console import Justify, page, plain_table, say, section, show, unbroken
-from roofcast.reports.format import (
-    binary,
-    digits,
-    duration,
-    energy,
-    money,
-    percent,
-    seconds,
-    si,
-    words,
-)
-from roofcast.reports.pages.asked import assumptions, edited, interval_basis, pass_or_step, what
+from roofcast.reports.console import page, say, section, show, unbroken
+from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si, words
+from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section, shortage
+from roofcast.reports.pages.nearest import nearest_section
 from roofcast.simulator.forecast.result import Forecast
 
 SHOWN = 1e-4  # host time between steps is shown from this fraction of the step on
-_ONE_TABLE = 76  # columns of the terminal from which on a comparison is one table
 
 
 def print_forecast(forecast: Forecast) -> None:
@@ -52,21 +39,10 @@ def print_forecast(forecast: Forecast) -> None:
         assumptions(out, forecast)
 
 
-def nearest_section(out: Console, forecast: Forecast) -> None:
-    """The measured runs most like this step, and the errors of their own forecasts."""
-    if forecast.nearest:
-        section(out, "Most similar measured runs")
-        for run in forecast.nearest:
-            off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
-            on = f"{run.devices:,} × {run.device}" if run.devices > 1 else run.device
-            where = f"{run.name} on {on}, {run.stack} ({run.source})"
-            say(out, f"{where}: measured {seconds(run.measured_s)}, {off}", first="- ")
-
-
 def headline(out: Console, forecast: Forecast) -> None:
     """Model, device and recipe; step time, rates and MFU; lower bound and interval."""
     one = f"one {pass_or_step(forecast.mode)}"
-    out.print(Text(f"{forecast.model} on {on_what(forecast)}: {one}", style="bold"))
+    say(out, f"{forecast.model} on {on_what(forecast)}: {one}", indent=0, style="bold")
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
     if forecast.layout:
         say(out, layout_line(forecast.layout, forecast.system))
@@ -90,10 +66,10 @@ def _rates(forecast: Forecast) -> list[str]:
     unit = "step" if forecast.mode == "train" else "pass"
     rates = [f"{seconds(forecast.step_time_s)} per {unit}"]
     if forecast.tokens_per_s is not None:
-        rates.append(f"{_rate(forecast.tokens_per_s)} tokens/s")
+        rates.append(f"{rate(forecast.tokens_per_s)} tokens/s")
     if forecast.tokens_per_s_per_device is not None and forecast.devices > 1:
-        rates.append(f"{_rate(forecast.tokens_per_s_per_device)} tokens/s per device")
-    rates.append(f"{_rate(forecast.samples_per_s)} samples/s")
+        rates.append(f"{rate(forecast.tokens_per_s_per_device)} tokens/s per device")
+    rates.append(f"{rate(forecast.samples_per_s)} samples/s")
     if forecast.mfu is not None:
         rates.append(f"MFU {percent(forecast.mfu)}")
     if forecast.hfu is not None and forecast.recompute != "none":
@@ -101,7 +77,7 @@ def _rates(forecast: Forecast) -> list[str]:
     return rates
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
     """A rate with a thousands separator, or three digits if it is small."""
     return f"{value:,.0f}" if value >= 1000 else digits(value)
 
@@ -163,63 +139,3 @@ def _whole_run(forecast: Forecast) -> str:
             text += f" (TDP {si(forecast.power_w, 'W')} per device{hosts})"
         parts.append(text)
     return ", ".join(parts)
-
-
-def print_comparison(forecasts: Sequence[Forecast]) -> None:
-    """Print one row per device to stdout."""
-    first = forecasts[0]
-    counts = {f.devices for f in forecasts}
-    alike = counts.pop() if len(counts) == 1 else 0
-    many = f"{len(forecasts)} {'kinds' if alike > 1 else 'devices'}{edited(first)} compared"
-    where = f" on {alike:,} devices" if alike > 1 else ""
-    title = f"one {pass_or_step(first.mode)}{where}, {many}"
-    layouts = list(dict.fromkeys(layout_line(f.layout, f.system) for f in forecasts if f.layout))
-    with page() as out:
-        out.print(Text(f"{first.model}: {title}", style="bold"))
-        for asked in dict.fromkeys(map(what, forecasts)):
-            on = [on_what(f) for f in forecasts if what(f) == asked]
-            say(out, asked if len(on) == len(forecasts) else f"{', '.join(on)}: {asked}")
-        for line in layouts:
-            say(out, line)
-        out.print()
-        _comparison(out, forecasts, bool(alike))
-
-
-def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> None:
-    """The table. alike: the number of devices is the same in each row, and is left out."""
-    names = [f.device if alike else on_what(f) for f in forecasts]
-    tokens = forecasts[0].tokens_per_s is not None
-    rate = "tokens/s" if tokens else "samples/s"
-    unit = "step" if forecasts[0].mode == "train" else "pass"
-    columns: list[tuple[str, Justify]] = [(unit, "right"), (rate, "right"), ("MFU", "right")]
-    columns += [("peak memory", "right"), ("fits", "left")]
-    rows = []
-    for f in forecasts:
-        throughput = f.tokens_per_s if f.tokens_per_s is not None else f.samples_per_s
-        cells = [seconds(f.step_time_s), _rate(throughput), percent(f.mfu)]
-        cells.append(binary(f.memory.peak_bytes))
-        rows.append([*cells, {True: "yes", False: "no", None: "—"}[f.memory.fits]])
-    run: list[tuple[str, Justify]] = [("whole run", "right"), ("cost", "right")]
-    costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
-    runs = [[duration(f.time_to_train_s), cost] for f, cost in zip(forecasts, costs, strict=True)]
-    long = any(f.time_to_train_s is not None for f in forecasts)
-    if long and out.width >= _ONE_TABLE:
-        columns += run
-        rows = [[*row, *more] for row, more in zip(rows, runs, strict=True)]
-    _device_table(out, names, columns, rows)
-    if long and out.width < _ONE_TABLE:
-        out.print()
-        _device_table(out, names, run, runs)
-
-
-def _device_table(
-    out: Console,
-    names: Sequence[str],
-    columns: Sequence[tuple[str, Justify]],
-    rows: Sequence[Sequence[str]],
-) -> None:
-    """A table with a row per device."""
-    table = plain_table(("device", "fold"), *columns)
-    for name, cells in zip(names, rows, strict=True):
-        table.add_row(*map(Text, (name, *cells)))
-    show(out, table)

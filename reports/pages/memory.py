@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from roofcast.reports.console import Justify, page, plain_table, say, section, show
+from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, many, of, percent, short_names, words
 from roofcast.reports.pages.asked import assumptions, pass_or_step, what
 from roofcast.reports.pages.layout import layout_line, on_what, stages_section
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _KINDS = (
@@ -24,7 +25,9 @@ _KINDS = (
     ("transient", "transient_bytes"),
     ("framework", "framework_bytes"),
 )
+KINDS = (*(name for name, _ in _KINDS[:-1]), "communication buffers", "framework")
 _STATES = ("parameters", "gradients", "optimizer states")  # do not depend on the batch
+_LEAST = 1.25  # bytes per weight, over the fewest possible, from which a lower precision helps
 _LONGEST = 12  # layers with a row of their own; the rest share one
 
 
@@ -64,14 +67,16 @@ def memory_section(out: Console, forecast: Forecast) -> None:
     scale = max(memory.peak_bytes, capacity or 0.0) or 1.0
     rows = [*kinds(forecast), ("peak", memory.peak_bytes)]
     names = max(len("optimizer states"), *(len(name) for name, _ in rows)) + 1
-    room = max(min(out.width - 24 - names, 40), 8)
+    room = min(out.width - 24 - names, 40)
     for name, value in [*rows, ("capacity", capacity)] if capacity else rows:
         share = percent(value / capacity) if capacity else ""
         line = Text(
             f"  {name:<{names}}{binary(value):>9}  ", style="bold" if name == "peak" else ""
         )
         colour = "red" if name == "peak" and memory.fits is False else "cyan"
-        line.append(bar(value / scale, room), style="" if name == "capacity" else colour)
+        line.append(
+            bar(value / scale, room if room >= 8 else 0), style="" if name == "capacity" else colour
+        )
         line.append(f" {share:>8}")
         out.print(line)
     say(out, verdict(forecast), style="bold red" if memory.fits is False else "")
@@ -172,7 +177,9 @@ def cure(forecast: Forecast) -> str:
     if forecast.mode == "train" and memory.optimizer_bytes > 0.3 * fixed:
         enough = fixed - memory.optimizer_bytes < capacity
         return f"{need}: use {'an optimizer with smaller states, ' if enough else ''}{other}"
-    return f"{need}: use a lower --precision, {other}"
+    training = forecast.mode == "train"
+    least = weight_bytes(forecast.precision, training) <= _LEAST * fewest_weight_bytes(training)
+    return f"{need}: use {'' if least else 'a lower --precision, '}{other}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -217,7 +224,7 @@ def print_memory(forecast: Forecast) -> None:
     """Print memory by kind, and by layer or, over several devices, by pipeline stage."""
     with page() as out:
         title = f"memory of one {pass_or_step(forecast.mode)}"
-        out.print(Text(f"{forecast.model} on {on_what(forecast)}: {title}", style="bold"))
+        say(out, f"{forecast.model} on {on_what(forecast)}: {title}", indent=0, style="bold")
         say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
         if forecast.layout:
             say(out, layout_line(forecast.layout, forecast.system))
@@ -226,7 +233,7 @@ def print_memory(forecast: Forecast) -> None:
             stages_section(out, forecast)
         else:
             section(out, "By layer")
-            show(out, _layer_table(forecast))
+            show(out, _layer_table(forecast, out.width - 2))
             say(out, _layer_note(forecast), style="dim")
         assumptions(out, forecast)
 
@@ -242,14 +249,16 @@ def _layer_note(forecast: Forecast) -> str:
     )
 
 
-def _layer_table(forecast: Forecast) -> Table:
-    """The layers that hold most."""
+def _layer_table(forecast: Forecast, width: int) -> Table:
+    """The layers that hold most; without counts where the terminal is narrow."""
     memory = forecast.memory
     states = memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes
     weight = states / max(forecast.parameters, 1)  # bytes per parameter
     columns: list[tuple[str, Justify]] = [("layer", "left"), ("×", "right")]
     columns += [("parameters", "right"), ("weights", "right"), ("saved", "right")]
-    table = plain_table(*columns, ("share", "right"))
+    columns.append(("share", "right"))
+    rows: list[tuple[str, ...]] = []
+    styles: list[str] = []
     short = short_names([layer.name for layer in forecast.layers])
     held = [layer for layer in forecast.layers if layer.parameters or layer.saved_bytes]
     held.sort(key=lambda layer: -layer.parameters * weight - layer.saved_bytes)
@@ -260,12 +269,12 @@ def _layer_table(forecast: Forecast) -> Table:
         saved = sum(layer.saved_bytes for layer in layers)
         weights = sum(layer.parameters * weight for layer in layers)
         share = percent((weights + saved) / total)
-        cells = (name, count, many(parameters), binary(weights), binary(saved), share)
-        table.add_row(*map(Text, cells), style=style)
+        rows.append((name, count, many(parameters), binary(weights), binary(saved), share))
+        styles.append(style)
 
     named = held if len(held) <= _LONGEST + 1 else held[:_LONGEST]
     for layer in named:
         add(short[layer.name], str(layer.count), [layer])
     if rest := held[len(named) :]:
         add(f"{len(rest)} other rows", "", rest, "dim")
-    return table
+    return fitted_table(width, columns, rows, ("parameters", "×", "saved"), styles)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from textwrap import fill
 
+from roofcast.reports.console import breakable, joined
 from roofcast.reports.format import (
     binary,
     digits,
@@ -96,7 +97,8 @@ def summary(f: Forecast) -> str:
     rows = [_title(f)]
     for label, text in said:
         first = f"  {label}".ljust(indent)
-        rows.append(fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * indent))
+        line = fill(joined(text), WIDTH, initial_indent=first, subsequent_indent=" " * indent)
+        rows.append(breakable(line))
     return "\n".join(rows)
 
 

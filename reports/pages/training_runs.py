@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.console import Justify, page, plain_table, say, section, show
+from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.files import replacing
+from roofcast.reports.progress import watched
 from roofcast.scenarios.measured import training as llm_runs
 from roofcast.scenarios.measured.scores import (
     Line,
@@ -70,7 +71,8 @@ def claims(path: str | Path) -> bool:
 def check_files(paths: Sequence[str | Path]) -> list[Scored]:
     """Every row of the files and its forecast; without files, the shipped rows."""
     runs = [run for path in paths for run in llm_runs.read(path)]
-    return score_all(runs if paths else llm_runs.published())
+    rows = list(runs if paths else llm_runs.published())
+    return score_all(watched(rows, "training runs on many devices"))
 
 
 def write(scored: list[Scored], path: str) -> None:
@@ -160,7 +162,7 @@ def _print_errors(out: Console, scored: list[Scored]) -> None:
     if not found:
         return
     say(out, LEGEND, 0)
-    show(out, table_of(found, rule=True))
+    show(out, table_of(found, out.width - 2, rule=True))
     total = overall(scored)
     section(out, f"All sources together, {total['rows']} rows: mean error")
     table = plain_table(("", "left"), ("mean of rows", "right"), ("mean of sources", "right"))
@@ -177,7 +179,7 @@ def _print_memory(out: Console, scored: list[Scored]) -> None:
     memory = memory_lines(scored)
     if memory:
         section(out, "Peak memory: errors in percent")
-        show(out, table_of(memory))
+        show(out, table_of(memory, out.width - 2))
     ran, out_of = told_apart(scored).values()
     if out_of[1]:
         say(
@@ -188,14 +190,14 @@ def _print_memory(out: Console, scored: list[Scored]) -> None:
         )
 
 
-def table_of(found: list[Line], rule: bool = False) -> Table:
-    """One line per source; `rule` adds the error of the rule of thumb."""
+def table_of(found: list[Line], width: int, rule: bool = False) -> Table:
+    """One line per source, in `width` columns; `rule` adds the error of the rule of thumb."""
     columns: list[tuple[str, Justify]] = [("", "fold")]
     columns += [(name, "right") for name in ("rows", "median / mean", "bias")]
     columns.append(("worst", "left"))
     if rule:
         columns.append(("6ND", "right"))
-    table = plain_table(*columns)
+    rows = []
     for line in found:
         refused = f" ({line.refused} refused)" if line.refused else ""
         worst = (
@@ -208,8 +210,8 @@ def table_of(found: list[Line], rule: bool = False) -> Table:
             _percent(line.bias, "+"),
             worst,
         ]
-        table.add_row(*cells, *([_percent(line.baseline)] if rule else []))
-    return table
+        rows.append([*cells, *([_percent(line.baseline)] if rule else [])])
+    return fitted_table(width, columns, rows, ("worst", "6ND")[: 1 + rule])
 
 
 def _percent(share: float | None, sign: str = "") -> str:

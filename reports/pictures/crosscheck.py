@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from roofcast.reports.files import replacing
 from roofcast.reports.format import seconds
-from roofcast.reports.pictures.validation import COLOURS
+from roofcast.reports.pictures.style import DEVICES
 from roofcast.simulator.machine.crosscheck import measure
 from roofcast.simulator.machine.crosscheck.steps import Ran, Trained
 
@@ -37,7 +37,7 @@ def draw(name: str, kernels: list[Ran], trained: list[Trained], path: str) -> No
         if rows is trained:
             _nets(axes, trained)
         else:
-            _points(axes, rows, COLOURS[0], "kernels")
+            _points(axes, rows, DEVICES[0], "kernels")
     figure.suptitle(name)
     with replacing(path) as part:
         figure.savefig(part, dpi=150)
@@ -60,7 +60,7 @@ def _panel(axes: Axes, title: str, rows: Sequence[Ran | Trained]) -> None:
 
 def _nets(axes: Axes, rows: Sequence[Trained]) -> None:
     """Points of training steps, a colour per engine, with names left and right in turn."""
-    for colour, by in zip(COLOURS, ("torch", "numba"), strict=False):
+    for colour, by in zip(DEVICES, ("torch", "numba"), strict=False):
         mine = [r for r in rows if r.net.by == by]
         if mine:
             _points(axes, mine, colour, by)

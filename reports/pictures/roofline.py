@@ -194,4 +194,8 @@ def _subtitle(forecasts: Sequence[Forecast]) -> str:
     else:
         used = f",  MFU {percent(first.mfu)}" if first.mfu is not None else ""
         times = f"{seconds(first.step_time_s)}{used}"
+    formats = list(dict.fromkeys(f.precision for f in forecasts))
+    if len(formats) > 1:  # each with its device
+        times = ",  ".join(f"{f.device} {f.precision} {seconds(f.step_time_s)}" for f in forecasts)
+        return f"{kind}, {size}:  {times}"
     return f"{kind}, {size}, {first.precision}:  {times}"

@@ -14,8 +14,9 @@ from matplotlib.text import Text
 from roofcast.reports.format import digits, si
 from roofcast.reports.pictures.labels import overlap, spread
 from roofcast.reports.pictures.roofs import Machine, Roof, ridge
-from roofcast.reports.pictures.style import GREY, INK, SMALL, colour_of, halo, renderer
+from roofcast.reports.pictures.style import ACHIEVED, GREY, INK, SMALL, colour_of, halo, renderer
 
+ACHIEVED_NAME = "achieved"  # in the names of dashed roofs
 PIXELS: dict[str, Any] = {
     "xycoords": "figure pixels",
     "textcoords": "figure pixels",
@@ -26,19 +27,25 @@ PIXELS: dict[str, Any] = {
 def margin_labels(
     figure: Figure, axes: Axes, machines: Sequence[Machine], overlay: bool, legend: Legend
 ) -> None:
-    """Name each compute roof in the right margin above the legend, with a line to its end."""
-    roofs = [(roof, i) for i, machine in enumerate(machines) for roof in machine.compute]
+    """Name each compute roof, printed and achieved, right of the axes and above the legend, with a
+    line to its end.
+    """
+    names = [
+        (text, rate, i)
+        for i, machine in enumerate(machines)
+        for roof in machine.compute
+        for text, rate in _named(roof, machine.name if overlay else "")
+    ]
     box = axes.get_window_extent()
     floor = legend.get_window_extent(renderer(figure)).y1 + 12
     height = SMALL * figure.dpi / 72 * 1.25
-    wanted = [axes.transData.transform((1, roof.printed))[1] for roof, _ in roofs]
-    placed = spread(wanted, [height * (2 if overlay else 1)] * len(roofs), floor, box.y1 + 30)
-    for (roof, i), line, y in zip(roofs, wanted, placed, strict=True):
+    wanted = [axes.transData.transform((1, rate))[1] for _, rate, _ in names]
+    heights = [height * (1 + text.count("\n")) for text, _, _ in names]
+    placed = spread(wanted, heights, floor, box.y1 + 30)
+    for (text, _, i), line, y in zip(names, wanted, placed, strict=True):
         colour = colour_of(i) if overlay else INK
-        text = f"{roof.label}  {si(roof.printed, 'FLOP/s')}"
-        if overlay:
-            text = f"{machines[i].name}\n{text}"
-        arrow = dict(arrowstyle="-", color=colour, linewidth=0.7, shrinkA=1, shrinkB=0)
+        style = ACHIEVED if ACHIEVED_NAME in text else "-"
+        arrow = dict(arrowstyle="-", color=colour, linewidth=0.7, linestyle=style, shrinkA=1)
         axes.annotate(
             text,
             xy=(box.x1, line),
@@ -47,9 +54,21 @@ def margin_labels(
             color=colour,
             va="center",
             ha="left",
-            arrowprops=arrow | {"relpos": (0, 0.5)},
+            arrowprops=arrow | {"relpos": (0, 0.5), "shrinkB": 0},
             **PIXELS,
         )
+
+
+def _named(roof: Roof, machine: str) -> list[tuple[str, float]]:
+    """The names of a compute roof and of its achieved, dashed one, with their rates [FLOP/s].
+
+    machine: in front of the first name where several are overlaid.
+    """
+    text = f"{roof.label}  {si(roof.printed, 'FLOP/s')}"
+    found = [(f"{machine}\n{text}" if machine else text, roof.printed)]
+    if roof.achieved:
+        found.append((f"{roof.label} {ACHIEVED_NAME}  {si(roof.achieved)}", roof.achieved))
+    return found
 
 
 def slope_labels(
@@ -70,9 +89,10 @@ def slope_labels(
         for roof in machine.memory:
             name = f"{machine.name}  {roof.label}" if overlay else roof.label
             colour = colour_of(i) if overlay else INK
-            text = figure.text(
-                0, 0, f"{name}  {si(roof.printed, 'B/s')}", fontsize=SMALL, color=colour
-            )
+            name += f"  {si(roof.printed, 'B/s')}"
+            if roof.achieved:  # the dashed line below
+                name += f", {ACHIEVED_NAME} {si(roof.achieved, 'B/s')}"
+            text = figure.text(0, 0, name, fontsize=SMALL, color=colour)
             text.set(rotation_mode="anchor", ha="left", va="bottom")
             occupied = np.vstack([markers, taken])
             covered = _along_slope(figure, axes, text, roof, machine.compute[0].printed, occupied)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.reports.files import replacing
+from roofcast.reports.progress import watched
 from roofcast.scenarios.measured.nets import Run, read
 from roofcast.simulator.forecast.chain import forecast
 
@@ -88,7 +89,8 @@ def check(run: Run) -> Checked:
 
 def check_files(paths: Iterable[str | Path]) -> list[Checked]:
     """Every row of the files."""
-    return [check(run) for path in paths for run in read(path)]
+    runs = [run for path in paths for run in read(path)]
+    return [check(run) for run in watched(runs, "runs")]
 
 
 def summarise(

@@ -20,6 +20,7 @@ from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
 from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, LayerForecast, RankForecast
 from roofcast.simulator.memory import Held
+from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.step import ParallelStep
@@ -50,7 +51,7 @@ class Placed(NamedTuple):
     phases: Phases
     peak: AtPeak  # of all devices
     outcome: ParallelStep
-    assumptions: tuple[str, ...]  # about the network
+    fabric: Fabric
 
 
 def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
@@ -102,7 +103,9 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         exposed_communication_s=exposed,
         communication_bytes={NAMES[kind]: float(b) for kind, b in outcome.sent.items()},
         ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=diagnose_parallel(alone, step_s, uneven, waiting, exposed, outcome, layout),
+        diagnosis=diagnose_parallel(
+            alone, layers, step_s, uneven, waiting, exposed, outcome, layout
+        ),
     )
 
 
@@ -111,7 +114,7 @@ def _of_one_rank(asked: Asked, at: Placed) -> Asked:
     return asked._replace(
         recipe=at.step.recipe,
         run=asked.run._replace(steps=None),
-        assumptions=(*asked.assumptions, *at.assumptions),
+        assumptions=(*asked.assumptions, *at.fabric.assumptions),
     )
 
 

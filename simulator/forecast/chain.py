@@ -12,6 +12,7 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.forecast.assemble import assemble
+from roofcast.simulator.forecast.diagnosis import advised
 from roofcast.simulator.forecast.interval import with_interval
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
@@ -38,7 +39,7 @@ def forecast(scenario: Scenario) -> Forecast:
     imagined = _imagined(asked, found.step_time_s)
     if asked.device.edits and not imagined:
         found = msgspec.structs.replace(found, assumptions=(*found.assumptions, SAME_TIME))
-    return with_interval(found, asked.device, step, imagined)
+    return with_interval(_advised(found, asked), asked.device, step, imagined)
 
 
 def _imagined(asked: Asked, step_s: float) -> bool:
@@ -73,6 +74,13 @@ def _explained(found: Forecast, step: Step, times: OpTimes, device: hwdb.Device)
         return found
     assumptions = (*found.assumptions, passes_one(step, times, device))
     return msgspec.structs.replace(found, assumptions=assumptions)
+
+
+def _advised(found: Forecast, asked: Asked) -> Forecast:
+    """The forecast without advice that was followed already."""
+    training = asked.recipe.mode == "train"
+    text = advised(found.diagnosis, asked.device, asked.recipe.precision, training)
+    return msgspec.structs.replace(found, diagnosis=text)
 
 
 def _held(step: Step, device: hwdb.Device) -> Held:
@@ -117,7 +125,7 @@ def placed(asked: Asked) -> Placed:
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
     outcome = over_devices(step, times, device, layout, fabric)
-    return Placed(whole, step, times, phases, peak, outcome, fabric.assumptions)
+    return Placed(whole, step, times, phases, peak, outcome, fabric)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

@@ -9,12 +9,14 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.result import LayerForecast
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.precision import PRECISIONS, WIDTH, precision
 
 if TYPE_CHECKING:
     from roofcast.simulator.parallel.step import ParallelStep
 
+LOWER = " or a lower precision"
 LIMITS = {  # limit: what it is, what would help
-    "matrix": ("the matrix units", "a higher matrix rate or a lower precision"),
+    "matrix": ("the matrix units", f"a higher matrix rate{LOWER}"),
     "vector": ("the vector units", "a higher vector rate or fewer pointwise operations"),
     "memory": ("memory bandwidth", "more bandwidth or fused kernels"),
     "latency": ("the fixed cost of small kernels", "a larger batch or fewer, fused kernels"),
@@ -61,31 +63,51 @@ def diagnose(
     memory: Held,
     zero: int | None = None,
 ) -> str:
-    """What limits this step, and what would help.
+    """What limits this step, the largest first, and what would help.
 
     between_s: host seconds between steps; zero: the ZeRO stage of the data-parallel ranks, None
     where there is only one.
     """
+    share, update_s = shares(layers)
+    if not any(share.values()) or step_s <= 0:
+        return ""
+    first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
+    what, cure = LIMITS[first]
+    second = ""
+    if rest and share[rest[0]] > NOTABLE * step_s:
+        second = f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]})"
+    parts = [(share[first], f"is bound by {what}; {cure} would help{second}")]
+    if update_s >= NOTABLE * step_s:
+        parts.append((update_s, "is the optimizer, which a larger batch amortises"))
+    if between_s > NOTABLE * step_s:
+        parts.append((between_s, "is host time between steps, which a larger batch would amortise"))
+    parts.sort(key=lambda part: part[0], reverse=True)
+    said = [f"{_percent(seconds, step_s)} {text}" for seconds, text in parts]
+    text = "; ".join(said).replace(" % is", " % of the step is", 1)
+    if device.memory.capacity and memory.total > device.memory.capacity:
+        text += f". {_does_not_fit(memory, float(device.memory.capacity), zero)}"
+    return text + "."
+
+
+def shares(layers: Iterable[LayerForecast]) -> tuple[dict[str, float], float]:
+    """Seconds of the passes of the layers by what binds them, and seconds of the update."""
     share: dict[str, float] = {}
     update_s = 0.0
     for layer in layers:
         update_s += layer.update_s
         share[layer.bound] = share.get(layer.bound, 0.0) + layer.forward_s + layer.backward_s
-    if not any(share.values()) or step_s <= 0:
-        return ""
-    first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
-    what, cure = LIMITS[first]
-    text = f"{_percent(share[first], step_s)} of the step is bound by {what}; {cure} would help"
-    if rest and share[rest[0]] > NOTABLE * step_s:
-        text += f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]})"
-    if update_s >= NOTABLE * step_s:
-        text += f"; {_percent(update_s, step_s)} is the optimizer, which a larger batch amortises"
-    if between_s > NOTABLE * step_s:
-        text += f"; {_percent(between_s, step_s)} is host time between steps, which a larger"
-        text += " batch would amortise"
-    if device.memory.capacity and memory.total > device.memory.capacity:
-        text += f". {_does_not_fit(memory, float(device.memory.capacity), zero)}"
-    return text + "."
+    return share, update_s
+
+
+def advised(text: str, device: Device, name: str, training: bool) -> str:
+    """A diagnosis without the advice to lower a precision, where the device multiplies no format
+    of fewer bits faster than that of the step.
+    """
+    now = precision(name).product
+    formats = {p.product for p in PRECISIONS.values() if p.trains or not training}
+    rates = {key: device.peak_flops.get(key) or 0.0 for key in formats}
+    lower = any(WIDTH[key] < WIDTH[now] and rates[key] > rates[now] for key in formats)
+    return text if lower else text.replace(LOWER, "")
 
 
 def _percent(part: float, whole: float) -> str:
@@ -112,6 +134,7 @@ def _does_not_fit(memory: Held, capacity: float, zero: int | None) -> str:
 
 def diagnose_parallel(
     on_one_device: str,
+    layers: Iterable[LayerForecast],
     step_s: float,
     uneven_s: float,
     waiting_s: float,
@@ -119,8 +142,10 @@ def diagnose_parallel(
     outcome: ParallelStep,
     layout: Layout,
 ) -> str:
-    """The diagnosis of one device, and the largest loss that several devices add to it.
+    """The diagnosis of one device, and the largest loss that several devices add to it; the larger
+    of the two first.
 
+    layers: of one device, as that diagnosis judged them.
     uneven_s: what the slowest pipeline stage takes longer than the mean; waiting_s: waits for the
     host; exposed: communication that nothing hides, by kind [s].
     """
@@ -145,4 +170,7 @@ def diagnose_parallel(
         return on_one_device
     over = f"Over {layout.devices} devices " if layout.devices > 1 else ""
     lost = f"{over}{_percent(worst, step_s)} of the step is lost to {what}; {cure} would help"
-    return f"{on_one_device} {lost}.".strip()
+    share, update_s = shares(layers)
+    largest = max([update_s, *share.values()])
+    parts = [f"{lost}.", on_one_device] if worst > largest else [on_one_device, f"{lost}."]
+    return " ".join(filter(None, parts))

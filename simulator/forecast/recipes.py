@@ -12,7 +12,7 @@ from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer
-from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.precision import precision, quantization
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe
 
@@ -40,7 +40,7 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         assumptions.append(f"batch {batch} (not given)")
     _positive("batch", batch)
     size = _size(s, model, assumptions)
-    precision_name = _precision(s, device, assumptions)
+    precision_name = _precision(s, model, device, assumptions)
     stack = _stack(s, device, assumptions).changed(s.attention, s.memory_format)
     recipe = Recipe(
         mode=s.mode,
@@ -71,20 +71,32 @@ def _known_values(s: Scenario, model: Model) -> None:
             )
 
 
-def _precision(s: Scenario, device: Device | None, assumptions: list[str]) -> str:
-    name = s.precision
+def _precision(s: Scenario, model: Model, device: Device | None, assumptions: list[str]) -> str:
+    name, integer = s.precision, device is not None and _integer_only(device)
     if name is None:
         assert device is not None, "a scenario without a device names its precision"
         name = default_precision(device)
         of_all = "weights, gradients and optimizer states too"
         of_all = of_all if s.mode == "train" else "weights too"
-        whole = "" if "amp" in name else f": {of_all}"
-        assumptions.append(f"precision {name} (not given){whole}")
-    if precision(name).matrices and s.mode == "train":
+        whole = "" if "amp" in name or integer else f": {of_all}"
+        why = f": {device.id} multiplies no other format" if integer else ""
+        assumptions.append(f"precision {name} (not given){whole}{why}")
+    if device is not None and integer and (s.mode == "train" or precision(name).product != "int8"):
+        what = "a training step" if s.mode == "train" else f"precision {name}"
+        raise BadInput(
+            f"{what} on {device.id}: it multiplies int8 only; use --mode infer --precision int8,"
+            " or another device"
+        )
+    if s.mode == "train" and not precision(name).trains:
         raise BadInput(
             f"precision {name}: quantised weights are for inference; use --mode infer, or another"
             " precision"
         )
+    if name == "int8" and device is not None and _lacks_sixteen_bits(device):
+        name = "int8-fp32"
+        assumptions.append(f"precision int8: {device.id} multiplies no 16-bit format; int8-fp32")
+    if s.mode == "infer":
+        assumptions += quantization(name, model.takes == "image")
     return name
 
 
@@ -100,6 +112,17 @@ def _with_master(name: str, stack: Stack, mode: str, assumptions: list[str]) -> 
         " weights"
     )
     return lower
+
+
+def _lacks_sixteen_bits(device: Device) -> bool:
+    """Does a device with int8 multiply fp32, but neither bf16 nor fp16?"""
+    rates = device.peak_flops
+    return "fp32" in rates and "bf16" not in rates and "fp16" not in rates
+
+
+def _integer_only(device: Device) -> bool:
+    """Does a device have no unit for floating-point numbers?"""
+    return set(device.peak_flops) == {"int8"} and not device.vector_flops
 
 
 def _stack(s: Scenario, device: Device | None, assumptions: list[str]) -> Stack:
@@ -158,7 +181,11 @@ def default_stack(device: Device | None) -> str:
 
 
 def default_precision(device: Device) -> str:
-    """bf16 where the device multiplies it, else mixed fp16, else fp32."""
+    """bf16 where the device multiplies it, else mixed fp16, else fp32; int8 where it multiplies
+    nothing else.
+    """
+    if _integer_only(device):
+        return "int8"
     if device.kind != "cpu" and "bf16" in device.peak_flops:
         return "bf16"
     return "amp-fp16" if device.kind != "cpu" and "fp16" in device.peak_flops else "fp32"

@@ -1,17 +1,45 @@
 """A forecast step as a timeline: op after op on one device, or micro-batch after micro-batch over
-pipeline stages.
+pipeline stages, with what the ranks send beside it.
+
+Over several devices, compute has gaps where it waits for what is sent; what a rank sends of each
+kind is a stream of its own. Sends that compute hides run beside it. When within a pass a send
+starts is not modelled: each ends with the pass of its layer.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterator, Sequence
 
+from roofcast.hwdb.constants import kernels as constants
+from roofcast.simulator.forecast.assemble_parallel import Placed
 from roofcast.simulator.forecast.chain import forecast, placed
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.pipeline.replay import Event, replay
+from roofcast.simulator.parallel.stages import passes, stages, units
+from roofcast.simulator.parallel.traffic import Placement, gathered, gathers, network, reduction
+from roofcast.simulator.times.dispatch import runs_ahead
+from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.step import Step, trace
+
+MANY = 20_000  # layers times micro-batches from which on a pass is not divided into layers
+PASSES = {  # first letter of an event of the schedule: the passes it has; W computes alone
+    "F": ("forward",),
+    "B": ("backward",),
+    "D": ("backward",),
+    "X": ("forward", "backward"),
+}
+STREAMS = {  # kind of traffic: its stream
+    "tp": "tensor parallel",
+    "cp": "context parallel",
+    "ep": "expert parallel",
+    "etp": "tensor parallel of experts",
+    "dp": "data parallel",
+    "fsdp": "ZeRO 3",
+}
 
 
 def timeline(scenario: Scenario) -> tuple[Event, ...]:
@@ -49,13 +77,120 @@ def _over_stages(asked: Asked) -> tuple[Event, ...]:
     """The schedule replayed, then the exposed reduction of gradients, then the update, on every
     stage.
     """
-    layout, outcome = asked.layout, placed(asked).outcome
+    layout, at = asked.layout, placed(asked)
     assert layout is not None, "several devices have a layout"
-    pipe = outcome.pipe
+    pipe = at.outcome.pipe
     run = replay(pipe.schedule, pipe.stages, layout.pp, layout.vpp, layout.micro_batches, pipe.hop)
-    events, clock = list(run.events), run.total
-    for name, seconds in (("gradients", pipe.reducing), ("optimizer", outcome.update_s)):
-        if seconds > 0:
-            events += [Event(stage, "compute", name, clock, seconds) for stage in range(layout.pp)]
-        clock += seconds
+    sending = _Sending(Placement(at.step, asked.device, layout, network(layout, at.fabric)), at)
+    events = [part for event in run.events for part in sending.parts(event)]
+    clock = run.total + pipe.reducing
+    events += sending.reduced(clock)
+    if at.outcome.update_s > 0:
+        update = at.outcome.update_s
+        events += [Event(s, "compute", "optimizer", clock, update) for s in range(layout.pp)]
     return tuple(events)
+
+
+class _Sending:
+    """Splits the passes of a replayed step into compute and what is sent, layer by layer."""
+
+    def __init__(self, place: Placement, at: Placed) -> None:
+        self.place, self.layout = place, place.layout
+        self.rows = units(place, at.times)
+        self.passes = passes(self.rows, place)
+        self.stages = stages(self.rows, self.layout)
+        # on one stage by layer, unless these would be too many
+        count = len(self.stages[0]) * self.layout.micro_batches
+        self.by_layer = self.layout.pp == 1 and count <= MANY
+
+    def parts(self, event: Event) -> Iterator[Event]:
+        """A compute event of the schedule, without its waits, and what is sent meanwhile."""
+        phases = PASSES.get(event.name[:1], ())
+        if event.stream != "compute" or not phases or event.duration <= 0:
+            if event.duration > 0:
+                yield event
+            return
+        chosen = self.stages[event.stage]
+        whole = sum(self._seconds(u, phase) for phase in phases for u in chosen)
+        scale = event.duration / whole if whole > 0 else 0.0
+        if not self.by_layer:
+            waits = sum(self._waits(u, phase) for phase in phases for u in chosen)
+            sent = [each for phase in phases for u in chosen for each in self._sent(u, phase)]
+            yield from _pass(event, event.start, event.duration, waits * scale, sent, scale)
+            return
+        clock, seen = event.start, [0] * len(self.rows)
+        for phase in phases:
+            for u in chosen if phase == "forward" else chosen[::-1]:
+                long = self._seconds(u, phase) * scale
+                name = self._name(u, phase, seen[u], event.name)
+                seen[u] += 1
+                waits = self._waits(u, phase) * scale
+                sent = list(self._sent(u, phase))
+                yield from _pass(event._replace(name=name), clock, long, waits, sent, scale)
+                clock += long
+
+    def reduced(self, end: float) -> Iterator[Event]:
+        """The reduction of gradients on every stage; it ends when the update starts."""
+        dense, expert = (
+            max(sum(getattr(self.rows[u], what) for u in stage) for stage in self.stages)
+            for what in ("dense", "expert")
+        )
+        long = min(float(reduction(self.place, dense, expert).seconds), end)
+        if long > 0:
+            for stage in range(self.layout.pp):
+                yield Event(stage, STREAMS["dp"], "gradients", end - long, long)
+
+    def _seconds(self, u: int, phase: str) -> float:
+        """Seconds of one pass of a unit, with its traffic."""
+        by_phase = self.passes.forward if phase == "forward" else self.passes.backward
+        return float(by_phase[u])
+
+    def _waits(self, u: int, phase: str) -> float:
+        """Seconds of one pass of a unit in which compute waits for what is sent."""
+        row, recipe = self.rows[u], self.place.step.recipe
+        base, host = row.compute[0], row.host[0]
+        if phase == "backward":
+            base = row.compute[1] + row.compute[2] - row.added / self.layout.micro_batches
+            host = row.host[1] + row.host[2]
+        ahead = runs_ahead(row.layers, row.expert, recipe.stack)
+        return max(self._seconds(u, phase) - float(combine(base, host, constants(), ahead)), 0.0)
+
+    def _sent(self, u: int, phase: str) -> Iterator[tuple[str, float]]:
+        """Kind and seconds of what one pass of a unit sends."""
+        row = self.rows[u]
+        for (when, group, _), cost in row.traffic.items():
+            if (when == "forward") == (phase == "forward"):
+                yield group, float(cost.seconds)
+        if gathers(self.layout) and (row.dense or row.expert):
+            trained = (row.trained, row.trained_expert)
+            down, up = gathered(self.place, (row.dense, row.expert), trained, phase)
+            yield "fsdp", float(down.plus(up).seconds)
+
+    def _name(self, u: int, phase: str, index: int, event: str) -> str:
+        """A layer of a pass, and its micro-batch where there are several."""
+        row = self.rows[u]
+        layer = row.layers - 1 - index if phase == "backward" else index
+        name = f"{phase} {row.name}" + (f" [{layer}]" if row.layers > 1 else "")
+        micro = re.search(r"\d+", event)
+        several = self.layout.micro_batches > 1 and micro
+        return f"{name}, micro-batch {micro[0]}" if several and micro else name
+
+
+def _pass(
+    event: Event,
+    start: float,
+    long: float,
+    waits: float,
+    sent: Sequence[tuple[str, float]],
+    scale: float,
+) -> Iterator[Event]:
+    """Compute without its waits, and what is sent, by kind, each until the end of the pass."""
+    if long > waits:
+        yield event._replace(start=start, duration=long - waits)
+    streams: dict[str, float] = {}
+    for kind, seconds in sent:
+        name = STREAMS.get(kind, kind)
+        streams[name] = streams.get(name, 0.0) + seconds * scale
+    for stream, seconds in streams.items():
+        if (took := min(seconds, long)) > 0:
+            yield Event(event.stage, stream, f"send {event.name}", start + long - took, took)

@@ -18,12 +18,13 @@ from collections.abc import Iterable, Mapping
 
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.importers.record import FORMATS
+from roofcast.simulator.importers.record import FORMATS, Launch
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.linear import product_format
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.precision import WIDTH
+from roofcast.simulator.work.tape import Tape, Value
 from roofcast.simulator.work.traced import ALONE, Kernel, Saved, Weight
 
 
@@ -100,14 +101,43 @@ def fill(tape: Tape, traced: Traced) -> None:
     """Leave a recorded step on the tape."""
     record, assumptions = traced
     tape.nodes.extend(record.nodes)
+    quantized = {
+        (k.node, v.size): held
+        for k in record.launches
+        if (held := _held(tape, k)) and (v := _matrix(k)) is not None
+    }
     for p in record.weights:
-        tape.weights.append(Weight(p.node, p.size, p.dtype, 1, p.trainable))
+        dtype = quantized.get((p.node, p.size), p.dtype)
+        tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable))
     tape.inputs.extend(record.inputs)
     for k in record.launches:
-        w = k.work
-        product = product_format(tape, k.dtype) if w.matrix else k.dtype
-        work = w.matrix, w.vector, w.special, k.read, k.written, w.shape, 1
-        tape.kernels.append(Kernel(k.node, k.phase, w.kind, product, *work, k.inputs, k.outputs))
+        tape.kernels.append(_kernel(tape, k))
     for s in record.kept:
         tape.saved[s.storage] = Saved(s.node, s.bytes, 1, s.kind, True)
-    tape.assumptions.extend((*assumptions, *record.notes()))
+    notes = ("the traced module's activations stay in 16 bits",) if quantized else ()
+    tape.assumptions.extend((*assumptions, *record.notes(), *notes))
+
+
+def _held(tape: Tape, k: Launch) -> str | None:
+    """The format of the weight of a product where it is quantized for inference."""
+    if not k.work.matrix:
+        return None
+    return tape.filters if k.work.kind in ("conv", "depthwise") else tape.matrices
+
+
+def _matrix(k: Launch) -> Value | None:
+    """The weight matrix or the filters that a product multiplies; None where it has none."""
+    return next((v for v in k.inputs if v.kind == "parameter" and len(v.shape) > 1), None)
+
+
+def _kernel(tape: Tape, k: Launch) -> Kernel:
+    """The kernel of a launch, with a quantized weight where the precision policy has one."""
+    w, product, read = k.work, k.dtype, k.read
+    held, weight = _held(tape, k), _matrix(k)
+    if held and weight is not None:
+        product = tape.precision.product
+        read = k.read - weight.bytes + weight.size * WIDTH[held]
+    elif w.matrix:
+        product = product_format(tape, k.dtype)
+    work = w.matrix, w.vector, w.special, read, k.written, w.shape, 1
+    return Kernel(k.node, k.phase, w.kind, product, *work, k.inputs, k.outputs)

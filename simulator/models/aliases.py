@@ -86,4 +86,93 @@ ALIASES = {
     "faster-rcnn": "faster-rcnn-r50-fpn",
     "fasterrcnn_resnet50_fpn": "faster-rcnn-r50-fpn",
     "yolo": "yolov3",
+    "gpt-2": "gpt2",
+    "gpt3": "gpt3-175b",
+    "gpt-3": "gpt3-175b",
+    "gpt-3-175b": "gpt3-175b",
+    "vit": "vit_base_patch16_224",
+    "vit-huge": "vit_huge_patch14_224",
+    "clip": "clip-vit-base-patch32",
+    "deepspeech-2": "deepspeech2",
+    "deep-speech-2": "deepspeech2",
+    "gptj": "gpt-j-6b",
+    "gpt-neox": "gpt-neox-20b",
+    "roberta": "roberta-base",
+    "ssd": "ssd300",
+    "mask-rcnn": "mask-rcnn-r50-fpn",
+    "maskrcnn_resnet50_fpn": "mask-rcnn-r50-fpn",
+    "ddpm": "unet-diffusion",
+    "vaswani": "transformer",
+    "attention-is-all-you-need": "transformer",
 }
+
+# words that name no single model (or none that is shipped), and models to suggest for them
+DENSE = ("mlp",)
+DCGAN = ("dcgan-generator", "dcgan-discriminator")
+LANGUAGE = ("gpt3-175b", "llama-3.1-8b", "gpt2")
+SEVERAL = {
+    "gpt": ("gpt2", "gpt3-175b", "gpt-oss-20b"),
+    "gpt4": LANGUAGE,
+    "chatgpt": LANGUAGE,
+    "claude": LANGUAGE,
+    "gemini": ("gemma-3-27b", "gemma-2-9b"),
+    "palm": LANGUAGE,
+    "llm": LANGUAGE,
+    "llama": ("llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b", "llama-2-7b"),
+    "llama2": ("llama-2-7b", "llama-2-13b", "llama-2-70b"),
+    "llama3": ("llama-3-8b", "llama-3.1-8b", "llama-3.1-70b"),
+    "mistral": ("mistral-7b", "mixtral-8x7b"),
+    "qwen": ("qwen2.5-7b", "qwen3-8b", "qwen3-30b-a3b"),
+    "deepseek": ("deepseek-v3", "deepseek-v2", "deepseek-v2-lite"),
+    "moe": ("mixtral-8x7b", "deepseek-v3", "qwen3-30b-a3b"),
+    "phi": ("phi-3-mini", "phi-4"),
+    "resnet": ("resnet50", "resnet18", "resnet101", "resnet152"),
+    "vgg": ("vgg16", "vgg19"),
+    "cnn": ("keras-mnist-cnn", "cnn-32x32", "cnn-224", "resnet50"),
+    "convnet": ("keras-mnist-cnn", "cnn-32x32", "cnn-224", "resnet50"),
+    "conv": ("keras-mnist-cnn", "cnn-32x32", "cnn-224", "resnet50"),
+    "mnist": ("keras-mnist-cnn", "mlp", "lenet"),
+    "mnistcnn": ("keras-mnist-cnn", "lenet"),
+    "cifar": ("cnn-32x32", "lenet", "resnet18"),
+    "cifar10": ("cnn-32x32", "lenet", "resnet18"),
+    "imagenet": ("resnet50", "vit_base_patch16_224"),
+    "dense": (*DENSE, "densenet121"),
+    "fc": DENSE,
+    "feedforward": DENSE,
+    "fullyconnected": DENSE,
+    "linear": ("linear-regression", *DENSE),
+    "perceptron": DENSE,
+    "gan": (*DCGAN, "stylegan2-generator"),
+    "dcgan": DCGAN,
+    "stylegan": ("stylegan2-generator",),
+    "diffusion": ("unet-diffusion",),
+    "stablediffusion": ("unet-diffusion",),
+    "sd": ("unet-diffusion",),
+    "sdxl": ("unet-diffusion",),
+    "deepspeech": ("deepspeech2",),
+    "speech": ("deepspeech2", "whisper-base", "jasper"),
+    "wav2vec": ("whisper-base", "deepspeech2"),
+    "asr": ("whisper-base", "deepspeech2"),
+    "rnn": ("bilstm64", "gnmt", "deepspeech2"),
+    "lstm": ("bilstm64", "gnmt"),
+    "gru": ("deepspeech2",),
+    "ncfmovielens": ("ncf", "neumf"),
+    "recommender": ("dlrm", "ncf", "neumf"),
+    "vae": ("vae-cf",),
+    "autoencoder": ("vae-cf",),
+}
+
+
+def meant(word: str) -> tuple[str, ...]:
+    """Models that another name stands for, or that a word may mean; empty for another word."""
+    other = ALIASES.get(word.lower())
+    return (other,) if other else several(word)
+
+
+def several(word: str) -> tuple[str, ...]:
+    """Models to suggest for a word that names no single one; empty for another word.
+
+    >>> several("Stable-Diffusion"), several("gan")[0], several("resnet50")
+    (('unet-diffusion',), 'dcgan-generator', ())
+    """
+    return SEVERAL.get("".join(c for c in word.lower() if c.isalnum()), ())

@@ -90,10 +90,19 @@ def _by_other_name(reference: str) -> Model:
     if known and "/" in reference:
         text = f"Hugging Face Hub id {reference}: the shipped model {known} is used"
         return _with_assumption(resolve(known), text)
+    if known and _letters(reference) != _letters(known):
+        return _with_assumption(resolve(known), f"model {reference}: taken as {known}")
     if known:
         return resolve(known)
     listing = "roofcast models lists the names; or give a config.json or a .toml list of layers"
-    raise unknown("model", reference, names(), listing)
+    from roofcast.simulator.models.aliases import several
+
+    raise unknown("model", reference, names(), listing, several(reference))
+
+
+def _letters(name: str) -> str:
+    """A name without case, dashes and dots: the same for two spellings of it."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def shipped_as(reference: str) -> str | None:
@@ -136,7 +145,7 @@ def describe(name: str) -> Description:
     model = resolve(name)
     tape = model.run(Tape(precision("bf16")), 1)
     parameters = sum(w.size * w.count for w in tape.weights)
-    return Description(name, model.family, model.takes, model.size, parameters, model.source)
+    return Description(model.name, model.family, model.takes, model.size, parameters, model.source)
 
 
 def read_config(path: Path) -> dict[str, Any]:

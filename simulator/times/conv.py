@@ -34,6 +34,7 @@ def conv(
     c: Kernels,
     unit_stride: ArrayLike = True,
     channels_last: ArrayLike = True,
+    traffic: ArrayLike = np.nan,
 ) -> np.ndarray:
     """Seconds of one convolution kernel of any dimension. Arguments broadcast.
 
@@ -46,17 +47,16 @@ def conv(
         weight   m = c_out / groups     n = taps c_in / groups   k = batch pixels_out
 
     It costs as much as that matrix product at a fraction `rate` of its rate, with x, w and y read
-    or written once. 16-bit formats pad channels to 8, CPUs to whole vectors. A 16-bit NCHW
-    convolution copies x and y to channels-last and back. fp32 3x3 convolutions at unit stride run
-    as Winograd [lavin2016] where that is faster. With groups: `_grouped`, or a depthwise kernel.
+    or written once, or `traffic` bytes where an epilogue moves others. 16-bit NCHW convolutions
+    copy x and y to channels-last and back. fp32 3x3 convolutions at unit stride run as Winograd
+    [lavin2016] where that is faster. With groups: `_grouped`, or a depthwise kernel.
     """
-    sizes = (batch, c_in, c_out, pixels_in, pixels_out, taps, groups)
-    batch, c_in, c_out, pixels_in, pixels_out, taps, groups = (
-        np.asarray(v, dtype=float) for v in sizes
-    )
+    batch, c_in, c_out, taps = (np.asarray(v, dtype=float) for v in (batch, c_in, c_out, taps))
+    pixels_in, pixels_out, groups = (np.asarray(v) for v in (pixels_in, pixels_out, groups))
     images = batch * (pixels_in * c_in + pixels_out * c_out)
-    moved = width_bytes * (images + taps * c_in * c_out / groups)
-    gi, go = _padded(c_in / groups, c_out / groups, rates)
+    own = width_bytes * (images + taps * c_in * c_out / groups)
+    moved = np.where(np.isnan(traffic), own, traffic)
+    gi, go = _padded(c_in / groups, c_out / groups, width_bytes, rates)
     m, n, k = batch * pixels_out, go, taps * gi  # forward
     if phase == "input":
         m, n, k = batch * pixels_in, gi, taps * go * pixels_out / pixels_in
@@ -71,9 +71,9 @@ def conv(
     flops = 2.0 * batch * pixels_out * taps * c_in * c_out / groups
     per_group = c_in / groups
     group = _grouped(flops, moved, per_group, tf32, rates, c)
-    depth = stream(DEPTHWISE[phase], moved, flops, 0.0, rates, c)
+    depth = stream(DEPTHWISE[phase], _widened(width_bytes, rates) * moved, flops, 0.0, rates, c)
     seconds = np.where(groups == 1.0, dense, np.where(per_group == 1.0, depth, group))
-    if rates.kind != "gpu" or not rates.tensor or width_bytes > 2.0:
+    if rates.kind != "gpu" or not rates.tensor or width_bytes != 2.0:
         return seconds
     copies = 2.0 * width_bytes * images / (rates.stream * rates.bandwidth)
     factor = c.conv.transpose if phase == "forward" else c.conv.transpose_backward
@@ -81,11 +81,23 @@ def conv(
     return seconds + np.where(copied, factor * copies, 0.0)
 
 
-def _padded(c_in: np.ndarray, c_out: np.ndarray, rates: Rates) -> tuple[np.ndarray, np.ndarray]:
-    """Input and output channels as they are padded."""
+def _padded(
+    c_in: np.ndarray, c_out: np.ndarray, width_bytes: float, rates: Rates
+) -> tuple[np.ndarray, np.ndarray]:
+    """Input and output channels as they are padded: to 8 in 16-bit formats, to 16 in 8-bit ones of
+    GPUs, on CPUs to whole vectors.
+    """
     vectors = CPU_BLOCK if rates.kind == "cpu" else (1.0, 1.0)
-    pad_in, pad_out = (8.0, 8.0) if rates.tensor else vectors
+    unit = 16.0 if width_bytes == 1.0 and rates.kind == "gpu" else 8.0
+    pad_in, pad_out = (unit, unit) if rates.tensor else vectors
     return np.ceil(c_in / pad_in) * pad_in, np.ceil(c_out / pad_out) * pad_out
+
+
+def _widened(width_bytes: float, rates: Rates) -> float:
+    """Bytes on chip per byte of a depthwise convolution: those of CPUs widen 8-bit elements to 32
+    bits and then cost per element.
+    """
+    return 4.0 / width_bytes if rates.kind == "cpu" and width_bytes < 2.0 else 1.0
 
 
 def _shares(phase: str, rates: Rates, c: Kernels) -> tuple[float, float]:

@@ -29,15 +29,18 @@ def matmul(
     out_bytes: ArrayLike,
     rates: Rates,
     c: Kernels,
+    moved: ArrayLike = np.nan,
 ) -> np.ndarray:
     """Seconds of `batch` products whose operands are cold in main memory.
 
-    in_bytes, out_bytes: bytes of an element of A and B, and of C. Arguments broadcast.
+    in_bytes, out_bytes: bytes of an element of A and B, and of C; moved: bytes of all operands and
+    results, where they are others than A, B and C. Arguments broadcast.
     GPU: `tiled`; CPU: `summed`; TPU and NPU: `systolic`.
     """
     m, n, k, batch = (np.asarray(x, dtype=float) for x in (m, n, k, batch))
     into, out = np.asarray(in_bytes, dtype=float), np.asarray(out_bytes, dtype=float)
     traffic = batch * (into * (m * k + k * n) + out * m * n)
+    traffic = np.where(np.isnan(moved), traffic, moved)
     if rates.kind == "gpu":
         reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
         return tiled(m, n, k, batch, into, traffic, reread, rates, c)

@@ -13,9 +13,10 @@ from roofcast.hwdb.errors import UnknownName
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 
-FALLBACK = {  # the next format a product is computed in, where a device lacks one
-    "fp4": "fp8", "fp6": "fp8", "fp8": "bf16", "int8": "bf16", "bf16": "fp32", "fp16": "bf16",
-    "tf32": "fp32", "fp64": None, "fp32": None,
+SIXTEEN_BIT = ("bf16", "fp16", "fp32")  # for products of fewer bits
+FALLBACK: dict[str, tuple[str, ...]] = {  # what a product is computed in, where a device lacks one
+    "fp4": ("fp8", *SIXTEEN_BIT), "fp6": ("fp8", *SIXTEEN_BIT), "fp8": SIXTEEN_BIT,
+    "int8": SIXTEEN_BIT, "bf16": ("fp32",), "fp16": ("bf16", "fp32"), "tf32": ("fp32",),
 }  # fmt: skip
 # special functions per clock and core where a device's documents give none: NVIDIA SM, AMD CU
 SPECIAL_PER_CLOCK = 16.0
@@ -83,14 +84,12 @@ class Resolved(NamedTuple):
 
 def _format(device: Device, wanted: str) -> tuple[str, float, list[str]]:
     """The format the device computes `wanted` in, its printed rate, and assumptions."""
-    name: str | None = wanted
-    while name:
+    for name in (wanted, *FALLBACK.get(wanted, ())):
         vector = device.vector_flops.get("fp32") if name == "fp32" else None
         rate = device.peak_flops.get(name) or vector
         if rate:
             lacks = f"{device.id} has no {wanted} matrix products: computed as {name}"
             return name, float(rate), [] if name == wanted else [lacks]
-        name = FALLBACK.get(name)
     for name, rate in device.peak_flops.items():  # e.g. a TPU asked for fp32
         if name != "fp64":
             why = f"{device.id} prints no rate for {wanted}: its {name} rate is taken"
@@ -133,6 +132,8 @@ def _sustained(
     family, the best product measured on the device, or of any device of its kind.
     """
     alike = "bf16" if name == "fp16" else name
+    if name == "int8" and device.kind == "cpu" and not device.matrix_flop_per_clock_per_core:
+        alike = "fp32"  # dot products of the vector units, at the issue rate of fp32 ones
     measured = device.achieved.get(f"sustained_{alike}")
     if measured:
         return float(measured), []

@@ -164,7 +164,22 @@ def _columns(rows: list[tuple]) -> np.ndarray:
 def _matmul(ks: list[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
     batch, m, n, k = _columns([kernel.shape for kernel in ks])
     width = max(rates.width, WIDTH.get(ks[0].product, 4))
-    return matmul(m, n, k, batch, width, max(width, 2.0), rates, c)
+    moved = np.array([_with_epilogue(kernel) for kernel in ks])
+    return matmul(m, n, k, batch, width, max(width, 2.0), rates, c, moved=moved)
+
+
+def _with_epilogue(k: Kernel) -> float:
+    """Bytes of a product or convolution whose epilogue does more than to write its result; nan
+    for others, whose formula knows.
+    """
+    more = k.phase == "forward" and (k.vector > 0 or len(k.outputs) > 1)
+    few = any(WIDTH[v.dtype] < 2.0 for v in k.inputs[:2])
+    return k.read + k.written if more or few else np.nan
+
+
+def _narrow(k: Kernel) -> bool:
+    """Does the kernel read an activation of fewer than 16 bits?"""
+    return bool(k.inputs) and WIDTH[k.inputs[0].dtype] < 2.0
 
 
 def _attention(ks: list[Kernel], backward: bool, rates: Rates, c: Kernels) -> np.ndarray:
@@ -190,11 +205,12 @@ def _conv(ks: list[Kernel], detail: tuple[str, bool], rates: Rates, c: Kernels) 
         pixels_out,
         taps,
         groups,
-        max(rates.width, 2.0),
+        max(rates.width, WIDTH[ks[0].inputs[0].dtype] if _narrow(ks[0]) else 2.0),
         rates,
         c,
         unit_stride=stride == 1,
         channels_last=channels_last,
+        traffic=np.array([_with_epilogue(k) for k in ks]),
     )
 
 

@@ -92,6 +92,16 @@ class Recording:
         return self.implementations.get(op, default)
 
     # ------------------------------------------------------------------ values
+    @property
+    def matrices(self) -> str | None:
+        """Format of quantized weight matrices; None where they are held as other weights are."""
+        return None if self.training else self.precision.matrices
+
+    @property
+    def filters(self) -> str | None:
+        """Format of the quantized filters of convolutions; None where they are not quantized."""
+        return None if self.training else self.precision.filters
+
     def _storage(self) -> int:
         self._storages += 1
         return self._storages

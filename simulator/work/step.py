@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.work.epilogue import with_epilogues
 from roofcast.simulator.work.fusion import fuse
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer, state_bytes, update_traffic
@@ -73,8 +74,8 @@ class Step(NamedTuple):
 
     @property
     def weight_width(self) -> float:
-        """Bytes per weight as the kernels of the step read it."""
-        return WIDTH[self.weights[0].dtype] if self.weights else 4.0
+        """Bytes per weight as the kernels of the step read it, a mean over all weights."""
+        return self.parameter_bytes / self.parameters if self.parameters else 4.0
 
     @property
     def parameter_bytes(self) -> float:
@@ -154,11 +155,15 @@ def _compiled(tape: Tape, stack: Stack) -> tuple[list[Kernel], tuple[Kept, ...]]
         Kept(entry.node, entry.bytes, entry.count, entry.kind, storage)
         for storage, entry in tape.saved.items()
     )
+    kernels = tape.kernels
+    fused = stack.implementations.get("epilogue") == "fused"
+    if not tape.training and (fused or tape.filters):
+        kernels = with_epilogues(kernels, tape.nodes, tape.carried, not fused)
     if not stack.fusion:
-        return tape.kernels, saved
+        return kernels, saved
     by_layer = stack.implementations.get("compiled") == "layers"
     layers = {i for i, node in enumerate(tape.nodes) if node.layer} if by_layer else None
-    return fuse(tape.kernels, saved, stack.fusion, layers)
+    return fuse(kernels, saved, stack.fusion, layers)
 
 
 def _state_bytes(tape: Tape, recipe: Recipe) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.work.precision import Precision, promote
+from roofcast.simulator.work.precision import WIDTH, Precision, promote
 from roofcast.simulator.work.recording import Recording
 from roofcast.simulator.work.traced import ALONE, Block, Parallel, Saved, Traffic
 from roofcast.simulator.work.value import Value
@@ -22,7 +22,7 @@ from roofcast.simulator.work.value import Value
 __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
-_COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept")
+_COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
 _APPENDED = ("nodes", "kernels", "weights", "blocks", "traffic")  # state that is cut to its length
 
 
@@ -44,6 +44,9 @@ class Tape(Recording):
         self.kept_casts: dict[int, Value] = {}  # storage -> its cast, where that one is kept
         self._gathered: dict[int, Value] = {}  # storage -> its value gathered over the tp ranks
         self._casts: dict[tuple[int, tuple, str], Value] = {}  # low-precision copies of weights
+        self._quantized: dict[int, Value] = {}  # storage -> its quantized copy, in inference
+        # storage of a block's input -> that of its result, the input of its next repetition
+        self.carried: dict[int, int] = {}
 
     # ------------------------------------------------------------------ repeated blocks
     def repeat(self, name: str, count: int, body: Callable[..., Any], *carried: Value) -> Any:
@@ -80,6 +83,7 @@ class Tape(Recording):
         kept = self._kept
         self._repeats, self._block, self._kept = outer
         for given, out in zip(carried, results, strict=True):
+            self.carried[given.storage] = out.storage
             if given.storage in kept:
                 self._keep_between(given, out, count, kept[given.storage])
         return tuple(
@@ -211,6 +215,24 @@ class Tape(Recording):
         """Autocast to fp32 before an op on its fp32 list: layer norm, softmax, losses, pow, sum."""
         lower = self.precision.autocast and x.dtype in ("fp16", "bf16")
         return self.cast(x, "fp32") if lower else x
+
+    def quantized(self, weight: Value) -> bool:
+        """Whether a weight is held in fewer bits than the policy's other weights, for inference."""
+        return not self.training and WIDTH[weight.dtype] < WIDTH[self.precision.weights]
+
+    def quantize(self, x: Value, dtype: str) -> Value:
+        """An activation as products of inference read it, cast once for all layers that do."""
+        known = self._quantized.get(x.storage)
+        if known is None or known.size != x.size:
+            known = Value(x.shape, dtype, self._storage(), False, x.kind, self._repeats)
+            self.emit("cast", (x,), (known,), vector=x.size)
+            self._quantized[x.storage] = known
+        return self.view(known, *x.shape)
+
+    def wide(self, dtype: str) -> str:
+        """The format in which ops that are not quantized return what they read in `dtype`."""
+        narrow = dtype in (self.matrices, self.filters)
+        return self.precision.activations if narrow else dtype
 
     def promoted(self, *values: Value) -> str:
         """The format in which PyTorch computes an elementwise op on these values."""

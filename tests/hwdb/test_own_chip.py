@@ -63,7 +63,7 @@ BAD = {
         r"memory is missing; add a table \[memory\]",
     ),
     "no bandwidth": (
-        'name = "x"\n[peak_flops]\nbf16 = 1e12\n[memory]\ncapacity = 1\n',
+        'name = "x"\n[peak_flops]\nbf16 = 1e12\n[memory]\ncapacity = 1e9\n',
         'memory.bandwidth is missing; add for example bandwidth = "3.35 TB/s"',
     ),
     "no rate": (

@@ -105,7 +105,8 @@ def reads():
 def run_forecasts():
     step = {"batch": 16, "sequence": 128}
     for name in hwdb.devices():
-        predict("gpt2", name, devices=16, **step)
+        mode = "infer" if set(hwdb.device(name).peak_flops) == {"int8"} else "train"
+        predict("gpt2", name, devices=16, mode=mode, **step)
         for number_format in hwdb.FORMATS:
             with suppress(UnknownName):
                 resolve(hwdb.device(name), number_format)

@@ -275,7 +275,7 @@ BAD = [
     ),
     ([*PREDICT, "--save", "there/is/none.toml"], "no directory"),
     ([*PREDICT, "--save", "scenario.json"], ".toml"),
-    (["predict", "gpt3", "--on", "h100-sxm5"], "gpt2"),
+    (["predict", "gtp2", "--on", "h100-sxm5"], "gpt2"),
     (["predict", "gpt2", "--on", "h100-smx5"], "h100-sxm5"),
     (["predict", "no/such/config.json", "--on", "h100-sxm5"], "no such file"),
     (["predict", "gpt2", "--on", "./no_such_chip.toml"], "no_such_chip.toml"),
@@ -313,7 +313,7 @@ BAD = [
     (["devices", "show", "h100-smx5"], "h100-sxm5"),
     (["devices", "--vendor", "nvidea"], "NVIDIA"),
     (["devices", "--year", "then"], "not a whole number"),
-    (["models", "show", "gpt3"], "gpt2"),
+    (["models", "show", "gtp2"], "gpt2"),
 ]
 
 
@@ -329,7 +329,7 @@ def test_a_mistake_is_one_line_with_the_correction(words, cure):
 
 
 def test_the_process_prints_the_same_line():
-    result = shell("predict", "gpt3", "--on", "h100-sxm5")
+    result = shell("predict", "gtp2", "--on", "h100-sxm5")
     assert (result.returncode, result.stdout) == (2, b"")
     assert result.stderr.count(b"\n") == 1 and b"Traceback" not in result.stderr
 

@@ -207,7 +207,7 @@ def test_inference_saves_nothing_and_has_no_backward_pass():
     ("words", "cure"),
     [
         ([], "MODEL is missing"),
-        (["gpt3"], "gpt2"),
+        (["gtp2"], "gpt2"),
         (["gpt2", "--on", "h100-sxm5"], "no option --on"),
         (["gpt2", "--batch", "0"], "give 1 or more"),
         (["gpt2", "--depth", "0"], "give 1 or more"),

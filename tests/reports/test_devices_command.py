@@ -9,7 +9,7 @@ from roofcast import hwdb
 from roofcast.hwdb.figure import STATUSES
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
 from roofcast.reports.command import main
-from roofcast.reports.commands import devices as page
+from roofcast.reports.pages import hardware as page
 
 
 def run(*args):
@@ -19,9 +19,9 @@ def run(*args):
 @pytest.mark.parametrize("name", ["h100-sxm5", "i9-10940x", "mi100", "tpu-v4"])
 def test_a_figure_that_no_forecast_reads_is_marked(name):
     for key, figure, _ in hwdb.figures(hwdb.device(name)):
-        assert (page._mark(key) == "*") == (key in SHOWN_ONLY[Device])
-        assert (page._mark(key) == "+") == (key in CROSSCHECK_ONLY)
-        assert page._source(figure).startswith(figure.source)
+        assert (page.mark(key) == "*") == (key in SHOWN_ONLY[Device])
+        assert (page.mark(key) == "+") == (key in CROSSCHECK_ONLY)
+        assert page.source(figure).startswith(figure.source)
 
 
 def test_the_marks_are_printed_beside_the_figures():
@@ -68,3 +68,63 @@ def test_an_unknown_value_is_rejected_with_the_known_ones(args, message):
     result = run(*args)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [*hwdb.systems(), *hwdb.links()])
+def test_systems_and_links_are_shown_with_the_sources_of_their_numbers(name):
+    found = json.loads(run("show", name, "--json").stdout)
+    kind = "system" if name in hwdb.systems() else "link"
+    assert found[kind] == name
+    assert {row["source"] for row in found["figures"]} <= set(found["sources"])
+    record = hwdb.system(name) if kind == "system" else hwdb.link(name)
+    values = {row["key"]: row["value"] for row in found["figures"]}
+    if kind == "link":
+        assert values["bandwidth"] == record.bandwidth
+    else:
+        assert values["count"] == record.count
+        assert all(values[f"levels.{i}.size"] == t.size for i, t in enumerate(record.levels))
+    of_kind = CliRunner().invoke(main, [f"{kind}s", "show", name, "--json"]).stdout
+    assert json.loads(of_kind) == found
+
+
+def test_a_system_and_a_link_are_printed():
+    shown = run("show", "dgx-h100").stdout
+    for words in (
+        "DGX H100 (NVIDIA, 2022)",
+        "device: h100-sxm5",
+        "nvlink4",
+        "450 GB/s",
+        "datasheet",
+    ):
+        assert words in shown, words
+    assert "in one direction" in shown and "bandwidth_per_link" in run("show", "nvlink4").stdout
+    assert run("show", "NVLink4").stdout == run("show", "nvlink4").stdout
+
+
+def test_systems_and_links_are_listed():
+    for what, names in (("systems", hwdb.systems()), ("links", hwdb.links())):
+        for columns in ("60", "120"):
+            text = CliRunner().invoke(main, [what], env={"COLUMNS": columns}).stdout
+            assert set(names) <= {line.split()[0] for line in text.splitlines() if line.strip()}
+        assert json.loads(CliRunner().invoke(main, [what, "--json"]).stdout)[what] == list(names)
+
+
+def test_a_node_of_ones_own_is_shown(tmp_path):
+    path = tmp_path / "node.toml"
+    path.write_text(
+        'name = "N"\ndevice = "h100-sxm5"\ncount = 2\n[[levels]]\nname = "node"\n'
+        'link = "pcie5-x16"\nsize = 2\nbandwidth = "50 GB/s"\n'
+    )
+    assert "50 GB/s" in run("show", str(path)).stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("show", "dgx-h101"), "or the system or link dgx-h100"),
+        (("show", "dgx-h100", "--set", "power=1 kW"), "--set changes devices; dgx-h100 is one of"),
+    ],
+)
+def test_a_mistake_about_a_system_is_one_line(args, message):
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (2, "") and message in result.stderr

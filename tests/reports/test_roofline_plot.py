@@ -12,6 +12,7 @@ from matplotlib.text import Annotation, Text
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.command import main
+from roofcast.reports.format import si
 from roofcast.reports.pictures.labels import spread
 from roofcast.reports.pictures.roofline import draw, save
 from roofcast.reports.pictures.roofs import machine, ridge
@@ -181,3 +182,20 @@ def test_spread_labels_never_overlap_and_stay_inside(labels):
     assert (placed - np.array(sizes) / 2 > -1e-9).all() and (
         placed + np.array(sizes) / 2 < 100 + 1e-9
     ).all()
+
+
+def test_dashed_roofs_carry_their_names(step, machines):
+    """Every achieved roof has a name with its rate."""
+    device = machines["h100-sxm5"]
+    figure = draw([step()], [device])
+    texts = " | ".join(text.get_text() for text in [*figure.axes[0].texts, *figure.texts])
+    achieved = [roof for roof in device.compute if roof.achieved]
+    assert achieved and "achieved 2.80 TB/s" in texts
+    for roof in achieved:
+        assert f"{roof.label} achieved  {si(roof.achieved)}" in texts, roof.label
+
+
+def test_number_formats_that_differ_stand_with_their_devices(step, machines):
+    forecasts = [step(), step("rtx-3090", precision="fp32")]
+    figure = draw(forecasts, [machines["h100-sxm5"], machines["rtx-3090"]])
+    assert any("rtx-3090 fp32" in text.get_text() for text in figure.texts)

@@ -8,7 +8,8 @@ import pytest
 from roofcast import predict
 from roofcast.reports.format import seconds, si
 from roofcast.reports.pages.asked import INTERVALS, interval_basis
-from roofcast.reports.pages.forecast import print_comparison, print_forecast
+from roofcast.reports.pages.comparison import print_comparison
+from roofcast.reports.pages.forecast import print_forecast
 from roofcast.reports.pages.layer_table import by_kind
 from roofcast.reports.pages.memory import bar, kinds, print_memory, verdict
 from roofcast.simulator.forecast.interval import stretches

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from roofcast import predict, scenarios
 from roofcast.hwdb.errors import BadInput, UnknownName
-from roofcast.scenarios.files import about, find, read, ready
+from roofcast.reports.command import main
+from roofcast.reports.pages.steps import total
+from roofcast.scenarios.files import about, find, read, ready, steps
 from roofcast.simulator import models
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
 
 NETS = Path(scenarios.__file__).parent / "nets"
 REFUSED = "cifar10-cnn-wrong-fc"
-FORECAST = [name for name in ready() if name != REFUSED]
+JOINT = "dcgan"  # steps of two scenarios
+FORECAST = [name for name in ready() if name not in (REFUSED, JOINT)]
 TOO_LARGE = {"gpt3-175b-pretrain", "chatgpt-sized-infer"}
 
 PARAMETERS = {  # by hand: weights and biases, layer by layer
     "cifar10-cnn": 896 + 18_496 + 524_416 + 1_290,
     "cnn-224": 1_792 + 73_856 + (401_408 * 1_024 + 1_024) + 10_250,
     "lenet-cifar": 456 + 2_416 + 48_120 + 10_164 + 850,
-    "cnn-224-valid": 896 + 18_496 + (186_624 * 128 + 128) + 129,
-    # 34,826, as keras.io/examples/vision/mnist_convnet prints it
-    "mnist-cnn": 320 + 18_496 + 16_010,
+    "cnn-224-valid": 896 + 18_496 + (186_624 * 10 + 10),
+    "mnist-cnn": 320 + (5_408 * 64 + 64) + 650,
+    # three dense layers, an RNN per direction, two dense layers [hannun2014]
+    "deepspeech": (1_539 * 2_048 + 2_048)
+    + 2 * (2_048**2 + 2_048)
+    + 2 * (2 * 2_048**2 + 2 * 2_048)
+    + (2_048**2 + 2_048)
+    + (2_048 * 29 + 29),
     "bilstm-imdb": 20_000 * 128 + 2 * (2 * 4 * (64 * 128 + 64 * 64 + 128)) + 129,
     # generator and discriminator of the PyTorch tutorial
     "dcgan-generator-step": 3_576_704 + 2_765_568,
@@ -57,6 +67,68 @@ def test_a_ready_scenario_is_forecast(name, device):
     assert (forecast.time_to_train_s is None) == endless
     if device is None:
         assert forecast.memory.fits is (name not in TOO_LARGE)
+
+
+WRITTEN = {  # as the articles have them: batch, optimizer, samples, epochs
+    "cnn-224-valid-rtx3090": (32, "adam", 9_469, 10),
+    "mnist-cnn": (32, "adam", 54_000, 10),
+    "deepspeech2": (32, "momentum", 281_241, 20),
+    "vit-base": (256, "adamw", 1_281_167, 300),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_ready_scenario_is_as_written(name):
+    s = read(find(name))
+    assert (s.batch, s.optimizer, s.samples, s.epochs) == WRITTEN[name]
+
+
+@pytest.mark.parametrize(("name", "number"), [("base", 100_000), ("big", 300_000)])
+def test_the_first_transformer_takes_the_steps_of_its_paper(name, number):
+    """[vaswani2017, Section 5.2 and Table 3]: about 25,000 target tokens a step, eight P100."""
+    scenario = read(find(f"transformer-{name}"))
+    forecast = predict(scenario)
+    assert forecast.steps == pytest.approx(number) and forecast.devices == 8
+    assert scenario.batch * scenario.sequence == pytest.approx(25_000, rel=0.02)
+    assert forecast.parameters / 1e6 == pytest.approx({"base": 65, "big": 213}[name], rel=0.05)
+
+
+def test_a_gan_takes_a_step_of_each_net_in_turn():
+    (discriminator, generator), assumed = steps(find(JOINT))
+    assert (discriminator.model, discriminator.batch) == ("dcgan-discriminator", 256)
+    assert generator.batch == 128 and any("added" in line for line in assumed)
+    updates = [float(s.samples) * s.epochs / s.batch for s in (discriminator, generator)]
+    assert updates[0] == pytest.approx(updates[1])
+    both = [predict(s) for s in (discriminator, generator)]
+    found = total(both)
+    assert found["step_time_s"] == sum(f.step_time_s for f in both)
+    assert found["peak_bytes"] > max(f.memory.peak_bytes for f in both)
+    with pytest.raises(BadInput, match="has several steps; forecast it with roofcast run"):
+        read(find(JOINT))
+
+
+def test_a_scenario_of_several_steps_is_printed_with_the_sum():
+    shown = CliRunner().invoke(main, ["run", JOINT], env={"COLUMNS": "100"}).stdout
+    for words in (
+        "dcgan-discriminator",
+        "dcgan-generator-step",
+        "together",
+        "their times are added",
+    ):
+        assert words in shown
+    found = json.loads(CliRunner().invoke(main, ["run", JOINT, "--json"]).stdout)
+    times = [step["step_time_s"] for step in found["steps"]]
+    assert found["total"]["step_time_s"] == sum(times) and len(times) == 2
+    several = CliRunner().invoke(main, ["run", JOINT, "--on", "h100-sxm5", "--on", "l4"]).stdout
+    assert "dcgan on h100-sxm5" in several and "dcgan on l4" in several
+
+
+def test_one_scenario_is_one_step(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('steps = ["a.toml"]\n')
+    with pytest.raises(BadInput, match=r"mine.toml: steps"):
+        steps(path)
+    assert steps(find("mnist-cnn")) == ((read(find("mnist-cnn")),), ())
 
 
 def test_the_scenario_with_a_mistake_is_refused_with_both_shapes():

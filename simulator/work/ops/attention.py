@@ -86,14 +86,14 @@ def attention(
 
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
-    how = t.implementation("attention", "flash")
-    eager = eager or how == "eager"
-    if t.parallel.cp > 1 and (eager or mask is not None or bias is not None):
+    how = "eager" if eager else t.implementation("attention", "flash")
+    q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
+    if t.parallel.cp > 1 and (how == "eager" or mask is not None or bias is not None):
         raise BadInput(
             f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use"
             " cp 1"
         )
-    if eager:
+    if how == "eager":
         return _eager(t, q, k, v, (bias, mask), dropout, softmax_fp32, softcap, scaled)
     low = t.precision.autocast or q.dtype
     if mask is not None:

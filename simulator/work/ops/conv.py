@@ -97,7 +97,7 @@ def conv(
     _check_space(x, space, dims, "convolution")
     w = weight
     if w is None:
-        w = t.parameter(channels, c_in // groups, *kernel, dtype=t.precision.matrices)
+        w = t.parameter(channels, c_in // groups, *kernel, dtype=t.filters)
     b = bias if isinstance(bias, Value) else t.parameter(channels) if bias else None
     sizes = prod(x.shape[2:]), prod(space), prod(kernel), prod(stride)
     shape = batch, c_in, channels, *sizes, groups
@@ -114,13 +114,16 @@ def _conv_kernels(
     flops: float,
     shape: tuple[int, ...],
 ) -> Value:
-    """Kernels of a convolution or its adjoint; `shape` as the time formula takes it."""
+    """Kernels of a convolution or its adjoint; `shape` as the time formula takes it.
+
+    A quantized convolution reads and writes activations in the format of its product.
+    """
     x_low, w_low = t.low(x), t.low(w)
     b_low = None if b is None else t.low(b)
-    ins = (x_low, w_low) if b_low is None else (x_low, w_low, b_low)
-    out = t.new(out_shape, x_low.dtype, x.grad or w.grad)
-    product = product_format(t, x_low.dtype)
-    narrowed(t, x_low, out, product)
+    product = product_format(t, t.wide(x_low.dtype), w)
+    out = t.new(out_shape, product if t.quantized(w) else t.wide(x_low.dtype), x.grad or w.grad)
+    operand = narrowed(t, x_low, out, product)
+    ins = (operand, w_low) if b_low is None else (operand, w_low, b_low)
     _, c_in, *_, groups = shape
     kind = "depthwise" if groups > 1 and groups == c_in else "conv"
 
@@ -181,7 +184,7 @@ def conv_transpose(
         for n, k, s, p, e in zip(x.shape[2:], kernel, stride, padding, extra, strict=True)
     )
     _check_space(x, space, dims, "transposed convolution")
-    w = t.parameter(c_in, channels // groups, *kernel)
+    w = t.parameter(c_in, channels // groups, *kernel, dtype=t.filters)
     b = t.parameter(channels) if bias else None
     sizes = prod(space), prod(x.shape[2:]), prod(kernel), prod(stride)
     shape = batch, channels, c_in, *sizes, groups

@@ -11,31 +11,37 @@ from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 
 
-def product_format(t: Tape, dtype: str) -> str:
+def product_format(t: Tape, dtype: str, weight: Value | None = None) -> str:
     """Operand format of a product on operands that are held in `dtype`.
 
-    That of the precision policy if they are in its format, else their own.
+    In training that of the precision policy if they are in its format, else their own. A policy
+    that quantizes weights for inference uses its format where a quantized `weight` is multiplied.
     """
     p = t.precision
+    if t.matrices and not t.training:
+        return p.product if weight is not None and t.quantized(weight) else dtype
     return p.product if dtype == (p.autocast or p.activations) else dtype
 
 
-def narrowed(t: Tape, x: Value, out: Value, product: str) -> None:
-    """Casts before an fp8, int8 or fp4 product: of its operand x, and of the gradient in backward.
+def narrowed(t: Tape, x: Value, out: Value, product: str) -> Value:
+    """The operand x of an fp8, int8 or fp4 product as the product reads it, and the casts for it:
+    of x, and of the gradient in backward.
 
-    x is cast once, however many layers read it. A cast reads its tensor and writes it twice in
-    training: as it is and transposed, for the weight's gradient. Weights keep their casts over a
-    step.
+    x is cast once, however many layers read it. In training, a cast writes its tensor twice: as it
+    is and transposed, for the weight's gradient, and x stays what the layer keeps. Weights keep
+    their casts over a step.
     """
     width = WIDTH.get(product, 4)  # tf32 is held as fp32
     if width >= WIDTH[x.dtype]:
-        return
-    copies = 2 if t.training else 1
+        return x
+    if not t.training:
+        return t.quantize(x, product)
     if x.storage not in t.narrow:
         t.narrow.add(x.storage)
-        t.emit("cast", (), (), vector=x.size, read=x.bytes, written=copies * width * x.size)
+        t.emit("cast", (), (), vector=x.size, read=x.bytes, written=2 * width * x.size)
     if out.grad:
-        t.backward("cast", vector=out.size, read=out.bytes, written=copies * width * out.size)
+        t.backward("cast", vector=out.size, read=out.bytes, written=2 * width * out.size)
+    return x
 
 
 def keep_operand(t: Tape, x: Value, product: str) -> None:
@@ -82,6 +88,8 @@ def linear(
     product runs in the operands' own format even if the precision policy has an 8-bit or 4-bit one.
     """
     w = weight
+    # heads of language models, products with the vocabulary, are not quantized for inference
+    narrow = narrow and (t.training or not parallel)
     if t.parallel.tp > 1 and parallel is not False:
         if x.split == "features":
             return t.leave(_linear(t, x, out_features, bias, w, trainable, narrow))
@@ -119,15 +127,16 @@ def _linear(
     k, tokens = x.shape[-1], x.size // x.shape[-1]
     w = weight
     if w is None:
-        w = t.parameter(out_features, k, trainable=trainable, dtype=t.precision.matrices)
+        held = t.matrices if narrow else None
+        w = t.parameter(out_features, k, trainable=trainable, dtype=held)
     b = t.parameter(out_features, trainable=trainable) if bias else None
     x_low, w_low = t.low(x), t.low(w)
     b_low = None if b is None else t.low(b)
     ins = (x_low, w_low) if b_low is None else (x_low, w_low, b_low)
-    out = t.new((*x.shape[:-1], out_features), x_low.dtype, x.grad or w.grad)
-    product = product_format(t, x_low.dtype) if narrow else x_low.dtype
-    narrowed(t, x_low, out, product)
-    _product(t, ins, out, (1, tokens, out_features, k), product)
+    out = t.new((*x.shape[:-1], out_features), t.wide(x_low.dtype), x.grad or w.grad)
+    product = product_format(t, t.wide(x_low.dtype), w) if narrow else t.wide(x_low.dtype)
+    operand = narrowed(t, x_low, out, product)
+    _product(t, (operand, *ins[1:]), out, (1, tokens, out_features, k), product)
     if not out.grad:
         return out
     if w.grad:
@@ -151,9 +160,10 @@ def matmul(t: Tape, a: Value, b: Value, *, transposed: bool = False) -> Value:
     m, k = a.shape[-2:]
     n = b.shape[-2] if transposed else b.shape[-1]
     batch = a.size // (m * k)
-    out = t.new((*a.shape[:-1], n), a.dtype, a.grad or b.grad)
-    product = product_format(t, a.dtype)
-    _product(t, (a, b), out, (batch, m, n, k), product)
+    out = t.new((*a.shape[:-1], n), t.wide(a.dtype), a.grad or b.grad)
+    product = product_format(t, t.wide(a.dtype), b)
+    operand = narrowed(t, a, out, product) if not t.training else a
+    _product(t, (operand, b), out, (batch, m, n, k), product)
     if out.grad and a.grad:
         t.save(b)
         _product_back(t, (out, b), a, (batch, m, k, n), product)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import linear, pointwise
-from roofcast.simulator.work.ops.linear import keep_operand, product_format
+from roofcast.simulator.work.ops.linear import keep_operand, narrowed, product_format
 from roofcast.simulator.work.tape import Tape, Value
 
 
@@ -101,11 +101,12 @@ def grouped_linear(
     if routes.experts % t.parallel.ep:
         raise BadInput(f"ep {t.parallel.ep} does not divide the {routes.experts} experts")
     experts = routes.experts // t.parallel.ep
-    w = t.parameter(experts, out_features, k, expert=True)
+    w = t.parameter(experts, out_features, k, expert=True, dtype=t.matrices)
     b = t.parameter(experts, out_features, expert=True) if bias else None
-    x = t.cast(x, w.dtype)
+    x = t.cast(x, t.wide(w.dtype))
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
-    product, each = product_format(t, x.dtype), rows / experts
+    product, each = product_format(t, x.dtype, w), rows / experts
+    operand = narrowed(t, x, out, product) if not t.training else x
     flops, shape = 2 * rows * k * out_features, (experts, each, out_features, k)
 
     def back(read: Value, gradient: Value, shape: tuple) -> None:
@@ -115,7 +116,7 @@ def grouped_linear(
             "matmul", matrix=flops, read=moved, written=written, product=product, shape=shape
         )
 
-    t.emit("matmul", (x, w), (out,), matrix=flops, product=product, shape=shape)
+    t.emit("matmul", (operand, w), (out,), matrix=flops, product=product, shape=shape)
     if out.grad:
         keep_operand(t, x, product)
         t.save(routes.ends)
@@ -223,6 +224,7 @@ def dense_experts(
     experts = scores.shape[-1]
     rows = pointwise.copy(t, x, experts * tokens, dim)
     rows = pointwise.mul(t, rows, pointwise.copy(t, scores, experts * tokens, 1))
-    h = linear.matmul(t, t.view(rows, experts, tokens, dim), t.parameter(experts, dim, 2 * width))
-    h = linear.matmul(t, gate(h), t.parameter(experts, width, dim))
+    up = t.parameter(experts, dim, 2 * width, dtype=t.matrices)
+    h = linear.matmul(t, t.view(rows, experts, tokens, dim), up)
+    h = linear.matmul(t, gate(h), t.parameter(experts, width, dim, dtype=t.matrices))
     return t.view(pointwise.total(t, h, 0), tokens, dim)

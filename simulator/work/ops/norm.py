@@ -20,7 +20,7 @@ def layer_norm(t: Tape, x: Value, *, affine: bool = True, bias: bool = True) -> 
     b = t.parameter(width) if affine and bias else None
     x = t.full(x)
     n, rows = x.size, x.size // width
-    out = t.new(x.shape, x.dtype, x.grad or (affine and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and t.training))
     t.emit("layer_norm", _present(x, g, b), (out,), vector=8 * n, special=rows)
     if out.grad:
         t.save(x)
@@ -79,7 +79,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
 
 def _rms_norm_fused(t: Tape, x: Value, g: Value | None) -> Value:
     rows = x.size // x.shape[-1]
-    out = t.new(x.shape, x.dtype, x.grad or (g is not None and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or (g is not None and t.training))
     t.emit("layer_norm", _present(x, g), (out,), vector=4 * x.size, special=rows)
     if out.grad:
         t.save(x)
@@ -150,7 +150,7 @@ def group_norm(t: Tape, x: Value, groups: int, *, affine: bool = True) -> Value:
     g, b = (t.parameter(x.shape[1]), t.parameter(x.shape[1])) if affine else (None, None)
     x = t.full(x)
     n, rows = x.size, x.shape[0] * groups
-    out = t.new(x.shape, x.dtype, x.grad or (affine and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and t.training))
     ins = _present(x, g, b)
     t.emit("layer_norm", ins, (out,), vector=8 * n, special=rows, read=2 * x.bytes)
     if out.grad:
@@ -166,7 +166,7 @@ def softmax(t: Tape, x: Value, *, dtype: str | None = None) -> Value:
     With `dtype`, as in torch, the softmax is computed and returned in that format.
     """
     x = t.cast(x, dtype) if dtype else t.full(x)
-    out = t.new(x.shape, x.dtype, x.grad)
+    out = t.new(x.shape, t.wide(x.dtype), x.grad)
     t.emit("softmax", (x,), (out,), vector=4 * x.size, special=x.size)
     if out.grad:
         t.save(out)

@@ -53,15 +53,19 @@ def test_an_edit_to_the_same_value_is_none(name, plain):
     device = hwdb.device(name)
     key = next(f"peak_flops.{name}" for name in device.peak_flops)
     edited = predict(device=name, set={"memory.bandwidth": "x1", key: "x1"}, **STEP)
-    assert edited == plain(name)
+    assert not differing(edited, plain(name))
 
 
 @pytest.mark.parametrize("name", hwdb.devices())
 @pytest.mark.parametrize("devices", [2, 8, 64])
 def test_only_an_edit_of_the_links_changes_the_network(name, devices):
     device = hwdb.device(name)
-    for key in ("memory.bandwidth", "price.launch_usd", "power.tdp"):
-        edited = hwdb.device(name, {key: 1e3})
+    for key, value in {
+        "memory.bandwidth": "x0.5",
+        "price.launch_usd": 1e3,
+        "power.tdp": 1e3,
+    }.items():
+        edited = hwdb.device(name, {key: value})
         assert fabric_of(None, edited, devices).levels == fabric_of(None, device, devices).levels
     if device.scale_up.bandwidth:
         edited = hwdb.device(name, {"scale_up.bandwidth": "x2"})
@@ -95,7 +99,7 @@ def test_only_an_edit_that_moves_the_time_widens_its_interval(key, moves):
     assert (edited.interval_class == "imagined device") is moves
     if not moves:
         assert edited.interval_s == plain.interval_s
-        assert "the changes leave the time of this step as it is" in edited.assumptions[-1]
+        assert "the changes leave the time of this step as it is" in " ".join(edited.assumptions)
 
 
 def dict_of(device):

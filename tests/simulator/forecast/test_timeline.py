@@ -13,6 +13,11 @@ LAYOUTS = {
     "one device": {"batch": 1, "micro_batch": None},
     "recomputed": {"batch": 1, "micro_batch": None, "recompute": "full"},
     "data": {"devices": 8},
+    "tensor": {"devices": 8, "tp": 8, "batch": 2},
+    "zero 1": {"devices": 8, "zero": 1, "batch": 8},
+    "zero 3": {"devices": 8, "zero": 3, "batch": 8},
+    "tensor and zero 3": {"devices": 8, "tp": 2, "zero": 3},
+    "context": {"devices": 4, "cp": 4, "batch": 2},
     "1f1b": {"devices": 8, "pp": 4, "tp": 2},
     "interleaved": {"devices": 4, "pp": 4, "vpp": 2},
     "gpipe": {"devices": 4, "pp": 4, "schedule": "gpipe"},
@@ -41,3 +46,41 @@ def test_the_timeline_of_one_device_has_every_op_of_every_layer_by_name():
     events = timeline(Scenario(**{**ASKED, **LAYOUTS["one device"]}))
     names = [e.name for e in events if e.stream == "forward"]
     assert sum("mlp.up_proj" in name for name in names) == 32 and names[-1] == "loss"
+
+
+SENT = {  # layout: stream -> kind of exposed communication
+    "tensor": {"tensor parallel": "tensor"},
+    "zero 1": {"data parallel": "data"},
+    "data": {"data parallel": "data"},
+    "zero 3": {"ZeRO 3": "sharded weights"},
+    "tensor and zero 3": {"tensor parallel": "tensor", "ZeRO 3": "sharded weights"},
+    "context": {"context parallel": "context"},
+    "1f1b": {"tensor parallel": "tensor"},
+}
+
+
+@pytest.mark.parametrize("layout", SENT)
+def test_what_ranks_send_is_a_stream_of_each_kind(layout):
+    scenario = Scenario(**{**ASKED, **LAYOUTS[layout]})
+    events, exposed = timeline(scenario), predict(scenario).exposed_communication_s
+    for stream, kind in SENT[layout].items():
+        sent = sum(e.duration for e in events if e.stream == stream and e.stage == 0)
+        assert sent > 0 and sent >= 0.99 * exposed.get(kind, 0.0)
+
+
+@pytest.mark.parametrize("layout", [name for name in SENT if name != "1f1b"])
+def test_compute_waits_for_as_long_as_communication_is_exposed(layout):
+    scenario = Scenario(**{**ASKED, **LAYOUTS[layout]})
+    events, forecast = timeline(scenario), predict(scenario)
+    compute = sum(e.duration for e in events if e.stream == "compute")
+    waits = sum(forecast.exposed_communication_s.values())
+    assert compute + waits == pytest.approx(forecast.step_time_s, rel=1e-3)
+
+
+def test_a_send_lies_beside_the_layer_it_belongs_to():
+    events = timeline(Scenario(**{**ASKED, **LAYOUTS["tensor"]}))
+    names = {e.name for e in events if e.stream == "compute"}
+    sends = [e for e in events if e.stream == "tensor parallel"]
+    assert len(sends) >= 2 * 2 * 32  # micro-batches, passes, layers
+    assert {e.name.removeprefix("send ") for e in sends} <= names
+    assert len({e.name for e in sends}) == len(sends)

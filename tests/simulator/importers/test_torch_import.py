@@ -228,3 +228,15 @@ def test_a_frozen_body_needs_no_gradient_products():
 def test_the_copies_of_an_update_are_of_what_is_trained():
     f = predict(Head(), inputs=["8x512"], device="a100-sxm4-80gb", precision="fp32")
     assert f.memory.transient_bytes < 1e6 < f.memory.parameters_bytes
+
+
+def test_inference_in_fewer_bits_holds_matrices_of_products_in_them_but_no_tables():
+    net = torch.nn.Sequential(
+        torch.nn.Embedding(1000, 64), torch.nn.Linear(64, 256), torch.nn.LayerNorm(256)
+    )
+    narrow = 64 * 256
+    wide = 1000 * 64 + 256 + 2 * 256  # table, bias, norm
+    for name, width in (("fp8", 1), ("nvfp4", 0.5625)):
+        found = predict(net, inputs=["8x16:int64"], device="b200-sxm", mode="infer", precision=name)
+        assert found.memory.parameters_bytes == width * narrow + 2 * wide
+        assert {p.precision for p in found.points if p.unit == "matrix"} == {name[-3:]}

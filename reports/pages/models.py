@@ -1,0 +1,89 @@
+"""The models known by name, for reading: by what they are for, or one line per model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.format import words
+from roofcast.simulator.models.catalog import Description
+
+# what models are for: their families, in the order of the listing
+GROUPS = {
+    "Language models": (
+        "gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom", "llama", "llama4_text", "falcon",
+        "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gemma",
+        "gemma2", "gemma3_text", "phi3", "gpt_oss", "starcoder2", "mamba", "transformer_xl",
+    ),
+    "Encoders and translation": (
+        "bert", "roberta", "distilbert", "bart", "t5", "vaswani", "gnmt",
+    ),
+    "Speech": ("whisper", "speech", "jasper"),
+    "Image classification, convolutional": (
+        "alexnet", "vgg", "inception", "xception", "resnet", "resnetv2", "densenet", "darknet",
+        "efficientnet", "regnet", "convnext",
+    ),
+    "Image classification, transformers and mixers": (
+        "vit", "beit", "swin", "maxvit", "mixer", "clip",
+    ),
+    "Detection and segmentation": ("yolo", "ssd", "rcnn", "segment", "volume"),
+    "U-Nets and image generation": ("unet", "dcgan", "stylegan"),
+    "Recommendation": ("recommend",),
+    "Small nets": ("mlp", "small", "recurrent"),
+}  # fmt: skip
+OTHERS = "Others"
+_COLUMNS: list[tuple[str, Justify]] = [
+    ("model", "left"), ("family", "left"), ("parameters", "right"), ("source", "fold")
+]  # fmt: skip
+_OWN = "a Hugging Face config.json, a .toml list of layers, a .onnx file or a PyTorch module"
+
+
+def grouped(rows: Sequence[Description]) -> dict[str, list[str]]:
+    """Names by what the models are for, families together, sizes in order."""
+    place = {family: (n, i) for n, group in enumerate(GROUPS.values())
+             for i, family in enumerate(group)}  # fmt: skip
+    titles, last = [*GROUPS, OTHERS], (len(GROUPS), 0)
+    found: dict[str, list[str]] = {title: [] for title in titles}
+    for row in sorted(rows, key=lambda r: (*place.get(r.family, last), _natural(r.name))):
+        found[titles[place.get(row.family, last)[0]]].append(row.name)
+    return {title: names for title, names in found.items() if names}
+
+
+def searched(row: Description) -> str:
+    """What a word is looked for in: name, family and group of a model."""
+    titles = [title for title, families in GROUPS.items() if row.family in families]
+    return " ".join((row.name, row.family, *titles)).lower()
+
+
+def _natural(name: str) -> list[tuple[bool, float, str]]:
+    """A key that sorts numbers in names by their value.
+
+    >>> sorted(["llama-13b", "llama-7b"], key=_natural)
+    ['llama-7b', 'llama-13b']
+    """
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", name)
+    return [(p[0].isdigit(), float(p) if p[0].isdigit() else 0.0, p) for p in parts]
+
+
+def print_models(rows: Sequence[Description]) -> None:
+    """All names, grouped, and how to see more."""
+    with page() as out:
+        for title, names in grouped(rows).items():
+            out.print(f"{title} ({len(names)})", style="bold")
+            say(out, "  ".join(names))
+        section(out, f"{len(rows)} models")
+        say(out, "roofcast models WORD: those with that word, and their parameters")
+        say(out, "roofcast models --long: all of them with family, parameters and source")
+        say(out, f"MODEL can also be {_OWN}.")
+
+
+def print_table(rows: Sequence[Description], long: bool) -> None:
+    """One line per model: family and parameters; long: and the source."""
+    spare = ("source", "family") if long else ("family",)
+    columns = _COLUMNS if long else _COLUMNS[:-1]
+    cells = [[r.name, r.family, words(r.parameters or 0), r.source][: len(columns)] for r in rows]
+    with page() as out:
+        show(out, fitted_table(out.width - 2, columns, cells, spare))
+        text = f"{len(rows)} model{'' if len(rows) == 1 else 's'}."
+        say(out, text if len(rows) < 10 else f"{text} MODEL can also be {_OWN}.", indent=0)

@@ -1,0 +1,57 @@
+"""How far a long command is: a bar on stderr, only on a terminal, and only after two seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+AFTER = 2.0  # seconds that pass in silence
+Item = TypeVar("Item")
+
+
+@contextmanager
+def bar(what: str, after: float = AFTER) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; yields a function that takes how many parts are done, and of how many."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    out, begin = Console(file=sys.stderr), time.monotonic()
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(
+        *columns,
+        console=out,
+        disable=not out.is_terminal,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    task = progress.add_task(what, total=1)
+    started = False
+
+    def step(done: int, of: int) -> None:
+        nonlocal started
+        progress.update(task, completed=done, total=of)
+        if not started and time.monotonic() - begin >= after:
+            progress.start()
+            started = True
+
+    try:
+        yield step
+    finally:
+        progress.stop()
+
+
+def watched(items: Sequence[Item], what: str, after: float = AFTER) -> Iterator[Item]:
+    """The items one by one, with a progress bar."""
+    with bar(what, after) as step:
+        for done, item in enumerate(items):
+            step(done, len(items))
+            yield item
