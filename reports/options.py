@@ -199,7 +199,7 @@ LAYOUT: dict[str, Option] = {
     "micro_batch": _integer(
         "--micro-batch",
         "Samples in one micro-batch. Default: 1 with --pp > 1, else the rank's whole share of"
-        " --batch.",
+        " --batch, or its largest power-of-two part that fits.",
     ),
 }
 SECTIONS = {

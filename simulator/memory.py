@@ -8,7 +8,6 @@ import msgspec
 
 from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Step
 
@@ -42,6 +41,7 @@ class _Unit(msgspec.Struct):
 
     name: str
     count: int
+    layer: bool = False  # a block
     kept: float = 0.0  # bytes kept for backward, without inputs of the step, all repetitions
     gradients: float = 0.0  # bytes of its weights' gradients, all repetitions
     largest: float = 0.0  # bytes of the largest set of tensors with gradients in flight
@@ -79,6 +79,7 @@ def _inference(step: Step, framework_bytes: float, slack: float) -> Held:
 def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     """The candidates for the peak of a training step, from the end of the forward on."""
     units, stack = _units(step), step.recipe.stack
+    leaving = _offloaded(units) if "activations" in step.recipe.offload else 0.0
     weights = sum(w.size * w.count for w in step.weights if w.trainable)
     parameters, states = step.parameter_bytes, _states(step, weights)
     # in_backward: each gradient is used up as soon as it is there
@@ -93,7 +94,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     again = policy(step.recipe.recompute)
     # layers whose activations all exist while one of them is in backward
     remade = again.n if again.kind == "uniform" else float(again.by_layer)
-    below = sum(u.kept for u in units) + step.input_bytes
+    below = sum(u.kept for u in units) + step.input_bytes + leaving
     above, twice = 0.0, step.used_twice
     moments = []
     for u in reversed(units):
@@ -141,12 +142,12 @@ def _states(step: Step, weights: float) -> float:
 
 
 def _units(step: Step) -> list[_Unit]:
-    """The units of a step in the order of the forward; of offloaded layers, what stays."""
+    """The units of a step in the order of the forward."""
     key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
     units: dict[tuple[str, int], _Unit] = {}
     for i, node in enumerate(step.nodes):
         of = step.blocks[node.layer] if node.layer else node
-        units.setdefault(key[i], _Unit(of.name, of.count))
+        units.setdefault(key[i], _Unit(of.name, of.count, node.layer > 0))
     for s in step.saved:
         if s.kind != "input":
             units[key[s.node]].kept += s.bytes * s.count
@@ -162,17 +163,23 @@ def _units(step: Step) -> list[_Unit]:
         if s.kind == "activation" and step.nodes[s.node].layer:
             unit = units[key[s.node]]
             unit.inside += s.bytes * s.count / unit.count
-    if "activations" in step.recipe.offload:  # all but the layers being copied are on the host
-        for unit in units.values():
-            if unit.count > 1:
-                unit.kept *= min(IN_FLIGHT, unit.count) / unit.count
     return list(units.values())
 
 
+def _offloaded(units: list[_Unit]) -> float:
+    """Bytes of the layers that are being copied to host memory or back at any time; all layers' own
+    are taken from their units.
+    """
+    layers = [u for u in units if u.layer]
+    whole = sum(u.kept for u in layers)
+    most = IN_FLIGHT * max((u.kept / u.count for u in layers), default=0.0)
+    for u in layers:
+        u.kept = 0.0
+    return min(whole, most)
+
+
 def _scratch(step: Step) -> float:
-    """Bytes the update needs beside states: a foreach update makes one copy of what it updates."""
-    r = step.recipe
-    fused = r.stack.implementations.get("optimizer") == "fused"
-    if not r.optimizer or "optimizer" in r.offload or fused or optimizer(r.optimizer).states < 2:
+    """Bytes the update needs beside states."""
+    if not step.recipe.copied_by_update:
         return 0.0
     return sum(w.size * w.count * WIDTH[w.dtype] for w in step.weights if w.trainable)

@@ -62,6 +62,10 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     one = assemble(_of_one_rank(asked, at), at.step, at.times, at.phases, at.peak, held)
     layers, points = _of_one_device(one, at, layout)
     layers, fitted = _within(layers, outcome.alike - outcome.passing)
+    points = tuple(
+        p if p.phase == "update" else msgspec.structs.replace(p, time_s=p.time_s * fitted)
+        for p in points
+    )
     n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
     counted = totals(at.whole, layout.micro_batches * layout.dp)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}

@@ -116,8 +116,11 @@ def placed(asked: Asked) -> Placed:
     fabric = fabric_of(asked.system, device, layout.devices)
     micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
     whole = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
-    step = trace(asked.model, micro, layout.parallel)
-    times = time_all(step, device)
+    if asked.rank is not None:
+        step, times = asked.rank
+    else:
+        step = trace(asked.model, micro, layout.parallel)
+        times = time_all(step, device)
     phases = phases_of(step, times.seconds, device, waits=False)
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)

@@ -180,8 +180,7 @@ def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> 
     micro = s.micro_batch
     if micro is None:
         micro = 1 if (s.pp or 1) > 1 else each
-        samples = "sample" if micro == 1 else "samples"
-        assumptions.append(f"micro-batch of {micro} {samples} (not given)")
+        assumptions.append(default_micro_batch(micro))
     if each % micro:
         near = max(d for d in range(1, micro + 1) if each % d == 0)
         raise BadInput(
@@ -189,6 +188,12 @@ def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> 
             f" by it; use {near}"
         )
     return micro, each // micro
+
+
+def default_micro_batch(micro: int, why: str = "") -> str:
+    """The assumption of a micro-batch that was not given."""
+    text = f"micro-batch of {micro} {'sample' if micro == 1 else 'samples'} (not given)"
+    return f"{text}: {why}" if why else text
 
 
 def _schedule(s: Scenario, pp: int, micro_batches: int) -> tuple[str, int]:

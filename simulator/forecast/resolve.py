@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -10,7 +10,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.names import is_path
 from roofcast.simulator import models
-from roofcast.simulator.forecast.layouts import is_parallel, layout_of
+from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.run import Run, run_of, tokens_of
 from roofcast.simulator.forecast.scenario import Scenario
@@ -18,7 +18,11 @@ from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
 
+if TYPE_CHECKING:
+    from roofcast.simulator.forecast.rank import Traced
+
 ALL_EXPERTS = "llama4_text"  # a family that PyTorch runs through all experts, chosen or not
+ROUTED = "a token passes through its chosen experts only, as in training"
 
 
 class Asked(NamedTuple):
@@ -35,6 +39,7 @@ class Asked(NamedTuple):
     system_name: str | None  # as it was asked for
     run: Run
     assumptions: tuple[str, ...]
+    rank: Traced | None = None  # one micro-batch, where choosing it traced it
 
     @property
     def tokens(self) -> int | None:
@@ -42,30 +47,31 @@ class Asked(NamedTuple):
         return tokens_of(self.recipe, self.model)
 
 
+class Named(NamedTuple):
+    """What the names in a scenario stand for."""
+
+    device: hwdb.Device
+    model: Model
+    system: hwdb.System | None
+
+
 def resolve(s: Scenario) -> Asked:
     """Everything a forecast needs to know of a scenario: defaults for what was left out, each
     listed as an assumption. Raises BadInput or UnknownName for what cannot be.
     """
-    device = hwdb.device(s.device, s.set)
-    model = models.resolve(s.model, s.inputs, device.kind)
-    system = _system(s, device)
+    names = named(s)
+    device, model, system = names
     name = s.system.id if isinstance(s.system, hwdb.System) else s.system
-    if system is not None and s.devices is None and s.dp is None:  # the whole of it
-        s = msgspec.structs.replace(s, devices=int(system.count))
+    s = on_whole_system(s, system)
     recipe, assumptions = recipe_of(s, model, device)
     if _is_alias(s.device, device):
         assumptions.insert(0, f"device {s.device}: taken as {device.id}")
     run = run_of(s, recipe, model, device)
-    layout = None
-    if is_parallel(s):
-        layout, more = layout_of(s, model, recipe.batch, recipe.size)
-        assumptions += more
-        if layout.ep * layout.etp > 1 and model.family == ALL_EXPERTS:
-            recipe = _routed(recipe)
-            assumptions.append("a token passes through its chosen experts only, as in training")
-    return Asked(
-        device, _built(s, device), model, recipe, layout, system, name, run, tuple(assumptions)
-    )
+    of = device, _built(s, device), model
+    if not is_parallel(s):
+        return Asked(*of, recipe, None, system, name, run, tuple(assumptions))
+    recipe, layout, rank, more = layout_asked(s, names, recipe)
+    return Asked(*of, recipe, layout, system, name, run, (*assumptions, *more), rank)
 
 
 def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
@@ -77,8 +83,48 @@ def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
     return before if known else None
 
 
-def _routed(recipe: Recipe) -> Recipe:
-    """The recipe with experts that compute their own tokens only: what ranks can share."""
+def named(s: Scenario) -> Named:
+    """The device, the model and the system of a scenario. Raises BadInput or UnknownName."""
+    device = hwdb.device(s.device, s.set)
+    return Named(device, models.resolve(s.model, s.inputs, device.kind), _system(s, device))
+
+
+def on_whole_system(s: Scenario, system: hwdb.System | None) -> Scenario:
+    """The scenario on all devices of the system that it names, unless it says how many."""
+    if system is None or s.devices is not None or s.dp is not None:
+        return s
+    return msgspec.structs.replace(s, devices=int(system.count))
+
+
+class LaidOut(NamedTuple):
+    """The layout of a scenario over several devices."""
+
+    recipe: Recipe  # as the layout allows
+    layout: Layout
+    rank: Traced | None  # one micro-batch of a rank, where choosing it traced that
+    assumptions: list[str]
+
+
+def layout_asked(s: Scenario, names: Named, recipe: Recipe) -> LaidOut:
+    """The layout of a scenario over several devices. Raises BadInput for what cannot be."""
+    layout, assumptions = layout_of(s, names.model, recipe.batch, recipe.size)
+    changed = routed(recipe, layout, names.model)
+    more = [ROUTED] if changed is not recipe else []
+    if s.micro_batch is not None or layout.pp > 1:
+        return LaidOut(changed, layout, None, assumptions + more)
+    from roofcast.simulator.forecast.rank import fitting  # one device does without
+
+    chosen, rank, why = fitting(layout, names.model, changed, names.device, names.system)
+    plain = default_micro_batch(layout.micro_batch)
+    said = default_micro_batch(chosen.micro_batch, why)
+    assumptions = [said if text == plain else text for text in assumptions]
+    return LaidOut(changed, chosen, rank, assumptions + more)
+
+
+def routed(recipe: Recipe, layout: Layout, model: Model) -> Recipe:
+    """The recipe, with experts that compute their own tokens only where ranks share them."""
+    if layout.ep * layout.etp == 1 or model.family != ALL_EXPERTS:
+        return recipe
     how = recipe.stack.implementations | {"experts": "grouped"}
     stack = msgspec.structs.replace(recipe.stack, implementations=how)
     return msgspec.structs.replace(recipe, stack=stack)

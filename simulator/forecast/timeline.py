@@ -18,8 +18,9 @@ from roofcast.simulator.forecast.chain import forecast, placed
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.dealing import stages
 from roofcast.simulator.parallel.pipeline.replay import Event, replay
-from roofcast.simulator.parallel.stages import passes, stages, units
+from roofcast.simulator.parallel.stages import passes, units
 from roofcast.simulator.parallel.traffic import Placement, gathered, gathers, network, reduction
 from roofcast.simulator.times.dispatch import runs_ahead
 from roofcast.simulator.times.host import combine

@@ -9,6 +9,7 @@ outermost [narayanan2021]. A group is its size and the distance in rank between 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,44 @@ class Fabric(NamedTuple):
     levels: tuple[Level, ...]
     devices: int
     assumptions: tuple[str, ...] = ()
+
+
+def kind_of(fabric: Fabric) -> tuple[Level, ...]:
+    """The levels of a fabric without what columns of layouts can differ in: the lengths of a torus,
+    and the size of a switch or network that joins all devices, on which no cost depends.
+
+    >>> level = Level("network", 64.0, 12.5e9, "network", "network")
+    >>> kind_of(Fabric((level,), 64)) == kind_of(Fabric((level._replace(size=8.0),), 8))
+    True
+    """
+    found = []
+    for level in fabric.levels:
+        if level.topology == "torus":
+            level = level._replace(size=0.0, axes=((0, False),) * len(level.axes))
+        elif level is fabric.levels[-1] and level.topology not in ("mesh", "cube"):
+            level = level._replace(size=0.0)
+        found.append(level)
+    return tuple(found)
+
+
+def is_torus(fabric: Fabric) -> bool:
+    """Whether a level is a torus."""
+    return any(level.topology == "torus" for level in fabric.levels)
+
+
+def beside(fabrics: Sequence[Fabric]) -> Fabric:
+    """Fabrics of one kind as one, of columns: one entry per fabric."""
+    levels = []
+    for same in zip(*(f.levels for f in fabrics), strict=True):
+        level: Any = same[0]
+        if level.topology == "torus":
+            axes = [
+                (np.array([length for length, _ in axis]), np.array([ends for _, ends in axis]))
+                for axis in zip(*(each.axes for each in same), strict=True)
+            ]
+            level = level._replace(size=np.array([each.size for each in same]), axes=tuple(axes))
+        levels.append(level)
+    return fabrics[0]._replace(levels=tuple(levels))
 
 
 class Group(NamedTuple):
@@ -122,7 +161,7 @@ def _torus(level: Level, size: np.ndarray, stride: np.ndarray) -> tuple[Any, Any
         share = share + used * np.where(ring, 1.0, 0.5) / apart
         steps = steps + (members - 1.0) * np.where(ring, 0.5, 1.0)
         detour = detour + used * members / 4.0
-        start *= length
+        start = start * length
     share = share / max(len(level.axes), 1)
     return np.where(share > 0.0, share, 1.0), steps, np.maximum(detour, 1.0)
 

@@ -120,8 +120,8 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
 def alone(layers: int, at: Placement) -> Rank:
     """One device with one micro-batch: its step at peak."""
     h = held(at.step, _framework(at), at.step.recipe.stack.slack)
-    stays = (h.parameters, h.gradients, h.optimizer)
-    return Rank(0, layers, *stays, h.activations, h.transient, 0.0, h.framework)
+    kinds = (h.parameters, h.gradients, h.optimizer, h.activations, h.transient, 0.0, h.framework)
+    return Rank(0, layers, *map(float, kinds))
 
 
 def _framework(at: Placement) -> float:
@@ -182,11 +182,15 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
     if training and not stack.master:
         # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
-        table = np.where(np.equal(x.pp, 1) & (zero < 2), mine.twice, 0.0)
+        whole = (zero < 2) | np.equal(x.shard, 1)
+        table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
-    if training and narrow_buffers(stack):
-        widened = sharded(trained, WIDENED, 1)
-        transient = np.maximum(transient, widened - activations)
+    slack = stack.slack * (activations + transient)
+    if training:  # the update, once the activations are gone
+        copied = sharded(trained, width if recipe.copied_by_update else 0.0, 1)
+        widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
+        updating = step.input_bytes + copied + widened
+        transient = transient + np.maximum(updating - activations - transient - slack, 0.0)
     return Holdings(
         parameters,
         gradients,
@@ -194,5 +198,5 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         activations,
         transient,
         gathered + buckets,
-        _framework(at) + stack.slack * (activations + transient),
+        _framework(at) + slack,
     )

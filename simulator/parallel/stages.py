@@ -7,7 +7,7 @@ one rank's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
-from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.traffic import (
     NOTHING,
     Cost,
@@ -31,7 +30,7 @@ from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahe
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
-from roofcast.simulator.work.traced import layer_order
+from roofcast.simulator.work.traced import Traffic, layer_order
 
 TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
 
@@ -80,8 +79,7 @@ class Passes(NamedTuple):
 def units(at: Placement, times: OpTimes) -> list[Unit]:
     """The step's layers and the ops around them, in order, with seconds, bytes and traffic."""
     step = at.step
-    gathered_whole = gathers(at.layout) and len(step.blocks) == 1  # no layers to gather by
-    key = by_submodule(step) if gathered_whole else step.runs
+    key = _keys(at)
     order = list(dict.fromkeys(key))
     place = {k: i for i, k in enumerate(order)}
     unit_of = [place[k] for k in key]  # of every node
@@ -96,35 +94,45 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     if not step.recipe.stack.accumulate_first:
         sums = [i for i, k in enumerate(step.kernels) if k.kind == "accumulate" and k.shape]
         np.add.at(spared, of[sums], times.seconds[sums])
+    largest = _largest(step, unit_of, len(order), inferring)
+    sent = _sent(step, unit_of, len(order))
+    products = _products(step, unit_of, len(order))
+    names = {i: node.name for i, node in zip(reversed(unit_of), reversed(step.nodes), strict=True)}
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
-        nodes = {n for n, k in enumerate(key) if k == order[i]}
         if experts[i]:
             waits = token_counts(step.recipe.stack, at.device, constants()) * count
             host_s[i, : 1 if inferring else 2] += waits
-        first = step.nodes[min(nodes)].name
         rows.append(
             Unit(
-                name=step.blocks[block].name if what == "block" else first,
+                name=step.blocks[block].name if what == "block" else names[i],
                 layers=count if what == "block" else 0,
                 compute=device_s[i] / count,
                 host=host_s[i] / count,
-                traffic=_traffic(at, nodes, count, again),
+                traffic=_traffic(at, sent[i], count, again),
                 dense=dense[i] / count,
                 expert=experts[i] / count,
                 trained=trained[i] / count,
                 trained_expert=trained_experts[i] / count,
                 kept=kept[i] / count,
-                largest=_largest(step, nodes, inferring),
+                largest=largest[i],
                 inside=inside[i] / count,
                 twice=0.0 if i else step.used_twice,
                 added=spared[i] / count,
                 places=tuple(places[block]) if what == "block" else (),
-                products=_products(step, nodes) / count,
+                products=products[i] / count,
             )
         )
     return rows
+
+
+def _keys(at: Placement) -> list[tuple[str, int]]:
+    """For every node its unit: a layer or what stands between layers; where ZeRO 3 gathers and
+    there are no layers, a submodule.
+    """
+    whole = gathers(at.layout) and len(at.step.blocks) == 1
+    return by_submodule(at.step) if whole else at.step.runs
 
 
 def by_submodule(step: Step) -> list[tuple[str, int]]:
@@ -139,6 +147,25 @@ def by_submodule(step: Step) -> list[tuple[str, int]]:
     place: dict[tuple[str, ...], int] = {}
     names = [tuple(p[:deep]) for p in parts]
     return [("op", place.setdefault(name, len(place))) for name in names]
+
+
+def sending(rows: list[Unit], at: Placement) -> list[Unit]:
+    """The units of the same step where it lies on another network: with what that costs."""
+    key, again = _keys(at), repeated(at.step)
+    place = {k: i for i, k in enumerate(dict.fromkeys(key))}
+    sent = _sent(at.step, [place[k] for k in key], len(rows))
+    return [
+        u._replace(traffic=_traffic(at, mine, max(u.layers, 1), again))
+        for u, mine in zip(rows, sent, strict=True)
+    ]
+
+
+def _sent(step: Step, unit: list[int], count: int) -> list[list[Traffic]]:
+    """What each unit sends. unit: of each node."""
+    found: list[list[Traffic]] = [[] for _ in range(count)]
+    for tr in step.traffic:
+        found[unit[tr.node]].append(tr)
+    return found
 
 
 def _seconds(
@@ -175,24 +202,31 @@ def _held(step: Step, unit: list[int], count: int) -> list[list[float]]:
     return found
 
 
-def _largest(step: Step, nodes: set[int], inferring: bool) -> float:
-    """Bytes of the largest set of tensors that one kernel of these nodes reads and writes."""
-    forward = (k for k in step.kernels if k.node in nodes and k.phase == "forward")
-    live = (
-        sum(
-            v.bytes
-            for v in (*k.inputs, *k.outputs)
-            if (v.grad or inferring) and v.kind == "activation"
-        )
-        for k in forward
-    )
-    return max(live, default=0.0)
+def _largest(step: Step, unit: list[int], count: int, inferring: bool) -> list[float]:
+    """Of each unit, bytes of the largest set of tensors that one of its kernels reads and writes.
+    unit: of each node.
+    """
+    largest = [0.0] * count
+    for k in step.kernels:
+        if k.phase == "forward":
+            live = sum(
+                v.bytes
+                for v in (*k.inputs, *k.outputs)
+                if (v.grad or inferring) and v.kind == "activation"
+            )
+            largest[unit[k.node]] = max(largest[unit[k.node]], live)
+    return largest
 
 
-def _products(step: Step, nodes: set[int]) -> float:
-    """FLOPs of the matrix products of these nodes in a forward, without attention."""
-    mine = (k for k in step.kernels if k.kind == "matmul" and k.node in nodes)
-    return sum(k.matrix * k.count for k in mine if k.phase == "forward")
+def _products(step: Step, unit: list[int], count: int) -> list[float]:
+    """Of each unit, FLOPs of its matrix products in a forward, without attention. unit: of each
+    node.
+    """
+    found = [0.0] * count
+    for k in step.kernels:
+        if k.kind == "matmul" and k.phase == "forward":
+            found[unit[k.node]] += k.matrix * k.count
+    return found
 
 
 def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
@@ -211,14 +245,12 @@ def exchanged(step: Step, device: Device) -> list[tuple[int, int, float]]:
 
 
 def _traffic(
-    at: Placement, nodes: set[int], count: int, again: dict[int, float]
+    at: Placement, sent: list[Traffic], count: int, again: dict[int, float]
 ) -> dict[TrafficKey, Cost]:
-    """What these nodes send in one of `count` repetitions."""
+    """What a unit sends in one of `count` repetitions."""
     deduplicated = at.step.recipe.stack.implementations.get("dispatch") == "deduplicated"
     found: dict[TrafficKey, Cost] = {}
-    for tr in at.step.traffic:
-        if tr.node not in nodes:
-            continue
+    for tr in sent:
         whole = at.network.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated)
         cost = whole.times(tr.count / count)
         repeats = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
@@ -311,67 +343,3 @@ def _traffic_of_pass(
     if offloaded < np.inf and u.layers:
         add("offload", Cost(u.kept / offloaded, u.kept), hide["offload"])
     return here
-
-
-def deal(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]]:
-    """Units (by index) of each pipeline chunk: as many layers as asked for, or equal runs, with the
-    remainder in the middle; ops around the layers go to the ends. `balanced`: instead of equal runs
-    those of equal work, as nanotron deals layers.
-    """
-    layers = [i for _, i in sorted((place, i) for i, u in enumerate(units) for place in u.places)]
-    n = x.pp * x.vpp
-    if n > 1 and len(layers) < n - 2:  # the embedding and the head may be alone on a stage
-        raise BadInput(
-            f"pp {x.pp} x vpp {x.vpp} = {n} stages, but the model has {len(layers)} layers; use at"
-            f" most {len(layers)}"
-        )
-    each, rest = divmod(len(layers), n)
-    middle = sorted(range(n), key=lambda c: abs(2 * c - n + 1))[:rest]
-    sizes: Sequence[int] = x.stages or [each + (c in middle) for c in range(n)]
-    if balanced and not x.stages and n > 1:
-        sizes = _balanced([units[u].products for u in layers], units, n)
-    if sum(sizes) != len(layers):
-        text = ",".join(map(str, sizes))
-        raise BadInput(
-            f"stages {text}: {sum(sizes)} layers, but the model has {len(layers)}; make them equal"
-        )
-    chunks, start = [], 0
-    for size in sizes:
-        chunks.append(layers[start : start + size])
-        start += size
-    for i in (i for i, u in enumerate(units) if not u.layers):
-        if not layers or i < min(layers):
-            chunks[0].insert(0, i)
-        elif i > max(layers):
-            chunks[-1].append(i)
-        else:  # between two kinds of layers: with the first layer of the second kind
-            later = (c for c, m in enumerate(chunks) if any(j > i and units[j].layers for j in m))
-            chunks[next(later)].append(i)
-    return chunks
-
-
-def _balanced(layers: list[float], units: list[Unit], n: int) -> list[int]:
-    """Layers of each of `n` chunks with equal FLOPs of matrix products, those of the head included;
-    the layer that passes a chunk's share is its last one. `layers`: FLOPs of each.
-
-    Source: github huggingface/nanotron, helpers of the trainer that assign blocks to ranks.
-    """
-    whole = sum(layers) + sum(u.products for u in units if not u.layers)
-    sizes, done, chunk = [0] * n, 0.0, 0
-    for flops in layers:
-        sizes[chunk] += 1
-        done += flops
-        chunk += done > whole * (chunk + 1) / n and chunk < n - 1
-    return sizes
-
-
-def stages(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]]:
-    """Units (by index) of each pipeline stage: every pp-th chunk, or under a V schedule one chunk
-    on the way down and one on the way up. `balanced`: as in `deal`.
-    """
-    chunks = deal(units, x, balanced)
-    if x.schedule == "zb-v" and x.pp > 1:
-        return [[*chunks[stage], *chunks[2 * x.pp - 1 - stage]] for stage in range(x.pp)]
-    return [
-        [u for c in range(stage, x.pp * x.vpp, x.pp) for u in chunks[c]] for stage in range(x.pp)
-    ]

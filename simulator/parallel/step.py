@@ -7,27 +7,20 @@ are reduced, weights updated.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
+from roofcast.simulator.parallel.dealing import stages
 from roofcast.simulator.parallel.fabric import Fabric
-from roofcast.simulator.parallel.holdings import Rank, alone, rank
+from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, share
 from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.parallel.pipeline.replay import replay
-from roofcast.simulator.parallel.pipeline.schedule import Stages, pipeline
-from roofcast.simulator.parallel.stages import (
-    Passes,
-    Unit,
-    exchanged,
-    passes,
-    repeated,
-    stages,
-    units,
-)
+from roofcast.simulator.parallel.pipeline.replay import seconds
+from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
+from roofcast.simulator.parallel.stages import Passes, Unit, exchanged, passes, repeated, units
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
@@ -79,50 +72,109 @@ class ParallelStep(NamedTuple):
     pipe: Pipe
 
 
+class Timed(NamedTuple):
+    """Seconds of a step over several devices. Floats, or arrays over layouts; where a value is of
+    each stage, stages are the first axis.
+    """
+
+    passes: Passes
+    forward: np.ndarray  # of each stage, one micro-batch
+    backward: np.ndarray
+    fullest: ArrayLike  # trained weights of the stage with the most
+    schedule: str
+    stages: Stages  # as the schedule takes them
+    hop: Cost  # a send to the next stage
+    ran: Pipeline  # in closed form
+    total: np.ndarray  # of the schedule
+    whole: np.ndarray  # with the reduction of gradients behind it
+    reduced: Cost
+    update: np.ndarray
+    between: np.ndarray | float  # host time that nothing overlaps
+
+    @property
+    def step_s(self) -> np.ndarray:
+        """Seconds of the step."""
+        return self.whole + self.update + self.between
+
+
+def dealt(at: Placement, rows: list[Unit]) -> list[list[int]]:
+    """Units (by index) of each pipeline stage, as the step's stack deals layers."""
+    balanced = at.step.recipe.stack.implementations.get("stages") == "balanced"
+    return stages(rows, at.layout, balanced)
+
+
+def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
+    """The step of layouts that share their units and stages, each stage the units (by index) that
+    `members` lists. Broadcasts over dp, zero, shard and micro-batches of the layout, as long as all
+    gather weights for each micro-batch (traffic.gathers) or none does.
+    """
+    x, run = at.layout, passes(rows, at)
+    often = np.array([np.bincount(stage, minlength=len(rows)) for stage in members], dtype=float)
+    f, b, dense, expert, update = (
+        np.tensordot(often, np.stack(np.broadcast_arrays(*column)), 1)
+        for column in (
+            run.forward,
+            run.backward,
+            [u.trained for u in rows],
+            [u.trained_expert for u in rows],
+            [u.update for u in rows],
+        )
+    )
+    fullest = (dense + expert).max()
+    schedule = x.schedule if x.pp > 1 else "none"
+    handed = max((block.carried for block in at.step.blocks), default=0.0)
+    hop = crossing(at, handed, schedule)
+    ends_of = ends(schedule, f, b)
+    given = schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds
+    ran = pipeline(*given)
+    # closed forms of schedules that split the backward are approximate
+    total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
+    reduced = reduction(at, dense.max(), expert.max())
+    whole = joined(total, reduced.seconds, at.hide["dp"])
+    update = updating(at, update.max(), fullest)
+    return Timed(
+        passes=run,
+        forward=f,
+        backward=b,
+        fullest=fullest,
+        schedule=schedule,
+        stages=ends_of,
+        hop=hop,
+        ran=ran,
+        total=total,
+        whole=whole,
+        reduced=reduced,
+        update=update,
+        between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
+    )
+
+
 def over_devices(
     step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric
 ) -> ParallelStep:
     """The whole step, from the step and times of one rank and micro-batch."""
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
-    run = passes(rows, at)
-    members = stages(rows, x, step.recipe.stack.implementations.get("stages") == "balanced")
-    trained = [u.trained for u in rows], [u.trained_expert for u in rows]
-    f, b, dense, expert = (
-        np.array([sum(column[u] for u in stage) for stage in members])
-        for column in (run.forward, run.backward, *trained)
-    )
-    fullest = (dense + expert).max()
-    schedule = x.schedule if x.pp > 1 else "none"
-    handed = max((block.carried for block in step.blocks), default=0.0)
-    hop = crossing(at, handed, schedule)
-    ends_of = ends(schedule, f, b)
-    ran = pipeline(schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds)
-    total: np.ndarray | float = ran.total
-    if schedule in SPLIT_BACKWARD:  # their closed forms are approximate
-        hop_s = float(hop.seconds)
-        total = replay(schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop_s).total
-    update = updating(at, max(sum(rows[u].update for u in stage) for stage in members), fullest)
-    reduced = reduction(at, dense.max(), expert.max())
-    whole = joined(total, reduced.seconds, at.hide["dp"])
+    members = dealt(at, rows)
+    t = timed(at, rows, members)
+    f, b, whole, total = t.forward, t.backward, t.whole, t.total
     repeats = x.micro_batches / x.pp
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
     computing = float(each.max() * x.micro_batches)
     idle = np.maximum(total - computing, 0.0)  # of the slowest stage: sends, and the bubble
-    sends = np.minimum(ran.exposed_p2p, idle)
-    waits = Cost(whole - total, reduced.bytes), Cost(sends, hop.bytes)
-    exposed, sent = _by_kind(at, run, *waits, Cost(update, fullest))
-    between = float(between_steps(step.recipe.stack, device, constants(), whole + update))
-    bubble = float((idle - sends) / (whole + update + between)) if x.pp > 1 else 0.0
+    sends = np.minimum(t.ran.exposed_p2p, idle)
+    waits = Cost(whole - total, t.reduced.bytes), Cost(sends, t.hop.bytes)
+    exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
+    bubble = float((idle - sends) / t.step_s) if x.pp > 1 else 0.0
     return ParallelStep(
-        step_s=float(whole + update) + between,
-        update_s=float(update),
-        between_s=between,
+        step_s=float(t.step_s),
+        update_s=float(t.update),
+        between_s=float(t.between),
         bubble=bubble,
         computing=computing,
         alike=float(each.mean() * x.micro_batches),
-        passing=float(sum(run.exposed.values()) * x.micro_batches / x.pp),
+        passing=float(sum(t.passes.exposed.values()) * x.micro_batches / x.pp),
         exposed=exposed,
         sent=sent,
         sent_by_op=_sent_by_op(step, x, repeats),
@@ -130,7 +182,7 @@ def over_devices(
         host_s=_host(step, device, repeats),
         lower_bound_s=_lower_bound(step, times, x, repeats),
         ranks=_ranks(at, rows, members),
-        pipe=Pipe(schedule, ends_of, float(hop.seconds), float(whole - total)),
+        pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
     )
 
 
@@ -167,9 +219,34 @@ def _ranks(at: Placement, rows: list[Unit], members: list[list[int]]) -> tuple[R
     x = at.layout
     if x.devices == x.micro_batches == 1:
         return (alone(sum(u.layers for u in rows), at),)
-    if x.schedule == "dualpipe" and x.pp > 1:
-        members = [s + members[x.pp - 1 - i] for i, s in enumerate(members)]
-    return tuple(rank(i, s, rows, at) for i, s in enumerate(members))
+    return tuple(rank(i, s, rows, at) for i, s in enumerate(_both_directions(x, members)))
+
+
+def _both_directions(x: Any, members: list[list[int]]) -> list[list[int]]:
+    """Units that a rank of each stage holds: under DualPipe those of two stages."""
+    if x.schedule != "dualpipe" or x.pp == 1:
+        return members
+    return [stage + members[x.pp - 1 - i] for i, stage in enumerate(members)]
+
+
+def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.ndarray:
+    """Bytes at peak of the most loaded device: the most that `ParallelStep.ranks` hold. Broadcasts
+    as `timed` does.
+    """
+    x, how = at.layout, at.step.recipe.recompute
+    alike: dict[tuple[int, ...], list[int]] = {}  # stages that hold the same units
+    for i, stage in enumerate(_both_directions(x, members)):
+        alike.setdefault(tuple(stage), []).append(i)
+    peak = np.zeros(np.broadcast_shapes(*map(np.shape, (x.dp, x.zero, x.shard, x.micro_batches))))
+    for held, places in alike.items():
+        flying = [in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, i) for i in places]
+        mine = share(list(held), rows, how, at.step.weight_width)
+        kinds = holdings(mine, at, np.maximum.reduce(flying))
+        peak = np.maximum(peak, sum(np.asarray(v) for v in kinds))
+    single = np.equal(x.devices, 1) & np.equal(x.micro_batches, 1)
+    if np.any(single):
+        peak = np.where(single, alone(0, at).total, peak)
+    return peak
 
 
 def _host(step: Step, device: Device, repeats: float) -> float:
@@ -212,12 +289,12 @@ def _sent_by_op(step: Step, layout: Layout, repeats: float) -> dict[str, float]:
 
 def ends(schedule: str, forward: np.ndarray, backward: np.ndarray) -> Stages:
     """Stages as the schedule takes them: the slowest middle stage, and the excess of the first and
-    the last over it. forward, backward: seconds of each stage.
+    the last over it. forward, backward: seconds of each stage, the first axis.
     """
     weights = WEIGHT_GRADIENTS * backward if schedule in SPLIT_BACKWARD else 0.0 * backward
     passes = (forward, backward - weights, weights)
     inner = slice(1, -1) if len(forward) > 2 else slice(None)
-    f, b, w = (x[inner].max() for x in passes)
+    f, b, w = (x[inner].max(axis=0) for x in passes)
     if len(forward) == 1:
         return Stages(f, b, w)
     first, last = (tuple(x[i] - m for x, m in zip(passes, (f, b, w), strict=True)) for i in (0, -1))

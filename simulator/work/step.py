@@ -40,6 +40,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     stack: Stack
     offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
 
+    @property
+    def copied_by_update(self) -> bool:
+        """Whether the update makes a copy of what it updates, as a foreach implementation does."""
+        if (
+            not self.optimizer
+            or "optimizer" in self.offload
+            or optimizer(self.optimizer).states < 2
+        ):
+            return False
+        return self.stack.implementations.get("optimizer") != "fused"
+
 
 class Step(NamedTuple):
     """Everything that a step computes and keeps, kernel by kernel."""

@@ -119,14 +119,19 @@ def layer_order(blocks: Sequence[Block], own: Collection[int]) -> list[int]:
     >>> layer_order([Block("", 1, 0.0), both, local, Block("layers", 2, 0.0, within=1)], {0, 2, 3})
     [2, 2, 3, 2, 2, 3]
     """
-    return list(_inside(blocks, own, 0))
-
-
-def _inside(blocks: Sequence[Block], own: Collection[int], holder: int) -> Iterator[int]:
-    """The layers in one repetition of a block."""
+    inside: dict[int, list[int]] = {}
     for b, block in enumerate(blocks):
-        if b and block.within == holder:
-            for _ in range(block.count // blocks[holder].count):
-                if b in own:
-                    yield b
-                yield from _inside(blocks, own, b)
+        if b:
+            inside.setdefault(block.within, []).append(b)
+    return list(_inside(blocks, own, 0, inside))
+
+
+def _inside(
+    blocks: Sequence[Block], own: Collection[int], holder: int, inside: dict[int, list[int]]
+) -> Iterator[int]:
+    """The layers in one repetition of a block. inside: blocks that each block holds."""
+    for b in inside.get(holder, ()):
+        for _ in range(blocks[b].count // blocks[holder].count):
+            if b in own:
+                yield b
+            yield from _inside(blocks, own, b, inside)

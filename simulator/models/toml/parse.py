@@ -41,16 +41,16 @@ def _listed(raw: Layers, file: str, above: str) -> tuple[Layer, ...]:
             f"{file}: layer {above[:-1]} is nested more than {DEEPEST} levels deep; use fewer"
             " levels"
         )
-    layers: list[Layer] = []
+    layers: dict[str, Layer] = {}
     seen: Counter[str] = Counter()
     for index, table in enumerate(raw, 1):
         layer = _layer(dict(table), file, f"{above}{index}", seen)
-        if any(layer.name == other.name for other in layers):
+        if layer.name in layers:
             raise BadInput(
                 f"{layer.where}: an earlier layer has this name already; names must differ"
             )
-        layers.append(layer)
-    return tuple(layers)
+        layers[layer.name] = layer
+    return tuple(layers.values())
 
 
 def _layer(table: dict[str, Any], file: str, index: str, seen: Counter[str]) -> Layer:

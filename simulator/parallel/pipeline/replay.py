@@ -9,9 +9,10 @@ does.
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from roofcast.simulator.parallel.pipeline.orders import Op, order, place
 from roofcast.simulator.parallel.pipeline.schedule import Stages, virtual
@@ -40,15 +41,17 @@ class Replay(NamedTuple):
 
 
 class _Work:
-    """What the ops of a schedule take, send, need and give."""
+    """What the ops of a schedule take, send, need and give. Seconds are floats, or arrays over
+    layouts.
+    """
 
-    def __init__(self, stages: Stages, kind: str, v: int, last: int) -> None:
-        self.last = last
-        self.seconds: dict[tuple[str, str], float] = {}
+    def __init__(self, stages: Stages, kind: str, p: int, v: int) -> None:
+        self.last = max(part for mine in place(kind, p, v) for part in mine)
+        self.seconds: dict[tuple[str, str], Any] = {}
         parts = float(virtual(kind, v))
         for index, name in enumerate("FDW"):
-            mid = float(np.asarray(stages[index])) / parts
-            first, end = float(stages.first[index]), float(stages.last[index])
+            mid = _number(stages[index]) / parts
+            first, end = _number(stages.first[index]), _number(stages.last[index])
             self.seconds |= {
                 (name, "first"): mid + first,
                 (name, "mid"): mid,
@@ -62,7 +65,7 @@ class _Work:
             return "only"
         return "first" if part == 0 else "last" if part == self.last else "mid"
 
-    def takes(self, op: Op) -> float:
+    def takes(self, op: Op) -> Any:
         """Compute seconds of an op."""
         at, seconds = self.where(op.part), self.seconds
         if op.kind == "X":
@@ -97,13 +100,69 @@ class _Work:
         return [("F" if op.kind == "F" else "D", op.micro, op.part)]
 
 
+def seconds(
+    kind: str, stages: Stages, p: int, v: int, m: ArrayLike, p2p: ArrayLike = 0.0
+) -> np.ndarray:
+    """Seconds of the step that `replay` runs, without its events. Broadcasts over the times of
+    stages, micro-batches and p2p.
+    """
+    each = [stages.forward, stages.inputs, stages.weights, *stages.first, *stages.last, m, p2p]
+    columns = [np.ravel(column) for column in np.broadcast_arrays(*each)]
+    total = np.empty(len(columns[0]))
+    for same in _same_order(kind, columns):
+        f, d, w, f0, d0, w0, f1, d1, w1, count, send = (column[same] for column in columns)
+        run = Stages(f, d, w, (f0, d0, w0), (f1, d1, w1))
+        times = (float(f[0] / 2), float(d[0] / 2), float(w[0] / 2))
+        total[same] = _longest(
+            order(kind, p, v, int(count[0]), times), _Work(run, kind, p, v), send
+        )
+    return total.reshape(np.broadcast_shapes(*map(np.shape, each)))
+
+
+def _same_order(kind: str, columns: list[np.ndarray]) -> list[np.ndarray]:
+    """Indices of the columns' entries whose ops run in one order: those with as many micro-batches;
+    of zb-v, whose order depends on the times, each on its own.
+    """
+    if kind == "zb-v":
+        return [np.array([i]) for i in range(len(columns[0]))]
+    micro_batches = columns[-2]
+    return [np.flatnonzero(micro_batches == m) for m in np.unique(micro_batches)]
+
+
+def _longest(ops: list[list[Op]], work: _Work, send: np.ndarray) -> np.ndarray:
+    """Seconds of the longest path through ops that run in order on each rank, as soon as their
+    inputs are there.
+    """
+    send = send if len(ops) > 1 else 0.0 * send
+    free = [0.0 * send for _ in ops]  # when each rank has run the ops so far
+    done: dict[Done, np.ndarray] = {}
+    position, waiting = [0] * len(ops), list(range(len(ops)))
+    while waiting:
+        ranks, waiting = waiting, []
+        for s in ranks:
+            while position[s] < len(ops[s]):
+                op = ops[s][position[s]]
+                needs = work.needs(op)
+                if not all(need in done for need in needs):
+                    break
+                start = free[s]
+                for need in needs:
+                    start = np.maximum(start, done[need])
+                free[s] = start + work.takes(op) + work.sends(op) * send
+                done.update((what, free[s]) for what in work.gives(op))
+                position[s] += 1
+            if position[s] < len(ops[s]):
+                waiting.append(s)
+    return np.maximum.reduce(free)
+
+
 def replay(kind: str, stages: Stages, p: int, v: int, m: int, p2p: float = 0.0) -> Replay:
     """The step of `m` micro-batches on `p` stages of `v` parts of one layout; times as in
     schedule.pipeline.
     """
     f, d, w = (float(np.asarray(x)) / 2 for x in stages[:3])
     ops, held = order(kind, p, v, m, (f, d, w)), place(kind, p, v)
-    work = _Work(stages, kind, v, max(part for mine in held for part in mine))
+    work = _Work(stages, kind, p, v)
     parts = [1.0 if kind == "dualpipe" else float(len(mine)) for mine in held]
     send = p2p if p > 1 else 0.0
     done: set[Done] = set()
@@ -144,6 +203,11 @@ def replay(kind: str, stages: Stages, p: int, v: int, m: int, p2p: float = 0.0) 
         heapq.heappush(queue, (now + busy + sent, START, serial, s))
     events.sort(key=lambda e: (e.start, e.stage, e.stream))
     return Replay(total, tuple(events), tuple(tuple(k) for k in kept))
+
+
+def _number(x: ArrayLike) -> Any:
+    """A float where there is one layout."""
+    return np.asarray(x) if np.ndim(x) else float(np.asarray(x))
 
 
 def _name(op: Op) -> str:

@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from roofcast import Forecast, Scenario, predict
+from roofcast import Forecast, Scenario, hwdb, predict
 from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
 
 
@@ -20,6 +20,27 @@ def test_a_forecast_converted_to_json_and_back_is_unchanged():
     f = predict(model="gpt2", device="h100-sxm5", tokens="1B")
     assert Forecast.from_json(f.to_json()) == f
     assert json.loads(f.to_json())["memory"]["peak_bytes"] == f.memory.peak_bytes
+
+
+@pytest.mark.parametrize("layout", [{}, {"zero": 2}, {"tp": 2, "batch": 4}, {"mode": "infer"}])
+def test_a_forecast_that_was_read_writes_the_same_text(layout):
+    f = predict(model="gpt2", device="a100", tokens="1B", price_per_hour=2, **layout)
+    assert Forecast.from_json(f.to_json()).to_json() == f.to_json()
+
+
+def test_a_scenario_that_was_read_is_equal_and_writes_the_same_text():
+    s = Scenario(
+        model="gpt2", device="a100", pp=2, stages=[6, 6], offload=["optimizer"], tokens=10**9,
+        epochs=2, price_per_hour=2, set={"memory.bandwidth": "x2", "memory.capacity": 8 * 10**10},
+    )  # fmt: skip
+    read = Scenario.from_json(s.to_json())
+    assert read == s and read.to_json() == s.to_json()
+
+
+def test_a_scenario_with_a_system_in_hand_is_not_saved():
+    s = Scenario(model="gpt2", device="h100-sxm5", system=hwdb.system("dgx-h100"))
+    with pytest.raises(BadInput, match="give its name"):
+        s.to_json()
 
 
 def test_every_default_is_listed_as_an_assumption():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from toml_nets import CONV, counts, net, parameters, shape_out, stack, trace
 
 from roofcast.simulator.models import resolve
 from roofcast.simulator.models.toml.keys import Net, meanings
 from roofcast.simulator.models.toml.kinds import KINDS
+from roofcast.simulator.work.traced import Block, layer_order
 
 SHAPES = [  # file, output shape for a batch of 2, number of parameters; computed by hand
     (stack(CONV), (2, 8, 30, 30), 8 * 27 + 8),
@@ -289,3 +292,32 @@ def documented(record):
     for index, key in enumerate(record.__struct_encode_fields__):
         text = meanings(record)[key]
         assert ("default" in text) == (index >= required), key
+
+
+def test_the_time_to_read_a_list_of_layers_grows_with_its_length(tmp_path):
+    """Sixteen times as many layers take some sixteen times as long: names are not compared pair by
+    pair.
+    """
+
+    def seconds(count, runs):
+        path = tmp_path / f"{count}.toml"
+        layers = "".join(f"[[layers]]\nkind = 'linear'\nout = {8 + i % 3}\n" for i in range(count))
+        path.write_text("input = [8]\n" + layers)
+        times = []
+        for _ in range(runs):
+            start = time.process_time()
+            resolve(str(path))
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(8000, 1) < 40 * seconds(500, 5)
+
+
+def test_the_order_of_many_kinds_of_layers_is_found_in_linear_time():
+    def seconds(count):
+        blocks = [Block("", 1, 0.0), *(Block(f"{i}", 2, 0.0) for i in range(count))]
+        start = time.process_time()
+        assert layer_order(blocks, set(range(1, count + 1)))[-1] == count
+        return time.process_time() - start
+
+    assert seconds(4000) < 40 * min(seconds(250) for _ in range(5))

@@ -5,10 +5,11 @@ import pytest
 
 from roofcast import predict
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.parallel.dealing import deal, stages
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import replay
 from roofcast.simulator.parallel.pipeline.schedule import pipeline
-from roofcast.simulator.parallel.stages import Unit, deal, passes, stages, units
+from roofcast.simulator.parallel.stages import Unit, passes, units
 from roofcast.simulator.parallel.step import ends
 
 LLAMA = {

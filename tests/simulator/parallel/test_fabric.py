@@ -69,6 +69,25 @@ def test_an_edited_link_bandwidth_of_a_device_replaces_that_of_its_system():
     assert fabric_of(None, device, 16).levels[0].bandwidth == 900e9
 
 
+@pytest.mark.parametrize(("name", "bandwidth"), [("h800-sxm5", 200e9), ("a800-sxm4-80gb", 200e9)])
+def test_a_device_with_slower_links_than_its_systems_usual_device_has_its_own(name, bandwidth):
+    assert of(name, 16).levels[0].bandwidth == bandwidth
+
+
+@pytest.mark.parametrize("name", ["gaudi2", "a800-sxm4-80gb", "h100-sxm5"])
+def test_an_edit_of_something_else_leaves_the_links_alone(name):
+    edited = hwdb.device(name, {"memory.capacity": "x2"})
+    assert fabric_of(None, edited, 16).levels == of(name, 16).levels
+
+
+@pytest.mark.parametrize("name", ["gaudi2", "h100-sxm5", "h800-sxm5", "mi300x"])
+def test_doubled_links_of_a_device_are_twice_those_of_its_node(name):
+    """Of 24 ports of a Gaudi 2, 21 lead to its neighbours: of a faster one too."""
+    edited = hwdb.device(name, {"scale_up.bandwidth": "x2"})
+    before, after = of(name, 8).levels[0], fabric_of(None, edited, 8).levels[0]
+    assert after.bandwidth == pytest.approx(2 * before.bandwidth)
+
+
 def test_boards_without_nvlink_are_connected_by_the_pcie_bus_of_a_host():
     levels = [(level.topology, level.size) for level in of("l40s", 16).levels]
     assert levels == [("bus", 8), ("network", 16)]

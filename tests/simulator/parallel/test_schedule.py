@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from roofcast.simulator.parallel.pipeline.replay import most_in_flight, replay
+from roofcast.simulator.parallel.pipeline.replay import most_in_flight, replay, seconds
 from roofcast.simulator.parallel.pipeline.schedule import (
     KINDS,
     Stages,
@@ -231,3 +231,15 @@ def test_a_trace_is_valid_trace_event_json_and_as_long_as_the_step(kind, p, v, m
 def test_a_replay_is_deterministic():
     stages = Stages(1.0, 1.3, 0.7)
     assert replay("zb-v", stages, 4, 2, 8, 0.1) == replay("zb-v", stages, 4, 2, 8, 0.1)
+
+
+@pytest.mark.parametrize("kind, p, v, m", CASES)
+def test_seconds_of_arrays_of_layouts_are_those_of_the_replay_of_each(kind, p, v, m):
+    rng = np.random.default_rng(0)
+    f, d, w, send = rng.uniform(0.1, 2.0, (4, 3))
+    ends = tuple(rng.uniform(-0.05, 1.0, (3, 3)))
+    found = seconds(kind, Stages(f, d, w, ends, ends), p, v, m, send)
+    for i in range(3):
+        own = tuple(e[i] for e in ends)
+        one = replay(kind, Stages(f[i], d[i], w[i], own, own), p, v, m, send[i])
+        assert found[i] == one.total
