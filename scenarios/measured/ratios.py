@@ -93,7 +93,7 @@ def forecast_ratio(pair: Pair) -> tuple[float, float]:
     """Forecast rate in the format of fewer bits over that in the other, and seconds in the former.
 
     >>> round(forecast_ratio(pairs()[0])[0], 1)
-    1.7
+    1.6
     """
     low = seconds_of(forecast(pair.scenario))
     wider = msgspec.structs.replace(pair.scenario, precision=pair.high)

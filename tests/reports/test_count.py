@@ -215,7 +215,7 @@ def test_inference_saves_nothing_and_has_no_backward_pass():
         (["gpt2", "--image", "224"], "--seq"),
         (["resnet50", "--seq", "128"], "--image"),
         (["gpt2", "--input", "1x128:int64"], "defines the shape of its inputs"),
-        (["gpt2", "--precision", "int4"], "bf16"),
+        (["gpt2", "--precision", "int5"], "bf16"),
         (["gpt2", "--stack", "pytroch-eager"], "pytorch-eager"),
         (["no_such_net.py:Net"], "--input"),
         (["no_such_net.toml"], "no_such_net.toml"),

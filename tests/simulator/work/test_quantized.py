@@ -146,7 +146,11 @@ def test_a_forecast_runs_in_a_format_of_the_device_or_says_how_or_is_refused(nam
             product = precision(policy).product
             if policy in ("nvfp4", "mxfp4") and mode == "infer":
                 product = "bf16"  # no 4-bit convolutions
-            says = [a for a in found.assumptions if a.startswith(f"{name} ") and product in a]
+            says = [
+                a
+                for a in found.assumptions
+                if a.startswith((f"{name} ", f"{name}: ")) and product in a
+            ]
             fp32 = policy == "fp32" and "tf32" in has  # TF32, where the stack allows it
             assert product in has or fp32 or says, (policy, mode)
 
