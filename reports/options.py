@@ -54,8 +54,8 @@ STEP: dict[str, Option] = {
     ),
     "batch": _integer(
         "--batch",
-        "Global batch size [samples]. Default: 1 sequence or 32 images; with several devices one"
-        " micro-batch per data-parallel rank, with --pp > 1 four per rank and stage.",
+        "Global batch size [samples]. Default: 1 sequence or 32 images on each data-parallel rank,"
+        " times 4 per pipeline stage with --pp > 1.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
@@ -64,9 +64,10 @@ STEP: dict[str, Option] = {
     "precision": _choice(
         "--precision",
         PRECISIONS,
-        "Number format. bf16: weights and states too; amp-bf16: fp32 weights, bf16 compute"
-        " (autocast). Default: bf16, else amp-fp16, else fp32, by what the device supports; on"
-        " CPUs fp32.",
+        "Number format. bf16: weights, gradients and optimizer states in bf16; amp-bf16: fp32"
+        " weights, bf16 products (autocast). Stacks with fp32 master weights (megatron, FSDP) keep"
+        " them beside 16-bit weights under either. Default: bf16, else amp-fp16, else fp32, by what"
+        " the device supports; on CPUs fp32.",
     ),
     "optimizer": click.option(
         "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."

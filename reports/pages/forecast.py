@@ -91,7 +91,9 @@ def _phases(forecast: Forecast) -> str:
     phases = forecast.forward_s + forecast.backward_s + forecast.update_s
     left = forecast.step_time_s - phases - forecast.between_steps_s
     if forecast.layout and left > 0.005 * forecast.step_time_s:
-        parts.append(f"exposed communication and waiting {seconds(left)}")
+        waits = forecast.layout.pp > 1 or (forecast.waiting_for_host_s or 0.0) > 0.01 * left
+        what = "exposed communication and waiting" if waits else "exposed communication"
+        parts.append(f"{what} {seconds(left)}")
     text = ", ".join(parts)
     if forecast.host_s > 0:
         text += f"; host launch time {seconds(forecast.host_s)}{_overlap(forecast)}"

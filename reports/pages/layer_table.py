@@ -24,7 +24,7 @@ _HOST = "waiting for the host"
 _ALL = "--json lists all"
 _BOUNDS = (
     "bound by: matrix or vector units, memory bandwidth, latency (fixed cost of small kernels) or"
-    " host (slower launches than kernels)"
+    " host (launches take longer than the kernels)"
 )
 
 
@@ -122,8 +122,9 @@ def table_note(forecast: Forecast, width: int) -> str:
 def _row_notes(names: Sequence[str]) -> list[str]:
     """What the rows outside the layers mean that a step over several devices has."""
     notes = {
-        "comm": "comm: communication that compute does not overlap; what an op of a layer sends"
-        " is in the row of the layer",
+        "comm": "comm: the time of communication that compute does not overlap, and the bytes that"
+        " belong to no layer; a layer's own bytes stand in its row, those of a gather that several"
+        " layers share in the first",
         _HOST: "waiting for the host: beyond the time of the rows above",
         "pipeline bubble": "pipeline bubble: idle while the pipeline fills and drains",
         "uneven stages": "uneven stages: the slowest pipeline stage minus the mean",
@@ -134,10 +135,14 @@ def _row_notes(names: Sequence[str]) -> list[str]:
 def _column_notes(forecast: Forecast) -> list[str]:
     """What the columns of FLOP and bytes mean."""
     attention = any(layer.op == "attention" for layer in forecast.layers)
-    square = ", attention over the full square of scores" if attention else ""
+    square = ""
+    if attention:
+        square = (
+            ", attention over the full square of scores, of which a causal kernel computes half"
+        )
     of_mfu = "matrix products and convolutions"
     if attention:
-        of_mfu = "matrix products, convolutions and the part of attention that a mask leaves"
+        of_mfu = "matrix products, convolutions and attention as computed"
     again = ", without recomputation" if forecast.mode == "train" else ""
     parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
     parts.append("traffic: bytes moved in device memory")
@@ -145,7 +150,7 @@ def _column_notes(forecast: Forecast) -> list[str]:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":
         before = ", before recomputation" if forecast.recompute != "none" else ""
-        once = "a tensor that several layers use counted in one"
+        once = "a tensor that several layers use counted in the first"
         parts.append(f"saved: activations kept for backward{before}, {once}")
     return parts
 

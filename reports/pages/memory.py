@@ -113,6 +113,10 @@ def _note(forecast: Forecast) -> str:
     said = [text for name, text in texts.items() if name in shown]
     if forecast.mode == "train" and "gradients" not in shown:
         said.insert(0, "gradients of parameters: none at this moment")
+    elif forecast.devices > 1 and forecast.mode == "train":
+        said.insert(0, "gradients of parameters: all of them, as at the end of the backward")
+    if forecast.memory.capacity_bytes:
+        said.insert(0, "percent: of the capacity")
     return "; ".join(said)
 
 

@@ -99,8 +99,9 @@ def row_of(run: Run, unseen: bool) -> dict[str, str] | None:
         return None
     found = forecast(run.scenario)
     mode = "training" if found.mode == "train" else "inference"
+    tokens = f" × {found.sequence} tokens" if found.sequence else ""
     return {
-        "name": f"{found.model}, batch {found.batch}, {mode} in {found.precision}",
+        "name": f"{found.model}, batch {found.batch}{tokens}, {mode} in {found.precision}",
         "source": run.source,
         "blind": "yes" if unseen else "no",
         **traits_of(run.scenario, found)._asdict(),

@@ -128,7 +128,7 @@ def _does_not_fit(memory: Held, capacity: float, zero: int | None) -> str:
     saved = EIGHT_BIT * memory.optimizer
     if most == "optimizer states" and memory.total - saved <= capacity:
         cure = f"an 8-bit optimizer (--optimizer adam8bit) or {cure}"
-    part = f"{kinds[most] / GIB:,.3g} GiB, {_percent(kinds[most], memory.total)}"
+    part = f"{kinds[most] / GIB:,.3g} GiB, {_percent(kinds[most], memory.total)} of the peak"
     return f"It does not fit: the largest part is {most} ({part}); {cure} would help"
 
 
