@@ -55,7 +55,7 @@ STEP: dict[str, Option] = {
     "batch": _integer(
         "--batch",
         "Global batch size [samples]. Default: 1 sequence or 32 images on each data-parallel rank,"
-        " times 4 per pipeline stage with --pp > 1.",
+        " with --pp > 1 times 4 * pp; for a .py or .onnx file that of --input.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
@@ -64,10 +64,12 @@ STEP: dict[str, Option] = {
     "precision": _choice(
         "--precision",
         PRECISIONS,
-        "Number format. bf16: weights, gradients and optimizer states in bf16; amp-bf16: fp32"
-        " weights, bf16 products (autocast). Stacks with fp32 master weights (megatron, FSDP) keep"
-        " them beside 16-bit weights under either. Default: bf16, else amp-fp16, else fp32, by what"
-        " the device supports; on CPUs fp32.",
+        "Number format. bf16, fp16, fp32, tf32: of weights, gradients and optimizer states;"
+        " amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast); fp8 and nvfp4: products of"
+        " 8 or 4 bits on bf16; int8, int4, mxfp4: quantized weights, inference only; int8-fp32:"
+        " int8 products, the rest fp32 (CPUs). A stack with fp32 master weights, such as megatron,"
+        " has them beside 16-bit weights. Default: bf16, else amp-fp16, else fp32, by what the"
+        " device supports; on CPUs fp32.",
     ),
     "optimizer": click.option(
         "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."
@@ -78,7 +80,8 @@ STEP: dict[str, Option] = {
         help=(
             "Activation recomputation (checkpointing): none; selective (attention scores); full;"
             " uniform:N (layers in groups of N); every:N (every Nth layer); block:N (the first N"
-            " layers of each stage); modules:NAME,NAME (these parts of each layer). Default: none."
+            " layers of each stage); modules:NAME,NAME (these parts of each layer, as the"
+            " table of layers names them). Default: none."
         ),
     ),
     "offload": click.option(
@@ -176,12 +179,16 @@ LAYOUT: dict[str, Option] = {
     "cp": _integer("--cp", "Context-parallel size. Default: 1."),
     "cp_kind": _choice("--cp-kind", CP_KINDS, "Context-parallel algorithm. Default: ring."),
     "ep": _integer(
-        "--ep", "Expert-parallel size. Divides the tp*cp*dp ranks of a stage. Default: 1."
+        "--ep", "Expert-parallel size; times --etp it must divide tp*cp*dp. Default: 1."
     ),
     "etp": _integer(
-        "--etp", "Tensor-parallel size within an expert. Default: that of --tp, where it can be."
+        "--etp",
+        "Tensor-parallel size within an expert. Default: that of --tp if it divides the width of an"
+        " expert and, times --ep, tp*cp*dp; else 1.",
     ),
-    "zero": click.option("--zero", type=Stage(), help="ZeRO stage; 3 is FSDP. Default: 0."),
+    "zero": click.option(
+        "--zero", type=Stage(), help="ZeRO stage; 3 as in PyTorch's FSDP. Default: 0."
+    ),
     "shard": _integer(
         "--shard",
         "Size of a ZeRO sharding group (HSDP). Default: all data- and context-parallel ranks.",
@@ -200,7 +207,7 @@ LAYOUT: dict[str, Option] = {
     "micro_batch": _integer(
         "--micro-batch",
         "Samples in one micro-batch. Default: 1 with --pp > 1, else the rank's whole share of"
-        " --batch, or its largest power-of-two part that fits.",
+        " --batch, halved until it fits.",
     ),
 }
 SECTIONS = {

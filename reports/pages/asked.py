@@ -13,21 +13,23 @@ _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
 # interval_class of a forecast: the measured runs that its interval rests on
 INTERVALS = {
-    "known device and stack": "from measured runs on this device and software stack",
+    "known device and stack": "the spread of measured runs on this device and software stack",
     "known device and stack, another kind of step": (
-        "from measured runs on this device and software stack, other models or number formats"
+        "the spread of measured runs on this device and software stack, other models or number formats"
     ),
-    "known device, unknown stack": "from measured runs on this device, other software stacks",
+    "known device, unknown stack": (
+        "the spread of measured runs on this device under other software stacks"
+    ),
     "known family and stack": (
-        "from measured runs on this software stack, other devices of the family"
+        "the spread of measured runs on other devices of the family under this stack"
     ),
-    "inherited device, known stack": "from measured runs on this software stack, other devices",
-    "inherited device, unknown stack": "from measured runs on other devices and software stacks",
-    "bound by the host": "from measured runs of other host-bound steps",
-    "mixture of experts": "from measured runs of other mixture-of-experts models",
+    "inherited device, known stack": "the spread of measured runs on other devices under this software stack",
+    "inherited device, unknown stack": "the spread of measured runs on other devices and software stacks",
+    "bound by the host": "the spread of measured runs of other host-bound steps",
+    "mixture of experts": "the spread of measured runs of other mixture-of-experts models",
     "several devices": "no measured runs on as many devices: the widest of all classes",
     "unfitted maker, known device": (
-        "from measured runs on this device; no constant is fitted to this vendor"
+        "the spread of measured runs on this device; no constant is fitted to this vendor"
     ),
     "unfitted maker, inherited device": (
         "no measured runs on this device; no constant is fitted to this vendor"

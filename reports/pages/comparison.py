@@ -11,10 +11,11 @@ from roofcast.reports.format import binary, duration, money, percent, seconds
 from roofcast.reports.pages.asked import edited, pass_or_step, what
 from roofcast.reports.pages.forecast import rate
 from roofcast.reports.pages.layout import layout_line, on_what
-from roofcast.reports.pages.memory import KINDS, kinds
+from roofcast.reports.pages.memory import KINDS, doubtful, kinds
 from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}
+_PROBABLY = {True: "probably", False: "probably not"}  # within the error of memory
 _RUN = "whole run"
 _FOLLOWING = ("fits", "cost")  # columns in one table with the column before
 _NAME = 12  # columns that the name of a device needs at least
@@ -49,7 +50,7 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         throughput = f.tokens_per_s if f.tokens_per_s is not None else f.samples_per_s
         cells = [seconds(f.step_time_s), rate(throughput), percent(f.mfu)]
         cells.append(binary(f.memory.peak_bytes))
-        rows.append([*cells, _FITS[f.memory.fits]])
+        rows.append([*cells, _fits(f)])
     costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
     if any(f.time_to_train_s is not None for f in forecasts):
         columns += [(_RUN, "right"), ("cost", "right")]
@@ -110,7 +111,7 @@ def print_memories(forecasts: Sequence[Forecast]) -> None:
         for f in forecasts:
             most = f.memory.largest_batch
             cells = [binary(f.memory.peak_bytes), binary(f.memory.capacity_bytes)]
-            cells += [_FITS[f.memory.fits], "—" if most is None else f"{most:,}"]
+            cells += [_fits(f), "—" if most is None else f"{most:,}"]
             rows.append([*cells, *(binary(dict(kinds(f)).get(name)) for name in shown)])
         columns += [(name, "right") for name in shown]
         out.print()
@@ -143,3 +144,9 @@ def _assumed(out: Console, forecasts: Sequence[Forecast]) -> None:
         say(out, text, first="- ")
     if lines:
         say(out, "further assumptions: with one --on")
+
+
+def _fits(forecast: Forecast) -> str:
+    """Whether a step fits, in a word or two."""
+    fits = forecast.memory.fits
+    return _PROBABLY[fits] if fits is not None and doubtful(forecast) else _FITS[fits]

@@ -137,15 +137,13 @@ def _column_notes(forecast: Forecast) -> list[str]:
     attention = any(layer.op == "attention" for layer in forecast.layers)
     square = ""
     if attention:
-        square = (
-            ", attention over the full square of scores, of which a causal kernel computes half"
-        )
+        square = ", attention over the full square of scores"
     of_mfu = "matrix products and convolutions"
     if attention:
-        of_mfu = "matrix products, convolutions and attention as computed"
+        of_mfu = "matrix products, convolutions and the part of attention that a mask leaves"
     again = ", without recomputation" if forecast.mode == "train" else ""
     parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
-    parts.append("traffic: bytes moved in device memory")
+    parts.append("traffic: bytes that this stack's kernels move in device memory")
     if forecast.devices > 1:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":

@@ -114,7 +114,7 @@ def _note(forecast: Forecast) -> str:
     if forecast.mode == "train" and "gradients" not in shown:
         said.insert(0, "gradients of parameters: none at this moment")
     elif forecast.devices > 1 and forecast.mode == "train":
-        said.insert(0, "gradients of parameters: all of them, as at the end of the backward")
+        said.insert(0, "gradients of parameters: of all weights, summed over micro-batches")
     if forecast.memory.capacity_bytes:
         said.insert(0, "percent: of the capacity")
     return "; ".join(said)
@@ -128,14 +128,14 @@ def shortage(forecast: Forecast) -> str:
 
 
 def doubtful(forecast: Forecast) -> str:
-    """Where measured runs leave open whether the step fits: between what they lie."""
+    """Where measured runs leave open whether the step fits: where 80 % of their peaks lie."""
     m = forecast.memory
     if m.low_bytes is None or m.high_bytes is None or m.capacity_bytes is None:
         return ""
     if not m.low_bytes <= m.capacity_bytes <= m.high_bytes:
         return ""
-    between = f"{binary(m.low_bytes)} to {binary(m.high_bytes)} (80 % of measured runs)"
-    return f"; {between}: may {'not ' if m.fits else ''}fit"
+    band = f"{binary(m.low_bytes)} to {binary(m.high_bytes)}"
+    return f", near the limit: 80 % of measured runs peaked at {band} for such a forecast"
 
 
 def verdict(forecast: Forecast) -> str:
@@ -146,8 +146,10 @@ def verdict(forecast: Forecast) -> str:
     if memory.fits:
         batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
         used = of(memory.peak_bytes, memory.capacity_bytes)
-        return f"fits: {used}{doubtful(forecast)}{batch}"
-    return f"does not fit: {shortage(forecast)}; {cure(forecast)}"
+        near = doubtful(forecast)
+        return f"{'probably ' if near else ''}fits: {used}{near}{batch}"
+    probably = "probably " if doubtful(forecast) else ""
+    return f"{probably}does not fit: {shortage(forecast)}; {cure(forecast)}"
 
 
 def _largest(forecast: Forecast) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def row_of(run: Run, unseen: bool) -> dict[str, str] | None:
     mode = "training" if found.mode == "train" else "inference"
     tokens = f" × {found.sequence} tokens" if found.sequence else ""
     return {
-        "name": f"{found.model}, batch {found.batch}{tokens}, {mode} in {found.precision}",
+        "name": f"{called(found)}, batch {found.batch}{tokens}, {mode} in {found.precision}",
         "source": run.source,
         "blind": "yes" if unseen else "no",
         **traits_of(run.scenario, found)._asdict(),
@@ -109,6 +110,19 @@ def row_of(run: Run, unseen: bool) -> dict[str, str] | None:
         "measured_s": f"{run.measured_s:.5g}",
         "error": f"{np.log(run.measured_s / found.step_time_s):.4f}",
     }
+
+
+def called(found: Forecast) -> str:
+    """The name of a model; with its size where benchmarks cut the model that it is named after.
+
+    >>> from roofcast import predict
+    >>> called(predict("llama-3-8b", device="h100-sxm5"))
+    'llama-3-8b'
+    """
+    named = re.search(r"(\d+(?:\.\d+)?)b\b", found.model.lower())
+    if named is None or found.parameters > 0.7e9 * float(named[1]):
+        return found.model
+    return f"{found.model} cut to {found.parameters / 1e9:.3g} billion parameters"
 
 
 def residuals_of(table: list[dict[str, str]]) -> interval.Residuals:

@@ -57,9 +57,6 @@ def model_of(row: Row, sequence: int, assumptions: list[str], dropout: float = 0
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     known = next((keys for start, keys in names().models.items() if start in plain), None)
     config = known_config(known, row) if known else own_config(row, sequence, assumptions, dropout)
-    layers = config.get("num_hidden_layers")
-    if known and layers != _plain_config(str(known["like"])).get("num_hidden_layers", layers):
-        name = f"{name} with {layers} layers"  # a model cut to fit fewer devices
     return _built(name, tuple(sorted((k, _frozen(v)) for k, v in config.items())))
 
 

@@ -202,7 +202,7 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
     print_forecast(step(low_s=0.6, high_s=0.8, interval_class=known, nearest=(near,)))
     text = one_line(capsys)
     assert (
-        "80 % interval: 600 ms to 800 ms (from measured runs on this device, other software stacks)"
+        "80 % interval: 600 ms to 800 ms (the spread of measured runs on this device under other software stacks)"
         in text
     )
     assert (
