@@ -148,6 +148,15 @@ def state_width(recipe: Recipe, width: float) -> float:
     return MASTER * (1 + o.states) + o.fixed + widened
 
 
+def copy_width(recipe: Recipe, width: float) -> float:
+    """Bytes per trained weight of `width` bytes that a foreach update copies: of the fp32 master
+    weight where there is one.
+    """
+    if not recipe.copied_by_update:
+        return 0.0
+    return MASTER if recipe.stack.master else width
+
+
 def _states(step: Step, weights: float) -> float:
     """Bytes of optimizer states and master weights on the device."""
     if "optimizer" not in step.recipe.offload and not step.recipe.stack.master:
@@ -194,6 +203,5 @@ def _offloaded(units: list[_Unit]) -> float:
 
 def _scratch(step: Step) -> float:
     """Bytes the update needs beside states."""
-    if not step.recipe.copied_by_update:
-        return 0.0
-    return sum(w.size * w.count * WIDTH[w.dtype] for w in step.weights if w.trainable)
+    trained = (w for w in step.weights if w.trainable)
+    return sum(w.size * w.count * copy_width(step.recipe, WIDTH[w.dtype]) for w in trained)

@@ -11,6 +11,7 @@ from roofcast.simulator.memory import (
     IN_FLIGHT,
     UPDATE,
     WIDENED,
+    copy_width,
     held,
     held_gradient,
     narrow_buffers,
@@ -181,7 +182,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
-    copied = sharded(trained, width if recipe.copied_by_update else 0.0, 1)
+    copied = sharded(trained, copy_width(recipe, width), 1)
     widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
     gone = activations + transient + slack + gathered
     more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training

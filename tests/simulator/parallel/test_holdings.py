@@ -323,3 +323,15 @@ def test_the_moment_of_the_peak_says_where_it_is_in_the_optimizer_step():
 def test_an_optimizer_on_the_host_takes_gradients_as_held_and_returns_weights(stack, bytes_):
     found = predict(**ASKED, dp=2, zero=0, stack=stack, offload=("optimizer",))
     assert found.communication_bytes["offload"] == pytest.approx(bytes_ * found.parameters)
+
+
+def test_a_foreach_update_copies_the_fp32_master_weights_where_there_are_any(place):
+    """fsdp-eager has master weights and PyTorch's foreach optimizer, on any number of devices."""
+    for stack, bytes_ in (("fsdp-eager", 4), ("pytorch-eager", 2)):
+        at = place(**ASKED, dp=8, zero=1, stack=stack).at
+        more = of(at, 1, dense=8e9)["transient"] - of(at, 1, dense=4e9)["transient"]
+        assert more == pytest.approx(bytes_ * 4e9 / 8)
+        tiny = {**ASKED, "sequence": 8, "batch": 1, "micro_batch": None, "stack": stack}
+        alone = predict(**tiny)
+        assert alone.memory.peak_moment == "optimizer step"
+        assert alone.memory.transient_bytes == pytest.approx(bytes_ * alone.parameters)
