@@ -8,11 +8,13 @@ import msgspec
 
 from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
-from roofcast.simulator.work.step import Step
+from roofcast.simulator.work.step import Recipe, Step
 
-MASTER = 12.0  # bytes per weight of an fp32 copy and two fp32 moments, in stacks that keep them
+MASTER = 4.0  # bytes per weight of the fp32 copy, and per moment, in stacks that keep one
 WIDENED = 4.0  # bytes per weight of the fp32 copy of a 16-bit gradient that an update reads
+UPDATE = "optimizer step"  # a moment of the peak
 IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
 
 
@@ -88,7 +90,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
 
     def gradients_held(so_far: float) -> float:
         if stack.master and step.recipe.optimizer is not None:  # buffers that stay
-            return held_gradient(stack) * weights
+            return held_gradient(stack, step.weight_width) * weights
         return min(so_far, one) if at_once else so_far
 
     again = policy(step.recipe.recompute)
@@ -114,7 +116,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
         above += u.gradients
     gradients = gradients_held(one if at_once else step.gradient_bytes)
     scratch = _scratch(step) + (WIDENED * weights if narrow_buffers(stack) else 0.0)
-    update = (step.input_bytes, scratch, framework_bytes, "optimizer step")
+    update = (step.input_bytes, scratch, framework_bytes, UPDATE)
     return [*moments, Held(parameters, gradients, states, *update)]
 
 
@@ -125,20 +127,41 @@ def narrow_buffers(stack: Stack) -> bool:
     return stack.master and stack.implementations.get("gradients") == "16-bit"
 
 
-def held_gradient(stack: Stack) -> float:
-    """Bytes per gradient of a stack with master weights."""
+def held_gradient(stack: Stack, width: float) -> float:
+    """Bytes per gradient that a rank holds, of a weight of `width` bytes."""
+    if not stack.master:
+        return width
     return 2.0 if narrow_buffers(stack) else stack.gradient_bytes
+
+
+def state_width(recipe: Recipe, width: float) -> float:
+    """Bytes per trained weight of `width` bytes of optimizer states and master weights on the
+    device: under master weights an fp32 copy, and states in fp32.
+    """
+    if recipe.optimizer is None or "optimizer" in recipe.offload:
+        return 0.0
+    o, stack = optimizer(recipe.optimizer), recipe.stack
+    if not stack.master:
+        return o.states * width + o.fixed
+    # DeepSpeed widens its part of 16-bit gradients to fp32 first, and keeps that
+    widened = WIDENED if stack.gradient_bytes < WIDENED else 0.0
+    return MASTER * (1 + o.states) + o.fixed + widened
+
+
+def copy_width(recipe: Recipe, width: float) -> float:
+    """Bytes per trained weight of `width` bytes that a foreach update copies: of the fp32 master
+    weight where there is one.
+    """
+    if not recipe.copied_by_update:
+        return 0.0
+    return MASTER if recipe.stack.master else width
 
 
 def _states(step: Step, weights: float) -> float:
     """Bytes of optimizer states and master weights on the device."""
-    stack, states = step.recipe.stack, step.state_bytes
-    if "optimizer" in step.recipe.offload:
-        return 0.0
-    if stack.master and step.recipe.optimizer is not None and states:
-        # the update widens 16-bit gradients to fp32 first
-        return (MASTER + (4.0 if stack.gradient_bytes < 4.0 else 0.0)) * weights
-    return states
+    if "optimizer" not in step.recipe.offload and not step.recipe.stack.master:
+        return step.state_bytes  # weights may differ in width
+    return state_width(step.recipe, step.weight_width) * weights
 
 
 def _units(step: Step) -> list[_Unit]:
@@ -180,6 +203,5 @@ def _offloaded(units: list[_Unit]) -> float:
 
 def _scratch(step: Step) -> float:
     """Bytes the update needs beside states."""
-    if not step.recipe.copied_by_update:
-        return 0.0
-    return sum(w.size * w.count * WIDTH[w.dtype] for w in step.weights if w.trainable)
+    trained = (w for w in step.weights if w.trainable)
+    return sum(w.size * w.count * copy_width(step.recipe, WIDTH[w.dtype]) for w in trained)

@@ -137,7 +137,7 @@ CONSTANTS = (
            "units of weights that ZeRO-3 holds gathered",
            "one in use, one being gathered"),
     InCode("simulator.memory", "MASTER", "B", "printed",
-           "bytes per weight of an fp32 copy and two fp32 moments", "three numbers of four bytes"),
+           "bytes per weight of the fp32 copy, and of each fp32 moment", "fp32 is four bytes"),
     InCode("simulator.memory", "WIDENED", "B", "printed",
            "of the fp32 copy of a 16-bit gradient that an update reads, per weight",
            "github NVIDIA/Megatron-LM, distrib_optimizer.py: shards of gradients as fp32"),

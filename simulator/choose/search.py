@@ -64,7 +64,7 @@ def search(scenario: Scenario, grid: Mapping[str, Sequence]) -> Found:
             raise BadInput(f"search: column {name} has no values; give one or leave it out")
     columns = {n: [_plain(v) for v in grid[n]] for n in GRID if n in grid}
     decide = _Decide(scenario)
-    rows, alone, count = [], [], 0
+    rows, alone = [], []
     for i, (s, recipe, layout) in decide.rows(columns):
         if layout is None:
             alone.append((i, s))

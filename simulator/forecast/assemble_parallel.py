@@ -121,7 +121,9 @@ def _of_one_rank(asked: Asked, at: Placed) -> Asked:
 def _fullest(outcome: ParallelStep, layout: Layout, mode: str) -> Held:
     """Memory of the most loaded device."""
     rank = max(outcome.ranks, key=lambda r: r.total)
-    moment = f"stage {rank.stage} of {layout.pp}"
+    moment = rank.moment or f"{PASS[mode]} of a micro-batch"
+    if layout.pp > 1:
+        moment = f"stage {rank.stage} of {layout.pp}" + (f", {rank.moment}" if rank.moment else "")
     return Held(
         rank.parameters,
         rank.gradients,
@@ -129,7 +131,7 @@ def _fullest(outcome: ParallelStep, layout: Layout, mode: str) -> Held:
         rank.activations,
         rank.transient + rank.buffers,
         rank.framework,
-        moment if layout.pp > 1 else f"{PASS[mode]} of a micro-batch",
+        moment,
     )
 
 

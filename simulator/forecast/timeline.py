@@ -18,9 +18,9 @@ from roofcast.simulator.forecast.chain import forecast, placed
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.dealing import stages
 from roofcast.simulator.parallel.pipeline.replay import Event, replay
 from roofcast.simulator.parallel.stages import passes, units
+from roofcast.simulator.parallel.step import dealt
 from roofcast.simulator.parallel.traffic import Placement, gathered, gathers, network, reduction
 from roofcast.simulator.times.dispatch import runs_ahead
 from roofcast.simulator.times.host import combine
@@ -99,7 +99,7 @@ class _Sending:
         self.place, self.layout = place, place.layout
         self.rows = units(place, at.times)
         self.passes = passes(self.rows, place)
-        self.stages = stages(self.rows, self.layout)
+        self.stages = dealt(place, self.rows)
         # on one stage by layer, unless these would be too many
         count = len(self.stages[0]) * self.layout.micro_batches
         self.by_layer = self.layout.pp == 1 and count <= MANY
@@ -134,7 +134,7 @@ class _Sending:
         """The reduction of gradients on every stage; it ends when the update starts."""
         dense, expert = (
             max(sum(getattr(self.rows[u], what) for u in stage) for stage in self.stages)
-            for what in ("dense", "expert")
+            for what in ("trained", "trained_expert")
         )
         long = min(float(reduction(self.place, dense, expert).seconds), end)
         if long > 0:

@@ -124,7 +124,8 @@ def fill(tape: Tape, traced: Traced) -> None:
         tape.kernels.append(_kernel(tape, k))
     for s in record.kept:
         tape.saved[s.storage] = Saved(s.node, s.bytes, 1, s.kind, True)
-    notes = ("the traced module's activations stay in 16 bits",) if quantized else ()
+    stay = f"the traced module's activations stay in {tape.precision.activations}"
+    notes = (stay,) if quantized else ()
     tape.assumptions.extend((*assumptions, *record.notes(), *notes))
     fold(tape)
 

@@ -9,18 +9,18 @@ from numpy.typing import ArrayLike
 
 from roofcast.simulator.memory import (
     IN_FLIGHT,
-    MASTER,
+    UPDATE,
     WIDENED,
+    copy_width,
     held,
     held_gradient,
     narrow_buffers,
+    state_width,
 )
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard, wire_bytes
-from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
-from roofcast.simulator.work.step import Recipe
 
 GATHERED = 2  # units of weights that ZeRO-3 holds: one in use, one being gathered
 
@@ -30,6 +30,7 @@ class Rank(NamedTuple):
 
     stage: int
     layers: int
+    moment: str  # of the peak; empty: a pass of a micro-batch
     parameters: float
     gradients: float
     optimizer: float
@@ -41,7 +42,7 @@ class Rank(NamedTuple):
     @property
     def total(self) -> float:
         """All kinds together [bytes]."""
-        return sum(self[2:])
+        return sum(self[3:])
 
 
 class Holdings(NamedTuple):
@@ -54,6 +55,12 @@ class Holdings(NamedTuple):
     transient: ArrayLike
     buffers: ArrayLike
     framework: ArrayLike
+    updating: ArrayLike = False  # whether the peak is in the optimizer step
+
+    @property
+    def total(self) -> np.ndarray:
+        """All kinds together [bytes]."""
+        return sum((np.asarray(v) for v in self[:-1]), np.zeros(()))
 
 
 class Share(NamedTuple):
@@ -114,30 +121,20 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
         share(members, units, at.step.recipe.recompute, at.step.weight_width), at, flying
     )
     layers = sum(1 for u in members if units[u].layers)
-    return Rank(stage, layers, *(float(np.asarray(v)) for v in kinds))
+    *bytes_, updating = (float(np.asarray(v)) for v in kinds)
+    return Rank(stage, layers, UPDATE if updating else "", *bytes_)
 
 
 def alone(layers: int, at: Placement) -> Rank:
     """One device with one micro-batch: its step at peak."""
     h = held(at.step, _framework(at), at.step.recipe.stack.slack)
     kinds = (h.parameters, h.gradients, h.optimizer, h.activations, h.transient, 0.0, h.framework)
-    return Rank(0, layers, *map(float, kinds))
+    return Rank(0, layers, h.moment, *map(float, kinds))
 
 
 def _framework(at: Placement) -> float:
     """Bytes of context, kernels and workspaces; a CPU has none."""
     return at.step.recipe.stack.framework_bytes if at.device.kind != "cpu" else 0.0
-
-
-def _state_width(recipe: Recipe, width: float) -> float:
-    """Bytes of optimizer states and master weights per weight, `width` bytes wide."""
-    if recipe.optimizer is None or "optimizer" in recipe.offload:
-        return 0.0
-    if recipe.stack.master:
-        # the update widens its part of 16-bit gradients to fp32 first
-        return MASTER + (4.0 if recipe.stack.gradient_bytes < 4.0 else 0.0)
-    o = optimizer(recipe.optimizer)
-    return o.states * width + o.fixed
 
 
 def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
@@ -154,16 +151,14 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     trained = np.asarray(mine.trained), np.asarray(mine.trained_expert)
     transient = np.asarray(mine.transient)
 
-    def sharded(
-        of: tuple[np.ndarray, np.ndarray], bytes_per_weight: float, since: int
-    ) -> np.ndarray:
+    def sharded(of: tuple[np.ndarray, ...], bytes_per_weight: float, since: int) -> np.ndarray:
         """Bytes of weights where ZeRO shards them from stage `since` on (4: never)."""
         of_dense = of[0] / np.where(zero >= since, np.asarray(x.shard), 1)
         of_experts = of[1] / np.where(zero >= since, expert_shard(x), 1)
         return bytes_per_weight * (of_dense + of_experts)
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
-    grad = held_gradient(stack) if stack.master else width
+    grad = held_gradient(stack, width)
     kept = np.asarray(mine.kept) * flying
     if "activations" in recipe.offload:
         kept = np.minimum(kept, mine.resident)
@@ -186,17 +181,18 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
         gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
     slack = stack.slack * (activations + transient)
-    if training:  # the update, once the activations are gone
-        copied = sharded(trained, width if recipe.copied_by_update else 0.0, 1)
-        widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
-        updating = step.input_bytes + copied + widened
-        transient = transient + np.maximum(updating - activations - transient - slack, 0.0)
+    # the update, once the activations and gathered weights are gone
+    copied = sharded(trained, copy_width(recipe, width), 1)
+    widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
+    gone = activations + transient + slack + gathered
+    more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training
     return Holdings(
         parameters,
         gradients,
-        sharded(trained, _state_width(recipe, width), 1),
+        sharded(trained, state_width(recipe, width), 1),
         activations,
-        transient,
+        transient + more,
         gathered + buckets,
         _framework(at) + slack,
+        np.greater(more, 0.0),
     )

@@ -338,8 +338,8 @@ def _traffic_of_pass(
         trained = (u.trained, u.trained_expert)
         down, up = gathered(at, (u.dense, u.expert), trained, phase)
         first = u.layers if 0 in u.places else 0
-        with_it = lambda seconds: sharded_pass(at, seconds, down.seconds, up.seconds, first)  # noqa: E731
-        here.append(("fsdp", down.plus(up), with_it))
+        sends = down.seconds, up.seconds, first, phase
+        here.append(("fsdp", down.plus(up), lambda seconds: sharded_pass(at, seconds, *sends)))
     if offloaded < np.inf and u.layers:
         add("offload", Cost(u.kept / offloaded, u.kept), hide["offload"])
     return here

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
+from roofcast.simulator.memory import held_gradient
 from roofcast.simulator.parallel.dealing import stages
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, share
@@ -206,7 +207,8 @@ def _by_kind(
         sent["pp"] = 2 * handed.bytes * x.micro_batches * x.vpp
         exposed["pp"] = float(handed.seconds)
     if "optimizer" in at.step.recipe.offload:
-        copied = updated.bytes * 2 * width / (x.shard if x.zero else 1)
+        both = held_gradient(at.step.recipe.stack, width) + width  # gradients down, weights up
+        copied = updated.bytes * both / (x.shard if x.zero else 1)
         exposed["offload"] = exposed.get("offload", 0.0) + float(updated.seconds)
         sent["offload"] = sent.get("offload", 0.0) + float(copied)
     return exposed, sent
@@ -241,8 +243,7 @@ def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.
     for held, places in alike.items():
         flying = [in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, i) for i in places]
         mine = share(list(held), rows, how, at.step.weight_width)
-        kinds = holdings(mine, at, np.maximum.reduce(flying))
-        peak = np.maximum(peak, sum(np.asarray(v) for v in kinds))
+        peak = np.maximum(peak, holdings(mine, at, np.maximum.reduce(flying)).total)
     single = np.equal(x.devices, 1) & np.equal(x.micro_batches, 1)
     if np.any(single):
         peak = np.where(single, alone(0, at).total, peak)
@@ -309,6 +310,6 @@ def updating(at: Placement, seconds: ArrayLike, weights: ArrayLike) -> np.ndarra
     x, stack = at.layout, at.step.recipe.stack
     ranks = np.where(np.greater(x.zero, 0), x.shard, 1)
     if "optimizer" in at.step.recipe.offload:
-        width = stack.gradient_bytes if stack.master else at.step.weight_width
-        return host_memory.update_seconds(weights, at.step, at.device, width) / ranks
+        gradient = held_gradient(stack, at.step.weight_width)
+        return host_memory.update_seconds(weights, at.step, at.device, gradient) / ranks
     return np.asarray(seconds) / ranks

@@ -165,7 +165,7 @@ def beside(compute: ArrayLike, traffic: ArrayLike, w: float, contention: float) 
 
 
 def sharded_pass(
-    at: Placement, compute: ArrayLike, gather: ArrayLike, scatter: ArrayLike, first: int
+    at: Placement, compute: ArrayLike, gather: ArrayLike, scatter: ArrayLike, first: int, phase: str
 ) -> np.ndarray:
     """Seconds of one pass of a layer under ZeRO-3, with its weights gathered and its gradients
     scattered meanwhile; the mean over equal layers.
@@ -181,7 +181,7 @@ def sharded_pass(
     steady = beside(compute, np.asarray(gather) + scatter, w, contention)
     if not first:
         return steady
-    last = np.where(np.asarray(scatter) > 0.0, scatter, gather)
+    last = np.asarray(gather if phase == "forward" else scatter)  # frozen weights scatter nothing
     alone = beside(compute, np.asarray(gather) + scatter - last, w, contention) + last
     return steady + np.maximum(alone - steady, 0.0) / first
 

@@ -3,8 +3,13 @@
 import pytest
 
 from roofcast import Scenario, predict
+from roofcast.simulator.forecast.chain import placed
+from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.timeline import timeline
 from roofcast.simulator.parallel.pipeline.trace import length, trace
+from roofcast.simulator.parallel.stages import units
+from roofcast.simulator.parallel.step import dealt
+from roofcast.simulator.parallel.traffic import Placement, network, reduction
 
 ASKED = {
     "model": "llama-3-8b", "device": "h100-sxm5", "sequence": 2048, "batch": 16, "micro_batch": 1,
@@ -84,3 +89,46 @@ def test_a_send_lies_beside_the_layer_it_belongs_to():
     assert len(sends) >= 2 * 2 * 32  # micro-batches, passes, layers
     assert {e.name.removeprefix("send ") for e in sends} <= names
     assert len({e.name for e in sends}) == len(sends)
+
+
+def laid_out(scenario):
+    """A placed rank of a scenario and its units."""
+    asked = resolve(scenario)
+    at, x = placed(asked), asked.layout
+    place = Placement(at.step, asked.device, x, network(x, at.fabric))
+    return place, units(place, at.times)
+
+
+def streamed(scenario, stream, stage=0):
+    """Seconds of the events of a stream of one stage."""
+    return sum(e.duration for e in timeline(scenario) if (e.stage, e.stream) == (stage, stream))
+
+
+def test_stages_send_what_the_layers_send_that_the_stack_deals_them():
+    """nanotron deals layers by work: the stage of a large head has fewer."""
+    scenario = Scenario(
+        model="llama-3.2-1b", device="h100-sxm5", stack="nanotron", sequence=2048, batch=4,
+        micro_batch=1, tp=2, pp=2, devices=4,
+    )  # fmt: skip
+    place, rows = laid_out(scenario)
+    members = dealt(place, rows)
+    assert len(members[0]) > len(members[1])
+    for stage, mine in enumerate(members):
+        sent = sum(
+            float(cost.seconds)
+            for u in mine
+            for (_, group, _), cost in rows[u].traffic.items()
+            if group == "tp"
+        )
+        assert streamed(scenario, "tensor parallel", stage) == pytest.approx(4 * sent, rel=1e-6)
+
+
+def test_frozen_weights_have_no_gradients_to_reduce():
+    """The positions of Whisper's encoder are frozen."""
+    scenario = Scenario(model="whisper-tiny", device="h100-sxm5", batch=8, dp=8, zero=0)
+    place, rows = laid_out(scenario)
+    mine = [rows[u] for u in dealt(place, rows)[0]]
+    trained, weights = (sum(getattr(u, what) for u in mine) for what in ("trained", "dense"))
+    assert trained < weights
+    expected = float(reduction(place, trained, 0.0).seconds)
+    assert streamed(scenario, "data parallel") == pytest.approx(expected)

@@ -26,7 +26,8 @@ def of(at, flying=1, **changed):
     sizes = {**NOTHING, "dense": N, **changed}
     all_trained = {"trained": sizes["dense"], "trained_expert": sizes["expert"]}
     mine = Share(**{**all_trained, **sizes})
-    return dict(zip(KINDS, (float(v) for v in holdings(mine, at, flying)), strict=True))
+    bytes_ = holdings(mine, at, flying)[: len(KINDS)]
+    return dict(zip(KINDS, (float(v) for v in bytes_), strict=True))
 
 
 def test_frozen_weights_have_no_gradients_and_no_states(place):
@@ -283,3 +284,54 @@ def test_a_single_device_holds_the_bytes_per_weight_of_its_stack(stack, bytes_pe
     m = predict(**asked, batch=1, stack=stack).memory
     held = m.parameters_bytes + m.gradients_bytes + m.optimizer_bytes
     assert held == pytest.approx(bytes_per_weight * 8_030_261_248, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_"),
+    [("sgd", 4.0), ("momentum", 8.0), ("adamw", 12.0), ("adam8bit", 4.0 + 2 * (1 + 4 / 256))],
+)
+def test_master_weights_and_moments_are_fp32_on_one_device_and_on_several(optimizer, bytes_):
+    asked = {**ASKED, "stack": "megatron", "optimizer": optimizer, "batch": 2, "micro_batch": None}
+    for layout in ({}, {"dp": 2}):
+        found = predict(**asked, **layout)
+        assert found.memory.optimizer_bytes == pytest.approx(bytes_ * found.parameters)
+
+
+def test_what_zero_3_gathers_is_gone_in_the_optimizer_step(place):
+    """The step needs a copy of the rank's weights; it is counted beyond what is freed only."""
+    at = place(**ASKED, dp=8, zero=3).at
+    idle, small, large = (of(at, largest_unit=n) for n in (0.0, N / 100, 1e9))
+    assert 0.0 < idle["transient"] < 2 * N / 8  # the copy, beyond the slack of the inputs
+    assert small["transient"] + small["buffers"] == pytest.approx(idle["transient"])
+    assert small["buffers"] > 0.0 and large["transient"] == 0.0
+
+
+def test_the_moment_of_the_peak_says_where_it_is_in_the_optimizer_step():
+    tiny = {**ASKED, "sequence": 8, "stack": "pytorch-eager", "optimizer": "adamw"}
+    update, backward = predict(**tiny, dp=8, zero=0), predict(**ASKED, dp=8, zero=0)
+    assert update.memory.peak_moment == "optimizer step"
+    assert backward.memory.peak_moment == "backward of a micro-batch"
+    staged = predict(**tiny, dp=4, pp=2).memory.peak_moment
+    assert staged in ("stage 0 of 2, optimizer step", "stage 1 of 2, optimizer step")
+    one, alone = (predict(**{**tiny, "batch": 1, "micro_batch": m}) for m in (1, None))
+    assert one.memory.peak_moment == alone.memory.peak_moment
+
+
+@pytest.mark.parametrize(
+    ("stack", "bytes_"), [("megatron", 4 + 2), ("te-nemo-2024", 2 + 2), ("pytorch-eager", 2 + 2)]
+)
+def test_an_optimizer_on_the_host_takes_gradients_as_held_and_returns_weights(stack, bytes_):
+    found = predict(**ASKED, dp=2, zero=0, stack=stack, offload=("optimizer",))
+    assert found.communication_bytes["offload"] == pytest.approx(bytes_ * found.parameters)
+
+
+def test_a_foreach_update_copies_the_fp32_master_weights_where_there_are_any(place):
+    """fsdp-eager has master weights and PyTorch's foreach optimizer, on any number of devices."""
+    for stack, bytes_ in (("fsdp-eager", 4), ("pytorch-eager", 2)):
+        at = place(**ASKED, dp=8, zero=1, stack=stack).at
+        more = of(at, 1, dense=8e9)["transient"] - of(at, 1, dense=4e9)["transient"]
+        assert more == pytest.approx(bytes_ * 4e9 / 8)
+        tiny = {**ASKED, "sequence": 8, "batch": 1, "micro_batch": None, "stack": stack}
+        alone = predict(**tiny)
+        assert alone.memory.peak_moment == "optimizer step"
+        assert alone.memory.transient_bytes == pytest.approx(bytes_ * alone.parameters)
