@@ -15,7 +15,7 @@ _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed numbe
 INTERVALS = {
     "known device and stack": "the spread of measured runs on this device and software stack",
     "known device and stack, another kind of step": (
-        "the spread of measured runs on this device and software stack, other models or number formats"
+        "the spread of measured runs of other models or formats on this device and software stack"
     ),
     "known device, unknown stack": (
         "the spread of measured runs on this device under other software stacks"
@@ -23,8 +23,8 @@ INTERVALS = {
     "known family and stack": (
         "the spread of measured runs on other devices of the family under this stack"
     ),
-    "inherited device, known stack": "the spread of measured runs on other devices under this software stack",
-    "inherited device, unknown stack": "the spread of measured runs on other devices and software stacks",
+    "inherited device, known stack": "the spread of measured runs on other devices, this stack",
+    "inherited device, unknown stack": "the spread of measured runs on other devices and stacks",
     "bound by the host": "the spread of measured runs of other host-bound steps",
     "mixture of experts": "the spread of measured runs of other mixture-of-experts models",
     "several devices": "no measured runs on as many devices: the widest of all classes",

@@ -137,6 +137,23 @@ def _framework(at: Placement) -> float:
     return at.step.recipe.stack.framework_bytes if at.device.kind != "cpu" else 0.0
 
 
+def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike) -> np.ndarray:
+    """Bytes of gradients at peak, of all weights' `gradients`. gone: bytes that are freed while the
+    last of them are computed.
+    """
+    x, stack, width = at.layout, at.step.recipe.stack, at.step.weight_width
+    if not stack.master:
+        # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
+        whole = np.less(x.zero, 2) | np.equal(x.shard, 1)
+        table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
+        gradients = gradients + table + np.maximum(table - gone, 0.0)
+    if stack.implementations.get("update") == "in_backward":
+        # each unit's gradients are used up as soon as they are there, unless they are accumulated
+        one = np.minimum(gradients, held_gradient(stack, width) * np.asarray(mine.largest_unit))
+        gradients = np.where(np.equal(x.micro_batches, 1), one, gradients)
+    return gradients
+
+
 def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     """Bytes of a rank that holds a share, with `flying` micro-batches in flight. Broadcasts over
     layouts.
@@ -175,11 +192,8 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     # with weights that stay gathered, gradients are reduced after the last micro-batch
     late = np.greater(x.pp, 1) & stay_gathered
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
-    if training and not stack.master:
-        # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
-        whole = (zero < 2) | np.equal(x.shard, 1)
-        table = np.where(np.equal(x.pp, 1) & whole, mine.twice, 0.0)
-        gradients = gradients + table + np.maximum(table - activations - transient, 0.0)
+    if training:
+        gradients = _at_peak(gradients, mine, at, activations + transient)
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
     copied = sharded(trained, copy_width(recipe, width), 1)

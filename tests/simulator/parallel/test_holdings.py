@@ -335,3 +335,11 @@ def test_a_foreach_update_copies_the_fp32_master_weights_where_there_are_any(pla
         alone = predict(**tiny)
         assert alone.memory.peak_moment == "optimizer step"
         assert alone.memory.transient_bytes == pytest.approx(bytes_ * alone.parameters)
+
+
+def test_an_update_in_backward_holds_the_gradients_of_one_layer_unless_they_are_accumulated():
+    asked = {"model": "gpt2", "device": "a100-sxm4-80gb", "stack": "torchtune-in-backward"}
+    alone = predict(**asked, batch=2).memory.gradients_bytes
+    two, twice = (predict(**asked, dp=2, batch=4, micro_batch=m) for m in (2, 1))
+    assert two.memory.gradients_bytes == pytest.approx(alone, rel=0.05)
+    assert twice.memory.gradients_bytes > 1.5 * alone
