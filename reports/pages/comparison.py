@@ -11,10 +11,11 @@ from roofcast.reports.format import binary, duration, money, percent, seconds
 from roofcast.reports.pages.asked import edited, pass_or_step, what
 from roofcast.reports.pages.forecast import rate
 from roofcast.reports.pages.layout import layout_line, on_what
-from roofcast.reports.pages.memory import KINDS, kinds
+from roofcast.reports.pages.memory import KINDS, doubtful, kinds
 from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}
+_MAYBE = " *"  # beside a verdict that lies within the error of memory
 _RUN = "whole run"
 _FOLLOWING = ("fits", "cost")  # columns in one table with the column before
 _NAME = 12  # columns that the name of a device needs at least
@@ -49,13 +50,25 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         throughput = f.tokens_per_s if f.tokens_per_s is not None else f.samples_per_s
         cells = [seconds(f.step_time_s), rate(throughput), percent(f.mfu)]
         cells.append(binary(f.memory.peak_bytes))
-        rows.append([*cells, _FITS[f.memory.fits]])
+        rows.append([*cells, _fits(f)])
     costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
     if any(f.time_to_train_s is not None for f in forecasts):
         columns += [(_RUN, "right"), ("cost", "right")]
         runs = [duration(f.time_to_train_s) for f in forecasts]
         rows = [[*row, *more] for row, *more in zip(rows, runs, costs, strict=True)]
     _device_tables(out, names, columns, rows)
+    _doubts(out, forecasts)
+
+
+def _fits(forecast: Forecast) -> str:
+    """Whether it fits, with a mark where measured runs leave that open."""
+    return _FITS[forecast.memory.fits] + (_MAYBE if doubtful(forecast) else "")
+
+
+def _doubts(out: Console, forecasts: Sequence[Forecast]) -> None:
+    """What the mark beside a verdict means, where there is one."""
+    if any(map(doubtful, forecasts)):
+        say(out, "*: uncertain, since the capacity lies within the error of the forecast peak")
 
 
 def _device_tables(
@@ -110,11 +123,12 @@ def print_memories(forecasts: Sequence[Forecast]) -> None:
         for f in forecasts:
             most = f.memory.largest_batch
             cells = [binary(f.memory.peak_bytes), binary(f.memory.capacity_bytes)]
-            cells += [_FITS[f.memory.fits], "—" if most is None else f"{most:,}"]
+            cells += [_fits(f), "—" if most is None else f"{most:,}"]
             rows.append([*cells, *(binary(dict(kinds(f)).get(name)) for name in shown)])
         columns += [(name, "right") for name in shown]
         out.print()
         _device_tables(out, [on_what(f) for f in forecasts], columns, rows)
+        _doubts(out, forecasts)
         _assumed(out, forecasts)
 
 
@@ -142,4 +156,4 @@ def _assumed(out: Console, forecasts: Sequence[Forecast]) -> None:
         text = line if len(on) == len(forecasts) else f"{', '.join(on)}: {line}"
         say(out, text, first="- ")
     if lines:
-        say(out, "further assumptions: with one --on")
+        say(out, "further assumptions: those of each device, printed with one --on alone")
