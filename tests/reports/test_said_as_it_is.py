@@ -78,3 +78,16 @@ def test_a_layout_of_many_devices_has_one_spelling_of_their_number():
     asked = ("predict", "gpt3-175b", "--on", "h100-sxm5", "--devices", "1024", "--tp", "8")
     text = page(*asked, "--pp", "8")
     assert "Over 1,024 devices" in text and "1024" not in text
+
+
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_whole_experts_that_do_not_fit_are_to_be_cut_themselves(mode):
+    """A larger --tp leaves experts whole where --etp is 1: --ep or --etp makes it smaller."""
+    asked = ("memory", "mixtral-8x7b", "--on", "h100-sxm5", "--devices", "8", "--tp", "8")
+    asked = (*asked, "--mode", mode, "--batch", "1")
+    text = " ".join(page(*asked, "--etp", "1").split())
+    assert "; a larger --ep or --etp" in text and "larger --tp" not in text
+    whole = predict("mixtral-8x7b", mode=mode, devices=8, tp=8, etp=1, **H100)
+    for cut in ({"etp": 8}, {"etp": 1, "ep": 8}):
+        less = predict("mixtral-8x7b", mode=mode, devices=8, tp=8, **cut, **H100)
+        assert less.memory.parameters_bytes < 0.2 * whole.memory.parameters_bytes
