@@ -15,7 +15,7 @@ from roofcast.reports.pages.memory import KINDS, doubtful, kinds
 from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}
-_PROBABLY = {True: "probably", False: "probably not"}  # within the error of memory
+_MAYBE = " *"  # beside a verdict that lies within the error of memory
 _RUN = "whole run"
 _FOLLOWING = ("fits", "cost")  # columns in one table with the column before
 _NAME = 12  # columns that the name of a device needs at least
@@ -57,6 +57,18 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         runs = [duration(f.time_to_train_s) for f in forecasts]
         rows = [[*row, *more] for row, *more in zip(rows, runs, costs, strict=True)]
     _device_tables(out, names, columns, rows)
+    _doubts(out, forecasts)
+
+
+def _fits(forecast: Forecast) -> str:
+    """Whether it fits, with a mark where measured runs leave that open."""
+    return _FITS[forecast.memory.fits] + (_MAYBE if doubtful(forecast) else "")
+
+
+def _doubts(out: Console, forecasts: Sequence[Forecast]) -> None:
+    """What the mark beside a verdict means, where there is one."""
+    if any(map(doubtful, forecasts)):
+        say(out, "*: uncertain, since the capacity lies within the error of the forecast peak")
 
 
 def _device_tables(
@@ -116,6 +128,7 @@ def print_memories(forecasts: Sequence[Forecast]) -> None:
         columns += [(name, "right") for name in shown]
         out.print()
         _device_tables(out, [on_what(f) for f in forecasts], columns, rows)
+        _doubts(out, forecasts)
         _assumed(out, forecasts)
 
 
@@ -143,10 +156,4 @@ def _assumed(out: Console, forecasts: Sequence[Forecast]) -> None:
         text = line if len(on) == len(forecasts) else f"{', '.join(on)}: {line}"
         say(out, text, first="- ")
     if lines:
-        say(out, "further assumptions: with one --on")
-
-
-def _fits(forecast: Forecast) -> str:
-    """Whether a step fits, in a word or two."""
-    fits = forecast.memory.fits
-    return _PROBABLY[fits] if fits is not None and doubtful(forecast) else _FITS[fits]
+        say(out, "further assumptions: those of each device, printed with one --on alone")

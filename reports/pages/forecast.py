@@ -95,6 +95,13 @@ def _phases(forecast: Forecast) -> str:
         what = "exposed communication and waiting" if waits else "exposed communication"
         parts.append(f"{what} {seconds(left)}")
     text = ", ".join(parts)
+    between = forecast.between_steps_s
+    if between > SHOWN * forecast.step_time_s and forecast.host_s > forecast.step_time_s - between:
+        # the launch of the step's one program takes longer than all that it overlaps with
+        return (
+            f"{text}; host launch time {seconds(forecast.host_s)}, the bottleneck:"
+            f" {seconds(between)} not overlapped"
+        )
     if forecast.host_s > 0:
         text += f"; host launch time {seconds(forecast.host_s)}{_overlap(forecast)}"
     if forecast.between_steps_s > SHOWN * forecast.step_time_s:

@@ -214,12 +214,19 @@ def _left(forecast: Forecast, seconds_left: float) -> str:
 
 
 def _fit(name: str, room: int) -> str:
-    """A module path, cut from the left to `room` characters.
+    """A module path in at most `room` characters: cut from the left, or in the middle of its last
+    part where that is longer, since both ends tell such names apart.
 
-    >>> _fit("encoder.layer.attention.self.query", 17)
-    '…ntion.self.query'
+    >>> _fit("encoder.layer.attention.self.query", 17), _fit("h.post_attention_layernorm", 17)
+    ('…ntion.self.query', 'post_att…ayernorm')
     """
-    return name if len(name) <= room else "…" + name[1 - max(room, 8) :]
+    room, last = max(room, 8), name.rpartition(".")[2]
+    if len(name) <= room:
+        return name
+    if len(last) < room:
+        return "…" + name[1 - room :]
+    head = room // 2
+    return last if len(last) == room else f"{last[:head]}…{last[head + 1 - room :]}"
 
 
 def by_kind(forecast: Forecast) -> str:

@@ -208,7 +208,10 @@ def _parallel_cure(forecast: Forecast, layout: Layout) -> str:
     if _fixed(forecast) >= (forecast.memory.capacity_bytes or 0.0):
         less = []  # what does not depend on the batch does not fit
     wider = []
-    if transformer:
+    experts = any(layer.op == "experts" for layer in forecast.layers)
+    if experts and layout.ep * layout.etp < layout.tp * layout.cp * layout.dp:
+        wider.append("a larger --ep or --etp")  # a larger --tp alone leaves experts whole
+    elif transformer:
         more = "" if layout.dp > 1 else "more devices with "
         wider.append(f"{more}a larger --tp or --pp" if training else f"{more}a larger --tp")
     if training and layout.zero < 3 and layout.dp * layout.cp > 1:

@@ -106,8 +106,8 @@ def run_fields(run: Run, device: Device, step_s: float, devices: int = 1) -> dic
     }
 
 
-def asked_fields(asked: Asked) -> dict[str, Any]:
-    """Fields of a Forecast that repeat what was asked."""
+def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:
+    """Fields of a Forecast that repeat what was asked, and how attention runs."""
     recipe, reads = asked.recipe, asked.model.takes
     return {
         "model": asked.model.name,
@@ -119,7 +119,7 @@ def asked_fields(asked: Asked) -> dict[str, Any]:
         "precision": recipe.precision,
         "optimizer": recipe.optimizer,
         "recompute": recipe.recompute,
-        "attention": recipe.stack.implementations.get("attention", "flash"),
+        "attention": step.attention,
         "stack": recipe.stack.name,
     }
 
@@ -136,7 +136,7 @@ def assemble(
     step_s = float(total_s.sum()) + phases.between_s
     edits = said(device.edits)
     return Forecast(
-        **asked_fields(asked),
+        **asked_fields(asked, step),
         step_time_s=step_s,
         lower_bound_s=float(times.lower.sum()),
         forward_s=forward_s,

@@ -77,7 +77,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     alone = diagnose(layers, step_s, 0.0, device, held, zero)
     return msgspec.structs.replace(
         one,
-        **asked_fields(asked),
+        **asked_fields(asked, at.step),
         step_time_s=step_s,
         lower_bound_s=outcome.lower_bound_s,
         samples_per_s=recipe.batch / step_s,

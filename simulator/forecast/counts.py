@@ -167,7 +167,7 @@ def count(
         sequence=recipe.size if net.takes == "sequence" else None,
         image=recipe.size if net.takes == "image" else None,
         precision=recipe.precision,
-        attention=recipe.stack.implementations.get("attention", "flash"),
+        attention=step.attention,
         stack=recipe.stack.name,
         **sums,
         layers=layers,

@@ -168,7 +168,7 @@ def diagnose_parallel(
     worst, what, cure = max(losses)
     if worst < MINOR * step_s:
         return on_one_device
-    over = f"Over {layout.devices} devices " if layout.devices > 1 else ""
+    over = f"Over {layout.devices:,} devices " if layout.devices > 1 else ""
     lost = f"{over}{_percent(worst, step_s)} of the step is lost to {what}; {cure} would help"
     share, update_s = shares(layers)
     largest = max([update_s, *share.values()])

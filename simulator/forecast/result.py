@@ -107,7 +107,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     optimizer: str | None
     recompute: str
-    attention: str
+    attention: str  # how it runs: flash, efficient or eager
     stack: str
 
     # time

@@ -131,7 +131,7 @@ class Run:
             listed = ", ".join(f"{op} x{n}" for op, (n, _) in by_bytes)
             lines.append(
                 "ops without a formula, costed by the bytes that they move"
-                f" ({share:.2g} % of all bytes): {listed}"
+                f" ({share:.{0 if share >= 10 else 1}f} % of all bytes): {listed}"
             )
         return lines
 

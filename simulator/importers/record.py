@@ -73,10 +73,10 @@ class Record(NamedTuple):
             listed = ", ".join(f"{name} x{n}" for name, (n, _) in by_bytes)
             lines.append(
                 "ops without a formula, costed by the bytes that they move"
-                f" ({share:.2g} % of all bytes): {listed}"
+                f" ({share:.{0 if share >= 10 else 1}f} % of all bytes): {listed}"
             )
         if self.left_out:
-            listed = ", ".join(f"{name} {flops:.4g}" for name, flops in self.left_out.items())
+            listed = ", ".join(f"{name} {flops:,.0f}" for name, flops in self.left_out.items())
             lines.append(f"FLOPs counted here but not by torch.utils.flop_counter: {listed}")
         return lines
 

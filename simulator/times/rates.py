@@ -121,7 +121,10 @@ def _families(device: Device) -> tuple[constants.Family, constants.Family, list[
     return (
         own,
         general,
-        [f"{device.id}: no efficiencies fitted for its family ({family}); those of {general.name}"],
+        [
+            f"{device.id}: no efficiencies fitted for its family ({family}); those of"
+            f" {general.name} taken"
+        ],
     )
 
 

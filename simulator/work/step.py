@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -107,6 +108,15 @@ class Step(NamedTuple):
         return float(sum(size[s] for s, nodes in users.items() if len(nodes) > 1))
 
     @property
+    def attention(self) -> str:
+        """How attention runs: as the stack says (flash, efficient), or eager where every layer
+        does.
+        """
+        layers, composed = attentions(self.nodes, self.kernels)
+        how = self.recipe.stack.implementations.get("attention", "flash")
+        return "eager" if 0 < layers == composed else how
+
+    @property
     def runs(self) -> list[tuple[str, int]]:
         """For every node, the group of consecutive nodes to which it belongs.
 
@@ -145,8 +155,30 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     return Step(
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
         sum(v.bytes for v in tape.inputs), _state_bytes(tape, recipe) if training else 0.0, recipe,
-        tuple(tape.traffic), tuple(tape.assumptions),
+        tuple(tape.traffic), (*tape.assumptions, *_composed_attention(tape, model.name)),
     )  # fmt: skip
+
+
+def _composed_attention(tape: Tape, name: str) -> tuple[str, ...]:
+    """A line where the stack asks for a fused attention and layers of the model have none."""
+    asked = tape.implementation("attention", "flash")
+    layers, composed = attentions(tape.nodes, tape.kernels)
+    if asked == "eager" or not composed:
+        return ()
+    where = f" in {composed} of {layers} attention layers" if composed < layers else ""
+    why = "no fused kernel computes its scores"
+    return (f"attention {asked}: {name} runs eager attention{where}: {why}",)
+
+
+def attentions(nodes: Sequence[Node], kernels: Sequence[Kernel]) -> tuple[int, int]:
+    """Attention layers, and how many of them run as single kernels (eager) instead of a fused one.
+
+    >>> attentions((), ())
+    (0, 0)
+    """
+    layers = {i: node.count for i, node in enumerate(nodes) if node.op == "attention"}
+    fused = {k.node for k in kernels if k.kind == "attention"}
+    return sum(layers.values()), sum(n for i, n in layers.items() if i not in fused)
 
 
 def _compiled(tape: Tape, stack: Stack) -> tuple[list[Kernel], tuple[Kept, ...]]:

@@ -150,6 +150,14 @@ def test_an_op_without_a_formula_is_listed_and_costed():
     assert "Det x1" in line and "% of all bytes" in line
 
 
+def test_an_op_without_a_formula_that_is_the_whole_graph_moves_100_percent():
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [4, 3, 3]), ("y", [4])))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Det", ["x"], ["y"])], "g", [x], [y])
+    tape = from_onnx(onnx.helper.make_model(graph)).run(Tape(precision("fp32")), 4)
+    (line,) = tape.assumptions
+    assert "(100 % of all bytes): Det x1" in line
+
+
 def test_constants_that_onnx_cannot_compute_are_reported_and_treated_as_tensors():
     net, node = nets.image_net(), onnx.helper.make_node
     net.graph.initializer.extend([nets.numbers("far", [7]), nets.numbers("few", [1, 2])])

@@ -1,0 +1,93 @@
+"""What a page says agrees with what was computed: attention, verdicts, the bottleneck, names."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from roofcast import count, predict
+from roofcast.reports.command import main
+
+H100 = {"device": "h100-sxm5", "batch": 1}
+# score caps, sinks, ALiBi biases, cosine and additive attention: no fused kernel in PyTorch
+COMPOSED = {
+    "gemma-2-2b": 512, "gpt-oss-20b": 512, "bloom-1b7": 512, "swinv2_tiny_window8_256": None,
+    "gnmt": None,
+}  # fmt: skip
+
+
+def page(*words, columns=100):
+    """What a command prints, with its line breaks."""
+    result = CliRunner().invoke(main, words, env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("asked", [None, "flash", "efficient"])
+def test_attention_without_a_fused_kernel_is_called_eager(name, asked):
+    found = predict(name, sequence=COMPOSED[name], attention=asked, **H100)
+    assert found.attention == "eager"
+    (line,) = [a for a in found.assumptions if a.startswith("attention ")]
+    assert line.startswith(f"attention {asked or 'flash'}: {name} runs eager attention")
+
+
+def test_eager_attention_that_was_asked_for_needs_no_line():
+    found = predict("gemma-2-2b", sequence=512, attention="eager", **H100)
+    assert found.attention == "eager"
+    assert not [a for a in found.assumptions if a.startswith("attention ")]
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "gemma-3-4b", "bert-base"])
+def test_fused_attention_keeps_its_name(name):
+    found = predict(name, sequence=512, **H100)
+    assert found.attention == "flash" and not [a for a in found.assumptions if "eager att" in a]
+
+
+def test_counts_and_layouts_call_it_eager_too():
+    assert count("gemma-2-2b", batch=1, sequence=512).attention == "eager"
+    spread = predict("gemma-2-2b", device="h100-sxm5", sequence=512, devices=8, zero=3)
+    assert spread.attention == "eager"
+    assert sum("eager attention" in a for a in spread.assumptions) == 1
+
+
+def test_a_comparison_marks_what_may_not_fit():
+    """77 of 80 GiB is within the error of memory, 77 of 180 is not."""
+    for command in ("memory", "predict"):
+        text = page(command, "llama-3-8b", "--on", "h100-sxm5", "--on", "b200-sxm")
+        (near,) = re.findall(r"^  h100-sxm5 .* yes( \*)?", text, re.MULTILINE)
+        (far,) = re.findall(r"^  b200-sxm .* yes( \*)?", text, re.MULTILINE)
+        assert (near, far) == (" *", "") and "*: uncertain" in text
+    assert "uncertain" not in page("memory", "gpt2", "--on", "h100-sxm5", "--on", "b200-sxm")
+
+
+def test_a_program_whose_launch_takes_longer_than_the_step_is_the_bottleneck():
+    small = " ".join(page("predict", "lenet", "--on", "tpu-v5e").split())
+    assert re.search(r"host launch time \d+ µs, the bottleneck: [\d.]+ µs not overlapped", small)
+    large = " ".join(page("predict", "resnet18", "--on", "tpu-v5e").split())
+    assert re.search(r"host launch time \d+ µs, overlapped", large)
+
+
+def test_names_that_do_not_fit_stay_distinct():
+    text = page("predict", "gemma-2-2b", "--on", "h100-sxm5", "--seq", "512", columns=80)
+    norms = re.findall(r"^  (\S*…\S*norm) ", text, re.MULTILINE)
+    assert len(norms) > 2 and len(set(norms)) == len(norms)
+
+
+def test_a_layout_of_many_devices_has_one_spelling_of_their_number():
+    asked = ("predict", "gpt3-175b", "--on", "h100-sxm5", "--devices", "1024", "--tp", "8")
+    text = page(*asked, "--pp", "8")
+    assert "Over 1,024 devices" in text and "1024" not in text
+
+
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_whole_experts_that_do_not_fit_are_to_be_cut_themselves(mode):
+    """A larger --tp leaves experts whole where --etp is 1: --ep or --etp makes it smaller."""
+    asked = ("memory", "mixtral-8x7b", "--on", "h100-sxm5", "--devices", "8", "--tp", "8")
+    asked = (*asked, "--mode", mode, "--batch", "1")
+    text = " ".join(page(*asked, "--etp", "1").split())
+    assert "; a larger --ep or --etp" in text and "larger --tp" not in text
+    whole = predict("mixtral-8x7b", mode=mode, devices=8, tp=8, etp=1, **H100)
+    for cut in ({"etp": 8}, {"etp": 1, "ep": 8}):
+        less = predict("mixtral-8x7b", mode=mode, devices=8, tp=8, **cut, **H100)
+        assert less.memory.parameters_bytes < 0.2 * whole.memory.parameters_bytes
