@@ -54,8 +54,8 @@ STEP: dict[str, Option] = {
     ),
     "batch": _integer(
         "--batch",
-        "Global batch size [samples]. Default: 1 sequence or 32 images on each data-parallel rank,"
-        " with --pp > 1 times 4 * pp; for a .py or .onnx file that of --input.",
+        "Global batch size [samples]. Default: 1 sequence or 32 images per data-parallel rank, and"
+        " 4 * pp times as many with --pp > 1; for a .py or .onnx file that of --input.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
@@ -64,12 +64,12 @@ STEP: dict[str, Option] = {
     "precision": _choice(
         "--precision",
         PRECISIONS,
-        "Number format. bf16, fp16, fp32, tf32: of weights, gradients and optimizer states;"
-        " amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast); fp8 and nvfp4: products of"
-        " 8 or 4 bits on bf16; int8, int4, mxfp4: quantized weights, inference only; int8-fp32:"
-        " int8 products, the rest fp32 (CPUs). A stack with fp32 master weights, such as megatron,"
-        " has them beside 16-bit weights. Default: bf16, else amp-fp16, else fp32, by what the"
-        " device supports; on CPUs fp32.",
+        "Number format. bf16, fp16, fp32: of weights, gradients and optimizer states; tf32: fp32"
+        " with TF32 products; amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast); fp8,"
+        " nvfp4: bf16 weights and states, products in 8 or 4 bits; int8, int4, mxfp4: quantized"
+        " weights, inference only; int8-fp32: int8 products, the rest fp32 (CPUs). A stack with"
+        " fp32 master weights, such as megatron, has them beside 16-bit weights. Default: bf16,"
+        " else amp-fp16, else fp32, by what the device supports; on CPUs fp32.",
     ),
     "optimizer": click.option(
         "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."
@@ -80,8 +80,8 @@ STEP: dict[str, Option] = {
         help=(
             "Activation recomputation (checkpointing): none; selective (attention scores); full;"
             " uniform:N (layers in groups of N); every:N (every Nth layer); block:N (the first N"
-            " layers of each stage); modules:NAME,NAME (these parts of each layer, as the"
-            " table of layers names them). Default: none."
+            " layers of each stage); modules:NAME,NAME (ops of each layer whose names"
+            " contain one of these: mlp,norm). Default: none."
         ),
     ),
     "offload": click.option(
@@ -183,8 +183,8 @@ LAYOUT: dict[str, Option] = {
     ),
     "etp": _integer(
         "--etp",
-        "Tensor-parallel size within an expert. Default: that of --tp if it divides the width of an"
-        " expert and, times --ep, tp*cp*dp; else 1.",
+        "Tensor-parallel size within an expert. Default: --tp, where it divides the width of an"
+        " expert and where --ep times --tp divides tp*cp*dp; else 1.",
     ),
     "zero": click.option(
         "--zero", type=Stage(), help="ZeRO stage; 3 as in PyTorch's FSDP. Default: 0."

@@ -13,23 +13,23 @@ _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
 # interval_class of a forecast: the measured runs that its interval rests on
 INTERVALS = {
-    "known device and stack": "the spread of measured runs on this device and software stack",
+    "known device and stack": "by forecast errors on runs of this device and software stack",
     "known device and stack, another kind of step": (
-        "the spread of measured runs of other models or formats on this device and software stack"
+        "by forecast errors on runs of other models or formats on this device and stack"
     ),
     "known device, unknown stack": (
-        "the spread of measured runs on this device under other software stacks"
+        "by forecast errors on runs of this device under other software stacks"
     ),
     "known family and stack": (
-        "the spread of measured runs on other devices of the family under this stack"
+        "by forecast errors on runs of other devices of the family under this stack"
     ),
-    "inherited device, known stack": "the spread of measured runs on other devices, this stack",
-    "inherited device, unknown stack": "the spread of measured runs on other devices and stacks",
-    "bound by the host": "the spread of measured runs of other host-bound steps",
-    "mixture of experts": "the spread of measured runs of other mixture-of-experts models",
+    "inherited device, known stack": "by forecast errors on runs of other devices, this stack",
+    "inherited device, unknown stack": "by forecast errors on runs of other devices and stacks",
+    "bound by the host": "by forecast errors on other host-bound steps",
+    "mixture of experts": "by forecast errors on other mixture-of-experts models",
     "several devices": "no measured runs on as many devices: the widest of all classes",
     "unfitted maker, known device": (
-        "the spread of measured runs on this device; no constant is fitted to this vendor"
+        "by forecast errors on runs of this device; no constant is fitted to this vendor"
     ),
     "unfitted maker, inherited device": (
         "no measured runs on this device; no constant is fitted to this vendor"

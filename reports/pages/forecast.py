@@ -54,7 +54,7 @@ def headline(out: Console, forecast: Forecast) -> None:
     bound = f"roofline lower bound at datasheet peaks: {seconds(forecast.lower_bound_s)}"
     if forecast.lower_bound_s > 0:
         ratio = digits(forecast.step_time_s / forecast.lower_bound_s)
-        bound += f" {unbroken(f'(estimate = {ratio}x)')}"
+        bound += f" {unbroken(f'(the estimate is {ratio} times that)')}"
     say(out, bound)
     if forecast.low_s is not None:
         interval = f"80 % interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"

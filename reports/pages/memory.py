@@ -134,8 +134,11 @@ def doubtful(forecast: Forecast) -> str:
         return ""
     if not m.low_bytes <= m.capacity_bytes <= m.high_bytes:
         return ""
-    band = f"{binary(m.low_bytes)} to {binary(m.high_bytes)}"
-    return f", near the limit: 80 % of measured runs peaked at {band} for such a forecast"
+    low, high = (side / m.peak_bytes for side in (m.low_bytes, m.high_bytes))
+    return (
+        f", near the limit: in 80 % of measured runs the peak was {low:.2f} to {high:.2f} times its"
+        f" forecast, which here is {binary(m.low_bytes)} to {binary(m.high_bytes)}"
+    )
 
 
 def verdict(forecast: Forecast) -> str:
@@ -147,9 +150,9 @@ def verdict(forecast: Forecast) -> str:
         batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
         used = of(memory.peak_bytes, memory.capacity_bytes)
         near = doubtful(forecast)
-        return f"{'probably ' if near else ''}fits: {used}{near}{batch}"
-    probably = "probably " if doubtful(forecast) else ""
-    return f"{probably}does not fit: {shortage(forecast)}; {cure(forecast)}"
+        return f"fits{' by the estimate' if near else ''}: {used}{near}{batch}"
+    estimate = " by the estimate" if doubtful(forecast) else ""
+    return f"does not fit{estimate}: {shortage(forecast)}; {cure(forecast)}"
 
 
 def _largest(forecast: Forecast) -> str:

@@ -78,7 +78,9 @@ def diagnose(
         second = f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]})"
     parts = [(share[first], f"is bound by {what}; {cure} would help{second}")]
     if update_s >= NOTABLE * step_s:
-        parts.append((update_s, "is the optimizer, which a larger batch amortises"))
+        parts.append(
+            (update_s, "is the optimizer, which more samples or micro-batches per step amortise")
+        )
     if between_s > NOTABLE * step_s:
         parts.append((between_s, "is host time between steps, which a larger batch would amortise"))
     parts.sort(key=lambda part: part[0], reverse=True)

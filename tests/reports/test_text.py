@@ -201,7 +201,7 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
     known = "known device, unknown stack"
     print_forecast(step(low_s=0.6, high_s=0.8, interval_class=known, nearest=(near,)))
     text = one_line(capsys)
-    spread = "the spread of measured runs on this device under other software stacks"
+    spread = "by forecast errors on runs of this device under other software stacks"
     assert f"80 % interval: 600 ms to 800 ms ({spread})" in text
     assert "gpt2, batch 8 on a100-pcie-40gb, stack pytorch-eager (a table): measured 100 ms" in text
     assert "measured 100 ms, forecast 5.0 % too short" in text
