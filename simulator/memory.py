@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.hwdb.formats import WIDTH
+from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
@@ -67,6 +68,12 @@ def held(step: Step, framework_bytes: float, slack: float) -> Held:
     if step.recipe.mode != "train":
         return _inference(step, framework_bytes, slack)
     return max(_moments(step, framework_bytes, slack), key=lambda h: h.total)
+
+
+def held_on(step: Step, device: Device) -> Held:
+    """Memory of a step at peak on one device; a CPU has no context to hold."""
+    stack = step.recipe.stack
+    return held(step, stack.framework_bytes if device.kind != "cpu" else 0.0, stack.slack)
 
 
 def _inference(step: Step, framework_bytes: float, slack: float) -> Held:

@@ -17,7 +17,7 @@ from roofcast.simulator.forecast.interval import with_interval
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.memory import Held, held
+from roofcast.simulator.memory import held_on
 from roofcast.simulator.times.dispatch import phases_of
 from roofcast.simulator.times.peak import at_peak, passes_one
 from roofcast.simulator.times.roofline import OpTimes, time_all
@@ -64,7 +64,7 @@ def _timed(asked: Asked) -> tuple[Forecast, Step]:
     times = time_all(step, asked.device)
     phases = phases_of(step, times.seconds, asked.device)
     peak = at_peak(step, asked.device)
-    found = assemble(asked, step, times, phases, peak, _held(step, asked.device))
+    found = assemble(asked, step, times, phases, peak, held_on(step, asked.device))
     return _explained(found, step, times, asked.device), step
 
 
@@ -81,12 +81,6 @@ def _advised(found: Forecast, asked: Asked) -> Forecast:
     training = asked.recipe.mode == "train"
     text = advised(found.diagnosis, asked.device, asked.recipe.precision, training)
     return msgspec.structs.replace(found, diagnosis=text)
-
-
-def _held(step: Step, device: hwdb.Device) -> Held:
-    """Memory at peak on one device; a CPU has no context to hold."""
-    stack = step.recipe.stack
-    return held(step, stack.framework_bytes if device.kind != "cpu" else 0.0, stack.slack)
 
 
 def _over_devices(asked: Asked) -> tuple[Forecast, Step]:
@@ -153,7 +147,7 @@ def largest_batch(scenario: Scenario) -> int | None:
 
     def fits(batch: int) -> bool:
         recipe = msgspec.structs.replace(asked.recipe, batch=batch)
-        return _held(trace(model, recipe), device).total <= capacity
+        return held_on(trace(model, recipe), device).total <= capacity
 
     return _most(fits, scenario)
 
