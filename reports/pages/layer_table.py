@@ -143,7 +143,9 @@ def _column_notes(forecast: Forecast) -> list[str]:
         of_mfu = "matrix products, convolutions and the part of attention that a mask leaves"
     again = ", without recomputation" if forecast.mode == "train" else ""
     parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
-    parts.append("traffic: bytes that this stack's kernels move in device memory")
+    sums = " and the sum of gradients that meet at its input" if forecast.mode == "train" else ""
+    fused = "with what is fused into it"
+    parts.append(f"traffic: bytes moved in device memory by a layer's kernels, {fused}{sums}")
     if forecast.devices > 1:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":
