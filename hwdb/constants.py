@@ -207,6 +207,7 @@ def constants() -> dict[str, Constant]:
     return read_kernels(HERE / "kernels.toml")[1]
 
 
+@functools.cache
 def families() -> tuple[str, ...]:
     """Names of the families that have a file."""
     return tuple(sorted(path.stem for path in (HERE / "families").glob("*.toml")))

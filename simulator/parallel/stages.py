@@ -250,9 +250,12 @@ def _traffic(
     """What a unit sends in one of `count` repetitions."""
     deduplicated = at.step.recipe.stack.implementations.get("dispatch") == "deduplicated"
     found: dict[TrafficKey, Cost] = {}
+    costs: dict[tuple[str, str, float, int], Cost] = {}  # of collectives that recur in a layer
     for tr in sent:
-        whole = at.network.cost(tr.kind, tr.group, tr.bytes, tr.copies, deduplicated)
-        cost = whole.times(tr.count / count)
+        what = (tr.kind, tr.group, tr.bytes, tr.copies)
+        if what not in costs:
+            costs[what] = at.network.cost(*what, deduplicated)
+        cost = costs[what].times(tr.count / count)
         repeats = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
         for when, share in ((tr.phase, 1.0), ("recompute", repeats)):
             if share:

@@ -28,12 +28,13 @@ class AtPeak(NamedTuple):
 def at_peak(step: Step, device: Device, repeats: float = 1.0) -> AtPeak:
     """Seconds of one device for the products of `repeats` micro-batches at printed peaks."""
     needed = executed = 0.0
-    for k, product in zip(step.kernels, products_of(step, device), strict=True):
-        if not k.matrix:
-            continue
+    rates: dict[str, float] = {}  # by format
+    for k, product in products_of(step, device):
+        if product not in rates:
+            rates[product] = float(rates_of(device, product).rates.matrix)
         fused = k.kind == "attention"
         flops = k.matrix * k.count * (computed(k) if fused else 1.0)
-        seconds = flops / float(rates_of(device, product).rates.matrix)
+        seconds = flops / rates[product]
         executed += seconds
         if k.phase != "recompute":
             needed += seconds * (GRADIENTS if fused and k.phase == "backward" else 1.0)
@@ -42,8 +43,8 @@ def at_peak(step: Step, device: Device, repeats: float = 1.0) -> AtPeak:
 
 def passes_one(step: Step, times: OpTimes, device: Device) -> str:
     """Why the products of a step take less time than at the printed peak, in a sentence."""
-    kernels = zip(step.kernels, products_of(step, device), times.seconds, strict=True)
-    for k, product, seconds in kernels:
+    taken = (s for k, s in zip(step.kernels, times.seconds, strict=True) if k.matrix)
+    for (k, product), seconds in zip(products_of(step, device), taken, strict=True):
         printed = k.matrix * k.count / float(rates_of(device, product).rates.matrix)
         if k.kind == "conv" and printed > seconds:
             return (

@@ -34,6 +34,7 @@ BOUNDS = ("matrix", "vector", "memory", "latency")
 # it is shorter than this [s]
 EXPLAINED = 0.4
 SMALL_KERNEL = 2e-5
+PRODUCTS = {"matmul": "matmul", "conv": "conv", "depthwise": "conv"}  # kinds: as stacks name them
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
 
 
@@ -106,12 +107,12 @@ def _in_tf32(stack: Stack, device: Device) -> tuple[str, ...]:
     return stack.tf32 if "tf32" in device.peak_flops else ()
 
 
-def products_of(step: Step, device: Device) -> list[str]:
-    """The number format in which each kernel's products run."""
+def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
+    """The kernels that have products, each with the number format in which these run."""
     tf32 = _in_tf32(step.recipe.stack, device)
-    kinds = {"matmul": "matmul", "conv": "conv", "depthwise": "conv"}
-    formats = (_format(k, kinds.get(k.kind, ""), tf32) for k in step.kernels)
-    return [computed_in(product, device) for product in formats]
+    asked = [(k, _format(k, PRODUCTS.get(k.kind, ""), tf32)) for k in step.kernels if k.matrix]
+    runs = {product: computed_in(product, device) for product in {product for _, product in asked}}
+    return [(k, runs[product]) for k, product in asked]
 
 
 def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
