@@ -20,7 +20,7 @@ from roofcast.hwdb.errors import RoofcastError
 COMMANDS = {
     "predict": "Forecast one step: time, memory, what limits it.",
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
-    "count": "Parameters, FLOPs, activations and traffic by layer; no device.",
+    "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",
     "trace": "Write the timeline of a step for Perfetto.",
     "run": "Forecast a scenario: a saved set of predict options.",

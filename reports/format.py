@@ -164,11 +164,17 @@ def energy(joules: float) -> str:
     return si(joules / 3600.0, "Wh")
 
 
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Module paths by their last two components, unless that makes two of them equal.
+_BLOCKS = {"layers", "layer", "blocks", "block", "h"}  # lists of blocks, as models name them
 
-    >>> short_names(["model.layers.mlp.up_proj", "net.layer1.1-2.conv1"])
-    {'model.layers.mlp.up_proj': 'mlp.up_proj', 'net.layer1.1-2.conv1': 'layer1.1-2.conv1'}
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Module paths by their last two components, without the list that holds the blocks, unless
+    that makes two of them equal.
+
+    >>> short_names(["model.layers.mlp.up_proj", "model.layers.norm", "net.layer1.1-2.conv1"])
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'model.layers.mlp.up_proj': 'mlp.up_proj', 'model.layers.norm': 'norm',
+     'net.layer1.1-2.conv1': 'layer1.1-2.conv1'}
     """
     short = {name: _ending(name.split(".")) for name in names}
     ambiguous = {each for each, times in Counter(short.values()).items() if times > 1}
@@ -176,5 +182,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _ending(parts: list[str]) -> str:
-    """The last two components, or three if the last but one starts with a digit."""
+    """The last two components, or three if the last but one starts with a digit; the last alone
+    inside a list of blocks.
+    """
+    if len(parts) > 1 and parts[-2] in _BLOCKS:
+        return parts[-1]
     return ".".join(parts[-3 if len(parts) > 2 and parts[-2][:1].isdigit() else -2 :])

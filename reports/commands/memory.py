@@ -29,7 +29,7 @@ _PARALLEL_KEYS = ("devices", "system", "layout", "ranks")
 @scenario_options(several=True, length=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def command(as_json: bool, **asked: Any) -> None:
-    """Memory at peak by kind, by layer or pipeline stage, and the largest batch that fits.
+    """Memory at peak by kind, by op or pipeline stage, and the largest batch that fits.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
     .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.

@@ -43,7 +43,7 @@ def print_counts(counts: Counts, depth: int | None) -> None:
         say(out, _what(counts))
         section(out, "Totals")
         _totals(out, counts)
-        section(out, "By layer")
+        section(out, "By module")
         show(out, _table(whole, shown, counts.mode == "train", out.width - 2))
         note = "each row is the sum of the rows indented under it"
         if any(branch.times > 1 for _, branch in walk(whole, shown)):
@@ -95,14 +95,14 @@ def _totals(out: Console, counts: Counts) -> None:
 def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
     """The tree, a row per branch."""
     columns: list[tuple[str, Justify]] = [
-        ("layer", "left"),
-        ("op", "left"),
+        ("module or op", "left"),
+        ("kind", "left"),
         ("params", "right"),
         ("fwd FLOP", "right"),
         ("bwd FLOP", "right"),
     ]
     columns += [("saved", "right"), ("traffic", "right")]
-    left_out = {"op"} if width < _WIDE else set()
+    left_out = {"kind"} if width < _WIDE else set()
     left_out |= set() if training and width >= _NARROW else {"bwd FLOP", "saved"}
     table = plain_table(*(column for column in columns if column[0] not in left_out))
     table.width = min(width, 120)

@@ -25,7 +25,7 @@ def print_forecast(forecast: Forecast) -> None:
         section(out, "Where the time goes")
         show(out, layer_table(forecast, out.width - 2))
         say(out, table_note(forecast, out.width - 2), style="dim")
-        say(out, f"time by op: {by_kind(forecast)}")
+        say(out, f"time by kind of op: {by_kind(forecast)}")
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)

@@ -17,7 +17,7 @@ from roofcast.simulator.forecast.result import Forecast, LayerForecast
 _LONGEST = 12  # layers with a row of their own; the rest share one
 _WIDEST = 100
 _NARROW = 70  # columns of the terminal below which only times are shown
-_TIMES = ("layer", "×", "time", "share", "bound by")
+_TIMES = ("op", "×", "time", "share", "bound by")
 _OTHERS = {8: 57, 7: 47, 5: 30}  # width of all columns but the first, by the number of columns
 _GROUPS = ("optimizer", "communication", "waiting", "overlapped")  # of time outside the layers
 _HOST = "waiting for the host"
@@ -105,8 +105,8 @@ def table_note(forecast: Forecast, width: int) -> str:
         stages = ", mean over the pipeline stages" if pipelined else ""
         unit = "step" if forecast.mode == "train" else "pass"
         parts.append(f"numbers of one device: its share of a {unit}, all micro-batches{stages}")
-    summed = "" if several else ", summed in the row"
-    parts.append(f"×: layers of this kind in the whole model{summed}")
+    summed = "" if several else "; a row is the sum of all"
+    parts.append(f"×: how often the op stands in the model{summed}")
     if width >= _NARROW:
         parts += _column_notes(forecast)
     if several:
@@ -123,8 +123,8 @@ def _row_notes(names: Sequence[str]) -> list[str]:
     """What the rows outside the layers mean that a step over several devices has."""
     notes = {
         "comm": "comm: the time of communication that compute does not overlap, and the bytes that"
-        " belong to no layer; a layer's own bytes stand in its row, those of a gather that several"
-        " layers share in the first",
+        " belong to no op; an op's own bytes stand in its row, those of a gather that several"
+        " ops share in the first",
         _HOST: "waiting for the host: beyond the time of the rows above",
         "pipeline bubble": "pipeline bubble: idle while the pipeline fills and drains",
         "uneven stages": "uneven stages: the slowest pipeline stage minus the mean",
@@ -145,12 +145,12 @@ def _column_notes(forecast: Forecast) -> list[str]:
     parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
     sums = " and the sum of gradients that meet at its input" if forecast.mode == "train" else ""
     fused = "with what is fused into it"
-    parts.append(f"traffic: bytes moved in device memory by a layer's kernels, {fused}{sums}")
+    parts.append(f"traffic: bytes moved in device memory by an op's kernels, {fused}{sums}")
     if forecast.devices > 1:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":
         before = ", before recomputation" if forecast.recompute != "none" else ""
-        once = "a tensor that several layers use counted in the first"
+        once = "a tensor that several ops use counted in the first"
         parts.append(f"saved: activations kept for backward{before}, {once}")
     return parts
 
@@ -163,12 +163,12 @@ def _fifth(forecast: Forecast) -> str:
 def _columns(forecast: Forecast, width: int) -> list[tuple[str, Justify]]:
     """The columns that a forecast and the width of the terminal leave room for."""
     fifth = _fifth(forecast)
-    titles = ["layer", "×", "FLOP", "traffic", fifth, "time", "share", "bound by"]
+    titles = ["op", "×", "FLOP", "traffic", fifth, "time", "share", "bound by"]
     if width < _NARROW:
         titles = [title for title in titles if title in _TIMES]
     elif fifth == "saved" and forecast.mode != "train":
         titles.remove(fifth)
-    return [(title, "left" if title in ("layer", "bound by") else "right") for title in titles]
+    return [(title, "left" if title in ("op", "bound by") else "right") for title in titles]
 
 
 Numbers = tuple[float | None, float | None, float | None, float]  # FLOP, traffic, fifth column, s
@@ -176,7 +176,7 @@ Numbers = tuple[float | None, float | None, float | None, float]  # FLOP, traffi
 
 def _adder(table: Table, forecast: Forecast, titles: Sequence[str]) -> Callable[..., None]:
     """A function that adds a row: name, count, numbers, bound, style."""
-    every = ("layer", "×", "FLOP", "traffic", _fifth(forecast), "time", "share", "bound by")
+    every = ("op", "×", "FLOP", "traffic", _fifth(forecast), "time", "share", "bound by")
 
     def add(name: str, count: str, numbers: Numbers, bound: str, style: str | None = None) -> None:
         flops, moved, fifth, time = numbers

@@ -233,7 +233,7 @@ def _fixed(forecast: Forecast) -> float:
 
 
 def print_memory(forecast: Forecast) -> None:
-    """Print memory by kind, and by layer or, over several devices, by pipeline stage."""
+    """Print memory by kind, and by op or, over several devices, by pipeline stage."""
     with page() as out:
         title = f"memory of one {pass_or_step(forecast.mode)}"
         say(out, f"{forecast.model} on {on_what(forecast)}: {title}", indent=0, style="bold")
@@ -244,7 +244,7 @@ def print_memory(forecast: Forecast) -> None:
         if forecast.layout:
             stages_section(out, forecast)
         else:
-            section(out, "By layer")
+            section(out, "By op")
             show(out, _layer_table(forecast, out.width - 2))
             say(out, _layer_note(forecast), style="dim")
         assumptions(out, forecast)
@@ -257,7 +257,7 @@ def _layer_note(forecast: Forecast) -> str:
     states = [name for name, _ in kinds(forecast) if name in _STATES]
     return (
         f"weights: {listed(states)}; saved: activations kept for backward, a tensor that several"
-        " layers use counted in one; share: of all weights and saved activations"
+        " ops use counted in one; share: of all weights and saved activations"
     )
 
 
@@ -266,7 +266,7 @@ def _layer_table(forecast: Forecast, width: int) -> Table:
     memory = forecast.memory
     states = memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes
     weight = states / max(forecast.parameters, 1)  # bytes per parameter
-    columns: list[tuple[str, Justify]] = [("layer", "left"), ("×", "right")]
+    columns: list[tuple[str, Justify]] = [("op", "left"), ("×", "right")]
     columns += [("parameters", "right"), ("weights", "right"), ("saved", "right")]
     columns.append(("share", "right"))
     rows: list[tuple[str, ...]] = []

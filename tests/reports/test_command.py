@@ -204,7 +204,7 @@ def test_help_warns_that_loading_a_py_runs_it():
 def test_memory_is_printed_by_layer_with_the_largest_batch():
     result = run("memory", "llama-3-8b", "--on", "rtx-3090", "--seq", "512")
     assert result.exit_code == 0, result.stderr
-    assert "does not fit" in result.stdout and "By layer" in result.stdout
+    assert "does not fit" in result.stdout and "By op" in result.stdout
     text = " ".join(run("memory", "gpt2", "--on", "h100-sxm5").stdout.split())
     assert "largest batch that fits: " in text
 
