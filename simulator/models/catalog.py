@@ -13,6 +13,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator import importers
 from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.families.text_part import WRAPPED, Parts, hold, take_apart
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.models.nets import NETS
 from roofcast.simulator.work.model import Model
@@ -185,8 +186,9 @@ def from_config(
     `where` is the file or other place that error messages name. Raises BadInput for an unknown
     model_type, a missing key, or sizes that do not fit together.
     """
-    kind = raw.get("model_type")
-    known = ", ".join(sorted(FAMILIES))
+    parts = _parts(raw, where)
+    kind = parts.text.get("model_type")
+    known = ", ".join(sorted((*FAMILIES, *WRAPPED)))
     if kind is None:
         raise BadInput(
             f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {known})"
@@ -198,7 +200,7 @@ def from_config(
         )
     module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
     try:
-        config = msgspec.convert(raw, module.Config)
+        config = msgspec.convert(parts.text, module.Config)
     except msgspec.ValidationError as error:
         raise BadInput(f"{where}: {_plain(error)}") from None
     check(where, config)
@@ -206,9 +208,20 @@ def from_config(
     size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
 
     def program(tape: Tape, batch: int, size: int | None) -> Any:
+        hold(tape, parts)
         return module.build(tape, config, batch, size)
 
     return Model(name, kind, "image" if image else "sequence", size, program, config, source)
+
+
+def _parts(raw: dict[str, Any], where: Path | str) -> Parts:
+    """The parts of a config.json. Raises BadInput that names the file."""
+    try:
+        return take_apart(raw)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{where}: {_plain(error)}") from None
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
 
 
 def _plain(error: msgspec.ValidationError) -> str:
