@@ -90,7 +90,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         parameters=int(at.whole.parameters),
         **counted.fields(step_s, at.peak, n),
-        memory=memory_fields(held, device.memory.capacity, recipe.mode),
+        memory=memory_fields(held, device.memory.capacity, at.step, layout),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s, n),

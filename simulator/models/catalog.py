@@ -16,7 +16,9 @@ from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
 from roofcast.simulator.models.families.text_part import WRAPPED, Parts, hold, take_apart
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.models.nets import NETS
+from roofcast.simulator.models.quantized import KEYS, said_of, storage_of
 from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.storage import Storage
 from roofcast.simulator.work.tape import Tape
 
 if TYPE_CHECKING:
@@ -207,11 +209,31 @@ def from_config(
     image = kind in IMAGE_FAMILIES
     size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
 
-    def program(tape: Tape, batch: int, size: int | None) -> Any:
-        hold(tape, parts)
-        return module.build(tape, config, batch, size)
+    storage, left_out = _storage(raw, parts.text, config, where)
 
-    return Model(name, kind, "image" if image else "sequence", size, program, config, source)
+    def program(tape: Tape, batch: int, size: int | None) -> Any:
+        tape.storage = storage
+        hold(tape, parts)
+        made = module.build(tape, config, batch, size)
+        if storage is not None:
+            tape.assumptions.append(said_of(tape))
+        tape.assumptions.extend([left_out] if left_out else ())
+        return made
+
+    takes = "image" if image else "sequence"
+    return Model(name, kind, takes, size, program, config, source, storage=storage)
+
+
+def _storage(
+    raw: dict[str, Any], text: dict[str, Any], config: Any, where: Path | str
+) -> tuple[Storage | None, str | None]:
+    """How the checkpoint stores its weights, and what of that is not modelled."""
+    of = raw if any(raw.get(key) for key in KEYS) else text
+    layers = getattr(config, "num_hidden_layers", None)
+    try:
+        return storage_of(of, layers if isinstance(layers, int) else 1)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
 
 
 def _parts(raw: dict[str, Any], where: Path | str) -> Parts:

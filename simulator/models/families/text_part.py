@@ -125,13 +125,21 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
+def _format(t: Tape, op: Op, shape: tuple[int, ...]) -> str | None:
+    """Format of a tower's weight; None: that of all weights."""
+    matrix = op.kind == "linear" and len(shape) == 3
+    if not matrix or t.training or t.storage is None or t.precision.matrices is not None:
+        return None
+    return t.storage.tower_format(shape[-2], shape[-1])
+
+
 def hold(t: Tape, parts: Parts) -> None:
     """The towers' weights on the tape: in memory, in no kernel, and not trained."""
     for op in parts.ops:
         with t.op(op.name, op.kind):
             for shape in op.shapes:
                 if _size(shape):
-                    t.parameter(*shape, trainable=False)
+                    t.parameter(*shape, trainable=False, dtype=_format(t, op, shape))
     if parts.ops:
         n = sum(_size(shape) for op in parts.ops for shape in op.shapes)
         fate = "not run and not trained" if t.training else "not run"

@@ -16,7 +16,9 @@ Side = int | list[int]  # one number, or height and width
 
 
 class Op(NamedTuple):
-    """An op of a tower, and the shapes of its weights: layers first where it is repeated."""
+    """An op of a tower, and the shapes of its weights: layers first where it is repeated, and in
+    front of every matrix of a linear layer.
+    """
 
     name: str
     kind: str
@@ -33,7 +35,7 @@ class Tower(msgspec.Struct, frozen=True):
 
 def dense(name: str, k: int, n: int, *, bias: bool = True) -> Op:
     """A linear layer k -> n outside of the tower's blocks."""
-    return Op(name, "linear", ((n, k), (n,)) if bias else ((n, k),))
+    return Op(name, "linear", ((1, n, k), (n,)) if bias else ((1, n, k),))
 
 
 def encoder(
@@ -168,11 +170,9 @@ class Gemma3(Siglip, frozen=True):
 class PaliGemma(Siglip, frozen=True):
     """SigLIP as PaliGemma uses it: one linear layer projects."""
 
-    projection_dim: int | None = None
-
     def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
         """The tower's ops and the projector's."""
-        out = self.projection_dim or whole.get("projection_dim") or 2048
+        out = whole.get("projection_dim") or 2048
         head = dense("multi_modal_projector.linear", self.hidden_size, out)
         return [*super().ops(width, whole), head]
 
