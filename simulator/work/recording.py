@@ -47,6 +47,8 @@ class Recording:
         self.saved: dict[int, Saved] = {}  # by storage
         self.inputs: list[Value] = []
         self.assumptions: list[str] = []  # made by the model
+        self.head: object = None  # of the model's class, where it is not that of its family
+        self.headed = False  # whether the model has made that head
         self.caches: list[Cache] = []  # that generation would keep
         self.storage: Storage | None = None  # of a quantized checkpoint
         self._path: list[str] = []

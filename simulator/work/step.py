@@ -158,7 +158,7 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
         sum(v.bytes for v in tape.inputs), _state_bytes(tape, recipe) if training else 0.0, recipe,
         tuple(tape.traffic), (*tape.assumptions, *_composed_attention(tape, model.name)),
-        tuple(tape.caches),
+        () if tape.headed else tuple(tape.caches),  # a classifier generates nothing
     )  # fmt: skip
 
 

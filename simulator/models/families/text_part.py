@@ -35,6 +35,7 @@ _LLAVA: dict[str, type[Tower]] = {
 }
 WRAPPED = {
     "gemma3": Wrapped("gemma3_text", {"vision_config": towers.Gemma3}, tied=True),
+    "kimi_k25": Wrapped(None, {}),
     "internvl": Wrapped(None, {"vision_config": towers.InternVL}),
     "llama4": Wrapped("llama4_text", {"vision_config": towers.Llama4}),
     "llava": Wrapped(None, {"vision_config": _LLAVA}),
