@@ -8,7 +8,7 @@ import pytest
 
 from roofcast import count, predict
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.models.catalog import from_config, resolve
+from roofcast.simulator.models.catalog import CONFIGS, from_config, resolve
 from roofcast.simulator.models.families.table import FAMILIES
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.work.precision import precision
@@ -50,10 +50,6 @@ def file(tmp_path, raw):
 
 
 # ------------------------------------------------------------------ quantization
-def group_matrices(k, rows, columns):
-    return k * rows * columns
-
-
 INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
 FP8_ROWS = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
 NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
@@ -69,7 +65,9 @@ CASES = {
     "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 4 + 20 / 128 + 32 / 4096),
     "gptq-3": ({"quant_method": "gptq", "bits": 3, "group_size": 64}, 3 + 19 / 64 + 32 / 4096),
     "gptq-8-row": ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 8 + (24 + 32) / 4096),
-    "awq": ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, 4 + 20 / 128),
+    "awq": ({"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}, 4 + 20 / 64),
+    "awq-no-zero": ({"quant_method": "awq", "w_bit": 4, "q_group_size": 128, "zero_point": False},
+                    4 + 16 / 128),
     "auto-round": ({"quant_method": "auto-round", "bits": 2, "group_size": 32},
                    2 + 18 / 32 + 32 / 4096),
     "nf4": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 4 + 32 / 64),
@@ -123,9 +121,7 @@ def test_bytes_of_a_step_over_one_token_fall_with_the_weights_and_products_stay_
 
 
 def test_mxfp4_covers_the_experts_of_gpt_oss():
-    raw = json.loads(
-        (Path(resolve.__code__.co_filename).parent / "configs/gpt-oss-20b.json").read_text()
-    )
+    raw = json.loads((CONFIGS / "gpt-oss-20b.json").read_text())
     tape = run(raw | {"quantization_config": {"quant_method": "mxfp4"}})
     held = {tape.nodes[w.node].op for w in tape.weights if w.dtype == "4.25-bit"}
     assert held == {"experts"}
@@ -188,11 +184,9 @@ def test_a_layer_that_is_left_out_of_many_keeps_its_share():
     assert half - all_ == pytest.approx(128 * 64 * (16 - bits) / 8)
 
 
-@pytest.mark.parametrize(
-    "pattern", ["re:(a+)+$", "re:(.*)*x", "re:" + ".*" * 30, "re:[", "*" * 999]
-)
+@pytest.mark.parametrize("pattern", ["re:(.+)+$", "re:(.*)*x", "re:" + ".*" * 30, "re:[", "*a" * 9])
 def test_a_pattern_that_could_run_for_ever_matches_nothing(pattern):
-    assert not covers(pattern, "model.layers.self_attn.q_proj", "linear") or pattern[0] == "*"
+    assert not covers(pattern, "model.layers.self_attn.q_proj", "linear")
 
 
 def test_a_method_that_is_not_known_is_said_and_weights_stay_whole():
@@ -230,8 +224,7 @@ def test_parameters_of_towers_and_heads_equal_those_of_transformers(row):
 
 
 def test_llama_4_scout_has_a_vision_tower_and_says_that_text_alone_is_run(tmp_path):
-    configs = Path(resolve.__code__.co_filename).parent / "configs"
-    text = json.loads((configs / "llama-4-scout.json").read_text())
+    text = json.loads((CONFIGS / "llama-4-scout.json").read_text())
     path = file(tmp_path, {"model_type": "llama4", "text_config": text})
     found = count(path, sequence=32)
     assert found.parameters == 108_225_039_360
