@@ -83,15 +83,14 @@ def attention(
     softcap       bound the scores by a tanh (eager only)
     window        length of a sliding window of keys (fused kernels only)
     scaled        divide the scores by sqrt(d)
-    by_heads      q lies in memory head by head; the result of a flash kernel then does, too, and is
-                  copied
+    by_heads      q lies in memory head by head, as a flash kernel's result then does, and is copied
     eager         the model supports no fused kernel
     cache         elements that generation keeps of a token, if other than its keys and values
 
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     how = "eager" if eager else t.implementation("attention", "flash")
-    if causal and q.shape[-2] == k.shape[-2]:
+    if causal:
         cached(t, k, v, window=window, elements=cache)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
     if t.parallel.cp > 1 and (how == "eager" or mask is not None or bias is not None):
@@ -111,14 +110,20 @@ def attention(
         mask = _additive(t, mask, low)
     if how == "flash" and (low == "fp32" or mask is not None or not _flash_takes(q, v)):
         how = "efficient"
-    kernel, dim = _Kernel(how, causal, mask, window), q.shape[-1]
-    if how == "flash" and dim % FLASH_ALIGNED:
-        padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
-        q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
-        out = _fused(t, q, k, v, kernel)
-        return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
+    kernel = _Kernel(how, causal, mask, window)
+    if how == "flash" and q.shape[-1] % FLASH_ALIGNED:
+        return _padded(t, q, k, v, kernel)
     out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
+
+
+def _padded(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
+    """Flash attention of heads whose dimension the kernel does not take as it is."""
+    dim = q.shape[-1]
+    padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
+    q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
+    out = _fused(t, q, k, v, kernel)
+    return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
 
 
 def cached(
