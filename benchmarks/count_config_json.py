@@ -81,6 +81,18 @@ CONFIGS = {
         "llava", {"model_type": "qwen2", **SMALL}, SIGLIP | {"num_hidden_layers": 3},
         vision_feature_layer=[-1, -2],
     ),
+    "llava-next": whole("llava_next", {"model_type": "mistral", **WIDE}, CLIP),
+    "llava-onevision": whole("llava_onevision", {"model_type": "qwen2", **SMALL}, SIGLIP),
+    "idefics3": whole(
+        "idefics3", {"model_type": "llama", **SMALL},
+        SIGLIP | {"model_type": "idefics3_vision", "image_size": 364}, scale_factor=3,
+        tie_word_embeddings=False,
+    ),
+    "smolvlm": whole(
+        "smolvlm", {"model_type": "llama", **SMALL, "tie_word_embeddings": True},
+        SIGLIP | {"model_type": "smolvlm_vision", "image_size": 512, "patch_size": 16},
+        scale_factor=4, tie_word_embeddings=True,
+    ),
     "paligemma": whole(
         "paligemma", {"model_type": "gemma", **WIDE}, SIGLIP | {"image_size": 224}
     ),

@@ -242,8 +242,8 @@ def _by_class(raw: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], t
     found = family_of(name, known) if name else None
     if kind is None and found is None:
         raise BadInput(
-            f"{where}: no 'model_type'; a Hugging Face config.json has one (known:"
-            f" {', '.join(sorted(known))})"
+            f"{where}: no 'model_type', and no known class in 'architectures'; a Hugging Face"
+            " config.json has one, for example llama"
         )
     if kind is not None and not isinstance(kind, str):
         raise BadInput(f"{where}: key 'model_type' is a {type(kind).__name__}; a name is expected")

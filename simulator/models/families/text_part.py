@@ -25,6 +25,7 @@ class Wrapped(NamedTuple):
     text: str | None  # model_type of the language model; None: its own part names it
     towers: Mapping[str, Choice]  # key of the config.json -> tower; others are said, not counted
     tied: bool | None = None  # transformers' default for the whole; None: as the language model
+    newline: bool = False  # a learned embedding ends a row of patches
     inside: str = ""  # key of the part that holds all others, in a config of several models
 
 
@@ -35,10 +36,13 @@ _LLAVA: dict[str, type[Tower]] = {
 }
 WRAPPED = {
     "gemma3": Wrapped("gemma3_text", {"vision_config": towers.Gemma3}, tied=True),
+    "idefics3": Wrapped(None, {"vision_config": towers.Idefics3}),
     "kimi_k25": Wrapped(None, {}),
     "internvl": Wrapped(None, {"vision_config": towers.InternVL}),
     "llama4": Wrapped("llama4_text", {"vision_config": towers.Llama4}),
     "llava": Wrapped(None, {"vision_config": _LLAVA}),
+    "llava_next": Wrapped(None, {"vision_config": _LLAVA}, newline=True),
+    "llava_onevision": Wrapped(None, {"vision_config": _LLAVA}, newline=True),
     "mistral3": Wrapped(None, {"vision_config": towers.Mistral3}),
     "paligemma": Wrapped(None, {"vision_config": towers.PaliGemma}),
     "qwen2_5_omni": Wrapped("qwen2", {}, inside="thinker_config"),
@@ -47,9 +51,26 @@ WRAPPED = {
     "qwen2_vl": Wrapped("qwen2", {"vision_config": towers.Qwen2}),
     "qwen3_vl": Wrapped("qwen3", {"vision_config": towers.Qwen3}),
     "qwen3_vl_moe": Wrapped("qwen3_moe", {"vision_config": towers.Qwen3}),
+    "smolvlm": Wrapped(None, {"vision_config": towers.Idefics3}),
 }
-DEFAULT_TEXT = {"llava": "llama", "mistral3": "mistral", "internvl": "qwen2", "paligemma": "gemma"}
-DEFAULT_VISION = {"llava": "clip_vision_model"}
+DEFAULT_TEXT = {
+    "idefics3": "llama", "internvl": "qwen2", "llava": "llama", "llava_next": "llama",
+    "llava_onevision": "qwen2", "mistral3": "mistral", "paligemma": "gemma", "smolvlm": "llama",
+}  # fmt: skip
+DEFAULT_VISION = {
+    "llava": "clip_vision_model", "llava_next": "clip_vision_model",
+    "llava_onevision": "siglip_vision_model",
+}  # fmt: skip
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+          "num_attention_heads", "num_key_value_heads", "head_dim")  # fmt: skip
+# transformers' defaults, which published multimodal configs leave out
+SIZES = {
+    "gemma": (256000, 3072, 24576, 28, 16, 16, 256),
+    "gemma3_text": (262208, 2304, 9216, 26, 8, 4, 256),
+    "llama": (32000, 4096, 11008, 32, 32, None, None),
+    "mistral": (32000, 4096, 14336, 32, 32, 8, None),
+    "qwen2": (151936, 4096, 22016, 32, 32, 32, None),
+}
 _TEXT = "text_config"
 
 
@@ -75,6 +96,9 @@ def take_apart(raw: dict[str, Any]) -> Parts:
     whole = _part(raw, entry.inside) if entry.inside else raw
     text = dict(_part(whole, _TEXT) if _TEXT in whole else whole)  # older configs: no part
     text["model_type"] = entry.text or text.get("model_type") or DEFAULT_TEXT.get(kind)
+    sizes = SIZES.get(str(text["model_type"]), ()) if _TEXT in whole else ()
+    for key, size in zip(_SIZES, sizes, strict=False):
+        text.setdefault(key, size)
     stated = [p["tie_word_embeddings"] for p in (whole, text) if "tie_word_embeddings" in p]
     if stated or entry.tied is not None:
         text["tie_word_embeddings"] = any(stated) if stated else entry.tied
@@ -87,6 +111,8 @@ def take_apart(raw: dict[str, Any]) -> Parts:
             found = msgspec.convert(part, tower).ops(_width(text), whole)
             ops += [op for op in found if any(map(_size, op.shapes))]
             held.append(key)
+    if entry.newline:
+        ops.append(Op("image_newline", "embedding", ((_width(text),),)))
     left_out = [key for key in _parts_of(raw, entry.inside) if key.rpartition(".")[2] not in held]
     said = [f"{key}: not run and not counted; text tokens only" for key in left_out]
     return Parts(text, tuple(ops), tuple(said), tuple(held))

@@ -284,6 +284,20 @@ class InternVL(Tower, frozen=True):
         ]  # fmt: skip
 
 
+class Idefics3(Siglip, frozen=True):
+    """SigLIP as Idefics 3 and SmolVLM use it: patches are merged, and one matrix projects."""
+
+    hidden_size: int = 1152
+    num_attention_heads: int = 16
+    patch_size: Side = 32
+    vision_use_head: bool = False
+
+    def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
+        """The tower's ops and the connector's."""
+        merged = self.hidden_size * (whole.get("scale_factor") or 2) ** 2
+        return [*super().ops(width, whole), dense("connector.proj", merged, width, bias=False)]
+
+
 class Qwen2(Tower, frozen=True):
     """Keys of transformers' Qwen2VLVisionConfig: `hidden_size` is the language model's width."""
 

@@ -223,6 +223,51 @@ def test_parameters_of_towers_and_heads_equal_those_of_transformers(row):
     assert sum(w.size * w.count for w in tape.weights) == int(row["parameters"])
 
 
+SIGLIP = {
+    "hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "patch_size": 14,
+    "model_type": "siglip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 27,
+    "vision_use_head": False,
+}  # fmt: skip
+CLIP = {
+    "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "patch_size": 14,
+    "model_type": "clip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 24,
+}  # fmt: skip
+QWEN2 = {
+    "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+    "num_hidden_layers": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+}  # fmt: skip
+MISTRAL = {
+    "head_dim": 128, "hidden_size": 5120, "intermediate_size": 32768, "model_type": "mistral",
+    "num_hidden_layers": 40, "vocab_size": 131072,
+}  # fmt: skip
+PUBLISHED = {  # parameters of the checkpoint on the Hugging Face Hub -> its config.json, in part
+    # sizes that are transformers' defaults are left out there, too
+    4_300_079_472: {  # google/gemma-3-4b-it
+        "model_type": "gemma3", "vision_config": SIGLIP,
+        "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34},
+    },
+    7_063_427_072: {  # llava-hf/llava-1.5-7b-hf
+        "model_type": "llava", "vision_config": CLIP, "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", "vocab_size": 32064},
+    },
+    8_291_375_616: QWEN2 | {  # Qwen/Qwen2-VL-7B-Instruct
+        "model_type": "qwen2_vl", "vision_config": {"depth": 32, "embed_dim": 1280},
+    },
+    8_292_166_656: QWEN2 | {  # Qwen/Qwen2.5-VL-7B-Instruct
+        "model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 1280},
+    },
+    24_011_361_280: {  # mistralai/Mistral-Small-3.1-24B-Instruct-2503
+        "model_type": "mistral3", "vision_config": {"patch_size": 14}, "text_config": MISTRAL,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_parameters_of_published_multimodal_models(published):
+    tape = run(PUBLISHED[published])
+    assert sum(w.size * w.count for w in tape.weights) == published
+
+
 def test_llama_4_scout_has_a_vision_tower_and_says_that_text_alone_is_run(tmp_path):
     text = json.loads((CONFIGS / "llama-4-scout.json").read_text())
     path = file(tmp_path, {"model_type": "llama4", "text_config": text})
