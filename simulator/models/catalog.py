@@ -21,7 +21,7 @@ from roofcast.simulator.models.architectures import (
     not_known,
     said_of_head,
 )
-from roofcast.simulator.models.config_keys import MTP, unread_of
+from roofcast.simulator.models.config_keys import MTP, printable, unread_of
 from roofcast.simulator.models.families.heads import Head
 from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
 from roofcast.simulator.models.families.text_part import WRAPPED, Parts, hold, take_apart
@@ -249,9 +249,7 @@ def _by_class(raw: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], t
         raise BadInput(f"{where}: key 'model_type' is a {type(kind).__name__}; a name is expected")
     if kind in known or found is None:
         return raw, ()
-    said = (
-        f"model_type {str(kind)[:60]}: read as {found}, of which {name} in architectures is a class"
-    )
+    said = f"model_type {printable(kind)}: read as {found}, the family of {name} in architectures"
     return raw | {"model_type": found}, (said,)
 
 

@@ -98,6 +98,16 @@ def _strange(text: Mapping[str, Any]) -> list[object]:
     return list(dict.fromkeys(k for k in each if isinstance(k, str) and k not in LAYER_TYPES))
 
 
+def printable(text: object) -> str:
+    """The first characters of a text of an input, escaped where they are no plain ones.
+
+    >>> printable("index_topk")
+    'index_topk'
+    """
+    short = str(text)[:40]
+    return short if short.isprintable() else repr(short)
+
+
 def said_of_keys(keys: Collection[str]) -> tuple[str, ...]:
     """The line that lists keys that no formula reads; none without any.
 
@@ -106,7 +116,7 @@ def said_of_keys(keys: Collection[str]) -> tuple[str, ...]:
     """
     if not keys:
         return ()
-    each = [key[:40] for key in keys]
+    each = [printable(key) for key in keys]
     more = f" and {len(each) - _LISTED} more" if len(each) > _LISTED else ""
     plural = "s" if len(each) > 1 else ""
     return (f"key{plural} of config.json that no formula reads: {', '.join(each[:_LISTED])}{more}",)

@@ -96,7 +96,7 @@ def _bitsandbytes(k: _Keys) -> Storage:
         block, double = k.group("bnb_4bit_blocksize", default=64), False
         double = bool(k.raw.get("bnb_4bit_use_double_quant"))
         extra = 8.0 + _FULL / 256 if double else _FULL  # blocks of 256 maxima share a scale
-        kind = str(k.raw.get("bnb_4bit_quant_type", "fp4"))[:8]
+        kind = "nf4" if k.raw.get("bnb_4bit_quant_type") == "nf4" else "fp4"
         how = f"4 bits ({kind}), groups of {block}{', double quantization' if double else ''}"
         return Storage("", how, Scheme(4, extra, block), everywhere=True)
     how = "8 bits, a scale per row"
@@ -130,6 +130,9 @@ def _fbgemm(k: _Keys) -> Storage:
     return Storage("", "8 bits, a scale per row", Scheme(8, _FULL), "fp8", everywhere=True)
 
 
+_STRATEGIES = ["block", "channel", "group", "tensor", "tensor_group"]
+
+
 def _compressed(k: _Keys) -> Storage | None:
     groups = k.part("config_groups")
     each = [groups.part(name) for name in groups.raw]
@@ -142,6 +145,8 @@ def _compressed(k: _Keys) -> Storage | None:
     strategy = weights.raw.get("strategy") or (
         "group" if weights.raw.get("group_size") else "tensor"
     )
+    if strategy not in _STRATEGIES:
+        return None
     scale = _HALF if weights.raw.get("symmetric", True) else _HALF + bits
     group: int | None = None
     if strategy in ("group", "tensor_group"):

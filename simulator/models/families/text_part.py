@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.models.families import towers
+from roofcast.simulator.models.families import towers, towers_qwen
 from roofcast.simulator.models.families.towers import Op, Tower
 from roofcast.simulator.work.tape import Tape
 
@@ -46,11 +46,11 @@ WRAPPED = {
     "mistral3": Wrapped(None, {"vision_config": towers.Mistral3}),
     "paligemma": Wrapped(None, {"vision_config": towers.PaliGemma}),
     "qwen2_5_omni": Wrapped("qwen2", {}, inside="thinker_config"),
-    "qwen2_5_vl": Wrapped("qwen2", {"vision_config": towers.Qwen25}),
+    "qwen2_5_vl": Wrapped("qwen2", {"vision_config": towers_qwen.Qwen25}),
     "qwen2_audio": Wrapped("qwen2", {}),
-    "qwen2_vl": Wrapped("qwen2", {"vision_config": towers.Qwen2}),
-    "qwen3_vl": Wrapped("qwen3", {"vision_config": towers.Qwen3}),
-    "qwen3_vl_moe": Wrapped("qwen3_moe", {"vision_config": towers.Qwen3}),
+    "qwen2_vl": Wrapped("qwen2", {"vision_config": towers_qwen.Qwen2}),
+    "qwen3_vl": Wrapped("qwen3", {"vision_config": towers_qwen.Qwen3}),
+    "qwen3_vl_moe": Wrapped("qwen3_moe", {"vision_config": towers_qwen.Qwen3}),
     "smolvlm": Wrapped(None, {"vision_config": towers.Idefics3}),
 }
 DEFAULT_TEXT = {
@@ -72,6 +72,7 @@ SIZES = {
     "qwen2": (151936, 4096, 22016, 32, 32, 32, None),
 }
 _TEXT = "text_config"
+_MOST = 4  # parts that are named
 
 
 class Parts(NamedTuple):
@@ -108,13 +109,15 @@ def take_apart(raw: dict[str, Any]) -> Parts:
         named = part.get("model_type") or DEFAULT_VISION.get(kind)
         tower = choice.get(str(named)) if isinstance(choice, Mapping) else choice
         if tower is not None:
-            found = msgspec.convert(part, tower).ops(_width(text), whole)
+            tower_of = msgspec.convert(part, tower)
+            towers.check(key, tower_of)
+            found = tower_of.ops(_width(text), whole)
             ops += [op for op in found if any(map(_size, op.shapes))]
             held.append(key)
     if entry.newline:
         ops.append(Op("image_newline", "embedding", ((_width(text),),)))
     left_out = [key for key in _parts_of(raw, entry.inside) if key.rpartition(".")[2] not in held]
-    said = [f"{key}: not run and not counted; text tokens only" for key in left_out]
+    said = [f"{key[:40]}: not run and not counted; text tokens only" for key in left_out[:_MOST]]
     return Parts(text, tuple(ops), tuple(said), tuple(held))
 
 
@@ -138,7 +141,12 @@ def _parts_of(raw: Mapping[str, Any], inside: str) -> Iterator[str]:
     for key, value in raw.items():
         if key == inside and isinstance(value, dict):
             yield from (f"{inside}.{inner}" for inner in _parts_of(value, ""))
-        elif key.endswith("_config") and isinstance(value, dict) and key not in _NO_TOWER:
+        elif (
+            key.endswith("_config")
+            and key.isprintable()
+            and isinstance(value, dict)
+            and key not in _NO_TOWER
+        ):
             yield key
 
 

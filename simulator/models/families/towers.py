@@ -12,7 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from roofcast.hwdb.errors import BadInput
+
 Side = int | list[int]  # one number, or height and width
+LARGEST = 1 << 24  # of a size
+_WANTED = f"a number from 1 to {LARGEST} is expected"
 
 
 class Op(NamedTuple):
@@ -80,6 +84,35 @@ def patches(image: Side, patch: Side) -> int:
     """
     sides = [(s, s) if isinstance(s, int) else (s[0], s[-1]) for s in (image, patch)]
     return (sides[0][0] // sides[1][0]) * (sides[0][1] // sides[1][1])
+
+
+def number(whole: Mapping[str, Any], key: str, default: int) -> int:
+    """A key of the whole config.json, a number of at least 1. Raises BadInput."""
+    value = whole.get(key)
+    if value is None:
+        return default
+    if type(value) is not int or not 1 <= value <= LARGEST:
+        raise BadInput(f"key '{key}' is {str(value)[:40]}; {_WANTED}")
+    return value
+
+
+def merged_side(whole: Mapping[str, Any]) -> int:
+    """Patches along a side of those that are merged, one over `downsample_ratio`."""
+    ratio = whole.get("downsample_ratio", 0.5)
+    if type(ratio) not in (int, float) or not 1e-3 <= ratio <= 1:
+        raise BadInput(f"key 'downsample_ratio' is {str(ratio)[:40]}; 0.001 to 1 is expected")
+    return int(1 / ratio)
+
+
+def check(key: str, tower: Tower) -> None:
+    """Raises BadInput unless the sizes of a tower are positive. `key` is that of its part."""
+    for name in tower.__struct_fields__:
+        value = getattr(tower, name)
+        if isinstance(value, bool | str) or name.endswith("_indexes"):
+            continue
+        sides = value if isinstance(value, list) else [value]
+        if len(sides) not in (1, 2) or not all(1 <= side <= LARGEST for side in sides):
+            raise BadInput(f"key '{key}.{name}' is {str(value)[:40]}; {_WANTED}")
 
 
 def features(whole: Mapping[str, Any]) -> int:
@@ -172,7 +205,7 @@ class PaliGemma(Siglip, frozen=True):
 
     def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
         """The tower's ops and the projector's."""
-        out = whole.get("projection_dim") or 2048
+        out = number(whole, "projection_dim", 2048)
         head = dense("multi_modal_projector.linear", self.hidden_size, out)
         return [*super().ops(width, whole), head]
 
@@ -240,7 +273,7 @@ class Mistral3(Pixtral, frozen=True):
 
     def projected(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
         """Norm, merging layer and two linear layers."""
-        own, merged = self.hidden_size, whole.get("spatial_merge_size") or 2
+        own, merged = self.hidden_size, number(whole, "spatial_merge_size", 2)
         return [
             Op("multi_modal_projector.norm", "rms_norm", ((own,),)),
             dense("multi_modal_projector.patch_merger", own * merged * merged, own, bias=False),
@@ -269,7 +302,7 @@ class InternVL(Tower, frozen=True):
         own, pixels = self.hidden_size, area(self.patch_size) * self.num_channels
         tokens = patches(self.image_size, self.patch_size) + 1
         vectors = (4 if self.norm_type == "layer_norm" else 2) + 2 + 2 * self.use_qk_norm
-        merged = own * max(int(1 / float(whole.get("downsample_ratio") or 0.5)), 1) ** 2
+        merged = own * merged_side(whole) ** 2
         places = tokens if self.use_absolute_position_embeddings else 0
         return [
             Op("vision_tower.patch_embedding", "conv", ((own, pixels), (own,))),
@@ -294,93 +327,5 @@ class Idefics3(Siglip, frozen=True):
 
     def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
         """The tower's ops and the connector's."""
-        merged = self.hidden_size * (whole.get("scale_factor") or 2) ** 2
+        merged = self.hidden_size * number(whole, "scale_factor", 2) ** 2
         return [*super().ops(width, whole), dense("connector.proj", merged, width, bias=False)]
-
-
-class Qwen2(Tower, frozen=True):
-    """Keys of transformers' Qwen2VLVisionConfig: `hidden_size` is the language model's width."""
-
-    depth: int = 32
-    embed_dim: int = 1280
-    hidden_size: int = 3584
-    mlp_ratio: float = 4
-    in_channels: int = 3
-    patch_size: int = 14
-    spatial_merge_size: int = 2
-    temporal_patch_size: int = 2
-
-    def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
-        """Patches, blocks, and the merger of neighbouring patches."""
-        own, inner = self.embed_dim, int(self.embed_dim * self.mlp_ratio)
-        return [
-            video_patches(self.in_channels, self.temporal_patch_size, self.patch_size, own),
-            *encoder("visual.blocks", self.depth, own, inner),
-            *merger("visual.merger", own, self.spatial_merge_size, self.hidden_size, norm=2 * own),
-        ]
-
-
-class Qwen25(Tower, frozen=True):
-    """Keys of transformers' Qwen2_5_VLVisionConfig: RMS norms, gated MLPs with biases."""
-
-    depth: int = 32
-    hidden_size: int = 3584
-    intermediate_size: int = 3420
-    in_channels: int = 3
-    patch_size: int = 14
-    spatial_merge_size: int = 2
-    temporal_patch_size: int = 2
-    out_hidden_size: int = 3584
-
-    def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
-        """Patches, blocks, and the merger of neighbouring patches."""
-        own, inner = self.hidden_size, self.intermediate_size
-        return [
-            video_patches(self.in_channels, self.temporal_patch_size, self.patch_size, own),
-            *encoder("visual.blocks", self.depth, own, inner, gated=True, vectors=2),
-            *merger("visual.merger", own, self.spatial_merge_size, self.out_hidden_size, norm=own),
-        ]
-
-
-class Qwen3(Tower, frozen=True):
-    """Keys of transformers' Qwen3VLVisionConfig: learned positions, mergers after some blocks."""
-
-    depth: int = 27
-    hidden_size: int = 1152
-    intermediate_size: int = 4304
-    in_channels: int = 3
-    patch_size: int = 16
-    spatial_merge_size: int = 2
-    temporal_patch_size: int = 2
-    out_hidden_size: int = 3584
-    num_position_embeddings: int = 2304
-    deepstack_visual_indexes: list[int] = msgspec.field(default_factory=lambda: [8, 16, 24])
-
-    def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
-        """Patches, positions, blocks, and a merger after the last and after some other blocks."""
-        own, side, out = self.hidden_size, self.spatial_merge_size, self.out_hidden_size
-        deep = len(self.deepstack_visual_indexes)
-        first = video_patches(self.in_channels, self.temporal_patch_size, self.patch_size, own)
-        return [
-            first._replace(shapes=(*first.shapes, (own,))),
-            Op("visual.pos_embed", "embedding", ((self.num_position_embeddings, own),)),
-            *encoder("visual.blocks", self.depth, own, self.intermediate_size),
-            *merger("visual.merger", own, side, out, norm=2 * own),
-            *merger("visual.deepstack", own, side, out, norm=2 * own * side * side, count=deep),
-        ]
-
-
-def video_patches(channels: int, frames: int, patch: int, width: int) -> Op:
-    """The convolution over patches of neighbouring frames, without a bias."""
-    return Op("visual.patch_embed", "conv", ((width, channels * frames * area(patch)),))
-
-
-def merger(name: str, width: int, side: int, out: int, *, norm: int, count: int = 1) -> list[Op]:
-    """side x side neighbouring patches through two linear layers; a norm of `norm` weights."""
-    merged = width * side * side
-    first, second = ((count, merged, merged), (count, merged)), ((count, out, merged), (count, out))
-    return [
-        Op(f"{name}.norm", "layer_norm", ((count, norm),)),
-        Op(f"{name}.fc1", "linear", first),
-        Op(f"{name}.fc2", "linear", second),
-    ]
