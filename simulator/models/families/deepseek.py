@@ -204,6 +204,7 @@ def self_attention(t: Tape, c: Config, x: Value, tables: Tables, mask: Value | N
             softmax_fp32=True,
             dropout=c.attention_dropout,
             by_heads=True,
+            cache=c.kv_lora_rank + c.qk_rope_head_dim,
         )
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)

@@ -2,7 +2,8 @@
 
 A family module has `Config`, a frozen record of the config.json keys it needs with Hugging Face's
 defaults for optional ones, and `build(tape, config, batch, size)`, where `size` is the sequence
-length [tokens] or the side of the image [pixels].
+length [tokens] or the side of the image [pixels]. A multimodal model_type, which wraps one of them,
+is an entry of WRAPPED in text_part.py.
 """
 
 FAMILIES = {
@@ -18,7 +19,6 @@ FAMILIES = {
     "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma",
-    "gemma3": "text_part",
     "gemma3_text": "gemma",
     "gpt2": "gpt2",
     "gpt_neo": "gpt_neo",
@@ -26,7 +26,6 @@ FAMILIES = {
     "gpt_oss": "gpt_oss",
     "gptj": "gptj",
     "llama": "llama",
-    "llama4": "text_part",
     "llama4_text": "llama4",
     "mamba": "mamba",
     "mistral": "llama",
