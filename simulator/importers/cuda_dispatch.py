@@ -9,8 +9,8 @@ Attention runs the requested kernel, as a CUDA build would select it. Nothing he
 build of PyTorch or needs a GPU.
 
 Recurrent layers run as a library's (`library_recurrent`). Remaining differences from a GPU: cuDNN's
-reserve space of recurrent layers and of batch norm, the fused kernels of `rms_norm` and of nn.TransformerEncoder's
-inference path, attention by cuDNN.
+reserve space of recurrent layers and of batch norm, the fused kernels of `rms_norm` and of
+nn.TransformerEncoder's inference path, attention by cuDNN.
 """
 
 from __future__ import annotations

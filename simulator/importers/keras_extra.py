@@ -7,9 +7,7 @@ import sys
 
 from roofcast.hwdb.errors import BadInput
 
-MISSING = (
-    "needs Keras 3 and PyTorch, which are not installed: pip install 'roofcast[keras,torch]'"
-)
+MISSING = "needs Keras 3 and PyTorch, which are not installed: pip install 'roofcast[keras,torch]'"
 
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "torch"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,30 @@ def read(path: Path) -> Any:
     described = _from_zip(path) if zipfile.is_zipfile(path) else _from_hdf5(path)
     if not isinstance(described, dict):
         raise BadInput(f"{path}: its description is not a JSON object; is this a Keras file?")
+    for name, module in _classes(described):
+        if module.split(".")[0] not in ("keras", "builtins", "tensorflow", "tf_keras"):
+            raise BadInput(
+                f"{path}: {name[:80]!r} of {module[:80]!r} is not a class of Keras, and no code of"
+                " a file is run; give the .py that builds the net: my_net.py:model"
+            )
     try:
         return _made(described, legacy=not zipfile.is_zipfile(path))
     except Exception as error:
         raise BadInput(f"{path}: cannot be built: {_why(error)}") from None
+
+
+def _classes(described: Any) -> Iterator[tuple[str, str]]:
+    """Name and module of every class that a description names, however deep."""
+    waiting = [described]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            module, name = found.get("module"), found.get("class_name")
+            if isinstance(module, str):
+                yield str(name), module
+            waiting += found.values()
+        elif isinstance(found, list):
+            waiting += found
 
 
 def _made(described: dict[str, Any], legacy: bool) -> Any:
@@ -48,7 +69,7 @@ def _made(described: dict[str, Any], legacy: bool) -> Any:
 def _why(error: Exception) -> str:
     text = one_line(error)
     if "lambda" in text.lower():
-        return "a Lambda layer holds Python code, which is not run; give the .py that builds the net"
+        return "a Lambda layer holds Python code, which is not run; give the .py of the net"
     if "custom" in text.lower() or "Could not locate" in text:
         return f"{text[:160]}; give the .py that defines the class: my_net.py:model"
     return text
@@ -65,10 +86,10 @@ def _from_zip(path: Path) -> Any:
                 return json.loads(file.read(LONGEST))
     except KeyError:
         raise BadInput(f"{path}: no config.json inside; a .keras file has one") from None
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise BadInput(f"{path}: cannot be read: {one_line(error)}") from None
     except (ValueError, RecursionError):
         raise BadInput(f"{path}: its config.json is not JSON") from None
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise BadInput(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def _from_hdf5(path: Path) -> Any:

@@ -98,7 +98,9 @@ def lent() -> Iterator[None]:
     finder = _Finder()
     before = {n for n in sys.modules if n.split(".")[0] in ("tensorflow", "tf_keras")}
     with contextlib.ExitStack() as stack:
-        asked = keras.src.utils.module_utils.tensorflow  # where Keras asks whether TensorFlow is there
+        asked = (
+            keras.src.utils.module_utils.tensorflow
+        )  # where Keras asks whether TensorFlow is there
         stack.enter_context(mock.patch.object(asked, "_available", False))
         for name in SKIPPED:
             patch = mock.patch.object(keras.Model, name, lambda *args, **kwargs: mock.MagicMock())

@@ -1,9 +1,9 @@
-"""A Keras model -> Model: run by the torch door, with each of Keras's layers as one library call."""
+"""A Keras model -> Model: traced by PyTorch, each of Keras's own layers as one library call."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -11,7 +11,7 @@ import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput, one_line
 from roofcast.simulator.importers.fake import constructing
 from roofcast.simulator.importers.keras_extra import keras
-from roofcast.simulator.importers.keras_layers import Activation, twin
+from roofcast.simulator.importers.keras_layers import Activation, Plain, twin
 from roofcast.simulator.importers.torch_extra import F, torch
 from roofcast.simulator.importers.torch_module import from_torch
 from roofcast.simulator.work.model import Model
@@ -34,8 +34,8 @@ class Own(torch.nn.Module):
             name = f"variable{i}"
             self.variables[name] = variable
             if variable.trainable or value.requires_grad:
-                self.register_parameter(name, torch.nn.Parameter(value.detach()))
-                self._parameters[name].requires_grad_(variable.trainable)
+                made = torch.nn.Parameter(value.detach(), requires_grad=variable.trainable)
+                self.register_parameter(name, made)
             else:
                 self.register_buffer(name, value.detach())
 
@@ -58,7 +58,7 @@ class Net(torch.nn.Module):
         super().__init__()
         self.own = (model,)
         self.original = keras.layers.Layer.__call__
-        self.twins: list[tuple[Any, torch.nn.Module]] = []
+        self.twins: list[tuple[Any, Callable[..., Any]]] = []
         self._grow(self, model, set())
         self.top = (Own(model, self.original),)  # its variables are the model's own
         for name, value in self.top[0]._parameters.items():
@@ -71,16 +71,16 @@ class Net(torch.nn.Module):
                 continue
             seen.add(id(inner))
             name = _free(parent, inner.name)
-            made = twin(inner)
-            if made is None:
-                made = Own(inner, self.original)
-                self._grow(made, inner, seen)
-            else:
-                seen.update(map(id, inner._flatten_layers()))
-                made = _activated(parent, name, inner, made)
-            if name not in parent._modules:
-                parent.add_module(name, made)
-            self.twins.append((inner, made))
+            one = twin(inner)
+            if one is None:
+                own = Own(inner, self.original)
+                self._grow(own, inner, seen)
+                parent.add_module(name, own)
+                self.twins.append((inner, own))
+                continue
+            seen.update(map(id, inner._flatten_layers()))
+            parent.add_module(name, one)
+            self.twins.append((inner, _activated(parent, name, inner, one)))
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The model's output; a single list of inputs where it has several."""
@@ -105,7 +105,7 @@ class Net(torch.nn.Module):
             return own(fed, **named)
 
 
-def _activated(parent: Any, name: str, layer: Any, made: torch.nn.Module) -> torch.nn.Module:
+def _activated(parent: Any, name: str, layer: Any, made: Plain) -> Callable[..., Any]:
     """The module of a layer, followed by that of its activation, which has a name of its own."""
     function = getattr(layer, "activation", None)
     kind = getattr(function, "__name__", "linear")
@@ -113,7 +113,6 @@ def _activated(parent: Any, name: str, layer: Any, made: torch.nn.Module) -> tor
         return made
     after = Activation(layer)
     after.__class__ = type(kind, (Activation,), {})
-    parent.add_module(name, made)
     parent.add_module(_free(parent, f"{name}_{kind}"), after)
     return _Chain(made, after)
 
@@ -278,10 +277,8 @@ def _loss(model: Any) -> tuple[Loss | None, list[str]]:
     compiled = getattr(model, "loss", None)
     kind = getattr(compiled, "name", None) or getattr(compiled, "__name__", None) or compiled
     if isinstance(kind, str) and kind in LOSSES:
-        logits = "from_logits=True" in str(getattr(compiled, "get_config", dict)()) or bool(
-            getattr(compiled, "get_config", dict)().get("from_logits")
-        )
-        return Loss(LOSSES[kind], logits), []
+        said: dict[str, Any] = getattr(compiled, "get_config", dict)()
+        return Loss(LOSSES[kind], bool(said.get("from_logits"))), []
     if len(getattr(model, "outputs", None) or [0]) > 1:
         return Loss("sum", False), ["the loss is the sum of the outputs: the model has several"]
     last = [layer for layer in model._flatten_layers() if hasattr(layer, "activation")]
