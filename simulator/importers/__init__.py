@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers import spec
+from roofcast.simulator.importers.keras_lent import imports_keras
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +27,13 @@ def claims(reference: str) -> bool:
     >>> claims("my_net.py:MyNet"), claims("model.onnx"), claims("gpt2")
     (True, True, False)
     """
-    return ".py:" in reference or reference.endswith((".py", ".onnx"))
+    return ".py:" in reference or reference.endswith((".py", ".onnx")) or _keras_file(reference)
+
+
+def _keras_file(reference: str) -> bool:
+    """Whether a reference names a file or folder that Keras or TensorFlow wrote."""
+    folder = Path(reference, "saved_model.pb")
+    return reference.endswith((".keras", ".h5", ".hdf5", ".pb")) or folder.is_file()
 
 
 def resolve(
@@ -42,6 +49,12 @@ def resolve(
     given = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
     if reference.endswith(".onnx"):
         return from_onnx(Path(reference), given)
+    if _keras_file(reference):
+        from roofcast.simulator.importers.keras_files import read
+
+        return from_keras(read(Path(reference)), given, name=Path(reference).stem, device=device)
+    if imports_keras(Path(reference.rpartition(".py")[0] + ".py")):
+        return _written_in_keras(reference, given, device)
     if not given:
         raise BadInput(
             f"{reference}: inputs are missing; give the shape of each, for example --input"
@@ -51,6 +64,28 @@ def resolve(
 
     name = reference.rpartition(":")[2] or Path(reference).stem
     return from_torch(load(reference), given, name=name, device=device)
+
+
+def _written_in_keras(reference: str, given: list[spec.Input], device: str) -> Model:
+    """The Model that a Python file with Keras defines: of Keras, or a torch module beside it."""
+    from roofcast.simulator.importers.keras_lent import lent
+    from roofcast.simulator.importers.loader import load
+
+    name = reference.rpartition(":")[2] if ".py:" in reference else Path(reference).stem
+    with lent():
+        found = load(reference)
+    if hasattr(found, "_flatten_layers"):
+        return from_keras(found, given, name=name, device=device)
+    return from_torch(found, given, name=name, device=device)
+
+
+def from_keras(
+    model: Any, inputs: spec.Given = (), *, name: str | None = None, device: str = "gpu"
+) -> Model:
+    """The Model of a Keras model; see `simulator.importers.keras_model.from_keras`."""
+    from roofcast.simulator.importers.keras_model import from_keras as traced
+
+    return traced(model, inputs, name=name, device=device)
 
 
 def from_torch(

@@ -8,9 +8,9 @@ CUDA_WITHIN, which run another kernel on a GPU (dropout with a bool mask, fused 
 Attention runs the requested kernel, as a CUDA build would select it. Nothing here depends on the
 build of PyTorch or needs a GPU.
 
-Remaining differences from a GPU: cuDNN's recurrent layers (here one fused cell per step), cuDNN's
-reserve space of batch norm, the fused kernels of `rms_norm` and of nn.TransformerEncoder's
-inference path, attention by cuDNN.
+Recurrent layers run as a library's (`library_recurrent`). Remaining differences from a GPU: cuDNN's
+reserve space of recurrent layers and of batch norm, the fused kernels of `rms_norm` and of
+nn.TransformerEncoder's inference path, attention by cuDNN.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
+import roofcast.simulator.importers.library_recurrent as library_recurrent
 from roofcast.simulator.importers.sdpa import attention
 from roofcast.simulator.importers.torch_extra import (
     CPU,
@@ -97,6 +98,10 @@ class Functions(TorchFunctionMode):
         if func is ATTENTION:
             return self.sdpa(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        if name in library_recurrent.NAMES:
+            out = library_recurrent.layer(name, args)
+            if out is not None:
+                return out
         if name in CUDA_WITHIN:
             func = within(self.answers, func)
         before, self.answers.autocast = self.answers.autocast, torch.is_autocast_enabled("cuda")

@@ -75,7 +75,11 @@ def _named(module: ModuleType, path: Path, name: str) -> Any:
     own = {
         k: v
         for k, v in vars(module).items()
-        if not k.startswith("_") and getattr(v, "__module__", module.__name__) == module.__name__
+        if not k.startswith("_")
+        and (
+            getattr(v, "__module__", module.__name__) == module.__name__
+            or (_is_module(v) and not inspect.isclass(v))
+        )
     }
     nets = sorted(k for k, v in own.items() if _is_module(v))
     if not name:

@@ -116,7 +116,7 @@ def _run(
                 _hooked(recorder, at.training),
             ):
                 out = module(*args, **kwargs)
-                ends = [loss(out)] if loss else None
+                ends = [_ended(recorder, loss, out)] if loss and at.training else None
             if at.training:
                 _backward(recorder, ends or _ends(out, name))
         except RoofcastError:
@@ -128,6 +128,19 @@ def _run(
                 f"{name}: fails on input {spec.written(at.inputs)}: {one_line(error)}"
             ) from None
         return recorder.record(_owners(module), fed)
+
+
+def _ended(recorder: Recorder, loss: Loss, out: Any) -> torch.Tensor:
+    """The loss, against a target that is an input of the step where the loss makes one."""
+    target = loss.target(out) if hasattr(loss, "target") else None
+    if target is None:
+        return loss(out)
+    recorder.mark("input", [target])
+    recorder.path.stack.append(Place("loss", "Loss", True))
+    try:
+        return loss(out, target)  # type: ignore[call-arg]
+    finally:
+        recorder.path.stack.pop()
 
 
 def _needs_values(error: BaseException) -> bool:

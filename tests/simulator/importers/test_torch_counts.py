@@ -99,11 +99,15 @@ def test_autocast_on_a_gpu_casts_layer_norm_to_fp32_but_not_gelu():
     assert counts.weight_copies == 2 * 32 * 4
 
 
-def test_a_gpu_runs_one_fused_cell_per_step_of_an_lstm():
+def test_a_gpu_runs_a_layer_of_an_lstm_as_one_kernel():
     steps, batch, width, hidden = 7, 4, 12, 16
-    counts, _ = imported(from_torch(nets.Recurrent(), [f"{batch}x{steps}:int64"]))
+    counts, tape = imported(from_torch(nets.Recurrent(), [f"{batch}x{steps}:int64"]))
     cell, out = 2 * batch * 4 * hidden * (width + hidden), 2 * batch * hidden * 3
     assert counts.forward == steps * cell + out
+    walks = [k for k in tape.kernels if k.kind == "recurrent"]
+    assert [(k.phase, k.shape) for k in walks] == [
+        (phase, (steps, batch, 4 * hidden, hidden)) for phase in ("forward", "backward")
+    ]
 
 
 @pytest.mark.parametrize(
