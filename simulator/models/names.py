@@ -17,6 +17,7 @@ GPT2 = "Radford et al. 2019, Table 2"
 LLAMA = "Touvron et al. 2023, LLaMA, Table 2"
 MAMBA = "Gu and Dao 2023, Table 12"
 LLAMA2 = "Touvron et al. 2023, Llama 2, Table 1"
+GLM45 = "GLM-4.5 team 2025, Table 1"
 GEMMA2 = "Gemma team 2024, Gemma 2, Table 1"
 
 SHIPPED: dict[str, str] = {  # name -> source
@@ -30,13 +31,19 @@ SHIPPED: dict[str, str] = {  # name -> source
     "bloom-7b1": _hub("bigscience/bloom-7b1", BLOOM),
     "clip-vit-base-patch32": _hub("openai/clip-vit-base-patch32", "Radford et al. 2021, Table 20"),
     "codellama-34b": _hub("codellama/CodeLlama-34b-hf", "Roziere et al. 2023, Section 2"),
+    "dbrx": _hub("databricks/dbrx-base"),
     "deepseek-v2": _hub("deepseek-ai/DeepSeek-V2", "DeepSeek-AI 2024, DeepSeek-V2, Section 3.1"),
     "deepseek-v2-lite": _hub(
         "deepseek-ai/DeepSeek-V2-Lite", "DeepSeek-AI 2024, DeepSeek-V2, Appendix B"
     ),
     "deepseek-v3": _hub("deepseek-ai/DeepSeek-V3", "DeepSeek-AI 2024, DeepSeek-V3, Section 4.2"),
+    "deepseek-v3.2": _hub("deepseek-ai/DeepSeek-V3.2-Exp"),
+    "dots-llm1": _hub("rednote-hilab/dots.llm1.base", "Huo et al. 2025, Table 1"),
+    "ernie-4.5-21b-a3b": _hub("baidu/ERNIE-4.5-21B-A3B-PT"),
+    "ernie-4.5-300b-a47b": _hub("baidu/ERNIE-4.5-300B-A47B-PT"),
     "falcon-40b": _hub("tiiuae/falcon-40b", "Almazrouei et al. 2023, Table 15"),
     "falcon-7b": _hub("tiiuae/falcon-7b", "Almazrouei et al. 2023, Table 15"),
+    "flex-olmo-7x7b": _hub("allenai/FlexOlmo-7x7B-1T"),
     "gemma-2-27b": _hub("google/gemma-2-27b", GEMMA2),
     "gemma-2-2b": _hub("google/gemma-2-2b", GEMMA2),
     "gemma-2-9b": _hub("google/gemma-2-9b", GEMMA2),
@@ -45,6 +52,11 @@ SHIPPED: dict[str, str] = {  # name -> source
     "gemma-3-1b": _hub("google/gemma-3-1b-pt", "Gemma team 2025, Table 1"),
     "gemma-3-27b": _hub("google/gemma-3-27b-pt", "text part; Gemma team 2025, Table 1"),
     "gemma-3-4b": _hub("google/gemma-3-4b-pt", "text part; Gemma team 2025, Table 1"),
+    "glm-4.5": _hub("zai-org/GLM-4.5", GLM45),
+    "glm-4.5-air": _hub("zai-org/GLM-4.5-Air", GLM45),
+    "glm-4.6": _hub("zai-org/GLM-4.6"),
+    "glm-4.7-flash": _hub("zai-org/GLM-4.7-Flash"),
+    "glm-5": _hub("zai-org/GLM-5"),
     "gpt-j-6b": _hub("EleutherAI/gpt-j-6b", "Wang and Komatsuzaki 2021"),
     "gpt-neox-20b": _hub("EleutherAI/gpt-neox-20b", "Black et al. 2022, Section 2"),
     "gpt-oss-120b": _hub("openai/gpt-oss-120b", "OpenAI 2025, Table 1"),
@@ -55,6 +67,10 @@ SHIPPED: dict[str, str] = {  # name -> source
     "gpt2-xl": _hub("openai-community/gpt2-xl", GPT2),
     "gpt3-175b": "Brown et al. 2020, Table 2.1; vocabulary and 2048 positions as in its Section"
     " 2.1, in GPT-2's form",
+    "granite-3.1-1b-a400m": _hub("ibm-granite/granite-3.1-1b-a400m-base"),
+    "granite-3.1-3b-a800m": _hub("ibm-granite/granite-3.1-3b-a800m-base"),
+    "hunyuan-a13b": _hub("tencent/Hunyuan-A13B-Instruct"),
+    "kimi-k2": _hub("moonshotai/Kimi-K2-Instruct", "Kimi team 2025, Table 2"),
     "llama-13b": _hub("huggyllama/llama-13b", LLAMA),
     "llama-2-13b": _hub("meta-llama/Llama-2-13b-hf", LLAMA2),
     "llama-2-70b": _hub("meta-llama/Llama-2-70b-hf", LLAMA2),
@@ -67,6 +83,7 @@ SHIPPED: dict[str, str] = {  # name -> source
     "llama-3.2-1b": _hub("meta-llama/Llama-3.2-1B"),
     "llama-3.2-3b": _hub("meta-llama/Llama-3.2-3B"),
     "llama-30b": _hub("huggyllama/llama-30b", LLAMA),
+    "llama-4-maverick": _hub("meta-llama/Llama-4-Maverick-17B-128E", "text part"),
     "llama-4-scout": _hub("meta-llama/Llama-4-Scout-17B-16E", "text part"),
     "llama-65b": _hub("huggyllama/llama-65b", LLAMA),
     "llama-7b": _hub("huggyllama/llama-7b", LLAMA),
@@ -74,11 +91,13 @@ SHIPPED: dict[str, str] = {  # name -> source
     "mamba-130m": _hub("state-spaces/mamba-130m-hf", MAMBA),
     "mamba-2.8b": _hub("state-spaces/mamba-2.8b-hf", MAMBA),
     "mamba-370m": _hub("state-spaces/mamba-370m-hf", MAMBA),
+    "minimax-m2": _hub("MiniMaxAI/MiniMax-M2"),
     "mistral-7b": _hub("mistralai/Mistral-7B-v0.1", "Jiang et al. 2023, Table 1"),
     "mistral-nemo-12b": _hub("mistralai/Mistral-Nemo-Base-2407"),
     "mistral-small-24b": _hub("mistralai/Mistral-Small-24B-Base-2501"),
     "mixtral-8x22b": _hub("mistralai/Mixtral-8x22B-v0.1"),
     "mixtral-8x7b": _hub("mistralai/Mixtral-8x7B-v0.1", "Jiang et al. 2024, Table 1"),
+    "olmoe-7b": _hub("allenai/OLMoE-1B-7B-0924", "Muennighoff et al. 2024, Table 1"),
     "opt-1.3b": _hub("facebook/opt-1.3b", OPT),
     "opt-125m": _hub("facebook/opt-125m", OPT),
     "opt-13b": _hub("facebook/opt-13b", OPT),
@@ -88,6 +107,7 @@ SHIPPED: dict[str, str] = {  # name -> source
     "opt-6.7b": _hub("facebook/opt-6.7b", OPT),
     "opt-66b": _hub("facebook/opt-66b", OPT),
     "phi-3-mini": _hub("microsoft/Phi-3-mini-4k-instruct", "Abdin et al. 2024, Section 2"),
+    "phi-3.5-moe": _hub("microsoft/Phi-3.5-MoE-instruct"),
     "phi-4": _hub("microsoft/phi-4", "Abdin et al. 2024, Phi-4, Section 3"),
     "pythia-1.4b": _hub("EleutherAI/pythia-1.4b", PYTHIA),
     "pythia-12b": _hub("EleutherAI/pythia-12b", PYTHIA),
@@ -96,6 +116,8 @@ SHIPPED: dict[str, str] = {  # name -> source
     "pythia-2.8b": _hub("EleutherAI/pythia-2.8b", PYTHIA),
     "pythia-410m": _hub("EleutherAI/pythia-410m", PYTHIA),
     "pythia-6.9b": _hub("EleutherAI/pythia-6.9b", PYTHIA),
+    "qwen1.5-moe-a2.7b": _hub("Qwen/Qwen1.5-MoE-A2.7B"),
+    "qwen2-57b-a14b": _hub("Qwen/Qwen2-57B-A14B", "Yang et al. 2024, Qwen2, Table 1"),
     "qwen2.5-0.5b": _hub("Qwen/Qwen2.5-0.5B", QWEN2),
     "qwen2.5-1.5b": _hub("Qwen/Qwen2.5-1.5B", QWEN2),
     "qwen2.5-14b": _hub("Qwen/Qwen2.5-14B", QWEN2),

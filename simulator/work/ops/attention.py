@@ -51,6 +51,7 @@ class _Kernel(NamedTuple):
     causal: bool
     mask: Value | None
     window: int | None
+    keys: int | None = None
 
 
 def attention(
@@ -66,6 +67,7 @@ def attention(
     softmax_fp32: bool = False,
     softcap: bool = False,
     window: int | None = None,
+    keys: int | None = None,
     scaled: bool = True,
     by_heads: bool = False,
     eager: bool = False,
@@ -79,6 +81,8 @@ def attention(
     softmax_fp32  run the eager softmax in fp32 and cast its result back
     softcap       bound the scores by a tanh (eager only)
     window        length of a sliding window of keys (fused kernels only)
+    keys          number of keys that each query attends to, where they are chosen: the kernel then
+                  computes no other scores, and FLOPs are those of these keys
     scaled        divide the scores by sqrt(d)
     by_heads      q lies in memory head by head; the result of a flash kernel then does, too, and is
                   copied
@@ -103,9 +107,10 @@ def attention(
         mask = t.low(bias)
     elif mask is not None:
         mask = _additive(t, mask, low)
-    if how == "flash" and (low == "fp32" or mask is not None or not _flash_takes(q, v)):
+    unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
+    if how == "flash" and unfit and keys is None:
         how = "efficient"
-    kernel, dim = _Kernel(how, causal, mask, window), q.shape[-1]
+    kernel, dim = _Kernel(how, causal, mask, window, keys), q.shape[-1]
     if how == "flash" and dim % FLASH_ALIGNED:
         padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
         q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
@@ -248,7 +253,7 @@ def _launch(
     gathered: tuple[Value, ...] = (),
 ) -> Value:
     """A fused kernel on q and the keys and values of `ranks` ranks, gathered or sent in a ring."""
-    how, causal, mask, window = kernel
+    how, causal, mask, window, keys = kernel
     batch, heads, length, dim = q.shape
     dim_v, kv_len = v.shape[-1], k.shape[2] * ranks
     if how == "efficient":
@@ -263,7 +268,10 @@ def _launch(
         if t.training:
             t.send("ring", "cp", 2 * ranks * kv_bytes, phase="backward", behind=True)
     visible, skips = kv_len if window is None else min(window, kv_len), causal
-    if ranks > 1 and causal:  # every rank has half of a causal score matrix
+    if keys is not None:
+        kv_len = visible = min(keys, kv_len)
+        skips = causal = False
+    elif ranks > 1 and causal:  # every rank has half of a causal score matrix
         visible, skips = -(-visible // 2), False
     shape = (batch, heads, k.shape[1], length, visible, dim, skips)
     flops = attention_flops(batch, heads, length, kv_len, dim, dim_v)
