@@ -119,6 +119,8 @@ def configuration(raw):
     raw = dict(raw)
     kind = raw.pop("model_type")
     kind = {"kimi_k2": "deepseek_v3"}.get(kind, kind)
+    if kind == "dbrx":  # transformers 5.24 reads a key that its own configuration lacks
+        transformers.models.dbrx.configuration_dbrx.DbrxAttentionConfig.rope_theta = 10000.0
     return transformers.AutoConfig.for_model(kind, **raw)
 
 
@@ -157,9 +159,71 @@ def row(name, batch, sequence, precision, attention):
     )
 
 
-SMALL = {  # one that is small for each kind of router or attention that no shipped size shows
+BASE = {
+    "vocab_size": 101,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
 }
-NAMES = ()
+LATENT = {
+    **BASE,
+    "num_key_value_heads": 6,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 24,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "n_group": 4,
+    "topk_group": 2,
+}
+INDEXED = {**LATENT, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 16}
+GROUPS = {
+    "n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 3, "n_group": 4,
+    "topk_group": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+}  # fmt: skip
+SMALL = (  # keys that no shipped size uses
+    {**BASE, "model_type": "glm4_moe", "head_dim": 16, "use_qk_norm": True, **GROUPS},
+    {**BASE, "model_type": "minimax_m2", "head_dim": 16, "rotary_dim": 4, "num_local_experts": 8},
+    {**BASE, "model_type": "qwen2_moe", "num_experts": 8, "decoder_sparse_step": 2,
+     "mlp_only_layers": [1], "norm_topk_prob": True, "moe_intermediate_size": 32,
+     "shared_expert_intermediate_size": 40, "use_sliding_window": True, "sliding_window": 16,
+     "max_window_layers": 2},
+    {**BASE, "model_type": "olmoe", "clip_qkv": 8.0, "attention_bias": True, "num_experts": 10},
+    {**BASE, "model_type": "flex_olmo", "norm_topk_prob": True, "tie_word_embeddings": True},
+    {**BASE, "model_type": "phimoe", "attention_bias": True, "sliding_window": 16},
+    {**BASE, "model_type": "granitemoe", "attention_bias": True, "tie_word_embeddings": True,
+     "residual_multiplier": 0.5, "embedding_multiplier": 2.0, "logits_scaling": 2.0},
+    {**BASE, "model_type": "ernie4_5_moe", "use_bias": True, "moe_layer_interval": 2,
+     "moe_num_experts": 8, "moe_num_shared_experts": 1, "moe_k": 3, "moe_intermediate_size": 32,
+     "tie_word_embeddings": False},
+    {**BASE, "model_type": "hunyuan_v1_moe", "num_experts": 8, "moe_topk": [3, 3, 3, 3],
+     "moe_intermediate_size": [32, 32, 32, 32], "attention_bias": True},
+    {**BASE, "model_type": "dots1", "sliding_window": 16, "max_window_layers": 2, **GROUPS},
+    {**LATENT, "model_type": "kimi_k2", "norm_topk_prob": False},
+    {**LATENT, "model_type": "glm4_moe_lite", "mlp_layer_types": ["dense", "sparse"] * 2},
+    {**INDEXED, "model_type": "deepseek_v32"},
+    {**INDEXED, "model_type": "glm_moe_dsa", "index_topk_freq": 2, "index_skip_topk_offset": 1},
+)  # fmt: skip
+NAMES = (
+    "deepseek-v3.2", "dots-llm1", "ernie-4.5-21b-a3b", "flex-olmo-7x7b", "glm-4.5-air",
+    "glm-4.7-flash", "glm-5", "granite-3.1-1b-a400m", "hunyuan-a13b", "kimi-k2", "minimax-m2",
+    "olmoe-7b", "phi-3.5-moe", "qwen1.5-moe-a2.7b",
+)  # fmt: skip
+
+
+def shipped():
+    """Names of the shipped configurations that are mixtures of experts."""
+    for path in sorted(CONFIGS.glob("*.json")):
+        if "_expert" in path.read_text():
+            yield path.stem
 
 
 def rows(names):
@@ -175,13 +239,13 @@ def main(arguments):
     transformers.masking_utils.find_packed_sequence_indices = lambda *_args, **_kwargs: None
     print(f"# torch {torch.__version__}, transformers {transformers.__version__}, meta device")
     if arguments[:1] == ["--parameters"]:
-        for name in arguments[1:]:
+        for name in arguments[1:] or shipped():
             model = build(configuration(named(name)))
             print(f"{name},{sum(p.numel() for p in model.parameters())}", flush=True)
         return
     print(COLUMNS)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    for asked in rows(arguments or (*NAMES, *SMALL.values())):
+    for asked in rows(arguments or (*NAMES, *map(json.dumps, SMALL))):
         writer.writerow(row(*asked))
         sys.stdout.flush()
 

@@ -66,6 +66,15 @@ class Config(msgspec.Struct, frozen=True):
     index_topk_freq: int = 1
     index_skip_topk_offset: int = 2
 
+    def __post_init__(self) -> None:
+        routers.check(self.routing)
+        for key in ("mlp_layer_types", "indexer_types", "index_topk_pattern"):
+            routers.check_length(key, getattr(self, key), self.num_hidden_layers)
+        if self.index is not None:
+            indexer.check(self.index, self.qk_rope_head_dim, self.q_lora_rank)
+            if not self.kind(0)[1]:
+                raise ValueError("'indexer_types': the first layer needs an indexer of its own")
+
     @property
     def expert_width(self) -> int:
         """Inner width of an expert."""

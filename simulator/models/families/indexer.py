@@ -26,6 +26,17 @@ class Sizes(NamedTuple):
     keys: int
 
 
+def check(s: Sizes, rotated: int, rank: int | None) -> None:
+    """Raises ValueError where the sizes are none of an indexer."""
+    if rank is None:
+        raise ValueError("'q_lora_rank' is missing; an indexer reads low-rank queries")
+    if s.heads < 1 or s.keys < 1 or s.dim < rotated:
+        raise ValueError(
+            f"'index_n_heads' {s.heads} and 'index_topk' {s.keys} must be positive, and"
+            f" 'index_head_dim' {s.dim} at least 'qk_rope_head_dim' ({rotated})"
+        )
+
+
 def is_selected(t: Tape) -> bool:
     """Whether attention reads the chosen keys only."""
     return t.implementation("sparse_attention", "masked" if t.training else "selected") != "masked"
@@ -64,12 +75,11 @@ def _projected(
 ) -> tuple[Value, Value, Value]:
     """Queries [B, S, H, D], keys [B, S, D] and the weights of heads [B, S, H] of own tokens."""
     batch, tokens, _ = x.shape
-    plain = {"bias": False, "trainable": False, "parallel": False}
     with t.op("wq_b", "linear"):
-        q = linear.linear(t, low, s.heads * s.dim, **plain)
+        q = _frozen(t, low, s.heads * s.dim)
         q = t.view(q, batch, tokens, s.heads, s.dim)
     with t.op("wk", "linear"):
-        k = linear.linear(t, x, s.dim, **plain)
+        k = _frozen(t, x, s.dim)
     with t.op("k_norm", "layer_norm"):
         k = norm.layer_norm(t, k, trainable=False)
     with t.op("rotary", "rotary"):
@@ -80,9 +90,14 @@ def _projected(
         q = t.view(turned[0], batch, tokens, s.heads, s.dim)
         k = t.view(turned[1], batch, tokens, s.dim)
     with t.op("weights_proj", "linear"):
-        weights = t.cast(linear.linear(t, x, s.heads, **plain), "fp32")
+        weights = t.cast(_frozen(t, x, s.heads), "fp32")
         weights = pointwise.scale(t, weights)
     return q, k, weights
+
+
+def _frozen(t: Tape, x: Value, out_features: int) -> Value:
+    """A linear layer that is not trained and that every rank holds."""
+    return linear.linear(t, x, out_features, bias=False, trainable=False, parallel=False)
 
 
 def _gathered(t: Tape, k: Value, cut: bool) -> Value:

@@ -6,6 +6,7 @@ A router takes x [tokens, width] and returns the weights and the indices of the 
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import NamedTuple
 
 from roofcast.simulator.work.ops import linear, moe, norm, pointwise
@@ -23,6 +24,22 @@ class Routing(NamedTuple):
     groups: int = 1  # groups of experts, and how many of them a token may choose from
     best_groups: int = 1
     jitter: float = 0.0  # relative width of the noise on the router's input in training
+
+
+def check(r: Routing) -> None:
+    """Raises ValueError where the numbers of experts, of chosen ones and of groups do not fit."""
+    if not 0 < r.chosen <= r.experts:
+        raise ValueError(f"{r.chosen} of {r.experts} experts per token; give at least 1 of them")
+    if r.groups > 0 and (r.experts % r.groups or not 0 < r.best_groups <= r.groups):
+        raise ValueError(
+            f"{r.best_groups} of {r.groups} groups of {r.experts} experts; the groups must be equal"
+        )
+
+
+def check_length(key: str, entries: Sized | None, layers: int) -> None:
+    """Raises ValueError where a list with one entry per layer is too short."""
+    if entries is not None and len(entries) < layers:
+        raise ValueError(f"'{key}' has {len(entries)} entries for {layers} layers")
 
 
 def logits(t: Tape, r: Routing, x: Value) -> Value:

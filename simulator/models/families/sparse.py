@@ -25,11 +25,10 @@ __all__ = ["Config", "build"]
 
 def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
-    if c.num_nextn_predict_layers:
-        t.assumptions.append(
-            f"num_nextn_predict_layers {c.num_nextn_predict_layers}: multi-token prediction is not"
-            " counted, as in transformers"
-        )
+    for key in ("num_nextn_predict_layers", "num_mtp_modules"):
+        if getattr(c, key):
+            text = "multi-token prediction is not counted, as in transformers"
+            t.assumptions.append(f"{key} {getattr(c, key)}: {text}")
     ids = t.input((batch, sequence), "int64")
     with t.scope("model"):
         with t.op("embed_tokens", "embedding"):
@@ -107,7 +106,7 @@ def self_attention(
     """Self-attention; h and the result are [batch, tokens, width]."""
     in_bias, out_bias = c.biases
     heads = {"q_proj": c.num_attention_heads, "k_proj": c.groups, "v_proj": c.groups}
-    found = []
+    found: list[Value] = []
     for name, n in heads.items():
         with t.op(name, "linear"):
             y = linear.linear(t, h, n * c.dim, bias=in_bias, whole=c.dim)
@@ -122,7 +121,8 @@ def self_attention(
         q, k = normed(t, c, "q_norm", q), normed(t, c, "k_norm", k)
     with t.op("rotary", "rotary"):
         if c.facts.rotary == "pairs":
-            tables = tuple(pointwise.copy(t, table) for table in tables)
+            cos, sin = (pointwise.copy(t, table) for table in tables)
+            tables = cos, sin
         q, k = turn(t, c, q, tables), turn(t, c, k, tables)
     if c.qk_norm == "turned":
         q, k = normed(t, c, "q_norm", q), normed(t, c, "k_norm", k)

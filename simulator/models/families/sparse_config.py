@@ -146,13 +146,13 @@ class Config(msgspec.Struct, frozen=True):
     max_window_layers: int | None = None
     layer_types: list[str] | None = None
     n_routed_experts: int | None = None  # the number of experts, by its four names
-    num_experts: int | None = None
+    num_experts: int | list[int] | None = None
     num_local_experts: int | None = None
     moe_num_experts: int | None = None
     num_experts_per_tok: int | None = None  # experts per token, by its three names
-    moe_topk: int | None = None
+    moe_topk: int | list[int] | None = None
     moe_k: int | None = None
-    moe_intermediate_size: int | None = None
+    moe_intermediate_size: int | list[int] | None = None  # Hunyuan's list is not used
     n_shared_experts: int | None = None
     moe_num_shared_experts: int | None = None
     shared_expert_intermediate_size: int | None = None
@@ -167,11 +167,31 @@ class Config(msgspec.Struct, frozen=True):
     moe_layer_interval: int = 1
     input_jitter_noise: float = 0.0
     num_nextn_predict_layers: int | None = None
+    num_mtp_modules: int | None = None
 
     def __post_init__(self) -> None:
         for key, value in self.facts.defaults.items():
             if getattr(self, key) is None:
                 msgspec.structs.force_setattr(self, key, value)
+        for key in ("num_experts", "moe_topk"):
+            self._same_in_all_layers(key)
+        for key in ("decoder_sparse_step", "moe_layer_interval"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"'{key}' is {getattr(self, key)}; give a positive number")
+        routers.check_length("layer_types", self.layer_types, self.num_hidden_layers)
+        routers.check(self.routing)
+        if self.num_attention_heads and not 0 < self.rotary_width <= self.dim:
+            raise ValueError(
+                f"rotary embeddings of {self.rotary_width} of {self.dim} elements of a head"
+            )
+
+    def _same_in_all_layers(self, key: str) -> None:
+        """Replace a list with one entry per layer, all equal, by that entry."""
+        value = getattr(self, key)
+        if isinstance(value, list):
+            if len(set(value)) != 1:
+                raise ValueError(f"'{key}' differs between layers; one number for all is supported")
+            msgspec.structs.force_setattr(self, key, value[0])
 
     @property
     def facts(self) -> Facts:
@@ -218,13 +238,13 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def routing(self) -> Routing:
         """What the router needs to know."""
-        experts = (
-            self.n_routed_experts or self.num_experts or self.num_local_experts
-            or self.moe_num_experts or 0
+        counts = (
+            self.n_routed_experts, self.num_experts, self.num_local_experts, self.moe_num_experts
         )  # fmt: skip
+        chosen = self.num_experts_per_tok, self.moe_topk, self.moe_k
         return Routing(
-            experts,
-            self.num_experts_per_tok or self.moe_topk or self.moe_k or 1,
+            next((n for n in counts if isinstance(n, int)), 0),
+            next((n for n in chosen if isinstance(n, int)), 0),
             self.facts.normalised or bool(self.norm_topk_prob),
             self.n_group or 1,
             self.topk_group or 1,
@@ -234,7 +254,10 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def expert_width(self) -> int:
         """Inner width of an expert."""
-        return self.moe_intermediate_size or self.intermediate_size
+        width = self.moe_intermediate_size
+        if width is None or isinstance(width, list) or self.model_type == "hunyuan_v1_moe":
+            return self.intermediate_size
+        return width
 
     @property
     def shared_width(self) -> int:
