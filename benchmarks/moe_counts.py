@@ -197,15 +197,15 @@ SMALL = (  # keys that no shipped size uses
      "shared_expert_intermediate_size": 40, "use_sliding_window": True, "sliding_window": 16,
      "max_window_layers": 2},
     {**BASE, "model_type": "olmoe", "clip_qkv": 8.0, "attention_bias": True, "num_experts": 10},
-    {**BASE, "model_type": "flex_olmo", "norm_topk_prob": True, "tie_word_embeddings": True},
+    {**BASE, "model_type": "flex_olmo", "norm_topk_prob": True, "pad_token_id": None},
     {**BASE, "model_type": "phimoe", "attention_bias": True, "sliding_window": 16},
     {**BASE, "model_type": "granitemoe", "attention_bias": True, "tie_word_embeddings": True,
      "residual_multiplier": 0.5, "embedding_multiplier": 2.0, "logits_scaling": 2.0},
     {**BASE, "model_type": "ernie4_5_moe", "use_bias": True, "moe_layer_interval": 2,
      "moe_num_experts": 8, "moe_num_shared_experts": 1, "moe_k": 3, "moe_intermediate_size": 32,
      "tie_word_embeddings": False},
-    {**BASE, "model_type": "hunyuan_v1_moe", "num_experts": 8, "moe_topk": [3, 3, 3, 3],
-     "moe_intermediate_size": [32, 32, 32, 32], "attention_bias": True},
+    {**BASE, "model_type": "hunyuan_v1_moe", "head_dim": 8, "num_experts": 8,
+     "moe_topk": [3, 3, 3, 3], "moe_intermediate_size": [32, 32, 32, 32], "attention_bias": True},
     {**BASE, "model_type": "dots1", "sliding_window": 16, "max_window_layers": 2, **GROUPS},
     {**LATENT, "model_type": "kimi_k2", "norm_topk_prob": False},
     {**LATENT, "model_type": "glm4_moe_lite", "mlp_layer_types": ["dense", "sparse"] * 2},
@@ -220,10 +220,12 @@ NAMES = (
 
 
 def shipped():
-    """Names of the shipped configurations that are mixtures of experts."""
+    """Names of the shipped mixtures of experts that transformers builds with sdpa."""
     for path in sorted(CONFIGS.glob("*.json")):
-        if "_expert" in path.read_text():
-            yield path.stem
+        raw = json.loads(path.read_text())
+        if any("expert" in key or key == "ffn_config" for key in raw):
+            if raw["model_type"] != "gpt_oss":
+                yield path.stem
 
 
 def rows(names):
@@ -237,8 +239,10 @@ def main(arguments):
     """Print the table."""
     F.scaled_dot_product_attention = torch.nn.functional.scaled_dot_product_attention = sdpa
     transformers.masking_utils.find_packed_sequence_indices = lambda *_args, **_kwargs: None
-    print(f"# torch {torch.__version__}, transformers {transformers.__version__}, meta device")
+    versions = f"# torch {torch.__version__}, transformers {transformers.__version__}, meta device"
+    print(f"{versions}; written by benchmarks/moe_counts.py")
     if arguments[:1] == ["--parameters"]:
+        print("model,parameters")
         for name in arguments[1:] or shipped():
             model = build(configuration(named(name)))
             print(f"{name},{sum(p.numel() for p in model.parameters())}", flush=True)

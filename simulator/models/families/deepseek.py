@@ -190,12 +190,13 @@ def predict_further(
     The normalized state and embedding are concatenated and projected; one more layer and the shared
     head follow.
     """
+    kind = (True, c.index is not None)
     for depth in range(c.num_nextn_predict_layers):
         with t.scope(f"mtp.{depth}"):
             joined = pointwise.concat(t, [normed(t, "hnorm", x), normed(t, "enorm", embedded)], -1)
             with t.op("eh_proj", "linear"):
                 x = linear.linear(t, joined, c.hidden_size, bias=False)
-            x = t.repeat("layer", 1, lambda x: block(t, c, x, tables, mask, c.kind(-1)), x)
+            x = t.repeat("layer", 1, lambda x: block(t, c, x, tables, mask, kind), x)
             causal_loss(t, normed(t, "norm", x), c.vocab_size, weight=table)
 
 

@@ -114,7 +114,7 @@ def self_attention(
             y = normed_whole(t, c, name.replace("proj", "norm"), y)
         if c.clip_qkv is not None:
             with t.op(name, "clamp"):
-                y = pointwise.unary(t, "clamp", y, in_place=c.model_type != "dbrx")
+                y = pointwise.unary(t, "clamp", y)
         found.append(heads_of(t, y, n, c.dim, shared=bool(found)))
     q, k, v = found
     if c.qk_norm == "head":

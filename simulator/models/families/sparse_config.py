@@ -276,9 +276,11 @@ class Config(msgspec.Struct, frozen=True):
             return None
         if self.layer_types:
             windowed = self.layer_types[layer] == "sliding_attention"
-        elif self.model_type in ("dots1", "qwen2_moe"):
-            windowed = layer >= (28 if self.max_window_layers is None else self.max_window_layers)
-            windowed = windowed and (self.model_type == "dots1" or bool(self.use_sliding_window))
+        elif self.model_type == "dots1":
+            windowed = layer >= (self.max_window_layers or 0)
+        elif self.model_type == "qwen2_moe":  # every second of the first layers
+            most = 28 if self.max_window_layers is None else self.max_window_layers
+            windowed = bool(self.use_sliding_window) and layer % 2 == 0 and layer < most
         else:
             windowed = self.model_type == "phimoe"
         return self.sliding_window if windowed else None

@@ -81,8 +81,7 @@ def attention(
     softmax_fp32  run the eager softmax in fp32 and cast its result back
     softcap       bound the scores by a tanh (eager only)
     window        length of a sliding window of keys (fused kernels only)
-    keys          number of keys that each query attends to, where they are chosen: the kernel then
-                  computes no other scores, and FLOPs are those of these keys
+    keys          number of keys chosen for each query: only their scores are computed and counted
     scaled        divide the scores by sqrt(d)
     by_heads      q lies in memory head by head; the result of a flash kernel then does, too, and is
                   copied
@@ -112,12 +111,18 @@ def attention(
         how = "efficient"
     kernel, dim = _Kernel(how, causal, mask, window, keys), q.shape[-1]
     if how == "flash" and dim % FLASH_ALIGNED:
-        padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
-        q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
-        out = _fused(t, q, k, v, kernel)
-        return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
+        return _padded(t, q, k, v, kernel)
     out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
+
+
+def _padded(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
+    """The flash kernel on heads that are padded to a width it takes."""
+    dim = q.shape[-1]
+    padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
+    q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
+    out = _fused(t, q, k, v, kernel)
+    return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
 
 
 def _flash_takes(q: Value, v: Value) -> bool:

@@ -111,6 +111,18 @@ def test_inference_has_the_parameters_of_training_and_no_backward(kind):
     assert {k.phase for k in used.kernels} == {"forward"}
 
 
+def test_flops_of_dbrx_equal_those_of_pytorch():
+    """On real tensors, PyTorch 2.13.0 and transformers 5.24.0: its loop over experts needs them."""
+    attention, experts = {"kv_n_heads": 2, "clip_qkv": 8.0}, {"moe_num_experts": 8, "moe_top_k": 3}
+    config = {
+        "model_type": "dbrx", "d_model": 48, "n_heads": 6, "n_layers": 2, "vocab_size": 101,
+        "attn_config": attention, "ffn_config": {**experts, "ffn_hidden_size": 72},
+    }  # fmt: skip
+    tape = tape_of(config, implementations={"attention": "eager"})
+    assert work(tape) == 11_040_768 + 22_081_536
+    assert parameters(tape) == 188_880
+
+
 def test_norms_over_all_heads_are_summed_over_the_tensor_parallel_ranks():
     tape = tape_of(small("minimax_m2"), Parallel(tp=2, sp=True))
     assert min(t.bytes for t in tape.traffic if t.kind == "all_reduce") == 4 * 2 * 32
