@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -261,11 +261,19 @@ def _layer_note(forecast: Forecast) -> str:
     )
 
 
+def _weights_of(forecast: Forecast) -> Callable[[LayerForecast], float]:
+    """Bytes of a layer's weights, and of gradients and optimizer states at the mean of all."""
+    memory, n = forecast.memory, max(forecast.parameters, 1)
+    states = (memory.gradients_bytes + memory.optimizer_bytes) / n
+    if any(layer.parameters_bytes for layer in forecast.layers):
+        return lambda layer: layer.parameters_bytes + layer.parameters * states
+    mean = memory.parameters_bytes / n + states  # a forecast of an older version
+    return lambda layer: layer.parameters * mean
+
+
 def _layer_table(forecast: Forecast, width: int) -> Table:
     """The layers that hold most; without counts where the terminal is narrow."""
-    memory = forecast.memory
-    states = memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes
-    weight = states / max(forecast.parameters, 1)  # bytes per parameter
+    weights_of = _weights_of(forecast)
     columns: list[tuple[str, Justify]] = [("layer", "left"), ("×", "right")]
     columns += [("parameters", "right"), ("weights", "right"), ("saved", "right")]
     columns.append(("share", "right"))
@@ -273,13 +281,13 @@ def _layer_table(forecast: Forecast, width: int) -> Table:
     styles: list[str] = []
     short = short_names([layer.name for layer in forecast.layers])
     held = [layer for layer in forecast.layers if layer.parameters or layer.saved_bytes]
-    held.sort(key=lambda layer: -layer.parameters * weight - layer.saved_bytes)
-    total = sum(layer.parameters * weight + layer.saved_bytes for layer in held) or 1.0
+    held.sort(key=lambda layer: -weights_of(layer) - layer.saved_bytes)
+    total = sum(weights_of(layer) + layer.saved_bytes for layer in held) or 1.0
 
     def add(name: str, count: str, layers: Sequence[LayerForecast], style: str = "") -> None:
         parameters = sum(layer.parameters for layer in layers)
         saved = sum(layer.saved_bytes for layer in layers)
-        weights = sum(layer.parameters * weight for layer in layers)
+        weights = sum(weights_of(layer) for layer in layers)
         share = percent((weights + saved) / total)
         rows.append((name, count, many(parameters), binary(weights), binary(saved), share))
         styles.append(style)

@@ -9,6 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.edits import said
 from roofcast.hwdb.records import Device
+from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
 from roofcast.simulator.forecast.diagnosis import diagnose
 from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.resolve import Asked
@@ -16,6 +17,7 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.memory import Held
+from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.times.dispatch import PHASES, Phases
 from roofcast.simulator.times.peak import AtPeak
 from roofcast.simulator.times.roofline import OpTimes
@@ -73,9 +75,11 @@ def _bytes(saved: Iterable[Kept], kind: str) -> float:
     return sum(s.bytes * s.count for s in saved if s.kind == kind)
 
 
-def memory_fields(held: Held, capacity: float | None, mode: str) -> MemoryForecast:
+def memory_fields(
+    held: Held, capacity: float | None, step: Step, layout: Layout | None = None
+) -> MemoryForecast:
     """Memory at peak beside the device's capacity, and between what measured runs would lie."""
-    low, high = band(float(held.total), mode)
+    low, high = band(float(held.total), step.recipe.mode)
     return MemoryForecast(
         parameters_bytes=float(held.parameters),
         gradients_bytes=float(held.gradients),
@@ -89,6 +93,7 @@ def memory_fields(held: Held, capacity: float | None, mode: str) -> MemoryForeca
         fits=bool(held.total <= capacity) if capacity else None,
         low_bytes=low,
         high_bytes=high,
+        **cache_fields(step, layout),
     )
 
 
@@ -148,10 +153,16 @@ def assemble(
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
         **totals(step).fields(step_s, peak),
-        memory=memory_fields(memory, device.memory.capacity, recipe.mode),
+        memory=memory_fields(memory, device.memory.capacity, step),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s),
         diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
-        assumptions=(*asked.assumptions, *step.assumptions, *times.assumptions, *edits),
+        assumptions=(
+            *asked.assumptions,
+            *step.assumptions,
+            *said_of_cache(step, asked.layout),
+            *times.assumptions,
+            *edits,
+        ),
     )

@@ -59,7 +59,9 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     device, recipe, layout, outcome = asked.device, asked.recipe, asked.layout, at.outcome
     assert layout is not None, "several devices have a layout"
     held = _fullest(outcome, layout, recipe.mode)
-    one = assemble(_of_one_rank(asked, at), at.step, at.times, at.phases, at.peak, held)
+    # what is said of the model is said of all of it, not of a rank's share
+    step = at.step._replace(assumptions=at.whole.assumptions)
+    one = assemble(_of_one_rank(asked, at), step, at.times, at.phases, at.peak, held)
     layers, points = _of_one_device(one, at, layout)
     layers, fitted = _within(layers, outcome.alike - outcome.passing)
     points = tuple(
@@ -90,7 +92,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         parameters=int(at.whole.parameters),
         **counted.fields(step_s, at.peak, n),
-        memory=memory_fields(held, device.memory.capacity, recipe.mode),
+        memory=memory_fields(held, device.memory.capacity, at.step, layout),
         layers=layers,
         points=points,
         **run_fields(asked.run, device, step_s, n),

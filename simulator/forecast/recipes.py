@@ -73,13 +73,16 @@ def _known_values(s: Scenario, model: Model) -> None:
 
 def _precision(s: Scenario, model: Model, device: Device | None, assumptions: list[str]) -> str:
     name, integer = s.precision, device is not None and _integer_only(device)
+    stored = model.storage if s.mode == "infer" else None
     if name is None:
         assert device is not None, "a scenario without a device names its precision"
         name = default_precision(device)
         of_all = "weights, gradients and optimizer states too"
         of_all = of_all if s.mode == "train" else "weights too"
-        whole = "" if "amp" in name or integer else f": {of_all}"
+        whole = "" if "amp" in name or integer or stored else f": {of_all}"
         why = f": {device.id} multiplies no other format" if integer else ""
+        if stored is not None and _multiplies(device, stored.precision):
+            name, why = stored.precision or name, ": the checkpoint's own"
         assumptions.append(f"precision {name} (not given){whole}{why}")
     if device is not None and integer and (s.mode == "train" or precision(name).product != "int8"):
         what = "a training step" if s.mode == "train" else f"precision {name}"
@@ -95,9 +98,14 @@ def _precision(s: Scenario, model: Model, device: Device | None, assumptions: li
     if name == "int8" and device is not None and _lacks_sixteen_bits(device):
         name = "int8-fp32"
         assumptions.append(f"precision int8: {device.id} multiplies no 16-bit format; int8-fp32")
-    if s.mode == "infer":
+    if s.mode == "infer" and (stored is None or stored.precision != name):
         assumptions += quantization(name, model.takes == "image")
     return name
+
+
+def _multiplies(device: Device, name: str | None) -> bool:
+    """Does a device multiply in the format of a policy?"""
+    return name is not None and precision(name).product in device.peak_flops
 
 
 def _with_master(name: str, stack: Stack, mode: str, assumptions: list[str]) -> str:

@@ -19,6 +19,7 @@ class LayerForecast(msgspec.Struct, frozen=True, kw_only=True):
     flops: float  # forward + backward + recomputation, all units [FLOP]
     bytes: float  # main-memory traffic, forward + backward + recomputation
     saved_bytes: float  # kept from forward to backward
+    parameters_bytes: float = 0.0  # of its weights, in the formats in which they are held
     time_s: float
     forward_s: float
     backward_s: float
@@ -65,6 +66,10 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     high_bytes: float | None = None
     # largest batch that fits, all else equal; None where not computed or unknown
     largest_batch: int | None = None
+    # keys and values that generation would keep, in no other figure: of all layers, and of those
+    # without an attention window; None in training and where nothing is generated
+    kv_cache_bytes_per_token: float | None = None
+    kv_cache_bytes_per_token_past_windows: float | None = None
 
 
 class RankForecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.forecast.result import LayerForecast, Point
 from roofcast.simulator.times.dispatch import PHASES
 from roofcast.simulator.times.roofline import BOUNDS, OpTimes, computed
@@ -81,8 +82,11 @@ def by_op(
 
 def _layers(step: Step, rows: dict[str, _Row]) -> tuple[LayerForecast, ...]:
     parameters: dict[int, int] = {}
+    held: dict[int, float] = {}
     for w in step.weights:
-        parameters[w.node] = parameters.get(w.node, 0) + w.size * w.count
+        n = w.size * w.count
+        parameters[w.node] = parameters.get(w.node, 0) + n
+        held[w.node] = held.get(w.node, 0.0) + n * WIDTH[w.dtype]
     saved: dict[int, float] = {}
     for s in step.counted:
         if s.kind == "activation":
@@ -96,6 +100,7 @@ def _layers(step: Step, rows: dict[str, _Row]) -> tuple[LayerForecast, ...]:
             flops=float(r.flops),
             bytes=float(r.bytes),
             saved_bytes=float(sum(saved.get(n, 0) for n in r.nodes)),
+            parameters_bytes=float(sum(held.get(n, 0.0) for n in r.nodes)),
             time_s=float(sum(r.seconds)),
             forward_s=float(r.seconds[0]),
             backward_s=float(r.seconds[1] + r.seconds[2]),

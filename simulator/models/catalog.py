@@ -12,10 +12,24 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator import importers
+from roofcast.simulator.models.architectures import (
+    TASKS,
+    class_of,
+    family_of,
+    head_of,
+    labels_of,
+    not_known,
+    said_of_head,
+)
+from roofcast.simulator.models.config_keys import MTP, unread_of
+from roofcast.simulator.models.families.heads import Head
 from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.families.text_part import WRAPPED, Parts, hold, take_apart
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.models.nets import NETS
+from roofcast.simulator.models.quantized import KEYS, said_of, storage_of
 from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.storage import Storage
 from roofcast.simulator.work.tape import Tape
 
 if TYPE_CHECKING:
@@ -185,30 +199,83 @@ def from_config(
     `where` is the file or other place that error messages name. Raises BadInput for an unknown
     model_type, a missing key, or sizes that do not fit together.
     """
-    kind = raw.get("model_type")
-    known = ", ".join(sorted(FAMILIES))
-    if kind is None:
-        raise BadInput(
-            f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {known})"
-        )
+    raw, read_as = _by_class(raw, where)
+    parts = _parts(raw, where)
+    text, text_as = _by_class(parts.text, where)
+    kind = text["model_type"]
     if kind not in FAMILIES:
-        raise BadInput(
-            f"{where}: model_type {kind!r} is not known; known: {known}; or list its layers in a"
-            " .toml"
-        )
+        raise not_known(where, kind, raw, (*FAMILIES, *WRAPPED))
     module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
     try:
-        config = msgspec.convert(raw, module.Config)
+        config = msgspec.convert(text, module.Config)
     except msgspec.ValidationError as error:
         raise BadInput(f"{where}: {_plain(error)}") from None
     check(where, config)
     image = kind in IMAGE_FAMILIES
     size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
+    storage, left_out = _storage(raw, text, config, where)
+    task, said = head_of(raw), (*read_as, *text_as, *left_out, *unread_of(raw, parts, config))
 
     def program(tape: Tape, batch: int, size: int | None) -> Any:
-        return module.build(tape, config, batch, size)
+        tape.storage = storage
+        tape.head = Head(task, labels_of(raw)) if task in TASKS else None
+        hold(tape, parts)
+        made = module.build(tape, config, batch, size)
+        if storage is not None:
+            tape.assumptions.append(said_of(tape))
+        deeper = (
+            tape.implementation("mtp", "none") == "train"
+        )  # a stack that trains what is left out
+        kept = [line for line in said if not (deeper and line.endswith(MTP))]
+        tape.assumptions.extend((*kept, *said_of_head(raw, kind, tape.headed, tape.training)))
+        return made
 
-    return Model(name, kind, "image" if image else "sequence", size, program, config, source)
+    takes = "image" if image else "sequence"
+    return Model(name, kind, takes, size, program, config, source, storage=storage)
+
+
+def _by_class(raw: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The keys with a known model_type, where theirs is not known but their class is, and what was
+    assumed. Raises BadInput without a model_type and a known class.
+    """
+    kind, known, name = raw.get("model_type"), (*FAMILIES, *WRAPPED), class_of(raw)
+    found = family_of(name, known) if name else None
+    if kind is None and found is None:
+        raise BadInput(
+            f"{where}: no 'model_type'; a Hugging Face config.json has one (known:"
+            f" {', '.join(sorted(known))})"
+        )
+    if kind is not None and not isinstance(kind, str):
+        raise BadInput(f"{where}: key 'model_type' is a {type(kind).__name__}; a name is expected")
+    if kind in known or found is None:
+        return raw, ()
+    said = (
+        f"model_type {str(kind)[:60]}: read as {found}, of which {name} in architectures is a class"
+    )
+    return raw | {"model_type": found}, (said,)
+
+
+def _storage(
+    raw: dict[str, Any], text: dict[str, Any], config: Any, where: Path | str
+) -> tuple[Storage | None, tuple[str, ...]]:
+    """How the checkpoint stores its weights, and what of that is not modelled."""
+    of = raw if any(raw.get(key) for key in KEYS) else text
+    layers = getattr(config, "num_hidden_layers", None)
+    try:
+        storage, left_out = storage_of(of, layers if isinstance(layers, int) else 1)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
+    return storage, (left_out,) if left_out else ()
+
+
+def _parts(raw: dict[str, Any], where: Path | str) -> Parts:
+    """The parts of a config.json. Raises BadInput that names the file."""
+    try:
+        return take_apart(raw)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{where}: {_plain(error)}") from None
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from roofcast.simulator.work.storage import Storage
 from roofcast.simulator.work.tape import Tape
 
 
@@ -21,6 +22,7 @@ class Model(NamedTuple):
     batch: int | None = None  # default samples per step: those of a traced module's inputs
     # where a run of the program is slow: one that computes most batches from a few others
     quick: Callable[[Tape, int, int | None], object] | None = None
+    storage: Storage | None = None  # of a quantized checkpoint
 
     def for_many_batches(self) -> Model:
         """The same model, for one that asks for many batches in a row."""

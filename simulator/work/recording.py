@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from roofcast.simulator.work.precision import Precision
+from roofcast.simulator.work.storage import Storage
 from roofcast.simulator.work.traced import (
     ALONE,
     Block,
+    Cache,
     Kernel,
     Node,
     Parallel,
@@ -45,6 +47,10 @@ class Recording:
         self.saved: dict[int, Saved] = {}  # by storage
         self.inputs: list[Value] = []
         self.assumptions: list[str] = []  # made by the model
+        self.head: object = None  # of the model's class, where it is not that of its family
+        self.headed = False  # whether the model has made that head
+        self.caches: list[Cache] = []  # that generation would keep
+        self.storage: Storage | None = None  # of a quantized checkpoint
         self._path: list[str] = []
         self._node = -1
         self._inside = False  # inside an op
@@ -87,6 +93,11 @@ class Recording:
     def _full_name(self, name: str) -> str:
         return ".".join(filter(None, (*self._path, name)))
 
+    @property
+    def repeats(self) -> int:
+        """Repetitions of the block that the model is in."""
+        return self._repeats
+
     def implementation(self, op: str, default: str) -> str:
         """The implementation of an op in this software stack: composed, fused, eager, flash ..."""
         return self.implementations.get(op, default)
@@ -101,6 +112,23 @@ class Recording:
     def filters(self) -> str | None:
         """Format of the quantized filters of convolutions; None where they are not quantized."""
         return None if self.training else self.precision.filters
+
+    def matrix_format(self, rows: int, columns: int) -> str | None:
+        """Format in which a weight matrix of the current op is held; None: as other weights are.
+
+        A precision that quantizes weights itself comes before the checkpoint's own storage.
+        """
+        stored = self.storage
+        if self.training or stored is None:
+            return self.matrices
+        if self.matrices is not None and self.precision.name != stored.precision:
+            return self.matrices
+        return stored.format(self.nodes[max(self._node, 0)], rows, columns)
+
+    def head_format(self, rows: int, columns: int) -> str | None:
+        """Format of the matrix of a language model's head of its own; None: as other weights."""
+        quantized = self.storage is not None and self.storage.head
+        return self.matrix_format(rows, columns) if quantized else None
 
     def _storage(self) -> int:
         self._storages += 1

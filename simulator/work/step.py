@@ -18,6 +18,7 @@ from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import (
     ALONE,
     Block,
+    Cache,
     Kept,
     Kernel,
     Node,
@@ -67,6 +68,7 @@ class Step(NamedTuple):
     recipe: Recipe
     traffic: tuple[Traffic, ...] = ()
     assumptions: tuple[str, ...] = ()  # made by the model
+    caches: tuple[Cache, ...] = ()  # that generation would keep
 
     @property
     def parameters(self) -> int:
@@ -156,6 +158,7 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         tuple(tape.nodes), tuple(kernels), tuple(tape.weights), tuple(tape.blocks), saved, counted,
         sum(v.bytes for v in tape.inputs), _state_bytes(tape, recipe) if training else 0.0, recipe,
         tuple(tape.traffic), (*tape.assumptions, *_composed_attention(tape, model.name)),
+        () if tape.headed else tuple(tape.caches),  # a classifier generates nothing
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.formats import is_stored
 from roofcast.simulator.work.precision import WIDTH, Precision, promote
 from roofcast.simulator.work.recording import Recording
 from roofcast.simulator.work.traced import ALONE, Block, Parallel, Saved, Traffic
@@ -23,7 +24,14 @@ __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
 _COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
-_APPENDED = ("nodes", "kernels", "weights", "blocks", "traffic")  # state that is cut to its length
+_APPENDED = (
+    "nodes",
+    "kernels",
+    "weights",
+    "blocks",
+    "traffic",
+    "caches",
+)  # state that is cut to its length
 
 
 class Tape(Recording):
@@ -231,7 +239,7 @@ class Tape(Recording):
 
     def wide(self, dtype: str) -> str:
         """The format in which ops that are not quantized return what they read in `dtype`."""
-        narrow = dtype in (self.matrices, self.filters)
+        narrow = dtype in (self.matrices, self.filters) or is_stored(dtype)
         return self.precision.activations if narrow else dtype
 
     def promoted(self, *values: Value) -> str:

@@ -70,6 +70,14 @@ class Kept(NamedTuple):
     storage: int
 
 
+class Cache(NamedTuple):
+    """Keys and values that `count` layers would keep of each token while they generate."""
+
+    bytes: float  # per layer, token and sequence
+    count: int  # type: ignore[assignment]
+    window: int | None  # tokens that a layer looks back on; None: all
+
+
 class Traffic(NamedTuple):
     """One collective inside the model, repeated `count` times per micro-batch."""
 

@@ -102,6 +102,7 @@ def self_attention(t: Tape, c: Config, x: Value, alibi: Value, mask: Value) -> V
         y = linear.linear(t, x, 3 * c.width)
     part = heads_of(t, t.view(y, *y.shape[:2], c.width), c.heads, c.width // c.heads)
     with t.op("attention", "attention"):
+        attention.cached(t, part, part)
         q, k = attention.contiguous(t, part), attention.contiguous(t, part)
         scores = linear.matmul(t, q, k, transposed=True)  # ALiBi is added in the same kernel
         t.low(alibi)

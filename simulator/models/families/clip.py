@@ -157,7 +157,7 @@ def block(
         with t.op("attention", "attention"):
             drop = part.attention_dropout
             h = attention.attention(
-                t, q, k, v, causal=causal, mask=mask, softmax_fp32=True, dropout=drop
+                t, q, k, v, causal=causal, mask=mask, softmax_fp32=True, dropout=drop, cache=0
             )
         with t.op("out_proj", "linear"):
             h = linear.linear(t, h, width)

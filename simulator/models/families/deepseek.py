@@ -290,6 +290,7 @@ def self_attention(
             softmax_fp32=True,
             dropout=c.attention_dropout,
             by_heads=True,
+            cache=c.kv_lora_rank + c.qk_rope_head_dim + (c.index_head_dim if indexed else 0),
         )
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)

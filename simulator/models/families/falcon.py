@@ -126,6 +126,7 @@ def self_attention(
         )
         if c.new_decoder_architecture or c.multi_query:
             k, v = picked(t, k), picked(t, v)
+        attention.cached(t, k, v)
         if c.new_decoder_architecture:  # keys and values are expanded over their groups
             q = pointwise.copy(t, q) if 1 < groups < heads else q
             k, v = attention.repeated(t, k, q.shape[1]), attention.repeated(t, v, q.shape[1])
@@ -139,7 +140,14 @@ def self_attention(
             if groups == 1 and not c.new_decoder_architecture:
                 k, v = (attention.repeated(t, t.low(x), heads) for x in (k, v))
             h = attention.attention(
-                t, q, k, v, causal=True, mask=mask, dropout=c.attention_dropout if c.alibi else 0.0
+                t,
+                q,
+                k,
+                v,
+                cache=0,
+                causal=True,
+                mask=mask,
+                dropout=c.attention_dropout if c.alibi else 0.0,
             )
     with t.op("dense", "linear"):
         return plain_linear(t, c, h, c.hidden_size)

@@ -82,6 +82,7 @@ def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
     heads = dict.fromkeys(("q_proj", "k_proj", "v_proj"), c.num_heads)
     q, k, v = projections(t, x, heads, c.hidden_size // c.num_heads, bias=False)
     with t.op("attention", "attention"):
+        attention.cached(t, k, v)
         q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
         scores = linear.matmul(t, q, k, transposed=True)
         hidden = pointwise.where(t, scores, t.buffer(1, 1, x.shape[1], x.shape[1], dtype="bool"))

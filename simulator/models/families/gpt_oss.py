@@ -122,6 +122,7 @@ def self_attention(
             h = attention.attention(t, q, k, v, causal=True, window=window, dropout=drop)
         else:
             assert mask is not None, "eager attention always has a mask"
+            attention.cached(t, k, v, window=window)
             h = sink_attention(t, c, q, k, v, mask)
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)

@@ -87,6 +87,7 @@ def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
     with t.op("rotary", "rotary"):
         q, k = rotate_pairs(t, c, q), rotate_pairs(t, c, k)
     with t.op("attention", "attention"):
+        attention.cached(t, k, v)
         q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
         scores = pointwise.add(t, pointwise.scale(t, linear.matmul(t, q, k, transposed=True)), mask)
         p = pointwise.dropout(t, t.cast(norm.softmax(t, scores), v.dtype), c.attn_pdrop)

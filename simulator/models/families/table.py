@@ -2,7 +2,8 @@
 
 A family module has `Config`, a frozen record of the config.json keys it needs with Hugging Face's
 defaults for optional ones, and `build(tape, config, batch, size)`, where `size` is the sequence
-length [tokens] or the side of the image [pixels].
+length [tokens] or the side of the image [pixels]. A multimodal model_type, which wraps one of them,
+is an entry of WRAPPED in text_part.py.
 """
 
 FAMILIES = {
@@ -23,7 +24,6 @@ FAMILIES = {
     "flex_olmo": "sparse",
     "gemma": "gemma",
     "gemma2": "gemma",
-    "gemma3": "text_part",
     "gemma3_text": "gemma",
     "glm4_moe": "sparse",
     "glm4_moe_lite": "deepseek",
@@ -37,7 +37,6 @@ FAMILIES = {
     "hunyuan_v1_moe": "sparse",
     "kimi_k2": "deepseek",
     "llama": "llama",
-    "llama4": "text_part",
     "llama4_text": "llama4",
     "mamba": "mamba",
     "minimax_m2": "sparse",

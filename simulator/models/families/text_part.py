@@ -1,46 +1,151 @@
-"""Multimodal models whose config.json has a `text_config`: Gemma 3, Llama 4.
+"""Multimodal models: the language model inside their config.json, and their towers.
 
-Only the language model is counted.
+A step is one over text tokens: the language model runs, the towers' weights are held in memory. A
+model_type is supported by an entry of WRAPPED.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
-from roofcast.simulator.work.tape import Tape, Value
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.families import towers
+from roofcast.simulator.models.families.towers import Op, Tower
+from roofcast.simulator.work.tape import Tape
 
-# model_type -> model_type and module of the language model
-PARTS = {"gemma3": ("gemma3_text", "gemma"), "llama4": ("llama4_text", "llama4")}
+Choice = type[Tower] | Mapping[str, type[Tower]]  # or by the model_type of the tower's part
 
 
-class Config(msgspec.Struct, frozen=True):
-    """The language model's part of Hugging Face's Gemma3Config and Llama4Config."""
+class Wrapped(NamedTuple):
+    """What a multimodal model_type consists of."""
 
-    model_type: str
-    text_config: dict[str, Any]
+    text: str | None  # model_type of the language model; None: its own part names it
+    towers: Mapping[str, Choice]  # key of the config.json -> tower; others are said, not counted
+    tied: bool | None = None  # transformers' default for the whole; None: as the language model
+    inside: str = ""  # key of the part that holds all others, in a config of several models
 
-    @property
-    def text(self) -> Any:
-        """The Config of the language model."""
-        family, module = PARTS[self.model_type]
-        return msgspec.convert(
-            {**self.text_config, "model_type": family},
-            import_module(f"roofcast.simulator.models.families.{module}").Config,
+
+_LLAVA: dict[str, type[Tower]] = {
+    "clip_vision_model": towers.LlavaClip,
+    "pixtral": towers.Pixtral,
+    "siglip_vision_model": towers.LlavaSiglip,
+}
+WRAPPED = {
+    "gemma3": Wrapped("gemma3_text", {"vision_config": towers.Gemma3}, tied=True),
+    "kimi_k25": Wrapped(None, {}),
+    "internvl": Wrapped(None, {"vision_config": towers.InternVL}),
+    "llama4": Wrapped("llama4_text", {"vision_config": towers.Llama4}),
+    "llava": Wrapped(None, {"vision_config": _LLAVA}),
+    "mistral3": Wrapped(None, {"vision_config": towers.Mistral3}),
+    "paligemma": Wrapped(None, {"vision_config": towers.PaliGemma}),
+    "qwen2_5_omni": Wrapped("qwen2", {}, inside="thinker_config"),
+    "qwen2_5_vl": Wrapped("qwen2", {"vision_config": towers.Qwen25}),
+    "qwen2_audio": Wrapped("qwen2", {}),
+    "qwen2_vl": Wrapped("qwen2", {"vision_config": towers.Qwen2}),
+    "qwen3_vl": Wrapped("qwen3", {"vision_config": towers.Qwen3}),
+    "qwen3_vl_moe": Wrapped("qwen3_moe", {"vision_config": towers.Qwen3}),
+}
+DEFAULT_TEXT = {"llava": "llama", "mistral3": "mistral", "internvl": "qwen2", "paligemma": "gemma"}
+DEFAULT_VISION = {"llava": "clip_vision_model"}
+_TEXT = "text_config"
+
+
+class Parts(NamedTuple):
+    """A config.json taken apart."""
+
+    text: dict[str, Any]  # keys of the language model, model_type of a family among them
+    ops: tuple[Op, ...] = ()  # of the towers that are counted
+    said: tuple[str, ...] = ()  # what is assumed, or left out
+    held: tuple[str, ...] = ()  # keys of the towers that are counted
+
+
+def take_apart(raw: dict[str, Any]) -> Parts:
+    """The language model's keys of a multimodal config.json, and its towers.
+
+    Keys of any other config are returned as they are. Raises BadInput for parts that are no
+    objects, and msgspec.ValidationError for keys of a tower of a wrong type.
+    """
+    kind = raw.get("model_type")
+    entry = WRAPPED.get(kind) if isinstance(kind, str) else None
+    if entry is None or not isinstance(kind, str):
+        return Parts(raw)
+    whole = _part(raw, entry.inside) if entry.inside else raw
+    text = dict(_part(whole, _TEXT) if _TEXT in whole else whole)  # older configs: no part
+    text["model_type"] = entry.text or text.get("model_type") or DEFAULT_TEXT.get(kind)
+    stated = [p["tie_word_embeddings"] for p in (whole, text) if "tie_word_embeddings" in p]
+    if stated or entry.tied is not None:
+        text["tie_word_embeddings"] = any(stated) if stated else entry.tied
+    ops, held = [], []
+    for key, choice in entry.towers.items():
+        part = _part(whole, key) if whole.get(key) is not None else {}
+        named = part.get("model_type") or DEFAULT_VISION.get(kind)
+        tower = choice.get(str(named)) if isinstance(choice, Mapping) else choice
+        if tower is not None:
+            found = msgspec.convert(part, tower).ops(_width(text), whole)
+            ops += [op for op in found if any(map(_size, op.shapes))]
+            held.append(key)
+    left_out = [key for key in _parts_of(raw, entry.inside) if key.rpartition(".")[2] not in held]
+    said = [f"{key}: not run and not counted; text tokens only" for key in left_out]
+    return Parts(text, tuple(ops), tuple(said), tuple(held))
+
+
+def _part(whole: Mapping[str, Any], key: str) -> dict[str, Any]:
+    part = whole.get(key)
+    if not isinstance(part, dict):
+        raise BadInput(f"key '{key}' is a {type(part).__name__}; an object is expected")
+    return part
+
+
+def _width(text: Mapping[str, Any]) -> int:
+    """Width of the language model [elements]."""
+    width = text.get("hidden_size")
+    if not isinstance(width, int) or width < 1:
+        raise BadInput("key 'hidden_size' of the language model: a positive number is expected")
+    return width
+
+
+def _parts_of(raw: Mapping[str, Any], inside: str) -> Iterator[str]:
+    """Keys of the parts of a config.json that are no language model: towers, talkers."""
+    for key, value in raw.items():
+        if key == inside and isinstance(value, dict):
+            yield from (f"{inside}.{inner}" for inner in _parts_of(value, ""))
+        elif key.endswith("_config") and isinstance(value, dict) and key not in _NO_TOWER:
+            yield key
+
+
+_NO_TOWER = {_TEXT, "quantization_config", "compression_config", "generation_config"}
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def _format(t: Tape, op: Op, shape: tuple[int, ...]) -> str | None:
+    """Format of a tower's weight; None: that of all weights."""
+    matrix = op.kind == "linear" and len(shape) == 3
+    if not matrix or t.training or t.storage is None or t.precision.matrices is not None:
+        return None
+    return t.storage.tower_format(shape[-2], shape[-1])
+
+
+def hold(t: Tape, parts: Parts) -> None:
+    """The towers' weights on the tape: in memory, in no kernel, and not trained."""
+    for op in parts.ops:
+        with t.op(op.name, op.kind):
+            for shape in op.shapes:
+                if _size(shape):
+                    t.parameter(*shape, trainable=False, dtype=_format(t, op, shape))
+    if parts.ops:
+        n = sum(_size(shape) for op in parts.ops for shape in op.shapes)
+        fate = "not run and not trained" if t.training else "not run"
+        towers = " and ".join(parts.held)
+        t.assumptions.append(
+            f"{towers}: tower of {n:,} parameters in memory, {fate}: the step reads text tokens"
         )
-
-    def __post_init__(self) -> None:
-        self.text  # noqa: B018  raises where a key is missing or invalid
-
-    @property
-    def context(self) -> int:
-        """Longest sequence [tokens]."""
-        return self.text.context
-
-
-def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
-    """The program of the language model; images are not run."""
-    family = import_module(f"roofcast.simulator.models.families.{PARTS[c.model_type][1]}")
-    return family.build(t, c.text, batch, sequence)
+    t.assumptions.extend(parts.said)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.families.heads import Head, headed
 from roofcast.simulator.work.ops import linear, loss, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
@@ -254,8 +255,11 @@ def causal_loss(
     """The language-model head on hidden [B, S, W] and, in training, the cross-entropy in fp32.
 
     Labels are shifted by one token. `weight` is a tied vocabulary table; `softcap` limits the
-    logits by a tanh, and `scaled` divides them. Returns the loss, or in inference the logits.
+    logits by a tanh, and `scaled` divides them. Returns the loss, or in inference the logits. Where
+    the class of the model has another head, that one is made instead.
     """
+    if isinstance(t.head, Head):
+        return headed(t, hidden, t.head)
     batch, sequence, _ = hidden.shape
     with t.op("lm_head", "linear"):
         logits = linear.linear(

@@ -18,7 +18,9 @@ import numpy as np
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import linear, norm, pointwise
+from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
+from roofcast.simulator.work.traced import Cache
 
 LSE = 4  # bytes of a row's log-sum-exp
 MASK_ALIGNED = 16  # elements: alignment of the mask's rows that the efficient kernel requires
@@ -71,6 +73,7 @@ def attention(
     scaled: bool = True,
     by_heads: bool = False,
     eager: bool = False,
+    cache: int | None = None,
 ) -> Value:
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
 
@@ -83,19 +86,18 @@ def attention(
     window        length of a sliding window of keys (fused kernels only)
     keys          number of keys chosen for each query: only their scores are computed and counted
     scaled        divide the scores by sqrt(d)
-    by_heads      q lies in memory head by head; the result of a flash kernel then does, too, and is
-                  copied
+    by_heads      q lies in memory head by head, as a flash kernel's result then does, and is copied
     eager         the model supports no fused kernel
+    cache         elements that generation keeps of a token, if other than its keys and values
 
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     how = "eager" if eager else t.implementation("attention", "flash")
+    how = how if keys is None else "flash"
+    if causal:
+        cached(t, k, v, window=window, elements=cache)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
-    if t.parallel.cp > 1 and (how == "eager" or mask is not None or bias is not None):
-        raise BadInput(
-            f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use"
-            " cp 1"
-        )
+    _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
         return _eager(t, q, k, v, (bias, mask), dropout, softmax_fp32, softcap, scaled)
     low = t.precision.autocast or q.dtype
@@ -109,20 +111,42 @@ def attention(
     unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
     if how == "flash" and unfit and keys is None:
         how = "efficient"
-    kernel, dim = _Kernel(how, causal, mask, window, keys), q.shape[-1]
-    if how == "flash" and dim % FLASH_ALIGNED:
+    kernel = _Kernel(how, causal, mask, window, keys)
+    if how == "flash" and q.shape[-1] % FLASH_ALIGNED:
         return _padded(t, q, k, v, kernel)
     out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
 
 
+def _check_cp(t: Tape, *, fused: bool) -> None:
+    if t.parallel.cp > 1 and not fused:
+        raise BadInput(
+            f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use"
+            " cp 1"
+        )
+
+
 def _padded(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
-    """The flash kernel on heads that are padded to a width it takes."""
+    """Flash attention of heads whose dimension the kernel does not take as it is."""
     dim = q.shape[-1]
     padded = -(-dim // FLASH_ALIGNED) * FLASH_ALIGNED
     q, k, v = (pointwise.copy(t, x, *x.shape[:-1], padded) for x in (q, k, v))
     out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out, *out.shape[:-1], q.shape[1] * dim)
+
+
+def cached(
+    t: Tape, k: Value, v: Value, *, window: int | None = None, elements: int | None = None
+) -> None:
+    """Note what generation would keep of each token of a causal layer with k, v[B, G, K, D].
+
+    elements: kept per token where these are not the keys and values, as in latent attention.
+    """
+    tokens = k.shape[0] * k.shape[-2]
+    kept = elements if elements is not None else (k.size + v.size) / tokens
+    width = WIDTH[t.precision.autocast or t.wide(k.dtype)]
+    if kept:
+        t.caches.append(Cache(kept * width, t.repeats, window))
 
 
 def _flash_takes(q: Value, v: Value) -> bool:

@@ -127,7 +127,7 @@ def _linear(
     k, tokens = x.shape[-1], x.size // x.shape[-1]
     w = weight
     if w is None:
-        held = t.matrices if narrow else None
+        held = t.matrix_format(out_features, k) if narrow else t.head_format(out_features, k)
         w = t.parameter(out_features, k, trainable=trainable, dtype=held)
     b = t.parameter(out_features, trainable=trainable) if bias else None
     x_low, w_low = t.low(x), t.low(w)

@@ -101,7 +101,8 @@ def grouped_linear(
     if routes.experts % t.parallel.ep:
         raise BadInput(f"ep {t.parallel.ep} does not divide the {routes.experts} experts")
     experts = routes.experts // t.parallel.ep
-    w = t.parameter(experts, out_features, k, expert=True, dtype=t.matrices)
+    held = t.matrix_format(out_features, k)
+    w = t.parameter(experts, out_features, k, expert=True, dtype=held)
     b = t.parameter(experts, out_features, expert=True) if bias else None
     x = t.cast(x, t.wide(w.dtype))
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
@@ -224,7 +225,8 @@ def dense_experts(
     experts = scores.shape[-1]
     rows = pointwise.copy(t, x, experts * tokens, dim)
     rows = pointwise.mul(t, rows, pointwise.copy(t, scores, experts * tokens, 1))
-    up = t.parameter(experts, dim, 2 * width, dtype=t.matrices)
+    up = t.parameter(experts, dim, 2 * width, dtype=t.matrix_format(2 * width, dim))
     h = linear.matmul(t, t.view(rows, experts, tokens, dim), up)
-    h = linear.matmul(t, gate(h), t.parameter(experts, width, dim, dtype=t.matrices))
+    down = t.parameter(experts, width, dim, dtype=t.matrix_format(dim, width))
+    h = linear.matmul(t, gate(h), down)
     return t.view(pointwise.total(t, h, 0), tokens, dim)

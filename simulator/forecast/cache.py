@@ -1,0 +1,54 @@
+"""The cache of keys and values that generation would hold: a pass over whole sequences has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.step import Step
+
+STATEFUL = {"scan", "delta_rule", "linear_attention", "recurrent", "wkv"}  # ops with a state
+
+
+def cache_fields(step: Step, layout: Layout | None = None) -> dict[str, Any]:
+    """Fields of a MemoryForecast: bytes of keys and values per token and sequence on one device,
+    of all layers and of those that look back on all tokens. None but for inference of a language
+    model.
+    """
+    if step.recipe.mode != "infer" or not step.caches:
+        return {}
+    share = 1.0 / (layout.pp * layout.cp) if layout else 1.0
+    whole = sum(c.bytes * c.count for c in step.caches)
+    unbounded = sum(c.bytes * c.count for c in step.caches if c.window is None)
+    return {
+        "kv_cache_bytes_per_token": float(whole * share),
+        "kv_cache_bytes_per_token_past_windows": float(unbounded * share),
+    }
+
+
+def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
+    """A line that no cache is counted, and how large one would be."""
+    fields = cache_fields(step, layout)
+    stateful = any(node.op in STATEFUL for node in step.nodes)
+    if not fields:
+        said = "no cache counted: the recurrent state of the layers, whatever the length"
+        return (said,) if stateful and step.recipe.mode == "infer" else ()
+    size, past = (_bytes(value) for value in fields.values())
+    windows = sorted({c.window for c in step.caches if c.window is not None})
+    of = "token and device" if layout and layout.devices > 1 else "token"
+    text = f"no KV cache counted: generation would hold {size} per {of} of each sequence"
+    if windows:
+        spans = " and ".join(f"{w:,}" for w in windows[:3])
+        text += f", and {past} per token further back than the attention window of {spans} tokens"
+    if stateful:
+        text += "; other layers hold a recurrent state, whatever the length"
+    return (text,)
+
+
+def _bytes(value: float) -> str:
+    """Bytes in KiB, without decimals where there are none.
+
+    >>> _bytes(131072.0), _bytes(70272.0)
+    ('128 KiB', '68.6 KiB')
+    """
+    return f"{value / 1024:.3g} KiB"
