@@ -22,6 +22,7 @@ ALIASES = {
     "glm-4.7": "glm-4.6",
     "glm-4.7-fp8": "glm-4.6",
     "minimax-m2.1": "minimax-m2",
+    "qwen3-vl": "qwen3-vl-8b",
     "qwen1.5-moe": "qwen1.5-moe-a2.7b",
     "olmoe": "olmoe-7b",
     "olmoe-1b-7b": "olmoe-7b",
