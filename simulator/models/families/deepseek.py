@@ -1,13 +1,15 @@
-"""DeepSeek V2 and V3 (R1): latent attention; dense first layers, then shared and routed experts.
+"""DeepSeek V2, V3 (R1) and V3.2, Kimi K2, GLM-4.7-Flash and GLM-5.
 
-transformers trains no multi-token prediction; `implementations={"mtp": "train"}` adds it.
+Latent attention, in V3.2 and GLM-5 over chosen keys; dense first layers, then shared and routed
+experts. transformers trains no multi-token prediction; `implementations={"mtp": "train"}` adds it.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from roofcast.simulator.models.families import transformer
+from roofcast.simulator.models.families import indexer, routers, transformer
+from roofcast.simulator.models.families.routers import Routing
 from roofcast.simulator.models.families.transformer import (
     causal_loss,
     gated,
@@ -19,10 +21,13 @@ from roofcast.simulator.work.ops import attention, embedding, linear, moe, norm,
 from roofcast.simulator.work.tape import Tape, Value
 
 Tables = tuple[Value, ...]  # cos and sin (V3), or one table of complex numbers (V2)
+Kind = tuple[bool, bool]  # whether a layer has experts, and an indexer of its own
+CHOSEN_KEYS = ("deepseek_v32", "glm_moe_dsa")  # attention over keys that an indexer chooses
+GLM = ("glm4_moe_lite", "glm_moe_dsa")
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Keys of Hugging Face's DeepseekV2Config and DeepseekV3Config, with their defaults."""
+    """Keys of Hugging Face's DeepseekV2Config, DeepseekV3Config, GlmMoeDsaConfig ..."""
 
     model_type: str
     vocab_size: int
@@ -52,6 +57,23 @@ class Config(msgspec.Struct, frozen=True):
     max_position_embeddings: int | None = None
     num_nextn_predict_layers: int = 1
     tie_word_embeddings: bool = False
+    mlp_layer_types: list[str] | None = None
+    index_n_heads: int | None = None
+    index_head_dim: int = 128
+    index_topk: int = 2048
+    indexer_types: list[str] | None = None  # of each layer: full, or shared with an earlier one
+    index_topk_pattern: str | list[str] | None = None
+    index_topk_freq: int = 1
+    index_skip_topk_offset: int = 2
+
+    def __post_init__(self) -> None:
+        routers.check(self.routing)
+        for key in ("mlp_layer_types", "indexer_types", "index_topk_pattern"):
+            routers.check_length(key, getattr(self, key), self.num_hidden_layers)
+        if self.index is not None:
+            indexer.check(self.index, self.qk_rope_head_dim, self.q_lora_rank)
+            if not self.kind(0)[1]:
+                raise ValueError("'indexer_types': the first layer needs an indexer of its own")
 
     @property
     def expert_width(self) -> int:
@@ -65,19 +87,57 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def third(self) -> bool:
-        """Whether the model is DeepSeek V3."""
-        return self.model_type == "deepseek_v3"
+        """Whether the model is built as DeepSeek V3 is."""
+        return self.model_type != "deepseek_v2"
 
     @property
-    def dense_layers(self) -> int:
-        """Number of first layers that have no experts."""
-        default = 3 if self.third else 0
-        return default if self.first_k_dense_replace is None else self.first_k_dense_replace
+    def routing(self) -> Routing:
+        """What the router needs to know."""
+        groups, best = (1, 1) if self.model_type in GLM else (8, 4)
+        if not self.third and self.topk_method != "group_limited_greedy":
+            return Routing(self.n_routed_experts, self.num_experts_per_tok, groups=0)
+        return Routing(
+            self.n_routed_experts,
+            self.num_experts_per_tok,
+            self.norm_topk_prob,
+            self.n_group or groups,
+            self.topk_group or best,
+        )
+
+    @property
+    def index(self) -> indexer.Sizes | None:
+        """Sizes of the indexer; None where attention is over all keys."""
+        if self.model_type not in CHOSEN_KEYS:
+            return None
+        heads = self.index_n_heads or (32 if self.model_type == "glm_moe_dsa" else 64)
+        return indexer.Sizes(heads, self.index_head_dim, self.index_topk)
+
+    def kind(self, layer: int) -> Kind:
+        """Whether a layer has experts, and whether it has an indexer of its own."""
+        if self.mlp_layer_types:
+            sparse = self.mlp_layer_types[layer] == "sparse"
+        else:
+            default = {"deepseek_v2": 0, "glm4_moe_lite": 1}.get(self.model_type, 3)
+            first = self.first_k_dense_replace
+            sparse = layer >= (default if first is None else first)
+        return sparse, self.index is not None and self._indexed(layer)
+
+    def _indexed(self, layer: int) -> bool:
+        pattern = self.indexer_types or self.index_topk_pattern
+        if pattern:
+            return pattern[layer] in ("full", "F")
+        since = max(layer - self.index_skip_topk_offset + 1, 0)
+        return since % max(self.index_topk_freq, 1) == 0
 
     @property
     def shared_width(self) -> int:
         """Inner width of the shared experts together."""
         return self.moe_intermediate_size * (self.n_shared_experts or (1 if self.third else 2))
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head, which need not divide the width of the model."""
+        return self.dim
 
     @property
     def dim(self) -> int:
@@ -94,15 +154,32 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             embedded = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         make_tables = rotary_tables if c.third else complex_table
         tables = make_tables(t, sequence, c.qk_rope_head_dim)
-        mask = transformer.causal_masks(t, sequence, batch)()
-        kinds = [layer >= c.dense_layers for layer in range(c.num_hidden_layers)]
+        masked = c.index is not None and not indexer.is_selected(t)
+        mask = transformer.causal_masks(t, sequence, batch, always=masked)()
+        kinds = [c.kind(layer) for layer in range(c.num_hidden_layers)]
         x = transformer.layers(
-            t, "layers", kinds, lambda x, sparse: block(t, c, x, tables, mask, sparse), embedded
+            t, "layers", kinds, lambda x, kind: block(t, c, x, tables, mask, kind), embedded
         )
         if t.implementation("mtp", "none") == "train" and c.third:
             predict_further(t, c, x, embedded, table, tables, mask)
+        state_assumptions(t, c, sequence)
         x = normed(t, "norm", x)
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
+
+
+def state_assumptions(t: Tape, c: Config, sequence: int) -> None:
+    """What of the configuration runs otherwise than its keys suggest."""
+    further = c.num_nextn_predict_layers if c.third else 0
+    if further and t.implementation("mtp", "none") != "train":
+        t.assumptions.append(
+            f"num_nextn_predict_layers {further}: multi-token prediction is not counted, as in"
+            " transformers"
+        )
+    if c.index is not None and sequence > c.index_topk and not indexer.is_selected(t):
+        t.assumptions.append(
+            f"index_topk {c.index_topk}: attention runs as in transformers, over all {sequence}"
+            " keys with a mask"
+        )
 
 
 def predict_further(
@@ -113,12 +190,13 @@ def predict_further(
     The normalized state and embedding are concatenated and projected; one more layer and the shared
     head follow.
     """
+    kind = (True, c.index is not None)
     for depth in range(c.num_nextn_predict_layers):
         with t.scope(f"mtp.{depth}"):
             joined = pointwise.concat(t, [normed(t, "hnorm", x), normed(t, "enorm", embedded)], -1)
             with t.op("eh_proj", "linear"):
                 x = linear.linear(t, joined, c.hidden_size, bias=False)
-            x = t.repeat("layer", 1, lambda x: block(t, c, x, tables, mask, True), x)
+            x = t.repeat("layer", 1, lambda x: block(t, c, x, tables, mask, kind), x)
             causal_loss(t, normed(t, "norm", x), c.vocab_size, weight=table)
 
 
@@ -128,11 +206,12 @@ def normed(t: Tape, name: str, x: Value) -> Value:
         return norm.rms_norm(t, x)
 
 
-def block(t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, sparse: bool) -> Value:
+def block(t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, kind: Kind) -> Value:
     """One block; x and the result are [batch, tokens, width]."""
+    sparse, indexed = kind
     h = normed(t, "input_layernorm", x)
     with t.scope("self_attn"):
-        h = self_attention(t, c, h, tables, mask)
+        h = self_attention(t, c, h, tables, mask, indexed)
     with t.op("residual_attn", "add"):
         x = pointwise.add(t, x, h)
     h = normed(t, "post_attention_layernorm", x)
@@ -172,10 +251,13 @@ def turn(t: Tape, c: Config, x: Value, tables: Tables) -> Value:
     return rotate(t, x, *tables) if c.third else turn_complex(t, x, *tables)
 
 
-def self_attention(t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None) -> Value:
+def self_attention(
+    t: Tape, c: Config, x: Value, tables: Tables, mask: Value | None, indexed: bool
+) -> Value:
     """Multi-head latent attention; x and the result are [batch, tokens, width]."""
     heads, batch = c.num_attention_heads, x.shape[0]
-    q = queries(t, c, x)
+    low = low_rank_queries(t, c, x)
+    q = queries(t, c, low)
     with t.op("kv_a_proj_with_mqa", "linear"):
         width = c.kv_lora_rank + c.qk_rope_head_dim
         latent = linear.linear(t, x, width, bias=c.attention_bias, parallel=False)
@@ -193,6 +275,9 @@ def self_attention(t: Tape, c: Config, x: Value, tables: Tables, mask: Value | N
         k = t.view(kv, batch, heads, length, plain)
         k = pointwise.concat(t, [k, t.view(k_turned, batch, heads, length, rotated)], -1)
         v = t.view(kv, batch, heads, length, c.v_head_dim)
+    keys = None
+    if c.index is not None:
+        keys, mask = chosen_keys(t, c.index, x, low, tables, mask, (batch, length), indexed)
     with t.op("attention", "attention"):
         h = attention.attention(
             t,
@@ -201,33 +286,64 @@ def self_attention(t: Tape, c: Config, x: Value, tables: Tables, mask: Value | N
             v,
             causal=True,
             mask=mask,
+            keys=keys,
             softmax_fp32=True,
             dropout=c.attention_dropout,
             by_heads=True,
-            cache=c.kv_lora_rank + c.qk_rope_head_dim,
+            cache=c.kv_lora_rank + c.qk_rope_head_dim + (c.index_head_dim if indexed else 0),
         )
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
 
 
-def queries(t: Tape, c: Config, x: Value) -> Value:
-    """Queries of all heads [batch, tokens, heads * dim], through a low-rank projection if any."""
-    width = c.num_attention_heads * c.dim
+def chosen_keys(
+    t: Tape,
+    sizes: indexer.Sizes,
+    x: Value,
+    low: Value,
+    tables: Tables,
+    mask: Value | None,
+    tokens: tuple[int, int],
+    indexed: bool,
+) -> tuple[int | None, Value | None]:
+    """The number of keys that attention reads (None: all), and the mask it reads them with.
+
+    A layer without an indexer of its own takes the indices of an earlier one.
+    """
+    length = tokens[1] * t.parallel.cp
+    cos, sin = tables
+    if indexed:
+        ids = indexer.choose(t, sizes, x, low, (cos, sin))
+    else:
+        ids = t.new((*tokens, min(sizes.keys, length)), "int32")
+    if indexer.is_selected(t):
+        return ids.shape[-1], None
+    assert mask is not None, "a masked attention has a mask"
+    with t.op("index_mask", "mask"):
+        return None, indexer.mask_of(t, ids, mask, length)
+
+
+def low_rank_queries(t: Tape, c: Config, x: Value) -> Value:
+    """What the queries are a projection of: x, or x after a low-rank projection and a norm."""
     if c.q_lora_rank is None:
-        with t.op("q_proj", "linear"):
-            return linear.linear(t, x, width, bias=False)
+        return x
     with t.op("q_a_proj", "linear"):
         q = linear.linear(t, x, c.q_lora_rank, bias=c.attention_bias, parallel=False)
-    q = normed(t, "q_a_layernorm", q)
-    with t.op("q_b_proj", "linear"):
-        return linear.linear(t, q, width, bias=False)
+    return normed(t, "q_a_layernorm", q)
+
+
+def queries(t: Tape, c: Config, low: Value) -> Value:
+    """Queries of all heads [batch, tokens, heads * dim]."""
+    with t.op("q_proj" if c.q_lora_rank is None else "q_b_proj", "linear"):
+        return linear.linear(t, low, c.num_attention_heads * c.dim, bias=False)
 
 
 def sparse_mlp(t: Tape, c: Config, h: Value, bias: bool) -> Value:
     """Mixture of experts: each token through its routed experts and the shared ones."""
     x = t.view(h, h.shape[0] * h.shape[1], c.hidden_size)
     with t.op("gate", "router"):
-        scores, ids = route_v3(t, c, x) if c.third else route_v2(t, c, x)
+        route = routers.sigmoid_in_groups if c.third else route_v2
+        scores, ids = route(t, c.routing, x)
     with t.op("experts", "experts"):
         width, experts = c.moe_intermediate_size, c.n_routed_experts
 
@@ -241,35 +357,10 @@ def sparse_mlp(t: Tape, c: Config, h: Value, bias: bool) -> Value:
         return pointwise.add(t, t.view(out, *h.shape), shared)
 
 
-def logits_fp32(t: Tape, c: Config, x: Value) -> Value:
-    """Router logits, computed in fp32 whatever the model's format."""
-    experts = c.n_routed_experts
-    w = t.parameter(experts, c.hidden_size)
-    full = t.cast(w, "fp32")
-    if full is not w:
-        full.kind = "weight_copy"
-    return linear.linear(t, t.cast(x, "fp32"), experts, bias=False, weight=full, parallel=False)
-
-
-def route_v2(t: Tape, c: Config, x: Value) -> tuple[Value, Value]:
+def route_v2(t: Tape, r: Routing, x: Value) -> tuple[Value, Value]:
     """Softmax over all experts, then the top k, from the best groups if there are groups."""
-    scores = norm.softmax(t, logits_fp32(t, c, x), dtype="fp32")
-    if c.topk_method == "group_limited_greedy":
-        assert c.n_group is not None and c.topk_group is not None, "the method needs both"
-        scores = moe.within_groups(t, scores, c.n_group, c.topk_group, 1)
-    scores, ids = moe.top_k(t, scores, c.num_experts_per_tok)
+    scores = norm.softmax(t, routers.logits_fp32(t, r, x), dtype="fp32")
+    if r.groups:
+        scores = moe.within_groups(t, scores, r.groups, r.best_groups, 1)
+    scores, ids = moe.top_k(t, scores, r.chosen)
     return pointwise.scale(t, scores), ids
-
-
-def route_v3(t: Tape, c: Config, x: Value) -> tuple[Value, Value]:
-    """Sigmoid scores, normalized after the choice; an untrained bias affects the choice only."""
-    scores = pointwise.unary(t, "sigmoid", logits_fp32(t, c, x))
-    biased = pointwise.add(t, scores, t.buffer(c.n_routed_experts))
-    biased = moe.within_groups(t, biased, c.n_group or 8, c.topk_group or 4, 2)
-    _, ids = moe.top_k(t, biased, c.num_experts_per_tok)
-    shares = moe.take(t, scores, ids, *ids.shape)
-    if shares.grad:
-        t.save(scores)
-    if c.norm_topk_prob:
-        shares = moe.normalise(t, shares)
-    return pointwise.scale(t, shares), ids

@@ -47,14 +47,18 @@ def normed(t: Tape, name: str, x: Value) -> Value:
         return norm.layer_norm(t, x)
 
 
-def rotary_tables(t: Tape, sequence: int, dim: int) -> Tables:
-    """cos and sin [1, sequence, dim], computed once per step and used by all layers [su2021]."""
+def rotary_tables(t: Tape, sequence: int, dim: int, *, full: bool = False) -> Tables:
+    """cos and sin [1, sequence, dim], computed once per step and used by all layers [su2021].
+
+    `full`: they stay in fp32, whatever the format of activations.
+    """
     with t.op("rotary_emb", "rotary"):
         angles = t.new((1, sequence, dim), "fp32")
         t.emit("elementwise", (), (angles,), vector=angles.size)
         cos = pointwise.unary(t, "cos", angles)
         sin = pointwise.unary(t, "sin", angles)
-        return t.cast(cos, t.precision.activations), t.cast(sin, t.precision.activations)
+        dtype = "fp32" if full else t.precision.activations
+        return t.cast(cos, dtype), t.cast(sin, dtype)
 
 
 def rotate(t: Tape, x: Value, cos: Value, sin: Value, *, partial: bool | None = None) -> Value:
@@ -246,12 +250,13 @@ def causal_loss(
     weight: Value | None = None,
     bias: bool = False,
     softcap: bool = False,
+    scaled: bool = False,
 ) -> Value:
     """The language-model head on hidden [B, S, W] and, in training, the cross-entropy in fp32.
 
     Labels are shifted by one token. `weight` is a tied vocabulary table; `softcap` limits the
-    logits by a tanh. Returns the loss, or in inference the logits. Where the class of the model has
-    another head, that one is made instead.
+    logits by a tanh, and `scaled` divides them. Returns the loss, or in inference the logits. Where
+    the class of the model has another head, that one is made instead.
     """
     if isinstance(t.head, Head):
         return headed(t, hidden, t.head)
@@ -263,6 +268,9 @@ def causal_loss(
     if softcap:
         with t.op("softcap", "softcap"):
             logits = pointwise.scale(t, pointwise.unary(t, "tanh", pointwise.scale(t, logits)))
+    if scaled:
+        with t.op("logits_scaling", "mul"):
+            logits = pointwise.scale(t, logits)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

@@ -53,6 +53,7 @@ class _Kernel(NamedTuple):
     causal: bool
     mask: Value | None
     window: int | None
+    keys: int | None = None
 
 
 def attention(
@@ -68,6 +69,7 @@ def attention(
     softmax_fp32: bool = False,
     softcap: bool = False,
     window: int | None = None,
+    keys: int | None = None,
     scaled: bool = True,
     by_heads: bool = False,
     eager: bool = False,
@@ -82,6 +84,7 @@ def attention(
     softmax_fp32  run the eager softmax in fp32 and cast its result back
     softcap       bound the scores by a tanh (eager only)
     window        length of a sliding window of keys (fused kernels only)
+    keys          number of keys chosen for each query: only their scores are computed and counted
     scaled        divide the scores by sqrt(d)
     by_heads      q lies in memory head by head, as a flash kernel's result then does, and is copied
     eager         the model supports no fused kernel
@@ -90,14 +93,11 @@ def attention(
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     how = "eager" if eager else t.implementation("attention", "flash")
+    how = how if keys is None else "flash"
     if causal:
         cached(t, k, v, window=window, elements=cache)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
-    if t.parallel.cp > 1 and (how == "eager" or mask is not None or bias is not None):
-        raise BadInput(
-            f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use"
-            " cp 1"
-        )
+    _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
         return _eager(t, q, k, v, (bias, mask), dropout, softmax_fp32, softcap, scaled)
     low = t.precision.autocast or q.dtype
@@ -108,13 +108,22 @@ def attention(
         mask = t.low(bias)
     elif mask is not None:
         mask = _additive(t, mask, low)
-    if how == "flash" and (low == "fp32" or mask is not None or not _flash_takes(q, v)):
+    unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
+    if how == "flash" and unfit and keys is None:
         how = "efficient"
-    kernel = _Kernel(how, causal, mask, window)
+    kernel = _Kernel(how, causal, mask, window, keys)
     if how == "flash" and q.shape[-1] % FLASH_ALIGNED:
         return _padded(t, q, k, v, kernel)
     out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
+
+
+def _check_cp(t: Tape, *, fused: bool) -> None:
+    if t.parallel.cp > 1 and not fused:
+        raise BadInput(
+            f"cp {t.parallel.cp}: context parallelism needs a fused attention without a mask; use"
+            " cp 1"
+        )
 
 
 def _padded(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
@@ -273,7 +282,7 @@ def _launch(
     gathered: tuple[Value, ...] = (),
 ) -> Value:
     """A fused kernel on q and the keys and values of `ranks` ranks, gathered or sent in a ring."""
-    how, causal, mask, window = kernel
+    how, causal, mask, window, keys = kernel
     batch, heads, length, dim = q.shape
     dim_v, kv_len = v.shape[-1], k.shape[2] * ranks
     if how == "efficient":
@@ -288,7 +297,10 @@ def _launch(
         if t.training:
             t.send("ring", "cp", 2 * ranks * kv_bytes, phase="backward", behind=True)
     visible, skips = kv_len if window is None else min(window, kv_len), causal
-    if ranks > 1 and causal:  # every rank has half of a causal score matrix
+    if keys is not None:
+        kv_len = visible = min(keys, kv_len)
+        skips = causal = False
+    elif ranks > 1 and causal:  # every rank has half of a causal score matrix
         visible, skips = -(-visible // 2), False
     shape = (batch, heads, k.shape[1], length, visible, dim, skips)
     flops = attention_flops(batch, heads, length, kv_len, dim, dim_v)

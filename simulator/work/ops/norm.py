@@ -9,18 +9,20 @@ from roofcast.simulator.work.tape import Tape, Value
 STATISTICS = 4  # bytes of a mean or an inverse deviation, kept in fp32
 
 
-def layer_norm(t: Tape, x: Value, *, affine: bool = True, bias: bool = True) -> Value:
+def layer_norm(
+    t: Tape, x: Value, *, affine: bool = True, bias: bool = True, trainable: bool = True
+) -> Value:
     """(x - mean) / sqrt(var + eps) * g + b over the last dimension [ba2016].
 
     forward   about 8 FLOPs per element; keeps x, and mean and 1/deviation of each row in fp32
     backward  about 14 FLOPs per element, reads dy and x, writes dx; dg and db are sums over rows
     """
     width = x.shape[-1]
-    g = t.parameter(width) if affine else None
-    b = t.parameter(width) if affine and bias else None
+    g = t.parameter(width, trainable=trainable) if affine else None
+    b = t.parameter(width, trainable=trainable) if affine and bias else None
     x = t.full(x)
     n, rows = x.size, x.size // width
-    out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and trainable and t.training))
     t.emit("layer_norm", _present(x, g, b), (out,), vector=8 * n, special=rows)
     if out.grad:
         t.save(x)
