@@ -18,7 +18,7 @@ from roofcast.simulator.work.tape import Value
 
 
 def _heads(c: Call, x: Value, heads: int) -> Value:
-    """x[batch, length, heads * dim] by heads: [batch, heads, length, dim]; one of 4 axes as it is."""
+    """x[batch, length, heads * dim] by heads: [batch, heads, length, dim], as one of 4 axes is."""
     if len(x.shape) == 4:
         return x
     if len(x.shape) != 3 or x.shape[2] % heads:

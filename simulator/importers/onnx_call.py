@@ -24,6 +24,10 @@ POINTWISE = frozenset(
     "Add Sub Mul Div Where Max Min Pow Mod Sum Concat ScatterND ScatterElements Equal Less Greater"
     " Expand Tile Cast".split()
 )
+WEIGHTED = frozenset(
+    "MatMul Gemm Conv ConvTranspose FusedMatMul FusedGemm FusedConv Gather BatchNormalization"
+    " LayerNormalization".split()
+)
 FLOATING = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 # formats of quantized weights in ours; a sum of products of 8 bits has 32
 HELD = {
@@ -67,7 +71,7 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
     format: str
     proto: onnx.TensorProto
-    constant: bool = False  # the result of a Constant node
+    role: str = "weight"  # "constant": the result of a Constant node; "scale": of a quantization
 
     def numbers(self) -> np.ndarray:
         """Its numbers. Raises ValueError if they lie in another file and are many."""
@@ -83,14 +87,25 @@ class Stored(NamedTuple):
     @property
     def learned(self) -> bool:
         """Whether it can be a parameter: several numbers, or one with a parameter's name."""
-        return self.floating and (
-            prod(self.shape) > 1 or self.name.endswith(("weight", "bias", "scale", "gamma"))
+        return (
+            self.floating
+            and self.role != "scale"
+            and (prod(self.shape) > 1 or self.name.endswith(("weight", "bias", "scale", "gamma")))
         )
 
     @property
     def exported(self) -> bool:
         """Whether it has the name of a constant that an exporter created."""
-        return self.constant or EXPORTED.match(self.name) is not None
+        return EXPORTED.match(self.name) is not None
+
+    def constant_of(self, op: str) -> bool:
+        """Whether, as an operand of this operator, it is a constant and no parameter.
+
+        The result of a Constant node is a parameter as the operand of a product or of a lookup.
+        """
+        if self.role == "constant":
+            return op not in WEIGHTED
+        return self.role == "scale" or (self.exported and op in POINTWISE)
 
 
 class Dequantized(NamedTuple):
@@ -231,8 +246,8 @@ class Call(NamedTuple):
             raise ValueError(f"input {place} is missing")
         if not isinstance(value, np.ndarray):
             raise ValueError(
-                f"{quoted(self.node.input[place])} depends on the values of the graph's inputs; only"
-                " their shapes are known"
+                f"{quoted(self.node.input[place])} depends on the values of the graph's inputs;"
+                " only their shapes are known"
             )
         return value
 
@@ -256,7 +271,7 @@ class Call(NamedTuple):
             raise ValueError(f"input {place} is a sequence of tensors, not a tensor")
         if isinstance(value, Stored):
             floating = value.floating
-            if floating and not (value.exported and self.node.op_type in POINTWISE):
+            if floating and not value.constant_of(self.node.op_type):
                 held = self.t.initializer(value)
                 return held if held.shape == value.shape else self.t.view(held, *value.shape)
         else:
@@ -264,16 +279,16 @@ class Call(NamedTuple):
         dtype = self.t.precision.activations if floating else "int64"
         return self.t.buffer(*value.shape, dtype=dtype)
 
-    def weight(self, place: int) -> Value:
+    def weight(self, place: int, trained: bool = False) -> Value:
         """Input `place` as a parameter in the format in which it is stored, where it is quantized.
 
-        Training holds weights in the format of the step.
+        It is not trained, but for one that `trained` then holds in the format of the step.
         """
         value = self.ins[place] if place < len(self.ins) else None
         if not isinstance(value, Stored) or value.floating:
             return self.value(place)
         held = HELD.get(value.format)
-        return self.t.initializer(value, held=None if self.t.training else held)
+        return self.t.initializer(value, held=None if self.t.training and trained else held)
 
     def values(self) -> list[Value]:
         """The inputs that are given, as values of the tape."""

@@ -192,8 +192,7 @@ def _expanded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         bare = inliner.inline_local_functions(bare)
     except Exception as error:  # of onnx's C++, any
         raise BadInput(
-            f"{where}: its functions cannot be put in place of their calls:"
-            f" {one_line(error)[:120]}"
+            f"{where}: its functions cannot be put in place of their calls: {one_line(error)[:120]}"
         ) from None
     bare.graph.initializer.extend(proto.graph.initializer)
     return bare

@@ -200,7 +200,7 @@ def experts_op(c: Call) -> Value:
         if isinstance(stored, Stored) and few:
             per = 8 // bits if stored.format in ("UINT8", "INT8") and bits in (2, 4, 8) else 1
             shape = (*stored.shape[:-1], stored.shape[-1] * per)
-            held = None if t.training else "int4" if bits <= 4 else "int8"
+            held = "int4" if bits <= 4 else "int8"
             w = t.initializer(stored, *shape, held=held)
         else:
             w = c.value(place)
@@ -283,7 +283,7 @@ CHANNELS_LAST: dict[str, Handler] = {
     "AveragePool": channels_last(layers.pool_op("avg")),
     "GlobalAveragePool": channels_last(layers.global_pool_op("avg")),
     "GlobalMaxPool": channels_last(layers.global_pool_op("max")),
-    "QLinearConv": channels_last(quantized.MICROSOFT["QLinearConv"]),
+    "QLinearConv": channels_last(quantized.STANDARD["QLinearConv"]),
 }
 IN_BLOCKS: dict[str, Handler] = {
     "Conv": fused_conv_op,

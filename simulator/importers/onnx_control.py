@@ -85,10 +85,7 @@ def _tried(c: Control, graph: onnx.GraphProto) -> _Tried:
     notes = dict(run.unknown), dict(run.uncomputed), dict(run.said), dict(run.wide)
     c.results(graph)
     new = tape.kernels[before:]
-    cost = (
-        sum(k.matrix * k.count for k in new),
-        sum((k.read + k.written) * k.count for k in new),
-    )
+    cost = (sum(k.matrix * k.count for k in new), sum((k.read + k.written) * k.count for k in new))
     weights = {n: v for n, v in tape._parameters.items() if n not in mark["_parameters"]}
     tape._undo(mark)
     run.known = known

@@ -8,6 +8,7 @@ Of these, only tensors that can be shapes are read; of the others, the sizes are
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from roofcast.hwdb.errors import BadInput, one_line
@@ -92,7 +93,7 @@ def _check_entries(path: Path) -> None:
                         )
 
 
-def _fields(data: mmap.mmap, at: int, end: int):  # type: ignore[no-untyped-def]
+def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Number, begin and end of each field of a message in the wire format of protobuf."""
     while at < end:
         key, at = _varint(data, at)

@@ -127,7 +127,7 @@ def _constant(call: Call) -> Operand:
         return np.array(next(iter(call.attributes.values())))
     form = onnx.TensorProto.DataType.Name(value.data_type)
     shape = sizes_of(value.dims)
-    stored = Stored(call.node.output[0], shape, form, value, constant=True)
+    stored = Stored(call.node.output[0], shape, form, value, role="constant")
     if prod(shape) > (FOLDED if stored.floating else SMALL):
         return stored
     return numpy_helper.to_array(value)

@@ -97,7 +97,7 @@ def _said(formats: set[str], tape: Tape) -> list[str]:
     if quantized and tape.training:
         lines.append(
             f"weights that the file holds in {', '.join(sorted(quantized))} are trained in"
-            f" {p.weights}"
+            f" {p.weights} behind a DequantizeLinear, and not trained elsewhere"
         )
     elif quantized:
         lines.append(
@@ -122,6 +122,10 @@ def _stored(graph: onnx.GraphProto) -> dict[str, Stored]:
         name = i.values.name
         form = onnx.TensorProto.DataType.Name(i.values.data_type)
         stored[name] = Stored(name, tuple(i.dims), form, i.values)
+    for name, s in stored.items():
+        of = name.removesuffix("_scale")
+        if of != name and (f"{of}_zero_point" in stored or f"{of}_quantized" in stored):
+            stored[name] = s._replace(role="scale")
     matrices: dict[tuple[int, ...], list[Stored]] = {}
     for s in stored.values():
         internal = s.proto.data_location != onnx.TensorProto.EXTERNAL

@@ -1,4 +1,4 @@
-"""Inputs of an ONNX graph: the shapes that it declares, completed by those that the caller gives."""
+"""Inputs of an ONNX graph: shapes as it declares them, completed by those that are given."""
 
 from __future__ import annotations
 
@@ -112,10 +112,7 @@ def _ranked(declared: onnx.ValueInfoProto) -> bool:
 def _axes(declared: onnx.ValueInfoProto) -> list[Axis]:
     """Declared axes. -1 is open, as some exporters write it."""
     return [
-        Axis(
-            d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None,
-            d.dim_param,
-        )
+        Axis(d.dim_value if d.HasField("dim_value") and d.dim_value != -1 else None, d.dim_param)
         for d in declared.type.tensor_type.shape.dim
     ]
 

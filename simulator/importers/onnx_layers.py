@@ -9,8 +9,10 @@ import numpy as np
 from roofcast.simulator.importers.onnx_call import Call, Handler, Stored, moved
 from roofcast.simulator.importers.onnx_products import window
 from roofcast.simulator.importers.onnx_shapes import axes_of
-from roofcast.simulator.work.ops import conv, embedding, loss, norm, pointwise, recurrent
+from roofcast.simulator.work.ops import conv, embedding, loss, norm, recurrent
 from roofcast.simulator.work.tape import Value
+
+FEW = 256  # numbers of 8 bits up to which a table is a constant and no embedding
 
 
 # ------------------------------------------------------------------ norms
@@ -103,8 +105,14 @@ def gather_op(c: Call) -> Value:
     """Gather: an embedding if rows of a learned table are looked up, else a copy of elements."""
     axis = c.attributes.get("axis", 0)
     table, index = c.ins[0], c.ins[1]
-    if isinstance(table, Stored) and table.floating and len(table.shape) == 2 and axis == 0:
-        return embedding.embedding(c.t, c.value(1), *table.shape, weight=c.value(0))
+    if isinstance(table, Stored) and len(table.shape) == 2 and axis == 0:
+        small = table.format in ("INT8", "UINT8", "INT4", "UINT4") and prod(table.shape) > FEW
+        if table.floating or small:
+            weight = c.weight(0, trained=True) if small else c.value(0)
+            return embedding.embedding(c.t, c.value(1), *table.shape, weight=weight)
+    held = c.value(0)
+    if held.kind == "parameter" and len(held.shape) == 2 and axis == 0 and held.dtype != "fp64":
+        return embedding.embedding(c.t, c.value(1), *held.shape, weight=held)
     x, i = c.value(0), c.value(1)
     axis %= len(x.shape)
     shape = (*x.shape[:axis], *i.shape, *x.shape[axis + 1 :])

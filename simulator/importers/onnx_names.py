@@ -19,6 +19,7 @@ PRODUCTS = frozenset(
     " DynamicQuantizeMatMul".split()
 )
 SCOPES = "pkg.torch.onnx.name_scopes"  # where PyTorch's newer exporter writes the submodules
+OUTPUTS = ("duplicated",)  # parts of names that onnxruntime adds behind those of tensors
 LONGEST_NAME = 120  # characters of a row's name
 LONGEST_LAYER = 3000  # nodes of the longest repeated layer that is looked for
 SHORTEST_LAYER = 3  # nodes
@@ -39,7 +40,7 @@ def labels(nodes: Sequence[onnx.NodeProto], stored: Mapping[str, Stored] = {}) -
     most nodes have no submodule in their names, equal stretches of nodes are layers: MatMul_17 of
     the second of them is layers.1.matmul2.
     """
-    paths = [_path(node) for node in nodes]
+    paths = _numbered(nodes, [_path(node) for node in nodes])
     products: dict[str, list[str]] = {}
     for node, (scope, _) in zip(nodes, paths, strict=True):
         if scope and node.op_type in PRODUCTS:
@@ -50,14 +51,28 @@ def labels(nodes: Sequence[onnx.NodeProto], stored: Mapping[str, Stored] = {}) -
     for place, (node, (scope, own)) in enumerate(zip(nodes, paths, strict=True)):
         op, here = _plain(node.op_type.lower()), products.get(scope, [])
         if place in layers:
-            name, kind = layers[place], op
+            found.append(Label(layers[place], op))
         elif len(here) == 1:
-            name, kind = scope, here[0]
+            found.append(Label(scope, here[0]))
         elif here:
-            name, kind = f"{scope}.{own}", op
+            found.append(Label(f"{scope}.{own}", op))
         else:
-            name, kind = scope or own or f"{op}{place}", op
-        found.append(Label(name, kind))
+            found.append(Label(scope or own or f"{op}{place}", op))
+    return found
+
+
+def _numbered(
+    nodes: Sequence[onnx.NodeProto], paths: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Paths whose own names are given where the file has none: MatMul, MatMul_1 in a submodule."""
+    taken: dict[tuple[str, str], int] = {}
+    found = []
+    for node, (scope, own) in zip(nodes, paths, strict=True):
+        if scope and not own:
+            op = _plain(node.op_type)
+            n = taken[scope, op] = taken.get((scope, op), -1) + 1
+            own = f"{op}_{n}" if n else op
+        found.append((scope, own))
     return found
 
 
@@ -68,16 +83,22 @@ def _plain(name: str) -> str:
 
 
 def _path(node: onnx.NodeProto) -> tuple[str, str]:
-    """The submodule of a node, if its name or its metadata tells it, and its own name in it."""
+    """The submodule of a node, if its name or its metadata tells it, and its own name in it.
+
+    The own name is empty where its number may count all nodes of the graph.
+    """
     for entry in node.metadata_props:
         if entry.key == SCOPES:
             scopes = re.findall(r"'([^']*)'", entry.value[:4000])
             if len(scopes) > 1 and scopes[-2]:
-                return _plain(scopes[-2]), _plain(node.name)
-    parts = [p for p in _plain(node.name).strip("/").split("/") if p]
-    if len(parts) > 1 and parts[-1].rstrip("0123456789_") == node.op_type:
-        return ".".join(parts[:-1]), parts[-1]
-    return "", ".".join(parts)
+                return _plain(scopes[-2]), ""
+    name = _plain(node.name)
+    parts = [p for p in name.removeprefix("fused ").strip("/").split("/") if p]
+    if len(parts) > 1:
+        own = parts[-1] if parts[-1].rstrip("0123456789_") == node.op_type else ""
+        return ".".join(p for p in parts[:-1] if p not in OUTPUTS and "_output_" not in p), own
+    weight = re.fullmatch(r"([\w.]+)\.\w+_(De|Q)uantizeLinear", name)  # of a weight
+    return (weight[1], "") if weight else ("", ".".join(parts))
 
 
 def _layers(nodes: Sequence[onnx.NodeProto], stored: Mapping[str, Stored]) -> dict[int, str]:

@@ -86,8 +86,10 @@ def dynamic_quantize_op(c: Call) -> list[Value]:
 def dequantize_op(c: Call) -> Operand:
     """DequantizeLinear: weights as they are stored; of activations, a kernel only if needed."""
     x = c.ins[0]
+    if isinstance(x, Stored) and prod(x.shape) == 1:  # a number
+        return c.t.buffer(*x.shape, dtype=c.t.precision.activations)
     if isinstance(x, Stored):
-        return c.t.initializer(x) if c.t.training else c.weight(0)
+        return c.weight(0, trained=True)
     v = c.value(0)
     if c.t.training or v.dtype not in BYTES:
         return pointwise.copy(c.t, v, dtype=c.t.precision.activations)
@@ -122,18 +124,16 @@ def _product(handler: Handler, c: Call, dtype: str) -> Value:
     k = t.kernels[-1]
     new = t.new(out.shape, dtype, out.grad)
     t.kernels[-1] = k._replace(
-        product="int8" if not t.training else k.product,
-        outputs=(new,),
-        written=k.written - out.bytes + new.bytes,
+        product="int8", outputs=(new,), written=k.written - out.bytes + new.bytes
     )
     return new
 
 
 def _int8(x: Value) -> Value:
-    """A tensor of 8 bits, signed or not, in the format of the product."""
-    if x.dtype != "uint8":
+    """A tensor of 8 bits, signed or not, in the format of the product, without a gradient."""
+    if x.dtype not in BYTES:
         return x
-    return Value(x.shape, "int8", x.storage, x.grad, x.kind, x.repeats, x.held, x.split)
+    return Value(x.shape, "int8", x.storage, False, x.kind, x.repeats, x.held, x.split)
 
 
 # ------------------------------------------------------------------ operators on 8 bits
@@ -146,8 +146,9 @@ def of_bytes(handler: Handler, *places: int, dtype: str | None = "int8") -> Hand
     def quantized(c: Call) -> Value:
         ins = [c.ins[p] if c.given(p) else None for p in places]
         wide = c.t.precision.activations
-        if isinstance(ins[0], Value) and ins[0].dtype not in BYTES:
-            ins[0] = pointwise.copy(c.t, ins[0], dtype="int8")
+        if isinstance(ins[0], (Value, Dequantized)):
+            x = c.value(places[0])
+            ins[0] = _int8(x if x.dtype in BYTES else pointwise.copy(c.t, x, dtype="int8"))
         return _product(handler, c.with_inputs(*ins), dtype or wide)
 
     return quantized
@@ -157,7 +158,7 @@ def on_bytes(handler: Handler, *places: int) -> Handler:
     """The handler of another op on 8 bits whose operands are the inputs `places`."""
 
     def quantized(c: Call) -> Result:
-        return handler(c.with_inputs(*(c.weight(p) for p in places)))
+        return handler(c.with_inputs(*(_int8(c.weight(p)) for p in places)))
 
     return quantized
 
@@ -198,7 +199,7 @@ def _packed(c: Call, place: int, shape: Sequence[int], bits: int) -> Value:
         return c.value(place)
     if not 1 <= bits <= 8:
         raise BadInput(f"weights of {bits} bits; expected 1 to 8")
-    held = None if c.t.training else "int4" if bits <= 4 else "int8"
+    held = "int4" if bits <= 4 else "int8"
     claimed = -(-prod(shape) * bits // 8)
     stands = prod(stored.shape) * (0.5 if stored.format in ("INT4", "UINT4") else 1)
     if stored.format.startswith("FLOAT8"):
@@ -261,6 +262,7 @@ STANDARD: dict[str, Handler] = {
 }
 MICROSOFT: dict[str, Handler] = {
     **STANDARD,
+    "QLinearConv": _channels_last(STANDARD["QLinearConv"]),
     "QLinearConvTranspose": of_bytes(products.conv_transpose_op, 0, 3, 8),
     "QGemm": of_bytes(products.gemm_op, 0, 3, 6),
     "MatMulInteger16": of_bytes(products.matmul_op, 0, 1, dtype="int32"),

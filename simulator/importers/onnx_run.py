@@ -40,10 +40,7 @@ FORMATS = {  # ONNX's formats in ours; None: floating-point, in the precision of
 BROKEN = (IndexError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError)
 RUNS = 300_000  # nodes that are run at most, those of loops and branches each time
 
-DOMAINS: dict[str, dict[str, Handler]] = {
-    **dict.fromkeys(STANDARD, HANDLERS),
-    **CONTRIB,
-}
+DOMAINS: dict[str, dict[str, Handler]] = {**dict.fromkeys(STANDARD, HANDLERS), **CONTRIB}
 
 
 class Inferred(NamedTuple):
