@@ -64,6 +64,10 @@ def _listed(sizes: Sequence[int]) -> str:
     return f"[{shown}{', ...' if len(sizes) > 8 else ''}]"
 
 
+class NotKnown(ValueError):
+    """A shape depends on the values of the graph's inputs, of which only shapes are known."""
+
+
 class Stored(NamedTuple):
     """An initializer."""
 
@@ -236,8 +240,8 @@ class Call(NamedTuple):
     def numbers(self, place: int) -> np.ndarray:
         """Input `place` as numbers that the graph holds or computed.
 
-        Raises ValueError if they depend on the graph's inputs, of which only shapes are known, or
-        if the input is left out.
+        Raises NotKnown if they depend on the graph's inputs, of which only shapes are known, and
+        ValueError if the input is left out.
         """
         value = self.ins[place] if self.given(place) else None
         if isinstance(value, Stored):
@@ -245,7 +249,7 @@ class Call(NamedTuple):
         if value is None:
             raise ValueError(f"input {place} is missing")
         if not isinstance(value, np.ndarray):
-            raise ValueError(
+            raise NotKnown(
                 f"{quoted(self.node.input[place])} depends on the values of the graph's inputs;"
                 " only their shapes are known"
             )

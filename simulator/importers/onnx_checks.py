@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 from roofcast.hwdb.errors import BadInput, one_line
 from roofcast.simulator.importers.onnx_call import quoted, sizes_of
 from roofcast.simulator.importers.onnx_extra import inliner, onnx
 
-NODES = 100_000  # of the largest graph, with its functions in place of their calls
+NODES = 50_000  # of the largest graph, with its functions in place of their calls
 DEEPEST = 16  # graphs within graphs: bodies of loops, branches
 STANDARD = ("", "ai.onnx")
 
@@ -36,8 +36,8 @@ def checked(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if not proto.graph.node:
         raise BadInput(f"{where}: is not an ONNX model, or was cut off: it has no nodes")
     _check_opsets(proto, where)
-    _check_size(proto, where)
-    for tensor in tensors_of(proto):
+    check_size(proto, where)
+    for tensor in tensors_of(proto, where):
         _check_tensor(tensor, where)
     _check_graph(proto.graph, where)
     if proto.functions:
@@ -68,7 +68,7 @@ def _all_graphs(proto: onnx.ModelProto, where: str) -> Iterator:
         yield from _graphs(f.node, where)
 
 
-def tensors_of(proto: onnx.ModelProto, where: str = "the ONNX graph") -> Iterator:
+def tensors_of(proto: onnx.ModelProto, where: str) -> Iterator:
     """Every tensor that a model holds: initializers and constants, also of inner graphs."""
     nodes = [f.node for f in proto.functions]
     for graph in _all_graphs(proto, where):
@@ -147,19 +147,29 @@ def _check_graph(graph: onnx.GraphProto, where: str) -> None:
         raise BadInput(f"{where}: the graph is incomplete: {problem}; was it cut off?")
 
 
-def _check_size(proto: onnx.ModelProto, where: str) -> None:
+def check_size(proto: onnx.ModelProto, where: str) -> None:
     """Refuse more nodes than can be run, those of functions counted at each of their calls."""
     bodies = {(f.domain, f.name): f for f in proto.functions}
     known: dict[tuple[str, str], int] = {}
 
-    def nodes_in(group: Iterable[onnx.NodeProto], stack: tuple) -> int:
+    def too_many(total: int) -> BadInput:
+        return BadInput(
+            f"{where}: the graph has {float(total):,.6g} nodes with those of its functions; at most"
+            f" {NODES:,} are run"
+        )
+
+    def nodes_in(group: Sequence[onnx.NodeProto], stack: tuple, depth: int) -> int:
         total = 0
+        if len(group) > NODES:
+            raise too_many(len(group))
+        if depth > DEEPEST:
+            raise BadInput(f"{where}: graphs within graphs, more than {DEEPEST} deep")
         for node in group:
             key = node.domain, node.op_type
             total += nodes_of(key, stack) if key in bodies else 1
             for a in node.attribute:
                 for graph in (a.g, *a.graphs) if a.HasField("g") or a.graphs else ():
-                    total += nodes_in(graph.node, stack)
+                    total += nodes_in(graph.node, stack, depth + 1)
         return total
 
     def nodes_of(key: tuple[str, str], stack: tuple) -> int:
@@ -168,15 +178,12 @@ def _check_size(proto: onnx.ModelProto, where: str) -> None:
         if len(stack) > 2 * DEEPEST:
             raise BadInput(f"{where}: functions call each other more than {2 * DEEPEST} deep")
         if key not in known:
-            known[key] = 1 + nodes_in(bodies[key].node, (*stack, key))
+            known[key] = 1 + nodes_in(bodies[key].node, (*stack, key), 0)
         return known[key]
 
-    total = nodes_in(proto.graph.node, ())
+    total = nodes_in(proto.graph.node, (), 0)
     if total > NODES:
-        raise BadInput(
-            f"{where}: the graph has {float(total):,.6g} nodes with those of its functions; at most"
-            f" {NODES:,} are run"
-        )
+        raise too_many(total)
 
 
 def _expanded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:

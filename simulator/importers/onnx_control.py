@@ -8,7 +8,7 @@ said: a loop runs once, an If takes the dearer branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,13 +16,27 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers.onnx_call import Call, Operand, Several, Stored, sizes_of
 from roofcast.simulator.importers.onnx_extra import onnx
 from roofcast.simulator.importers.onnx_names import Label
-from roofcast.simulator.work.tape import Value
+from roofcast.simulator.work.tape import Tape, Value
 
-if TYPE_CHECKING:
-    from roofcast.simulator.importers.onnx_run import Run
-
-ONE_BY_ONE = 5000  # nodes of a loop's repetitions together, up to which they run one by one
 FOREVER = 1 << 62  # repetitions that stand for "until the condition is false"
+
+
+class Run(Protocol):
+    """The run of a graph, as far as inner graphs need it; see `onnx_run.Run`."""
+
+    tape: Tape
+    known: dict[str, Operand]
+    unknown: dict[str, tuple[int, float]]
+    uncomputed: dict[str, tuple[int, str]]
+    said: dict[str, int]
+    wide: dict[int, Operand]
+    one_by_one: int
+
+    def graph(self, graph: onnx.GraphProto) -> None:
+        """Run the nodes of a graph."""
+
+    def say(self, line: str) -> None:
+        """Note an assumption."""
 
 
 class Control(NamedTuple):
@@ -60,37 +74,67 @@ def if_op(c: Control) -> list[Operand]:
     if condition is not None and condition.size:
         return c.results(then if condition.all() else other)
     c.run.say("If whose condition depends on values: the branch with more FLOPs is counted")
-    first = _tried(c, then)
-    second = _tried(c, other)
-    taken, left = (then, second) if first.cost >= second.cost else (other, first)
-    out = c.results(taken)
+    before = _State.of(c.run)
+    first = _tried(c, then, before)
+    before.restore(c.run)
+    second = _tried(c, other, before)
+    taken, left = (second, first) if first.cost < second.cost else (first, second)
+    if taken is first:
+        first.after.restore(c.run)
     with c.run.tape.op(c.label.name, c.label.op):
         for name, v in left.weights.items():
             trains = v.dtype == c.run.tape.precision.weights
             c.call.t.parameter(*v.shape, tied=name, trainable=trains, dtype=v.dtype)
-    return out
+    return taken.results
+
+
+class _State(NamedTuple):
+    """A tape and what is known of tensors, at one moment."""
+
+    lengths: dict[str, int]  # of the lists of the tape that only grow
+    tails: dict[str, list]  # what these lists have behind the lengths of an earlier state
+    tables: dict[str, dict]
+    known: dict[str, Operand]
+    notes: tuple[dict, ...]
+
+    @classmethod
+    def of(cls, run: Run, before: _State | None = None) -> _State:
+        """The state now; `before`: one to which the run may return meanwhile."""
+        mark = run.tape._mark()
+        lengths = {k: v for k, v in mark.items() if isinstance(v, int)}
+        tables = {k: v for k, v in mark.items() if not isinstance(v, int)}
+        start = before.lengths if before else lengths
+        tails = {k: getattr(run.tape, k)[n:] for k, n in start.items()}
+        notes = (dict(run.unknown), dict(run.uncomputed), dict(run.said), dict(run.wide))
+        return cls(start, tails, tables, dict(run.known), notes)
+
+    def restore(self, run: Run) -> None:
+        """Put tape and run into this state."""
+        run.tape._undo({**self.lengths, **{k: dict(v) for k, v in self.tables.items()}})
+        for k, tail in self.tails.items():
+            getattr(run.tape, k).extend(tail)
+        run.known = dict(self.known)
+        run.unknown, run.uncomputed, run.said, run.wide = (dict(n) for n in self.notes)
 
 
 class _Tried(NamedTuple):
-    """What a branch costs."""
+    """A branch that ran."""
 
     cost: tuple[float, float]  # FLOPs, bytes
     weights: dict[str, Value]
+    results: list[Operand]
+    after: _State
 
 
-def _tried(c: Control, graph: onnx.GraphProto) -> _Tried:
-    """The cost of a branch, which leaves nothing on the tape."""
-    run, tape = c.run, c.run.tape
-    mark, before, known = tape._mark(), len(tape.kernels), dict(run.known)
-    notes = dict(run.unknown), dict(run.uncomputed), dict(run.said), dict(run.wide)
-    c.results(graph)
-    new = tape.kernels[before:]
+def _tried(c: Control, graph: onnx.GraphProto, before: _State) -> _Tried:
+    """Run a branch from the state `before`."""
+    tape = c.run.tape
+    results = c.results(graph)
+    new = tape.kernels[before.lengths["kernels"] :]
     cost = (sum(k.matrix * k.count for k in new), sum((k.read + k.written) * k.count for k in new))
-    weights = {n: v for n, v in tape._parameters.items() if n not in mark["_parameters"]}
-    tape._undo(mark)
-    run.known = known
-    run.unknown, run.uncomputed, run.said, run.wide = notes
-    return _Tried(cost, weights)
+    known = before.tables["_parameters"]
+    weights = {n: v for n, v in tape._parameters.items() if n not in known}
+    return _Tried(cost, weights, results, _State.of(c.run, before))
 
 
 # ------------------------------------------------------------------ Loop
@@ -110,7 +154,9 @@ def loop_op(c: Control) -> list[Operand]:
     if not trips or (condition is not None and condition.size and not condition.all()):
         return [*carried, *_nothing(c, len(carried))]
     start: Operand = call.t.buffer(dtype="bool") if condition is None else condition
-    if trips * len(body.node) > ONE_BY_ONE:
+    c.run.one_by_one -= trips * len(body.node)
+    if c.run.one_by_one < 0:
+        c.run.one_by_one += trips * len(body.node)
         return _multiplied(c, body, trips, [start, *carried], scans)
     collected: list[Operand] = [None] * scans
     done = 0

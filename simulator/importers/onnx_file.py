@@ -13,12 +13,18 @@ from pathlib import Path, PurePosixPath
 
 from roofcast.hwdb.errors import BadInput, one_line
 from roofcast.simulator.importers.onnx_call import quoted
-from roofcast.simulator.importers.onnx_checks import checked, elements_of, tensors_of, width_of
+from roofcast.simulator.importers.onnx_checks import (
+    check_size,
+    checked,
+    elements_of,
+    tensors_of,
+    width_of,
+)
 from roofcast.simulator.importers.onnx_extra import onnx
 
 LARGEST_FILE = (1 << 31) - 1  # bytes that protobuf can read
-SCANNED = 16 << 20  # bytes from where on the entries of a file are counted before it is parsed
-ENTRIES = 400_000  # nodes, tensors and values of the largest graph
+SCANNED = 2 << 20  # bytes from where on the entries of a file are counted before it is parsed
+ENTRIES = 200_000  # nodes, tensors and values of the largest graph
 READ = 1 << 17  # bytes of the largest tensor that is read from another file
 PREFIX = b"version https://git-lfs"
 MAGIC = {
@@ -45,7 +51,8 @@ def read(path: Path) -> onnx.ModelProto:
         raise BadInput(
             f"{path}: is not an ONNX model, or was cut off ({one_line(error)[:120]})"
         ) from None
-    for tensor in tensors_of(proto):
+    check_size(proto, str(path))
+    for tensor in tensors_of(proto, str(path)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _external(path, tensor)
     return checked(proto, str(path))

@@ -24,7 +24,7 @@ from roofcast.simulator.importers.onnx_checks import checked
 from roofcast.simulator.importers.onnx_extra import onnx
 from roofcast.simulator.importers.onnx_file import read
 from roofcast.simulator.importers.onnx_inputs import asked, fed
-from roofcast.simulator.importers.onnx_run import Run
+from roofcast.simulator.importers.onnx_run import Inner, Run
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import ALONE
@@ -57,6 +57,7 @@ def from_onnx(
     first = next((i for i in given.inputs if i.shape), given.inputs[0])
     axes = spec.axes([first]) if first.shape else spec.Axes("table", 1, None)
     formats = _formats(stored.values())
+    inner: dict[int, Inner] = {}  # graphs within the graph, for every run
 
     def program(tape: Tape, batch: int, size: int | None) -> None:
         if tape.parallel._replace(stages=1) != ALONE:
@@ -70,7 +71,7 @@ def from_onnx(
         shaped = [next(resized) if i.shape else i for i in given.inputs]
         tape.assumptions += given.notes if batch == axes.batch else ()
         tape.assumptions += _said(formats, tape)
-        Run(tape, proto, stored, shaped, where, given.values).run()
+        Run(tape, proto, stored, shaped, where, given.values, inner).run()
         fold(tape)
 
     name = name or default_name

@@ -122,7 +122,8 @@ def _check(where: str, declared: onnx.ValueInfoProto) -> None:
     name = quoted(declared.name)[1:-1]
     if kind is not None and kind != "tensor_type":
         raise BadInput(
-            f"{where}: input {name} is a {kind.removesuffix('_type')}; only tensors can be given"
+            f"{where}: input {name} is of the type {kind.removesuffix('_type')}; only tensors can"
+            " be given"
         )
     if format_of(declared.type.tensor_type.elem_type) is None:
         form = onnx.TensorProto.DataType.Name(declared.type.tensor_type.elem_type)

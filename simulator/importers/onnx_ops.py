@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import roofcast.simulator.importers.onnx_attention as attentions
 import roofcast.simulator.importers.onnx_layers as layers
+import roofcast.simulator.importers.onnx_others as others
 import roofcast.simulator.importers.onnx_products as products
 import roofcast.simulator.importers.onnx_quantized as quantized
 import roofcast.simulator.importers.onnx_sequences as sequences
@@ -64,6 +65,7 @@ HANDLERS: dict[str, Handler] = {
     **_each("GatherElements GatherND ScatterND ScatterElements Scatter", layers.indexed_op),
     "TopK": layers.top_k_op,
     **_each("CumSum Trilu", layers.same_shape("elementwise")),
+    "Hardmax": layers.same_shape("softmax"),
     "ReverseSequence": layers.same_shape("copy"),
     **_each("LpNormalization LRN MeanVarianceNormalization", layers.same_shape("layer_norm")),
     "LSTM": layers.recurrent_op("lstm"),
@@ -72,6 +74,7 @@ HANDLERS: dict[str, Handler] = {
     "Attention": attentions.attention_op,
     "RotaryEmbedding": attentions.rotary_op,
     **sequences.HANDLERS,
+    **others.HANDLERS,
     **_each("SoftmaxCrossEntropyLoss NegativeLogLikelihoodLoss", layers.cross_entropy_op),
     **quantized.STANDARD,
 }

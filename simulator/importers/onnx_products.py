@@ -152,6 +152,10 @@ def window(c: Call, x: Value, kernel: Sequence[int]) -> Window:
     """The window of an op on x[batch, channels, ..space], from its attributes."""
     dims, space = len(kernel), x.shape[2:]
     stride, dilation = (tuple(c.attributes.get(k, [1] * dims)) for k in ("strides", "dilations"))
+    if len(space) != dims or len(stride) != dims or len(dilation) != dims:
+        raise BadInput(f"a window of {list(kernel)[:8]} over an input {list(x.shape)[:8]}")
+    if min((*kernel, *stride, *dilation)) < 1:
+        raise BadInput("a window, its strides and dilations must be 1 or more")
     pads, auto = c.attributes.get("pads", [0] * 2 * dims), c.attributes.get("auto_pad", b"NOTSET")
     if auto.startswith(b"SAME"):
         sizes = zip(space, kernel, stride, dilation, strict=True)

@@ -15,6 +15,7 @@ from roofcast.simulator.importers.onnx_call import (
     Dequantized,
     Handler,
     NamedTape,
+    NotKnown,
     Operand,
     Result,
     Several,
@@ -26,19 +27,21 @@ from roofcast.simulator.importers.onnx_checks import STANDARD
 from roofcast.simulator.importers.onnx_contrib import CONTRIB
 from roofcast.simulator.importers.onnx_control import CONTROL, Control
 from roofcast.simulator.importers.onnx_extra import EncodeError, onnx, shape_inference
-from roofcast.simulator.importers.onnx_fold import SMALL, folded, reason
+from roofcast.simulator.importers.onnx_fold import FOLDED, folded, reason
 from roofcast.simulator.importers.onnx_names import Label, labels
 from roofcast.simulator.importers.onnx_ops import HANDLERS
-from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.tape import Tape, Value
 
 FORMATS = {  # ONNX's formats in ours; None: floating-point, in the precision of the step
     "FLOAT": None, "FLOAT16": None, "BFLOAT16": None, "DOUBLE": None, "INT64": "int64",
     "INT32": "int32", "INT16": "fp16", "INT8": "int8", "UINT8": "uint8", "BOOL": "bool",
     "UINT64": "int64", "UINT32": "int32",
 }  # fmt: skip
+ELEMENTS = {"int64": 7, "int32": 6, "int8": 3, "uint8": 2, "bool": 9}  # ONNX's numbers of formats
 # raised by a handler if a node's shapes do not fit, or depend on values that are not known
 BROKEN = (IndexError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError)
-RUNS = 300_000  # nodes that are run at most, those of loops and branches each time
+RUNS = 60_000  # nodes that are run at most, those of loops and branches each time
+ONE_BY_ONE = 4000  # nodes that loops run in every repetition, rather than once and multiplied
 
 DOMAINS: dict[str, dict[str, Handler]] = {**dict.fromkeys(STANDARD, HANDLERS), **CONTRIB}
 
@@ -58,6 +61,7 @@ def format_of(elem_type: int) -> str | None:
 class Inner(NamedTuple):
     """A graph and what is known of it before it runs."""
 
+    graph: onnx.GraphProto
     labels: list[Label]
     stored: dict[str, Stored]
     readers: dict[str, list[str]]  # operators that read a tensor, by its name
@@ -74,6 +78,7 @@ class Run:
         fed: Sequence[spec.Input],
         where: str,
         values: dict[str, np.ndarray] | None = None,
+        inner: dict[int, Inner] | None = None,
     ):
         self.tape, self.named = tape, NamedTape(tape)
         self.proto, self.fed, self.where = proto, fed, where
@@ -82,18 +87,20 @@ class Run:
             assert i.name is not None, "an input of a graph has a name"
             self.known[i.name] = tape.input(i.shape, i.dtype)
         self.known.update(values or {})
-        self.inferred: dict[str, Inferred] | None = None  # only once it is needed
+        self._stated: dict[str, Inferred] | None = None  # only once it is needed
         self.unknown: dict[str, tuple[int, float]] = {}  # op -> calls, bytes
         self.uncomputed: dict[str, tuple[int, str]] = {}  # op -> calls, first reason
         self.said: dict[str, int] = {}  # assumption -> nodes
-        self.left = RUNS
-        self._inner: dict[int, Inner] = {}  # by identity of the graph
+        self.left, self.one_by_one = RUNS, ONE_BY_ONE
+        self._inner = {} if inner is None else inner  # by identity of the graph
         self.wide: dict[int, Operand] = {}  # storage in 8 bits -> its floating-point numbers
-        self._inner[id(proto.graph)] = _inner(proto.graph, stored)
+        self._top = proto.graph
+        if id(self._top) not in self._inner:
+            self._inner[id(self._top)] = _inner(self._top, stored)
 
     def run(self) -> None:
         """Run every node and note what had to be assumed. Raises BadInput at a node that fails."""
-        self.graph(self.proto.graph)
+        self.graph(self._top)
         self.tape.assumptions += self._notes()
 
     def say(self, line: str) -> None:
@@ -127,7 +134,7 @@ class Run:
                 for i in graph.initializer
             }
             found = self._inner[id(graph)] = _inner(graph, own)
-        self.known.update(found.stored if graph is not self.proto.graph else {})
+        self.known.update(found.stored if graph is not self._top else {})
         return found
 
     def _node(self, node: onnx.NodeProto, label: Label, readers: dict[str, list[str]]) -> None:
@@ -154,7 +161,7 @@ class Run:
 
     def _computed(self, call: Call, label: Label) -> Result:
         """The results of a node that computes with tensors."""
-        node, problem = call.node, None
+        node = call.node
         self.named.announced.clear()
         handler = DOMAINS.get(node.domain, {}).get(node.op_type)
         if node.domain in STANDARD and node.op_type in CONTROL:
@@ -164,13 +171,34 @@ class Run:
             if handler is not None:
                 try:
                     return handler(call)
-                except BROKEN as error:  # the file may state shapes that depend on values
-                    problem = error
-            if self.inferred is None:
-                self.inferred = _inferred(self.proto, self.fed, self.tape.assumptions)
-            if problem and any(n and n not in self.inferred for n in node.output):
-                raise problem
-            return self._without_formula(call, self.inferred)
+                except NotKnown:  # the file may state shapes that depend on values
+                    shapes = self._declared(node)
+                    if any(n and n not in shapes for n in node.output):
+                        raise
+            else:
+                shapes = self._declared(node)
+                if any(n and n not in shapes for n in node.output):
+                    shapes = {**self._inferred(call), **shapes}
+            return self._without_formula(call, shapes)
+
+    def _declared(self, node: onnx.NodeProto) -> dict[str, Inferred]:
+        """Shapes that the file states of a node's results."""
+        if self._stated is None:
+            graph = self.proto.graph
+            self._stated = _shapes_in((*graph.value_info, *graph.output))
+        return {n: self._stated[n] for n in node.output if n in self._stated}
+
+    def _inferred(self, call: Call) -> dict[str, Inferred]:
+        """Shapes that ONNX infers of a node's results; if it cannot, none, which is said once."""
+        try:
+            return _inferred(call, self.proto)
+        # the last three are raised for files above protobuf's limit of 2 GB, or by C++
+        except (shape_inference.InferenceError, EncodeError, ValueError, RuntimeError) as error:
+            self.say(
+                "onnx could not infer shapes, so the results of an op without a formula have the"
+                f" shape of its first operand: {reason(error)}"
+            )
+            return {}
 
     def _widened(self, call: Call) -> Call:
         """The call with floating-point numbers where its op does not read those of 8 bits."""
@@ -254,45 +282,39 @@ def _inner(graph: onnx.GraphProto, stored: dict[str, Stored]) -> Inner:
                 readers[clamp.input[0]] = readers.get(clamp.output[0], [])
     for o in graph.output:
         readers.setdefault(o.name, []).append("")
-    return Inner(labels(graph.node, stored), stored, readers)
+    return Inner(graph, labels(graph.node, stored), stored, readers)
 
 
-def stub(stored: Iterable[onnx.TensorProto]) -> Iterable[onnx.TensorProto]:
-    """Initializers without the numbers of large ones."""
-    for i in stored:
-        few = int(np.prod([int(n) for n in i.dims], dtype=object)) <= SMALL
-        yield i if few else onnx.TensorProto(name=i.name, dims=i.dims, data_type=i.data_type)
+def _inferred(call: Call, proto: onnx.ModelProto) -> dict[str, Inferred]:
+    """Shapes that ONNX infers of the results of one node, from those of its inputs."""
+    node, graph = call.node, onnx.GraphProto(name="one")
+    graph.node.append(node)
+    for name, i in dict(zip(node.input, call.ins, strict=True)).items():
+        if i is None or isinstance(i, Several):
+            continue
+        if isinstance(i, np.ndarray) and i.size <= FOLDED:
+            graph.initializer.append(onnx.numpy_helper.from_array(i, name))
+            continue
+        form = ELEMENTS.get(i.dtype, 1) if isinstance(i, Value) else 1
+        if isinstance(i, Stored):
+            form = i.proto.data_type
+        elif isinstance(i, np.ndarray):
+            form = onnx.helper.np_dtype_to_tensor_dtype(i.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, form, i.shape))
+    graph.output.extend(onnx.ValueInfoProto(name=n) for n in node.output if n)
+    alone = onnx.ModelProto(ir_version=proto.ir_version, graph=graph)
+    alone.opset_import.extend(proto.opset_import)
+    done = shape_inference.infer_shapes(alone)
+    return _shapes_in((*done.graph.value_info, *done.graph.output))
 
 
-def _inferred(
-    proto: onnx.ModelProto, fed: Sequence[spec.Input], assumptions: list[str]
-) -> dict[str, Inferred]:
-    """Shapes that ONNX infers for these inputs; if it cannot, none, and `assumptions` says why."""
-    fixed = onnx.ModelProto(ir_version=proto.ir_version)
-    fixed.opset_import.extend(proto.opset_import)
-    fixed.graph.name = proto.graph.name
-    for part in ("node", "input", "output", "value_info"):
-        getattr(fixed.graph, part).extend(getattr(proto.graph, part))
-    fixed.graph.initializer.extend(stub(proto.graph.initializer))
-    sizes = {i.name: i.shape for i in fed}
-    for i in fixed.graph.input:
-        for d, n in zip(i.type.tensor_type.shape.dim, sizes.get(i.name, ()), strict=False):
-            d.dim_value = n
-    try:
-        fixed = shape_inference.infer_shapes(fixed, data_prop=True)
-    # the last three are raised for files above protobuf's limit of 2 GB, or by C++
-    except (shape_inference.InferenceError, EncodeError, ValueError, RuntimeError) as error:
-        assumptions.append(
-            "onnx could not infer shapes, so the results of an op without a formula have the shape"
-            f" of its first operand: {reason(error)}"
-        )
-        return {}
+def _shapes_in(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Inferred]:
+    """Shapes without open axes."""
     found = {}
-    for i in (*fixed.graph.value_info, *fixed.graph.output):
+    for i in values:
         tensor = i.type.tensor_type
-        if i.type.HasField("tensor_type") and all(
-            d.HasField("dim_value") for d in tensor.shape.dim
-        ):
+        known = i.type.HasField("tensor_type") and tensor.HasField("shape")
+        if known and all(d.HasField("dim_value") for d in tensor.shape.dim):
             shape = tuple(d.dim_value for d in tensor.shape.dim)
             found[i.name] = Inferred(shape, format_of(tensor.elem_type))
     return found
