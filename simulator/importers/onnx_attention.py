@@ -226,6 +226,6 @@ def packed_attention_op(c: Call) -> list[Value]:
     else:
         widths = [x.shape[1], c.value(1).shape[1], c.value(2).shape[1]]
     dims = [int(n) // heads for n in widths]
-    q, k, v = (t.new((batch, heads, length, d), x.dtype, c.grad) for d in dims)
+    q, k, v = (t.new((batch, heads, length, d), x.dtype, x.grad) for d in dims)
     out = _attend(c, q, k, v, causal=False)
     return [t.view(out, x.shape[0], heads * dims[2])]

@@ -209,7 +209,7 @@ def experts_op(c: Call) -> Value:
         if c.given(place + (2 if few else 1)):
             c.value(place + (2 if few else 1))
         out = _expert_product(c, out, w, tokens * k)
-    return t.view(out, *x.shape) if out.size == x.size else t.new(x.shape, x.dtype, c.grad)
+    return t.view(out, *x.shape) if out.size == x.size else t.new(x.shape, x.dtype, out.grad)
 
 
 def _expert_product(c: Call, x: Value, w: Value, rows: int) -> Value:

@@ -29,7 +29,10 @@ from roofcast.simulator.importers.onnx_extra import onnx
 from roofcast.simulator.work.ops import embedding, linear, pointwise
 from roofcast.simulator.work.tape import Value
 
-CLAMPS = frozenset("Relu Clip LeakyRelu".split())  # in the kernel of a product before them
+# in the kernel of a product before them, or views
+PASSING = frozenset(
+    "Relu Clip LeakyRelu Reshape Flatten Squeeze Unsqueeze Transpose Identity".split()
+)
 PRODUCTS = frozenset("Conv ConvTranspose MatMul Gemm".split())
 # ops that engines run on 8 bits if both what they read and what they write is quantized
 ON_BYTES = PRODUCTS | frozenset(

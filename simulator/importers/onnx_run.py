@@ -276,8 +276,10 @@ def _inner(graph: onnx.GraphProto, stored: dict[str, Stored]) -> Inner:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node.op_type)
-    for clamp in graph.node:  # one that alone reads a tensor passes on what reads its own result
-        if clamp.op_type in quantized.CLAMPS and clamp.input and clamp.output:
+    for clamp in reversed(
+        graph.node
+    ):  # one that alone reads a tensor passes on what reads its own result
+        if clamp.op_type in quantized.PASSING and clamp.input and clamp.output:
             if readers.get(clamp.input[0]) == [clamp.op_type]:
                 readers[clamp.input[0]] = readers.get(clamp.output[0], [])
     for o in graph.output:
