@@ -90,7 +90,7 @@ def dequantize_op(c: Call) -> Operand:
     """DequantizeLinear: weights as they are stored; of activations, a kernel only if needed."""
     x = c.ins[0]
     if isinstance(x, Stored) and prod(x.shape) == 1:  # a number
-        return c.t.buffer(*x.shape, dtype=c.t.precision.activations)
+        return c.t.buffer(*x.shape, dtype="int8")
     if isinstance(x, Stored):
         return c.weight(0, trained=True)
     v = c.value(0)

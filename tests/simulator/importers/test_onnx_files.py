@@ -1,4 +1,4 @@
-"""ONNX files that anyone may have written: whatever is wrong is one line, soon, and harms nothing."""
+"""ONNX files that anyone may have written: whatever is wrong is one line, soon, without harm."""
 
 import os
 import time
