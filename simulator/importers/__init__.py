@@ -46,9 +46,9 @@ def resolve(
     """
     if not isinstance(reference, str):
         return from_torch(reference, inputs, device=device)
-    given = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
     if reference.endswith(".onnx"):
-        return from_onnx(Path(reference), given)
+        return from_onnx(Path(reference), inputs)
+    given = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
     if _keras_file(reference):
         from roofcast.simulator.importers.keras_files import read
 

@@ -4,33 +4,30 @@ A file is only data: nothing in it is executed. Initializers that reach an op as
 operands are parameters, except the statistics of a batch norm; ONNX does not say which ones were
 buffers in the exported module. Values that depend on shapes alone (Shape, Gather, Concat before a
 Reshape ...) are computed. An op without a formula is costed by its bytes and reported.
-Floating-point tensors take the precision of the step, whatever that of the file.
+Floating-point tensors take the precision of the step, whatever that of the file; quantized weights
+are held as they are stored, in inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 import roofcast.simulator.importers.spec as spec
-from roofcast.hwdb.errors import BadInput, one_line
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers.folding import fold
-from roofcast.simulator.importers.onnx_call import Stored
-from roofcast.simulator.importers.onnx_extra import inliner, numpy_helper, onnx
-from roofcast.simulator.importers.onnx_run import Run, format_of
+from roofcast.simulator.importers.onnx_call import HELD, Stored
+from roofcast.simulator.importers.onnx_checks import checked
+from roofcast.simulator.importers.onnx_extra import onnx
+from roofcast.simulator.importers.onnx_file import read
+from roofcast.simulator.importers.onnx_inputs import asked, fed
+from roofcast.simulator.importers.onnx_run import Inner, Run
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import ALONE
-
-
-class Axis(NamedTuple):
-    """One dimension of an input."""
-
-    size: int | None  # None: open
-    name: str
 
 
 def from_onnx(
@@ -40,23 +37,27 @@ def from_onnx(
     dims: dict[str, int] | None = None,
     name: str | None = None,
 ) -> Model:
-    """Model of an ONNX file, or of a ModelProto.
+    """Model of an ONNX file, or of a ModelProto, whose nodes are put in the order they run in.
 
-    `inputs`: shapes as `spec.Input` or text, by name ("x=64x3x224x224") or in the graph's order.
-    `dims`: sizes of open axes by their name ({"batch": 64}). An open first axis is the batch, 1 by
-    default; any other open axis must be given. Raises BadInput if the file cannot be read or the
-    inputs do not fit.
+    `inputs`: shapes as `spec.Input` or text, by name ("x=64x3x224x224") or in the graph's order;
+    "batch=64" for an open axis of that name, and "step=3" for an input that is one number. `dims`:
+    sizes of open axes by their name ({"batch": 64}). An open first axis is the batch, 1 by default;
+    any other open axis must be given. Raises BadInput if the file cannot be read or the inputs do
+    not fit.
     """
     if isinstance(source, onnx.ModelProto):
-        proto, where = source, source.graph.name or "the ONNX graph"
-        default_name = where
+        where = default_name = source.graph.name or "the ONNX graph"
+        proto = checked(source, where)
     else:
-        proto, where = _read(Path(source)), str(source)
+        proto, where = read(Path(source)), str(source)
         default_name = Path(source).stem
     stored = _stored(proto.graph)
-    asked = [spec.parse(i) if isinstance(i, str) else i for i in inputs]
-    fed = _fed(where, [i for i in proto.graph.input if i.name not in stored], asked, dims or {})
-    axes = spec.axes(fed)
+    declared = [i for i in proto.graph.input if i.name not in stored]
+    given = fed(where, declared, asked(declared, inputs, dims or {}))
+    first = next((i for i in given.inputs if i.shape), given.inputs[0])
+    axes = spec.axes([first]) if first.shape else spec.Axes("table", 1, None)
+    formats = _formats(stored.values())
+    inner: dict[int, Inner] = {}  # graphs within the graph, for every run
 
     def program(tape: Tape, batch: int, size: int | None) -> None:
         if tape.parallel._replace(stages=1) != ALONE:
@@ -64,33 +65,50 @@ def from_onnx(
                 f"{where}: the ops of an imported graph are not split over devices; use data"
                 " parallelism (dp, ZeRO) or a pipeline (pp), not tp, sp, cp or ep"
             )
-        Run(tape, proto, stored, spec.resized(fed, batch, size), where).run()
+        resized = iter(spec.resized([i for i in (first, *given.inputs) if i.shape], batch, size))
+        if first.shape:
+            next(resized)  # it stands in front, since it has the batch
+        shaped = [next(resized) if i.shape else i for i in given.inputs]
+        tape.assumptions += given.notes if batch == axes.batch else ()
+        tape.assumptions += _said(formats, tape)
+        Run(tape, proto, stored, shaped, where, given.values, inner).run()
         fold(tape)
 
     name = name or default_name
     return Model(name, "onnx", axes.takes, axes.size, program, None, where, axes.batch)
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file; expected an ONNX model")
-    try:
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # of protobuf, its parsers or the file system
-        raise BadInput(
-            f"{path}: is not an ONNX model, or was cut off ({one_line(error)})"
-        ) from None
-    if not proto.graph.node:
-        raise BadInput(f"{path}: is not an ONNX model, or was cut off: it has no nodes")
-    written = {o for n in proto.graph.node for o in n.output}
-    written |= {i.name for i in proto.graph.initializer} | {i.name for i in proto.graph.input}
-    missing = next((o.name for o in proto.graph.output if o.name not in written), None)
-    if not proto.graph.output or missing is not None:
-        problem = "it has no outputs" if missing is None else f"nothing computes output {missing!r}"
-        raise BadInput(f"{path}: the graph is incomplete: {problem}; was it cut off?")
-    return inliner.inline_local_functions(proto) if proto.functions else proto
+def _formats(stored: Iterable[Stored]) -> set[str]:
+    """Formats of the weights, as we call them."""
+    names = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
+    own = {names.get(s.format) or HELD.get(s.format, "") for s in stored if len(s.shape) > 1}
+    return own - {""}
 
 
+def _said(formats: set[str], tape: Tape) -> list[str]:
+    """What is assumed of the formats of the file."""
+    p, floating = tape.precision, formats & {"fp16", "bf16", "fp64"}
+    lines = []
+    if floating and floating != {p.weights}:
+        lines.append(
+            f"weights that the file holds in {', '.join(sorted(floating))} are held in {p.weights},"
+            " the precision of the step"
+        )
+    quantized = formats & {"int8", "int4", "fp8", "fp4"}
+    if quantized and tape.training:
+        lines.append(
+            f"weights that the file holds in {', '.join(sorted(quantized))} are trained in"
+            f" {p.weights} behind a DequantizeLinear, and not trained elsewhere"
+        )
+    elif quantized:
+        lines.append(
+            f"weights that the file holds in {', '.join(sorted(quantized))} stay so; products of"
+            " 8-bit operands run in int8"
+        )
+    return lines
+
+
+# ------------------------------------------------------------------ tied matrices
 def _stored(graph: onnx.GraphProto) -> dict[str, Stored]:
     """Initializers by name.
 
@@ -101,83 +119,43 @@ def _stored(graph: onnx.GraphProto) -> dict[str, Stored]:
         i.name: Stored(i.name, tuple(i.dims), onnx.TensorProto.DataType.Name(i.data_type), i)
         for i in graph.initializer
     }
+    for i in graph.sparse_initializer:
+        name = i.values.name
+        form = onnx.TensorProto.DataType.Name(i.values.data_type)
+        stored[name] = Stored(name, tuple(i.dims), form, i.values)
+    for name, s in stored.items():
+        of = name.removesuffix("_scale")
+        if of != name and (f"{of}_zero_point" in stored or f"{of}_quantized" in stored):
+            stored[name] = s._replace(role="scale")
     matrices: dict[tuple[int, ...], list[Stored]] = {}
     for s in stored.values():
         internal = s.proto.data_location != onnx.TensorProto.EXTERNAL
         if s.floating and len(s.shape) == 2 and min(s.shape) > 1 and internal:
             matrices.setdefault(s.shape, []).append(s)
     for shape, found in matrices.items():
-        if shape[0] <= shape[1]:
+        others = matrices.get(shape[::-1], [])
+        if shape[0] <= shape[1] or not others:
             continue
+        columns = [(other, _numbers(other)) for other in others]
         for s in found:
-            for other in matrices.get(shape[::-1], ()):
-                if _transposed(s, other):
+            ours = _numbers(s)
+            for other, theirs in columns:
+                if _transposed(ours, theirs):
                     stored[other.name] = other._replace(name=s.name)
     return stored
 
 
-def _transposed(a: Stored, b: Stored) -> bool:
-    """Whether b holds the numbers of a, transposed."""
-    return np.array_equal(numpy_helper.to_array(b.proto), numpy_helper.to_array(a.proto).T)
+def _numbers(s: Stored) -> np.ndarray:
+    """The numbers of a matrix, without a copy where that is possible."""
+    raw: Any = s.proto.raw_data
+    width = {"FLOAT": "<u4", "FLOAT16": "<u2", "BFLOAT16": "<u2", "DOUBLE": "<u8"}[s.format]
+    if not raw:
+        return s.numbers()
+    return np.frombuffer(raw, dtype=width).reshape(s.shape)
 
 
-# ------------------------------------------------------------------ inputs
-def _fed(
-    where: str,
-    declared: Sequence[onnx.ValueInfoProto],
-    asked: Sequence[spec.Input],
-    dims: dict[str, int],
-) -> tuple[spec.Input, ...]:
-    """Shapes of all inputs that the graph declares, from those that the caller gives."""
-    if not declared:
-        raise BadInput(f"{where}: the graph has no inputs; there is nothing to run")
-    names = [i.name for i in declared]
-    unknown = next((i.name for i in asked if i.name and i.name not in names), None)
-    if unknown is not None:
-        raise BadInput(f"{where}: no input {unknown!r}; inputs: {', '.join(names)}")
-    by_name = {i.name: i for i in asked if i.name}
-    in_order = iter([i for i in asked if not i.name])
-    fed = tuple(
-        _one_input(where, i, by_name.get(i.name) or next(in_order, None), dims) for i in declared
-    )
-    if next(in_order, None) is not None:
-        raise BadInput(
-            f"{where}: takes {len(names)} inputs ({', '.join(names)}); {len(asked)} were given"
-        )
-    return fed
-
-
-def _one_input(
-    where: str, declared: onnx.ValueInfoProto, given: spec.Input | None, dims: dict[str, int]
-) -> spec.Input:
-    tensor, dtype = declared.type.tensor_type, format_of(declared.type.tensor_type.elem_type)
-    axes = [
-        Axis(d.dim_value if d.HasField("dim_value") else None, d.dim_param)
-        for d in tensor.shape.dim
-    ]
-    shown = "x".join(str(a.size or a.name or "?") for a in axes)
-    if given is not None:
-        if tensor.HasField("shape") and not _fits(given.shape, axes):
-            raise BadInput(
-                f"{where}: input {declared.name} is {shown}; {spec.written([given])} does not"
-                " fit it"
-            )
-        return spec.Input(declared.name, given.shape, dtype)
-    sizes = [
-        a.size or dims.get(a.name) or (1 if place == 0 else None) for place, a in enumerate(axes)
-    ]
-    shape = tuple(n for n in sizes if n is not None)
-    if not shape or len(shape) < len(sizes):
-        example = "x".join(str(n or "N") for n in sizes)
-        raise BadInput(
-            f"{where}: input {declared.name} is {shown}; give the sizes of its open axes, --input"
-            f" {declared.name}={example}"
-        )
-    return spec.Input(declared.name, shape, dtype)
-
-
-def _fits(shape: tuple[int, ...], axes: list[Axis]) -> bool:
-    """Whether a shape has the declared dimensions; the first one, the batch, may differ."""
-    return len(shape) == len(axes) and all(
-        a.size in (None, n) for a, n in zip(axes[1:], shape[1:], strict=True)
-    )
+def _transposed(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether b holds the numbers of a, transposed; a matrix of one number is no such pair."""
+    if a.dtype != b.dtype or not np.array_equal(a[0], b[:, 0]):
+        return False
+    return bool((a != a[0, 0]).any()) and np.array_equal(a, b.T)

@@ -9,8 +9,10 @@ import numpy as np
 from roofcast.simulator.importers.onnx_call import Call, Handler, Stored, moved
 from roofcast.simulator.importers.onnx_products import window
 from roofcast.simulator.importers.onnx_shapes import axes_of
-from roofcast.simulator.work.ops import attention, conv, embedding, loss, norm, pointwise, recurrent
+from roofcast.simulator.work.ops import conv, embedding, loss, norm, recurrent
 from roofcast.simulator.work.tape import Value
+
+FEW = 256  # numbers of 8 bits up to which a table is a constant and no embedding
 
 
 # ------------------------------------------------------------------ norms
@@ -103,8 +105,14 @@ def gather_op(c: Call) -> Value:
     """Gather: an embedding if rows of a learned table are looked up, else a copy of elements."""
     axis = c.attributes.get("axis", 0)
     table, index = c.ins[0], c.ins[1]
-    if isinstance(table, Stored) and table.floating and len(table.shape) == 2 and axis == 0:
-        return embedding.embedding(c.t, c.value(1), *table.shape, weight=c.value(0))
+    if isinstance(table, Stored) and len(table.shape) == 2 and axis == 0:
+        small = table.format in ("INT8", "UINT8", "INT4", "UINT4") and prod(table.shape) > FEW
+        if table.floating or small:
+            weight = c.weight(0, trained=True) if small else c.value(0)
+            return embedding.embedding(c.t, c.value(1), *table.shape, weight=weight)
+    held = c.value(0)
+    if held.kind == "parameter" and len(held.shape) == 2 and axis == 0 and held.dtype != "fp64":
+        return embedding.embedding(c.t, c.value(1), *held.shape, weight=held)
     x, i = c.value(0), c.value(1)
     axis %= len(x.shape)
     shape = (*x.shape[:axis], *i.shape, *x.shape[axis + 1 :])
@@ -174,31 +182,6 @@ def recurrent_op(cell: str) -> Handler:
     return handler
 
 
-def attention_op(c: Call) -> list[Value]:
-    """Attention of q, k and v: [batch, heads, length, dim] or [batch, length, heads * dim]."""
-    q, k, v = (c.value(i) for i in range(3))
-    flat = len(q.shape) == 3
-    if flat:
-        heads, groups = c.attributes["q_num_heads"], c.attributes["kv_num_heads"]
-        q, k, v = (
-            c.t.view(x, x.shape[0], n, x.shape[1], x.shape[2] // n)
-            for x, n in ((q, heads), (k, groups), (v, groups))
-        )
-    mask = c.value(3) if c.given(3) else None
-    out = attention.attention(c.t, q, k, v, causal=bool(c.attributes.get("is_causal")), mask=mask)
-    return [out if flat else c.t.view(out, q.shape[0], q.shape[1], q.shape[2], v.shape[3])]
-
-
 def cross_entropy_op(c: Call) -> list[Value]:
     """SoftmaxCrossEntropyLoss of scores and labels."""
     return [loss.cross_entropy(c.t, c.value(0), c.value(1))]
-
-
-def dequantize_op(c: Call) -> Value:
-    """DequantizeLinear: quantized weights, used in the format of the step."""
-    x = c.ins[0]
-    if isinstance(x, Stored):
-        return c.t.initializer(x)
-    if not isinstance(x, Value):
-        raise ValueError("expected an initializer or a tensor")
-    return pointwise.copy(c.t, x, dtype=c.t.precision.activations)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import roofcast.simulator.importers.onnx_attention as attentions
 import roofcast.simulator.importers.onnx_layers as layers
+import roofcast.simulator.importers.onnx_others as others
 import roofcast.simulator.importers.onnx_products as products
+import roofcast.simulator.importers.onnx_quantized as quantized
+import roofcast.simulator.importers.onnx_sequences as sequences
 import roofcast.simulator.importers.onnx_shapes as shapes
 from roofcast.simulator.importers.onnx_call import Handler
-from roofcast.simulator.work.ops import pointwise
 
 
 def _each(names: str, handler: Handler) -> dict[str, Handler]:
@@ -39,11 +42,11 @@ HANDLERS: dict[str, Handler] = {
     "Tile": shapes.copied(shapes.tiled),
     "DepthToSpace": shapes.copied(shapes.depth_to_space),
     "SpaceToDepth": shapes.copied(shapes.space_to_depth),
-    "MatMul": products.matmul_op,
-    "Gemm": products.gemm_op,
+    "MatMul": quantized.product(products.matmul_op),
+    "Gemm": quantized.product(products.gemm_op),
     "Einsum": products.einsum_op,
-    "Conv": products.conv_op,
-    "ConvTranspose": products.conv_transpose_op,
+    "Conv": quantized.product(products.conv_op),
+    "ConvTranspose": quantized.product(products.conv_transpose_op),
     "BatchNormalization": layers.batch_norm_op,
     "LayerNormalization": layers.layer_norm_op,
     **_each("GroupNormalization InstanceNormalization", layers.group_norm_op),
@@ -62,13 +65,16 @@ HANDLERS: dict[str, Handler] = {
     **_each("GatherElements GatherND ScatterND ScatterElements Scatter", layers.indexed_op),
     "TopK": layers.top_k_op,
     **_each("CumSum Trilu", layers.same_shape("elementwise")),
+    "Hardmax": layers.same_shape("softmax"),
     "ReverseSequence": layers.same_shape("copy"),
     **_each("LpNormalization LRN MeanVarianceNormalization", layers.same_shape("layer_norm")),
     "LSTM": layers.recurrent_op("lstm"),
     "GRU": layers.recurrent_op("gru"),
     "RNN": layers.recurrent_op("rnn"),
-    "Attention": layers.attention_op,
+    "Attention": attentions.attention_op,
+    "RotaryEmbedding": attentions.rotary_op,
+    **sequences.HANDLERS,
+    **others.HANDLERS,
     **_each("SoftmaxCrossEntropyLoss NegativeLogLikelihoodLoss", layers.cross_entropy_op),
-    "DequantizeLinear": layers.dequantize_op,
-    "QuantizeLinear": lambda c: pointwise.copy(c.t, c.value(0), dtype="int8"),
+    **quantized.STANDARD,
 }

@@ -81,3 +81,78 @@ def text_net():
     ids = helper.make_tensor_value_info("ids", INT64, ["batch", "sequence"])
     y = helper.make_tensor_value_info("y", FLOAT, ["batch", "sequence", 100])
     return model(nodes, [ids], [y], weights)
+
+
+MICROSOFT = "com.microsoft"
+
+
+def graph(nodes, inputs, initializers=(), *, opset=21, domains=(), functions=()):
+    """A graph whose output y is of unknown shape; inputs: name -> shape, or (format, shape)."""
+    ins = [
+        helper.make_tensor_value_info(name, *(s if isinstance(s, tuple) else (FLOAT, s)))
+        for name, s in inputs.items()
+    ]
+    y = helper.make_tensor_value_info("y", FLOAT, None)
+    made = helper.make_graph(nodes, "net", ins, [y], list(initializers))
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    return helper.make_model(made, opset_imports=opsets, functions=list(functions), ir_version=10)
+
+
+def whole(name, *shape, dtype=np.int8):
+    """Quantized numbers."""
+    return numpy_helper.from_array(np.arange(np.prod(shape)).reshape(shape).astype(dtype), name)
+
+
+def contrib(op, inputs, shapes, weights, **attributes):
+    """One operator of com.microsoft."""
+    node = helper.make_node(op, inputs, ["y"], domain=MICROSOFT, **attributes)
+    return graph([node], shapes, weights, domains=[MICROSOFT])
+
+
+def scales(*names):
+    return [numpy_helper.from_array(np.array(0.1, np.float32), n) for n in names]
+
+
+def qdq_net():
+    """A convolution, a sum and a linear layer between Quantize and Dequantize."""
+    n = helper.make_node
+    q = ["s", "z"]
+    nodes = [
+        n("QuantizeLinear", ["x", *q], ["xq"]), n("DequantizeLinear", ["xq", *q], ["xd"]),
+        n("DequantizeLinear", ["wq", *q], ["wd"]),
+        n("Conv", ["xd", "wd"], ["c"], pads=[1, 1, 1, 1]), n("Relu", ["c"], ["r"]),
+        n("QuantizeLinear", ["r", *q], ["rq"]), n("DequantizeLinear", ["rq", *q], ["rd"]),
+        n("GlobalAveragePool", ["rd"], ["p"]), n("Flatten", ["p"], ["f"]),
+        n("QuantizeLinear", ["f", *q], ["fq"]), n("DequantizeLinear", ["fq", *q], ["fd"]),
+        n("DequantizeLinear", ["mq", *q], ["md"]), n("Gemm", ["fd", "md"], ["y"]),
+    ]  # fmt: skip
+    weights = [whole("wq", 8, 3, 3, 3), whole("mq", 8, 10), *scales("s"), whole("z")]
+    return graph(nodes, {"x": [2, 3, 16, 16]}, weights)
+
+
+def loop_net(trips, body_nodes, initializers=(), carried=(1, 4)):
+    """A Loop of a body from xi to xo; `trips` may be an input called n."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [*body_nodes, helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [value("i", INT64, []), value("go", TensorProto.BOOL, []), value("xi", FLOAT, None)],
+        [value("on", TensorProto.BOOL, []), value("xo", FLOAT, None)],
+    )
+    loop = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
+    inputs = {"x": list(carried)} | ({} if trips is not None else {"n": (INT64, [])})
+    given = [*initializers, *([] if trips is None else [numbers("n", trips)])]
+    return graph([loop], inputs, given)
+
+
+def if_net(then_nodes, else_nodes, initializers, condition=None):
+    """An If whose condition is an input called c, or a constant."""
+    value = helper.make_tensor_value_info
+    branches = {
+        f"{k}_branch": helper.make_graph(nodes, k, [], [value(f"{k}_y", FLOAT, None)])
+        for k, nodes in (("then", then_nodes), ("else", else_nodes))
+    }
+    node = helper.make_node("If", ["c"], ["y"], **branches)
+    inputs = {"x": [2, 16]} | ({"c": (TensorProto.BOOL, [])} if condition is None else {})
+    known = [] if condition is None else [numpy_helper.from_array(np.array(condition), "c")]
+    return graph([node], inputs, [*initializers, *known])
