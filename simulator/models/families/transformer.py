@@ -46,14 +46,18 @@ def normed(t: Tape, name: str, x: Value) -> Value:
         return norm.layer_norm(t, x)
 
 
-def rotary_tables(t: Tape, sequence: int, dim: int) -> Tables:
-    """cos and sin [1, sequence, dim], computed once per step and used by all layers [su2021]."""
+def rotary_tables(t: Tape, sequence: int, dim: int, *, wide: bool = False) -> Tables:
+    """cos and sin [1, sequence, dim], computed once per step and used by all layers [su2021].
+
+    `wide` tables stay in fp32.
+    """
     with t.op("rotary_emb", "rotary"):
         angles = t.new((1, sequence, dim), "fp32")
         t.emit("elementwise", (), (angles,), vector=angles.size)
         cos = pointwise.unary(t, "cos", angles)
         sin = pointwise.unary(t, "sin", angles)
-        return t.cast(cos, t.precision.activations), t.cast(sin, t.precision.activations)
+        to = "fp32" if wide else t.precision.activations
+        return t.cast(cos, to), t.cast(sin, to)
 
 
 def rotate(t: Tape, x: Value, cos: Value, sin: Value, *, partial: bool | None = None) -> Value:
@@ -208,14 +212,34 @@ def activate(t: Tape, name: str, x: Value) -> Value:
     """
     if name == "linear":
         return x
+    if name == "xielu":
+        return _xielu(t, x)
     if name in ONE_KERNEL:
         return pointwise.unary(t, ONE_KERNEL[name], x)
     if name not in FUSED:
-        known = ", ".join(sorted((*ONE_KERNEL, *FUSED, "linear")))
+        known = ", ".join(sorted((*ONE_KERNEL, *FUSED, "linear", "xielu")))
         raise BadInput(f"no activation {name!r}; known: {known}")
     if t.implementation("gelu", "composed") != "composed":
         return pointwise.unary(t, FUSED[name], x)
     return _composed(t, name, x)
+
+
+def _xielu(t: Tape, x: Value) -> Value:
+    """a x^2 + x/2 where x > 0, b (exp(min(x, eps)) - 1 - x) + x/2 elsewhere [huang2024].
+
+    a and b are the softplus of two learned numbers.
+    """
+    unary, mul, add = pointwise.unary, pointwise.mul, pointwise.add
+    a, b = (unary(t, "softplus", t.parameter(1)) for _ in range(2))
+    if t.implementation("gelu", "composed") != "composed":
+        return unary(t, "elu", x)
+    positive = add(t, mul(t, mul(t, a, x), x), pointwise.scale(t, x))
+    power = unary(t, "exp", unary(t, "clamp", x))  # minimum and expm1 keep what these keep
+    negative = mul(t, add(t, power, x), unary(t, "add_scalar", b))
+    chosen = t.new(x.shape, "bool")
+    t.emit("elementwise", (x,), (chosen,), vector=x.size)
+    negative = add(t, negative, pointwise.scale(t, x))
+    return pointwise.where(t, add(t, positive, negative), chosen)
 
 
 def _composed(t: Tape, name: str, x: Value) -> Value:
@@ -245,17 +269,22 @@ def causal_loss(
     weight: Value | None = None,
     bias: bool = False,
     softcap: bool = False,
+    scaled: bool = False,
 ) -> Value:
     """The language-model head on hidden [B, S, W] and, in training, the cross-entropy in fp32.
 
     Labels are shifted by one token. `weight` is a tied vocabulary table; `softcap` limits the
-    logits by a tanh. Returns the loss, or in inference the logits.
+    logits by a tanh, `scaled` multiplies them by a number. Returns the loss, or in inference the
+    logits.
     """
     batch, sequence, _ = hidden.shape
     with t.op("lm_head", "linear"):
         logits = linear.linear(
             t, hidden, vocabulary, bias=bias, weight=weight, parallel=True, narrow=False
         )
+    if scaled:
+        with t.op("logit_scale", "scale"):
+            logits = pointwise.scale(t, logits)
     if softcap:
         with t.op("softcap", "softcap"):
             logits = pointwise.scale(t, pointwise.unary(t, "tanh", pointwise.scale(t, logits)))

@@ -32,6 +32,44 @@ def layer_norm(t: Tape, x: Value, *, affine: bool = True, bias: bool = True) -> 
     return out
 
 
+def layer_norm_as(t: Tape, x: Value, flavor: str, *, heads: int = 0) -> Value:
+    """LayerNorm of x over its last dimension as transformers' models write it [ba2016].
+
+    layer     as `layer_norm`
+    plain     without scale and shift, in fp32 (OLMo)
+    one_plus  with a scale of 1 + g, which is computed and kept (Nemotron)
+    cohere    without shift, composed of single kernels in fp32; `heads`: a scale for every head
+    """
+    if flavor == "layer":
+        return layer_norm(t, x)
+    if flavor == "plain":
+        return t.cast(layer_norm(t, t.cast(x, "fp32"), affine=False), x.dtype)
+    if flavor == "one_plus":
+        out = layer_norm(t, x)
+        scale = t.new((x.shape[-1],), t.precision.weights, t.training)
+        t.emit("elementwise", (), (scale,), vector=scale.size, read=scale.bytes)
+        t.save(scale)
+        return out
+    g = t.parameter(*((heads, 1) if heads else ()), x.shape[-1])
+    if t.implementation("layer_norm", "composed") == "fused":
+        return _rms_norm_fused(t, x, g)
+    full = t.cast(x, "fp32")
+    mean = pointwise.mean(t, full)
+    square = pointwise.unary(t, "pow", pointwise.add(t, full, mean))
+    variance = pointwise.unary(t, "add_scalar", pointwise.mean(t, square))
+    inverse = pointwise.unary(t, "rsqrt", variance)
+    normal = pointwise.mul(t, pointwise.add(t, full, mean), inverse)
+    return t.cast(pointwise.mul(t, _wide_weight(t, g), normal), x.dtype)
+
+
+def _wide_weight(t: Tape, g: Value) -> Value:
+    """A weight's copy in fp32; the weight itself if it has that format."""
+    full = t.cast(g, "fp32")
+    if full is not g:
+        full.kind = "weight_copy"
+    return full
+
+
 def _present(*values: Value | None) -> tuple[Value, ...]:
     return tuple(v for v in values if v is not None)
 
@@ -52,6 +90,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
     gemma    multiply by 1 + g in fp32, then cast
     gpt_oss  multiply by g, then cast
     t5       scale x itself instead of its fp32 copy
+    helium   multiply by an fp32 copy of g, then cast
     torch    as torch.nn.functional.rms_norm composes it
     """
     g = t.parameter(x.shape[-1]) if affine else None
@@ -71,7 +110,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
         return t.cast(pointwise.mul(t, normal, g), x.dtype)
     if flavor == "llama":
         return pointwise.mul(t, t.cast(normal, x.dtype), g)
-    weight = t.cast(g, "fp32")
+    weight = _wide_weight(t, g) if flavor == "helium" else t.cast(g, "fp32")
     if flavor == "gemma":
         weight = pointwise.unary(t, "add_scalar", weight)
     return t.cast(pointwise.mul(t, normal, weight), x.dtype)
