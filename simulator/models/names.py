@@ -68,6 +68,12 @@ SHIPPED: dict[str, str] = {  # name -> source
     "gemma-3-1b": _hub("google/gemma-3-1b-pt", "Gemma team 2025, Table 1"),
     "gemma-3-27b": _hub("google/gemma-3-27b-pt", "text part; Gemma team 2025, Table 1"),
     "gemma-3-4b": _hub("google/gemma-3-4b-pt", "text part; Gemma team 2025, Table 1"),
+    "gemma-3n-e2b": _hub("google/gemma-3n-E2B", "text part"),
+    "gemma-3n-e4b": _hub("google/gemma-3n-E4B", "text part"),
+    "gemma-4-26b-a4b": _hub("google/gemma-4-26B-A4B", "text part"),
+    "gemma-4-31b": _hub("google/gemma-4-31B", "text part"),
+    "gemma-4-e2b": _hub("google/gemma-4-E2B", "text part"),
+    "gemma-4-e4b": _hub("google/gemma-4-E4B", "text part"),
     "gemma-7b": _hub("google/gemma-7b", "Gemma team 2024, Table 1"),
     "glm-4-32b-0414": _hub("zai-org/GLM-4-32B-0414"),
     "glm-4-9b": _hub("zai-org/glm-4-9b-hf", "GLM team 2024"),
@@ -115,8 +121,8 @@ SHIPPED: dict[str, str] = {  # name -> source
     "mistral-small-24b": _hub("mistralai/Mistral-Small-24B-Base-2501"),
     "mixtral-8x22b": _hub("mistralai/Mixtral-8x22B-v0.1"),
     "mixtral-8x7b": _hub("mistralai/Mixtral-8x7B-v0.1", "Jiang et al. 2024, Table 1"),
-    "nemotron-4-15b": "Parmar et al. 2024, Table 1, in the form of huggingface.co/nvidia/Nemotron-Mini-4B-Instruct config.json",
-    "nemotron-4-340b": "NVIDIA 2024, Nemotron-4 340B, Table 1, in the form of huggingface.co/nvidia/Nemotron-Mini-4B-Instruct config.json",
+    "nemotron-4-15b": "Parmar et al. 2024, Table 1, in the form of Nemotron-Mini-4B",
+    "nemotron-4-340b": "NVIDIA 2024, Nemotron-4 340B, Table 1, in the form of Nemotron-Mini-4B",
     "nemotron-mini-4b": _hub(
         "nvidia/Nemotron-Mini-4B-Instruct", "Muralidharan et al. 2024, Table 1"
     ),

@@ -13,7 +13,12 @@ import msgspec
 from roofcast.simulator.work.tape import Tape, Value
 
 # model_type -> model_type and module of the language model
-PARTS = {"gemma3": ("gemma3_text", "gemma"), "llama4": ("llama4_text", "llama4")}
+PARTS = {
+    "gemma3": ("gemma3_text", "gemma"),
+    "gemma3n": ("gemma3n_text", "gemma3n"),
+    "gemma4": ("gemma4_text", "gemma4"),
+    "llama4": ("llama4_text", "llama4"),
+}
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -80,8 +80,12 @@ def _norm_back(t: Tape, kind: str, x: Value, *, flops: int, passes: int) -> None
     t.backward(kind, vector=flops * x.size, read=read, written=written, product=x.dtype)
 
 
-def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -> Value:
+def rms_norm(
+    t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True, scale: Value | None = None
+) -> Value:
     """x / sqrt(mean(x^2) + eps) * g over the last dimension [zhang2019].
+
+    `scale` is g where two norms share it.
 
     Composed of single kernels as in transformers, or one fused kernel if the stack has it. In bf16
     the composed form keeps 6 bytes per element, the fused one 2. Flavors of the composed form:
@@ -91,15 +95,16 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
     gpt_oss  multiply by g, then cast
     t5       scale x itself instead of its fp32 copy
     helium   multiply by an fp32 copy of g, then cast
+    gemma4   as helium, with a power of -1/2 in place of the inverse root
     torch    as torch.nn.functional.rms_norm composes it
     """
-    g = t.parameter(x.shape[-1]) if affine else None
+    g = scale or (t.parameter(x.shape[-1]) if affine else None)
     if t.implementation("rms_norm", "composed") == "fused":
         return _rms_norm_fused(t, x, g)
     full = t.cast(x, "fp32")
     square = pointwise.unary(t, "pow", full)
     variance = pointwise.unary(t, "add_scalar", pointwise.mean(t, square))
-    inverse = pointwise.unary(t, "rsqrt", variance)
+    inverse = pointwise.unary(t, "pow" if flavor == "gemma4" else "rsqrt", variance)
     if flavor == "t5":
         assert g is not None, "T5 norms have a scale"
         return pointwise.mul(t, t.cast(pointwise.mul(t, x, inverse), g.dtype), g)
@@ -110,7 +115,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
         return t.cast(pointwise.mul(t, normal, g), x.dtype)
     if flavor == "llama":
         return pointwise.mul(t, t.cast(normal, x.dtype), g)
-    weight = _wide_weight(t, g) if flavor == "helium" else t.cast(g, "fp32")
+    weight = _wide_weight(t, g) if flavor in ("helium", "gemma4") else t.cast(g, "fp32")
     if flavor == "gemma":
         weight = pointwise.unary(t, "add_scalar", weight)
     return t.cast(pointwise.mul(t, normal, weight), x.dtype)

@@ -1,4 +1,4 @@
-"""Dense decoders: parameters of shipped ones against transformers, and keys of their config.json."""
+"""Dense decoders: parameters of shipped ones against transformers, keys of their config.json."""
 
 import csv
 import json
