@@ -13,6 +13,7 @@ FAMILIES = {
     "bloom": "bloom",
     "camembert": "bert",
     "clip": "clip",
+    "codegen": "codegen",
     "cohere": "decoder",
     "cohere2": "decoder",
     "cwm": "decoder",
@@ -35,6 +36,7 @@ FAMILIES = {
     "glm": "decoder",
     "glm4": "decoder",
     "gpt2": "gpt2",
+    "gpt_bigcode": "bigcode",
     "gpt_neo": "gpt_neo",
     "gpt_neox": "neox",
     "gpt_oss": "gpt_oss",
@@ -52,6 +54,7 @@ FAMILIES = {
     "ministral": "decoder",
     "mistral": "llama",
     "mixtral": "llama",
+    "mpt": "mpt",
     "mt5": "t5",
     "nanochat": "decoder",
     "nemotron": "decoder",
@@ -73,6 +76,7 @@ FAMILIES = {
     "t5": "t5",
     "vit": "vit",
     "whisper": "encdec",
+    "xglm": "xglm",
     "xlm-roberta": "bert",
 }
 IMAGE_FAMILIES = {"swin", "vit"}  # take images; all others take token sequences
