@@ -131,12 +131,6 @@ def layers(
     Equal neighbours are traced once, and so is a pattern of kinds that repeats. Inside a pattern,
     each run of equal layers is a block of its own, so that recomputation still works per layer.
     """
-    period = next(
-        p
-        for p in range(1, len(kinds) + 1)
-        if all(kinds[i] == kinds[i - p] for i in range(p, len(kinds)))
-    )
-    repeats = len(kinds) // period
 
     def through(kinds: Sequence[Any], x: Value) -> Value:
         start = 0
@@ -146,10 +140,37 @@ def layers(
                 start = end
         return x
 
-    if repeats == 1 or period == 1:
-        return through(kinds, x)
-    x = t.repeat("", repeats, lambda x: through(kinds[:period], x), x)
-    return through(kinds[repeats * period :], x)
+    start = 0
+    while start < len(kinds):
+        period, repeats = _pattern(kinds[start:])
+        part = kinds[start : start + period]
+        if period == 1:
+            x = through(kinds[start : start + repeats], x)
+        else:
+            x = t.repeat("", repeats, lambda x, part=part: through(part, x), x)
+        start += period * repeats
+    return x
+
+
+LONGEST_PATTERN = 64  # layers
+
+
+def _pattern(kinds: Sequence[Any]) -> tuple[int, int]:
+    """(period, repetitions) of the pattern with which `kinds` begins that covers most of it.
+
+    >>> _pattern("aabaabaabaa"), _pattern("aaab"), _pattern("abab"), _pattern("abcd")
+    ((3, 3), (1, 3), (2, 2), (1, 1))
+    """
+    best = (1, 1)
+    for period in range(1, min(len(kinds) // 2, LONGEST_PATTERN) + 1):
+        repeats = 1
+        while kinds[repeats * period : (repeats + 1) * period] == kinds[:period]:
+            repeats += 1
+        if repeats > 1 and period * repeats > best[0] * best[1]:
+            best = (period, repeats)
+        if best[0] * best[1] == len(kinds):
+            break
+    return best
 
 
 def gated_mlp(
