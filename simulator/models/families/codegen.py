@@ -77,5 +77,5 @@ def self_attention(t: Tape, c: Config, x: Value, table: Value, mask: Value | Non
 
 def rotated(t: Tape, c: Config, x: Value, table: Value) -> Value:
     """x [B, H, S, D] with rotary embeddings in fp32, whose tables are expanded anew."""
-    pair: Tables = tuple(pointwise.copy(t, table) for _ in range(2))
+    pair: Tables = pointwise.copy(t, table), pointwise.copy(t, table)
     return t.cast(transformer.rotate(t, x, *pair, partial=c.rotary_dim is not None), x.dtype)

@@ -306,7 +306,7 @@ def queries(t: Tape, c: Config, h: Value) -> list[Value]:
     heads = {"q_proj": c.num_attention_heads, "k_proj": c.groups, "v_proj": c.groups}
     if c.qk_norm != "width" and not c.clip_qkv:
         return projections(t, h, heads, c.dim, bias=c.biased("qkv"), whole=c.dim)
-    found = []
+    found: list[Value] = []
     for name, n in heads.items():
         with t.op(name, "linear"):
             y = linear.linear(t, h, n * c.dim, bias=c.biased("qkv"), whole=c.dim)
