@@ -18,7 +18,7 @@ GROUPS = {
         "phi", "gemma3n_text", "gemma4_text", "olmo", "olmo2", "olmo3", "cohere", "cohere2",
         "granite", "smollm3", "stablelm", "nemotron", "exaone", "exaone4", "seed_oss", "ernie4_5",
         "internlm3", "helium", "glm", "glm4", "hunyuan_v1_dense", "hyperclovax", "arcee", "apertus",
-        "gpt_bigcode", "mpt", "codegen", "xglm",
+        "ministral3", "gpt_bigcode", "mpt", "codegen", "xglm",
     ),
     "Encoders and translation": (
         "bert", "roberta", "distilbert", "bart", "t5", "vaswani", "gnmt",

@@ -281,6 +281,11 @@ def self_attention(
     if kind.rotated:
         with t.op("rotary", "rotary"):
             q, k = rotated(t, c, q, k, tables)
+    if c.facts.tempered:
+        with t.op("temper", "scale"):
+            factor = t.new((1, 1, q.shape[2], 1), q.dtype)
+            t.emit("elementwise", (), (factor,), vector=factor.size, special=factor.size)
+            q = pointwise.mul(t, q, factor)
     if c.qk_norm == "rotated":
         q, k = (normed(t, c, f"{n}_norm", x) for n, x in (("q", q), ("k", k)))
     with t.op("attention", "attention"):

@@ -41,6 +41,7 @@ class Facts(NamedTuple):
     mlp       gated, fused (gate and up in one product) or plain
     biased    which products follow the bias keys: qkv, o, mlp
     tables    rotary tables per kind of layer (windowed or full) instead of one for all
+    tempered  queries are multiplied by a factor of their position
     first     a norm between embedding and layers
     every     a full layer after every so many windowed ones; 0: all are windowed
     keys      default values of keys
@@ -56,6 +57,7 @@ class Facts(NamedTuple):
     biased: str = "qkv o mlp"
     tables: bool = False
     first: bool = False
+    tempered: bool = False
     every: int = 0
     keys: Any = NOTHING
     names: Any = NOTHING
@@ -144,6 +146,11 @@ FACTS: dict[str, Facts] = {
     "ministral": Facts(
         biased="",
         keys={"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072},
+    ),
+    "ministral3": Facts(
+        biased="",
+        tempered=True,
+        keys={"num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 262144},
     ),
     "nanochat": Facts(
         "bare",

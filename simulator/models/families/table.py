@@ -52,6 +52,7 @@ FAMILIES = {
     "llama4_text": "llama4",
     "mamba": "mamba",
     "ministral": "decoder",
+    "ministral3": "decoder",
     "mistral": "llama",
     "mixtral": "llama",
     "mpt": "mpt",
