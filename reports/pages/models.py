@@ -15,6 +15,10 @@ GROUPS = {
         "gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom", "llama", "llama4_text", "falcon",
         "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gemma",
         "gemma2", "gemma3_text", "phi3", "gpt_oss", "starcoder2", "mamba", "transformer_xl",
+        "phi", "gemma3n_text", "gemma4_text", "olmo", "olmo2", "olmo3", "cohere", "cohere2",
+        "granite", "smollm3", "stablelm", "nemotron", "exaone", "exaone4", "seed_oss", "ernie4_5",
+        "internlm3", "helium", "glm", "glm4", "hunyuan_v1_dense", "hyperclovax", "arcee", "apertus",
+        "ministral3", "gpt_bigcode", "mpt", "codegen", "xglm",
     ),
     "Encoders and translation": (
         "bert", "roberta", "distilbert", "bart", "t5", "vaswani", "gnmt",

@@ -87,10 +87,15 @@ def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
     with t.op("rotary", "rotary"):
         q, k = rotate_pairs(t, c, q), rotate_pairs(t, c, k)
     with t.op("attention", "attention"):
-        attention.cached(t, k, v)
-        q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
-        scores = pointwise.add(t, pointwise.scale(t, linear.matmul(t, q, k, transposed=True)), mask)
-        p = pointwise.dropout(t, t.cast(norm.softmax(t, scores), v.dtype), c.attn_pdrop)
-        h = attention.merged(t, linear.matmul(t, p, attention.contiguous(t, t.low(v))))
+        h = attended(t, c, q, k, v, mask)
     with t.op("out_proj", "linear"):
         return pointwise.dropout(t, linear.linear(t, h, c.n_embd, bias=False), c.resid_pdrop)
+
+
+def attended(t: Tape, c: Config, q: Value, k: Value, v: Value, mask: Value) -> Value:
+    """Eager attention with fp32 scores: q, k, v [B, H, S, D] -> [B, S, H D]."""
+    attention.cached(t, k, v)
+    q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
+    scores = pointwise.add(t, pointwise.scale(t, linear.matmul(t, q, k, transposed=True)), mask)
+    p = pointwise.dropout(t, t.cast(norm.softmax(t, scores), v.dtype), c.attn_pdrop)
+    return attention.merged(t, linear.matmul(t, p, attention.contiguous(t, t.low(v))))

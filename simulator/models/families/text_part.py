@@ -36,6 +36,8 @@ _LLAVA: dict[str, type[Tower]] = {
 }
 WRAPPED = {
     "gemma3": Wrapped("gemma3_text", {"vision_config": towers.Gemma3}, tied=True),
+    "gemma3n": Wrapped("gemma3n_text", {}, tied=True),
+    "gemma4": Wrapped("gemma4_text", {}, tied=True),
     "idefics3": Wrapped(None, {"vision_config": towers.Idefics3}),
     "kimi_k25": Wrapped(None, {}),
     "internvl": Wrapped(None, {"vision_config": towers.InternVL}),

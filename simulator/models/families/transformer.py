@@ -47,18 +47,18 @@ def normed(t: Tape, name: str, x: Value) -> Value:
         return norm.layer_norm(t, x)
 
 
-def rotary_tables(t: Tape, sequence: int, dim: int, *, full: bool = False) -> Tables:
+def rotary_tables(t: Tape, sequence: int, dim: int, *, wide: bool = False) -> Tables:
     """cos and sin [1, sequence, dim], computed once per step and used by all layers [su2021].
 
-    `full`: they stay in fp32, whatever the format of activations.
+    `wide` tables stay in fp32.
     """
     with t.op("rotary_emb", "rotary"):
         angles = t.new((1, sequence, dim), "fp32")
         t.emit("elementwise", (), (angles,), vector=angles.size)
         cos = pointwise.unary(t, "cos", angles)
         sin = pointwise.unary(t, "sin", angles)
-        dtype = "fp32" if full else t.precision.activations
-        return t.cast(cos, dtype), t.cast(sin, dtype)
+        to = "fp32" if wide else t.precision.activations
+        return t.cast(cos, to), t.cast(sin, to)
 
 
 def rotate(t: Tape, x: Value, cos: Value, sin: Value, *, partial: bool | None = None) -> Value:
@@ -132,12 +132,6 @@ def layers(
     Equal neighbours are traced once, and so is a pattern of kinds that repeats. Inside a pattern,
     each run of equal layers is a block of its own, so that recomputation still works per layer.
     """
-    period = next(
-        p
-        for p in range(1, len(kinds) + 1)
-        if all(kinds[i] == kinds[i - p] for i in range(p, len(kinds)))
-    )
-    repeats = len(kinds) // period
 
     def through(kinds: Sequence[Any], x: Value) -> Value:
         start = 0
@@ -147,10 +141,37 @@ def layers(
                 start = end
         return x
 
-    if repeats == 1 or period == 1:
-        return through(kinds, x)
-    x = t.repeat("", repeats, lambda x: through(kinds[:period], x), x)
-    return through(kinds[repeats * period :], x)
+    start = 0
+    while start < len(kinds):
+        period, repeats = _pattern(kinds[start:])
+        part = kinds[start : start + period]
+        if period == 1:
+            x = through(kinds[start : start + repeats], x)
+        else:
+            x = t.repeat("", repeats, lambda x, part=part: through(part, x), x)
+        start += period * repeats
+    return x
+
+
+LONGEST_PATTERN = 64  # layers
+
+
+def _pattern(kinds: Sequence[Any]) -> tuple[int, int]:
+    """(period, repetitions) of the pattern with which `kinds` begins that covers most of it.
+
+    >>> _pattern("aabaabaabaa"), _pattern("aaab"), _pattern("abab"), _pattern("abcd")
+    ((3, 3), (1, 3), (2, 2), (1, 1))
+    """
+    best = (1, 1)
+    for period in range(1, min(len(kinds) // 2, LONGEST_PATTERN) + 1):
+        repeats = 1
+        while kinds[repeats * period : (repeats + 1) * period] == kinds[:period]:
+            repeats += 1
+        if repeats > 1 and period * repeats > best[0] * best[1]:
+            best = (period, repeats)
+        if best[0] * best[1] == len(kinds):
+            break
+    return best
 
 
 def gated_mlp(
@@ -213,14 +234,34 @@ def activate(t: Tape, name: str, x: Value) -> Value:
     """
     if name == "linear":
         return x
+    if name == "xielu":
+        return _xielu(t, x)
     if name in ONE_KERNEL:
         return pointwise.unary(t, ONE_KERNEL[name], x)
     if name not in FUSED:
-        known = ", ".join(sorted((*ONE_KERNEL, *FUSED, "linear")))
+        known = ", ".join(sorted((*ONE_KERNEL, *FUSED, "linear", "xielu")))
         raise BadInput(f"no activation {name!r}; known: {known}")
     if t.implementation("gelu", "composed") != "composed":
         return pointwise.unary(t, FUSED[name], x)
     return _composed(t, name, x)
+
+
+def _xielu(t: Tape, x: Value) -> Value:
+    """a x^2 + x/2 where x > 0, b (exp(min(x, eps)) - 1 - x) + x/2 elsewhere [huang2024].
+
+    a and b are the softplus of two learned numbers.
+    """
+    unary, mul, add = pointwise.unary, pointwise.mul, pointwise.add
+    a, b = (unary(t, "softplus", t.parameter(1)) for _ in range(2))
+    if t.implementation("gelu", "composed") != "composed":
+        return unary(t, "elu", x)
+    positive = add(t, mul(t, mul(t, a, x), x), pointwise.scale(t, x))
+    power = unary(t, "exp", unary(t, "clamp", x))  # minimum and expm1 keep what these keep
+    negative = mul(t, add(t, power, x), unary(t, "add_scalar", b))
+    chosen = t.new(x.shape, "bool")
+    t.emit("elementwise", (x,), (chosen,), vector=x.size)
+    negative = add(t, negative, pointwise.scale(t, x))
+    return pointwise.where(t, add(t, positive, negative), chosen)
 
 
 def _composed(t: Tape, name: str, x: Value) -> Value:
@@ -255,8 +296,8 @@ def causal_loss(
     """The language-model head on hidden [B, S, W] and, in training, the cross-entropy in fp32.
 
     Labels are shifted by one token. `weight` is a tied vocabulary table; `softcap` limits the
-    logits by a tanh, and `scaled` divides them. Returns the loss, or in inference the logits. Where
-    the class of the model has another head, that one is made instead.
+    logits by a tanh, `scaled` multiplies them by a number. Returns the loss, or in inference the
+    logits. Where the class of the model has another head, that one is made instead.
     """
     if isinstance(t.head, Head):
         return headed(t, hidden, t.head)
@@ -265,6 +306,9 @@ def causal_loss(
         logits = linear.linear(
             t, hidden, vocabulary, bias=bias, weight=weight, parallel=True, narrow=False
         )
+    if scaled:
+        with t.op("logit_scale", "scale"):
+            logits = pointwise.scale(t, logits)
     if softcap:
         with t.op("softcap", "softcap"):
             logits = pointwise.scale(t, pointwise.unary(t, "tanh", pointwise.scale(t, logits)))

@@ -34,6 +34,44 @@ def layer_norm(
     return out
 
 
+def layer_norm_as(t: Tape, x: Value, flavor: str, *, heads: int = 0) -> Value:
+    """LayerNorm of x over its last dimension as transformers' models write it [ba2016].
+
+    layer     as `layer_norm`
+    plain     without scale and shift, in fp32 (OLMo)
+    one_plus  with a scale of 1 + g, which is computed and kept (Nemotron)
+    cohere    without shift, composed of single kernels in fp32; `heads`: a scale for every head
+    """
+    if flavor == "layer":
+        return layer_norm(t, x)
+    if flavor == "plain":
+        return t.cast(layer_norm(t, t.cast(x, "fp32"), affine=False), x.dtype)
+    if flavor == "one_plus":
+        out = layer_norm(t, x)
+        scale = t.new((x.shape[-1],), t.precision.weights, t.training)
+        t.emit("elementwise", (), (scale,), vector=scale.size, read=scale.bytes)
+        t.save(scale)
+        return out
+    g = t.parameter(*((heads, 1) if heads else ()), x.shape[-1])
+    if t.implementation("layer_norm", "composed") == "fused":
+        return _rms_norm_fused(t, x, g)
+    full = t.cast(x, "fp32")
+    mean = pointwise.mean(t, full)
+    square = pointwise.unary(t, "pow", pointwise.add(t, full, mean))
+    variance = pointwise.unary(t, "add_scalar", pointwise.mean(t, square))
+    inverse = pointwise.unary(t, "rsqrt", variance)
+    normal = pointwise.mul(t, pointwise.add(t, full, mean), inverse)
+    return t.cast(pointwise.mul(t, _wide_weight(t, g), normal), x.dtype)
+
+
+def _wide_weight(t: Tape, g: Value) -> Value:
+    """A weight's copy in fp32; the weight itself if it has that format."""
+    full = t.cast(g, "fp32")
+    if full is not g:
+        full.kind = "weight_copy"
+    return full
+
+
 def _present(*values: Value | None) -> tuple[Value, ...]:
     return tuple(v for v in values if v is not None)
 
@@ -44,8 +82,12 @@ def _norm_back(t: Tape, kind: str, x: Value, *, flops: int, passes: int) -> None
     t.backward(kind, vector=flops * x.size, read=read, written=written, product=x.dtype)
 
 
-def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -> Value:
+def rms_norm(
+    t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True, scale: Value | None = None
+) -> Value:
     """x / sqrt(mean(x^2) + eps) * g over the last dimension [zhang2019].
+
+    `scale` is g where two norms share it.
 
     Composed of single kernels as in transformers, or one fused kernel if the stack has it. In bf16
     the composed form keeps 6 bytes per element, the fused one 2. Flavors of the composed form:
@@ -54,15 +96,17 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
     gemma    multiply by 1 + g in fp32, then cast
     gpt_oss  multiply by g, then cast
     t5       scale x itself instead of its fp32 copy
+    helium   multiply by an fp32 copy of g, then cast
+    gemma4   as helium, with a power of -1/2 in place of the inverse root
     torch    as torch.nn.functional.rms_norm composes it
     """
-    g = t.parameter(x.shape[-1]) if affine else None
+    g = scale or (t.parameter(x.shape[-1]) if affine else None)
     if t.implementation("rms_norm", "composed") == "fused":
         return _rms_norm_fused(t, x, g)
     full = t.cast(x, "fp32")
     square = pointwise.unary(t, "pow", full)
     variance = pointwise.unary(t, "add_scalar", pointwise.mean(t, square))
-    inverse = pointwise.unary(t, "rsqrt", variance)
+    inverse = pointwise.unary(t, "pow" if flavor == "gemma4" else "rsqrt", variance)
     if flavor == "t5":
         assert g is not None, "T5 norms have a scale"
         return pointwise.mul(t, t.cast(pointwise.mul(t, x, inverse), g.dtype), g)
@@ -73,7 +117,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
         return t.cast(pointwise.mul(t, normal, g), x.dtype)
     if flavor == "llama":
         return pointwise.mul(t, t.cast(normal, x.dtype), g)
-    weight = t.cast(g, "fp32")
+    weight = _wide_weight(t, g) if flavor in ("helium", "gemma4") else t.cast(g, "fp32")
     if flavor == "gemma":
         weight = pointwise.unary(t, "add_scalar", weight)
     return t.cast(pointwise.mul(t, normal, weight), x.dtype)

@@ -250,6 +250,8 @@ def test_every_family_has_a_reference_count():
         "camembert": "roberta",
         "xlm-roberta": "roberta",
         "gemma3": "gemma3_text",
+        "gemma3n": "gemma3n_text",
+        "gemma4": "gemma4_text",
         "llama4": "llama4_text",
     }
     assert {same.get(family, family) for family in FAMILIES} - counted <= {"vit", "dbrx"}
