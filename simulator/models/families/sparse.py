@@ -36,7 +36,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
             x = pointwise.scale(t, x) if c.facts.scaled else x
         tables = rotary_tables(
-            t, sequence, c.rotary_width, full=c.facts.rotary in ("fp32", "pairs")
+            t, sequence, c.rotary_width, wide=c.facts.rotary in ("fp32", "pairs")
         )
         masks = transformer.causal_masks(t, sequence, batch)
         kinds = [c.kind(layer) for layer in range(c.num_hidden_layers)]
