@@ -43,6 +43,8 @@ FREE_AT: dict[str, object] = {"moe_layer_freq": 1}  # keys that cost nothing at 
 FREE_IN = {  # module of a family -> keys that its formulas do not need
     "deepseek": {"head_dim", "num_key_value_heads", "qk_head_dim"},  # latent attention
     "gpt_oss": {"experts_per_token", "hidden_act"},  # one gate
+    "mpt": {"expansion_ratio", "no_bias"},  # transformers' MLP is 4 times as wide, without biases
+    "sparse_config": {"router_jitter_noise"},  # Phi's: the threshold of its router, in one kernel
 }
 _ENDINGS = (
     "_token_id", "_token_ids", "_token_index", "_token", "_eps", "_epsilon", "_std", "_init",
@@ -84,7 +86,8 @@ def unread_of(raw: Mapping[str, Any], parts: Parts, config: Any) -> tuple[str, .
     if text is not raw:
         keys = [key for key in keys if not key.startswith(_OF_TOWERS)]
     more = text.get("num_nextn_predict_layers")
-    deeper = isinstance(more, int) and not isinstance(more, bool) and more > 0
+    own = "num_nextn_predict_layers" in config.__struct_fields__  # the family says it
+    deeper = isinstance(more, int) and not isinstance(more, bool) and more > 0 and not own
     keys = [key for key in keys if key != "num_nextn_predict_layers"]
     said = [f"num_nextn_predict_layers {str(more)[:20]}: {MTP}"] if deeper else []
     said += [f"layer_types: {str(kind)[:40]!r} has no formula" for kind in _strange(text)]
