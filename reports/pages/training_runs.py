@@ -21,6 +21,7 @@ from roofcast.reports.console import Justify, fitted_table, page, plain_table, s
 from roofcast.reports.files import replacing
 from roofcast.reports.progress import watched
 from roofcast.scenarios.measured import training as llm_runs
+from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.scores import (
     Line,
     Scored,
@@ -61,11 +62,9 @@ def claims(path: str | Path) -> bool:
     if str(path).endswith(".gz"):
         return False
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            head = next((line for line in file if not line.startswith("#")), "")
-    except (OSError, UnicodeDecodeError) as error:
+        return llm_runs.claims(rows(Path(path), llm_runs.WHAT).fieldnames or ())
+    except csv.Error as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
-    return llm_runs.claims(next(csv.reader([head]), []))
 
 
 def check_files(paths: Sequence[str | Path]) -> list[Scored]:

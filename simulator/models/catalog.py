@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import QUOTED, BadInput, listed, quoted, shortened, unknown
+from roofcast.hwdb.strict import load_json
 from roofcast.simulator import importers
 from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.limits import built, check_numbers
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.models.nets import NETS
 from roofcast.simulator.work.model import Model
@@ -28,10 +29,6 @@ CONFIGS = Path(__file__).parent / "configs"
 _RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # owner/name on the Hugging Face Hub
 LONGEST_DEFAULT = 4096  # tokens: cap on the default sequence length of long-context models
-POSITIVE = frozenset(
-    "vocab_size hidden_size n_embd n_layer n_head num_hidden_layers num_attention_heads"
-    " intermediate_size".split()
-)
 
 
 class Description(NamedTuple):
@@ -152,25 +149,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in a file; raises BadInput with the reason where there is none."""
     if path.is_dir():
         raise BadInput(f"{path}: a directory without a config.json; give the file itself")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise BadInput(
-            f"{path}: not a text file; give a Hugging Face config.json, not weights"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(
-            f"{path}: not valid JSON at line {error.lineno} ({error.msg}); is the file cut off?"
-        ) from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path}: expected a JSON object, found a {type(raw).__name__}")
-    return raw
+    return load_json(path, "a Hugging Face config.json, not weights")
 
 
 def _read(name: str, path: Path, source: str) -> Model:
@@ -186,15 +165,17 @@ def from_config(
     model_type, a missing key, or sizes that do not fit together.
     """
     kind = raw.get("model_type")
-    known = ", ".join(sorted(FAMILIES))
+    known = listed(sorted(FAMILIES))
     if kind is None:
         raise BadInput(
             f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {known})"
         )
+    if not isinstance(kind, str):
+        raise BadInput(f"{where}: model_type is {quoted(kind)}; wanted one name in quotes")
     if kind not in FAMILIES:
         raise BadInput(
-            f"{where}: model_type {kind!r} is not known; known: {known}; or list its layers in a"
-            " .toml"
+            f"{where}: model_type {quoted(kind)} is not known; known: {known}; or list its layers"
+            " in a .toml"
         )
     module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
     try:
@@ -204,9 +185,12 @@ def from_config(
     check(where, config)
     image = kind in IMAGE_FAMILIES
     size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
+    shipped = Path(where).parent == CONFIGS
 
     def program(tape: Tape, batch: int, size: int | None) -> Any:
-        return module.build(tape, config, batch, size)
+        if shipped:  # a fault there is one of ours
+            return module.build(tape, config, batch, size)
+        return built(where, config, lambda: module.build(tape, config, batch, size))
 
     return Model(name, kind, "image" if image else "sequence", size, program, config, source)
 
@@ -214,17 +198,12 @@ def from_config(
 def _plain(error: msgspec.ValidationError) -> str:
     """msgspec's message in the words of our own."""
     text = str(error).replace("Object missing required field", "missing key").replace("`", "'")
-    return text.replace(" - at '$.", ", at key '")
+    return shortened(text.replace(" - at '$.", ", at key '"), 2 * QUOTED)
 
 
 def check(path: Path | str, config: msgspec.Struct) -> None:
     """Raises BadInput unless sizes are positive and heads divide widths. `path` is for messages."""
-    for field in config.__struct_fields__:
-        value = getattr(config, field)
-        if isinstance(value, bool) or not isinstance(value, int) or field.endswith("_id"):
-            continue
-        if value < 0 or (value == 0 and field in POSITIVE):
-            raise BadInput(f"{path}: key '{field}' is {value}; it must be a positive number")
+    check_numbers(path, config)
     width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
     if width and heads and not getattr(config, "head_dim", None) and width % heads:
