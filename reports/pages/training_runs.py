@@ -97,7 +97,7 @@ def _cell(value: float | str | None) -> str:
 def to_json(scored: list[Scored]) -> dict[str, Any]:
     """Everything that is printed, and every row."""
     return {
-        "overall": overall(scored),
+        "overall": {key: n for key, n in overall(scored).items() if not math.isnan(n)},
         "sources": [line._asdict() for line in lines(scored)],
         "memory": [line._asdict() for line in memory_lines(scored)],
         "memory_told_apart": told_apart(scored),

@@ -8,6 +8,7 @@ import csv
 import datetime
 import io
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +25,7 @@ FIELDS = (
     "kernel", "size", "threads", "device", "seconds", "noise", "rounds", "flops", "bytes", "cpu",
     "date",
 )  # fmt: skip
+MOST_THREADS = 100_000
 
 
 class Kept(NamedTuple):
@@ -97,14 +99,22 @@ def read(path: str | Path) -> Kept:
             threads, seconds = int(row["threads"]), float(row["seconds"])
             measured = Measured(seconds, float(row["noise"]), (seconds,))
         except (TypeError, ValueError):
+            threads, measured = 0, Measured(0.0, math.nan, ())
+        if not 1 <= threads <= MOST_THREADS or not 0.0 <= measured.noise < math.inf:
             raise BadInput(
-                f"{path}: row {number}: threads, seconds and noise must be numbers"
-            ) from None
+                f"{path}: row {number}: threads, seconds and noise must be numbers, threads from 1"
+                f" to {MOST_THREADS}"
+            )
         if row["kernel"] not in KERNELS or not 0.0 < seconds < math.inf:
             known = listed(KERNELS)
             raise BadInput(
                 f"{path}: row {number}: no kernel {quoted(row['kernel'])}, or no time; known:"
                 f" {known}"
+            )
+        wanted = "x".join(map(str, KERNELS[row["kernel"]].sizes[0]))
+        if re.sub(r"\b[1-9]\d{0,11}\b", "n", row["size"]) != re.sub(r"\d+", "n", wanted):
+            raise BadInput(
+                f"{path}: row {number}: size is {quoted(row['size'])}; wanted for example {wanted}"
             )
         found.setdefault(threads, {})[f"{row['kernel']}:{row['size']}"] = measured
         devices[threads] = str(Path(path).parent / row["device"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, Self
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.records import System
 
 WHOLE = (
@@ -20,6 +19,7 @@ TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule",
 )  # fmt: skip
+DEAREST = 1e9  # USD per device-hour
 
 
 class Scenario(
@@ -79,9 +79,10 @@ class Scenario(
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
         self._require(("stages",), _wholes, layers)
         price = self.price_per_hour
-        if price is not None and not (math.isfinite(price) and price >= 0):
+        if price is not None and not 0 <= price <= DEAREST:
             raise BadInput(
-                f"price_per_hour {price}: a price in USD per device-hour is wanted, for example 2.5"
+                f"price_per_hour {price:g}: a price in USD per device-hour is wanted, for example"
+                " 2.5"
             )
         self._as_read()
 
@@ -113,7 +114,7 @@ class Scenario(
         for name in names:
             value = getattr(self, name)
             if value is not None and not test(value):
-                raise BadInput(f"{name} {value!r:.60}: {wanted}")
+                raise BadInput(f"{name} {quoted(value, 60)}: {wanted}")
 
 
 def _whole(value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput, UnknownName, quoted, unknown
+from roofcast.hwdb.errors import BadInput, UnknownName, listed, quoted, unknown
 from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
@@ -124,7 +124,7 @@ def path_of(name: str, beside: Path | None = None) -> Path:
     """
     path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
     if not path.is_file():
-        raise unknown("stack", name, names(), f"known: {', '.join(names())}")
+        raise unknown("stack", name, names(), f"known: {listed(names())}")
     return path
 
 

@@ -110,7 +110,8 @@ def _run(args: tuple[str, ...]) -> list[Fault]:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             patch("msgspec.json.encode", seen),
-            patch("roofcast.reports.command.LONGEST", sys.maxsize),  # the net under the causes
+            # without the net that cuts what is too long: the causes are looked for
+            patch("roofcast.reports.command.LONGEST", sys.maxsize, create=True),
             _limited(),
         ):
             warnings.simplefilter("always")

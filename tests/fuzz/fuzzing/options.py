@@ -8,25 +8,21 @@ from fuzzing import hostile
 from fuzzing.hostile import Raw
 
 MODELS = (
-    "gpt2", "llama-3-8b", "resnet50", "mixtral-8x7b", "bert-base", "mamba-130m", "t5-small", "swin_tiny",
-    "deepspeech2", "dlrm", "unet", "clip-vit-b-32", "gemma-2-2b",
+    "gpt2", "llama-3-8b", "resnet50", "mixtral-8x7b", "bert-base", "mamba-130m", "t5-small",
+    "swin_tiny_patch4_window7_224", "deepspeech2", "dlrm", "unet", "clip-vit-base-patch32",
+    "gemma-2-2b", "deepseek-v2-lite", "gpt-oss-20b", "gnmt", "ssd300",
 )  # fmt: skip
 DEVICES = (
-    "h100-sxm5",
-    "xeon-8480",
-    "tpu-v4",
-    "mi300x",
-    "rtx-3090",
-    "t4",
-    "b200-sxm",
-    "a100-sxm4-80gb",
-)
+    "h100-sxm5", "xeon-8480", "tpu-v4", "mi300x", "rtx-3090", "t4", "b200-sxm", "a100-sxm4-80gb",
+)  # fmt: skip
 WHOLE = (
     "batch", "seq", "image", "devices", "tp", "pp", "vpp", "dp", "cp", "ep", "etp", "shard",
     "micro-batch",
 )  # fmt: skip
 CHOICES = {
-    "precision": "fp32 tf32 bf16 fp16 amp-bf16 amp-fp16 fp8 nvfp4 int8 int4 mxfp4 int8-fp32".split(),
+    "precision": (
+        "fp32 tf32 bf16 fp16 amp-bf16 amp-fp16 fp8 nvfp4 int8 int4 mxfp4 int8-fp32".split()
+    ),
     "attention": "eager efficient flash".split(),
     "mode": "train infer".split(),
     "cp-kind": "ring all-gather ulysses".split(),
@@ -35,8 +31,8 @@ CHOICES = {
     "optimizer": "sgd momentum adam adamw lamb lion adafactor none".split(),
     "recompute": "none selective full uniform:4 every:2 block:3 modules:mlp".split(),
     "offload": "activations optimizer".split(),
-    "stack": "pytorch-eager jax-xla megatron tensorrt".split(),
-    "system": "dgx-h100 dgx-a100 tpu-v4-pod gb200-nvl72".split(),
+    "stack": "pytorch-eager jax-xla megatron pytorch-compiled nvidia-tuned fsdp-eager".split(),
+    "system": "dgx-h100 aws-p4d azure-nd-mi300x-v5 aws-trn2".split(),
 }
 FREE = ("tokens", "samples", "epochs", "price", "stages", "input", "set")
 FIELDS = (
@@ -46,8 +42,8 @@ FIELDS = (
     "sequence",
 )
 SIZES = (
-    "0", "1", "2", "3", "7", "8", "64", "127", "1000", "4096", "99999", "1000000", "16777216", "1e18",
-    "1000000000", "1000000000000", "1000000000000000", "1000000000000001", "-1", "1.5", "nan", "",
+    "0", "1", "2", "3", "7", "8", "64", "127", "1000", "4096", "99999", "1000000", "16777216",
+    "1e18",    "1000000000", "1000000000000", "1000000000000000", "1000000000000001", "-1", "1.5", "nan", "",
 )  # fmt: skip
 SETTINGS = (
     "memory.bandwidth", "memory.capacity", "peak_flops.bf16", "achieved.matmul.bf16", "clock_hz",

@@ -27,7 +27,10 @@ def damaged(random: Random, tree: dict[str, Any], words: tuple[str, ...] = ()) -
         if not places:
             break
         holder, key = random.choice(places)
-        random.choice(DAMAGES)(random, holder, key, words)
+        damage = random.choice(DAMAGES)
+        damage(random, holder, key, words)
+        if damage is _repeat:  # a second one would multiply
+            break
     return tree
 
 
