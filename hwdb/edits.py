@@ -166,7 +166,7 @@ def check_unit(key: str, typed: Any, value: float, unit: str, old: float | None 
         return
     usual = old or math.exp(sum(map(math.log, known)) / len(known))
     powers = (-9, -6, -3) if seconds else (3, 6, 9, 12, 15)
-    power = min(powers, key=lambda p: abs(math.log(value * 10.0**p / usual)))
+    power = min(powers, key=lambda p: abs(math.log(value) + math.log(10.0**p / usual)))
     meant, spelled = pretty(value * 10.0**power, unit), _spelled(value, unit)
     raise BadInput(f'{key}: {typed} is {spelled}; did you mean {meant}? write "{meant}"')
 

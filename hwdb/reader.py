@@ -23,6 +23,9 @@ from roofcast.hwdb.units import quantity, written
 OWN = "own file"
 """Source of a number for which a user's file cites none."""
 
+LEAST, MOST = 1e-24, 1e24
+"""Of any number [its SI unit]: no hardware has less or more."""
+
 FIGURE_KEYS = ("value", "source", "status", "where")
 NOT_IN_FILES = ("id", "edits")
 Record = TypeVar("Record", bound=Struct)
@@ -204,6 +207,11 @@ class _Reader:
             raise BadInput(
                 f"{self.file}: {path} is {quoted(data)}; it must be more than zero (an optional key"
                 " may be left out)"
+            )
+        if not LEAST <= value <= MOST:
+            raise BadInput(
+                f"{self.file}: {path} is {quoted(data)}; wanted a number from {LEAST:g} to"
+                f" {MOST:g} in SI units"
             )
         return value
 

@@ -74,7 +74,7 @@ def resolve(
 
         return layers.read(path)
     if path.suffix == ".json" or path.exists():
-        if path.is_dir() and (path / "config.json").is_file():
+        if path.is_dir() and (path / "config.json").exists():
             path = path / "config.json"
         name = path.absolute().parent.name if path.name == "config.json" else path.stem
         return _read(name, path, str(reference))

@@ -123,7 +123,7 @@ def path_of(name: str, beside: Path | None = None) -> Path:
     `beside`.
     """
     path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
-    if not path.is_file():
+    if not path.exists() if name.endswith(".toml") else not path.is_file():
         raise unknown("stack", name, names(), f"known: {listed(names())}")
     return path
 
