@@ -121,7 +121,7 @@ class Commands(click.Group):
             status = _fail(error.format_message(), words)
         except RoofcastError as error:
             status = _fail(str(error), words)
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit):  # click exits where it meets a closed pipe first
             _drop_output()
             status = 0
         except OSError as error:
