@@ -65,15 +65,16 @@ def _limited() -> Iterator[None]:
     before = [signal.signal(each, _stop) for each in (signal.SIGPROF, signal.SIGALRM)]
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    signal.setitimer(signal.ITIMER_PROF, SECONDS, 1.0)
-    signal.setitimer(signal.ITIMER_REAL, STUCK, 1.0)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS, 5.0)
+    signal.setitimer(signal.ITIMER_REAL, STUCK, 5.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for each, handler in zip((signal.SIGPROF, signal.SIGALRM), before, strict=True):
-            signal.signal(each, handler)
+            # a signal that is under way must not end the process
+            signal.signal(each, signal.SIG_IGN if handler == signal.SIG_DFL else handler)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
