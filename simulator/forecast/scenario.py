@@ -19,6 +19,7 @@ TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule",
 )  # fmt: skip
+MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
 
 
@@ -71,6 +72,7 @@ class Scenario(
 
     def __post_init__(self) -> None:
         self._require(WHOLE, _whole, "a whole number is wanted")
+        self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(("sp", "reshard"), lambda v: isinstance(v, bool), "True or False is wanted")
         self._require(("epochs", "price_per_hour"), _number, "a number is wanted")
@@ -124,7 +126,7 @@ def _whole(value: Any) -> bool:
 
 
 def _wholes(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and all(map(_whole, value))
+    return isinstance(value, (tuple, list)) and all(_whole(v) and v <= MOST for v in value)
 
 
 def _number(value: Any) -> bool:

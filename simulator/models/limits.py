@@ -25,6 +25,9 @@ _POSITIVE = re.compile(
     r"|num_channels|num_key_value_heads|num_heads|n_heads|(encoder|decoder)_attention_heads"
 )
 _SHARE = re.compile(r"\w*drop(out|path)?(_\w+)?|\w*_pdrop|\w*_dropout")
+UNFORESEEN = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def check_numbers(where: Path | str, config: msgspec.Struct) -> None:
@@ -89,7 +92,7 @@ def built(where: Path | str, config: msgspec.Struct, build: Callable[[], Any]) -
         raise BadInput(
             f"{where}: a list has fewer items than the model has layers; make them equal"
         ) from None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except UNFORESEEN as error:
         raise BadInput(
             f"{where}: its keys do not fit together ({one_line(error)}); compare them with the"
             " published config.json of the family"
