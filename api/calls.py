@@ -9,7 +9,7 @@ from typing import Any, Never
 
 import numpy
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.records import System
 from roofcast.results import Forecast
 from roofcast.scenarios.unused import with_unused
@@ -142,7 +142,7 @@ def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
     A field that no scenario has is refused with the nearest known.
     """
     for name in fields.keys() - FIELDS:
-        raise BadInput(f"no field {name!r}; {_meant(name)}")
+        raise BadInput(f"no field {quoted(name)}; {_meant(name)}")
     chosen = {k: v for k, v in fields.items() if v is not None}
     if isinstance(model, Scenario):
         usual = Scenario(model=model.model, device=model.device)
@@ -158,7 +158,7 @@ def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
         ("device", chosen.get("device"), "h100-sxm5"),
     ):
         if value is None:
-            raise BadInput(f"{name} is missing; give one, for example {name}={example!r}")
+            raise BadInput(f"{name} is missing; give one, for example {name}={quoted(example)}")
     for name in LISTS:
         chosen[name] = _listed(name, chosen.get(name, ()))
     return Scenario(model=model, **{k: _plain(v) for k, v in chosen.items()})
@@ -174,7 +174,7 @@ def _meant(name: str) -> str:
 def _listed(name: str, value: Any) -> tuple[Any, ...]:
     """A field that is a list, as a tuple; shapes of inputs as text."""
     if isinstance(value, str) or hasattr(value, "shape"):
-        shown = f" {value!r}" if isinstance(value, str) else ""
+        shown = f" {quoted(value)}" if isinstance(value, str) else ""
         example = LISTS[name]
         raise BadInput(f"{name}{shown}: a list is wanted, for example {name}={example}")
     try:

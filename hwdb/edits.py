@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from roofcast.hwdb.errors import BadInput, UnknownName, unknown
+from roofcast.hwdb.errors import LISTED, BadInput, UnknownName, listed, quoted, shortened, unknown
 from roofcast.hwdb.figure import WAS_MEASURED
 from roofcast.hwdb.names import ROOT, names
 from roofcast.hwdb.reader import keys, load, members, unit_of
@@ -104,18 +104,19 @@ def _unknown_key(key: str, units: Mapping[str, str], file: str) -> UnknownName:
     """The error for a key that holds no number, with the keys of its table, else of all tables."""
     near = [each for each in units if each.startswith(f"{key.partition('.')[0]}.")]
     near = near or [each for each in units if not each.startswith("achieved.")]
-    return unknown("key", key, units, f"numbers of {file} that can be changed: {_grouped(near)}")
+    listing = listed(_grouped(near), 2 * LISTED)
+    return unknown("key", key, units, f"numbers of {file} that can be changed: {listing}")
 
 
-def _grouped(dotted: Iterable[str]) -> str:
-    """The keys, grouped by table: "memory.bandwidth|capacity"."""
+def _grouped(dotted: Iterable[str]) -> list[str]:
+    """The keys, grouped by table: "memory.bandwidth|capacity"; those of no table at the end."""
     tables: dict[str, list[str]] = {}
     for key in dotted:
         table, _, last = key.rpartition(".")
         tables.setdefault(table, []).append(last)
-    return ", ".join(
-        f"{table}.{'|'.join(last)}" if table else ", ".join(last) for table, last in tables.items()
-    )
+    alone = tables.pop("", [])
+    groups = (f"{table}.{'|'.join(last)}" for table, last in tables.items())
+    return [*(shortened(group, LISTED) for group in groups), *alone]
 
 
 def _old(entry: Any, unit: str) -> float | None:
@@ -131,14 +132,17 @@ def _new(key: str, value: str | float, old: float | None, unit: str) -> float:
             new = quantity(value, unit)
         elif old is None:
             raise BadInput(
-                f"{value!r} is relative, and the device has no value for it; give an absolute value"
+                f"{quoted(value)} is relative, and the device has no value for it; give an absolute"
+                " value"
             )
         else:
             new = old * factor
     except BadInput as error:
         raise BadInput(f"{key}: {error}") from None
     if not 0 < new < math.inf:
-        raise BadInput(f"{key}: {value!r} makes it {new:g}; it must be more than zero and finite")
+        raise BadInput(
+            f"{key}: {quoted(value)} makes it {new:g}; it must be more than zero and finite"
+        )
     if factor is None:
         check_unit(key, value, new, unit, old)
     return new
@@ -162,7 +166,7 @@ def check_unit(key: str, typed: Any, value: float, unit: str, old: float | None 
         return
     usual = old or math.exp(sum(map(math.log, known)) / len(known))
     powers = (-9, -6, -3) if seconds else (3, 6, 9, 12, 15)
-    power = min(powers, key=lambda p: abs(math.log(value * 10.0**p / usual)))
+    power = min(powers, key=lambda p: abs(math.log(value) + math.log(10.0**p / usual)))
     meant, spelled = pretty(value * 10.0**power, unit), _spelled(value, unit)
     raise BadInput(f'{key}: {typed} is {spelled}; did you mean {meant}? write "{meant}"')
 

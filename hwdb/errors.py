@@ -9,6 +9,14 @@ from collections.abc import Iterable
 
 MATCHES = 8
 """Most names suggested that contain what was typed, word by word."""
+QUOTED = 80
+"""Characters that a message quotes of an input, at most."""
+LISTED = 160
+"""Characters of a list of known names in a message, at most."""
+
+# what a terminal acts upon, or shows as something else: controls, line and paragraph separators,
+# marks that turn the direction of writing, and halves of surrogate pairs
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class RoofcastError(Exception):
@@ -34,9 +42,59 @@ def unknown(
     >>> str(unknown("device", "h100-smx5", known, "roofcast devices lists the names"))
     "no device 'h100-smx5'; did you mean h100-sxm5? roofcast devices lists the names"
     """
-    close = list(meant) or similar(name, known)
+    close = list(meant) or similar(name[: 2 * QUOTED], known)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return UnknownName(f"no {what} {name!r}; {hint}{listing}")
+    return UnknownName(f"no {what} {quoted(name)}; {hint}{listing}")
+
+
+def quoted(value: object, most: int = QUOTED) -> str:
+    """An input as a message quotes it: as Python writes it, cut to `most` characters.
+
+    >>> quoted("gpt-9"), quoted("a" * 100, 12)
+    ("'gpt-9'", "'aaaa...aaa'")
+    """
+    try:
+        return shortened(repr(value), most)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+    except RecursionError:
+        return "lists or tables nested too deep"
+
+
+def shortened(text: str, most: int = QUOTED) -> str:
+    """The text without its middle where it is longer than `most` characters.
+
+    >>> shortened("0123456789", 7), shortened("0123456", 7)
+    ('01...89', '0123456')
+    """
+    if len(text) <= most:
+        return text
+    left = most - 3
+    return f"{text[: left - left // 2]}...{text[len(text) - left // 2 :]}"
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """The text with control characters as Python writes them, but those of `keep`: a name in it
+    cannot colour, clear or retitle a terminal.
+
+    >>> print(escaped("a\\x1b[31mb"))
+    a\\x1b[31mb
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+def listed(names: Iterable[str], most: int = LISTED) -> str:
+    """Names separated by commas; those that do not fit into `most` characters are counted.
+
+    >>> listed(["conv", "linear", "relu", "gelu"], 14)
+    'conv, linear, ... (2 more)'
+    """
+    every = list(names)
+    shown = list(every)
+    while len(", ".join(shown)) > most and len(shown) > 1:
+        shown.pop()
+    more = len(every) - len(shown)
+    return ", ".join(shown) + (f", ... ({more} more)" if more else "")
 
 
 def similar(name: str, known: Iterable[str]) -> list[str]:
@@ -70,4 +128,5 @@ def _contains(words: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
 def one_line(error: BaseException) -> str:
     """The type of an exception and the first line of its message."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name = type(error).__name__
+    return f"{name}: {shortened(lines[0], 2 * QUOTED)}" if lines else name

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 import roofcast.hwdb.names as names
 from roofcast.hwdb.edits import apply, check_units, merge
-from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.hwdb.errors import BadInput, UnknownName, quoted
 from roofcast.hwdb.reader import load, read
 from roofcast.hwdb.records import KINDS, Device, Link, System
 from roofcast.hwdb.topologies import check_topology
@@ -94,7 +94,7 @@ def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ..
             ' TFLOP/s"'
         )
     if device.kind not in KINDS:
-        raise BadInput(f"{file}: kind is {device.kind!r}; wanted one of {', '.join(KINDS)}")
+        raise BadInput(f"{file}: kind is {quoted(device.kind)}; wanted one of {', '.join(KINDS)}")
     return device
 
 
@@ -110,7 +110,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
         return data, ()
     if not isinstance(base, str):
         raise BadInput(
-            f'{path}: base is {base!r}; wanted the name of a device, for example "h100-sxm5"'
+            f'{path}: base is {quoted(base)}; wanted the name of a device, for example "h100-sxm5"'
         )
     if path.resolve() in above:
         raise BadInput(f"{path}: is its own base; name a shipped device instead")

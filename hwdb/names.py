@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput, UnknownName, similar, unknown
+from roofcast.hwdb.errors import BadInput, UnknownName, quoted, similar, unknown
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(
@@ -84,7 +84,9 @@ def is_path(name: str) -> bool:
 def text(name: str | Path, folder: str) -> str:
     """The name or path as a string; BadInput where it is neither."""
     if not isinstance(name, str | Path):
-        raise BadInput(f"{name!r} is not a name; give one that {LISTINGS[folder]} lists, in quotes")
+        raise BadInput(
+            f"{quoted(name)} is not a name; give one that {LISTINGS[folder]} lists, in quotes"
+        )
     return str(name)
 
 
@@ -102,7 +104,8 @@ def resolve(name: str, folder: str) -> str:
             return other[candidate]
     if folder == "devices" and name in names("systems"):
         raise UnknownName(
-            f"{name!r} is a system, not a device; use --system {name} (roofcast devices --systems"
+            f"{quoted(name)} is a system, not a device; use --system {name} (roofcast devices"
+            " --systems"
             " lists them)"
         )
     listing = f"{LISTINGS[folder]} lists the names"

@@ -15,13 +15,16 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields
 
-from roofcast.hwdb.errors import BadInput, UnknownName, unknown
+from roofcast.hwdb.errors import BadInput, UnknownName, listed, quoted, unknown
 from roofcast.hwdb.figure import STATUSES, Figure, Table, table
 from roofcast.hwdb.strict import load as load_toml
 from roofcast.hwdb.units import quantity, written
 
 OWN = "own file"
 """Source of a number for which a user's file cites none."""
+
+LEAST, MOST = 1e-24, 1e24
+"""Of any number [its SI unit]: no hardware has less or more."""
 
 FIGURE_KEYS = ("value", "source", "status", "where")
 NOT_IN_FILES = ("id", "edits")
@@ -58,6 +61,12 @@ def unit_of(hint: Any) -> str | None:
     """The unit of an annotated Figure; None for any other annotation."""
     args = get_args(hint)
     return args[1] if args and args[0] is Figure else None
+
+
+def most_of(hint: Any) -> float:
+    """The largest value of an annotated Figure: infinite where the annotation states none."""
+    args = get_args(hint)
+    return float(args[2]) if len(args) > 2 else math.inf
 
 
 def members(hint: Any) -> type[Struct] | None:
@@ -105,12 +114,13 @@ class _Reader:
         known = keys(cls)
         if not isinstance(data, Mapping):
             raise BadInput(
-                f"{self.file}: {path} is {data!r}; wanted a table with the keys {', '.join(known)}"
+                f"{self.file}: {path} is {quoted(data)}; wanted a table with the keys"
+                f" {listed(known)}"
             )
         prefix = f"{path}." if path else ""
         for key in data:
             if key not in known:
-                listing = f"keys of {path or 'the file'}: {', '.join(known)}"
+                listing = f"keys of {path or 'the file'}: {listed(known)}"
                 error = unknown("key", prefix + key, [prefix + name for name in known], listing)
                 raise UnknownName(f"{self.file}: {error}")
         for key, (hint, required) in known.items():
@@ -128,7 +138,13 @@ class _Reader:
         A figure, a record, a table, a tuple, a string or a whole number.
         """
         if (unit := unit_of(hint)) is not None:
-            return self.figure(data, unit, path)
+            figure = self.figure(data, unit, path)
+            if figure > (most := most_of(hint)):
+                raise BadInput(
+                    f"{self.file}: {path} is {figure:g}; a fraction of the published rate is at"
+                    f" most {most:g}"
+                )
+            return figure
         if (cls := members(hint)) is not None:
             pairs = self.pairs(cls, data, path)
             return cls(**pairs) if hint is cls else table(pairs.items())
@@ -138,13 +154,13 @@ class _Reader:
             return self.items(get_args(hint)[0], data, path)
         if type(data) is not hint:
             wanted = "a string in quotes" if hint is str else "a whole number"
-            raise BadInput(f"{self.file}: {path} is {data!r}; wanted {wanted}")
+            raise BadInput(f"{self.file}: {path} is {quoted(data)}; wanted {wanted}")
         return data
 
     def items(self, hint: Any, data: Any, path: str) -> tuple[Any, ...]:
         """A list whose items are as `hint` says; BadInput where it is no list."""
         if not isinstance(data, list):
-            raise BadInput(f"{self.file}: {path} is {data!r}; wanted a list in brackets")
+            raise BadInput(f"{self.file}: {path} is {quoted(data)}; wanted a list in brackets")
         return tuple(
             self.value(hint, item, f"{path}[{number}]") for number, item in enumerate(data)
         )
@@ -165,16 +181,20 @@ class _Reader:
             )
         source, status = data.get("source", OWN), data.get("status", "given")
         where = data.get("where", "")
-        if source not in self.sources and source != OWN:
+        if not isinstance(source, str) or (source not in self.sources and source != OWN):
             raise BadInput(
-                f"{self.file}: {path} cites {source!r}, and [sources] has no such key; add it there"
+                f"{self.file}: {path} cites {quoted(source)}, and [sources] has no such key; add it"
+                " there"
             )
         if status not in STATUSES:
             raise BadInput(
-                f"{self.file}: {path} has status {status!r}; wanted one of {', '.join(STATUSES)}"
+                f"{self.file}: {path} has status {quoted(status)}; wanted one of"
+                f" {', '.join(STATUSES)}"
             )
         if not isinstance(where, str):
-            raise BadInput(f"{self.file}: {path}.where is {where!r}; wanted a string in quotes")
+            raise BadInput(
+                f"{self.file}: {path}.where is {quoted(where)}; wanted a string in quotes"
+            )
         return Figure(self.number(data["value"], unit, path), source, status, where)
 
     def number(self, data: Any, unit: str, path: str) -> float:
@@ -185,8 +205,13 @@ class _Reader:
             raise BadInput(f"{self.file}: {path}: {error}") from None
         if not 0 < value < math.inf:
             raise BadInput(
-                f"{self.file}: {path} is {data!r}; it must be more than zero (an optional key may"
-                " be left out)"
+                f"{self.file}: {path} is {quoted(data)}; it must be more than zero (an optional key"
+                " may be left out)"
+            )
+        if not LEAST <= value <= MOST:
+            raise BadInput(
+                f"{self.file}: {path} is {quoted(data)}; wanted a number from {LEAST:g} to"
+                f" {MOST:g} in SI units"
             )
         return value
 

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.records import Tier
 
 SWITCHES = ("switch", "switched", "nvswitch", "switches", "fat-tree", "bus", "tree", "ring")
@@ -39,21 +39,22 @@ def check_topology(tier: Tier, key: str) -> None:
         ]
         hint = f"; did you mean {close[0]}?" if close else ";"
         raise BadInput(
-            f"{key} is {tier.topology!r}{hint} known: switch, bus, full mesh, hypercube, and a"
-            ' torus with its axes, such as "3D torus 4x4x4"'
+            f"{key} is {quoted(tier.topology)}{hint} known: switch, bus, full mesh, hypercube, and"
+            ' a torus with its axes, such as "3D torus 4x4x4"'
         )
     lengths = axes(text)
     if "torus" not in text:
         if lengths:
             raise BadInput(
-                f"{key} is {tier.topology!r}; a mesh here joins every pair of devices; for lines of"
-                f' neighbours write the nearest that is modelled, "{_squarest(int(tier.size))}"'
+                f"{key} is {quoted(tier.topology)}; a mesh here joins every pair of devices; for"
+                " lines of neighbours write the nearest that is modelled,"
+                f' "{_squarest(int(tier.size))}"'
             )
         return
     if math.prod(lengths) != tier.size or not lengths:
         raise BadInput(
-            f"{key} is {tier.topology!r}; write the axes of its {tier.size:g} devices, for example"
-            f' "{_squarest(int(tier.size))}"'
+            f"{key} is {quoted(tier.topology)}; write the axes of its {tier.size:g} devices, for"
+            f' example "{_squarest(int(tier.size))}"'
         )
 
 

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 
 PREFIXES = {
     "": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9,
@@ -111,7 +111,7 @@ def count(text: str, what: str) -> float:
     suffix = words[0] if len(words) == 1 else ""
     if match is None or len(words) > 1 or suffix not in COUNT_SUFFIXES:
         raise BadInput(
-            f'{text!r} is not a number of {what}; write for example "15T", "300B" or 1.5e12'
+            f'{quoted(text)} is not a number of {what}; write for example "15T", "300B" or 1.5e12'
         )
     return _float(match[1]) * COUNT_SUFFIXES[suffix]
 
@@ -128,7 +128,7 @@ def quantity(value: str | float, unit: str) -> float:
     (7200.0, 15000000000000.0)
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadInput(f"{value!r} is {_kind(value)}; {_wanted(unit)}")
+        raise BadInput(f"{quoted(value)} is {_kind(value)}; {_wanted(unit)}")
     if not isinstance(value, str):
         number = _float(value)
     elif unit not in WANTED:
@@ -136,7 +136,7 @@ def quantity(value: str | float, unit: str) -> float:
     else:
         number = _parse(value, unit)
     if not math.isfinite(number):
-        raise BadInput(f"{value!r} is not a finite number; {_wanted(unit)}")
+        raise BadInput(f"{quoted(value)} is not a finite number; {_wanted(unit)}")
     return number
 
 
@@ -154,7 +154,9 @@ def _parse(text: str, unit: str) -> float:
         return _pint(text, unit)
     except ValueError:
         what, example = WANTED[unit]
-        raise BadInput(f"{text!r} is not {what}; write for example {example!r}") from None
+        raise BadInput(
+            f"{quoted(text)} is not {what}; write for example {quoted(example)}"
+        ) from None
 
 
 def _float(value: str | float) -> float:
@@ -167,7 +169,7 @@ def _float(value: str | float) -> float:
 
 def _wanted(unit: str) -> str:
     what, example = WANTED.get(unit, (f"a number of {unit}", "15T"))
-    return f"wanted {what}, for example {example!r}"
+    return f"wanted {what}, for example {quoted(example)}"
 
 
 def written(unit: str) -> str:

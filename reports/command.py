@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from roofcast.hwdb.errors import RoofcastError
+from roofcast.hwdb.errors import QUOTED, RoofcastError, escaped, quoted, shortened
 
 # Subcommands with their lines in `roofcast --help`. The code is reports/commands/<name>.py.
 COMMANDS = {
@@ -33,6 +33,7 @@ COMMANDS = {
     "crosscheck": "Compare forecasts with measurements on this machine.",
     "validate": "Compare forecasts with published runs and kernels.",
 }
+LONGEST = 500  # characters of a message
 _ASCII = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")
 # names that other tools give to our options
 _MEANT = {
@@ -89,7 +90,7 @@ class Commands(click.Group):
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(COMMANDS)}"
-            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
+            raise click.UsageError(f"no command {quoted(args[0])}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def main(
@@ -105,9 +106,7 @@ class Commands(click.Group):
         Exit code 2 and one line on stderr for a mistake of the user, 130 for an interrupt, 0 for a
         closed pipe.
         """
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="roofcast-ascii")
+        _prepare_streams()
         words = (sys.argv[1:] if args is None else list(args)) or ["--help"]
         try:
             status = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
@@ -117,18 +116,18 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             status = 130
         except click.UsageError as error:
-            status = _fail(_usage(error, words[0] if words[0] in COMMANDS else ""))
+            status = _fail(_usage(error, words[0] if words[0] in COMMANDS else ""), words)
         except click.ClickException as error:
-            status = _fail(error.format_message())
+            status = _fail(error.format_message(), words)
         except RoofcastError as error:
-            status = _fail(str(error))
-        except BrokenPipeError:
+            status = _fail(str(error), words)
+        except (BrokenPipeError, SystemExit):  # click exits where it meets a closed pipe first
             _drop_output()
             status = 0
         except OSError as error:
             _drop_output()
             where = f"{error.filename}: " if error.filename else ""
-            status = _fail(f"{where}cannot be read or written ({error.strerror or error})")
+            status = _fail(f"{where}cannot be read or written ({error.strerror or error})", words)
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -137,9 +136,28 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _fail(message: str) -> int:
-    """Print an error as one line on stderr; the exit code."""
-    print(f"roofcast: {' '.join(message.split())}", file=sys.stderr)
+def _prepare_streams() -> None:
+    """Streams that print what a terminal cannot show in ASCII; a closed one is /dev/null."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="roofcast-ascii")
+
+
+def _fail(message: str, words: Sequence[str]) -> int:
+    """Print an error as one line on stderr; the exit code.
+
+    words: the command line, of which long words are cut in the message.
+    """
+    for word in sorted(words, key=len, reverse=True):
+        if len(word) > QUOTED:
+            message = message.replace(word, shortened(word))
+    line = shortened(escaped(" ".join(message.split())), LONGEST - len("roofcast: "))
+    try:
+        print(f"roofcast: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nowhere to say it
     return 2
 
 

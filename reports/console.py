@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from rich.console import Console, RenderableType
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from roofcast.hwdb.errors import escaped
 
 Justify = Literal["left", "right", "fold"]
 
@@ -21,8 +25,30 @@ Justify = Literal["left", "right", "fold"]
 _JOINED = re.compile(
     r"(?<=\d) (?=%|[A-Za-zµ]{1,3}\b|[mbtr]+illion\b|×)|(?<=×) |(?<=\b[MH]FU) |(?<=:) (?=\d)"
 )
+WIDTH = 80  # columns where there is no terminal
+NARROWEST = 20  # columns; a narrower terminal wraps the lines itself
 _LEAST = 20  # columns that a folded column needs
 _NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+class _Page(Console):
+    """A console on which no name can act upon the terminal: control characters are escaped."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments of what is printed, or of a part of it such as the cell of a table."""
+        if isinstance(renderable, str):
+            renderable = escaped(renderable, keep="\n")
+        elif isinstance(renderable, Text) and (plain := escaped(renderable.plain, keep="\n")):
+            if plain != renderable.plain:
+                renderable = Text(plain, style=renderable.style)
+        return super().render(renderable, options)
+
+
+def tell(words: str) -> None:
+    """Print one line to stdout, on a page of its own."""
+    click.echo(escaped(words))
 
 
 @contextmanager
@@ -31,7 +57,8 @@ def page() -> Iterator[Console]:
 
     Words are printed as they are: no markup, no colouring of numbers.
     """
-    out = Console(highlight=False, markup=False, emoji=False)
+    out = _Page(highlight=False, markup=False, emoji=False)
+    out.width = max(out.width or WIDTH, NARROWEST)
     with out.capture() as captured:
         yield out
     sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))

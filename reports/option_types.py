@@ -9,6 +9,7 @@ import click
 from roofcast.hwdb.errors import BadInput
 
 MOST = 10**15  # largest integer accepted
+DEAREST = 1e9  # USD per device-hour
 
 
 class Once(click.Command):
@@ -138,7 +139,7 @@ class Priced(click.ParamType):
             price = value if isinstance(value, float) else quantity(value, "USD/h")
         except BadInput:
             price = -1.0
-        if not (math.isfinite(price) and price >= 0):
+        if not 0 <= price <= DEAREST:
             raise BadInput(
                 f"{_label(param)} {value}: not a price; give USD per device-hour, for example 2.5"
             )

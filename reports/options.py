@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -328,7 +330,19 @@ def to_json(forecast: Forecast) -> dict[str, Any]:
 
 def print_json(value: object) -> None:
     """Print one JSON object to stdout; a Figure of the hardware database is printed as a number."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=float), indent=2).decode())
+    try:
+        encoded = msgspec.json.encode(value, enc_hook=float)
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        plain = msgspec.to_builtins(value, enc_hook=float)
+        encoded = json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
+    text = msgspec.json.format(encoded, indent=2).decode()
+    # JSON has escaped the control characters below a space; the others are escaped here
+    click.echo(re.sub(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]", _as_json, text))
+
+
+def _as_json(found: re.Match[str]) -> str:
+    """A character as JSON escapes it."""
+    return f"\\u{ord(found[0]):04x}"
 
 
 def print_answers(forecasts: list[Forecast], as_json: bool) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.strict import checked, load
 from roofcast.simulator.forecast.scenario import Scenario
@@ -70,11 +70,7 @@ def about(path: str | Path) -> str:
     >>> about(find("resnet50-infer"))
     'ResNet-50 inference in fp16 on one L4, batches of 64 images.'
     """
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            line = file.readline().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error}); wanted {WHAT}") from None
+    line = contents.text(path, WHAT).partition("\n")[0].strip()
     return line.lstrip("#").strip() if line.startswith("#") else ""
 
 
@@ -123,8 +119,17 @@ def write(scenario: Scenario, path: str | Path) -> None:
     where it cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise BadInput(f"{path}: is a directory; give the name of a .toml file")
     moved = msgspec.structs.replace(scenario, **_moved(scenario, path.parent, _to_file))
-    _replace(path, text(moved))
+    try:
+        content = text(moved).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"{path}: a name in the scenario is not text in UTF-8, as TOML wants it; rename it"
+        ) from None
+    with contents.replacing(path) as part:
+        part.write_bytes(content)
 
 
 def text(scenario: Scenario) -> str:
@@ -196,26 +201,3 @@ def _to_file(value: str, folder: Path) -> str:
     if os.path.isabs(value) or not _is_path(value, Path()):
         return value
     return os.path.relpath(value, folder)
-
-
-def _replace(path: Path, content: str) -> None:
-    """Writes a temporary file beside `path`, then moves it there in one step."""
-    if path.is_dir():
-        raise BadInput(f"{path}: is a directory; give the name of a .toml file")
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be written: {error.strerror}; check the folder and its permissions"
-        ) from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
+from roofcast.simulator.forecast.chain import SAME_TIME
 from roofcast.simulator.forecast.chain import forecast as run
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -19,7 +20,13 @@ _ALWAYS = ("memory.bandwidth", "memory.capacity", "clock")  # keys that forecast
 def with_unused(forecast: Forecast, scenario: Scenario) -> Forecast:
     """The forecast with an assumption for each field of the scenario that has no effect on it."""
     found = tuple(unused(scenario, forecast))
-    return msgspec.structs.replace(forecast, assumptions=forecast.assumptions + found)
+    assumptions = forecast.assumptions
+    changes = sum(line.startswith("hypothetical: ") for line in assumptions)
+    idle = [key for key in scenario.set if _said(key) or without_change(key) in found]
+    if 0 < changes == len(idle):
+        # each change is said to do nothing: that the time stays follows
+        assumptions = tuple(line for line in assumptions if line != SAME_TIME)
+    return msgspec.structs.replace(forecast, assumptions=assumptions + found)
 
 
 def unused(scenario: Scenario, forecast: Forecast) -> Iterator[str]:
@@ -39,7 +46,7 @@ def unused(scenario: Scenario, forecast: Forecast) -> Iterator[str]:
         yield f"system {forecast.system or s.system} has no effect: one device uses no network"
     for key in s.set:
         if _no_effect(key, scenario, forecast):
-            yield f"set {key} has no effect: the forecast does not depend on it"
+            yield without_change(key)
 
 
 def has_attention(forecast: Forecast) -> bool:
@@ -52,11 +59,21 @@ def without_attention(kind: str, model: str) -> str:
     return f"attention {kind} has no effect: {model} has no attention layer"
 
 
+def without_change(key: str) -> str:
+    """The line about a change of the device that changes nothing."""
+    return f"set {key} has no effect: the forecast does not depend on it"
+
+
+def _said(key: str) -> bool:
+    """Does the line of the change itself say that no forecast reads the figure?"""
+    return key in SHOWN_ONLY[Device] or key in CROSSCHECK_ONLY
+
+
 def _no_effect(key: str, scenario: Scenario, forecast: Forecast) -> bool:
     """Does the forecast stay the same without this change of the device? Of a key that no formula
     reads, the change itself says so.
     """
-    if key in SHOWN_ONLY[Device] or key in CROSSCHECK_ONLY:
+    if _said(key):
         return False
     if key in _ALWAYS or key == f"peak_flops.{forecast.precision.removeprefix('amp-')}":
         return False

@@ -12,6 +12,7 @@ import click
 
 from roofcast.hwdb import names
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.console import tell
 from roofcast.reports.files import replacing
 from roofcast.reports.option_types import Once
 
@@ -45,7 +46,7 @@ def command(quick: bool, gpu: bool) -> None:
     kept = [_save(name, text) for name, text in measured.files.items()]
     _print(measured)
     for words in kept:
-        click.echo(words)
+        tell(words)
 
 
 def _gpu(quick: bool) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from roofcast.reports.console import tell
 from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
@@ -75,7 +76,7 @@ def command(
     if trained:
         print_crosscheck(device.name, [], trained, [])
     for words in filter(None, (kernels_saved, steps_saved)):
-        click.echo(words)
+        tell(words)
 
 
 def _has_gpu() -> bool:

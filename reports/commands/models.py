@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from roofcast.reports.completion import completing
+from roofcast.reports.console import tell
 from roofcast.reports.format import words
 from roofcast.reports.option_types import Once, OnceGroup
 from roofcast.reports.options import print_json
@@ -88,4 +89,4 @@ def show(name: str, as_json: bool) -> None:
         print_json(row)
         return
     for key, value in row.items():
-        click.echo(f"{key:<12} {words(value) if key == 'parameters' and value else value}")
+        tell(f"{key:<12} {words(value) if key == 'parameters' and value else value}")

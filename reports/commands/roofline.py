@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from roofcast.reports.console import tell
 from roofcast.reports.files import check_target, replacing
 from roofcast.reports.options import Sectioned, scenario_options, scenarios
 
@@ -56,7 +57,7 @@ def command(output: str, threads: str | None, kernels: str | None, **asked: Any)
         figure = _model(**asked)
     with replacing(output) as temporary:
         save(figure, temporary)
-    click.echo(f"wrote {output}")
+    tell(f"wrote {output}")
 
 
 def _alone(asked: dict[str, Any]) -> None:
@@ -107,6 +108,6 @@ def _machine(on: tuple[str, ...], threads: str | None, path: str | Path | None) 
     device = hwdb.device(kept.devices[count])
     rows = kernel_check.forecasts(kept.sessions[count], device, threads=count)
     words = above_roof(kernel_check.above(rows, device), len(rows))
-    click.echo(words)
+    tell(words)
     clock = "one thread, CPU time" if count == 1 else f"{count} threads, best wall time"
     return draw(device, rows, f"{clock}, {kept.date}", words)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from roofcast.reports.console import tell
 from roofcast.reports.options import Sectioned, scenario_options, scenarios
 
 
@@ -34,4 +35,4 @@ def command(target: str, **asked: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
     size = f"{len(document['traceEvents']):,} events, {seconds(length(document))}"
-    click.echo(f"wrote {target} ({size}); open it at https://ui.perfetto.dev")
+    tell(f"wrote {target} ({size}); open it at https://ui.perfetto.dev")

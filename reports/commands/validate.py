@@ -113,10 +113,11 @@ def _alone(constants: bool, write: str | None, as_json: bool, given: bool) -> No
             "--constants and --write go alone: leave out --runs, --ops, -o, --plot"
         )
     if write:
+        from roofcast.reports.console import tell
         from roofcast.reports.pages.accuracy import write as write_tables
 
         names = write_tables(write)
-        print_json({"tables": names}) if as_json else click.echo(f"{write}: {', '.join(names)}")
+        print_json({"tables": names}) if as_json else tell(f"{write}: {', '.join(names)}")
         return
     from roofcast.reports.pages.constants import print_constants, to_json
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from statistics import fmean
 
 from roofcast.hwdb import constants as families
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb import contents
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.reports.files import replacing
 from roofcast.reports.tables import accuracy, validation
 from roofcast.reports.tables.accuracy import Figures, Row
@@ -26,10 +26,7 @@ MODES = {"train": "training", "infer": "inference"}
 
 def write(path: str) -> list[str]:
     """Fill in every table of a document; the names of those tables. Raises BadInput."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from None
+    text = contents.text(path, "a document with places for tables")
     names = [found[2] for found in PLACE.finditer(text)]
     if not names:
         raise BadInput(
@@ -48,7 +45,7 @@ def filled(text: str, path: str = "") -> str:
     def table(found: re.Match[str]) -> str:
         name = found[2]
         if name not in TABLES:
-            raise BadInput(f"{path}: no table {name!r}; there are: {', '.join(TABLES)}")
+            raise BadInput(f"{path}: no table {quoted(name)}; there are: {', '.join(TABLES)}")
         return found[1] + TABLES[name]()
 
     return PLACE.sub(table, text)

@@ -21,6 +21,7 @@ from roofcast.reports.console import Justify, fitted_table, page, plain_table, s
 from roofcast.reports.files import replacing
 from roofcast.reports.progress import watched
 from roofcast.scenarios.measured import training as llm_runs
+from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.scores import (
     Line,
     Scored,
@@ -61,11 +62,9 @@ def claims(path: str | Path) -> bool:
     if str(path).endswith(".gz"):
         return False
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            head = next((line for line in file if not line.startswith("#")), "")
-    except (OSError, UnicodeDecodeError) as error:
+        return llm_runs.claims(rows(Path(path), llm_runs.WHAT).fieldnames or ())
+    except csv.Error as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
-    return llm_runs.claims(next(csv.reader([head]), []))
 
 
 def check_files(paths: Sequence[str | Path]) -> list[Scored]:
@@ -98,7 +97,7 @@ def _cell(value: float | str | None) -> str:
 def to_json(scored: list[Scored]) -> dict[str, Any]:
     """Everything that is printed, and every row."""
     return {
-        "overall": overall(scored),
+        "overall": {key: n for key, n in overall(scored).items() if not math.isnan(n)},
         "sources": [line._asdict() for line in lines(scored)],
         "memory": [line._asdict() for line in memory_lines(scored)],
         "memory_told_apart": told_apart(scored),

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
+import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb import contents
+from roofcast.hwdb.errors import BadInput, listed, quoted
 from roofcast.reports.files import replacing
 from roofcast.simulator.machine.crosscheck.measure import Measured, Session
 
@@ -21,6 +25,7 @@ FIELDS = (
     "kernel", "size", "threads", "device", "seconds", "noise", "rounds", "flops", "bytes", "cpu",
     "date",
 )  # fmt: skip
+MOST_THREADS = 100_000
 
 
 class Kept(NamedTuple):
@@ -79,7 +84,7 @@ def _rows(
 
 def claims(path: str | Path) -> bool:
     """Whether a file is a table that `write` made."""
-    return _lines(path)[:1] == [",".join(FIELDS)]
+    return [line.strip() for line in _lines(path)[:1]] == [",".join(FIELDS)]
 
 
 def read(path: str | Path) -> Kept:
@@ -89,18 +94,27 @@ def read(path: str | Path) -> Kept:
     found: dict[int, dict[str, Measured]] = {}
     devices: dict[int, str] = {}
     cpu = date = ""
-    for number, row in enumerate(csv.DictReader(_lines(path)), 1):
+    for number, row in enumerate(_rows_of(path), 1):
         try:
             threads, seconds = int(row["threads"]), float(row["seconds"])
             measured = Measured(seconds, float(row["noise"]), (seconds,))
         except (TypeError, ValueError):
+            threads, measured = 0, Measured(0.0, math.nan, ())
+        if not 1 <= threads <= MOST_THREADS or not 0.0 <= measured.noise < math.inf:
             raise BadInput(
-                f"{path}: row {number}: threads, seconds and noise must be numbers"
-            ) from None
-        if row["kernel"] not in KERNELS or seconds <= 0.0:
-            known = ", ".join(KERNELS)
+                f"{path}: row {number}: threads, seconds and noise must be numbers, threads from 1"
+                f" to {MOST_THREADS}"
+            )
+        if row["kernel"] not in KERNELS or not 0.0 < seconds < math.inf:
+            known = listed(KERNELS)
             raise BadInput(
-                f"{path}: row {number}: no kernel {row['kernel']!r}, or no time; known: {known}"
+                f"{path}: row {number}: no kernel {quoted(row['kernel'])}, or no time; known:"
+                f" {known}"
+            )
+        wanted = "x".join(map(str, KERNELS[row["kernel"]].sizes[0]))
+        if re.sub(r"\b[1-9]\d{0,11}\b", "n", row["size"]) != re.sub(r"\d+", "n", wanted):
+            raise BadInput(
+                f"{path}: row {number}: size is {quoted(row['size'])}; wanted for example {wanted}"
             )
         found.setdefault(threads, {})[f"{row['kernel']}:{row['size']}"] = measured
         devices[threads] = str(Path(path).parent / row["device"])
@@ -111,17 +125,27 @@ def read(path: str | Path) -> Kept:
     return Kept(sessions, devices, cpu, date)
 
 
+def _rows_of(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a table of FIELDS, none with fewer or more. Raises BadInput."""
+    try:
+        rows = list(csv.DictReader(_lines(path)))
+    except csv.Error as error:
+        raise BadInput(f"{path}: not a CSV of measured kernels ({error})") from None
+    for number, row in enumerate(rows, 1):
+        if None in row.values() or None in row or set(row) != set(FIELDS):
+            raise BadInput(f"{path}: row {number}: wanted the columns {', '.join(FIELDS)}")
+    return rows
+
+
 def newest(folder: Path, stem: str) -> Path | None:
     """The latest table of a calibrated device in a folder, by the date in its name."""
     return max(folder.glob(f"kernels-{stem}-*.csv"), default=None)
 
 
 def _lines(path: str | Path) -> list[str]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return []
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+    text = contents.text(path, "a CSV of measured kernels", contents.LARGEST_TABLE)
+    lines = io.StringIO(text, newline="")
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def check(path: str | Path) -> Iterable[tuple[int, str, list[Ran], list[Ran]]]:

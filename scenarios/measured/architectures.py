@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.cells import Row, number, text
 from roofcast.simulator.models import Model, from_config, resolve
 from roofcast.simulator.models.catalog import CONFIGS, read_config
@@ -147,7 +147,7 @@ def _activation(row: Row, hidden: int, assumptions: list[str]) -> str:
         assumptions.append(f"activation {activation} (not given)")
     if activation not in GATED | PLAIN:
         known = ", ".join(sorted(GATED | PLAIN))
-        raise BadInput(f"activation {activation!r} is not known; known: {known}")
+        raise BadInput(f"activation {quoted(activation)} is not known; known: {known}")
     return activation
 
 
@@ -207,5 +207,5 @@ def _shipped_config(row: Row) -> Config:
         )
     model = resolve(name)
     if not (CONFIGS / f"{model.name}.json").is_file():
-        raise BadInput(f"model {name!r} has no configuration; give layers and hidden")
+        raise BadInput(f"model {quoted(name)} has no configuration; give layers and hidden")
     return _plain_config(model.name)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
+from pathlib import Path
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb import contents
+from roofcast.hwdb.errors import BadInput, quoted
 
 Row = dict[str, str]  # one row of a CSV, by column
+MOST = 1e15  # largest whole number of a cell
+
+
+def rows(path: Path, what: str) -> csv.DictReader[str]:
+    """The rows of a CSV or .csv.gz, by column; lines that start with # are comments.
+
+    what: what the file should hold, for the message. Raises BadInput where it cannot be read; the
+    reader raises csv.Error in a row that is no row.
+    """
+    lines = io.StringIO(contents.text(path, what, contents.LARGEST_TABLE), newline="")
+    return csv.DictReader(line for line in lines if not line.startswith("#"))
 
 
 def text(row: Row, column: str) -> str:
@@ -22,9 +37,9 @@ def number(row: Row, column: str) -> int | None:
     try:
         value = float(cell)
     except ValueError:
-        raise BadInput(f"{column} {cell!r}: a number is wanted") from None
-    if value != int(value) or value < 0:
-        raise BadInput(f"{column} {cell}: a whole number is wanted")
+        raise BadInput(f"{column} {quoted(cell)}: a number is wanted") from None
+    if not 0 <= value <= MOST or value != int(value):
+        raise BadInput(f"{column} {quoted(cell)}: a whole number is wanted, at most {MOST:g}")
     return int(value)
 
 

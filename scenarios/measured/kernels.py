@@ -7,14 +7,16 @@ DeepBench. Files may be gzipped.
 
 from __future__ import annotations
 
-import gzip
+import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb import contents
+from roofcast.hwdb.errors import BadInput, one_line, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,12 @@ FP32_OPS = {  # op -> tensors read and written, special functions per element, k
 }  # fmt: skip
 
 
+FROM_ZERO = (  # arguments of formulas that may be 0
+    "flops", "special", "causal", "whole_rows", "unit_stride", "channels_last", "casts",
+)  # fmt: skip
+MOST = 1e15  # largest number of a row
+
+
 class Group(NamedTuple):
     """The rows of one file, device, op and format, one array element per row."""
 
@@ -68,22 +76,55 @@ def read(path: str | Path) -> list[Group]:
     import pandas as pd
 
     path = Path(path)
+    text = contents.text(path, "a CSV of measured kernels", contents.LARGEST_TABLE)
+    comments = itertools.takewhile(lambda line: line.startswith("#"), io.StringIO(text))
     try:
-        frame = pd.read_csv(path, low_memory=False, skiprows=_comment_lines(path))
-    except (OSError, EOFError, ValueError) as error:
-        raise BadInput(f"{path.name}: cannot be read as CSV: {error}") from None
-    for columns, reader in READERS.items():
+        frame = pd.read_csv(io.StringIO(text), dtype=str, skiprows=len(list(comments)))
+    except ValueError as error:  # of pandas' parser
+        raise BadInput(f"{path}: cannot be read as CSV: {one_line(error)}") from None
+    for columns, layout in READERS.items():
         if set(columns) <= set(frame.columns):
-            return list(reader(frame, path.name))
+            _check_columns(frame, layout, path)
+            groups = list(layout.reader(frame, path.name))
+            for group in groups:
+                _check_numbers(group, path)
+            return groups
     needed = " or ".join(", ".join(columns) for columns in READERS)
-    raise BadInput(f"{path.name}: not a known layout of measured kernels; columns needed: {needed}")
+    raise BadInput(f"{path}: not a known layout of measured kernels; columns needed: {needed}")
 
 
-def _comment_lines(path: Path) -> int:
-    """How many lines of comment stand above the columns."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        return next((i for i, line in enumerate(file) if not line.startswith("#")), 0)
+def _check_columns(frame: pd.DataFrame, layout: Layout, path: Path) -> None:
+    """Convert the columns of numbers. Raises BadInput where a column is not there, or holds text
+    instead of a number.
+    """
+    wanted = (*layout.texts, *layout.numbers)
+    missing = next((column for column in wanted if column not in frame.columns), None)
+    if missing is not None:
+        raise BadInput(f"{path}: no column {missing!r}; this layout has: {', '.join(wanted)}")
+
+    def number(cell: Any) -> float:
+        try:
+            value = float(cell)
+        except ValueError:
+            raise BadInput(f"{path}: column {column}: {quoted(cell)} is not a number") from None
+        if abs(value) > MOST:
+            raise BadInput(f"{path}: column {column}: {quoted(cell)}: at most {MOST:g} is wanted")
+        return value
+
+    for column in layout.numbers:
+        frame[column] = frame[column].map(number).astype(float)
+
+
+def _check_numbers(group: Group, path: Path) -> None:
+    """Raises BadInput where an argument of a formula is missing or not positive."""
+    for name, values in {**group.args, "measured time": group.seconds}.items():
+        numbers = np.asarray(values, float)
+        wrong = ~(numbers >= 0.0 if name in FROM_ZERO else numbers > 0.0)
+        if wrong.any():
+            raise BadInput(
+                f"{path}: {group.kind}: {name} is {numbers[wrong][0]:g} in a row; wanted a number"
+                " above 0"
+            )
 
 
 def _groups(frame: pd.DataFrame, keys: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -111,7 +152,7 @@ def _serving(frame: pd.DataFrame, file: str) -> Iterator[Group]:
     for (system, dtype), rows in _groups(gemm, ["system", "gemm_dtype"]):
         args = _columns(rows, m="m", n="n", k="k") | {"batch": np.ones(len(rows))}
         if dtype != "bfloat16":
-            args["casts"] = np.array([CASTS[dtype, framework] for framework in rows.backend_dir])
+            args["casts"] = np.array([CASTS.get((dtype, f), 1.0) for f in rows.backend_dir])
             args["whole_rows"] = np.full(len(rows), dtype == "fp8")
         device, kind, format = DEVICES.get(system, system), f"gemm {dtype}", SERVING_FORMATS[dtype]
         measured = _seconds(rows.latency_ms)
@@ -170,7 +211,7 @@ def _transformer(frame: pd.DataFrame, file: str) -> Iterator[Group]:
     tp, hidden = frame.num_tensor_parallel_workers, frame.n_embd * 2.0
     heads = frame.n_head + np.maximum(frame.n_kv_head, tp)
     rotary = frame.n_embd / frame.n_head * heads / tp * 2.0
-    tensors = np.where(frame.use_gated_mlp, 3, 2)
+    tensors = np.where(frame.use_gated_mlp.isin(["True", "true", "1"]), 3, 2)
     bytes_per_token = {  # op -> kind of kernel, and the bytes it moves for each token
         "add": ("elementwise", 3 * hidden),
         "emb": ("gather", 2 * hidden),
@@ -210,12 +251,39 @@ def _deepbench(frame: pd.DataFrame, file: str) -> Iterator[Group]:
         yield Group(file, device, "conv", phases[op], format, "loop", args, measured)
 
 
-# columns by which a layout is known -> its reader
-READERS: dict[tuple[str, ...], Callable[[pd.DataFrame, str], Iterator[Group]]] = {
-    ("op", "system", "gemm_dtype", "m", "n", "k", "latency_ms"): _serving,
-    ("op", "device", "B", "M", "N", "K", "H", "conv_cin", "latency_ms"): _fp32,
+class Layout(NamedTuple):
+    """How a table of known columns is read."""
+
+    reader: Callable[[pd.DataFrame, str], Iterator[Group]]
+    texts: tuple[str, ...]  # columns of text that it must have
+    numbers: tuple[str, ...]  # columns that it must have and that hold numbers
+
+
+# columns by which a layout is known -> the layout
+READERS: dict[tuple[str, ...], Layout] = {
+    ("op", "system", "gemm_dtype", "m", "n", "k", "latency_ms"): Layout(_serving, (
+        "op", "system", "backend_dir", "kernel_source", "gemm_dtype", "attn_dtype",
+        "kv_cache_dtype",
+    ), (
+        "m", "n", "k", "latency_ms", "batch_size", "isl", "num_heads", "num_key_value_heads",
+        "head_dim", "window_size",
+    )),
+    ("op", "device", "B", "M", "N", "K", "H", "conv_cin", "latency_ms"): Layout(_fp32, (
+        "op", "device",
+    ), (
+        "B", "M", "N", "K", "H", "conv_cin", "conv_cout", "conv_k", "conv_in", "conv_stride",
+        "latency_ms",
+    )),
     (
         "op", "device", "num_tensor_parallel_workers", "gemm_M", "gemm_N", "gemm_K", "time_ms_mean",
-    ): _transformer,
-    ("op", "device", "precision", "filt_w", "filt_h", "transA", "time_ms"): _deepbench,
+    ): Layout(_transformer, ("op", "device", "use_gated_mlp"), (
+        "num_tensor_parallel_workers", "gemm_M", "gemm_N", "gemm_K", "time_ms_mean", "num_tokens",
+        "n_head", "n_kv_head", "n_embd", "n_expanded_embd",
+    )),
+    ("op", "device", "precision", "filt_w", "filt_h", "transA", "time_ms"): Layout(_deepbench, (
+        "op", "device", "precision",
+    ), (
+        "filt_w", "filt_h", "time_ms", "M", "N", "K", "conv_C", "conv_K", "conv_W", "conv_H",
+        "out_w", "out_h", "stride_w",
+    )),
 }  # fmt: skip

@@ -21,15 +21,14 @@ it:
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured import net_words as words
 from roofcast.scenarios.measured import training as llm_runs
-from roofcast.scenarios.measured.cells import Row, positive, text
+from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.simulator.forecast.scenario import Scenario
 
 HERE = Path(__file__).parent
@@ -88,21 +87,19 @@ def read(path: str | Path) -> list[Run]:
     required column.
     """
     path = Path(path)
-    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(line for line in file if not line.startswith("#"))
-            columns = reader.fieldnames or ()
-            if llm_runs.claims(columns) and "batch_per_device" not in columns:
-                return [of_training(run) for run in llm_runs.read(path)]
-            missing = [c for c in REQUIRED if c not in columns]
-            if missing:
-                raise BadInput(
-                    f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, and"
-                    " step_time_ms or throughput_samples_s"
-                )
-            return [run(row, path.parent) for row in reader]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = rows(path, llm_runs.WHAT)
+        columns = reader.fieldnames or ()
+        if llm_runs.claims(columns) and "batch_per_device" not in columns:
+            return [of_training(run) for run in llm_runs.read(path)]
+        missing = [c for c in REQUIRED if c not in columns]
+        if missing:
+            raise BadInput(
+                f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, and"
+                " step_time_ms or throughput_samples_s"
+            )
+        return [run(row, path.parent) for row in reader]
+    except csv.Error as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
 
 
@@ -147,10 +144,10 @@ def _measurement(
         raise _Refused(f"excluded: {text(filled, 'exclude')}")
     mode = words.mode_of(text(filled, "mode"))
     if mode is None:
-        raise _Refused(f"mode {text(filled, 'mode')!r}: neither training nor inference")
+        raise _Refused(f"mode {quoted(text(filled, 'mode'))}: neither training nor inference")
     precision = words.precision_of(text(filled, "precision"))
     if precision not in words.KNOWN_PRECISIONS:
-        raise _Refused(f"precision {precision!r} is not known")
+        raise _Refused(f"precision {quoted(precision)} is not known")
     if precision.startswith("amp"):
         precision = mixed or precision
     micro_batches = _count(filled, "micro_batches", "micro-batches")
@@ -191,7 +188,7 @@ def _count(filled: Row, column: str, what: str) -> int:
     cell = text(filled, column)
     found = re.fullmatch(r"([1-9]\d*)(\.0*)?", cell or "1")
     if not found:
-        raise _Refused(f"{column} {cell!r}: not a number of {what}")
+        raise _Refused(f"{column} {quoted(cell)}: not a number of {what}")
     return int(found[1])
 
 
@@ -232,7 +229,7 @@ def _peak_bytes(cell: str) -> float | None:
         return None
     mebibytes = positive(cell)
     if mebibytes is None:
-        raise _Refused(f"peak_memory_mib {cell!r}: not a number of MiB")
+        raise _Refused(f"peak_memory_mib {quoted(cell)}: not a number of MiB")
     return mebibytes * MIB
 
 

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, RoofcastError
-from roofcast.scenarios.measured.cells import Row, positive, text
+from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.scenarios.measured.training_rows import UNSTATED, scenario_of
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 HERE = Path(__file__).parent / "published"
+WHAT = "a CSV of measured runs"
 BLIND = "# Blind:"  # first line of a table that no constant may be fitted to
 REQUIRED = ("n_devices", "device", "seq_len", "global_batch_seqs")
 # the other known layout of columns: GPT on one node, as Megatron-DeepSpeed ran it in 2022
@@ -70,9 +72,8 @@ def published() -> list[LlmRun]:
 def is_blind(path: str | Path) -> bool:
     """Whether the first line of a table reserves it for blind tests; False if it is unreadable."""
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            return file.readline().startswith(BLIND)
-    except OSError:
+        return contents.text(path, WHAT, contents.LARGEST_TABLE).startswith(BLIND)
+    except BadInput:
         return False  # whoever reads the rows reports the error
 
 
@@ -88,18 +89,17 @@ def read(path: str | Path) -> list[LlmRun]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(line for line in file if not line.startswith("#"))
-            columns = reader.fieldnames or ()
-            short = all(c in columns for c in SHORT) and "device" not in columns
-            missing = [c for c in REQUIRED if c not in columns]
-            if missing and not short:
-                raise BadInput(
-                    f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, iter_time_s"
-                    " (all columns: scenarios/measured/published/README.md)"
-                )
-            return [run(_completed(row, i) if short else row) for i, row in enumerate(reader, 1)]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = rows(path, WHAT)
+        columns = reader.fieldnames or ()
+        short = all(c in columns for c in SHORT) and "device" not in columns
+        missing = [c for c in REQUIRED if c not in columns]
+        if missing and not short:
+            raise BadInput(
+                f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, iter_time_s"
+                " (all columns: scenarios/measured/published/README.md)"
+            )
+        return [run(_completed(row, i) if short else row) for i, row in enumerate(reader, 1)]
+    except csv.Error as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
 
 

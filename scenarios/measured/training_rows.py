@@ -12,7 +12,7 @@ from typing import cast
 import msgspec
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.architectures import model_of, names
 from roofcast.scenarios.measured.cells import Row, first_match, number, text
 from roofcast.scenarios.measured.networks import system_of
@@ -178,7 +178,7 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
     stack = stated or first_match(words, names().stacks)
     if stack is None:
         stack = _usual_stack(row, device)
-        why = f"framework {framework!r}" if framework else "not given"
+        why = f"framework {quoted(framework)}" if framework else "not given"
         assumptions.append(f"stack {stack} ({why})")
     if stack == "megatron-2021" and not stated:
         if (hwdb.device(device).year or 0) >= TRANSFORMER_ENGINE:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.simulator.choose.columns import Row, forecast_rows
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.layouts import is_parallel
@@ -59,7 +59,7 @@ def search(scenario: Scenario, grid: Mapping[str, Sequence]) -> Found:
     """
     for name, values in grid.items():
         if name not in GRID:
-            raise BadInput(f"search: no column {name!r}; there are: {', '.join(GRID)}")
+            raise BadInput(f"search: no column {quoted(name)}; there are: {', '.join(GRID)}")
         if not len(values):
             raise BadInput(f"search: column {name} has no values; give one or leave it out")
     columns = {n: [_plain(v) for v in grid[n]] for n in GRID if n in grid}

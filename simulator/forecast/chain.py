@@ -4,6 +4,7 @@ every stage.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 SAME = 1e-9  # relative difference of two times that are the same but for rounding
 SAME_TIME = "the changes leave the time of this step as it is, and so its interval"
+FINITE = (  # fields of every forecast that are finite and not negative
+    "step_time_s", "lower_bound_s", "forward_s", "backward_s", "update_s", "host_s",
+    "samples_per_s", "mfu", "hfu", "flops_forward", "flops_backward", "bytes_forward",
+    "saved_bytes", "time_to_train_s", "cost_usd", "energy_j",
+)  # fmt: skip
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
@@ -36,10 +42,22 @@ def forecast(scenario: Scenario) -> Forecast:
     """Forecast one step of a scenario, and the run where its length is given."""
     asked = resolve(scenario)
     found, step = _timed(asked)
+    _check_finite(found)
     imagined = _imagined(asked, found.step_time_s)
     if asked.device.edits and not imagined:
         found = msgspec.structs.replace(found, assumptions=(*found.assumptions, SAME_TIME))
     return with_interval(_advised(found, asked), asked.device, step, imagined)
+
+
+def _check_finite(found: Forecast) -> None:
+    """Raises BadInput where sizes and rates are so far apart that a result is no number."""
+    for field in FINITE:
+        value = getattr(found, field)
+        if value is not None and not 0.0 <= value < math.inf:
+            raise BadInput(
+                f"{found.model} on {found.device}: {field} is no number that can be; use sizes and"
+                " rates that are less extreme"
+            )
 
 
 def _imagined(asked: Asked, step_s: float) -> bool:

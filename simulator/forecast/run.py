@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, shortened
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
+
+LONGEST = 1e24  # tokens, samples or epochs of a run
 
 
 class Run(NamedTuple):
@@ -37,8 +38,8 @@ def _steps(s: Scenario, tokens_per_step: int | None, samples_per_step: int) -> f
     """Steps of the whole run, from tokens, or from samples and epochs."""
     if s.tokens is not None and s.samples is not None:
         raise BadInput("tokens and samples are two lengths of one run; give one")
-    if s.epochs is not None and (not math.isfinite(s.epochs) or s.epochs <= 0):
-        raise BadInput(f"epochs {s.epochs}: a positive number is wanted")
+    if s.epochs is not None and not 0 < s.epochs <= LONGEST:
+        raise BadInput(f"epochs {s.epochs:g}: a positive number up to {LONGEST:g} is wanted")
     if s.tokens is not None:
         if tokens_per_step is None:
             raise BadInput("tokens: this model does not read tokens; give --samples and --epochs")
@@ -52,6 +53,8 @@ def _steps(s: Scenario, tokens_per_step: int | None, samples_per_step: int) -> f
 
 def _count(value: str | float, what: str) -> float:
     number = quantity(value, what)
-    if number <= 0:
-        raise BadInput(f"{what} {value}: a positive number is wanted")
+    if not 0 < number <= LONGEST:
+        raise BadInput(
+            f"{what} {shortened(str(value))}: a positive number up to {LONGEST:g} is wanted"
+        )
     return number

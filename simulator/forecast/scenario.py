@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, Self
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.records import System
 
 WHOLE = (
@@ -20,6 +19,8 @@ TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule",
 )  # fmt: skip
+MOST = 10**15  # of any whole number
+DEAREST = 1e9  # USD per device-hour
 
 
 class Scenario(
@@ -71,6 +72,7 @@ class Scenario(
 
     def __post_init__(self) -> None:
         self._require(WHOLE, _whole, "a whole number is wanted")
+        self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(("sp", "reshard"), lambda v: isinstance(v, bool), "True or False is wanted")
         self._require(("epochs", "price_per_hour"), _number, "a number is wanted")
@@ -79,9 +81,10 @@ class Scenario(
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
         self._require(("stages",), _wholes, layers)
         price = self.price_per_hour
-        if price is not None and not (math.isfinite(price) and price >= 0):
+        if price is not None and not 0 <= price <= DEAREST:
             raise BadInput(
-                f"price_per_hour {price}: a price in USD per device-hour is wanted, for example 2.5"
+                f"price_per_hour {price:g}: a price in USD per device-hour is wanted, for example"
+                " 2.5"
             )
         self._as_read()
 
@@ -113,7 +116,7 @@ class Scenario(
         for name in names:
             value = getattr(self, name)
             if value is not None and not test(value):
-                raise BadInput(f"{name} {value!r:.60}: {wanted}")
+                raise BadInput(f"{name} {quoted(value, 60)}: {wanted}")
 
 
 def _whole(value: Any) -> bool:
@@ -123,7 +126,7 @@ def _whole(value: Any) -> bool:
 
 
 def _wholes(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and all(map(_whole, value))
+    return isinstance(value, (tuple, list)) and all(_whole(v) and v <= MOST for v in value)
 
 
 def _number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput, UnknownName, unknown
+from roofcast.hwdb.errors import BadInput, UnknownName, listed, quoted, unknown
 from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
@@ -123,8 +123,8 @@ def path_of(name: str, beside: Path | None = None) -> Path:
     `beside`.
     """
     path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
-    if not path.is_file():
-        raise unknown("stack", name, names(), f"known: {', '.join(names())}")
+    if not path.exists() if name.endswith(".toml") else not path.is_file():
+        raise unknown("stack", name, names(), f"known: {listed(names())}")
     return path
 
 
@@ -144,7 +144,8 @@ def _laid_over_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     like = own.pop("like")
     if not isinstance(like, str):
         raise BadInput(
-            f"{path}: like is {like!r}; wanted the name of a stack in quotes, as roofcast stacks"
+            f"{path}: like is {quoted(like)}; wanted the name of a stack in quotes, as roofcast"
+            " stacks"
             " lists them"
         )
     above = (*above, path.resolve())
@@ -154,7 +155,8 @@ def _laid_over_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise BadInput(f"{path}: like: {error}") from None
     if base.resolve() in above:
         raise BadInput(
-            f"{path}: like = {like!r} leads back to itself; wanted a stack that is not made of"
+            f"{path}: like = {quoted(like)} leads back to itself; wanted a stack that is not made"
+            " of"
             " this one"
         )
     merged = {key: value for key, value in _laid_over_base(base, above).items() if key not in OWN}

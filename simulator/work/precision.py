@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from roofcast.hwdb.errors import UnknownName
+from roofcast.hwdb.errors import UnknownName, quoted
 from roofcast.hwdb.formats import WIDTH
 
 __all__ = [
@@ -85,7 +85,7 @@ def precision(name: str) -> Precision:
     try:
         return PRECISIONS[name]
     except KeyError:
-        raise UnknownName(f"no precision {name!r}; known: {', '.join(PRECISIONS)}") from None
+        raise UnknownName(f"no precision {quoted(name)}; known: {', '.join(PRECISIONS)}") from None
 
 
 def weight_bytes(name: str, training: bool) -> float:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.precision import WIDTH
+
+LARGEST = 2**59
+"""Elements of one tensor; no memory holds as many, and their bytes still count in 64 bits."""
 
 
 class Value:
@@ -39,6 +43,11 @@ class Value:
         self.dtype = dtype
         self.storage = storage
         self.size = prod(shape)
+        if not 0 <= self.size <= LARGEST:
+            raise BadInput(
+                f"a tensor of {' x '.join(f'{n:.6g}' for n in shape)} elements is larger than any"
+                " memory; use smaller sizes"
+            )
         self.bytes = self.size * WIDTH[dtype]
         self.held = self.bytes if held is None else held
         self.grad = grad

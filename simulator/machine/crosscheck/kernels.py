@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.machine.crosscheck import measure
 from roofcast.simulator.machine.crosscheck.measure import Session
@@ -91,6 +92,10 @@ def work_of(point: str) -> tuple[Kernel, Work]:
 
 def roofs(device: Device) -> Roofs:
     """The ceilings in a calibrated device file."""
+    if "fp32" not in device.vector_flops:
+        raise BadInput(
+            f"{device.id}: [vector_flops] has no fp32; roofcast calibrate writes such device files"
+        )
     curve, own = _bandwidths(device), device.achieved
     sets, reads, fills = np.array(curve).T
     vector = float(device.vector_flops["fp32"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.simulator.models.families.heads import Head, headed
 from roofcast.simulator.work.ops import linear, loss, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
@@ -240,7 +240,7 @@ def activate(t: Tape, name: str, x: Value) -> Value:
         return pointwise.unary(t, ONE_KERNEL[name], x)
     if name not in FUSED:
         known = ", ".join(sorted((*ONE_KERNEL, *FUSED, "linear", "xielu")))
-        raise BadInput(f"no activation {name!r}; known: {known}")
+        raise BadInput(f"no activation {quoted(name)}; known: {known}")
     if t.implementation("gelu", "composed") != "composed":
         return pointwise.unary(t, FUSED[name], x)
     return _composed(t, name, x)

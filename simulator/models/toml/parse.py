@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import LISTED, BadInput, listed, quoted, unknown
 from roofcast.hwdb.strict import checked, load
 from roofcast.simulator.models.toml.keys import Branch, Group, Keys, Layers, Net, Residual
 from roofcast.simulator.models.toml.kinds import KINDS
@@ -56,8 +56,8 @@ def _listed(raw: Layers, file: str, above: str) -> tuple[Layer, ...]:
 def _layer(table: dict[str, Any], file: str, index: str, seen: Counter[str]) -> Layer:
     given = table.get("name")
     name = given if isinstance(given, str) else ""
-    place = f"{file}: layer {index}" + (f" {name!r}" if name else "")
-    kinds = f"kinds: {', '.join(sorted(KINDS))}"
+    place = f"{file}: layer {index}" + (f" {quoted(name)}" if name else "")
+    kinds = f"kinds: {listed(sorted(KINDS), 2 * LISTED)}"
     if "kind" not in table:
         raise BadInput(f"{place}: kind is missing; {kinds}")
     kind = table.pop("kind")
@@ -68,7 +68,7 @@ def _layer(table: dict[str, Any], file: str, index: str, seen: Counter[str]) -> 
         where = f"{place} ({kind})"
     else:
         name = f"{kind}{seen[kind]}"
-        where = f"{place} {name!r}"
+        where = f"{place} {quoted(name)}"
     keys: Keys = checked(KINDS[kind].keys, table, where)
     return Layer(kind, name, where, keys, _parts(keys, file, index, where))
 

@@ -27,6 +27,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from roofcast.hwdb.errors import quoted
+
 KINDS = ("none", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 ENDS = (0.0, 0.0, 0.0)
 
@@ -303,7 +305,7 @@ def in_flight(kind: str, p: ArrayLike, v: ArrayLike, m: ArrayLike, stage: ArrayL
 def refusal(kind: str, p: int, v: int, m: int) -> str:
     """Why a schedule cannot run with these degrees, and what would do; empty if it can."""
     if kind not in KINDS:
-        return f"no schedule {kind!r}; known: {', '.join(KINDS)}"
+        return f"no schedule {quoted(kind)}; known: {', '.join(KINDS)}"
     if kind == "none" and p > 1:
         return f"{p} pipeline stages need a schedule, for example 1f1b"
     if kind != "interleaved" and v > 1 and not (kind == "zb-v" and v == 2):

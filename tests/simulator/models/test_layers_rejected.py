@@ -146,7 +146,7 @@ BAD = [  # file, start of the message after the file's name
     ),
     (
         stack("kind = 'conv_transpose'\nchannels = 1\nkernel = 2\nstride = 2000000000\nrepeat = 3"),
-        "layer 1 'conv_transpose1': its output 1x",
+        "layer 1 'conv_transpose1': a tensor of 2 x 1 x 6.2e+10",
     ),
     (
         stack("kind = 'relu'\nrepeat = 0"),
