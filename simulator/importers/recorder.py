@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from roofcast.simulator.importers.aten import works
@@ -30,6 +30,7 @@ from roofcast.simulator.importers.torch_extra import (
     tree_iter,
     tree_map,
 )
+from roofcast.simulator.importers.user_code import Clock
 from roofcast.simulator.work.traced import Node
 from roofcast.simulator.work.value import Value
 
@@ -49,9 +50,9 @@ class _Packed(NamedTuple):
 class Recorder(TorchDispatchMode):
     """Sees ops as they reach the device: below autograd and autocast, above the fake tensors."""
 
-    def __init__(self, answers: DeviceAnswers, path: ModulePath, real: bool):
+    def __init__(self, answers: DeviceAnswers, path: ModulePath, real: bool, clock: Clock):
         super().__init__()
-        self.answers, self.path, self.real = answers, path, real
+        self.answers, self.path, self.real, self.clock = answers, path, real, clock
         self.device = None if real else (CUDA if answers.gpu else CPU)
         self.phase = "forward"
         self.nodes: list[Node] = []
@@ -68,6 +69,9 @@ class Recorder(TorchDispatchMode):
         self.kinds: dict[int, str] = {}  # storage -> kind
         self.kept: dict[int, _Packed] = {}
         self.moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # id -> fake, original
+        # storage -> names of the inputs from which its values follow
+        self.sources: dict[int, frozenset[str]] = {}
+        self.asked: tuple[str, ...] = ()  # inputs whose values the last op that failed asked for
 
     # -------------------------------------------------------------- values
     def storage(self, t: torch.Tensor) -> int:
@@ -89,6 +93,17 @@ class Recorder(TorchDispatchMode):
         """Declare the kind of tensors: parameter, buffer or input."""
         for t in tensors:
             self.kinds.setdefault(self.storage(t), kind)
+
+    def name_sources(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Note which input every tensor among the arguments is."""
+        named = {**{f"input {i + 1}": a for i, a in enumerate(args)}, **kwargs}
+        for name, tree in named.items():
+            for t in _tensors(tree):
+                self.sources[self.storage(t)] = frozenset((name,))
+
+    def _from(self, tensors: Sequence[torch.Tensor]) -> frozenset[str]:
+        found = [s for t in tensors if (s := self.sources.get(self.storage(t)))]
+        return found[0].union(*found[1:]) if found else frozenset()
 
     # -------------------------------------------------------------- nodes
     def at(self, name: str, op: str) -> int:
@@ -132,8 +147,12 @@ class Recorder(TorchDispatchMode):
         if func is aten._to_copy.default and self._stays(ins[0], kwargs):
             func, kwargs = aten.alias.default, {}
         self.answers.below += 1
+        self.clock.ops += 1
         try:
             out = func(*args, **kwargs)
+        except Exception:
+            self.asked = tuple(sorted(self._from(ins)))
+            raise
         finally:
             self.answers.below -= 1
         outs = _tensors(out)
@@ -194,6 +213,8 @@ class Recorder(TorchDispatchMode):
         if kernels or not view:
             self.node = self.here(name, kernels)
         if self.phase == "forward":
+            if self.sources and (of := self._from(c.ins)):
+                self.sources.update((self.storage(t), of) for t in c.outs)
             sequence = torch._C._autograd._get_sequence_nr() - 1
             self.after += len(kernels)
             self.by_sequence.setdefault(sequence, self.node)
