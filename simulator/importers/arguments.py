@@ -117,6 +117,12 @@ def readings(module: torch.nn.Module, inputs: Sequence[Input]) -> list[Reading]:
         _settled(i, kind) if i.either or _bare(i, kind) else i
         for i, kind in zip(named, kinds, strict=True)
     ]
+    lists = [i for i in sure if _is_list(i)]
+    if lists and not any(i.either for i in sure):
+        named = ", ".join(str(i.name) for i in lists)
+        note = f"the values of {named} are taken as a tensor"
+        as_tensors = tuple(_as_tensor(i) if i in lists else i for i in sure)
+        return [Reading(tuple(sure)), Reading(as_tensors, note)]
     open_ = [i for i in sure if i.either]
     if not open_:
         return [Reading(tuple(sure))]
@@ -136,6 +142,22 @@ def readings(module: torch.nn.Module, inputs: Sequence[Input]) -> list[Reading]:
 
 def _as_number(i: Input) -> Input:
     return i._replace(shape=(), dtype=None)
+
+
+def _is_list(i: Input) -> bool:
+    """Whether this is a list of numbers without a shape."""
+    return (
+        i.literal is not None
+        and not i.shape
+        and isinstance(i.value, (list, tuple))
+        and bool(i.value)
+        and all(isinstance(n, NUMBERS) for n in i.value)
+    )
+
+
+def _as_tensor(i: Input) -> Input:
+    whole = all(isinstance(n, int) for n in i.value)
+    return i._replace(shape=(len(i.value),), dtype="int64" if whole else "fp32")
 
 
 def _bare(i: Input, kind: str) -> bool:
@@ -174,6 +196,12 @@ def _parameters(module: torch.nn.Module) -> dict[str, inspect.Parameter]:
     if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in found.values()):
         return {}
     return {name: p for name, p in found.items() if p.kind not in variable}
+
+
+def names(module: torch.nn.Module, count: int) -> list[str]:
+    """Names of the first arguments of forward, for messages."""
+    known = list(_parameters(module))
+    return [known[i] if i < len(known) else f"input {i + 1}" for i in range(count)]
 
 
 def _types(module: torch.nn.Module) -> dict[str, Any]:

@@ -46,4 +46,5 @@ def _size(module: torch.nn.Module, args: Any) -> None:
         return
     no_numbers = mock.patch.object(type(module), "reset_parameters", lambda self: None, create=True)
     with torch.utils._python_dispatch._disable_current_modes(), no_numbers:
-        module.initialize_parameters(*args)
+        with torch._C.DisableTorchFunction():
+            module.initialize_parameters(*args)

@@ -35,6 +35,8 @@ from roofcast.simulator.work.traced import Node
 from roofcast.simulator.work.value import Value
 
 LABELS = {"matmul": "linear", "conv": "conv", "depthwise": "conv", "attention": "attention"}
+# lookups -> position of the argument that asks for a sparse gradient
+SPARSE_FLAG = {"embedding": 4, "_embedding_bag": 5}
 HEAVY = ("attention", "linear", "conv")
 
 
@@ -71,6 +73,7 @@ class Recorder(TorchDispatchMode):
         self.moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # id -> fake, original
         # storage -> names of the inputs from which its values follow
         self.sources: dict[int, frozenset[str]] = {}
+        self.looked_up: dict[int, int] = {}  # storage of a table with sparse gradients -> elements
         self.asked: tuple[str, ...] = ()  # inputs whose values the last op that failed asked for
 
     # -------------------------------------------------------------- values
@@ -94,9 +97,11 @@ class Recorder(TorchDispatchMode):
         for t in tensors:
             self.kinds.setdefault(self.storage(t), kind)
 
-    def name_sources(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Note which input every tensor among the arguments is."""
-        named = {**{f"input {i + 1}": a for i, a in enumerate(args)}, **kwargs}
+    def name_sources(
+        self, names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note which input every tensor among the arguments is. names: of those in order."""
+        named = {**dict(zip(names, args, strict=True)), **kwargs}
         for name, tree in named.items():
             for t in _tensors(tree):
                 self.sources[self.storage(t)] = frozenset((name,))
@@ -143,7 +148,7 @@ class Recorder(TorchDispatchMode):
             return self.answers.device(args[0])
         if not self.real:
             args, kwargs = self._placed(func, args, kwargs)
-        ins = _tensors((args, kwargs))
+        ins = _strided((args, kwargs))
         if func is aten._to_copy.default and self._stays(ins[0], kwargs):
             func, kwargs = aten.alias.default, {}
         self.answers.below += 1
@@ -155,7 +160,7 @@ class Recorder(TorchDispatchMode):
             raise
         finally:
             self.answers.below -= 1
-        outs = _tensors(out)
+        outs = _strided(out)
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in ins)
         self.answers.fresh = frozenset(map(id, outs)) if grad else frozenset()
         self._write(func, Called(args, kwargs, ins, outs, bytes_of), grad)
@@ -215,6 +220,10 @@ class Recorder(TorchDispatchMode):
         if self.phase == "forward":
             if self.sources and (of := self._from(c.ins)):
                 self.sources.update((self.storage(t), of) for t in c.outs)
+            if name in SPARSE_FLAG and len(c.args) > SPARSE_FLAG[name] and c.args[SPARSE_FLAG[name]]:
+                table = self.storage(c.args[0])
+                elements = c.args[1].numel() * c.args[0].shape[-1]
+                self.looked_up[table] = self.looked_up.get(table, 0) + elements
             sequence = torch._C._autograd._get_sequence_nr() - 1
             self.after += len(kernels)
             self.by_sequence.setdefault(sequence, self.node)
@@ -274,7 +283,9 @@ class Recorder(TorchDispatchMode):
         owned = []
         for owner, p in weights:
             node = self.at(owner or "parameters", "parameters")
-            owned.append(OwnedWeight(node, p.numel(), format_of(p.dtype), p.requires_grad))
+            looked_up = self.looked_up.get(self.storage(p))
+            dtype = format_of(p.dtype)
+            owned.append(OwnedWeight(node, p.numel(), dtype, p.requires_grad, looked_up))
         kept = []
         for storage, packed in self.kept.items():
             node = self.by_sequence.get(packed.sequence, packed.node)
@@ -292,6 +303,11 @@ class Recorder(TorchDispatchMode):
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
     return [a for a in tree_iter(tree) if isinstance(a, torch.Tensor)]
+
+
+def _strided(tree: Any) -> list[torch.Tensor]:
+    """The tensors with a memory of their own; the parts of sparse ones are tensors themselves."""
+    return [t for t in _tensors(tree) if t.layout is torch.strided]
 
 
 _MAKERS: dict[Any, bool] = {}  # op -> whether it makes a tensor

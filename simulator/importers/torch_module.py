@@ -163,7 +163,7 @@ def fill(tape: Tape, traced: Traced) -> None:
     }
     for p in record.weights:
         dtype = quantized.get((p.node, p.size), p.dtype)
-        tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable))
+        tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable, False, p.looked_up))
     tape.inputs.extend(record.inputs)
     # as on the tape of a named model, what autograd runs for an op stands behind the op
     for k in sorted(record.launches, key=lambda k: (k.after, k.phase == "backward")):

@@ -12,7 +12,7 @@ import roofcast.simulator.importers.spec as spec
 import roofcast.simulator.importers.written_attention as written_attention
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.importers import higher_order, lazy, user_code
-from roofcast.simulator.importers.arguments import arguments, filled
+from roofcast.simulator.importers.arguments import arguments, filled, names
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cpu, as_cuda, autocast
 from roofcast.simulator.importers.fake import OneDevice, weightless
 from roofcast.simulator.importers.module_path import ModulePath, Place
@@ -91,7 +91,7 @@ def _traced(
     try:
         record = _run(module, at, name, False, loss, real=True)
     except BadInput as error:
-        raise BadInput(f"{error}{_values_missing(at)}") from None
+        raise BadInput(f"{error}{_values_missing(module, at)}") from None
     valued = [i.name or "an input" for i in at.inputs if i.tensor and i.literal is not None]
     given = f"the given values of {', '.join(valued)} and " if valued else ""
     assumption = (
@@ -101,16 +101,16 @@ def _traced(
     return Traced(record, (assumption, *written_attention.notes(record, at.attention, False)))
 
 
-def _values_missing(at: Conditions) -> str:
-    """How to give the values of inputs of whole numbers, which were random ones."""
-    for i in at.inputs:
-        if i.dtype in ("int64", "int32") and i.literal is None:
-            size = "x".join(map(str, i.shape))
-            return (
-                f"; its integers were random, 0 or 1: give their values if they matter, --input"
-                f" {i.name or 'NAME'}={size}:{i.dtype}=20"
-            )
-    return ""
+def _values_missing(module: torch.nn.Module, at: Conditions) -> str:
+    """How to give the values of an input of whole numbers, which were random ones."""
+    unnamed = iter(names(module, sum(not i.name for i in at.inputs)))
+    named = [i._replace(name=i.name or next(unnamed)) for i in at.inputs]
+    whole = [i for i in named if i.dtype in ("int64", "int32") and i.literal is None]
+    if not whole:
+        return ""
+    i = min(whole, key=lambda i: len(i.shape))  # lengths and counts have one axis
+    name = "NAME" if " " in str(i.name) else i.name
+    return f"; integers were random, 0 or 1: give their values, --input {name}=20, if they matter"
 
 
 class _NeedsValues(Exception):
@@ -144,7 +144,7 @@ def _run(
         recorder.mark("parameter", parameters)
         recorder.mark("buffer", _sized(module.buffers()))
         recorder.mark("input", fed)
-        recorder.name_sources(args, kwargs)
+        recorder.name_sources(names(module, len(args)), args, kwargs)
         try:
             low = TORCH[at.autocast] if at.autocast else None
             with (
