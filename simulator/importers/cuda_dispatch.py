@@ -99,6 +99,8 @@ class Functions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "cuda" and args:
             return args[0].to(CUDA)
+        if name == "to" and len(args) > 1 and _is_cuda(args[1]):
+            args = (args[0], CUDA, *args[2:])
         if name in CUDA_WITHIN:
             func = within(self.answers, func)
         before, self.answers.autocast = self.answers.autocast, torch.is_autocast_enabled("cuda")

@@ -53,9 +53,11 @@ class ModulePath:
             return ""
         if isinstance(layer, torch.jit.ScriptModule):
             return f" in layer {self.names[layer]}"
-        text = f"{type(layer).__name__}({layer.extra_repr()})"
-        if layer not in self.leaves or len(text) > LONGEST:
-            text = type(layer).__name__
+        text = type(layer).__name__
+        if layer in self.leaves:
+            with contextlib.suppress(Exception):  # it is code of the layer
+                whole = f"{text}({layer.extra_repr()})"
+                text = whole if len(whole) <= LONGEST else text
         shapes = [
             "x".join(map(str, v.shape)) or "a scalar"
             for key, v in args.items()

@@ -85,7 +85,7 @@ def _traced(
         weights = sum(p.numel() * p.element_size() for p in module.parameters())
         if weights > REAL_LIMIT:
             raise BadInput(
-                f"{name}: depends on the values of tensors{why} and must run on real ones, but its"
+                f"{name}: depends on the values of {why} and must run on real ones, but its"
                 f" weights are too large for that ({weights / 1e9:.1f} GB)"
             ) from None
     try:
@@ -95,7 +95,7 @@ def _traced(
     valued = [i.name or "an input" for i in at.inputs if i.tensor and i.literal is not None]
     given = f"the given values of {', '.join(valued)} and " if valued else ""
     assumption = (
-        f"{name} depends on the values of tensors{why}: traced on {given}random ones, with the"
+        f"{name} depends on the values of {why}: traced on {given}random ones, with the"
         " kernels of a CPU"
     )
     return Traced(record, (assumption, *written_attention.notes(record, at.attention, False)))
@@ -177,7 +177,7 @@ def _sized(tensors: Iterable[torch.Tensor]) -> list[Any]:
 
 def _asked(error: BaseException, recorder: Recorder) -> str:
     """Of which inputs the values were asked, and where, for a message."""
-    of = f" that follow from {', '.join(recorder.asked)}" if recorder.asked else ""
+    of = ", ".join(recorder.asked[:4]) or "tensors"
     line = user_code.line_of(error)
     return f"{of} ({line})" if line else of
 

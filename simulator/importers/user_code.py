@@ -38,6 +38,12 @@ PACKAGES = {
     "skimage": "scikit-image", "torch_geometric": "torch-geometric", "tensorflow": "tensorflow",
     "pytorch_lightning": "lightning", "attr": "attrs", "dateutil": "python-dateutil",
 }  # fmt: skip
+# parts of PyTorch's messages -> what to do
+ADVICE = {
+    "quantized::": "quantized modules of torch.ao are not modelled: give the module as it was before",
+    "_nested_": "nested tensors are not modelled: give padded ones",
+    "HigherOrderOperator": "this higher-order operator is not modelled: call its function directly",
+}
 LONGEST = 200  # characters of an exception's text in a message
 
 # called now and then while a module is traced, with the ops so far; a command sets it
@@ -194,7 +200,8 @@ def reported(what: str, error: BaseException, layer: str = "") -> BadInput:
         return BadInput(f"{what}{at}: asks for input from the keyboard; nobody answers here")
     if isinstance(error, ModuleNotFoundError) and error.name:
         return BadInput(f"{what}{at}: {missing(error.name)}")
-    return BadInput(f"{what}{layer}{at}: {said(error)}")
+    advice = next((f"; {text}" for part, text in ADVICE.items() if part in str(error)), "")
+    return BadInput(f"{what}{layer}{at}: {said(error)}{advice}")
 
 
 def missing(name: str) -> str:
