@@ -65,9 +65,7 @@ def _path(reference: str) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(
-    reference: str, given: tuple[spec.Input, ...], device: str, changed: int
-) -> Model:
+def _loaded(reference: str, given: tuple[spec.Input, ...], device: str, changed: int) -> Model:
     """The Model of a file, which is loaded and traced once for all that is asked of it."""
     if reference.endswith(ARCHIVES):
         from roofcast.simulator.importers.scripted import load as archive

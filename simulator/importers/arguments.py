@@ -37,7 +37,6 @@ class Fields(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-
 # ---------------------------------------------------------------- what was given
 def given(inputs: spec.Given, module: torch.nn.Module) -> tuple[Input, ...]:
     """Inputs from a list, or by argument name from a dict, of texts, Inputs, tensors, values and
@@ -241,9 +240,7 @@ def _named(module: torch.nn.Module, inputs: Sequence[Input]) -> Iterable[Input]:
 
 def _merged(inputs: list[Input]) -> list[Input]:
     """Inputs of which a shape and, by the same name, values were given, as one."""
-    shapes = {
-        i.name: n for n, i in enumerate(inputs) if i.name and i.shape and i.literal is None
-    }
+    shapes = {i.name: n for n, i in enumerate(inputs) if i.name and i.shape and i.literal is None}
     merged: list[Input | None] = list(inputs)
     for n, i in enumerate(inputs):
         at = shapes.get(i.name)
@@ -283,9 +280,7 @@ def arguments(
         if i.of is not None:
             records[".".join(outer)] = i.of
     types = _types(module)
-    named = {
-        key: _built(item, types.get(key), key, records) for key, item in tree.items()
-    }
+    named = {key: _built(item, types.get(key), key, records) for key, item in tree.items()}
     return placed, named
 
 
@@ -297,9 +292,7 @@ def _built(item: Any, annotation: Any, path: str, records: Mapping[str, type]) -
         (t for t in (annotation, *typing.get_args(annotation)) if _fields(t)), None
     )
     hints = typing.get_type_hints(record) if record else {}
-    parts = Fields(
-        {k: _built(v, hints.get(k), f"{path}.{k}", records) for k, v in item.items()}
-    )
+    parts = Fields({k: _built(v, hints.get(k), f"{path}.{k}", records) for k, v in item.items()})
     if record is not None and set(parts) <= set(_fields(record)):
         return record(**parts)
     if all(key.isdecimal() for key in parts):

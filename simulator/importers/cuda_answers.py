@@ -62,7 +62,15 @@ class Idle:
     record = wait = synchronize = wait_stream = wait_event = record_event = nothing
 
 
-STAND_INS = ("Stream", "Event", "stream", "current_stream", "default_stream", "device", "set_stream")
+STAND_INS = (
+    "Stream",
+    "Event",
+    "stream",
+    "current_stream",
+    "default_stream",
+    "device",
+    "set_stream",
+)
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ def as_cpu(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     """Inside, attention runs as a CPU runs it, or composed for "eager"."""
     eager = functools.partial(attention, attention_kernel)
     sdpa = attending(answers, eager if attention_kernel == "eager" else ATTENTION)
-    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), OnCpu(sdpa):
+    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), one_gpu(), OnCpu(sdpa):
         yield
 
 

@@ -144,7 +144,9 @@ def associative_scan(own: Callable[..., Any], combine: Callable, xs: Any, dim: i
 
     def pairs(*flat: Any) -> list[Any]:
         half = len(flat) // 2
-        out = combine(tree_unflatten(list(flat[:half]), form), tree_unflatten(list(flat[half:]), form))
+        out = combine(
+            tree_unflatten(list(flat[:half]), form), tree_unflatten(list(flat[half:]), form)
+        )
         return tree_flatten(out)[0]
 
     found = generic_associative_scan(pairs, leaves, additional_inputs=())
@@ -252,5 +254,3 @@ def _become(function: types.FunctionType, parts: list[Any]) -> None:
 def _uncompiled(model: Any = None, **options: Any) -> Any:
     """torch.compile that compiles nothing."""
     return model if model is not None else lambda found: found
-
-

@@ -25,8 +25,13 @@ def _open(m: torch.nn.Module) -> bool:
 
 def copied(module: torch.nn.Module) -> torch.nn.Module:
     """A copy of a module that shares all tensors that have a size."""
-    tensors = (t for m in module.modules() for t in (*m._parameters.values(), *m._buffers.values()))
-    memo = {id(t): t for t in tensors if t is not None and not isinstance(t, Uninitialized)}
+    memo: dict[int, Any] = {}
+    for m in module.modules():
+        for t in (*m._parameters.values(), *m._buffers.values()):
+            if isinstance(t, torch.nn.parameter.UninitializedBuffer):
+                memo[id(t)] = torch.nn.parameter.UninitializedBuffer()
+            elif t is not None and not isinstance(t, Uninitialized):
+                memo[id(t)] = t
     return copy.deepcopy(module, memo)
 
 

@@ -220,7 +220,11 @@ class Recorder(TorchDispatchMode):
         if self.phase == "forward":
             if self.sources and (of := self._from(c.ins)):
                 self.sources.update((self.storage(t), of) for t in c.outs)
-            if name in SPARSE_FLAG and len(c.args) > SPARSE_FLAG[name] and c.args[SPARSE_FLAG[name]]:
+            if (
+                name in SPARSE_FLAG
+                and len(c.args) > SPARSE_FLAG[name]
+                and c.args[SPARSE_FLAG[name]]
+            ):
                 table = self.storage(c.args[0])
                 elements = c.args[1].numel() * c.args[0].shape[-1]
                 self.looked_up[table] = self.looked_up.get(table, 0) + elements
