@@ -66,8 +66,7 @@ def _is_container(value: Any) -> bool:
 def _flat(value: Any, name: str | None, of: type | None) -> list[Input]:
     """One value, or the items of a container under names with dots."""
     if isinstance(value, str) and of is None:
-        value = spec.parse(value)
-        return [value._replace(name=name or value.name)]
+        return [spec.parse(f"{name}={value}" if name else value)]
     if isinstance(value, Input):
         return [value._replace(name=name or value.name)]
     if isinstance(value, torch.Tensor):
@@ -118,8 +117,8 @@ def readings(module: torch.nn.Module, inputs: Sequence[Input]) -> list[Reading]:
     ]
     lists = [i for i in sure if _is_list(i)]
     if lists and not any(i.either for i in sure):
-        named = ", ".join(str(i.name) for i in lists)
-        note = f"the values of {named} are taken as a tensor"
+        of = ", ".join(str(i.name) for i in lists)
+        note = f"the values of {of} are taken as a tensor"
         as_tensors = tuple(_as_tensor(i) if i in lists else i for i in sure)
         return [Reading(tuple(sure)), Reading(as_tensors, note)]
     open_ = [i for i in sure if i.either]
@@ -243,7 +242,7 @@ def _merged(inputs: list[Input]) -> list[Input]:
     shapes = {i.name: n for n, i in enumerate(inputs) if i.name and i.shape and i.literal is None}
     merged: list[Input | None] = list(inputs)
     for n, i in enumerate(inputs):
-        at = shapes.get(i.name)
+        at = shapes.get(i.name or "")
         if i.literal is not None and i.dtype is None and at is not None:
             whole = "int64" if "." not in i.literal else None
             dtype = inputs[at].dtype or whole

@@ -166,12 +166,14 @@ def map_over(body: Callable, xs: Any, arguments: tuple) -> Any:
 
 
 # ---------------------------------------------------------------- code that replaces PyTorch's own
+# fmt: off
 def _flex_attention(query, key, value, score_mod=None, block_mask=None, scale=None,
-                    enable_gqa=False, return_lse=False, kernel_options=None, *, return_aux=None):  # fmt: skip
+                    enable_gqa=False, return_lse=False, kernel_options=None, *, return_aux=None):
     import roofcast.simulator.importers.higher_order as run
 
     return run.flex_attention(query, key, value, score_mod, block_mask, scale, enable_gqa,
-                              return_lse, kernel_options, return_aux)  # fmt: skip
+                              return_lse, kernel_options, return_aux)
+# fmt: on
 
 
 def _create_block_mask(mask_mod, B, H, Q_LEN, KV_LEN, device=None, BLOCK_SIZE=128, **options):  # noqa: N803

@@ -10,7 +10,7 @@ from unittest import mock
 
 from roofcast.simulator.importers.torch_extra import torch
 
-Uninitialized = torch.nn.parameter.UninitializedTensorMixin
+Uninitialized: Any = torch.nn.parameter.UninitializedTensorMixin  # type: ignore[attr-defined]
 
 
 def is_lazy(module: torch.nn.Module) -> bool:

@@ -179,7 +179,7 @@ class Recorder(TorchDispatchMode):
 
     def _moved_here(self, a: Any) -> Any:
         """A tensor of another device on the traced one; scalars and anything else as they are."""
-        if not isinstance(a, torch.Tensor) or not a.dim():
+        if not isinstance(a, torch.Tensor) or not a.dim() or a.layout is not torch.strided:
             return a
         if isinstance(a, FakeTensor) and a.fake_device == self.device:
             return a
@@ -269,7 +269,7 @@ class Recorder(TorchDispatchMode):
     # -------------------------------------------------------------- kept for backward
     def pack(self, t: torch.Tensor) -> torch.Tensor:
         """Hook for every tensor that autograd keeps; a storage counts once."""
-        if self.phase == "forward":
+        if self.phase == "forward" and t.layout is torch.strided:
             storage = self.storage(t)
             base = getattr(t, "_base", None)
             own = self.kinds.get(storage, "activation")

@@ -28,7 +28,7 @@ def load(path: Path) -> torch.nn.Module:
         module = torch.jit.load(str(path), map_location="meta")
     except Exception as error:
         raise BadInput(f"{path}: cannot be read as TorchScript: {one_line(error)[:200]}") from None
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def _checked(path: Path) -> None:
@@ -67,9 +67,10 @@ def substituted(
     module: torch.nn.Module, of: Callable[[torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
     """Inside, a scripted module holds the substitutes of its own parameters and buffers."""
-    inner: Any = module._c  # type: ignore[attr-defined]
-    before = {}
-    for kind in (torch._C.ParameterDict, torch._C.BufferDict):
+    inner: Any = module._c
+    before: dict[str, torch.Tensor] = {}
+    kinds: tuple[Any, ...] = (torch._C.ParameterDict, torch._C.BufferDict)
+    for kind in kinds:
         before.update(dict(kind(inner).items()))
     try:
         for name, tensor in before.items():

@@ -53,6 +53,13 @@ def from_torch(
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"model: expected a torch.nn.Module, got a {type(module).__name__}")
     module = unwrapped(module)
+    quantized = next((m for m in module.modules() if _is_quantized(m)), None)
+    if quantized is not None:
+        raise BadInput(
+            f"{name or type(module).__name__}: has quantized modules of torch.ao"
+            f" ({type(quantized).__name__}), which are not modelled; give the module as it was"
+            " before, with --mode infer --precision fp8 or another format"
+        )
     given = arguments.given(inputs, module)
     name = name or type(module).__name__
     if not given:
@@ -62,6 +69,12 @@ def from_torch(
     source = f"traced by PyTorch {torch.__version__}"
     model = Model(name, "torch", axes.takes, axes.size, steps.run, None, source, axes.batch)
     return model._replace(quick=functools.partial(steps.run, quick=True))
+
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    """Whether a module is one of those that torch.ao puts in place of a layer."""
+    where = type(module).__module__
+    return where.startswith("torch.ao.nn.") and ".qat" not in where and "quantized" in where
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:

@@ -40,9 +40,8 @@ PACKAGES = {
 }  # fmt: skip
 # parts of PyTorch's messages -> what to do
 ADVICE = {
-    "quantized::": "quantized modules of torch.ao are not modelled: give the module as it was before",
     "_nested_": "nested tensors are not modelled: give padded ones",
-    "HigherOrderOperator": "this higher-order operator is not modelled: call its function directly",
+    "HigherOrderOperator": "this operator is not modelled: call the function it was given",
 }
 LONGEST = 200  # characters of an exception's text in a message
 

@@ -113,7 +113,7 @@ def test_dicts_lists_records_flags_and_texts_are_given_by_name():
     x = torch.zeros(2, 16)
     inputs = [Batch(x), Pair(x, x), [x, x], {"x": x}]
     named = dict(zip(("batch", "pair", "rest", "table"), inputs, strict=True))
-    assert counts(Containers(), {**named, "mode": "'sum'", "flag": True}).forward == 6144
+    assert counts(Containers(), {**named, "mode": "sum", "flag": True}).forward == 6144
 
 
 @pytest.mark.parametrize("given", ["step=3", "3"])
