@@ -9,8 +9,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.importers import spec
 from roofcast.simulator.importers.record import FORMATS
 from roofcast.simulator.importers.spec import Input
 from roofcast.simulator.importers.torch_extra import FakeTensor, torch

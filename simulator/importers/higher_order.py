@@ -70,8 +70,13 @@ class _Flex(torch.autograd.Function):
 
 
 def flex_attention(
-    query, key, value, score_mod, block_mask, scale, enable_gqa, return_lse, options, aux
-):
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_mask: Any,
+    return_lse: bool,
+    aux: Any,
+) -> Any:
     """The result of flex_attention, and the statistics that were asked for."""
     said[KNOWN] = None
     out, lse = _Flex.apply(query, key, value, density(block_mask))
@@ -134,13 +139,15 @@ def scan(combine: Callable, init: Any, xs: Any, dim: int, reverse: bool) -> Any:
     return carry, tree_unflatten(placed, of)
 
 
-def associative_scan(own: Callable[..., Any], combine: Callable, xs: Any, dim: int, **how) -> Any:
+def associative_scan(
+    own: Callable[..., Any], combine: Callable, xs: Any, dim: int, reverse: bool, mode: str
+) -> Any:
     """A scan in a logarithmic number of steps, each over all pairs at once."""
-    if how["combine_mode"] != "pointwise":
-        return own(combine, xs, dim, how["reverse"], "generic")
+    if mode != "pointwise":
+        return own(combine, xs, dim, reverse, "generic")
     leaves, form = tree_flatten(xs)
     leaves = [torch.movedim(x, dim, 0) for x in leaves]
-    leaves = [x.flip(0) for x in leaves] if how["reverse"] else leaves
+    leaves = [x.flip(0) for x in leaves] if reverse else leaves
 
     def pairs(*flat: Any) -> list[Any]:
         half = len(flat) // 2
@@ -150,7 +157,7 @@ def associative_scan(own: Callable[..., Any], combine: Callable, xs: Any, dim: i
         return tree_flatten(out)[0]
 
     found = generic_associative_scan(pairs, leaves, additional_inputs=())
-    found = [x.flip(0) for x in found] if how["reverse"] else found
+    found = [x.flip(0) for x in found] if reverse else found
     return tree_unflatten([torch.movedim(x, 0, dim) for x in found], form)
 
 
@@ -171,8 +178,7 @@ def _flex_attention(query, key, value, score_mod=None, block_mask=None, scale=No
                     enable_gqa=False, return_lse=False, kernel_options=None, *, return_aux=None):
     import roofcast.simulator.importers.higher_order as run
 
-    return run.flex_attention(query, key, value, score_mod, block_mask, scale, enable_gqa,
-                              return_lse, kernel_options, return_aux)
+    return run.flex_attention(query, key, value, block_mask, return_lse, return_aux)
 # fmt: on
 
 
@@ -206,8 +212,7 @@ def _associative_scan(combine_fn, xs, dim, reverse=False, combine_mode="pointwis
     import roofcast.simulator.importers.higher_order as run
 
     own = run.ORIGINAL["associative_scan"]
-    how = {"reverse": reverse, "combine_mode": combine_mode}
-    return run.associative_scan(own, combine_fn, xs, dim, **how)
+    return run.associative_scan(own, combine_fn, xs, dim, reverse, combine_mode)
 
 
 def _map(f, xs, *args):

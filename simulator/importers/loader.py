@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import roofcast.simulator.importers.higher_order as higher_order
+import roofcast.simulator.importers.user_code as user_code
 from roofcast.hwdb.errors import BadInput, UnknownName
-from roofcast.simulator.importers import higher_order, user_code
 from roofcast.simulator.importers.cuda_answers import one_gpu
 from roofcast.simulator.importers.cuda_dispatch import OnCpu
 from roofcast.simulator.importers.fake import constructing

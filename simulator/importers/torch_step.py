@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
+import roofcast.simulator.importers.higher_order as higher_order
+import roofcast.simulator.importers.lazy as lazy
 import roofcast.simulator.importers.spec as spec
+import roofcast.simulator.importers.user_code as user_code
 import roofcast.simulator.importers.written_attention as written_attention
 from roofcast.hwdb.errors import BadInput, RoofcastError
-from roofcast.simulator.importers import higher_order, lazy, user_code
 from roofcast.simulator.importers.arguments import arguments, filled, names
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cpu, as_cuda, autocast
 from roofcast.simulator.importers.fake import OneDevice, weightless
