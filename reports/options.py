@@ -50,8 +50,8 @@ STEP: dict[str, Option] = {
         multiple=True,
         metavar="SHAPE",
         help=(
-            "Input shape of a .py or .onnx model: 64x3x32x32, 64x128:int64 or ids=64x128:int64."
-            " Repeat it for each input, in order."
+            "Input shape of a .py or .onnx model: 64x3x32x32, 64x128:int64 or ids=64x128:int64;"
+            " or a value: step=3. Repeat it for each input, in order."
         ),
     ),
     "batch": _integer(

@@ -183,7 +183,7 @@ def _units(step: Step) -> list[_Unit]:
             units[key[s.node]].kept += s.bytes * s.count
     for w in step.weights:
         if w.trainable:
-            units[key[w.node]].gradients += w.size * w.count * WIDTH[w.dtype]
+            units[key[w.node]].gradients += w.updated * w.count * WIDTH[w.dtype]
     for k in step.kernels:  # gradients of a kernel's tensors, as its backward holds them
         if k.phase == "forward":
             tensors = (v for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
@@ -211,4 +211,4 @@ def _offloaded(units: list[_Unit]) -> float:
 def _scratch(step: Step) -> float:
     """Bytes the update needs beside states."""
     trained = (w for w in step.weights if w.trainable)
-    return sum(w.size * w.count * copy_width(step.recipe, WIDTH[w.dtype]) for w in trained)
+    return sum(w.updated * w.count * copy_width(step.recipe, WIDTH[w.dtype]) for w in trained)

@@ -116,6 +116,10 @@ def stages_of(asked: Asked) -> int:
     return asked.layout.parallel.stages if asked.layout is not None else 1
 
 
+class AnyBatch(BadInput):
+    """Memory does not limit the batch."""
+
+
 def placed(asked: Asked) -> Placed:
     """One rank's step and times, and the step over all devices of a layout."""
     from roofcast.simulator.forecast.assemble_parallel import Placed
@@ -174,12 +178,15 @@ def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
     """The forecast with the largest batch that fits; None where capacity does not limit it."""
     if found.memory.capacity_bytes is None:
         return found
+    said = found.assumptions
     try:
         most = largest_batch(scenario)
-    except BadInput:  # any batch fits
+    except AnyBatch:
         most = None
+    except BadInput as error:  # a module that does not run at another batch
+        most, said = None, (*said, f"largest batch: not known ({error})")
     memory = msgspec.structs.replace(found.memory, largest_batch=most)
-    return msgspec.structs.replace(found, memory=memory)
+    return msgspec.structs.replace(found, memory=memory, assumptions=said)
 
 
 def _most(fits: Callable[[int], bool], scenario: Scenario) -> int:
@@ -190,7 +197,7 @@ def _most(fits: Callable[[int], bool], scenario: Scenario) -> int:
     while fits(high):
         low, high = high, 2 * high
         if high > ANY_BATCH:
-            raise BadInput(
+            raise AnyBatch(
                 f"{scenario.model}: any batch fits {scenario.device}; memory does not limit it"
             )
     while high - low > 1:

@@ -6,6 +6,7 @@ is imported before such a model is requested.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
     from roofcast.simulator.work.model import Model
 
 
+ARCHIVES = (".pt", ".pth", ".pt2", ".torchscript")  # of PyTorch; of them TorchScript is read
+
+
 def claims(reference: str) -> bool:
-    """Whether a reference names an importable model: `my_net.py:MyNet`, `my_net.py`, `model.onnx`.
+    """Whether a reference names an importable model: `my_net.py:MyNet`, `my_net.py`, `model.onnx`,
+    or a TorchScript archive, `model.pt`.
 
     >>> claims("my_net.py:MyNet"), claims("model.onnx"), claims("gpt2")
     (True, True, False)
     """
-    return ".py:" in reference or reference.endswith((".py", ".onnx")) or _keras_file(reference)
+    suffixes = (".py", ".onnx", *ARCHIVES)
+    return ".py:" in reference or reference.endswith(suffixes) or _keras_file(reference)
 
 
 def _keras_file(reference: str) -> bool:
@@ -49,24 +55,44 @@ def resolve(
     if reference.endswith(".onnx"):
         return from_onnx(Path(reference), inputs)
     given = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
-    if _keras_file(reference):
-        from roofcast.simulator.importers.keras_files import read
-
-        return from_keras(read(Path(reference)), given, name=Path(reference).stem, device=device)
-    if imports_keras(Path(reference.rpartition(".py")[0] + ".py")):
-        return _written_in_keras(reference, given, device)
-    if not given:
+    keras = _keras_file(reference) or imports_keras(Path(_path(reference)))
+    if not given and not keras:
         raise BadInput(
             f"{reference}: inputs are missing; give the shape of each, for example --input"
             " 64x3x32x32 (--input 64x128:int64 for ids)"
         )
+    try:
+        changed = Path(_path(reference)).stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _loaded(reference, tuple(given), device, changed)
+
+
+def _path(reference: str) -> str:
+    """The file of a reference."""
+    return reference.rpartition(".py:")[0] + ".py" if ".py:" in reference else reference
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(reference: str, given: tuple[spec.Input, ...], device: str, changed: int) -> Model:
+    """The Model of a file, which is loaded and traced once for all that is asked of it."""
+    if _keras_file(reference):
+        from roofcast.simulator.importers.keras_files import read
+
+        return from_keras(read(Path(reference)), given, name=Path(reference).stem, device=device)
+    if imports_keras(Path(_path(reference))):
+        return _written_in_keras(reference, given, device)
+    if reference.endswith(ARCHIVES):
+        from roofcast.simulator.importers.scripted import load as archive
+
+        return from_torch(archive(Path(reference)), given, name=Path(reference).stem, device=device)
     from roofcast.simulator.importers.loader import load
 
-    name = reference.rpartition(":")[2] or Path(reference).stem
+    name = reference.rpartition(":")[2] if ".py:" in reference else Path(reference).stem
     return from_torch(load(reference), given, name=name, device=device)
 
 
-def _written_in_keras(reference: str, given: list[spec.Input], device: str) -> Model:
+def _written_in_keras(reference: str, given: tuple[spec.Input, ...], device: str) -> Model:
     """The Model that a Python file with Keras defines: of Keras, or a torch module beside it."""
     from roofcast.simulator.importers.keras_lent import lent
     from roofcast.simulator.importers.loader import load

@@ -153,6 +153,24 @@ def _attention_backward(place: int) -> Callable[[Called], list[Work]]:
     return work
 
 
+def _flex_attention(c: Called) -> list[Work]:
+    """flex_attention: FLOPs of the full scores; the kernel computes the blocks of its mask."""
+    (work,) = _attention(99)(c)
+    return [_kept_blocks(work, c.args[3])]
+
+
+def _flex_attention_backward(c: Called) -> list[Work]:
+    (work,) = _attention_backward(99)(c)
+    return [_kept_blocks(work, c.args[6])]
+
+
+def _kept_blocks(w: Work, share: float) -> Work:
+    """The kernel on the columns of scores that a mask keeps, in the mean of all rows."""
+    batch, heads, groups, length, columns, dim, causal = w.shape
+    shape = (batch, heads, groups, length, max(1, round(columns * share)), dim, causal)
+    return w._replace(vector=w.vector * share, special=w.special * share, shape=shape)
+
+
 def _attention_work(
     q: torch.Tensor, k: torch.Tensor, causal: bool, flops: int, vector: int
 ) -> Work:
@@ -191,6 +209,8 @@ PRODUCTS: dict[str, Callable[[Called], list[Work]]] = {
     "convolution": _convolution,
     "_convolution": _convolution,
     "convolution_backward": _convolution_backward,
+    "flex_attention": _flex_attention,
+    "flex_attention_backward": _flex_attention_backward,
     "mkldnn_rnn_layer": _rnn_layer,
     "mkldnn_rnn_layer_backward": _rnn_layer_backward,
     "_scaled_dot_product_flash_attention": _attention(4),

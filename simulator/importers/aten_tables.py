@@ -90,7 +90,7 @@ COPY = frozenset(
         " replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward"
         " view_copy expand_copy permute_copy resize_ set_ _foreach_copy_ block_diag tile contiguous"
         " diag_embed as_strided_copy _pin_memory split_with_sizes_copy unbind_copy"
-        " _nested_tensor_from_tensor_list"
+        " _nested_tensor_from_tensor_list _pack_padded_sequence _pack_padded_sequence_backward"
     ).split()
 )
 # reads of elements at indices
@@ -153,6 +153,7 @@ FREE = frozenset(
         "transpose_ t_ squeeze_ unsqueeze_ as_strided_ swapaxes_ swapdims_ detach_ rename_"
         " resize_as_ empty empty_like empty_strided new_empty new_empty_strided empty_permuted lift"
         " lift_fresh detach alias _local_scalar_dense sym_size is_same_size set_data _assert_async"
-        " record_stream"
+        " record_stream _values _indices _sparse_coo_tensor_with_dims_and_tensors _coalesced_"
+        " _sparse_coo_tensor_unsafe values indices crow_indices col_indices"
     ).split()
 )

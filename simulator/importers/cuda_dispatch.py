@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
 import roofcast.simulator.importers.library_recurrent as library_recurrent
+from roofcast.simulator.importers.cuda_answers import one_gpu
 from roofcast.simulator.importers.sdpa import attention
 from roofcast.simulator.importers.torch_extra import (
     CPU,
@@ -39,7 +40,6 @@ from roofcast.simulator.importers.torch_extra import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CAPABILITY = (9, 0)  # reported to modules that ask for the GPU's compute capability: Hopper
 # functions whose C++ selects another kernel on a GPU
 CUDA_WITHIN = frozenset(
     "dropout softmax log_softmax lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell"
@@ -102,6 +102,10 @@ class Functions(TorchFunctionMode):
             out = library_recurrent.layer(name, args)
             if out is not None:
                 return out
+        if name == "cuda" and args:
+            return args[0].to(CUDA)
+        if name == "to" and len(args) > 1 and _is_cuda(args[1]):
+            args = (args[0], CUDA, *args[2:])
         if name in CUDA_WITHIN:
             func = within(self.answers, func)
         before, self.answers.autocast = self.answers.autocast, torch.is_autocast_enabled("cuda")
@@ -140,15 +144,34 @@ def attending(answers: DeviceAnswers, func: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-class Attention(TorchFunctionMode):
-    """Intercepts each call of scaled_dot_product_attention, however it was imported."""
+class OnCpu(TorchFunctionMode):
+    """Runs code that names a CUDA device on the CPU, and attention by `sdpa`, however it was
+    imported.
+    """
 
-    def __init__(self, sdpa: Callable[..., torch.Tensor]):
+    def __init__(self, sdpa: Callable[..., torch.Tensor] = ATTENTION):
         super().__init__()
         self.sdpa = sdpa
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return (self.sdpa if func is ATTENTION else func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is ATTENTION:
+            return self.sdpa(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name == "cuda" and args:
+            return args[0]
+        if _is_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": CPU}
+        if name == "to" and len(args) > 1 and _is_cuda(args[1]):
+            args = (args[0], CPU, *args[2:])
+        return func(*args, **kwargs)
+
+
+def _is_cuda(device: Any) -> bool:
+    """Whether an argument names a CUDA device: a torch.device, a text or an index."""
+    if isinstance(device, (str, torch.device)):
+        return str(device).split(":")[0] == "cuda"
+    return isinstance(device, int) and not isinstance(device, bool)
 
 
 @contextlib.contextmanager
@@ -156,7 +179,7 @@ def as_cpu(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     """Inside, attention runs as a CPU runs it, or composed for "eager"."""
     eager = functools.partial(attention, attention_kernel)
     sdpa = attending(answers, eager if attention_kernel == "eager" else ATTENTION)
-    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), Attention(sdpa):
+    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), one_gpu(), OnCpu(sdpa):
         yield
 
 
@@ -172,10 +195,9 @@ def as_cuda(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
         mock.patch.object(F, "scaled_dot_product_attention", sdpa),
         mock.patch.object(F, "dropout", within(answers, F.dropout)),
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
-        mock.patch("torch.cuda.is_bf16_supported", lambda *a, **k: True),
-        mock.patch("torch.cuda.get_device_capability", lambda *a, **k: CAPABILITY),
     ]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(one_gpu())
         for patch in patches:
             stack.enter_context(patch)
         stack.enter_context(Functions(answers, sdpa))

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from roofcast.simulator.importers.lazy import Uninitialized
+from roofcast.simulator.importers.scripted import is_scripted, substituted
 from roofcast.simulator.importers.torch_extra import (
     FakeTensor,
     FakeTensorMode,
@@ -115,15 +117,19 @@ class _Substitutes:
 
     def of(self, t: torch.Tensor) -> torch.Tensor:
         """The substitute of t; floating-point tensors take the format `dtype`."""
+        if isinstance(t, Uninitialized):
+            return t
         if id(t) not in self.made:
             made = self._make(t, self.dtype if t.dtype.is_floating_point else t.dtype)
             if isinstance(t, torch.nn.Parameter):
                 made = torch.nn.Parameter(made, requires_grad=t.requires_grad)
+            elif t.requires_grad and t.is_leaf and made.is_leaf:
+                made = made.requires_grad_()
             self.made[id(t)] = (made, t)
         return self.made[id(t)][0]
 
     def _make(self, t: torch.Tensor, to: torch.dtype) -> torch.Tensor:
-        if self.real and not isinstance(t, FakeTensor):
+        if self.real and not isinstance(t, FakeTensor) and not t.is_meta:
             return t.detach().to(to)
         made = torch.empty_strided(t.shape, t.stride(), dtype=to, device=self.device)
         if not self.real:
@@ -150,8 +156,12 @@ def weightless(
     """
     substitutes = _Substitutes(device, dtype, real)
     undo: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    scripted = contextlib.ExitStack()
     try:
         for m in module.modules():
+            if is_scripted(m):
+                scripted.enter_context(substituted(m, substitutes.of))
+                continue
             tables: list[dict[str, Any]] = [m._parameters, m._buffers]
             own = {k: v for k, v in vars(m).items() if _holds_tensors(v)}
             undo += [(table, dict(table)) for table in tables] + [(vars(m), own)]
@@ -160,6 +170,7 @@ def weightless(
             vars(m).update({k: substitutes.within(v) for k, v in own.items()})
         yield
     finally:
+        scripted.close()
         for table, before in undo:
             table.update(before)
 

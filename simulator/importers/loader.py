@@ -15,7 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput, UnknownName, one_line
+import roofcast.simulator.importers.higher_order as higher_order
+import roofcast.simulator.importers.user_code as user_code
+from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.simulator.importers.cuda_answers import one_gpu
+from roofcast.simulator.importers.cuda_dispatch import OnCpu
 from roofcast.simulator.importers.fake import constructing
 from roofcast.simulator.importers.torch_extra import torch
 
@@ -28,9 +32,10 @@ def load(reference: str) -> torch.nn.Module:
     """
     path_text, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
     path = Path(path_text)
-    with constructing():
-        found = _named(_run(path), path, name)
-        return _constructed(found, f"{path}:{name}" if name else str(path))
+    with user_code.quiet(), user_code.limited(str(path), user_code.LOADING, user_code.LOADING):
+        with constructing(), OnCpu(), one_gpu(), higher_order.as_python():
+            found = _named(_run(path), path, name)
+            return _constructed(found, f"{path}:{name}" if name else str(path))
 
 
 def _run(path: Path) -> ModuleType:
@@ -50,14 +55,16 @@ def _run(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise BadInput(f"{path}: not Python at line {error.lineno}: {error.msg}") from None
     except (UnicodeDecodeError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read as Python: {one_line(error)}") from None
-    except Exception as error:
-        raise BadInput(f"{path}: fails when it is loaded: {one_line(error)}") from None
+        if user_code.line_of(error):
+            raise user_code.reported(f"{path}: fails when it is loaded", error) from None
+        raise BadInput(f"{path}: cannot be read as Python: {user_code.said(error)}") from None
     except SystemExit:
         raise BadInput(
             f"{path}: ends the program when it is loaded; move the code that runs under if __name__"
             ' == "__main__":'
         ) from None
+    except Exception as error:
+        raise user_code.reported(f"{path}: fails when it is loaded", error) from None
     finally:
         sys.path.remove(folder)
     return module
@@ -113,8 +120,8 @@ def _constructed(found: Any, where: str) -> torch.nn.Module:
         )
     try:
         made = found()
-    except Exception as error:
-        raise BadInput(f"{where}: cannot be constructed: {one_line(error)}") from None
+    except (Exception, SystemExit) as error:
+        raise user_code.reported(f"{where}: cannot be constructed", error) from None
     if not isinstance(made, torch.nn.Module):
         raise BadInput(f"{where}: returns a {type(made).__name__}; expected a torch.nn.Module")
     return made

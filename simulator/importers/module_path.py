@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from roofcast.simulator.importers.torch_extra import torch
+from roofcast.simulator.importers.user_code import frames
+
+LONGEST = 80  # characters of a layer's arguments in a message
 
 
 class Place(NamedTuple):
@@ -38,6 +41,30 @@ class ModulePath:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def failed(self, error: BaseException) -> str:
+        """The innermost submodule on the way to an exception, and what it was given."""
+        layer, args = None, {}
+        for local in frames(error):
+            own = local.get("self")
+            if isinstance(own, torch.nn.Module) and own in self.names:
+                layer, args = own, local
+        if layer is None or not self.names[layer]:
+            return ""
+        if isinstance(layer, torch.jit.ScriptModule):
+            return f" in layer {self.names[layer]}"
+        text = type(layer).__name__
+        if layer in self.leaves:
+            with contextlib.suppress(Exception):  # it is code of the layer
+                whole = f"{text}({layer.extra_repr()})"
+                text = whole if len(whole) <= LONGEST else text
+        shapes = [
+            "x".join(map(str, v.shape)) or "a scalar"
+            for key, v in args.items()
+            if isinstance(v, torch.Tensor) and key != "self"
+        ]
+        given = f" given {', '.join(shapes[:3])}" if shapes and layer in self.leaves else ""
+        return f" in layer {self.names[layer]}, {text}{given},"
 
     def _enter(self, module: torch.nn.Module, args: Any) -> None:
         name = self.names.get(module, self.stack[-1].name)

@@ -50,6 +50,7 @@ class OwnedWeight(NamedTuple):
     size: int
     dtype: str
     trainable: bool
+    looked_up: int | None = None  # elements that lookups with sparse gradients read
 
 
 class Record(NamedTuple):
@@ -74,6 +75,15 @@ class Record(NamedTuple):
             lines.append(
                 "ops without a formula, costed by the bytes that they move"
                 f" ({share:.{0 if share >= 10 else 1}f} % of all bytes): {listed}"
+            )
+        sparse = [w for w in self.weights if w.looked_up is not None and w.trainable]
+        if sparse:
+            listed = ", ".join(
+                f"{self.nodes[w.node].name} {min(w.looked_up or 0, w.size):,} of {w.size:,}"
+                for w in sparse[:3]
+            )
+            lines.append(
+                f"sparse gradients, and only elements that were looked up are updated: {listed}"
             )
         if self.left_out:
             listed = ", ".join(f"{name} {flops:,.0f}" for name, flops in self.left_out.items())

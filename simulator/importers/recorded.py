@@ -1,7 +1,8 @@
-"""A step that was traced once, and steps of other batches computed from three or four of them.
+"""A step that was traced once, and steps of other batches computed from two to four of them.
 
-Every number of a step (FLOPs, bytes, sizes) is a polynomial of the batch, almost always of degree
-one, as long as the module launches the same kernels.
+Every number of a step (FLOPs, bytes, sizes) is a polynomial of the batch, as long as the module
+launches the same kernels. It is of degree one where no tensor has two axes that grow with it: two
+traces tell.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
     them exactly; None where none does.
     """
     batches = sorted(known, reverse=True)
+    if len(batches) == 2 and _linear(known, *batches):
+        numbers = tuple(_taken(known[b])[1] for b in batches)
+        at_batch = iter(_at(batch, batches, numbers))
+        return Recorded(*(_rebuilt(part, at_batch) for part in known[batches[0]]))
     for degree in DEGREES:
         if len(batches) < degree + 2:
             return None
@@ -67,6 +72,25 @@ def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
             at_batch = iter(_at(batch, [check, *through], numbers))
             return Recorded(*(_rebuilt(part, at_batch) for part in known[check]))
     return None
+
+
+def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:
+    """Whether every number must be of degree one: two steps of the same form, in whose tensors and
+    products at most one axis differs, in proportion to the batch.
+    """
+    more, less = known[larger], known[smaller]
+    if _taken(more)[0] != _taken(less)[0]:
+        return False
+
+    def grows(a: tuple, b: tuple) -> bool:
+        pairs = [(x, y) for x, y in zip(a, b, strict=True) if x != y and not isinstance(x, str)]
+        return len(pairs) < 2 and all(x * smaller == y * larger for x, y in pairs)
+
+    for k, same in zip(more.kernels, less.kernels, strict=True):
+        values = zip((*k.inputs, *k.outputs), (*same.inputs, *same.outputs), strict=True)
+        if not grows(k.shape, same.shape) or not all(grows(v.shape, w.shape) for v, w in values):
+            return False
+    return True
 
 
 def _taken(step: Recorded) -> tuple[tuple, list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from roofcast.simulator.importers.aten import works
@@ -30,10 +30,13 @@ from roofcast.simulator.importers.torch_extra import (
     tree_iter,
     tree_map,
 )
+from roofcast.simulator.importers.user_code import Clock
 from roofcast.simulator.work.traced import Node
 from roofcast.simulator.work.value import Value
 
 LABELS = {"matmul": "linear", "conv": "conv", "depthwise": "conv", "attention": "attention"}
+# lookups -> position of the argument that asks for a sparse gradient
+SPARSE_FLAG = {"embedding": 4, "_embedding_bag": 5}
 HEAVY = ("attention", "linear", "conv")
 
 
@@ -49,9 +52,9 @@ class _Packed(NamedTuple):
 class Recorder(TorchDispatchMode):
     """Sees ops as they reach the device: below autograd and autocast, above the fake tensors."""
 
-    def __init__(self, answers: DeviceAnswers, path: ModulePath, real: bool):
+    def __init__(self, answers: DeviceAnswers, path: ModulePath, real: bool, clock: Clock):
         super().__init__()
-        self.answers, self.path, self.real = answers, path, real
+        self.answers, self.path, self.real, self.clock = answers, path, real, clock
         self.device = None if real else (CUDA if answers.gpu else CPU)
         self.phase = "forward"
         self.nodes: list[Node] = []
@@ -68,6 +71,10 @@ class Recorder(TorchDispatchMode):
         self.kinds: dict[int, str] = {}  # storage -> kind
         self.kept: dict[int, _Packed] = {}
         self.moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # id -> fake, original
+        # storage -> names of the inputs from which its values follow
+        self.sources: dict[int, frozenset[str]] = {}
+        self.looked_up: dict[int, int] = {}  # storage of a table with sparse gradients -> elements
+        self.asked: tuple[str, ...] = ()  # inputs whose values the last op that failed asked for
 
     # -------------------------------------------------------------- values
     def storage(self, t: torch.Tensor) -> int:
@@ -89,6 +96,19 @@ class Recorder(TorchDispatchMode):
         """Declare the kind of tensors: parameter, buffer or input."""
         for t in tensors:
             self.kinds.setdefault(self.storage(t), kind)
+
+    def name_sources(
+        self, names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note which input every tensor among the arguments is. names: of those in order."""
+        named = {**dict(zip(names, args, strict=True)), **kwargs}
+        for name, tree in named.items():
+            for t in _tensors(tree):
+                self.sources[self.storage(t)] = frozenset((name,))
+
+    def _from(self, tensors: Sequence[torch.Tensor]) -> frozenset[str]:
+        found = [s for t in tensors if (s := self.sources.get(self.storage(t)))]
+        return found[0].union(*found[1:]) if found else frozenset()
 
     # -------------------------------------------------------------- nodes
     def at(self, name: str, op: str) -> int:
@@ -128,15 +148,19 @@ class Recorder(TorchDispatchMode):
             return self.answers.device(args[0])
         if not self.real:
             args, kwargs = self._placed(func, args, kwargs)
-        ins = _tensors((args, kwargs))
+        ins = _strided((args, kwargs))
         if func is aten._to_copy.default and self._stays(ins[0], kwargs):
             func, kwargs = aten.alias.default, {}
         self.answers.below += 1
+        self.clock.ops += 1
         try:
             out = func(*args, **kwargs)
+        except Exception:
+            self.asked = tuple(sorted(self._from(ins)))
+            raise
         finally:
             self.answers.below -= 1
-        outs = _tensors(out)
+        outs = _strided(out)
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in ins)
         self.answers.fresh = frozenset(map(id, outs)) if grad else frozenset()
         self._write(func, Called(args, kwargs, ins, outs, bytes_of), grad)
@@ -155,7 +179,7 @@ class Recorder(TorchDispatchMode):
 
     def _moved_here(self, a: Any) -> Any:
         """A tensor of another device on the traced one; scalars and anything else as they are."""
-        if not isinstance(a, torch.Tensor) or not a.dim():
+        if not isinstance(a, torch.Tensor) or not a.dim() or a.layout is not torch.strided:
             return a
         if isinstance(a, FakeTensor) and a.fake_device == self.device:
             return a
@@ -194,6 +218,16 @@ class Recorder(TorchDispatchMode):
         if kernels or not view:
             self.node = self.here(name, kernels)
         if self.phase == "forward":
+            if self.sources and (of := self._from(c.ins)):
+                self.sources.update((self.storage(t), of) for t in c.outs)
+            if (
+                name in SPARSE_FLAG
+                and len(c.args) > SPARSE_FLAG[name]
+                and c.args[SPARSE_FLAG[name]]
+            ):
+                table = self.storage(c.args[0])
+                elements = c.args[1].numel() * c.args[0].shape[-1]
+                self.looked_up[table] = self.looked_up.get(table, 0) + elements
             sequence = torch._C._autograd._get_sequence_nr() - 1
             self.after += len(kernels)
             self.by_sequence.setdefault(sequence, self.node)
@@ -235,7 +269,7 @@ class Recorder(TorchDispatchMode):
     # -------------------------------------------------------------- kept for backward
     def pack(self, t: torch.Tensor) -> torch.Tensor:
         """Hook for every tensor that autograd keeps; a storage counts once."""
-        if self.phase == "forward":
+        if self.phase == "forward" and t.layout is torch.strided:
             storage = self.storage(t)
             base = getattr(t, "_base", None)
             own = self.kinds.get(storage, "activation")
@@ -253,7 +287,9 @@ class Recorder(TorchDispatchMode):
         owned = []
         for owner, p in weights:
             node = self.at(owner or "parameters", "parameters")
-            owned.append(OwnedWeight(node, p.numel(), format_of(p.dtype), p.requires_grad))
+            looked_up = self.looked_up.get(self.storage(p))
+            dtype = format_of(p.dtype)
+            owned.append(OwnedWeight(node, p.numel(), dtype, p.requires_grad, looked_up))
         kept = []
         for storage, packed in self.kept.items():
             node = self.by_sequence.get(packed.sequence, packed.node)
@@ -271,6 +307,11 @@ class Recorder(TorchDispatchMode):
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
     return [a for a in tree_iter(tree) if isinstance(a, torch.Tensor)]
+
+
+def _strided(tree: Any) -> list[torch.Tensor]:
+    """The tensors with a memory of their own; the parts of sparse ones are tensors themselves."""
+    return [t for t in _tensors(tree) if t.layout is torch.strided]
 
 
 _MAKERS: dict[Any, bool] = {}  # op -> whether it makes a tensor

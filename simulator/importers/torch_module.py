@@ -15,12 +15,13 @@ the forecast says so.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable
 
+import roofcast.simulator.importers.arguments as arguments
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers.folding import fold
-from roofcast.simulator.importers.record import FORMATS, Launch
+from roofcast.simulator.importers.record import Launch
 from roofcast.simulator.importers.recorded import Recorded, extrapolated
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
@@ -29,6 +30,8 @@ from roofcast.simulator.work.ops.linear import product_format
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 from roofcast.simulator.work.traced import ALONE, Kernel, Saved, Weight
+
+MOST = 4  # batches that are traced to compute others from them
 
 
 def from_torch(
@@ -42,68 +45,124 @@ def from_torch(
     """Model of a torch.nn.Module.
 
     `inputs`: a list (or, by argument name, a dict) of tensors, real or fake, of texts like
-    "64x3x32x32" and "64:int64", or of `spec.Input`. `loss`: a function that maps the module's
+    "64x3x32x32" and "64:int64", of `spec.Input`, of numbers, or of dicts, lists and records of
+    those. `loss`: a function that maps the module's
     output to a scalar, if the rule above does not apply. Raises BadInput for anything else, and
     when the model runs, if the module fails on these inputs.
     """
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"model: expected a torch.nn.Module, got a {type(module).__name__}")
-    given = _given(inputs)
+    module = unwrapped(module)
+    quantized = next((m for m in module.modules() if _is_quantized(m)), None)
+    if quantized is not None:
+        raise BadInput(
+            f"{name or type(module).__name__}: has quantized modules of torch.ao"
+            f" ({type(quantized).__name__}), which are not modelled; give the module as it was"
+            " before, with --mode infer --precision fp8 or another format"
+        )
+    given = arguments.given(inputs, module)
     name = name or type(module).__name__
     if not given:
         raise BadInput(f"{name}: no inputs; give the shape of each, for example 64x3x32x32")
-    axes = spec.axes(given)
-    # traced steps by batch, for everything else on which they depend
-    known: dict[Hashable, dict[int, Recorded]] = {}
+    steps = _Steps(module, arguments.readings(module, given), name, device != "cpu", loss)
+    axes = steps.axes
+    source = f"traced by PyTorch {torch.__version__}"
+    model = Model(name, "torch", axes.takes, axes.size, steps.run, None, source, axes.batch)
+    return model._replace(quick=functools.partial(steps.run, quick=True))
 
-    def program(tape: Tape, batch: int, size: int | None, quick: bool = False) -> None:
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    """Whether a module is one of those that torch.ao puts in place of a layer."""
+    where = type(module).__module__
+    return where.startswith("torch.ao.nn.") and ".qat" not in where and "quantized" in where
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The module inside torch.compile, DataParallel and DistributedDataParallel."""
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while isinstance(module, wrappers) or type(module).__name__ == "OptimizedModule":
+        inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
+        if not isinstance(inner, torch.nn.Module):
+            break
+        module = inner
+    return module
+
+
+class _Steps:
+    """The traced steps of a module: one per batch, for everything else on which they depend."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        readings: list[arguments.Reading],
+        name: str,
+        gpu: bool,
+        loss: Loss | None,
+    ):
+        self.module, self.readings, self.name = module, readings, name
+        self.gpu, self.loss = gpu, loss
+        self.axes = spec.axes(readings[0].inputs)
+        self.known: dict[Hashable, dict[int, Recorded]] = {}
+
+    def run(self, tape: Tape, batch: int, size: int | None, quick: bool = False) -> None:
+        """Leave the step of a batch on a tape; with `quick`, one computed from a few others."""
         if tape.parallel._replace(stages=1) != ALONE:
             raise BadInput(
-                f"{name}: the ops of a traced module are not split over devices; use data"
+                f"{self.name}: the ops of a traced module are not split over devices; use data"
                 " parallelism (dp, ZeRO) or a pipeline (pp), not tp, sp, cp or ep"
             )
         p = tape.precision
-        at = Conditions(
-            spec.resized(given, batch, size),
-            tape.training,
-            p.weights,
-            p.activations,
-            p.autocast,
-            tape.implementation("attention", "flash"),
-        )
-        traced = known.setdefault((size, p, *at[1:]), {})
-        found = traced.get(batch) or (extrapolated(traced, batch) if quick else None)
-        if found is None:
-            own = Tape(p, training=tape.training, implementations=tape.implementations)
-            fill(own, trace(module, at, name, device != "cpu", loss))
-            found = traced[batch] = Recorded.of(own)
-        found.onto(tape)
+        attention = tape.implementation("attention", "flash")
+        at = Conditions((), tape.training, p.weights, p.activations, p.autocast, attention)
+        traced = self.known.setdefault((size, p, *at[1:]), {})
 
-    source = f"traced by PyTorch {torch.__version__}"
-    model = Model(name, "torch", axes.takes, axes.size, program, None, source, axes.batch)
-    return model._replace(quick=functools.partial(program, quick=True))
+        def step(of: int) -> Recorded:
+            if of not in traced:
+                own = Tape(p, training=tape.training, implementations=tape.implementations)
+                fill(own, self._trace(at, of, size))
+                traced[of] = Recorded.of(own)
+            return traced[of]
+
+        found = traced.get(batch)
+        if found is None and quick:
+            found = self._computed(traced, batch, step)
+        (found or step(batch)).onto(tape)
+
+    def _computed(
+        self, traced: dict[int, Recorded], batch: int, step: Callable[[int], Recorded]
+    ) -> Recorded | None:
+        """The step of a batch from others; as many are traced as that needs."""
+        while True:
+            found = extrapolated(traced, batch)
+            if found is not None or len(traced) >= MOST:
+                return found
+            step(another(sorted(traced)) if traced else self.axes.batch)
+
+    def _trace(self, at: Conditions, batch: int, size: int | None) -> Traced:
+        """The step of a batch, by the first reading of the inputs with which the module runs."""
+        failed: BadInput | None = None
+        for place, reading in enumerate(self.readings):
+            here = at._replace(inputs=spec.resized(reading.inputs, batch, size))
+            try:
+                traced = trace(self.module, here, self.name, self.gpu, self.loss)
+            except BadInput as error:
+                failed = failed or error
+                continue
+            self.readings = [reading, *self.readings[place + 1 :]]
+            notes = (reading.note,) if reading.note else ()
+            return traced._replace(assumptions=(*notes, *traced.assumptions))
+        assert failed is not None, "there is at least one reading"
+        raise failed
 
 
-def _given(inputs: spec.Given) -> tuple[spec.Input, ...]:
-    if isinstance(inputs, Mapping):
-        return tuple(_input(i, key) for key, i in inputs.items())
-    assert isinstance(inputs, Iterable), "a list or a tuple"
-    return tuple(_input(i, None) for i in inputs)
+def another(traced: list[int]) -> int:
+    """A batch to trace beside those that are, in order; none of 1, at which axes are dropped.
 
-
-def _input(given: object, name: str | None) -> spec.Input:
-    if isinstance(given, str):
-        given = spec.parse(given)
-    if isinstance(given, spec.Input):
-        return given._replace(name=name) if name else given
-    if isinstance(given, torch.Tensor):
-        floating = given.dtype.is_floating_point
-        dtype = None if floating else FORMATS.get(given.dtype, "int64")
-        return spec.Input(name, tuple(given.shape), dtype)
-    raise BadInput(
-        f"input {name or ''}: expected a tensor or a shape like 64x3x32x32, got a"
-        f" {type(given).__name__}"
-    )
+    >>> another([64]), another([1]), another([2]), another([32, 64])
+    (32, 2, 4, 128)
+    """
+    first = max(2, traced[0] // 2)
+    return first if len(traced) == 1 and first not in traced else 2 * traced[-1]
 
 
 def fill(tape: Tape, traced: Traced) -> None:
@@ -117,7 +176,7 @@ def fill(tape: Tape, traced: Traced) -> None:
     }
     for p in record.weights:
         dtype = quantized.get((p.node, p.size), p.dtype)
-        tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable))
+        tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable, False, p.looked_up))
     tape.inputs.extend(record.inputs)
     # as on the tape of a named model, what autograd runs for an op stands behind the op
     for k in sorted(record.launches, key=lambda k: (k.after, k.phase == "backward")):

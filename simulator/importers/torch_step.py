@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
+import roofcast.simulator.importers.higher_order as higher_order
+import roofcast.simulator.importers.lazy as lazy
 import roofcast.simulator.importers.spec as spec
+import roofcast.simulator.importers.user_code as user_code
 import roofcast.simulator.importers.written_attention as written_attention
-from roofcast.hwdb.errors import BadInput, RoofcastError, one_line
+from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.simulator.importers.arguments import arguments, filled, names
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cpu, as_cuda, autocast
 from roofcast.simulator.importers.fake import OneDevice, weightless
 from roofcast.simulator.importers.module_path import ModulePath, Place
 from roofcast.simulator.importers.record import FORMATS, Record
 from roofcast.simulator.importers.recorder import Recorder
-from roofcast.simulator.importers.torch_extra import CPU, CUDA, torch
+from roofcast.simulator.importers.torch_extra import CPU, CUDA, torch, tree_iter
 
 # our formats in torch's
 TORCH: dict[str, torch.dtype] = {
@@ -61,21 +64,55 @@ def trace(
     `name` is the module's name for messages; `gpu`: PyTorch dispatches as for CUDA. `loss` maps the
     module's output to a scalar. Raises BadInput if the module fails on these inputs.
     """
+    with user_code.quiet() as said, higher_order.as_python() as assumed:
+        traced = _traced(module, at, name, gpu, loss)
+    notes = [*traced.assumptions, *assumed]
+    if said.lines:
+        notes.append(f"what {name} prints while it runs ({said.lines:,} lines) is not shown")
+    return traced._replace(assumptions=tuple(notes))
+
+
+def _traced(
+    module: torch.nn.Module, at: Conditions, name: str, gpu: bool, loss: Loss | None
+) -> Traced:
+    if lazy.is_lazy(module):
+        module = lazy.copied(module)
+        with lazy.sized():
+            _run(module, at._replace(training=False), name, gpu, None, real=False)
     try:
         record = _run(module, at, name, gpu, loss, real=False)
         return Traced(record, tuple(written_attention.notes(record, at.attention, gpu)))
     except _NeedsValues as needed:
+        why = str(needed)
         weights = sum(p.numel() * p.element_size() for p in module.parameters())
         if weights > REAL_LIMIT:
             raise BadInput(
-                f"{name}: depends on the values of tensors ({needed}) and must run on real ones,"
-                f" but its weights are too large for that ({weights / 1e9:.1f} GB)"
+                f"{name}: depends on the values of {why} and must run on real ones, but its"
+                f" weights are too large for that ({weights / 1e9:.1f} GB)"
             ) from None
+    try:
+        record = _run(module, at, name, False, loss, real=True)
+    except BadInput as error:
+        raise BadInput(f"{error}{_values_missing(module, at)}") from None
+    valued = [i.name or "an input" for i in at.inputs if i.tensor and i.literal is not None]
+    given = f"the given values of {', '.join(valued)} and " if valued else ""
     assumption = (
-        f"{name} depends on the values of tensors: traced on random ones, with the kernels of a CPU"
+        f"{name} depends on the values of {why}: traced on {given}random ones, with the"
+        " kernels of a CPU"
     )
-    record = _run(module, at, name, False, loss, real=True)
     return Traced(record, (assumption, *written_attention.notes(record, at.attention, False)))
+
+
+def _values_missing(module: torch.nn.Module, at: Conditions) -> str:
+    """How to give the values of an input of whole numbers, which were random ones."""
+    unnamed = iter(names(module, sum(not i.name for i in at.inputs)))
+    named = [i._replace(name=i.name or next(unnamed)) for i in at.inputs]
+    whole = [i for i in named if i.dtype in ("int64", "int32") and i.literal is None]
+    if not whole:
+        return ""
+    i = min(whole, key=lambda i: len(i.shape))  # lengths and counts have one axis
+    name = "NAME" if " " in str(i.name) else i.name
+    return f"; integers were random, 0 or 1: give their values, --input {name}=20, if they matter"
 
 
 class _NeedsValues(Exception):
@@ -88,26 +125,28 @@ def _run(
     device = CUDA if gpu else CPU
     mode = OneDevice(device)
     answers = DeviceAnswers(mode, gpu)
-    recorder = Recorder(answers, ModulePath(module), real)
     with contextlib.ExitStack() as stack:
+        clock = stack.enter_context(user_code.limited(name))
+        recorder = Recorder(answers, ModulePath(module), real, clock)
         stack.enter_context(_in_mode(module, at.training))
         stack.enter_context(_without_cache(module, at.training))
         stack.enter_context(torch.random.fork_rng(devices=()))
         torch.manual_seed(0)
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(torch.jit.optimized_execution(False))
         if not real:
             stack.enter_context(mode)
         stack.enter_context((as_cuda if gpu else as_cpu)(answers, at.attention))
         stack.enter_context(weightless(module, device, TORCH[at.weights], real))
-        args, kwargs = _inputs(at, device, real)
-        fed = [*args, *kwargs.values()]
-        parameters = list(module.parameters())
+        args, kwargs = arguments(module, at.inputs, _maker(at, device, real))
+        fed = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+        parameters = _sized(module.parameters())
         for p in parameters:
             answers.root(p)
         stack.enter_context(recorder)
         recorder.mark("parameter", parameters)
-        recorder.mark("buffer", module.buffers())
+        recorder.mark("buffer", _sized(module.buffers()))
         recorder.mark("input", fed)
+        recorder.name_sources(names(module, len(args)), args, kwargs)
         try:
             low = TORCH[at.autocast] if at.autocast else None
             with (
@@ -121,12 +160,11 @@ def _run(
                 _backward(recorder, ends or _ends(out, name))
         except RoofcastError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not real and _needs_values(error):
-                raise _NeedsValues(one_line(error)) from None
-            raise BadInput(
-                f"{name}: fails on input {spec.written(at.inputs)}: {one_line(error)}"
-            ) from None
+                raise _NeedsValues(_asked(error, recorder)) from None
+            what = f"{name}: fails on input {_shown(at.inputs)}"
+            raise user_code.reported(what, error, recorder.path.failed(error)) from None
         return recorder.record(_owners(module), fed)
 
 
@@ -143,29 +181,46 @@ def _ended(recorder: Recorder, loss: Loss, out: Any) -> torch.Tensor:
         recorder.path.stack.pop()
 
 
+def _shown(inputs: tuple[spec.Input, ...]) -> str:
+    text = spec.written(inputs)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _sized(tensors: Iterable[torch.Tensor]) -> list[Any]:
+    return [t for t in tensors if not isinstance(t, lazy.Uninitialized)]
+
+
+def _asked(error: BaseException, recorder: Recorder) -> str:
+    """Of which inputs the values were asked, and where, for a message."""
+    of = ", ".join(recorder.asked[:4]) or "tensors"
+    line = user_code.line_of(error)
+    return f"{of} ({line})" if line else of
+
+
 def _needs_values(error: BaseException) -> bool:
     text = str(error)
     return (
         type(error).__name__ in NEEDS_VALUES
         or "data pointer of Tensor that doesn't have storage" in text
+        or "is not supported for tensor subclasses" in text
         or "FakeTensor" in text
     )
 
 
-def _inputs(
-    at: Conditions, device: torch.device, real: bool
-) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """The inputs as tensors: those without a name by position, and the others by name."""
+def _maker(at: Conditions, device: torch.device, real: bool) -> Callable[[spec.Input], Any]:
+    """Makes the tensor of an input: a fake one, or one with given or random numbers."""
 
-    def one(i: spec.Input) -> torch.Tensor:
+    def make(i: spec.Input) -> torch.Tensor:
         dtype = TORCH[i.dtype or at.activations]
         if not real:
             return torch.empty(i.shape, dtype=dtype, device=device)
+        if i.literal is not None:
+            return filled(i, dtype)
         if dtype.is_floating_point:
             return torch.randn(i.shape).to(dtype)
         return torch.randint(0, 2, i.shape).to(dtype)
 
-    return [one(i) for i in at.inputs if not i.name], {i.name: one(i) for i in at.inputs if i.name}
+    return make
 
 
 @contextlib.contextmanager

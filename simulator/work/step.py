@@ -90,7 +90,7 @@ class Step(NamedTuple):
         """Bytes of the gradients of all trainable weights; 0 in inference."""
         if self.recipe.mode != "train":
             return 0
-        return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable)
+        return sum(w.updated * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable)
 
     @property
     def used_twice(self) -> float:
@@ -231,7 +231,8 @@ def accumulated(tape: Tape, bytes_: float) -> list[Kernel]:
     kernels = []
     for w in tape.weights:
         if w.trainable:
-            work = 0, w.size, 0, read * w.size, written * w.size, (0.0,), w.count
+            n = w.updated
+            work = 0, n, 0, read * n, written * n, (0.0,), w.count
             kernels.append(Kernel(w.node, "backward", "accumulate", "fp32", *work))
     return kernels
 
@@ -252,7 +253,7 @@ def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
     for w in tape.weights:
         if not w.trainable:
             continue
-        n = w.size * w.count
+        n = w.updated * w.count
         read, written = _update_bytes(w, recipe, fused)
         # Tensors share launches: the launch of a group is divided over its members.
         shape = (launches * w.count / FOREACH_GROUP,)
@@ -264,7 +265,7 @@ def update(tape: Tape, recipe: Recipe) -> list[Kernel]:
 def _update_bytes(w: Weight, recipe: Recipe, fused: bool) -> tuple[float, float]:
     """Bytes read and written by the update of one weight tensor, all its repetitions."""
     assert recipe.optimizer is not None, "update() returns early without an optimizer"
-    n, width, master = w.size * w.count, WIDTH[w.dtype], recipe.stack.master
+    n, width, master = w.updated * w.count, WIDTH[w.dtype], recipe.stack.master
     o = optimizer(recipe.optimizer)
     read, written = update_traffic(o, n, 4.0 if master else width, fused)
     if master:  # gradients are read once more for their norm; 16-bit weights are written from fp32

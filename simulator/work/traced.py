@@ -48,6 +48,12 @@ class Weight(NamedTuple):
     count: int  # type: ignore[assignment]
     trainable: bool
     expert: bool = False  # belongs to an expert: data-parallel ranks may hold different experts
+    looked_up: int | None = None  # elements of a table with sparse gradients that a step looks up
+
+    @property
+    def updated(self) -> int:
+        """Elements that have a gradient and are updated in a step."""
+        return self.size if self.looked_up is None else min(self.size, self.looked_up)
 
 
 class Saved(NamedTuple):
