@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from roofcast.hwdb.errors import QUOTED, RoofcastError, escaped, quoted, shortened
+from roofcast.reports.progress import tracing
 
 # Subcommands with their lines in `roofcast --help`. The code is reports/commands/<name>.py.
 COMMANDS = {
@@ -109,7 +110,10 @@ class Commands(click.Group):
         _prepare_streams()
         words = (sys.argv[1:] if args is None else list(args)) or ["--help"]
         try:
-            status = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+            with tracing(words):
+                status = super().main(
+                    words, prog_name, complete_var, standalone_mode=False, **extra
+                )
             sys.stdout.flush()
         except click.exceptions.Exit as done:
             status = done.exit_code

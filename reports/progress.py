@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,34 @@ def bar(what: str, after: float = AFTER) -> Iterator[Callable[[int, int], None]]
         yield step
     finally:
         progress.stop()
+
+
+@contextmanager
+def tracing(words: Sequence[str], after: float = AFTER) -> Iterator[None]:
+    """Inside, a terminal shows how many ops of a module in Python are traced. words: of the
+    command line.
+    """
+    terminal = hasattr(sys.stderr, "isatty") and sys.stderr.isatty()
+    if not terminal or not any(".py" in word or word.endswith(".pt") for word in words):
+        yield
+        return
+    from roofcast.simulator.importers.user_code import progress
+
+    begin = time.monotonic()
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as out:  # the module's own is closed
+
+        def show(ops: int) -> None:
+            if time.monotonic() - begin >= after:
+                out.write(f"\rrunning the module: {ops:,} ops \r")
+                out.flush()
+
+        progress.append(show)
+        try:
+            yield
+        finally:
+            progress.remove(show)
+            if time.monotonic() - begin >= after:
+                out.write("\r\033[K")
 
 
 def watched(items: Sequence[Item], what: str, after: float = AFTER) -> Iterator[Item]:

@@ -102,9 +102,16 @@ def _gru_cell_backward(grad, workspace, has_bias):
     return gates, torch.empty_like(gates), torch.empty_like(grad), *bias
 
 
+def _grouped_mm(a, b, offs=None, bias=None, out_dtype=None):
+    """As a GPU runs it in every format; PyTorch's rule takes only bf16."""
+    groups = offs.shape if a.dim() == b.dim() == 2 else a.shape[:-2] if b.dim() == 3 else ()
+    return a.new_empty((*groups, a.shape[-2], b.shape[-1]), dtype=out_dtype or a.dtype)
+
+
 SHAPES = {  # ops that PyTorch cannot run on fake tensors
     aten._thnn_fused_gru_cell.default: _gru_cell,
     aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
+    aten._grouped_mm.default: _grouped_mm,
 }
 
 

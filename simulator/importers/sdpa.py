@@ -13,21 +13,22 @@ FLASH_LARGEST = 256  # largest head dimension of the flash kernel
 
 def attention(
     how: str,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
     attn_mask: torch.Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """The attention of q, k, v[B, H, S, D] by implementation `how`: flash, efficient or eager.
+    """The attention of query, key, value[B, H, S, D] by `how`: flash, efficient or eager.
 
     Flash needs 16-bit operands, no mask and heads of at most 256 elements; otherwise the efficient
     kernel runs. The composed form runs for "eager", and if the elements of a head are not
     contiguous.
     """
+    q, k, v = query, key, value
     if how == "eager" or any(t.stride(-1) != 1 and t.shape[-1] != 1 for t in (q, k, v)):
         return aten._scaled_dot_product_attention_math(
             q, k, v, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa

@@ -173,6 +173,31 @@ def test_numpy_runs_on_real_numbers():
     )
 
 
+class Keywords(Layer):
+    def forward(self, x):
+        y = self.fc(x)[None, None]
+        return nn.functional.scaled_dot_product_attention(query=y, key=y, value=y)
+
+
+def test_attention_is_called_by_keyword():
+    assert counts(Keywords(), ["8x16"]).forward == 2 * 8 * 16 * 16 + 4 * 8 * 8 * 16
+
+
+class Grouped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 16, 32))
+
+    def forward(self, x, ends):
+        return torch._grouped_mm(x, self.weight, offs=ends)
+
+
+@pytest.mark.parametrize("how", ["fp32", "bf16"])
+def test_experts_in_one_grouped_product_in_every_format(how):
+    found, _ = imported(from_torch(Grouped(), ["64x16", "4:int32"]), how)
+    assert found[:3] == (4 * 16 * 32, 2 * 64 * 16 * 32, 2 * 64 * 16 * 32)
+
+
 # ---------------------------------------------------------------- sparse gradients
 def test_a_table_with_sparse_gradients_is_updated_where_it_was_looked_up():
     dense, sparse = (nn.Embedding(1000, 64, sparse=how) for how in (False, True))
