@@ -50,14 +50,14 @@ STEP: dict[str, Option] = {
         multiple=True,
         metavar="SHAPE",
         help=(
-            "Input shape of a .py or .onnx model: 64x3x32x32, 64x128:int64 or ids=64x128:int64;"
-            " or a value: step=3. Repeat it for each input, in order."
+            "Input shape of a .py or .onnx model: 64x3x32x32, 64x128:int64, or by the name of an"
+            " argument, ids=64x128:int64; or a value: step=3. Repeat it for each input, in order."
         ),
     ),
     "batch": _integer(
         "--batch",
-        "Global batch size [samples]. Default: 1 sequence or 32 images per data-parallel rank, and"
-        " 4 * pp times as many with --pp > 1; for a .py or .onnx file that of --input.",
+        "Global batch size [samples]. Default: 1 sequence or 32 images per data-parallel rank, times"
+        " 4 * pp with --pp > 1; for .py and .onnx models, the batch in --input.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
@@ -66,12 +66,12 @@ STEP: dict[str, Option] = {
     "precision": _choice(
         "--precision",
         PRECISIONS,
-        "Number format. bf16, fp16, fp32: of weights, gradients and optimizer states; tf32: fp32"
-        " with TF32 products; amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast); fp8,"
-        " nvfp4: bf16 weights and states, products in 8 or 4 bits; int8, int4, mxfp4: quantized"
-        " weights, inference only; int8-fp32: int8 products, the rest fp32 (CPUs). A stack with"
-        " fp32 master weights, such as megatron, has them beside 16-bit weights. Default: bf16,"
-        " else amp-fp16, else fp32, by what the device supports; on CPUs fp32.",
+        "Number format. bf16, fp16, fp32: weights, gradients and optimizer states all in it; tf32:"
+        " fp32 with TF32 products; amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast);"
+        " fp8, nvfp4: bf16 weights and states, products in 8 or 4 bits. For inference alone: int8"
+        " (weights and products), int8-fp32 (the same, the rest in fp32: CPUs), int4, mxfp4 (only"
+        " the weights). Stacks such as megatron add fp32 master weights to 16-bit weights. Default:"
+        " bf16, else amp-fp16, else fp32, by what the device supports; on CPUs fp32.",
     ),
     "optimizer": click.option(
         "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."
@@ -82,8 +82,8 @@ STEP: dict[str, Option] = {
         help=(
             "Activation recomputation (checkpointing): none; selective (attention scores); full;"
             " uniform:N (layers in groups of N); every:N (every Nth layer); block:N (the first N"
-            " layers of each stage); modules:NAME,NAME (ops of each layer whose names"
-            " contain one of these: mlp,norm). Default: none."
+            " layers of each stage); modules:NAME,NAME (ops whose name contains one of these, for"
+            " example modules:mlp,norm). Default: none."
         ),
     ),
     "offload": click.option(
@@ -96,7 +96,9 @@ STEP: dict[str, Option] = {
         ),
     ),
     "attention": _choice(
-        "--attention", ATTENTION, "Attention implementation. Default: the stack's."
+        "--attention",
+        ATTENTION,
+        "Attention kernel; eager keeps all scores. Default: set by --stack (pytorch-eager: flash).",
     ),
     "mode": _choice("--mode", MODES, "A training step, or one inference pass. Default: train."),
     "stack": click.option(
@@ -105,7 +107,7 @@ STEP: dict[str, Option] = {
         shell_complete=completing("stack"),
         help=(
             "Software stack: a name (see roofcast stacks) or a .toml file. Default: pytorch-eager,"
-            " on TPUs jax-xla, on NPUs their compiler's."
+            " on TPUs jax-xla, on NPUs the stack of the vendor's compiler."
         ),
     ),
     "memory_format": _choice(
@@ -121,7 +123,7 @@ LENGTH: dict[str, Option] = {
     "samples": click.option(
         "--samples",
         type=Count(as_written=True),
-        help="Length of the run by the samples of its data set: 1.28M, times --epochs.",
+        help="Samples of the data set: 1.28M. The run has this many, times --epochs.",
     ),
     "epochs": click.option(
         "--epochs", type=Count(as_written=False), help="Passes over the data set. Default: 1."
@@ -158,7 +160,7 @@ LAYOUT: dict[str, Option] = {
         shell_complete=completing("system"),
         help=(
             "Node or pod type: a name (see roofcast devices --systems) or a .toml file. Default:"
-            " the usual one of the device."
+            " the usual one of --on."
         ),
     ),
     "tp": _integer("--tp", "Tensor-parallel size. Default: 1."),
@@ -176,7 +178,8 @@ LAYOUT: dict[str, Option] = {
         help="Transformer layers of each stage or virtual stage. Default: an even split.",
     ),
     "dp": _integer(
-        "--dp", "Data-parallel size. Default: devices / (tp*cp*pp), or 1 without --devices."
+        "--dp",
+        "Data-parallel size. Default: devices / (tp*cp*pp); 1 without --devices and --system.",
     ),
     "cp": _integer("--cp", "Context-parallel size. Default: 1."),
     "cp_kind": _choice("--cp-kind", CP_KINDS, "Context-parallel algorithm. Default: ring."),
@@ -185,8 +188,8 @@ LAYOUT: dict[str, Option] = {
     ),
     "etp": _integer(
         "--etp",
-        "Tensor-parallel size within an expert. Default: --tp, where it divides the width of an"
-        " expert and where --ep times --tp divides tp*cp*dp; else 1.",
+        "Tensor-parallel size within an expert. Default: --tp if it can be (it divides the width of"
+        " an expert, and ep*tp divides tp*cp*dp), else 1.",
     ),
     "zero": click.option(
         "--zero", type=Stage(), help="ZeRO stage; 3 as in PyTorch's FSDP. Default: 0."
@@ -209,7 +212,7 @@ LAYOUT: dict[str, Option] = {
     "micro_batch": _integer(
         "--micro-batch",
         "Samples in one micro-batch. Default: 1 with --pp > 1, else the rank's whole share of"
-        " --batch, halved until it fits.",
+        " --batch, halved until it fits; the whole share where no size fits.",
     ),
 }
 SECTIONS = {
@@ -270,7 +273,7 @@ def scenario_options(several: bool = False, required: bool = True, length: bool 
     def decorate(function: Callable) -> Callable:
         function = options(*names)(function)
         text = "Device: a name (see roofcast devices) or a .toml file."
-        text += f"{' May be repeated.' if several else ''} Default: that of --system."
+        text += f"{' May be repeated.' if several else ''} Required without --system, which names its own."
         devices, models = completing("device"), completing("model")
         on = click.option(
             "--on", multiple=several, metavar="DEVICE", help=text, shell_complete=devices

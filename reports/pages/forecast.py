@@ -11,7 +11,7 @@ from roofcast.reports.format import digits, duration, energy, money, percent, se
 from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
-from roofcast.reports.pages.memory import memory_section, shortage
+from roofcast.reports.pages.memory import memory_section, peak, shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.simulator.forecast.result import Forecast
 
@@ -24,8 +24,8 @@ def print_forecast(forecast: Forecast) -> None:
         headline(out, forecast)
         section(out, "Where the time goes")
         show(out, layer_table(forecast, out.width - 2))
-        say(out, table_note(forecast, out.width - 2), style="dim")
         say(out, f"time by kind of op: {by_kind(forecast)}")
+        say(out, table_note(forecast, out.width - 2), style="dim")
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
@@ -48,6 +48,8 @@ def headline(out: Console, forecast: Forecast) -> None:
         say(out, layout_line(forecast.layout, forecast.system))
     out.print()
     say(out, "   ".join(map(unbroken, _rates(forecast))), style="bold")
+    if forecast.memory.fits:
+        say(out, peak(forecast))
     if forecast.memory.fits is False:
         say(out, f"does not fit: {shortage(forecast)}; times are as if it did", style="bold red")
     say(out, _phases(forecast))
@@ -57,7 +59,7 @@ def headline(out: Console, forecast: Forecast) -> None:
         bound += f" {unbroken(f'(the estimate is {ratio} times that)')}"
     say(out, bound)
     if forecast.low_s is not None:
-        interval = f"80 % interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
+        interval = f"80 % prediction interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
         say(out, f"{interval} ({interval_basis(forecast.interval_class)})")
 
 

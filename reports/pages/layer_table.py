@@ -50,10 +50,19 @@ def layer_table(forecast: Forecast, width: int) -> Table:
         add(_others(rest, room), "", _sums(forecast, rest), "", "dim")
     lost = _outside(forecast)
     for loss in lost:
-        bound = "host" if loss.name == _HOST else ""
+        bound = "host" if loss.name == _HOST else _update_bound(forecast, loss)
         add(loss.name, "", (loss.flops, loss.moved, loss.sent, loss.time), bound, "dim")
     add("total", "", _total(forecast, rows, lost, several), "", "bold")
     return table
+
+
+def _update_bound(forecast: Forecast, loss: Loss) -> str:
+    """What binds the optimizer's kernels, all of one kind; "" for any other row."""
+    updates = [p for p in forecast.points if p.phase == "update"]
+    if loss.name != "optimizer" or not updates:
+        return ""
+    moved, computed = (sum(getattr(p, field) for p in updates) for field in ("bytes", "flops"))
+    return "memory" if moved > computed else ""  # every device computes more than it moves
 
 
 def _passes(forecast: Forecast) -> list[LayerForecast]:
@@ -105,8 +114,9 @@ def table_note(forecast: Forecast, width: int) -> str:
         stages = ", mean over the pipeline stages" if pipelined else ""
         unit = "step" if forecast.mode == "train" else "pass"
         parts.append(f"numbers of one device: its share of a {unit}, all micro-batches{stages}")
-    summed = "" if several else "; a row is the sum of all"
-    parts.append(f"×: how often the op stands in the model{summed}")
+    passes = ", forward and backward" if forecast.mode == "train" else ""
+    summed = "" if several else f"; a row sums all of them{passes}"
+    parts.append(f"×: how often the op occurs in the model{summed}")
     if width >= _NARROW:
         parts += _column_notes(forecast)
     if several:
@@ -135,23 +145,23 @@ def _row_notes(names: Sequence[str]) -> list[str]:
 def _column_notes(forecast: Forecast) -> list[str]:
     """What the columns of FLOP and bytes mean."""
     attention = any(layer.op == "attention" for layer in forecast.layers)
-    square = ""
-    if attention:
-        square = ", attention over the full square of scores"
+    square = ", attention as if unmasked" if attention else ""
     of_mfu = "matrix products and convolutions"
     if attention:
-        of_mfu = "matrix products, convolutions and the part of attention that a mask leaves"
-    again = ", without recomputation" if forecast.mode == "train" else ""
+        of_mfu = "matrix products, convolutions and the unmasked part of attention"
+    again = ", no recomputation" if forecast.mode == "train" else ""
     parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
-    sums = " and the sum of gradients that meet at its input" if forecast.mode == "train" else ""
-    fused = "with what is fused into it"
-    parts.append(f"traffic: bytes moved in device memory by an op's kernels, {fused}{sums}")
+    sums = " and sums of gradients where branches meet" if forecast.mode == "train" else ""
+    parts.append(
+        "traffic: bytes that the op's kernels read and write in device memory, including"
+        f" fused ops{sums}"
+    )
     if forecast.devices > 1:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":
         before = ", before recomputation" if forecast.recompute != "none" else ""
-        once = "a tensor that several ops use counted in the first"
-        parts.append(f"saved: activations kept for backward{before}, {once}")
+        once = "a tensor of several ops counts at the first of them in the model"
+        parts.append(f"saved: activations kept for backward{before}; {once}")
     return parts
 
 

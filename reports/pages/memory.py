@@ -112,9 +112,9 @@ def _note(forecast: Forecast) -> str:
     shown = [name for name, _ in kinds(forecast)]
     said = [text for name, text in texts.items() if name in shown]
     if forecast.mode == "train" and "gradients" not in shown:
-        said.insert(0, "gradients of parameters: none at this moment")
+        said.insert(0, "gradients: none, those of parameters do not exist yet at this moment")
     elif forecast.devices > 1 and forecast.mode == "train":
-        said.insert(0, "gradients of parameters: of all weights, summed over micro-batches")
+        said.insert(0, "gradients: of all parameters, summed over micro-batches")
     if forecast.memory.capacity_bytes:
         said.insert(0, "percent: of the capacity")
     return "; ".join(said)
@@ -136,9 +136,16 @@ def doubtful(forecast: Forecast) -> str:
         return ""
     low, high = (side / m.peak_bytes for side in (m.low_bytes, m.high_bytes))
     return (
-        f", near the limit: in 80 % of measured runs the peak was {low:.2f} to {high:.2f} times its"
-        f" forecast, which here is {binary(m.low_bytes)} to {binary(m.high_bytes)}"
+        f" (80 % interval: {binary(m.low_bytes)} to {binary(m.high_bytes)}, as measured peaks were"
+        f" {low:.2f} to {high:.2f} times their forecast)"
     )
+
+
+def peak(forecast: Forecast) -> str:
+    """The peak of a step that fits, in a line for the headline."""
+    memory = forecast.memory
+    near = " (near the limit)" if doubtful(forecast) else ""
+    return f"peak memory {of(memory.peak_bytes, memory.capacity_bytes)}{near}"
 
 
 def verdict(forecast: Forecast) -> str:
@@ -150,9 +157,9 @@ def verdict(forecast: Forecast) -> str:
         batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
         used = of(memory.peak_bytes, memory.capacity_bytes)
         near = doubtful(forecast)
-        return f"fits{' by the estimate' if near else ''}: {used}{near}{batch}"
-    estimate = " by the estimate" if doubtful(forecast) else ""
-    return f"does not fit{estimate}: {shortage(forecast)}; {cure(forecast)}"
+        return f"{'may not fit' if near else 'fits'}: {used}{near}{batch}"
+    does_not = "may fit, by the estimate it does not" if doubtful(forecast) else "does not fit"
+    return f"{does_not}: {shortage(forecast)}; {cure(forecast)}"
 
 
 def _largest(forecast: Forecast) -> str:

@@ -26,11 +26,12 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
         section(out, "Most similar measured runs (in device, stack, kind of model and size)")
         if far := none_is_near(forecast):
             say(out, far)
+        unit = "step" if forecast.mode == "train" else "pass"
         for run in forecast.nearest:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
             on = f"{run.devices:,} × {run.device}" if run.devices > 1 else run.device
             where = f"{run.name} on {on}, stack {run.stack} ({run.source})"
-            say(out, f"{where}: measured {seconds(run.measured_s)}, {off}", first="- ")
+            say(out, f"{where}: measured {seconds(run.measured_s)} per {unit}, {off}", first="- ")
 
 
 def none_is_near(forecast: Forecast) -> str:

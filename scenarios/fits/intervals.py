@@ -122,7 +122,7 @@ def called(found: Forecast) -> str:
     named = re.search(r"(\d+(?:\.\d+)?)b\b", found.model.lower())
     if named is None or found.parameters > 0.7e9 * float(named[1]):
         return found.model
-    return f"{found.model} cut to {found.parameters / 1e9:.3g} billion parameters"
+    return f"{found.model} reduced to {found.parameters / 1e9:.3g} billion parameters"
 
 
 def residuals_of(table: list[dict[str, str]]) -> interval.Residuals:

@@ -50,8 +50,8 @@ SHARDED = {  # what ZeRO shards: from which stage on, what to ask for
     "parameters": (3, "--zero 3"),
 }
 EIGHT_BIT = 0.75  # of the optimizer states that an 8-bit optimizer saves, from 32 bits
-MINOR = 0.05  # a loss below this fraction of the step is not mentioned
-NOTABLE = 0.2  # a second limit, or the optimizer, is mentioned from this fraction on
+MINOR = 0.05  # a loss, or a second limit, below this fraction of the step is not mentioned
+NOTABLE = 0.2  # the optimizer, or host time, is mentioned from this fraction on
 GIB = 2.0**30
 
 
@@ -74,12 +74,12 @@ def diagnose(
     first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
     what, cure = LIMITS[first]
     second = ""
-    if rest and share[rest[0]] > NOTABLE * step_s:
+    if rest and share[rest[0]] > MINOR * step_s:
         second = f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]})"
     parts = [(share[first], f"is bound by {what}; {cure} would help{second}")]
     if update_s >= NOTABLE * step_s:
         parts.append(
-            (update_s, "is the optimizer, which more samples or micro-batches per step amortise")
+            (update_s, "is the optimizer, which more micro-batches per step (accumulation) amortise")
         )
     if between_s > NOTABLE * step_s:
         parts.append((between_s, "is host time between steps, which a larger batch would amortise"))

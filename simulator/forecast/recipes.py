@@ -77,7 +77,7 @@ def _precision(s: Scenario, model: Model, device: Device | None, assumptions: li
     if name is None:
         assert device is not None, "a scenario without a device names its precision"
         name = default_precision(device)
-        of_all = "weights, gradients and optimizer states too"
+        of_all = "weights, gradients and optimizer states in it, no fp32 master weights"
         of_all = of_all if s.mode == "train" else "weights too"
         whole = "" if "amp" in name or integer or stored else f": {of_all}"
         why = f": {device.id} multiplies no other format" if integer else ""
