@@ -12,7 +12,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator import importers
-from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.families.table import CLASSES, FAMILIES, IMAGE_FAMILIES
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.models.nets import NETS
 from roofcast.simulator.work.model import Model
@@ -185,30 +185,41 @@ def from_config(
     `where` is the file or other place that error messages name. Raises BadInput for an unknown
     model_type, a missing key, or sizes that do not fit together.
     """
-    kind = raw.get("model_type")
-    known = ", ".join(sorted(FAMILIES))
-    if kind is None:
-        raise BadInput(
-            f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {known})"
-        )
-    if kind not in FAMILIES:
-        raise BadInput(
-            f"{where}: model_type {kind!r} is not known; known: {known}; or list its layers in a"
-            " .toml"
-        )
-    module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
+    kind, file = _family(raw, where)
+    module = import_module(f"roofcast.simulator.models.families.{file}")
     try:
         config = msgspec.convert(raw, module.Config)
     except msgspec.ValidationError as error:
         raise BadInput(f"{where}: {_plain(error)}") from None
     check(where, config)
-    image = kind in IMAGE_FAMILIES
-    size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
+    image = kind in IMAGE_FAMILIES or kind in CLASSES
+    if kind in CLASSES:
+        size = config.size
+    else:
+        size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
 
     def program(tape: Tape, batch: int, size: int | None) -> Any:
         return module.build(tape, config, batch, size)
 
     return Model(name, kind, "image" if image else "sequence", size, program, config, source)
+
+
+def _family(raw: dict[str, Any], where: Path | str) -> tuple[str, str]:
+    """The family of a configuration and the file that builds it; BadInput where there is none."""
+    if "model_type" not in raw and "_class_name" in raw:
+        kind, known, key = raw["_class_name"], CLASSES, "_class_name"
+    else:
+        kind, known, key = raw.get("model_type"), FAMILIES, "model_type"
+    names = ", ".join(sorted(known))
+    if kind is None:
+        raise BadInput(
+            f"{where}: no 'model_type'; a Hugging Face config.json has one (known: {names})"
+        )
+    if kind not in known:
+        raise BadInput(
+            f"{where}: {key} {kind!r} is not known; known: {names}; or list its layers in a .toml"
+        )
+    return kind, known[kind]
 
 
 def _plain(error: msgspec.ValidationError) -> str:

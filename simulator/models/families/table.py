@@ -1,4 +1,4 @@
-"""The module that builds each Hugging Face `model_type`.
+"""The module that builds each Hugging Face `model_type`, and each `_class_name` of diffusers.
 
 A family module has `Config`, a frozen record of the config.json keys it needs with Hugging Face's
 defaults for optional ones, and `build(tape, config, batch, size)`, where `size` is the sequence
@@ -45,5 +45,12 @@ FAMILIES = {
     "vit": "vit",
     "whisper": "encdec",
     "xlm-roberta": "bert",
+}
+CLASSES = {  # `_class_name` of diffusers -> module; its Config has `size`, the default side
+    "AutoencoderKL": "autoencoder_kl",
+    "DiTTransformer2DModel": "dit",
+    "FluxTransformer2DModel": "flux",
+    "SD3Transformer2DModel": "mmdit",
+    "UNet2DConditionModel": "unet_condition",
 }
 IMAGE_FAMILIES = {"swin", "vit"}  # take images; all others take token sequences

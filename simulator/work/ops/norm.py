@@ -52,7 +52,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
     gemma    multiply by 1 + g in fp32, then cast
     gpt_oss  multiply by g, then cast
     t5       scale x itself instead of its fp32 copy
-    torch    as torch.nn.functional.rms_norm composes it
+    torch    the same, as torch.nn.functional.rms_norm composes it
     """
     g = t.parameter(x.shape[-1]) if affine else None
     if t.implementation("rms_norm", "composed") == "fused":
@@ -67,7 +67,7 @@ def rms_norm(t: Tape, x: Value, *, flavor: str = "llama", affine: bool = True) -
     normal = pointwise.mul(t, full, inverse)
     if g is None:
         return t.cast(normal, x.dtype)
-    if flavor == "gpt_oss":
+    if flavor in ("gpt_oss", "torch"):
         return t.cast(pointwise.mul(t, normal, g), x.dtype)
     if flavor == "llama":
         return pointwise.mul(t, t.cast(normal, x.dtype), g)
