@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+CONFIGS = Path(__file__).parents[1] / "simulator" / "models" / "configs"
 # text tokens of the denoisers: what their pipelines pad a prompt to
 TEXT = {"SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512}
 Called = tuple[torch.nn.Module, list[Any], Callable[[], Any]]
@@ -16,7 +18,12 @@ Called = tuple[torch.nn.Module, list[Any], Callable[[], Any]]
 
 def small(name: str, **keys: Any) -> str:
     """A configuration of ours as one string."""
-    return json.dumps({"_class_name": name, **keys})
+    return json.dumps({"_class_name" if name[0].isupper() else "model_type": name, **keys})
+
+
+def quiet(name: str) -> str:
+    """The configuration of a shipped name without dropout, as one string."""
+    return json.dumps(json.loads((CONFIGS / f"{name}.json").read_text()) | QUIET)
 
 
 def called(raw: dict[str, Any], batch: int, size: int, dtype: Any, attention: str) -> Called:
@@ -34,7 +41,7 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
 
     kind = raw["_class_name"]
     keys = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k[0] != "_"}
-    model = getattr(diffusers, kind)(**keys)
+    model = getattr(diffusers, kind)(**keys).to(dtype)
     c = model.config
     if kind == "AutoencoderKL":
         x = torch.empty(batch, c.in_channels, size, size, dtype=dtype)
@@ -154,3 +161,40 @@ DENOISERS = (
 CASES: list[tuple[str, int, int, str, str]] = []
 for _model, _size in DENOISERS:
     CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
+
+QUIET = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+SIZES = dict(hidden_size=64, num_attention_heads=4, intermediate_size=96)
+TINY = dict(vocab_size=100, pad_token_id=0, **SIZES, **QUIET)
+ENCODERS = (
+    (small("modernbert", num_hidden_layers=4, local_attention=16, **TINY), 48),
+    (small("albert", num_hidden_layers=4, embedding_size=32, **TINY), 48),
+    (
+        small(
+            "albert", num_hidden_layers=4, num_hidden_groups=2, embedding_size=32,
+            hidden_act="gelu", **TINY,
+        ),
+        48,
+    ),
+    (small("mpnet", num_hidden_layers=2, **TINY), 48),
+    (
+        small(
+            "deberta-v2", num_hidden_layers=2, relative_attention=True, position_buckets=16,
+            pos_att_type=["p2c", "c2p"], share_att_key=True, norm_rel_ebd="layer_norm",
+            position_biased_input=False, type_vocab_size=0, **TINY,
+        ),
+        48,
+    ),
+    (
+        small(
+            "deberta-v2", num_hidden_layers=2, relative_attention=True, pos_att_type=["c2p"],
+            conv_kernel_size=3, conv_act="gelu", type_vocab_size=2, **TINY,
+        ),
+        48,
+    ),
+    ("modernbert-base", 1024),
+    (quiet("deberta-v3-base"), 512),
+    ("albert-base", 512),
+)  # fmt: skip
+for _model, _size in ENCODERS:
+    CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
+    CASES += [(_model, 2, _size, "bf16", "eager")]

@@ -117,13 +117,9 @@ def counted(model: torch.nn.Module, loss: Callable[[], Any], inputs: list[Any]) 
 def row(model: str, batch: int, size: int, precision: str, attention: str) -> list[Any]:
     """One row of the table; `model` is a shipped name or a configuration."""
     raw = json.loads(model if model[0] == "{" else (CONFIGS / f"{model}.json").read_text())
-    torch.set_default_dtype(FORMATS[precision])
-    try:
-        with torch.device("meta"):
-            module, inputs, loss = called(raw, batch, size, FORMATS[precision], attention)
-            counts = counted(module.train(), loss, inputs)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        module, inputs, loss = called(raw, batch, size, FORMATS[precision], attention)
+        counts = counted(module.train(), loss, inputs)
     return [model, batch, size, precision, attention, *counts]
 
 

@@ -234,6 +234,8 @@ def check(path: Path | str, config: msgspec.Struct) -> None:
         value = getattr(config, field)
         if isinstance(value, bool) or not isinstance(value, int) or field.endswith("_id"):
             continue
+        if value == -1 and field in getattr(config, "UNSET", ()):  # as Hugging Face writes None
+            continue
         if value < 0 or (value == 0 and field in POSITIVE):
             raise BadInput(f"{path}: key '{field}' is {value}; it must be a positive number")
     width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)

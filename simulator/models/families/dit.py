@@ -1,4 +1,4 @@
-"""Diffusion transformers that are told a class [peebles2022]: DiTTransformer2DModel of diffusers."""
+"""Class-conditional diffusion transformers [peebles2022]: DiTTransformer2DModel of diffusers."""
 
 from __future__ import annotations
 

@@ -6,11 +6,13 @@ length [tokens] or the side of the image [pixels].
 """
 
 FAMILIES = {
+    "albert": "albert",
     "bart": "encdec",
     "bert": "bert",
     "bloom": "bloom",
     "camembert": "bert",
     "clip": "clip",
+    "deberta-v2": "deberta",
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
     "distilbert": "distilbert",
@@ -31,6 +33,8 @@ FAMILIES = {
     "mamba": "mamba",
     "mistral": "llama",
     "mixtral": "llama",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
     "mt5": "t5",
     "opt": "opt",
     "phi": "neox",

@@ -9,15 +9,26 @@ from roofcast.simulator.work.tape import Tape, Value
 STATISTICS = 4  # bytes of a mean or an inverse deviation, kept in fp32
 
 
-def layer_norm(t: Tape, x: Value, *, affine: bool = True, bias: bool = True) -> Value:
+def layer_norm(
+    t: Tape,
+    x: Value,
+    *,
+    affine: bool = True,
+    bias: bool = True,
+    weights: tuple[Value, Value] | None = None,
+) -> Value:
     """(x - mean) / sqrt(var + eps) * g + b over the last dimension [ba2016].
 
     forward   about 8 FLOPs per element; keeps x, and mean and 1/deviation of each row in fp32
     backward  about 14 FLOPs per element, reads dy and x, writes dx; dg and db are sums over rows
+
+    `weights`: g and b that several norms share.
     """
     width = x.shape[-1]
-    g = t.parameter(width) if affine else None
-    b = t.parameter(width) if affine and bias else None
+    g, b = weights or (None, None)
+    if affine and g is None:
+        g = t.parameter(width)
+        b = t.parameter(width) if bias else None
     x = t.full(x)
     n, rows = x.size, x.size // width
     out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and t.training))
