@@ -191,6 +191,28 @@ ENCODERS = (
         ),
         48,
     ),
+    (small("dinov2", num_hidden_layers=2, image_size=28, **SIZES), 28),
+    (small("dinov2", num_hidden_layers=2, image_size=28, use_swiglu_ffn=True, **SIZES), 56),
+    (
+        small(
+            "dinov3_vit", num_hidden_layers=2, image_size=32, num_register_tokens=4,
+            use_gated_mlp=True, hidden_act="silu", **SIZES,
+        ),
+        32,
+    ),
+    (small("siglip_vision_model", num_hidden_layers=2, image_size=32, **SIZES), 32),
+    (small("clip_vision_model", num_hidden_layers=2, image_size=64, **SIZES), 64),
+    (
+        small(
+            "siglip",
+            text_config=dict(num_hidden_layers=2, vocab_size=100, **SIZES),
+            vision_config=dict(num_hidden_layers=2, image_size=32, **SIZES),
+        ),
+        24,
+    ),
+    ("dinov2-base", 224),
+    ("dinov3-vitb16", 224),
+    ("siglip-base-patch16-224", 64),
     ("modernbert-base", 1024),
     (quiet("deberta-v3-base"), 512),
     ("albert-base", 512),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 Called = tuple[torch.nn.Module, list[Any], Callable[[], Any]]
 MASKED = {
@@ -13,6 +14,12 @@ MASKED = {
     "deberta-v2": "DebertaV2ForMaskedLM",
     "modernbert": "ModernBertForMaskedLM",
     "mpnet": "MPNetForMaskedLM",
+}
+IMAGES = {
+    "clip_vision_model": "CLIPVisionModel",
+    "dinov2": "Dinov2Model",
+    "dinov3_vit": "DINOv3ViTModel",
+    "siglip_vision_model": "SiglipVisionModel",
 }
 DROPOUTS = ("dropout", "drop_prob")
 
@@ -30,6 +37,10 @@ def called(raw: dict[str, Any], batch: int, size: int, dtype: Any, attention: st
     how = "eager" if attention == "eager" else "sdpa"
     if kind in MASKED:
         return text(getattr(transformers, MASKED[kind]), config, how, batch, size, dtype)
+    if kind in IMAGES:
+        return image(getattr(transformers, IMAGES[kind]), config, how, batch, size, dtype)
+    if kind == "siglip":
+        return pairs(transformers.SiglipModel, config, how, batch, size, dtype)
     raise SystemExit(f"no call for {kind}")
 
 
@@ -55,3 +66,27 @@ def text(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any) ->
     model = built(kind, config, how, dtype)
     ids, labels = (torch.empty(batch, size, dtype=torch.int64) for _ in range(2))
     return model, [ids, labels], lambda: model(input_ids=ids, labels=labels).loss
+
+
+def image(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any) -> Called:
+    """An image encoder and the square error of its output."""
+    model = built(kind, config, how, dtype)
+    x = torch.empty(batch, config.num_channels, size, size, dtype=dtype)
+    pooled = "VisionModel" in kind.__name__
+    key = "pooler_output" if pooled else "last_hidden_state"
+    if pooled:
+        target = torch.empty(batch, config.hidden_size, dtype=dtype)
+    else:
+        tokens = (size // config.patch_size) ** 2 + 1 + getattr(config, "num_register_tokens", 0)
+        target = torch.empty(batch, tokens, config.hidden_size, dtype=dtype)
+    given = {"interpolate_pos_encoding": True} if size != config.image_size and pooled else {}
+    return model, [x, target], lambda: F.mse_loss(model(x, **given)[key], target)
+
+
+def pairs(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any) -> Called:
+    """A text and an image encoder with their loss over all pairs."""
+    model = built(kind, config, how, dtype)
+    ids = torch.empty(batch, size, dtype=torch.int64)
+    side = config.vision_config.image_size
+    x = torch.empty(batch, 3, side, side, dtype=dtype)
+    return model, [ids, x], lambda: model(input_ids=ids, pixel_values=x, return_loss=True).loss

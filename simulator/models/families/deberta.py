@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.families import masked
 from roofcast.simulator.models.families.transformer import activate, heads_of
 from roofcast.simulator.work.ops import attention, conv, embedding, linear, norm, pointwise
@@ -89,6 +90,8 @@ class Config(msgspec.Struct, frozen=True):
 
 def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
+    if t.parallel.cp > 1:
+        raise BadInput(f"cp {t.parallel.cp}: DeBERTa's attention has no fused kernel; use cp 1")
     t.assumptions.append("encoder counted as transformers' DebertaV2ForMaskedLM, without padding")
     x, table, shown = embedded(t, c, batch, sequence)
     with t.scope("encoder"):

@@ -12,9 +12,12 @@ FAMILIES = {
     "bloom": "bloom",
     "camembert": "bert",
     "clip": "clip",
+    "clip_vision_model": "vision_tower",
     "deberta-v2": "deberta",
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
+    "dinov2": "dino",
+    "dinov3_vit": "dino",
     "distilbert": "distilbert",
     "electra": "bert",
     "falcon": "falcon",
@@ -43,6 +46,8 @@ FAMILIES = {
     "qwen3": "llama",
     "qwen3_moe": "llama",
     "roberta": "bert",
+    "siglip": "siglip",
+    "siglip_vision_model": "vision_tower",
     "starcoder2": "neox",
     "swin": "swin",
     "t5": "t5",
@@ -57,4 +62,12 @@ CLASSES = {  # `_class_name` of diffusers -> module; its Config has `size`, the 
     "SD3Transformer2DModel": "mmdit",
     "UNet2DConditionModel": "unet_condition",
 }
-IMAGE_FAMILIES = {"swin", "vit"}  # take images; all others take token sequences
+# take images; all others take token sequences
+IMAGE_FAMILIES = {
+    "clip_vision_model",
+    "dinov2",
+    "dinov3_vit",
+    "siglip_vision_model",
+    "swin",
+    "vit",
+}
