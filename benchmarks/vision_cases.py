@@ -163,6 +163,9 @@ for _model, _size in DENOISERS:
     CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
 
 QUIET = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+SILENT = dict.fromkeys(
+    "hidden_dropout activation_dropout attention_dropout feat_proj_dropout".split(), 0.0
+)
 SIZES = dict(hidden_size=64, num_attention_heads=4, intermediate_size=96)
 TINY = dict(vocab_size=100, pad_token_id=0, **SIZES, **QUIET)
 ENCODERS = (
@@ -209,6 +212,14 @@ ENCODERS = (
             vision_config=dict(num_hidden_layers=2, image_size=32, **SIZES),
         ),
         24,
+    ),
+    (small("wav2vec2", num_hidden_layers=2, conv_dim=[16] * 7, **SIZES, **SILENT), 4000),
+    (
+        small(
+            "hubert", num_hidden_layers=2, conv_dim=[16] * 7, feat_extract_norm="layer",
+            do_stable_layer_norm=True, conv_bias=True, **SIZES, **SILENT,
+        ),
+        4000,
     ),
     ("dinov2-base", 224),
     ("dinov3-vitb16", 224),

@@ -21,6 +21,7 @@ IMAGES = {
     "dinov3_vit": "DINOv3ViTModel",
     "siglip_vision_model": "SiglipVisionModel",
 }
+SPEECH = {"hubert": "HubertModel", "wav2vec2": "Wav2Vec2Model"}
 DROPOUTS = ("dropout", "drop_prob")
 
 
@@ -41,6 +42,8 @@ def called(raw: dict[str, Any], batch: int, size: int, dtype: Any, attention: st
         return image(getattr(transformers, IMAGES[kind]), config, how, batch, size, dtype)
     if kind == "siglip":
         return pairs(transformers.SiglipModel, config, how, batch, size, dtype)
+    if kind in SPEECH:
+        return speech(getattr(transformers, SPEECH[kind]), config, how, batch, size, dtype)
     raise SystemExit(f"no call for {kind}")
 
 
@@ -90,3 +93,13 @@ def pairs(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any) -
     side = config.vision_config.image_size
     x = torch.empty(batch, 3, side, side, dtype=dtype)
     return model, [ids, x], lambda: model(input_ids=ids, pixel_values=x, return_loss=True).loss
+
+
+def speech(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any) -> Called:
+    """A speech encoder and the square error of its output."""
+    config.apply_spec_augment, config.layerdrop = False, 0.0
+    model = built(kind, config, how, dtype)
+    x = torch.empty(batch, size, dtype=dtype)
+    frames = int(model._get_feat_extract_output_lengths(size))
+    target = torch.empty(batch, frames, config.hidden_size, dtype=dtype)
+    return model, [x, target], lambda: F.mse_loss(model(x).last_hidden_state, target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import BadInput, UnknownName, unknown
 from roofcast.simulator import importers
 from roofcast.simulator.models.families.table import CLASSES, FAMILIES, IMAGE_FAMILIES
 from roofcast.simulator.models.names import SHIPPED
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from roofcast.simulator.importers import spec
 
 CONFIGS = Path(__file__).parent / "configs"
+TIMM = Path(__file__).parent / "vision" / "timm.json"  # names of all models of timm
 # suffixes of released weights that do not change the architecture
 _RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # owner/name on the Hugging Face Hub
@@ -94,10 +95,22 @@ def _by_other_name(reference: str) -> Model:
         return _with_assumption(resolve(known), f"model {reference}: taken as {known}")
     if known:
         return resolve(known)
+    _refuse_of_timm(reference)
     listing = "roofcast models lists the names; or give a config.json or a .toml list of layers"
     from roofcast.simulator.models.aliases import several
 
     raise unknown("model", reference, names(), listing, several(reference))
+
+
+def _refuse_of_timm(reference: str) -> None:
+    """Raises UnknownName with the way to a model that timm has and roofcast has no name for."""
+    name = reference.removeprefix("timm/").split(".")[0]
+    if name in json.loads(TIMM.read_text(encoding="utf-8"))["names"]:
+        raise UnknownName(
+            f"no model {name!r} by name, but timm has it (pip install timm): write a file net.py of"
+            f" two lines, 'import timm' and 'model = timm.create_model(\"{name}\")', and give"
+            " net.py:model --input 32x3x224x224 (batch, channels, side of the image)"
+        )
 
 
 def _letters(name: str) -> str:
@@ -125,6 +138,8 @@ def shipped_as(reference: str) -> str | None:
         found = ALIASES.get(name, name)
         if found in SHIPPED or found in NETS:
             return found
+        if shorter.split(".")[0] in NETS:  # timm's name with the tag of a set of weights
+            return shorter.split(".")[0]
     return None
 
 
@@ -193,7 +208,7 @@ def from_config(
         raise BadInput(f"{where}: {_plain(error)}") from None
     check(where, config)
     image = kind in IMAGE_FAMILIES or kind in CLASSES
-    if kind in CLASSES:
+    if hasattr(config, "size"):
         size = config.size
     else:
         size = config.image_size if image else min(config.context, LONGEST_DEFAULT)

@@ -173,12 +173,30 @@ SHIPPED: dict[str, str] = {  # name -> source
     "dinov3-vitb16": _hub("facebook/dinov3-vitb16-pretrain-lvd1689m", "Simeoni et al. 2025"),
     "dinov3-vitl16": _hub("facebook/dinov3-vitl16-pretrain-lvd1689m", "Simeoni et al. 2025"),
     "dinov3-vit7b16": _hub("facebook/dinov3-vit7b16-pretrain-lvd1689m", "Simeoni et al. 2025"),
-    "siglip-base-patch16-224": _hub("google/siglip-base-patch16-224", "Zhai et al. 2023, Section 4"),
-    "siglip-large-patch16-256": _hub("google/siglip-large-patch16-256", "Zhai et al. 2023, Section 4"),
-    "siglip-so400m-patch14-384": _hub("google/siglip-so400m-patch14-384", "Zhai et al. 2023, Section 4"),
+    "siglip-base-patch16-224": _hub(
+        "google/siglip-base-patch16-224", "Zhai et al. 2023, Section 4"
+    ),
+    "siglip-large-patch16-256": _hub(
+        "google/siglip-large-patch16-256", "Zhai et al. 2023, Section 4"
+    ),
+    "siglip-so400m-patch14-384": _hub(
+        "google/siglip-so400m-patch14-384", "Zhai et al. 2023, Section 4"
+    ),
     "siglip2-base-patch16-224": _hub("google/siglip2-base-patch16-224", "Tschannen et al. 2025"),
-    "siglip2-so400m-patch14-384": _hub("google/siglip2-so400m-patch14-384", "Tschannen et al. 2025"),
+    "siglip2-so400m-patch14-384": _hub(
+        "google/siglip2-so400m-patch14-384", "Tschannen et al. 2025"
+    ),
     "clip-vit-base-patch16": _hub("openai/clip-vit-base-patch16", "Radford et al. 2021, Table 20"),
-    "clip-vit-large-patch14": _hub("openai/clip-vit-large-patch14", "Radford et al. 2021, Table 20"),
-    "clip-vit-large-patch14-336": _hub("openai/clip-vit-large-patch14-336", "Radford et al. 2021, Table 20"),
+    "clip-vit-large-patch14": _hub(
+        "openai/clip-vit-large-patch14", "Radford et al. 2021, Table 20"
+    ),
+    "clip-vit-large-patch14-336": _hub(
+        "openai/clip-vit-large-patch14-336", "Radford et al. 2021, Table 20"
+    ),
+    "wav2vec2-base": _hub("facebook/wav2vec2-base-960h", "Baevski et al. 2020, Section 4.2"),
+    "wav2vec2-large": _hub(
+        "facebook/wav2vec2-large-960h-lv60-self", "Baevski et al. 2020, Section 4.2"
+    ),
+    "hubert-base": _hub("facebook/hubert-base-ls960", "Hsu et al. 2021, Table I"),
+    "hubert-large": _hub("facebook/hubert-large-ls960-ft", "Hsu et al. 2021, Table I"),
 }

@@ -65,9 +65,7 @@ def block(t: Tape, c: Config, x: Value, bias: Value) -> Value:
         q, k, v = projections(t, x, dict.fromkeys(("q", "k", "v"), heads), width // heads)
         with t.op("attention", "attention"):
             drop = c.attention_probs_dropout_prob
-            h = attention.attention(
-                t, q, k, v, causal=False, bias=bias, dropout=drop, eager=True
-            )
+            h = attention.attention(t, q, k, v, causal=False, bias=bias, dropout=drop, eager=True)
         with t.op("o", "linear"):
             h = linear.linear(t, h, width)
         with t.op("residual", "add"):

@@ -10,12 +10,11 @@ import msgspec
 from roofcast.simulator.models.families import clip
 from roofcast.simulator.models.families.transformer import activate, normed
 from roofcast.simulator.models.vision.parts import dense, residual
-from roofcast.simulator.models.vision.vit import patches
-from roofcast.simulator.work.ops import embedding, linear, norm, pointwise
+from roofcast.simulator.work.ops import conv, embedding, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(clip.Text, frozen=True):
     """Keys of Hugging Face's SiglipTextConfig, with its defaults."""
 
     vocab_size: int = 32000
@@ -29,7 +28,7 @@ class Text(msgspec.Struct, frozen=True):
     projection_size: int | None = None
 
 
-class Vision(msgspec.Struct, frozen=True):
+class Vision(clip.Vision, frozen=True):
     """Keys of Hugging Face's SiglipVisionConfig, with its defaults."""
 
     hidden_size: int = 768
@@ -117,7 +116,9 @@ def read(t: Tape, part: Text, batch: int, sequence: int) -> Value:
 def seen(t: Tape, part: Vision, batch: int, side: int) -> tuple[Value, Value]:
     """The image encoder: the state of all patches, and one per image where there is a head."""
     pixels = t.input((batch, part.num_channels, side, side))
-    x = patches(t, pixels, part.hidden_size, part.patch_size, "patch_embedding")
+    with t.op("patch_embedding", "conv"):  # pixels that fill no patch are left out
+        x = conv.conv(t, pixels, part.hidden_size, part.patch_size, stride=part.patch_size)
+        x = t.view(x, batch, (side // part.patch_size) ** 2, part.hidden_size)
     with t.op("position_embedding", "embedding"):
         places = t.buffer(1, x.shape[1], dtype="int64")
         count = (part.image_size // part.patch_size) ** 2

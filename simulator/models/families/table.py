@@ -2,7 +2,7 @@
 
 A family module has `Config`, a frozen record of the config.json keys it needs with Hugging Face's
 defaults for optional ones, and `build(tape, config, batch, size)`, where `size` is the sequence
-length [tokens] or the side of the image [pixels].
+length [tokens] or the side of the image [pixels]; its default is `size` of a Config that has it.
 """
 
 FAMILIES = {
@@ -30,6 +30,7 @@ FAMILIES = {
     "gpt_neox": "neox",
     "gpt_oss": "gpt_oss",
     "gptj": "gptj",
+    "hubert": "speech_encoder",
     "llama": "llama",
     "llama4": "text_part",
     "llama4_text": "llama4",
@@ -52,10 +53,11 @@ FAMILIES = {
     "swin": "swin",
     "t5": "t5",
     "vit": "vit",
+    "wav2vec2": "speech_encoder",
     "whisper": "encdec",
     "xlm-roberta": "bert",
 }
-CLASSES = {  # `_class_name` of diffusers -> module; its Config has `size`, the default side
+CLASSES = {  # `_class_name` of diffusers -> module
     "AutoencoderKL": "autoencoder_kl",
     "DiTTransformer2DModel": "dit",
     "FluxTransformer2DModel": "flux",
@@ -63,11 +65,4 @@ CLASSES = {  # `_class_name` of diffusers -> module; its Config has `size`, the 
     "UNet2DConditionModel": "unet_condition",
 }
 # take images; all others take token sequences
-IMAGE_FAMILIES = {
-    "clip_vision_model",
-    "dinov2",
-    "dinov3_vit",
-    "siglip_vision_model",
-    "swin",
-    "vit",
-}
+IMAGE_FAMILIES = {"clip_vision_model", "dinov2", "dinov3_vit", "siglip_vision_model", "swin", "vit"}

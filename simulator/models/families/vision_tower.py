@@ -28,19 +28,20 @@ class Config(msgspec.Struct, frozen=True):
     vision_use_head: bool = True
 
     @property
-    def part(self) -> clip.Vision | siglip.Vision:
+    def part(self) -> clip.Vision:
         """The same keys as the config of both encoders has them."""
-        kind = clip.Vision if self.model_type == "clip_vision_model" else siglip.Vision
-        given = msgspec.to_builtins(self)
-        return msgspec.convert({k: v for k, v in given.items() if v is not None}, kind)
+        given = {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
+        if self.model_type == "clip_vision_model":
+            return msgspec.convert(given, clip.Vision)
+        return msgspec.convert(given, siglip.Vision)
 
 
 def build(t: Tape, c: Config, batch: int, image: int) -> Value:
     """One step on `batch` images of `image` x `image` pixels: the loss, or the pooled state."""
     t.assumptions.append("image encoder alone: the loss is the square error of its pooled output")
     part = c.part
-    if isinstance(part, clip.Vision):
-        x = clip.seen(t, msgspec.structs.replace(part, image_size=image), batch)
-    else:
+    if isinstance(part, siglip.Vision):
         _, x = siglip.seen(t, part, batch, image)
+    else:
+        x = clip.seen(t, msgspec.structs.replace(part, image_size=image), batch)
     return pairwise_loss(t, "mse", x)

@@ -16,6 +16,7 @@ from roofcast.simulator.models.families.table import CLASSES
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.traced import Parallel
 
 TABLE = Path(__file__).parents[1] / "oracle" / "vision.csv"
 UNET = {"_class_name": "UNet2DConditionModel"}
@@ -42,7 +43,7 @@ def _model(reference):
 
 
 def _counts(tape):
-    saved = {"activation": 0, "input": 0}
+    saved = dict.fromkeys(("activation", "input", "weight_copy"), 0)
     for _, held, count, kind, *_ in tape.saved.values():
         saved[kind] += held * count
     flops = dict.fromkeys(("forward", "backward"), 0)
@@ -137,3 +138,60 @@ def test_images_refuse_a_cut_of_the_model_and_take_data_parallelism(name):
 
 def test_shipped_denoisers_are_shipped():
     assert {"sd-1.5-unet", "sdxl-unet", "sd3-medium", "flux-dev", "dit-xl-2"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [  # of transformers' module on the meta device; where the Hub prints a number, the same
+        ("albert-base", 11_221_680),
+        ("deberta-v3-base", 184_551_780),
+        ("distilbert-base", 66_985_530),
+        ("modernbert-base", 149_655_232),
+        ("xlm-roberta-base", 278_295_186),
+        ("siglip-base-patch16-224", 203_155_970),
+        ("dinov2-base", 86_580_480),
+        ("dinov3-vitb16", 85_660_416),
+        ("wav2vec2-base", 94_396_320),
+    ],
+)
+def test_encoders_have_the_published_parameters(name, parameters):
+    model = resolve(name)
+    tape = model.run(Tape(precision("bf16")), 1, model.size if model.takes == "image" else None)
+    assert _counts(tape)["parameters"] == parameters
+
+
+ENCODERS = ("modernbert-base", "albert-base", "mpnet-base", "deberta-v3-base", "wav2vec2-base")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "how", [{}, {"mode": "infer"}, {"tp": 2}, {"tp": 4, "sp": True}, {"dp": 2, "zero": 3}]
+)
+def test_encoders_train_infer_and_take_layouts(name, how):
+    assert predict(model=name, device="h100-sxm5", batch=8, **how).step_time_s > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "message"),
+    [
+        ("albert-base", {"pp": 2}, "share their weights"),
+        ("deberta-v3-base", {"cp": 2}, "no fused kernel; use cp 1"),
+        ("mpnet-base", {"cp": 2}, "use cp 1"),
+        ("wav2vec2-base", {"cp": 2}, "not split; use cp 1"),
+        ("dinov2-base", {"tp": 2}, "whole|tp"),
+    ],
+)
+def test_a_layout_that_an_encoder_cannot_take_is_refused(name, how, message):
+    with pytest.raises(BadInput, match=message):
+        predict(model=name, device="h100-sxm5", batch=8, **how)
+
+
+def test_the_layers_of_albert_share_their_weights_also_under_tensor_parallelism():
+    whole, half = (
+        resolve("albert-base").run(Tape(precision("amp-bf16"), parallel=parallel), 1, 64)
+        for parallel in (Parallel(), Parallel(tp=2))
+    )
+    one, two = (_counts(tape)["parameters"] for tape in (whole, half))
+    assert one / 2 < two < 0.6 * one
+    copies = sum(s.bytes * s.count for s in whole.saved.values() if s.kind == "weight_copy")
+    assert 0 < copies < 2 * one  # autocast's casts of shared weights are made once, too
