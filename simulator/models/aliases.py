@@ -204,6 +204,6 @@ def several(word: str) -> tuple[str, ...]:
     """Models to suggest for a word that names no single one; empty for another word.
 
     >>> several("Stable-Diffusion"), several("gan")[0], several("resnet50")
-    (('unet-diffusion',), 'dcgan-generator', ())
+    (('sd-1.5-unet', 'sdxl-unet', 'sd3-medium'), 'dcgan-generator', ())
     """
     return SEVERAL.get("".join(c for c in word.lower() if c.isalnum()), ())

@@ -202,7 +202,7 @@ def test_every_shipped_name_has_a_configuration_and_every_configuration_a_name()
 @pytest.mark.parametrize("name", SHIPPED)
 def test_inference_has_the_parameters_of_training_and_only_forward_kernels(name):
     model = resolve(name)
-    size = model.size if model.takes == "image" else 64
+    size = model.size if model.takes == "image" or model.size > 100_000 else 64  # or audio
     trained, used = (
         model.run(Tape(precision("bf16"), training=training), 1, size) for training in (True, False)
     )
