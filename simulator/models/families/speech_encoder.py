@@ -14,7 +14,8 @@ from roofcast.simulator.models.vision.parts import dense, pairwise_loss
 from roofcast.simulator.work.ops import attention, conv, ctc, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
-RATE, SECONDS = 16_000, 10  # samples per second, and length of a default sample
+RATE = 16_000  # samples of audio per second
+CROP = 250_000  # samples of audio, to which training crops [baevski2020, Section 4.2]
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Default samples of audio in a sample."""
-        return RATE * SECONDS
+        return CROP
 
     @property
     def context(self) -> int:
