@@ -59,7 +59,9 @@ def headline(out: Console, forecast: Forecast) -> None:
         bound += f" {unbroken(f'(the estimate is {ratio} times that)')}"
     say(out, bound)
     if forecast.low_s is not None:
-        interval = f"80 % prediction interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
+        interval = (
+            f"80 % prediction interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
+        )
         say(out, f"{interval} ({interval_basis(forecast.interval_class)})")
 
 

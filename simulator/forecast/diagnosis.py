@@ -79,7 +79,10 @@ def diagnose(
     parts = [(share[first], f"is bound by {what}; {cure} would help{second}")]
     if update_s >= NOTABLE * step_s:
         parts.append(
-            (update_s, "is the optimizer, which more micro-batches per step (accumulation) amortise")
+            (
+                update_s,
+                "is the optimizer, which more micro-batches per step (accumulation) amortise",
+            )
         )
     if between_s > NOTABLE * step_s:
         parts.append((between_s, "is host time between steps, which a larger batch would amortise"))

@@ -43,6 +43,7 @@ UNKNOWN_STRETCH = 2.0  # of a class that intervals.toml does not have
 SHOWN = 3  # nearest runs shown
 CANDIDATES = 100  # nearest runs of which these are chosen
 LEVELS = (50, 80, 95)
+TABLES = ("embedding", "embedding_bag")  # ops that look up rows
 KIND_OF_STEP = ("model_kind", "mode", "format")
 FIELDS = (
     "device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound",
@@ -189,7 +190,18 @@ def model_kind(step: Step) -> str:
         return "recurrent"
     if flops.get("conv", 0.0) + flops.get("depthwise", 0.0) > 0.5 * total:
         return "convolutional"
-    return "recommender" if looked > 0.2 * moved else "transformer"
+    if looked > 0.2 * moved or _mostly_tables(step):
+        return "recommender"
+    return "transformer"
+
+
+def _mostly_tables(step: Step) -> bool:
+    """Whether most weights are rows to look up, and nothing attends."""
+    if any(node.op == "attention" for node in step.nodes):
+        return False
+    total = sum(w.size * w.count for w in step.weights)
+    tables = sum(w.size * w.count for w in step.weights if step.nodes[w.node].op in TABLES)
+    return tables > 0.5 * total
 
 
 def likeness(t: Traits, r: Residuals, rest: dict[str, float] = LIKE) -> np.ndarray:

@@ -17,6 +17,7 @@ from roofcast.simulator.work.model import Model
 
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
 MOST = 10**9  # of any degree: ten times the accelerators there are
+SHARED = ("albert",)  # families whose layers are one layer run many times
 UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism cannot cut here
 
 
@@ -120,6 +121,11 @@ def _model_can_be_cut(s: Scenario, model: Model, d: _Degrees) -> None:
         raise BadInput(
             f"schedule {s.schedule}: there is no pipeline; use --pp 2 or more, or leave"
             " --schedule out"
+        )
+    if d.pp > 1 and model.family in SHARED:
+        raise BadInput(
+            f"pp {d.pp}: the layers of {model.name} share their weights, and each stage would hold"
+            " them all; use --dp, --tp or --zero"
         )
     if d.tp > 1 and model.family in UNCUT:
         raise BadInput(

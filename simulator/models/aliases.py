@@ -178,6 +178,37 @@ ALIASES = {
     "qwen2.5-coder-14b": "qwen2.5-14b",
     "qwen2.5-coder-32b": "qwen2.5-32b",
     "qwen2.5-math-7b": "qwen2.5-7b",
+    "stable-diffusion": "sd-1.5-unet",
+    "stable-diffusion-v1-5": "sd-1.5-unet",
+    "stable-diffusion-1.5": "sd-1.5-unet",
+    "stable-diffusion-v1-4": "sd-1.5-unet",
+    "sd-1.5": "sd-1.5-unet",
+    "sd1.5": "sd-1.5-unet",
+    "sd15": "sd-1.5-unet",
+    "stable-diffusion-2-1": "sd-2.1-unet",
+    "stable-diffusion-2": "sd-2.1-unet",
+    "stable-diffusion-2.1": "sd-2.1-unet",
+    "sd-2.1": "sd-2.1-unet",
+    "sd2.1": "sd-2.1-unet",
+    "sdxl": "sdxl-unet",
+    "stable-diffusion-xl": "sdxl-unet",
+    "stable-diffusion-xl-base-1.0": "sdxl-unet",
+    "sd3": "sd3-medium",
+    "stable-diffusion-3": "sd3-medium",
+    "stable-diffusion-3-medium": "sd3-medium",
+    "stable-diffusion-3-medium-diffusers": "sd3-medium",
+    "stable-diffusion-3.5-medium": "sd3.5-medium",
+    "stable-diffusion-3.5-large": "sd3.5-large",
+    "stable-diffusion-3.5": "sd3.5-large",
+    "flux": "flux-dev",
+    "flux.1": "flux-dev",
+    "flux.1-dev": "flux-dev",
+    "flux.1-schnell": "flux-schnell",
+    "dit": "dit-xl-2",
+    "dit-xl": "dit-xl-2",
+    "dit-xl-2-256": "dit-xl-2",
+    "sd-vae-ft-mse": "sd-vae",
+    "autoencoder-kl": "sd-vae",
 }
 
 # words that name no single model (or none that is shipped), and models to suggest for them
@@ -225,8 +256,8 @@ SEVERAL = {
     "gan": (*DCGAN, "stylegan2-generator"),
     "dcgan": DCGAN,
     "stylegan": ("stylegan2-generator",),
-    "diffusion": ("unet-diffusion",),
-    "stablediffusion": ("unet-diffusion",),
+    "diffusion": ("sd-1.5-unet", "sdxl-unet", "sd3-medium", "flux-dev", "unet-diffusion"),
+    "stablediffusion": ("sd-1.5-unet", "sdxl-unet", "sd3-medium"),
     "sd": ("unet-diffusion",),
     "sdxl": ("unet-diffusion",),
     "deepspeech": ("deepspeech2",),
@@ -268,6 +299,6 @@ def several(word: str) -> tuple[str, ...]:
     """Models to suggest for a word that names no single one; empty for another word.
 
     >>> several("Stable-Diffusion"), several("gan")[0], several("resnet50")
-    (('unet-diffusion',), 'dcgan-generator', ())
+    (('sd-1.5-unet', 'sdxl-unet', 'sd3-medium'), 'dcgan-generator', ())
     """
     return SEVERAL.get("".join(c for c in word.lower() if c.isalnum()), ())

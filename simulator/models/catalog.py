@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import QUOTED, BadInput, shortened, unknown
+from roofcast.hwdb.errors import QUOTED, BadInput, UnknownName, quoted, shortened, unknown
 from roofcast.hwdb.strict import load_json
 from roofcast.simulator import importers
 from roofcast.simulator.models.architectures import (
@@ -23,7 +23,7 @@ from roofcast.simulator.models.architectures import (
 )
 from roofcast.simulator.models.config_keys import MTP, printable, unread_of
 from roofcast.simulator.models.families.heads import Head
-from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.families.table import CLASSES, FAMILIES, IMAGE_FAMILIES
 from roofcast.simulator.models.families.text_part import WRAPPED, Parts, hold, take_apart
 from roofcast.simulator.models.limits import built, check_numbers
 from roofcast.simulator.models.names import SHIPPED
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from roofcast.simulator.importers import spec
 
 CONFIGS = Path(__file__).parent / "configs"
+TIMM = Path(__file__).parent / "vision" / "timm.json"  # names of all models of timm
 # suffixes of released weights that do not change the architecture
 _RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # owner/name on the Hugging Face Hub
@@ -105,10 +106,22 @@ def _by_other_name(reference: str) -> Model:
         return _with_assumption(resolve(known), f"model {reference}: taken as {known}")
     if known:
         return resolve(known)
+    _refuse_of_timm(reference)
     listing = "roofcast models lists the names; or give a config.json or a .toml list of layers"
     from roofcast.simulator.models.aliases import several
 
     raise unknown("model", reference, names(), listing, several(reference))
+
+
+def _refuse_of_timm(reference: str) -> None:
+    """Raises UnknownName with the way to a model that timm has and roofcast has no name for."""
+    name = reference.removeprefix("timm/").split(".")[0]
+    if name in json.loads(TIMM.read_text(encoding="utf-8"))["names"]:
+        raise UnknownName(
+            f"no model {name!r} by name, but timm has it (pip install timm): write a file net.py of"
+            f" two lines, 'import timm' and 'model = timm.create_model(\"{name}\")', and give"
+            " net.py:model --input 32x3x224x224 (batch, channels, side of the image)"
+        )
 
 
 def _letters(name: str) -> str:
@@ -136,6 +149,8 @@ def shipped_as(reference: str) -> str | None:
         found = ALIASES.get(name, name)
         if found in SHIPPED or found in NETS:
             return found
+        if shorter.split(".")[0] in NETS:  # timm's name with the tag of a set of weights
+            return shorter.split(".")[0]
     return None
 
 
@@ -178,22 +193,29 @@ def from_config(
     `where` is the file or other place that error messages name. Raises BadInput for an unknown
     model_type, a missing key, or sizes that do not fit together.
     """
-    raw, read_as = _by_class(raw, where)
-    parts = _parts(raw, where)
-    text, text_as = _by_class(parts.text, where)
-    kind = text["model_type"]
-    if kind not in FAMILIES:
-        raise not_known(where, kind, raw, (*FAMILIES, *WRAPPED))
-    module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
+    if "_class_name" in raw and "model_type" not in raw:
+        text, kind, parts, read_as = raw, _class_name(raw, where), Parts(raw), ()
+    else:
+        raw, read_as = _by_class(raw, where)
+        parts = _parts(raw, where)
+        text, text_as = _by_class(parts.text, where)
+        kind, read_as = text["model_type"], (*read_as, *text_as)
+        if kind not in FAMILIES:
+            raise not_known(where, kind, raw, (*FAMILIES, *WRAPPED))
+    file = CLASSES.get(kind) or FAMILIES[kind]
+    module = import_module(f"roofcast.simulator.models.families.{file}")
     try:
         config = msgspec.convert(text, module.Config)
     except msgspec.ValidationError as error:
         raise BadInput(f"{where}: {_plain(error)}") from None
     check(where, config)
-    image = kind in IMAGE_FAMILIES
-    size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
+    image = kind in IMAGE_FAMILIES or kind in CLASSES
+    if hasattr(config, "size"):
+        size = config.size
+    else:
+        size = config.image_size if image else min(config.context, LONGEST_DEFAULT)
     storage, left_out = _storage(raw, text, config, where)
-    task, said = head_of(raw), (*read_as, *text_as, *left_out, *unread_of(raw, parts, config))
+    task, said = head_of(raw), (*read_as, *left_out, *unread_of(raw, parts, config))
     shipped = Path(where).parent == CONFIGS
 
     def program(tape: Tape, batch: int, size: int | None) -> Any:
@@ -256,6 +278,16 @@ def _parts(raw: dict[str, Any], where: Path | str) -> Parts:
         raise BadInput(f"{where}: {_plain(error)}") from None
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
+
+
+def _class_name(raw: dict[str, Any], where: Path | str) -> str:
+    """The class of a configuration of diffusers; BadInput where it is not known."""
+    kind = raw["_class_name"]
+    if not isinstance(kind, str) or kind not in CLASSES:
+        raise BadInput(
+            f"{where}: _class_name {quoted(kind)} is not known; known: {', '.join(sorted(CLASSES))}"
+        )
+    return kind
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -41,8 +41,8 @@ def check_numbers(where: Path | str, config: msgspec.Struct) -> None:
             if not (math.isfinite(value) and 0 <= value <= (1 if share else math.inf)):
                 wanted = "a number from 0 to 1" if share else "a finite number, at least 0"
                 raise BadInput(f"{where}: key '{key}' is {value:g}; wanted {wanted}")
-        elif name.endswith("_id"):
-            continue
+        elif name.endswith("_id") or (value == -1 and key in getattr(config, "UNSET", ())):
+            continue  # -1: as Hugging Face writes None
         elif value < 0 or (value == 0 and _POSITIVE.fullmatch(key)):
             raise BadInput(
                 f"{where}: key '{key}' is {quoted(value, 30)}; it must be a positive number"

@@ -234,4 +234,73 @@ SHIPPED: dict[str, str] = {  # name -> source
     "xglm-7.5b": _hub("facebook/xglm-7.5B", "Lin et al. 2021, Table 1"),
     "yi-34b": _hub("01-ai/Yi-34B", "Young et al. 2024, Table 1"),
     "yi-6b": _hub("01-ai/Yi-6B", "Young et al. 2024, Table 1"),
+    "dit-xl-2": _hub("facebook/DiT-XL-2-256", "Peebles and Xie 2022, Table 1"),
+    "dit-xl-2-512": _hub("facebook/DiT-XL-2-512", "Peebles and Xie 2022, Table 1"),
+    "flux-dev": _hub("black-forest-labs/FLUX.1-dev", "transformer/"),
+    "flux-schnell": _hub("black-forest-labs/FLUX.1-schnell", "transformer/"),
+    "flux-vae": _hub("black-forest-labs/FLUX.1-dev", "vae/"),
+    "sd-1.5-unet": _hub("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet/"),
+    "sd-2.1-unet": _hub("stabilityai/stable-diffusion-2-1", "unet/"),
+    "sd-vae": _hub("stabilityai/sd-vae-ft-mse"),
+    "sd3-medium": _hub("stabilityai/stable-diffusion-3-medium-diffusers", "transformer/"),
+    "sd3.5-large": _hub("stabilityai/stable-diffusion-3.5-large", "transformer/"),
+    "sd3.5-medium": _hub("stabilityai/stable-diffusion-3.5-medium", "transformer/"),
+    "sdxl-unet": _hub("stabilityai/stable-diffusion-xl-base-1.0", "unet/; Podell et al. 2023"),
+    "sdxl-vae": _hub("stabilityai/sdxl-vae"),
+    "modernbert-base": _hub("answerdotai/ModernBERT-base", "Warner et al. 2024, Table 4"),
+    "modernbert-large": _hub("answerdotai/ModernBERT-large", "Warner et al. 2024, Table 4"),
+    "albert-base": _hub("albert/albert-base-v2", "Lan et al. 2019, Table 1"),
+    "albert-large": _hub("albert/albert-large-v2", "Lan et al. 2019, Table 1"),
+    "albert-xlarge": _hub("albert/albert-xlarge-v2", "Lan et al. 2019, Table 1"),
+    "albert-xxlarge": _hub("albert/albert-xxlarge-v2", "Lan et al. 2019, Table 1"),
+    "bert-base-multilingual": _hub("google-bert/bert-base-multilingual-cased"),
+    "bge-m3": _hub("BAAI/bge-m3"),
+    "deberta-v2-xlarge": _hub("microsoft/deberta-v2-xlarge", "He et al. 2020"),
+    "deberta-v3-base": _hub("microsoft/deberta-v3-base", "He et al. 2021"),
+    "deberta-v3-large": _hub("microsoft/deberta-v3-large", "He et al. 2021"),
+    "deberta-v3-small": _hub("microsoft/deberta-v3-small", "He et al. 2021"),
+    "deberta-v3-xsmall": _hub("microsoft/deberta-v3-xsmall", "He et al. 2021"),
+    "distilbert-base": _hub("distilbert/distilbert-base-uncased", "Sanh et al. 2019, Section 3"),
+    "distilroberta-base": _hub("distilbert/distilroberta-base"),
+    "electra-base": _hub("google/electra-base-discriminator", "Clark et al. 2020, Table 6"),
+    "minilm-l12": _hub("sentence-transformers/all-MiniLM-L12-v2"),
+    "minilm-l6": _hub("sentence-transformers/all-MiniLM-L6-v2"),
+    "mpnet-base": _hub("microsoft/mpnet-base", "Song et al. 2020, Section 4.1"),
+    "roberta-large": _hub("FacebookAI/roberta-large", "Liu et al. 2019, Section 2"),
+    "xlm-roberta-base": _hub("FacebookAI/xlm-roberta-base", "Conneau et al. 2019, Table 5"),
+    "xlm-roberta-large": _hub("FacebookAI/xlm-roberta-large", "Conneau et al. 2019, Table 5"),
+    "dinov2-small": _hub("facebook/dinov2-small", "Oquab et al. 2023, Table 17"),
+    "dinov2-base": _hub("facebook/dinov2-base", "Oquab et al. 2023, Table 17"),
+    "dinov2-large": _hub("facebook/dinov2-large", "Oquab et al. 2023, Table 17"),
+    "dinov2-giant": _hub("facebook/dinov2-giant", "Oquab et al. 2023, Table 17"),
+    "dinov3-vits16": _hub("facebook/dinov3-vits16-pretrain-lvd1689m", "Simeoni et al. 2025"),
+    "dinov3-vitb16": _hub("facebook/dinov3-vitb16-pretrain-lvd1689m", "Simeoni et al. 2025"),
+    "dinov3-vitl16": _hub("facebook/dinov3-vitl16-pretrain-lvd1689m", "Simeoni et al. 2025"),
+    "dinov3-vit7b16": _hub("facebook/dinov3-vit7b16-pretrain-lvd1689m", "Simeoni et al. 2025"),
+    "siglip-base-patch16-224": _hub(
+        "google/siglip-base-patch16-224", "Zhai et al. 2023, Section 4"
+    ),
+    "siglip-large-patch16-256": _hub(
+        "google/siglip-large-patch16-256", "Zhai et al. 2023, Section 4"
+    ),
+    "siglip-so400m-patch14-384": _hub(
+        "google/siglip-so400m-patch14-384", "Zhai et al. 2023, Section 4"
+    ),
+    "siglip2-base-patch16-224": _hub("google/siglip2-base-patch16-224", "Tschannen et al. 2025"),
+    "siglip2-so400m-patch14-384": _hub(
+        "google/siglip2-so400m-patch14-384", "Tschannen et al. 2025"
+    ),
+    "clip-vit-base-patch16": _hub("openai/clip-vit-base-patch16", "Radford et al. 2021, Table 20"),
+    "clip-vit-large-patch14": _hub(
+        "openai/clip-vit-large-patch14", "Radford et al. 2021, Table 20"
+    ),
+    "clip-vit-large-patch14-336": _hub(
+        "openai/clip-vit-large-patch14-336", "Radford et al. 2021, Table 20"
+    ),
+    "wav2vec2-base": _hub("facebook/wav2vec2-base-960h", "Baevski et al. 2020, Section 4.2"),
+    "wav2vec2-large": _hub(
+        "facebook/wav2vec2-large-960h-lv60-self", "Baevski et al. 2020, Section 4.2"
+    ),
+    "hubert-base": _hub("facebook/hubert-base-ls960", "Hsu et al. 2021, Table I"),
+    "hubert-large": _hub("facebook/hubert-large-ls960-ft", "Hsu et al. 2021, Table I"),
 }

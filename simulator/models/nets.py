@@ -158,12 +158,94 @@ CLASSIFIERS = {
         width=1024, depth=24, heads=16, patch=16, scaled=True, class_placed=False
     ),
 }
+CLASSIFIERS |= {
+    "resnet26": _resnet(HE, depths=(2, 2, 2, 2)),
+    "wide_resnet101_2": _resnet(
+        "Zagoruyko and Komodakis 2016, Section 3.4", depths=(3, 4, 23, 3), width=128
+    ),
+    "resnext101_64x4d": _resnet(XIE + "Table 3", depths=(3, 4, 23, 3), groups=64, width=4),
+    "seresnet18": _basic(depths=(2, 2, 2, 2), excite=16),
+    "seresnet34": _basic(depths=(3, 4, 6, 3), excite=16),
+    "seresnet101": _resnet("Hu et al. 2017, Table 2", depths=(3, 4, 23, 3), excite=16),
+    "seresnet152": _resnet("Hu et al. 2017, Table 2", depths=(3, 8, 36, 3), excite=16),
+    "seresnext50_32x4d": _resnet(
+        "Hu et al. 2017, Table 2", depths=(3, 4, 6, 3), groups=32, width=4, excite=16
+    ),
+    "vgg13": _vgg(depths=(2, 2, 2, 2, 2)),
+    "vgg11_bn": _vgg(depths=(1, 1, 2, 2, 2), normed=True),
+    "vgg13_bn": _vgg(depths=(2, 2, 2, 2, 2), normed=True),
+    "densenet161": _densenet(depths=(6, 12, 36, 24), growth=48),
+    "mobilenetv2_140": _mobile("Sandler et al. 2018, Table 4", net="mobilenetv2", width=1.4),
+    "mobilenetv2_050": _mobile("Sandler et al. 2018, Table 2", net="mobilenetv2", width=0.5),
+    "resnetv2_152": _resnetv2(depths=(3, 8, 36, 3)),
+    "mixer_s16_224": _image("vision.mixer", MIXER, width=512, depth=8, patch=16),
+    "mixer_s32_224": _image("vision.mixer", MIXER, width=512, depth=8, patch=32),
+    "mixer_b32_224": _image("vision.mixer", MIXER, width=768, depth=12, patch=32),
+    "mixer_l32_224": _image("vision.mixer", MIXER, width=1024, depth=24, patch=32),
+    "beit_large_patch16_224": _image(
+        "vision.beit", "Bao et al. 2021, Section 3.1", width=1024, depth=24, heads=16
+    ),
+    "beit_base_patch16_384": _image(
+        "vision.beit", "Bao et al. 2021, Section 3.1", 384, width=768, depth=12, heads=12
+    ),
+    "convnext_xlarge": _convnext(depths=(3, 3, 27, 3), widths=(256, 512, 1024, 2048)),
+    "swin_base_patch4_window12_384": _swin(
+        size=384, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12
+    ),
+    "swin_large_patch4_window12_384": _swin(
+        size=384, width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12
+    ),
+    "maxvit_large_tf_224": _image(
+        "vision.maxvit",
+        "Tu et al. 2022, Table 1",
+        stem=128,
+        widths=(128, 256, 512, 1024),
+        depths=(2, 6, 14, 2),
+    ),
+    "vit_base_patch8_224": _vit(VIT, width=768, depth=12, heads=12, patch=8),
+    "vit_small_patch32_224": _vit(DEIT, width=384, depth=12, heads=6, patch=32),
+    "vit_tiny_patch16_384": _vit(DEIT, 384, width=192, depth=12, heads=3, patch=16),
+    "vit_small_patch16_384": _vit(DEIT, 384, width=384, depth=12, heads=6, patch=16),
+    "vit_base_patch16_384": _vit(VIT, 384, width=768, depth=12, heads=12, patch=16),
+    "vit_base_patch32_384": _vit(VIT, 384, width=768, depth=12, heads=12, patch=32),
+    "vit_large_patch16_384": _vit(VIT, 384, width=1024, depth=24, heads=16, patch=16),
+    "deit_base_patch16_384": _vit(DEIT, 384, width=768, depth=12, heads=12, patch=16),
+    "deit3_huge_patch14_224": _deit3(
+        width=1280, depth=32, heads=16, patch=14, scaled=True, class_placed=False
+    ),
+    "regnetx_002": _regnet(slope=36.44, first=24, factor=2.49, depth=13, group=8),
+    "regnetx_004": _regnet(slope=24.48, first=24, factor=2.54, depth=22, group=16),
+    "regnetx_008": _regnet(slope=35.73, first=56, factor=2.28, depth=16, group=16),
+    "regnetx_016": _regnet(slope=34.01, first=80, factor=2.25, depth=18, group=24),
+    "regnetx_040": _regnet(slope=38.65, first=96, factor=2.43, depth=23, group=40),
+    "regnetx_080": _regnet(slope=49.56, first=80, factor=2.88, depth=23, group=120),
+    "regnetx_160": _regnet(slope=55.59, first=216, factor=2.1, depth=22, group=128),
+    "regnetx_320": _regnet(slope=69.86, first=320, factor=2.0, depth=23, group=168),
+    "regnety_002": _regnet(slope=36.44, first=24, factor=2.49, depth=13, group=8, excite=0.25),
+    "regnety_004": _regnet(slope=27.89, first=48, factor=2.09, depth=16, group=8, excite=0.25),
+    "regnety_008": _regnet(slope=38.84, first=56, factor=2.4, depth=14, group=16, excite=0.25),
+    "regnety_016": _regnet(slope=20.71, first=48, factor=2.65, depth=27, group=24, excite=0.25),
+    "regnety_120": _regnet(slope=73.36, first=168, factor=2.37, depth=19, group=112, excite=0.25),
+    "regnety_1280": _regnet(
+        384, slope=160.83, first=456, factor=2.52, depth=27, group=264, excite=0.25
+    ),
+}
 # timm's tf_ models pad as TensorFlow does
 CLASSIFIERS |= {
     f"tf_{name}": net._replace(arguments={**net.arguments, "same": True})
     for name, net in CLASSIFIERS.items()
     if name.startswith("efficientnet")
 }
+# and timm's others were trained on smaller images than the papers'
+SMALLER = {
+    "efficientnet_b2": 256,
+    "efficientnet_b3": 288,
+    "efficientnet_b4": 320,
+    "efficientnet_b5": 448,
+    "efficientnetv2_s": 288,
+    "efficientnetv2_m": 320,
+}
+CLASSIFIERS |= {name: CLASSIFIERS[name]._replace(size=side) for name, side in SMALLER.items()}
 
 _small = partial(_image, "vision.small")
 

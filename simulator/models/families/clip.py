@@ -126,7 +126,13 @@ def encoded_text(t: Tape, c: Config, batch: int, sequence: int) -> Value:
 
 def encoded_image(t: Tape, c: Config, batch: int) -> Value:
     """The image encoder: the projected state of the class token in front of the patches."""
-    part = c.vision
+    pooled = seen(t, c.vision, batch)
+    with t.op("visual_projection", "linear"):
+        return linear.linear(t, pooled, c.projection_dim, bias=False)
+
+
+def seen(t: Tape, part: Vision, batch: int) -> Value:
+    """The state of the class token of each image [batch, width]."""
     patches, width = (part.image_size // part.patch_size) ** 2, part.hidden_size
     with t.scope("vision_model"):
         pixels = t.input((batch, part.num_channels, part.image_size, part.image_size))
@@ -140,9 +146,7 @@ def encoded_image(t: Tape, c: Config, batch: int) -> Value:
             x = pointwise.add(t, x, embedding.embedding(t, places, patches + 1, width))
         x = normed(t, "pre_layrnorm", x)
         x = t.repeat("layers", part.num_hidden_layers, lambda x: block(t, part, x), x)
-        pooled = normed(t, "post_layernorm", t.view(x, batch, width))
-    with t.op("visual_projection", "linear"):
-        return linear.linear(t, pooled, c.projection_dim, bias=False)
+        return normed(t, "post_layernorm", t.view(x, batch, width))
 
 
 def block(

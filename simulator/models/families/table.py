@@ -1,12 +1,13 @@
-"""The module that builds each Hugging Face `model_type`.
+"""The module that builds each Hugging Face `model_type`, and each `_class_name` of diffusers.
 
 A family module has `Config`, a frozen record of the config.json keys it needs with Hugging Face's
 defaults for optional ones, and `build(tape, config, batch, size)`, where `size` is the sequence
-length [tokens] or the side of the image [pixels]. A multimodal model_type, which wraps one of them,
-is an entry of WRAPPED in text_part.py.
+length [tokens] or the side of the image [pixels]; its default is `size` of a Config that has it. A
+multimodal model_type, which wraps one of them, is an entry of WRAPPED in text_part.py.
 """
 
 FAMILIES = {
+    "albert": "albert",
     "apertus": "decoder",
     "arcee": "decoder",
     "bart": "encdec",
@@ -14,14 +15,18 @@ FAMILIES = {
     "bloom": "bloom",
     "camembert": "bert",
     "clip": "clip",
+    "clip_vision_model": "vision_tower",
     "codegen": "codegen",
     "cohere": "decoder",
     "cohere2": "decoder",
     "cwm": "decoder",
     "dbrx": "dbrx",
+    "deberta-v2": "deberta",
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
     "deepseek_v32": "deepseek",
+    "dinov2": "dino",
+    "dinov3_vit": "dino",
     "distilbert": "distilbert",
     "dots1": "sparse",
     "electra": "bert",
@@ -50,6 +55,7 @@ FAMILIES = {
     "granite": "decoder",
     "granitemoe": "sparse",
     "helium": "decoder",
+    "hubert": "speech_encoder",
     "hunyuan_v1_dense": "decoder",
     "hunyuan_v1_moe": "sparse",
     "hyperclovax": "decoder",
@@ -64,6 +70,8 @@ FAMILIES = {
     "ministral3": "decoder",
     "mistral": "llama",
     "mixtral": "llama",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
     "mpt": "mpt",
     "mt5": "t5",
     "nanochat": "decoder",
@@ -82,14 +90,25 @@ FAMILIES = {
     "qwen3_moe": "llama",
     "roberta": "bert",
     "seed_oss": "decoder",
+    "siglip": "siglip",
+    "siglip_vision_model": "vision_tower",
     "smollm3": "decoder",
     "stablelm": "decoder",
     "starcoder2": "neox",
     "swin": "swin",
     "t5": "t5",
     "vit": "vit",
+    "wav2vec2": "speech_encoder",
     "whisper": "encdec",
     "xglm": "xglm",
     "xlm-roberta": "bert",
 }
-IMAGE_FAMILIES = {"swin", "vit"}  # take images; all others take token sequences
+CLASSES = {  # `_class_name` of diffusers -> module
+    "AutoencoderKL": "autoencoder_kl",
+    "DiTTransformer2DModel": "dit",
+    "FluxTransformer2DModel": "flux",
+    "SD3Transformer2DModel": "mmdit",
+    "UNet2DConditionModel": "unet_condition",
+}
+# take images; all others take token sequences
+IMAGE_FAMILIES = {"clip_vision_model", "dinov2", "dinov3_vit", "siglip_vision_model", "swin", "vit"}

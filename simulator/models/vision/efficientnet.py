@@ -160,7 +160,7 @@ def build(
         x = t.view(x, batch, head)
     else:
         names = ("conv_head", "bn2", "bn2.act")
-        x = conv_norm(t, x, rounded(head * width), 1, names=names, act=act)
+        x = conv_norm(t, x, max(head, rounded(head * width)), 1, names=names, act=act)
         x = global_average(t, x)
     return classify(t, x, classes, name="classifier")
 

@@ -104,4 +104,4 @@ def downsampled(t: Tape, x: Value, planes: int, stride: int) -> Value:
 
 def excited(t: Tape, x: Value, reduction: int) -> Value:
     """Squeeze-excitation of x, if `reduction` is not 0."""
-    return squeeze_excite(t, x, x.shape[1] // reduction) if reduction else x
+    return squeeze_excite(t, x, max(8, x.shape[1] // reduction)) if reduction else x

@@ -66,7 +66,7 @@ def linear(
     x: Value,
     out_features: int,
     *,
-    bias: bool = True,
+    bias: bool | Value = True,
     weight: Value | None = None,
     trainable: bool = True,
     parallel: bool | None = None,
@@ -79,7 +79,8 @@ def linear(
         backward  dx = dy W and dW = dy^T x, 2 T in out FLOPs each; dx only if x needs a gradient;
                   db = sum of dy
 
-    The bias is added in the epilogue of the product.
+    The bias is added in the epilogue of the product. `weight` and `bias` may be values that several
+    layers share.
 
     Tensor parallelism [shoeybi2019]: a layer of a repeated block is column-parallel if its input is
     whole, and row-parallel if its input is split by features. `parallel` makes a layer outside of
@@ -119,7 +120,7 @@ def _linear(
     t: Tape,
     x: Value,
     out_features: int,
-    bias: bool,
+    bias: bool | Value,
     weight: Value | None,
     trainable: bool,
     narrow: bool,
@@ -129,7 +130,9 @@ def _linear(
     if w is None:
         held = t.matrix_format(out_features, k) if narrow else t.head_format(out_features, k)
         w = t.parameter(out_features, k, trainable=trainable, dtype=held)
-    b = t.parameter(out_features, trainable=trainable) if bias else None
+    b = bias if isinstance(bias, Value) else None
+    if bias is True:
+        b = t.parameter(out_features, trainable=trainable)
     x_low, w_low = t.low(x), t.low(w)
     b_low = None if b is None else t.low(b)
     ins = (x_low, w_low) if b_low is None else (x_low, w_low, b_low)

@@ -10,16 +10,26 @@ STATISTICS = 4  # bytes of a mean or an inverse deviation, kept in fp32
 
 
 def layer_norm(
-    t: Tape, x: Value, *, affine: bool = True, bias: bool = True, trainable: bool = True
+    t: Tape,
+    x: Value,
+    *,
+    affine: bool = True,
+    bias: bool = True,
+    trainable: bool = True,
+    weights: tuple[Value, Value] | None = None,
 ) -> Value:
     """(x - mean) / sqrt(var + eps) * g + b over the last dimension [ba2016].
 
     forward   about 8 FLOPs per element; keeps x, and mean and 1/deviation of each row in fp32
     backward  about 14 FLOPs per element, reads dy and x, writes dx; dg and db are sums over rows
+
+    `weights`: g and b that several norms share.
     """
     width = x.shape[-1]
-    g = t.parameter(width, trainable=trainable) if affine else None
-    b = t.parameter(width, trainable=trainable) if affine and bias else None
+    g, b = weights or (None, None)
+    if affine and g is None:
+        g = t.parameter(width, trainable=trainable)
+        b = t.parameter(width, trainable=trainable) if bias else None
     x = t.full(x)
     n, rows = x.size, x.size // width
     out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and trainable and t.training))
@@ -98,7 +108,7 @@ def rms_norm(
     t5       scale x itself instead of its fp32 copy
     helium   multiply by an fp32 copy of g, then cast
     gemma4   as helium, with a power of -1/2 in place of the inverse root
-    torch    as torch.nn.functional.rms_norm composes it
+    torch    the same as the first, as torch.nn.functional.rms_norm composes it
     """
     g = scale or (t.parameter(x.shape[-1]) if affine else None)
     if t.implementation("rms_norm", "composed") == "fused":
@@ -113,7 +123,7 @@ def rms_norm(
     normal = pointwise.mul(t, full, inverse)
     if g is None:
         return t.cast(normal, x.dtype)
-    if flavor == "gpt_oss":
+    if flavor in ("gpt_oss", "torch"):
         return t.cast(pointwise.mul(t, normal, g), x.dtype)
     if flavor == "llama":
         return pointwise.mul(t, t.cast(normal, x.dtype), g)

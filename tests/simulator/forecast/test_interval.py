@@ -6,6 +6,9 @@ import pytest
 from roofcast import predict
 from roofcast.scenarios.fits.intervals import left_out
 from roofcast.simulator.forecast import interval
+from roofcast.simulator.models import resolve
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.tape import Tape
 
 ASKED = [
     {"model": "resnet50", "device": "rtx-3090", "batch": 256, "precision": "amp-fp16"},
@@ -60,3 +63,18 @@ def test_weighted_quantiles_with_equal_weights_equal_plain_quantiles():
     errors = np.linspace(-1.0, 1.0, 201)
     quantiles = interval.quantiles(errors, np.ones(201), (0.1, 0.5, 0.9))
     assert quantiles == pytest.approx([-0.8, 0.0, 0.8], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("neumf", "recommender"),
+        ("dlrm", "recommender"),
+        ("mamba-130m", "transformer"),
+        ("gpt2", "transformer"),
+        ("gnmt", "recurrent"),
+    ],
+)
+def test_a_model_whose_weights_are_mostly_tables_is_a_recommender(name, kind):
+    tape = resolve(name).run(Tape(precision("bf16")), 8)
+    assert interval.model_kind(tape) == kind

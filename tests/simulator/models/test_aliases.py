@@ -32,7 +32,7 @@ MEANT = {
     "qwen": "qwen2.5-7b",
     "qwen3": "qwen3-8b",
     "resnet": "resnet50",
-    "stable-diffusion": "unet-diffusion",
+    "diffusion": "sd-1.5-unet",
     "chatgpt": "gpt3-175b",
     "lstm": "bilstm64",
     "whisper": "whisper-base",
