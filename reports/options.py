@@ -56,8 +56,8 @@ STEP: dict[str, Option] = {
     ),
     "batch": _integer(
         "--batch",
-        "Global batch size [samples]. Default: 1 sequence or 32 images per data-parallel rank, times"
-        " 4 * pp with --pp > 1; for .py and .onnx models, the batch in --input.",
+        "Global batch size [samples]. Default: 1 sequence or 32 images per data-parallel rank,"
+        " times 4 * pp with --pp > 1; for .py and .onnx models, the batch in --input.",
     ),
     "seq": _integer(
         "--seq", "Sequence length [tokens]. Default: the model's own, at most 4096.", "sequence"
@@ -273,7 +273,8 @@ def scenario_options(several: bool = False, required: bool = True, length: bool 
     def decorate(function: Callable) -> Callable:
         function = options(*names)(function)
         text = "Device: a name (see roofcast devices) or a .toml file."
-        text += f"{' May be repeated.' if several else ''} Required without --system, which names its own."
+        text += " May be repeated." if several else ""
+        text += " Required without --system, which names its own."
         devices, models = completing("device"), completing("model")
         on = click.option(
             "--on", multiple=several, metavar="DEVICE", help=text, shell_complete=devices
