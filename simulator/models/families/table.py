@@ -29,6 +29,7 @@ FAMILIES = {
     "llama4": "text_part",
     "llama4_text": "llama4",
     "mamba": "mamba",
+    "mamba2": "mamba2",
     "mistral": "llama",
     "mixtral": "llama",
     "mt5": "t5",
