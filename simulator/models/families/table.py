@@ -6,6 +6,7 @@ length [tokens] or the side of the image [pixels].
 """
 
 FAMILIES = {
+    "bamba": "bamba",
     "bart": "encdec",
     "bert": "bert",
     "bloom": "bloom",
@@ -16,6 +17,7 @@ FAMILIES = {
     "distilbert": "distilbert",
     "electra": "bert",
     "falcon": "falcon",
+    "falcon_h1": "falcon_h1",
     "gemma": "gemma",
     "gemma2": "gemma",
     "gemma3": "text_part",
@@ -25,6 +27,7 @@ FAMILIES = {
     "gpt_neox": "neox",
     "gpt_oss": "gpt_oss",
     "gptj": "gptj",
+    "granitemoehybrid": "bamba",
     "llama": "llama",
     "llama4": "text_part",
     "llama4_text": "llama4",
@@ -33,6 +36,7 @@ FAMILIES = {
     "mistral": "llama",
     "mixtral": "llama",
     "mt5": "t5",
+    "nemotron_h": "nemotron_h",
     "opt": "opt",
     "phi": "neox",
     "phi3": "llama",

@@ -245,17 +245,22 @@ def causal_loss(
     weight: Value | None = None,
     bias: bool = False,
     softcap: bool = False,
+    scaled: bool = False,
 ) -> Value:
     """The language-model head on hidden [B, S, W] and, in training, the cross-entropy in fp32.
 
     Labels are shifted by one token. `weight` is a tied vocabulary table; `softcap` limits the
-    logits by a tanh. Returns the loss, or in inference the logits.
+    logits by a tanh, `scaled` multiplies them by a number. Returns the loss, or in inference the
+    logits.
     """
     batch, sequence, _ = hidden.shape
     with t.op("lm_head", "linear"):
         logits = linear.linear(
             t, hidden, vocabulary, bias=bias, weight=weight, parallel=True, narrow=False
         )
+    if scaled:
+        with t.op("logit_scale", "scale"):
+            logits = pointwise.scale(t, logits)
     if softcap:
         with t.op("softcap", "softcap"):
             logits = pointwise.scale(t, pointwise.unary(t, "tanh", pointwise.scale(t, logits)))

@@ -164,6 +164,19 @@ def gated_norm(t: Tape, y: Value, gate: Value, *, weight: Value, groups: int = 1
     return pointwise.mul(t, weight, t.cast(normal(t, full, groups), y.dtype))
 
 
+def gated_norm_late(
+    t: Tape, y: Value, gate: Value, weight: Value, groups: int, gate_first: bool
+) -> Value:
+    """`gated_norm` whose weight multiplies before the cast; the gate comes first or last."""
+    full = t.cast(y, "fp32")
+    if gate_first:
+        full = pointwise.mul(t, full, pointwise.unary(t, "silu", t.cast(gate, "fp32")))
+    full = pointwise.mul(t, weight, normal(t, full, groups))
+    if not gate_first:
+        full = pointwise.mul(t, full, pointwise.unary(t, "silu", t.cast(gate, "fp32")))
+    return t.cast(full, y.dtype)
+
+
 def normal(t: Tape, x: Value, groups: int = 1) -> Value:
     """x[..., W] in fp32 over its root mean square, of each of `groups` parts of the width."""
     parts = t.view(x, *x.shape[:-1], groups, x.shape[-1] // groups)
@@ -253,4 +266,15 @@ def fused_gated_norm(t: Tape, y: Value, gate: Value, weight: Value, groups: int 
         t.keep(norm.STATISTICS * rows)
         read, written = 3 * y.bytes, 2 * y.bytes
         t.backward("layer_norm", vector=16 * n, special=n, read=read, written=written)
+    return out
+
+
+def fused_gate(t: Tape, y: Value, gate: Value) -> Value:
+    """y silu(gate) inside the scan's kernel; y and gate are kept by whoever made them."""
+    out = t.new(y.shape, y.dtype, y.grad)
+    n = y.size
+    t.emit("elementwise", (y, gate), (out,), vector=4 * n, special=2 * n)
+    if out.grad:
+        read, written = 3 * y.bytes, 2 * y.bytes
+        t.backward("elementwise", vector=8 * n, special=2 * n, read=read, written=written)
     return out
