@@ -58,7 +58,9 @@ class Config(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         bad = next((k for k in self.kinds if k not in (*MAMBA, *ATTENTION)), None)
         if bad is not None:
-            raise ValueError(f"layer of kind {bad[:20]!r}; known: {', '.join((*MAMBA, *ATTENTION))}")
+            raise ValueError(
+                f"layer of kind {bad[:20]!r}; known: {', '.join((*MAMBA, *ATTENTION))}"
+            )
 
     @property
     def granite(self) -> bool:

@@ -6,12 +6,7 @@ import math
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.models.families.transformer import (
-    Tables,
-    activate,
-    projections,
-    rotate,
-)
+from roofcast.simulator.models.families.transformer import Tables, activate, projections, rotate
 from roofcast.simulator.work.ops import attention, conv, linear, moe, norm, pointwise, state_space
 from roofcast.simulator.work.ops.state_space import Heads, Scanned
 from roofcast.simulator.work.tape import Tape, Value
@@ -97,9 +92,7 @@ def causal_conv(
     return t.cast(out if act is None else activate(t, act, out), x.dtype)
 
 
-def _conv_fused(
-    t: Tape, x: Value, kernel: int, bias: bool, activated: bool, keep: bool
-) -> Value:
+def _conv_fused(t: Tape, x: Value, kernel: int, bias: bool, activated: bool, keep: bool) -> Value:
     """causal_conv1d_fn of causal-conv1d."""
     batch, channels, length = x.shape
     w = t.low(t.parameter(channels, 1, kernel))
@@ -108,9 +101,7 @@ def _conv_fused(
     flops, n = 2 * kernel * x.size, x.size
     shape = batch, channels, channels, length, length, kernel, 1, channels
     vector, special = (3 * n, 2 * n) if activated else (0, 0)
-    t.emit(
-        "depthwise", ins, (out,), matrix=flops, vector=vector, special=special, shape=shape
-    )
+    t.emit("depthwise", ins, (out,), matrix=flops, vector=vector, special=special, shape=shape)
     if out.grad:
         if keep:
             t.save(x)
@@ -144,9 +135,7 @@ def mamba2(t: Tape, x: Value, m: Mamba2) -> Value:
         a = state_space.decay_rate(t, h.heads)
     with t.op("conv1d", "conv"):
         u = t.view(both, batch, h.convolved, length)
-        u = causal_conv(
-            t, u, m.kernel, bias=m.conv_bias, act=m.act, fused=fused, keep=not fused
-        )
+        u = causal_conv(t, u, m.kernel, bias=m.conv_bias, act=m.act, fused=fused, keep=not fused)
     with t.op("scan", "scan"):
         y, gate = _scan(t, both, u, a, h, fused)
     y = _gated(t, m, h, y, gate, fused)
@@ -158,9 +147,7 @@ def mamba2(t: Tape, x: Value, m: Mamba2) -> Value:
         return out
 
 
-def _scan(
-    t: Tape, both: Value, u: Value, a: Value, h: Heads, fused: bool
-) -> tuple[Value, Value]:
+def _scan(t: Tape, both: Value, u: Value, a: Value, h: Heads, fused: bool) -> tuple[Value, Value]:
     """The scan of the convolved x, B and C, and the gate."""
     batch, length = both.shape[:2]
     gate = t.view(both, batch, length, h.inner)
@@ -217,7 +204,7 @@ def self_attention(
             q, k = (rotate(t, y, *tables, partial=partial) for y in (q, k))
     with t.op("attention", "attention"):
         h = attention.attention(
-            t, q, k, v, causal=True, mask=mask, softmax_fp32=True, dropout=dropout
+            t, q, k, v, causal=True, mask=mask, softmax_fp32=True, dropout=dropout, by_heads=partial
         )
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, x.shape[-1], bias=bias)

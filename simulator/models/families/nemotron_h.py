@@ -128,7 +128,11 @@ def block(t: Tape, c: Config, x: Value, mask: Value | None, kind: str) -> Value:
         if kind == "mamba":
             h = mamba2(t, h, c.mixer)
         elif kind == "attention":
-            heads = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads, c.head_dim
+            heads = (
+                c.num_attention_heads,
+                c.num_key_value_heads or c.num_attention_heads,
+                c.head_dim,
+            )
             h = self_attention(t, h, heads, mask, dropout=c.attention_dropout)
         elif kind == "mlp":
             h = mlp(t, c, h, c.intermediate_size)

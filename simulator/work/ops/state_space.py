@@ -201,18 +201,18 @@ def fused_scan(t: Tape, s: Scanned, a: Value, skip: Value, bias: Value, h: Heads
     each, shared = batch * chunks * h.heads, batch * chunks * h.groups
     work = decay.size
     t.emit("elementwise", (s.dt, a, bias), (decay,), vector=4 * work, special=2 * work)
-    _triton(t, (s.b, s.x, decay), (states,), (each, h.dim, h.state, h.chunk), s.x.dtype)
+    triton(t, (s.b, s.x, decay), (states,), (each, h.dim, h.state, h.chunk), s.x.dtype)
     t.emit("elementwise", (states, decay), (states,), vector=2 * states.size)
-    _triton(t, (s.c, s.b), (scores,), (shared, h.chunk, h.chunk, h.state), s.x.dtype)
+    triton(t, (s.c, s.b), (scores,), (shared, h.chunk, h.chunk, h.state), s.x.dtype)
     ins = scores, s.x, decay, s.c, states, skip
-    _triton(t, ins, (y,), (each, h.chunk, h.dim, h.chunk + h.state), s.x.dtype)
+    triton(t, ins, (y,), (each, h.chunk, h.dim, h.chunk + h.state), s.x.dtype)
     if y.grad:
         t.save(y)
         _scan_back(t, s, (decay, states, scores), h, (each, shared))
     return y
 
 
-def _triton(
+def triton(
     t: Tape, ins: tuple[Value, ...], outs: tuple[Value, ...], shape: tuple, product: str
 ) -> None:
     """A forward kernel around a batched product of (batch, m, n, k)."""
@@ -220,9 +220,7 @@ def _triton(
     t.emit("matmul", ins, outs, matrix=2 * batch * m * n * k, product=product, shape=shape)
 
 
-def triton_back(
-    t: Tape, ins: tuple[Value, ...], out: Value, shape: tuple, product: str
-) -> None:
+def triton_back(t: Tape, ins: tuple[Value, ...], out: Value, shape: tuple, product: str) -> None:
     """A backward kernel around a batched product; `out` is as large as the gradient it writes."""
     batch, m, n, k = shape
     read = sum(v.bytes for v in ins)
