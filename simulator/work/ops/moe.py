@@ -177,8 +177,8 @@ def gated_experts(
     """Sum over a token's k experts of weight * down(gate(up(x))), for x[T, D].
 
     weights[T, k] and ids[T, k] are those of the chosen experts; `gate` maps [S, halves * width] to
-    [S, width]: with one half, it is only an activation. Raises BadInput for tensor parallelism without sequence parallelism, or if etp does
-    not divide the width.
+    [S, width]: with one half, it is only an activation. Raises BadInput for tensor parallelism
+    without sequence parallelism, or if etp does not divide the width.
     """
     tokens, dim = x.shape
     k, etp = ids.shape[-1], t.parallel.etp
