@@ -16,10 +16,12 @@ WHISPER = "Radford et al. 2022, Table 1"
 GPT2 = "Radford et al. 2019, Table 2"
 LLAMA = "Touvron et al. 2023, LLaMA, Table 2"
 MAMBA = "Gu and Dao 2023, Table 12"
+MAMBA2 = "Dao and Gu 2024, Table 9"
 LLAMA2 = "Touvron et al. 2023, Llama 2, Table 1"
 GEMMA2 = "Gemma team 2024, Gemma 2, Table 1"
 
 SHIPPED: dict[str, str] = {  # name -> source
+    "bamba-9b": _hub("ibm-ai-platform/Bamba-9B-v2"),
     "bart-large": _hub("facebook/bart-large", "Lewis et al. 2019, Section 5"),
     "bert-base": _hub("google-bert/bert-base-uncased", "Devlin et al. 2018, Section 3"),
     "bert-large": _hub("google-bert/bert-large-uncased", "Devlin et al. 2018, Section 3"),
@@ -37,6 +39,8 @@ SHIPPED: dict[str, str] = {  # name -> source
     "deepseek-v3": _hub("deepseek-ai/DeepSeek-V3", "DeepSeek-AI 2024, DeepSeek-V3, Section 4.2"),
     "falcon-40b": _hub("tiiuae/falcon-40b", "Almazrouei et al. 2023, Table 15"),
     "falcon-7b": _hub("tiiuae/falcon-7b", "Almazrouei et al. 2023, Table 15"),
+    "falcon-h1-7b": _hub("tiiuae/Falcon-H1-7B-Base", "Zuo et al. 2025, Table 5"),
+    "falcon-mamba-7b": _hub("tiiuae/falcon-mamba-7b", "Zuo et al. 2024, Table 1"),
     "gemma-2-27b": _hub("google/gemma-2-27b", GEMMA2),
     "gemma-2-2b": _hub("google/gemma-2-2b", GEMMA2),
     "gemma-2-9b": _hub("google/gemma-2-9b", GEMMA2),
@@ -55,6 +59,11 @@ SHIPPED: dict[str, str] = {  # name -> source
     "gpt2-xl": _hub("openai-community/gpt2-xl", GPT2),
     "gpt3-175b": "Brown et al. 2020, Table 2.1; vocabulary and 2048 positions as in its Section"
     " 2.1, in GPT-2's form",
+    "granite-4.0-h-micro": _hub("ibm-granite/granite-4.0-h-micro"),
+    "granite-4.0-h-small": _hub("ibm-granite/granite-4.0-h-small"),
+    "granite-4.0-h-tiny": _hub("ibm-granite/granite-4.0-h-tiny"),
+    "jamba-1.5-large": _hub("ai21labs/AI21-Jamba-1.5-Large", "Jamba team 2024, Section 2"),
+    "jamba-1.5-mini": _hub("ai21labs/AI21-Jamba-1.5-Mini", "Jamba team 2024, Section 2"),
     "llama-13b": _hub("huggyllama/llama-13b", LLAMA),
     "llama-2-13b": _hub("meta-llama/Llama-2-13b-hf", LLAMA2),
     "llama-2-70b": _hub("meta-llama/Llama-2-70b-hf", LLAMA2),
@@ -74,11 +83,20 @@ SHIPPED: dict[str, str] = {  # name -> source
     "mamba-130m": _hub("state-spaces/mamba-130m-hf", MAMBA),
     "mamba-2.8b": _hub("state-spaces/mamba-2.8b-hf", MAMBA),
     "mamba-370m": _hub("state-spaces/mamba-370m-hf", MAMBA),
+    "mamba-codestral-7b": _hub("mistralai/Mamba-Codestral-7B-v0.1"),
+    "mamba2-1.3b": _hub("state-spaces/mamba2-1.3b", MAMBA2),
+    "mamba2-130m": _hub("state-spaces/mamba2-130m", MAMBA2),
+    "mamba2-2.7b": _hub("state-spaces/mamba2-2.7b", MAMBA2),
+    "mamba2-370m": _hub("state-spaces/mamba2-370m", MAMBA2),
+    "mamba2-780m": _hub("state-spaces/mamba2-780m", MAMBA2),
     "mistral-7b": _hub("mistralai/Mistral-7B-v0.1", "Jiang et al. 2023, Table 1"),
     "mistral-nemo-12b": _hub("mistralai/Mistral-Nemo-Base-2407"),
     "mistral-small-24b": _hub("mistralai/Mistral-Small-24B-Base-2501"),
     "mixtral-8x22b": _hub("mistralai/Mixtral-8x22B-v0.1"),
     "mixtral-8x7b": _hub("mistralai/Mixtral-8x7B-v0.1", "Jiang et al. 2024, Table 1"),
+    "nemotron-3-nano-30b-a3b": _hub("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"),
+    "nemotron-h-8b": _hub("nvidia/Nemotron-H-8B-Base-8K", "NVIDIA 2025, Table 1"),
+    "nemotron-nano-9b-v2": _hub("nvidia/NVIDIA-Nemotron-Nano-9B-v2"),
     "opt-1.3b": _hub("facebook/opt-1.3b", OPT),
     "opt-125m": _hub("facebook/opt-125m", OPT),
     "opt-13b": _hub("facebook/opt-13b", OPT),
@@ -111,6 +129,12 @@ SHIPPED: dict[str, str] = {  # name -> source
     "qwen3-32b": _hub("Qwen/Qwen3-32B", "Qwen team 2025, Table 1"),
     "qwen3-4b": _hub("Qwen/Qwen3-4B", "Qwen team 2025, Table 1"),
     "qwen3-8b": _hub("Qwen/Qwen3-8B", "Qwen team 2025, Table 1"),
+    "qwen3-next-80b-a3b": _hub("Qwen/Qwen3-Next-80B-A3B-Instruct"),
+    "qwen3.5-27b": _hub("Qwen/Qwen3.5-27B", "text part"),
+    "qwen3.5-35b-a3b": _hub("Qwen/Qwen3.5-35B-A3B", "text part"),
+    "qwen3.5-397b-a17b": _hub("Qwen/Qwen3.5-397B-A17B", "text part"),
+    "qwen3.5-4b": _hub("Qwen/Qwen3.5-4B", "text part"),
+    "qwen3.5-9b": _hub("Qwen/Qwen3.5-9B", "text part"),
     "roberta-base": _hub("FacebookAI/roberta-base", "Liu et al. 2019, Section 2"),
     "smollm2-1.7b": _hub("HuggingFaceTB/SmolLM2-1.7B"),
     "smollm2-135m": _hub("HuggingFaceTB/SmolLM2-135M"),

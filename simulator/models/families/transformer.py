@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ def layers(
 ) -> Value:
     """x through one layer per entry of `kinds`, `block(x, kind)`.
 
-    Equal neighbours are traced once, and so is a pattern of kinds that repeats. Inside a pattern,
+    Equal neighbours are traced once, and so are patterns of kinds that repeat. Inside a pattern,
     each run of equal layers is a block of its own, so that recomputation still works per layer.
     """
     period = next(
@@ -142,10 +143,38 @@ def layers(
                 start = end
         return x
 
-    if repeats == 1 or period == 1:
+    if repeats > 1 and period > 1:
+        x = t.repeat("", repeats, lambda x: through(kinds[:period], x), x)
+        return through(kinds[repeats * period :], x)
+    parts = _patterns(kinds)
+    if sum(len(pattern) for pattern, _ in parts) >= sum(1 for _ in itertools.groupby(kinds)):
         return through(kinds, x)
-    x = t.repeat("", repeats, lambda x: through(kinds[:period], x), x)
-    return through(kinds[repeats * period :], x)
+    for pattern, count in parts:
+        if len(pattern) == 1:
+            x = through(list(pattern) * count, x)
+        else:
+            x = t.repeat("", count, lambda x, pattern=pattern: through(pattern, x), x)
+    return x
+
+
+def _patterns(kinds: Sequence[Any]) -> list[tuple[Sequence[Any], int]]:
+    """`kinds` as patterns and how often each repeats; the next is the one that reaches furthest.
+
+    >>> _patterns("abababcc")
+    [('ab', 3), ('c', 2)]
+    """
+    found, start = [], 0
+    while start < len(kinds):
+        best, times = kinds[start : start + 1], 1
+        for size in range(1, (len(kinds) - start) // 2 + 1):
+            pattern, count = kinds[start : start + size], 1
+            while kinds[start + count * size : start + (count + 1) * size] == pattern:
+                count += 1
+            if count > 1 and count * size > times * len(best):
+                best, times = pattern, count
+        found.append((best, times))
+        start += times * len(best)
+    return found
 
 
 def gated_mlp(

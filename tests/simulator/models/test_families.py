@@ -14,7 +14,7 @@ from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
 
-TABLE = Path(__file__).parents[1] / "oracle" / "families.csv"
+TABLES = sorted((Path(__file__).parents[1] / "oracle").glob("families*.csv"))
 COLUMNS = (
     "parameters",
     "flops_forward",
@@ -140,8 +140,11 @@ BILLIONS = {
 
 
 def reference():
-    with TABLE.open(encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    rows = []
+    for table in TABLES:
+        with table.open(encoding="utf-8") as file:
+            rows += csv.DictReader(line for line in file if not line.startswith("#"))
+    return rows
 
 
 def named(row):
