@@ -164,7 +164,8 @@ def _through_chunks(t: Tape, c: _Chunks, sizes: tuple[int, int, int], d: Delta) 
     state = t.new((n, d.k_dim, d.v_dim), "fp32")
     t.emit("elementwise", (), (state, out))
     passed = 0
-    mine = _Chunks(*(t.view(x, n, *x.shape[1:]) for x in c[:-1]), t.view(c.decay, n, 1, 1))
+    wide = (t.view(x, n, *x.shape[1:]) for x in (c.q, c.k, c.values, c.reads, c.scores))
+    mine = _Chunks(*wide, decay=t.view(c.decay, n, 1, 1))
     for count in (1, chunks - 2, 1) if chunks > 1 else (1,):
         passed += count
         with t.times(count):

@@ -79,3 +79,33 @@ def fused_scan(
             product=u.dtype,
         )
     return gated
+
+
+def gated_recurrence(t: Tape, gate: Value, x: Value, *, fused: bool) -> Value:
+    """h[t] = gate[t] h[t-1] + x[t] in fp32, per channel of gate and x[B, S, W] [de2024].
+
+    composed  three kernels a step, as in transformers; keeps the state of each step, and its gate
+              where that is cast
+    fused     one pass over the sequence; keeps the gates and the states in the format of x
+    """
+    batch, steps, width = x.shape
+    out = t.new(x.shape, x.dtype, x.grad)
+    if fused:
+        t.emit("elementwise", (gate, x), (out,), vector=2 * x.size)
+        if out.grad:
+            t.save(gate, out)
+            read, written = 3 * x.bytes, 2 * x.bytes
+            t.backward("elementwise", vector=4 * x.size, read=read, written=written)
+        return out
+    state = t.new((batch, width), "fp32")
+    t.emit("elementwise", (), (state, out))
+    for count in (1, steps - 2, 1) if steps > 1 else (1,):
+        with t.times(count):
+            if count:
+                mine, drive = (t.cast(t.view(v, batch, width), "fp32") for v in (gate, x))
+                state = pointwise.add(t, pointwise.mul(t, mine, state), drive)
+                t.emit("copy", (t.cast(state, x.dtype),), ())
+                if out.grad:
+                    moved = out.bytes / steps
+                    t.backward("copy", read=moved, written=moved, product=x.dtype)
+    return out
