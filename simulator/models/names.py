@@ -16,6 +16,7 @@ WHISPER = "Radford et al. 2022, Table 1"
 GPT2 = "Radford et al. 2019, Table 2"
 LLAMA = "Touvron et al. 2023, LLaMA, Table 2"
 MAMBA = "Gu and Dao 2023, Table 12"
+RWKV4 = "Peng et al. 2023, Table 2"
 MAMBA2 = "Dao and Gu 2024, Table 9"
 LLAMA2 = "Touvron et al. 2023, Llama 2, Table 1"
 GEMMA2 = "Gemma team 2024, Gemma 2, Table 1"
@@ -64,6 +65,10 @@ SHIPPED: dict[str, str] = {  # name -> source
     "granite-4.0-h-tiny": _hub("ibm-granite/granite-4.0-h-tiny"),
     "jamba-1.5-large": _hub("ai21labs/AI21-Jamba-1.5-Large", "Jamba team 2024, Section 2"),
     "jamba-1.5-mini": _hub("ai21labs/AI21-Jamba-1.5-Mini", "Jamba team 2024, Section 2"),
+    "lfm2-1.2b": _hub("LiquidAI/LFM2-1.2B"),
+    "lfm2-350m": _hub("LiquidAI/LFM2-350M"),
+    "lfm2-700m": _hub("LiquidAI/LFM2-700M"),
+    "lfm2-8b-a1b": _hub("LiquidAI/LFM2-8B-A1B"),
     "llama-13b": _hub("huggyllama/llama-13b", LLAMA),
     "llama-2-13b": _hub("meta-llama/Llama-2-13b-hf", LLAMA2),
     "llama-2-70b": _hub("meta-llama/Llama-2-70b-hf", LLAMA2),
@@ -89,6 +94,7 @@ SHIPPED: dict[str, str] = {  # name -> source
     "mamba2-2.7b": _hub("state-spaces/mamba2-2.7b", MAMBA2),
     "mamba2-370m": _hub("state-spaces/mamba2-370m", MAMBA2),
     "mamba2-780m": _hub("state-spaces/mamba2-780m", MAMBA2),
+    "minimax-text-01": _hub("MiniMaxAI/MiniMax-Text-01-hf", "MiniMax 2025, Section 2"),
     "mistral-7b": _hub("mistralai/Mistral-7B-v0.1", "Jiang et al. 2023, Table 1"),
     "mistral-nemo-12b": _hub("mistralai/Mistral-Nemo-Base-2407"),
     "mistral-small-24b": _hub("mistralai/Mistral-Small-24B-Base-2501"),
@@ -135,7 +141,15 @@ SHIPPED: dict[str, str] = {  # name -> source
     "qwen3.5-397b-a17b": _hub("Qwen/Qwen3.5-397B-A17B", "text part"),
     "qwen3.5-4b": _hub("Qwen/Qwen3.5-4B", "text part"),
     "qwen3.5-9b": _hub("Qwen/Qwen3.5-9B", "text part"),
+    "recurrentgemma-2b": _hub("google/recurrentgemma-2b", "Botev et al. 2024, Table 1"),
+    "recurrentgemma-9b": _hub("google/recurrentgemma-9b", "Botev et al. 2024, Table 1"),
     "roberta-base": _hub("FacebookAI/roberta-base", "Liu et al. 2019, Section 2"),
+    "rwkv-4-14b": _hub("RWKV/rwkv-4-14b-pile", RWKV4),
+    "rwkv-4-169m": _hub("RWKV/rwkv-4-169m-pile", RWKV4),
+    "rwkv-4-1b5": _hub("RWKV/rwkv-4-1b5-pile", RWKV4),
+    "rwkv-4-3b": _hub("RWKV/rwkv-4-3b-pile", RWKV4),
+    "rwkv-4-430m": _hub("RWKV/rwkv-4-430m-pile", RWKV4),
+    "rwkv-4-7b": _hub("RWKV/rwkv-4-7b-pile", RWKV4),
     "smollm2-1.7b": _hub("HuggingFaceTB/SmolLM2-1.7B"),
     "smollm2-135m": _hub("HuggingFaceTB/SmolLM2-135M"),
     "smollm2-360m": _hub("HuggingFaceTB/SmolLM2-360M"),

@@ -1,4 +1,4 @@
-"""The gated delta rule in chunks: Gated DeltaNet [yang2024], Kimi Delta Attention [kimi2025].
+"""The gated delta rule in chunks: Gated DeltaNet [yang2024].
 
     S[t] = exp(g[t]) S[t-1] (I - beta[t] k[t] k[t]^T) + beta[t] v[t] k[t]^T;   y[t] = S[t] q[t]
 
@@ -38,9 +38,7 @@ class Delta(NamedTuple):
 
 
 class Gated(NamedTuple):
-    """What the rule reads: q and k[B, S, Hk K], v[B, S, Hv V], g and beta[B, S, Hv]; for Kimi's
-    g[B, S, Hv K].
-    """
+    """What the rule reads: q and k[B, S, Hk K], v[B, S, Hv V], g and beta[B, S, Hv]."""
 
     q: Value
     k: Value
@@ -200,11 +198,11 @@ def without_gradient(t: Tape, x: Value) -> Value:
     return y
 
 
-def fused_rule(t: Tape, s: Gated, d: Delta, *, channels: bool = False) -> Value:
+def fused_rule(t: Tape, s: Gated, d: Delta) -> Value:
     """y[B, S, Hv V] by the kernels of flash-linear-attention.
 
     Keeps q and k of unit length, v, the sums of g, beta, and the inverse of the system in the
-    format of q. `channels`: g is per channel, as in Kimi's.
+    format of q.
     """
     batch, length, _ = s.v.shape
     heads, low = d.v_heads, s.q.dtype

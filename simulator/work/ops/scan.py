@@ -109,3 +109,44 @@ def gated_recurrence(t: Tape, gate: Value, x: Value, *, fused: bool) -> Value:
                     moved = out.bytes / steps
                     t.backward("copy", read=moved, written=moved, product=x.dtype)
     return out
+
+
+WKV_OPS = 18  # kernels of a step as transformers composes it
+WKV_KEPT = 12  # tensors as large as the state that such a step keeps
+
+
+def wkv(t: Tape, key: Value, value: Value, *, fused: bool) -> Value:
+    """RWKV-4's weighted mean of the values so far, of key and value[B, S, A] [peng2023].
+
+    Numerator, denominator and largest exponent pass from step to step in fp32, without products.
+
+    composed  18 kernels a step, which keep 12 tensors of the state's size
+    fused     one CUDA kernel each way, which keeps decay, key, value and the result
+    """
+    batch, steps, width = key.shape
+    decay = pointwise.unary(t, "exp", t.parameter(width))
+    t.parameter(width)  # weight of the current token
+    out = t.new(key.shape, key.dtype, key.grad)
+    work, state = batch * width, 4 * batch * width
+    if fused:
+        ins = (key, value, decay)
+        t.emit("elementwise", ins, (out,), vector=20 * out.size, special=4 * out.size)
+        if out.grad:
+            t.save(key, value, out)
+            t.keep(4 * width)
+            read, written = 4 * key.bytes, 2 * key.bytes
+            t.backward("elementwise", vector=50 * out.size, read=read, written=written)
+        return out
+    with t.times(steps):
+        for op in range(WKV_OPS):
+            special = work if op % 4 == 0 else 0
+            read, written = 2 * state, state
+            t.emit("elementwise", (), (), vector=work, special=special, read=read, written=written)
+            if out.grad:
+                t.backward("elementwise", vector=2 * work, read=3 * state, written=2 * state)
+        if out.grad:
+            t.keep(WKV_KEPT * state)
+    t.emit("elementwise", (key, value), (out,))
+    if out.grad:
+        t.save(value)
+    return out
