@@ -101,21 +101,21 @@ def _conv_fused(t: Tape, x: Value, kernel: int, bias: bool, activated: bool, kee
     flops, n = 2 * kernel * x.size, x.size
     shape = batch, channels, channels, length, length, kernel, 1, channels
     vector, special = (3 * n, 2 * n) if activated else (0, 0)
-    t.emit("depthwise", ins, (out,), matrix=flops, vector=vector, special=special, shape=shape)
+    work = {"matrix": flops, "vector": vector, "special": special}
+    t.emit("depthwise", ins, (out,), shape=("forward", *shape), **work)
     if out.grad:
         if keep:
             t.save(x)
-        read, written = 2 * x.bytes, x.bytes
-        t.backward(
-            "depthwise",
-            matrix=2 * flops,
-            vector=2 * vector,
-            special=special,
-            read=read,
-            written=written,
-            product=out.dtype,
-            shape=shape,
-        )
+        for which, written in (("dgrad", x.bytes), ("wgrad", w.bytes)):
+            read = out.bytes + x.bytes
+            t.backward(
+                "depthwise",
+                read=read,
+                written=written,
+                product=out.dtype,
+                shape=(which, *shape),
+                **work,
+            )
     return out
 
 

@@ -162,8 +162,8 @@ def _through_chunks(t: Tape, c: _Chunks, sizes: tuple[int, int, int], d: Delta) 
     state = t.new((n, d.k_dim, d.v_dim), "fp32")
     t.emit("elementwise", (), (state, out))
     passed = 0
-    wide = (t.view(x, n, *x.shape[1:]) for x in (c.q, c.k, c.values, c.reads, c.scores))
-    mine = _Chunks(*wide, decay=t.view(c.decay, n, 1, 1))
+    q, k, values, reads, scores = (t.view(x, n, *x.shape[1:]) for x in c[:-1])
+    mine = _Chunks(q, k, values, reads, scores, t.view(c.decay, n, 1, 1))
     for count in (1, chunks - 2, 1) if chunks > 1 else (1,):
         passed += count
         with t.times(count):

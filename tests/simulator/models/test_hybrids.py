@@ -202,9 +202,10 @@ def test_hybrids_train_in_pipelines_with_experts_and_recomputation(name, how):
     assert sum(r.layers for r in f.ranks) == len(resolve(name).config.kinds)
 
 
+@pytest.mark.parametrize("stack", ["pytorch-eager", "fsdp-fused", "megatron"])
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_hybrids_train_and_infer(name):
-    asked = {"model": name, "device": "b200", "batch": 1, "sequence": 512}
+def test_hybrids_train_and_infer(name, stack):
+    asked = {"model": name, "device": "b200", "batch": 1, "sequence": 512, "stack": stack}
     train, infer = predict(**asked), predict(**asked, mode="infer")
     assert train.step_time_s > 1.5 * infer.step_time_s > 0
 
