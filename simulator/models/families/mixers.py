@@ -101,8 +101,15 @@ def _conv_fused(t: Tape, x: Value, kernel: int, bias: bool, activated: bool, kee
     flops, n = 2 * kernel * x.size, x.size
     shape = batch, channels, channels, length, length, kernel, 1, channels
     vector, special = (3 * n, 2 * n) if activated else (0, 0)
-    work = {"matrix": flops, "vector": vector, "special": special}
-    t.emit("depthwise", ins, (out,), shape=("forward", *shape), **work)
+    t.emit(
+        "depthwise",
+        ins,
+        (out,),
+        matrix=flops,
+        vector=vector,
+        special=special,
+        shape=("forward", *shape),
+    )
     if out.grad:
         if keep:
             t.save(x)
@@ -110,11 +117,13 @@ def _conv_fused(t: Tape, x: Value, kernel: int, bias: bool, activated: bool, kee
             read = out.bytes + x.bytes
             t.backward(
                 "depthwise",
+                matrix=flops,
+                vector=vector,
+                special=special,
                 read=read,
                 written=written,
                 product=out.dtype,
                 shape=(which, *shape),
-                **work,
             )
     return out
 
