@@ -14,11 +14,16 @@ GROUPS = {
     "Language models": (
         "gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom", "llama", "llama4_text", "falcon",
         "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gemma",
-        "gemma2", "gemma3_text", "phi3", "gpt_oss", "starcoder2", "mamba", "transformer_xl",
+        "gemma2", "gemma3_text", "phi3", "gpt_oss", "starcoder2", "transformer_xl",
         "phi", "gemma3n_text", "gemma4_text", "olmo", "olmo2", "olmo3", "cohere", "cohere2",
         "granite", "smollm3", "stablelm", "nemotron", "exaone", "exaone4", "seed_oss", "ernie4_5",
         "internlm3", "helium", "glm", "glm4", "hunyuan_v1_dense", "hyperclovax", "arcee", "apertus",
         "ministral3", "gpt_bigcode", "mpt", "codegen", "xglm",
+    ),
+    "Language models with state-space layers, linear attention or recurrences": (
+        "mamba", "mamba2", "falcon_mamba", "nemotron_h", "jamba", "bamba", "granitemoehybrid",
+        "falcon_h1", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "minimax",
+        "recurrent_gemma", "rwkv", "lfm2", "lfm2_moe",
     ),
     "Encoders and translation": (
         "bert", "roberta", "distilbert", "bart", "t5", "vaswani", "gnmt",

@@ -18,7 +18,8 @@ from roofcast.simulator.work.model import Model
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
 MOST = 10**9  # of any degree: ten times the accelerators there are
 SHARED = ("albert",)  # families whose layers are one layer run many times
-UNCUT = ("mamba", "mamba2")  # families whose layers tensor parallelism cannot cut here
+# families whose layers tensor parallelism cannot cut here
+UNCUT = ("mamba", "falcon_mamba", "jamba", "rwkv")
 
 
 class _Degrees(NamedTuple):

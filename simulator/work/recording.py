@@ -102,6 +102,16 @@ class Recording:
         """The implementation of an op in this software stack: composed, fused, eager, flash ..."""
         return self.implementations.get(op, default)
 
+    @contextmanager
+    def times(self, n: int) -> Iterator[None]:
+        """The ops inside run n times, one after another, on tensors of their own each time."""
+        outer = self._repeats
+        self._repeats = outer * n
+        try:
+            yield
+        finally:
+            self._repeats = outer
+
     # ------------------------------------------------------------------ values
     @property
     def matrices(self) -> str | None:

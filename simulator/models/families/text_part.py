@@ -53,6 +53,8 @@ WRAPPED = {
     "qwen2_vl": Wrapped("qwen2", {"vision_config": towers_qwen.Qwen2}),
     "qwen3_vl": Wrapped("qwen3", {"vision_config": towers_qwen.Qwen3}),
     "qwen3_vl_moe": Wrapped("qwen3_moe", {"vision_config": towers_qwen.Qwen3}),
+    "qwen3_5": Wrapped("qwen3_5_text", {"vision_config": towers_qwen.Qwen3}),
+    "qwen3_5_moe": Wrapped("qwen3_5_moe_text", {"vision_config": towers_qwen.Qwen3}),
     "smolvlm": Wrapped(None, {"vision_config": towers.Idefics3}),
 }
 DEFAULT_TEXT = {

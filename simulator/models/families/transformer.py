@@ -129,7 +129,7 @@ def layers(
 ) -> Value:
     """x through one layer per entry of `kinds`, `block(x, kind)`.
 
-    Equal neighbours are traced once, and so is a pattern of kinds that repeats. Inside a pattern,
+    Equal neighbours are traced once, and so are patterns of kinds that repeat. Inside a pattern,
     each run of equal layers is a block of its own, so that recomputation still works per layer.
     """
 

@@ -173,12 +173,13 @@ def gated_experts(
     gate: Callable[[Value], Value],
     *,
     bias: bool = False,
+    halves: int = 2,
 ) -> Value:
     """Sum over a token's k experts of weight * down(gate(up(x))), for x[T, D].
 
-    weights[T, k] and ids[T, k] are those of the chosen experts; `gate` maps [S, 2 width] to
-    [S, width]. Raises BadInput for tensor parallelism without sequence parallelism, or if etp does
-    not divide the width.
+    weights[T, k] and ids[T, k] are those of the chosen experts; `gate` maps [S, halves * width] to
+    [S, width]: with one half, it is only an activation. Raises BadInput for tensor parallelism
+    without sequence parallelism, or if etp does not divide the width.
     """
     tokens, dim = x.shape
     k, etp = ids.shape[-1], t.parallel.etp
@@ -192,7 +193,7 @@ def gated_experts(
     routes = route(t, ids, experts)
     rows = _dispatch(t, take(t, x, routes.forth, routes.rows, dim), k)
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
-    h = gate(grouped_linear(t, rows, 2 * width // etp, routes, bias=bias))
+    h = gate(grouped_linear(t, rows, halves * width // etp, routes, bias=bias))
     h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), k)
     result = h.storage
     h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
