@@ -278,7 +278,6 @@ SHIPPED: dict[str, str] = {  # name -> source
     "recurrentgemma-2b": _hub("google/recurrentgemma-2b", "Botev et al. 2024, Table 1"),
     "recurrentgemma-9b": _hub("google/recurrentgemma-9b", "Botev et al. 2024, Table 1"),
     "roberta-base": _hub("FacebookAI/roberta-base", "Liu et al. 2019, Section 2"),
-    "roberta-base": _hub("FacebookAI/roberta-base", "Liu et al. 2019, Section 2"),
     "roberta-large": _hub("FacebookAI/roberta-large", "Liu et al. 2019, Section 2"),
     "rwkv-4-14b": _hub("RWKV/rwkv-4-14b-pile", RWKV4),
     "rwkv-4-169m": _hub("RWKV/rwkv-4-169m-pile", RWKV4),
