@@ -48,6 +48,11 @@ CONFIGS = {
     "zero window": (
         LLAMA | {"model_type": "mistral", "sliding_window": 0}, "'sliding_window' is 0"
     ),
+    "window of 0 positions": (
+        {"model_type": "mamba", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+         "conv_kernel": 0},
+        "key 'conv_kernel' is 0",
+    ),
     "negative size": (LLAMA | {"intermediate_size": -16}, "'intermediate_size' is -16"),
     "long type": (GPT2 | {"model_type": "q" * 5000}, "qqq...qqq"),
 }  # fmt: skip
@@ -148,7 +153,8 @@ EXTREMES = [
     ("--devices", "1000000000", "--tp", "7"), ("--devices", "1000000000", "--tp", "2"),
     ("--tokens", "1e308"), ("--epochs", "1e300", "--samples", "1e24"), ("--price", "1e308"),
     ("--set", "cores=+1e300%"), ("--set", "memory.bandwidth=1e-300 B/s"), ("--seq", "9" * 12),
-    ("--devices", "999999937",), ("--stages", "1," * 4000 + "1", "--pp", "4001"),
+    ("--devices", "999999937"), ("--batch", "999999999999989", "--micro-batch", "999999999999988"),
+    ("--stages", "1," * 4000 + "1", "--pp", "4001"),
 ]  # fmt: skip
 
 
