@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from roofcast.hwdb.errors import QUOTED, BadInput, listed, quoted, shortened, unknown
+from roofcast.hwdb.errors import QUOTED, BadInput, listed, quoted, shortened, similar, unknown
 from roofcast.hwdb.strict import load_json
 from roofcast.simulator import importers
 from roofcast.simulator.models.families.table import FAMILIES, IMAGE_FAMILIES
@@ -173,9 +173,11 @@ def from_config(
     if not isinstance(kind, str):
         raise BadInput(f"{where}: model_type is {quoted(kind)}; wanted one name in quotes")
     if kind not in FAMILIES:
+        close = similar(kind[:QUOTED], FAMILIES)[:3]
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise BadInput(
-            f"{where}: model_type {quoted(kind)} is not known; known: {known}; or list its layers"
-            " in a .toml"
+            f"{where}: model_type {quoted(kind)} is not known; {hint}known: {known}; or list its"
+            " layers in a .toml"
         )
     module = import_module(f"roofcast.simulator.models.families.{FAMILIES[kind]}")
     try:

@@ -89,6 +89,13 @@ def test_a_toml_file_that_cannot_be_is_one_line(name, reader, tmp_path):
     assert says in refused(*(word.format(path) for word in READERS[reader]))
 
 
+def test_a_net_of_too_many_layers_is_one_line(tmp_path):
+    path = tmp_path / "net.toml"
+    head = 'tokens = 8\nvocabulary = 9\n[[layers]]\nkind = "embedding"\nwidth = 4\n'
+    path.write_text(head + '[[layers]]\nkind = "lstm"\nhidden = 4\nlayers = 2000000\n')
+    assert "layers is 2000000; wanted a whole number <= 10000" in refused("count", str(path))
+
+
 DEVICES = {
     "source that is a list": (
         'memory.bandwidth = {value = "1 TB/s", source = []}', "memory.bandwidth cites []"
