@@ -130,7 +130,7 @@ class Commands(click.Group):
             status = 0
         except OSError as error:
             _drop_output()
-            where = f"{error.filename}: " if error.filename else ""
+            where = f"{shortened(str(error.filename))}: " if error.filename else ""
             status = _fail(f"{where}cannot be read or written ({error.strerror or error})", words)
         sys.exit(status if isinstance(status, int) else 0)
 

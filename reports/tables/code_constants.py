@@ -184,6 +184,7 @@ NO_CONSTANTS = {
     "simulator.parallel.pipeline.schedule.ENDS": "no passes at the ends of a pipeline",
     "simulator.parallel.pipeline.replay.ARRIVAL": "order of events of one moment",
     "simulator.parallel.pipeline.replay.START": "order of events of one moment",
+    "simulator.work.value.LARGEST": "elements above which a tensor is refused",
     "simulator.work.traced.ALONE": "the layout of one device",
     "simulator.work.precision.RANK": "order in which PyTorch promotes formats",
     "simulator.work.ops.attention.LSE": KEPT,

@@ -112,7 +112,7 @@ def read(path: str | Path) -> Kept:
                 f" {known}"
             )
         wanted = "x".join(map(str, KERNELS[row["kernel"]].sizes[0]))
-        if re.sub(r"\b[1-9]\d{0,11}\b", "n", row["size"]) != re.sub(r"\d+", "n", wanted):
+        if not re.fullmatch(re.sub(r"\d+", r"\\d{1,12}", wanted), row["size"]):
             raise BadInput(
                 f"{path}: row {number}: size is {quoted(row['size'])}; wanted for example {wanted}"
             )

@@ -21,6 +21,7 @@ it:
 from __future__ import annotations
 
 import csv
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -248,4 +249,4 @@ def _check_units(model: str, batch: int, sequence: int | None) -> None:
 def beside(folder: Path, name: str) -> str:
     """`name`; where it is a .toml file that exists in `folder`, the path of that file."""
     path = folder / name
-    return str(path) if name.endswith(".toml") and path.is_file() else name
+    return str(path) if name.endswith(".toml") and os.path.isfile(path) else name

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.layout import WHOLE, Layout
+from roofcast.simulator.parallel.layout import WHOLE, Layout, divisors
 from roofcast.simulator.parallel.pipeline.schedule import refusal
 from roofcast.simulator.times.offload import HOST_BANDWIDTH
 from roofcast.simulator.work.model import Model
@@ -156,7 +156,7 @@ def _sharding(
     if s.shard is not None and zero == 0:
         raise BadInput(f"shard {shard}: nothing is sharded under ZeRO 0; use --zero 1, 2 or 3")
     if replicas % shard:
-        near = max(d for d in range(1, min(shard, replicas) + 1) if replicas % d == 0)
+        near = max(d for d in divisors(replicas) if d <= shard)
         raise BadInput(
             f"shard {shard}: dp x cp = {replicas}, the ranks that hold the same weights, is not"
             f" divisible by it; use {near}"
@@ -189,7 +189,7 @@ def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> 
         micro = 1 if (s.pp or 1) > 1 else each
         assumptions.append(default_micro_batch(micro))
     if each % micro:
-        near = max(d for d in range(1, micro + 1) if each % d == 0)
+        near = max(d for d in divisors(each) if d <= micro)
         raise BadInput(
             f"micro_batch {micro}: a data-parallel rank has {each} samples, which is not divisible"
             f" by it; use {near}"

@@ -22,7 +22,7 @@ _LAYERS = re.compile(r"(num_|n_)?(\w+_)?layers?|depths?")
 _POSITIVE = re.compile(
     r"vocab_size|hidden_size|n_embd|n_layer|n_head|num_hidden_layers|num_attention_heads"
     r"|intermediate_size|sliding_window|head_dim|d_model|d_kv|d_ff|patch_size|image_size"
-    r"|num_channels|num_key_value_heads|num_heads|n_heads|(encoder|decoder)_attention_heads"
+    r"|\w*kernel(_size|_dim)?|state_size|expand|num_channels|num_key_value_heads|num_heads|n_heads|(encoder|decoder)_attention_heads"
 )
 _SHARE = re.compile(r"\w*drop(out|path)?(_\w+)?|\w*_pdrop|\w*_dropout")
 UNFORESEEN = (

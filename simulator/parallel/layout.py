@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
@@ -12,6 +14,16 @@ WHOLE = (
     "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a"
     " transformer"
 )
+
+
+def divisors(n: int) -> list[int]:
+    """Every divisor of n, ascending.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):

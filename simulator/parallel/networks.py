@@ -11,6 +11,7 @@ from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.records import Device, System, Tier
 from roofcast.hwdb.topologies import axes as axes_of
 from roofcast.simulator.parallel.fabric import Fabric, Level
+from roofcast.simulator.parallel.layout import divisors
 
 REFERENCE = {  # the system assumed for a device that is named without one
     "a100-sxm4-40gb": "dgx-a100-320gb", "a100-sxm4-80gb": "dgx-a100-640gb",
@@ -193,7 +194,7 @@ def slice_of(devices: int, topology: str) -> tuple[tuple[int, bool], ...]:
     axes, left = [], devices
     for dimension in range(len(full), 0, -1):
         ideal = left ** (1.0 / dimension)
-        lengths = [d for d in range(1, left + 1) if left % d == 0]
+        lengths = divisors(left)
         axes.append(lengths[int(np.argmin([abs(np.log(d / ideal)) for d in lengths]))])
         left //= axes[-1]
     switched = len(full) == 3 and devices >= 64

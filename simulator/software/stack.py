@@ -9,6 +9,7 @@ shipped stack, or a .toml beside the profile.
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,7 +124,8 @@ def path_of(name: str, beside: Path | None = None) -> Path:
     `beside`.
     """
     path = (beside or Path()) / name if name.endswith(".toml") else HERE / f"{name}.toml"
-    if not path.exists() if name.endswith(".toml") else not path.is_file():
+    there = os.path.exists if name.endswith(".toml") else os.path.isfile
+    if not there(path):
         raise unknown("stack", name, names(), f"known: {listed(names())}")
     return path
 

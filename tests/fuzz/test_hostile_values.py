@@ -48,6 +48,11 @@ CONFIGS = {
     "zero window": (
         LLAMA | {"model_type": "mistral", "sliding_window": 0}, "'sliding_window' is 0"
     ),
+    "window of 0 positions": (
+        {"model_type": "mamba", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+         "conv_kernel": 0},
+        "key 'conv_kernel' is 0",
+    ),
     "negative size": (LLAMA | {"intermediate_size": -16}, "'intermediate_size' is -16"),
     "long type": (GPT2 | {"model_type": "q" * 5000}, "qqq...qqq"),
 }  # fmt: skip
@@ -82,6 +87,13 @@ def test_a_toml_file_that_cannot_be_is_one_line(name, reader, tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(text)
     assert says in refused(*(word.format(path) for word in READERS[reader]))
+
+
+def test_a_net_of_too_many_layers_is_one_line(tmp_path):
+    path = tmp_path / "net.toml"
+    head = 'tokens = 8\nvocabulary = 9\n[[layers]]\nkind = "embedding"\nwidth = 4\n'
+    path.write_text(head + '[[layers]]\nkind = "lstm"\nhidden = 4\nlayers = 2000000\n')
+    assert "layers is 2000000; wanted a whole number <= 10000" in refused("count", str(path))
 
 
 DEVICES = {
@@ -148,7 +160,8 @@ EXTREMES = [
     ("--devices", "1000000000", "--tp", "7"), ("--devices", "1000000000", "--tp", "2"),
     ("--tokens", "1e308"), ("--epochs", "1e300", "--samples", "1e24"), ("--price", "1e308"),
     ("--set", "cores=+1e300%"), ("--set", "memory.bandwidth=1e-300 B/s"), ("--seq", "9" * 12),
-    ("--devices", "999999937",), ("--stages", "1," * 4000 + "1", "--pp", "4001"),
+    ("--devices", "999999937"), ("--batch", "999999999999989", "--micro-batch", "999999999999988"),
+    ("--stages", "1," * 4000 + "1", "--pp", "4001"),
 ]  # fmt: skip
 
 

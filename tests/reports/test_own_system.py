@@ -98,7 +98,7 @@ BAD = {
         GOOD.replace("count = 4", "count = 4.5", 1),
         "count is 4.5; wanted a whole number",
     ),
-    "too many": (GOOD.replace("count = 4", "count = 1e99", 1), "whole number of devices"),
+    "too many": (GOOD.replace("count = 4", "count = 2e9", 1), "whole number of devices"),
     "a rack of half a node": (RACK, "levels[1].size is 2"),
     "a misspelt key": (GOOD.replace("[nics]", "[nic]"), "did you mean nics"),
     "an unknown link": (GOOD.replace("nvlink4", "nvlnk4"), "did you mean nvlink4"),

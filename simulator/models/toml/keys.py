@@ -14,6 +14,7 @@ import msgspec
 from roofcast.simulator.work.ops import pointwise
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Times = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # layers in a row
 Zeros = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Sizes = Count | tuple[Count, ...]
@@ -63,7 +64,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str = ""
-    repeat: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    repeat: Times = 1
 
 
 class Conv(Keys, frozen=True):
@@ -226,7 +227,7 @@ class Recurrent(Keys, frozen=True):
     """
 
     hidden: Count
-    layers: Count = 1
+    layers: Times = 1
     bidirectional: bool = False
 
 

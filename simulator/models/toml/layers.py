@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.simulator.models.toml.keys import Net
 from roofcast.simulator.models.toml.parse import Layer, parsed
 from roofcast.simulator.models.toml.run import Flow, run
@@ -66,7 +66,8 @@ def _input_kind(net: Net, path: Path) -> tuple[str, int | None]:
             raise BadInput(f"{path}: {key} goes with tokens, not with input")
     if not 1 <= len(net.input) <= 4:
         raise BadInput(
-            f"{path}: input is {net.input}; wanted [features], or channels and one to three lengths"
+            f"{path}: input is {quoted(net.input)}; wanted [features], or channels and one to three"
+            " lengths"
         )
     if len(net.input) == 1:
         return "table", None

@@ -113,6 +113,8 @@ def _run(args: tuple[str, ...]) -> list[Fault]:
             patch("msgspec.json.encode", seen),
             # without the net that cuts what is too long: the causes are looked for
             patch("roofcast.reports.command.LONGEST", sys.maxsize, create=True),
+            # which would close this process's own output
+            patch("roofcast.reports.command._drop_output"),
             _limited(),
         ):
             warnings.simplefilter("always")
