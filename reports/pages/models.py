@@ -12,13 +12,19 @@ from roofcast.simulator.models.catalog import Description
 # what models are for: their families, in the order of the listing
 GROUPS = {
     "Language models": (
-        "gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom", "llama", "llama4_text", "falcon",
-        "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gemma",
-        "gemma2", "gemma3_text", "phi3", "gpt_oss", "starcoder2", "transformer_xl",
+        "gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom", "llama", "falcon",
+        "mistral", "qwen2", "qwen3", "gemma",
+        "gemma2", "gemma3_text", "phi3", "starcoder2", "transformer_xl",
         "phi", "gemma3n_text", "gemma4_text", "olmo", "olmo2", "olmo3", "cohere", "cohere2",
         "granite", "smollm3", "stablelm", "nemotron", "exaone", "exaone4", "seed_oss", "ernie4_5",
         "internlm3", "helium", "glm", "glm4", "hunyuan_v1_dense", "hyperclovax", "arcee", "apertus",
         "ministral3", "gpt_bigcode", "mpt", "codegen", "xglm",
+    ),
+    "Language models, mixtures of experts": (
+        "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32",
+        "kimi_k2", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "minimax_m2", "llama4_text",
+        "gpt_oss", "olmoe", "flex_olmo", "granitemoe", "phimoe", "ernie4_5_moe", "hunyuan_v1_moe",
+        "dots1", "dbrx",
     ),
     "Language models with state-space layers, linear attention or recurrences": (
         "mamba", "mamba2", "falcon_mamba", "nemotron_h", "jamba", "bamba", "granitemoehybrid",
@@ -26,18 +32,22 @@ GROUPS = {
         "recurrent_gemma", "rwkv", "lfm2", "lfm2_moe",
     ),
     "Encoders and translation": (
-        "bert", "roberta", "distilbert", "bart", "t5", "vaswani", "gnmt",
+        "bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "mpnet", "deberta-v2",
+        "modernbert", "bart", "t5", "vaswani", "gnmt",
     ),
-    "Speech": ("whisper", "speech", "jasper"),
+    "Speech": ("whisper", "wav2vec2", "hubert", "speech", "jasper"),
     "Image classification, convolutional": (
         "alexnet", "vgg", "inception", "xception", "resnet", "resnetv2", "densenet", "darknet",
         "efficientnet", "regnet", "convnext",
     ),
     "Image classification, transformers and mixers": (
-        "vit", "beit", "swin", "maxvit", "mixer", "clip",
+        "vit", "beit", "swin", "maxvit", "mixer", "clip", "siglip", "dinov2", "dinov3_vit",
     ),
     "Detection and segmentation": ("yolo", "ssd", "rcnn", "segment", "volume"),
-    "U-Nets and image generation": ("unet", "dcgan", "stylegan"),
+    "U-Nets and image generation": (
+        "unet", "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel",
+        "DiTTransformer2DModel", "AutoencoderKL", "dcgan", "stylegan",
+    ),
     "Recommendation": ("recommend",),
     "Small nets": ("mlp", "small", "recurrent"),
 }  # fmt: skip

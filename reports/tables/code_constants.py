@@ -32,6 +32,17 @@ SHOWN = "assumed; decides which bound a forecast names, and changes no time"
 
 # fmt: off
 CONSTANTS = (
+    InCode("simulator.work.ops.delta", "CHUNK", "tokens", "printed",
+           "chunk of the gated delta rule", "flash-linear-attention and transformers: 64"),
+    InCode("simulator.work.ops.scan", "WKV_OPS", "kernels", "printed",
+           "kernels of one token of RWKV's recurrence where PyTorch composes it",
+           "transformers, rwkv_linear_attention_cpu: 18 pointwise ops"),
+    InCode("simulator.work.ops.scan", "WKV_KEPT", "tensors", "printed",
+           "tensors of the state's size that such a token keeps",
+           "transformers, rwkv_linear_attention_cpu"),
+    InCode("simulator.work.ops.scan", "SCANNED", "tokens", "printed",
+           "tokens between the states that the fused selective scan keeps",
+           "mamba_ssm, selective_scan_fwd_kernel: chunks of 2048"),
     InCode(f"{TIMES}.attention", "BLOCK", "rows", "assumed",
            "query rows of one block of fused attention", "assumed; source not recorded"),
     InCode(f"{TIMES}.attention", "SHORT", "rows", "assumed",
@@ -173,6 +184,7 @@ CONSTANTS = (
 ALGORITHM = "operation counts of an algorithm, from its definition"
 KEPT = "bytes that PyTorch keeps, counted by tests/simulator/oracle"
 NO_CONSTANTS = {
+    "simulator.work.storage._STARS": "wildcards of one pattern of a quantization_config",
     "simulator.parallel.traffic.HIDE": "listed with the stacks, as overlap",
     "simulator.parallel.traffic.NOTHING": "zero seconds and bytes",
     "simulator.parallel.pipeline.orders.SAME": "tolerance of a comparison",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
 
 _CLASS = re.compile(r"[A-Za-z_]\w{0,79}")
 _HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|WithLMHead\w*|DoubleHeadsModel|Model)$")
@@ -93,7 +93,7 @@ def not_known(
     nearest = f"nearest known: {', '.join(close)}; " if close else ""
     name = class_of(raw) or "AutoModelForCausalLM"
     return BadInput(
-        f"{str(where)[-_LONGEST:]}: model_type {text!r} is not known; {nearest}any module of"
+        f"{str(where)[-_LONGEST:]}: model_type {quoted(kind)} is not known; {nearest}any module of"
         " transformers runs as a .py: write net.py with `import transformers as t; net = lambda:"
         f" t.{name[:_LONGEST]}(t.AutoConfig.from_pretrained('config.json'))`, then give"
         " net.py:net --input 1x128:int64; or list its layers in a .toml"

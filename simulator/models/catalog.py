@@ -251,7 +251,7 @@ def _by_class(raw: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], t
             " config.json has one, for example llama"
         )
     if kind is not None and not isinstance(kind, str):
-        raise BadInput(f"{where}: key 'model_type' is a {type(kind).__name__}; a name is expected")
+        raise BadInput(f"{where}: model_type is {quoted(kind)}; wanted one name in quotes")
     if kind in known or found is None:
         return raw, ()
     said = f"model_type {printable(kind)}: read as {found}, the family of {name} in architectures"

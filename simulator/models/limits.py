@@ -22,7 +22,8 @@ _LAYERS = re.compile(r"(num_|n_)?(\w+_)?layers?|depths?")
 _POSITIVE = re.compile(
     r"vocab_size|hidden_size|n_embd|n_layer|n_head|num_hidden_layers|num_attention_heads"
     r"|intermediate_size|sliding_window|head_dim|d_model|d_kv|d_ff|patch_size|image_size"
-    r"|\w*kernel(_size|_dim)?|state_size|expand|num_channels|num_key_value_heads|num_heads|n_heads|(encoder|decoder)_attention_heads"
+    r"|\w*kernel(_size|_dim)?|state_size|expand|num_channels|num_key_value_heads|num_heads|n_heads"
+    r"|(encoder|decoder)_attention_heads"
 )
 _SHARE = re.compile(r"\w*drop(out|path)?(_\w+)?|\w*_pdrop|\w*_dropout")
 UNFORESEEN = (
@@ -41,8 +42,8 @@ def check_numbers(where: Path | str, config: msgspec.Struct) -> None:
             if not (math.isfinite(value) and 0 <= value <= (1 if share else math.inf)):
                 wanted = "a number from 0 to 1" if share else "a finite number, at least 0"
                 raise BadInput(f"{where}: key '{key}' is {value:g}; wanted {wanted}")
-        elif name.endswith("_id") or (value == -1 and key in getattr(config, "UNSET", ())):
-            continue  # -1: as Hugging Face writes None
+        elif name.endswith("_id") or (value in (0, -1) and key in getattr(config, "UNSET", ())):
+            continue  # as Hugging Face writes None
         elif value < 0 or (value == 0 and _POSITIVE.fullmatch(key)):
             raise BadInput(
                 f"{where}: key '{key}' is {quoted(value, 30)}; it must be a positive number"

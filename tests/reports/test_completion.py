@@ -19,8 +19,10 @@ LINES = {
     "predict gpt2 --recom": {"--recompute"},
     "run dcg": {"dcgan", "dcgan-discriminator", "dcgan-generator"},
     "run mnist-cnn --on l40": {"l40", "l40s"},
-    "count bert-": {"bert-base", "bert-large"},
-    "models show vit_b": {"vit_base_patch16_224", "vit_base_patch32_224"},
+    "count bert-": {"bert-base", "bert-base-multilingual", "bert-large"},
+    "models show vit_b": {
+        *(f"vit_base_patch{size}" for size in ("8_224", "16_224", "16_384", "32_224", "32_384"))
+    },
     "devices show nvlink6": {"nvlink6"},
     "systems show summit": {"summit-node"},
     "links show blin": {"blink"},

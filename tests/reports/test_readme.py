@@ -140,6 +140,8 @@ def test_every_command_works_and_prints_what_is_quoted(line, output, folder, mon
     if ".onnx" in line:
         pytest.importorskip("onnx")
         export_onnx(folder)
+    if "keras" in line:
+        save_keras(folder)
     monkeypatch.chdir(folder)
     result = run(line)
     assert result.exit_code == 0, result.stderr
@@ -163,6 +165,14 @@ def export_onnx(folder: Path) -> None:
         input_names=["images"],
         dynamic_axes={"images": {0: "batch"}},
     )
+
+
+def save_keras(folder: Path) -> None:
+    """my_net.keras, a small net."""
+    pytest.importorskip("torch")
+    os.environ["KERAS_BACKEND"] = "torch"
+    keras = pytest.importorskip("keras")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(folder / "my_net.keras")
 
 
 @pytest.mark.parametrize(("code", "output"), PROGRAMS)

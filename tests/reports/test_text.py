@@ -202,9 +202,12 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
     print_forecast(step(low_s=0.6, high_s=0.8, interval_class=known, nearest=(near,)))
     text = one_line(capsys)
     spread = "by forecast errors on runs of this device under other software stacks"
-    assert f"80 % interval: 600 ms to 800 ms ({spread})" in text
-    assert "gpt2, batch 8 on a100-pcie-40gb, stack pytorch-eager (a table): measured 100 ms" in text
-    assert "measured 100 ms, forecast 5.0 % too short" in text
+    assert f"80 % prediction interval: 600 ms to 800 ms ({spread})" in text
+    assert (
+        "gpt2, batch 8 on a100-pcie-40gb, stack pytorch-eager (a table): measured 100 ms per step"
+        in text
+    )
+    assert "measured 100 ms per step, forecast 5.0 % too short" in text
 
 
 def test_every_class_of_interval_has_a_text():

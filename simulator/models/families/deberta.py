@@ -24,7 +24,9 @@ Pair = tuple[Value, Value]  # weight and bias
 class Config(msgspec.Struct, frozen=True):
     """Keys of Hugging Face's DebertaV2Config, with its defaults."""
 
-    UNSET: ClassVar[tuple[str, ...]] = ("max_relative_positions", "position_buckets")
+    UNSET: ClassVar[tuple[str, ...]] = (
+        "conv_kernel_size", "max_relative_positions", "position_buckets",
+    )  # fmt: skip
 
     vocab_size: int = 128100
     hidden_size: int = 1536
