@@ -84,13 +84,14 @@ def test_tensor_parallelism_divides_every_model_family_evenly(name):
     """Not divided: convolutions of an encoder, routers, and up to one rank's padding of a
     vocabulary or a shared head; among kept bytes relative biases, latents, an encoder's output.
     """
-    length = 16_000 if resolve(name).family in ("hubert", "wav2vec2") else 256  # samples of audio
+    audio = resolve(name).family in ("hubert", "wav2vec2")  # every rank keeps all of the stem
+    length = 16_000 if audio else 256
     rank = traced(name, Parallel(tp=2, sp=True), sequence=length)
     whole = traced(name, Parallel(), sequence=length)
     convs = [sum(k.matrix * k.count for k in t.kernels if k.kind == "conv") for t in (rank, whole)]
     stem = 2 * convs[0] - convs[1]
     assert work(whole) * 0.999 <= 2 * work(rank) - stem <= 1.02 * work(whole)
-    assert 0.999 * kept(whole) <= 2 * kept(rank) <= 1.1 * kept(whole)
+    assert 0.999 * kept(whole) <= 2 * kept(rank) <= (1.6 if audio else 1.1) * kept(whole)
 
 
 @pytest.mark.parametrize("model", MODELS)
