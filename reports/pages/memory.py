@@ -145,7 +145,7 @@ def peak(forecast: Forecast) -> str:
     """The peak of a step that fits, in a line for the headline."""
     memory = forecast.memory
     near = " (near the limit)" if doubtful(forecast) else ""
-    return f"peak memory {of(memory.peak_bytes, memory.capacity_bytes)}{near}"
+    return f"peak memory {of(memory.peak_bytes, memory.capacity_bytes or 0.0)}{near}"
 
 
 def verdict(forecast: Forecast) -> str:

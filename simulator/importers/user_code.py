@@ -41,6 +41,8 @@ PACKAGES = {
 # parts of PyTorch's messages -> what to do
 ADVICE = {
     "_nested_": "nested tensors are not modelled: give padded ones",
+    "required positional argument": "give it by name: --input step=3 (a number), --input x=4x32",
+    "too many indices for tensor": "a dict is given by its keys: --input d.feat=4x32",
     "HigherOrderOperator": "this operator is not modelled: call the function it was given",
 }
 LONGEST = 200  # characters of an exception's text in a message

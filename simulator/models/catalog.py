@@ -194,8 +194,9 @@ def from_config(
     `where` is the file or other place that error messages name. Raises BadInput for an unknown
     model_type, a missing key, or sizes that do not fit together.
     """
+    read_as: tuple[str, ...] = ()
     if "_class_name" in raw and "model_type" not in raw:
-        text, kind, parts, read_as = raw, _class_name(raw, where), Parts(raw), ()
+        text, kind, parts = raw, _class_name(raw, where), Parts(raw)
     else:
         raw, read_as = _by_class(raw, where)
         parts = _parts(raw, where)
