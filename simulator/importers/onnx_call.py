@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -188,3 +188,142 @@ class NamedTape(Tape):
         out = self.parameter(*shape, tied=stored.name, trainable=held is None, dtype=held)
         self.announced = announced
         return out
+
+
+class Call(NamedTuple):
+    """One node, about to run."""
+
+    t: NamedTape
+    node: onnx.NodeProto
+    ins: list[Operand]
+    attributes: dict[str, Any]
+    # the format of the result where the op that reads it quantizes it, else None
+    narrow: str | None = None
+
+    def with_inputs(self, *ins: Operand, **attributes: Any) -> Call:
+        """The same node with other inputs, and with further attributes."""
+        return self._replace(ins=list(ins), attributes={**self.attributes, **attributes})
+
+    def attribute(self, name: str, *, least: int = 1) -> int:
+        """A whole number that must be there. Raises BadInput if it is not, or below `least`."""
+        if name not in self.attributes:
+            raise BadInput(f"the attribute {name} is missing")
+        value = self.attributes[name]
+        if not isinstance(value, int) or value < least:
+            raise BadInput(f"{name} {str(value)[:40]}: expected a whole number from {least} on")
+        return value
+
+    def text(self, name: str, default: str = "") -> str:
+        """An attribute that is a text."""
+        value = self.attributes.get(name)
+        return value.decode(errors="replace") if isinstance(value, bytes) else default
+
+    def given(self, place: int) -> bool:
+        """Whether input `place` is there. Optional inputs may be left out."""
+        return place < len(self.ins) and self.ins[place] is not None
+
+    def numbers(self, place: int) -> np.ndarray:
+        """Input `place` as numbers that the graph holds or computed.
+
+        Raises NotKnown if they depend on the graph's inputs, of which only shapes are known, and
+        ValueError if the input is left out.
+        """
+        value = self.ins[place] if self.given(place) else None
+        if isinstance(value, Stored):
+            return value.numbers()
+        if value is None:
+            raise ValueError(f"input {place} is missing")
+        if not isinstance(value, np.ndarray):
+            raise NotKnown(
+                f"{quoted(self.node.input[place])} depends on the values of the graph's inputs;"
+                " only their shapes are known"
+            )
+        return value
+
+    def numbers_or(self, place: int, default: Any) -> Any:
+        """Input `place` as numbers, or `default` if it is left out."""
+        return self.numbers(place) if self.given(place) else default
+
+    def value(self, place: int) -> Value:
+        """Input `place` as a tensor: an activation, a parameter, or a constant.
+
+        Raises ValueError if it is left out.
+        """
+        value = self.ins[place] if place < len(self.ins) else None
+        if isinstance(value, Dequantized):
+            value = value.x
+        if isinstance(value, Value):
+            return value
+        if value is None:
+            raise ValueError(f"input {place} is missing")
+        if isinstance(value, Several):
+            raise ValueError(f"input {place} is a sequence of tensors, not a tensor")
+        if isinstance(value, Stored):
+            floating = value.floating
+            if floating and not value.constant_of(self.node.op_type):
+                held = self.t.initializer(value)
+                return held if held.shape == value.shape else self.t.view(held, *value.shape)
+        else:
+            floating = value.dtype.kind == "f"
+        dtype = self.t.precision.activations if floating else "int64"
+        return self.t.buffer(*value.shape, dtype=dtype)
+
+    def weight(self, place: int, trained: bool = False) -> Value:
+        """Input `place` as a parameter in the format in which it is stored, where it is quantized.
+
+        It is not trained, but for one that `trained` then holds in the format of the step.
+        """
+        value = self.ins[place] if place < len(self.ins) else None
+        if not isinstance(value, Stored) or value.floating:
+            return self.value(place)
+        held = HELD.get(value.format)
+        return self.t.initializer(value, held=None if self.t.training and trained else held)
+
+    def values(self) -> list[Value]:
+        """The inputs that are given, as values of the tape."""
+        return [self.value(i) for i in range(len(self.ins)) if self.given(i)]
+
+    @property
+    def grad(self) -> bool:
+        """Whether a gradient flows to any input."""
+        return any(v.grad for v in self.values())
+
+    def announce(self, *places: int) -> None:
+        """The next parameters of the tape are these inputs, in this order."""
+        given = [self.ins[p] for p in places if self.given(p)]
+        self.t.announced[:] = [
+            i.name if isinstance(i, Stored) else i for i in given if isinstance(i, (Stored, Value))
+        ]
+
+    def scalar(self, place: int) -> bool:
+        """Whether input `place` is a single number that is known and not a parameter."""
+        value = self.ins[place]
+        if isinstance(value, np.ndarray):
+            return value.size == 1
+        return isinstance(value, Stored) and prod(value.shape) == 1 and not value.learned
+
+
+Result = Operand | list[Any]
+Handler = Callable[[Call], Result]
+
+
+def moved(c: Call, kind: str, outs: Sequence[Value], vector: float = 1) -> float:
+    """A kernel that reads its operands once and writes its results once, and its adjoint.
+
+    `vector`: FLOPs per element of the largest tensor. Returns the bytes moved by both.
+    """
+    t, ins = c.t, c.values()
+    size = max((v.size for v in (*ins, *outs)), default=0)
+    t.emit(kind, tuple(ins), tuple(outs), vector=vector * size)
+    read, written = sum(v.bytes for v in ins), sum(v.bytes for v in outs)
+    if not (t.training and c.grad):
+        return read + written
+    t.save(*(v for v in ins if v.grad or v.dtype.startswith("int")))
+    t.backward(
+        "scatter" if kind == "gather" else kind,
+        vector=vector * size,
+        read=read + written,
+        written=read,
+        product=outs[0].dtype if outs else "fp32",
+    )
+    return 2 * (read + written) + read

@@ -176,7 +176,8 @@ def _branch(t: Tape, flow: Flow, layer: Layer) -> Flow:
             ends.append(run(t, flow, part))
     values, form, join = [end.value for end in ends], ends[0].form, layer.keys.join
     dim = -1 if form == "tokens" else 1
-    fit = (_joinable(a.shape, b.shape, dim, join) for a, b in combinations(values, 2))
+    shapes = dict.fromkeys(value.shape for value in values)
+    fit = (_joinable(a, b, dim, join) for a, b in combinations(shapes, 2))
     if any(end.form != form for end in ends) or not all(fit):
         wanted = "equal shapes, or 1 where a dimension is to be broadcast"
         if join == "concat":
