@@ -69,9 +69,10 @@ STEP: dict[str, Option] = {
         "Number format. bf16, fp16, fp32: weights, gradients and optimizer states all in it; tf32:"
         " fp32 with TF32 products; amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast);"
         " fp8, nvfp4: bf16 weights and states, products in 8 or 4 bits. For inference alone: int8"
-        " (weights and products), int8-fp32 (the same, the rest in fp32: CPUs), int4, mxfp4 (only"
-        " the weights). Stacks such as megatron add fp32 master weights to 16-bit weights. Default:"
-        " bf16, else amp-fp16, else fp32, by what the device supports; on CPUs fp32.",
+        " (weights and products, the rest in 16 bits), int8-fp32 (the rest in fp32, as on CPUs),"
+        " int4, mxfp4 (the weights only). Stacks such as megatron add fp32 master weights to 16-bit"
+        " ones. Default: bf16, else amp-fp16, else fp32, by what the device supports; on CPUs"
+        " fp32.",
     ),
     "optimizer": click.option(
         "--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} or none. Default: adamw."

@@ -30,7 +30,8 @@ def command(model: str, depth: int | None, as_json: bool, **asked: Any) -> None:
     device.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
-    .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
+    .onnx or .keras file, or my_net.py:MyNet (PyTorch with --input, or Keras). Loading a .py runs
+    it; the others are only read.
     """
     import msgspec
 

@@ -32,7 +32,8 @@ def command(as_json: bool, **asked: Any) -> None:
     """Memory at peak by kind, by op or pipeline stage, and the largest batch that fits.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
-    .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
+    .onnx or .keras file, or my_net.py:MyNet (PyTorch with --input, or Keras). Loading a .py runs
+    it; the others are only read.
     Several --on print a table that compares the devices.
     """
     forecasts = [answer(scenario) for scenario in scenarios(**asked)]

@@ -19,7 +19,8 @@ def command(as_json: bool, save: str | None, **asked: Any) -> None:
     """Forecast one step of MODEL.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
-    .onnx file, or my_net.py:MyNet with --input. Loading a .py runs it; the others are only read.
+    .onnx or .keras file, or my_net.py:MyNet (PyTorch with --input, or Keras). Loading a .py runs
+    it; the others are only read.
     Several --on print a table that compares the devices.
     """
     wanted = scenarios(**asked)

@@ -15,7 +15,7 @@ from roofcast.reports.pages.memory import KINDS, doubtful, kinds
 from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}
-_MAYBE = " *"  # beside a verdict that lies within the error of memory
+_MAYBE = "maybe"  # measured runs leave it open
 _RUN = "whole run"
 _FOLLOWING = ("fits", "cost")  # columns in one table with the column before
 _NAME = 12  # columns that the name of a device needs at least
@@ -62,13 +62,13 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
 
 def _fits(forecast: Forecast) -> str:
     """Whether it fits, with a mark where measured runs leave that open."""
-    return _FITS[forecast.memory.fits] + (_MAYBE if doubtful(forecast) else "")
+    return _MAYBE if doubtful(forecast) else _FITS[forecast.memory.fits]
 
 
 def _doubts(out: Console, forecasts: Sequence[Forecast]) -> None:
     """What the mark beside a verdict means, where there is one."""
     if any(map(doubtful, forecasts)):
-        say(out, "*: uncertain, since the capacity lies within the error of the forecast peak")
+        say(out, "maybe: the capacity lies within the error of the forecast peak")
 
 
 def _device_tables(

@@ -53,7 +53,8 @@ def headline(out: Console, forecast: Forecast) -> None:
     if forecast.memory.fits is False:
         say(out, f"does not fit: {shortage(forecast)}; times are as if it did", style="bold red")
     say(out, _phases(forecast))
-    bound = f"roofline lower bound at datasheet peaks: {seconds(forecast.lower_bound_s)}"
+    bound = "roofline lower bound of these kernels at datasheet peaks:"
+    bound = f"{bound} {seconds(forecast.lower_bound_s)}"
     if forecast.lower_bound_s > 0:
         ratio = digits(forecast.step_time_s / forecast.lower_bound_s)
         bound += f" {unbroken(f'(the estimate is {ratio} times that)')}"

@@ -115,7 +115,7 @@ def table_note(forecast: Forecast, width: int) -> str:
         unit = "step" if forecast.mode == "train" else "pass"
         parts.append(f"numbers of one device: its share of a {unit}, all micro-batches{stages}")
     passes = ", forward and backward" if forecast.mode == "train" else ""
-    summed = "" if several else f"; a row sums all of them{passes}"
+    summed = "" if several else f"; a row sums all of them{passes}, small ops included"
     parts.append(f"×: how often the op occurs in the model{summed}")
     if width >= _NARROW:
         parts += _column_notes(forecast)
@@ -145,17 +145,14 @@ def _row_notes(names: Sequence[str]) -> list[str]:
 def _column_notes(forecast: Forecast) -> list[str]:
     """What the columns of FLOP and bytes mean."""
     attention = any(layer.op == "attention" for layer in forecast.layers)
-    square = ", attention as if unmasked" if attention else ""
+    square = ", attention in full" if attention else ""
     of_mfu = "matrix products and convolutions"
     if attention:
-        of_mfu = "matrix products, convolutions and the unmasked part of attention"
+        of_mfu = "matrix products, convolutions and what the mask leaves of attention"
     again = ", no recomputation" if forecast.mode == "train" else ""
     parts = [f"FLOP: all arithmetic{square}; MFU counts only {of_mfu}{again}"]
-    sums = " and sums of gradients where branches meet" if forecast.mode == "train" else ""
-    parts.append(
-        "traffic: bytes that the op's kernels read and write in device memory, including"
-        f" fused ops{sums}"
-    )
+    sums = ", sums of gradients at branches included" if forecast.mode == "train" else ""
+    parts.append(f"traffic: bytes that the kernels of a row read and write in device memory{sums}")
     if forecast.devices > 1:
         parts.append("sent: to other devices")
     elif forecast.mode == "train":

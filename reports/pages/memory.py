@@ -144,7 +144,7 @@ def doubtful(forecast: Forecast) -> str:
 def peak(forecast: Forecast) -> str:
     """The peak of a step that fits, in a line for the headline."""
     memory = forecast.memory
-    near = " (near the limit)" if doubtful(forecast) else ""
+    near = ": may fit" if doubtful(forecast) else ": fits"
     return f"peak memory {of(memory.peak_bytes, memory.capacity_bytes or 0.0)}{near}"
 
 
@@ -157,8 +157,8 @@ def verdict(forecast: Forecast) -> str:
         batch = f"; {_largest(forecast)}" if memory.largest_batch is not None else ""
         used = of(memory.peak_bytes, memory.capacity_bytes)
         near = doubtful(forecast)
-        return f"{'may not fit' if near else 'fits'}: {used}{near}{batch}"
-    does_not = "may fit, by the estimate it does not" if doubtful(forecast) else "does not fit"
+        return f"{'may fit' if near else 'fits'}: {used}{near}{batch}"
+    does_not = "may not fit" if doubtful(forecast) else "does not fit"
     return f"{does_not}: {shortage(forecast)}; {cure(forecast)}"
 
 

@@ -23,6 +23,7 @@ from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.forecast.result import Forecast
 
 WIDTH = 100
+_VERDICTS = {True: ": fits", False: ": DOES NOT FIT"}
 SHOWN = 3  # ops named, the longest first
 
 
@@ -61,8 +62,10 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     )
     m = f.memory
     capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
-    verdict = "" if m.fits is None else ": fits" if m.fits else ": DOES NOT FIT"
-    yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}{doubtful(f)}"
+    near = doubtful(f)
+    words_of = {True: ": may fit", False: ": may not fit"} if near else _VERDICTS
+    verdict = "" if m.fits is None else words_of[m.fits]
+    yield "peak memory", f"{binary(m.peak_bytes)}{capacity}{verdict}{near}"
     yield "longest ops (bound)", ", ".join(_longest(f))
     if f.time_to_train_s is not None:
         run = [duration(f.time_to_train_s)]

@@ -74,8 +74,9 @@ def diagnose(
     first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
     what, cure = LIMITS[first]
     second = ""
+    beside = ", the optimizer aside" if update_s >= NOTABLE * step_s else ""
     if rest and share[rest[0]] > MINOR * step_s:
-        second = f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]})"
+        second = f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]}{beside})"
     parts = [(share[first], f"is bound by {what}; {cure} would help{second}")]
     if update_s >= NOTABLE * step_s:
         parts.append(

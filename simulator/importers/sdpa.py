@@ -26,10 +26,14 @@ def attention(
 
     Flash needs 16-bit operands, no mask and heads of at most 256 elements; otherwise the efficient
     kernel runs. The composed form runs for "eager", and if the elements of a head are not
-    contiguous.
+    contiguous, or q, k and v have other than four dimensions.
     """
     q, k, v = query, key, value
-    if how == "eager" or any(t.stride(-1) != 1 and t.shape[-1] != 1 for t in (q, k, v)):
+    if (
+        how == "eager"
+        or q.dim() != 4
+        or any(t.stride(-1) != 1 and t.shape[-1] != 1 for t in (q, k, v))
+    ):
         return aten._scaled_dot_product_attention_math(
             q, k, v, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
         )[0]

@@ -7,6 +7,8 @@ import torch_nets as nets  # noqa: E402
 from counting import imported, really, uncounted  # noqa: E402
 
 from roofcast.simulator.importers import from_torch  # noqa: E402
+from roofcast.simulator.work.precision import precision  # noqa: E402
+from roofcast.simulator.work.tape import Tape  # noqa: E402
 
 pytestmark = pytest.mark.torch
 ALL = {**nets.NETS, **nets.VALUE_DEPENDENT}
@@ -134,3 +136,18 @@ def test_counts_of_a_transformers_model_equal_those_of_a_real_run(family):
     module = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     ours, _ = imported(from_torch(module, ["2x12:int64"], device="cpu"))
     assert ours == really(module, ["2x12:int64"])
+
+
+class FiveDimensions(torch.nn.Module):
+    """Attention in windows, as Hiera and NesT write it: [batch, windows, heads, tokens, width]."""
+
+    def forward(self, x):
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_attention_over_five_dimensions_is_composed():
+    """PyTorch's fused kernels take four dimensions only."""
+    model = from_torch(FiveDimensions(), ["2x3x4x8x16"])
+    tape = model.run(Tape(precision("bf16"), training=False), 2)
+    assert sum(k.matrix * k.count for k in tape.kernels) == 2 * 2 * (2 * 3 * 4) * 8 * 8 * 16
+    assert not [k for k in tape.kernels if k.kind == "attention"]
