@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from roofcast.hwdb.constants import kernels as constants
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.forecast.assemble_parallel import Placed
 from roofcast.simulator.forecast.chain import forecast, placed
 from roofcast.simulator.forecast.resolve import Asked, resolve
@@ -26,6 +27,7 @@ from roofcast.simulator.times.dispatch import runs_ahead
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.step import Step, trace
 
+MOST = 30_000  # passes of one trace: a viewer shows hardly more, and more take minutes
 MANY = 20_000  # layers times micro-batches from which on a pass is not divided into layers
 PASSES = {  # first letter of an event of the schedule: the passes it has; W computes alone
     "F": ("forward",),
@@ -80,6 +82,12 @@ def _over_stages(asked: Asked) -> tuple[Event, ...]:
     """
     layout, at = asked.layout, placed(asked)
     assert layout is not None, "several devices have a layout"
+    count = 2 * layout.micro_batches * layout.pp * layout.vpp
+    if count > MOST:
+        raise BadInput(
+            f"a trace of {layout.micro_batches:,} micro-batches has {count:,} passes; it can have"
+            f" at most {MOST:,}: give a smaller --batch or a larger --micro-batch"
+        )
     pipe = at.outcome.pipe
     run = replay(pipe.schedule, pipe.stages, layout.pp, layout.vpp, layout.micro_batches, pipe.hop)
     sending = _Sending(Placement(at.step, asked.device, layout, network(layout, at.fabric)), at)

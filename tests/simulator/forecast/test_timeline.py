@@ -3,6 +3,7 @@
 import pytest
 
 from roofcast import Scenario, predict
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.forecast.chain import placed
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.timeline import timeline
@@ -132,3 +133,9 @@ def test_frozen_weights_have_no_gradients_to_reduce():
     assert trained < weights
     expected = float(reduction(place, trained, 0.0).seconds)
     assert streamed(scenario, "data parallel") == pytest.approx(expected)
+
+
+def test_a_trace_of_more_passes_than_a_viewer_shows_is_refused():
+    scenario = Scenario(model="gpt2", device="h100-sxm5", batch=10**9, micro_batch=1)
+    with pytest.raises(BadInput, match="at most 30,000: give a smaller --batch"):
+        timeline(scenario)
