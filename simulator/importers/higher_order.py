@@ -182,7 +182,10 @@ def _flex_attention(query, key, value, score_mod=None, block_mask=None, scale=No
 # fmt: on
 
 
-def _create_block_mask(mask_mod, B, H, Q_LEN, KV_LEN, device=None, BLOCK_SIZE=128, **options):  # noqa: N803
+def _create_block_mask(
+    mask_mod: Any, B: Any, H: Any, Q_LEN: int, KV_LEN: int, device: Any = None,
+    BLOCK_SIZE: Any = 128, **options: Any,
+) -> Any:  # fmt: skip
     import roofcast.simulator.importers.higher_order as run
 
     options = {"device": device, "BLOCK_SIZE": BLOCK_SIZE, **options}
