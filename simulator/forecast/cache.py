@@ -46,9 +46,10 @@ def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
 
 
 def _bytes(value: float) -> str:
-    """Bytes in KiB, without decimals where there are none.
+    """Bytes in KiB, or from 1000 KiB on in MiB, without decimals where there are none.
 
-    >>> _bytes(131072.0), _bytes(70272.0)
-    ('128 KiB', '68.6 KiB')
+    >>> _bytes(131072.0), _bytes(70272.0), _bytes(1310720.0)
+    ('128 KiB', '68.6 KiB', '1.25 MiB')
     """
-    return f"{value / 1024:.3g} KiB"
+    kib = value / 1024
+    return f"{kib:.3g} KiB" if kib < 999.5 else f"{kib / 1024:.3g} MiB"

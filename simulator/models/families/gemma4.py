@@ -273,9 +273,19 @@ def self_attention(
         if kind.keys == "stored":
             shared[windowed] = k, v
     dropout: dict[str, Any] = {"dropout": c.attention_dropout}
+    again = 0 if kind.keys == "shared" else None  # kept once, by the layer that computes them
     with t.op("attention", "attention"):
         h = attention.attention(
-            t, q, k, v, causal=True, mask=mask, softmax_fp32=True, window=kind.window, **dropout
+            t,
+            q,
+            k,
+            v,
+            causal=True,
+            mask=mask,
+            softmax_fp32=True,
+            window=kind.window,
+            cache=again,
+            **dropout,
         )
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)

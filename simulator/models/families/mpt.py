@@ -103,6 +103,7 @@ def self_attention(t: Tape, c: Config, h: Value, mask: Value) -> Value:
             y = pointwise.unary(t, "clamp", y)
     with t.op("attention", "attention"):
         x: Any = heads_of(t, t.view(y, *y.shape[:2], c.d_model), heads, dim)
+        attention.cached(t, x, x)
         q, k, v = (attention.contiguous(t, t.low(x)) for _ in range(3))
         scores = pointwise.scale(t, linear.matmul(t, q, k, transposed=True))
         slopes = t.new((q.shape[1], 1, q.shape[2]), "fp32")

@@ -96,6 +96,7 @@ def self_attention(t: Tape, c: Config, h: Value, mask: Value) -> Value:
     heads = dict.fromkeys(("q_proj", "k_proj", "v_proj"), c.attention_heads)
     q, k, v = projections(t, h, heads, c.d_model // c.attention_heads)
     with t.op("attention", "attention"):
+        attention.cached(t, k, v)
         q = pointwise.scale(t, q)
         q, k, v = (attention.contiguous(t, t.low(x)) for x in (q, k, v))
         scores = pointwise.add(t, linear.matmul(t, q, k, transposed=True), mask)

@@ -224,6 +224,12 @@ CACHES = {  # elements of keys and values per token, times two bytes
     "gpt2": 2 * 12 * 768 * 2,
     "bloom-560m": 2 * 24 * 1024 * 2,
     "gpt-j-6b": 2 * 28 * 4096 * 2,
+    "mpt-7b": 2 * 32 * 4096 * 2,
+    "xglm-564m": 2 * 24 * 1024 * 2,
+    "gemma-3n-e2b": 2 * 20 * 2 * 256 * 2,  # ten more layers read the keys of earlier ones
+    "gemma-4-e2b": 2 * (12 * 256 + 3 * 512) * 2,  # of 35 layers, 15 have keys of their own
+    "jamba-1.5-mini": 2 * 4 * 8 * 128 * 2,  # its layers with attention
+    "qwen3-next-80b-a3b": 2 * 12 * 2 * 256 * 2,
 }
 
 
