@@ -9,9 +9,10 @@ numbered along the model, 0 to p v - 1.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from typing import NamedTuple
 
-SAME = 1e-12  # moments closer than this are one
+SAME = 1e-6  # moments closer than this share of an op are one
 
 
 class Op(NamedTuple):
@@ -98,56 +99,67 @@ def zb_v(
     A greedy order for `times` of F, D and W: a backward before a forward, the deeper part first, a
     backward for weights where nothing else can run or 2 p parts are kept.
     """
-    parts = place("zb-v", p, 2)
-    done: dict[tuple[str, int, int], float] = {}
-    count = dict.fromkeys(((kind, part) for kind in "FD" for part in range(2 * p)), 0)
+    never = float("inf")
+    last = 2 * p - 1  # part
+    same = SAME * max(times)
+    done: dict[str, list[list[float]]] = {kind: [[] for _ in range(2 * p)] for kind in "FD"}
     ops: list[list[Op]] = [[] for _ in range(p)]
-    waiting: list[list[tuple[int, int]]] = [[] for _ in range(p)]
+    waiting: list[deque[tuple[int, int]]] = [deque() for _ in range(p)]
     queue = [(0.0, s) for s in range(p)]
     busy, kept = [0.0] * p, [0] * p
-    asleep: set[int] = set()
+    asleep = [False] * p
     duration = dict(zip("FDW", times, strict=True))
 
     def arrival(kind: str, part: int) -> float:
         """When the next op of a kind and part has its inputs; infinite if not scheduled."""
-        i = count[kind, part]
+        i = len(done[kind][part])
         if i >= m:
-            return float("inf")
+            return never
         if kind == "F":
-            return done.get(("F", i, part - 1), float("inf")) if part else 0.0
-        return done.get(("D", i, part + 1) if part < 2 * p - 1 else ("F", i, part), float("inf"))
+            if part == 0:
+                return 0.0
+            before = done["F"][part - 1]
+        else:
+            before = done["D"][part + 1] if part < last else done["F"][part]
+        return before[i] if i < len(before) else never
 
     while queue:
         now, s = heapq.heappop(queue)
-        if now + SAME < busy[s]:
+        if now + same < busy[s]:
             continue  # woken while at work
-        first, second = parts[s]
-        asleep.discard(s)
+        first, second = s, last - s
+        asleep[s] = False
         choices = [("D", second), ("D", first)]
-        choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < 2 * p - 1)
-        kind, part = next((c for c in choices if arrival(*c) <= now + SAME), ("W", -1))
+        choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < last)
+        soonest, kind, part = never, "W", -1
+        for choice in choices:
+            at = arrival(*choice)
+            if at <= now + same:
+                kind, part = choice
+                break
+            soonest = min(soonest, at)
         if kind == "W" and not waiting[s]:
-            asleep.add(s)
-            soonest = min(arrival(*c) for c in choices)
-            if soonest < float("inf"):
+            asleep[s] = True
+            if soonest < never:
                 heapq.heappush(queue, (soonest, s))
             continue
+        busy[s] = now + duration[kind]
+        heapq.heappush(queue, (busy[s], s))
         if kind == "W":
-            i, part = waiting[s].pop(0)
+            i, part = waiting[s].popleft()
             kept[s] -= 1
         else:
-            i = count[kind, part]
-            count[kind, part] += 1
-            done[kind, i, part] = now + duration[kind]
+            i = len(done[kind][part])
+            done[kind][part].append(busy[s])
             if kind == "F":
                 kept[s] += 1
             else:
                 waiting[s].append((i, part))
+            heir = part + 1 if kind == "F" else part - 1  # the part that waits for this op
+            other = min(heir, last - heir)
+            if 0 <= heir <= last and asleep[other]:
+                heapq.heappush(queue, (busy[s], other))
         ops[s].append(Op(kind, i, part))
-        busy[s] = now + duration[kind]
-        heapq.heappush(queue, (busy[s], s))
-        for other in sorted(asleep):
-            heapq.heappush(queue, (busy[s], other))
     return ops
 
 

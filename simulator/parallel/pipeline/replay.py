@@ -129,30 +129,37 @@ def _same_order(kind: str, columns: list[np.ndarray]) -> list[np.ndarray]:
     return [np.flatnonzero(micro_batches == m) for m in np.unique(micro_batches)]
 
 
-def _longest(ops: list[list[Op]], work: _Work, send: np.ndarray) -> np.ndarray:
+def _longest(ops: list[list[Op]], work: _Work, send: np.ndarray) -> Any:
     """Seconds of the longest path through ops that run in order on each rank, as soon as their
     inputs are there.
     """
-    send = send if len(ops) > 1 else 0.0 * send
+    send = _number(send) if len(ops) > 1 else 0.0 * _number(send)
+    later = np.maximum if np.ndim(send) else max
     free = [0.0 * send for _ in ops]  # when each rank has run the ops so far
-    done: dict[Done, np.ndarray] = {}
+    done: dict[Done, Any] = {}
+    costs: dict[tuple[str, int, int], tuple[Any, Any]] = {}  # compute, sends; by kind and parts
     position, waiting = [0] * len(ops), list(range(len(ops)))
     while waiting:
         ranks, waiting = waiting, []
         for s in ranks:
-            while position[s] < len(ops[s]):
-                op = ops[s][position[s]]
+            mine, at, now = ops[s], position[s], free[s]
+            while at < len(mine):
+                op = mine[at]
                 needs = work.needs(op)
                 if not all(need in done for need in needs):
+                    waiting.append(s)
                     break
-                start = free[s]
+                same = op.kind, op.part, op.also[1]
+                if same not in costs:
+                    costs[same] = work.takes(op), work.sends(op) * send
                 for need in needs:
-                    start = np.maximum(start, done[need])
-                free[s] = start + work.takes(op) + work.sends(op) * send
-                done.update((what, free[s]) for what in work.gives(op))
-                position[s] += 1
-            if position[s] < len(ops[s]):
-                waiting.append(s)
+                    now = later(now, done[need])
+                takes, sent = costs[same]
+                now = now + takes + sent
+                for what in work.gives(op):
+                    done[what] = now
+                at += 1
+            position[s], free[s] = at, now
     return np.maximum.reduce(free)
 
 
@@ -207,7 +214,7 @@ def replay(kind: str, stages: Stages, p: int, v: int, m: int, p2p: float = 0.0) 
 
 def _number(x: ArrayLike) -> Any:
     """A float where there is one layout."""
-    return np.asarray(x) if np.ndim(x) else float(np.asarray(x))
+    return float(np.ravel(x)[0]) if np.size(x) == 1 else np.asarray(x)
 
 
 def _name(op: Op) -> str:
