@@ -9,9 +9,11 @@ numbered along the model, 0 to p v - 1.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from typing import NamedTuple
 
+NEVER = math.inf
 SAME = 1e-6  # moments closer than this share of an op are one
 
 
@@ -99,7 +101,6 @@ def zb_v(
     A greedy order for `times` of F, D and W: a backward before a forward, the deeper part first, a
     backward for weights where nothing else can run or 2 p parts are kept.
     """
-    never = float("inf")
     last = 2 * p - 1  # part
     same = SAME * max(times)
     done: dict[str, list[list[float]]] = {kind: [[] for _ in range(2 * p)] for kind in "FD"}
@@ -110,19 +111,6 @@ def zb_v(
     asleep = [False] * p
     duration = dict(zip("FDW", times, strict=True))
 
-    def arrival(kind: str, part: int) -> float:
-        """When the next op of a kind and part has its inputs; infinite if not scheduled."""
-        i = len(done[kind][part])
-        if i >= m:
-            return never
-        if kind == "F":
-            if part == 0:
-                return 0.0
-            before = done["F"][part - 1]
-        else:
-            before = done["D"][part + 1] if part < last else done["F"][part]
-        return before[i] if i < len(before) else never
-
     while queue:
         now, s = heapq.heappop(queue)
         if now + same < busy[s]:
@@ -131,16 +119,16 @@ def zb_v(
         asleep[s] = False
         choices = [("D", second), ("D", first)]
         choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < last)
-        soonest, kind, part = never, "W", -1
+        soonest, kind, part = NEVER, "W", -1
         for choice in choices:
-            at = arrival(*choice)
+            at = _arrival(*choice, done, m)
             if at <= now + same:
                 kind, part = choice
                 break
             soonest = min(soonest, at)
         if kind == "W" and not waiting[s]:
             asleep[s] = True
-            if soonest < never:
+            if soonest < NEVER:
                 heapq.heappush(queue, (soonest, s))
             continue
         busy[s] = now + duration[kind]
@@ -161,6 +149,20 @@ def zb_v(
                 heapq.heappush(queue, (busy[s], other))
         ops[s].append(Op(kind, i, part))
     return ops
+
+
+def _arrival(kind: str, part: int, done: dict[str, list[list[float]]], m: int) -> float:
+    """When the next op of a kind and part of zb-v has its inputs; infinite if not scheduled."""
+    i = len(done[kind][part])
+    if i >= m:
+        return NEVER
+    if kind == "F":
+        if part == 0:
+            return 0.0
+        before = done["F"][part - 1]
+    else:
+        before = done["D"][part + 1] if part + 1 < len(done["D"]) else done["F"][part]
+    return before[i] if i < len(before) else NEVER
 
 
 class _DualPipeRank:
