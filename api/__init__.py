@@ -4,8 +4,8 @@
 
     print(predict("llama-3-8b", device="h100-sxm5"))
 
-The public names, each imported when it is first used: predict, count, roofline, largest_batch,
-Scenario, Forecast, RoofcastError, hwdb, __version__.
+The public names, each imported when it is first used: predict, count, roofline, sensitivity,
+largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roofcast import hwdb
-    from roofcast.calls import predict, roofline
+    from roofcast.calls import predict, roofline, sensitivity
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
     from roofcast.simulator.forecast.chain import largest_batch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOME = {
     "predict": "calls",
     "roofline": "calls",
+    "sensitivity": "calls",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -42,6 +43,7 @@ __all__ = [
     "largest_batch",
     "predict",
     "roofline",
+    "sensitivity",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Never
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy
 
@@ -15,6 +15,9 @@ from roofcast.results import Forecast
 from roofcast.scenarios.unused import with_unused
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
+
+if TYPE_CHECKING:
+    from roofcast.simulator.choose.sensitivity import Sensitivity
 
 FIELDS = frozenset(Scenario.__struct_fields__)
 LISTS = {  # fields that are lists, with examples
@@ -134,6 +137,17 @@ def roofline(path: str | Path, model: Any = None, device: str | None = None, **f
     already.
     """
     return predict(model, device, **fields).plot_roofline(path)
+
+
+def sensitivity(model: Any = None, device: str | None = None, **fields: Any) -> Sensitivity:
+    """What each number of the hardware is worth: the elasticity of the step time to it, and the
+    seconds that twice the rate, or half the latency, saves.
+
+    model, device and fields are those of `predict`. Raises RoofcastError.
+    """
+    from roofcast.simulator.choose.sensitivity import sensitivity as found
+
+    return found(scenario_of(model, {"device": device, **fields}))
 
 
 def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:

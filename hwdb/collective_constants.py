@@ -7,6 +7,9 @@ with unit, meaning and source, for listings.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import msgspec
@@ -77,10 +80,39 @@ def read_collectives(path: Path) -> tuple[Collectives, dict[str, Constant]]:
     return Collectives(converted(bare, dict[str, Network], path), kinds), named
 
 
-@functools.cache
 def collectives() -> Collectives:
-    """The shipped constants, bare."""
+    """The shipped constants, bare; with other latencies inside `with slower(..)`."""
+    return _changed.get() or _shipped()
+
+
+@functools.cache
+def _shipped() -> Collectives:
     return read_collectives(HERE / "collectives.toml")[0]
+
+
+_changed: ContextVar[Collectives | None] = ContextVar("collectives", default=None)
+
+
+@contextmanager
+def slower(factor: float) -> Iterator[None]:
+    """All latencies of collectives (constants in seconds) times a factor, for what is computed
+    inside.
+    """
+    now = collectives()
+    seconds = {name.rpartition(".")[2] for name, c in constants().items() if c.unit == "s"}
+
+    def times(part: Network | Kinds) -> dict[str, float]:
+        return {k: factor * getattr(part, k) for k in seconds & set(part.__struct_fields__)}
+
+    networks = {
+        name: msgspec.structs.replace(part, **times(part)) for name, part in now.networks.items()
+    }
+    kinds = msgspec.structs.replace(now.kinds, **times(now.kinds))
+    token = _changed.set(Collectives(networks, kinds))
+    try:
+        yield
+    finally:
+        _changed.reset(token)
 
 
 @functools.cache

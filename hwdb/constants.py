@@ -8,6 +8,9 @@ family, each with its source.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -195,10 +198,32 @@ def read_family(path: Path) -> Family:
     return table(path, Family)
 
 
-@functools.cache
 def kernels() -> Kernels:
-    """The shipped constants, bare."""
+    """The shipped constants, bare; scaled inside `with scaled(..)`."""
+    return _changed.get() or _shipped()
+
+
+@functools.cache
+def _shipped() -> Kernels:
     return read_kernels(HERE / "kernels.toml")[0]
+
+
+_changed: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
+
+
+@contextmanager
+def scaled(factors: Mapping[str, float]) -> Iterator[None]:
+    """Constants by dotted name ("matmul.latency") times a factor, for what is computed inside."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, factor in factors.items():
+        section, _, key = name.partition(".")
+        groups.setdefault(section, {})[key] = factor * getattr(getattr(kernels(), section), key)
+    parts = {s: msgspec.structs.replace(getattr(kernels(), s), **v) for s, v in groups.items()}
+    token = _changed.set(msgspec.structs.replace(kernels(), **parts))
+    try:
+        yield
+    finally:
+        _changed.reset(token)
 
 
 @functools.cache

@@ -23,6 +23,7 @@ COMMANDS = {
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",
+    "sensitivity": "What each number of the hardware is worth for a step.",
     "trace": "Write the timeline of a step for Perfetto.",
     "run": "Forecast a scenario: a saved set of predict options.",
     "devices": "List the known devices, or show one with its sources.",

@@ -41,7 +41,7 @@ ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 def forecast(scenario: Scenario) -> Forecast:
     """Forecast one step of a scenario, and the run where its length is given."""
     asked = resolve(scenario)
-    found, step = _timed(asked)
+    found, step = timed(asked)
     _check_finite(found)
     imagined = _imagined(asked, found.step_time_s)
     if asked.device.edits and not imagined:
@@ -68,13 +68,13 @@ def _imagined(asked: Asked, step_s: float) -> bool:
     if built is None or built == asked.device:
         return built is None
     try:
-        there, _ = _timed(asked._replace(device=built))
+        there, _ = timed(asked._replace(device=built))
     except (BadInput, UnknownName):  # the device as built cannot run it
         return True
     return abs(there.step_time_s - step_s) > SAME * step_s
 
 
-def _timed(asked: Asked) -> tuple[Forecast, Step]:
+def timed(asked: Asked) -> tuple[Forecast, Step]:
     """The forecast without its interval, and the step of one device."""
     if asked.layout is not None:
         return _over_devices(asked)
@@ -129,7 +129,7 @@ def placed(asked: Asked) -> Placed:
 
     layout, device = asked.layout, asked.device
     assert layout is not None, "several devices have a layout"
-    fabric = fabric_of(asked.system, device, layout.devices)
+    fabric = asked.fabric or fabric_of(asked.system, device, layout.devices)
     micro = msgspec.structs.replace(asked.recipe, batch=layout.micro_batch)
     whole = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
     if asked.rank is not None:

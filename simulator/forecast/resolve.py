@@ -20,6 +20,7 @@ from roofcast.simulator.work.step import Recipe
 
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.rank import Traced
+    from roofcast.simulator.parallel.fabric import Fabric
 
 ALL_EXPERTS = "llama4_text"  # a family that PyTorch runs through all experts, chosen or not
 ROUTED = "a token passes through its chosen experts only, as in training"
@@ -40,6 +41,7 @@ class Asked(NamedTuple):
     run: Run
     assumptions: tuple[str, ...]
     rank: Traced | None = None  # one micro-batch, where choosing it traced it
+    fabric: Fabric | None = None  # another network than that of the system
 
     @property
     def tokens(self) -> int | None:

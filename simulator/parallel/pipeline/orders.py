@@ -13,7 +13,6 @@ import math
 from collections import deque
 from typing import NamedTuple
 
-NEVER = math.inf
 SAME = 1e-6  # moments closer than this share of an op are one
 
 
@@ -119,7 +118,7 @@ def zb_v(
         asleep[s] = False
         choices = [("D", second), ("D", first)]
         choices += [("F", second)] * (kept[s] < 2 * p) + [("F", first)] * (kept[s] < last)
-        soonest, kind, part = NEVER, "W", -1
+        soonest, kind, part = math.inf, "W", -1
         for choice in choices:
             at = _arrival(*choice, done, m)
             if at <= now + same:
@@ -128,7 +127,7 @@ def zb_v(
             soonest = min(soonest, at)
         if kind == "W" and not waiting[s]:
             asleep[s] = True
-            if soonest < NEVER:
+            if soonest < math.inf:
                 heapq.heappush(queue, (soonest, s))
             continue
         busy[s] = now + duration[kind]
@@ -155,14 +154,14 @@ def _arrival(kind: str, part: int, done: dict[str, list[list[float]]], m: int) -
     """When the next op of a kind and part of zb-v has its inputs; infinite if not scheduled."""
     i = len(done[kind][part])
     if i >= m:
-        return NEVER
+        return math.inf
     if kind == "F":
         if part == 0:
             return 0.0
         before = done["F"][part - 1]
     else:
         before = done["D"][part + 1] if part + 1 < len(done["D"]) else done["F"][part]
-    return before[i] if i < len(before) else NEVER
+    return before[i] if i < len(before) else math.inf
 
 
 class _DualPipeRank:

@@ -1,0 +1,169 @@
+"""What a percent of each number of the hardware is worth: elasticities of the step time.
+
+    e(x) = d ln t / d ln x,  by the difference of two forecasts at x (1 - h) and x (1 + h)
+
+Rates (FLOP/s, B/s, Hz, W) have elasticities of zero or less, latencies and the times of the host of
+zero or more. A machine with all rates doubled and all latencies halved is twice as fast, so the
+elasticities of the rates less those of the latencies sum to -1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from roofcast import hwdb
+from roofcast.hwdb import collective_constants, constants
+from roofcast.hwdb.edits import figure_keys
+from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
+from roofcast.simulator.forecast.chain import forecast, timed
+from roofcast.simulator.forecast.resolve import Asked, resolve
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.fabric import Level
+from roofcast.simulator.parallel.networks import fabric_of
+
+STEP = 0.005  # relative change of a number, up and down
+RATES = ("FLOP/s", "B/s", "Hz", "W")  # units of a device's figures that are rates
+LINK = "B/s per device"
+LEAST = 5e-4  # elasticities nearer to zero are rounding
+KERNELS = "latency of kernels"
+COLLECTIVES = "latency of collectives"
+HOST = {  # seconds that a stack states
+    "dispatch_s": "host: launch of a kernel",
+    "step_s": "host: between steps",
+    "program_s": "host: launch of a program",
+    "sync_s": "host: wait for experts' token counts",
+}
+OFFLOADED = "the bandwidth of the link to the host is not varied"
+
+
+class Effect(NamedTuple):
+    """What one number of the hardware is worth."""
+
+    number: str  # memory.bandwidth, network.bandwidth, "host: dispatch_s" ...
+    unit: str
+    value: float | None  # None: several numbers together
+    rate: bool  # more is faster; else it is a latency
+    elasticity: float  # percent of step time for a percent of the number
+    better_s: float  # seconds that a number twice as good saves
+
+
+class Sensitivity(NamedTuple):
+    """The forecast of a scenario, and what each number is worth, largest first."""
+
+    forecast: Forecast
+    effects: tuple[Effect, ...]
+    total: float  # of the elasticities, those of latencies negated: -1 where nothing is left out
+    assumptions: tuple[str, ...]  # beside those of the forecast
+
+
+class _Number(NamedTuple):
+    name: str
+    unit: str
+    value: float | None
+    rate: bool
+
+
+def sensitivity(scenario: Scenario) -> Sensitivity:
+    """The elasticity of the step time to each number of the hardware that it depends on.
+
+    Raises BadInput or UnknownName as predict does.
+    """
+    asked = resolve(scenario)._replace(rank=None)  # its seconds are of the device as it is
+    found = forecast(scenario)
+    effects, total = [], 0.0
+    for number in _numbers(asked):
+        up, down = (_seconds(scenario, asked, {number: 1.0 + h}) for h in (STEP, -STEP))
+        slope = math.log(up / down) / math.log((1.0 + STEP) / (1.0 - STEP))
+        if abs(slope) < LEAST:
+            continue
+        total += slope if number.rate else -slope
+        better = _seconds(scenario, asked, {number: 2.0 if number.rate else 0.5})
+        effects.append(Effect(*number, slope, found.step_time_s - better))
+    effects.sort(key=lambda e: -abs(e.elasticity))
+    return Sensitivity(found, tuple(effects), total, (OFFLOADED,) if scenario.offload else ())
+
+
+def together(scenario: Scenario, factor: float) -> float:
+    """Step time [s] with all rates times a factor, and all latencies divided by it."""
+    asked = resolve(scenario)._replace(rank=None)  # its seconds are of the device as it is
+    every = {n: factor if n.rate else 1.0 / factor for n in _numbers(asked)}
+    return _seconds(scenario, asked, every)
+
+
+def _seconds(scenario: Scenario, asked: Asked, factors: Mapping[_Number, float]) -> float:
+    """Step time [s] with numbers times their factors."""
+    figures = {n.name: f"{n.value * x!r} {n.unit}" for n, x in factors.items() if n.unit in RATES}
+    by_name = {n.name: x for n, x in factors.items()}
+    if figures:
+        asked = asked._replace(device=hwdb.device(scenario.device, {**scenario.set, **figures}))
+    asked = _with_links(_with_host(asked, by_name), by_name)
+    latency = by_name.get(KERNELS, 1.0)
+    with (
+        constants.scaled(dict.fromkeys(_seconds_of_kernels(), latency)),
+        collective_constants.slower(by_name.get(COLLECTIVES, 1.0)),
+    ):
+        return timed(asked)[0].step_time_s
+
+
+def _with_host(asked: Asked, factors: Mapping[str, float]) -> Asked:
+    stack = asked.recipe.stack
+    changed = {key: getattr(stack, key) * factors.get(HOST[key], 1.0) for key in HOST}
+    recipe = msgspec.structs.replace(
+        asked.recipe, stack=msgspec.structs.replace(stack, **changed)
+    )
+    return asked._replace(recipe=recipe)
+
+
+def _with_links(asked: Asked, factors: Mapping[str, float]) -> Asked:
+    if asked.layout is None:
+        return asked
+    fabric = fabric_of(asked.system, asked.device, asked.layout.devices)
+    levels = tuple(
+        level._replace(bandwidth=level.bandwidth * factors.get(_link(level), 1.0))
+        for level in fabric.levels
+    )
+    return asked._replace(fabric=fabric._replace(levels=levels))
+
+
+def _link(level: Level) -> str:
+    return f"link bandwidth: {level.name}"
+
+
+def _seconds_of_kernels() -> list[str]:
+    """Constants of kernels.toml that are seconds."""
+    return [name for name, c in constants.constants().items() if c.unit == "s"]
+
+
+def _numbers(asked: Asked) -> list[_Number]:
+    """The numbers that a step can depend on."""
+    found = [_Number(key, unit, value, True) for key, unit, value in _figures(asked.device)]
+    if asked.layout is not None:
+        found = [n for n in found if not n.name.startswith("scale_up.")]
+        fabric = fabric_of(asked.system, asked.device, asked.layout.devices)
+        found += [_Number(_link(x), LINK, x.bandwidth, True) for x in fabric.levels]
+        found.append(_Number(COLLECTIVES, "s", None, False))
+    found.append(_Number(KERNELS, "s", None, False))
+    stack = asked.recipe.stack
+    return found + [
+        _Number(name, "s", getattr(stack, key), False)
+        for key, name in HOST.items()
+        if getattr(stack, key)
+    ]
+
+
+def _figures(device: Device) -> list[tuple[str, str, float]]:
+    """Key, unit and value of the device's figures that are rates and that forecasts read."""
+    unread = SHOWN_ONLY[Device] | CROSSCHECK_ONLY
+    found = []
+    for key, unit in figure_keys().items():
+        value: Any = device
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+        if unit in RATES and key not in unread and value is not None:
+            found.append((key, unit, float(value)))
+    return found
