@@ -24,6 +24,7 @@ COMMANDS = {
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",
     "sensitivity": "What each number of the hardware is worth for a step.",
+    "sweep": "Forecast over a grid of options and hardware numbers.",
     "trace": "Write the timeline of a step for Perfetto.",
     "run": "Forecast a scenario: a saved set of predict options.",
     "devices": "List the known devices, or show one with its sources.",

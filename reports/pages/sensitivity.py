@@ -9,9 +9,9 @@ from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.simulator.choose.sensitivity import Effect, Sensitivity
 
 LEGEND = (
-    "+1 %: change of the step time if the number grows by 1 %; twice as good: time that twice the"
-    " rate saves, or half the latency or host time, all else equal, and its share of the step; then:"
-    " the step time after that. These savings do not add up, because another limit takes over"
+    "+1 %: change of the step time if the number grows by 1 %; twice as good: time that double the"
+    " rate saves, or half the latency or host time, all else equal, and its share of the step;"
+    " then: the step time after that. The savings do not add up: another limit takes over"
 )
 
 

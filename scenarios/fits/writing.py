@@ -24,7 +24,7 @@ def put(path: Path, section: str, key: str, value: float, residual: str) -> None
             line = re.sub(r', residual = "[^"]*"', "", line)
             lines[i] = re.sub(r'(source = "[^"]*")', rf'\1, residual = "{residual}"', line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for cached in (constants.kernels, constants.constants, constants.family):
+    for cached in (constants.shipped, constants.constants, constants.family):
         cached.cache_clear()  # the next stage of a fit starts from what this one wrote
 
 

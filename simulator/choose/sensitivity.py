@@ -97,7 +97,11 @@ def together(scenario: Scenario, factor: float) -> float:
 
 def _seconds(scenario: Scenario, asked: Asked, factors: Mapping[_Number, float]) -> float:
     """Step time [s] with numbers times their factors."""
-    figures = {n.name: f"{n.value * x!r} {n.unit}" for n, x in factors.items() if n.unit in RATES}
+    figures: dict[str, str | float] = {
+        n.name: f"{n.value * x!r} {n.unit}"
+        for n, x in factors.items()
+        if n.unit in RATES and n.value is not None
+    }
     by_name = {n.name: x for n, x in factors.items()}
     if figures:
         asked = asked._replace(device=hwdb.device(scenario.device, {**scenario.set, **figures}))
@@ -113,9 +117,7 @@ def _seconds(scenario: Scenario, asked: Asked, factors: Mapping[_Number, float])
 def _with_host(asked: Asked, factors: Mapping[str, float]) -> Asked:
     stack = asked.recipe.stack
     changed = {key: getattr(stack, key) * factors.get(HOST[key], 1.0) for key in HOST}
-    recipe = msgspec.structs.replace(
-        asked.recipe, stack=msgspec.structs.replace(stack, **changed)
-    )
+    recipe = msgspec.structs.replace(asked.recipe, stack=msgspec.structs.replace(stack, **changed))
     return asked._replace(recipe=recipe)
 
 

@@ -8,7 +8,7 @@ import pytest
 from roofcast.hwdb import constants
 from roofcast.scenarios.fits.writing import profile_with, put
 
-CACHED = (constants.kernels, constants.constants, constants.family)
+CACHED = (constants.shipped, constants.constants, constants.family)
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def copied(tmp_path, monkeypatch):
 
 
 def test_the_next_stage_of_a_fit_reads_what_a_stage_wrote(copied):
-    assert constants.kernels().matmul.tile != 1234.0
+    assert constants.shipped().matmul.tile != 1234.0
     assert constants.family("ada").sustained["fp8"].value != 0.5
     put(copied / "kernels.toml", "matmul", "tile", 1234.0, "1 / 2 %")
     put(copied / "families" / "ada.toml", "sustained", "fp8", 0.5, "3 / 4 %")
-    assert constants.kernels().matmul.tile == 1234.0
+    assert constants.shipped().matmul.tile == 1234.0
     assert constants.family("ada").sustained["fp8"].value == 0.5
     assert constants.constants()["matmul.tile"].residual == "1 / 2 %"
 
