@@ -14,7 +14,7 @@ _HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|WithLMHead\w*|DoubleHeadsModel|Mod
 # heads of the classes that families are counted with
 _OWN = re.compile(
     r"For(CausalLM|ConditionalGeneration|MaskedLM|PreTraining|ImageClassification"
-    r"|SpeechSeq2Seq|ZeroShotImageClassification)\w*$|LMHead"
+    r"|SpeechSeq2Seq|CTC|ZeroShotImageClassification)\w*$|LMHead|MTModel$"
 )
 TASKS = {"sequence", "tokens", "answer", "none"}
 _TASKS = {

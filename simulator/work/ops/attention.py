@@ -74,6 +74,7 @@ def attention(
     by_heads: bool = False,
     eager: bool = False,
     cache: int | None = None,
+    memory: bool = False,
 ) -> Value:
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
 
@@ -89,13 +90,15 @@ def attention(
     by_heads      q lies in memory head by head, as a flash kernel's result then does, and is copied
     eager         the model supports no fused kernel
     cache         elements that generation keeps of a token, if other than its keys and values
+    memory        the keys are of the encoder's output, which generation keeps
 
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     how = "eager" if eager else t.implementation("attention", "flash")
     how = how if keys is None else "flash"
-    if causal:
-        cached(t, k, v, window=window, elements=cache)
+    if causal or memory:
+        tokens = k.shape[-2] if memory else None
+        cached(t, k, v, window=window, elements=cache, tokens=tokens)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
     _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
@@ -136,17 +139,24 @@ def _padded(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
 
 
 def cached(
-    t: Tape, k: Value, v: Value, *, window: int | None = None, elements: int | None = None
+    t: Tape,
+    k: Value,
+    v: Value,
+    *,
+    window: int | None = None,
+    elements: int | None = None,
+    tokens: int | None = None,
 ) -> None:
     """Note what generation would keep of each token of a causal layer with k, v[B, G, K, D].
 
-    elements: kept per token where these are not the keys and values, as in latent attention.
+    elements: kept per token where these are not the keys and values, as in latent attention;
+    tokens: of the encoder's output, if the keys are those of it.
     """
-    tokens = k.shape[0] * k.shape[-2]
-    kept = elements if elements is not None else (k.size + v.size) / tokens
+    held = (k.size + v.size) / (k.shape[0] * k.shape[-2])
+    kept = elements if elements is not None else held
     width = WIDTH[t.precision.autocast or t.wide(k.dtype)]
     if kept:
-        t.caches.append(Cache(kept * width, t.repeats, window))
+        t.caches.append(Cache(kept * width, t.repeats, window, tokens))
 
 
 def _flash_takes(q: Value, v: Value) -> bool:

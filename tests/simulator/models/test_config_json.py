@@ -241,6 +241,29 @@ def test_inference_says_how_large_a_cache_would_be(name):
     assert f"{CACHES[name] / 1024:.3g} KiB per token" in line
 
 
+CROSS = {  # keys and values of the encoder's output, per sequence: two bytes each
+    "whisper-small": (2 * 12 * 768 * 2, 1500),
+    "t5-base": (2 * 12 * 768 * 2, 128),
+    "bart-large": (2 * 12 * 1024 * 2, 128),
+}
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_the_cache_of_an_encoder_decoder_has_the_tokens_of_the_encoder(name):
+    size, tokens = CROSS[name]
+    found = predict(name, device="h200-sxm", mode="infer", sequence=128)
+    assert found.memory.kv_cache_bytes_per_token == size  # as many heads in both attentions
+    assert found.memory.cross_cache_bytes_per_sequence == size * tokens
+    line = next(a for a in found.assumptions if a.startswith("no KV cache counted"))
+    assert f"for the {tokens:,} tokens of the encoder's output" in line
+
+
+def test_short_convolutions_hold_their_last_inputs():
+    found = predict("lfm2-1.2b", device="h200-sxm", mode="infer", sequence=128)
+    line = next(a for a in found.assumptions if a.startswith("no KV cache counted"))
+    assert "the last inputs of a convolution" in line
+
+
 def test_layers_with_a_window_stop_to_grow():
     memory = predict("gpt-oss-20b", device="h200-sxm", mode="infer", sequence=128).memory
     assert memory.kv_cache_bytes_per_token_past_windows == memory.kv_cache_bytes_per_token / 2
