@@ -1,4 +1,4 @@
-"""T5 (also v1.1 and Flan), mT5 and UMT5. A sample is a text and a target, `sequence` tokens each."""
+"""T5 (also v1.1, Flan), mT5 and UMT5. A sample is a text and a target, `sequence` tokens each."""
 
 from __future__ import annotations
 

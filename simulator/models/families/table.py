@@ -69,6 +69,7 @@ FAMILIES = {
     "jais2": "decoder",
     "jamba": "jamba",
     "kimi_k2": "deepseek",
+    "kimi_linear": "kimi_linear",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "llama": "llama",
