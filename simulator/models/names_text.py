@@ -28,4 +28,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "umt5-small": ("google/umt5-small", ""),
     "umt5-xl": ("google/umt5-xl", ""),
     "umt5-xxl": ("google/umt5-xxl", ""),
+    "zamba2-1.2b": ("Zyphra/Zamba2-1.2B", "Glorioso et al. 2024, Section 2"),
+    "zamba2-2.7b": ("Zyphra/Zamba2-2.7B", "Glorioso et al. 2024, Section 2"),
+    "zamba2-7b": ("Zyphra/Zamba2-7B", "Glorioso et al. 2024, Section 2"),
 }

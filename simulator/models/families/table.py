@@ -126,6 +126,7 @@ FAMILIES = {
     "whisper": "encdec",
     "xglm": "xglm",
     "xlm-roberta": "bert",
+    "zamba2": "zamba2",
 }
 CLASSES = {  # `_class_name` of diffusers -> module
     "AutoencoderKL": "autoencoder_kl",
