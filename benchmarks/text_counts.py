@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.fx.experimental._config
 import torch.nn.functional as F
 import transformers
 from hybrid_counts import (
@@ -98,7 +99,9 @@ def inputs_of(case: dict[str, Any], model: torch.nn.Module, dtype: torch.dtype) 
     if name.endswith("ForCTC"):
         return {"input_values": torch.zeros(batch, length, dtype=dtype, device="meta")}
     if name.endswith("ForSequenceClassification"):
-        return {"input_ids": ids(batch, length), "labels": ids(batch)}
+        one = model.config.num_labels == 1  # which is a number, with a square error
+        labels = torch.zeros((batch, 1), dtype=dtype, device="meta") if one else ids(batch)
+        return {"input_ids": ids(batch, length), "labels": labels}
     if name.endswith("ForQuestionAnswering"):
         ends = {"start_positions": ids(batch), "end_positions": ids(batch)}
         return {"input_ids": ids(batch, length), **ends}
@@ -169,6 +172,7 @@ def parameters(cases: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    torch.fx.experimental._config.meta_nonzero_assume_all_nonzero = True  # no label is missing
     with (
         mock.patch.object(F, "scaled_dot_product_attention", fused_attention),
         mock.patch.object(F, "dropout", dropped),
