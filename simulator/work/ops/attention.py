@@ -80,8 +80,7 @@ def attention(
 
     causal        mask future keys (fused kernels only)
     mask          added to the scores, or a mask of bools
-    bias          a learned addition to the scores that needs a gradient; the fused kernel then
-                  masks no future keys
+    bias          a learned addition to the scores; the fused kernel then masks no future keys
     softmax_fp32  run the eager softmax in fp32 and cast its result back
     softcap       bound the scores by a tanh (eager only)
     window        length of a sliding window of keys (fused kernels only)
@@ -97,8 +96,7 @@ def attention(
     how = "eager" if eager else t.implementation("attention", "flash")
     how = how if keys is None else "flash"
     if causal or memory:
-        tokens = k.shape[-2] if memory else None
-        cached(t, k, v, window=window, elements=cache, tokens=tokens)
+        cached(t, k, v, window=window, elements=cache, source=memory)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
     _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
@@ -112,8 +110,7 @@ def attention(
     elif mask is not None:
         mask = _additive(t, mask, low)
     unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
-    if how == "flash" and unfit and keys is None:
-        how = "efficient"
+    how = "efficient" if how == "flash" and unfit and keys is None else how
     kernel = _Kernel(how, causal, mask, window, keys)
     if how == "flash" and q.shape[-1] % FLASH_ALIGNED:
         return _padded(t, q, k, v, kernel)
@@ -145,18 +142,18 @@ def cached(
     *,
     window: int | None = None,
     elements: int | None = None,
-    tokens: int | None = None,
+    source: bool = False,
 ) -> None:
     """Note what generation would keep of each token of a causal layer with k, v[B, G, K, D].
 
     elements: kept per token where these are not the keys and values, as in latent attention;
-    tokens: of the encoder's output, if the keys are those of it.
+    source: the keys are those of the encoder's output.
     """
     held = (k.size + v.size) / (k.shape[0] * k.shape[-2])
     kept = elements if elements is not None else held
     width = WIDTH[t.precision.autocast or t.wide(k.dtype)]
     if kept:
-        t.caches.append(Cache(kept * width, t.repeats, window, tokens))
+        t.caches.append(Cache(kept * width, t.repeats, window, k.shape[-2] if source else None))
 
 
 def _flash_takes(q: Value, v: Value) -> bool:

@@ -114,6 +114,22 @@ def test_llama_4_scout_has_a_vision_tower_and_says_that_text_alone_is_run(tmp_pa
     assert found.flops_forward == count("llama-4-scout", sequence=32).flops_forward
 
 
+WRONG_EARS = [
+    {"d_model": 0}, {"d_model": [1, 2, 3]}, {"encoder_layers": "many"}, {"num_mel_bins": -1},
+    {"max_source_positions": 10**18}, {"encoder_ffn_dim": 1.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_EARS, ids=str)
+@pytest.mark.parametrize("kind", ["qwen2_audio", "qwen2_5_omni_thinker"])
+def test_wrong_audio_towers_are_refused_by_key(kind, wrong):
+    raw = {"model_type": kind, "text_config": SMALL | {"model_type": "qwen2"}}
+    with pytest.raises(BadInput) as caught:
+        from_config("it", raw | {"audio_config": wrong}, "config.json")
+    text = str(caught.value)
+    assert text.startswith("config.json: ") and len(text) < 300 and "\n" not in text
+
+
 WRONG_TOWERS = [
     {"vision_config": {"patch_size": 0}},
     {"vision_config": {"image_size": []}},
@@ -147,8 +163,9 @@ def test_towers_are_held_and_not_trained():
 
 def test_a_part_that_is_not_counted_is_said():
     raw = {"model_type": "qwen2_audio", "text_config": SMALL | {"model_type": "qwen2"}}
-    tape = run(raw | {"audio_config": {"d_model": 1280}})
-    assert any(a.startswith("audio_config: not run and not counted") for a in tape.assumptions)
+    tape = run(raw | {"audio_config": {"d_model": 1280}, "talker_config": {"d_model": 1280}})
+    assert any(a.startswith("talker_config: not run and not counted") for a in tape.assumptions)
+    assert any(a.startswith("audio_config: tower of ") for a in tape.assumptions)
 
 
 def test_the_class_in_architectures_tells_the_family():

@@ -56,7 +56,7 @@ def test_every_family_trains_and_infers(name, stack):
 
 
 @pytest.mark.parametrize("name", ONE_EACH.values())
-@pytest.mark.parametrize("how", ["full", "selective", "every:2", "block:3", "modules:norm"])
+@pytest.mark.parametrize("how", ["full", "selective", "every:2", "block:3", "modules:residual"])
 def test_recomputation_keeps_less(name, how):
     asked = {"model": name, "device": "b200", "batch": 2, "sequence": size_of(resolve(name))}
     kept = predict(**asked).memory.activations_bytes
