@@ -16,6 +16,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "flan-t5-xl": ("google/flan-t5-xl", "Chung et al. 2022, Flan-T5"),
     "flan-t5-xxl": ("google/flan-t5-xxl", "Chung et al. 2022, Flan-T5"),
     "kimi-linear-48b-a3b": ("moonshotai/Kimi-Linear-48B-A3B-Instruct", "Kimi team 2025, Section 5"),
+    "longformer-base": ("allenai/longformer-base-4096", "Beltagy et al. 2020, Section 5"),
+    "longformer-large": ("allenai/longformer-large-4096", "Beltagy et al. 2020, Section 5"),
     "m2m100-418m": ("facebook/m2m100_418M", "Fan et al. 2020, Section 5"),
     "mbart-large-50": ("facebook/mbart-large-50", "Tang et al. 2020, Section 3"),
     "megatron-bert-345m": ("nvidia/megatron-bert-uncased-345m", "Shoeybi et al. 2019, Table 4"),

@@ -76,6 +76,7 @@ FAMILIES = {
     "lfm2_moe": "lfm2",
     "llama": "llama",
     "llama4_text": "llama4",
+    "longformer": "longformer",
     "m2m_100": "encdec",
     "mamba": "mamba",
     "mamba2": "mamba2",
