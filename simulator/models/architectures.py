@@ -23,7 +23,10 @@ _TASKS = {
     "ForQuestionAnswering": "answer",
     "Model": "none",
 }
-_WHOLE = {"clip", "siglip", "siglip2"}  # families that are counted without a head
+# families that are counted without a head
+_WHOLE = {
+    "clip", "hubert", "siglip", "siglip2", "unispeech", "unispeech-sat", "wav2vec2", "wavlm",
+}  # fmt: skip
 _LONGEST = 60  # characters of a name in a message
 
 

@@ -12,6 +12,7 @@ from roofcast.simulator.models import from_config, resolve
 from roofcast.simulator.models.names_text import TEXT
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
+from roofcast.simulator.work.traced import Parallel
 
 ORACLE = Path(__file__).parents[1] / "oracle"
 
@@ -74,6 +75,22 @@ def test_layouts_run_or_are_refused_in_one_line(name, how):
         assert any(key in str(error) for key in how)
     else:
         assert found.step_time_s > 0
+
+
+@pytest.mark.parametrize("name", ["gemma-3n-e2b", "gemma-4-e2b"])
+def test_keys_that_later_stages_read_are_said_to_stay(name):
+    asked = {"model": name, "device": "h100-sxm5", "batch": 8, "sequence": 256, "devices": 2}
+    found = [predict(**asked, **how).assumptions for how in ({"pp": 2}, {"dp": 2})]
+    said = [any(a.startswith("num_kv_shared_layers") for a in each) for each in found]
+    assert said == [True, False]
+
+
+def test_ranks_add_up_the_squares_of_the_norm_behind_lightning_attention():
+    model = resolve("minimax-text-01")
+    tape = model.run(Tape(precision("bf16"), parallel=Parallel(tp=2, sp=True)), 1, 64)
+    norms = [x for x in tape.traffic if tape.nodes[x.node].name.endswith("self_attn.norm")]
+    assert {x.kind for x in norms} == {"all_reduce"} and {x.bytes for x in norms} == {128 * 4}
+    assert {x.phase for x in norms} == {"forward", "backward"}
 
 
 WRONG = (0, -1, [1, 2], "wide", 1e30, None, {})
