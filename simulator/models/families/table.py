@@ -117,6 +117,7 @@ FAMILIES = {
     "roberta": "bert",
     "roberta-prelayernorm": "bert",
     "rwkv": "rwkv",
+    "rwkv7": "rwkv7",
     "seed_oss": "decoder",
     "siglip": "siglip",
     "siglip_vision_model": "vision_tower",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from roofcast.simulator.work.ops import linear, pointwise
 from roofcast.simulator.work.ops.delta import CHUNK, Delta, Gated, fused_rule, without_gradient
-from roofcast.simulator.work.ops.state_space import cumulative
+from roofcast.simulator.work.ops.state_space import cumulative, triton, triton_back
 from roofcast.simulator.work.tape import Tape, Value
 
 
@@ -43,6 +43,23 @@ def fused(t: Tape, s: Gated, d: Delta) -> Value:
         batch, length, _ = s.v.shape
         masked = t.new((batch * d.v_heads * -(-length // CHUNK), CHUNK, CHUNK), s.q.dtype)
         t.keep(masked.bytes)
+    return y
+
+
+def fused_low_rank(t: Tape, s: Gated, unit: Value, d: Delta) -> Value:
+    """`fused` for a transition that is not that of the delta rule: diag(w) - k^T (a k), for k of
+    unit length, as in RWKV-7 [peng2025]; products of q and keys with both, so twice as many.
+    """
+    y = fused(t, s, d)
+    batch, length, _ = s.v.shape
+    n = batch * d.v_heads * -(-length // CHUNK)
+    pairs = t.new((n, CHUNK, 2 * CHUNK), s.q.dtype)
+    triton(t, (s.q, s.k, unit, s.beta), (pairs,), (n, CHUNK, 2 * CHUNK, d.k_dim), s.q.dtype)
+    if y.grad:
+        t.save(unit)
+        t.keep(pairs.bytes)
+        ins = (s.q, s.k, unit, s.beta)
+        triton_back(t, ins, unit, (n, CHUNK, d.k_dim, 4 * CHUNK), s.q.dtype)
     return y
 
 

@@ -41,7 +41,8 @@ def test_parameters_equal_those_of_transformers(name):
 
 
 def test_every_text_model_has_a_reference():
-    assert set(TEXT) <= set(PARAMETERS)
+    without = {name for name in TEXT if resolve(name).family == "rwkv7"}  # not in transformers
+    assert set(TEXT) - without <= set(PARAMETERS)
 
 
 ONE_EACH = {resolve(name).family: name for name in reversed(sorted(TEXT))}  # a name of each family
@@ -61,6 +62,10 @@ def test_every_family_trains_and_infers(name, stack):
 def test_recomputation_keeps_less(name, how):
     asked = {"model": name, "device": "b200", "batch": 2, "sequence": size_of(resolve(name))}
     kept = predict(**asked).memory.activations_bytes
+    if how == "selective" and resolve(name).family == "rwkv7":
+        with pytest.raises(BadInput, match="has no attention to recompute"):
+            predict(**asked, recompute=how)
+        return
     assert predict(**asked, recompute=how).memory.activations_bytes <= kept
 
 
@@ -89,7 +94,7 @@ def test_ranks_add_up_the_squares_of_the_norm_behind_lightning_attention():
     model = resolve("minimax-text-01")
     tape = model.run(Tape(precision("bf16"), parallel=Parallel(tp=2, sp=True)), 1, 64)
     norms = [x for x in tape.traffic if tape.nodes[x.node].name.endswith("self_attn.norm")]
-    assert {x.kind for x in norms} == {"all_reduce"} and {x.bytes for x in norms} == {128 * 4}
+    assert {x.kind for x in norms} == {"all_reduce"} and {x.bytes for x in norms} == {64 * 4}
     assert {x.phase for x in norms} == {"forward", "backward"}
 
 
