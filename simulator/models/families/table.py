@@ -37,6 +37,7 @@ FAMILIES = {
     "ernie": "bert",
     "ernie4_5": "decoder",
     "ernie4_5_moe": "sparse",
+    "esm": "esm",
     "exaone": "decoder",
     "exaone4": "decoder",
     "falcon": "falcon",
