@@ -22,6 +22,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "flan-t5-xl": ("google/flan-t5-xl", "Chung et al. 2022, Flan-T5"),
     "flan-t5-xxl": ("google/flan-t5-xxl", "Chung et al. 2022, Flan-T5"),
     "kimi-linear-48b-a3b": ("moonshotai/Kimi-Linear-48B-A3B-Instruct", "Kimi team 2025, Section 5"),
+    "led-base": ("allenai/led-base-16384", "Beltagy et al. 2020, Section 7"),
+    "led-large": ("allenai/led-large-16384", "Beltagy et al. 2020, Section 7"),
     "longformer-base": ("allenai/longformer-base-4096", "Beltagy et al. 2020, Section 5"),
     "longformer-large": ("allenai/longformer-large-4096", "Beltagy et al. 2020, Section 5"),
     "m2m100-418m": ("facebook/m2m100_418M", "Fan et al. 2020, Section 5"),

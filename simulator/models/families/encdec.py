@@ -31,12 +31,15 @@ class Facts(NamedTuple):
     bias: bool = True  # the logits have a bias that is not trained
     act: str = "gelu"
     attention_dropout: float = 0.0
+    scaled: bool = True  # embeddings of tokens are multiplied by a number
+    eager: bool = False  # attention of the decoder has no fused kernel
 
 
 FACTS = {
     "bart": Facts(offset=OFFSET, each=True),
     "blenderbot": Facts(first=True, normed=False),
     "blenderbot-small": Facts(),
+    "led": Facts(scaled=False, eager=True),
     "m2m_100": Facts(
         first=True, normed=False, places="buffer", offset=OFFSET, each=True, bias=False, act="relu",
         attention_dropout=0.1,
@@ -45,7 +48,7 @@ FACTS = {
     "mbart": Facts(first=True, offset=OFFSET, each=True),
     "pegasus": Facts(first=True, normed=False, places="fixed"),
     "plbart": Facts(offset=OFFSET, each=True, attention_dropout=0.1),
-    "whisper": Facts(first=True, normed=False, each=True, bias=False),
+    "whisper": Facts(first=True, normed=False, each=True, bias=False, scaled=False),
 }  # fmt: skip
 
 
@@ -159,7 +162,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
 
 def decoder(t: Tape, c: Config, x: Value, memory: Value) -> Value:
     """The decoder's layers on x [batch, tokens, width]; `memory` is the encoder's output."""
-    masks = transformer.causal_masks(t, x.shape[1], memory.shape[0])
+    batch, eager = memory.shape[0], c.facts.eager
+    masks = transformer.causal_masks(t, x.shape[1], batch, eager=eager)
     heads, width = c.decoder_attention_heads, c.decoder_ffn_dim
     x = t.repeat(
         "layers", c.decoder_layers, lambda x: block(t, c, x, heads, width, masks(), memory), x
@@ -194,7 +198,7 @@ def text(t: Tape, c: Config, name: str, ids: Value, table: Value, rows: int) -> 
     with t.scope(name):
         with t.op("embed_tokens", "embedding"):
             x = embedding.embedding(t, ids, c.vocab_size, c.d_model, weight=table)
-            x = x if c.speech else pointwise.scale(t, x)
+            x = pointwise.scale(t, x) if c.facts.scaled else x
         x = normed(t, "layernorm_embedding", x) if first else x
         with t.op("embed_positions", "embedding"):
             x = pointwise.add(t, x, places(t, c, rows, length))
@@ -274,6 +278,7 @@ def attend(
             dropout=c.attention_drop,
             by_heads=c.speech,
             memory=source is not x,
+            eager=c.facts.eager,
         )
     with t.op("out_proj", "linear"):
         return linear.linear(t, h, c.d_model)
