@@ -35,8 +35,14 @@ _LLAVA: dict[str, type[Tower]] = {
     "pixtral": towers.Pixtral,
     "siglip_vision_model": towers.LlavaSiglip,
 }
-_OMNI = {"vision_config": towers_qwen.Qwen25, "audio_config": towers_audio.Qwen25Omni}
-_OMNI3 = {"vision_config": towers_qwen.Qwen3, "audio_config": towers_audio.Qwen3Omni}
+_OMNI: dict[str, type[Tower]] = {
+    "vision_config": towers_qwen.Qwen25,
+    "audio_config": towers_audio.Qwen25Omni,
+}
+_OMNI3: dict[str, type[Tower]] = {
+    "vision_config": towers_qwen.Qwen3,
+    "audio_config": towers_audio.Qwen3Omni,
+}
 WRAPPED = {
     "gemma3": Wrapped("gemma3_text", {"vision_config": towers.Gemma3}, tied=True),
     "gemma3n": Wrapped(
