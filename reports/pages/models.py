@@ -29,7 +29,7 @@ GROUPS = {
     "Language models with state-space layers, linear attention or recurrences": (
         "mamba", "mamba2", "falcon_mamba", "nemotron_h", "jamba", "bamba", "granitemoehybrid",
         "falcon_h1", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "minimax",
-        "recurrent_gemma", "rwkv", "rwkv7", "lfm2", "lfm2_moe", "zamba2", "kimi_linear",
+        "recurrent_gemma", "rwkv", "rwkv7", "lfm2", "lfm2_moe", "zamba", "zamba2", "kimi_linear",
     ),
     "Encoders and translation": (
         "bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "mpnet", "deberta-v2",

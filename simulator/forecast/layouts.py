@@ -17,9 +17,9 @@ from roofcast.simulator.work.model import Model
 
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
 MOST = 10**9  # of any degree: ten times the accelerators there are
-SHARED = ("albert", "zamba2")  # families whose layers are one layer run many times
+SHARED = ("albert", "zamba", "zamba2")  # families whose layers are one layer run many times
 # families whose layers tensor parallelism cannot cut here
-UNCUT = ("mamba", "falcon_mamba", "jamba", "rwkv")
+UNCUT = ("mamba", "falcon_mamba", "jamba", "rwkv", "zamba")
 
 
 class _Degrees(NamedTuple):

@@ -63,6 +63,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "wavlm-large": ("microsoft/wavlm-large", "Chen et al. 2021, Section 4"),
     "xlm-roberta-xl": ("facebook/xlm-roberta-xl", "Goyal et al. 2021, Section 2"),
     "xlm-roberta-xxl": ("facebook/xlm-roberta-xxl", "Goyal et al. 2021, Section 2"),
+    "zamba-7b": ("Zyphra/Zamba-7B-v1", "Glorioso et al. 2024, Section 2"),
     "zamba2-1.2b": ("Zyphra/Zamba2-1.2B", "Glorioso et al. 2024, Section 2"),
     "zamba2-2.7b": ("Zyphra/Zamba2-2.7B", "Glorioso et al. 2024, Section 2"),
     "zamba2-7b": ("Zyphra/Zamba2-7B", "Glorioso et al. 2024, Section 2"),

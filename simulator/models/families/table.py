@@ -138,6 +138,7 @@ FAMILIES = {
     "xglm": "xglm",
     "xlm-roberta": "bert",
     "xlm-roberta-xl": "bert",
+    "zamba": "zamba",
     "zamba2": "zamba2",
 }
 CLASSES = {  # `_class_name` of diffusers -> module

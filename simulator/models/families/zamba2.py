@@ -4,7 +4,7 @@ share their weights, each time with adapters of its own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -64,14 +64,7 @@ class Config(msgspec.Struct, frozen=True):
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        listed = self.layers_block_type or self.layer_types
-        if listed is not None and len(listed) < self.num_hidden_layers:
-            raise ValueError(
-                f"'layers_block_type' has {len(listed)} entries for {self.num_hidden_layers} layers"
-            )
-        bad = next((kind for kind in listed or () if kind not in (*MAMBA, "hybrid")), None)
-        if bad is not None:
-            raise ValueError(f"layer of kind {bad[:20]!r}; known: hybrid, {', '.join(MAMBA)}")
+        check_kinds(self.layers_block_type or self.layer_types, self.num_hidden_layers)
         if self.num_mem_blocks < 1:
             raise ValueError("num_mem_blocks must be at least 1")
 
@@ -114,6 +107,15 @@ class Config(msgspec.Struct, frozen=True):
             kernel=self.mamba_d_conv,
             bias=self.add_bias_linear,
         )
+
+
+def check_kinds(listed: list[str] | None, layers: int) -> None:
+    """Raises ValueError where a list of kinds of layers is short, or has an unknown kind."""
+    if listed is not None and len(listed) < layers:
+        raise ValueError(f"'layers_block_type' has {len(listed)} entries for {layers} layers")
+    bad = next((kind for kind in listed or () if kind not in (*MAMBA, "hybrid")), None)
+    if bad is not None:
+        raise ValueError(f"layer of kind {bad[:20]!r}; known: hybrid, {', '.join(MAMBA)}")
 
 
 class Shared(NamedTuple):
@@ -186,14 +188,19 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     return causal_loss(t, x, c.vocab_size, weight=table if c.tie_word_embeddings else None)
 
 
+def joined(t: Tape, x: Value, added: Value | None, width: int) -> Value:
+    """x plus a linear layer of the block's result; x where there was none."""
+    if added is None:
+        return x
+    with t.op("linear", "linear"):
+        added = linear.linear(t, added, width, bias=False, parallel=False)
+    with t.op("sum", "add"):
+        return pointwise.add(t, x, added)
+
+
 def mamba_layer(t: Tape, c: Config, x: Value, added: Value | None) -> Value:
     """A Mamba-2 layer of x [batch, tokens, width] and of the result of the block before it."""
-    h = x
-    if added is not None:
-        with t.op("linear", "linear"):
-            added = linear.linear(t, added, c.hidden_size, bias=False, parallel=False)
-        with t.op("sum", "add"):
-            h = pointwise.add(t, x, added)
+    h = joined(t, x, added, c.hidden_size)
     with t.op("input_layernorm", "rms_norm"):
         h = norm.rms_norm(t, h)
     with t.scope("mamba"):
@@ -239,7 +246,7 @@ def adapted(t: Tape, c: Config, name: str, x: Value, y: Value, out: int) -> Valu
 
 
 def attend(
-    t: Tape, c: Config, x: Value, shared: Shared, tables: Tables | None, mask: Value | None
+    t: Tape, c: Any, x: Value, shared: Any, tables: Tables | None, mask: Value | None
 ) -> Value:
     """Attention of x [batch, tokens, 2 width] with the weights of a shared block."""
     heads, groups, dim = c.heads
