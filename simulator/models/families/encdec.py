@@ -153,7 +153,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         logits = linear.linear(t, x, c.vocab_size, bias=False, weight=tied, parallel=True)
         if c.facts.bias:  # a bias that is not trained
             dtype = logits.dtype if t.precision.autocast is None else "fp32"
-            logits = pointwise.add(t, logits, t.buffer(1, c.vocab_size, dtype=dtype))
+            logits = pointwise.add(t, logits, t.buffer(1, logits.shape[-1], dtype=dtype))
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

@@ -63,7 +63,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     with t.scope("encoder"):
         x = transformer.layers(t, "layers", windows, lambda x, w: block(t, c, x, w, hidden), x)
     if length != sequence:
-        x = pointwise.copy(t, pointwise.part(t, x, batch, sequence, c.d_model))
+        own = x.shape[1] * sequence // length  # of a rank that holds its own tokens
+        x = pointwise.copy(t, pointwise.part(t, x, batch, own, c.d_model))
     memory = x
     with t.scope("decoder"):
         x = encdec.text(t, last, "embed", t.new((batch, sequence), "int64"), table, 1)
@@ -72,7 +73,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         tied = table if c.tie_word_embeddings else None
         logits = linear.linear(t, x, c.vocab_size, bias=False, weight=tied, parallel=True)
         dtype = logits.dtype if t.precision.autocast is None else "fp32"
-        logits = pointwise.add(t, logits, t.buffer(1, c.vocab_size, dtype=dtype))
+        logits = pointwise.add(t, logits, t.buffer(1, logits.shape[-1], dtype=dtype))
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

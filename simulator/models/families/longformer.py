@@ -98,7 +98,8 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         windows = c.windows[: c.num_hidden_layers]
         x = transformer.layers(t, "layer", windows, lambda x, w: block(t, c, x, w, hidden), x)
     if length != sequence:
-        x = pointwise.copy(t, pointwise.part(t, x, batch, sequence, c.hidden_size))
+        own = x.shape[1] * sequence // length  # of a rank that holds its own tokens
+        x = pointwise.copy(t, pointwise.part(t, x, batch, own, c.hidden_size))
     given = c.classifier_dropout
     style = Style(before=True, drop=c.hidden_dropout_prob if given is None else given)
     other = encoder_heads.headed(t, x, style)

@@ -82,7 +82,7 @@ def stack(t: Tape, c: Config, name: str, ids: Value, table: Value, memory: Value
         mask = transformer.causal_mask(t, length, batch) if memory is not None and eager else None
         across = None  # no bias between decoder and encoder
         if memory is not None and c.shared:
-            across = unbiased(t, c, length, memory)
+            across = unbiased(t, c, length, memory.shape[1])
         count = c.num_layers if memory is None else c.num_decoder_layers or c.num_layers
         x = t.repeat("block", count, lambda x: block(t, c, x, bias, mask, memory, across), x)
         x = normed(t, "final_layer_norm", x)
@@ -99,9 +99,14 @@ def biased(t: Tape, c: Config, length: int) -> Value:
         return t.view(bias, 1, c.num_heads, length, length)
 
 
-def unbiased(t: Tape, c: Config, length: int, memory: Value) -> Value:
-    """The zeros that transformers adds to the scores of attention to `memory`."""
-    return t.new((1, c.num_heads, length, memory.shape[1]), t.precision.autocast)
+def unbiased(t: Tape, c: Config, length: int, keys: int) -> Value:
+    """The zeros that transformers adds to the scores of attention to the encoder's output."""
+    return t.new((1, c.num_heads, length, keys), t.precision.autocast)
+
+
+def tokens_of(t: Tape, x: Value) -> int:
+    """Tokens of x [batch, tokens, width] over all ranks."""
+    return x.shape[1] * t.parallel.tp if x.split == "tokens" else x.shape[1]
 
 
 def normed(t: Tape, name: str, x: Value) -> Value:
@@ -122,7 +127,7 @@ def block(
     """One block; x and the result are [batch, tokens, width]."""
     h = normed(t, "self.layer_norm", x)
     with t.scope("self"):
-        bias = biased(t, c, x.shape[1]) if bias is None else bias
+        bias = biased(t, c, tokens_of(t, x)) if bias is None else bias
         h = attend(t, c, h, h, bias=bias, mask=mask, causal=memory is not None)
     with t.op("self.residual", "add"):
         x = pointwise.add(t, x, pointwise.dropout(t, h, c.dropout_rate))
@@ -130,7 +135,7 @@ def block(
         h = normed(t, "cross.layer_norm", x)
         with t.scope("cross"):
             if across is None:
-                across = unbiased(t, c, x.shape[1], memory)
+                across = unbiased(t, c, tokens_of(t, x), tokens_of(t, memory))
             h = attend(t, c, h, memory, mask=across)
         with t.op("cross.residual", "add"):
             x = pointwise.add(t, x, pointwise.dropout(t, h, c.dropout_rate))
