@@ -162,6 +162,8 @@ def relative_bias(t: Tape, c: Config, x: Value) -> Value:
     """A learned bias per relative position [batch heads, frames, frames], shared by all layers."""
     heads = t.share(c.num_attention_heads, "the attention heads")
     batch, frames, _ = x.shape
+    ranks = t.parallel.tp if t.parallel.sp else 1
+    frames = -(-frames // ranks) * ranks  # as the ranks together have
     with t.op("rel_attn_embed", "embedding"):
         places = t.new((frames, frames), "int64")
         t.emit("elementwise", (), (places,), vector=10 * places.size, special=places.size)
@@ -205,13 +207,14 @@ def attend(t: Tape, c: Config, x: Value) -> Value:
 def gated_attend(t: Tape, c: Config, x: Value, bias: Value) -> Value:
     """Self-attention of x [batch, frames, width] with a bias that every frame gates [chen2021]."""
     width, heads = c.hidden_size, c.num_attention_heads
-    batch, frames, _ = x.shape
     dim = width // heads
     with t.scope("attention"):
         own = t.share(heads, "the attention heads")
         with t.op("gru_rel_pos", "linear"):
             scale = t.parameter(1, own, 1, 1)
-            part = t.view(x, batch, own, frames, dim)
+            full = t.enter(x) if t.parallel.tp > 1 else x
+            batch, frames, _ = full.shape
+            part = t.view(full, batch, own, frames, dim)
             part = part if own == 1 else pointwise.copy(t, part)
             sums = linear.linear(t, part, 8, parallel=False)
             sums = pointwise.total(t, t.view(sums, batch, own, frames, 2, 4), keepdim=False)
