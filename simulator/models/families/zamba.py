@@ -194,8 +194,8 @@ def mixer(t: Tape, c: Config, x: Value) -> Value:
         a = pointwise.unary(t, "exp", fp32_weight(t, t.parameter(heads, dim, state)))
         a = pointwise.unary(t, "neg", a)
     with t.op("conv1d", "conv"):
-        act, bias = c.hidden_mamba_act, c.mamba_conv_bias
-        u = causal_conv(t, u, c.mamba_d_conv, bias=bias, act=act, fused=fused)
+        act, shifted = c.hidden_mamba_act, c.mamba_conv_bias
+        u = causal_conv(t, u, c.mamba_d_conv, bias=shifted, act=act, fused=fused)
     with t.op("x_proj", "linear"):
         wide = c.rank + 2 * state
         weight = each(t, t.parameter(heads, wide, dim), batch, n, wide, dim)
