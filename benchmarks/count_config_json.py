@@ -60,7 +60,25 @@ def headed(name: str, kind: str, **other: object) -> dict:
     return {"architectures": [name], "model_type": kind, **SMALL, **other}
 
 
+def heard(kind: str, of: str, text: dict, **other: object) -> dict:
+    """A model that hears: towers at published sizes, their outputs as wide as the text's."""
+    return {"architectures": [of], "model_type": kind, "text_config": text, **other}
+
+
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+GEMMA = {
+    **WIDE, "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 900,
+    "num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"],
+    "pad_token_id": 0,
+}  # fmt: skip
+GEMMA3N = GEMMA | {
+    "model_type": "gemma3n_text", "activation_sparsity_pattern": [0.0, 0.0],
+    "altup_num_inputs": 2, "laurel_rank": 16,
+}  # fmt: skip
+DELTA = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
 QWEN3 = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 256}
 CONFIGS = {
     "gemma3": whole("gemma3", {"model_type": "gemma3_text", **WIDE}, SIGLIP),
@@ -112,6 +130,43 @@ CONFIGS = {
     ),
     "qwen3-vl": qwen("qwen3_vl", QWEN3, head_dim=128),
     "qwen3-vl-moe": qwen("qwen3_vl_moe", QWEN3, head_dim=128, **EXPERTS),
+    "qwen3.5": qwen("qwen3_5", QWEN3 | {"patch_size": 16}, head_dim=64, **DELTA),
+    "qwen3.5-moe": qwen(
+        "qwen3_5_moe", QWEN3 | {"patch_size": 16}, head_dim=64, **DELTA, **EXPERTS,
+        shared_expert_intermediate_size=128,
+    ),
+    "qwen2-audio": heard(
+        "qwen2_audio", "Qwen2AudioForConditionalGeneration", {"model_type": "qwen2", **SMALL},
+        audio_config={"model_type": "qwen2_audio_encoder"},
+    ),
+    "qwen2.5-omni": heard(
+        "qwen2_5_omni_thinker", "Qwen2_5OmniThinkerForConditionalGeneration",
+        {"model_type": "qwen2_5_omni_text", **SMALL}, audio_config={"output_dim": 256},
+        vision_config={"hidden_size": 1280, "out_hidden_size": 256},
+    ),
+    "qwen3-omni": heard(
+        "qwen3_omni_moe_thinker", "Qwen3OmniMoeThinkerForConditionalGeneration",
+        {"model_type": "qwen3_omni_moe_text", **WIDE, **EXPERTS}, audio_config={"output_dim": 256},
+        vision_config={"out_hidden_size": 256},
+    ),
+    "voxtral": heard(
+        "voxtral", "VoxtralForConditionalGeneration",
+        {"model_type": "llama", **WIDE, "tie_word_embeddings": False},
+        audio_config={"model_type": "voxtral_encoder"},
+    ),
+    "phi-4-multimodal": {
+        "architectures": ["Phi4MultimodalForCausalLM"], "model_type": "phi4_multimodal", **SMALL,
+        "pad_token_id": 0, "vision_config": {}, "audio_config": {"time_reduction": 8},
+    },
+    "gemma-3n": heard(
+        "gemma3n", "Gemma3nForConditionalGeneration", GEMMA3N, audio_config={},
+        vision_config={"architecture": "mobilenetv5_300m_enc"},
+    ),
+    "gemma-4": heard(
+        "gemma4", "Gemma4ForConditionalGeneration",
+        GEMMA | {"model_type": "gemma4_text", "global_head_dim": 64},
+        audio_config={}, vision_config={},
+    ),
     "sequence": headed("LlamaForSequenceClassification", "llama", num_labels=3),
     "sequence-labels": headed(
         "MistralForSequenceClassification", "mistral", id2label={"0": "a"}, label2id={"a": 0}

@@ -29,13 +29,17 @@ GROUPS = {
     "Language models with state-space layers, linear attention or recurrences": (
         "mamba", "mamba2", "falcon_mamba", "nemotron_h", "jamba", "bamba", "granitemoehybrid",
         "falcon_h1", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "minimax",
-        "recurrent_gemma", "rwkv", "lfm2", "lfm2_moe",
+        "recurrent_gemma", "rwkv", "rwkv7", "lfm2", "lfm2_moe", "zamba", "zamba2", "kimi_linear",
     ),
     "Encoders and translation": (
         "bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "mpnet", "deberta-v2",
-        "modernbert", "bart", "t5", "vaswani", "gnmt",
+        "modernbert", "roberta-prelayernorm", "xlm-roberta-xl", "data2vec-text", "ernie",
+        "megatron-bert", "longformer", "esm", "bart", "mbart", "plbart", "pegasus", "led",
+        "blenderbot", "m2m_100", "marian", "t5", "mt5", "umt5", "vaswani", "gnmt",
     ),
-    "Speech": ("whisper", "wav2vec2", "hubert", "speech", "jasper"),
+    "Speech": (
+        "whisper", "wav2vec2", "hubert", "wavlm", "unispeech-sat", "speech", "jasper",
+    ),
     "Image classification, convolutional": (
         "alexnet", "vgg", "inception", "xception", "resnet", "resnetv2", "densenet", "darknet",
         "efficientnet", "regnet", "convnext",

@@ -7,23 +7,27 @@ from typing import Any
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.step import Step
 
-STATEFUL = {"scan", "delta_rule", "linear_attention", "recurrent", "wkv"}  # ops with a state
+# ops with a state
+STATEFUL = {"scan", "delta_rule", "linear_attention", "recurrent", "wkv", "short_conv"}
 
 
 def cache_fields(step: Step, layout: Layout | None = None) -> dict[str, Any]:
     """Fields of a MemoryForecast: bytes of keys and values per token and sequence on one device,
-    of all layers and of those that look back on all tokens. None but for inference of a language
-    model.
+    of all layers and of those that look back on all tokens, and bytes of the keys and values of
+    the encoder's output. None but for inference of a language model.
     """
     if step.recipe.mode != "infer" or not step.caches:
         return {}
     share = 1.0 / (layout.pp * layout.cp) if layout else 1.0
-    whole = sum(c.bytes * c.count for c in step.caches)
-    unbounded = sum(c.bytes * c.count for c in step.caches if c.window is None)
-    return {
-        "kv_cache_bytes_per_token": float(whole * share),
-        "kv_cache_bytes_per_token_past_windows": float(unbounded * share),
+    own = [c for c in step.caches if c.tokens is None]
+    fields = {
+        "kv_cache_bytes_per_token": float(sum(c.bytes * c.count for c in own) * share),
+        "kv_cache_bytes_per_token_past_windows": float(
+            sum(c.bytes * c.count for c in own if c.window is None) * share
+        ),
     }
+    source = sum(c.bytes * c.count * c.tokens for c in step.caches if c.tokens is not None)
+    return fields | ({"cross_cache_bytes_per_sequence": float(source * share)} if source else {})
 
 
 def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
@@ -33,14 +37,19 @@ def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
     if not fields:
         said = "no cache counted: the recurrent state of the layers, whatever the length"
         return (said,) if stateful and step.recipe.mode == "infer" else ()
-    size, past = (_bytes(value) for value in fields.values())
+    size, past, *source = (_bytes(value) for value in fields.values())
     windows = sorted({c.window for c in step.caches if c.window is not None})
     of = "token and device" if layout and layout.devices > 1 else "token"
     text = f"no KV cache counted: generation would hold {size} per {of} of each sequence"
     if windows:
         spans = " and ".join(f"{w:,}" for w in windows[:3])
         text += f", and {past} per token further back than the attention window of {spans} tokens"
-    if stateful:
+    if source:
+        tokens = max(c.tokens for c in step.caches if c.tokens is not None)
+        text += f", and {source[0]} per sequence for the {tokens:,} tokens of the encoder's output"
+    if any(node.op == "short_conv" for node in step.nodes):
+        text += "; other layers hold the last inputs of a convolution, whatever the length"
+    elif stateful:
         text += "; other layers hold a recurrent state, whatever the length"
     return (text,)
 

@@ -17,9 +17,9 @@ from roofcast.simulator.work.model import Model
 
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
 MOST = 10**9  # of any degree: ten times the accelerators there are
-SHARED = ("albert",)  # families whose layers are one layer run many times
+SHARED = ("albert", "zamba", "zamba2")  # families whose layers are one layer run many times
 # families whose layers tensor parallelism cannot cut here
-UNCUT = ("mamba", "falcon_mamba", "jamba", "rwkv")
+UNCUT = ("mamba", "falcon_mamba", "jamba", "rwkv", "zamba")
 
 
 class _Degrees(NamedTuple):
@@ -51,6 +51,12 @@ def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[
     assumptions: list[str] = []
     d = _degrees(s)
     _model_can_be_cut(s, model, d)
+    later = getattr(model.config, "num_kv_shared_layers", 0) if d.pp > 1 else 0
+    if later:
+        assumptions.append(
+            f"num_kv_shared_layers {later}: keys and values of earlier layers, which these read,"
+            " are not sent between stages"
+        )
     zero = _zero_stage(s, d.pp)
     shard, reshard = _sharding(s, zero, d.dp * d.cp, d.pp, assumptions)
     if "optimizer" in s.offload:

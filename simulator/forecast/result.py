@@ -70,6 +70,8 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     # without an attention window; None in training and where nothing is generated
     kv_cache_bytes_per_token: float | None = None
     kv_cache_bytes_per_token_past_windows: float | None = None
+    # of the encoder's output, for the decoder's attention to it; None without an encoder
+    cross_cache_bytes_per_sequence: float | None = None
 
 
 class RankForecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ _HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|WithLMHead\w*|DoubleHeadsModel|Mod
 # heads of the classes that families are counted with
 _OWN = re.compile(
     r"For(CausalLM|ConditionalGeneration|MaskedLM|PreTraining|ImageClassification"
-    r"|SpeechSeq2Seq|ZeroShotImageClassification)\w*$|LMHead"
+    r"|SpeechSeq2Seq|CTC|ZeroShotImageClassification)\w*$|LMHead|MTModel$"
 )
 TASKS = {"sequence", "tokens", "answer", "none"}
 _TASKS = {
@@ -23,7 +23,10 @@ _TASKS = {
     "ForQuestionAnswering": "answer",
     "Model": "none",
 }
-_WHOLE = {"clip", "siglip", "siglip2"}  # families that are counted without a head
+# families that are counted without a head
+_WHOLE = {
+    "clip", "hubert", "siglip", "siglip2", "unispeech", "unispeech-sat", "wav2vec2", "wavlm",
+}  # fmt: skip
 _LONGEST = 60  # characters of a name in a message
 
 

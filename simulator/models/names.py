@@ -1,5 +1,7 @@
 """Names of the configurations in configs/ (Hugging Face config.json) and their sources."""
 
+from roofcast.simulator.models.names_text import TEXT
+
 
 def _hub(model: str, cited: str = "") -> str:
     """The source of a configuration: its Hugging Face Hub page, and the paper that prints it."""
@@ -342,3 +344,4 @@ SHIPPED: dict[str, str] = {  # name -> source
     "yi-34b": _hub("01-ai/Yi-34B", "Young et al. 2024, Table 1"),
     "yi-6b": _hub("01-ai/Yi-6B", "Young et al. 2024, Table 1"),
 }
+SHIPPED |= {name: _hub(*page) for name, page in TEXT.items()}

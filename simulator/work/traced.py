@@ -82,6 +82,8 @@ class Cache(NamedTuple):
     bytes: float  # per layer, token and sequence
     count: int  # type: ignore[assignment]
     window: int | None  # tokens that a layer looks back on; None: all
+    # of the encoder's output, whose keys and values are kept once; None: of tokens generated
+    tokens: int | None = None
 
 
 class Traffic(NamedTuple):

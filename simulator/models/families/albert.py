@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from roofcast.simulator.models.families import masked
+from roofcast.simulator.models.families import encoder_heads, masked
+from roofcast.simulator.models.families.encoder_heads import Style
 from roofcast.simulator.models.families.transformer import activate, heads_of
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
@@ -28,6 +29,7 @@ class Config(msgspec.Struct, frozen=True):
     hidden_act: str = "gelu_new"
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
+    classifier_dropout_prob: float | None = 0.1
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     tie_word_embeddings: bool = True
@@ -91,6 +93,12 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             return x
 
         x = t.repeat(f"albert_layer_groups.{group}", each, body, x)
+    given = c.classifier_dropout_prob
+    style = Style(drop=0.1 if given is None else given,
+                  token_drop=c.hidden_dropout_prob if given is None else given)  # fmt: skip
+    other = encoder_heads.headed(t, x, style)
+    if other is not None:
+        return other
     x = masked.head(t, x, c.embedding_size, c.hidden_act)
     return masked.masked_loss(t, x, c.vocab_size, table if c.tie_word_embeddings else None)
 

@@ -1,16 +1,50 @@
-"""BERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA with their masked-language-model heads."""
+"""BERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and relatives, with their heads.
+
+Relatives differ by the facts in FACTS.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
-from roofcast.simulator.models.families.transformer import activate, projections
+from roofcast.simulator.models.families import encoder_heads
+from roofcast.simulator.models.families.encoder_heads import Style
+from roofcast.simulator.models.families.transformer import activate, normed, projections
 from roofcast.simulator.work.ops import attention, embedding, linear, loss, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
 
+class Facts(NamedTuple):
+    """What distinguishes a model_type."""
+
+    roberta: bool = False  # positions start after the padding, one row of them per sample
+    first: bool = False  # layers normalize before each part, and the last one's result
+    normed: bool = True  # the sum of embeddings is normalized
+    eager: bool = False  # attention has no fused kernel
+    last_drop: bool = True  # the result of the MLP is dropped at random
+    types: int = 2  # default of type_vocab_size
+    own_act: bool = False  # the head has the activation of the layers
+
+
+ROBERTA = Facts(roberta=True)
+FACTS = {
+    "bert": Facts(own_act=True),
+    "camembert": ROBERTA,
+    "data2vec-text": ROBERTA,
+    "electra": Facts(),
+    "ernie": Facts(own_act=True),
+    "megatron-bert": Facts(first=True, normed=False, eager=True, own_act=True),
+    "roberta": ROBERTA,
+    "roberta-prelayernorm": Facts(roberta=True, first=True),
+    "xlm-roberta": ROBERTA,
+    "xlm-roberta-xl": Facts(roberta=True, first=True, normed=False, last_drop=False, types=1),
+}
+
+
 class Config(msgspec.Struct, frozen=True):
-    """Keys of Hugging Face's BertConfig, RobertaConfig, ElectraConfig, with their defaults."""
+    """Keys of Hugging Face's configurations of FACTS, with their defaults."""
 
     vocab_size: int
     hidden_size: int
@@ -23,9 +57,31 @@ class Config(msgspec.Struct, frozen=True):
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    type_vocab_size: int | None = None
     pad_token_id: int | None = None
     tie_word_embeddings: bool = True
+    classifier_dropout: float | None = None
+    use_task_id: bool = False  # of ERNIE
+    task_type_vocab_size: int = 3
+
+    @property
+    def facts(self) -> Facts:
+        """What distinguishes the model_type."""
+        return FACTS[self.model_type]
+
+    @property
+    def types(self) -> int:
+        """Kinds of segments."""
+        return self.facts.types if self.type_vocab_size is None else self.type_vocab_size
+
+    @property
+    def style(self) -> Style:
+        """Of the heads other than the masked language model's."""
+        given = self.classifier_dropout
+        drop = self.hidden_dropout_prob if given is None else given
+        if self.model_type == "electra":
+            return Style("gelu", before=True, pooler=False, drop=drop)
+        return Style(before=self.roberta, drop=drop)
 
     @property
     def context(self) -> int:
@@ -38,7 +94,7 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def roberta(self) -> bool:
         """Whether the model is RoBERTa or a relative of it."""
-        return self.model_type not in ("bert", "electra")
+        return self.facts.roberta
 
     @property
     def embedded(self) -> int:
@@ -48,26 +104,31 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def head_act(self) -> str:
         """Activation of the head."""
-        return self.hidden_act if self.model_type == "bert" else "gelu"
+        return self.hidden_act if self.facts.own_act else "gelu"
 
 
 def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     """One step on `batch` samples of `sequence` tokens: the loss, or in inference the logits."""
     ids = t.input((batch, sequence), "int64")
     rows = batch if c.roberta else 1  # RoBERTa numbers positions per sample, after its padding
+    typed = batch if c.facts.eager else rows  # Megatron's are written out for every sample
     with t.scope("embeddings"):
         with t.op("word_embeddings", "embedding"):
             table = t.vocabulary(c.vocab_size, c.embedded)
             x = embedding.embedding(t, ids, c.vocab_size, c.embedded, weight=table)
         with t.op("token_type_embeddings", "embedding"):
-            types = t.new((rows, sequence), "int64")
-            x = pointwise.add(t, x, embedding.embedding(t, types, c.type_vocab_size, c.embedded))
+            types = t.new((typed, sequence), "int64")
+            x = pointwise.add(t, x, embedding.embedding(t, types, c.types, c.embedded))
         with t.op("position_embeddings", "embedding"):
             shape, limit = (rows, sequence), c.max_position_embeddings
             places = t.new(shape, "int64") if c.roberta else t.buffer(*shape, dtype="int64")
             x = pointwise.add(t, x, embedding.embedding(t, places, limit, c.embedded))
-        with t.op("LayerNorm", "layer_norm"):
-            x = norm.layer_norm(t, x)
+        if c.use_task_id and c.model_type == "ernie":
+            with t.op("task_type_embeddings", "embedding"):
+                tasks, kinds = t.new((batch, sequence), "int64"), c.task_type_vocab_size
+                x = pointwise.add(t, x, embedding.embedding(t, tasks, kinds, c.embedded))
+        if c.facts.normed:
+            x = normed(t, "LayerNorm", x)
         with t.op("dropout", "dropout"):
             x = pointwise.dropout(t, x, c.hidden_dropout_prob)
         if c.embedded != c.hidden_size:
@@ -75,34 +136,38 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
                 x = linear.linear(t, x, c.hidden_size)
     with t.scope("encoder"):
         x = t.repeat("layer", c.num_hidden_layers, lambda x: block(t, c, x), x)
-    return masked_loss(t, c, x, table, ids)
+        x = normed(t, "LayerNorm", x) if c.facts.first else x
+    other = encoder_heads.headed(t, x, c.style)
+    return masked_loss(t, c, x, table, ids) if other is None else other
 
 
 def block(t: Tape, c: Config, x: Value) -> Value:
     """One block; x and the result are [batch, tokens, width]."""
-    dim = c.hidden_size // c.num_attention_heads
+    dim, first = c.hidden_size // c.num_attention_heads, c.facts.first
     with t.scope("attention"):
         heads = dict.fromkeys(("query", "key", "value"), c.num_attention_heads)
-        q, k, v = projections(t, x, heads, dim)
+        h = normed(t, "LayerNorm", x) if first else x
+        q, k, v = projections(t, h, heads, dim)
         with t.op("attention", "attention"):
             drop = c.attention_probs_dropout_prob
-            h = attention.attention(t, q, k, v, causal=False, dropout=drop)
+            eager = c.facts.eager
+            h = attention.attention(t, q, k, v, causal=False, dropout=drop, eager=eager)
         with t.op("output.dense", "linear"):
             h = linear.linear(t, h, c.hidden_size)
         with t.op("output.residual", "add"):
             h = pointwise.add(t, pointwise.dropout(t, h, c.hidden_dropout_prob), x)
-        with t.op("output.LayerNorm", "layer_norm"):
-            x = norm.layer_norm(t, h)
+        x = h if first else normed(t, "output.LayerNorm", h)
+    h = normed(t, "LayerNorm", x) if first else x
     with t.op("intermediate.dense", "linear"):
-        h = linear.linear(t, x, c.intermediate_size)
+        h = linear.linear(t, h, c.intermediate_size)
     with t.op("intermediate.act", c.hidden_act):
         h = activate(t, c.hidden_act, h)
     with t.op("output.dense", "linear"):
         h = linear.linear(t, h, c.hidden_size)
     with t.op("output.residual", "add"):
-        h = pointwise.add(t, pointwise.dropout(t, h, c.hidden_dropout_prob), x)
-    with t.op("output.LayerNorm", "layer_norm"):
-        return norm.layer_norm(t, h)
+        drop = c.hidden_dropout_prob if c.facts.last_drop else 0.0
+        h = pointwise.add(t, pointwise.dropout(t, h, drop), x)
+    return h if first else normed(t, "output.LayerNorm", h)
 
 
 def masked_loss(t: Tape, c: Config, x: Value, table: Value, ids: Value) -> Value:

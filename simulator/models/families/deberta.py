@@ -11,7 +11,8 @@ from typing import ClassVar
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.models.families import masked
+from roofcast.simulator.models.families import encoder_heads, masked
+from roofcast.simulator.models.families.encoder_heads import Style
 from roofcast.simulator.models.families.transformer import activate, heads_of
 from roofcast.simulator.work.ops import attention, conv, embedding, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
@@ -36,6 +37,10 @@ class Config(msgspec.Struct, frozen=True):
     embedding_size: int | None = None
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
+    cls_dropout: float | None = None
+    pooler_dropout: float = 0.0
+    pooler_hidden_act: str = "gelu"
+    pooler_hidden_size: int | None = None
     attention_probs_dropout_prob: float = 0.1
     max_position_embeddings: int = 512
     type_vocab_size: int = 0
@@ -111,6 +116,12 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             x = t.repeat(
                 "layer", c.num_hidden_layers - 1, lambda x: block(t, c, x, visible, distances), x
             )
+    drop, given = c.hidden_dropout_prob, c.cls_dropout
+    style = Style(c.pooler_hidden_act, before=True, pooler=False, token_drop=drop,
+                  drop=drop if given is None else given, first_drop=c.pooler_dropout)  # fmt: skip
+    other = encoder_heads.headed(t, x, style)
+    if other is not None:
+        return other
     x = masked.head(t, x, c.embedded, c.hidden_act)
     return masked.masked_loss(t, x, c.vocab_size, table if c.tie_word_embeddings else None)
 

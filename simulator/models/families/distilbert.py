@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from roofcast.simulator.models.families import encoder_heads
+from roofcast.simulator.models.families.encoder_heads import Style
 from roofcast.simulator.models.families.transformer import activate, projections
 from roofcast.simulator.work.ops import attention, embedding, linear, loss, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
@@ -20,6 +22,8 @@ class Config(msgspec.Struct, frozen=True):
     activation: str = "gelu"
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    seq_classif_dropout: float = 0.2
+    qa_dropout: float = 0.1
     max_position_embeddings: int = 512
     tie_word_embeddings: bool = True
 
@@ -45,6 +49,11 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         with t.op("dropout", "dropout"):
             x = pointwise.dropout(t, x, c.dropout)
     x = t.repeat("layer", c.n_layers, lambda x: block(t, c, x), x)
+    style = Style("relu", pooler=False, drop=c.seq_classif_dropout, token_drop=c.dropout,
+                  answer_drop=c.qa_dropout)  # fmt: skip
+    other = encoder_heads.headed(t, x, style)
+    if other is not None:
+        return other
     with t.op("vocab_transform", "linear"):
         x = linear.linear(t, x, c.dim)
     with t.op("activation", c.activation):

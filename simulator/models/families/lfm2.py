@@ -167,7 +167,7 @@ def short_conv(t: Tape, c: Config, x: Value) -> Value:
         batch, length = both.shape[:2]
         width = both.shape[-1] // 3
         b, gate, u = (t.view(both, batch, width, length) for _ in range(3))
-    with t.op("conv", "conv"):
+    with t.op("conv", "short_conv"):
         u = pointwise.mul(t, b, u)
         u = causal_conv(t, u, c.conv_L_cache, bias=c.conv_bias, act=None, fused=fused)
         y = pointwise.copy(t, pointwise.mul(t, gate, u), batch, length, width)

@@ -124,6 +124,12 @@ def lightning_attention(t: Tape, c: Config, x: Value) -> Value:
         own = t.share(heads, "the attention heads")
         run = lightning.fused_attention if fused else lightning.block_attention
         y = run(t, qkv, own, c.block_size)
+    if t.parallel.tp > 1:  # the mean square over the heads of all ranks
+        squares = t.new(y.shape[:-1], "fp32").bytes
+        with t.op("norm", "rms_norm"):
+            t.send("all_reduce", "tp", squares)
+            if t.training:
+                t.send("all_reduce", "tp", squares, phase="backward")
     y = normed(t, "norm", y)
     with t.op("output_gate", "linear"):
         gate = pointwise.unary(t, "sigmoid", linear.linear(t, x, heads * dim, bias=False))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from roofcast.simulator.models.families import masked, transformer
+from roofcast.simulator.models.families import encoder_heads, masked, transformer
+from roofcast.simulator.models.families.heads import Head
 from roofcast.simulator.models.families.transformer import activate, heads_of
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
@@ -35,6 +36,8 @@ class Config(msgspec.Struct, frozen=True):
     mlp_dropout: float = 0.0
     decoder_bias: bool = True
     classifier_bias: bool = False
+    classifier_pooling: str = "cls"
+    classifier_dropout: float = 0.0
     classifier_activation: str = "gelu"
     tie_word_embeddings: bool = True
 
@@ -78,12 +81,22 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         t, "layers", c.kinds, lambda x, kind: block(t, c, x, kind, tables, masks), x
     )
     x = _normed(t, c, "final_norm", x)
+    head, pooled = t.head, c.classifier_pooling == "cls"
+    made = isinstance(head, Head) and head.task != "none" and (head.task != "sequence" or pooled)
+    if isinstance(head, Head) and head.task == "none":
+        t.headed = True
+        return x
+    if isinstance(head, Head) and head.task == "sequence" and pooled:
+        with t.op("pooler", "slice"):
+            x = pointwise.part(t, x, batch, c.hidden_size)
     with t.scope("head"):
         with t.op("dense", "linear"):
             x = linear.linear(t, x, c.hidden_size, bias=c.classifier_bias)
         with t.op("act", c.classifier_activation):
             x = activate(t, c.classifier_activation, x)
         x = _normed(t, c, "norm", x)
+    if isinstance(head, Head) and made:
+        return encoder_heads.scored(t, x, head, c.classifier_dropout)
     tied = table if c.tie_word_embeddings else None
     return masked.masked_loss(t, x, c.vocab_size, tied, bias=c.decoder_bias, upcast=True)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from roofcast.simulator.models.families import masked
+from roofcast.simulator.models.families import encoder_heads, masked
+from roofcast.simulator.models.families.encoder_heads import Style
 from roofcast.simulator.models.families.transformer import activate, projections
 from roofcast.simulator.work.ops import attention, embedding, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
@@ -54,6 +55,10 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         bias = pointwise.copy(t, bias, batch, heads, sequence, sequence)
     with t.scope("encoder"):
         x = t.repeat("layer", c.num_hidden_layers, lambda x: block(t, c, x, bias), x)
+    style = Style(before=True, drop=c.hidden_dropout_prob)
+    other = encoder_heads.headed(t, x, style)
+    if other is not None:
+        return other
     x = masked.head(t, x, c.hidden_size, "gelu", name="lm_head")
     return masked.masked_loss(t, x, c.vocab_size, table if c.tie_word_embeddings else None)
 

@@ -47,9 +47,11 @@ def logits(t: Tape, r: Routing, x: Value) -> Value:
     return linear.linear(t, x, r.experts, bias=False, parallel=False)
 
 
-def logits_fp32(t: Tape, r: Routing, x: Value) -> Value:
-    """Scores of all experts, computed in fp32 whatever the model's format."""
-    w = t.parameter(r.experts, x.shape[-1])
+def logits_fp32(t: Tape, r: Routing, x: Value, *, wide: bool = False) -> Value:
+    """Scores of all experts, computed in fp32 whatever the model's format; `wide`: the weight is
+    held in fp32.
+    """
+    w = t.parameter(r.experts, x.shape[-1], dtype="fp32" if wide else None)
     full = t.cast(w, "fp32")
     if full is not w:
         full.kind = "weight_copy"
@@ -106,9 +108,9 @@ def sigmoid(t: Tape, r: Routing, x: Value) -> Routed:
     return _chosen_by_bias(t, r, t.cast(logits(t, r, x), "fp32"), grouped=False)
 
 
-def sigmoid_in_groups(t: Tape, r: Routing, x: Value) -> Routed:
+def sigmoid_in_groups(t: Tape, r: Routing, x: Value, *, wide: bool = False) -> Routed:
     """Sigmoid scores of fp32 logits, chosen from the best groups of experts [deepseek2024]."""
-    weights, ids = _chosen_by_bias(t, r, logits_fp32(t, r, x), grouped=True)
+    weights, ids = _chosen_by_bias(t, r, logits_fp32(t, r, x, wide=wide), grouped=True)
     return pointwise.scale(t, weights), ids
 
 

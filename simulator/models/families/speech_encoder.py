@@ -1,4 +1,5 @@
-"""wav2vec 2.0 [baevski2020] and HuBERT [hsu2021]: convolutions over the waveform, a transformer.
+"""wav2vec 2.0 [baevski2020], HuBERT [hsu2021], UniSpeech and WavLM [chen2021]: convolutions over
+the waveform, a transformer.
 
 `sequence` counts samples of audio. Without a head for CTC the loss is the square error of the last
 hidden state, as in distillation.
@@ -11,7 +12,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.families.transformer import activate, normed, projections
 from roofcast.simulator.models.vision.parts import dense, pairwise_loss
-from roofcast.simulator.work.ops import attention, conv, ctc, linear, norm, pointwise
+from roofcast.simulator.work.ops import attention, conv, ctc, embedding, linear, norm, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
 RATE = 16_000  # samples of audio per second
@@ -19,7 +20,7 @@ CROP = 250_000  # samples of audio, to which training crops [baevski2020, Sectio
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Keys of Hugging Face's Wav2Vec2Config and HubertConfig, with their defaults."""
+    """Keys of Hugging Face's Wav2Vec2Config, HubertConfig, WavLMConfig .., with their defaults."""
 
     model_type: str
     vocab_size: int = 32
@@ -45,6 +46,7 @@ class Config(msgspec.Struct, frozen=True):
     do_stable_layer_norm: bool = False
     mask_time_prob: float = 0.05
     mask_feature_prob: float = 0.0
+    num_buckets: int = 320  # of relative positions, of WavLM
     add_adapter: bool = False
     conv_pos_batch_norm: bool = False
     architectures: tuple[str, ...] | None = None
@@ -83,7 +85,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
     x = features(t, c, t.view(wave, batch, 1, sequence))
     width = c.hidden_size
     x = t.view(x, batch, x.shape[2], x.shape[1])
-    if c.feat_proj_layer_norm or c.model_type == "wav2vec2":
+    if c.feat_proj_layer_norm or c.model_type != "hubert":
         x = normed(t, "feature_projection.layer_norm", x)
     x = dense(t, "feature_projection.projection", x, width)
     with t.op("feature_projection.dropout", "dropout"):
@@ -134,7 +136,8 @@ def encoder(t: Tape, c: Config, x: Value) -> Value:
             x = normed(t, "layer_norm", x)
         with t.op("dropout", "dropout"):
             x = pointwise.dropout(t, x, c.hidden_dropout)
-        x = t.repeat("layers", c.num_hidden_layers, lambda x: block(t, c, x), x)
+        bias = relative_bias(t, c, x) if c.model_type == "wavlm" else None
+        x = t.repeat("layers", c.num_hidden_layers, lambda x: block(t, c, x, bias), x)
         return normed(t, "layer_norm", x) if c.do_stable_layer_norm else x
 
 
@@ -155,10 +158,24 @@ def places(t: Tape, c: Config, x: Value) -> Value:
     return t.view(h, batch, frames, width)
 
 
-def block(t: Tape, c: Config, x: Value) -> Value:
+def relative_bias(t: Tape, c: Config, x: Value) -> Value:
+    """A learned bias per relative position [batch heads, frames, frames], shared by all layers."""
+    heads = t.share(c.num_attention_heads, "the attention heads")
+    batch, frames, _ = x.shape
+    ranks = t.parallel.tp if t.parallel.sp else 1
+    frames = -(-frames // ranks) * ranks  # as the ranks together have
+    with t.op("rel_attn_embed", "embedding"):
+        places = t.new((frames, frames), "int64")
+        t.emit("elementwise", (), (places,), vector=10 * places.size, special=places.size)
+        bias = embedding.embedding(t, places, c.num_buckets, heads)
+        return pointwise.copy(t, bias, batch * heads, frames, frames)
+
+
+def block(t: Tape, c: Config, x: Value, bias: Value | None) -> Value:
     """One block; x and the result are [batch, frames, width]."""
     first = c.do_stable_layer_norm
-    h = attend(t, c, normed(t, "layer_norm", x) if first else x)
+    h = normed(t, "layer_norm", x) if first else x
+    h = attend(t, c, h) if bias is None else gated_attend(t, c, h, bias)
     with t.op("residual_attn", "add"):
         x = pointwise.add(t, x, pointwise.dropout(t, h, c.hidden_dropout))
     x = x if first else normed(t, "layer_norm", x)
@@ -183,5 +200,36 @@ def attend(t: Tape, c: Config, x: Value) -> Value:
         q, k, v = projections(t, x, names, width // heads)
         with t.op("attention", "attention"):
             h = attention.attention(t, q, k, v, causal=False, dropout=c.attention_dropout)
+        with t.op("out_proj", "linear"):
+            return linear.linear(t, h, width)
+
+
+def gated_attend(t: Tape, c: Config, x: Value, bias: Value) -> Value:
+    """Self-attention of x [batch, frames, width] with a bias that every frame gates [chen2021]."""
+    width, heads = c.hidden_size, c.num_attention_heads
+    dim = width // heads
+    with t.scope("attention"):
+        own = t.share(heads, "the attention heads")
+        with t.op("gru_rel_pos", "linear"):
+            scale = t.parameter(1, own, 1, 1)
+            full = t.enter(x) if t.parallel.tp > 1 else x
+            batch, frames, _ = full.shape
+            part = t.view(full, batch, own, frames, dim)
+            part = part if own == 1 else pointwise.copy(t, part)
+            sums = linear.linear(t, part, 8, parallel=False)
+            sums = pointwise.total(t, t.view(sums, batch, own, frames, 2, 4), keepdim=False)
+            gates = pointwise.unary(t, "sigmoid", sums)
+            a, b = (t.view(gates, batch, own, frames, 1) for _ in range(2))
+            b = pointwise.unary(t, "add_scalar", pointwise.mul(t, b, scale))
+            gate = pointwise.unary(t, "add_scalar", pointwise.mul(t, a, b))
+            bias = pointwise.mul(t, t.view(gate, batch * own, frames, 1), bias)
+        turned = [x if batch == 1 else pointwise.copy(t, x) for _ in range(3)]
+        with t.op("qkv_proj", "linear"):
+            q, k, v = (linear.linear(t, y, width) for y in turned)
+            q, k, v = (t.view(y, batch * own, frames, dim) for y in (pointwise.scale(t, q), k, v))
+        with t.op("attention", "attention"):
+            scores = pointwise.add(t, linear.matmul(t, q, k, transposed=True), bias)
+            p = pointwise.dropout(t, norm.softmax(t, scores), c.attention_dropout)
+            h = pointwise.copy(t, linear.matmul(t, p, v), batch, frames, own * dim)
         with t.op("out_proj", "linear"):
             return linear.linear(t, h, width)

@@ -1,4 +1,4 @@
-"""T5 (also v1.1 and Flan). A sample is a text and a target, each of `sequence` tokens."""
+"""T5 (also v1.1, Flan), mT5 and UMT5. A sample is a text and a target, `sequence` tokens each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Keys of Hugging Face's T5Config, with its defaults."""
+    """Keys of Hugging Face's T5Config, MT5Config and UMT5Config, with their defaults."""
 
     vocab_size: int
     d_model: int
@@ -26,6 +26,12 @@ class Config(msgspec.Struct, frozen=True):
     # false in v1.1, whose head is tied nevertheless, but without the scaling of the states
     tie_word_embeddings: bool = True
     n_positions: int = 512
+    model_type: str = "t5"
+
+    @property
+    def shared(self) -> bool:
+        """Whether the position bias of the first layer serves all layers; UMT5's have their own."""
+        return self.model_type != "umt5"
 
     @property
     def context(self) -> int:
@@ -63,7 +69,7 @@ def stack(t: Tape, c: Config, name: str, ids: Value, table: Value, memory: Value
     """Embedding, n x [self-attention, cross-attention, MLP], norm.
 
     `memory` is the encoder's output; without it, the stack is the encoder and has no
-    cross-attention. The position bias of the first layer serves all layers.
+    cross-attention.
     """
     batch, length = ids.shape
     eager = t.implementation("attention", "flash") == "eager"
@@ -72,21 +78,35 @@ def stack(t: Tape, c: Config, name: str, ids: Value, table: Value, memory: Value
             x = embedding.embedding(t, ids, c.vocab_size, c.d_model, weight=table)
         with t.op("dropout", "dropout"):
             x = pointwise.dropout(t, x, c.dropout_rate)
-        with t.op("relative_attention_bias", "embedding"):
-            buckets = t.new((length, length), "int64")
-            t.emit("elementwise", (), (buckets,), vector=10 * buckets.size, special=buckets.size)
-            bias = embedding.embedding(t, buckets, c.relative_attention_num_buckets, c.num_heads)
-            bias = t.view(bias, 1, c.num_heads, length, length)
+        bias = biased(t, c, length) if c.shared else None
         mask = transformer.causal_mask(t, length, batch) if memory is not None and eager else None
         across = None  # no bias between decoder and encoder
-        if memory is not None:
-            shape = (1, c.num_heads, length, memory.shape[1])
-            across = t.new(shape, t.precision.autocast)
+        if memory is not None and c.shared:
+            across = unbiased(t, c, length, memory.shape[1])
         count = c.num_layers if memory is None else c.num_decoder_layers or c.num_layers
         x = t.repeat("block", count, lambda x: block(t, c, x, bias, mask, memory, across), x)
         x = normed(t, "final_layer_norm", x)
         with t.op("dropout", "dropout"):
             return pointwise.dropout(t, x, c.dropout_rate)
+
+
+def biased(t: Tape, c: Config, length: int) -> Value:
+    """The learned bias [1, heads, length, length] of attention by relative position."""
+    with t.op("relative_attention_bias", "embedding"):
+        buckets = t.new((length, length), "int64")
+        t.emit("elementwise", (), (buckets,), vector=10 * buckets.size, special=buckets.size)
+        bias = embedding.embedding(t, buckets, c.relative_attention_num_buckets, c.num_heads)
+        return t.view(bias, 1, c.num_heads, length, length)
+
+
+def unbiased(t: Tape, c: Config, length: int, keys: int) -> Value:
+    """The zeros that transformers adds to the scores of attention to the encoder's output."""
+    return t.new((1, c.num_heads, length, keys), t.precision.autocast)
+
+
+def tokens_of(t: Tape, x: Value) -> int:
+    """Tokens of x [batch, tokens, width] over all ranks."""
+    return x.shape[1] * t.parallel.tp if x.split == "tokens" else x.shape[1]
 
 
 def normed(t: Tape, name: str, x: Value) -> Value:
@@ -99,7 +119,7 @@ def block(
     t: Tape,
     c: Config,
     x: Value,
-    bias: Value,
+    bias: Value | None,
     mask: Value | None,
     memory: Value | None,
     across: Value | None,
@@ -107,12 +127,15 @@ def block(
     """One block; x and the result are [batch, tokens, width]."""
     h = normed(t, "self.layer_norm", x)
     with t.scope("self"):
+        bias = biased(t, c, tokens_of(t, x)) if bias is None else bias
         h = attend(t, c, h, h, bias=bias, mask=mask, causal=memory is not None)
     with t.op("self.residual", "add"):
         x = pointwise.add(t, x, pointwise.dropout(t, h, c.dropout_rate))
     if memory is not None:
         h = normed(t, "cross.layer_norm", x)
         with t.scope("cross"):
+            if across is None:
+                across = unbiased(t, c, tokens_of(t, x), tokens_of(t, memory))
             h = attend(t, c, h, memory, mask=across)
         with t.op("cross.residual", "add"):
             x = pointwise.add(t, x, pointwise.dropout(t, h, c.dropout_rate))
@@ -140,7 +163,14 @@ def attend(
         if bias is not None and t.implementation("attention", "flash") != "eager":
             bias = for_kernel(t, bias, causal)
         h = attention.attention(
-            t, *q, *kv, causal=causal, bias=bias, mask=mask, dropout=c.dropout_rate
+            t,
+            *q,
+            *kv,
+            causal=causal,
+            bias=bias,
+            mask=mask,
+            dropout=c.dropout_rate,
+            memory=source is not x,
         )
     with t.op("o", "linear"):
         return linear.linear(t, h, c.d_model, bias=False)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.models.families import towers, towers_qwen
+from roofcast.simulator.models.families import towers, towers_audio, towers_qwen
 from roofcast.simulator.models.families.towers import Op, Tower
 from roofcast.simulator.work.tape import Tape
 
@@ -26,6 +26,7 @@ class Wrapped(NamedTuple):
     towers: Mapping[str, Choice]  # key of the config.json -> tower; others are said, not counted
     tied: bool | None = None  # transformers' default for the whole; None: as the language model
     newline: bool = False  # a learned embedding ends a row of patches
+    optional: bool = False  # a tower that is left out is not there, instead of the default one
     inside: str = ""  # key of the part that holds all others, in a config of several models
 
 
@@ -34,10 +35,27 @@ _LLAVA: dict[str, type[Tower]] = {
     "pixtral": towers.Pixtral,
     "siglip_vision_model": towers.LlavaSiglip,
 }
+_OMNI: dict[str, type[Tower]] = {
+    "vision_config": towers_qwen.Qwen25,
+    "audio_config": towers_audio.Qwen25Omni,
+}
+_OMNI3: dict[str, type[Tower]] = {
+    "vision_config": towers_qwen.Qwen3,
+    "audio_config": towers_audio.Qwen3Omni,
+}
 WRAPPED = {
     "gemma3": Wrapped("gemma3_text", {"vision_config": towers.Gemma3}, tied=True),
-    "gemma3n": Wrapped("gemma3n_text", {}, tied=True),
-    "gemma4": Wrapped("gemma4_text", {}, tied=True),
+    "gemma3n": Wrapped(
+        "gemma3n_text",
+        {"vision_config": towers_audio.Gemma3nVision, "audio_config": towers_audio.Gemma3nAudio},
+        tied=True,
+    ),
+    "gemma4": Wrapped(
+        "gemma4_text",
+        {"vision_config": towers_audio.Gemma4Vision, "audio_config": towers_audio.Gemma4Audio},
+        tied=True,
+        optional=True,
+    ),
     "idefics3": Wrapped(None, {"vision_config": towers.Idefics3}),
     "kimi_k25": Wrapped(None, {}),
     "internvl": Wrapped(None, {"vision_config": towers.InternVL}),
@@ -47,15 +65,22 @@ WRAPPED = {
     "llava_onevision": Wrapped(None, {"vision_config": _LLAVA}, newline=True),
     "mistral3": Wrapped(None, {"vision_config": towers.Mistral3}),
     "paligemma": Wrapped(None, {"vision_config": towers.PaliGemma}),
-    "qwen2_5_omni": Wrapped("qwen2", {}, inside="thinker_config"),
+    "phi4_multimodal": Wrapped(
+        "phi3", {"vision_config": towers_audio.Phi4Vision, "audio_config": towers_audio.Phi4Audio}
+    ),
+    "qwen2_5_omni": Wrapped("qwen2", _OMNI, inside="thinker_config"),
+    "qwen2_5_omni_thinker": Wrapped("qwen2", _OMNI),
     "qwen2_5_vl": Wrapped("qwen2", {"vision_config": towers_qwen.Qwen25}),
-    "qwen2_audio": Wrapped("qwen2", {}),
+    "qwen2_audio": Wrapped("qwen2", {"audio_config": towers_audio.Qwen2Audio}),
     "qwen2_vl": Wrapped("qwen2", {"vision_config": towers_qwen.Qwen2}),
     "qwen3_vl": Wrapped("qwen3", {"vision_config": towers_qwen.Qwen3}),
     "qwen3_vl_moe": Wrapped("qwen3_moe", {"vision_config": towers_qwen.Qwen3}),
-    "qwen3_5": Wrapped("qwen3_5_text", {"vision_config": towers_qwen.Qwen3}),
-    "qwen3_5_moe": Wrapped("qwen3_5_moe_text", {"vision_config": towers_qwen.Qwen3}),
+    "qwen3_5": Wrapped("qwen3_5_text", {"vision_config": towers_qwen.Qwen35}),
+    "qwen3_5_moe": Wrapped("qwen3_5_moe_text", {"vision_config": towers_qwen.Qwen35}),
+    "qwen3_omni_moe": Wrapped("qwen3_moe", _OMNI3, inside="thinker_config"),
+    "qwen3_omni_moe_thinker": Wrapped("qwen3_moe", _OMNI3),
     "smolvlm": Wrapped(None, {"vision_config": towers.Idefics3}),
+    "voxtral": Wrapped("llama", {"audio_config": towers_audio.Voxtral}),
 }
 DEFAULT_TEXT = {
     "idefics3": "llama", "internvl": "qwen2", "llava": "llama", "llava_next": "llama",
@@ -109,6 +134,8 @@ def take_apart(raw: dict[str, Any]) -> Parts:
         text["tie_word_embeddings"] = any(stated) if stated else entry.tied
     ops, held = [], []
     for key, choice in entry.towers.items():
+        if entry.optional and whole.get(key) is None:
+            continue
         part = _part(whole, key) if whole.get(key) is not None else {}
         named = part.get("model_type") or DEFAULT_VISION.get(kind)
         tower = choice.get(str(named)) if isinstance(choice, Mapping) else choice

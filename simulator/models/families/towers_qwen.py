@@ -82,6 +82,16 @@ class Qwen3(Tower, frozen=True):
         ]
 
 
+class Qwen35(Qwen3, frozen=True):
+    """Keys of transformers' Qwen3_5VisionConfig: one merger, after the last block."""
+
+    deepstack_visual_indexes: list[int] = msgspec.field(default_factory=list)
+
+    def ops(self, width: int, whole: Mapping[str, Any]) -> list[Op]:
+        """The tower's ops; mergers after other blocks, which a config may list, are not built."""
+        return [op for op in super().ops(width, whole) if "deepstack" not in op.name]
+
+
 def video_patches(channels: int, frames: int, patch: int, width: int) -> Op:
     """The convolution over patches of neighbouring frames, without a bias."""
     return Op("visual.patch_embed", "conv", ((width, channels * frames * area(patch)),))

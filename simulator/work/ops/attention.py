@@ -74,13 +74,13 @@ def attention(
     by_heads: bool = False,
     eager: bool = False,
     cache: int | None = None,
+    memory: bool = False,
 ) -> Value:
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
 
     causal        mask future keys (fused kernels only)
     mask          added to the scores, or a mask of bools
-    bias          a learned addition to the scores that needs a gradient; the fused kernel then
-                  masks no future keys
+    bias          a learned addition to the scores; the fused kernel then masks no future keys
     softmax_fp32  run the eager softmax in fp32 and cast its result back
     softcap       bound the scores by a tanh (eager only)
     window        length of a sliding window of keys (fused kernels only)
@@ -89,13 +89,14 @@ def attention(
     by_heads      q lies in memory head by head, as a flash kernel's result then does, and is copied
     eager         the model supports no fused kernel
     cache         elements that generation keeps of a token, if other than its keys and values
+    memory        the keys are of the encoder's output, which generation keeps
 
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     how = "eager" if eager else t.implementation("attention", "flash")
     how = how if keys is None else "flash"
-    if causal:
-        cached(t, k, v, window=window, elements=cache)
+    if causal or memory:
+        cached(t, k, v, window=window, elements=cache, source=memory)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
     _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
@@ -109,8 +110,7 @@ def attention(
     elif mask is not None:
         mask = _additive(t, mask, low)
     unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
-    if how == "flash" and unfit and keys is None:
-        how = "efficient"
+    how = "efficient" if how == "flash" and unfit and keys is None else how
     kernel = _Kernel(how, causal, mask, window, keys)
     if how == "flash" and q.shape[-1] % FLASH_ALIGNED:
         return _padded(t, q, k, v, kernel)
@@ -136,17 +136,24 @@ def _padded(t: Tape, q: Value, k: Value, v: Value, kernel: _Kernel) -> Value:
 
 
 def cached(
-    t: Tape, k: Value, v: Value, *, window: int | None = None, elements: int | None = None
+    t: Tape,
+    k: Value,
+    v: Value,
+    *,
+    window: int | None = None,
+    elements: int | None = None,
+    source: bool = False,
 ) -> None:
     """Note what generation would keep of each token of a causal layer with k, v[B, G, K, D].
 
-    elements: kept per token where these are not the keys and values, as in latent attention.
+    elements: kept per token where these are not the keys and values, as in latent attention;
+    source: the keys are those of the encoder's output.
     """
-    tokens = k.shape[0] * k.shape[-2]
-    kept = elements if elements is not None else (k.size + v.size) / tokens
+    held = (k.size + v.size) / (k.shape[0] * k.shape[-2])
+    kept = elements if elements is not None else held
     width = WIDTH[t.precision.autocast or t.wide(k.dtype)]
     if kept:
-        t.caches.append(Cache(kept * width, t.repeats, window))
+        t.caches.append(Cache(kept * width, t.repeats, window, k.shape[-2] if source else None))
 
 
 def _flash_takes(q: Value, v: Value) -> bool:

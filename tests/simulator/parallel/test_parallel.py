@@ -84,7 +84,8 @@ def test_tensor_parallelism_divides_every_model_family_evenly(name):
     """Not divided: convolutions of an encoder, routers, and up to one rank's padding of a
     vocabulary or a shared head; among kept bytes relative biases, latents, an encoder's output.
     """
-    audio = resolve(name).family in ("hubert", "wav2vec2")  # every rank keeps all of the stem
+    stemmed = "hubert", "unispeech-sat", "wav2vec2", "wavlm"
+    audio = resolve(name).family in stemmed  # every rank keeps all of the stem
     length = 16_000 if audio else 256
     rank = traced(name, Parallel(tp=2, sp=True), sequence=length)
     whole = traced(name, Parallel(), sequence=length)
