@@ -142,8 +142,16 @@ class Recorder(TorchDispatchMode):
         return self.at(f"{where}.{plain}" if where else plain, heavy or plain)
 
     # -------------------------------------------------------------- ops
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and PyTorch's guard against that costs time at each op."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # no mode needs to see what is asked of tensors here
+            return self._dispatched(func, args, kwargs or {})
+
+    def _dispatched(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if func is DEVICE_OF:
             return self.answers.device(args[0])
         if not self.real:
@@ -173,7 +181,8 @@ class Recorder(TorchDispatchMode):
         given = _tensors((args, kwargs))
         if not given:
             return args, {**kwargs, "device": self.device} if _makes_tensor(func) else kwargs
-        if any(isinstance(a, FakeTensor) and a.fake_device == self.device for a in given):
+        here = [isinstance(a, FakeTensor) and a.fake_device == self.device for a in given]
+        if any(here) and not all(here):
             args, kwargs = tree_map(self._moved_here, (args, kwargs))
         return args, kwargs
 
@@ -306,6 +315,15 @@ class Recorder(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
+    """The tensors of a tree, in order. Most trees are arguments of an op: plain and shallow."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if type(tree) in (tuple, list):
+        return [t for part in tree if part is not None for t in _tensors(part)]
+    if type(tree) is dict:
+        return [t for part in tree.values() for t in _tensors(part)] if tree else []
+    if isinstance(tree, (int, float, str, torch.dtype, torch.device)):
+        return []
     return [a for a in tree_iter(tree) if isinstance(a, torch.Tensor)]
 
 
