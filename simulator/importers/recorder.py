@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from roofcast.simulator.importers.aten import works
@@ -246,7 +246,14 @@ class Recorder(TorchDispatchMode):
         elif (function := torch._C._current_autograd_node()) is not None:
             self.after = self.launched.get(function._sequence_nr(), self.after)
         if kernels:
-            self._launch(name, kernels, c, grad)
+            values = self._values(c, grad)
+            self.launches += self._launched(name, kernels, c, *values)
+        self._written(name, pointwise, c, grad, bool(kernels))
+
+    def _written(
+        self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool
+    ) -> None:
+        """Called after each op that was recorded."""
 
     def _kind(self, t: torch.Tensor) -> str | None:
         return self.kinds.get(self.storage(t))
@@ -258,12 +265,24 @@ class Recorder(TorchDispatchMode):
         self.unknown[name] = calls + 1, bytes_ + sum(map(bytes_of, tensors))
         return Work("elementwise", vector=max((t.numel() for t in tensors), default=0))
 
-    def _launch(self, name: str, kernels: Sequence[Work], c: Called, grad: bool) -> None:
-        if name in LEFT_OUT:
+    def _values(self, c: Called, grad: bool) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+        """Operands and results of an op as values."""
+        inputs = tuple(self.value(t, t.requires_grad) for t in c.ins)
+        outputs = tuple(self.value(t, grad and t.dtype.is_floating_point) for t in c.outs)
+        return inputs, outputs
+
+    def _launched(
+        self,
+        name: str,
+        kernels: Sequence[Work],
+        c: Called,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+    ) -> Iterator[Launch]:
+        """The launches of an op's kernels."""
+        if name in LEFT_OUT and c.size_of is bytes_of:
             self.left_out[name] = self.left_out.get(name, 0.0) + sum(w.matrix for w in kernels)
         ins, outs = c.ins, c.outs
-        inputs = tuple(self.value(t, t.requires_grad) for t in ins)
-        outputs = tuple(self.value(t, grad and t.dtype.is_floating_point) for t in outs)
         read, written = sum(v.bytes for v in inputs), sum(v.bytes for v in outputs)
         operands = (t for t in ins if t.dtype.is_floating_point and t.dim())
         operand = next(operands, outs[0] if outs else ins[0])
@@ -272,8 +291,7 @@ class Recorder(TorchDispatchMode):
         for w in kernels:
             dtype = format_of((operand if w.matrix or not outs else outs[0]).dtype)
             moved = read if w.read is None else w.read, written if w.written is None else w.written
-            launch = Launch(node, self.phase, name, w, dtype, *moved, *values, self.after)
-            self.launches.append(launch)
+            yield Launch(node, self.phase, name, w, dtype, *moved, *values, self.after)
 
     # -------------------------------------------------------------- kept for backward
     def pack(self, t: torch.Tensor) -> torch.Tensor:
