@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from roofcast.simulator.importers.aten_products import Called
-from roofcast.simulator.importers.aten_tables import POOLS
+from roofcast.simulator.importers.aten_tables import ELEMENTWISE, POOLS
 
 Factor = tuple[int, bool]  # a length, and whether it is a multiple of the batch
 Axis = tuple[Factor, ...]
@@ -324,6 +324,39 @@ class Rules:
             return [self.of(self.c.args[1])]
         return [self.of(self.c.args[1]) if shape else () for shape in self.shapes]
 
+    def scattered(self) -> list[Axes]:
+        """scatter: the first argument, along an axis that does not grow."""
+        axes, index = self.of(self.c.args[0]), self.of(self.c.args[2])
+        dim = _position(int(self.c.args[1]), len(axes))
+        if grows(axes[dim]) or tuple(map(grows, axes)) != tuple(map(grows, index)):
+            raise Untold
+        return [axes]
+
+    def chosen(self) -> list[Axes]:
+        """topk and sort: along one axis that does not grow."""
+        axes = self.of(self.c.args[0])
+        place = {"topk": 2, "kthvalue": 2, "cummax": 1, "cummin": 1}.get(self.name, 1)
+        dim = self.get(place, "dim", -1)
+        dim = _position(-1 if isinstance(dim, bool) else int(dim), len(axes))
+        if grows(axes[dim]):
+            raise Untold
+        return [(*axes[:dim], ((s[dim], False),), *axes[dim + 1 :]) for s in self.shapes]
+
+    def recurrent(self) -> list[Axes]:
+        """A recurrent layer of a library (`library_recurrent`)."""
+        if self.name.endswith("backward"):
+            return self.as_arguments()
+        gates, _, start = (self.of(t) for t in self.c.args[:3])
+        rows = [axis for axis in gates[:-1] if grows(axis)]
+        if len(rows) != 1:
+            raise Untold
+        kept = tuple(f for axis in gates[:-1] for f in axis)
+        elements = self.shapes[2][0] // length(rows[0])
+        if elements * length(rows[0]) != self.shapes[2][0] or not kept:
+            raise Untold
+        states = (*gates[:-1], ((self.shapes[0][-1], False),))
+        return [states, start, ((*rows[0], (elements, False)),)]
+
     def unchanged(self) -> list[Axes]:
         """The result is the first argument, or as large as that."""
         axes = self.of(self.c.args[0])
@@ -379,7 +412,7 @@ RULES: dict[str, Callable[[Rules], list[Axes]]] = {
         Rules.same,
         "_softmax _log_softmax _softmax_backward_data _log_softmax_backward_data _safe_softmax"
         " native_dropout native_dropout_backward where masked_fill lerp addcmul addcdiv"
-        " copy_ cumsum cumprod flip roll tril triu glu_backward",
+        " _prelu_kernel copy_ cumsum cumprod flip roll tril triu glu_backward",
     ),
     **_named(
         Rules.reduced,
@@ -396,18 +429,34 @@ RULES: dict[str, Callable[[Rules], list[Axes]]] = {
     ),
     **_named(
         Rules.loss,
-        "nll_loss_forward nll_loss_backward nll_loss2d_forward nll_loss2d_backward mse_loss"
+        "binary_cross_entropy_with_logits binary_cross_entropy binary_cross_entropy_backward"
+        " soft_margin_loss soft_margin_loss_backward huber_loss huber_loss_backward"
+        " nll_loss_forward nll_loss_backward nll_loss2d_forward nll_loss2d_backward mse_loss"
         " mse_loss_backward smooth_l1_loss smooth_l1_loss_backward",
     ),
     **_named(
         Rules.unchanged,
-        "alias detach clone fill_ zero_ _to_copy contiguous lift_fresh lift bernoulli_"
+        "alias detach clone fill_ new_empty_strided zero_ _to_copy contiguous lift_fresh lift bernoulli_"
         " uniform_ normal_ zeros_like ones_like full_like empty_like rand_like randn_like copy"
         " masked_fill_ dropout view_as_real view_as_complex",
     ),
+    **_named(Rules.scattered, "scatter scatter_add"),
+    **_named(Rules.chosen, "topk sort"),
+    **_named(Rules.recurrent, "recurrent"),
     **_named(Rules.table, "embedding_dense_backward"),
     **_named(Rules.padded, "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d"),
 }  # fmt: skip
+
+
+def _elementwise(name: str, base: str, c: Called) -> bool:
+    """Whether an op is elementwise by its name and by its shapes."""
+    if name not in ELEMENTWISE and base not in ELEMENTWISE:
+        return False
+    largest = max((tuple(t.shape) for t in c.ins), key=lambda shape: (len(shape), prod(shape)))
+    return all(tuple(t.shape) == largest for t in c.outs)
+
+
+NEW = frozenset("new_zeros new_ones new_full new_empty".split())  # of a shape that code states
 
 
 def axes_of_results(
@@ -417,7 +466,7 @@ def axes_of_results(
 
     `of`: axes of an operand; `asked`: axes of a shape that code stated. Raises Untold.
     """
-    new = name.startswith("new_") or not c.ins
+    new = name in NEW or not c.ins
     if new:
         return [asked(tuple(t.shape)) for t in c.outs]
     if name == "expand":
@@ -428,6 +477,6 @@ def axes_of_results(
     rule = RULES.get(name) or RULES.get(base)
     if rule is None and name.startswith(POOLS):
         rule = Rules.as_arguments if name.endswith("backward") else Rules.leading
-    if rule is None and not pointwise:
+    if rule is None and not pointwise and not _elementwise(name, base, c):
         raise Untold
     return (rule or Rules.same)(Rules(name, c, of, asked))

@@ -34,6 +34,13 @@ class LargerRecorder(Recorder):
             elif not hasattr(t, "_batch_axes"):
                 self.larger.mark([t])
 
+    def _moved_here(self, a: object) -> object:
+        """A tensor of another device on the traced one, whose size is not of the batch."""
+        moved = super()._moved_here(a)
+        if moved is not a and isinstance(moved, torch.Tensor):
+            self.larger.fix(moved)
+        return moved
+
     def _written(
         self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool
     ) -> None:
@@ -44,6 +51,9 @@ class LargerRecorder(Recorder):
         function = torch._C._current_autograd_node() if self.phase == "backward" else None
         try:
             sequence = function._sequence_nr() if function is not None else None
+            for t in c.ins:
+                if not hasattr(t, "_batch_axes") and self.storage(t) not in larger.held:
+                    larger.fix(t)  # it was there before the module ran
             operands = [larger.of(t) for t in c.ins]
             made = larger.results(name, pointwise, c, sequence)
             larger.made(c.outs, made)

@@ -174,6 +174,7 @@ def _run(
                 raise _NeedsValues(_asked(error, recorder)) from None
             what = f"{name}: fails on input {_shown(at.inputs)}"
             raise user_code.reported(what, error, recorder.path.failed(error)) from None
+        answers.watch = None
         record = recorder.record(_owners(module), fed)
         twice = isinstance(recorder, LargerRecorder)
         return record, recorder.larger_record(record, fed) if twice else None
