@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from roofcast.simulator.importers.aten_products import Called
 from roofcast.simulator.importers.aten_tables import ELEMENTWISE, POOLS
@@ -19,6 +19,18 @@ Factor = tuple[int, bool]  # a length, and whether it is a multiple of the batch
 Axis = tuple[Factor, ...]
 Axes = tuple[Axis, ...]
 AxesOf = Callable[[Any], Axes]
+
+
+class Code(Protocol):
+    """What code asked of the function of torch that runs."""
+
+    def stated(self, shape: Sequence[int]) -> set[tuple[bool | None, ...]]:
+        """The ways in which its arguments state a shape: of each axis, whether it is the batch, or
+        None where it was left open (-1).
+        """
+
+    def asked(self, shape: Sequence[int]) -> Axes:
+        """Axes of a shape that it stated. Raises Untold."""
 
 
 class Untold(Exception):
@@ -112,8 +124,8 @@ def _position(dim: int, rank: int) -> int:
 class Rules:
     """The rules, for one op."""
 
-    def __init__(self, name: str, c: Called, of: AxesOf, asked: Callable[..., Axes]):
-        self.name, self.c, self.of, self.asked = name, c, of, asked
+    def __init__(self, name: str, c: Called, of: AxesOf, code: Code):
+        self.name, self.c, self.of, self.code = name, c, of, code
         self.shapes = [tuple(t.shape) for t in c.outs]
 
     def get(self, place: int, name: str, default: Any = None) -> Any:
@@ -124,8 +136,16 @@ class Rules:
 
     # ---------------------------------------------------------------- views
     def view(self) -> list[Axes]:
-        """view, reshape and their kin."""
-        return [viewed(self.of(self.c.args[0]), self.shapes[0])]
+        """view, reshape and their kin; a number that code states stays what it is."""
+        axes = viewed(self.of(self.c.args[0]), self.shapes[0])
+        stated = self.code.stated(self.shapes[0])
+        own = tuple(map(grows, axes))
+        if stated and not any(
+            all(mark is None or mark == batch for mark, batch in zip(marks, own, strict=True))
+            for marks in stated
+        ):
+            raise Untold
+        return [axes]
 
     def permuted(self) -> list[Axes]:
         """t, transpose, permute."""
@@ -150,7 +170,7 @@ class Rules:
         longer = [n for n, axis in zip(shape[new:], axes, strict=True) if length(axis) != n]
         if not longer and not new:
             return [axes]
-        asked = self.asked(shape)
+        asked = self.code.asked(shape)
         return [
             tuple(
                 axes[place - new] if place >= new and length(axes[place - new]) == n else whole
@@ -460,17 +480,17 @@ NEW = frozenset("new_zeros new_ones new_full new_empty".split())  # of a shape t
 
 
 def axes_of_results(
-    name: str, pointwise: bool, c: Called, of: AxesOf, asked: Callable[[Sequence[int]], Axes]
+    name: str, pointwise: bool, c: Called, of: AxesOf, code: Code
 ) -> list[Axes]:
     """Axes of every tensor that a call of aten op `name` returns.
 
-    `of`: axes of an operand; `asked`: axes of a shape that code stated. Raises Untold.
+    `of`: axes of an operand. Raises Untold.
     """
     new = name in NEW or not c.ins
     if new:
-        return [asked(tuple(t.shape)) for t in c.outs]
+        return [code.asked(tuple(t.shape)) for t in c.outs]
     if name == "expand":
-        return Rules(name, c, of, asked).expand()
+        return Rules(name, c, of, code).expand()
     if not any(grows(axis) for t in c.ins for axis in of(t)):
         return [fixed(t.shape) for t in c.outs]
     base = name[:-1] if name.endswith("_") and not name.endswith("__") else name
@@ -479,4 +499,4 @@ def axes_of_results(
         rule = Rules.as_arguments if name.endswith("backward") else Rules.leading
     if rule is None and not pointwise and not _elementwise(name, base, c):
         raise Untold
-    return (rule or Rules.same)(Rules(name, c, of, asked))
+    return (rule or Rules.same)(Rules(name, c, of, code))

@@ -98,15 +98,21 @@ class Larger:
         """Axes of a shape that code stated: marked numbers are the batch."""
         if not any(n > 1 and n % self.watch.batch == 0 for n in shape):
             return fixed(shape)
+        stated = self.stated(shape)
+        if len(stated) != 1:
+            raise Untold
+        marks = stated.pop()
+        return tuple(((n, bool(batch)),) for n, batch in zip(shape, marks, strict=True))
+
+    def stated(self, shape: Sequence[int]) -> set[tuple[bool | None, ...]]:
+        """The ways in which the arguments of the function that runs state a shape."""
         numbers, rank = self.watch.numbers(), len(shape)
         found = set()
         for at in range(len(numbers) - rank + 1):
-            stated = numbers[at : at + rank]
-            if all(int(n) in (-1, size) for n, size in zip(stated, shape, strict=True)):
-                found.add(tuple(type(n) is Rows for n in stated))
-        if len(found) != 1:
-            raise Untold
-        return tuple(((n, batch),) for n, batch in zip(shape, found.pop(), strict=True))
+            some = numbers[at : at + rank]
+            if all(int(n) in (-1, size) for n, size in zip(some, shape, strict=True)):
+                found.add(tuple(None if int(n) == -1 else type(n) is Rows for n in some))
+        return found
 
     def results(
         self, name: str, pointwise: bool, c: Called, sequence: int | None
@@ -115,7 +121,7 @@ class Larger:
         of whose autograd function is `sequence`.
         """
         try:
-            return axes_of_results(name, pointwise, c, self.of, self.asked)
+            return axes_of_results(name, pointwise, c, self.of, self)
         except Untold:
             known = self.operands.get(sequence, []) if sequence is not None else []
             out = []
