@@ -152,9 +152,7 @@ class OnCpu(TorchFunctionMode):
     """
 
     def __init__(
-        self,
-        sdpa: Callable[..., torch.Tensor] = ATTENTION,
-        answers: DeviceAnswers | None = None,
+        self, sdpa: Callable[..., torch.Tensor] = ATTENTION, answers: DeviceAnswers | None = None
     ):
         super().__init__()
         self.sdpa, self.answers = sdpa, answers
@@ -170,7 +168,8 @@ class OnCpu(TorchFunctionMode):
             kwargs = {**kwargs, "device": CPU}
         if name == "to" and len(args) > 1 and _is_cuda(args[1]):
             args = (args[0], CPU, *args[2:])
-        return watched(self.answers and self.answers.watch, name, func, args, kwargs)
+        watch = self.answers.watch if self.answers is not None else None
+        return watched(watch, name, func, args, kwargs)
 
 
 def _is_cuda(device: Any) -> bool:
@@ -185,7 +184,11 @@ def as_cpu(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     """Inside, attention runs as a CPU runs it, or composed for "eager"."""
     eager = functools.partial(attention, attention_kernel)
     sdpa = attending(answers, eager if attention_kernel == "eager" else ATTENTION)
-    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), one_gpu(), OnCpu(sdpa, answers):
+    with (
+        mock.patch.object(F, "scaled_dot_product_attention", sdpa),
+        one_gpu(),
+        OnCpu(sdpa, answers),
+    ):
         yield
 
 

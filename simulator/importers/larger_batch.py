@@ -14,14 +14,8 @@ from typing import Any
 
 from roofcast.simulator.importers.aten import works
 from roofcast.simulator.importers.aten_products import Called, Work
-from roofcast.simulator.importers.batch_axes import (
-    Axes,
-    Untold,
-    axes_of_results,
-    fixed,
-    grows,
-    length,
-)
+from roofcast.simulator.importers.batch_axes import Axes, Untold, fixed, grows, length
+from roofcast.simulator.importers.batch_rules import axes_of_results
 from roofcast.simulator.importers.marked import Rows, Watch
 from roofcast.simulator.importers.torch_extra import FakeTensor, torch
 from roofcast.simulator.importers.user_code import internal

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from roofcast.simulator.importers.aten_products import Called
 from roofcast.simulator.importers.batch_axes import Untold
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers
-from roofcast.simulator.importers.larger_batch import Larger, Twin
+from roofcast.simulator.importers.larger_batch import Larger
 from roofcast.simulator.importers.module_path import ModulePath
 from roofcast.simulator.importers.record import Record
 from roofcast.simulator.importers.recorder import Recorder
@@ -41,9 +42,7 @@ class LargerRecorder(Recorder):
             self.larger.fix(moved)
         return moved
 
-    def _written(
-        self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool
-    ) -> None:
+    def _written(self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool) -> None:
         """Record the op at the larger batch, as long as that follows from this one."""
         larger = self.larger
         if larger.lost:
@@ -87,8 +86,8 @@ class LargerRecorder(Recorder):
         )
 
 
-def _longer(v: Value, t: Twin) -> Value:
-    """A value of the trace at the larger batch."""
+def _longer(v: Value, t: Any) -> Value:
+    """A value of the trace at the larger batch. t: its twin."""
     out = Value(t.shape, v.dtype, v.storage, v.grad, v.kind, v.repeats, t.storage, v.split)
     out.bytes = t.size_bytes
     return out

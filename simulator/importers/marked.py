@@ -16,7 +16,12 @@ from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.user_code import internal
 
 ASKING = frozenset("size __len__ numel nelement __iter__ stride tolist".split())
-PASSED = ("torch/_tensor.py", "torch/overrides.py", "importers/cuda_dispatch.py", "importers/marked.py")
+PASSED = (
+    "torch/_tensor.py",
+    "torch/overrides.py",
+    "importers/cuda_dispatch.py",
+    "importers/marked.py",
+)
 _SHAPE = torch.Tensor.shape
 
 

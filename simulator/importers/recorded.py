@@ -53,7 +53,7 @@ class Recorded(NamedTuple):
 
 
 class Curve:
-    """The steps of all batches, from those of a few: every number is a polynomial through theirs."""
+    """The steps of all batches from those of a few: every number is a polynomial through theirs."""
 
     def __init__(self, known: Mapping[int, Recorded], through: list[int]):
         self.form = known[through[0]]
@@ -66,8 +66,8 @@ class Curve:
         varied = np.any(self.numbers != self.numbers[0], axis=0)
         values = np.where(varied, weights @ self.numbers, self.numbers[0])
         at_batch = iter(values.tolist())
-        *parts, assumptions = self.form
-        return Recorded(*(_rebuilt(part, at_batch) for part in parts), assumptions)
+        parts = (_rebuilt(part, at_batch) for part in self.form[:-1])
+        return Recorded._make((*parts, self.form.assumptions))
 
 
 def curve(known: Mapping[int, Recorded]) -> Curve | None:
@@ -95,7 +95,7 @@ def curve(known: Mapping[int, Recorded]) -> Curve | None:
 def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
     """The step of another batch, from the known ones by batch; None where they do not tell."""
     found = curve(known)
-    return found and found.at(batch)
+    return None if found is None else found.at(batch)
 
 
 def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:

@@ -250,9 +250,7 @@ class Recorder(TorchDispatchMode):
             self.launches += self._launched(name, kernels, c, *values)
         self._written(name, pointwise, c, grad, bool(kernels))
 
-    def _written(
-        self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool
-    ) -> None:
+    def _written(self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool) -> None:
         """Called after each op that was recorded."""
 
     def _kind(self, t: torch.Tensor) -> str | None:

@@ -132,6 +132,7 @@ def _run(
     answers = DeviceAnswers(mode, gpu)
     with contextlib.ExitStack() as stack:
         clock = stack.enter_context(user_code.limited(name))
+        recorder: Recorder
         if real or at.batch is None:
             recorder = Recorder(answers, ModulePath(module), real, clock)
         else:
@@ -176,8 +177,9 @@ def _run(
             raise user_code.reported(what, error, recorder.path.failed(error)) from None
         answers.watch = None
         record = recorder.record(_owners(module), fed)
-        twice = isinstance(recorder, LargerRecorder)
-        return record, recorder.larger_record(record, fed) if twice else None
+        if isinstance(recorder, LargerRecorder):
+            return record, recorder.larger_record(record, fed)
+        return record, None
 
 
 def _ended(recorder: Recorder, loss: Loss, out: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""One trace of a module tells the step at a larger batch: as a trace at that batch, or not at all."""
+"""One trace of a module tells the step at a larger batch as a trace there does, or says nothing."""
 
 import pytest
 
