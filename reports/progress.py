@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on stderr, only on a terminal, and only after two seconds."""
+"""How far a long command is: a bar on stderr, only on a terminal, and only after a while."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 AFTER = 2.0  # seconds that pass in silence
+TRACING_AFTER = 1.0  # seconds that a trace of a module runs in silence
 Item = TypeVar("Item")
 
 
@@ -51,12 +52,16 @@ def bar(what: str, after: float = AFTER) -> Iterator[Callable[[int, int], None]]
 
 
 @contextmanager
-def tracing(words: Sequence[str], after: float = AFTER) -> Iterator[None]:
-    """Inside, a terminal shows how many ops of a module in Python are traced. words: of the
-    command line.
+def tracing(words: Sequence[str], after: float = TRACING_AFTER) -> Iterator[None]:
+    """Inside, a terminal shows how many ops of a module in Python are traced; not with --json.
+    words: of the command line.
     """
     terminal = hasattr(sys.stderr, "isatty") and sys.stderr.isatty()
-    if not terminal or not any(".py" in word or word.endswith(".pt") for word in words):
+    if (
+        not terminal
+        or "--json" in words
+        or not any(".py" in word or word.endswith(".pt") for word in words)
+    ):
         yield
         return
     from roofcast.simulator.importers.user_code import progress

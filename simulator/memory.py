@@ -107,16 +107,10 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     above, twice = 0.0, step.used_twice
     moments = []
     for u in reversed(units):
-        transient = u.largest + u.inside * min(remade, u.count)
         early = twice if u is not units[0] else 2.0 * twice
-        first = below, above + early + u.gradients / u.count, f"backward of {u.name}"
-        last = (
-            below - u.kept + u.kept / u.count,
-            above + early + u.gradients,
-            f"end of the backward of {u.name}",
-        )
-        for kept, so_far, moment in (first, last) if u.count > 1 else (first,):
-            gradients = gradients_held(so_far)
+        for part, one_of, done, moment in _within(u, remade):
+            kept, transient = below - u.kept + part, u.largest + one_of
+            gradients = gradients_held(above + early + done)
             framework = framework_bytes + slack * (kept + transient)
             moments.append(Held(parameters, gradients, states, kept, transient, framework, moment))
         below -= u.kept
@@ -125,6 +119,26 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     scratch = _scratch(step) + (WIDENED * weights if narrow_buffers(stack) else 0.0)
     update = (step.input_bytes, scratch, framework_bytes, UPDATE)
     return [*moments, Held(parameters, gradients, states, *update)]
+
+
+def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:
+    """Moments of a unit's backward: bytes of what it keeps that are still there, of the layers that
+    are computed again at once (`remade`), and of its gradients so far.
+
+    At the start, and where its last group of layers starts, all of a group exist again; at the end
+    one is left of it.
+    """
+    group, each = min(remade, float(u.count)), u.gradients / u.count
+    again = u.inside * group
+    start = u.kept, again, each, f"backward of {u.name}"
+    if u.count == 1:
+        return [start]
+    at_once = max(group, 1.0)
+    left = u.kept * at_once / u.count
+    last = left, again, u.gradients - each * (at_once - 1.0), f"end of the backward of {u.name}"
+    if group <= 1.0:
+        return [start, last]
+    return [start, last, (left, u.inside, u.gradients, last[3])]
 
 
 def narrow_buffers(stack: Stack) -> bool:

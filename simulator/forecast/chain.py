@@ -4,6 +4,7 @@ every stage.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -167,11 +168,27 @@ def largest_batch(scenario: Scenario) -> int | None:
 
         return parts * _most(fits_all, scenario)
 
-    def fits(batch: int) -> bool:
+    @functools.cache
+    def peak(batch: int) -> float:
         recipe = msgspec.structs.replace(asked.recipe, batch=batch)
-        return held_on(trace(model, recipe), device).total <= capacity
+        return held_on(trace(model, recipe), device).total
 
-    return _most(fits, scenario)
+    def fits(batch: int) -> bool:
+        return peak(batch) <= capacity
+
+    return _most(fits, scenario, _near(peak, float(capacity), asked.recipe.batch))
+
+
+def _near(peak: Callable[[int], float], capacity: float, batch: int) -> int:
+    """A batch near the largest that fits: memory grows about linearly with it."""
+    one, here = (1, peak(1)), (max(batch, 2), peak(max(batch, 2)))
+    for _ in range(2):
+        slope = (here[1] - one[1]) / (here[0] - one[0])
+        if slope <= 0 or one[1] > capacity:
+            return 2
+        found = min(max(int(one[0] + (capacity - one[1]) / slope), 2), ANY_BATCH)
+        one, here = (one, (found, peak(found))) if found != here[0] else (one, here)
+    return here[0]
 
 
 def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
@@ -189,17 +206,23 @@ def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
     return msgspec.structs.replace(found, memory=memory, assumptions=said)
 
 
-def _most(fits: Callable[[int], bool], scenario: Scenario) -> int:
-    """The largest number that fits; 0 where not even 1 does."""
+def _most(fits: Callable[[int], bool], scenario: Scenario, near: int = 2) -> int:
+    """The largest number that fits; 0 where not even 1 does. `near`: where it may be."""
     if not fits(1):
         return 0
-    low, high = 1, 2
+    low, high, by = 1, max(near, 2), 1
     while fits(high):
-        low, high = high, 2 * high
-        if high > ANY_BATCH:
+        low, high, by = high, high + by, 2 * by
+        if low >= ANY_BATCH:
             raise AnyBatch(
                 f"{scenario.model}: any batch fits {scenario.device}; memory does not limit it"
             )
+    by = 1
+    while low == 1 and high - by > 1:  # none that fits is known: go down from there
+        if fits(high - by):
+            low = high - by
+        else:
+            high, by = high - by, 2 * by
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

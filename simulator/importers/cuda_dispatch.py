@@ -23,6 +23,7 @@ from unittest import mock
 
 import roofcast.simulator.importers.library_recurrent as library_recurrent
 from roofcast.simulator.importers.cuda_answers import one_gpu
+from roofcast.simulator.importers.marked import Watch, watched
 from roofcast.simulator.importers.sdpa import attention
 from roofcast.simulator.importers.torch_extra import (
     CPU,
@@ -61,6 +62,7 @@ class DeviceAnswers:
         self.fresh: frozenset[int] = frozenset()  # ids of results about to enter autograd's graph
         self.backward = False
         self.roots: list[torch.autograd.graph.GradientEdge] = []
+        self.watch: Watch | None = None  # of sizes that code reads, where that matters
 
     def root(self, t: Any) -> None:
         """Create autograd's gradient edge of a leaf now, while C++ is told cpu.
@@ -110,7 +112,7 @@ class Functions(TorchFunctionMode):
             func = within(self.answers, func)
         before, self.answers.autocast = self.answers.autocast, torch.is_autocast_enabled("cuda")
         try:
-            out = func(*args, **kwargs)
+            out = watched(self.answers.watch, name, func, args, kwargs)
         finally:
             self.answers.autocast = before
         if name in ("requires_grad_", "__set__") or kwargs.get("requires_grad"):
@@ -149,9 +151,11 @@ class OnCpu(TorchFunctionMode):
     imported.
     """
 
-    def __init__(self, sdpa: Callable[..., torch.Tensor] = ATTENTION):
+    def __init__(
+        self, sdpa: Callable[..., torch.Tensor] = ATTENTION, answers: DeviceAnswers | None = None
+    ):
         super().__init__()
-        self.sdpa = sdpa
+        self.sdpa, self.answers = sdpa, answers
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -164,7 +168,8 @@ class OnCpu(TorchFunctionMode):
             kwargs = {**kwargs, "device": CPU}
         if name == "to" and len(args) > 1 and _is_cuda(args[1]):
             args = (args[0], CPU, *args[2:])
-        return func(*args, **kwargs)
+        watch = self.answers.watch if self.answers is not None else None
+        return watched(watch, name, func, args, kwargs)
 
 
 def _is_cuda(device: Any) -> bool:
@@ -179,7 +184,11 @@ def as_cpu(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     """Inside, attention runs as a CPU runs it, or composed for "eager"."""
     eager = functools.partial(attention, attention_kernel)
     sdpa = attending(answers, eager if attention_kernel == "eager" else ATTENTION)
-    with mock.patch.object(F, "scaled_dot_product_attention", sdpa), one_gpu(), OnCpu(sdpa):
+    with (
+        mock.patch.object(F, "scaled_dot_product_attention", sdpa),
+        one_gpu(),
+        OnCpu(sdpa, answers),
+    ):
         yield
 
 

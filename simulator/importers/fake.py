@@ -28,6 +28,11 @@ class Constructing(TorchDispatchMode):
         super().__init__()
         self.mode = mode
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and PyTorch's guard against that costs time at each op."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         given = [a for a in tree_iter((args, kwargs)) if isinstance(a, torch.Tensor)]
@@ -61,6 +66,14 @@ class OneDevice(FakeTensorMode):
     def __init__(self, device: torch.device):
         super().__init__(allow_non_fake_inputs=True)
         self.device = device
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As of `Constructing`."""
+        return False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return self.dispatch(func, types, args, kwargs)
 
     def dispatch(
         self,
@@ -127,9 +140,12 @@ class _Substitutes:
         if isinstance(t, Uninitialized):
             return t
         if id(t) not in self.made:
-            made = self._make(t, self.dtype if t.dtype.is_floating_point else t.dtype)
+            with torch._C.DisableTorchFunction():
+                made = self._make(t, self.dtype if t.dtype.is_floating_point else t.dtype)
+                if isinstance(t, torch.nn.Parameter):
+                    made = torch.nn.Parameter(made, requires_grad=t.requires_grad)
             if isinstance(t, torch.nn.Parameter):
-                made = torch.nn.Parameter(made, requires_grad=t.requires_grad)
+                pass  # its gradient's edge is made with those of all parameters
             elif t.requires_grad and t.is_leaf and made.is_leaf:
                 made = made.requires_grad_()
             self.made[id(t)] = (made, t)

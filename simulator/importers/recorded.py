@@ -12,6 +12,8 @@ from fractions import Fraction
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import Block, Kernel, Node, Saved, Weight
 from roofcast.simulator.work.value import Value
@@ -50,17 +52,33 @@ class Recorded(NamedTuple):
         tape.assumptions.extend(self.assumptions)
 
 
-def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
-    """The step of another batch, from the traced ones by batch.
+class Curve:
+    """The steps of all batches from those of a few: every number is a polynomial through theirs."""
 
-    For each degree, the polynomial through as many traced steps as it needs must give one more of
+    def __init__(self, known: Mapping[int, Recorded], through: list[int]):
+        self.form = known[through[0]]
+        self.through = through
+        self.numbers = np.array([_taken(known[b])[1] for b in through])
+
+    def at(self, batch: int) -> Recorded:
+        """The step of a batch."""
+        weights = _weights(batch, self.through)
+        varied = np.any(self.numbers != self.numbers[0], axis=0)
+        values = np.where(varied, weights @ self.numbers, self.numbers[0])
+        at_batch = iter(values.tolist())
+        parts = (_rebuilt(part, at_batch) for part in self.form[:-1])
+        return Recorded._make((*parts, self.form.assumptions))
+
+
+def curve(known: Mapping[int, Recorded]) -> Curve | None:
+    """The steps of all batches, from the known ones by batch.
+
+    For each degree, the polynomial through as many known steps as it needs must give one more of
     them exactly; None where none does.
     """
     batches = sorted(known, reverse=True)
     if len(batches) == 2 and _linear(known, *batches):
-        numbers = tuple(_taken(known[b])[1] for b in batches)
-        at_batch = iter(_at(batch, batches, numbers))
-        return Recorded(*(_rebuilt(part, at_batch) for part in known[batches[0]]))
+        return Curve(known, batches)
     for degree in DEGREES:
         if len(batches) < degree + 2:
             return None
@@ -68,10 +86,16 @@ def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
         forms, numbers = zip(*(_taken(known[b]) for b in (check, *through)), strict=True)
         if any(form != forms[0] for form in forms):
             return None
-        if _equal(_at(check, through, numbers[1:]), numbers[0]):
-            at_batch = iter(_at(batch, [check, *through], numbers))
-            return Recorded(*(_rebuilt(part, at_batch) for part in known[check]))
+        expected = _weights(check, through) @ np.array(numbers[1:])
+        if np.all(np.abs(expected - numbers[0]) <= NEAR * np.maximum(abs(expected), numbers[0])):
+            return Curve(known, [check, *through])
     return None
+
+
+def extrapolated(known: Mapping[int, Recorded], batch: int) -> Recorded | None:
+    """The step of another batch, from the known ones by batch; None where they do not tell."""
+    found = curve(known)
+    return None if found is None else found.at(batch)
 
 
 def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:
@@ -96,7 +120,8 @@ def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:
 def _taken(step: Recorded) -> tuple[tuple, list[float]]:
     """A step without its numbers, and the numbers in order."""
     numbers: list[float] = []
-    return tuple(_form(part, numbers) for part in step), numbers
+    # what is assumed of a step may state figures of its batch
+    return tuple(_form(part, numbers) for part in step[:-1]), numbers
 
 
 def _form(x: Any, numbers: list[float]) -> Any:
@@ -130,19 +155,10 @@ def _rebuilt(x: Any, numbers: Iterator[float]) -> Any:
     return x
 
 
-def _at(batch: int, through: list[int], numbers: tuple[list[float], ...]) -> list[float]:
-    """Each number at `batch`: Lagrange's polynomial through its values at other batches."""
-    weights = [
-        float(prod((Fraction(batch - c, b - c) for c in through if c != b), start=Fraction(1)))
+def _weights(batch: int, through: list[int]) -> np.ndarray:
+    """Weights of Lagrange's polynomial at `batch`, through its values at other batches."""
+    parts = (
+        prod((Fraction(batch - c, b - c) for c in through if c != b), start=Fraction(1))
         for b in through
-    ]
-    return [
-        values[0]
-        if values.count(values[0]) == len(values)
-        else sum(w * v for w, v in zip(weights, values, strict=True))
-        for values in zip(*numbers, strict=True)
-    ]
-
-
-def _equal(a: list[float], b: list[float]) -> bool:
-    return all(abs(x - y) <= NEAR * max(abs(x), abs(y)) for x, y in zip(a, b, strict=True))
+    )
+    return np.array([float(part) for part in parts])

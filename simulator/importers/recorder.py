@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from roofcast.simulator.importers.aten import works
@@ -142,8 +142,16 @@ class Recorder(TorchDispatchMode):
         return self.at(f"{where}.{plain}" if where else plain, heavy or plain)
 
     # -------------------------------------------------------------- ops
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and PyTorch's guard against that costs time at each op."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # no mode needs to see what is asked of tensors here
+            return self._dispatched(func, args, kwargs or {})
+
+    def _dispatched(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if func is DEVICE_OF:
             return self.answers.device(args[0])
         if not self.real:
@@ -173,7 +181,8 @@ class Recorder(TorchDispatchMode):
         given = _tensors((args, kwargs))
         if not given:
             return args, {**kwargs, "device": self.device} if _makes_tensor(func) else kwargs
-        if any(isinstance(a, FakeTensor) and a.fake_device == self.device for a in given):
+        here = [isinstance(a, FakeTensor) and a.fake_device == self.device for a in given]
+        if any(here) and not all(here):
             args, kwargs = tree_map(self._moved_here, (args, kwargs))
         return args, kwargs
 
@@ -237,7 +246,12 @@ class Recorder(TorchDispatchMode):
         elif (function := torch._C._current_autograd_node()) is not None:
             self.after = self.launched.get(function._sequence_nr(), self.after)
         if kernels:
-            self._launch(name, kernels, c, grad)
+            values = self._values(c, grad)
+            self.launches += self._launched(name, kernels, c, *values)
+        self._written(name, pointwise, c, grad, bool(kernels))
+
+    def _written(self, name: str, pointwise: bool, c: Called, grad: bool, launches: bool) -> None:
+        """Called after each op that was recorded."""
 
     def _kind(self, t: torch.Tensor) -> str | None:
         return self.kinds.get(self.storage(t))
@@ -249,12 +263,24 @@ class Recorder(TorchDispatchMode):
         self.unknown[name] = calls + 1, bytes_ + sum(map(bytes_of, tensors))
         return Work("elementwise", vector=max((t.numel() for t in tensors), default=0))
 
-    def _launch(self, name: str, kernels: Sequence[Work], c: Called, grad: bool) -> None:
-        if name in LEFT_OUT:
+    def _values(self, c: Called, grad: bool) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+        """Operands and results of an op as values."""
+        inputs = tuple(self.value(t, t.requires_grad) for t in c.ins)
+        outputs = tuple(self.value(t, grad and t.dtype.is_floating_point) for t in c.outs)
+        return inputs, outputs
+
+    def _launched(
+        self,
+        name: str,
+        kernels: Sequence[Work],
+        c: Called,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+    ) -> Iterator[Launch]:
+        """The launches of an op's kernels."""
+        if name in LEFT_OUT and c.size_of is bytes_of:
             self.left_out[name] = self.left_out.get(name, 0.0) + sum(w.matrix for w in kernels)
         ins, outs = c.ins, c.outs
-        inputs = tuple(self.value(t, t.requires_grad) for t in ins)
-        outputs = tuple(self.value(t, grad and t.dtype.is_floating_point) for t in outs)
         read, written = sum(v.bytes for v in inputs), sum(v.bytes for v in outputs)
         operands = (t for t in ins if t.dtype.is_floating_point and t.dim())
         operand = next(operands, outs[0] if outs else ins[0])
@@ -263,8 +289,7 @@ class Recorder(TorchDispatchMode):
         for w in kernels:
             dtype = format_of((operand if w.matrix or not outs else outs[0]).dtype)
             moved = read if w.read is None else w.read, written if w.written is None else w.written
-            launch = Launch(node, self.phase, name, w, dtype, *moved, *values, self.after)
-            self.launches.append(launch)
+            yield Launch(node, self.phase, name, w, dtype, *moved, *values, self.after)
 
     # -------------------------------------------------------------- kept for backward
     def pack(self, t: torch.Tensor) -> torch.Tensor:
@@ -306,6 +331,15 @@ class Recorder(TorchDispatchMode):
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
+    """The tensors of a tree, in order. Most trees are arguments of an op: plain and shallow."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if type(tree) in (tuple, list):
+        return [t for part in tree if part is not None for t in _tensors(part)]
+    if type(tree) is dict:
+        return [t for part in tree.values() for t in _tensors(part)] if tree else []
+    if isinstance(tree, (int, float, str, torch.dtype, torch.device)):
+        return []
     return [a for a in tree_iter(tree) if isinstance(a, torch.Tensor)]
 
 

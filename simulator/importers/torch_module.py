@@ -21,8 +21,9 @@ import roofcast.simulator.importers.arguments as arguments
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers.folding import fold
+from roofcast.simulator.importers.larger_batch import TIMES
 from roofcast.simulator.importers.record import Launch
-from roofcast.simulator.importers.recorded import Recorded, extrapolated
+from roofcast.simulator.importers.recorded import Curve, Recorded, curve
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
 from roofcast.simulator.work.model import Model
@@ -103,6 +104,8 @@ class _Steps:
         self.gpu, self.loss = gpu, loss
         self.axes = spec.axes(readings[0].inputs)
         self.known: dict[Hashable, dict[int, Recorded]] = {}
+        self.larger: dict[Hashable, Traced] = {}  # of the asked batch, told from its own trace
+        self.curves: dict[Hashable, tuple[int, Curve | None]] = {}
 
     def run(self, tape: Tape, batch: int, size: int | None, quick: bool = False) -> None:
         """Leave the step of a batch on a tape; with `quick`, one computed from a few others."""
@@ -114,35 +117,73 @@ class _Steps:
         p = tape.precision
         attention = tape.implementation("attention", "flash")
         at = Conditions((), tape.training, p.weights, p.activations, p.autocast, attention)
-        traced = self.known.setdefault((size, p, *at[1:]), {})
+        key = size, p, *at[1:]
+        traced = self.known.setdefault(key, {})
+
+        def recorded(found: Traced) -> Recorded:
+            own = Tape(p, training=tape.training, implementations=tape.implementations)
+            fill(own, found)
+            return Recorded.of(own)
 
         def step(of: int) -> Recorded:
             if of not in traced:
-                own = Tape(p, training=tape.training, implementations=tape.implementations)
-                fill(own, self._trace(at, of, size))
-                traced[of] = Recorded.of(own)
+                found = self._trace(at, of, size)
+                traced[of] = recorded(found)
+                if found.larger is not None:
+                    self.larger[key] = found._replace(record=found.larger)
             return traced[of]
 
         found = traced.get(batch)
         if found is None and quick:
-            found = self._computed(traced, batch, step)
+            told = functools.partial(self._told, key, traced, recorded, step)
+            found = self._computed(key, traced, batch, step, told)
         (found or step(batch)).onto(tape)
 
+    def _told(
+        self,
+        key: Hashable,
+        traced: dict[int, Recorded],
+        recorded: Callable[[Traced], Recorded],
+        step: Callable[[int], Recorded],
+    ) -> Curve | None:
+        """The steps of all batches from the one trace at the asked batch; None where its ops do
+        not tell.
+        """
+        asked = self.axes.batch
+        first = step(asked)
+        if key not in self.larger:
+            return None
+        return curve({asked: first, TIMES * asked: recorded(self.larger[key])})
+
     def _computed(
-        self, traced: dict[int, Recorded], batch: int, step: Callable[[int], Recorded]
+        self,
+        key: Hashable,
+        traced: dict[int, Recorded],
+        batch: int,
+        step: Callable[[int], Recorded],
+        told: Callable[[], Curve | None],
     ) -> Recorded | None:
         """The step of a batch from others; as many are traced as that needs."""
+        if key not in self.curves:
+            self.curves[key] = 0, told()
         while True:
-            found = extrapolated(traced, batch)
-            if found is not None or len(traced) >= MOST:
-                return found
-            step(another(sorted(traced)) if traced else self.axes.batch)
+            count, found = self.curves[key]
+            if found is not None:
+                return found.at(batch)
+            if len(traced) > count:
+                self.curves[key] = len(traced), curve(traced)
+            elif len(traced) >= MOST:
+                return None
+            else:
+                step(another(sorted(traced)) if traced else self.axes.batch)
 
     def _trace(self, at: Conditions, batch: int, size: int | None) -> Traced:
         """The step of a batch, by the first reading of the inputs with which the module runs."""
         failed: BadInput | None = None
         for place, reading in enumerate(self.readings):
-            here = at._replace(inputs=spec.resized(reading.inputs, batch, size))
+            inputs = spec.resized(reading.inputs, batch, size)
+            asked = batch if batch == self.axes.batch > 1 else None
+            here = at._replace(inputs=inputs, batch=asked)
             try:
                 traced = trace(self.module, here, self.name, self.gpu, self.loss)
             except BadInput as error:
@@ -167,7 +208,7 @@ def another(traced: list[int]) -> int:
 
 def fill(tape: Tape, traced: Traced) -> None:
     """Leave a recorded step on the tape."""
-    record, assumptions = traced
+    record, assumptions = traced.record, traced.assumptions
     tape.nodes.extend(record.nodes)
     quantized = {
         (k.node, v.size): held

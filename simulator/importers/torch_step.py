@@ -17,6 +17,8 @@ from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.importers.arguments import arguments, filled, names
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cpu, as_cuda, autocast
 from roofcast.simulator.importers.fake import OneDevice, weightless
+from roofcast.simulator.importers.larger_batch import Larger
+from roofcast.simulator.importers.larger_recorder import LargerRecorder
 from roofcast.simulator.importers.module_path import ModulePath, Place
 from roofcast.simulator.importers.record import FORMATS, Record
 from roofcast.simulator.importers.recorder import Recorder
@@ -47,6 +49,7 @@ class Conditions(NamedTuple):
     activations: str
     autocast: str | None
     attention: str
+    batch: int | None = None  # that of the inputs, where a larger one is to be told as well
 
 
 class Traced(NamedTuple):
@@ -54,6 +57,7 @@ class Traced(NamedTuple):
 
     record: Record
     assumptions: tuple[str, ...]
+    larger: Record | None = None  # of the step at TIMES the batch, where that could be told
 
 
 def trace(
@@ -80,8 +84,9 @@ def _traced(
         with lazy.sized():
             _run(module, at._replace(training=False), name, gpu, None, real=False)
     try:
-        record = _run(module, at, name, gpu, loss, real=False)
-        return Traced(record, tuple(written_attention.notes(record, at.attention, gpu)))
+        record, larger = _run(module, at, name, gpu, loss, real=False)
+        notes = tuple(written_attention.notes(record, at.attention, gpu))
+        return Traced(record, notes, larger)
     except _NeedsValues as needed:
         why = str(needed)
         weights = sum(p.numel() * p.element_size() for p in module.parameters())
@@ -91,7 +96,7 @@ def _traced(
                 f" weights are too large for that ({weights / 1e9:.1f} GB)"
             ) from None
     try:
-        record = _run(module, at, name, False, loss, real=True)
+        record, _ = _run(module, at, name, False, loss, real=True)
     except BadInput as error:
         raise BadInput(f"{error}{_values_missing(module, at)}") from None
     valued = [i.name or "an input" for i in at.inputs if i.tensor and i.literal is not None]
@@ -121,13 +126,18 @@ class _NeedsValues(Exception):
 
 def _run(
     module: torch.nn.Module, at: Conditions, name: str, gpu: bool, loss: Loss | None, real: bool
-) -> Record:
+) -> tuple[Record, Record | None]:
     device = CUDA if gpu else CPU
     mode = OneDevice(device)
     answers = DeviceAnswers(mode, gpu)
     with contextlib.ExitStack() as stack:
         clock = stack.enter_context(user_code.limited(name))
-        recorder = Recorder(answers, ModulePath(module), real, clock)
+        recorder: Recorder
+        if real or at.batch is None:
+            recorder = Recorder(answers, ModulePath(module), real, clock)
+        else:
+            larger = Larger(at.batch, module)
+            recorder = LargerRecorder(answers, ModulePath(module), clock, larger)
         stack.enter_context(_in_mode(module, at.training))
         stack.enter_context(_without_cache(module, at.training))
         stack.enter_context(torch.random.fork_rng(devices=()))
@@ -165,7 +175,11 @@ def _run(
                 raise _NeedsValues(_asked(error, recorder)) from None
             what = f"{name}: fails on input {_shown(at.inputs)}"
             raise user_code.reported(what, error, recorder.path.failed(error)) from None
-        return recorder.record(_owners(module), fed)
+        answers.watch = None
+        record = recorder.record(_owners(module), fed)
+        if isinstance(recorder, LargerRecorder):
+            return record, recorder.larger_record(record, fed)
+        return record, None
 
 
 def _ended(recorder: Recorder, loss: Loss, out: Any) -> torch.Tensor:

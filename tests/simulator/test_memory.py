@@ -106,3 +106,18 @@ def test_a_table_used_as_embedding_and_output_layer_holds_two_more_gradients_at_
     assert at_peak.gradients == tied.gradient_bytes + 2 * 50257 * 768 * 4
     untied = trace(resolve("llama-3-8b"), recipe(1, 8))
     assert held(untied, framework_bytes=0, slack=0).gradients == untied.gradient_bytes
+
+
+POLICIES = ("full", "uniform:2", "uniform:3", "uniform:12", "every:2", "block:1", "selective")
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("wav2vec2-base", 160_000), ("bert-base", 512), ("gpt2", 512)]
+)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_recomputation_never_raises_the_peak_by_more_than_the_input_of_a_layer(model, size, policy):
+    peaks = []
+    for recompute in ("none", policy):
+        step = trace(resolve(model), recipe(4, size, precision="bf16", recompute=recompute))
+        peaks.append(held(step, framework_bytes=0, slack=0).total)
+    assert peaks[1] <= peaks[0] + max(block.carried for block in step.blocks)

@@ -159,10 +159,10 @@ def test_the_largest_batch_is_found_in_a_few_traces(make, inputs, more, monkeypa
     monkeypatch.setattr("roofcast.hwdb.device", lambda *args: small)
     model = from_torch(make(), inputs)
     found = largest_batch(Scenario(model=model, inputs=(), device="rtx-3090", **more))
-    assert len(traced) <= 5  # of these, batch 1 may run other kernels
+    assert len(traced) <= 2  # one, and one at the batch of a rank
     slow = model._replace(quick=None)
     assert largest_batch(Scenario(model=slow, inputs=(), device="rtx-3090", **more)) == found
-    assert len(traced) > 8
+    assert len(traced) > 4
 
 
 def test_a_step_that_is_no_polynomial_of_the_batch_is_traced_each_time():

@@ -1,6 +1,8 @@
 """Modules as people write them for a GPU, with every kind of argument, and code that misbehaves."""
 
+import contextlib
 import json
+import sys
 import textwrap
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -306,6 +308,22 @@ def test_code_that_misbehaves_is_one_line(tmp_path, monkeypatch, kind):
     assert found.exit_code == 2 and not found.stdout
     assert MESSAGES[kind] in found.stderr and found.stderr.count("\n") == 1
     assert len(found.stderr) < 500
+
+
+@pytest.mark.parametrize(
+    ("asked", "raised"),
+    [(torch.ops.prim.device.default, False), (torch.ops.aten.relu.default, True)],
+)
+def test_code_is_not_stopped_while_cpp_asks_for_a_device(asked, raised):
+    """An exception there would pass through C++ that takes none, which ends the process."""
+    clock = user_code.Clock("net", -1.0, 60.0)
+    clock.seconds = -1.0
+
+    def __torch_dispatch__(func):
+        clock.look(0, sys._getframe())
+
+    with pytest.raises(user_code._TooLong) if raised else contextlib.nullcontext():
+        __torch_dispatch__(asked)
 
 
 @pytest.mark.parametrize(
