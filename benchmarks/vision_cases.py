@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import vision_nets
 
 CONFIGS = Path(__file__).parents[1] / "simulator" / "models" / "configs"
 # text tokens of the denoisers: what their pipelines pad a prompt to
@@ -231,3 +232,8 @@ ENCODERS = (
 for _model, _size in ENCODERS:
     CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
     CASES += [(_model, 2, _size, "bf16", "eager")]
+for _model, _size in vision_nets.SMALL:
+    CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
+    CASES += [(_model, 2, _size, "bf16", "eager")]
+for _model, _size in vision_nets.NAMED:
+    CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]

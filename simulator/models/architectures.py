@@ -14,7 +14,7 @@ _HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|WithLMHead\w*|DoubleHeadsModel|Mod
 # heads of the classes that families are counted with
 _OWN = re.compile(
     r"For(CausalLM|ConditionalGeneration|MaskedLM|PreTraining|ImageClassification"
-    r"|SpeechSeq2Seq|ZeroShotImageClassification)\w*$|LMHead"
+    r"|ObjectDetection|SemanticSegmentation|SpeechSeq2Seq|ZeroShotImageClassification)\w*$|LMHead"
 )
 TASKS = {"sequence", "tokens", "answer", "none"}
 _TASKS = {
@@ -23,7 +23,7 @@ _TASKS = {
     "ForQuestionAnswering": "answer",
     "Model": "none",
 }
-_WHOLE = {"clip", "siglip", "siglip2"}  # families that are counted without a head
+_WHOLE = {"clip", "sam", "siglip", "siglip2"}  # families that are counted without a head
 _LONGEST = 60  # characters of a name in a message
 
 

@@ -20,6 +20,11 @@ RWKV4 = "Peng et al. 2023, Table 2"
 MAMBA2 = "Dao and Gu 2024, Table 9"
 LLAMA2 = "Touvron et al. 2023, Llama 2, Table 1"
 GLM45 = "GLM-4.5 team 2025, Table 1"
+SAM = "Kirillov et al. 2023, Appendix A"
+MAE = "He et al. 2021, Masked autoencoders, Section 4"
+SEGFORMER = "Xie et al. 2021, Table 1"
+CONVNEXT2 = "Woo et al. 2023, Section 3"
+DETR = "Carion et al. 2020, Table 1"
 GEMMA2 = "Gemma team 2024, Gemma 2, Table 1"
 
 SHIPPED: dict[str, str] = {  # name -> source
@@ -61,6 +66,11 @@ SHIPPED: dict[str, str] = {  # name -> source
     "command-r-08-2024": _hub("CohereForAI/c4ai-command-r-08-2024"),
     "command-r-plus": _hub("CohereForAI/c4ai-command-r-plus"),
     "command-r7b": _hub("CohereForAI/c4ai-command-r7b-12-2024"),
+    "convnextv2-base": _hub("facebook/convnextv2-base-1k-224", CONVNEXT2),
+    "convnextv2-huge": _hub("facebook/convnextv2-huge-1k-224", CONVNEXT2),
+    "convnextv2-large": _hub("facebook/convnextv2-large-1k-224", CONVNEXT2),
+    "convnextv2-nano": _hub("facebook/convnextv2-nano-1k-224", CONVNEXT2),
+    "convnextv2-tiny": _hub("facebook/convnextv2-tiny-1k-224", CONVNEXT2),
     "dbrx": _hub("databricks/dbrx-base"),
     "deberta-v2-xlarge": _hub("microsoft/deberta-v2-xlarge", "He et al. 2020"),
     "deberta-v3-base": _hub("microsoft/deberta-v3-base", "He et al. 2021"),
@@ -78,6 +88,8 @@ SHIPPED: dict[str, str] = {  # name -> source
     ),
     "deepseek-v3": _hub("deepseek-ai/DeepSeek-V3", "DeepSeek-AI 2024, DeepSeek-V3, Section 4.2"),
     "deepseek-v3.2": _hub("deepseek-ai/DeepSeek-V3.2-Exp"),
+    "detr-resnet-101": _hub("facebook/detr-resnet-101", DETR),
+    "detr-resnet-50": _hub("facebook/detr-resnet-50", DETR),
     "dinov2-base": _hub("facebook/dinov2-base", "Oquab et al. 2023, Table 17"),
     "dinov2-giant": _hub("facebook/dinov2-giant", "Oquab et al. 2023, Table 17"),
     "dinov2-large": _hub("facebook/dinov2-large", "Oquab et al. 2023, Table 17"),
@@ -285,6 +297,9 @@ SHIPPED: dict[str, str] = {  # name -> source
     "rwkv-4-3b": _hub("RWKV/rwkv-4-3b-pile", RWKV4),
     "rwkv-4-430m": _hub("RWKV/rwkv-4-430m-pile", RWKV4),
     "rwkv-4-7b": _hub("RWKV/rwkv-4-7b-pile", RWKV4),
+    "sam-vit-base": _hub("facebook/sam-vit-base", SAM),
+    "sam-vit-huge": _hub("facebook/sam-vit-huge", SAM),
+    "sam-vit-large": _hub("facebook/sam-vit-large", SAM),
     "santacoder-1.1b": _hub("bigcode/gpt_bigcode-santacoder", "Allal et al. 2023"),
     "sd-1.5-unet": _hub("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet/"),
     "sd-2.1-unet": _hub("stabilityai/stable-diffusion-2-1", "unet/"),
@@ -295,6 +310,12 @@ SHIPPED: dict[str, str] = {  # name -> source
     "sdxl-unet": _hub("stabilityai/stable-diffusion-xl-base-1.0", "unet/; Podell et al. 2023"),
     "sdxl-vae": _hub("stabilityai/sdxl-vae"),
     "seed-oss-36b": _hub("ByteDance-Seed/Seed-OSS-36B-Base"),
+    "segformer-b0": _hub("nvidia/segformer-b0-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b1": _hub("nvidia/segformer-b1-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b2": _hub("nvidia/segformer-b2-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b3": _hub("nvidia/segformer-b3-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b4": _hub("nvidia/segformer-b4-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b5": _hub("nvidia/segformer-b5-finetuned-ade-640-640", SEGFORMER),
     "siglip-base-patch16-224": _hub(
         "google/siglip-base-patch16-224", "Zhai et al. 2023, Section 4"
     ),
@@ -326,6 +347,9 @@ SHIPPED: dict[str, str] = {  # name -> source
     "t5-large": _hub("google-t5/t5-large", T5),
     "t5-small": _hub("google-t5/t5-small", T5),
     "tinyllama-1.1b": _hub("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Zhang et al. 2024, Table 1"),
+    "vit-mae-base": _hub("facebook/vit-mae-base", MAE),
+    "vit-mae-huge": _hub("facebook/vit-mae-huge", MAE),
+    "vit-mae-large": _hub("facebook/vit-mae-large", MAE),
     "wav2vec2-base": _hub("facebook/wav2vec2-base-960h", "Baevski et al. 2020, Section 4.2"),
     "wav2vec2-large": _hub(
         "facebook/wav2vec2-large-960h-lv60-self", "Baevski et al. 2020, Section 4.2"

@@ -20,12 +20,15 @@ FAMILIES = {
     "codegen": "codegen",
     "cohere": "decoder",
     "cohere2": "decoder",
+    "convnext": "convnext",
+    "convnextv2": "convnext",
     "cwm": "decoder",
     "dbrx": "dbrx",
     "deberta-v2": "deberta",
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
     "deepseek_v32": "deepseek",
+    "detr": "detr",
     "dinov2": "dino",
     "dinov3_vit": "dino",
     "distilbert": "distilbert",
@@ -102,9 +105,13 @@ FAMILIES = {
     "qwen3_moe": "llama",
     "qwen3_next": "qwen3_next",
     "recurrent_gemma": "recurrent_gemma",
+    "resnet": "resnet",
     "roberta": "bert",
     "rwkv": "rwkv",
+    "sam": "sam",
+    "sam_vision_model": "sam",
     "seed_oss": "decoder",
+    "segformer": "segformer",
     "siglip": "siglip",
     "siglip_vision_model": "vision_tower",
     "smollm3": "decoder",
@@ -113,6 +120,7 @@ FAMILIES = {
     "swin": "swin",
     "t5": "t5",
     "vit": "vit",
+    "vit_mae": "vit_mae",
     "wav2vec2": "speech_encoder",
     "whisper": "encdec",
     "xglm": "xglm",
@@ -126,4 +134,7 @@ CLASSES = {  # `_class_name` of diffusers -> module
     "UNet2DConditionModel": "unet_condition",
 }
 # take images; all others take token sequences
-IMAGE_FAMILIES = {"clip_vision_model", "dinov2", "dinov3_vit", "siglip_vision_model", "swin", "vit"}
+IMAGE_FAMILIES = {
+    "clip_vision_model", "convnext", "convnextv2", "detr", "dinov2", "dinov3_vit", "resnet", "sam",
+    "sam_vision_model", "segformer", "siglip_vision_model", "swin", "vit", "vit_mae",
+}  # fmt: skip
