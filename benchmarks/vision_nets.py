@@ -130,6 +130,11 @@ SEEN = dict(
     hidden_size=64, output_channels=32, num_hidden_layers=3, num_attention_heads=4, image_size=128,
     window_size=3, global_attn_indexes=[1], num_pos_feats=16, mlp_dim=96,
 )  # fmt: skip
+QUERIES = dict(
+    d_model=64, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4,
+    decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=80, num_queries=10,
+    num_labels=5, dropout=0.0,
+)  # fmt: skip
 STAGES = dict(hidden_sizes=[16, 32], depths=[2, 3], num_labels=10)
 SMALL = (
     (
@@ -164,6 +169,17 @@ SMALL = (
     ),
     (small("convnext", num_stages=2, drop_path_rate=0.1, **STAGES), 64),
     (small("convnextv2", num_stages=2, drop_path_rate=0.1, **STAGES), 64),
+    (small("detr", backbone="resnet18", **QUERIES), 96),
+    (small("detr", backbone="resnet18", dilation=True, **QUERIES), 96),
+    (
+        small(
+            "detr", use_timm_backbone=False, **QUERIES,
+            backbone_config=dict(
+                model_type="resnet", hidden_sizes=[32, 64], depths=[1, 2], out_features=["stage2"]
+            ),
+        ),
+        96,
+    ),
     (small("sam_vision_model", **SEEN), 128),
     (
         small(
@@ -177,6 +193,7 @@ SMALL = (
 )  # fmt: skip
 NAMED = (
     (quiet("segformer-b0", classifier_dropout_prob=0.0), 512),
+    (quiet("detr-resnet-50", dropout=0.0), 800),
     ("vit-mae-base", 224),
     ("convnextv2-tiny", 224),
     ("sam-vit-base", 1024),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import msgspec
 
@@ -10,12 +11,13 @@ from roofcast.simulator.models.families.transformer import activate
 from roofcast.simulator.models.vision.parts import (
     batch_norm,
     classify,
-    convolve,
     global_average,
+    layer,
     max_pool,
     numbered,
     residual,
 )
+from roofcast.simulator.work.ops import conv, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 
 REDUCTION = 4  # channels of a bottleneck over those within it
@@ -35,6 +37,9 @@ class Config(msgspec.Struct, frozen=True):
     image_size: int = 224
     num_labels: int | None = None
     id2label: dict[str, str] | None = None
+    frozen_norms: ClassVar[bool] = False  # batch norms are a fixed scale and shift
+    trainable: ClassVar[bool] = True  # the convolutions
+    last_stride: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.layer_type not in ("basic", "bottleneck"):
@@ -75,6 +80,7 @@ def features(t: Tape, c: Config, x: Value) -> Value:
     for stage, (width, depth) in enumerate(zip(c.hidden_sizes, c.depths, strict=True)):
         body = partial(basic if c.layer_type == "basic" else bottleneck, t, c, width)
         stride = 2 if stage or c.downsample_in_first_stage else 1
+        stride = c.last_stride if stage == len(c.depths) - 1 else stride
         with t.scope(f"encoder.stages.{stage}.layers"):
             with t.scope("0"):
                 x = body(stride, x)
@@ -94,14 +100,25 @@ def conv_norm(
 ) -> Value:
     """Convolution without bias, batch norm, and the activation if `act`."""
     with t.scope(name):
-        x = convolve(
-            t, "convolution", x, width, kernel, stride=stride, padding=kernel // 2, bias=False
-        )
-        x = batch_norm(t, "normalization", x)
+        with layer(t, "convolution", "conv", x, kernel):
+            shape = width, x.shape[1], kernel, kernel
+            weight = t.parameter(*shape, dtype=t.filters, trainable=c.trainable)
+            how = {"stride": stride, "padding": kernel // 2, "bias": False}
+            x = conv.conv(t, x, width, kernel, weight=weight, **how)
+        x = (frozen_norm if c.frozen_norms else batch_norm)(t, "normalization", x)
         if not act:
             return x
         with t.op("activation", c.hidden_act):
             return activate(t, c.hidden_act, x)
+
+
+def frozen_norm(t: Tape, name: str, x: Value) -> Value:
+    """Batch norm with fixed statistics: a scale and a shift of each channel, computed each time."""
+    with t.op(name, "mul"):
+        fixed = t.buffer(1, x.shape[1], 1, 1, dtype=t.precision.weights)
+        scale = pointwise.mul(t, fixed, pointwise.unary(t, "rsqrt", fixed))
+        shift = pointwise.add(t, fixed, pointwise.mul(t, fixed, scale))
+        return pointwise.add(t, pointwise.mul(t, x, scale), shift)
 
 
 def basic(t: Tape, c: Config, width: int, stride: int, x: Value) -> Value:
