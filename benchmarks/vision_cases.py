@@ -56,6 +56,7 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
     given = {"timestep": time, **conditions(kind, c, batch, x, dtype)}
     inputs = [x, *(v for v in given.values() if v is not None and not isinstance(v, dict))]
     inputs += [v for d in given.values() if isinstance(d, dict) for v in d.values()]
+    inputs = [x for x in inputs if x is not None]
     out = getattr(c, "out_channels", None) or c.in_channels
     target = torch.empty(x.shape if x.dim() == 3 else (batch, out, size, size), dtype=dtype)
     return model, [*inputs, target], lambda: F.mse_loss(model(x, **given).sample, target)
@@ -79,6 +80,19 @@ def conditions(kind: str, c: Any, batch: int, x: Any, dtype: Any) -> dict[str, A
         return given
     if kind == "DiTTransformer2DModel":
         return {"class_labels": empty(batch, dtype=torch.int64)}
+    if kind == "PixArtTransformer2DModel":
+        tokens = 300 if c.use_additional_conditions is False else 120
+        width = c.caption_channels or c.cross_attention_dim
+        sized = c.use_additional_conditions or c.sample_size == 128
+        sized = sized and c.use_additional_conditions is not False
+        return {
+            "encoder_hidden_states": empty(batch, tokens, width, dtype=dtype),
+            "encoder_attention_mask": empty(batch, tokens, dtype=dtype),
+            "added_cond_kwargs": {
+                "resolution": empty(batch, 2, dtype=dtype) if sized else None,
+                "aspect_ratio": empty(batch, 1, dtype=dtype) if sized else None,
+            },
+        }
     given = {
         "encoder_hidden_states": empty(batch, TEXT[kind], c.joint_attention_dim, dtype=dtype),
         "pooled_projections": empty(batch, c.pooled_projection_dim, dtype=dtype),
@@ -133,6 +147,12 @@ SMALL_DIT = small(
     attention_head_dim=16,
     num_attention_heads=4,
 )
+NARROW = dict(
+    sample_size=16, num_layers=3, attention_head_dim=12, num_attention_heads=4,
+    cross_attention_dim=48, caption_channels=40,
+)  # fmt: skip
+SMALL_ALPHA = small("PixArtTransformer2DModel", use_additional_conditions=True, **NARROW)
+SMALL_SIGMA = small("PixArtTransformer2DModel", use_additional_conditions=False, **NARROW)
 SMALL_VAE = small(
     "AutoencoderKL",
     sample_size=32,
@@ -158,6 +178,9 @@ DENOISERS = (
     (SMALL_FLUX, 64),
     (SMALL_DIT, 64),
     (SMALL_VAE, 32),
+    ("pixart-alpha-1024", 1024),
+    (SMALL_ALPHA, 128),
+    (SMALL_SIGMA, 128),
 )
 CASES: list[tuple[str, int, int, str, str]] = []
 for _model, _size in DENOISERS:

@@ -24,6 +24,7 @@ SAM = "Kirillov et al. 2023, Appendix A"
 MAE = "He et al. 2021, Masked autoencoders, Section 4"
 SEGFORMER = "Xie et al. 2021, Table 1"
 CONVNEXT2 = "Woo et al. 2023, Section 3"
+PIXART = "transformer/; Chen et al. 2023, PixArt-alpha"
 DETR = "Carion et al. 2020, Table 1"
 GEMMA2 = "Gemma team 2024, Gemma 2, Table 1"
 
@@ -249,6 +250,9 @@ SHIPPED: dict[str, str] = {  # name -> source
     "phi-3.5-moe": _hub("microsoft/Phi-3.5-MoE-instruct"),
     "phi-4": _hub("microsoft/phi-4", "Abdin et al. 2024, Phi-4, Section 3"),
     "phi-4-mini": _hub("microsoft/Phi-4-mini-instruct", "Microsoft 2025, Section 2"),
+    "pixart-alpha-1024": _hub("PixArt-alpha/PixArt-XL-2-1024-MS", PIXART),
+    "pixart-alpha-512": _hub("PixArt-alpha/PixArt-XL-2-512x512", PIXART),
+    "pixart-sigma-1024": _hub("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "transformer/"),
     "pythia-1.4b": _hub("EleutherAI/pythia-1.4b", PYTHIA),
     "pythia-12b": _hub("EleutherAI/pythia-12b", PYTHIA),
     "pythia-160m": _hub("EleutherAI/pythia-160m", PYTHIA),

@@ -130,6 +130,7 @@ CLASSES = {  # `_class_name` of diffusers -> module
     "AutoencoderKL": "autoencoder_kl",
     "DiTTransformer2DModel": "dit",
     "FluxTransformer2DModel": "flux",
+    "PixArtTransformer2DModel": "pixart",
     "SD3Transformer2DModel": "mmdit",
     "UNet2DConditionModel": "unet_condition",
 }
