@@ -45,7 +45,6 @@ class Config(msgspec.Struct, frozen=True):
     drop_path_rate: float = 0.1
     decoder_hidden_size: int = 256
     reshape_last_stage: bool = True
-    image_size: int = SIZE
     num_labels: int | None = None
     id2label: dict[str, str] | None = None
     architectures: tuple[str, ...] | None = None

@@ -134,6 +134,13 @@ CLASSES = {  # `_class_name` of diffusers -> module
     "SD3Transformer2DModel": "mmdit",
     "UNet2DConditionModel": "unet_condition",
 }
+# an older name of several classes of diffusers, told apart by their `norm_type`
+OLD_CLASSES = {
+    "Transformer2DModel": {
+        "ada_norm_single": "PixArtTransformer2DModel",
+        "ada_norm_zero": "DiTTransformer2DModel",
+    }
+}
 # take images; all others take token sequences
 IMAGE_FAMILIES = {
     "clip_vision_model", "convnext", "convnextv2", "detr", "dinov2", "dinov3_vit", "resnet", "sam",
