@@ -7,6 +7,7 @@ from functools import partial
 import msgspec
 
 from roofcast.simulator.models.families import transformer
+from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.resnet import check_stages
 from roofcast.simulator.models.families.transformer import activate, normed
 from roofcast.simulator.models.vision.convnext import channel_norm
@@ -40,6 +41,7 @@ class Config(msgspec.Struct, frozen=True):
     id2label: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_stages(self.depths, self.hidden_sizes)
         if len(self.depths) != self.num_stages:
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import ClassVar
 import msgspec
 
 from roofcast.simulator.models.families import resnet
-from roofcast.simulator.models.families.diffusion import only
+from roofcast.simulator.models.families.diffusion import check_sizes, only
 from roofcast.simulator.models.families.transformer import activate, heads_of, normed
 from roofcast.simulator.models.vision.parts import (
     Output,
@@ -93,6 +93,7 @@ class Config(msgspec.Struct, frozen=True):
     id2label: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         only(self, {"position_embedding_type": "sine"})
         for key in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % max(getattr(self, key), 1):

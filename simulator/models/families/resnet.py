@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
+from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.transformer import activate
 from roofcast.simulator.models.vision.parts import (
     batch_norm,
@@ -46,6 +47,7 @@ class Config(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"layer_type {self.layer_type[:40]!r} is not modeled; known: basic, bottleneck"
             )
+        check_sizes(self)
         check_stages(self.depths, self.hidden_sizes)
 
     @property
@@ -60,8 +62,6 @@ def check_stages(depths: tuple[int, ...], widths: tuple[int, ...]) -> None:
         raise ValueError(
             f"depths has {len(depths)} entries and hidden_sizes {len(widths)}; one each per stage"
         )
-    if min(*depths, *widths) < 1:
-        raise ValueError("depths and hidden_sizes must be positive")
 
 
 def build(t: Tape, c: Config, batch: int, image: int) -> Value:

@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.sam_encoder import Vision, encoded
 from roofcast.simulator.models.families.transformer import activate, heads_of, normed
 from roofcast.simulator.models.vision.convnext import channel_norm
@@ -33,6 +34,9 @@ class Prompts(msgspec.Struct, frozen=True):
     mask_input_channels: int = 16
     num_point_embeddings: int = 4
 
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
 
 class Decoder(msgspec.Struct, frozen=True):
     """Keys of Hugging Face's SamMaskDecoderConfig, with its defaults."""
@@ -48,7 +52,8 @@ class Decoder(msgspec.Struct, frozen=True):
     iou_head_hidden_dim: int = 256
 
     def __post_init__(self) -> None:
-        if self.hidden_size % (self.num_attention_heads * self.attention_downsample_rate or 1):
+        check_sizes(self)
+        if self.hidden_size % (self.num_attention_heads * self.attention_downsample_rate):
             raise ValueError(
                 f"mask_decoder_config: hidden_size ({self.hidden_size}) is not divisible by"
                 f" {self.num_attention_heads} heads of 1/{self.attention_downsample_rate} width"

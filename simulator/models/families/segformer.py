@@ -8,6 +8,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.families import transformer
+from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.transformer import activate, heads_of, normed
 from roofcast.simulator.models.vision.parts import (
     batch_norm,
@@ -65,6 +66,7 @@ class Config(msgspec.Struct, frozen=True):
         return self.num_labels or len(self.id2label or ()) or 2
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         for key in (
             "depths sr_ratios hidden_sizes patch_sizes strides num_attention_heads mlp_ratios"
         ).split():
@@ -74,8 +76,6 @@ class Config(msgspec.Struct, frozen=True):
                     f"{key} has {len(found)} entries; num_encoder_blocks is"
                     f" {self.num_encoder_blocks}"
                 )
-            if min(found, default=1) <= 0:
-                raise ValueError(f"{key} has {min(found)}; its entries must be positive")
         for width, heads in zip(self.hidden_sizes, self.num_attention_heads, strict=True):
             if width % heads:
                 raise ValueError(f"hidden_sizes: {width} is not divisible by {heads} heads")

@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from roofcast.simulator.models.families import vit
+from roofcast.simulator.models.families.diffusion import check_sizes
 from roofcast.simulator.models.families.transformer import normed
 from roofcast.simulator.models.vision.parts import dense
 from roofcast.simulator.models.vision.vit import patches
@@ -41,6 +42,7 @@ class Config(msgspec.Struct, frozen=True):
     norm_pix_loss: bool = False
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio is {self.mask_ratio:g}; it must be at least 0, below 1")
         if self.decoder_hidden_size % max(self.decoder_num_attention_heads, 1):
