@@ -14,6 +14,7 @@ import vision_nets
 CONFIGS = Path(__file__).parents[1] / "simulator" / "models" / "configs"
 # text tokens of the denoisers: what their pipelines pad a prompt to
 TEXT = {"SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512}
+FRAMES = 21  # latent frames of a clip
 Called = tuple[torch.nn.Module, list[Any], Callable[[], Any]]
 
 
@@ -50,6 +51,8 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
     size //= 8
     if kind == "FluxTransformer2DModel":
         x = torch.empty(batch, (size // 2) ** 2, c.in_channels, dtype=dtype)
+    elif kind == "WanTransformer3DModel":
+        x = torch.empty(batch, c.in_channels, FRAMES, size, size, dtype=dtype)
     else:
         x = torch.empty(batch, c.in_channels, size, size, dtype=dtype)
     time = torch.empty(batch, dtype=torch.int64)
@@ -58,7 +61,7 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
     inputs += [v for d in given.values() if isinstance(d, dict) for v in d.values()]
     inputs = [x for x in inputs if x is not None]
     out = getattr(c, "out_channels", None) or c.in_channels
-    target = torch.empty(x.shape if x.dim() == 3 else (batch, out, size, size), dtype=dtype)
+    target = torch.empty(x.shape if x.dim() == 3 else (batch, out, *x.shape[2:]), dtype=dtype)
     return model, [*inputs, target], lambda: F.mse_loss(model(x, **given).sample, target)
 
 
@@ -80,6 +83,8 @@ def conditions(kind: str, c: Any, batch: int, x: Any, dtype: Any) -> dict[str, A
         return given
     if kind == "DiTTransformer2DModel":
         return {"class_labels": empty(batch, dtype=torch.int64)}
+    if kind == "WanTransformer3DModel":
+        return {"encoder_hidden_states": empty(batch, 512, c.text_dim, dtype=dtype)}
     if kind == "PixArtTransformer2DModel":
         tokens = 300 if c.use_additional_conditions is False else 120
         width = c.caption_channels or c.cross_attention_dim
@@ -153,6 +158,10 @@ NARROW = dict(
 )  # fmt: skip
 SMALL_ALPHA = small("PixArtTransformer2DModel", use_additional_conditions=True, **NARROW)
 SMALL_SIGMA = small("PixArtTransformer2DModel", use_additional_conditions=False, **NARROW)
+SMALL_WAN = small(
+    "WanTransformer3DModel", num_layers=2, attention_head_dim=24, num_attention_heads=4,
+    text_dim=40, ffn_dim=112, freq_dim=32,
+)  # fmt: skip
 SMALL_VAE = small(
     "AutoencoderKL",
     sample_size=32,
@@ -179,6 +188,8 @@ DENOISERS = (
     (SMALL_DIT, 64),
     (SMALL_VAE, 32),
     ("pixart-alpha-1024", 1024),
+    (SMALL_WAN, 64),
+    ("wan2.1-t2v-1.3b", 480),
     (SMALL_ALPHA, 128),
     (SMALL_SIGMA, 128),
 )

@@ -354,6 +354,8 @@ SHIPPED: dict[str, str] = {  # name -> source
     "vit-mae-base": _hub("facebook/vit-mae-base", MAE),
     "vit-mae-huge": _hub("facebook/vit-mae-huge", MAE),
     "vit-mae-large": _hub("facebook/vit-mae-large", MAE),
+    "wan2.1-t2v-1.3b": _hub("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer/"),
+    "wan2.1-t2v-14b": _hub("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer/"),
     "wav2vec2-base": _hub("facebook/wav2vec2-base-960h", "Baevski et al. 2020, Section 4.2"),
     "wav2vec2-large": _hub(
         "facebook/wav2vec2-large-960h-lv60-self", "Baevski et al. 2020, Section 4.2"

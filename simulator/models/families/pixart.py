@@ -1,5 +1,5 @@
-"""PixArt-alpha and PixArt-sigma [chen2023]: diffusion transformers that attend to a text, with one
-modulation for all blocks; PixArtTransformer2DModel of diffusers.
+"""PixArt-alpha and PixArt-sigma [chen2023pixart]: diffusion transformers that attend to a text,
+with one modulation for all blocks; PixArtTransformer2DModel of diffusers.
 """
 
 from __future__ import annotations

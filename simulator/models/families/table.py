@@ -133,6 +133,7 @@ CLASSES = {  # `_class_name` of diffusers -> module
     "PixArtTransformer2DModel": "pixart",
     "SD3Transformer2DModel": "mmdit",
     "UNet2DConditionModel": "unet_condition",
+    "WanTransformer3DModel": "wan",
 }
 # an older name of several classes of diffusers, told apart by their `norm_type`
 OLD_CLASSES = {

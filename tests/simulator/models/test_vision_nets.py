@@ -1,5 +1,6 @@
 """Nets of transformers and diffusers for images: sizes, modes, layouts and refusals of SAM, DETR,
-SegFormer, masked autoencoders, ResNet, ConvNeXt and PixArt. Their counts: test_vision_families.py.
+SegFormer, masked autoencoders, ResNet, ConvNeXt, PixArt and Wan. Their counts:
+test_vision_families.py.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ PARAMETERS = {  # of transformers' and diffusers' modules on the meta device
     "convnextv2-base": 88_717_800,
     "convnextv2-large": 197_956_840,
     "convnextv2-huge": 660_289_640,
+    "pixart-alpha-1024": 611_349_152,
+    "pixart-alpha-512": 610_856_096,
+    "pixart-sigma-1024": 610_856_096,
+    "wan2.1-t2v-1.3b": 1_418_996_800,
+    "wan2.1-t2v-14b": 14_288_491_584,
 }
 PUBLISHED = {  # millions, as printed
     "segformer-b0": (3.8, "Xie et al. 2021, Table 1"),
@@ -47,7 +53,7 @@ PUBLISHED = {  # millions, as printed
 }
 NAMES = (
     "sam-vit-base", "detr-resnet-50", "segformer-b0", "vit-mae-base", "convnextv2-tiny",
-    "pixart-alpha-512",
+    "pixart-alpha-512", "wan2.1-t2v-1.3b",
 )  # fmt: skip
 
 
@@ -176,6 +182,7 @@ def test_an_older_class_name_of_diffusers_is_told_by_its_norm():
         ("detr-resnet-50", "the generalized IoU, are not counted"),
         ("pixart-sigma-1024", "300 text tokens"),
         ("pixart-alpha-1024", "120 text tokens"),
+        ("wan2.1-t2v-1.3b", "81 frames of 624x624 are latents of 21x78x78"),
     ],
 )
 def test_what_is_not_modeled_is_said(name, said):
@@ -233,6 +240,12 @@ def test_keys_that_cost_nothing_are_not_listed(kind, keys):
         ({"model_type": "convnextv2", "hidden_sizes": [0, 1, 2, 3]}, "hidden_sizes is 0"),
         ({"_class_name": "PixArtTransformer2DModel", "norm_type": "ada_norm"}, "norm_type"),
         (
+            {"_class_name": "WanTransformer3DModel", "image_dim": 1280},
+            "image_dim '1280' is not mod",
+        ),
+        ({"_class_name": "WanTransformer3DModel", "patch_size": [1, 2]}, "patch_size"),
+        ({"_class_name": "WanTransformer3DModel", "attention_head_dim": 7}, "must be even"),
+        (
             {
                 "_class_name": "PixArtTransformer2DModel",
                 "caption_channels": 8,
@@ -258,6 +271,7 @@ def test_a_configuration_that_does_not_fit_is_refused_in_one_line(raw, message):
         ("vit-mae-base", 100, "use a side divisible by 16"),
         ("convnextv2-tiny", 8, "larger images"),
         ("pixart-alpha-512", 100, "divisible by 16"),
+        ("wan2.1-t2v-1.3b", 100, "divisible by 16"),
     ],
 )
 def test_an_image_that_does_not_fit_is_refused(name, size, message):
