@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
         x = torch.empty(batch, c.in_channels, size, size, dtype=dtype)
         return model, [x], lambda: F.mse_loss(model(x, sample_posterior=True).sample, x)
     size //= 8
-    if kind == "FluxTransformer2DModel":
+    if kind in ("FluxTransformer2DModel", "QwenImageTransformer2DModel"):
         x = torch.empty(batch, (size // 2) ** 2, c.in_channels, dtype=dtype)
     elif kind == "WanTransformer3DModel":
         x = torch.empty(batch, c.in_channels, FRAMES, size, size, dtype=dtype)
@@ -57,7 +58,7 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
         x = torch.empty(batch, c.in_channels, size, size, dtype=dtype)
     time = torch.empty(batch, dtype=torch.int64)
     given = {"timestep": time, **conditions(kind, c, batch, x, dtype)}
-    inputs = [x, *(v for v in given.values() if v is not None and not isinstance(v, dict))]
+    inputs = [x, *(v for v in given.values() if isinstance(v, torch.Tensor))]
     inputs += [v for d in given.values() if isinstance(d, dict) for v in d.values()]
     inputs = [x for x in inputs if x is not None]
     out = getattr(c, "out_channels", None) or c.in_channels
@@ -85,6 +86,12 @@ def conditions(kind: str, c: Any, batch: int, x: Any, dtype: Any) -> dict[str, A
         return {"class_labels": empty(batch, dtype=torch.int64)}
     if kind == "WanTransformer3DModel":
         return {"encoder_hidden_states": empty(batch, 512, c.text_dim, dtype=dtype)}
+    if kind == "QwenImageTransformer2DModel":
+        side = math.isqrt(x.shape[1])
+        return {
+            "encoder_hidden_states": empty(batch, 512, c.joint_attention_dim, dtype=dtype),
+            "img_shapes": [(1, side, side)] * batch,
+        }
     if kind == "PixArtTransformer2DModel":
         tokens = 300 if c.use_additional_conditions is False else 120
         width = c.caption_channels or c.cross_attention_dim
@@ -162,6 +169,10 @@ SMALL_WAN = small(
     "WanTransformer3DModel", num_layers=2, attention_head_dim=24, num_attention_heads=4,
     text_dim=40, ffn_dim=112, freq_dim=32,
 )  # fmt: skip
+SMALL_QWEN = small(
+    "QwenImageTransformer2DModel", num_layers=2, attention_head_dim=16, num_attention_heads=4,
+    joint_attention_dim=48, axes_dims_rope=[4, 6, 6], in_channels=16, out_channels=4,
+)  # fmt: skip
 SMALL_VAE = small(
     "AutoencoderKL",
     sample_size=32,
@@ -190,6 +201,8 @@ DENOISERS = (
     ("pixart-alpha-1024", 1024),
     (SMALL_WAN, 64),
     ("wan2.1-t2v-1.3b", 480),
+    (SMALL_QWEN, 64),
+    ("qwen-image", 1328),
     (SMALL_ALPHA, 128),
     (SMALL_SIGMA, 128),
 )

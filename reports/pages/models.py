@@ -50,7 +50,7 @@ GROUPS = {
     "U-Nets and image generation": (
         "unet", "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel",
         "DiTTransformer2DModel", "PixArtTransformer2DModel", "WanTransformer3DModel",
-        "AutoencoderKL", "dcgan", "stylegan",
+        "QwenImageTransformer2DModel", "AutoencoderKL", "dcgan", "stylegan",
     ),
     "Recommendation": ("recommend",),
     "Small nets": ("mlp", "small", "recurrent"),

@@ -260,6 +260,7 @@ SHIPPED: dict[str, str] = {  # name -> source
     "pythia-2.8b": _hub("EleutherAI/pythia-2.8b", PYTHIA),
     "pythia-410m": _hub("EleutherAI/pythia-410m", PYTHIA),
     "pythia-6.9b": _hub("EleutherAI/pythia-6.9b", PYTHIA),
+    "qwen-image": _hub("Qwen/Qwen-Image", "transformer/; Wu et al. 2025"),
     "qwen1.5-7b": _hub("Qwen/Qwen1.5-7B"),
     "qwen1.5-moe-a2.7b": _hub("Qwen/Qwen1.5-MoE-A2.7B"),
     "qwen2-57b-a14b": _hub("Qwen/Qwen2-57B-A14B", "Yang et al. 2024, Qwen2, Table 1"),

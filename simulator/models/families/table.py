@@ -131,6 +131,7 @@ CLASSES = {  # `_class_name` of diffusers -> module
     "DiTTransformer2DModel": "dit",
     "FluxTransformer2DModel": "flux",
     "PixArtTransformer2DModel": "pixart",
+    "QwenImageTransformer2DModel": "qwen_image",
     "SD3Transformer2DModel": "mmdit",
     "UNet2DConditionModel": "unet_condition",
     "WanTransformer3DModel": "wan",

@@ -1,5 +1,6 @@
 """Nets of transformers and diffusers for images: sizes, modes, layouts and refusals of SAM, DETR,
-SegFormer, masked autoencoders, ResNet, ConvNeXt, PixArt and Wan. Their counts:
+SegFormer, masked autoencoders, ResNet, ConvNeXt, PixArt, Wan and Qwen-Image. Their
+counts:
 test_vision_families.py.
 """
 
@@ -39,6 +40,7 @@ PARAMETERS = {  # of transformers' and diffusers' modules on the meta device
     "pixart-sigma-1024": 610_856_096,
     "wan2.1-t2v-1.3b": 1_418_996_800,
     "wan2.1-t2v-14b": 14_288_491_584,
+    "qwen-image": 20_430_401_088,
 }
 PUBLISHED = {  # millions, as printed
     "segformer-b0": (3.8, "Xie et al. 2021, Table 1"),
@@ -53,7 +55,7 @@ PUBLISHED = {  # millions, as printed
 }
 NAMES = (
     "sam-vit-base", "detr-resnet-50", "segformer-b0", "vit-mae-base", "convnextv2-tiny",
-    "pixart-alpha-512", "wan2.1-t2v-1.3b",
+    "pixart-alpha-512", "wan2.1-t2v-1.3b", "qwen-image",
 )  # fmt: skip
 
 
@@ -244,6 +246,8 @@ def test_keys_that_cost_nothing_are_not_listed(kind, keys):
             "image_dim '1280' is not mod",
         ),
         ({"_class_name": "WanTransformer3DModel", "patch_size": [1, 2]}, "patch_size"),
+        ({"_class_name": "QwenImageTransformer2DModel", "zero_cond_t": True}, "zero_cond_t 'True'"),
+        ({"_class_name": "QwenImageTransformer2DModel", "attention_head_dim": 64}, "add up to 64"),
         ({"_class_name": "WanTransformer3DModel", "attention_head_dim": 7}, "must be even"),
         (
             {
