@@ -91,10 +91,19 @@ def detector(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any
     return model, [x, classes, boxes], loss
 
 
+def measured(kind: Any, config: Any, how: str, batch: int, size: int, dtype: Any) -> Called:
+    """A net that estimates the depth of each pixel, and its square error."""
+    model = built(kind, config, how, dtype)
+    x = torch.empty(batch, 3, size, size, dtype=dtype)
+    target = torch.empty(batch, size, size, dtype=dtype)
+    return model, [x, target], lambda: F.mse_loss(model(x).predicted_depth, target)
+
+
 NETS: dict[str, tuple[str, Net]] = {
     "beit": ("BeitForImageClassification", classifier),
     "convnext": ("ConvNextForImageClassification", classifier),
     "convnextv2": ("ConvNextV2ForImageClassification", classifier),
+    "depth_anything": ("DepthAnythingForDepthEstimation", measured),
     "detr": ("DetrForObjectDetection", detector),
     "resnet": ("ResNetForImageClassification", classifier),
     "sam": ("SamModel", prompted),
@@ -180,6 +189,17 @@ SMALL = (
         ),
         96,
     ),
+    (
+        small(
+            "depth_anything", reassemble_hidden_size=48, neck_hidden_sizes=[8, 16, 24, 32],
+            fusion_hidden_size=20, head_hidden_size=12,
+            backbone_config=dict(
+                model_type="dinov2", hidden_size=48, num_hidden_layers=5, num_attention_heads=3,
+                image_size=70, out_indices=[1, 2, 4, 5], reshape_hidden_states=False,
+            ),
+        ),
+        70,
+    ),
     (small("sam_vision_model", **SEEN), 128),
     (
         small(
@@ -194,6 +214,7 @@ SMALL = (
 NAMED = (
     (quiet("segformer-b0", classifier_dropout_prob=0.0), 512),
     (quiet("detr-resnet-50", dropout=0.0), 800),
+    ("depth-anything-v2-small", 518),
     ("vit-mae-base", 224),
     ("convnextv2-tiny", 224),
     ("sam-vit-base", 1024),

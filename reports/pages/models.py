@@ -45,7 +45,8 @@ GROUPS = {
         "vit_mae",
     ),
     "Detection and segmentation": (
-        "yolo", "ssd", "rcnn", "detr", "sam", "sam_vision_model", "segformer", "segment", "volume",
+        "yolo", "ssd", "rcnn", "depth_anything", "detr", "sam", "sam_vision_model", "segformer",
+        "segment", "volume",
     ),
     "U-Nets and image generation": (
         "unet", "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel",

@@ -217,6 +217,8 @@ ALIASES = {
     "sam-vit-b": "sam-vit-base",
     "sam-vit-l": "sam-vit-large",
     "sam-vit-h": "sam-vit-huge",
+    "depth-anything": "depth-anything-v2-small",
+    "depth-anything-v2": "depth-anything-v2-small",
     "detr": "detr-resnet-50",
     "segformer": "segformer-b0",
     "mae": "vit-mae-base",

@@ -14,7 +14,7 @@ _HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|WithLMHead\w*|DoubleHeadsModel|Mod
 # heads of the classes that families are counted with
 _OWN = re.compile(
     r"For(CausalLM|ConditionalGeneration|MaskedLM|PreTraining|ImageClassification"
-    r"|ObjectDetection|SemanticSegmentation|SpeechSeq2Seq|ZeroShotImageClassification)\w*$|LMHead"
+    r"|DepthEstimation|ObjectDetection|SemanticSegmentation|SpeechSeq2Seq|ZeroShotImageClassification)\w*$|LMHead"
 )
 TASKS = {"sequence", "tokens", "answer", "none"}
 _TASKS = {

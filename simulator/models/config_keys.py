@@ -40,13 +40,14 @@ FREE = frozenset(
     """.split()
 )
 # keys that cost nothing at this value
-FREE_AT: dict[str, object] = {"moe_layer_freq": 1, "attention_type": "default"}
+FREE_AT: dict[str, object] = {"moe_layer_freq": 1, "attention_type": "default", "head_in_index": -1}
 _OF_DETR = """
     backbone_kwargs bbox_cost bbox_loss_coefficient class_cost dice_loss_coefficient
     eos_coefficient giou_cost giou_loss_coefficient mask_loss_coefficient max_position_embeddings
     num_hidden_layers use_pretrained_backbone
 """.split()
 FREE_IN = {  # module of a family -> keys that its formulas do not need
+    "depth_anything": {"max_depth"},
     "convnext": {"out_features", "out_indices", "stage_names"},
     "detr": set(_OF_DETR),  # weights of its loss and of its matching
     "deepseek": {"head_dim", "num_key_value_heads", "qk_head_dim"},  # latent attention

@@ -28,6 +28,7 @@ FAMILIES = {
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
     "deepseek_v32": "deepseek",
+    "depth_anything": "depth_anything",
     "detr": "detr",
     "dinov2": "dino",
     "dinov3_vit": "dino",
@@ -145,6 +146,7 @@ OLD_CLASSES = {
 }
 # take images; all others take token sequences
 IMAGE_FAMILIES = {
-    "clip_vision_model", "convnext", "convnextv2", "detr", "dinov2", "dinov3_vit", "resnet", "sam",
-    "sam_vision_model", "segformer", "siglip_vision_model", "swin", "vit", "vit_mae",
+    "clip_vision_model", "convnext", "convnextv2", "depth_anything", "detr", "dinov2",
+    "dinov3_vit", "resnet", "sam", "sam_vision_model", "segformer", "siglip_vision_model", "swin",
+    "vit", "vit_mae",
 }  # fmt: skip

@@ -41,6 +41,9 @@ PARAMETERS = {  # of transformers' and diffusers' modules on the meta device
     "wan2.1-t2v-1.3b": 1_418_996_800,
     "wan2.1-t2v-14b": 14_288_491_584,
     "qwen-image": 20_430_401_088,
+    "depth-anything-v2-small": 24_785_089,
+    "depth-anything-v2-base": 97_470_785,
+    "depth-anything-v2-large": 335_315_649,
 }
 PUBLISHED = {  # millions, as printed
     "segformer-b0": (3.8, "Xie et al. 2021, Table 1"),
@@ -56,6 +59,7 @@ PUBLISHED = {  # millions, as printed
 NAMES = (
     "sam-vit-base", "detr-resnet-50", "segformer-b0", "vit-mae-base", "convnextv2-tiny",
     "pixart-alpha-512", "wan2.1-t2v-1.3b", "qwen-image",
+    "depth-anything-v2-small",
 )  # fmt: skip
 
 
@@ -240,6 +244,19 @@ def test_keys_that_cost_nothing_are_not_listed(kind, keys):
         ({"model_type": "resnet", "depths": [1, 2]}, "depths has 2 entries and hidden_sizes 4"),
         ({"model_type": "convnext", "num_stages": 3}, "depths has 4 entries; num_stages is 3"),
         ({"model_type": "convnextv2", "hidden_sizes": [0, 1, 2, 3]}, "hidden_sizes is 0"),
+        (
+            {"model_type": "depth_anything", "reassemble_factors": [4, 2, 1]},
+            "4 maps of the backbone, 3",
+        ),
+        (
+            {"model_type": "depth_anything", "reassemble_factors": [4, 2, 1, 0.3]},
+            "0.3 must be a whole",
+        ),
+        ({"model_type": "depth_anything", "patch_size": 16}, "must be those of backbone_config"),
+        (
+            {"model_type": "depth_anything", "backbone_config": {"out_indices": [3, 13]}},
+            "must be layers from 1 to 12",
+        ),
         ({"_class_name": "PixArtTransformer2DModel", "norm_type": "ada_norm"}, "norm_type"),
         (
             {"_class_name": "WanTransformer3DModel", "image_dim": 1280},
@@ -273,6 +290,7 @@ def test_a_configuration_that_does_not_fit_is_refused_in_one_line(raw, message):
         ("sam-vit-base", 512, "this SAM takes 1024x1024"),
         ("segformer-b0", 16, "use larger images"),
         ("vit-mae-base", 100, "use a side divisible by 16"),
+        ("depth-anything-v2-small", 100, "use a side divisible by 14"),
         ("convnextv2-tiny", 8, "larger images"),
         ("pixart-alpha-512", 100, "divisible by 16"),
         ("wan2.1-t2v-1.3b", 100, "divisible by 16"),
