@@ -103,8 +103,10 @@ def conv_norm(
         with layer(t, "convolution", "conv", x, kernel):
             shape = width, x.shape[1], kernel, kernel
             weight = t.parameter(*shape, dtype=t.filters, trainable=c.trainable)
-            how = {"stride": stride, "padding": kernel // 2, "bias": False}
-            x = conv.conv(t, x, width, kernel, weight=weight, **how)
+            half = kernel // 2
+            x = conv.conv(
+                t, x, width, kernel, stride=stride, padding=half, bias=False, weight=weight
+            )
         x = (frozen_norm if c.frozen_norms else batch_norm)(t, "normalization", x)
         if not act:
             return x
