@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import vision_nets
 
 CONFIGS = Path(__file__).parents[1] / "simulator" / "models" / "configs"
 # text tokens of the denoisers: what their pipelines pad a prompt to
 TEXT = {"SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512}
+FRAMES = 21  # latent frames of a clip
 Called = tuple[torch.nn.Module, list[Any], Callable[[], Any]]
 
 
@@ -47,16 +50,19 @@ def denoiser(raw: dict[str, Any], batch: int, size: int, dtype: Any) -> Called:
         x = torch.empty(batch, c.in_channels, size, size, dtype=dtype)
         return model, [x], lambda: F.mse_loss(model(x, sample_posterior=True).sample, x)
     size //= 8
-    if kind == "FluxTransformer2DModel":
+    if kind in ("FluxTransformer2DModel", "QwenImageTransformer2DModel"):
         x = torch.empty(batch, (size // 2) ** 2, c.in_channels, dtype=dtype)
+    elif kind == "WanTransformer3DModel":
+        x = torch.empty(batch, c.in_channels, FRAMES, size, size, dtype=dtype)
     else:
         x = torch.empty(batch, c.in_channels, size, size, dtype=dtype)
     time = torch.empty(batch, dtype=torch.int64)
     given = {"timestep": time, **conditions(kind, c, batch, x, dtype)}
-    inputs = [x, *(v for v in given.values() if v is not None and not isinstance(v, dict))]
+    inputs = [x, *(v for v in given.values() if isinstance(v, torch.Tensor))]
     inputs += [v for d in given.values() if isinstance(d, dict) for v in d.values()]
+    inputs = [x for x in inputs if x is not None]
     out = getattr(c, "out_channels", None) or c.in_channels
-    target = torch.empty(x.shape if x.dim() == 3 else (batch, out, size, size), dtype=dtype)
+    target = torch.empty(x.shape if x.dim() == 3 else (batch, out, *x.shape[2:]), dtype=dtype)
     return model, [*inputs, target], lambda: F.mse_loss(model(x, **given).sample, target)
 
 
@@ -78,6 +84,27 @@ def conditions(kind: str, c: Any, batch: int, x: Any, dtype: Any) -> dict[str, A
         return given
     if kind == "DiTTransformer2DModel":
         return {"class_labels": empty(batch, dtype=torch.int64)}
+    if kind == "WanTransformer3DModel":
+        return {"encoder_hidden_states": empty(batch, 512, c.text_dim, dtype=dtype)}
+    if kind == "QwenImageTransformer2DModel":
+        side = math.isqrt(x.shape[1])
+        return {
+            "encoder_hidden_states": empty(batch, 512, c.joint_attention_dim, dtype=dtype),
+            "img_shapes": [(1, side, side)] * batch,
+        }
+    if kind == "PixArtTransformer2DModel":
+        tokens = 300 if c.use_additional_conditions is False else 120
+        width = c.caption_channels or c.cross_attention_dim
+        sized = c.use_additional_conditions or c.sample_size == 128
+        sized = sized and c.use_additional_conditions is not False
+        return {
+            "encoder_hidden_states": empty(batch, tokens, width, dtype=dtype),
+            "encoder_attention_mask": empty(batch, tokens, dtype=dtype),
+            "added_cond_kwargs": {
+                "resolution": empty(batch, 2, dtype=dtype) if sized else None,
+                "aspect_ratio": empty(batch, 1, dtype=dtype) if sized else None,
+            },
+        }
     given = {
         "encoder_hidden_states": empty(batch, TEXT[kind], c.joint_attention_dim, dtype=dtype),
         "pooled_projections": empty(batch, c.pooled_projection_dim, dtype=dtype),
@@ -132,6 +159,20 @@ SMALL_DIT = small(
     attention_head_dim=16,
     num_attention_heads=4,
 )
+NARROW = dict(
+    sample_size=16, num_layers=3, attention_head_dim=12, num_attention_heads=4,
+    cross_attention_dim=48, caption_channels=40,
+)  # fmt: skip
+SMALL_ALPHA = small("PixArtTransformer2DModel", use_additional_conditions=True, **NARROW)
+SMALL_SIGMA = small("PixArtTransformer2DModel", use_additional_conditions=False, **NARROW)
+SMALL_WAN = small(
+    "WanTransformer3DModel", num_layers=2, attention_head_dim=24, num_attention_heads=4,
+    text_dim=40, ffn_dim=112, freq_dim=32,
+)  # fmt: skip
+SMALL_QWEN = small(
+    "QwenImageTransformer2DModel", num_layers=2, attention_head_dim=16, num_attention_heads=4,
+    joint_attention_dim=48, axes_dims_rope=[4, 6, 6], in_channels=16, out_channels=4,
+)  # fmt: skip
 SMALL_VAE = small(
     "AutoencoderKL",
     sample_size=32,
@@ -157,6 +198,13 @@ DENOISERS = (
     (SMALL_FLUX, 64),
     (SMALL_DIT, 64),
     (SMALL_VAE, 32),
+    ("pixart-alpha-1024", 1024),
+    (SMALL_WAN, 64),
+    ("wan2.1-t2v-1.3b", 480),
+    (SMALL_QWEN, 64),
+    ("qwen-image", 1328),
+    (SMALL_ALPHA, 128),
+    (SMALL_SIGMA, 128),
 )
 CASES: list[tuple[str, int, int, str, str]] = []
 for _model, _size in DENOISERS:
@@ -231,3 +279,8 @@ ENCODERS = (
 for _model, _size in ENCODERS:
     CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
     CASES += [(_model, 2, _size, "bf16", "eager")]
+for _model, _size in vision_nets.SMALL:
+    CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]
+    CASES += [(_model, 2, _size, "bf16", "eager")]
+for _model, _size in vision_nets.NAMED:
+    CASES += [(_model, 2, _size, "bf16", "flash"), (_model, 1, _size, "fp32", "efficient")]

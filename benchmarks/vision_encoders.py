@@ -44,7 +44,12 @@ def called(raw: dict[str, Any], batch: int, size: int, dtype: Any, attention: st
         return pairs(transformers.SiglipModel, config, how, batch, size, dtype)
     if kind in SPEECH:
         return speech(getattr(transformers, SPEECH[kind]), config, how, batch, size, dtype)
-    raise SystemExit(f"no call for {kind}")
+    import vision_nets
+
+    found = vision_nets.called(config, how, batch, size, dtype)
+    if found is None:
+        raise SystemExit(f"no call for {kind}")
+    return found
 
 
 def quiet(config: Any) -> None:

@@ -42,15 +42,20 @@ GROUPS = {
     ),
     "Image classification, convolutional": (
         "alexnet", "vgg", "inception", "xception", "resnet", "resnetv2", "densenet", "darknet",
-        "efficientnet", "regnet", "convnext",
+        "efficientnet", "regnet", "convnext", "convnextv2",
     ),
     "Image classification, transformers and mixers": (
         "vit", "beit", "swin", "maxvit", "mixer", "clip", "siglip", "dinov2", "dinov3_vit",
+        "vit_mae",
     ),
-    "Detection and segmentation": ("yolo", "ssd", "rcnn", "segment", "volume"),
+    "Detection and segmentation": (
+        "yolo", "ssd", "rcnn", "depth_anything", "detr", "sam", "sam_vision_model", "segformer",
+        "segment", "volume",
+    ),
     "U-Nets and image generation": (
         "unet", "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel",
-        "DiTTransformer2DModel", "AutoencoderKL", "dcgan", "stylegan",
+        "DiTTransformer2DModel", "PixArtTransformer2DModel", "WanTransformer3DModel",
+        "QwenImageTransformer2DModel", "AutoencoderKL", "dcgan", "stylegan",
     ),
     "Recommendation": ("recommend",),
     "Small nets": ("mlp", "small", "recurrent"),

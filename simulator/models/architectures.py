@@ -14,7 +14,8 @@ _HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|WithLMHead\w*|DoubleHeadsModel|Mod
 # heads of the classes that families are counted with
 _OWN = re.compile(
     r"For(CausalLM|ConditionalGeneration|MaskedLM|PreTraining|ImageClassification"
-    r"|SpeechSeq2Seq|CTC|ZeroShotImageClassification)\w*$|LMHead|MTModel$"
+    r"|DepthEstimation|ObjectDetection|SemanticSegmentation|SpeechSeq2Seq|CTC"
+    r"|ZeroShotImageClassification)\w*$|LMHead|MTModel$"
 )
 TASKS = {"sequence", "tokens", "answer", "none"}
 _TASKS = {
@@ -25,7 +26,8 @@ _TASKS = {
 }
 # families that are counted without a head
 _WHOLE = {
-    "clip", "hubert", "siglip", "siglip2", "unispeech", "unispeech-sat", "wav2vec2", "wavlm",
+    "clip", "hubert", "sam", "siglip", "siglip2", "unispeech", "unispeech-sat", "wav2vec2",
+    "wavlm",
 }  # fmt: skip
 _LONGEST = 60  # characters of a name in a message
 

@@ -24,7 +24,7 @@ from roofcast.simulator.models.architectures import (
 )
 from roofcast.simulator.models.config_keys import MTP, printable, unread_of
 from roofcast.simulator.models.families.heads import Head
-from roofcast.simulator.models.families.table import CLASSES, FAMILIES, IMAGE_FAMILIES
+from roofcast.simulator.models.families.table import CLASSES, FAMILIES, IMAGE_FAMILIES, OLD_CLASSES
 from roofcast.simulator.models.families.text_part import WRAPPED, Parts, hold, take_apart
 from roofcast.simulator.models.limits import built, check_numbers
 from roofcast.simulator.models.names import SHIPPED
@@ -285,6 +285,8 @@ def _parts(raw: dict[str, Any], where: Path | str) -> Parts:
 def _class_name(raw: dict[str, Any], where: Path | str) -> str:
     """The class of a configuration of diffusers; BadInput where it is not known."""
     kind = raw["_class_name"]
+    if isinstance(kind, str) and isinstance(raw.get("norm_type"), str):
+        kind = OLD_CLASSES.get(kind, {}).get(raw["norm_type"], kind)
     if not isinstance(kind, str) or kind not in CLASSES:
         raise BadInput(
             f"{where}: _class_name {quoted(kind)} is not known; known: {', '.join(sorted(CLASSES))}"

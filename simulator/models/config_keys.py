@@ -39,10 +39,23 @@ FREE = frozenset(
     use_flash_attention use_mamba_kernels use_return_dict vlm_config yarn
     """.split()
 )
-FREE_AT: dict[str, object] = {"moe_layer_freq": 1}  # keys that cost nothing at this value
+# keys that cost nothing at this value
+FREE_AT: dict[str, object] = {"moe_layer_freq": 1, "attention_type": "default", "head_in_index": -1}
+_OF_DETR = """
+    backbone_kwargs bbox_cost bbox_loss_coefficient class_cost dice_loss_coefficient
+    eos_coefficient giou_cost giou_loss_coefficient mask_loss_coefficient max_position_embeddings
+    num_hidden_layers use_pretrained_backbone
+""".split()
 FREE_IN = {  # module of a family -> keys that its formulas do not need
+    "depth_anything": {"max_depth"},
+    "convnext": {"out_features", "out_indices", "stage_names"},
+    "detr": set(_OF_DETR),  # weights of its loss and of its matching
     "deepseek": {"head_dim", "num_key_value_heads", "qk_head_dim"},  # latent attention
     "gpt_oss": {"experts_per_token", "hidden_act"},  # one gate
+    "pixart": {"interpolation_scale", "norm_num_groups"},
+    "resnet": {"out_features", "out_indices", "stage_names"},
+    "sam": {"scale", "tie_word_embeddings"},
+    "segformer": {"downsampling_rates", "image_size", "semantic_loss_ignore_index"},
     "mpt": {"expansion_ratio", "no_bias"},  # transformers' MLP is 4 times as wide, without biases
     "sparse_config": {"router_jitter_noise"},  # Phi's: the threshold of its router, in one kernel
 }

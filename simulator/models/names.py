@@ -22,6 +22,12 @@ RWKV4 = "Peng et al. 2023, Table 2"
 MAMBA2 = "Dao and Gu 2024, Table 9"
 LLAMA2 = "Touvron et al. 2023, Llama 2, Table 1"
 GLM45 = "GLM-4.5 team 2025, Table 1"
+SAM = "Kirillov et al. 2023, Appendix A"
+MAE = "He et al. 2021, Masked autoencoders, Section 4"
+SEGFORMER = "Xie et al. 2021, Table 1"
+CONVNEXT2 = "Woo et al. 2023, Section 3"
+PIXART = "transformer/; Chen et al. 2023, PixArt-alpha"
+DETR = "Carion et al. 2020, Table 1"
 GEMMA2 = "Gemma team 2024, Gemma 2, Table 1"
 
 SHIPPED: dict[str, str] = {  # name -> source
@@ -63,6 +69,11 @@ SHIPPED: dict[str, str] = {  # name -> source
     "command-r-08-2024": _hub("CohereForAI/c4ai-command-r-08-2024"),
     "command-r-plus": _hub("CohereForAI/c4ai-command-r-plus"),
     "command-r7b": _hub("CohereForAI/c4ai-command-r7b-12-2024"),
+    "convnextv2-base": _hub("facebook/convnextv2-base-1k-224", CONVNEXT2),
+    "convnextv2-huge": _hub("facebook/convnextv2-huge-1k-224", CONVNEXT2),
+    "convnextv2-large": _hub("facebook/convnextv2-large-1k-224", CONVNEXT2),
+    "convnextv2-nano": _hub("facebook/convnextv2-nano-1k-224", CONVNEXT2),
+    "convnextv2-tiny": _hub("facebook/convnextv2-tiny-1k-224", CONVNEXT2),
     "dbrx": _hub("databricks/dbrx-base"),
     "deberta-v2-xlarge": _hub("microsoft/deberta-v2-xlarge", "He et al. 2020"),
     "deberta-v3-base": _hub("microsoft/deberta-v3-base", "He et al. 2021"),
@@ -80,6 +91,11 @@ SHIPPED: dict[str, str] = {  # name -> source
     ),
     "deepseek-v3": _hub("deepseek-ai/DeepSeek-V3", "DeepSeek-AI 2024, DeepSeek-V3, Section 4.2"),
     "deepseek-v3.2": _hub("deepseek-ai/DeepSeek-V3.2-Exp"),
+    "detr-resnet-101": _hub("facebook/detr-resnet-101", DETR),
+    "depth-anything-v2-base": _hub("depth-anything/Depth-Anything-V2-Base-hf"),
+    "depth-anything-v2-large": _hub("depth-anything/Depth-Anything-V2-Large-hf"),
+    "depth-anything-v2-small": _hub("depth-anything/Depth-Anything-V2-Small-hf"),
+    "detr-resnet-50": _hub("facebook/detr-resnet-50", DETR),
     "dinov2-base": _hub("facebook/dinov2-base", "Oquab et al. 2023, Table 17"),
     "dinov2-giant": _hub("facebook/dinov2-giant", "Oquab et al. 2023, Table 17"),
     "dinov2-large": _hub("facebook/dinov2-large", "Oquab et al. 2023, Table 17"),
@@ -239,6 +255,9 @@ SHIPPED: dict[str, str] = {  # name -> source
     "phi-3.5-moe": _hub("microsoft/Phi-3.5-MoE-instruct"),
     "phi-4": _hub("microsoft/phi-4", "Abdin et al. 2024, Phi-4, Section 3"),
     "phi-4-mini": _hub("microsoft/Phi-4-mini-instruct", "Microsoft 2025, Section 2"),
+    "pixart-alpha-1024": _hub("PixArt-alpha/PixArt-XL-2-1024-MS", PIXART),
+    "pixart-alpha-512": _hub("PixArt-alpha/PixArt-XL-2-512x512", PIXART),
+    "pixart-sigma-1024": _hub("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "transformer/"),
     "pythia-1.4b": _hub("EleutherAI/pythia-1.4b", PYTHIA),
     "pythia-12b": _hub("EleutherAI/pythia-12b", PYTHIA),
     "pythia-160m": _hub("EleutherAI/pythia-160m", PYTHIA),
@@ -246,6 +265,7 @@ SHIPPED: dict[str, str] = {  # name -> source
     "pythia-2.8b": _hub("EleutherAI/pythia-2.8b", PYTHIA),
     "pythia-410m": _hub("EleutherAI/pythia-410m", PYTHIA),
     "pythia-6.9b": _hub("EleutherAI/pythia-6.9b", PYTHIA),
+    "qwen-image": _hub("Qwen/Qwen-Image", "transformer/; Wu et al. 2025"),
     "qwen1.5-7b": _hub("Qwen/Qwen1.5-7B"),
     "qwen1.5-moe-a2.7b": _hub("Qwen/Qwen1.5-MoE-A2.7B"),
     "qwen2-57b-a14b": _hub("Qwen/Qwen2-57B-A14B", "Yang et al. 2024, Qwen2, Table 1"),
@@ -287,6 +307,9 @@ SHIPPED: dict[str, str] = {  # name -> source
     "rwkv-4-3b": _hub("RWKV/rwkv-4-3b-pile", RWKV4),
     "rwkv-4-430m": _hub("RWKV/rwkv-4-430m-pile", RWKV4),
     "rwkv-4-7b": _hub("RWKV/rwkv-4-7b-pile", RWKV4),
+    "sam-vit-base": _hub("facebook/sam-vit-base", SAM),
+    "sam-vit-huge": _hub("facebook/sam-vit-huge", SAM),
+    "sam-vit-large": _hub("facebook/sam-vit-large", SAM),
     "santacoder-1.1b": _hub("bigcode/gpt_bigcode-santacoder", "Allal et al. 2023"),
     "sd-1.5-unet": _hub("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet/"),
     "sd-2.1-unet": _hub("stabilityai/stable-diffusion-2-1", "unet/"),
@@ -297,6 +320,12 @@ SHIPPED: dict[str, str] = {  # name -> source
     "sdxl-unet": _hub("stabilityai/stable-diffusion-xl-base-1.0", "unet/; Podell et al. 2023"),
     "sdxl-vae": _hub("stabilityai/sdxl-vae"),
     "seed-oss-36b": _hub("ByteDance-Seed/Seed-OSS-36B-Base"),
+    "segformer-b0": _hub("nvidia/segformer-b0-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b1": _hub("nvidia/segformer-b1-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b2": _hub("nvidia/segformer-b2-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b3": _hub("nvidia/segformer-b3-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b4": _hub("nvidia/segformer-b4-finetuned-ade-512-512", SEGFORMER),
+    "segformer-b5": _hub("nvidia/segformer-b5-finetuned-ade-640-640", SEGFORMER),
     "siglip-base-patch16-224": _hub(
         "google/siglip-base-patch16-224", "Zhai et al. 2023, Section 4"
     ),
@@ -328,6 +357,11 @@ SHIPPED: dict[str, str] = {  # name -> source
     "t5-large": _hub("google-t5/t5-large", T5),
     "t5-small": _hub("google-t5/t5-small", T5),
     "tinyllama-1.1b": _hub("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Zhang et al. 2024, Table 1"),
+    "vit-mae-base": _hub("facebook/vit-mae-base", MAE),
+    "vit-mae-huge": _hub("facebook/vit-mae-huge", MAE),
+    "vit-mae-large": _hub("facebook/vit-mae-large", MAE),
+    "wan2.1-t2v-1.3b": _hub("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "transformer/"),
+    "wan2.1-t2v-14b": _hub("Wan-AI/Wan2.1-T2V-14B-Diffusers", "transformer/"),
     "wav2vec2-base": _hub("facebook/wav2vec2-base-960h", "Baevski et al. 2020, Section 4.2"),
     "wav2vec2-large": _hub(
         "facebook/wav2vec2-large-960h-lv60-self", "Baevski et al. 2020, Section 4.2"

@@ -136,8 +136,10 @@ def positions(t: Tape, c: Config, image: int) -> Value:
     return pointwise.concat(t, [t.view(places, 1, 1, c.hidden_size), grid], 1)
 
 
-def block(t: Tape, c: Config, x: Value, tables: transformer.Tables | None) -> Value:
-    """One block; x and the result are [batch, tokens, width]."""
+def block(
+    t: Tape, c: Config, x: Value, tables: transformer.Tables | None, *, eager: bool = False
+) -> Value:
+    """One block; x and the result are [batch, tokens, width]. eager: no fused attention."""
     width, heads = c.hidden_size, c.num_attention_heads
     h = normed(t, "norm1", x)
     with t.scope("attention"):
@@ -148,7 +150,9 @@ def block(t: Tape, c: Config, x: Value, tables: transformer.Tables | None) -> Va
             with t.op("rotary", "rotary"):
                 parts[:2] = [of_patches(t, part, tables) for part in parts[:2]]
         with t.op("attention", "attention"):
-            h = attention.attention(t, *parts, causal=False, dropout=c.drop, by_heads=c.third)
+            h = attention.attention(
+                t, *parts, causal=False, dropout=c.drop, by_heads=c.third, eager=eager
+            )
         with t.op("o_proj", "linear"):
             h = linear.linear(t, h, width, bias=c.proj_bias or not c.third)
     h = layer_scale(t, "layer_scale1", h)

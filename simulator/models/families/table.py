@@ -22,6 +22,8 @@ FAMILIES = {
     "codegen": "codegen",
     "cohere": "decoder",
     "cohere2": "decoder",
+    "convnext": "convnext",
+    "convnextv2": "convnext",
     "cwm": "decoder",
     "data2vec-text": "bert",
     "dbrx": "dbrx",
@@ -29,6 +31,8 @@ FAMILIES = {
     "deepseek_v2": "deepseek",
     "deepseek_v3": "deepseek",
     "deepseek_v32": "deepseek",
+    "depth_anything": "depth_anything",
+    "detr": "detr",
     "dinov2": "dino",
     "dinov3_vit": "dino",
     "distilbert": "distilbert",
@@ -116,11 +120,15 @@ FAMILIES = {
     "qwen3_moe": "llama",
     "qwen3_next": "qwen3_next",
     "recurrent_gemma": "recurrent_gemma",
+    "resnet": "resnet",
     "roberta": "bert",
     "roberta-prelayernorm": "bert",
     "rwkv": "rwkv",
     "rwkv7": "rwkv7",
+    "sam": "sam",
+    "sam_vision_model": "sam",
     "seed_oss": "decoder",
+    "segformer": "segformer",
     "siglip": "siglip",
     "siglip_vision_model": "vision_tower",
     "smollm3": "decoder",
@@ -132,6 +140,7 @@ FAMILIES = {
     "unispeech": "speech_encoder",
     "unispeech-sat": "speech_encoder",
     "vit": "vit",
+    "vit_mae": "vit_mae",
     "wav2vec2": "speech_encoder",
     "wavlm": "speech_encoder",
     "whisper": "encdec",
@@ -145,8 +154,22 @@ CLASSES = {  # `_class_name` of diffusers -> module
     "AutoencoderKL": "autoencoder_kl",
     "DiTTransformer2DModel": "dit",
     "FluxTransformer2DModel": "flux",
+    "PixArtTransformer2DModel": "pixart",
+    "QwenImageTransformer2DModel": "qwen_image",
     "SD3Transformer2DModel": "mmdit",
     "UNet2DConditionModel": "unet_condition",
+    "WanTransformer3DModel": "wan",
+}
+# an older name of several classes of diffusers, told apart by their `norm_type`
+OLD_CLASSES = {
+    "Transformer2DModel": {
+        "ada_norm_single": "PixArtTransformer2DModel",
+        "ada_norm_zero": "DiTTransformer2DModel",
+    }
 }
 # take images; all others take token sequences
-IMAGE_FAMILIES = {"clip_vision_model", "dinov2", "dinov3_vit", "siglip_vision_model", "swin", "vit"}
+IMAGE_FAMILIES = {
+    "clip_vision_model", "convnext", "convnextv2", "depth_anything", "detr", "dinov2",
+    "dinov3_vit", "resnet", "sam", "sam_vision_model", "segformer", "siglip_vision_model", "swin",
+    "vit", "vit_mae",
+}  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from roofcast.simulator.models.families.transformer import activate, projections
@@ -52,8 +54,11 @@ def build(t: Tape, c: Config, batch: int, image: int) -> Value:
         return loss.cross_entropy(t, logits, t.input((batch,), "int64"))
 
 
-def block(t: Tape, c: Config, x: Value) -> Value:
-    """One block; x and the result are [batch, tokens, width]."""
+def block(t: Tape, c: Any, x: Value, *, softmax_fp32: bool = False) -> Value:
+    """One block; x and the result are [batch, tokens, width]. `c` has the keys of a Config.
+
+    softmax_fp32: eager attention computes its softmax in fp32.
+    """
     dim = c.hidden_size // c.num_attention_heads
     with t.op("layernorm_before", "layer_norm"):
         h = norm.layer_norm(t, x)
@@ -62,7 +67,9 @@ def block(t: Tape, c: Config, x: Value) -> Value:
         q, k, v = projections(t, h, heads, dim, bias=c.qkv_bias)
         with t.op("attention", "attention"):
             drop = c.attention_probs_dropout_prob
-            h = attention.attention(t, q, k, v, causal=False, dropout=drop)
+            h = attention.attention(
+                t, q, k, v, causal=False, dropout=drop, softmax_fp32=softmax_fp32
+            )
         with t.op("output.dense", "linear"):
             h = pointwise.dropout(t, linear.linear(t, h, c.hidden_size), c.hidden_dropout_prob)
     with t.op("residual_attn", "add"):

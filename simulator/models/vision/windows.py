@@ -84,3 +84,11 @@ def drop_path(t: Tape, name: str, x: Value, probability: float) -> Value:
         kept = t.new((x.shape[0],) + (1,) * (len(x.shape) - 1), x.dtype)
         t.emit("elementwise", (), (kept,), special=kept.size)
         return pointwise.mul(t, x, kept)
+
+
+def divided_drop_path(t: Tape, name: str, x: Value, probability: float) -> Value:
+    """Stochastic depth as transformers composes it: the branch is divided first."""
+    if not probability or not t.training:
+        return x
+    with t.op(name, "dropout"):
+        return drop_path(t, name, pointwise.scale(t, x), probability)

@@ -160,7 +160,7 @@ def shifted_labels(t: Tape, batch: int, sequence: int) -> Value:
 
 
 def pairwise(t: Tape, kind: str, x: Value, target: Value) -> Value:
-    """The mean of an elementwise loss of prediction and target. Keeps both.
+    """The mean of an elementwise loss of prediction and target. Keeps both; l1, their difference.
 
     Kinds: mse, l1, smooth_l1, bce, bce_with_logits.
     """
@@ -170,7 +170,10 @@ def pairwise(t: Tape, kind: str, x: Value, target: Value) -> Value:
     special = {"bce": 2, "bce_with_logits": 3}.get(kind, 0) * n
     t.emit("reduce", (x, target), (out,), vector=3 * n, special=special)
     if x.grad:
-        t.save(x, target)
+        if kind == "l1":
+            t.keep(x.bytes)
+        else:
+            t.save(x, target)
         t.backward(
             "elementwise",
             vector=4 * n,
