@@ -129,7 +129,8 @@ def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:
     one is left of it.
     """
     group, each = min(remade, float(u.count)), u.gradients / u.count
-    again = u.inside * group
+    # no more than all layers keep where none is computed again
+    again = min(u.inside * group, max(u.inside * u.count - u.kept, 0.0))
     start = u.kept, again, each, f"backward of {u.name}"
     if u.count == 1:
         return [start]
