@@ -1,0 +1,87 @@
+"""Kernels older than the device: the rate of products and attention whose code was written for an
+earlier generation of matrix instructions.
+"""
+
+from __future__ import annotations
+
+from roofcast.hwdb import constants
+from roofcast.hwdb.records import Device
+from roofcast.simulator.software import kernels
+from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.rates import Rates, family_name
+from roofcast.simulator.work.traced import Kernel
+
+SIXTEEN_BIT = ("bf16", "fp16")
+
+
+def aged(
+    formula: str, odd: bool, rates: Rates, device: Device, stack: Stack
+) -> tuple[Rates, float]:
+    """The rates that the stack's kernels have on the device, and their speed as a fraction of what
+    the formula then says.
+
+    formula: "matmul" or "attention", others are as they were; odd: whether a matrix of a 16-bit
+    product has rows of an odd length.
+    """
+    if device.kind != "gpu" or not rates.tensor:
+        return rates, 1.0
+    if formula == "attention" and "attention" in stack.kernels:
+        kernel = kernels.attention_kernel(stack.kernels["attention"])
+        family = family_name(device)
+        return _attention(rates, family, kernel), _share(kernel, family)
+    if formula == "matmul" and odd and not stack.padding:
+        return _unaligned(rates, family_name(device)), 1.0
+    return rates, 1.0
+
+
+def older_rate(generation: str, rates: Rates) -> float:
+    """16-bit matrix rate of a device under the instructions of a generation [FLOP/s]: as many FLOP
+    per core and clock as the cores of that generation, and at most its own rate.
+
+        rate = min(FLOP per clock of the generation x cores x clock, matrix)
+    """
+    per_clock = kernels.table().generations[generation].flop_per_clock
+    return min(per_clock * rates.cores * rates.clock, rates.matrix)
+
+
+def _attention(rates: Rates, family: str, kernel: kernels.Kernel) -> Rates:
+    """On a later generation the kernel holds the fraction that it holds at home."""
+    generation = kernels.written_for(kernel, family)
+    if generation is None or generation == kernels.generation_of(family):
+        return rates
+    home = constants.family(kernels.table().generations[generation].families[0])
+    assert home.attention is not None, "families that generations list first have attention"
+    older = home.attention.value * older_rate(generation, rates) / rates.matrix
+    return rates._replace(attention=min(older, rates.attention))
+
+
+def _share(kernel: kernels.Kernel, family: str) -> float:
+    """Speed of the kernel, as a fraction of the attention formula of the family."""
+    generation = kernels.written_for(kernel, family)
+    if generation is None:  # AMD, and devices older than the kernel
+        return min(*kernel.rates.values(), 1.0)
+    fitted = (k for k in kernels.table().attention.values() if family in k.fitted_with)
+    reference = next((k.rates[generation] for k in fitted if generation in k.rates), 1.0)
+    return kernel.rates[generation] / reference
+
+
+def _unaligned(rates: Rates, family: str) -> Rates:
+    """Products without asynchronous copies, by the kernels of the generation before these."""
+    kernel = kernels.table().products["unaligned"]
+    generation = kernels.written_for(kernel, family)
+    if generation is None or generation == kernels.generation_of(family):
+        return rates
+    share = kernel.rates[generation] * older_rate(generation, rates) / rates.matrix
+    return rates._replace(sustained=share * rates.sustained, feed=share * rates.feed)
+
+
+def odd_rows(k: Kernel, product: str) -> bool:
+    """Whether a product of 16 bits reads or writes a matrix whose rows have an odd length.
+
+    Rows lie along n and k; in the products of the backward, which are transposed, along any axis. A
+    row of one element is a vector.
+    """
+    if product not in SIXTEEN_BIT:
+        return False
+    rows = k.shape[1:] if k.phase == "backward" else k.shape[2:]
+    return any(length % 2 == 1 and length > 1 for length in rows)
