@@ -78,10 +78,13 @@ def _unaligned(rates: Rates, family: str) -> Rates:
 def odd_rows(k: Kernel, product: str) -> bool:
     """Whether a product of 16 bits reads or writes a matrix whose rows have an odd length.
 
-    Rows lie along n and k; in the products of the backward, which are transposed, along any axis. A
-    row of one element is a vector.
+    Rows lie along n and k; in the products of the backward, which are transposed, along any axis,
+    but not along the tokens of an expert: of a batch of products two axes are odd, or none counts.
+    A row of one element is a vector.
     """
     if product not in SIXTEEN_BIT:
         return False
-    rows = k.shape[1:] if k.phase == "backward" else k.shape[2:]
-    return any(length % 2 == 1 and length > 1 for length in rows)
+    backward = k.phase == "backward"
+    axes = k.shape[1:] if backward else k.shape[2:]
+    odd = sum(length % 2 == 1 and length > 1 for length in axes)
+    return odd >= (2 if backward and k.shape[0] > 1 else 1)

@@ -24,6 +24,8 @@ from roofcast.simulator.work.traced import Node
 
 FILE = Path(__file__).with_name("policies.toml")
 EXPERTS = ("experts", "router")
+ROLES = ("qkv", "context", "attn_out", "mlp_in", "mlp_out", "other")
+EVERY_SECOND = "every_second_product"  # in place of roles: the first, third ... product of a layer
 
 
 class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,8 +33,7 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     framework: str
     source: str
-    keeps: tuple[str, ...] = ()
-    every_second_product: bool = False
+    keeps: tuple[str, ...] = ()  # roles, or EVERY_SECOND
     offloaded: bool = False  # what is kept is kept in host memory
     is_: str = msgspec.field(name="is", default="")
 
@@ -44,8 +45,11 @@ def named() -> dict[str, Named]:
     return {name: checked(Named, keys, f"{FILE}: {name}") for name, keys in read.items()}
 
 
-def kept_nodes(nodes: Sequence[Node], policy: Named) -> set[int]:
-    """The ops of layers whose results a policy keeps, the residual stream among them."""
+def kept_nodes(nodes: Sequence[Node], keeps: Sequence[str]) -> set[int]:
+    """The ops of layers whose results a policy keeps, the residual stream among them.
+
+    keeps: roles, or EVERY_SECOND.
+    """
     layers: dict[int, list[int]] = {}
     for i, node in enumerate(nodes):
         if node.layer:
@@ -53,13 +57,10 @@ def kept_nodes(nodes: Sequence[Node], policy: Named) -> set[int]:
     kept: set[int] = set()
     for members in layers.values():
         roles = _roles([nodes[i] for i in members])
-        products = [i for i in members if nodes[i].op == "linear"]
-        kept |= {i for i, role in zip(members, roles, strict=True) if role == "carried"}
-        if policy.every_second_product:
-            kept |= set(products[::2])
-            kept |= {i for i, role in zip(members, roles, strict=True) if role == "context"}
-        else:
-            kept |= {i for i, role in zip(members, roles, strict=True) if role in policy.keeps}
+        stays = (*keeps, "carried")
+        kept |= {i for i, role in zip(members, roles, strict=True) if role in stays}
+        if EVERY_SECOND in keeps:
+            kept |= set([i for i in members if nodes[i].op == "linear"][::2])
     return kept
 
 

@@ -10,8 +10,9 @@ full           recompute every layer; keep only the input of each
 uniform:N      as full, but keep the input of every Nth layer only and recompute N layers at once
 every:N        recompute every Nth layer, and keep everything of the others
 block:N        recompute the first N layers of each pipeline stage; keep everything of the others
-NAME           a framework's policy of policies.toml: minimal, save_qkv_proj, selective-ops ...; keeps
-               the results that it names and recomputes the rest of every layer
+keep:A,B       keep the results of these ops of every layer, by their roles (policies.py), and
+               recompute the rest: keep:qkv,attn_out
+NAME           a framework's policy of policies.toml: minimal, save_qkv_proj, selective-ops ...
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, unknown
-from roofcast.simulator.work.policies import kept_nodes, named
+from roofcast.simulator.work.policies import EVERY_SECOND, ROLES, kept_nodes, named
 from roofcast.simulator.work.traced import Block, Kept, Kernel, Node, layer_order
 
-KINDS = ("none", "selective", "full", "modules", "discard", "uniform", "every", "block")
+KINDS = ("none", "selective", "full", "modules", "discard", "keep", "uniform", "every", "block")
 FORMS = (
-    "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME, discard:NAME,NAME, or a"
-    " framework's: minimal, save_qkv_proj, selective-ops ..."
+    "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME, discard:NAME,NAME,"
+    " keep:ROLE,ROLE, or a framework's: minimal, save_qkv_proj, selective-ops ..."
 )
 
 
@@ -75,13 +76,18 @@ def policy(text: str) -> Policy:
     """
     kind, _, rest = text.partition(":")
     if text in named():
-        return policy(named()[text].is_) if named()[text].is_ else Policy("keep", modules=(text,))
+        known = named()[text]
+        return policy(known.is_) if known.is_ else Policy("keep", modules=known.keeps)
     if kind not in KINDS:
         raise unknown("recompute", text, (*KINDS, *named()), f"known: {FORMS}")
-    if kind in ("modules", "discard"):
+    if kind in ("modules", "discard", "keep"):
         names = tuple(filter(None, (name.strip() for name in rest.split(","))))
+        example = "qkv,attn_out" if kind == "keep" else "mlp,norm"
         if not names:
-            raise BadInput(f"recompute {text}: name parts of a layer, for example {kind}:mlp,norm")
+            raise BadInput(f"recompute {text}: name parts of a layer, for example {kind}:{example}")
+        for role in names if kind == "keep" else ():
+            if role not in (*ROLES, EVERY_SECOND):
+                raise unknown(f"recompute {kind}", role, ROLES, f"known: {', '.join(ROLES)}")
         return Policy(kind, modules=names)
     if kind not in ("uniform", "every", "block"):
         if rest:
@@ -221,10 +227,10 @@ def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
             )
         return within
     if p.kind == "keep":
-        kept = kept_nodes(nodes, named()[p.modules[0]])
+        kept = kept_nodes(nodes, p.modules)
         within = {i for i, node in enumerate(nodes) if node.layer and i not in kept}
         if not within:
-            raise BadInput(f"recompute {p.modules[0]}: {name} has no repeated blocks; use none")
+            raise BadInput(f"recompute keep: {name} has no repeated blocks to recompute; use none")
         return within
     layers = {i: node.name for i, node in enumerate(nodes) if node.layer}
     within = {i for i, of in layers.items() if any(m in of for m in p.modules)}
