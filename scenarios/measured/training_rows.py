@@ -15,7 +15,10 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.architectures import model_of, names
 from roofcast.scenarios.measured.cells import Row, first_match, number, text
+from roofcast.scenarios.measured.device_words import device_named
 from roofcast.scenarios.measured.networks import system_of
+from roofcast.scenarios.measured.recompute_words import recompute_of
+from roofcast.scenarios.measured.siblings import SAID
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
@@ -30,7 +33,6 @@ GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatro
 TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
 MOST_TOKENS = 16384  # default micro-batch without a pipeline: the largest with at most these tokens
 ADAPTERS = re.compile(r"METHOD=(q?lora|dora)|\bq?lora\b", re.IGNORECASE)
-UNSTATED = "no recomputation (not given)"
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
@@ -51,7 +53,9 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         tp //= cores
     precision = precision_of(text(row, "dtype"), assumptions)
     zero, vpp = zero_of(row, stack, pp, assumptions), number(row, "vpp") or 1
-    if not text(row, "vpp") and pp > 1:
+    if text(row, SAID):
+        assumptions.append(f"{vpp} virtual stages (not given; as row {text(row, SAID)})")
+    elif not text(row, "vpp") and pp > 1:
         assumptions.append("no virtual stages (not given)")
     dp = devices // max(tp * pp * cp, 1)
     micro_batch = number(row, "micro_batch")
@@ -71,7 +75,7 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         attention=attention,
         offload=tuple(text(row, "offload").split()),
         optimizer=optimizer_of(text(row, "optimizer")),
-        recompute=recompute_of(text(row, "recompute"), assumptions),
+        recompute=recompute_of(row, assumptions),
     )
     if devices == 1 and micro_batch == batch:
         return on_one_device
@@ -130,10 +134,7 @@ def device_of(name: str, devices: int) -> tuple[str, int, int]:
 
     Only NeuronCores differ: two of them form a Trainium chip. Raises UnknownName.
     """
-    plain = re.sub(r"\s*\(.*?\)\s*", " ", name.replace("(R)", "")).strip()
-    bare = re.sub(r"^(nvidia|amd|intel|google)\s+", "", plain.lower()).replace(" ", "-")
-    found = first_match(plain, names().devices) or bare
-    hwdb.device(found)
+    found = device_named(name, names().devices)
     if "neuroncore" in name.lower() and devices % 2 == 0:
         return found, devices // 2, 2
     return found, devices, 1
@@ -156,19 +157,6 @@ def precision_of(dtype: str, assumptions: list[str]) -> str:
 def optimizer_of(words: str) -> str:
     """The optimizer that a table names; AdamW where it names none that is known."""
     return first_match(words.replace("-", ""), OPTIMIZER) or "adamw"
-
-
-def recompute_of(cell: str, assumptions: list[str]) -> str:
-    """The `recompute` value of a scenario; "none" where the cell is empty or unknown."""
-    words = cell.lower()
-    if words in ("none", "selective", "full") or ":" in words:
-        return words
-    if words in ("", "unknown", "?"):
-        assumptions.append(UNSTATED)
-        return "none"
-    if "full" in words or words == "yes":
-        return "full"
-    return "selective" if "selective" in words else "none"
 
 
 def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | None]:
@@ -200,7 +188,8 @@ def _usual_stack(row: Row, device: str) -> str:
         return "maxtext"
     if record.kind == "npu":
         return "neuron" if record.family == "trainium" else "pytorch-compiled"
-    return "fsdp-eager" if text(row, "zero_stage").startswith("3") else "te-nemo-2024"
+    sharded = text(row, "zero_stage").startswith("3") or text(row, "fsdp").lower() in YES
+    return "fsdp-torchtitan" if sharded else "pytorch-eager"
 
 
 def zero_of(row: Row, stack: str, pp: int, assumptions: list[str]) -> int:
