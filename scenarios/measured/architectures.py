@@ -130,6 +130,17 @@ def known_config(known: Config, row: Row) -> Config:
     return config
 
 
+def head_dim(row: Row) -> int | None:
+    """Width of a head, of the column head_dim or of the notes; None where neither says it.
+
+    >>> head_dim({"notes": "remat_policy=full; head_dim 256 (base.yml)"}), head_dim({})
+    (256, None)
+    """
+    stated = number(row, "head_dim")
+    found = re.search(r"head_dim\s*[=:]?\s*(\d+)", text(row, "notes"))
+    return stated or (int(found[1]) if found else None)
+
+
 def first_dense(row: Row) -> int | None:
     """Dense layers before those of experts: of the column first_k_dense, or of the notes.
 
@@ -189,8 +200,11 @@ def own_config(row: Row, sequence: int, assumptions: list[str], dropout: float) 
         "max_position_embeddings": sequence,
         "tie_word_embeddings": tied == "yes" if tied else not gated,
     }
+    width_of_head = head_dim(row)
     if hidden % heads:
         shared["head_dim"] = 128
+    if width_of_head and width_of_head * heads != hidden:
+        shared["head_dim"] = width_of_head
     experts = number(row, "experts")
     if experts and experts > 1:
         assumptions.append(f"experts {width} wide, as the MLP column has it")
@@ -227,9 +241,13 @@ def _mixture(shared: Config, activation: str, experts: int, chosen: int) -> Conf
 
 
 def _ungated(shared: Config, activation: str, dropout: float) -> Config:
-    """GPT-2's configuration, or StarCoder2's for grouped heads, odd head widths, squared ReLU."""
+    """GPT-2's configuration; StarCoder2's for grouped heads, odd head widths, squared ReLU;
+    Nemotron's for a head width that is not hidden / heads.
+    """
     heads, hidden = shared["num_attention_heads"], shared["hidden_size"]
     grouped = shared["num_key_value_heads"] != heads
+    if "head_dim" in shared and hidden % heads == 0:
+        return shared | {"model_type": "nemotron", "hidden_act": PLAIN[activation]}
     if grouped or activation.startswith(("squared", "relu2")) or hidden % heads:
         return shared | {
             "model_type": "starcoder2",
