@@ -11,7 +11,6 @@ clock (simulator/times/ages.py). Prints median and mean error, and bias, by devi
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 from pathlib import Path
 from statistics import mean, median
@@ -70,7 +69,7 @@ def forecast(speed: Speed, rate: float | None = None) -> float:
     """The forecast speed of a row [FLOP/s]; `rate` for that of its kernel on its own generation."""
     device, c = hwdb.device(speed.device), constants.kernels()
     named = msgspec.structs.replace(stack("pytorch-eager"), kernels={"attention": speed.kernel})
-    rates, share = aged("attention", False, resolve(device, "bf16").rates, device, named)
+    rates, share, _ = aged("attention", False, resolve(device, "bf16").rates, device, named)
     if rate is not None:
         share = rate
     batch, heads = TOKENS // speed.sequence, FEATURES // speed.head_dim

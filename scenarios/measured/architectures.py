@@ -144,7 +144,7 @@ def head_dim(row: Row) -> int | None:
 def first_dense(row: Row) -> int | None:
     """Dense layers before those of experts: of the column first_k_dense, or of the notes.
 
-    >>> first_dense({"notes": "proxy; first_k_dense_replace=1"}), first_dense({"first_k_dense": "3"})
+    >>> first_dense({"notes": "first_k_dense_replace=1"}), first_dense({"first_k_dense": "3"})
     (1, 3)
     """
     stated = number(row, "first_k_dense")

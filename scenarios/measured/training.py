@@ -100,7 +100,9 @@ def read(path: str | Path) -> list[LlmRun]:
                 f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, iter_time_s"
                 " (all columns: scenarios/measured/published/README.md)"
             )
-        return [run(_completed(row, i) if short else row) for i, row in enumerate(filled(reader), 1)]
+        return [
+            run(_completed(row, i) if short else row) for i, row in enumerate(filled(reader), 1)
+        ]
     except csv.Error as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
 
@@ -151,8 +153,8 @@ def run(row: Row) -> LlmRun:
 def least_recompute(scenario: Scenario) -> tuple[str, str]:
     """The least recomputation with which a run that ran is forecast to fit, and the words for it.
 
-    A policy of the stack's `ladder`; the last where not even that fits. A policy that the model does not have,
-    and a scenario that cannot be forecast, are passed over.
+    A policy of the stack's `ladder`; the last where not even that fits. A policy that the model
+    does not have, and a scenario that cannot be forecast, are passed over.
     """
     peaks: dict[str, str] = {}
     for how in ladder(scenario.stack or ""):

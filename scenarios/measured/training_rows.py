@@ -19,6 +19,7 @@ from roofcast.scenarios.measured.device_words import device_named
 from roofcast.scenarios.measured.networks import system_of
 from roofcast.scenarios.measured.recompute_words import recompute_of
 from roofcast.scenarios.measured.siblings import SAID
+from roofcast.scenarios.measured.versions import dated
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
@@ -28,6 +29,9 @@ PRECISION = {
     "tf32": "tf32",
 }  # fmt: skip
 OPTIMIZER = {"8bit": "adam8bit", "adafactor": "adafactor", "lion": "lion", "sgd": "momentum"}
+# stacks without overlap of tensor-parallel traffic -> with it: of the column or the notes
+OVERLAPPED = {"te-nemo-2023": "te-nemo-2024", "megatron": "te-nemo-2024"}
+PLAIN = {"te-nemo-2024": "te-nemo-2023"}
 # cuda_graphs column -> stack: nothing, all but experts, or the whole step is captured
 GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}
 TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
@@ -173,12 +177,22 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
             stack = "megatron"
     if stack in GRAPHED.values():
         stack = GRAPHED.get(text(row, "cuda_graphs").lower(), stack)
+    stack = _with_overlap(row, dated(stack, framework))
     flash = text(row, "flash_attention").lower()
     if stack == "te-nemo-2024" and number(row, "tp") not in (None, 1) and flash == "no":
         stack = "megatron-2021"
     usual = stacks.stack(stack).implementations.get("attention", "flash")
     attention = "eager" if flash == "no" else "flash" if flash.startswith("yes") else None
     return stack, attention if attention != usual else None
+
+
+def _with_overlap(row: Row, stack: str) -> str:
+    """The stack with or without overlapped tensor-parallel traffic, as the row states it."""
+    found = re.search(r"tp_comm_overlap\s*[=:]\s*(\w+)", text(row, "notes").lower())
+    cell = text(row, "overlap").lower() or (found[1] if found else "")
+    if cell in (*YES, "on", "tp"):
+        return OVERLAPPED.get(stack, stack)
+    return PLAIN.get(stack, stack) if cell in (*NO, "off", "none") else stack
 
 
 def _usual_stack(row: Row, device: str) -> str:

@@ -1,7 +1,7 @@
-"""Kernels by age: the generation of matrix instructions that a kernel is written for (kernels.toml).
+"""Kernels by age: the generation of matrix instructions that a kernel is written for.
 
-A stack names its kernels in `kernels`, by KINDS. The rate of a kernel on a device of a later
-generation follows from the instructions that it has: simulator/times/ages.py.
+kernels.toml lists them; a stack names its own in `kernels`, by KINDS. The rate of a kernel on a
+device of a later generation follows from the instructions that it has: simulator/times/ages.py.
 """
 
 from __future__ import annotations

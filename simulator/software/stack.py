@@ -41,7 +41,7 @@ MEANING = {  # of what a profile sets
     "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
     "factor": "rate of its matrix products, as a fraction of what the device family sustains",
     "attention": "rate of its fused attention, as a fraction of that of its kernel",
-    "kernels": "kernel of fused attention: flash-1, flash-2, sdpa-2026 ...; none: the family's best",
+    "kernels": "kernel of fused attention: flash-1, sdpa-2026 ...; none: the family's best",
     "padding": "16-bit products with rows of an odd length are padded",
     "scattered": "each tensor-parallel rank sends its part of an activation between stages",
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",

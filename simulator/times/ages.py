@@ -4,6 +4,8 @@ earlier generation of matrix instructions.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from roofcast.hwdb import constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software import kernels
@@ -14,24 +16,39 @@ from roofcast.simulator.work.traced import Kernel
 SIXTEEN_BIT = ("bf16", "fp16")
 
 
-def aged(
-    formula: str, odd: bool, rates: Rates, device: Device, stack: Stack
-) -> tuple[Rates, float]:
-    """The rates that the stack's kernels have on the device, and their speed as a fraction of what
-    the formula then says.
+class Aged(NamedTuple):
+    """Rates of a kernel, its speed as a fraction of what the formula then says, and assumptions."""
+
+    rates: Rates
+    share: float = 1.0
+    assumptions: tuple[str, ...] = ()
+
+
+def aged(formula: str, odd: bool, rates: Rates, device: Device, stack: Stack) -> Aged:
+    """What the stack's kernels reach on the device.
 
     formula: "matmul" or "attention", others are as they were; odd: whether a matrix of a 16-bit
     product has rows of an odd length.
     """
     if device.kind != "gpu" or not rates.tensor:
-        return rates, 1.0
+        return Aged(rates)
+    family = family_name(device)
     if formula == "attention" and "attention" in stack.kernels:
-        kernel = kernels.attention_kernel(stack.kernels["attention"])
-        family = family_name(device)
-        return _attention(rates, family, kernel), _share(kernel, family)
+        name = stack.kernels["attention"]
+        kernel = kernels.attention_kernel(name)
+        generation = kernels.written_for(kernel, family)
+        said = f"{device.id}: attention {name} runs at the rate per core of {generation}, the"
+        said += " newest instructions that it is written for"
+        older = generation not in (None, kernels.generation_of(family))
+        return Aged(
+            _attention(rates, family, kernel), _share(kernel, family), (said,) if older else ()
+        )
     if formula == "matmul" and odd and not stack.padding:
-        return _unaligned(rates, family_name(device)), 1.0
-    return rates, 1.0
+        slowed = _unaligned(rates, family)
+        said = f"{device.id}: 16-bit products of matrices with rows of an odd length run without"
+        said += " asynchronous copies, on kernels of the generation before these"
+        return Aged(slowed, assumptions=(said,) if slowed is not rates else ())
+    return Aged(rates)
 
 
 def older_rate(generation: str, rates: Rates) -> float:

@@ -86,7 +86,8 @@ def time_all(
         rates = resolved.rates
         if one_pass(product, device):
             rates = rates._replace(width=WIDTH[product])
-        rates, share = aged(formula, detail is True, rates, device, stack)
+        rates, share, older = aged(formula, detail is True, rates, device, stack)
+        assumptions.update(dict.fromkeys(older))
         if training and formula == "matmul":
             rates = in_training(rates)
         members = [ks[i] for i in indices]

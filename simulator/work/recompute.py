@@ -229,8 +229,11 @@ def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
     if p.kind == "keep":
         kept = kept_nodes(nodes, p.modules)
         within = {i for i, node in enumerate(nodes) if node.layer and i not in kept}
-        if not within:
-            raise BadInput(f"recompute keep: {name} has no repeated blocks to recompute; use none")
+        if not any(nodes[i].op == "linear" for i in (*within, *kept)):
+            raise BadInput(
+                f"recompute: {name} has no layers of matrix products, whose results a policy could"
+                " keep; use none or full"
+            )
         return within
     layers = {i: node.name for i, node in enumerate(nodes) if node.layer}
     within = {i for i, of in layers.items() if any(m in of for m in p.modules)}
