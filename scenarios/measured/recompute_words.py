@@ -52,6 +52,11 @@ def ladder(stack: str) -> Sequence[str]:
 
 def recompute_of(row: Row, assumptions: list[str]) -> str:
     """The `recompute` value of a scenario; "none" where the row says nothing that is known."""
+    found = _stated(row, assumptions)
+    return (named()[found].is_ or found) if found in named() else found
+
+
+def _stated(row: Row, assumptions: list[str]) -> str:
     cell = (text(row, "recompute_policy") or text(row, "recompute")).lower()
     notes, framework = text(row, "notes"), text(row, "framework").lower()
     if cell in NOTHING:
