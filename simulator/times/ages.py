@@ -40,9 +40,8 @@ def aged(formula: str, odd: bool, rates: Rates, device: Device, stack: Stack) ->
         said = f"{device.id}: attention {name} runs at the rate per core of {generation}, the"
         said += " newest instructions that it is written for"
         older = generation not in (None, kernels.generation_of(family))
-        return Aged(
-            _attention(rates, family, kernel), _share(kernel, family), (said,) if older else ()
-        )
+        at = _attention(rates, family, kernel)
+        return Aged(at, _share(at, kernel, family), (said,) if older else ())
     if formula == "matmul" and odd and not stack.padding:
         slowed = _unaligned(rates, family)
         said = f"{device.id}: 16-bit products of matrices with rows of an odd length run without"
@@ -72,14 +71,26 @@ def _attention(rates: Rates, family: str, kernel: kernels.Kernel) -> Rates:
     return rates._replace(attention=min(older, rates.attention))
 
 
-def _share(kernel: kernels.Kernel, family: str) -> float:
-    """Speed of the kernel, as a fraction of the attention formula of the family."""
+def _share(rates: Rates, kernel: kernels.Kernel, family: str) -> float:
+    """Speed of the kernel, as a fraction of the attention formula at `rates`.
+
+    On another family of its own generation it does as many FLOP per core and clock as at home, and
+    no more than the best kernel there: matrix units at half rate hide what slows an early kernel.
+    """
     generation = kernels.written_for(kernel, family)
     if generation is None:  # AMD, and devices older than the kernel
         return min(*kernel.rates.values(), 1.0)
-    fitted = (k for k in kernels.table().attention.values() if family in k.fitted_with)
-    reference = next((k.rates[generation] for k in fitted if generation in k.rates), 1.0)
-    return kernel.rates[generation] / reference
+    table, rate = kernels.table(), kernel.rates[generation]
+    of = table.generations[generation]
+    if family == of.families[0] or family not in of.families:
+        return rate
+    rivals = [k for k in table.attention.values() if generation in k.rates]
+    fitted = any(family in k.fitted_with for k in rivals)
+    best = 1.0 if fitted else max(k.rates[generation] for k in rivals)
+    home = constants.family(of.families[0]).attention
+    assert home is not None, "families that generations list first have attention"
+    at_home = home.value * rate * of.flop_per_clock * rates.cores * rates.clock
+    return min(best, at_home / (rates.attention * rates.matrix))
 
 
 def _unaligned(rates: Rates, family: str) -> Rates:
