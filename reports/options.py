@@ -84,7 +84,9 @@ STEP: dict[str, Option] = {
             "Activation recomputation (checkpointing): none; selective (attention scores); full;"
             " uniform:N (layers in groups of N); every:N (every Nth layer); block:N (the first N"
             " layers of each stage); modules:NAME,NAME (ops whose name contains one of these, for"
-            " example modules:mlp,norm). Default: none."
+            " example modules:mlp,norm); keep:ROLE,ROLE (all but the results of qkv, context,"
+            " attn_out, mlp_in, mlp_out); or a framework's policy: minimal, save_qkv_proj"
+            " (MaxText), selective-ops (torchtitan) ... Default: none."
         ),
     ),
     "offload": click.option(

@@ -22,6 +22,7 @@ from roofcast.reports.files import replacing
 from roofcast.reports.progress import watched
 from roofcast.scenarios.measured import training as llm_runs
 from roofcast.scenarios.measured.cells import rows
+from roofcast.scenarios.measured.heard import COLUMNS, heard
 from roofcast.scenarios.measured.scores import (
     Line,
     Scored,
@@ -38,6 +39,7 @@ ADDED = (
     "predicted_high_s",
     "predicted_peak_mem_gib",
     "error",
+    *COLUMNS,
     "refused_because",
 )
 OTHERS = Path(llm_runs.HERE) / "others.toml"
@@ -86,7 +88,9 @@ def write(scored: list[Scored], path: str) -> None:
 
 def row_of(s: Scored) -> dict[str, float | str | None]:
     """The forecast of a row, by the names of ADDED."""
-    values = (s.predicted_s, s.low_s, s.high_s, s.memory_gib, s.error, s.refused)
+    taken = heard(s.run.scenario) if s.run.scenario and not s.refused else {}
+    words = (taken.get(column, "") for column in COLUMNS)
+    values = (s.predicted_s, s.low_s, s.high_s, s.memory_gib, s.error, *words, s.refused)
     return dict(zip(ADDED, values, strict=True))
 
 

@@ -22,6 +22,7 @@ from roofcast.scenarios.fits.nets import OF_STACKS, STAGES
 from roofcast.scenarios.fits.runs import CONSTANTS
 from roofcast.simulator.forecast import interval
 from roofcast.simulator.parallel.traffic import HIDE
+from roofcast.simulator.software import kernels
 from roofcast.simulator.software import stack as stacks
 
 KINDS = {
@@ -56,6 +57,8 @@ KIND_OF_SOURCE = (  # the first pattern that a source matches tells its kind
 )
 CEILINGS = ("share", "in_switch")  # of the collectives of a family: of its printed bandwidth
 OF_RUNS = "fit runs: published training runs (scenarios/measured/published)"
+OF_AGES = "fit ages: Dao 2023, FlashAttention-2, Fig. 4 (scenarios/measured/attention)"
+AGES = ("flash-1", "triton-2023", "flash-2")  # kernels whose rate is fitted
 OF_NETS = "fit session: nnU-Net and V-Net, NVIDIA DeepLearningExamples"
 # numbers in the profile of a stack: unit; kind where no fit sets it
 STATED = {
@@ -129,6 +132,7 @@ def constants() -> list[Constant]:
         *_stacks(),
         *_code(),
         *_overlap(),
+        *_ages(),
         *_intervals(),
     ]
 
@@ -314,6 +318,34 @@ def _overlap() -> list[Constant]:
         )
         for kind, power in HIDE.items()
     ]  # fmt: skip
+
+
+def _ages() -> list[Constant]:
+    """FLOP per clock of generations of matrix instructions, and rates of kernels of some age."""
+    table, where = kernels.table(), "simulator/software/kernels.toml"
+    flash_2 = table.attention["flash-2"].rates
+    rows = [
+        Constant(
+            "printed", f"{name}: flop_per_clock", g.flop_per_clock, "FLOP",
+            "16-bit products per core and clock", g.source, part="stacks", where=where,
+        )
+        for name, g in table.generations.items()
+    ]  # fmt: skip
+    for kind, named in (("attention", table.attention), ("products", table.products)):
+        for name, kernel in named.items():
+            for generation, rate in kernel.rates.items():
+                fitted = name in AGES
+                if rate == flash_2.get(generation) and name != "flash-2":
+                    continue  # the same kernel under another name
+                rows.append(
+                    Constant(
+                        "fitted" if fitted else "measured" if kind == "products" else "assumed",
+                        f"{name} on {generation}: rate", rate, "1",
+                        "speed of the kernel, as a fraction of the family's formula",
+                        OF_AGES if fitted else kernel.source, part="stacks", where=where,
+                    )
+                )  # fmt: skip
+    return rows
 
 
 def _intervals() -> list[Constant]:

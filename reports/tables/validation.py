@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.reports.files import replacing
 from roofcast.reports.progress import watched
+from roofcast.scenarios.measured.heard import heard
 from roofcast.scenarios.measured.nets import Run, read
 from roofcast.simulator.forecast.chain import forecast
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ADDED = ("predicted_step_time_s", "predicted_low_s", "predicted_high_s", "error", "refused_because")
+ADDED = (
+    "predicted_step_time_s",
+    "predicted_low_s",
+    "predicted_high_s",
+    "error",
+    "kernel_generation",
+    "refused_because",
+)
 SEVERAL = "several"  # the last part of the group of a run on more than one device
 BROKEN = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -142,14 +150,17 @@ def _distance(c: Checked) -> float:
 
 def write_runs(checked: list[Checked], path: str) -> None:
     """Write the rows as they came, with the columns of ADDED."""
-    fields = list(dict.fromkeys(key for c in checked for key in c.run.row if key)) + list(ADDED)
+    read = (key for c in checked for key in c.run.row if key and key not in ADDED)
+    fields = list(dict.fromkeys(read)) + list(ADDED)
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for c in checked:
             numbers = (c.predicted, c.low, c.high, c.error)
             cells = ["" if n is None else f"{n:.6g}" for n in numbers]
-            writer.writerow(c.run.row | dict(zip(ADDED, [*cells, c.refused], strict=True)))
+            taken = heard(c.run.scenario) if c.run.scenario and not c.refused else {}
+            words = [taken.get("kernel_generation", ""), c.refused]
+            writer.writerow(c.run.row | dict(zip(ADDED, [*cells, *words], strict=True)))
 
 
 def kernels(paths: Iterable[str | Path]) -> pd.DataFrame:

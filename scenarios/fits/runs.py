@@ -8,7 +8,6 @@ CONSTANTS names what is fitted, and --write puts it into
     hwdb/families/*.toml [trained]          rate of products inside training steps, of the rate of
                                             the same product alone
     simulator/software/stacks/*.toml        factor: rate of matrix products
-                                            attention: rate of a stack's attention kernel
                                             dispatch_s, sync_s, expert_launches: host time
                                             overlap.ep: how well traffic overlaps
 
@@ -56,10 +55,9 @@ CONSTANTS = {
     ("trained", "volta"): {"bf16": 0.3},
     ("trained", "trainium"): {"bf16": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
-    ("stack", "fsdp-eager"): {"attention": 0.3, "factor": 0.3},
-    ("stack", "fsdp-torchtitan fsdp-fused internevo-2023"): {"attention": 0.1},
+    ("stack", "fsdp-eager"): {"factor": 0.3},
+    ("stack", "fsdp-torchtitan fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "maxtext"): {"attention": 0.15, "factor": 0.3},
     ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
     ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
     ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
@@ -70,7 +68,6 @@ CONSTANTS = {
 # values of constants that no run constrains; shares are 1
 NEUTRAL = {
     "factor": 1.0,
-    "attention": 1.0,
     "dispatch_s": 1e-5,
     "sync_s": 1e-6,
     "expert_launches": 1.0,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from roofcast.scenarios.measured.cells import Row, first_match
+from roofcast.scenarios.measured.versions import dated, torch_version
 from roofcast.simulator import models
 
 RUNS = Path(__file__).parent / "runs"
@@ -32,6 +33,7 @@ MODES = {
     "infer": "infer", "inference": "infer", "forward": "infer", "eval": "infer",
 }  # fmt: skip
 LAYOUT = {"nchw": "contiguous", "nhwc": "channels_last"}
+CONVERTS = ("pytorch-compiled",)  # stacks that convert images to their own memory format
 # benchmarks that time forward and backward without an update: notes, and frameworks before cuDNN 8
 NO_UPDATE = (
     r"forward (?:\+|and) backward|fwd ?\+ ?bwd|no optimi[sz]er"
@@ -101,8 +103,13 @@ def mode_of(cell: str) -> str | None:
     return MODES.get(cell.lower())
 
 
-def layout_of(cell: str) -> str | None:
-    """The memory format of images; None where the table names none."""
+def layout_of(cell: str, stack: str) -> str | None:
+    """The memory format of images; None where the table names none, and under a compiler that
+    changes it: a table then says how the tensors were made, and inductor of PyTorch 2.2 and later
+    computes convolutions channels-last (torch/_inductor/config.py: layout_optimization).
+    """
+    if stack in CONVERTS:
+        return None
     start = cell.lower()
     return next((ours for word, ours in LAYOUT.items() if start.startswith(word)), None)
 
@@ -151,7 +158,7 @@ def stack_of(framework: str) -> str:
     >>> stack_of("PyTorch 2.4.0 CPU torch.compile/dynamo"), stack_of("TensorFlow2"), stack_of("")
     ('pytorch-compiled', 'tensorflow', 'pytorch-eager')
     """
-    return first_match(framework, names().stacks) or "pytorch-eager"
+    return dated(first_match(framework, names().stacks) or "pytorch-eager", framework)
 
 
 def scores_written(framework: str, language: bool) -> bool:
@@ -166,12 +173,12 @@ def scores_written(framework: str, language: bool) -> bool:
     True
     """
     words = framework.lower()
-    version = re.search(r"torch[^0-9]*(\d+)\.(\d+)", words)
-    if stack_of(framework) != "pytorch-eager" or re.search("sdpa|flash", words):
+    version = torch_version(words)
+    if not stack_of(framework).startswith("pytorch-eager") or re.search("sdpa|flash", words):
         return False
     if version is None:
         return language
-    return (int(version[1]), int(version[2])) < ((2, 3) if language else (2, 0))
+    return version < ((2, 3) if language else (2, 0))
 
 
 def optimizer_of(framework: str, notes: str, language: bool) -> str:

@@ -165,6 +165,7 @@ def _measurement(
         framework, text(filled, "notes"), sequence is not None
     )
     eager = words.scores_written(framework, sequence is not None)
+    stack = beside(folder, text(filled, "stack")) or words.stack_of(framework)
     scenario = Scenario(
         model=model,
         device=beside(folder, words.device_of(text(filled, "device"))),
@@ -175,9 +176,9 @@ def _measurement(
         mode=mode,
         optimizer=optimizer if mode == "train" else None,
         recompute=text(filled, "recompute") or "none",
-        stack=beside(folder, text(filled, "stack")) or words.stack_of(framework),
+        stack=stack,
         attention=text(filled, "attention") or ("eager" if eager else None),
-        memory_format=words.layout_of(text(filled, "layout")),
+        memory_format=words.layout_of(text(filled, "layout"), stack),
         devices=devices if devices > 1 else None,
         micro_batch=batch if devices > 1 or micro_batches > 1 else None,
     )

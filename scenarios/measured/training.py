@@ -17,7 +17,9 @@ import msgspec
 from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.scenarios.measured.cells import Row, positive, rows, text
-from roofcast.scenarios.measured.training_rows import UNSTATED, scenario_of
+from roofcast.scenarios.measured.recompute_words import UNSTATED, ladder
+from roofcast.scenarios.measured.siblings import filled
+from roofcast.scenarios.measured.training_rows import scenario_of
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -98,7 +100,9 @@ def read(path: str | Path) -> list[LlmRun]:
                 f"{path}: no column {missing[0]!r}; wanted: {', '.join(REQUIRED)}, iter_time_s"
                 " (all columns: scenarios/measured/published/README.md)"
             )
-        return [run(_completed(row, i) if short else row) for i, row in enumerate(reader, 1)]
+        return [
+            run(_completed(row, i) if short else row) for i, row in enumerate(filled(reader), 1)
+        ]
     except csv.Error as error:
         raise BadInput(f"{path}: not a CSV of measured runs ({error})") from None
 
@@ -149,11 +153,11 @@ def run(row: Row) -> LlmRun:
 def least_recompute(scenario: Scenario) -> tuple[str, str]:
     """The least recomputation with which a run that ran is forecast to fit, and the words for it.
 
-    none, selective or full; full where not even that fits. A policy that the model does not have,
-    and a scenario that cannot be forecast, are passed over.
+    A policy of the stack's `ladder`; the last where not even that fits. A policy that the model
+    does not have, and a scenario that cannot be forecast, are passed over.
     """
     peaks: dict[str, str] = {}
-    for how in ("none", "selective", "full"):
+    for how in ladder(scenario.stack or ""):
         try:
             memory = forecast(msgspec.structs.replace(scenario, recompute=how)).memory
         except RoofcastError:

@@ -15,7 +15,11 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.architectures import model_of, names
 from roofcast.scenarios.measured.cells import Row, first_match, number, text
+from roofcast.scenarios.measured.device_words import device_named
 from roofcast.scenarios.measured.networks import system_of
+from roofcast.scenarios.measured.recompute_words import recompute_of
+from roofcast.scenarios.measured.siblings import SAID
+from roofcast.scenarios.measured.versions import dated
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
@@ -25,12 +29,14 @@ PRECISION = {
     "tf32": "tf32",
 }  # fmt: skip
 OPTIMIZER = {"8bit": "adam8bit", "adafactor": "adafactor", "lion": "lion", "sgd": "momentum"}
+# stacks without overlap of tensor-parallel traffic -> with it: of the column or the notes
+OVERLAPPED = {"te-nemo-2023": "te-nemo-2024", "megatron": "te-nemo-2024"}
+PLAIN = {"te-nemo-2024": "te-nemo-2023"}
 # cuda_graphs column -> stack: nothing, all but experts, or the whole step is captured
 GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}
 TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
 MOST_TOKENS = 16384  # default micro-batch without a pipeline: the largest with at most these tokens
 ADAPTERS = re.compile(r"METHOD=(q?lora|dora)|\bq?lora\b", re.IGNORECASE)
-UNSTATED = "no recomputation (not given)"
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
@@ -51,7 +57,9 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         tp //= cores
     precision = precision_of(text(row, "dtype"), assumptions)
     zero, vpp = zero_of(row, stack, pp, assumptions), number(row, "vpp") or 1
-    if not text(row, "vpp") and pp > 1:
+    if text(row, SAID):
+        assumptions.append(f"{vpp} virtual stages (not given; as row {text(row, SAID)})")
+    elif not text(row, "vpp") and pp > 1:
         assumptions.append("no virtual stages (not given)")
     dp = devices // max(tp * pp * cp, 1)
     micro_batch = number(row, "micro_batch")
@@ -71,7 +79,7 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         attention=attention,
         offload=tuple(text(row, "offload").split()),
         optimizer=optimizer_of(text(row, "optimizer")),
-        recompute=recompute_of(text(row, "recompute"), assumptions),
+        recompute=recompute_of(row, assumptions),
     )
     if devices == 1 and micro_batch == batch:
         return on_one_device
@@ -130,10 +138,7 @@ def device_of(name: str, devices: int) -> tuple[str, int, int]:
 
     Only NeuronCores differ: two of them form a Trainium chip. Raises UnknownName.
     """
-    plain = re.sub(r"\s*\(.*?\)\s*", " ", name.replace("(R)", "")).strip()
-    bare = re.sub(r"^(nvidia|amd|intel|google)\s+", "", plain.lower()).replace(" ", "-")
-    found = first_match(plain, names().devices) or bare
-    hwdb.device(found)
+    found = device_named(name, names().devices)
     if "neuroncore" in name.lower() and devices % 2 == 0:
         return found, devices // 2, 2
     return found, devices, 1
@@ -158,19 +163,6 @@ def optimizer_of(words: str) -> str:
     return first_match(words.replace("-", ""), OPTIMIZER) or "adamw"
 
 
-def recompute_of(cell: str, assumptions: list[str]) -> str:
-    """The `recompute` value of a scenario; "none" where the cell is empty or unknown."""
-    words = cell.lower()
-    if words in ("none", "selective", "full") or ":" in words:
-        return words
-    if words in ("", "unknown", "?"):
-        assumptions.append(UNSTATED)
-        return "none"
-    if "full" in words or words == "yes":
-        return "full"
-    return "selective" if "selective" in words else "none"
-
-
 def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | None]:
     """The software stack of a row, and its attention where that differs from the stack's."""
     stated, framework, source = (text(row, c) for c in ("stack", "framework", "source_name"))
@@ -185,12 +177,22 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
             stack = "megatron"
     if stack in GRAPHED.values():
         stack = GRAPHED.get(text(row, "cuda_graphs").lower(), stack)
+    stack = _with_overlap(row, dated(stack, framework))
     flash = text(row, "flash_attention").lower()
     if stack == "te-nemo-2024" and number(row, "tp") not in (None, 1) and flash == "no":
         stack = "megatron-2021"
     usual = stacks.stack(stack).implementations.get("attention", "flash")
     attention = "eager" if flash == "no" else "flash" if flash.startswith("yes") else None
     return stack, attention if attention != usual else None
+
+
+def _with_overlap(row: Row, stack: str) -> str:
+    """The stack with or without overlapped tensor-parallel traffic, as the row states it."""
+    found = re.search(r"tp_comm_overlap\s*[=:]\s*(\w+)", text(row, "notes").lower())
+    cell = text(row, "overlap").lower() or (found[1] if found else "")
+    if cell in (*YES, "on", "tp"):
+        return OVERLAPPED.get(stack, stack)
+    return PLAIN.get(stack, stack) if cell in (*NO, "off", "none") else stack
 
 
 def _usual_stack(row: Row, device: str) -> str:
@@ -200,7 +202,8 @@ def _usual_stack(row: Row, device: str) -> str:
         return "maxtext"
     if record.kind == "npu":
         return "neuron" if record.family == "trainium" else "pytorch-compiled"
-    return "fsdp-eager" if text(row, "zero_stage").startswith("3") else "te-nemo-2024"
+    sharded = text(row, "zero_stage").startswith("3") or text(row, "fsdp").lower() in YES
+    return "fsdp-torchtitan" if sharded else "pytorch-eager"
 
 
 def zero_of(row: Row, stack: str, pp: int, assumptions: list[str]) -> int:

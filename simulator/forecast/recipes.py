@@ -12,6 +12,7 @@ from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer
+from roofcast.simulator.work.policies import named
 from roofcast.simulator.work.precision import precision, quantization
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe
@@ -33,6 +34,11 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
     """
     assumptions: list[str] = []
     _known_values(s, model)
+    if s.recompute in named() and named()[s.recompute].offloaded:
+        assumptions.append(
+            f"recompute {s.recompute}: what it keeps is counted in device memory, not in host"
+            " memory, and its copies are not timed"
+        )
     # a traced module has a batch of its own
     batch = s.batch if s.batch is not None else model.batch
     if batch is None:

@@ -17,6 +17,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput, UnknownName, listed, quoted, unknown
 from roofcast.hwdb.strict import checked, load
+from roofcast.simulator.software.kernels import KINDS, attention_kernel
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")  # never taken from another profile
@@ -39,7 +40,9 @@ MEANING = {  # of what a profile sets
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
     "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
     "factor": "rate of its matrix products, as a fraction of what the device family sustains",
-    "attention": "rate of its fused attention, as a fraction of the family's best kernel",
+    "attention": "rate of its fused attention, as a fraction of that of its kernel",
+    "kernels": "kernel of fused attention: flash-1, sdpa-2026 ...; none: the family's best",
+    "padding": "16-bit products with rows of an odd length are padded",
     "scattered": "each tensor-parallel rank sends its part of an activation between stages",
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
@@ -77,6 +80,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accumulate_first: bool = True  # autograd instead makes it the sum
     factor: Rate = 1.0
     attention: Rate = 1.0
+    kernels: dict[str, str] = {}
+    padding: bool = False
     scattered: bool = True  # [narayanan2021]
     step_s: Positive = 0.0
     program_s: Positive = 0.0
@@ -116,7 +121,15 @@ def stack(name: str) -> Stack:
         for kind in kinds:
             if kind not in OVERLAP:
                 raise BadInput(f"{path}: overlap.{kind}: known kinds: {', '.join(OVERLAP)}")
-    return checked(Stack, profile, str(path))
+    found = checked(Stack, profile, str(path))
+    for kind, kernel in found.kernels.items():
+        if kind not in KINDS:
+            raise BadInput(f"{path}: kernels.{kind}: known kinds: {', '.join(KINDS)}")
+        try:
+            attention_kernel(kernel)
+        except UnknownName as error:
+            raise BadInput(f"{path}: kernels.{kind}: {error}") from None
+    return found
 
 
 def path_of(name: str, beside: Path | None = None) -> Path:

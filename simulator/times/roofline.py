@@ -15,6 +15,7 @@ from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.ages import aged, odd_rows
 from roofcast.simulator.times.attention import attention
 from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.conv import conv, least_flops
@@ -49,7 +50,7 @@ class OpTimes(NamedTuple):
 
 
 # kernels that one call of one formula computes: the formula, what it needs beside shapes (backward,
-# or phase and memory format), and the number format
+# phase and memory format, or whether rows of a matrix are odd), and the number format
 _Group = tuple[str, Any, str]
 
 
@@ -85,11 +86,13 @@ def time_all(
         rates = resolved.rates
         if one_pass(product, device):
             rates = rates._replace(width=WIDTH[product])
+        rates, share, older = aged(formula, detail is True, rates, device, stack)
+        assumptions.update(dict.fromkeys(older))
         if training and formula == "matmul":
             rates = in_training(rates)
         members = [ks[i] for i in indices]
         t = FORMULAS[formula](members, detail, rates, c)
-        t = t / _stack_rate(formula, stack, rates, training)
+        t = t / (share * _stack_rate(formula, stack, rates, training))
         least, what = _bounds(members, formula, t, rates, c)
         if formula == "conv" and product == "tf32" and members[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
@@ -118,7 +121,8 @@ def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
 def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
     """The call that computes a kernel. tf32: fp32 ops that may run in TF32."""
     if k.kind == "matmul":
-        return "matmul", None, _format(k, "matmul", tf32)
+        product = _format(k, "matmul", tf32)
+        return "matmul", odd_rows(k, product), product
     if k.kind == "attention" or (k.kind == "recurrent" and k.shape):
         return k.kind, k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
@@ -162,7 +166,7 @@ def _columns(rows: list[tuple]) -> np.ndarray:
     return np.array(rows, dtype=float).T
 
 
-def _matmul(ks: list[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
+def _matmul(ks: list[Kernel], _: bool, rates: Rates, c: Kernels) -> np.ndarray:
     batch, m, n, k = _columns([kernel.shape for kernel in ks])
     width = max(rates.width, WIDTH.get(ks[0].product, 4))
     moved = np.array([_with_epilogue(kernel) for kernel in ks])

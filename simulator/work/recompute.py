@@ -10,6 +10,9 @@ full           recompute every layer; keep only the input of each
 uniform:N      as full, but keep the input of every Nth layer only and recompute N layers at once
 every:N        recompute every Nth layer, and keep everything of the others
 block:N        recompute the first N layers of each pipeline stage; keep everything of the others
+keep:A,B       keep the results of these ops of every layer, by their roles (policies.py), and
+               recompute the rest: keep:qkv,attn_out
+NAME           a framework's policy of policies.toml: minimal, save_qkv_proj, selective-ops ...
 """
 
 from __future__ import annotations
@@ -21,10 +24,14 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.simulator.work.policies import EVERY_SECOND, ROLES, kept_nodes, named
 from roofcast.simulator.work.traced import Block, Kept, Kernel, Node, layer_order
 
-KINDS = ("none", "selective", "full", "modules", "discard", "uniform", "every", "block")
-FORMS = "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME, discard:NAME,NAME"
+KINDS = ("none", "selective", "full", "modules", "discard", "keep", "uniform", "every", "block")
+FORMS = (
+    "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME, discard:NAME,NAME,"
+    " keep:ROLE,ROLE, or a framework's: minimal, save_qkv_proj, selective-ops ..."
+)
 
 
 class Policy(NamedTuple):
@@ -68,12 +75,19 @@ def policy(text: str) -> Policy:
     Policy(kind='block', n=4, modules=())
     """
     kind, _, rest = text.partition(":")
+    if text in named():
+        known = named()[text]
+        return policy(known.is_) if known.is_ else Policy("keep", modules=known.keeps)
     if kind not in KINDS:
-        raise unknown("recompute", text, KINDS, f"known: {FORMS}")
-    if kind in ("modules", "discard"):
+        raise unknown("recompute", text, (*KINDS, *named()), f"known: {FORMS}")
+    if kind in ("modules", "discard", "keep"):
         names = tuple(filter(None, (name.strip() for name in rest.split(","))))
+        example = "qkv,attn_out" if kind == "keep" else "mlp,norm"
         if not names:
-            raise BadInput(f"recompute {text}: name parts of a layer, for example {kind}:mlp,norm")
+            raise BadInput(f"recompute {text}: name parts of a layer, for example {kind}:{example}")
+        for role in names if kind == "keep" else ():
+            if role not in (*ROLES, EVERY_SECOND):
+                raise unknown(f"recompute {kind}", role, ROLES, f"known: {', '.join(ROLES)}")
         return Policy(kind, modules=names)
     if kind not in ("uniform", "every", "block"):
         if rest:
@@ -174,10 +188,11 @@ def _parts(
     `discard` also what others keep of their results.
     """
     within = _nodes_within(nodes, p, name)
+    results = _results(kernels, within) if p.kind == "keep" else []
     made = {
         v.storage for k in kernels if k.node in within and k.phase == "forward" for v in k.outputs
     }
-    dropped = made if p.kind == "discard" else set()
+    dropped = made if p.kind in ("discard", "keep") else set()
     outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
     kept = tuple(
         s for s in saved if (s.storage in outside if s.node in within else s.storage not in dropped)
@@ -185,7 +200,21 @@ def _parts(
     runs = [
         k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"
     ]
-    return runs, kept
+    there = {s.storage for s in kept}
+    return runs, (*kept, *(s for s in results if s.storage not in there))
+
+
+def _results(kernels: Sequence[Kernel], within: set[int]) -> list[Kept]:
+    """Results of ops outside `within` that ops within read to run again."""
+    read = {
+        v.storage for k in kernels if k.node in within and k.phase == "forward" for v in k.inputs
+    }
+    found: dict[int, Kept] = {}
+    for k in kernels:
+        for v in k.outputs if k.phase == "forward" and k.node not in within else ():
+            if v.storage in read and v.kind == "activation":
+                found[v.storage] = Kept(k.node, v.held, k.count, "activation", v.storage)
+    return list(found.values())
 
 
 def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
@@ -195,6 +224,15 @@ def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
         if not within:
             raise BadInput(
                 f"recompute selective: {name} has no attention to recompute; use none or full"
+            )
+        return within
+    if p.kind == "keep":
+        kept = kept_nodes(nodes, p.modules)
+        within = {i for i, node in enumerate(nodes) if node.layer and i not in kept}
+        if not any(nodes[i].op == "linear" for i in (*within, *kept)):
+            raise BadInput(
+                f"recompute: {name} has no layers of matrix products, whose results a policy could"
+                " keep; use none or full"
             )
         return within
     layers = {i: node.name for i, node in enumerate(nodes) if node.layer}

@@ -1,0 +1,32 @@
+"""Stacks by the version of their framework that a table states."""
+
+from __future__ import annotations
+
+import re
+
+FLASH_2 = (2, 2)  # PyTorch whose fused attention is FlashAttention 2, and whose compiler pads
+OF_2023 = {  # PyTorch 2.0 and 2.1
+    "pytorch-eager": "pytorch-eager-2023",
+    "pytorch-compiled": "pytorch-compiled-2023",
+}
+
+
+def torch_version(framework: str) -> tuple[int, int] | None:
+    """Major and minor version of PyTorch; None where the words state none.
+
+    >>> torch_version("PyTorch 2.1.0 cu121 eager"), torch_version("PyTorch (pytorch-20.06-py3)")
+    ((2, 1), (20, 6))
+    """
+    found = re.search(r"torch[^0-9]*(\d+)\.(\d+)", framework.lower())
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def dated(stack: str, framework: str) -> str:
+    """The stack as it was in the version that `framework` states.
+
+    >>> dated("pytorch-eager", "PyTorch 2.1.0 eager"), dated("pytorch-eager", "PyTorch 2.4.0 eager")
+    ('pytorch-eager-2023', 'pytorch-eager')
+    """
+    version = torch_version(framework)
+    old = version is not None and (2, 0) <= version < FLASH_2
+    return OF_2023.get(stack, stack) if old else stack

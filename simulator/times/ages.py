@@ -1,0 +1,118 @@
+"""Kernels older than the device: the rate of products and attention whose code was written for an
+earlier generation of matrix instructions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from roofcast.hwdb import constants
+from roofcast.hwdb.records import Device
+from roofcast.simulator.software import kernels
+from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.rates import Rates, family_name
+from roofcast.simulator.work.traced import Kernel
+
+SIXTEEN_BIT = ("bf16", "fp16")
+
+
+class Aged(NamedTuple):
+    """Rates of a kernel, its speed as a fraction of what the formula then says, and assumptions."""
+
+    rates: Rates
+    share: float = 1.0
+    assumptions: tuple[str, ...] = ()
+
+
+def aged(formula: str, odd: bool, rates: Rates, device: Device, stack: Stack) -> Aged:
+    """What the stack's kernels reach on the device.
+
+    formula: "matmul" or "attention", others are as they were; odd: whether a matrix of a 16-bit
+    product has rows of an odd length.
+    """
+    if device.kind != "gpu" or not rates.tensor:
+        return Aged(rates)
+    family = family_name(device)
+    if formula == "attention" and "attention" in stack.kernels:
+        name = stack.kernels["attention"]
+        kernel = kernels.attention_kernel(name)
+        generation = kernels.written_for(kernel, family)
+        said = f"{device.id}: attention {name} runs at the rate per core of {generation}, the"
+        said += " newest instructions that it is written for"
+        older = generation not in (None, kernels.generation_of(family))
+        at = _attention(rates, family, kernel)
+        return Aged(at, _share(at, kernel, family), (said,) if older else ())
+    if formula == "matmul" and odd and not stack.padding:
+        slowed = _unaligned(rates, family)
+        said = f"{device.id}: 16-bit products of matrices with rows of an odd length run without"
+        said += " asynchronous copies, on kernels of the generation before these"
+        return Aged(slowed, assumptions=(said,) if slowed is not rates else ())
+    return Aged(rates)
+
+
+def older_rate(generation: str, rates: Rates) -> float:
+    """16-bit matrix rate of a device under the instructions of a generation [FLOP/s]: as many FLOP
+    per core and clock as the cores of that generation, and at most its own rate.
+
+        rate = min(FLOP per clock of the generation x cores x clock, matrix)
+    """
+    per_clock = kernels.table().generations[generation].flop_per_clock
+    return min(per_clock * rates.cores * rates.clock, rates.matrix)
+
+
+def _attention(rates: Rates, family: str, kernel: kernels.Kernel) -> Rates:
+    """On a later generation the kernel holds the fraction that it holds at home."""
+    generation = kernels.written_for(kernel, family)
+    if generation is None or generation == kernels.generation_of(family):
+        return rates
+    home = constants.family(kernels.table().generations[generation].families[0])
+    assert home.attention is not None, "families that generations list first have attention"
+    older = home.attention.value * older_rate(generation, rates) / rates.matrix
+    return rates._replace(attention=min(older, rates.attention))
+
+
+def _share(rates: Rates, kernel: kernels.Kernel, family: str) -> float:
+    """Speed of the kernel, as a fraction of the attention formula at `rates`.
+
+    On another family of its own generation it does as many FLOP per core and clock as at home, and
+    no more than the best kernel there: matrix units at half rate hide what slows an early kernel.
+    """
+    generation = kernels.written_for(kernel, family)
+    if generation is None:  # AMD, and devices older than the kernel
+        return min(*kernel.rates.values(), 1.0)
+    table, rate = kernels.table(), kernel.rates[generation]
+    of = table.generations[generation]
+    if family == of.families[0] or family not in of.families:
+        return rate
+    rivals = [k for k in table.attention.values() if generation in k.rates]
+    fitted = any(family in k.fitted_with for k in rivals)
+    best = 1.0 if fitted else max(k.rates[generation] for k in rivals)
+    home = constants.family(of.families[0]).attention
+    assert home is not None, "families that generations list first have attention"
+    at_home = home.value * rate * of.flop_per_clock * rates.cores * rates.clock
+    return min(best, at_home / (rates.attention * rates.matrix))
+
+
+def _unaligned(rates: Rates, family: str) -> Rates:
+    """Products without asynchronous copies, by the kernels of the generation before these."""
+    kernel = kernels.table().products["unaligned"]
+    generation = kernels.written_for(kernel, family)
+    if generation is None or generation == kernels.generation_of(family):
+        return rates
+    share = kernel.rates[generation] * older_rate(generation, rates) / rates.matrix
+    return rates._replace(sustained=share * rates.sustained, feed=share * rates.feed)
+
+
+def odd_rows(k: Kernel, product: str) -> bool:
+    """Whether a product of 16 bits reads or writes a matrix whose rows have an odd length.
+
+    Rows lie along n and k; in the products of the backward, which are transposed, along any axis,
+    but not along the tokens of an expert: of a batch of products two axes are odd, or none counts.
+    A row of one element is a vector.
+    """
+    if product not in SIXTEEN_BIT:
+        return False
+    backward = k.phase == "backward"
+    axes = k.shape[1:] if backward else k.shape[2:]
+    odd = sum(length % 2 == 1 and length > 1 for length in axes)
+    return odd >= (2 if backward and k.shape[0] > 1 else 1)

@@ -1,0 +1,120 @@
+"""Recomputation as frameworks name it: what runs again, and what is kept."""
+
+import pytest
+
+from roofcast import predict
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.models import resolve
+from roofcast.simulator.software.stack import stack
+from roofcast.simulator.work.policies import ROLES, named
+from roofcast.simulator.work.recompute import policy
+from roofcast.simulator.work.step import Recipe, trace
+
+HIDDEN, HEADS, KV, WIDTH = 4096, 4096, 1024, 14336  # of Llama 3 8B
+PRODUCTS = {  # multiply-adds of a token and layer
+    "qkv": HIDDEN * (HEADS + 2 * KV),
+    "attn_out": HEADS * HIDDEN,
+    "mlp_in": 2 * HIDDEN * WIDTH,
+    "mlp_out": WIDTH * HIDDEN,
+}
+TOKENS, LAYERS = 1024, 32
+
+
+def step(how, model="llama-3-8b", name="pytorch-eager"):
+    recipe = Recipe(
+        mode="train",
+        batch=1,
+        size=TOKENS,
+        precision="bf16",
+        optimizer=None,
+        recompute=how,
+        stack=stack(name),
+    )
+    return trace(resolve(model), recipe)
+
+
+def products_again(s):
+    """FLOPs of recomputed matrix products, without attention."""
+    return sum(
+        k.matrix * k.count for k in s.kernels if (k.phase, k.kind) == ("recompute", "matmul")
+    )
+
+
+def kept(s):
+    return sum(k.bytes * k.count for k in s.saved)
+
+
+@pytest.mark.parametrize("name", sorted(named()))
+def test_every_policy_has_a_framework_a_source_and_one_meaning(name):
+    known = named()[name]
+    assert known.framework and known.source
+    assert bool(known.is_) != bool(known.keeps)
+    assert policy(name).kind in ("keep", policy(known.is_ or "none").kind)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["minimal", "minimal_with_context", "save_dot_except_mlp", "save_qkv_proj", "save_out_proj"],
+)
+def test_a_maxtext_policy_runs_the_products_again_that_it_does_not_keep(name):
+    again = sum(n for role, n in PRODUCTS.items() if role not in named()[name].keeps)
+    assert products_again(step(name)) == 2.0 * again * TOKENS * LAYERS
+
+
+def test_torchtitan_by_op_keeps_every_second_product():
+    """Query, value, gate and down are kept; key, output and up run again."""
+    again = HIDDEN * KV + HEADS * HIDDEN + HIDDEN * WIDTH
+    assert products_again(step("selective-ops")) == 2.0 * again * TOKENS * LAYERS
+
+
+def test_more_kept_is_less_to_run_again():
+    order = [
+        "full",
+        "save_qkv_proj",
+        "save_dot_except_mlp",
+        "minimal",
+        "minimal_with_context",
+        "none",
+    ]
+    steps = [step(how) for how in order]
+    work = [sum(k.matrix * k.count for k in s.kernels if k.phase == "recompute") for s in steps]
+    held = [kept(s) for s in steps]
+    assert work == sorted(work, reverse=True) and held == sorted(held)
+
+
+def test_keep_with_all_roles_runs_only_small_ops_again():
+    everything = "keep:" + ",".join(ROLES)
+    assert products_again(step(everything)) == 0 and policy(everything).modules == ROLES
+
+
+@pytest.mark.parametrize("model", ["gpt2", "mixtral-8x7b", "deepseek-v2-lite", "gemma-2-9b"])
+@pytest.mark.parametrize("how", ["minimal", "selective-ops", "save_qkv_proj"])
+def test_policies_hold_for_other_families(model, how):
+    full, some = step("full", model), step(how, model)
+    assert 0 < products_again(some) < products_again(full) or how == "minimal"
+    assert kept(full) < kept(some) < kept(step("none", model))
+
+
+BAD = [
+    ("minimul", "did you mean minimal"),
+    ("keep:", "name parts of a layer, for example keep:qkv,attn_out"),
+    ("keep:foo", "known: qkv, context"),
+    ("minimal:2", "no recompute"),
+]
+
+
+@pytest.mark.parametrize(("how", "says"), BAD)
+def test_a_wrong_policy_is_one_line_that_says_what_would_do(how, says):
+    with pytest.raises(RoofcastError) as error:
+        predict("llama-3-8b", device="h100", recompute=how)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_net_without_products_in_its_layers_is_refused():
+    with pytest.raises(RoofcastError, match="no layers of matrix products"):
+        predict("resnet50", device="h100", recompute="minimal")
+
+
+def test_an_offloaded_policy_says_that_its_bytes_stay_on_the_device():
+    asked = {"device": "h100", "batch": 1, "sequence": 1024, "recompute": "qkv_proj_offloaded"}
+    assert any("not in host memory" in a for a in predict("llama-3-8b", **asked).assumptions)
