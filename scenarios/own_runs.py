@@ -38,9 +38,10 @@ def own_runs(scenario: Scenario) -> OwnRuns:
         runs = rows_of(path)
         total += len(runs)
         for number, run in runs:
-            assert run.scenario is not None, "rows_of refuses others"
-            if _device_of(run.scenario) == wanted:
-                found.append(_own(path, number, run))
+            try:
+                found += _own(run, wanted)
+            except RoofcastError as error:
+                raise BadInput(f"{path}: row {number}: {error}") from None
     names = ", ".join(Path(path).name for path in scenario.runs)
     return OwnRuns(names, total, tuple(found))
 
@@ -64,25 +65,24 @@ def rows_of(path: str) -> list[tuple[int, Run]]:
     return found
 
 
-def _device_of(scenario: Scenario) -> str:
-    device = hwdb.device(scenario.device, scenario.set)
-    return device.base or device.id
-
-
 @functools.lru_cache(maxsize=4096)
-def _error(scenario: bytes, measured_s: float) -> Own:
+def _known(scenario: bytes, measured_s: float) -> Own:
     """One run beside its forecast; scenario as JSON."""
-    f, t, _ = without_interval(Scenario.from_json(scenario))
+    return _beside(Scenario.from_json(scenario), measured_s)
+
+
+def _beside(scenario: Scenario, measured_s: float) -> Own:
+    f, t, _ = without_interval(scenario)
     return Own(t, f.parameters, f.step_time_s, math.log(measured_s / f.step_time_s))
 
 
-def _own(path: str, number: int, run: Run) -> Own:
-    """One row of a file beside its forecast."""
-    assert run.scenario is not None and run.measured_s is not None, "rows_of refuses others"
-    try:
-        if isinstance(run.scenario.model, str) and not isinstance(run.scenario.system, System):
-            return _error(run.scenario.to_json(), run.measured_s)
-        f, t, _ = without_interval(run.scenario)
-    except RoofcastError as error:
-        raise BadInput(f"{path}: row {number}: {error}") from None
-    return Own(t, f.parameters, f.step_time_s, math.log(run.measured_s / f.step_time_s))
+def _own(run: Run, wanted: str) -> list[Own]:
+    """A run beside its forecast, if it ran on the device that is wanted."""
+    scenario, measured_s = run.scenario, run.measured_s
+    assert scenario is not None and measured_s is not None, "rows_of refuses others"
+    device = hwdb.device(scenario.device, scenario.set)
+    if (device.base or device.id) != wanted:
+        return []
+    if isinstance(scenario.model, str) and not isinstance(scenario.system, System):
+        return [_known(scenario.to_json(), measured_s)]
+    return [_beside(scenario, measured_s)]

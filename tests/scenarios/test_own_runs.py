@@ -48,10 +48,11 @@ def test_runs_on_another_device_change_nothing_and_that_is_said(mine, plain):
     assert len(said) == 1 and said[0].startswith("none of your 4 runs in mine.csv is like this step")
 
 
-def test_the_command_and_a_scenario_file_do_the_same(mine, tmp_path):
+def test_the_command_and_a_scenario_file_do_the_same(mine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     asked = ["predict", "resnet50", "--on", "rtx-3090", "--precision", "amp-fp16", "--batch", "256"]
     saved = str(tmp_path / "saved.toml")
-    done = CliRunner().invoke(main, [*asked, "--runs", str(mine), "--json", "--save", saved])
+    done = CliRunner().invoke(main, [*asked, "--runs", "mine.csv", "--json", "--save", "saved.toml"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["own_runs"] == 3
@@ -59,7 +60,7 @@ def test_the_command_and_a_scenario_file_do_the_same(mine, tmp_path):
     assert files.read(saved) == Scenario(**ASKED, runs=(str(mine),))
     again = json.loads(CliRunner().invoke(main, ["run", saved, "--json"]).stdout)
     assert again["step_time_s"] == found["step_time_s"]
-    text = CliRunner(env={"COLUMNS": "200"}).invoke(main, [*asked, "--runs", str(mine)]).stdout
+    text = CliRunner(env={"COLUMNS": "200"}).invoke(main, [*asked, "--runs", "mine.csv"]).stdout
     assert "calibrated on 3 of your runs" in text and "calibrated on 3 of your 4 runs" in text
 
 
@@ -92,9 +93,9 @@ def test_a_bad_file_is_one_line_that_names_the_row(text, says, tmp_path):
 
 def test_a_row_to_be_excluded_is_passed_over(tmp_path, plain):
     path = tmp_path / "mine.csv"
-    head = HEAD.replace("mode,", "mode,exclude,")
-    rows = ("resnet50,rtx-3090,amp-fp16,train,warm-up,256,900\n"
-            f"resnet50,rtx-3090,amp-fp16,train,,256,{1e3 * plain.step_time_s:.6g}\n")  # fmt: skip
+    head = HEAD.replace("mode,", "mode,optimizer,exclude,")
+    rows = ("resnet50,rtx-3090,amp-fp16,train,adamw,warm-up,256,900\n"
+            f"resnet50,rtx-3090,amp-fp16,train,adamw,,256,{1e3 * plain.step_time_s:.6g}\n")  # fmt: skip
     path.write_text(head + rows, encoding="utf-8")
     f = predict(**ASKED, runs=path)
     assert f.own_runs == 1 and f.step_time_s == pytest.approx(plain.step_time_s, rel=1e-4)
