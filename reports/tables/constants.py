@@ -330,9 +330,9 @@ def _intervals() -> list[Constant]:
     for name, (meaning, unit) in COMMON.items():
         share = found.common[name]
         rows.append((name, share.value, unit, meaning, share.source))
-    fitted = [
+    told = [
         Constant(
-            "fitted", f"interval.{name}", value, unit, meaning, source, part="intervals",
+            kind_of(source), f"interval.{name}", value, unit, meaning, source, part="intervals",
             where="hwdb/intervals.toml",
         )
         for name, value, unit, meaning, source in rows
@@ -343,4 +343,4 @@ def _intervals() -> list[Constant]:
         "chosen: separates steps whose errors are those of the host", part="intervals",
         where="simulator/forecast/interval.py",
     )  # fmt: skip
-    return [*fitted, bound]
+    return [*told, bound]

@@ -8,16 +8,16 @@ of hwdb/residuals.csv. --write puts
 
     hwdb/residuals.csv     ln(measured / forecast) of every row, as it is and left out in three ways
                            (scenarios/fits/left_out.py), and what makes runs similar
-    hwdb/intervals.toml    bias and half-width of each class of forecasts, shares of the variance
+    hwdb/intervals.toml    bias and half-width of each class of forecasts
 
 A class has the left-out errors of `interval.class_of`, which sees only the runs that were not left
 out. Every source has the same weight in each way of leaving out, as in the method of moments of a
 meta-analysis [hedges1985]: a source of 360 runs tells what a source of 6 tells. bias: the median
 over sources of the source's median, 0 where that is within two standard errors. half_width: holds
 80 % of |error - bias|. A class of fewer than FEW sources is calibrated together with the next wider
-one (WIDER). degrees: Student's t distribution whose quantiles fit those of all classes. source,
-model and reach: maximum likelihood of the multivariate t distribution over the runs of a source
-that are alike (simulator/forecast/own_runs.py), a source's likelihood divided by its runs.
+one (CLASSES). degrees: Student's t distribution whose quantiles fit those of all classes. SHARES,
+of source and model in the variance: those with which a user's own runs help most and hardly ever
+harm (fits.own_runs).
 
 Prints, by class and way, what the 80 % interval holds when the source is left out of the
 calibration as well.
@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
-import itertools
 import math
 import sys
 from typing import NamedTuple
@@ -39,7 +38,6 @@ from scipy.stats import t as student
 from roofcast.scenarios.fits.left_out import known, rows
 from roofcast.scenarios.measured.nets import blind, shipped
 from roofcast.simulator.forecast import interval
-from roofcast.simulator.forecast.own_runs import ALIKE, covariance
 
 TARGET = 0.8  # part of the left-out runs that the 80 % interval holds
 FEW = 5  # sources; a class of fewer is calibrated together with the next wider
@@ -52,10 +50,8 @@ CLASSES = {
     "bound by the host": "unfitted maker",
     "mixture of experts": "bound by the host",
 }  # each with the next wider of its kind: mixtures, too, wait for the host
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)  # tried
-REACHES = (0.5, 1.0, 2.0, 4.0)  # tried
+SHARES = {"source": 0.3, "model": 0.4, "reach": 1.0}  # fits.own_runs --shares shows the others
 DEGREES = (2, 3, 4, 5, 6, 8, 10, 20)  # tried
-LONGEST = 30  # runs of one source that are alike, of more every nth tells its likelihood
 STANDARD_ERROR = math.sqrt(math.pi / 2)  # of a median, in standard deviations / sqrt(n)
 
 
@@ -201,67 +197,9 @@ def _of(h: Held, of: dict[str, Class], field: str) -> np.ndarray:
     return np.array([getattr(of[klass], field) for klass in h.klass])
 
 
-def clusters(r: interval.Residuals, h: Held, of: dict[str, Class], nu: int) -> list[Cluster]:
-    """Runs of a source that are alike, left out with it, in units of their scale."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i in np.flatnonzero(h.way == "source"):
-        key = (h.source[i], *(str(r.traits[name][h.run[i]]) for name in ALIKE))
-        found.setdefault(key, []).append(int(i))
-    scaled = (h.error - _of(h, of, "bias")) / (_of(h, of, "half_width") / level(nu, TARGET))
-    made = []
-    for (source, *_), rows_ in found.items():
-        some = rows_[:: -(-len(rows_) // LONGEST)]
-        run = h.run[some]
-        seconds = r.seconds[run] * np.exp(-r.error[run])
-        made.append(Cluster(source, r.parameters[run], seconds, scaled[some]))
-    return made
-
-
-class Cluster(NamedTuple):
-    """Runs of a source that are alike."""
-
-    source: str
-    parameters: np.ndarray
-    seconds: np.ndarray
-    error: np.ndarray  # in units of its scale
-
-
-def likelihood(of: list[Cluster], shares: dict[str, float], nu: int) -> float:
-    """ln of the likelihood of the runs, that of each source divided by its number of runs."""
-    size: dict[str, int] = {}
-    for c in of:
-        size[c.source] = size.get(c.source, 0) + len(c.error)
-    total = 0.0
-    for c in of:
-        n = len(c.error)
-        if n == 1:
-            continue
-        k = covariance((c.parameters, c.seconds), (c.parameters, c.seconds), shares)
-        np.fill_diagonal(k, 1.0)
-        q = float(c.error @ np.linalg.solve(k, c.error))
-        total += (
-            math.lgamma((nu + n) / 2) - math.lgamma(nu / 2) - n / 2 * math.log(nu * math.pi)
-            - np.linalg.slogdet(k)[1] / 2 - (nu + n) / 2 * math.log1p(q / nu)
-        ) / size[c.source]  # fmt: skip
-    return total
-
-
-def shares(of: list[Cluster], nu: int) -> dict[str, float]:
-    """Shares of the variance that a source and a model have, and the reach: the likeliest."""
-    tried = (
-        {"source": a, "model": b, "reach": reach}
-        for a, b, reach in itertools.product(SHARES, SHARES, REACHES)
-        if a + b < 0.95
-    )
-    return max(tried, key=lambda each: likelihood(of, each, nu))
-
-
-def common(r: interval.Residuals, h: Held, of: dict[str, Class]) -> dict[str, tuple[float, str]]:
+def common(h: Held, of: dict[str, Class]) -> dict[str, tuple[float, str]]:
     """The numbers that hold for all classes, with their sources."""
     nu = degrees(h, of)
-    alike = clusters(r, h, of, nu)
-    told = [c for c in alike if len(c.error) > 1]
-    sources = f"{sum(len(c.error) for c in told)} left-out runs of {len({c.source for c in told})}"
     found = {"degrees": (float(nu), f"{len(h.error)} left-out runs")}
     found |= {
         f"level_{percent}": (
@@ -270,8 +208,7 @@ def common(r: interval.Residuals, h: Held, of: dict[str, Class]) -> dict[str, tu
         )
         for percent in interval.LEVELS
     }
-    likeliest = shares(alike, nu)
-    return found | {name: (value, f"{sources} sources") for name, value in likeliest.items()}
+    return found | {name: (value, "chosen: fits.own_runs") for name, value in SHARES.items()}
 
 
 def write_residuals(table: list[dict[str, str]]) -> None:
@@ -353,7 +290,7 @@ def main() -> None:
     r = interval.columns(table) if table else interval.residuals()
     h = held(r)
     of = calibrated(h)
-    everywhere = common(r, h, of)
+    everywhere = common(h, of)
     report(h, of, everywhere)
     if options.write:
         if table:

@@ -1,14 +1,15 @@
 """How much a user's own runs help a forecast, measured on runs of left-out sources; writes nothing.
 
-    python -m roofcast.scenarios.fits.own_runs [--shipped-errors] [FILE.csv..]
+    python -m roofcast.scenarios.fits.own_runs [--shares] [FILE.csv..]
 
 Rows: the shipped runs with their errors without their source (hwdb/residuals.csv), or those of
 FILEs, in the columns of `roofcast validate --runs`. Of every source of LEAST rows or more, one, two
 and three rows are drawn at random among rows that are alike (own_runs.ALIKE), DRAWS times; they
 calibrate the forecasts of the other rows that are alike. A source's error is the mean over draws of
 the median of |predicted / measured - 1|. Prints, by source and over sources, that error without and
-with calibration, and the share of the others inside the calibrated 80 % interval. --shipped-errors:
-take the errors of the forecasts as they are, for rows that no fit has read.
+with calibration, and the share of the others inside the calibrated 80 % interval. Rows of FILEs
+have the errors of the forecasts as they are. --shares prints the sums for other shares of source
+and model in the variance (TRIED) than the shipped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from roofcast.simulator.forecast.own_runs import ALIKE, Own, posterior, shares
 LEAST = 6  # rows of a source
 DRAWS = 60
 GIVEN = (1, 2, 3)  # rows
+# source, model, reach
+TRIED = (
+    (0.5, 0.4, 1.0), (0.3, 0.5, 1.0), (0.3, 0.4, 1.0), (0.2, 0.5, 1.0), (0.2, 0.4, 1.0),
+    (0.3, 0.4, 0.5), (0.3, 0.3, 2.0),
+)  # fmt: skip
 
 
 class Helped(NamedTuple):
@@ -63,7 +69,9 @@ def table_of(r: interval.Residuals, left_out: bool) -> Table:
     return Table(r.source[mine], traits, r.parameters[mine], seconds[mine], error[mine], found)
 
 
-def helped(of: Table, source: str, given: int, rng: np.random.Generator) -> Helped | None:
+def helped(
+    of: Table, source: str, given: int, numbers: dict[str, float], rng: np.random.Generator
+) -> Helped | None:
     """The others of a source, with `given` rows known; None where no rows are that much alike."""
     mine = np.flatnonzero(of.source == source)
     cells: dict[tuple[str, ...], list[int]] = {}
@@ -73,24 +81,61 @@ def helped(of: Table, source: str, given: int, rng: np.random.Generator) -> Help
     if not pools:
         return None
     sizes = np.array([len(pool) for pool in pools])
-    numbers, found = shares(), []
+    found = []
     for _ in range(DRAWS):
         pool = rng.permutation(pools[rng.choice(len(pools), p=sizes / sizes.sum())])
-        own = [
-            Own(of.traits[i], of.parameters[i], of.seconds[i], of.error[i]) for i in pool[:given]
-        ]
-        others = pool[given:]
-        after = [posterior((of.parameters[i], of.seconds[i]), own, of.found[i], numbers)
-                 for i in others]  # fmt: skip
-        left = of.error[others] - np.array([p.shift for p in after])
-        half = np.array([of.found[i].half_width for i in others])
-        off = np.abs(left - [p.bias for p in after]) / (half * [p.narrowing for p in after])
-        found.append((
-            float(np.median(np.abs(np.expm1(-of.error[others])))),
-            float(np.median(np.abs(np.expm1(-left)))),
-            float(np.mean(off <= 1.0)),
-        ))  # fmt: skip
+        found.append(_drawn(of, pool[:given], pool[given:], numbers))
     return Helped(*map(fmean, zip(*found, strict=True)))
+
+
+def _drawn(
+    of: Table, given: np.ndarray, others: np.ndarray, numbers: dict[str, float]
+) -> tuple[float, float, float]:
+    """Median error of the others without and with the rows given, and the share inside."""
+    own = [Own(of.traits[i], of.parameters[i], of.seconds[i], of.error[i]) for i in given]
+    after = [
+        posterior((of.parameters[i], of.seconds[i]), own, of.found[i], numbers) for i in others
+    ]
+    left = of.error[others] - np.array([p.shift for p in after])
+    half = np.array(
+        [of.found[i].half_width * p.narrowing for i, p in zip(others, after, strict=True)]
+    )
+    inside = np.abs(left - [p.bias for p in after]) <= half
+    before = np.median(np.abs(np.expm1(-of.error[others])))
+    return float(before), float(np.median(np.abs(np.expm1(-left)))), float(inside.mean())
+
+
+def every(of: Table, numbers: dict[str, float]) -> dict[str, list[Helped | None]]:
+    """By source of LEAST rows or more, for each number of rows given."""
+    rng = np.random.default_rng(0)
+    return {
+        source: [helped(of, source, given, numbers, rng) for given in GIVEN]
+        for source in dict.fromkeys(of.source)
+        if (of.source == source).sum() >= LEAST
+    }
+
+
+def print_sums(of: Table, found: dict[str, list[Helped | None]]) -> None:
+    """The errors over sources, each with the same weight; over those on several devices too."""
+    several = [s for s in found if _several(of, s)]
+    for words, sources in (("all sources", list(found)), ("several devices", several)):
+        for k, given in enumerate(GIVEN):
+            mine = [h for source in sources if (h := found[source][k]) is not None]
+            if not mine:
+                continue
+            before, after = [100 * h.before for h in mine], [100 * h.after for h in mine]
+            worse = sum(b > a + 0.5 for a, b in zip(before, after, strict=True))
+            inside = 100 * fmean(h.inside for h in mine)
+            print(
+                f"{words}, {given} given: median of {len(mine)} sources {median(before):.1f} ->"
+                f" {median(after):.1f} %, mean {fmean(before):.1f} -> {fmean(after):.1f} %;"
+                f" worse by over half a point: {worse}; inside {inside:.0f} %"
+            )
+
+
+def _several(of: Table, source: str) -> bool:
+    mine = np.flatnonzero(of.source == source)
+    return fmean(of.traits[i].scale != "one" for i in mine) > 0.5
 
 
 def main() -> None:
@@ -99,48 +144,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="tables; default: the shipped")
-    parser.add_argument(
-        "--shipped-errors", action="store_true", help="errors of the forecasts as they are"
-    )
+    parser.add_argument("--shares", action="store_true", help="try other shares of the variance")
     options = parser.parse_args()
     r = interval.columns(rows(known(options.files))) if options.files else interval.residuals()
-    of = table_of(r, not (options.shipped_errors or options.files))
-    rng, names = np.random.default_rng(0), dict.fromkeys(of.source)
-    sources = [name for name in names if (of.source == name).sum() >= LEAST]
-    several = {s: fmean(of.traits[i].scale != "one" for i in np.flatnonzero(of.source == s)) > 0.5
-               for s in sources}  # fmt: skip
-    print("rows given:", *(f"{given:>22d}" for given in GIVEN))
-    every: dict[int, dict[str, Helped]] = {given: {} for given in GIVEN}
-    for source in sources:
-        cells = []
-        for given in GIVEN:
-            one = helped(of, source, given, rng)
-            if one is not None:
-                every[given][source] = one
-            cells.append(
-                f"{100 * one.before:5.1f} -> {100 * one.after:5.1f} % ({100 * one.inside:3.0f})"
-                if one
-                else ""
-            )
-        print(f"{source[:44]:44s}", *(f"{cell:>22s}" for cell in cells))
-    many = [s for s in sources if several[s]]
-    for words, chosen in (("all sources", sources), ("several devices", many)):
-        for given in GIVEN:
-            print_sum(f"{words}, {given} given", [every[given].get(s) for s in chosen])
-
-
-def print_sum(words: str, of: list[Helped | None]) -> None:
-    """The errors over sources, each with the same weight."""
-    mine = [h for h in of if h is not None]
-    if not mine:
+    of = table_of(r, left_out=not options.files)
+    if options.shares:
+        for tried in TRIED:
+            print("source {:g}, model {:g}, reach {:g}".format(*tried))
+            numbers = shares() | dict(zip(("source", "model", "reach"), tried, strict=True))
+            print_sums(of, every(of, numbers))
         return
-    before, after = [100 * h.before for h in mine], [100 * h.after for h in mine]
-    worse = sum(b > a + 0.5 for a, b in zip(before, after, strict=True))
-    print(
-        f"{words}: median of {len(mine)} sources {median(before):.1f} -> {median(after):.1f} %,"
-        f" mean {fmean(before):.1f} -> {fmean(after):.1f} %; worse by over half a point: {worse};"
-        f" inside {100 * fmean(h.inside for h in mine):.0f} %"
-    )
+    found = every(of, shares())
+    print(f"{'rows given:':44s}", *(f"{given:>22d}" for given in GIVEN))
+    for source, given in found.items():
+        cells = [
+            f"{100 * h.before:5.1f} -> {100 * h.after:5.1f} % ({100 * h.inside:3.0f})" if h else ""
+            for h in given
+        ]
+        print(f"{source[:44]:44s}", *(f"{cell:>22s}" for cell in cells))
+    print_sums(of, found)
 
 
 if __name__ == "__main__":

@@ -45,14 +45,18 @@ def test_runs_on_another_device_change_nothing_and_that_is_said(mine, plain):
     without = predict(**ASKED | {"device": "rtx-4090"})
     assert (f.step_time_s, f.low_s, f.own_runs) == (without.step_time_s, without.low_s, 0)
     said = [a for a in f.assumptions if a not in without.assumptions]
-    assert len(said) == 1 and said[0].startswith("none of your 4 runs in mine.csv is like this step")
+    assert len(said) == 1 and said[0].startswith(
+        "none of your 4 runs in mine.csv is like this step"
+    )
 
 
 def test_the_command_and_a_scenario_file_do_the_same(mine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["predict", "resnet50", "--on", "rtx-3090", "--precision", "amp-fp16", "--batch", "256"]
     saved = str(tmp_path / "saved.toml")
-    done = CliRunner().invoke(main, [*asked, "--runs", "mine.csv", "--json", "--save", "saved.toml"])
+    done = CliRunner().invoke(
+        main, [*asked, "--runs", "mine.csv", "--json", "--save", "saved.toml"]
+    )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["own_runs"] == 3
@@ -94,8 +98,8 @@ def test_a_bad_file_is_one_line_that_names_the_row(text, says, tmp_path):
 def test_a_row_to_be_excluded_is_passed_over(tmp_path, plain):
     path = tmp_path / "mine.csv"
     head = HEAD.replace("mode,", "mode,optimizer,exclude,")
-    rows = ("resnet50,rtx-3090,amp-fp16,train,adamw,warm-up,256,900\n"
-            f"resnet50,rtx-3090,amp-fp16,train,adamw,,256,{1e3 * plain.step_time_s:.6g}\n")  # fmt: skip
+    same, ms = "resnet50,rtx-3090,amp-fp16,train,adamw", 1e3 * plain.step_time_s
+    rows = f"{same},warm-up,256,900\n{same},,256,{ms:.6g}\n"
     path.write_text(head + rows, encoding="utf-8")
     f = predict(**ASKED, runs=path)
     assert f.own_runs == 1 and f.step_time_s == pytest.approx(plain.step_time_s, rel=1e-4)

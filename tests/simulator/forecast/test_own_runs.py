@@ -49,7 +49,10 @@ def test_runs_that_contradict_each_other_narrow_less():
 def test_runs_count_only_where_they_are_alike():
     assert ALIKE == ("device", "stack", "model_kind", "mode", "format", "host_bound")
     others = [own(0.0, **{key: "other"}) for key in ALIKE]
-    assert alike([*others, own(0.0), own(0.0, scale="node")], T) == [own(0.0), own(0.0, scale="node")]
+    assert alike([*others, own(0.0), own(0.0, scale="node")], T) == [
+        own(0.0),
+        own(0.0, scale="node"),
+    ]
 
 
 def test_all_times_of_a_forecast_are_multiplied_and_nothing_else():
