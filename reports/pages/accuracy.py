@@ -21,7 +21,7 @@ from roofcast.simulator.forecast import interval
 
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:\|.*\n)*")
 FEW = 20  # stacks of fewer rows share a line
-FURTHEST = 8  # rows that are listed as furthest off
+FURTHEST = 7  # rows that are listed as furthest off
 SCALES = ((1, "1"), (8, "2 to 8"), (64, "9 to 64"), (512, "65 to 512"), (10**9, "over 512"))
 MODES = {"train": "training", "infer": "inference"}
 
@@ -196,7 +196,8 @@ def _left_out() -> str:
     """Errors of runs left out by source, device and software, by class and kind of model."""
     of = LeftOut(interval.residuals())
     lines = [line for line in of.by_class() if line.way == "source" and line.name != "all"]
-    lines += of.by_kind()
+    taken = {(line.way, line.rows) for line in lines}  # mixtures are a class and a kind
+    lines += [k for k in of.by_kind() if k.sources > 1 and (k.way, k.rows) not in taken]
     lines.sort(key=lambda line: list(interval.WAYS).index(line.way))
     columns = "left out by, runs, >sources, >rows, >error, >bias, >inside 80 %, interval"
     return markdown(columns, ([line.way, *_left(line)] for line in lines))

@@ -97,6 +97,7 @@ OF_CLASSES = {
 }
 COMMON = {  # of all classes: meaning, unit
     "degrees": ("degrees of freedom of Student's t distribution of the errors", "1"),
+    "nets": ("half-width of steps other than the training of transformers, over theirs", "1"),
     "source": ("share of a source in the variance of the errors", "1"),
     "model": ("share of a model within a source", "1"),
     "reach": ("ratio of step times, as ln, at which errors of one source are 1/e as alike", "1"),

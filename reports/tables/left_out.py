@@ -35,7 +35,9 @@ class Line(NamedTuple):
     mean_of_sources: float
     bias: float  # median of predicted / measured - 1
     inside: float  # share inside the 80 % interval, sources alike, calibrated without the source
-    low: float | None  # the interval, as measured / predicted; None where a group has several
+    low: (
+        float | None
+    )  # the interval of training of transformers, as measured / predicted; None for a group of several classes
     high: float | None
 
 
@@ -83,7 +85,7 @@ class LeftOut:
         errors = np.expm1(-of.error)
         size = np.abs(errors)
         sources = dict.fromkeys(of.source)
-        found = self.classes.get(name)
+        found = self.classes.classes.get(name)
         low, high = (
             (float(np.exp(found.bias + side * found.half_width)) for side in (-1, 1))
             if found

@@ -14,10 +14,11 @@ A class has the left-out errors of `interval.class_of`, which sees only the runs
 out. Every source has the same weight in each way of leaving out, as in the method of moments of a
 meta-analysis [hedges1985]: a source of 360 runs tells what a source of 6 tells. bias: the median
 over sources of the source's median, 0 where that is within two standard errors. half_width: holds
-80 % of |error - bias|. A class of fewer than FEW sources is calibrated together with the next wider
-one (CLASSES). degrees: Student's t distribution whose quantiles fit those of all classes. SHARES,
-of source and model in the variance: those with which a user's own runs help most and hardly ever
-harm (fits.own_runs).
+80 % of |error - bias|, those of steps other than the training of transformers divided by one
+factor, nets, with which 80 % of these lie inside, too. A class of fewer than FEW sources is
+calibrated together with the next wider one (CLASSES). degrees: Student's t distribution whose
+quantiles fit those of all classes. SHARES, of source and model in the variance: those with which a
+user's own runs help most and hardly ever harm (fits.own_runs).
 
 Prints, by class and way, what the 80 % interval holds when the source is left out of the
 calibration as well.
@@ -51,6 +52,7 @@ CLASSES = {
     "mixture of experts": "bound by the host",
 }  # each with the next wider of its kind: mixtures, too, wait for the host
 SHARES = {"source": 0.3, "model": 0.4, "reach": 1.0}  # fits.own_runs --shares shows the others
+ROUNDS = 6  # of calibrating classes and nets
 DEGREES = (2, 3, 4, 5, 6, 8, 10, 20)  # tried
 STANDARD_ERROR = math.sqrt(math.pi / 2)  # of a median, in standard deviations / sqrt(n)
 
@@ -63,6 +65,7 @@ class Held(NamedTuple):
     klass: np.ndarray
     error: np.ndarray  # ln(measured / forecast), left out
     run: np.ndarray  # index in the residuals
+    net: np.ndarray  # interval.is_net
 
     def only(self, mask: np.ndarray) -> Held:
         """The entries where the mask is true."""
@@ -70,7 +73,7 @@ class Held(NamedTuple):
 
 
 class Class(NamedTuple):
-    """The interval of a class."""
+    """The interval of a class, for training of transformers."""
 
     bias: float
     half_width: float
@@ -79,27 +82,44 @@ class Class(NamedTuple):
     pooled: str  # the class it is calibrated together with, if any
 
 
+class Calibrated(NamedTuple):
+    """The interval of each class, and the factor on the half-width of nets."""
+
+    classes: dict[str, Class]
+    nets: float
+
+    def off(self, h: Held) -> np.ndarray:
+        """|error - bias| of each entry over its half-width."""
+        bias = np.array([self.classes[klass].bias for klass in h.klass])
+        half = np.array([self.classes[klass].half_width for klass in h.klass])
+        return np.asarray(np.abs(h.error - bias) / (half * np.where(h.net, self.nets, 1.0)))
+
+
 def held(r: interval.Residuals) -> Held:
     """Every run, left out in each way that exists for it."""
+    fields = interval.FIELDS
+    traits = [interval.Traits(*each) for each in zip(*(r.traits[f] for f in fields), strict=True)]
+    net = np.array([interval.is_net(t) for t in traits])
     keys = {"source": r.source, "device": r.traits["family"], "software": r.traits["stack"]}
     parts = []
     for way, errors in r.left_out.items():
         told = np.flatnonzero(~np.isnan(errors))
-        classes = np.array(_classes(r, keys[way], told), dtype=object)
-        parts.append((np.full(len(told), way, dtype=object), r.source[told], classes,
-                      errors[told], told))  # fmt: skip
+        classes = np.array(_classes(r, keys[way], told, traits), dtype=object)
+        name = np.full(len(told), way, dtype=object)
+        parts.append((name, r.source[told], classes, errors[told], told, net[told]))
     return Held(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _classes(r: interval.Residuals, key: np.ndarray, of: np.ndarray) -> list[str]:
+def _classes(
+    r: interval.Residuals, key: np.ndarray, of: np.ndarray, traits: list[interval.Traits]
+) -> list[str]:
     """Class of each run when the runs of the same key are left out."""
 
     @functools.cache
     def klass(value: str, t: interval.Traits) -> str:
         return interval.class_of(t, r._replace(blind=r.blind | (key == value)))
 
-    fields = interval.FIELDS
-    return [klass(key[i], interval.Traits(*(r.traits[f][i] for f in fields))) for i in of]
+    return [klass(key[i], traits[i]) for i in of]
 
 
 def weights(h: Held) -> np.ndarray:
@@ -128,8 +148,24 @@ def middle(h: Held) -> float:
     return found if abs(found) > 2.0 * STANDARD_ERROR * spread / math.sqrt(sources) else 0.0
 
 
-def calibrated(h: Held) -> dict[str, Class]:
-    """The interval of each class; for a hypothetical device that of the widest."""
+def calibrated(h: Held) -> Calibrated:
+    """The interval of each class, for a hypothetical device that of the widest, and the factor of
+    nets: alternately, until both hold 80 %.
+    """
+    nets = 1.0
+    for _ in range(ROUNDS):
+        found = Calibrated(_of_classes(h, nets), nets)
+        part = h.only(h.net)
+        if not len(part.error):
+            break
+        nets *= quantile(found.off(part), weights(part), TARGET)
+    classes = _of_classes(h, nets)
+    widest = max(classes, key=lambda klass: classes[klass].half_width)
+    imagined = classes[widest]._replace(bias=0.0, pooled=widest)
+    return Calibrated({**classes, interval.IMAGINED: imagined}, nets)
+
+
+def _of_classes(h: Held, nets: float) -> dict[str, Class]:
     found = {}
     for klass, wider in CLASSES.items():
         mine, pooled = h.klass == klass, ""
@@ -137,10 +173,9 @@ def calibrated(h: Held) -> dict[str, Class]:
             mine, pooled = mine | (h.klass == wider), wider
         of = h.only(mine)
         bias, sources = middle(of), len(set(of.source))
-        half = quantile(np.abs(of.error - bias), weights(of), TARGET)
+        off = np.abs(of.error - bias) / np.where(of.net, nets, 1.0)
+        half = quantile(off, weights(of), TARGET)
         found[klass] = Class(bias, half, sources, len(of.error), pooled)
-    widest = max(found, key=lambda klass: found[klass].half_width)
-    found[interval.IMAGINED] = found[widest]._replace(bias=0.0, pooled=widest)
     return found
 
 
@@ -149,10 +184,7 @@ def nested(h: Held) -> np.ndarray:
     found = np.empty(len(h.error))
     for source in dict.fromkeys(h.source):
         mine = h.source == source
-        without = calibrated(h.only(~mine))
-        bias = np.array([without[k].bias for k in h.klass[mine]])
-        half = np.array([without[k].half_width for k in h.klass[mine]])
-        found[mine] = np.abs(h.error[mine] - bias) / half
+        found[mine] = calibrated(h.only(~mine)).off(h.only(mine))
     return found
 
 
@@ -161,8 +193,10 @@ def without_source(t: interval.Traits, source: str) -> interval.Interval:
     """The interval that the shipped runs of all other sources give a forecast."""
     r = interval.residuals()
     klass = interval.class_of(t, r._replace(blind=r.blind | (r.source == source)))
-    found = _calibrated_without(source)[klass]
-    return interval.Interval(klass, found.bias, found.half_width)
+    without = _calibrated_without(source)
+    found = without.classes[klass]
+    wider = without.nets if interval.is_net(t) else 1.0
+    return interval.Interval(klass, found.bias, found.half_width * wider)
 
 
 @functools.cache
@@ -171,14 +205,14 @@ def _shipped() -> Held:
 
 
 @functools.cache
-def _calibrated_without(source: str) -> dict[str, Class]:
+def _calibrated_without(source: str) -> Calibrated:
     h = _shipped()
     return calibrated(h.only(h.source != source))
 
 
-def degrees(h: Held, of: dict[str, Class]) -> int:
+def degrees(h: Held, of: Calibrated) -> int:
     """Degrees of freedom of Student's t whose 50 and 95 % quantiles, over that of 80 %, fit."""
-    ratio = np.abs(h.error - _of(h, of, "bias")) / _of(h, of, "half_width")
+    ratio = of.off(h)
     seen = [math.log(quantile(ratio, weights(h), level)) for level in (0.5, 0.95)]
 
     def off(nu: int) -> float:
@@ -193,11 +227,7 @@ def level(nu: float, share: float) -> float:
     return float(student.ppf(0.5 + share / 2.0, nu))
 
 
-def _of(h: Held, of: dict[str, Class], field: str) -> np.ndarray:
-    return np.array([getattr(of[klass], field) for klass in h.klass])
-
-
-def common(h: Held, of: dict[str, Class]) -> dict[str, tuple[float, str]]:
+def common(h: Held, of: Calibrated) -> dict[str, tuple[float, str]]:
     """The numbers that hold for all classes, with their sources."""
     nu = degrees(h, of)
     found = {"degrees": (float(nu), f"{len(h.error)} left-out runs")}
@@ -208,6 +238,8 @@ def common(h: Held, of: dict[str, Class]) -> dict[str, tuple[float, str]]:
         )
         for percent in interval.LEVELS
     }
+    nets = len(set(h.source[h.net])), int(h.net.sum())
+    found["nets"] = (of.nets, "{} sources, {} left-out runs".format(*nets))
     return found | {name: (value, "chosen: fits.own_runs") for name, value in SHARES.items()}
 
 
@@ -223,7 +255,7 @@ def write_residuals(table: list[dict[str, str]]) -> None:
         writer.writerows(table)
 
 
-def write_effects(of: dict[str, Class], everywhere: dict[str, tuple[float, str]]) -> None:
+def write_effects(of: Calibrated, everywhere: dict[str, tuple[float, str]]) -> None:
     """Write hwdb/intervals.toml; the comments at its head stay."""
     path = interval.HERE / "intervals.toml"
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
@@ -232,7 +264,7 @@ def write_effects(of: dict[str, Class], everywhere: dict[str, tuple[float, str]]
         f'{name} = {{value = {value:.4g}, source = "{source}"}}'
         for name, (value, source) in everywhere.items()
     ]
-    for klass, c in of.items():
+    for klass, c in of.classes.items():
         source = f"{c.sources} sources, {c.runs} left-out runs"
         if c.pooled:
             source = f"with {c.pooled}: {source}"
@@ -243,7 +275,7 @@ def write_effects(of: dict[str, Class], everywhere: dict[str, tuple[float, str]]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def report(h: Held, of: dict[str, Class], everywhere: dict[str, tuple[float, str]]) -> None:
+def report(h: Held, of: Calibrated, everywhere: dict[str, tuple[float, str]]) -> None:
     """Print what the 80 % intervals hold, by class and way, sources weighing alike."""
     ratio = nested(h)
     inside = {"": ratio <= 1.0}
@@ -262,7 +294,7 @@ def report(h: Held, of: dict[str, Class], everywhere: dict[str, tuple[float, str
             )
             print(f"{klass or 'all':28s} {way or 'any':9s} {len(set(part.source)):7d}"
                   f" {len(part.error):5d} {held_}")  # fmt: skip
-    for klass, c in of.items():
+    for klass, c in of.classes.items():
         low, high = (100 * math.expm1(c.bias + side * c.half_width) for side in (-1, 1))
         print(f"{klass:28s} {low:+.0f} to {high:+.0f} %  {c.pooled and f'with {c.pooled}'}")
     for name, (value, source) in everywhere.items():

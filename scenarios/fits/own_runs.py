@@ -64,7 +64,8 @@ def table_of(r: interval.Residuals, left_out: bool) -> Table:
         others = known_._replace(blind=known_.blind | (known_.source == r.source[i]))
         klass = interval.class_of(t, others)
         effect = interval.effects().classes[klass]
-        found.append(interval.Interval(klass, effect.bias, effect.half_width))
+        wider = interval.effects().common["nets"].value if interval.is_net(t) else 1.0
+        found.append(interval.Interval(klass, effect.bias, effect.half_width * wider))
     seconds = r.seconds * np.exp(-r.error)
     return Table(r.source[mine], traits, r.parameters[mine], seconds[mine], error[mine], found)
 

@@ -9,7 +9,8 @@ where a source is one publication, or one user: its machines, software and habit
 half-width of the sum depend on the class of the forecast (`class_of`): how far it is from what was
 measured. They come from runs that were forecast without their source, family of devices or stack
 (hwdb/residuals.csv), every source with the same weight [hedges1985], so that the forecast for an
-unseen source is as wide as unseen sources have been. The shares that the three effects have of the
+unseen source is as wide as unseen sources have been; steps other than the training of transformers
+(`is_net`) are wider by one factor. The shares that the three effects have of the
 variance are the same in all classes (hwdb/intervals.toml); `own_runs` needs them.
 """
 
@@ -249,12 +250,20 @@ def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
     return "inherited device" if known["maker"].any() else "unfitted maker"
 
 
+def is_net(t: Traits) -> bool:
+    """Whether a step is none of those that constants of training steps are fitted to: training of
+    transformers and mixtures of experts.
+    """
+    return t.model_kind not in ("transformer", "moe") or t.mode != "train"
+
+
 @functools.lru_cache(maxsize=256)
 def shipped(t: Traits, imagined: bool = False) -> Interval:
     """The interval of a forecast with these traits, before any run of the user's own."""
     klass = class_of(t, residuals(), imagined)
     effect = effects().classes[klass]
-    return Interval(klass, effect.bias, effect.half_width)
+    wider = effects().common["nets"].value if is_net(t) else 1.0
+    return Interval(klass, effect.bias, effect.half_width * wider)
 
 
 def with_interval(f: Forecast, t: Traits, found: Interval) -> Forecast:

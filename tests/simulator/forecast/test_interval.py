@@ -89,7 +89,9 @@ def test_about_80_percent_of_left_out_runs_lie_inside_by_class(klass, held):
 
 
 def test_the_shipped_intervals_are_those_of_the_shipped_errors(held):
-    for klass, c in intervals.calibrated(held).items():
+    found = intervals.calibrated(held)
+    assert interval.effects().common["nets"].value == pytest.approx(found.nets, rel=1e-3)
+    for klass, c in found.classes.items():
         effect = interval.effects().classes[klass]
         assert (effect.bias, effect.half_width) == pytest.approx((c.bias, c.half_width), abs=1e-4)
 
@@ -139,7 +141,7 @@ def test_the_bias_of_a_class_is_none_within_two_standard_errors():
         n = len(errors)
         names = np.array([f"source {i}" for i in range(n)], dtype=object)
         same = np.full(n, "source", dtype=object)
-        return intervals.Held(same, names, same, np.array(errors), np.arange(n))
+        return intervals.Held(same, names, same, np.array(errors), np.arange(n), np.zeros(n) > 0)
 
     assert intervals.middle(of([-0.1, 0.1, 0.02, -0.05, 0.08])) == 0.0
     assert intervals.middle(of([0.28, 0.3, 0.32, 0.31, 0.29])) == pytest.approx(0.3)
