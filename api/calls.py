@@ -14,6 +14,7 @@ from roofcast.hwdb.records import System
 from roofcast.results import Forecast
 from roofcast.scenarios.own_runs import forecast_with_runs
 from roofcast.scenarios.unused import with_unused
+from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 FIELDS = frozenset(Scenario.__struct_fields__)
@@ -127,7 +128,8 @@ def predict(
     """
     given = {k: v for k, v in locals().items() if k not in ("model", "unknown")}
     scenario = scenario_of(model, given | unknown)
-    return Forecast.of(with_unused(forecast_with_runs(scenario), scenario), scenario)
+    found = forecast_with_runs(scenario) if scenario.runs else forecast(scenario)
+    return Forecast.of(with_unused(found, scenario), scenario)
 
 
 def roofline(path: str | Path, model: Any = None, device: str | None = None, **fields: Any) -> Path:

@@ -21,7 +21,7 @@ from roofcast.simulator.forecast.scenario import Scenario
 
 
 def forecast_with_runs(scenario: Scenario) -> Forecast:
-    """The forecast of a scenario, calibrated on the measured runs that it names.
+    """The forecast of a scenario, calibrated on the measured runs that it names, if any.
 
     Raises BadInput for a file that cannot be read and for the first row that cannot be forecast.
     """

@@ -35,9 +35,8 @@ class Line(NamedTuple):
     mean_of_sources: float
     bias: float  # median of predicted / measured - 1
     inside: float  # share inside the 80 % interval, sources alike, calibrated without the source
-    low: (
-        float | None
-    )  # the interval of training of transformers, as measured / predicted; None for a group of several classes
+    # the interval of training transformers, as measured / predicted; None unless of one class
+    low: float | None
     high: float | None
 
 

@@ -20,12 +20,12 @@ def plain():
 
 @pytest.fixture
 def mine(tmp_path, plain):
-    """Three runs of this machine, all 20 % slower than forecast, and one on another device."""
+    """Three runs of this machine, all 8 % slower than forecast, and one on another device."""
     path = tmp_path / "mine.csv"
     rows = []
     for batch in (64, 128, 192):
         f = predict(**ASKED | {"batch": batch})
-        rows.append(f"resnet50,rtx-3090,amp-fp16,train,{batch},{1.2e3 * f.step_time_s:.6g}")
+        rows.append(f"resnet50,rtx-3090,amp-fp16,train,{batch},{1.08e3 * f.step_time_s:.6g}")
     rows.append("resnet50,a100-sxm4-40gb,amp-fp16,train,64,80")
     path.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
     return path
@@ -33,7 +33,7 @@ def mine(tmp_path, plain):
 
 def test_runs_that_are_slower_shift_the_forecast_and_narrow_its_interval(mine, plain):
     f = predict(**ASKED, runs=mine)
-    assert 1.1 < f.step_time_s / plain.step_time_s < 1.2
+    assert 1.04 < f.step_time_s / plain.step_time_s < 1.08
     assert f.own_runs == 3
     assert f.own_factor == pytest.approx(f.step_time_s / plain.step_time_s)
     assert f.high_s / f.low_s < plain.high_s / plain.low_s
