@@ -133,7 +133,7 @@ def quantile(values: np.ndarray, w: np.ndarray, share: float) -> float:
     """The weighted quantile: the least value up to which lies that share of the weight."""
     order = np.argsort(values)
     place = np.cumsum(w[order]) / w.sum()
-    return float(values[order][min(np.searchsorted(place, share - 1e-12), len(order) - 1)])
+    return float(values[order][min(int(np.searchsorted(place, share - 1e-12)), len(order) - 1)])
 
 
 def middle(h: Held) -> float:

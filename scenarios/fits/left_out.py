@@ -150,11 +150,11 @@ class Folds:
         """
         kept = np.ones(len(self.data), dtype=bool)
         kept[gone] = False
-        constrained = self.jacobian[kept].any(axis=0)
+        constrained = np.asarray(self.jacobian[kept].any(axis=0))
         moved = np.where(constrained, self._step(kept) - self.whole, 0.0)
         change = self.jacobian[gone] @ moved
         values = runs.scaled(self.values, moved)
-        for key, told in zip(values, constrained, strict=True):
+        for key, told in zip(values, constrained.tolist(), strict=True):
             if not told:
                 values[key] = runs.NEUTRAL.get(key[2], 1.0)
         again = np.flatnonzero(self.jacobian[gone][:, ~constrained].any(axis=1))
