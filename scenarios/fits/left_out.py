@@ -4,7 +4,7 @@ Every run is forecast as it is, and
 
     without_source     with the constants of fits.runs refitted without the runs of its source
     without_device     the same without every run on any device of its family
-    without_software   under the profile that its stack's is derived from (`like` in the profile)
+    without_software   under the default stack of its device, as a framework without a profile is
 
 The refit is one Gauss-Newton step from the shipped constants, less the step that all runs together
 would make; a constant that no other run constrains becomes NEUTRAL. It is taken for runs of many
@@ -31,7 +31,6 @@ from roofcast.simulator.forecast import interval
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.software import stack as stacks
 
 UNTOLD = float("nan")
 
@@ -92,7 +91,7 @@ def called(found: Forecast) -> str:
 def left_out(of: list[Known]) -> dict[str, np.ndarray]:
     """Errors of the runs by each of interval.WAYS; UNTOLD where a way does not exist for a run."""
     own = np.array([UNTOLD if k.status == "net" else k.error for k in of])
-    found = {"source": own, "device": np.full(len(of), UNTOLD), "software": _derived(of)}
+    found = {"source": own, "device": np.full(len(of), UNTOLD), "software": _default(of)}
     many = [i for i, k in enumerate(of) if k.status == "many"]
     if not many:
         return found
@@ -106,18 +105,20 @@ def left_out(of: list[Known]) -> dict[str, np.ndarray]:
     return found
 
 
-def _derived(of: list[Known]) -> np.ndarray:
-    """Errors under the profile that each run's stack is derived from."""
+def _default(of: list[Known]) -> np.ndarray:
+    """Errors under the default stack of each run's device, where the run has another."""
     found = np.full(len(of), UNTOLD)
     for i, k in enumerate(of):
-        parent = stacks.stated(stacks.path_of(k.scenario.stack or k.traits.stack)).get("like")
-        if parent is None:
+        if k.scenario.stack is None:
             continue
         try:
-            before, _, _ = without_interval(msgspec.structs.replace(k.scenario, stack=parent))
+            plain, traits, _ = without_interval(
+                msgspec.structs.replace(k.scenario, stack=None, attention=None)
+            )
         except RoofcastError:
             continue
-        found[i] = np.log(k.measured_s / before.step_time_s)
+        if traits.stack != k.traits.stack:
+            found[i] = np.log(k.measured_s / plain.step_time_s)
     return found
 
 

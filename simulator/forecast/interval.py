@@ -50,7 +50,7 @@ NEAR = ("model_kind", "device", "family", "maker", "host_bound", "mode", "format
 WAYS = {
     "source": "constants fitted without the run's source",
     "device": "constants fitted without every device of the run's family",
-    "software": "stack replaced by the one that its profile is derived from",
+    "software": "stack replaced by the default, as of a framework without a profile",
 }
 
 
