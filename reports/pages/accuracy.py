@@ -21,7 +21,7 @@ from roofcast.simulator.forecast import interval
 
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:\|.*\n)*")
 FEW = 20  # stacks of fewer rows share a line
-FURTHEST = 7  # rows that are listed as furthest off
+FURTHEST = 5  # rows that are listed as furthest off
 SCALES = ((1, "1"), (8, "2 to 8"), (64, "9 to 64"), (512, "65 to 512"), (10**9, "over 512"))
 MODES = {"train": "training", "infer": "inference"}
 
