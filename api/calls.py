@@ -12,6 +12,7 @@ import numpy
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.records import System
 from roofcast.results import Forecast
+from roofcast.scenarios.own_runs import forecast_with_runs
 from roofcast.scenarios.unused import with_unused
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -79,6 +80,7 @@ def predict(
     samples: str | float | None = None,
     epochs: float | None = None,
     price_per_hour: float | None = None,
+    runs: str | Path | Sequence[str | Path] = (),
     **unknown: Never,
 ) -> Forecast:
     """Forecast one step of a model on a device, and the whole run where its length is given.
@@ -118,6 +120,8 @@ def predict(
     tokens: length of the run in tokens, a number or "15T"; or
     samples: samples of the data set, a number or "1.28M", passed `epochs` times (default 1).
     price_per_hour: USD per device-hour. Default: the cloud list price in the device's file.
+    runs: file or files of your own measured runs, with the columns of `roofcast validate --runs`;
+        those like this step (device, stack, kind of model, mode, format) calibrate the forecast.
 
     Raises RoofcastError: one line that says what is wrong and what would do.
 
@@ -127,7 +131,8 @@ def predict(
     """
     given = {k: v for k, v in locals().items() if k not in ("model", "unknown")}
     scenario = scenario_of(model, given | unknown)
-    return Forecast.of(with_unused(forecast(scenario), scenario), scenario)
+    found = forecast_with_runs(scenario) if scenario.runs else forecast(scenario)
+    return Forecast.of(with_unused(found, scenario), scenario)
 
 
 def roofline(path: str | Path, model: Any = None, device: str | None = None, **fields: Any) -> Path:
@@ -173,6 +178,8 @@ def scenario_of(model: Any, fields: Mapping[str, Any]) -> Scenario:
     ):
         if value is None:
             raise BadInput(f"{name} is missing; give one, for example {name}={quoted(example)}")
+    if "runs" in chosen:
+        chosen["runs"] = _files(chosen["runs"])
     for name in LISTS:
         chosen[name] = _listed(name, chosen.get(name, ()))
     return Scenario(model=model, **{k: _plain(v) for k, v in chosen.items()})
@@ -200,6 +207,14 @@ def _listed(name: str, value: Any) -> tuple[Any, ...]:
     if name == "inputs":
         return tuple(_shape(v) for v in values)
     return values
+
+
+def _files(value: Any) -> Any:
+    """One file or several, as texts; what is neither, as it is."""
+    several = (value,) if isinstance(value, str | Path) else value
+    if not isinstance(several, list | tuple):
+        return several
+    return tuple(str(each) if isinstance(each, Path) else each for each in several)
 
 
 def _shape(value: Any) -> Any:

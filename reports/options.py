@@ -117,6 +117,16 @@ STEP: dict[str, Option] = {
         "--memory-format", MEMORY_FORMATS, "Memory format of images. Default: the stack's."
     ),
 }
+RUNS = click.option(
+    "--runs",
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Your own measured runs (.csv, columns as of roofcast validate --runs): those like this"
+        " step (device, stack, kind of model, mode, format) calibrate the forecast. May be"
+        " repeated."
+    ),
+)
 LENGTH: dict[str, Option] = {
     "tokens": click.option(
         "--tokens",
@@ -322,10 +332,11 @@ def scenarios(
 
 def answer(scenario: Scenario) -> Forecast:
     """The Forecast of a scenario, with the largest batch that fits and what had no effect."""
+    from roofcast.scenarios.own_runs import forecast_with_runs
     from roofcast.scenarios.unused import with_unused
-    from roofcast.simulator.forecast.chain import forecast, with_largest_batch
+    from roofcast.simulator.forecast.chain import with_largest_batch
 
-    return with_unused(with_largest_batch(forecast(scenario), scenario), scenario)
+    return with_unused(with_largest_batch(forecast_with_runs(scenario), scenario), scenario)
 
 
 def to_json(forecast: Forecast) -> dict[str, Any]:

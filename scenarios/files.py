@@ -34,7 +34,7 @@ from roofcast.simulator.forecast.scenario import Scenario
 READY = Path(__file__).parent / "ready"
 WHAT = "a scenario, TOML with model and device"
 PATHS = ("model", "device", "stack", "system")  # fields that may hold the path of a file
-SUFFIXES = (".toml", ".json", ".onnx")  # of such files
+SUFFIXES = (".toml", ".json", ".onnx", ".csv", ".csv.gz")  # of such files, and of runs
 
 
 def ready() -> dict[str, Path]:
@@ -179,10 +179,13 @@ def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-def _moved(scenario: Scenario, folder: Path, convert: Callable[[str, Path], str]) -> dict[str, str]:
-    """The PATHS of a scenario, converted from or for a file in `folder`."""
+def _moved(scenario: Scenario, folder: Path, convert: Callable[[str, Path], str]) -> dict[str, Any]:
+    """The PATHS and the runs of a scenario, converted from or for a file in `folder`."""
     given = {key: getattr(scenario, key) for key in PATHS}
-    return {key: convert(value, folder) for key, value in given.items() if value is not None}
+    moved: dict[str, Any] = {
+        key: convert(value, folder) for key, value in given.items() if value is not None
+    }
+    return moved | {"runs": tuple(convert(path, folder) for path in scenario.runs)}
 
 
 def _is_path(value: str, folder: Path) -> bool:

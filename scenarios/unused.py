@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
+from roofcast.scenarios.own_runs import forecast_with_runs as run
 from roofcast.simulator.forecast.chain import SAME_TIME
-from roofcast.simulator.forecast.chain import forecast as run
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 

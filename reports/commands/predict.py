@@ -6,11 +6,19 @@ from typing import Any
 
 import click
 
-from roofcast.reports.options import Sectioned, answer, print_answers, scenario_options, scenarios
+from roofcast.reports.options import (
+    RUNS,
+    Sectioned,
+    answer,
+    print_answers,
+    scenario_options,
+    scenarios,
+)
 
 
 @click.command("predict", cls=Sectioned)
 @scenario_options(several=True)
+@RUNS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
     "--save", metavar="FILE", help="Also write the scenario to a .toml file, for roofcast run."

@@ -65,6 +65,19 @@ class Found(NamedTuple):
     help="List every constant that steers forecasts: kind, value, unit, meaning, source.",
 )
 @click.option(
+    "--blind-like",
+    is_flag=True,
+    help=(
+        "Errors, bias and coverage of the shipped runs when their source, the family of their"
+        " device or their software is left out, each in turn."
+    ),
+)
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="With --blind-like: forecast and refit now (minutes), not from the shipped table.",
+)
+@click.option(
     "--write",
     metavar="FILE",
     help="Rewrite, in place, the tables between the <!-- table: NAME --> markers of FILE.",
@@ -76,6 +89,8 @@ def command(
     output: str | None,
     plot: str | None,
     constants: bool,
+    blind_like: bool,
+    refit: bool,
     write: str | None,
     as_json: bool,
 ) -> None:
@@ -83,8 +98,16 @@ def command(
 
     Without --runs and --ops: the measurements that come with Roofcast.
     """
-    if constants or write:
-        _alone(constants, write, as_json, given=bool(runs or ops or output or plot))
+    if refit and not blind_like:
+        raise click.UsageError("--refit goes with --blind-like")
+    if constants or write or blind_like:
+        several = sum(map(bool, (constants, write, blind_like))) > 1
+        if several or runs or ops or output or plot:
+            raise click.UsageError(
+                "--constants, --blind-like and --write go alone: leave out --runs, --ops, -o,"
+                " --plot"
+            )
+        _print_left_out(refit, as_json) if blind_like else _alone(write, as_json)
         return
     _check_targets(output, plot)
     if output and runs and ops:
@@ -106,12 +129,8 @@ def command(
     _print(found, asked.shipped, as_json)
 
 
-def _alone(constants: bool, write: str | None, as_json: bool, given: bool) -> None:
+def _alone(write: str | None, as_json: bool) -> None:
     """--constants and --write, which go with no file of measurements."""
-    if given or (constants and write):
-        raise click.UsageError(
-            "--constants and --write go alone: leave out --runs, --ops, -o, --plot"
-        )
     if write:
         from roofcast.reports.console import tell
         from roofcast.reports.pages.accuracy import write as write_tables
@@ -122,6 +141,22 @@ def _alone(constants: bool, write: str | None, as_json: bool, given: bool) -> No
     from roofcast.reports.pages.constants import print_constants, to_json
 
     print_json(to_json()) if as_json else print_constants()
+
+
+def _print_left_out(refit: bool, as_json: bool) -> None:
+    """--blind-like; refit: not from the shipped table of errors."""
+    from roofcast.reports.pages.left_out import print_left_out, to_json
+    from roofcast.reports.tables.left_out import LeftOut
+    from roofcast.simulator.forecast import interval
+
+    residuals = interval.residuals()
+    if refit:
+        from roofcast.scenarios.fits.left_out import known, rows
+        from roofcast.scenarios.measured.nets import blind, shipped
+
+        residuals = interval.columns(rows(known((*shipped(), *blind()))))
+    found = LeftOut(residuals)
+    print_json(to_json(found)) if as_json else print_left_out(found)
 
 
 def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:

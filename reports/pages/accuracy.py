@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from statistics import fmean
 
 from roofcast.hwdb import constants as families
 from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.reports.files import replacing
+from roofcast.reports.pages.left_out import cells
 from roofcast.reports.tables import accuracy, validation
 from roofcast.reports.tables.accuracy import Figures, Row
 from roofcast.reports.tables.constants import KINDS, PARTS, constants, counts
+from roofcast.reports.tables.left_out import LeftOut, Line
+from roofcast.simulator.forecast import interval
 
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:\|.*\n)*")
-FEW = 10  # stacks of fewer rows share a line
-FURTHEST = 10  # rows that are listed as furthest off
+FEW = 20  # stacks of fewer rows share a line
+FURTHEST = 5  # rows that are listed as furthest off
 SCALES = ((1, "1"), (8, "2 to 8"), (64, "9 to 64"), (512, "65 to 512"), (10**9, "over 512"))
 MODES = {"train": "training", "infer": "inference"}
 
@@ -190,17 +192,20 @@ def _kernels() -> str:
     return markdown(columns, lines)
 
 
-def _intervals() -> str:
-    """How often the 80 % interval held, by class."""
-    rows = accuracy.rows()
-    lines = []
-    for klass in (*sorted({r.klass for r in rows}), ""):
-        members = [r for r in rows if klass in ("", r.klass)]
-        blind = [r for r in members if r.status == "never seen"]
-        inside = [f"{100 * fmean(r.inside for r in some):.0f}" if some else "" for some in
-                  (members, blind)]  # fmt: skip
-        lines.append([klass or "all", f"{len(members)}", inside[0], f"{len(blind)}", inside[1]])
-    return markdown("class, >rows, >inside 80 %, >never seen, >inside 80 %", lines)
+def _left_out() -> str:
+    """Errors of runs left out by source, device and software, by class and kind of model."""
+    of = LeftOut(interval.residuals())
+    lines = [line for line in of.by_class() if line.way == "source" and line.name != "all"]
+    taken = {(line.way, line.rows) for line in lines}  # mixtures are a class and a kind
+    lines += [k for k in of.by_kind() if k.sources > 1 and (k.way, k.rows) not in taken]
+    lines.sort(key=lambda line: list(interval.WAYS).index(line.way))
+    columns = "left out by, runs, >sources, >rows, >error, >bias, >inside 80 %, interval"
+    return markdown(columns, ([line.way, *_left(line)] for line in lines))
+
+
+def _left(line: Line) -> list[str]:
+    name, sources, rows, errors, _, bias, inside, both = cells(line, line.name)
+    return [name, sources, rows, errors, bias, inside, both]
 
 
 def _furthest() -> str:
@@ -236,7 +241,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": _memory,
     "verdicts": _verdicts,
     "kernels": _kernels,
-    "intervals": _intervals,
+    "left-out": _left_out,
     "furthest": _furthest,
     "constants": _constants,
 }

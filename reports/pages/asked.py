@@ -13,35 +13,33 @@ _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
 # interval_class of a forecast: the measured runs that its interval rests on
 INTERVALS = {
-    "known device and stack": "by forecast errors on runs of this device and software stack",
-    "known device and stack, another kind of step": (
-        "by forecast errors on runs of other models or formats on this device and stack"
+    "known device and stack": (
+        "errors on unseen sources whose device, software stack and kind of model other runs have"
     ),
-    "known device, unknown stack": (
-        "by forecast errors on runs of this device under other software stacks"
+    "known device, another stack": (
+        "errors on unseen sources on known devices under software stacks without runs there"
     ),
-    "known family and stack": (
-        "by forecast errors on runs of other devices of the family under this stack"
-    ),
-    "inherited device, known stack": "by forecast errors on runs of other devices, this stack",
-    "inherited device, unknown stack": "by forecast errors on runs of other devices and stacks",
-    "bound by the host": "by forecast errors on other host-bound steps",
-    "mixture of experts": "by forecast errors on other mixture-of-experts models",
-    "several devices": "no measured runs on as many devices: the widest of all classes",
-    "unfitted maker, known device": (
-        "by forecast errors on runs of this device; no constant is fitted to this vendor"
-    ),
-    "unfitted maker, inherited device": (
-        "no measured runs on this device; no constant is fitted to this vendor"
-    ),
-    "unknown maker": "no measured runs on devices of this vendor: from those of other vendors",
+    "known family": "errors on unseen sources on other devices of known families, and beyond them",
+    "inherited device": "errors on unseen sources on device families without fitted runs",
+    "unfitted maker": "errors on devices of vendors without fitted runs",
+    "bound by the host": "errors on host-bound steps of unseen sources",
+    "mixture of experts": "errors on mixtures of experts and host-bound steps of unseen sources",
     "imagined device": "hypothetical device: the widest of all classes",
 }
 
 
-def interval_basis(interval_class: str) -> str:
-    """The measured runs that an interval rests on, from Forecast.interval_class."""
-    return INTERVALS.get(interval_class, interval_class)
+def interval_basis(forecast: Forecast) -> str:
+    """The 80 % interval as a range of percent, and the measured runs that it rests on."""
+    basis = INTERVALS.get(forecast.interval_class, forecast.interval_class)
+    if forecast.own_runs:
+        several = "runs" if forecast.own_runs > 1 else "run"
+        basis = f"{basis}; calibrated on {forecast.own_runs} of your {several}"
+    if forecast.low_s is None or forecast.high_s is None or not forecast.step_time_s:
+        return basis
+    low, high = (
+        100.0 * (bound / forecast.step_time_s - 1.0) for bound in (forecast.low_s, forecast.high_s)
+    )
+    return f"{low:+.0f} to {high:+.0f} %: {basis}"
 
 
 def pass_or_step(mode: str) -> str:

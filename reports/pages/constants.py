@@ -54,11 +54,11 @@ def summary(rows: list[Constant]) -> str:
         sum(row.role == role for row in some)
         for role, some in (("constant", formulas), ("mean", formulas), ("ceiling", fitted))
     )
-    stretches = sum(row.part == "intervals" for row in fitted)
+    errors = sum(row.part == "intervals" for row in fitted)
     unread = sum(row.part == "devices" and not row.read_by_forecasts for row in rows)
     return (
         f"{len(rows)} constants, {len(fitted)} of them fitted: {few} fitted constants of formulas"
         f" and stacks, {ceilings} achieved fractions of device families, {means} means of families"
-        f" for devices that have none, {stretches} stretches of intervals. {unread} are"
+        f" for devices that have none, {errors} numbers of intervals. {unread} are"
         " measurements in device files that no forecast reads."
     )

@@ -63,7 +63,7 @@ def headline(out: Console, forecast: Forecast) -> None:
         interval = (
             f"80 % prediction interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
         )
-        say(out, f"{interval} ({interval_basis(forecast.interval_class)})")
+        say(out, f"{interval} ({interval_basis(forecast)})")
 
 
 def _rates(forecast: Forecast) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean, median
@@ -11,13 +10,13 @@ from typing import NamedTuple, TypeVar
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.fits.intervals import traits_of
-from roofcast.scenarios.fits.nets import STAGES, Stage
+from roofcast.scenarios.fits.intervals import without_source
+from roofcast.scenarios.fits.nets import STAGES, selects
 from roofcast.scenarios.measured import training
 from roofcast.scenarios.measured.nets import Run, read, tables
 from roofcast.scenarios.measured.scores import score_all
 from roofcast.simulator.forecast import interval
-from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.chain import forecast, without_interval
 from roofcast.simulator.forecast.result import MemoryForecast
 
 STATUSES = ("fitted", "left out", "never seen")
@@ -68,19 +67,6 @@ def status_of(run: Run, path: Path) -> str:
     return "fitted" if any(selects(stage, run) for stage in STAGES.values()) else "left out"
 
 
-def selects(stage: Stage, run: Run) -> bool:
-    """Whether a stage of scenarios/fits/nets.py is fitted to the run."""
-    row, scenario = run.row, run.scenario
-    if scenario is None or (scenario.devices or 1) > 1:
-        return False
-    patterns = {key: getattr(stage, key) for key in ("device", "framework", "mode", "precision")}
-    return (
-        all(re.search(pattern, row.get(key) or "") for key, pattern in patterns.items())
-        and stage.batch <= (scenario.batch or 0) <= stage.most
-        and not re.search(stage.without, f"{row['model']} {row.get('layout') or ''}")
-    )
-
-
 @functools.cache
 def rows() -> tuple[Row, ...]:
     """Every shipped run that can be forecast: about twenty seconds."""
@@ -93,11 +79,11 @@ def _row(run: Run, status: str) -> Row | None:
     if run.scenario is None or run.measured_s is None:
         return None
     try:
-        f = forecast(run.scenario)
+        f, traits, _ = without_interval(run.scenario)
     except RoofcastError:
         return None
-    traits = traits_of(run.scenario, f)
-    klass, (low, high) = _interval(traits, run.source)
+    found = without_source(traits, run.source)
+    low, high = found.factors()[LEVEL]
     return Row(
         run,
         status,
@@ -108,20 +94,10 @@ def _row(run: Run, status: str) -> Row | None:
         f.step_time_s,
         f.lower_bound_s,
         f.step_time_s / run.measured_s - 1.0,
-        klass,
+        found.klass,
         low <= run.measured_s / f.step_time_s <= high,
         f.memory.peak_bytes - f.memory.framework_bytes,
     )
-
-
-@functools.cache
-def _interval(traits: interval.Traits, source: str) -> tuple[str, tuple[float, float]]:
-    """Class and factors of the 80 % interval made without the runs of one source."""
-    known = interval.residuals()
-    rest = known.only(known.source != source)
-    klass = interval.class_of(traits, rest)
-    found = interval.interval(traits, rest, interval.stretches()[klass], klass)
-    return klass, found.factors[LEVEL]
 
 
 def grouped(of: Iterable[Row], key: Callable[[Row], str]) -> list[Figures]:

@@ -192,6 +192,7 @@ NO_CONSTANTS = {
     "simulator.software.stack.MOST": "limit on the values of a profile",
     "simulator.forecast.interval.LEVELS": "percentages of the printed intervals",
     "simulator.forecast.interval.SHOWN": "how many nearest runs are listed",
+    "simulator.forecast.own_runs.SAME_MODEL": "two models are one below this difference in size",
     "simulator.forecast.interval.CANDIDATES": "nearest runs among which the listed ones are found",
     "simulator.parallel.pipeline.schedule.ENDS": "no passes at the ends of a pipeline",
     "simulator.parallel.pipeline.replay.ARRIVAL": "order of events of one moment",

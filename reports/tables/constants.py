@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import tomllib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -95,13 +94,16 @@ ACHIEVED = {
 }
 
 
-WEIGHT = "what a difference leaves of a measured run's weight"
-SAME = {
-    "DEVICE": "the device itself",
-    "FAMILY": "its family",
-    "MAKER": "its maker and kind",
-    "KIND": "its kind",
-    "OTHER": "nothing",
+OF_CLASSES = {
+    "bias": "middle of the errors ln(measured / forecast) of unseen sources",
+    "half_width": "half-width around it that holds 80 % of them",
+}
+COMMON = {  # of all classes: meaning, unit
+    "degrees": ("degrees of freedom of Student's t distribution of the errors", "1"),
+    "nets": ("half-width of steps other than the training of transformers, over theirs", "1"),
+    "source": ("share of a source in the variance of the errors", "1"),
+    "model": ("share of a model within a source", "1"),
+    "reach": ("ratio of step times, as ln, at which errors of one source are 1/e as alike", "1"),
 }
 
 
@@ -349,47 +351,29 @@ def _ages() -> list[Constant]:
 
 
 def _intervals() -> list[Constant]:
-    """Stretches of classes, and how much a measured run counts for a forecast that it resembles."""
-    rows, sources = [], interval_sources()
-    for klass, value in interval.stretches().items():
-        source = sources[klass]
-        rows.append(
-            Constant(
-                "assumed" if source.startswith("assumed") else "fitted",
-                f"interval.{klass}", value, "1", "stretch of the quantiles of measured errors",
-                source, part="intervals", where="hwdb/intervals.toml",
-            )
-        )  # fmt: skip
-    where = "simulator/forecast/interval.py"
-    numbers = {f"LIKE.{key}": (value, WEIGHT) for key, value in interval.LIKE.items()}
-    numbers |= {
-        f"NEAR.{key}": (value, "the same, for the nearest runs that are listed")
-        for key, value in interval.NEAR.items()
-        if value != interval.LIKE[key]
-    }
-    numbers |= {
-        name: (getattr(interval, name), f"weight of a run whose device agrees in: {what}")
-        for name, what in SAME.items()
-    }
-    numbers["GROUP"] = (interval.GROUP, "exponent by which a run of a large group counts less")
-    numbers["HOST_BOUND"] = (interval.HOST_BOUND, "host share above which the host bounds a step")
-    source = "chosen: width at 80 % coverage, on the shipped left-out runs"
-    entries = [
-        ("chosen", name, value, meaning, source) for name, (value, meaning) in numbers.items()
-    ]
-    stretch = interval.UNKNOWN_STRETCH
-    entries.append(("assumed", "UNKNOWN_STRETCH", stretch, "stretch of any other class", "assumed"))
-    for kind, name, value, meaning, source in entries:
-        rows.append(
-            Constant(
-                kind, f"interval.{name}", value, "1", meaning, source, part="intervals",
-                where=where,
-            )
-        )  # fmt: skip
-    return rows
-
-
-def interval_sources() -> dict[str, str]:
-    """What each class of intervals was calibrated on, as hwdb/intervals.toml says."""
-    text = (interval.HERE / "intervals.toml").read_text(encoding="utf-8")
-    return {klass: str(entry["source"]) for klass, entry in tomllib.loads(text).items()}
+    """Errors of unseen sources by class, and what they share. Quantiles of Student's t follow from
+    the degrees of freedom; a bias of 0 is none; a hypothetical device has the widest class.
+    """
+    found, rows = interval.effects(), []
+    for klass, effect in found.classes.items():
+        for name, meaning in OF_CLASSES.items():
+            value = getattr(effect, name)
+            if value and klass != interval.IMAGINED:
+                rows.append((f"{klass}.{name}", value, "1", meaning, effect.source))
+    for name, (meaning, unit) in COMMON.items():
+        share = found.common[name]
+        rows.append((name, share.value, unit, meaning, share.source))
+    told = [
+        Constant(
+            kind_of(source), f"interval.{name}", value, unit, meaning, source, part="intervals",
+            where="hwdb/intervals.toml",
+        )
+        for name, value, unit, meaning, source in rows
+    ]  # fmt: skip
+    bound = Constant(
+        "chosen", "interval.HOST_BOUND", interval.HOST_BOUND, "1",
+        "host share above which the host bounds a step",
+        "chosen: separates steps whose errors are those of the host", part="intervals",
+        where="simulator/forecast/interval.py",
+    )  # fmt: skip
+    return [*told, bound]

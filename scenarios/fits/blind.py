@@ -24,12 +24,10 @@ import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.fits.intervals import traits_of
+from roofcast.scenarios.fits.intervals import without_source
 from roofcast.scenarios.measured.nets import Run, blind, read
-from roofcast.simulator.forecast import interval
-from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.interval import LEVELS
-from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 
@@ -61,26 +59,24 @@ def score(paths: Iterable[str | Path]) -> tuple[list[Scored], list[str]]:
             refused.append(f"{run.id}: {run.refused}")
             continue
         try:
-            done.append(_scored(run, run.scenario, run.measured_s, forecast(run.scenario)))
+            done.append(_scored(run, run.scenario, run.measured_s))
         except RoofcastError as error:
             refused.append(f"{run.id}: {error}")
     return done, refused
 
 
-def _scored(run: Run, scenario: Scenario, measured_s: float, f: Forecast) -> Scored:
+def _scored(run: Run, scenario: Scenario, measured_s: float) -> Scored:
     """A run beside its forecast and the interval that other sources give it."""
-    known = interval.residuals()
-    others = known.only(known.source != run.source)
-    traits = traits_of(scenario, f)
-    klass = interval.class_of(traits, others)
-    factors = interval.interval(traits, others, interval.stretches()[klass], klass).factors
+    f, traits, _ = without_interval(scenario)
+    found = without_source(traits, run.source)
+    factors = found.factors()
     ratio = measured_s / f.step_time_s
     return Scored(
         id=run.id,
         source=run.source,
         device=hwdb.device(scenario.device).id,
         stack=f.stack,
-        klass=klass,
+        klass=found.klass,
         measured_s=measured_s,
         predicted_s=f.step_time_s,
         inside=tuple(factors[level][0] <= ratio <= factors[level][1] for level in LEVELS),

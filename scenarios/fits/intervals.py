@@ -1,150 +1,253 @@
-"""Write the errors of the shipped measured runs and calibrate the intervals made of them.
+"""Write the errors of the shipped measured runs, and the intervals that follow from them.
 
-    python -m roofcast.scenarios.fits.intervals [--runs FILE.csv..] [--write]
+    python -m roofcast.scenarios.fits.intervals [--runs FILE.csv.. | --table] [--write]
 
 Rows: every table of measured runs in scenarios/measured/runs and scenarios/measured/published,
-those for blind tests too; or those of FILEs. --write puts
+those for blind tests too; or those of FILEs. With --table no run is forecast: the errors are those
+of hwdb/residuals.csv. --write puts
 
-    hwdb/residuals.csv     ln(measured / predicted) of every row, and what makes runs similar
-    hwdb/intervals.toml    how far the quantiles of the errors are stretched, by class of forecast
+    hwdb/residuals.csv     ln(measured / forecast) of every row, as it is and left out in three ways
+                           (scenarios/fits/left_out.py), and what makes runs similar
+    hwdb/intervals.toml    bias and half-width of each class of forecasts
 
-Each run is left out with its source, with its device, with its model, and, where no constant was
-fitted to any device of its maker, with its maker. An interval is made from the other runs, and how
-far it has to be stretched for the run to lie inside is noted. A class is stretched so that 80 % of
-its left-out runs lie inside; a run of a large group (source, device, stack) counts less. Prints the
-percentage of runs inside the 50, 80 and 95 % intervals, by class and by what was left out.
+A class has the left-out errors of `interval.class_of`, which sees only the runs that were not left
+out. Every source has the same weight in each way of leaving out, as in the method of moments of a
+meta-analysis [hedges1985]: a source of 360 runs tells what a source of 6 tells. bias: the median
+over sources of the source's median, 0 where that is within two standard errors. half_width: holds
+80 % of |error - bias|, those of steps other than the training of transformers divided by one
+factor, nets, with which 80 % of these lie inside, too. A class of fewer than FEW sources is
+calibrated together with the next wider one (CLASSES). degrees: Student's t distribution whose
+quantiles fit those of all classes. SHARES, of source and model in the variance: those with which a
+user's own runs help most and hardly ever harm (fits.own_runs).
+
+Prints, by class and way, what the 80 % interval holds when the source is left out of the
+calibration as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import re
+import functools
+import math
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
-from roofcast import hwdb
-from roofcast.hwdb.errors import RoofcastError
-from roofcast.scenarios.measured.nets import Run, blind, read, shipped
-from roofcast.scenarios.measured.training import is_blind
-from roofcast.simulator import models
+from roofcast.scenarios.fits.left_out import known, rows
+from roofcast.scenarios.measured.nets import blind, shipped
 from roofcast.simulator.forecast import interval
-from roofcast.simulator.forecast.chain import forecast
-from roofcast.simulator.forecast.recipes import recipe_of
-from roofcast.simulator.forecast.result import Forecast
-from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.work.step import trace
 
-TARGET = 0.8  # part of the left-out runs that the 80 % interval shall hold
-LEAST = 8  # left-out runs that calibrate a class
-CROWD = 0.25  # a run of a group of n counts n^-CROWD
-# stretch of classes with fewer left-out runs, of the widest class; other classes take the first's
-UNSEEN = {"imagined device": 1.0, "mixture of experts": 1.25, "several devices": 1.0}
-CLASSES = (
-    "known device and stack",
-    "known device and stack, another kind of step",
-    "bound by the host",
-    "known family and stack",
-    "known device, unknown stack",
-    "inherited device, known stack",
-    "inherited device, unknown stack",
-    "mixture of experts",
-    "unfitted maker, known device",
-    "unfitted maker, inherited device",
-    "unknown maker",
-    "several devices",
-    "imagined device",
-)
-WAYS = ("source", "device", "model", "maker")
+TARGET = 0.8  # part of the left-out runs that the 80 % interval holds
+FEW = 5  # sources; a class of fewer is calibrated together with the next wider
+CLASSES = {
+    "known device and stack": "known device, another stack",
+    "known device, another stack": "known family",
+    "known family": "inherited device",
+    "inherited device": "unfitted maker",
+    "unfitted maker": "inherited device",
+    "bound by the host": "unfitted maker",
+    "mixture of experts": "bound by the host",
+}  # each with the next wider of its kind: mixtures, too, wait for the host
+SHARES = {"source": 0.3, "model": 0.4, "reach": 1.0}  # fits.own_runs --shares shows the others
+ROUNDS = 6  # of calibrating classes and nets
+DEGREES = (2, 3, 4, 5, 6, 8, 10, 20)  # tried
+STANDARD_ERROR = math.sqrt(math.pi / 2)  # of a median, in standard deviations / sqrt(n)
 
 
 class Held(NamedTuple):
-    """A run that was left out."""
+    """Left-out runs in columns: one entry per run and way."""
 
-    way: str  # what it was left out with: one of WAYS
-    group: str  # its source, device and stack
-    klass: str
-    needed: float  # stretch at which it lies on the edge of its 80 % interval
-    inside: dict[int, float]  # the same of each level [%]
+    way: np.ndarray  # of interval.WAYS
+    source: np.ndarray
+    klass: np.ndarray
+    error: np.ndarray  # ln(measured / forecast), left out
+    run: np.ndarray  # index in the residuals
+    net: np.ndarray  # interval.is_net
 
-
-def traits_of(scenario: Scenario, forecast: Forecast) -> interval.Traits:
-    """What a run is compared by."""
-    device = hwdb.device(scenario.device, scenario.set)
-    model = models.resolve(scenario.model, scenario.inputs, device.kind)
-    step = trace(model, recipe_of(scenario, model, device)[0])
-    host_share = (forecast.host_s + forecast.between_steps_s) / forecast.step_time_s
-    return interval.traits(device, step, host_share, forecast.devices)
+    def only(self, mask: np.ndarray) -> Held:
+        """The entries where the mask is true."""
+        return Held(*(column[mask] for column in self))
 
 
-def rows(paths: Iterable[str | Path]) -> Iterator[dict[str, str]]:
-    """The row of hwdb/residuals.csv of every run that can be forecast; the others go to stderr."""
-    for path in paths:
-        for run in read(path):
-            try:
-                row = row_of(run, is_blind(path))
-            except RoofcastError as error:
-                print(f"{run.id}: left out: {error}", file=sys.stderr)
-                continue
-            if row:
-                yield row
+class Class(NamedTuple):
+    """The interval of a class, for training of transformers."""
+
+    bias: float
+    half_width: float
+    sources: int
+    runs: int
+    pooled: str  # the class it is calibrated together with, if any
 
 
-def row_of(run: Run, unseen: bool) -> dict[str, str] | None:
-    """The row of one run, None without a scenario; unseen: no constant is fitted to its table."""
-    if run.scenario is None or run.measured_s is None:
-        return None
-    found = forecast(run.scenario)
-    mode = "training" if found.mode == "train" else "inference"
-    tokens = f" × {found.sequence} tokens" if found.sequence else ""
-    return {
-        "name": f"{called(found)}, batch {found.batch}{tokens}, {mode} in {found.precision}",
-        "source": run.source,
-        "blind": "yes" if unseen else "no",
-        **traits_of(run.scenario, found)._asdict(),
-        "devices": str(found.devices),
-        "measured_s": f"{run.measured_s:.5g}",
-        "error": f"{np.log(run.measured_s / found.step_time_s):.4f}",
-    }
+class Calibrated(NamedTuple):
+    """The interval of each class, and the factor on the half-width of nets."""
+
+    classes: dict[str, Class]
+    nets: float
+
+    def off(self, h: Held) -> np.ndarray:
+        """|error - bias| of each entry over its half-width."""
+        bias = np.array([self.classes[klass].bias for klass in h.klass])
+        half = np.array([self.classes[klass].half_width for klass in h.klass])
+        return np.asarray(np.abs(h.error - bias) / (half * np.where(h.net, self.nets, 1.0)))
 
 
-def called(found: Forecast) -> str:
-    """The name of a model; with its size where benchmarks cut the model that it is named after.
+def held(r: interval.Residuals) -> Held:
+    """Every run, left out in each way that exists for it."""
+    fields = interval.FIELDS
+    traits = [interval.Traits(*each) for each in zip(*(r.traits[f] for f in fields), strict=True)]
+    net = np.array([interval.is_net(t) for t in traits])
+    keys = {"source": r.source, "device": r.traits["family"], "software": r.traits["stack"]}
+    parts = []
+    for way, errors in r.left_out.items():
+        told = np.flatnonzero(~np.isnan(errors))
+        classes = np.array(_classes(r, keys[way], told, traits), dtype=object)
+        name = np.full(len(told), way, dtype=object)
+        parts.append((name, r.source[told], classes, errors[told], told, net[told]))
+    return Held(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-    >>> from roofcast import predict
-    >>> called(predict("llama-3-8b", device="h100-sxm5"))
-    'llama-3-8b'
+
+def _classes(
+    r: interval.Residuals, key: np.ndarray, of: np.ndarray, traits: list[interval.Traits]
+) -> list[str]:
+    """Class of each run when the runs of the same key are left out."""
+
+    @functools.cache
+    def klass(value: str, t: interval.Traits) -> str:
+        return interval.class_of(t, r._replace(blind=r.blind | (key == value)))
+
+    return [klass(key[i], traits[i]) for i in of]
+
+
+def weights(h: Held) -> np.ndarray:
+    """Weight of each entry: every source the same in each way."""
+    groups = [f"{way}|{source}" for way, source in zip(h.way, h.source, strict=True)]
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / counts[inverse])
+
+
+def quantile(values: np.ndarray, w: np.ndarray, share: float) -> float:
+    """The weighted quantile: the least value up to which lies that share of the weight."""
+    order = np.argsort(values)
+    place = np.cumsum(w[order]) / w.sum()
+    return float(values[order][min(int(np.searchsorted(place, share - 1e-12)), len(order) - 1)])
+
+
+def middle(h: Held) -> float:
+    """The median over sources of each source's median; 0 within two standard errors of it."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for way, source, error in zip(h.way, h.source, h.error, strict=True):
+        groups.setdefault((way, source), []).append(error)
+    medians = np.array([np.median(errors) for errors in groups.values()])
+    sources = len(set(h.source))
+    found = float(np.median(medians))
+    spread = 1.4826 * float(np.median(np.abs(medians - found)))  # as a standard deviation
+    return found if abs(found) > 2.0 * STANDARD_ERROR * spread / math.sqrt(sources) else 0.0
+
+
+def telling(h: Held) -> np.ndarray:
+    """Whether each entry counts in the calibration: runs left out by software tell the class of
+    another stack alone, since the others do not say whether the stack is known.
     """
-    named = re.search(r"(\d+(?:\.\d+)?)b\b", found.model.lower())
-    if named is None or found.parameters > 0.7e9 * float(named[1]):
-        return found.model
-    return f"{found.model} reduced to {found.parameters / 1e9:.3g} billion parameters"
+    return np.asarray((h.way != "software") | (h.klass == "known device, another stack"))
 
 
-def residuals_of(table: list[dict[str, str]]) -> interval.Residuals:
-    """The rows in columns, as `interval.residuals` reads them from the file."""
+def calibrated(h: Held) -> Calibrated:
+    """The interval of each class, for a hypothetical device that of the widest, and the factor of
+    nets: alternately, until both hold 80 %.
+    """
+    h, nets = h.only(telling(h)), 1.0
+    for _ in range(ROUNDS):
+        found = Calibrated(_of_classes(h, nets), nets)
+        part = h.only(h.net)
+        if not len(part.error):
+            break
+        nets *= quantile(found.off(part), weights(part), TARGET)
+    classes = _of_classes(h, nets)
+    widest = max(classes, key=lambda klass: classes[klass].half_width)
+    imagined = classes[widest]._replace(bias=0.0, pooled=widest)
+    return Calibrated({**classes, interval.IMAGINED: imagined}, nets)
 
-    def texts(key: str) -> np.ndarray:
-        return np.array([row[key] for row in table], dtype=object)
 
-    def numbers(key: str) -> np.ndarray:
-        return np.array([float(row[key]) for row in table])
+def _of_classes(h: Held, nets: float) -> dict[str, Class]:
+    found = {}
+    for klass, wider in CLASSES.items():
+        mine, pooled = h.klass == klass, ""
+        if len(set(h.source[mine])) < FEW:
+            mine, pooled = mine | (h.klass == wider), wider
+        of = h.only(mine)
+        bias, sources = middle(of), len(set(of.source))
+        off = np.abs(of.error - bias) / np.where(of.net, nets, 1.0)
+        half = quantile(off, weights(of), TARGET)
+        found[klass] = Class(bias, half, sources, len(of.error), pooled)
+    return found
 
-    fields = {key: texts(key) for key in interval.FIELDS}
-    unseen = texts("blind") == "yes"
-    return interval.columns(
-        texts("name"),
-        texts("source"),
-        fields,
-        unseen,
-        numbers("measured_s"),
-        numbers("error"),
-        numbers("devices"),
-    )
+
+def nested(h: Held) -> np.ndarray:
+    """|error - bias| over the half-width of each entry, calibrated without its source."""
+    found = np.empty(len(h.error))
+    for source in dict.fromkeys(h.source):
+        mine = h.source == source
+        found[mine] = calibrated(h.only(~mine)).off(h.only(mine))
+    return found
+
+
+@functools.cache
+def without_source(t: interval.Traits, source: str) -> interval.Interval:
+    """The interval that the shipped runs of all other sources give a forecast."""
+    r = interval.residuals()
+    klass = interval.class_of(t, r._replace(blind=r.blind | (r.source == source)))
+    without = _calibrated_without(source)
+    found = without.classes[klass]
+    wider = without.nets if interval.is_net(t) else 1.0
+    return interval.Interval(klass, found.bias, found.half_width * wider)
+
+
+@functools.cache
+def _shipped() -> Held:
+    return held(interval.residuals())
+
+
+@functools.cache
+def _calibrated_without(source: str) -> Calibrated:
+    h = _shipped()
+    return calibrated(h.only(h.source != source))
+
+
+def degrees(h: Held, of: Calibrated) -> int:
+    """Degrees of freedom of Student's t whose 50 and 95 % quantiles, over that of 80 %, fit."""
+    ratio = of.off(h)
+    seen = [math.log(quantile(ratio, weights(h), level)) for level in (0.5, 0.95)]
+
+    def off(nu: int) -> float:
+        wanted = [math.log(level(nu, p) / level(nu, TARGET)) for p in (0.5, 0.95)]
+        return sum((a - b) ** 2 for a, b in zip(seen, wanted, strict=True))
+
+    return min(DEGREES, key=off)
+
+
+def level(nu: float, share: float) -> float:
+    """Half-width of the interval of Student's t that holds a share, in units of its scale."""
+    return float(student.ppf(0.5 + share / 2.0, nu))
+
+
+def common(h: Held, of: Calibrated) -> dict[str, tuple[float, str]]:
+    """The numbers that hold for all classes, with their sources."""
+    nu = degrees(h, of)
+    found = {"degrees": (float(nu), f"{len(h.error)} left-out runs")}
+    found |= {
+        f"level_{percent}": (
+            level(nu, percent / 100) / (1.0 if percent == 80 else level(nu, TARGET)),
+            "printed: quantile of Student's t distribution",
+        )
+        for percent in interval.LEVELS
+    }
+    nets = len(set(h.source[h.net])), int(h.net.sum())
+    found["nets"] = (of.nets, "{} sources, {} left-out runs".format(*nets))
+    return found | {name: (value, "chosen: fits.own_runs") for name, value in SHARES.items()}
 
 
 def write_residuals(table: list[dict[str, str]]) -> None:
@@ -159,99 +262,50 @@ def write_residuals(table: list[dict[str, str]]) -> None:
         writer.writerows(table)
 
 
-def left_out(r: interval.Residuals) -> list[Held]:
-    """Every run, left out with its source, device, model, and maker where nothing was fitted to it.
-
-    A way that leaves no other run, or a maker with a fitted device, is passed over.
-    """
-    keys = {
-        "source": r.source,
-        "device": r.traits["device"],
-        "model": np.array([name.split(",")[0] for name in r.name]),
-        "maker": r.traits["maker"],
-    }
-    found = []
-    for way in WAYS:
-        for value in np.unique(keys[way]):
-            gone = keys[way] == value
-            if gone.all() or (way == "maker" and not r.blind[gone].all()):
-                continue
-            rest = r.only(~gone)
-            found += [_held(r, int(i), rest, way) for i in np.flatnonzero(gone)]
-    return found
-
-
-def _held(r: interval.Residuals, i: int, rest: interval.Residuals, way: str) -> Held:
-    """Run `i` beside the interval that the rest gives it."""
-    traits = interval.Traits(*(r.traits[field][i] for field in interval.FIELDS))
-    w = interval.weights(traits, rest)
-    error, inside = r.error[i], {}
-    for level in interval.LEVELS:
-        levels = (0.5 - level / 200, 0.5, 0.5 + level / 200)
-        low, middle, high = interval.quantiles(rest.error, w, levels)
-        side = high - middle if error > middle else middle - low
-        # the forecast itself is always inside, and what lies between it and the median
-        spared = 0.0 <= error <= max(middle, 0.0) or min(middle, 0.0) <= error <= 0.0
-        inside[level] = 0.0 if spared else abs(error - middle) / max(side, 1e-6)
-    group = f"{r.source[i]}|{r.traits['device'][i]}|{r.traits['stack'][i]}"
-    return Held(way, group, interval.class_of(traits, rest), inside[80], inside)
-
-
-def level_of(held: list[Held], share: float) -> float:
-    """Stretch at which that fraction of the runs lies inside."""
-    sizes: dict[tuple[str, str], int] = {}
-    for h in held:
-        sizes[h.way, h.group] = sizes.get((h.way, h.group), 0) + 1
-    order = sorted(held, key=lambda h: h.needed)
-    w = np.array([sizes[h.way, h.group] ** -CROWD for h in order])
-    return float(np.interp(share, (np.cumsum(w) - 0.5 * w) / w.sum(), [h.needed for h in order]))
-
-
-def calibrated(held: list[Held]) -> dict[str, float]:
-    """Stretch by class; a class of fewer than LEAST runs takes that of the first, or UNSEEN times
-    the widest.
-    """
-    result: dict[str, float] = {}
-    for klass in CLASSES:
-        mine = [h for h in held if h.klass == klass]
-        if len(mine) >= LEAST:
-            result[klass] = level_of(mine, TARGET)
-    widest, first = max(result.values()), result[CLASSES[0]]
-    return {
-        klass: result.get(klass, widest * UNSEEN[klass] if klass in UNSEEN else first)
-        for klass in CLASSES
-    }
-
-
-def write_stretches(stretch: dict[str, float], held: list[Held]) -> None:
+def write_effects(of: Calibrated, everywhere: dict[str, tuple[float, str]]) -> None:
     """Write hwdb/intervals.toml; the comments at its head stay."""
     path = interval.HERE / "intervals.toml"
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    for klass, value in stretch.items():
-        runs = sum(h.klass == klass for h in held)
-        source = f"{runs} left-out runs"
-        if klass in UNSEEN and runs < LEAST:
-            source = f"assumed: {UNSEEN[klass]:g} of the widest class"
-        lines += ["", f'["{klass}"]', f"stretch = {value:.3f}", f'source = "{source}"']
+    lines += ["", "[common]"]
+    lines += [
+        f'{name} = {{value = {value:.4g}, source = "{source}"}}'
+        for name, (value, source) in everywhere.items()
+    ]
+    for klass, c in of.classes.items():
+        source = f"{c.sources} sources, {c.runs} left-out runs"
+        if c.pooled:
+            source = f"with {c.pooled}: {source}"
+        if klass == interval.IMAGINED:
+            source = f"assumed: as {c.pooled}, the widest class"
+        lines += ["", f'[classes."{klass}"]', f"bias = {c.bias:.4f}"]
+        lines += [f"half_width = {c.half_width:.4f}", f'source = "{source}"']
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def report(held: list[Held], stretch: dict[str, float]) -> None:
-    """Print the percentage of left-out runs inside their intervals, and the stretches."""
-    print(f"{'left out by':12s} {'class':34s} {'runs':>5s}  inside 50 / 80 / 95 %")
-    for way in WAYS:
-        for klass in (*CLASSES, None):
-            mine = [h for h in held if h.way == way and klass in (None, h.klass)]
-            if not mine:
+def report(h: Held, of: Calibrated, everywhere: dict[str, tuple[float, str]]) -> None:
+    """Print what the 80 % intervals hold, by class and way, sources weighing alike."""
+    ratio = nested(h)
+    inside = {"": ratio <= 1.0}
+    inside |= {str(n): ratio <= everywhere[f"level_{n}"][0] for n in (50, 95)}
+    print(f"{'class':28s} {'left out by':9s} {'sources':>7s} {'runs':>5s} inside 50 / 80 / 95 %")
+    for klass in (*CLASSES, None):
+        for way in (None, *interval.WAYS):
+            mine = (h.klass == klass if klass else True) & (h.way == way if way else True)
+            mine = np.broadcast_to(mine, h.error.shape)
+            if not mine.any() or (klass is None and way is None):
                 continue
-            inside = [
-                100 * np.mean([h.inside[level] <= stretch[h.klass] for h in mine])
-                for level in interval.LEVELS
-            ]
-            shares = " / ".join(f"{s:.0f}" for s in inside)
-            print(f"{way:12s} {klass or 'all':34s} {len(mine):5d}  {shares}")
-    for name, value in stretch.items():
-        print(f"{name:34s} stretch {value:.2f}")
+            part = h.only(mine)
+            w = weights(part)
+            held_ = " / ".join(
+                f"{100 * np.average(inside[n][mine], weights=w):.0f}" for n in ("50", "", "95")
+            )
+            print(f"{klass or 'all':28s} {way or 'any':9s} {len(set(part.source)):7d}"
+                  f" {len(part.error):5d} {held_}")  # fmt: skip
+    for klass, c in of.classes.items():
+        low, high = (100 * math.expm1(c.bias + side * c.half_width) for side in (-1, 1))
+        print(f"{klass:28s} {low:+.0f} to {high:+.0f} %  {c.pooled and f'with {c.pooled}'}")
+    for name, (value, source) in everywhere.items():
+        print(f"{name:10s} {value:.4g} ({source})")
 
 
 def main() -> None:
@@ -265,16 +319,22 @@ def main() -> None:
     parser.add_argument(
         "--write", action="store_true", help="write hwdb/residuals.csv and hwdb/intervals.toml"
     )
+    parser.add_argument(
+        "--table", action="store_true", help="errors of hwdb/residuals.csv; forecast nothing"
+    )
     options = parser.parse_args()
-    table = list(rows(options.runs or (*shipped(), *blind())))
-    if not table:
+    table = [] if options.table else rows(known(options.runs or (*shipped(), *blind())))
+    if not table and not options.table:
         sys.exit("fits.intervals: no run could be forecast, so there is nothing to write")
-    held = left_out(residuals_of(table))
-    stretch = calibrated(held)
-    report(held, stretch)
+    r = interval.columns(table) if table else interval.residuals()
+    h = held(r)
+    of = calibrated(h)
+    everywhere = common(h, of)
+    report(h, of, everywhere)
     if options.write:
-        write_residuals(table)
-        write_stretches(stretch, held)
+        if table:
+            write_residuals(table)
+        write_effects(of, everywhere)
 
 
 if __name__ == "__main__":

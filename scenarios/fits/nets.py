@@ -258,6 +258,19 @@ def write_constants(stage: Stage, values: np.ndarray, residual: str) -> None:
     rates_of.cache_clear()
 
 
+def selects(stage: Stage, run: Run) -> bool:
+    """Whether the stage is fitted to the run."""
+    row, scenario = run.row, run.scenario
+    if scenario is None or (scenario.devices or 1) > 1:
+        return False
+    patterns = {key: getattr(stage, key) for key in ("device", "framework", "mode", "precision")}
+    return (
+        all(re.search(pattern, row.get(key) or "") for key, pattern in patterns.items())
+        and stage.batch <= (scenario.batch or 0) <= stage.most
+        and not re.search(stage.without, f"{row['model']} {row.get('layout') or ''}")
+    )
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(

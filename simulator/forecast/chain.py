@@ -15,7 +15,8 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.diagnosis import advised
-from roofcast.simulator.forecast.interval import with_interval
+from roofcast.simulator.forecast.interval import Traits, shipped, traits_of, with_interval
+from roofcast.simulator.forecast.own_runs import OwnRuns, calibrated
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -39,15 +40,31 @@ FINITE = (  # fields of every forecast that are finite and not negative
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
-def forecast(scenario: Scenario) -> Forecast:
-    """Forecast one step of a scenario, and the run where its length is given."""
+def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
+    """Forecast one step of a scenario, and the run where its length is given.
+
+    own: measured steps of the user's, which calibrate it. The files that `scenario.runs` names are
+    read by scenarios/own_runs.py, not here.
+    """
+    found, t, imagined = without_interval(scenario)
+    interval = shipped(t, imagined)
+    if own is not None:
+        found, interval = calibrated(found, t, interval, own)
+    return with_interval(found, t, interval)
+
+
+def without_interval(scenario: Scenario) -> tuple[Forecast, Traits, bool]:
+    """The forecast without its interval, what it is compared with measured runs by, and whether its
+    time is that of hardware that does not exist.
+    """
     asked = resolve(scenario)
     found, step = timed(asked)
     _check_finite(found)
     imagined = _imagined(asked, found.step_time_s)
     if asked.device.edits and not imagined:
         found = msgspec.structs.replace(found, assumptions=(*found.assumptions, SAME_TIME))
-    return with_interval(_advised(found, asked), asked.device, step, imagined)
+    found = _advised(found, asked)
+    return found, traits_of(found, asked.device, step), imagined
 
 
 def _check_finite(found: Forecast) -> None:

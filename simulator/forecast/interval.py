@@ -1,20 +1,23 @@
-"""How sure a forecast is: an interval around it, from the errors of measured runs that resemble
-it, and the runs that resemble it most.
+"""How sure a forecast is: an interval around it from the errors of left-out measured runs, and the
+measured runs that resemble it most.
 
-Every run of hwdb/residuals.csv has an error ln(measured / predicted). A forecast weighs each run
-by likeness (the same device, family, maker or kind of device; stack; kind of model; mode; format;
-bound by the host or not; number of devices); a run of a large group of one source, device and stack
-counts less. The interval is given by the quantiles of these weighted errors, stretched by the
-factor of its class (hwdb/intervals.toml) so that 80 % of left-out runs lie inside: a weighted
-conformal prediction [tibshirani2019] with classes.
+A model of random effects. The error ln(measured / forecast) of a step is
+
+    bias + effect of the source + effect of its model + rest
+
+where a source is one publication, or one user: its machines, software and habits. bias and the
+half-width of the sum depend on the class of the forecast (`class_of`): how far it is from what was
+measured. They come from runs that were forecast without their source, family of devices or stack
+(hwdb/residuals.csv), every source with the same weight [hedges1985], so that the forecast for an
+unseen source is as wide as unseen sources have been; steps other than the training of transformers
+(`is_net`) are wider by one factor. The shares that the three effects have of the
+variance are the same in all classes (hwdb/intervals.toml); `own_runs` needs them.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,31 +27,31 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.strict import load
 from roofcast.simulator.forecast.result import Forecast, Near
 from roofcast.simulator.times.rates import family_name
 from roofcast.simulator.work.step import Step
 
 HERE = Path(hwdb.__file__).parent
-# weight of a run that differs in this trait; chosen among a few settings, see docs/method.md
-LIKE = {
-    "stack": 0.1, "model_kind": 0.1, "mode": 0.5, "format": 0.4, "host_bound": 0.1, "scale": 0.3,
-}  # fmt: skip
-# the same for the runs that are shown as nearest: above all a model of the same kind
-NEAR = {**LIKE, "model_kind": 0.03, "stack": 0.5, "scale": 0.5}
-# weight of a run on the same device; of its family; of its maker and kind; of its kind; of another
-DEVICE, FAMILY, MAKER, KIND, OTHER = 1.0, 0.2, 0.03, 0.015, 0.01
-GROUP = 0.3  # n runs of one source, device and stack together weigh n^(1 - GROUP)
 HOST_BOUND = 0.6  # a step is bound by the host from this fraction of host time on
-UNKNOWN_STRETCH = 2.0  # of a class that intervals.toml does not have
 SHOWN = 3  # nearest runs shown
 CANDIDATES = 100  # nearest runs of which these are chosen
 LEVELS = (50, 80, 95)
 TABLES = ("embedding", "embedding_bag")  # ops that look up rows
-KIND_OF_STEP = ("model_kind", "mode", "format")
+IMAGINED = "imagined device"
 FIELDS = (
     "device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound",
     "scale",
 )  # fmt: skip
+# of two measured runs, the nearer agrees in the first of these traits in which they differ
+NEAR = ("model_kind", "device", "family", "maker", "host_bound", "mode", "format", "stack",
+        "scale", "kind")  # fmt: skip
+# columns of hwdb/residuals.csv: the error of the forecast as it is, and left out in three ways
+WAYS = {
+    "source": "constants fitted without the run's source",
+    "device": "constants fitted without every device of the run's family",
+    "software": "stack replaced by the default, as of a framework without a profile",
+}
 
 
 class Traits(NamedTuple):
@@ -74,46 +77,55 @@ class Residuals(NamedTuple):
     traits: dict[str, np.ndarray]
     blind: np.ndarray  # whether no constant was fitted to its table
     seconds: np.ndarray
-    error: np.ndarray  # ln(measured / predicted)
-    crowd: np.ndarray  # runs of the same source, device and stack
     devices: np.ndarray  # of the run
-
-    def only(self, mask: np.ndarray) -> Residuals:
-        """The rows where the mask is true."""
-        return columns(
-            self.name[mask],
-            self.source[mask],
-            {k: v[mask] for k, v in self.traits.items()},
-            self.blind[mask],
-            self.seconds[mask],
-            self.error[mask],
-            self.devices[mask],
-        )
+    parameters: np.ndarray  # of the model
+    error: np.ndarray  # ln(measured / forecast)
+    left_out: dict[str, np.ndarray]  # the same by each of WAYS; NaN where that way does not exist
 
 
-def columns(
-    name: np.ndarray,
-    source: np.ndarray,
-    traits: dict[str, np.ndarray],
-    blind: np.ndarray,
-    seconds: np.ndarray,
-    error: np.ndarray,
-    devices: np.ndarray,
-) -> Residuals:
-    """Residuals of these columns, with the size of each run's group."""
-    keys = [
-        f"{s}|{d}|{k}" for s, d, k in zip(source, traits["device"], traits["stack"], strict=True)
-    ]
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    return Residuals(name, source, traits, blind, seconds, error, counts[inverse], devices)
+class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Errors of one class of forecasts, as ln(measured / forecast)."""
+
+    bias: float  # middle of the interval
+    half_width: float  # of the interval that holds 80 %
+    source: str
+
+
+class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number that holds for all classes."""
+
+    value: float
+    source: str
+
+
+class Effects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """hwdb/intervals.toml."""
+
+    common: dict[str, Share]
+    classes: dict[str, Effect]
+
+    def level(self, level: int) -> float:
+        """Half-width of an interval of 50, 80 or 95 %, as a multiple of that of 80 %."""
+        return 1.0 if level == 80 else self.common[f"level_{level}"].value
 
 
 class Interval(NamedTuple):
-    """Factors on a forecast between which the measured time lies."""
+    """Where ln(measured / forecast) lies."""
 
     klass: str
-    factors: dict[int, tuple[float, float]]  # by level in percent
-    nearest: np.ndarray  # rows of the residuals, the most similar first
+    bias: float
+    half_width: float  # at 80 %
+
+    def factors(self) -> dict[int, tuple[float, float]]:
+        """Factors on a forecast between which the measured time lies, by level in percent. The
+        forecast itself is always inside.
+        """
+        found = {}
+        for level in LEVELS:
+            half = self.half_width * effects().level(level)
+            low, high = min(self.bias - half, 0.0), max(self.bias + half, 0.0)
+            found[level] = (float(np.exp(low)), float(np.exp(high)))
+        return found
 
 
 @functools.cache
@@ -122,34 +134,41 @@ def residuals() -> Residuals:
     path = HERE / "residuals.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-        number = {
-            key: np.array([float(r[key]) for r in rows])
-            for key in ("measured_s", "error", "devices")
-        }
-        text = {
-            key: np.array([r[key] for r in rows], dtype=object)
-            for key in ("name", "source", "blind", *FIELDS)
-        }
+            return columns(list(csv.DictReader(line for line in file if not line.startswith("#"))))
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise BadInput(f"{path.name}: not a table of residuals: {error!r}") from None
-    fields = {key: text[key] for key in FIELDS}
-    return columns(
-        text["name"],
-        text["source"],
-        fields,
-        text["blind"] == "yes",
-        number["measured_s"],
-        number["error"],
-        number["devices"],
+
+
+def columns(rows: list[dict[str, str]]) -> Residuals:
+    """The rows of hwdb/residuals.csv in columns."""
+
+    def texts(key: str) -> np.ndarray:
+        return np.array([row[key] for row in rows], dtype=object)
+
+    def numbers(key: str) -> np.ndarray:
+        return np.array([float(row[key] or "nan") for row in rows])
+
+    return Residuals(
+        texts("name"),
+        texts("source"),
+        {key: texts(key) for key in FIELDS},
+        texts("blind") == "yes",
+        numbers("measured_s"),
+        numbers("devices"),
+        numbers("parameters"),
+        numbers("error"),
+        {way: numbers(f"without_{way}") for way in WAYS},
     )
 
 
 @functools.cache
-def stretches() -> dict[str, float]:
-    """Factor on the width of the quantiles, by class."""
-    table = tomllib.loads((HERE / "intervals.toml").read_text(encoding="utf-8"))
-    return {name: float(entry["stretch"]) for name, entry in table.items()}
+def effects() -> Effects:
+    """The shipped effects."""
+    path = HERE / "intervals.toml"
+    try:
+        return msgspec.convert(load(path, "the errors of forecasts"), Effects)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{path.name}: {error}") from None
 
 
 def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> Traits:
@@ -172,6 +191,12 @@ def traits(device: Device, step: Step, host_share: float, devices: int = 1) -> T
         bound,
         scale,
     )
+
+
+def traits_of(f: Forecast, device: Device, step: Step) -> Traits:
+    """Traits of a forecast step."""
+    host_share = (f.host_s + f.between_steps_s) / f.step_time_s if f.step_time_s else 0.0
+    return traits(device, step, host_share, f.devices)
 
 
 def model_kind(step: Step) -> str:
@@ -204,98 +229,48 @@ def _mostly_tables(step: Step) -> bool:
     return tables > 0.5 * total
 
 
-def likeness(t: Traits, r: Residuals, rest: dict[str, float] = LIKE) -> np.ndarray:
-    """Weight of each measured run: 1 where all traits agree, less for each difference."""
-    same = {key: r.traits[key] == value for key, value in t._asdict().items()}
-    far = np.where(same["maker"], MAKER, np.where(same["kind"], KIND, OTHER))
-    w = np.where(
-        same["device"],
-        DEVICE,
-        np.where(same["family"] & (not t.family.startswith("any-")), FAMILY, far),
-    )
-    for key, left in rest.items():
-        w = w * np.where(same[key], 1.0, left)
-    return w
-
-
-def weights(t: Traits, r: Residuals) -> np.ndarray:
-    """Likeness of each measured run, less for a run of a large group."""
-    return likeness(t, r) / r.crowd**GROUP
-
-
 def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
-    """Class of a forecast: how far it is from what was measured. imagined: on no real device."""
+    """Class of a forecast: how far it is from the runs that constants could be fitted to.
+
+    imagined: the time is that of hardware that does not exist, or on which nothing was measured.
+    Runs that are kept for blind tests make nothing known.
+    """
     if imagined:
-        return "imagined device"
-    maker = r.traits["maker"] == t.maker
-    if not maker.any():
-        return "unknown maker"
-    if r.blind[maker].all():
-        known = (r.traits["device"] == t.device).any()
-        return f"unfitted maker, {'known' if known else 'inherited'} device"
-    if t.scale != "one" and not (r.traits["scale"] == t.scale).any():
-        return "several devices"
+        return IMAGINED
     if t.model_kind == "moe":
         return "mixture of experts"
     if t.host_bound == "yes":
         return "bound by the host"
-    device, stack = r.traits["device"] == t.device, r.traits["stack"] == t.stack
-    if (device & stack).any():
-        alike = np.all([r.traits[key] == getattr(t, key) for key in KIND_OF_STEP], axis=0)
-        return (
-            "known device and stack"
-            if (device & stack & alike).any()
-            else "known device and stack, another kind of step"
-        )
-    if device.any():
-        return "known device, unknown stack"
-    if not t.family.startswith("any-") and ((r.traits["family"] == t.family) & stack).any():
-        return "known family and stack"
-    if (stack & (r.traits["kind"] == t.kind)).any():
-        return "inherited device, known stack"
-    return "inherited device, unknown stack"
+    known = {key: (r.traits[key] == value) & ~r.blind for key, value in t._asdict().items()}
+    if known["device"].any():
+        alike = np.all([known[k] for k in ("device", "stack", "model_kind", "mode")], axis=0)
+        return "known device and stack" if alike.any() else "known device, another stack"
+    if not t.family.startswith("any-") and known["family"].any():
+        return "known family"
+    return "inherited device" if known["maker"].any() else "unfitted maker"
 
 
-def quantiles(errors: np.ndarray, w: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Weighted quantiles of the errors, linear between neighbours."""
-    order = np.argsort(errors)
-    e, w = errors[order], w[order]
-    place = (np.cumsum(w) - 0.5 * w) / w.sum()
-    return np.interp(levels, place, e)
-
-
-def interval(t: Traits, r: Residuals, stretch: float, klass: str) -> Interval:
-    """The interval of a forecast with these traits."""
-    w = weights(t, r)
-    factors = {}
-    for level in LEVELS:
-        low, middle, high = quantiles(r.error, w, (0.5 - level / 200, 0.5, 0.5 + level / 200))
-        factors[level] = (
-            float(np.exp(min(middle - stretch * (middle - low), 0.0))),
-            float(np.exp(max(middle + stretch * (high - middle), 0.0))),
-        )
-    return Interval(klass, factors, np.argsort(-likeness(t, r, NEAR), kind="stable")[:CANDIDATES])
+def is_net(t: Traits) -> bool:
+    """Whether a step is none of those that constants of training steps are fitted to: training of
+    transformers and mixtures of experts.
+    """
+    return t.model_kind not in ("transformer", "moe") or t.mode != "train"
 
 
 @functools.lru_cache(maxsize=256)
-def _shipped(t: Traits, imagined: bool) -> Interval:
-    """The interval by the shipped residuals."""
+def shipped(t: Traits, imagined: bool = False) -> Interval:
+    """The interval of a forecast with these traits, before any run of the user's own."""
     klass = class_of(t, residuals(), imagined)
-    return interval(t, residuals(), stretches().get(klass, UNKNOWN_STRETCH), klass)
+    effect = effects().classes[klass]
+    wider = effects().common["nets"].value if is_net(t) else 1.0
+    return Interval(klass, effect.bias, effect.half_width * wider)
 
 
-def with_interval(f: Forecast, device: Device, step: Step, imagined: bool = False) -> Forecast:
-    """The forecast with its interval, its class and the nearest measured runs.
-
-    imagined: the time is that of hardware which does not exist, or on which nothing was measured.
-    """
-    r = residuals()
-    host_share = (f.host_s + f.between_steps_s) / f.step_time_s if f.step_time_s else 0.0
-    t = traits(device, step, host_share, f.devices)
-    found = _shipped(t, imagined)
+def with_interval(f: Forecast, t: Traits, found: Interval) -> Forecast:
+    """The forecast with its interval, its class and the nearest measured runs."""
     bounds = {
         str(level): (f.step_time_s * a, f.step_time_s * b)
-        for level, (a, b) in found.factors.items()
+        for level, (a, b) in found.factors().items()
     }
     low, high = bounds["80"]
     return msgspec.structs.replace(
@@ -304,15 +279,23 @@ def with_interval(f: Forecast, device: Device, step: Step, imagined: bool = Fals
         high_s=high,
         interval_class=found.klass,
         interval_s=bounds,
-        nearest=nearest(f, found, r),
+        nearest=nearest(f, t, residuals()),
     )
 
 
-def nearest(f: Forecast, found: Interval, r: Residuals) -> tuple[Near, ...]:
+@functools.lru_cache(maxsize=256)
+def _order(t: Traits) -> np.ndarray:
+    """The CANDIDATES of the shipped runs, the most similar first."""
+    r = residuals()
+    differs = [r.traits[key] != getattr(t, key) for key in reversed(NEAR)]
+    return np.lexsort(differs)[:CANDIDATES]
+
+
+def nearest(f: Forecast, t: Traits, r: Residuals) -> tuple[Near, ...]:
     """The most similar runs, of the same model first, one per model."""
-    mine = f"{f.model},"
-    names = r.name[found.nearest].tolist()
-    near = list(zip(names, found.nearest, strict=True))
+    mine, order = f"{f.model},", _order(t)
+    names = r.name[order].tolist()
+    near = list(zip(names, order, strict=True))
     chosen: dict[str, int] = {}
     for name, i in sorted(near, key=lambda each: not each[0].startswith(mine)):
         chosen.setdefault(name.split(",")[0], i)

@@ -178,6 +178,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: dict[str, tuple[float, float]] = {}  # by level in percent: "50", "80", "95"
     interval_class: str = ""  # how far the forecast is from what was measured
     nearest: tuple[Near, ...] = ()
+    # the user's own measured steps: how many are like this one, and the factor they put on its
+    # times
+    own_runs: int = 0
+    own_factor: float = 1.0
 
     diagnosis: str = ""
     assumptions: tuple[str, ...] = ()

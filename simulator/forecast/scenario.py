@@ -69,6 +69,9 @@ class Scenario(
     samples: str | float | None = None
     epochs: float | None = None
     price_per_hour: float | None = None  # USD per device-hour; default: the device's list price
+    # files of the user's own measured runs, in the columns of `roofcast validate --runs`: they
+    # calibrate the forecast
+    runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._require(WHOLE, _whole, "a whole number is wanted")
@@ -80,6 +83,8 @@ class Scenario(
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
         self._require(("stages",), _wholes, layers)
+        paths = 'a list of files is wanted, for example ["mine.csv"]'
+        self._require(("runs",), _paths, paths)
         price = self.price_per_hour
         if price is not None and not 0 <= price <= DEAREST:
             raise BadInput(
@@ -107,7 +112,7 @@ class Scenario(
             value = getattr(self, name)
             if _number(value) and type(value) is not float:
                 msgspec.structs.force_setattr(self, name, float(value))
-        for name in ("inputs", "offload", "stages"):
+        for name in ("inputs", "offload", "stages", "runs"):
             value = getattr(self, name)
             if isinstance(value, list):
                 msgspec.structs.force_setattr(self, name, tuple(value))
@@ -127,6 +132,10 @@ def _whole(value: Any) -> bool:
 
 def _wholes(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and all(_whole(v) and v <= MOST for v in value)
+
+
+def _paths(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(v, str) for v in value)
 
 
 def _number(value: Any) -> bool:

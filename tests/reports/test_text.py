@@ -12,7 +12,7 @@ from roofcast.reports.pages.comparison import print_comparison
 from roofcast.reports.pages.forecast import print_forecast
 from roofcast.reports.pages.layer_table import by_kind
 from roofcast.reports.pages.memory import bar, kinds, print_memory, verdict
-from roofcast.simulator.forecast.interval import stretches
+from roofcast.simulator.forecast.interval import effects
 from roofcast.simulator.forecast.result import Near
 
 LONG = dict(
@@ -198,11 +198,11 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
         measured_s=0.1,
         error=-0.05,
     )
-    known = "known device, unknown stack"
-    print_forecast(step(low_s=0.6, high_s=0.8, interval_class=known, nearest=(near,)))
+    known = "known device, another stack"
+    print_forecast(step(low_s=0.602, high_s=0.798, interval_class=known, nearest=(near,)))
     text = one_line(capsys)
-    spread = "by forecast errors on runs of this device under other software stacks"
-    assert f"80 % prediction interval: 600 ms to 800 ms ({spread})" in text
+    spread = f"-14 to +14 %: {INTERVALS[known]}"
+    assert f"80 % prediction interval: 602 ms to 798 ms ({spread})" in text
     assert (
         "gpt2, batch 8 on a100-pcie-40gb, stack pytorch-eager (a table): measured 100 ms per step"
         in text
@@ -211,8 +211,12 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
 
 
 def test_every_class_of_interval_has_a_text():
-    assert set(stretches()) == set(INTERVALS)
-    assert interval_basis("a new class") == "a new class"
+    assert set(effects().classes) == set(INTERVALS)
+
+
+def test_the_interval_says_that_own_runs_calibrate_it(step):
+    found = step(low_s=0.63, high_s=0.77, interval_class="a new class", own_runs=2)
+    assert interval_basis(found) == "-10 to +10 %: a new class; calibrated on 2 of your runs"
 
 
 def test_duration_cost_and_energy_are_printed(step, capsys):

@@ -166,3 +166,27 @@ def test_runs_on_many_devices_as_json(roofcast):
         and len(found["rows"]) == 2
         and found["sources"][0]["baseline"] is not None
     )
+
+
+def test_blind_like_leaves_out_in_three_ways_and_says_what_was_refitted(roofcast):
+    done = roofcast("validate", "--blind-like", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert set(found["ways"]) == {"source", "device", "software"}
+    assert "constants of fits.runs" in found["refitted"]
+    for lines in (found["by_kind"], found["by_class"]):
+        for way in found["ways"]:
+            mine = [line for line in lines if line["way"] == way]
+            assert sum(line["rows"] for line in mine if line["name"] != "all") == next(
+                line["rows"] for line in mine if line["name"] == "all"
+            )
+            assert all(0.0 <= line["inside"] <= 1.0 for line in mine)
+    assert all(abs(line["bias"]) > 0.1 for line in found["biased_sources"])
+    text = roofcast("validate", "--blind-like").out
+    assert "Left out by software" in text and "known device and stack" in text
+
+
+@pytest.mark.parametrize("others", [["--constants"], ["--runs", "x.csv"], ["--plot", "x.png"]])
+def test_blind_like_goes_alone(roofcast, others):
+    assert roofcast("validate", "--blind-like", *others).code == 2
+    assert roofcast("validate", "--refit").code == 2
