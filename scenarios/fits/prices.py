@@ -7,9 +7,10 @@ gpus_per_instance, region, date, price_usd, unit, source, note. Writes hwdb/pric
 hwdb/prices/sources.csv, and prints how many rows were left out, by reason.
 
 Left out: quotes of no device of hwdb; models, assumptions and estimates, which are not quotes;
-services that sell calls or seconds, not machines; quotes without a source that can be cited; spot prices not below the same list's on-demand
-price (placeholders); on-demand prices below the same list's spot price (another product's); prices
-per hour above MOST (placeholders); boards of two dies where hwdb has the die.
+services that sell calls or seconds, not machines; quotes without a source that can be cited; spot
+prices not below the same list's on-demand price (placeholders); on-demand prices below the same
+list's spot price (another product's); prices per hour above MOST (placeholders); boards of two
+dies where hwdb has the die.
 """
 
 from __future__ import annotations
