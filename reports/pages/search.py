@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from roofcast.simulator.forecast.result import Forecast
 _SHOWN_FRONT = 8
 _SHOWN_LOSSES = 2
 _SHOWN_REASONS = 6
+_USUAL = {"zero": 0, "micro_batch": None, "devices": None}  # defaults; of other degrees 1
 
 
 def print_search(found: Explored, best: Sequence[Forecast]) -> None:
@@ -55,8 +57,18 @@ def options_line(found: Explored, rank: int) -> str:
 
 def option_words(found: Explored, i: int) -> str:
     """The i-th layout as options of predict, with the batch."""
-    words = [f"--batch {found.scenario.batch}"] if found.scenario.batch else []
-    for name, value in found.options[i].items():
+    batch = [f"--batch {found.scenario.batch}"] if found.scenario.batch else []
+    return " ".join([*batch, words_of(found.options[i])])
+
+
+def words_of(options: Mapping[str, Any]) -> str:
+    """A layout as options of predict.
+
+    >>> words_of({"devices": 8, "tp": 1, "dp": 8, "zero": 1, "sp": False, "recompute": "none"})
+    '--devices 8 --dp 8 --zero 1 --no-sp'
+    """
+    words = []
+    for name, value in options.items():
         option = "--" + name.replace("_", "-")
         if name == "recompute" and value == "none":
             continue
@@ -64,7 +76,7 @@ def option_words(found: Explored, i: int) -> str:
             words.append(option if value else f"--no-{name.replace('_', '-')}")
         elif isinstance(value, tuple):
             words += [f"{option} {each}" for each in value]
-        elif value != 1 or name in ("micro_batch", "devices"):
+        elif value != _USUAL.get(name, 1):
             words.append(f"{option} {value}")
     return " ".join(words)
 

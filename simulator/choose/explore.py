@@ -84,9 +84,8 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
     """
     names = named(scenario)
     scenario, assumed = with_batch(scenario, devices, names.model.takes)
-    assert scenario.batch is not None, "it was just given"
     space = Space(scenario, names)
-    shapes, policies = space.shapes(devices, scenario.batch, few), space.policies()
+    shapes, policies = space.shapes(devices, few), space.policies(few)
     if not shapes:
         raise BadInput(
             f"batch {scenario.batch}: no layout of {devices} devices divides it; use a multiple of"

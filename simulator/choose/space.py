@@ -19,7 +19,7 @@ from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.work.step import trace
+from roofcast.simulator.work.step import Step, trace
 
 Shape = dict[str, Any]  # options of a layout, as predict takes them
 
@@ -51,6 +51,12 @@ class Space:
         """Tokens of a sample."""
         return self.scenario.sequence or self.model.size or 1
 
+    @property
+    def batch(self) -> int:
+        """Global batch [samples]."""
+        assert self.scenario.batch is not None, "a space is of a scenario with a batch"
+        return self.scenario.batch
+
     @cached_property
     def layers(self) -> int:
         """Layers that a pipeline can be cut into; 1 where the model has none."""
@@ -62,7 +68,12 @@ class Space:
         return any(w.expert for w in self._traced.weights)
 
     @cached_property
-    def _traced(self):
+    def parameters(self) -> float:
+        """Parameters of the model."""
+        return float(self._traced.parameters)
+
+    @cached_property
+    def _traced(self) -> Step:
         one = msgspec.structs.replace(self.scenario, batch=1, recompute="none", offload=())
         recipe, _ = recipe_of(one, self.model, self.names.device)
         return trace(self.model, recipe)
@@ -72,24 +83,26 @@ class Space:
         """Whether tensor and pipeline parallelism can cut the model."""
         return self.sequences and self.layers > 1
 
-    def policies(self) -> tuple[str, ...]:
+    def policies(self, few: bool = False) -> tuple[str, ...]:
         """Recompute policies."""
         if not self.trains:
             return ("none",)
         if self.scenario.recompute != "none":
             return (self.scenario.recompute,)
+        if few:
+            return ("none", "full")
         return ("none", "selective", "full") if self.cut else ("none", "full")
 
-    def shapes(self, devices: int, batch: int, few: bool = False) -> list[Shape]:
+    def shapes(self, devices: int, few: bool = False) -> list[Shape]:
         """The grid: every tensor, pipeline, context and expert degree, ZeRO stage and micro-batch
         on so many devices, with defaults for the rest. few: powers of two, and no ZeRO 2.
         """
         found = []
         for tp, pp, cp, ep in self._degrees(devices, few):
             dp = devices // (tp * pp * cp)
-            if batch % dp:
+            if self.batch % dp:
                 continue
-            micros = self._micros(batch // dp, few)
+            micros = self._micros(self.batch // dp, few)
             for zero, micro in product(self._zeros(dp * cp, pp, few), micros):
                 shape: Shape = {"devices": devices, "tp": tp, "pp": pp, "dp": dp, "cp": cp}
                 shape |= {"zero": zero, "micro_batch": micro}
@@ -101,7 +114,8 @@ class Space:
     def _asked_for(self, shape: Shape) -> bool:
         """Whether a shape is as the scenario says."""
         given = {n: getattr(self.scenario, n) for n in shape if n != "devices"}
-        return all(value is None or shape[n] == value for n, value in given.items())
+        usual = (None, (), "none")
+        return all(value in usual or shape[n] == value for n, value in given.items())
 
     def _degrees(self, devices: int, few: bool) -> Iterator[tuple[int, int, int, int]]:
         """tp, pp, cp, ep of the grid."""
@@ -202,4 +216,17 @@ class Space:
             found.append(shape | {"reshard": pp > 1})
         if self.trains and not self.scenario.offload:
             found += [shape | {"offload": each} for each in OFFLOADS]
+        return [s for s in found if self._asked_for(s)]
+
+    def near(self, shape: Shape) -> list[Shape]:
+        """The layout with one of the options changed that a coarse grid skips: a micro-batch twice
+        or half as large, ZeRO 2, selective recomputation.
+        """
+        each = self.batch // shape["dp"]
+        micros = [m for m in (2 * shape["micro_batch"], shape["micro_batch"] // 2) if m]
+        found = [shape | {"micro_batch": m} for m in micros if each % m == 0]
+        if shape["zero"] == 1 and shape["pp"] == 1:
+            found.append(shape | {"zero": 2})
+        if self.trains and self.cut and shape.get("recompute") != "selective":
+            found.append(shape | {"recompute": "selective"})
         return [s for s in found if self._asked_for(s)]
