@@ -55,8 +55,8 @@ def limit(value: str | float, unit: str) -> float:
     return quantity(value, unit)
 
 
-def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str]:
-    """Devices to choose from: those named, those of these vendors, or all."""
+def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str] | None:
+    """Devices to choose from: those named, those of these vendors; None where none is named."""
     if vendors:
         makers = {name: hwdb.device(name).vendor for name in hwdb.devices()}
         known = sorted(set(makers.values()))
@@ -66,7 +66,9 @@ def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str]:
         wanted = {vendor.lower() for vendor in vendors}
         found = [name for name, maker in makers.items() if maker.lower() in wanted]
         return found + [name for name in on if name not in found]
-    if not on or EVERY in on:
+    if not on:
+        return None
+    if EVERY in on:
         return list(hwdb.devices())
     for name in on:
         hwdb.device(name)

@@ -41,6 +41,12 @@ STEP = (
     "--max-energy", type=Limit("J"), metavar="ENERGY", help="Energy of the run: 500kWh, 20MWh."
 )
 @click.option(
+    "--sure",
+    type=click.IntRange(50, 99),
+    metavar="PERCENT",
+    help="Probability with which deadline and budget hold. Default: at the forecast time.",
+)
+@click.option(
     "--for",
     "goal",
     type=click.Choice(GOALS),
@@ -51,7 +57,10 @@ STEP = (
     multiple=True,
     metavar="DEVICE",
     shell_complete=completing("device"),
-    help="Choose among these devices: names or .toml files; may be repeated. Default: all.",
+    help=(
+        "Choose among these devices: names or .toml files, or all; may be repeated. Default: all of"
+        " makers on whose devices runs were measured."
+    ),
 )
 @click.option("--vendor", multiple=True, metavar="NAME", help="Choose among a vendor's devices.")
 @click.option(
@@ -119,8 +128,9 @@ def _asked(
     max_energy: float | None,
     devices: int | None,
     contract: str | None,
+    sure: int | None,
     **given: Any,
-) -> tuple[Any, list[str], Any]:
+) -> tuple[Any, list[str] | None, Any]:
     """The scenario, the devices and the constraints of the options."""
     from roofcast.simulator.choose.wanted import MOST_DEVICES, Wanted
     from roofcast.simulator.forecast.scenario import Scenario
@@ -140,6 +150,7 @@ def _asked(
         under_usd=under,
         max_power_w=max_power,
         max_energy_j=max_energy,
+        sure=sure / 100 if sure is not None else None,
         goal=given.pop("goal"),
         contract=contract or RENTS[0],
         provider=given.pop("provider"),
@@ -149,4 +160,5 @@ def _asked(
         prices=prices_of(prices, price),
     )
     fields = {key: value for key, value in given.items() if value not in (None, ())}
-    return Scenario(model=model, device=names[0], **fields), names, wanted
+    # the device of the scenario is not read
+    return Scenario(model=model, device="", **fields), names, wanted

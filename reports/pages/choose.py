@@ -28,6 +28,7 @@ _CLASSES = {
     "marketplace": "marketplaces", "yours": "your price",
 }  # fmt: skip
 _SHOWN_FRONT = 8
+_NAMED = 600  # characters of a list of devices
 _FOLLOWING = 3  # choices whose layouts are told after the best
 
 
@@ -63,7 +64,7 @@ def _head(out: Console, found: Chosen) -> None:
     s = found.scenario
     what = "training" if s.get("mode", "train") == "train" else "inference"
     length = f"{s['tokens']} tokens" if "tokens" in s else f"{s.get('samples')} samples"
-    length += f", {digits(s['epochs'])} epochs" if "epochs" in s else ""
+    length += f", {s['epochs']:g} epochs" if "epochs" in s else ""
     say(out, f"{s['model']}: {what}, {length}, {_GOALS[found.objective]}", indent=0, style="bold")
     limits = [f"{_LIMITS[name]} {_amount(name, value)}" for name, value in found.limits.items()]
     if limits:
@@ -81,23 +82,26 @@ def _table(out: Console, choices: Sequence[Choice], found: Chosen) -> None:
     columns: list[tuple[str, Justify]] = [
         ("devices", "left"), ("time", "right"), ("80 % interval", "right"),
         ("in time", "right"), ("cost", "right"), ("in budget", "right"),
-        ("elsewhere", "right"), ("power", "right"), ("energy", "right"), ("memory", "right"),
+        ("by provider", "right"), ("power", "right"), ("energy", "right"), ("memory", "right"),
     ]  # fmt: skip
     rows = [_row(choice) for choice in choices]
     unused = ["in time"] * ("within_s" not in limits) + ["in budget"] * ("under_usd" not in limits)
-    unused += ["elsewhere"] * all(c.cost_low_usd is None for c in choices)
+    unused += ["by provider"] * all(c.cost_low_usd is None for c in choices)
     kept = [i for i, (title, _) in enumerate(columns) if title not in unused]
     columns = [columns[i] for i in kept]
     rows = [[row[i] for i in kept] for row in rows]
     titles = [title for title, _ in columns]
-    spare = [t for t in ("elsewhere", "power", "memory", "80 % interval", "energy") if t in titles]
+    spare = [
+        t for t in ("by provider", "power", "memory", "80 % interval", "energy") if t in titles
+    ]
     show(out, fitted_table(out.width - 2, columns, rows, spare))
 
 
 def _row(c: Choice) -> list[str]:
     spread = "—"
     if c.cost_low_usd is not None and c.cost_high_usd is not None:
-        spread = f"{money(c.cost_low_usd)} to {money(c.cost_high_usd)}"
+        one = c.price is not None and c.price.providers == 1
+        spread = "one" if one else f"{money(c.cost_low_usd)} to {money(c.cost_high_usd)}"
     interval = "—"
     if c.time_low_s is not None and c.time_high_s is not None:
         interval = f"{duration(c.time_low_s)} to {duration(c.time_high_s)}"
@@ -162,7 +166,7 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     s = found.scenario
     fields = {"sequence": "seq"}
     given = [
-        f"--{fields.get(name, name).replace('_', '-')} {s[name]}"
+        f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
                      "mode", "memory_format", "tokens", "samples", "epochs")
         if name in s
@@ -170,6 +174,11 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     return " ".join(
         ["roofcast predict", s["model"], "--on", choice.device, *given, words_of(choice.options)]
     )
+
+
+def _plain(value: object) -> str:
+    """A value as an option takes it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _price_lines(c: Choice) -> list[tuple[str, str]]:
@@ -195,10 +204,14 @@ def _price(p: Summary) -> str:
     text = f"{money(p.median)} {per}, {p.kind}"
     if p.of_class == "yours":
         return f"{text}, your price"
-    if p.of_class:
-        text += f", median of {p.providers} {_CLASSES[p.of_class]}"
+    if p.kind in ("market", "launch"):
+        text += (
+            f" price and its share of a server ({costs().server_over_devices:g} times the device)"
+        )
+    if p.providers == 1:
+        text += f", one of the {_CLASSES[p.of_class]}" if p.of_class else ", one quote"
     else:
-        text += f", median of {p.providers} quotes"
+        text += f", median of {p.providers} {_CLASSES[p.of_class] if p.of_class else 'quotes'}"
     if p.providers > 1:
         text += f" ({money(p.low)} to {money(p.high)})"
     dated = f", newest {p.newest}" if p.newest else ", lists of late 2025 to 2026"
@@ -258,7 +271,7 @@ def _misses(out: Console, found: Chosen) -> None:
 def _miss(miss: Miss) -> str:
     given = _amount(miss.limit, miss.given)
     if miss.choice is None or miss.needed is None:
-        return f"no value would do, the other limits kept; {given} was given"
+        return f"not even without it ({given} was given): the other limits cannot be met together"
     c = miss.choice
     spent = [duration(c.time_s)]
     if c.cost_usd is not None:
@@ -279,15 +292,23 @@ def _smallest(out: Console, found: Chosen) -> None:
 
 
 def _left_out(out: Console, found: Chosen) -> None:
-    if not (found.without_price or found.without_power or found.unable):
+    left = found.without_price, found.without_power, found.unable, found.unmeasured
+    if not any(left):
         return
     section(out, "Left out")
     for what, names in (("price", found.without_price), ("power", found.without_power)):
         if names:
             how = "--price DEVICE=USD gives one" if what == "price" else "no limit on it can hold"
-            say(out, listed(names, 400), first=f"{len(names)} without a {what} ({how}): ")
+            many = f"{len(names)} devices without a {what} ({how}; --json lists all): "
+            say(out, many + listed(names, _NAMED))
+    if found.unmeasured:
+        say(
+            out,
+            f"{len(found.unmeasured)} devices of makers on which no run was measured (--on all"
+            f" considers them): {listed(found.unmeasured, _NAMED)}",
+        )
     reasons: dict[str, list[str]] = {}
     for device, why in found.unable.items():
         reasons.setdefault(why.replace(device, "the device"), []).append(device)
     for why, devices in reasons.items():
-        say(out, f"{listed(devices)}: {why}", first=f"{len(devices)} cannot run it: ")
+        say(out, f"{len(devices)} cannot run it, {listed(devices)}: {why}")

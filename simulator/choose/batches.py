@@ -30,8 +30,10 @@ def run_batch(s: Scenario, takes: str, size: int | None, parameters: float) -> t
         return batch, f"batch {batch:,} (not given)"
     if s.tokens is None and s.samples is None:
         raise no_length(takes)
-    given = s.tokens if s.tokens is not None else s.samples
-    count = quantity(given, "tokens" if s.tokens is not None else "samples")
+    if s.tokens is not None:
+        count = quantity(s.tokens, "tokens")
+    else:
+        count = quantity(s.samples or 0.0, "samples")
     tokens = count * (s.epochs or 1) * (1 if s.tokens is not None else size)
     if not 0 < tokens <= LONGEST * size:
         return 1, "batch 1 (not given)"

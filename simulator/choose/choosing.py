@@ -22,7 +22,8 @@ from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.offers import Offer, counts, offer
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.space import Shape, Space
-from roofcast.simulator.choose.wanted import LIMITS, Wanted
+from roofcast.simulator.choose.wanted import LIMITS, Wanted, stretch
+from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import Named, named
 from roofcast.simulator.forecast.scenario import Scenario
@@ -74,6 +75,7 @@ class Chooser:
         self.assumptions: list[str] = []
         self.searched: dict[tuple[str, int], Point | None] = {}
         self.layouts = 0  # forecast
+        self.stretches: dict[tuple[str, float], float] = {}
         batch: int | None = scenario.batch
         for device in devices:
             try:
@@ -126,7 +128,8 @@ class Chooser:
 
     def ranked(self, wanted: Wanted, top: int) -> list[Point]:
         """The best point of each of the `top` best kinds of devices, the best first."""
-        goal, queue = wanted.objective, []
+        goal = wanted.objective
+        queue: list[tuple[float, int, str, list[tuple[float, int]]]] = []
         for name, kind in self.kinds.items():
             possible = []
             for n in kind.counts:
@@ -145,7 +148,7 @@ class Chooser:
                 break
             now, later = possible[:AT_ONCE], possible[AT_ONCE:]
             tried = self.search(self.kinds[name], [n for _, n in now])
-            good = [p for p in tried if meets(p, wanted) and p.value(goal) is not None]
+            good = [p for p in tried if self.holds(p, wanted) and p.value(goal) is not None]
             if good:
                 found.append(min(good, key=lambda p: _value(p, goal)))
                 found.sort(key=lambda p: _value(p, goal))
@@ -185,6 +188,28 @@ class Chooser:
             peak = float(found.peak_bytes[i])
             self.keep(self.point(kind, n, seconds, options, step_s, peak))
 
+    def holds(self, point: Point, wanted: Wanted) -> bool:
+        """Whether a point meets every constraint, with the probability that is asked for."""
+        if wanted.sure is None or not meets(point, wanted):
+            return meets(point, wanted)
+        factor = self._stretch(point, wanted.sure)
+        kind = self.kinds[point.offer.device.id]
+        late = self.point(
+            kind, point.devices, factor * point.time_s, point.options, point.step_s, 0.0
+        )
+        return meets(late, wanted)
+
+    def _stretch(self, point: Point, sure: float) -> float:
+        """How many times its forecast a run on this kind of device takes with this probability; by
+        the forecast of the first layout that is asked about.
+        """
+        name = point.offer.device.id
+        if (name, sure) not in self.stretches:
+            s = msgspec.structs.replace(self.kinds[name].scenario, **point.options)
+            f = forecast(s)
+            self.stretches[name, sure] = stretch(f.interval_s, sure, f.step_time_s)
+        return self.stretches[name, sure]
+
     def keep(self, point: Point) -> None:
         """Remember a point where it is the fastest of its devices so far."""
         key = point.offer.device.id, point.devices
@@ -204,7 +229,7 @@ class Chooser:
         """Of the points found that meet the constraints, those that no other beats in time, cost,
         energy and memory; columns that are unknown for any of them are left out.
         """
-        met = [p for p in self.searched.values() if p is not None and meets(p, wanted)]
+        met = [p for p in self.searched.values() if p is not None and self.holds(p, wanted)]
         columns: list[list[Any]] = [[p.time_s for p in met]]
         for name in ("cost_usd", "energy_j"):
             values = [getattr(p, name) for p in met]

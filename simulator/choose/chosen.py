@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from roofcast import hwdb
 from roofcast.hwdb.market import Summary
 from roofcast.simulator.choose.choosing import Chooser, Point, meets
-from roofcast.simulator.choose.offers import HOUR
+from roofcast.simulator.choose.offers import HOUR, is_portable
 from roofcast.simulator.choose.wanted import GOAL_OF, LIMITS, Wanted, probability
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.interval import residuals
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import Layout
@@ -83,18 +85,34 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     without_price: tuple[str, ...]
     without_power: tuple[str, ...]
     unable: dict[str, str]  # device: why it cannot run this
+    unmeasured: tuple[str, ...] = ()  # left out: devices of makers on which no run was measured
     considered: int  # kinds of devices
     searched: int  # kinds and counts of devices whose layouts were forecast
     layouts: int  # forecast
     assumptions: tuple[str, ...]
 
 
-def choose(scenario: Scenario, devices: Sequence[str], wanted: Wanted, top: int = 5) -> Chosen:
+def measured(devices: Sequence[str]) -> list[str]:
+    """Those of the devices whose maker has made a device of the kind on which runs were measured:
+    of others nothing tells how far a forecast may be off.
+    """
+    makers = set(residuals().traits["maker"].tolist())
+    records = ((name, hwdb.device(name)) for name in devices)
+    return [name for name, d in records if f"{d.vendor} {d.kind}" in makers]
+
+
+def choose(
+    scenario: Scenario, devices: Sequence[str] | None, wanted: Wanted, top: int = 5
+) -> Chosen:
     """Which of these devices, how many, and in which layout, for the run of a scenario.
 
-    scenario: its device is not read. Raises BadInput where no device can run it, or where the run
+    scenario: its device is not read; devices: None for all that are `measured`. Raises BadInput where no device can run it, or where the run
     has no length.
     """
+    unmeasured: tuple[str, ...] = ()
+    if devices is None:
+        devices = measured(hwdb.devices())
+        unmeasured = tuple(name for name in hwdb.devices() if name not in devices)
     chooser = Chooser(scenario, devices, wanted)
     best = [chooser.refine(p) for p in chooser.ranked(wanted, top)]
     goal = wanted.objective
@@ -119,6 +137,7 @@ def choose(scenario: Scenario, devices: Sequence[str], wanted: Wanted, top: int 
         without_price=_without(chooser, wanted, "price"),
         without_power=_without(chooser, wanted, "power"),
         unable=chooser.unable,
+        unmeasured=unmeasured,
         considered=len(devices),
         searched=len(chooser.searched),
         layouts=chooser.layouts,
@@ -224,4 +243,11 @@ def _without(chooser: Chooser, wanted: Wanted, what: str) -> tuple[str, ...]:
     else:
         needed = bool({"max_power_w", "max_energy_j"} & set(limits)) or goal in ("energy", "power")
         known = {name: kind.offer.power_w is not None for name, kind in chooser.kinds.items()}
-    return tuple(name for name, has in known.items() if needed and not has)
+    found = [name for name, has in known.items() if needed and not has]
+    return tuple(sorted(found, key=lambda name: _rarely_meant(chooser, name)))
+
+
+def _rarely_meant(chooser: Chooser, name: str) -> bool:
+    """Is a device seldom what one would train on? CPUs and notebooks are named last."""
+    device = chooser.kinds[name].offer.device
+    return device.kind == "cpu" or is_portable(device)

@@ -22,7 +22,8 @@ GOAL_OF = {  # constraint: the objective that comes nearest to it
     "within_s": "time", "under_usd": "cost", "max_power_w": "power", "max_energy_j": "energy",
 }  # fmt: skip
 MOST_DEVICES = 1024  # that a choice considers, unless more are asked for
-LONGEST, DEAREST = 1e12, 1e15  # of a limit: seconds, dollars
+DEAREST = 1e15  # of any limit
+WIDEST, HALVINGS = 1024.0, 40  # of the search for a quantile
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     under_usd: float | None = None  # rent of the run, or purchase with electricity [USD]
     max_power_w: float | None = None  # printed power of all devices together [W]
     max_energy_j: float | None = None  # of all devices together, the whole run [J]
-    goal: str | None = None  # one of GOALS; default: cost under a deadline or no limit, else time
+    sure: float | None = None  # probability with which deadline and budget hold; None: as forecast
+    goal: str | None = None  # one of GOALS; default: see `objective`
     contract: str = "on-demand"  # one of hwdb.market.RENTS
     provider: str | None = None  # class of provider; default: the first of CLASSES with quotes
     buy: bool = False  # purchase, not rent
@@ -45,6 +47,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not 0 < value <= DEAREST:
                 raise BadInput(f"{name} {value:g}: a positive number is wanted")
+        if self.sure is not None and not 0.5 <= self.sure < 1:
+            raise BadInput(f"sure {self.sure:g}: a probability from 0.5 to below 1 is wanted")
         if self.goal is not None and self.goal not in GOALS:
             raise unknown("goal", self.goal, GOALS, f"known: {', '.join(GOALS)}")
         if self.contract not in RENTS:
@@ -56,11 +60,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def objective(self) -> str:
-        """What choices are ranked by."""
+        """What choices are ranked by: where it is not given, cost under a deadline or without any
+        limit, else time.
+        """
         if self.goal is not None:
             return self.goal
-        limited = any(getattr(self, name) is not None for name in LIMITS)
-        return "cost" if self.within_s is not None or not limited else "time"
+        if self.within_s is not None:
+            return "cost"
+        return "time" if self.limits or self.owned else "cost"
 
     @property
     def limits(self) -> dict[str, float]:
@@ -99,3 +106,22 @@ def probability(
     else:
         value = float(np.interp(x, at, z))
     return NormalDist().cdf(float(value))
+
+
+def stretch(interval_s: Mapping[str, tuple[float, float]], sure: float, step_s: float) -> float:
+    """The time that a step keeps with this probability, as a multiple of its forecast; at least 1.
+
+    >>> interval = {"50": (0.9, 1.1), "80": (0.8, 1.25), "95": (0.7, 1.5)}
+    >>> round(stretch(interval, 0.9, 1.0), 3)
+    1.25
+    """
+    low, high = 1.0, 2.0
+    while probability(interval_s, high * step_s, step_s) < sure and high < WIDEST:
+        low, high = high, 2 * high
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if probability(interval_s, middle * step_s, step_s) < sure:
+            low = middle
+        else:
+            high = middle
+    return high if probability(interval_s, step_s, step_s) < sure else 1.0
