@@ -5,7 +5,7 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, largest_batch,
-Scenario, Forecast, RoofcastError, hwdb, __version__.
+search, choose, Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofcast import hwdb
     from roofcast.calls import predict, roofline
+    from roofcast.choosing import choose, search
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
     from roofcast.simulator.forecast.chain import largest_batch
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _HOME = {
     "predict": "calls",
     "roofline": "calls",
+    "choose": "choosing",
+    "search": "choosing",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -37,11 +40,13 @@ __all__ = [
     "RoofcastError",
     "Scenario",
     "__version__",
+    "choose",
     "count",
     "hwdb",
     "largest_batch",
     "predict",
     "roofline",
+    "search",
 ]
 
 

@@ -11,7 +11,8 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, quoted, unknown
 from roofcast.hwdb.market import Own, own_prices
 from roofcast.hwdb.strict import load
-from roofcast.hwdb.units import count, quantity
+from roofcast.hwdb.units import quantity
+from roofcast.simulator.choose.amounts import limit
 
 EXAMPLES = {"s": "10d", "USD": "50k", "W": "200kW", "J": "20MWh"}
 EVERY = "all"
@@ -40,19 +41,6 @@ class Limit(click.ParamType):
                 f" {EXAMPLES[self.unit]}"
             )
         return number
-
-
-def limit(value: str | float, unit: str) -> float:
-    """An amount in a SI unit, from a number or a text.
-
-    >>> limit("10d", "s"), limit("50k", "USD"), limit("$1.5M", "USD"), limit("300 W", "W")
-    (864000.0, 50000.0, 1500000.0, 300.0)
-    """
-    if isinstance(value, str) and unit == "USD":
-        return count(value.replace("$", "").replace("USD", "").strip(), "dollars")
-    if isinstance(value, str) and unit == "s":
-        value = value.replace("days", "d").replace("weeks", "wk").replace("hours", "h")
-    return quantity(value, unit)
 
 
 def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str] | None:

@@ -96,7 +96,7 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
     Of every device in the database, or those that are named, the numbers and layouts that meet all
     constraints, ranked: time with the probability that it holds, cost, energy, memory.
     """
-    from roofcast.reports.tables.layouts import check_table, write_table
+    from roofcast.reports.tables.written import check_table, write_table
     from roofcast.simulator.choose.chosen import choose
 
     if path is not None:
@@ -104,7 +104,7 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
     scenario, devices, wanted = _asked(**asked)
     found = choose(scenario, devices, wanted, top)
     if path is not None:
-        from roofcast.reports.tables.choices import choices_table
+        from roofcast.simulator.choose.tables import choices_table
 
         write_table(choices_table(found), path)
     if as_json:

@@ -26,8 +26,9 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
     recompute policy is forecast as roofcast predict forecasts it; a layout option that is given
     holds for all. Give --devices, or --system for all of its devices.
     """
-    from roofcast.reports.tables.layouts import check_table, layouts_table, write_table
+    from roofcast.reports.tables.written import check_table, write_table
     from roofcast.simulator.choose.explore import explore
+    from roofcast.simulator.choose.tables import layouts_table
     from roofcast.simulator.forecast.chain import forecast
 
     if path is not None:

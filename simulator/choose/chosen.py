@@ -106,8 +106,8 @@ def choose(
 ) -> Chosen:
     """Which of these devices, how many, and in which layout, for the run of a scenario.
 
-    scenario: its device is not read; devices: None for all that are `measured`. Raises BadInput where no device can run it, or where the run
-    has no length.
+    scenario: its device is not read; devices: None for all that are `measured`. Raises BadInput
+    where no device can run it, or where the run has no length.
     """
     unmeasured: tuple[str, ...] = ()
     if devices is None:

@@ -1,4 +1,4 @@
-"""Layouts of a search, and choices, as tables in files."""
+"""Tables of a search or a choice, in files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import check_target, replacing
-from roofcast.simulator.choose.explore import Explored
 
 if TYPE_CHECKING:
     import pandas
@@ -36,17 +35,3 @@ def write_table(rows: list[dict[str, Any]], path: str) -> None:
             frame.to_parquet(temporary, index=False)
         else:
             frame.to_csv(temporary, index=False)
-
-
-def layouts_table(found: Explored) -> list[dict[str, Any]]:
-    """One row per valid layout, the fastest first."""
-    order = sorted(range(len(found.options)), key=lambda i: found.step_s[i])
-    return [
-        {
-            **{n: "+".join(v) if isinstance(v, tuple) else v for n, v in found.options[i].items()},
-            "step_time_s": float(found.step_s[i]),
-            "peak_bytes": float(found.peak_bytes[i]),
-            "fits": bool(found.fits[i]),
-        }
-        for i in order
-    ]

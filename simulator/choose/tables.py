@@ -1,10 +1,11 @@
-"""What roofcast choose found, as rows of a file."""
+"""What a search or a choice found, as rows of a table."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from roofcast.simulator.choose.chosen import Chosen
+from roofcast.simulator.choose.explore import Explored
 
 PLAIN = (
     "device", "devices", "node", "time_s", "time_low_s", "time_high_s", "within_probability",
@@ -28,3 +29,17 @@ def choices_table(found: Chosen) -> list[dict[str, Any]]:
             row[f"layout_{name}"] = "+".join(value) if isinstance(value, tuple) else value
         rows.append(row)
     return rows
+
+
+def layouts_table(found: Explored) -> list[dict[str, Any]]:
+    """One row per valid layout, the fastest first."""
+    order = sorted(range(len(found.options)), key=lambda i: found.step_s[i])
+    return [
+        {
+            **{n: "+".join(v) if isinstance(v, tuple) else v for n, v in found.options[i].items()},
+            "step_time_s": float(found.step_s[i]),
+            "peak_bytes": float(found.peak_bytes[i]),
+            "fits": bool(found.fits[i]),
+        }
+        for i in order
+    ]
