@@ -13,7 +13,9 @@ from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.choose.explore import Explored
+from roofcast.simulator.choose.nearest import nearest_fit
 from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
 
 _SHOWN_FRONT = 8
 _SHOWN_LOSSES = 2
@@ -79,6 +81,17 @@ def words_of(options: Mapping[str, Any]) -> str:
         elif value != _USUAL.get(name, 1):
             words.append(f"{option} {value}")
     return " ".join(words)
+
+
+def said_of_nearest(scenario: Scenario, found: Forecast) -> str:
+    """The nearest layout that fits, of a forecast that does not, in a sentence."""
+    near = nearest_fit(scenario, found)
+    if near is None:
+        return "No layout near this one fits; roofcast search tries all."
+    return (
+        f"The nearest that fits: {words_of(near.changes)} ({seconds(near.step_s)},"
+        f" {binary(near.peak_bytes)})."
+    )
 
 
 def _best(out: Console, found: Explored, best: Sequence[Forecast]) -> None:

@@ -141,19 +141,21 @@ class Chooser:
                     possible.append((value, n))
             if possible:
                 heapq.heappush(queue, (*min(possible), name, sorted(possible)))
-        found: list[Point] = []
+        best: dict[str, Point] = {}  # of each kind
         while queue:
             value, _, name, possible = heapq.heappop(queue)
-            if len(found) >= top and value >= _value(found[top - 1], goal):
-                break
+            rivals = sorted(_value(p, goal) for p in best.values())
+            enough = len(rivals) >= top and value >= rivals[top - 1]
+            if enough or (name in best and value >= _value(best[name], goal)):
+                continue
             now, later = possible[:AT_ONCE], possible[AT_ONCE:]
-            tried = self.search(self.kinds[name], [n for _, n in now])
-            good = [p for p in tried if self.holds(p, wanted) and p.value(goal) is not None]
-            if good:
-                found.append(min(good, key=lambda p: _value(p, goal)))
-                found.sort(key=lambda p: _value(p, goal))
-            elif later:
+            for p in self.search(self.kinds[name], [n for _, n in now]):
+                if self.holds(p, wanted) and p.value(goal) is not None:
+                    if name not in best or _value(p, goal) < _value(best[name], goal):
+                        best[name] = p
+            if later:
                 heapq.heappush(queue, (*later[0], name, later))
+        found = sorted(best.values(), key=lambda p: _value(p, goal))
         return found[:top]
 
     def search(self, kind: Kind, devices: Sequence[int]) -> list[Point]:
