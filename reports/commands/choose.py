@@ -139,11 +139,11 @@ def _asked(
         raise BadInput(
             "MODEL is empty; give a model, for example llama-3-8b (list: roofcast models)"
         )
-    there = pool(owned) if owned is not None else {}
-    if there and (on or vendor):
+    if owned is not None and (on or vendor):
         raise click.UsageError(
             "--owned names the devices to choose from; leave --on and --vendor out"
         )
+    there = pool(owned) if owned is not None else {}
     names = list(there) or chosen_devices(on, vendor)
     wanted = Wanted(
         within_s=within,
