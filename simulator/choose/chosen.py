@@ -21,6 +21,9 @@ from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import Layout
 
 ASSUMED = (  # of every choice
+    "layouts: a coarse grid (powers of two, no or full recomputation), and for the choices shown"
+    " schedules, virtual stages, sharding groups, selective recomputation and offload;"
+    " roofcast search tries more",
     "time: steps only, without failures, checkpoints, evaluation, or waiting for a machine",
     "power and energy: the devices at their printed power, without hosts, network and cooling",
     "every device is given the same global batch, so that all of them take the same steps",

@@ -29,6 +29,7 @@ IMAGES = 512  # samples of a micro-batch of other models, at most
 PIECE = 4096  # tokens of a sample that context parallelism leaves a rank, at least
 FEW_MICROS = 3
 GROUPS = (4, 8, 16, 32, 64)  # sizes of a ZeRO sharding group, beside all ranks
+FEW_EXPERTS = (1, 8, 64)  # degrees of expert parallelism of a coarse grid
 FEW_STAGES = (1, 2, 4, 8, 16)
 OFFLOADS: tuple[tuple[str, ...], ...] = (
     ("optimizer",), ("activations",), ("activations", "optimizer"),
@@ -130,7 +131,7 @@ class Space:
             tps = [d for d in tps if d & (d - 1) == 0]
             pps = [d for d in pps if d in FEW_STAGES]
         cps = [d for d in all_of if d & (d - 1) == 0 and self.size // d >= PIECE]
-        cps = cps if self.cut else [1]
+        cps = (cps[::2] if few else cps) if self.cut else [1]
         given = self.scenario
         tps, pps = self._given(given.tp, tps), self._given(given.pp, pps)
         for tp, pp, cp in product(tps, pps, self._given(given.cp, cps or [1])):
@@ -140,7 +141,7 @@ class Space:
             if self.experts:
                 ranks = devices // pp
                 eps = [d for d in divisors(ranks) if d & (d - 1) == 0 and d <= 64]
-                eps = eps[::2] if few else eps
+                eps = [d for d in eps if d in FEW_EXPERTS] if few else eps
             for ep in self._given(given.ep, eps):
                 yield tp, pp, cp, ep
 
