@@ -28,6 +28,7 @@ _CLASSES = {
     "marketplace": "marketplaces", "yours": "your price",
 }  # fmt: skip
 _SHOWN_FRONT = 8
+_LIKELY = 0.8
 _NAMED = 600  # characters of a list of devices
 _FOLLOWING = 3  # choices whose layouts are told after the best
 
@@ -71,9 +72,9 @@ def _head(out: Console, found: Chosen) -> None:
         say(out, "; ".join(limits))
     say(
         out,
-        f"{found.considered:,} kinds of devices; {found.searched:,} kinds and numbers of devices"
-        f" searched, {found.layouts:,} layouts forecast; the others cannot meet the limits or be"
-        " better, by lower bounds",
+        f"{found.considered:,} {'kinds of devices' if found.considered > 1 else 'kind of device'};"
+        f" {found.searched:,} kinds and numbers of devices searched, {found.layouts:,} layouts"
+        " forecast; the others cannot meet the limits or be better, by lower bounds",
     )
 
 
@@ -235,9 +236,17 @@ def _binding(out: Console, found: Chosen) -> None:
         used = _amount(name, getattr(best, LIMITS[name]))
         say(
             out,
-            f"{used} of {_amount(name, found.limits[name])} ({percent(part)})",
+            f"{used} of {_amount(name, found.limits[name])} ({percent(part)})" + _doubt(name, best),
             first=f"{_LIMITS[name]}: ",
         )
+
+
+def _doubt(name: str, best: Choice) -> str:
+    """A hint where a deadline or a budget is not likely to hold."""
+    sure = {"within_s": best.within_probability, "under_usd": best.under_probability}.get(name)
+    if sure is None or sure >= _LIKELY:
+        return ""
+    return f"; holds with {_sure(sure)}: --sure 90 asks for a choice that holds with 90 %"
 
 
 def _front(out: Console, found: Chosen) -> None:
@@ -265,7 +274,11 @@ def _misses(out: Console, found: Chosen) -> None:
     for miss in found.misses:
         say(out, _miss(miss), first=f"{_LIMITS[miss.limit]}: ")
     if not found.misses:
-        say(out, "no number of any of these devices holds the model; use others, or --offload")
+        say(
+            out,
+            "no number of these devices up to --devices holds the run; use others, more of them, or"
+            " --offload optimizer",
+        )
 
 
 def _miss(miss: Miss) -> str:

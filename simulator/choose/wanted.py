@@ -46,7 +46,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         for name in LIMITS:
             value = getattr(self, name)
             if value is not None and not 0 < value <= DEAREST:
-                raise BadInput(f"{name} {value:g}: a positive number is wanted")
+                raise BadInput(f"{name} {value:g}: a positive number up to {DEAREST:g} is wanted")
         if self.sure is not None and not 0.5 <= self.sure < 1:
             raise BadInput(f"sure {self.sure:g}: a probability from 0.5 to below 1 is wanted")
         if self.goal is not None and self.goal not in GOALS:
