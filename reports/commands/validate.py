@@ -65,6 +65,15 @@ class Found(NamedTuple):
     help="List every constant that steers forecasts: kind, value, unit, meaning, source.",
 )
 @click.option(
+    "--regret",
+    is_flag=True,
+    help=(
+        "How much slower than the best measured run is what forecasts would choose, where one model"
+        " and batch was measured under three or more layouts or devices; of the shipped training"
+        " runs, or those of --runs."
+    ),
+)
+@click.option(
     "--write",
     metavar="FILE",
     help="Rewrite, in place, the tables between the <!-- table: NAME --> markers of FILE.",
@@ -76,6 +85,7 @@ def command(
     output: str | None,
     plot: str | None,
     constants: bool,
+    regret: bool,
     write: str | None,
     as_json: bool,
 ) -> None:
@@ -85,6 +95,9 @@ def command(
     """
     if constants or write:
         _alone(constants, write, as_json, given=bool(runs or ops or output or plot))
+        return
+    if regret:
+        _print_regret(runs, as_json, given=bool(ops or output or plot))
         return
     _check_targets(output, plot)
     if output and runs and ops:
@@ -122,6 +135,27 @@ def _alone(constants: bool, write: str | None, as_json: bool, given: bool) -> No
     from roofcast.reports.pages.constants import print_constants, to_json
 
     print_json(to_json()) if as_json else print_constants()
+
+
+def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
+    """--regret, which goes with files of training runs alone."""
+    from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.pages import training_runs
+    from roofcast.reports.pages.regret import print_regret
+    from roofcast.scenarios.measured.regret import by_source, regrets
+
+    if given:
+        raise click.UsageError("--regret goes with --runs alone: leave out --ops, -o and --plot")
+    for path in runs:
+        if not training_runs.claims(path):
+            raise BadInput(
+                f"{path}: --regret wants training runs, with the columns of their layouts"
+            )
+    found = regrets(training_runs.check_files(runs))
+    if not found:
+        raise BadInput("--regret: no model and batch was measured under three or more layouts")
+    lines = by_source(found)
+    print_json({"regret": [line._asdict() for line in lines]}) if as_json else print_regret(lines)
 
 
 def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:
