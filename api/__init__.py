@@ -5,7 +5,7 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, sensitivity,
-largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
+search, choose, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofcast import hwdb
     from roofcast.calls import predict, roofline, sensitivity
+    from roofcast.choosing import choose, search
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
     from roofcast.simulator.forecast.chain import largest_batch
@@ -26,6 +27,8 @@ _HOME = {
     "predict": "calls",
     "roofline": "calls",
     "sensitivity": "calls",
+    "choose": "choosing",
+    "search": "choosing",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -38,11 +41,13 @@ __all__ = [
     "RoofcastError",
     "Scenario",
     "__version__",
+    "choose",
     "count",
     "hwdb",
     "largest_batch",
     "predict",
     "roofline",
+    "search",
     "sensitivity",
 ]
 

@@ -20,6 +20,8 @@ from roofcast.reports.progress import tracing
 # Subcommands with their lines in `roofcast --help`. The code is reports/commands/<name>.py.
 COMMANDS = {
     "predict": "Forecast one step: time, memory, what limits it.",
+    "search": "Find the fastest layout on a number of devices.",
+    "choose": "Choose devices, how many, and the layout for a run.",
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",

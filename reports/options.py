@@ -331,12 +331,39 @@ def scenarios(
 
 
 def answer(scenario: Scenario) -> Forecast:
-    """The Forecast of a scenario, with the largest batch that fits and what had no effect."""
+    """The Forecast of a scenario, with the largest batch that fits and what had no effect; of one
+    that does not fit, with the nearest that does in its diagnosis.
+    """
     from roofcast.scenarios.own_runs import forecast_with_runs
     from roofcast.scenarios.unused import with_unused
     from roofcast.simulator.forecast.chain import with_largest_batch
 
-    return with_unused(with_largest_batch(forecast_with_runs(scenario), scenario), scenario)
+    found = with_unused(with_largest_batch(forecast_with_runs(scenario), scenario), scenario)
+    if found.memory.fits is not False:
+        return found
+    from roofcast.reports.pages.search import said_of_nearest
+
+    words = said_of_nearest(scenario, found)
+    return msgspec.structs.replace(found, diagnosis=f"{found.diagnosis} {words}".strip())
+
+
+def with_best_layout(scenario: Scenario) -> Scenario:
+    """The scenario with the fastest layout that fits on its devices. Raises BadInput for one device
+    and where nothing fits.
+    """
+    from roofcast.simulator.choose.explore import explore
+
+    devices = scenario.devices or scenario.dp
+    if devices is None:
+        raise BadInput("--layout best: on how many devices? give --devices, or --system")
+    found = explore(msgspec.structs.replace(scenario, devices=None), devices)
+    best = found.best(1)
+    if not best:
+        raise BadInput(
+            f"--layout best: none of {found.considered:,} layouts fits on {devices:,} of"
+            f" {scenario.device}; use more devices (roofcast search tells how much each needs)"
+        )
+    return found.scenario_of(best[0])
 
 
 def to_json(forecast: Forecast) -> dict[str, Any]:

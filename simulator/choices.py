@@ -11,3 +11,4 @@ CP_KINDS = ("ring", "all-gather", "ulysses")
 OFFLOAD = ("activations", "optimizer")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 ZERO_STAGES = (0, 1, 2, 3)
+GOALS = ("cost", "time", "energy", "devices", "power")  # what choices of hardware are ranked by

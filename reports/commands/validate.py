@@ -78,6 +78,15 @@ class Found(NamedTuple):
     help="With --blind-like: forecast and refit now (minutes), not from the shipped table.",
 )
 @click.option(
+    "--regret",
+    is_flag=True,
+    help=(
+        "How much slower than the best measured run is what forecasts would choose, where one model"
+        " and batch was measured under three or more layouts or devices; of the shipped training"
+        " runs, or those of --runs."
+    ),
+)
+@click.option(
     "--write",
     metavar="FILE",
     help="Rewrite, in place, the tables between the <!-- table: NAME --> markers of FILE.",
@@ -91,6 +100,7 @@ def command(
     constants: bool,
     blind_like: bool,
     refit: bool,
+    regret: bool,
     write: str | None,
     as_json: bool,
 ) -> None:
@@ -108,6 +118,9 @@ def command(
                 " --plot"
             )
         _print_left_out(refit, as_json) if blind_like else _alone(write, as_json)
+        return
+    if regret:
+        _print_regret(runs, as_json, given=bool(ops or output or plot))
         return
     _check_targets(output, plot)
     if output and runs and ops:
@@ -157,6 +170,27 @@ def _print_left_out(refit: bool, as_json: bool) -> None:
         residuals = interval.columns(rows(known((*shipped(), *blind()))))
     found = LeftOut(residuals)
     print_json(to_json(found)) if as_json else print_left_out(found)
+
+
+def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
+    """--regret, which goes with files of training runs alone."""
+    from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.pages import training_runs
+    from roofcast.reports.pages.regret import print_regret
+    from roofcast.scenarios.measured.regret import by_source, regrets
+
+    if given:
+        raise click.UsageError("--regret goes with --runs alone: leave out --ops, -o and --plot")
+    for path in runs:
+        if not training_runs.claims(path):
+            raise BadInput(
+                f"{path}: --regret wants training runs, with the columns of their layouts"
+            )
+    found = regrets(training_runs.check_files(runs))
+    if not found:
+        raise BadInput("--regret: no model and batch was measured under three or more layouts")
+    lines = by_source(found)
+    print_json({"regret": [line._asdict() for line in lines]}) if as_json else print_regret(lines)
 
 
 def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:

@@ -25,6 +25,7 @@ class InCode(NamedTuple):
 
 
 TIMES, PARALLEL = "simulator.times", "simulator.parallel"
+BATCHES = "simulator.choose.batches"
 CALLS = "scenarios.measured.kernel_errors"
 MENU = "assumed: tile sizes as in GEMM libraries; source not recorded"
 SEEN = "assumed: no measured step depends on it"
@@ -158,6 +159,19 @@ CONSTANTS = (
     InCode("simulator.work.step", "FOREACH_GROUP", "tensors", "assumed",
            "tensors that a multi-tensor kernel of PyTorch takes per launch",
            "assumed: about 30; source not recorded"),
+    InCode(BATCHES, "SCALE", "tokens/FLOP^0.3271", "printed",
+           "batch of a run of one FLOP, where none is given", "[bi2024]"),
+    InCode(BATCHES, "EXPONENT", "1", "printed",
+           "power of a run's FLOP with which its batch grows", "[bi2024]"),
+    InCode(BATCHES, "IMAGES", "samples", "chosen",
+           "batch of a net for images, where none is given",
+           "chosen: within 256 to 8192, over which ResNet-50 trains alike [goyal2017]"),
+    InCode(BATCHES, "ROWS", "samples", "printed",
+           "batch of a recommender, where none is given", "MLPerf Training, DLRM-DCNv2"),
+    InCode(BATCHES, "INFERENCE", "samples", "assumed",
+           "sequences of an inference batch, where none is given", "assumed"),
+    InCode("simulator.choose.space", "TOKENS", "tokens", "chosen",
+           "of a micro-batch of a search, at most", "chosen: products are long enough by then"),
     InCode(CALLS, "CALL_ATTENTION", "cycles", "chosen",
            "start of an attention call of a serving framework", "chosen: attention of serving"),
     InCode(CALLS, "WARM_COST", "1", "chosen",

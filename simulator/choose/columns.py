@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,9 +42,18 @@ class _Group(NamedTuple):
     gathers: tuple[bool, bool]  # weights for each micro-batch, and again for the backward
 
 
-def forecast_rows(rows: list[Row], names: Named, step_s: np.ndarray, peak: np.ndarray) -> None:
+Refused = Callable[[RoofcastError, int], None]  # told why so many rows are invalid
+
+
+def forecast_rows(
+    rows: list[Row],
+    names: Named,
+    step_s: np.ndarray,
+    peak: np.ndarray,
+    refused: Refused = lambda error, rows: None,
+) -> None:
     """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
-    as they are.
+    as they are, and `refused` is told why.
     """
     fabrics: dict[int, tuple[tuple, Fabric]] = {}
     ranks: dict[tuple, tuple[Row, dict[_Group, list[Row]]]] = {}
@@ -65,7 +75,7 @@ def forecast_rows(rows: list[Row], names: Named, step_s: np.ndarray, peak: np.nd
         _, groups = ranks.setdefault(key, (row, {}))
         groups.setdefault(group, []).append(row)
     for first, groups in ranks.values():
-        _of_rank(first, groups, names, fabrics, (step_s, peak))
+        _of_rank(first, groups, names, fabrics, (step_s, peak), refused)
 
 
 def _of_rank(
@@ -74,12 +84,14 @@ def _of_rank(
     names: Named,
     fabrics: dict[int, tuple[tuple, Fabric]],
     out: tuple[np.ndarray, np.ndarray],
+    refused: Refused,
 ) -> None:
     """All groups of rows that share a rank with the first."""
     recipe = msgspec.structs.replace(first.recipe, batch=first.layout.micro_batch)
     try:
         step = trace(names.model, recipe, first.layout.parallel)
-    except RoofcastError:
+    except RoofcastError as error:
+        refused(error, sum(map(len, groups.values())))
         return
     times = roofline.time_all(step, names.device)
     on: dict[tuple, list[Unit]] = {}  # units by network, and by whether ZeRO 3 gathers
@@ -102,7 +114,8 @@ def _of_rank(
             check(rows[0].layout, step, names.model.name)
             members = dealt(at, on[where])
             step_s = timed(at, on[where], members).step_s
-        except RoofcastError:
+        except RoofcastError as error:
+            refused(error, len(rows))
             continue
         places = [row.place for row in rows]
         out[0][places] = step_s

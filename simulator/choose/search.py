@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,6 +32,8 @@ GRID = (
     "zero", "shard", "reshard", "micro_batch", "offload", "recompute",
 )  # fmt: skip
 
+NUMBER = re.compile(r"\d[\d,.]*")
+
 
 class Found(NamedTuple):
     """One entry per layout of the grid; invalid layouts have infinite time."""
@@ -40,6 +43,7 @@ class Found(NamedTuple):
     peak_bytes: np.ndarray
     refused: np.ndarray  # invalid, whatever the memory
     fits: np.ndarray
+    reasons: dict[str, int] = {}  # of invalid layouts: one of the messages, how many are like it
 
     def layout(self, i: int) -> dict[str, Any]:
         """The options of the i-th layout, as predict takes them."""
@@ -63,25 +67,66 @@ def search(scenario: Scenario, grid: Mapping[str, Sequence]) -> Found:
         if not len(values):
             raise BadInput(f"search: column {name} has no values; give one or leave it out")
     columns = {n: [_plain(v) for v in grid[n]] for n in GRID if n in grid}
+    others = {name: values for name, values in columns.items() if name != "recompute"}
+    shapes = (dict(zip(others, each, strict=True)) for each in itertools.product(*others.values()))
+    policies = columns.get("recompute", [scenario.recompute])
+    count = math.prod(map(len, columns.values()))
+    return _forecast(scenario, shapes, policies, count, _combined(columns))
+
+
+def search_layouts(
+    scenario: Scenario, shapes: Sequence[Mapping[str, Any]], policies: Sequence[str] = ()
+) -> Found:
+    """Each of these layouts, as options of predict, under each recompute policy, which varies
+    fastest. Without policies, each layout under its own, or the scenario's. Errors as `search`.
+    """
+    times = max(len(policies), 1)
+    layouts = {}
+    for name in GRID:
+        usual = getattr(scenario, name)
+        if any(name in s for s in shapes):
+            layouts[name] = _repeated([s.get(name, usual) for s in shapes], times)
+    if policies:
+        layouts["recompute"] = np.array(list(policies) * len(shapes), dtype=object)
+    return _forecast(scenario, shapes, policies, len(shapes) * times, layouts)
+
+
+def _repeated(values: Sequence[Any], times: int) -> np.ndarray:
+    """Each value so many times, as objects: a tuple is one value."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return np.repeat(found, times)
+
+
+def _forecast(
+    scenario: Scenario,
+    shapes: Iterable[Mapping[str, Any]],
+    policies: Sequence[str],
+    count: int,
+    layouts: dict[str, np.ndarray],
+) -> Found:
+    """What is found of `count` layouts: each shape under each policy."""
     decide = _Decide(scenario)
     rows, alone = [], []
-    for i, (s, recipe, layout) in decide.rows(columns):
+    for i, (s, recipe, layout) in decide.rows(shapes, policies):
         if layout is None:
             alone.append((i, s))
         else:
             rows.append(Row(i, recipe, layout))
-    count = math.prod(map(len, columns.values()))
     step_s, peak = np.full((2, count), np.inf)
-    forecast_rows(rows, decide.names, step_s, peak)
+    forecast_rows(rows, decide.names, step_s, peak, decide.refused)
     for i, s in alone:
         try:
             found = forecast(s)
-        except RoofcastError:
+        except RoofcastError as error:
+            decide.refused(error)
             continue
         step_s[i], peak[i] = found.step_time_s, found.memory.peak_bytes
     refused = np.isinf(step_s)
     capacity = decide.names.device.memory.capacity or np.inf
-    return Found(_combined(columns), step_s, peak, refused, ~refused & (peak <= capacity))
+    fits = ~refused & (peak <= capacity)
+    reasons = dict(decide.reasons.values())
+    return Found(layouts, step_s, peak, refused, fits, reasons)
 
 
 def _plain(value: Any) -> Any:
@@ -110,25 +155,31 @@ class _Decide:
         self.names = named(scenario)
         self.recipes: dict[tuple, Recipe | RoofcastError] = {}
         self.routed: dict[int, Recipe] = {}  # by what they were changed from
+        self.reasons: dict[str, tuple[str, int]] = {}  # by message without numbers
+
+    def refused(self, error: RoofcastError, rows: int = 1) -> None:
+        """Count rows that are invalid for this reason."""
+        text = str(error)
+        kind = NUMBER.sub("", text.split(";")[0])
+        first, count = self.reasons.get(kind, (text, 0))
+        self.reasons[kind] = first, count + rows
 
     def rows(
-        self, columns: dict[str, list]
+        self, shapes: Iterable[Mapping[str, Any]], policies: Sequence[str]
     ) -> Iterator[tuple[int, tuple[Scenario, Recipe, Layout | None]]]:
         """Index, scenario, recipe and layout (None: one device) of every row that can be decided.
         Raises the error of a recipe where all recipes are invalid.
         """
-        policies = columns.get("recompute", [self.scenario.recompute])
-        others = [values for name, values in columns.items() if name != "recompute"]
-        names = [name for name in columns if name != "recompute"]
-        for i, shape in enumerate(itertools.product(*others)):
-            for j, decided in self._of_shape(dict(zip(names, shape, strict=True)), policies):
-                yield i * len(policies) + j, decided
+        for i, shape in enumerate(shapes):
+            own = policies or (shape.get("recompute", self.scenario.recompute),)
+            for j, decided in self._of_shape(shape, own):
+                yield i * len(own) + j, decided
         errors = [r for r in self.recipes.values() if isinstance(r, RoofcastError)]
         if errors and len(errors) == len(self.recipes):
             raise errors[0]
 
     def _of_shape(
-        self, options: dict[str, Any], policies: list[str]
+        self, options: Mapping[str, Any], policies: Sequence[str]
     ) -> Iterator[tuple[int, tuple[Scenario, Recipe, Layout | None]]]:
         """The rows that differ in recomputation only, which changes no layout that names its
         micro-batch.
@@ -136,13 +187,15 @@ class _Decide:
         try:
             plain = msgspec.structs.replace(self.scenario, **options)
             plain = on_whole_system(plain, self.names.system)
-        except RoofcastError:
+        except RoofcastError as error:
+            self.refused(error, len(policies))
             return
         given, one = plain.micro_batch is not None, not is_parallel(plain)
         fixed: Layout | None = None
         for j, policy in enumerate(policies):
             recipe = self._recipe(plain, policy)
             if isinstance(recipe, RoofcastError):
+                self.refused(recipe)
                 continue
             s = plain if given else msgspec.structs.replace(plain, recompute=policy)
             if one:
@@ -150,7 +203,8 @@ class _Decide:
                 continue
             try:
                 layout = fixed or layout_asked(s, self.names, recipe).layout
-            except RoofcastError:
+            except RoofcastError as error:
+                self.refused(error, len(policies) - j if given else 1)
                 if given:
                     return
                 continue

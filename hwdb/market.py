@@ -1,0 +1,189 @@
+"""Public prices of devices: hwdb/prices/, by kind of contract and class of provider.
+
+A device has no one price: an H100 rents from 1.74 to 12.29 USD per hour. A `Summary` gives lowest,
+median and highest over providers, each provider with the median of its recent quotes.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+
+from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.names import names, resolve
+from roofcast.hwdb.strict import checked, load
+
+FOLDER = Path(__file__).parent / "prices"
+KINDS = ("on-demand", "spot", "reserved-1y", "reserved-3y", "market", "server", "launch")
+RENTS = KINDS[:4]
+CLASSES = ("specialised", "hyperscaler", "marketplace")
+RECENT = 2  # years before the newest quote of the table; older ones count where there is no other
+_HYPERSCALERS = ("AWS", "Azure", "GCP", "Oracle")
+_MARKETPLACES = (
+    "Vast.ai", "Salad", "Lium", "Spheron (broker)", "SF Compute", "dc_roan", "Prime Compute",
+    "Excess Supply",
+)  # fmt: skip
+_SPECIALISED = (
+    "CR8DL", "Civo", "CoreWeave", "Crusoe", "Cudo", "DataCrunch (now Verda)", "Denvr", "Exoscale",
+    "FluidStack", "Hyperstack", "Jarvislabs", "Lambda", "Latitude.sh", "Massed Compute", "Nebius",
+    "NovoNimbus", "OVHcloud", "Oblivus", "Paperspace", "RunPod", "Scaleway", "Seeweb",
+    "TensorWave", "Together", "Vultr", "Yotta",
+)  # fmt: skip
+PROVIDER_CLASS = {
+    **dict.fromkeys(_HYPERSCALERS, "hyperscaler"),
+    **dict.fromkeys(_SPECIALISED, "specialised"),
+    **dict.fromkeys(_MARKETPLACES, "marketplace"),
+}
+"""Class of each provider that rents machines by the hour."""
+
+
+class Quote(NamedTuple):
+    """One public price."""
+
+    device: str
+    kind: str  # one of KINDS
+    usd: float  # per device-hour, or per device
+    date: str  # "2026-08-21", "2025-12"; empty: not dated, of late 2025 to 2026
+    provider: str
+    of_class: str  # one of CLASSES; empty for a purchase
+    region: str
+    source: str  # a key of sources()
+
+
+class Summary(NamedTuple):
+    """Prices of one device, kind and class of provider [USD per device-hour, or per device]."""
+
+    kind: str
+    of_class: str  # "yours": given by the user
+    low: float
+    median: float
+    high: float
+    providers: int  # of a purchase: quotes
+    newest: str  # date of the newest quote; empty where none is dated
+    recent: bool  # whether the quotes are of the table's last RECENT years
+
+
+class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What owning costs beside the devices; hwdb/prices/costs.toml says where each is from."""
+
+    usd_per_kwh: float
+    pue: float  # power of the building over that of its machines
+    server_over_devices: float  # price of a server over that of its accelerators
+    years_of_life: float
+    server_power_over_devices: float  # power of a server over the printed power of its devices
+    sources: dict[str, str] = {}
+
+
+class Own(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """A user's prices of one device [USD per device-hour; market, server: USD per device]."""
+
+    on_demand: float | None = None
+    spot: float | None = None
+    reserved_1y: float | None = None
+    reserved_3y: float | None = None
+    market: float | None = None
+    server: float | None = None
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    """Rows of a shipped table, without the comments at its head."""
+    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+@functools.cache
+def quotes() -> dict[str, tuple[Quote, ...]]:
+    """The shipped quotes by device."""
+    found: dict[str, list[Quote]] = {}
+    for row in _table("quotes.csv"):
+        quote = Quote(
+            row["device"], row["kind"], float(row["usd"]), row["date"], row["provider"],
+            row["class"], row["region"], row["source"],
+        )  # fmt: skip
+        found.setdefault(quote.device, []).append(quote)
+    return {device: tuple(each) for device, each in found.items()}
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """Key of a source: where it was read."""
+    return {row["source"]: row["where"] for row in _table("sources.csv")}
+
+
+@functools.cache
+def costs() -> Costs:
+    """The shipped costs of owning."""
+    path = FOLDER / "costs.toml"
+    return checked(Costs, load(path, "the costs of owning"), str(path))
+
+
+@functools.cache
+def newest() -> str:
+    """Date of the newest quote of the table."""
+    return max(q.date for each in quotes().values() for q in each)
+
+
+def _is_recent(quote: Quote) -> bool:
+    """Whether a quote is of the table's last years, or of a list without a date."""
+    return not quote.date or int(quote.date[:4]) + RECENT >= int(newest()[:4])
+
+
+def summary(device: str, kind: str, of_class: str = "") -> Summary | None:
+    """Prices of a device of one kind and class of provider (empty: all); None where there is none.
+
+    >>> rent = summary("h100-sxm5", "on-demand", "specialised")
+    >>> rent.low < rent.median < rent.high
+    True
+    """
+    fitting = [
+        q for q in quotes().get(device, ()) if q.kind == kind and of_class in ("", q.of_class)
+    ]
+    if not fitting:
+        return None
+    now = [q for q in fitting if _is_recent(q)]
+    used = now or fitting
+    # a shop is no provider: each purchase counts
+    each = [median(p) for p in _by_provider(used)] if kind in RENTS else [q.usd for q in used]
+    latest = max(q.date for q in used)
+    return Summary(kind, of_class, min(each), median(each), max(each), len(each), latest, bool(now))
+
+
+def _by_provider(used: Iterable[Quote]) -> list[list[float]]:
+    found: dict[str, list[float]] = {}
+    for q in used:
+        found.setdefault(q.provider, []).append(q.usd)
+    return list(found.values())
+
+
+def own_prices(path: str | Path) -> dict[str, Own]:
+    """A user's file of prices: a table per device. Raises BadInput or UnknownName.
+
+    [h100-sxm5]
+    on-demand = 2.10    # USD per device-hour; spot, reserved-1y, reserved-3y too
+    market = 25000      # USD per device; or server, with its share of a server
+    """
+    tree = load(Path(path), "prices: a table per device")
+    found: dict[str, Own] = {}
+    for name, table in tree.items():
+        device = name if name in names("devices") else resolve(name, "devices")
+        if not isinstance(table, dict) or not table:
+            raise BadInput(f"{path}: {quoted(name)}: wanted a table, for example on-demand = 2.10")
+        own = checked(Own, table, f"{path}: {name}")
+        for field in own.__struct_fields__:
+            value = getattr(own, field)
+            if value is not None and not 0 <= value < 1e9:
+                raise BadInput(f"{path}: {name}.{field.replace('_', '-')} {value:g}: not a price")
+        found[device] = own
+    return found
+
+
+def own_summary(own: Own, kind: str) -> Summary | None:
+    """A user's price in the form of a Summary; None where the file has none of the kind."""
+    usd = getattr(own, kind.replace("-", "_"), None)
+    return None if usd is None else Summary(kind, "yours", usd, usd, usd, 1, "", True)

@@ -1,0 +1,104 @@
+"""Values of the options of roofcast choose: limits with units, devices, pools, prices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput, quoted, unknown
+from roofcast.hwdb.market import Own, own_prices
+from roofcast.hwdb.strict import load
+from roofcast.hwdb.units import quantity
+from roofcast.simulator.choose.amounts import limit
+
+EXAMPLES = {"s": "10d", "USD": "50k", "W": "200kW", "J": "20MWh"}
+EVERY = "all"
+
+
+class Limit(click.ParamType):
+    """A positive amount with a unit; of money also with a suffix: 50k."""
+
+    name = "amount"
+
+    def __init__(self, unit: str):
+        self.unit = unit
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The amount in SI units; raises BadInput where it is none, or not positive."""
+        option = param.opts[0] if param is not None else "limit"
+        try:
+            number = limit(value, self.unit)
+        except BadInput:
+            number = 0.0
+        if not number > 0:
+            raise BadInput(
+                f"{option} {value}: not an amount above zero; give for example"
+                f" {EXAMPLES[self.unit]}"
+            )
+        return number
+
+
+def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str] | None:
+    """Devices to choose from: those named, those of these vendors; None where none is named."""
+    if vendors:
+        makers = {name: hwdb.device(name).vendor for name in hwdb.devices()}
+        known = sorted(set(makers.values()))
+        for vendor in vendors:
+            if vendor.lower() not in map(str.lower, known):
+                raise unknown("vendor", vendor, known, f"known: {', '.join(known)}")
+        wanted = {vendor.lower() for vendor in vendors}
+        found = [name for name, maker in makers.items() if maker.lower() in wanted]
+        return found + [name for name in on if name not in found]
+    if not on:
+        return None
+    if EVERY in on:
+        return list(hwdb.devices())
+    for name in on:
+        hwdb.device(name)
+    return list(dict.fromkeys(on))
+
+
+def pool(path: str) -> dict[str, int]:
+    """Devices that there are, from a file: name -> number. Raises BadInput or UnknownName."""
+    tree = load(Path(path), "a pool: a table [devices] of name = number")
+    table = tree.get("devices")
+    if not isinstance(table, dict) or not table or set(tree) != {"devices"}:
+        raise BadInput(f"{path}: wanted one table [devices], for example h100-sxm5 = 16")
+    found = {}
+    for name, number in table.items():
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 10**6:
+            raise BadInput(
+                f"{path}: {name} = {quoted(number)}: a whole number of devices is wanted, at least"
+                " 1"
+            )
+        found[hwdb.device(name).id] = number
+    return found
+
+
+def prices_of(path: str | None, given: Sequence[str]) -> dict[str, Own]:
+    """The user's prices: of a file, and of DEVICE=USD."""
+    found = own_prices(path) if path is not None else {}
+    for text in given:
+        name, sign, value = text.rpartition("=")
+        try:
+            usd = quantity(value.strip(), "USD/h")
+        except BadInput:
+            usd = -1.0
+        if not sign or not name.strip() or not 0 <= usd < 1e6:
+            raise BadInput(
+                f"--price {text}: not DEVICE=USD; write for example --price h100-sxm5=2.10"
+            )
+        device = hwdb.device(name.strip()).id
+        own = (
+            {field: getattr(found[device], field) for field in Own.__struct_fields__}
+            if device in found
+            else {}
+        )
+        rents = dict.fromkeys(("on_demand", "spot", "reserved_1y", "reserved_3y"), usd)
+        found[device] = Own(**{**own, **rents})
+    return found

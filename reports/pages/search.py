@@ -1,0 +1,193 @@
+"""What a search over layouts found, for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.format import binary, percent, seconds
+from roofcast.reports.pages.asked import pass_or_step
+from roofcast.reports.pages.layout import layout_line, losses
+from roofcast.reports.pages.memory import doubtful
+from roofcast.simulator.choose.explore import Explored
+from roofcast.simulator.choose.nearest import nearest_fit
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+_SHOWN_FRONT = 8
+_SHOWN_LOSSES = 2
+_SHOWN_REASONS = 6
+_USUAL = {"zero": 0, "micro_batch": None, "devices": None}  # defaults; of other degrees 1
+
+
+def print_search(found: Explored, best: Sequence[Forecast]) -> None:
+    """Print the best layouts, the front of time against memory, and what was refused.
+
+    best: forecasts of found.best(..), in that order.
+    """
+    with page() as out:
+        s = found.scenario
+        devices = found.options[0]["devices"] if found.options else s.devices
+        title = f"{s.model}: layouts of one {pass_or_step(s.mode)} on {devices:,} {s.device}"
+        say(out, title, indent=0, style="bold")
+        fitting = int(found.fits.sum())
+        say(
+            out,
+            f"{found.considered:,} layouts: {fitting:,} fit, {len(found.step_s) - fitting:,} need"
+            f" more memory than there is ({binary(found.capacity)}), {found.invalid:,} are invalid",
+        )
+        for line in found.assumptions:
+            say(out, line)
+        if best:
+            section(out, "Fastest that fit")
+            _best(out, found, best)
+            say(out, f"roofcast predict {s.model} {options_line(found, 0)}", first="fastest: ")
+        else:
+            _nothing_fits(out, found)
+        _front(out, found)
+        _refused(out, found)
+
+
+def options_line(found: Explored, rank: int) -> str:
+    """The options of predict for the layout of this rank among the best."""
+    i = found.best(rank + 1)[rank]
+    return " ".join([f"--on {found.scenario.device}", option_words(found, i)])
+
+
+def option_words(found: Explored, i: int) -> str:
+    """The i-th layout as options of predict, with the batch."""
+    batch = [f"--batch {found.scenario.batch}"] if found.scenario.batch else []
+    return " ".join([*batch, words_of(found.options[i])])
+
+
+def words_of(options: Mapping[str, Any]) -> str:
+    """A layout as options of predict.
+
+    >>> words_of({"devices": 8, "tp": 1, "dp": 8, "zero": 1, "sp": False, "recompute": "none"})
+    '--devices 8 --dp 8 --zero 1 --no-sp'
+    """
+    words = []
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if name == "recompute" and value == "none":
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{name.replace('_', '-')}")
+        elif isinstance(value, tuple):
+            words += [f"{option} {each}" for each in value]
+        elif value != _USUAL.get(name, 1):
+            words.append(f"{option} {value}")
+    return " ".join(words)
+
+
+def said_of_nearest(scenario: Scenario, found: Forecast) -> str:
+    """The nearest layout that fits, of a forecast that does not, in a sentence."""
+    near = nearest_fit(scenario, found)
+    if near is None:
+        return "No layout near this one fits; roofcast search tries all."
+    return (
+        f"The nearest that fits: {words_of(near.changes)} ({seconds(near.step_s)},"
+        f" {binary(near.peak_bytes)})."
+    )
+
+
+def _best(out: Console, found: Explored, best: Sequence[Forecast]) -> None:
+    columns: list[tuple[str, Justify]] = [
+        ("step", "right"), ("slower", "right"), ("MFU", "right"), ("peak memory", "right"),
+        ("fits", "left"), ("layout", "fold"), ("largest losses", "fold"),
+    ]  # fmt: skip
+    rows = []
+    for f in best:
+        slower = f.step_time_s / best[0].step_time_s - 1
+        rows.append(
+            [
+                seconds(f.step_time_s),
+                percent(slower) if slower > 5e-5 else "",
+                percent(f.mfu),
+                binary(f.memory.peak_bytes),
+                "maybe" if doubtful(f) else "yes",
+                layout_words(f),
+                lost(f),
+            ]
+        )
+    show(out, fitted_table(out.width - 2, columns, rows, ("largest losses", "MFU", "slower")))
+    if any(map(doubtful, best)):
+        say(out, "maybe: the capacity lies within the error of the forecast peak")
+
+
+def layout_words(f: Forecast) -> str:
+    """A layout in a cell: degrees, micro-batch, recomputation."""
+    assert f.layout is not None, "a search gives layouts"
+    words = layout_line(f.layout)
+    degrees = words.split("; ")[0]
+    micro = f"micro-batch {f.layout.micro_batch}"
+    recompute = f", recompute {f.recompute}" if f.recompute != "none" else ""
+    return f"{degrees}, {micro}{recompute}"
+
+
+def lost(f: Forecast) -> str:
+    """What takes most of a step besides its first computation, as fractions of the step."""
+    parts = {row.name.replace("comm: ", ""): row.time for row in losses(f) if row.time}
+    executed = f.flops_forward + f.flops_backward + f.flops_recompute
+    if f.flops_recompute and executed:
+        parts["recomputation"] = f.step_time_s * f.flops_recompute / executed
+    largest = sorted(parts.items(), key=lambda part: -part[1])[:_SHOWN_LOSSES]
+    shown = [f"{name} {percent(time / f.step_time_s)}" for name, time in largest]
+    return ", ".join(shown)
+
+
+def _nothing_fits(out: Console, found: Explored) -> None:
+    section(out, "Nothing fits")
+    i = found.smallest()
+    if i is not None:
+        say(
+            out,
+            f"the layout with the lowest peak needs {binary(found.peak_bytes[i])} of"
+            f" {binary(found.capacity)}: {option_words(found, i)}; use more devices, or devices"
+            " with more memory",
+        )
+
+
+def _front(out: Console, found: Explored) -> None:
+    """Layouts that no other beats in time and in memory."""
+    every = found.front()
+    fitting = [i for i in every if found.fits[i]] or every
+    if len(fitting) < 2:
+        return
+    step = max(len(fitting) // (_SHOWN_FRONT - 1), 1)
+    shown = list(dict.fromkeys([*fitting[::step][: _SHOWN_FRONT - 1], fitting[-1]]))
+    section(out, f"Time against memory: {len(fitting)} layouts that no other beats in both")
+    columns: list[tuple[str, Justify]] = [
+        ("step", "right"), ("peak memory", "right"), ("options", "fold"),
+    ]  # fmt: skip
+    rows = [
+        [seconds(found.step_s[i]), binary(found.peak_bytes[i]), _short(found, i)] for i in shown
+    ]
+    show(out, fitted_table(out.width - 2, columns, rows))
+
+
+def _short(found: Explored, i: int) -> str:
+    words = option_words(found, i).split(" --")
+    dropped = ("--batch", "batch", "devices")
+    kept = [w for w in words if not w.startswith(dropped)]
+    return ", ".join(w.removeprefix("--") for w in kept)
+
+
+def _refused(out: Console, found: Explored) -> None:
+    section(out, "Not considered, and refused")
+    say(out, "; ".join(found.left_out), first="left out of the grid: ")
+    if found.varied:
+        say(
+            out,
+            f"schedules, virtual stages, kinds of context parallelism, sharding groups, gathered"
+            f" weights and offload were varied one at a time on the {found.varied:,} best layouts",
+        )
+    largest = sorted(found.reasons.items(), key=lambda each: -each[1])
+    for text, count in largest[:_SHOWN_REASONS]:
+        say(out, f"{count:,} such as {text}", first="invalid: ")
+    rest = sum(count for _, count in largest[_SHOWN_REASONS:])
+    if rest:
+        say(out, f"{rest:,} for other reasons (--json lists all)", first="invalid: ")
