@@ -26,10 +26,10 @@ from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
     crossing,
-    joined,
     network,
     reduction,
     sent_bytes,
+    waited,
 )
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import between_steps, dispatch, program
@@ -130,8 +130,11 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     ran = pipeline(*given)
     # closed forms of schedules that split the backward are approximate
     total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
-    reduced = reduction(at, dense.max(), expert.max())
-    whole = joined(total, reduced.seconds, at.hide["dp"])
+    moved = reduction(at, dense.max(), expert.max())
+    most = int(np.argmax(dense + expert))  # the stage that reduces
+    ahead = sum(often[most, i] * u.trained for i, u in enumerate(rows[: first_layer(rows)]))
+    last = ahead / max(float(fullest), 1.0)
+    whole = total + waited(at, moved, last, f[most], b[most])
     update = updating(at, update.max(), fullest)
     return Timed(
         passes=run,
@@ -144,10 +147,15 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         ran=ran,
         total=total,
         whole=whole,
-        reduced=reduced,
+        reduced=moved.both,
         update=update,
         between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
     )
+
+
+def first_layer(rows: list[Unit]) -> int:
+    """Index of the first unit that is a layer; 0 where none is."""
+    return next((i for i, u in enumerate(rows) if u.layers), 0)
 
 
 def over_devices(

@@ -20,7 +20,7 @@ from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")  # never taken from another profile
-OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "fsdp", "offload")  # kinds of traffic
+OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "offload")  # kinds of traffic
 MOST = 1e30  # larger numbers are taken for infinite
 
 MEANING = {  # of what a profile sets
