@@ -58,6 +58,7 @@ class Unit(NamedTuple):
     added: float = 0.0
     places: tuple[int, ...] = ()  # of its layers among all layers of the model
     products: float = 0.0  # FLOPs of its matrix products, forward
+    tensors: float = 0.0  # trained weights, counted as tensors
 
     @property
     def update(self) -> float:
@@ -97,6 +98,9 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     largest = _largest(step, unit_of, len(order), inferring)
     sent = _sent(step, unit_of, len(order))
     products = _products(step, unit_of, len(order))
+    tensors = [0] * len(order)
+    for w in step.weights:
+        tensors[unit_of[w.node]] += w.count * w.trainable
     names = {i: node.name for i, node in zip(reversed(unit_of), reversed(step.nodes), strict=True)}
     rows = []
     for i, (what, block) in enumerate(order):
@@ -122,6 +126,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 added=spared[i] / count,
                 places=tuple(places[block]) if what == "block" else (),
                 products=products[i] / count,
+                tensors=tensors[i] / count,
             )
         )
     return rows
@@ -254,7 +259,7 @@ def _traffic(
     for tr in sent:
         what = (tr.kind, tr.group, tr.bytes, tr.copies)
         if what not in costs:
-            costs[what] = at.network.cost(*what, deduplicated)
+            costs[what] = _crossing_nodes(at, tr.group, at.network.cost(*what, deduplicated))
         cost = costs[what].times(tr.count / count)
         repeats = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
         for when, share in ((tr.phase, 1.0), ("recompute", repeats)):
@@ -262,6 +267,14 @@ def _traffic(
                 key = (when, tr.group, tr.behind)
                 found[key] = found.get(key, NOTHING).plus(cost.times(share))
     return found
+
+
+def _crossing_nodes(at: Placement, name: str, cost: Cost) -> Cost:
+    """What a collective costs under a stack that adds to each step of one that crosses nodes."""
+    group, each = at.network.group(name), at.step.recipe.stack.far_s
+    if not each:
+        return cost
+    return cost.plus(Cost(np.where(group.nodes > 1.0, each * (group.size - 1.0), 0.0), 0.0))
 
 
 def repeated(step: Step) -> dict[int, float]:

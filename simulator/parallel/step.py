@@ -25,6 +25,7 @@ from roofcast.simulator.parallel.stages import Passes, Unit, exchanged, passes, 
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
+    copied,
     crossing,
     network,
     reduction,
@@ -135,6 +136,7 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     ahead = sum(often[most, i] * u.trained for i, u in enumerate(rows[: first_layer(rows)]))
     last = ahead / max(float(fullest), 1.0)
     whole = total + waited(at, moved, last, f[most], b[most])
+    whole = whole + copied(at, sum(often[most, i] * u.tensors for i, u in enumerate(rows)))
     update = updating(at, update.max(), fullest)
     return Timed(
         passes=run,

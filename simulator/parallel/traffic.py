@@ -16,6 +16,7 @@ from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
+from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
 
@@ -327,3 +328,15 @@ def waited(
     gradients = beside(room, (1.0 - last) * sent, hide["dp"], contention) - room + last * sent
     weights = beside(before, moved.weights.seconds, hide["params"], contention) - before
     return gradients + weights
+
+
+def copied(at: Placement, tensors: float) -> np.ndarray:
+    """Seconds in which the host copies each rank's part of each gradient into a list, and of each
+    weight out of one, once per step of ZeRO-1 and 2. PyTorch's reduce_scatter and all_gather of
+    lists launch a copy for each of them; stacks that exchange one buffer have none.
+    """
+    x, stack = at.layout, at.step.recipe.stack
+    if stack.implementations.get("exchange") != "lists":
+        return np.zeros(())
+    sharded = (np.equal(x.zero, 1) | np.equal(x.zero, 2)) & np.greater(x.shard, 1)
+    return np.where(sharded, 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)
