@@ -59,6 +59,7 @@ class Unit(NamedTuple):
     places: tuple[int, ...] = ()  # of its layers among all layers of the model
     products: float = 0.0  # FLOPs of its matrix products, forward
     tensors: float = 0.0  # trained weights, counted as tensors
+    called: tuple[float, float] = (0.0, 0.0)  # ranks of its collectives, forward and backward
 
     @property
     def update(self) -> float:
@@ -127,6 +128,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 places=tuple(places[block]) if what == "block" else (),
                 products=products[i] / count,
                 tensors=tensors[i] / count,
+                called=_called(at, sent[i], count, again),
             )
         )
     return rows
@@ -269,6 +271,24 @@ def _traffic(
     return found
 
 
+def _called(
+    at: Placement, sent: list[Traffic], count: int, again: dict[int, float]
+) -> tuple[float, float]:
+    """Ranks of all collectives of one of `count` repetitions, forward and backward."""
+    found = [0.0, 0.0]
+    for tr in sent:
+        ranks = float(at.network.group(tr.group).size) * tr.count / count
+        found[tr.phase != "forward"] += ranks
+        found[1] += ranks * (again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0)
+    return found[0], found[1]
+
+
+def in_pipeline(at: Placement) -> float:
+    """Host seconds that a stack adds per rank of a collective, where stages lie on many nodes."""
+    over_nodes = at.layout.pp > 1 and len(at.network.fabric.levels) > 1
+    return at.step.recipe.stack.piped_s if over_nodes else 0.0
+
+
 def _crossing_nodes(at: Placement, name: str, cost: Cost) -> Cost:
     """What a collective costs under a stack that adds to each step of one that crosses nodes."""
     group, each = at.network.group(name), at.step.recipe.stack.far_s
@@ -302,10 +322,12 @@ def passes(units: list[Unit], at: Placement) -> Passes:
             "offload activations: those of repeated layers are offloaded, and this model has none;"
             " leave it out"
         )
+    piped = in_pipeline(at)
     for i, u in enumerate(units):
         back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
-        found.forward[i] = _pass(u, at, "forward", u.compute[0], u.host[0], offloaded, found)
-        host = u.host[1] + u.host[2]
+        host = u.host[0] + piped * u.called[0]
+        found.forward[i] = _pass(u, at, "forward", u.compute[0], host, offloaded, found)
+        host = u.host[1] + u.host[2] + piped * u.called[1]
         found.backward[i] = _pass(u, at, "backward", back, host, offloaded, found)
     return found
 

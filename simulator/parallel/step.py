@@ -21,7 +21,7 @@ from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, sh
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
-from roofcast.simulator.parallel.stages import Passes, Unit, exchanged, passes, repeated, units
+from roofcast.simulator.parallel.stages import Passes, Unit, exchanged, in_pipeline, passes, repeated, units
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
@@ -190,7 +190,7 @@ def over_devices(
         sent=sent,
         sent_by_op=_sent_by_op(step, x, repeats),
         repeats=repeats,
-        host_s=_host(step, device, repeats),
+        host_s=_host(at, rows, repeats),
         lower_bound_s=_lower_bound(step, times, x, repeats),
         ranks=_ranks(at, rows, members),
         pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
@@ -260,13 +260,15 @@ def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.
     return peak
 
 
-def _host(step: Step, device: Device, repeats: float) -> float:
+def _host(at: Placement, rows: list[Unit], repeats: float) -> float:
     """Seconds the host of one device needs to dispatch a step: every micro-batch's launches and
     exchanges, and the update's once.
     """
+    step, device = at.step, at.device
     launches = dispatch(step, device, constants())
     of_update = np.array([k.phase == "update" for k in step.kernels])
     exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
+    exchanges += in_pipeline(at) * sum(sum(u.called) * max(u.layers, 1) for u in rows)
     update = launches[of_update].sum()
     launching = program(step.recipe.stack, device, constants())
     return float((launches.sum() - update + exchanges) * repeats + update + launching)

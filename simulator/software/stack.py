@@ -45,6 +45,7 @@ MEANING = {  # of what a profile sets
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
     "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
     "far_s": "seconds per rank of a collective inside the model that crosses nodes, beyond NCCL's",
+    "piped_s": "host seconds per rank of such a collective in a pipeline over several nodes",
     "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
     "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
     "overlap_p2p": "sends between the stages of an interleaved pipeline run behind compute",
@@ -84,6 +85,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sync_s: Positive = 0.0
     expert_launches: Positive = 0.0
     far_s: Positive = 0.0
+    piped_s: Positive = 0.0
     overlap: dict[str, Rate] = {}
     overlap_p2p: bool = False
     # op -> composed | fused | eager | efficient | flash | foreach ...
