@@ -84,12 +84,14 @@ def groups(rows: list[Told]) -> Iterator[tuple[str, list[Told]]]:
     piped = [t for t in small if degree(t, "pp") > 1]
     yield f"pp 1, up to {MOST_DEVICES} devices", flat
     yield f"pp > 1, up to {MOST_DEVICES} devices", piped
-    yield f"pp 1, over {MOST_DEVICES} devices", [
-        t for t in rows if t not in small and degree(t, "pp") == 1
-    ]
-    yield f"pp > 1, over {MOST_DEVICES} devices", [
-        t for t in rows if t not in small and degree(t, "pp") > 1
-    ]
+    yield (
+        f"pp 1, over {MOST_DEVICES} devices",
+        [t for t in rows if t not in small and degree(t, "pp") == 1],
+    )
+    yield (
+        f"pp > 1, over {MOST_DEVICES} devices",
+        [t for t in rows if t not in small and degree(t, "pp") > 1],
+    )
     by: tuple[tuple[str, Callable[[Told], int]], ...] = (
         ("tp", lambda t: degree(t, "tp")),
         ("zero", lambda t: int(t.run.row["zero_stage"])),
@@ -106,15 +108,15 @@ def groups(rows: list[Told]) -> Iterator[tuple[str, list[Told]]]:
 
 def write(path: str, rows: list[Told]) -> None:
     """Every row with its forecast, as CSV."""
+    names = ("id", "model_name", "n_devices", "tp", "pp", "dp", "zero_stage", "micro_batch")
+    told = ("exclude", "measured_s", "forecast_s", "measured_gib", "memory_ratio")
     with open(path, "w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
-        out.writerow(("id", "model", "devices", "tp", "pp", "dp", "zero", "micro_batch", "exclude",
-                      "measured_s", "forecast_s", "measured_gib", "memory_ratio"))  # fmt: skip
+        out.writerow((*names, *told))
         for t in rows:
-            of, r = t.run.row, t.run
-            out.writerow((r.id, of["model_name"], t.forecast.devices, *(degree(t, d) for d in ("tp",
-                          "pp", "dp")), of["zero_stage"], of["micro_batch"], r.excluded,
-                          r.measured_s, t.forecast.step_time_s, r.memory_gib, t.memory))  # fmt: skip
+            times = t.run.measured_s, t.forecast.step_time_s
+            found = (t.run.excluded, *times, t.run.memory_gib, t.memory)
+            out.writerow((*(t.run.row.get(name) for name in names), *found))
 
 
 def main() -> None:

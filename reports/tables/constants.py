@@ -18,6 +18,7 @@ from roofcast import hwdb
 from roofcast.hwdb import collective_constants
 from roofcast.hwdb import constants as shipped
 from roofcast.reports.tables.code_constants import CONSTANTS as IN_CODE
+from roofcast.scenarios.fits import playbook
 from roofcast.scenarios.fits.nets import OF_STACKS, STAGES
 from roofcast.scenarios.fits.runs import CONSTANTS
 from roofcast.simulator.forecast import interval
@@ -56,6 +57,7 @@ KIND_OF_SOURCE = (  # the first pattern that a source matches tells its kind
 )
 CEILINGS = ("share", "in_switch")  # of the collectives of a family: of its printed bandwidth
 OF_RUNS = "fit runs: published training runs (scenarios/measured/published)"
+OF_NANOTRON = "fit playbook: layouts of the Ultra-Scale Playbook, up to 256 H100"
 OF_NETS = "fit session: nnU-Net and V-Net, NVIDIA DeepLearningExamples"
 # numbers in the profile of a stack: unit; kind where no fit sets it
 STATED = {
@@ -67,6 +69,8 @@ STATED = {
     "step_s": ("s", "chosen"),
     "program_s": ("s", "measured"),
     "sync_s": ("s", "chosen"),
+    "far_s": ("s", "chosen"),
+    "piped_s": ("s", "chosen"),
     "expert_launches": ("launches", "chosen"),
     "accumulate_bytes": ("bytes", "printed"),
     "gradient_bytes": ("bytes", "printed"),
@@ -264,6 +268,8 @@ def _stacks() -> list[Constant]:
             if (where, key) in fitted:
                 kind, source = "fitted", OF_RUNS
                 name = f"{fitted[where, key].replace(' ', ', ')}: {key}"
+            elif where == playbook.STACK and key in playbook.FITTED:
+                kind, source = "fitted", OF_NANOTRON
             elif (where, key) in sessions:
                 kind, source = "fitted", OF_NETS
             elif value == 0:

@@ -63,9 +63,7 @@ CONSTANTS = {
     ("trained", "volta"): {"bf16": 0.3},
     ("trained", "trainium"): {"bf16": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
-    ("stack", "fsdp-eager"): {"attention": 0.3, "factor": 0.3},
-    ("stack", "fsdp-torchtitan fsdp-fused internevo-2023"): {"attention": 0.1},
-    ("stack", "internevo-2023"): {"factor": 0.3},
+    ("stack", "fsdp-eager fsdp-torchtitan fsdp-fused internevo-2023"): {"attention": 0.1},
     ("stack", "maxtext"): {"attention": 0.15, "factor": 0.3},
     ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
     ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
@@ -177,8 +175,8 @@ def _family_with(family: constants.Family, name: str, values: dict[Key, float]) 
 
 
 def step_seconds(scenario: Scenario) -> float:
-    """Seconds of a step as `forecast` gives them, without all else that it tells. No fitted constant
-    changes a trace, so that each is made once.
+    """Seconds of a step as `forecast` gives them, without the rest of the forecast. No fitted
+    constant changes a trace, so that each is made once.
     """
     asked = resolve(scenario)
     x, device = asked.layout, asked.device

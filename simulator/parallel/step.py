@@ -21,7 +21,15 @@ from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, sh
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
-from roofcast.simulator.parallel.stages import Passes, Unit, exchanged, in_pipeline, passes, repeated, units
+from roofcast.simulator.parallel.stages import (
+    Passes,
+    Unit,
+    exchanged,
+    in_pipeline,
+    passes,
+    repeated,
+    units,
+)
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,

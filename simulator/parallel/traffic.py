@@ -299,7 +299,9 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
         scattered = _scattered(grad * weights, ranks, group, net)
         scattered = scattered.times(np.where(each_micro_batch, x.micro_batches, 1))
         back = net.cost("all_gather", f"{group}shard", width * weights)
-        summed = Cost(*(np.where(unsharded, *pair) for pair in zip(reduced, scattered)))
+        summed = Cost(
+            *(np.where(unsharded, *pair) for pair in zip(reduced, scattered, strict=True))
+        )
         gradients = gradients.plus(summed.times(np.where(done, 0.0, 1.0)))
         updated = updated.plus(back.times(np.where(done | unsharded, 0.0, 1.0)))
     return Reduction(gradients, updated)

@@ -176,13 +176,14 @@ PIPELINE = {**LLAMA, "tp": 8, "pp": 2}
 PARTS = [  # stack, sequence parallel, ranks over which the activation is split for the send
     ("megatron-2021", False, 8),
     ("megatron-2021", True, 8),
-    ("deepspeed-megatron-2022", False, 1),
-    ("deepspeed-megatron-2022", True, 8),
+    ("deepspeed-megatron-2022", False, 8),
+    ("deepspeed-zero3-2021", False, 1),
+    ("deepspeed-zero3-2021", True, 8),
 ]
 
 
 @pytest.mark.parametrize(("stack", "sp", "part"), PARTS)
-def test_megatron_splits_activations_over_tensor_parallel_ranks_to_send_them_between_stages(
+def test_activations_are_split_over_tensor_parallel_ranks_to_send_them_between_stages(
     place, stack, sp, part
 ):
     """Scatter before the send and gather after it leave b s h / t per pair of ranks
