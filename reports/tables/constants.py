@@ -312,7 +312,7 @@ def _values(found: Any, per_entry: bool) -> list[tuple[str, float | list[float]]
 
 def _overlap() -> list[Constant]:
     """How sharply kinds of traffic hide behind compute where a stack does not say."""
-    source = "chosen: published runs, of 64 to 10752 GPUs for gradients; 1: no overlap"
+    source = "chosen: published runs; 1: no overlap, 6: nearly all that there is compute for"
     return [
         Constant(
             "chosen", f"overlap.{kind}", power, "1", stacks.MEANING["overlap"], source,
