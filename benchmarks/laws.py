@@ -228,6 +228,21 @@ def rates_of(name: str) -> Iterator[str]:
         yield "scale_up.bandwidth"
 
 
+def sharded_weights(s: Asked, f: Forecast) -> Iterator[str]:
+    """ZeRO-3 exchanges what ZeRO-1 does and more, so that it gains at most the seconds that ZeRO-1
+    leaves exposed: those of the weights gathered after the update hide behind compute.
+    """
+    if f.layout is None or f.layout.pp > 1 or f.layout.dp == 1 or s.mode == "infer":
+        return
+    fixed = {"micro_batch": f.layout.micro_batch, "shard": s.shard, "reshard": None}
+    one, three = (changed(s, zero=stage, **fixed) for stage in (1, 3))
+    if one and three:
+        exposed = one.exposed_communication_s.get("data", 0.0)
+        if three.step_time_s < (one.step_time_s - exposed) * (1 - SAME):
+            gain = three.step_time_s / one.step_time_s - 1
+            yield f"ZeRO-3 {gain:+.2%}, ZeRO-1 exposes {exposed / one.step_time_s:.2%}"
+
+
 def search_equals_predict(s: Asked, f: Forecast | None) -> Iterator[str]:
     """The row of a search that has the scenario's layout has its time and memory, and is refused
     where predict refuses it.
@@ -273,6 +288,7 @@ LAWS: dict[str, Callable[[Asked, Any], Iterator[str]]] = {
     "saved and read": saved_and_read,
     "two micro-batches": two_micro_batches,
     "better hardware": better_hardware,
+    "sharded weights": sharded_weights,
     "search equals predict": search_equals_predict,
 }
 

@@ -17,6 +17,7 @@ from roofcast import hwdb
 from roofcast.hwdb import collective_constants
 from roofcast.hwdb import constants as shipped
 from roofcast.reports.tables.code_constants import CONSTANTS as IN_CODE
+from roofcast.scenarios.fits import playbook
 from roofcast.scenarios.fits.nets import OF_STACKS, STAGES
 from roofcast.scenarios.fits.runs import CONSTANTS
 from roofcast.simulator.forecast import interval
@@ -58,6 +59,7 @@ CEILINGS = ("share", "in_switch")  # of the collectives of a family: of its prin
 OF_RUNS = "fit runs: published training runs (scenarios/measured/published)"
 OF_AGES = "fit ages: Dao 2023, FlashAttention-2, Fig. 4 (scenarios/measured/attention)"
 AGES = ("flash-1", "triton-2023", "flash-2")  # kernels whose rate is fitted
+OF_NANOTRON = "fit playbook: layouts of the Ultra-Scale Playbook, up to 256 H100"
 OF_NETS = "fit session: nnU-Net and V-Net, NVIDIA DeepLearningExamples"
 # numbers in the profile of a stack: unit; kind where no fit sets it
 STATED = {
@@ -69,6 +71,8 @@ STATED = {
     "step_s": ("s", "chosen"),
     "program_s": ("s", "measured"),
     "sync_s": ("s", "chosen"),
+    "far_s": ("s", "chosen"),
+    "piped_s": ("s", "chosen"),
     "expert_launches": ("launches", "chosen"),
     "accumulate_bytes": ("bytes", "printed"),
     "gradient_bytes": ("bytes", "printed"),
@@ -270,6 +274,8 @@ def _stacks() -> list[Constant]:
             if (where, key) in fitted:
                 kind, source = "fitted", OF_RUNS
                 name = f"{fitted[where, key].replace(' ', ', ')}: {key}"
+            elif where == playbook.STACK and key in playbook.FITTED:
+                kind, source = "fitted", OF_NANOTRON
             elif (where, key) in sessions:
                 kind, source = "fitted", OF_NETS
             elif value == 0:
@@ -312,7 +318,7 @@ def _values(found: Any, per_entry: bool) -> list[tuple[str, float | list[float]]
 
 def _overlap() -> list[Constant]:
     """How sharply kinds of traffic hide behind compute where a stack does not say."""
-    source = "chosen: published runs, of 64 to 10752 GPUs for gradients; 1: no overlap"
+    source = "chosen: published runs; 1: no overlap, 6: nearly all that there is compute for"
     return [
         Constant(
             "chosen", f"overlap.{kind}", power, "1", stacks.MEANING["overlap"], source,

@@ -144,7 +144,7 @@ class _Sending:
             max(sum(getattr(self.rows[u], what) for u in stage) for stage in self.stages)
             for what in ("trained", "trained_expert")
         )
-        long = min(float(reduction(self.place, dense, expert).seconds), end)
+        long = min(float(reduction(self.place, dense, expert).both.seconds), end)
         if long > 0:
             for stage in range(self.layout.pp):
                 yield Event(stage, STREAMS["dp"], "gradients", end - long, long)

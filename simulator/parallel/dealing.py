@@ -48,16 +48,24 @@ def deal(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]
 
 def _balanced(layers: list[float], units: list[Unit], n: int) -> list[int]:
     """Layers of each of `n` chunks with equal FLOPs of matrix products, those of the head included;
-    the layer that passes a chunk's share is its last one. `layers`: FLOPs of each.
+    the layer that passes a chunk's share is its last one. `layers`: FLOPs of each. Raises BadInput
+    where the blocks are too few for each chunk to have one.
 
-    Source: github huggingface/nanotron, helpers of the trainer that assign blocks to ranks.
+    Source: github huggingface/nanotron, helpers of the trainer that assign blocks to ranks; behind
+    the layers of its Llama stand a norm, the head, a cast of the logits and the loss.
     """
-    whole = sum(layers) + sum(u.products for u in units if not u.layers)
-    sizes, done, chunk = [0] * n, 0.0, 0
-    for flops in layers:
-        sizes[chunk] += 1
-        done += flops
+    head = sum(u.products for u in units if not u.layers)
+    whole = sum(layers) + head
+    sizes, done, chunk, last = [0] * n, 0.0, 0, 0
+    for i, flops in enumerate([*layers, 0.0, head, 0.0, 0.0]):
+        sizes[chunk] += i < len(layers)
+        done, last = done + flops, chunk
         chunk += done > whole * (chunk + 1) / n and chunk < n - 1
+    if last < n - 1:
+        raise BadInput(
+            f"pp {n}: dealt by FLOPs, {len(layers)} layers and the head leave {n - 1 - last} of {n}"
+            " stages without any; use fewer stages"
+        )
     return sizes
 
 

@@ -58,6 +58,8 @@ class Unit(NamedTuple):
     added: float = 0.0
     places: tuple[int, ...] = ()  # of its layers among all layers of the model
     products: float = 0.0  # FLOPs of its matrix products, forward
+    tensors: float = 0.0  # trained weights, counted as tensors
+    called: tuple[float, float] = (0.0, 0.0)  # ranks of its collectives, forward and backward
 
     @property
     def update(self) -> float:
@@ -97,6 +99,9 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     largest = _largest(step, unit_of, len(order), inferring)
     sent = _sent(step, unit_of, len(order))
     products = _products(step, unit_of, len(order))
+    tensors = [0] * len(order)
+    for w in step.weights:
+        tensors[unit_of[w.node]] += w.count * w.trainable
     names = {i: node.name for i, node in zip(reversed(unit_of), reversed(step.nodes), strict=True)}
     rows = []
     for i, (what, block) in enumerate(order):
@@ -122,6 +127,8 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 added=spared[i] / count,
                 places=tuple(places[block]) if what == "block" else (),
                 products=products[i] / count,
+                tensors=tensors[i] / count,
+                called=_called(at, sent[i], count, again),
             )
         )
     return rows
@@ -254,7 +261,7 @@ def _traffic(
     for tr in sent:
         what = (tr.kind, tr.group, tr.bytes, tr.copies)
         if what not in costs:
-            costs[what] = at.network.cost(*what, deduplicated)
+            costs[what] = _crossing_nodes(at, tr.group, at.network.cost(*what, deduplicated))
         cost = costs[what].times(tr.count / count)
         repeats = again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0
         for when, share in ((tr.phase, 1.0), ("recompute", repeats)):
@@ -262,6 +269,32 @@ def _traffic(
                 key = (when, tr.group, tr.behind)
                 found[key] = found.get(key, NOTHING).plus(cost.times(share))
     return found
+
+
+def _called(
+    at: Placement, sent: list[Traffic], count: int, again: dict[int, float]
+) -> tuple[float, float]:
+    """Ranks of all collectives of one of `count` repetitions, forward and backward."""
+    found = [0.0, 0.0]
+    for tr in sent:
+        ranks = float(at.network.group(tr.group).size) * tr.count / count
+        found[tr.phase != "forward"] += ranks
+        found[1] += ranks * (again.get(tr.node, 0.0) if tr.phase == "forward" else 0.0)
+    return found[0], found[1]
+
+
+def in_pipeline(at: Placement) -> float:
+    """Host seconds that a stack adds per rank of a collective, where stages lie on many nodes."""
+    over_nodes = at.layout.pp > 1 and len(at.network.fabric.levels) > 1
+    return at.step.recipe.stack.piped_s if over_nodes else 0.0
+
+
+def _crossing_nodes(at: Placement, name: str, cost: Cost) -> Cost:
+    """What a collective costs under a stack that adds to each step of one that crosses nodes."""
+    group, each = at.network.group(name), at.step.recipe.stack.far_s
+    if not each:
+        return cost
+    return cost.plus(Cost(np.where(group.nodes > 1.0, each * (group.size - 1.0), 0.0), 0.0))
 
 
 def repeated(step: Step) -> dict[int, float]:
@@ -289,10 +322,12 @@ def passes(units: list[Unit], at: Placement) -> Passes:
             "offload activations: those of repeated layers are offloaded, and this model has none;"
             " leave it out"
         )
+    piped = in_pipeline(at)
     for i, u in enumerate(units):
         back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
-        found.forward[i] = _pass(u, at, "forward", u.compute[0], u.host[0], offloaded, found)
-        host = u.host[1] + u.host[2]
+        host = u.host[0] + piped * u.called[0]
+        found.forward[i] = _pass(u, at, "forward", u.compute[0], host, offloaded, found)
+        host = u.host[1] + u.host[2] + piped * u.called[1]
         found.backward[i] = _pass(u, at, "backward", back, host, offloaded, found)
     return found
 

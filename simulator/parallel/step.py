@@ -21,15 +21,24 @@ from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, sh
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
-from roofcast.simulator.parallel.stages import Passes, Unit, exchanged, passes, repeated, units
+from roofcast.simulator.parallel.stages import (
+    Passes,
+    Unit,
+    exchanged,
+    in_pipeline,
+    passes,
+    repeated,
+    units,
+)
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
+    copied,
     crossing,
-    joined,
     network,
     reduction,
     sent_bytes,
+    waited,
 )
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import between_steps, dispatch, program
@@ -130,8 +139,12 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     ran = pipeline(*given)
     # closed forms of schedules that split the backward are approximate
     total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
-    reduced = reduction(at, dense.max(), expert.max())
-    whole = joined(total, reduced.seconds, at.hide["dp"])
+    moved = reduction(at, dense.max(), expert.max())
+    most = int(np.argmax(dense + expert))  # the stage that reduces
+    ahead = sum(often[most, i] * u.trained for i, u in enumerate(rows[: first_layer(rows)]))
+    last = ahead / max(float(fullest), 1.0)
+    whole = total + waited(at, moved, last, f[most], b[most])
+    whole = whole + copied(at, sum(often[most, i] * u.tensors for i, u in enumerate(rows)))
     update = updating(at, update.max(), fullest)
     return Timed(
         passes=run,
@@ -144,10 +157,15 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         ran=ran,
         total=total,
         whole=whole,
-        reduced=reduced,
+        reduced=moved.both,
         update=update,
         between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
     )
+
+
+def first_layer(rows: list[Unit]) -> int:
+    """Index of the first unit that is a layer; 0 where none is."""
+    return next((i for i, u in enumerate(rows) if u.layers), 0)
 
 
 def over_devices(
@@ -180,7 +198,7 @@ def over_devices(
         sent=sent,
         sent_by_op=_sent_by_op(step, x, repeats),
         repeats=repeats,
-        host_s=_host(step, device, repeats),
+        host_s=_host(at, rows, repeats),
         lower_bound_s=_lower_bound(step, times, x, repeats),
         ranks=_ranks(at, rows, members),
         pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
@@ -250,13 +268,15 @@ def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.
     return peak
 
 
-def _host(step: Step, device: Device, repeats: float) -> float:
+def _host(at: Placement, rows: list[Unit], repeats: float) -> float:
     """Seconds the host of one device needs to dispatch a step: every micro-batch's launches and
     exchanges, and the update's once.
     """
+    step, device = at.step, at.device
     launches = dispatch(step, device, constants())
     of_update = np.array([k.phase == "update" for k in step.kernels])
     exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
+    exchanges += in_pipeline(at) * sum(sum(u.called) * max(u.layers, 1) for u in rows)
     update = launches[of_update].sum()
     launching = program(step.recipe.stack, device, constants())
     return float((launches.sum() - update + exchanges) * repeats + update + launching)

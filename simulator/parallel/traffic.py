@@ -16,15 +16,15 @@ from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
+from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
 
 # exponent w with which traffic hides behind compute, (compute^w + traffic^w)^(1/w): 1 not at all,
-# a large one almost completely. Fitted to published runs: 1.6 for the reduction of gradients on 64
-# to 10752 GPUs, 6 for FSDP's gathers. A stack may set its own.
+# a large one almost completely. A stack may set its own.
 HIDE = {
-    "tp": 1.0, "ep": 1.0, "etp": 1.0, "cp": 1.0, "behind": 6.0, "dp": 1.6, "fsdp": 6.0,
-    "offload": 6.0,
+    "tp": 1.0, "ep": 1.0, "etp": 1.0, "cp": 1.0, "behind": 6.0, "dp": 6.0, "params": 1.0,
+    "fsdp": 6.0, "offload": 6.0,
 }  # fmt: skip
 
 
@@ -263,7 +263,19 @@ def expert_shard(x: Any) -> np.ndarray:
     return np.minimum(x.shard, np.maximum(x.tp * x.cp * x.dp // (x.ep * x.etp), 1))
 
 
-def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Cost:
+class Reduction(NamedTuple):
+    """Traffic of data-parallel ranks that layers do not exchange one by one."""
+
+    gradients: Cost  # summed or scattered
+    weights: Cost  # gathered after the update
+
+    @property
+    def both(self) -> Cost:
+        """Both, one after the other."""
+        return self.gradients.plus(self.weights)
+
+
+def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
     """The reduction of gradients of so many trained weights, outside experts and of experts, over
     the data-parallel ranks.
 
@@ -272,11 +284,11 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Cost:
     layer by layer, except in a pipeline that keeps its weights gathered. Inference: nothing.
     """
     if at.step.recipe.mode == "infer":
-        return NOTHING
+        return Reduction(NOTHING, NOTHING)
     x, net, (width, grad) = at.layout, at.network, wire_bytes(at.step)
     unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
     done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
-    total = NOTHING
+    gradients = updated = NOTHING
     for weights, whole, group, ranks in (
         (np.asarray(dense), "dp", "", x.shard),
         (np.asarray(expert), "expert", "expert ", expert_shard(x)),
@@ -285,10 +297,48 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Cost:
             continue
         reduced = net.cost("all_reduce", whole, grad * weights)
         scattered = _scattered(grad * weights, ranks, group, net)
+        scattered = scattered.times(np.where(each_micro_batch, x.micro_batches, 1))
         back = net.cost("all_gather", f"{group}shard", width * weights)
-        repeats = np.where(each_micro_batch, x.micro_batches, 1)
-        sharded = scattered.times(repeats).plus(back)
-        seconds = np.where(unsharded, reduced.seconds, sharded.seconds)
-        bytes_ = np.where(unsharded, reduced.bytes, sharded.bytes)
-        total = total.plus(Cost(seconds, bytes_).times(np.where(done, 0.0, 1.0)))
-    return total
+        summed = Cost(
+            *(np.where(unsharded, *pair) for pair in zip(reduced, scattered, strict=True))
+        )
+        gradients = gradients.plus(summed.times(np.where(done, 0.0, 1.0)))
+        updated = updated.plus(back.times(np.where(done | unsharded, 0.0, 1.0)))
+    return Reduction(gradients, updated)
+
+
+def waited(
+    at: Placement, moved: Reduction, last: float, forward: ArrayLike, backward: ArrayLike
+) -> np.ndarray:
+    """Seconds of a reduction that compute does not hide.
+
+    Gradients of a step are complete only in the backward of the last micro-batch, and hide behind
+    that one pass; under ZeRO-2 each micro-batch's behind its own. Those of the weights before the
+    first layer (the embedding), a part `last` of all, come at its end and hide behind nothing.
+    Updated weights are gathered behind the forward of the next step's first micro-batch. An
+    interleaved pipeline passes as many micro-batches as it has stages through one part of the
+    model before the next, so that all parts but the last have their passes to hide behind.
+
+    forward, backward: seconds of one micro-batch on the stage that reduces.
+    """
+    x, hide, contention = at.layout, at.hide, at.network.contention
+    passes = np.where(np.equal(x.zero, 2), x.micro_batches, 1)
+    if x.schedule == "interleaved":
+        passes = passes * (x.pp * (x.vpp - 1.0) + 1.0) / x.vpp
+    sent = moved.gradients.seconds
+    room, before = np.asarray(backward) * passes, np.asarray(forward) * passes
+    gradients = beside(room, (1.0 - last) * sent, hide["dp"], contention) - room + last * sent
+    weights = beside(before, moved.weights.seconds, hide["params"], contention) - before
+    return gradients + weights
+
+
+def copied(at: Placement, tensors: float) -> np.ndarray:
+    """Seconds in which the host copies each rank's part of each gradient into a list, and of each
+    weight out of one, once per step of ZeRO-1 and 2. PyTorch's reduce_scatter and all_gather of
+    lists launch a copy for each of them; stacks that exchange one buffer have none.
+    """
+    x, stack = at.layout, at.step.recipe.stack
+    if stack.implementations.get("exchange") != "lists":
+        return np.zeros(())
+    sharded = (np.equal(x.zero, 1) | np.equal(x.zero, 2)) & np.greater(x.shard, 1)
+    return np.where(sharded, 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)

@@ -21,7 +21,7 @@ from roofcast.simulator.software.kernels import KINDS, attention_kernel
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")  # never taken from another profile
-OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "fsdp", "offload")  # kinds of traffic
+OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "offload")  # kinds of traffic
 MOST = 1e30  # larger numbers are taken for infinite
 
 MEANING = {  # of what a profile sets
@@ -47,6 +47,8 @@ MEANING = {  # of what a profile sets
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
     "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
+    "far_s": "seconds per rank of a collective inside the model that crosses nodes, beyond NCCL's",
+    "piped_s": "host seconds per rank of such a collective in a pipeline over several nodes",
     "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
     "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
     "overlap_p2p": "sends between the stages of an interleaved pipeline run behind compute",
@@ -87,6 +89,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program_s: Positive = 0.0
     sync_s: Positive = 0.0
     expert_launches: Positive = 0.0
+    far_s: Positive = 0.0
+    piped_s: Positive = 0.0
     overlap: dict[str, Rate] = {}
     overlap_p2p: bool = False
     # op -> composed | fused | eager | efficient | flash | foreach ...

@@ -21,7 +21,8 @@ OWN_LAUNCHES = ("optimizer", "accumulate")
 # least so many layers of one kind; assumed, no step tells these two numbers
 MANY_LAYERS = 8
 MOST_LAUNCHES = 0.7
-CPU_LAUNCH = 4e-6  # host seconds per kernel where the host is the device [s], at most
+# host seconds per kernel that C++ launches without Python: where the host is the device, at most
+NATIVE_LAUNCH = 4e-6
 
 
 class Phases(NamedTuple):
@@ -150,7 +151,7 @@ def launch(stack: Stack, device: Device, c: Kernels) -> float:
     if stack.graphs:
         return 0.0
     if device.kind == "cpu":
-        return min(stack.dispatch_s, CPU_LAUNCH)
+        return min(stack.dispatch_s, NATIVE_LAUNCH)
     return float(stack.dispatch_s * slowness(device.year, c))
 
 

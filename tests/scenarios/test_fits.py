@@ -8,8 +8,10 @@ import tomllib
 import pytest
 
 from roofcast.hwdb import collective_constants, constants
-from roofcast.scenarios.fits import collectives, kernels, nets, runs
+from roofcast.scenarios.fits import collectives, kernels, nets, playbook, runs
 from roofcast.scenarios.fits.writing import profile_with
+from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
 SCRIPTS = ("kernels", "collectives", "nets", "runs", "intervals", "blind")
@@ -124,3 +126,69 @@ def test_a_fitted_constant_is_written_into_its_own_profile(which, name):
         assert after == {**before, "overlap": {**before.get("overlap", {}), name[8:]: 0.5}}
     else:
         assert after == {**before, name: 0.5}
+
+
+@pytest.mark.parametrize("name", playbook.FITTED)
+def test_a_constant_of_the_fit_to_nanotron_names_it(name):
+    assert re.search(rf"^{name} = .*# .*scenarios/fits/playbook\.py", profile("nanotron"), re.M)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},  # one device
+        {"dp": 16, "zero": 3, "micro_batch": 1, "batch": 32},
+        {"tp": 5, "sp": False, "pp": 4, "dp": 2, "batch": 16, "stack": "te-nemo-2024"},
+    ],
+    ids=str,
+)
+def test_fits_time_a_step_as_forecast_does(options):
+    """With other constants too: the trace of a step is kept, its stack is not."""
+    asked = Scenario(model="gpt2-xl", device="a100-sxm4-80gb", sequence=512, **options)
+    stack = options.get("stack", "pytorch-eager")
+    for launch in (2e-5, 2e-3):
+        with runs.trial({("stack", stack, "dispatch_s"): launch}):
+            assert runs.step_seconds(asked) == pytest.approx(forecast(asked).step_time_s, rel=1e-12)
+
+
+NANOTRON = """\
+id,model_name,layers,hidden,heads,kv_heads,ffn_hidden,vocab,seq_len,activation,tied_embeddings,\
+global_batch_seqs,micro_batch,n_devices,device,tp,pp,zero_stage,sp,recompute,dtype,framework,\
+peak_mem_gib,memory_kind,iter_time_s,exclude
+{rows}"""
+ROW = "{id},{model},16,2048,32,32,8192,131072,4096,swiglu,yes,256,{micro},{n},H100-SXM5-80GB,"
+ROW += "{tp},{pp},1,yes,none,bf16,nanotron,20.0,allocated,{seconds},{exclude}"
+
+
+def nanotron(tmp_path, *rows: dict) -> str:
+    """A table of runs of nanotron."""
+    lines = [ROW.format(id=f"N{i}", exclude="", **row) for i, row in enumerate(rows)]
+    path = tmp_path / "runs.csv"
+    path.write_text(NANOTRON.replace("\\\n", "").format(rows="\n".join(lines)), encoding="utf-8")
+    return str(path)
+
+
+LAYOUTS = [
+    {"n": 8, "tp": 8, "pp": 1, "micro": 1}, {"n": 16, "tp": 16, "pp": 1, "micro": 1},
+    {"n": 16, "tp": 4, "pp": 2, "micro": 1}, {"n": 16, "tp": 8, "pp": 1, "micro": 4},
+]  # fmt: skip
+
+
+def test_the_fit_to_nanotron_finds_the_constants_of_its_runs(tmp_path, monkeypatch, capsys):
+    """The runs are forecasts with other constants than the shipped ones."""
+    shipped = {n: getattr(stacks.stack("nanotron"), n) for n in playbook.FITTED}
+    wanted = {n: v * (0.8 if n == "dispatch_s" else 1.5) for n, v in shipped.items()}
+    unknown = [
+        {**row, "model": model, "seconds": 1.0} for model in ("first", "second") for row in LAYOUTS
+    ]
+    steps = playbook.steps(nanotron(tmp_path, *unknown))
+    with runs.trial({("stack", "nanotron", n): v for n, v in wanted.items()}):
+        seconds = [runs.step_seconds(s.scenario) for s in steps]
+    known = [{**row, "seconds": s} for row, s in zip(unknown, seconds, strict=True)]
+    monkeypatch.setattr(sys, "argv", ["playbook", nanotron(tmp_path, *known)])
+    playbook.main()
+    said = capsys.readouterr().out
+    for name, value in wanted.items():
+        found = float(re.search(rf"^{name} = (\S+)", said, re.M)[1])
+        assert found == pytest.approx(value, rel=0.05), name
+    assert "second left out, with a pipeline: 1 rows" in said

@@ -131,7 +131,7 @@ def test_frozen_weights_have_no_gradients_to_reduce():
     mine = [rows[u] for u in dealt(place, rows)[0]]
     trained, weights = (sum(getattr(u, what) for u in mine) for what in ("trained", "dense"))
     assert trained < weights
-    expected = float(reduction(place, trained, 0.0).seconds)
+    expected = float(reduction(place, trained, 0.0).both.seconds)
     assert streamed(scenario, "data parallel") == pytest.approx(expected)
 
 

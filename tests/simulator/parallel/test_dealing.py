@@ -55,6 +55,19 @@ def test_more_pipeline_stages_than_layers_plus_two_are_rejected():
         deal(row(0, 3, 0), Layout(pp=6))
 
 
+@pytest.mark.parametrize(("pp", "empty"), [(8, 0), (16, 1)])
+def test_layers_dealt_by_work_leave_no_stage_without_any(pp, empty):
+    """Llama 1B: its head is a fifth of the work, so that 16 layers and the head fill 8 stages but
+    not 16. Of 66 layouts of nanotron with 16 stages one ran (Ultra-Scale Playbook).
+    """
+    asked = {"stack": "nanotron", "sequence": 4096, "batch": 64, "micro_batch": 1, "pp": pp}
+    if not empty:
+        assert len(predict("llama-3.2-1b", "h100-sxm5", **asked).ranks) == pp
+        return
+    with pytest.raises(BadInput, match=f"pp {pp}: .* leave {empty} of {pp} stages"):
+        predict("llama-3.2-1b", "h100-sxm5", **asked)
+
+
 def test_layers_that_alternate_stay_in_their_order():
     alternating = [kind(), kind(0, 2, 4, 6), kind(1, 3, 5, 7), kind()]
     assert deal(alternating, Layout(pp=2)) == [[0, 1, 2, 1, 2], [1, 2, 1, 2, 3]]

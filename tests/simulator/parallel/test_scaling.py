@@ -101,8 +101,7 @@ def test_under_zero_3_more_devices_never_make_a_step_of_the_same_work_faster(ask
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda a: f"{a['model']}-{a['device']}")
-def test_zero_3_is_not_faster_than_zero_1_where_compute_hides_the_traffic_of_both(asked):
-    """It sends as much again or half as much more, and in every layer."""
+def test_zero_3_gains_at_most_what_zero_1_leaves_exposed(asked):
+    """It sends half as much more, in every layer, where compute may hide it."""
     for one, three in zip(weak(1, **asked), weak(3, **asked), strict=True):
-        hidden = one.exposed_communication_s["data"] < 0.1 * one.step_time_s
-        assert three.step_time_s >= one.step_time_s or not hidden
+        assert three.step_time_s >= one.step_time_s - one.exposed_communication_s["data"]

@@ -13,7 +13,16 @@ from roofcast.simulator.parallel.collectives import (
 )
 from roofcast.simulator.parallel.fabric import placed
 from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.parallel.traffic import crossing, gathered, reduction
+from roofcast.simulator.parallel.stages import units
+from roofcast.simulator.parallel.traffic import (
+    Cost,
+    Reduction,
+    copied,
+    crossing,
+    gathered,
+    reduction,
+    waited,
+)
 
 GPT2 = {
     "model": "gpt2", "device": "h100-sxm5", "sequence": 256, "batch": 128, "micro_batch": 1,
@@ -34,7 +43,7 @@ def seconds(kind, bytes_, size, stride, devices, links="x1"):
 
 # ---------------------------------------------------------------- gradients, once per step
 def test_without_zero_gradients_are_all_reduced_once(place):
-    cost = reduction(place(**GPT2, dp=64).at, N, 0.0)
+    cost = reduction(place(**GPT2, dp=64).at, N, 0.0).both
     assert cost.seconds == pytest.approx(seconds(all_reduce, 2 * N, 64, 1, 64))
     assert cost.bytes == pytest.approx(2 * 2 * N * 63 / 64)
 
@@ -47,7 +56,7 @@ def test_hybrid_sharding_in_a_node_takes_the_slower_of_nvlink_and_network(place,
     """
     at = place(**GPT2, dp=64, zero=1, shard=8, set={"scale_up.bandwidth": links}).at
     gradients = 2 * N
-    cost = reduction(at, N, 0.0)
+    cost = reduction(at, N, 0.0).both
     halves = {
         "within": seconds(reduce_scatter, gradients, 8, 1, 64, links),
         "across": seconds(all_reduce, gradients / 8, 8, 8, 64, links),
@@ -61,21 +70,21 @@ def test_hybrid_sharding_in_a_node_takes_the_slower_of_nvlink_and_network(place,
 
 def test_if_a_sharding_group_spans_nodes_scatter_and_all_reduce_do_not_overlap(place):
     """Both cross the network, one after the other."""
-    cost = reduction(place(**GPT2, dp=64, zero=1, shard=16).at, N, 0.0)
+    cost = reduction(place(**GPT2, dp=64, zero=1, shard=16).at, N, 0.0).both
     halves = seconds(reduce_scatter, 2 * N, 16, 1, 64) + seconds(all_reduce, 2 * N / 16, 4, 16, 64)
     assert cost.seconds == pytest.approx(halves + seconds(all_gather, 2 * N, 16, 1, 64))
 
 
 def test_zero_2_scatters_gradients_after_every_micro_batch_and_gathers_weights_once(place):
     """Sharded gradients cannot wait for the last micro-batch [rajbhandari2019]."""
-    cost = reduction(place(**GPT2, dp=8, zero=2).at, N, 0.0)  # 16 micro-batches per rank
+    cost = reduction(place(**GPT2, dp=8, zero=2).at, N, 0.0).both  # 16 micro-batches per rank
     scatter, gather = (seconds(kind, 2 * N, 8, 1, 8) for kind in (reduce_scatter, all_gather))
     assert cost.seconds == pytest.approx(16 * scatter + gather)
     assert cost.bytes == pytest.approx((16 + 1) * 2 * N * 7 / 8)
 
 
 def test_with_master_weights_gradients_are_reduced_in_fp32_and_weights_gathered_in_bf16(place):
-    cost = reduction(place(**GPT2, dp=8, zero=1, stack="megatron-2021").at, N, 0.0)
+    cost = reduction(place(**GPT2, dp=8, zero=1, stack="megatron-2021").at, N, 0.0).both
     scatter, gather = seconds(reduce_scatter, 4 * N, 8, 1, 8), seconds(all_gather, 2 * N, 8, 1, 8)
     assert cost.bytes == pytest.approx((4 + 2) * N * 7 / 8)
     assert cost.seconds == pytest.approx(scatter + gather)
@@ -85,19 +94,19 @@ def test_gradients_of_experts_are_reduced_over_the_ranks_that_hold_the_same_expe
     """32 ranks under ep 4: 8 ranks hold the same experts, at a distance of 4."""
     for zero in (0, 1):
         at = place(**MIXTRAL, dp=32, ep=4, zero=zero).at
-        cost = reduction(at, 0.0, N)
+        cost = reduction(at, 0.0, N).both
         sharded = seconds(reduce_scatter, 2 * N, 8, 4, 32) + seconds(all_gather, 2 * N, 8, 4, 32)
         expected = sharded if zero else seconds(all_reduce, 2 * N, 8, 4, 32)
         assert cost.seconds == pytest.approx(expected)
-        both = reduction(at, N, N)
-        assert both.bytes == pytest.approx(cost.bytes + reduction(at, N, 0.0).bytes)
+        both = reduction(at, N, N).both
+        assert both.bytes == pytest.approx(cost.bytes + reduction(at, N, 0.0).both.bytes)
 
 
 def test_zero_3_has_no_reduction_at_the_end_except_in_a_pipeline_that_keeps_its_weights(place):
     """Elsewhere the reduction is done layer by layer."""
     for done in ({"dp": 8}, {"dp": 8, "reshard": False}, {"dp": 4, "pp": 2, "reshard": True}):
-        assert reduction(place(**GPT2, **done, zero=3).at, N, 0.0) == (0.0, 0.0)
-    zero_3, zero_1 = (reduction(place(**GPT2, dp=4, pp=2, zero=z).at, N, 0.0) for z in (3, 1))
+        assert reduction(place(**GPT2, **done, zero=3).at, N, 0.0).both == (0.0, 0.0)
+    zero_3, zero_1 = (reduction(place(**GPT2, dp=4, pp=2, zero=z).at, N, 0.0).both for z in (3, 1))
     assert zero_3.seconds == pytest.approx(zero_1.seconds)
     assert zero_3.seconds > 0.0
 
@@ -167,13 +176,14 @@ PIPELINE = {**LLAMA, "tp": 8, "pp": 2}
 PARTS = [  # stack, sequence parallel, ranks over which the activation is split for the send
     ("megatron-2021", False, 8),
     ("megatron-2021", True, 8),
-    ("deepspeed-megatron-2022", False, 1),
-    ("deepspeed-megatron-2022", True, 8),
+    ("deepspeed-megatron-2022", False, 8),
+    ("deepspeed-zero3-2021", False, 1),
+    ("deepspeed-zero3-2021", True, 8),
 ]
 
 
 @pytest.mark.parametrize(("stack", "sp", "part"), PARTS)
-def test_megatron_splits_activations_over_tensor_parallel_ranks_to_send_them_between_stages(
+def test_activations_are_split_over_tensor_parallel_ranks_to_send_them_between_stages(
     place, stack, sp, part
 ):
     """Scatter before the send and gather after it leave b s h / t per pair of ranks
@@ -214,6 +224,82 @@ def test_overlap_exponents_of_a_stack_replace_the_defaults(place):
     recipe = msgspec.structs.replace(at.step.recipe, stack=mine)
     changed = at._replace(step=at.step._replace(recipe=recipe))
     assert changed.hide["dp"] == 9.0 and changed.hide["tp"] == 1.0
+
+
+# ---------------------------------------------------------------- what hides behind what
+NONE = Cost(0.0, 0.0)
+
+
+def exposed(place, gradients=0.0, weights=0.0, last=0.0, backward=1.0, **options):
+    """Exposed seconds of a reduction; a forward takes half of the backward."""
+    at = place(**GPT2, **{"dp": 64, "zero": 1, **options}).at
+    moved = Reduction(NONE._replace(seconds=gradients), NONE._replace(seconds=weights))
+    return float(waited(at, moved, last, backward / 2, backward))
+
+
+def test_gradients_hide_behind_one_micro_batch_only(place):
+    """However many micro-batches there are: gradients are complete in the last one (the no_sync
+    of PyTorch's DistributedDataParallel). Kernels of collectives take a share of compute.
+    """
+    taken = C.networks["hopper"].contention
+    assert exposed(place, gradients=0.1) == pytest.approx(0.1 * taken, rel=0.01)
+    assert exposed(place, gradients=9.0) == pytest.approx(8.0, rel=0.01)
+    assert exposed(place, gradients=9.0, dp=2) == exposed(place, gradients=9.0)
+    assert exposed(place, gradients=9.0, zero=2) < exposed(place, gradients=9.0)
+
+
+def test_the_embedding_s_gradient_hides_behind_nothing(place):
+    """It is the last that the backward computes."""
+    alone = exposed(place, gradients=0.1, last=1.0)
+    assert alone == pytest.approx(0.1)
+    assert exposed(place, gradients=0.1) < exposed(place, gradients=0.1, last=0.3) < alone
+
+
+def test_updated_weights_hide_behind_the_next_forward_where_the_stack_gathers_ahead(place):
+    """Megatron-Core's overlap_param_gather."""
+    assert exposed(place, weights=0.3) == pytest.approx(0.3)
+    assert exposed(place, weights=0.3, stack="te-nemo-2024") < 0.1
+    assert exposed(place, weights=3.0, stack="te-nemo-2024") == pytest.approx(2.5, rel=0.05)
+
+
+def test_parts_of_an_interleaved_pipeline_hide_behind_the_passes_of_the_others(place):
+    """Of the 2 parts of a stage, the first to finish has 2 micro-batches of the other behind it."""
+    piped = {"pp": 2, "dp": 4, "stack": "te-nemo-2024"}
+    plain, parts = (exposed(place, gradients=9.0, vpp=v, **piped) for v in (1, 2))
+    assert plain == pytest.approx(8.0, rel=0.01)
+    assert parts == pytest.approx(7.5, rel=0.01)
+
+
+def test_lists_cost_a_copy_per_rank_and_tensor(place):
+    """reduce_scatter and all_gather of lists copy every part in or out (PyTorch,
+    ProcessGroupNCCL).
+    """
+    lists = place(**GPT2, dp=64, zero=1, stack="nanotron").at
+    assert float(copied(lists, 100.0)) == pytest.approx(2 * 64 * 100 * 4e-6)
+    assert float(copied(place(**GPT2, dp=64, zero=0, stack="nanotron").at, 100.0)) == 0.0
+    assert float(copied(place(**GPT2, dp=64, zero=1).at, 100.0)) == 0.0
+
+
+@pytest.mark.parametrize(("tp", "over_nodes"), [(8, False), (16, True)])
+def test_nanotron_s_collectives_cost_more_over_nodes(place, tp, over_nodes):
+    """Each further rank of a group that crosses nodes adds far_s, in the two gathers and the two
+    scatters of a layer's forward.
+    """
+    at, times, _ = place(**LLAMA, dp=1, tp=tp, stack="nanotron")
+    mine = at.step.recipe.stack
+    recipe = msgspec.structs.replace(at.step.recipe, stack=msgspec.structs.replace(mine, far_s=0.0))
+    without = at._replace(step=at.step._replace(recipe=recipe))
+    more, less = (
+        next(u for u in units(x, times) if u.layers).traffic["forward", "tp", False].seconds
+        for x in (at, without)
+    )
+    assert more - less == pytest.approx(4 * 15 * mine.far_s if over_nodes else 0.0, abs=1e-9)
+
+
+def test_a_pipeline_of_nanotron_over_nodes_holds_the_host_up_at_each_collective(place):
+    step = {**LLAMA, "batch": 8, "dp": 1, "tp": 4, "stack": "nanotron"}
+    near, far = place(**step, pp=2).outcome, place(**step, pp=4).outcome  # one node, and two
+    assert far.host_s > near.host_s  # though a device has half as many layers
 
 
 def test_a_pipeline_of_one_stage_sends_nothing(place):
