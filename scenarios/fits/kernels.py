@@ -117,7 +117,7 @@ def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
 
     Rows more than 5 % faster than the roofline at datasheet peaks are left out, except
     convolutions. Shares of families are not fitted to other kernels than the plain ones
-    (fp8_block), nor to boards whose power limits their products.
+    (fp8_block).
     """
     result = []
     for group in (g for path in paths for g in read(path)):
@@ -125,8 +125,7 @@ def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
             continue
         device = hwdb.device(group.device)
         rates = resolve(device, group.format).rates
-        special = group.kind == "gemm fp8_block" or rates.headroom > 1.0
-        if stage.share == "sustained" and special:
+        if stage.share == "sustained" and group.kind == "gemm fp8_block":
             continue
         kept = np.ones(len(group.seconds), bool)
         if stage.op != "conv":

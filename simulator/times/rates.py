@@ -46,9 +46,11 @@ class Rates(NamedTuple):
     """
 
     kind: str  # gpu | cpu | tpu | npu: which formula
+    format: str  # in which the device computes
     width: float  # bytes of an operand in the format the device computes in
     matrix: float  # printed dense rate of products in the format [FLOP/s]
-    sustained: float  # fraction of `matrix` that a long main loop holds
+    # fraction of `matrix` that a long main loop holds at the highest clock, before times/power.py
+    sustained: float
     attention: float  # fraction of `matrix` that a long fused attention forward holds
     vector: float  # printed fp32 rate of the vector units [FLOP/s]
     special: float  # special functions (exp, tanh ...) [1/s]
@@ -65,10 +67,6 @@ class Rates(NamedTuple):
     # bytes per clock at which a core stores a tile before it starts the next; infinite: it stores
     # beside the next tile
     store: float = np.inf
-    # what long products could do without the board's power limit, over what they do with it
-    headroom: float = 1.0
-    trained: float = 1.0  # fraction of `sustained` that products hold inside training steps
-    settled: float = 1.0  # fraction of `sustained` that is left once the board is warm
     # rate the operand paths were built for over the matrix rate: 2 where matrix units are held at
     # half rate
     fed: float = 1.0
@@ -166,41 +164,24 @@ def _half_rate(device: Device) -> bool:
     """Are the matrix units held at half of the rate that the chip was built for? Those of GeForce
     boards, L40 and A10G are.
     """
-    built = _as_built(device)
+    built = as_built(device)
     vector = built.vector_flops.get("fp32")
     return vector is not None and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
 
 
-def _as_built(device: Device) -> Device:
-    """The device before its edits: an imagined rate does not change its kind of matrix units."""
+def as_built(device: Device) -> Device:
+    """The device before its edits: an imagined rate does not change its kind of matrix units, nor
+    the watts of its chip.
+    """
     built = device.base or device.id
     return lookup.device(built) if device.edits and built in lookup.devices() else device
-
-
-def _trained(name: str, own: constants.Family) -> float:
-    """Fraction of the sustained rate that training steps hold, where whole steps were fitted."""
-    found = own.trained.get("bf16" if name == "fp16" else name)
-    return found.value if found else 1.0
-
-
-def _power(
-    device: Device, name: str, matrix: float, own: constants.Family
-) -> tuple[float, list[str]]:
-    """Fraction of the printed peak that the board's power allows, where the family's FLOP per joule
-    is known; else infinite. A hypothetical peak inherits the fraction, not the watts.
-    """
-    limit = own.flop_per_joule.get("bf16" if name == "fp16" else name)
-    if not limit or not device.power.tdp:
-        return np.inf, []
-    built = _as_built(device).peak_flops.get(name)
-    return limit.value * float(device.power.tdp) / float(built or matrix), []
 
 
 def _implied_clock(device: Device) -> float:
     """The clock at which the cores reach the printed 16-bit rate, where their FLOP per clock are
     known [Hz].
     """
-    built = _as_built(device)
+    built = as_built(device)
     per_clock = built.matrix_flop_per_clock_per_core
     rate = built.peak_flops.get("bf16") or built.peak_flops.get("fp16")
     if per_clock and rate and built.cores:
@@ -215,32 +196,6 @@ def _stream(device: Device, own: constants.Family, general: constants.Family) ->
     share = own.stream or general.stream
     assert share is not None, "the families of a kind have a stream share"
     return max(triad, weights) or share.value
-
-
-def _limited(
-    device: Device, name: str, matrix: float, own: constants.Family, general: constants.Family
-) -> tuple[float, float, float, list[str]]:
-    """Sustained fraction of the peak, headroom above the power limit, settled fraction once the
-    board is warm; with assumptions.
-    """
-    sustained, assumptions = _sustained(device, name, own, general)
-    limit, more = _power(device, name, matrix, own)
-    assumptions += more
-    if limit < sustained:
-        assumptions.append(
-            f"{device.id} {name}: its {device.power.tdp:g} W allow {100 * limit:.0f} % of the"
-            " datasheet peak in large matrix products"
-        )
-    headroom = max(sustained / limit, 1.0)
-    sustained = min(sustained, limit)
-    settled = min(float(device.achieved.get(f"settled_{name}") or sustained) / sustained, 1.0)
-    if settled < 1.0:
-        share = 100 * settled * sustained
-        assumptions.append(
-            f"{device.id} {name}: once warm, large matrix products hold {share:.0f} % of the"
-            " datasheet peak"
-        )
-    return sustained, headroom, settled, assumptions
 
 
 def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float, list[str]]:
@@ -271,7 +226,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     c = c or constants.kernels()
     name, matrix, assumptions = _format(device, format)
     own, general, no_family = _families(device)
-    sustained, headroom, settled, power = _limited(device, name, matrix, own, general)
+    sustained, reached = _sustained(device, name, own, general)
     vector, cores, clock, unknown = _chip(device, name, matrix)
     sixteen = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
     tensor = name not in ("fp32", "fp64")
@@ -283,6 +238,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     assert fused is not None, "the families of a kind have an attention share"
     rates = Rates(
         kind=device.kind,
+        format=name,
         width=WIDTH[name],
         matrix=matrix,
         sustained=sustained,
@@ -298,29 +254,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
         store=c.matmul.store if tensor and not own.persistent else np.inf,
-        headroom=headroom,
-        trained=_trained(name, own),
-        settled=settled,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
         measured=device.kind == "cpu" and getattr(device.memory.bandwidth, "measured", False),
     )
-    return Resolved(rates, (*assumptions, *no_family, *power, *unknown))
-
-
-def warm(rates: Rates) -> Rates:
-    """The rates of a board that has computed for seconds."""
-    return rates._replace(
-        sustained=rates.sustained * rates.settled, feed=rates.feed * rates.settled, settled=1.0
-    )
-
-
-def in_training(rates: Rates) -> Rates:
-    """The rates of products in training steps, whose time is then divided by `trained`.
-
-    A board at its power limit holds that limit in long products. In steps, where clocks settle
-    below it, it holds no less than the limit, as far as its kind allows.
-    """
-    gain = np.minimum(rates.headroom, 1.0 / rates.trained)
-    return rates._replace(
-        sustained=rates.sustained * gain, feed=rates.feed * gain, headroom=rates.headroom / gain
-    )
+    return Resolved(rates, (*assumptions, *no_family, *reached, *unknown))
