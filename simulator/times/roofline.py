@@ -65,19 +65,51 @@ def rates_of(device: Device, product: str) -> Resolved:
     return resolve(device, product)
 
 
+class Clocked(NamedTuple):
+    """Kernels of a step before a power limit, one repetition each."""
+
+    seconds: np.ndarray  # a row for each share of the highest clock
+    energy: Energy
+    lower: np.ndarray
+    bound: np.ndarray
+    assumptions: tuple[str, ...]
+
+
 def time_all(
     step: Step,
     device: Device,
     c: Kernels | None = None,
     find: Callable[[Device, str], Resolved] = rates_of,
 ) -> OpTimes:
-    """Seconds of every kernel of a step on a device. A fit brings its own constants and rates."""
-    ks, c = step.kernels, c or constants()
-    count = np.array([k.count for k in ks], dtype=float)
+    """Seconds of every kernel of a step on a device, under the power limit of its board. A fit
+    brings its own constants and rates.
+    """
+    c = c or constants()
+    count = np.array([k.count for k in step.kernels], dtype=float)
     board = board_of(device, c.power)
-    at = clocks(c.power) if board else np.ones(1)
-    seconds, lower, bound = np.zeros((len(at), len(ks))), np.zeros(len(ks)), np.zeros(len(ks), int)
-    work = Energy(np.zeros(len(ks)), np.zeros(len(ks)))
+    at = clocked(step, device, board, clocks(c.power) if board else np.ones(1), c, find)
+    if not board:
+        return OpTimes(at.seconds[0] * count, at.lower * count, at.bound, at.assumptions)
+    found = held(at.seconds, at.energy, board, c.power)
+    seconds = found.seconds * count
+    said = (*at.assumptions, *board.assumptions, *limited(device, board, found.clock, seconds))
+    return OpTimes(
+        seconds, at.lower * count, at.bound, said, found.joules * count, found.clock, board
+    )
+
+
+def clocked(
+    step: Step,
+    device: Device,
+    board: Board | None,
+    clock: np.ndarray,
+    c: Kernels | None = None,
+    find: Callable[[Device, str], Resolved] = rates_of,
+) -> Clocked:
+    """Seconds of every kernel at shares of the highest clock, and its energy at that clock."""
+    ks, c = step.kernels, c or constants()
+    seconds, lower = np.zeros((len(clock), len(ks))), np.zeros(len(ks))
+    bound, energy = np.zeros(len(ks), int), Energy(np.zeros(len(ks)), np.zeros(len(ks)))
     assumptions: dict[str, None] = {}
     groups: dict[_Group, list[int]] = {}
     stack = step.recipe.stack
@@ -93,26 +125,21 @@ def time_all(
         if one_pass(product, device):
             rates = rates._replace(width=WIDTH[product])
         members = [ks[i] for i in indices]
-        t = _at(at, formula, members, detail, rates, c) / _stack_rate(formula, step, rates, c)
+        t = _at(clock, formula, members, detail, rates, c) / _stack_rate(formula, step, rates, c)
         least, what = _bounds(members, formula, t[0], rates, c)
         if formula == "conv" and product == "tf32" and members[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
             plain = find(device, "fp32").rates
-            other = _at(at, "conv", members, detail, plain, c)
+            other = _at(clock, "conv", members, detail, plain, c)
             floor, limit = _bounds(members, "conv", other[0], plain, c)
             what = np.where(other[0] < t[0], limit, what)
             t, least = np.minimum(t, other), np.minimum(least, floor)
         seconds[:, indices], lower[indices], bound[indices] = t, least, what
         if board:
-            work.switching[indices], work.memory[indices] = _work(members, formula, rates, board)
-    if not board:
-        return OpTimes(seconds[0] * count, lower * count, bound, tuple(assumptions))
-    found = held(seconds, work, board, c.power)
-    joules, said = found.joules * count, limited(device, board, found.clock, found.seconds * count)
-    assumptions.update(dict.fromkeys((*board.assumptions, *said)))
-    return OpTimes(
-        found.seconds * count, lower * count, bound, tuple(assumptions), joules, found.clock, board
-    )
+            energy.switching[indices], energy.memory[indices] = _energy(
+                members, formula, rates, board
+            )
+    return Clocked(seconds, energy, lower, bound, tuple(assumptions))
 
 
 def _at(
@@ -124,7 +151,7 @@ def _at(
     return FORMULAS[formula](ks, detail, at_clocks(rates, clock), c)
 
 
-def _work(ks: list[Kernel], formula: str, rates: Rates, board: Board) -> Energy:
+def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board) -> Energy:
     """Energy of kernels at the highest clock and voltage [J]."""
     matrix, vector, special, moved = _columns(
         [(k.matrix, k.vector, k.special, k.read + k.written) for k in ks]
