@@ -42,6 +42,9 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     footprint_flat: float
     stream: float
     store: float
+    sustained: float
+    sustained_fp8: float
+    sustained_fp4: float
     in_steps: float
 
 

@@ -38,7 +38,7 @@ from roofcast.hwdb.records import Device
 from roofcast.scenarios.fits.writing import put
 from roofcast.scenarios.measured.kernel_errors import roofline, seconds
 from roofcast.scenarios.measured.kernels import Group, read
-from roofcast.simulator.times.rates import Rates, family_name, resolve
+from roofcast.simulator.times.rates import Rates, at_highest_clock, family_name, resolve
 
 # penalty on (ln of a family's share / the common share)^2: few rows leave it near the common one
 PRIOR = 0.3
@@ -138,15 +138,6 @@ def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
     return result
 
 
-def boost(device: Device, rates: Rates) -> float:
-    """16-bit peak at the advertised maximum clock, over the printed one.
-
-    They differ on Hopper, whose peak is printed at a lower clock.
-    """
-    flops = float(device.matrix_flop_per_clock_per_core or 0.0) * rates.cores * rates.clock
-    return flops / rates.matrix if flops else 1.0
-
-
 def attribute(c: Kernels, name: str) -> float:
     """The constant of a dotted name: section.key."""
     section, key = name.split(".")
@@ -169,7 +160,7 @@ def with_share(rows: Rows, field: str, value: float, c: Kernels) -> Rates:
         changes["feed"] = rows.rates.feed * value / rows.rates.sustained
     if np.isfinite(rows.rates.store):
         changes["store"] = c.matmul.store
-    if rows.device.core == "SM":
+    if rows.device.core == "SM" and np.isfinite(rows.rates.footprint):
         changes["footprint"] = c.matmul.footprint * np.sqrt(rows.rates.cores * 32768.0)
     return Rates(**(rows.rates._asdict() | changes))
 
@@ -207,7 +198,7 @@ class Fitted(NamedTuple):
 
 def fit(data: list[Rows], stage: Stage) -> Fitted:
     """The constants first, then the share of each family."""
-    scale = [boost(r.device, r.rates) if stage.common else 1.0 for r in data]
+    scale = [at_highest_clock(r.device) if stage.common else 1.0 for r in data]
     shares = [getattr(r.rates, stage.share) if stage.share else 1.0 for r in data]
     level = float(np.mean([share / s for share, s in zip(shares, scale, strict=True)]))
     c = constants.kernels()
@@ -296,7 +287,7 @@ def report_left_out(stage: Stage, data: list[Rows]) -> None:
     for device in devices if len(devices) > 2 else ():
         found = fit([r for r in data if r.group.device != device], stage)
         for rows in (r for r in data if r.group.device == device):
-            scale = boost(rows.device, rows.rates) if stage.common else 1.0
+            scale = at_highest_clock(rows.device) if stage.common else 1.0
             median, mean = residual(rows, stage, found.c, found.level * scale)
             what = f"left out: {device:16s} {rows.group.kind:18s}"
             print(f"    {what} {median:5.1f} / {mean:5.1f} %")

@@ -36,6 +36,10 @@ VECTOR_SHARE = 16.0  # 16-bit matrix rate over vector rate, where the latter is 
 EXP_SHARE = 8.0  # vector rate over rate of special functions, off GPUs
 # of a tile of 256 x 128: matmul.footprint is the edge of a wave of such tiles, as a fraction
 TILE_ELEMENTS = 32768.0
+# formats of matrix units -> their share in [matmul] of kernels.toml
+ON_MATRIX_UNITS = {
+    "bf16": "sustained", "int8": "sustained", "fp8": "sustained_fp8", "fp4": "sustained_fp4",
+}  # fmt: skip
 DEFAULT_CORES = {"gpu": 108.0, "cpu": 16.0, "tpu": 2.0, "npu": 16.0}
 DEFAULT_CLOCK = {"gpu": 1.5e9, "cpu": 2.5e9, "tpu": 1.0e9, "npu": 1.0e9}
 
@@ -127,10 +131,11 @@ def _families(device: Device) -> tuple[constants.Family, constants.Family, list[
 
 
 def _sustained(
-    device: Device, name: str, own: constants.Family, general: constants.Family
+    device: Device, name: str, own: constants.Family, general: constants.Family, c: constants.Matmul
 ) -> tuple[float, list[str]]:
-    """Fraction of the printed peak that a long product holds: measured on the device, of its
-    family, the best product measured on the device, or of any device of its kind.
+    """Fraction of the printed peak that a long product holds at the highest clock: measured on the
+    device, of its family, of matrix units of a family whose power is known, the best product
+    measured on the device, or of any device of its kind.
     """
     alike = "bf16" if name == "fp16" else name
     if name == "int8" and device.kind == "cpu" and not device.matrix_flop_per_clock_per_core:
@@ -139,13 +144,15 @@ def _sustained(
     if measured:
         return float(measured), []
     narrow = alike != "fp32" and _half_rate(device)
-    if own is not general and alike in own.sustained:
-        if not (narrow and own.half_rate):
-            return own.sustained[alike].value, []
+    if own is not general and alike in own.sustained and not (narrow and own.half_rate):
+        return own.sustained[alike].value, []
+    if narrow and own.half_rate:
         base = device.base or device.id  # a file over a shipped device has a name of its own
         shown = lookup.device(base).name if base in lookup.devices() else device.name
         limit = np.inf if "GeForce" in shown else AT_PRINTED_CLOCK
         return min(own.half_rate.value, limit), []
+    if own.joule_per_flop and alike in ON_MATRIX_UNITS:
+        return float(getattr(c, ON_MATRIX_UNITS[alike])) * at_highest_clock(device), []
     best = device.achieved.get(f"matmul_{name}") or device.achieved.get(f"matmul_{alike}")
     if best:
         return float(best), [
@@ -158,6 +165,17 @@ def _sustained(
         f"{device.id} {name}: large matrix products assumed to reach {100 * fraction.value:.0f} %"
         " of the datasheet peak"
     ]
+
+
+def at_highest_clock(device: Device) -> float:
+    """16-bit peak at the advertised highest clock, over the printed one: that of Hopper and
+    Blackwell is printed at a lower clock.
+    """
+    built = as_built(device)
+    per_clock, printed = built.matrix_flop_per_clock_per_core, built.peak_flops.get("bf16")
+    if not (per_clock and built.cores and built.clock and printed):
+        return 1.0
+    return float(per_clock * built.cores * built.clock / printed)
 
 
 def _half_rate(device: Device) -> bool:
@@ -217,6 +235,19 @@ def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float
     return rate, cores, clock, assumptions
 
 
+def _footprint(
+    device: Device, own: constants.Family, cores: float, c: constants.Kernels
+) -> float:
+    """Edge of the block of C that is computed from operands on chip [elements]; infinite where
+    kernels are persistent and cores share what they load (clusters).
+    """
+    if own.persistent and own.joule_per_flop:
+        return np.inf
+    if device.core != "SM":
+        return c.matmul.footprint_flat
+    return c.matmul.footprint * float(np.sqrt(cores * TILE_ELEMENTS))
+
+
 def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> Resolved:
     """Rates of `device` for products of `format`, and the assumptions made.
 
@@ -226,14 +257,13 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     c = c or constants.kernels()
     name, matrix, assumptions = _format(device, format)
     own, general, no_family = _families(device)
-    sustained, reached = _sustained(device, name, own, general)
+    sustained, reached = _sustained(device, name, own, general, c.matmul)
     vector, cores, clock, unknown = _chip(device, name, matrix)
     sixteen = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
     tensor = name not in ("fp32", "fp64")
     per_clock = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
     gpu = device.kind == "gpu"
     exp = float(device.achieved.get("exp") or vector / EXP_SHARE)
-    on_sm = c.matmul.footprint * float(np.sqrt(cores * TILE_ELEMENTS))
     fused = own.attention or general.attention
     assert fused is not None, "the families of a kind have an attention share"
     rates = Rates(
@@ -249,7 +279,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         stream=_stream(device, own, general),
         cores=cores,
         clock=clock,
-        footprint=on_sm if device.core == "SM" else c.matmul.footprint_flat,
+        footprint=_footprint(device, own, cores, c),
         feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * vector,
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
