@@ -7,8 +7,8 @@ FILEs hold measured kernels in a layout that scenarios/measured/kernels.py reads
 hwdb/kernels.toml names the sources behind the shipped constants, and
 scenarios/measured/runs/kernels-*.csv hold a part of their rows. The stages (STAGES) fit
 
-    gemm       [matmul] from bf16 and fp16 products, and sustained.bf16 of each device family
-    low        sustained.fp8, .fp4 and .int8 of each family, from products in these formats
+    gemm       [matmul] from bf16 and fp16 products
+    low        matmul.sustained_fp8 and _fp4 from products in these formats
     attention  [attention] from fused attention of at least 512 tokens, and each family's attention
     streams    [stream] and issue.gather from memory-bound kernels
     fp32       sustained.fp32 of each family from fp32 products
@@ -69,8 +69,9 @@ class Stage(NamedTuple):
     knobs: tuple[str, ...] = ()  # constants, by dotted name
     share: str = ""  # field of Rates that each family has a value of: sustained | attention
     formats: tuple[str, ...] = ()  # of the groups; empty: all
-    # constants are fitted together with one share of the boost peak for all families
+    # constants are fitted together with one share of the peak at the highest clock for all families
     common: bool = False
+    level: str = ""  # the constant that this share is, where families have none of their own
 
 
 STAGES = {
@@ -78,9 +79,10 @@ STAGES = {
         "matmul",
         ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint",
          "matmul.stream", "matmul.store"),
-        "sustained", ("bf16", "fp16"), common=True,
+        "sustained", ("bf16", "fp16"), common=True, level="matmul.sustained",
     ),
-    "low": Stage("matmul", share="sustained", formats=("fp8", "fp4", "int8")),
+    "low": Stage("matmul", share="sustained", formats=("fp8", "fp4"), common=True,
+                 level="matmul.sustained_"),
     "attention": Stage(
         "attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"),
         common=True,
@@ -202,10 +204,12 @@ def fit(data: list[Rows], stage: Stage) -> Fitted:
     shares = [getattr(r.rates, stage.share) if stage.share else 1.0 for r in data]
     level = float(np.mean([share / s for share, s in zip(shares, scale, strict=True)]))
     c = constants.kernels()
-    if stage.knobs:
+    if stage.knobs or stage.level:
         c, level = _fit_common(data, stage, scale, level)
     own = {}
-    for family in sorted({r.family for r in data}) if stage.share else ():
+    if stage.level:
+        c = with_values(c, {stage.level: level})
+    for family in sorted({r.family for r in data}) if stage.share and not stage.level else ():
         mine = [i for i, r in enumerate(data) if r.family == family]
         if stage.common:
             prior = level * float(np.mean([scale[i] for i in mine]))
@@ -242,6 +246,13 @@ def _fit_share(rows: list[Rows], stage: Stage, c: Kernels, prior: float) -> floa
     return float(descend(penalized, np.array([prior]))[0])
 
 
+def share_of(rows: Rows, stage: Stage, found: Fitted) -> float:
+    """The fitted share of a group."""
+    if stage.level:
+        return found.level * at_highest_clock(rows.device)
+    return found.own.get(rows.family, 1.0)
+
+
 def residual(rows: Rows, stage: Stage, c: Kernels, share: float) -> tuple[float, float]:
     """Median and mean of |predicted / measured - 1| [%]."""
     error = np.abs(predicted(rows, stage, c, share) / rows.group.seconds - 1.0)
@@ -252,7 +263,8 @@ def run(name: str, paths: Iterable[str | Path], write: bool, left_out: bool) -> 
     """Fit a stage, print it, and write it if asked; the formats of "low" share nothing."""
     stage, paths = STAGES[name], list(paths)
     for formats in zip(stage.formats) if name == "low" else (stage.formats,):
-        part = stage._replace(formats=formats)
+        level = stage.level + formats[0] if name == "low" else stage.level
+        part = stage._replace(formats=formats, level=level)
         title = f"{name} {formats[0]}" if name == "low" else name
         data = prepare(paths, part)
         if data:
@@ -270,7 +282,9 @@ def report(title: str, stage: Stage, data: list[Rows], write: bool, left_out: bo
         print(f"  {knob:24s} {after:10.4g}   was {before:.4g}")
     for family, value in found.own.items():
         print(f"  {family}.{stage.share:12s} {value:.3f}")
-    residuals = [residual(r, stage, found.c, found.own.get(r.family, 1.0)) for r in data]
+    if stage.level:
+        print(f"  {stage.level:24s} {found.level:10.4g}")
+    residuals = [residual(r, stage, found.c, share_of(r, stage, found)) for r in data]
     for rows, (median, mean) in zip(data, residuals, strict=True):
         group = rows.group
         what = f"{group.device:16s} {group.format:5s} {group.kind:18s} {len(group.seconds):5d} rows"
@@ -299,7 +313,7 @@ def write_constants(
     """Put constants into hwdb/kernels.toml and shares into hwdb/families/*.toml."""
     median, mean = np.mean(residuals, axis=0)
     text = f"{median:.1f} / {mean:.1f} % median / mean over {len(residuals)} groups"
-    for knob in stage.knobs:
+    for knob in (*stage.knobs, *([stage.level] if stage.level else [])):
         section, key = knob.split(".")
         put(HERE / "kernels.toml", section, key, attribute(found.c, knob), text)
     for family, value in found.own.items():

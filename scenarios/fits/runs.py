@@ -8,6 +8,7 @@ CONSTANTS names what is fitted, and --write puts it into
     hwdb/kernels.toml matmul.in_steps       rate of products inside training steps, of the rate of
                                             the same product alone; the board's power is apart
     hwdb/families/trainium.toml [sustained] rate of products, where no kernels were measured
+    hwdb/families/blackwell.toml [joule_per_flop]   energy of an fp8 FLOP
     simulator/software/stacks/*.toml        factor: rate of matrix products
                                             attention: rate of a stack's attention kernel
                                             dispatch_s, sync_s, expert_launches: host time
@@ -40,18 +41,19 @@ from roofcast.scenarios.measured.training import published
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
-from roofcast.simulator.times import roofline
+from roofcast.simulator.times import power, roofline
 
 SOFT = 0.04  # errors beyond this count linearly
 STEP = 0.05  # of the logarithm of a constant, for differences
 CAP = 40  # rows that the dense rows of one source weigh at most
 LONGEST_STEP = 0.3  # of the logarithm of a constant, in one round
 ROUNDS = 8
-# (kernels, section), (sustained, family) or (stack, stacks that share the value) -> constant: width
-# of the prior on its logarithm
+# (kernels, section), (table of a family's file, family) or (stack, stacks that share the value) ->
+# constant: width of the prior on its logarithm
 CONSTANTS = {
     ("kernels", "matmul"): {"in_steps": 0.1},
     ("sustained", "trainium"): {"bf16": 0.3},
+    ("joule_per_flop", "blackwell"): {"fp8": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-eager"): {"attention": 0.3, "factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-fused internevo-2023"): {"attention": 0.1},
@@ -73,7 +75,7 @@ NEUTRAL = {
     "expert_launches": 1.0,
     "overlap.ep": 1.0,
 }
-Key = tuple[str, str, str]  # of CONSTANTS: kernels | sustained | stack, which, and the constant
+Key = tuple[str, str, str]  # of CONSTANTS: kernels | table of a family | stack, which, and the constant
 
 
 class Step(NamedTuple):
@@ -112,8 +114,9 @@ def present() -> dict[Key, float]:
             if where == "kernels":
                 found[where, which, name] = getattr(getattr(constants.kernels(), which), name)
                 continue
-            if where == "sustained":
-                found[where, which, name] = constants.family(which).sustained[name].value
+            if where != "stack":
+                table = getattr(constants.family(which), where)
+                found[where, which, name] = table[name].value
                 continue
             stack = stacks.stack(which.split()[0])
             kind = name.removeprefix("overlap.")
@@ -141,6 +144,7 @@ def trial(values: dict[Key, float]) -> Iterator[None]:
 
     kernels = _kernels_with(constants.kernels(), values)
     roofline.rates_of.cache_clear()
+    power.board_of.cache_clear()
     try:
         with (
             patch.object(stacks, "stack", stack),
@@ -150,6 +154,7 @@ def trial(values: dict[Key, float]) -> Iterator[None]:
             yield
     finally:
         roofline.rates_of.cache_clear()
+        power.board_of.cache_clear()
 
 
 def _stack_with(stack: stacks.Stack, name: str, values: dict[Key, float]) -> stacks.Stack:
@@ -172,12 +177,11 @@ def _kernels_with(kernels: constants.Kernels, values: dict[Key, float]) -> const
 
 
 def _family_with(family: constants.Family, name: str, values: dict[Key, float]) -> constants.Family:
-    changes = {
-        field: constants.Fraction(value, "trial")
-        for (where, which, field), value in values.items()
-        if (where, which) == ("sustained", name)
-    }
-    return msgspec.structs.replace(family, sustained={**family.sustained, **changes})
+    for (where, which, field), value in values.items():
+        if where not in ("kernels", "stack") and which == name:
+            table = {**getattr(family, where), field: constants.Fraction(value, "trial")}
+            family = msgspec.structs.replace(family, **{where: table})
+    return family
 
 
 def log_errors(data: list[Step]) -> np.ndarray:
@@ -294,11 +298,11 @@ def write(values: dict[Key, float]) -> None:
             for path in map(stacks.path_of, which.split()):
                 put_in_profile(path, name, value)
             continue
-        file, section = ("kernels.toml", which) if where == "kernels" else ("", "sustained")
+        file, section = ("kernels.toml", which) if where == "kernels" else ("", where)
         path = constants.HERE / (file or f"families/{which}.toml")
         head, mark, tail = path.read_text(encoding="utf-8").partition(f"[{section}]")
-        new = rf"\g<1>{value:.3f}"
-        tail = re.sub(rf"^({name}\s*= {{value = )[\d.]+", new, tail, count=1, flags=re.M)
+        new = rf"\g<1>{value:.3g}"
+        tail = re.sub(rf"^({name}\s*= {{value = )[\d.e-]+", new, tail, count=1, flags=re.M)
         path.write_text(head + mark + tail, encoding="utf-8")
 
 
