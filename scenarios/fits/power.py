@@ -10,6 +10,9 @@ Rows: scenarios/measured/power/boards.csv, or FILEs with the same columns.
     decoding   [power] hbm3 and cached, and joule_per_flop of the 4N chips: watts of H100 in
                decoding (ML.ENERGY), at the measured rates
 
+    products   joule_per_vector_flop of Turing: fp32 products of T4 (NeuSight, DeepBench), whose
+               70 W limit them; scenarios/measured/runs/kernels-fp32.csv, or --kernels FILE..
+
 Loss: mean |ln(forecast / measured)|, of watts, and of the time at a limit over that at the highest.
 Each constant is held by a weak prior at its present value. Prints values, errors by source, and the
 errors of the nodes of MLPerf with one constant for what is not a GPU.
@@ -21,6 +24,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -31,14 +35,16 @@ from roofcast.hwdb import constants
 from roofcast.hwdb.constants import HERE, Kernels
 from roofcast.hwdb.records import Device
 from roofcast.scenarios.fits.writing import put
+from roofcast.scenarios.measured.kernel_errors import seconds
+from roofcast.scenarios.measured.kernels import read
 from roofcast.scenarios.measured.watts import TABLE, Watts, measured
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.models import catalog
 from roofcast.simulator.times import power, roofline
 from roofcast.simulator.times.dispatch import phases_of
 from roofcast.simulator.times.power import Board, Energy
+from roofcast.simulator.times.rates import resolve as resolve_rates
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 
 PULL = 3e-3  # of the logarithm of a constant towards its present value
@@ -48,6 +54,7 @@ PROMPT = 150.0  # mean tokens before a reply, which the leaderboard does not sta
 FINE = np.linspace(1.0, power.SLOWEST, 13)  # shares of the highest clock
 LIMITS = ("power.active", "power.lowest_voltage", "power.knee", "power.hbm2", "volta", "pascal")
 DECODING = ("power.hbm3", "power.cached", "hopper")
+FP32 = TABLE.parent.parent / "runs" / "kernels-fp32.csv"
 FOUR_N = ("hopper", "ada", "blackwell", "blackwell-gddr")  # families that share the value of Hopper
 
 
@@ -114,8 +121,8 @@ def limit_errors(cases: Sequence[Case], c: Kernels, vector: dict[str, float]) ->
         top = max(case.rows, key=lambda r: r.limit)
         first = at_limit(case, top.limit, c, vector[case.device.family])[0]
         for row in case.rows:
-            seconds, watts = at_limit(case, row.limit, c, vector[case.device.family])
-            ratio = seconds / first / (row.seconds / top.seconds)
+            time, watts = at_limit(case, row.limit, c, vector[case.device.family])
+            ratio = time / first / (row.seconds / top.seconds)
             errors.append((np.log(ratio), np.log(watts / row.watts)))
     return np.array(errors)
 
@@ -281,6 +288,32 @@ def fit_decoding(rows: Sequence[Watts], c: Kernels) -> tuple[Kernels, float]:
     return c, float(x[2])
 
 
+def fit_products(paths: Sequence[Path], c: Kernels) -> float:
+    """Joules per fp32 FLOP of Turing, from long products of its board of 70 W."""
+    groups = [
+        g for path in paths for g in read(path)
+        if (g.device, g.op, g.format) == ("t4", "matmul", "fp32")
+    ]  # fmt: skip
+    device = hwdb.device("t4")
+    rates = resolve_rates(device, "fp32", c).rates
+    shipped = constants.family("turing")
+
+    def loss(x: np.ndarray) -> float:
+        family = msgspec.structs.replace(
+            shipped, joule_per_vector_flop=constants.Fraction(float(x[0]), "trial")
+        )
+        power.board_of.cache_clear()
+        with patch.object(constants, "family", lambda name: family):
+            errors = [np.log(seconds(g, device, rates, c) / g.seconds) for g in groups]
+        return float(np.abs(np.concatenate(errors)).mean())
+
+    found = float(descend(loss, _start(c, ("turing",), "vector"))[0])
+    power.board_of.cache_clear()
+    rows = sum(len(g.seconds) for g in groups)
+    print(f"turing {found:.4g}: mean |ln| {loss(np.array([found])):.3f} of {rows} products of T4")
+    return found
+
+
 def write(c: Kernels, vector: dict[str, float], flop: float) -> None:
     """Put the constants into hwdb/kernels.toml and hwdb/families/*.toml."""
     for name in ("idle", *(n[6:] for n in (*LIMITS, *DECODING) if n.startswith("power."))):
@@ -297,11 +330,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="*", type=Path, default=[TABLE], metavar="FILE")
+    parser.add_argument("--kernels", nargs="+", type=Path, default=[FP32], metavar="FILE")
     parser.add_argument("--write", action="store_true", help="put the constants into their files")
     options = parser.parse_args()
     rows = [row for file in options.files for row in measured(file)]
     c, vector = fit_limits(rows, constants.kernels())
     c, flop = fit_decoding(rows, c)
+    vector["turing"] = fit_products(options.kernels, c)
     for name, boards, node in nodes(rows):
         print(f"{name}: boards {boards:.0f} W, node {node:.0f} W, rest {node - boards:.0f} W")
     if options.write:
