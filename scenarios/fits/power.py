@@ -10,9 +10,6 @@ Rows: scenarios/measured/power/boards.csv, or FILEs with the same columns.
     decoding   [power] hbm3 and cached, and joule_per_flop of the 4N chips: watts of H100 in
                decoding (ML.ENERGY), at the measured rates
 
-    products   joule_per_vector_flop of Turing: fp32 products of T4 (NeuSight, DeepBench), whose
-               70 W limit them; scenarios/measured/runs/kernels-fp32.csv, or --kernels FILE..
-
 Loss: mean |ln(forecast / measured)|, of watts, and of the time at a limit over that at the highest.
 Each constant is held by a weak prior at its present value. Prints values, errors by source, and the
 errors of the nodes of MLPerf with one constant for what is not a GPU.
@@ -24,7 +21,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -35,8 +31,6 @@ from roofcast.hwdb import constants
 from roofcast.hwdb.constants import HERE, Kernels
 from roofcast.hwdb.records import Device
 from roofcast.scenarios.fits.writing import put
-from roofcast.scenarios.measured.kernel_errors import seconds
-from roofcast.scenarios.measured.kernels import read
 from roofcast.scenarios.measured.watts import TABLE, Watts, measured
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.resolve import resolve
@@ -44,7 +38,6 @@ from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.times import power, roofline
 from roofcast.simulator.times.dispatch import phases_of
 from roofcast.simulator.times.power import Board, Energy
-from roofcast.simulator.times.rates import resolve as resolve_rates
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 
 PULL = 3e-3  # of the logarithm of a constant towards its present value
@@ -54,7 +47,6 @@ PROMPT = 150.0  # mean tokens before a reply, which the leaderboard does not sta
 FINE = np.linspace(1.0, power.SLOWEST, 13)  # shares of the highest clock
 LIMITS = ("power.active", "power.lowest_voltage", "power.knee", "power.hbm2", "volta", "pascal")
 DECODING = ("power.hbm3", "power.cached", "hopper")
-FP32 = TABLE.parent.parent / "runs" / "kernels-fp32.csv"
 FOUR_N = ("hopper", "ada", "blackwell", "blackwell-gddr")  # families that share the value of Hopper
 
 
@@ -104,9 +96,7 @@ def at_limit(case: Case, limit: float, c: Kernels, vector: float) -> tuple[float
         limit, p.idle * chip, p.active * chip, 0.0, {}, vector, p.hbm2, p.hbm2, ()
     )  # fmt: skip
     nodes = 1.0 / power.clocks(p)
-    seconds = np.stack(
-        [np.interp(nodes, 1.0 / FINE, column) for column in case.seconds.T], axis=1
-    )
+    seconds = np.stack([np.interp(nodes, 1.0 / FINE, column) for column in case.seconds.T], axis=1)
     energy = Energy(vector * case.flops, p.hbm2 * case.moved)
     found = power.held(seconds, energy, board, p)
     whole = float(phases_of(case.step, found.seconds, case.device).total_s.sum())
@@ -238,8 +228,24 @@ def mean(errors: np.ndarray) -> float:
     return 100.0 * float(np.mean(np.abs(np.expm1(errors))))
 
 
-def fit_limits(rows: Sequence[Watts], c: Kernels) -> tuple[Kernels, dict[str, float]]:
-    """Idle power, then what acts under limits; the constants, and joules per vector FLOP."""
+class Limits(NamedTuple):
+    """What the rows under power limits tell."""
+
+    c: Kernels
+    vector: dict[str, float]  # by family [J/FLOP]
+    residual: str
+
+
+class Decoding(NamedTuple):
+    """What the rows of decoding tell."""
+
+    c: Kernels
+    flop: float  # of the 4N chips, 16-bit [J/FLOP]
+    residual: str
+
+
+def fit_limits(rows: Sequence[Watts], c: Kernels) -> Limits:
+    """Idle power, then what acts under limits."""
     chips = {n: hwdb.device(n) for n in {r.device for r in rows}}
     idle = np.mean(
         [
@@ -261,17 +267,22 @@ def fit_limits(rows: Sequence[Watts], c: Kernels) -> tuple[Kernels, dict[str, fl
     c, vector = _with(c, LIMITS, x), dict(zip(("volta", "pascal"), map(float, x[4:]), strict=True))
     print(f"idle {idle:.3f};", *(f"{n} {v:.4g}" for n, v in zip(LIMITS, x, strict=True)))
     errors = limit_errors(cases, c, vector)
-    places = [(case.device.id, case.step.model if hasattr(case.step, "model") else case.rows[0].model)
+    places = [(case.device.id, case.rows[0].model)
               for case in cases for _ in case.rows]  # fmt: skip
     for place in dict.fromkeys(places):
         own = np.array([p == place for p in places])
-        print(f"  {' '.join(place)}: time {mean(errors[own, 0]):.1f}, watts {mean(errors[own, 1]):.1f}")
-    print(f"  all: time {mean(errors[:, 0]):.1f} %, watts {mean(errors[:, 1]):.1f} %")
-    return c, vector
+        print(
+            f"  {' '.join(place)}: time {mean(errors[own, 0]):.1f}, watts {mean(errors[own, 1]):.1f}"
+        )
+    text = (
+        f"time {mean(errors[:, 0]):.1f} %, watts {mean(errors[:, 1]):.1f} % of {len(errors)} rows"
+    )
+    print(f"  all: {text}")
+    return Limits(c, vector, text)
 
 
-def fit_decoding(rows: Sequence[Watts], c: Kernels) -> tuple[Kernels, float]:
-    """The constants, and joules per 16-bit FLOP of the 4N chips."""
+def fit_decoding(rows: Sequence[Watts], c: Kernels) -> Decoding:
+    """Energy of bytes, and of 16-bit FLOPs of the 4N chips."""
     steps = decoding(rows)
 
     def loss(x: np.ndarray) -> float:
@@ -284,44 +295,22 @@ def fit_decoding(rows: Sequence[Watts], c: Kernels) -> tuple[Kernels, float]:
     for model in dict.fromkeys(s.row.model for s in steps):
         own = np.array([s.row.model == model for s in steps])
         print(f"  {model}: {mean(errors[own]):.1f}, bias {100 * np.expm1(errors[own]).mean():+.1f}")
-    print(f"  all: watts {mean(errors):.1f} %")
-    return c, float(x[2])
+    text = f"watts {mean(errors):.1f} % of {len(errors)} rows"
+    print(f"  all: {text}")
+    return Decoding(c, float(x[2]), text)
 
 
-def fit_products(paths: Sequence[Path], c: Kernels) -> float:
-    """Joules per fp32 FLOP of Turing, from long products of its board of 70 W."""
-    groups = [
-        g for path in paths for g in read(path)
-        if (g.device, g.op, g.format) == ("t4", "matmul", "fp32")
-    ]  # fmt: skip
-    device = hwdb.device("t4")
-    rates = resolve_rates(device, "fp32", c).rates
-    shipped = constants.family("turing")
-
-    def loss(x: np.ndarray) -> float:
-        family = msgspec.structs.replace(
-            shipped, joule_per_vector_flop=constants.Fraction(float(x[0]), "trial")
-        )
-        power.board_of.cache_clear()
-        with patch.object(constants, "family", lambda name: family):
-            errors = [np.log(seconds(g, device, rates, c) / g.seconds) for g in groups]
-        return float(np.abs(np.concatenate(errors)).mean())
-
-    found = float(descend(loss, _start(c, ("turing",), "vector"))[0])
-    power.board_of.cache_clear()
-    rows = sum(len(g.seconds) for g in groups)
-    print(f"turing {found:.4g}: mean |ln| {loss(np.array([found])):.3f} of {rows} products of T4")
-    return found
-
-
-def write(c: Kernels, vector: dict[str, float], flop: float) -> None:
+def write(limits: Limits, decoded: Decoding) -> None:
     """Put the constants into hwdb/kernels.toml and hwdb/families/*.toml."""
-    for name in ("idle", *(n[6:] for n in (*LIMITS, *DECODING) if n.startswith("power."))):
-        put(HERE / "kernels.toml", "power", name, getattr(c.power, name), "")
-    for family, value in vector.items():
-        put(HERE / "families" / f"{family}.toml", "", "joule_per_vector_flop", value, "")
+    power_of, families = decoded.c.power, HERE / "families"
+    for name in ("idle", *(n[6:] for n in LIMITS if n.startswith("power."))):
+        put(HERE / "kernels.toml", "power", name, getattr(power_of, name), limits.residual)
+    for name in (n[6:] for n in DECODING if n.startswith("power.")):
+        put(HERE / "kernels.toml", "power", name, getattr(power_of, name), decoded.residual)
+    for family, value in limits.vector.items():
+        put(families / f"{family}.toml", "", "joule_per_vector_flop", value, limits.residual)
     for family in FOUR_N:
-        put(HERE / "families" / f"{family}.toml", "joule_per_flop", "bf16", flop, "")
+        put(families / f"{family}.toml", "joule_per_flop", "bf16", decoded.flop, decoded.residual)
 
 
 def main() -> None:
@@ -330,17 +319,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="*", type=Path, default=[TABLE], metavar="FILE")
-    parser.add_argument("--kernels", nargs="+", type=Path, default=[FP32], metavar="FILE")
     parser.add_argument("--write", action="store_true", help="put the constants into their files")
     options = parser.parse_args()
     rows = [row for file in options.files for row in measured(file)]
-    c, vector = fit_limits(rows, constants.kernels())
-    c, flop = fit_decoding(rows, c)
-    vector["turing"] = fit_products(options.kernels, c)
+    limits = fit_limits(rows, constants.kernels())
+    decoded = fit_decoding(rows, limits.c)
     for name, boards, node in nodes(rows):
         print(f"{name}: boards {boards:.0f} W, node {node:.0f} W, rest {node - boards:.0f} W")
     if options.write:
-        write(c, vector, flop)
+        write(limits, decoded)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ NEUTRAL = {
     "expert_launches": 1.0,
     "overlap.ep": 1.0,
 }
-Key = tuple[str, str, str]  # of CONSTANTS: kernels | table of a family | stack, which, and the constant
+Key = tuple[
+    str, str, str
+]  # of CONSTANTS: kernels | table of a family | stack, which, and the constant
 
 
 class Step(NamedTuple):

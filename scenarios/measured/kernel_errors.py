@@ -44,8 +44,8 @@ WARM_COST, WARM_STREAM = 0.3, 0.87
 COPIES = 6.0
 # rate of the convolution algorithm that the library's heuristics choose, of the one a search finds
 HEURISTIC = 0.9
-# power that a board may take before its limit acts, of that limit, and the time it takes [s]
-BURST, REACTION = 1.7, 3e-3
+# power that a board takes before its limit acts, of that limit: in replays of a few milliseconds
+BURST = 1.7
 # part of the host's time that shows beside a long kernel when two events bracket one call
 EVENT_GAP = 0.6
 
@@ -54,7 +54,7 @@ def seconds(group: Group, device: Device, rates: Rates, c: Kernels) -> np.ndarra
     """Predicted seconds of each row, as the group's clock would measure them.
 
     Replays are too short for the power limit of the board to act in full. Between two events a call
-    shows part of its launch, and the limit acts on long ones.
+    shows part of its launch.
     """
     board = board_of(device, c.power)
     if board is None:
@@ -64,11 +64,8 @@ def seconds(group: Group, device: Device, rates: Rates, c: Kernels) -> np.ndarra
         at_each = np.broadcast_to(
             _device_seconds(group, device, at, c), (len(at.clock), len(group.seconds))
         )
-        work = _work(group, rates, board)
-        t = held(at_each, work, board._replace(limit=BURST * board.limit), c.power).seconds
-        if group.clock == "event":
-            settled = held(at_each, work, board, c.power).seconds
-            t = (t * REACTION + settled * settled) / (REACTION + settled)
+        limit = board.limit * (BURST if group.clock in ("call", "kernel") else 1.0)
+        t = held(at_each, _work(group, rates, board), board._replace(limit=limit), c.power).seconds
     if group.clock != "event":
         return t
     floor = np.quantile(group.seconds, 0.05)

@@ -235,9 +235,7 @@ def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float
     return rate, cores, clock, assumptions
 
 
-def _footprint(
-    device: Device, own: constants.Family, cores: float, c: constants.Kernels
-) -> float:
+def _footprint(device: Device, own: constants.Family, cores: float, c: constants.Kernels) -> float:
     """Edge of the block of C that is computed from operands on chip [elements]; infinite where
     kernels are persistent and cores share what they load (clusters).
     """
