@@ -116,7 +116,6 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lowest_voltage: float
     knee: float
     hbm2: float
-    hbm2e: float
     hbm3: float
     other_memory: float
     cached: float

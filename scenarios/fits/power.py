@@ -244,6 +244,10 @@ class Decoding(NamedTuple):
     residual: str
 
 
+def _said(errors: np.ndarray) -> str:
+    return f"time {mean(errors[:, 0]):.1f} %, watts {mean(errors[:, 1]):.1f} %"
+
+
 def fit_limits(rows: Sequence[Watts], c: Kernels) -> Limits:
     """Idle power, then what acts under limits."""
     chips = {n: hwdb.device(n) for n in {r.device for r in rows}}
@@ -271,12 +275,8 @@ def fit_limits(rows: Sequence[Watts], c: Kernels) -> Limits:
               for case in cases for _ in case.rows]  # fmt: skip
     for place in dict.fromkeys(places):
         own = np.array([p == place for p in places])
-        print(
-            f"  {' '.join(place)}: time {mean(errors[own, 0]):.1f}, watts {mean(errors[own, 1]):.1f}"
-        )
-    text = (
-        f"time {mean(errors[:, 0]):.1f} %, watts {mean(errors[:, 1]):.1f} % of {len(errors)} rows"
-    )
+        print(f"  {' '.join(place)}: {_said(errors[own])}")
+    text = f"{_said(errors)} of {len(errors)} rows"
     print(f"  all: {text}")
     return Limits(c, vector, text)
 

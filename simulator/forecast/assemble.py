@@ -139,7 +139,7 @@ def assemble(
     layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
-    edits = said(device.edits)
+    edits, drawn = said(device.edits), energy.of_one(device, times, step_s)
     return Forecast(
         **asked_fields(asked, step),
         step_time_s=step_s,
@@ -156,13 +156,14 @@ def assemble(
         memory=memory_fields(memory, device.memory.capacity, step),
         layers=layers,
         points=points,
-        **run_fields(asked.run, step_s, energy.of_one(device, times, step_s)),
+        **run_fields(asked.run, step_s, drawn),
         diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
         assumptions=(
             *asked.assumptions,
             *step.assumptions,
             *said_of_cache(step, asked.layout),
             *times.assumptions,
+            *energy.said(device, drawn, bool(asked.run.steps)),
             *edits,
         ),
     )

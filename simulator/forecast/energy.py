@@ -45,7 +45,8 @@ def _drawn(
     """runs: how often each kernel runs; exposed_s: communication that nothing hides [s]."""
     board, tdp = times.board, device.power.tdp
     if board is None or times.joules is None or times.clock is None:
-        return Drawn(float(tdp) * step_s if tdp else None, None, "TDP" if tdp else "")
+        watts = min(device.power.cap or tdp, tdp) if tdp else device.power.cap
+        return Drawn(float(watts) * step_s if watts else None, None, "TDP" if watts else "")
     busy = times.seconds * runs
     total = float(busy.sum())
     # kernels of ranks that hide each other's launches may add up to more than the step
@@ -56,6 +57,20 @@ def _drawn(
     joules += min(board.communicating, board.limit) * sending
     clock = float((times.clock * busy).sum() / total) if total > 0 else 1.0
     return Drawn(joules, clock, "board")
+
+
+def said(device: Device, drawn: Drawn, whole_run: bool) -> tuple[str, ...]:
+    """Where the power of a device is not modelled, as assumptions: if energy is shown, or a limit
+    was set.
+    """
+    if drawn.scope != "TDP":
+        return ()
+    lines = []
+    if whole_run:
+        lines.append(f"{device.id}: its power is not modelled; TDP x time is an upper bound")
+    if device.power.cap:
+        lines.append(f"{device.id}: its power is not modelled, so that the limit changes no time")
+    return tuple(lines)
 
 
 def fields(drawn: Drawn, step_s: float, steps: float | None, devices: int = 1) -> dict[str, Any]:

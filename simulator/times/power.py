@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from roofcast.hwdb import constants
@@ -32,6 +33,9 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.times.rates import Rates, as_built, family_name
 
 SLOWEST = 0.4  # share of the highest clock below which kernels pause instead of running slower
+# (lowest voltage, knee) that measured steps allow beside the fitted ones: V100 and P100 are as well
+# described by a knee of 0.84, long steps of H100 by one of 0.60
+CURVES = ((0.65, 0.60), (0.77, 0.84))
 NEWTON = 6  # steps; each clock is bracketed by two computed ones, where the balance is smooth
 
 
@@ -128,10 +132,8 @@ def _as_fast(device: Device, built: Device, table: str, name: str) -> float:
 def _byte(device: Device, c: Power) -> tuple[float, str]:
     """Energy of a byte of main memory [J], and in words where it is assumed."""
     kind = device.memory.type.upper()
-    known = {"HBM2E": c.hbm2e, "HBM3": c.hbm3, "HBM2": c.hbm2}
-    for name, value in known.items():
-        if kind.startswith(name):
-            return value, ""
+    if kind.startswith("HBM"):
+        return c.hbm2 if kind == "HBM2" else c.hbm3, ""
     return c.other_memory, f"energy of a byte of {device.memory.type or 'its memory'} assumed"
 
 
@@ -180,6 +182,40 @@ def held(seconds: np.ndarray, work: Energy, board: Board, c: Power) -> Held:
         a[over] = _above_idle(x[over], t[over], mine, board, c)
         t = np.maximum(t, a / spare)
     return Held(t, a + board.idle * t, x)
+
+
+def under_a_cap(
+    device: Device, board: Board, seconds: np.ndarray, energy: Energy, count: np.ndarray, c: Power
+) -> tuple[str, ...]:
+    """What a cap costs under other voltage curves, as an assumption; empty where there is no cap.
+
+    Seconds are compared with those at the TDP, since rates at the TDP were measured.
+    """
+    tdp = device.power.tdp
+    if not device.power.cap or not tdp or device.power.cap >= tdp:
+        return ()
+    slower = []
+    for lowest, knee in (*CURVES, (c.lowest_voltage, c.knee)):
+        curve = msgspec.structs.replace(c, lowest_voltage=lowest, knee=knee)
+        times = np.stack([_between(x, seconds, c) for x in clocks(curve)])
+        capped, free = (
+            float((held(times, energy, board._replace(limit=w), curve).seconds * count).sum())
+            for w in (board.limit, float(tdp))
+        )
+        slower.append(capped / free)
+    return (
+        f"{device.id}: under {board.limit:g} W kernels take {min(slower):.2f} to {max(slower):.2f}"
+        f" times as long as at its {float(tdp):g} W: the voltage at low clocks is known from V100"
+        " and P100 only",
+    )
+
+
+def _between(x: float, seconds: np.ndarray, c: Power) -> np.ndarray:
+    """Seconds at a clock, from those at `clocks`: linear in 1 / clock between two of them."""
+    nodes = 1.0 / clocks(c)
+    i = min(int(np.searchsorted(nodes, 1.0 / x, side="right")), len(nodes) - 1)
+    part = (1.0 / x - nodes[i - 1]) / (nodes[i] - nodes[i - 1])
+    return seconds[i - 1] + part * (seconds[i] - seconds[i - 1])
 
 
 def _above_idle(

@@ -19,7 +19,15 @@ from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.matmul import matmul
-from roofcast.simulator.times.power import Board, Energy, at_clocks, board_of, clocks, held
+from roofcast.simulator.times.power import (
+    Board,
+    Energy,
+    at_clocks,
+    board_of,
+    clocks,
+    held,
+    under_a_cap,
+)
 from roofcast.simulator.times.rates import Rates, Resolved, resolve
 from roofcast.simulator.times.recurrent import recurrent
 from roofcast.simulator.times.stream import stream
@@ -92,7 +100,12 @@ def time_all(
         return OpTimes(at.seconds[0] * count, at.lower * count, at.bound, at.assumptions)
     found = held(at.seconds, at.energy, board, c.power)
     seconds = found.seconds * count
-    said = (*at.assumptions, *board.assumptions, *limited(device, board, found.clock, seconds))
+    said = (
+        *at.assumptions,
+        *board.assumptions,
+        *limited(device, board, found.clock, seconds),
+        *under_a_cap(device, board, at.seconds, at.energy, count, c.power),
+    )
     return OpTimes(
         seconds, at.lower * count, at.bound, said, found.joules * count, found.clock, board
     )
