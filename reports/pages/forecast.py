@@ -71,8 +71,9 @@ def headline(out: Console, forecast: Forecast) -> None:
 
 def _power(forecast: Forecast) -> str:
     """Watts of a board, joules of a step, and the clock."""
-    text = f"power {si(forecast.power_w, 'W')} per board, {energy(forecast.step_energy_j)} per"
-    text += f" {pass_or_step(forecast.mode).split()[-1]}"
+    unit = "step" if forecast.mode == "train" else "pass"
+    text = f"power {si(forecast.power_w, 'W')} per board,"
+    text += f" {si(forecast.step_energy_j, 'J')} per {unit}"
     if forecast.clock_share is not None and forecast.clock_share < FULL:
         text += f"; mean clock {percent(forecast.clock_share)} of the highest"
     return text

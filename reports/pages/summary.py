@@ -61,9 +61,9 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
         "passes",
         passes + (f", {waiting} {seconds(left)}" if left > 0.005 * f.step_time_s else ""),
     )
-    if f.power_w is not None and f.power_scope == "board":
-        watts = f"{si(f.power_w, 'W')} per board"
-        yield "power", f"{watts}, {energy(f.step_energy_j)} per {unit}, without hosts"
+    if f.power_w is not None and f.step_energy_j is not None and f.power_scope == "board":
+        joules = f"{si(f.step_energy_j, 'J')} per {unit}"
+        yield "power", f"{si(f.power_w, 'W')} per board, {joules}, without hosts"
     m = f.memory
     capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
     near = doubtful(f)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -61,6 +61,13 @@ class Case(NamedTuple):
     rows: list[Watts]
 
 
+def chip_tdp(device: Device) -> float:
+    """TDP of the largest board with the same chip [W]."""
+    tdp = device.power.chip_tdp or device.power.tdp
+    assert tdp, "measured boards have a TDP"
+    return float(tdp)
+
+
 def training(rows: Sequence[Watts]) -> list[Case]:
     """Steps of the rows under power limits, by device, model and batch."""
     found: dict[tuple[str, str, float], list[Watts]] = {}
@@ -69,9 +76,11 @@ def training(rows: Sequence[Watts]) -> list[Case]:
             found.setdefault((row.device, row.model, row.batch), []).append(row)
     cases = []
     for (device, model, batch), mine in found.items():
-        size = {"sequence": TOKENS} if "bert" in model else {}
+        tokens = TOKENS if "bert" in model else None
         asked = resolve(
-            Scenario(model=model, device=device, batch=int(batch), precision="fp32", **size)
+            Scenario(
+                model=model, device=device, batch=int(batch), precision="fp32", sequence=tokens
+            )
         )
         step = of_one_batch(trace(asked.model, asked.recipe))
         cases.append(_case(step, asked.device, mine))
@@ -91,7 +100,7 @@ def _case(step: Step, device: Device, rows: list[Watts]) -> Case:
 def at_limit(case: Case, limit: float, c: Kernels, vector: float) -> tuple[float, float]:
     """Seconds and watts of a step at a power limit."""
     p = c.power
-    chip = float(case.device.power.chip_tdp or case.device.power.tdp)
+    chip = chip_tdp(case.device)
     board = Board(
         limit, p.idle * chip, p.active * chip, 0.0, {}, vector, p.hbm2, p.hbm2, ()
     )  # fmt: skip
@@ -134,10 +143,10 @@ def decoding(rows: Sequence[Watts]) -> list[Decoded]:
 
 def _decoded(row: Watts) -> Decoded:
     batch = max(round(row.batch), 1)
-    size = {"tp": row.devices, "sp": False} if row.devices > 1 else {}
-    asked = resolve(
-        Scenario(model=row.model, device=row.device, mode="infer", batch=batch, sequence=1, **size)
-    )
+    scenario = Scenario(model=row.model, device=row.device, mode="infer", batch=batch, sequence=1)
+    if row.devices > 1:
+        scenario = msgspec.structs.replace(scenario, tp=row.devices, sp=False)
+    asked = resolve(scenario)
     recipe = msgspec.structs.replace(asked.recipe, batch=batch)
     if asked.layout is not None:
         step = trace(asked.model, recipe, asked.layout.parallel)
@@ -158,11 +167,11 @@ def _decoded(row: Watts) -> Decoded:
 
 def decoded_watts(step: Decoded, c: Kernels, flop: float, vector: float) -> float:
     """Watts of one board at the measured rate."""
-    p, device = c.power, hwdb.device(step.row.device)
+    p, tdp = c.power, chip_tdp(hwdb.device(step.row.device))
     seconds = step.row.batch / step.row.tokens_per_s
     joules = flop * step.flops + vector * step.vector + p.hbm3 * step.moved + p.cached * step.cached
-    watts = (p.idle + p.active) * float(device.power.tdp) + joules / seconds
-    return min(watts, float(device.power.tdp))
+    watts = (p.idle + p.active) * tdp + joules / seconds
+    return min(watts, tdp)
 
 
 def decoding_errors(steps: Sequence[Decoded], c: Kernels, flop: float) -> np.ndarray:
@@ -180,7 +189,8 @@ def decoding_errors(steps: Sequence[Decoded], c: Kernels, flop: float) -> np.nda
 def nodes(rows: Sequence[Watts]) -> list[tuple[str, float, float]]:
     """Nodes of 8 H100 in training: workload, forecast watts of the boards, watts of the node."""
     found = []
-    recipes = {
+    eight = Scenario(model="bert-large", device="h100-sxm5", devices=8)
+    recipes: dict[str, dict[str, Any]] = {
         "bert-large": {"sequence": 512, "stack": "nvidia-tuned", "batch": 8 * 48},
         "resnet50": {"stack": "nvidia-tuned", "batch": 8 * 400},
         "llama-2-70b": {"sequence": 8192, "stack": "te-nemo-2024", "batch": 8, "tp": 4},
@@ -189,7 +199,7 @@ def nodes(rows: Sequence[Watts]) -> list[tuple[str, float, float]]:
         mine = [r for r in rows if r.kind == "node_power_training" and r.model == model]
         for source in sorted({r.source for r in mine}):
             watts = float(np.mean([r.watts for r in mine if r.source == source]))
-            one = forecast(Scenario(model=model, device="h100-sxm5", devices=8, **recipe))
+            one = forecast(msgspec.structs.replace(eight, model=model, **recipe))
             found.append((f"{model} {source[27:33]}", 8.0 * float(one.power_w or 0.0), watts))
     return found
 
@@ -251,13 +261,7 @@ def _said(errors: np.ndarray) -> str:
 def fit_limits(rows: Sequence[Watts], c: Kernels) -> Limits:
     """Idle power, then what acts under limits."""
     chips = {n: hwdb.device(n) for n in {r.device for r in rows}}
-    idle = np.mean(
-        [
-            r.watts / float(chips[r.device].power.chip_tdp or chips[r.device].power.tdp)
-            for r in rows
-            if r.model == "ncf"
-        ]
-    )
+    idle = np.mean([r.watts / chip_tdp(chips[r.device]) for r in rows if r.model == "ncf"])
     c = msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, idle=float(idle)))
     cases = training(rows)
 

@@ -60,10 +60,9 @@ def seconds(group: Group, device: Device, rates: Rates, c: Kernels) -> np.ndarra
     if board is None:
         t = _device_seconds(group, device, rates, c)
     else:
-        at = at_clocks(rates, clocks(c.power))
-        at_each = np.broadcast_to(
-            _device_seconds(group, device, at, c), (len(at.clock), len(group.seconds))
-        )
+        x = clocks(c.power)
+        at_each = _device_seconds(group, device, at_clocks(rates, x), c)
+        at_each = np.broadcast_to(at_each, (len(x), len(group.seconds)))
         limit = board.limit * (BURST if group.clock in ("call", "kernel") else 1.0)
         t = held(at_each, _work(group, rates, board), board._replace(limit=limit), c.power).seconds
     if group.clock != "event":

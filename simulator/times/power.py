@@ -33,9 +33,10 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.times.rates import Rates, as_built, family_name
 
 SLOWEST = 0.4  # share of the highest clock below which kernels pause instead of running slower
-# (lowest voltage, knee) that measured steps allow beside the fitted ones: V100 and P100 are as well
-# described by a knee of 0.84, long steps of H100 by one of 0.60
-CURVES = ((0.65, 0.60), (0.77, 0.84))
+# lowest voltages and their knees that measured steps allow beside the fitted ones: V100 and P100
+# are as well described by a knee of 0.84, long steps of H100 by one of 0.60
+LOWEST, KNEE = (0.65, 0.77), (0.60, 0.84)
+CYCLES = ("matrix", "vector", "special", "clock", "feed")  # rates that scale with the clock
 NEWTON = 6  # steps; each clock is bracketed by two computed ones, where the balance is smooth
 
 
@@ -158,13 +159,8 @@ def at_clocks(rates: Rates, clock: np.ndarray) -> Rates:
     clock: one row per clock and one column, so that formulas give a row per clock.
     """
     x = np.asarray(clock)[:, None]
-    return rates._replace(
-        matrix=rates.matrix * x,
-        vector=rates.vector * x,
-        special=rates.special * x,
-        clock=rates.clock * x,
-        feed=rates.feed * x,
-    )
+    cycles = {name: getattr(rates, name) * x for name in CYCLES}
+    return Rates(**(rates._asdict() | cycles))
 
 
 def held(seconds: np.ndarray, work: Energy, board: Board, c: Power) -> Held:
@@ -195,7 +191,7 @@ def under_a_cap(
     if not device.power.cap or not tdp or device.power.cap >= tdp:
         return ()
     slower = []
-    for lowest, knee in (*CURVES, (c.lowest_voltage, c.knee)):
+    for lowest, knee in zip((*LOWEST, c.lowest_voltage), (*KNEE, c.knee), strict=True):
         curve = msgspec.structs.replace(c, lowest_voltage=lowest, knee=knee)
         times = np.stack([_between(x, seconds, c) for x in clocks(curve)])
         capped, free = (
