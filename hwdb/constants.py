@@ -115,8 +115,7 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     communicating: float
     lowest_voltage: float
     knee: float
-    hbm2: float
-    hbm3: float
+    hbm: float
     other_memory: float
     cached: float
 

@@ -5,10 +5,10 @@
 Rows: scenarios/measured/power/boards.csv, or FILEs with the same columns.
 
     idle       [power] idle of hwdb/kernels.toml: watts of NCF, which hardly uses the board
-    limits     [power] active, lowest_voltage, knee and hbm2, and joule_per_vector_flop of Volta and
+    limits     [power] active, lowest_voltage, knee and hbm, and joule_per_vector_flop of Volta and
                Pascal: time and watts of fp32 training at 6 or 7 power limits (Zeus)
-    decoding   [power] hbm3 and cached, and joule_per_flop of the 4N chips: watts of H100 in
-               decoding (ML.ENERGY), at the measured rates
+    decoding   [power] cached, and joule_per_flop of the 4N chips: watts of H100 in decoding
+               (ML.ENERGY), at the measured rates
 
 Loss: mean |ln(forecast / measured)|, of watts, and of the time at a limit over that at the highest.
 Each constant is held by a weak prior at its present value. Prints values, errors by source, and the
@@ -18,6 +18,7 @@ errors of the nodes of MLPerf with one constant for what is not a GPU.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +46,8 @@ EVALUATIONS = 400
 TOKENS = 256  # of a sequence of SQuAD; only ratios over limits are compared
 PROMPT = 150.0  # mean tokens before a reply, which the leaderboard does not state; assumed
 FINE = np.linspace(1.0, power.SLOWEST, 13)  # shares of the highest clock
-LIMITS = ("power.active", "power.lowest_voltage", "power.knee", "power.hbm2", "volta", "pascal")
-DECODING = ("power.hbm3", "power.cached", "hopper")
+LIMITS = ("power.active", "power.lowest_voltage", "power.knee", "power.hbm", "volta", "pascal")
+DECODING = ("power.cached", "hopper")
 FOUR_N = ("hopper", "ada", "blackwell", "blackwell-gddr")  # families that share the value of Hopper
 
 
@@ -102,11 +103,11 @@ def at_limit(case: Case, limit: float, c: Kernels, vector: float) -> tuple[float
     p = c.power
     chip = chip_tdp(case.device)
     board = Board(
-        limit, p.idle * chip, p.active * chip, 0.0, {}, vector, p.hbm2, p.hbm2, ()
+        limit, p.idle * chip, p.active * chip, 0.0, {}, vector, p.hbm, p.hbm, ()
     )  # fmt: skip
     nodes = 1.0 / power.clocks(p)
     seconds = np.stack([np.interp(nodes, 1.0 / FINE, column) for column in case.seconds.T], axis=1)
-    energy = Energy(vector * case.flops, p.hbm2 * case.moved)
+    energy = Energy(vector * case.flops, p.hbm * case.moved)
     found = power.held(seconds, energy, board, p)
     whole = float(phases_of(case.step, found.seconds, case.device).total_s.sum())
     rest = max(whole - float(found.seconds.sum()), 0.0)
@@ -169,7 +170,7 @@ def decoded_watts(step: Decoded, c: Kernels, flop: float, vector: float) -> floa
     """Watts of one board at the measured rate."""
     p, tdp = c.power, chip_tdp(hwdb.device(step.row.device))
     seconds = step.row.batch / step.row.tokens_per_s
-    joules = flop * step.flops + vector * step.vector + p.hbm3 * step.moved + p.cached * step.cached
+    joules = flop * step.flops + vector * step.vector + p.hbm * step.moved + p.cached * step.cached
     watts = (p.idle + p.active) * tdp + joules / seconds
     return min(watts, tdp)
 
@@ -290,18 +291,18 @@ def fit_decoding(rows: Sequence[Watts], c: Kernels) -> Decoding:
     steps = decoding(rows)
 
     def loss(x: np.ndarray) -> float:
-        return float(np.abs(decoding_errors(steps, _with(c, DECODING, x), x[2])).mean())
+        return float(np.abs(decoding_errors(steps, _with(c, DECODING, x), x[1])).mean())
 
     x = descend(loss, _start(c, DECODING, "matrix"))
     c = _with(c, DECODING, x)
     print(*(f"{n} {v:.4g}" for n, v in zip(DECODING, x, strict=True)))
-    errors = decoding_errors(steps, c, x[2])
+    errors = decoding_errors(steps, c, x[1])
     for model in dict.fromkeys(s.row.model for s in steps):
         own = np.array([s.row.model == model for s in steps])
         print(f"  {model}: {mean(errors[own]):.1f}, bias {100 * np.expm1(errors[own]).mean():+.1f}")
     text = f"watts {mean(errors):.1f} % of {len(errors)} rows"
     print(f"  all: {text}")
-    return Decoding(c, float(x[2]), text)
+    return Decoding(c, float(x[1]), text)
 
 
 def write(limits: Limits, decoded: Decoding) -> None:
@@ -313,8 +314,11 @@ def write(limits: Limits, decoded: Decoding) -> None:
         put(HERE / "kernels.toml", "power", name, getattr(power_of, name), decoded.residual)
     for family, value in limits.vector.items():
         put(families / f"{family}.toml", "", "joule_per_vector_flop", value, limits.residual)
-    for family in FOUR_N:
-        put(families / f"{family}.toml", "joule_per_flop", "bf16", decoded.flop, decoded.residual)
+    put(families / "hopper.toml", "joule_per_flop", "bf16", decoded.flop, decoded.residual)
+    for path in (families / f"{family}.toml" for family in FOUR_N[1:]):
+        head, mark, tail = path.read_text(encoding="utf-8").partition("[joule_per_flop]")
+        tail = re.sub(r"bf16 = {value = [0-9.e-]+", f"bf16 = {{value = {decoded.flop:.4g}", tail)
+        path.write_text(head + mark + tail, encoding="utf-8")
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ def _byte(device: Device, c: Power) -> tuple[float, str]:
     """Energy of a byte of main memory [J], and in words where it is assumed."""
     kind = device.memory.type.upper()
     if kind.startswith("HBM"):
-        return c.hbm2 if kind == "HBM2" else c.hbm3, ""
+        return c.hbm, ""
     return c.other_memory, f"energy of a byte of {device.memory.type or 'its memory'} assumed"
 
 

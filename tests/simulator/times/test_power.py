@@ -18,8 +18,8 @@ from roofcast.simulator.times.roofline import time_all
 from roofcast.simulator.work.step import of_one_batch, trace
 
 C = constants.kernels().power
-BOARDS = ("h100-sxm5", "h100-pcie", "a100-pcie-80gb", "v100-pcie-32gb", "p100-pcie-16gb", "t4", "l4",
-          "rtx-3090", "mi300x", "b200-sxm")  # fmt: skip
+BOARDS = ("h100-sxm5", "h100-pcie", "a100-pcie-80gb", "v100-pcie-32gb", "p100-pcie-16gb", "t4",
+          "l4", "rtx-3090", "mi300x", "b200-sxm")  # fmt: skip
 CAPS = (0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 2.0)  # of the TDP
 
 
@@ -145,7 +145,7 @@ def test_what_is_assumed_of_power_is_said():
 def test_one_set_of_constants_gives_the_best_products_of_boards_with_one_chip():
     """Best bf16 products found by searches [TFLOP/s]: ml-engineering's MAMF table (H100 SXM, A100)
     and gpu_benchmark (hwdb/devices), within 12 %. Searches try each shape for a moment: they run at
-    1.35 times the limit.
+    1.37 times the limit.
     """
     best = {
         "h100-sxm5": 794.5, "h100-pcie": 499.5, "h100-nvl": 489.0, "a100-sxm4-80gb": 271.2,
@@ -153,7 +153,7 @@ def test_one_set_of_constants_gives_the_best_products_of_boards_with_one_chip():
     }  # fmt: skip
     for name, rate in best.items():
         shipped = hwdb.device(name)
-        device = hwdb.device(name, {"power.cap": 1.35 * float(shipped.power.tdp)})
+        device = hwdb.device(name, {"power.cap": 1.37 * float(shipped.power.tdp)})
         rates = resolve(device, "bf16").rates
         found = power.long_product(device, rates, C) * rates.matrix / 1e12
         assert found == pytest.approx(rate, rel=0.12), name
