@@ -79,7 +79,7 @@ def measured(path: Path = TABLE) -> list[Watts]:
         found.append(
             Watts(
                 text(row, "id"), text(row, "kind"), text(row, "source_name"), device,
-                int(_number(row, "n_devices") or 1), _known(text(row, "model"), MODELS),
+                int(positive(text(row, "n_devices")) or 1), _known(text(row, "model"), MODELS),
                 batch if batch == batch else _number(row, "batch"), _number(row, "power_limit_w"),
                 _number(row, "time_s"), watts, _number(row, "tokens_per_s"),
                 _number(row, "output_tokens"),
