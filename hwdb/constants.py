@@ -45,6 +45,10 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     footprint_flat: float
     stream: float
     store: float
+    sustained: float
+    sustained_fp8: float
+    sustained_fp4: float
+    in_steps: float
 
 
 class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +109,20 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     current: float
 
 
+class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of a board's power."""
+
+    idle: float
+    idle_gddr: float
+    active: float
+    communicating: float
+    lowest_voltage: float
+    knee: float
+    hbm: float
+    other_memory: float
+    cached: float
+
+
 class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Constants of kernels on a CPU."""
 
@@ -132,6 +150,7 @@ class Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream: Stream
     issue: Issue
     host: Host
+    power: Power
     cpu: Cpu
     systolic: Systolic
 
@@ -149,18 +168,18 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     kind: str  # gpu | cpu | tpu | npu
-    # by format: long matrix products, as a fraction of the dense peak
+    # by format: long matrix products at the highest clock, as a fraction of the dense peak
     sustained: dict[str, Fraction] = {}
-    # by format: products inside training steps, where clocks and power have settled, as a fraction
-    # of `sustained`
-    trained: dict[str, Fraction] = {}
     # one matmul kernel loops over all tiles of a core and stores a tile while it computes the next
     persistent: bool = False
     # replaces `sustained` where matrix units run at half rate (GeForce), so that neither power nor
     # operand bandwidth limits them
     half_rate: Fraction | None = None
-    # by format: upper limit of a long product's rate, per watt of board power [FLOP/J]
-    flop_per_joule: dict[str, Fraction] = {}
+    # by format: energy of a useful FLOP on the matrix units at the highest clock and voltage, with
+    # registers and shared memory; other formats in proportion to their bits [J/FLOP]
+    joule_per_flop: dict[str, Fraction] = {}
+    # the same of an fp32 FLOP on the vector units, with registers and issue [J/FLOP]
+    joule_per_vector_flop: Fraction | None = None
     # edge of the library's smallest tile for batched fp32 products [elements]
     batched_tile: Fraction | None = None
     # long fused attention forward, as a fraction of the dense 16-bit peak

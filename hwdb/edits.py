@@ -92,6 +92,9 @@ def said(edits: Iterable[str]) -> tuple[str, ...]:
     for edit in edits:
         key = edit.partition(" ")[0]
         why = ""
+        if key == "power.cap":  # a setting of real hardware
+            lines.append(f"power limit of a board set to {edit.rpartition(' -> ')[2]}")
+            continue
         if key in SHOWN_ONLY[Device]:
             why = " (shown only: no formula reads it)"
         elif key in CROSSCHECK_ONLY:

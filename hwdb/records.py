@@ -59,8 +59,6 @@ class Achieved(Struct, frozen=True, kw_only=True):
     sustained_bf16: OfPeak | None = None  # fp16 too
     sustained_fp8: OfPeak | None = None
     sustained_fp4: OfPeak | None = None
-    # the same for products repeated for seconds, when the temperature limits the clock [1]
-    settled_fp32: OfPeak | None = None
     # streaming bandwidth, as a fraction of memory.bandwidth [1]
     stream: Share | None = None  # triad: two reads, one write
     stream_scale: Share | None = None  # one read, one write
@@ -142,6 +140,8 @@ class Power(Struct, frozen=True, kw_only=True):
     """Electric power of one device [W]."""
 
     tdp: Watts | None = None  # design power: the limit under load
+    cap: Watts | None = None  # a lower limit that the user sets, as nvidia-smi -pl does
+    chip_tdp: Watts | None = None  # of the largest board with the same chip, where it is another
     idle: Watts | None = None
 
 

@@ -161,7 +161,12 @@ DEVICE: dict[str, Option] = {
             " peak_flops.bf16=x2; x2 doubles, +20% adds a fifth. Keys: roofcast devices show NAME."
             " May be repeated."
         ),
-    )
+    ),
+    "power_cap": click.option(
+        "--power-cap",
+        metavar="WATTS",
+        help="Power limit of each board, below its TDP: 500W. The same as --set power.cap=500W.",
+    ),
 }
 LAYOUT: dict[str, Option] = {
     "devices": _integer(
@@ -315,6 +320,10 @@ def scenarios(
             "MODEL is empty; give a model, for example llama-3-8b (list: roofcast models)"
         )
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
+    if (cap := chosen.pop("power_cap", None)) is not None:
+        if "power.cap" in set_:
+            raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
+        set_ = {**set_, "power.cap": cap}
     if "system" in chosen:
         from roofcast import hwdb
 

@@ -10,7 +10,7 @@ from roofcast.hwdb.errors import listed
 from roofcast.hwdb.market import Summary, costs
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
-from roofcast.reports.pages.asked import interval_basis
+from roofcast.reports.pages.asked import INTERVALS
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.search import words_of
 from roofcast.simulator.choose.chosen import Choice, Chosen, Miss
@@ -152,7 +152,8 @@ def _best(out: Console, found: Chosen) -> None:
         say(out, line, first=first)
     if best.limited_by:
         say(out, best.limited_by, first="limited by: ")
-    say(out, interval_basis(best.interval_class), first="interval: ")
+    basis = INTERVALS.get(best.interval_class, best.interval_class)
+    say(out, basis, first="interval: ")
     say(out, predict_words(found, best), first="step in full: ")
 
 

@@ -15,6 +15,7 @@ from roofcast.reports.pages.memory import memory_section, peak, shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.simulator.forecast.result import Forecast
 
+FULL = 0.995  # a lower mean clock is shown
 SHOWN = 1e-4  # host time between steps is shown from this fraction of the step on
 
 
@@ -53,6 +54,8 @@ def headline(out: Console, forecast: Forecast) -> None:
     if forecast.memory.fits is False:
         say(out, f"does not fit: {shortage(forecast)}; times are as if it did", style="bold red")
     say(out, _phases(forecast))
+    if forecast.step_energy_j is not None and forecast.power_scope == "board":
+        say(out, _power(forecast))
     bound = "roofline lower bound of these kernels at datasheet peaks:"
     bound = f"{bound} {seconds(forecast.lower_bound_s)}"
     if forecast.lower_bound_s > 0:
@@ -64,6 +67,16 @@ def headline(out: Console, forecast: Forecast) -> None:
             f"80 % prediction interval: {seconds(forecast.low_s)} to {seconds(forecast.high_s)}"
         )
         say(out, f"{interval} ({interval_basis(forecast)})")
+
+
+def _power(forecast: Forecast) -> str:
+    """Watts of a board, joules of a step, and the clock."""
+    unit = "step" if forecast.mode == "train" else "pass"
+    text = f"power {si(forecast.power_w, 'W')} per board,"
+    text += f" {si(forecast.step_energy_j, 'J')} per {unit}"
+    if forecast.clock_share is not None and forecast.clock_share < FULL:
+        text += f"; mean clock {percent(forecast.clock_share)} of the highest"
+    return text
 
 
 def _rates(forecast: Forecast) -> list[str]:
@@ -146,10 +159,11 @@ def _whole_run(forecast: Forecast) -> str:
         parts.append(money(forecast.cost_usd) + at)
     elif price is None:
         parts.append("price unknown (--price sets one)")
-    if forecast.energy_j is not None:
-        text = f"at most {energy(forecast.energy_j)}"
-        if forecast.power_w is not None:
+    if forecast.energy_j is not None and forecast.power_w is not None:
+        watts = si(forecast.power_w, "W")
+        if forecast.power_scope == "TDP":
             hosts = "" if _is_cpu(forecast) else ", without hosts"
-            text += f" (TDP {si(forecast.power_w, 'W')} per device{hosts})"
-        parts.append(text)
+            parts.append(f"at most {energy(forecast.energy_j)} (TDP {watts} per device{hosts})")
+        else:
+            parts.append(f"{energy(forecast.energy_j)} ({watts} per board, without hosts)")
     return ", ".join(parts)

@@ -16,6 +16,7 @@ from roofcast.reports.format import (
     percent,
     seconds,
     short_names,
+    si,
     words,
 )
 from roofcast.reports.pages.asked import edited, pass_or_step
@@ -60,6 +61,9 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
         "passes",
         passes + (f", {waiting} {seconds(left)}" if left > 0.005 * f.step_time_s else ""),
     )
+    if f.power_w is not None and f.step_energy_j is not None and f.power_scope == "board":
+        joules = f"{si(f.step_energy_j, 'J')} per {unit}"
+        yield "power", f"{si(f.power_w, 'W')} per board, {joules}, without hosts"
     m = f.memory
     capacity = f" of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
     near = doubtful(f)
@@ -70,7 +74,8 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     if f.time_to_train_s is not None:
         run = [duration(f.time_to_train_s)]
         run += [money(f.cost_usd)] if f.cost_usd is not None else []
-        run += [f"at most {energy(f.energy_j)}"] if f.energy_j is not None else []
+        most = "at most " if f.power_scope == "TDP" else ""
+        run += [f"{most}{energy(f.energy_j)}"] if f.energy_j is not None else []
         yield "whole run", ", ".join(run)
     if f.diagnosis:
         yield "diagnosis", f.diagnosis

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
+from roofcast.simulator.times.power import long_product
 from roofcast.simulator.times.rates import resolve
 
 
@@ -115,5 +117,6 @@ def _compute_roofs(device: Device, training: bool, measured: bool) -> list[Roof]
 
 def _held(device: Device, format_: str, training: bool) -> float:
     """Fraction of a matrix rate that long products sustain."""
-    rates = resolve(device, format_).rates
-    return rates.sustained * (rates.trained if training else 1.0)
+    rates, c = resolve(device, format_).rates, constants.kernels()
+    inside = training and rates.kind in ("gpu", "npu")
+    return long_product(device, rates, c.power) * (c.matmul.in_steps if inside else 1.0)

@@ -83,10 +83,9 @@ STATED = {
     "overlap": ("1", "chosen"),
 }
 # read by forecasts where a family has none (matmul) or before the family's (the others)
-READ = re.compile(r"matmul_|sustained_|settled_|stream$|weight_streaming$|exp$")
+READ = re.compile(r"matmul_|sustained_|stream$|weight_streaming$|exp$")
 ACHIEVED = {
     "matmul_": "best matrix product measured, as a fraction of the printed peak",
-    "settled_": "long products on a warm board, as a fraction of the printed peak",
     "stream": "bandwidth of a streaming kernel, as a fraction of the printed one",
     "weight_streaming": "bandwidth of streamed weights, as a fraction of the printed one",
     "kernel_": "time of the shortest kernel, or from start to start of tiny kernels",
@@ -191,12 +190,14 @@ def _families() -> list[Constant]:
         family = shipped.family(name)
         tables = {
             "sustained": (family.sustained, "1", "long matrix products / printed peak"),
-            "trained": (family.trained, "1", "products in training / sustained rate"),
-            "flop_per_joule": (
-                family.flop_per_joule, "FLOP/J", "most that long products do per joule",
+            "joule_per_flop": (
+                family.joule_per_flop, "J/FLOP", "energy of a FLOP on matrix units",
             ),
         }  # fmt: skip
         single = {
+            "joule_per_vector_flop": (
+                family.joule_per_vector_flop, "J/FLOP", "energy of a FLOP on vector units",
+            ),
             "half_rate": (family.half_rate, "1", "sustained, where matrix units run at half rate"),
             "attention": (family.attention, "1", "fused attention forward / printed peak"),
             "stream": (family.stream, "1", "long triad / printed bandwidth"),

@@ -7,8 +7,8 @@ FILEs hold measured kernels in a layout that scenarios/measured/kernels.py reads
 hwdb/kernels.toml names the sources behind the shipped constants, and
 scenarios/measured/runs/kernels-*.csv hold a part of their rows. The stages (STAGES) fit
 
-    gemm       [matmul] from bf16 and fp16 products, and sustained.bf16 of each device family
-    low        sustained.fp8, .fp4 and .int8 of each family, from products in these formats
+    gemm       [matmul] from bf16 and fp16 products
+    low        matmul.sustained_fp8 and _fp4 from products in these formats
     attention  [attention] from fused attention of at least 512 tokens, and each family's attention
     streams    [stream] and issue.gather from memory-bound kernels
     fp32       sustained.fp32 of each family from fp32 products
@@ -38,7 +38,7 @@ from roofcast.hwdb.records import Device
 from roofcast.scenarios.fits.writing import put
 from roofcast.scenarios.measured.kernel_errors import roofline, seconds
 from roofcast.scenarios.measured.kernels import Group, read
-from roofcast.simulator.times.rates import Rates, family_name, resolve
+from roofcast.simulator.times.rates import Rates, at_highest_clock, family_name, resolve
 
 # penalty on (ln of a family's share / the common share)^2: few rows leave it near the common one
 PRIOR = 0.3
@@ -69,8 +69,9 @@ class Stage(NamedTuple):
     knobs: tuple[str, ...] = ()  # constants, by dotted name
     share: str = ""  # field of Rates that each family has a value of: sustained | attention
     formats: tuple[str, ...] = ()  # of the groups; empty: all
-    # constants are fitted together with one share of the boost peak for all families
+    # constants are fitted together with one share of the peak at the highest clock for all families
     common: bool = False
+    level: str = ""  # the constant that this share is, where families have none of their own
 
 
 STAGES = {
@@ -78,9 +79,10 @@ STAGES = {
         "matmul",
         ("matmul.start", "matmul.tile", "matmul.split", "matmul.feed", "matmul.footprint",
          "matmul.stream", "matmul.store"),
-        "sustained", ("bf16", "fp16"), common=True,
+        "sustained", ("bf16", "fp16"), common=True, level="matmul.sustained",
     ),
-    "low": Stage("matmul", share="sustained", formats=("fp8", "fp4", "int8")),
+    "low": Stage("matmul", share="sustained", formats=("fp8", "fp4"), common=True,
+                 level="matmul.sustained_"),
     "attention": Stage(
         "attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"),
         common=True,
@@ -117,7 +119,7 @@ def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
 
     Rows more than 5 % faster than the roofline at datasheet peaks are left out, except
     convolutions. Shares of families are not fitted to other kernels than the plain ones
-    (fp8_block), nor to boards whose power limits their products.
+    (fp8_block).
     """
     result = []
     for group in (g for path in paths for g in read(path)):
@@ -125,8 +127,7 @@ def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
             continue
         device = hwdb.device(group.device)
         rates = resolve(device, group.format).rates
-        special = group.kind == "gemm fp8_block" or rates.headroom > 1.0
-        if stage.share == "sustained" and special:
+        if stage.share == "sustained" and group.kind == "gemm fp8_block":
             continue
         kept = np.ones(len(group.seconds), bool)
         if stage.op != "conv":
@@ -137,15 +138,6 @@ def prepare(paths: Iterable[str | Path], stage: Stage) -> list[Rows]:
         group = group._replace(args=args, seconds=group.seconds[kept])
         result.append(Rows(group, device, family_name(device), rates, weights(group)))
     return result
-
-
-def boost(device: Device, rates: Rates) -> float:
-    """16-bit peak at the advertised maximum clock, over the printed one.
-
-    They differ on Hopper, whose peak is printed at a lower clock.
-    """
-    flops = float(device.matrix_flop_per_clock_per_core or 0.0) * rates.cores * rates.clock
-    return flops / rates.matrix if flops else 1.0
 
 
 def attribute(c: Kernels, name: str) -> float:
@@ -170,7 +162,7 @@ def with_share(rows: Rows, field: str, value: float, c: Kernels) -> Rates:
         changes["feed"] = rows.rates.feed * value / rows.rates.sustained
     if np.isfinite(rows.rates.store):
         changes["store"] = c.matmul.store
-    if rows.device.core == "SM":
+    if rows.device.core == "SM" and np.isfinite(rows.rates.footprint):
         changes["footprint"] = c.matmul.footprint * np.sqrt(rows.rates.cores * 32768.0)
     return Rates(**(rows.rates._asdict() | changes))
 
@@ -208,14 +200,16 @@ class Fitted(NamedTuple):
 
 def fit(data: list[Rows], stage: Stage) -> Fitted:
     """The constants first, then the share of each family."""
-    scale = [boost(r.device, r.rates) if stage.common else 1.0 for r in data]
+    scale = [at_highest_clock(r.device) if stage.common else 1.0 for r in data]
     shares = [getattr(r.rates, stage.share) if stage.share else 1.0 for r in data]
     level = float(np.mean([share / s for share, s in zip(shares, scale, strict=True)]))
     c = constants.kernels()
-    if stage.knobs:
+    if stage.knobs or stage.level:
         c, level = _fit_common(data, stage, scale, level)
     own = {}
-    for family in sorted({r.family for r in data}) if stage.share else ():
+    if stage.level:
+        c = with_values(c, {stage.level: level})
+    for family in sorted({r.family for r in data}) if stage.share and not stage.level else ():
         mine = [i for i, r in enumerate(data) if r.family == family]
         if stage.common:
             prior = level * float(np.mean([scale[i] for i in mine]))
@@ -252,6 +246,13 @@ def _fit_share(rows: list[Rows], stage: Stage, c: Kernels, prior: float) -> floa
     return float(descend(penalized, np.array([prior]))[0])
 
 
+def share_of(rows: Rows, stage: Stage, found: Fitted) -> float:
+    """The fitted share of a group."""
+    if stage.level:
+        return found.level * at_highest_clock(rows.device)
+    return found.own.get(rows.family, 1.0)
+
+
 def residual(rows: Rows, stage: Stage, c: Kernels, share: float) -> tuple[float, float]:
     """Median and mean of |predicted / measured - 1| [%]."""
     error = np.abs(predicted(rows, stage, c, share) / rows.group.seconds - 1.0)
@@ -262,7 +263,8 @@ def run(name: str, paths: Iterable[str | Path], write: bool, left_out: bool) -> 
     """Fit a stage, print it, and write it if asked; the formats of "low" share nothing."""
     stage, paths = STAGES[name], list(paths)
     for formats in zip(stage.formats) if name == "low" else (stage.formats,):
-        part = stage._replace(formats=formats)
+        level = stage.level + formats[0] if name == "low" else stage.level
+        part = stage._replace(formats=formats, level=level)
         title = f"{name} {formats[0]}" if name == "low" else name
         data = prepare(paths, part)
         if data:
@@ -280,7 +282,9 @@ def report(title: str, stage: Stage, data: list[Rows], write: bool, left_out: bo
         print(f"  {knob:24s} {after:10.4g}   was {before:.4g}")
     for family, value in found.own.items():
         print(f"  {family}.{stage.share:12s} {value:.3f}")
-    residuals = [residual(r, stage, found.c, found.own.get(r.family, 1.0)) for r in data]
+    if stage.level:
+        print(f"  {stage.level:24s} {found.level:10.4g}")
+    residuals = [residual(r, stage, found.c, share_of(r, stage, found)) for r in data]
     for rows, (median, mean) in zip(data, residuals, strict=True):
         group = rows.group
         what = f"{group.device:16s} {group.format:5s} {group.kind:18s} {len(group.seconds):5d} rows"
@@ -297,7 +301,7 @@ def report_left_out(stage: Stage, data: list[Rows]) -> None:
     for device in devices if len(devices) > 2 else ():
         found = fit([r for r in data if r.group.device != device], stage)
         for rows in (r for r in data if r.group.device == device):
-            scale = boost(rows.device, rows.rates) if stage.common else 1.0
+            scale = at_highest_clock(rows.device) if stage.common else 1.0
             median, mean = residual(rows, stage, found.c, found.level * scale)
             what = f"left out: {device:16s} {rows.group.kind:18s}"
             print(f"    {what} {median:5.1f} / {mean:5.1f} %")
@@ -309,7 +313,7 @@ def write_constants(
     """Put constants into hwdb/kernels.toml and shares into hwdb/families/*.toml."""
     median, mean = np.mean(residuals, axis=0)
     text = f"{median:.1f} / {mean:.1f} % median / mean over {len(residuals)} groups"
-    for knob in stage.knobs:
+    for knob in (*stage.knobs, *([stage.level] if stage.level else [])):
         section, key = knob.split(".")
         put(HERE / "kernels.toml", section, key, attribute(found.c, knob), text)
     for family, value in found.own.items():

@@ -5,8 +5,10 @@
 Rows: every table of scenarios/measured/published whose first line does not keep it for blind tests.
 CONSTANTS names what is fitted, and --write puts it into
 
-    hwdb/families/*.toml [trained]          rate of products inside training steps, of the rate of
-                                            the same product alone
+    hwdb/kernels.toml matmul.in_steps       rate of products inside training steps, of the rate of
+                                            the same product alone; the board's power is apart
+    hwdb/families/trainium.toml [sustained] rate of products, where no kernels were measured
+    hwdb/families/blackwell.toml [joule_per_flop]   energy of an fp8 FLOP
     simulator/software/stacks/*.toml        factor: rate of matrix products
                                             dispatch_s, sync_s, expert_launches: host time
                                             overlap.ep: how well traffic overlaps
@@ -44,7 +46,7 @@ from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.step import dealt, timed
 from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.software import stack as stacks
-from roofcast.simulator.times import roofline
+from roofcast.simulator.times import power, roofline
 from roofcast.simulator.work import step as work
 
 SOFT = 0.04  # errors beyond this count linearly
@@ -52,15 +54,12 @@ STEP = 0.05  # of the logarithm of a constant, for differences
 CAP = 40  # rows that the dense rows of one source weigh at most
 LONGEST_STEP = 0.3  # of the logarithm of a constant, in one round
 ROUNDS = 8
-MOST_TRAINED = 1.0  # products in training are no faster than alone; Volta's few rows ask for more
-# (trained, family) or (stack, stacks that share the value) -> constant: width of the prior on its
-# logarithm
+# (kernels, section), (table of a family's file, family) or (stack, stacks that share the value) ->
+# constant: width of the prior on its logarithm
 CONSTANTS = {
-    ("trained", "ampere"): {"bf16": 0.1},
-    ("trained", "hopper"): {"bf16": 0.3, "fp8": 0.3},
-    ("trained", "blackwell"): {"fp8": 0.3, "fp4": 0.3},
-    ("trained", "volta"): {"bf16": 0.3},
-    ("trained", "trainium"): {"bf16": 0.3},
+    ("kernels", "matmul"): {"in_steps": 0.1},
+    ("sustained", "trainium"): {"bf16": 0.3},
+    ("joule_per_flop", "blackwell"): {"fp8": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-eager"): {"factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-fused"): {"factor": 0.3},
@@ -80,7 +79,8 @@ NEUTRAL = {
     "expert_launches": 1.0,
     "overlap.ep": 1.0,
 }
-Key = tuple[str, str, str]  # of CONSTANTS: trained | stack, which, and the constant
+# of CONSTANTS: kernels | table of a family | stack, which, and the constant
+Key = tuple[str, str, str]
 # traces of the runs of this process, by the identity of their scenarios
 TRACES: dict[int, tuple[Scenario, work.Step]] = {}
 
@@ -118,8 +118,12 @@ def present() -> dict[Key, float]:
     found = {}
     for (where, which), names in CONSTANTS.items():
         for name in names:
-            if where == "trained":
-                found[where, which, name] = constants.family(which).trained[name].value
+            if where == "kernels":
+                found[where, which, name] = getattr(getattr(constants.kernels(), which), name)
+                continue
+            if where != "stack":
+                table = getattr(constants.family(which), where)
+                found[where, which, name] = table[name].value
                 continue
             stack = stacks.stack(which.split()[0])
             kind = name.removeprefix("overlap.")
@@ -145,12 +149,19 @@ def trial(values: dict[Key, float]) -> Iterator[None]:
             made_families[name] = _family_with(read_family(name), name, values)
         return made_families[name]
 
+    kernels = _kernels_with(constants.kernels(), values)
     roofline.rates_of.cache_clear()
+    power.board_of.cache_clear()
     try:
-        with patch.object(stacks, "stack", stack), patch.object(constants, "family", family):
+        with (
+            patch.object(stacks, "stack", stack),
+            patch.object(constants, "family", family),
+            patch.object(roofline, "constants", lambda: kernels),
+        ):
             yield
     finally:
         roofline.rates_of.cache_clear()
+        power.board_of.cache_clear()
 
 
 def _stack_with(stack: stacks.Stack, name: str, values: dict[Key, float]) -> stacks.Stack:
@@ -164,13 +175,20 @@ def _stack_with(stack: stacks.Stack, name: str, values: dict[Key, float]) -> sta
     return stack
 
 
+def _kernels_with(kernels: constants.Kernels, values: dict[Key, float]) -> constants.Kernels:
+    for (where, which, field), value in values.items():
+        if where == "kernels":
+            section = msgspec.structs.replace(getattr(kernels, which), **{field: value})
+            kernels = msgspec.structs.replace(kernels, **{which: section})
+    return kernels
+
+
 def _family_with(family: constants.Family, name: str, values: dict[Key, float]) -> constants.Family:
-    changes = {
-        field: constants.Fraction(value, "trial")
-        for (where, which, field), value in values.items()
-        if (where, which) == ("trained", name)
-    }
-    return msgspec.structs.replace(family, trained={**family.trained, **changes})
+    for (where, which, field), value in values.items():
+        if where not in ("kernels", "stack") and which == name:
+            table = {**getattr(family, where), field: constants.Fraction(value, "trial")}
+            family = msgspec.structs.replace(family, **{where: table})
+    return family
 
 
 def step_seconds(scenario: Scenario) -> float:
@@ -211,6 +229,8 @@ def touches(step: Step, key: Key) -> bool:
     scenario = step.scenario
     if where == "stack":
         return scenario.stack in which.split()
+    if where == "kernels":
+        return hwdb.device(scenario.device).kind in ("gpu", "npu")
     precision = scenario.precision or ""
     kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(precision, precision)
     return hwdb.device(scenario.device).family == which and (kind == name or name == "bf16")
@@ -306,10 +326,11 @@ def write(values: dict[Key, float]) -> None:
             for path in map(stacks.path_of, which.split()):
                 put_in_profile(path, name, value)
             continue
-        path = constants.HERE / "families" / f"{which}.toml"
-        head, mark, tail = path.read_text(encoding="utf-8").partition("[trained]")
-        new = f"{name} = {{value = {min(value, MOST_TRAINED):.3f}"
-        tail = re.sub(rf"^{name} = {{value = [\d.]+", new, tail, flags=re.M)
+        file, section = ("kernels.toml", which) if where == "kernels" else ("", where)
+        path = constants.HERE / (file or f"families/{which}.toml")
+        head, mark, tail = path.read_text(encoding="utf-8").partition(f"[{section}]")
+        new = rf"\g<1>{value:.3g}"
+        tail = re.sub(rf"^({name}\s*= {{value = )[\d.e-]+", new, tail, count=1, flags=re.M)
         path.write_text(head + mark + tail, encoding="utf-8")
 
 

@@ -25,8 +25,9 @@ from roofcast.hwdb.records import Device
 from roofcast.scenarios.measured.kernels import Group, read
 from roofcast.simulator.times.attention import attention, visible_columns
 from roofcast.simulator.times.bounds import lower_bound
-from roofcast.simulator.times.conv import conv
+from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.matmul import matmul, tiled
+from roofcast.simulator.times.power import Board, Energy, at_clocks, board_of, clocks, held
 from roofcast.simulator.times.rates import Rates, resolve
 from roofcast.simulator.times.stream import stream
 from roofcast.simulator.work.ops.attention import attention_flops
@@ -43,8 +44,8 @@ WARM_COST, WARM_STREAM = 0.3, 0.87
 COPIES = 6.0
 # rate of the convolution algorithm that the library's heuristics choose, of the one a search finds
 HEURISTIC = 0.9
-# rate before the power limit of a board acts, of the one after (at most), and the time it takes [s]
-BURST, REACTION = 1.7, 3e-3
+# power that a board takes before its limit acts, of that limit: in replays of a few milliseconds
+BURST = 1.7
 # part of the host's time that shows beside a long kernel when two events bracket one call
 EVENT_GAP = 0.6
 
@@ -52,19 +53,35 @@ EVENT_GAP = 0.6
 def seconds(group: Group, device: Device, rates: Rates, c: Kernels) -> np.ndarray:
     """Predicted seconds of each row, as the group's clock would measure them.
 
-    Between two events a call shows part of its launch, and is too short for the power limit of its
-    board to act on all of it.
+    Replays are too short for the power limit of the board to act in full. Between two events a call
+    shows part of its launch.
     """
-    t = _device_seconds(group, device, rates, c)
+    board = board_of(device, c.power)
+    if board is None:
+        t = _device_seconds(group, device, rates, c)
+    else:
+        x = clocks(c.power)
+        at_each = _device_seconds(group, device, at_clocks(rates, x), c)
+        at_each = np.broadcast_to(at_each, (len(x), len(group.seconds)))
+        limit = board.limit * (BURST if group.clock in ("call", "kernel") else 1.0)
+        t = held(at_each, _work(group, rates, board), board._replace(limit=limit), c.power).seconds
     if group.clock != "event":
         return t
-    if rates.headroom > 1.0:
-        gain = min(BURST, rates.headroom)
-        burst = rates._replace(sustained=gain * rates.sustained, headroom=rates.headroom / gain)
-        fast = _device_seconds(group, device, burst, c)
-        t = (fast * REACTION + t * t) / (REACTION + t)
     floor = np.quantile(group.seconds, 0.05)
     return np.maximum(floor, EVENT_GAP * floor + t)
+
+
+def _work(group: Group, rates: Rates, board: Board) -> Energy:
+    """Energy of each row at the highest clock and voltage."""
+    a = group.args
+    if group.op == "stream":
+        operations = a["flops"] + 2.0 * a["special"]
+        return Energy(board.vector * operations, board.byte * a["bytes"])
+    flops, moved = WORK[group.op](a, rates)
+    if group.op == "conv" and not rates.tensor:
+        flops = least_flops(flops, a["taps"], a["groups"], rates, a["unit_stride"])
+    flop = board.matrix[rates.format] if rates.tensor else board.vector
+    return Energy(flop * flops, board.byte * moved)
 
 
 def _device_seconds(group: Group, device: Device, rates: Rates, c: Kernels) -> np.ndarray:
@@ -164,8 +181,7 @@ def roofline(group: Group, rates: Rates) -> np.ndarray:
     a = group.args
     if group.op == "stream":
         return lower_bound(0.0, a["flops"], a["bytes"], rates)
-    work = {"matmul": _matmul_work, "attention": _attention_work, "conv": _conv_work}[group.op]
-    flops, moved = work(a, rates)
+    flops, moved = WORK[group.op](a, rates)
     return lower_bound(flops, 0.0, moved, rates)
 
 
@@ -190,6 +206,9 @@ def _conv_work(a: dict[str, np.ndarray], rates: Rates) -> Work:
     w = a["taps"] * a["c_in"] * a["c_out"] / a["groups"]
     flops = 2.0 * a["batch"] * a["pixels_out"] * a["taps"] * a["c_in"] * a["c_out"] / a["groups"]
     return flops, rates.width * (a["batch"] * (x + y) + w)
+
+
+WORK = {"matmul": _matmul_work, "attention": _attention_work, "conv": _conv_work}
 
 
 def rows(group: Group, device: Device, c: Kernels | None = None) -> pd.DataFrame:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.edits import said
-from roofcast.hwdb.records import Device
+from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
 from roofcast.simulator.forecast.diagnosis import diagnose
+from roofcast.simulator.forecast.energy import Drawn
 from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, MemoryForecast
@@ -97,16 +98,15 @@ def memory_fields(
     )
 
 
-def run_fields(run: Run, device: Device, step_s: float, devices: int = 1) -> dict[str, Any]:
+def run_fields(run: Run, step_s: float, drawn: Drawn, devices: int = 1) -> dict[str, Any]:
     """Fields of a Forecast on the whole run: steps, duration, cost and energy of all devices."""
-    steps, price, power = run.steps, run.price_per_hour, device.power.tdp
+    steps, price = run.steps, run.price_per_hour
     hours = steps * step_s / 3600 if steps else None
     return {
         "steps": steps,
         "time_to_train_s": hours * 3600 if hours is not None else None,
         "cost_usd": hours * price * devices if hours is not None and price is not None else None,
-        "energy_j": hours * 3600 * power * devices if hours is not None and power else None,
-        "power_w": float(power) if power else None,
+        **energy.fields(drawn, step_s, steps, devices),
         "price_usd_per_hour": float(price) if price is not None else None,
     }
 
@@ -139,7 +139,7 @@ def assemble(
     layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
-    edits = said(device.edits)
+    edits, drawn = said(device.edits), energy.of_one(device, times, step_s)
     return Forecast(
         **asked_fields(asked, step),
         step_time_s=step_s,
@@ -156,13 +156,14 @@ def assemble(
         memory=memory_fields(memory, device.memory.capacity, step),
         layers=layers,
         points=points,
-        **run_fields(asked.run, device, step_s),
+        **run_fields(asked.run, step_s, drawn),
         diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
         assumptions=(
             *asked.assumptions,
             *step.assumptions,
             *said_of_cache(step, asked.layout),
             *times.assumptions,
+            *energy.said(device, drawn, bool(asked.run.steps)),
             *edits,
         ),
     )

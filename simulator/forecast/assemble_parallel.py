@@ -17,6 +17,7 @@ from roofcast.simulator.forecast.assemble import (
     totals,
 )
 from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
+from roofcast.simulator.forecast.energy import of_rank
 from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, LayerForecast, RankForecast
 from roofcast.simulator.memory import Held
@@ -95,7 +96,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         memory=memory_fields(held, device.memory.capacity, at.step, layout),
         layers=layers,
         points=points,
-        **run_fields(asked.run, device, step_s, n),
+        **run_fields(asked.run, step_s, of_rank(device, at.step, at.times, layout, outcome), n),
         devices=n,
         layout=layout,
         system=asked.system_name,

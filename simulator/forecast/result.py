@@ -152,8 +152,13 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     steps: float | None = None
     time_to_train_s: float | None = None
     cost_usd: float | None = None
-    energy_j: float | None = None
+    energy_j: float | None = None  # of all devices
+    # of one device, the mean over a step, and what it is the power of: "board" (without hosts, fans
+    # and networks), or "TDP", an upper bound, where the device's power is not modelled
     power_w: float | None = None
+    power_scope: str = ""
+    step_energy_j: float | None = None  # of all devices
+    clock_share: float | None = None  # mean clock of the kernels / highest clock
     price_usd_per_hour: float | None = None
 
     # Several devices. FLOPs, parameters, moved and kept bytes above are those of the whole model

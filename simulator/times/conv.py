@@ -201,11 +201,8 @@ def _product(
     c: Kernels,
     batch: float = 1.0,
 ) -> np.ndarray:
-    """The implicit product, with its main loop at `share` of a matrix product's rate. A lower share
-    costs nothing as long as the board's power is the limit.
-    """
-    slower = rates.matrix * np.minimum(share * rates.headroom, np.maximum(share, 1.0))
-    at = rates._replace(matrix=slower)
+    """The implicit product, with its main loop at `share` of a matrix product's rate."""
+    at = rates._replace(matrix=rates.matrix * share)
     if rates.kind == "gpu":
         reread = 2.0 * width * m * n * k / (rates.footprint * np.asarray(taps))
         return tiled(m, n, k, batch, width, moved, reread, at, c)

@@ -36,6 +36,10 @@ VECTOR_SHARE = 16.0  # 16-bit matrix rate over vector rate, where the latter is 
 EXP_SHARE = 8.0  # vector rate over rate of special functions, off GPUs
 # of a tile of 256 x 128: matmul.footprint is the edge of a wave of such tiles, as a fraction
 TILE_ELEMENTS = 32768.0
+# formats of matrix units -> their share in [matmul] of kernels.toml
+ON_MATRIX_UNITS = {
+    "bf16": "sustained", "int8": "sustained", "fp8": "sustained_fp8", "fp4": "sustained_fp4",
+}  # fmt: skip
 DEFAULT_CORES = {"gpu": 108.0, "cpu": 16.0, "tpu": 2.0, "npu": 16.0}
 DEFAULT_CLOCK = {"gpu": 1.5e9, "cpu": 2.5e9, "tpu": 1.0e9, "npu": 1.0e9}
 
@@ -46,9 +50,11 @@ class Rates(NamedTuple):
     """
 
     kind: str  # gpu | cpu | tpu | npu: which formula
+    format: str  # in which the device computes
     width: float  # bytes of an operand in the format the device computes in
     matrix: float  # printed dense rate of products in the format [FLOP/s]
-    sustained: float  # fraction of `matrix` that a long main loop holds
+    # fraction of `matrix` that a long main loop holds at the highest clock, before times/power.py
+    sustained: float
     attention: float  # fraction of `matrix` that a long fused attention forward holds
     vector: float  # printed fp32 rate of the vector units [FLOP/s]
     special: float  # special functions (exp, tanh ...) [1/s]
@@ -65,10 +71,6 @@ class Rates(NamedTuple):
     # bytes per clock at which a core stores a tile before it starts the next; infinite: it stores
     # beside the next tile
     store: float = np.inf
-    # what long products could do without the board's power limit, over what they do with it
-    headroom: float = 1.0
-    trained: float = 1.0  # fraction of `sustained` that products hold inside training steps
-    settled: float = 1.0  # fraction of `sustained` that is left once the board is warm
     # rate the operand paths were built for over the matrix rate: 2 where matrix units are held at
     # half rate
     fed: float = 1.0
@@ -129,10 +131,11 @@ def _families(device: Device) -> tuple[constants.Family, constants.Family, list[
 
 
 def _sustained(
-    device: Device, name: str, own: constants.Family, general: constants.Family
+    device: Device, name: str, own: constants.Family, general: constants.Family, c: constants.Matmul
 ) -> tuple[float, list[str]]:
-    """Fraction of the printed peak that a long product holds: measured on the device, of its
-    family, the best product measured on the device, or of any device of its kind.
+    """Fraction of the printed peak that a long product holds at the highest clock: measured on the
+    device, of its family, of matrix units of a family whose power is known, the best product
+    measured on the device, or of any device of its kind.
     """
     alike = "bf16" if name == "fp16" else name
     if name == "int8" and device.kind == "cpu" and not device.matrix_flop_per_clock_per_core:
@@ -141,13 +144,15 @@ def _sustained(
     if measured:
         return float(measured), []
     narrow = alike != "fp32" and _half_rate(device)
-    if own is not general and alike in own.sustained:
-        if not (narrow and own.half_rate):
-            return own.sustained[alike].value, []
+    if own is not general and alike in own.sustained and not (narrow and own.half_rate):
+        return own.sustained[alike].value, []
+    if narrow and own.half_rate:
         base = device.base or device.id  # a file over a shipped device has a name of its own
         shown = lookup.device(base).name if base in lookup.devices() else device.name
         limit = np.inf if "GeForce" in shown else AT_PRINTED_CLOCK
         return min(own.half_rate.value, limit), []
+    if own.joule_per_flop and alike in ON_MATRIX_UNITS:
+        return float(getattr(c, ON_MATRIX_UNITS[alike])) * at_highest_clock(device), []
     best = device.achieved.get(f"matmul_{name}") or device.achieved.get(f"matmul_{alike}")
     if best:
         return float(best), [
@@ -162,45 +167,39 @@ def _sustained(
     ]
 
 
+def at_highest_clock(device: Device) -> float:
+    """16-bit peak at the advertised highest clock, over the printed one: that of Hopper and
+    Blackwell is printed at a lower clock.
+    """
+    built = as_built(device)
+    per_clock, printed = built.matrix_flop_per_clock_per_core, built.peak_flops.get("bf16")
+    if not (per_clock and built.cores and built.clock and printed):
+        return 1.0
+    return float(per_clock * built.cores * built.clock / printed)
+
+
 def _half_rate(device: Device) -> bool:
     """Are the matrix units held at half of the rate that the chip was built for? Those of GeForce
     boards, L40 and A10G are.
     """
-    built = _as_built(device)
+    built = as_built(device)
     vector = built.vector_flops.get("fp32")
     return vector is not None and (built.peak_flops.get("bf16") or np.inf) <= HALF_RATE * vector
 
 
-def _as_built(device: Device) -> Device:
-    """The device before its edits: an imagined rate does not change its kind of matrix units."""
+def as_built(device: Device) -> Device:
+    """The device before its edits: an imagined rate does not change its kind of matrix units, nor
+    the watts of its chip.
+    """
     built = device.base or device.id
     return lookup.device(built) if device.edits and built in lookup.devices() else device
-
-
-def _trained(name: str, own: constants.Family) -> float:
-    """Fraction of the sustained rate that training steps hold, where whole steps were fitted."""
-    found = own.trained.get("bf16" if name == "fp16" else name)
-    return found.value if found else 1.0
-
-
-def _power(
-    device: Device, name: str, matrix: float, own: constants.Family
-) -> tuple[float, list[str]]:
-    """Fraction of the printed peak that the board's power allows, where the family's FLOP per joule
-    is known; else infinite. A hypothetical peak inherits the fraction, not the watts.
-    """
-    limit = own.flop_per_joule.get("bf16" if name == "fp16" else name)
-    if not limit or not device.power.tdp:
-        return np.inf, []
-    built = _as_built(device).peak_flops.get(name)
-    return limit.value * float(device.power.tdp) / float(built or matrix), []
 
 
 def _implied_clock(device: Device) -> float:
     """The clock at which the cores reach the printed 16-bit rate, where their FLOP per clock are
     known [Hz].
     """
-    built = _as_built(device)
+    built = as_built(device)
     per_clock = built.matrix_flop_per_clock_per_core
     rate = built.peak_flops.get("bf16") or built.peak_flops.get("fp16")
     if per_clock and rate and built.cores:
@@ -215,32 +214,6 @@ def _stream(device: Device, own: constants.Family, general: constants.Family) ->
     share = own.stream or general.stream
     assert share is not None, "the families of a kind have a stream share"
     return max(triad, weights) or share.value
-
-
-def _limited(
-    device: Device, name: str, matrix: float, own: constants.Family, general: constants.Family
-) -> tuple[float, float, float, list[str]]:
-    """Sustained fraction of the peak, headroom above the power limit, settled fraction once the
-    board is warm; with assumptions.
-    """
-    sustained, assumptions = _sustained(device, name, own, general)
-    limit, more = _power(device, name, matrix, own)
-    assumptions += more
-    if limit < sustained:
-        assumptions.append(
-            f"{device.id} {name}: its {device.power.tdp:g} W allow {100 * limit:.0f} % of the"
-            " datasheet peak in large matrix products"
-        )
-    headroom = max(sustained / limit, 1.0)
-    sustained = min(sustained, limit)
-    settled = min(float(device.achieved.get(f"settled_{name}") or sustained) / sustained, 1.0)
-    if settled < 1.0:
-        share = 100 * settled * sustained
-        assumptions.append(
-            f"{device.id} {name}: once warm, large matrix products hold {share:.0f} % of the"
-            " datasheet peak"
-        )
-    return sustained, headroom, settled, assumptions
 
 
 def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float, list[str]]:
@@ -262,6 +235,17 @@ def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float
     return rate, cores, clock, assumptions
 
 
+def _footprint(device: Device, own: constants.Family, cores: float, c: constants.Kernels) -> float:
+    """Edge of the block of C that is computed from operands on chip [elements]; infinite where
+    kernels are persistent and cores share what they load (clusters).
+    """
+    if own.persistent and own.joule_per_flop:
+        return np.inf
+    if device.core != "SM":
+        return c.matmul.footprint_flat
+    return c.matmul.footprint * float(np.sqrt(cores * TILE_ELEMENTS))
+
+
 def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> Resolved:
     """Rates of `device` for products of `format`, and the assumptions made.
 
@@ -271,18 +255,18 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     c = c or constants.kernels()
     name, matrix, assumptions = _format(device, format)
     own, general, no_family = _families(device)
-    sustained, headroom, settled, power = _limited(device, name, matrix, own, general)
+    sustained, reached = _sustained(device, name, own, general, c.matmul)
     vector, cores, clock, unknown = _chip(device, name, matrix)
     sixteen = device.peak_flops.get("bf16") or device.peak_flops.get("fp16")
     tensor = name not in ("fp32", "fp64")
     per_clock = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
     gpu = device.kind == "gpu"
     exp = float(device.achieved.get("exp") or vector / EXP_SHARE)
-    on_sm = c.matmul.footprint * float(np.sqrt(cores * TILE_ELEMENTS))
     fused = own.attention or general.attention
     assert fused is not None, "the families of a kind have an attention share"
     rates = Rates(
         kind=device.kind,
+        format=name,
         width=WIDTH[name],
         matrix=matrix,
         sustained=sustained,
@@ -293,34 +277,12 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         stream=_stream(device, own, general),
         cores=cores,
         clock=clock,
-        footprint=on_sm if device.core == "SM" else c.matmul.footprint_flat,
+        footprint=_footprint(device, own, cores, c),
         feed=sustained * float(sixteen) if sixteen and tensor else VECTOR_FEED * vector,
         batched_tile=own.batched_tile.value if own.batched_tile else 1.0,
         tensor=tensor,
         store=c.matmul.store if tensor and not own.persistent else np.inf,
-        headroom=headroom,
-        trained=_trained(name, own),
-        settled=settled,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
         measured=device.kind == "cpu" and getattr(device.memory.bandwidth, "measured", False),
     )
-    return Resolved(rates, (*assumptions, *no_family, *power, *unknown))
-
-
-def warm(rates: Rates) -> Rates:
-    """The rates of a board that has computed for seconds."""
-    return rates._replace(
-        sustained=rates.sustained * rates.settled, feed=rates.feed * rates.settled, settled=1.0
-    )
-
-
-def in_training(rates: Rates) -> Rates:
-    """The rates of products in training steps, whose time is then divided by `trained`.
-
-    A board at its power limit holds that limit in long products. In steps, where clocks settle
-    below it, it holds no less than the limit, as far as its kind allows.
-    """
-    gain = np.minimum(rates.headroom, 1.0 / rates.trained)
-    return rates._replace(
-        sustained=rates.sustained * gain, feed=rates.feed * gain, headroom=rates.headroom / gain
-    )
+    return Resolved(rates, (*assumptions, *no_family, *reached, *unknown))

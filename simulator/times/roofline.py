@@ -16,11 +16,20 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.ages import aged, odd_rows
-from roofcast.simulator.times.attention import attention
+from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.matmul import matmul
-from roofcast.simulator.times.rates import Rates, Resolved, in_training, resolve, warm
+from roofcast.simulator.times.power import (
+    Board,
+    Energy,
+    at_clocks,
+    board_of,
+    clocks,
+    held,
+    under_a_cap,
+)
+from roofcast.simulator.times.rates import Rates, Resolved, resolve
 from roofcast.simulator.times.recurrent import recurrent
 from roofcast.simulator.times.stream import stream
 from roofcast.simulator.work.step import Step
@@ -47,6 +56,11 @@ class OpTimes(NamedTuple):
     lower: np.ndarray
     bound: np.ndarray  # index into BOUNDS
     assumptions: tuple[str, ...]
+    # energy of each kernel and the clock that the board's power leaves it, as a share of the
+    # highest; None where the board's power is unknown (`board`)
+    joules: np.ndarray | None = None
+    clock: np.ndarray | None = None
+    board: Board | None = None
 
 
 # kernels that one call of one formula computes: the formula, what it needs beside shapes (backward,
@@ -56,9 +70,18 @@ _Group = tuple[str, Any, str]
 
 @functools.lru_cache(maxsize=256)
 def rates_of(device: Device, product: str) -> Resolved:
-    """Rates of a warm device for one format, resolved once."""
-    resolved = resolve(device, product)
-    return resolved._replace(rates=warm(resolved.rates))
+    """Rates of a device for one format, resolved once."""
+    return resolve(device, product)
+
+
+class Clocked(NamedTuple):
+    """Kernels of a step before a power limit, one repetition each."""
+
+    seconds: np.ndarray  # a row for each share of the highest clock
+    energy: Energy
+    lower: np.ndarray
+    bound: np.ndarray
+    assumptions: tuple[str, ...]
 
 
 def time_all(
@@ -67,14 +90,43 @@ def time_all(
     c: Kernels | None = None,
     find: Callable[[Device, str], Resolved] = rates_of,
 ) -> OpTimes:
-    """Seconds of every kernel of a step on a device. A fit brings its own constants and rates."""
-    ks = step.kernels
+    """Seconds of every kernel of a step on a device, under the power limit of its board. A fit
+    brings its own constants and rates.
+    """
     c = c or constants()
-    count = np.array([k.count for k in ks], dtype=float)
-    seconds, lower, bound = np.zeros(len(ks)), np.zeros(len(ks)), np.zeros(len(ks), dtype=int)
+    count = np.array([k.count for k in step.kernels], dtype=float)
+    board = board_of(device, c.power)
+    at = clocked(step, device, board, clocks(c.power) if board else np.ones(1), c, find)
+    if not board:
+        return OpTimes(at.seconds[0] * count, at.lower * count, at.bound, at.assumptions)
+    found = held(at.seconds, at.energy, board, c.power)
+    seconds = found.seconds * count
+    said = (
+        *at.assumptions,
+        *board.assumptions,
+        *limited(device, board, found.clock, seconds),
+        *under_a_cap(device, board, at.seconds, at.energy, count, c.power),
+    )
+    return OpTimes(
+        seconds, at.lower * count, at.bound, said, found.joules * count, found.clock, board
+    )
+
+
+def clocked(
+    step: Step,
+    device: Device,
+    board: Board | None,
+    clock: np.ndarray,
+    c: Kernels | None = None,
+    find: Callable[[Device, str], Resolved] = rates_of,
+) -> Clocked:
+    """Seconds of every kernel at shares of the highest clock, and its energy at that clock."""
+    ks, c = step.kernels, c or constants()
+    seconds, lower = np.zeros((len(clock), len(ks))), np.zeros(len(ks))
+    bound, energy = np.zeros(len(ks), int), Energy(np.zeros(len(ks)), np.zeros(len(ks)))
     assumptions: dict[str, None] = {}
     groups: dict[_Group, list[int]] = {}
-    stack, training = step.recipe.stack, step.recipe.mode == "train"
+    stack = step.recipe.stack
     tf32 = _in_tf32(stack, device)
     for i, k in enumerate(ks):
         key = _group(k, stack.memory_format == "channels_last", tf32)
@@ -88,21 +140,63 @@ def time_all(
             rates = rates._replace(width=WIDTH[product])
         rates, share, older = aged(formula, detail is True, rates, device, stack)
         assumptions.update(dict.fromkeys(older))
-        if training and formula == "matmul":
-            rates = in_training(rates)
         members = [ks[i] for i in indices]
-        t = FORMULAS[formula](members, detail, rates, c)
-        t = t / (share * _stack_rate(formula, stack, rates, training))
-        least, what = _bounds(members, formula, t, rates, c)
+        share *= _stack_rate(formula, step, rates, c)
+        t = _at(clock, formula, members, detail, rates, c) / share
+        least, what = _bounds(members, formula, t[0], rates, c)
         if formula == "conv" and product == "tf32" and members[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
             plain = find(device, "fp32").rates
-            other = FORMULAS["conv"](members, detail, plain, c)
-            floor, limit = _bounds(members, "conv", other, plain, c)
-            what = np.where(other < t, limit, what)
+            other = _at(clock, "conv", members, detail, plain, c)
+            floor, limit = _bounds(members, "conv", other[0], plain, c)
+            what = np.where(other[0] < t[0], limit, what)
             t, least = np.minimum(t, other), np.minimum(least, floor)
-        seconds[indices], lower[indices], bound[indices] = t, least, what
-    return OpTimes(seconds * count, lower * count, bound, tuple(assumptions))
+        seconds[:, indices], lower[indices], bound[indices] = t, least, what
+        if board:
+            energy.switching[indices], energy.memory[indices] = _energy(
+                members, formula, rates, board
+            )
+    return Clocked(seconds, energy, lower, bound, tuple(assumptions))
+
+
+def _at(
+    clock: np.ndarray, formula: str, ks: list[Kernel], detail: Any, rates: Rates, c: Kernels
+) -> np.ndarray:
+    """Seconds of kernels at shares of the highest clock, a row each."""
+    if len(clock) == 1:
+        return FORMULAS[formula](ks, detail, rates, c)[None, :]
+    return FORMULAS[formula](ks, detail, at_clocks(rates, clock), c)
+
+
+def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board) -> Energy:
+    """Energy of kernels at the highest clock and voltage [J]."""
+    matrix, vector, special, moved = _columns(
+        [(k.matrix, k.vector, k.special, k.read + k.written) for k in ks]
+    )
+    byte: float | np.ndarray = board.byte
+    if formula == "attention":  # what is masked is skipped
+        matrix = matrix * np.array([computed(k) for k in ks])
+        byte = np.array([board.cached if k.shape[3] <= SHORT else board.byte for k in ks])
+    if formula == "conv":
+        taps, stride, groups = _columns([k.shape[6:9] for k in ks])
+        matrix = least_flops(matrix, taps, groups, rates, stride == 1)
+    flop = board.matrix[rates.format] if rates.tensor else board.vector
+    return Energy(flop * matrix + board.vector * (vector + 2.0 * special), byte * moved)
+
+
+def limited(
+    device: Device, board: Board, clock: np.ndarray, seconds: np.ndarray
+) -> tuple[str, ...]:
+    """What the limit of a board does to the clock, as an assumption; empty where nothing."""
+    slowed = clock < 1.0
+    if not slowed.any():
+        return ()
+    mean = float((clock * seconds)[slowed].sum() / seconds[slowed].sum())
+    share = float(seconds[slowed].sum() / seconds.sum())
+    return (
+        f"{device.id}: at its limit of {board.limit:g} W the clock falls to {mean:.2f} of the"
+        f" highest in kernels of {100 * share:.0f} % of the time",
+    )
 
 
 def _in_tf32(stack: Stack, device: Device) -> tuple[str, ...]:
@@ -154,10 +248,12 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
     )
 
 
-def _stack_rate(formula: str, stack: Stack, rates: Rates, training: bool) -> float:
+def _stack_rate(formula: str, step: Step, rates: Rates, c: Kernels) -> float:
     """Rate of a kernel in this stack and in a step, as a fraction of what its formula says."""
+    stack = step.recipe.stack
     if formula == "matmul":
-        return stack.factor * (rates.trained if training else 1.0)
+        inside = step.recipe.mode == "train" and rates.kind in ("gpu", "npu")
+        return stack.factor * (c.matmul.in_steps if inside else 1.0)
     return stack.attention if formula == "attention" else 1.0
 
 

@@ -22,6 +22,7 @@ LONG = dict(
     price_usd_per_hour=2.95,
     energy_j=7.6e10,
     power_w=700.0,
+    power_scope="TDP",
 )
 UNKNOWN = dict(mfu=None, hfu=None, tokens_per_s=None)
 FORECASTS = {
@@ -225,6 +226,14 @@ def test_duration_cost_and_energy_are_printed(step, capsys):
     assert "347 days of steps (without data loading, evaluation and restarts)" in text
     assert "1.00 million steps, $25,000 at $2.95 per device-hour, at most 21.1 MWh" in text
     assert "(TDP 700 W per device, without hosts)" in text
+
+
+def test_modelled_power_is_no_upper_bound(step, capsys):
+    modelled = LONG | {"power_w": 622.4, "power_scope": "board", "step_energy_j": 341.0}
+    print_forecast(step(**modelled, clock_share=0.84))
+    text = one_line(capsys)
+    assert "power 622 W per board, 341 J per step; mean clock 84 % of the highest" in text
+    assert "21.1 MWh (622 W per board, without hosts)" in text and "at most 21.1" not in text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0, 3.0])

@@ -27,11 +27,11 @@ def copied(tmp_path, monkeypatch):
 
 def test_the_next_stage_of_a_fit_reads_what_a_stage_wrote(copied):
     assert constants.shipped().matmul.tile != 1234.0
-    assert constants.family("ada").sustained["fp8"].value != 0.5
+    assert constants.family("volta").sustained["fp32"].value != 0.5
     put(copied / "kernels.toml", "matmul", "tile", 1234.0, "1 / 2 %")
-    put(copied / "families" / "ada.toml", "sustained", "fp8", 0.5, "3 / 4 %")
+    put(copied / "families" / "volta.toml", "sustained", "fp32", 0.5, "3 / 4 %")
     assert constants.shipped().matmul.tile == 1234.0
-    assert constants.family("ada").sustained["fp8"].value == 0.5
+    assert constants.family("volta").sustained["fp32"].value == 0.5
     assert constants.constants()["matmul.tile"].residual == "1 / 2 %"
 
 

@@ -50,10 +50,10 @@ def source_of(name: str) -> str:
 
 KERNELS = [(stage, knob) for stage, s in kernels.STAGES.items() for knob in s.knobs]
 NETS = [(stage, knob) for stage, s in nets.STAGES.items() for knob in s.knobs]
-TRAINED = [
-    f"{which} trained.{name}"
+OF_RUNS = [
+    f"{which}.{name}" if where == "kernels" else f"{which} {where}.{name}"
     for (where, which), names in runs.CONSTANTS.items()
-    if where == "trained"
+    if where != "stack"
     for name in names
 ]
 
@@ -72,8 +72,8 @@ def test_a_constant_of_the_fit_to_nets_names_it(stage, knob):
         assert source_of(knob).startswith(f"fit {stage} (scenarios/fits/nets.py)")
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_rate_in_training_steps_names_the_fit_to_runs(name):
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_a_constant_of_whole_steps_names_the_fit_to_runs(name):
     assert source_of(name).startswith("fit runs (scenarios/fits/runs.py)")
 
 

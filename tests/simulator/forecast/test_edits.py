@@ -110,7 +110,7 @@ def dict_of(device):
 
 
 def test_a_power_limit_that_no_formula_reads_on_a_device_widens_nothing():
-    step = {"model": "gpt2", "device": "mi210", "batch": 2}
+    step = {"model": "gpt2", "device": "arc-a770", "batch": 2}
     edited = predict(**step, set={"power.tdp": 100})
     assert edited.interval_class == predict(**step).interval_class
     assert edited.power_w == 100
