@@ -157,7 +157,7 @@ class Folds:
         values = runs.scaled(self.values, moved)
         for key, told in zip(values, constrained.tolist(), strict=True):
             if not told:
-                values[key] = runs.NEUTRAL.get(key[2], 1.0)
+                values[key] = runs.neutral(key)
         again = np.flatnonzero(self.jacobian[gone][:, ~constrained].any(axis=1))
         errors = self.errors[gone] + change
         if len(again):

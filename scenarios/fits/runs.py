@@ -71,10 +71,9 @@ CONSTANTS = {
         "expert_launches": 1.0
     },
 }
-# values of constants that no run constrains; shares are 1
+# values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
 NEUTRAL = {
     "factor": 1.0,
-    "dispatch_s": 1e-5,
     "sync_s": 1e-6,
     "expert_launches": 1.0,
     "overlap.ep": 1.0,
@@ -249,6 +248,21 @@ def jacobian(data: list[Step], values: dict[Key, float], base: np.ndarray) -> np
     return matrix
 
 
+def neutral(key: Key) -> float:
+    """The value of a constant that no run tells: the energy of an 8-bit FLOP is half of a 16-bit
+    one's, a share that of any device of the kind, a launch as long as under the profile that the
+    stack is like; others are NEUTRAL.
+    """
+    where, which, name = key
+    if where == "joule_per_flop":
+        return 0.5 * constants.family(which).joule_per_flop["bf16"].value
+    if where == "sustained":
+        return constants.family(f"any-{constants.family(which).kind}").sustained[name].value
+    if name == "dispatch_s":
+        return stacks.stack(stacks.stated(stacks.path_of(which))["like"]).dispatch_s
+    return NEUTRAL.get(name, 1.0)
+
+
 def weights(data: list[Step]) -> np.ndarray:
     """Square roots of the weights of the steps.
 
@@ -302,7 +316,7 @@ def fit(data: list[Step], rounds: int = ROUNDS) -> Fit:
 def left_out(data: list[Step], at: Fit) -> dict[str, float]:
     """Mean error of each source when the constants are fitted without it.
 
-    A constant that no other source constrains is then NEUTRAL.
+    A constant that no other source constrains is then `neutral`.
     """
     weight, found = weights(data), {}
     for source in dict.fromkeys(step.source for step in data):
@@ -312,7 +326,7 @@ def left_out(data: list[Step], at: Fit) -> dict[str, float]:
         values = scaled(at.values, move)
         for key, constrained in zip(values, matrix.any(axis=0), strict=True):
             if not constrained:
-                values[key] = NEUTRAL.get(key[2], 1.0)
+                values[key] = neutral(key)
         with trial(values):
             errors = log_errors([step for step in data if step.source == source])
         found[source] = float(np.mean(np.abs(np.expm1(errors))))
