@@ -356,25 +356,6 @@ def answer(scenario: Scenario) -> Forecast:
     return msgspec.structs.replace(found, diagnosis=f"{found.diagnosis} {words}".strip())
 
 
-def with_best_layout(scenario: Scenario) -> Scenario:
-    """The scenario with the fastest layout that fits on its devices. Raises BadInput for one device
-    and where nothing fits.
-    """
-    from roofcast.simulator.choose.explore import explore
-
-    devices = scenario.devices or scenario.dp
-    if devices is None:
-        raise BadInput("--layout best: on how many devices? give --devices, or --system")
-    found = explore(msgspec.structs.replace(scenario, devices=None), devices)
-    best = found.best(1)
-    if not best:
-        raise BadInput(
-            f"--layout best: none of {found.considered:,} layouts fits on {devices:,} of"
-            f" {scenario.device}; use more devices (roofcast search tells how much each needs)"
-        )
-    return found.scenario_of(best[0])
-
-
 def to_json(forecast: Forecast) -> dict[str, Any]:
     """The object that --json prints: the Forecast without the points of its roofline."""
     fields = msgspec.to_builtins(forecast)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from roofcast.hwdb.errors import BadInput
 from roofcast.reports.options import (
     RUNS,
     Sectioned,
@@ -13,8 +15,10 @@ from roofcast.reports.options import (
     print_answers,
     scenario_options,
     scenarios,
-    with_best_layout,
 )
+
+if TYPE_CHECKING:
+    from roofcast.simulator.forecast.scenario import Scenario
 
 
 @click.command("predict", cls=Sectioned)
@@ -39,7 +43,7 @@ def command(as_json: bool, save: str | None, layout: str | None, **asked: Any) -
     """
     wanted = scenarios(**asked)
     if layout is not None:
-        wanted = [with_best_layout(scenario) for scenario in wanted]
+        wanted = [_with_best_layout(scenario) for scenario in wanted]
     if save is not None:
         from roofcast.reports.files import check_target
 
@@ -52,3 +56,22 @@ def command(as_json: bool, save: str | None, layout: str | None, **asked: Any) -
 
         write(wanted[0], save)
     print_answers(forecasts, as_json)
+
+
+def _with_best_layout(scenario: Scenario) -> Scenario:
+    """The scenario with the fastest layout that fits on its devices. Raises BadInput for one device
+    and where nothing fits.
+    """
+    from roofcast.simulator.choose.explore import explore
+
+    devices = scenario.devices or scenario.dp
+    if devices is None:
+        raise BadInput("--layout best: on how many devices? give --devices, or --system")
+    found = explore(msgspec.structs.replace(scenario, devices=None), devices)
+    best = found.best(1)
+    if not best:
+        raise BadInput(
+            f"--layout best: none of {found.considered:,} layouts fits on {devices:,} of"
+            f" {scenario.device}; use more devices (roofcast search tells how much each needs)"
+        )
+    return found.scenario_of(best[0])

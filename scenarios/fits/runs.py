@@ -72,12 +72,7 @@ CONSTANTS = {
     },
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
-NEUTRAL = {
-    "factor": 1.0,
-    "sync_s": 1e-6,
-    "expert_launches": 1.0,
-    "overlap.ep": 1.0,
-}
+NEUTRAL = {"factor": 1.0, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.ep": 1.0}
 # of CONSTANTS: kernels | table of a family | stack, which, and the constant
 Key = tuple[str, str, str]
 # traces of the runs of this process, by the identity of their scenarios
