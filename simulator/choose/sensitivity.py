@@ -4,7 +4,8 @@
 
 Rates (FLOP/s, B/s, Hz, W) have elasticities of zero or less, latencies and the times of the host of
 zero or more. A machine with all rates doubled and all latencies halved is twice as fast, so the
-elasticities of the rates less those of the latencies sum to -1.
+elasticities of the rates less those of the latencies sum to -1. The power limit is outside of that
+sum: a changed rate keeps the watts of the old one (times/power.py), so that none is needed for it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def sensitivity(scenario: Scenario) -> Sensitivity:
         slope = math.log(up / down) / math.log((1.0 + STEP) / (1.0 - STEP))
         if abs(slope) < LEAST:
             continue
-        total += slope if number.rate else -slope
+        if number.unit != "W":
+            total += slope if number.rate else -slope
         better = _seconds(scenario, asked, {number: 2.0 if number.rate else 0.5})
         effects.append(Effect(*number, slope, found.step_time_s - better))
     effects.sort(key=lambda e: -abs(e.elasticity))
@@ -91,7 +93,8 @@ def sensitivity(scenario: Scenario) -> Sensitivity:
 def together(scenario: Scenario, factor: float) -> float:
     """Step time [s] with all rates times a factor, and all latencies divided by it."""
     asked = resolve(scenario)._replace(rank=None)  # its seconds are of the device as it is
-    every = {n: factor if n.rate else 1.0 / factor for n in _numbers(asked)}
+    numbers = [n for n in _numbers(asked) if n.unit != "W"]
+    every = {n: factor if n.rate else 1.0 / factor for n in numbers}
     return _seconds(scenario, asked, every)
 
 
@@ -166,6 +169,7 @@ def _figures(device: Device) -> list[tuple[str, str, float]]:
         value: Any = device
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
-        if unit in RATES and key not in unread and value is not None:
+        read = key not in unread and key != "power.chip_tdp"  # what the silicon leaks, no limit
+        if unit in RATES and read and value is not None:
             found.append((key, unit, float(value)))
     return found

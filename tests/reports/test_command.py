@@ -368,6 +368,6 @@ def test_an_interrupt_is_quiet(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("roofcast.simulator.forecast.chain.forecast", interrupted)
+    monkeypatch.setattr("roofcast.scenarios.own_runs.forecast_with_runs", interrupted)
     result = run(*PREDICT)
     assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "")
