@@ -105,7 +105,6 @@ def board_of(device: Device, c: Power) -> Board | None:
     }  # fmt: skip
     assert family.joule_per_vector_flop is not None, "families with energies have this one"
     vector = family.joule_per_vector_flop.value * _as_fast(device, built, "vector_flops", "fp32")
-    matrix["fp16"] = matrix["bf16"] if "fp16" not in family.joule_per_flop else matrix["fp16"]
     faster = float(built.memory.bandwidth) / float(device.memory.bandwidth)
     byte, word = _byte(built, c)
     assumed += [f"{device.id}: {word}"] if word else []

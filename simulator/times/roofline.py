@@ -144,18 +144,21 @@ def clocked(
         share *= _stack_rate(formula, step, rates, c)
         t = _at(clock, formula, members, detail, rates, c) / share
         least, what = _bounds(members, formula, t[0], rates, c)
+        used = _energy(members, formula, rates, board) if board else None
         if formula == "conv" and product == "tf32" and members[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
             plain = find(device, "fp32").rates
             other = _at(clock, "conv", members, detail, plain, c)
             floor, limit = _bounds(members, "conv", other[0], plain, c)
-            what = np.where(other[0] < t[0], limit, what)
-            t, least = np.minimum(t, other), np.minimum(least, floor)
+            faster = other[0] < t[0]
+            what, least = np.where(faster, limit, what), np.minimum(least, floor)
+            t = np.where(faster, other, t)
+            if board and used:
+                mine = _energy(members, formula, plain, board)
+                used = Energy(*(np.where(faster, a, b) for a, b in zip(mine, used, strict=True)))
         seconds[:, indices], lower[indices], bound[indices] = t, least, what
-        if board:
-            energy.switching[indices], energy.memory[indices] = _energy(
-                members, formula, rates, board
-            )
+        if used:
+            energy.switching[indices], energy.memory[indices] = used
     return Clocked(seconds, energy, lower, bound, tuple(assumptions))
 
 
