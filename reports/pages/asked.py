@@ -14,17 +14,20 @@ _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed numbe
 # interval_class of a forecast: the measured runs that its interval rests on
 INTERVALS = {
     "known device and stack": (
-        "errors on unseen sources whose device, software stack and kind of model other runs have"
+        "errors on sources that no constant was fitted to, this device and stack being known"
     ),
     "known device, another stack": (
-        "errors on unseen sources on known devices under software stacks without runs there"
+        "errors on sources that no constant was fitted to; the device was measured under other"
+        " software stacks"
     ),
-    "known family": "errors on unseen sources on other devices of known families, and beyond them",
-    "inherited device": "errors on unseen sources on device families without fitted runs",
-    "unfitted maker": "errors on devices of vendors without fitted runs",
-    "bound by the host": "errors on host-bound steps of unseen sources",
-    "mixture of experts": "errors on mixtures of experts and host-bound steps of unseen sources",
-    "imagined device": "hypothetical device: the widest of all classes",
+    "known family": "errors on other devices of the family, by sources not fitted",
+    "inherited device": "errors on device families that no run was fitted to",
+    "unfitted maker": "errors on devices of vendors that no run was fitted to",
+    "bound by the host": "errors on other host-bound steps, by sources not fitted",
+    "mixture of experts": (
+        "errors on mixtures of experts and on host-bound steps, by sources not fitted"
+    ),
+    "imagined device": "hypothetical device: the widest of all intervals",
 }
 
 

@@ -29,7 +29,7 @@ _CLASSES = {
 }  # fmt: skip
 _SHOWN_FRONT = 8
 _LIKELY = 0.8
-_NAMED = 600  # characters of a list of devices
+_NAMED = 160  # characters of a list of devices
 _FOLLOWING = 3  # choices whose layouts are told after the best
 
 
@@ -70,11 +70,12 @@ def _head(out: Console, found: Chosen) -> None:
     limits = [f"{_LIMITS[name]} {_amount(name, value)}" for name, value in found.limits.items()]
     if limits:
         say(out, "; ".join(limits))
+    many = "devices" if found.considered > 1 else "device"
     say(
         out,
-        f"{found.considered:,} {'kinds of devices' if found.considered > 1 else 'kind of device'};"
-        f" {found.searched:,} kinds and numbers of devices searched, {found.layouts:,} layouts"
-        " forecast; the others cannot meet the limits or be better, by lower bounds",
+        f"considered: {found.considered:,} {many}, each in several numbers;"
+        f" {found.searched:,} of these combinations were searched"
+        f" ({found.layouts:,} layouts), and lower bounds rule out the others",
     )
 
 
@@ -318,8 +319,8 @@ def _left_out(out: Console, found: Chosen) -> None:
     if found.unmeasured:
         say(
             out,
-            f"{len(found.unmeasured)} devices of makers on which no run was measured (--on all"
-            f" considers them): {listed(found.unmeasured, _NAMED)}",
+            f"{len(found.unmeasured)} devices of makers on whose devices no run was measured (--on"
+            f" all considers them): {listed(found.unmeasured, _NAMED)}",
         )
     reasons: dict[str, list[str]] = {}
     for device, why in found.unable.items():

@@ -228,7 +228,9 @@ def _start(c: Kernels, names: Sequence[str], key: str) -> np.ndarray:
         if name.startswith("power."):
             found.append(getattr(c.power, name[6:]))
         elif key == "vector":
-            found.append(constants.family(name).joule_per_vector_flop.value)  # type: ignore[union-attr]
+            vector = constants.family(name).joule_per_vector_flop
+            assert vector is not None, "families that are fitted have this one"
+            found.append(vector.value)
         else:
             found.append(constants.family(name).joule_per_flop["bf16"].value)
     return np.array(found)

@@ -23,12 +23,17 @@ COLUMNS = (
     "avg_power_w", "avg_batch", "tokens_per_s", "output_tokens", "scope", "source_name", "source",
 )  # fmt: skip
 HEAD = """\
-# Watts of boards and nodes. Facts of three public sources, transcribed by scenarios/measured/watts.py:
-# Zeus (You, Chung, Chowdhury, NSDI 2023), github ml-energy/zeus@75a8b9398034, examples/research_reproducibility/zeus_nsdi23/trace: time of an epoch and mean
-#   NVML watts of a V100 and a P100 at each power limit; ncf hardly uses the board. fp32. BERT is padded per batch, so that only ratios over limits compare.
-# ML.ENERGY leaderboard v3, github ml-energy/leaderboard@0cd52dab897c, public/data: vLLM on H100, mean NVML watts of all boards while so many requests run.
-# MLPerf Training v4.0, github mlcommons/training_results_v4.0@6fe954378efe, smc-dc-power and smc-ac-power: mean watts of one node of 8 H100 from run_start to run_stop.
-"""  # noqa: E501
+# Watts of boards and nodes. Facts of three public sources, transcribed by \
+scenarios/measured/watts.py:
+# Zeus (You, Chung, Chowdhury, NSDI 2023), github ml-energy/zeus@75a8b9398034, \
+examples/research_reproducibility/zeus_nsdi23/trace: time of an epoch and mean
+#   NVML watts of a V100 and a P100 at each power limit; ncf hardly uses the board. fp32. \
+BERT is padded per batch, so that only ratios over limits compare.
+# ML.ENERGY leaderboard v3, github ml-energy/leaderboard@0cd52dab897c, public/data: vLLM on \
+H100, mean NVML watts of all boards while so many requests run.
+# MLPerf Training v4.0, github mlcommons/training_results_v4.0@6fe954378efe, smc-dc-power \
+and smc-ac-power: mean watts of one node of 8 H100 from run_start to run_stop.
+"""
 KEPT = {  # kind -> patterns of columns
     "power_cap_training": {
         "source_name": "Zeus NSDI23",

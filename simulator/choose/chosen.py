@@ -25,7 +25,8 @@ ASSUMED = (  # of every choice
     " schedules, virtual stages, sharding groups, selective recomputation and offload;"
     " roofcast search tries more",
     "time: steps only, without failures, checkpoints, evaluation, or waiting for a machine",
-    "power and energy: the devices at their printed power, without hosts, network and cooling",
+    "energy: of the boards, by the watts that the forecast gives, without hosts, network and"
+    " cooling; limits and ranks on power and energy take the printed power, which is more",
     "every device is given the same global batch, so that all of them take the same steps",
 )
 BOUGHT = (
@@ -133,9 +134,9 @@ def choose(
         objective=goal,
         limits=wanted.limits,
         choices=choices,
-        front=tuple(_choice(chooser, p) for p in front),
+        front=tuple(_choice(chooser, p, _forecast(chooser, p)) for p in front),
         misses=misses,
-        smallest=_choice(chooser, smallest) if smallest else None,
+        smallest=_choice(chooser, smallest, _forecast(chooser, smallest)) if smallest else None,
         binding=_binding(choices[0], wanted) if choices else {},
         without_price=_without(chooser, wanted, "price"),
         without_power=_without(chooser, wanted, "power"),
@@ -229,7 +230,7 @@ def _misses(chooser: Chooser, wanted: Wanted) -> tuple[Miss, ...]:
         needed = getattr(point, LIMITS[name]) if point else None
         if point is not None and needed is not None and needed <= given and meets(point, wanted):
             needed = None  # refined, it does
-        choice = _choice(chooser, point) if point else None
+        choice = _choice(chooser, point, _forecast(chooser, point)) if point else None
         found.append(Miss(limit=name, given=given, needed=needed, choice=choice))
     return tuple(found)
 

@@ -197,8 +197,8 @@ def limited(
     mean = float((clock * seconds)[slowed].sum() / seconds[slowed].sum())
     share = float(seconds[slowed].sum() / seconds.sum())
     return (
-        f"{device.id}: at its limit of {board.limit:g} W the clock falls to {mean:.2f} of the"
-        f" highest in kernels of {100 * share:.0f} % of the time",
+        f"{device.id}: at its power limit of {board.limit:g} W the clock falls to {mean:.2f} of the"
+        f" highest, in kernels that take {100 * share:.0f} % of the time",
     )
 
 
