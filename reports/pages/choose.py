@@ -257,8 +257,9 @@ def _front(out: Console, found: Chosen) -> None:
         return
     step = max(-(-len(found.front) // _SHOWN_FRONT), 1)
     shown = found.front[::step]
-    section(out, f"Pareto front: {len(found.front)} that no other beats in time, cost, energy and"
-                 " memory")  # fmt: skip
+    some = f", {len(shown)} of them shown" if len(shown) < len(found.front) else ""
+    many = f"Pareto front: {len(found.front)} that no other beats"
+    section(out, f"{many} in time, cost, energy and memory{some}")
     columns: list[tuple[str, Justify]] = [
         ("devices", "left"), ("time", "right"), ("cost", "right"), ("energy", "right"),
         ("memory", "right"),
