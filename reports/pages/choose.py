@@ -174,6 +174,9 @@ def predict_words(found: Chosen, choice: Choice) -> str:
                      "mode", "memory_format", "tokens", "samples", "epochs")
         if name in s
     ]  # fmt: skip
+    rent = choice.price
+    if rent is not None and rent.median and rent.kind not in ("market", "server", "launch"):
+        given.append(f"--price {rent.median:.6g}")  # predict has a list price of its own
     return " ".join(
         ["roofcast predict", s["model"], "--on", choice.device, *given, words_of(choice.options)]
     )

@@ -39,7 +39,9 @@ def test_the_command_that_a_choice_prints_forecasts_its_step(monkeypatch):
     text = typed(f"{CHOOSE} --within 10d", monkeypatch, 300).output
     line = re.search(r"step in full: roofcast (.*)", text)[1]
     step = re.search(r"step: ([\d.]+ m?s),", text)[1]
-    assert step in typed(line, monkeypatch, 100).output
+    cost = re.search(r"\$[\d,]+", text)[0]  # of the first choice
+    printed = typed(line, monkeypatch, 100).output
+    assert step in printed and cost in printed
 
 
 def test_the_command_that_a_search_prints_forecasts_its_best_step(monkeypatch):
