@@ -13,11 +13,11 @@ from roofcast.simulator.importers.aten_dense import DENSE, DISTANCES, distances,
 from roofcast.simulator.importers.aten_products import PRODUCTS, Called, Work
 from roofcast.simulator.importers.aten_tables import (
     BATCH_NORM,
-    BATCH_NORM_NAMES,
     COPY,
     ELEMENTWISE,
     FREE,
     GATHER,
+    INFERRED_NORM,
     POOLS,
     REDUCE,
     ROW_NORM,
@@ -68,23 +68,44 @@ def _norm(name: str, base: str, n: int, c: Called) -> Work | None:
     if name in ROW_NORM:
         return Work("layer_norm", vector=ROW_NORM[name] * n)
     stem = name.removesuffix("_backward")
-    if stem not in BATCH_NORM_NAMES:
+    if stem not in BATCH_NORM:
         return None
-    vector, passes = BATCH_NORM[name[len(stem) :]]
-    read = _bytes(c, c.ins) + passes * max(map(c.size_of, c.ins))
-    return Work("batch_norm", vector=vector * n, read=read)
+    back, whole = stem != name, _bytes(c, c.ins)
+    if not _over_the_batch(name, c):  # a scale and a shift; backward also sums over the channels
+        kind, vector = ("batch_norm", 6 * n) if back else ("elementwise", 2 * n)
+        return Work(kind, vector=vector, written=None if back else c.size_of(c.outs[0]))
+    # the statistics are a pass of their own over all that is large: x, and dy in backward
+    read = whole + (2 if back else 1) * max(map(c.size_of, c.ins))
+    return Work("batch_norm", vector=(11 if back else 7) * n, read=read)
+
+
+def _over_the_batch(name: str, c: Called) -> bool:
+    """Whether a batch norm takes its statistics from the batch: not so in inference."""
+    if name in INFERRED_NORM:
+        return False
+    place = BATCH_NORM[name.removesuffix("_backward")][name.endswith("_backward")]
+    flag = c.args[place] if place is not None and len(c.args) > place else True
+    return flag is not False
 
 
 def _pool(name: str, base: str, n: int, c: Called) -> Work | None:
     if not name.startswith(POOLS):
         return None
+    back = name.endswith("_backward")
     small = min(_numel(c.ins[0]), _numel(c.outs[0]))
-    kernel = c.args[1] if len(c.args) > 1 else None
+    kernel = c.args[1 + back] if len(c.args) > 1 + back else None
     if isinstance(kernel, (list, tuple)) and not name.startswith(("adaptive", "_adaptive")):
-        window = prod(kernel)
+        window = prod(kernel) if len(kernel) > 1 else kernel[0] ** (len(c.ins[0].shape) - 2)
     else:
         window = -(-n // max(small, 1))
-    return Work("pool", vector=window * small)
+    return Work("pool", vector=window * small, read=_unread(name, c))
+
+
+def _unread(name: str, c: Called) -> int | None:
+    """Bytes read by a backward op that gets a tensor of the forward for its shape alone."""
+    if not name.endswith("_backward"):
+        return None
+    return _bytes(c, c.ins) - c.size_of(c.args[1])
 
 
 def _moved(name: str, base: str, n: int, c: Called) -> Work | None:
@@ -105,6 +126,8 @@ def _indexed(name: str, base: str, n: int, c: Called) -> Work | None:
         whole = name in ("topk", "sort", "msort")  # these read their input once, others the results
         picked = c.size_of(c.ins[0]) if whole else _bytes(c, c.outs)
         return Work("gather", vector=n, read=_bytes(c, c.ins[1:]) + picked)
+    if name in ("nll_loss_backward", "nll_loss2d_backward"):
+        return Work("scatter", vector=n, read=_unread(name, c))
     return Work("scatter", vector=n) if name in SCATTER else None
 
 

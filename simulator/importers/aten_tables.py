@@ -126,18 +126,20 @@ ROW_NORM = {  # vector FLOPs per element, as in simulator/work/ops/norm.py
     "native_group_norm_backward": 18,
     "_fused_rms_norm_backward": 12,
 }
-# by suffix of the name: vector FLOPs per element, further passes over the input
-BATCH_NORM = {"": (7, 1), "_backward": (11, 1)}
-BATCH_NORM_NAMES = (
-    "native_batch_norm",
-    "cudnn_batch_norm",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_functional",
-    "_batch_norm_with_update",
-    "miopen_batch_norm",
-    "batch_norm",
-    "_native_batch_norm_legit_no_training",
-)
+# places of the argument that says whether statistics are those of the batch, in the op and in its
+# backward; None: they always are
+BATCH_NORM: dict[str, tuple[int | None, int | None]] = {
+    "native_batch_norm": (5, 7),
+    "cudnn_batch_norm": (5, None),
+    "miopen_batch_norm": (5, None),
+    "_native_batch_norm_legit": (5, None),
+    "_native_batch_norm_legit_functional": (5, None),
+    "_batch_norm_with_update": (None, None),
+    "batch_norm": (5, 7),
+    "_native_batch_norm_legit_no_training": (None, None),
+    "_batch_norm_no_update": (None, None),
+}
+INFERRED_NORM = ("_native_batch_norm_legit_no_training", "_batch_norm_no_update")
 POOLS = (  # prefixes of names
     "max_pool",
     "avg_pool",

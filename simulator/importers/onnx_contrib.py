@@ -200,8 +200,8 @@ def experts_op(c: Call) -> Value:
         if isinstance(stored, Stored) and few:
             per = 8 // bits if stored.format in ("UINT8", "INT8") and bits in (2, 4, 8) else 1
             shape = (*stored.shape[:-1], stored.shape[-1] * per)
-            held = "int4" if bits <= 4 else "int8"
-            w = t.initializer(stored, *shape, held=held)
+            zeros = 11 + places.index(place)
+            w = quantized.held_packed(c, place, shape, bits, (place + 1, zeros))
         else:
             w = c.value(place)
         if len(w.shape) != 3 or w.shape[0] != experts:

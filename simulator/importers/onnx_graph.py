@@ -18,6 +18,7 @@ import numpy as np
 
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.formats import is_stored
 from roofcast.simulator.importers.folding import fold
 from roofcast.simulator.importers.onnx_call import HELD, Stored
 from roofcast.simulator.importers.onnx_checks import checked
@@ -56,7 +57,6 @@ def from_onnx(
     given = fed(where, declared, asked(declared, inputs, dims or {}))
     first = next((i for i in given.inputs if i.shape), given.inputs[0])
     axes = spec.axes([first]) if first.shape else spec.Axes("table", 1, None)
-    formats = _formats(stored.values())
     inner: dict[int, Inner] = {}  # graphs within the graph, for every run
 
     def program(tape: Tape, batch: int, size: int | None) -> None:
@@ -70,42 +70,46 @@ def from_onnx(
             next(resized)  # it stands in front, since it has the batch
         shaped = [next(resized) if i.shape else i for i in given.inputs]
         tape.assumptions += given.notes if batch == axes.batch else ()
-        tape.assumptions += _said(formats, tape)
         Run(tape, proto, stored, shaped, where, given.values, inner).run()
+        tape.assumptions += _said(stored, tape)
         fold(tape)
 
     name = name or default_name
     return Model(name, "onnx", axes.takes, axes.size, program, None, where, axes.batch)
 
 
-def _formats(stored: Iterable[Stored]) -> set[str]:
-    """Formats of the weights, as we call them."""
-    names = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
-    own = {names.get(s.format) or HELD.get(s.format, "") for s in stored if len(s.shape) > 1}
-    return own - {""}
+_NAMES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64"}
 
 
-def _said(formats: set[str], tape: Tape) -> list[str]:
-    """What is assumed of the formats of the file."""
-    p, floating = tape.precision, formats & {"fp16", "bf16", "fp64"}
+def _said(stored: dict[str, Stored], tape: Tape) -> list[str]:
+    """What is assumed of the formats of the file, once the graph has run."""
+    p, weights = tape.precision, tape._parameters
+    used = [(s, weights[n]) for n, s in stored.items() if n in weights and len(s.shape) > 1]
+    floating = {_NAMES[s.format] for s, _ in used if s.format in _NAMES} - {"fp32"}
     lines = []
     if floating and floating != {p.weights}:
         lines.append(
             f"weights that the file holds in {', '.join(sorted(floating))} are held in {p.weights},"
             " the precision of the step"
         )
-    quantized = formats & {"int8", "int4", "fp8", "fp4"}
-    if quantized and tape.training:
-        lines.append(
-            f"weights that the file holds in {', '.join(sorted(quantized))} are trained in"
-            f" {p.weights} behind a DequantizeLinear, and not trained elsewhere"
-        )
-    elif quantized:
-        lines.append(
-            f"weights that the file holds in {', '.join(sorted(quantized))} stay so; products of"
-            " 8-bit operands run in int8"
-        )
-    return lines
+    quantized = [(HELD[s.format], v) for s, v in used if s.format in HELD]
+    few = [v for _, v in quantized if is_stored(v.dtype)]
+    whole = {name for name, v in quantized if not is_stored(v.dtype)}
+    bits = 8 * sum(v.bytes for v in few) / max(sum(v.size for v in few), 1)
+    named = sorted(whole) + ([f"{bits:.4g} bits each, scales included,"] if few else [])
+    if not named:
+        return lines
+    held = f"weights that the file holds in {' and in '.join(named)}"
+    if tape.training:
+        return [
+            *lines,
+            f"{held} are trained in {p.weights} behind a DequantizeLinear, and not trained"
+            " elsewhere",
+        ]
+    return [
+        *lines,
+        f"{held} stay so" + ("; products of 8-bit operands run in int8" if whole else ""),
+    ]
 
 
 # ------------------------------------------------------------------ tied matrices

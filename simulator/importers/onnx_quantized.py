@@ -3,7 +3,8 @@
 Inference holds quantized weights in the format in which they are stored; products of 8-bit
 operands run in int8. An op between DequantizeLinear and QuantizeLinear reads and writes 8 bits, as
 engines run it, without kernels for the two. Training computes in the format of the step, as
-quantization-aware training does. Scales and zero points are no parameters.
+quantization-aware training does. Scales and zero points are no parameters; those of blocks of
+weights are bytes of the weights.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import roofcast.simulator.importers.onnx_layers as layers
 import roofcast.simulator.importers.onnx_products as products
 import roofcast.simulator.importers.onnx_shapes as shapes
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.formats import WIDTH, is_stored, stored_in
 from roofcast.simulator.importers.onnx_call import (
     HELD,
     Call,
@@ -41,6 +43,12 @@ ON_BYTES = PRODUCTS | frozenset(
     " ReduceMean Gather DepthToSpace SpaceToDepth Where".split()
 )
 BYTES = ("int8", "uint8")
+# bytes of a number of fewer than 8 bits, and formats of scales, zero points and indices
+_FEW = {"INT4": 0.5, "UINT4": 0.5, "FLOAT4E2M1": 0.5, "INT2": 0.25, "UINT2": 0.25}
+_WIDE = {
+    "FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16", "DOUBLE": "fp64", "INT32": "int32",
+    "INT64": "int64", "UINT32": "int32", "INT16": "fp16", "UINT16": "fp16",
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------ between Dequantize and Quantize
@@ -91,6 +99,8 @@ def dequantize_op(c: Call) -> Operand:
     x = c.ins[0]
     if isinstance(x, Stored) and prod(x.shape) == 1:  # a number
         return c.t.buffer(*x.shape, dtype="int8")
+    if isinstance(x, Stored) and not c.t.training and _in_blocks(c, x):
+        return c.t.initializer(x, held=_held(c, x, prod(x.shape), (1, 2)))
     if isinstance(x, Stored):
         return c.weight(0, trained=True)
     v = c.value(0)
@@ -195,31 +205,57 @@ def dynamic_lstm_op(c: Call) -> Result:
 
 
 # ------------------------------------------------------------------ weights of few bits
-def _packed(c: Call, place: int, shape: Sequence[int], bits: int) -> Value:
-    """A weight of `shape` of which several numbers lie in one that is stored."""
+def _in_blocks(c: Call, x: Stored) -> bool:
+    """Whether numbers have fewer than 8 bits each, or share scales in blocks."""
+    return x.format in _FEW or bool(c.attributes.get("block_size"))
+
+
+def _stands(x: Operand) -> float:
+    """Bytes of an initializer as the file holds it; 0 for anything else."""
+    if not isinstance(x, Stored):
+        return 0.0
+    return prod(x.shape) * (_FEW.get(x.format, 0.0) or WIDTH[_WIDE.get(x.format, "uint8")])
+
+
+def _held(c: Call, x: Stored, numbers: int, beside: Sequence[int]) -> str:
+    """The format of packed weights: their bits, with those of the inputs `beside`.
+
+    These are scales and zero points, as wide as the file holds them, one per block.
+    """
+    total = _stands(x) + sum(_stands(c.ins[place]) for place in beside if c.given(place))
+    return stored_in(8 * total / max(numbers, 1))
+
+
+def held_packed(
+    c: Call, place: int, shape: Sequence[int], bits: int, beside: Sequence[int] = ()
+) -> Value:
+    """A weight of `shape` of which several numbers lie in one that is stored.
+
+    `beside`: the inputs that are its scales, zero points and the groups of its rows.
+    """
     stored = c.ins[place]
     if not isinstance(stored, Stored):
         return c.value(place)
     if not 1 <= bits <= 8:
         raise BadInput(f"weights of {bits} bits; expected 1 to 8")
-    held = "int4" if bits <= 4 else "int8"
     claimed = -(-prod(shape) * bits // 8)
-    stands = prod(stored.shape) * (0.5 if stored.format in ("INT4", "UINT4") else 1)
-    if stored.format.startswith("FLOAT8"):
-        return c.t.initializer(stored, *shape, held=held)
-    if stands < claimed:
+    if not stored.format.startswith("FLOAT8") and _stands(stored) < claimed:
         raise BadInput(f"its weight holds {prod(stored.shape):,} bytes; {claimed:,} are needed")
-    return c.t.initializer(stored, *shape, held=held)
+    return c.t.initializer(stored, *shape, held=_held(c, stored, prod(shape), beside))
 
 
-def few_bits_op(bias: int | None) -> Handler:
-    """The handler of MatMulNBits, MatMulBnb4 and MatMulFpQ4: x[.., K] times packed W[N, K]."""
+def few_bits_op(bias: int | None, beside: Sequence[int]) -> Handler:
+    """The handler of MatMulNBits, MatMulBnb4 and MatMulFpQ4: x[.., K] times packed W[N, K].
+
+    `beside`: inputs with what is stored for the blocks of W. Source: ContribOperators.md of github
+    microsoft/onnxruntime.
+    """
 
     def handler(c: Call) -> Value:
         x, k, n = c.value(0), c.attribute("K"), c.attribute("N")
         if not x.shape or x.shape[-1] != k:
             raise BadInput(f"got {list(x.shape)}, expected rows of {k}")
-        w = _packed(c, 1, (n, k), int(c.attributes.get("bits", 4)))
+        w = held_packed(c, 1, (n, k), int(c.attributes.get("bits", 4)), beside)
         if bias is not None:
             c.announce(bias)
         given = bias is not None and c.given(bias)
@@ -237,7 +273,7 @@ def gather_blocks_op(c: Call) -> Value:
     rows, stored = table.shape
     packed = table.format == "UINT8" and bits < 8
     width = stored * (8 // bits) if packed else stored
-    weight = _packed(c, 0, (rows, width), bits)
+    weight = held_packed(c, 0, (rows, width), bits, (2, 3))
     return embedding_of(c, ids, weight)
 
 
@@ -246,7 +282,7 @@ def embedding_of(c: Call, ids: Value, table: Value) -> Value:
     t = c.t
     wide = t.precision.activations
     out = embedding.embedding(t, ids, *table.shape, weight=table)
-    if out.dtype == wide or table.dtype not in set(HELD.values()):
+    if out.dtype == wide or not (is_stored(table.dtype) or table.dtype in set(HELD.values())):
         return out
     k, new = t.kernels[-1], t.new(out.shape, wide, out.grad)
     t.kernels[-1] = k._replace(outputs=(new,), written=k.written - out.bytes + new.bytes)
@@ -283,8 +319,8 @@ MICROSOFT: dict[str, Handler] = {
     "QLinearGlobalAveragePool": _channels_last(on_bytes(layers.global_pool_op("avg"), 0)),
     "QLinearConcat": concat_op,
     "DynamicQuantizeLSTM": dynamic_lstm_op,
-    "MatMulNBits": few_bits_op(5),
-    "MatMulBnb4": few_bits_op(None),
-    "MatMulFpQ4": few_bits_op(None),
+    "MatMulNBits": few_bits_op(5, (2, 3, 4)),
+    "MatMulBnb4": few_bits_op(None, (2,)),
+    "MatMulFpQ4": few_bits_op(None, ()),
     "GatherBlockQuantized": gather_blocks_op,
 }

@@ -21,9 +21,11 @@ import roofcast.simulator.importers.arguments as arguments
 import roofcast.simulator.importers.spec as spec
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.importers.folding import fold
+from roofcast.simulator.importers.gradient_sums import places
 from roofcast.simulator.importers.larger_batch import TIMES
 from roofcast.simulator.importers.record import Launch
 from roofcast.simulator.importers.recorded import Curve, Recorded, curve
+from roofcast.simulator.importers.stack_norms import as_run
 from roofcast.simulator.importers.torch_extra import torch
 from roofcast.simulator.importers.torch_step import Conditions, Loss, Traced, trace
 from roofcast.simulator.work.model import Model
@@ -117,7 +119,7 @@ class _Steps:
         p = tape.precision
         attention = tape.implementation("attention", "flash")
         at = Conditions((), tape.training, p.weights, p.activations, p.autocast, attention)
-        key = size, p, *at[1:]
+        key = size, p, tape.implementation("batch_norm", ""), *at[1:]
         traced = self.known.setdefault(key, {})
 
         def recorded(found: Traced) -> Recorded:
@@ -220,8 +222,12 @@ def fill(tape: Tape, traced: Traced) -> None:
         tape.weights.append(Weight(p.node, p.size, dtype, 1, p.trainable, False, p.looked_up))
     tape.inputs.extend(record.inputs)
     # as on the tape of a named model, what autograd runs for an op stands behind the op
-    for k in sorted(record.launches, key=lambda k: (k.after, k.phase == "backward")):
-        tape.kernels.append(_kernel(tape, k))
+    placed: list[tuple[tuple[int, int, bool], Kernel]] = []
+    for k, after in zip(record.launches, places(record.launches), strict=True):
+        parts = as_run(tape, k.name, _kernel(tape, k))
+        back = k.phase == "backward"
+        placed += [((after, i - len(parts), back), part) for i, part in enumerate(parts)]
+    tape.kernels.extend(kernel for _, kernel in sorted(placed, key=lambda pair: pair[0]))
     for s in record.kept:
         tape.saved[s.storage] = Saved(s.node, s.bytes, 1, s.kind, True)
     stay = f"the traced module's activations stay in {tape.precision.activations}"

@@ -15,7 +15,7 @@ from roofcast.simulator.work.value import Value
 PRODUCTS = {"conv", "depthwise", "matmul"}
 # kernels that can write their result in the format of the next product
 WRITERS = PRODUCTS | {"elementwise", "layer_norm", "softmax", "attention", "copy", "reduce", "pool"}
-FOLDED = "batch_norm"  # op whose inference kernel is a scale and a shift of channels
+FOLDED = "batch_norm"  # ops whose inference kernel is a scale and a shift of channels begin so
 
 
 def with_epilogues(
@@ -40,15 +40,18 @@ def with_epilogues(
             readers.setdefault(v.storage, []).append(i)
     out: list[Kernel | None] = list(kernels)
     maker: dict[int, int] = {}  # storage -> kernel that wrote it last
+    moved: dict[int, int] = {}  # kernel -> the one into which it moved
     for i, k in enumerate(kernels):
         place = _home(k, maker, out)
         into = None if place is None else out[place]
         if place is not None and into is not None and _movable(k, into, only_quantized):
             given = next(v for v in k.inputs if maker.get(v.storage) == place)
-            still = _read_elsewhere(given, k, readers[given.storage], place, i)
-            folded = nodes[k.node].op == FOLDED
+            others = [r for r in readers[given.storage] if moved.get(r) != place]
+            still = _read_elsewhere(given, k, others, place, i)
+            folded = nodes[k.node].op.startswith(FOLDED)
             out[place] = _joined(into, k, given, still, folded)
             out[i] = None
+            moved[i] = place
             i = place
         for v in k.outputs:
             maker[v.storage] = i

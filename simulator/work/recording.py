@@ -222,6 +222,10 @@ class Recording:
             for v in inputs:
                 if v.grad and v.kind == "activation":
                     self._count_use(v)
+            read_in = {v.storage for v in inputs}
+            for v in outputs:
+                if v.storage in read_in:  # overwritten: to autograd another tensor from here on
+                    self._uses.pop(v.storage, None)
 
     def _count_use(self, v: Value) -> None:
         """A value that is read twice receives two gradients; the second is added to the first."""

@@ -196,9 +196,25 @@ def _compiled(tape: Tape, stack: Stack) -> tuple[list[Kernel], tuple[Kept, ...]]
         kernels = with_epilogues(kernels, tape.nodes, tape.carried, not fused)
     if not stack.fusion:
         return kernels, saved
+    if not tape.training:
+        kernels = _without_positions(kernels)
     by_layer = stack.implementations.get("compiled") == "layers"
     layers = {i for i, node in enumerate(tape.nodes) if node.layer} if by_layer else None
     return fuse(kernels, saved, stack.fusion, layers)
+
+
+def _without_positions(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """Kernels of inference under a compiler: no pool writes positions of maxima that nothing reads.
+
+    Eager PyTorch writes them.
+    """
+    read = {v.storage for k in kernels for v in k.inputs}
+    out = []
+    for k in kernels:
+        unread = [v for v in k.outputs[1:] if k.kind == "pool" and v.storage not in read]
+        kept = tuple(v for v in k.outputs if v not in unread)
+        out.append(k._replace(written=k.written - sum(v.bytes for v in unread), outputs=kept))
+    return out
 
 
 def _state_bytes(tape: Tape, recipe: Recipe) -> float:

@@ -205,8 +205,9 @@ def pool(
 ) -> Value:
     """Max or average (`kind` "max" or "avg") of x[B, C, ...] over windows.
 
-    Keeps its input; "max" also keeps the position of each maximum. Raises BadInput if the shapes do
-    not fit.
+    Keeps its input, which backward does not read; "max" also keeps the position of each maximum.
+    PyTorch writes the positions in inference too (aten/src/ATen/native/Pooling.cpp); compilers do
+    not. Raises BadInput if the shapes do not fit.
     """
     kernel = spread(kernel, dims)
     stride, padding = spread(kernel if stride is None else stride, dims), spread(padding, dims)
@@ -234,12 +235,13 @@ def adaptive_pool(t: Tape, x: Value, kind: str, space: Extent) -> Value:
 def _pooled(t: Tape, x: Value, kind: str, shape: tuple[int, ...], window: int) -> Value:
     out = t.new(shape, x.dtype, x.grad)
     work = window * out.size
-    indices = INDEX * out.size if kind == "max" and t.training else 0
-    t.emit("pool", (x,), (out,), vector=work, written=out.bytes + indices)
+    indices = INDEX * out.size if kind == "max" else 0
+    outs = (out, t.new(shape, "int64")) if indices else (out,)
+    t.emit("pool", (x,), outs, vector=work)
     if out.grad:
         t.save(x)
         t.keep(indices)
-        read = out.bytes + (indices or x.bytes)
+        read = out.bytes + indices
         t.backward("pool", vector=work, read=read, written=x.bytes, product=x.dtype)
     return out
 

@@ -3,6 +3,10 @@
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from roofcast.simulator.importers import from_onnx
+from roofcast.simulator.work.precision import WIDTH, precision
+from roofcast.simulator.work.tape import Tape
+
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
@@ -156,3 +160,21 @@ def if_net(then_nodes, else_nodes, initializers, condition=None):
     inputs = {"x": [2, 16]} | ({"c": (TensorProto.BOOL, [])} if condition is None else {})
     known = [] if condition is None else [numpy_helper.from_array(np.array(condition), "c")]
     return graph([node], inputs, [*initializers, *known])
+
+
+def run(net, inputs=(), training=False):
+    model = from_onnx(net, inputs)
+    return model.run(Tape(precision("fp32"), training=training), model.batch)
+
+
+def counted(tape):
+    forward = [k for k in tape.kernels if k.phase == "forward"]
+    return (
+        sum(w.size * w.count for w in tape.weights),
+        int(sum(k.matrix * k.count for k in forward)),
+    )
+
+
+def held(tape):
+    """Bytes of all weights."""
+    return sum(w.size * w.count * WIDTH[w.dtype] for w in tape.weights)
