@@ -212,7 +212,7 @@ def _largest(step: Step, unit: list[int], count: int, inferring: bool) -> list[f
             live = sum(
                 v.bytes
                 for v in (*k.inputs, *k.outputs)
-                if (v.grad or inferring) and v.kind == "activation"
+                if ((v.grad or inferring) and v.kind == "activation") or v.kind == "dequantized"
             )
             largest[unit[k.node]] = max(largest[unit[k.node]], live)
     return largest
