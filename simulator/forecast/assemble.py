@@ -131,7 +131,6 @@ def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:
     }
 
 
-
 def assemble(
     asked: Asked, step: Step, times: OpTimes, phases: Phases, peak: AtPeak, memory: Held
 ) -> Forecast:

@@ -156,6 +156,8 @@ def count(
     >>> gpt2.parameters, gpt2.flops_forward
     (124439808, 291648307200)
     """
+    named = ("model", "inputs", "precision", "stack")
+    fields = {key: value for key, value in locals().items() if key not in named}
     given = {"precision": precision, "stack": stack}
     usual = {"precision": precision or PRECISION, "stack": stack or STACK}
     defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
@@ -163,21 +165,9 @@ def count(
         model=model,
         device="",
         inputs=tuple(inputs),
-        mode=mode,
-        batch=batch,
-        sequence=sequence,
-        image=image,
-        attention=attention,
-        precision=usual["precision"],
-        stack=usual["stack"],
+        **fields,
+        **usual,
         optimizer="sgd" if mode == "train" else None,
-        lora=lora,
-        lora_targets=lora_targets,
-        lora_precision=lora_precision,
-        lora_dropout=lora_dropout,
-        freeze=freeze,
-        train=train,
-        weights=weights,
     )
     net = models.resolve(model, scenario.inputs)
     if scenario.batch is None and net.batch:

@@ -292,7 +292,8 @@ class Recording:
                 self.saved[v.storage] = Saved(self._node, v.held, v.repeats, v.kind, True)
             elif not entry.last:  # kept between the repeated blocks; from here on, the last one too
                 count = entry.count + v.repeats
-                self.saved[v.storage] = entry._replace(count=count, last=True)
+                behind = self._node, v.repeats
+                self.saved[v.storage] = entry._replace(count=count, last=True, behind=behind)
             if v.repeats != self._repeats:
                 self._kept.setdefault(v.storage, self._node)
 

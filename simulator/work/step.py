@@ -15,7 +15,6 @@ from roofcast.simulator.work.ops.optimizer import optimizer, state_bytes, update
 from roofcast.simulator.work.precision import WIDTH, precision
 from roofcast.simulator.work.recompute import policy, recomputed
 from roofcast.simulator.work.tape import Tape
-from roofcast.simulator.work.tuning import Tuning, check_matches
 from roofcast.simulator.work.traced import (
     ALONE,
     Block,
@@ -27,6 +26,7 @@ from roofcast.simulator.work.traced import (
     Traffic,
     Weight,
 )
+from roofcast.simulator.work.tuning import Tuning, check_matches
 
 FOREACH_GROUP = 30  # tensors per launch of PyTorch's multi-tensor kernels, approximately
 
@@ -219,7 +219,7 @@ def attentions(nodes: Sequence[Node], kernels: Sequence[Kernel]) -> tuple[int, i
 def _compiled(tape: Tape, stack: Stack) -> tuple[list[Kernel], tuple[Kept, ...]]:
     """Kernels and kept storages on the tape, fused if the stack has a compiler."""
     saved = tuple(
-        Kept(entry.node, entry.bytes, entry.count, entry.kind, storage)
+        Kept(entry.node, entry.bytes, entry.count, entry.kind, storage, entry.behind)
         for storage, entry in tape.saved.items()
     )
     kernels = tape.kernels

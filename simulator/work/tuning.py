@@ -18,6 +18,9 @@ LETTERS = {  # other names of the projections of attention
     "k": ("k_proj", "key"),
     "v": ("v_proj", "value"),
     "o": ("o_proj", "out_proj"),
+    "q_proj": ("query",),
+    "k_proj": ("key",),
+    "v_proj": ("value",),
 }
 _OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
@@ -27,9 +30,7 @@ _SHOWN = 12  # names in a message
 # bitsandbytes' NF4: an 8-bit maximum per 64 weights, and an fp32 scale per 256 maxima
 NF4 = Scheme(4, 8.0, flat=64, above=32.0)
 HELD: dict[str, Storage | None] = {
-    "nf4": Storage(
-        "nf4", "4 bits, blocks of 64, double quantization", NF4, everywhere=True
-    ),
+    "nf4": Storage("nf4", "4 bits, blocks of 64, double quantization", NF4, everywhere=True),
     "int8": Storage("int8", "8 bits, a scale per row", Scheme(8, 32.0), everywhere=True),
     "fp8": Storage("fp8", "8 bits, a scale per matrix", Scheme(8, matrix=32.0), everywhere=True),
     "bf16": None,

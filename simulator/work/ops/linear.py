@@ -191,9 +191,7 @@ def _plain(
     b_low = None if b is None else t.low(b)
     ins = (x_low, w_low) if b_low is None else (x_low, w_low, b_low)
     bias_grad = b is not None and b.grad
-    out = t.new(
-        (*x.shape[:-1], out_features), t.wide(x_low.dtype), x.grad or w.grad or bias_grad
-    )
+    out = t.new((*x.shape[:-1], out_features), t.wide(x_low.dtype), x.grad or w.grad or bias_grad)
     product = product_format(t, t.wide(x_low.dtype), w) if narrow else t.wide(x_low.dtype)
     operand = narrowed(t, x_low, out, product)
     _product(t, (operand, *ins[1:]), out, (1, tokens, out_features, k), product)
