@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from roofcast.reports.option_types import Share, Whole
 from roofcast.simulator.choices import ADAPTERS, WEIGHTS
 
-TUNING = {
+TUNING: dict[str, Callable[[Callable], Callable]] = {
     "lora": click.option(
         "--lora",
         type=Whole(),

@@ -159,7 +159,7 @@ def count(
     named = ("model", "inputs", "precision", "stack")
     fields = {key: value for key, value in locals().items() if key not in named}
     given = {"precision": precision, "stack": stack}
-    usual = {"precision": precision or PRECISION, "stack": stack or STACK}
+    usual: dict[str, Any] = {"precision": precision or PRECISION, "stack": stack or STACK}
     defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
     scenario = Scenario(
         model=model,
@@ -176,6 +176,7 @@ def count(
     recipe, assumptions = recipe_of(scenario, net, None)
     step = trace(net, msgspec.structs.replace(recipe, optimizer=None))
     sums, layers = tally(step)
+    summed: dict[str, Any] = dict(sums)
     return Counts(
         model=net.name,
         mode=recipe.mode,
@@ -186,7 +187,7 @@ def count(
         attention=step.attention,
         stack=recipe.stack.name,
         **tuned_fields(step),
-        **sums,
+        **summed,
         layers=layers,
         assumptions=(*defaults, *assumptions, *step.assumptions),
     )
