@@ -133,7 +133,7 @@ def in_flight(kernel: Kernel) -> float:
     tensors, and weights that it dequantizes.
     """
     return sum(
-        v.bytes
+        v.in_flight
         for v in (*kernel.inputs, *kernel.outputs)
         if (v.grad and v.kind == "activation") or v.kind == "dequantized"
     )

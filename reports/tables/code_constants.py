@@ -32,6 +32,9 @@ SHOWN = "assumed; decides which bound a forecast names, and changes no time"
 
 # fmt: off
 CONSTANTS = (
+    InCode("simulator.work.ops.loss", "CHUNKS", "pieces", "printed",
+           "pieces in which a chunked loss computes the gradient of the logits",
+           "torchtune, CEWithChunkedOutputLoss: num_output_chunks = 8"),
     InCode("simulator.work.ops.delta", "CHUNK", "tokens", "printed",
            "chunk of the gated delta rule", "flash-linear-attention and transformers: 64"),
     InCode("simulator.work.ops.scan", "WKV_OPS", "kernels", "printed",
