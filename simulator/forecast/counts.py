@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PRECISION = "bf16"  # counted where none is asked for
 STACK = "pytorch-eager"
+NAMED = ("model", "inputs", "precision", "stack")  # arguments of count that have defaults here
 
 
 class LayerCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,8 +157,8 @@ def count(
     >>> gpt2.parameters, gpt2.flops_forward
     (124439808, 291648307200)
     """
-    named = ("model", "inputs", "precision", "stack")
-    fields = {key: value for key, value in locals().items() if key not in named}
+    asked = dict(locals())
+    fields = {key: value for key, value in asked.items() if key not in NAMED}
     given = {"precision": precision, "stack": stack}
     usual: dict[str, Any] = {"precision": precision or PRECISION, "stack": stack or STACK}
     defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
