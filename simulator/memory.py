@@ -160,6 +160,8 @@ def state_width(recipe: Recipe, width: float) -> float:
     if recipe.optimizer is None or "optimizer" in recipe.offload:
         return 0.0
     o, stack = optimizer(recipe.optimizer), recipe.stack
+    if o.paged:
+        return MASTER if stack.master else 0.0
     if not stack.master:
         return o.states * width + o.fixed
     # DeepSpeed widens its part of 16-bit gradients to fp32 first, and keeps that

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 PRECISION = "bf16"  # counted where none is asked for
 STACK = "pytorch-eager"
-NAMED = ("model", "inputs", "precision", "stack")  # arguments of count that have defaults here
 
 
 class LayerCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,19 +156,7 @@ def count(
     >>> gpt2.parameters, gpt2.flops_forward
     (124439808, 291648307200)
     """
-    asked = dict(locals())
-    fields = {key: value for key, value in asked.items() if key not in NAMED}
-    given = {"precision": precision, "stack": stack}
-    usual: dict[str, Any] = {"precision": precision or PRECISION, "stack": stack or STACK}
-    defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
-    scenario = Scenario(
-        model=model,
-        device="",
-        inputs=tuple(inputs),
-        **fields,
-        **usual,
-        optimizer="sgd" if mode == "train" else None,
-    )
+    scenario, defaults = _asked(dict(locals()))
     net = models.resolve(model, scenario.inputs)
     if scenario.batch is None and net.batch:
         scenario = msgspec.structs.replace(scenario, batch=net.batch)
@@ -192,6 +179,16 @@ def count(
         layers=layers,
         assumptions=(*defaults, *assumptions, *step.assumptions),
     )
+
+
+def _asked(given: dict[str, Any]) -> tuple[Scenario, list[str]]:
+    """The scenario of the arguments of `count`, and a line for each default."""
+    usual: dict[str, Any] = {"precision": PRECISION, "stack": STACK}
+    defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
+    chosen = given | {k: given[k] or v for k, v in usual.items()}
+    chosen["inputs"] = tuple(given["inputs"])
+    training = given["mode"] == "train"
+    return Scenario(device="", optimizer="sgd" if training else None, **chosen), defaults
 
 
 def tally(step: Step) -> tuple[dict[str, int], tuple[LayerCount, ...]]:

@@ -166,7 +166,11 @@ def _optimizer(s: Scenario, assumptions: list[str]) -> str | None:
         if "optimizer" in s.offload:
             raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")
         return None
-    optimizer(name)
+    if optimizer(name).paged:
+        assumptions.append(
+            f"optimizer {name}: its states lie in host memory and page in for the update; they are"
+            " not counted on the device, and the time to page them is left out"
+        )
     return name
 
 

@@ -238,6 +238,8 @@ def _state_bytes(tape: Tape, recipe: Recipe) -> float:
     if recipe.optimizer is None:
         return 0.0
     o = optimizer(recipe.optimizer)
+    if o.paged:
+        return 0.0
     trainable = (w for w in tape.weights if w.trainable)
     return sum(state_bytes(o, w.size * w.count, WIDTH[w.dtype]) for w in trainable)
 
