@@ -192,6 +192,7 @@ KEPT = "bytes that PyTorch keeps, counted by tests/simulator/oracle"
 NO_CONSTANTS = {
     "simulator.parallel.traffic.SIXTEEN": "bytes of 16 bits",
     "simulator.work.ops.conv.IMAGES": "dimensions of a batch of images",
+    "simulator.work.tuning.HELD": "names of formats and their storage",
     "simulator.work.tuning.NF4": "bits of a format, as its paper has them [dettmers2023]",
     "simulator.work.tuning._LONGEST": "characters of a pattern above which it is refused",
     "simulator.work.tuning._SHOWN": "names that a message lists",
