@@ -59,6 +59,13 @@ def predict(
     attention: str | None = None,
     stack: str | None = None,
     memory_format: str | None = None,
+    lora: int | None = None,
+    lora_targets: str | None = None,
+    lora_precision: str | None = None,
+    lora_dropout: float | None = None,
+    freeze: str | None = None,
+    train: str | None = None,
+    weights: str | None = None,
     devices: int | None = None,
     system: str | System | None = None,
     tp: int | None = None,
@@ -104,6 +111,12 @@ def predict(
     attention: "eager", "efficient" or "flash". Default: the stack's.
     stack: software stack. Default: "pytorch-eager"; on TPUs "jax-xla", on NPUs their compiler's.
     memory_format: of images, "contiguous" or "channels_last". Default: the stack's.
+    lora: rank of LoRA adapters that train beside frozen weights. Default: all weights train.
+    lora_targets: "all" (default), "attention", "mlp", names such as "q,v", or a regular expression.
+    lora_precision: "fp32", "bf16" or "fp16". Default: the format of the weights.
+    lora_dropout: probability before the adapters. Default: 0.
+    freeze, train: regular expressions of the names of ops whose weights do not train, or do.
+    weights: format of weights that do not train: "nf4", "int8", "fp8" or "bf16".
     devices: number of devices. Default: tp x cp x pp x dp.
     system: node or pod the devices stand in. Default: the usual one of the device.
     tp, sp, pp, vpp, dp, cp, ep, etp: tensor, sequence, pipeline, virtual-pipeline, data, context,

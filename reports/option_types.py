@@ -92,6 +92,26 @@ class Whole(click.ParamType):
         return number
 
 
+class Share(click.ParamType):
+    """A probability from 0 to below 1."""
+
+    name = "number"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The probability; raises BadInput if it is none."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0.0 <= number < 1.0:
+            raise BadInput(
+                f"{_label(param)} {value}: not a probability; give 0 to below 1, for example 0.05"
+            )
+        return number
+
+
 class Layers(click.ParamType):
     """Integers separated by commas."""
 

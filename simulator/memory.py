@@ -12,6 +12,7 @@ from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step
+from roofcast.simulator.work.traced import Kernel
 
 MASTER = 4.0  # bytes per weight of the fp32 copy, and per moment, in stacks that keep one
 WIDENED = 4.0  # bytes per weight of the fp32 copy of a 16-bit gradient that an update reads
@@ -97,7 +98,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
 
     def gradients_held(so_far: float) -> float:
         if stack.master and step.recipe.optimizer is not None:  # buffers that stay
-            return held_gradient(stack, step.weight_width) * weights
+            return held_gradient(stack, step.trained_width) * weights
         return min(so_far, one) if at_once else so_far
 
     again = policy(step.recipe.recompute)
@@ -140,6 +141,15 @@ def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:
     if group <= 1.0:
         return [start, last]
     return [start, last, (left, u.inside, u.gradients, last[3])]
+def in_flight(kernel: Kernel) -> float:
+    """Bytes that the backward of a forward kernel holds beside what is kept: the gradients of its
+    tensors, and weights that it dequantizes.
+    """
+    return sum(
+        v.in_flight
+        for v in (*kernel.inputs, *kernel.outputs)
+        if (v.grad and v.kind == "activation") or v.kind == "dequantized"
+    )
 
 
 def narrow_buffers(stack: Stack) -> bool:
@@ -163,6 +173,8 @@ def state_width(recipe: Recipe, width: float) -> float:
     if recipe.optimizer is None or "optimizer" in recipe.offload:
         return 0.0
     o, stack = optimizer(recipe.optimizer), recipe.stack
+    if o.paged:
+        return MASTER if stack.master else 0.0
     if not stack.master:
         return o.states * width + o.fixed
     # DeepSpeed widens its part of 16-bit gradients to fp32 first, and keeps that
@@ -183,7 +195,7 @@ def _states(step: Step, weights: float) -> float:
     """Bytes of optimizer states and master weights on the device."""
     if "optimizer" not in step.recipe.offload and not step.recipe.stack.master:
         return step.state_bytes  # weights may differ in width
-    return state_width(step.recipe, step.weight_width) * weights
+    return state_width(step.recipe, step.trained_width) * weights
 
 
 def _units(step: Step) -> list[_Unit]:
@@ -201,9 +213,8 @@ def _units(step: Step) -> list[_Unit]:
             units[key[w.node]].gradients += w.updated * w.count * WIDTH[w.dtype]
     for k in step.kernels:  # gradients of a kernel's tensors, as its backward holds them
         if k.phase == "forward":
-            tensors = (v for v in (*k.inputs, *k.outputs) if v.grad and v.kind == "activation")
             unit = units[key[k.node]]
-            unit.largest = max(unit.largest, sum(v.bytes for v in tensors))
+            unit.largest = max(unit.largest, in_flight(k))
     for s in step.counted:
         if s.kind == "activation" and step.nodes[s.node].layer:
             unit = units[key[s.node]]

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.result import Forecast
 
-_KEYS = ("model", "device", "batch", "precision", "parameters", "memory", "layers", "assumptions")
+_KEYS = (
+    "model", "device", "batch", "precision", "parameters", "trainable_parameters", "lora",
+    "adapted", "weights", "memory", "layers", "assumptions",
+)  # fmt: skip
 _PARALLEL_KEYS = ("devices", "system", "layout", "ranks")
 
 

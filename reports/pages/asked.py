@@ -7,8 +7,11 @@ import re
 from rich.console import Console
 
 from roofcast.reports.console import say, section
+from roofcast.reports.format import words
+from roofcast.simulator.forecast.counts import Counts
 from roofcast.simulator.forecast.result import Forecast
 
+_ADAPTED = 7  # names of adapted layers that are listed
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
 # interval_class of a forecast: the measured runs that its interval rests on
@@ -69,6 +72,24 @@ def what(forecast: Forecast) -> str:
     if any(layer.op == "attention" for layer in forecast.layers):
         parts.append(f"{forecast.attention} attention")
     return ", ".join([*parts, forecast.stack])
+
+
+def trained(forecast: Forecast | Counts) -> str:
+    """What trains, where not everything does; else "".
+
+    LoRA r=16 on q_proj, v_proj: 6.82 million of 8.04 billion parameters train (0.085 %)
+    """
+    trains, all_ = forecast.trainable_parameters, forecast.parameters
+    held = f"frozen weights in {forecast.weights}" if forecast.weights else ""
+    if trains is None or trains >= all_:
+        return held.replace("frozen ", "")
+    text = f"{words(trains)} of {words(all_)} parameters train ({100.0 * trains / all_:.2g} %)"
+    if forecast.lora:
+        last = dict.fromkeys(name.rpartition(".")[2] for name in forecast.adapted)
+        names = list(last)[:_ADAPTED]
+        more = f" and {len(last) - len(names)} more" if len(last) > len(names) else ""
+        text = f"LoRA r={forecast.lora} on {', '.join(names)}{more}: {text}"
+    return f"{text}; {held}" if held else text
 
 
 def _size(forecast: Forecast) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, si, words
-from roofcast.reports.pages.asked import pass_or_step
+from roofcast.reports.pages.asked import pass_or_step, trained
 from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
 from roofcast.simulator.forecast.counts import Counts
 
@@ -41,6 +41,8 @@ def print_counts(counts: Counts, depth: int | None) -> None:
         one = f"one {pass_or_step(counts.mode)}"
         out.print(Text(f"{counts.model}: counts of {one}", style="bold"))
         say(out, _what(counts))
+        if trained(counts):
+            say(out, trained(counts))
         section(out, "Totals")
         _totals(out, counts)
         section(out, "By module")

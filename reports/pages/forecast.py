@@ -8,7 +8,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import page, say, section, show, unbroken
 from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si, words
-from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, what
+from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, trained, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.memory import memory_section, peak, shortage
@@ -45,6 +45,8 @@ def headline(out: Console, forecast: Forecast) -> None:
     one = f"one {pass_or_step(forecast.mode)}"
     say(out, f"{forecast.model} on {on_what(forecast)}: {one}", indent=0, style="bold")
     say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
+    if trained(forecast):
+        say(out, trained(forecast))
     if forecast.layout:
         say(out, layout_line(forecast.layout, forecast.system))
     out.print()

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, many, of, percent, short_names, words
-from roofcast.reports.pages.asked import assumptions, pass_or_step, what
+from roofcast.reports.pages.asked import assumptions, pass_or_step, trained, what
 from roofcast.reports.pages.layout import layout_line, on_what, stages_section
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
@@ -245,6 +245,8 @@ def print_memory(forecast: Forecast) -> None:
         title = f"memory of one {pass_or_step(forecast.mode)}"
         say(out, f"{forecast.model} on {on_what(forecast)}: {title}", indent=0, style="bold")
         say(out, f"{what(forecast)}; {words(forecast.parameters)} parameters")
+        if trained(forecast):
+            say(out, trained(forecast))
         if forecast.layout:
             say(out, layout_line(forecast.layout, forecast.system))
         memory_section(out, forecast)

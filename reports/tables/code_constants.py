@@ -33,6 +33,12 @@ SHOWN = "assumed; decides which bound a forecast names, and changes no time"
 
 # fmt: off
 CONSTANTS = (
+    InCode("simulator.work.ops.loss", "CHUNKS", "pieces", "printed",
+           "pieces in which a chunked loss computes the gradient of the logits",
+           "torchtune, CEWithChunkedOutputLoss: num_output_chunks = 8"),
+    InCode("simulator.work.storage", "_SCALED", "scales", "printed",
+           "scales that share one of their own under double quantization",
+           "dettmers2023, section 3"),
     InCode("simulator.work.ops.delta", "CHUNK", "tokens", "printed",
            "chunk of the gated delta rule", "flash-linear-attention and transformers: 64"),
     InCode("simulator.work.ops.scan", "WKV_OPS", "kernels", "printed",
@@ -209,6 +215,12 @@ CONSTANTS = (
 ALGORITHM = "operation counts of an algorithm, from its definition"
 KEPT = "bytes that PyTorch keeps, counted by tests/simulator/oracle"
 NO_CONSTANTS = {
+    "simulator.parallel.traffic.SIXTEEN": "bytes of 16 bits",
+    "simulator.work.ops.conv.IMAGES": "dimensions of a batch of images",
+    "simulator.work.tuning.HELD": "names of formats and their storage",
+    "simulator.work.tuning.NF4": "bits of a format, as its paper has them [dettmers2023]",
+    "simulator.work.tuning._LONGEST": "characters of a pattern above which it is refused",
+    "simulator.work.tuning._SHOWN": "names that a message lists",
     "simulator.work.storage._STARS": "wildcards of one pattern of a quantization_config",
     "simulator.parallel.traffic.HIDE": "listed with the stacks, as overlap",
     "simulator.parallel.traffic.NOTHING": "zero seconds and bytes",

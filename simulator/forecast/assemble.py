@@ -17,6 +17,7 @@ from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
+from roofcast.simulator.forecast.tuned import tuned_fields
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.times.dispatch import PHASES, Phases
@@ -126,6 +127,7 @@ def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:
         "recompute": recipe.recompute,
         "attention": step.attention,
         "stack": recipe.stack.name,
+        **tuned_fields(step),
     }
 
 

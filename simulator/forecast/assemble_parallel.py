@@ -20,6 +20,7 @@ from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
 from roofcast.simulator.forecast.energy import of_rank
 from roofcast.simulator.forecast.resolve import Asked
 from roofcast.simulator.forecast.result import Forecast, LayerForecast, RankForecast
+from roofcast.simulator.forecast.tuned import tuned_fields
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.holdings import Rank
@@ -80,7 +81,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     alone = diagnose(layers, step_s, 0.0, device, held, zero)
     return msgspec.structs.replace(
         one,
-        **asked_fields(asked, at.step),
+        **(asked_fields(asked, at.step) | tuned_fields(at.whole)),
         step_time_s=step_s,
         lower_bound_s=outcome.lower_bound_s,
         samples_per_s=recipe.batch / step_s,

@@ -10,6 +10,7 @@ import msgspec
 from roofcast.simulator import models
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.tuned import tuned_fields
 from roofcast.simulator.work.step import Step, trace
 from roofcast.simulator.work.traced import Kernel
 
@@ -46,6 +47,12 @@ SAVED = {  # kind of kept storage -> its field
 }
 
 
+def _trained(trainable: int | None, counts: Counts) -> str:
+    """How many of the parameters train, where not all do."""
+    fewer = trainable is not None and trainable < counts.parameters
+    return f", of which {trainable:,} train" if fewer else ""
+
+
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """The counts of one step: what was asked, totals, and the layers that sum to them."""
 
@@ -59,6 +66,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     stack: str
 
     parameters: int
+    trainable_parameters: int | None = None  # adapters among them; None in inference
+    lora: int | None = None  # rank of the adapters
+    adapted: tuple[str, ...] = ()  # names of the layers with adapters
+    weights: str | None = None  # format of frozen weights, where it was asked for
     flops_forward: int  # what PyTorch's FlopCounterMode counts
     flops_backward: int
     flops_other_forward: int  # what it leaves out
@@ -78,7 +89,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         size += f" images of {self.image}" if self.image else ""
         step = "training step" if self.mode == "train" else "inference pass"
         rows = (
-            ("parameters", f"{self.parameters:,}"),
+            ("parameters", f"{self.parameters:,}{_trained(self.trainable_parameters, self)}"),
             ("FLOP", f"forward {self.flops_forward:,}, backward {self.flops_backward:,}"),
             (
                 "other operations",
@@ -124,35 +135,28 @@ def count(
     precision: str | None = None,
     attention: str | None = None,
     stack: str | None = None,
+    lora: int | None = None,
+    lora_targets: str | None = None,
+    lora_precision: str | None = None,
+    lora_dropout: float | None = None,
+    freeze: str | None = None,
+    train: str | None = None,
+    weights: str | None = None,
 ) -> Counts:
     """Counts of one step of a model, without a device.
 
     model: a shipped name, a path, or a torch module in hand; inputs: shapes of what a traced module
     takes, "64x3x32x32"; mode: "train" or "infer"; batch: samples (default: 1 sequence, 32 images);
     sequence: tokens; image: pixels per side; precision: default "bf16"; stack: default
-    "pytorch-eager"; attention: "eager", "efficient" or "flash" (default: the stack's). Raises
-    RoofcastError. Printed, the counts are a summary.
+    "pytorch-eager"; attention: "eager", "efficient" or "flash" (default: the stack's);
+    lora, lora_targets, lora_precision, lora_dropout, freeze, train and weights as of `predict`.
+    Raises RoofcastError. Printed, the counts are a summary.
 
     >>> gpt2 = count("gpt2", batch=1, sequence=1024)
     >>> gpt2.parameters, gpt2.flops_forward
     (124439808, 291648307200)
     """
-    given = {"precision": precision, "stack": stack}
-    usual = {"precision": precision or PRECISION, "stack": stack or STACK}
-    defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
-    scenario = Scenario(
-        model=model,
-        device="",
-        inputs=tuple(inputs),
-        mode=mode,
-        batch=batch,
-        sequence=sequence,
-        image=image,
-        attention=attention,
-        precision=usual["precision"],
-        stack=usual["stack"],
-        optimizer="sgd" if mode == "train" else None,
-    )
+    scenario, defaults = _asked(dict(locals()))
     net = models.resolve(model, scenario.inputs)
     if scenario.batch is None and net.batch:
         scenario = msgspec.structs.replace(scenario, batch=net.batch)
@@ -160,6 +164,7 @@ def count(
     recipe, assumptions = recipe_of(scenario, net, None)
     step = trace(net, msgspec.structs.replace(recipe, optimizer=None))
     sums, layers = tally(step)
+    summed: dict[str, Any] = dict(sums)
     return Counts(
         model=net.name,
         mode=recipe.mode,
@@ -169,10 +174,21 @@ def count(
         precision=recipe.precision,
         attention=step.attention,
         stack=recipe.stack.name,
-        **sums,
+        **tuned_fields(step),
+        **summed,
         layers=layers,
         assumptions=(*defaults, *assumptions, *step.assumptions),
     )
+
+
+def _asked(given: dict[str, Any]) -> tuple[Scenario, list[str]]:
+    """The scenario of the arguments of `count`, and a line for each default."""
+    usual: dict[str, Any] = {"precision": PRECISION, "stack": STACK}
+    defaults = [f"{k} {v} (not given)" for k, v in usual.items() if given[k] is None]
+    chosen = given | {k: given[k] or v for k, v in usual.items()}
+    chosen["inputs"] = tuple(given["inputs"])
+    training = given["mode"] == "train"
+    return Scenario(device="", optimizer="sgd" if training else None, **chosen), defaults
 
 
 def tally(step: Step) -> tuple[dict[str, int], tuple[LayerCount, ...]]:

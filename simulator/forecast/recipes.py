@@ -8,6 +8,7 @@ from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.records import Device
 from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.tuned import tuning_of
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.model import Model
@@ -57,6 +58,7 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         optimizer=_optimizer(s, assumptions),
         recompute=s.recompute,
         offload=tuple(s.offload),
+        tuning=tuning_of(s, model, precision_name, assumptions),
     )
     return recipe, assumptions
 
@@ -79,7 +81,7 @@ def _known_values(s: Scenario, model: Model) -> None:
 
 def _precision(s: Scenario, model: Model, device: Device | None, assumptions: list[str]) -> str:
     name, integer = s.precision, device is not None and _integer_only(device)
-    stored = model.storage if s.mode == "infer" else None
+    stored = model.storage if s.mode == "infer" and s.weights is None else None
     if name is None:
         assert device is not None, "a scenario without a device names its precision"
         name = default_precision(device)
@@ -170,7 +172,11 @@ def _optimizer(s: Scenario, assumptions: list[str]) -> str | None:
         if "optimizer" in s.offload:
             raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")
         return None
-    optimizer(name)
+    if optimizer(name).paged:
+        assumptions.append(
+            f"optimizer {name}: its states lie in host memory and page in for the update; they are"
+            " not counted on the device, and the time to page them is left out"
+        )
     return name
 
 

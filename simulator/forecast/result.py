@@ -134,6 +134,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 
     # counts
     parameters: int
+    trainable_parameters: int | None = None  # adapters among them; None in inference
+    lora: int | None = None  # rank of the adapters
+    adapted: tuple[str, ...] = ()  # names of the layers with adapters
+    weights: str | None = None  # format of frozen weights, where it was asked for
     flops_forward: float  # matrix products, convolutions and attention, per step [FLOP]
     flops_backward: float
     flops_recompute: float

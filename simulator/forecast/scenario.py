@@ -13,11 +13,11 @@ from roofcast.hwdb.records import System
 
 WHOLE = (
     "batch", "sequence", "image", "devices", "tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero",
-    "shard", "micro_batch",
+    "shard", "micro_batch", "lora",
 )  # fmt: skip
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
-    "cp_kind", "schedule",
+    "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -46,6 +46,16 @@ class Scenario(
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
     memory_format: str | None = None  # of images: contiguous | channels_last
+    # fine-tuning
+    lora: int | None = None  # rank of LoRA's adapters; default: none
+    # all (linear layers but heads and routers; default) | attention | mlp | q,v | a regular
+    # expression
+    lora_targets: str | None = None
+    lora_precision: str | None = None  # fp32 | bf16 | fp16; default: that of the weights
+    lora_dropout: float | None = None  # probability before the adapters; default: 0
+    freeze: str | None = None  # regular expression of names whose weights do not train
+    train: str | None = None  # of names whose weights train, the others do not
+    weights: str | None = None  # format of frozen weights: nf4 | int8 | fp8 | bf16
     # several devices
     devices: int | None = None
     system: str | System | None = None  # node or pod; default: the usual one of the device
@@ -78,7 +88,7 @@ class Scenario(
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(("sp", "reshard"), lambda v: isinstance(v, bool), "True or False is wanted")
-        self._require(("epochs", "price_per_hour"), _number, "a number is wanted")
+        self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
@@ -108,7 +118,7 @@ class Scenario(
         """Numbers and lists in the types that a saved scenario is read in, so that both are
         equal.
         """
-        for name in ("tokens", "samples", "epochs", "price_per_hour"):
+        for name in ("tokens", "samples", "epochs", "price_per_hour", "lora_dropout"):
             value = getattr(self, name)
             if _number(value) and type(value) is not float:
                 msgspec.structs.force_setattr(self, name, float(value))

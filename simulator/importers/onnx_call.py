@@ -155,6 +155,7 @@ class NamedTape(Tape):
         trainable: bool = True,
         dtype: str | None = None,
         expert: bool = False,
+        adapter: bool = False,
     ) -> Value:
         """The next parameter announced, or a new one of that shape."""
         own = self.announced.pop(0) if self.announced else tied

@@ -95,10 +95,10 @@ def _bitsandbytes(k: _Keys) -> Storage:
     if k.raw.get("load_in_4bit") or k.raw.get("_load_in_4bit"):
         block, double = k.group("bnb_4bit_blocksize", default=64), False
         double = bool(k.raw.get("bnb_4bit_use_double_quant"))
-        extra = 8.0 + _FULL / 256 if double else _FULL  # blocks of 256 maxima share a scale
+        scheme = Scheme(4, 8.0, flat=block, above=_FULL) if double else Scheme(4, _FULL, flat=block)
         kind = "nf4" if k.raw.get("bnb_4bit_quant_type") == "nf4" else "fp4"
         how = f"4 bits ({kind}), groups of {block}{', double quantization' if double else ''}"
-        return Storage("", how, Scheme(4, extra, block), everywhere=True)
+        return Storage("", how, scheme, everywhere=True)
     how = "8 bits, a scale per row"
     return Storage("", how, Scheme(8, _FULL), "int8", everywhere=True)
 

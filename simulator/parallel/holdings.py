@@ -141,7 +141,7 @@ def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike)
     """Bytes of gradients at peak, of all weights' `gradients`. gone: bytes that are freed while the
     last of them are computed.
     """
-    x, stack, width = at.layout, at.step.recipe.stack, at.step.weight_width
+    x, stack, width = at.layout, at.step.recipe.stack, at.step.trained_width
     if not stack.master:
         # a table used twice: the output layer's gradient; at the end the embedding's, and their sum
         whole = np.less(x.zero, 2) | np.equal(x.shard, 1)
@@ -163,6 +163,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     """
     step, x, recipe = at.step, at.layout, at.step.recipe
     stack, width, zero = recipe.stack, step.weight_width, np.asarray(x.zero)
+    updated = step.trained_width
     training = recipe.mode == "train"
     weights = np.asarray(mine.dense), np.asarray(mine.expert)
     trained = np.asarray(mine.trained), np.asarray(mine.trained_expert)
@@ -175,7 +176,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         return bytes_per_weight * (of_dense + of_experts)
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
-    grad = held_gradient(stack, width)
+    grad = held_gradient(stack, updated)
     kept = np.asarray(mine.kept) * flying
     if "activations" in recipe.offload:
         kept = np.minimum(kept, mine.resident)
@@ -188,7 +189,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     buckets = grad * sum(trained) * (replicated & (not stack.master) & training)
     if stack.implementations.get("gradients") == "ddp" and training:
         # PyTorch's DistributedDataParallel around a model whose sums are kept elsewhere
-        buckets = width * sum(trained) * np.greater(np.asarray(x.dp * x.cp), 1)
+        buckets = updated * sum(trained) * np.greater(np.asarray(x.dp * x.cp), 1)
     # with weights that stay gathered, gradients are reduced after the last micro-batch
     late = np.greater(x.pp, 1) & stay_gathered
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
@@ -196,14 +197,14 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         gradients = _at_peak(gradients, mine, at, activations + transient)
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
-    copied = sharded(trained, copy_width(recipe, width), 1)
+    copied = sharded(trained, copy_width(recipe, updated), 1)
     widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
     gone = activations + transient + slack + gathered
     more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training
     return Holdings(
         parameters,
         gradients,
-        sharded(trained, state_width(recipe, width), 1),
+        sharded(trained, state_width(recipe, updated), 1),
         activations,
         transient + more,
         gathered + buckets,

@@ -217,9 +217,9 @@ def _largest(step: Step, unit: list[int], count: int, inferring: bool) -> list[f
     for k in step.kernels:
         if k.phase == "forward":
             live = sum(
-                v.bytes
+                v.in_flight
                 for v in (*k.inputs, *k.outputs)
-                if (v.grad or inferring) and v.kind == "activation"
+                if ((v.grad or inferring) and v.kind == "activation") or v.kind == "dequantized"
             )
             largest[unit[k.node]] = max(largest[unit[k.node]], live)
     return largest

@@ -213,7 +213,7 @@ def _by_kind(
     reduced: the reduction of gradients; handed: what one stage sends to the next; updated: an
     optimizer on the host, with its weights instead of bytes.
     """
-    x, width = at.layout, at.step.weight_width
+    x, width = at.layout, at.step.trained_width
     exposed, sent = (
         {kind: float(v * x.micro_batches / x.pp) for kind, v in side.items()}
         for side in (run.exposed, run.sent)
@@ -330,6 +330,6 @@ def updating(at: Placement, seconds: ArrayLike, weights: ArrayLike) -> np.ndarra
     x, stack = at.layout, at.step.recipe.stack
     ranks = np.where(np.greater(x.zero, 0), x.shard, 1)
     if "optimizer" in at.step.recipe.offload:
-        gradient = held_gradient(stack, at.step.weight_width)
+        gradient = held_gradient(stack, at.step.trained_width)
         return host_memory.update_seconds(weights, at.step, at.device, gradient) / ranks
     return np.asarray(seconds) / ranks

@@ -28,6 +28,9 @@ HIDE = {
 }  # fmt: skip
 
 
+SIXTEEN = 2.0  # bytes of a 16-bit weight
+
+
 class Cost(NamedTuple):
     """Seconds and bytes of traffic. Floats, or arrays over layouts."""
 
@@ -208,14 +211,16 @@ def wire_bytes(step: Step) -> tuple[float, float]:
 
     Weights travel as kernels read them, gradients as they are accumulated. A stack whose shards
     have another format than its 16-bit compute says what it sends (FSDP: `param_dtype` and
-    `reduce_dtype` [zhao2023]); a step in fp32 sends fp32.
+    `reduce_dtype` [zhao2023]); a step in fp32 sends fp32. Weights that are stored in fewer than 16
+    bits are gathered as they are stored.
     """
     stack, width = step.recipe.stack, step.weight_width
-    grad = stack.gradient_bytes if stack.master and width < 4.0 else width
+    grad = stack.gradient_bytes if stack.master and width < 4.0 else step.trained_width
     policy = precision(step.recipe.precision)
     if policy.autocast is None and width >= 4.0:
         return width, grad
-    return stack.gather_bytes or width, stack.reduce_bytes or grad
+    gather = stack.gather_bytes or width
+    return min(gather, width) if width < SIXTEEN else gather, stack.reduce_bytes or grad
 
 
 def gathers(x: Any) -> bool:
@@ -286,6 +291,8 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
     if at.step.recipe.mode == "infer":
         return Reduction(NOTHING, NOTHING)
     x, net, (width, grad) = at.layout, at.network, wire_bytes(at.step)
+    if at.step.trainable_parameters < at.step.parameters:  # what comes back is what was updated
+        width = at.step.recipe.stack.gather_bytes or at.step.trained_width
     unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
     done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
     gradients = updated = NOTHING

@@ -53,7 +53,7 @@ def update_seconds(
 
     gradient_bytes: bytes of one gradient.
     """
-    recipe, width = step.recipe, step.weight_width
+    recipe, width = step.recipe, step.trained_width
     assert recipe.optimizer is not None, "an offloaded optimizer is one"
     held = 4.0 if recipe.stack.master else width
     read, written = update_traffic(optimizer(recipe.optimizer), 1.0, held, True)

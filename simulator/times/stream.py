@@ -21,8 +21,8 @@ CLASS = {
     "batch_norm": "elementwise", "fused": "elementwise", "reduce": "rows", "softmax": "rows",
     "loss": "rows", "copy": "rows", "norm": "norm", "rms_norm": "rms_norm", "rope": "rope",
     "gated": "norm", "norm_backward": "norm_backward", "pool": "pool", "gather": "gather",
-    "scatter": "gather", "depthwise": "depthwise", "depthwise_input": "depthwise_input",
-    "depthwise_weight": "depthwise_weight",
+    "scatter": "gather", "dequantize": "elementwise", "depthwise": "depthwise",
+    "depthwise_input": "depthwise_input", "depthwise_weight": "depthwise_weight",
 }  # fmt: skip
 
 

@@ -147,6 +147,10 @@ def _layers(
     for s in saved:
         block = of[s.node]
         complete = blocks[block].count - again[block]  # layers that keep everything
+        if s.behind is not None and again[block]:  # the output of the last layer, kept anyway
+            node, copies = s.behind
+            kept.append(s._replace(node=node, count=copies, behind=None))
+            s = s._replace(count=s.count - copies, behind=None)
         if complete:
             kept.append(s._replace(count=s.count * complete / blocks[block].count))
     for b in sorted(inputs):

@@ -21,7 +21,10 @@ from roofcast.simulator.work.traced import (
     Traffic,
     Weight,
 )
+from roofcast.simulator.work.tuning import HELD, Tuning
 from roofcast.simulator.work.value import Value
+
+LOST = ("parameter", "buffer", "dequantized")  # kinds of values that are not kept for backward
 
 
 class Recording:
@@ -51,6 +54,10 @@ class Recording:
         self.headed = False  # whether the model has made that head
         self.caches: list[Cache] = []  # that generation would keep
         self.storage: Storage | None = None  # of a quantized checkpoint
+        self.tuning: Tuning | None = None  # what trains; None: all weights
+        self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights
+        self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
+        self.adapted: dict[str, int] = {}  # those with an adapter
         self._path: list[str] = []
         self._node = -1
         self._inside = False  # inside an op
@@ -128,16 +135,33 @@ class Recording:
 
         A precision that quantizes weights itself comes before the checkpoint's own storage.
         """
-        stored = self.storage
-        if self.training or stored is None:
+        stored = self.stored
+        if stored is None or (self.training and not self.frozen):
             return self.matrices
         if self.matrices is not None and self.precision.name != stored.precision:
             return self.matrices
-        return stored.format(self.nodes[max(self._node, 0)], rows, columns)
+        return stored.format(self.node, rows, columns)
+
+    @property
+    def node(self) -> Node:
+        """The current op; before the first one, that one."""
+        return self.nodes[max(self._node, 0)] if self.nodes else Node("", "", 1, 0)
+
+    @property
+    def stored(self) -> Storage | None:
+        """How weights that do not train are stored: as asked, else as the checkpoint has them."""
+        if self.tuning is not None and self.tuning.weights is not None:
+            return HELD[self.tuning.weights]
+        return self.storage
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the weights of the current op do not train."""
+        return self.tuning is not None and not self.tuning.trains(self.node.name)
 
     def head_format(self, rows: int, columns: int) -> str | None:
         """Format of the matrix of a language model's head of its own; None: as other weights."""
-        quantized = self.storage is not None and self.storage.head
+        quantized = self.stored is not None and self.stored.head
         return self.matrix_format(rows, columns) if quantized else None
 
     def _storage(self) -> int:
@@ -164,10 +188,18 @@ class Recording:
         trainable: bool = True,
         dtype: str | None = None,
         expert: bool = False,
+        adapter: bool = False,
     ) -> Value:
-        """A weight. Parameters with the same `tied` name share one storage and are counted once."""
+        """A weight. Parameters with the same `tied` name share one storage and are counted once.
+
+        An adapter trains where the other weights of its op are frozen.
+        """
         if tied is not None and tied in self._parameters:
             return self._parameters[tied]
+        if self.training and not adapter and self.frozen:
+            trainable = False
+            if dtype is None and self.tuning is not None and self.tuning.weights == "bf16":
+                dtype = "bf16"
         dtype = dtype or self.precision.weights
         grad = self.training and trainable
         value = Value(shape, dtype, self._storage(), grad, "parameter", self._repeats)
@@ -257,14 +289,15 @@ class Recording:
         if not self.training:
             return
         for v in values:
-            if v.kind in ("parameter", "buffer"):
+            if v.kind in LOST:
                 continue
             entry = self.saved.get(v.storage)
             if entry is None:
                 self.saved[v.storage] = Saved(self._node, v.held, v.repeats, v.kind, True)
             elif not entry.last:  # kept between the repeated blocks; from here on, the last one too
                 count = entry.count + v.repeats
-                self.saved[v.storage] = entry._replace(count=count, last=True)
+                behind = self._node, v.repeats
+                self.saved[v.storage] = entry._replace(count=count, last=True, behind=behind)
             if v.repeats != self._repeats:
                 self._kept.setdefault(v.storage, self._node)
 

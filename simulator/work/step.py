@@ -13,7 +13,7 @@ from roofcast.simulator.work.fusion import fuse
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer, state_bytes, update_traffic
 from roofcast.simulator.work.precision import WIDTH, precision
-from roofcast.simulator.work.recompute import recomputed
+from roofcast.simulator.work.recompute import policy, recomputed
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import (
     ALONE,
@@ -26,6 +26,7 @@ from roofcast.simulator.work.traced import (
     Traffic,
     Weight,
 )
+from roofcast.simulator.work.tuning import Tuning, check_matches
 
 FOREACH_GROUP = 30  # tensors per launch of PyTorch's multi-tensor kernels, approximately
 
@@ -41,6 +42,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     recompute: str  # a policy of simulator/work/recompute.py
     stack: Stack
     offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
+    tuning: Tuning | None = None  # what trains, and how frozen weights are held; None: all train
 
     @property
     def copied_by_update(self) -> bool:
@@ -69,6 +71,22 @@ class Step(NamedTuple):
     traffic: tuple[Traffic, ...] = ()
     assumptions: tuple[str, ...] = ()  # made by the model
     caches: tuple[Cache, ...] = ()  # that generation would keep
+    adapted: tuple[str, ...] = ()  # names of layers with an adapter
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of weights that train, over all repetitions of a layer; 0 in inference."""
+        if self.recipe.mode != "train":
+            return 0
+        return sum(w.size * w.count for w in self.weights if w.trainable)
+
+    @property
+    def trained_width(self) -> float:
+        """Bytes per weight that trains, a mean; of all weights where none does."""
+        n = self.trainable_parameters
+        if not n:
+            return self.weight_width
+        return sum(w.size * w.count * WIDTH[w.dtype] for w in self.weights if w.trainable) / n
 
     @property
     def parameters(self) -> int:
@@ -142,7 +160,12 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         parallel=parallel,
     )
     size = recipe.size // parallel.cp if recipe.size else recipe.size
+    tape.tuning = recipe.tuning
+    tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
+    if recipe.tuning is not None and training:
+        names = [tape.nodes[w.node].name for w in tape.weights]
+        check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
     kernels, counted = _compiled(tape, stack)
     saved = counted
     if training and recipe.recompute != "none":
@@ -159,7 +182,16 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         sum(v.bytes for v in tape.inputs), _state_bytes(tape, recipe) if training else 0.0, recipe,
         tuple(tape.traffic), (*tape.assumptions, *_composed_attention(tape, model.name)),
         () if tape.headed else tuple(tape.caches),  # a classifier generates nothing
+        tuple(tape.adapted),
     )  # fmt: skip
+
+
+def _checkpointed(recipe: Recipe) -> bool:
+    """Whether inputs get a gradient so that checkpoints pass one to the adapters inside, as PEFT
+    and transformers arrange it (enable_input_require_grads).
+    """
+    tuned = recipe.tuning is not None and recipe.tuning.rank is not None
+    return tuned and policy(recipe.recompute).by_layer
 
 
 def _composed_attention(tape: Tape, name: str) -> tuple[str, ...]:
@@ -187,7 +219,7 @@ def attentions(nodes: Sequence[Node], kernels: Sequence[Kernel]) -> tuple[int, i
 def _compiled(tape: Tape, stack: Stack) -> tuple[list[Kernel], tuple[Kept, ...]]:
     """Kernels and kept storages on the tape, fused if the stack has a compiler."""
     saved = tuple(
-        Kept(entry.node, entry.bytes, entry.count, entry.kind, storage)
+        Kept(entry.node, entry.bytes, entry.count, entry.kind, storage, entry.behind)
         for storage, entry in tape.saved.items()
     )
     kernels = tape.kernels
@@ -222,6 +254,8 @@ def _state_bytes(tape: Tape, recipe: Recipe) -> float:
     if recipe.optimizer is None:
         return 0.0
     o = optimizer(recipe.optimizer)
+    if o.paged:
+        return 0.0
     trainable = (w for w in tape.weights if w.trainable)
     return sum(state_bytes(o, w.size * w.count, WIDTH[w.dtype]) for w in trainable)
 

@@ -17,6 +17,7 @@ _EXPERT = ("", ".0.gate_proj", ".0.up_proj", ".0.down_proj", ".gate_up_proj", ".
 _TOWER = re.compile(r"vi[st]|audio|multi_modal|merger|mm_projector")
 _SIMPLE = re.compile(r"[\w\\.|()\[\]*+^$?:-]{1,200}")  # a regular expression that ends soon
 _STARS = 5
+_SCALED = 256  # groups that share a scale under double quantization [dettmers2023]
 
 
 class Scheme(NamedTuple):
@@ -28,13 +29,21 @@ class Scheme(NamedTuple):
     rows: int | None = 1  # outputs of a group; None: all
     column: float = 0.0  # bits per input
     matrix: float = 0.0  # bits per matrix
+    flat: int | None = None  # weights of a group that pays no heed to rows, instead of `group`
+    above: float = 0.0  # bits of a scale of 256 such groups
 
     def per_weight(self, rows: int, columns: int) -> float:
         """Bits per weight of a matrix, with all that is stored beside it.
 
         >>> Scheme(4, 20, 128).per_weight(4096, 4096)
         4.15625
+        >>> Scheme(4, 8, flat=64, above=32).per_weight(4096, 4096)
+        4.126953125
         """
+        if self.flat is not None:
+            groups = -(-rows * columns // self.flat)
+            beside = self.extra * groups + self.above * -(-groups // _SCALED)
+            return self.bits + (beside + self.matrix) / (rows * columns)
         groups = -(-rows // (self.rows or rows)) * -(-columns // (self.group or columns))
         beside = self.extra * groups + self.column * columns + self.matrix
         return self.bits + beside / (rows * columns)

@@ -242,6 +242,28 @@ class Tape(Recording):
         narrow = dtype in (self.matrices, self.filters) or is_stored(dtype)
         return self.precision.activations if narrow else dtype
 
+    def widened(self, weight: Value, dtype: str) -> Value:
+        """A weight that is stored in few bits, as a training step multiplies it: dequantized into a
+        buffer that its product alone reads, once more in backward.
+        """
+        if not (self.training and is_stored(weight.dtype)):
+            return weight
+        repeats = weight.repeats
+        wide = Value(weight.shape, dtype, self._storage(), False, "dequantized", repeats)
+        self.emit("dequantize", (weight,), (wide,), vector=wide.size)
+        return wide
+
+    def widened_again(self, weight: Value, wide: Value) -> None:
+        """The same once more, for the product of a backward pass."""
+        if wide is not weight and wide.kind == "dequantized":
+            self.backward(
+                "dequantize",
+                vector=wide.size,
+                read=weight.bytes,
+                written=wide.bytes,
+                product=wide.dtype,
+            )
+
     def promoted(self, *values: Value) -> str:
         """The format in which PyTorch computes an elementwise op on these values."""
         return promote(*(v.dtype for v in values))

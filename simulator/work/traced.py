@@ -64,6 +64,8 @@ class Saved(NamedTuple):
     count: int  # type: ignore[assignment]
     kind: str  # activation | input | weight_copy
     last: bool  # of a repeated block's output: the copy of the last block is kept, too
+    # op behind the repeated blocks that keeps the output of the last one, and how many copies
+    behind: tuple[int, int] | None = None
 
 
 class Kept(NamedTuple):
@@ -74,6 +76,7 @@ class Kept(NamedTuple):
     count: float  # type: ignore[assignment]
     kind: str  # activation | input | weight_copy
     storage: int
+    behind: tuple[int, int] | None = None  # op behind a block that keeps so many of them
 
 
 class Cache(NamedTuple):

@@ -22,10 +22,12 @@ class Value:
     kind           activation | parameter | buffer | input | weight_copy
     repeats        repetitions of the block in which it was created
     split          share held by one tensor-parallel rank: None (whole), "features" or "tokens"
+    pieces         parts in which its gradient is computed and used up, one after the other
     """
 
     __slots__ = (
-        "shape", "dtype", "storage", "size", "bytes", "held", "grad", "kind", "repeats", "split"
+        "shape", "dtype", "storage", "size", "bytes", "held", "grad", "kind", "repeats", "split",
+        "pieces",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +56,12 @@ class Value:
         self.kind = kind
         self.repeats = repeats
         self.split = split
+        self.pieces = 1
+
+    @property
+    def in_flight(self) -> float:
+        """Bytes of its gradient that exist at once."""
+        return self.bytes / self.pieces
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"

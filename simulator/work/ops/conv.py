@@ -105,6 +105,9 @@ def conv(
     return _conv_kernels(t, x, w, b, (batch, channels, *space), flops, shape)
 
 
+IMAGES = 4  # dimensions of a batch of images
+
+
 def _conv_kernels(
     t: Tape,
     x: Value,
@@ -122,6 +125,8 @@ def _conv_kernels(
     b_low = None if b is None else t.low(b)
     product = product_format(t, t.wide(x_low.dtype), w)
     out = t.new(out_shape, product if t.quantized(w) else t.wide(x_low.dtype), x.grad or w.grad)
+    if t.inputs_need_grad and x.kind == "input" and len(x.shape) == IMAGES:
+        out.grad = True  # as that of embedded tokens, for checkpoints
     operand = narrowed(t, x_low, out, product)
     ins = (operand, w_low) if b_low is None else (operand, w_low, b_low)
     _, c_in, *_, groups = shape
@@ -140,7 +145,7 @@ def _conv_kernels(
         )
 
     t.emit(kind, ins, (out,), matrix=flops, product=product, shape=("forward", *shape))
-    if not out.grad:
+    if not (x.grad or w.grad):
         return out
     t.save(x_low)
     if x.grad:

@@ -22,10 +22,12 @@ def embedding(
     is split over tensor-parallel ranks, each contributes its rows and the results are added up.
     """
     table = weight if weight is not None else t.parameter(rows, width, tied=tied)
-    out = t.new((*ids.shape, width), table.dtype, table.grad)
+    # what a checkpoint encloses has a gradient only if its input has one
+    needed = t.inputs_need_grad and (ids.kind == "input" or weight is not None)
+    out = t.new((*ids.shape, width), table.dtype, table.grad or needed)
     read = ids.bytes + out.bytes
     t.emit("gather", (ids, table), (out,), read=read)
-    if out.grad:
+    if table.grad:
         t.save(ids)
         written, dtype = table.bytes + out.bytes, table.dtype
         t.backward("scatter", vector=out.size, read=read, written=written, product=dtype)

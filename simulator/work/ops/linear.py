@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roofcast.simulator.work.ops import pointwise
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
+from roofcast.simulator.work.tuning import Tuning, check_rank
 
 
 def product_format(t: Tape, dtype: str, weight: Value | None = None) -> str:
@@ -89,17 +91,18 @@ def linear(
     product runs in the operands' own format even if the precision policy has an 8-bit or 4-bit one.
     """
     w = weight
-    # heads of language models, products with the vocabulary, are not quantized for inference
+    head = not t.in_block and bool(parallel or not narrow)
+    # heads of language models, products with the vocabulary, are not quantized
     narrow = narrow and (t.training or not parallel)
     if t.parallel.tp > 1 and parallel is not False:
         if x.split == "features":
-            return t.leave(_linear(t, x, out_features, bias, w, trainable, narrow))
+            return t.leave(_linear(t, x, out_features, bias, w, trainable, narrow, head))
         if w is not None and w.split:
-            return _columns(_linear(t, t.enter(x), w.shape[0], bias, w, trainable, narrow))
+            return _columns(_linear(t, t.enter(x), w.shape[0], bias, w, trainable, narrow, head))
         if w is None and (parallel or t.in_block):
             columns = _own_columns(t, out_features, bool(parallel), whole)
-            return _columns(_linear(t, t.enter(x), columns, bias, w, trainable, narrow))
-    return _linear(t, x, out_features, bias, w, trainable, narrow)
+            return _columns(_linear(t, t.enter(x), columns, bias, w, trainable, narrow, head))
+    return _linear(t, x, out_features, bias, w, trainable, narrow, head)
 
 
 def _own_columns(t: Tape, out_features: int, padded: bool, whole: int) -> int:
@@ -124,19 +127,71 @@ def _linear(
     weight: Value | None,
     trainable: bool,
     narrow: bool,
+    head: bool,
+) -> Value:
+    """A linear layer, with its adapter where one is asked for."""
+    out = _plain(t, x, out_features, bias, weight, trainable, narrow, head)
+    if not t.training or t.tuning is None:
+        return out
+    t.linears.setdefault(t.node.name, t.repeats)
+    if not t.tuning.adapts(t.node, head):
+        return out
+    t.adapted.setdefault(t.node.name, t.repeats)
+    return _adapted(t, x, out, t.tuning)
+
+
+def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning) -> Value:
+    """out + B(A(dropout(x))) times a number, as PEFT computes it [hu2021].
+
+        forward   2 T r (in + out) FLOPs for A[r, in] and B[out, r]; keeps x for A's gradient and
+                  the r results of A for B's
+        backward  the gradients of A and B, and of x
+
+    Adapters in another format than x read a copy of x, each its own, and the result is cast back.
+    Source: github huggingface/peft, src/peft/tuners/lora/layer.py, Linear.forward.
+    """
+    assert tuning.rank is not None, "an adapter has a rank"
+    rank, k, wide = tuning.rank, x.shape[-1], out.shape[-1]
+    check_rank(rank, wide, k, t.node.name)
+    dtype = tuning.precision or t.precision.weights
+    down = t.parameter(rank, k, dtype=dtype, adapter=True)
+    up = t.parameter(wide, rank, dtype=dtype, adapter=True)
+    h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
+    for weight in (down, up):
+        h = _plain(t, h, weight.shape[0], False, weight, True, _sixteen(t), False)
+    return t.cast(pointwise.add(t, out, pointwise.scale(t, h)), out.dtype)
+
+
+def _sixteen(t: Tape) -> bool:
+    """Whether the policy's products are of 16 bits or more: adapters have no narrower ones."""
+    return WIDTH.get(t.precision.product, 4) >= WIDTH["bf16"]
+
+
+def _plain(
+    t: Tape,
+    x: Value,
+    out_features: int,
+    bias: bool | Value,
+    weight: Value | None,
+    trainable: bool,
+    narrow: bool,
+    head: bool,
 ) -> Value:
     k, tokens = x.shape[-1], x.size // x.shape[-1]
     w = weight
     if w is None:
-        held = t.matrix_format(out_features, k) if narrow else t.head_format(out_features, k)
+        quantized = narrow and not (head and t.training)
+        held = t.matrix_format(out_features, k) if quantized else t.head_format(out_features, k)
         w = t.parameter(out_features, k, trainable=trainable, dtype=held)
     b = bias if isinstance(bias, Value) else None
     if bias is True:
         b = t.parameter(out_features, trainable=trainable)
-    x_low, w_low = t.low(x), t.low(w)
+    x_low = t.low(x)
+    w_low = t.widened(t.low(w), x_low.dtype)
     b_low = None if b is None else t.low(b)
     ins = (x_low, w_low) if b_low is None else (x_low, w_low, b_low)
-    out = t.new((*x.shape[:-1], out_features), t.wide(x_low.dtype), x.grad or w.grad)
+    bias_grad = b is not None and b.grad
+    out = t.new((*x.shape[:-1], out_features), t.wide(x_low.dtype), x.grad or w.grad or bias_grad)
     product = product_format(t, t.wide(x_low.dtype), w) if narrow else t.wide(x_low.dtype)
     operand = narrowed(t, x_low, out, product)
     _product(t, (operand, *ins[1:]), out, (1, tokens, out_features, k), product)
@@ -145,11 +200,12 @@ def _linear(
     if w.grad:
         keep_operand(t, x_low, product)
         _product_back(t, (out, x_low), w_low, (1, out_features, k, tokens), product)
-        if b_low is not None:
-            reduced, dtype = b_low.bytes, out.dtype
-            t.backward("reduce", vector=out.size, read=out.bytes, written=reduced, product=dtype)
+    if b_low is not None and bias_grad:
+        reduced, dtype = b_low.bytes, out.dtype
+        t.backward("reduce", vector=out.size, read=out.bytes, written=reduced, product=dtype)
     if x.grad:
         t.save(w_low)
+        t.widened_again(w, w_low)
         _product_back(t, (out, w_low), x_low, (1, tokens, k, out_features), product)
     return out
 
@@ -159,7 +215,8 @@ def matmul(t: Tape, a: Value, b: Value, *, transposed: bool = False) -> Value:
 
     With `transposed`, C = A B^T for B[..., n, k].
     """
-    a, b = t.low(a), t.low(b)
+    a, stored = t.low(a), t.low(b)
+    b = t.widened(stored, a.dtype)
     m, k = a.shape[-2:]
     n = b.shape[-2] if transposed else b.shape[-1]
     batch = a.size // (m * k)
@@ -169,6 +226,7 @@ def matmul(t: Tape, a: Value, b: Value, *, transposed: bool = False) -> Value:
     _product(t, (operand, b), out, (batch, m, n, k), product)
     if out.grad and a.grad:
         t.save(b)
+        t.widened_again(stored, b)
         _product_back(t, (out, b), a, (batch, m, k, n), product)
     if out.grad and b.grad:
         t.save(a)

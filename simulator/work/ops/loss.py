@@ -5,6 +5,8 @@ from __future__ import annotations
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 
+CHUNKS = 8  # of the logits, where the loss is computed in chunks
+
 
 def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False) -> Value:
     """- log softmax(logits)[label] over the last dimension, averaged over rows.
@@ -62,8 +64,11 @@ def _softmax(t: Tape, x: Value, log_p: Value) -> None:
 def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
     """Cross-entropy a few rows at a time in one compiled kernel.
 
-    Values in fp32 stay on the chip, and only the logits and labels are kept.
+    Values in fp32 stay on the chip, and only the logits and labels are kept. In backward the
+    gradient of a chunk of logits is used up by the head before that of the next is computed.
+    Source: github pytorch/torchtune, modules/loss/ce_chunked_output_loss.py: num_output_chunks = 8.
     """
+    logits.pieces = CHUNKS
     n, bytes_, dtype = logits.size, logits.bytes, logits.dtype
     out = t.new((), "fp32", logits.grad)
     t.emit("softmax", (logits, labels), (out,), vector=4 * n, special=n)

@@ -105,6 +105,7 @@ def grouped_linear(
     w = t.parameter(experts, out_features, k, expert=True, dtype=held)
     b = t.parameter(experts, out_features, expert=True) if bias else None
     x = t.cast(x, t.wide(w.dtype))
+    wide = t.widened(w, x.dtype)
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
     product, each = product_format(t, x.dtype, w), rows / experts
     operand = narrowed(t, x, out, product) if not t.training else x
@@ -117,13 +118,15 @@ def grouped_linear(
             "matmul", matrix=flops, read=moved, written=written, product=product, shape=shape
         )
 
-    t.emit("matmul", (operand, w), (out,), matrix=flops, product=product, shape=shape)
+    t.emit("matmul", (operand, wide), (out,), matrix=flops, product=product, shape=shape)
     if out.grad:
-        keep_operand(t, x, product)
         t.save(routes.ends)
-        back(x, w, (experts, out_features, k, each))
+        if w.grad:
+            keep_operand(t, x, product)
+            back(x, w, (experts, out_features, k, each))
         if x.grad:
-            back(w, x, (experts, each, k, out_features))
+            t.widened_again(w, wide)
+            back(wide, x, (experts, each, k, out_features))
     if b is None:
         return out
     picked = take(t, b, routes.owner, rows, out_features)

@@ -32,13 +32,13 @@ def layer_norm(
         b = t.parameter(width, trainable=trainable) if bias else None
     x = t.full(x)
     n, rows = x.size, x.size // width
-    out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and trainable and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or _trained(g, b))
     t.emit("layer_norm", _present(x, g, b), (out,), vector=8 * n, special=rows)
     if out.grad:
         t.save(x)
         t.keep(2 * STATISTICS * rows)
         _norm_back(t, "layer_norm", x, flops=14, passes=2)
-        if g is not None:
+        if g is not None and _trained(g, b):
             read, written = 2 * x.bytes, 2 * g.bytes
             t.backward("reduce", vector=4 * n, read=read, written=written, product=x.dtype)
     return out
@@ -57,10 +57,12 @@ def layer_norm_as(t: Tape, x: Value, flavor: str, *, heads: int = 0) -> Value:
     if flavor == "plain":
         return t.cast(layer_norm(t, t.cast(x, "fp32"), affine=False), x.dtype)
     if flavor == "one_plus":
-        out = layer_norm(t, x)
-        scale = t.new((x.shape[-1],), t.precision.weights, t.training)
+        g, b = (t.parameter(x.shape[-1]) for _ in range(2))
+        out = layer_norm(t, x, weights=(g, b))
+        scale = t.new((x.shape[-1],), g.dtype, g.grad)
         t.emit("elementwise", (), (scale,), vector=scale.size, read=scale.bytes)
-        t.save(scale)
+        if out.grad:
+            t.save(scale)
         return out
     g = t.parameter(*((heads, 1) if heads else ()), x.shape[-1])
     if t.implementation("layer_norm", "composed") == "fused":
@@ -80,6 +82,11 @@ def _wide_weight(t: Tape, g: Value) -> Value:
     if full is not g:
         full.kind = "weight_copy"
     return full
+
+
+def _trained(*weights: Value | None) -> bool:
+    """Whether any of these weights has a gradient."""
+    return any(w is not None and w.grad for w in weights)
 
 
 def _present(*values: Value | None) -> tuple[Value, ...]:
@@ -135,7 +142,7 @@ def rms_norm(
 
 def _rms_norm_fused(t: Tape, x: Value, g: Value | None) -> Value:
     rows = x.size // x.shape[-1]
-    out = t.new(x.shape, t.wide(x.dtype), x.grad or (g is not None and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or _trained(g))
     t.emit("layer_norm", _present(x, g), (out,), vector=4 * x.size, special=rows)
     if out.grad:
         t.save(x)
@@ -159,7 +166,7 @@ def batch_norm(t: Tape, x: Value, *, affine: bool = True) -> Value:
     """
     channels, n = x.shape[1], x.size
     ins = (x, t.parameter(channels), t.parameter(channels)) if affine else (x,)
-    out = t.new(x.shape, x.dtype, x.grad or (affine and t.training))
+    out = t.new(x.shape, x.dtype, x.grad or _trained(*ins[1:]))
     if not t.training:
         t.emit("elementwise", ins, (out,), vector=2 * n)
         return out
@@ -189,7 +196,7 @@ def instance_norm(t: Tape, x: Value) -> Value:
     """
     channels, rows = x.shape[1], x.shape[0] * x.shape[1]
     g, b = (pointwise.copy(t, t.parameter(channels), rows) for _ in range(2))
-    out = t.new(x.shape, x.dtype, x.grad or t.training)
+    out = t.new(x.shape, x.dtype, x.grad or _trained(g, b))
     t.emit("batch_norm", (x, g, b), (out,), vector=7 * x.size, special=rows, read=2 * x.bytes)
     if out.grad:
         t.save(x, g)
@@ -206,7 +213,7 @@ def group_norm(t: Tape, x: Value, groups: int, *, affine: bool = True) -> Value:
     g, b = (t.parameter(x.shape[1]), t.parameter(x.shape[1])) if affine else (None, None)
     x = t.full(x)
     n, rows = x.size, x.shape[0] * groups
-    out = t.new(x.shape, t.wide(x.dtype), x.grad or (affine and t.training))
+    out = t.new(x.shape, t.wide(x.dtype), x.grad or _trained(g, b))
     ins = _present(x, g, b)
     t.emit("layer_norm", ins, (out,), vector=8 * n, special=rows, read=2 * x.bytes)
     if out.grad:

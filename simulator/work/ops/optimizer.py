@@ -21,11 +21,13 @@ class Optimizer(NamedTuple):
     kernels: int  # launches of the foreach implementation
     flops: float  # vector FLOPs per weight
     source: str
+    paged: bool = False  # states lie in host memory and page in for the update
 
 
 LAMB = "you2019, Algorithm 2: Adam's direction, and the norms of it and of the weight"
 ADAFACTOR = "shazeer2018: a row and a column per matrix, under 1 % of the weights"
 ADAM8BIT = "dettmers2021: two states of one byte and a scale per block of 256"
+PAGED = "dettmers2023, section 3: the same states in unified memory, evicted to the host"
 OPTIMIZERS = {
     "sgd": Optimizer(0, 0, (2, 1), (2, 1), 1, 2, "p -= lr g"),
     "momentum": Optimizer(1, 0, (3, 2), (5, 3), 3, 4, "v = mu v + g; p -= lr v"),
@@ -35,6 +37,8 @@ OPTIMIZERS = {
     "lion": Optimizer(1, 0, (3, 2), (8, 5), 5, 8, "chen2023, Program 1"),
     "adafactor": Optimizer(0, 0.01, (4, 2), (10, 5), 10, 14, ADAFACTOR),
     "adam8bit": Optimizer(0, 2.03125, (2, 1), (2, 1), 1, 20, ADAM8BIT),
+    "adamw8bit": Optimizer(0, 2.03125, (2, 1), (2, 1), 1, 20, ADAM8BIT),
+    "paged-adamw8bit": Optimizer(0, 2.03125, (2, 1), (2, 1), 1, 20, PAGED, paged=True),
 }
 
 

@@ -27,7 +27,7 @@ def _rows():
 
 def _counts(tape: Tape) -> dict[str, int]:
     saved = {"activation": 0, "input": 0, "weight_copy": 0}
-    for _, held, count, kind, _ in tape.saved.values():
+    for _, held, count, kind, *_ in tape.saved.values():
         saved[kind] += held * count
     return {
         "parameters": sum(w.size * w.count for w in tape.weights),
@@ -166,7 +166,7 @@ def test_speech_nets_have_the_counts_of_pytorch_up_to_the_loss(
     )
     loss = sum(
         held * count
-        for node, held, count, _, _ in tape.saved.values()
+        for node, held, count, *_ in tape.saved.values()
         if tape.nodes[node].name == "loss"
     )
     log_probabilities = 4 * 2 * 80 * 29

@@ -33,7 +33,7 @@ def work(tape):
 
 def kept(tape):
     """Bytes kept for backward."""
-    return sum(held * count for _, held, count, _, _ in tape.saved.values())
+    return sum(s.bytes * s.count for s in tape.saved.values())
 
 
 def weights(tape):

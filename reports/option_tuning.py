@@ -1,0 +1,59 @@
+"""Options on what trains and how frozen weights are held: fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from roofcast.reports.option_types import Share, Whole
+from roofcast.simulator.choices import ADAPTERS, WEIGHTS
+
+TUNING: dict[str, Callable[[Callable], Callable]] = {
+    "lora": click.option(
+        "--lora",
+        type=Whole(),
+        metavar="RANK",
+        help=(
+            "Train LoRA adapters of this rank beside frozen weights, for example 16, as PEFT runs"
+            " them. Default: all weights train."
+        ),
+    ),
+    "lora_targets": click.option(
+        "--lora-targets",
+        metavar="WHICH",
+        help=(
+            "Layers with an adapter: all (linear layers but heads and routers), attention, mlp,"
+            " names such as q,v or q_proj,v_proj, or a regular expression. Default: all."
+        ),
+    ),
+    "lora_precision": click.option(
+        "--lora-precision",
+        type=click.Choice(ADAPTERS),
+        help="Number format of the adapters. Default: that of the weights.",
+    ),
+    "lora_dropout": click.option(
+        "--lora-dropout",
+        type=Share(),
+        metavar="P",
+        help="Dropout before the adapters, for example 0.05. Default: 0.",
+    ),
+    "freeze": click.option(
+        "--freeze",
+        metavar="REGEX",
+        help="Weights of ops with such a name do not train (names: roofcast count).",
+    ),
+    "train": click.option(
+        "--train",
+        metavar="REGEX",
+        help="Weights of ops with such a name train, the others do not; with --lora, they too.",
+    ),
+    "weights": click.option(
+        "--weights",
+        type=click.Choice(WEIGHTS),
+        help=(
+            "Format in which weights that do not train are stored: nf4 (QLoRA: 4.127 bits), int8,"
+            " fp8, bf16. Products stay in --precision. Default: that of the precision."
+        ),
+    ),
+}

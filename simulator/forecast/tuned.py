@@ -1,0 +1,129 @@
+"""From a scenario to what trains: adapters, frozen parts and their format; refusals of what cannot
+be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.simulator.choices import ADAPTERS, WEIGHTS
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.precision import precision
+from roofcast.simulator.work.step import Step
+from roofcast.simulator.work.tuning import ALL, HELD, Tuning, checked
+
+TRACED = ("torch", "onnx")  # families of models that are run as they are
+OF_LORA = ("lora_targets", "lora_precision", "lora_dropout")
+OF_TRAINING = ("lora", "freeze", "train")
+
+
+def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> Tuning | None:
+    """What a scenario trains; None where all weights do. name: of its precision.
+
+    Raises BadInput or UnknownName for what cannot be.
+    """
+    given = [f for f in (*OF_TRAINING, *OF_LORA, "weights") if getattr(s, f) is not None]
+    if not given:
+        return None
+    _check(s, model, given)
+    tuning = checked(
+        Tuning(
+            rank=s.lora,
+            targets=s.lora_targets or ALL,
+            precision=s.lora_precision,
+            dropout=s.lora_dropout or 0.0,
+            freeze=s.freeze,
+            train=s.train,
+            weights=s.weights,
+        )
+    )
+    assumptions += _said(s, model, name)
+    if s.weights is not None:
+        _check_weights(s, name)
+    return tuning
+
+
+def _check(s: Scenario, model: Model, given: list[str]) -> None:
+    """Refuses fields that do not go together, or with the model."""
+    first = f"{given[0]} {getattr(s, given[0])}"
+    for field, known in (("weights", WEIGHTS), ("lora_precision", ADAPTERS)):
+        value = getattr(s, field)
+        if value is not None and value not in known:
+            raise unknown(field, value, known, f"known: {', '.join(known)}")
+    if model.family in TRACED:
+        raise BadInput(
+            f"{first}: {model.name} is taken as it is; freeze its weights (requires_grad = False)"
+            " or add adapters (PEFT) in the model itself, or give a name or a config.json"
+        )
+    training = [f for f in given if f in (*OF_TRAINING, *OF_LORA)]
+    if s.mode == "infer" and training:
+        raise BadInput(
+            f"{training[0]} {getattr(s, training[0])}: an inference step trains nothing; leave it"
+            " out or use --mode train"
+        )
+    of_lora = [f for f in given if f in OF_LORA]
+    if of_lora and s.lora is None:
+        raise BadInput(
+            f"{of_lora[0]} {getattr(s, of_lora[0])}: there are no adapters; give their rank, for"
+            " example --lora 16"
+        )
+    if s.mode == "train" and not training:
+        raise BadInput(
+            f"{first}: it is the format of weights that do not train, and all do; use --lora 16,"
+            " --freeze, or --mode infer"
+        )
+
+
+def _check_weights(s: Scenario, name: str) -> None:
+    """Refuses formats of weights that a precision rules out."""
+    p = precision(name)
+    if s.mode == "infer" and p.matrices is not None:
+        raise BadInput(
+            f"weights {s.weights}: precision {name} says how weights are held; leave one of them"
+            " out"
+        )
+    if s.weights == "bf16" and p.weights == "fp16":
+        raise BadInput(
+            f"weights bf16: precision {name} holds the other weights in fp16; use --precision bf16"
+            " or amp-bf16"
+        )
+
+
+def _said(s: Scenario, model: Model, name: str) -> list[str]:
+    """What the adapters and the format of frozen weights assume, in sentences."""
+    p, said = precision(name), []
+    if s.lora is not None:
+        if s.lora_targets is None:
+            said.append("lora_targets all (not given): linear layers but heads and routers")
+        if s.lora_precision is None:
+            said.append(
+                f"adapters in {p.weights} (lora_precision not given; PEFT's own default is fp32)"
+            )
+        if (s.tp or 1) > 1:
+            said.append(
+                "adapters under tensor parallelism: the half beside a whole input or output is on"
+                " every rank, its gradient's small all-reduce is left out"
+            )
+    held = HELD.get(s.weights or "")
+    stored = model.storage if held is None and s.weights is None else held
+    if stored is None or s.mode == "infer":
+        return said
+    wide = p.autocast or p.activations
+    return [
+        *said,
+        f"frozen matrices stored in {stored.how}; dequantized to {wide} before each product, and"
+        f" again in backward; embeddings, heads, norms and biases in {p.weights}",
+    ]
+
+
+def tuned_fields(step: Step) -> dict[str, Any]:
+    """Fields of a Forecast on what trains."""
+    tuning, training = step.recipe.tuning, step.recipe.mode == "train"
+    return {
+        "trainable_parameters": int(step.trainable_parameters) if training else None,
+        "lora": tuning.rank if tuning else None,
+        "adapted": step.adapted,
+        "weights": tuning.weights if tuning else None,
+    }
