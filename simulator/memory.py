@@ -141,6 +141,8 @@ def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:
     if group <= 1.0:
         return [start, last]
     return [start, last, (left, u.inside, u.gradients, last[3])]
+
+
 def in_flight(kernel: Kernel) -> float:
     """Bytes that the backward of a forward kernel holds beside what is kept: the gradients of its
     tensors, and weights that it dequantizes.
