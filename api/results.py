@@ -75,6 +75,31 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
             save(figure, temporary)
         return Path(path)
 
+    def report(self, path: str | Path, sensitivity: bool = True) -> Path:
+        """Write the report that `roofcast report` writes, as .html (one file, works offline) or
+        .md, and return its path.
+
+        sensitivity: whether it says what each number of the hardware is worth. Raises BadInput
+        where the suffix is another, or where the forecast was read from JSON, which has no
+        scenario: predict again.
+        """
+        import datetime
+
+        from roofcast.reports.files import check_target, replacing
+        from roofcast.reports.html.data import answered
+        from roofcast.reports.html.page import html, markdown
+
+        target = check_target(str(path), (".html", ".md"))
+        scenario = self.__dict__.get("scenario")
+        if scenario is None:
+            raise BadInput("a forecast read from JSON has no scenario to report; predict again")
+        write = html if target.suffix.lower() == ".html" else markdown
+        answers = [answered(scenario, self, sensitivity)]
+        text = write(answers, "Forecast.report", datetime.date.today().isoformat())
+        with replacing(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return target
+
     def __str__(self) -> str:
         from roofcast.reports.pages.summary import summary
 

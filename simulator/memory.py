@@ -77,6 +77,14 @@ def held_on(step: Step, device: Device) -> Held:
     return held(step, stack.framework_bytes if device.kind != "cpu" else 0.0, stack.slack)
 
 
+def moments_on(step: Step, device: Device) -> list[Held]:
+    """Memory of a training step on one device through its backward pass and update: the moments
+    among which `held` finds the peak, in the order in which they come.
+    """
+    stack = step.recipe.stack
+    return _moments(step, stack.framework_bytes if device.kind != "cpu" else 0.0, stack.slack)
+
+
 def _inference(step: Step, framework_bytes: float, slack: float) -> Held:
     still = ("parameter", "buffer")
     tensors = ((v for v in (*k.inputs, *k.outputs) if v.kind not in still) for k in step.kernels)

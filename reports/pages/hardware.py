@@ -89,7 +89,7 @@ def to_json(record: Hardware) -> dict[str, Any]:
     }
 
 
-def _value(key: str, figure: float, unit: str) -> str:
+def value(key: str, figure: float, unit: str) -> str:
     """The figure to five digits; bytes with binary prefixes, as memory is sold."""
     if key in DIRECTED:
         return f"{hwdb.pretty(figure, unit)}\nper direction"
@@ -123,7 +123,7 @@ def _table(found: list[Row], kind: type[Hardware], width: int) -> Table:
     for key, figure, unit in found:
         unchecked = figure.status == "recalled" and width >= WIDE
         status = "recalled\n(not checked)" if unchecked else figure.status
-        rows.append([f"{key} {mark(key, kind)}".rstrip(), _value(key, figure, unit), status, ""])
+        rows.append([f"{key} {mark(key, kind)}".rstrip(), value(key, figure, unit), status, ""])
     taken = [max(len(line) for row in rows for line in row[i].split("\n")) for i in range(3)]
     room = width - sum(taken) - 2 * (len(taken) + 1)
     for row, (_, figure, _) in zip(rows, found, strict=True):

@@ -1,0 +1,68 @@
+"""roofcast report"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.console import tell
+from roofcast.reports.options import RUNS, Sectioned, answer, scenario_options, scenarios
+
+
+@click.command("report", cls=Sectioned)
+@scenario_options(several=True)
+@RUNS
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="The report to write: .html (one file, works offline) or .md.",
+)
+@click.option(
+    "--sensitivity/--no-sensitivity",
+    "effects",
+    default=True,
+    help="Whether the report says what each number of the hardware is worth.",
+)
+def command(output: str, effects: bool, **asked: Any) -> None:
+    """Write a report of one step of MODEL, to send or to attach.
+
+    MODEL is as for roofcast predict, or a scenario file or the name of a ready scenario; loading a
+    .py runs it. Several --on are compared in one report.
+
+    The .html has the roofline, time by layer, memory, the pipeline, what each number of the
+    hardware is worth, assumptions, sources and the scenario, and loads nothing from the network.
+    """
+    from roofcast.reports.files import check_target, replacing
+    from roofcast.reports.html.data import answered
+    from roofcast.reports.html.page import html, markdown
+
+    path = check_target(output, (".html", ".md"))
+    answers = [answered(s, answer(s), effects) for s in _wanted(asked)]
+    write = html if path.suffix.lower() == ".html" else markdown
+    line = shlex.join(["roofcast", *sys.argv[1:]])
+    text = write(answers, line, datetime.date.today().isoformat())
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    tell(f"wrote {output} ({len(text.encode()) / 1e3:,.0f} kB)")
+
+
+def _wanted(asked: dict[str, Any]) -> list[Any]:
+    """Scenarios of the options, or those of a scenario file."""
+    from roofcast.scenarios import files
+
+    given = {key for key, value in asked.items() if value not in (None, (), {}) and key != "model"}
+    try:
+        path = files.find(asked["model"])
+        found, _ = files.steps(path)
+    except RoofcastError:
+        return list(scenarios(**asked))
+    if path.suffix != ".toml" or given:
+        return list(scenarios(**asked))
+    return list(found)

@@ -1,0 +1,135 @@
+"""What a page shows: forecasts as `predict --json` has them, and what its pictures draw beside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.reports.options import to_json
+from roofcast.reports.pages.asked import what
+from roofcast.reports.pages.layout import losses, on_what
+from roofcast.reports.pages.memory import kinds
+from roofcast.reports.pictures.roofs import machine
+from roofcast.simulator.choose.sensitivity import Sensitivity, sensitivity
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+EVENTS = 3000  # passes that a picture of the pipeline shows
+SAME = 1e-4  # of the step: points below it are not drawn
+
+
+class Answer(NamedTuple):
+    """A scenario, its forecast, and what the page draws of it."""
+
+    scenario: Scenario
+    forecast: Forecast
+    sensitivity: Sensitivity | None
+
+
+def answered(scenario: Scenario, forecast: Forecast, effects: bool) -> Answer:
+    """A forecast with its sensitivity, where that is wanted and defined."""
+    return Answer(scenario, forecast, sensitivity(scenario) if effects else None)
+
+
+def document(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The data of a page, in SI units: what its script draws, and what a reader can take from it.
+
+    `forecasts[i].json` is the object that `roofcast predict --json` prints.
+    """
+    return {"forecasts": [_one(answer) for answer in answers]}
+
+
+def _one(answer: Answer) -> dict[str, Any]:
+    f, scenario = answer.forecast, answer.scenario
+    found: dict[str, Any] = {
+        "title": f"{f.model} on {on_what(f)}",
+        "what": what(f),
+        "json": to_json(f),
+        "points": _points(f),
+        "roofs": _roofs(scenario, f),
+        "tree": _layers(f),
+        "memory": {"kinds": kinds(f), "moments": _moments(scenario)},
+        "pipeline": _pipeline(scenario, f),
+        "sensitivity": None,
+    }
+    if answer.sensitivity is not None:
+        found["sensitivity"] = [effect._asdict() for effect in answer.sensitivity.effects]
+    return found
+
+
+def _points(f: Forecast) -> list[dict[str, Any]]:
+    """Ops in one phase, longest first; updates of all weights are one point."""
+    from roofcast.reports.pictures.roofline_points import visible
+
+    return [msgspec.to_builtins(point) for point in visible(f)]
+
+
+def _roofs(scenario: Scenario, f: Forecast) -> list[dict[str, Any]]:
+    """The roofs of the device; none for a device that has integer rates only."""
+    try:
+        device = hwdb.device(scenario.device, scenario.set)
+        return [msgspec.to_builtins(roof) for roof in machine(device, f.mode == "train").roofs]
+    except BadInput:
+        return []
+
+
+def _layers(f: Forecast) -> list[dict[str, Any]]:
+    """Rows of time by layer, and the parts of the step outside of layers."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": layer.name,
+            "op": layer.op,
+            "count": layer.count,
+            "bound": layer.bound,
+            "time_s": layer.forward_s + layer.backward_s,
+        }
+        for layer in f.layers
+        if layer.forward_s + layer.backward_s > 0.0
+    ]
+    for part in losses(f):
+        rows.append(
+            {"name": part.name, "op": part.name, "count": 1, "bound": "", "time_s": part.time}
+        )
+    return rows
+
+
+def _moments(scenario: Scenario) -> list[dict[str, Any]]:
+    """Memory through the backward pass of a step on one device, by kind [bytes]."""
+    from roofcast.simulator.forecast.resolve import resolve
+    from roofcast.simulator.memory import moments_on
+    from roofcast.simulator.work.step import trace
+
+    if scenario.mode != "train":
+        return []
+    try:
+        asked = resolve(scenario)
+        if asked.layout is not None:
+            return []
+        found = moments_on(trace(asked.model, asked.recipe), asked.device)
+    except RoofcastError:
+        return []
+    return [moment._asdict() | {"total": moment.total} for moment in found]
+
+
+def _pipeline(scenario: Scenario, f: Forecast) -> dict[str, Any] | None:
+    """Passes of the pipeline stages over time; None on one stage, or where there are too many."""
+    if f.layout is None or f.layout.pp == 1:
+        return None
+    from roofcast.simulator.forecast.timeline import timeline
+
+    try:
+        events = [e for e in timeline(scenario) if e.stream == "compute"]
+    except BadInput as error:
+        return {"why_not": str(error), "events": [], "shown": 0, "all": 0, "end_s": f.step_time_s}
+    rows = [[e.stage, e.name, e.start, e.duration] for e in sorted(events, key=lambda e: e.start)]
+    return {
+        "why_not": "",
+        "events": rows[:EVENTS],
+        "shown": min(len(rows), EVENTS),
+        "all": len(rows),
+        "end_s": f.step_time_s,
+    }

@@ -1,0 +1,240 @@
+"""The report of forecasts as one HTML file, and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, StrictUndefined
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput
+from roofcast.reports.format import binary, duration, energy, money, percent, seconds, si, words
+from roofcast.reports.html.data import Answer, document
+from roofcast.reports.pages.asked import interval_basis, pass_or_step, trained, what
+from roofcast.reports.pages.hardware import figures, source, value
+from roofcast.reports.pages.layer_table import by_kind
+from roofcast.reports.pages.layout import layout_line, on_what
+from roofcast.reports.pages.memory import doubtful, kinds, verdict
+from roofcast.reports.pages.nearest import none_is_near
+from roofcast.scenarios.files import text
+from roofcast.simulator.choose.sensitivity import Sensitivity
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+ROWS = 25  # ops in the table of a page
+
+
+def html(answers: Sequence[Answer], command: str, date: str) -> str:
+    """One HTML file that needs nothing else: text, tables, data, and the script of its pictures.
+
+    command: the command line that makes it again; date: shown at the end.
+    """
+    template = _environment().from_string(_asset("report.html"))
+    return template.render(
+        title=_title(answers),
+        cards=[_card(answer) for answer in answers],
+        sections=[_section(answer) for answer in answers],
+        command=command,
+        date=date,
+        data=embedded(document(answers)),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+    )
+
+
+def markdown(answers: Sequence[Answer], command: str, date: str) -> str:
+    """The report as Markdown: headline, longest ops, memory, assumptions."""
+    template = _environment(escape=False).from_string(_asset("report.md"))
+    return template.render(
+        title=_title(answers),
+        cards=[_card(answer) for answer in answers],
+        sections=[_section(answer) for answer in answers],
+        command=command,
+        date=date,
+    )
+
+
+def embedded(data: dict[str, Any]) -> str:
+    """JSON that no text in it can end the script element of.
+
+    >>> embedded({"name": "</script><b>"})
+    '{"name":"\\\\u003c/script>\\\\u003cb>"}'
+    """
+    try:
+        held = msgspec.json.encode(data, enc_hook=float).decode()
+    except UnicodeEncodeError as error:  # a file name that is not UTF-8
+        raise BadInput("a name of the scenario is not UTF-8; rename the file") from error
+    return held.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("roofcast.reports.html").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment(escape: bool = True) -> Environment:
+    found = Environment(
+        autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    found.filters["cell"] = _cell
+    return found
+
+
+def _cell(text: str) -> str:
+    """Text as it may stand in a cell of a Markdown table."""
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _title(answers: Sequence[Answer]) -> str:
+    models = list(dict.fromkeys(a.forecast.model for a in answers))
+    devices = list(dict.fromkeys(on_what(a.forecast) for a in answers))
+    return f"{', '.join(models)} on {', '.join(devices)}"
+
+
+def _card(answer: Answer) -> dict[str, Any]:
+    """The headline of one forecast: label -> text."""
+    f = answer.forecast
+    unit = "step" if f.mode == "train" else "pass"
+    rate = (
+        f"{f.tokens_per_s:,.0f} tokens/s" if f.tokens_per_s else f"{f.samples_per_s:,.4g} samples/s"
+    )
+    rows = [("throughput", rate)]
+    if f.low_s is not None and f.high_s is not None:
+        rows.insert(0, ("80 % interval", f"{seconds(f.low_s)} to {seconds(f.high_s)}"))
+    rows.append(("roofline lower bound", seconds(f.lower_bound_s)))
+    if f.mfu is not None:
+        rows.append(("MFU", percent(f.mfu)))
+    peak = binary(f.memory.peak_bytes)
+    if f.memory.capacity_bytes:
+        peak = f"{peak} of {binary(f.memory.capacity_bytes)}"
+    rows.append(("peak memory", peak))
+    if f.power_w is not None and f.power_scope == "board":
+        rows.append(("power", f"{si(f.power_w, 'W')} per board"))
+    if f.time_to_train_s is not None:
+        rows.append(("whole run", duration(f.time_to_train_s)))
+        rows += [("cost", money(f.cost_usd))] if f.cost_usd is not None else []
+        rows += [("energy of the boards", energy(f.energy_j))] if f.energy_j is not None else []
+    return {
+        "title": f"{f.model} on {on_what(f)}",
+        "time": f"{seconds(f.step_time_s)} per {unit}",
+        "rows": rows,
+        "fits": f.memory.fits,
+        "verdict": _verdict(f),
+    }
+
+
+def _verdict(f: Forecast) -> str:
+    if f.memory.fits is None:
+        return "memory capacity unknown"
+    near = bool(doubtful(f))
+    return {True: "may fit" if near else "fits", False: "may not fit" if near else "does not fit"}[
+        f.memory.fits
+    ]
+
+
+def _section(answer: Answer) -> dict[str, Any]:
+    """All of one forecast that is text."""
+    f = answer.forecast
+    return {
+        "title": f"{f.model} on {on_what(f)}",
+        "one": pass_or_step(f.mode),
+        "what": what(f),
+        "parameters": words(f.parameters),
+        "trained": trained(f),
+        "layout": layout_line(f.layout, f.system) if f.layout else "",
+        "phases": _phases(f),
+        "interval": interval_basis(f) if f.low_s is not None else "",
+        "by_kind": by_kind(f),
+        "ops": _ops(f),
+        "more": max(len(f.layers) - ROWS, 0),
+        **_memory(f),
+        "diagnosis": f.diagnosis,
+        "effects": _effects(answer.sensitivity),
+        "near": none_is_near(f) if f.nearest else "",
+        "nearest": _nearest(f),
+        "assumptions": f.assumptions,
+        "sources": _sources(answer.scenario),
+        "scenario": text(answer.scenario),
+    }
+
+
+def _phases(f: Forecast) -> list[tuple[str, str, str]]:
+    """Passes of the step: name, time, share."""
+    passes = (("forward", f.forward_s), ("backward", f.backward_s), ("optimizer", f.update_s))
+    return [
+        (name, seconds(value), percent(value / f.step_time_s)) for name, value in passes if value
+    ]
+
+
+def _ops(f: Forecast) -> list[dict[str, Any]]:
+    """The longest ops, forward and backward."""
+    found = sorted(f.layers, key=lambda row: -(row.forward_s + row.backward_s))
+    return [
+        {
+            "name": row.name,
+            "count": row.count,
+            "flops": si(row.flops, "FLOP"),
+            "bytes": si(row.bytes, "B"),
+            "saved": binary(row.saved_bytes),
+            "time": seconds(row.forward_s + row.backward_s),
+            "share": percent((row.forward_s + row.backward_s) / f.step_time_s),
+            "bound": row.bound,
+        }
+        for row in found[:ROWS]
+    ]
+
+
+def _memory(f: Forecast) -> dict[str, Any]:
+    """Memory at peak by kind, and by pipeline stage where there are several."""
+    whole = f.memory.capacity_bytes or f.memory.peak_bytes
+    ranks = [
+        (r.stage, r.layers, *map(binary, (r.parameters_bytes, r.activations_bytes, r.peak_bytes)))
+        for r in f.ranks
+    ]
+    return {
+        "memory": [(name, binary(value), percent(value / whole)) for name, value in kinds(f)],
+        "verdict": verdict(f),
+        "ranks": ranks if len(ranks) > 1 else [],
+    }
+
+
+def _effects(found: Sensitivity | None) -> list[dict[str, str]]:
+    """What each number of the hardware is worth."""
+    return [
+        {
+            "number": e.number,
+            "elasticity": f"{e.elasticity:+.3f}",
+            "better": seconds(e.better_s) if e.better_s > 0 else "none",
+            "twice": "doubled" if e.rate else "halved",
+        }
+        for e in (found.effects if found else ())
+    ]
+
+
+def _nearest(f: Forecast) -> list[dict[str, str]]:
+    """The measured runs most like it."""
+    return [
+        {
+            "name": n.name,
+            "device": f"{n.devices:,} × {n.device}" if n.devices > 1 else n.device,
+            "stack": n.stack,
+            "source": n.source,
+            "measured": seconds(n.measured_s),
+            "error": f"{100 * n.error:+.0f} %",
+        }
+        for n in f.nearest
+    ]
+
+
+def _sources(scenario: Scenario) -> list[tuple[str, str, str, str]]:
+    """Numbers of the device with their sources: key, value, status, source."""
+    device = hwdb.device(scenario.device, scenario.set)
+    return [
+        (key, value(key, figure, unit).replace("\n", " "), figure.status, source(figure))
+        for key, figure, unit in figures(device)
+    ]
