@@ -1,7 +1,7 @@
 # Two commands, each complete on a fresh machine with Python 3.11 or newer and make:
 #   make run    installs Roofcast into .venv, forecasts Llama 3 8B on an H100, draws roofline.png
 #   make test   installs the test tools too; runs the tests, the linter and the type checker
-# EXTRAS=torch,onnx,keras,dask,browser adds PyTorch, ONNX, Keras and Dask support and tests of pages; PYTHON=python3.12 chooses the Python.
+# EXTRAS=torch,onnx,keras,dask,web,browser adds PyTorch, ONNX, Keras, Dask, the explorer and tests of pages; PYTHON=python3.12 chooses the Python.
 # For contributors: make types (type checker), make docs (refresh the documents), make clean.
 PYTHON ?= python3
 EXTRAS ?=

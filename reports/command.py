@@ -26,6 +26,7 @@ COMMANDS = {
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",
     "report": "Write a report of a step, as one HTML file or Markdown.",
+    "explore": "Move the numbers of a chip on a local page.",
     "sensitivity": "What each number of the hardware is worth for a step.",
     "sweep": "Forecast over a grid of options and hardware numbers.",
     "trace": "Write the timeline of a step for Perfetto.",

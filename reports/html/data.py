@@ -19,7 +19,6 @@ from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 EVENTS = 3000  # passes that a picture of the pipeline shows
-SAME = 1e-4  # of the step: points below it are not drawn
 
 
 class Answer(NamedTuple):
@@ -35,15 +34,18 @@ def answered(scenario: Scenario, forecast: Forecast, effects: bool) -> Answer:
     return Answer(scenario, forecast, sensitivity(scenario) if effects else None)
 
 
-def document(answers: Sequence[Answer]) -> dict[str, Any]:
+def document(
+    answers: Sequence[Answer], pictures: Sequence[str] = ("moments", "pipeline")
+) -> dict[str, Any]:
     """The data of a page, in SI units: what its script draws, and what a reader can take from it.
 
-    `forecasts[i].json` is the object that `roofcast predict --json` prints.
+    `forecasts[i].json` is the object that `roofcast predict --json` prints. pictures: those that
+    take a forecast's time again, and are wanted.
     """
-    return {"forecasts": [_one(answer) for answer in answers]}
+    return {"forecasts": [_one(answer, pictures) for answer in answers]}
 
 
-def _one(answer: Answer) -> dict[str, Any]:
+def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
     f, scenario = answer.forecast, answer.scenario
     found: dict[str, Any] = {
         "title": f"{f.model} on {on_what(f)}",
@@ -53,7 +55,7 @@ def _one(answer: Answer) -> dict[str, Any]:
         "roofs": _roofs(scenario, f),
         "tree": _layers(f),
         "memory": {"kinds": kinds(f), "moments": _moments(scenario)},
-        "pipeline": _pipeline(scenario, f),
+        "pipeline": _pipeline(scenario, f) if "pipeline" in pictures else None,
         "sensitivity": None,
     }
     if answer.sensitivity is not None:

@@ -33,7 +33,7 @@ def html(answers: Sequence[Answer], command: str, date: str) -> str:
 
     command: the command line that makes it again; date: shown at the end.
     """
-    template = _environment().from_string(_asset("report.html"))
+    template = environment().from_string(asset("report.html"))
     return template.render(
         title=_title(answers),
         cards=[_card(answer) for answer in answers],
@@ -41,14 +41,14 @@ def html(answers: Sequence[Answer], command: str, date: str) -> str:
         command=command,
         date=date,
         data=embedded(document(answers)),
-        style=_asset("report.css"),
-        script=_asset("report.js"),
+        style=asset("report.css"),
+        script=asset("report.js"),
     )
 
 
 def markdown(answers: Sequence[Answer], command: str, date: str) -> str:
     """The report as Markdown: headline, longest ops, memory, assumptions."""
-    template = _environment(escape=False).from_string(_asset("report.md"))
+    template = environment(escape=False).from_string(asset("report.md"))
     return template.render(
         title=_title(answers),
         cards=[_card(answer) for answer in answers],
@@ -72,12 +72,14 @@ def embedded(data: dict[str, Any]) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file beside this one."""
     return resources.files("roofcast.reports.html").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
-def _environment(escape: bool = True) -> Environment:
+def environment(escape: bool = True) -> Environment:
+    """Templates; escape: for HTML."""
     found = Environment(
         autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,7 +1,8 @@
 "use strict";
 // The pictures of a report, drawn from the data in the page. No library, no network.
 (() => {
-const data = JSON.parse(document.getElementById("data").textContent);
+const held = document.getElementById("data"); // of a report; the explorer asks for its data
+const data = held ? JSON.parse(held.textContent) : { forecasts: [] };
 const NS = "http://www.w3.org/2000/svg";
 const PHASES = { forward: ["--blue", "circle"], backward: ["--vermillion", "diamond"], update: ["--green", "triangle"] };
 const KINDS = { parameters: "--blue", gradients: "--vermillion", optimizer: "--green", activations: "--orange", transient: "--purple", framework: "--grey" };
@@ -77,8 +78,8 @@ function canvas(width, height, label) {
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": label, "font-family": "system-ui, 'DejaVu Sans', sans-serif", "font-size": 13 });
   return svg;
 }
-function select(label, options, change) {
-  const field = node("select", { "aria-label": label, onchange: event => change(event.target.value) }, ...options.map(([value, text]) => node("option", { value }, text)));
+function select(label, options, change, chosen = "") {
+  const field = node("select", { "aria-label": label, onchange: event => change(event.target.value) }, ...options.map(([value, text]) => node("option", { value, selected: value === chosen }, text)));
   return node("label", {}, label, field);
 }
 function box(label, checked, change) {
@@ -92,9 +93,10 @@ function roofline(place, one, name) {
   const compute = one.roofs.filter(r => r.kind === "compute").sort((a, b) => b.printed - a.printed);
   const memory = one.roofs.filter(r => r.kind === "memory").sort((a, b) => b.printed - a.printed);
   if (!compute.length || !one.points.length) { place.append(node("p", {}, "No floating-point rate is known, so there is no roofline.")); return; }
-  const state = { phases: new Set(Object.keys(PHASES)), kind: "", layer: "", least: 0.1, format: "", level: "DRAM", printed: true, achieved: true };
+  // what is chosen stays where the picture is drawn again with other numbers
+  const state = place.chosen ||= { phases: new Set(Object.keys(PHASES)), kind: "", layer: "", least: 0.1, format: "", level: "", printed: true, achieved: true };
   const dram = memory.find(r => r.label !== "L1" && r.label !== "L2" && r.label !== "L3") || memory[memory.length - 1];
-  state.level = dram.label;
+  if (!memory.some(r => r.label === state.level)) state.level = dram.label;
   const groups = [...new Set(one.points.map(p => p.name.split(".").slice(0, -1).join(".") || p.name))];
   const said = node("p", { class: "told", "aria-live": "polite" }, "Point at a mark, or reach it with Tab, to read its op.");
   const holder = node("figure");
@@ -186,17 +188,20 @@ function roofline(place, one, name) {
   const count = node("span", { class: "quiet" });
   const set = key => value => { state[key] = value; draw(); };
   const kinds = [...new Set(one.points.map(p => p.op))].sort(), formats = [...new Set(one.points.map(p => p.precision))].sort();
+  if (!kinds.includes(state.kind)) state.kind = "";
+  if (!groups.includes(state.layer)) state.layer = "";
+  if (!formats.includes(state.format)) state.format = "";
   const slider = node("input", { type: "range", min: 0, max: 5, step: 0.05, value: state.least, "data-least": true, "aria-label": "Hide ops under this share of the step, percent", oninput: event => { state.least = +event.target.value; shareText.textContent = `${event.target.value} %`; draw(); } });
   const shareText = node("span", {}, `${state.least} %`);
   place.append(node("div", { class: "controls" },
-    select("kind of op", [["", "all"], ...kinds.map(k => [k, k])], set("kind")),
-    select("layer", [["", "all"], ...groups.map(k => [k, k])], set("layer")),
-    select("format", [["", "all"], ...formats.map(k => [k, k])], set("format")),
-    select("memory roof", memory.map(r => [r.label, r.label]).reverse(), set("level")),
+    select("kind of op", [["", "all"], ...kinds.map(k => [k, k])], set("kind"), state.kind),
+    select("layer", [["", "all"], ...groups.map(k => [k, k])], set("layer"), state.layer),
+    select("format", [["", "all"], ...formats.map(k => [k, k])], set("format"), state.format),
+    select("memory roof", memory.map(r => [r.label, r.label]).reverse(), set("level"), state.level),
     node("label", {}, "hide ops under", slider, shareText)),
   node("div", { class: "controls" },
-    ...Object.keys(PHASES).filter(phase => one.points.some(p => p.phase === phase)).map(phase => box(phase === "update" ? "optimizer" : phase, true, on => { state.phases[on ? "add" : "delete"](phase); draw(); })),
-    box("printed roofs (lines)", true, set("printed")), box("achieved roofs (dashed)", true, set("achieved")), save(() => svg, `${name}-roofline`), count),
+    ...Object.keys(PHASES).filter(phase => one.points.some(p => p.phase === phase)).map(phase => box(phase === "update" ? "optimizer" : phase, state.phases.has(phase), on => { state.phases[on ? "add" : "delete"](phase); draw(); })),
+    box("printed roofs (lines)", state.printed, set("printed")), box("achieved roofs (dashed)", state.achieved, set("achieved")), save(() => svg, `${name}-roofline`), count),
   holder, said, node("p", { class: "quiet" }, "The area of a mark is its share of the step. Printed roofs are those of the datasheet, achieved ones what long kernels sustain. Caches have a roof of their own; the intensity of a mark counts device memory traffic only."));
   draw();
 }
@@ -328,6 +333,7 @@ for (const section of document.querySelectorAll("section.forecast")) {
   const name = one.title.replace(/[^A-Za-z0-9.-]+/g, "-");
   for (const place of section.querySelectorAll("[data-picture]")) draw[place.dataset.picture](place, one, name);
 }
+window.roofcast = { draw, node, seconds, binary, percent, si, digits };
 const theme = document.getElementById("theme"), dark = () => document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 const label = () => { theme.textContent = dark() ? "Light colours" : "Dark colours"; theme.setAttribute("aria-pressed", String(dark())); };
 theme.addEventListener("click", () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; label(); });

@@ -1,0 +1,202 @@
+"""The explorer: a local page whose sliders are the numbers of a chip, and the server behind it.
+
+It listens on this machine only. Every request for data needs the token that is in the page's
+address; requests of other sites (by Origin or Host) are refused, so is a model that would run code
+or a path: a model is a shipped name, or text that was pasted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from roofcast import hwdb
+from roofcast.hwdb.edits import figure_keys
+from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
+from roofcast.hwdb.names import names
+from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
+from roofcast.reports.html.data import answered, document
+from roofcast.reports.html.page import asset, environment, html
+from roofcast.reports.options import answer
+from roofcast.scenarios.files import text
+from roofcast.simulator.choices import MODES, PRECISIONS
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.models import catalog
+
+LARGEST = 2_000_000  # bytes of a request: a config.json or a list of layers is far smaller
+FIELDS = (  # of a Scenario, that the page may ask for
+    "mode", "batch", "sequence", "image", "precision", "optimizer", "recompute", "attention",
+    "stack", "devices", "tp", "pp", "dp", "ep", "zero", "micro_batch", "lora", "weights", "tokens",
+)  # fmt: skip
+UNITS = ("FLOP/s", "B/s", "Hz", "W", "B", "s")
+HOSTS = ("127.0.0.1", "localhost")
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the page asks: a model by name or pasted, a device, options, and factors of numbers."""
+
+    model: str
+    device: str
+    pasted: str = ""  # a config.json or a TOML list of layers, in place of a name
+    options: dict[str, str | int | float] = {}
+    factors: dict[str, float] = {}  # key of the device: factor
+
+
+def application(token: str, port: int) -> Starlette:
+    """The explorer's server. token: what a request must carry; port: where it listens."""
+    lock = asyncio.Lock()  # one forecast at a time: they share the engine's caches
+
+    async def page(request: Request) -> Response:
+        if not _allowed(request, port) or not _same(request.query_params.get("token"), token):
+            return _refused("the address lacks its token; open the one that roofcast printed", 403)
+        return HTMLResponse(_page(), headers=_HEADERS)
+
+    async def ask(request: Request) -> Response:
+        if not _allowed(request, port) or not _same(request.headers.get("x-token"), token):
+            return _refused("this page has lost its token; start roofcast explore again", 403)
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST:
+                return _refused(f"more than {LARGEST // 10**6} MB: paste a smaller model", 413)
+        try:
+            wanted = msgspec.json.decode(body, type=Wanted)
+            async with lock:
+                work = _report if request.url.path == "/report" else _forecast
+                return await run_in_threadpool(work, wanted)
+        except msgspec.MsgspecError as error:
+            return _refused(f"not a request of this page: {error}", 400)
+        except (RoofcastError, RecursionError) as error:
+            return _refused(str(error) or "too deeply nested", 422)
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/forecast", ask, methods=["POST"]),
+            Route("/report", ask, methods=["POST"]),
+        ]
+    )
+
+
+def new_token() -> str:
+    """A token that cannot be guessed."""
+    return secrets.token_urlsafe(24)
+
+
+def scenario(wanted: Wanted, folder: Path) -> Scenario:
+    """The scenario that a page asks for; a pasted model is written into the folder.
+
+    Raises BadInput for a model that is not shipped, and for options and numbers that cannot be.
+    """
+    for key in wanted.options:
+        if key not in FIELDS:
+            raise BadInput(f"{quoted(key)}: no option of the explorer")
+    device = hwdb.device(_known(wanted.device, names("devices"), "device"))
+    numbers = sliders(device)
+    for key, factor in wanted.factors.items():
+        if key not in numbers or not 1e-3 <= factor <= 1e3:
+            raise BadInput(f"{quoted(key)} x {factor:g}: no number that can be changed so")
+    edits: dict[str, str | float | int] = {
+        key: f"x{factor!r}" for key, factor in wanted.factors.items() if factor != 1.0
+    }
+    options: dict[str, Any] = dict(wanted.options)
+    return Scenario(model=_model(wanted, folder), device=device.id, set=edits, **options)
+
+
+def sliders(device: Device) -> dict[str, tuple[float, str]]:
+    """The rates, sizes and times of a device that a forecast reads: key -> value, unit.
+
+    Fractions of a peak are left out: they cannot be eight times what they are.
+    """
+    found = {}
+    for key, unit in figure_keys().items():
+        value: Any = device
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+        shown = unit in UNITS or key == "cores"
+        if shown and value is not None and key not in SHOWN_ONLY[Device] | CROSSCHECK_ONLY:
+            found[key] = (float(value), unit)
+    return found
+
+
+def _known(name: str, all_: tuple[str, ...], what: str) -> str:
+    """A shipped name; a path is never read for a page."""
+    if name not in all_:
+        raise BadInput(f"no {what} {quoted(name)}; choose one of the list")
+    return name
+
+
+def _model(wanted: Wanted, folder: Path) -> str:
+    if not wanted.pasted.strip():
+        return _known(wanted.model, catalog.names(), "model")
+    suffix = ".json" if wanted.pasted.lstrip().startswith("{") else ".toml"
+    target = folder / f"pasted{suffix}"
+    target.write_text(wanted.pasted, encoding="utf-8", errors="replace")
+    return str(target)
+
+
+def _forecast(wanted: Wanted) -> Response:
+    """The data of a page, the scenario as a file, and the device's numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = scenario(wanted, Path(folder))
+        found = document([answered(asked, answer(asked), False)], pictures=("moments",))
+    device = hwdb.device(wanted.device)
+    found["numbers"] = [[key, *each] for key, each in sliders(device).items()]
+    found["scenario"] = text(asked) if not wanted.pasted.strip() else ""
+    return Response(msgspec.json.encode(found, enc_hook=float), media_type="application/json")
+
+
+def _report(wanted: Wanted) -> Response:
+    """The report of a scenario, as a file to save."""
+    import datetime
+
+    with tempfile.TemporaryDirectory() as folder:
+        asked = scenario(wanted, Path(folder))
+        answers = [answered(asked, answer(asked), True)]
+        page = html(answers, "roofcast explore", datetime.date.today().isoformat())
+    return Response(page, media_type="text/html")
+
+
+def _allowed(request: Request, port: int) -> bool:
+    """Whether a request is of this page: no other site, and no other name of this machine."""
+    host, _, at = request.headers.get("host", "").partition(":")
+    origin = request.headers.get("origin")
+    here = [f"http://{name}:{port}" for name in HOSTS]
+    return host in HOSTS and at in ("", str(port)) and (origin is None or origin in here)
+
+
+def _same(given: str | None, token: str) -> bool:
+    return hmac.compare_digest((given or "").encode(), token.encode())
+
+
+def _refused(why: str, status: int) -> Response:
+    return JSONResponse({"error": why}, status_code=status, headers=_HEADERS)
+
+
+_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+
+@cache
+def _page() -> str:
+    template = environment().from_string(asset("explore.html"))
+    return template.render(
+        models=catalog.names(),
+        devices=names("devices"),
+        modes=MODES,
+        precisions=PRECISIONS,
+        style=asset("report.css") + asset("explore.css"),
+        script=asset("report.js") + asset("explore.js"),
+    )
