@@ -6,7 +6,6 @@ import shutil
 import socket
 import threading
 import time
-import tomllib
 import urllib.error
 import urllib.request
 
