@@ -13,6 +13,7 @@ from roofcast.hwdb.errors import quoted
 from roofcast.hwdb.records import Device
 from roofcast.scenarios.measured.architectures import names
 from roofcast.scenarios.measured.cells import Row, first_match, number, text
+from roofcast.scenarios.measured.siblings import GRAPHS, graphs_of
 from roofcast.scenarios.measured.versions import dated
 from roofcast.simulator.software import stack as stacks
 
@@ -22,6 +23,8 @@ OVERLAPPED = {"te-nemo-2023": "te-nemo-2024", "megatron": "te-nemo-2024"}
 PLAIN = {"te-nemo-2024": "te-nemo-2023"}
 # cuda_graphs column -> stack: nothing, all but experts, or the whole step is captured
 GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}
+# stacks -> with exchanges between experts behind the products of another micro-batch
+EXCHANGED = {"te-nemo-graphs": "te-nemo-graphs-a2a"}
 COMPILED = {"fsdp-torchtitan": "fsdp-torchtitan-compiled"}  # stack -> under torch.compile
 TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
 OF_MEGATRON = ("megatron-2021", "megatron-2022")  # before Transformer Engine
@@ -47,11 +50,15 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
         assumptions.append(f"stack {stack} ({why})")
     if stack in OF_MEGATRON and not stated and (record.year or 0) >= TRANSFORMER_ENGINE:
         stack = "megatron"
-    if stack in GRAPHED.values():
-        stack = GRAPHED.get(text(row, "cuda_graphs").lower(), stack)
+    if stack in GRAPHED.values() and not stated:
+        graphs = graphs_of(row) or (text(row, GRAPHS) if stack == "te-nemo-2024" else "")
+        stack = GRAPHED.get(graphs, stack)
     if stack in COMPILED and not stated and compiled(f"{framework} {text(row, 'notes')}"):
         stack = COMPILED[stack]
     stack = _with_overlap(row, dated(stack, framework))
+    exchanged = re.search(r"moe_a2a_overlap\s*[=:]\s*true", text(row, "notes").lower())
+    if exchanged or text(row, "overlap").lower() == "ep":
+        stack = EXCHANGED.get(stack, stack)
     flash = text(row, "flash_attention").lower()
     if stack == "te-nemo-2024" and number(row, "tp") not in (None, 1) and flash == "no":
         stack = "megatron-2021"

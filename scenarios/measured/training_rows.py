@@ -28,6 +28,7 @@ PRECISION = {
     "float16": "fp16", "fp32": "fp32", "tf32": "tf32",
 }  # fmt: skip
 OPTIMIZER = {"8bit": "adam8bit", "adafactor": "adafactor", "lion": "lion", "sgd": "momentum"}
+WHOLE_EXPERTS = "megatron-bridge"  # framework whose recipes have expert_tensor_parallel_size 1
 MOST_TOKENS = 16384  # default micro-batch without a pipeline: the largest with at most these tokens
 ADAPTERS = re.compile(r"METHOD=(q?lora|dora)|\bq?lora\b", re.IGNORECASE)
 
@@ -88,7 +89,7 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         ep=number(row, "ep") or 1,
         zero=zero,
         shard=number(row, "shard") if zero else None,
-        etp=number(row, "etp"),
+        etp=number(row, "etp") or (1 if WHOLE_EXPERTS in text(row, "framework").lower() else None),
         micro_batch=micro_batch,
         schedule=_schedule(row),
     )
