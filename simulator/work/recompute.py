@@ -198,8 +198,10 @@ def _parts(
     }
     dropped = made if p.kind in ("discard", "keep") else set()
     outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
+    # what runs again gives its own results again; other ops' sums need none of them in backward
+    stays = outside - made if p.kind == "keep" else outside
     kept = tuple(
-        s for s in saved if (s.storage in outside if s.node in within else s.storage not in dropped)
+        s for s in saved if (s.storage in stays if s.node in within else s.storage not in dropped)
     )
     runs = [
         k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"
