@@ -31,11 +31,11 @@ def filled(rows: Iterable[Row]) -> list[Row]:
     for row in table:
         if graphs_of(row):
             graphs.setdefault(_model(row), set()).add(graphs_of(row))
-    found = [_with_sibling(row, stated.get(_key(row), {})) for row in table]
-    return [
-        {**row, GRAPHS: next(iter(said))} if len(said := graphs.get(_model(row), set())) == 1 else row
-        for row in found
-    ]
+    found = []
+    for row in table:
+        whole, said = _with_sibling(row, stated.get(_key(row), {})), graphs.get(_model(row), set())
+        found.append({**whole, GRAPHS: next(iter(said))} if len(said) == 1 else whole)
+    return found
 
 
 def graphs_of(row: Row) -> str:

@@ -35,8 +35,11 @@ OWN = {
     ("npu", "Intel Habana"): ("gaudi-megatron", "optimum-habana"),
     ("npu", "Huawei"): ("modellink", "pytorch-eager"),
 }
-PATTERN = r"(?<![\w-])(?:torch[._ ])?compiled?(?![\w-])"  # "compile", "torch.compile", "compiled"
-UNCOMPILED = re.compile(r"(?:no|without|not|un-?)[\s-]*(?:torch\.)?compiled?|compile\s*[=:]?\s*(?:off|no|false)")
+# "compile", "torch.compile", "compiled", and that it was not
+COMPILE = re.compile(r"(?<![\w-])(?:torch[._ ])?compiled?(?![\w-])")
+UNCOMPILED = re.compile(
+    r"(?:no|without|not|un-?)[\s-]*(?:torch\.)?compiled?|compile\s*[=:]?\s*(?:off|no|false)"
+)
 
 
 def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | None]:
@@ -85,7 +88,7 @@ def compiled(words: str) -> bool:
     (True, False, False)
     """
     lower = words.lower()
-    return bool(re.search(PATTERN, lower)) and not UNCOMPILED.search(lower)
+    return bool(COMPILE.search(lower)) and not UNCOMPILED.search(lower)
 
 
 def _layout(row: Row) -> tuple[bool, bool]:

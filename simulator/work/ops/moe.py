@@ -94,9 +94,9 @@ def grouped_linear(
 ) -> Value:
     """Each expert's rows of x[rows, in] times its own matrix: 2 rows in out FLOPs in total.
 
-    last: of the products of an expert; Megatron-Core adds its bias expert by expert, that of the
-    first in the product. Autocast does not cover this product: it runs in the format of the weights. Raises BadInput if
-    ep does not divide the experts.
+    last: of the products of an expert; Megatron-Core adds its bias expert by expert. Autocast does
+    not cover this product: it runs in the format of the weights. Raises BadInput if ep does not
+    divide the experts.
     """
     rows, k = x.shape
     if routes.experts % t.parallel.ep:
@@ -129,13 +129,9 @@ def grouped_linear(
             t.widened_again(w, wide)
             back(wide, x, (experts, each, k, out_features))
     how = t.implementation("expert_bias", "composed")
-    if b is None or how == "fused":
+    if b is None:
         return out
-    if how == "loop" and not last:
-        if out.grad:
-            t.backward("reduce", vector=out.size, read=out.bytes, written=b.bytes)
-        return out
-    if how == "loop":
+    if how == "loop" and last:
         return _bias_by_expert(t, out)
     picked = take(t, b, routes.owner, rows, out_features)
     t.emit("elementwise", (out, picked), (out,), vector=out.size)
