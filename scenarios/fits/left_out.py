@@ -4,7 +4,8 @@ Every run is forecast as it is, and
 
     without_source     with the constants of fits.runs refitted without the runs of its source
     without_device     the same without every run on any device of its family
-    without_software   under the default stack of its device, as a framework without a profile is
+    without_software   under the stack of a framework without a profile: the default of its device,
+                       or what `usual_stack` says of the layout of many devices
 
 The refit is one Gauss-Newton step from the shipped constants, less the step that all runs together
 would make; a constant that no other run constrains becomes NEUTRAL. It is taken for runs of many
@@ -23,10 +24,12 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.fits import nets, runs
 from roofcast.scenarios.measured import training
 from roofcast.scenarios.measured.nets import Run, read
+from roofcast.scenarios.measured.stack_words import usual_stack
 from roofcast.simulator.forecast import interval
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Forecast
@@ -105,15 +108,25 @@ def left_out(of: list[Known]) -> dict[str, np.ndarray]:
     return found
 
 
+def unprofiled(scenario: Scenario) -> str | None:
+    """The stack that a framework without a profile gets; None: the default of its device."""
+    s = scenario
+    if not s.devices or s.devices == 1:
+        return None
+    split = any((degree or 1) > 1 for degree in (s.tp, s.pp, s.cp, s.ep))
+    split = split or s.precision in ("fp8", "nvfp4")
+    return usual_stack(hwdb.device(s.device), split, s.zero == 3)
+
+
 def _default(of: list[Known]) -> np.ndarray:
-    """Errors under the default stack of each run's device, where the run has another."""
+    """Errors under the stack of a framework without a profile, where the run has another."""
     found = np.full(len(of), UNTOLD)
     for i, k in enumerate(of):
         if k.scenario.stack is None:
             continue
         try:
             plain, traits, _ = without_interval(
-                msgspec.structs.replace(k.scenario, stack=None, attention=None)
+                msgspec.structs.replace(k.scenario, stack=unprofiled(k.scenario), attention=None)
             )
         except RoofcastError:
             continue

@@ -62,14 +62,15 @@ CONSTANTS = {
     ("joule_per_flop", "blackwell"): {"fp8": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-eager"): {"factor": 0.3},
-    ("stack", "fsdp-torchtitan fsdp-fused"): {"factor": 0.3},
+    ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "megatron-bridge-2026"): {"overlap.ep": 0.3},
+    ("stack", "megatron-bridge-2026 te-nemo-graphs-a2a"): {"overlap.ep": 0.3},
     ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
-    ("stack", "te-nemo-graphs"): {"sync_s": 1.0},
-    ("stack", "te-nemo-2024 te-nemo-graphs te-nemo-2023 megatron internevo-2023"): {
-        "expert_launches": 1.0
-    },
+    ("stack", "te-nemo-graphs te-nemo-graphs-a2a"): {"sync_s": 1.0},
+    (
+        "stack",
+        "te-nemo-2024 te-nemo-graphs te-nemo-graphs-a2a te-nemo-2023 megatron internevo-2023",
+    ): {"expert_launches": 1.0},
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
 NEUTRAL = {"factor": 1.0, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.ep": 1.0}

@@ -41,6 +41,8 @@ LADDERS = {
         "none", "minimal_with_context", "save_dot_except_mlpwi", "save_qkv_proj", "full"
     ),
     "fsdp-torchtitan": ("none", "selective-ops", "full"),
+    "te-nemo": ("none", "selective", "discard:q_b_proj,kv_b_proj,rotary", "full"),
+    "megatron-bridge": ("none", "selective", "discard:q_b_proj,kv_b_proj,rotary", "full"),
     "": ("none", "selective", "full"),
 }  # fmt: skip
 
@@ -118,7 +120,9 @@ def _megatron(cell: str, notes: str, model: str) -> str:
     number = re.search(r"recompute[_-]num[_-]layers\s*[=:]?\s*(\d+)", notes)
     if cell == "full" and number:
         return f"block:{number[1]}"
-    listed = re.search(r"recompute[_-]modules\s*[=:]?\s*(\[[^\]]*\]|[\w, ]+)", f"{cell} {notes}")
+    words = f"{cell} {notes}"
+    listed = re.search(r"recompute[_-]modules\s*[=:]?\s*(\[[^\]]*\])", words)
+    listed = listed or re.search(r"recompute[_-]modules\s*[=:]?\s*([\w, ]+)", words)
     modules = [m for m in re.findall(r"\w+", listed[1] if listed else cell) if m in MODULES]
     if not modules or cell in ("none", "full"):
         return ""

@@ -8,6 +8,7 @@ reason in `refused`. `training_rows` turns the columns into a Scenario.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,10 @@ from roofcast.simulator.forecast.scenario import Scenario
 
 HERE = Path(__file__).parent / "published"
 WHAT = "a CSV of measured runs"
+TOO_MUCH = "and needs"  # of a run that no policy makes fit
+# assumptions of what a row leaves open
+MICRO_BATCH = re.compile(r"micro-batch of \d+ \(not given\)")
+ZERO = re.compile(r"ZeRO [01] \(not given\)")
 BLIND = "# Blind:"  # first line of a table that no constant may be fitted to
 REQUIRED = ("n_devices", "device", "seq_len", "global_batch_seqs")
 # the other known layout of columns: GPT on one node, as Megatron-DeepSpeed ran it in 2022
@@ -128,10 +133,8 @@ def run(row: Row) -> LlmRun:
         refused = str(error)
     measured_s = positive(text(row, "iter_time_s"))
     oom = text(row, "oom").lower() in ("yes", "true", "1")
-    if scenario is not None and measured_s and not oom and UNSTATED in assumptions:
-        how, why = least_recompute(scenario)
-        scenario = msgspec.structs.replace(scenario, recompute=how)
-        assumptions[assumptions.index(UNSTATED)] = why
+    if scenario is not None and measured_s and not oom:
+        scenario = as_it_ran(scenario, assumptions)
     experts = text(row, "experts") not in ("", "0", "1", "1.0")
     return LlmRun(
         id=text(row, "id"),
@@ -148,6 +151,33 @@ def run(row: Row) -> LlmRun:
         assumptions=tuple(assumptions),
         row=row,
     )
+
+
+def as_it_ran(scenario: Scenario, assumptions: list[str]) -> Scenario:
+    """The scenario of a run that ran, with what its row left open so that it fits.
+
+    The least recomputation with which it fits; where no policy is enough, a micro-batch of one
+    sequence, then ZeRO 3, if these were left open too. Assumptions say what was taken.
+    """
+    if UNSTATED not in assumptions:
+        return scenario
+    how, why = least_recompute(scenario)
+    found = msgspec.structs.replace(scenario, recompute=how)
+    if TOO_MUCH in why:
+        for said, change in ((MICRO_BATCH, {"micro_batch": 1}), (ZERO, {"zero": 3})):
+            place = next((i for i, a in enumerate(assumptions) if said.match(a)), None)
+            if place is None:
+                continue
+            scenario = msgspec.structs.replace(scenario, **change)
+            other, words = least_recompute(scenario)
+            if TOO_MUCH not in words:
+                found, why = msgspec.structs.replace(scenario, recompute=other), words
+                taken = "ZeRO 3" if said is ZERO else "micro-batch of 1"
+                usual = assumptions[place].split(" (")[0]
+                assumptions[place] = f"{taken} (not given; {usual} does not fit)"
+                break
+    assumptions[assumptions.index(UNSTATED)] = why
+    return found
 
 
 def least_recompute(scenario: Scenario) -> tuple[str, str]:
@@ -171,7 +201,7 @@ def least_recompute(scenario: Scenario) -> tuple[str, str]:
     if not peaks:
         return "none", UNSTATED
     how = list(peaks)[-1]
-    return how, f"recompute {how} (not given, and needs {peaks[how]})"
+    return how, f"recompute {how} (not given, {TOO_MUCH} {peaks[how]})"
 
 
 def memory_kind(framework: str) -> str:

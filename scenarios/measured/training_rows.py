@@ -11,33 +11,26 @@ from typing import cast
 
 import msgspec
 
-from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured.architectures import model_of, names
 from roofcast.scenarios.measured.cells import Row, first_match, number, text
 from roofcast.scenarios.measured.device_words import device_named
 from roofcast.scenarios.measured.networks import system_of
 from roofcast.scenarios.measured.recompute_words import recompute_of
 from roofcast.scenarios.measured.siblings import SAID
-from roofcast.scenarios.measured.versions import dated
+from roofcast.scenarios.measured.stack_words import NO, YES, stack_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
 # dtype column -> number format of the matrix products; the first word that occurs decides
 PRECISION = {
-    "nvfp4": "nvfp4", "fp8": "fp8", "fp16": "fp16", "float16": "fp16", "fp32": "fp32",
-    "tf32": "tf32",
+    "nvfp4": "nvfp4", "fp8": "fp8", "float8": "fp8", "bfloat16": "bf16", "fp16": "fp16",
+    "float16": "fp16", "fp32": "fp32", "tf32": "tf32",
 }  # fmt: skip
 OPTIMIZER = {"8bit": "adam8bit", "adafactor": "adafactor", "lion": "lion", "sgd": "momentum"}
-# stacks without overlap of tensor-parallel traffic -> with it: of the column or the notes
-OVERLAPPED = {"te-nemo-2023": "te-nemo-2024", "megatron": "te-nemo-2024"}
-PLAIN = {"te-nemo-2024": "te-nemo-2023"}
-# cuda_graphs column -> stack: nothing, all but experts, or the whole step is captured
-GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}
-TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
+WHOLE_EXPERTS = "megatron-bridge"  # framework whose recipes have expert_tensor_parallel_size 1
 MOST_TOKENS = 16384  # default micro-batch without a pipeline: the largest with at most these tokens
 ADAPTERS = re.compile(r"METHOD=(q?lora|dora)|\bq?lora\b", re.IGNORECASE)
-YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
 def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
@@ -96,7 +89,7 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         ep=number(row, "ep") or 1,
         zero=zero,
         shard=number(row, "shard") if zero else None,
-        etp=number(row, "etp"),
+        etp=number(row, "etp") or (1 if WHOLE_EXPERTS in text(row, "framework").lower() else None),
         micro_batch=micro_batch,
         schedule=_schedule(row),
     )
@@ -158,57 +151,22 @@ def precision_of(dtype: str, assumptions: list[str]) -> str:
     return "bf16"
 
 
+def bf16(row: Row) -> bool:
+    """Whether a row computes in bf16."""
+    return precision_of(text(row, "dtype"), []) == "bf16"
+
+
 def optimizer_of(words: str) -> str:
     """The optimizer that a table names; AdamW where it names none that is known."""
     return first_match(words.replace("-", ""), OPTIMIZER) or "adamw"
 
 
-def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | None]:
-    """The software stack of a row, and its attention where that differs from the stack's."""
-    stated, framework, source = (text(row, c) for c in ("stack", "framework", "source_name"))
-    words = f"{source}; {framework}" if "mlperf" in source.lower() else framework
-    stack = stated or first_match(words, names().stacks)
-    if stack is None:
-        stack = _usual_stack(row, device)
-        why = f"framework {quoted(framework)}" if framework else "not given"
-        assumptions.append(f"stack {stack} ({why})")
-    if stack == "megatron-2021" and not stated:
-        if (hwdb.device(device).year or 0) >= TRANSFORMER_ENGINE:
-            stack = "megatron"
-    if stack in GRAPHED.values():
-        stack = GRAPHED.get(text(row, "cuda_graphs").lower(), stack)
-    stack = _with_overlap(row, dated(stack, framework))
-    flash = text(row, "flash_attention").lower()
-    if stack == "te-nemo-2024" and number(row, "tp") not in (None, 1) and flash == "no":
-        stack = "megatron-2021"
-    usual = stacks.stack(stack).implementations.get("attention", "flash")
-    attention = "eager" if flash == "no" else "flash" if flash.startswith("yes") else None
-    return stack, attention if attention != usual else None
-
-
-def _with_overlap(row: Row, stack: str) -> str:
-    """The stack with or without overlapped tensor-parallel traffic, as the row states it."""
-    found = re.search(r"tp_comm_overlap\s*[=:]\s*(\w+)", text(row, "notes").lower())
-    cell = text(row, "overlap").lower() or (found[1] if found else "")
-    if cell in (*YES, "on", "tp"):
-        return OVERLAPPED.get(stack, stack)
-    return PLAIN.get(stack, stack) if cell in (*NO, "off", "none") else stack
-
-
-def _usual_stack(row: Row, device: str) -> str:
-    """The stack where the table names no known framework."""
-    record = hwdb.device(device)
-    if record.kind == "tpu":
-        return "maxtext"
-    if record.kind == "npu":
-        return "neuron" if record.family == "trainium" else "pytorch-compiled"
-    sharded = text(row, "zero_stage").startswith("3") or text(row, "fsdp").lower() in YES
-    return "fsdp-torchtitan" if sharded else "pytorch-eager"
-
-
 def zero_of(row: Row, stack: str, pp: int, assumptions: list[str]) -> int:
     """ZeRO stage: of the columns zero_stage or fsdp, else what the stack does."""
     stage = text(row, "zero_stage")[:1]
+    if stage == "0" and "deepspeed" in text(row, "framework").lower() and pp > 1 and bf16(row):
+        assumptions.append("ZeRO 1: with bf16, DeepSpeed's BF16_Optimizer shards under stage 0 too")
+        return 1
     if stage and stage in "0123":
         return int(stage)
     if text(row, "fsdp").lower() in YES:

@@ -35,6 +35,7 @@ from roofcast.simulator.parallel.traffic import (
     Placement,
     copied,
     crossing,
+    filling,
     network,
     reduction,
     sent_bytes,
@@ -59,7 +60,7 @@ class Pipe(NamedTuple):
     schedule: str
     stages: Stages
     hop: float
-    reducing: float  # exposed
+    reducing: float  # exposed, and sends of an interleaved pipeline that fills and drains
 
 
 class ParallelStep(NamedTuple):
@@ -96,7 +97,8 @@ class Timed(NamedTuple):
     hop: Cost  # a send to the next stage
     ran: Pipeline  # in closed form
     total: np.ndarray  # of the schedule
-    whole: np.ndarray  # with the reduction of gradients behind it
+    whole: np.ndarray  # with what sends hold up, and the reduction of gradients behind it
+    filled: np.ndarray  # part of `whole`: sends while an interleaved pipeline fills and drains
     reduced: Cost
     update: np.ndarray
     between: np.ndarray | float  # host time that nothing overlaps
@@ -143,7 +145,8 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     most = int(np.argmax(dense + expert))  # the stage that reduces
     ahead = sum(often[most, i] * u.trained for i, u in enumerate(rows[: first_layer(rows)]))
     last = ahead / max(float(fullest), 1.0)
-    whole = total + waited(at, moved, last, f[most], b[most])
+    filled = filling(at, handed, schedule)
+    whole = total + filled + waited(at, moved, last, f[most], b[most])
     whole = whole + copied(at, sum(often[most, i] * u.tensors for i, u in enumerate(rows)))
     update = updating(at, update.max(), fullest)
     return Timed(
@@ -157,6 +160,7 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         ran=ran,
         total=total,
         whole=whole,
+        filled=filled,
         reduced=moved.both,
         update=update,
         between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
@@ -183,7 +187,8 @@ def over_devices(
     computing = float(each.max() * x.micro_batches)
     idle = np.maximum(total - computing, 0.0)  # of the slowest stage: sends, and the bubble
     sends = np.minimum(t.ran.exposed_p2p, idle)
-    waits = Cost(whole - total, t.reduced.bytes), Cost(sends, t.hop.bytes)
+    reducing = whole - total - t.filled
+    waits = Cost(reducing, t.reduced.bytes), Cost(sends + t.filled, t.hop.bytes)
     exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
     bubble = float((idle - sends) / t.step_s) if x.pp > 1 else 0.0
     return ParallelStep(

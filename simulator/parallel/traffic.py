@@ -195,13 +195,37 @@ def crossing(at: Placement, handed: float, schedule: str) -> Cost:
 
     Where the stack scatters activations, each rank of a tensor-parallel group sends its part and
     the receiving side gathers the whole ([narayanan2021], section 4.1). Interleaved schedules send
-    behind compute where the stack overlaps sends.
+    behind compute where the stack overlaps sends, but while they fill and drain (`filling`).
     """
+    cost = _handing_on(at, handed)
+    return Cost(0.0, cost.bytes) if hidden_sends(at, schedule) else cost
+
+
+def hidden_sends(at: Placement, schedule: str) -> bool:
+    """Do the stages of a pipeline send behind compute?"""
+    return schedule == "interleaved" and at.step.recipe.stack.overlap_p2p
+
+
+def filling(at: Placement, handed: float, schedule: str) -> np.ndarray:
+    """Seconds that sends hold a pipeline up which hides them behind compute: those of its filling
+    and draining.
+
+    A rank passes p micro-batches through one of its v parts before it takes the next part. The
+    first of them returns after p parts and p sends of other ranks, and nothing else is to do
+    meanwhile: until the first backward, and again after the last forward, each of p v - 1 sends
+    holds up all ranks. In between, backward passes fill the gaps.
+    """
+    x = at.layout
+    if not hidden_sends(at, schedule):
+        return np.zeros(())
+    return 2.0 * (x.pp * np.asarray(x.vpp) - 1.0) * _handing_on(at, handed).seconds
+
+
+def _handing_on(at: Placement, handed: float) -> Cost:
+    """One send to the next stage, exposed."""
     x, stack = at.layout, at.step.recipe.stack
     apart = stack.scattered and not x.sp
     cost = at.network.cost("send", "pp", handed / (x.tp if apart else 1))
-    if schedule == "interleaved" and stack.overlap_p2p:
-        return Cost(0.0, cost.bytes)
     gather = at.network.cost("all_gather", "tp", handed).seconds if apart else 0.0
     return Cost(cost.seconds + gather * np.greater(x.pp, 1), cost.bytes)
 

@@ -198,8 +198,10 @@ def _parts(
     }
     dropped = made if p.kind in ("discard", "keep") else set()
     outside = {v.storage for k in kernels if k.node not in within for v in (*k.inputs, *k.outputs)}
+    # what runs again gives its own results again; other ops' sums need none of them in backward
+    stays = outside - made if p.kind == "keep" else outside
     kept = tuple(
-        s for s in saved if (s.storage in outside if s.node in within else s.storage not in dropped)
+        s for s in saved if (s.storage in stays if s.node in within else s.storage not in dropped)
     )
     runs = [
         k._replace(phase="recompute") for k in kernels if k.node in within and k.phase == "forward"
@@ -209,15 +211,19 @@ def _parts(
 
 
 def _results(kernels: Sequence[Kernel], within: set[int]) -> list[Kept]:
-    """Results of ops outside `within` that ops within read to run again."""
-    read = {
-        v.storage for k in kernels if k.node in within and k.phase == "forward" for v in k.inputs
-    }
+    """Results of ops outside `within` that ops within read to run again; the input of the first
+    of repeated layers stands for the inputs of all.
+    """
+    read: dict[int, int] = {}  # storage -> how often the op that reads it runs
+    for k in kernels:
+        for v in k.inputs if k.node in within and k.phase == "forward" else ():
+            read[v.storage] = max(read.get(v.storage, 0), k.count)
     found: dict[int, Kept] = {}
     for k in kernels:
         for v in k.outputs if k.phase == "forward" and k.node not in within else ():
             if v.storage in read and v.kind == "activation":
-                found[v.storage] = Kept(k.node, v.held, k.count, "activation", v.storage)
+                count = max(k.count, read[v.storage])
+                found[v.storage] = Kept(k.node, v.held, count, "activation", v.storage)
     return list(found.values())
 
 

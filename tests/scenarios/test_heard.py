@@ -13,7 +13,7 @@ from roofcast.scenarios.measured.architectures import model_of, names
 from roofcast.scenarios.measured.device_words import device_named
 from roofcast.scenarios.measured.heard import COLUMNS
 from roofcast.scenarios.measured.recompute_words import recompute_of
-from roofcast.scenarios.measured.siblings import SAID, filled
+from roofcast.scenarios.measured.siblings import GRAPHS, SAID, filled
 from roofcast.scenarios.measured.versions import dated
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.recompute import policy
@@ -106,6 +106,9 @@ def test_a_head_width_of_the_row_counts():
         ("Megatron-LM", "--recompute-modules core_attn", "", "selective"),
         ("Megatron-Bridge", "selective", "recompute_modules=['layernorm', 'moe_act'], x",
          "discard:layernorm"),
+        ("Megatron-Bridge", "selective",
+         "recompute_modules empty => none; recompute_modules=['layernorm'], x",
+         "discard:layernorm"),
         ("Megatron-Bridge", "full", "recompute_modules=None, recompute_num_layers=5", "block:5"),
         ("llm-foundry", "activation_checkpointing", "", "full"),
         ("any", "modules:mlp", "", "modules:mlp"),
@@ -156,10 +159,50 @@ def test_virtual_stages_come_from_a_sibling_and_are_said():
         ({"framework": "a loop of our own"}, "pytorch-eager"),
         ({"framework": "a loop of our own", "zero_stage": "3"}, "fsdp-torchtitan"),
         ({"framework": ""}, "pytorch-eager"),
+        ({"framework": "a loop of our own", "tp": "2"}, "megatron"),
+        ({"framework": "a loop of our own", "dtype": "float8"}, "megatron"),
+        ({"framework": "a loop of our own", "tp": "2", "device": "A100 80GB"}, "pytorch-eager"),
+        ({"framework": "NeMo AutoModel"}, "fsdp-torchtitan"),
+        ({"framework": "torchtitan 2025", "notes": "AC op, compile"}, "fsdp-torchtitan-compiled"),
+        ({"framework": "torchtitan 2025, no compile"}, "fsdp-torchtitan"),
+        ({"framework": "Megatron-Bridge 26.04", "model_name": "x (tokendrop)"}, "te-nemo-graphs"),
+        ({"framework": "Megatron-Bridge 26.04", "notes": "cuda_graph=full_iteration/[]"},
+         "megatron-bridge-2026"),
+        ({"framework": "Megatron-Bridge 26.04", "notes": "cuda_graph=transformer_engine/['attn'],"
+          " moe_a2a_overlap=True"}, "te-nemo-graphs-a2a"),
+        ({"framework": "Megatron-Bridge / NeMo container 26.06", "notes": "cuda_graph=None/None"},
+         "te-nemo-2024"),
+        # a stack of GPUs runs on no other kind of device
+        ({"source_name": "MLPerf Training v4.0", "framework": "PAX", "device": "TPU v5e"},
+         "maxtext"),
+        ({"source_name": "MLPerf Training v4.0", "framework": "PyTorch 2.1", "device": "Gaudi2"},
+         "gaudi-megatron"),
     ],
-)
+)  # fmt: skip
 def test_the_stack_of_a_row(row, stack):
     assert training.run(ROW | row).scenario.stack == stack
+
+
+def test_rows_of_a_model_that_do_not_say_how_graphs_are_used_are_as_those_that_do():
+    alike = {"framework": "Megatron-Bridge 26.04", "model_name": "M", "device": "GB200"}
+    partial = alike | {"notes": "cuda_graph=transformer_engine/['attn']"}
+    assert filled([alike, partial])[0][GRAPHS] == "partial"
+    full = alike | {"notes": "cuda_graph=full_iteration/[]"}
+    assert GRAPHS not in filled([alike, partial, full])[0]  # siblings that differ say nothing
+    assert GRAPHS not in filled([alike | {"device": "B200"}, partial])[0]
+
+
+def test_deepspeed_shards_states_of_bf16_under_stage_0_and_says_so():
+    row = ROW | {"framework": "Megatron-DeepSpeed", "pp": "4", "zero_stage": "0"}
+    run = training.run(row | {"dtype": "bf16"})
+    assert run.scenario.zero == 1 and any("BF16_Optimizer" in said for said in run.assumptions)
+    assert training.run(row | {"dtype": "fp16"}).scenario.zero == 0
+
+
+def test_megatron_bridge_keeps_experts_whole():
+    row = ROW | {"framework": "Megatron-Bridge 26.04", "experts": "8", "tp": "2", "ep": "4"}
+    assert training.run(row).scenario.etp == 1
+    assert training.run(row | {"framework": "Megatron-Core"}).scenario.etp is None
 
 
 def test_a_stack_is_that_of_the_version_of_pytorch():

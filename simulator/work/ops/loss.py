@@ -14,14 +14,15 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "chunked", one kernel that keeps the logits; "fused", flash-attn's under llm-foundry;
-    "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
+    above; "chunked", one kernel that keeps the logits; "compiled", the same for all rows at once,
+    as inductor makes it; "fused", flash-attn's under llm-foundry; "sharded", nanotron's, on fp32
+    copies; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
     if how == "sum":
         return _sum(t, logits)
-    if how == "chunked" and logits.split is None:
-        return _chunked(t, logits, labels)
+    if how in ("chunked", "compiled") and logits.split is None:
+        return _chunked(t, logits, labels, CHUNKS if how == "chunked" else 1)
     if how == "fused" and logits.split is None:
         return _fused(t, logits, labels)
     if how == "sharded":
@@ -61,14 +62,14 @@ def _softmax(t: Tape, x: Value, log_p: Value) -> None:
         )
 
 
-def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
-    """Cross-entropy a few rows at a time in one compiled kernel.
+def _chunked(t: Tape, logits: Value, labels: Value, pieces: int) -> Value:
+    """Cross-entropy in one compiled kernel, a few rows at a time.
 
     Values in fp32 stay on the chip, and only the logits and labels are kept. In backward the
     gradient of a chunk of logits is used up by the head before that of the next is computed.
     Source: github pytorch/torchtune, modules/loss/ce_chunked_output_loss.py: num_output_chunks = 8.
     """
-    logits.pieces = CHUNKS
+    logits.pieces = pieces
     n, bytes_, dtype = logits.size, logits.bytes, logits.dtype
     out = t.new((), "fp32", logits.grad)
     t.emit("softmax", (logits, labels), (out,), vector=4 * n, special=n)

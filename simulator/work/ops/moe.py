@@ -90,12 +90,13 @@ def route(t: Tape, ids: Value, experts: int) -> Routes:
 
 
 def grouped_linear(
-    t: Tape, x: Value, out_features: int, routes: Routes, *, bias: bool = False
+    t: Tape, x: Value, out_features: int, routes: Routes, *, bias: bool = False, last: bool = False
 ) -> Value:
     """Each expert's rows of x[rows, in] times its own matrix: 2 rows in out FLOPs in total.
 
-    Autocast does not cover this product: it runs in the format of the weights. Raises BadInput if
-    ep does not divide the experts.
+    last: of the products of an expert; Megatron-Core adds its bias expert by expert. Autocast does
+    not cover this product: it runs in the format of the weights. Raises BadInput if ep does not
+    divide the experts.
     """
     rows, k = x.shape
     if routes.experts % t.parallel.ep:
@@ -127,11 +128,29 @@ def grouped_linear(
         if x.grad:
             t.widened_again(w, wide)
             back(wide, x, (experts, each, k, out_features))
+    how = t.implementation("expert_bias", "composed")
     if b is None:
         return out
+    if how == "loop" and last:
+        return _bias_by_expert(t, out)
     picked = take(t, b, routes.owner, rows, out_features)
     t.emit("elementwise", (out, picked), (out,), vector=out.size)
     return out
+
+
+def _bias_by_expert(t: Tape, x: Value) -> Value:
+    """x[rows, width] plus each expert's bias times the router's weights, expert by expert in fp32,
+    as Megatron-Core's TEGroupedMLP adds the bias of the second product: b * p, the sum,
+    concatenation and a cast; in backward dx, db and dp. No compiler fuses it.
+    """
+    full, n = 4.0 * x.size, x.size
+    for read, written in ((0.0, full), (x.bytes + full, full), (full, full), (full, x.bytes)):
+        t.emit("fused", (), (), vector=n, read=read, written=written)
+    if x.grad:
+        back = ((x.bytes, full), (full, x.bytes), (full, full), (full, 0.0), (full, full))
+        for read, written in (*back, (full, 0.0), (x.bytes, x.bytes)):
+            t.backward("fused", vector=n, read=read, written=written)
+    return x
 
 
 def _dispatch(t: Tape, rows: Value, copies: int) -> Value:
@@ -197,7 +216,7 @@ def gated_experts(
     rows = _dispatch(t, take(t, x, routes.forth, routes.rows, dim), k)
     share = take(t, t.view(weights, weights.size), routes.order, routes.rows)
     h = gate(grouped_linear(t, rows, halves * width // etp, routes, bias=bias))
-    h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias), k)
+    h = _combine(t, grouped_linear(t, h, dim, routes, bias=bias, last=True), k)
     result = h.storage
     h = pointwise.mul(t, h, t.view(share, routes.rows, 1))
     if t.implementation("experts", "") == "grouped":

@@ -19,6 +19,7 @@ from roofcast.simulator.parallel.traffic import (
     Reduction,
     copied,
     crossing,
+    filling,
     gathered,
     reduction,
     waited,
@@ -304,3 +305,28 @@ def test_a_pipeline_of_nanotron_over_nodes_holds_the_host_up_at_each_collective(
 
 def test_a_pipeline_of_one_stage_sends_nothing(place):
     assert float(crossing(place(**GPT2, dp=8).at, ACTIVATION, "none").seconds) == 0.0
+
+
+@pytest.mark.parametrize(("stack", "hidden"), [("te-nemo-2024", True), ("megatron-2022", False)])
+def test_sends_hidden_in_an_interleaved_pipeline_are_exposed_while_it_fills_and_drains(
+    place, stack, hidden
+):
+    """A micro-batch passes all p v parts before there is other work: p v - 1 sends each way."""
+    step = {**LLAMA, "batch": 64, "dp": 1, "pp": 4, "stack": stack}
+    at = place(**step, vpp=4, schedule="interleaved").at
+    once = float(crossing(at, ACTIVATION, "1f1b").seconds)
+    assert once > 0.0
+    held_up = float(filling(at, ACTIVATION, "interleaved"))
+    assert held_up == pytest.approx(2 * (4 * 4 - 1) * once if hidden else 0.0)
+    exposed = float(crossing(at, ACTIVATION, "interleaved").seconds)
+    assert exposed == pytest.approx(0.0 if hidden else once)
+    assert float(filling(at, ACTIVATION, "1f1b")) == 0.0
+
+
+def test_a_faster_network_shortens_the_filling_of_an_interleaved_pipeline(place):
+    step = {**LLAMA, "batch": 64, "dp": 4, "pp": 4, "vpp": 4, "schedule": "interleaved"}
+    step |= {"stack": "te-nemo-2024"}
+    near, far = (place(**step, set={"scale_up.bandwidth": x}).at for x in ("x2", "x0.5"))
+    assert float(filling(near, ACTIVATION, "interleaved")) < float(
+        filling(far, ACTIVATION, "interleaved")
+    )

@@ -118,3 +118,11 @@ def test_a_net_without_products_in_its_layers_is_refused():
 def test_an_offloaded_policy_says_that_its_bytes_stay_on_the_device():
     asked = {"device": "h100", "batch": 1, "sequence": 1024, "recompute": "qkv_proj_offloaded"}
     assert any("not in host memory" in a for a in predict("llama-3-8b", **asked).assumptions)
+
+
+def test_a_policy_of_results_keeps_these_and_the_residual_stream_alone():
+    """Under save_qkv_proj a layer keeps its input, queries, keys and values; the sum between
+    attention and MLP runs again, though the next sum reads it.
+    """
+    more = kept(step("save_qkv_proj")) - kept(step("full"))
+    assert more == pytest.approx(2 * TOKENS * LAYERS * (HEADS + 2 * KV), rel=0.03)
