@@ -44,6 +44,17 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
             msgspec.structs.force_setattr(self, "_largest_batch", known)
         return known
 
+    def with_remedies(self) -> Forecast:
+        """The forecast with `remedies`: what each change would save, every one forecast; the
+        largest first. Raises BadInput for a forecast that was read from JSON.
+        """
+        from roofcast.simulator.choose.remedies import with_remedies
+
+        scenario = self.__dict__.get("scenario")
+        if scenario is None:
+            raise BadInput("remedies: a forecast from JSON has no scenario; predict again")
+        return Forecast.of(with_remedies(self, scenario), scenario)
+
     def to_frame(self) -> pandas.DataFrame:
         """The layers as a pandas table, one row per named op, in SI units.
 

@@ -11,6 +11,7 @@ from roofcast.reports.format import digits, duration, energy, money, percent, se
 from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, trained, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
+from roofcast.reports.pages.limits import limits_section, remedies_table
 from roofcast.reports.pages.memory import memory_section, peak, shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.simulator.forecast.result import Forecast
@@ -27,6 +28,7 @@ def print_forecast(forecast: Forecast) -> None:
         show(out, layer_table(forecast, out.width - 2))
         say(out, f"time by kind of op: {by_kind(forecast)}")
         say(out, table_note(forecast, out.width - 2), style="dim")
+        limits_section(out, forecast)
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
@@ -36,6 +38,7 @@ def print_forecast(forecast: Forecast) -> None:
         if forecast.diagnosis:
             section(out, "Diagnosis")
             say(out, forecast.diagnosis)
+            remedies_table(out, forecast)
         nearest_section(out, forecast)
         assumptions(out, forecast)
 

@@ -33,6 +33,7 @@ OF_KERNELS = {  # limit of a kernel: limit of the step
 }  # fmt: skip
 TIMED = (COMPUTE, MEMORY, LATENCY, NETWORK, HOST, WAITING)
 ON_HOST = ("offload",)  # traffic between device and host
+ROUNDING = 1e-9  # of a step: a difference that is none
 NOT_MODELLED = "not modelled: samples are taken to be there in time"
 
 
@@ -66,9 +67,10 @@ def shares(
     for kind, seconds in (traffic_s or {}).items():
         found[HOST if kind in ON_HOST else NETWORK] += seconds
     total = sum(found.values())
-    if total > step_s > 0:  # rounding
+    if total > (1.0 - ROUNDING) * step_s > 0:
         found = {name: seconds * step_s / total for name, seconds in found.items()}
-    found[WAITING] += max(step_s - total, 0.0)
+    else:
+        found[WAITING] += step_s - total
     return {name: seconds / step_s if step_s > 0 else 0.0 for name, seconds in found.items()}
 
 
