@@ -43,6 +43,8 @@ def command(
     Several --on print a table that compares the devices.
     """
     wanted = scenarios(**asked)
+    if remedies and len(wanted) > 1 and not as_json:
+        raise click.UsageError("--remedies: a table of devices has no room for them; add --json")
     if layout is not None:
         wanted = [_with_best_layout(scenario) for scenario in wanted]
     if save is not None:

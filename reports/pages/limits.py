@@ -31,7 +31,7 @@ def limits_section(out: Console, f: Forecast) -> None:
     columns += [("if free", "right")] if free else []
     section(out, f"Limits of the {pass_or_step(f.mode).split()[-1]}")
     table = [_row(f, limit, free.get(limit.name))[: len(columns)] for limit in rows]
-    show(out, fitted_table(out.width - 2, columns, table, spare=("time",)))
+    show(out, fitted_table(out.width - 2, columns, table, spare=("time", "used")))
     said = "; ".join(MEANING[limit.name] for limit in rows if limit.name in MEANING)
     text = NOTE + (FREE if free else "") + (f"; {said}" if said else "")
     say(out, text, style="dim")
@@ -64,17 +64,17 @@ def remedies_table(out: Console, f: Forecast) -> None:
         if f.remedies is not None:
             say(out, "No remedy that Roofcast knows saves as much as 0.5 % of the step.")
         return
-    columns: list[tuple[str, Justify]] = [("remedy", "left"), ("saves", "right"), ("of", "right")]
+    columns: list[tuple[str, Justify]] = [("remedy", "fold"), ("saves", "right"), ("of", "right")]
     columns += [("fits", "right")]
     rows = [
         [_name(r), seconds(r.saved_s), percent(r.saved_s / f.step_time_s), _fits(r)] for r in gains
     ]
     out.print()
-    show(out, fitted_table(out.width - 2, columns, rows))
+    show(out, fitted_table(out.width - 2, columns, rows, spare=("of",)))
     unit = pass_or_step(f.mode).split()[-1]
     text = f"each forecast on its own, the rest as it is; of: of the {unit}"
     if any(r.note.startswith("per ") for r in gains):
-        text += f"; a larger batch: saved for {f.batch:,} samples"
+        text += f"; a larger batch: saved for {f.batch:,} sample{'s' if f.batch > 1 else ''}"
     say(out, f"{text}; savings do not add up", style="dim")
 
 
