@@ -14,6 +14,7 @@ from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.limits import limits_section, remedies_table
 from roofcast.reports.pages.memory import memory_section, peak, shortage
 from roofcast.reports.pages.nearest import nearest_section
+from roofcast.reports.pages.price import rent_words
 from roofcast.simulator.forecast.result import Forecast
 
 FULL = 0.995  # a lower mean clock is shown
@@ -161,7 +162,8 @@ def _whole_run(forecast: Forecast) -> str:
     price = forecast.price_usd_per_hour
     if forecast.cost_usd is not None:
         at = f" at {money(price)} per device-hour" if price is not None else ""
-        parts.append(money(forecast.cost_usd) + at)
+        of = f" ({rent_words(forecast.price)})" if forecast.price is not None else ""
+        parts.append(money(forecast.cost_usd) + at + of)
     elif price is None:
         parts.append("price unknown (--price sets one)")
     if forecast.energy_j is not None and forecast.power_w is not None:

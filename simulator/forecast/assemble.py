@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.edits import said
+from roofcast.hwdb.market import Summary
 from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
 from roofcast.simulator.forecast.diagnosis import diagnose
@@ -15,7 +16,7 @@ from roofcast.simulator.forecast.energy import Drawn
 from roofcast.simulator.forecast.limits import by_kernels, limits, shares
 from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.resolve import Asked
-from roofcast.simulator.forecast.result import Forecast, MemoryForecast
+from roofcast.simulator.forecast.result import Forecast, MemoryForecast, Price
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.forecast.tuned import tuned_fields
@@ -110,7 +111,23 @@ def run_fields(run: Run, step_s: float, drawn: Drawn, devices: int = 1) -> dict[
         "cost_usd": hours * price * devices if hours is not None and price is not None else None,
         **energy.fields(drawn, step_s, steps, devices),
         "price_usd_per_hour": float(price) if price is not None else None,
+        "price": _price(run.price),
     }
+
+
+def _price(p: Summary | None) -> Price | None:
+    if p is None:
+        return None
+    return Price(
+        usd_per_hour=float(p.median),
+        low=float(p.low),
+        high=float(p.high),
+        contract=p.kind,
+        of_class=p.of_class,
+        providers=p.providers,
+        newest=p.newest,
+        source=p.source,
+    )
 
 
 def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:

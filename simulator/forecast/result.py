@@ -101,6 +101,20 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     error: float  # predicted / measured - 1
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """A rent [USD per device-hour], and what it is the rent of."""
+
+    usd_per_hour: float  # median over providers
+    low: float
+    high: float
+    contract: str  # on-demand
+    # specialised | hyperscaler | marketplace; "yours": given; "listed": of the file of a device
+    of_class: str
+    providers: int
+    newest: str  # date of the newest quote; empty where none is dated
+    source: str  # where it was read
+
+
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """One limit of a step. None where a fraction is unknown or has no meaning."""
 
@@ -190,6 +204,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     step_energy_j: float | None = None  # of all devices
     clock_share: float | None = None  # mean clock of the kernels / highest clock
     price_usd_per_hour: float | None = None
+    price: Price | None = None
 
     # Several devices. FLOPs, parameters, moved and kept bytes above are those of the whole model
     # and step. Layers and points are those of one device, the mean over pipeline stages (kept

@@ -18,7 +18,7 @@ ASKED = [
 def test_a_remedy_saves_what_a_forecast_with_its_options_says(asked):
     before = predict(**asked)
     found = before.with_remedies()
-    assert [r.saved_s for r in found.remedies] == sorted((r.saved_s for r in found.remedies))[::-1]
+    assert [r.saved_s for r in found.remedies] == sorted(r.saved_s for r in found.remedies)[::-1]
     assert msgspec.structs.replace(found, remedies=None) == before
     named = [r for r in found.remedies if r.options]
     assert len(named) >= 3
