@@ -147,7 +147,7 @@ LENGTH: dict[str, Option] = {
         "price_per_hour",
         type=Priced(),
         metavar="USD",
-        help="USD per device-hour. Default: the rent on demand in hwdb/prices, by class of provider.",
+        help="USD per device-hour. Default: the rent on demand in hwdb/prices.",
     ),
 }
 DEVICE: dict[str, Option] = {

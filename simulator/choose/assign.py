@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.simulator.choose.plans import (
-    Plan,
     Placed,
+    Plan,
     Task,
     greedy,
     in_time,

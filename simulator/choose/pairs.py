@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.hwdb.units import quantity
 from roofcast.simulator.choose.choosing import Chooser, Kind
 from roofcast.simulator.choose.jobs import Job, Pooled
 from roofcast.simulator.choose.offers import HOUR
@@ -46,6 +47,7 @@ class _Searched(NamedTuple):
 
     step_s: dict[tuple[str, int], tuple[float, Shape]]  # by device and number
     steps: float
+    length: float  # tokens or samples of these steps
     batch: int
     unable: dict[str, str]
     assumptions: tuple[str, ...]
@@ -59,15 +61,16 @@ def pairs(jobs: Sequence[Job], pool: Sequence[Pooled]) -> Pairs:
     modes, unable, batches, layouts = [], [], [], 0
     said: dict[str, None] = {}
     for job in jobs:
-        found, factor = _known(job, known)
+        key, found = _key(job), known.get(_key(job))
         if found is None:
             found, count = _searched(job, pool)
             layouts += count
-            known[_key(job)] = found
+            known[key] = found
+        steps = found.steps * _length(job) / found.length
         place = {entry.device.id: i for i, entry in enumerate(pool)}
         mine = []
         for (device, n), (step_s, options) in found.step_s.items():
-            entry, seconds = pool[place[device]], step_s * found.steps * factor
+            entry, seconds = pool[place[device]], step_s * steps
             usd = None
             if entry.usd_per_hour is not None:
                 usd = entry.usd_per_hour * n * seconds / HOUR
@@ -79,26 +82,23 @@ def pairs(jobs: Sequence[Job], pool: Sequence[Pooled]) -> Pairs:
     return Pairs(tuple(modes), tuple(unable), tuple(batches), tuple(said), layouts)
 
 
-def _length(job: Job) -> float | None:
-    """The length of a job with a given batch, in tokens or samples, where these are numbers."""
+def _length(job: Job) -> float:
+    """The length of a job, in tokens or samples."""
     s = job.scenario
-    value = s.tokens if s.tokens is not None else s.samples
-    return float(value) * (s.epochs or 1.0) if isinstance(value, float) else None
+    if s.tokens is not None:
+        return quantity(s.tokens, "tokens") * (s.epochs or 1.0)
+    return quantity(s.samples or 0.0, "samples") * (s.epochs or 1.0)
 
 
 def _key(job: Job) -> bytes:
-    """What two jobs have in common that differ in length alone, their lengths being numbers and
-    their batches given; else all of the job.
+    """What two jobs have in common that differ in length alone; the batch of one without any
+    depends on its length.
     """
     s = job.scenario
-    if s.batch is None or _length(job) is None:
+    if s.batch is None:
         return s.to_json()
     one = {"tokens": 1.0} if s.tokens is not None else {"samples": 1.0}
     return msgspec.structs.replace(s, epochs=None, **one).to_json()
-
-
-def _known(job: Job, known: dict[bytes, _Searched]) -> tuple[_Searched | None, float]:
-    return known.get(_key(job)), 1.0
 
 
 def _searched(job: Job, pool: Sequence[Pooled]) -> tuple[_Searched, int]:
@@ -124,7 +124,7 @@ def _searched(job: Job, pool: Sequence[Pooled]) -> tuple[_Searched, int]:
     kind = next(iter(chooser.kinds.values()))
     batch = kind.scenario.batch or 0
     said = tuple(chooser.assumptions)
-    return _Searched(found, kind.floor.steps, batch, unable, said), chooser.layouts
+    return _Searched(found, kind.floor.steps, _length(job), batch, unable, said), chooser.layouts
 
 
 def _search(chooser: Chooser, kind: Kind, per_node: int | None) -> None:
