@@ -12,6 +12,7 @@ from roofcast.hwdb.market import costs
 from roofcast.hwdb.market import rent as rent_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
+from roofcast.reports.option_tuning import TUNING
 from roofcast.reports.pages.asked import INTERVALS
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.price import PURCHASES, price_words
@@ -170,7 +171,7 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", "tokens", "samples", "epochs")
+                     "mode", "memory_format", *TUNING, "tokens", "samples", "epochs")
         if name in s
     ]  # fmt: skip
     rent = choice.price

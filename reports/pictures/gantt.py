@@ -6,13 +6,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from roofcast.reports.format import duration
-from roofcast.reports.pictures.style import FAINT, INK, SMALL, VERMILLION, colour_of
+from roofcast.reports.pictures.style import FAINT, INK, SMALL, colour_of
 from roofcast.simulator.choose.assigned import Assigned, Run
 
 BAND = 1.0  # height of a kind of device [inches]
 HOUR, DAY = 3600.0, 86400.0
 LONG = 3 * DAY  # a longer plan is drawn in days
-LETTER = 0.085  # width of a letter [inches]
+LETTER = 0.1  # width of a letter [inches]
 WIDE = 8.2  # of the axes [inches]
 NARROW = 0.06  # of a band: a thinner bar has no name in it
 
@@ -56,13 +56,14 @@ def draw(found: Assigned) -> Figure:
                     axes.text(middle, bottom + height / 2, name, ha="center", va="center",
                               fontsize=SMALL, color="white", clip_on=True)  # fmt: skip
             if run.deadline_s is not None and run.deadline_s <= last:
-                axes.plot([run.deadline_s / unit], [base], marker="v", color=VERMILLION, ms=6)
+                axes.plot([run.deadline_s / unit], [base], marker="v", color=colour[run.job],
+                          markeredgecolor=INK, ms=7)  # fmt: skip
     axes.set_yticks(
         [-i - 0.5 for i in range(len(kinds))], [f"{h.count} × {h.device}" for h in kinds]
     )
     axes.set_ylim(-max(len(kinds), 1), 0.08)
     axes.set_xlim(0, last / unit)
-    axes.set_xlabel(f"time from now [{word}]", color=INK)
+    axes.set_xlabel(f"time from now [{word}]; triangles: deadlines", color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     left = f", {len(found.left)} not finished" if found.left else ""
     title = f"{len(found.plan)} jobs in {duration(found.total.makespan_s)}{left}"

@@ -1,4 +1,4 @@
-"""Plans of jobs on a pool: how they are scored, the greedy one, and one moved as early as it can be.
+"""Plans of jobs on a pool: how they are scored, the greedy one, and one moved up.
 
 Every job runs without pause, alone on its devices. A plan is better that leaves less priority
 unfinished, then by its goal: the makespan, or the cost.

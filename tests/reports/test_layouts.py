@@ -108,7 +108,8 @@ def scenario(line):
 
     command = group.get_command(None, "predict")
     context = command.make_context("predict", shlex.split(line))
-    context.params.pop("as_json"), context.params.pop("save")
+    for name in ("as_json", "save", "remedies", "layout"):
+        context.params.pop(name)
     from roofcast.reports.options import scenarios
 
     return scenarios(**context.params)[0]
