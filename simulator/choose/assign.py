@@ -28,9 +28,11 @@ from roofcast.simulator.choose.plans import (
     score,
 )
 
-SLOTS = 48  # of the horizon
-LIMIT_S = 12.0  # of each of the two programs
+SLOTS, FEWEST = 48, 12  # of the horizon, at most and at least
+VARIABLES = 20_000  # of a program, about: a job may start in every slot in every mode
+LIMIT_S = 10.0  # of HiGHS for each of the two goals
 GAP = 1e-6  # relative, within which a plan is the best
+TIE = 1e-6  # of the goal: decides between plans that are as good
 ROUND = 1e-9  # relative: a time that ends with its slot does not need the next
 
 
@@ -58,46 +60,53 @@ def solve(
 ) -> Solved:
     """The best plan of tasks on a pool with so many devices of each kind.
 
-    slot_s: length of a slot [s]. Default: the horizon, over SLOTS.
+    slot_s: length of a slot [s]. Default: the horizon, over SLOTS, or fewer where there are many
+    modes.
     """
-    first = greedy(tasks, counts)
-    last = _horizon(tasks, counts, first, goal)
-    if not first and not any(t.modes for t in tasks):
+    plan = first = greedy(tasks, counts)
+    modes = sum(len(t.modes) for t in tasks)
+    if not modes:
         return Solved((), (), 0.0, True, 0.0)
-    slot = slot_s or last / SLOTS
-    program = _Program(tasks, counts, slot, int(np.ceil(last / slot * (1.0 - ROUND))))
-    found = program.solve(goal)
-    plan, best, gap = first, False, None
-    if found is not None:
-        starts, best, gap = found
+    best, gap, slot = False, None, 0.0
+    each = min(max(VARIABLES // modes, FEWEST), SLOTS)
+    horizons = _horizons(tasks, counts, first, goal)
+    for last in horizons:
+        slot = slot_s or last / each
+        program = _Program(tasks, counts, slot, int(np.ceil(last / slot * (1.0 - ROUND))))
+        found = program.solve(goal, LIMIT_S / len(horizons))
+        if found is None:
+            best, gap = False, None
+            continue
+        starts, proven, left = found
         mine = moved_up(
             tuple(Placed(v.job, tasks[v.job].modes[v.mode], v.slot * slot) for v in starts), counts
         )
-        if score(mine, tasks, goal) <= score(first, tasks, goal):
-            plan = mine
+        better = score(mine, tasks, goal) <= score(plan, tasks, goal)
+        plan, best, gap = (mine, proven, left) if better else (plan, False, None)
     return Solved(tuple(sorted(plan, key=lambda p: (p.start_s, p.job))), first, slot, best, gap)
 
 
-def _horizon(tasks: Sequence[Task], counts: Sequence[int], first: Plan, goal: str) -> float:
+def _horizons(
+    tasks: Sequence[Task], counts: Sequence[int], first: Plan, goal: str
+) -> tuple[float, ...]:
     """Seconds within which the best plan ends: where the greedy one finishes all jobs, its end;
-    else long enough for the jobs that it left out too. For the least cost long enough for every
-    job in its cheapest mode.
+    else long enough for the jobs that it left out too. The least cost may need longer, for every
+    job in its cheapest mode: that is tried second, with longer slots.
     """
     left = set(range(len(tasks))) - {p.job for p in first}
-    open_ = [
-        i for i in left if any(in_time(m.seconds, tasks[i].deadline_s) for m in tasks[i].modes)
-    ]
     last = makespan(first)
-    if goal == "cost":
-        cheapest = [
-            Task(tuple(sorted(t.modes, key=lambda m: (m.usd or 0.0, m.seconds))[:1]), None, 1.0)
-            for t in tasks
-        ]
-        last = max(last, makespan(greedy(cheapest, counts)))
-    if not open_:
-        return last or 1.0
-    every = greedy([t._replace(deadline_s=None) for t in tasks], counts)
-    return max(last, makespan(every))
+    if any(in_time(m.seconds, tasks[i].deadline_s) for i in left for m in tasks[i].modes):
+        every = greedy([t._replace(deadline_s=None) for t in tasks], counts)
+        last = max(last, makespan(every))
+    last = last or 1.0
+    if goal != "cost":
+        return (last,)
+    cheapest = [
+        Task(tuple(sorted(t.modes, key=lambda m: (m.usd or 0.0, m.seconds))[:1]), None, 1.0)
+        for t in tasks
+    ]
+    longer = makespan(greedy(cheapest, counts))
+    return (last, longer) if longer > last else (last,)
 
 
 class _Program:
@@ -116,7 +125,7 @@ class _Program:
             if in_time(s * slot + mode.seconds, task.deadline_s)
         ]
 
-    def solve(self, goal: str) -> tuple[list[_Start], bool, float | None] | None:
+    def solve(self, goal: str, limit_s: float) -> tuple[list[_Start], bool, float | None] | None:
         """The starts of the best plan, whether it is proven the best, and its gap; None where no
         plan was found in time.
         """
@@ -125,34 +134,36 @@ class _Program:
         jobs = np.array([v.job for v in self.starts])
         priority = np.array([self.tasks[j].priority for j in jobs])
         scaled = priority / priority.max()
-        rows = [*self._once(jobs), *self._devices()]
-        first = _milp(-scaled, rows, len(self.starts))
+        rows = self._once(jobs) + self._devices()
+        first = _milp(-scaled, rows, len(self.starts), limit_s)
         if first is None:
             return None
-        done = float(-(scaled @ first.x))
-        kept = (scaled, -done - 1e-6, np.inf)
+        kept = _Row(np.arange(len(jobs)), scaled, float(scaled @ first.x) - 1e-6, np.inf)
         usd = np.array([self._mode(v).usd or 0.0 for v in self.starts])
+        usd = usd / max(usd.max(), 1e-30)
         ends = np.array([v.slot * self.slot + self._mode(v).seconds for v in self.starts])
-        ends, usd = ends / (self.slot * self.slots), usd / max(usd.max(), 1e-30)
+        ends = ends / (self.slot * self.slots)
         if goal == "cost":
-            second = _milp(usd + 1e-6 * ends, [*rows, kept], len(self.starts))
-        else:
-            second = self._makespan(jobs, ends, [*rows, kept])
+            objective, rows = usd + TIE * ends, [*rows, kept]
+        else:  # the makespan is one more variable
+            objective, rows = np.append(TIE * usd, 1.0), [*rows, kept, *_behind(jobs, ends)]
+        second = _milp(objective, rows, len(self.starts), limit_s)
         last = second or first
-        chosen = [
-            v for v, x in zip(self.starts, last.x[: len(self.starts)], strict=True) if x > 0.5
-        ]
-        gap = float(last.gap) if second is not None else None
-        proven = first.proven and second is not None and second.proven
-        return chosen, proven, gap
+        chosen = [v for v, x in zip(self.starts, last.x, strict=False) if x > 0.5]
+        if second is None:
+            return chosen, False, None
+        return chosen, first.proven and second.proven, second.gap
 
     def _mode(self, v: _Start) -> Any:
         return self.tasks[v.job].modes[v.mode]
 
-    def _once(self, jobs: np.ndarray) -> list[tuple[np.ndarray, float, float]]:
-        return [((jobs == j).astype(float), 0.0, 1.0) for j in sorted(set(jobs.tolist()))]
+    def _once(self, jobs: np.ndarray) -> list[_Row]:
+        """A job starts once at most."""
+        each = (np.flatnonzero(jobs == j) for j in sorted(set(jobs.tolist())))
+        return [_Row(places, np.ones(len(places)), 0.0, 1.0) for places in each]
 
-    def _devices(self) -> list[tuple[np.ndarray, float, float]]:
+    def _devices(self) -> list[_Row]:
+        """Devices that run, of every kind in every slot."""
         kinds = np.array([self._mode(v).kind for v in self.starts])
         wanted = np.array([float(self._mode(v).devices) for v in self.starts])
         begin = np.array([v.slot for v in self.starts])
@@ -160,21 +171,29 @@ class _Program:
         rows = []
         for kind in sorted(set(kinds.tolist())):
             for t in range(self.slots):
-                row = np.where((kinds == kind) & (begin <= t) & (t < end), wanted, 0.0)
-                if row.sum() > self.counts[kind]:
-                    rows.append((row, 0.0, float(self.counts[kind])))
+                places = np.flatnonzero((kinds == kind) & (begin <= t) & (t < end))
+                if wanted[places].sum() > self.counts[kind]:
+                    rows.append(_Row(places, wanted[places], 0.0, float(self.counts[kind])))
         return rows
 
-    def _makespan(
-        self, jobs: np.ndarray, ends: np.ndarray, rows: list[tuple[np.ndarray, float, float]]
-    ) -> _Result | None:
-        """The program with the makespan as one more variable."""
-        wide = [(np.append(row, 0.0), low, high) for row, low, high in rows]
-        for j in sorted(set(jobs.tolist())):
-            wide.append((np.append(np.where(jobs == j, ends, 0.0), -1.0), -np.inf, 0.0))
-        usd = np.array([self._mode(v).usd or 0.0 for v in self.starts])
-        tie = 1e-6 * usd / max(usd.max() * len(self.tasks), 1e-30)
-        return _milp(np.append(tie, 1.0), wide, len(self.starts))
+
+class _Row(NamedTuple):
+    """A constraint: low <= values at the places of the variables <= high."""
+
+    places: np.ndarray
+    values: np.ndarray
+    low: float
+    high: float
+
+
+def _behind(jobs: np.ndarray, ends: np.ndarray) -> list[_Row]:
+    """The makespan, the last variable, is behind the end of every job."""
+    rows = []
+    for j in sorted(set(jobs.tolist())):
+        places = np.flatnonzero(jobs == j)
+        values = np.append(ends[places], -1.0)
+        rows.append(_Row(np.append(places, len(jobs)), values, -np.inf, 0.0))
+    return rows
 
 
 class _Result(NamedTuple):
@@ -185,17 +204,18 @@ class _Result(NamedTuple):
     gap: float
 
 
-def _milp(
-    objective: np.ndarray, rows: list[tuple[np.ndarray, float, float]], whole: int
-) -> _Result | None:
+def _milp(objective: np.ndarray, rows: list[_Row], whole: int, limit_s: float) -> _Result | None:
     """The least of a linear objective, the first `whole` variables being 0 or 1; None where
     nothing was found.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
-    matrix = csr_array(np.array([row for row, _, _ in rows]))
-    limits = LinearConstraint(matrix, [low for _, low, _ in rows], [high for _, _, high in rows])
+    values = np.concatenate([row.values for row in rows])
+    places = np.concatenate([row.places for row in rows])
+    begins = np.concatenate([[0], np.cumsum([len(row.places) for row in rows])])
+    matrix = csr_array((values, places, begins), shape=(len(rows), len(objective)))
+    limits = LinearConstraint(matrix, [row.low for row in rows], [row.high for row in rows])
     integral = np.zeros(len(objective))
     integral[:whole] = 1
     upper = np.where(integral > 0, 1.0, np.inf)
@@ -204,7 +224,7 @@ def _milp(
         integrality=integral,
         bounds=Bounds(np.zeros(len(objective)), upper),
         constraints=limits,
-        options={"time_limit": LIMIT_S, "mip_rel_gap": GAP},
+        options={"time_limit": limit_s, "mip_rel_gap": GAP},
     )
     if found.x is None:
         return None

@@ -10,7 +10,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.market import RENTS
-from roofcast.simulator.choose.assign import SLOTS, solve
+from roofcast.simulator.choose.assign import solve
 from roofcast.simulator.choose.jobs import Job, Pooled, read_jobs, read_pool
 from roofcast.simulator.choose.pairs import Mode, Pairs, pairs
 from roofcast.simulator.choose.plans import GOALS, Plan, Task, cost, in_time, makespan, unfinished
@@ -113,7 +113,7 @@ def assign(jobs: Sequence[Job], pool: Sequence[Pooled], goal: str = "makespan") 
     done = {p.job for p in solved.plan}
     left = tuple(_left(i, jobs[i], found, pool) for i in range(len(jobs)) if i not in done)
     whole = makespan(solved.plan)
-    slots = f"times are rounded up to {SLOTS} slots of {solved.slot_s / 3600:.3g} h to plan"
+    slots = f"times are rounded up to slots of {solved.slot_s / 3600:.3g} h to plan"
     return Assigned(
         goal=goal,
         plan=runs,

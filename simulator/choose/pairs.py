@@ -21,6 +21,8 @@ from roofcast.simulator.choose.offers import HOUR
 from roofcast.simulator.choose.space import Shape
 from roofcast.simulator.choose.wanted import Wanted
 
+NUMBERS = 4  # numbers of devices of a kind, beside the least that fits
+
 
 class Mode(NamedTuple):
     """A way to run a job: so many devices of one kind of the pool."""
@@ -131,6 +133,7 @@ def _search(chooser: Chooser, kind: Kind, per_node: int | None) -> None:
     """The fastest layout on each number of devices of a kind."""
     capacity = kind.names.device.memory.capacity
     counts = [n for n in kind.counts if kind.floor.fits(n, capacity) and _whole(n, per_node)]
+    counts = sorted({*counts[:1], *counts[-NUMBERS:]})
     shapes = [s for n in counts for s in kind.space.shapes(n, few=True)]
     policies = kind.space.policies(few=True)
     if coarse := list(_coarse(shapes)):
