@@ -132,7 +132,7 @@ def predict(
     micro_batch: samples per micro-batch. Default: 1 in a pipeline, else a device's whole share.
     tokens: length of the run in tokens, a number or "15T"; or
     samples: samples of the data set, a number or "1.28M", passed `epochs` times (default 1).
-    price_per_hour: USD per device-hour. Default: the cloud list price in the device's file.
+    price_per_hour: USD per device-hour. Default: the rent on demand in hwdb/prices.
     runs: file or files of your own measured runs, with the columns of `roofcast validate --runs`;
         those like this step (device, stack, kind of model, mode, format) calibrate the forecast.
 

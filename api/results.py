@@ -44,6 +44,17 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
             msgspec.structs.force_setattr(self, "_largest_batch", known)
         return known
 
+    def with_remedies(self) -> Forecast:
+        """The forecast with `remedies`: what each change would save, every one forecast; the
+        largest first. Raises BadInput for a forecast that was read from JSON.
+        """
+        from roofcast.simulator.choose.remedies import with_remedies
+
+        scenario = self.__dict__.get("scenario")
+        if scenario is None:
+            raise BadInput("remedies: a forecast from JSON has no scenario; predict again")
+        return Forecast.of(with_remedies(self, scenario), scenario)
+
     def to_frame(self) -> pandas.DataFrame:
         """The layers as a pandas table, one row per named op, in SI units.
 
@@ -83,21 +94,15 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
         where the suffix is another, or where the forecast was read from JSON, which has no
         scenario: predict again.
         """
-        import datetime
-
-        from roofcast.reports.files import check_target, replacing
+        from roofcast.reports.files import check_target
         from roofcast.reports.html.data import answered
-        from roofcast.reports.html.page import html, markdown
+        from roofcast.reports.html.page import write
 
         target = check_target(str(path), (".html", ".md"))
         scenario = self.__dict__.get("scenario")
         if scenario is None:
             raise BadInput("a forecast read from JSON has no scenario to report; predict again")
-        write = html if target.suffix.lower() == ".html" else markdown
-        answers = [answered(scenario, self, sensitivity)]
-        text = write(answers, "Forecast.report", datetime.date.today().isoformat())
-        with replacing(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write([answered(scenario, self, sensitivity)], target, "Forecast.report")
         return target
 
     def __str__(self) -> str:

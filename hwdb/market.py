@@ -10,13 +10,14 @@ import csv
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.lookup import device as device_of
 from roofcast.hwdb.names import names, resolve
+from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
 
 FOLDER = Path(__file__).parent / "prices"
@@ -60,13 +61,14 @@ class Summary(NamedTuple):
     """Prices of one device, kind and class of provider [USD per device-hour, or per device]."""
 
     kind: str
-    of_class: str  # "yours": given by the user
+    of_class: str  # "yours": given by the user; "listed": in the file of a device
     low: float
     median: float
     high: float
     providers: int  # of a purchase: quotes
     newest: str  # date of the newest quote; empty where none is dated
     recent: bool  # whether the quotes are of the table's last RECENT years
+    source: str = ""  # where the newest quote was read
 
 
 class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,6 +136,7 @@ def _is_recent(quote: Quote) -> bool:
     return not quote.date or int(quote.date[:4]) + RECENT >= int(newest()[:4])
 
 
+@functools.cache
 def summary(device: str, kind: str, of_class: str = "") -> Summary | None:
     """Prices of a device of one kind and class of provider (empty: all); None where there is none.
 
@@ -149,9 +152,41 @@ def summary(device: str, kind: str, of_class: str = "") -> Summary | None:
     now = [q for q in fitting if _is_recent(q)]
     used = now or fitting
     # a shop is no provider: each purchase counts
-    each = [median(p) for p in _by_provider(used)] if kind in RENTS else [q.usd for q in used]
-    latest = max(q.date for q in used)
-    return Summary(kind, of_class, min(each), median(each), max(each), len(each), latest, bool(now))
+    each = [_median(p) for p in _by_provider(used)] if kind in RENTS else [q.usd for q in used]
+    last = max(used, key=lambda q: q.date)
+    spread = min(each), _median(each), max(each)
+    where = sources()[last.source]
+    return Summary(kind, of_class, *spread, len(each), last.date, bool(now), where)
+
+
+def rent(device: Device, contract: str = RENTS[0], provider: str | None = None) -> Summary | None:
+    """What a device costs to rent [USD per device-hour]: the median over the first class of
+    providers, or over `provider`, with recent quotes, else with older ones. Where a user's file or
+    a change of the device states a price on demand, that; None where there is no price.
+    """
+    known = device.id if device.id in names("devices") else device.base
+    listed = device.price.cloud_usd_per_hour
+    on_demand = (contract, provider) == (RENTS[0], None)
+    shipped = device_of(known).price.cloud_usd_per_hour if known in names("devices") else None
+    if listed is not None and listed != shipped and on_demand:
+        return _listed(float(listed))
+    classes = (provider,) if provider else CLASSES
+    found = [summary(known, contract, each) for each in classes]
+    quoted = [each for each in found if each is not None]
+    if not quoted:
+        return _listed(float(listed)) if listed is not None and on_demand else None
+    return next((each for each in quoted if each.recent), quoted[0])
+
+
+def _listed(usd: float) -> Summary:
+    """A price on demand that stands in the file of a device."""
+    return Summary(RENTS[0], "listed", usd, usd, usd, 1, "", True, "the file of the device")
+
+
+def _median(values: Iterable[float]) -> float:
+    each = sorted(values)
+    middle = len(each) // 2
+    return each[middle] if len(each) % 2 else (each[middle - 1] + each[middle]) / 2
 
 
 def _by_provider(used: Iterable[Quote]) -> list[list[float]]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Forecast one step: time, memory, what limits it.",
     "search": "Find the fastest layout on a number of devices.",
     "choose": "Choose devices, how many, and the layout for a run.",
+    "assign": "Assign trainings to a pool of unlike devices.",
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",
@@ -31,6 +32,7 @@ COMMANDS = {
     "sweep": "Forecast over a grid of options and hardware numbers.",
     "trace": "Write the timeline of a step for Perfetto.",
     "run": "Forecast a scenario: a saved set of predict options.",
+    "compare": "Compare scenarios, and say why they differ.",
     "devices": "List the known devices, or show one with its sources.",
     "systems": "List the known nodes and pods, or show one.",
     "links": "List the known links between devices, or show one.",
@@ -69,6 +71,7 @@ _EXAMPLE = {
     "--offload": "give --offload activations, --offload optimizer, or both",
     "--recompute": "give a kind, for example --recompute full (docs/usage.md lists all)",
     "--system": "give a node or pod, for example --system dgx-h100 (list: roofcast systems)",
+    "SCENARIO...": "give two scenario files or more (roofcast predict .. --save a.toml writes one)",
     "SCENARIO": "give a scenario file (roofcast predict .. --save scenario.toml writes one)",
 }
 

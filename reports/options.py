@@ -147,7 +147,7 @@ LENGTH: dict[str, Option] = {
         "price_per_hour",
         type=Priced(),
         metavar="USD",
-        help="USD per device-hour. Default: the cloud list price in the device's file.",
+        help="USD per device-hour. Default: the rent on demand in hwdb/prices.",
     ),
 }
 DEVICE: dict[str, Option] = {
@@ -342,27 +342,14 @@ def scenarios(
     return [Scenario(model=model, device=device, set=set_, **chosen) for device in on]
 
 
-def answer(scenario: Scenario) -> Forecast:
-    """The Forecast of a scenario, with the largest batch that fits and what had no effect; of one
-    that does not fit, with the nearest that does in its diagnosis.
-    """
-    from roofcast.scenarios.own_runs import forecast_with_runs
-    from roofcast.scenarios.unused import with_unused
-    from roofcast.simulator.forecast.chain import with_largest_batch
-
-    found = with_unused(with_largest_batch(forecast_with_runs(scenario), scenario), scenario)
-    if found.memory.fits is not False:
-        return found
-    from roofcast.reports.pages.search import said_of_nearest
-
-    words = said_of_nearest(scenario, found)
-    return msgspec.structs.replace(found, diagnosis=f"{found.diagnosis} {words}".strip())
-
-
 def to_json(forecast: Forecast) -> dict[str, Any]:
-    """The object that --json prints: the Forecast without the points of its roofline."""
+    """The object that --json prints: the Forecast without the points of its roofline, and without
+    remedies where these were not asked for.
+    """
     fields = msgspec.to_builtins(forecast)
     del fields["points"]
+    if forecast.remedies is None:
+        del fields["remedies"]
     return fields
 
 

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from roofcast.reports.options import (
-    Sectioned,
-    answer,
-    print_json,
-    scenario_options,
-    scenarios,
-    to_json,
-)
+from roofcast.reports.answers import answer
+from roofcast.reports.options import Sectioned, print_json, scenario_options, scenarios, to_json
 
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.result import Forecast

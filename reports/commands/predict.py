@@ -8,14 +8,8 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.options import (
-    RUNS,
-    Sectioned,
-    answer,
-    print_answers,
-    scenario_options,
-    scenarios,
-)
+from roofcast.reports.answers import answer
+from roofcast.reports.options import RUNS, Sectioned, print_answers, scenario_options, scenarios
 
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.scenario import Scenario
@@ -29,11 +23,18 @@ if TYPE_CHECKING:
     type=click.Choice(("best",)),
     help="best: the fastest layout that fits on --devices, as roofcast search finds it.",
 )
+@click.option(
+    "--remedies",
+    is_flag=True,
+    help="Forecast what each remedy would save, also with --json. Default: only on the text page.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
     "--save", metavar="FILE", help="Also write the scenario to a .toml file, for roofcast run."
 )
-def command(as_json: bool, save: str | None, layout: str | None, **asked: Any) -> None:
+def command(
+    as_json: bool, save: str | None, layout: str | None, remedies: bool, **asked: Any
+) -> None:
     """Forecast one step of MODEL.
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
@@ -42,6 +43,8 @@ def command(as_json: bool, save: str | None, layout: str | None, **asked: Any) -
     Several --on print a table that compares the devices.
     """
     wanted = scenarios(**asked)
+    if remedies and len(wanted) > 1 and not as_json:
+        raise click.UsageError("--remedies: a table of devices has no room for them; add --json")
     if layout is not None:
         wanted = [_with_best_layout(scenario) for scenario in wanted]
     if save is not None:
@@ -50,7 +53,9 @@ def command(as_json: bool, save: str | None, layout: str | None, **asked: Any) -
         check_target(save, (".toml",))
         if len(wanted) > 1:
             raise click.UsageError("--save writes one scenario; give one --on")
-    forecasts = [answer(scenario) for scenario in wanted]
+    # a comparison of devices has no room for them
+    gains = remedies or not as_json and len(wanted) == 1
+    forecasts = [answer(scenario, gains) for scenario in wanted]
     if save is not None:
         from roofcast.scenarios.files import write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import shlex
 import sys
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import click
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.answers import answer
 from roofcast.reports.console import tell
-from roofcast.reports.options import RUNS, Sectioned, answer, scenario_options, scenarios
+from roofcast.reports.options import RUNS, Sectioned, scenario_options, scenarios
 
 
 @click.command("report", cls=Sectioned)
@@ -39,18 +39,14 @@ def command(output: str, effects: bool, **asked: Any) -> None:
     The .html has the roofline, time by layer, memory, the pipeline, what each number of the
     hardware is worth, assumptions, sources and the scenario, and loads nothing from the network.
     """
-    from roofcast.reports.files import check_target, replacing
+    from roofcast.reports.files import check_target
     from roofcast.reports.html.data import answered
-    from roofcast.reports.html.page import html, markdown
+    from roofcast.reports.html.page import write
 
     path = check_target(output, (".html", ".md"))
     answers = [answered(s, answer(s), effects) for s in _wanted(asked)]
-    write = html if path.suffix.lower() == ".html" else markdown
-    line = shlex.join(["roofcast", *sys.argv[1:]])
-    text = write(answers, line, datetime.date.today().isoformat())
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    tell(f"wrote {output} ({len(text.encode()) / 1e3:,.0f} kB)")
+    size = write(answers, path, shlex.join(["roofcast", *sys.argv[1:]]))
+    tell(f"wrote {output} ({size / 1e3:,.0f} kB)")
 
 
 def _wanted(asked: dict[str, Any]) -> list[Any]:

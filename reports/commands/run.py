@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.answers import answer
 from roofcast.reports.completion import completing
 from roofcast.reports.option_types import Once
-from roofcast.reports.options import answer, print_answers, print_json, to_json
+from roofcast.reports.options import print_answers, print_json, to_json
 
 if TYPE_CHECKING:
     from roofcast.simulator.forecast.result import Forecast
@@ -53,10 +54,11 @@ def command(name: str | None, listed: bool, on: tuple[str, ...], as_json: bool) 
     path = find(name)
     with _named(path):
         scenarios, assumed = steps(path)
-        forecasts = [] if on else [answer(scenario) for scenario in scenarios]
+        gains = not as_json and len(scenarios) == 1 and len(on) <= 1
+        forecasts = [] if on else [answer(scenario, gains) for scenario in scenarios]
     for device in on:
         moved = [msgspec.structs.replace(scenario, device=device) for scenario in scenarios]
-        forecasts += [answer(scenario) for scenario in moved]
+        forecasts += [answer(scenario, gains) for scenario in moved]
     if len(scenarios) == 1:
         print_answers(forecasts, as_json)
         return

@@ -28,9 +28,9 @@ from roofcast.hwdb.edits import figure_keys
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.hwdb.names import names
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
+from roofcast.reports.answers import answer
 from roofcast.reports.html.data import answered, document
 from roofcast.reports.html.page import asset, environment, html
-from roofcast.reports.options import answer
 from roofcast.scenarios.files import text
 from roofcast.simulator.choices import MODES, PRECISIONS
 from roofcast.simulator.forecast.scenario import Scenario

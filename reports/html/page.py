@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,9 +14,11 @@ from jinja2 import Environment, StrictUndefined
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.files import replacing
 from roofcast.reports.format import binary, duration, energy, money, percent, seconds, si, words
 from roofcast.reports.html.data import Answer, document
 from roofcast.reports.pages.asked import interval_basis, pass_or_step, trained, what
+from roofcast.reports.pages.causes import of_time
 from roofcast.reports.pages.hardware import figures, source, value
 from roofcast.reports.pages.layer_table import by_kind
 from roofcast.reports.pages.layout import layout_line, on_what
@@ -28,34 +32,75 @@ from roofcast.simulator.forecast.scenario import Scenario
 ROWS = 25  # ops in the table of a page
 
 
+def write(answers: Sequence[Answer], path: str | Path, command: str) -> int:
+    """Write a report of forecasts as .html or .md, by suffix; the number of its bytes.
+
+    command: the command line that makes it again.
+    """
+    date = datetime.date.today().isoformat()
+    shape = html if Path(path).suffix.lower() == ".html" else markdown
+    content = shape(answers, command, date).encode("utf-8", "replace")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return len(content)
+
+
 def html(answers: Sequence[Answer], command: str, date: str) -> str:
     """One HTML file that needs nothing else: text, tables, data, and the script of its pictures.
 
     command: the command line that makes it again; date: shown at the end.
     """
-    template = environment().from_string(asset("report.html"))
-    return template.render(
-        title=_title(answers),
-        cards=[_card(answer) for answer in answers],
-        sections=[_section(answer) for answer in answers],
-        command=command,
-        date=date,
-        data=embedded(document(answers)),
-        style=asset("report.css"),
-        script=asset("report.js"),
+    return (
+        environment()
+        .from_string(asset("report.html"))
+        .render(
+            **_told(answers),
+            command=command,
+            date=date,
+            data=embedded(document(answers)),
+            style=asset("report.css"),
+            script=asset("report.js"),
+        )
     )
 
 
 def markdown(answers: Sequence[Answer], command: str, date: str) -> str:
     """The report as Markdown: headline, longest ops, memory, assumptions."""
     template = environment(escape=False).from_string(asset("report.md"))
-    return template.render(
-        title=_title(answers),
-        cards=[_card(answer) for answer in answers],
-        sections=[_section(answer) for answer in answers],
-        command=command,
-        date=date,
-    )
+    return template.render(**_told(answers), command=command, date=date)
+
+
+def _told(answers: Sequence[Answer]) -> dict[str, Any]:
+    """All that is text, of every forecast and of their differences from the first."""
+    return {
+        "title": _title(answers),
+        "cards": [_card(answer) for answer in answers],
+        "sections": [_section(answer) for answer in answers],
+        "differences": [_difference(answers[0], answer) for answer in answers[1:]],
+    }
+
+
+def _difference(base: Answer, other: Answer) -> dict[str, Any]:
+    """Why a step takes longer than the first one: the time of both by limit."""
+    by = other.forecast.step_time_s - base.forecast.step_time_s
+    titles = [f"{each.forecast.model} on {on_what(each.forecast)}" for each in (base, other)]
+    return {
+        "titles": titles,
+        "by": signed(by),
+        "rows": [
+            (c.name, seconds(c.base), seconds(c.other), signed(c.difference))
+            for c in of_time(base.forecast, other.forecast)
+        ],
+    }
+
+
+def signed(value: float) -> str:
+    """A difference of times.
+
+    >>> signed(0.12), signed(-0.0012)
+    ('+120 ms', '-1.2 ms')
+    """
+    return f"{'-' if value < 0 else '+'}{seconds(abs(value))}"
 
 
 def embedded(data: dict[str, Any]) -> str:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from roofcast import hwdb
 from roofcast.hwdb.errors import listed
-from roofcast.hwdb.market import Summary, costs
+from roofcast.hwdb.market import costs
+from roofcast.hwdb.market import rent as rent_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
+from roofcast.reports.option_tuning import TUNING
 from roofcast.reports.pages.asked import INTERVALS
 from roofcast.reports.pages.layout import layout_line
+from roofcast.reports.pages.price import PURCHASES, price_words
 from roofcast.reports.pages.search import words_of
 from roofcast.simulator.choose.chosen import Choice, Chosen, Miss
 from roofcast.simulator.choose.wanted import LIMITS
@@ -22,10 +26,6 @@ _GOALS = {
 }  # fmt: skip
 _LIMITS = {
     "within_s": "deadline", "under_usd": "budget", "max_power_w": "power", "max_energy_j": "energy",
-}  # fmt: skip
-_CLASSES = {
-    "specialised": "specialised clouds", "hyperscaler": "hyperscalers",
-    "marketplace": "marketplaces", "yours": "your price",
 }  # fmt: skip
 _SHOWN_FRONT = 8
 _LIKELY = 0.8
@@ -171,12 +171,13 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", "tokens", "samples", "epochs")
+                     "mode", "memory_format", *TUNING, "tokens", "samples", "epochs")
         if name in s
     ]  # fmt: skip
     rent = choice.price
-    if rent is not None and rent.median and rent.kind not in ("market", "server", "launch"):
-        given.append(f"--price {rent.median:.6g}")  # predict has a list price of its own
+    if rent is not None and rent.median and rent.kind not in PURCHASES:
+        if rent != rent_of(hwdb.device(choice.device)):  # what predict takes by itself
+            given.append(f"--price {rent.median:.6g}")
     return " ".join(
         ["roofcast predict", s["model"], "--on", choice.device, *given, words_of(choice.options)]
     )
@@ -191,7 +192,7 @@ def _price_lines(c: Choice) -> list[tuple[str, str]]:
     lines = []
     if c.price is not None:
         kind = "rent: " if c.price.kind not in ("market", "server", "launch") else "purchase: "
-        lines.append((kind, _price(c.price)))
+        lines.append((kind, price_words(c.price)))
     if c.purchase_usd is not None and (c.price is None or c.price.kind not in ("market", "server")):
         line = f"{money(c.purchase_usd)} with servers"
         if c.break_even_months is not None:
@@ -202,26 +203,6 @@ def _price_lines(c: Choice) -> list[tuple[str, str]]:
         if c.price is None or c.price.kind != "launch":
             lines.append(("to buy: ", line))
     return lines
-
-
-def _price(p: Summary) -> str:
-    """A price with its spread and its source, in words."""
-    per = "per device" if p.kind in ("market", "server", "launch") else "per device-hour"
-    text = f"{money(p.median)} {per}, {p.kind}"
-    if p.of_class == "yours":
-        return f"{text}, your price"
-    if p.kind in ("market", "launch"):
-        text += (
-            f" price and its share of a server ({costs().server_over_devices:g} times the device)"
-        )
-    if p.providers == 1:
-        text += f", one of the {_CLASSES[p.of_class]}" if p.of_class else ", one quote"
-    else:
-        text += f", median of {p.providers} {_CLASSES[p.of_class] if p.of_class else 'quotes'}"
-    if p.providers > 1:
-        text += f" ({money(p.low)} to {money(p.high)})"
-    dated = f", newest {p.newest}" if p.newest else ", lists of late 2025 to 2026"
-    return text + dated + ("" if p.recent else " (no newer quote)")
 
 
 def _others(out: Console, others: Sequence[Choice]) -> None:

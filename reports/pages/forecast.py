@@ -11,8 +11,10 @@ from roofcast.reports.format import digits, duration, energy, money, percent, se
 from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, trained, what
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
+from roofcast.reports.pages.limits import limits_section, remedies_table
 from roofcast.reports.pages.memory import memory_section, peak, shortage
 from roofcast.reports.pages.nearest import nearest_section
+from roofcast.reports.pages.price import rent_words
 from roofcast.simulator.forecast.result import Forecast
 
 FULL = 0.995  # a lower mean clock is shown
@@ -27,6 +29,7 @@ def print_forecast(forecast: Forecast) -> None:
         show(out, layer_table(forecast, out.width - 2))
         say(out, f"time by kind of op: {by_kind(forecast)}")
         say(out, table_note(forecast, out.width - 2), style="dim")
+        limits_section(out, forecast)
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
@@ -36,6 +39,7 @@ def print_forecast(forecast: Forecast) -> None:
         if forecast.diagnosis:
             section(out, "Diagnosis")
             say(out, forecast.diagnosis)
+            remedies_table(out, forecast)
         nearest_section(out, forecast)
         assumptions(out, forecast)
 
@@ -158,7 +162,8 @@ def _whole_run(forecast: Forecast) -> str:
     price = forecast.price_usd_per_hour
     if forecast.cost_usd is not None:
         at = f" at {money(price)} per device-hour" if price is not None else ""
-        parts.append(money(forecast.cost_usd) + at)
+        of = f" ({rent_words(forecast.price)})" if forecast.price is not None else ""
+        parts.append(money(forecast.cost_usd) + at + of)
     elif price is None:
         parts.append("price unknown (--price sets one)")
     if forecast.energy_j is not None and forecast.power_w is not None:

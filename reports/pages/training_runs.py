@@ -61,8 +61,6 @@ TOTALS = {  # kinds of models: keys of `overall` for the mean of rows and of sou
 
 def claims(path: str | Path) -> bool:
     """Whether a table holds runs on many devices, by its header. Raises BadInput."""
-    if str(path).endswith(".gz"):
-        return False
     try:
         return llm_runs.claims(rows(Path(path), llm_runs.WHAT).fieldnames or ())
     except csv.Error as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from roofcast import hwdb
-from roofcast.hwdb.market import CLASSES, RENTS, Own, Summary, costs, own_summary, summary
+from roofcast.hwdb.market import Own, Summary, costs, own_summary, rent, summary
 from roofcast.hwdb.records import Device
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.parallel.layout import divisors
@@ -83,14 +83,7 @@ def offer(device: Device, wanted: Wanted) -> Offer:
 def _rent(device: Device, own: Own | None, wanted: Wanted) -> Summary | None:
     if own is not None and (mine := own_summary(own, wanted.contract)):
         return mine
-    classes = (wanted.provider,) if wanted.provider else CLASSES
-    found = [summary(device.id, wanted.contract, each) for each in classes]
-    quoted = [each for each in found if each is not None]
-    listed = device.price.cloud_usd_per_hour
-    if not quoted and listed is not None and (wanted.contract, wanted.provider) == (RENTS[0], None):
-        usd = float(listed)
-        return Summary(RENTS[0], "", usd, usd, usd, 1, "", True)
-    return next((each for each in quoted if each.recent), quoted[0] if quoted else None)
+    return rent(device, wanted.contract, wanted.provider)
 
 
 def _purchase(device: Device, own: Own | None) -> Summary | None:

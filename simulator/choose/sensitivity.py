@@ -62,7 +62,9 @@ class Sensitivity(NamedTuple):
     assumptions: tuple[str, ...]  # beside those of the forecast
 
 
-class _Number(NamedTuple):
+class Number(NamedTuple):
+    """A number of the hardware that a step can depend on."""
+
     name: str
     unit: str
     value: float | None
@@ -77,14 +79,14 @@ def sensitivity(scenario: Scenario) -> Sensitivity:
     asked = resolve(scenario)._replace(rank=None)  # its seconds are of the device as it is
     found = forecast(scenario)
     effects, total = [], 0.0
-    for number in _numbers(asked):
-        up, down = (_seconds(scenario, asked, {number: 1.0 + h}) for h in (STEP, -STEP))
+    for number in numbers(asked):
+        up, down = (seconds_with(scenario, asked, {number: 1.0 + h}) for h in (STEP, -STEP))
         slope = math.log(up / down) / math.log((1.0 + STEP) / (1.0 - STEP))
         if abs(slope) < LEAST:
             continue
         if number.unit != "W":
             total += slope if number.rate else -slope
-        better = _seconds(scenario, asked, {number: 2.0 if number.rate else 0.5})
+        better = seconds_with(scenario, asked, {number: 2.0 if number.rate else 0.5})
         effects.append(Effect(*number, slope, found.step_time_s - better))
     effects.sort(key=lambda e: -abs(e.elasticity))
     return Sensitivity(found, tuple(effects), total, (OFFLOADED,) if scenario.offload else ())
@@ -93,12 +95,12 @@ def sensitivity(scenario: Scenario) -> Sensitivity:
 def together(scenario: Scenario, factor: float) -> float:
     """Step time [s] with all rates times a factor, and all latencies divided by it."""
     asked = resolve(scenario)._replace(rank=None)  # its seconds are of the device as it is
-    numbers = [n for n in _numbers(asked) if n.unit != "W"]
-    every = {n: factor if n.rate else 1.0 / factor for n in numbers}
-    return _seconds(scenario, asked, every)
+    varied = [n for n in numbers(asked) if n.unit != "W"]
+    every = {n: factor if n.rate else 1.0 / factor for n in varied}
+    return seconds_with(scenario, asked, every)
 
 
-def _seconds(scenario: Scenario, asked: Asked, factors: Mapping[_Number, float]) -> float:
+def seconds_with(scenario: Scenario, asked: Asked, factors: Mapping[Number, float]) -> float:
     """Step time [s] with numbers times their factors."""
     figures: dict[str, str | float] = {
         n.name: f"{n.value * x!r} {n.unit}"
@@ -129,13 +131,14 @@ def _with_links(asked: Asked, factors: Mapping[str, float]) -> Asked:
         return asked
     fabric = fabric_of(asked.system, asked.device, asked.layout.devices)
     levels = tuple(
-        level._replace(bandwidth=level.bandwidth * factors.get(_link(level), 1.0))
+        level._replace(bandwidth=level.bandwidth * factors.get(link_name(level), 1.0))
         for level in fabric.levels
     )
     return asked._replace(fabric=fabric._replace(levels=levels))
 
 
-def _link(level: Level) -> str:
+def link_name(level: Level) -> str:
+    """The name of the bandwidth of a level of the network."""
     return f"link bandwidth: {level.name}"
 
 
@@ -144,18 +147,18 @@ def _seconds_of_kernels() -> list[str]:
     return [name for name, c in constants.constants().items() if c.unit == "s"]
 
 
-def _numbers(asked: Asked) -> list[_Number]:
+def numbers(asked: Asked) -> list[Number]:
     """The numbers that a step can depend on."""
-    found = [_Number(key, unit, value, True) for key, unit, value in _figures(asked.device)]
+    found = [Number(key, unit, value, True) for key, unit, value in _figures(asked.device)]
     if asked.layout is not None:
         found = [n for n in found if not n.name.startswith("scale_up.")]
         fabric = fabric_of(asked.system, asked.device, asked.layout.devices)
-        found += [_Number(_link(x), LINK, x.bandwidth, True) for x in fabric.levels]
-        found.append(_Number(COLLECTIVES, "s", None, False))
-    found.append(_Number(KERNELS, "s", None, False))
+        found += [Number(link_name(x), LINK, x.bandwidth, True) for x in fabric.levels]
+        found.append(Number(COLLECTIVES, "s", None, False))
+    found.append(Number(KERNELS, "s", None, False))
     stack = asked.recipe.stack
     return found + [
-        _Number(name, "s", getattr(stack, key), False)
+        Number(name, "s", getattr(stack, key), False)
         for key, name in HOST.items()
         if getattr(stack, key)
     ]

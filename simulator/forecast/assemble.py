@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.edits import said
+from roofcast.hwdb.market import Summary
 from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
 from roofcast.simulator.forecast.diagnosis import diagnose
 from roofcast.simulator.forecast.energy import Drawn
+from roofcast.simulator.forecast.limits import by_kernels, limits, shares
 from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.resolve import Asked
-from roofcast.simulator.forecast.result import Forecast, MemoryForecast
+from roofcast.simulator.forecast.result import Forecast, MemoryForecast, Price
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.forecast.tuned import tuned_fields
@@ -109,7 +111,23 @@ def run_fields(run: Run, step_s: float, drawn: Drawn, devices: int = 1) -> dict[
         "cost_usd": hours * price * devices if hours is not None and price is not None else None,
         **energy.fields(drawn, step_s, steps, devices),
         "price_usd_per_hour": float(price) if price is not None else None,
+        "price": _price(run.price),
     }
+
+
+def _price(p: Summary | None) -> Price | None:
+    if p is None:
+        return None
+    return Price(
+        usd_per_hour=float(p.median),
+        low=float(p.low),
+        high=float(p.high),
+        contract=p.kind,
+        of_class=p.of_class,
+        providers=p.providers,
+        newest=p.newest,
+        source=p.source,
+    )
 
 
 def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:
@@ -142,6 +160,13 @@ def assemble(
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
     edits, drawn = said(device.edits), energy.of_one(device, times, step_s)
+    counted, held = totals(step), memory_fields(memory, device.memory.capacity, step)
+    host_total = float(host_s.sum()) + phases.program_s
+    spent = by_kernels(times, phases)
+    share = shares(spent[:3].sum(axis=0), spent[3], step_s, phases.between_s)
+    rates = counted.fields(step_s, peak)
+    bandwidth = device.memory.bandwidth
+    of_step = step_s, rates["hfu"], sum(counted.moved.values()), bandwidth, host_total, held
     return Forecast(
         **asked_fields(asked, step),
         step_time_s=step_s,
@@ -149,15 +174,16 @@ def assemble(
         forward_s=forward_s,
         backward_s=backward_s + recompute_s,
         update_s=update_s,
-        host_s=float(host_s.sum()) + phases.program_s,
+        host_s=host_total,
         between_steps_s=phases.between_s,
         samples_per_s=recipe.batch / step_s,
         tokens_per_s=asked.tokens / step_s if asked.tokens else None,
         parameters=int(step.parameters),
-        **totals(step).fields(step_s, peak),
-        memory=memory_fields(memory, device.memory.capacity, step),
+        **rates,
+        memory=held,
         layers=layers,
         points=points,
+        limits=limits(share, *of_step),
         **run_fields(asked.run, step_s, drawn),
         diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
         assumptions=(

@@ -18,14 +18,22 @@ from roofcast.simulator.forecast.assemble import (
 )
 from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
 from roofcast.simulator.forecast.energy import of_rank
+from roofcast.simulator.forecast.limits import by_kernels, limits, seconds_on_links, shares
 from roofcast.simulator.forecast.resolve import Asked
-from roofcast.simulator.forecast.result import Forecast, LayerForecast, RankForecast
+from roofcast.simulator.forecast.result import (
+    Forecast,
+    LayerForecast,
+    Limit,
+    MemoryForecast,
+    RankForecast,
+)
 from roofcast.simulator.forecast.tuned import tuned_fields
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.step import ParallelStep
+from roofcast.simulator.parallel.traffic import Placement
 from roofcast.simulator.times.dispatch import Phases
 from roofcast.simulator.times.peak import AtPeak
 from roofcast.simulator.times.roofline import OpTimes
@@ -54,6 +62,7 @@ class Placed(NamedTuple):
     peak: AtPeak  # of all devices
     outcome: ParallelStep
     fabric: Fabric
+    place: Placement
 
 
 def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
@@ -71,7 +80,9 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         for p in points
     )
     n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
-    counted = totals(at.whole, layout.micro_batches * layout.dp)
+    rates = totals(at.whole, layout.micro_batches * layout.dp).fields(step_s, at.peak, n)
+    memory = memory_fields(held, device.memory.capacity, at.step, layout)
+    moved = sum(p.bytes for p in points)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
@@ -93,10 +104,11 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         tokens_per_s=tokens / step_s if tokens else None,
         tokens_per_s_per_device=tokens / step_s / n if tokens else None,
         parameters=int(at.whole.parameters),
-        **counted.fields(step_s, at.peak, n),
-        memory=memory_fields(held, device.memory.capacity, at.step, layout),
+        **rates,
+        memory=memory,
         layers=layers,
         points=points,
+        limits=_limits(at, fitted, waiting, exposed, rates["hfu"], moved, memory),
         **run_fields(asked.run, step_s, of_rank(device, at.step, at.times, layout, outcome), n),
         devices=n,
         layout=layout,
@@ -111,6 +123,35 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
             alone, layers, step_s, uneven, waiting, exposed, outcome, layout
         ),
     )
+
+
+def _limits(
+    at: Placed,
+    fitted: float,
+    waiting_s: float,
+    exposed: dict[str, float],
+    hfu: float,
+    moved: float,
+    memory: MemoryForecast,
+) -> tuple[Limit, ...]:
+    """The limits of the step of one device: the mean over pipeline stages.
+
+    fitted: factor on the times of the passes; waiting_s: for the host; exposed: communication that
+    nothing hides, by kind [s]; moved: in the device's memory [bytes].
+    """
+    outcome, layout = at.outcome, at.place.layout
+    spent = by_kernels(at.times, at.phases)
+    passes = spent[:3].sum(axis=0) * outcome.repeats * fitted
+    host_s, update = outcome.between_s + waiting_s, spent[3]
+    if "optimizer" in layout.offload:
+        host_s, update = host_s + outcome.update_s, 0.0 * update
+    elif update.any():
+        update = update * (outcome.update_s / update.sum())
+    step_s = outcome.step_s
+    share = shares(passes, update, step_s, host_s, exposed)
+    links = seconds_on_links(at.place, outcome.sent) if layout.devices > 1 else None
+    bandwidth = at.place.device.memory.bandwidth
+    return limits(share, step_s, hfu, moved, bandwidth, outcome.host_s, memory, links)
 
 
 def _of_one_rank(asked: Asked, at: Placed) -> Asked:

@@ -144,6 +144,7 @@ def placed(asked: Asked) -> Placed:
     from roofcast.simulator.parallel.layout import check
     from roofcast.simulator.parallel.networks import fabric_of
     from roofcast.simulator.parallel.step import over_devices
+    from roofcast.simulator.parallel.traffic import Placement, network
 
     layout, device = asked.layout, asked.device
     assert layout is not None, "several devices have a layout"
@@ -159,7 +160,8 @@ def placed(asked: Asked) -> Placed:
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
     outcome = over_devices(step, times, device, layout, fabric)
-    return Placed(whole, step, times, phases, peak, outcome, fabric)
+    place = Placement(step, device, layout, network(layout, fabric))
+    return Placed(whole, step, times, phases, peak, outcome, fabric, place)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

@@ -26,7 +26,8 @@ import msgspec
 import numpy as np
 
 from roofcast.simulator.forecast.interval import Interval, Traits, effects
-from roofcast.simulator.forecast.result import Forecast, LayerForecast, Point
+from roofcast.simulator.forecast.limits import CAPACITY, HOST
+from roofcast.simulator.forecast.result import Forecast, LayerForecast, Limit, Point
 
 SAME_MODEL = 0.05  # relative difference of the numbers of parameters
 ALIKE = ("device", "stack", "model_kind", "mode", "format", "host_bound")
@@ -36,6 +37,7 @@ TIMES = (
     "time_to_train_s", "cost_usd", "energy_j", "uneven_stages_s", "waiting_for_host_s",
 )  # fmt: skip
 RATES = ("samples_per_s", "tokens_per_s", "tokens_per_s_per_device", "mfu", "hfu")
+UNSCALED = (HOST, CAPACITY)  # limits whose use does not depend on it: host times are scaled too
 OF_LAYERS = ("time_s", "forward_s", "backward_s", "update_s")
 
 
@@ -146,7 +148,16 @@ def rescaled(f: Forecast, factor: float) -> Forecast:
         exposed_communication_s=exposed,
         layers=tuple(_longer(layer, factor) for layer in f.layers),
         points=tuple(_longer_point(point, factor) for point in f.points),
+        limits=tuple(_less_used(limit, factor) for limit in f.limits),
     )
+
+
+def _less_used(limit: Limit, factor: float) -> Limit:
+    """A limit of a longer step, in which a resource is busy as long as before."""
+    if limit.used is None or limit.name in UNSCALED:
+        return limit
+    used = limit.used / factor
+    return msgspec.structs.replace(limit, used=used, headroom=max(1.0 - used, 0.0))
 
 
 def _longer(layer: LayerForecast, factor: float) -> LayerForecast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -101,6 +101,46 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     error: float  # predicted / measured - 1
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """A rent [USD per device-hour], and what it is the rent of."""
+
+    usd_per_hour: float  # median over providers
+    low: float
+    high: float
+    contract: str  # on-demand
+    # specialised | hyperscaler | marketplace; "yours": given; "listed": of the file of a device
+    of_class: str
+    providers: int
+    newest: str  # date of the newest quote; empty where none is dated
+    source: str  # where it was read
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of a step. None where a fraction is unknown or has no meaning."""
+
+    # compute | memory bandwidth | kernel latency | network | host | pipeline | memory capacity |
+    # input
+    name: str
+    share: float | None = None  # of the step's time that it bounds; those of a step sum to 1
+    # time that the resource would need alone, at its printed rate, over the step's time; of the
+    # capacity: bytes at peak over bytes there are
+    used: float | None = None
+    headroom: float | None = None  # 1 - used, at least 0
+    note: str = ""
+
+
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change is worth, by a forecast with it. Seconds of as many samples as one step has."""
+
+    name: str
+    options: dict[str, Any] = {}  # of the scenario, as predict takes them; empty for a free limit
+    limit: str = ""  # the limit that is made free
+    saved_s: float  # negative where it costs time
+    step_time_s: float  # then
+    fits: bool | None = None
+    note: str = ""
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """A forecast of one step. SI units; None where a question was not asked or has no answer."""
 
@@ -164,6 +204,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     step_energy_j: float | None = None  # of all devices
     clock_share: float | None = None  # mean clock of the kernels / highest clock
     price_usd_per_hour: float | None = None
+    price: Price | None = None
 
     # Several devices. FLOPs, parameters, moved and kept bytes above are those of the whole model
     # and step. Layers and points are those of one device, the mean over pipeline stages (kept
@@ -192,6 +233,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     own_runs: int = 0
     own_factor: float = 1.0
 
+    limits: tuple[Limit, ...] = ()
+    remedies: tuple[Remedy, ...] | None = None  # None where not asked for
     diagnosis: str = ""
     assumptions: tuple[str, ...] = ()
 

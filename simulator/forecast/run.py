@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, shortened
+from roofcast.hwdb.market import RENTS, Summary, rent
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.forecast.scenario import Scenario
@@ -18,14 +19,21 @@ class Run(NamedTuple):
     """The whole run."""
 
     steps: float | None  # None where no length was given
-    price_per_hour: float | None  # USD per device-hour; None where unknown
+    price: Summary | None  # USD per device-hour; None where unknown
+
+    @property
+    def price_per_hour(self) -> float | None:
+        """USD per device-hour; None where unknown."""
+        return self.price.median if self.price is not None else None
 
 
 def run_of(s: Scenario, recipe: Recipe, model: Model, device: Device) -> Run:
-    """The run of a scenario; the price is the device's cloud list price unless one was given."""
-    price = s.price_per_hour
-    if price is None:
-        price = device.price.cloud_usd_per_hour
+    """The run of a scenario; the price is that of hwdb/prices on demand unless one was given."""
+    given = s.price_per_hour
+    if given is None:
+        price = rent(device)
+    else:
+        price = Summary(RENTS[0], "yours", given, given, given, 1, "", True)
     return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price)
 
 

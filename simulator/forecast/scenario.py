@@ -78,7 +78,7 @@ class Scenario(
     tokens: str | float | None = None
     samples: str | float | None = None
     epochs: float | None = None
-    price_per_hour: float | None = None  # USD per device-hour; default: the device's list price
+    price_per_hour: float | None = None  # USD per device-hour; default: the rent in hwdb/prices
     # files of the user's own measured runs, in the columns of `roofcast validate --runs`: they
     # calibrate the forecast
     runs: tuple[str, ...] = ()

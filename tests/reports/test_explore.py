@@ -170,7 +170,8 @@ def test_random_moves_leave_the_page_equal_to_predict(tab):
             moved(tab, lambda at=at, to=to: tab.locator(f"[data-number='{at}']").fill(f"{to:g}"))
     found = tab.evaluate("window.roofcast.last")
     saved = found["scenario"]
-    from roofcast.reports.options import answer, to_json
+    from roofcast.reports.answers import answer
+    from roofcast.reports.options import to_json
     from roofcast.simulator.forecast.scenario import Scenario
 
     edits = dict(

@@ -29,10 +29,12 @@ from roofcast.simulator.models.toml.kinds import KINDS
 from roofcast.simulator.work.ops.optimizer import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ("README.md", "docs/usage.md")  # whose examples run
+EXAMPLES = tuple(f"docs/examples/{p.name}" for p in sorted((ROOT / "docs/examples").glob("*.md")))
+PAGES = ("README.md", "docs/usage.md", "docs/report.md", *EXAMPLES)  # whose examples run
 TEXTS = [
     *sorted(p.name for p in ROOT.glob("*.md")),
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+    *EXAMPLES,
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -340,6 +342,8 @@ def refreshed(page: str) -> str:
         *((code, quote, printed_by) for code, quote in programs(page)),
     ]
     for code, quote, printed in runs:
+        if " --save " in code:  # what a later example reads
+            printed(code)
         if quote:
             real = quoted(printed(code), quote)
             old, new = (f"{code}```\n```text\n{output}```\n" for output in (quote, real))

@@ -18,8 +18,8 @@ STEP = {"model": "bert-base", "batch": 16, "sequence": 64, "devices": 16, "preci
 WHERE_IT_STANDS = {  # key: fields of a forecast that it may change
     "price.launch_usd": set(),
     "power.idle": set(),
-    "price.cloud_usd_per_hour": {"price_usd_per_hour"},
-    "memory.capacity": {"memory", "diagnosis"},
+    "price.cloud_usd_per_hour": {"price_usd_per_hour", "price"},
+    "memory.capacity": {"memory", "diagnosis", "limits"},
 }
 
 

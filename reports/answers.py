@@ -1,0 +1,34 @@
+"""The forecast of a scenario as commands print it: with its largest batch, what had no effect, and
+what each remedy would save.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from roofcast.simulator.forecast.result import Forecast
+    from roofcast.simulator.forecast.scenario import Scenario
+
+
+def answer(scenario: Scenario, remedies: bool = False) -> Forecast:
+    """The Forecast of a scenario, with the largest batch that fits and what had no effect; of one
+    that does not fit, with the nearest that does in its diagnosis. remedies: with their gains.
+    """
+    from roofcast.scenarios.own_runs import forecast_with_runs
+    from roofcast.scenarios.unused import with_unused
+    from roofcast.simulator.forecast.chain import with_largest_batch
+
+    found = with_unused(with_largest_batch(forecast_with_runs(scenario), scenario), scenario)
+    if remedies:
+        from roofcast.simulator.choose.remedies import with_remedies
+
+        found = with_remedies(found, scenario)
+    if found.memory.fits is not False:
+        return found
+    from roofcast.reports.pages.search import said_of_nearest
+
+    words = said_of_nearest(scenario, found)
+    return msgspec.structs.replace(found, diagnosis=f"{found.diagnosis} {words}".strip())

@@ -1,0 +1,63 @@
+"""Why one forecast takes longer than another: the difference of their steps by what bounds them.
+
+The time of a step is divided among its limits (simulator/forecast/limits.py), so that the
+differences of the parts sum to the difference of the whole.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from roofcast.reports.pages.memory import kinds
+from roofcast.simulator.forecast.limits import TIMED
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+
+class Cause(NamedTuple):
+    """A part of the difference between two steps [s], or of their memory at peak [bytes]."""
+
+    name: str
+    base: float
+    other: float
+
+    @property
+    def difference(self) -> float:
+        """What the other has beyond the base."""
+        return self.other - self.base
+
+
+def of_time(base: Forecast, other: Forecast) -> list[Cause]:
+    """Seconds of both steps by limit, the largest difference first; they sum to the steps."""
+    sides = [{x.name: (x.share or 0.0) * f.step_time_s for x in f.limits} for f in (base, other)]
+    found = [Cause(name, *(side.get(name, 0.0) for side in sides)) for name in TIMED]
+    return sorted((c for c in found if c.base or c.other), key=lambda c: -abs(c.difference))
+
+
+def of_memory(base: Forecast, other: Forecast) -> list[Cause]:
+    """Bytes of both peaks by kind, the largest difference first; they sum to the peaks."""
+    sides = [dict(kinds(f)) for f in (base, other)]
+    names = dict.fromkeys([*sides[0], *sides[1]])
+    found = [Cause(name, *(side.get(name, 0.0) for side in sides)) for name in names]
+    return sorted(found, key=lambda c: -abs(c.difference))
+
+
+def changed(base: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
+    """Fields of the scenarios that differ: name, both values; "default" where one is not given."""
+    left, right = (msgspec.to_builtins(s) for s in (base, other))
+    names = dict.fromkeys([*left, *right])
+    return [
+        (name, _said(left.get(name)), _said(right.get(name)))
+        for name in names
+        if left.get(name) != right.get(name)
+    ]
+
+
+def _said(value: object) -> str:
+    if value in (None, {}, []):
+        return "default"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

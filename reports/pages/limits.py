@@ -1,0 +1,86 @@
+"""The limits of a step told apart, and what each remedy would save."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from roofcast.reports.console import Justify, fitted_table, say, section, show
+from roofcast.reports.format import percent, seconds
+from roofcast.reports.pages.asked import pass_or_step
+from roofcast.simulator.forecast.result import Forecast, Limit, Remedy
+
+LEAST = 0.005  # of the step: a limit or gain below it is left out
+NOTE = (
+    "share: of the time that the limit bounds; used: time the resource would need alone at its"
+    " datasheet rate, of the step; headroom: 1 - used; input: not modelled"
+)
+FREE = "; if free: what the step would save if the resource took no time"
+MEANING = {
+    "kernel latency": "kernel latency: fixed cost of small kernels",
+    "network": "network: communication that nothing hides; used: of the busiest links",
+    "pipeline": "pipeline: stages that wait for others",
+}
+
+
+def limits_section(out: Console, f: Forecast) -> None:
+    """A row for each limit: its share of the step, how much of it is used, what it is worth."""
+    free = {r.limit: r for r in f.remedies or () if r.limit}
+    rows = [limit for limit in f.limits if _is_shown(f, limit)]
+    columns: list[tuple[str, Justify]] = [("limit", "left"), ("share", "right"), ("time", "right")]
+    columns += [("used", "right"), ("headroom", "right")]
+    columns += [("if free", "right")] if free else []
+    section(out, f"Limits of the {pass_or_step(f.mode).split()[-1]}")
+    table = [_row(f, limit, free.get(limit.name))[: len(columns)] for limit in rows]
+    show(out, fitted_table(out.width - 2, columns, table, spare=("time", "used")))
+    said = "; ".join(MEANING[limit.name] for limit in rows if limit.name in MEANING)
+    text = NOTE + (FREE if free else "") + (f"; {said}" if said else "")
+    say(out, text, style="dim")
+
+
+def _is_shown(f: Forecast, limit: Limit) -> bool:
+    if limit.name in ("kernel latency", "pipeline"):
+        return (limit.share or 0.0) >= LEAST
+    if limit.name == "network":
+        return f.devices > 1
+    return limit.name != "input"
+
+
+def _row(f: Forecast, limit: Limit, free: Remedy | None) -> list[str]:
+    if limit.share is None:
+        share = time = ""
+    else:
+        share, time = percent(limit.share), seconds(limit.share * f.step_time_s)
+        time = time if limit.share > 0 else "0 s"
+    used = "" if limit.used is None else percent(limit.used)
+    room = "" if limit.headroom is None else percent(limit.headroom)
+    saved = "" if free is None else seconds(free.saved_s) if free.saved_s > 0 else "0 s"
+    return [limit.name, share, time, used, room, saved]
+
+
+def remedies_table(out: Console, f: Forecast) -> None:
+    """What each change would save, the largest first; those that save nothing are left out."""
+    gains = [r for r in f.remedies or () if not r.limit and r.saved_s >= LEAST * f.step_time_s]
+    if not gains:
+        if f.remedies is not None:
+            say(out, "No remedy that Roofcast knows saves as much as 0.5 % of the step.")
+        return
+    columns: list[tuple[str, Justify]] = [("remedy", "fold"), ("saves", "right"), ("of", "right")]
+    columns += [("fits", "right")]
+    rows = [
+        [_name(r), seconds(r.saved_s), percent(r.saved_s / f.step_time_s), _fits(r)] for r in gains
+    ]
+    out.print()
+    show(out, fitted_table(out.width - 2, columns, rows, spare=("of",)))
+    unit = pass_or_step(f.mode).split()[-1]
+    text = f"each forecast on its own, the rest as it is; of: of the {unit}"
+    if any(r.note.startswith("per ") for r in gains):
+        text += f"; a larger batch: saved for {f.batch:,} sample{'s' if f.batch > 1 else ''}"
+    say(out, f"{text}; savings do not add up", style="dim")
+
+
+def _name(r: Remedy) -> str:
+    return f"{r.name}: {r.note}" if r.note and not r.note.startswith("per ") else r.name
+
+
+def _fits(r: Remedy) -> str:
+    return {True: "yes", False: "no", None: "?"}[r.fits]
