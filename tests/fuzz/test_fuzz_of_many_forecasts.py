@@ -1,4 +1,4 @@
-"""Damaged inputs of the commands that forecast many times; `python benchmarks/fuzz.py` tries more."""
+"""Damaged inputs of commands that forecast many times; `benchmarks/fuzz.py` tries more."""
 
 import pytest
 from fuzzing.cases import case
