@@ -5,7 +5,7 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, sensitivity,
-search, choose, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
+search, choose, assign, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roofcast import hwdb
     from roofcast.calls import predict, roofline, sensitivity
-    from roofcast.choosing import choose, search
+    from roofcast.choosing import assign, choose, search
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
     from roofcast.simulator.forecast.chain import largest_batch
@@ -27,6 +27,7 @@ _HOME = {
     "predict": "calls",
     "roofline": "calls",
     "sensitivity": "calls",
+    "assign": "choosing",
     "choose": "choosing",
     "search": "choosing",
     "Forecast": "results",
@@ -41,6 +42,7 @@ __all__ = [
     "RoofcastError",
     "Scenario",
     "__version__",
+    "assign",
     "choose",
     "count",
     "hwdb",

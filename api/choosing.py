@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofcast.calls import scenario_of
@@ -10,6 +11,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import Own
 from roofcast.simulator.choose import chosen, explore
 from roofcast.simulator.choose.amounts import limit
+from roofcast.simulator.choose.assigned import Assigned, assign_files
 from roofcast.simulator.choose.tables import choices_table, layouts_table
 from roofcast.simulator.choose.wanted import MOST_DEVICES, Wanted
 from roofcast.simulator.forecast.scenario import Scenario
@@ -119,3 +121,12 @@ def choose(
     among = list(owned) if owned else on
     found = chosen.choose(scenario, among, wanted, top)
     return Choices(**{name: getattr(found, name) for name in found.__struct_fields__})
+
+
+def assign(jobs: str | Path, pool: str | Path, goal: str = "makespan") -> Assigned:
+    """A plan of the trainings in a file on the devices in another, as `roofcast assign` makes it.
+
+    goal: what is least once the most priority is finished: "makespan" or "cost". Raises
+    RoofcastError where a file is wrong, or where no device of the pool can run any job.
+    """
+    return assign_files(jobs, pool, goal)

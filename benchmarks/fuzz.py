@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "fuzz"))
 
-from fuzzing.cases import KINDS, case, onnx_is_here  # noqa: E402
+from fuzzing.cases import EVERY, case, onnx_is_here  # noqa: E402
 from fuzzing.judge import Fault, judged  # noqa: E402
 
 
@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
     single = words[:1] == ["--show"]
     words = words[single:]
     count, seed = (int(word) for word in (words + ["20000", "1"][len(words) :])[:2])
-    known = [kind for kind in KINDS if kind != "onnx" or onnx_is_here()]
+    known = [kind for kind in EVERY if kind != "onnx" or onnx_is_here()]
     kinds = tuple(words[2].split(",")) if len(words) > 2 else tuple(known)
     if single:
         show(count, seed, kinds)

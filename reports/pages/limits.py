@@ -24,6 +24,8 @@ MEANING = {
 
 def limits_section(out: Console, f: Forecast) -> None:
     """A row for each limit: its share of the step, how much of it is used, what it is worth."""
+    if not f.limits:
+        return
     free = {r.limit: r for r in f.remedies or () if r.limit}
     rows = [limit for limit in f.limits if _is_shown(f, limit)]
     columns: list[tuple[str, Justify]] = [("limit", "left"), ("share", "right"), ("time", "right")]

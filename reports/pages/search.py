@@ -30,8 +30,7 @@ def print_search(found: Explored, best: Sequence[Forecast]) -> None:
     """
     with page() as out:
         s = found.scenario
-        devices = found.options[0]["devices"] if found.options else s.devices
-        title = f"{s.model}: layouts of one {pass_or_step(s.mode)} on {devices:,} {s.device}"
+        title = f"{s.model}: layouts of one {pass_or_step(s.mode)} on {found.devices:,} {s.device}"
         say(out, title, indent=0, style="bold")
         fitting = int(found.fits.sum())
         say(
@@ -149,6 +148,8 @@ def _nothing_fits(out: Console, found: Explored) -> None:
             f" {binary(found.capacity)}: {option_words(found, i)}; use more devices, or devices"
             " with more memory",
         )
+    else:
+        say(out, "every layout is invalid; the reasons are below")
 
 
 def _front(out: Console, found: Explored) -> None:

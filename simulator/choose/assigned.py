@@ -108,7 +108,7 @@ def assign(jobs: Sequence[Job], pool: Sequence[Pooled], goal: str = "makespan") 
         Task(modes, job.deadline_s, job.priority)
         for job, modes in zip(jobs, found.modes, strict=True)
     ]
-    solved = solve(tasks, [entry.count for entry in pool], goal)
+    solved = solve(tasks, [entry.devices for entry in pool], goal)
     runs = _runs(solved.plan, jobs, pool, found)
     done = {p.job for p in solved.plan}
     left = tuple(_left(i, jobs[i], found, pool) for i in range(len(jobs)) if i not in done)
@@ -181,8 +181,8 @@ def _held(kind: int, entry: Pooled, plan: Plan, whole: float) -> Held:
         )
     return Held(
         device=entry.device.id,
-        count=entry.count,
-        used=busy / (entry.count * whole) if whole else 0.0,
+        count=entry.devices,
+        used=busy / (entry.devices * whole) if whole else 0.0,
         usd_per_hour=entry.usd_per_hour,
         price=said,
     )

@@ -29,6 +29,7 @@ class Explored(NamedTuple):
     """Layouts of a model on devices of one kind, each with its time and memory."""
 
     scenario: Scenario  # with its batch
+    devices: int
     options: list[dict[str, Any]]  # as predict takes them
     step_s: np.ndarray
     peak_bytes: np.ndarray
@@ -109,6 +110,7 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
     capacity = names.device.memory.capacity
     return Explored(
         scenario=scenario,
+        devices=devices,
         options=options,
         step_s=np.concatenate([p.step_s for p in parts]),
         peak_bytes=np.concatenate([p.peak_bytes for p in parts]),

@@ -40,7 +40,7 @@ class Pooled(NamedTuple):
     """Devices of one kind in the pool."""
 
     device: hwdb.Device
-    count: int
+    devices: int  # how many there are
     per_node: int | None  # None: as usual for the device
     usd_per_hour: float | None  # of one device; None: unknown
     price: Summary | None  # what that is the price of

@@ -105,7 +105,7 @@ def _key(job: Job) -> bytes:
 
 def _searched(job: Job, pool: Sequence[Pooled]) -> tuple[_Searched, int]:
     """A job on all kinds of a pool, and the number of layouts forecast."""
-    owned = {entry.device.id: entry.count for entry in pool}
+    owned = {entry.device.id: entry.devices for entry in pool}
     wanted = Wanted(owned=owned, devices=max(owned.values()))
     try:
         chooser = Chooser(job.scenario, list(owned), wanted)

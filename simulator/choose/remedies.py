@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, RoofcastError, UnknownName
+from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choose import sensitivity
 from roofcast.simulator.choose.explore import explore
 from roofcast.simulator.forecast.chain import timed
@@ -51,7 +51,7 @@ def _free(found: Forecast, scenario: Scenario, asked: Asked) -> Iterator[Remedy]
         factors = {n: FREE if n.rate else 1.0 / FREE for n in numbers}
         try:
             then = sensitivity.seconds_with(scenario, asked, factors)
-        except (BadInput, UnknownName):  # a rate beyond what a device may have
+        except RoofcastError:  # a rate beyond what a device may have
             continue
         then *= found.own_factor
         yield Remedy(
@@ -78,7 +78,7 @@ def _limit_of(number: sensitivity.Number) -> str | None:
 
 def _changes(found: Forecast, s: Scenario, asked: Asked) -> Iterator[Remedy]:
     """What a user can change."""
-    yield _bandwidth(found, s, asked)
+    yield from _bandwidth(found, s, asked)
     yield from _graphs(found, asked)
     if s.inputs:  # a traced module would be traced again for each
         return
@@ -126,11 +126,15 @@ def _formats(found: Forecast, asked: Asked) -> Iterator[str]:
             yield name
 
 
-def _bandwidth(found: Forecast, s: Scenario, asked: Asked) -> Remedy:
+def _bandwidth(found: Forecast, s: Scenario, asked: Asked) -> Iterator[Remedy]:
+    """Twice the memory bandwidth, where a device may have that."""
     double = f"{2.0 * float(asked.device.memory.bandwidth)!r} B/s"
     edits = {**s.set, "memory.bandwidth": double}
-    then, _ = timed(asked._replace(device=hwdb.device(s.device, edits)))
-    return _of(found, then, "twice the memory bandwidth", {"set": {"memory.bandwidth": "x2"}})
+    try:
+        then, _ = timed(asked._replace(device=hwdb.device(s.device, edits)))
+    except RoofcastError:
+        return
+    yield _of(found, then, "twice the memory bandwidth", {"set": edits})
 
 
 def _remedy(found: Forecast, s: Scenario, name: str, options: dict[str, Any]) -> Remedy | None:

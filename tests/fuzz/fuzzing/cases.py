@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from fuzzing import hostile, options, texts, trees
+from fuzzing import commands, hostile, options, texts, trees
 from roofcast.hwdb import edits
 from roofcast.simulator.software.stack import MEANING
 
@@ -34,7 +34,7 @@ def case(seed: int, number: int, kinds: tuple[str, ...] = ()) -> Case:
     chosen = kinds or tuple(KINDS)
     weights = [WEIGHTS.get(kind, 1.0) for kind in chosen]
     (kind,) = random.choices(chosen, weights)
-    files, args = KINDS[kind](random)
+    files, args = EVERY[kind](random)
     return Case(kind, files, tuple(args))
 
 
@@ -303,3 +303,4 @@ WEIGHTS = {
     "config": 4.0, "net": 4.0, "options": 4.0, "device": 2.0, "scenario": 2.0, "runs": 2.0,
     "document": 0.1, "kept": 0.3, "ops": 0.7,
 }  # fmt: skip
+EVERY = {**KINDS, **commands.KINDS}  # with those that forecast many times

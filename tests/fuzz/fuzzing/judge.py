@@ -37,7 +37,7 @@ CONTROL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 SIGNED = re.compile(
-    r"error|bias|difference|median|mean|worst|overall|hidden"
+    r"error|bias|saved_s|elasticit|better_s|difference|median|mean|worst|overall|hidden"
 )  # keys of signed numbers
 
 
