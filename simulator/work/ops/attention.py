@@ -93,6 +93,8 @@ def attention(
 
     Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
+    if t.generates and (causal or memory):
+        return over_cache(t, q, k, v, window=window, keys=keys, elements=cache, source=memory)
     how = "eager" if eager else t.implementation("attention", "flash")
     how = how if keys is None else "flash"
     if causal or memory:
@@ -154,6 +156,34 @@ def cached(
     width = WIDTH[t.precision.autocast or t.wide(k.dtype)]
     if kept:
         t.caches.append(Cache(kept * width, t.repeats, window, k.shape[-2] if source else None))
+
+
+def over_cache(
+    t: Tape,
+    q: Value,
+    k: Value,
+    v: Value,
+    *,
+    window: int | None = None,
+    keys: int | None = None,
+    elements: int | None = None,
+    source: bool = False,
+    latent: bool = False,
+) -> Value:
+    """Attention of new tokens over a cache that their keys and values join: one fused kernel.
+
+    q[B, H, S, D], k[B, G, S, D], v[B, G, S, E] of the new tokens -> [B, S, H * E]. How long the
+    cache is, the tape does not know: the kernel's shape is (batch, heads, groups, new tokens,
+    columns at most, D, E, whether keys and values are the same bytes, tokens of the encoder).
+    """
+    cached(t, k, v, window=window, elements=elements, source=source)
+    batch, heads, length, dim = q.shape
+    out = t.new((batch, length, heads * v.shape[-1]), t.wide(q.dtype))
+    reach = min(x for x in (window, keys, math.inf) if x is not None)
+    tokens = k.shape[2] if source else 0
+    shape = (batch, heads, k.shape[1], length, reach, dim, v.shape[-1], latent, tokens)
+    t.emit("cached_attention", (q, k) if latent else (q, k, v), (out,), shape=shape)
+    return out
 
 
 def _flash_takes(q: Value, v: Value) -> bool:
