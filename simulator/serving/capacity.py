@@ -25,7 +25,6 @@ class Room(NamedTuple):
     runtime_bytes: float
     fixed: float  # states and full windows of a sequence
     per_token: float
-    groups: int  # of devices that hold sequences of their own (data-parallel attention)
     limit: int  # sequences at once, of the stack
 
     @property
@@ -43,7 +42,7 @@ class Room(NamedTuple):
         if self.cache_bytes <= 0:
             return 0
         held = self.cache_bytes / one if one > 0 else math.inf
-        return int(min(self.groups * math.floor(min(held, 1e9)), self.limit))
+        return int(min(math.floor(min(held, 1e9)), self.limit))
 
     def longest(self) -> float:
         """Tokens of the longest sequence that fits alone; infinite where the cache does not grow.
@@ -68,6 +67,5 @@ def room(server: Server, shortest: float, longest: float) -> Room:
         float(server.runtime_bytes),
         max(high - per_token * ends[1], 0.0),
         per_token,
-        int(getattr(server, "attention_groups", 1)),
         int(server.most_sequences or MOST),
     )

@@ -123,6 +123,9 @@ class Server:
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         self.chunk_tokens = self.profile.chunk_tokens
         self.most_sequences = self.profile.most_sequences or None
+        self.request_s = self.profile.ttft_s
+        board = self._decode.board
+        self.idle_w = float(board.idle) if board is not None else None
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
         """Bytes on one device of the cache of one of the replica's sequences: the mean over
