@@ -63,9 +63,9 @@ def assemble(
         total_tokens_per_s=rate * (load.input_len + load.output_len),
         output_tokens_per_s_per_device=rate * load.output_len / of.cut.devices,
         tokens_per_s_per_user=1.0 / times["tpot"].mean if times["tpot"].mean > 0 else 0.0,
-        decoding=found.decoding,
-        waiting_s=found.waiting,
-        use=found.use if steady else None,
+        decoding=float(found.decoding),
+        waiting_s=float(found.waiting),
+        use=float(found.use) if steady else None,
         highest_requests_per_s=found.requests_per_s * n / found.use if steady else None,
         preempted=sum(r.preempted for r in met) if met else None,
         replayed=sum(len(r.e2e) for r in met) if met else None,
@@ -120,9 +120,9 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     full = held.of_sequence(tokens)
     there = found.decoding
     if load.kind == "batch":
-        cache = load.amount * full
+        cache = math.ceil(load.amount / held.groups) * full
     else:  # sequences of every age
-        cache = there * held.of_sequence(load.input_len + OFFLINE * load.output_len)
+        cache = there / held.groups * held.of_sequence(load.input_len + OFFLINE * load.output_len)
     usable = held.memory_bytes if math.isfinite(held.memory_bytes) else None
     capacity = of.device.memory.capacity
     most = held.sequences(tokens)
@@ -136,10 +136,8 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
         peak_bytes=peak,
         usable_bytes=usable,
         capacity_bytes=float(capacity) if capacity else None,
-        cache_bytes_per_token=of.server.cache.per_token / (of.cut.pp * of.cut.dp),
-        cache_bytes_per_token_past_windows=(
-            of.server.cache.per_token_past_windows / (of.cut.pp * of.cut.dp)
-        ),
+        cache_bytes_per_token=of.server.cache.per_token / of.cut.pp,
+        cache_bytes_per_token_past_windows=of.server.cache.per_token_past_windows / of.cut.pp,
         cache_bytes_per_sequence=full,
         largest_concurrency=most,
         largest_concurrency_total=most * of.cut.replicas,

@@ -25,6 +25,7 @@ class Room(NamedTuple):
     runtime_bytes: float
     fixed: float  # states and full windows of a sequence
     per_token: float
+    groups: int  # of devices, each with sequences of its own (data-parallel attention)
     limit: int  # sequences at once, of the stack
 
     @property
@@ -42,7 +43,7 @@ class Room(NamedTuple):
         if self.cache_bytes <= 0:
             return 0
         held = self.cache_bytes / one if one > 0 else math.inf
-        return int(min(math.floor(min(held, 1e9)), self.limit))
+        return int(min(self.groups * math.floor(min(held, 1e9)), self.limit))
 
     def longest(self) -> float:
         """Tokens of the longest sequence that fits alone; infinite where the cache does not grow.
@@ -67,5 +68,6 @@ def room(server: Server, shortest: float, longest: float) -> Room:
         float(server.runtime_bytes),
         max(high - per_token * ends[1], 0.0),
         per_token,
+        int(server.attention_groups),
         int(server.most_sequences or MOST),
     )

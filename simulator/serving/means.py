@@ -257,7 +257,7 @@ def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     beyond = weights[-1] * last / (1.0 - last) ** 2
     total = float(weights.sum() + tail)
     inside = float((np.arange(int(most) + 1) * weights).sum())
-    return (inside + most * tail + beyond) / total, beyond / total
+    return float((inside + most * tail + beyond) / total), float(beyond / total)
 
 
 def _rest(took: float, rate: float, added: float) -> float:

@@ -21,6 +21,7 @@ class Server(Protocol):
     memory_bytes: float  # of one device, as far as the stack uses it
     chunk_tokens: int  # prompt tokens that one step takes at most
     most_sequences: int | None  # that the stack runs at once
+    attention_groups: int  # of devices, each with sequences of its own
     request_s: float  # from the client to the engine
 
     def decode(self, sequences: Numbers, context: Numbers) -> np.ndarray:
@@ -49,5 +50,5 @@ class Server(Protocol):
         ...
 
     def cache_bytes(self, context: Numbers) -> np.ndarray:
-        """Bytes on one device of the cache of one sequence with `context` tokens."""
+        """Bytes of the cache of one sequence of `context` tokens, on one device that holds it."""
         ...

@@ -65,7 +65,7 @@ class _Engine:
         self.left = count
         self.preempted = 0
         self.worked = self.filled = 0.0
-        self.capacity = max(held.cache_bytes, 0.0)
+        self.capacity = max(held.cache_bytes, 0.0) * held.groups
 
     @property
     def used(self) -> float:

@@ -123,15 +123,16 @@ class Server:
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         self.chunk_tokens = self.profile.chunk_tokens
         self.most_sequences = self.profile.most_sequences or None
+        self.attention_groups = d.dp
         self.request_s = self.profile.ttft_s
         board = self._decode.board
         self.idle_w = float(board.idle) if board is not None else None
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
-        """Bytes on one device of the cache of one of the replica's sequences: the mean over
-        devices, some of which hold it and others do not under data-parallel attention.
+        """Bytes of the cache of one sequence, on one device that holds it. Under data-parallel
+        attention a sequence is on the devices of one of `attention_groups`.
         """
-        return self.cache.bytes(context) / (self.degrees.pp * self.degrees.dp)
+        return self.cache.bytes(context) / self.degrees.pp
 
     # ------------------------------------------------------------------ steps
     def decode(self, sequences: ArrayLike, context: ArrayLike) -> np.ndarray:
