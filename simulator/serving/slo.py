@@ -19,7 +19,7 @@ from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
 
 HALVINGS = 14  # of the search for a rate
-TRIED = 1500  # requests of each replay of the search
+TRIED = 2000  # requests of each replay of the search
 SLOWEST = 0.01  # share of the highest rate below which no rate is looked for
 
 
@@ -103,7 +103,8 @@ def with_level(asked: Serving, wanted: Level) -> ServingForecast:
             if high - low < 0.002 * high:
                 break
     rate = low * of.cut.replicas
-    at = msgspec.structs.replace(asked.load, kind="rate", amount=rate)
+    counted = TRIED * of.cut.replicas
+    at = msgspec.structs.replace(asked.load, kind="rate", amount=rate, requests=counted)
     found = serve(msgspec.structs.replace(asked, load=at))
     return msgspec.structs.replace(found, slo=wanted.words())
 
