@@ -8,6 +8,7 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
@@ -31,8 +32,11 @@ def replica(asked: Serving) -> Replica:
     device = hwdb.device(asked.device, asked.set)
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
+    model = resolve(asked.model)
+    if model.takes != "sequence":
+        raise BadInput(f"{asked.model} does not generate text; give a language model")
     server = Server(
-        asked.model,
+        model,
         device,
         Cut(cut.tp, cut.pp, cut.dp, cut.ep),
         weights=asked.weights,
@@ -40,9 +44,21 @@ def replica(asked: Serving) -> Replica:
         stack=asked.stack or STACK,
         system=hwdb.system(asked.system) if asked.system else None,
     )
+    _check(server, asked, cut.ep)
     default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
     every = (*default, *cut.said, *server.assumptions, *said)
     return Replica(asked, server, device, cut, spec, every)
+
+
+def _check(server: Server, asked: Serving, ep: int) -> None:
+    """Refuses what no server runs so."""
+    made = server.engines["decode"].forward
+    if not made.caches and not made.states:
+        raise BadInput(f"{asked.model} keeps no cache: it does not generate text token by token")
+    if any(c.tokens is not None for c in made.caches):
+        raise BadInput(f"{asked.model}: serving of models with an encoder is not modelled")
+    if ep > 1 and not any(w.expert for w in made.weights):
+        raise BadInput(f"ep {ep}: {asked.model} has no experts; leave ep out")
 
 
 def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:

@@ -78,8 +78,8 @@ class Server:
         self._check()
         fabric = fabric_of(system, self.device, self.devices)
         self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp)
-        self._decode = self._engine("decode")
-        self._prefill = self._engine("prefill")
+        self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
+        self._decode, self._prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(self._decode.forward, self.formats.cache)
         self._shape()
         said = (*self.formats.assumptions, *self._decode.assumptions, *fabric.assumptions)
