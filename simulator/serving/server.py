@@ -78,8 +78,8 @@ class Server:
         self._check()
         fabric = fabric_of(system, self.device, self.devices)
         self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp)
-        self._decode = self._engine("decode")
-        self._prefill = self._engine("prefill")
+        self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
+        self._decode, self._prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(self._decode.forward, self.formats.cache)
         self._shape()
         said = (*self.formats.assumptions, *self._decode.assumptions, *fabric.assumptions)
@@ -123,12 +123,14 @@ class Server:
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         self.chunk_tokens = self.profile.chunk_tokens
         self.most_sequences = self.profile.most_sequences or None
+        self.attention_groups = d.dp
+        self.request_s = self.profile.ttft_s
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
-        """Bytes on one device of the cache of one of the replica's sequences: the mean over
-        devices, some of which hold it and others do not under data-parallel attention.
+        """Bytes of the cache of one sequence, on one device that holds it. Under data-parallel
+        attention a sequence is on the devices of one of `attention_groups`.
         """
-        return self.cache.bytes(context) / (self.degrees.pp * self.degrees.dp)
+        return self.cache.bytes(context) / self.degrees.pp
 
     # ------------------------------------------------------------------ steps
     def decode(self, sequences: ArrayLike, context: ArrayLike) -> np.ndarray:

@@ -22,9 +22,7 @@ class Steps:
     prompts is taken as one prompt with as many pairs of tokens in attention.
     """
 
-    def __init__(
-        self, server: Server, most: int, longest: float, spec: Speculation = NONE
-    ) -> None:
+    def __init__(self, server: Server, most: int, longest: float, spec: Speculation = NONE) -> None:
         self.spec = spec
         self.chunk = max(int(server.chunk_tokens), 1)
         self.sequences = _grid(1, max(most, 2), FINE)
