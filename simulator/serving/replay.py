@@ -211,11 +211,7 @@ class _Engine:
 
 
 def replay(
-    steps: Steps,
-    asked: Requests,
-    held: Room,
-    users: int | None = None,
-    request_s: float = 0.0,
+    steps: Steps, asked: Requests, held: Room, users: int | None = None, request_s: float = 0.0
 ) -> Replayed:
     """What each request meets on one replica.
 

@@ -1,0 +1,212 @@
+"""A measured row -> the steps that it consists of, by the physics of its server; what is suspect.
+
+The time of a quantity is a weighted sum of steps: a decode step; a prompt's pass and output - 1
+steps; a step and what the prompts of others add to it. Constants of the host enter later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
+from roofcast.simulator.serving.server import Server, Spending
+
+UNSTATED_PROMPT = 300.0  # tokens of a chat prompt where a table states none
+OFFLINE_LENGTH = 0.6  # of an answer that a sequence has in the mean where memory binds
+MOST = 2048
+PASSES = 4  # of the number of sequences that decode in a closed loop
+
+
+class Case(NamedTuple):
+    """A measured quantity, and its steps: arrays with one entry per step."""
+
+    id: str
+    source: str
+    device: str
+    at: Ran
+    quantity: str  # tpot | decode | e2e | offline | prefill
+    measured: float  # seconds
+    weight: np.ndarray
+    parts: dict[str, np.ndarray]  # seconds of the device
+    launches: np.ndarray
+    rows: np.ndarray  # sequences
+    suspect: str
+
+
+def case(row: Mapping[str, str]) -> Case:
+    """The case of a row; raises BadInput with the reason where there is none."""
+    at = ran(row)
+    server = server_of(at)
+    quantity, measured = _quantity(row)
+    lengths = _lengths(row)
+    load = float(row["load"] or 0) / at.replicas
+    steps = _steps(server, quantity, load, lengths, row)
+    weight, spent, launches, rows = zip(*steps, strict=True)
+    names = {name for one in spent for name in one.seconds}
+    parts = {
+        name: np.array([float(one.seconds.get(name, 0.0)) for one in spent])
+        for name in sorted(names)
+        if name != "host"
+    }
+    if quantity == "offline":
+        weight = tuple(w / at.replicas for w in weight)
+    return Case(
+        row["id"], row["source_name"], at.device, at, quantity, measured, np.array(weight, float),
+        parts, np.array(launches, float), np.array(rows, float), suspect(row, server),
+    )  # fmt: skip
+
+
+def _number(row: Mapping[str, str], name: str) -> float:
+    return float(row[name]) if row[name] else math.nan
+
+
+def _quantity(row: Mapping[str, str]) -> tuple[str, float]:
+    """What of a row is compared, in seconds."""
+    tpot, e2e = _number(row, "tpot_s"), _number(row, "e2e_s")
+    if row["phase"] == "prefill":
+        tokens = _number(row, "input_len") * float(row["load"] or 1)
+        rate = _number(row, "prefill_tokens_per_s")
+        if not rate > 0:
+            raise BadInput("no measured value")
+        return "prefill", tokens / rate
+    if row["mode"] == "offline":
+        rate = _number(row, "output_tokens_per_s")
+        if not rate > 0 or row["load_kind"] != "offline_max":
+            raise BadInput("no static or offline value")
+        return "offline", 1.0 / rate
+    if row["phase"] == "decode" or row["load_kind"] == "batch" and row["mode"] == "agg":
+        if not tpot > 0:
+            raise BadInput("no measured value")
+        return "decode", tpot
+    if row["mode"] == "agg" and row["load_kind"] == "concurrency" and tpot > 0:
+        return "tpot", tpot
+    if row["mode"] == "static" and tpot > 0 and row["source_name"].startswith(("Split", "AWS")):
+        return "decode", tpot
+    if row["mode"] == "static" and e2e > 0:
+        return "e2e", e2e
+    raise BadInput("no quantity that is compared")
+
+
+def _lengths(row: Mapping[str, str]) -> tuple[float, float, float]:
+    """Tokens of a prompt, of an answer, and the mean context of a decode step."""
+    new, out = _number(row, "input_len"), _number(row, "output_len")
+    if math.isnan(new):
+        new = UNSTATED_PROMPT
+    out = 0.0 if math.isnan(out) else out
+    context = _number(row, "context_len")
+    if math.isnan(context):
+        # answers of a steady batch are met in proportion to their length: il + ol (1 + cv^2) / 2,
+        # with the spread of chat answers, cv = 1
+        steady = row["load_kind"] == "batch" and row["mode"] == "agg"
+        context = new + out * (1.0 if steady else 0.5)
+    return new, out, context
+
+
+Step = tuple[float, Spending, float, float]
+
+
+def _steps(
+    server: Server, quantity: str, load: float, lengths: tuple[float, float, float],
+    row: Mapping[str, str],
+) -> list[Step]:  # fmt: skip
+    """(weight, step, launches, sequences) of each step."""
+    new, out, context = lengths
+    if quantity == "decode":
+        return [_decode(server, 1.0, max(load, 1.0), context)]
+    if quantity == "prefill":
+        cached = 0.0 if math.isnan(_number(row, "context_len")) else _number(row, "context_len")
+        return [_prefill(server, 1.0, max(load, 1.0), new, cached)]
+    if quantity == "e2e":
+        found = [_prefill(server, 1.0, max(load, 1.0), max(new, 1.0), 0.0)]
+        if out > 1:
+            found.append(_decode(server, out - 1.0, max(load, 1.0), context))
+        return found
+    if quantity == "offline":
+        most = _fitting(server, new + OFFLINE_LENGTH * out)
+        found = _served(server, most, new, out)
+        return [(w / most, *rest) for w, *rest in found]  # type: ignore[misc]
+    return _closed(server, load, new, out)
+
+
+def _fitting(server: Server, tokens: float) -> float:
+    """Sequences that fit at once."""
+    free = server.memory_bytes - server.weight_bytes - server.runtime_bytes
+    held = server.attention_groups * free / float(server.cache_bytes(tokens))
+    most = float(server.most_sequences or MOST)
+    if held < 1.0:
+        raise BadInput("does not fit")
+    return float(min(held, most))
+
+
+def _served(server: Server, b: float, new: float, out: float) -> list[Step]:
+    """A decode step and what the prompts of the other sequences add to one."""
+    step = _decode(server, 1.0, b, new + 0.5 * out)
+    per_step = max(b - 1.0, 0.0) / max(out, 1.0)  # prompts
+    chunk = float(min(new, server.chunk_tokens))
+    chunks = new / chunk
+    spent = server.mixing(b, new + 0.5 * out, chunk, 0.5 * (new - chunk))
+    launches, plain = (
+        _launches(server, "prefill"),
+        _decode(server, -per_step * chunks, b, new + 0.5 * out),
+    )
+    return [step, (per_step * chunks, spent, launches, b + 1.0), plain]
+
+
+def _closed(server: Server, users: float, new: float, out: float) -> list[Step]:
+    """A closed loop of users: those that decode at once by Little's law."""
+    most = min(users, _fitting(server, new + OFFLINE_LENGTH * out))
+    b, alone = most, float(server.prefill(1.0, new))
+    found: list[Step] = []
+    for _ in range(PASSES):
+        found = _served(server, b, new, out)
+        tpot = sum(w * float(spent.total) for w, spent, *_ in found)
+        first = alone + 0.5 * float(found[0][1].total) + 0.05
+        b = max(min(users * out * tpot / (out * tpot + first), most), 1.0)
+    return found
+
+
+def _launches(server: Server, phase: str) -> float:
+    engine = server.engines[phase]
+    return float(engine.forward.kernels + sum(s.count for s in engine.forward.sends))
+
+
+def _decode(server: Server, weight: float, b: float, context: float) -> Step:
+    return weight, server.decoding(b, context), _launches(server, "decode"), b
+
+
+def _prefill(server: Server, weight: float, b: float, new: float, cached: float) -> Step:
+    micro = server.profile.micro_batch
+    parts = math.ceil(b * new / micro) if micro else 1.0
+    return (
+        weight, server.prefilling(b, new, cached), parts * _launches(server, "prefill"), b
+    )  # fmt: skip
+
+
+def suspect(row: Mapping[str, str], server: Server) -> str:
+    """Why a row is left out of fits, by rules that do not look at its error; empty: it is not."""
+    held = server.memory_bytes / server.profile.memory_use
+    if server.weight_bytes > held:
+        return "the weights do not fit the devices"
+    if row["flags"] and "no_bound" not in row["flags"]:
+        return row["flags"].lower()
+    if row["repeat_of"]:
+        return "a repeat"
+    if row["speculative"] == "yes":
+        return "speculative decoding"
+    rules = (
+        ("Argonne", "mixtral", "equal prompts hit equal experts"),
+        ("Ampere", "", "the best of many splits of processes"),
+        ("InferenceX", "deepseek-r1", "label: other rows of this point differ"),
+        ("optimum-habana CI", "", "a floor of a regression test"),
+        ("premAI", "", "lengths and counts not comparable"),
+    )
+    for source, model, why in rules:
+        same = row["source_name"].startswith(source) and model in row["model"].lower()
+        if same and not (model == "deepseek-r1" and "trt" not in row["engine"]):
+            return why
+    return ""
