@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -22,25 +23,38 @@ WORDS = {  # of parts of a step
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"))
 LEGEND = "TTFT: to the first token; TPOT: per output token after it; end to end: to the last token"
 SATURATED = 0.999
+WIDTH = 100
 
 
 def print_serving(f: ServingForecast) -> None:
     """Print all of a forecast."""
     with page() as out:
-        _headline(out, f)
-        section(out, "Latency")
-        show(out, _latency(f, out.width - 2))
-        _waits(out, f)
-        section(out, "What bounds it")
-        _bounds(out, f)
-        section(out, "Memory, per device")
-        _memory(out, f)
-        section(out, "Energy and cost")
-        _cost(out, f)
-        if f.assumptions:
-            section(out, "Assumed")
-            for each in f.assumptions:
-                say(out, each, first="- ")
+        _page(out, f)
+
+
+def text(f: ServingForecast) -> str:
+    """All of a forecast as text, WIDTH columns wide."""
+    out = Console(width=WIDTH, highlight=False, markup=False, emoji=False, file=io.StringIO())
+    _page(out, f)
+    written: str = out.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in written.splitlines())
+
+
+def _page(out: Console, f: ServingForecast) -> None:
+    _headline(out, f)
+    section(out, "Latency")
+    show(out, _latency(f, out.width - 2))
+    _waits(out, f)
+    section(out, "What bounds it")
+    _bounds(out, f)
+    section(out, "Memory, per device")
+    _memory(out, f)
+    section(out, "Energy and cost")
+    _cost(out, f)
+    if f.assumptions:
+        section(out, "Assumed")
+        for each in f.assumptions:
+            say(out, each, first="- ")
 
 
 def load_words(f: ServingForecast) -> str:
