@@ -21,13 +21,30 @@ class Links(NamedTuple):
     everyone: Group  # of one pipeline stage: all that share the experts
     stages: Group
     dp: int
+    own_s: float  # start of the engine's own kernel that adds up in one step; inf: it has none
 
 
-def links(fabric: Fabric, tp: int, dp: int, pp: int) -> Links:
+def links(fabric: Fabric, tp: int, dp: int, pp: int, own_s: float = np.inf) -> Links:
     """The groups of tp x dp x pp ranks, tp innermost."""
     return Links(
-        fabric, placed(tp, 1, fabric), placed(tp * dp, 1, fabric), placed(pp, tp * dp, fabric), dp
-    )
+        fabric, placed(tp, 1, fabric), placed(tp * dp, 1, fabric), placed(pp, tp * dp, fabric), dp,
+        own_s,
+    )  # fmt: skip
+
+
+def summed(bytes_: np.ndarray, group: Group, over: Links, c: Collectives) -> np.ndarray:
+    """Seconds of a sum of `bytes_` over a group: the library's, or one step of the engine's own
+    kernel, in which every rank reads the parts of all others, on one switch.
+
+        own = start + (n - 1) (hop + bytes / (share x bandwidth))
+    """
+    library = all_reduce(bytes_, group, over.fabric, c)
+    level = over.fabric.levels[0]
+    if not np.isfinite(over.own_s) or level.topology != "switch" or float(group.nodes) > 1.0:
+        return library
+    k, peers = c.networks[level.constants], group.size - 1.0
+    own = over.own_s + peers * (k.hop + bytes_ / (k.share * level.bandwidth))
+    return np.minimum(library, np.where(peers > 0.0, own, 0.0))
 
 
 def exchanges(forward: Forward, at: Point, over: Links, c: Collectives) -> np.ndarray:
@@ -41,10 +58,12 @@ def exchanges(forward: Forward, at: Point, over: Links, c: Collectives) -> np.nd
         a, b, t = send.bytes
         bytes_ = a + b * at.sequences + t * at.tokens
         if send.kind != "exchange":
-            kind = all_gather if send.kind == "all_gather" else all_reduce
-            total = total + send.count * kind(bytes_, over.tensor, over.fabric, c)
+            if send.kind == "all_gather":
+                total = total + send.count * all_gather(bytes_, over.tensor, over.fabric, c)
+            else:
+                total = total + send.count * summed(bytes_, over.tensor, over, c)
         elif over.dp == 1:
-            total = total + send.count * all_reduce(bytes_, over.everyone, over.fabric, c)
+            total = total + send.count * summed(bytes_, over.everyone, over, c)
         else:
             total = total + send.count * _between_experts(bytes_, send.copies, at, over, c)
     return total

@@ -77,6 +77,9 @@ def _weights(weights: str | None, sixteen: str, device: Device) -> tuple[Formats
     if name in ("w4a16", "awq", "gptq"):
         name = "int4"
     if name == "mxfp4":
+        if device.peak_flops.get("fp4"):  # units that take fp4 weights and fp8 activations
+            said = "mxfp4: weights of experts, multiplied with fp8 activations at the fp8 rate"
+            return Formats(sixteen, MXFP4._replace(precision="fp8")), (said,)
         return Formats(sixteen, MXFP4), ("mxfp4: weights of experts, multiplied in 16 bits",)
     if name in NARROW:
         needs, storage = NARROW[name]

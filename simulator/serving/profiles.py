@@ -20,6 +20,7 @@ MEANING = {  # of what a profile sets
     "seq_s": "host seconds per sequence and step that nothing hides: scheduling, detokenization",
     "step_s": "host seconds per step that nothing hides",
     "dispatch_s": "host seconds to launch a kernel of a step; 0 where graphs replay them",
+    "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
     "products": "rate of the products of prompts, as a fraction of a library's",
@@ -48,6 +49,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seq_s: Positive = 0.0
     step_s: Positive = 0.0
     dispatch_s: Positive = 0.0
+    sum_s: Positive = 0.0
     ahead: bool = True
     gemv: Positive = 0.0
     products: Share = 1.0

@@ -77,7 +77,8 @@ class Server:
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
         fabric = fabric_of(system, self.device, self.devices)
-        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp)
+        own = self.profile.sum_s or np.inf
+        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own)
         self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
         self._decode, self._prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(self._decode.forward, self.formats.cache)

@@ -117,12 +117,14 @@ class Engine:
 
     def _products(self, ks: list[Launch], product: str, at: Point) -> Clocked:
         rates = self._rates(product)[0]
-        m, matrix, vector, moved = (_affine(ks, f, at) for f in _FIELDS)
-        batch, n, k = (_column(ks, lambda x, i=i: x.shape[i]) for i in (0, 2, 3))
+        rows, matrix, vector, moved = (_affine(ks, f, at) for f in _FIELDS)
+        batch, m, n, k = (_column(ks, lambda x, i=i: x.shape[i]) for i in range(4))
+        m, batch = (np.where(np.isnan(x), rows, x) for x in (m, batch))
         weights = _column(ks, lambda x: x.weights)
         width = max(rates.width, WIDTH.get(product, 4))
-        stored = np.minimum(weights / (batch * n * k), width)
-        sizes = (m, n + 0 * m, k + 0 * m, batch + 0 * m)
+        held_bytes = weights / np.maximum(batch * n * k, 1e-30)
+        stored = np.where(held_bytes > 0, np.minimum(held_bytes, width), width)
+        sizes = (m, n + 0 * m, k + 0 * m, batch)
         seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "products")
 
@@ -241,7 +243,7 @@ class Engine:
         if self.board:
             matrix, vector, moved = (np.broadcast_to(x, shape) for x in work)
             flop = self.board.matrix[rates.format] if rates.tensor else self.board.vector
-            byte = self.board.cached if cached else self.board.byte
+            byte = self.board.byte
             energy = Energy(flop * matrix + self.board.vector * vector, byte * moved)
         count = np.array([k.count for k in ks], dtype=float)
         return Clocked(seconds, energy, count, [part] * len(ks))

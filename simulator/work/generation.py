@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.software.stack import stack
 from roofcast.simulator.work.fusion import fuse
 from roofcast.simulator.work.model import Model
@@ -21,7 +22,7 @@ from roofcast.simulator.work.storage import ROUTER, Storage
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import Cache, Kernel, Node, Parallel, Traffic, Weight
 
-SIZES = ((2, 32), (4, 32), (2, 64))  # (sequences, tokens of each) of the traces of a prefill
+SIZES = ((2, 512), (4, 512), (2, 1024))  # (sequences, tokens of each) of the traces of a prefill
 STEPS = ((8, 1), (16, 1))  # and of a decode step
 SAMPLING = 12.0  # bytes that choosing a token moves per logit: softmax and sort in fp32
 HELD = ("parameter", "weight_copy")  # kinds of values that a product reads as its weights
@@ -82,6 +83,7 @@ def forward(model: Model, phase: str, formats: Formats, parallel: Parallel) -> F
     """A forward of `model` on one rank; phase: prefill | decode. Raises BadInput."""
     sizes = SIZES if phase == "prefill" else STEPS
     tapes = [_run(model, phase, formats, parallel, *size) for size in sizes]
+    _check(model, tapes[0])
     lists = [_kernels(tape) for tape in tapes]
     solve = _solver(sizes)
     nodes = tapes[0].nodes
@@ -110,6 +112,16 @@ def _run(
     )
     tape.generates, tape.asked = phase, formats.storage
     return model.run(tape, batch, tokens)
+
+
+def _check(model: Model, tape: Tape) -> None:
+    """Raises BadInput for a model that does not make token after token from those before."""
+    other = {"attention", "conv", "recurrent"} & {k.kind for k in tape.kernels}
+    encoder = any(c.tokens is not None for c in tape.caches)
+    if other or encoder or not (tape.caches or tape.states) or tape.headed:
+        raise BadInput(
+            f"{model.name} is no decoder: only a language model generates token by token"
+        )
 
 
 def _solver(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -167,9 +179,10 @@ def _joined_products(kernels: Sequence[Kernel]) -> list[Kernel]:
 
 def _alike(a: Kernel, b: Kernel) -> bool:
     """Whether two products read the same tokens and can be one."""
-    if a.kind != "matmul" or b.kind != "matmul" or not a.inputs or not b.inputs:
+    if a.kind != "matmul" or b.kind != "matmul" or min(len(a.inputs), len(b.inputs)) < 2:
         return False
-    same = a.inputs[0].storage == b.inputs[0].storage and a.inputs[1].kind == "parameter"
+    weights = a.inputs[1].kind == b.inputs[1].kind == "parameter"
+    same = a.inputs[0].storage == b.inputs[0].storage and weights
     size = a.shape[0] == b.shape[0] == 1 and a.shape[1] == b.shape[1] and a.shape[3] == b.shape[3]
     return same and size and a.count == b.count and a.product == b.product
 
@@ -202,14 +215,27 @@ def _launch(nodes: Sequence[Node], same: Sequence[Kernel], solve: np.ndarray) ->
     product = k.product
     if nodes[k.node].op == ROUTER and product == "fp32" and whole:
         product, weights, moved = "bf16", weights / 2, [bytes_ / 2 for bytes_ in moved]
-    row = 1 if k.kind == "matmul" else 0
-    rows = [x.shape[row] if x.shape and k.kind != "expert_matmul" else 0.0 for x in same]
-    if k.kind == "expert_matmul":
-        rows = [x.inputs[0].shape[0] for x in same]
+    rows, shape = _rows(same)
     of = [[getattr(x, field) for x in same] for field in ("matrix", "vector", "special")]
     node = nodes[k.node]
     work = (solve @ np.array(values, float) for values in (rows, *of, moved))
-    return Launch(node.name, node.op, k.kind, product, k.count, k.shape, *work, weights)
+    return Launch(node.name, node.op, k.kind, product, k.count, shape, *work, weights)
+
+
+def _rows(same: Sequence[Kernel]) -> tuple[list[float], tuple]:
+    """The size of a kernel that follows the tokens, in all traces, and its shape with nan in the
+    place of that size.
+    """
+    k = same[0]
+    if k.kind == "expert_matmul":
+        return [float(x.inputs[0].shape[0]) for x in same], k.shape
+    if k.kind == "cached_attention":
+        return [float(x.shape[0]) for x in same], k.shape
+    if k.kind != "matmul":
+        return [0.0] * len(same), ()
+    place = 0 if any(x.shape[0] != k.shape[0] for x in same) else 1
+    shape = tuple(float("nan") if i == place else size for i, size in enumerate(k.shape))
+    return [float(x.shape[place]) for x in same], shape
 
 
 def _sampling(nodes: Sequence[Node], launches: Sequence[Launch]) -> Launch:

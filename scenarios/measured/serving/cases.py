@@ -19,6 +19,7 @@ from roofcast.simulator.serving.server import Server, Spending
 UNSTATED_PROMPT = 300.0  # tokens of a chat prompt where a table states none
 OFFLINE_LENGTH = 0.6  # of an answer that a sequence has in the mean where memory binds
 MOST = 2048
+STREAMED = 0.9  # of the printed bandwidth, that weights alone may take of a measured step
 PASSES = 4  # of the number of sequences that decode in a closed loop
 
 
@@ -192,6 +193,8 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
     held = server.memory_bytes / server.profile.memory_use
     if server.weight_bytes > held:
         return "the weights do not fit the devices"
+    if streams_more(row, server):
+        return "memory cannot stream as much in the measured time"
     if row["flags"] and "no_bound" not in row["flags"]:
         return row["flags"].lower()
     if row["repeat_of"]:
@@ -210,3 +213,14 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         if same and not (model == "deepseek-r1" and "trt" not in row["engine"]):
             return why
     return ""
+
+
+def streams_more(row: Mapping[str, str], server: Server) -> bool:
+    """Whether a decode step would read weights faster than memory's printed rate allows: another
+    model, format or count of tokens than the row says.
+    """
+    tpot = _number(row, "tpot_s")
+    if not tpot > 0 or any(w.expert for w in server.engines["decode"].forward.weights):
+        return False
+    bandwidth = float(server.device.memory.bandwidth)
+    return server.weight_bytes / bandwidth > STREAMED * tpot
