@@ -13,6 +13,8 @@ from roofcast.simulator.serving.load import Load, of_trace, read_trace
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.slo import level, with_level
 
+KINDS = ("concurrency", "rate", "batch", "offline", "trace", "slo")
+
 
 class Served(ServingForecast, frozen=True, kw_only=True):
     """A forecast of a model served under a load, in SI units and USD. Printed, it is the page of
@@ -61,18 +63,16 @@ def serving(
 ) -> Served:
     """Forecast latency, throughput, memory, energy and cost of a model that generates text.
 
-    One load is given, or a service level: concurrency (users, each with one request under way),
-    rate (requests per second, arriving at random), batch (a static batch), offline (all requests
-    queued), trace (a .csv with the columns time [s], input, output [tokens]), or slo
-    ("ttft=500ms,tpot=30ms": the highest rate that holds it for 90 % of the requests). Default:
-    concurrency 1.
+    One load is given: concurrency (users, each with one request under way; default: 1), rate
+    (requests per second, arriving at random), batch (static), offline (all requests queued), trace
+    (a .csv with the columns time [s], input, output [tokens]), or slo ("ttft=500ms,tpot=30ms": the
+    highest rate that holds it for 90 % of the requests).
 
-    model: a shipped name, or the path of a config.json.
-    device: name of a device, or path of a .toml file; set: changes to it.
-    input_len, output_len: tokens of a prompt and of an answer, the first token among them.
+    model, device, set, system: as of `predict`.
+    input_len, output_len: tokens of a prompt, and of an answer with its first token.
     prefix_share: share of a prompt that is in the cache already, 0 to below 1.
-    devices, tp, pp, ep, dp: number of devices and degrees of parallelism. dp with ep is
-        data-parallel attention, without it replicas. Default: tensor parallelism within a node.
+    devices, tp, pp, ep, dp: number of devices, degrees of parallelism. dp with ep is data-parallel
+        attention, without it replicas. Default: tensor parallelism within a node.
     weights, kv: formats of weights and cache: bf16, fp8, int4, nvfp4, q4_k_m ...
     stack: serving software: "vllm" (default), "sglang", "trt-llm", "llama.cpp" ...
     speculate, acceptance: tokens drafted per step, and the probability that one is kept.
@@ -81,36 +81,44 @@ def serving(
 
     Raises RoofcastError: one line that says what is wrong and what would do.
 
-    >>> served = serving("llama-3.1-8b", "h100-sxm5", concurrency=64)
-    >>> served.memory.cache_bytes_per_token
+    >>> serving("llama-3.1-8b", "h100-sxm5", batch=1).memory.cache_bytes_per_token
     131072.0
     """
-    given = {"concurrency": concurrency, "rate": rate, "batch": batch, "slo": slo, "trace": trace}
-    kinds = [k for k, value in given.items() if value is not None] + ["offline"] * bool(offline)
+    return _serving(locals())
+
+
+def _serving(given: dict[str, Any]) -> Served:
+    """The forecast of the arguments of `serving`."""
+    kinds = [kind for kind in KINDS if given[kind] is not None and given[kind] is not False]
     if len(kinds) > 1:
         raise BadInput(f"{kinds[0]} and {kinds[1]}: two loads; give one of them")
     kind = kinds[0] if kinds else "concurrency"
-    trace_of = read_trace(trace, prefix_share) if trace is not None else None
-    if trace_of is not None:
-        load = of_trace(trace_of, prefix_share, seed)
-    else:
-        amount = given.get(kind)
-        load = Load(
-            kind="rate" if kind == "slo" else kind,
-            amount=float(amount) if isinstance(amount, int | float) else 1.0,
-            input_len=input_len,
-            output_len=output_len,
-            cached=prefix_share,
-            requests=requests,
-            seed=seed,
-        )
+    share, seed = given["prefix_share"], given["seed"]
+    trace = read_trace(given["trace"], share) if kind == "trace" else None
+    load = of_trace(trace, share, seed) if trace is not None else _load(given, kind)
+    names = ("model", "device", "system", "devices", "tp", "pp", "ep", "dp", "weights", "kv",
+             "stack", "speculate", "acceptance", "price_per_hour")  # fmt: skip
     asked = Serving(
-        model=model, device=device, load=load, set=dict(set or {}), system=system,
-        devices=devices, tp=tp, pp=pp, ep=ep, dp=dp, weights=weights, kv=kv, stack=stack,
-        speculate=speculate, acceptance=acceptance, price_per_hour=price_per_hour,
-    )  # fmt: skip
-    found = with_level(asked, level(slo)) if slo is not None else serve(asked, trace_of)
-    return _served(found)
+        load=load, set=dict(given["set"] or {}), **{name: given[name] for name in names}
+    )
+    if kind == "slo":
+        return _served(with_level(asked, level(given["slo"])))
+    return _served(serve(asked, trace))
+
+
+def _load(given: dict[str, Any], kind: str) -> Load:
+    """The load that the arguments give."""
+    amount = given[kind]
+    plain = isinstance(amount, int | float) and not isinstance(amount, bool)
+    return Load(
+        kind="rate" if kind == "slo" else kind,
+        amount=float(amount) if plain else 1.0,
+        input_len=given["input_len"],
+        output_len=given["output_len"],
+        cached=given["prefix_share"],
+        requests=given["requests"],
+        seed=given["seed"],
+    )
 
 
 def _served(found: ServingForecast) -> Served:

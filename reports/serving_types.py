@@ -46,9 +46,7 @@ class Rate(click.ParamType):
 
     name = "RATE"
 
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: object
-    ) -> float:
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: object) -> float:
         """Requests per second; raises BadInput where it is none, or not above zero."""
         if isinstance(value, float):
             return value
@@ -71,9 +69,7 @@ class Part(click.ParamType):
 
     name = "SHARE"
 
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: object
-    ) -> float:
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: object) -> float:
         """The share; raises BadInput where it is none."""
         if isinstance(value, float):
             return value

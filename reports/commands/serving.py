@@ -9,7 +9,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
-from roofcast.reports.option_types import Once, Priced, Whole
+from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
 from roofcast.reports.serving_types import Part, Rate, Several
 
@@ -111,13 +111,17 @@ def _load(function: Any) -> Any:
     help="Format of the weights: bf16, fp8, int8, int4, nvfp4, mxfp4, or of a GGUF file: q4_k_m."
     " Default: 16 bits.",
 )  # fmt: skip
-@click.option("--kv", metavar="FORMAT", help="Format of the cache: fp8, bf16. Default: the stack's.")
+@click.option(
+    "--kv", metavar="FORMAT", help="Format of the cache: fp8, bf16. Default: the stack's."
+)
 @click.option(
     "--stack", metavar="NAME", help="Serving software: vllm, sglang, trt-llm, llama.cpp ..."
 )
 @options("set", "power_cap", "system", "price")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
-@click.option("-o", "path", metavar="FILE", help="Also write a row per load to a .csv or .parquet file.")
+@click.option(
+    "-o", "path", metavar="FILE", help="Also write a row per load to a .csv or .parquet file."
+)
 @click.option(
     "--plot", metavar="FILE",
     help="Draw throughput per device against speed per user, over the numbers of users (.png, .svg,"

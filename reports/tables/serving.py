@@ -36,4 +36,3 @@ def _row(f: ServingForecast) -> dict[str, Any]:
         for part in ("low", "high", "p50", "p90", "p99"):
             row[f"{name}_{part}"] = getattr(spread, part)
     return row | {name: getattr(f.memory, name) for name in MEMORY}
-

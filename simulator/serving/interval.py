@@ -64,9 +64,7 @@ def around(value: float, quantity: str) -> tuple[float, float]:
     return value * math.exp(low), value * math.exp(high)
 
 
-def ranges(
-    server: Server, times: dict[str, Spread], output: float, prefill: float
-) -> Ranges:
+def ranges(server: Server, times: dict[str, Spread], output: float, prefill: float) -> Ranges:
     """The intervals of a forecast."""
     del server
     with_bounds = {}

@@ -24,8 +24,8 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.serving.capacity import OFFLINE, Room
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.protocol import Server
-from roofcast.simulator.serving.steps import FINE, grid
 from roofcast.simulator.serving.speculation import NONE, Speculation
+from roofcast.simulator.serving.steps import FINE, grid
 
 HALVINGS = 50  # of a bisection
 WAVE = 0.1
