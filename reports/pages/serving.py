@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show, unbroken
 from roofcast.reports.format import binary, digits, money, percent, seconds, si
@@ -99,7 +100,7 @@ def _headline(out: Console, f: ServingForecast) -> None:
         say(out, "does not fit: times are as if it did", style="bold red")
 
 
-def _latency(f: ServingForecast, width: int) -> object:
+def _latency(f: ServingForecast, width: int) -> Table:
     columns: list[tuple[str, Justify]] = [
         ("", "left"), ("mean", "right"), ("80 % interval", "right"),
     ]  # fmt: skip
@@ -181,7 +182,7 @@ def _cost(out: Console, f: ServingForecast) -> None:
     else:
         say(out, "the power of the device is unknown")
     if f.usd_per_million_output is None or f.usd_per_million_input is None:
-        say(out, *f.price_said[:1] or ("no price",))
+        say(out, f.price_said[0] if f.price_said else "no price")
         return
     say(
         out,

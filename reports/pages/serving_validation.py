@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
@@ -120,7 +122,7 @@ def print_part(scored: Sequence[Scored]) -> None:
                 say(out, reason, first=f"{count:5d}  ")
 
 
-def _table(found: Sequence[Line], width: int) -> Any:
+def _table(found: Sequence[Line], width: int) -> Table:
     columns: list[tuple[str, Justify]] = [
         ("source", "fold"), ("", "left"), ("rows", "right"), ("median / mean", "right"),
         ("bias", "right"), ("near", "right"), ("held", "right"),

@@ -146,7 +146,7 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     )
 
 
-def _bounds(of: Replica, load: Load, found: Mean) -> dict[str, dict[str, float]]:
+def _bounds(of: Replica, load: Load, found: Mean) -> dict[str, Any]:
     """Shares of a decode step and of a prompt's pass by part."""
     decode = of.server.decoding(max(found.decoding, 1.0), load.context)
     prompts = load.amount if load.kind == "batch" else 1.0

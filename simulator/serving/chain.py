@@ -13,7 +13,7 @@ from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.load import Load, Requests, requests
-from roofcast.simulator.serving.means import WAVE, Mean, mean
+from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.server import Degrees as Cut
@@ -67,9 +67,10 @@ def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:
     if held.cache_bytes <= 0:
         gib = 2.0**30
         raise BadInput(
-            f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per device"
-            f" and {held.runtime_bytes / gib:.1f} GiB of runtime, {held.memory_bytes / gib:.1f} GiB"
-            f" of {of.device.id} usable; use more devices (--tp), or fewer bits (--weights fp8, int4)"
+            f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per"
+            f" device and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
+            f" {held.memory_bytes / gib:.1f} GiB of {of.device.id} are usable; use more devices"
+            " (--tp), or fewer bits (--weights fp8, int4)"
         )
     return held
 
@@ -117,11 +118,8 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
             raise
         full = msgspec.structs.replace(load, kind="offline")
         highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
-        raise BadInput(
-            f"rate {of.asked.load.amount:g}/s: more than {of.cut.replicas} replicas of"
-            f" {of.server.devices} devices can hold; the highest is"
-            f" {0.999 * highest * of.cut.replicas:.3g}/s"
-        ) from None
+        n, on = of.cut.replicas, f"{of.cut.replicas} replicas of {of.server.devices}"
+        raise BadInput(too_many(of.asked.load.amount, highest * n, f"{on} devices")) from None
 
 
 def count(load: Load) -> int:

@@ -146,6 +146,17 @@ def mean(
     return _closed(costs) if load.kind == "concurrency" else _open(costs)
 
 
+def too_many(rate: float, highest: float, on: str) -> str:
+    """That a rate is more than the devices can hold, with the highest, rounded down.
+
+    >>> too_many(20.0, 12.49, "8 devices")
+    'rate 20/s: more than 8 devices can hold; the highest is 12.4/s'
+    """
+    scale = 10.0 ** (math.floor(math.log10(highest)) - 2)
+    most = math.floor(0.999 * highest / scale) * scale
+    return f"rate {rate:g}/s: more than {on} can hold; the highest is {most:.3g}/s"
+
+
 def _static(costs: Costs) -> Mean:
     """A batch of prompts in one pass, then decode steps of all."""
     b = costs.load.amount
@@ -222,10 +233,8 @@ def _open(costs: Costs) -> Mean:
     rate, most = costs.load.amount, costs.most
     highest = costs.highest()
     if rate >= highest:
-        raise BadInput(
-            f"rate {rate:g}/s: more than a replica of {costs.server.devices} devices can hold;"
-            f" the highest is {0.999 * highest:.3g}/s"
-        )
+        n = costs.server.devices
+        raise BadInput(too_many(rate, highest, f"{n} device{'s' if n > 1 else ''}"))
     there, queued = _sharing(costs, rate, most)
     decoding = _solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
