@@ -12,19 +12,37 @@ from typing import NamedTuple
 
 import numpy as np
 
+from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
+from roofcast.simulator.serving.exchange import exchanges
 from roofcast.simulator.serving.server import Server, Spending
+from roofcast.simulator.times.generation import FEW, Point
 
 UNSTATED_PROMPT = 300.0  # tokens of a chat prompt where a table states none
 OFFLINE_LENGTH = 0.6  # of an answer that a sequence has in the mean where memory binds
 MOST = 2048
+FIRST_S = 0.05  # of a first token beside the steps, where users decode meanwhile
 STREAMED = 0.9  # of the printed bandwidth, that weights alone may take of a measured step
 PASSES = 4  # of the number of sequences that decode in a closed loop
 
 
+class Step(NamedTuple):
+    """A forward, so many times: what of its time depends on a profile, and what does not."""
+
+    weight: float
+    parts: dict[str, float]  # seconds of the device, without exchanges
+    library: float  # seconds of its exchanges by the library's collectives
+    own: float  # seconds of the engine's own sums, without their starts
+    sums: float  # how many of them
+    launches: float
+    rows: float  # sequences
+    prompt: bool
+    streamed: float  # bytes of products per clock and core of the device [s at 1 byte]
+
+
 class Case(NamedTuple):
-    """A measured quantity, and its steps: arrays with one entry per step."""
+    """A measured quantity, and its steps."""
 
     id: str
     source: str
@@ -32,34 +50,51 @@ class Case(NamedTuple):
     at: Ran
     quantity: str  # tpot | decode | e2e | offline | prefill
     measured: float  # seconds
-    weight: np.ndarray
-    parts: dict[str, np.ndarray]  # seconds of the device
-    launches: np.ndarray
-    rows: np.ndarray  # sequences
+    steps: tuple[Step, ...]
     suspect: str
 
 
 def case(row: Mapping[str, str]) -> Case:
     """The case of a row; raises BadInput with the reason where there is none."""
     at = ran(row)
-    server = server_of(at)
+    server = server_of(at, True)
     quantity, measured = _quantity(row)
     lengths = _lengths(row)
     load = float(row["load"] or 0) / at.replicas
     steps = _steps(server, quantity, load, lengths, row)
-    weight, spent, launches, rows = zip(*steps, strict=True)
-    names = {name for one in spent for name in one.seconds}
-    parts = {
-        name: np.array([float(one.seconds.get(name, 0.0)) for one in spent])
-        for name in sorted(names)
-        if name != "host"
-    }
     if quantity == "offline":
-        weight = tuple(w / at.replicas for w in weight)
+        steps = [s._replace(weight=s.weight / at.replicas) for s in steps]
     return Case(
-        row["id"], row["source_name"], at.device, at, quantity, measured, np.array(weight, float),
-        parts, np.array(launches, float), np.array(rows, float), suspect(row, server),
+        row["id"], row["source_name"], at.device, at, quantity, measured, tuple(steps),
+        suspect(row, server),
     )  # fmt: skip
+
+
+def _step(
+    server: Server, weight: float, spent: Spending, phase: str, rows: float, times: float = 1.0
+) -> Step:
+    """A step of a server without constants of its own; times: forwards that it consists of."""
+    seconds = {name: float(t) for name, t in spent.seconds.items()}
+    library = seconds.pop("exchanges", 0.0)
+    host = seconds.pop("host")
+    assert host == 0.0, "a neutral profile has no host"
+    made = server.engines[phase].forward
+    launches = times * float(made.kernels + sum(s.count for s in made.sends))
+    sums = times * sum(s.count for s in made.sends) if server.degrees.dp == 1 else 0.0
+    own = library if not sums else _own(server, phase, rows, times)
+    device, few = server.device, phase == "decode" and rows <= FEW
+    clocks = float(device.cores or 1.0) * float(device.clock or device.base_clock or 1e9)
+    bytes_ = sum(k.count * k.weights for k in made.launches if k.kind == "matmul")
+    streamed = bytes_ / clocks if few and device.kind == "gpu" else 0.0
+    return Step(weight, seconds, library, own, sums, launches, rows, phase == "prefill", streamed)
+
+
+def _own(server: Server, phase: str, rows: float, times: float) -> float:
+    """Seconds of the sums of a forward in one step each, without their starts."""
+    over = server.links._replace(own_s=1e-12)
+    one = np.array([max(rows, 1.0)])
+    made = server.engines[phase].forward
+    return times * float(exchanges(made, Point(one, one, one), over, collectives())[0])
 
 
 def _number(row: Mapping[str, str], name: str) -> float:
@@ -108,14 +143,11 @@ def _lengths(row: Mapping[str, str]) -> tuple[float, float, float]:
     return new, out, context
 
 
-Step = tuple[float, Spending, float, float]
-
-
 def _steps(
     server: Server, quantity: str, load: float, lengths: tuple[float, float, float],
     row: Mapping[str, str],
 ) -> list[Step]:  # fmt: skip
-    """(weight, step, launches, sequences) of each step."""
+    """The steps of a quantity."""
     new, out, context = lengths
     if quantity == "decode":
         return [_decode(server, 1.0, max(load, 1.0), context)]
@@ -130,7 +162,7 @@ def _steps(
     if quantity == "offline":
         most = _fitting(server, new + OFFLINE_LENGTH * out)
         found = _served(server, most, new, out)
-        return [(w / most, *rest) for w, *rest in found]  # type: ignore[misc]
+        return [s._replace(weight=s.weight / most) for s in found]
     return _closed(server, load, new, out)
 
 
@@ -149,13 +181,10 @@ def _served(server: Server, b: float, new: float, out: float) -> list[Step]:
     step = _decode(server, 1.0, b, new + 0.5 * out)
     per_step = max(b - 1.0, 0.0) / max(out, 1.0)  # prompts
     chunk = float(min(new, server.chunk_tokens))
-    chunks = new / chunk
+    times = per_step * new / chunk
     spent = server.mixing(b, new + 0.5 * out, chunk, 0.5 * (new - chunk))
-    launches, plain = (
-        _launches(server, "prefill"),
-        _decode(server, -per_step * chunks, b, new + 0.5 * out),
-    )
-    return [step, (per_step * chunks, spent, launches, b + 1.0), plain]
+    mixed = _step(server, times, spent, "prefill", b + chunk)._replace(rows=b + 1.0)
+    return [step, mixed, step._replace(weight=-times)]
 
 
 def _closed(server: Server, users: float, new: float, out: float) -> list[Step]:
@@ -165,27 +194,23 @@ def _closed(server: Server, users: float, new: float, out: float) -> list[Step]:
     found: list[Step] = []
     for _ in range(PASSES):
         found = _served(server, b, new, out)
-        tpot = sum(w * float(spent.total) for w, spent, *_ in found)
-        first = alone + 0.5 * float(found[0][1].total) + 0.05
+        tpot = sum(s.weight * (sum(s.parts.values()) + s.library) for s in found)
+        first = alone + 0.5 * sum(found[0].parts.values()) + FIRST_S
         b = max(min(users * out * tpot / (out * tpot + first), most), 1.0)
     return found
 
 
-def _launches(server: Server, phase: str) -> float:
-    engine = server.engines[phase]
-    return float(engine.forward.kernels + sum(s.count for s in engine.forward.sends))
-
-
 def _decode(server: Server, weight: float, b: float, context: float) -> Step:
-    return weight, server.decoding(b, context), _launches(server, "decode"), b
+    return _step(server, weight, server.decoding(b, context), "decode", b)
 
 
 def _prefill(server: Server, weight: float, b: float, new: float, cached: float) -> Step:
     micro = server.profile.micro_batch
     parts = math.ceil(b * new / micro) if micro else 1.0
-    return (
-        weight, server.prefilling(b, new, cached), parts * _launches(server, "prefill"), b
-    )  # fmt: skip
+    found = _step(
+        server, weight, server.prefilling(b, new, cached), "prefill", b * new / parts, parts
+    )
+    return found._replace(rows=b)
 
 
 def suspect(row: Mapping[str, str], server: Server) -> str:

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models import catalog
+from roofcast.simulator.serving.profiles import profile
 from roofcast.simulator.serving.server import Degrees, Server
 from roofcast.simulator.work.model import Model
 
@@ -21,6 +24,10 @@ _GGUF = re.compile(
     r"|q\d+r16|q\d_k_4|f16|bf16|mxfp4)"
 )
 _SIZES = {"medium": "m", "small": "s", "large": "l"}
+NEUTRAL: dict[str, float] = {
+    "seq_s": 0.0, "step_s": 0.0, "dispatch_s": 0.0, "sum_s": 0.0, "gemv": 0.0, "products": 1.0,
+    "attention": 1.0,
+}  # fmt: skip
 UNSTATED = ("", "unstated")
 
 
@@ -147,8 +154,11 @@ def kv_of(row: Mapping[str, str]) -> str | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def server_of(at: Ran) -> Server:
-    """The server that a row ran on."""
+def server_of(at: Ran, neutral: bool = False) -> Server:
+    """The server that a row ran on; neutral: without constants of its software."""
+    stack = profile(at.stack)
+    if neutral:
+        stack = msgspec.structs.replace(stack, **NEUTRAL)
     return Server(
-        resolved(at.model), at.device, at.degrees, weights=at.weights, kv=at.kv, stack=at.stack
+        resolved(at.model), at.device, at.degrees, weights=at.weights, kv=at.kv, stack=stack
     )
