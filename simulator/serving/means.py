@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ class Costs:
     def rate(self, decoding: float) -> float:
         """Requests per second while so many sequences decode, X(B)."""
         if self.more == 0:  # the prompt's pass makes the only token
-            return 1.0 / self.alone()
+            return 1.0 / self.first
         met = self.met(decoding)
         stalls = self.others * decoding * self.added(met)
         return decoding / (self.more * self.decode(met) + stalls)
@@ -114,7 +115,12 @@ class Costs:
         """Prompts that one chunk holds; below 1 where a prompt takes several."""
         return self.chunk / self.load.new
 
-    def alone(self, prompts: float = 1.0) -> float:
+    @cached_property
+    def first(self) -> float:
+        """The pass of one prompt where nothing decodes."""
+        return self.alone(1.0)
+
+    def alone(self, prompts: float) -> float:
         """The pass of prompts where nothing decodes."""
         if prompts > 1 and prompts * self.load.new > self.chunk and self.load.new <= self.chunk:
             each = max(self.chunk // self.load.new, 1)
@@ -170,7 +176,7 @@ def _static(costs: Costs) -> Mean:
 def _steady(costs: Costs, decoding: float, wave: float = 0.0) -> Mean:
     """While `decoding` sequences decode; wave: share of prompts that come all together at first."""
     rate, met = costs.rate(decoding), costs.met(decoding)
-    step, added, alone = costs.decode(met), costs.added(met), costs.alone()
+    step, added, alone = costs.decode(met), costs.added(met), costs.first
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
     ttft = costs.request_s + _prompt_s(costs, rate, decoding, tpot)
     together = min(costs.together, costs.load.amount)
@@ -189,7 +195,7 @@ def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
     [sakasegawa1977]).
     """
     met = costs.met(decoding)
-    step, added, alone = costs.decode(met), costs.added(met), costs.alone()
+    step, added, alone = costs.decode(met), costs.added(met), costs.first
     arriving = rate * costs.others
     whole = costs.spec.tokens * step  # a step of all drafted tokens
     took = max(costs.spec.tokens * tpot, whole)  # with the prompts in it

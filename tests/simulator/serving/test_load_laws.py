@@ -20,8 +20,8 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 Toy = _module.Toy
 
-LENGTHS = [(1024, 512), (128, 1024), (512, 128), (4096, 1024)]
-USERS = [1, 2, 3, 5, 8, 13, 16, 24, 33, 48, 64, 96, 128, 200, 256, 400, 512]
+LENGTHS = [(1024, 512), (128, 1024), (4096, 256)]
+USERS = [1, 2, 5, 8, 16, 33, 64, 96, 128, 200, 256, 512]
 GRAPH_STEP = 0.10  # by which a step of tiles or graphs may lower the throughput
 
 
