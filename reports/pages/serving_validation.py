@@ -95,6 +95,7 @@ def to_json(scored: Sequence[Scored]) -> dict[str, Any]:
                 "predicted": s.predicted._asdict(),
                 "errors": {name: s.error(name) for name in QUANTITIES},
                 "taken_as": s.taken,
+                "suspect": s.suspect,
                 "refused_because": s.refused,
             }
             for s in scored
@@ -115,6 +116,11 @@ def print_part(scored: Sequence[Scored]) -> None:
         if measured:
             share = f"{100 * found / measured:.1f}"
             say(out, f"{found:,} of {measured:,} rows with a measured value ({share} %) answered")
+        doubts = Counter(s.suspect for s in scored if s.suspect and s.measured).most_common()
+        if doubts:
+            section(out, "Suspect rows, in no line above")
+            for reason, count in doubts[:REASONS]:
+                say(out, reason, first=f"{count:5d}  ")
         reasons = refusals(scored)
         if reasons:
             section(out, "Rows without a forecast")

@@ -44,7 +44,7 @@ def assemble(
     batch = load.amount if load.kind == "batch" else 1.0
     prefill = load.new * batch / found.alone * n
     times = _times(load, found, met)
-    known = ranges(of.server, times, rate * load.output_len, prefill)
+    known = ranges(of.server.profile.name, times, rate * load.output_len, prefill)
     steady = load.kind != "batch"
     return ServingForecast(
         model=asked.model,

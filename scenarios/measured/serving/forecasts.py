@@ -13,6 +13,7 @@ import numpy as np
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, RoofcastError, one_line, quoted
 from roofcast.scenarios.measured.cells import Row
+from roofcast.scenarios.measured.serving.cases import suspect
 from roofcast.scenarios.measured.serving.rows import UNSTATED, Ran, model_of, ran, server_of
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.interval import around
@@ -34,7 +35,7 @@ QUANTITIES = {  # column that is measured: quantity whose interval it has
 }
 ADDED = (
     *(f"predicted_{q}{end}" for q in QUANTITIES for end in ("", "_low", "_high")),
-    "predicted_peak_mem_gib", "taken_as", "refused_because",
+    "predicted_peak_mem_gib", "taken_as", "suspect", "refused_because",
 )  # fmt: skip
 NATIVE = (  # formats of checkpoints, by their names
     ("nvfp4", "nvfp4"), ("fp8", "fp8"), ("awq", "int4"), ("gptq", "int4"), ("gpt-oss", "mxfp4"),
@@ -59,6 +60,8 @@ class Scored(NamedTuple):
     predicted: Predicted = Predicted()
     taken: tuple[str, ...] = ()  # what the row does not state
     refused: str = ""
+    suspect: str = ""  # why the row counts in no summary, by rules that do not look at its error
+    stack: str = ""  # its serving profile
 
     @property
     def measured(self) -> bool:
@@ -92,7 +95,9 @@ def score(row: Row) -> Scored:
     try:
         whole, taken = completed(row)
         at = ran(whole)
-        return Scored(row, predict(whole, at, server_of(at)), taken)
+        server = server_of(at)
+        doubt = suspect(whole, server)
+        return Scored(row, predict(whole, at, server), taken, suspect=doubt, stack=at.stack)
     except RoofcastError as error:
         return Scored(row, refused=str(error))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -108,7 +113,8 @@ def score_all(rows: Iterable[Row]) -> Iterator[Scored]:
 COLUMNS = (
     "model", "engine", "engine_version", "source_name", "device", "roofcast_device", "n_devices",
     "tp", "pp", "ep", "dp", "w_prec", "kv_prec", "phase", "mode", "load_kind", "load", "input_len",
-    "output_len", "context_len", "notes", "speculative", *QUANTITIES,
+    "output_len", "context_len", "notes", "speculative", "flags", "repeat_of", "e2e_s",
+    *QUANTITIES,
 )  # fmt: skip
 
 
@@ -116,6 +122,8 @@ def completed(row: Row) -> tuple[Row, tuple[str, ...]]:
     """The row with what it does not state, and what was taken for it."""
     whole = {name: (row.get(name) or "").strip() for name in (*COLUMNS, *row)}
     whole["roofcast_device"] = whole["roofcast_device"] or _device(whole["device"])
+    devices = number(whole, "n_devices") or 1.0
+    whole["n_devices"] = str(max(int(devices), 1))
     taken = []
     if whole["w_prec"].lower() in UNSTATED:
         name = whole["model"].lower()
@@ -274,12 +282,12 @@ def cells(scored: Scored) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, quantity in QUANTITIES.items():
         value = getattr(scored.predicted, name)
-        low, high = around(value, quantity) if value else (None, None)
+        low, high = around(value, quantity, scored.stack) if value else (None, None)
         for end, each in (("", value), ("_low", low), ("_high", high)):
             found[f"predicted_{name}{end}"] = "" if each is None else f"{each:.6g}"
     peak = scored.predicted.peak_mem_gib
     found["predicted_peak_mem_gib"] = "" if peak is None else f"{peak:.5g}"
-    found["taken_as"] = "; ".join(scored.taken)
+    found["taken_as"], found["suspect"] = "; ".join(scored.taken), scored.suspect
     found["refused_because"] = scored.refused
     return found
 
@@ -298,14 +306,16 @@ class Line(NamedTuple):
 
 
 def lines(scored: Iterable[Scored]) -> list[Line]:
-    """A line per source and quantity, then a line per quantity over all sources."""
+    """A line per source and quantity, then a line per quantity over all sources; without suspect
+    rows.
+    """
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for s in scored:
         for name, quantity in QUANTITIES.items():
             error = s.error(name)
-            if error is None:
+            if error is None or s.suspect:
                 continue
-            low, high = around(1.0, quantity)
+            low, high = around(1.0, quantity, s.stack)
             inside = low <= 1.0 / (1.0 + error) <= high
             for source in (s.row.get("source_name") or "no source given", ""):
                 groups.setdefault((source, name), []).append((error, float(inside)))
