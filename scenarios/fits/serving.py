@@ -40,10 +40,9 @@ FITTED: dict[str, dict[str, float]] = {
     "deepspeed-mii": {"dispatch_s": 17e-6, "seq_s": 130e-6},
     "vllm-2023": {"dispatch_s": 60e-6},
     "faster-transformer": {"dispatch_s": 9e-6},
-    "neuronx": {"dispatch_s": 10e-6},
     "gaudi": {"step_s": 1.7e-3},
-    "llama.cpp": {"gemv": 6.0, "dispatch_s": 27e-6, "products": 0.6},
-    "llama.cpp-metal": {"products": 0.8},
+    "llama.cpp-2024": {"gemv": 6.0, "dispatch_s": 27e-6, "products": 0.6},
+    "llama.cpp-metal": {"products": 0.8, "stream": 1.3},
     "llama.cpp-rocm": {"products": 0.5, "attention": 0.4},
 }
 PRIOR = 0.02  # pull towards the start, in logarithms: what rows do not tell apart stays put
@@ -81,7 +80,9 @@ def _step(s: Step, p: Profile) -> float:
             parts[name] = parts.get(name, 0.0) / p.products
         parts["attention"] = parts.get("attention", 0.0) / p.attention
     elif p.gemv and s.streamed:
-        parts["products"] = max(parts.get("products", 0.0), s.streamed / p.gemv)
+        parts["products"] = max(parts.get("products", 0.0) / p.stream, s.streamed / p.gemv)
+    elif s.streamed:
+        parts["products"] = parts.get("products", 0.0) / p.stream
     exchanges = s.library
     if p.sum_s and s.sums:
         exchanges = min(exchanges, s.own + s.sums * p.sum_s)

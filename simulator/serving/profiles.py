@@ -23,6 +23,8 @@ MEANING = {  # of what a profile sets
     "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
+    "stream": "rate at which they stream where memory limits, over a triad's of unknown devices",
+    "score_bytes": "bytes moved per score by attention that is not fused; 0: it is fused",
     "products": "rate of the products of prompts, as a fraction of a library's",
     "attention": "rate of the attention of prompts, as a fraction of the family's best kernel",
     "chunk_tokens": "tokens of prompts in one step at most",
@@ -52,6 +54,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sum_s: Positive = 0.0
     ahead: bool = True
     gemv: Positive = 0.0
+    stream: Positive = 1.0
+    score_bytes: Positive = 0.0
     products: Share = 1.0
     attention: Share = 1.0
     chunk_tokens: int = 8192

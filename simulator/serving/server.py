@@ -110,7 +110,8 @@ class Server:
     def _engine(self, phase: str) -> Engine:
         made = forward(self.model, phase, self.formats.formats, self.parallel)
         sixteen = precision(self.formats.formats.precision).activations
-        return Engine(made, self.device, sixteen, gemv=self.profile.gemv)
+        p = self.profile
+        return Engine(made, self.device, sixteen, gemv=p.gemv, stream=p.stream)
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""
@@ -164,8 +165,8 @@ class Server:
         rows = np.maximum(sequences / over, 1.0)
         local = np.maximum(rows / d.dp, 1.0)
         at = Point(local, local, rows)
-        engine, width = self._decode, self.formats.cache
-        spent = _sum(engine.linear(at), engine.attention(local, 1.0, context, width))
+        engine = self._decode
+        spent = _sum(engine.linear(at), self._looking(engine, local, 1.0, context))
         return self._whole(engine.forward, at, spent, sequences, shape)
 
     def prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike = 0) -> Spending:
@@ -177,12 +178,15 @@ class Server:
         parts = np.ceil(total / self.profile.micro_batch) if self.profile.micro_batch else 1.0
         at = Point(np.minimum(local, total / parts), total / parts, prompts * new / parts)
         spent = _times(engine.linear(at), parts, self.profile.products)
-        looking = engine.attention(local, new, cached, self.formats.cache)
+        looking = self._looking(engine, local, new, cached)
         spent = _sum(spent, _times(looking, 1.0, self.profile.attention))
         found = self._whole(engine.forward, at, spent, prompts, shape, parts)
         if d.pp == 1:
             return found
         pieces = np.maximum(np.maximum(parts, prompts), 1.0).reshape(shape)
+        if self.profile.micro_batch:  # stages run dry behind every batch of micro-batches
+            batch = self.profile.chunk_tokens / self.profile.micro_batch
+            pieces = np.minimum(pieces, max(batch, 1.0))
         share = (pieces + d.pp - 1.0) / (pieces * d.pp)
         return Spending({k: v * share for k, v in found.seconds.items()}, found.joules)
 
@@ -203,13 +207,26 @@ class Server:
         local = np.maximum(rows / d.dp, 1.0)
         at = Point(np.maximum((sequences + prompts) / d.dp, 1.0), local, rows)
         own = np.maximum(prompts / d.dp, 1.0)
-        width = self.formats.cache
         spent = _sum(
             engine.linear(at),
-            self._decode.attention(sequences / d.dp, 1.0, context, width),
-            engine.attention(own, np.maximum(new / prompts, 2.0), cached, width),
+            self._looking(self._decode, sequences / d.dp, 1.0, context),
+            self._looking(engine, own, np.maximum(new / prompts, 2.0), cached),
         )
         return self._whole(engine.forward, at, spent, sequences + prompts, shape)
+
+    def _looking(
+        self, engine: Engine, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike
+    ) -> Spent:
+        """Attention, and what its scores cost where it is not fused."""
+        spent = engine.attention(sequences, new, cached, self.formats.cache)
+        each = self.profile.score_bytes
+        if not each or "attention" not in spent.seconds:
+            return spent
+        rates = engine.rates
+        scores = engine.scores(sequences, new, cached, self.profile.micro_batch)
+        more = each * scores / (rates.stream * rates.bandwidth)
+        seconds = {"attention": spent.seconds["attention"] + more}
+        return Spent(seconds, spent.joules)
 
     def _overlapped(self, sequences: np.ndarray) -> np.ndarray | float:
         """Micro-batches of decoding that are under way in a pipeline at once."""

@@ -74,13 +74,16 @@ class Engine:
         sixteen: str = "bf16",
         *,
         gemv: float = 0.0,
+        stream: float = 1.0,
         c: Kernels | None = None,
     ):
         """sixteen: format of activations; gemv: bytes a clock and core of kernels that multiply a
-        matrix by vectors, 0: as fast as memory.
+        matrix by vectors, 0: as fast as memory; stream: their rate where memory limits, as a
+        multiple of the formula's.
         """
         self.c = c or constants()
         self.forward, self.device, self.gemv = forward, device, gemv
+        self.faster = stream
         self.sixteen = sixteen
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
@@ -99,6 +102,11 @@ class Engine:
 
     def _rates(self, product: str) -> tuple[Rates, tuple[str, ...]]:
         return rates_of(self.device, computed_in(product, self.device))
+
+    @property
+    def rates(self) -> Rates:
+        """Rates of the device for products of activations."""
+        return self._rates(self.sixteen)[0]
 
     def _at(self, rates: Rates) -> Rates:
         return at_clocks(rates, self.clock) if len(self.clock) > 1 else rates
@@ -164,6 +172,8 @@ class Engine:
             held=kept,
         )  # fmt: skip
         seconds = np.broadcast_to(seconds, (len(self.clock), len(m)))
+        if self.faster != 1.0:
+            seconds = np.where(m <= FEW, seconds / self.faster, seconds)
         if self.gemv and rates.kind == "gpu":
             slow = moved / (self.gemv * rates.cores * rates.clock * self.clock[:, None])
             seconds = np.where(m <= FEW, np.maximum(seconds, slow), seconds)
@@ -183,6 +193,18 @@ class Engine:
         return self._clocked(
             ks, seconds, rates, (0 * moved, vector + 2 * special, moved), "streams"
         )
+
+    def scores(
+        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, micro: int
+    ) -> np.ndarray:
+        """Scores of attention of all layers, masked ones too, in micro-batches of so many tokens:
+        each looks back on those before it.
+        """
+        heads = sum(k.count * k.shape[1] for k in self.attentions)
+        new = np.asarray(new, dtype=float)
+        once = np.minimum(new, micro) if micro else new
+        columns = np.asarray(cached) + 0.5 * (new + once)
+        return np.asarray(heads * np.asarray(sequences) * new * columns)
 
     def attention(
         self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, width: float
