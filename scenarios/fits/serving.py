@@ -86,7 +86,7 @@ def _step(s: Step, p: Profile) -> float:
     exchanges = s.library
     if p.sum_s and s.sums:
         exchanges = min(exchanges, s.own + s.sums * p.sum_s)
-    device = sum(parts.values()) + exchanges
+    device = sum(parts.values()) + exchanges + p.expert_s * s.layers
     launches = p.dispatch_s * s.launches
     whole = float(combine(device, launches, kernels())) if p.ahead else device + launches
     return whole + p.step_s + p.seq_s * s.rows

@@ -21,6 +21,7 @@ MEANING = {  # of what a profile sets
     "step_s": "host seconds per step that nothing hides",
     "dispatch_s": "host seconds to launch a kernel of a step; 0 where graphs replay them",
     "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
+    "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
     "stream": "rate at which they stream where memory limits, over a triad's of unknown devices",
@@ -52,6 +53,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_s: Positive = 0.0
     dispatch_s: Positive = 0.0
     sum_s: Positive = 0.0
+    expert_s: Positive = 0.0
     ahead: bool = True
     gemv: Positive = 0.0
     stream: Positive = 1.0

@@ -251,6 +251,9 @@ class Server:
             if self.degrees.pp > 1:
                 passed = between_stages(made, at, self.links, c)
                 seconds["exchanges"] = sent + self.degrees.pp * passed * parts
+        if p.expert_s and "experts" in seconds:
+            layers = sum(k.count for k in made.launches if k.kind == "expert_matmul") / 2.0
+            seconds["experts"] = seconds["experts"] + p.expert_s * layers * parts
         device = np.asarray(sum(seconds.values()))
         launches = p.dispatch_s * (made.kernels + sum(s.count for s in made.sends)) * parts
         if not p.ahead:

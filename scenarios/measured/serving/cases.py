@@ -24,6 +24,7 @@ OFFLINE_LENGTH = 0.6  # of an answer that a sequence has in the mean where memor
 MOST = 2048
 FIRST_S = 0.05  # of a first token beside the steps, where users decode meanwhile
 STREAMED = 0.9  # of the printed bandwidth, that weights alone may take of a measured step
+REACHED = 0.7  # of the printed peak, that products of prompts reach at most
 PASSES = 4  # of the number of sequences that decode in a closed loop
 
 
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     sums: float  # how many of them
     launches: float
     rows: float  # sequences
+    layers: float  # with experts
     prompt: bool
     streamed: float  # bytes of products per clock and core of the device [s at 1 byte]
 
@@ -86,7 +88,11 @@ def _step(
     clocks = float(device.cores or 1.0) * float(device.clock or device.base_clock or 1e9)
     bytes_ = sum(k.count * k.weights for k in made.launches if k.kind == "matmul")
     streamed = bytes_ / clocks if few and device.kind == "gpu" else 0.0
-    return Step(weight, seconds, library, own, sums, launches, rows, phase == "prefill", streamed)
+    layers = sum(k.count for k in made.launches if k.kind == "expert_matmul") / 2.0
+    return Step(
+        weight, seconds, library, own, sums, launches, rows, times * layers, phase == "prefill",
+        streamed,
+    )  # fmt: skip
 
 
 def _own(server: Server, phase: str, rows: float, times: float) -> float:
@@ -220,6 +226,8 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         return "the weights do not fit the devices"
     if streams_more(row, server):
         return "memory cannot stream as much in the measured time"
+    if computes_more(row, server):
+        return "products of all prompts need more than the printed peak: a cache of prefixes"
     if row["flags"] and "no_bound" not in row["flags"]:
         return row["flags"].lower()
     if row["repeat_of"]:
@@ -249,3 +257,17 @@ def streams_more(row: Mapping[str, str], server: Server) -> bool:
         return False
     bandwidth = float(server.device.memory.bandwidth)
     return server.weight_bytes / bandwidth > STREAMED * tpot
+
+
+def computes_more(row: Mapping[str, str], server: Server) -> bool:
+    """Whether users in a closed loop have more products computed than the printed peak allows."""
+    ttft, tpot, users = (_number(row, name) for name in ("ttft_s", "tpot_s", "load"))
+    new, out = _number(row, "input_len"), _number(row, "output_len")
+    if row["load_kind"] != "concurrency" or not min(ttft, tpot, users, new, out) > 0:
+        return False
+    made = server.engines["prefill"].forward
+    products = [k for k in made.launches if k.kind in ("matmul", "expert_matmul")]
+    flops = sum(k.count * k.matrix[2] for k in products)  # of a token on a rank
+    peak = max(float(server.device.peak_flops.get(k.product) or 0.0) for k in products)
+    tokens = users * (new + out) / (ttft + out * tpot)
+    return peak > 0 and flops * tokens > REACHED * peak
