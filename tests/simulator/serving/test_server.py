@@ -156,9 +156,9 @@ def test_a_mean_of_experts_is_hit():
 
     assert float(experts_hit(128, 8 / 128, 1)) == pytest.approx(8)
     assert float(experts_hit(128, 8 / 128, 10_000)) == pytest.approx(128)
-    few, many = Server("qwen3-30b-a3b", "h100-sxm5").decoding(np.array([1.0, 256.0]), 10).seconds[
-        "experts"
-    ]
+    few, many = (
+        Server("qwen3-30b-a3b", "h100-sxm5").decoding(np.array([1.0, 256.0]), 10).seconds["experts"]
+    )
     assert many > 8 * few
 
 
