@@ -5,7 +5,7 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, sensitivity,
-search, choose, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
+search, choose, serving, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from roofcast.choosing import choose, search
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
+    from roofcast.served import Served, serving
     from roofcast.simulator.forecast.chain import largest_batch
     from roofcast.simulator.forecast.counts import count
     from roofcast.simulator.forecast.scenario import Scenario
@@ -29,6 +30,8 @@ _HOME = {
     "sensitivity": "calls",
     "choose": "choosing",
     "search": "choosing",
+    "serving": "served",
+    "Served": "served",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -40,6 +43,7 @@ __all__ = [
     "Forecast",
     "RoofcastError",
     "Scenario",
+    "Served",
     "__version__",
     "choose",
     "count",
@@ -49,6 +53,7 @@ __all__ = [
     "roofline",
     "search",
     "sensitivity",
+    "serving",
 ]
 
 

@@ -25,7 +25,7 @@ class Room(NamedTuple):
     runtime_bytes: float
     fixed: float  # states and full windows of a sequence
     per_token: float
-    groups: int  # of devices that hold sequences of their own (data-parallel attention)
+    groups: int  # of devices, each with sequences of its own (data-parallel attention)
     limit: int  # sequences at once, of the stack
 
     @property
@@ -68,6 +68,6 @@ def room(server: Server, shortest: float, longest: float) -> Room:
         float(server.runtime_bytes),
         max(high - per_token * ends[1], 0.0),
         per_token,
-        int(getattr(server, "attention_groups", 1)),
+        int(server.attention_groups),
         int(server.most_sequences or MOST),
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +26,10 @@ from roofcast.simulator.serving.capacity import OFFLINE, Room
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.protocol import Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
+from roofcast.simulator.serving.steps import FINE, grid
 
 HALVINGS = 50  # of a bisection
-WAVES = 10.0
+WAVE = 0.1
 
 
 class Mean(NamedTuple):
@@ -46,16 +48,30 @@ class Mean(NamedTuple):
 
 
 class Costs:
-    """Seconds of steps as the mean values need them, at the lengths of a load."""
+    """Seconds of steps as the mean values need them, at the lengths of a load.
 
-    def __init__(self, server: Server, load: Load, spec: Speculation = NONE) -> None:
+    most: sequences at once, of the memory and of the stack.
+    """
+
+    def __init__(
+        self, server: Server, load: Load, most: float, spec: Speculation = NONE, ramp: float = 0.0
+    ) -> None:
         self.server, self.load, self.spec = server, load, spec
         self.chunk = max(int(server.chunk_tokens), 1)
-        self.request_s = float(getattr(server, "request_s", 0.0))
+        self.request_s, self.most = float(server.request_s), max(most, 1.0)
+        self.ramp = ramp
         self.more = max(load.output_len - 1, 0)
         """Tokens after the first."""
-        self.most = math.inf
-        """Sequences at once, of the memory and of the stack."""
+        self.grid = np.array(grid(1, max(int(math.ceil(self.most)), 2), FINE))
+        at = load.context
+        plain = np.broadcast_to(np.asarray(server.decode(self.grid, at), float), self.grid.shape)
+        step = plain
+        if spec.drafted:
+            checked = server.mixed(self.grid, at, self.grid * spec.drafted, at, self.grid)
+            step = np.asarray(checked, float) + spec.draft * plain
+        self.steps = step / spec.tokens
+        parts = [np.asarray(server.mixed(self.grid, at, *each)) - plain for each in self.chunks()]
+        self.stalls = np.sum(np.maximum(parts, 0.0), axis=0)
 
     @property
     def others(self) -> float:
@@ -69,46 +85,42 @@ class Costs:
             return 1.0 + decoding * self.others
         return max(decoding, 1.0)
 
-    def decode(self, sequences: float, context: float | None = None) -> float:
+    def decode(self, sequences: float) -> float:
         """A decode step, per token that it makes for each sequence."""
-        at = self.load.context if context is None else context
-        b = max(sequences, 1.0)
-        step = float(self.server.decode(b, at))
-        if self.spec.drafted:
-            rows = b * self.spec.drafted
-            step = float(self.server.mixed(b, at, rows, at)) + self.spec.draft * step
-        return step / self.spec.tokens
+        return float(np.interp(sequences, self.grid, self.steps))
 
     def added(self, sequences: float) -> float:
         """What one prompt adds to the decode steps that carry its chunks."""
-        b, at = max(sequences, 1.0), self.load.context
-        plain = float(self.server.decode(b, at))
-        total = 0.0
-        for new, cached in self.chunks():
-            total += max(float(self.server.mixed(b, at, new, cached)) - plain, 0.0)
-        return total
+        return float(np.interp(sequences, self.grid, self.stalls))
 
-    def decodes(self, sequences: np.ndarray) -> np.ndarray:
-        """`decode` of many numbers of sequences at once."""
-        b, at = sequences.astype(float), self.load.context
-        step = np.broadcast_to(np.asarray(self.server.decode(b, at), float), b.shape)
-        if self.spec.drafted:
-            step = self.spec.draft * step + self.server.mixed(b, at, b * self.spec.drafted, at)
-        return step / self.spec.tokens
+    def chunks(self) -> list[tuple[int, int]]:
+        """New tokens of each chunk of a prompt, and the tokens before it."""
+        starts = range(0, self.load.new, self.chunk)
+        return [(min(self.chunk, self.load.new - s), self.load.hit + s) for s in starts]
 
-    def addeds(self, sequences: np.ndarray) -> np.ndarray:
-        """`added` of many numbers of sequences at once."""
-        b, at = sequences.astype(float), self.load.context
-        plain = np.asarray(self.server.decode(b, at), float)
-        parts = [np.asarray(self.server.mixed(b, at, *each)) - plain for each in self.chunks()]
-        return np.broadcast_to(np.sum(np.maximum(parts, 0.0), axis=0), b.shape)
+    def rate(self, decoding: float) -> float:
+        """Requests per second while so many sequences decode, X(B)."""
+        if self.more == 0:  # the prompt's pass makes the only token
+            return 1.0 / self.first
+        met = self.met(decoding)
+        stalls = self.others * decoding * self.added(met)
+        return decoding / (self.more * self.decode(met) + stalls)
+
+    def highest(self) -> float:
+        """The most requests per second, with as many sequences as there may be."""
+        return self.rate(self.most)
 
     @property
     def together(self) -> float:
         """Prompts that one chunk holds; below 1 where a prompt takes several."""
         return self.chunk / self.load.new
 
-    def alone(self, prompts: float = 1.0) -> float:
+    @cached_property
+    def first(self) -> float:
+        """The pass of one prompt where nothing decodes."""
+        return self.alone(1.0)
+
+    def alone(self, prompts: float) -> float:
         """The pass of prompts where nothing decodes."""
         if prompts > 1 and prompts * self.load.new > self.chunk and self.load.new <= self.chunk:
             each = max(self.chunk // self.load.new, 1)
@@ -121,37 +133,34 @@ class Costs:
         one = sum(float(self.server.prefill(1, new, cached)) for new, cached in self.chunks())
         return prompts * one
 
-    def chunks(self) -> list[tuple[int, int]]:
-        """New tokens of each chunk of a prompt, and the tokens before it."""
-        starts = range(0, self.load.new, self.chunk)
-        return [(min(self.chunk, self.load.new - s), self.load.hit + s) for s in starts]
 
-    def rate(self, decoding: float) -> float:
-        """Requests per second while so many sequences decode, X(B)."""
-        if self.more == 0:  # the prompt's pass makes the only token
-            return 1.0 / self.alone()
-        met = self.met(decoding)
-        stalls = self.others * decoding * self.added(met)
-        return decoding / (self.more * self.decode(met) + stalls)
+def mean(
+    server: Server, load: Load, held: Room, spec: Speculation = NONE, ramp: float = WAVE
+) -> Mean:
+    """The mean values of a load on one replica; of a trace, those of its mean rate and lengths.
 
-    def highest(self) -> float:
-        """The most requests per second, with as many sequences as there may be."""
-        return self.rate(self.most)
-
-
-def mean(server: Server, load: Load, held: Room, spec: Speculation = NONE) -> Mean:
-    """The mean values of a load that is no trace on one replica.
-
+    ramp: share of the requests of a closed loop that come all together at first.
     Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
     """
-    costs = Costs(server, load, spec)
     if load.kind == "batch":
-        return _static(costs)
+        return _static(Costs(server, load, load.amount, spec))
     # sequences that run at once are of every age
-    costs.most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    costs = Costs(server, load, most, spec, ramp)
     if load.kind == "offline":
-        return _steady(costs, costs.most)
+        return _steady(costs, most)
     return _closed(costs) if load.kind == "concurrency" else _open(costs)
+
+
+def too_many(rate: float, highest: float, on: str) -> str:
+    """That a rate is more than the devices can hold, with the highest, rounded down.
+
+    >>> too_many(20.0, 12.49, "8 devices")
+    'rate 20/s: more than 8 devices can hold; the highest is 12.4/s'
+    """
+    scale = 10.0 ** (math.floor(math.log10(highest)) - 2)
+    most = math.floor(0.999 * highest / scale) * scale
+    return f"rate {rate:g}/s: more than {on} can hold; the highest is {most:.3g}/s"
 
 
 def _static(costs: Costs) -> Mean:
@@ -167,13 +176,13 @@ def _static(costs: Costs) -> Mean:
 def _steady(costs: Costs, decoding: float, wave: float = 0.0) -> Mean:
     """While `decoding` sequences decode; wave: share of prompts that come all together at first."""
     rate, met = costs.rate(decoding), costs.met(decoding)
-    step, added, alone = costs.decode(met), costs.added(met), costs.alone()
+    step, added, alone = costs.decode(met), costs.added(met), costs.first
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
     ttft = costs.request_s + _prompt_s(costs, rate, decoding, tpot)
     together = min(costs.together, costs.load.amount)
     groups = math.ceil(costs.load.amount / together) if wave else 0
     ttft += wave * max(together * (groups + 1) / 2 - 1, 0.0) * added
-    use = rate / costs.highest() if math.isfinite(costs.most) else 1.0
+    use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
     return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use)
 
@@ -186,7 +195,7 @@ def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
     [sakasegawa1977]).
     """
     met = costs.met(decoding)
-    step, added, alone = costs.decode(met), costs.added(met), costs.alone()
+    step, added, alone = costs.decode(met), costs.added(met), costs.first
     arriving = rate * costs.others
     whole = costs.spec.tokens * step  # a step of all drafted tokens
     took = max(costs.spec.tokens * tpot, whole)  # with the prompts in it
@@ -204,14 +213,18 @@ def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
 def _closed(costs: Costs) -> Mean:
     """C users, each with one request under way."""
     users, most = costs.load.amount, costs.most
-    wave = users / max(costs.load.requests or WAVES * users, users) if users > 1 else 0.0
+    wave = 0.0
+    if users > 1:
+        wave = users / max(costs.load.requests, users) if costs.load.requests else costs.ramp
 
     def under_way(decoding: float) -> float:
         found = _steady(costs, decoding, wave)
         return decoding + found.requests_per_s * found.ttft
 
     if costs.more == 0:
-        return _steady(costs, 1.0, wave)
+        found = _steady(costs, 1.0, wave)
+        waiting = max(users / found.requests_per_s - found.e2e, 0.0)
+        return found._replace(ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting)
     if under_way(most) <= users:  # memory or the stack's limit binds; the others wait
         found = _steady(costs, most, wave)
         waiting = max(users / found.requests_per_s - found.e2e, 0.0)
@@ -226,10 +239,8 @@ def _open(costs: Costs) -> Mean:
     rate, most = costs.load.amount, costs.most
     highest = costs.highest()
     if rate >= highest:
-        raise BadInput(
-            f"rate {rate:g}/s: more than a replica of {costs.server.devices} devices can hold;"
-            f" the highest is {0.999 * highest:.3g}/s"
-        )
+        n = costs.server.devices
+        raise BadInput(too_many(rate, highest, f"{n} device{'s' if n > 1 else ''}"))
     there, queued = _sharing(costs, rate, most)
     decoding = _solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
@@ -251,7 +262,8 @@ def _open(costs: Costs) -> Mean:
 def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     """Mean number of requests in the system, and of those that wait for a place."""
     n = np.arange(1, int(most) + 1)
-    served = n / (costs.more * costs.decodes(n) + n * costs.addeds(n))
+    step, stall = (np.interp(n, costs.grid, each) for each in (costs.steps, costs.stalls))
+    served = n / (costs.more * step + n * stall)
     ratio = np.log(rate / served)
     logs = np.concatenate([[0.0], np.cumsum(ratio)])
     weights = np.exp(logs - logs.max())
@@ -260,7 +272,7 @@ def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     beyond = weights[-1] * last / (1.0 - last) ** 2
     total = float(weights.sum() + tail)
     inside = float((np.arange(int(most) + 1) * weights).sum())
-    return (inside + most * tail + beyond) / total, beyond / total
+    return float((inside + most * tail + beyond) / total), float(beyond / total)
 
 
 def _rest(took: float, rate: float, added: float) -> float:

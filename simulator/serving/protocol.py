@@ -21,6 +21,8 @@ class Server(Protocol):
     memory_bytes: float  # of one device, as far as the stack uses it
     chunk_tokens: int  # prompt tokens that one step takes at most
     most_sequences: int | None  # that the stack runs at once
+    attention_groups: int  # of devices, each with sequences of its own
+    request_s: float  # from the client to the engine
 
     def decode(self, sequences: Numbers, context: Numbers) -> np.ndarray:
         """Seconds of a step that makes one token for each of `sequences`, which look back on
@@ -35,11 +37,18 @@ class Server(Protocol):
         ...
 
     def mixed(
-        self, sequences: Numbers, context: Numbers, new: Numbers, cached: Numbers = 0
+        self,
+        sequences: Numbers,
+        context: Numbers,
+        new: Numbers,
+        cached: Numbers = 0,
+        prompts: Numbers = 1,
     ) -> np.ndarray:
-        """Seconds of a decode step that carries `new` tokens of a prompt, behind `cached` ones."""
+        """Seconds of a decode step that carries `new` tokens of `prompts` prompts together, behind
+        `cached` ones each.
+        """
         ...
 
     def cache_bytes(self, context: Numbers) -> np.ndarray:
-        """Bytes on one device of the cache of one sequence with `context` tokens."""
+        """Bytes of the cache of one sequence of `context` tokens, on one device that holds it."""
         ...

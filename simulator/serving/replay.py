@@ -113,7 +113,7 @@ class _Engine:
         b = len(self.end_of)
         new = sum(tokens for _, tokens, _ in chunk)
         pairs = sum(tokens * (before + tokens / 2) for _, tokens, before in chunk)
-        seconds = self.steps.added(b, new, pairs / new - new / 2)
+        seconds = self.steps.added(b, new, pairs)
         seconds += self.steps.decode(b, self.context()) if b else 0.0
         self._pass(seconds, 1 if b else 0)
         for i, tokens, before in chunk:

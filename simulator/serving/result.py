@@ -24,11 +24,12 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     runtime_bytes: float  # context, graphs, workspaces
     cache_bytes: float  # of the sequences of this load
     peak_bytes: float
-    usable_bytes: float  # of the device, as far as the stack takes it
+    usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown
     capacity_bytes: float | None  # of the device
-    # of one more token of a sequence whose windows are full, and of one sequence at full length
+    # of a token of one sequence: of all layers, and of those without an attention window
     cache_bytes_per_token: float
-    cache_bytes_per_sequence: float
+    cache_bytes_per_token_past_windows: float
+    cache_bytes_per_sequence: float  # at full length
     # at this length, of one replica and of all
     largest_concurrency: int
     largest_concurrency_total: int
@@ -84,6 +85,8 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     power_scope: str = ""  # board, or TDP: an upper bound
     energy_j_per_output_token: float | None = None
     price_usd_per_hour: float | None = None  # of one device
+    price_said: tuple[str, ...] = ()  # where it is from
+    prompt_share: float = 0.0  # of the engine's time, as the cost is split
     usd_per_million_input: float | None = None
     usd_per_million_output: float | None = None
     usd_per_million_output_all: float | None = None  # all cost on the output tokens

@@ -127,6 +127,8 @@ class Server:
         self.most_sequences = self.profile.most_sequences or None
         self.attention_groups = d.dp
         self.request_s = self.profile.ttft_s
+        board = self._decode.board
+        self.idle_w = float(board.idle) if board is not None else None
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
         """Bytes of the cache of one sequence, on one device that holds it. Under data-parallel

@@ -18,33 +18,42 @@ FEWEST = 16  # prompt tokens of the smallest chunk of a table
 class Steps:
     """Seconds of steps by linear interpolation between those of a server.
 
-    A step is linear in the context of its sequences and nearly so in their number; a chunk of
-    prompts is taken as one prompt with as many pairs of tokens in attention.
+    A step is linear in the context of its sequences and nearly so in their number. A chunk is
+    taken as prompts of `typical` new tokens each; where its prompts have more or fewer pairs of
+    tokens in attention, as if these stood behind as many cached tokens more.
     """
 
-    def __init__(self, server: Server, most: int, longest: float, spec: Speculation = NONE) -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        server: Server,
+        most: int,
+        longest: float,
+        typical: float = 1024.0,
+        spec: Speculation = NONE,
+    ) -> None:
+        self.spec, self.typical = spec, max(typical, 1.0)
         self.chunk = max(int(server.chunk_tokens), 1)
-        self.sequences = _grid(1, max(most, 2), FINE)
+        self.sequences = grid(1, max(most, 2), FINE)
         self.contexts = np.linspace(1.0, max(longest, 2.0), CONTEXTS).tolist()
-        self.new = _grid(min(FEWEST, self.chunk), max(self.chunk, FEWEST + 1), 0)
+        self.new = grid(min(FEWEST, self.chunk), max(self.chunk, FEWEST + 1), 0)
         self.cached = [0.0, max(longest, 2.0)]
         b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
         plain = _full(server.decode(b, c), (len(self.sequences), len(self.contexts)))
         if spec.drafted:
-            checked = _full(server.mixed(b, c, b * spec.drafted, c), plain.shape)
+            checked = _full(server.mixed(b, c, b * spec.drafted, c, b), plain.shape)
             plain = checked + spec.draft * plain
         self._decode = plain.tolist()
-        self.few = _grid(1, max(most, 2), 2)
+        self.few = grid(1, max(most, 2), 2)
         shape = (len(self.few), len(self.new), len(self.cached))
         b3 = np.array(self.few)[:, None, None]
         n3 = np.array(self.new)[None, :, None]
         c3 = np.array(self.cached)[None, None, :]
         middle = self.contexts[1]
         base = _full(server.decode(b3, middle), (len(self.few), 1, 1))
-        added = _full(server.mixed(b3, middle, n3, c3), shape) - base
+        prompts = np.maximum(n3 / self.typical, 1.0)
+        added = _full(server.mixed(b3, middle, n3, c3, prompts), shape) - base
         self._added = np.maximum(added, 0.0).tolist()
-        alone = server.prefill(1.0, n3[0], c3[0])
+        alone = server.prefill(prompts[0], n3[0] / prompts[0], c3[0])
         self._alone = _full(alone, shape[1:]).tolist()
 
     def decode(self, sequences: float, context: float) -> float:
@@ -55,10 +64,14 @@ class Steps:
         low = a[j] + v * (a[j + 1] - a[j])
         return low + u * (b[j] + v * (b[j + 1] - b[j]) - low)
 
-    def added(self, sequences: float, new: float, cached: float) -> float:
-        """Seconds that prompt tokens add to a decode step; their own where it has no sequences."""
+    def added(self, sequences: float, new: float, pairs: float) -> float:
+        """Seconds that a chunk adds to a decode step; its own where that has no sequences.
+
+        new: tokens of its prompts together. pairs: of these with those they look back on.
+        """
         j, v = _place(self.new, new)
-        share = cached / self.cached[1]
+        prompts = max(new / self.typical, 1.0)
+        share = (pairs / new - new / prompts / 2) / self.cached[1]
 
         def at(table: list[list[float]]) -> float:
             a, b = table[j], table[j + 1]
@@ -72,7 +85,7 @@ class Steps:
         return max(low + u * (at(self._added[i + 1]) - low), 0.0)
 
 
-def _grid(first: int, last: int, fine: int) -> list[float]:
+def grid(first: int, last: int, fine: int) -> list[float]:
     """Rising numbers from first to last: up to `fine` by two, then by RATIO."""
     found = [float(first)]
     while found[-1] < last:

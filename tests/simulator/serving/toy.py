@@ -18,18 +18,17 @@ class Toy:
     most_sequences: int | None = None
     token_bytes: float = 131072.0
     request_s: float = 0.0
+    attention_groups: int = 1
     flop_s: float = 0.5e15
     byte_s: float = 3e12
     host_s: float = 1e-3
 
     def _step(self, rows, seen, pairs):
-        work = 2 * 8e9 * rows / self.flop_s + 4 * 4096 * 32 * pairs / self.flop_s
         stream = self.weight_bytes / self.byte_s
         p = 4
         products = ((2 * 8e9 * rows / self.flop_s) ** p + stream**p) ** (1 / p)
-        return self.host_s + products + seen * self.token_bytes / self.byte_s + 0 * work + (
-            4 * 4096 * 32 * pairs / self.flop_s
-        )
+        attention = seen * self.token_bytes / self.byte_s + 4 * 4096 * 32 * pairs / self.flop_s
+        return self.host_s + products + attention
 
     def decode(self, sequences, context):
         b, c = np.asarray(sequences, float), np.asarray(context, float)
@@ -39,9 +38,10 @@ class Toy:
         n, t, c = (np.asarray(v, float) for v in (prompts, new, cached))
         return self._step(n * t, n * c, n * t * (c + t / 2))
 
-    def mixed(self, sequences, context, new, cached=0):
-        b, c, t, k = (np.asarray(v, float) for v in (sequences, context, new, cached))
-        return self._step(b + t, b * c + k, t * (k + t / 2))
+    def mixed(self, sequences, context, new, cached=0, prompts=1):
+        given = (sequences, context, new, cached, prompts)
+        b, c, t, k, n = (np.asarray(v, float) for v in given)
+        return self._step(b + t, b * c + n * k, t * (k + t / n / 2))
 
     def cache_bytes(self, context):
         return np.asarray(context, float) * self.token_bytes
