@@ -93,6 +93,9 @@ def _weights(weights: str | None, sixteen: str, device: Device) -> tuple[Formats
     if bits is None:
         raise BadInput(f"weights {quoted(str(weights))}: known formats: {listed(KNOWN)}")
     storage = Storage("gguf", f"{bits:g} bits", Scheme(bits), head=True, everywhere=True)
+    if device.kind == "cpu" and bits < 16.0 and device.peak_flops.get("int8"):
+        said = f"{name}: {bits:g} bits per weight, the head too; integer dot products"
+        return Formats(sixteen, storage._replace(precision="int8")), (said,)
     return Formats(sixteen, storage), (f"{name}: {bits:g} bits per weight, the head too",)
 
 

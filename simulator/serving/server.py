@@ -251,7 +251,7 @@ class Server:
             if self.degrees.pp > 1:
                 passed = between_stages(made, at, self.links, c)
                 seconds["exchanges"] = sent + self.degrees.pp * passed * parts
-        if p.expert_s and "experts" in seconds:
+        if p.expert_s and "experts" in seconds and not self.fused_experts:
             layers = sum(k.count for k in made.launches if k.kind == "expert_matmul") / 2.0
             seconds["experts"] = seconds["experts"] + p.expert_s * layers * parts
         device = np.asarray(sum(seconds.values()))
@@ -264,6 +264,13 @@ class Server:
         joules = self._joules(spent, seconds)
         found = {part: np.reshape(t + 0.0 * device, shape) for part, t in seconds.items()}
         return Spending(found, joules.reshape(shape))
+
+    @property
+    def fused_experts(self) -> bool:
+        """Whether experts run in fused kernels, as engines have them for 4-bit units."""
+        formats = self.formats.formats
+        stored = formats.storage is not None and formats.storage.precision is not None
+        return stored or formats.precision == "nvfp4"
 
     def _joules(self, spent: Spent, seconds: dict[str, np.ndarray]) -> np.ndarray:
         """Energy of all devices; nan where the power of the board is unknown."""

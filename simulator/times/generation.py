@@ -101,7 +101,11 @@ class Engine:
         )
 
     def _rates(self, product: str) -> tuple[Rates, tuple[str, ...]]:
-        return rates_of(self.device, computed_in(product, self.device))
+        found = rates_of(self.device, computed_in(product, self.device))
+        if self.device.kind != "cpu":
+            return found
+        # weights are streamed once, by all cores: as a triad's operands, not as those of a net's
+        return found._replace(rates=found.rates._replace(measured=True))
 
     @property
     def rates(self) -> Rates:

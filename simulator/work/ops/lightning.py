@@ -82,7 +82,7 @@ def fused_attention(t: Tape, qkv: Value, heads: int, block: int) -> Value:
     dim, n = width // (3 * heads), batch * heads * -(-length // block)
     y = t.new((batch, length, heads * dim), qkv.dtype, qkv.grad)
     size = heads * dim * dim
-    if states_of.stepped(t, (qkv,), y, size, 6.0 * size):
+    if states_of.stepped(t, (qkv,), y, size, 6.0 * size, qkv.dtype):
         return y
     products = (
         (n, block, block, dim),  # scores

@@ -252,8 +252,6 @@ def _hit(t: Tape, x: Value, n: int, experts: int, share: float, bias: bool) -> V
     x = t.cast(x, t.wide(w.dtype))
     out = t.new((rows, n), x.dtype)
     product = product_format(t, x.dtype, w)
-    if t.asked is not None and t.asked.precision is not None:
-        product = t.asked.precision
     operand = narrowed(t, x, out, product)
     shape = (experts, share, n, k)
     t.emit(

@@ -64,7 +64,7 @@ def fused_scan(
     batch, inner, steps = u.shape
     n = b.shape[-1]
     y, gated = (t.new(u.shape, u.dtype, u.grad) for _ in range(2))
-    if states_of.stepped(t, (u, dt, b, c, *weights), gated, inner * n, 9.0 * inner * n, u.dtype):
+    if states_of.stepped(t, (u, dt, b, c, *weights), gated, inner * n, 9.0 * inner * n):
         return gated
     work = batch * inner * steps * n
     ins = (u, dt, b, c, *weights)

@@ -197,7 +197,7 @@ def fused_scan(t: Tape, s: Scanned, a: Value, skip: Value, bias: Value, h: Heads
     chunks = -(-length // h.chunk)
     y = t.new((batch, length, h.inner), s.x.dtype, s.x.grad)
     size = h.inner * h.state
-    if states_of.stepped(t, (*s, a, skip, bias), y, size, 6.0 * size, s.x.dtype):
+    if states_of.stepped(t, (*s, a, skip, bias), y, size, 6.0 * size):
         return y
     decay = t.new((batch, h.heads, chunks, h.chunk), "fp32")  # and dt: two of that size
     states = t.new((batch, chunks, h.heads, h.dim, h.state), "fp32")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.models import catalog
