@@ -168,13 +168,13 @@ def show(found: list[Case], off: np.ndarray, title: str) -> None:
         print(line(f"all {name}", np.array(values)))
 
 
-def write(constants: dict[str, dict[str, float]]) -> None:
+def write(constants: dict[str, dict[str, float]], script: str = "serving.py") -> None:
     """Put constants into the profiles' files."""
     for name, values in constants.items():
         path = HERE / f"{name}.toml"
         text = path.read_text(encoding="utf-8")
         for key, value in values.items():
-            new = f"{key} = {value!r}  # fitted: scenarios/fits/serving.py"
+            new = f"{key} = {value!r}  # fitted: scenarios/fits/{script}"
             text, count = re.subn(rf"(?m)^{key} = .*$", new, text)
             if not count:
                 text = text.rstrip("\n") + f"\n{new}\n"

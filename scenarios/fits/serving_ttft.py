@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
             )
         print(f"{name}: {values}")
     if "--write" in arguments:
-        write(constants)
+        write(constants, "serving_ttft.py")
 
 
 if __name__ == "__main__":
