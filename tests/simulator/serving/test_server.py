@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.models import catalog
@@ -152,13 +153,13 @@ def test_products_of_a_prompt_are_counted():
 
 def test_a_mean_of_experts_is_hit():
     """One token hits k of them, many hit all."""
-    from roofcast.simulator.times.generation import experts_hit
+    from roofcast.simulator.serving.engine import experts_hit
 
     assert float(experts_hit(128, 8 / 128, 1)) == pytest.approx(8)
     assert float(experts_hit(128, 8 / 128, 10_000)) == pytest.approx(128)
-    few, many = Server("qwen3-30b-a3b", "h100-sxm5").decoding(np.array([1.0, 256.0]), 10).seconds[
-        "experts"
-    ]
+    few, many = (
+        Server("qwen3-30b-a3b", "h100-sxm5").decoding(np.array([1.0, 256.0]), 10).seconds["experts"]
+    )
     assert many > 8 * few
 
 
