@@ -26,6 +26,7 @@ class InCode(NamedTuple):
 
 TIMES, PARALLEL = "simulator.times", "simulator.parallel"
 BATCHES = "simulator.choose.batches"
+SERVING = "simulator.serving"
 CALLS = "scenarios.measured.kernel_errors"
 MENU = "assumed: tile sizes as in GEMM libraries; source not recorded"
 SEEN = "assumed: no measured step depends on it"
@@ -50,6 +51,16 @@ CONSTANTS = (
     InCode("simulator.work.ops.scan", "SCANNED", "tokens", "printed",
            "tokens between the states that the fused selective scan keeps",
            "mamba_ssm, selective_scan_fwd_kernel: chunks of 2048"),
+    InCode(f"{TIMES}.matmul", "FEW_M", "rows", "assumed",
+           "heights of tiles of matrix units for few rows", MENU, per_entry=True),
+    InCode(f"{TIMES}.matmul", "FEW_N", "columns", "assumed",
+           "widths of tiles of matrix units for few rows", MENU, per_entry=True),
+    InCode(f"{TIMES}.matmul", "SINGLE_M", "rows", "assumed",
+           "heights of tiles of vector units for few rows", MENU, per_entry=True),
+    InCode(f"{TIMES}.matmul", "SINGLE_N", "columns", "assumed",
+           "widths of tiles of vector units for few rows", MENU, per_entry=True),
+    InCode("simulator.work.generation", "SAMPLING", "bytes", "assumed",
+           "bytes moved per logit to choose a token", "softmax and sort in fp32"),
     InCode(f"{TIMES}.attention", "BLOCK", "rows", "assumed",
            "query rows of one block of fused attention", "assumed; source not recorded"),
     InCode(f"{TIMES}.attention", "SHORT", "rows", "assumed",
@@ -191,6 +202,25 @@ CONSTANTS = (
            "sequences of an inference batch, where none is given", "assumed"),
     InCode("simulator.choose.space", "TOKENS", "tokens", "chosen",
            "of a micro-batch of a search, at most", "chosen: products are long enough by then"),
+    InCode(f"{SERVING}.capacity", "BLOCK", "tokens", "printed",
+           "of a block of the cache", "vLLM: block_size 16 [kwon2023]"),
+    InCode(f"{SERVING}.capacity", "WATERMARK", "1", "printed",
+           "share of the cache that stays free when a prompt is let in",
+           "vLLM 0.6: watermark 0.01"),
+    InCode(f"{SERVING}.capacity", "OFFLINE", "1", "chosen",
+           "share of an answer that the sequences of a full server hold in the mean",
+           "chosen: half, and the room that growing sequences need"),
+    InCode(f"{SERVING}.capacity", "MOST", "sequences", "assumed",
+           "sequences at once where a stack has no limit", "assumed"),
+    InCode(f"{SERVING}.means", "WAVE", "1", "assumed",
+           "share of the requests of a closed loop that come at its start, all together",
+           "assumed: benchmarks send ten requests for each user"),
+    InCode(f"{SERVING}.speculation", "ACCEPTED", "1", "assumed",
+           "probability that a drafted token is kept, where none is given",
+           "assumed: drafts of published models keep 0.6 to 0.8 [leviathan2023]"),
+    InCode(f"{SERVING}.speculation", "DRAFT", "1", "assumed",
+           "time of a drafted token, of a decode step",
+           "assumed: a layer for prediction, or a draft model of a twentieth of the size"),
     InCode(CALLS, "CALL_ATTENTION", "cycles", "chosen",
            "start of an attention call of a serving framework", "chosen: attention of serving"),
     InCode(CALLS, "WARM_COST", "1", "chosen",
@@ -215,6 +245,38 @@ CONSTANTS = (
 ALGORITHM = "operation counts of an algorithm, from its definition"
 KEPT = "bytes that PyTorch keeps, counted by tests/simulator/oracle"
 NO_CONSTANTS = {
+    "simulator.times.matmul.FED": "a unit: FLOP of a column of a tile per byte of its operands",
+    "simulator.work.generation.SIZES": "sizes of traces, which are affine in them",
+    "simulator.work.generation.STEPS": "sizes of traces, which are affine in them",
+    **{
+        f"simulator.serving.{name}": why
+        for name, why in {
+            "answer.SHOWN": "smaller shares of a step are not listed",
+            "asked.NODE": "default degree of tensor parallelism, at most; listed as an assumption",
+            "asked.SHARES": "percentages",
+            "asked.PERCENTILE": "default percentage of a service level; said",
+            "chain.REPLAYED": "requests of a replay; said",
+            "chain.MOST_REPLAYED": "requests of a replay; said",
+            "chain.FEWEST": "requests of a replay; said",
+            "chain.PER_USER": "requests of a replay; said",
+            "front.STEP": "between two numbers of users of a table",
+            "load.LONGEST": "limit on an input",
+            "load.MOST": "limit on an input",
+            "means.HALVINGS": "of a bisection: exact to rounding",
+            "pricing.HOUR": "seconds of an hour",
+            "pricing.MILLION": "tokens of a price",
+            "replay.MOST_EVENTS": "ends a replay that serves nobody",
+            "slo.HALVINGS": "of a bisection: to a fraction of a percent",
+            "slo.TRIED": "requests of a replay; said",
+            "slo.SLOWEST": "lowest rate that is looked for",
+            "speculation.NONE": "no speculation",
+            "speculation.MOST": "limit on an input",
+            "steps.FINE": "grid of an interpolation",
+            "steps.RATIO": "grid of an interpolation",
+            "steps.CONTEXTS": "grid of an interpolation: steps are linear in it",
+            "steps.FEWEST": "grid of an interpolation",
+        }.items()
+    },
     "simulator.parallel.traffic.SIXTEEN": "bytes of 16 bits",
     "simulator.work.ops.conv.IMAGES": "dimensions of a batch of images",
     "simulator.work.tuning.HELD": "names of formats and their storage",

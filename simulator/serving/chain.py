@@ -13,7 +13,7 @@ from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.load import Load, Requests, requests
-from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
+from roofcast.simulator.serving.means import Mean, mean, too_many
 from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.server import Degrees as Cut
@@ -104,7 +104,7 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
 
 def _means(of: Replica, load: Load, held: Room) -> Mean:
     """Mean values of one replica; of a trace that is more than it can hold, those of its limit."""
-    ramp = of.server.profile.ramp or WAVE
+    ramp = of.server.profile.ramp
     try:
         if load.kind == "trace":
             open_load = msgspec.structs.replace(load, kind="rate")

@@ -135,11 +135,12 @@ class Costs:
 
 
 def mean(
-    server: Server, load: Load, held: Room, spec: Speculation = NONE, ramp: float = WAVE
+    server: Server, load: Load, held: Room, spec: Speculation = NONE, ramp: float = 0.0
 ) -> Mean:
     """The mean values of a load on one replica; of a trace, those of its mean rate and lengths.
 
-    ramp: share of the requests of a closed loop that come all together at first.
+    ramp: share of the requests of a closed loop that come together, if the software keeps them
+    together; at least those of its start do.
     Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
     """
     if load.kind == "batch":
@@ -168,7 +169,7 @@ def _static(costs: Costs) -> Mean:
     b = costs.load.amount
     alone = costs.alone(b)
     step = costs.decode(b)
-    ttft = costs.request_s + alone
+    ttft = alone
     e2e = ttft + costs.more * step
     return Mean(ttft, step, e2e, b, b / e2e, 0.0, step, alone / b, alone, 1.0)
 
@@ -215,7 +216,8 @@ def _closed(costs: Costs) -> Mean:
     users, most = costs.load.amount, costs.most
     wave = 0.0
     if users > 1:
-        wave = users / max(costs.load.requests, users) if costs.load.requests else costs.ramp
+        start = users / max(costs.load.requests, users) if costs.load.requests else WAVE
+        wave = max(start, costs.ramp)
 
     def under_way(decoding: float) -> float:
         found = _steady(costs, decoding, wave)

@@ -14,7 +14,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
 from roofcast.simulator.serving.chain import held_of, replica, serve, steps_of
 from roofcast.simulator.serving.load import Load, requests
-from roofcast.simulator.serving.means import WAVE, mean
+from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
 
@@ -74,7 +74,7 @@ def with_level(asked: Serving, wanted: Level) -> ServingForecast:
     load = msgspec.structs.replace(asked.load, kind="rate", requests=TRIED)
     held = held_of(of, load)
     full = msgspec.structs.replace(load, kind="offline")
-    ramp = of.server.profile.ramp or WAVE
+    ramp = of.server.profile.ramp
     highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
     longest = (1 + load.spread) * (load.input_len + load.output_len)
     steps = steps_of(of, load, held, longest)

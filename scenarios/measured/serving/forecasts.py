@@ -18,7 +18,7 @@ from roofcast.scenarios.measured.serving.rows import UNSTATED, Ran, model_of, ra
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.interval import around
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import WAVE, Costs, mean
+from roofcast.simulator.serving.means import Costs, mean
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.steps import Steps
@@ -26,7 +26,7 @@ from roofcast.simulator.serving.steps import Steps
 GIB = 2.0**30
 CHAT = 300.0  # tokens of a prompt of a chat benchmark that states none
 SHORT = 128.0  # of any other
-PER_USER = 10  # requests of each user of a closed loop, as benchmarks send them
+USED = 0.95  # share of the memory that a server which ran may have used: they are tuned
 QUANTITIES = {  # column that is measured: quantity whose interval it has
     "ttft_s": "ttft",
     "tpot_s": "tpot",
@@ -177,40 +177,43 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
         return _prompts(server, share, new or SHORT, context, at)
     if row["phase"] == "decode":
         return _decode(server, share, max(context, (new or 1.0) + (out or 0.0) / 2), at)
-    kind = row["load_kind"]
-    steady = kind == "batch" and row["mode"] == "agg"
-    if new is None:
-        new = CHAT if steady else SHORT
-    load = Load(
-        kind="batch",
-        amount=share,
-        input_len=max(round(new), 1),
-        output_len=max(round(out or 1.0), 1),
-        spread=0.0,
-    )
-    held = room(server, load.input_len, load.input_len + load.output_len)
+    steady = row["load_kind"] == "batch" and row["mode"] == "agg"
+    load = load_of(row, at)
+    held = roomy(server, room(server, load.input_len, load.input_len + load.output_len))
     if steady:
         return _steady(server, load, at)
-    if kind == "all_at_once":
+    if row["load_kind"] == "all_at_once":
         return _all_at_once(server, load, held, at)
-    kinds = {"concurrency": "concurrency", "offline_max": "offline", "request_rate": "rate"}
-    return _served(server, _as(load, kinds.get(kind, "batch"), row, at, asked), held, at)
+    return _served(server, load, held, at)
 
 
-def _as(load: Load, kind: str, row: Row, at: Ran, asked: float) -> Load:
-    """The load of a replica in one of the kinds."""
-    amount = {"rate": asked / at.replicas, "offline": 1.0}.get(kind, load.amount)
-    if kind == "rate" and not number(row, "load"):
+KINDS = {"concurrency": "concurrency", "offline_max": "offline", "request_rate": "rate"}
+
+
+def load_of(row: Mapping[str, str], at: Ran) -> Load:
+    """The load of one replica of a row; a static batch where no other is stated."""
+    asked = number(row, "load")
+    kind = KINDS.get(row["load_kind"], "batch")
+    if kind == "rate" and asked is None:
         raise BadInput("the rate of requests is unstated")
-    counted = int(PER_USER * amount) if kind == "concurrency" else None
+    share = (asked or 1.0) / at.replicas
+    chat = row["load_kind"] == "batch" and row["mode"] == "agg"
+    new = number(row, "input_len") or (CHAT if chat else SHORT)
     return Load(
         kind=kind,
-        amount=amount,
-        input_len=load.input_len,
-        output_len=load.output_len,
-        requests=counted,
+        amount={"rate": share, "offline": 1.0}.get(kind, max(share, 1.0)),
+        input_len=max(round(new), 1),
+        output_len=max(round(number(row, "output_len") or 1.0), 1),
         spread=0.0,
     )
+
+
+def roomy(server: Server, held: Room) -> Room:
+    """The memory of a server that ran: its share is tuned, and at least one sequence fitted."""
+    whole = held.memory_bytes / server.profile.memory_use
+    memory = max(held.memory_bytes, USED * whole)
+    least = held.weight_bytes + held.runtime_bytes + held.of_sequence(1.0)
+    return held._replace(memory_bytes=memory if memory > least else math.inf)
 
 
 def _peak(server: Server, sequences: float, tokens: float) -> float:
@@ -266,9 +269,7 @@ def _all_at_once(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
 
 def _served(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
     """Mean values of a load."""
-    if load.kind != "batch" and held.cache_bytes <= 0:
-        raise BadInput("the weights do not fit the devices")
-    found = mean(server, load, held, ramp=server.profile.ramp or WAVE)
+    found = mean(server, load, held, ramp=server.profile.ramp)
     output = found.requests_per_s * load.output_len * at.replicas
     tokens = load.input_len + (1.0 if load.kind == "batch" else 0.6) * load.output_len
     prefill = load.new * (load.amount if load.kind == "batch" else 1.0) / found.alone * at.replicas
