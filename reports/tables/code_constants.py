@@ -51,6 +51,16 @@ CONSTANTS = (
     InCode("simulator.work.ops.scan", "SCANNED", "tokens", "printed",
            "tokens between the states that the fused selective scan keeps",
            "mamba_ssm, selective_scan_fwd_kernel: chunks of 2048"),
+    InCode(f"{TIMES}.matmul", "FEW_M", "rows", "assumed",
+           "heights of tiles of matrix units for few rows", MENU, per_entry=True),
+    InCode(f"{TIMES}.matmul", "FEW_N", "columns", "assumed",
+           "widths of tiles of matrix units for few rows", MENU, per_entry=True),
+    InCode(f"{TIMES}.matmul", "SINGLE_M", "rows", "assumed",
+           "heights of tiles of vector units for few rows", MENU, per_entry=True),
+    InCode(f"{TIMES}.matmul", "SINGLE_N", "columns", "assumed",
+           "widths of tiles of vector units for few rows", MENU, per_entry=True),
+    InCode("simulator.work.generation", "SAMPLING", "bytes", "assumed",
+           "bytes moved per logit to choose a token", "softmax and sort in fp32"),
     InCode(f"{TIMES}.attention", "BLOCK", "rows", "assumed",
            "query rows of one block of fused attention", "assumed; source not recorded"),
     InCode(f"{TIMES}.attention", "SHORT", "rows", "assumed",
@@ -235,6 +245,9 @@ CONSTANTS = (
 ALGORITHM = "operation counts of an algorithm, from its definition"
 KEPT = "bytes that PyTorch keeps, counted by tests/simulator/oracle"
 NO_CONSTANTS = {
+    "simulator.times.matmul.FED": "a unit: FLOP of a column of a tile per byte of its operands",
+    "simulator.work.generation.SIZES": "sizes of traces, which are affine in them",
+    "simulator.work.generation.STEPS": "sizes of traces, which are affine in them",
     **{
         f"simulator.serving.{name}": why
         for name, why in {

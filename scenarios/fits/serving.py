@@ -33,17 +33,14 @@ from roofcast.simulator.times.host import combine
 FITTED: dict[str, dict[str, float]] = {
     "vllm": {"sum_s": 14e-6, "expert_s": 30e-6},
     "trt-llm": {"sum_s": 6e-6},
-    "sglang": {"seq_s": 11e-6},
     "vllm-2025": {"seq_s": 39e-6, "dispatch_s": 18e-6},
     "vllm-2024": {"step_s": 1.7e-3, "seq_s": 74e-6},
     "trt-llm-2024": {"dispatch_s": 4e-6},
-    "deepspeed-mii": {"dispatch_s": 17e-6, "seq_s": 130e-6},
     "vllm-2023": {"dispatch_s": 60e-6},
-    "faster-transformer": {"dispatch_s": 9e-6},
     "llama.cpp-2024": {"gemv": 6.0, "dispatch_s": 27e-6, "products": 0.6},
     "llama.cpp-metal": {"stream": 1.3},
     "llama.cpp-cpu": {"products": 0.2},
-    "llama.cpp-rocm": {"dispatch_s": 9e-6, "products": 0.5, "attention": 0.4},
+    "llama.cpp-rocm": {"products": 0.5, "attention": 0.4},
 }
 PRIOR = 0.02  # pull towards the start, in logarithms: what rows do not tell apart stays put
 ITERATIONS = 300

@@ -9,7 +9,7 @@ import numpy as np
 from roofcast.hwdb.collective_constants import Collectives
 from roofcast.simulator.parallel.collectives import all_gather, all_reduce, all_to_all, send_recv
 from roofcast.simulator.parallel.fabric import Fabric, Group, placed
-from roofcast.simulator.times.generation import Point
+from roofcast.simulator.serving.engine import Point
 from roofcast.simulator.work.generation import Forward
 
 

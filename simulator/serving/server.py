@@ -19,10 +19,10 @@ from roofcast.hwdb.records import Device, System
 from roofcast.simulator.models import catalog
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
+from roofcast.simulator.serving.engine import Engine, Point, Spent
 from roofcast.simulator.serving.exchange import between_stages, exchanges, links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.profiles import Profile, profile
-from roofcast.simulator.times.generation import Engine, Point, Spent
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.generation import Forward, forward
 from roofcast.simulator.work.model import Model

@@ -19,6 +19,7 @@ FEW_N = np.array([128.0, 64.0])[:, None]
 SINGLE_M = np.array([16.0, 4.0, 1.0])[:, None]
 SINGLE_N = np.array([128.0, 128.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
+FED = 65536.0 / 768.0  # FLOP per byte of a column of a 256 x 128 tile in 16 bits
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
 # weight of whole waves against fractional ones: persistent kernels (Hopper and later) even waves
 # out, earlier kernels do not
@@ -87,9 +88,8 @@ def tiled(
     BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
     clock, not with the peak; latency does not. Fitted to bf16 products (see kernels.toml).
     """
-    w = c.matmul
+    w, tail = c.matmul, (..., None, None)
     m, n, k, batch = (x[..., None, None] for x in np.broadcast_arrays(m, n, k, batch))
-    tail = (..., None, None)
     core = np.asarray(rates.sustained * rates.matrix / rates.cores)[tail]
     path = np.asarray(w.feed * rates.feed / rates.cores)[tail]
     bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
@@ -102,10 +102,8 @@ def tiled(
     if not rates.tensor:
         large = np.minimum(tile_m, tile_n) >= np.asarray(rates.batched_tile)[tail]
         blocks = np.where(large | (batch == 1.0), blocks, np.inf)
-    flops = 2.0 * tile_m * tile_n
-    feed = np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored
-    feed = feed * (65536.0 / 768.0)
-    per_k = np.maximum(flops / core, feed / path)
+    feed = (np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored) * FED
+    per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
     slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
     x = blocks * SPLIT / np.asarray(rates.cores)[tail]
     store = np.asarray(rates.store)[tail]
@@ -113,8 +111,7 @@ def tiled(
     wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
     tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
     epilogue = w.tile + tile_bytes / store
-    compute = wave * (per_k * slices + epilogue / clock)
-    compute = compute.min(axis=-2, keepdims=True)  # what follows does not depend on the tile
+    compute = (wave * (per_k * slices + epilogue / clock)).min(axis=-2, keepdims=True)
     memory = (np.asarray(traffic) / bandwidth)[tail]
     partial_sums = batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail]
     split = np.where(SPLIT > 1.0, w.split / clock + partial_sums, 0.0)

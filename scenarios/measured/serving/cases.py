@@ -15,9 +15,9 @@ import numpy as np
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
+from roofcast.simulator.serving.engine import FEW, Point
 from roofcast.simulator.serving.exchange import exchanges
 from roofcast.simulator.serving.server import Server, Spending
-from roofcast.simulator.times.generation import FEW, Point
 
 UNSTATED_PROMPT = 300.0  # tokens of a chat prompt where a table states none
 OFFLINE_LENGTH = 0.6  # of an answer that a sequence has in the mean where memory binds

@@ -316,21 +316,14 @@ def decoded(
     with t.op("rotary", "rotary"):
         turn(t, c, t.view(q, batch, heads, length, rotated), tables)
         turn(t, c, t.view(latent, batch, 1, length, rotated), tables)
-    keys = None
-    if c.index is not None:
-        indexer_choice(t, c, x, low, tables, indexed)
-        keys = c.index.keys
+    if indexed and c.index is not None:
+        indexer.choose(t, c.index, x, low, (tables[0], tables[1]))
+    keys = None if c.index is None else c.index.keys
     extra = c.index_head_dim if indexed else 0
     sizes = Latent(heads, c.qk_nope_head_dim, rotated, c.v_head_dim, c.kv_lora_rank, extra)
     h = absorbed(t, q, sizes, keys)
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
-
-
-def indexer_choice(t: Tape, c: Config, x: Value, low: Value, tables: Tables, indexed: bool) -> None:
-    """The indexer's kernels of a layer that has one, while the model generates."""
-    if indexed and c.index is not None:
-        indexer.choose(t, c.index, x, low, (tables[0], tables[1]))
 
 
 def chosen_keys(
