@@ -54,7 +54,7 @@ def points(path: str) -> list[Point]:
             if at.stack not in RAMPED or suspect(whole, server):
                 continue
             load = load_of(whole, at)
-            held = roomy(server, room(server, load.input_len, load.input_len + load.output_len))
+            held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
             # the whole run as one wave, and a run without a start
             none = mean(server, msgspec.structs.replace(load, requests=10**7), held)
             every = mean(server, load, held, ramp=1.0)

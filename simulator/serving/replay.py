@@ -65,7 +65,8 @@ class _Engine:
         self.left = count
         self.preempted = 0
         self.worked = self.filled = 0.0
-        self.capacity = max(held.cache_bytes, 0.0) * held.groups
+        # finite where the memory of the device is unknown
+        self.capacity = min(max(held.cache_bytes, 0.0), 1e18) * held.groups
 
     @property
     def used(self) -> float:

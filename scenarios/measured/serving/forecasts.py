@@ -26,6 +26,7 @@ from roofcast.simulator.serving.steps import Steps
 GIB = 2.0**30
 CHAT = 300.0  # tokens of a prompt of a chat benchmark that states none
 SHORT = 128.0  # of any other
+NARROW, SIXTEEN = ("fp8", "nvfp4"), 2.0  # formats of weights; bytes of an element
 PASSES = 6  # of a closed loop with prompts on devices of their own
 USED = 0.95  # share of the memory that a server which ran may have used: they are tuned
 QUANTITIES = {  # column that is measured: quantity whose interval it has
@@ -191,7 +192,7 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
         return _decode(server, share, max(context, (new or 1.0) + (out or 0.0) / 2), at)
     steady = row["load_kind"] == "batch" and row["mode"] == "agg"
     load = load_of(row, at)
-    held = roomy(server, room(server, load.input_len, load.input_len + load.output_len))
+    held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
     if steady:
         return _steady(server, load, at)
     if _apart(row) and load.kind == "concurrency":
@@ -222,8 +223,12 @@ def load_of(row: Mapping[str, str], at: Ran) -> Load:
     )
 
 
-def roomy(server: Server, held: Room) -> Room:
-    """The memory of a server that ran: its share is tuned, and at least one sequence fitted."""
+def roomy(server: Server, held: Room, at: Ran) -> Room:
+    """The memory of a server that ran: its share is tuned, at least one sequence fitted, and a
+    cache whose format is not stated has 8 bits beside weights of 8 or 4.
+    """
+    if at.kv is None and at.weights in NARROW and server.formats.cache == SIXTEEN:
+        held = held._replace(fixed=held.fixed / 2, per_token=held.per_token / 2)
     whole = held.memory_bytes / server.profile.memory_use
     memory = max(held.memory_bytes, USED * whole)
     least = held.weight_bytes + held.runtime_bytes + held.of_sequence(1.0)
