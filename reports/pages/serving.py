@@ -165,10 +165,13 @@ def _memory(out: Console, f: ServingForecast) -> None:
         return
     tokens = f.input_len + f.output_len
     total = f" ({m.largest_concurrency_total:,} on all)" if f.replicas > 1 else ""
+    room = m.usable_bytes - m.weights_bytes - m.runtime_bytes
+    held = (m.largest_concurrency + 1) * m.cache_bytes_per_sequence / f.layout["dp"]
+    limit = f" (the limit of {f.stack}; memory holds more)" if held < room else ""
     say(
         out,
         f"largest concurrency at {tokens:,} tokens: {m.largest_concurrency:,} sequences{total}"
-        f" of {binary(m.cache_bytes_per_sequence)}",
+        f" of {binary(m.cache_bytes_per_sequence)}{limit}",
     )
     if m.longest_sequence is not None:
         say(out, f"longest sequence that fits alone: {m.longest_sequence:,.0f} tokens")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
@@ -32,22 +36,46 @@ def replica(asked: Serving) -> Replica:
     device = hwdb.device(asked.device, asked.set)
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
-    model = resolve(asked.model)
-    if model.takes != "sequence":
-        raise BadInput(f"{asked.model} does not generate text; give a language model")
-    server = Server(
-        model,
-        device,
-        Cut(cut.tp, cut.pp, cut.dp, cut.ep),
-        weights=asked.weights,
-        kv=asked.kv,
-        stack=asked.stack or STACK,
-        system=hwdb.system(asked.system) if asked.system else None,
-    )
+    at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
+    named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
+    names = (asked.model, asked.device, asked.stack or "", asked.system or "")
+    if any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
+        server = _server(asked.model, device, at, *named)  # files may change
+    else:
+        server = _remembered(
+            asked.model, asked.device, tuple(sorted(asked.set.items())), at, *named
+        )
     _check(server, asked, cut.ep)
     default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
-    every = (*default, *cut.said, *server.assumptions, *said)
+    edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
+    changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
+    every = (*changed, *default, *cut.said, *server.assumptions, *said)
     return Replica(asked, server, device, cut, spec, every)
+
+
+def _server(
+    model: str,
+    device: Device,
+    at: Cut,
+    weights: str | None,
+    kv: str | None,
+    stack: str,
+    system: str | None,
+) -> Server:
+    """The server of a model that generates text."""
+    found = resolve(model)
+    if found.takes != "sequence":
+        raise BadInput(f"{model} does not generate text; give a language model")
+    node = hwdb.system(system) if system else None
+    return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
+
+
+@functools.lru_cache(maxsize=32)
+def _remembered(
+    model: str, device: str, edits: tuple[tuple[str, str | float | int], ...], *rest: Any
+) -> Server:
+    """The same by names, made once."""
+    return _server(model, hwdb.device(device, dict(edits)), *rest)
 
 
 def _check(server: Server, asked: Serving, ep: int) -> None:

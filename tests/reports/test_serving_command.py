@@ -185,10 +185,12 @@ def test_python_gives_the_same_forecast():
 ROWS = (
     "id,source_name,model,engine,device,n_devices,tp,w_prec,phase,mode,load_kind,load,input_len,"
     "output_len,context_len,ttft_s,tpot_s,output_tokens_per_s,prefill_tokens_per_s\n"
-    "a,s,meta-llama/Llama-3.1-8B,vllm,h100-sxm5,1,1,bf16,e2e,agg,concurrency,16,1024,512,,0.1,0.008,,\n"
-    "b,s,meta-llama/Llama-3.1-8B,vllm,h100-sxm5,1,,unstated,e2e,offline,offline_max,,1024,512,,,,5000,\n"
-    "c,t,llama 8B Q4_K - Medium,llama.cpp CUDA,rtx-4090,1,1,gguf:Q4_K - Medium,prefill,static,batch,"
-    "1,512,0,0,,,,6000\n"
+    "a,s,meta-llama/Llama-3.1-8B,vllm,h100-sxm5,1,1,bf16,e2e,agg,concurrency,16,1024,512,,0.1,0.008,"
+    ",\n"
+    "b,s,meta-llama/Llama-3.1-8B,vllm,h100-sxm5,1,,unstated,e2e,offline,offline_max,,1024,512,,,,5000,"
+    "\n"
+    "c,t,llama 8B Q4_K - Medium,llama.cpp CUDA,rtx-4090,1,1,gguf:Q4_K - Medium,prefill,static,"
+    "batch,1,512,0,0,,,,6000\n"
     "d,t,nobody/knows-7b,vllm,h100-sxm5,1,1,bf16,decode,static,batch,1,1,128,64,,0.01,,\n"
 )
 

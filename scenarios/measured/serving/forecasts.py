@@ -26,6 +26,7 @@ from roofcast.simulator.serving.steps import Steps
 GIB = 2.0**30
 CHAT = 300.0  # tokens of a prompt of a chat benchmark that states none
 SHORT = 128.0  # of any other
+PASSES = 6  # of a closed loop with prompts on devices of their own
 USED = 0.95  # share of the memory that a server which ran may have used: they are tuned
 QUANTITIES = {  # column that is measured: quantity whose interval it has
     "ttft_s": "ttft",
@@ -134,7 +135,18 @@ def completed(row: Row) -> tuple[Row, tuple[str, ...]]:
     if whole["tp"] in UNSTATED:
         whole["tp"] = str(_smallest(whole))
         taken.append(f"tp {whole['tp']}")
+    if _apart(whole):
+        one = int(number(whole, "tp") or 1) * int(number(whole, "pp") or 1)
+        half = int(whole["n_devices"]) // 2
+        if half >= one and half % one == 0:
+            whole["n_devices"] = str(half)
+            taken.append("half of the devices for prefill")
     return whole, tuple(taken)
+
+
+def _apart(row: Mapping[str, str]) -> bool:
+    """Whether prompts and decoding have devices of their own."""
+    return "disagg" in row["mode"].lower()
 
 
 def _device(words: str) -> str:
@@ -182,6 +194,8 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     held = roomy(server, room(server, load.input_len, load.input_len + load.output_len))
     if steady:
         return _steady(server, load, at)
+    if _apart(row) and load.kind == "concurrency":
+        return _disaggregated(server, load, at)
     if row["load_kind"] == "all_at_once":
         return _all_at_once(server, load, held, at)
     return _served(server, load, held, at)
@@ -265,6 +279,24 @@ def _all_at_once(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
     peak = _peak(server, min(count, held.sequences(longest) or 1), longest)
     tpot = float(np.nanmean(found.tpot)) if load.output_len > 1 else None
     return Predicted(float(found.ttft.mean()), tpot, output, None, peak)
+
+
+def _disaggregated(server: Server, load: Load, at: Ran) -> Predicted:
+    """A closed loop whose prompts are computed on as many devices of their own: no prompt delays a
+    token, and users share the decoding servers. The cache is sent while the next prompt runs.
+    """
+    costs = Costs(server, load, load.amount)
+    decoding = load.amount
+    for _ in range(PASSES):
+        tpot = costs.decode(max(decoding, 1.0))
+        rate = load.amount / (costs.more * tpot + costs.first)
+        busy = min(rate * costs.first, 0.95)  # of the devices for prompts, M/D/1
+        ttft = costs.request_s + costs.first * (1.0 + busy / (2.0 * (1.0 - busy))) + tpot
+        rate = load.amount / (costs.more * tpot + ttft)
+        decoding = min(rate * costs.more * tpot, load.amount)
+    output = rate * load.output_len * at.replicas
+    peak = _peak(server, decoding, load.input_len + 0.6 * load.output_len)
+    return Predicted(ttft, tpot, output, None, peak)
 
 
 def _served(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
