@@ -49,7 +49,8 @@ class Clocked(NamedTuple):
     seconds: np.ndarray
     energy: Energy
     count: np.ndarray  # [kernels]
-    parts: list[str]
+    part: str
+    more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
 
 
 def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
@@ -265,14 +266,16 @@ class Engine:
     ) -> Clocked:
         """Kernels with their energy; work: FLOPs of matrix and vector units, and bytes."""
         shape = seconds.shape[1:]
-        energy = Energy(np.zeros(shape), np.zeros(shape))
+        energy, more = Energy(np.zeros(shape), np.zeros(shape)), np.zeros(shape)
         if self.board:
             matrix, vector, moved = (np.broadcast_to(x, shape) for x in work)
             flop = self.board.matrix[rates.format] if rates.tensor else self.board.vector
             byte = self.board.byte
             energy = Energy(flop * matrix + self.board.vector * vector, byte * moved)
+            # fitted to watts of decoding; measured times say that it does not slow the board down
+            more = (self.board.cached - byte) * moved if cached else more
         count = np.array([k.count for k in ks], dtype=float)
-        return Clocked(seconds, energy, count, [part] * len(ks))
+        return Clocked(seconds, energy, count, part, more)
 
     def _held(self, found: list[Clocked]) -> Spent:
         """Kernels under the power limit of the board, summed by part."""
@@ -286,7 +289,8 @@ class Engine:
                 energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
                 at = held(flat, energy, self.board, self.c.power)
                 t, used = at.seconds.reshape(shape), at.joules.reshape(shape)
-            part = one.parts[0]
+                used = np.maximum(np.minimum(used + one.more, self.board.limit * t), used)
+            part = one.part
             seconds[part] = seconds.get(part, 0.0) + one.count @ t
             joules[part] = joules.get(part, 0.0) + one.count @ used
         return Spent(seconds, joules)

@@ -218,8 +218,8 @@ def _launch(nodes: Sequence[Node], same: Sequence[Kernel], solve: np.ndarray) ->
     rows, shape = _rows(same)
     of = [[getattr(x, field) for x in same] for field in ("matrix", "vector", "special")]
     node = nodes[k.node]
-    work = (solve @ np.array(values, float) for values in (rows, *of, moved))
-    return Launch(node.name, node.op, k.kind, product, k.count, shape, *work, weights)
+    n, m, v, f, b = (solve @ np.array(values, float) for values in (rows, *of, moved))
+    return Launch(node.name, node.op, k.kind, product, k.count, shape, n, m, v, f, b, weights)
 
 
 def _rows(same: Sequence[Kernel]) -> tuple[list[float], tuple]:

@@ -107,8 +107,9 @@ def attention(
     if mask is not None:
         k, v = repeated(t, k, q.shape[1]), repeated(t, v, q.shape[1])
     q, k, v = t.low(q), t.low(k), t.low(v)
-    if bias is not None or mask is not None:
-        mask = t.low(bias) if bias is not None else _additive(t, mask, low)
+    if bias is not None:
+        mask = t.low(bias)
+    mask = _additive(t, mask, low) if mask is not None and bias is None else mask
     unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
     how = "efficient" if how == "flash" and unfit and keys is None else how
     kernel = _Kernel(how, causal, mask, window, keys)
