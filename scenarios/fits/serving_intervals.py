@@ -4,9 +4,10 @@ servers.
     python -m roofcast.scenarios.fits.serving_intervals TABLE.csv.gz [--write]
 
 For each class of software and quantity, the bounds of ln(measured / forecast) hold 80 % of the
-rows, every source with the same weight, suspect rows left out. The share of a source's rows that
-the bounds of the other sources hold is printed: the coverage for a source that nobody has seen;
-and the same for devices.
+rows, every source with the same weight. Left out are suspect rows, those that do not state their
+format or layout, and bursts, which begin with a client's ramp and end with a tail. The share of a
+source's rows that the bounds of the other sources hold is printed: the coverage for a source that
+nobody has seen; and the same for devices.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def errors(path: str) -> list[Error]:
     """The errors of every row that has a forecast."""
     found = []
     for s in score_all(rows(Path(path), "measured servers")):
-        if s.suspect or s.refused:
+        guessed = s.taken or s.row.get("load_kind") == "all_at_once"
+        if s.suspect or s.refused or guessed:
             continue
         for name, quantity in QUANTITIES.items():
             error = s.error(name)

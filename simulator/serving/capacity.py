@@ -46,13 +46,14 @@ class Room(NamedTuple):
         return int(min(self.groups * math.floor(min(held, 1e9)), self.limit))
 
     def longest(self) -> float:
-        """Tokens of the longest sequence that fits alone; infinite where the cache does not grow.
+        """Tokens of the longest sequence that fits alone; infinite where the cache does not grow,
+        or the memory is unknown.
 
         Where windows or states make the cache of a short one dearer, it is a lower bound.
         """
         if self.cache_bytes < self.fixed:
             return 0.0
-        if self.per_token <= 0:
+        if self.per_token <= 0 or math.isinf(self.cache_bytes):
             return math.inf
         return BLOCK * math.floor((self.cache_bytes - self.fixed) / self.per_token / BLOCK)
 

@@ -265,7 +265,8 @@ def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     """Mean number of requests in the system, and of those that wait for a place."""
     n = np.arange(1, int(most) + 1)
     step, stall = (np.interp(n, costs.grid, each) for each in (costs.steps, costs.stalls))
-    served = n / (costs.more * step + n * stall)
+    work = costs.more * step + n * stall if costs.more else n * costs.first
+    served = n / work
     ratio = np.log(rate / served)
     logs = np.concatenate([[0.0], np.cumsum(ratio)])
     weights = np.exp(logs - logs.max())
