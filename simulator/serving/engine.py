@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
-from roofcast.hwdb.formats import WIDTH, is_stored
+from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.matmul import matmul
-from roofcast.simulator.times.power import Board, Energy, at_clocks, board_of, clocks, held
+from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held
 from roofcast.simulator.times.rates import Rates
 from roofcast.simulator.times.roofline import STREAMS, computed_in, rates_of
 from roofcast.simulator.times.stream import stream
@@ -48,7 +48,7 @@ class Clocked(NamedTuple):
 
     seconds: np.ndarray
     energy: Energy
-    count: np.ndarray  # [kernels]
+    count: np.ndarray  # type: ignore[assignment]  # [kernels]
     part: str
     more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
 
@@ -131,7 +131,7 @@ class Engine:
     def _products(self, ks: list[Launch], product: str, at: Point) -> Clocked:
         rates = self._rates(product)[0]
         rows, matrix, vector, moved = (_affine(ks, f, at) for f in _FIELDS)
-        batch, m, n, k = (_column(ks, lambda x, i=i: x.shape[i]) for i in range(4))
+        batch, m, n, k = (_size(ks, i) for i in range(4))
         m, batch = (np.where(np.isnan(x), rows, x) for x in (m, batch))
         weights = _column(ks, lambda x: x.weights)
         width = max(rates.width, WIDTH.get(product, 4))
@@ -143,7 +143,7 @@ class Engine:
 
     def _experts(self, ks: list[Launch], product: str, at: Point) -> Clocked:
         rates = self._rates(product)[0]
-        share, n, k = (_column(ks, lambda x, i=i: x.shape[i]) for i in (1, 2, 3))
+        share, n, k = (_size(ks, i) for i in (1, 2, 3))
         experts = _column(ks, lambda x: x.shape[0])
         rows = experts * share * at.everywhere  # on this rank
         hit = experts_hit(experts, share, at.everywhere)
@@ -222,10 +222,8 @@ class Engine:
         if not self.attentions:
             return Spent({}, {})
         ks, one = self.attentions, new == 1.0
-        heads, groups = (_column(ks, lambda x, i=i: x.shape[i]) for i in (1, 2))
-        reach, dim_k, dim_v, latent, source = (
-            _column(ks, lambda x, i=i: x.shape[i]) for i in (4, 5, 6, 7, 8)
-        )
+        heads, groups = (_size(ks, i) for i in (1, 2))
+        reach, dim_k, dim_v, latent, source = (_size(ks, i) for i in range(4, 9))
         dim = 0.5 * (dim_k + dim_v)
         bytes_of = np.where(latent > 0, 0.5 * dim_k / dim, 1.0)  # keys and values are the same
         packed = heads / groups  # heads of a group are rows of one block in decoding
@@ -244,7 +242,10 @@ class Engine:
         rates = self._rates(self.sixteen)[0]
         flat = [np.asarray(x).ravel() for x in sizes]
         window = np.broadcast_to(np.where(one, np.inf, reach), seen.shape).ravel()
-        found = attention(*flat, width, self._at(rates), self.c, window=window)
+        found = attention(
+            flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], flat[6], width, self._at(rates),
+            self.c, window=window,
+        )  # fmt: skip
         seconds = np.broadcast_to(found, (len(self.clock), seen.size))
         seconds = seconds.reshape(len(self.clock), *seen.shape)
         visible = np.minimum(np.where(one, seen, cached + 0.5 * new), reach)
@@ -309,11 +310,5 @@ def _column(ks: list[Launch], of: Callable[[Launch], float]) -> np.ndarray:
     return np.array([float(of(k)) for k in ks])[:, None]
 
 
-def narrow(product: str) -> bool:
-    """Whether a format is one of storage or of fewer than 16 bits."""
-    return is_stored(product) or WIDTH[product] < WIDTH["bf16"]
-
-
-def board_watts(board: Board | None) -> float:
-    """Watts of a board that waits; 0 where they are unknown."""
-    return board.idle if board else 0.0
+def _size(ks: list[Launch], place: int) -> np.ndarray:
+    return np.array([float(k.shape[place]) for k in ks])[:, None]

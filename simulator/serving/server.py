@@ -5,7 +5,7 @@ the seconds, joules and bytes of its steps, as functions of arrays.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -160,30 +160,30 @@ class Server:
 
     def decoding(self, sequences: ArrayLike, context: ArrayLike) -> Spending:
         """The parts of a decode step."""
-        sequences, context, shape = _flat(sequences, context)
-        d, over = self.degrees, self._overlapped(sequences)
-        rows = np.maximum(sequences / over, 1.0)
+        b, looks, shape = _flat(sequences, context)
+        d, over = self.degrees, self._overlapped(b)
+        rows = np.maximum(b / over, 1.0)
         local = np.maximum(rows / d.dp, 1.0)
         at = Point(local, local, rows)
         engine = self._decode
-        spent = _sum(engine.linear(at), self._looking(engine, local, 1.0, context))
-        return self._whole(engine.forward, at, spent, sequences, shape)
+        spent = _sum(engine.linear(at), self._looking(engine, local, 1.0, looks))
+        return self._whole(engine.forward, at, spent, b, shape)
 
     def prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike = 0) -> Spending:
         """The parts of a forward of prompts."""
-        prompts, new, cached, shape = _flat(prompts, new, cached)
+        n, each, before, shape = _flat(prompts, new, cached)
         d, engine = self.degrees, self._prefill
-        local = np.maximum(prompts / d.dp, 1.0)
-        total = local * new
+        local = np.maximum(n / d.dp, 1.0)
+        total = local * each
         parts = np.ceil(total / self.profile.micro_batch) if self.profile.micro_batch else 1.0
-        at = Point(np.minimum(local, total / parts), total / parts, prompts * new / parts)
+        at = Point(np.minimum(local, total / parts), total / parts, n * each / parts)
         spent = _times(engine.linear(at), parts, self.profile.products)
-        looking = self._looking(engine, local, new, cached)
+        looking = self._looking(engine, local, each, before)
         spent = _sum(spent, _times(looking, 1.0, self.profile.attention))
-        found = self._whole(engine.forward, at, spent, prompts, shape, parts)
+        found = self._whole(engine.forward, at, spent, n, shape, parts)
         if d.pp == 1:
             return found
-        pieces = np.maximum(np.maximum(parts, prompts), 1.0).reshape(shape)
+        pieces = np.maximum(np.maximum(parts, n), 1.0).reshape(shape)
         if self.profile.micro_batch:  # stages run dry behind every batch of micro-batches
             batch = self.profile.chunk_tokens / self.profile.micro_batch
             pieces = np.minimum(pieces, max(batch, 1.0))
@@ -199,20 +199,18 @@ class Server:
         prompts: ArrayLike = 1,
     ) -> Spending:
         """The parts of a decode step with a chunk of prompts in it."""
-        sequences, context, new, cached, prompts, shape = _flat(
-            sequences, context, new, cached, prompts
-        )
+        b, looks, tokens, before, n, shape = _flat(sequences, context, new, cached, prompts)
         d, engine = self.degrees, self._prefill
-        rows = sequences + new
+        rows = b + tokens
         local = np.maximum(rows / d.dp, 1.0)
-        at = Point(np.maximum((sequences + prompts) / d.dp, 1.0), local, rows)
-        own = np.maximum(prompts / d.dp, 1.0)
+        at = Point(np.maximum((b + n) / d.dp, 1.0), local, rows)
+        own = np.maximum(n / d.dp, 1.0)
         spent = _sum(
             engine.linear(at),
-            self._looking(self._decode, sequences / d.dp, 1.0, context),
-            self._looking(engine, own, np.maximum(new / prompts, 2.0), cached),
+            self._looking(self._decode, b / d.dp, 1.0, looks),
+            self._looking(engine, own, np.maximum(tokens / n, 2.0), before),
         )
-        return self._whole(engine.forward, at, spent, sequences + prompts, shape)
+        return self._whole(engine.forward, at, spent, b + n, shape)
 
     def _looking(
         self, engine: Engine, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike
@@ -241,7 +239,7 @@ class Server:
         spent: Spent,
         sequences: np.ndarray,
         shape: tuple[int, ...],
-        parts: ArrayLike = 1.0,
+        parts: np.ndarray | float = 1.0,
     ) -> Spending:
         """A forward with its exchanges and its host."""
         c, p, seconds = collectives(), self.profile, dict(spent.seconds)
@@ -282,7 +280,7 @@ class Server:
         return self.devices * (sum(spent.joules.values()) + waiting + sending)
 
 
-def _flat(*given: ArrayLike) -> tuple:
+def _flat(*given: ArrayLike) -> tuple[Any, ...]:
     """Arrays as flat ones of one length, and their common shape."""
     arrays = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in given))
     return (*(np.ravel(x) for x in arrays), arrays[0].shape)
@@ -299,7 +297,7 @@ def _sum(*spent: Spent) -> Spent:
     return Spent(seconds, joules)
 
 
-def _times(spent: Spent, parts: ArrayLike, rate: float) -> Spent:
+def _times(spent: Spent, parts: np.ndarray | float, rate: float) -> Spent:
     """So many forwards, whose products run at a fraction of their rate."""
     slow = {"products", "experts", "attention"}
     return Spent(

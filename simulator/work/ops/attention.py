@@ -77,6 +77,7 @@ def attention(
     memory: bool = False,
 ) -> Value:
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
+    Raises BadInput for context parallelism without a fused kernel, or with a mask.
 
     causal        mask future keys (fused kernels only)
     mask          added to the scores, or a mask of bools
@@ -90,8 +91,6 @@ def attention(
     eager         the model supports no fused kernel
     cache         elements that generation keeps of a token, if other than its keys and values
     memory        the keys are of the encoder's output, which generation keeps
-
-    Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
     if t.generates and (causal or memory):
         return over_cache(t, q, k, v, window=window, keys=keys, elements=cache, source=memory)
@@ -107,9 +106,9 @@ def attention(
     if mask is not None:
         k, v = repeated(t, k, q.shape[1]), repeated(t, v, q.shape[1])
     q, k, v = t.low(q), t.low(k), t.low(v)
-    if bias is not None:
-        mask = t.low(bias)
-    mask = _additive(t, mask, low) if mask is not None and bias is None else mask
+    if mask is not None and bias is None:
+        mask = _additive(t, mask, low)
+    mask = mask if bias is None else t.low(bias)
     unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
     how = "efficient" if how == "flash" and unfit and keys is None else how
     kernel = _Kernel(how, causal, mask, window, keys)
