@@ -25,6 +25,7 @@ from roofcast.scenarios.measured.serving.forecasts import QUANTITIES, score_all
 from roofcast.simulator.serving.interval import FILE, LOCAL, class_of
 
 TAILS = (0.1, 0.9)
+FEWEST = 2  # sources of a class; below, those of both
 SOURCE = "scenarios/fits/serving_intervals.py: errors of measured servers, sources weighted alike"
 
 
@@ -88,7 +89,7 @@ def main(arguments: list[str]) -> None:
     for kind in ("server", "local"):
         for quantity in QUANTITIES.values():
             own = [e for e in found if (e.kind, e.quantity) == (kind, quantity)]
-            if not own:
+            if len({e.source for e in own}) < FEWEST:  # one source tells nothing of another
                 own = [e for e in found if e.quantity == quantity]
             low, high = bounds(own)
             sources = {e.source for e in own}
