@@ -5,7 +5,8 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, sensitivity,
-search, choose, assign, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
+search, choose, assign, serving, largest_batch, Scenario, Forecast, RoofcastError, hwdb,
+__version__.
 """
 
 from importlib import import_module
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from roofcast.choosing import assign, choose, search
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
+    from roofcast.served import Served, serving
     from roofcast.simulator.forecast.chain import largest_batch
     from roofcast.simulator.forecast.counts import count
     from roofcast.simulator.forecast.scenario import Scenario
@@ -30,6 +32,8 @@ _HOME = {
     "assign": "choosing",
     "choose": "choosing",
     "search": "choosing",
+    "serving": "served",
+    "Served": "served",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -41,6 +45,7 @@ __all__ = [
     "Forecast",
     "RoofcastError",
     "Scenario",
+    "Served",
     "__version__",
     "assign",
     "choose",
@@ -51,6 +56,7 @@ __all__ = [
     "roofline",
     "search",
     "sensitivity",
+    "serving",
 ]
 
 

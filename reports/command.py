@@ -21,6 +21,7 @@ from roofcast.reports.progress import tracing
 COMMANDS = {
     "predict": "Forecast one step: time, memory, what limits it.",
     "search": "Find the fastest layout on a number of devices.",
+    "serving": "Forecast a server of generated text: latency, throughput, memory, cost.",
     "choose": "Choose devices, how many, and the layout for a run.",
     "assign": "Assign trainings to a pool of unlike devices.",
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",

@@ -30,10 +30,13 @@ def command(as_json: bool, **asked: Any) -> None:
 
     MODEL is a name (see roofcast models), a Hugging Face config.json, a .toml list of layers, a
     .onnx or .keras file, or my_net.py:MyNet (PyTorch with --input, or Keras). Loading a .py runs
-    it; the others are only read.
+    it; the others are only read. With --mode infer the cache of keys and values of --batch
+    sequences of --seq tokens is counted.
     Several --on print a table that compares the devices.
     """
-    forecasts = [answer(scenario) for scenario in scenarios(**asked)]
+    from roofcast.simulator.forecast.cache import with_cache
+
+    forecasts = [with_cache(answer(scenario)) for scenario in scenarios(**asked)]
     if as_json:
         found = [_fields(forecast) for forecast in forecasts]
         print_json(found[0] if len(found) == 1 else {"forecasts": found})

@@ -53,6 +53,15 @@ class Found(NamedTuple):
     metavar="FILE",
     help="Measured kernels, .csv or .csv.gz, in one of the known layouts. May be repeated.",
 )
+@click.option(
+    "--serving",
+    metavar="FILE",
+    help=(
+        "Measured servers of generated text, .csv or .csv.gz, with columns model, engine, device,"
+        " n_devices, tp, w_prec, load_kind, load, input_len, output_len, ttft_s, tpot_s ..."
+        " (docs/serving.md describes them)."
+    ),
+)
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
     "--plot",
@@ -95,6 +104,7 @@ class Found(NamedTuple):
 def command(
     runs: tuple[str, ...],
     ops: tuple[str, ...],
+    serving: str | None,
     output: str | None,
     plot: str | None,
     constants: bool,
@@ -112,12 +122,15 @@ def command(
         raise click.UsageError("--refit goes with --blind-like")
     if constants or write or blind_like:
         several = sum(map(bool, (constants, write, blind_like))) > 1
-        if several or runs or ops or output or plot:
+        if several or runs or ops or serving or output or plot:
             raise click.UsageError(
                 "--constants, --blind-like and --write go alone: leave out --runs, --ops, -o,"
                 " --plot"
             )
         _print_left_out(refit, as_json) if blind_like else _alone(write, as_json)
+        return
+    if serving is not None:
+        _serving(serving, output, as_json, given=bool(runs or ops or plot or regret))
         return
     if regret:
         _print_regret(runs, as_json, given=bool(ops or output or plot))
@@ -191,6 +204,19 @@ def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
         raise BadInput("--regret: no model and batch was measured under three or more layouts")
     lines = by_source(found)
     print_json({"regret": [line._asdict() for line in lines]}) if as_json else print_regret(lines)
+
+
+def _serving(path: str, output: str | None, as_json: bool, given: bool) -> None:
+    """--serving, which goes with -o alone."""
+    from roofcast.reports.pages import serving_validation as serving
+
+    if given:
+        raise click.UsageError("--serving goes alone or with -o: leave out --runs, --ops, --plot")
+    _check_targets(output, None)
+    scored = serving.check(path)
+    if output:
+        serving.write(scored, output)
+    print_json(serving.to_json(scored)) if as_json else serving.print_part(scored)
 
 
 def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:

@@ -41,6 +41,7 @@ def kinds(forecast: Forecast) -> list[tuple[str, float]]:
     found = {name: getattr(forecast.memory, field) for name, field in _KINDS}
     found["transient"] -= buffers
     found["communication buffers"] = buffers
+    found["KV cache"] = forecast.memory.kv_cache_bytes or 0.0
     found["framework"] = found.pop("framework")  # the last one
     return [(name, value) for name, value in found.items() if value > 0]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import msgspec
+
+from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.step import Step
 
@@ -27,6 +31,10 @@ def cache_fields(step: Step, layout: Layout | None = None) -> dict[str, Any]:
         ),
     }
     source = sum(c.bytes * c.count * c.tokens for c in step.caches if c.tokens is not None)
+    if step.recipe.size:
+        tokens = float(step.recipe.size)
+        held = sum(c.bytes * c.count * min(tokens, c.window or tokens) for c in own)
+        fields["kv_cache_bytes_per_sequence"] = float((held + source) * share)
     return fields | ({"cross_cache_bytes_per_sequence": float(source * share)} if source else {})
 
 
@@ -37,10 +45,12 @@ def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
     if not fields:
         said = "no cache counted: the recurrent state of the layers, whatever the length"
         return (said,) if stateful and step.recipe.mode == "infer" else ()
-    size, past, *source = (_bytes(value) for value in fields.values())
+    names = ("kv_cache_bytes_per_token", "kv_cache_bytes_per_token_past_windows")
+    size, past = (_bytes(fields[name]) for name in names)
+    source = [_bytes(v) for name, v in fields.items() if name.startswith("cross_cache")]
     windows = sorted({c.window for c in step.caches if c.window is not None})
     of = "token and device" if layout and layout.devices > 1 else "token"
-    text = f"no KV cache counted: generation would hold {size} per {of} of each sequence"
+    text = f"{NOT_COUNTED} {size} per {of} of each sequence"
     if windows:
         spans = " and ".join(f"{w:,}" for w in windows[:3])
         text += f", and {past} per token further back than the attention window of {spans} tokens"
@@ -52,6 +62,43 @@ def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
     elif stateful:
         text += "; other layers hold a recurrent state, whatever the length"
     return (text,)
+
+
+NOT_COUNTED = "no KV cache counted: generation would hold"
+
+
+def with_cache(found: Forecast) -> Forecast:
+    """The forecast of an inference pass with the cache of all its sequences, at its length, in its
+    memory; as it is where nothing is generated, or no length is known.
+    """
+    m = found.memory
+    if m.kv_cache_bytes_per_sequence is None or m.kv_cache_bytes is not None:
+        return found
+    ranks = found.layout.dp if found.layout is not None else 1
+    batch = math.ceil(found.batch / ranks)
+    one = m.kv_cache_bytes_per_sequence
+    cache = one * batch
+    growing = (m.activations_bytes + m.transient_bytes) / batch + one  # per sequence
+    peak, capacity = m.peak_bytes + cache, m.capacity_bytes
+    most = m.largest_batch
+    if capacity is not None and growing > 0:
+        fitting = max(math.floor((capacity - peak) / growing + batch), 0) * ranks
+        most = fitting if most is None else min(most, fitting)
+    counted = f"KV cache counted: {batch:,} sequences per device of {found.sequence:,} tokens, "
+    said = [
+        counted + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
+        for line in found.assumptions
+    ]
+    memory = msgspec.structs.replace(
+        m,
+        kv_cache_bytes=cache,
+        peak_bytes=peak,
+        fits=None if capacity is None else peak <= capacity,
+        low_bytes=None if m.low_bytes is None else m.low_bytes + cache,
+        high_bytes=None if m.high_bytes is None else m.high_bytes + cache,
+        largest_batch=most,
+    )
+    return msgspec.structs.replace(found, memory=memory, assumptions=tuple(said))
 
 
 def _bytes(value: float) -> str:

@@ -70,6 +70,10 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     # without an attention window; None in training and where nothing is generated
     kv_cache_bytes_per_token: float | None = None
     kv_cache_bytes_per_token_past_windows: float | None = None
+    # of one sequence of the forecast's length; of all sequences of a device, where it is counted in
+    # the peak (roofcast memory --mode infer)
+    kv_cache_bytes_per_sequence: float | None = None
+    kv_cache_bytes: float | None = None
     # of the encoder's output, for the decoder's attention to it; None without an encoder
     cross_cache_bytes_per_sequence: float | None = None
 

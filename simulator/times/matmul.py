@@ -13,7 +13,13 @@ TILE_M = np.array([256.0, 128.0, 128.0, 64.0])[:, None]
 TILE_N = np.array([128.0, 256.0, 128.0, 64.0])[:, None]
 THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]
 THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None]
+# tiles for few rows, as decoding has them, of both kinds of units
+FEW_M = np.array([16.0, 16.0])[:, None]
+FEW_N = np.array([128.0, 64.0])[:, None]
+SINGLE_M = np.array([16.0, 4.0, 1.0])[:, None]
+SINGLE_N = np.array([128.0, 128.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
+FED = 65536.0 / 768.0  # FLOP per byte of a column of a 256 x 128 tile in 16 bits
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
 # weight of whole waves against fractional ones: persistent kernels (Hopper and later) even waves
 # out, earlier kernels do not
@@ -30,11 +36,14 @@ def matmul(
     rates: Rates,
     c: Kernels,
     moved: ArrayLike = np.nan,
+    few: bool = False,
+    held: ArrayLike | None = None,
 ) -> np.ndarray:
     """Seconds of `batch` products whose operands are cold in main memory.
 
     in_bytes, out_bytes: bytes of an element of A and B, and of C; moved: bytes of all operands and
-    results, where they are others than A, B and C. Arguments broadcast.
+    results, where they are others than A, B and C; few: tiles for few rows are on the menu;
+    held: bytes of an element of B as it is stored, where not in_bytes. Arguments broadcast.
     GPU: `tiled`; CPU: `summed`; TPU and NPU: `systolic`.
     """
     m, n, k, batch = (np.asarray(x, dtype=float) for x in (m, n, k, batch))
@@ -43,7 +52,7 @@ def matmul(
     traffic = np.where(np.isnan(moved), traffic, moved)
     if rates.kind == "gpu":
         reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
-        return tiled(m, n, k, batch, into, traffic, reread, rates, c)
+        return tiled(m, n, k, batch, into, traffic, reread, rates, c, few, held)
     if rates.kind == "cpu":
         return summed(2.0 * batch * m * n * k, traffic, rates, c)
     return systolic(m, n, k, batch, traffic, rates, c)
@@ -59,6 +68,8 @@ def tiled(
     reread: ArrayLike,
     rates: Rates,
     c: Kernels,
+    few: bool = False,
+    held: ArrayLike | None = None,
 ) -> np.ndarray:
     """Seconds on cores that each compute a tile of C, the fastest of a menu of tiles (bm, bn) and
     splits s of k.
@@ -77,23 +88,22 @@ def tiled(
     BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
     clock, not with the peak; latency does not. Fitted to bf16 products (see kernels.toml).
     """
-    w = c.matmul
+    w, tail = c.matmul, (..., None, None)
     m, n, k, batch = (x[..., None, None] for x in np.broadcast_arrays(m, n, k, batch))
-    tail = (..., None, None)
     core = np.asarray(rates.sustained * rates.matrix / rates.cores)[tail]
     path = np.asarray(w.feed * rates.feed / rates.cores)[tail]
     bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
     clock = np.asarray(rates.clock)[tail]
     width = np.asarray(in_bytes, dtype=float)[tail]
+    stored = width if held is None else np.asarray(held, dtype=float)[tail]
 
-    tile_m, tile_n = (TILE_M, TILE_N) if rates.tensor else (THIN_M, THIN_N)
+    tile_m, tile_n = _menu(rates.tensor, few)
     blocks = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
     if not rates.tensor:
         large = np.minimum(tile_m, tile_n) >= np.asarray(rates.batched_tile)[tail]
         blocks = np.where(large | (batch == 1.0), blocks, np.inf)
-    flops = 2.0 * tile_m * tile_n
-    feed = (np.minimum(tile_m, m) + np.minimum(tile_n, n)) * width * (65536.0 / 768.0)
-    per_k = np.maximum(flops / core, feed / path)
+    feed = (np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored) * FED
+    per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
     slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
     x = blocks * SPLIT / np.asarray(rates.cores)[tail]
     store = np.asarray(rates.store)[tail]
@@ -101,14 +111,22 @@ def tiled(
     wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
     tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
     epilogue = w.tile + tile_bytes / store
-    compute = wave * (per_k * slices + epilogue / clock)
-    compute = compute.min(axis=-2, keepdims=True)  # what follows does not depend on the tile
+    compute = (wave * (per_k * slices + epilogue / clock)).min(axis=-2, keepdims=True)
     memory = (np.asarray(traffic) / bandwidth)[tail]
     partial_sums = batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail]
     split = np.where(SPLIT > 1.0, w.split / clock + partial_sums, 0.0)
     own = np.cbrt(compute * compute * compute + memory * memory * memory) + split
     best = own.min(axis=(-2, -1)) + w.latency + w.start / rates.clock
     return np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
+
+
+def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths of the tiles of matrix units (tensor), or of vector units."""
+    tiles = (TILE_M, TILE_N) if tensor else (THIN_M, THIN_N)
+    if not few:
+        return tiles
+    more = (FEW_M, FEW_N) if tensor else (SINGLE_M, SINGLE_N)
+    return np.concatenate((tiles[0], more[0])), np.concatenate((tiles[1], more[1]))
 
 
 def summed(flops: ArrayLike, traffic: ArrayLike, rates: Rates, c: Kernels) -> np.ndarray:

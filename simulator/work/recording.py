@@ -53,8 +53,11 @@ class Recording:
         self.head: object = None  # of the model's class, where it is not that of its family
         self.headed = False  # whether the model has made that head
         self.caches: list[Cache] = []  # that generation would keep
+        self.states: list[Cache] = []  # of a sequence, whatever its length: bytes of a layer
         self.storage: Storage | None = None  # of a quantized checkpoint
         self.tuning: Tuning | None = None  # what trains; None: all weights
+        self.asked: Storage | None = None  # how weights are stored, as asked for serving
+        self.generates = ""  # prefill | decode: one forward with a cache; else whole sequences
         self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter
@@ -150,6 +153,8 @@ class Recording:
     @property
     def stored(self) -> Storage | None:
         """How weights that do not train are stored: as asked, else as the checkpoint has them."""
+        if self.asked is not None:
+            return self.asked
         if self.tuning is not None and self.tuning.weights is not None:
             return HELD[self.tuning.weights]
         return self.storage

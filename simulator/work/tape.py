@@ -31,6 +31,7 @@ _APPENDED = (
     "blocks",
     "traffic",
     "caches",
+    "states",
 )  # state that is cut to its length
 
 

@@ -102,12 +102,20 @@ def self_attention(t: Tape, c: Config, x: Value, alibi: Value, mask: Value) -> V
         y = linear.linear(t, x, 3 * c.width)
     part = heads_of(t, t.view(y, *y.shape[:2], c.width), c.heads, c.width // c.heads)
     with t.op("attention", "attention"):
-        attention.cached(t, part, part)
-        q, k = attention.contiguous(t, part), attention.contiguous(t, part)
-        scores = linear.matmul(t, q, k, transposed=True)  # ALiBi is added in the same kernel
-        t.low(alibi)
-        p = norm.softmax(t, pointwise.add(t, scores, mask), dtype="fp32")
-        p = pointwise.dropout(t, t.cast(p, y.dtype), c.attention_dropout)
-        h = attention.merged(t, linear.matmul(t, p, attention.contiguous(t, part)))
+        if t.generates:
+            h = attention.over_cache(t, part, part, part)
+        else:
+            h = attended(t, c, part, alibi, mask)
     with t.op("dense", "linear"):
         return linear.linear(t, h, c.width)
+
+
+def attended(t: Tape, c: Config, part: Value, alibi: Value, mask: Value) -> Value:
+    """Eager attention; `part` stands for q, k and v [B, H, S, D] -> [B, S, H D]."""
+    attention.cached(t, part, part)
+    q, k = attention.contiguous(t, part), attention.contiguous(t, part)
+    scores = linear.matmul(t, q, k, transposed=True)  # ALiBi is added in the same kernel
+    t.low(alibi)
+    p = norm.softmax(t, pointwise.add(t, scores, mask), dtype="fp32")
+    p = pointwise.dropout(t, t.cast(p, part.dtype), c.attention_dropout)
+    return attention.merged(t, linear.matmul(t, p, attention.contiguous(t, part)))

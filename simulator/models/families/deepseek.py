@@ -18,6 +18,7 @@ from roofcast.simulator.models.families.transformer import (
     rotate,
 )
 from roofcast.simulator.work.ops import attention, embedding, linear, moe, norm, pointwise
+from roofcast.simulator.work.ops.latent import Latent, absorbed
 from roofcast.simulator.work.tape import Tape, Value
 
 Tables = tuple[Value, ...]  # cos and sin (V3), or one table of complex numbers (V2)
@@ -266,6 +267,8 @@ def self_attention(
     heads, length = (t.share(heads, "the attention heads") if q.split else heads), q.shape[1]
     kv = normed(t, "kv_a_layernorm", t.view(latent, batch, length, c.kv_lora_rank))
     plain, rotated = c.qk_nope_head_dim, c.qk_rope_head_dim
+    if t.generates == "decode":
+        return decoded(t, c, x, (q, low, latent), tables, heads, indexed)
     with t.op("rotary", "rotary"):
         q_turned = turn(t, c, t.view(q, batch, heads, length, rotated), tables)
         k_turned = turn(t, c, t.view(latent, batch, 1, length, rotated), tables)
@@ -292,6 +295,33 @@ def self_attention(
             by_heads=True,
             cache=c.kv_lora_rank + c.qk_rope_head_dim + (c.index_head_dim if indexed else 0),
         )
+    with t.op("o_proj", "linear"):
+        return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
+
+
+def decoded(
+    t: Tape,
+    c: Config,
+    x: Value,
+    parts: tuple[Value, Value, Value],
+    tables: Tables,
+    heads: int,
+    indexed: bool,
+) -> Value:
+    """The same of new tokens over a cache of latents. parts: queries, what they are projections
+    of, and the latent.
+    """
+    (q, low, latent), rotated = parts, c.qk_rope_head_dim
+    batch, length = q.shape[:2]
+    with t.op("rotary", "rotary"):
+        turn(t, c, t.view(q, batch, heads, length, rotated), tables)
+        turn(t, c, t.view(latent, batch, 1, length, rotated), tables)
+    if indexed and c.index is not None:
+        indexer.choose(t, c.index, x, low, (tables[0], tables[1]))
+    keys = None if c.index is None else c.index.keys
+    extra = c.index_head_dim if indexed else 0
+    sizes = Latent(heads, c.qk_nope_head_dim, rotated, c.v_head_dim, c.kv_lora_rank, extra)
+    h = absorbed(t, q, sizes, keys)
     with t.op("o_proj", "linear"):
         return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
 

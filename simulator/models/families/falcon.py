@@ -124,17 +124,21 @@ def self_attention(
             heads_of(t, t.view(qkv, *qkv.shape[:2], n * dim), n, dim, shared=n < heads)
             for n in (heads, groups, groups)
         )
-        if c.new_decoder_architecture or c.multi_query:
+        if (c.new_decoder_architecture or c.multi_query) and not t.generates:
             k, v = picked(t, k), picked(t, v)
-        attention.cached(t, k, v)
-        if c.new_decoder_architecture:  # keys and values are expanded over their groups
+        if not t.generates:
+            attention.cached(t, k, v)
+        if c.new_decoder_architecture and not t.generates:
+            # keys and values are expanded over their groups
             q = pointwise.copy(t, q) if 1 < groups < heads else q
             k, v = attention.repeated(t, k, q.shape[1]), attention.repeated(t, v, q.shape[1])
     if tables:
         with t.op("rotary", "rotary"):
             q, k = (rotate(t, x, *tables) for x in (q, k))
     with t.op("attention", "attention"):
-        if t.implementation("attention", "flash") == "eager":
+        if t.generates:
+            h = attention.over_cache(t, q, k, v)
+        elif t.implementation("attention", "flash") == "eager":
             h = eager_attention(t, c, q, k, v, mask)
         else:
             if groups == 1 and not c.new_decoder_architecture:

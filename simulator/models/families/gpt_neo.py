@@ -82,12 +82,22 @@ def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
     heads = dict.fromkeys(("q_proj", "k_proj", "v_proj"), c.num_heads)
     q, k, v = projections(t, x, heads, c.hidden_size // c.num_heads, bias=False)
     with t.op("attention", "attention"):
-        attention.cached(t, k, v)
-        q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
-        scores = linear.matmul(t, q, k, transposed=True)
-        hidden = pointwise.where(t, scores, t.buffer(1, 1, x.shape[1], x.shape[1], dtype="bool"))
-        p = t.cast(norm.softmax(t, pointwise.add(t, hidden, mask)), v.dtype)
-        p = pointwise.dropout(t, p, c.attention_dropout)
-        h = attention.merged(t, linear.matmul(t, p, attention.contiguous(t, t.low(v))))
+        if t.generates:
+            h = attention.over_cache(t, q, k, v)
+        else:
+            h = attended(t, c, (q, k, v), mask)
     with t.op("out_proj", "linear"):
         return pointwise.dropout(t, linear.linear(t, h, c.hidden_size), c.resid_dropout)
+
+
+def attended(t: Tape, c: Config, parts: tuple[Value, Value, Value], mask: Value) -> Value:
+    """Eager attention with fp32 scores: q, k, v [B, H, S, D] -> [B, S, H D]."""
+    v = parts[2]
+    attention.cached(t, *parts[1:])
+    q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in parts[:2])
+    scores = linear.matmul(t, q, k, transposed=True)
+    length = v.shape[2]
+    hidden = pointwise.where(t, scores, t.buffer(1, 1, length, length, dtype="bool"))
+    p = t.cast(norm.softmax(t, pointwise.add(t, hidden, mask)), v.dtype)
+    p = pointwise.dropout(t, p, c.attention_dropout)
+    return attention.merged(t, linear.matmul(t, p, attention.contiguous(t, t.low(v))))

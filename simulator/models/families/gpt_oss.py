@@ -63,7 +63,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             table = t.vocabulary(c.vocab_size, c.hidden_size)
             x = embedding.embedding(t, ids, c.vocab_size, c.hidden_size, weight=table)
         tables = rotary_tables(t, sequence, c.head_dim // 2)
-        eager = t.implementation("sinks", "eager") == "eager"
+        eager = t.implementation("sinks", "eager") == "eager" and not t.generates
         made = transformer.causal_masks(t, sequence, batch, eager=True)
         masks: transformer.Masks = made if eager else lambda window: None
         windows = [c.window(layer) for layer in range(c.num_hidden_layers)]
@@ -116,7 +116,8 @@ def self_attention(
     with t.op("rotary", "rotary"):
         q, k = turn(t, q, *tables), turn(t, k, *tables)
     with t.op("attention", "attention"):
-        if t.implementation("sinks", "eager") == "flash":  # a kernel that takes the sinks' logits
+        if t.generates or t.implementation("sinks", "eager") == "flash":
+            # a kernel that takes the sinks' logits
             t.parameter(c.num_attention_heads)
             drop = c.attention_dropout
             h = attention.attention(t, q, k, v, causal=True, window=window, dropout=drop)

@@ -94,6 +94,8 @@ def self_attention(t: Tape, c: Config, x: Value, mask: Value) -> Value:
 
 def attended(t: Tape, c: Config, q: Value, k: Value, v: Value, mask: Value) -> Value:
     """Eager attention with fp32 scores: q, k, v [B, H, S, D] -> [B, S, H D]."""
+    if t.generates:
+        return attention.over_cache(t, q, k, v)
     attention.cached(t, k, v)
     q, k = (attention.contiguous(t, t.low(t.cast(y, "fp32"))) for y in (q, k))
     scores = pointwise.add(t, pointwise.scale(t, linear.matmul(t, q, k, transposed=True)), mask)

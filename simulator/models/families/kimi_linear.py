@@ -24,6 +24,7 @@ from roofcast.simulator.work.ops import (
     state_space,
 )
 from roofcast.simulator.work.ops.delta import Delta, Gated
+from roofcast.simulator.work.ops.latent import Latent, absorbed
 from roofcast.simulator.work.tape import Tape, Value
 
 Kind = tuple[bool, bool]  # latent attention instead of the delta rule, experts instead of an MLP
@@ -217,6 +218,10 @@ def latent_attention(t: Tape, c: Config, x: Value, mask: Value | None) -> Value:
         latent = t.enter(latent) if latent.split == "tokens" else latent
     own, length = (t.share(heads, "the attention heads") if q.split else heads), q.shape[1]
     kv = normed(t, "kv_a_layernorm", t.view(latent, batch, length, c.kv_lora_rank))
+    if t.generates == "decode":
+        h = absorbed(t, q, Latent(own, plain, shared, c.v_head_dim, c.kv_lora_rank))
+        with t.op("o_proj", "linear"):
+            return linear.linear(t, h, c.hidden_size, bias=c.attention_bias)
     with t.op("kv_b_proj", "linear"):
         kv = linear.linear(t, kv, heads * (plain + c.v_head_dim), bias=False)
         k = t.view(kv, batch, own, length, plain)

@@ -158,7 +158,7 @@ def sparse_mlp(t: Tape, c: Config, h: Value) -> Value:
     with t.op("router", "router"):
         logits = linear.linear(t, x, c.num_local_experts, bias=False, parallel=False)
         best, ids = moe.top_k(t, logits, c.num_experts_per_tok)
-        grouped = t.implementation("experts", "dense") == "grouped"
+        grouped = bool(t.generates) or t.implementation("experts", "dense") == "grouped"
         scores = best if grouped else moe.spread(t, best, ids, *logits.shape)
         scores = t.cast(pointwise.unary(t, "sigmoid", t.cast(scores, "fp32")), logits.dtype)
     with t.op("experts", "experts"):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.families.transformer import Tables, activate, projections, rotate
 from roofcast.simulator.work.ops import attention, conv, linear, moe, norm, pointwise, state_space
+from roofcast.simulator.work.ops import states as states_of
 from roofcast.simulator.work.ops.state_space import Heads, Scanned
 from roofcast.simulator.work.tape import Tape, Value
 
@@ -82,7 +83,8 @@ def causal_conv(
     of causal-conv1d keeps its input only; `keep=False` where the caller keeps it.
     """
     batch, channels, length = x.shape
-    if fused:
+    states_of.held(t, channels * kernel)
+    if fused or t.generates:
         return _conv_fused(t, x, kernel, bias, act is not None, keep)
     wide = t.cast(x, t.precision.weights)
     out = conv.conv(

@@ -103,13 +103,18 @@ def self_attention(t: Tape, c: Config, h: Value, mask: Value) -> Value:
             y = pointwise.unary(t, "clamp", y)
     with t.op("attention", "attention"):
         x: Any = heads_of(t, t.view(y, *y.shape[:2], c.d_model), heads, dim)
-        attention.cached(t, x, x)
-        q, k, v = (attention.contiguous(t, t.low(x)) for _ in range(3))
-        scores = pointwise.scale(t, linear.matmul(t, q, k, transposed=True))
-        slopes = t.new((q.shape[1], 1, q.shape[2]), "fp32")
-        scores = pointwise.where(t, pointwise.add(t, scores, slopes), mask)
-        p = t.cast(norm.softmax(t, t.cast(scores, "fp32")), t.precision.activations)
-        p = pointwise.dropout(t, p, c.attn_config.attn_pdrop)
-        h = attention.merged(t, linear.matmul(t, p, v))
+        h = attention.over_cache(t, x, x, x) if t.generates else attended(t, c, x, mask)
     with t.op("out_proj", "linear"):
         return linear.linear(t, h, c.d_model, bias=False)
+
+
+def attended(t: Tape, c: Config, x: Value, mask: Value) -> Value:
+    """Eager attention with ALiBi; x stands for q, k and v [B, H, S, D] -> [B, S, H D]."""
+    attention.cached(t, x, x)
+    q, k, v = (attention.contiguous(t, t.low(x)) for _ in range(3))
+    scores = pointwise.scale(t, linear.matmul(t, q, k, transposed=True))
+    slopes = t.new((q.shape[1], 1, q.shape[2]), "fp32")
+    scores = pointwise.where(t, pointwise.add(t, scores, slopes), mask)
+    p = t.cast(norm.softmax(t, t.cast(scores, "fp32")), t.precision.activations)
+    p = pointwise.dropout(t, p, c.attn_config.attn_pdrop)
+    return attention.merged(t, linear.matmul(t, p, v))

@@ -8,6 +8,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.families.mixers import kernels_of
 from roofcast.simulator.models.families.transformer import causal_loss, normed
 from roofcast.simulator.work.ops import embedding, linear, pointwise, scan
+from roofcast.simulator.work.ops import states as states_of
 from roofcast.simulator.work.tape import Tape, Value
 
 
@@ -71,6 +72,7 @@ def mixed(t: Tape, name: str, x: Value, before: Value, out: int) -> Value:
 def shifted(t: Tape, x: Value) -> Value:
     """Every token's predecessor."""
     with t.op("time_shift", "pad"):
+        states_of.held(t, x.shape[-1])
         return pointwise.copy(t, x)
 
 

@@ -15,6 +15,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models.families import transformer
 from roofcast.simulator.models.families.transformer import causal_loss, normed
 from roofcast.simulator.work.ops import delta_channels, embedding, linear, norm, pointwise
+from roofcast.simulator.work.ops import states as states_of
 from roofcast.simulator.work.ops.delta import Delta, Gated
 from roofcast.simulator.work.tape import Tape, Value
 
@@ -122,6 +123,7 @@ def block(t: Tape, c: Config, x: Value, own: bool, first: list[Value]) -> Value:
 
 def step_back(t: Tape, x: Value) -> Value:
     """Every token's predecessor, less the token itself."""
+    states_of.held(t, x.shape[-1])
     return pointwise.add(t, pointwise.copy(t, x), pointwise.unary(t, "neg", x))
 
 

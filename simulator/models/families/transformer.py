@@ -99,6 +99,8 @@ def causal_mask(
     It is added to the scores; with dtype "bool" it marks the visible keys.
     """
     mask = t.new((batch, heads, sequence, sequence), dtype)
+    if t.generates:
+        return mask
     with t.op("causal_mask", "mask"):
         t.emit("elementwise", (), (mask,), vector=mask.size)
     return mask
@@ -115,6 +117,8 @@ def causal_masks(
     made: dict[int | None, Value] = {}
 
     def mask(window: int | None = None) -> Value | None:
+        if t.generates:  # the kernel knows what is visible
+            return None
         additive = eager or t.implementation("attention", "flash") == "eager"
         needed = additive or always or (window is not None and sequence >= window)
         if needed and window not in made:
@@ -301,8 +305,10 @@ def causal_loss(
     """
     if isinstance(t.head, Head):
         return headed(t, hidden, t.head)
-    batch, sequence, _ = hidden.shape
+    batch, sequence, width = hidden.shape
     with t.op("lm_head", "linear"):
+        if t.generates:  # logits of the last token alone
+            hidden = t.view(hidden, batch, 1, width)
         logits = linear.linear(
             t, hidden, vocabulary, bias=bias, weight=weight, parallel=True, narrow=False
         )

@@ -96,13 +96,21 @@ def self_attention(t: Tape, c: Config, h: Value, mask: Value) -> Value:
     heads = dict.fromkeys(("q_proj", "k_proj", "v_proj"), c.attention_heads)
     q, k, v = projections(t, h, heads, c.d_model // c.attention_heads)
     with t.op("attention", "attention"):
-        attention.cached(t, k, v)
-        q = pointwise.scale(t, q)
-        q, k, v = (attention.contiguous(t, t.low(x)) for x in (q, k, v))
-        scores = pointwise.add(t, linear.matmul(t, q, k, transposed=True), mask)
-        t.save(scores, t.new((), "fp32"))  # of torch.max with the lowest number
-        scores = pointwise.unary(t, "add_scalar", scores)
-        p = pointwise.dropout(t, norm.softmax(t, scores), c.attention_dropout)
-        h = attention.merged(t, linear.matmul(t, p, v))
+        if t.generates:
+            h = attention.over_cache(t, q, k, v)
+        else:
+            h = attended(t, c, (q, k, v), mask)
     with t.op("out_proj", "linear"):
         return linear.linear(t, h, c.d_model)
+
+
+def attended(t: Tape, c: Config, parts: tuple[Value, Value, Value], mask: Value) -> Value:
+    """Eager attention of q, k, v [B, H, S, D] -> [B, S, H D]."""
+    attention.cached(t, *parts[1:])
+    parts = (pointwise.scale(t, parts[0]), *parts[1:])
+    q, k, v = (attention.contiguous(t, t.low(x)) for x in parts)
+    scores = pointwise.add(t, linear.matmul(t, q, k, transposed=True), mask)
+    t.save(scores, t.new((), "fp32"))  # of torch.max with the lowest number
+    scores = pointwise.unary(t, "add_scalar", scores)
+    p = pointwise.dropout(t, norm.softmax(t, scores), c.attention_dropout)
+    return attention.merged(t, linear.matmul(t, p, v))

@@ -77,6 +77,7 @@ def attention(
     memory: bool = False,
 ) -> Value:
     """q[B, H, S, D], k[B, G, K, D], v[B, G, K, E] -> [B, S, H * E].
+    Raises BadInput for context parallelism without a fused kernel, or with a mask.
 
     causal        mask future keys (fused kernels only)
     mask          added to the scores, or a mask of bools
@@ -90,9 +91,9 @@ def attention(
     eager         the model supports no fused kernel
     cache         elements that generation keeps of a token, if other than its keys and values
     memory        the keys are of the encoder's output, which generation keeps
-
-    Raises BadInput for context parallelism without a fused kernel, or with a mask.
     """
+    if t.generates and (causal or memory):
+        return over_cache(t, q, k, v, window=window, keys=keys, elements=cache, source=memory)
     how = "eager" if eager else t.implementation("attention", "flash")
     how = how if keys is None else "flash"
     if causal or memory:
@@ -105,10 +106,9 @@ def attention(
     if mask is not None:
         k, v = repeated(t, k, q.shape[1]), repeated(t, v, q.shape[1])
     q, k, v = t.low(q), t.low(k), t.low(v)
-    if bias is not None:
-        mask = t.low(bias)
-    elif mask is not None:
+    if mask is not None and bias is None:
         mask = _additive(t, mask, low)
+    mask = mask if bias is None else t.low(bias)
     unfit = low == "fp32" or mask is not None or not _flash_takes(q, v)
     how = "efficient" if how == "flash" and unfit and keys is None else how
     kernel = _Kernel(how, causal, mask, window, keys)
@@ -154,6 +154,34 @@ def cached(
     width = WIDTH[t.precision.autocast or t.wide(k.dtype)]
     if kept:
         t.caches.append(Cache(kept * width, t.repeats, window, k.shape[-2] if source else None))
+
+
+def over_cache(
+    t: Tape,
+    q: Value,
+    k: Value,
+    v: Value,
+    *,
+    window: int | None = None,
+    keys: int | None = None,
+    elements: int | None = None,
+    source: bool = False,
+    latent: bool = False,
+) -> Value:
+    """Attention of new tokens over a cache that their keys and values join: one fused kernel.
+
+    q[B, H, S, D], k[B, G, S, D], v[B, G, S, E] of the new tokens -> [B, S, H * E]. How long the
+    cache is, the tape does not know: the kernel's shape is (batch, heads, groups, new tokens,
+    columns at most, D, E, whether keys and values are the same bytes, tokens of the encoder).
+    """
+    cached(t, k, v, window=window, elements=elements, source=source)
+    batch, heads, length, dim = q.shape
+    out = t.new((batch, length, heads * v.shape[-1]), t.wide(q.dtype))
+    reach = min(x for x in (window, keys, math.inf) if x is not None)
+    tokens = k.shape[2] if source else 0
+    shape = (batch, heads, k.shape[1], length, reach, dim, v.shape[-1], latent, tokens)
+    t.emit("cached_attention", (q, k) if latent else (q, k, v), (out,), shape=shape)
+    return out
 
 
 def _flash_takes(q: Value, v: Value) -> bool:

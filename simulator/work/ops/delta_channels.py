@@ -51,6 +51,8 @@ def fused_low_rank(t: Tape, s: Gated, unit: Value, d: Delta) -> Value:
     unit length, as in RWKV-7 [peng2025]; products of q and keys with both, so twice as many.
     """
     y = fused(t, s, d)
+    if t.generates == "decode":
+        return y
     batch, length, _ = s.v.shape
     n = batch * d.v_heads * -(-length // CHUNK)
     pairs = t.new((n, CHUNK, 2 * CHUNK), s.q.dtype)

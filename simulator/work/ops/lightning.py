@@ -10,6 +10,7 @@ forward, per token and head   4 (L D + D^2) FLOPs, masked products in full
 from __future__ import annotations
 
 from roofcast.simulator.work.ops import linear, pointwise
+from roofcast.simulator.work.ops import states as states_of
 from roofcast.simulator.work.ops.delta import without_gradient
 from roofcast.simulator.work.ops.state_space import triton, triton_back
 from roofcast.simulator.work.tape import Tape, Value
@@ -80,6 +81,9 @@ def fused_attention(t: Tape, qkv: Value, heads: int, block: int) -> Value:
     batch, length, width = qkv.shape
     dim, n = width // (3 * heads), batch * heads * -(-length // block)
     y = t.new((batch, length, heads * dim), qkv.dtype, qkv.grad)
+    size = heads * dim * dim
+    if states_of.stepped(t, (qkv,), y, size, 6.0 * size, qkv.dtype):
+        return y
     products = (
         (n, block, block, dim),  # scores
         (n, block, dim, block + dim),  # of values, and of the state

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from roofcast.hwdb.formats import is_stored
 from roofcast.simulator.work.ops import pointwise
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
@@ -19,7 +20,9 @@ def product_format(t: Tape, dtype: str, weight: Value | None = None) -> str:
     In training that of the precision policy if they are in its format, else their own. A policy
     that quantizes weights for inference uses its format where a quantized `weight` is multiplied.
     """
-    p = t.precision
+    p, asked = t.precision, t.asked
+    if asked is not None and asked.precision is not None and weight is not None:
+        return asked.precision if is_stored(weight.dtype) else dtype
     if t.matrices and not t.training:
         return p.product if weight is not None and t.quantized(weight) else dtype
     return p.product if dtype == (p.autocast or p.activations) else dtype

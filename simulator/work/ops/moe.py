@@ -203,6 +203,8 @@ def gated_experts(
     [S, width]: with one half, it is only an activation. Raises BadInput for tensor parallelism
     without sequence parallelism, or if etp does not divide the width.
     """
+    if t.generates:
+        return _generating(t, x, weights, ids, experts, width, gate, bias, halves)
     tokens, dim = x.shape
     k, etp = ids.shape[-1], t.parallel.etp
     if t.parallel.tp > 1 and x.split != "tokens":
@@ -225,6 +227,57 @@ def gated_experts(
     h = take(t, h, routes.back, routes.rows, dim)
     out = pointwise.total(t, t.view(h, tokens, k, dim), 1)
     return t.cast(t.view(out, tokens, dim), x.dtype)
+
+
+def _generating(
+    t: Tape,
+    x: Value,
+    weights: Value,
+    ids: Value,
+    experts: int,
+    width: int,
+    gate: Callable[[Value], Value],
+    bias: bool,
+    halves: int,
+) -> Value:
+    """The same of new tokens, as serving engines run it: one kernel permutes, one per product and
+    gate, one adds up. The ranks of a group hold experts (ep) or parts of each (etp), and every rank
+    of a tensor-parallel group has all of its tokens; the sum over ranks follows.
+
+    A product's shape is (experts of a rank, share of the tokens that choose an expert, n, k): how
+    many are hit depends on the tokens of all ranks.
+    """
+    (tokens, dim), k = x.shape, ids.shape[-1]
+    ep, etp = t.parallel.ep, t.parallel.etp
+    if experts % ep:
+        raise BadInput(f"ep {ep} does not divide the {experts} experts")
+    own, part = experts // ep, -(-width // etp)
+    rows = t.new((tokens * k, dim), x.dtype)
+    t.emit("copy", (x, ids, weights), (rows,), vector=8 * ids.size)
+    rows = _hit(t, rows, halves * part, own, k / experts, bias)
+    rows = _hit(t, gate(rows), dim, own, k / experts, bias)
+    out = t.new((tokens, dim), x.dtype)
+    t.emit("copy", (rows, weights), (out,), vector=2 * rows.size)
+    if ep * etp > 1:
+        t.send("exchange", "ep", out.bytes, copies=k)
+    return out
+
+
+def _hit(t: Tape, x: Value, n: int, experts: int, share: float, bias: bool) -> Value:
+    """Rows times the matrices of the experts that they chose."""
+    rows, k = x.shape
+    w = t.parameter(experts, n, k, expert=True, dtype=t.matrix_format(n, k))
+    ins = (t.parameter(experts, n, expert=True),) if bias else ()
+    x = t.cast(x, t.wide(w.dtype))
+    out = t.new((rows, n), x.dtype)
+    product = product_format(t, x.dtype, w)
+    operand = narrowed(t, x, out, product)
+    shape = (experts, share, n, k)
+    t.emit(
+        "expert_matmul", (operand, w, *ins), (out,), matrix=2 * rows * n * k, product=product,
+        shape=shape,
+    )  # fmt: skip
+    return out
 
 
 def spread(t: Tape, best: Value, ids: Value, tokens: int, experts: int) -> Value:

@@ -8,6 +8,7 @@ It runs as transformers composes it if no dedicated kernel is installed:
 from __future__ import annotations
 
 from roofcast.simulator.work.ops import pointwise
+from roofcast.simulator.work.ops import states as states_of
 from roofcast.simulator.work.tape import Tape, Value
 
 
@@ -63,6 +64,8 @@ def fused_scan(
     batch, inner, steps = u.shape
     n = b.shape[-1]
     y, gated = (t.new(u.shape, u.dtype, u.grad) for _ in range(2))
+    if states_of.stepped(t, (u, dt, b, c, *weights), gated, inner * n, 9.0 * inner * n):
+        return gated
     work = batch * inner * steps * n
     ins = (u, dt, b, c, *weights)
     t.emit("elementwise", ins, (y, gated), vector=9 * work, special=work + 4 * u.size)
@@ -90,6 +93,8 @@ def gated_recurrence(t: Tape, gate: Value, x: Value, *, fused: bool) -> Value:
     """
     batch, steps, width = x.shape
     out = t.new(x.shape, x.dtype, x.grad)
+    if states_of.stepped(t, (gate, x), out, width, 2.0 * width):
+        return out
     if fused:
         t.emit("elementwise", (gate, x), (out,), vector=2 * x.size)
         if out.grad:
@@ -128,6 +133,8 @@ def wkv(t: Tape, key: Value, value: Value, *, fused: bool) -> Value:
     t.parameter(width)  # weight of the current token
     out = t.new(key.shape, key.dtype, key.grad)
     work, state = batch * width, 4 * batch * width
+    if states_of.stepped(t, (key, value, decay), out, 3 * width, 20.0 * width):
+        return out
     if fused:
         ins = (key, value, decay)
         t.emit("elementwise", ins, (out,), vector=20 * out.size, special=4 * out.size)

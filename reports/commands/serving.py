@@ -1,0 +1,233 @@
+"""roofcast serving"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.reports.completion import completing
+from roofcast.reports.option_types import Once, Whole
+from roofcast.reports.options import options, print_json
+from roofcast.reports.serving_types import Part, Rate, Several
+
+if TYPE_CHECKING:
+    from roofcast.simulator.serving.asked import Serving
+    from roofcast.simulator.serving.load import Load, Requests
+    from roofcast.simulator.serving.result import ServingForecast
+
+LOADS = ("concurrency", "rate", "batch", "offline", "trace")
+DEGREES = ("devices", "tp", "pp", "ep", "dp")
+TEXT = {
+    "devices": "Number of devices. Default: tp * pp, times dp.",
+    "tp": "Tensor-parallel size. Default: the devices of a node, as far as heads divide.",
+    "pp": "Pipeline-parallel size (stages). Default: 1.",
+    "ep": "Expert-parallel size, of the tp * dp ranks. Default: 1.",
+    "dp": "With --ep: ranks with sequences of their own (data-parallel attention); else replicas.",
+}
+
+
+def _degrees(function: Any) -> Any:
+    """The options of the layout."""
+    for name in reversed(DEGREES):
+        function = click.option(f"--{name}", type=Whole(), metavar="N", help=TEXT[name])(function)
+    return function
+
+
+def _load(function: Any) -> Any:
+    """The options of the load."""
+    for option in reversed(
+        (
+            click.option(
+                "--input-len", type=Whole(), default=1024, metavar="TOKENS",
+                help="Tokens of a prompt. Default: 1024.",
+            ),
+            click.option(
+                "--output-len", type=Whole(), default=512, metavar="TOKENS",
+                help="Tokens of an answer. Default: 512.",
+            ),
+            click.option(
+                "--concurrency", type=Several(), metavar="N[,N..]",
+                help="Users, each with one request under way; several numbers give a table.",
+            ),
+            click.option(
+                "--rate", type=Rate(), metavar="RATE",
+                help="Requests that arrive at random: 3/s, 180/min.",
+            ),
+            click.option(
+                "--batch", type=Several(), metavar="N[,N..]",
+                help="A static batch: so many prompts at once, and no others.",
+            ),
+            click.option(
+                "--offline", is_flag=True, help="All requests queued: as many at once as fit."
+            ),
+            click.option(
+                "--trace", metavar="FILE",
+                help="Requests of a .csv with the columns time (s), input, output (tokens).",
+            ),
+            click.option(
+                "--slo", metavar="LIMITS",
+                help="Find the highest rate that holds ttft=500ms,tpot=30ms (or e2e=10s) for 90 %"
+                " of the requests; add p99 for 99 %.",
+            ),
+            click.option(
+                "--prefix-share", type=Part(), default=0.0, metavar="SHARE",
+                help="Share of a prompt that is in the cache already. Default: 0.",
+            ),
+            click.option(
+                "--speculate", type=click.IntRange(0, 64), default=0, metavar="N",
+                help="Speculative decoding or MTP: tokens drafted per step. Default: 0.",
+            ),
+            click.option(
+                "--acceptance", type=Part(), metavar="SHARE",
+                help="Probability that a drafted token is kept. Default: 0.7, assumed.",
+            ),
+            click.option(
+                "--requests", type=Whole(), metavar="N",
+                help="Requests that are replayed. Default: 2000; of users 10 each, at least 200.",
+            ),
+            click.option(
+                "--seed", type=click.IntRange(0), default=0, metavar="N",
+                help="Seed of arrivals and lengths. Default: 0.",
+            ),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command("serving", cls=Once)
+@click.argument("model", shell_complete=completing("model"))
+@click.option(
+    "--on", required=True, metavar="DEVICE", shell_complete=completing("device"),
+    help="Device: a name (see roofcast devices) or a .toml file.",
+)  # fmt: skip
+@_degrees
+@_load
+@click.option(
+    "--weights", metavar="FORMAT",
+    help="Format of the weights: bf16, fp8, int8, int4, nvfp4, mxfp4, or of a GGUF file: q4_k_m."
+    " Default: 16 bits.",
+)  # fmt: skip
+@click.option(
+    "--kv", metavar="FORMAT", help="Format of the cache: fp8, bf16. Default: the stack's."
+)
+@click.option(
+    "--stack", metavar="NAME", help="Serving software: vllm, sglang, trt-llm, llama.cpp ..."
+)
+@options("set", "power_cap", "system", "price")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
+@click.option(
+    "-o", "path", metavar="FILE", help="Also write a row per load to a .csv or .parquet file."
+)
+@click.option(
+    "--plot", metavar="FILE",
+    help="Draw throughput per device against speed per user, over the numbers of users (.png, .svg,"
+    " .pdf).",
+)  # fmt: skip
+def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> None:
+    """Latency, throughput, memory, energy and cost of MODEL as a server of generated text.
+
+    Give one load: --concurrency, --rate, --batch, --offline or --trace, or a service level, --slo.
+    Without any: numbers of users from 1 to as many as fit.
+    """
+    from roofcast.reports.files import check_target
+    from roofcast.reports.tables.serving import table
+    from roofcast.reports.tables.written import check_table, write_table
+
+    if path is not None:
+        check_table(path)
+    if plot is not None:
+        check_target(plot, (".png", ".svg", ".pdf"))
+    found = _forecasts(given)
+    if path is not None:
+        write_table(table(found), path)
+    if plot is not None:
+        from roofcast.reports.pictures.serving import draw
+
+        draw(found, plot)
+    if as_json:
+        every = [msgspec.to_builtins(each) for each in found]
+        print_json(every[0] if len(every) == 1 else {"forecasts": every})
+        return
+    from roofcast.reports.pages.serving import print_serving, print_table
+
+    print_serving(found[0]) if len(found) == 1 else print_table(found)
+
+
+def _forecasts(given: dict[str, Any]) -> list[ServingForecast]:
+    """A forecast for each number of the load that is asked for."""
+    from roofcast.simulator.serving.chain import serve
+    from roofcast.simulator.serving.front import front
+    from roofcast.simulator.serving.slo import level, with_level
+
+    kind = _kind(given)
+    if kind == "":
+        asked = _asked(given, _of(given, "concurrency", 1))
+        return front(asked)
+    if kind == "slo":
+        return [with_level(_asked(given, _of(given, "rate", 1)), level(given["slo"]))]
+    if kind == "trace":
+        load, trace = _traced(given)
+        return [serve(_asked(given, load), trace)]
+    amounts = given[kind] if isinstance(given[kind], tuple) else (given[kind],)
+    asked_each = [_asked(given, _of(given, kind, amount)) for amount in amounts]
+    return [serve(asked, replays=len(asked_each) == 1) for asked in asked_each]
+
+
+def _kind(given: dict[str, Any]) -> str:
+    """The load that is asked for; "slo" where that looks for one, "" where none is given."""
+    wanted = [name for name in (*LOADS, "slo") if given[name]]
+    if len(wanted) > 1:
+        both = f"--{wanted[0]} and --{wanted[1]}"
+        if "slo" in wanted:
+            raise BadInput(f"{both}: --slo looks for the rate itself; give one of them")
+        raise BadInput(f"{both}: two loads; give one of them")
+    return wanted[0] if wanted else ""
+
+
+def _of(given: dict[str, Any], kind: str, amount: float | bool) -> Load:
+    """The load of one number."""
+    from roofcast.simulator.serving.load import Load
+
+    return Load(
+        kind=kind,
+        amount=1.0 if amount is True else float(amount),
+        input_len=given["input_len"],
+        output_len=given["output_len"],
+        cached=given["prefix_share"],
+        requests=given["requests"],
+        seed=given["seed"],
+    )
+
+
+def _traced(given: dict[str, Any]) -> tuple[Load, Requests]:
+    """The load of a trace, and its requests."""
+    from roofcast.simulator.serving.load import of_trace, read_trace
+
+    trace = read_trace(given["trace"], given["prefix_share"])
+    if given["requests"] is not None:
+        trace = type(trace)(*(values[: given["requests"]] for values in trace))
+    return of_trace(trace, given["prefix_share"], given["seed"]), trace
+
+
+def _asked(given: dict[str, Any], load: Load) -> Serving:
+    """What is asked, of the values of the options."""
+    from roofcast.simulator.serving.asked import Serving
+
+    edits = dict(given["set_"])
+    if given["power_cap"] is not None:
+        if "power.cap" in edits:
+            raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
+        edits["power.cap"] = given["power_cap"]
+    names = ("system", *DEGREES, "weights", "kv", "stack", "speculate", "acceptance",
+             "price_per_hour")  # fmt: skip
+    return Serving(
+        model=given["model"],
+        device=given["on"],
+        load=load,
+        set=edits,
+        **{name: given[name] for name in names},
+    )

@@ -1,0 +1,244 @@
+"""A forecast of serving for reading: rates, latency, what bounds it, memory, energy and cost."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from roofcast.reports.console import Justify, fitted_table, page, say, section, show, unbroken
+from roofcast.reports.format import binary, digits, money, percent, seconds, si
+from roofcast.reports.pages.forecast import rate
+from roofcast.simulator.serving.result import ServingForecast, Spread
+
+WORDS = {  # of parts of a step
+    "products": "matrix products",
+    "experts": "products of experts",
+    "attention": "attention over the cache",
+    "exchanges": "exchanges between devices",
+    "streams": "norms, activations, sampling",
+    "host": "host",
+}
+TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"))
+LEGEND = "TTFT: to the first token; TPOT: per output token after it; end to end: to the last token"
+SATURATED = 0.999
+WIDTH = 100
+
+
+def print_serving(f: ServingForecast) -> None:
+    """Print all of a forecast."""
+    with page() as out:
+        _page(out, f)
+
+
+def text(f: ServingForecast) -> str:
+    """All of a forecast as text, WIDTH columns wide."""
+    out = Console(width=WIDTH, highlight=False, markup=False, emoji=False, file=io.StringIO())
+    _page(out, f)
+    written: str = out.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in written.splitlines())
+
+
+def _page(out: Console, f: ServingForecast) -> None:
+    _headline(out, f)
+    section(out, "Latency")
+    show(out, _latency(f, out.width - 2))
+    _waits(out, f)
+    section(out, "What bounds it")
+    _bounds(out, f)
+    section(out, "Memory, per device")
+    _memory(out, f)
+    section(out, "Energy and cost")
+    _cost(out, f)
+    if f.assumptions:
+        section(out, "Assumed")
+        for each in f.assumptions:
+            say(out, each, first="- ")
+
+
+def load_words(f: ServingForecast) -> str:
+    """The load in words."""
+    n = f.amount or 0.0
+    return {
+        "batch": f"a static batch of {n:,.0f}",
+        "concurrency": f"{n:,.0f} user{'s' if n > 1 else ''}, each with one request under way",
+        "rate": f"{digits(n)} requests/s that arrive at random",
+        "offline": "all requests queued",
+        "trace": f"a trace of {f.replayed or 0:,} requests, {digits(n)} requests/s in the mean",
+    }[f.load]
+
+
+def _on(f: ServingForecast) -> str:
+    """The devices and their layout."""
+    if f.devices == 1:
+        return f.device
+    degrees = [f"{name} {n}" for name, n in f.layout.items() if n > 1]
+    cut = f" ({', '.join(degrees)})" if degrees else ""
+    several = f", {f.replicas} replicas" if f.replicas > 1 else ""
+    return f"{f.devices} {f.device}{cut}{several}"
+
+
+def _headline(out: Console, f: ServingForecast) -> None:
+    say(out, f"{f.model} served on {_on(f)}", indent=0, style="bold")
+    say(out, f"{load_words(f)}; {f.input_len:,} tokens in, {f.output_len:,} out")
+    say(out, f"{f.stack}, weights {f.weights}, cache {f.kv}")
+    if f.slo:
+        say(out, f"the highest rate that holds {f.slo}")
+    out.print()
+    rates = [f"{rate(f.output_tokens_per_s)} output tokens/s"]
+    if f.devices > 1:
+        rates.append(f"{rate(f.output_tokens_per_s_per_device)} per device")
+    rates += [f"{digits(f.requests_per_s)} requests/s"]
+    rates += [f"{rate(f.tokens_per_s_per_user)} tokens/s per user"] if f.tpot_s.mean else []
+    say(out, "   ".join(map(unbroken, rates)), style="bold")
+    if f.output_tokens_per_s_range is not None:
+        low, high = f.output_tokens_per_s_range
+        say(out, f"80 % interval {rate(low)} to {rate(high)} output tokens/s")
+    if not f.memory.fits:
+        say(out, "does not fit: times are as if it did", style="bold red")
+
+
+def _latency(f: ServingForecast, width: int) -> Table:
+    columns: list[tuple[str, Justify]] = [
+        ("", "left"), ("mean", "right"), ("80 % interval", "right"),
+    ]  # fmt: skip
+    spread = f.ttft_s.p50 is not None
+    columns += [("p50", "right"), ("p90", "right"), ("p99", "right")] if spread else []
+    rows = []
+    for name, field in TIMES:
+        s: Spread = getattr(f, field)
+        between = "" if s.low is None else f"{seconds(s.low)} to {seconds(s.high)}"
+        parts = [seconds(v) if v is not None else "" for v in (s.p50, s.p90, s.p99)]
+        rows.append([name, seconds(s.mean), between, *(parts if spread else [])])
+    return fitted_table(width, columns, rows)
+
+
+def _waits(out: Console, f: ServingForecast) -> None:
+    """The queue, and how near the load is to the most that there can be."""
+    say(out, LEGEND, style="dim")
+    if f.use is not None and f.highest_requests_per_s is not None and f.load != "offline":
+        most = f"{digits(f.highest_requests_per_s)} requests/s are the most there can be"
+        if f.use < SATURATED:
+            say(out, f"{most}; this load is {percent(f.use)} of it")
+        else:
+            say(out, f"{most}, which this load reaches")
+    if f.waiting_s > 0.001 * f.ttft_s.mean:
+        say(out, f"{seconds(f.waiting_s)} of the first token's time is waiting for a place")
+    if f.preempted:
+        say(out, f"{f.preempted:,} times a request lost its cache to others")
+
+
+def _parts(shares: dict[str, float]) -> str:
+    """Parts of a step, the largest first."""
+    return ", ".join(f"{WORDS.get(name, name)} {percent(share)}" for name, share in shares.items())
+
+
+def _bounds(out: Console, f: ServingForecast) -> None:
+    sequences = digits(f.decoding) if f.decoding < 1000 else f"{f.decoding:,.0f}"
+    several = "sequences" if f.decoding > 1 else "sequence"
+    step = f"decode: {sequences} {several} in a step of {seconds(f.decode_step_s)}"
+    say(out, f"{step}: {_parts(f.decode_bounds)}")
+    prompt = f"prefill: {seconds(f.prefill_s)} for"
+    what = f"the {f.amount:,.0f} prompts" if f.load == "batch" and f.amount else "a prompt alone"
+    tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
+    say(out, f"{prompt} {what}, {tokens}: {_parts(f.prefill_bounds)}")
+
+
+def _memory(out: Console, f: ServingForecast) -> None:
+    m = f.memory
+    rows = [["weights", binary(m.weights_bytes), ""]]
+    per = f"{binary(m.cache_bytes_per_token)} per token of a sequence"
+    if m.cache_bytes_per_token_past_windows < m.cache_bytes_per_token:
+        per += f", {binary(m.cache_bytes_per_token_past_windows)} beyond the windows"
+    rows.append(["cache", binary(m.cache_bytes), per])
+    rows.append(["runtime", binary(m.runtime_bytes), "context, graphs, workspaces"])
+    rows.append(["peak", binary(m.peak_bytes), ""])
+    if m.usable_bytes is not None:
+        of = f"of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
+        rows.append(["usable", binary(m.usable_bytes), of])
+    for name, amount, note in rows:
+        say(out, f"{name:<8} {amount:>9}   {note}")
+    if m.usable_bytes is None:
+        say(out, "the capacity of the device is unknown")
+        return
+    tokens = f.input_len + f.output_len
+    total = f" ({m.largest_concurrency_total:,} on all)" if f.replicas > 1 else ""
+    room = m.usable_bytes - m.weights_bytes - m.runtime_bytes
+    held = (m.largest_concurrency + 1) * m.cache_bytes_per_sequence / f.layout["dp"]
+    limit = f" (the limit of {f.stack}; memory holds more)" if held < room else ""
+    say(
+        out,
+        f"largest concurrency at {tokens:,} tokens: {m.largest_concurrency:,} sequences{total}"
+        f" of {binary(m.cache_bytes_per_sequence)}{limit}",
+    )
+    if m.longest_sequence is not None:
+        say(out, f"longest sequence that fits alone: {m.longest_sequence:,.0f} tokens")
+
+
+def _cost(out: Console, f: ServingForecast) -> None:
+    if f.power_w is not None and f.energy_j_per_output_token is not None:
+        joules = f"{si(f.energy_j_per_output_token, 'J')} per output token"
+        scope = "per board, without hosts" if f.power_scope == "board" else "TDP, an upper bound"
+        say(out, f"power {si(f.power_w, 'W')} ({scope}); {joules}")
+    else:
+        say(out, "the power of the device is unknown")
+    if f.usd_per_million_output is None or f.usd_per_million_input is None:
+        say(out, f.price_said[0] if f.price_said else "no price")
+        return
+    say(
+        out,
+        f"{money(f.usd_per_million_input)} per million input tokens and"
+        f" {money(f.usd_per_million_output)} per million output tokens, split by the time that they"
+        f" take ({percent(f.prompt_share)} for prompts); all on the output:"
+        f" {money(f.usd_per_million_output_all or 0.0)}",
+    )
+    said = f.price_said or (f"{money(f.price_usd_per_hour or 0.0)} per device-hour, as given",)
+    say(out, said[0])
+
+
+def print_table(found: Sequence[ServingForecast]) -> None:
+    """Print forecasts of one server under several loads, a row each."""
+    first = found[0]
+    columns: list[tuple[str, Justify]] = [
+        (_unit(first), "right"), ("TTFT", "right"), ("TPOT", "right"), ("end to end", "right"),
+        ("tokens/s", "right"), ("per device", "right"), ("per user", "right"),
+        ("peak memory", "right"), ("J/token", "right"), ("$/M out", "right"),
+    ]  # fmt: skip
+    rows = [
+        [
+            f"{f.amount or 0:,.4g}" if f.load == "rate" else f"{f.amount or 0:,.0f}",
+            seconds(f.ttft_s.mean),
+            seconds(f.tpot_s.mean),
+            seconds(f.e2e_s.mean),
+            rate(f.output_tokens_per_s),
+            rate(f.output_tokens_per_s_per_device),
+            rate(f.tokens_per_s_per_user),
+            binary(f.memory.peak_bytes) + ("" if f.memory.fits else " !"),
+            digits(f.energy_j_per_output_token) if f.energy_j_per_output_token else "",
+            money(f.usd_per_million_output_all) if f.usd_per_million_output_all else "",
+        ]
+        for f in found
+    ]
+    with page() as out:
+        say(out, f"{first.model} served on {_on(first)}", indent=0, style="bold")
+        lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
+        say(out, f"{first.stack}, weights {first.weights}, cache {first.kv}; {lengths}")
+        out.print()
+        spare = ("peak memory", "J/token", "end to end", "per device", "$/M out")
+        show(out, fitted_table(out.width - 2, columns, rows, spare))
+        note = "mean values; $/M out: all cost on the output tokens"
+        if not all(f.memory.fits for f in found):
+            note += "; !: more than the memory of the device"
+        say(out, note, style="dim")
+        if first.price_said:
+            say(out, first.price_said[0], style="dim")
+        section(out, "Assumed")
+        for each in dict.fromkeys(line for f in found for line in f.assumptions):
+            say(out, each, first="- ")
+
+
+def _unit(f: ServingForecast) -> str:
+    """What the rows of a table differ in."""
+    return {"concurrency": "users", "rate": "requests/s", "batch": "batch"}.get(f.load, f.load)

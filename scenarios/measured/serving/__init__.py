@@ -1,0 +1,1 @@
+"""Measured runs of servers: words of tables, rows as servers and loads."""

@@ -1,0 +1,180 @@
+"""The chain: what is asked of serving -> its forecast."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.records import Device
+from roofcast.simulator.models.catalog import resolve
+from roofcast.simulator.serving.answer import Replica, assemble
+from roofcast.simulator.serving.asked import Serving, degrees
+from roofcast.simulator.serving.capacity import Room, room
+from roofcast.simulator.serving.load import Load, Requests, requests
+from roofcast.simulator.serving.means import Mean, mean, too_many
+from roofcast.simulator.serving.replay import Replayed, replay
+from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.server import Degrees as Cut
+from roofcast.simulator.serving.server import Server
+from roofcast.simulator.serving.speculation import speculation
+from roofcast.simulator.serving.steps import Steps
+
+REPLAYED, MOST_REPLAYED = 2000, 20000
+FEWEST = 200
+PER_USER = 10
+STACK = "vllm"
+
+
+def replica(asked: Serving) -> Replica:
+    """The server of one replica. Raises BadInput for what cannot be."""
+    device = hwdb.device(asked.device, asked.set)
+    cut = degrees(asked)
+    spec, said = speculation(asked.speculate, asked.acceptance)
+    at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
+    named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
+    names = (asked.model, asked.device, asked.stack or "", asked.system or "")
+    if any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
+        server = _server(asked.model, device, at, *named)  # files may change
+    else:
+        server = _remembered(
+            asked.model, asked.device, tuple(sorted(asked.set.items())), at, *named
+        )
+    _check(server, asked, cut.ep)
+    default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
+    edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
+    changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
+    every = (*changed, *default, *cut.said, *server.assumptions, *said)
+    return Replica(asked, server, device, cut, spec, every)
+
+
+def _server(
+    model: str,
+    device: Device,
+    at: Cut,
+    weights: str | None,
+    kv: str | None,
+    stack: str,
+    system: str | None,
+) -> Server:
+    """The server of a model that generates text."""
+    found = resolve(model)
+    if found.takes != "sequence":
+        raise BadInput(f"{model} does not generate text; give a language model")
+    node = hwdb.system(system) if system else None
+    return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
+
+
+@functools.lru_cache(maxsize=32)
+def _remembered(
+    model: str, device: str, edits: tuple[tuple[str, str | float | int], ...], *rest: Any
+) -> Server:
+    """The same by names, made once."""
+    return _server(model, hwdb.device(device, dict(edits)), *rest)
+
+
+def _check(server: Server, asked: Serving, ep: int) -> None:
+    """Refuses what no server runs so."""
+    made = server.engines["decode"].forward
+    if not made.caches and not made.states:
+        raise BadInput(f"{asked.model} keeps no cache: it does not generate text token by token")
+    if any(c.tokens is not None for c in made.caches):
+        raise BadInput(f"{asked.model}: serving of models with an encoder is not modelled")
+    if ep > 1 and not any(w.expert for w in made.weights):
+        raise BadInput(f"ep {ep}: {asked.model} has no experts; leave ep out")
+
+
+def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:
+    """The memory of a replica for the sequences of a load. Raises BadInput where nothing fits."""
+    held = room(of.server, load.input_len, longest or load.input_len + load.output_len)
+    if held.cache_bytes <= 0:
+        gib = 2.0**30
+        raise BadInput(
+            f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per"
+            f" device and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
+            f" {held.memory_bytes / gib:.1f} GiB of {of.device.id} are usable; use more devices"
+            " (--tp), or fewer bits (--weights fp8, int4)"
+        )
+    return held
+
+
+def share_of(load: Load, replicas: int) -> Load:
+    """The part of a load that one replica gets."""
+    if load.kind not in ("batch", "concurrency", "rate", "trace") or replicas == 1:
+        return load
+    part = load.amount / replicas
+    if load.kind in ("batch", "concurrency"):
+        part = math.ceil(part)
+    counted = None if load.requests is None else max(load.requests // replicas, 1)
+    return msgspec.structs.replace(load, amount=part, requests=counted)
+
+
+def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -> ServingForecast:
+    """The forecast of a model served under a load.
+
+    trace: the requests of a trace, whose load is `of_trace`. replays: with percentiles, from a
+    replay of requests; without, mean values alone, in a tenth of the time.
+    Raises BadInput or UnknownName: one line that says what is wrong.
+    """
+    of = replica(asked)
+    longest = int((trace.input + trace.output).max()) if trace is not None else None
+    held = held_of(of, asked.load, longest)
+    load = share_of(asked.load, of.cut.replicas)
+    found = _means(of, load, held)
+    met = _replayed(of, load, held, trace) if replays else []
+    return assemble(of, load, held, found, met)
+
+
+def _means(of: Replica, load: Load, held: Room) -> Mean:
+    """Mean values of one replica; of a trace that is more than it can hold, those of its limit."""
+    ramp = of.server.profile.ramp
+    try:
+        if load.kind == "trace":
+            open_load = msgspec.structs.replace(load, kind="rate")
+            return mean(of.server, open_load, held, of.spec, ramp)
+        return mean(of.server, load, held, of.spec, ramp)
+    except BadInput:
+        if load.kind == "trace":
+            full = msgspec.structs.replace(load, kind="offline")
+            return mean(of.server, full, held, of.spec, ramp)
+        if of.cut.replicas == 1 or load.kind != "rate":
+            raise
+        full = msgspec.structs.replace(load, kind="offline")
+        highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
+        n, on = of.cut.replicas, f"{of.cut.replicas} replicas of {of.server.devices}"
+        raise BadInput(too_many(of.asked.load.amount, highest * n, f"{on} devices")) from None
+
+
+def count(load: Load) -> int:
+    """Requests that a replay has, where the load does not say."""
+    if load.requests is not None:
+        return load.requests
+    if load.kind == "concurrency":
+        return int(min(max(PER_USER * load.amount, FEWEST), MOST_REPLAYED))
+    return REPLAYED
+
+
+def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
+    """Tables of a server's steps for sequences up to this length."""
+    most = held.sequences(load.input_len) or 1
+    return Steps(of.server, most, longest, load.new, of.spec)
+
+
+def _replayed(of: Replica, load: Load, held: Room, trace: Requests | None) -> list[Replayed]:
+    """A replay of one replica; of a trace, of each."""
+    if load.kind not in ("concurrency", "rate", "trace"):
+        return []
+    delay = of.server.request_s
+    if trace is None:
+        longest = (1 + load.spread) * (load.input_len + load.output_len)
+        steps = steps_of(of, load, held, longest)
+        users = int(load.amount) if load.kind == "concurrency" else None
+        return [replay(steps, requests(load, count(load)), held, users, delay)]
+    steps = steps_of(of, load, held, float((trace.input + trace.output).max()))
+    parts = [Requests(*(v[k :: of.cut.replicas] for v in trace)) for k in range(of.cut.replicas)]
+    return [replay(steps, part, held, None, delay) for part in parts if len(part.input)]

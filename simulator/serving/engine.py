@@ -1,0 +1,314 @@
+"""Seconds and joules of one forward with a cache, for arrays of batches and contexts at once.
+
+Kernels are those of `work.generation`; the formulas are those of a training step, with tiles for
+few rows. Kernels of one kind and format are computed in one call, on arrays of kernels x points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from roofcast.hwdb.constants import Kernels
+from roofcast.hwdb.constants import kernels as constants
+from roofcast.hwdb.formats import WIDTH
+from roofcast.hwdb.records import Device
+from roofcast.simulator.times.attention import SHORT, attention
+from roofcast.simulator.times.matmul import matmul
+from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held
+from roofcast.simulator.times.rates import Rates
+from roofcast.simulator.times.roofline import STREAMS, computed_in, rates_of
+from roofcast.simulator.times.stream import stream
+from roofcast.simulator.work.generation import Forward, Launch
+
+FEW = 8.0  # rows up to which software multiplies a matrix by vectors
+PARTS = ("products", "experts", "attention", "streams")
+
+
+class Spent(NamedTuple):
+    """Of each part of a forward, for every point: {part: array}."""
+
+    seconds: dict[str, np.ndarray]
+    joules: dict[str, np.ndarray]
+
+
+class Point(NamedTuple):
+    """Sizes of forwards, arrays of one shape [points]."""
+
+    sequences: np.ndarray  # of this rank, whose last token has logits
+    tokens: np.ndarray  # new ones of this rank
+    everywhere: np.ndarray  # new tokens of all ranks that share the experts
+
+
+class Clocked(NamedTuple):
+    """Kernels at shares of the highest clock: seconds [clocks, kernels, points], energies."""
+
+    seconds: np.ndarray
+    energy: Energy
+    count: np.ndarray  # type: ignore[assignment]  # [kernels]
+    part: str
+    more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
+
+
+def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
+    """Distinct experts that so many tokens choose, each with probability `share`.
+
+    >>> round(float(experts_hit(256, 8 / 256, 64)), 1)
+    222.4
+    """
+    share = np.asarray(share, dtype=float)
+    return np.asarray(experts) * -np.expm1(
+        np.asarray(tokens) * np.log1p(-np.minimum(share, 1 - 1e-12))
+    )
+
+
+class Engine:
+    """A rank's forward on a device."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        device: Device,
+        sixteen: str = "bf16",
+        *,
+        gemv: float = 0.0,
+        stream: float = 1.0,
+        c: Kernels | None = None,
+    ):
+        """sixteen: format of activations; gemv: bytes a clock and core of kernels that multiply a
+        matrix by vectors, 0: as fast as memory; stream: their rate where memory limits, as a
+        multiple of the formula's.
+        """
+        self.c = c or constants()
+        self.forward, self.device, self.gemv = forward, device, gemv
+        self.faster = stream
+        self.sixteen = sixteen
+        self.board = board_of(device, self.c.power)
+        self.clock = clocks(self.c.power) if self.board else np.ones(1)
+        groups: dict[tuple[str, str], list[Launch]] = {}
+        for k in forward.launches:
+            if k.kind == "cached_attention":
+                continue
+            known = k.kind if k.kind in ("matmul", "expert_matmul") else "stream"
+            groups.setdefault((known, k.product if known != "stream" else ""), []).append(k)
+        self.groups = groups
+        self.attentions = [k for k in forward.launches if k.kind == "cached_attention"]
+        products = {product for kind, product in groups if kind != "stream"}
+        self.assumptions = tuple(
+            dict.fromkeys(text for product in products for text in self._rates(product)[1])
+        )
+
+    def _rates(self, product: str) -> tuple[Rates, tuple[str, ...]]:
+        found = rates_of(self.device, computed_in(product, self.device))
+        if self.device.kind != "cpu":
+            return found
+        # weights are streamed once, by all cores: as a triad's operands, not as those of a net's
+        return found._replace(rates=found.rates._replace(measured=True))
+
+    @property
+    def rates(self) -> Rates:
+        """Rates of the device for products of activations."""
+        return self._rates(self.sixteen)[0]
+
+    def _at(self, rates: Rates) -> Rates:
+        return at_clocks(rates, self.clock) if len(self.clock) > 1 else rates
+
+    def linear(self, at: Point) -> Spent:
+        """All but attention."""
+        found = []
+        for (kind, product), ks in self.groups.items():
+            if kind == "stream":
+                found.append(self._streams(ks, at))
+            elif kind == "matmul":
+                found.append(self._products(ks, product, at))
+            else:
+                found.append(self._experts(ks, product, at))
+        return self._held(found)
+
+    def _products(self, ks: list[Launch], product: str, at: Point) -> Clocked:
+        rates = self._rates(product)[0]
+        rows, matrix, vector, moved = (_affine(ks, f, at) for f in _FIELDS)
+        batch, m, n, k = (_size(ks, i) for i in range(4))
+        m, batch = (np.where(np.isnan(x), rows, x) for x in (m, batch))
+        weights = _column(ks, lambda x: x.weights)
+        width = max(rates.width, WIDTH.get(product, 4))
+        held_bytes = weights / np.maximum(batch * n * k, 1e-30)
+        stored = np.where(held_bytes > 0, np.minimum(held_bytes, width), width)
+        sizes = (m, n + 0 * m, k + 0 * m, batch)
+        seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
+        return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "products")
+
+    def _experts(self, ks: list[Launch], product: str, at: Point) -> Clocked:
+        rates = self._rates(product)[0]
+        share, n, k = (_size(ks, i) for i in (1, 2, 3))
+        experts = _column(ks, lambda x: x.shape[0])
+        rows = experts * share * at.everywhere  # on this rank
+        hit = experts_hit(experts, share, at.everywhere)
+        own = _affine(ks, "rows", at)
+        scale = rows / np.maximum(own, 1e-30)
+        matrix, vector, moved = (scale * _affine(ks, f, at) for f in _FIELDS[1:])
+        weights = hit / experts * _column(ks, lambda x: x.weights)
+        width = max(rates.width, WIDTH.get(product, 4))
+        stored = np.minimum(weights / (hit * n * k), width)
+        sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
+        seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
+        return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
+
+    def _multiplied(
+        self,
+        sizes: tuple[np.ndarray, ...],
+        width: float,
+        traffic: np.ndarray,
+        stored: np.ndarray,
+        rates: Rates,
+    ) -> np.ndarray:
+        """Seconds of products [clocks, kernels, points]."""
+        m, n, k, batch = (x.ravel() for x in sizes)
+        shape = sizes[0].shape
+        moved, kept = (
+            np.broadcast_to(traffic, shape).ravel(),
+            np.broadcast_to(stored, shape).ravel(),
+        )
+        seconds = matmul(
+            m, n, k, batch, width, max(width, 2.0), self._at(rates), self.c, moved=moved, few=True,
+            held=kept,
+        )  # fmt: skip
+        seconds = np.broadcast_to(seconds, (len(self.clock), len(m)))
+        if self.faster != 1.0:
+            seconds = np.where(m <= FEW, seconds / self.faster, seconds)
+        if self.gemv and rates.kind == "gpu":
+            slow = moved / (self.gemv * rates.cores * rates.clock * self.clock[:, None])
+            seconds = np.where(m <= FEW, np.maximum(seconds, slow), seconds)
+        return seconds.reshape(len(self.clock), *shape)
+
+    def _streams(self, ks: list[Launch], at: Point) -> Clocked:
+        rates = self._rates("fp32")[0]
+        vector, special, moved = (_affine(ks, f, at) for f in ("vector", "special", "moved"))
+        kinds = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in ks]
+        points = moved.shape[1]
+        flat = [kind for kind in kinds for _ in range(points)]
+        found = stream(
+            flat, moved.ravel(), vector.ravel(), special.ravel(), self._at(rates), self.c
+        )
+        seconds = np.broadcast_to(found, (len(self.clock), moved.size))
+        seconds = seconds.reshape(len(self.clock), *moved.shape)
+        return self._clocked(
+            ks, seconds, rates, (0 * moved, vector + 2 * special, moved), "streams"
+        )
+
+    def scores(
+        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, micro: int
+    ) -> np.ndarray:
+        """Scores of attention of all layers, masked ones too, in micro-batches of so many tokens:
+        each looks back on those before it.
+        """
+        heads = sum(k.count * k.shape[1] for k in self.attentions)
+        new = np.asarray(new, dtype=float)
+        once = np.minimum(new, micro) if micro else new
+        columns = np.asarray(cached) + 0.5 * (new + once)
+        return np.asarray(heads * np.asarray(sequences) * new * columns)
+
+    def attention(
+        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, width: float
+    ) -> Spent:
+        """Attention of `new` tokens of each of `sequences` over themselves and `cached` tokens,
+        arrays [points]; width: bytes of an element of the cache.
+        """
+        given = (np.asarray(x, dtype=float) for x in (sequences, new, cached))
+        sequences, new, cached = np.broadcast_arrays(*given)
+        if not self.attentions:
+            return Spent({}, {})
+        ks, one = self.attentions, new == 1.0
+        heads, groups = (_size(ks, i) for i in (1, 2))
+        reach, dim_k, dim_v, latent, source = (_size(ks, i) for i in range(4, 9))
+        dim = 0.5 * (dim_k + dim_v)
+        bytes_of = np.where(latent > 0, 0.5 * dim_k / dim, 1.0)  # keys and values are the same
+        packed = heads / groups  # heads of a group are rows of one block in decoding
+        blocks = np.ceil(packed / SHORT)
+        columns = np.where(source > 0, source, cached + new)
+        seen = np.where(one, np.minimum(columns, reach), columns)
+        sizes = (
+            np.broadcast_to(sequences, seen.shape),
+            np.where(one, groups * blocks, heads),
+            np.broadcast_to(groups * bytes_of, seen.shape),
+            np.where(one, packed / blocks, new),
+            seen,
+            np.broadcast_to(dim, seen.shape),
+            np.broadcast_to(~one & (source == 0), seen.shape),
+        )
+        rates = self._rates(self.sixteen)[0]
+        flat = [np.asarray(x).ravel() for x in sizes]
+        window = np.broadcast_to(np.where(one, np.inf, reach), seen.shape).ravel()
+        found = attention(
+            flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], flat[6], width, self._at(rates),
+            self.c, window=window,
+        )  # fmt: skip
+        seconds = np.broadcast_to(found, (len(self.clock), seen.size))
+        seconds = seconds.reshape(len(self.clock), *seen.shape)
+        visible = np.minimum(np.where(one, seen, cached + 0.5 * new), reach)
+        pairs = sequences * heads * new * visible
+        moved = (
+            width * sequences * (np.minimum(seen, reach + new) * sizes[2] + new * heads) * 2 * dim
+        )
+        work = (4 * pairs * dim, 6 * pairs, moved)
+        return self._held([self._clocked(ks, seconds, rates, work, "attention", cached=True)])
+
+    def _clocked(
+        self,
+        ks: list[Launch],
+        seconds: np.ndarray,
+        rates: Rates,
+        work: tuple[np.ndarray, np.ndarray, np.ndarray],
+        part: str,
+        cached: bool = False,
+    ) -> Clocked:
+        """Kernels with their energy; work: FLOPs of matrix and vector units, and bytes."""
+        shape = seconds.shape[1:]
+        energy, more = Energy(np.zeros(shape), np.zeros(shape)), np.zeros(shape)
+        if self.board:
+            matrix, vector, moved = (np.broadcast_to(x, shape) for x in work)
+            flop = self.board.matrix[rates.format] if rates.tensor else self.board.vector
+            byte = self.board.byte
+            energy = Energy(flop * matrix + self.board.vector * vector, byte * moved)
+            # fitted to watts of decoding; measured times say that it does not slow the board down
+            more = (self.board.cached - byte) * moved if cached else more
+        count = np.array([k.count for k in ks], dtype=float)
+        return Clocked(seconds, energy, count, part, more)
+
+    def _held(self, found: list[Clocked]) -> Spent:
+        """Kernels under the power limit of the board, summed by part."""
+        seconds: dict[str, np.ndarray] = {}
+        joules: dict[str, np.ndarray] = {}
+        for one in found:
+            shape = one.seconds.shape[1:]
+            t, used = one.seconds[0], np.zeros(shape)
+            if self.board:
+                flat = one.seconds.reshape(len(self.clock), -1)
+                energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
+                at = held(flat, energy, self.board, self.c.power)
+                t, used = at.seconds.reshape(shape), at.joules.reshape(shape)
+                used = np.maximum(np.minimum(used + one.more, self.board.limit * t), used)
+            part = one.part
+            seconds[part] = seconds.get(part, 0.0) + one.count @ t
+            joules[part] = joules.get(part, 0.0) + one.count @ used
+        return Spent(seconds, joules)
+
+
+_FIELDS = ("rows", "matrix", "vector", "moved")
+
+
+def _affine(ks: list[Launch], field: str, at: Point) -> np.ndarray:
+    """A size of kernels at points [kernels, points]."""
+    a, b, c = np.array([getattr(k, field) for k in ks]).T[:, :, None]
+    return np.maximum(a + b * at.sequences + c * at.tokens, 0.0)
+
+
+def _column(ks: list[Launch], of: Callable[[Launch], float]) -> np.ndarray:
+    return np.array([float(of(k)) for k in ks])[:, None]
+
+
+def _size(ks: list[Launch], place: int) -> np.ndarray:
+    return np.array([float(k.shape[place]) for k in ks])[:, None]

@@ -1,0 +1,296 @@
+"""Mean values of a load on one replica: Little's law, prompts mixed into decode steps, first wave.
+
+A step with B decoding sequences takes d(B) seconds; a prompt in it adds p(B). With X requests per
+second, a token of each sequence takes tpot = d + X p tpot, and B = X (output - 1) tpot, so that
+
+    X(B) = B / ((output - 1) d(B) + B p(B))
+
+requests per second finish while B sequences decode. A closed loop of C users asks for the B with
+B + X(B) ttft(B) = C (own prompts do not delay a user's own tokens), an offline run for the B that
+memory allows. Requests that arrive at random share the engine: n of them finish at the rate X(n),
+so that n follows P(n) = P(n-1) rate / X(n), whatever the lengths (processor sharing [kelly1979]),
+and the mean of n over the rate is their time in the system.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.serving.capacity import OFFLINE, Room
+from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.protocol import Server
+from roofcast.simulator.serving.speculation import NONE, Speculation
+from roofcast.simulator.serving.steps import FINE, grid
+
+HALVINGS = 50  # of a bisection
+WAVE = 0.1
+
+
+class Mean(NamedTuple):
+    """Mean values on one replica; times in seconds."""
+
+    ttft: float  # from the request to its first token, waiting included
+    tpot: float  # per output token after the first
+    e2e: float
+    decoding: float  # sequences in a decode step
+    requests_per_s: float
+    waiting: float  # of ttft, in the queue before the prompt is taken
+    step: float  # of a decode step without a prompt
+    prompt: float  # what a prompt adds to decode steps
+    alone: float  # a prompt's pass where nothing decodes
+    use: float  # requests per second over the most that this replica can serve
+
+
+class Costs:
+    """Seconds of steps as the mean values need them, at the lengths of a load.
+
+    most: sequences at once, of the memory and of the stack.
+    """
+
+    def __init__(
+        self, server: Server, load: Load, most: float, spec: Speculation = NONE, ramp: float = 0.0
+    ) -> None:
+        self.server, self.load, self.spec = server, load, spec
+        self.chunk = max(int(server.chunk_tokens), 1)
+        self.request_s, self.most = float(server.request_s), max(most, 1.0)
+        self.ramp = ramp
+        self.more = max(load.output_len - 1, 0)
+        """Tokens after the first."""
+        self.grid = np.array(grid(1, max(int(math.ceil(self.most)), 2), FINE))
+        at = load.context
+        plain = np.broadcast_to(np.asarray(server.decode(self.grid, at), float), self.grid.shape)
+        step = plain
+        if spec.drafted:
+            checked = server.mixed(self.grid, at, self.grid * spec.drafted, at, self.grid)
+            step = np.asarray(checked, float) + spec.draft * plain
+        self.steps = step / spec.tokens
+        parts = [np.asarray(server.mixed(self.grid, at, *each)) - plain for each in self.chunks()]
+        self.stalls = np.sum(np.maximum(parts, 0.0), axis=0)
+
+    @property
+    def others(self) -> float:
+        """Share of all sequences that are those of others, to each one in a closed loop."""
+        closed = self.load.kind == "concurrency"
+        return 1.0 - 1.0 / max(self.load.amount, 1.0) if closed else 1.0
+
+    def met(self, decoding: float) -> float:
+        """Sequences in a step that a decoding one meets, of so many in the mean over time."""
+        if self.load.kind == "concurrency":
+            return 1.0 + decoding * self.others
+        return max(decoding, 1.0)
+
+    def decode(self, sequences: float) -> float:
+        """A decode step, per token that it makes for each sequence."""
+        return float(np.interp(sequences, self.grid, self.steps))
+
+    def added(self, sequences: float) -> float:
+        """What one prompt adds to the decode steps that carry its chunks."""
+        return float(np.interp(sequences, self.grid, self.stalls))
+
+    def chunks(self) -> list[tuple[int, int]]:
+        """New tokens of each chunk of a prompt, and the tokens before it."""
+        starts = range(0, self.load.new, self.chunk)
+        return [(min(self.chunk, self.load.new - s), self.load.hit + s) for s in starts]
+
+    def rate(self, decoding: float) -> float:
+        """Requests per second while so many sequences decode, X(B)."""
+        if self.more == 0:  # the prompt's pass makes the only token
+            return 1.0 / self.first
+        met = self.met(decoding)
+        stalls = self.others * decoding * self.added(met)
+        return decoding / (self.more * self.decode(met) + stalls)
+
+    def highest(self) -> float:
+        """The most requests per second, with as many sequences as there may be."""
+        return self.rate(self.most)
+
+    @property
+    def together(self) -> float:
+        """Prompts that one chunk holds; below 1 where a prompt takes several."""
+        return self.chunk / self.load.new
+
+    @cached_property
+    def first(self) -> float:
+        """The pass of one prompt where nothing decodes."""
+        return self.alone(1.0)
+
+    def alone(self, prompts: float) -> float:
+        """The pass of prompts where nothing decodes."""
+        if prompts > 1 and prompts * self.load.new > self.chunk and self.load.new <= self.chunk:
+            each = max(self.chunk // self.load.new, 1)
+            whole, left = divmod(prompts, each)
+            full = float(self.server.prefill(each, self.load.new, self.load.hit))
+            rest = float(self.server.prefill(left, self.load.new, self.load.hit)) if left else 0.0
+            return whole * full + rest
+        if self.load.new <= self.chunk:
+            return float(self.server.prefill(prompts, self.load.new, self.load.hit))
+        one = sum(float(self.server.prefill(1, new, cached)) for new, cached in self.chunks())
+        return prompts * one
+
+
+def mean(
+    server: Server, load: Load, held: Room, spec: Speculation = NONE, ramp: float = 0.0
+) -> Mean:
+    """The mean values of a load on one replica; of a trace, those of its mean rate and lengths.
+
+    ramp: share of the requests of a closed loop that come together, if the software keeps them
+    together; at least those of its start do.
+    Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
+    """
+    if load.kind == "batch":
+        return _static(Costs(server, load, load.amount, spec))
+    # sequences that run at once are of every age
+    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    costs = Costs(server, load, most, spec, ramp)
+    if load.kind == "offline":
+        return _steady(costs, most)
+    return _closed(costs) if load.kind == "concurrency" else _open(costs)
+
+
+def too_many(rate: float, highest: float, on: str) -> str:
+    """That a rate is more than the devices can hold, with the highest, rounded down.
+
+    >>> too_many(20.0, 12.49, "8 devices")
+    'rate 20/s: more than 8 devices can hold; the highest is 12.4/s'
+    """
+    scale = 10.0 ** (math.floor(math.log10(highest)) - 2)
+    most = math.floor(0.999 * highest / scale) * scale
+    return f"rate {rate:g}/s: more than {on} can hold; the highest is {most:.3g}/s"
+
+
+def _static(costs: Costs) -> Mean:
+    """A batch of prompts in one pass, then decode steps of all."""
+    b = costs.load.amount
+    alone = costs.alone(b)
+    step = costs.decode(b)
+    ttft = alone
+    e2e = ttft + costs.more * step
+    return Mean(ttft, step, e2e, b, b / e2e, 0.0, step, alone / b, alone, 1.0)
+
+
+def _steady(costs: Costs, decoding: float, wave: float = 0.0) -> Mean:
+    """While `decoding` sequences decode; wave: share of prompts that come all together at first."""
+    rate, met = costs.rate(decoding), costs.met(decoding)
+    step, added, alone = costs.decode(met), costs.added(met), costs.first
+    tpot = decoding / (rate * costs.more) if costs.more else 0.0
+    ttft = costs.request_s + _prompt_s(costs, rate, decoding, tpot)
+    together = min(costs.together, costs.load.amount)
+    groups = math.ceil(costs.load.amount / together) if wave else 0
+    ttft += wave * max(together * (groups + 1) / 2 - 1, 0.0) * added
+    use = rate / costs.highest()
+    e2e = ttft + costs.more * tpot
+    return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use)
+
+
+def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
+    """From the arrival of a prompt at random to its first token.
+
+    It waits for the rest of a step, shares the next ones with the prompts that arrived meanwhile,
+    and waits for those before it where a chunk does not hold all (M/D/k, k prompts to a chunk,
+    [sakasegawa1977]).
+    """
+    met = costs.met(decoding)
+    step, added, alone = costs.decode(met), costs.added(met), costs.first
+    arriving = rate * costs.others
+    whole = costs.spec.tokens * step  # a step of all drafted tokens
+    took = max(costs.spec.tokens * tpot, whole)  # with the prompts in it
+    rest = _rest(took, arriving, added)
+    own = len(costs.chunks()) * whole + added
+    shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / max(costs.together, 1.0))
+    k = max(costs.together, 1.0)
+    busy = min(arriving * own / k, 0.98)
+    ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
+    # probability that others decode while the prompt is computed
+    many = 1.0 if costs.load.kind == "offline" else 1.0 - math.exp(-decoding * costs.others)
+    return many * (rest + shared + own) + (1.0 - many) * alone + ahead
+
+
+def _closed(costs: Costs) -> Mean:
+    """C users, each with one request under way."""
+    users, most = costs.load.amount, costs.most
+    wave = 0.0
+    if users > 1:
+        start = users / max(costs.load.requests, users) if costs.load.requests else WAVE
+        wave = max(start, costs.ramp)
+
+    def under_way(decoding: float) -> float:
+        found = _steady(costs, decoding, wave)
+        return decoding + found.requests_per_s * found.ttft
+
+    if costs.more == 0:
+        found = _steady(costs, 1.0, wave)
+        waiting = max(users / found.requests_per_s - found.e2e, 0.0)
+        return found._replace(ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting)
+    if under_way(most) <= users:  # memory or the stack's limit binds; the others wait
+        found = _steady(costs, most, wave)
+        waiting = max(users / found.requests_per_s - found.e2e, 0.0)
+        return found._replace(
+            ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting, use=1.0
+        )
+    return _steady(costs, _solve(under_way, users, most), wave)
+
+
+def _open(costs: Costs) -> Mean:
+    """Requests that arrive at random at a rate."""
+    rate, most = costs.load.amount, costs.most
+    highest = costs.highest()
+    if rate >= highest:
+        n = costs.server.devices
+        raise BadInput(too_many(rate, highest, f"{n} device{'s' if n > 1 else ''}"))
+    there, queued = _sharing(costs, rate, most)
+    decoding = _solve(costs.rate, rate, most)
+    found = _steady(costs, decoding)
+    waiting = queued / rate
+    ttft = found.ttft + waiting
+    e2e = max(costs.request_s + there / rate, ttft)
+    tpot = 0.0
+    if costs.more:
+        # prompts behind its own, which are first: all of them delay its tokens
+        behind = ttft * rate * found.prompt / costs.more
+        stalled = min(rate * found.prompt, 0.98)
+        tpot = max((e2e - ttft) / costs.more, found.step, (found.step + behind) / (1.0 - stalled))
+    return found._replace(
+        ttft=ttft, tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, waiting=waiting,
+        use=rate / highest, decoding=max(rate * costs.more * tpot, 1e-9),
+    )  # fmt: skip
+
+
+def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
+    """Mean number of requests in the system, and of those that wait for a place."""
+    n = np.arange(1, int(most) + 1)
+    step, stall = (np.interp(n, costs.grid, each) for each in (costs.steps, costs.stalls))
+    work = costs.more * step + n * stall if costs.more else n * costs.first
+    served = n / work
+    ratio = np.log(rate / served)
+    logs = np.concatenate([[0.0], np.cumsum(ratio)])
+    weights = np.exp(logs - logs.max())
+    last = rate / float(served[-1])  # of each one that waits beyond the places
+    tail = weights[-1] * last / (1.0 - last)
+    beyond = weights[-1] * last / (1.0 - last) ** 2
+    total = float(weights.sum() + tail)
+    inside = float((np.arange(int(most) + 1) * weights).sum())
+    return float((inside + most * tail + beyond) / total), float(beyond / total)
+
+
+def _rest(took: float, rate: float, added: float) -> float:
+    """What is left of a step when a request arrives at random: E[s^2] / (2 E[s]), where some steps
+    are longer by a prompt. Twice as long other prompts arrive that the next step takes as well.
+    """
+    return (took * took + rate * took * added * added) / (2.0 * took)
+
+
+def _solve(rising: Callable[[float], float], wanted: float, most: float) -> float:
+    """The argument above 0 and up to `most` at which a rising function is `wanted`."""
+    low, high = 0.0, most
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < wanted else (low, middle)
+        if high - low < 1e-6 * high:
+            break
+    return (low + high) / 2

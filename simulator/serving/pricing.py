@@ -1,0 +1,66 @@
+"""Joules and US dollars of tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from roofcast.hwdb.records import Device
+from roofcast.simulator.choose.offers import offer
+from roofcast.simulator.choose.wanted import Wanted
+
+HOUR = 3600.0
+MILLION = 1e6
+
+
+class Price(NamedTuple):
+    """What a device costs per hour [USD], and where that is from."""
+
+    usd_per_hour: float | None
+    said: tuple[str, ...]
+
+
+def price_of(device: Device, given: float | None) -> Price:
+    """The price that is given, or the median of public quotes, as `roofcast choose` takes it."""
+    if given is not None:
+        return Price(given, ())
+    rent = offer(device, Wanted()).rent
+    if rent is None:
+        return Price(None, (f"no public price of {device.id}; --price gives one",))
+    kind = f"{rent.kind}{f', {rent.of_class}' if rent.of_class else ''}"
+    return Price(
+        rent.median,
+        (
+            f"{rent.median:.2f} USD per device-hour: median of {rent.providers} public quotes"
+            f" ({kind})",
+        ),
+    )
+
+
+class Dollars(NamedTuple):
+    """USD per million tokens."""
+
+    input: float | None
+    output: float | None
+    output_all: float | None  # where output tokens carry all cost
+
+
+def dollars(
+    usd_per_hour: float | None,
+    devices: int,
+    requests_per_s: float,
+    tokens: tuple[int, int],
+    prompt_share: float,
+) -> Dollars:
+    """The cost of the devices, split over input and output tokens by the time that they take.
+
+    tokens: of a request, input and output. prompt_share: of the time of the engine that prompts
+    take; waiting is split alike.
+    """
+    if usd_per_hour is None or requests_per_s <= 0:
+        return Dollars(None, None, None)
+    of_request = usd_per_hour * devices / HOUR / requests_per_s
+    return Dollars(
+        MILLION * of_request * prompt_share / tokens[0],
+        MILLION * of_request * (1.0 - prompt_share) / tokens[1],
+        MILLION * of_request / tokens[1],
+    )

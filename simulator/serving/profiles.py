@@ -1,0 +1,105 @@
+"""Software of servers: what a step costs the host, how prompts are cut, what memory is left. One
+short TOML file per profile, in stacks/; `like = "NAME"` takes what it does not state from that one.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from roofcast.hwdb.errors import BadInput, listed, unknown
+from roofcast.hwdb.strict import checked, load
+
+HERE = Path(__file__).parent / "stacks"
+OWN = ("name", "about", "source")
+
+MEANING = {  # of what a profile sets
+    "seq_s": "host seconds per sequence and step that nothing hides: scheduling, detokenization",
+    "step_s": "host seconds per step that nothing hides",
+    "dispatch_s": "host seconds to launch a kernel of a step; 0 where graphs replay them",
+    "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
+    "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
+    "ahead": "launches run ahead of the device, and hide behind it",
+    "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
+    "stream": "rate at which they stream where memory limits, over a triad's of unknown devices",
+    "score_bytes": "bytes moved per score by attention that is not fused; 0: it is fused",
+    "products": "rate of the products of prompts, as a fraction of a library's",
+    "attention": "rate of the attention of prompts, as a fraction of the family's best kernel",
+    "chunk_tokens": "tokens of prompts in one step at most",
+    "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
+    "cut": "how a model is cut over devices by default: tensor, or layer by layer",
+    "kv": "format of the cache where none is asked for; model: 16 bits",
+    "memory_use": "share of a device's memory that it uses",
+    "most_sequences": "sequences that it runs at once; 0: no limit",
+    "runtime_bytes": "device memory of context, graphs and workspaces",
+    "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
+    "ramp": "share of a benchmark's users whose prompts arrive at once with its first one",
+}
+
+Positive = Annotated[float, msgspec.Meta(ge=0.0, le=1e30)]
+Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A serving stack; MEANING has units."""
+
+    name: str
+    about: str
+    source: str
+    seq_s: Positive = 0.0
+    step_s: Positive = 0.0
+    dispatch_s: Positive = 0.0
+    sum_s: Positive = 0.0
+    expert_s: Positive = 0.0
+    ahead: bool = True
+    gemv: Positive = 0.0
+    stream: Positive = 1.0
+    score_bytes: Positive = 0.0
+    products: Share = 1.0
+    attention: Share = 1.0
+    chunk_tokens: int = 8192
+    micro_batch: int = 0
+    cut: str = "tensor"
+    kv: str = "model"
+    memory_use: Share = 0.9
+    most_sequences: int = 0
+    runtime_bytes: Positive = 2e9
+    ttft_s: Positive = 0.0
+    ramp: Positive = 0.0
+
+
+def names() -> tuple[str, ...]:
+    """Every shipped profile."""
+    return tuple(sorted(path.stem for path in HERE.glob("*.toml")))
+
+
+@functools.cache
+def profile(name: str) -> Profile:
+    """The profile of that name, or of that TOML file. Raises UnknownName or BadInput."""
+    path = _path(name)
+    found = checked(Profile, _laid(path, ()), str(path))
+    if found.cut not in ("tensor", "layer"):
+        raise BadInput(f"{path}: cut is {found.cut!r}; known: tensor, layer")
+    return found
+
+
+def _path(name: str) -> Path:
+    path = Path(name) if name.endswith(".toml") else HERE / f"{name}.toml"
+    if not path.is_file():
+        raise unknown("serving stack", name, names(), f"known: {listed(names())}")
+    return path
+
+
+def _laid(path: Path, above: tuple[str, ...]) -> dict[str, Any]:
+    """The keys of a profile over those of the one that `like` names."""
+    own = load(path, "a serving profile")
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    if not isinstance(like, str) or like in above:
+        raise BadInput(f"{path}: like = {str(like)[:40]!r} leads back to itself, or is no name")
+    base = _laid(_path(like), (*above, like))
+    return {key: value for key, value in base.items() if key not in OWN} | own

@@ -1,0 +1,239 @@
+"""A replay of requests on one replica, event by event: continuous batching with chunked prefill.
+
+The state of an engine changes where a request arrives, a prompt's chunk is computed, a request
+ends, or the cache is full. Between two of these every step is like the one before it but for the
+context, in which its time is linear, so that all of them are taken at once. Nothing is drawn at
+random here: the same requests give the same times.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from roofcast.simulator.serving.capacity import BLOCK, WATERMARK, Room
+from roofcast.simulator.serving.load import Requests
+from roofcast.simulator.serving.steps import Steps
+
+MOST_EVENTS = 400  # per request, above which a load cannot be served at all
+
+
+class Replayed(NamedTuple):
+    """What each request met, in the order of arrival; seconds."""
+
+    ttft: np.ndarray  # from the request to its first token
+    tpot: np.ndarray  # per token after the first; NaN where there is no other
+    e2e: np.ndarray
+    seconds: float  # from the first request to the last token
+    preempted: int  # times that a request lost its cache to others
+    mean_decoding: float  # sequences in a decode step, over the time that the engine worked
+    busy: float  # share of the time that the engine worked
+
+
+class _Engine:
+    """One replica in the course of a replay."""
+
+    def __init__(
+        self, steps: Steps, asked: Requests, held: Room, users: int | None, request_s: float
+    ) -> None:
+        self.steps, self.asked, self.held, self.request_s = steps, asked, held, request_s
+        self.per_step = steps.spec.tokens
+        count = len(asked.input)
+        self.input: list[int] = asked.input.tolist()
+        self.output: list[int] = asked.output.tolist()
+        self.cached: list[int] = asked.cached.tolist()
+        self.issued = asked.arrival.tolist() if users is None else [0.0] * count
+        open_ones = count if users is None else min(users, count)
+        self.coming = deque((self.issued[i] + request_s, i) for i in range(open_ones))
+        self.next = open_ones  # of a closed loop
+        self.waiting: deque[int] = deque()
+        self.computed = list(self.cached)  # tokens of each prompt
+        self.made = [0] * count  # tokens of each answer before it lost its cache
+        self.ending: list[tuple[float, int]] = []  # decoding requests by the count at their end
+        self.order: list[int] = []  # decoding requests, the newest last
+        self.end_of: dict[int, float] = {}
+        self.partial: int | None = None  # a prompt of which some chunks are computed
+        self.count = 0.0  # tokens that a request decoding from the start would have
+        self.base = 0.0  # sum over decoding requests of their tokens, less the count
+        self.now = 0.0
+        self.first = [math.nan] * count
+        self.end = [math.nan] * count
+        self.left = count
+        self.preempted = 0
+        self.worked = self.filled = 0.0
+        # finite where the memory of the device is unknown
+        self.capacity = min(max(held.cache_bytes, 0.0), 1e18) * held.groups
+
+    @property
+    def used(self) -> float:
+        """Bytes of the cache that decoding requests hold."""
+        b = len(self.end_of)
+        tokens = self.base + b * (self.count + BLOCK / 2)
+        return self.held.fixed * b + self.held.per_token * tokens
+
+    def context(self) -> float:
+        """Mean tokens that the decoding requests look back on."""
+        b = len(self.end_of)
+        return self.base / b + self.count if b else 0.0
+
+    def arrive(self) -> None:
+        """Take the requests that are there by now."""
+        while self.coming and self.coming[0][0] <= self.now:
+            self.waiting.append(self.coming.popleft()[1])
+
+    def admitted(self) -> list[tuple[int, int, int]]:
+        """The chunk of the next step: requests, their new tokens, and the tokens before them."""
+        budget = max(self.steps.chunk - len(self.end_of), 1)
+        free = self.capacity * (1.0 - WATERMARK) - self.used
+        running = len(self.end_of)
+        found: list[tuple[int, int, int]] = []
+        while budget > 0 and self.waiting and running < self.held.limit:
+            i = self.waiting[0]
+            prompt = self.input[i] + self.made[i]
+            need = self.held.of_sequence(prompt + 1)
+            alone = not self.end_of and not found  # the longest one that there is must run
+            if need > free and not (alone or i == self.partial):
+                break
+            new = min(prompt - self.computed[i], budget)
+            found.append((i, new, self.computed[i]))
+            budget -= new
+            free -= need
+            running += 1
+            if self.computed[i] + new < prompt:
+                self.partial = i
+                break
+            self.waiting.popleft()
+        return found
+
+    def mixed_step(self, chunk: list[tuple[int, int, int]]) -> None:
+        """One step of the decoding requests with a chunk of prompts in it."""
+        b = len(self.end_of)
+        new = sum(tokens for _, tokens, _ in chunk)
+        pairs = sum(tokens * (before + tokens / 2) for _, tokens, before in chunk)
+        seconds = self.steps.added(b, new, pairs)
+        seconds += self.steps.decode(b, self.context()) if b else 0.0
+        self._pass(seconds, 1 if b else 0)
+        for i, tokens, before in chunk:
+            self.computed[i] = before + tokens
+            if self.computed[i] == self.input[i] + self.made[i]:
+                self._started(i)
+
+    def _started(self, i: int) -> None:
+        """The last chunk of a prompt gives the first token, or the next one after a loss."""
+        if self.partial == i:
+            self.partial = None
+        if math.isnan(self.first[i]):
+            self.first[i] = self.now
+        tokens = self.input[i] + self.made[i]
+        self.made[i] += 1
+        left = self.output[i] - self.made[i]
+        if left <= 0:
+            self._ended(i)
+            return
+        self.end_of[i] = self.count + left
+        heapq.heappush(self.ending, (self.end_of[i], i))
+        self.order.append(i)
+        self.base += tokens + 1 - self.count
+
+    def _ended(self, i: int) -> None:
+        self.end[i] = self.now
+        self.left -= 1
+        if self.next < len(self.input):
+            self.issued[self.next] = self.now
+            self.coming.append((self.now + self.request_s, self.next))
+            self.next += 1
+
+    def _pass(self, seconds: float, steps: float) -> None:
+        """Time passes, and each decoding request makes its tokens."""
+        self.now += seconds
+        self.worked += seconds
+        self.filled += seconds * len(self.end_of)
+        self.count += steps * self.per_step
+        while self.ending and self.ending[0][0] <= self.count + 1e-9:
+            end, i = heapq.heappop(self.ending)
+            if self.end_of.get(i) != end:  # it lost its cache meanwhile
+                continue
+            del self.end_of[i]
+            self.base -= self.input[i] + self.output[i] - end
+            self._ended(i)
+
+    def decode_steps(self, blocked: bool) -> None:
+        """Steps without a prompt, up to the next event; blocked: an arrival changes nothing."""
+        b = len(self.end_of)
+        context = self.context()
+        while self.end_of.get(self.ending[0][1]) != self.ending[0][0]:
+            heapq.heappop(self.ending)
+        n = max(math.ceil((self.ending[0][0] - self.count) / self.per_step - 1e-9), 1)
+        if not blocked and self.coming:
+            step = self.steps.decode(b, context)
+            n = min(n, max(math.ceil((self.coming[0][0] - self.now) / step), 1))
+        grown = self.held.per_token * b * self.per_step
+        if grown > 0 and b > 1:
+            fitting = math.floor((self.capacity - self.used) / grown)
+            if fitting < 1:
+                self.preempt()
+                return
+            n = min(n, fitting)
+        self._pass(n * self.steps.decode(b, context + self.per_step * (n - 1) / 2), n)
+
+    def preempt(self) -> None:
+        """The newest request loses its cache, and is computed again first."""
+        while self.order and self.order[-1] not in self.end_of:
+            self.order.pop()
+        i = self.order.pop()
+        end = self.end_of.pop(i)
+        left = max(int(round(end - self.count)), 1)
+        self.base -= self.input[i] + self.output[i] - end
+        self.made[i] = max(self.output[i] - left, 0)
+        self.computed[i] = self.cached[i]
+        self.waiting.appendleft(i)
+        self.partial = None
+        self.preempted += 1
+
+    def run(self) -> None:
+        """All requests, from the first to the last."""
+        events = 0
+        most = MOST_EVENTS * len(self.input) + sum(self.input) // self.steps.chunk
+        while self.left and events < most:
+            events += 1
+            self.arrive()
+            if not self.waiting and not self.end_of:
+                self.now = max(self.now, self.coming[0][0])
+                continue
+            chunk = self.admitted() if self.waiting else []
+            if chunk:
+                self.mixed_step(chunk)
+            else:
+                self.decode_steps(blocked=bool(self.waiting))
+
+
+def replay(
+    steps: Steps, asked: Requests, held: Room, users: int | None = None, request_s: float = 0.0
+) -> Replayed:
+    """What each request meets on one replica.
+
+    users: of a closed loop, whose requests are issued as the ones before end; else they arrive as
+    `asked` says. request_s: from the client to the engine.
+
+    The newest requests lose their cache where it is full, and their prompt and answer so far are
+    computed again. A request too long for the whole cache runs alone.
+    """
+    engine = _Engine(steps, asked, held, users, request_s)
+    engine.run()
+    issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
+    more = asked.output - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = np.where(more > 0, (end - first) / more, np.nan)
+    return Replayed(
+        first - issued,
+        tpot,
+        end - issued,
+        float(np.nanmax(end) - issued.min()),
+        engine.preempted,
+        engine.filled / engine.worked if engine.worked else 0.0,
+        engine.worked / engine.now if engine.now else 0.0,
+    )

@@ -1,0 +1,99 @@
+"""The answer: a frozen forecast of serving, in SI units."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """A time over the requests of a load [s]: its mean, and what 50, 90, 99 % do not exceed."""
+
+    mean: float
+    p50: float | None = None  # None where the load has no requests that differ
+    p90: float | None = None
+    p99: float | None = None
+    # between which 80 % of measured runs lie whose mean is forecast so; None where unknown
+    low: float | None = None
+    high: float | None = None
+
+
+class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of one device, the most loaded."""
+
+    weights_bytes: float
+    runtime_bytes: float  # context, graphs, workspaces
+    cache_bytes: float  # of the sequences of this load
+    peak_bytes: float
+    usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown
+    capacity_bytes: float | None  # of the device
+    # of a token of one sequence: of all layers, and of those without an attention window
+    cache_bytes_per_token: float
+    cache_bytes_per_token_past_windows: float
+    cache_bytes_per_sequence: float  # at full length
+    # at this length, of one replica and of all
+    largest_concurrency: int
+    largest_concurrency_total: int
+    longest_sequence: float | None  # tokens of one sequence that fit alone; None: any
+    fits: bool
+
+
+class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """A forecast of a model served under a load. SI units, USD; None where there is no answer.
+
+    Means and percentiles are those of the requests of all replicas together.
+    """
+
+    model: str
+    device: str
+    devices: int
+    replicas: int
+    layout: dict[str, int]  # tp, pp, ep, dp of one replica
+    stack: str
+    weights: str
+    kv: str
+    load: str  # batch | concurrency | rate | offline | trace
+    amount: float | None  # sequences, users or requests per second; None: as many as fit
+    input_len: int
+    output_len: int
+
+    ttft_s: Spread  # from the request to its first token
+    tpot_s: Spread  # per output token after the first
+    e2e_s: Spread  # from the request to its last token
+    requests_per_s: float
+    output_tokens_per_s: float
+    output_tokens_per_s_range: tuple[float, float] | None = None  # the 80 % interval
+    total_tokens_per_s: float  # input and output
+    output_tokens_per_s_per_device: float
+    tokens_per_s_per_user: float  # 1 / tpot
+    prefill_tokens_per_s: float  # of a replica that computes prompts alone
+    prefill_tokens_per_s_range: tuple[float, float] | None = None
+    decoding: float  # sequences in a decode step of a replica, the mean
+    waiting_s: float  # of ttft, in the queue
+    use: float | None  # requests per second over the most that there can be
+    highest_requests_per_s: float | None
+    preempted: int | None = None  # of the replayed requests, for lack of cache
+    replayed: int | None = None  # requests
+
+    decode_step_s: float
+    prefill_s: float  # of a prompt alone
+    decode_bounds: dict[str, float] = {}  # share of a decode step by what bounds it
+    prefill_bounds: dict[str, float] = {}
+
+    memory: ServingMemory
+
+    power_w: float | None = None  # of one device
+    power_scope: str = ""  # board, or TDP: an upper bound
+    energy_j_per_output_token: float | None = None
+    price_usd_per_hour: float | None = None  # of one device
+    price_said: tuple[str, ...] = ()  # where it is from
+    prompt_share: float = 0.0  # of the engine's time, as the cost is split
+    usd_per_million_input: float | None = None
+    usd_per_million_output: float | None = None
+    usd_per_million_output_all: float | None = None  # all cost on the output tokens
+
+    slo: str = ""  # the service level that the rate holds, in words
+    assumptions: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """The forecast as JSON."""
+        return msgspec.json.encode(self)
