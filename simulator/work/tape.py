@@ -191,7 +191,8 @@ class Tape(Recording):
 
     def vocabulary(self, rows: int, width: int, tied: str | None = None) -> Value:
         """An embedding table [rows, width]; a tensor-parallel rank holds ceil(rows / tp) rows."""
-        table = self.parameter(-(-rows // self.parallel.tp), width, tied=tied)
+        own = -(-rows // self.parallel.tp)
+        table = self.parameter(own, width, tied=tied, dtype=self.table_format(own, width))
         table.split = "features" if self.parallel.tp > 1 else None
         return table
 
