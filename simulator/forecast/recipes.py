@@ -8,6 +8,7 @@ from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.records import Device
 from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.sparsity import with_sparsity
 from roofcast.simulator.forecast.tuned import tuning_of
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
@@ -58,7 +59,10 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         optimizer=_optimizer(s, assumptions),
         recompute=s.recompute,
         offload=tuple(s.offload),
-        tuning=tuning_of(s, model, precision_name, assumptions),
+        tuning=with_sparsity(
+            s, model, device, precision_name, tuning_of(s, model, precision_name, assumptions),
+            assumptions,
+        ),
     )
     return recipe, assumptions
 

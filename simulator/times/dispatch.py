@@ -172,7 +172,7 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
         for i, k in enumerate(step.kernels):
             if k.kind in MATMULS and step.nodes[k.node].op == "experts":
                 launches[i] = stack.expert_launches * k.shape[0]
-    sparse = SPARSE_CALL * slowness(device.year, c) if forward and device.kind == "gpu" else 0.0
+    sparse = SPARSE_CALL if forward and device.kind == "gpu" else 0.0
     each = zip(step.kernels, launches, strict=True)
     return np.array(
         [

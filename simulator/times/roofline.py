@@ -18,8 +18,9 @@ from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.ages import aged, odd_rows
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
+from roofcast.simulator.times.compressed import sparse, widening
 from roofcast.simulator.times.conv import conv, least_flops
-from roofcast.simulator.times.matmul import matmul, sparse_matmul
+from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import (
     Board,
     Energy,
@@ -277,20 +278,7 @@ def _matmul(ks: list[Kernel], _: bool, rates: Rates, c: Kernels) -> np.ndarray:
     width = max(rates.width, WIDTH.get(ks[0].product, 4))
     moved = np.array([_with_epilogue(kernel) for kernel in ks])
     seconds = matmul(m, n, k, batch, width, max(width, 2.0), rates, c, moved=moved)
-    if rates.kind != "gpu":
-        return seconds
-    return seconds + [c.matmul.widened * _widens(kernel) for kernel in ks] / rates.clock
-
-
-def _widens(k: Kernel) -> bool:
-    """Does the kernel multiply in 16 bits or more a weight that it reads in fewer?"""
-    return len(k.inputs) > 1 and WIDTH[k.inputs[1].dtype] < 2.0 <= WIDTH.get(k.product, 4)
-
-
-def _sparse(ks: list[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
-    batch, m, n, k = _columns([kernel.shape for kernel in ks])
-    moved = np.array([kernel.read + kernel.written for kernel in ks])
-    return sparse_matmul(m, n, k, batch, max(rates.width, 1.0), moved, rates, c)
+    return seconds + widening(ks, rates, c)
 
 
 def _with_epilogue(k: Kernel) -> float:
@@ -364,7 +352,7 @@ def _scalar(k: Kernel) -> float:
 
 FORMULAS: dict[str, Callable[[list[Kernel], Any, Rates, Kernels], np.ndarray]] = {
     "matmul": _matmul,
-    "sparse": _sparse,
+    "sparse": sparse,
     "attention": _attention,
     "conv": _conv,
     "recurrent": _recurrent,

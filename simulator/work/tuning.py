@@ -57,7 +57,9 @@ class Tuning(NamedTuple):
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, whatever else says
     weights: str | None = None  # format of frozen weights: a key of HELD
-    sparse: bool = False  # matrices hold 2 of 4 weights, in inference
+    # of inference
+    sparse: bool = False  # matrices hold 2 of every 4 weights
+    zeros: float = 0.0  # fraction of scattered zeros among all weights
 
     def trains(self, name: str) -> bool:
         """Whether the weights of the op called `name` train, without its adapter."""
