@@ -35,14 +35,17 @@ def build(
     width: int = 64,
     excite: int = 0,
     classes: int = 1000,
+    kept: float = 1.0,
 ) -> Value:
     """`block` is "basic" or "bottleneck".
 
     `width` is the number of channels per group where the stage has 64 planes; `excite` is the
-    reduction of the squeeze-excitation, 0 for none.
+    reduction of the squeeze-excitation, 0 for none; `kept` is the share of channels that pruning
+    has left.
     """
     pixels = images(t, batch, size)
-    x = features(t, pixels, block, depths, groups=groups, width=width, excite=excite)
+    sizes = {"groups": groups, "width": width, "excite": excite}
+    x = features(t, pixels, block, depths, **sizes, kept=kept)
     return classify(t, global_average(t, x), classes)
 
 
@@ -56,11 +59,13 @@ def features(
     groups: int = 1,
     width: int = 64,
     excite: int = 0,
+    kept: float = 1.0,
 ) -> Value:
     """The stages without a classifier, as many as `depths` has, with these `strides`."""
-    x = conv_norm(t, x, 64, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
+    stem, *all_planes = (int(kept * n) // 8 * 8 for n in (64, *PLANES))
+    x = conv_norm(t, x, stem, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
     x = max_pool(t, "maxpool", x, 3, stride=2, padding=1)
-    for stage, (planes, depth, stride) in enumerate(zip(PLANES, depths, strides, strict=False)):
+    for stage, (planes, depth, stride) in enumerate(zip(all_planes, depths, strides, strict=False)):
         if block == "basic":
             body = partial(basic, t, planes=planes, excite=excite)
         else:
