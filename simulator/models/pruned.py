@@ -130,7 +130,10 @@ def _counted(model: Model) -> tuple[int, float]:
 def _changed(config: Any, changes: Changes) -> Any:
     if isinstance(config, Mapping):
         return {**config, **changes}
-    return msgspec.structs.replace(config, **changes)
+    try:
+        return msgspec.structs.replace(config, **changes)
+    except ValueError as error:  # of a configuration that checks itself
+        raise BadInput(f"prune: what is left cannot be a net: {error}") from None
 
 
 def _given(config: Any, names: tuple[str, ...]) -> Changes:
@@ -160,8 +163,8 @@ def _heads(config: Any, share: float, model: Model) -> Changes:
     (name, count), *_ = heads.items()
     of_groups = next((v for v in groups.values() if isinstance(v, int)), None)
     whole = of_groups or getattr(config, "groups", None) or count
-    if not isinstance(whole, int) or count % whole:
-        whole = count
+    if not isinstance(whole, int) or whole == 1 or count % whole:
+        whole = count  # keys and values that all heads share stay
     left = _left(whole, share, "heads")
     found: Changes = {name: count // whole * left}
     found |= {key: left for key, value in groups.items() if value == whole}
@@ -201,22 +204,23 @@ def _ffn(config: Any, share: float, model: Model) -> Changes:
 def _layers(config: Any, share: float, model: Model) -> Changes:
     if isinstance(config, Mapping) and model.family not in STACKED:
         return {}
-    found = _given(config, LAYERS)
-    return {
-        n: _left(v, share, "layers")
-        for n, v in found.items()
-        if isinstance(v, int) and not isinstance(v, bool) and v > 1
-    }
+    found: Changes = {}
+    for name, count in _given(config, LAYERS).items():
+        if isinstance(count, int) and not isinstance(count, bool) and count > 1:
+            left = found[name] = _left(count, share, "layers")
+            # what is said of every layer, of the first ones that are left
+            every = getattr(config, "__struct_fields__", ())
+            lists = ((key, getattr(config, key)) for key in every)
+            found |= {k: v[:left] for k, v in lists if isinstance(v, list) and len(v) == count}
+    return found
 
 
 def _experts(config: Any, share: float, model: Model) -> Changes:
     chosen = [v for v in _given(config, CHOSEN).values() if isinstance(v, int)]
     least = max(chosen, default=1)
-    return {
-        n: _left(v, share, "experts", least)
-        for n, v in _given(config, EXPERTS).items()
-        if isinstance(v, int) and v > 1
-    }
+    found = {n: v for n, v in _given(config, EXPERTS).items() if isinstance(v, int) and v > 1}
+    more = {n: v for n, v in found.items() if v > least}  # a key that its net ignores may be small
+    return {n: _left(v, share, "experts", least) for n, v in (more or found).items()}
 
 
 def _channels(config: Any, share: float, model: Model) -> Changes:
