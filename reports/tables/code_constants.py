@@ -224,6 +224,7 @@ NO_CONSTANTS = {
     "simulator.work.tuning.NF4": "bits of a format, as its paper has them [dettmers2023]",
     "simulator.work.tuning.Q4_K": "bits of a format, as llama.cpp's source has them",
     "simulator.work.tuning.Q6_K": "bits of a format, as llama.cpp's source has them",
+    "simulator.forecast.taught.GIB": "bytes of a GiB",
     "simulator.work.compressed.GIB": "bytes of a GiB",
     "simulator.work.compressed.MASK": "a bit, in bytes",
     "simulator.work.tuning._LONGEST": "characters of a pattern above which it is refused",

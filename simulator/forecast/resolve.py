@@ -14,6 +14,7 @@ from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.run import Run, run_of, tokens_of
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.taught import with_teacher
 from roofcast.simulator.models.pruned import pruned
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.model import Model
@@ -92,6 +93,7 @@ def named(s: Scenario) -> Named:
     model = models.resolve(s.model, s.inputs, device.kind)
     if s.prune is not None:
         model = pruned(model, s.prune)
+    model = with_teacher(s, model, device.kind)
     return Named(device, model, _system(s, device))
 
 

@@ -57,6 +57,8 @@ class Recording:
         self.storage: Storage | None = None  # of a quantized checkpoint
         self.tuning: Tuning | None = None  # what trains; None: all weights
         self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights
+        self.taught: Value | None = None  # logits of a teacher, until the loss compares them
+        self.teaching = False  # whether a teacher runs, whose weights do not train
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter
         self._path: list[str] = []
@@ -214,6 +216,7 @@ class Recording:
         """
         if tied is not None and tied in self._parameters:
             return self._parameters[tied]
+        trainable = trainable and not self.teaching
         if self.training and not adapter and self.frozen:
             trainable = False
             if dtype is None and self.tuning is not None and self.tuning.weights == "bf16":

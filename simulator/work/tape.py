@@ -24,6 +24,8 @@ __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
 _COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
+# state that a model beside another has for itself
+_OF_ONE_MODEL = ("training", "teaching", "tuning", "storage", "head", "headed", "_parameters")
 _APPENDED = (
     "nodes",
     "kernels",
@@ -125,6 +127,22 @@ class Tape(Recording):
     def in_block(self) -> bool:
         """Whether the model is inside a repeated block, where linear layers are cut by tp."""
         return self._block > 0
+
+    def beside(self, name: str, run: Callable[[], Any]) -> Any:
+        """Run a frozen model on the inputs of this one, without gradients; its result.
+
+        What the other shares with nobody: names of tied weights, storage, head, adapters.
+        """
+        own = {key: getattr(self, key) for key in _OF_ONE_MODEL}
+        caches, inputs = len(self.caches), len(self.inputs)
+        self.training, self.teaching, self.tuning, self.storage = False, True, None, None
+        self._parameters = {}
+        with self.scope(name):
+            result = run()
+        for key, value in own.items():
+            setattr(self, key, value)
+        del self.caches[caches:], self.inputs[inputs:]  # the same batch
+        return result
 
     # ------------------------------------------------------------------ several ranks
     def send(
