@@ -5,7 +5,7 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, sensitivity,
-search, choose, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
+search, choose, compress, largest_batch, Scenario, Forecast, RoofcastError, hwdb, __version__.
 """
 
 from importlib import import_module
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from roofcast import hwdb
     from roofcast.calls import predict, roofline, sensitivity
     from roofcast.choosing import choose, search
+    from roofcast.compressing import compress
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
     from roofcast.simulator.forecast.chain import largest_batch
@@ -29,6 +30,7 @@ _HOME = {
     "sensitivity": "calls",
     "choose": "choosing",
     "search": "choosing",
+    "compress": "compressing",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -42,6 +44,7 @@ __all__ = [
     "Scenario",
     "__version__",
     "choose",
+    "compress",
     "count",
     "hwdb",
     "largest_batch",

@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Forecast one step: time, memory, what limits it.",
     "search": "Find the fastest layout on a number of devices.",
     "choose": "Choose devices, how many, and the layout for a run.",
+    "compress": "One net in fewer bits, pruned, sparse: memory, time, energy.",
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",

@@ -50,6 +50,9 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
     size = _size(s, model, assumptions)
     precision_name = _precision(s, model, device, assumptions)
     stack = _stack(s, device, assumptions).changed(s.attention, s.memory_format)
+    lacks = without_few_bits(precision_name, model, stack, device) if s.mode == "infer" else ""
+    if lacks:
+        assumptions.append(f"{lacks}; forecast as if it had them")
     recipe = Recipe(
         mode=s.mode,
         batch=batch,
@@ -113,6 +116,19 @@ def _precision(s: Scenario, model: Model, device: Device | None, assumptions: li
     if s.mode == "infer" and (stored is None or stored.precision != name):
         assumptions += quantization(name, model.takes == "image")
     return name
+
+
+def without_few_bits(name: str, model: Model, stack: Stack, device: Device | None) -> str:
+    """Why a stack has no convolutions in the few bits of a precision; "" where it has them, and for
+    nets without images.
+    """
+    fused = stack.implementations.get("epilogue") == "fused"
+    if fused or model.takes != "image" or precision(name).filters is None:
+        return ""
+    other = "onednn, as OpenVINO runs" if device and device.kind == "cpu" else "nvidia-tuned, as TensorRT"
+    return (
+        f"{stack.name} has no {precision(name).filters} convolutions; use --stack {other}"
+    )
 
 
 def _multiplies(device: Device, name: str | None) -> bool:
