@@ -126,8 +126,8 @@ def _precision(scenario: Scenario) -> str:
 
 def _products(device: Device, name: str) -> str:
     product = precision(name).product
-    have = "" if product in device.peak_flops or product in device.vector_flops else ", which it lacks"
-    return f"{product} products{have}"
+    has = product in device.peak_flops or product in device.vector_flops
+    return f"{product} products{'' if has else ', which it lacks'}"
 
 
 # a name, the options, what it needs, and why it is refused before a forecast

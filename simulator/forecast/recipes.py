@@ -63,7 +63,11 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         recompute=s.recompute,
         offload=tuple(s.offload),
         tuning=with_sparsity(
-            s, model, device, precision_name, tuning_of(s, model, precision_name, assumptions),
+            s,
+            model,
+            device,
+            precision_name,
+            tuning_of(s, model, precision_name, assumptions),
             assumptions,
         ),
     )
@@ -125,10 +129,9 @@ def without_few_bits(name: str, model: Model, stack: Stack, device: Device | Non
     fused = stack.implementations.get("epilogue") == "fused"
     if fused or model.takes != "image" or precision(name).filters is None:
         return ""
-    other = "onednn, as OpenVINO runs" if device and device.kind == "cpu" else "nvidia-tuned, as TensorRT"
-    return (
-        f"{stack.name} has no {precision(name).filters} convolutions; use --stack {other}"
-    )
+    cpu = device is not None and device.kind == "cpu"
+    other = "onednn, as OpenVINO has" if cpu else "nvidia-tuned, as TensorRT has"
+    return f"{stack.name} has no {precision(name).filters} convolutions; use --stack {other}"
 
 
 def _multiplies(device: Device, name: str | None) -> bool:

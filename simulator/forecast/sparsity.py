@@ -49,9 +49,9 @@ def with_sparsity(
     rate = constants.family(family_name(device)).sparse
     assert rate is not None, "checked"
     assumptions.append(
-        f"sparsity 2:4 on {device.id}: products at up to {rate.value:g} times the dense rate (printed),"
-        " less where operands arrive too slowly; under PyTorch without graphs each call describes the"
-        " product to the library again (0.26 ms of the host)"
+        f"sparsity 2:4 on {device.id}: products at up to {rate.value:g} times the dense rate"
+        " (printed), less where operands arrive too slowly; under PyTorch without graphs each call"
+        " describes the product to the library again (0.26 ms of the host)"
     )
     return tuning._replace(sparse=True)
 

@@ -35,26 +35,22 @@ def with_teacher(s: Scenario, student: Model, kind: str) -> Model:
     return taught(student, models.resolve(s.teacher, (), kind))
 
 
-def with_cost(
-    found: Forecast, s: Scenario, forecast: Callable[[Scenario], Forecast]
-) -> Forecast:
+def with_cost(found: Forecast, s: Scenario, forecast: Callable[[Scenario], Forecast]) -> Forecast:
     """The forecast of a distillation, with what the student alone would take among its
     assumptions. forecast: of any scenario.
     """
     if s.teacher is None:
         return found
     micro = found.layout.micro_batch if found.layout else None
-    alone = forecast(
-        msgspec.structs.replace(s, teacher=None, batch=found.batch, micro_batch=micro)
-    )
+    alone = forecast(msgspec.structs.replace(s, teacher=None, batch=found.batch, micro_batch=micro))
     slower = found.step_time_s / alone.step_time_s - 1
     more = (found.memory.peak_bytes - alone.memory.peak_bytes) / GIB
     frozen = found.parameters - alone.parameters
     line = (
-        f"teacher {s.teacher}: {frozen:,} frozen weights in the student's precision, a forward on the"
-        f" same batch, its logits compared beside the student's own loss; the student alone takes"
-        f" {1e3 * alone.step_time_s:.4g} ms a step ({100 * slower:+.0f} % with the teacher) and"
-        f" {more:.3g} GiB less; hidden states are not compared"
+        f"teacher {s.teacher}: {frozen:,} frozen weights in the student's precision, a forward on"
+        " the same batch, its logits compared beside the student's own loss; the student alone"
+        f" takes {1e3 * alone.step_time_s:.4g} ms a step ({100 * slower:+.0f} % with the teacher)"
+        f" and {more:.3g} GiB less; hidden states are not compared"
     )
     return msgspec.structs.replace(
         found, assumptions=(*found.assumptions, line), student_alone_s=alone.step_time_s

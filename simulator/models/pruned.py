@@ -100,7 +100,7 @@ def pruned(model: Model, text: str) -> Model:
 
 
 def _with_effect(model: Model, changes: Changes) -> Changes:
-    """Of changes, those that make the net smaller: a configuration has keys that its net ignores."""
+    """Of changes, those that make the net smaller: a net may ignore keys of its configuration."""
     again, whole = model.again, _counted(model)[0]
     assert again is not None, "the caller checks it"
     return {

@@ -25,7 +25,7 @@ def taught(student: Model, teacher: Model) -> Model:
             )
     if student.takes != teacher.takes:
         raise BadInput(
-            f"teacher {teacher.name}: its input is {teacher.takes}, that of {student.name} {student.takes};"
+            f"teacher {teacher.name}: it reads {teacher.takes}s, {student.name} {student.takes}s;"
             " both must read the same inputs"
         )
 

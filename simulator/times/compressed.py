@@ -4,16 +4,12 @@ with 2 of every 4 kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
-from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.times.matmul import matmul, tiled
 from roofcast.simulator.times.rates import Rates
-from roofcast.simulator.work.traced import Kernel
 
 
 def sparse_matmul(
@@ -39,30 +35,15 @@ def sparse_matmul(
     traffic, half = np.asarray(moved, dtype=float), k / 2.0
     if rates.kind != "gpu":
         return matmul(m, n, half, batch, width, width, rates, c, moved=traffic)
-    slower = np.maximum(1.0, c.matmul.sparse_loop / np.asarray(rates.fed))
+    slower = max(1.0, c.matmul.sparse_loop / rates.fed)
     at = rates._replace(matrix=rates.matrix / slower)
     into = np.asarray(width, dtype=float)
     reread = batch * 2.0 * into * (m * n * half) / rates.footprint
     return tiled(m, n, half, batch, into, traffic, reread, at, c)
 
 
-def sparse(ks: Sequence[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
-    """Seconds of kernels whose weights hold 2 of every 4."""
-    batch, m, n, k = np.array([kernel.shape for kernel in ks], dtype=float).T
-    moved = np.array([kernel.read + kernel.written for kernel in ks])
-    return sparse_matmul(m, n, k, batch, max(rates.width, 1.0), moved, rates, c)
-
-
-def widening(ks: Sequence[Kernel], rates: Rates, c: Kernels) -> np.ndarray:
+def widening(widens: ArrayLike, rates: Rates, c: Kernels) -> np.ndarray:
     """Seconds that kernels of a GPU take to start widening the weights they multiply; 0 for those
-    that multiply what they read.
+    that multiply what they read (`widens`: false).
     """
-    if rates.kind != "gpu":
-        return np.zeros(len(ks))
-    more = np.array([c.matmul.widened if _widens(kernel) else 0.0 for kernel in ks])
-    return more / rates.clock
-
-
-def _widens(k: Kernel) -> bool:
-    """Does the kernel multiply in 16 bits or more a weight that it reads in fewer?"""
-    return len(k.inputs) > 1 and WIDTH[k.inputs[1].dtype] < 2.0 <= WIDTH.get(k.product, 4)
+    return np.asarray(widens, dtype=float) * (rates.kind == "gpu") * c.matmul.widened / rates.clock

@@ -176,7 +176,7 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
     each = zip(step.kernels, launches, strict=True)
     return np.array(
         [
-            (forward * share[k.phase] * n + (sparse if k.kind == "sparse_matmul" else 0.0)) * k.count
+            k.count * (forward * share[k.phase] * n + sparse * (k.kind == "sparse_matmul"))
             for k, n in each
         ]
     )

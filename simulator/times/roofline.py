@@ -15,10 +15,10 @@ from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.ages import aged, odd_rows
+from roofcast.simulator.times.ages import aged, odd_rows, widens
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
-from roofcast.simulator.times.compressed import sparse, widening
+from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import (
@@ -173,9 +173,7 @@ def _at(
     return FORMULAS[formula](ks, detail, at_clocks(rates, clock), c)
 
 
-def _energy(
-    ks: list[Kernel], formula: str, rates: Rates, board: Board, c: Kernels
-) -> Energy:
+def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board, c: Kernels) -> Energy:
     """Energy of kernels at the highest clock and voltage [J]."""
     matrix, vector, special, moved = _columns(
         [(k.matrix, k.vector, k.special, k.read + k.written) for k in ks]
@@ -278,7 +276,13 @@ def _matmul(ks: list[Kernel], _: bool, rates: Rates, c: Kernels) -> np.ndarray:
     width = max(rates.width, WIDTH.get(ks[0].product, 4))
     moved = np.array([_with_epilogue(kernel) for kernel in ks])
     seconds = matmul(m, n, k, batch, width, max(width, 2.0), rates, c, moved=moved)
-    return seconds + widening(ks, rates, c)
+    return seconds + widening([widens(kernel) for kernel in ks], rates, c)
+
+
+def _sparse(ks: list[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
+    batch, m, n, k = _columns([kernel.shape for kernel in ks])
+    moved = np.array([kernel.read + kernel.written for kernel in ks])
+    return sparse_matmul(m, n, k, batch, max(rates.width, 1.0), moved, rates, c)
 
 
 def _with_epilogue(k: Kernel) -> float:
@@ -352,7 +356,7 @@ def _scalar(k: Kernel) -> float:
 
 FORMULAS: dict[str, Callable[[list[Kernel], Any, Rates, Kernels], np.ndarray]] = {
     "matmul": _matmul,
-    "sparse": sparse,
+    "sparse": _sparse,
     "attention": _attention,
     "conv": _conv,
     "recurrent": _recurrent,

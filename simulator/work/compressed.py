@@ -37,9 +37,9 @@ def _of_format(t: Tape, stored: list[Weight], name: str, model: str) -> str:
     held = HELD[name]
     assert held is not None, "the caller asks for formats that are stored"
     return (
-        f"weights {name}, {held.how}: {_counted(t, stored)} in {_bits(stored):.4g} bits each, scales"
-        f" included; others in {t.precision.weights}; kernels widen them as they multiply, products"
-        f" in {t.precision.autocast or t.precision.activations}"
+        f"weights {name}, {held.how}: {_counted(t, stored)} in {_bits(stored):.4g} bits each,"
+        f" scales included; others in {t.precision.weights}; kernels widen them as they multiply,"
+        f" products in {t.precision.autocast or t.precision.activations}"
     )
 
 
@@ -61,9 +61,9 @@ def _of_zeros(t: Tape, zeros: float) -> str:
     shown = f"{packed / GIB:.3g} GiB instead of {whole / GIB:.3g}"
     gain = shown if packed < whole else "no less"
     return (
-        f"sparsity {100 * zeros:g}%: no kernel skips scattered zeros, so that FLOPs, time and memory"
-        f" are those of the dense net; packed as the other values and a bit per weight, as for a"
-        f" download, its weights would take {gain}"
+        f"sparsity {100 * zeros:g}%: no kernel skips scattered zeros, so that FLOPs, time and"
+        " memory are those of the dense net; packed as the other values and a bit per weight, as"
+        f" for a download, its weights would take {gain}"
     )
 
 

@@ -135,8 +135,8 @@ class Recording:
 
     @property
     def sparse(self) -> str | None:
-        """Format of weight matrices that hold 2 of every 4 weights [mishra2021]: those, and an index
-        of 2 bits for each; None where they are dense.
+        """Format of weight matrices that hold 2 of every 4 weights [mishra2021]: those, and an
+        index of 2 bits for each; None where they are dense.
         """
         if self.training or self.tuning is None or not self.tuning.sparse:
             return None

@@ -44,9 +44,8 @@ def build(
     has left.
     """
     pixels = images(t, batch, size)
-    sizes = {"groups": groups, "width": width, "excite": excite}
-    x = features(t, pixels, block, depths, **sizes, kept=kept)
-    return classify(t, global_average(t, x), classes)
+    inner = features(t, pixels, block, depths, groups=groups, width=width, excite=excite, kept=kept)
+    return classify(t, global_average(t, inner), classes)
 
 
 def features(

@@ -37,9 +37,7 @@ def against_teacher(t: Tape, logits: Value, taught: Value) -> None:
     t.save(log_p, p)
     bytes_, dtype = log_p.bytes, log_p.dtype
     t.backward("elementwise", vector=n, read=p.bytes, written=bytes_, product=dtype)
-    t.backward(
-        "softmax", vector=4 * n, special=n, read=2 * bytes_, written=bytes_, product=dtype
-    )
+    t.backward("softmax", vector=4 * n, special=n, read=2 * bytes_, written=bytes_, product=dtype)
 
 
 def _sizes(v: Value) -> str:
