@@ -1,10 +1,15 @@
 """Published times of single products with compressed weights, beside forecast ones: weights held in
 8 or 4 bits and widened by the kernel, and weights of which 2 in 4 are kept.
+
+    python -m roofcast.scenarios.measured.products                              print the gains
+    python -m roofcast.scenarios.measured.products --write docs/compression.md  into the document
 """
 
 from __future__ import annotations
 
 import csv
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +26,7 @@ from roofcast.simulator.work.tape import Tape, Value
 from roofcast.simulator.work.tuning import Tuning
 
 HERE = Path(__file__).parent / "formats"
+MARKER = re.compile(r"(<!-- table: products -->\n).*?(<!-- end -->)", re.S)
 A100 = "a100-sxm4-80gb"  # device of the table of widened weights
 
 
@@ -112,3 +118,35 @@ def call(device: str, product: Product, tuning: Tuning | None = None) -> float:
     """Forecast seconds of one call of a product, host time included."""
     step, on = step_of([product], tuning), hwdb.device(device)
     return float(phases_of(step, time_all(step, on).seconds, on).total_s.sum())
+
+
+def table() -> str:
+    """How much faster 2:4 products are, published and forecast, as a table of a document."""
+    lines = [
+        "| device | rows x outputs x inputs | of | published | forecast | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in (*pruned("kernel"), *pruned("call")):
+        p, sparse = row.of, Tuning(sparse=True)
+        if row.timed == "kernel":
+            gain = kernels(row.device, [p])[0] / kernels(row.device, [p], sparse)[0]
+        else:
+            gain = call(row.device, p) / call(row.device, p, sparse)
+        size = f"{p.m:,} x {p.n:,} x {p.k:,}"
+        cells = (row.device, size, row.timed, f"{row.gain:.2f}", f"{gain:.2f}", row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, or put it into a document."""
+    if sys.argv[1:2] != ["--write"] or len(sys.argv) != 3:
+        print(table(), end="")
+        return
+    path = Path(sys.argv[2])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(MARKER.sub(lambda m: m[1] + table() + m[2], text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

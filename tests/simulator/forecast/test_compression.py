@@ -1,11 +1,21 @@
 """Compressed nets: formats of weights, 2:4, pruning, a teacher; published figures and laws."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
-from roofcast.scenarios.measured.products import A100, Product, call, kernels, pruned, widened
+from roofcast.scenarios.measured.products import (
+    A100,
+    Product,
+    call,
+    kernels,
+    pruned,
+    table,
+    widened,
+)
 from roofcast.simulator import models
 from roofcast.simulator.choose.compress import compress
 from roofcast.simulator.forecast.chain import forecast
@@ -17,6 +27,7 @@ from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.tuning import Tuning
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "compression.md"
 SPARSE = Tuning(sparse=True)
 NETS = ("llama-3-8b", "gpt2", "bert-base", "mixtral-8x7b", "resnet50", "vit_base_patch16_224")
 
@@ -77,6 +88,14 @@ def test_2_4_takes_36_of_64_bits():
     for name, row in linear.items():
         assert rows[name].parameters_bytes == pytest.approx(row.parameters_bytes * 36 / 64)
         assert rows[name].flops == pytest.approx(row.flops / 2)
+
+
+def test_the_document_holds_the_table_of_published_gains():
+    assert table() in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_the_document_holds_the_table_of_published_gains():
+    assert table() in DOCUMENT.read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------ laws
