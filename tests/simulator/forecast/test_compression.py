@@ -94,10 +94,6 @@ def test_the_document_holds_the_table_of_published_gains():
     assert table() in DOCUMENT.read_text(encoding="utf-8")
 
 
-def test_the_document_holds_the_table_of_published_gains():
-    assert table() in DOCUMENT.read_text(encoding="utf-8")
-
-
 # ------------------------------------------------------------------ laws
 @pytest.mark.parametrize("model", NETS)
 def test_fewer_bits_never_take_more_memory(model):
