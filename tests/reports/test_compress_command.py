@@ -56,6 +56,23 @@ def test_a_mistake_is_one_line(words, line):
     assert line in found.output and len(found.output.strip().splitlines()) == 1
 
 
+def test_formats_and_prunings_are_swept():
+    words = (
+        "sweep gpt2 --on l4 --mode infer --vary weights=int8,int4 --vary prune=ffn=25%,heads=25%"
+    )
+    found = run(*words.split())
+    assert found.exit_code == 0
+    assert "int4" in found.output and "heads=25%" in found.output
+
+
+def test_a_scenario_file_keeps_the_options(tmp_path):
+    path = str(tmp_path / "s.toml")
+    words = "predict gpt2 --on l4 --teacher gpt2-medium --prune ffn=25% --json --save"
+    one = json.loads(run(*words.split(), path).output)
+    two = json.loads(run("run", path, "--json").output)
+    assert one["step_time_s"] == two["step_time_s"] and one["student_alone_s"]
+
+
 def test_a_stack_without_int8_convolutions_says_so():
     eager = run(*"predict resnet50 --on t4 --mode infer --precision int8".split()).output
     assert "pytorch-eager has no int8 convolutions" in " ".join(eager.split())
