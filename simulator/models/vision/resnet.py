@@ -61,7 +61,7 @@ def features(
     kept: float = 1.0,
 ) -> Value:
     """The stages without a classifier, as many as `depths` has, with these `strides`."""
-    stem, *all_planes = (int(kept * n) // 8 * 8 for n in (64, *PLANES))
+    stem, *all_planes = (max(8, int(kept * n) // 8 * 8) for n in (64, *PLANES))
     x = conv_norm(t, x, stem, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
     x = max_pool(t, "maxpool", x, 3, stride=2, padding=1)
     for stage, (planes, depth, stride) in enumerate(zip(all_planes, depths, strides, strict=False)):

@@ -39,7 +39,8 @@ def build(
     with t.scope("features"):
         for width, depth in zip(WIDTHS, depths, strict=True):
             for _ in range(depth):
-                x = convolve(t, str(index), x, int(kept * width) // 8 * 8, 3, padding=1)
+                channels = max(8, int(kept * width) // 8 * 8)
+                x = convolve(t, str(index), x, channels, 3, padding=1)
                 if normed:
                     index += 1
                     x = batch_norm(t, str(index), x)
