@@ -251,6 +251,8 @@ def _none(model: Model, part: str) -> str:
     """Why a part cannot be pruned."""
     if part == "channels" and isinstance(model.config, Mapping):
         known = ", ".join(CHANNELS)
+        if model.family in CHANNELS:
+            return f"so few that rounding leaves all channels of {model.name}; prune more"
         return f"channels of {model.name} are not modelled; those of {known} are"
     if part == "heads" and _given(model.config, HEADS):
         return f"the heads of {model.name} set the width of its layers; prune ffn or layers"

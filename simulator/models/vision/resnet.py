@@ -68,7 +68,7 @@ def features(
         if block == "basic":
             body = partial(basic, t, planes=planes, excite=excite)
         else:
-            inner, out = planes * width // 64 * groups, 4 * planes
+            inner, out = max(planes * width // 64, 1) * groups, 4 * planes
             body = partial(bottleneck, t, inner=inner, planes=out, groups=groups, excite=excite)
         with t.scope(f"layer{stage + 1}"):
             with t.scope("0"):
