@@ -5,8 +5,8 @@
     print(predict("llama-3-8b", device="h100-sxm5"))
 
 The public names, each imported when it is first used: predict, count, roofline, sensitivity,
-search, choose, assign, serving, largest_batch, Scenario, Forecast, RoofcastError, hwdb,
-__version__.
+search, choose, assign, compress, serving, largest_batch, Scenario, Forecast, RoofcastError,
+hwdb, __version__.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from roofcast import hwdb
     from roofcast.calls import predict, roofline, sensitivity
     from roofcast.choosing import assign, choose, search
+    from roofcast.compressing import compress
     from roofcast.hwdb.errors import RoofcastError
     from roofcast.results import Forecast
     from roofcast.served import Served, serving
@@ -34,6 +35,7 @@ _HOME = {
     "search": "choosing",
     "serving": "served",
     "Served": "served",
+    "compress": "compressing",
     "Forecast": "results",
     "count": "simulator.forecast.counts",
     "RoofcastError": "hwdb.errors",
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "assign",
     "choose",
+    "compress",
     "count",
     "hwdb",
     "largest_batch",

@@ -66,6 +66,9 @@ def predict(
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
+    sparsity: str | None = None,
+    prune: str | None = None,
+    teacher: str | None = None,
     devices: int | None = None,
     system: str | System | None = None,
     tp: int | None = None,
@@ -116,7 +119,11 @@ def predict(
     lora_precision: "fp32", "bf16" or "fp16". Default: the format of the weights.
     lora_dropout: probability before the adapters. Default: 0.
     freeze, train: regular expressions of the names of ops whose weights do not train, or do.
-    weights: format of weights that do not train: "nf4", "int8", "fp8" or "bf16".
+    weights: format of weights that do not train, in inference of all: "nf4", "int8", "fp8", "bf16",
+        "int4", "nvfp4", "mxfp4" or "q4_k_m".
+    sparsity: zeros among the weights, in inference: "2:4", or scattered ones, "50%".
+    prune: a smaller net: "heads=25%", "ffn=25%", "layers=25%", "experts=50%", "channels=25%".
+    teacher: distillation: a frozen model on whose logits this one is trained, named as `model`.
     devices: number of devices. Default: tp x cp x pp x dp.
     system: node or pod the devices stand in. Default: the usual one of the device.
     tp, sp, pp, vpp, dp, cp, ep, etp: tensor, sequence, pipeline, virtual-pipeline, data, context,

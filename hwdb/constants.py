@@ -49,6 +49,9 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sustained_fp8: float
     sustained_fp4: float
     in_steps: float
+    widened: float
+    sparse_loop: float
+    sparse_energy: float
 
 
 class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,6 +189,9 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: Fraction | None = None
     # long triad, as a fraction of the memory bandwidth
     stream: Fraction | None = None
+    # printed rate of products whose weights hold 2 of every 4, over the dense one; absent where
+    # there are none
+    sparse: Fraction | None = None
 
 
 def table(path: Path, kind: type[Kind]) -> Kind:

@@ -24,6 +24,7 @@ COMMANDS = {
     "serving": "Forecast a server of generated text: latency, throughput, memory, cost.",
     "choose": "Choose devices, how many, and the layout for a run.",
     "assign": "Assign trainings to a pool of unlike devices.",
+    "compress": "One net in fewer bits, pruned, sparse: memory, time, energy.",
     "memory": "Memory at peak by kind, layer or stage; the largest batch that fits.",
     "count": "Parameters, FLOPs, activations and traffic by module; no device.",
     "roofline": "Draw the roofline of a step.",

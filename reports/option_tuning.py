@@ -52,8 +52,9 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         "--weights",
         type=click.Choice(WEIGHTS),
         help=(
-            "Format in which weights that do not train are stored: nf4 (QLoRA: 4.127 bits), int8,"
-            " fp8, bf16. Products stay in --precision. Default: that of the precision."
+            "Format in which weights that do not train are stored, in inference all: nf4 (QLoRA:"
+            " 4.127 bits), int8, fp8, bf16, int4 (GPTQ, AWQ), nvfp4, mxfp4, q4_k_m (llama.cpp)."
+            " Products stay in --precision. Default: that of the precision."
         ),
     ),
 }

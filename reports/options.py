@@ -12,6 +12,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
+from roofcast.reports.option_compression import COMPRESSION
 from roofcast.reports.option_tuning import TUNING
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
@@ -237,6 +238,7 @@ LAYOUT: dict[str, Option] = {
 SECTIONS = {
     "The step": STEP,
     "Fine-tuning": TUNING,
+    "Compression": COMPRESSION,
     "Length and cost": LENGTH,
     "The device": DEVICE,
     "Several devices": LAYOUT,
@@ -273,7 +275,7 @@ def _parameter(option: Option) -> str:
 
 def options(*names: str) -> Option:
     """A decorator that adds these shared options to a command."""
-    known = STEP | TUNING | LENGTH | DEVICE | LAYOUT
+    known = STEP | TUNING | COMPRESSION | LENGTH | DEVICE | LAYOUT
 
     def decorate(function: Callable) -> Callable:
         for name in reversed(names):
@@ -289,7 +291,7 @@ def scenario_options(several: bool = False, required: bool = True, length: bool 
     several: --on may be repeated; required: MODEL must be given; length: with those on the length
     and cost of the run.
     """
-    names = (*STEP, *TUNING, *(LENGTH if length else ()), *DEVICE, *LAYOUT)
+    names = (*STEP, *TUNING, *COMPRESSION, *(LENGTH if length else ()), *DEVICE, *LAYOUT)
 
     def decorate(function: Callable) -> Callable:
         function = options(*names)(function)

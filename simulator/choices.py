@@ -9,7 +9,8 @@ MODES = ("train", "infer")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 CP_KINDS = ("ring", "all-gather", "ulysses")
 OFFLOAD = ("activations", "optimizer")
-WEIGHTS = ("nf4", "int8", "fp8", "bf16")  # formats of weights that do not train
+# formats of weights that do not train
+WEIGHTS = ("nf4", "int8", "fp8", "bf16", "int4", "nvfp4", "mxfp4", "q4_k_m")
 ADAPTERS = ("fp32", "bf16", "fp16")  # formats of LoRA's adapters
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
 ZERO_STAGES = (0, 1, 2, 3)

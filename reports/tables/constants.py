@@ -201,6 +201,7 @@ def _families() -> list[Constant]:
             "half_rate": (family.half_rate, "1", "sustained, where matrix units run at half rate"),
             "attention": (family.attention, "1", "fused attention forward / printed peak"),
             "stream": (family.stream, "1", "long triad / printed bandwidth"),
+            "sparse": (family.sparse, "1", "printed rate with 2:4 weights / dense"),
             "batched_tile": (
                 family.batched_tile, "elements", "smallest tile edge of batched fp32 products",
             ),

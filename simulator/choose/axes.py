@@ -32,7 +32,7 @@ FIELDS = {  # options as they are typed -> fields of the scenario
             "batch", "image", "mode", "precision", "optimizer", "recompute", "attention", "stack",
             "memory_format", "devices", "system", "tp", "sp", "pp", "vpp", "dp", "cp", "cp_kind",
             "ep", "etp", "zero", "shard", "reshard", "schedule", "micro_batch", "tokens", "samples",
-            "epochs", "model",
+            "epochs", "model", "weights", "sparsity", "prune", "teacher",
         )
     },
 }  # fmt: skip

@@ -91,6 +91,15 @@ def search_layouts(
     return _forecast(scenario, shapes, policies, len(shapes) * times, layouts)
 
 
+def _refuse_teacher(scenario: Scenario) -> None:
+    """Raises BadInput for a distillation, whose layouts are not searched."""
+    if scenario.teacher is not None:
+        raise BadInput(
+            f"teacher {scenario.teacher}: layouts with a teacher are not searched; give one to"
+            " predict, with --tp, --dp and --zero up to 2"
+        )
+
+
 def _repeated(values: Sequence[Any], times: int) -> np.ndarray:
     """Each value so many times, as objects: a tuple is one value."""
     found = np.empty(len(values), dtype=object)
@@ -106,6 +115,7 @@ def _forecast(
     layouts: dict[str, np.ndarray],
 ) -> Found:
     """What is found of `count` layouts: each shape under each policy."""
+    _refuse_teacher(scenario)
     decide = _Decide(scenario)
     rows, alone = [], []
     for i, (s, recipe, layout) in decide.rows(shapes, policies):

@@ -20,6 +20,7 @@ from roofcast.simulator.forecast.own_runs import OwnRuns, calibrated
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.taught import with_cost
 from roofcast.simulator.memory import held_on
 from roofcast.simulator.times.dispatch import phases_of
 from roofcast.simulator.times.peak import at_peak, passes_one
@@ -50,7 +51,7 @@ def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
     interval = shipped(t, imagined)
     if own is not None:
         found, interval = calibrated(found, t, interval, own)
-    return with_interval(found, t, interval)
+    return with_cost(with_interval(found, t, interval), scenario, forecast)
 
 
 def without_interval(scenario: Scenario) -> tuple[Forecast, Traits, bool]:

@@ -8,6 +8,7 @@ from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.records import Device
 from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.sparsity import with_sparsity
 from roofcast.simulator.forecast.tuned import tuning_of
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
@@ -49,6 +50,9 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
     size = _size(s, model, assumptions)
     precision_name = _precision(s, model, device, assumptions)
     stack = _stack(s, device, assumptions).changed(s.attention, s.memory_format)
+    lacks = without_few_bits(precision_name, model, stack, device) if s.mode == "infer" else ""
+    if lacks:
+        assumptions.append(f"{lacks}; forecast as if it had them")
     recipe = Recipe(
         mode=s.mode,
         batch=batch,
@@ -58,7 +62,14 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         optimizer=_optimizer(s, assumptions),
         recompute=s.recompute,
         offload=tuple(s.offload),
-        tuning=tuning_of(s, model, precision_name, assumptions),
+        tuning=with_sparsity(
+            s,
+            model,
+            device,
+            precision_name,
+            tuning_of(s, model, precision_name, assumptions),
+            assumptions,
+        ),
     )
     return recipe, assumptions
 
@@ -109,6 +120,18 @@ def _precision(s: Scenario, model: Model, device: Device | None, assumptions: li
     if s.mode == "infer" and (stored is None or stored.precision != name):
         assumptions += quantization(name, model.takes == "image")
     return name
+
+
+def without_few_bits(name: str, model: Model, stack: Stack, device: Device | None) -> str:
+    """Why a stack has no convolutions in the few bits of a precision; "" where it has them, and for
+    nets without images.
+    """
+    fused = stack.implementations.get("epilogue") == "fused"
+    if fused or model.takes != "image" or precision(name).filters is None:
+        return ""
+    cpu = device is not None and device.kind == "cpu"
+    other = "onednn, as OpenVINO has" if cpu else "nvidia-tuned, as TensorRT has"
+    return f"{stack.name} has no {precision(name).filters} convolutions; use --stack {other}"
 
 
 def _multiplies(device: Device, name: str | None) -> bool:

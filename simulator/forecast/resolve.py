@@ -14,6 +14,8 @@ from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.run import Run, run_of, tokens_of
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.taught import with_teacher
+from roofcast.simulator.models.pruned import pruned
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
@@ -88,7 +90,11 @@ def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
 def named(s: Scenario) -> Named:
     """The device, the model and the system of a scenario. Raises BadInput or UnknownName."""
     device = hwdb.device(s.device, s.set)
-    return Named(device, models.resolve(s.model, s.inputs, device.kind), _system(s, device))
+    model = models.resolve(s.model, s.inputs, device.kind)
+    if s.prune is not None:
+        model = pruned(model, s.prune)
+    model = with_teacher(s, model, device.kind)
+    return Named(device, model, _system(s, device))
 
 
 def on_whole_system(s: Scenario, system: hwdb.System | None) -> Scenario:

@@ -182,6 +182,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     lora: int | None = None  # rank of the adapters
     adapted: tuple[str, ...] = ()  # names of the layers with adapters
     weights: str | None = None  # format of frozen weights, where it was asked for
+    student_alone_s: float | None = None  # a step without the teacher; None without one
     flops_forward: float  # matrix products, convolutions and attention, per step [FLOP]
     flops_backward: float
     flops_recompute: float

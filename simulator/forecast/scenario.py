@@ -18,6 +18,7 @@ WHOLE = (
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
+    "sparsity", "prune", "teacher",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -55,7 +56,13 @@ class Scenario(
     lora_dropout: float | None = None  # probability before the adapters; default: 0
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, the others do not
-    weights: str | None = None  # format of frozen weights: nf4 | int8 | fp8 | bf16
+    # format of frozen weights: nf4 | int8 | fp8 | bf16 | int4 | nvfp4 | mxfp4 | q4_k_m
+    weights: str | None = None
+    # compression
+    sparsity: str | None = None  # zeros among the weights: 2:4, or a percentage: 50%
+    # a smaller net: heads=25%, ffn=25%, layers=25%, experts=50%, channels=25%, with commas
+    prune: str | None = None
+    teacher: str | None = None  # a frozen model whose logits the net is trained on: as `model`
     # several devices
     devices: int | None = None
     system: str | System | None = None  # node or pod; default: the usual one of the device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -210,7 +211,6 @@ def from_config(
         config = msgspec.convert(text, module.Config)
     except msgspec.ValidationError as error:
         raise BadInput(f"{where}: {_plain(error)}") from None
-    check(where, config)
     image = kind in IMAGE_FAMILIES or kind in CLASSES
     if hasattr(config, "size"):
         size = config.size
@@ -220,7 +220,11 @@ def from_config(
     task, said = head_of(raw), (*read_as, *left_out, *unread_of(raw, parts, config))
     shipped = Path(where).parent == CONFIGS
 
-    def program(tape: Tape, batch: int, size: int | None) -> Any:
+    def of(config: Any) -> Model:
+        check(where, config)
+        return model._replace(program=partial(program, config), config=config, again=of)
+
+    def program(config: Any, tape: Tape, batch: int, size: int | None) -> Any:
         tape.storage = storage
         tape.head = Head(task, labels_of(raw)) if task in TASKS else None
         hold(tape, parts)
@@ -237,7 +241,8 @@ def from_config(
         return made
 
     takes = "image" if image else "sequence"
-    return Model(name, kind, takes, size, program, config, source, storage=storage)
+    model = Model(name, kind, takes, size, partial(program, config), source=source, storage=storage)
+    return of(config)
 
 
 def _by_class(raw: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -305,7 +310,8 @@ def check(path: Path | str, config: msgspec.Struct) -> None:
     check_numbers(path, config)
     width = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
-    if width and heads and not getattr(config, "head_dim", None) and width % heads:
+    own = getattr(config, "head_dim", None) or getattr(config, "kept_head_dim", None)
+    if width and heads and not own and width % heads:
         raise BadInput(
             f"{path}: {width} (hidden size) is not divisible by {heads} (attention heads), and no"
             " 'head_dim' is given"
@@ -322,8 +328,13 @@ def _from_net(name: str) -> Model:
     net = NETS[name]
     module = import_module(f"roofcast.simulator.models.{net.module}")
 
-    def program(tape: Tape, batch: int, size: int | None) -> Any:
-        return module.build(tape, batch, size, **net.arguments)
-
     family = net.module.rpartition(".")[2]
-    return Model(name, family, net.takes, net.size, program, net.arguments, net.source)
+
+    def of(arguments: dict[str, Any]) -> Model:
+        def program(tape: Tape, batch: int, size: int | None) -> Any:
+            return module.build(tape, batch, size, **arguments)
+
+        made = Model(name, family, net.takes, net.size, program, arguments, net.source)
+        return made._replace(again=of)
+
+    return of(net.arguments)

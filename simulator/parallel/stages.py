@@ -26,7 +26,14 @@ from roofcast.simulator.parallel.traffic import (
     sharded_pass,
 )
 from roofcast.simulator.times import offload as host_memory
-from roofcast.simulator.times.dispatch import PHASES, dispatch, launch, runs_ahead, token_counts
+from roofcast.simulator.times.dispatch import (
+    MATMULS,
+    PHASES,
+    dispatch,
+    launch,
+    runs_ahead,
+    token_counts,
+)
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
@@ -231,7 +238,7 @@ def _products(step: Step, unit: list[int], count: int) -> list[float]:
     """
     found = [0.0] * count
     for k in step.kernels:
-        if k.kind == "matmul" and k.phase == "forward":
+        if k.kind in MATMULS and k.phase == "forward":
             found[unit[k.node]] += k.matrix * k.count
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from roofcast.hwdb import constants
+from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software import kernels
 from roofcast.simulator.software.stack import Stack
@@ -101,6 +102,11 @@ def _unaligned(rates: Rates, family: str) -> Rates:
         return rates
     share = kernel.rates[generation] * older_rate(generation, rates) / rates.matrix
     return rates._replace(sustained=share * rates.sustained, feed=share * rates.feed)
+
+
+def widens(k: Kernel) -> bool:
+    """Does a kernel multiply in 16 bits or more a weight that it reads in fewer?"""
+    return len(k.inputs) > 1 and WIDTH[k.inputs[1].dtype] < 2.0 <= WIDTH.get(k.product, 4)
 
 
 def odd_rows(k: Kernel, product: str) -> bool:

@@ -23,6 +23,11 @@ MANY_LAYERS = 8
 MOST_LAUNCHES = 0.7
 # host seconds per kernel that C++ launches without Python: where the host is the device, at most
 NATIVE_LAUNCH = 4e-6
+# host seconds that PyTorch takes to describe a 2:4 product to cuSPARSELt, in every call that no
+# graph replays: 0.18 ms beside an A100, 0.39 ms beside an H100
+# (scenarios/measured/formats/sparse.csv)
+SPARSE_CALL = 2.6e-4
+MATMULS = ("matmul", "sparse_matmul")
 
 
 class Phases(NamedTuple):
@@ -165,7 +170,13 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
     launches = [k.shape[0] if k.kind in OWN_LAUNCHES and k.shape else 1.0 for k in step.kernels]
     if stack.expert_launches:
         for i, k in enumerate(step.kernels):
-            if k.kind == "matmul" and step.nodes[k.node].op == "experts":
+            if k.kind in MATMULS and step.nodes[k.node].op == "experts":
                 launches[i] = stack.expert_launches * k.shape[0]
+    sparse = SPARSE_CALL if forward and device.kind == "gpu" else 0.0
     each = zip(step.kernels, launches, strict=True)
-    return np.array([forward * share[k.phase] * k.count * n for k, n in each])
+    return np.array(
+        [
+            k.count * (forward * share[k.phase] * n + sparse * (k.kind == "sparse_matmul"))
+            for k, n in each
+        ]
+    )

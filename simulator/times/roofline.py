@@ -15,9 +15,10 @@ from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.ages import aged, odd_rows
+from roofcast.simulator.times.ages import aged, odd_rows, widens
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
+from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import (
@@ -44,7 +45,8 @@ BOUNDS = ("matrix", "vector", "memory", "latency")
 # it is shorter than this [s]
 EXPLAINED = 0.4
 SMALL_KERNEL = 2e-5
-PRODUCTS = {"matmul": "matmul", "conv": "conv", "depthwise": "conv"}  # kinds: as stacks name them
+# kinds: as stacks name them
+PRODUCTS = {"matmul": "matmul", "sparse_matmul": "matmul", "conv": "conv", "depthwise": "conv"}
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
 
 
@@ -144,7 +146,7 @@ def clocked(
         share *= _stack_rate(formula, step, rates, c)
         t = _at(clock, formula, members, detail, rates, c) / share
         least, what = _bounds(members, formula, t[0], rates, c)
-        used = _energy(members, formula, rates, board) if board else None
+        used = _energy(members, formula, rates, board, c) if board else None
         if formula == "conv" and product == "tf32" and members[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
             plain = find(device, "fp32").rates
@@ -154,7 +156,7 @@ def clocked(
             what, least = np.where(faster, limit, what), np.minimum(least, floor)
             t = np.where(faster, other, t)
             if board and used:
-                mine = _energy(members, formula, plain, board)
+                mine = _energy(members, formula, plain, board, c)
                 used = Energy(*(np.where(faster, a, b) for a, b in zip(mine, used, strict=True)))
         seconds[:, indices], lower[indices], bound[indices] = t, least, what
         if used:
@@ -171,7 +173,7 @@ def _at(
     return FORMULAS[formula](ks, detail, at_clocks(rates, clock), c)
 
 
-def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board) -> Energy:
+def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board, c: Kernels) -> Energy:
     """Energy of kernels at the highest clock and voltage [J]."""
     matrix, vector, special, moved = _columns(
         [(k.matrix, k.vector, k.special, k.read + k.written) for k in ks]
@@ -184,6 +186,8 @@ def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board) -> Energ
         taps, stride, groups = _columns([k.shape[6:9] for k in ks])
         matrix = least_flops(matrix, taps, groups, rates, stride == 1)
     flop = board.matrix[rates.format] if rates.tensor else board.vector
+    if formula == "sparse":
+        flop *= c.matmul.sparse_energy
     return Energy(flop * matrix + board.vector * (vector + 2.0 * special), byte * moved)
 
 
@@ -220,6 +224,8 @@ def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
     if k.kind == "matmul":
         product = _format(k, "matmul", tf32)
         return "matmul", odd_rows(k, product), product
+    if k.kind == "sparse_matmul":
+        return "sparse", None, k.product
     if k.kind == "attention" or (k.kind == "recurrent" and k.shape):
         return k.kind, k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
@@ -254,7 +260,7 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
 def _stack_rate(formula: str, step: Step, rates: Rates, c: Kernels) -> float:
     """Rate of a kernel in this stack and in a step, as a fraction of what its formula says."""
     stack = step.recipe.stack
-    if formula == "matmul":
+    if formula in ("matmul", "sparse"):
         inside = step.recipe.mode == "train" and rates.kind in ("gpu", "npu")
         return stack.factor * (c.matmul.in_steps if inside else 1.0)
     return stack.attention if formula == "attention" else 1.0
@@ -269,7 +275,14 @@ def _matmul(ks: list[Kernel], _: bool, rates: Rates, c: Kernels) -> np.ndarray:
     batch, m, n, k = _columns([kernel.shape for kernel in ks])
     width = max(rates.width, WIDTH.get(ks[0].product, 4))
     moved = np.array([_with_epilogue(kernel) for kernel in ks])
-    return matmul(m, n, k, batch, width, max(width, 2.0), rates, c, moved=moved)
+    seconds = matmul(m, n, k, batch, width, max(width, 2.0), rates, c, moved=moved)
+    return seconds + widening([widens(kernel) for kernel in ks], rates, c)
+
+
+def _sparse(ks: list[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
+    batch, m, n, k = _columns([kernel.shape for kernel in ks])
+    moved = np.array([kernel.read + kernel.written for kernel in ks])
+    return sparse_matmul(m, n, k, batch, max(rates.width, 1.0), moved, rates, c)
 
 
 def _with_epilogue(k: Kernel) -> float:
@@ -343,6 +356,7 @@ def _scalar(k: Kernel) -> float:
 
 FORMULAS: dict[str, Callable[[list[Kernel], Any, Rates, Kernels], np.ndarray]] = {
     "matmul": _matmul,
+    "sparse": _sparse,
     "attention": _attention,
     "conv": _conv,
     "recurrent": _recurrent,

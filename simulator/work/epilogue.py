@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from roofcast.simulator.work.traced import Kernel, Node
 from roofcast.simulator.work.value import Value
 
-PRODUCTS = {"conv", "depthwise", "matmul"}
+PRODUCTS = {"conv", "depthwise", "matmul", "sparse_matmul"}
 # kernels that can write their result in the format of the next product
 WRITERS = PRODUCTS | {"elementwise", "layer_norm", "softmax", "attention", "copy", "reduce", "pool"}
 FOLDED = "batch_norm"  # ops whose inference kernel is a scale and a shift of channels begin so

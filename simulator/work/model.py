@@ -23,6 +23,8 @@ class Model(NamedTuple):
     # where a run of the program is slow: one that computes most batches from a few others
     quick: Callable[[Tape, int, int | None], object] | None = None
     storage: Storage | None = None  # of a quantized checkpoint
+    # the same net with another configuration, as `config` is one; None of what is taken as it is
+    again: Callable[[Any], Model] | None = None
 
     def for_many_batches(self) -> Model:
         """The same model, for one that asks for many batches in a row."""

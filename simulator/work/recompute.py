@@ -191,7 +191,8 @@ def _parts(
     """Recompute parts of layers: drop what they keep, except what other ops read or write; under
     `discard` also what others keep of their results.
     """
-    within = _nodes_within(nodes, p, name)
+    trained = {nodes[k.node].layer for k in kernels if k.phase == "backward"}
+    within = {i for i in _nodes_within(nodes, p, name) if nodes[i].layer in trained}
     results = _results(kernels, within) if p.kind == "keep" else []
     made = {
         v.storage for k in kernels if k.node in within and k.phase == "forward" for v in k.outputs

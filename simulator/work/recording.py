@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from roofcast.simulator.work.precision import Precision
-from roofcast.simulator.work.storage import Storage
+from roofcast.hwdb.formats import stored_in
+from roofcast.simulator.work.precision import WIDTH, Precision
+from roofcast.simulator.work.storage import ROUTER, Storage
 from roofcast.simulator.work.traced import (
     ALONE,
     Block,
@@ -59,6 +60,8 @@ class Recording:
         self.asked: Storage | None = None  # how weights are stored, as asked for serving
         self.generates = ""  # prefill | decode: one forward with a cache; else whole sequences
         self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights
+        self.taught: Value | None = None  # logits of a teacher, until the loss compares them
+        self.teaching = False  # whether a teacher runs, whose weights do not train
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter
         self._path: list[str] = []
@@ -133,11 +136,22 @@ class Recording:
         """Format of the quantized filters of convolutions; None where they are not quantized."""
         return None if self.training else self.precision.filters
 
+    @property
+    def sparse(self) -> str | None:
+        """Format of weight matrices that hold 2 of every 4 weights [mishra2021]: those, and an
+        index of 2 bits for each; None where they are dense.
+        """
+        if self.training or self.tuning is None or not self.tuning.sparse:
+            return None
+        return stored_in(4.0 * WIDTH[self.matrices or self.precision.weights] + 1.0)
+
     def matrix_format(self, rows: int, columns: int) -> str | None:
         """Format in which a weight matrix of the current op is held; None: as other weights are.
 
         A precision that quantizes weights itself comes before the checkpoint's own storage.
         """
+        if self.sparse is not None and self.node.op != ROUTER:
+            return self.sparse
         stored = self.stored
         if stored is None or (self.training and not self.frozen):
             return self.matrices
@@ -163,6 +177,12 @@ class Recording:
     def frozen(self) -> bool:
         """Whether the weights of the current op do not train."""
         return self.tuning is not None and not self.tuning.trains(self.node.name)
+
+    def table_format(self, rows: int, columns: int) -> str | None:
+        """Format of an embedding table, in inference; None: as other weights."""
+        if self.training or self.stored is None:
+            return None
+        return self.stored.table_format(rows, columns)
 
     def head_format(self, rows: int, columns: int) -> str | None:
         """Format of the matrix of a language model's head of its own; None: as other weights."""
@@ -201,6 +221,7 @@ class Recording:
         """
         if tied is not None and tied in self._parameters:
             return self._parameters[tied]
+        trainable = trainable and not self.teaching
         if self.training and not adapter and self.frozen:
             trainable = False
             if dtype is None and self.tuning is not None and self.tuning.weights == "bf16":

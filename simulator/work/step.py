@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.work.compressed import said_of_weights
 from roofcast.simulator.work.epilogue import with_epilogues
 from roofcast.simulator.work.fusion import fuse
 from roofcast.simulator.work.model import Model
@@ -166,6 +167,8 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     if recipe.tuning is not None and training:
         names = [tape.nodes[w.node].name for w in tape.weights]
         check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
+    if recipe.tuning is not None and not training:
+        tape.assumptions.extend(said_of_weights(tape, recipe.tuning, model.name))
     kernels, counted = _compiled(tape, stack)
     saved = counted
     if training and recipe.recompute != "none":

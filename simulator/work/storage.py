@@ -62,6 +62,9 @@ class Storage(NamedTuple):
     targets: tuple[str, ...] = ()  # patterns of modules that are quantized; (): all linear layers
     ignored: tuple[str, ...] = ()  # patterns of modules that are not
     layers: int = 1  # of the language model
+    finer: Scheme | None = None  # of the head, and of half of the matrices that `fine` names
+    fine: tuple[str, ...] = ()  # ends of names
+    tables: bool = False  # embedding tables are quantized too
 
     def format(self, node: Node, rows: int, columns: int) -> str | None:
         """The format of a matrix of an op; None where it is not quantized."""
@@ -74,8 +77,20 @@ class Storage(NamedTuple):
         left_out = self._left_out(node)
         if left_out >= 1.0:
             return None
-        bits = self.scheme.per_weight(rows, columns)
+        bits = self._bits(node, rows, columns)
         return stored_in(bits + left_out * (16.0 - bits))
+
+    def table_format(self, rows: int, columns: int) -> str | None:
+        """The format of an embedding table; None where it is not quantized."""
+        return stored_in(self.scheme.per_weight(rows, columns)) if self.tables else None
+
+    def _bits(self, node: Node, rows: int, columns: int) -> float:
+        """Bits per weight of a matrix of an op, a mean over its layers."""
+        bits = self.scheme.per_weight(rows, columns)
+        if self.finer is None or not (node.name.endswith(self.fine) or not node.layer):
+            return bits
+        finer = self.finer.per_weight(rows, columns)
+        return (bits + finer) / 2 if node.layer else finer
 
     def tower_format(self, rows: int, columns: int) -> str | None:
         """The format of a linear layer of a vision or audio tower."""

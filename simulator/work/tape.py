@@ -24,6 +24,8 @@ __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
 _COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
+# state that a model beside another has for itself
+_OF_ONE_MODEL = ("training", "teaching", "tuning", "storage", "head", "headed", "_parameters")
 _APPENDED = (
     "nodes",
     "kernels",
@@ -127,6 +129,22 @@ class Tape(Recording):
         """Whether the model is inside a repeated block, where linear layers are cut by tp."""
         return self._block > 0
 
+    def beside(self, name: str, run: Callable[[], Any]) -> Any:
+        """Run a frozen model on the inputs of this one, without gradients; its result.
+
+        What the other shares with nobody: names of tied weights, storage, head, adapters.
+        """
+        own = {key: getattr(self, key) for key in _OF_ONE_MODEL}
+        caches, inputs = len(self.caches), len(self.inputs)
+        self.training, self.teaching, self.tuning, self.storage = False, True, None, None
+        self._parameters = {}
+        with self.scope(name):
+            result = run()
+        for key, value in own.items():
+            setattr(self, key, value)
+        del self.caches[caches:], self.inputs[inputs:]  # the same batch
+        return result
+
     # ------------------------------------------------------------------ several ranks
     def send(
         self,
@@ -192,7 +210,8 @@ class Tape(Recording):
 
     def vocabulary(self, rows: int, width: int, tied: str | None = None) -> Value:
         """An embedding table [rows, width]; a tensor-parallel rank holds ceil(rows / tp) rows."""
-        table = self.parameter(-(-rows // self.parallel.tp), width, tied=tied)
+        own = -(-rows // self.parallel.tp)
+        table = self.parameter(own, width, tied=tied, dtype=self.table_format(own, width))
         table.split = "features" if self.parallel.tp > 1 else None
         return table
 

@@ -29,12 +29,22 @@ _SHOWN = 12  # names in a message
 
 # bitsandbytes' NF4: an 8-bit maximum per 64 weights, and an fp32 scale per 256 maxima
 NF4 = Scheme(4, 8.0, flat=64, above=32.0)
+# llama.cpp's blocks of 256: Q4_K, 144 bytes; Q6_K, 210 bytes (ggml-common.h)
+Q4_K, Q6_K = Scheme(4.5, flat=256), Scheme(6.5625, flat=256)
 HELD: dict[str, Storage | None] = {
     "nf4": Storage("nf4", "4 bits, blocks of 64, double quantization", NF4, everywhere=True),
     "int8": Storage("int8", "8 bits, a scale per row", Scheme(8, 32.0), everywhere=True),
     "fp8": Storage("fp8", "8 bits, a scale per matrix", Scheme(8, matrix=32.0), everywhere=True),
     "bf16": None,
-}
+    "int4": Storage("int4", "4 bits, groups of 128", Scheme(4, 20.0, 128), everywhere=True),
+    "nvfp4": Storage("nvfp4", "4 bits, groups of 16", Scheme(4, 8.0, 16, matrix=32.0),
+                     everywhere=True),
+    "mxfp4": Storage("mxfp4", "4 bits, groups of 32", Scheme(4, 8.0, 32), everywhere=True),
+    # llama.cpp's llama_tensor_get_type: Q6_K for the head, and in half of the layers for the values
+    # of attention and the last matrix of the MLP
+    "q4_k_m": Storage("q4_k_m", "4.5 bits, some 6.56 (llama.cpp's Q4_K_M)", Q4_K, everywhere=True,
+                      head=True, finer=Q6_K, fine=("v_proj", "down_proj"), tables=True),
+}  # fmt: skip
 
 
 class Tuning(NamedTuple):
@@ -47,6 +57,9 @@ class Tuning(NamedTuple):
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, whatever else says
     weights: str | None = None  # format of frozen weights: a key of HELD
+    # of inference
+    sparse: bool = False  # matrices hold 2 of every 4 weights
+    zeros: float = 0.0  # fraction of scattered zeros among all weights
 
     def trains(self, name: str) -> bool:
         """Whether the weights of the op called `name` train, without its adapter."""

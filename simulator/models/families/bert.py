@@ -63,6 +63,7 @@ class Config(msgspec.Struct, frozen=True):
     classifier_dropout: float | None = None
     use_task_id: bool = False  # of ERNIE
     task_type_vocab_size: int = 3
+    kept_head_dim: int | None = None  # width of a head, where heads were pruned
 
     @property
     def facts(self) -> Facts:
@@ -143,7 +144,7 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
 
 def block(t: Tape, c: Config, x: Value) -> Value:
     """One block; x and the result are [batch, tokens, width]."""
-    dim, first = c.hidden_size // c.num_attention_heads, c.facts.first
+    dim, first = c.kept_head_dim or c.hidden_size // c.num_attention_heads, c.facts.first
     with t.scope("attention"):
         heads = dict.fromkeys(("query", "key", "value"), c.num_attention_heads)
         h = normed(t, "LayerNorm", x) if first else x

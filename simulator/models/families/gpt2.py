@@ -28,6 +28,12 @@ class Config(msgspec.Struct, frozen=True):
     embd_pdrop: float = 0.1
     attn_pdrop: float = 0.1
     tie_word_embeddings: bool = True
+    kept_head_dim: int | None = None  # width of a head, where heads were pruned
+
+    @property
+    def dim(self) -> int:
+        """Width of one head."""
+        return self.kept_head_dim or self.n_embd // self.n_head
 
     @property
     def context(self) -> int:
@@ -61,8 +67,9 @@ def block(t: Tape, c: Config, x: Value, mask: Value | None) -> Value:
         h = norm.layer_norm(t, x)
     with t.scope("attn"):
         with t.op("c_attn", "linear"):
-            qkv = linear.linear(t, h, 3 * c.n_embd)
-        q = heads_of(t, t.view(qkv, *qkv.shape[:2], c.n_embd), c.n_head, c.n_embd // c.n_head)
+            width = c.n_head * c.dim
+            qkv = linear.linear(t, h, 3 * width)
+        q = heads_of(t, t.view(qkv, *qkv.shape[:2], width), c.n_head, c.dim)
         with t.op("attention", "attention"):
             h = attention.attention(t, q, q, q, causal=True, mask=mask, dropout=c.attn_pdrop)
         with t.op("c_proj", "linear"):

@@ -35,15 +35,17 @@ def build(
     width: int = 64,
     excite: int = 0,
     classes: int = 1000,
+    kept: float = 1.0,
 ) -> Value:
     """`block` is "basic" or "bottleneck".
 
     `width` is the number of channels per group where the stage has 64 planes; `excite` is the
-    reduction of the squeeze-excitation, 0 for none.
+    reduction of the squeeze-excitation, 0 for none; `kept` is the share of channels that pruning
+    has left.
     """
     pixels = images(t, batch, size)
-    x = features(t, pixels, block, depths, groups=groups, width=width, excite=excite)
-    return classify(t, global_average(t, x), classes)
+    inner = features(t, pixels, block, depths, groups=groups, width=width, excite=excite, kept=kept)
+    return classify(t, global_average(t, inner), classes)
 
 
 def features(
@@ -56,15 +58,17 @@ def features(
     groups: int = 1,
     width: int = 64,
     excite: int = 0,
+    kept: float = 1.0,
 ) -> Value:
     """The stages without a classifier, as many as `depths` has, with these `strides`."""
-    x = conv_norm(t, x, 64, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
+    stem, *all_planes = (max(8, int(kept * n) // 8 * 8) for n in (64, *PLANES))
+    x = conv_norm(t, x, stem, 7, stride=2, padding=3, names=("conv1", "bn1", "act1"))
     x = max_pool(t, "maxpool", x, 3, stride=2, padding=1)
-    for stage, (planes, depth, stride) in enumerate(zip(PLANES, depths, strides, strict=False)):
+    for stage, (planes, depth, stride) in enumerate(zip(all_planes, depths, strides, strict=False)):
         if block == "basic":
             body = partial(basic, t, planes=planes, excite=excite)
         else:
-            inner, out = planes * width // 64 * groups, 4 * planes
+            inner, out = max(planes * width // 64, 1) * groups, 4 * planes
             body = partial(bottleneck, t, inner=inner, planes=out, groups=groups, excite=excite)
         with t.scope(f"layer{stage + 1}"):
             with t.scope("0"):

@@ -27,17 +27,20 @@ def build(
     depths: Sequence[int],
     normed: bool = False,
     classes: int = 1000,
+    kept: float = 1.0,
 ) -> Value:
     """`depths` are the numbers of 3x3 convolutions before each halving.
 
-    The linear layers are convolutions, as in timm, with the same counts.
+    The linear layers are convolutions, as in timm, with the same counts; `kept` is the share of
+    channels that pruning has left.
     """
     x = images(t, batch, size)
     index = 0
     with t.scope("features"):
         for width, depth in zip(WIDTHS, depths, strict=True):
             for _ in range(depth):
-                x = convolve(t, str(index), x, width, 3, padding=1)
+                channels = max(8, int(kept * width) // 8 * 8)
+                x = convolve(t, str(index), x, channels, 3, padding=1)
                 if normed:
                     index += 1
                     x = batch_norm(t, str(index), x)

@@ -24,7 +24,8 @@ def embedding(
     table = weight if weight is not None else t.parameter(rows, width, tied=tied)
     # what a checkpoint encloses has a gradient only if its input has one
     needed = t.inputs_need_grad and (ids.kind == "input" or weight is not None)
-    out = t.new((*ids.shape, width), table.dtype, table.grad or needed)
+    dtype = t.wide(table.dtype) if not t.training else table.dtype
+    out = t.new((*ids.shape, width), dtype, table.grad or needed)
     read = ids.bytes + out.bytes
     t.emit("gather", (ids, table), (out,), read=read)
     if table.grad:

@@ -242,7 +242,16 @@ Shape = tuple[int, int, int, int]  # batch, m, n, k
 
 def _product(t: Tape, ins: Sequence[Value], out: Value, shape: Shape, product: str) -> None:
     batch, m, n, k = shape
-    t.emit("matmul", ins, (out,), matrix=2 * batch * m * n * k, product=product, shape=shape)
+    kind, flops = product_kind(t, ins[1], 2 * batch * m * n * k)
+    t.emit(kind, ins, (out,), matrix=flops, product=product, shape=shape)
+
+
+def product_kind(t: Tape, weight: Value, flops: float) -> tuple[str, float]:
+    """The kernel of a product with a weight, and the FLOPs that it computes: half of those of a
+    dense one where the weight holds 2 of every 4.
+    """
+    sparse = weight.kind == "parameter" and weight.dtype == t.sparse
+    return ("sparse_matmul", flops / 2) if sparse else ("matmul", flops)
 
 
 def _product_back(

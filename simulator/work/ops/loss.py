@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from roofcast.simulator.work.ops import distill
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 
@@ -18,6 +19,9 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     as inductor makes it; "fused", flash-attn's under llm-foundry; "sharded", nanotron's, on fp32
     copies; "sum", the sum of the logits instead of a loss.
     """
+    if t.taught is not None:
+        taught, t.taught = t.taught, None
+        distill.against_teacher(t, logits, taught)
     how = t.implementation("loss", "composed")
     if how == "sum":
         return _sum(t, logits)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.work.ops import linear, pointwise
-from roofcast.simulator.work.ops.linear import keep_operand, narrowed, product_format
+from roofcast.simulator.work.ops.linear import keep_operand, narrowed, product_format, product_kind
 from roofcast.simulator.work.tape import Tape, Value
 
 
@@ -119,7 +119,8 @@ def grouped_linear(
             "matmul", matrix=flops, read=moved, written=written, product=product, shape=shape
         )
 
-    t.emit("matmul", (operand, wide), (out,), matrix=flops, product=product, shape=shape)
+    kind, computed = product_kind(t, w, flops)
+    t.emit(kind, (operand, wide), (out,), matrix=computed, product=product, shape=shape)
     if out.grad:
         t.save(routes.ends)
         if w.grad:

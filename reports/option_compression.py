@@ -1,0 +1,37 @@
+"""Options on compression: zeros among the weights, a smaller net, a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from roofcast.reports.completion import completing
+
+COMPRESSION: dict[str, Callable[[Callable], Callable]] = {
+    "sparsity": click.option(
+        "--sparsity",
+        metavar="HOW",
+        help=(
+            "Zeros among the weights, for inference: 2:4 (two of every four, which GPUs from Ampere"
+            " and CDNA 3 on skip), or scattered ones, 50% (no kernel skips them). Default: none."
+        ),
+    ),
+    "prune": click.option(
+        "--prune",
+        metavar="PART=P%,..",
+        help=(
+            "A smaller net: remove heads=25%, ffn=25%, layers=25%, experts=50% or channels=25% (of"
+            " convolutional nets); several with commas. Default: the whole net."
+        ),
+    ),
+    "teacher": click.option(
+        "--teacher",
+        metavar="MODEL",
+        shell_complete=completing("model"),
+        help=(
+            "Distillation: a frozen model on the same devices, whose logits for the same batch"
+            " MODEL is trained on. Default: none."
+        ),
+    ),
+}
