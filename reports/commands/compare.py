@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from roofcast.reports.completion import completing
 from roofcast.reports.console import tell
 from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
+
+if TYPE_CHECKING:
+    from roofcast.simulator.forecast.scenario import Scenario
 
 SUFFIXES = (".csv", ".html", ".md")
 
@@ -48,7 +52,7 @@ def command(names: tuple[str, ...], as_json: bool, output: str | None) -> None:
         )
     if output is not None:
         check_target(output, SUFFIXES)
-    scenarios = []
+    scenarios: list[Scenario] = []
     for name in names:
         found, _ = steps(find(name))
         if len(found) > 1:
