@@ -48,6 +48,19 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         metavar="REGEX",
         help="Weights of ops with such a name train, the others do not; with --lora, they too.",
     ),
+    "lengths": click.option(
+        "--lengths",
+        metavar="MEAN,MAX",
+        help=(
+            "Samples of different lengths [tokens]: mean and longest, or a file with a length in"
+            " each line. Micro-batches are padded to their longest sample. --seq truncates them."
+        ),
+    ),
+    "packing": click.option(
+        "--packing/--no-packing",
+        default=None,
+        help="Pack samples of --lengths into whole sequences instead. Default: padded.",
+    ),
     "weights": click.option(
         "--weights",
         type=click.Choice(WEIGHTS),

@@ -18,6 +18,7 @@ WHOLE = (
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
+    "lengths",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -37,6 +38,9 @@ class Scenario(
     mode: str = "train"  # train | infer
     batch: int | None = None  # samples per step, of all devices
     sequence: int | None = None  # tokens per sample
+    # samples of different lengths: "MEAN,MAX" in tokens, or a file with a length in each line
+    lengths: str | None = None
+    packing: bool | None = None  # they are packed into whole sequences; default: padded
     image: int | None = None  # side of a square image [pixels]
     precision: str | None = None
     optimizer: str | None = None
@@ -87,7 +91,7 @@ class Scenario(
         self._require(WHOLE, _whole, "a whole number is wanted")
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
-        self._require(("sp", "reshard"), lambda v: isinstance(v, bool), "True or False is wanted")
+        self._require(("sp", "reshard", "packing"), lambda v: isinstance(v, bool), "True or False is wanted")
         self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)
