@@ -159,6 +159,8 @@ def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning) -> Value:
     h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
     for weight in (down, up):
         h = _plain(t, h, weight.shape[0], False, weight, True, _sixteen(t), False)
+    if t.implementation("lora", "") == "padded":
+        t.save(h)  # LitGPT copies it into the width of a fused layer; the copy keeps its source
     return t.cast(pointwise.add(t, out, pointwise.scale(t, h)), out.dtype)
 
 
@@ -205,6 +207,8 @@ def _plain(
         t.backward("reduce", vector=out.size, read=out.bytes, written=reduced, product=dtype)
     if x.grad:
         t.save(w_low)
+        if w_low.kind == "dequantized" and t.implementation("stored", "") == "keeps_input":
+            t.save(x_low)  # bitsandbytes 0.41: MatMul4Bit keeps both operands
         t.widened_again(w, w_low)
         _product_back(t, (out, w_low), x_low, (1, tokens, k, out_features), product)
     return out

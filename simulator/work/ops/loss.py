@@ -14,7 +14,7 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "chunked", one kernel that keeps the logits; "fused", flash-attn's under llm-foundry;
+    above; "chunked", one kernel that keeps the logits; "pieces", eager kernels a few rows at a time; "fused", flash-attn's under llm-foundry;
     "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
@@ -22,6 +22,8 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
         return _sum(t, logits)
     if how == "chunked" and logits.split is None:
         return _chunked(t, logits, labels)
+    if how == "pieces" and logits.split is None:
+        return _pieces(t, logits, labels)
     if how == "fused" and logits.split is None:
         return _fused(t, logits, labels)
     if how == "sharded":
@@ -76,6 +78,26 @@ def _chunked(t: Tape, logits: Value, labels: Value) -> Value:
         t.save(logits, labels)
         read = bytes_ + labels.bytes
         t.backward("softmax", vector=4 * n, special=n, read=read, written=bytes_, product=dtype)
+    return out
+
+
+def _pieces(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy of a few rows at a time by eager kernels, in the format of the logits.
+
+    Logits and log-probabilities of all pieces are held until backward, which makes the gradients
+    of one piece after the other. Source: github Lightning-AI/litgpt, utils.py:
+    chunked_cross_entropy, with lm_head_chunk_size.
+    """
+    logits.pieces = CHUNKS
+    log_p = t.new(logits.shape, logits.dtype, logits.grad)
+    _softmax(t, logits, log_p)
+    rows = logits.size // logits.shape[-1]
+    out = t.new((), logits.dtype, logits.grad)
+    t.emit("gather", (log_p, labels), (out,), vector=rows, read=rows * 32 + labels.bytes)
+    if logits.grad:
+        t.save(logits, labels)
+        read, written = labels.bytes, log_p.bytes
+        t.backward("scatter", vector=logits.size, read=read, written=written, product=log_p.dtype)
     return out
 
 
