@@ -81,7 +81,8 @@ def _check(run: Tuned, known: dict[bytes, Forecast | str]) -> Checked:
     if isinstance(found, str):
         return Checked(run, None, None, None, found)
     samples, tokens = (
-        (_rate(getattr(found, name), found) if run.timed else None) for name in QUANTITIES[1:]
+        (_rate(getattr(found, name), found, parts) if run.timed else None)
+        for name, parts in zip(QUANTITIES[1:], (run.sequences, 1), strict=True)
     )
     return Checked(run, _peak(found, run.measured), samples, tokens, "")
 
@@ -110,10 +111,11 @@ def _peak(found: Forecast, measured: str) -> Range:
     return peak / GIB, low * share, high * share
 
 
-def _rate(value: float | None, found: Forecast) -> Range | None:
-    """A rate and its interval, from that of the step's time."""
+def _rate(value: float | None, found: Forecast, parts: int) -> Range | None:
+    """A rate and its interval, from that of the step's time; parts: sequences of a sample."""
     if value is None:
         return None
+    value /= parts
     low, high = found.low_s or found.step_time_s, found.high_s or found.step_time_s
     return value, value * found.step_time_s / high, value * found.step_time_s / low
 

@@ -91,7 +91,9 @@ class Scenario(
         self._require(WHOLE, _whole, "a whole number is wanted")
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
-        self._require(("sp", "reshard", "packing"), lambda v: isinstance(v, bool), "True or False is wanted")
+        self._require(
+            ("sp", "reshard", "packing"), lambda v: isinstance(v, bool), "True or False is wanted"
+        )
         self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)

@@ -3,7 +3,7 @@
 Columns; others are ignored:
 
     model, method           required; method: full, LoRA, QLoRA ...
-    device, n_devices       empty: memory alone is forecast
+    device, n_devices       empty or not known: memory alone is forecast
     seq                     tokens of a sample; of samples that differ in length, the longest
     micro_batch, grad_accum, precision, checkpointing (yes, no), optimizer
     peak_mem_gib, or peak_mem and mem_unit; of several devices "a+b", the largest counts
@@ -48,6 +48,7 @@ class Tuned(NamedTuple):
     varies: bool  # samples differ in length: the peak is the largest of the run
     scenario: Scenario | None  # None where the row cannot be forecast
     timed: bool  # the device is known, so that rates can be forecast
+    sequences: int  # of the scenario that make one sample of the row: 2 of pairs of answers
     peak_gib: float | None
     samples_per_s: float | None
     tokens_per_s: float | None
@@ -102,7 +103,8 @@ def tuned(row: Row, folder: Path = HERE) -> Tuned:
         words.measured_as(row, asked),
         scenario is not None and scenario.lengths is not None,
         scenario,
-        bool(text(row, "device")),
+        words.device_of(row) is not None,
+        int(asked.get("sequences", 1)),
         _peak(row),
         _rate(text(row, "samples_per_s")),
         _rate(text(row, "tokens_per_s")),
@@ -132,7 +134,7 @@ def _scenario(
         "stack": stack,
         "batch": micro * accumulated * ranks,
         "micro_batch": micro if ranks * accumulated > 1 or devices > 1 else None,
-        "recompute": "full" if words.checkpointed(row, asked) else "none",
+        "recompute": words.recompute_of(row, asked),
         "optimizer": _optimizer(row, asked),
         **_length(row, asked),
         **_formats(row, method, device, stack, asked),
@@ -176,7 +178,7 @@ def _formats(
     """Number formats. Adapters of the Trainer are in 32 bits under autocast, beside frozen weights
     in 16; LitGPT's and torchtune's are in 16.
     """
-    cell = (text(row, "precision") or str(asked.get("precision", ""))).lower()
+    cell = (words.stated(row, "precision") or str(asked.get("precision", ""))).lower()
     # an autocast precision has 32-bit trainable weights
     sixteen = "fp16" if re.search("fp16|float16|16-true", cell) and "bf16" not in cell else ""
     sixteen = sixteen or default_precision(hwdb.device(device)).removeprefix("amp-")
@@ -228,11 +230,14 @@ def _assumed(row: Row, asked: dict[str, Any]) -> list[str]:
     empty = [
         column
         for column in ("device", "seq", "micro_batch", "precision", "checkpointing", "optimizer")
-        if not text(row, column)
+        if not words.stated(row, column)
     ]
+    said = []
+    if text(row, "device") and words.device_of(row) is None:
+        said.append(f"device {text(row, 'device')} is not known: memory alone is forecast")
     if not empty:
-        return []
-    return [f"not stated: {', '.join(empty)}; taken from {asked.get('say', 'the defaults')}"]
+        return said
+    return [*said, f"not stated: {', '.join(empty)}; taken from {asked.get('say', 'the defaults')}"]
 
 
 def _peak(row: Row) -> float | None:

@@ -29,6 +29,9 @@ FOUR_BITS = r"qlora|nf4|fp4|4[- ]?bits?\b|int4|bnb"
 EIGHT_BITS = r"int8|8[- ]?bits?\b"
 FULL, LORA, QLORA = "full", "LoRA", "QLoRA"
 NORMS = r"norm"  # ops that train under PEFT's LN tuning
+# methods that train a few vectors: IA3, LLaMA-Adapter, learned prompts. Gradients of activations go
+# through all layers, as for norms, and next to nothing trains.
+VECTORS = r"lntuning|modelingln|ln_tuning|ia3|adapter_v?\d|llamaadapter|finetune_adapter|p(?:rompt|refix)?[-_]?tuning"
 MEASURED = {  # words of mem_kind -> what a peak counts
     "reserved": "reserved",
     "alloc": "allocated",
@@ -61,6 +64,12 @@ class Method(NamedTuple):
 def names() -> Names:
     """The names that tables of fine-tuning use."""
     return Names(**tomllib.loads((HERE / "names.toml").read_text(encoding="utf-8")))
+
+
+def stated(row: Row, column: str) -> str:
+    """The cell; "" where it says that the source does not tell."""
+    cell = text(row, column)
+    return "" if "not stated" in cell and "as printed" not in cell else cell
 
 
 def said(row: Row) -> str:
@@ -99,16 +108,20 @@ def method_of(row: Row) -> Method:
     words = f"{text(row, 'method')} {text(row, 'model')} {text(row, 'bits')}bit".lower()
     noted = re.search(r"quantization=([^;]*)|quant=([^;]*)", text(row, "note").lower())
     format_ = f"{words} {noted[0] if noted else ''}".replace("quant=none", "")
-    adapted = re.search(r"lora|dora", words) is not None
-    if re.search("lntuning|modelingln|ln_tuning", words):
-        return Method(LORA, "bf16", NORMS)
+    adapted = re.search(r"lora|dora|vera", words) is not None
+    if re.search(VECTORS, words):
+        return Method(LORA, _weights(format_) or "bf16", NORMS)
     if not adapted:
         return Method(FULL, None)
-    if re.search(FOUR_BITS, format_):
-        return Method(QLORA, "nf4")
-    if re.search(EIGHT_BITS, format_):
-        return Method(QLORA, "int8")
-    return Method(LORA, None)
+    weights = _weights(format_)
+    return Method(QLORA if weights else LORA, weights)
+
+
+def _weights(words_: str) -> str | None:
+    """The format of frozen weights that words name; None for 16 bits."""
+    if re.search(FOUR_BITS, words_):
+        return "nf4"
+    return "int8" if re.search(EIGHT_BITS, words_) else None
 
 
 def model_of(row: Row, folder: Path) -> str | None:
@@ -167,7 +180,7 @@ def rank_of(row: Row, asked: dict[str, Any]) -> int:
 
 
 def device_of(row: Row) -> str | None:
-    """The device of a row, None where the cell is empty. Raises UnknownName."""
+    """The device of a row; None where the cell is empty, or names one that hwdb does not know."""
     cell = text(row, "device")
     if not cell:
         return None
@@ -176,7 +189,10 @@ def device_of(row: Row) -> str | None:
     try:
         hwdb.device(plain)
     except RoofcastError:
-        return device_named(plain, architectures.names().devices)
+        try:
+            return device_named(plain, architectures.names().devices)
+        except RoofcastError:
+            return None
     return plain
 
 
@@ -207,9 +223,16 @@ def measured_as(row: Row, asked: dict[str, Any]) -> str:
     return first_match(text(row, "mem_kind"), MEASURED) or str(asked.get("measured", "reserved"))
 
 
-def checkpointed(row: Row, asked: dict[str, Any]) -> bool:
-    """Whether activations are recomputed in backward."""
+def recompute_of(row: Row, asked: dict[str, Any]) -> str:
+    """How activations are recomputed in backward."""
     cell = (text(row, "checkpointing") or str(asked.get("checkpointing", "no"))).lower()
+    if cell.startswith("modules:"):
+        return cell
+    return "full" if _checkpointed(cell) else "none"
+
+
+def _checkpointed(cell: str) -> bool:
+    """Whether a cell says that activations are recomputed."""
     found = re.search(r"checkpointing\s*=\s*(\S+)", cell)
     return (found[1] if found else cell.split()[0]) in ("yes", "true", "1", "✔", "full", "on")
 

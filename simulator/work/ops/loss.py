@@ -14,7 +14,8 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "chunked", one kernel that keeps the logits; "pieces", eager kernels a few rows at a time; "fused", flash-attn's under llm-foundry;
+    above; "chunked", one kernel that keeps the logits; "pieces", eager kernels a few rows at a time;
+    "shifted", as transformers before 4.46, on a copy without the last token's logits; "fused", flash-attn's under llm-foundry;
     "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
@@ -29,6 +30,11 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     if how == "sharded":
         return _sharded(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
+    if how == "shifted":  # shift_logits = logits[..., :-1, :].contiguous()
+        whole, x = x, t.new(x.shape, x.dtype, x.grad)
+        t.emit("copy", (whole,), (x,))
+        if whole.grad:
+            t.backward("copy", read=x.bytes, written=whole.bytes, product=x.dtype)
     _exchange(t, x)
     log_p = t.new(x.shape, x.dtype, x.grad)
     _softmax(t, x, log_p)
