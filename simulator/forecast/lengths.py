@@ -171,16 +171,17 @@ def _padded(whole: Scenario, padded: int, full: Forecast) -> Scenario:
 def _told(lengths: Lengths, longest: int, micro: int, packing: bool) -> list[str]:
     """What padding wastes and packing would, in sentences."""
     mean, padded = lengths.mean, lengths.padded(micro)
+    waste = f"{100 * (1 - mean / padded):.0f} % of the tokens"
     how = f"lengths {lengths.stated}: {mean:,.0f} tokens on average, at most {longest:,}"
     if packing:
         return [
             f"{how}; packed into sequences of {longest:,}, which are taken as full; padding"
-            f" micro-batches of {micro} instead would waste {100 * (1 - mean / padded):.0f} % of the tokens",
+            f" micro-batches of {micro} instead would waste {waste}",
             "packed samples attend to each other's tokens as one sequence would",
         ]
     return [
         f"{how}; micro-batches of {micro} padded to their longest sample, {padded:,.0f} tokens on"
-        f" average: {100 * (1 - mean / padded):.0f} % of the tokens are padding, which --packing avoids",
+        f" average: {waste} are padding, which --packing avoids",
         "memory is that of a micro-batch of the longest samples; time, FLOPs and bytes are those of"
         " the mean one; rates count the tokens of samples",
     ]

@@ -11,8 +11,8 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.names import is_path
 from roofcast.simulator import models
 from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of
-from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.lengths import at_longest
+from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.run import Run, run_of, tokens_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import Layout

@@ -134,7 +134,7 @@ def _scenario(
         "stack": stack,
         "batch": micro * accumulated * ranks,
         "micro_batch": micro if ranks * accumulated > 1 or devices > 1 else None,
-        "recompute": words.recompute_of(row, asked),
+        "recompute": "full" if words.checkpointed(row, asked) else "none",
         "optimizer": _optimizer(row, asked),
         **_length(row, asked),
         **_formats(row, method, device, stack, asked),

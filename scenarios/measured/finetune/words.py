@@ -31,7 +31,10 @@ FULL, LORA, QLORA = "full", "LoRA", "QLoRA"
 NORMS = r"norm"  # ops that train under PEFT's LN tuning
 # methods that train a few vectors: IA3, LLaMA-Adapter, learned prompts. Gradients of activations go
 # through all layers, as for norms, and next to nothing trains.
-VECTORS = r"lntuning|modelingln|ln_tuning|ia3|adapter_v?\d|llamaadapter|finetune_adapter|p(?:rompt|refix)?[-_]?tuning"
+VECTORS = (
+    r"lntuning|modelingln|ln_tuning|ia3|adapter_v?\d|llamaadapter|finetune_adapter"
+    r"|p(?:rompt|refix)?[-_]?tuning"
+)
 MEASURED = {  # words of mem_kind -> what a peak counts
     "reserved": "reserved",
     "alloc": "allocated",
@@ -223,16 +226,9 @@ def measured_as(row: Row, asked: dict[str, Any]) -> str:
     return first_match(text(row, "mem_kind"), MEASURED) or str(asked.get("measured", "reserved"))
 
 
-def recompute_of(row: Row, asked: dict[str, Any]) -> str:
-    """How activations are recomputed in backward."""
+def checkpointed(row: Row, asked: dict[str, Any]) -> bool:
+    """Whether activations are recomputed in backward."""
     cell = (text(row, "checkpointing") or str(asked.get("checkpointing", "no"))).lower()
-    if cell.startswith("modules:"):
-        return cell
-    return "full" if _checkpointed(cell) else "none"
-
-
-def _checkpointed(cell: str) -> bool:
-    """Whether a cell says that activations are recomputed."""
     found = re.search(r"checkpointing\s*=\s*(\S+)", cell)
     return (found[1] if found else cell.split()[0]) in ("yes", "true", "1", "✔", "full", "on")
 
