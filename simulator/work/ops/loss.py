@@ -14,9 +14,10 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     Keeps the log-probabilities, the labels and one weight. With `upcast`, logits are cast to fp32
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
-    above; "chunked", one kernel that keeps the logits; "pieces", eager kernels a few rows at a time;
-    "shifted", as transformers before 4.46, on a copy without the last token's logits; "fused", flash-attn's under llm-foundry;
-    "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
+    above; "chunked", one kernel that keeps the logits; "pieces", eager kernels a few rows at a
+    time; "shifted", as transformers before 4.46, on a copy without the last token's logits;
+    "fused", flash-attn's under llm-foundry; "sharded", nanotron's, on fp32 copies; "sum", the sum
+    of the logits instead of a loss.
     """
     how = t.implementation("loss", "composed")
     if how == "sum":
