@@ -119,7 +119,8 @@ def at_longest(s: Scenario) -> Scenario:
         if s.packing:
             raise BadInput("packing: of samples of which lengths? give --lengths MEAN,MAX too")
         return s
-    longest = s.sequence or read(s.lengths).longest
+    longest = read(s.lengths).longest
+    longest = min(longest, s.sequence or longest)  # truncated
     return msgspec.structs.replace(s, lengths=None, packing=None, sequence=longest)
 
 

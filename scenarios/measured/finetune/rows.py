@@ -10,6 +10,7 @@ Columns; others are ignored:
     mem_kind                reserved | allocated | nvidia-smi
     oom                     the run ran out of memory
     samples_per_s, tokens_per_s    of all devices
+    stack, rank, targets, offload, lengths    as options of roofcast predict have them
     id, source_name, source, where, note, config
 
 What a row does not say is that of its source's scripts, or a framework's default; each is listed.
@@ -123,7 +124,7 @@ def _scenario(
         cell = text(row, "model")
         raise _Refused(f"model {quoted(cell)} is not among the models" if cell else "no model")
     device = words.device_of(row) or ANY_DEVICE
-    stack, devices = words.stack_of(row), words.devices_of(row)
+    stack, devices = text(row, "stack") or words.stack_of(row), words.devices_of(row)
     micro = _count(row, "micro_batch", asked, 8)
     accumulated = _count(row, "grad_accum", asked, 1)
     layout = _layout(row, asked, devices, stack)
@@ -140,6 +141,8 @@ def _scenario(
         **_formats(row, method, device, stack, asked),
         **layout,
     }
+    if text(row, "offload"):
+        given["offload"] = tuple(text(row, "offload").split())
     if words.fused_attention(row) is False:
         given["attention"] = "eager"
     if method.kind != words.FULL:
@@ -161,6 +164,8 @@ def _layout(row: Row, asked: dict[str, Any], devices: int, stack: str) -> dict[s
 
 def _length(row: Row, asked: dict[str, Any]) -> dict[str, Any]:
     """Tokens of a sample, or lengths that differ; nothing for images and sound."""
+    if text(row, "lengths"):
+        return {"lengths": text(row, "lengths")}
     found = re.match(r"\d+", text(row, "seq").replace(",", ""))
     longest = int(found[0]) if found else int(asked.get("seq", 0))
     if not longest:
@@ -199,7 +204,7 @@ def _adapters(row: Row, method: words.Method, asked: dict[str, Any]) -> dict[str
     if method.train:
         return {"train": method.train}
     noted = text(row, "note").lower()
-    targets = "all" if "all linear" in noted else asked.get("targets")
+    targets = "all" if "all linear" in noted else text(row, "targets") or asked.get("targets")
     return {
         "lora": words.rank_of(row, asked),
         "lora_targets": targets,

@@ -172,6 +172,8 @@ def trainable(row: Row) -> int | None:
 
 def rank_of(row: Row, asked: dict[str, Any]) -> int:
     """The rank of the adapters: of the note or the configuration, else of the source."""
+    if text(row, "rank").isdigit():
+        return int(text(row, "rank"))
     trained = trainable(row)
     if trained:
         for each in names().rank_of:
