@@ -89,6 +89,7 @@ def _finetune(path: Path) -> list[Row]:
     for row in rows(path, "measured fine-tuning"):
         peak = tuned(row).peak_gib
         kind = text(row, "mem_kind").lower()
+        name = text(row, "source_name").replace(" via unsloth README", " (unsloth)")
         made.append(
             row
             | {
