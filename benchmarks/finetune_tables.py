@@ -97,9 +97,7 @@ def _finetune(path: Path) -> list[Row]:
                 "mem_kind": "reserved" if "reserved" in kind else "",
                 "note": _note(row),
                 "seq": text(row, "seq").partition(" ")[0],
-                "source_name": text(row, "source_name").replace(
-                    " via unsloth README", " (unsloth)"
-                ),
+                "source_name": name,
             }
         )
     return made
@@ -107,10 +105,8 @@ def _finetune(path: Path) -> list[Row]:
 
 def _note(row: Row) -> str:
     """What of a note is a setting."""
-    settings = re.findall(
-        r"(?:Quantization|LoRA Rank|LoRA Target Modules|Use Flash Attn|Gradient Checkpointing)=[^;]*",
-        text(row, "note"),
-    )
+    kept = "Quantization|LoRA Rank|LoRA Target Modules|Use Flash Attn|Gradient Checkpointing"
+    settings = re.findall(f"(?:{kept})=[^;]*", text(row, "note"))
     return "; ".join(settings)
 
 
