@@ -38,6 +38,12 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         metavar="P",
         help="Dropout before the adapters, for example 0.05. Default: 0.",
     ),
+    "dora": click.option(
+        "--dora",
+        is_flag=True,
+        default=None,
+        help="DoRA: adapters with a trained magnitude of each output, as PEFT runs them.",
+    ),
     "freeze": click.option(
         "--freeze",
         metavar="REGEX",

@@ -242,7 +242,8 @@ SECTIONS = {
     "Several devices": LAYOUT,
 }
 # of roofcast count, with a precision of its own
-COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNING)
+_OF_STEP = (name for name in TUNING if name not in ("lengths", "packing"))
+COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *_OF_STEP)
 
 
 class Sectioned(Once):

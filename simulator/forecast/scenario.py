@@ -57,6 +57,7 @@ class Scenario(
     lora_targets: str | None = None
     lora_precision: str | None = None  # fp32 | bf16 | fp16; default: that of the weights
     lora_dropout: float | None = None  # probability before the adapters; default: 0
+    dora: bool | None = None  # adapters are DoRA's; default: no
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, the others do not
     weights: str | None = None  # format of frozen weights: nf4 | int8 | fp8 | bf16
@@ -92,7 +93,9 @@ class Scenario(
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(
-            ("sp", "reshard", "packing"), lambda v: isinstance(v, bool), "True or False is wanted"
+            ("sp", "reshard", "packing", "dora"),
+            lambda v: isinstance(v, bool),
+            "True or False is wanted",
         )
         self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
