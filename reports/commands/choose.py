@@ -18,7 +18,8 @@ from roofcast.simulator.choices import GOALS
 LENGTH = ("tokens", "samples", "epochs")
 STEP = (
     "input", "batch", "seq", "image", "precision", "optimizer", "recompute", "offload",
-    "attention", "mode", "stack", "memory_format",
+    "attention", "mode", "stack", "memory_format", "lora", "lora_targets", "lora_precision",
+    "lora_dropout", "dora", "freeze", "train", "weights",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
@@ -60,7 +61,7 @@ def _print_left_out(out: Console, checked: list[Checked]) -> None:
             say(out, text, first="  - ")
 
 
-def _table(found: list[Line], width: int) -> object:
+def _table(found: list[Line], width: int) -> Table:
     columns: list[tuple[str, Justify]] = [("", "fold"), ("of", "left")]
     columns += [(name, "right") for name in ("rows", "median / mean", "bias")]
     columns.append(("worst", "left"))

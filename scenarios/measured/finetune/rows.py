@@ -91,7 +91,9 @@ def read(path: str | Path) -> list[Tuned]:
 def tuned(row: Row, folder: Path = HERE) -> Tuned:
     """One row; where no scenario can be made of it, with the reason."""
     asked, method = words.settings(row), words.method_of(row)
-    scenario, assumed, why = None, [], words.refused(row)
+    scenario: Scenario | None = None
+    assumed: list[str] = []
+    why = words.refused(row)
     if not why:
         try:
             scenario, assumed = _scenario(row, method, asked, folder)
