@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -171,9 +173,12 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", "tokens", "samples", "epochs")
+                     "mode", "memory_format", "lora", "lora_targets", "lora_precision",
+                     "lora_dropout", "freeze", "train", "weights", "tokens", "samples", "epochs")
         if name in s
     ]  # fmt: skip
+    if s.get("dora"):
+        given.append("--dora")
     rent = choice.price
     if rent is not None and rent.median and rent.kind not in ("market", "server", "launch"):
         given.append(f"--price {rent.median:.6g}")  # predict has a list price of its own
@@ -184,7 +189,7 @@ def predict_words(found: Chosen, choice: Choice) -> str:
 
 def _plain(value: object) -> str:
     """A value as an option takes it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
 
 
 def _price_lines(c: Choice) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from roofcast.simulator.models.toml.kinds import KINDS
 from roofcast.simulator.work.ops.optimizer import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ("README.md", "docs/usage.md")  # whose examples run
+PAGES = ("README.md", "docs/usage.md", "docs/finetuning.md")  # whose examples run
 TEXTS = [
     *sorted(p.name for p in ROOT.glob("*.md")),
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
