@@ -94,10 +94,12 @@ def _exponential(mean: float, longest: int) -> np.ndarray:
     mean.
     """
     span = longest - 1.0
-    share = (mean - 1.0) / span if span else 0.0
+    # the last point is the longest sample itself, the others make up for it
+    rest = max(1.0, (mean * POINTS - longest) / (POINTS - 1))
+    share = (rest - 1.0) / span if span else 0.0
     quantile = (np.arange(POINTS) + 0.5) / POINTS
     if not 0.0 < share < 1.0:
-        return np.full(POINTS, float(mean))
+        return np.sort(np.append(np.full(POINTS - 1, rest), float(longest)))
 
     def part(rate: float) -> np.ndarray:  # of the span, for a density of exp(-rate x)
         if abs(rate) < 1e-6:
@@ -107,7 +109,7 @@ def _exponential(mean: float, longest: int) -> np.ndarray:
     low, high = -600.0, 600.0
     for _ in range(60):
         rate = (low + high) / 2
-        low, high = (rate, high) if part(rate).mean() > share else (low, rate)
+        low, high = (rate, high) if part(rate)[:-1].mean() > share else (low, rate)
     tokens = 1.0 + span * part(rate)
     tokens[-1] = longest
     return np.sort(tokens)
