@@ -73,7 +73,7 @@ def read(stated: str) -> Lengths:
         if not 1 <= mean <= longest <= MOST:
             raise BadInput(f"lengths {quoted(stated)}: a mean from 1 to the maximum is {WANTED}")
         return Lengths(_exponential(mean, longest), stated)
-    if "," in stated or not (Path(stated).suffix or Path(stated).exists()):
+    if not stated.strip() or "," in stated or not (Path(stated).suffix or Path(stated).exists()):
         raise BadInput(f"lengths {quoted(stated)}: {WANTED}")
     words = contents.text(stated, "lengths of samples", contents.LARGEST_TABLE)
     found = []
