@@ -213,7 +213,7 @@ def test_readme_states_the_errors_of_the_page_on_accuracy():
 
 
 def test_usage_explains_every_option_of_predict():
-    text = read("docs/usage.md")
+    text = read("docs/usage.md") + read("docs/finetuning.md")
     options = {
         o
         for param in main.get_command(None, "predict").params
