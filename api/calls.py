@@ -51,6 +51,8 @@ def predict(
     mode: str = "train",
     batch: int | None = None,
     sequence: int | None = None,
+    lengths: str | None = None,
+    packing: bool | None = None,
     image: int | None = None,
     precision: str | None = None,
     optimizer: str | None = None,
@@ -63,6 +65,7 @@ def predict(
     lora_targets: str | None = None,
     lora_precision: str | None = None,
     lora_dropout: float | None = None,
+    dora: bool | None = None,
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
@@ -105,6 +108,8 @@ def predict(
     mode: "train" (default) or "infer".
     batch: samples per step, of all devices. Default: 1 sequence, 32 images, 1024 table rows.
     sequence: tokens per sample. Default: what the model was made for, at most 4096.
+    lengths: of samples that differ, "MEAN,MAX" in tokens or a file; packing: they fill whole
+        sequences. Default: micro-batches are padded to their longest sample.
     image: side of a square image [pixels]. Default: what the model was made for.
     precision: number format. Default: the best 16-bit format of the device.
     optimizer: default "adamw"; "none" for forward and backward alone.
@@ -117,7 +122,7 @@ def predict(
     lora: rank of LoRA adapters that train beside frozen weights. Default: all weights train.
     lora_targets: "all" (default), "attention", "mlp", names such as "q,v", or a regular expression.
     lora_precision: "fp32", "bf16" or "fp16". Default: the format of the weights.
-    lora_dropout: probability before the adapters. Default: 0.
+    lora_dropout: probability before the adapters. Default: 0. dora: DoRA's adapters.
     freeze, train: regular expressions of the names of ops whose weights do not train, or do.
     weights: format of weights that do not train, in inference of all: "nf4", "int8", "fp8", "bf16",
         "int4", "nvfp4", "mxfp4" or "q4_k_m".

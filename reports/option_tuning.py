@@ -38,6 +38,12 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         metavar="P",
         help="Dropout before the adapters, for example 0.05. Default: 0.",
     ),
+    "dora": click.option(
+        "--dora",
+        is_flag=True,
+        default=None,
+        help="DoRA: adapters with a trained magnitude of each output, as PEFT runs them.",
+    ),
     "freeze": click.option(
         "--freeze",
         metavar="REGEX",
@@ -47,6 +53,19 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         "--train",
         metavar="REGEX",
         help="Weights of ops with such a name train, the others do not; with --lora, they too.",
+    ),
+    "lengths": click.option(
+        "--lengths",
+        metavar="MEAN,MAX",
+        help=(
+            "Samples of different lengths [tokens]: mean and longest, or a file with a length in"
+            " each line. Micro-batches are padded to their longest sample. --seq truncates them."
+        ),
+    ),
+    "packing": click.option(
+        "--packing/--no-packing",
+        default=None,
+        help="Pack samples of --lengths into whole sequences instead. Default: padded.",
     ),
     "weights": click.option(
         "--weights",
@@ -58,3 +77,5 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         ),
     ),
 }
+# those that do not depend on the lengths of samples, which other commands take too
+TUNED = tuple(name for name in TUNING if name not in ("lengths", "packing"))

@@ -13,7 +13,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
 from roofcast.reports.option_compression import COMPRESSION
-from roofcast.reports.option_tuning import TUNING
+from roofcast.reports.option_tuning import TUNED, TUNING
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
     ATTENTION,
@@ -244,7 +244,7 @@ SECTIONS = {
     "Several devices": LAYOUT,
 }
 # of roofcast count, with a precision of its own
-COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNING)
+COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNED)
 
 
 class Sectioned(Once):

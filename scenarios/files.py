@@ -33,8 +33,8 @@ from roofcast.simulator.forecast.scenario import Scenario
 
 READY = Path(__file__).parent / "ready"
 WHAT = "a scenario, TOML with model and device"
-PATHS = ("model", "device", "stack", "system")  # fields that may hold the path of a file
-SUFFIXES = (".toml", ".json", ".onnx", ".csv", ".csv.gz")  # of such files, and of runs
+PATHS = ("model", "device", "stack", "system", "lengths")  # fields that may hold the path of a file
+SUFFIXES = (".toml", ".json", ".onnx", ".csv", ".csv.gz", ".txt")  # of such files, and of runs
 
 
 def ready() -> dict[str, Path]:

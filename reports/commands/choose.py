@@ -11,7 +11,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import CLASSES, RENTS
 from roofcast.reports.choose_types import Limit, chosen_devices, pool, prices_of
 from roofcast.reports.completion import completing
-from roofcast.reports.option_tuning import TUNING
+from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import Sectioned, options, print_json
 from roofcast.simulator.choices import GOALS
@@ -19,7 +19,7 @@ from roofcast.simulator.choices import GOALS
 LENGTH = ("tokens", "samples", "epochs")
 STEP = (
     "input", "batch", "seq", "image", "precision", "optimizer", "recompute", "offload",
-    "attention", "mode", "stack", "memory_format", *TUNING,
+    "attention", "mode", "stack", "memory_format", *TUNED,
 )  # fmt: skip
 
 

@@ -62,6 +62,16 @@ class Found(NamedTuple):
         " (docs/serving.md describes them)."
     ),
 )
+@click.option(
+    "--finetune",
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Measured fine-tuning, .csv or .csv.gz, with columns model, method, device, seq,"
+        " micro_batch, peak_mem_gib, samples_per_s ... (docs/finetuning.md); shipped: the tables"
+        " that come with Roofcast. Goes with -o and --json alone. May be repeated."
+    ),
+)
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
     "--plot",
@@ -105,6 +115,7 @@ def command(
     runs: tuple[str, ...],
     ops: tuple[str, ...],
     serving: str | None,
+    finetune: tuple[str, ...],
     output: str | None,
     plot: str | None,
     constants: bool,
@@ -120,6 +131,10 @@ def command(
     """
     if refit and not blind_like:
         raise click.UsageError("--refit goes with --blind-like")
+    if finetune:
+        others = (runs, ops, serving, plot, constants, blind_like, regret, write)
+        _print_finetune(finetune, output, as_json, alone=not any(others))
+        return
     if constants or write or blind_like:
         several = sum(map(bool, (constants, write, blind_like))) > 1
         if several or runs or ops or serving or output or plot:
@@ -183,6 +198,21 @@ def _print_left_out(refit: bool, as_json: bool) -> None:
         residuals = interval.columns(rows(known((*shipped(), *blind()))))
     found = LeftOut(residuals)
     print_json(to_json(found)) if as_json else print_left_out(found)
+
+
+def _print_finetune(paths: tuple[str, ...], output: str | None, as_json: bool, alone: bool) -> None:
+    """--finetune, which goes with -o and --json alone."""
+    from roofcast.reports.pages.finetune import print_finetune
+    from roofcast.reports.tables.finetune import check_files, to_json, write
+    from roofcast.scenarios.measured.finetune.rows import shipped
+
+    if not alone:
+        raise click.UsageError("--finetune goes with -o and --json alone")
+    _check_targets(output, None)
+    checked = check_files(shipped() if paths == ("shipped",) else paths)
+    if output:
+        write(checked, output)
+    print_json(to_json(checked)) if as_json else print_finetune(checked)
 
 
 def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from roofcast.hwdb.market import costs
 from roofcast.hwdb.market import rent as rent_of
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
-from roofcast.reports.option_tuning import TUNING
+from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.pages.asked import INTERVALS
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.price import PURCHASES, price_words
@@ -171,9 +172,11 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", *TUNING, "tokens", "samples", "epochs")
-        if name in s
+                     "mode", "memory_format", *TUNED, "tokens", "samples", "epochs")
+        if name in s and name != "dora"
     ]  # fmt: skip
+    if s.get("dora"):
+        given.append("--dora")
     rent = choice.price
     if rent is not None and rent.median and rent.kind not in PURCHASES:
         if rent != rent_of(hwdb.device(choice.device)):  # what predict takes by itself
@@ -185,7 +188,7 @@ def predict_words(found: Chosen, choice: Choice) -> str:
 
 def _plain(value: object) -> str:
     """A value as an option takes it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
 
 
 def _price_lines(c: Choice) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.diagnosis import advised
 from roofcast.simulator.forecast.interval import Traits, shipped, traits_of, with_interval
+from roofcast.simulator.forecast.lengths import at_longest, forecast_varied
 from roofcast.simulator.forecast.own_runs import OwnRuns, calibrated
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
@@ -47,6 +48,8 @@ def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
     own: measured steps of the user's, which calibrate it. The files that `scenario.runs` names are
     read by scenarios/own_runs.py, not here.
     """
+    if scenario.lengths is not None:
+        return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)
     interval = shipped(t, imagined)
     if own is not None:
@@ -171,6 +174,7 @@ def largest_batch(scenario: Scenario) -> int | None:
 
     Over several devices the micro-batch grows, and the number of micro-batches stays.
     """
+    scenario = at_longest(scenario)
     asked = resolve(scenario)
     device, layout = asked.device, asked.layout
     capacity = device.memory.capacity

@@ -11,6 +11,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.names import is_path
 from roofcast.simulator import models
 from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of
+from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.run import Run, run_of, tokens_of
 from roofcast.simulator.forecast.scenario import Scenario
@@ -63,6 +64,7 @@ def resolve(s: Scenario) -> Asked:
     """Everything a forecast needs to know of a scenario: defaults for what was left out, each
     listed as an assumption. Raises BadInput or UnknownName for what cannot be.
     """
+    s = at_longest(s)
     names = named(s)
     device, model, system = names
     name = s.system.id if isinstance(s.system, hwdb.System) else s.system

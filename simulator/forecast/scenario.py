@@ -18,7 +18,7 @@ WHOLE = (
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
-    "sparsity", "prune", "teacher",
+    "sparsity", "prune", "teacher", "lengths",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -38,6 +38,9 @@ class Scenario(
     mode: str = "train"  # train | infer
     batch: int | None = None  # samples per step, of all devices
     sequence: int | None = None  # tokens per sample
+    # samples of different lengths: "MEAN,MAX" in tokens, or a file with a length in each line
+    lengths: str | None = None
+    packing: bool | None = None  # they are packed into whole sequences; default: padded
     image: int | None = None  # side of a square image [pixels]
     precision: str | None = None
     optimizer: str | None = None
@@ -54,6 +57,7 @@ class Scenario(
     lora_targets: str | None = None
     lora_precision: str | None = None  # fp32 | bf16 | fp16; default: that of the weights
     lora_dropout: float | None = None  # probability before the adapters; default: 0
+    dora: bool | None = None  # adapters are DoRA's; default: no
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, the others do not
     # format of frozen weights: nf4 | int8 | fp8 | bf16 | int4 | nvfp4 | mxfp4 | q4_k_m
@@ -94,7 +98,11 @@ class Scenario(
         self._require(WHOLE, _whole, "a whole number is wanted")
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
-        self._require(("sp", "reshard"), lambda v: isinstance(v, bool), "True or False is wanted")
+        self._require(
+            ("sp", "reshard", "packing", "dora"),
+            lambda v: isinstance(v, bool),
+            "True or False is wanted",
+        )
         self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)

@@ -15,7 +15,7 @@ from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.tuning import ALL, HELD, Tuning, checked
 
 TRACED = ("torch", "onnx")  # families of models that are run as they are
-OF_LORA = ("lora_targets", "lora_precision", "lora_dropout")
+OF_LORA = ("lora_targets", "lora_precision", "lora_dropout", "dora")
 OF_TRAINING = ("lora", "freeze", "train")
 
 
@@ -37,6 +37,7 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
             freeze=s.freeze,
             train=s.train,
             weights=s.weights,
+            dora=bool(s.dora),
         )
     )
     assumptions += _said(s, model, name)

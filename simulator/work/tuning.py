@@ -57,6 +57,7 @@ class Tuning(NamedTuple):
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, whatever else says
     weights: str | None = None  # format of frozen weights: a key of HELD
+    dora: bool = False  # adapters with a trained magnitude of each output [liu2024dora]
     # of inference
     sparse: bool = False  # matrices hold 2 of every 4 weights
     zeros: float = 0.0  # fraction of scattered zeros among all weights
@@ -116,6 +117,11 @@ def checked(tuning: Tuning) -> Tuning:
         raise BadInput(
             f"lora_dropout {tuning.dropout:g}: a probability from 0 to below 1 is wanted, for"
             " example 0.05"
+        )
+    if tuning.dora and tuning.dropout:
+        raise BadInput(
+            f"lora_dropout {tuning.dropout:g}: with DoRA, PEFT then computes the frozen product"
+            " twice, which is not modelled; leave it out"
         )
     for what in ("targets", "freeze", "train"):
         pattern = getattr(tuning, what)

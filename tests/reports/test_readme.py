@@ -30,7 +30,7 @@ from roofcast.simulator.work.ops.optimizer import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = tuple(f"docs/examples/{p.name}" for p in sorted((ROOT / "docs/examples").glob("*.md")))
-TASKS = ("usage", "report", "compression")  # pages of docs/ whose examples run
+TASKS = ("usage", "report", "compression", "finetuning")  # pages of docs/ whose examples run
 PAGES = ("README.md", *(f"docs/{name}.md" for name in TASKS), *EXAMPLES)
 TEXTS = [
     *sorted(p.name for p in ROOT.glob("*.md")),
@@ -216,7 +216,7 @@ def test_readme_states_the_errors_of_the_page_on_accuracy():
 
 
 def test_usage_explains_every_option_of_predict():
-    text = read("docs/usage.md")
+    text = read("docs/usage.md") + read("docs/finetuning.md")
     options = {
         o
         for param in main.get_command(None, "predict").params

@@ -162,7 +162,44 @@ def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning) -> Value:
     h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
     for weight in (down, up):
         h = _plain(t, h, weight.shape[0], False, weight, True, _sixteen(t), False)
+    if t.implementation("lora", "") == "padded":
+        t.save(h)  # LitGPT copies it into the width of a fused layer; the copy keeps its source
+    if tuning.dora:
+        return t.cast(_directed(t, out, h, (rank, k), dtype), out.dtype)
     return t.cast(pointwise.add(t, out, pointwise.scale(t, h)), out.dtype)
+
+
+def _directed(t: Tape, out: Value, h: Value, shape: tuple[int, int], dtype: str) -> Value:
+    """out and the adapter's result h, with the length of each column of the weights replaced by a
+    trained magnitude [liu2024dora].
+
+        s = magnitude / ||W + B A||          a number per output; the norm has no gradient
+        y = out + (s - 1) out + s h
+
+    PEFT makes B A of a unit matrix by the adapters' own layers, 2 in r (in + out) FLOPs, adds W and
+    takes the norm, in every pass. Keeps out and h for s. shape: rank and inputs of the adapter.
+    Source: github huggingface/peft, src/peft/tuners/lora/dora.py, DoraLinearLayer.forward.
+    """
+    rank, k = shape
+    wide = out.shape[-1]
+    magnitude = t.parameter(wide, dtype=dtype, adapter=True)
+    unit = t.new((k, k), dtype)
+    t.emit("elementwise", (), (unit,), vector=unit.size)
+    inner, both = t.new((k, rank), dtype), t.new((k, wide), dtype)
+    _product(t, (unit,), inner, (1, k, rank, k), dtype)
+    _product(t, (inner,), both, (1, k, wide, rank), dtype)
+    total = t.new((wide, k), out.dtype)
+    t.emit("elementwise", (both,), (total,), vector=both.size)
+    t.emit("elementwise", (total, total), (total,), vector=total.size)  # beside the weight
+    norm = t.new((wide,), out.dtype)
+    t.emit("reduce", (total,), (norm,), vector=2 * total.size)
+    s = t.new((wide,), out.dtype, True)
+    t.emit("elementwise", (magnitude, norm), (s,), vector=wide)
+    t.save(norm)
+    t.backward("elementwise", vector=wide, read=2 * s.bytes, written=magnitude.bytes)
+    first = pointwise.mul(t, pointwise.unary(t, "add_scalar", s), out)
+    second = pointwise.scale(t, pointwise.mul(t, s, h))
+    return pointwise.add(t, out, pointwise.add(t, first, second))
 
 
 def _sixteen(t: Tape) -> bool:
@@ -208,6 +245,8 @@ def _plain(
         t.backward("reduce", vector=out.size, read=out.bytes, written=reduced, product=dtype)
     if x.grad:
         t.save(w_low)
+        if w_low.kind == "dequantized" and t.implementation("stored", "") == "keeps_input":
+            t.save(x_low)  # bitsandbytes 0.41: MatMul4Bit keeps both operands
         t.widened_again(w, w_low)
         _product_back(t, (out, w_low), x_low, (1, tokens, k, out_features), product)
     return out

@@ -16,8 +16,9 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     first, as in transformers; without it, autocast computes the log-probabilities in the low format
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
     above; "chunked", one kernel that keeps the logits; "compiled", the same for all rows at once,
-    as inductor makes it; "fused", flash-attn's under llm-foundry; "sharded", nanotron's, on fp32
-    copies; "sum", the sum of the logits instead of a loss.
+    as inductor makes it; "pieces", eager kernels a few rows at a time; "shifted", as transformers
+    before 4.46, on a copy without the last token's logits; "fused", flash-attn's under llm-foundry;
+    "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
     """
     if t.taught is not None:
         taught, t.taught = t.taught, None
@@ -27,11 +28,18 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
         return _sum(t, logits)
     if how in ("chunked", "compiled") and logits.split is None:
         return _chunked(t, logits, labels, CHUNKS if how == "chunked" else 1)
+    if how == "pieces" and logits.split is None:
+        return _pieces(t, logits, labels)
     if how == "fused" and logits.split is None:
         return _fused(t, logits, labels)
     if how == "sharded":
         return _sharded(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
+    if how == "shifted":  # shift_logits = logits[..., :-1, :].contiguous()
+        whole, x = x, t.new(x.shape, x.dtype, x.grad)
+        t.emit("copy", (whole,), (x,))
+        if whole.grad:
+            t.backward("copy", read=x.bytes, written=whole.bytes, product=x.dtype)
     _exchange(t, x)
     log_p = t.new(x.shape, x.dtype, x.grad)
     _softmax(t, x, log_p)
@@ -81,6 +89,26 @@ def _chunked(t: Tape, logits: Value, labels: Value, pieces: int) -> Value:
         t.save(logits, labels)
         read = bytes_ + labels.bytes
         t.backward("softmax", vector=4 * n, special=n, read=read, written=bytes_, product=dtype)
+    return out
+
+
+def _pieces(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy of a few rows at a time by eager kernels, in the format of the logits.
+
+    Logits and log-probabilities of all pieces are held until backward, which makes the gradients
+    of one piece after the other. Source: github Lightning-AI/litgpt, utils.py:
+    chunked_cross_entropy, with lm_head_chunk_size.
+    """
+    logits.pieces = CHUNKS
+    log_p = t.new(logits.shape, logits.dtype, logits.grad)
+    _softmax(t, logits, log_p)
+    rows = logits.size // logits.shape[-1]
+    out = t.new((), logits.dtype, logits.grad)
+    t.emit("gather", (log_p, labels), (out,), vector=rows, read=rows * 32 + labels.bytes)
+    if logits.grad:
+        t.save(logits, labels)
+        read, written = labels.bytes, log_p.bytes
+        t.backward("scatter", vector=logits.size, read=read, written=written, product=log_p.dtype)
     return out
 
 

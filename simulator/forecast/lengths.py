@@ -1,0 +1,190 @@
+"""Samples of different lengths: what padding each micro-batch to its longest sample wastes, and
+packing samples into whole sequences.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast.hwdb import contents
+from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+WANTED = "wanted: MEAN,MAX in tokens, for example 600,2048, or a file with a length in each line"
+MOST = 10**9  # tokens of a sample, and samples of a file
+OF_RUN = ("steps", "time_to_train_s", "cost_usd", "energy_j")  # proportional to the steps of a run
+POINTS = 4096  # of a distribution that only its mean and maximum are known of
+
+
+class Lengths(NamedTuple):
+    """Lengths of samples [tokens], in ascending order, each as likely."""
+
+    tokens: np.ndarray
+    stated: str  # as it was given
+
+    @property
+    def mean(self) -> float:
+        """Tokens of a sample on average."""
+        return float(self.tokens.mean())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sample."""
+        return int(self.tokens[-1])
+
+    def cut(self, most: int) -> Lengths:
+        """Samples truncated to `most` tokens."""
+        return self._replace(tokens=np.minimum(self.tokens, most))
+
+    def padded(self, samples: int) -> float:
+        """Tokens of the longest of `samples` samples drawn at random, on average: what each sample
+        of a micro-batch is padded to.
+
+        >>> read("600,2048").padded(1) < read("600,2048").padded(8) < 2048
+        True
+        """
+        n = len(self.tokens)
+        shares = (np.arange(n + 1) / n) ** samples
+        return float(self.tokens @ np.diff(shares))
+
+
+@functools.lru_cache(64)
+def read(stated: str) -> Lengths:
+    """The lengths that MEAN,MAX or a file states. Raises BadInput.
+
+    Of a mean and a maximum the least that is known more is assumed: the distribution between 1 and
+    the maximum with the largest entropy, which is exponential, cut off [jaynes1957].
+
+    >>> round(read("600,2048").mean), read("600,2048").longest
+    (600, 2048)
+    """
+    pair = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+)\s*", stated)
+    if pair:
+        mean, longest = float(pair[1]), int(pair[2])
+        if not 1 <= mean <= longest <= MOST:
+            raise BadInput(f"lengths {quoted(stated)}: a mean from 1 to the maximum is {WANTED}")
+        return Lengths(_exponential(mean, longest), stated)
+    if not stated.strip() or "," in stated or not (Path(stated).suffix or Path(stated).exists()):
+        raise BadInput(f"lengths {quoted(stated)}: {WANTED}")
+    words = contents.text(stated, "lengths of samples", contents.LARGEST_TABLE)
+    found = []
+    for number, line in enumerate(words.splitlines(), 1):
+        cell = line.split("#")[0].strip().rstrip(",")
+        if not cell or (number == 1 and re.fullmatch(r"[A-Za-z_ ]+", cell)):  # a heading
+            continue
+        if not re.fullmatch(r"\d{1,9}(\.0*)?", cell) or float(cell) < 1:
+            raise BadInput(f"{stated}, line {number}: {quoted(cell)} is not a length; {WANTED}")
+        found.append(float(cell))
+    if not found:
+        raise BadInput(f"{stated}: no length in it; {WANTED}")
+    return Lengths(np.sort(np.array(found)), stated)
+
+
+def _exponential(mean: float, longest: int) -> np.ndarray:
+    """POINTS quantiles of lengths between 1 and `longest` whose density is exponential, with this
+    mean.
+    """
+    span = longest - 1.0
+    # the last point is the longest sample itself, the others make up for it
+    rest = max(1.0, (mean * POINTS - longest) / (POINTS - 1))
+    share = (rest - 1.0) / span if span else 0.0
+    quantile = (np.arange(POINTS) + 0.5) / POINTS
+    if not 0.0 < share < 1.0:
+        return np.sort(np.append(np.full(POINTS - 1, rest), float(longest)))
+
+    def part(rate: float) -> np.ndarray:  # of the span, for a density of exp(-rate x)
+        if abs(rate) < 1e-6:
+            return quantile
+        return -np.log1p(-quantile * -math.expm1(-rate)) / rate
+
+    low, high = -600.0, 600.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        low, high = (rate, high) if part(rate)[:-1].mean() > share else (low, rate)
+    tokens = 1.0 + span * part(rate)
+    tokens[-1] = longest
+    return np.sort(tokens)
+
+
+def at_longest(s: Scenario) -> Scenario:
+    """The scenario of whole sequences that need as much memory: of the longest sample."""
+    if s.lengths is None:
+        if s.packing:
+            raise BadInput("packing: of samples of which lengths? give --lengths MEAN,MAX too")
+        return s
+    longest = read(s.lengths).longest
+    longest = min(longest, s.sequence or longest)  # truncated
+    return msgspec.structs.replace(s, lengths=None, packing=None, sequence=longest)
+
+
+def forecast_varied(s: Scenario, forecast: Callable[[Scenario], Forecast]) -> Forecast:
+    """The forecast of samples of different lengths.
+
+    Memory is that of the longest; time that of the mean micro-batch, padded to its longest sample,
+    or packed into sequences of the longest one's length. Rates count tokens of samples.
+    """
+    assert s.lengths is not None, "lengths are given"
+    lengths, whole = read(s.lengths), at_longest(s)
+    longest = whole.sequence or lengths.longest
+    lengths = lengths.cut(longest)
+    full = forecast(whole)
+    if full.sequence is None:
+        raise BadInput(f"lengths {quoted(s.lengths)}: {full.model} does not read sequences")
+    micro = full.layout.micro_batch if full.layout else full.batch
+    padded = longest if s.packing else max(1, round(lengths.padded(micro)))
+    found = full if s.packing or padded == longest else forecast(_padded(whole, padded, full))
+    said = _told(lengths, longest, micro, bool(s.packing))
+    samples = found.samples_per_s * (longest / lengths.mean if s.packing else 1.0)
+    tokens = samples * lengths.mean
+    devices = full.devices if found.tokens_per_s_per_device is not None else None
+    new: dict[str, Any] = {
+        "memory": full.memory,
+        "ranks": full.ranks,
+        "samples_per_s": samples,
+        "tokens_per_s": tokens,
+        "tokens_per_s_per_device": tokens / devices if devices else None,
+        "padded_share": 0.0 if s.packing else 1.0 - lengths.mean / padded,
+        "assumptions": (*found.assumptions, *said),
+    }
+    if s.tokens is not None:  # tokens of samples, not of padding
+        times = 1.0 if s.packing else padded / lengths.mean
+    else:
+        times = lengths.mean / longest if s.packing else 1.0
+    for field in OF_RUN:
+        value = getattr(found, field)
+        new[field] = None if value is None else value * times
+    return msgspec.structs.replace(found, **new)
+
+
+def _padded(whole: Scenario, padded: int, full: Forecast) -> Scenario:
+    """The scenario of a mean micro-batch, in the layout of that of the longest sample."""
+    micro = full.layout.micro_batch if full.layout else whole.micro_batch
+    return msgspec.structs.replace(whole, sequence=padded, micro_batch=micro, batch=full.batch)
+
+
+def _told(lengths: Lengths, longest: int, micro: int, packing: bool) -> list[str]:
+    """What padding wastes and packing would, in sentences."""
+    mean, padded = lengths.mean, lengths.padded(micro)
+    waste = f"{100 * (1 - mean / padded):.0f} % of the tokens"
+    how = f"lengths {lengths.stated}: {mean:,.0f} tokens on average, at most {longest:,}"
+    if packing:
+        return [
+            f"{how}; packed into sequences of {longest:,}, which are taken as full; padding"
+            f" micro-batches of {micro} instead would waste {waste}",
+            "packed samples attend to each other's tokens as one sequence would",
+        ]
+    return [
+        f"{how}; micro-batches of {micro} padded to their longest sample, {padded:,.0f} tokens on"
+        f" average: {waste} are padding, which --packing avoids",
+        "memory is that of a micro-batch of the longest samples; time, FLOPs and bytes are those of"
+        " the mean one; rates count the tokens of samples",
+    ]
