@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, shortened
-from roofcast.hwdb.records import Device
+from roofcast.hwdb.records import Device, System
 from roofcast.hwdb.units import quantity
+from roofcast.simulator.campaign.carbon import grid_of
+from roofcast.simulator.campaign.energy import Place, place_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
@@ -19,14 +21,21 @@ class Run(NamedTuple):
 
     steps: float | None  # None where no length was given
     price_per_hour: float | None  # USD per device-hour; None where unknown
+    place: Place  # what node and site draw beside the devices
+    placed: bool = False  # whether something of the place was asked for
 
 
-def run_of(s: Scenario, recipe: Recipe, model: Model, device: Device) -> Run:
+def run_of(
+    s: Scenario, recipe: Recipe, model: Model, device: Device, system: System | None = None
+) -> Run:
     """The run of a scenario; the price is the device's cloud list price unless one was given."""
     price = s.price_per_hour
     if price is None:
         price = device.price.cloud_usd_per_hour
-    return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price)
+    grid = grid_of(s.region, s.carbon)
+    place = place_of(device, system, s.pue, grid, bool(s.embodied))
+    asked = s.pue is not None or grid is not None or bool(s.embodied)
+    return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price, place, asked)
 
 
 def tokens_of(recipe: Recipe, model: Model) -> int | None:
