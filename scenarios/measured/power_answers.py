@@ -1,0 +1,291 @@
+"""Forecasts of measured watts, row by row: `roofcast validate --power`.
+
+Every kind of row is answered by what may be compared: under power caps the watts, and the time as
+a ratio to that at the highest cap of the same run; in serving the watts at the rate as measured;
+of whole nodes the watts of the node; of processor packages the watts against load.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.hwdb.sites import nodes, site_of
+from roofcast.scenarios.measured.cells import Row, positive, rows, text
+from roofcast.scenarios.measured.power_serving import decoding_watts, pass_watts
+from roofcast.scenarios.measured.power_words import (
+    PRECISIONS,
+    device_of,
+    model_of,
+    sizes_of,
+)
+from roofcast.simulator.campaign.energy import place_of
+from roofcast.simulator.campaign.package import package_watts, package_tdp
+from roofcast.simulator.forecast.chain import without_interval
+from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
+
+DEFAULT_BATCH = 32  # of a run whose table does not say
+KWH = 3.6e6
+
+
+class Answer(NamedTuple):
+    """The forecast of a row. SI units; None where the row has no such quantity."""
+
+    power_w: float | None = None
+    time_s: float | None = None
+    energy_j: float | None = None
+    scope: str = ""  # whose watts: board, accelerator, node, package, fleet
+    compared: str = ""  # what may be compared
+    anchor: bool = False  # its time is that of the row itself
+    pue: float | None = None
+    refused: str = ""
+
+
+class Answered(NamedTuple):
+    """A row with its forecast."""
+
+    row: dict[str, str]
+    answer: Answer
+
+
+def number(row: Row, column: str) -> float | None:
+    """A positive number of a cell; None for none."""
+    return positive(text(row, column))
+
+
+def answers(path: Path) -> list[Answered]:
+    """The forecasts of a table. Raises BadInput where it is no such table."""
+    table = list(rows(path, "a table of measured watts"))
+    if table and not {"kind", "device", "avg_power_w"} <= set(table[0]):
+        raise BadInput(
+            f"{path}: no measured watts; wanted the columns kind, device, workload, model,"
+            " avg_power_w ..."
+        )
+    tops = _highest_caps(table)
+    return [Answered(dict(row), _answer(row, tops)) for row in table]
+
+
+Run = tuple[str, ...]
+
+
+def _run(row: Row) -> Run:
+    """What the rows of one run under several caps share."""
+    columns = ("source", "device", "n_devices", "workload", "batch", "optimizer")
+    return tuple(text(row, column) for column in columns)
+
+
+def _highest_caps(table: Iterable[Row]) -> dict[Run, tuple[float, float]]:
+    """The highest cap of each run, and the time there."""
+    found: dict[Run, tuple[float, float]] = {}
+    for row in table:
+        cap, seconds = number(row, "power_limit_w"), number(row, "time_s")
+        if cap is not None and seconds is not None and cap > found.get(_run(row), (0.0, 0.0))[0]:
+            found[_run(row)] = cap, seconds
+    return found
+
+
+def _answer(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
+    kind = text(row, "kind")
+    how = KINDS.get(kind)
+    try:
+        if kind == "power_cap_training":
+            return _capped(row, tops)
+        if how is None:
+            known = ", ".join(("power_cap_training", *KINDS))
+            raise BadInput(f"kind {kind!r} is not known; known: {known}")
+        return how(row)
+    except RoofcastError as error:
+        return Answer(refused=str(error))
+
+
+@lru_cache(maxsize=4096)
+def _trained(
+    device: str, model: str, batch: int, cap: float | None, sizes: tuple[tuple[str, int], ...],
+    precision: str | None = "fp32",
+) -> Forecast:  # fmt: skip
+    edits: dict[str, Any] = {"power.cap": cap} if cap is not None else {}
+    scenario = Scenario(
+        model=model, device=device, batch=batch, precision=precision, set=edits, **dict(sizes)
+    )
+    return without_interval(scenario)[0]
+
+
+def _capped(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
+    """Training under a cap: watts; time over that at the highest cap of the run."""
+    cap = number(row, "power_limit_w")
+    if cap is None:
+        raise BadInput("power_limit_w is missing; the watts under a cap need one")
+    top, seconds = tops.get(_run(row), (cap, 0.0))
+    device, (model, alike) = device_of(text(row, "device"), top), model_of(text(row, "model"))
+    n = int(number(row, "n_devices") or 1)
+    batch = max(int(number(row, "batch") or DEFAULT_BATCH * n) // n, 1)
+    sizes = tuple(sizes_of(text(row, "workload"), model).items())
+    precision = PRECISIONS.get(text(row, "precision"), text(row, "precision") or "fp32")
+    found, first = (_trained(device, model, batch, w, sizes, precision) for w in (cap, top))
+    watts = n * _known(found.power_w, device)
+    time = seconds * found.step_time_s / first.step_time_s if seconds else None
+    like = f"; {model} stands for the model" if alike else ""
+    return Answer(
+        watts, time, watts * time if time is not None else None, "board",
+        f"watts; time over that at {top:g} W, the highest cap of the run{like}", cap == top,
+    )  # fmt: skip
+
+
+def _serving(row: Row) -> Answer:
+    """Serving: watts of all boards at the rate as measured; joules of a request."""
+    device, (model, alike) = device_of(text(row, "device")), model_of(text(row, "model"))
+    n = int(number(row, "n_devices") or 1)
+    rate = number(row, "tokens_per_s")
+    if rate is not None:
+        batch = number(row, "avg_batch") or number(row, "batch") or 1.0
+        output = number(row, "output_tokens") or _output(text(row, "note"))
+        precision = PRECISIONS.get(text(row, "precision"), "bf16")
+        each = decoding_watts(device, model, batch, n, precision, output, rate)
+        how = "watts at the measured tokens/s and batch"
+    else:
+        each = pass_watts(device, model, int(number(row, "batch") or 1), n)
+        how = "watts of a denoising pass"
+    measured, joules = number(row, "avg_power_w"), number(row, "energy_j")
+    seconds = joules / measured if joules is not None and measured is not None else None
+    like = f"; {model} stands for the model" if alike else ""
+    watts = n * each
+    return Answer(
+        watts, seconds, watts * seconds if seconds is not None else None, "board",
+        f"{how}; seconds of a request as measured (energy_j / avg_power_w){like}", True,
+    )  # fmt: skip
+
+
+def _output(note: str) -> float:
+    """Mean tokens of a reply, of a note."""
+    found = re.search(r"avg output ([\d.]+)", note)
+    return float(found[1]) if found else 300.0
+
+
+NODE_RECIPES: dict[str, dict[str, Any]] = {  # as submissions run them
+    "llama-2-70b": {"stack": "te-nemo-2024", "tp": 4},
+    "dlrm": {},
+}
+
+
+@lru_cache(maxsize=256)
+def _node_step(
+    device: str, model: str, devices: int, batch: int, sizes: tuple[tuple[str, int], ...]
+) -> Forecast:
+    recipe = NODE_RECIPES.get(model, {"stack": "nvidia-tuned"})
+    least = devices // recipe.get("tp", 1)
+    scenario = Scenario(
+        model=model, device=device, devices=devices, batch=max(batch // least, 1) * least,
+        **recipe, **dict(sizes),
+    )  # fmt: skip
+    return without_interval(scenario)[0]
+
+
+def _node(row: Row) -> Answer:
+    """Whole nodes in training: the mean over the run of one node's watts."""
+    device, (model, alike) = device_of(text(row, "device")), model_of(text(row, "model"))
+    n = int(number(row, "n_devices") or 8)
+    batch = int(number(row, "batch") or DEFAULT_BATCH * n)
+    sizes = tuple(sizes_of(text(row, "workload"), model).items())
+    found = _node_step(device, model, n, batch, sizes)
+    scope = "accelerator" if "dc-power" in text(row, "source_name") else "node"
+    per = int(found.node_devices or 8)
+    watts = found.power_by_scope_w[scope] * min(per, n)
+    seconds = number(row, "time_s")
+    like = f"; {model} stands for the model" if alike else ""
+    where = "behind the power supplies" if scope == "accelerator" else "at the plug"
+    return Answer(
+        watts, seconds, watts * seconds * max(n / per, 1.0) if seconds is not None else None,
+        scope, f"watts of one node {where}; time as measured{like}", True,
+    )  # fmt: skip
+
+
+def _package(row: Row) -> Answer:
+    """A processor package against its load."""
+    tdp = package_tdp(text(row, "device"))
+    load = (positive(text(row, "utilisation_pct")) or 0.0) / 100.0
+    watts = package_watts(tdp, load, "some" in text(row, "workload"))
+    seconds = number(row, "time_s")
+    return Answer(
+        watts, seconds, watts * seconds if seconds is not None else None, "package",
+        "watts of the package; time as measured", True,
+    )  # fmt: skip
+
+
+def _training_watts(device: str) -> Forecast:
+    """A typical training step of a language model on a device."""
+    return _trained(device, "gpt2-xl", 8, None, (("sequence", 1024),), None)
+
+
+def _with_host(row: Row) -> Answer:
+    """Mean watts of an accelerator with its share of the host."""
+    words = text(row, "device")
+    device = device_of(words, 300.0 if "V100" in words else 0.0)
+    if device == "v100-pcie-32gb":
+        device = "v100-sxm2-32gb"
+    watts = _training_watts(device).power_by_scope_w["accelerator"]
+    return Answer(watts, None, None, "accelerator", "watts in training a transformer")
+
+
+def _boards(row: Row) -> Answer:
+    """Watts of a board in training, of a reading."""
+    device = device_of(text(row, "device"))
+    watts = _known(_training_watts(device).power_w, device)
+    return Answer(watts, None, None, "board", "watts in training a transformer")
+
+
+RUNS: dict[str, dict[str, Any]] = {  # tokens that the papers state
+    "olmo-7b": {"tokens": 2.46e12, "sequence": 2048, "batch": 2160, "zero": 3},
+    "bloom-176b": {"tokens": 366e9, "sequence": 2048, "batch": 2048, "tp": 4, "pp": 12,
+                   "stack": "megatron-deepspeed-2022"},
+}  # fmt: skip
+
+
+def _run_energy(row: Row) -> Answer:
+    """Energy of the boards over a published run."""
+    words = text(row, "device")
+    found = re.search(r"\(([^()]+)\)", words)
+    model, _ = model_of(found[1] if found else words)
+    if model not in RUNS:
+        raise BadInput(f"{words}: tokens of this run are not known; known: {', '.join(RUNS)}")
+    device = "a100-sxm4-80gb" if model == "bloom-176b" else device_of(words)
+    scenario = Scenario(
+        model=model, device=device, devices=int(number(row, "n_devices") or 8), **RUNS[model]
+    )
+    done = without_interval(scenario)[0]
+    joules = done.energy_by_scope_j["board"]
+    return Answer(
+        done.power_w, done.time_to_train_s, joules, "board",
+        f"energy of the boards ({joules / KWH / 1000:.0f} MWh), without failures and idling",
+    )  # fmt: skip
+
+
+def _pue(row: Row) -> Answer:
+    """The PUE of a kind of site."""
+    where = "gcp-" if "google" in text(row, "device").lower() else ""
+    name, site = site_of(where)
+    return Answer(pue=site.pue, scope="site", compared=f"PUE of the site {name}: no watts")
+
+
+def _known(watts: float | None, device: str) -> float:
+    if watts is None:
+        raise BadInput(f"{device}: its power is not known")
+    return watts
+
+
+KINDS: dict[str, Callable[[Row], Answer]] = {
+    "inference_serving": _serving,
+    "node_power_training": _node,
+    "cpu_load": _package,
+    "accelerator_power_with_host": _with_host,
+    "gpu_power_training": _boards,
+    "power_fluctuation": _boards,
+    "run_energy": _run_energy,
+    "pue": _pue,
+}
