@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from roofcast import hwdb
+from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.hwdb.sites import nodes, site_of
 from roofcast.scenarios.measured.cells import Row, positive, rows, text
@@ -30,9 +31,20 @@ from roofcast.simulator.campaign.package import package_watts, package_tdp
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.times.power import board_of
 
 DEFAULT_BATCH = 32  # of a run whose table does not say
 KWH = 3.6e6
+PICTURES = {"image-chat": 1000.0, "video-chat": 4000.0}  # tokens of pictures; assumed
+UNGUIDED = ("flux-dev", "flux-schnell")  # a sample is one pass; others pass it twice, guided
+# part of a request on one board, in text encoder and decoder of the picture: fitted to watts of
+# 2 to 8 H100 (ML.ENERGY)
+SERIAL = {"image": 0.04, "video": 0.01}
+# samples of an epoch; where it took longer than its steps are forecast to, the board waited
+EPOCHS = {
+    "imagenet": 1281167, "squad": 88524, "librispeech": 281241, "movielens-1m": 4970845,
+}  # fmt: skip
+AT_REST = 100  # W below which a forecast step is taken to wait for its host
 
 
 class Answer(NamedTuple):
@@ -129,13 +141,43 @@ def _capped(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
     sizes = tuple(sizes_of(text(row, "workload"), model).items())
     precision = PRECISIONS.get(text(row, "precision"), text(row, "precision") or "fp32")
     found, first = (_trained(device, model, batch, w, sizes, precision) for w in (cap, top))
-    watts = n * _known(found.power_w, device)
+    boards = n if _of_all(row, n) else 1
+    slower = 1.0 if alike else _slower(row, batch * n, first.step_time_s, seconds)
+    watts = boards * _at_rate(_known(found.power_w, device), device, slower)
     time = seconds * found.step_time_s / first.step_time_s if seconds else None
     like = f"; {model} stands for the model" if alike else ""
     return Answer(
         watts, time, watts * time if time is not None else None, "board",
         f"watts; time over that at {top:g} W, the highest cap of the run{like}", cap == top,
     )  # fmt: skip
+
+
+def _of_all(row: Row, n: int) -> bool:
+    """Whether the watts of a row are those of all its boards: its joules tell."""
+    watts, seconds, joules = (number(row, c) for c in ("avg_power_w", "time_s", "energy_j"))
+    if n == 1 or watts is None or seconds is None or joules is None:
+        return True
+    return joules < watts * seconds * (1 + n) / 2
+
+
+def _slower(row: Row, batch: int, step_s: float, epoch_s: float) -> float:
+    """How many times its forecast an epoch took, at least 1; 1 where its samples are not known."""
+    workload = text(row, "workload")
+    samples = next((n for word, n in EPOCHS.items() if word in workload), None)
+    if samples is None or text(row, "time_unit") != "one epoch" or not epoch_s:
+        return 1.0
+    return max(epoch_s / (samples / batch * step_s), 1.0)
+
+
+def _at_rate(watts: float, device: str, slower: float) -> float:
+    """Watts where the same work took longer: joules of the work over the time it took, and the
+    board at rest, with kernels resident where the device was the limit.
+    """
+    board = board_of(hwdb.device(device), constants.kernels().power)
+    if board is None or slower <= 1.0:
+        return watts
+    rest = board.idle + (board.active if watts > AT_REST else 0.0)
+    return rest + max(watts - rest, 0.0) / slower
 
 
 def _serving(row: Row) -> Answer:
@@ -147,10 +189,14 @@ def _serving(row: Row) -> Answer:
         batch = number(row, "avg_batch") or number(row, "batch") or 1.0
         output = number(row, "output_tokens") or _output(text(row, "note"))
         precision = PRECISIONS.get(text(row, "precision"), "bf16")
-        each = decoding_watts(device, model, batch, n, precision, output, rate)
+        more = next((t for w, t in PICTURES.items() if w in text(row, "workload")), 0.0)
+        each = decoding_watts(device, model, batch, n, precision, output, rate, more)
         how = "watts at the measured tokens/s and batch"
     else:
-        each = pass_watts(device, model, int(number(row, "batch") or 1), n)
+        video = "video" in text(row, "workload")
+        passes = 1 if model in UNGUIDED else 2
+        batch = passes * int(number(row, "batch") or 1)
+        each = pass_watts(device, model, batch, n, SERIAL["video" if video else "image"])
         how = "watts of a denoising pass"
     measured, joules = number(row, "avg_power_w"), number(row, "energy_j")
     seconds = joules / measured if joules is not None and measured is not None else None
@@ -243,7 +289,7 @@ def _boards(row: Row) -> Answer:
 RUNS: dict[str, dict[str, Any]] = {  # tokens that the papers state
     "olmo-7b": {"tokens": 2.46e12, "sequence": 2048, "batch": 2160, "zero": 3},
     "bloom-176b": {"tokens": 366e9, "sequence": 2048, "batch": 2048, "tp": 4, "pp": 12,
-                   "stack": "megatron-deepspeed-2022"},
+                   "stack": "deepspeed-megatron-2022"},
 }  # fmt: skip
 
 

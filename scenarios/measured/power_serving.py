@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,13 +11,18 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.forecast.cache import cache_fields
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.times.power import board_of
 from roofcast.simulator.work.step import of_one_batch, trace
+from roofcast.simulator.work.traced import Kernel
 
 PROMPT = 150.0  # mean tokens before a reply, which sources do not state; assumed
+# bytes of recurrent state that a request reads and writes per step: layers x heads x width x state
+# elements of 4 bytes, twice
+STATE = {"nemotron-nano-9b-v2": 27 * 128 * 80 * 128 * 4.0 * 2.0}
 LARGEST = 4096  # requests at a time that are traced
 
 
@@ -39,31 +45,48 @@ def decoded(
     scenario = Scenario(
         model=model, device=device, mode="infer", batch=batch, sequence=1, precision=precision
     )
-    if devices > 1:
-        scenario = msgspec.structs.replace(scenario, tp=devices, sp=False)
     asked = resolve(scenario)
-    recipe = msgspec.structs.replace(asked.recipe, batch=batch)
-    if asked.layout is not None:
-        step = trace(asked.model, recipe, asked.layout.parallel)
-    else:
-        step = of_one_batch(trace(asked.model, recipe))
-    matrix = vector = moved = cached = 0.0
+    stack = asked.recipe.stack  # servers run the chosen experts only
+    stack = msgspec.structs.replace(
+        stack, implementations=stack.implementations | {"experts": "grouped"}
+    )
+    recipe = msgspec.structs.replace(asked.recipe, batch=batch, stack=stack)
+    step = of_one_batch(trace(asked.model, recipe))
+    matrix = vector = moved = 0.0
+    cached = STATE.get(model, 0.0) * batch
     for k in step.kernels:
+        if step.nodes[k.node].name.endswith(".scan"):
+            continue  # a scan over a prompt; in decoding it is one small update of the state
         matrix += k.matrix * k.count
         vector += (k.vector + 2.0 * k.special) * k.count
-        moved += (k.read + k.written) * k.count
+        moved += (k.read + k.written) * k.count * _chosen(k)
         if k.kind == "attention":
             _, heads, kv_heads, _, _, dim, _ = k.shape
             matrix += 4.0 * batch * heads * columns * dim * k.count
             cached += 4.0 * batch * kv_heads * columns * dim * k.count
-    return Work(matrix, vector, moved, cached)
+    if not cached:  # attention that is composed of products, as with sinks
+        one = cache_fields(step).get("kv_cache_bytes_per_token_past_windows")
+        cached = float(one or 0.0) * batch * columns
+    return Work(*(each / devices for each in (matrix, vector, moved, cached)))
+
+
+def _chosen(kernel: Kernel) -> float:
+    """Part of the experts whose weights a product reads: those that a token chose. With a tokens
+    per expert in the mean, 1 - e^-a of them are chosen (Poisson).
+    """
+    if kernel.kind != "matmul" or len(kernel.shape) != 4 or kernel.shape[0] <= 1:
+        return 1.0
+    return 1.0 - math.exp(-float(kernel.shape[1]))
 
 
 def decoding_watts(
     device: str, model: str, batch: float, devices: int, precision: str, output: float,
-    tokens_per_s: float,
+    tokens_per_s: float, prompt: float = 0.0,
 ) -> float:  # fmt: skip
-    """Watts of one board at the measured rate. Raises BadInput where its power is not modelled."""
+    """Watts of one board at the measured rate. Raises BadInput where its power is not modelled.
+
+    prompt: tokens of a request before its reply beyond those of a plain question, of images.
+    """
     if not 1 <= batch <= LARGEST:
         raise BadInput(f"{batch:g} requests at a time: from 1 to {LARGEST:,} are traced")
     record, c = hwdb.device(device), constants.kernels().power
@@ -72,18 +95,28 @@ def decoding_watts(
         raise BadInput(f"{device}: joules of its kernels are not known")
     work = decoded(device, model, round(batch), devices, precision, PROMPT + output / 2.0)
     kind = precision if precision in board.matrix else "bf16"
-    joules = board.matrix[kind] * work.matrix + board.vector * work.vector
+    matrix = work.matrix * (1.0 + prompt / output)  # a token of a prompt has the same products
+    joules = board.matrix[kind] * matrix + board.vector * work.vector
     joules += board.byte * work.moved + board.cached * work.cached
     return min(board.idle + board.active + joules * tokens_per_s / batch, board.limit)
 
 
 @lru_cache(maxsize=512)
-def pass_watts(device: str, model: str, batch: int, devices: int) -> float:
-    """Watts of one board in a pass of a diffusion model, of its part of a batch."""
-    scenario = Scenario(
-        model=model, device=device, mode="infer", batch=max(batch // devices, 1), precision="bf16"
-    )
+def pass_watts(device: str, model: str, batch: int, devices: int, serial: float) -> float:
+    """Watts of one board in a pass of a diffusion model over several boards.
+
+    serial: part of a request on one board that the others wait for (text encoder, decoder of the
+    image). Of n boards each is busy for ((1 - s) / n + s / n) of s + (1 - s) / n.
+    """
+    n = devices
+    scenario = Scenario(model=model, device=device, mode="infer", batch=batch, precision="bf16")
     found, _, _ = without_interval(scenario)
-    if found.power_w is None:
-        raise BadInput(f"{device}: its power is not known")
-    return found.power_w
+    board = board_of(hwdb.device(device), constants.kernels().power)
+    if found.power_w is None or board is None:
+        raise BadInput(f"{device}: joules of its kernels are not known")
+    busy = found.step_time_s / n
+    span = max(busy, found.host_s)  # launches take as long on every board
+    rest = board.idle + board.active * busy / span
+    watts = rest + (found.power_w - board.idle - board.active) * busy / span
+    wall = serial + (1.0 - serial) / n
+    return rest + (watts - rest) / (n * wall)

@@ -30,7 +30,7 @@ MODELS = (  # pattern of a lower-case name, the model, and whether it only resem
     (r"llama2_70b|llama-2-70b", "llama-2-70b", False),
     (r"llama-2-7b|llama2_7b", "llama-2-7b", False),
     (r"^unet3d", "unet3d-medical", False),
-    (r"^dlrm", "dlrm", False),
+    (r"^dlrm", "dlrm", True),
     (r"^ssd|retinanet", "faster-rcnn-r50-fpn", True),
     (r"^resnet$", "resnet50", False),
     (r"gpt3|gpt-3", "gpt3-175b", False),

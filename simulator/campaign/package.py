@@ -2,7 +2,7 @@
 
     P = idle TDP + full TDP (1 - (1 - u)^k)
 
-u is the share of hardware threads that are busy. The first busy cores take more than their share:
+u is the share of hardware threads that are busy, beyond NOISE, which a machine at rest shows. The first busy cores take more than their share:
 they run at the highest turbo clock, and wake what all cores share; k is larger where whole cores
 are busy than where all of them are busy for a part of the time. Constants: hwdb/power/package.toml.
 """
@@ -18,6 +18,8 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.hwdb.sites import FOLDER
 from roofcast.hwdb.strict import checked, load
+
+NOISE = 0.025  # load that a machine at rest shows
 
 
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +61,6 @@ def package_watts(tdp: float, load_share: float, whole_cores: bool) -> float:
     >>> round(package_watts(100.0, 1.0, True), 1) > round(package_watts(100.0, 0.5, True), 1)
     True
     """
-    c, u = package(), min(max(load_share, 0.0), 1.0)
+    c, u = package(), min(max((load_share - NOISE) / (1.0 - NOISE), 0.0), 1.0)
     k = c.whole_cores if whole_cores else c.all_cores
     return tdp * (c.idle + c.full * (1.0 - (1.0 - u) ** k))
