@@ -89,7 +89,7 @@ Run = tuple[str, ...]
 
 def _run(row: Row) -> Run:
     """What the rows of one run under several caps share."""
-    columns = ("source", "device", "n_devices", "workload", "batch", "optimizer")
+    columns = ("source", "device", "n_devices", "workload", "model", "batch", "optimizer")
     return tuple(text(row, column) for column in columns)
 
 
