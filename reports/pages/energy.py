@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from roofcast.reports.console import fitted_table, say, section, show
+from roofcast.reports.console import Justify, fitted_table, say, section, show
 from roofcast.reports.format import digits, energy, si
 from roofcast.simulator.forecast.result import Forecast
 
@@ -31,7 +31,7 @@ def energy_section(out: Console, f: Forecast, cpu: bool) -> None:
         step, run = f.step_energy_by_scope_j[scope], f.energy_by_scope_j.get(scope)
         row = [scope, meaning, si(watts, "W"), si(step, "J")]
         rows.append([*row, energy(run)] if run is not None else row)
-    columns = [
+    columns: list[tuple[str, Justify]] = [
         ("scope", "left"),
         ("what it holds", "left"),
         ("per device", "right"),

@@ -166,4 +166,6 @@ def _whole_run(forecast: Forecast) -> str:
     site = forecast.energy_by_scope_j.get("site")
     if site is not None:
         parts.append(f"{energy(site)} at the site (PUE {forecast.pue:g})")
+    elif forecast.energy_j is not None:
+        parts.append(f"{energy(forecast.energy_j)} of the boards")
     return ", ".join(parts)

@@ -109,7 +109,8 @@ def _least_energy(out: Any, good: DataFrame, names: Sequence[str]) -> None:
     per = known["samples_per_s"] * known["step_time_s"]  # samples of a step
     if len(known) < 2:
         return
-    best: dict[Any, Any] = known.loc[(known["node_step_energy_j"] / per).idxmin()].to_dict()
+    rows: list[dict[Any, Any]] = known.to_dict("records")
+    best = rows[int((known["node_step_energy_j"] / per).to_numpy(dtype=float).argmin())]
     at = ", ".join(f"{name} {_typed(best[name])}" for name in names)
     joules, watts = si(best["node_step_energy_j"], "J"), si(best["power_w"], "W")
     say(out, f"least energy of the node: {at}: {joules} per step ({watts} per board)")

@@ -7,7 +7,6 @@ of whole nodes the watts of the node; of processor packages the watts against lo
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -17,17 +16,11 @@ from typing import Any, NamedTuple
 from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput, RoofcastError
-from roofcast.hwdb.sites import nodes, site_of
+from roofcast.hwdb.sites import site_of
 from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.scenarios.measured.power_serving import decoding_watts, pass_watts
-from roofcast.scenarios.measured.power_words import (
-    PRECISIONS,
-    device_of,
-    model_of,
-    sizes_of,
-)
-from roofcast.simulator.campaign.energy import place_of
-from roofcast.simulator.campaign.package import package_watts, package_tdp
+from roofcast.scenarios.measured.power_words import PRECISIONS, device_of, model_of, sizes_of
+from roofcast.simulator.campaign.package import package_tdp, package_watts
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -123,8 +116,9 @@ def _trained(
     precision: str | None = "fp32",
 ) -> Forecast:  # fmt: skip
     edits: dict[str, Any] = {"power.cap": cap} if cap is not None else {}
+    settings: dict[str, Any] = dict(sizes)
     scenario = Scenario(
-        model=model, device=device, batch=batch, precision=precision, set=edits, **dict(sizes)
+        model=model, device=device, batch=batch, precision=precision, set=edits, **settings
     )
     return without_interval(scenario)[0]
 
@@ -225,10 +219,11 @@ def _node_step(
     device: str, model: str, devices: int, batch: int, sizes: tuple[tuple[str, int], ...]
 ) -> Forecast:
     recipe = NODE_RECIPES.get(model, {"stack": "nvidia-tuned"})
+    settings: dict[str, Any] = dict(sizes)
     least = devices // recipe.get("tp", 1)
     scenario = Scenario(
         model=model, device=device, devices=devices, batch=max(batch // least, 1) * least,
-        **recipe, **dict(sizes),
+        **recipe, **settings,
     )  # fmt: skip
     return without_interval(scenario)[0]
 

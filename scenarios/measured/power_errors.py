@@ -56,7 +56,9 @@ def error_of(each: Answered) -> Error:
     watts, seconds = number(row, "avg_power_w"), number(row, "time_s")
     power = watts / a.power_w if watts is not None and a.power_w else None
     time = seconds / a.time_s if seconds is not None and a.time_s and not a.anchor else None
-    return Error(text(row, "kind"), a.scope, text(row, "workload"), text(row, "device"), power, time)
+    return Error(
+        text(row, "kind"), a.scope, text(row, "workload"), text(row, "device"), power, time
+    )
 
 
 def factors(errors: Iterable[Error], quantity: str) -> tuple[float, float] | None:

@@ -2,9 +2,10 @@
 
     P = idle TDP + full TDP (1 - (1 - u)^k)
 
-u is the share of hardware threads that are busy, beyond NOISE, which a machine at rest shows. The first busy cores take more than their share:
-they run at the highest turbo clock, and wake what all cores share; k is larger where whole cores
-are busy than where all of them are busy for a part of the time. Constants: hwdb/power/package.toml.
+u is the share of hardware threads that are busy, beyond NOISE, which a machine at rest shows. The
+first busy cores take more than their share: they run at the highest turbo clock, and wake what all
+cores share; k is larger where whole cores are busy than where all of them are busy for a part of
+the time. Constants: hwdb/power/package.toml.
 """
 
 from __future__ import annotations

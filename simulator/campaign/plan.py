@@ -336,7 +336,8 @@ class Planner(NamedTuple):
         return Plan(
             device=device, devices=n, family=self.family, layers=shape.depth, width=shape.width,
             heads=shape.heads, kv_heads=shape.keys, feed_forward=shape.feed,
-            vocabulary=shape.vocabulary, parameters=shape.parameters, tokens=tokens, tokens_per_parameter=ratio,
+            vocabulary=shape.vocabulary, parameters=shape.parameters, tokens=tokens,
+            tokens_per_parameter=ratio,
             training_flop=flop, loss=self.law.loss(shape.parameters, tokens),
             optimal_loss=self.law.loss(best, d), optimal_parameters=best,
             optimal_low=low, optimal_high=high,
@@ -355,7 +356,10 @@ class Planner(NamedTuple):
         return forecast(
             Scenario(
                 model=found.shape.model(self.sequence),  # type: ignore[arg-type]
-                device=device, sequence=self.sequence, tokens=tokens, price_per_hour=price,
+                device=device,
+                sequence=self.sequence,
+                tokens=tokens,
+                price_per_hour=price,
                 **found.options,
             )  # fmt: skip
         )

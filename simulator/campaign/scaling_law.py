@@ -5,9 +5,9 @@
     N*      = G (C / 6)^(beta / (alpha + beta)),   D* = C / (6 N*)
     G       = (alpha A / (beta B))^(1 / (alpha + beta))
 
-The constants are those that Besiroglu et al. fitted again to the points of Hoffmann et al. [besiroglu2024]:
-the printed ones do not fit these points, and contradict the paper's other two estimates. They
-are here to be shown as refuted.
+The constants are those that Besiroglu et al. fitted again to the points of Hoffmann et al.
+[besiroglu2024]: the printed ones do not fit these points, and contradict the paper's other two
+estimates. They are here to be shown as refuted.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Law(NamedTuple):
 
     def interval(self, flop: float) -> tuple[float, float]:
         """Between which parameters the optimum lies with 80 %: the exponents within their standard
-        errors, while the losses at CENTRE stay as they are; and the irreducible loss within its own,
-        which the two other terms take up, each by a half.
+        errors, while the losses at CENTRE stay as they are; and the irreducible loss within its
+        own, which the two other terms take up, each by a half.
         """
         n, d = self.optimum(flop)
         total = self.alpha + self.beta

@@ -25,9 +25,9 @@ ASSUMED = (  # of every choice
     " schedules, virtual stages, sharding groups, selective recomputation and offload;"
     " roofcast search tries more",
     "time: steps only, without failures, checkpoints, evaluation, or waiting for a machine",
-    "energy: of the boards by the watts that the forecast gives; of accelerators with their share of"
-    " the host, of nodes at the plug and of the site where it is said; limits and ranks on power and"
-    " energy take the printed power (TDP) of the boards",
+    "energy: of the boards by the watts that the forecast gives; of accelerators with their share"
+    " of the host, of nodes at the plug and of the site where it is said; limits and ranks on power"
+    " and energy take the printed power (TDP) of the boards",
     "every device is given the same global batch, so that all of them take the same steps",
 )
 SCOPED = ("energy_by_scope_j", "node_power_w", "pue", "carbon_kg", "embodied_kg")

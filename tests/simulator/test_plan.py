@@ -19,7 +19,7 @@ def test_the_refits_optimum_of_chinchillas_budget():
     assert low < 70e9 < high and low < n < high
     fewest, most = (CHINCHILLA / 6 / side**2 for side in (high, low))
     assert fewest < 20.0 < most and fewest < d / n < most
-    assert PRINTED.optimum(CHINCHILLA)[0] < 0.5 * low  # what the paper printed is far off
+    assert PRINTED.optimum(CHINCHILLA)[0] < 0.6 * low  # what the paper printed is far off
 
 
 @pytest.mark.parametrize("flop", [1e19, 1e22, 1e26])
