@@ -28,11 +28,12 @@ from roofcast.simulator.times.power import board_of
 
 DEFAULT_BATCH = 32  # of a run whose table does not say
 KWH = 3.6e6
-PICTURES = {"image-chat": 1000.0, "video-chat": 4000.0}  # tokens of pictures; assumed
+# tokens of a request before its reply beyond a plain question, of pictures and code; assumed
+PICTURES = {"image-chat": 1000.0, "video-chat": 2000.0, "sourcegraph-fim": 2000.0}
 UNGUIDED = ("flux-dev", "flux-schnell")  # a sample is one pass; others pass it twice, guided
 # part of a request on one board, in text encoder and decoder of the picture: fitted to watts of
 # 2 to 8 H100 (ML.ENERGY)
-SERIAL = {"image": 0.04, "video": 0.01}
+SERIAL = {"image": 0.02, "video": 0.01}
 # samples of an epoch; where it took longer than its steps are forecast to, the board waited
 EPOCHS = {
     "imagenet": 1281167, "squad": 88524, "librispeech": 281241, "movielens-1m": 4970845,

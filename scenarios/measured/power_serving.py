@@ -11,6 +11,7 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.forecast.cache import cache_fields
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.resolve import resolve
@@ -23,6 +24,10 @@ PROMPT = 150.0  # mean tokens before a reply, which sources do not state; assume
 # bytes of recurrent state that a request reads and writes per step: layers x heads x width x state
 # elements of 4 bytes, twice
 STATE = {"nemotron-nano-9b-v2": 27 * 128 * 80 * 128 * 4.0 * 2.0}
+# what a core spends on an element of a weight beside its bytes, of any width: the energy of a byte
+# in decoding over that in training, of 2-byte elements (98 and 63 pJ) [J]
+PER_ELEMENT = 70e-12
+TOKENS_EACH = 8.0  # rows per expert where tokens are as many as experts: so many are chosen
 LARGEST = 4096  # requests at a time that are traced
 
 
@@ -33,6 +38,7 @@ class Work(NamedTuple):
     vector: float  # vector FLOP, and twice the special results
     moved: float  # bytes, without keys and values
     cached: float  # bytes of keys and values
+    wanted: float  # FLOP of the products, without rows that pad a tile
 
 
 @lru_cache(maxsize=512)
@@ -52,12 +58,13 @@ def decoded(
     )
     recipe = msgspec.structs.replace(asked.recipe, batch=batch, stack=stack)
     step = of_one_batch(trace(asked.model, recipe))
-    matrix = vector = moved = 0.0
+    matrix = vector = moved = wanted = 0.0
     cached = STATE.get(model, 0.0) * batch
     for k in step.kernels:
         if step.nodes[k.node].name.endswith(".scan"):
             continue  # a scan over a prompt; in decoding it is one small update of the state
-        matrix += k.matrix * k.count
+        matrix += k.matrix * k.count * _padded(k, precision)
+        wanted += k.matrix * k.count
         vector += (k.vector + 2.0 * k.special) * k.count
         moved += (k.read + k.written) * k.count * _chosen(k)
         if k.kind == "attention":
@@ -67,7 +74,7 @@ def decoded(
     if not cached:  # attention that is composed of products, as with sinks
         one = cache_fields(step).get("kv_cache_bytes_per_token_past_windows")
         cached = float(one or 0.0) * batch * columns
-    return Work(*(each / devices for each in (matrix, vector, moved, cached)))
+    return Work(*(each / devices for each in (matrix, vector, moved, cached, wanted)))
 
 
 def _chosen(kernel: Kernel) -> float:
@@ -77,6 +84,19 @@ def _chosen(kernel: Kernel) -> float:
     if kernel.kind != "matmul" or len(kernel.shape) != 4 or kernel.shape[0] <= 1:
         return 1.0
     return 1.0 - math.exp(-float(kernel.shape[1]))
+
+
+def _padded(kernel: Kernel, precision: str) -> float:
+    """Rows that a product of experts computes over those that are wanted: tiles of vLLM's
+    fused_moe, of 16 rows where there are fewer tokens than experts, else of 64; with 8-bit blocks
+    always of 64.
+    """
+    if kernel.kind != "matmul" or len(kernel.shape) != 4 or kernel.shape[0] <= 1:
+        return 1.0
+    each = float(kernel.shape[1])  # rows per expert in the mean
+    rows = 64.0 if precision == "fp8" or each > TOKENS_EACH else 16.0
+    chosen = 1.0 - math.exp(-each)
+    return max(chosen * rows * math.ceil(each / chosen / rows) / each, 1.0)
 
 
 def decoding_watts(
@@ -95,9 +115,10 @@ def decoding_watts(
         raise BadInput(f"{device}: joules of its kernels are not known")
     work = decoded(device, model, round(batch), devices, precision, PROMPT + output / 2.0)
     kind = precision if precision in board.matrix else "bf16"
-    matrix = work.matrix * (1.0 + prompt / output)  # a token of a prompt has the same products
+    matrix = work.matrix + work.wanted * prompt / output  # a token of a prompt has the same products
     joules = board.matrix[kind] * matrix + board.vector * work.vector
-    joules += board.byte * work.moved + board.cached * work.cached
+    byte = board.byte + PER_ELEMENT * (1.0 / WIDTH.get(precision, 2.0) - 1.0 / WIDTH["bf16"])
+    joules += byte * work.moved + board.cached * work.cached
     return min(board.idle + board.active + joules * tokens_per_s / batch, board.limit)
 
 
