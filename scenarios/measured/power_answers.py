@@ -209,22 +209,26 @@ def _output(note: str) -> float:
     return float(found[1]) if found else 300.0
 
 
-NODE_RECIPES: dict[str, dict[str, Any]] = {  # as submissions run them
-    "llama-2-70b": {"stack": "te-nemo-2024", "tp": 4},
-    "dlrm": {},
-}
+TUNED = {"stack": "nvidia-tuned", "precision": "amp-fp16"}  # nets, as submissions run them
+LANGUAGE = {"stack": "te-nemo-2024", "precision": "fp8"}  # large language models
+RANK = 16  # of the adapters of MLPerf's llama2_70b_lora
+SPLIT = {"llama-2-70b": 4, "llama-3.1-405b": 8, "gpt3-175b": 8}  # tensor-parallel degree
 
 
 @lru_cache(maxsize=256)
 def _node_step(
-    device: str, model: str, devices: int, batch: int, sizes: tuple[tuple[str, int], ...]
-) -> Forecast:
-    recipe = NODE_RECIPES.get(model, {"stack": "nvidia-tuned"})
-    settings: dict[str, Any] = dict(sizes)
-    least = devices // recipe.get("tp", 1)
+    device: str, model: str, devices: int, batch: int, sizes: tuple[tuple[str, int], ...],
+    adapted: bool,
+) -> Forecast:  # fmt: skip
+    tp = SPLIT.get(model, 1)
+    settings: dict[str, Any] = dict(sizes) | (LANGUAGE if tp > 1 else TUNED)
+    settings |= {"lora": RANK} if adapted else {}
+    while tp > 1 and devices // tp > batch and tp < devices:
+        tp *= 2
+    least = max(devices // tp, 1)
     scenario = Scenario(
-        model=model, device=device, devices=devices, batch=max(batch // least, 1) * least,
-        **recipe, **settings,
+        model=model, device=device, devices=devices, tp=tp,
+        batch=max(batch // least, 1) * least, **settings,
     )  # fmt: skip
     return without_interval(scenario)[0]
 
@@ -235,7 +239,7 @@ def _node(row: Row) -> Answer:
     n = int(number(row, "n_devices") or 8)
     batch = int(number(row, "batch") or DEFAULT_BATCH * n)
     sizes = tuple(sizes_of(text(row, "workload"), model).items())
-    found = _node_step(device, model, n, batch, sizes)
+    found = _node_step(device, model, n, batch, sizes, "lora" in text(row, "model"))
     scope = "accelerator" if "dc-power" in text(row, "source_name") else "node"
     per = int(found.node_devices or 8)
     watts = found.power_by_scope_w[scope] * min(per, n)

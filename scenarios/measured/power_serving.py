@@ -12,7 +12,6 @@ from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
-from roofcast.simulator.forecast.cache import cache_fields
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
@@ -71,9 +70,9 @@ def decoded(
             _, heads, kv_heads, _, _, dim, _ = k.shape
             matrix += 4.0 * batch * heads * columns * dim * k.count
             cached += 4.0 * batch * kv_heads * columns * dim * k.count
-    if not cached:  # attention that is composed of products, as with sinks
-        one = cache_fields(step).get("kv_cache_bytes_per_token_past_windows")
-        cached = float(one or 0.0) * batch * columns
+    if step.caches:  # as stored: compressed by latent attention, cut by windows
+        each = sum(c.bytes * c.count * min(columns, c.window or columns) for c in step.caches)
+        cached = batch * (STATE.get(model, 0.0) + float(each))
     return Work(*(each / devices for each in (matrix, vector, moved, cached, wanted)))
 
 
@@ -115,7 +114,9 @@ def decoding_watts(
         raise BadInput(f"{device}: joules of its kernels are not known")
     work = decoded(device, model, round(batch), devices, precision, PROMPT + output / 2.0)
     kind = precision if precision in board.matrix else "bf16"
-    matrix = work.matrix + work.wanted * prompt / output  # a token of a prompt has the same products
+    matrix = (
+        work.matrix + work.wanted * prompt / output
+    )  # a token of a prompt has the same products
     joules = board.matrix[kind] * matrix + board.vector * work.vector
     byte = board.byte + PER_ELEMENT * (1.0 / WIDTH.get(precision, 2.0) - 1.0 / WIDTH["bf16"])
     joules += byte * work.moved + board.cached * work.cached

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from roofcast import hwdb
@@ -21,6 +22,7 @@ DEVICES = {  # words of tables, lower case; the form that the source's limits or
     "quadro rtx 6000": "quadro-rtx-8000",
 }  # fmt: skip
 SXM_V100 = "v100-sxm2-32gb"  # where the limit passes that of the PCIe board
+NETS = Path(__file__).parent.parent / "nets"
 MODELS = (  # pattern of a lower-case name, the model, and whether it only resembles it
     (r"shufflenet", "mobilenetv2_100", True),
     (r"bert_base|bert-base", "bert-base", False),
@@ -28,9 +30,11 @@ MODELS = (  # pattern of a lower-case name, the model, and whether it only resem
     (r"deepspeech2", "deepspeech2", False),
     (r"^ncf", "ncf", False),
     (r"llama2_70b|llama-2-70b", "llama-2-70b", False),
+    (r"llama3\d?_?1?_405b", "llama-3.1-405b", False),
+    (r"llama3\d?_?1?_8b", "llama-3.1-8b", False),
     (r"llama-2-7b|llama2_7b", "llama-2-7b", False),
     (r"^unet3d", "unet3d-medical", False),
-    (r"^dlrm", "dlrm", True),
+    (r"^dlrm", str(NETS / "dlrm-dcnv2-dense.toml"), True),
     (r"^ssd|retinanet", "faster-rcnn-r50-fpn", True),
     (r"^resnet$", "resnet50", False),
     (r"gpt3|gpt-3", "gpt3-175b", False),
@@ -64,7 +68,7 @@ MODELS = (  # pattern of a lower-case name, the model, and whether it only resem
     (r"bloom", "bloom-176b", False),
 )  # fmt: skip
 TOKENS = {"squad": 256, "sentiment140": 64, "bert training window": 128, "mlperf bert": 512,
-          "mlperf llama2": 8192}  # fmt: skip
+          "mlperf llama": 8192, "mlperf gpt": 2048}  # fmt: skip
 IMAGES = {"cifar": 64}  # a stand-in with the first stride of 2 reads 32 x 32 images as 64 x 64
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8", "mxfp4": "mxfp4"}
 

@@ -230,9 +230,8 @@ def test_duration_cost_and_energy_are_printed(step, capsys):
 def test_energy_is_told_by_scope(step, capsys):
     scopes = ("board", "accelerator", "node", "site")
     modelled = {"power_w": 622.4, "power_scope": "board", "step_energy_j": 341.0}
-    for field, scale in (
-        ("power_by_scope_w", 600.0), ("step_energy_by_scope_j", 300.0), ("energy_by_scope_j", 7.2e10)
-    ):  # fmt: skip
+    fields = ("power_by_scope_w", "step_energy_by_scope_j", "energy_by_scope_j")
+    for field, scale in zip(fields, (600.0, 300.0, 7.2e10), strict=True):
         modelled[field] = {scope: scale * (1 + 0.5 * i) for i, scope in enumerate(scopes)}
     carbon = {"carbon_kg": 37020.0, "carbon_g_per_kwh": 56.0, "region": "FRA", "embodied_kg": 5.0}
     print_forecast(step(**(LONG | modelled | carbon), pue=1.54, site="average", clock_share=0.84))
