@@ -2,8 +2,8 @@
 
     python -m roofcast.scenarios.measured.power_errors FILE.csv[.gz]     rewrite power/errors.csv
 
-Of each kind of row the factors between which 80 % of measured over forecast values lie, every
-workload with the same weight.
+Of each kind of row the factors between which measured over forecast values lie, every workload with
+the same weight: the narrowest that hold 80 % of each workload's rows when made from the others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from roofcast.scenarios.measured.power_answers import Answered, answers, number
 
 TABLE = Path(__file__).parent / "power" / "errors.csv"
 LEVEL = 0.8
+WIDER = (0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94)  # levels of the rows that are tried
 WIDEST = (0.6, 1.6)  # of a kind that was never measured
 
 
@@ -61,8 +62,10 @@ def error_of(each: Answered) -> Error:
     )
 
 
-def factors(errors: Iterable[Error], quantity: str) -> tuple[float, float] | None:
-    """Between which factors on the forecast LEVEL of the measured values lie."""
+def factors(
+    errors: Iterable[Error], quantity: str, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Between which factors on the forecast a part of the measured values lies."""
     found = [(e.workload, getattr(e, quantity)) for e in errors if getattr(e, quantity)]
     if len(found) < 5:
         return None
@@ -70,7 +73,7 @@ def factors(errors: Iterable[Error], quantity: str) -> tuple[float, float] | Non
     weight = np.array([1.0 / names.count(name) for name in names])
     order = np.argsort(values)
     at = (np.cumsum(weight[order]) - 0.5 * weight[order]) / weight.sum()
-    tail = (1.0 - LEVEL) / 2
+    tail = (1.0 - level) / 2
     low, high = np.exp(np.interp((tail, 1.0 - tail), at, np.log(np.array(values)[order])))
     return float(low), float(high)
 
@@ -103,7 +106,7 @@ def lines(found: Sequence[Answered]) -> list[Line]:
             Line(
                 kind, scope, sum(of_kind) if len(mine) + _refused(found, kind) == sum(of_kind)
                 else len(mine), len(mine), _mean(power), _median(power),
-                float(np.mean(power)) if power else None, _mean(time), _coverage(mine),
+                float(np.mean(power)) if power else None, _mean(time), coverage(mine, "power", level_of(mine)),
             )
         )  # fmt: skip
     return result
@@ -121,14 +124,23 @@ def _median(values: list[float]) -> float | None:
     return float(np.median(np.abs(values))) if values else None
 
 
-def _coverage(errors: Sequence[Error]) -> float | None:
-    """Part of the watts inside the interval that the other workloads give."""
-    inside = []
+def level_of(errors: Sequence[Error], quantity: str = "power") -> float:
+    """The level of the rows at which intervals hold LEVEL of a workload that is left out."""
+    for level in WIDER:
+        held = coverage(errors, quantity, level)
+        if held is None or held >= LEVEL:
+            return level
+    return WIDER[-1]
+
+
+def coverage(errors: Sequence[Error], quantity: str, level: float) -> float | None:
+    """Part of the rows inside the interval that the other workloads give."""
+    inside: list[bool] = []
     for workload in dict.fromkeys(e.workload for e in errors):
-        limits = factors([e for e in errors if e.workload != workload], "power")
-        mine = [e.power for e in errors if e.workload == workload and e.power]
+        limits = factors([e for e in errors if e.workload != workload], quantity, level)
+        mine = [getattr(e, quantity) for e in errors if e.workload == workload]
         if limits is not None:
-            inside += [limits[0] <= p <= limits[1] for p in mine]
+            inside += [limits[0] <= each <= limits[1] for each in mine if each]
     return float(np.mean(inside)) if inside else None
 
 
@@ -142,7 +154,7 @@ def main(path: str) -> None:
         for kind in dict.fromkeys(e.kind for e in errors):
             for quantity in ("power", "time"):
                 mine = [e for e in errors if e.kind == kind]
-                limits = factors(mine, quantity)
+                limits = factors(mine, quantity, level_of(mine, quantity))
                 if limits is not None:
                     count = sum(bool(getattr(e, quantity)) for e in mine)
                     writer.writerow((kind, quantity, *(f"{x:.3f}" for x in limits), count))
