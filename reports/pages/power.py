@@ -59,7 +59,7 @@ def _row(line: Line) -> list[str]:
     shown = ["—" if value is None else percent(value) for value in cells]
     if line.bias is not None:
         shown[2] = f"{100 * line.bias:+.0f} %"
-    return [line.kind, line.scope, f"{line.answered:,}", *shown]
+    return [line.kind, line.scope, f"{line.rows:,}", *shown]
 
 
 def row_of(each: Answered) -> dict[str, str]:

@@ -42,8 +42,7 @@ class Line(NamedTuple):
 
     kind: str
     scope: str
-    rows: int
-    answered: int
+    rows: int  # forecast
     power: float | None
     power_median: float | None
     bias: float | None
@@ -95,25 +94,17 @@ def band(kind: str, quantity: str) -> tuple[float, float]:
 def lines(found: Sequence[Answered]) -> list[Line]:
     """Errors by kind and scope, with the coverage of intervals made without the workload."""
     errors = [error_of(each) for each in found]
-    keys = dict.fromkeys((text(e.row, "kind"), e.answer.scope) for e in found if e.answer.scope)
+    keys = dict.fromkeys((e.kind, e.scope) for e in errors if e.scope)
     result = []
     for kind, scope in keys:
-        of_kind = [text(e.row, "kind") == kind for e in found]
-        mine = [e for e in errors if e.kind == kind and e.scope == scope]
+        mine = [e for e in errors if (e.kind, e.scope) == (kind, scope)]
         power = [1.0 / e.power - 1.0 for e in mine if e.power]
         time = [1.0 / e.time - 1.0 for e in mine if e.time]
-        result.append(
-            Line(
-                kind, scope, sum(of_kind) if len(mine) + _refused(found, kind) == sum(of_kind)
-                else len(mine), len(mine), _mean(power), _median(power),
-                float(np.mean(power)) if power else None, _mean(time), coverage(mine, "power", level_of(mine)),
-            )
-        )  # fmt: skip
+        bias = float(np.mean(power)) if power else None
+        held = coverage(mine, "power", level_of(mine))
+        line = Line(kind, scope, len(mine), _mean(power), _median(power), bias, _mean(time), held)
+        result.append(line)
     return result
-
-
-def _refused(found: Sequence[Answered], kind: str) -> int:
-    return sum(bool(e.answer.refused) for e in found if text(e.row, "kind") == kind)
 
 
 def _mean(values: list[float]) -> float | None:
