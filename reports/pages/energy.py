@@ -76,6 +76,6 @@ def mass(kg: float) -> str:
     """A mass in kg or t.
 
     >>> mass(37020.0), mass(0.5)
-    ('37 t', '0.5 kg')
+    ('37.0 t', '0.500 kg')
     """
     return f"{digits(kg / TONNE)} t" if kg >= TONNE else f"{digits(kg)} kg"
