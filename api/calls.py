@@ -93,6 +93,10 @@ def predict(
     samples: str | float | None = None,
     epochs: float | None = None,
     price_per_hour: float | None = None,
+    pue: float | None = None,
+    region: str | None = None,
+    carbon: float | None = None,
+    embodied: bool | None = None,
     runs: str | Path | Sequence[str | Path] = (),
     **unknown: Never,
 ) -> Forecast:
@@ -145,6 +149,10 @@ def predict(
     tokens: length of the run in tokens, a number or "15T"; or
     samples: samples of the data set, a number or "1.28M", passed `epochs` times (default 1).
     price_per_hour: USD per device-hour. Default: the rent on demand in hwdb/prices.
+    pue: power of the site over that of its machines. Default: by kind of site.
+    region, carbon: where the electricity comes from ("FRA", "US-TX"), or its intensity
+        [g CO2e/kWh]. Default: no carbon.
+    embodied: also the carbon of making the hardware. Default: False.
     runs: file or files of your own measured runs, with the columns of `roofcast validate --runs`;
         those like this step (device, stack, kind of model, mode, format) calibrate the forecast.
 

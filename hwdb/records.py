@@ -266,7 +266,7 @@ SHOWN_ONLY: dict[type[Struct], frozenset[str]] = {
         "role", "bandwidth_per_link", "links", "latency", "efficiency", "topology",
     )),
     System: frozenset((
-        "vendor", "year", "host", "memory", "power", "price_usd", "price_usd_per_hour",
+        "vendor", "year", "power", "price_usd", "price_usd_per_hour",
     )),
 }  # fmt: skip
 """Record: dotted keys that no formula reads. They document the hardware; changing one changes no

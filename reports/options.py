@@ -13,6 +13,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
 from roofcast.reports.option_compression import COMPRESSION
+from roofcast.reports.option_power import BEST, POWER, capped, with_best_cap
 from roofcast.reports.option_tuning import TUNED, TUNING
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
@@ -163,12 +164,7 @@ DEVICE: dict[str, Option] = {
             " peak_flops.bf16=x2; x2 doubles, +20% adds a fifth. Keys: roofcast devices show NAME."
             " May be repeated."
         ),
-    ),
-    "power_cap": click.option(
-        "--power-cap",
-        metavar="WATTS",
-        help="Power limit of each board, below its TDP: 500W. The same as --set power.cap=500W.",
-    ),
+    )
 }
 LAYOUT: dict[str, Option] = {
     "devices": _integer(
@@ -241,6 +237,7 @@ SECTIONS = {
     "Compression": COMPRESSION,
     "Length and cost": LENGTH,
     "The device": DEVICE,
+    "Power, energy, carbon": POWER,
     "Several devices": LAYOUT,
 }
 # of roofcast count, with a precision of its own
@@ -275,7 +272,7 @@ def _parameter(option: Option) -> str:
 
 def options(*names: str) -> Option:
     """A decorator that adds these shared options to a command."""
-    known = STEP | TUNING | COMPRESSION | LENGTH | DEVICE | LAYOUT
+    known = STEP | TUNING | COMPRESSION | LENGTH | DEVICE | POWER | LAYOUT
 
     def decorate(function: Callable) -> Callable:
         for name in reversed(names):
@@ -291,7 +288,7 @@ def scenario_options(several: bool = False, required: bool = True, length: bool 
     several: --on may be repeated; required: MODEL must be given; length: with those on the length
     and cost of the run.
     """
-    names = (*STEP, *TUNING, *COMPRESSION, *(LENGTH if length else ()), *DEVICE, *LAYOUT)
+    names = (*STEP, *TUNING, *COMPRESSION, *(LENGTH if length else ()), *DEVICE, *POWER, *LAYOUT)
 
     def decorate(function: Callable) -> Callable:
         function = options(*names)(function)
@@ -325,10 +322,8 @@ def scenarios(
             "MODEL is empty; give a model, for example llama-3-8b (list: roofcast models)"
         )
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
-    if (cap := chosen.pop("power_cap", None)) is not None:
-        if "power.cap" in set_:
-            raise BadInput("--power-cap and --set power.cap are one setting; give one of them")
-        set_ = {**set_, "power.cap": cap}
+    cap = chosen.pop("power_cap", None)
+    set_ = capped(set_, cap)
     if "system" in chosen:
         from roofcast import hwdb
 
@@ -341,7 +336,8 @@ def scenarios(
             "--on is missing; give a device, for example --on h100-sxm5 (list: roofcast devices)"
         )
     on = (on,) if isinstance(on, str) else on
-    return [Scenario(model=model, device=device, set=set_, **chosen) for device in on]
+    found = [Scenario(model=model, device=device, set=set_, **chosen) for device in on]
+    return [with_best_cap(scenario) for scenario in found] if cap == BEST else found
 
 
 def to_json(forecast: Forecast) -> dict[str, Any]:

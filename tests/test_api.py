@@ -64,7 +64,7 @@ GPT2 = {"model": "gpt2", "device": "h100-sxm5"}
     ("asked", "says"),
     [
         (GPT2 | {"sequnce": 3}, "no field 'sequnce'; did you mean sequence"),
-        (GPT2 | {"hue": 3}, "no field 'hue'; known: model, device"),
+        (GPT2 | {"zzz": 3}, "no field 'zzz'; known: model, device"),
         ({"model": "gpt2"}, "device is missing; give one, for example device='h100-sxm5'"),
         ({"device": "h100-sxm5"}, "model is missing"),
         (GPT2 | {"inputs": "4x4"}, "inputs '4x4': a list is wanted"),

@@ -12,6 +12,7 @@ from roofcast.hwdb.market import CLASSES, RENTS
 from roofcast.reports.choose_types import Limit, chosen_devices, pool, prices_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_tuning import TUNED
+from roofcast.reports.option_power import SITE
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import Sectioned, options, print_json
 from roofcast.simulator.choices import GOALS
@@ -85,7 +86,7 @@ STEP = (
     help="Your rent of a device, in USD per device-hour; may be repeated.",
 )
 @click.option("--prices", metavar="FILE", help="Your prices: a .toml file with a table per device.")
-@options(*LENGTH, *STEP)
+@options(*LENGTH, *STEP, *SITE)
 @click.option("--top", type=Whole(), default=5, metavar="N", help="Choices shown. Default: 5.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(

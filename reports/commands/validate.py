@@ -72,6 +72,14 @@ class Found(NamedTuple):
         " that come with Roofcast. Goes with -o and --json alone. May be repeated."
     ),
 )
+@click.option(
+    "--power",
+    metavar="FILE",
+    help=(
+        "Measured watts and joules, .csv or .csv.gz, with columns kind, device, workload, model,"
+        " avg_power_w ... (docs/energy.md describes the columns)."
+    ),
+)
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
     "--plot",
@@ -116,6 +124,7 @@ def command(
     ops: tuple[str, ...],
     serving: str | None,
     finetune: tuple[str, ...],
+    power: str | None,
     output: str | None,
     plot: str | None,
     constants: bool,
@@ -129,6 +138,11 @@ def command(
 
     Without --runs and --ops: the measurements that come with Roofcast.
     """
+    if power is not None:
+        if constants or write or blind_like or regret or runs or ops or plot or serving or finetune:
+            raise click.UsageError("--power goes with -o and --json alone")
+        _power(power, output, as_json)
+        return
     if refit and not blind_like:
         raise click.UsageError("--refit goes with --blind-like")
     if finetune:
@@ -168,6 +182,20 @@ def command(
 
         draw(found.checked or [scored for scored in found.many if scored.counts], plot)
     _print(found, asked.shipped, as_json)
+
+
+def _power(path: str, output: str | None, as_json: bool) -> None:
+    """--power: errors by kind and scope, and the rows with their forecasts."""
+    from pathlib import Path
+
+    from roofcast.reports.pages import power
+    from roofcast.scenarios.measured.power_answers import answers
+
+    _check_targets(output, None)
+    found = answers(Path(path))
+    if output:
+        power.write(found, output)
+    print_json(power.to_json(found)) if as_json else power.print_power(found)
 
 
 def _alone(write: str | None, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from roofcast.reports.console import Justify, fitted_table, page, say, section, 
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
 from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.pages.asked import INTERVALS
+from roofcast.reports.pages.energy import mass
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.price import PURCHASES, price_words
 from roofcast.reports.pages.search import words_of
@@ -28,6 +29,7 @@ _GOALS = {
 _LIMITS = {
     "within_s": "deadline", "under_usd": "budget", "max_power_w": "power", "max_energy_j": "energy",
 }  # fmt: skip
+POWER, ENERGY = "TDPs", "board energy"  # columns
 _SHOWN_FRONT = 8
 _LIKELY = 0.8
 _NAMED = 160  # characters of a list of devices
@@ -85,7 +87,7 @@ def _table(out: Console, choices: Sequence[Choice], found: Chosen) -> None:
     columns: list[tuple[str, Justify]] = [
         ("devices", "left"), ("time", "right"), ("80 % interval", "right"),
         ("in time", "right"), ("cost", "right"), ("in budget", "right"),
-        ("by provider", "right"), ("power", "right"), ("energy", "right"), ("memory", "right"),
+        ("by provider", "right"), (POWER, "right"), (ENERGY, "right"), ("memory", "right"),
     ]  # fmt: skip
     rows = [_row(choice) for choice in choices]
     unused = ["in time"] * ("within_s" not in limits) + ["in budget"] * ("under_usd" not in limits)
@@ -94,9 +96,7 @@ def _table(out: Console, choices: Sequence[Choice], found: Chosen) -> None:
     columns = [columns[i] for i in kept]
     rows = [[row[i] for i in kept] for row in rows]
     titles = [title for title, _ in columns]
-    spare = [
-        t for t in ("by provider", "power", "memory", "80 % interval", "energy") if t in titles
-    ]
+    spare = [t for t in ("by provider", POWER, "memory", "80 % interval", ENERGY) if t in titles]
     show(out, fitted_table(out.width - 2, columns, rows, spare))
 
 
@@ -150,7 +150,7 @@ def _best(out: Console, found: Chosen) -> None:
     memory += f", {binary(margin)} left" if best.capacity_bytes else ""
     say(out, memory, first="memory: ")
     say(out, f"{seconds(best.step_time_s)}, MFU {percent(best.mfu)}", first="step: ")
-    for first, line in _price_lines(best):
+    for first, line in (*_price_lines(best), *_energy_lines(best)):
         say(out, line, first=first)
     if best.limited_by:
         say(out, best.limited_by, first="limited by: ")
@@ -172,11 +172,11 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", *TUNED, "tokens", "samples", "epochs")
+                     "mode", "memory_format", *TUNED, "tokens", "samples", "epochs", "pue",
+                     "region", "carbon")
         if name in s and name != "dora"
     ]  # fmt: skip
-    if s.get("dora"):
-        given.append("--dora")
+    given += [f"--{name}" for name in ("dora", "embodied") if s.get(name)]
     rent = choice.price
     if rent is not None and rent.median and rent.kind not in PURCHASES:
         if rent != rent_of(hwdb.device(choice.device)):  # what predict takes by itself
@@ -189,6 +189,19 @@ def predict_words(found: Chosen, choice: Choice) -> str:
 def _plain(value: object) -> str:
     """A value as an option takes it."""
     return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
+
+
+def _energy_lines(c: Choice) -> list[tuple[str, str]]:
+    """Energy of the run by scope, and its carbon."""
+    if not c.energy_by_scope_j:
+        return []
+    text = ", ".join(f"{scope} {energy(j)}" for scope, j in c.energy_by_scope_j.items())
+    lines = [("energy: ", f"{text} (PUE {c.pue:g})")]
+    if c.carbon_kg is not None:
+        lines.append(("carbon: ", f"{mass(c.carbon_kg)} CO2e of the site's electricity"))
+    if c.embodied_kg is not None:
+        lines.append(("embodied: ", f"{mass(c.embodied_kg)} CO2e of making the hardware"))
+    return lines
 
 
 def _price_lines(c: Choice) -> list[tuple[str, str]]:
@@ -248,7 +261,7 @@ def _front(out: Console, found: Chosen) -> None:
     many = f"Pareto front: {len(found.front)} that no other beats"
     section(out, f"{many} in time, cost, energy and memory{some}")
     columns: list[tuple[str, Justify]] = [
-        ("devices", "left"), ("time", "right"), ("cost", "right"), ("energy", "right"),
+        ("devices", "left"), ("time", "right"), ("cost", "right"), (ENERGY, "right"),
         ("memory", "right"),
     ]  # fmt: skip
     rows = []

@@ -9,6 +9,7 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import page, say, section, show, unbroken
 from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si, words
 from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, trained, what
+from roofcast.reports.pages.energy import energy_section
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.limits import limits_section, remedies_table
@@ -36,6 +37,7 @@ def print_forecast(forecast: Forecast) -> None:
         if forecast.time_to_train_s is not None:
             section(out, "Whole run")
             say(out, _whole_run(forecast))
+        energy_section(out, forecast, _is_cpu(forecast))
         if forecast.diagnosis:
             section(out, "Diagnosis")
             say(out, forecast.diagnosis)
@@ -79,7 +81,7 @@ def _power(forecast: Forecast) -> str:
     """Watts of a board, joules of a step, and the clock."""
     unit = "step" if forecast.mode == "train" else "pass"
     text = f"power {si(forecast.power_w, 'W')} per board,"
-    text += f" {si(forecast.step_energy_j, 'J')} per {unit}"
+    text += f" {si(forecast.step_energy_j, 'J')} of the boards per {unit}"
     if forecast.clock_share is not None and forecast.clock_share < FULL:
         text += f"; mean clock {percent(forecast.clock_share)} of the highest"
     return text
@@ -166,11 +168,9 @@ def _whole_run(forecast: Forecast) -> str:
         parts.append(money(forecast.cost_usd) + at + of)
     elif price is None:
         parts.append("price unknown (--price sets one)")
-    if forecast.energy_j is not None and forecast.power_w is not None:
-        watts = si(forecast.power_w, "W")
-        if forecast.power_scope == "TDP":
-            hosts = "" if _is_cpu(forecast) else ", without hosts"
-            parts.append(f"at most {energy(forecast.energy_j)} (TDP {watts} per device{hosts})")
-        else:
-            parts.append(f"{energy(forecast.energy_j)} ({watts} per board, without hosts)")
+    site = forecast.energy_by_scope_j.get("site")
+    if site is not None:
+        parts.append(f"{energy(site)} at the site (PUE {forecast.pue:g})")
+    elif forecast.energy_j is not None:
+        parts.append(f"{energy(forecast.energy_j)} of the boards")
     return ", ".join(parts)

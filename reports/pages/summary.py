@@ -74,8 +74,9 @@ def lines(f: Forecast) -> Iterator[tuple[str, str]]:
     if f.time_to_train_s is not None:
         run = [duration(f.time_to_train_s)]
         run += [money(f.cost_usd)] if f.cost_usd is not None else []
-        most = "at most " if f.power_scope == "TDP" else ""
-        run += [f"{most}{energy(f.energy_j)}"] if f.energy_j is not None else []
+        run += [f"{energy(f.energy_j)} of the boards"] if f.energy_j is not None else []
+        site = f.energy_by_scope_j.get("site")
+        run += [f"{energy(site)} at the site (PUE {f.pue:g})"] if site is not None else []
         yield "whole run", ", ".join(run)
     if f.diagnosis:
         yield "diagnosis", f.diagnosis

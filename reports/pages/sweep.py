@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from roofcast.reports.console import Justify, fitted_table, page, say, show
-from roofcast.reports.format import binary, percent, seconds
+from roofcast.reports.format import binary, percent, seconds, si
 from roofcast.reports.pages.forecast import rate
 from roofcast.simulator.choose.axes import Axis
 from roofcast.simulator.forecast.scenario import Scenario
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHOWN = 24  # rows
+CAP = "power.cap"  # the axis beside which watts and joules are shown
 BOUNDS = {  # parts of a step, as a cell
     "matrix": "matrix", "vector": "vector", "memory": "memory", "latency": "latency",
     "host": "host", "optimizer": "optimizer", "network": "network", "waiting": "waiting",
@@ -38,6 +39,8 @@ def print_sweep(table: DataFrame, axes: Sequence[Axis], scenario: Scenario) -> N
         throughput = "tokens_per_s" if good["tokens_per_s"].notna().any() else "samples_per_s"
         columns: list[tuple[str, Justify]] = [(name, "right") for name in names]
         columns += [("step", "right"), ("80 % interval", "right")]
+        if CAP in names:
+            columns += [("board", "right"), ("node per step", "right")]
         columns += [(throughput.replace("_per_", "/"), "right"), ("MFU", "right")]
         columns += [("peak memory", "right"), ("fits", "left"), ("most time", "left")]
         rows = [_row(row, names, throughput) for row in good.head(SHOWN).to_dict("records")]
@@ -48,6 +51,8 @@ def print_sweep(table: DataFrame, axes: Sequence[Axis], scenario: Scenario) -> N
         if len(good) > SHOWN:
             say(out, f"... {len(good) - SHOWN:,} more; -o FILE.csv writes all")
         _fastest(out, good, names, throughput)
+        if CAP in names:
+            _least_energy(out, good, names)
         _refused(out, table, names)
         if rows:
             out.print()
@@ -62,6 +67,7 @@ def _row(row: dict[Any, Any], names: Sequence[str], throughput: str) -> list[str
         *(_typed(row[name]) for name in names),
         seconds(row["step_time_s"]),
         interval,
+        *([si(row["power_w"], "W"), si(row["node_step_energy_j"], "J")] if CAP in names else []),
         rate(row[throughput]),
         percent(_known(row["mfu"])),
         binary(row["peak_bytes"]),
@@ -95,6 +101,19 @@ def _fastest(out: Any, good: DataFrame, names: Sequence[str], throughput: str) -
     at = ", ".join(f"{name} {_typed(best[name])}" for name in names)
     unit = throughput.replace("_per_", "/")
     say(out, f"highest throughput that fits: {at}: {rate(best[throughput])} {unit}")
+
+
+def _least_energy(out: Any, good: DataFrame, names: Sequence[str]) -> None:
+    """The point of the least energy of the node for the same work."""
+    known = good[good["node_step_energy_j"].notna()]
+    per = known["samples_per_s"] * known["step_time_s"]  # samples of a step
+    if len(known) < 2:
+        return
+    rows: list[dict[Any, Any]] = known.to_dict("records")
+    best = rows[int((known["node_step_energy_j"] / per).to_numpy(dtype=float).argmin())]
+    at = ", ".join(f"{name} {_typed(best[name])}" for name in names)
+    joules, watts = si(best["node_step_energy_j"], "J"), si(best["power_w"], "W")
+    say(out, f"least energy of the node: {at}: {joules} per step ({watts} per board)")
 
 
 def _refused(out: Any, table: DataFrame, names: Sequence[str]) -> None:

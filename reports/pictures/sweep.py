@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.format import seconds
+from roofcast.reports.format import seconds, si
 from roofcast.reports.pictures.style import (
     BLUE,
     FAINT,
@@ -42,6 +42,7 @@ WORDS = {
     "network": "network",
     "waiting": "waiting (bubbles)",
 }
+CAP = "power.cap"  # the axis beside which joules are drawn
 LEAST = 0.005  # parts below this share of every step are not in the legend
 WIDE = 8.0  # ratio of the longest to the shortest step from which an axis is logarithmic
 ANNOTATED = 144  # cells of a map that have room for a number
@@ -87,6 +88,8 @@ def _bands(figure: Figure, good: DataFrame, axes: Sequence[Axis]) -> None:
         above.set_ylim(bottom=0)
     above.yaxis.set_major_formatter(lambda value, _: seconds(value) if value else "0")
     above.set_ylabel("time of a step")
+    if name == CAP:
+        _energy(above, x, good)
     _shares(below, x, good, total, line)
     if line and x.min() > 0 and x.max() / x.min() >= 8:
         below.set_xscale("log", base=2)
@@ -100,6 +103,18 @@ def _bands(figure: Figure, good: DataFrame, axes: Sequence[Axis]) -> None:
     for plot in (above, below):
         plot.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
+
+
+def _energy(plot: Any, x: np.ndarray, good: DataFrame) -> None:
+    """Joules of the node per step beside the step time."""
+    joules = good["node_step_energy_j"].to_numpy(dtype=float)
+    if np.isfinite(joules).all():
+        beside = plot.twinx()
+        beside.plot(x, joules, "s--", color=VERMILLION, ms=4, label="energy of the node")
+        beside.set_ylim(bottom=0)
+        beside.yaxis.set_major_formatter(lambda value, _: si(value, "J") if value else "0")
+        beside.set_ylabel("energy of the node per step")
+        beside.spines["top"].set_visible(False)
 
 
 def _number(value: Any) -> float | None:

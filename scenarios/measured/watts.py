@@ -19,11 +19,12 @@ from roofcast.scenarios.measured.cells import Row, positive, rows, text
 
 TABLE = Path(__file__).parent / "power" / "boards.csv"
 COLUMNS = (
-    "id", "kind", "device", "n_devices", "model", "batch", "power_limit_w", "time_s",
-    "avg_power_w", "avg_batch", "tokens_per_s", "output_tokens", "scope", "source_name", "source",
+    "id", "kind", "device", "n_devices", "workload", "model", "batch", "power_limit_w", "time_s",
+    "time_unit", "avg_power_w", "energy_j", "avg_batch", "tokens_per_s", "output_tokens",
+    "utilisation_pct", "scope", "source_name", "source",
 )  # fmt: skip
 HEAD = """\
-# Watts of boards and nodes. Facts of three public sources, transcribed by \
+# Watts of boards, nodes and processors. Facts of public sources, transcribed by \
 scenarios/measured/watts.py:
 # Zeus (You, Chung, Chowdhury, NSDI 2023), github ml-energy/zeus@75a8b9398034, \
 examples/research_reproducibility/zeus_nsdi23/trace: time of an epoch and mean
@@ -31,6 +32,11 @@ examples/research_reproducibility/zeus_nsdi23/trace: time of an epoch and mean
 BERT is padded per batch, so that only ratios over limits compare.
 # ML.ENERGY leaderboard v3, github ml-energy/leaderboard@0cd52dab897c, public/data: vLLM on \
 H100, mean NVML watts of all boards while so many requests run.
+# codecarbon, github mlco2/codecarbon@b05965e43b69, data/hardware/cpu_load_profiling: watts of \
+processor packages (RAPL) against load; the second file of
+#   the Xeon E3-1240 v2 shows twice the first, above its TDP: nested domains added up.
+# Patterson et al. 2021 (arXiv:2104.10350), OLMo 1, BLOOM, ROCm blogs, Uptime Institute, Google: \
+single figures, each with its source.
 # MLPerf Training v4.0, github mlcommons/training_results_v4.0@6fe954378efe, smc-dc-power \
 and smc-ac-power: mean watts of one node of 8 H100 from run_start to run_stop.
 """
@@ -45,6 +51,11 @@ KEPT = {  # kind -> patterns of columns
         "model": "Qwen3-(8|14|32)B|gemma-3|Llama-3.[13]-(8|70)B",
     },
     "node_power_training": {"source_name": "1xSMC-H100", "model": "bert|resnet|llama2_70b_lora"},
+    "cpu_load": {"source_name": "codecarbon"},
+    "accelerator_power_with_host": {"source_name": "Patterson"},
+    "run_energy": {"source_name": "OLMo 1|BLOOM"},
+    "gpu_power_training": {"source_name": "ROCm"},
+    "pue": {"source_name": "."},
 }
 DEVICES = {"V100": "v100-pcie-32gb", "P100": "p100-pcie-16gb", "H100": "h100-sxm5"}
 MODELS = {

@@ -25,10 +25,12 @@ ASSUMED = (  # of every choice
     " schedules, virtual stages, sharding groups, selective recomputation and offload;"
     " roofcast search tries more",
     "time: steps only, without failures, checkpoints, evaluation, or waiting for a machine",
-    "energy: of the boards, by the watts that the forecast gives, without hosts, network and"
-    " cooling; limits and ranks on power and energy take the printed power, which is more",
+    "energy: of the boards by the watts that the forecast gives; of accelerators with their share"
+    " of the host, of nodes at the plug and of the site where it is said; limits and ranks on power"
+    " and energy take the printed power (TDP) of the boards",
     "every device is given the same global batch, so that all of them take the same steps",
 )
+SCOPED = ("energy_by_scope_j", "node_power_w", "pue", "carbon_kg", "embodied_kg")
 BOUGHT = (
     "purchase: devices with their share of a server, without network, space and staff; and the"
     " electricity of the run"
@@ -58,7 +60,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     purchase_usd: float | None = None  # of all devices with their servers
     break_even_months: float | None = None  # of use without pause, renting against buying
     power_w: float | None = None
-    energy_j: float | None = None
+    energy_j: float | None = None  # of the boards
+    energy_by_scope_j: dict[str, float] = {}  # board, accelerator, node, site
+    node_power_w: float | None = None  # of a whole node at the plug
+    pue: float | None = None
+    carbon_kg: float | None = None  # of the site's electricity [CO2e]
+    embodied_kg: float | None = None  # of making the hardware, the run's share [CO2e]
     peak_bytes: float
     capacity_bytes: float | None = None
     mfu: float | None = None
@@ -177,6 +184,7 @@ def _choice(chooser: Chooser, point: Point, found: Forecast | None = None) -> Ch
         }
         if found.energy_j is not None:
             extra["energy_j"] = found.energy_j
+        extra |= {name: getattr(found, name) for name in SCOPED}
     fields: dict[str, Any] = {
         "energy_j": point.energy_j,
         "device": of.device.id,

@@ -15,12 +15,12 @@ from roofcast.simulator.forecast.scenario import Scenario
 CHUNK = 64  # points that a worker takes at a time
 FIELDS = (  # of the forecast, as columns
     "step_time_s", "low_s", "high_s", "tokens_per_s", "samples_per_s", "mfu", "power_w",
-    "time_to_train_s", "cost_usd", "energy_j",
+    "step_energy_j", "time_to_train_s", "cost_usd", "energy_j",
 )  # fmt: skip
 PARTS = ("matrix", "vector", "memory", "latency", "host", "optimizer", "network", "waiting")
 """What the seconds of a step go to; `waiting`: pipeline bubbles, uneven stages and the rest."""
 COLUMNS = (
-    *FIELDS, "peak_bytes", "capacity_bytes", "fits", "bound",
+    *FIELDS, "node_step_energy_j", "peak_bytes", "capacity_bytes", "fits", "bound",
     *(f"{part}_s" for part in PARTS), "refused",
 )  # fmt: skip
 """Columns of a row after those of the axes. `bound` is the largest of the parts."""
@@ -71,6 +71,7 @@ def row(scenario: Scenario, axes: Sequence[Axis], point: Sequence[Any]) -> dict[
     return {
         **asked,
         **{field: getattr(found, field) for field in FIELDS},
+        "node_step_energy_j": found.step_energy_by_scope_j.get("node"),
         "peak_bytes": found.memory.peak_bytes,
         "capacity_bytes": found.memory.capacity_bytes,
         "fits": found.memory.fits,

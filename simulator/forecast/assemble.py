@@ -109,7 +109,7 @@ def run_fields(run: Run, step_s: float, drawn: Drawn, devices: int = 1) -> dict[
         "steps": steps,
         "time_to_train_s": hours * 3600 if hours is not None else None,
         "cost_usd": hours * price * devices if hours is not None and price is not None else None,
-        **energy.fields(drawn, step_s, steps, devices),
+        **energy.fields(drawn, step_s, steps, devices, run.place),
         "price_usd_per_hour": float(price) if price is not None else None,
         "price": _price(run.price),
     }
@@ -191,7 +191,7 @@ def assemble(
             *step.assumptions,
             *said_of_cache(step, asked.layout),
             *times.assumptions,
-            *energy.said(device, drawn, bool(asked.run.steps)),
+            *energy.said(device, drawn, asked.run),
             *edits,
         ),
     )

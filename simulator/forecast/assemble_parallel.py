@@ -158,7 +158,7 @@ def _of_one_rank(asked: Asked, at: Placed) -> Asked:
     """What one rank was asked: one micro-batch, and no run."""
     return asked._replace(
         recipe=at.step.recipe,
-        run=asked.run._replace(steps=None),
+        run=asked.run._replace(steps=None, placed=asked.run.placed or bool(asked.run.steps)),
         assumptions=(*asked.assumptions, *at.fabric.assumptions),
     )
 

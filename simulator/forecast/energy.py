@@ -7,10 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.records import Device
+from roofcast.simulator.campaign import energy as campaign
+from roofcast.simulator.campaign.energy import Place, unmodelled
+from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.step import ParallelStep
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
+
+SHARE = "share of TDP"
 
 
 class Drawn(NamedTuple):
@@ -18,7 +23,7 @@ class Drawn(NamedTuple):
 
     joules: float | None
     clock: float | None  # mean over its kernels, weighted by their time, as a share of the highest
-    scope: str  # board, or TDP where the device's power is not modelled
+    scope: str  # board, or "share of TDP" where the device's power is not modelled
 
 
 def of_one(device: Device, times: OpTimes, step_s: float) -> Drawn:
@@ -43,10 +48,10 @@ def _drawn(
     device: Device, times: OpTimes, runs: np.ndarray, step_s: float, exposed_s: float
 ) -> Drawn:
     """runs: how often each kernel runs; exposed_s: communication that nothing hides [s]."""
-    board, tdp = times.board, device.power.tdp
+    board = times.board
     if board is None or times.joules is None or times.clock is None:
-        watts = min(device.power.cap or tdp, tdp) if tdp else device.power.cap
-        return Drawn(float(watts) * step_s if watts else None, None, "TDP" if watts else "")
+        watts, _ = unmodelled(device)
+        return Drawn(watts * step_s if watts else None, None, SHARE if watts else "")
     busy = times.seconds * runs
     total = float(busy.sum())
     # kernels of ranks that hide each other's launches may add up to more than the step
@@ -59,21 +64,29 @@ def _drawn(
     return Drawn(joules, clock, "board")
 
 
-def said(device: Device, drawn: Drawn, whole_run: bool) -> tuple[str, ...]:
-    """Where the power of a device is not modelled, as assumptions: if energy is shown, or a limit
-    was set.
+def said(device: Device, drawn: Drawn, run: Run) -> tuple[str, ...]:
+    """Where the power of a device is not modelled, and what node and site draw, as assumptions: if
+    energy of the run is shown, or a limit was set.
     """
-    if drawn.scope != "TDP":
-        return ()
     lines = []
-    if whole_run:
-        lines.append(f"{device.id}: its power is not modelled; TDP x time is an upper bound")
-    if device.power.cap:
-        lines.append(f"{device.id}: its power is not modelled, so that the limit changes no time")
+    shown = bool(run.steps) or run.placed
+    if drawn.scope == SHARE:
+        if shown:
+            lines.append(
+                f"{device.id}: its power is not modelled by kernel: {unmodelled(device)[1]} assumed"
+            )
+        if device.power.cap:
+            lines.append(
+                f"{device.id}: its power is not modelled, so that the limit changes no time"
+            )
+    if shown and drawn.joules is not None:
+        lines += campaign.said(run.place)
     return tuple(lines)
 
 
-def fields(drawn: Drawn, step_s: float, steps: float | None, devices: int = 1) -> dict[str, Any]:
+def fields(
+    drawn: Drawn, step_s: float, steps: float | None, devices: int, place: Place
+) -> dict[str, Any]:
     """Fields of a Forecast: watts of a device, joules of a step and of the run on all devices."""
     one = drawn.joules
     step = one * devices if one is not None else None
@@ -83,4 +96,5 @@ def fields(drawn: Drawn, step_s: float, steps: float | None, devices: int = 1) -
         "clock_share": drawn.clock,
         "step_energy_j": step,
         "energy_j": step * steps if step is not None and steps else None,
+        **campaign.fields(place, one / step_s if one is not None else None, step_s, steps, devices),
     }

@@ -72,7 +72,7 @@ def resolve(s: Scenario) -> Asked:
     recipe, assumptions = recipe_of(s, model, device)
     if _is_alias(s.device, device):
         assumptions.insert(0, f"device {s.device}: taken as {device.id}")
-    run = run_of(s, recipe, model, device)
+    run = run_of(s, recipe, model, device, system)
     of = device, _built(s, device), model
     if not is_parallel(s):
         return Asked(*of, recipe, None, system, name, run, tuple(assumptions))

@@ -204,14 +204,26 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     time_to_train_s: float | None = None
     cost_usd: float | None = None
     energy_j: float | None = None  # of all devices
-    # of one device, the mean over a step, and what it is the power of: "board" (without hosts, fans
-    # and networks), or "TDP", an upper bound, where the device's power is not modelled
+    # of one device, the mean over a step, without hosts, fans and networks: "board", by the joules
+    # of its kernels, or "share of TDP" where the device's power is not modelled
     power_w: float | None = None
     power_scope: str = ""
     step_energy_j: float | None = None  # of all devices
     clock_share: float | None = None  # mean clock of the kernels / highest clock
     price_usd_per_hour: float | None = None
     price: Price | None = None
+    # by scope: board, accelerator (with its share of the host), node (at the plug), site
+    power_by_scope_w: dict[str, float] = {}  # of one device
+    step_energy_by_scope_j: dict[str, float] = {}  # of all devices
+    energy_by_scope_j: dict[str, float] = {}  # of all devices, the run
+    node_devices: int | None = None
+    node_power_w: float | None = None  # of a whole node
+    pue: float | None = None
+    site: str = ""  # kind of site that the PUE is of; "given"
+    region: str = ""
+    carbon_g_per_kwh: float | None = None
+    carbon_kg: float | None = None  # of the run's electricity at the site [CO2e]
+    embodied_kg: float | None = None  # of making the hardware, the run's share [CO2e]
 
     # Several devices. FLOPs, parameters, moved and kept bytes above are those of the whole model
     # and step. Layers and points are those of one device, the mean over pipeline stages (kept

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, shortened
 from roofcast.hwdb.market import RENTS, Summary, rent
-from roofcast.hwdb.records import Device
+from roofcast.hwdb.records import Device, System
 from roofcast.hwdb.units import quantity
+from roofcast.simulator.campaign.carbon import grid_of
+from roofcast.simulator.campaign.energy import Place, place_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
@@ -20,6 +22,8 @@ class Run(NamedTuple):
 
     steps: float | None  # None where no length was given
     price: Summary | None  # USD per device-hour; None where unknown
+    place: Place  # what node and site draw beside the devices
+    placed: bool = False  # whether something of the place was asked for
 
     @property
     def price_per_hour(self) -> float | None:
@@ -27,14 +31,19 @@ class Run(NamedTuple):
         return self.price.median if self.price is not None else None
 
 
-def run_of(s: Scenario, recipe: Recipe, model: Model, device: Device) -> Run:
+def run_of(
+    s: Scenario, recipe: Recipe, model: Model, device: Device, system: System | None = None
+) -> Run:
     """The run of a scenario; the price is that of hwdb/prices on demand unless one was given."""
     given = s.price_per_hour
     if given is None:
         price = rent(device)
     else:
         price = Summary(RENTS[0], "yours", given, given, given, 1, "", True)
-    return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price)
+    grid = grid_of(s.region, s.carbon)
+    place = place_of(device, system, s.pue, grid, bool(s.embodied))
+    asked = s.pue is not None or grid is not None or bool(s.embodied)
+    return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price, place, asked)
 
 
 def tokens_of(recipe: Recipe, model: Model) -> int | None:

@@ -18,7 +18,7 @@ WHOLE = (
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
-    "sparsity", "prune", "teacher", "lengths",
+    "sparsity", "prune", "teacher", "lengths", "region",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -90,6 +90,11 @@ class Scenario(
     samples: str | float | None = None
     epochs: float | None = None
     price_per_hour: float | None = None  # USD per device-hour; default: the rent in hwdb/prices
+    # where it runs
+    pue: float | None = None  # power of the site over that of its machines; default: by site
+    region: str | None = None  # country, state or cloud region: carbon of its electricity
+    carbon: float | None = None  # carbon intensity of the electricity [g CO2e/kWh]
+    embodied: bool | None = None  # also the carbon of making the hardware; default: no
     # files of the user's own measured runs, in the columns of `roofcast validate --runs`: they
     # calibrate the forecast
     runs: tuple[str, ...] = ()
@@ -99,11 +104,12 @@ class Scenario(
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(
-            ("sp", "reshard", "packing", "dora"),
+            ("sp", "reshard", "packing", "dora", "embodied"),
             lambda v: isinstance(v, bool),
             "True or False is wanted",
         )
-        self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
+        numbers = ("epochs", "price_per_hour", "lora_dropout", "pue", "carbon")
+        self._require(numbers, _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
@@ -133,7 +139,9 @@ class Scenario(
         """Numbers and lists in the types that a saved scenario is read in, so that both are
         equal.
         """
-        for name in ("tokens", "samples", "epochs", "price_per_hour", "lora_dropout"):
+        for name in (
+            "tokens", "samples", "epochs", "price_per_hour", "lora_dropout", "pue", "carbon",
+        ):  # fmt: skip
             value = getattr(self, name)
             if _number(value) and type(value) is not float:
                 msgspec.structs.force_setattr(self, name, float(value))

@@ -44,7 +44,7 @@ def test_a_cap_that_cannot_be_is_refused_in_one_line(given, message):
 def test_rows_of_a_table_of_watts_are_chosen_and_read(tmp_path):
     head = "id,kind,device,workload,model,batch,power_limit_w,time_s,avg_power_w,source_name,note\n"
     zeus = "power_cap_training,P100 16GB,resnet50 on imagenet,resnet50,8,125,10,110,Zeus NSDI23,\n"
-    other = "cpu_load,EPYC,,,,,,90,codecarbon,\n"
+    other = "of_the_moon,EPYC,,,,,,90,codecarbon,\n"
     source, target = tmp_path / "all.csv", tmp_path / "kept.csv"
     source.write_text(head + "A," + zeus + "B," + other)
     assert transcribe(source, target) == 1

@@ -22,7 +22,7 @@ LONG = dict(
     price_usd_per_hour=2.95,
     energy_j=7.6e10,
     power_w=700.0,
-    power_scope="TDP",
+    power_scope="share of TDP",
 )
 UNKNOWN = dict(mfu=None, hfu=None, tokens_per_s=None)
 FORECASTS = {
@@ -224,16 +224,22 @@ def test_duration_cost_and_energy_are_printed(step, capsys):
     print_forecast(step(**LONG))
     text = one_line(capsys)
     assert "347 days of steps (without data loading, evaluation and restarts)" in text
-    assert "1.00 million steps, $25,000 at $2.95 per device-hour, at most 21.1 MWh" in text
-    assert "(TDP 700 W per device, without hosts)" in text
+    assert "1.00 million steps, $25,000 at $2.95 per device-hour, 21.1 MWh" in text
 
 
-def test_modelled_power_is_no_upper_bound(step, capsys):
-    modelled = LONG | {"power_w": 622.4, "power_scope": "board", "step_energy_j": 341.0}
-    print_forecast(step(**modelled, clock_share=0.84))
+def test_energy_is_told_by_scope(step, capsys):
+    scopes = ("board", "accelerator", "node", "site")
+    modelled = {"power_w": 622.4, "power_scope": "board", "step_energy_j": 341.0}
+    fields = ("power_by_scope_w", "step_energy_by_scope_j", "energy_by_scope_j")
+    for field, scale in zip(fields, (600.0, 300.0, 7.2e10), strict=True):
+        modelled[field] = {scope: scale * (1 + 0.5 * i) for i, scope in enumerate(scopes)}
+    carbon = {"carbon_kg": 37020.0, "carbon_g_per_kwh": 56.0, "region": "FRA", "embodied_kg": 5.0}
+    print_forecast(step(**(LONG | modelled | carbon), pue=1.54, site="average", clock_share=0.84))
     text = one_line(capsys)
-    assert "power 622 W per board, 341 J per step; mean clock 84 % of the highest" in text
-    assert "21.1 MWh (622 W per board, without hosts)" in text and "at most 21.1" not in text
+    assert "power 622 W per board, 341 J of the boards per step; mean clock 84 %" in text
+    assert "50.0 MWh at the site (PUE 1.54)" in text and "at most" not in text
+    assert "board the device alone 600 W 300 J 20.0 MWh" in text
+    assert "37.0 t CO2e at 56 g/kWh (FRA)" in text and "5.00 kg CO2e" in text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0, 3.0])

@@ -126,13 +126,17 @@ def test_over_devices_a_board_takes_no_more_than_its_limit_and_all_of_them_add_u
     assert run.energy_j == pytest.approx(run.steps * run.step_energy_j)
 
 
-def test_where_no_power_is_known_the_tdp_is_taken_and_said():
+def test_where_no_power_is_known_a_share_of_the_tdp_is_taken_and_said():
     found = ask("tpu-v4", tokens="1B")
     tdp = float(hwdb.device("tpu-v4").power.tdp)
-    assert (found.power_w, found.power_scope, found.clock_share) == (tdp, "TDP", None)
-    assert any("TDP x time is an upper bound" in line for line in found.assumptions)
+    assert (found.power_w, found.power_scope, found.clock_share) == (
+        0.5 * tdp, "share of TDP", None,
+    )  # fmt: skip
+    assert any("is not modelled by kernel: 0.5 of its TDP" in line for line in found.assumptions)
     limited = ask("tpu-v4", set={"power.cap": 100})
-    assert limited.step_time_s == ask("tpu-v4").step_time_s and limited.power_w == 100
+    assert limited.step_time_s == ask("tpu-v4").step_time_s and limited.power_w == min(
+        100, 0.5 * tdp
+    )
     assert any("the limit changes no time" in line for line in limited.assumptions)
 
 

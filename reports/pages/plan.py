@@ -1,0 +1,91 @@
+"""`roofcast plan` for reading: the model, its training, and what the law says of it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.format import digits, duration, energy, money, percent, seconds, words
+from roofcast.reports.pages.search import words_of
+from roofcast.simulator.campaign.plan import Plan, Planned
+
+FAR = 1.25  # over-training that is said
+
+
+def print_planned(found: Planned) -> None:
+    """Print the plan to stdout; of several devices all, the least loss first."""
+    with page() as out:
+        say(out, f"plan for {found.budget}", indent=0, style="bold")
+        out.print()
+        if len(found.plans) > 1:
+            _table(out, found.plans)
+        best = found.plans[0]
+        section(out, f"Best: {best.devices:,} × {best.device}" if found.plans[1:] else "The plan")
+        for first, line in _lines(best):
+            say(out, line, first=first)
+        refuted = found.refuted
+        say(
+            out,
+            f"{words(refuted['parameters'])} parameters, {words(refuted['tokens'])} tokens"
+            f" ({digits(refuted['tokens_per_parameter'])} per parameter); refuted: the constants do"
+            " not fit the paper's own runs",
+            first="as printed by Hoffmann et al.: ",
+        )
+        section(out, "Assumed")
+        for line in found.assumptions:
+            say(out, line, first="- ")
+
+
+def _lines(p: Plan) -> list[tuple[str, str]]:
+    heads = f"{p.heads} heads, {p.kv_heads} of keys and values"
+    interval = ""
+    if p.time_low_s is not None and p.time_high_s is not None:
+        interval = f", 80 % interval {duration(p.time_low_s)} to {duration(p.time_high_s)}"
+    lines = [
+        ("model: ", f"{words(p.parameters)} parameters, {p.family}: {p.layers} layers of width"
+                    f" {p.width:,}, {heads}, feed-forward {p.feed_forward:,}, vocabulary"
+                    f" {p.vocabulary:,}"),
+        ("tokens: ", f"{words(p.tokens)}, {digits(p.tokens_per_parameter)} per parameter"
+                     f" ({digits(p.training_flop)} FLOP)"),
+        ("loss: ", f"{p.loss:.3f} nats per token{_over(p)}"),
+        ("optimum of the law: ", f"{words(p.optimal_parameters)} parameters for these FLOP, 80 %"
+                                 f" interval {words(p.optimal_low)} to {words(p.optimal_high)}"),
+        ("training: ", f"{duration(p.time_s)} on {p.devices:,} × {p.device}{interval}"),
+        ("step: ", f"{seconds(p.step_time_s)} at batch {p.batch:,}, MFU {percent(p.mfu)};"
+                   f" {words_of(p.options)}"),
+    ]  # fmt: skip
+    if p.cost_usd is not None and p.price_usd_per_hour is not None:
+        text = f"{money(p.cost_usd)} at {money(p.price_usd_per_hour)} per device-hour"
+        if p.inference_usd is not None:
+            text += f"; {money(p.inference_usd)} for {words(p.inference_tokens)} tokens of use"
+        lines.append(("cost: ", text))
+    if p.energy_by_scope_j:
+        text = ", ".join(f"{scope} {energy(j)}" for scope, j in p.energy_by_scope_j.items())
+        lines.append(("energy: ", text))
+    return lines
+
+
+def _over(p: Plan) -> str:
+    """Over-training, in loss."""
+    if 1.0 / FAR <= p.over_trained <= FAR:
+        return ""
+    how = "over" if p.over_trained > 1 else "under"
+    return (
+        f"; {how}-trained: {digits(p.over_trained)} times the optimum's tokens per parameter, which"
+        f" costs {p.loss - p.optimal_loss:.3f} beside the optimum of the same training FLOP"
+    )
+
+
+def _table(out: Console, plans: tuple[Plan, ...]) -> None:
+    columns: list[tuple[str, Justify]] = [
+        ("devices", "left"), ("parameters", "right"), ("tokens", "right"), ("loss", "right"),
+        ("time", "right"), ("cost", "right"),
+    ]  # fmt: skip
+    rows = [
+        [
+            f"{p.devices:,} × {p.device}", words(p.parameters), words(p.tokens), f"{p.loss:.3f}",
+            duration(p.time_s), money(p.cost_usd) if p.cost_usd is not None else "no price",
+        ]
+        for p in plans
+    ]  # fmt: skip
+    show(out, fitted_table(out.width - 2, columns, rows, ("time",)))

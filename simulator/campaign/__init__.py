@@ -1,0 +1,1 @@
+"""A whole run: what it costs beyond its steps."""
