@@ -11,8 +11,8 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import CLASSES, RENTS
 from roofcast.reports.choose_types import Limit, chosen_devices, pool, prices_of
 from roofcast.reports.completion import completing
-from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.option_power import SITE
+from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import Sectioned, options, print_json
 from roofcast.simulator.choices import GOALS
