@@ -87,6 +87,7 @@ def predict(
     samples: str | float | None = None,
     epochs: float | None = None,
     price_per_hour: float | None = None,
+    campaign: Mapping[str, str | float | bool] | None = None,
     runs: str | Path | Sequence[str | Path] = (),
     **unknown: Never,
 ) -> Forecast:
@@ -133,6 +134,8 @@ def predict(
     tokens: length of the run in tokens, a number or "15T"; or
     samples: samples of the data set, a number or "1.28M", passed `epochs` times (default 1).
     price_per_hour: USD per device-hour. Default: the cloud list price in the device's file.
+    campaign: what else is known of the run: {"start": "2027-03-01", "eval_every": 1000,
+        "eval_tokens": "4M", "spares": 16}; keys in docs/campaigns.md.
     runs: file or files of your own measured runs, with the columns of `roofcast validate --runs`;
         those like this step (device, stack, kind of model, mode, format) calibrate the forecast.
 

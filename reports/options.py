@@ -12,6 +12,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
+from roofcast.reports.option_campaign import CAMPAIGN
 from roofcast.reports.option_tuning import TUNING
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
@@ -238,6 +239,7 @@ SECTIONS = {
     "The step": STEP,
     "Fine-tuning": TUNING,
     "Length and cost": LENGTH,
+    "The whole training": CAMPAIGN,
     "The device": DEVICE,
     "Several devices": LAYOUT,
 }

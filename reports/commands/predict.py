@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.option_campaign import campaign_options, gathered
 from roofcast.reports.options import (
     RUNS,
     Sectioned,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("predict", cls=Sectioned)
 @scenario_options(several=True)
+@campaign_options
 @RUNS
 @click.option(
     "--layout",
@@ -41,7 +43,7 @@ def command(as_json: bool, save: str | None, layout: str | None, **asked: Any) -
     it; the others are only read.
     Several --on print a table that compares the devices.
     """
-    wanted = scenarios(**asked)
+    wanted = scenarios(campaign=gathered(asked), **asked)
     if layout is not None:
         wanted = [_with_best_layout(scenario) for scenario in wanted]
     if save is not None:

@@ -97,7 +97,9 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         memory=memory_fields(held, device.memory.capacity, at.step, layout),
         layers=layers,
         points=points,
-        **run_fields(asked.run, step_s, of_rank(device, at.step, at.times, layout, outcome), n),
+        **run_fields(
+            asked.run, at.whole, step_s, of_rank(device, at.step, at.times, layout, outcome), n
+        ),
         devices=n,
         layout=layout,
         system=asked.system_name,

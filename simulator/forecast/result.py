@@ -6,6 +6,7 @@ from typing import Self
 
 import msgspec
 
+from roofcast.simulator.campaign.result import Campaign
 from roofcast.simulator.parallel.layout import Layout
 
 
@@ -164,6 +165,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     step_energy_j: float | None = None  # of all devices
     clock_share: float | None = None  # mean clock of the kernels / highest clock
     price_usd_per_hour: float | None = None
+    # weights, master weights and optimizer states of the whole model, once: a checkpoint
+    state_bytes: float | None = None
+    # a training run of known length with what else it takes; the figures above are steps alone
+    campaign: Campaign | None = None
 
     # Several devices. FLOPs, parameters, moved and kept bytes above are those of the whole model
     # and step. Layers and points are those of one device, the mean over pipeline stages (kept

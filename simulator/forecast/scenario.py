@@ -79,6 +79,8 @@ class Scenario(
     samples: str | float | None = None
     epochs: float | None = None
     price_per_hour: float | None = None  # USD per device-hour; default: the device's list price
+    # what else is known of the run: the keys of simulator/campaign/terms.py
+    campaign: dict[str, str | float | int | bool] = {}
     # files of the user's own measured runs, in the columns of `roofcast validate --runs`: they
     # calibrate the forecast
     runs: tuple[str, ...] = ()
@@ -91,6 +93,8 @@ class Scenario(
         self._require(("epochs", "price_per_hour", "lora_dropout"), _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)
+        of_run = 'a dict is wanted, for example {"start": "2027-01-01"}'
+        self._require(("campaign",), lambda v: isinstance(v, Mapping), of_run)
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
         self._require(("stages",), _wholes, layers)
         paths = 'a list of files is wanted, for example ["mine.csv"]'
