@@ -53,6 +53,16 @@ class Found(NamedTuple):
     metavar="FILE",
     help="Measured kernels, .csv or .csv.gz, in one of the known layouts. May be repeated.",
 )
+@click.option(
+    "--campaigns",
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Whole trainings, .csv or .csv.gz, with columns model, device, devices, tokens or samples,"
+        " device_hours ... (docs/campaigns.md): device-hours, energy and goodput of each. May be"
+        " repeated."
+    ),
+)
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
     "--plot",
@@ -95,6 +105,7 @@ class Found(NamedTuple):
 def command(
     runs: tuple[str, ...],
     ops: tuple[str, ...],
+    campaigns: tuple[str, ...],
     output: str | None,
     plot: str | None,
     constants: bool,
@@ -108,6 +119,10 @@ def command(
 
     Without --runs and --ops: the measurements that come with Roofcast.
     """
+    if campaigns:
+        alone = runs or ops or plot or constants or blind_like or regret or write
+        _print_campaigns(campaigns, output, as_json, given=bool(alone))
+        return
     if refit and not blind_like:
         raise click.UsageError("--refit goes with --blind-like")
     if constants or write or blind_like:
@@ -140,6 +155,21 @@ def command(
 
         draw(found.checked or [scored for scored in found.many if scored.counts], plot)
     _print(found, asked.shipped, as_json)
+
+
+def _print_campaigns(
+    paths: tuple[str, ...], output: str | None, as_json: bool, given: bool
+) -> None:
+    """--campaigns, which goes with -o alone."""
+    from roofcast.reports.pages import campaigns
+
+    if given:
+        raise click.UsageError("--campaigns goes with -o and --json alone: leave the others out")
+    _check_targets(output, None)
+    found = campaigns.check_files(paths)
+    if output:
+        campaigns.write(found, output)
+    print_json(campaigns.to_json(found)) if as_json else campaigns.print_campaigns(found)
 
 
 def _alone(write: str | None, as_json: bool) -> None:

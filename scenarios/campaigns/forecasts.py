@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, RoofcastError
-from roofcast.scenarios.campaigns import words
+from roofcast.scenarios.campaigns import spread, words
 from roofcast.scenarios.campaigns.plans import plan
 from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.simulator.forecast.chain import forecast
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
     """A row and its forecast."""
 
     row: Row
-    kind: str  # wall | rate | fleet
+    kind: str  # of words.KINDS
     group: str  # language model | net; "" where refused early
     hours: Range | None  # device-hours
     energy: Range | None  # MWh, of the boards
@@ -90,7 +90,18 @@ def score(row: Row) -> Trained:
     for more_hours, more_energy, _ in parts[1:]:
         hours = hours.plus(more_hours)
         energy = energy.plus(more_energy) if energy and more_energy else None
+    hours, energy = _spread(hours, found.group), _spread(energy, found.group) if energy else None
     return Trained(row, kind, found.group, hours, energy, goodput, found.assumed, "")
+
+
+def _spread(value: Range, group: str) -> Range:
+    """A forecast of a row, as wide as rows of other sources have been off: what a table does not
+    tell (software, layout, data, pauses) is among the causes.
+    """
+    low, high = spread.ends(group)
+    return Range(
+        value.value, min(value.low, low * value.value), max(value.high, high * value.value)
+    )
 
 
 def _whole(s: bytes | Scenario, kind: str) -> tuple[Range, Range | None, Range]:

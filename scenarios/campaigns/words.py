@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured import net_words
 from roofcast.scenarios.measured.architectures import names as llm_names
-from roofcast.scenarios.measured.architectures import shipped_name
+from roofcast.scenarios.measured.architectures import shipped_name as shipped_name
 from roofcast.scenarios.measured.cells import Row, positive, text
 from roofcast.scenarios.measured.device_words import device_named
 from roofcast.simulator import models
@@ -24,10 +24,10 @@ SIZES = {
 SUFFIX = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 RATE = (  # words of hours that are a rate times a length
     "from throughput", "pure compute", "no hardware issue", "estimate from", "authors accounting",
-    "ideal", "rollbacks", "(readme rate)",
+    "ideal", "rollbacks", "(readme rate)", "one epoch",
 )  # fmt: skip
 FLEET = ("total gpu time",)  # accounting of a fleet, whatever was run on it
-KINDS = ("wall", "rate", "fleet")
+KINDS = ("wall", "rate", "fleet", "derived")
 
 
 @functools.cache
@@ -38,8 +38,10 @@ def table() -> dict[str, Any]:
 
 def kind_of(row: Row) -> str:
     """What the device-hours of a row are: "wall" time of one run times its devices, a "rate" times
-    a length without any overhead, or a "fleet"'s accounting.
+    a length without any overhead, a "fleet"'s accounting, or "derived" from an assumed rate.
     """
+    if "time is circular" in text(row, "note"):
+        return "derived"
     words = f"{text(row, 'includes')} {text(row, 'model')}".lower()
     if any(word in words for word in FLEET):
         return "fleet"
@@ -66,6 +68,7 @@ class Named(NamedTuple):
     name: str  # shipped; "" where none is
     passes: float  # training steps of it in one of the table's
     said: str
+    image: int | None = None  # side, where it is not the model's own [pixels]
 
 
 def model_named(row: Row) -> Named:
@@ -83,7 +86,8 @@ def model_named(row: Row) -> Named:
             if "{size}" in ours:
                 ours = ours.replace("{size}", SIZES[match[1]])
             if not ours or ours in models.names():
-                return Named(ours, entry.get("passes", 1.0), entry.get("said", ""))
+                words = entry.get("passes", 1.0), entry.get("said", "")
+                return Named(ours, *words, entry.get("image"))
     if (grown := _regnet(lower)) is not None:
         return grown
     ours = net_words.model_of(lower)
@@ -139,7 +143,7 @@ def device_of(row: Row) -> tuple[str, str]:
 
 
 def devices_of(row: Row) -> int | None:
-    """Number of devices: of the notes where a system of several nodes is told, else of its column."""
+    """Number of devices: of the notes where they tell of several nodes, else of its column."""
     note, devices = text(row, "note"), positive(text(row, "devices"))
     nodes = re.search(r"DGX System=(\d+) x DGX", note)
     if nodes and devices:
@@ -193,7 +197,7 @@ def image_of(row: Row) -> tuple[int | None, float, str]:
     several = re.match(r"(\d+) then (\d+)", cell)
     if several:
         return int(several[2]), 1.0, f"images of {several[2]} pixels throughout"
-    side = re.match(r"(\d+)", cell)
+    side = re.match(r"(\d+)", cell) or re.search(r"\b(\d+)x\1\b", text(row, "model"))
     views = 2.0 if "two views" in text(row, "note") else 1.0
     return int(side[1]) if side else None, views, "two views of an image" if views > 1 else ""
 
@@ -232,6 +236,25 @@ def layout_of(row: Row) -> dict[str, Any]:
     if zero or "fsdp" in words:
         found["zero"] = int(zero[1]) if zero else 3
     return found
+
+
+def divisible(batch: int, devices: int, ranks: int | None, given: bool) -> int:
+    """The batch, or the nearest that so many devices can share: a multiple of the data-parallel
+    ranks, where the layout is told.
+
+    >>> divisible(1953, 16384, None, False), divisible(2048, 6144, None, True)
+    (2048, 2112)
+    >>> divisible(976, 992, 124, True)
+    992
+    """
+    if ranks is not None:
+        return max(round(batch / ranks), 1) * ranks
+    odd = devices // (devices & -devices)
+    least = 8.0 if given else 1.4
+    unit = odd
+    while devices % (2 * unit) == 0 and 2 * unit <= batch / least:
+        unit *= 2
+    return max(round(batch / unit), 1) * unit
 
 
 def refuse(why: str) -> BadInput:
