@@ -80,7 +80,7 @@ def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
     down = expected * r.detect_s
     again = expected * (r.between_s * -math.expm1(-r.restart_s / r.between_s)) if expected else 0.0
     saving = n * r.stall_s
-    lost = max(mean - plan.work_s - saving - down - again, 0.0)
+    lost = max(mean - plan.work_s - saving - down - again, 0.0) if expected else 0.0
     time_s = plan.start_s + mean
     times, shares = _draws(f, plan)
     paid = f.devices + t.spares
