@@ -106,7 +106,8 @@ def _invoice(out: Console, c: Campaign) -> None:
         ("invoice", "left"), ("quantity", "right"), ("rate", "right"), ("USD", "right")
     )
     for each in c.invoice:
-        quantity = f"{each.quantity:,.1f} {each.unit}"
+        many = f"{each.quantity:,.1f}" if each.quantity >= 100 else digits(each.quantity)
+        quantity = f"{many} {each.unit}"
         table.add_row(each.what, quantity, digits(each.rate_usd, 4), f"{each.usd:,.2f}")
     dated = f" (price of {c.price_date})" if c.price_date else ""
     table.add_row(f"total{dated}", "", "", f"{c.cost_usd:,.2f}")

@@ -24,7 +24,10 @@ MFU = 0.4  # for that number alone
 ASPECT = 128  # width over layers of a plain transformer
 BATCHES = ((2e9, 0.5e6), (6e9, 1e6), (300e9, 4e6), (math.inf, 16e6))  # parameters, tokens
 MODERN = 2020  # year of the devices from which on the usual software is today's Megatron-LM
-SAME = 0.01  # relative difference of the parameters of one model
+STACKS = {
+    "llm.c": "llm.c",
+    "compile": "pytorch-compiled",
+}  # words of software beside published/names.toml
 
 
 def phases(row: Row, named: words.Named, device: str, said: list[str]) -> tuple[Scenario, ...]:
@@ -144,8 +147,11 @@ def _scenario(
     columns |= model if plain else {"model_name": model}
     assumed: list[str] = []
     found = training_rows.scenario_of(columns, assumed)
-    if "compile" in text(row, "software").lower():
-        found = msgspec.structs.replace(found, stack="pytorch-compiled", attention=None)
+    stack = next(
+        (ours for word, ours in STACKS.items() if word in text(row, "software").lower()), ""
+    )
+    if stack:
+        found = msgspec.structs.replace(found, stack=stack, attention=None)
     said += [line for line in assumed if "stack" in line or "framework" in line]
     return found if plain else msgspec.structs.replace(found, model=model)
 
@@ -155,10 +161,12 @@ def _framework(row: Row, device: str, said: list[str]) -> str:
     given = text(row, "software")
     if re.search("lit-gpt|xformers", given.lower()):
         return "lit-gpt"
+    if re.search("neox|deepspeed", given.lower()):
+        return "Megatron-DeepSpeed 2022"
     record = hwdb.device(device)
     if first_match(given, llm_names().stacks) or record.kind != "gpu":
         return given
-    if "compile" not in given.lower():
+    if not any(word in given.lower() for word in STACKS):
         said.append("software: Megatron-LM (none that is known is told)")
     return "megatron-core" if (record.year or 0) >= MODERN else "megatron-lm 2021"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,7 +14,8 @@ from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.simulator import models
 from roofcast.simulator.forecast.scenario import Scenario
 
-PER_DEVICE = {"sequence": 8, "image": 64, "table": 1024}  # samples of a step where none tells
+PER_DEVICE = {"image": 64, "table": 1024}  # samples of a step where none tells
+TOKENS = 8192  # of a step of a device, where none tells
 NODE = 8
 VALIDATION = 50000  # images of ImageNet's validation set, read once per epoch
 EXAMPLES = nets.HERE / "runs" / "nvidia-deeplearningexamples.csv"
@@ -77,7 +78,7 @@ def _net(
     )
     if takes == "image" and (parts := _by_image(row)):
         return tuple(msgspec.structs.replace(base, samples=n, image=side) for n, side in parts)
-    samples = _samples(row, recipe, base.batch or 1, takes, said) * views * named.passes
+    samples = _samples(row, recipe, named, base.batch or 1, takes, said) * views * named.passes
     then = recipe.get("then", {})
     share = then.get("share", 0.0)
     read = _evaluated(samples, base.batch or 1, takes, recipe)
@@ -110,7 +111,9 @@ def _evaluated(samples: float, batch: int, takes: str, recipe: dict[str, Any]) -
     return {"eval_every": max(round(each / batch), 1), "eval_samples": VALIDATION}
 
 
-def _samples(row: Row, recipe: dict[str, Any], batch: int, takes: str, said: list[str]) -> float:
+def _samples(
+    row: Row, recipe: dict[str, Any], named: words.Named, batch: int, takes: str, said: list[str]
+) -> float:
     """Samples of the whole run."""
     steps, epochs = positive(text(row, "steps")), positive(text(row, "epochs"))
     given = words.count(text(row, "samples"))
@@ -126,8 +129,9 @@ def _samples(row: Row, recipe: dict[str, Any], batch: int, takes: str, said: lis
     if recipe.get("samples"):
         said.append(f"length: {recipe['source']}")
         return float(recipe["samples"]) * (epochs or recipe["epochs"])
-    if epochs and takes == "image":
-        said.append("epochs of ImageNet (data set not given)")
+    if takes == "image" and (epochs or named.classifies):
+        epochs = epochs or float(words.table()["usual"]["image_epochs"])
+        said.append(f"{epochs:g} epochs of ImageNet (length or data set not given)")
         return float(words.table()["data"]["imagenet"]) * epochs
     raise words.refuse("its length is not told: neither samples nor steps")
 
@@ -137,12 +141,12 @@ def _step(
 ) -> Scenario:
     """The scenario of a net's step, in columns of measured runs of nets."""
     per = batch // devices if batch else _example_batch(model, device, text(row, "precision"))
+    sequence = words.sequence_of(row) or words.recipe_of(row).get("sequence", 128)
     if not per:
-        per = PER_DEVICE[takes]
+        per = PER_DEVICE.get(takes) or max(TOKENS // sequence, 1)
         said.append(f"{per} samples per device (not given)")
     elif not batch:
         said.append(f"{per} samples per device (as in the page's table of throughputs)")
-    sequence = words.sequence_of(row) or words.recipe_of(row).get("sequence", 128)
     columns = {
         "model": model,
         "device": device,
@@ -157,7 +161,7 @@ def _step(
         "input": f"seq_len {sequence}" if takes == "sequence" else "",
         "layout": "nhwc" if "channels_last" in text(row, "precision") else "",
     }
-    found = nets.run(cast("dict[str, str]", columns))
+    found = nets.run(columns)
     if found.scenario is None:
         raise words.refuse(found.refused)
     return found.scenario

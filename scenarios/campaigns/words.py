@@ -27,6 +27,10 @@ RATE = (  # words of hours that are a rate times a length
     "ideal", "rollbacks", "(readme rate)", "one epoch",
 )  # fmt: skip
 FLEET = ("total gpu time",)  # accounting of a fleet, whatever was run on it
+CLASSIFIERS = re.compile(
+    r"(?:wide_)?(?:se)?resne[xt]t?\d|resnet|regnet|(?:tf_)?efficientnet|vit_|deit|convnext|vgg|densenet"
+    r"|mobilenet|mnasnet|inception|xception|swin"
+)
 KINDS = ("wall", "rate", "fleet", "derived")
 
 
@@ -59,7 +63,14 @@ def recipe_of(row: Row) -> dict[str, Any]:
     """The recipe of a named example; empty where there is none."""
     words = where_of(row)
     found = (r for r in table()["recipes"] if all(each in words for each in r["where"]))
-    return next(found, {})
+    recipe = next(found, {})
+    told = any(text(row, each) for each in ("samples", "steps", "tokens", "epochs"))
+    if recipe or told or not re.search("bert[- _]?(base|large)", text(row, "model").lower()):
+        return recipe
+    usual = table()["usual"]["bert"]
+    return next(r for r in table()["recipes"] if all(each in usual for each in r["where"])) | {
+        "model": f"bert-{'base' if 'base' in text(row, 'model').lower() else 'large'}"
+    }
 
 
 class Named(NamedTuple):
@@ -69,6 +80,11 @@ class Named(NamedTuple):
     passes: float  # training steps of it in one of the table's
     said: str
     image: int | None = None  # side, where it is not the model's own [pixels]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a net for classification of images, by its name."""
+        return bool(CLASSIFIERS.match(self.name))
 
 
 def model_named(row: Row) -> Named:
@@ -197,9 +213,9 @@ def image_of(row: Row) -> tuple[int | None, float, str]:
     several = re.match(r"(\d+) then (\d+)", cell)
     if several:
         return int(several[2]), 1.0, f"images of {several[2]} pixels throughout"
-    side = re.match(r"(\d+)", cell) or re.search(r"\b(\d+)x\1\b", text(row, "model"))
+    one = re.match(r"(\d+)", cell) or re.search(r"\b(\d+)x\1\b", text(row, "model"))
     views = 2.0 if "two views" in text(row, "note") else 1.0
-    return int(side[1]) if side else None, views, "two views of an image" if views > 1 else ""
+    return int(one[1]) if one else None, views, "two views of an image" if views > 1 else ""
 
 
 def sequence_of(row: Row) -> int | None:

@@ -64,7 +64,7 @@ class Terms(NamedTuple):
 
 def terms(raw: Mapping[str, object], where: str = "campaign") -> Terms:
     """The terms of a run. Raises BadInput, one line, for what cannot be."""
-    a = checked(Asked, dict(raw), where)
+    a = checked(Asked, {str(key): value for key, value in raw.items()}, where)
     start = _date(a.start, f"{where}: start")
     _check_counts(a, where)
     steps, seconds = _every(a.checkpoint_every, f"{where}: checkpoint_every")
