@@ -63,7 +63,7 @@ def recipe_of(row: Row) -> dict[str, Any]:
     """The recipe of a named example; empty where there is none."""
     words = where_of(row)
     found = (r for r in table()["recipes"] if all(each in words for each in r["where"]))
-    recipe = next(found, {})
+    recipe: dict[str, Any] = next(found, {})
     told = any(text(row, each) for each in ("samples", "steps", "tokens", "epochs"))
     if recipe or told or not re.search("bert[- _]?(base|large)", text(row, "model").lower()):
         return recipe
