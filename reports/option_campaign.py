@@ -67,7 +67,8 @@ CAMPAIGN: dict[str, Option] = {
     "input_rate": _text(
         "--input-rate",
         "RATE",
-        "What all data loaders give together: '20000 samples/s', '5M tokens/s'. Default: enough.",
+        "What the data loader of a node of eight devices gives: '9000 samples/s', '5M tokens/s'."
+        " Default: enough.",
     ),
     "owned": click.option(
         "--owned", is_flag=True, help="Loss of value and electricity instead of a rent."

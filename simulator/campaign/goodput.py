@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 EXPONENT = 600.0  # of a number that still is one
-ROUNDS = 20_000  # failures up to which a run is simulated one by one
+ROUNDS = 200  # failures up to which a run is simulated one by one
 
 
 class Rhythm(NamedTuple):
@@ -67,12 +67,15 @@ def failures(work_s: float, r: Rhythm) -> float:
     return n * math.expm1(each / r.between_s) * math.exp((r.restart_s + r.late_s) / r.between_s)
 
 
-def simulated_s(work_s: np.ndarray, r: Rhythm, between_s: np.ndarray, seed: int = 0) -> np.ndarray:
+def simulated_s(
+    work_s: np.ndarray, r: Rhythm, between_s: np.ndarray, seed: int = 0, rounds: int = ROUNDS
+) -> np.ndarray:
     """Seconds of one run per draw, failure by failure.
 
     work_s, between_s: [draws], which may differ from draw to draw. Times between failures are
     exponential, and so is detection; the interval of checkpoints is the same for all. A draw in
-    which more than ROUNDS failures are expected takes the mean in closed form.
+    which more than `rounds` failures are expected is one of a normal distribution: the mean in
+    closed form, and the variance of so many independent costs of a failure.
     """
     random = np.random.default_rng(seed)
     work = np.asarray(work_s, float)
@@ -81,8 +84,12 @@ def simulated_s(work_s: np.ndarray, r: Rhythm, between_s: np.ndarray, seed: int 
     total = np.zeros(len(work))
     expected = [failures(w, r._replace(between_s=m)) for w, m in zip(work, between_s, strict=True)]
     left = n.copy()  # segments to do
-    for i in np.flatnonzero(np.array(expected) > ROUNDS):
-        total[i], left[i] = mean_s(float(work[i]), r._replace(between_s=float(between_s[i]))), 0.0
+    for i in np.flatnonzero(np.array(expected) > rounds):
+        mean = mean_s(float(work[i]), r._replace(between_s=float(between_s[i])))
+        down = r.detect_s + r.restart_s
+        square = (each[i] / 2 + down) ** 2 + each[i] ** 2 / 12 + r.detect_s**2
+        noise = math.sqrt(expected[i] * square) * random.standard_normal()
+        total[i], left[i] = max(mean + noise, n[i] * each[i]), 0.0
     at = np.flatnonzero(left > 0)
     up = np.zeros(len(work))  # of the restart that is under way
     while len(at):

@@ -34,7 +34,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart: str | float | None = None
     spares: int = 0  # devices
     slow_steps: str | float | None = None  # fraction
-    input_rate: str | float | None = None  # samples/s or tokens/s, of all hosts together
+    input_rate: str | float | None = None  # samples/s or tokens/s, of a node of eight devices
     owned: bool = False
     price_date: str | None = None  # ISO date
 
@@ -56,7 +56,7 @@ class Terms(NamedTuple):
     restart_s: float | None
     spares: int
     slow: float | None
-    input_samples: float | None  # per second
+    input_samples: float | None  # per second and node
     input_tokens: float | None
     owned: bool
     price_date: date | None

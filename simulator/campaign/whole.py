@@ -109,12 +109,11 @@ def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
 
 
 def _plan(f: Facts, t: Terms) -> _Plan:
-    step_s = f.step_s
+    step_s, nodes = f.step_s, math.ceil(f.devices / NODE)
     if t.input_samples:
-        step_s = max(step_s, f.samples / t.input_samples)
+        step_s = max(step_s, f.samples / (t.input_samples * nodes))
     if t.input_tokens and f.tokens:
-        step_s = max(step_s, f.tokens / t.input_tokens)
-    nodes = math.ceil(f.devices / NODE)
+        step_s = max(step_s, f.tokens / (t.input_tokens * nodes))
     slow = t.slow if t.slow is not None else defaults.SLOW if nodes > 1 else 0.0
     steps_s = f.steps * step_s
     eval_s = math.floor(f.steps / t.eval_every) * _evaluation_s(f, t) if t.eval_every else 0.0

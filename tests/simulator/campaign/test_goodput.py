@@ -26,7 +26,7 @@ def test_closed_form_and_simulation_agree_within_a_point_on_a_grid_of_100():
         every = max(best(save, between), late)
         work = 300 * every
         r = Rhythm(every, save, late, detect, restart, between)
-        times = simulated_s(np.full(200, work), r, np.full(200, between), seed=i)
+        times = simulated_s(np.full(200, work), r, np.full(200, between), seed=i, rounds=20_000)
         assert work / times.mean() == pytest.approx(work / mean_s(work, r), abs=0.01)
 
 
@@ -36,7 +36,10 @@ def test_best_interval_equals_brute_force_over_the_simulation(between, save):
     work, tried = 300 * found, found * np.geomspace(0.25, 4.0, 25)
     means = [
         simulated_s(
-            np.full(300, work), Rhythm(t, save, 0.0, 60.0, 300.0, between), np.full(300, between)
+            np.full(300, work),
+            Rhythm(t, save, 0.0, 60.0, 300.0, between),
+            np.full(300, between),
+            rounds=20_000,
         ).mean()
         for t in tried
     ]
@@ -44,7 +47,7 @@ def test_best_interval_equals_brute_force_over_the_simulation(between, save):
     a, b, _ = np.polyfit(np.log(tried / found), means, 2)
     assert math.exp(-b / (2 * a)) == pytest.approx(1.0, abs=0.25)
     r = Rhythm(found, save, 0.0, 60.0, 300.0, between)
-    at_best = simulated_s(np.full(300, work), r, np.full(300, between)).mean()
+    at_best = simulated_s(np.full(300, work), r, np.full(300, between), rounds=20_000).mean()
     assert at_best <= min(means) * 1.01
 
 
@@ -81,3 +84,12 @@ def test_more_failures_never_shorten_a_run():
     times = [mean_s(1e6, base._replace(between_s=m)) for m in (math.inf, 1e6, 1e5, 1e4, 4e3)]
     assert times == sorted(times)
     assert mean_s(1e6, base._replace(between_s=1.0)) == math.inf
+
+
+def test_many_failures_are_a_normal_distribution_with_the_mean_and_spread_of_the_simulation():
+    r = Rhythm(600.0, 10.0, 0.0, 300.0, 400.0, 7200.0)
+    work, between = np.full(500, 2e6), np.full(500, 7200.0)
+    one_by_one = simulated_s(work, r, between, seed=1, rounds=20_000)
+    at_once = simulated_s(work, r, between, seed=2)
+    assert at_once.mean() == pytest.approx(one_by_one.mean(), rel=0.005)
+    assert at_once.std() == pytest.approx(one_by_one.std(), rel=0.2)

@@ -100,11 +100,11 @@ def test_dates_and_the_probability_of_a_deadline():
 
 
 def test_the_input_binds_where_loaders_are_slow():
-    free, bound = run_of(), run_of(campaign={"input_rate": "100 samples/s"})
+    free, bound = run_of(), run_of(campaign={"input_rate": "12.5 samples/s"})
     assert not free.campaign.input_limited and bound.campaign.input_limited
     assert bound.campaign.step_s == pytest.approx(512 / 100)
     assert bound.step_time_s == free.step_time_s
-    tokens = run_of(campaign={"input_rate": "102400 tokens/s"}).campaign
+    tokens = run_of(campaign={"input_rate": "12800 tokens/s"}).campaign
     assert tokens.step_s == pytest.approx(bound.campaign.step_s)
 
 
