@@ -23,6 +23,7 @@ NODE = 8
 MFU = 0.4  # for that number alone
 ASPECT = 128  # width over layers of a plain transformer
 BATCHES = ((2e9, 0.5e6), (6e9, 1e6), (300e9, 4e6), (math.inf, 16e6))  # parameters, tokens
+SAME = 0.3  # of ln(parameters): embeddings may be counted or not
 MODERN = 2020  # year of the devices from which on the usual software is today's Megatron-LM
 STACKS = {
     "llm.c": "llm.c",
@@ -39,8 +40,6 @@ def phases(row: Row, named: words.Named, device: str, said: list[str]) -> tuple[
     steps = positive(text(row, "steps"))
     if not tokens and not steps:
         raise words.refuse("its length is not told: neither tokens nor steps")
-    if tokens:
-        tokens *= positive(text(row, "epochs")) or 1.0
     devices = words.devices_of(row)
     batch = words.batch_of(row, devices or 0, sequence) or recipe.get("batch")
     if not batch:
@@ -101,6 +100,14 @@ def _model(row: Row, named: words.Named, said: list[str]) -> tuple[Any, float]:
     layers = max(round(params / (12 * width * width)), 1)
     said.append(f"a plain transformer of {params:.4g} parameters: {layers} layers, {width} wide")
     return {"layers": str(layers), "hidden": str(width)}, params
+
+
+def other_size(row: Row, name: str) -> bool:
+    """Whether a row states another number of parameters than a shipped model has: it is not that
+    model.
+    """
+    params = positive(text(row, "params"))
+    return params is not None and abs(math.log(params / _parameters(name))) > SAME
 
 
 @functools.cache

@@ -38,6 +38,9 @@ def plan(row: Row) -> Plan:
     device, assumed = words.device_of(row)
     said += [assumed] if assumed else []
     named = words.model_named(row)
+    if named.name and text(row, "tokens") and language.other_size(row, named.name):
+        said.append(f"not {named.name}, which has another number of parameters")
+        named = words.Named("", 1.0, "")
     said += [named.said] if named.said else []
     if not named.name and not positive(text(row, "params")):
         raise words.refuse(
