@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from roofcast.reports.console import plain_table, say, section, show
+from roofcast.reports.console import Justify, fitted_table, plain_table, say, section, show
 from roofcast.reports.format import digits, duration, energy, money, percent, si, words
 from roofcast.simulator.campaign.result import Campaign
 
 DAY = 86400.0
+INVOICE: tuple[tuple[str, Justify], ...] = (
+    ("invoice", "left"), ("quantity", "right"), ("rate", "right"), ("USD", "right"),
+)  # fmt: skip
 SHOWN = 5e-5  # parts of the time are listed from this share on
 
 
@@ -102,16 +105,14 @@ def _invoice(out: Console, c: Campaign) -> None:
     if c.cost_usd is None or not c.invoice:
         say(out, "invoice: price unknown (--price sets one)")
         return
-    table = plain_table(
-        ("invoice", "left"), ("quantity", "right"), ("rate", "right"), ("USD", "right")
-    )
+    rows = []
     for each in c.invoice:
         many = f"{each.quantity:,.1f}" if each.quantity >= 100 else digits(each.quantity)
         quantity = f"{many} {each.unit}"
-        table.add_row(each.what, quantity, digits(each.rate_usd, 4), f"{each.usd:,.2f}")
+        rows.append((each.what, quantity, digits(each.rate_usd, 4), f"{each.usd:,.2f}"))
     dated = f" (price of {c.price_date})" if c.price_date else ""
-    table.add_row(f"total{dated}", "", "", f"{c.cost_usd:,.2f}")
-    show(out, table)
+    rows.append((f"total{dated}", "", "", f"{c.cost_usd:,.2f}"))
+    show(out, fitted_table(out.width - 2, INVOICE, rows, ("rate", "quantity")))
     if c.cost_95_usd is not None and c.cost_low_usd is not None and c.cost_high_usd is not None:
         by = f"by {c.end_95}, " if c.end_95 else f"within {duration(c.days_95 * DAY)}, "
         say(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from roofcast.reports.console import page, plain_table, say, section, show
+from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
 from roofcast.reports.format import digits, percent
 from roofcast.reports.progress import watched
@@ -23,6 +23,10 @@ MEANING = {
     "fleet": "accounting of a fleet, with whatever else it ran",
     "derived": "derived by the source from an assumed rate",
 }
+COLUMNS: tuple[tuple[str, Justify], ...] = (
+    ("hours", "left"), ("of", "left"), ("rows", "right"), ("compared", "right"),
+    ("stated / forecast", "right"), ("quartiles", "right"), ("in 80 %", "right"),
+)  # fmt: skip
 REASONS = 12  # that are printed
 
 
@@ -67,14 +71,9 @@ def print_campaigns(found: Sequence[Trained]) -> None:
     with page() as out:
         text = f"Whole trainings: {answered:,} of {len(found):,} rows forecast"
         say(out, text, indent=0, style="bold")
-        table = plain_table(
-            ("hours", "left"), ("of", "left"), ("rows", "right"), ("compared", "right"),
-            ("stated / forecast", "right"), ("quartiles", "right"), ("in 80 %", "right"),
-        )  # fmt: skip
         shown = [line for line in lines(found) if line.compared]
-        for line in shown:
-            table.add_row(*_cells(line))
-        show(out, table)
+        spare = ("quartiles", "rows")
+        show(out, fitted_table(out.width - 2, COLUMNS, [_cells(line) for line in shown], spare))
         for kind in dict.fromkeys(line.kind for line in shown):
             say(out, f"{kind}: {MEANING[kind]}", style="dim")
         note = "in 80 %: rows within the interval, sources with equal weight"

@@ -33,6 +33,7 @@ def print_forecast(forecast: Forecast) -> None:
             devices_section(out, forecast)
         if forecast.campaign is not None:
             campaign_section(out, forecast.campaign)
+            say(out, f"the steps alone: {_whole_run(forecast)}")
         elif forecast.time_to_train_s is not None:
             section(out, "Whole run")
             say(out, _whole_run(forecast))
