@@ -65,7 +65,7 @@ def test_a_rate_times_a_length_has_no_overhead():
         ("ResNet-50", "resnet50"),
         ("RegNetX-4.0GF", "regnetx_040"),
         ("regnety-800mf", "regnety_008"),
-        ("mae vit-large/16", "vit_large_patch16_224"),
+        ("mae vit-large/16", "vit-mae-large"),
         ("clip ViT-B/32", "clip-vit-base-patch32"),
         ("llama-2-7b", "llama-2-7b"),
         ("EfficientNet-B2", "efficientnet_b2"),
