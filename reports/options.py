@@ -12,6 +12,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
+from roofcast.reports.option_campaign import CAMPAIGN
 from roofcast.reports.option_compression import COMPRESSION
 from roofcast.reports.option_power import BEST, POWER, capped, with_best_cap
 from roofcast.reports.option_tuning import TUNED, TUNING
@@ -236,6 +237,7 @@ SECTIONS = {
     "Fine-tuning": TUNING,
     "Compression": COMPRESSION,
     "Length and cost": LENGTH,
+    "The whole training": CAMPAIGN,
     "The device": DEVICE,
     "Power, energy, carbon": POWER,
     "Several devices": LAYOUT,

@@ -145,11 +145,12 @@ def text(scenario: Scenario) -> str:
     <BLANKLINE>
     """
     pairs = msgspec.to_builtins(scenario)
-    edits = pairs.pop("set", {})
+    tables = {name: pairs.pop(name, {}) for name in ("campaign", "set")}
     lines = [f"{key} = {_literal(value)}" for key, value in pairs.items() if value is not None]
-    if edits:
-        lines += ["", "[set]"]
-        lines += [f"{_literal(key)} = {_literal(value)}" for key, value in edits.items()]
+    for name, table in tables.items():
+        if table:
+            lines += ["", f"[{name}]"]
+            lines += [f"{_literal(key)} = {_literal(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -42,6 +42,9 @@ def unused(scenario: Scenario, forecast: Forecast) -> Iterator[str]:
             f"price {s.price_per_hour:g} USD per device-hour has no effect: the run has no length"
             " (tokens, or samples and epochs)"
         )
+    if s.campaign and forecast.campaign is None:
+        none = "inference is no training" if s.mode != "train" else "the run has no length"
+        yield f"{', '.join(s.campaign)} of the whole training: no effect, {none}"
     if s.system is not None and forecast.devices == 1:
         yield f"system {forecast.system or s.system} has no effect: one device uses no network"
     for key in s.set:

@@ -47,7 +47,7 @@ def test_predict_has_every_field_of_a_scenario_as_a_typed_keyword():
 def test_defaults_of_predict_are_those_of_a_scenario():
     usual = Scenario(model="gpt2", device="h100-sxm5")
     for name, parameter in inspect.signature(predict).parameters.items():
-        if name not in ("model", "device", "unknown", "set"):
+        if name not in ("model", "device", "unknown", "set", "campaign"):
             assert parameter.default == getattr(usual, name), name
 
 

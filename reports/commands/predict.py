@@ -9,6 +9,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.answers import answer
+from roofcast.reports.option_campaign import campaign_options, gathered
 from roofcast.reports.options import RUNS, Sectioned, print_answers, scenario_options, scenarios
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("predict", cls=Sectioned)
 @scenario_options(several=True)
+@campaign_options
 @RUNS
 @click.option(
     "--layout",
@@ -42,7 +44,7 @@ def command(
     it; the others are only read.
     Several --on print a table that compares the devices.
     """
-    wanted = scenarios(**asked)
+    wanted = scenarios(campaign=gathered(asked), **asked)
     if remedies and len(wanted) > 1 and not as_json:
         raise click.UsageError("--remedies: a table of devices has no room for them; add --json")
     if layout is not None:

@@ -80,6 +80,16 @@ class Found(NamedTuple):
         " avg_power_w ... (docs/energy.md describes the columns)."
     ),
 )
+@click.option(
+    "--campaigns",
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Whole trainings, .csv or .csv.gz, with columns model, device, devices, tokens or samples,"
+        " device_hours ... (docs/campaigns.md): device-hours, energy and goodput of each. May be"
+        " repeated."
+    ),
+)
 @click.option("-o", "--output", metavar="FILE", help="Write every row and its forecast (.csv).")
 @click.option(
     "--plot",
@@ -125,6 +135,7 @@ def command(
     serving: str | None,
     finetune: tuple[str, ...],
     power: str | None,
+    campaigns: tuple[str, ...],
     output: str | None,
     plot: str | None,
     constants: bool,
@@ -138,28 +149,29 @@ def command(
 
     Without --runs and --ops: the measurements that come with Roofcast.
     """
-    if power is not None:
-        if constants or write or blind_like or regret or runs or ops or plot or serving or finetune:
-            raise click.UsageError("--power goes with -o and --json alone")
-        _power(power, output, as_json)
+    tables = {
+        "--serving": serving, "--finetune": finetune, "--power": power, "--campaigns": campaigns,
+    }  # fmt: skip
+    if given := [name for name, value in tables.items() if value]:
+        if len(given) > 1 or any((runs, ops, plot, constants, blind_like, refit, regret, write)):
+            raise click.UsageError(
+                f"{given[0]} goes with -o and --json alone: leave the others out"
+            )
+        from roofcast.reports.pages.measured_tables import show_table
+
+        _check_targets(output, None)
+        show_table(given[0], tables[given[0]], output, as_json)
         return
     if refit and not blind_like:
         raise click.UsageError("--refit goes with --blind-like")
-    if finetune:
-        others = (runs, ops, serving, plot, constants, blind_like, regret, write)
-        _print_finetune(finetune, output, as_json, alone=not any(others))
-        return
     if constants or write or blind_like:
         several = sum(map(bool, (constants, write, blind_like))) > 1
-        if several or runs or ops or serving or output or plot:
+        if several or runs or ops or output or plot:
             raise click.UsageError(
                 "--constants, --blind-like and --write go alone: leave out --runs, --ops, -o,"
                 " --plot"
             )
         _print_left_out(refit, as_json) if blind_like else _alone(write, as_json)
-        return
-    if serving is not None:
-        _serving(serving, output, as_json, given=bool(runs or ops or plot or regret))
         return
     if regret:
         _print_regret(runs, as_json, given=bool(ops or output or plot))
@@ -182,20 +194,6 @@ def command(
 
         draw(found.checked or [scored for scored in found.many if scored.counts], plot)
     _print(found, asked.shipped, as_json)
-
-
-def _power(path: str, output: str | None, as_json: bool) -> None:
-    """--power: errors by kind and scope, and the rows with their forecasts."""
-    from pathlib import Path
-
-    from roofcast.reports.pages import power
-    from roofcast.scenarios.measured.power_answers import answers
-
-    _check_targets(output, None)
-    found = answers(Path(path))
-    if output:
-        power.write(found, output)
-    print_json(power.to_json(found)) if as_json else power.print_power(found)
 
 
 def _alone(write: str | None, as_json: bool) -> None:
@@ -228,21 +226,6 @@ def _print_left_out(refit: bool, as_json: bool) -> None:
     print_json(to_json(found)) if as_json else print_left_out(found)
 
 
-def _print_finetune(paths: tuple[str, ...], output: str | None, as_json: bool, alone: bool) -> None:
-    """--finetune, which goes with -o and --json alone."""
-    from roofcast.reports.pages.finetune import print_finetune
-    from roofcast.reports.tables.finetune import check_files, to_json, write
-    from roofcast.scenarios.measured.finetune.rows import shipped
-
-    if not alone:
-        raise click.UsageError("--finetune goes with -o and --json alone")
-    _check_targets(output, None)
-    checked = check_files(shipped() if paths == ("shipped",) else paths)
-    if output:
-        write(checked, output)
-    print_json(to_json(checked)) if as_json else print_finetune(checked)
-
-
 def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
     """--regret, which goes with files of training runs alone."""
     from roofcast.hwdb.errors import BadInput
@@ -262,19 +245,6 @@ def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
         raise BadInput("--regret: no model and batch was measured under three or more layouts")
     lines = by_source(found)
     print_json({"regret": [line._asdict() for line in lines]}) if as_json else print_regret(lines)
-
-
-def _serving(path: str, output: str | None, as_json: bool, given: bool) -> None:
-    """--serving, which goes with -o alone."""
-    from roofcast.reports.pages import serving_validation as serving
-
-    if given:
-        raise click.UsageError("--serving goes alone or with -o: leave out --runs, --ops, --plot")
-    _check_targets(output, None)
-    scored = serving.check(path)
-    if output:
-        serving.write(scored, output)
-    print_json(serving.to_json(scored)) if as_json else serving.print_part(scored)
 
 
 def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:

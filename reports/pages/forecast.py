@@ -9,6 +9,7 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import page, say, section, show, unbroken
 from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si, words
 from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, trained, what
+from roofcast.reports.pages.campaign import campaign_section
 from roofcast.reports.pages.energy import energy_section
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
@@ -34,7 +35,10 @@ def print_forecast(forecast: Forecast) -> None:
         memory_section(out, forecast)
         if forecast.layout:
             devices_section(out, forecast)
-        if forecast.time_to_train_s is not None:
+        if forecast.campaign is not None:
+            campaign_section(out, forecast.campaign)
+            say(out, f"the steps alone: {_whole_run(forecast)}")
+        elif forecast.time_to_train_s is not None:
             section(out, "Whole run")
             say(out, _whole_run(forecast))
         energy_section(out, forecast, _is_cpu(forecast))

@@ -27,6 +27,7 @@ class InCode(NamedTuple):
 TIMES, PARALLEL = "simulator.times", "simulator.parallel"
 BATCHES = "simulator.choose.batches"
 SERVING = "simulator.serving"
+RUN = "simulator.campaign"
 CALLS = "scenarios.measured.kernel_errors"
 MENU = "assumed: tile sizes as in GEMM libraries; source not recorded"
 SEEN = "assumed: no measured step depends on it"
@@ -34,6 +35,22 @@ SHOWN = "assumed; decides which bound a forecast names, and changes no time"
 
 # fmt: off
 CONSTANTS = (
+    InCode(f"{RUN}.defaults", "SAVE_RATE", "B/s", "measured",
+           "written by a node of eight devices to shared storage",
+           "BLOOM's chronicles: 2.3 TB in 40 s from 48 nodes"),
+    InCode(f"{RUN}.defaults", "DETECTION_S", "s", "measured",
+           "from a failure until the job has ended", "BLOOM's chronicles, 2022-05-18"),
+    InCode(f"{RUN}.defaults", "RESTART_S", "s", "measured",
+           "from there until the next step, several nodes, without reading the checkpoint",
+           "lablup2026: 11 minutes from one attempt to the next, with detection"),
+    InCode(f"{RUN}.defaults", "RESTART_ONE_S", "s", "assumed",
+           "the same on one node", "assumed: no scheduler and no network to join"),
+    InCode(f"{RUN}.defaults", "SLOW", "1", "printed",
+           "mean length of the steps of a long run beyond the best",
+           "grattafiori2024, section 3.3.4: 1 to 2 %"),
+    InCode(f"{RUN}.money", "LOSS_A_YEAR", "1/year", "printed",
+           "rate at which the value of a device falls",
+           "Epoch AI: 0.14 orders of magnitude a year"),
     InCode("simulator.work.ops.loss", "CHUNKS", "pieces", "printed",
            "pieces in which a chunked loss computes the gradient of the logits",
            "torchtune, CEWithChunkedOutputLoss: num_output_chunks = 8"),
@@ -299,6 +316,18 @@ NO_CONSTANTS = {
             "steps.FEWEST": "grid of an interpolation",
         }.items()
     },
+    "simulator.campaign.checkpoints.NEWTON": "steps to the root of an equation",
+    "simulator.campaign.goodput.EXPONENT": "above it an exponential is no number",
+    "simulator.campaign.goodput.ROUNDS": "failures above which a mean replaces the simulation",
+    "simulator.campaign.terms.UNITS": "seconds of a unit",
+    "simulator.campaign.terms.LONGEST": "limit on durations",
+    "simulator.campaign.terms.MOST": "limit on counts",
+    "simulator.campaign.money.YEAR": "hours of a year",
+    "simulator.campaign.whole.DRAWS": "runs of the simulation",
+    "simulator.campaign.whole.SEED": "of the simulation",
+    "simulator.campaign.whole.HOUR": "seconds of an hour",
+    "simulator.campaign.whole.DAY": "seconds of a day",
+    "simulator.campaign.whole.Z80": "quantile of the normal distribution",
     "simulator.parallel.traffic.SIXTEEN": "bytes of 16 bits",
     "simulator.work.ops.conv.IMAGES": "dimensions of a batch of images",
     "simulator.work.tuning.HELD": "names of formats and their storage",

@@ -51,6 +51,10 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     time_s: float  # of the run
     time_low_s: float | None = None  # the 80 % interval
     time_high_s: float | None = None
+    # steps / the whole training with checkpoints, failures and restarts (campaign of predict); no
+    # rank and no limit reads it
+    goodput: float | None = None
+    whole_time_s: float | None = None
     within_probability: float | None = None  # that the deadline holds
     under_probability: float | None = None  # that the budget holds, at this price
     cost_usd: float | None = None
@@ -182,6 +186,9 @@ def _choice(chooser: Chooser, point: Point, found: Forecast | None = None) -> Ch
             "within_probability": _sure(found, wanted.within_s, steps),
             "under_probability": _sure(found, _affordable(point, wanted), steps),
         }
+        if found.campaign is not None:
+            extra["goodput"] = found.campaign.goodput
+            extra["whole_time_s"] = found.campaign.time_s
         if found.energy_j is not None:
             extra["energy_j"] = found.energy_j
         extra |= {name: getattr(found, name) for name in SCOPED}

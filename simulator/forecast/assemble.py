@@ -9,6 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.edits import said
 from roofcast.hwdb.market import Summary
+from roofcast.simulator.campaign.checkpoints import state_bytes
 from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
 from roofcast.simulator.forecast.diagnosis import diagnose
@@ -101,8 +102,13 @@ def memory_fields(
     )
 
 
-def run_fields(run: Run, step_s: float, drawn: Drawn, devices: int = 1) -> dict[str, Any]:
-    """Fields of a Forecast on the whole run: steps, duration, cost and energy of all devices."""
+def run_fields(
+    run: Run, whole: Step, step_s: float, drawn: Drawn, devices: int = 1
+) -> dict[str, Any]:
+    """Fields of a Forecast on the whole run: steps, duration, cost and energy of all devices.
+
+    whole: a step of the whole model.
+    """
     steps, price = run.steps, run.price_per_hour
     hours = steps * step_s / 3600 if steps else None
     return {
@@ -112,6 +118,7 @@ def run_fields(run: Run, step_s: float, drawn: Drawn, devices: int = 1) -> dict[
         **energy.fields(drawn, step_s, steps, devices, run.place),
         "price_usd_per_hour": float(price) if price is not None else None,
         "price": _price(run.price),
+        "state_bytes": state_bytes(whole) if steps and whole.recipe.mode == "train" else None,
     }
 
 
@@ -184,7 +191,7 @@ def assemble(
         layers=layers,
         points=points,
         limits=limits(share, *of_step),
-        **run_fields(asked.run, step_s, drawn),
+        **run_fields(asked.run, step, step_s, drawn),
         diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
         assumptions=(
             *asked.assumptions,

@@ -109,7 +109,9 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         layers=layers,
         points=points,
         limits=_limits(at, fitted, waiting, exposed, rates["hfu"], moved, memory),
-        **run_fields(asked.run, step_s, of_rank(device, at.step, at.times, layout, outcome), n),
+        **run_fields(
+            asked.run, at.whole, step_s, of_rank(device, at.step, at.times, layout, outcome), n
+        ),
         devices=n,
         layout=layout,
         system=asked.system_name,

@@ -54,7 +54,12 @@ def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
     interval = shipped(t, imagined)
     if own is not None:
         found, interval = calibrated(found, t, interval, own)
-    return with_cost(with_interval(found, t, interval), scenario, forecast)
+    found = with_cost(with_interval(found, t, interval), scenario, forecast)
+    if found.steps is None and not scenario.campaign:
+        return found
+    from roofcast.simulator.forecast.whole_run import with_campaign  # a step alone does without
+
+    return with_campaign(found, scenario)
 
 
 def without_interval(scenario: Scenario) -> tuple[Forecast, Traits, bool]:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import msgspec
 
+from roofcast.simulator.campaign.result import Campaign
 from roofcast.simulator.parallel.layout import Layout
 
 
@@ -224,6 +225,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     carbon_g_per_kwh: float | None = None
     carbon_kg: float | None = None  # of the run's electricity at the site [CO2e]
     embodied_kg: float | None = None  # of making the hardware, the run's share [CO2e]
+    # weights, master weights and optimizer states of the whole model, once: a checkpoint
+    state_bytes: float | None = None
+    # a training run of known length with what else it takes; the figures above are steps alone
+    campaign: Campaign | None = None
 
     # Several devices. FLOPs, parameters, moved and kept bytes above are those of the whole model
     # and step. Layers and points are those of one device, the mean over pipeline stages (kept

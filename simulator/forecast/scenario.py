@@ -95,6 +95,8 @@ class Scenario(
     region: str | None = None  # country, state or cloud region: carbon of its electricity
     carbon: float | None = None  # carbon intensity of the electricity [g CO2e/kWh]
     embodied: bool | None = None  # also the carbon of making the hardware; default: no
+    # what else is known of the run: the keys of simulator/campaign/terms.py
+    campaign: dict[str, str | float | int | bool] = {}
     # files of the user's own measured runs, in the columns of `roofcast validate --runs`: they
     # calibrate the forecast
     runs: tuple[str, ...] = ()
@@ -112,6 +114,8 @@ class Scenario(
         self._require(numbers, _number, "a number is wanted")
         edits = 'a dict of changes is wanted, for example {"memory.bandwidth": "x2"}'
         self._require(("set",), lambda v: isinstance(v, Mapping), edits)
+        of_run = 'a dict is wanted, for example {"start": "2027-01-01"}'
+        self._require(("campaign",), lambda v: isinstance(v, Mapping), of_run)
         layers = "a list of whole numbers is wanted, one per stage, for example [16, 16]"
         self._require(("stages",), _wholes, layers)
         paths = 'a list of files is wanted, for example ["mine.csv"]'

@@ -25,7 +25,7 @@ from roofcast.scenarios.fits.runs import CONSTANTS as OF_RUNS
 from roofcast.simulator.software import stack as stacks
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("times", "parallel", "work", "software", "serving")  # folders of the simulator
+ROOMS = ("times", "parallel", "work", "software", "serving", "campaign")  # folders of the simulator
 FILES = ("memory.py", "forecast/interval.py", "forecast/own_runs.py")
 INTERVALS = "simulator.forecast.interval"  # its constants are a part of their own
 

@@ -1,0 +1,90 @@
+"""Options of a whole run: the table `campaign` of a scenario file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from roofcast.reports.option_types import Whole
+
+Option = Callable[[Callable], Callable]  # what click.option returns
+
+
+def _text(name: str, metavar: str, text: str) -> Option:
+    return click.option(name, metavar=metavar, help=text)
+
+
+CAMPAIGN: dict[str, Option] = {
+    "start": _text("--start", "DATE", "First day, for dates instead of durations: 2027-03-01."),
+    "deadline": _text(
+        "--deadline", "DATE", "Print the probability of ending by then: a date, or 30d."
+    ),
+    "eval_every": click.option(
+        "--eval-every", type=Whole(), metavar="N", help="Evaluate every N steps. Default: never."
+    ),
+    "eval_tokens": _text("--eval-tokens", "N", "Tokens of one evaluation: 4M."),
+    "eval_samples": _text("--eval-samples", "N", "Samples of one evaluation: 50000."),
+    "checkpoint_every": _text(
+        "--checkpoint-every",
+        "N",
+        "Steps between checkpoints, or a time: 500, 3h. Default: of the shortest mean run.",
+    ),
+    "checkpoint_bandwidth": _text(
+        "--checkpoint-bandwidth",
+        "RATE",
+        "Of all devices to the storage: '60 GB/s'. Default: 1.2 GB/s per eight devices.",
+    ),
+    "checkpoint_async": click.option(
+        "--checkpoint-async",
+        is_flag=True,
+        help="The step waits for the copy to host memory alone, not for the storage.",
+    ),
+    "failure_rate": click.option(
+        "--failure-rate",
+        type=float,
+        metavar="N",
+        help=(
+            "Failures per 1000 node-days, of nodes of eight devices; 0: none. Default: that of"
+            " published runs (docs/campaigns.md)."
+        ),
+    ),
+    "detection": _text("--detection", "TIME", "From a failure to the restart. Default: 5min."),
+    "restart": _text(
+        "--restart",
+        "TIME",
+        "From there to the next step. Default: 5min (1min on one node), and reading the state.",
+    ),
+    "spares": click.option(
+        "--spares", type=click.IntRange(min=0), metavar="N", help="Idle devices that are paid for."
+    ),
+    "slow_steps": _text(
+        "--slow-steps",
+        "SHARE",
+        "Mean length of steps beyond the forecast. Default: 1.5 % on several nodes.",
+    ),
+    "input_rate": _text(
+        "--input-rate",
+        "RATE",
+        "What the data loader of a node of eight devices gives: '9000 samples/s', '5M tokens/s'."
+        " Default: enough.",
+    ),
+    "owned": click.option(
+        "--owned", is_flag=True, help="Loss of value and electricity instead of a rent."
+    ),
+    "price_date": _text("--price-date", "DATE", "Date of --price: 2026-08-21."),
+}
+
+
+def campaign_options(function: Callable) -> Callable:
+    """A decorator that adds these options."""
+    for option in reversed(CAMPAIGN.values()):
+        function = option(function)
+    return function
+
+
+def gathered(given: dict[str, Any]) -> dict[str, Any]:
+    """The values of these options, taken out of `given`: the table `campaign`."""
+    found = {name: given.pop(name, None) for name in CAMPAIGN}
+    return {name: value for name, value in found.items() if value not in (None, False, ())}

@@ -1,0 +1,72 @@
+"""The invoice of a run, by line."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from roofcast.hwdb.market import costs, summary
+from roofcast.hwdb.records import Device
+from roofcast.simulator.campaign.result import InvoiceLine
+
+LOSS_A_YEAR = 0.33  # continuous rate: a device is worth 0.72 of its price a year later (Epoch AI)
+YEAR = 365.25 * 24.0  # hours
+
+
+class Priced(NamedTuple):
+    """What a device-hour costs: rented, or by what owning it costs."""
+
+    rent: float | None  # USD per device-hour
+    purchase: float | None = None  # USD of a device with its share of a server
+    watts: float | None = None  # of a device with its share of a host and a building
+
+
+def owned(device: Device) -> Priced:
+    """A device that is owned: its price on the market or at launch, with its share of a server, and
+    the power that it is fed at most.
+    """
+    c = costs()
+    server = summary(device.id, "server")
+    piece = summary(device.id, "market") or summary(device.id, "launch")
+    usd = server.median if server else None
+    if usd is None and piece is not None:
+        usd = c.server_over_devices * piece.median
+    if usd is None and device.price.launch_usd is not None:
+        usd = c.server_over_devices * float(device.price.launch_usd)
+    tdp = device.power.cap or device.power.tdp
+    watts = float(tdp) * c.server_power_over_devices * c.pue if tdp else None
+    return Priced(None, usd, watts)
+
+
+def line(what: str, quantity: float, unit: str, rate: float) -> InvoiceLine:
+    """A line, rounded to cents."""
+    usd = round(quantity * rate, 2)
+    return InvoiceLine(what=what, quantity=quantity, unit=unit, rate_usd=rate, usd=usd)
+
+
+def invoice(device: str, devices: int, spares: int, hours: float, p: Priced) -> list[InvoiceLine]:
+    """The lines of a run of so many hours; empty where no price is known.
+
+    >>> [x.usd for x in invoice("h100-sxm5", 8, 1, 100.0, Priced(2.5))]
+    [2000.0, 250.0]
+    """
+    if p.rent is not None:
+        lines = [line(f"{devices:,} {device}", devices * hours, "device-hours", p.rent)]
+        if spares:
+            lines.append(line(f"{spares:,} spares", spares * hours, "device-hours", p.rent))
+        return lines
+    if p.purchase is None:
+        return []
+    everything = devices + spares
+    loss = p.purchase * LOSS_A_YEAR / YEAR
+    lines = [line(f"loss of value of {everything:,} {device}", everything * hours,
+                  "device-hours", loss)]  # fmt: skip
+    if p.watts is not None:
+        mwh = everything * hours * p.watts / 1e6
+        lines.append(line("electricity, hosts and cooling included", mwh, "MWh",
+                          1000.0 * costs().usd_per_kwh))  # fmt: skip
+    return lines
+
+
+def total(lines: list[InvoiceLine] | tuple[InvoiceLine, ...]) -> float | None:
+    """The sum of an invoice, to the cent [USD]; None of an empty one."""
+    return round(sum(each.usd for each in lines), 2) if lines else None
