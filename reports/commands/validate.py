@@ -157,7 +157,7 @@ def command(
             raise click.UsageError(
                 f"{given[0]} goes with -o and --json alone: leave the others out"
             )
-        from roofcast.reports.pages.measured_tables import show_table
+        from roofcast.reports.measured_tables import show_table
 
         _check_targets(output, None)
         show_table(given[0], tables[given[0]], output, as_json)

@@ -4,6 +4,7 @@ serving, fine-tuning, power, whole trainings.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def _campaigns(paths: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
     return found, dict(write=page.write, to_json=page.to_json, show=page.print_campaigns)
 
 
-_TABLES = {
+_TABLES: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "--serving": _serving,
     "--finetune": _finetune,
     "--power": _power,
