@@ -176,6 +176,13 @@ def command(
     if regret:
         _print_regret(runs, as_json, given=bool(ops or output or plot))
         return
+    _measured(runs, ops, output, plot, as_json)
+
+
+def _measured(
+    runs: tuple[str, ...], ops: tuple[str, ...], output: str | None, plot: str | None, as_json: bool
+) -> None:
+    """Runs and kernels beside their forecasts: those of files, else the shipped ones."""
     _check_targets(output, plot)
     if output and runs and ops:
         raise click.UsageError("-o writes one table: give either --runs or --ops")

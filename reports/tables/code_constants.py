@@ -316,6 +316,33 @@ NO_CONSTANTS = {
             "steps.FEWEST": "grid of an interpolation",
         }.items()
     },
+    **{
+        f"simulator.campaign.{name}": why
+        for name, why in {
+            "carbon.KWH": "joules of a kilowatt-hour",
+            "carbon.DIRTIEST": "limit on an input",
+            "energy.GIB": "bytes of a unit",
+            "energy.MOST_PUE": "limit on an input",
+            "energy.TYPICAL_NODE": "devices of a node that no system describes; said",
+            "plan.DAY": "seconds of a day",
+            "plan.LEAST_FLOP": "limit on an input",
+            "plan.MOST_FLOP": "limit on an input",
+            "plan.MOST_DEVICES": "limit on an input",
+            "plan.GRID": "grid of a search",
+            "plan.SIZES": "grid of a search",
+            "plan.REACH": "range of a search",
+            "plan.GROWN": "range of a search",
+            "scaling_law.Z80": "quantile of the normal distribution",
+            "scaling_law.TRAIN": "FLOP per parameter and token, from the definition",
+            "scaling_law.INFER": "FLOP per parameter and token, from the definition",
+            "scaling_law.REFIT": "printed coefficients of a law of loss [besiroglu2024]; no time",
+            "scaling_law.PRINTED": "printed coefficients of a law of loss; no time",
+            "shapes.FAMILIES": "shapes of published models",
+            "shapes.DEEPER": "weight of two distances in the choice of a shape; no time",
+            "shapes.SMALLEST": "limit on an input",
+            "shapes.LARGEST": "limit on an input",
+        }.items()
+    },
     "simulator.campaign.checkpoints.NEWTON": "steps to the root of an equation",
     "simulator.campaign.goodput.EXPONENT": "above it an exponential is no number",
     "simulator.campaign.goodput.ROUNDS": "failures above which a mean replaces the simulation",
