@@ -32,7 +32,7 @@ def campaign_section(out: Console, c: Campaign) -> None:
     if c.input_limited:
         say(out, "the input limits the step: data loaders give fewer samples than it could take")
     if c.energy_j is not None:
-        say(out, f"energy {_joules(c)} ({c.energy_scope})")
+        say(out, f"energy {_joules(c)} (scope: {c.energy_scope})")
     _invoice(out, c)
 
 

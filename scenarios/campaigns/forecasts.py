@@ -42,7 +42,7 @@ class Trained(NamedTuple):
     kind: str  # of words.KINDS
     group: str  # language model | net; "" where refused early
     hours: Range | None  # device-hours
-    energy: Range | None  # MWh, of the boards
+    energy: Range | None  # MWh, of the scope that the row is of
     goodput: Range | None
     assumed: tuple[str, ...]
     refused: str
@@ -82,7 +82,8 @@ def score(row: Row) -> Trained:
     kind = words.kind_of(row)
     try:
         found = plan(row)
-        parts = [_whole(each.to_json() if isinstance(each.model, str) else each, kind)
+        at = words.scope_of(row)
+        parts = [_whole(each.to_json() if isinstance(each.model, str) else each, kind, at)
                  for each in found.phases]  # fmt: skip
     except RoofcastError as error:
         return Trained(row, kind, "", None, None, None, (), str(error))
@@ -104,17 +105,23 @@ def _spread(value: Range, group: str) -> Range:
     )
 
 
-def _whole(s: bytes | Scenario, kind: str) -> tuple[Range, Range | None, Range]:
-    return _cached(s, kind) if isinstance(s, bytes) else _figures(forecast(s), kind)
+def _whole(
+    s: bytes | Scenario, kind: str, at: tuple[str, float]
+) -> tuple[Range, Range | None, Range]:
+    return _cached(s, kind, at) if isinstance(s, bytes) else _figures(forecast(s), kind, at)
 
 
 @functools.lru_cache(maxsize=4096)
-def _cached(s: bytes, kind: str) -> tuple[Range, Range | None, Range]:
-    return _figures(forecast(Scenario.from_json(s)), kind)
+def _cached(s: bytes, kind: str, at: tuple[str, float]) -> tuple[Range, Range | None, Range]:
+    return _figures(forecast(Scenario.from_json(s)), kind, at)
 
 
-def _figures(f: Forecast, kind: str) -> tuple[Range, Range | None, Range]:
-    """Device-hours, megawatt-hours and goodput; of a rate times a length without overhead."""
+def _figures(f: Forecast, kind: str, at: tuple[str, float]) -> tuple[Range, Range | None, Range]:
+    """Device-hours, megawatt-hours and goodput; of a rate times a length without overhead.
+
+    at: the scope of the energy, and the PUE that is in it.
+    """
+    scope, pue = at
     c = f.campaign
     assert c is not None and f.steps is not None, "a plan has a length"
     if kind == "rate":
@@ -123,13 +130,17 @@ def _figures(f: Forecast, kind: str) -> tuple[Range, Range | None, Range]:
         hours = Range(each * f.step_time_s, each * low, each * high)
         goodput = Range(1.0, 1.0, 1.0)
         joules = f.step_energy_j * f.steps if f.step_energy_j is not None else None
+        widest = "board"
     else:
         hours = Range(c.device_hours, c.device_hours_low, c.device_hours_high)
         goodput = Range(c.goodput, c.goodput_low, c.goodput_high)
-        joules = c.energy_j
+        joules, widest = c.energy_j, c.energy_scope
     if joules is None:
         return hours, None, goodput
-    mwh = joules / MWH
+    known = f.step_energy_by_scope_j
+    if scope in known and widest in known:
+        joules *= known[scope] / known[widest]
+    mwh = joules * pue / MWH
     energy = Range(mwh, mwh * hours.low / hours.value, mwh * hours.high / hours.value)
     return hours, energy, goodput
 

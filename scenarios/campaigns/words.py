@@ -53,6 +53,20 @@ def kind_of(row: Row) -> str:
     return "rate" if projected or any(word in words for word in RATE) else "wall"
 
 
+def scope_of(row: Row) -> tuple[str, float]:
+    """The scope of a row's energy, and the PUE that is in it: of the boards where it does not
+    tell.
+    """
+    words = " ".join(text(row, c) for c in ("energy_kind", "power_kind")).lower()
+    scope = "board"
+    if re.search(r"accelerator|system power|with its share of the host", words):
+        scope = "accelerator"
+    elif re.search(r"\bnode|server|plug|chassis", words):
+        scope = "node"
+    inside = "pue" in words and "before pue" not in words
+    return scope, (positive(text(row, "pue")) or 1.0) if inside else 1.0
+
+
 def where_of(row: Row) -> str:
     """All words that tell which example of a source a row is."""
     columns = ("model", "source", "where", "note", "device")

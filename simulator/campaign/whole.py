@@ -215,7 +215,7 @@ def _after(start: date, seconds: float) -> str | None:
 def _energy(
     f: Facts, plan: _Plan, lost: float, times: tuple[float, float, float]
 ) -> dict[str, Any]:
-    """Joules of the boards while they work: steps, evaluations, and what is done again."""
+    """Joules of devices that work: steps, evaluations, and what is done again."""
     if f.step_j is None or f.step_s <= 0:
         return {}
     mean, low, high = times
@@ -224,7 +224,7 @@ def _energy(
         "energy_j": joules,
         "energy_low_j": joules * low / mean,
         "energy_high_j": joules * high / mean,
-        "energy_scope": "boards" if f.power_scope == "board" else f.power_scope,
+        "energy_scope": f.power_scope,
     }
 
 

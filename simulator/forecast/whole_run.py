@@ -12,6 +12,8 @@ from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.times import offload
 
+SITE = "site"  # the widest scope of energy
+
 
 def with_campaign(f: Forecast, s: Scenario) -> Forecast:
     """The forecast with its whole run; as it is in inference, and where the run has no length.
@@ -39,8 +41,8 @@ def with_campaign(f: Forecast, s: Scenario) -> Forecast:
         tokens=float(f.batch * f.sequence) if f.sequence else None,
         state_bytes=f.state_bytes,
         host_rate=_host_rate(device),
-        step_j=f.step_energy_j,
-        power_scope=f.power_scope,
+        step_j=f.step_energy_by_scope_j.get(SITE, f.step_energy_j),
+        power_scope=SITE if SITE in f.step_energy_by_scope_j else f.power_scope,
         price=f.price_usd_per_hour,
         price_given=s.price_per_hour is not None,
     )

@@ -70,7 +70,7 @@ def test_parts_of_the_time_add_up():
     assert c.goodput == pytest.approx(c.steps_s / c.time_s)
     assert c.goodput_low <= c.goodput <= c.goodput_high < 1.0
     assert c.days_low < c.days < c.days_high < c.days_95
-    assert c.energy_scope == "boards"
+    assert c.energy_scope == "site"
 
 
 def test_a_step_alone_has_no_campaign_and_the_step_does_not_change():
