@@ -281,7 +281,7 @@ Shape = tuple[int, int, int, int]  # batch, m, n, k
 
 def _product(t: Tape, ins: Sequence[Value], out: Value, shape: Shape, product: str) -> None:
     batch, m, n, k = shape
-    kind, flops = product_kind(t, ins[1], 2 * batch * m * n * k)
+    kind, flops = product_kind(t, ins[-1], 2 * batch * m * n * k)
     t.emit(kind, ins, (out,), matrix=flops, product=product, shape=shape)
 
 
