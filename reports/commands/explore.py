@@ -8,9 +8,10 @@ import click
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import tell
+from roofcast.reports.option_types import Once
 
 
-@click.command("explore")
+@click.command("explore", cls=Once)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
