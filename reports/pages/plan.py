@@ -16,8 +16,8 @@ def print_planned(found: Planned) -> None:
     """Print the plan to stdout; of several devices all, the least loss first."""
     with page() as out:
         say(out, f"plan for {found.budget}", indent=0, style="bold")
-        out.print()
         if len(found.plans) > 1:
+            out.print()
             _table(out, found.plans)
         best = found.plans[0]
         section(out, f"Best: {best.devices:,} × {best.device}" if found.plans[1:] else "The plan")

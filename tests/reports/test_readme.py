@@ -30,7 +30,8 @@ from roofcast.simulator.work.ops.optimizer import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = tuple(f"docs/examples/{p.name}" for p in sorted((ROOT / "docs/examples").glob("*.md")))
-TASKS = ("usage", "report", "compression", "finetuning", "serving", "plan")  # pages of docs/ whose examples run
+# pages of docs/ whose examples run
+TASKS = ("usage", "report", "compression", "finetuning", "serving", "plan")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in TASKS), *EXAMPLES)
 TEXTS = [
     *sorted(p.name for p in ROOT.glob("*.md")),
