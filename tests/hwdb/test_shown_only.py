@@ -44,7 +44,7 @@ class Reads:
         reader = Path(sys._getframe(depth).f_code.co_filename)
         if SIMULATOR / "machine" in reader.parents:
             self.crosscheck[record].add(key)
-        elif SIMULATOR in reader.parents:
+        elif SIMULATOR in reader.parents or reader.name == "market.py":  # the rent of a run
             self.forecast[record].add(key)
 
 

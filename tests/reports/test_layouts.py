@@ -110,9 +110,10 @@ def scenario(line):
     context = command.make_context("predict", shlex.split(line))
     for name in ("as_json", "save", "remedies", "layout"):
         context.params.pop(name)
+    from roofcast.reports.option_campaign import gathered
     from roofcast.reports.options import scenarios
 
-    return scenarios(**context.params)[0]
+    return scenarios(campaign=gathered(context.params), **context.params)[0]
 
 
 def test_layers_and_losses_sum_to_the_step(line):
@@ -236,7 +237,7 @@ def test_token_counts_of_experts_are_waits_not_uneven_stages():
         "tp": 2,
         "pp": 2,
         "ep": 4,
-        "batch": 128,
+        "batch": 256,
         "micro_batch": 1,
     }
     waits, graphs = (
