@@ -20,7 +20,7 @@ from roofcast.reports.html.data import Answer, document
 from roofcast.reports.pages.asked import interval_basis, pass_or_step, trained, what
 from roofcast.reports.pages.causes import of_time
 from roofcast.reports.pages.hardware import figures, source, value
-from roofcast.reports.pages.layer_table import by_kind
+from roofcast.reports.pages.layer_table import by_kind, passes
 from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.reports.pages.memory import doubtful, kinds, verdict
 from roofcast.reports.pages.nearest import none_is_near
@@ -98,7 +98,7 @@ def signed(value: float) -> str:
     """A difference of times.
 
     >>> signed(0.12), signed(-0.0012)
-    ('+120 ms', '-1.2 ms')
+    ('+120 ms', '-1.20 ms')
     """
     return f"{'-' if value < 0 else '+'}{seconds(abs(value))}"
 
@@ -220,7 +220,6 @@ def _phases(f: Forecast) -> list[tuple[str, str, str]]:
 
 def _ops(f: Forecast) -> list[dict[str, Any]]:
     """The longest ops, forward and backward."""
-    found = sorted(f.layers, key=lambda row: -(row.forward_s + row.backward_s))
     return [
         {
             "name": row.name,
@@ -228,11 +227,11 @@ def _ops(f: Forecast) -> list[dict[str, Any]]:
             "flops": si(row.flops, "FLOP"),
             "bytes": si(row.bytes, "B"),
             "saved": binary(row.saved_bytes),
-            "time": seconds(row.forward_s + row.backward_s),
-            "share": percent((row.forward_s + row.backward_s) / f.step_time_s),
+            "time": seconds(row.time_s),
+            "share": percent(row.time_s / f.step_time_s),
             "bound": row.bound,
         }
-        for row in found[:ROWS]
+        for row in passes(f)[:ROWS]
     ]
 
 

@@ -15,6 +15,8 @@ from roofcast.simulator.forecast.limits import TIMED
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
+ROUNDING = 1e-9
+
 
 class Cause(NamedTuple):
     """A part of the difference between two steps [s], or of their memory at peak [bytes]."""
@@ -25,8 +27,9 @@ class Cause(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """What the other has beyond the base."""
-        return self.other - self.base
+        """What the other has beyond the base; 0 for what is rounding."""
+        found = self.other - self.base
+        return found if abs(found) > ROUNDING * max(abs(self.base), abs(self.other)) else 0.0
 
 
 def of_time(base: Forecast, other: Forecast) -> list[Cause]:

@@ -12,12 +12,13 @@ from rich.console import Console
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
 from roofcast.reports.format import binary, digits, money, percent, seconds, si
-from roofcast.reports.pages.asked import what
+from roofcast.reports.pages.asked import trained, what
 from roofcast.reports.pages.causes import Cause, changed, of_memory, of_time
 from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
+ROUNDING = 0.002  # of what is shown: a difference that is none
 LEAST = 0.0005  # of the larger step: a smaller cause is left out of the text
 NOTE = (
     "time of a step that each limit bounds, as in the limits of roofcast predict; the differences"
@@ -86,7 +87,8 @@ def print_compared(
     with page() as out:
         for name, f in zip(names, forecasts, strict=True):
             layout = f"; {layout_line(f.layout, f.system)}" if f.layout else ""
-            say(out, f"{name}: {f.model} on {on_what(f)}, {what(f)}{layout}", indent=0)
+            tuned = f"; {trained(f)}" if trained(f) else ""
+            say(out, f"{name}: {f.model} on {on_what(f)}, {what(f)}{tuned}{layout}", indent=0)
         out.print()
         _figures(out, names, forecasts)
         for name, scenario, f in zip(names[1:], scenarios[1:], forecasts[1:], strict=True):
@@ -157,7 +159,12 @@ def _causes(
     columns: list[tuple[str, Justify]] = [(title, "left"), (names[0], "right"), (names[1], "right")]
     columns.append(("difference", "right"))
     rows = [
-        [c.name, form(c.base), form(c.other), _signed(c.difference, form)]
+        [
+            c.name,
+            form(c.base),
+            form(c.other),
+            _signed(c.difference if abs(c.difference) > ROUNDING * least else 0.0, form),
+        ]
         for c in causes
         if max(c.base, c.other) > least
     ]

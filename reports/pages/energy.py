@@ -37,7 +37,7 @@ def energy_section(out: Console, f: Forecast, cpu: bool) -> None:
         ("per device", "right"),
         (unit, "right"),
     ]
-    columns += [("whole run", "right")] if f.energy_by_scope_j else []
+    columns += [("all steps", "right")] if f.energy_by_scope_j else []
     show(out, fitted_table(out.width - 2, columns, rows, ["what it holds"]))
     for line in carbon_lines(f):
         say(out, line)

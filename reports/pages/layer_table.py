@@ -41,7 +41,7 @@ def layer_table(forecast: Forecast, width: int) -> Table:
     table.columns[0].ratio = 1
     add = _adder(table, forecast, [title for title, _ in columns])
     short = short_names([layer.name for layer in forecast.layers])
-    rows = _passes(forecast)
+    rows = passes(forecast)
     named, rest = _named(rows)
     room = min(width, _WIDEST) - _OTHERS[len(columns)]
     for layer in named:
@@ -65,7 +65,7 @@ def _update_bound(forecast: Forecast, loss: Loss) -> str:
     return "memory" if moved > computed else ""  # every device computes more than it moves
 
 
-def _passes(forecast: Forecast) -> list[LayerForecast]:
+def passes(forecast: Forecast) -> list[LayerForecast]:
     """The layers without their optimizer updates, which on one device are part of them, the longest
     first.
     """

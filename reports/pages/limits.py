@@ -9,10 +9,12 @@ from roofcast.reports.format import percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.simulator.forecast.result import Forecast, Limit, Remedy
 
+ROUNDING = 1e-6  # of the step: time that is none
 LEAST = 0.005  # of the step: a limit or gain below it is left out
 NOTE = (
     "share: of the time that the limit bounds; used: time the resource would need alone at its"
-    " datasheet rate, of the step; headroom: 1 - used; input: not modelled"
+    " datasheet rate, divided by that of the step; headroom: 1 - used; input (loading of samples):"
+    " not modelled"
 )
 FREE = "; if free: what the step would save if the resource took no time"
 MEANING = {
@@ -52,7 +54,7 @@ def _row(f: Forecast, limit: Limit, free: Remedy | None) -> list[str]:
         share = time = ""
     else:
         share, time = percent(limit.share), seconds(limit.share * f.step_time_s)
-        time = time if limit.share > 0 else "0 s"
+        time = time if limit.share > ROUNDING else "0 s"
     used = "" if limit.used is None else percent(limit.used)
     room = "" if limit.headroom is None else percent(limit.headroom)
     saved = "" if free is None else seconds(free.saved_s) if free.saved_s > 0 else "0 s"

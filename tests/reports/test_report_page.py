@@ -152,7 +152,7 @@ def test_the_tree_of_layers_opens(page):
     assert not tree.get_by_text("up_proj").first.is_visible()
     for part in ("layers", "mlp"):
         tree.locator("summary", has=tab.get_by_text(part, exact=True)).last.click()
-    assert tree.get_by_text("up_proj").first.is_visible()
+    tree.get_by_text("up_proj").first.wait_for(state="visible")  # "toggle" comes after the click
 
 
 def test_a_layer_named_like_code_is_text(page):

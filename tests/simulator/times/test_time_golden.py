@@ -158,7 +158,9 @@ def test_attention_backward_takes_about_three_times_the_forward():
     rates = resolve(hwdb.device("a100-sxm4-80gb"), "bf16").rates
     forward = attention(8, 32, 32, 4096, 4096, 128, True, 2.0, rates, C)
     backward = attention(8, 32, 32, 4096, 4096, 128, True, 2.0, rates, C, backward=True)
-    assert 2.9 < backward / forward < 3.6  # 2.5 times the FLOPs at 0.70 to 0.85 of the rate
+    # 2.5 times the FLOPs at 0.87 of the rate, less the start that both pay; FlashAttention 2's
+    # paper (arXiv 2307.08691, figures 4 and 6; A100, heads of 128) has 0.85 to 0.9 of the rate
+    assert 2.7 < backward / forward < 2.95
 
 
 def test_adding_large_tensors_reaches_the_measured_fraction_of_bandwidth():
