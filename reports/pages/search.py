@@ -10,6 +10,7 @@ from rich.console import Console
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
+from roofcast.reports.pages.forecast import rate
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.choose.explore import Explored
@@ -87,9 +88,15 @@ def said_of_nearest(scenario: Scenario, found: Forecast) -> str:
     near = nearest_fit(scenario, found)
     if near is None:
         return "No layout near this one fits; roofcast search tries all."
+    m = found.memory
+    high = near.peak_bytes * (m.high_bytes or m.peak_bytes) / m.peak_bytes
+    word = "may fit" if high > (m.capacity_bytes or 0.0) else "fits"
+    now = found.tokens_per_s or found.samples_per_s
+    then = now * found.step_time_s / near.step_s  # the batch is the same
+    unit = "tokens" if found.tokens_per_s else "samples"
     return (
-        f"The nearest that fits: {words_of(near.changes)} ({seconds(near.step_s)},"
-        f" {binary(near.peak_bytes)})."
+        f"The nearest that {word}, with the same batch: {words_of(near.changes)}"
+        f" ({seconds(near.step_s)} per step, {rate(then)} {unit}/s, {binary(near.peak_bytes)})."
     )
 
 

@@ -78,12 +78,19 @@ def with_cache(found: Forecast) -> Forecast:
     batch = math.ceil(found.batch / ranks)
     one = m.kv_cache_bytes_per_sequence
     cache = one * batch
-    growing = (m.activations_bytes + m.transient_bytes) / batch + one  # per sequence
     peak, capacity = m.peak_bytes + cache, m.capacity_bytes
-    most = m.largest_batch
-    if capacity is not None and growing > 0:
-        fitting = max(math.floor((capacity - peak) / growing + batch), 0) * ranks
-        most = fitting if most is None else min(most, fitting)
+    per_pass = (m.activations_bytes + m.transient_bytes) / batch
+
+    def most(known: int | None, above: float) -> int | None:
+        """The largest batch whose peak, `above` times its forecast, fits beside its caches."""
+        growing = above * per_pass + one
+        if capacity is None or growing <= 0:
+            return known
+        left = capacity - above * m.peak_bytes - cache
+        fitting = max(math.floor(left / growing + batch), 0) * ranks
+        return fitting if known is None else min(known, fitting)
+
+    above = None if m.high_bytes is None else m.high_bytes / m.peak_bytes
     counted = f"KV cache counted: {batch:,} sequences per device of {found.sequence:,} tokens, "
     said = [
         counted + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
@@ -96,7 +103,8 @@ def with_cache(found: Forecast) -> Forecast:
         fits=None if capacity is None else peak <= capacity,
         low_bytes=None if m.low_bytes is None else m.low_bytes + cache,
         high_bytes=None if m.high_bytes is None else m.high_bytes + cache,
-        largest_batch=most,
+        largest_batch=most(m.largest_batch, 1.0),
+        largest_batch_surely=most(m.largest_batch_surely, above) if above else None,
     )
     return msgspec.structs.replace(found, memory=memory, assumptions=tuple(said))
 

@@ -67,6 +67,8 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     high_bytes: float | None = None
     # largest batch that fits, all else equal; None where not computed or unknown
     largest_batch: int | None = None
+    # largest batch that fits even where the peak is high_bytes / peak_bytes times its forecast
+    largest_batch_surely: int | None = None
     # keys and values that generation would keep, in no other figure: of all layers, and of those
     # without an attention window; None in training and where nothing is generated
     kv_cache_bytes_per_token: float | None = None
@@ -143,6 +145,7 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     saved_s: float  # negative where it costs time
     step_time_s: float  # then
     fits: bool | None = None
+    peak_bytes: float | None = None  # of memory then
     note: str = ""
 
 
