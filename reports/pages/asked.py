@@ -14,24 +14,22 @@ from roofcast.simulator.forecast.result import Forecast
 _ADAPTED = 7  # names of adapted layers that are listed
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
-# interval_class of a forecast: the measured runs that its interval rests on
+# interval_class of a forecast: the published runs, left out of the fits, whose errors it is as wide
+# as
+LEFT_OUT = "80 % of the errors on published runs left out of the fits"
 INTERVALS = {
-    "known device and stack": (
-        "errors on sources that no constant was fitted to, this device and stack being known"
-    ),
+    "known device and stack": f"{LEFT_OUT}, their device and stack being known from others",
     "known device, another stack": (
-        "errors on sources that no constant was fitted to; the device was measured under other"
-        " software stacks"
+        f"{LEFT_OUT}, their device being known from others and their software stack not"
     ),
-    "known family": "errors on other devices of the family, by sources not fitted",
-    "inherited device": "errors on device families that no run was fitted to",
-    "unfitted maker": "errors on devices of vendors that no run was fitted to",
-    "bound by the host": "errors on other host-bound steps, by sources not fitted",
-    "mixture of experts": (
-        "errors on mixtures of experts and on host-bound steps, by sources not fitted"
-    ),
-    "imagined device": "hypothetical device: the widest of all intervals",
+    "known family": f"{LEFT_OUT}, of other devices of a known family",
+    "inherited device": f"{LEFT_OUT}, of devices of which no run was fitted",
+    "unfitted maker": f"{LEFT_OUT}, of devices of vendors of which no run was fitted",
+    "bound by the host": f"{LEFT_OUT}, of steps bound by the host",
+    "mixture of experts": f"{LEFT_OUT}, of mixtures of experts and of steps bound by the host",
+    "imagined device": "a hypothetical device: the widest of all intervals",
 }
+NARROWER = "measured steps of your own narrow it (--runs)"
 
 
 def interval_basis(forecast: Forecast) -> str:
@@ -40,6 +38,8 @@ def interval_basis(forecast: Forecast) -> str:
     if forecast.own_runs:
         several = "runs" if forecast.own_runs > 1 else "run"
         basis = f"{basis}; calibrated on {forecast.own_runs} of your {several}"
+    elif forecast.interval_class in INTERVALS:
+        basis = f"{basis}; {NARROWER}"
     if forecast.low_s is None or forecast.high_s is None or not forecast.step_time_s:
         return basis
     low, high = (
