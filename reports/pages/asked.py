@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from rich.console import Console
@@ -83,13 +84,24 @@ def trained(forecast: Forecast | Counts) -> str:
     held = f"frozen weights in {forecast.weights}" if forecast.weights else ""
     if trains is None or trains >= all_:
         return held.replace("frozen ", "")
-    text = f"{words(trains)} of {words(all_)} parameters train ({100.0 * trains / all_:.2g} %)"
+    text = f"{words(trains)} of {words(all_)} parameters train ({_part(trains / all_)})"
     if forecast.lora:
         last = dict.fromkeys(name.rpartition(".")[2] for name in forecast.adapted)
         names = list(last)[:_ADAPTED]
         more = f" and {len(last) - len(names)} more" if len(last) > len(names) else ""
         text = f"LoRA r={forecast.lora} on {', '.join(names)}{more}: {text}"
     return f"{text}; {held}" if held else text
+
+
+def _part(share: float) -> str:
+    """A fraction below 1 as a percentage: two digits, or one of what is left to 100 %.
+
+    >>> _part(0.00085), _part(0.81), _part(0.9958)
+    ('0.085 %', '81 %', '99.6 %')
+    """
+    left = 100.0 * (1.0 - share)
+    places = 0 if left >= 1 else -math.floor(math.log10(left))
+    return f"{100.0 * share:.2g} %" if share < 0.5 else f"{100.0 * share:.{places}f} %"
 
 
 def _size(forecast: Forecast) -> str:

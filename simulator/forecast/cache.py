@@ -91,7 +91,8 @@ def with_cache(found: Forecast) -> Forecast:
         return fitting if known is None else min(known, fitting)
 
     above = None if m.high_bytes is None else m.high_bytes / m.peak_bytes
-    counted = f"KV cache counted: {batch:,} sequences per device of {found.sequence:,} tokens, "
+    many = f"{batch:,} sequence{'s' * (batch != 1)} per device"
+    counted = f"KV cache counted: {many} of {found.sequence:,} tokens, "
     said = [
         counted + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
         for line in found.assumptions
