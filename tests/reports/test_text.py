@@ -7,7 +7,7 @@ import pytest
 
 from roofcast import predict
 from roofcast.reports.format import seconds, si
-from roofcast.reports.pages.asked import INTERVALS, interval_basis
+from roofcast.reports.pages.asked import INTERVALS, NARROWER, interval_basis
 from roofcast.reports.pages.comparison import print_comparison
 from roofcast.reports.pages.forecast import print_forecast
 from roofcast.reports.pages.layer_table import by_kind
