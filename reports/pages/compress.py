@@ -17,7 +17,7 @@ _SPARE = ("parameters", "energy", "options", "weights")  # columns that a narrow
 
 
 def print_compressed(found: Compressed) -> None:
-    """Print a table with a row per form, what each needs, what is refused and what is not forecast."""
+    """Print a table with a row per form, what each needs, what is refused or not forecast."""
     whole = found.whole
     with page() as out:
         say(out, f"{whole.model} on {whole.device}: compressed forms", indent=0, style="bold")
@@ -66,8 +66,8 @@ def _forms(out: Console, found: Compressed) -> None:
     say(
         out,
         "weights: those in memory; peak: with activations and what the framework adds; faster:"
-        " against the first row; bound by: the limit of most of its time; options: of roofcast predict --mode infer"
-        " (--precision, --weights, --sparsity, --prune)",
+        " against the first row; bound by: the limit of most of its time; options: of roofcast"
+        " predict --mode infer (--precision, --weights, --sparsity, --prune)",
     )
 
 

@@ -46,9 +46,7 @@ def nearest_fit(scenario: Scenario, found: Forecast) -> Nearest | None:
         if tried.fits.any():
             i = tried.best()
             return Nearest(
-                _changed(shapes[i], base, found),
-                float(tried.step_s[i]),
-                float(tried.peak_bytes[i]),
+                _changed(shapes[i], base, found), float(tried.step_s[i]), float(tried.peak_bytes[i])
             )
     return None
 

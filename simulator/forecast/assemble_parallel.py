@@ -88,10 +88,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
     waiting = max(outcome.alike - outcome.passing - sum(r.time_s for r in layers), 0.0)
     uneven = max(outcome.computing - outcome.alike, 0.0) if layout.pp > 1 else 0.0
-    zero = layout.zero if layout.dp * layout.cp > 1 else None
     spent = _spent(at, fitted)
-    of_passes = Spent.of(*spent)
-    alone = diagnose(of_passes, step_s, 0.0, device, held, zero)
     return msgspec.structs.replace(
         one,
         **(asked_fields(asked, at.step) | tuned_fields(at.whole)),
@@ -123,10 +120,18 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         exposed_communication_s=exposed,
         communication_bytes={NAMES[kind]: float(b) for kind, b in outcome.sent.items()},
         ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=diagnose_parallel(
-            alone, of_passes, step_s, uneven, waiting, exposed, outcome, layout
-        ),
+        diagnosis=_diagnosis(at, Spent.of(*spent), held, (uneven, waiting), exposed),
     )
+
+
+def _diagnosis(
+    at: Placed, spent: Spent, held: Held, waits_s: tuple[float, float], exposed: dict[str, float]
+) -> str:
+    """What limits the step. waits_s: uneven pipeline stages, and waits for the host [s]."""
+    layout, step_s = at.place.layout, at.outcome.step_s
+    zero = layout.zero if layout.dp * layout.cp > 1 else None
+    alone = diagnose(spent, step_s, 0.0, at.place.device, held, zero)
+    return diagnose_parallel(alone, spent, step_s, *waits_s, exposed, at.outcome, layout)
 
 
 def _spent(at: Placed, fitted: float) -> tuple[np.ndarray, np.ndarray]:

@@ -243,9 +243,7 @@ def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
         most = surely = None
     except BadInput as error:  # a module that does not run at another batch
         most, surely, said = None, None, (*said, f"largest batch: not known ({error})")
-    memory = msgspec.structs.replace(
-        found.memory, largest_batch=most, largest_batch_surely=surely
-    )
+    memory = msgspec.structs.replace(found.memory, largest_batch=most, largest_batch_surely=surely)
     return msgspec.structs.replace(found, memory=memory, assumptions=said)
 
 
