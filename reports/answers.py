@@ -28,7 +28,8 @@ def answer(scenario: Scenario, remedies: bool = False) -> Forecast:
         found = with_remedies(found, scenario)
     if found.memory.fits is not False:
         return found
-    from roofcast.reports.pages.search import said_of_nearest
+    from roofcast.reports.pages.search import fitting, said_of
 
-    words = said_of_nearest(scenario, found)
-    return msgspec.structs.replace(found, diagnosis=f"{found.diagnosis} {words}".strip())
+    near = fitting(scenario, found)
+    words = f"{found.diagnosis} {said_of(near)}".strip()
+    return msgspec.structs.replace(found, diagnosis=words, fitting=near)

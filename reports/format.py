@@ -155,6 +155,16 @@ def money(usd: float) -> str:
     return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${digits(usd)}"
 
 
+def hourly(usd: float) -> str:
+    """US dollars of an hour: all digits that count, to a hundredth of a cent.
+
+    >>> hourly(3.195), hourly(2.0), hourly(0.0426)
+    ('$3.195', '$2.00', '$0.0426')
+    """
+    text = f"{usd:,.4f}".rstrip("0")
+    return f"${text.ljust(len(text.partition('.')[0]) + 3, '0')}"
+
+
 def energy(joules: float) -> str:
     """Energy in watt-hours.
 

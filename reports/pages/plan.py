@@ -55,7 +55,7 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
                    f" {words_of(p.options)}"),
     ]  # fmt: skip
     if p.cost_usd is not None and p.price_usd_per_hour is not None:
-        text = f"{money(p.cost_usd)} at {money(p.price_usd_per_hour)} per device-hour"
+        text = f"{money(p.cost_usd)} at {hourly(p.price_usd_per_hour)} per device-hour"
         if p.inference_usd is not None:
             text += f"; {money(p.inference_usd)} for {words(p.inference_tokens)} tokens of use"
         lines.append(("cost: ", text))

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
-from roofcast.reports.format import binary, percent, seconds
+from roofcast.reports.format import binary, digits, duration, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.choose.explore import Explored
 from roofcast.simulator.choose.nearest import nearest_fit
-from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.result import Fitting, Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 _SHOWN_FRONT = 8
@@ -82,14 +82,34 @@ def words_of(options: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def said_of_nearest(scenario: Scenario, found: Forecast) -> str:
-    """The nearest layout that fits, of a forecast that does not, in a sentence."""
+def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
+    """The nearest layout that fits, of a forecast that does not; None where there is none."""
     near = nearest_fit(scenario, found)
     if near is None:
+        return None
+    return Fitting(
+        options=words_of(near.changes),
+        batch=found.batch,
+        step_time_s=near.step_s,
+        samples_per_s=found.batch / near.step_s,
+        tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
+        peak_bytes=near.peak_bytes,
+        time_to_train_s=found.steps * near.step_s if found.steps else None,
+    )
+
+
+def said_of(near: Fitting | None) -> str:
+    """The nearest layout that fits, in a sentence."""
+    if near is None:
         return "No layout near this one fits; roofcast search tries all."
+    unit = "tokens" if near.tokens_per_s else "samples"
+    rate = f"{digits(near.tokens_per_s or near.samples_per_s)} {unit}/s"
+    if near.tokens_per_s and near.tokens_per_s >= 1000:
+        rate = f"{near.tokens_per_s:,.0f} tokens/s"
+    took = f"; {duration(near.time_to_train_s)} of steps" if near.time_to_train_s else ""
     return (
-        f"The nearest that fits: {words_of(near.changes)} ({seconds(near.step_s)},"
-        f" {binary(near.peak_bytes)})."
+        f"The nearest that fits: {near.options} ({seconds(near.step_time_s)} for the same batch of"
+        f" {near.batch:,}, {rate}{took}; {binary(near.peak_bytes)})."
     )
 
 
