@@ -264,18 +264,19 @@ class Planner(NamedTuple):
                 assert batch is not None, "the chooser decides the batch"
                 each = points[0].step_s * n / (batch * self.sequence)
                 options = {**points[0].options, "batch": batch}
-                fewest = self._counts(kind, seconds)[0]
-                found = Size(shape, n, each, each * INFER / TRAIN, options, self._why(n, fewest))
+                found = Size(shape, n, each, each * INFER / TRAIN, options, self._why())
                 if tokens is None or tokens * each <= n * self.days * DAY:
                     return found
         return found
 
-    def _why(self, devices: int, fewest: int) -> str:
+    def _why(self) -> str:
         """Why so many devices."""
         if self.budget.devices is not None:
             return "of the budget"
-        usual = f"the fewest, in powers of two, that finish within {self.days:g} days (--days)"
-        return usual if devices == fewest else f"{usual} and on which the model fits"
+        return (
+            "the fewest, in powers of two, on which the model fits and that finish within"
+            f" {self.days:g} days (--days)"
+        )
 
     def _counts(self, kind: Kind, seconds: float) -> list[int]:
         """Numbers of devices to try: the budget's; else the fewest that finish in time, and more
@@ -287,6 +288,8 @@ class Planner(NamedTuple):
         n = 1
         while n < wanted:
             n *= 2
+        if self.budget.flop is not None:  # the time is only guessed here: fewer may do
+            n = max(n // 2, 1)
         most = max(GROWN * n, 4096 if n <= 512 else 0)
         capacity = kind.names.device.memory.capacity
         found = []

@@ -88,7 +88,8 @@ def test_the_loss_has_an_interval_that_is_narrowest_where_the_law_was_fitted():
         low, high = REFIT.loss_interval(n, d)
         assert low < REFIT.loss(n, d) < high
         widths.append(high - low)
-    assert widths == sorted(widths)
+    assert widths[0] == pytest.approx(2 * 1.2816 * REFIT.e_error)  # what no run can tell
+    assert widths[0] < min(widths[1:])
 
 
 @pytest.mark.parametrize("budget", ["1e19FLOP", "1e26FLOP"])
