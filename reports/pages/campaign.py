@@ -111,12 +111,12 @@ def _parts(c: Campaign):
     """The parts of the time, the largest first."""
     parts = {
         "steps": c.steps_s,
-        "steps slower than forecast (stragglers)": c.slow_s,
+        "slower steps (stragglers)": c.slow_s,
         "evaluation": c.eval_s,
         "saving checkpoints": c.checkpoint_s,
-        "work lost to failures, done again": c.lost_s,
+        "work redone after failures": c.lost_s,
         "noticing failures": c.detection_s,
-        "restarting after failures": c.restart_s,
+        "restarts after failures": c.restart_s,
         "starting the job": c.start_s,
     }
     table = plain_table(("where the time goes", "left"), ("time", "right"), ("share", "right"))

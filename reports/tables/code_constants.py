@@ -350,6 +350,7 @@ NO_CONSTANTS = {
     "simulator.campaign.terms.LONGEST": "limit on durations",
     "simulator.campaign.terms.MOST": "limit on counts",
     "simulator.campaign.money.YEAR": "hours of a year",
+    "simulator.campaign.money.RATE_DIGITS": "rounding of what is shown",
     "simulator.campaign.whole.DRAWS": "runs of the simulation",
     "simulator.campaign.whole.SEED": "of the simulation",
     "simulator.campaign.whole.HOUR": "seconds of an hour",

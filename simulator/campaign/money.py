@@ -44,7 +44,7 @@ def line(what: str, quantity: float, unit: str, rate: float) -> InvoiceLine:
     is the sum, to the cent.
 
     >>> line("8 devices", 38257.2164, "device-hours", 3.195).usd
-    122231.79
+    122231.82
     """
     quantity, rate = round(quantity, decimals(quantity)), round(rate, RATE_DIGITS)
     usd = round(quantity * rate, 2)
