@@ -87,6 +87,7 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
     near = nearest_fit(scenario, found)
     if near is None:
         return None
+    one = found.steps is not None and not (found.campaign and found.campaign.stages)
     return Fitting(
         options=words_of(near.changes),
         batch=found.batch,
@@ -94,7 +95,7 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
         samples_per_s=found.batch / near.step_s,
         tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
         peak_bytes=near.peak_bytes,
-        time_to_train_s=found.steps * near.step_s if found.steps else None,
+        time_to_train_s=(found.steps or 0.0) * near.step_s if one else None,
     )
 
 

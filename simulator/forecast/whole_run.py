@@ -8,7 +8,7 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, RoofcastError
-from roofcast.simulator.campaign.terms import Stage, Terms, terms
+from roofcast.simulator.campaign.terms import Stage, Terms, stages, terms
 from roofcast.simulator.campaign.whole import Facts, Part, whole
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -28,6 +28,14 @@ def with_campaign(f: Forecast, s: Scenario) -> Forecast:
     if f.steps is None or f.mode != "train" or f.state_bytes is None:
         return f
     return _with(f, s, asked, (_part(f),))
+
+
+def of_first_stage(s: Scenario) -> Scenario:
+    """The scenario of the step that the forecast of a run in stages shows; of another, itself."""
+    given = stages(s.campaign)
+    if not given:
+        return s
+    return msgspec.structs.replace(s, campaign={}, **given[0].changes())
 
 
 def in_stages(

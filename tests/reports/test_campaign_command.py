@@ -84,6 +84,12 @@ def test_an_array_of_tables_in_a_scenario_file_is_the_same_as_stage(tmp_path):
     assert code == 0 and json.loads(text)["campaign"] == ran
 
 
+def test_the_largest_batch_of_a_run_in_stages_is_that_of_its_first():
+    found = json.loads(said("--stage", "tokens=1B,seq=256", "--stage", "tokens=1B", "--json")[1])
+    alone = json.loads(said("--tokens", "1B", "--seq", "256", "--json")[1])
+    assert found["memory"] == alone["memory"] and found["step_time_s"] == alone["step_time_s"]
+
+
 @pytest.mark.parametrize("price", ["1.5", "3.195", "0.0427"])
 @pytest.mark.parametrize("tokens", ["300B", "3M"])
 def test_rate_times_quantity_is_the_sum_as_shown(price, tokens):
