@@ -97,7 +97,7 @@ def predict(
     region: str | None = None,
     carbon: float | None = None,
     embodied: bool | None = None,
-    campaign: Mapping[str, str | float | bool] | None = None,
+    campaign: Mapping[str, Any] | None = None,
     runs: str | Path | Sequence[str | Path] = (),
     **unknown: Never,
 ) -> Forecast:
@@ -155,7 +155,8 @@ def predict(
         [g CO2e/kWh]. Default: no carbon.
     embodied: also the carbon of making the hardware. Default: False.
     campaign: what else is known of the run: {"start": "2027-03-01", "eval_every": 1000,
-        "eval_tokens": "4M", "spares": 16}; keys in docs/campaigns.md.
+        "eval_tokens": "4M", "spares": 16, "stages": [{"tokens": "1T"}]}; keys in
+        docs/campaigns.md.
     runs: file or files of your own measured runs, with the columns of `roofcast validate --runs`;
         those like this step (device, stack, kind of model, mode, format) calibrate the forecast.
 

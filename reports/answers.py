@@ -21,14 +21,20 @@ def answer(scenario: Scenario, remedies: bool = False) -> Forecast:
     from roofcast.scenarios.unused import with_unused
     from roofcast.simulator.forecast.chain import with_largest_batch
 
-    found = with_unused(with_largest_batch(forecast_with_runs(scenario), scenario), scenario)
+    step = scenario
+    if scenario.campaign.get("stages"):
+        from roofcast.simulator.forecast.whole_run import of_first_stage
+
+        step = of_first_stage(scenario)
+    found = with_unused(with_largest_batch(forecast_with_runs(scenario), step), scenario)
     if remedies:
         from roofcast.simulator.choose.remedies import with_remedies
 
-        found = with_remedies(found, scenario)
+        found = with_remedies(found, step)
     if found.memory.fits is not False:
         return found
-    from roofcast.reports.pages.search import said_of_nearest
+    from roofcast.reports.pages.search import fitting, said_of
 
-    words = said_of_nearest(scenario, found)
-    return msgspec.structs.replace(found, diagnosis=f"{found.diagnosis} {words}".strip())
+    near = fitting(step, found)
+    words = f"{found.diagnosis} {said_of(near)}".strip()
+    return msgspec.structs.replace(found, diagnosis=words, fitting=near)

@@ -155,6 +155,16 @@ def money(usd: float) -> str:
     return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${digits(usd)}"
 
 
+def hourly(usd: float) -> str:
+    """US dollars of an hour: all digits that count, to a hundredth of a cent.
+
+    >>> hourly(3.195), hourly(2.0), hourly(0.0426)
+    ('$3.195', '$2.00', '$0.0426')
+    """
+    text = f"{usd:,.4f}".rstrip("0")
+    return f"${text.ljust(len(text.partition('.')[0]) + 3, '0')}"
+
+
 def energy(joules: float) -> str:
     """Energy in watt-hours.
 
@@ -188,3 +198,8 @@ def _ending(parts: list[str]) -> str:
     if len(parts) > 1 and parts[-2] in _BLOCKS:
         return parts[-1]
     return ".".join(parts[-3 if len(parts) > 2 and parts[-2][:1].isdigit() else -2 :])
+
+
+def rate(value: float) -> str:
+    """A rate with a thousands separator, or three digits if it is small."""
+    return f"{value:,.0f}" if value >= 1000 else digits(value)

@@ -16,7 +16,41 @@ def _text(name: str, metavar: str, text: str) -> Option:
     return click.option(name, metavar=metavar, help=text)
 
 
+class StageOf(click.ParamType):
+    """A stage of the schedule: KEY=VALUE with commas, the keys of [[campaign.stages]]."""
+
+    name = "stage"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, Any]:
+        """The table of a stage."""
+        if isinstance(value, dict):
+            return value
+        found: dict[str, Any] = {}
+        for pair in value.split(","):
+            key, equals, text = (part.strip() for part in pair.partition("="))
+            key = "sequence" if key == "seq" else key
+            if not equals or not text or key in found:
+                self.fail(f"{pair!r} of --stage: wanted for example {STAGE}", param, ctx)
+            whole = text.isdecimal() and key not in ("tokens", "samples", "name")
+            found[key] = int(text) if whole else text
+        return found
+
+
+STAGE = "tokens=800B,seq=131072,batch=128,cp=8"
 CAMPAIGN: dict[str, Option] = {
+    "stage": click.option(
+        "--stage",
+        multiple=True,
+        type=StageOf(),
+        metavar="KEY=VALUE,...",
+        help=(
+            "A stage of the schedule, in place of --tokens; once per stage, in order. Keys: tokens"
+            " or samples; seq, image, batch, micro_batch, recompute, tp, pp, cp, zero where they"
+            f" differ from those of the command; name. For example {STAGE}."
+        ),
+    ),
     "start": _text("--start", "DATE", "First day, for dates instead of durations: 2027-03-01."),
     "deadline": _text(
         "--deadline", "DATE", "Print the probability of ending by then: a date, or 30d."
@@ -56,6 +90,16 @@ CAMPAIGN: dict[str, Option] = {
         "TIME",
         "From there to the next step. Default: 5min (1min on one node), and reading the state.",
     ),
+    "preemptions_per_hour": click.option(
+        "--preemption",
+        "preemptions_per_hour",
+        type=float,
+        metavar="N",
+        help=(
+            "Preemptions of the whole run per hour, on spot capacity, whose price it then takes."
+            " Default: none."
+        ),
+    ),
     "spares": click.option(
         "--spares", type=click.IntRange(min=0), metavar="N", help="Idle devices that are paid for."
     ),
@@ -87,4 +131,5 @@ def campaign_options(function: Callable) -> Callable:
 def gathered(given: dict[str, Any]) -> dict[str, Any]:
     """The values of these options, taken out of `given`: the table `campaign`."""
     found = {name: given.pop(name, None) for name in CAMPAIGN}
-    return {name: value for name, value in found.items() if value not in (None, False, ())}
+    found["stages"] = list(found.pop("stage") or ())
+    return {name: value for name, value in found.items() if value not in (None, False, (), [])}

@@ -158,6 +158,8 @@ def _literal(value: Any) -> str:
     """A TOML value. Strings are escaped as in JSON, plus the delete character, as TOML requires."""
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_literal(each)}" for key, each in value.items()) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

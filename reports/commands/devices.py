@@ -12,7 +12,7 @@ import click
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.reports.completion import completing
-from roofcast.reports.format import binary, si
+from roofcast.reports.format import binary, hourly, si
 from roofcast.reports.option_types import Once, OnceGroup, Whole, setting
 from roofcast.reports.options import print_json
 
@@ -97,14 +97,17 @@ def _filtered(rows: list[hwdb.Summary], key: str, value: str) -> list[hwdb.Summa
 
 
 def _list(rows: list[hwdb.Summary], width: int) -> Table:
-    """A line per device; without price and year where the terminal is narrow."""
+    """A line per device, its price the rent that forecasts take; without price and year where the
+    terminal is narrow.
+    """
+    from roofcast.hwdb.market import rent
     from roofcast.reports.console import fitted_table
 
     cells = []
     for row in rows:
-        price = "—"
-        if row.cloud_usd_per_hour:
-            price = f"${row.cloud_usd_per_hour:.2f}/h"
+        price, hour = "—", rent(hwdb.device(row.id))
+        if hour is not None:
+            price = f"{hourly(hour.median)}/h"
         elif row.launch_usd:
             price = f"${row.launch_usd:,.0f}"
         year, bandwidth = str(row.year or "—"), si(row.bandwidth, "B/s")

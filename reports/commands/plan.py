@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 import msgspec
 
@@ -53,6 +55,11 @@ from roofcast.reports.options import print_json
     metavar="USD",
     help="USD per device-hour. Default: the median rent on demand.",
 )
+@click.option(
+    "--save",
+    metavar="FILE",
+    help="Write the best plan's model as a config.json, which predict takes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 def command(
     budget: str,
@@ -62,6 +69,7 @@ def command(
     days: float,
     sequence: int | None,
     price: float | None,
+    save: str | None,
     as_json: bool,
 ) -> None:
     """Plan a training: the model size and the tokens that a budget buys best.
@@ -70,7 +78,16 @@ def command(
     """
     from roofcast.simulator.campaign.plan import plan
 
+    if save is not None:
+        from roofcast.reports.files import check_target
+
+        check_target(save, (".json",))
     found = plan(budget, on, family, inference_tokens or 0.0, days, sequence or 4096, price)
+    if save is not None:
+        from roofcast.reports.files import replacing
+
+        with replacing(save) as part:
+            part.write_text(json.dumps(found.plans[0].config, indent=2) + "\n", encoding="utf-8")
     if as_json:
         print_json(msgspec.to_builtins(found))
         return

@@ -5,27 +5,43 @@ from __future__ import annotations
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, plain_table, say, section, show
-from roofcast.reports.format import digits, duration, energy, money, percent, si, words
+from roofcast.reports.format import (
+    digits,
+    duration,
+    energy,
+    hourly,
+    money,
+    percent,
+    seconds,
+    si,
+    words,
+)  # fmt: skip
+from roofcast.simulator.campaign.money import decimals
 from roofcast.simulator.campaign.result import Campaign
 
 DAY = 86400.0
 INVOICE: tuple[tuple[str, Justify], ...] = (
     ("invoice", "left"), ("quantity", "right"), ("rate", "right"), ("USD", "right"),
 )  # fmt: skip
+STAGES: tuple[tuple[str, Justify], ...] = (
+    ("stage", "left"), ("steps", "right"), ("batch", "right"), ("sequence", "right"),
+    ("step", "right"), ("time", "right"), ("energy", "right"), ("USD", "right"),
+)  # fmt: skip
 SHOWN = 5e-5  # parts of the time are listed from this share on
 
 
-def campaign_section(out: Console, c: Campaign) -> None:
-    """Print the whole training."""
+def campaign_section(out: Console, c: Campaign, as_if: str = "") -> None:
+    """Print the whole training. as_if: that it does not fit, and what would."""
     section(out, "The whole training")
+    if as_if:
+        say(out, as_if, style="bold red")
     say(out, _when(c), style="bold")
-    goodput = (
-        f"goodput {share(c.goodput)} (80 %: {share(c.goodput_low)} to {share(c.goodput_high)})"
-    )
-    say(out, f"{goodput}: {words(round(c.steps))} steps take {duration(c.steps_s)} of that")
-    if c.deadline_probability is not None:
-        day = c.deadline or "the deadline"
-        say(out, f"by {day}: {percent(c.deadline_probability)}")
+    for line in _chances(c):
+        say(out, line)
+    say(out, _goodput(c))
+    if c.stages:
+        show(out, _stages(out, c))
+        say(out, "a stage's time, energy and USD hold its share of all that follows", style="dim")
     show(out, _parts(c))
     say(out, _checkpoints(c))
     say(out, _failures(c))
@@ -33,7 +49,7 @@ def campaign_section(out: Console, c: Campaign) -> None:
         say(out, "the input limits the step: data loaders give fewer samples than it could take")
     if c.energy_j is not None:
         say(out, f"energy {_joules(c)} (scope: {c.energy_scope})")
-    _invoice(out, c)
+    _invoice(out, c, bool(as_if))
 
 
 def share(part: float) -> str:
@@ -46,77 +62,118 @@ def share(part: float) -> str:
 
 
 def _when(c: Campaign) -> str:
-    days = f"{duration(c.time_s)} (80 %: {duration(c.days_low * DAY)} to"
-    days += f" {duration(c.days_high * DAY)}; 95 %: within {duration(c.days_95 * DAY)})"
+    low, high = duration(c.days_low * DAY), duration(c.days_high * DAY)
     if c.start is None or c.end is None:
-        return days
-    ends = f"(80 %: {c.end_low} to {c.end_high}; 95 %: by {c.end_95})"
-    return f"from {c.start} to {c.end} {ends}: {days}"
+        return f"{duration(c.time_s)} expected; 80 % interval {low} to {high}"
+    return (
+        f"from {c.start} to {c.end}: {duration(c.time_s)} expected; 80 % interval {low} to {high},"
+        f" ending {c.end_low} to {c.end_high}"
+    )
+
+
+def _chances(c: Campaign) -> list[str]:
+    """By when, and for how much at most, with 95 % probability; and the chance of a deadline."""
+    late = f"within {duration(c.days_95 * DAY)}"
+    late = f"by {c.end_95}, {late}" if c.end_95 else late
+    cost = f", for at most {money(c.cost_95_usd)}" if c.cost_95_usd is not None else ""
+    lines = [f"with 95 % probability done {late}{cost}"]
+    if c.deadline_probability is not None:
+        day = c.deadline or "the deadline"
+        lines.append(f"probability of being done by {day}: {percent(c.deadline_probability)}")
+    return lines
+
+
+def _goodput(c: Campaign) -> str:
+    """The share of the time that goes into the steps."""
+    return (
+        f"{share(c.goodput)} of that time goes into training steps (goodput; 80 % interval"
+        f" {share(c.goodput_low)} to {share(c.goodput_high)}): {words(round(c.steps))} steps of"
+        f" {seconds(c.step_s)}{' in the mean' if c.stages else ''}, {duration(c.steps_s)}"
+    )
+
+
+def _stages(out: Console, c: Campaign):
+    """A row per stage."""
+    rows = [
+        (
+            each.name, words(round(each.steps)), words(each.batch),
+            f"{each.sequence:,}" if each.sequence else "",
+            seconds(each.step_s), duration(each.time_s),
+            energy(each.energy_j) if each.energy_j is not None else "",
+            f"{each.cost_usd:,.2f}" if each.cost_usd is not None else "",
+        )
+        for each in c.stages
+    ]  # fmt: skip
+    return fitted_table(out.width - 2, STAGES, rows, ("sequence", "batch", "energy", "steps"))
 
 
 def _parts(c: Campaign):
     """The parts of the time, the largest first."""
     parts = {
         "steps": c.steps_s,
-        "longer steps": c.slow_s,
+        "slower steps (stragglers)": c.slow_s,
         "evaluation": c.eval_s,
-        "checkpoints": c.checkpoint_s,
-        "work done again": c.lost_s,
-        "detection": c.detection_s,
-        "restarts": c.restart_s,
-        "start": c.start_s,
+        "saving checkpoints": c.checkpoint_s,
+        "work redone after failures": c.lost_s,
+        "noticing failures": c.detection_s,
+        "restarts after failures": c.restart_s,
+        "starting the job": c.start_s,
     }
     table = plain_table(("where the time goes", "left"), ("time", "right"), ("share", "right"))
-    for name, seconds in sorted(parts.items(), key=lambda each: -each[1]):
-        if seconds > SHOWN * c.time_s or name == "steps":
-            table.add_row(name, duration(seconds), share(seconds / c.time_s))
+    for name, seconds_ in sorted(parts.items(), key=lambda each: -each[1]):
+        if seconds_ > SHOWN * c.time_s or name == "steps":
+            table.add_row(name, duration(seconds_), share(seconds_ / c.time_s))
     return table
+
+
+CHOSEN = {"given": "as given", "shortest mean run": "which makes the expected run shortest"}
 
 
 def _checkpoints(c: Campaign) -> str:
     k = c.checkpoints
-    text = f"checkpoints: {si(k.bytes, 'B')}, {duration(k.stall_s)} each"
+    text = f"checkpoints: {si(k.bytes, 'B')}; the run stops {duration(k.stall_s)} for each"
     if k.save_s > k.stall_s:
         text += f" ({duration(k.save_s)} to storage, overlapped)"
     if k.count == 1:
-        return f"{text}, one at the end"
-    return f"{text}, every {duration(k.every_s)} ({words(round(k.every_steps))} steps; {k.chosen})"
+        return f"{text}; one at the end"
+    how = CHOSEN.get(k.chosen, k.chosen)
+    return f"{text}, every {duration(k.every_s)} ({words(round(k.every_steps))} steps), {how}"
 
 
 def _failures(c: Campaign) -> str:
     f = c.failures
     if f.hours_between is None:
         return "failures: none"
-    return (
-        f"failures: {digits(f.expected)} expected, one per {duration(f.hours_between * 3600)}"
-        f" ({digits(f.per_1000_node_days)} per 1000 node-days)"
-    )
+    rate = f"{digits(f.per_1000_node_days)} failures per 1000 node-days"
+    between = duration(f.hours_between * 3600)
+    if f.preemptions:
+        return (
+            f"interruptions: {digits(f.expected)} expected, {digits(f.preemptions)} of them"
+            f" preemptions of spot capacity; one per {between} ({rate})"
+        )
+    return f"failures: {digits(f.expected)} expected, one per {between} ({rate})"
 
 
 def _joules(c: Campaign) -> str:
     assert c.energy_j is not None
     text = energy(c.energy_j)
     if c.energy_low_j is not None and c.energy_high_j is not None:
-        text += f", 80 %: {energy(c.energy_low_j)} to {energy(c.energy_high_j)}"
+        text += f", 80 % interval {energy(c.energy_low_j)} to {energy(c.energy_high_j)}"
     return text
 
 
-def _invoice(out: Console, c: Campaign) -> None:
+def _invoice(out: Console, c: Campaign, as_if: bool) -> None:
     if c.cost_usd is None or not c.invoice:
         say(out, "invoice: price unknown (--price sets one)")
         return
     rows = []
     for each in c.invoice:
-        many = f"{each.quantity:,.1f}" if each.quantity >= 100 else digits(each.quantity)
-        quantity = f"{many} {each.unit}"
-        rows.append((each.what, quantity, digits(each.rate_usd, 4), f"{each.usd:,.2f}"))
+        quantity = f"{each.quantity:,.{decimals(each.quantity)}f} {each.unit}"
+        rows.append((each.what, quantity, hourly(each.rate_usd)[1:], f"{each.usd:,.2f}"))
     dated = f" (price of {c.price_date})" if c.price_date else ""
+    dated += ", as if it fitted" if as_if else ""
     rows.append((f"total{dated}", "", "", f"{c.cost_usd:,.2f}"))
     show(out, fitted_table(out.width - 2, INVOICE, rows, ("rate", "quantity")))
-    if c.cost_95_usd is not None and c.cost_low_usd is not None and c.cost_high_usd is not None:
-        by = f"by {c.end_95}, " if c.end_95 else f"within {duration(c.days_95 * DAY)}, "
-        say(
-            out,
-            f"80 %: {money(c.cost_low_usd)} to {money(c.cost_high_usd)}; 95 %: {by}"
-            f"{money(c.cost_95_usd)}",
-        )
+    if c.cost_low_usd is not None and c.cost_high_usd is not None:
+        low, high = money(c.cost_low_usd), money(c.cost_high_usd)
+        say(out, f"80 % interval of the total: {low} to {high}")

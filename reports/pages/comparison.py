@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show, wrapped
-from roofcast.reports.format import binary, duration, money, percent, seconds
+from roofcast.reports.format import binary, duration, money, percent, rate, seconds
 from roofcast.reports.pages.asked import edited, pass_or_step, what
-from roofcast.reports.pages.forecast import rate
 from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.reports.pages.memory import KINDS, doubtful, kinds
 from roofcast.simulator.forecast.result import Forecast

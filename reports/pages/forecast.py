@@ -7,7 +7,18 @@ from rich.console import Console
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import page, say, section, show, unbroken
-from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si, words
+from roofcast.reports.format import (
+    digits,
+    duration,
+    energy,
+    hourly,
+    money,
+    percent,
+    rate,
+    seconds,
+    si,
+    words,
+)  # fmt: skip
 from roofcast.reports.pages.asked import assumptions, interval_basis, pass_or_step, trained, what
 from roofcast.reports.pages.campaign import campaign_section
 from roofcast.reports.pages.energy import energy_section
@@ -17,6 +28,7 @@ from roofcast.reports.pages.limits import limits_section, remedies_table
 from roofcast.reports.pages.memory import memory_section, peak, shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.reports.pages.price import rent_words
+from roofcast.reports.pages.search import said_of
 from roofcast.simulator.forecast.result import Forecast
 
 FULL = 0.995  # a lower mean clock is shown
@@ -36,7 +48,7 @@ def print_forecast(forecast: Forecast) -> None:
         if forecast.layout:
             devices_section(out, forecast)
         if forecast.campaign is not None:
-            campaign_section(out, forecast.campaign)
+            campaign_section(out, forecast.campaign, _as_if(forecast))
             say(out, f"the steps alone: {_whole_run(forecast)}")
         elif forecast.time_to_train_s is not None:
             section(out, "Whole run")
@@ -48,6 +60,16 @@ def print_forecast(forecast: Forecast) -> None:
             remedies_table(out, forecast)
         nearest_section(out, forecast)
         assumptions(out, forecast)
+
+
+def _as_if(forecast: Forecast) -> str:
+    """What is said before a whole training that does not fit; empty of one that does."""
+    if forecast.memory.fits is not False:
+        return ""
+    return (
+        f"does not fit: {shortage(forecast)}; all of this block is as if it did."
+        f" {said_of(forecast.fitting)}"
+    )
 
 
 def headline(out: Console, forecast: Forecast) -> None:
@@ -107,11 +129,6 @@ def _rates(forecast: Forecast) -> list[str]:
     return rates
 
 
-def rate(value: float) -> str:
-    """A rate with a thousands separator, or three digits if it is small."""
-    return f"{value:,.0f}" if value >= 1000 else digits(value)
-
-
 def _phases(forecast: Forecast) -> str:
     """Time of the phases, of communication and of the host."""
     parts = [f"forward {seconds(forecast.forward_s)}"]
@@ -167,7 +184,7 @@ def _whole_run(forecast: Forecast) -> str:
         parts.append(f"{words(round(forecast.steps))} {unit}")
     price = forecast.price_usd_per_hour
     if forecast.cost_usd is not None:
-        at = f" at {money(price)} per device-hour" if price is not None else ""
+        at = f" at {hourly(price)} per device-hour" if price is not None else ""
         of = f" ({rent_words(forecast.price)})" if forecast.price is not None else ""
         parts.append(money(forecast.cost_usd) + at + of)
     elif price is None:

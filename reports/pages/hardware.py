@@ -10,8 +10,10 @@ from rich.table import Table
 from roofcast import hwdb
 from roofcast.hwdb import records
 from roofcast.hwdb.listing import Hardware, figures, texts
+from roofcast.hwdb.market import rent
 from roofcast.reports.console import Justify, fitted_table, page, say, show, wrapped
 from roofcast.reports.format import binary
+from roofcast.reports.pages.price import price_words
 
 MARKS = {  # after the key of a figure
     "*": "not used: no formula reads the figure",
@@ -51,7 +53,7 @@ def print_record(record: Hardware) -> None:
         show(out, table)
         if len(table.columns) < len(_FIGURES):
             say(out, "sources of the figures: in a wider terminal, or with --json")
-        for line in _legend(found, kind):
+        for line in (*_legend(found, kind), *_rent(record)):
             say(out, line)
         for name, citation in record.sources.items():
             say(out, citation, first=f"{name}: ")
@@ -129,6 +131,17 @@ def _table(found: list[Row], kind: type[Hardware], width: int) -> Table:
     for row, (_, figure, _) in zip(rows, found, strict=True):
         row[-1] = wrapped(source(figure), max(room, NARROW))
     return fitted_table(width - 2, _FIGURES, rows, ("source", "status"))
+
+
+def _rent(record: Hardware) -> list[str]:
+    """The price that forecasts take, where it is not the one in the device's file."""
+    if not isinstance(record, records.Device):
+        return []
+    price = rent(record)
+    if price is None or price.of_class == "listed":
+        return []
+    listed = "; price.cloud_usd_per_hour is shown only" if record.price.cloud_usd_per_hour else ""
+    return [f"rent in forecasts: {price_words(price)} (hwdb/prices){listed}"]
 
 
 def _legend(found: list[Row], kind: type[Hardware]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
-from roofcast.reports.format import digits, duration, energy, money, percent, seconds, words
+from roofcast.reports.format import digits, duration, energy, hourly, money, percent, seconds, words
 from roofcast.reports.pages.search import words_of
 from roofcast.simulator.campaign.plan import Plan, Planned
 
@@ -23,14 +23,8 @@ def print_planned(found: Planned) -> None:
         section(out, f"Best: {best.devices:,} × {best.device}" if found.plans[1:] else "The plan")
         for first, line in _lines(best):
             say(out, line, first=first)
-        refuted = found.refuted
-        say(
-            out,
-            f"{words(refuted['parameters'])} parameters, {words(refuted['tokens'])} tokens"
-            f" ({digits(refuted['tokens_per_parameter'])} per parameter); refuted: the constants do"
-            " not fit the paper's own runs",
-            first="as printed by Hoffmann et al.: ",
-        )
+        for first, line in reproduced(found, best):
+            say(out, line, first=first)
         section(out, "Assumed")
         for line in found.assumptions:
             say(out, line, first="- ")
@@ -47,15 +41,17 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
                     f" {p.vocabulary:,}"),
         ("tokens: ", f"{words(p.tokens)}, {digits(p.tokens_per_parameter)} per parameter"
                      f" ({digits(p.training_flop)} FLOP)"),
-        ("loss: ", f"{p.loss:.3f} nats per token{_over(p)}"),
+        ("loss: ", f"{p.loss:.3f} nats per token, 80 % interval of the law {p.loss_low:.3f} to"
+                   f" {p.loss_high:.3f}{_over(p)}"),
         ("optimum of the law: ", f"{words(p.optimal_parameters)} parameters for these FLOP, 80 %"
                                  f" interval {words(p.optimal_low)} to {words(p.optimal_high)}"),
         ("training: ", f"{duration(p.time_s)} on {p.devices:,} × {p.device}{interval}"),
-        ("step: ", f"{seconds(p.step_time_s)} at batch {p.batch:,}, MFU {percent(p.mfu)};"
-                   f" {words_of(p.options)}"),
+        ("devices: ", f"{p.devices:,}, {p.why}"),
+        ("step: ", f"{seconds(p.step_time_s)} for a batch of {p.batch:,} sequences of"
+                   f" {p.sequence:,} tokens, MFU {percent(p.mfu)}; {words_of(p.options)}"),
     ]  # fmt: skip
     if p.cost_usd is not None and p.price_usd_per_hour is not None:
-        text = f"{money(p.cost_usd)} at {money(p.price_usd_per_hour)} per device-hour"
+        text = f"{money(p.cost_usd)} at {hourly(p.price_usd_per_hour)} per device-hour"
         if p.inference_usd is not None:
             text += f"; {money(p.inference_usd)} for {words(p.inference_tokens)} tokens of use"
         lines.append(("cost: ", text))
@@ -63,6 +59,24 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
         text = ", ".join(f"{scope} {energy(j)}" for scope, j in p.energy_by_scope_j.items())
         lines.append(("energy: ", text))
     return lines
+
+
+def reproduced(found: Planned, p: Plan) -> list[tuple[str, str]]:
+    """The commands that forecast the plan in full."""
+    path = file_of(p)
+    command = (
+        f"roofcast predict {path} --on {p.device} --seq {p.sequence} --batch {p.batch} --tokens"
+        f" {p.tokens:.10g} {words_of(p.options)}"
+    )
+    if p.price_given and p.price_usd_per_hour is not None:
+        command += f" --price {p.price_usd_per_hour:g}"
+    return [("to forecast it in full: ", f"add --save {path}, then {command}")]
+
+
+def file_of(p: Plan) -> str:
+    """A file name for the config.json of a plan's model."""
+    size = f"{p.parameters / 1e9:.3g}b" if p.parameters >= 1e9 else f"{p.parameters / 1e6:.3g}m"
+    return f"{p.family}-{size}.json"
 
 
 def _over(p: Plan) -> str:

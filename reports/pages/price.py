@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roofcast.hwdb.market import Summary, costs
-from roofcast.reports.format import money
+from roofcast.reports.format import hourly, money
 from roofcast.simulator.forecast.result import Price
 
 PURCHASES = ("market", "server", "launch")
@@ -16,7 +16,8 @@ CLASSES = {
 def price_words(p: Summary) -> str:
     """A price with its class of provider, its spread, its date and its source."""
     per = "per device" if p.kind in PURCHASES else "per device-hour"
-    text = f"{money(p.median)} {per}, {p.kind}"
+    shown = money(p.median) if p.kind in PURCHASES else hourly(p.median)
+    text = f"{shown} {per}, {p.kind}"
     if p.of_class in ("yours", "listed"):
         return f"{text}, {'your price' if p.of_class == 'yours' else 'of the file of the device'}"
     if p.kind in ("market", "launch"):

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show, unbroken
-from roofcast.reports.format import binary, digits, money, percent, seconds, si
-from roofcast.reports.pages.forecast import rate
+from roofcast.reports.format import binary, digits, money, percent, rate, seconds, si
 from roofcast.simulator.serving.result import ServingForecast, Spread
 
 WORDS = {  # of parts of a step

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from roofcast.reports.console import Justify, fitted_table, page, say, show
-from roofcast.reports.format import binary, percent, seconds, si
-from roofcast.reports.pages.forecast import rate
+from roofcast.reports.format import binary, percent, rate, seconds, si
 from roofcast.simulator.choose.axes import Axis
 from roofcast.simulator.forecast.scenario import Scenario
 

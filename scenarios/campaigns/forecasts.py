@@ -54,8 +54,14 @@ class Trained(NamedTuple):
 
     @property
     def stated(self) -> float | None:
-        """Device-hours of the row."""
-        return positive(text(self.row, "device_hours"))
+        """Device-hours of the row; its wall time times its devices where it tells none, or those of
+        one node of several.
+        """
+        told = positive(text(self.row, "device_hours"))
+        wall, devices = positive(text(self.row, "wall_hours")), words.devices_of(self.row)
+        if wall and devices and (told is None or words.of_one_node(self.row)):
+            return wall * devices
+        return told
 
     @property
     def ratio(self) -> float | None:

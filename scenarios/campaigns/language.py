@@ -39,7 +39,9 @@ def phases(row: Row, named: words.Named, device: str, said: list[str]) -> tuple[
     sequence = words.sequence_of(row) or recipe.get("sequence") or 2048
     steps = positive(text(row, "steps"))
     if not tokens and not steps:
-        raise words.refuse("its length is not told: neither tokens nor steps")
+        raise words.refuse("its length is not told: fill the column tokens or steps")
+    if "tokens" in recipe and not words.count(text(row, "tokens")):
+        said.append(f"length: {recipe['source']}")
     devices = words.devices_of(row)
     batch = words.batch_of(row, devices or 0, sequence) or recipe.get("batch")
     if not batch:

@@ -35,6 +35,7 @@ class Plan(NamedTuple):
 def plan(row: Row) -> Plan:
     """The scenarios of a row. Raises BadInput or UnknownName where none can be made of it."""
     said: list[str] = []
+    row = words.filled(row)
     device, assumed = words.device_of(row)
     said += [assumed] if assumed else []
     named = words.model_named(row)
@@ -45,11 +46,12 @@ def plan(row: Row) -> Plan:
     if not named.name and not positive(text(row, "params")):
         raise words.refuse(
             f"model {text(row, 'model')}: not a shipped model, and the number of its parameters is"
-            " not told"
+            " not told; fill the column params for a plain transformer of that size"
         )
     found = models.resolve(named.name, (), "gpu") if named.name else None
     takes = found.takes if found else "sequence"
-    generates = found is None or found.family not in ENCODERS
+    counted = "samples" in words.recipe_of(row)  # a recipe counts samples of nets, tokens of others
+    generates = found is None or (found.family not in ENCODERS and not counted)
     if takes == "sequence" and (text(row, "tokens") or generates):
         group, phases = "language model", language.phases(row, named, device, said)
     else:
@@ -66,6 +68,8 @@ def _net(
     if devices is None:
         devices = NODE
         said.append(f"{NODE} devices (not given)")
+    if words.of_one_node(row):
+        said.append(f"{devices:,} devices of the note; the row's own hours are those of one node")
     said.append("plain data parallel" if devices > 1 else "one device")
     side, views = None, 1.0
     if takes == "image":
@@ -74,8 +78,9 @@ def _net(
         said += [crops] if crops else []
     sequence = words.sequence_of(row) or recipe.get("sequence")
     batch = _batch(row, recipe, devices, sequence)
+    two = words.phases_of(row)
     base = msgspec.structs.replace(
-        _step(row, named.name, device, devices, batch, takes, said),
+        _step(row, named.name, device, devices, batch, takes, said, two[0] if two else None),
         image=side,
         sequence=sequence if takes == "sequence" else None,
     )
@@ -88,7 +93,9 @@ def _net(
     first = msgspec.structs.replace(base, samples=samples * (1 - share), campaign=read)
     if not then:
         return (first,)
-    more = float(then.get("samples") or samples * share)
+    more = float(then.get("samples") or samples * share) * named.passes
+    if two:
+        base = _step(row, named.name, device, devices, batch, takes, [], two[1])
     return first, msgspec.structs.replace(base, samples=more, sequence=then["sequence"])
 
 
@@ -96,6 +103,8 @@ def _batch(row: Row, recipe: dict[str, Any], devices: int, sequence: int | None)
     """Samples of a step on all devices; 0 where nothing tells."""
     told = words.batch_of(row, devices, sequence)
     each = recipe.get("batch", 0) * devices or recipe.get("batch_all", 0)
+    if recipe.get("own_batch"):
+        return int(each)
     iterations = re.search(ITERATIONS, text(row, "note"))
     return told or each or (int(iterations[2]) if iterations else 0)
 
@@ -131,20 +140,33 @@ def _samples(
     epochs = epochs or (float(told[1]) if told else None)
     if recipe.get("samples"):
         said.append(f"length: {recipe['source']}")
-        return float(recipe["samples"]) * (epochs or recipe["epochs"])
+        return float(recipe["samples"]) * (epochs or recipe["epochs"]) * recipe.get("loops", 1)
     if takes == "image" and (epochs or named.classifies):
         epochs = epochs or float(words.table()["usual"]["image_epochs"])
         said.append(f"{epochs:g} epochs of ImageNet (length or data set not given)")
         return float(words.table()["data"]["imagenet"]) * epochs
-    raise words.refuse("its length is not told: neither samples nor steps")
+    raise words.refuse("its length is not told: fill the column samples, epochs or steps")
 
 
 def _step(
-    row: Row, model: str, device: str, devices: int, batch: int, takes: str, said: list[str]
+    row: Row,
+    model: str,
+    device: str,
+    devices: int,
+    batch: int,
+    takes: str,
+    said: list[str],
+    phase: tuple[int, int] | None = None,
 ) -> Scenario:
-    """The scenario of a net's step, in columns of measured runs of nets."""
-    per = batch // devices if batch else _example_batch(model, device, text(row, "precision"))
-    sequence = words.sequence_of(row) or words.recipe_of(row).get("sequence", 128)
+    """The scenario of a net's step, in columns of measured runs of nets.
+
+    phase: samples of a device and accumulations, of a phase that the row tells.
+    """
+    recipe = words.recipe_of(row)
+    per, times = phase or (batch // devices, 1)
+    per = per or _example_batch(model, device, text(row, "precision"))
+    sequence = words.sequence_of(row) or recipe.get("sequence", 128)
+    batch = batch or (per if phase else 0)
     if not per:
         per = PER_DEVICE.get(takes) or max(TOKENS // sequence, 1)
         said.append(f"{per} samples per device (not given)")
@@ -157,6 +179,7 @@ def _step(
         "mode": "train",
         "batch_per_device": str(max(per, 1)),
         "n_devices": str(devices),
+        "micro_batches": str(times * recipe.get("loops", 1)),
         "framework": _framework(row),
         "source_name": text(row, "source_name"),
         "step_time_ms": "1",

@@ -31,6 +31,13 @@ CLASSIFIERS = re.compile(
     r"(?:wide_)?(?:se)?resne[xt]t?\d|resnet|regnet|(?:tf_)?efficientnet|vit_|deit|convnext|vgg|densenet"
     r"|mobilenet|mnasnet|inception|xception|swin"
 )
+# batches of a device by number format, and of two phases with their accumulations, in a row's note
+FULL_AND_MIXED = r"Batch size / GPU(?:: TF32 FP16| \(FP32 : mixed precision\))=(\d+)(?: :)? (\d+)"
+MIXED_AND_FULL = r"Batch size per GPU=(\d+)@FP16 (\d+)@(?:TF|FP)32"
+TWO_PHASES = (
+    r"[Bb]atch [Ss]ize ?/ ?GPU[^=;]*Phase ?1[^=;]*=(\d+)\D+(\d+);"
+    r" Accumulation [Ss]teps[^=;]*=(\d+)\D+(\d+)"
+)
 KINDS = ("wall", "rate", "fleet", "derived")
 
 
@@ -49,7 +56,7 @@ def kind_of(row: Row) -> str:
     words = f"{text(row, 'includes')} {text(row, 'model')}".lower()
     if any(word in words for word in FLEET):
         return "fleet"
-    projected = text(row, "tier") == "P"
+    projected = text(row, "tier") == "P" or recipe_of(row).get("projected", False)
     return "rate" if projected or any(word in words for word in RATE) else "wall"
 
 
@@ -87,6 +94,12 @@ def recipe_of(row: Row) -> dict[str, Any]:
     }
 
 
+def filled(row: Row) -> Row:
+    """A row with the parameters and devices that the recipe of a named example tells."""
+    recipe = recipe_of(row)
+    return row | {name: f"{recipe[name]:g}" for name in ("params", "devices") if name in recipe}
+
+
 class Named(NamedTuple):
     """A model, and what its name says beside."""
 
@@ -105,7 +118,8 @@ def model_named(row: Row) -> Named:
     """The shipped model of a row."""
     recipe, name = recipe_of(row), text(row, "model")
     if "model" in recipe:
-        return Named(recipe["model"], 1.0, "")
+        ours = net_words.file_of(recipe["model"])
+        return Named(ours, recipe.get("passes", 1.0), recipe.get("said", ""))
     if name.count("/") >= 2 or "DeepLearningExamples" in text(row, "source"):
         return Named(_of_example(row, name), 1.0, "")
     lower = re.sub(r"\s*\((?!jft|i21k).*?\)|\s*\d+ epochs?.*$", "", name.lower()).strip()
@@ -159,7 +173,9 @@ def _regnet(name: str) -> Named | None:
 
 def device_of(row: Row) -> tuple[str, str]:
     """The device of hwdb, and what was assumed. Raises UnknownName."""
-    cell = text(row, "device")
+    cell, recipe = text(row, "device"), recipe_of(row)
+    if "device" in recipe:
+        return recipe["device"], ""
     if cell.startswith("not parsed"):
         words = f"{text(row, 'precision')} {text(row, 'note')}".lower()
         ours = "a100-sxm4-80gb" if "tf32" in words else "v100-sxm2-16gb"
@@ -188,6 +204,12 @@ def devices_of(row: Row) -> int | None:
     if not devices and one:
         return int(one[1])
     return int(devices) if devices else None
+
+
+def of_one_node(row: Row) -> bool:
+    """Whether the columns of a row count the devices of one node, and its note tells of several."""
+    devices, all_of_them = positive(text(row, "devices")), devices_of(row)
+    return bool(devices and all_of_them and all_of_them > devices)
 
 
 def count(cell: str) -> float | None:
@@ -247,14 +269,35 @@ def batch_of(row: Row, devices: int, sequence: int | None) -> int | None:
     if tokens and sequence:
         return max(round(float(tokens[1]) * 1e6 / sequence), 1)
     note = text(row, "note").replace(",", "")
-    words = text(row, "precision")
-    both = re.search(r"Batch size / GPU: TF32, FP16=(\d+), (\d+)", note)
+    mixed = text(row, "precision").startswith(("amp", "bf16", "fp16"))
+    both = re.search(FULL_AND_MIXED, note)
     if both:
-        return devices * int(both[2] if "amp" in words else both[1])
-    each = re.search(r"[Bb]atch [Ss]ize ?/ ?GPU[^=;]*=(\d+)(k?)\b", note)
+        return devices * int(both[2] if mixed else both[1])
+    both = re.search(MIXED_AND_FULL, note)
+    if both:
+        return devices * int(both[1] if mixed else both[2])
+    all_devices = re.search(r"Batch size \(TF32 BF16\)=(\d+) (\d+)", note)
+    if all_devices:
+        return int(all_devices[2] if mixed else all_devices[1])
+    each = re.search(r"[Bb]atch [Ss]ize ?(?:/|per) ?GPU[^=;]*=(\d+)(k?)\b", note)
     if each and "Phase" not in note:
         return devices * int(each[1]) * (1024 if each[2] else 1)
     return None
+
+
+def phases_of(row: Row) -> tuple[tuple[int, int], ...]:
+    """Of two phases that a note tells the batches of: samples of a device between two
+    accumulations, and accumulations of a step; empty for other rows.
+
+    >>> phases_of({"note": "Batch Size/GPU: Phase1, Phase2=128, 16; Accumulation Steps: Phase1,"
+    ...            " Phase2=8, 32"})
+    ((128, 8), (16, 32))
+    """
+    found = re.search(TWO_PHASES, text(row, "note"))
+    if not found:
+        return ()
+    first, second, times, times_then = (int(n) for n in found.groups())
+    return (first, times), (second, times_then)
 
 
 def layout_of(row: Row) -> dict[str, Any]:

@@ -146,10 +146,15 @@ def model_of(name: str, framework: str = "", where: str = "", given: str = "") -
     for candidate in candidates:
         ours = of_framework.get(candidate) or named.models.get(candidate)
         if ours:
-            return str(NETS / ours) if ours.startswith("nets/") else ours
+            return file_of(ours)
         if candidate in known:
             return candidate
     return name
+
+
+def file_of(name: str) -> str:
+    """The path of a model that is a file, "nets/NAME.toml"; other names as they are."""
+    return str(NETS / name) if name.startswith("nets/") else name
 
 
 def stack_of(framework: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from roofcast.hwdb.market import costs, summary
@@ -10,6 +11,7 @@ from roofcast.simulator.campaign.result import InvoiceLine
 
 LOSS_A_YEAR = 0.33  # continuous rate: a device is worth 0.72 of its price a year later (Epoch AI)
 YEAR = 365.25 * 24.0  # hours
+RATE_DIGITS = 4  # decimals of a rate on an invoice: a hundredth of a cent
 
 
 class Priced(NamedTuple):
@@ -38,9 +40,24 @@ def owned(device: Device) -> Priced:
 
 
 def line(what: str, quantity: float, unit: str, rate: float) -> InvoiceLine:
-    """A line, rounded to cents."""
+    """A line of an invoice: quantity and rate are rounded as they are shown, so that their product
+    is the sum, to the cent.
+
+    >>> line("8 devices", 38257.2164, "device-hours", 3.195).usd
+    122231.82
+    """
+    quantity, rate = round(quantity, decimals(quantity)), round(rate, RATE_DIGITS)
     usd = round(quantity * rate, 2)
     return InvoiceLine(what=what, quantity=quantity, unit=unit, rate_usd=rate, usd=usd)
+
+
+def decimals(quantity: float) -> int:
+    """Decimals of a quantity of an invoice: two, or as many as five digits take.
+
+    >>> decimals(38257.2), decimals(0.0123)
+    (2, 6)
+    """
+    return max(2, 4 - math.floor(math.log10(quantity))) if quantity > 0 else 2
 
 
 def invoice(device: str, devices: int, spares: int, hours: float, p: Priced) -> list[InvoiceLine]:
@@ -52,7 +69,7 @@ def invoice(device: str, devices: int, spares: int, hours: float, p: Priced) -> 
     if p.rent is not None:
         lines = [line(f"{devices:,} {device}", devices * hours, "device-hours", p.rent)]
         if spares:
-            lines.append(line(f"{spares:,} spares", spares * hours, "device-hours", p.rent))
+            lines.append(line(f"{spares:,} idle spares", spares * hours, "device-hours", p.rent))
         return lines
     if p.purchase is None:
         return []

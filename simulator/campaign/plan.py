@@ -13,7 +13,6 @@ train and use: FLOP, or device-seconds, of a token.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,11 +20,10 @@ import msgspec
 import numpy as np
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, quoted
-from roofcast.hwdb.units import quantity
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.campaign.budget import DAY, MOST_DEVICES, Budget, budget_of
 from roofcast.simulator.campaign.scaling_law import INFER, PRINTED, REFIT, TRAIN, Law
 from roofcast.simulator.campaign.shapes import Shape, shape_of
-from roofcast.simulator.choose.amounts import limit
 from roofcast.simulator.choose.choosing import Chooser, Kind
 from roofcast.simulator.choose.offers import offer
 from roofcast.simulator.choose.wanted import Wanted
@@ -33,25 +31,11 @@ from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
-DAY = 86400.0
-LEAST_FLOP, MOST_FLOP = 1e16, 1e28
-MOST_DEVICES = 2**20
 GRID = 400  # sizes among which the best is looked for
 SIZES = (0.2, 0.5, 1.0, 2.0, 5.0)  # of the law's optimum, whose steps are forecast
 REACH = 20.0  # sizes are looked for within this factor of the law's optimum
 GUESS = 0.4  # MFU from which a budget's FLOP are guessed, before steps are forecast
 GROWN = 8  # times as many devices as wanted are tried where the model does not fit
-EXAMPLES = "1e23FLOP, 2MUSD or 64xh100-sxm5x30d"
-
-
-class Budget(NamedTuple):
-    """What may be spent: one of the three."""
-
-    flop: float | None = None
-    usd: float | None = None
-    devices: int | None = None  # with `days`
-    device: str = ""  # of these devices
-    days: float | None = None
 
 
 class Size(NamedTuple):
@@ -62,6 +46,7 @@ class Size(NamedTuple):
     device_s: float  # device-seconds of a token in training
     use_s: float  # of a token in use: the forward pass
     options: dict[str, Any]
+    why: str = ""  # so many devices
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +54,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     devices: int
+    why: str  # so many devices
     family: str
+    config: dict[str, Any]  # of the model, as a config.json holds it
+    sequence: int  # tokens
     layers: int
     width: int
     heads: int
@@ -81,6 +69,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_parameter: float
     training_flop: float  # 6 N D
     loss: float  # nats per token
+    loss_low: float  # 80 %, by the standard errors of the law
+    loss_high: float
     optimal_loss: float  # of the same training FLOP at the law's optimum
     optimal_parameters: float
     optimal_low: float  # 80 %, by the standard errors of the law
@@ -96,6 +86,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     time_high_s: float | None
     cost_usd: float | None
     price_usd_per_hour: float | None
+    price_given: bool
     inference_usd: float | None
     energy_by_scope_j: dict[str, float]
 
@@ -108,35 +99,6 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     plans: tuple[Plan, ...]  # the least loss first
     refuted: dict[str, float]  # what the printed law would say: parameters, tokens
     assumptions: tuple[str, ...]
-
-
-def budget_of(text: str) -> Budget:
-    """A budget as people write it. Raises BadInput for one without a unit, or that cannot be.
-
-    >>> budget_of("1e23FLOP").flop, budget_of("2MUSD").usd, budget_of("64xh100-sxm5x30d").days
-    (1e+23, 2000000.0, 30.0)
-    """
-    plain = text.strip().replace(" ", "")
-    parts = re.fullmatch(r"(\d[\d,]*)x(.+)x([^x]+)", plain)
-    if parts:
-        count, days = int(parts[1].replace(",", "")), limit(parts[3], "s") / DAY
-        if not 1 <= count <= MOST_DEVICES or not 0 < days < 1e5:
-            raise BadInput(f"budget {quoted(text)}: no such number of devices or days")
-        return Budget(devices=count, device=hwdb.device(parts[2]).id, days=days)
-    lower = plain.lower()
-    if lower.endswith(("flop", "flops")):
-        flop = quantity(re.sub(r"(?i)flops?$", "FLOP", plain), "FLOP")
-        if not LEAST_FLOP <= flop <= MOST_FLOP:
-            raise BadInput(
-                f"budget {quoted(text)}: from {LEAST_FLOP:g} to {MOST_FLOP:g} FLOP are planned"
-            )
-        return Budget(flop=flop)
-    if lower.endswith("usd") or plain.startswith("$"):
-        usd = limit(plain.lower().replace("usd", "").replace("m", "M").replace("b", "B"), "USD")
-        if not 0 < usd <= 1e12:
-            raise BadInput(f"budget {quoted(text)}: from 0 to 1e12 dollars are planned")
-        return Budget(usd=usd)
-    raise BadInput(f"budget {quoted(text)} has no unit; give for example {EXAMPLES}")
 
 
 def plan(
@@ -302,10 +264,19 @@ class Planner(NamedTuple):
                 assert batch is not None, "the chooser decides the batch"
                 each = points[0].step_s * n / (batch * self.sequence)
                 options = {**points[0].options, "batch": batch}
-                found = Size(shape, n, each, each * INFER / TRAIN, options)
+                found = Size(shape, n, each, each * INFER / TRAIN, options, self._why())
                 if tokens is None or tokens * each <= n * self.days * DAY:
                     return found
         return found
+
+    def _why(self) -> str:
+        """Why so many devices."""
+        if self.budget.devices is not None:
+            return "of the budget"
+        return (
+            "the fewest, in powers of two, on which the model fits and that finish within"
+            f" {self.days:g} days (--days)"
+        )
 
     def _counts(self, kind: Kind, seconds: float) -> list[int]:
         """Numbers of devices to try: the budget's; else the fewest that finish in time, and more
@@ -317,6 +288,8 @@ class Planner(NamedTuple):
         n = 1
         while n < wanted:
             n *= 2
+        if self.budget.flop is not None:  # the time is only guessed here: fewer may do
+            n = max(n // 2, 1)
         most = max(GROWN * n, 4096 if n <= 512 else 0)
         capacity = kind.names.device.memory.capacity
         found = []
@@ -331,14 +304,18 @@ class Planner(NamedTuple):
         flop = TRAIN * shape.parameters * tokens
         best, d = self.law.optimum(flop)
         low, high = self.law.interval(flop)
+        worst = self.law.loss_interval(shape.parameters, tokens)
         steps, hours = done.steps or 0.0, self.inference_tokens * found.use_s / 3600.0
         ratio = tokens / shape.parameters
         return Plan(
-            device=device, devices=n, family=self.family, layers=shape.depth, width=shape.width,
+            device=device, devices=n, why=found.why, family=self.family,
+            config=shape.config(self.sequence), sequence=self.sequence,
+            layers=shape.depth, width=shape.width,
             heads=shape.heads, kv_heads=shape.keys, feed_forward=shape.feed,
             vocabulary=shape.vocabulary, parameters=shape.parameters, tokens=tokens,
             tokens_per_parameter=ratio,
             training_flop=flop, loss=self.law.loss(shape.parameters, tokens),
+            loss_low=worst[0], loss_high=worst[1],
             optimal_loss=self.law.loss(best, d), optimal_parameters=best,
             optimal_low=low, optimal_high=high,
             over_trained=ratio / (d / best), inference_tokens=self.inference_tokens,
@@ -346,7 +323,7 @@ class Planner(NamedTuple):
             step_time_s=done.step_time_s, mfu=done.mfu, time_s=done.time_to_train_s or 0.0,
             time_low_s=done.low_s * steps if done.low_s else None,
             time_high_s=done.high_s * steps if done.high_s else None,
-            cost_usd=done.cost_usd, price_usd_per_hour=price,
+            cost_usd=done.cost_usd, price_usd_per_hour=price, price_given=self.price is not None,
             inference_usd=hours * price if price and hours else None,
             energy_by_scope_j=done.energy_by_scope_j,
         )  # fmt: skip

@@ -38,9 +38,26 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     low: float  # the 80 % interval of the rate
     high: float
     hours_between: float | None  # of this run; None: none
-    expected: float
+    expected: float  # preemptions among them
+    preemptions: float = 0.0  # expected, of spot capacity
     detection_s: float
     restart_s: float
+
+
+class StageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several stages. Its time, energy and cost have its share of checkpoints, failures and
+    start; over the stages they add up to those of the run.
+    """
+
+    name: str
+    steps: float
+    step_s: float  # as the input allows
+    batch: float  # samples
+    sequence: int | None  # tokens
+    tokens: float | None  # of the whole stage
+    time_s: float
+    energy_j: float | None
+    cost_usd: float | None
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +66,8 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     steps: float
-    step_s: float  # as the input allows
+    step_s: float  # as the input allows; of several stages the mean
+    stages: tuple[StageResult, ...] = ()  # none where the run is of one piece
     input_limited: bool = False
     devices: int
     spares: int = 0

@@ -66,6 +66,21 @@ class Law(NamedTuple):
         spread = Z80 * math.hypot(*parts) / total
         return n * math.exp(-spread), n * math.exp(spread)
 
+    def loss_interval(self, parameters: float, tokens: float) -> tuple[float, float]:
+        """Between which losses a model lies with 80 %: the exponents within their standard errors,
+        while the losses at CENTRE stay as they are, and the irreducible loss within its own. Noise
+        of a run, and data unlike those of the law, are not in it.
+
+        >>> low, high = REFIT.loss_interval(7e10, 1.4e12)
+        >>> low < REFIT.loss(7e10, 1.4e12) < high
+        True
+        """
+        by_size = self.a / parameters**self.alpha * math.log(parameters / CENTRE[0])
+        by_data = self.b / tokens**self.beta * math.log(tokens / CENTRE[1])
+        parts = (self.error * by_size, self.error * by_data, self.e_error)
+        loss, spread = self.loss(parameters, tokens), Z80 * math.hypot(*parts)
+        return loss - spread, loss + spread
+
 
 REFIT = Law("Besiroglu et al. 2024", 1.8172, 482.01, 2085.43, 0.3478, 0.3658, 0.02, 0.03)
 PRINTED = Law("Hoffmann et al. 2022 as printed (refuted)", 1.69, 406.4, 410.7, 0.34, 0.28, 0.0, 0.0)

@@ -73,7 +73,7 @@ class Shape(NamedTuple):
 
     def model(self, sequence: int) -> Model:
         """The model, with a context of `sequence` tokens."""
-        return from_config(self.name, self._config(sequence))
+        return from_config(self.name, self.config(sequence))
 
     @property
     def name(self) -> str:
@@ -82,7 +82,8 @@ class Shape(NamedTuple):
         size = f"{n / 1e9:.3g}b" if n >= 1e9 else f"{n / 1e6:.3g}m"
         return f"{self.family}-{size}"
 
-    def _config(self, sequence: int) -> dict[str, Any]:
+    def config(self, sequence: int) -> dict[str, Any]:
+        """The config.json of the model, with a context of `sequence` tokens."""
         if self.family == "gpt3":
             return {
                 "model_type": "gpt2", "vocab_size": self.vocabulary, "n_positions": sequence,

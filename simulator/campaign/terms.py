@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,32 @@ LONGEST = 100 * 365.25 * 86400.0  # seconds
 MOST = 1e15
 
 
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stage of the schedule: its length, and what differs from the scenario."""
+
+    name: str = ""
+    tokens: str | float | None = None
+    samples: str | float | None = None
+    sequence: int | None = None
+    image: int | None = None
+    batch: int | None = None
+    micro_batch: int | None = None
+    recompute: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    cp: int | None = None
+    zero: int | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields of a scenario that this stage sets."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__ if name != "name"}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `campaign`, as written."""
+
+    stages: list[Stage] = []
 
     start: str | None = None  # ISO date
     deadline: str | float | None = None  # ISO date, or a duration
@@ -32,6 +56,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failure_rate: float | None = None  # per 1000 node-days, nodes of eight devices
     detection: str | float | None = None  # duration
     restart: str | float | None = None
+    preemptions_per_hour: float | None = None  # of the whole run, on spot capacity
     spares: int = 0  # devices
     slow_steps: str | float | None = None  # fraction
     input_rate: str | float | None = None  # samples/s or tokens/s, of a node of eight devices
@@ -54,6 +79,7 @@ class Terms(NamedTuple):
     failure_rate: float | None
     detection_s: float | None
     restart_s: float | None
+    preemptions_per_hour: float
     spares: int
     slow: float | None
     input_samples: float | None  # per second and node
@@ -82,6 +108,7 @@ def terms(raw: Mapping[str, object], where: str = "campaign") -> Terms:
         failure_rate=a.failure_rate,
         detection_s=_seconds(a.detection, f"{where}: detection"),
         restart_s=_seconds(a.restart, f"{where}: restart"),
+        preemptions_per_hour=a.preemptions_per_hour or 0.0,
         spares=a.spares,
         slow=_share(a.slow_steps, f"{where}: slow_steps"),
         input_samples=samples,
@@ -89,6 +116,17 @@ def terms(raw: Mapping[str, object], where: str = "campaign") -> Terms:
         owned=a.owned,
         price_date=_date(a.price_date, f"{where}: price_date"),
     )
+
+
+def stages(raw: Mapping[str, object], where: str = "campaign") -> tuple[Stage, ...]:
+    """The stages of the schedule; none where the run is of one piece. Raises BadInput."""
+    if not raw.get("stages"):
+        return ()
+    found = checked(Asked, {str(key): value for key, value in raw.items()}, where).stages
+    for number, stage in enumerate(found, 1):
+        if (stage.tokens is None) == (stage.samples is None):
+            raise BadInput(f"{where}: stage {number} has no length: give its tokens or samples")
+    return tuple(found)
 
 
 def _check_counts(a: Asked, where: str) -> None:
@@ -105,6 +143,12 @@ def _check_counts(a: Asked, where: str) -> None:
         )
     if not 0 <= a.spares <= MOST:
         raise BadInput(f"{where}: spares {a.spares}: a number of devices, 0 or more")
+    often = a.preemptions_per_hour
+    if often is not None and not 0.0 <= often <= MOST:
+        raise BadInput(
+            f"{where}: preemptions_per_hour {often:g}: preemptions of the run per hour, 0 or more,"
+            " for example 0.05"
+        )
     rate = a.failure_rate
     if rate is not None and not 0.0 <= rate <= MOST:
         raise BadInput(

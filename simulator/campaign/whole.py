@@ -15,7 +15,7 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.campaign import checkpoints as saves
 from roofcast.simulator.campaign import defaults, money
 from roofcast.simulator.campaign.goodput import Rhythm, failures, mean_s, segments, simulated_s
-from roofcast.simulator.campaign.result import Campaign, Checkpoints, Failures
+from roofcast.simulator.campaign.result import Campaign, Checkpoints, Failures, StageResult
 from roofcast.simulator.campaign.terms import Terms
 
 DRAWS = 1000  # of the simulation
@@ -24,11 +24,9 @@ HOUR, DAY = 3600.0, 86400.0
 Z80 = NormalDist().inv_cdf(0.9)
 
 
-class Facts(NamedTuple):
-    """What the forecast of a step says."""
+class Part(NamedTuple):
+    """What the forecast of a step says, of a stage or of the whole run."""
 
-    device: Device
-    devices: int
     steps: float
     step_s: float
     low_s: float | None  # its 80 % interval
@@ -36,30 +34,62 @@ class Facts(NamedTuple):
     forward: float  # share of a forward pass in a step
     samples: float  # of a step
     tokens: float | None
+    step_j: float | None  # of all devices
+    sequence: int | None = None
+    name: str = ""
+
+
+class Facts(NamedTuple):
+    """What the forecasts of the steps say of the run."""
+
+    device: Device
+    devices: int
+    parts: tuple[Part, ...]
     state_bytes: float
     host_rate: float | None  # copy from a device to its host [B/s]; None: unknown
-    step_j: float | None  # of all devices
     power_scope: str
     price: float | None  # USD per device-hour
     price_given: bool
+
+    @property
+    def steps(self) -> float:
+        """Steps of all stages."""
+        return sum(p.steps for p in self.parts)
+
+
+class _Work(NamedTuple):
+    """Seconds of a part, without checkpoints and failures."""
+
+    step_s: float  # as the input allows
+    steps_s: float
+    slow_s: float
+    eval_s: float
+
+    @property
+    def all_s(self) -> float:
+        return self.steps_s + self.slow_s + self.eval_s
 
 
 class _Plan(NamedTuple):
     """The run before failures."""
 
-    step_s: float
-    steps_s: float
-    slow_s: float
-    eval_s: float
+    parts: tuple[_Work, ...]
+    step_s: float  # mean over the run
     start_s: float
     rhythm: Rhythm
     saved: dict[str, Any]
     rate: Rate
+    preempted: float  # share of the interruptions that are preemptions
+
+    @property
+    def steps_s(self) -> float:
+        """Seconds of the steps."""
+        return sum(p.steps_s for p in self.parts)
 
     @property
     def work_s(self) -> float:
         """Seconds of work, without checkpoints and failures."""
-        return self.steps_s + self.slow_s + self.eval_s
+        return sum(p.all_s for p in self.parts)
 
 
 def whole(f: Facts, t: Terms) -> tuple[Campaign | None, tuple[str, ...]]:
@@ -87,10 +117,14 @@ def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
     low, high, late = (float(np.quantile(times, q)) for q in (0.1, 0.9, 0.95))
     g_low, g_high = (float(np.quantile(shares, q)) for q in (0.1, 0.9))
     goodput = plan.steps_s / time_s
+    money_of, energy_of = _cost(f, t, (time_s, low, high, late)), _energy(f, plan, lost)
+    steps_s, slow_s, eval_s = (sum(p[i] for p in plan.parts) for i in (1, 2, 3))
     return Campaign(
-        steps=f.steps, step_s=plan.step_s, input_limited=plan.step_s > f.step_s,
+        steps=f.steps, step_s=plan.step_s,
+        input_limited=any(w.step_s > p.step_s for w, p in zip(plan.parts, f.parts, strict=True)),
+        stages=_stages(f, plan, time_s, energy_of, money_of["cost_usd"]),
         devices=f.devices, spares=t.spares,
-        steps_s=plan.steps_s, slow_s=plan.slow_s, eval_s=plan.eval_s, checkpoint_s=saving,
+        steps_s=steps_s, slow_s=slow_s, eval_s=eval_s, checkpoint_s=saving,
         lost_s=lost, detection_s=down, restart_s=again, start_s=plan.start_s, time_s=time_s,
         goodput=goodput, goodput_low=min(g_low, goodput), goodput_high=max(g_high, goodput),
         days=time_s / DAY, days_low=low / DAY, days_high=high / DAY, days_95=late / DAY,
@@ -100,39 +134,63 @@ def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
         failures=Failures(
             per_1000_node_days=plan.rate.median, low=plan.rate.low, high=plan.rate.high,
             hours_between=r.between_s / HOUR if math.isfinite(r.between_s) else None,
-            expected=expected, detection_s=r.detect_s, restart_s=r.restart_s,
+            expected=expected, preemptions=expected * plan.preempted,
+            detection_s=r.detect_s, restart_s=r.restart_s,
         ),
         **_dates(t, time_s, low, high, late, times),
-        **_energy(f, plan, lost, (time_s, low, high)),
-        **_cost(f, t, (time_s, low, high, late)),
+        **_joules(f, energy_of, (time_s, low, high)),
+        **money_of,
     )  # fmt: skip
 
 
 def _plan(f: Facts, t: Terms) -> _Plan:
-    step_s, nodes = f.step_s, math.ceil(f.devices / NODE)
-    if t.input_samples:
-        step_s = max(step_s, f.samples / (t.input_samples * nodes))
-    if t.input_tokens and f.tokens:
-        step_s = max(step_s, f.tokens / (t.input_tokens * nodes))
+    nodes = math.ceil(f.devices / NODE)
     slow = t.slow if t.slow is not None else defaults.SLOW if nodes > 1 else 0.0
-    steps_s = f.steps * step_s
-    eval_s = math.floor(f.steps / t.eval_every) * _evaluation_s(f, t) if t.eval_every else 0.0
-    known = rate()
-    if t.failure_rate is not None:
-        known = Rate(t.failure_rate, 0.0)
+    parts, before = [], 0.0
+    for p in f.parts:
+        step_s = p.step_s
+        if t.input_samples:
+            step_s = max(step_s, p.samples / (t.input_samples * nodes))
+        if t.input_tokens and p.tokens:
+            step_s = max(step_s, p.tokens / (t.input_tokens * nodes))
+        steps_s, evaluations = p.steps * step_s, 0
+        if t.eval_every:
+            after = before + p.steps
+            evaluations = math.floor(after / t.eval_every) - math.floor(before / t.eval_every)
+        each_s = _evaluation_s(p, t) if evaluations else 0.0
+        parts.append(_Work(step_s, steps_s, slow * steps_s, evaluations * each_s))
+        before += p.steps
+    step_s = parts[0].step_s if len(parts) == 1 else sum(w.steps_s for w in parts) / f.steps
+    known = rate() if t.failure_rate is None else Rate(t.failure_rate, 0.0)
     per_day = known.median
     between_s = hours_between(per_day, f.devices) * HOUR if per_day > 0 else math.inf
+    between_s, preempted = _interrupted(between_s, t.preemptions_per_hour)
     start_s = defaults.RESTART_S if nodes > 1 else defaults.RESTART_ONE_S
     rhythm, saved = _rhythm(f, t, between_s, start_s, step_s * (1 + slow))
-    return _Plan(step_s, steps_s, slow * steps_s, eval_s, start_s, rhythm, saved, known)
+    if preempted:  # a preemption is announced: nothing has to be detected
+        rhythm = rhythm._replace(detect_s=rhythm.detect_s * (1.0 - preempted))
+    return _Plan(tuple(parts), step_s, start_s, rhythm, saved, known, preempted)
 
 
-def _evaluation_s(f: Facts, t: Terms) -> float:
+def _interrupted(between_s: float, per_hour: float) -> tuple[float, float]:
+    """Seconds between interruptions of failures and preemptions together, two independent Poisson
+    processes, whose rates add; and the share of preemptions in them.
+
+    >>> _interrupted(7200.0, 0.5)
+    (3600.0, 0.5)
+    """
+    if not per_hour:
+        return between_s, 0.0
+    preemptions, failing = per_hour / HOUR, 1.0 / between_s
+    return 1.0 / (failing + preemptions), preemptions / (failing + preemptions)
+
+
+def _evaluation_s(p: Part, t: Terms) -> float:
     """Seconds of one evaluation: forward passes in batches like those of a step."""
-    size = t.eval_samples / f.samples if t.eval_samples else 0.0
-    if t.eval_tokens and f.tokens:
-        size = t.eval_tokens / f.tokens
-    return size * f.step_s * f.forward
+    size = t.eval_samples / p.samples if t.eval_samples else 0.0
+    if t.eval_tokens and p.tokens:
+        size = t.eval_tokens / p.tokens
+    return size * p.step_s * p.forward
 
 
 def _rhythm(
@@ -171,15 +229,21 @@ def _rhythm(
 def _draws(f: Facts, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
     """Seconds and goodput of DRAWS runs, each with its own step time and rate of failures."""
     z_step, z_rate = _normals()
-    factor = np.ones(DRAWS)
-    if f.low_s and f.high_s and f.step_s > 0:
-        middle = math.log(f.low_s * f.high_s / f.step_s**2) / 2
-        factor = np.exp(middle + math.log(f.high_s / f.low_s) / (2 * Z80) * z_step)
-    step = np.maximum(factor * f.step_s, plan.step_s if plan.step_s > f.step_s else 0.0)
-    factor = step / plan.step_s
+    steps_s = np.zeros(DRAWS)
+    for p, w in zip(f.parts, plan.parts, strict=True):
+        factor = np.ones(DRAWS)
+        if p.low_s and p.high_s and p.step_s > 0:
+            middle = math.log(p.low_s * p.high_s / p.step_s**2) / 2
+            factor = np.exp(middle + math.log(p.high_s / p.low_s) / (2 * Z80) * z_step)
+        least = w.step_s if w.step_s > p.step_s else 0.0
+        steps_s += p.steps * np.maximum(factor * p.step_s, least)
+    factor = steps_s / plan.steps_s
     between = plan.rhythm.between_s * np.exp(-plan.rate.sigma * z_rate)
+    if plan.preempted:
+        failing = (1.0 - plan.preempted) * np.exp(plan.rate.sigma * z_rate)
+        between = plan.rhythm.between_s / (failing + plan.preempted)
     times = plan.start_s + simulated_s(plan.work_s * factor, plan.rhythm, between, SEED)
-    return times, plan.steps_s * factor / times
+    return times, steps_s / times
 
 
 @functools.cache
@@ -212,20 +276,50 @@ def _after(start: date, seconds: float) -> str | None:
         return None
 
 
-def _energy(
-    f: Facts, plan: _Plan, lost: float, times: tuple[float, float, float]
+def _energy(f: Facts, plan: _Plan, lost: float) -> tuple[float, ...] | None:
+    """Joules of devices that work, by part: steps, evaluations, and what is done again."""
+    found = []
+    for p, w in zip(f.parts, plan.parts, strict=True):
+        if p.step_j is None or p.step_s <= 0:
+            return None
+        again = lost * w.all_s / plan.work_s
+        found.append(p.step_j / p.step_s * (p.steps * p.step_s + w.slow_s + w.eval_s + again))
+    return tuple(found)
+
+
+def _joules(
+    f: Facts, by_part: tuple[float, ...] | None, times: tuple[float, float, float]
 ) -> dict[str, Any]:
-    """Joules of devices that work: steps, evaluations, and what is done again."""
-    if f.step_j is None or f.step_s <= 0:
+    if by_part is None:
         return {}
     mean, low, high = times
-    joules = f.step_j / f.step_s * (f.steps * f.step_s + plan.slow_s + plan.eval_s + lost)
+    joules = sum(by_part)
     return {
         "energy_j": joules,
         "energy_low_j": joules * low / mean,
         "energy_high_j": joules * high / mean,
         "energy_scope": f.power_scope,
     }
+
+
+def _stages(
+    f: Facts, plan: _Plan, time_s: float, joules: tuple[float, ...] | None, usd: float | None
+) -> tuple[StageResult, ...]:
+    """A line per stage; none where there is one. Dollars are rounded so that they add up."""
+    if len(f.parts) == 1:
+        return ()
+    found, paid, done = [], 0.0, 0.0
+    for i, (p, w) in enumerate(zip(f.parts, plan.parts, strict=True)):
+        done += w.all_s
+        until = None if usd is None else round(usd * done / plan.work_s, 2)
+        found.append(StageResult(
+            name=p.name or f"stage {i + 1}", steps=p.steps, step_s=w.step_s, batch=p.samples,
+            sequence=p.sequence, tokens=p.tokens * p.steps if p.tokens else None,
+            time_s=time_s * w.all_s / plan.work_s, energy_j=joules[i] if joules else None,
+            cost_usd=None if until is None else round(until - paid, 2),
+        ))  # fmt: skip
+        paid = until or 0.0
+    return tuple(found)
 
 
 def _cost(f: Facts, t: Terms, times: tuple[float, ...]) -> dict[str, Any]:
@@ -260,7 +354,12 @@ def _said(f: Facts, t: Terms, plan: _Plan) -> tuple[str, ...]:
         lines.append(f"checkpoints: {defaults.SAVE_RATE / 1e9:g} GB/s per node of {NODE} devices")
     if t.asynchronous and f.host_rate is None:
         lines.append("checkpoints: the link to the host is unknown; saved synchronously")
-    if t.slow is None and plan.slow_s:
+    if plan.preempted:
+        lines.append(
+            f"preemptions: {t.preemptions_per_hour:g} per hour of the run, as failures are but"
+            " announced, so that nothing is detected; capacity is there again by the restart"
+        )
+    if t.slow is None and any(w.slow_s for w in plan.parts):
         lines.append(f"steps take {100 * defaults.SLOW:g} % longer over a long run")
     if not t.eval_every:
         lines.append("no evaluation (--eval-every)")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
+import msgspec
+
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.space import Shape
@@ -31,6 +33,8 @@ def nearest_fit(scenario: Scenario, found: Forecast) -> Nearest | None:
     Recomputation, offload, ZeRO stage, micro-batch, and tensor- and pipeline-parallel degrees are
     changed, up to three of them; the devices and the batch stay.
     """
+    if found.layout is not None and scenario.batch is None and not scenario.inputs:
+        scenario = msgspec.structs.replace(scenario, batch=found.batch)
     base = _base(scenario, found)
     changes = list(_changes(scenario, found, base))
     for many in range(1, MOST_CHANGES + 1):

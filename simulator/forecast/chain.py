@@ -49,6 +49,11 @@ def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
     own: measured steps of the user's, which calibrate it. The files that `scenario.runs` names are
     read by scenarios/own_runs.py, not here.
     """
+    if scenario.campaign.get("stages"):
+        from roofcast.simulator.campaign.terms import stages
+        from roofcast.simulator.forecast.whole_run import in_stages
+
+        return in_stages(scenario, stages(scenario.campaign), lambda s: forecast(s, own))
     if scenario.lengths is not None:
         return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)

@@ -149,6 +149,19 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Fitting(msgspec.Struct, frozen=True, kw_only=True):
+    """The nearest layout that fits, of a forecast that does not: same devices, same batch."""
+
+    options: str  # as predict takes them
+    batch: int
+    step_time_s: float
+    samples_per_s: float
+    tokens_per_s: float | None
+    peak_bytes: float  # per device
+    surely: bool  # it fits even where memory is as far above its forecast as one run in ten was
+    time_to_train_s: float | None  # of the steps of the run
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """A forecast of one step. SI units; None where a question was not asked or has no answer."""
 
@@ -230,6 +243,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     embodied_kg: float | None = None  # of making the hardware, the run's share [CO2e]
     # weights, master weights and optimizer states of the whole model, once: a checkpoint
     state_bytes: float | None = None
+    # of a forecast that does not fit: the nearest layout that does, on the same devices
+    fitting: Fitting | None = None
     # a training run of known length with what else it takes; the figures above are steps alone
     campaign: Campaign | None = None
 

@@ -14,6 +14,7 @@ from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
 
+SPOT = "spot"  # the contract whose capacity is taken back
 LONGEST = 1e24  # tokens, samples or epochs of a run
 
 
@@ -34,10 +35,13 @@ class Run(NamedTuple):
 def run_of(
     s: Scenario, recipe: Recipe, model: Model, device: Device, system: System | None = None
 ) -> Run:
-    """The run of a scenario; the price is that of hwdb/prices on demand unless one was given."""
+    """The run of a scenario; the price is that of hwdb/prices on demand, of spot capacity where
+    preemptions are given, unless one was given.
+    """
     given = s.price_per_hour
     if given is None:
-        price = rent(device)
+        spot = rent(device, SPOT) if s.campaign.get("preemptions_per_hour") else None
+        price = spot or rent(device)
     else:
         price = Summary(RENTS[0], "yours", given, given, given, 1, "", True)
     grid = grid_of(s.region, s.carbon)

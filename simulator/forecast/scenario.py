@@ -96,7 +96,7 @@ class Scenario(
     carbon: float | None = None  # carbon intensity of the electricity [g CO2e/kWh]
     embodied: bool | None = None  # also the carbon of making the hardware; default: no
     # what else is known of the run: the keys of simulator/campaign/terms.py
-    campaign: dict[str, str | float | int | bool] = {}
+    campaign: dict[str, Any] = {}
     # files of the user's own measured runs, in the columns of `roofcast validate --runs`: they
     # calibrate the forecast
     runs: tuple[str, ...] = ()

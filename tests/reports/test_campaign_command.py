@@ -22,7 +22,8 @@ def test_the_block_has_dates_goodput_and_an_invoice():
     )  # fmt: skip
     assert code == 0
     for words in ("The whole training", "from 2027-03-01 to", "goodput", "where the time goes",
-                  "8 spares", "total", "95 %: by", "failures:", "without a date"):  # fmt: skip
+                  "8 idle spares", "total", "with 95 % probability done by", "for at most $",
+                  "failures:", "without a date"):  # fmt: skip
         assert words in text, words
 
 
@@ -56,9 +57,76 @@ def test_a_saved_scenario_has_the_same_names(tmp_path):
     assert json.loads(again.output)["campaign"] == json.loads(text)["campaign"]
 
 
+def test_stages_have_a_line_each_and_are_saved(tmp_path):
+    path = tmp_path / "run.toml"
+    asked = ["--stage", "tokens=9B,name=base", "--stage", "tokens=1B,seq=256,batch=128"]
+    code, text = said(*asked, "--preemption", "0.2", "--save", str(path))
+    assert code == 0, text
+    lines = [line.split() for line in text.splitlines()]
+    assert any(line[:1] == ["base"] for line in lines)
+    assert any(line[:2] == ["stage", "2"] for line in lines)
+    assert "preemptions of spot capacity" in " ".join(text.split())
+    as_json = json.loads(said(*asked, "--preemption", "0.2", "--json")[1])["campaign"]
+    again = CliRunner().invoke(main, ["run", str(path), "--json"])
+    assert json.loads(again.output)["campaign"] == as_json
+    assert [each["sequence"] for each in as_json["stages"]] == [1024, 256]
+
+
+def test_an_array_of_tables_in_a_scenario_file_is_the_same_as_stage(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'model = "gpt2"\ndevice = "a100-sxm4-80gb"\ndevices = 64\nbatch = 512\n'
+        '[[campaign.stages]]\ntokens = "9B"\n[[campaign.stages]]\ntokens = "1B"\nbatch = 128\n',
+        encoding="utf-8",
+    )
+    ran = json.loads(CliRunner().invoke(main, ["run", str(path), "--json"]).output)["campaign"]
+    code, text = said("--stage", "tokens=9B", "--stage", "tokens=1B,batch=128", "--json")
+    assert code == 0 and json.loads(text)["campaign"] == ran
+
+
+def test_the_largest_batch_of_a_run_in_stages_is_that_of_its_first():
+    found = json.loads(said("--stage", "tokens=1B,seq=256", "--stage", "tokens=1B", "--json")[1])
+    alone = json.loads(said("--tokens", "1B", "--seq", "256", "--json")[1])
+    assert found["memory"] == alone["memory"] and found["step_time_s"] == alone["step_time_s"]
+
+
+@pytest.mark.parametrize("price", ["1.5", "3.195", "0.0427"])
+@pytest.mark.parametrize("tokens", ["300B", "3M"])
+def test_rate_times_quantity_is_the_sum_as_shown(price, tokens):
+    _, text = said("--tokens", tokens, "--price", price, "--spares", "3")
+    after = text[text.index("invoice ") :].splitlines()[1:]
+    sums = []
+    for line in after[:2]:
+        *_, quantity, unit, rate, usd = line.replace(",", "").split()
+        assert unit == "device-hours" and float(usd) == round(float(quantity) * float(rate), 2)
+        sums.append(round(100 * float(usd)))
+    assert round(100 * float(after[2].replace(",", "").split()[-1])) == sum(sums)
+
+
+def test_a_training_that_does_not_fit_says_so_first_and_names_the_nearest_that_does():
+    line = ["predict", "llama-3-8b", "--on", "h100-sxm5", "--devices", "64", "--tokens", "1T"]
+    text = CliRunner().invoke(main, line).output
+    block = text[text.index("The whole training") :].splitlines()
+    assert block[1].strip().startswith("does not fit")
+    words = " ".join(text.split())
+    assert "The nearest that fits: --" in words and "for the same batch of 64," in words
+    assert "as if it fitted" in words
+    found = json.loads(CliRunner().invoke(main, [*line, "--json"]).output)
+    near = found["fitting"]
+    assert near["batch"] == found["batch"] == 64
+    assert near["tokens_per_s"] == pytest.approx(64 * found["sequence"] / near["step_time_s"])
+    assert near["time_to_train_s"] == pytest.approx(found["steps"] * near["step_time_s"])
+    fits = CliRunner().invoke(main, [*line, *near["options"].split(), "--batch", "64", "--json"])
+    other = json.loads(fits.output)
+    assert other["memory"]["fits"] and other["fitting"] is None
+    assert other["step_time_s"] == pytest.approx(near["step_time_s"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("--stage", "tokens=1B"),
+        ("--preemption", "-1"),
         ("--start", "2027-03-01", "--deadline", "2027-02-01"),
         ("--failure-rate", "-1"),
         ("--price", "-1"),

@@ -1,5 +1,7 @@
 """What a budget buys: the scaling law, shapes, and plans on our step times."""
 
+import json
+
 import pytest
 
 from roofcast.hwdb.errors import RoofcastError
@@ -51,13 +53,25 @@ def test_llama_shapes_are_those_of_llama():
     assert (shape_of("llama", 6.9e10).width, shape_of("llama", 6.9e10).depth) == (8192, 80)
 
 
-def test_a_plan_in_flop_is_the_laws_and_in_device_days_spends_them():
+def test_a_plan_in_flop_is_the_laws_and_in_device_days_spends_them(tmp_path):
     best = plan("1e22FLOP").plans[0]
     assert best.parameters == pytest.approx(best.optimal_parameters, rel=0.12)
     assert 6 * best.parameters * best.tokens == pytest.approx(1e22)
     days = plan("8xh100-sxm5x10d").plans[0]
     assert days.time_s == pytest.approx(10 * 86400, rel=1e-6) and days.devices == 8
     assert days.tokens == pytest.approx(days.time_s / days.step_time_s * days.batch * 4096)
+    assert days.why == "of the budget" and "90 days" in best.why
+    # the model as a file, with the options that are printed, is forecast the same
+    path = tmp_path / "planned.json"
+    path.write_text(json.dumps(days.config), encoding="utf-8")
+    found = forecast(
+        Scenario(
+            model=str(path), device=days.device, sequence=days.sequence, tokens=days.tokens,
+            batch=days.batch, **days.options,
+        )
+    )  # fmt: skip
+    assert found.time_to_train_s == pytest.approx(days.time_s)
+    assert found.cost_usd == pytest.approx(days.cost_usd)
 
 
 def test_tokens_of_use_are_paid_and_make_the_model_smaller():
@@ -66,6 +80,16 @@ def test_tokens_of_use_are_paid_and_make_the_model_smaller():
     assert used.loss > plain.loss and used.loss > used.optimal_loss
     assert used.cost_usd + used.inference_usd == pytest.approx(20e3, rel=1e-6)
     assert plain.cost_usd == pytest.approx(20e3, rel=1e-6)
+
+
+def test_the_loss_has_an_interval_that_is_narrowest_where_the_law_was_fitted():
+    widths = []
+    for n, d in ((1e9, 2e10), (7e10, 1.4e12), (1e12, 2e13)):
+        low, high = REFIT.loss_interval(n, d)
+        assert low < REFIT.loss(n, d) < high
+        widths.append(high - low)
+    assert widths[0] == pytest.approx(2 * 1.2816 * REFIT.e_error)  # what no run can tell
+    assert widths[0] < min(widths[1:])
 
 
 @pytest.mark.parametrize("budget", ["1e19FLOP", "1e26FLOP"])

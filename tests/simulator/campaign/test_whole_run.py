@@ -53,7 +53,7 @@ def test_published_dollars_from_their_own_rate_and_hours(hours, rate, usd, digit
 
 def test_an_invoice_sums_to_the_cent():
     c = run_of(campaign={"spares": 3}).campaign
-    assert [line.what for line in c.invoice] == ["64 a100-sxm4-80gb", "3 spares"]
+    assert [line.what for line in c.invoice] == ["64 a100-sxm4-80gb", "3 idle spares"]
     cents = sum(round(100 * line.usd) for line in c.invoice)
     assert round(100 * c.cost_usd) == cents
     assert c.cost_low_usd < c.cost_usd < c.cost_95_usd
