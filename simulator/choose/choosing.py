@@ -21,6 +21,7 @@ from roofcast.simulator.choose.floors import Floor, Traces, floor
 from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.offers import Offer, counts, offer
 from roofcast.simulator.choose.search import search_layouts
+from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import LIMITS, Wanted, stretch
 from roofcast.simulator.forecast.chain import forecast
@@ -75,6 +76,7 @@ class Chooser:
         self.assumptions: list[str] = []
         self.searched: dict[tuple[str, int], Point | None] = {}
         self.layouts = 0  # forecast
+        self.sieves: dict[str, Sieve] = {}
         self.stretches: dict[tuple[str, float], float] = {}
         batch: int | None = scenario.batch
         for device in devices:
@@ -171,7 +173,7 @@ class Chooser:
 
     def _search(self, kind: Kind, shapes: Sequence[Shape], policies: Sequence[str]) -> None:
         try:
-            found = search_layouts(kind.scenario, shapes, policies)
+            found = search_layouts(kind.scenario, shapes, policies, self._sieve(kind))
         except RoofcastError as error:
             self.unable[kind.names.device.id] = str(error)
             return
@@ -189,6 +191,14 @@ class Chooser:
             seconds = step_s * kind.floor.steps
             peak = float(found.peak_bytes[i])
             self.keep(self.point(kind, n, seconds, options, step_s, peak))
+
+    def _sieve(self, kind: Kind) -> Sieve:
+        """The sieve of a kind, which knows the fastest layouts that were found."""
+        name = kind.names.device.id
+        if name not in self.sieves:
+            capacity = float(kind.names.device.memory.capacity or np.inf)
+            self.sieves[name] = Sieve(capacity, most_above(kind.scenario.mode))
+        return self.sieves[name]
 
     def holds(self, point: Point, wanted: Wanted) -> bool:
         """Whether a point meets every constraint, with the probability that is asked for."""
