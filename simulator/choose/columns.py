@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.simulator.choose.sieve import Sieve
+from roofcast.simulator.choose.sieve import Sieve, key_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
 from roofcast.simulator.parallel.layout import Layout, check
@@ -137,7 +137,7 @@ def _sifted(
     known: dict[tuple, _Traced | None] = {}
     for rank in ranks:
         if rank.family not in sieve.work:
-            known[rank.key] = traced = run.traced(rank)
+            known[rank.key] = traced = run.traced(rank, sieve)
             sieve.work[rank.family] = traced.work - traced.spared if traced else 0.0
 
     def least(rank: _Rank) -> float:
@@ -148,7 +148,7 @@ def _sifted(
         work = sieve.work[rank.family]
         if not any(sieve.may_win(row.layout, work) for row in rank.rows):
             continue
-        traced = known.pop(rank.key) if rank.key in known else run.traced(rank)
+        traced = known.pop(rank.key) if rank.key in known else run.traced(rank, sieve)
         if traced is None:
             continue
         work, spared, on = traced.work, traced.spared, dict[tuple, list[Unit]]()
@@ -166,24 +166,25 @@ class _Run(NamedTuple):
     out: tuple[np.ndarray, np.ndarray]  # seconds, bytes
     refused: Refused
 
-    def traced(self, rank: _Rank) -> _Traced | None:
+    def traced(self, rank: _Rank, sieve: Sieve | None = None) -> _Traced | None:
         """The rank's step; None where there is none."""
-        first = rank.first
+        first, model = rank.first, self.names.model
         recipe = msgspec.structs.replace(first.recipe, batch=first.layout.micro_batch)
         try:
-            step = trace(self.names.model, recipe, first.layout.parallel)
+            if sieve is None:
+                step = trace(model, recipe, first.layout.parallel)
+            else:
+                key = (self.names.device.kind, key_of(recipe), *rank.family, rank.key[-1])
+                if key not in sieve.traces:
+                    sieve.traces[key] = trace(model, recipe, first.layout.parallel)
+                step = sieve.traces[key]
         except RoofcastError as error:
             self.refused(error, len(rank.rows))
             return None
         return _Traced(step, roofline.time_all(step, self.names.device))
 
     def forecast(
-        self,
-        group: _Group,
-        rows: list[Row],
-        traced: _Traced,
-        on: Laid,
-        sieve: Sieve | None = None,
+        self, group: _Group, rows: list[Row], traced: _Traced, on: Laid, sieve: Sieve | None = None
     ) -> None:
         """A group of rows that share a rank. on: the units of that rank, which are added to."""
         at, torus = self._placed(rows, traced.step)

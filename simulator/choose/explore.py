@@ -128,7 +128,7 @@ def varied_twice(
     """The grid, then variations of the best of it, then of the best of these: valid layouts of each
     pass, and how many were varied. few: one round.
     """
-    parts = [_valid(search_layouts(space.scenario, shapes, policies, sieve))]
+    parts = [valid(search_layouts(space.scenario, shapes, policies, sieve))]
     varied, tried = 0, {_key(o) for o in parts[0].options}
     for _ in range(1 if few else ROUNDS):
         chosen, wanted = _varied(space, parts, tried, few)
@@ -136,7 +136,7 @@ def varied_twice(
             break
         varied += chosen
         tried |= set(map(_key, wanted))
-        parts.append(_valid(search_layouts(space.scenario, wanted, sieve=sieve)))
+        parts.append(valid(search_layouts(space.scenario, wanted, sieve=sieve)))
     return parts, varied
 
 
@@ -160,7 +160,8 @@ class Part(NamedTuple):
     invalid: int
 
 
-def _valid(found: Found) -> Part:
+def valid(found: Found) -> Part:
+    """The layouts of a pass that are not refused."""
     keep = np.flatnonzero(~found.refused)
     return Part(
         [_given(found.layout(i)) for i in keep.tolist()],

@@ -12,6 +12,7 @@ import numpy as np
 
 from roofcast.hwdb.records import Device
 from roofcast.simulator.campaign.checkpoints import state_bytes
+from roofcast.simulator.choose.sieve import Traces, key_of
 from roofcast.simulator.choose.space import IMAGES, TOKENS
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named
@@ -30,6 +31,7 @@ class Floor:
     def __init__(self, steps: float, batch: int, traced: Sequence[Step], device: Device) -> None:
         self.steps, self.batch = steps, batch
         self._traced, self._device = traced, device
+        self.recipe = traced[-1].recipe
         held = held_on(traced[-1], device)
         # weights, gradients and states, shared by all devices at best
         self.weights_bytes = float(held.parameters + held.gradients + held.optimizer)
@@ -60,9 +62,6 @@ class Floor:
         return capacity is None or self.least_bytes / devices <= capacity
 
 
-Traces = dict[tuple, Step]  # by what a step depends on, for all devices
-
-
 def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
     """The bounds of a scenario with a batch; of one step where the run has no length. Raises
     BadInput where the device cannot run it.
@@ -71,9 +70,10 @@ def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
     steps = run_of(s, recipe, names.model, names.device).steps
     found = []
     for micro in micros(names.model.takes, recipe.size):
-        key = (names.device.kind, recipe.precision, recipe.stack.name, micro)
+        one = msgspec.structs.replace(recipe, batch=micro)
+        key = (names.device.kind, key_of(one))
         if key not in traces:
-            traces[key] = trace(names.model, msgspec.structs.replace(recipe, batch=micro))
+            traces[key] = trace(names.model, one)
         found.append(traces[key])
     return Floor(steps if steps is not None else 1.0, recipe.batch, found, names.device)
 

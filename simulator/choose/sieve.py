@@ -5,19 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.step import Recipe, Step
+
+Traces = dict[tuple, Step]
+
+
+def key_of(recipe: Recipe) -> bytes:
+    """What tells two recipes apart."""
+    return msgspec.msgpack.encode(recipe)
 
 
 class Sieve:
     """Holds back layouts that cannot be faster than one that was found on as many devices, and the
     times of those that do not fit.
 
-    capacity: bytes of a device; above: measured peaks over forecast ones, at most.
+    capacity: bytes of a device; above: measured peaks over forecast ones, at most; traces: of
+    ranks, by what they depend on, which the sieves of several devices share.
     """
 
-    def __init__(self, capacity: float, above: float) -> None:
+    def __init__(self, capacity: float, above: float, traces: Traces | None = None) -> None:
+        self.traces: Traces = {} if traces is None else traces
         self.capacity, self.surely = capacity, capacity / above
         self.best: dict[int, float] = {}  # seconds of the fastest that surely fits, by devices
         self.work: dict[tuple, float] = {}  # seconds of a micro-batch's kernels, at least, by rank
