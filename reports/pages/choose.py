@@ -111,7 +111,9 @@ def _notes(out: Console, found: Chosen) -> None:
     """What the table does not say by itself."""
     if not all(c.fits for c in found.choices):
         say(out, "may fit: the capacity lies within the error of the forecast peak")
-    if any(c.price is not None for c in found.choices):
+    if found.bought:
+        say(out, "price: of a device with its share of a server, with the date of its newest quote")
+    elif any(c.price is not None for c in found.choices):
         say(
             out,
             "price: median of one class of provider, with the date of its newest quote (hwdb/"

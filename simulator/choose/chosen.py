@@ -15,8 +15,8 @@ from roofcast.simulator.choose.batches import no_length
 from roofcast.simulator.choose.choice import Choice, choice_of
 from roofcast.simulator.choose.choosing import Chooser, Point
 from roofcast.simulator.choose.misses import Miss, Near, misses, smaller_batch
-from roofcast.simulator.choose.offers import HOUR, is_portable
-from roofcast.simulator.choose.wanted import LIMITS, YEAR, Wanted
+from roofcast.simulator.choose.offers import HOUR, is_desktop, is_portable
+from roofcast.simulator.choose.wanted import LIMITS, MOST_DEVICES, YEAR, Wanted
 from roofcast.simulator.forecast.interval import residuals
 from roofcast.simulator.forecast.resolve import named as names_of
 from roofcast.simulator.forecast.scenario import Scenario
@@ -40,6 +40,10 @@ NO_LENGTH = (
     " training, with the rate of its steps"
 )
 BOUGHT = "purchase: devices with their share of a server, without network, space and staff"
+DESKTOPS = (
+    "boards of desktop machines: no more than one machine holds; --on with --devices takes as many"
+    " as are asked for"
+)
 ACCELERATORS = ("gpu", "tpu", "npu")  # kinds of devices that are chosen from by default
 ELECTRICITY = "; and the electricity of the run"
 
@@ -103,6 +107,8 @@ def choose(
     among = [name for name in among if not any(name in each for each in left)]
     if not among:
         raise BadInput(f"--kind {', '.join(kinds)}: none of these devices is of that kind")
+    if named and wanted.devices != MOST_DEVICES:
+        wanted = msgspec.structs.replace(wanted, joined=True)
     timed = not (scenario.tokens is None and scenario.samples is None and scenario.epochs is None)
     if not named and timed and wanted.within_s is None:
         wanted = msgspec.structs.replace(wanted, longest_s=YEAR)
@@ -185,7 +191,10 @@ def _assumptions(chooser: Chooser, wanted: Wanted) -> tuple[str, ...]:
     length = chooser.length
     time = WHOLE if length.whole else PASSES if length.given else NO_LENGTH
     bought = BOUGHT + (ELECTRICITY if length.given else "")
-    return (*chooser.assumptions, time, *ASSUMED, *([bought] if wanted.buy else []))
+    desktops = [k.offer for k in chooser.kinds.values() if is_desktop(k.offer.device)]
+    alone = any(of.most < wanted.devices and not of.owned for of in desktops)
+    more = [*([bought] if wanted.buy else []), *([DESKTOPS] if alone else [])]
+    return (*chooser.assumptions, time, *ASSUMED, *more)
 
 
 def _check_length(s: Scenario, wanted: Wanted) -> None:

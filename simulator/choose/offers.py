@@ -67,7 +67,7 @@ def offer(device: Device, wanted: Wanted) -> Offer:
     own = wanted.prices.get(device.id)
     node = _node(device)
     most = wanted.owned.get(device.id, wanted.devices)
-    if device.id not in wanted.owned and is_desktop(device):
+    if device.id not in wanted.owned and is_desktop(device) and not wanted.joined:
         most = min(most, node)  # no network joins such machines
     return Offer(
         device,

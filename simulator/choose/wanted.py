@@ -40,6 +40,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None  # class of provider; default: the first of CLASSES with quotes
     buy: bool = False  # purchase, not rent
     devices: int = MOST_DEVICES  # at most
+    joined: bool = False  # desktop machines too, which no network joins by default
     owned: dict[str, int] = {}  # devices there are; where given, no others are chosen from
     prices: dict[str, Own] = {}  # the user's, by device; a number is a rent
 

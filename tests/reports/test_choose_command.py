@@ -29,19 +29,31 @@ def test_pages_keep_to_the_width_and_cut_no_number(line, width, monkeypatch):
 
 
 def test_a_choice_tells_devices_time_cost_probability_and_what_binds(monkeypatch):
-    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, 140).output
+    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, 200).output
     assert re.search(r"\d+ × (h100-sxm5|l4) +[\d.]+ (days|h) .*%.*\$[\d,]+ .*Wh", text), text
-    for part in ("What binds", "deadline: ", "budget: ", "Pareto front", "Assumed", "rent: $"):
+    for part in (
+        "how much of each",
+        "deadline: ",
+        "budget: ",
+        "Pareto front",
+        "Assumed",
+        "rent: $",
+    ):
         assert part in text, part
 
 
-def test_the_command_that_a_choice_prints_forecasts_its_step(monkeypatch):
-    text = typed(f"{CHOOSE} --within 10d", monkeypatch, 300).output
-    line = re.search(r"step in full: roofcast (.*)", text)[1]
+def test_the_command_that_a_choice_prints_gives_its_numbers(monkeypatch):
+    text = typed(f"{CHOOSE} --within 35h", monkeypatch, 300).output
+    line = re.search(r"in full: roofcast (.*)", text)[1]
     step = re.search(r"step: ([\d.]+ m?s),", text)[1]
-    cost = re.search(r"\$[\d,]+", text)[0]  # of the first choice
-    printed = typed(line, monkeypatch, 100).output
-    assert step in printed and cost in printed
+    row = re.search(r"\n +\d+ × .*", text)[0].split("  ")
+    time, span, chance, cost = [cell.strip() for cell in row if cell.strip()][1:5]
+    printed = typed(line, monkeypatch, 300).output
+    low, high = span.split(" to ")
+    assert step in printed and f"{time} (80 %: {low}" in printed and f" to {high};" in printed
+    assert chance == re.search(r"by [\d.]+ days: (\d+ %)", printed)[1]
+    total = re.search(r"total +([\d,.]+)", printed)[1].replace(",", "")
+    assert float(cost.strip("$").replace(",", "")) == pytest.approx(float(total), abs=0.5)
 
 
 def test_the_command_that_a_search_prints_forecasts_its_best_step(monkeypatch):

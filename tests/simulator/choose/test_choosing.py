@@ -77,15 +77,19 @@ def chosen():
     return choose(LLAMA, DEVICES, Wanted(within_s=2 * DAY, under_usd=8e3, devices=32))
 
 
-def test_a_choice_is_what_predict_says_of_its_layout(chosen):
+def test_a_choice_is_what_predict_says_of_the_whole_training(chosen):
     assert chosen.choices
     for c in chosen.choices:
-        f = predict(msgspec.structs.replace(LLAMA, device=c.device, **c.options))
+        s = msgspec.structs.replace(LLAMA, device=c.device, campaign={"deadline": "2 d"})
+        f = predict(msgspec.structs.replace(s, price_per_hour=c.price.median, **c.options))
         assert c.step_time_s == pytest.approx(f.step_time_s, rel=1e-9)
-        assert c.time_s == pytest.approx(f.time_to_train_s, rel=1e-9)
+        assert c.steps_s == pytest.approx(f.time_to_train_s, rel=1e-9)
+        assert c.time_s == pytest.approx(f.campaign.time_s, rel=1e-9) and c.time_s > c.steps_s
+        assert c.cost_usd == f.campaign.cost_usd
+        assert c.within_probability == f.campaign.deadline_probability
+        assert c.time_low_s == pytest.approx(DAY * f.campaign.days_low, rel=1e-9)
         assert c.peak_bytes == pytest.approx(f.memory.peak_bytes, rel=1e-9) and f.memory.fits
         assert c.devices == f.devices
-        assert c.cost_usd == pytest.approx(c.devices * c.time_s / 3600 * c.price.median)
         assert c.cost_low_usd <= c.cost_usd <= c.cost_high_usd
         assert c.time_low_s <= c.time_s <= c.time_high_s
         assert 0 <= c.within_probability <= 1 and 0 <= c.under_probability <= 1
