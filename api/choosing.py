@@ -107,7 +107,7 @@ def choose(
     """
     given: dict[str, Any] = {"within": within, "under": under}
     given |= {"max_power": max_power, "max_energy": max_energy}
-    limits = {
+    limits: dict[str, Any] = {
         name: limit(given[key], unit)
         for key, (name, unit) in LIMITS.items()
         if given[key] is not None

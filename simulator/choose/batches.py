@@ -15,6 +15,7 @@ SCALE, EXPONENT = 0.2920, 0.3271  # tokens = SCALE x FLOP^EXPONENT [bi2024]
 IMAGES = 1024  # within 256 to 8192, over which ResNet-50 trains alike [goyal2017]
 ROWS = 65536  # of MLPerf Training's recommender
 CHINCHILLA = 20.0  # tokens per parameter of a compute-optimal run [hoffmann2022]
+FINE_TUNING = 64  # sequences, where no length is given
 PER_TOKEN = 6.0  # FLOP per parameter and token: forward, and twice that in backward
 INFERENCE = 256  # sequences of an inference batch
 
@@ -36,6 +37,8 @@ def run_batch(s: Scenario, takes: str, size: int | None, parameters: float) -> t
         tokens = quantity(s.tokens, "tokens") * (s.epochs or 1)
     elif s.samples is not None:
         tokens = quantity(s.samples, "samples") * (s.epochs or 1) * size
+    elif s.lora is not None:
+        return FINE_TUNING, f"batch {FINE_TUNING} sequences (not given)"
     else:
         tokens = CHINCHILLA * parameters
         how += f", of {CHINCHILLA:g} tokens per parameter since no length was given"

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from roofcast.hwdb.market import Summary
-from roofcast.simulator.choose.choosing import Chooser, Point
+from roofcast.simulator.choose.choosing import Chooser
+from roofcast.simulator.choose.points import Point
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.parallel.layout import Layout

@@ -25,41 +25,19 @@ from roofcast.simulator.choose.explore import Part, valid, varied_twice
 from roofcast.simulator.choose.floors import Floor, floor
 from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.offers import Offer, counts, offer
+from roofcast.simulator.choose.points import Point, meets, rank, used_memory, value_of
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.sieve import Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
-from roofcast.simulator.choose.wanted import LIMITS, Wanted
+from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.choose.whole_runs import Length
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import Named, named
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.whole_run import host_rate
 
-FIELDS = {"time": "time_s", "cost": "cost_usd", "energy": "energy_j", "power": "power_w"}
 FEW_KINDS = 4  # of devices, up to which every choice is searched as `roofcast search` does
 AT_ONCE = 3  # counts of a device that are searched together
-
-
-class Point(NamedTuple):
-    """Devices of one kind with their fastest layout."""
-
-    offer: Offer
-    devices: int
-    options: Shape
-    step_s: float
-    peak_bytes: float
-    time_s: float  # of the whole run; of a step where it has no length
-    cost_usd: float | None
-    power_w: float | None
-    energy_j: float | None
-    surely: bool = True  # fits even where memory is as far above its forecast as measured runs are
-
-    def value(self, goal: str) -> float | None:
-        """What an objective ranks by; None where it is unknown."""
-        if goal == "devices":
-            return float(self.devices)
-        value: float | None = getattr(self, FIELDS[goal])
-        return value
 
 
 class Kind(NamedTuple):
@@ -185,19 +163,19 @@ class Chooser:
         best: dict[str, Point] = {}  # of each kind
         while queue:
             value, _, name, possible = heapq.heappop(queue)
-            rivals = sorted(_value(p, goal) for p in best.values() if p.surely)
+            rivals = sorted(value_of(p, goal) for p in best.values() if p.surely)
             enough = len(rivals) >= top and value >= rivals[top - 1]
             mine = best.get(name)
-            if enough or (mine is not None and mine.surely and value >= _value(mine, goal)):
+            if enough or (mine is not None and mine.surely and value >= value_of(mine, goal)):
                 continue
             now, later = possible[:AT_ONCE], possible[AT_ONCE:]
             for p in self.search(self.kinds[name], [n for _, n in now]):
                 if self.holds(p, wanted) and p.value(goal) is not None:
-                    if name not in best or _rank(p, goal) < _rank(best[name], goal):
+                    if name not in best or rank(p, goal) < rank(best[name], goal):
                         best[name] = p
             if later:
                 heapq.heappush(queue, (*later[0], name, later))
-        return sorted(best.values(), key=lambda p: _rank(p, goal))[:top]
+        return sorted(best.values(), key=lambda p: rank(p, goal))[:top]
 
     def search(self, kind: Kind, devices: Sequence[int]) -> list[Point]:
         """The fastest layout of a coarse grid that fits on each of these numbers of devices, where
@@ -324,7 +302,7 @@ class Chooser:
         goal, every = wanted.objective, len(self.kinds) <= FEW_KINDS
         found = [self.deepened(p) if every else self.varied(p) for p in points]
         while found:
-            found.sort(key=lambda p: _rank(p, goal))
+            found.sort(key=lambda p: rank(p, goal))
             best = self.deepened(found[0])
             if best is found[0]:
                 break
@@ -382,27 +360,3 @@ class Chooser:
     def _deep(self, kind: Kind, devices: int) -> list[Point]:
         found = self.deepen(kind, devices)
         return [] if found is None else [found]
-
-
-def used_memory(point: Point) -> float:
-    """Peak memory as a fraction of the capacity; 0 where that is unknown."""
-    capacity = point.offer.device.memory.capacity
-    return point.peak_bytes / float(capacity) if capacity else 0.0
-
-
-def meets(point: Point, wanted: Wanted) -> bool:
-    """Whether a point meets every constraint; one of an unknown number is not met."""
-    for name, limit in wanted.limits.items():
-        value = getattr(point, LIMITS[name])
-        if value is None or value > limit:
-            return False
-    return wanted.longest_s is None or point.time_s <= wanted.longest_s
-
-
-def _rank(point: Point, goal: str) -> tuple[bool, float]:
-    return not point.surely, _value(point, goal)
-
-
-def _value(point: Point, goal: str) -> float:
-    value = point.value(goal)
-    return np.inf if value is None else value

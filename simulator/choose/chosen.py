@@ -13,9 +13,10 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.choose.batches import no_length
 from roofcast.simulator.choose.choice import Choice, choice_of
-from roofcast.simulator.choose.choosing import Chooser, Point
+from roofcast.simulator.choose.choosing import Chooser
 from roofcast.simulator.choose.misses import Miss, Near, misses, smaller_batch
 from roofcast.simulator.choose.offers import HOUR, is_desktop, is_portable
+from roofcast.simulator.choose.points import Point
 from roofcast.simulator.choose.wanted import LIMITS, MOST_DEVICES, YEAR, Wanted
 from roofcast.simulator.forecast.interval import residuals
 from roofcast.simulator.forecast.resolve import named as names_of
@@ -227,7 +228,8 @@ def _ruled_out(
     or hold the run, by lower bounds or as was found.
     """
     patient = msgspec.structs.replace(wanted, longest_s=None)
-    slow, impossible = [], []
+    slow: list[str] = []
+    impossible: list[str] = []
     for name, kind in chooser.kinds.items():
         if name in others:
             continue

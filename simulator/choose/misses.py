@@ -9,7 +9,8 @@ import msgspec
 
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choose.choice import Choice, choice_of
-from roofcast.simulator.choose.choosing import Chooser, Point, meets
+from roofcast.simulator.choose.choosing import Chooser
+from roofcast.simulator.choose.points import Point, meets
 from roofcast.simulator.choose.wanted import GOAL_OF, LIMITS, Wanted
 from roofcast.simulator.forecast.scenario import Scenario
 

@@ -10,8 +10,9 @@ from roofcast import Scenario, hwdb, predict
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import Own
 from roofcast.simulator.choose.batches import run_batch
-from roofcast.simulator.choose.choosing import Chooser, meets
+from roofcast.simulator.choose.choosing import Chooser
 from roofcast.simulator.choose.chosen import choose, measured
+from roofcast.simulator.choose.points import meets
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.wanted import Wanted, probability
 from roofcast.simulator.forecast.rank import most_above
