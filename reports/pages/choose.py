@@ -98,7 +98,7 @@ def _counted(found: Chosen) -> str:
     ]
     rest = found.known - shown - sum(n for n, _ in parts)
     parts += [(rest, "rank lower"), (shown, "shown")]
-    many = f"{found.known:,} kind{'s' if found.known != 1 else ''} of devices"
+    many = f"{found.known:,} kinds of devices" if found.known != 1 else "1 kind of device"
     told = "; ".join(f"{n:,} {what}" for n, what in parts if n)
     return f"{many}: {told}"
 
@@ -278,7 +278,7 @@ def _misses(out: Console, found: Chosen) -> None:
         say(out, _miss(miss), first=f"{_LIMITS[miss.limit]}: ")
     if found.unlimited is not None:
         c = found.unlimited
-        say(out, f"{_nodes(c)}: {_spent(c, found)}", first="without any limit: ")
+        say(out, f"{_nodes(c)}: {_spent(c, found)}", first=f"without any limit, {_GOALS[found.objective]}: ")
     if not found.misses:
         say(out, "no device has what the ranking asks for; see what was left out")
 
