@@ -345,6 +345,8 @@ NO_CONSTANTS = {
     },
     "simulator.campaign.checkpoints.NEWTON": "steps to the root of an equation",
     "simulator.campaign.goodput.EXPONENT": "above it an exponential is no number",
+    "simulator.parallel.pipeline.replay.KEPT": "orders that are kept; of speed alone",
+    "simulator.parallel.pipeline.replay.LONGEST": "longest order that is kept; of speed alone",
     "simulator.campaign.goodput.ROUNDS": "failures above which a mean replaces the simulation",
     "simulator.campaign.terms.UNITS": "seconds of a unit",
     "simulator.campaign.terms.LONGEST": "limit on durations",

@@ -14,6 +14,8 @@ from roofcast.simulator.forecast.scenario import Scenario
 SCALE, EXPONENT = 0.2920, 0.3271  # tokens = SCALE x FLOP^EXPONENT [bi2024]
 IMAGES = 1024  # within 256 to 8192, over which ResNet-50 trains alike [goyal2017]
 ROWS = 65536  # of MLPerf Training's recommender
+CHINCHILLA = 20.0  # tokens per parameter of a compute-optimal run [hoffmann2022]
+FINE_TUNING = 64  # sequences, where no length is given
 PER_TOKEN = 6.0  # FLOP per parameter and token: forward, and twice that in backward
 INFERENCE = 256  # sequences of an inference batch
 
@@ -23,25 +25,29 @@ def run_batch(s: Scenario, takes: str, size: int | None, parameters: float) -> t
 
     For language models the batch that DeepSeek fitted to the compute of a run,
     tokens = 0.2920 C^0.3271, to the next of 1, 2, 3, 4, 6, 8, 12 ... samples. Raises BadInput where
-    the run has no length.
+    epochs are given without samples; without any length as of a run that is compute-optimal.
     """
     if s.mode == "infer" or takes != "sequence" or not size:
         batch = {"sequence": INFERENCE, "image": IMAGES, "table": ROWS}[takes]
         return batch, f"batch {batch:,} (not given)"
-    if s.tokens is None and s.samples is None:
+    if s.tokens is None and s.samples is None and s.epochs is not None:
         raise no_length(takes)
+    how = "as DeepSeek fitted to the compute of a run"
     if s.tokens is not None:
-        count = quantity(s.tokens, "tokens")
+        tokens = quantity(s.tokens, "tokens") * (s.epochs or 1)
+    elif s.samples is not None:
+        tokens = quantity(s.samples, "samples") * (s.epochs or 1) * size
+    elif s.lora is not None:
+        return FINE_TUNING, f"batch {FINE_TUNING} sequences (not given)"
     else:
-        count = quantity(s.samples or 0.0, "samples")
-    tokens = count * (s.epochs or 1) * (1 if s.tokens is not None else size)
+        tokens = CHINCHILLA * parameters
+        how += f", of {CHINCHILLA:g} tokens per parameter since no length was given"
     if not 0 < tokens <= LONGEST * size:
         return 1, "batch 1 (not given)"
     wanted = SCALE * (PER_TOKEN * parameters * tokens) ** EXPONENT / size
     batch = _round(wanted)
     return batch, (
-        f"batch {batch:,} sequences (not given): {batch * size / 1e6:.3g} million tokens, as"
-        " DeepSeek fitted to the compute of a run"
+        f"batch {batch:,} sequences (not given): {batch * size / 1e6:.3g} million tokens, {how}"
     )
 
 

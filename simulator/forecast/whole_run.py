@@ -111,7 +111,7 @@ def _with(f: Forecast, s: Scenario, asked: Terms, parts: tuple[Part, ...]) -> Fo
         devices=f.devices,
         parts=parts,
         state_bytes=f.state_bytes or 0.0,
-        host_rate=_host_rate(device),
+        host_rate=host_rate(device),
         power_scope=SITE if SITE in f.step_energy_by_scope_j else f.power_scope,
         price=f.price_usd_per_hour,
         price_given=s.price_per_hour is not None,
@@ -126,7 +126,8 @@ def _with(f: Forecast, s: Scenario, asked: Terms, parts: tuple[Part, ...]) -> Fo
     return msgspec.structs.replace(f, campaign=found, assumptions=(*f.assumptions, *said))
 
 
-def _host_rate(device: hwdb.Device) -> float | None:
+def host_rate(device: hwdb.Device) -> float | None:
+    """Copies from a device to its host [B/s]; None where the link is unknown."""
     try:
         return offload.link(device)
     except BadInput:

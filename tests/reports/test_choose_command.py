@@ -28,20 +28,50 @@ def test_pages_keep_to_the_width_and_cut_no_number(line, width, monkeypatch):
     assert text.count("\n") > 10
 
 
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_width_loses_a_column(width, monkeypatch):
+    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, width).output
+    table = text.split("Choices, one per kind of device")[1].split("Best:")[0]
+    for title in (
+        "devices", "time", "80 % interval", "in time", "cost", "in budget", "memory",
+        "price per device", "by provider", "TDPs", "board energy",
+    ):  # fmt: skip
+        assert title in table, title
+
+
+def test_the_kinds_of_devices_add_up(monkeypatch):
+    text = typed(f"{CHOOSE} --on a100-sxm4-80gb --on mi210", monkeypatch, 300).output
+    line = re.search(r"(\d+) kinds of devices: (.*)", text)
+    parts = [int(part.split()[0]) for part in line[2].split("; ")]
+    assert sum(parts) == int(line[1]) == 4 and "1 without a price" in line[2]
+
+
 def test_a_choice_tells_devices_time_cost_probability_and_what_binds(monkeypatch):
-    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, 140).output
+    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, 200).output
     assert re.search(r"\d+ × (h100-sxm5|l4) +[\d.]+ (days|h) .*%.*\$[\d,]+ .*Wh", text), text
-    for part in ("What binds", "deadline: ", "budget: ", "Pareto front", "Assumed", "rent: $"):
+    for part in (
+        "how much of each",
+        "deadline: ",
+        "budget: ",
+        "Pareto front",
+        "Assumed",
+        "rent: $",
+    ):
         assert part in text, part
 
 
-def test_the_command_that_a_choice_prints_forecasts_its_step(monkeypatch):
-    text = typed(f"{CHOOSE} --within 10d", monkeypatch, 300).output
-    line = re.search(r"step in full: roofcast (.*)", text)[1]
+def test_the_command_that_a_choice_prints_gives_its_numbers(monkeypatch):
+    text = typed(f"{CHOOSE} --within 35h", monkeypatch, 300).output
+    line = re.search(r"in full: roofcast (.*)", text)[1]
     step = re.search(r"step: ([\d.]+ m?s),", text)[1]
-    cost = re.search(r"\$[\d,]+", text)[0]  # of the first choice
-    printed = typed(line, monkeypatch, 100).output
-    assert step in printed and cost in printed
+    row = re.search(r"\n +\d+ × .*", text)[0].split("  ")
+    time, span, chance, cost = [cell.strip() for cell in row if cell.strip()][1:5]
+    printed = typed(line, monkeypatch, 300).output
+    low, high = span.split(" to ")
+    assert step in printed and f"{time} (80 %: {low}" in printed and f" to {high};" in printed
+    assert chance == re.search(r"by [\d.]+ days: (\d+ %)", printed)[1]
+    total = re.findall(r"\n +total .*?([\d,]+\.\d\d)\n", printed)[-1].replace(",", "")
+    assert float(cost.strip("$").replace(",", "")) == pytest.approx(float(total), abs=0.5)
 
 
 def test_the_command_that_a_search_prints_forecasts_its_best_step(monkeypatch):

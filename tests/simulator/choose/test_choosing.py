@@ -10,11 +10,16 @@ from roofcast import Scenario, hwdb, predict
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import Own
 from roofcast.simulator.choose.batches import run_batch
-from roofcast.simulator.choose.choosing import Chooser, meets
-from roofcast.simulator.choose.chosen import choose, measured
+from roofcast.simulator.choose.choosing import Chooser
+from roofcast.simulator.choose.chosen import _left_out, choose, measured
+from roofcast.simulator.choose.explore import explore
+from roofcast.simulator.choose.points import meets
 from roofcast.simulator.choose.search import search_layouts
-from roofcast.simulator.choose.wanted import Wanted, probability, stretch
+from roofcast.simulator.choose.sieve import Sieve
+from roofcast.simulator.choose.space import Space
+from roofcast.simulator.choose.wanted import Wanted, probability
 from roofcast.simulator.forecast.rank import most_above
+from roofcast.simulator.forecast.resolve import named
 
 DAY = 86400.0
 DEVICES = ["h100-sxm5", "a100-sxm4-80gb", "mi300x", "l4", "rtx-4090", "a10"]
@@ -43,7 +48,8 @@ def brute_force(scenario, wanted):
             capacity = float(hwdb.device(name).memory.capacity)
             fits = ~tried.refused & (tried.peak_bytes * most_above("train") <= capacity)
             for step_s in tried.step_s[fits]:
-                point = chooser.point(kind, n, step_s * kind.floor.steps, {}, step_s, 0.0)
+                seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(step_s))
+                point = chooser.point(kind, n, seconds, {}, step_s, 0.0)
                 if meets(point, wanted) and point.value(wanted.objective) is not None:
                     found.append((point.value(wanted.objective), name, n))
     return min(found)
@@ -76,15 +82,19 @@ def chosen():
     return choose(LLAMA, DEVICES, Wanted(within_s=2 * DAY, under_usd=8e3, devices=32))
 
 
-def test_a_choice_is_what_predict_says_of_its_layout(chosen):
+def test_a_choice_is_what_predict_says_of_the_whole_training(chosen):
     assert chosen.choices
     for c in chosen.choices:
-        f = predict(msgspec.structs.replace(LLAMA, device=c.device, **c.options))
+        s = msgspec.structs.replace(LLAMA, device=c.device, campaign={"deadline": "2 d"})
+        f = predict(msgspec.structs.replace(s, price_per_hour=c.price.median, **c.options))
         assert c.step_time_s == pytest.approx(f.step_time_s, rel=1e-9)
-        assert c.time_s == pytest.approx(f.time_to_train_s, rel=1e-9)
+        assert c.steps_s == pytest.approx(f.time_to_train_s, rel=1e-9)
+        assert c.time_s == pytest.approx(f.campaign.time_s, rel=1e-9) and c.time_s > c.steps_s
+        assert c.cost_usd == f.campaign.cost_usd
+        assert c.within_probability == f.campaign.deadline_probability
+        assert c.time_low_s == pytest.approx(DAY * f.campaign.days_low, rel=1e-9)
         assert c.peak_bytes == pytest.approx(f.memory.peak_bytes, rel=1e-9) and f.memory.fits
         assert c.devices == f.devices
-        assert c.cost_usd == pytest.approx(c.devices * c.time_s / 3600 * c.price.median)
         assert c.cost_low_usd <= c.cost_usd <= c.cost_high_usd
         assert c.time_low_s <= c.time_s <= c.time_high_s
         assert 0 <= c.within_probability <= 1 and 0 <= c.under_probability <= 1
@@ -162,6 +172,91 @@ def test_a_purchase_costs_its_price_and_pays_off_where_rent_is_dearer_than_elect
     assert any(line.startswith("purchase:") for line in found.assumptions)
 
 
+FIT = (  # model, device, most devices, batch, other fields
+    ("llama-3-8b", "h100-sxm5", 16, 256, {}),  # many micro-batches of one sample
+    ("llama-2-13b", "rtx-4080", 1, 48, {"lora": 16, "weights": "nf4"}),
+    ("gpt2-xl", "a100-sxm4-80gb", 6, 48, {}),  # a number that the batch's powers leave out
+    ("bert-large", "rtx-4090", 12, 24, {"precision": "fp32"}),  # more than a desktop holds
+    ("llama-3-70b", "h100-sxm5", 6, 6, {"precision": "fp32"}),  # nothing fits
+    ("llama-2-7b", "h100-sxm5", 1, 8, {"precision": "fp32"}),  # only with the optimizer elsewhere
+    ("resnet50", "l4", 3, 96, {}),
+    ("llama-3-8b", "rtx-4090", 2, 8, {"mode": "infer", "sequence": 2048}),
+    ("gpt2", "v100-sxm2-32gb", 8, 64, {"precision": "fp16"}),
+)
+
+
+@pytest.mark.parametrize(("model", "device", "n", "batch", "more"), FIT)
+def test_a_choice_is_no_slower_than_the_search_on_as_many_devices(model, device, n, batch, more):
+    s = Scenario(model=model, device=device, batch=batch, samples=1e9, **more)
+    tried = explore(s, n)
+    above = most_above(s.mode)
+    surely = tried.step_s[tried.peak_bytes * above <= tried.capacity].min(initial=math.inf)
+    fits = tried.step_s[tried.fits].min(initial=math.inf)
+    found = choose(s, [device], Wanted(devices=n, goal="time"))
+    assert bool(found.choices) == bool(np.isfinite(fits)) == (found.smallest is not None)
+    if found.choices:
+        c = found.choices[0]
+        assert c.step_time_s <= (surely if c.fits else fits) * (1 + 1e-9)
+        assert c.fits or not np.isfinite(surely)
+
+
+def test_a_sieve_holds_back_no_layout_that_would_be_the_fastest():
+    for model, device, n, batch in (
+        ("llama-2-7b", "a100-sxm4-80gb", 8, 64), ("mixtral-8x7b", "mi300x", 4, 8),
+        ("bert-large", "l4", 8, 32), ("resnet50", "l4", 2, 512),
+    ):  # fmt: skip
+        s = Scenario(model=model, device=device, batch=batch)
+        space = Space(s, named(s))
+        shapes, policies = space.shapes(n, few=True), space.policies()
+        every = search_layouts(s, shapes, policies)
+        capacity = float(hwdb.device(device).memory.capacity)
+        sieve = Sieve(capacity, most_above("train"))
+        some = search_layouts(s, shapes, policies, sieve)
+        surely = every.peak_bytes * most_above("train") <= capacity
+        assert sieve.best[n] == every.step_s[surely].min() == some.step_s[some.fits & surely].min()
+        known = np.isfinite(some.peak_bytes)
+        assert known.sum() < len(known) or not surely.all()
+        assert np.array_equal(some.peak_bytes[known], every.peak_bytes[known])
+
+
+def test_the_batch_that_is_assumed_is_said_and_fits():
+    s = Scenario(model="llama-2-13b", device="", lora=16, weights="nf4", samples=10_000)
+    found = choose(s, ["rtx-4080"], Wanted(devices=1))
+    assert found.choices and found.batch_assumed and "batch" in found.assumptions[0]
+
+
+def test_where_nothing_fits_that_is_said_instead_of_a_limit_blamed():
+    s = Scenario(model="llama-3-70b", device="", tokens="1B", batch=8)
+    found = choose(s, ["l4"], Wanted(devices=1, within_s=DAY))
+    assert not found.choices and not found.misses
+    assert found.smallest is None and found.fitting_batch is None
+
+
+def test_limits_that_no_single_one_is_to_blame_for_name_what_the_run_needs():
+    wanted = Wanted(within_s=60.0, under_usd=1.0, devices=8)
+    found = choose(LLAMA, ["h100-sxm5"], wanted)
+    assert not found.choices and [m.needed for m in found.misses] == [None, None]
+    assert found.unlimited.time_s > 60.0 and found.unlimited.cost_usd > 1.0
+
+
+def test_a_purchase_needs_no_length_and_says_no_duration():
+    s = msgspec.structs.replace(LLAMA, tokens=None)
+    found = choose(s, ["h100-sxm5", "l4"], Wanted(under_usd=400e3, buy=True, devices=16))
+    best = found.choices[0]
+    assert not found.timed and best.time_low_s is not None and best.goodput is None
+    assert best.cost_usd == best.purchase_usd == best.devices * best.price.median <= 400e3
+    assert best.rate == pytest.approx(96 * 4096 / best.step_time_s)
+    assert any("no length" in line for line in found.assumptions)
+
+
+def test_cpus_are_left_out_unless_they_are_asked_for():
+    names, other = _left_out(["h100-sxm5", "xeon-8480"], True, ("gpu",))
+    assert not names and other == ("xeon-8480",)
+    found = _left_out(list(hwdb.devices()), False, ())
+    assert {hwdb.device(name).kind for name in found[1]} == {"cpu"}
+    assert not _left_out(list(hwdb.devices()), False, ("cpu", "gpu", "tpu", "npu"))[1]
+
+
 def test_a_run_without_a_length_is_rejected():
     with pytest.raises(BadInput, match="--tokens 2T"):
         choose(msgspec.structs.replace(LLAMA, tokens=None), DEVICES, Wanted())
@@ -195,7 +290,6 @@ def test_probabilities_of_an_interval_are_those_of_its_levels_and_grow_with_the_
         tail = 0.5 - float(level) / 200
         assert probability(interval, low, 1.0) == pytest.approx(tail, abs=1e-9)
         assert probability(interval, high, 1.0) == pytest.approx(1 - tail, abs=1e-9)
-        assert stretch(interval, 1 - tail, 1.0) == pytest.approx(high, rel=1e-6)
     grid = [probability(interval, x, 1.0) for x in np.linspace(0.3, 3.0, 60)]
     assert grid == sorted(grid) and grid[0] < 0.01 and grid[-1] > 0.99
 
