@@ -85,17 +85,20 @@ def choose(
     buy: bool = False,
     owned: Mapping[str, int] | None = None,
     prices: Mapping[str, float] | None = None,
+    kinds: Sequence[str] = (),
     top: int = 5,
     **fields: Any,
 ) -> Choices:
     """Which devices, how many, and in which layout, for a run.
 
-    model and fields are those of `predict`, without a device or a layout, with the run's length.
+    model and fields are those of `predict`, without a device or a layout, with the run's length;
+    without one, what holds the training, by its purchase price, its power or what is owned.
     within, under, max_power, max_energy: limits, as texts ("10d", "50k", "300W", "5MWh") or in s,
         USD, W, J.
     sure: probability with which deadline and budget hold, 0.5 to 1. Default: at the forecast time.
     goal: "cost" (default under a deadline or without limits), "time", "energy", "devices", "power".
     on: devices to choose from. Default: all of makers on whose devices runs were measured.
+    kinds: "gpu", "tpu", "npu", "cpu". Default: those of on, else all but CPUs.
     devices: at most so many. contract: "on-demand", "spot", "reserved-1y", "reserved-3y".
     provider: "specialised", "hyperscaler" or "marketplace". buy: purchase, not rent.
     owned: devices there are, by name. prices: USD per device-hour, by device.
@@ -119,7 +122,7 @@ def choose(
     )  # fmt: skip
     scenario = scenario_of(model, {"device": "h100-sxm5", **fields})  # the device is not read
     among = list(owned) if owned else on
-    found = chosen.choose(scenario, among, wanted, top)
+    found = chosen.choose(scenario, among, wanted, top, kinds)
     return Choices(**{name: getattr(found, name) for name in found.__struct_fields__})
 
 

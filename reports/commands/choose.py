@@ -17,6 +17,7 @@ from roofcast.reports.option_types import Whole
 from roofcast.reports.options import Sectioned, options, print_json
 from roofcast.simulator.choices import GOALS
 
+KINDS = ("gpu", "tpu", "npu", "cpu")  # of devices
 LENGTH = ("tokens", "samples", "epochs")
 STEP = (
     "input", "batch", "seq", "image", "precision", "optimizer", "recompute", "offload",
@@ -64,6 +65,16 @@ STEP = (
         " makers on whose devices runs were measured."
     ),
 )
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help=(
+        "Choose among devices of this kind; may be repeated. Default: those that --on names, else"
+        " all but CPUs."
+    ),
+)
 @click.option("--vendor", multiple=True, metavar="NAME", help="Choose among a vendor's devices.")
 @click.option(
     "--owned",
@@ -92,7 +103,9 @@ STEP = (
 @click.option(
     "-o", "path", metavar="FILE", help="Also write the choices to a .csv or .parquet file."
 )
-def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
+def command(
+    top: int, as_json: bool, path: str | None, kinds: tuple[str, ...], **asked: Any
+) -> None:
     """Choose devices, how many, and the layout for a run of MODEL.
 
     Of every device in the database, or those that are named, the numbers and layouts that meet all
@@ -104,7 +117,7 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
     if path is not None:
         check_table(path)
     scenario, devices, wanted = _asked(**asked)
-    found = choose(scenario, devices, wanted, top)
+    found = choose(scenario, devices, wanted, top, kinds)
     if path is not None:
         from roofcast.simulator.choose.tables import choices_table
 

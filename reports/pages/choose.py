@@ -11,15 +11,19 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import listed
 from roofcast.hwdb.market import costs
 from roofcast.hwdb.market import rent as rent_of
-from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.console import page, say, section
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
 from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.pages.asked import INTERVALS
+from roofcast.reports.pages.choose_table import choices_blocks, cost, front_columns, show_blocks
+from roofcast.reports.pages.choose_table import sure as certain
 from roofcast.reports.pages.energy import mass
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.price import PURCHASES, price_words
 from roofcast.reports.pages.search import words_of
-from roofcast.simulator.choose.chosen import Choice, Chosen, Miss
+from roofcast.simulator.choose.choice import Choice
+from roofcast.simulator.choose.chosen import Chosen
+from roofcast.simulator.choose.misses import Miss
 from roofcast.simulator.choose.wanted import LIMITS
 
 _GOALS = {
@@ -29,10 +33,9 @@ _GOALS = {
 _LIMITS = {
     "within_s": "deadline", "under_usd": "budget", "max_power_w": "power", "max_energy_j": "energy",
 }  # fmt: skip
-POWER, ENERGY = "TDPs", "board energy"  # columns
 _SHOWN_FRONT = 8
 _LIKELY = 0.8
-_NAMED = 160  # characters of a list of devices
+_NAMED = 60  # characters of a list of devices
 _FOLLOWING = 3  # choices whose layouts are told after the best
 
 
@@ -42,7 +45,8 @@ def print_chosen(found: Chosen) -> None:
         _head(out, found)
         if found.choices:
             section(out, "Choices, one per kind of device")
-            _table(out, found.choices, found)
+            choices_blocks(out, found.choices, found)
+            _notes(out, found)
             _best(out, found)
             _others(out, found.choices[1 : 1 + _FOLLOWING])
             _binding(out, found)
@@ -67,69 +71,52 @@ def _amount(name: str, value: float) -> str:
 def _head(out: Console, found: Chosen) -> None:
     s = found.scenario
     what = "training" if s.get("mode", "train") == "train" else "inference"
-    length = f"{s['tokens']} tokens" if "tokens" in s else f"{s.get('samples')} samples"
-    length += f", {s['epochs']:g} epochs" if "epochs" in s else ""
-    say(out, f"{s['model']}: {what}, {length}, {_GOALS[found.objective]}", indent=0, style="bold")
+    length = ""
+    if found.timed:
+        length = f", {s['tokens']} tokens" if "tokens" in s else f", {s.get('samples')} samples"
+        length += f", {s['epochs']:g} epochs" if "epochs" in s else ""
+    batch = f"batch {s['batch']:,}{' (assumed)' if found.batch_assumed else ''}"
+    title = f"{s['model']}: {what}{length}, {batch}, {_GOALS[found.objective]}"
+    say(out, title, indent=0, style="bold")
     limits = [f"{_LIMITS[name]} {_amount(name, value)}" for name, value in found.limits.items()]
     if limits:
-        say(out, "; ".join(limits))
-    many = "devices" if found.considered > 1 else "device"
-    say(
-        out,
-        f"considered: {found.considered:,} {many}, each in several numbers;"
-        f" {found.searched:,} of these combinations were searched"
-        f" ({found.layouts:,} layouts), and lower bounds rule out the others",
-    )
+        say(out, "limits: " + "; ".join(limits))
+    say(out, _counted(found))
 
 
-def _table(out: Console, choices: Sequence[Choice], found: Chosen) -> None:
-    limits = found.limits
-    columns: list[tuple[str, Justify]] = [
-        ("devices", "left"), ("time", "right"), ("80 % interval", "right"),
-        ("in time", "right"), ("cost", "right"), ("in budget", "right"),
-        ("by provider", "right"), (POWER, "right"), (ENERGY, "right"), ("memory", "right"),
-    ]  # fmt: skip
-    rows = [_row(choice) for choice in choices]
-    unused = ["in time"] * ("within_s" not in limits) + ["in budget"] * ("under_usd" not in limits)
-    unused += ["by provider"] * all(c.cost_low_usd is None for c in choices)
-    kept = [i for i, (title, _) in enumerate(columns) if title not in unused]
-    columns = [columns[i] for i in kept]
-    rows = [[row[i] for i in kept] for row in rows]
-    titles = [title for title, _ in columns]
-    spare = [t for t in ("by provider", POWER, "memory", "80 % interval", ENERGY) if t in titles]
-    show(out, fitted_table(out.width - 2, columns, rows, spare))
-
-
-def _row(c: Choice) -> list[str]:
-    spread = "—"
-    if c.cost_low_usd is not None and c.cost_high_usd is not None:
-        one = c.price is not None and c.price.providers == 1
-        spread = "one" if one else f"{money(c.cost_low_usd)} to {money(c.cost_high_usd)}"
-    interval = "—"
-    if c.time_low_s is not None and c.time_high_s is not None:
-        interval = f"{duration(c.time_low_s)} to {duration(c.time_high_s)}"
-    used = percent(c.peak_bytes / c.capacity_bytes) if c.capacity_bytes else "—"
-    return [
-        f"{c.devices:,} × {c.device}",
-        duration(c.time_s),
-        interval,
-        _sure(c.within_probability),
-        money(c.cost_usd) if c.cost_usd is not None else "no price",
-        _sure(c.under_probability),
-        spread,
-        si(c.power_w, "W"),
-        energy(c.energy_j) if c.energy_j is not None else "—",
-        used,
+def _counted(found: Chosen) -> str:
+    """How many kinds of devices there are, and what became of them, in a sentence that adds up."""
+    shown = len(found.choices)
+    parts = [
+        (len(found.unmeasured), "of makers without measured runs"),
+        (len(found.other_kinds), f"of another kind ({_kinds(found.other_kinds)})"),
+        (len(found.unable), "cannot run it"),
+        (len(found.without_price), "without a price"),
+        (len(found.without_power), "without a printed power"),
+        (len(found.too_slow), "take over a year"),
+        (len(found.impossible), "miss a limit or do not hold it"),
     ]
+    rest = found.known - shown - sum(n for n, _ in parts)
+    parts += [(rest, "rank lower"), (shown, "shown")]
+    many = f"{found.known:,} kind{'s' if found.known != 1 else ''} of devices"
+    told = "; ".join(f"{n:,} {what}" for n, what in parts if n)
+    return f"{many}: {told}"
 
 
-def _sure(probability: float | None) -> str:
-    """A probability, never more certain than 1 in 100."""
-    if probability is None:
-        return "—"
-    if probability > 0.99:
-        return "> 99 %"
-    return "< 1 %" if probability < 0.01 else percent(probability)
+def _kinds(names: Sequence[str]) -> str:
+    return ", ".join(sorted({hwdb.device(name).kind for name in names}))
+
+
+def _notes(out: Console, found: Chosen) -> None:
+    """What the table does not say by itself."""
+    if not all(c.fits for c in found.choices):
+        say(out, "may fit: the capacity lies within the error of the forecast peak")
+    if any(c.price is not None for c in found.choices):
+        say(
+            out,
+            "price: median of one class of provider, with the date of its newest quote (hwdb/"
+            "prices); --provider takes another class, --price DEVICE=USD yours",
+        )
 
 
 def _nodes(c: Choice) -> str:
@@ -146,17 +133,20 @@ def _best(out: Console, found: Chosen) -> None:
     if best.layout is not None:
         say(out, _layout(best), first="layout: ")
     margin = (best.capacity_bytes or 0) - best.peak_bytes
-    memory = f"{binary(best.peak_bytes)} per device at peak"
+    memory = f"{'fits' if best.fits else 'may fit'}: {binary(best.peak_bytes)} per device at peak"
     memory += f", {binary(margin)} left" if best.capacity_bytes else ""
     say(out, memory, first="memory: ")
     say(out, f"{seconds(best.step_time_s)}, MFU {percent(best.mfu)}", first="step: ")
+    if best.goodput is not None:
+        text = f"{duration(best.time_s)}, of which steps {percent(best.goodput)}"
+        say(out, f"{text} (checkpoints, failures, restarts)", first="whole run: ")
     for first, line in (*_price_lines(best), *_energy_lines(best)):
         say(out, line, first=first)
     if best.limited_by:
         say(out, best.limited_by, first="limited by: ")
     basis = INTERVALS.get(best.interval_class, best.interval_class)
     say(out, basis, first="interval: ")
-    say(out, predict_words(found, best), first="step in full: ")
+    say(out, predict_words(found, best), first="in full: ")
 
 
 def _layout(c: Choice) -> str:
@@ -176,6 +166,8 @@ def predict_words(found: Chosen, choice: Choice) -> str:
                      "region", "carbon")
         if name in s and name != "dora"
     ]  # fmt: skip
+    if (within := found.limits.get("within_s")) is not None and choice.goodput is not None:
+        given.append(f"--deadline {_days(within)}")
     given += [f"--{name}" for name in ("dora", "embodied") if s.get(name)]
     rent = choice.price
     if rent is not None and rent.median and rent.kind not in PURCHASES:
@@ -184,6 +176,16 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     return " ".join(
         ["roofcast predict", s["model"], "--on", choice.device, *given, words_of(choice.options)]
     )
+
+
+def _days(seconds: float) -> str:
+    """A deadline as an option takes it.
+
+    >>> _days(864000.0), _days(5400.0)
+    ('10d', '5400s')
+    """
+    days = seconds / 86400.0
+    return f"{days:g}d" if days == round(days, 3) else f"{seconds:.12g}s"
 
 
 def _plain(value: object) -> str:
@@ -208,7 +210,8 @@ def _price_lines(c: Choice) -> list[tuple[str, str]]:
     lines = []
     if c.price is not None:
         kind = "rent: " if c.price.kind not in ("market", "server", "launch") else "purchase: "
-        lines.append((kind, price_words(c.price)))
+        source = f"; read at {c.price.source}" if c.price.source else ""
+        lines.append((kind, price_words(c.price) + source))
     if c.purchase_usd is not None and (c.price is None or c.price.kind not in ("market", "server")):
         line = f"{money(c.purchase_usd)} with servers"
         if c.break_even_months is not None:
@@ -232,13 +235,13 @@ def _others(out: Console, others: Sequence[Choice]) -> None:
 def _binding(out: Console, found: Chosen) -> None:
     if not found.binding:
         return
-    section(out, "What binds")
+    section(out, "Limits, and how much of each the best choice uses")
     best = found.choices[0]
     for name, part in found.binding.items():
         used = _amount(name, getattr(best, LIMITS[name]))
         say(
             out,
-            f"{used} of {_amount(name, found.limits[name])} ({percent(part)})" + _doubt(name, best),
+            f"{percent(part)}: {used} of {_amount(name, found.limits[name])}" + _doubt(name, best),
             first=f"{_LIMITS[name]}: ",
         )
 
@@ -248,7 +251,7 @@ def _doubt(name: str, best: Choice) -> str:
     sure = {"within_s": best.within_probability, "under_usd": best.under_probability}.get(name)
     if sure is None or sure >= _LIKELY:
         return ""
-    return f"; holds with {_sure(sure)}: --sure 90 asks for a choice that holds with 90 %"
+    return f"; holds with {certain(sure)}: --sure 90 asks for a choice that holds with 90 %"
 
 
 def _front(out: Console, found: Chosen) -> None:
@@ -260,34 +263,39 @@ def _front(out: Console, found: Chosen) -> None:
     some = f", {len(shown)} of them shown" if len(shown) < len(found.front) else ""
     many = f"Pareto front: {len(found.front)} that no other beats"
     section(out, f"{many} in time, cost, energy and memory{some}")
-    columns: list[tuple[str, Justify]] = [
-        ("devices", "left"), ("time", "right"), ("cost", "right"), (ENERGY, "right"),
-        ("memory", "right"),
-    ]  # fmt: skip
-    rows = []
-    for c in shown:
-        cells = _row(c)
-        rows.append([cells[0], cells[1], cells[4], cells[8], cells[9]])
-    show(out, fitted_table(out.width - 2, columns, rows, ("memory",)))
+    show_blocks(out, front_columns(shown, found.timed))
 
 
 def _misses(out: Console, found: Chosen) -> None:
-    """What each constraint would have to be."""
+    """What each constraint would have to be; or that nothing holds the run."""
+    if found.smallest is None:
+        _nothing_fits(out, found)
+        return
     section(out, "Nothing meets the limits")
     for miss in found.misses:
         say(out, _miss(miss), first=f"{_LIMITS[miss.limit]}: ")
+    if found.unlimited is not None:
+        c = found.unlimited
+        say(out, f"{_nodes(c)}: {_spent(c, found)}", first="without any limit: ")
     if not found.misses:
-        say(
-            out,
-            "no number of these devices up to --devices holds the run; use others, more of them, or"
-            " --offload optimizer",
-        )
+        say(out, "no device has what the ranking asks for; see what was left out")
+
+
+def _nothing_fits(out: Console, found: Chosen) -> None:
+    section(out, "Nothing holds the run")
+    batch = found.scenario["batch"]
+    least = f"no layout fits on any number of these devices with batch {batch:,}"
+    if found.fitting_batch is not None:
+        say(out, f"{least}; --batch {found.fitting_batch} fits")
+        return
+    helps = "other devices, more of them (--devices), or a smaller format of the weights"
+    say(out, f"{least}, nor with a smaller one; use {helps}")
 
 
 def _miss(miss: Miss) -> str:
     given = _amount(miss.limit, miss.given)
     if miss.choice is None or miss.needed is None:
-        return f"not even without it ({given} was given): the other limits cannot be met together"
+        return f"no value would do while the other limits hold ({given} was given)"
     c = miss.choice
     spent = [duration(c.time_s)]
     if c.cost_usd is not None:
@@ -298,33 +306,39 @@ def _miss(miss: Miss) -> str:
     )
 
 
+def _spent(c: Choice, found: Chosen) -> str:
+    when = duration(c.time_s) if found.timed else f"{seconds(c.step_time_s)} per step"
+    return f"{when}, {cost(c)}" if found.timed or found.bought else when
+
+
 def _smallest(out: Console, found: Chosen) -> None:
     if found.smallest is None:
         return
     c = found.smallest
-    section(out, "Fewest devices on which it fits")
-    cost = money(c.cost_usd) if c.cost_usd is not None else "no price"
-    say(out, f"{_nodes(c)}: {duration(c.time_s)}, {cost}, {words_of(c.options)}")
+    section(out, "Fewest devices on which it fits, whatever the limits")
+    may = "" if c.fits else " (may fit)"
+    say(out, f"{_nodes(c)}{may}: {_spent(c, found)}, {words_of(c.options)}")
 
 
 def _left_out(out: Console, found: Chosen) -> None:
-    left = found.without_price, found.without_power, found.unable, found.unmeasured
-    if not any(left):
-        return
-    section(out, "Left out")
-    for what, names in (("price", found.without_price), ("power", found.without_power)):
-        if names:
-            how = "--price DEVICE=USD gives one" if what == "price" else "no limit on it can hold"
-            many = f"{len(names)} devices without a {what} ({how}; --json lists all): "
-            say(out, many + listed(names, _NAMED))
-    if found.unmeasured:
-        say(
-            out,
-            f"{len(found.unmeasured)} devices of makers on whose devices no run was measured (--on"
-            f" all considers them): {listed(found.unmeasured, _NAMED)}",
-        )
+    lines = [
+        (found.without_price, "without a price", "--price DEVICE=USD gives one"),
+        (found.without_power, "without a printed power", "no limit on power can hold"),
+        (found.unmeasured, "of makers on whose devices no run was measured", "--on all considers"
+         " them"),
+        (found.other_kinds, f"of another kind: {_kinds(found.other_kinds)}", "--kind considers"
+         " them"),
+        (found.too_slow, "on which the run takes over a year", "--within 5y considers them"),
+    ]  # fmt: skip
     reasons: dict[str, list[str]] = {}
     for device, why in found.unable.items():
         reasons.setdefault(why.replace(device, "the device"), []).append(device)
+    if not reasons and not any(names for names, _, _ in lines):
+        return
+    section(out, "Left out")
+    for names, what, how in lines:
+        if names:
+            say(out, f"{len(names):,} {what} ({how}): {listed(names, _NAMED)}")
     for why, devices in reasons.items():
-        say(out, f"{len(devices)} cannot run it, {listed(devices)}: {why}")
+        say(out, f"{len(devices):,} cannot run it, {listed(devices, _NAMED)}: {why}")
+    say(out, "--json lists all")

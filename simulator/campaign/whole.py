@@ -70,6 +70,18 @@ def whole(f: Facts, t: Terms) -> tuple[Campaign | None, tuple[str, ...]]:
     return _forecast(f, t, plan), _said(f, t, plan)
 
 
+def mean_time_s(f: Facts, t: Terms) -> float:
+    """Mean seconds of the whole run, as `whole` gives them; inf where it does not end."""
+    plan = _plan(f, t)
+    return plan.start_s + mean_s(plan.work_s, plan.rhythm)
+
+
+def chance(f: Facts, t: Terms, limit_s: float) -> float:
+    """The probability that the whole run takes no longer, as `whole` gives that of a deadline."""
+    times, _ = _draws(f, _plan(f, t))
+    return float(np.mean(times <= limit_s))
+
+
 def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
     r = plan.rhythm
     mean = mean_s(plan.work_s, r)

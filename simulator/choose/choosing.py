@@ -1,9 +1,13 @@
 """`roofcast choose`: which device, how many, in which layout.
 
 Devices and counts are taken in the order of a lower bound of the objective (floors.py), and
-searched until no other can beat what was found: a branch and bound whose leaves are layouts. For
-one device and count the fastest layout is the best by every objective, since rent, purchase, power
-and energy do not depend on the layout otherwise.
+searched until no other can beat what was found: a branch and bound whose leaves are layouts, of a
+coarse grid. What is shown is then searched as `roofcast search` does. For one device and count the
+fastest layout is the best by every objective, since rent, purchase, power and energy do not depend
+on the layout otherwise.
+
+A layout whose memory fits only if measured peaks are no higher than forecast ones ("may fit") is
+taken where none on these devices surely fits, and is ranked behind those that do.
 """
 
 from __future__ import annotations
@@ -16,19 +20,23 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput, RoofcastError
-from roofcast.simulator.choose.batches import no_length, run_batch
-from roofcast.simulator.choose.floors import Floor, Traces, floor
+from roofcast.simulator.choose.batches import run_batch
+from roofcast.simulator.choose.explore import Part, valid, varied_twice
+from roofcast.simulator.choose.floors import Floor, floor
 from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.offers import Offer, counts, offer
 from roofcast.simulator.choose.search import search_layouts
+from roofcast.simulator.choose.sieve import Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
-from roofcast.simulator.choose.wanted import LIMITS, Wanted, stretch
-from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.choose.wanted import LIMITS, Wanted
+from roofcast.simulator.choose.whole_runs import Length
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import Named, named
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.whole_run import host_rate
 
 FIELDS = {"time": "time_s", "cost": "cost_usd", "energy": "energy_j", "power": "power_w"}
+FEW_KINDS = 4  # of devices, up to which every choice is searched as `roofcast search` does
 AT_ONCE = 3  # counts of a device that are searched together
 
 
@@ -40,10 +48,11 @@ class Point(NamedTuple):
     options: Shape
     step_s: float
     peak_bytes: float
-    time_s: float  # of the run
+    time_s: float  # of the whole run; of a step where it has no length
     cost_usd: float | None
     power_w: float | None
     energy_j: float | None
+    surely: bool = True  # fits even where memory is as far above its forecast as measured runs are
 
     def value(self, goal: str) -> float | None:
         """What an objective ranks by; None where it is unknown."""
@@ -74,9 +83,14 @@ class Chooser:
         self.unable: dict[str, str] = {}  # device: why it cannot run this
         self.assumptions: list[str] = []
         self.searched: dict[tuple[str, int], Point | None] = {}
-        self.layouts = 0  # forecast
-        self.stretches: dict[tuple[str, float], float] = {}
+        self.deep: set[tuple[str, int]] = set()  # searched as `roofcast search` does
+        self.sieves: dict[str, Sieve] = {}
+        self.ranks: Traces = {}  # traced by the searches
+        self.least: dict[tuple, float] = {}  # bytes below which nothing fits, by kind of trace
+        self.layouts = 0  # considered
+        self.length = Length(scenario)
         batch: int | None = scenario.batch
+        self.batch_assumed = batch is None
         for device in devices:
             try:
                 self._add(msgspec.structs.replace(scenario, device=device, batch=batch))
@@ -89,8 +103,6 @@ class Chooser:
 
     def _add(self, s: Scenario) -> None:
         names = named(s)
-        if s.tokens is None and s.samples is None and s.epochs is None:
-            raise no_length(names.model.takes)
         if s.batch is None:
             size = s.sequence or names.model.size
             one = msgspec.structs.replace(s, batch=1)
@@ -110,6 +122,7 @@ class Chooser:
         """A point from the seconds of its run."""
         watts = kind.offer.power_w
         power = devices * watts if watts else None
+        paid = seconds if self.length.given else 0.0 if self.wanted.buy else seconds
         return Point(
             kind.offer,
             devices,
@@ -117,53 +130,84 @@ class Chooser:
             step_s,
             peak,
             seconds,
-            kind.offer.cost(devices, seconds, self.wanted.buy),
+            kind.offer.cost(devices, paid, self.wanted.buy),
             power,
             power * seconds if power else None,
+            peak <= self._sieve(kind).surely,
         )
 
     def bound(self, kind: Kind, devices: int) -> Point:
         """No layout of these devices is better than this."""
         return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0)
 
+    def possible(self, kind: Kind, wanted: Wanted) -> list[tuple[float, int]]:
+        """Counts of a kind that its lower bounds leave, each behind the bound of the objective."""
+        found = []
+        for n in kind.counts:
+            if not kind.floor.could_fit(n, kind.names.device.memory.capacity):
+                continue
+            least = self.bound(kind, n)
+            value = least.value(wanted.objective)
+            if value is not None and meets(least, wanted):
+                found.append((value, n))
+        return sorted(found)
+
+    @property
+    def batch(self) -> int:
+        """The global batch, which all devices share."""
+        return next(iter(self.kinds.values())).floor.batch
+
+    def best(self, wanted: Wanted, top: int) -> list[Point]:
+        """The `top` best kinds of devices, each with its best number and layout. Where the coarse
+        grid finds nothing that fits on a number of devices, and few kinds or all of them would go
+        without an answer, every layout is tried.
+        """
+        found = self.ranked(wanted, top)
+        answered = {p.offer.device.id for p in found}
+        if not found or len(self.kinds) <= FEW_KINDS:
+            left = [kind for name, kind in self.kinds.items() if name not in answered]
+            for kind in sorted(left, key=self._most_memory):
+                for _, n in self.possible(kind, wanted):
+                    if self.searched.get((kind.names.device.id, n)) is None:
+                        self.deepen(kind, n)
+            found = self.ranked(wanted, top) if left else found
+        return self.refined(found, wanted)
+
     def ranked(self, wanted: Wanted, top: int) -> list[Point]:
-        """The best point of each of the `top` best kinds of devices, the best first."""
+        """The best point of each of the `top` best kinds of devices, the best first; those that
+        may fit behind those that surely do.
+        """
         goal = wanted.objective
         queue: list[tuple[float, int, str, list[tuple[float, int]]]] = []
         for name, kind in self.kinds.items():
-            possible = []
-            for n in kind.counts:
-                least = self.bound(kind, n)
-                value = least.value(goal)
-                if value is None or not meets(least, wanted):
-                    continue
-                if kind.floor.fits(n, kind.names.device.memory.capacity):
-                    possible.append((value, n))
-            if possible:
-                heapq.heappush(queue, (*min(possible), name, sorted(possible)))
+            if possible := self.possible(kind, wanted):
+                heapq.heappush(queue, (*possible[0], name, possible))
         best: dict[str, Point] = {}  # of each kind
         while queue:
             value, _, name, possible = heapq.heappop(queue)
-            rivals = sorted(_value(p, goal) for p in best.values())
+            rivals = sorted(_value(p, goal) for p in best.values() if p.surely)
             enough = len(rivals) >= top and value >= rivals[top - 1]
-            if enough or (name in best and value >= _value(best[name], goal)):
+            mine = best.get(name)
+            if enough or (mine is not None and mine.surely and value >= _value(mine, goal)):
                 continue
             now, later = possible[:AT_ONCE], possible[AT_ONCE:]
             for p in self.search(self.kinds[name], [n for _, n in now]):
                 if self.holds(p, wanted) and p.value(goal) is not None:
-                    if name not in best or _value(p, goal) < _value(best[name], goal):
+                    if name not in best or _rank(p, goal) < _rank(best[name], goal):
                         best[name] = p
             if later:
                 heapq.heappush(queue, (*later[0], name, later))
-        found = sorted(best.values(), key=lambda p: _value(p, goal))
-        return found[:top]
+        return sorted(best.values(), key=lambda p: _rank(p, goal))[:top]
 
     def search(self, kind: Kind, devices: Sequence[int]) -> list[Point]:
-        """The fastest layout that fits on each of these numbers of devices, where there is one."""
-        name = kind.names.device.id
+        """The fastest layout of a coarse grid that fits on each of these numbers of devices, where
+        there is one.
+        """
+        name, capacity = kind.names.device.id, kind.names.device.memory.capacity
         new = [n for n in devices if (name, n) not in self.searched]
-        shapes = [s for n in new for s in kind.space.shapes(n, few=True)]
         self.searched |= dict.fromkeys([(name, n) for n in new])
+        held = [n for n in new if kind.floor.fits(n, capacity)]
+        shapes = [s for n in held for s in kind.space.shapes(n, few=True)]
         if shapes:
             self._search(kind, shapes, kind.space.policies(few=True))
         found = [self.searched[name, n] for n in devices]
@@ -171,56 +215,128 @@ class Chooser:
 
     def _search(self, kind: Kind, shapes: Sequence[Shape], policies: Sequence[str]) -> None:
         try:
-            found = search_layouts(kind.scenario, shapes, policies)
+            found = search_layouts(kind.scenario, shapes, policies, self._sieve(kind))
         except RoofcastError as error:
             self.unable[kind.names.device.id] = str(error)
             return
         self.layouts += len(found.step_s)
-        capacity = kind.names.device.memory.capacity or np.inf
-        safe = found.peak_bytes * most_above(kind.scenario.mode) <= capacity
-        at = np.array(found.layouts["devices"].tolist())
-        for n in sorted(set(at.tolist())):
-            here = np.flatnonzero((at == n) & safe & ~found.refused)
-            if not len(here):
-                continue
-            i = int(here[np.argmin(found.step_s[here])])
-            options = {k: v for k, v in found.layout(i).items() if v is not None and v != ()}
-            step_s = float(found.step_s[i])
-            seconds = step_s * kind.floor.steps
-            peak = float(found.peak_bytes[i])
-            self.keep(self.point(kind, n, seconds, options, step_s, peak))
+        self._keep(kind, valid(found))
+
+    def _keep(self, kind: Kind, part: Part) -> None:
+        """Remember the fastest layout of each number of devices that surely fits, or that fits."""
+        for surely in (True, False):
+            most = self._sieve(kind).surely if surely else self._sieve(kind).capacity
+            step_s = np.where(part.peak_bytes <= most, part.step_s, np.inf)
+            at = np.array([o["devices"] for o in part.options])
+            for n in sorted(set(at.tolist())):
+                i = int(np.argmin(np.where(at == n, step_s, np.inf)))
+                if at[i] == n and np.isfinite(step_s[i]):
+                    peak, step = float(part.peak_bytes[i]), float(step_s[i])
+                    options = {k: v for k, v in part.options[i].items() if v != ()}
+                    seconds = self.length.seconds(kind.floor, kind.names.device, n, step)
+                    self.keep(self.point(kind, n, seconds, options, step, peak))
+
+    def deepen(self, kind: Kind, devices: int) -> Point | None:
+        """The fastest layout on so many devices of all that `roofcast search` tries; one that may
+        fit where none surely does.
+        """
+        name = kind.names.device.id
+        if (name, devices) not in self.deep and not self._hopeless(kind, devices):
+            self.deep.add((name, devices))
+            self.searched.setdefault((name, devices), None)
+            shapes, policies = kind.space.shapes(devices), kind.space.policies()
+            sieve = self._sieve(kind)
+            before = dict(sieve.best)
+            try:
+                parts, _ = varied_twice(kind.space, shapes, policies, sieve=sieve)
+            except RoofcastError as error:
+                self.unable[name] = str(error)
+                return None
+            for part in parts:
+                self.layouts += len(part.step_s) + part.invalid
+                self._keep(kind, part)
+            if before == sieve.best and self.searched[name, devices] is None:
+                peaks = [part.peak_bytes.min() for part in parts if len(part.peak_bytes)]
+                self.least[self._alike(kind, devices)] = float(min(peaks, default=np.inf))
+        return self.searched.get((name, devices))
+
+    def _alike(self, kind: Kind, devices: int) -> tuple:
+        """What devices share on which every layout holds as much, and has the same variations."""
+        recipe, device = kind.floor.recipe, kind.names.device
+        return (device.vendor, device.kind, recipe.precision, recipe.stack.name, devices,
+                kind.space.most_tensor, host_rate(device) is None)  # fmt: skip
+
+    def _hopeless(self, kind: Kind, devices: int) -> bool:
+        """Whether nothing fits on so many devices, as was found on a device with more memory."""
+        capacity = kind.names.device.memory.capacity
+        if not kind.floor.could_fit(devices, capacity):
+            return True
+        least = self.least.get(self._alike(kind, devices))
+        return least is not None and capacity is not None and float(capacity) < least
+
+    def _sieve(self, kind: Kind) -> Sieve:
+        """The sieve of a kind, which knows the fastest layouts that were found."""
+        name = kind.names.device.id
+        if name not in self.sieves:
+            capacity = float(kind.names.device.memory.capacity or np.inf)
+            self.sieves[name] = Sieve(capacity, most_above(kind.scenario.mode), self.ranks)
+        return self.sieves[name]
 
     def holds(self, point: Point, wanted: Wanted) -> bool:
         """Whether a point meets every constraint, with the probability that is asked for."""
         if wanted.sure is None or not meets(point, wanted):
             return meets(point, wanted)
-        factor = self._stretch(point, wanted.sure)
         kind = self.kinds[point.offer.device.id]
-        late = self.point(
-            kind, point.devices, factor * point.time_s, point.options, point.step_s, 0.0
+        scenario = msgspec.structs.replace(kind.scenario, **point.options)
+        limits = [wanted.within_s, self._pays_s(point, wanted)]
+        return all(
+            self.length.chance(kind.floor, scenario, point.devices, point.step_s, limit)
+            >= wanted.sure
+            for limit in limits
+            if limit is not None
         )
-        return meets(late, wanted)
 
-    def _stretch(self, point: Point, sure: float) -> float:
-        """How many times its forecast a run on this kind of device takes with this probability; by
-        the forecast of the first layout that is asked about.
+    def affordable_s(self, point: Point) -> float | None:
+        """Seconds of a run that the budget pays for; None without a budget, or where time costs
+        nothing.
         """
-        name = point.offer.device.id
-        if (name, sure) not in self.stretches:
-            s = msgspec.structs.replace(self.kinds[name].scenario, **point.options)
-            f = forecast(s)
-            self.stretches[name, sure] = stretch(f.interval_s, sure, f.step_time_s)
-        return self.stretches[name, sure]
+        return self._pays_s(point, self.wanted)
+
+    @staticmethod
+    def _pays_s(point: Point, wanted: Wanted) -> float | None:
+        if wanted.under_usd is None or point.cost_usd is None:
+            return None
+        fixed = point.offer.cost(point.devices, 0.0, wanted.buy) or 0.0
+        running = (point.cost_usd - fixed) / point.time_s
+        return (wanted.under_usd - fixed) / running if running > 0 else None
 
     def keep(self, point: Point) -> None:
-        """Remember a point where it is the fastest of its devices so far."""
+        """Remember a point where it is the best of its devices so far."""
         key = point.offer.device.id, point.devices
         before = self.searched.get(key)
-        if before is None or point.step_s < before.step_s:
+        if before is None or (not point.surely, point.step_s) < (not before.surely, before.step_s):
             self.searched[key] = point
 
-    def refine(self, point: Point) -> Point:
-        """The point with its fastest layout varied in what the grid leaves at its defaults."""
+    def refined(self, points: Sequence[Point], wanted: Wanted) -> list[Point]:
+        """The points with faster layouts, the best first: the best, and all where few kinds were
+        asked for, with the fastest layout of all on its devices; the others with theirs varied.
+        """
+        goal, every = wanted.objective, len(self.kinds) <= FEW_KINDS
+        found = [self.deepened(p) if every else self.varied(p) for p in points]
+        while found:
+            found.sort(key=lambda p: _rank(p, goal))
+            best = self.deepened(found[0])
+            if best is found[0]:
+                break
+            found[0] = best
+        return found
+
+    def deepened(self, point: Point) -> Point:
+        """The point with the fastest of all layouts on its devices."""
+        return self.deepen(self.kinds[point.offer.device.id], point.devices) or point
+
+    def varied(self, point: Point) -> Point:
+        """The point with its layout varied in what the grid leaves at its defaults."""
         kind = self.kinds[point.offer.device.id]
         shapes = kind.space.variations(point.options) + kind.space.near(point.options)
         if shapes:
@@ -243,19 +359,29 @@ class Chooser:
         return [met[i] for i in front(np.array(columns, dtype=float).T).tolist()]
 
     def smallest(self) -> Point | None:
-        """The smallest number of devices on which the run fits; of equal ones one that has a
-        price, the fastest.
+        """The smallest number of devices on which the run fits, surely if any does; of equal ones
+        one that has a price, the fastest. None where nothing fits on any number.
         """
-        pairs = sorted(
-            (n, kind.offer.rent is None, kind.floor.run_s(n), name)
-            for name, kind in self.kinds.items()
-            for n in kind.counts
-            if kind.floor.fits(n, kind.names.device.memory.capacity)
-        )
-        for n, _, _, name in pairs[: AT_ONCE * AT_ONCE]:
-            if found := self.search(self.kinds[name], [n]):
-                return found[0]
+        for n in sorted({n for kind in self.kinds.values() for n in kind.counts}):
+            held: list[Point] = []
+            kinds = [k for k in self.kinds.values() if n in k.counts and not self._hopeless(k, n)]
+            for kind in sorted(kinds, key=self._most_memory):
+                if found := self.search(kind, [n]) or self._deep(kind, n):
+                    held += found
+                    if held[-1].surely and held[-1].offer.rent is not None:
+                        break
+            if held:
+                return min(held, key=lambda p: (not p.surely, p.offer.rent is None, p.time_s))
         return None
+
+    @staticmethod
+    def _most_memory(kind: Kind) -> tuple[float, bool, float]:
+        capacity = float(kind.names.device.memory.capacity or 0.0)
+        return -capacity, kind.offer.rent is None, kind.floor.run_s(1)
+
+    def _deep(self, kind: Kind, devices: int) -> list[Point]:
+        found = self.deepen(kind, devices)
+        return [] if found is None else [found]
 
 
 def used_memory(point: Point) -> float:
@@ -270,7 +396,11 @@ def meets(point: Point, wanted: Wanted) -> bool:
         value = getattr(point, LIMITS[name])
         if value is None or value > limit:
             return False
-    return True
+    return wanted.longest_s is None or point.time_s <= wanted.longest_s
+
+
+def _rank(point: Point, goal: str) -> tuple[bool, float]:
+    return not point.surely, _value(point, goal)
 
 
 def _value(point: Point, goal: str) -> float:

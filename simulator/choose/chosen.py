@@ -10,98 +10,66 @@ from typing import Any
 import msgspec
 
 from roofcast import hwdb
-from roofcast.hwdb.market import Summary
-from roofcast.simulator.choose.choosing import Chooser, Point, meets
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.choose.batches import no_length
+from roofcast.simulator.choose.choice import Choice, choice_of
+from roofcast.simulator.choose.choosing import Chooser, Point
+from roofcast.simulator.choose.misses import Miss, Near, misses, smaller_batch
 from roofcast.simulator.choose.offers import HOUR, is_portable
-from roofcast.simulator.choose.wanted import GOAL_OF, LIMITS, Wanted, probability
-from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.choose.wanted import LIMITS, YEAR, Wanted
 from roofcast.simulator.forecast.interval import residuals
-from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.resolve import named as names_of
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.layout import Layout
 
 ASSUMED = (  # of every choice
-    "layouts: a coarse grid (powers of two, no or full recomputation), and for the choices shown"
-    " schedules, virtual stages, sharding groups, selective recomputation and offload;"
-    " roofcast search tries more",
-    "time: steps only, without failures, checkpoints, evaluation, or waiting for a machine",
+    "layouts: devices and numbers of them are compared by a coarse grid (powers of two, no or full"
+    " recomputation); the best choice has the fastest layout that roofcast search finds, the next"
+    " are varied in schedule, virtual stages, sharding groups, recomputation and offload",
     "energy: of the boards by the watts that the forecast gives; of accelerators with their share"
     " of the host, of nodes at the plug and of the site where it is said; limits and ranks on power"
     " and energy take the printed power (TDP) of the boards",
     "every device is given the same global batch, so that all of them take the same steps",
 )
-SCOPED = ("energy_by_scope_j", "node_power_w", "pue", "carbon_kg", "embodied_kg")
-BOUGHT = (
-    "purchase: devices with their share of a server, without network, space and staff; and the"
-    " electricity of the run"
+WHOLE = (
+    "time and cost: of the whole training, with checkpoints, failures and restarts, as roofcast"
+    " predict forecasts it; without evaluation and waiting for a machine"
 )
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices of one kind, in their best layout, for the run. SI units and USD; None where unknown
-    or not asked.
-    """
-
-    device: str
-    devices: int
-    node: int  # devices of a node
-    options: dict[str, Any]  # layout, as predict takes it
-    layout: Layout | None = None
-    step_time_s: float
-    time_s: float  # of the run
-    time_low_s: float | None = None  # the 80 % interval
-    time_high_s: float | None = None
-    # steps / the whole training with checkpoints, failures and restarts (campaign of predict); no
-    # rank and no limit reads it
-    goodput: float | None = None
-    whole_time_s: float | None = None
-    within_probability: float | None = None  # that the deadline holds
-    under_probability: float | None = None  # that the budget holds, at this price
-    cost_usd: float | None = None
-    cost_low_usd: float | None = None  # at the lowest price of these providers
-    cost_high_usd: float | None = None
-    price: Summary | None = None  # USD per device-hour, or of a purchase per device
-    purchase_usd: float | None = None  # of all devices with their servers
-    break_even_months: float | None = None  # of use without pause, renting against buying
-    power_w: float | None = None
-    energy_j: float | None = None  # of the boards
-    energy_by_scope_j: dict[str, float] = {}  # board, accelerator, node, site
-    node_power_w: float | None = None  # of a whole node at the plug
-    pue: float | None = None
-    carbon_kg: float | None = None  # of the site's electricity [CO2e]
-    embodied_kg: float | None = None  # of making the hardware, the run's share [CO2e]
-    peak_bytes: float
-    capacity_bytes: float | None = None
-    mfu: float | None = None
-    limited_by: str = ""
-    interval_class: str = ""
-
-
-class Miss(msgspec.Struct, frozen=True, kw_only=True):
-    """What one constraint would have to be, the others kept."""
-
-    limit: str  # a field of Wanted
-    given: float
-    needed: float | None  # None: no value of it would do, the others kept
-    choice: Choice | None = None
+PASSES = "time and cost: of the passes alone"
+NO_LENGTH = (
+    "no length of the run was given, so that no duration is said: choices are what holds the"
+    " training, with the rate of its steps"
+)
+BOUGHT = "purchase: devices with their share of a server, without network, space and staff"
+ACCELERATORS = ("gpu", "tpu", "npu")  # kinds of devices that are chosen from by default
+ELECTRICITY = "; and the electricity of the run"
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     """What roofcast choose found."""
 
     scenario: dict[str, Any]  # with its batch
+    batch_assumed: bool = False
+    timed: bool = True  # whether the run has a length
+    bought: bool = False  # whether costs are those of a purchase
+    rate_of: str = "samples/s"  # what the rate of a choice counts
     objective: str
     limits: dict[str, float]
     choices: tuple[Choice, ...]  # the best first, one per kind of device
     front: tuple[Choice, ...]  # no other beats in time, cost, energy and memory
     misses: tuple[Miss, ...]  # where nothing meets the constraints
+    unlimited: Choice | None = None  # where none of them alone is to blame: the best without any
     smallest: Choice | None  # the fewest devices on which it fits
+    fitting_batch: int | None = None  # where nothing fits: the largest smaller batch that does
     binding: dict[str, float]  # constraint: part of it that the best choice uses
     without_price: tuple[str, ...]
     without_power: tuple[str, ...]
     unable: dict[str, str]  # device: why it cannot run this
     unmeasured: tuple[str, ...] = ()  # left out: devices of makers on which no run was measured
-    considered: int  # kinds of devices
+    other_kinds: tuple[str, ...] = ()  # left out: devices of kinds that were not asked for
+    too_slow: tuple[str, ...] = ()  # left out: devices on which the run takes over a year
+    impossible: tuple[str, ...] = ()  # by lower bounds: a limit, or memory
+    known: int  # kinds of devices there are, or that were named
+    considered: int  # of these
     searched: int  # kinds and counts of devices whose layouts were forecast
     layouts: int  # forecast
     assumptions: tuple[str, ...]
@@ -117,137 +85,159 @@ def measured(devices: Sequence[str]) -> list[str]:
 
 
 def choose(
-    scenario: Scenario, devices: Sequence[str] | None, wanted: Wanted, top: int = 5
+    scenario: Scenario,
+    devices: Sequence[str] | None,
+    wanted: Wanted,
+    top: int = 5,
+    kinds: Sequence[str] = (),
 ) -> Chosen:
     """Which of these devices, how many, and in which layout, for the run of a scenario.
 
-    scenario: its device is not read; devices: None for all that are `measured`. Raises BadInput
-    where no device can run it, or where the run has no length.
+    scenario: its device is not read; devices: None for all that are `measured`; kinds: of these
+    devices, "gpu", "tpu" ...; default: all that are named, else all but CPUs. Raises BadInput where
+    no device can run it, or where the question needs a length of the run that is not given.
     """
-    unmeasured: tuple[str, ...] = ()
-    if devices is None:
-        devices = measured(hwdb.devices())
-        unmeasured = tuple(name for name in hwdb.devices() if name not in devices)
-    chooser = Chooser(scenario, devices, wanted)
-    best = [chooser.refine(p) for p in chooser.ranked(wanted, top)]
-    goal = wanted.objective
-    best.sort(key=lambda p: p.value(goal) or 0.0)
-    choices = tuple(_choice(chooser, p, _forecast(chooser, p)) for p in best)
-    misses = () if best else _misses(chooser, wanted)
-    front = chooser.front(wanted) if best else []
+    _check_length(scenario, wanted)
+    named, among = devices is not None, list(devices or hwdb.devices())
+    left = _left_out(among, named, kinds)
+    among = [name for name in among if not any(name in each for each in left)]
+    if not among:
+        raise BadInput(f"--kind {', '.join(kinds)}: none of these devices is of that kind")
+    timed = not (scenario.tokens is None and scenario.samples is None and scenario.epochs is None)
+    if not named and timed and wanted.within_s is None:
+        wanted = msgspec.structs.replace(wanted, longest_s=YEAR)
+    chooser = Chooser(scenario, among, wanted)
+    best = chooser.best(wanted, top)
+    if not best and wanted.longest_s is not None:
+        chooser.wanted = wanted = msgspec.structs.replace(wanted, longest_s=None)
+        best = chooser.best(wanted, top)
     smallest = chooser.smallest()
+    near, batch = Near((), None), None
+    if smallest is None:
+        batch = smaller_batch(scenario, among, wanted, chooser.batch)
+        if batch is not None and scenario.batch is None:
+            found = choose(
+                msgspec.structs.replace(scenario, batch=batch), devices, wanted, top, kinds
+            )
+            said = (
+                f"batch {batch:,}: the largest that fits; the batch of such runs does not"
+                f" ({chooser.assumptions[0]})"
+            )
+            return msgspec.structs.replace(
+                found, batch_assumed=True, assumptions=(said, *found.assumptions)
+            )
+    elif not best:
+        near = misses(chooser, wanted)
+        best = list(near.met)
+    return _chosen(chooser, wanted, best, near, smallest, batch, left)
+
+
+def _chosen(
+    chooser: Chooser,
+    wanted: Wanted,
+    best: Sequence[Point],
+    near: Near,
+    smallest: Point | None,
+    batch: int | None,
+    left: tuple[tuple[str, ...], tuple[str, ...]],
+) -> Chosen:
+    choices = tuple(choice_of(chooser, p) for p in best)
+    front = chooser.front(wanted) if best else []
+    shown = {c.device for c in choices}
+    priceless, powerless = (_without(chooser, wanted, what) for what in ("price", "power"))
+    unable = [*chooser.unable, *priceless, *powerless, *shown]
+    slow, impossible = _ruled_out(chooser, wanted, set(unable))
     kind = next(iter(chooser.kinds.values()))
     asked = msgspec.to_builtins(kind.scenario)
     del asked["device"]
-    said = [*chooser.assumptions, *ASSUMED, *([BOUGHT] if wanted.buy else [])]
+    considered = len(chooser.kinds.keys() | chooser.unable.keys())
     return Chosen(
         scenario=asked,
-        objective=goal,
+        batch_assumed=chooser.batch_assumed,
+        timed=chooser.length.given,
+        bought=wanted.buy,
+        rate_of="tokens/s" if kind.names.model.takes == "sequence" else "samples/s",
+        objective=wanted.objective,
         limits=wanted.limits,
         choices=choices,
-        front=tuple(_choice(chooser, p, _forecast(chooser, p)) for p in front),
-        misses=misses,
-        smallest=_choice(chooser, smallest, _forecast(chooser, smallest)) if smallest else None,
+        front=tuple(choice_of(chooser, p) for p in front),
+        misses=() if best else near.misses,
+        unlimited=near.unlimited if not best else None,
+        smallest=choice_of(chooser, smallest) if smallest else None,
+        fitting_batch=batch,
         binding=_binding(choices[0], wanted) if choices else {},
-        without_price=_without(chooser, wanted, "price"),
-        without_power=_without(chooser, wanted, "power"),
+        without_price=priceless,
+        without_power=powerless,
         unable=chooser.unable,
-        unmeasured=unmeasured,
-        considered=len(devices),
+        unmeasured=left[0],
+        other_kinds=left[1],
+        too_slow=slow,
+        impossible=impossible,
+        known=considered + sum(map(len, left)),
+        considered=considered,
         searched=len(chooser.searched),
         layouts=chooser.layouts,
-        assumptions=tuple(said),
+        assumptions=_assumptions(chooser, wanted),
     )
 
 
-def _forecast(chooser: Chooser, point: Point) -> Forecast:
-    kind = chooser.kinds[point.offer.device.id]
-    return forecast(msgspec.structs.replace(kind.scenario, **point.options))
+def _assumptions(chooser: Chooser, wanted: Wanted) -> tuple[str, ...]:
+    length = chooser.length
+    time = WHOLE if length.whole else PASSES if length.given else NO_LENGTH
+    bought = BOUGHT + (ELECTRICITY if length.given else "")
+    return (*chooser.assumptions, time, *ASSUMED, *([bought] if wanted.buy else []))
 
 
-def _choice(chooser: Chooser, point: Point, found: Forecast | None = None) -> Choice:
-    """A point as it is shown; with its forecast also how sure it is, and what limits it."""
-    wanted, of, n = chooser.wanted, point.offer, point.devices
-    price = of.purchase if wanted.buy else of.rent
-    rented = not (wanted.buy or of.owned)
-    low = high = None
-    if rented and price is not None and point.cost_usd is not None and price.median:
-        low, high = (point.cost_usd * side / price.median for side in (price.low, price.high))
-    extra: dict[str, Any] = {}
-    if found is not None:
-        steps = point.time_s / point.step_s
-        extra = {
-            "time_low_s": found.low_s * steps if found.low_s else None,
-            "time_high_s": found.high_s * steps if found.high_s else None,
-            "mfu": found.mfu,
-            "limited_by": found.diagnosis,
-            "layout": found.layout,
-            "interval_class": found.interval_class,
-            "within_probability": _sure(found, wanted.within_s, steps),
-            "under_probability": _sure(found, _affordable(point, wanted), steps),
-        }
-        if found.campaign is not None:
-            extra["goodput"] = found.campaign.goodput
-            extra["whole_time_s"] = found.campaign.time_s
-        if found.energy_j is not None:
-            extra["energy_j"] = found.energy_j
-        extra |= {name: getattr(found, name) for name in SCOPED}
-    fields: dict[str, Any] = {
-        "energy_j": point.energy_j,
-        "device": of.device.id,
-        "devices": n,
-        "node": of.node,
-        "options": point.options,
-        "step_time_s": point.step_s,
-        "time_s": point.time_s,
-        "cost_usd": point.cost_usd,
-        "cost_low_usd": low,
-        "cost_high_usd": high,
-        "price": None if of.owned else price,
-        "purchase_usd": n * of.purchase.median if of.purchase and not of.owned else None,
-        "break_even_months": None if of.owned else of.break_even_months,
-        "power_w": point.power_w,
-        "peak_bytes": point.peak_bytes,
-        "capacity_bytes": float(of.device.memory.capacity or 0) or None,
-    }
-    return Choice(**(fields | extra))
+def _check_length(s: Scenario, wanted: Wanted) -> None:
+    """Raises BadInput where a question without a length has no answer."""
+    if not (s.tokens is None and s.samples is None and s.epochs is None):
+        return
+    alone = wanted.buy or wanted.owned or "max_power_w" in wanted.limits
+    needs = "within_s" in wanted.limits or "max_energy_j" in wanted.limits
+    needs = needs or ("under_usd" in wanted.limits and not wanted.buy)
+    if needs or not alone:
+        device = next(iter(hwdb.devices()))
+        raise no_length(names_of(msgspec.structs.replace(s, device=device)).model.takes)
 
 
-def _sure(found: Forecast, limit_s: float | None, steps: float) -> float | None:
-    """The probability that a run takes no longer than a limit."""
-    if limit_s is None:
-        return None
-    return probability(found.interval_s, limit_s / steps, found.step_time_s)
+def _left_out(
+    among: Sequence[str], named: bool, kinds: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Devices that are not considered: of makers without measured runs, and of other kinds."""
+    known = set(among if named else measured(among))
+    unmeasured = tuple(name for name in among if name not in known)
+    wanted = tuple(kinds) or (() if named else ACCELERATORS)
+    other = tuple(n for n in among if n in known and wanted and hwdb.device(n).kind not in wanted)
+    return unmeasured, other
 
 
-def _affordable(point: Point, wanted: Wanted) -> float | None:
-    """Seconds that the budget pays for; None without a budget, or where time costs nothing."""
-    if wanted.under_usd is None or point.cost_usd is None:
-        return None
-    fixed = point.offer.cost(point.devices, 0.0, wanted.buy) or 0.0
-    running = (point.cost_usd - fixed) / point.time_s
-    return (wanted.under_usd - fixed) / running if running > 0 else None
+def _ruled_out(
+    chooser: Chooser, wanted: Wanted, others: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Devices on which the run takes too long to be an answer, and those that cannot meet a limit
+    or hold the run, by lower bounds or as was found.
+    """
+    patient = msgspec.structs.replace(wanted, longest_s=None)
+    slow, impossible = [], []
+    for name, kind in chooser.kinds.items():
+        if name in others:
+            continue
+        tried = [n for _, n in chooser.possible(kind, wanted)]
+        found = [chooser.searched.get((name, n)) for n in tried]
+        unknown = any((name, n) not in chooser.searched for n in tried)
+        if unknown or any(p is not None and chooser.holds(p, wanted) for p in found):
+            continue
+        late = [n for _, n in chooser.possible(kind, patient)]
+        points = [p for n in late if (p := chooser.searched.get((name, n))) is not None]
+        is_slow = any(chooser.holds(p, patient) for p in points) or len(late) > len(tried)
+        (slow if wanted.longest_s and is_slow else impossible).append(name)
+    return tuple(slow), tuple(impossible)
 
 
 def _binding(best: Choice, wanted: Wanted) -> dict[str, float]:
     """The part of each constraint that the best choice uses, the largest first."""
     used = {name: getattr(best, LIMITS[name]) / limit for name, limit in wanted.limits.items()}
     return dict(sorted(used.items(), key=lambda each: -each[1]))
-
-
-def _misses(chooser: Chooser, wanted: Wanted) -> tuple[Miss, ...]:
-    """For each constraint the nearest value that would do, the others kept."""
-    found = []
-    for name, given in wanted.limits.items():
-        relaxed = msgspec.structs.replace(wanted, **{name: None}, goal=GOAL_OF[name])
-        near = chooser.ranked(relaxed, 1)
-        point = chooser.refine(near[0]) if near else None
-        needed = getattr(point, LIMITS[name]) if point else None
-        if point is not None and needed is not None and needed <= given and meets(point, wanted):
-            needed = None  # refined, it does
-        choice = _choice(chooser, point, _forecast(chooser, point)) if point else None
-        found.append(Miss(limit=name, given=given, needed=needed, choice=choice))
-    return tuple(found)
 
 
 def _without(chooser: Chooser, wanted: Wanted, what: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ sharding groups, offload ...) is varied for the layouts that are best so far.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ import numpy as np
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.search import Found, search_layouts
+from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.forecast.resolve import named
 from roofcast.simulator.forecast.scenario import Scenario
@@ -93,15 +95,7 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
             f" {devices}"
         )
     refuse_more_than(MOST, len(shapes) * len(policies))
-    parts = [_valid(search_layouts(scenario, shapes, policies))]
-    varied, tried = 0, {_key(o) for o in parts[0].options}
-    for _ in range(1 if few else ROUNDS):
-        chosen, wanted = _varied(space, parts, tried, few)
-        if not wanted:
-            break
-        varied += chosen
-        tried |= set(map(_key, wanted))
-        parts.append(_valid(search_layouts(scenario, wanted)))
+    parts, varied = varied_twice(space, shapes, policies, few)
     options = [o for part in parts for o in part.options]
     reasons: dict[str, int] = {}
     for part in parts:
@@ -124,6 +118,28 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
     )
 
 
+def varied_twice(
+    space: Space,
+    shapes: Sequence[Shape],
+    policies: Sequence[str],
+    few: bool = False,
+    sieve: Sieve | None = None,
+) -> tuple[list[Part], int]:
+    """The grid, then variations of the best of it, then of the best of these: valid layouts of each
+    pass, and how many were varied. few: one round.
+    """
+    parts = [valid(search_layouts(space.scenario, shapes, policies, sieve))]
+    varied, tried = 0, {_key(o) for o in parts[0].options}
+    for _ in range(1 if few else ROUNDS):
+        chosen, wanted = _varied(space, parts, tried, few)
+        if not wanted:
+            break
+        varied += chosen
+        tried |= set(map(_key, wanted))
+        parts.append(valid(search_layouts(space.scenario, wanted, sieve=sieve)))
+    return parts, varied
+
+
 def refuse_more_than(most: int, count: int) -> None:
     """Raises BadInput for a grid of more layouts than one search forecasts."""
     if count > most:
@@ -133,7 +149,7 @@ def refuse_more_than(most: int, count: int) -> None:
         )
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """The valid layouts of one pass."""
 
     options: list[dict[str, Any]]
@@ -144,9 +160,10 @@ class _Part(NamedTuple):
     invalid: int
 
 
-def _valid(found: Found) -> _Part:
+def valid(found: Found) -> Part:
+    """The layouts of a pass that are not refused."""
     keep = np.flatnonzero(~found.refused)
-    return _Part(
+    return Part(
         [_given(found.layout(i)) for i in keep.tolist()],
         found.step_s[keep],
         found.peak_bytes[keep],
@@ -162,7 +179,7 @@ def _given(options: Shape) -> Shape:
 
 
 def _varied(
-    space: Space, parts: list[_Part], tried: set[tuple], few: bool
+    space: Space, parts: list[Part], tried: set[tuple], few: bool
 ) -> tuple[int, list[Shape]]:
     """How many layouts are varied, and their variations that were not tried: of the fastest that
     fit, and of the smallest where few fit.

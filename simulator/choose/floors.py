@@ -4,11 +4,16 @@ cannot beat what was found, is not searched.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.records import Device
+from roofcast.simulator.campaign.checkpoints import state_bytes
+from roofcast.simulator.choose.sieve import Traces, key_of
+from roofcast.simulator.choose.space import IMAGES, TOKENS
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.run import run_of
@@ -17,16 +22,32 @@ from roofcast.simulator.memory import held_on
 from roofcast.simulator.times.roofline import time_all
 from roofcast.simulator.work.step import Step, trace
 
-MICROS = {"sequence": (1, 8), "image": (32, 512), "table": (1024, 8192)}  # micro-batches timed
+SMALL = {"image": 32, "table": 1024}  # samples of a small micro-batch
 
 
-class Floor(NamedTuple):
+class Floor:
     """Bounds of a run on devices of one kind."""
 
-    steps: float
-    batch: int
-    sample_s: float  # device seconds of a sample: its kernels alone, whole on one device
-    weights_bytes: float  # weights, gradients and states, shared by all devices at best
+    def __init__(self, steps: float, batch: int, traced: Sequence[Step], device: Device) -> None:
+        self.steps, self.batch = steps, batch
+        self._traced, self._device = traced, device
+        self.recipe = traced[-1].recipe
+        held = held_on(traced[-1], device)
+        # weights, gradients and states, shared by all devices at best
+        self.weights_bytes = float(held.parameters + held.gradients + held.optimizer)
+        # what stays where states lie in host memory: weights without their gradients
+        self.least_bytes = float(held.parameters)
+        self.state_bytes = state_bytes(traced[-1]) if traced[-1].recipe.mode == "train" else None
+
+    @cached_property
+    def sample_s(self) -> float:
+        """Device seconds of a sample: its kernels alone, whole on one device."""
+        found = []
+        for step in self._traced:
+            seconds = time_all(step, self._device).seconds
+            computing = np.array([k.phase != "update" for k in step.kernels])
+            found.append(float(seconds[computing].sum()) / step.recipe.batch)
+        return min(found)
 
     def run_s(self, devices: int) -> float:
         """Seconds of the run if all devices compute all the time."""
@@ -36,26 +57,31 @@ class Floor(NamedTuple):
         """Whether weights, gradients and states could fit, sharded over all devices."""
         return capacity is None or self.weights_bytes / devices <= capacity
 
-
-Traces = dict[tuple, Step]  # by what a step depends on, for all devices
+    def could_fit(self, devices: int, capacity: float | None) -> bool:
+        """Whether weights alone could, with the rest in host memory."""
+        return capacity is None or self.least_bytes / devices <= capacity
 
 
 def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
-    """The bounds of a scenario with a batch and a length. Raises BadInput where the device cannot
-    run it, or where the run has no length.
+    """The bounds of a scenario with a batch; of one step where the run has no length. Raises
+    BadInput where the device cannot run it.
     """
     recipe, _ = recipe_of(s, names.model, names.device)
     steps = run_of(s, recipe, names.model, names.device).steps
-    assert steps is not None, "checked where it was asked"
-    per_sample, held = [], 0.0
-    for micro in MICROS[names.model.takes]:
-        key = (names.device.kind, recipe.precision, recipe.stack.name, micro)
+    found = []
+    for micro in micros(names.model.takes, recipe.size):
+        one = msgspec.structs.replace(recipe, batch=micro)
+        key = (names.device.kind, key_of(one))
         if key not in traces:
-            traces[key] = trace(names.model, msgspec.structs.replace(recipe, batch=micro))
-        step = traces[key]
-        seconds = time_all(step, names.device).seconds
-        computing = np.array([k.phase != "update" for k in step.kernels])
-        per_sample.append(float(seconds[computing].sum()) / micro)
-        memory = held_on(step, names.device)
-        held = memory.parameters + memory.gradients + memory.optimizer
-    return Floor(steps, recipe.batch, min(per_sample), float(held))
+            traces[key] = trace(names.model, one)
+        found.append(traces[key])
+    return Floor(steps if steps is not None else 1.0, recipe.batch, found, names.device)
+
+
+def micros(takes: str, size: int | None) -> tuple[int, ...]:
+    """Micro-batches that are timed: the largest of a search, which is the most efficient, and one
+    whose working set is small.
+    """
+    if takes == "sequence":
+        return tuple(sorted({1, max(TOKENS // (size or 1), 1)}))
+    return tuple(sorted({SMALL[takes], max(IMAGES, SMALL[takes])}))

@@ -131,14 +131,13 @@ def _node(device: Device) -> int:
 
 def counts(offer: Offer, batch: int) -> list[int]:
     """Numbers of devices that are considered: parts of a node, then whole nodes, by powers of two
-    and three times these, as far as there are devices and the batch can be divided.
+    and three times these, as far as there are devices and the batch can be divided; and the most
+    there may be.
     """
     found = set(divisors(offer.node))
     n = offer.node
     while n <= offer.most:
         found |= {n, 3 * n}
         n *= 2
-    if offer.owned:
-        found.add(offer.most - offer.most % offer.node or offer.most)
-    odd = [d for d in sorted(found) if d <= offer.most]
-    return [d for d in odd if d % 3 or batch % 3 == 0]
+    usual = [d for d in found if d <= offer.most and (d % 3 or batch % 3 == 0)]
+    return sorted({*usual, offer.most})

@@ -18,6 +18,7 @@ import numpy as np
 
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.simulator.choose.columns import Row, forecast_rows
+from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.layouts import is_parallel
 from roofcast.simulator.forecast.recipes import recipe_of
@@ -75,10 +76,15 @@ def search(scenario: Scenario, grid: Mapping[str, Sequence]) -> Found:
 
 
 def search_layouts(
-    scenario: Scenario, shapes: Sequence[Mapping[str, Any]], policies: Sequence[str] = ()
+    scenario: Scenario,
+    shapes: Sequence[Mapping[str, Any]],
+    policies: Sequence[str] = (),
+    sieve: Sieve | None = None,
 ) -> Found:
     """Each of these layouts, as options of predict, under each recompute policy, which varies
     fastest. Without policies, each layout under its own, or the scenario's. Errors as `search`.
+
+    sieve: where given, layouts that it holds back have infinite memory, as if they were refused.
     """
     times = max(len(policies), 1)
     layouts = {}
@@ -88,7 +94,7 @@ def search_layouts(
             layouts[name] = _repeated([s.get(name, usual) for s in shapes], times)
     if policies:
         layouts["recompute"] = np.array(list(policies) * len(shapes), dtype=object)
-    return _forecast(scenario, shapes, policies, len(shapes) * times, layouts)
+    return _forecast(scenario, shapes, policies, len(shapes) * times, layouts, sieve)
 
 
 def _refuse_teacher(scenario: Scenario) -> None:
@@ -113,6 +119,7 @@ def _forecast(
     policies: Sequence[str],
     count: int,
     layouts: dict[str, np.ndarray],
+    sieve: Sieve | None = None,
 ) -> Found:
     """What is found of `count` layouts: each shape under each policy."""
     _refuse_teacher(scenario)
@@ -124,7 +131,7 @@ def _forecast(
         else:
             rows.append(Row(i, recipe, layout))
     step_s, peak = np.full((2, count), np.inf)
-    forecast_rows(rows, decide.names, step_s, peak, decide.refused)
+    forecast_rows(rows, decide.names, step_s, peak, decide.refused, sieve)
     for i, s in alone:
         try:
             found = forecast(s)
@@ -132,7 +139,7 @@ def _forecast(
             decide.refused(error)
             continue
         step_s[i], peak[i] = found.step_time_s, found.memory.peak_bytes
-    refused = np.isinf(step_s)
+    refused = np.isinf(peak)
     capacity = decide.names.device.memory.capacity or np.inf
     fits = ~refused & (peak <= capacity)
     reasons = dict(decide.reasons.values())

@@ -176,7 +176,9 @@ class Space:
             return [self.scenario.micro_batch]
         most = max(TOKENS // self.size, 1) if self.sequences else IMAGES
         found = [d for d in divisors(each) if d & (d - 1) == 0 and d <= most]
-        return found[::-2][::-1] if few and len(found) > FEW_MICROS else found
+        if few and len(found) > FEW_MICROS:  # every other one, the smallest in any case
+            return sorted({found[0], *found[::-2]})
+        return found
 
     def left_out(self) -> list[str]:
         """What the grid does not try, in words."""

@@ -23,7 +23,7 @@ GOAL_OF = {  # constraint: the objective that comes nearest to it
 }  # fmt: skip
 MOST_DEVICES = 1024  # that a choice considers, unless more are asked for
 DEAREST = 1e15  # of any limit
-WIDEST, HALVINGS = 1024.0, 40  # of the search for a quantile
+YEAR = 365.25 * 86400.0  # seconds beyond which a run is no answer to a question without a deadline
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     under_usd: float | None = None  # rent of the run, or purchase with electricity [USD]
     max_power_w: float | None = None  # printed power of all devices together [W]
     max_energy_j: float | None = None  # of all devices together, the whole run [J]
+    longest_s: float | None = None  # a run that takes longer is no answer; None: any
     sure: float | None = None  # probability with which deadline and budget hold; None: as forecast
     goal: str | None = None  # one of GOALS; default: see `objective`
     contract: str = "on-demand"  # one of hwdb.market.RENTS
@@ -106,22 +107,3 @@ def probability(
     else:
         value = float(np.interp(x, at, z))
     return NormalDist().cdf(float(value))
-
-
-def stretch(interval_s: Mapping[str, tuple[float, float]], sure: float, step_s: float) -> float:
-    """The time that a step keeps with this probability, as a multiple of its forecast; at least 1.
-
-    >>> interval = {"50": (0.9, 1.1), "80": (0.8, 1.25), "95": (0.7, 1.5)}
-    >>> round(stretch(interval, 0.9, 1.0), 3)
-    1.25
-    """
-    low, high = 1.0, 2.0
-    while probability(interval_s, high * step_s, step_s) < sure and high < WIDEST:
-        low, high = high, 2 * high
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if probability(interval_s, middle * step_s, step_s) < sure:
-            low = middle
-        else:
-            high = middle
-    return high if probability(interval_s, step_s, step_s) < sure else 1.0

@@ -40,7 +40,7 @@ def with_campaign(f: Forecast, s: Scenario) -> Forecast:
         samples=float(f.batch),
         tokens=float(f.batch * f.sequence) if f.sequence else None,
         state_bytes=f.state_bytes,
-        host_rate=_host_rate(device),
+        host_rate=host_rate(device),
         step_j=f.step_energy_by_scope_j.get(SITE, f.step_energy_j),
         power_scope=SITE if SITE in f.step_energy_by_scope_j else f.power_scope,
         price=f.price_usd_per_hour,
@@ -56,7 +56,8 @@ def with_campaign(f: Forecast, s: Scenario) -> Forecast:
     return msgspec.structs.replace(f, campaign=found, assumptions=(*f.assumptions, *said))
 
 
-def _host_rate(device: hwdb.Device) -> float | None:
+def host_rate(device: hwdb.Device) -> float | None:
+    """Copies from a device to its host [B/s]; None where the link is unknown."""
     try:
         return offload.link(device)
     except BadInput:

@@ -8,6 +8,7 @@ does.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from typing import Any, NamedTuple
 
@@ -113,9 +114,12 @@ def seconds(
         f, d, w, f0, d0, w0, f1, d1, w1, count, send = (column[same] for column in columns)
         run = Stages(f, d, w, (f0, d0, w0), (f1, d1, w1))
         times = (float(f[0] / 2), float(d[0] / 2), float(w[0] / 2))
-        total[same] = _longest(
-            order(kind, p, v, int(count[0]), times), _Work(run, kind, p, v), send
-        )
+        work, many = _Work(run, kind, p, v), int(count[0])
+        if kind == "zb-v" or p * many > LONGEST:
+            ops = _sequence(order(kind, p, v, many, times), work.last)
+        else:
+            ops = _kept_sequence(kind, p, v, many)
+        total[same] = _longest(ops, work, send)
     return total.reshape(np.broadcast_shapes(*map(np.shape, each)))
 
 
@@ -129,38 +133,91 @@ def _same_order(kind: str, columns: list[np.ndarray]) -> list[np.ndarray]:
     return [np.flatnonzero(micro_batches == m) for m in np.unique(micro_batches)]
 
 
-def _longest(ops: list[list[Op]], work: _Work, send: np.ndarray) -> Any:
-    """Seconds of the longest path through ops that run in order on each rank, as soon as their
-    inputs are there.
+class _Sequence(NamedTuple):
+    """All ops in an order in which each comes after what it needs. Ops are named by their place;
+    what a rank's first op needs is at the place after the last.
     """
-    send = _number(send) if len(ops) > 1 else 0.0 * _number(send)
-    later = np.maximum if np.ndim(send) else max
-    free = [0.0 * send for _ in ops]  # when each rank has run the ops so far
-    done: dict[Done, Any] = {}
-    costs: dict[tuple[str, int, int], tuple[Any, Any]] = {}  # compute, sends; by kind and parts
-    position, waiting = [0] * len(ops), list(range(len(ops)))
+
+    needs: list[tuple[int, int, int, int]]  # of each op, that of its rank before it among them
+    costs: list[int]  # of each op, its place in `alike`
+    alike: list[Op]  # one of the ops that take as long
+    lasts: list[int]  # the last op of each rank
+
+
+KEPT, LONGEST = 8, 70_000  # sequences that are kept, and their micro-batches of parts at most
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _kept_sequence(kind: str, p: int, v: int, m: int) -> _Sequence:
+    """The sequence of a schedule whose order depends on numbers alone."""
+    return _sequence(order(kind, p, v, m), _Work(Stages(0.0, 0.0, 0.0), kind, p, v).last)
+
+
+def _sequence(ops: list[list[Op]], last: int) -> _Sequence:
+    """The ops of all ranks in one sequence. last: part of the model."""
+    none = sum(map(len, ops))
+    many = 1 + max(op.micro for mine in ops for op in mine)
+    # by which op each part's F and D of a micro-batch is done; -1: by none so far
+    forward, inputs = ([[-1] * many for _ in range(last + 1)] for _ in "FD")
+    places: dict[tuple[str, int, int], int] = {}
+    needs: list[tuple[int, int, int, int]] = []
+    costs: list[int] = []
+    alike: list[Op] = []
+    lasts, waiting = [none] * len(ops), list(enumerate(map(iter, ops)))
+    held: list[Op | None] = [None] * len(ops)  # the op that a rank waits with
     while waiting:
         ranks, waiting = waiting, []
-        for s in ranks:
-            mine, at, now = ops[s], position[s], free[s]
-            while at < len(mine):
-                op = mine[at]
-                needs = work.needs(op)
-                if not all(need in done for need in needs):
-                    waiting.append(s)
+        for s, mine in ranks:
+            while (op := held[s] or next(mine, None)) is not None:
+                kind, micro, part, also = op
+                i = j = k = none
+                if kind in "FX" and part:
+                    i = forward[part - 1][micro]
+                if kind in "BDX":
+                    before, at = also if kind == "X" else (micro, part)
+                    j = forward[at][before]
+                    if at < last:
+                        k = inputs[at + 1][before]
+                if i < 0 or j < 0 or k < 0:
+                    held[s] = op
+                    waiting.append((s, mine))
                     break
-                same = op.kind, op.part, op.also[1]
-                if same not in costs:
-                    costs[same] = work.takes(op), work.sends(op) * send
-                for need in needs:
-                    now = later(now, done[need])
-                takes, sent = costs[same]
-                now = now + takes + sent
-                for what in work.gives(op):
-                    done[what] = now
-                at += 1
-            position[s], free[s] = at, now
-    return np.maximum.reduce(free)
+                held[s] = None
+                if kind in "FX":
+                    forward[part][micro] = len(needs)
+                if kind in "BDX":
+                    inputs[at][before] = len(needs)
+                same = kind, part, also[1]
+                if same not in places:
+                    places[same] = len(alike)
+                    alike.append(op)
+                lasts[s], own = len(needs), lasts[s]
+                needs.append((own, i, j, k))
+                costs.append(places[same])
+    return _Sequence(needs, costs, alike, lasts)
+
+
+def _longest(ops: _Sequence, work: _Work, send: np.ndarray) -> np.ndarray:
+    """Seconds of the longest path through ops that run in order on each rank, as soon as their
+    inputs are there, for each entry of the times.
+    """
+    send = send if len(ops.lasts) > 1 else 0.0 * send
+    takes = [np.broadcast_to(work.takes(op), send.shape).tolist() for op in ops.alike]
+    sends = [np.broadcast_to(work.sends(op) * send, send.shape).tolist() for op in ops.alike]
+    return np.array(
+        [
+            _end(ops, [t[i] for t in takes], [t[i] for t in sends])
+            for i in range(len(send))
+        ]
+    )  # fmt: skip
+
+
+def _end(ops: _Sequence, takes: list[float], sends: list[float]) -> float:
+    """When the last op has ended."""
+    ends = [0.0] * (len(ops.needs) + 1)
+    for i, ((a, b, c, d), cost) in enumerate(zip(ops.needs, ops.costs, strict=True)):
+        ends[i] = max(ends[a], ends[b], ends[c], ends[d]) + takes[cost] + sends[cost]
+    return max(ends[i] for i in ops.lasts)
 
 
 def replay(kind: str, stages: Stages, p: int, v: int, m: int, p2p: float = 0.0) -> Replay:

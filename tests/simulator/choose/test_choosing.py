@@ -13,7 +13,7 @@ from roofcast.simulator.choose.batches import run_batch
 from roofcast.simulator.choose.choosing import Chooser, meets
 from roofcast.simulator.choose.chosen import choose, measured
 from roofcast.simulator.choose.search import search_layouts
-from roofcast.simulator.choose.wanted import Wanted, probability, stretch
+from roofcast.simulator.choose.wanted import Wanted, probability
 from roofcast.simulator.forecast.rank import most_above
 
 DAY = 86400.0
@@ -43,7 +43,8 @@ def brute_force(scenario, wanted):
             capacity = float(hwdb.device(name).memory.capacity)
             fits = ~tried.refused & (tried.peak_bytes * most_above("train") <= capacity)
             for step_s in tried.step_s[fits]:
-                point = chooser.point(kind, n, step_s * kind.floor.steps, {}, step_s, 0.0)
+                seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(step_s))
+                point = chooser.point(kind, n, seconds, {}, step_s, 0.0)
                 if meets(point, wanted) and point.value(wanted.objective) is not None:
                     found.append((point.value(wanted.objective), name, n))
     return min(found)
@@ -195,7 +196,6 @@ def test_probabilities_of_an_interval_are_those_of_its_levels_and_grow_with_the_
         tail = 0.5 - float(level) / 200
         assert probability(interval, low, 1.0) == pytest.approx(tail, abs=1e-9)
         assert probability(interval, high, 1.0) == pytest.approx(1 - tail, abs=1e-9)
-        assert stretch(interval, 1 - tail, 1.0) == pytest.approx(high, rel=1e-6)
     grid = [probability(interval, x, 1.0) for x in np.linspace(0.3, 3.0, 60)]
     assert grid == sorted(grid) and grid[0] < 0.01 and grid[-1] > 0.99
 

@@ -1,0 +1,99 @@
+"""Where nothing meets the constraints of a choice: which of them is to blame, and what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.choose.choice import Choice, choice_of
+from roofcast.simulator.choose.choosing import Chooser, Point, meets
+from roofcast.simulator.choose.wanted import GOAL_OF, LIMITS, Wanted
+from roofcast.simulator.forecast.scenario import Scenario
+
+NEAREST = 3  # kinds of devices whose fastest layouts are searched for each limit
+HALVINGS, WIDEST = 30, 64.0  # of the search for a limit that holds with a probability
+
+
+class Miss(msgspec.Struct, frozen=True, kw_only=True):
+    """What one constraint would have to be, the others kept."""
+
+    limit: str  # a field of Wanted
+    given: float
+    needed: float | None  # None: no value of it would do, the others kept
+    choice: Choice | None = None
+
+
+class Near(NamedTuple):
+    """What comes near to the constraints."""
+
+    misses: tuple[Miss, ...]
+    unlimited: Choice | None  # the best without any limit, where none of them alone is to blame
+    met: tuple[Point, ...] = ()  # points that do meet them, once their layouts are searched
+
+
+def misses(chooser: Chooser, wanted: Wanted) -> Near:
+    """For each constraint the nearest value that would do, the others kept."""
+    found = []
+    for name, given in wanted.limits.items():
+        relaxed = msgspec.structs.replace(wanted, **{name: None}, goal=GOAL_OF[name])
+        near = [chooser.deepened(p) for p in chooser.ranked(relaxed, NEAREST)]
+        met = sorted(
+            (p for p in near if chooser.holds(p, wanted)),
+            key=lambda p: (not p.surely, p.value(wanted.objective) or 0.0),
+        )
+        if met:
+            return Near((), None, tuple(met))
+        needs = [(_needed(chooser, p, wanted, name), p) for p in near]
+        least = min(needs, key=lambda each: (not each[1].surely, each[0]), default=None)
+        choice = choice_of(chooser, least[1]) if least else None
+        found.append(
+            Miss(limit=name, given=given, needed=least[0] if least else None, choice=choice)
+        )
+    unlimited = None
+    if all(miss.needed is None for miss in found):
+        free = msgspec.structs.replace(wanted, goal=wanted.objective, **dict.fromkeys(LIMITS))
+        best = chooser.ranked(free, 1)
+        unlimited = choice_of(chooser, best[0]) if best else None
+    return Near(tuple(found), unlimited)
+
+
+def _needed(chooser: Chooser, point: Point, wanted: Wanted, name: str) -> float:
+    """The value of a limit that a point meets, with the probability that is asked for."""
+    value: float = getattr(point, LIMITS[name])
+    if wanted.sure is None or name not in ("within_s", "under_usd"):
+        return value
+    low, high = value, value * WIDEST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        asked = msgspec.structs.replace(wanted, **{name: middle})
+        alone = msgspec.structs.replace(asked, **{n: None for n in LIMITS if n != name})
+        if meets(point, alone) and chooser.holds(point, alone):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def smaller_batch(
+    scenario: Scenario, devices: Sequence[str], wanted: Wanted, batch: int
+) -> int | None:
+    """Where nothing fits: the largest batch, by halves, with which something does; None where
+    none does.
+    """
+
+    def fits(size: int) -> bool:
+        asked = msgspec.structs.replace(scenario, batch=size)
+        try:
+            return Chooser(asked, devices, wanted).smallest() is not None
+        except RoofcastError:
+            return False
+
+    if batch == 1 or not fits(1):
+        return None
+    size = batch // 2
+    while size > 1 and not fits(size):
+        size //= 2
+    return size
