@@ -47,6 +47,7 @@ class _Work:
     """
 
     def __init__(self, stages: Stages, kind: str, p: int, v: int) -> None:
+        self.stages, self.kind, self.p, self.v = stages, kind, p, v
         self.last = max(part for mine in place(kind, p, v) for part in mine)
         self.seconds: dict[tuple[str, str], Any] = {}
         parts = float(virtual(kind, v))
@@ -113,14 +114,39 @@ def seconds(
     for same in _same_order(kind, columns):
         f, d, w, f0, d0, w0, f1, d1, w1, count, send = (column[same] for column in columns)
         run = Stages(f, d, w, (f0, d0, w0), (f1, d1, w1))
-        times = (float(f[0] / 2), float(d[0] / 2), float(w[0] / 2))
         work, many = _Work(run, kind, p, v), int(count[0])
-        if kind == "zb-v" or p * many > LONGEST:
-            ops = _sequence(order(kind, p, v, many, times), work.last)
-        else:
-            ops = _kept_sequence(kind, p, v, many)
-        total[same] = _longest(ops, work, send)
+        if p * many <= LONGEST or many <= STEADY * p:
+            total[same] = _of_micro_batches(work, many, send)
+            continue
+        short, long = steady(p, many)
+        first, then = (_of_micro_batches(work, m, send) for m in (short, long))
+        total[same] = then + (many - long) * (then - first) / (long - short)
     return total.reshape(np.broadcast_shapes(*map(np.shape, each)))
+
+
+def steady(p: int, many: int) -> tuple[int, int]:
+    """Two numbers of micro-batches from which the seconds of very many follow: between the fill and
+    the drain of a pipeline every round of micro-batches takes as long.
+
+    >>> steady(4, 1_000_000_000)
+    (2184, 4368)
+    """
+    period = 2 * p  # dualpipe runs pairs; interleaved schedules run groups of p
+    long = max(LONGEST // (4 * p), STEADY * p // 2)
+    return long // 2 // period * period + many % period, long // period * period + many % period
+
+
+def _of_micro_batches(work: _Work, many: int, send: np.ndarray) -> np.ndarray:
+    """Seconds of a step of so many micro-batches, for each entry of the times."""
+    f, d, w = (np.ravel(x)[0] / 2 for x in work.stages[:3])
+    kind, p, v = work.kind, work.p, work.v
+    if kind == "zb-v":
+        return _longest(
+            _sequence(order(kind, p, v, many, (float(f), float(d), float(w))), work.last),
+            work,
+            send,
+        )
+    return _longest(_kept_sequence(kind, p, v, many), work, send)
 
 
 def _same_order(kind: str, columns: list[np.ndarray]) -> list[np.ndarray]:
@@ -144,7 +170,9 @@ class _Sequence(NamedTuple):
     lasts: list[int]  # the last op of each rank
 
 
-KEPT, LONGEST = 8, 70_000  # sequences that are kept, and their micro-batches of parts at most
+KEPT = 8  # sequences that are kept
+LONGEST = 70_000  # micro-batches times stages that are run one by one
+STEADY = 64  # micro-batches of each stage, from which on the rounds of a pipeline are alike
 
 
 @functools.lru_cache(maxsize=KEPT)

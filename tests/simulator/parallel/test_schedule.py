@@ -243,3 +243,15 @@ def test_seconds_of_arrays_of_layouts_are_those_of_the_replay_of_each(kind, p, v
         own = tuple(e[i] for e in ends)
         one = replay(kind, Stages(f[i], d[i], w[i], own, own), p, v, m, send[i])
         assert found[i] == one.total
+
+
+@pytest.mark.parametrize("kind, p, v", sorted({(kind, p, v) for kind, p, v, _ in CASES}))
+def test_very_many_micro_batches_follow_from_fewer(kind, p, v, monkeypatch):
+    rng = np.random.default_rng(1)
+    f, d, w, send = rng.uniform(0.1, 2.0, (4, 2))
+    ends = tuple(rng.uniform(-0.05, 1.0, (3, 2)))
+    stages, many = Stages(f, d, w, ends, ends), 160 * p
+    every = seconds(kind, stages, p, v, many, send)
+    monkeypatch.setattr("roofcast.simulator.parallel.pipeline.replay.LONGEST", 128 * p * p)
+    assert seconds(kind, stages, p, v, many, send) == pytest.approx(every, rel=2e-3)
+    assert np.isfinite(seconds(kind, stages, p, v, 10**9 * p, send)).all()
