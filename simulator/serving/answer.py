@@ -166,14 +166,14 @@ def prompt_share(load: Load, found: Mean) -> float:
     """Share of the engine's time that prompts take."""
     more = max(load.output_len - 1, 0)
     prompt = found.alone / load.amount if load.kind == "batch" else found.prompt
-    decode = more * found.step / max(found.decoding, 1.0)
+    decode = more * found.step / np.maximum(found.decoding, 1.0)
     return prompt / (prompt + decode)
 
 
 def _energy(of: Replica, load: Load, found: Mean, rate: float) -> dict[str, Any]:
     """Watts, joules and US dollars."""
     price = price_of(of.device, of.asked.price_per_hour)
-    share = prompt_share(load, found)
+    share = float(prompt_share(load, found))
     lengths = load.input_len, load.output_len
     cost = dollars(price.usd_per_hour, of.cut.devices, rate, lengths, share)
     watts, scope = _watts(of, load, found)

@@ -24,6 +24,7 @@ from roofcast.simulator.serving.server import Degrees as Cut
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.speculation import speculation
 from roofcast.simulator.serving.steps import Steps
+from roofcast.simulator.work.model import Model
 
 REPLAYED, MOST_REPLAYED = 2000, 20000
 FEWEST = 200
@@ -31,15 +32,20 @@ PER_USER = 10
 STACK = "vllm"
 
 
-def replica(asked: Serving) -> Replica:
-    """The server of one replica. Raises BadInput for what cannot be."""
+def replica(asked: Serving, found: Model | None = None) -> Replica:
+    """The server of one replica. Raises BadInput for what cannot be.
+
+    found: the model, where it is resolved already: what is traced of it is traced once.
+    """
     device = hwdb.device(asked.device, asked.set)
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
     at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
     named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
     names = (asked.model, asked.device, asked.stack or "", asked.system or "")
-    if any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
+    if found is not None:
+        server = _server(found, device, at, *named)
+    elif any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
         server = _server(asked.model, device, at, *named)  # files may change
     else:
         server = _remembered(
@@ -54,7 +60,7 @@ def replica(asked: Serving) -> Replica:
 
 
 def _server(
-    model: str,
+    model: str | Model,
     device: Device,
     at: Cut,
     weights: str | None,
@@ -65,7 +71,7 @@ def _server(
     """The server of a model that generates text."""
     found = resolve(model)
     if found.takes != "sequence":
-        raise BadInput(f"{model} does not generate text; give a language model")
+        raise BadInput(f"{found.name} does not generate text; give a language model")
     node = hwdb.system(system) if system else None
     return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
 

@@ -23,8 +23,9 @@ from roofcast.simulator.serving.engine import Engine, Point, Spent
 from roofcast.simulator.serving.exchange import between_stages, exchanges, links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.profiles import Profile, profile
+from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.times.host import combine
-from roofcast.simulator.work.generation import Forward, forward
+from roofcast.simulator.work.generation import Forward
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.traced import Parallel
@@ -108,7 +109,7 @@ class Server:
         return Parallel(tp=d.tp, ep=d.ep, etp=d.tp * d.dp // d.ep)
 
     def _engine(self, phase: str) -> Engine:
-        made = forward(self.model, phase, self.formats.formats, self.parallel)
+        made = traced(self.model, phase, self.formats.formats, self.parallel)
         sixteen = precision(self.formats.formats.precision).activations
         p = self.profile
         return Engine(made, self.device, sixteen, gemv=p.gemv, stream=p.stream)
