@@ -45,6 +45,20 @@ class Mean(NamedTuple):
     prompt: float  # what a prompt adds to decode steps
     alone: float  # a prompt's pass where nothing decodes
     use: float  # requests per second over the most that this replica can serve
+    overhead: float = 0.0  # of ttft, outside the engine: the client's way, tokenization
+    queue: float = 0.0  # of ttft, in the engine before the step with its prompt, `waiting` included
+
+    @property
+    def prefill(self) -> float:
+        """Of ttft, in the steps that compute the prompt."""
+        return max(self.ttft - self.overhead - self.queue, 0.0)
+
+    def delayed(self, waiting: float) -> Mean:
+        """The same where requests wait for a place as well [s]."""
+        return self._replace(
+            ttft=self.ttft + waiting, e2e=self.e2e + waiting, waiting=waiting,
+            queue=self.queue + waiting,
+        )  # fmt: skip
 
 
 class Costs:
@@ -179,17 +193,20 @@ def _steady(costs: Costs, decoding: float, wave: float = 0.0) -> Mean:
     rate, met = costs.rate(decoding), costs.met(decoding)
     step, added, alone = costs.decode(met), costs.added(met), costs.first
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
-    ttft = costs.request_s + _prompt_s(costs, rate, decoding, tpot)
+    queue, prefill = _prompt_s(costs, rate, decoding, tpot)
     together = min(costs.together, costs.load.amount)
     groups = math.ceil(costs.load.amount / together) if wave else 0
-    ttft += wave * max(together * (groups + 1) / 2 - 1, 0.0) * added
+    queue += wave * max(together * (groups + 1) / 2 - 1, 0.0) * added
+    ttft = costs.request_s + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
-    return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use)
+    return Mean(
+        ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.request_s, queue
+    )
 
 
-def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
-    """From the arrival of a prompt at random to its first token.
+def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> tuple[float, float]:
+    """From the arrival of a prompt at random to the step that takes it, and to its first token.
 
     It waits for the rest of a step, shares the next ones with the prompts that arrived meanwhile,
     and waits for those before it where a chunk does not hold all (M/D/k, k prompts to a chunk,
@@ -208,7 +225,7 @@ def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
     ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
     # probability that others decode while the prompt is computed
     many = 1.0 if costs.load.kind == "offline" else 1.0 - math.exp(-decoding * costs.others)
-    return many * (rest + shared + own) + (1.0 - many) * alone + ahead
+    return many * rest + ahead, many * (shared + own) + (1.0 - many) * alone
 
 
 def _closed(costs: Costs) -> Mean:
@@ -225,14 +242,11 @@ def _closed(costs: Costs) -> Mean:
 
     if costs.more == 0:
         found = _steady(costs, 1.0, wave)
-        waiting = max(users / found.requests_per_s - found.e2e, 0.0)
-        return found._replace(ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting)
+        return found.delayed(max(users / found.requests_per_s - found.e2e, 0.0))
     if under_way(most) <= users:  # memory or the stack's limit binds; the others wait
         found = _steady(costs, most, wave)
         waiting = max(users / found.requests_per_s - found.e2e, 0.0)
-        return found._replace(
-            ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting, use=1.0
-        )
+        return found.delayed(waiting)._replace(use=1.0)
     return _steady(costs, _solve(under_way, users, most), wave)
 
 
@@ -246,8 +260,8 @@ def _open(costs: Costs) -> Mean:
     there, queued = _sharing(costs, rate, most)
     decoding = _solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
-    waiting = queued / rate
-    ttft = found.ttft + waiting
+    found = found.delayed(queued / rate)
+    ttft = found.ttft
     e2e = max(costs.request_s + there / rate, ttft)
     tpot = 0.0
     if costs.more:
@@ -256,8 +270,8 @@ def _open(costs: Costs) -> Mean:
         stalled = min(rate * found.prompt, 0.98)
         tpot = max((e2e - ttft) / costs.more, found.step, (found.step + behind) / (1.0 - stalled))
     return found._replace(
-        ttft=ttft, tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, waiting=waiting,
-        use=rate / highest, decoding=max(rate * costs.more * tpot, 1e-9),
+        tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, use=rate / highest,
+        decoding=max(rate * costs.more * tpot, 1e-9),
     )  # fmt: skip
 
 
