@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
@@ -16,10 +17,11 @@ from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
-from roofcast.simulator.serving.load import Load, Requests, requests
-from roofcast.simulator.serving.means import Mean, mean, too_many
-from roofcast.simulator.serving.replay import Replayed, replay
+from roofcast.simulator.serving.load import Load, Requests
+from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
+from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop, seen, together
 from roofcast.simulator.serving.server import Degrees as Cut
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.speculation import speculation
@@ -132,7 +134,9 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     held = held_of(of, asked.load, longest)
     load = share_of(asked.load, of.cut.replicas)
     found = _means(of, load, held)
-    met = _replayed(of, load, held, trace) if replays else []
+    met = _replayed(of, load, held, found, trace) if replays else None
+    if met is not None and load.kind in ("rate", "trace"):
+        found = _followed(of, load, found, met)
     return assemble(of, load, held, found, met)
 
 
@@ -156,13 +160,27 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
         raise BadInput(too_many(of.asked.load.amount, highest * n, f"{on} devices")) from None
 
 
-def count(load: Load) -> int:
-    """Requests that a replay has, where the load does not say."""
+def _followed(of: Replica, load: Load, found: Mean, met: Sample) -> Mean:
+    """Means of the replay of a rate or a trace, which follows the queue request by request."""
+    before = max(found.decoding, 1.0)
+    if load.kind == "trace":
+        highest = found.requests_per_s / found.use
+        rate = len(met.weight) / met.found.seconds / of.cut.replicas
+        found = found._replace(requests_per_s=rate, use=rate / highest)
+    found = seen(found, met, of.server.request_s)
+    now = of.server.decode(np.array([max(found.decoding, 1.0), before]), load.context)
+    return found._replace(step=found.step * float(now[0] / now[1]))
+
+
+def count(load: Load, use: float = 0.0) -> int:
+    """Requests of a replay that count, where the load does not say: more near the highest rate,
+    where the queue is long at times.
+    """
     if load.requests is not None:
         return load.requests
     if load.kind == "concurrency":
         return int(min(max(PER_USER * load.amount, FEWEST), MOST_REPLAYED))
-    return REPLAYED
+    return int(min(REPLAYED / max(1.0 - use, 0.1), MOST_REPLAYED))
 
 
 def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
@@ -171,16 +189,25 @@ def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
     return Steps(of.server, most, longest, load.new, of.spec)
 
 
-def _replayed(of: Replica, load: Load, held: Room, trace: Requests | None) -> list[Replayed]:
-    """A replay of one replica; of a trace, of each."""
-    if load.kind not in ("concurrency", "rate", "trace"):
-        return []
-    delay = of.server.request_s
-    if trace is None:
-        longest = (1 + load.spread) * (load.input_len + load.output_len)
-        steps = steps_of(of, load, held, longest)
-        users = int(load.amount) if load.kind == "concurrency" else None
-        return [replay(steps, requests(load, count(load)), held, users, delay)]
-    steps = steps_of(of, load, held, float((trace.input + trace.output).max()))
-    parts = [Requests(*(v[k :: of.cut.replicas] for v in trace)) for k in range(of.cut.replicas)]
-    return [replay(steps, part, held, None, delay) for part in parts if len(part.input)]
+def _replayed(
+    of: Replica, load: Load, held: Room, found: Mean, trace: Requests | None
+) -> Sample | None:
+    """Requests replayed on one replica; those of a trace on all."""
+    way = of.server.request_s
+    if trace is not None:
+        steps = steps_of(of, load, held, float((trace.input + trace.output).max()))
+        parts = [
+            Requests(*(v[k :: of.cut.replicas] for v in trace)) for k in range(of.cut.replicas)
+        ]
+        runs = [replay(steps, part, held, None, way) for part in parts if len(part.input)]
+        return together([alike(run) for run in runs])
+    if load.kind not in ("concurrency", "rate"):
+        return None
+    steps = steps_of(of, load, held, (1 + load.spread) * (load.input_len + load.output_len))
+    if load.kind == "rate":
+        there = found.requests_per_s * found.e2e
+        return at_rate(steps, load, count(load, found.use), held, there, way)
+    number = count(load)
+    first = load.amount / number if load.requests else WAVE
+    share = max(first, of.server.profile.ramp) if load.amount > 1 else 0.0
+    return in_loop(steps, load, number, held, min(share, 1.0), way)

@@ -46,6 +46,20 @@ class Mean(NamedTuple):
     prompt: float  # what a prompt adds to decode steps
     alone: float  # a prompt's pass where nothing decodes
     use: float  # requests per second over the most that this replica can serve
+    overhead: float = 0.0  # of ttft, outside the engine: the client's way, tokenization
+    queue: float = 0.0  # of ttft, in the engine before the step with its prompt, `waiting` included
+
+    @property
+    def prefill(self) -> Numbers:
+        """Of ttft, in the steps that compute the prompt."""
+        return np.maximum(self.ttft - self.overhead - self.queue, 0.0)
+
+    def delayed(self, waiting: Numbers) -> Mean:
+        """The same where requests wait for a place as well [s]."""
+        return self._replace(
+            ttft=self.ttft + waiting, e2e=self.e2e + waiting, waiting=waiting,
+            queue=self.queue + waiting,
+        )  # fmt: skip
 
 
 class Costs:
@@ -193,17 +207,22 @@ def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     rate, met = costs.rate(decoding), costs.met(decoding)
     step, added, alone = costs.decode(met), costs.added(met), costs.first
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
-    ttft = costs.request_s + _prompt_s(costs, rate, decoding, tpot)
+    queue, prefill = _prompt_s(costs, rate, decoding, tpot)
     together = np.minimum(costs.together, costs.users)
     groups = np.ceil(costs.users / together)
-    ttft = ttft + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
+    queue = queue + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
+    ttft = costs.request_s + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
-    return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use)
+    return Mean(
+        ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.request_s, queue
+    )
 
 
-def _prompt_s(costs: Costs, rate: Numbers, decoding: Numbers, tpot: Numbers) -> Numbers:
-    """From the arrival of a prompt at random to its first token.
+def _prompt_s(
+    costs: Costs, rate: Numbers, decoding: Numbers, tpot: Numbers
+) -> tuple[Numbers, Numbers]:
+    """From the arrival of a prompt at random to the step that takes it, and to its first token.
 
     It waits for the rest of a step, shares the next ones with the prompts that arrived meanwhile,
     and waits for those before it where a chunk does not hold all (M/D/k, k prompts to a chunk,
@@ -222,7 +241,7 @@ def _prompt_s(costs: Costs, rate: Numbers, decoding: Numbers, tpot: Numbers) -> 
     ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
     # probability that others decode while the prompt is computed
     many = 1.0 if costs.load.kind == "offline" else 1.0 - np.exp(-decoding * costs.others)
-    return many * (rest + shared + own) + (1.0 - many) * alone + ahead
+    return many * rest + ahead, many * (shared + own) + (1.0 - many) * alone
 
 
 def _closed(costs: Costs) -> Mean:
@@ -239,20 +258,14 @@ def _closed(costs: Costs) -> Mean:
 
     if costs.more == 0:
         found = _steady(costs, np.ones_like(users, dtype=float), wave)
-        waiting = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
-        return found._replace(ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting)
+        return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
     # where it is bound by memory or the stack's limit, the others wait
     bound = under_way(most) <= users
     solved = most if np.all(bound) else _solve(under_way, users, most)
     found = _steady(costs, np.where(bound, most, solved), wave)
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
-    waiting = np.where(bound, late, 0.0)
-    return found._replace(
-        ttft=found.ttft + waiting,
-        e2e=found.e2e + waiting,
-        waiting=waiting,
-        use=np.where(bound, 1.0, found.use),
-    )
+    found = found.delayed(np.where(bound, late, 0.0))
+    return found._replace(use=np.where(bound, 1.0, found.use))
 
 
 def closed_loops(
@@ -280,8 +293,8 @@ def _open(costs: Costs) -> Mean:
     there, queued = _sharing(costs, rate, most)
     decoding = _solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
-    waiting = queued / rate
-    ttft = found.ttft + waiting
+    found = found.delayed(queued / rate)
+    ttft = found.ttft
     e2e = max(costs.request_s + there / rate, ttft)
     tpot = 0.0
     if costs.more:
@@ -290,8 +303,8 @@ def _open(costs: Costs) -> Mean:
         stalled = min(rate * found.prompt, 0.98)
         tpot = max((e2e - ttft) / costs.more, found.step, (found.step + behind) / (1.0 - stalled))
     return found._replace(
-        ttft=ttft, tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, waiting=waiting,
-        use=rate / highest, decoding=max(rate * costs.more * tpot, 1e-9),
+        tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, use=rate / highest,
+        decoding=max(rate * costs.more * tpot, 1e-9),
     )  # fmt: skip
 
 
