@@ -48,7 +48,8 @@ def _head(out: Console, found: Found) -> None:
     where = f" on {' or '.join(on)}" if on else ""
     say(out, f"{a.model}: layouts of a server{where}", indent=0, style="bold")
     cached = f", {a.load.hit:,} of them in the cache already" if a.load.hit else ""
-    say(out, f"{a.load.input_len:,} tokens in{cached}, {a.load.output_len:,} out")
+    stack = f"; {found.layouts[0].replica.server.profile.name}" if found.layouts else ""
+    say(out, f"{a.load.input_len:,} tokens in{cached}, {a.load.output_len:,} out{stack}")
     hold = len(found.layouts)
     say(
         out,
@@ -76,9 +77,8 @@ def degrees_words(found: Found, i: int) -> str:
 def _table(out: Console, found: Found, rows: Sequence[int]) -> None:
     columns: list[tuple[str, Justify]] = [
         ("device", "left"), ("layout", "fold"), ("weights", "left"), ("cache", "left"),
-        ("users", "right"), ("tokens/s per device", "right"), ("80 % interval", "right"),
-        ("per user", "right"), ("TTFT", "right"), ("TPOT", "right"), ("peak memory", "right"),
-        ("$/M out", "right"),
+        ("users", "right"), ("per device", "right"), ("80 % interval", "right"), ("per user", "right"),
+        ("TTFT", "right"), ("TPOT", "right"), ("memory", "right"), ("$/M out", "right"),
     ]  # fmt: skip
     cells = [_cells(found, i) for i in rows]
     titles = [title for title, _ in columns]
@@ -90,7 +90,7 @@ def _table(out: Console, found: Found, rows: Sequence[int]) -> None:
         alike.discard("device")
     alike |= {title for k, title in enumerate(titles) if not any(c[k] for c in cells)}
     kept = [k for k, title in enumerate(titles) if title not in alike]
-    spare = ("80 % interval", "peak memory", "TTFT", "cache", "TPOT", "$/M out")
+    spare = ("TPOT", "memory", "TTFT", "$/M out", "80 % interval")
     show(
         out,
         fitted_table(
@@ -128,10 +128,11 @@ def _cells(found: Found, i: int) -> list[str]:
 
 
 def _notes(out: Console, found: Found) -> None:
-    words = "users: of all replicas together; per user: tokens/s after the first token"
+    words = "users: of all replicas together; per device: output tokens/s; per user: tokens/s"
+    words += " after the first token"
     if any(laid.price.usd_per_hour is not None for laid in found.layouts):
         words += "; $/M out: all cost on a million output tokens"
-    say(out, f"{words}; peak memory: of a device", style="dim")
+    say(out, f"{words}; memory: peak of a device, all fit", style="dim")
     weights = {weights_of(found, i) for i in range(len(found.layouts))}
     caches = {cache_of(found, i) for i in range(len(found.layouts))}
     if len(weights) > 1 or len(caches) > 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from roofcast.hwdb.records import Device
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, OFFLINE, Room
@@ -60,7 +62,11 @@ def assemble(
         output_tokens_per_s_per_device=rate * load.output_len / of.cut.devices,
         tokens_per_s_per_user=1.0 / times["tpot"].mean if times["tpot"].mean > 0 else 0.0,
         under_way=rate * found.e2e,
-        ttft_parts_s={"server": found.overhead, "queue": found.queue, "prefill": found.prefill},
+        ttft_parts_s={
+            "server": found.overhead,
+            "queue": found.queue,
+            "prefill": float(found.prefill),
+        },
         decode_s=found.e2e - found.ttft,
         decoding=float(found.decoding),
         waiting_s=float(found.waiting),

@@ -104,13 +104,16 @@ def candidates(asked: Serving, model: Model, devices: int) -> list[Serving]:
     ways = shapes(asked, devices, has_experts(model))
     if not ways:
         given = [
-            f"{name} {value}" for name in ("tp", "pp", "ep", "dp") if (value := getattr(asked, name))
+            f"{name} {value}"
+            for name in ("tp", "pp", "ep", "dp")
+            if (value := getattr(asked, name))
         ]
         raise BadInput(f"{', '.join(given)}: no layout of {devices:,} devices has that")
     kinds = list(product(formats(asked.weights, WEIGHTS), formats(asked.kv, CACHES)))
     if len(ways) * len(kinds) > MOST:
         raise BadInput(
-            f"{len(ways) * len(kinds):,} layouts: more than {MOST:,}; give degrees, or fewer formats"
+            f"{len(ways) * len(kinds):,} layouts: more than {MOST:,}; give degrees, or fewer"
+            " formats"
         )
     return [
         msgspec.structs.replace(
