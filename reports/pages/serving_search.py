@@ -77,8 +77,8 @@ def degrees_words(found: Found, i: int) -> str:
 def _table(out: Console, found: Found, rows: Sequence[int]) -> None:
     columns: list[tuple[str, Justify]] = [
         ("device", "left"), ("layout", "fold"), ("weights", "left"), ("cache", "left"),
-        ("users", "right"), ("per device", "right"), ("80 % interval", "right"), ("per user", "right"),
-        ("TTFT", "right"), ("TPOT", "right"), ("memory", "right"), ("$/M out", "right"),
+        ("users", "right"), ("per device", "right"), ("80 % interval", "right"),
+        ("per user", "right"), ("TTFT", "right"), ("TPOT", "right"), ("memory", "right"), ("$/M out", "right"),
     ]  # fmt: skip
     cells = [_cells(found, i) for i in rows]
     titles = [title for title, _ in columns]

@@ -69,11 +69,12 @@ def _layouts(axes: Axes, found: Found, front: list[int]) -> None:
     named = sorted(points, key=lambda k: -len(points[k]))[: len(SHAPES)]
     for k in [k for k in points if k in named]:
         n = named.index(k)
-        at = (found.rows[name][points.pop(k)] for name in AXES)
+        rows = points.pop(k)
+        at = [found.rows[name][rows] for name in AXES]
         axes.plot(*at, SHAPES[n], ms=5, color=colour_of(n), label=_words(found, k), zorder=4)
     rest = [i for rows in points.values() for i in rows]
     if rest:
-        at = (found.rows[name][rest] for name in AXES)
+        at = [found.rows[name][rest] for name in AXES]
         axes.plot(*at, "o", ms=3, color=GREY, label=f"{len(points)} more layouts", zorder=4)
 
 
