@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.console import Justify, fitted_table, fitting, page, say, section, show
 from roofcast.reports.format import binary, money, seconds
 from roofcast.reports.pages.forecast import rate
 from roofcast.reports.tables.serving_search import cache_of, weights_of
@@ -20,6 +20,20 @@ WORDS = {
     "ttft": "time to the first token",
     "cost": "cost of the output tokens",
 }
+COLUMNS: list[tuple[str, Justify]] = [
+    ("device", "left"), ("layout", "fold"), ("weights", "left"), ("cache", "left"),
+    ("users", "right"), ("per device", "right"), ("80 % interval", "right"),
+    ("per user", "right"), ("TTFT", "right"), ("TPOT", "right"), ("memory", "right"),
+    ("$/M out", "right"),
+]  # fmt: skip
+SPARE = ("TPOT", "memory", "TTFT", "$/M out", "80 % interval")  # left out where it is narrow
+MEANING = {
+    "users": "of all replicas together",
+    "per device": "output tokens/s",
+    "per user": "tokens/s after the first token",
+    "memory": "peak of a device",
+    "$/M out": "all cost on a million output tokens",
+}
 
 
 def print_found(found: Found, top: int) -> None:
@@ -30,8 +44,7 @@ def print_found(found: Found, top: int) -> None:
         if best:
             several = "each at its best number of users"
             section(out, f"Best by {WORDS[found.goal]}, {several}")
-            _table(out, found, best)
-            _notes(out, found)
+            _notes(out, found, _table(out, found, best))
             say(out, serving_line(found, best[0]), first="the first alone: ")
             _front(out, found)
         else:
@@ -74,36 +87,23 @@ def degrees_words(found: Found, i: int) -> str:
     return ", ".join(words) or "one device"
 
 
-def _table(out: Console, found: Found, rows: Sequence[int]) -> None:
-    columns: list[tuple[str, Justify]] = [
-        ("device", "left"), ("layout", "fold"), ("weights", "left"), ("cache", "left"),
-        ("users", "right"), ("per device", "right"), ("80 % interval", "right"),
-        ("per user", "right"), ("TTFT", "right"), ("TPOT", "right"), ("memory", "right"), ("$/M out", "right"),
-    ]  # fmt: skip
+def _table(out: Console, found: Found, rows: Sequence[int]) -> list[str]:
+    """Print rows as a table, without the columns in which all are alike; the titles shown."""
     cells = [_cells(found, i) for i in rows]
-    titles = [title for title, _ in columns]
-    single = {title for k, title in enumerate(titles) if len({c[k] for c in cells}) == 1}
-    alike = {"device", "weights", "cache"} & single if len(rows) > 1 else set()
+    titles = [title for title, _ in COLUMNS]
+    alike = {t for k, t in enumerate(titles) if len({c[k] for c in cells}) == 1}
+    left = {t for k, t in enumerate(titles) if not any(c[k] for c in cells)}
     if len({laid.replica.device.id for laid in found.layouts}) == 1:
-        alike.add("device")
-    else:
-        alike.discard("device")
-    alike |= {title for k, title in enumerate(titles) if not any(c[k] for c in cells)}
-    kept = [k for k, title in enumerate(titles) if title not in alike]
-    spare = ("TPOT", "memory", "TTFT", "$/M out", "80 % interval")
-    show(
-        out,
-        fitted_table(
-            out.width - 2,
-            [columns[k] for k in kept],
-            [[c[k] for k in kept] for c in cells],
-            [title for title in spare if title not in alike],
-        ),
-    )
-    same = [f"{title} {cells[0][titles.index(title)]}" for title in ("weights", "cache")
-            if title in alike and cells]  # fmt: skip
+        left.add("device")
+    same = [t for t in ("weights", "cache") if t in alike and len(rows) > 1]
+    kept = [k for k, t in enumerate(titles) if t not in {*left, *same}]
+    columns = [COLUMNS[k] for k in kept]
+    shown = [[c[k] for k in kept] for c in cells]
+    spare = [t for t in SPARE if t in {title for title, _ in columns}]
+    show(out, fitted_table(out.width - 2, columns, shown, spare))
     if same:
-        say(out, f"all: {', '.join(same)}")
+        say(out, f"all: {', '.join(f'{t} {cells[0][titles.index(t)]}' for t in same)}")
+    return [columns[k][0] for k in fitting(out.width - 2, columns, shown, spare)]
 
 
 def _cells(found: Found, i: int) -> list[str]:
@@ -127,12 +127,10 @@ def _cells(found: Found, i: int) -> list[str]:
     ]
 
 
-def _notes(out: Console, found: Found) -> None:
-    words = "users: of all replicas together; per device: output tokens/s; per user: tokens/s"
-    words += " after the first token"
-    if any(laid.price.usd_per_hour is not None for laid in found.layouts):
-        words += "; $/M out: all cost on a million output tokens"
-    say(out, f"{words}; memory: peak of a device, all fit", style="dim")
+def _notes(out: Console, found: Found, titles: Sequence[str]) -> None:
+    """What the columns mean that are shown."""
+    words = [f"{title}: {MEANING[title]}" for title in MEANING if title in titles]
+    say(out, "; ".join([*words, "every row fits"]), style="dim")
     weights = {weights_of(found, i) for i in range(len(found.layouts))}
     caches = {cache_of(found, i) for i in range(len(found.layouts))}
     if len(weights) > 1 or len(caches) > 1:

@@ -98,7 +98,9 @@ def _users(axes: Axes, found: Found, front: list[int]) -> None:
         if last is not None and np.hypot(*(place - last)) < APART:
             continue
         last = place
-        users = f"{found.rows['amount'][i]:,.0f}" + (" users" if i == front[0] else "")
+        users = f"{found.rows['amount'][i]:,.0f}"
+        if i == front[0]:
+            users += " user" if users == "1" else " users"
         text = axes.annotate(
             users, point, (-5, -4), textcoords="offset points", fontsize=SMALL, ha="right",
             va="top", zorder=5,
