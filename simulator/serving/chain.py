@@ -180,7 +180,7 @@ def count(load: Load, use: float = 0.0) -> int:
         return load.requests
     if load.kind == "concurrency":
         return int(min(max(PER_USER * load.amount, FEWEST), MOST_REPLAYED))
-    return int(min(REPLAYED / max(1.0 - use, 0.1), MOST_REPLAYED))
+    return int(min(max(REPLAYED / 4 / max(1.0 - use, 0.01), REPLAYED), MOST_REPLAYED))
 
 
 def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
