@@ -283,9 +283,16 @@ def closed_loops(
     return Mean(*(np.broadcast_to(value, np.shape(users)) for value in found))
 
 
-def _open(costs: Costs) -> Mean:
-    """Requests that arrive at random at a rate."""
-    rate, most = costs.load.amount, costs.most
+def mean_of(costs: Costs, rate: float) -> Mean:
+    """The mean values where requests arrive at random, so many per second; of costs of a load of
+    that kind. Raises BadInput for more than the replica can hold.
+    """
+    return _open(costs, rate)
+
+
+def _open(costs: Costs, rate: float | None = None) -> Mean:
+    """Requests that arrive at random at a rate: that of the load, or another one."""
+    rate, most = costs.load.amount if rate is None else rate, costs.most
     highest = costs.highest()
     if rate >= highest:
         n = costs.server.devices

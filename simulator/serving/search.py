@@ -196,7 +196,7 @@ class Refused:
             if held.sequences(need) < 1:
                 raise BadInput(f"does not fit: no room for the cache of one sequence of {need:,}")
         except BadInput as error:
-            self.add(str(error))
+            self.add(str(error).replace(one.device, "the device"))
             return None
         return Laid(one, of, held, price)
 

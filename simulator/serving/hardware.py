@@ -1,0 +1,354 @@
+"""`roofcast choose --serving`: the cheapest hardware that holds a load, in whole replicas, or the
+fewest devices; a best-first search in which lower bounds rule most layouts out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.market import Summary
+from roofcast.simulator.choose.offers import Offer, offer
+from roofcast.simulator.choose.wanted import MOST_DEVICES, Wanted
+from roofcast.simulator.models.catalog import resolve
+from roofcast.simulator.parallel.layout import divisors
+from roofcast.simulator.serving.asked import Level, Serving
+from roofcast.simulator.serving.chain import serve
+from roofcast.simulator.serving.needed import Need
+from roofcast.simulator.serving.pricing import Price
+from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.search import Refused
+from roofcast.simulator.serving.space import candidates
+from roofcast.simulator.work.model import Model
+
+GOALS = ("cost", "devices")
+NODES = (2, 4, 8)  # of one replica, where no part of a node and no node holds the model
+LEFT_OUT = (
+    "replicas of several nodes, where one node holds the model",
+    "replicas of different layouts or devices",
+)
+
+
+class ServingChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one kind, in the layout that takes the least of them. USD; None where unknown."""
+
+    device: str
+    devices: int
+    replicas: int
+    node: int  # devices of a node
+    layout: dict[str, int]  # tp, pp, ep, dp of one replica
+    weights: str | None  # as asked; None: as the checkpoint
+    kv: str | None
+    usd_per_hour: float | None = None  # rent of all devices
+    purchase_usd: float | None = None  # of all devices with their servers
+    price: Summary | None = None  # USD per device-hour, or of a purchase per device
+    capacity_bytes: float | None = None  # of all devices
+    forecast: ServingForecast | None = None  # under the load that is asked for
+
+
+class ServingChosen(msgspec.Struct, frozen=True, kw_only=True):
+    """What roofcast choose --serving found."""
+
+    model: str
+    input_len: int
+    output_len: int
+    load: str  # rate | concurrency
+    amount: float
+    slo: str
+    objective: str
+    limit_usd: float | None
+    choices: tuple[ServingChoice, ...]  # the best first, one per kind of device
+    without_price: tuple[str, ...]
+    considered: int  # kinds of devices
+    layouts: int  # that were looked at
+    counted: int  # of these, whose replicas were counted; lower bounds rule the others out
+    reasons: dict[str, int]
+    left_out: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+
+class Way(NamedTuple):
+    """A layout of one replica on a kind of device."""
+
+    asked: Serving
+    offer: Offer
+    size: int  # devices of a replica
+
+
+class Point(NamedTuple):
+    """Replicas of a layout: a lower bound of what the load takes, or, at the last stage, that."""
+
+    value: tuple[float, float]  # what is ranked by
+    serial: int
+    way: Way
+    need: Need | None = None  # of a layout that holds the model
+    replicas: int = 1
+    last: bool = False
+
+
+class Hardware:
+    """Kinds of devices for one load, and what was found of them."""
+
+    def __init__(
+        self,
+        asked: Serving,
+        devices: Sequence[str],
+        wanted: Wanted,
+        goal: str = "cost",
+        level: Level | None = None,
+    ) -> None:
+        if goal not in GOALS:
+            raise BadInput(f"goal {goal}: known: {', '.join(GOALS)}")
+        self.asked, self.wanted, self.goal, self.level = asked, wanted, goal, level
+        self.model: Model = resolve(asked.model)
+        self.refused = Refused()
+        self.without_price: list[str] = []
+        self.failed: list[tuple[Way, Need]] = []  # which no number of replicas helps
+        self.holding: set[str] = set()  # devices on which some layout holds the model
+        self.layouts = self.counted = 0
+        self._serial = itertools.count()
+        self.offers: dict[str, Offer] = {}
+        for name in devices:
+            of = offer(hwdb.device(name, asked.set), wanted)
+            if self.value(of, 1) is None:
+                self.without_price.append(of.device.id)
+            else:
+                self.offers.setdefault(of.device.id, of)
+
+    def usd(self, of: Offer, devices: int) -> float | None:
+        """Rent per hour of so many devices, or their purchase."""
+        price = of.purchase if self.wanted.buy else of.rent
+        return None if price is None else devices * price.median
+
+    def value(self, of: Offer, devices: int) -> tuple[float, float] | None:
+        """What choices are ranked by, less being better; None where the price is unknown."""
+        usd = self.usd(of, devices)
+        if self.goal == "cost" or self.wanted.under_usd is not None:
+            if usd is None:
+                return None
+            if self.goal == "cost":
+                return usd, float(devices)
+        capacity = float(of.device.memory.capacity or 0.0) or float("inf")
+        return float(devices), devices * capacity
+
+    def ways(self, of: Offer, sizes: Sequence[int]) -> list[Way]:
+        """Layouts of one replica on so many devices."""
+        found = []
+        for size in sizes:
+            named = msgspec.structs.replace(self.asked, device=of.device.id)
+            try:
+                every = candidates(named, self.model, size)
+            except BadInput as error:
+                self.refused.add(str(error))
+                continue
+            found += [Way(a, of, size) for a in every if a.tp * a.pp * (a.dp or 1) == size]
+        return found
+
+    def need(self, way: Way) -> Need | None:
+        """What a layout needs for the load; None where it does not hold the model."""
+        self.layouts += 1
+        laid = self.refused.laid(way.asked, self.model, Price(None, ()))
+        if laid is None:
+            return None
+        self.holding.add(way.offer.device.id)
+        return Need(laid.replica, laid.held, self.asked.load, self.level)
+
+    def _point(self, way: Way, need: Need | None, replicas: int, last: bool) -> Point | None:
+        """A point of the queue; None beyond the limits on money and devices."""
+        devices = replicas * way.size
+        value = self.value(way.offer, devices)
+        if value is None or devices > self.wanted.devices:
+            return None
+        usd, most = self.usd(way.offer, devices), self.wanted.under_usd
+        if most is not None and (usd is None or usd > most):
+            return None
+        return Point(value, next(self._serial), way, need, replicas, last)
+
+    def _next(self, point: Point) -> Point | None:
+        """The same with a sharper bound; None where it does not hold the load."""
+        way, need = point.way, point.need
+        if need is None:
+            need = self.need(way)
+            if need is None:
+                return None
+            least = need.least()
+            if least is None:
+                self.failed.append((way, need))
+                return None
+            return self._point(way, need, least, False)
+        self.counted += 1
+        fewest = need.fewest()
+        if fewest is None:
+            self.failed.append((way, need))
+            return None
+        return self._point(way, need, fewest, True)
+
+    def ranked(self, top: int) -> list[Point]:
+        """The best layout of each of the `top` best kinds of devices, with its replicas.
+
+        Points are taken in the order of their bounds, so that the first of a device that is no
+        bound any more is its best.
+        """
+        found: dict[str, Point] = {}
+        queue = self._first([(of, divisors(of.node)) for of in self.offers.values()])
+        while len(found) < top:
+            if not queue:
+                small = [of for name, of in self.offers.items() if name not in self.holding]
+                self.holding |= {of.device.id for of in small}  # each is asked for once
+                queue = self._first([(of, [n * of.node for n in self._nodes(of)]) for of in small])
+                if not queue:
+                    break
+            point = heapq.heappop(queue)
+            name = point.way.offer.device.id
+            if name in found:
+                continue
+            if point.last:
+                found[name] = point
+            elif (sharper := self._next(point)) is not None:
+                heapq.heappush(queue, sharper)
+        return sorted(found.values())[:top]
+
+    def _nodes(self, of: Offer) -> list[int]:
+        """Numbers of nodes of one replica where no node holds the model: none of desktops."""
+        return [n for n in NODES if n * of.node <= of.most]
+
+    def _first(self, sized: Sequence[tuple[Offer, Sequence[int]]]) -> list[Point]:
+        """A queue of layouts with one replica each."""
+        points = [
+            self._point(way, None, 1, False)
+            for of, sizes in sized
+            for way in self.ways(of, [n for n in sizes if n <= of.most])
+        ]
+        queue = [point for point in points if point is not None]
+        heapq.heapify(queue)
+        return queue
+
+    def nearest(self) -> str:
+        """What would hold where nothing does, in a sentence without its end."""
+        assert self.level is not None, "only a level is missed by every number of replicas"
+        limits = self.level.limits
+        best: tuple[float, Way, dict[str, float]] | None = None
+        for way, need in self.failed:
+            alone = need.alone()
+            worst = max(alone[name] / limit for name, limit in limits.items())
+            if best is None or worst < best[0]:
+                best = worst, way, alone
+        assert best is not None, "some layout has failed"
+        _, way, alone = best
+        needs = ", ".join(f"{name} {1000 * alone[name]:.3g} ms" for name in limits)
+        a = way.asked
+        degrees = [f"{n} {v}" for n in ("tp", "pp", "ep", "dp") if (v := getattr(a, n) or 1) > 1]
+        cut = f" ({', '.join(degrees)})" if degrees else ""
+        return f"{needs} for a request alone on {way.size} {a.device}{cut}"
+
+
+def choose(
+    asked: Serving,
+    devices: Sequence[str],
+    wanted: Wanted,
+    goal: str = "cost",
+    level: Level | None = None,
+    top: int = 5,
+) -> ServingChosen:
+    """Which of these devices, how many, and in which layout, for the load that is asked for.
+
+    asked: its device and devices are not read; its load is a rate, or a number of users whose
+    sequences have to fit at full length. wanted: prices and limits; `under_usd` is rent per hour,
+    or purchase. Raises BadInput where nothing holds the load, with the nearest that would do.
+    """
+    found = Hardware(asked, devices, wanted, goal, level)
+    if not found.offers:
+        kind = "purchase" if wanted.buy else wanted.contract
+        raise BadInput(f"no price ({kind}) of any of these devices; give --price, or --for devices")
+    points = found.ranked(top)
+    if not points:
+        raise BadInput(_nothing(found, asked, devices, wanted, level))
+    load = asked.load
+    return ServingChosen(
+        model=asked.model,
+        input_len=load.input_len,
+        output_len=load.output_len,
+        load=load.kind,
+        amount=load.amount,
+        slo=level.words() if level is not None and load.kind == "rate" else "",
+        objective=goal,
+        limit_usd=wanted.under_usd,
+        choices=tuple(_choice(found, point) for point in points),
+        without_price=tuple(found.without_price),
+        considered=len(devices),
+        layouts=found.layouts,
+        counted=found.counted,
+        reasons=found.refused.reasons,
+        left_out=LEFT_OUT,
+        assumptions=_said(found, points),
+    )
+
+
+def _nothing(
+    found: Hardware, asked: Serving, devices: Sequence[str], wanted: Wanted, level: Level | None
+) -> str:
+    """That nothing holds the load, and what would."""
+    if wanted.under_usd is not None or wanted.devices < MOST_DEVICES:
+        free = msgspec.structs.replace(wanted, under_usd=None, devices=MOST_DEVICES)
+        wider = Hardware(asked, devices, free, found.goal, level)
+        points = wider.ranked(1)
+        if points:
+            p = points[0]
+            n = p.replicas * p.way.size
+            usd = wider.usd(p.way.offer, n)
+            cost = "" if usd is None else f" at {usd:,.2f} USD{'' if wanted.buy else ' per hour'}"
+            return (
+                "nothing within the limits holds this load; the nearest is"
+                f" {n:,} {p.way.offer.device.id}{cost}"
+            )
+        found = wider
+    if found.failed and level is not None:
+        limits = ", ".join(f"{name} {1000 * most:g} ms" for name, most in level.limits.items())
+        return f"slo {limits}: nothing holds it; the nearest is {found.nearest()}; allow more"
+    if found.refused.reasons:
+        reason = max(found.refused.reasons, key=lambda text: found.refused.reasons[text])
+        return f"no layout of these devices holds {asked.model}: {reason}"
+    return f"more than {wanted.devices:,} devices are needed; give --devices"
+
+
+def _choice(found: Hardware, point: Point) -> ServingChoice:
+    """A point as it is shown, with its forecast."""
+    way, n, of = point.way, point.replicas, point.way.offer
+    devices = n * way.size
+    at = msgspec.structs.replace(way.asked, devices=devices)
+    forecast = serve(at, replays=found.asked.load.kind == "rate")
+    price = of.purchase if found.wanted.buy else of.rent
+    capacity = of.device.memory.capacity
+    return ServingChoice(
+        device=of.device.id,
+        devices=devices,
+        replicas=n,
+        node=of.node,
+        layout=forecast.layout,
+        weights=way.asked.weights,
+        kv=way.asked.kv,
+        usd_per_hour=None if of.rent is None else devices * of.rent.median,
+        purchase_usd=None if of.purchase is None else devices * of.purchase.median,
+        price=price,
+        capacity_bytes=devices * float(capacity) if capacity else None,
+        forecast=forecast,
+    )
+
+
+def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
+    """What was assumed for all choices."""
+    of = [point.need.of.server for point in points if point.need is not None]
+    stack = of[0].profile.name
+    said = [f"stack {stack} on every device"] if found.asked.stack is None else []
+    if found.asked.load.kind == "rate":
+        said.append("requests arrive at random (Poisson), and go to the replicas by turns")
+    said.append("replicas: each with its part of the load, no router, no spare")
+    if found.wanted.buy:
+        said.append("purchase: devices with their share of a server, without network and power")
+    return tuple(dict.fromkeys(said))
