@@ -13,21 +13,27 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.market import Summary
 from roofcast.simulator.choose.offers import Offer, offer
 from roofcast.simulator.choose.wanted import MOST_DEVICES, Wanted
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.asked import Level, Serving
-from roofcast.simulator.serving.chain import serve
+from roofcast.simulator.serving.chain import STACK, serve
+from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.needed import Need
 from roofcast.simulator.serving.pricing import Price
+from roofcast.simulator.serving.profiles import profile
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.search import Refused
 from roofcast.simulator.serving.space import candidates
+from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.work.model import Model
+from roofcast.simulator.work.traced import ALONE
 
 GOALS = ("cost", "devices")
+GIB = 2.0**30
 NODES = (2, 4, 8)  # of one replica, where no part of a node and no node holds the model
 LEFT_OUT = (
     "replicas of several nodes, where one node holds the model",
@@ -85,11 +91,12 @@ class Point(NamedTuple):
     """Replicas of a layout: a lower bound of what the load takes, or, at the last stage, that."""
 
     value: tuple[float, float]  # what is ranked by
+    pending: bool  # a bound; of equal points those that are none come first
+    use: float  # and then those of layouts that the load fills least
     serial: int
     way: Way
     need: Need | None = None  # of a layout that holds the model
     replicas: int = 1
-    last: bool = False
 
 
 class Hardware:
@@ -134,8 +141,7 @@ class Hardware:
                 return None
             if self.goal == "cost":
                 return usd, float(devices)
-        capacity = float(of.device.memory.capacity or 0.0) or float("inf")
-        return float(devices), devices * capacity
+        return float(devices), devices * self._capacity(of)
 
     def ways(self, of: Offer, sizes: Sequence[int]) -> list[Way]:
         """Layouts of one replica on so many devices."""
@@ -153,13 +159,32 @@ class Hardware:
     def need(self, way: Way) -> Need | None:
         """What a layout needs for the load; None where it does not hold the model."""
         self.layouts += 1
+        least = self._weights(way) / way.size
+        usable = profile(way.asked.stack or STACK).memory_use * self._capacity(way.offer)
+        if least >= usable:
+            self.refused.add(
+                f"{self.asked.model} does not fit: weights of {least / GIB:.1f} GiB per device at"
+                f" least, where {usable / GIB:.1f} GiB of the device are usable"
+            )
+            return None
         laid = self.refused.laid(way.asked, self.model, Price(None, ()))
         if laid is None:
             return None
         self.holding.add(way.offer.device.id)
         return Need(laid.replica, laid.held, self.asked.load, self.level)
 
-    def _point(self, way: Way, need: Need | None, replicas: int, last: bool) -> Point | None:
+    def _weights(self, way: Way) -> float:
+        """Bytes of all weights in the formats of a layout: each device holds its share at least."""
+        device, a = way.offer.device, way.asked
+        formats = served(a.weights, a.kv, device).formats
+        made = traced(self.model, "decode", formats, ALONE)
+        return float(sum(w.size * w.count * WIDTH[w.dtype] for w in made.weights))
+
+    @staticmethod
+    def _capacity(of: Offer) -> float:
+        return float(of.device.memory.capacity or 0.0) or float("inf")
+
+    def _point(self, way: Way, need: Need | None, replicas: int, pending: bool) -> Point | None:
         """A point of the queue; None beyond the limits on money and devices."""
         devices = replicas * way.size
         value = self.value(way.offer, devices)
@@ -168,7 +193,8 @@ class Hardware:
         usd, most = self.usd(way.offer, devices), self.wanted.under_usd
         if most is not None and (usd is None or usd > most):
             return None
-        return Point(value, next(self._serial), way, need, replicas, last)
+        use = need.use(replicas) if need is not None else 0.0
+        return Point(value, pending, use, next(self._serial), way, need, replicas)
 
     def _next(self, point: Point) -> Point | None:
         """The same with a sharper bound; None where it does not hold the load."""
@@ -181,13 +207,13 @@ class Hardware:
             if least is None:
                 self.failed.append((way, need))
                 return None
-            return self._point(way, need, least, False)
+            return self._point(way, need, least, True)
         self.counted += 1
         fewest = need.fewest()
         if fewest is None:
             self.failed.append((way, need))
             return None
-        return self._point(way, need, fewest, True)
+        return self._point(way, need, fewest, False)
 
     def ranked(self, top: int) -> list[Point]:
         """The best layout of each of the `top` best kinds of devices, with its replicas.
@@ -208,7 +234,7 @@ class Hardware:
             name = point.way.offer.device.id
             if name in found:
                 continue
-            if point.last:
+            if not point.pending:
                 found[name] = point
             elif (sharper := self._next(point)) is not None:
                 heapq.heappush(queue, sharper)
@@ -221,7 +247,7 @@ class Hardware:
     def _first(self, sized: Sequence[tuple[Offer, Sequence[int]]]) -> list[Point]:
         """A queue of layouts with one replica each."""
         points = [
-            self._point(way, None, 1, False)
+            self._point(way, None, 1, True)
             for of, sizes in sized
             for way in self.ways(of, [n for n in sizes if n <= of.most])
         ]

@@ -81,6 +81,13 @@ class Need:
         last = math.ceil(self.load.amount / (SLOWEST * highest))
         return _first(may_hold, first, max(first, min(last, MOST)))
 
+    def use(self, replicas: int) -> float:
+        """Share of what so many replicas can hold that the load is."""
+        if self.load.kind == "rate":
+            return self.load.amount / (replicas * float(self.costs.highest()))
+        most = self.held.sequences(self.load.input_len + self.load.output_len)
+        return self.load.amount / (replicas * max(most, 1))
+
     def holds(self, replicas: int) -> bool:
         """Whether so many replicas hold the load."""
         if self.load.kind == "rate":
