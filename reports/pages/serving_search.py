@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
@@ -10,6 +11,7 @@ from roofcast.reports.console import Justify, fitted_table, fitting, page, say, 
 from roofcast.reports.format import binary, money, seconds
 from roofcast.reports.pages.forecast import rate
 from roofcast.reports.tables.serving_search import cache_of, weights_of
+from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.search import LIMITED, Found
 
 _SHOWN_FRONT = 10
@@ -49,7 +51,7 @@ def print_found(found: Found, top: int) -> None:
             _front(out, found)
         else:
             _nothing(out, found)
-        _refused(out, found)
+        refused(out, found.reasons, found.left_out)
         section(out, "Assumed")
         for line in ("closed loops: each user has one request under way", *found.assumptions):
             say(out, line, first="- ")
@@ -146,18 +148,26 @@ def serving_line(found: Found, i: int) -> str:
         for name in ("pp", "ep", "dp")
         if (value := getattr(a, name)) is not None and value > 1
     ]
-    words += [f"--{name} {value}" for name in ("weights", "kv", "stack", "system")
+    words += [f"--{name} {value}" for name in ("weights", "kv", "system")
               if (value := getattr(a, name)) is not None]  # fmt: skip
-    words += [f"--set {key}={value}" for key, value in a.set.items()]
-    if a.speculate:
-        words.append(f"--speculate {a.speculate}")
-    if a.acceptance is not None:
-        words.append(f"--acceptance {a.acceptance:g}")
-    if a.load.cached:
-        words.append(f"--prefix-share {a.load.cached:g}")
+    words += [shlex.join(more)] if (more := more_options(a)) else []
     words.append(f"--input-len {a.load.input_len} --output-len {a.load.output_len}")
     words.append(f"--concurrency {a.load.amount:.0f}")
     return " ".join(words)
+
+
+def more_options(a: Serving) -> list[str]:
+    """Options beside the layout and the formats, as words."""
+    words = ["--stack", a.stack] if a.stack is not None else []
+    for key, value in a.set.items():
+        words += ["--set", f"{key}={value}"]
+    if a.speculate:
+        words += ["--speculate", f"{a.speculate}"]
+    if a.acceptance is not None:
+        words += ["--acceptance", f"{a.acceptance:g}"]
+    if a.load.cached:
+        words += ["--prefix-share", f"{a.load.cached:g}"]
+    return words
 
 
 def _front(out: Console, found: Found) -> None:
@@ -193,17 +203,18 @@ def _nothing(out: Console, found: Found) -> None:
             out,
             f"{name} {seconds(limit)} {verdict}: the least is {seconds(value)}, with"
             f" {degrees_words(found, int(found.layout[i]))} and {found.rows['amount'][i]:,.0f}"
-            " users",
+            f" user{'' if found.rows['amount'][i] == 1 else 's'}",
         )
 
 
-def _refused(out: Console, found: Found) -> None:
+def refused(out: Console, reasons: Mapping[str, int], left_out: Sequence[str]) -> None:
+    """Print why layouts were refused, by reason, and what was not considered."""
     section(out, "Refused, and not considered")
-    largest = sorted(found.reasons.items(), key=lambda each: -each[1])
+    largest = sorted(reasons.items(), key=lambda each: -each[1])
     for text, count in largest[:_SHOWN_REASONS]:
         many = f"{count:,} layouts, such as: " if count > 1 else "1 layout: "
         say(out, text, first=many)
     rest = sum(count for _, count in largest[_SHOWN_REASONS:])
     if rest:
         say(out, f"{rest:,} layouts for other reasons (--json lists all)")
-    say(out, "; ".join(found.left_out), first="not considered: ")
+    say(out, "; ".join(left_out), first="not considered: ")

@@ -14,20 +14,18 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
-from roofcast.hwdb.market import Summary
 from roofcast.simulator.choose.offers import Offer, offer
-from roofcast.simulator.choose.wanted import MOST_DEVICES, Wanted
+from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.asked import Level, Serving
-from roofcast.simulator.serving.chain import STACK, serve
+from roofcast.simulator.serving.chain import STACK
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.needed import Need
 from roofcast.simulator.serving.pricing import Price
 from roofcast.simulator.serving.profiles import profile
-from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.search import Refused
-from roofcast.simulator.serving.space import candidates
+from roofcast.simulator.serving.space import candidates, check_formats, has_experts
 from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.traced import ALONE
@@ -35,48 +33,6 @@ from roofcast.simulator.work.traced import ALONE
 GOALS = ("cost", "devices")
 GIB = 2.0**30
 NODES = (2, 4, 8)  # of one replica, where no part of a node and no node holds the model
-LEFT_OUT = (
-    "replicas of several nodes, where one node holds the model",
-    "replicas of different layouts or devices",
-)
-
-
-class ServingChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices of one kind, in the layout that takes the least of them. USD; None where unknown."""
-
-    device: str
-    devices: int
-    replicas: int
-    node: int  # devices of a node
-    layout: dict[str, int]  # tp, pp, ep, dp of one replica
-    weights: str | None  # as asked; None: as the checkpoint
-    kv: str | None
-    usd_per_hour: float | None = None  # rent of all devices
-    purchase_usd: float | None = None  # of all devices with their servers
-    price: Summary | None = None  # USD per device-hour, or of a purchase per device
-    capacity_bytes: float | None = None  # of all devices
-    forecast: ServingForecast | None = None  # under the load that is asked for
-
-
-class ServingChosen(msgspec.Struct, frozen=True, kw_only=True):
-    """What roofcast choose --serving found."""
-
-    model: str
-    input_len: int
-    output_len: int
-    load: str  # rate | concurrency
-    amount: float
-    slo: str
-    objective: str
-    limit_usd: float | None
-    choices: tuple[ServingChoice, ...]  # the best first, one per kind of device
-    without_price: tuple[str, ...]
-    considered: int  # kinds of devices
-    layouts: int  # that were looked at
-    counted: int  # of these, whose replicas were counted; lower bounds rule the others out
-    reasons: dict[str, int]
-    left_out: tuple[str, ...]
-    assumptions: tuple[str, ...]
 
 
 class Way(NamedTuple):
@@ -114,8 +70,10 @@ class Hardware:
             raise BadInput(f"goal {goal}: known: {', '.join(GOALS)}")
         self.asked, self.wanted, self.goal, self.level = asked, wanted, goal, level
         self.model: Model = resolve(asked.model)
+        has_experts(self.model)  # refuses what does not generate text
         self.refused = Refused()
         self.without_price: list[str] = []
+        self.without_memory: list[str] = []
         self.failed: list[tuple[Way, Need]] = []  # which no number of replicas helps
         self.holding: set[str] = set()  # devices on which some layout holds the model
         self.layouts = self.counted = 0
@@ -123,7 +81,10 @@ class Hardware:
         self.offers: dict[str, Offer] = {}
         for name in devices:
             of = offer(hwdb.device(name, asked.set), wanted)
-            if self.value(of, 1) is None:
+            check_formats(asked, of.device)
+            if not of.device.memory.capacity:
+                self.without_memory.append(of.device.id)
+            elif self.value(of, 1) is None:
                 self.without_price.append(of.device.id)
             else:
                 self.offers.setdefault(of.device.id, of)
@@ -272,109 +233,3 @@ class Hardware:
         degrees = [f"{n} {v}" for n in ("tp", "pp", "ep", "dp") if (v := getattr(a, n) or 1) > 1]
         cut = f" ({', '.join(degrees)})" if degrees else ""
         return f"{needs} for a request alone on {way.size} {a.device}{cut}"
-
-
-def choose(
-    asked: Serving,
-    devices: Sequence[str],
-    wanted: Wanted,
-    goal: str = "cost",
-    level: Level | None = None,
-    top: int = 5,
-) -> ServingChosen:
-    """Which of these devices, how many, and in which layout, for the load that is asked for.
-
-    asked: its device and devices are not read; its load is a rate, or a number of users whose
-    sequences have to fit at full length. wanted: prices and limits; `under_usd` is rent per hour,
-    or purchase. Raises BadInput where nothing holds the load, with the nearest that would do.
-    """
-    found = Hardware(asked, devices, wanted, goal, level)
-    if not found.offers:
-        kind = "purchase" if wanted.buy else wanted.contract
-        raise BadInput(f"no price ({kind}) of any of these devices; give --price, or --for devices")
-    points = found.ranked(top)
-    if not points:
-        raise BadInput(_nothing(found, asked, devices, wanted, level))
-    load = asked.load
-    return ServingChosen(
-        model=asked.model,
-        input_len=load.input_len,
-        output_len=load.output_len,
-        load=load.kind,
-        amount=load.amount,
-        slo=level.words() if level is not None and load.kind == "rate" else "",
-        objective=goal,
-        limit_usd=wanted.under_usd,
-        choices=tuple(_choice(found, point) for point in points),
-        without_price=tuple(found.without_price),
-        considered=len(devices),
-        layouts=found.layouts,
-        counted=found.counted,
-        reasons=found.refused.reasons,
-        left_out=LEFT_OUT,
-        assumptions=_said(found, points),
-    )
-
-
-def _nothing(
-    found: Hardware, asked: Serving, devices: Sequence[str], wanted: Wanted, level: Level | None
-) -> str:
-    """That nothing holds the load, and what would."""
-    if wanted.under_usd is not None or wanted.devices < MOST_DEVICES:
-        free = msgspec.structs.replace(wanted, under_usd=None, devices=MOST_DEVICES)
-        wider = Hardware(asked, devices, free, found.goal, level)
-        points = wider.ranked(1)
-        if points:
-            p = points[0]
-            n = p.replicas * p.way.size
-            usd = wider.usd(p.way.offer, n)
-            cost = "" if usd is None else f" at {usd:,.2f} USD{'' if wanted.buy else ' per hour'}"
-            return (
-                "nothing within the limits holds this load; the nearest is"
-                f" {n:,} {p.way.offer.device.id}{cost}"
-            )
-        found = wider
-    if found.failed and level is not None:
-        limits = ", ".join(f"{name} {1000 * most:g} ms" for name, most in level.limits.items())
-        return f"slo {limits}: nothing holds it; the nearest is {found.nearest()}; allow more"
-    if found.refused.reasons:
-        reason = max(found.refused.reasons, key=lambda text: found.refused.reasons[text])
-        return f"no layout of these devices holds {asked.model}: {reason}"
-    return f"more than {wanted.devices:,} devices are needed; give --devices"
-
-
-def _choice(found: Hardware, point: Point) -> ServingChoice:
-    """A point as it is shown, with its forecast."""
-    way, n, of = point.way, point.replicas, point.way.offer
-    devices = n * way.size
-    at = msgspec.structs.replace(way.asked, devices=devices)
-    forecast = serve(at, replays=found.asked.load.kind == "rate")
-    price = of.purchase if found.wanted.buy else of.rent
-    capacity = of.device.memory.capacity
-    return ServingChoice(
-        device=of.device.id,
-        devices=devices,
-        replicas=n,
-        node=of.node,
-        layout=forecast.layout,
-        weights=way.asked.weights,
-        kv=way.asked.kv,
-        usd_per_hour=None if of.rent is None else devices * of.rent.median,
-        purchase_usd=None if of.purchase is None else devices * of.purchase.median,
-        price=price,
-        capacity_bytes=devices * float(capacity) if capacity else None,
-        forecast=forecast,
-    )
-
-
-def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
-    """What was assumed for all choices."""
-    of = [point.need.of.server for point in points if point.need is not None]
-    stack = of[0].profile.name
-    said = [f"stack {stack} on every device"] if found.asked.stack is None else []
-    if found.asked.load.kind == "rate":
-        said.append("requests arrive at random (Poisson), and go to the replicas by turns")
-    said.append("replicas: each with its part of the load, no router, no spare")
-    if found.wanted.buy:
-        said.append("purchase: devices with their share of a server, without network and power")
-    return tuple(dict.fromkeys(said))

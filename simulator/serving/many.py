@@ -10,6 +10,13 @@ from roofcast.simulator.serving.interval import around
 from roofcast.simulator.serving.means import Mean, closed_loops
 from roofcast.simulator.serving.pricing import HOUR, MILLION
 
+COLUMNS = (  # as in `ServingForecast`; amount: users of all replicas
+    "amount", "ttft_s", "tpot_s", "e2e_s", "requests_per_s", "output_tokens_per_s",
+    "output_tokens_per_s_per_device", "output_tokens_per_s_per_device_low",
+    "output_tokens_per_s_per_device_high", "tokens_per_s_per_user", "tokens_per_s_per_user_low",
+    "tokens_per_s_per_user_high", "decoding", "waiting_s", "use", "peak_bytes",
+    "usd_per_million_input", "usd_per_million_output", "usd_per_million_output_all",
+)  # fmt: skip
 FINE = 8  # users up to which every number is taken
 RATIO = 1.1  # between neighbours beyond that
 

@@ -21,9 +21,9 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
-from roofcast.simulator.serving.many import numbers, rows
+from roofcast.simulator.serving.many import COLUMNS, numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
-from roofcast.simulator.serving.space import LEFT_OUT, candidates, layers_of
+from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
 from roofcast.simulator.work.model import Model
 
 GOALS = {  # objective: column, and its sign where less is better
@@ -132,6 +132,7 @@ def search(
     index: list[np.ndarray] = []
     considered = 0
     for name in devices:
+        check_formats(asked, hwdb.device(name, asked.set))
         named = msgspec.structs.replace(asked, device=name)
         number = asked.devices or usual(name, asked.set)
         price = price_of(hwdb.device(name, asked.set), asked.price_per_hour)
@@ -152,9 +153,7 @@ def search(
         goal,
         level,
         found,
-        {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
-        if columns
-        else {},
+        _joined(columns),
         np.concatenate(index) if index else np.zeros(0, dtype=int),
         considered,
         refused.reasons,
@@ -162,6 +161,13 @@ def search(
         LEFT_OUT,
         tuple(dict.fromkeys([*numbered, *said, *prices])),
     )
+
+
+def _joined(columns: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of all layouts, one behind the other; empty ones where there is none."""
+    if not columns:
+        return {name: np.zeros(0) for name in COLUMNS}
+    return {name: np.concatenate([c[name] for c in columns]) for name in COLUMNS}
 
 
 def _rows(laid: Laid, users: Sequence[int] | None) -> dict[str, np.ndarray]:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.asked import Serving
+from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.work.generation import Formats
 from roofcast.simulator.work.model import Model
@@ -95,6 +97,12 @@ def formats(given: str | None, of_any: Sequence[str]) -> tuple[str | None, ...]:
         raise BadInput(f"formats {given!r}: give names with commas between, such as bf16,fp8")
     every = [each for name in names for each in (of_any if name.lower() == ANY else (name,))]
     return tuple(dict.fromkeys(every))
+
+
+def check_formats(asked: Serving, device: Device) -> None:
+    """Raises BadInput for a format that nobody serves."""
+    for weights, kv in product(formats(asked.weights, WEIGHTS), formats(asked.kv, CACHES)):
+        served(weights, kv, device)
 
 
 def candidates(asked: Serving, model: Model, devices: int) -> list[Serving]:
