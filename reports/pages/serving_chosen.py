@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, fitting, page, say, section, show
 from roofcast.reports.format import binary, digits, money, percent, seconds
 from roofcast.reports.pages.price import price_words
-from roofcast.reports.pages.serving_search import refused
+from roofcast.reports.pages.serving_search import more_options, refused
 from roofcast.simulator.serving.hardware_chosen import ServingChoice, ServingChosen
 
 _NAMED = 160  # characters of a list of devices
@@ -126,8 +129,12 @@ def _layout(c: ServingChoice) -> str:
 
 def serving_line(found: ServingChosen, c: ServingChoice) -> str:
     """The command that forecasts a choice alone."""
-    words = [f"roofcast serving {found.asked.model} --on {c.device} --devices {c.devices}"]
     load = found.asked.load
+    words = [f"roofcast serving {found.asked.model} --on {c.device} --devices {c.devices}"]
+    words.append(f"--tp {c.layout['tp']}")
+    words += [f"--{name} {c.layout[name]}" for name in ("pp", "ep", "dp") if c.layout[name] > 1]
+    words += [f"--{name} {v}" for name in ("weights", "kv") if (v := getattr(c, name))]
+    words += [shlex.join(more)] if (more := more_options(found.asked)) else []
     words.append(f"--input-len {load.input_len} --output-len {load.output_len}")
     words.append(f"--{load.kind} {load.amount:g}")
     return " ".join(words)
