@@ -166,6 +166,7 @@ def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
     if found.asked.load.kind == "rate":
         said.append("requests arrive at random (Poisson), and go to the replicas by turns")
     said.append("replicas: each with its part of the load, no router, no spare")
+    said += [line for server in of for line in server.formats.assumptions]
     if found.wanted.buy:
         said.append("purchase: devices with their share of a server, without network and power")
     return tuple(dict.fromkeys(said))
