@@ -57,6 +57,26 @@ class ChooseDoor(Door):
     behind = "commands.serving_choose"
 
 
+class RooflineDoor(Sectioned):
+    """roofcast roofline, which draws the step of a server in two modes."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """The context of the command that is meant."""
+        modes = {w.split("=", 1)[1] for w in args if w.startswith("--mode=")}
+        modes |= {b for a, b in zip(args, args[1:], strict=False) if a == "--mode"}
+        if modes & {"decode", "prefill"}:
+            from roofcast.reports.commands.serving_roofline import command
+
+            return command.make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
 def serving_flag(text: str) -> Any:
     """The option --serving, for the help of the command in front."""
     return click.option(FLAG, is_flag=True, expose_value=False, help=text)
