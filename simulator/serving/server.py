@@ -198,8 +198,34 @@ class Server:
         cached: ArrayLike = 0,
         prompts: ArrayLike = 1,
     ) -> Spending:
-        """The parts of a decode step with a chunk of prompts in it."""
+        """The parts of a decode step with a chunk of prompts in it. In a pipeline the chunk joins
+        one of the micro-batches that are under way.
+        """
         b, looks, tokens, before, n, shape = _flat(sequences, context, new, cached, prompts)
+        over = np.maximum(self._overlapped(b), 1.0)
+        if np.any(over > 1.0):
+            one = self._mixed(b / over, looks, tokens, before, n, shape)
+            plain, share = self.decoding(b, looks), np.reshape(1.0 / over, shape)
+            parts = dict.fromkeys((*plain.seconds, *one.seconds))
+            seconds = {
+                part: share * one.seconds.get(part, 0.0)
+                + (1.0 - share) * np.reshape(plain.seconds.get(part, np.zeros(b.shape)), shape)
+                for part in parts
+            }
+            joules = share * one.joules + (1.0 - share) * np.reshape(plain.joules, shape)
+            return Spending(seconds, joules)
+        return self._mixed(b, looks, tokens, before, n, shape)
+
+    def _mixed(
+        self,
+        b: np.ndarray,
+        looks: np.ndarray,
+        tokens: np.ndarray,
+        before: np.ndarray,
+        n: np.ndarray,
+        shape: tuple[int, ...],
+    ) -> Spending:
+        """A pass of decoding sequences and a chunk of prompts together."""
         d, engine = self.degrees, self._prefill
         rows = b + tokens
         local = np.maximum(rows / d.dp, 1.0)
