@@ -16,7 +16,7 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
-from roofcast.simulator.serving.capacity import Room, room
+from roofcast.simulator.serving.capacity import OFFLINE, Room, room
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.replay import replay
@@ -31,6 +31,9 @@ from roofcast.simulator.work.model import Model
 REPLAYED, MOST_REPLAYED = 2000, 20000
 FEWEST = 200
 PER_USER = 10
+# where mean values of a rate are taken without a replay: share of the time that prompts take at
+# most, tokens of an answer, places per decoding sequence, places
+BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
 STACK = "vllm"
 
 
@@ -126,7 +129,7 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     """The forecast of a model served under a load.
 
     trace: the requests of a trace, whose load is `of_trace`. replays: with percentiles, from a
-    replay of requests; without, mean values alone, in a tenth of the time.
+    replay of requests; without, mean values alone, in a tenth of the time, where they hold.
     Raises BadInput or UnknownName: one line that says what is wrong.
     """
     of = replica(asked)
@@ -134,6 +137,7 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     held = held_of(of, asked.load, longest)
     load = share_of(asked.load, of.cut.replicas)
     found = _means(of, load, held)
+    replays = replays or (load.kind == "rate" and not trusted(of, load, held, found))
     met = _replayed(of, load, held, found, trace) if replays else None
     if met is not None and load.kind in ("rate", "trace"):
         found = _followed(of, load, found, met)
@@ -158,6 +162,21 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
         highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
         n, on = of.cut.replicas, f"{of.cut.replicas} replicas of {of.server.devices}"
         raise BadInput(too_many(of.asked.load.amount, highest * n, f"{on} devices")) from None
+
+
+def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
+    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, where
+    prompts take little of the time, answers are long, a chunk holds two prompts or more, and places
+    are many. Elsewhere requests do not share the engine evenly, as the mean values take them to.
+    """
+    places = held.sequences(load.input_len + OFFLINE * load.output_len)
+    return (
+        of.cut.pp == 1
+        and found.requests_per_s * found.prompt <= BUSY
+        and load.output_len >= LONG
+        and 2 * load.new <= of.server.chunk_tokens
+        and places >= max(WIDE * found.decoding, MANY)
+    )
 
 
 def _followed(of: Replica, load: Load, found: Mean, met: Sample) -> Mean:

@@ -93,8 +93,23 @@ class Costs:
             checked = server.mixed(self.grid, at, self.grid * spec.drafted, at, self.grid)
             step = np.asarray(checked, float) + spec.draft * plain
         self.steps = step / spec.tokens
-        parts = [np.asarray(server.mixed(self.grid, at, *each)) - plain for each in self.chunks()]
-        self.stalls = np.sum(np.maximum(parts, 0.0), axis=0)
+        self.stalls = self._stalls(plain)
+
+    def _stalls(self, plain: np.ndarray) -> np.ndarray:
+        """What each prompt adds to the steps, for every number of decoding sequences.
+
+        A step makes a token of each of B sequences, of which every request needs `more`: B / more
+        prompts come with each step, in one where they are fewer.
+        """
+        at, new, hit = self.load.context, self.load.new, self.load.hit
+        if new > self.chunk:
+            parts = [
+                np.asarray(self.server.mixed(self.grid, at, *c)) - plain for c in self.chunks()
+            ]
+            return np.asarray(np.sum(np.maximum(parts, 0.0), axis=0))
+        k = np.clip(self.spec.tokens * self.grid / max(self.more, 1), 1.0, self.chunk / new)
+        together = np.asarray(self.server.mixed(self.grid, at, k * new, hit, k))
+        return np.maximum(together - plain, 0.0) / k
 
     @property
     def others(self) -> Numbers:
@@ -239,6 +254,8 @@ def _prompt_s(
     k = max(costs.together, 1.0)
     busy = np.minimum(arriving * own / k, 0.98)
     ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
+    # of a prompt that takes several chunks, the other chunks of the one under way
+    rest += busy * own * (1.0 - 1.0 / len(costs.chunks())) / 2.0
     # probability that others decode while the prompt is computed
     many = 1.0 if costs.load.kind == "offline" else 1.0 - np.exp(-decoding * costs.others)
     return many * rest + ahead, many * (shared + own) + (1.0 - many) * alone
@@ -306,7 +323,7 @@ def _open(costs: Costs, rate: float | None = None) -> Mean:
     tpot = 0.0
     if costs.more:
         # prompts behind its own, which are first: all of them delay its tokens
-        behind = ttft * rate * found.prompt / costs.more
+        behind = (ttft - costs.request_s) * rate * found.prompt / costs.more
         stalled = min(rate * found.prompt, 0.98)
         tpot = max((e2e - ttft) / costs.more, found.step, (found.step + behind) / (1.0 - stalled))
     return found._replace(

@@ -8,7 +8,7 @@ values take them to.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,9 +39,8 @@ class Sample(NamedTuple):
         values, weight = self._having(name)
         order = np.argsort(values, kind="stable")
         reached = np.cumsum(weight[order]) / weight.sum()
-        return float(
-            values[order][min(np.searchsorted(reached, percent / 100 - 1e-9), len(order) - 1)]
-        )
+        place = min(int(np.searchsorted(reached, percent / 100 - 1e-9)), len(order) - 1)
+        return float(values[order[place]])
 
     def _having(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         values = getattr(self.found, name)
@@ -58,7 +57,9 @@ def alike(found: Replayed) -> Sample:
 def together(samples: list[Sample]) -> Sample:
     """The requests of several replicas."""
     names = ("ttft", "tpot", "e2e", "queued")
-    parts = {name: np.concatenate([getattr(s.found, name) for s in samples]) for name in names}
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(s.found, name) for s in samples]) for name in names
+    }
     sizes = np.concatenate([s.weight * len(s.weight) for s in samples])
     last = max(s.found.seconds for s in samples)
     lost = sum(s.found.preempted for s in samples)
