@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, ClassVar
 
 import click
@@ -24,9 +26,13 @@ SHARED = ("weights", "kv", "stack", "speculate", "acceptance", *DEGREES)
 
 
 class Door(Sectioned):
-    """A command that another one takes the place of where --serving is given."""
+    """A command that another one takes the place of, by what is typed."""
 
-    behind: ClassVar[str] = ""  # module of the other command
+    behind: ClassVar[str] = ""  # file of the other command, in reports/commands
+
+    def meant(self, args: Sequence[str]) -> list[str] | None:
+        """The words for the other command, where that one is meant; else None."""
+        return [word for word in args if word != FLAG] if FLAG in args else None
 
     def make_context(
         self,
@@ -36,45 +42,37 @@ class Door(Sectioned):
         **extra: Any,
     ) -> click.Context:
         """The context of the command that is meant."""
-        if FLAG in args and self.behind:
-            from importlib import import_module
-
-            other: click.Command = import_module(f"roofcast.reports.{self.behind}").command
-            rest = [word for word in args if word != FLAG]
-            return other.make_context(f"{info_name} {FLAG}", rest, parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
+        words = self.meant(args)
+        if words is None:
+            return super().make_context(info_name, args, parent, **extra)
+        other: click.Command = import_module(f"roofcast.reports.commands.{self.behind}").command
+        name = f"{info_name} {FLAG}" if FLAG in args else info_name
+        return other.make_context(name, words, parent, **extra)
 
 
 class SearchDoor(Door):
-    """roofcast search."""
+    """roofcast search, and with --serving the layouts of a server."""
 
-    behind = "commands.serving_search"
+    behind = "serving_search"
 
 
 class ChooseDoor(Door):
-    """roofcast choose."""
+    """roofcast choose, and with --serving the hardware of a server."""
 
-    behind = "commands.serving_choose"
+    behind = "serving_choose"
 
 
-class RooflineDoor(Sectioned):
-    """roofcast roofline, which draws the step of a server in two modes."""
+class RooflineDoor(Door):
+    """roofcast roofline, and in two modes the step of a server."""
 
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,
-    ) -> click.Context:
-        """The context of the command that is meant."""
-        modes = {w.split("=", 1)[1] for w in args if w.startswith("--mode=")}
-        modes |= {b for a, b in zip(args, args[1:], strict=False) if a == "--mode"}
-        if modes & {"decode", "prefill"}:
-            from roofcast.reports.commands.serving_roofline import command
+    behind = "serving_roofline"
 
-            return command.make_context(info_name, args, parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
+    def meant(self, args: Sequence[str]) -> list[str] | None:
+        """All words, where --mode decode or prefill is among them."""
+        modes = {word.removeprefix("--mode=") for word in args}
+        modes |= {after for word, after in zip(args, args[1:], strict=False) if word == "--mode"}
+        typed = any(word == "--mode" or word.startswith("--mode=") for word in args)
+        return list(args) if typed and modes & {"decode", "prefill"} else None
 
 
 def serving_flag(text: str) -> Any:

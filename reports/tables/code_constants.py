@@ -287,6 +287,10 @@ NO_CONSTANTS = {
             ("server", "LARGE SMALLER", "arg_utils of vLLM: 1024 sequences from 70 GiB, else 256"),
             ("sample", "FILL PERCENT", "requests of a replay; percentages"),
             ("slo", "SLOWEST HIGHEST GRID SURE", "rates that are looked for; said"),
+            ("needed", "MOST APART", "limit; slack of a bound that brute force in a test confirms"),
+            ("many", "FINE RATIO", "numbers of users of a search"),
+            ("space", "MOST", "limit on the layouts of a search"),
+            ("hardware", "NODES", "nodes of a replica that are tried; said"),
         )
         for name in names.split()
     },

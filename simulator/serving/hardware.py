@@ -31,7 +31,6 @@ from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.traced import ALONE
 
 GOALS = ("cost", "devices")
-GIB = 2.0**30
 NODES = (2, 4, 8)  # of one replica, where no part of a node and no node holds the model
 
 
@@ -114,7 +113,9 @@ class Hardware:
             except BadInput as error:
                 self.refused.add(str(error))
                 continue
-            found += [Way(a, of, size) for a in every if a.tp * a.pp * (a.dp or 1) == size]
+            found += [
+                Way(a, of, size) for a in every if (a.tp or 1) * (a.pp or 1) * (a.dp or 1) == size
+            ]
         return found
 
     def need(self, way: Way) -> Need | None:
@@ -123,9 +124,10 @@ class Hardware:
         least = self._weights(way) / way.size
         usable = profile(way.asked.stack or STACK).memory_use * self._capacity(way.offer)
         if least >= usable:
+            gib = 2.0**30
             self.refused.add(
-                f"{self.asked.model} does not fit: weights of {least / GIB:.1f} GiB per device at"
-                f" least, where {usable / GIB:.1f} GiB of the device are usable"
+                f"{self.asked.model} does not fit: weights of {least / gib:.1f} GiB per device at"
+                f" least, where {usable / gib:.1f} GiB of the device are usable"
             )
             return None
         laid = self.refused.laid(way.asked, self.model, Price(None, ()))

@@ -14,9 +14,9 @@ from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.hardware import Hardware, Point
+from roofcast.simulator.serving.needed import MOST
 from roofcast.simulator.serving.result import ServingForecast
 
-MOST = 10**6  # devices
 LEFT_OUT = (
     "replicas of several nodes, where one node holds the model",
     "replicas of different layouts or devices",

@@ -9,6 +9,7 @@ from roofcast.simulator.serving.capacity import OFFLINE, Room
 from roofcast.simulator.serving.interval import around
 from roofcast.simulator.serving.means import Mean, closed_loops
 from roofcast.simulator.serving.pricing import HOUR, MILLION
+from roofcast.simulator.serving.protocol import Numbers
 
 COLUMNS = (  # as in `ServingForecast`; amount: users of all replicas
     "amount", "ttft_s", "tpot_s", "e2e_s", "requests_per_s", "output_tokens_per_s",
@@ -75,5 +76,5 @@ def columns(of: Replica, held: Room, found: Mean, usd_per_hour: float | None) ->
     }
 
 
-def _inverse(values: np.ndarray) -> np.ndarray:
+def _inverse(values: Numbers) -> np.ndarray:
     return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)

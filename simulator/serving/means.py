@@ -282,7 +282,8 @@ def _closed(costs: Costs) -> Mean:
     found = _steady(costs, np.where(bound, most, solved), wave)
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
-    return found._replace(use=np.where(bound, 1.0, found.use))
+    use: Numbers = np.where(bound, 1.0, found.use)
+    return found._replace(use=use)
 
 
 def closed_loops(
@@ -297,7 +298,8 @@ def closed_loops(
     most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
     load = msgspec.structs.replace(load, kind="concurrency")
     found = _closed(Costs(server, load, most, spec, ramp, np.asarray(users, dtype=float)))
-    return Mean(*(np.broadcast_to(value, np.shape(users)) for value in found))
+    every: list[Numbers] = [np.broadcast_to(value, np.shape(users)) for value in found]
+    return Mean(*every)
 
 
 def mean_of(costs: Costs, rate: float) -> Mean:

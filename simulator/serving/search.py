@@ -26,12 +26,13 @@ from roofcast.simulator.serving.pricing import Price, price_of
 from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
 from roofcast.simulator.work.model import Model
 
-GOALS = {  # objective: column, and its sign where less is better
-    "throughput": ("output_tokens_per_s_per_device", -1.0),
-    "speed": ("tokens_per_s_per_user", -1.0),
-    "ttft": ("ttft_s", 1.0),
-    "cost": ("usd_per_million_output_all", 1.0),
+GOALS = {  # objective: column
+    "throughput": "output_tokens_per_s_per_device",
+    "speed": "tokens_per_s_per_user",
+    "ttft": "ttft_s",
+    "cost": "usd_per_million_output_all",
 }
+LESS = ("ttft", "cost")  # objectives of which less is better
 LIMITED = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_s"}  # of a service level
 
 
@@ -71,8 +72,8 @@ class Found(NamedTuple):
         """Rows of the best layouts by the objective that hold the level, each with its best number
         of users.
         """
-        column, sign = GOALS[self.goal]
-        value = np.where(self.holds, sign * self.rows[column], np.inf)
+        column = self.rows[GOALS[self.goal]]
+        value = np.where(self.holds, column if self.goal in LESS else -column, np.inf)
         order = np.argsort(value, kind="stable")
         order = order[np.isfinite(value[order])]
         _, first = np.unique(self.layout[order], return_index=True)
