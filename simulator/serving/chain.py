@@ -159,13 +159,15 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
 
 
 def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
-    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, where
-    prompts take little of the time, answers are long, a chunk holds two prompts or more, and places
-    are many. Elsewhere requests do not share the engine evenly, as the mean values take them to.
+    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, without
+    kernels of its own for few sequences, where prompts take little of the time, answers are long, a
+    chunk holds two prompts or more, and places are many. Elsewhere requests do not share the engine
+    evenly, as the mean values take them to.
     """
     places = held.sequences(load.input_len + OFFLINE * load.output_len)
     return (
         of.cut.pp == 1
+        and not of.server.profile.gemv
         and found.requests_per_s * found.prompt <= BUSY
         and load.output_len >= LONG
         and 2 * load.new <= of.server.chunk_tokens
