@@ -206,7 +206,7 @@ def _memory(out: Console, f: ServingForecast) -> None:
         per += f", {binary(m.cache_bytes_per_token_past_windows)} beyond the windows"
     rows = [
         ["weights", binary(m.weights_bytes), ""],
-        ["runtime", binary(m.runtime_bytes), "context, graphs, workspaces"],
+        ["runtime", binary(m.runtime_bytes), "driver, context, workspaces"],
         ["KV cache", binary(m.cache_bytes), per],
         ["peak", binary(m.peak_bytes), "of this load"],
     ]

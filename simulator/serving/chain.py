@@ -14,6 +14,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
+from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import OFFLINE, Room, room
@@ -70,7 +71,16 @@ def _server(
     """The server of a model that generates text."""
     found = resolve(model)
     if found.takes != "sequence":
-        raise BadInput(f"{model} does not generate text; give a language model")
+        raise BadInput(
+            f"{model} does not generate text; give a language model, or forecast one pass with"
+            f" roofcast predict {model} --mode infer"
+        )
+    heads = getattr(found.config, "num_attention_heads", None)
+    if isinstance(heads, int) and heads > 0 and heads % at.tp:
+        near = ", ".join(str(n) for n in divisors(heads) if n <= at.tp)
+        raise BadInput(
+            f"tp {at.tp}: does not divide the {heads} attention heads of {model}; use {near}"
+        )
     node = hwdb.system(system) if system else None
     return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
 
