@@ -140,7 +140,7 @@ def _latency(f: ServingForecast, width: int) -> Table:
         between = "" if s.low is None else f"{seconds(s.low)} to {seconds(s.high)}"
         parts = [seconds(v) if v is not None else "" for v in (s.p50, s.p90, s.p99)]
         rows.append([name, seconds(s.mean), between, *(parts if spread else [])])
-    return fitted_table(width, columns, rows, ("p90",))
+    return fitted_table(width, columns, rows, ("p90",) if spread else ())
 
 
 def _waits(out: Console, f: ServingForecast) -> None:
