@@ -140,7 +140,7 @@ def _latency(f: ServingForecast, width: int) -> Table:
         between = "" if s.low is None else f"{seconds(s.low)} to {seconds(s.high)}"
         parts = [seconds(v) if v is not None else "" for v in (s.p50, s.p90, s.p99)]
         rows.append([name, seconds(s.mean), between, *(parts if spread else [])])
-    return fitted_table(width, columns, rows, ("p90",))
+    return fitted_table(width, columns, rows, ("p90",) if spread else ())
 
 
 def _waits(out: Console, f: ServingForecast) -> None:
@@ -206,7 +206,7 @@ def _memory(out: Console, f: ServingForecast) -> None:
         per += f", {binary(m.cache_bytes_per_token_past_windows)} beyond the windows"
     rows = [
         ["weights", binary(m.weights_bytes), ""],
-        ["runtime", binary(m.runtime_bytes), "context, graphs, workspaces"],
+        ["runtime", binary(m.runtime_bytes), "driver, context, workspaces"],
         ["KV cache", binary(m.cache_bytes), per],
         ["peak", binary(m.peak_bytes), "of this load"],
     ]

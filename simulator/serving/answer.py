@@ -10,6 +10,7 @@ import numpy as np
 from roofcast.hwdb.records import Device
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, OFFLINE, Room
+from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
@@ -247,7 +248,15 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
         said.append(_first_wave(of, load))
     if load.kind == "rate":
         said.append("requests arrive at random, one independent of the other (Poisson)")
-    said.append(f"cache in blocks of {BLOCK} tokens")
+    said.append(f"KV cache in blocks of {BLOCK} tokens")
+    few = int(FEW)
+    if of.server.profile.gemv:
+        at_few, at_more = of.server.decode([FEW, FEW + 1], load.context)
+        if at_more < at_few:
+            said.append(
+                f"{of.server.profile.name}: kernels for up to {few} sequences are slower than those"
+                f" for more: a step of more than {few} sequences may be shorter"
+            )
     if met and met.found.preempted:
         said.append("preempted requests are computed again from their prompt (recomputation)")
     return tuple(said)

@@ -14,6 +14,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
+from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import OFFLINE, Room, room
@@ -76,7 +77,16 @@ def _server(
     """The server of a model that generates text."""
     found = resolve(model)
     if found.takes != "sequence":
-        raise BadInput(f"{found.name} does not generate text; give a language model")
+        raise BadInput(
+            f"{found.name} does not generate text; give a language model, or forecast one pass with"
+            f" roofcast predict {found.name} --mode infer"
+        )
+    heads = getattr(found.config, "num_attention_heads", None)
+    if isinstance(heads, int) and heads > 0 and heads % at.tp:
+        near = ", ".join(str(n) for n in divisors(heads) if n <= at.tp)
+        raise BadInput(
+            f"tp {at.tp}: does not divide the {heads} attention heads of {found.name}; use {near}"
+        )
     node = hwdb.system(system) if system else None
     return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
 
@@ -165,13 +175,15 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
 
 
 def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
-    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, where
-    prompts take little of the time, answers are long, a chunk holds two prompts or more, and places
-    are many. Elsewhere requests do not share the engine evenly, as the mean values take them to.
+    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, without
+    kernels of its own for few sequences, where prompts take little of the time, answers are long, a
+    chunk holds two prompts or more, and places are many. Elsewhere requests do not share the engine
+    evenly, as the mean values take them to.
     """
     places = held.sequences(load.input_len + OFFLINE * load.output_len)
     return (
         of.cut.pp == 1
+        and not of.server.profile.gemv
         and found.requests_per_s * found.prompt <= BUSY
         and load.output_len >= LONG
         and 2 * load.new <= of.server.chunk_tokens

@@ -146,6 +146,10 @@ class Costs:
 
     def highest(self) -> Numbers:
         """The most requests per second, with as many sequences as there may be."""
+        return self._highest
+
+    @cached_property
+    def _highest(self) -> Numbers:
         return self.rate(self.most)
 
     @property
