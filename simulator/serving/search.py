@@ -147,7 +147,12 @@ def search(
             index.append(np.full(len(made["amount"]), len(found)))
             found.append(laid)
     said = [line for laid in found for line in laid.replica.server.assumptions]
-    prices = [laid.price.said[0] for laid in found if laid.price.said]
+    several = len(devices) > 1
+    prices = [
+        f"{laid.replica.device.id}: {laid.price.said[0]}" if several else laid.price.said[0]
+        for laid in found
+        if laid.price.said
+    ]
     numbered = [] if asked.devices else ["devices: those of the usual node; --devices gives others"]
     return Found(
         asked,

@@ -95,7 +95,7 @@ def test_the_help_of_the_commands_in_front_names_the_door():
         ([*CHOOSE, "--rate", "1", "--slo", "tpot=1us"], "nothing holds it; the nearest is"),
         ([*CHOOSE, "--rate", "500", "--under", 1], "nothing within the limits"),
         ([*CHOOSE, "--buy", "--rent", "spot"], "two ways to pay"),
-        (["choose", "t5-small", "--serving"], "no decoder"),
+        (["choose", "t5-small", "--serving"], "decoder"),
     ],
     ids=lambda v: " ".join(map(str, v)) if isinstance(v, list) else "",
 )  # fmt: skip
