@@ -20,6 +20,7 @@ from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import OFFLINE, Room, room
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
+from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop, seen, together
@@ -38,10 +39,11 @@ BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
 STACK = "vllm"
 
 
-def replica(asked: Serving, found: Model | None = None) -> Replica:
+def replica(asked: Serving, found: Model | None = None, shared: Shared | None = None) -> Replica:
     """The server of one replica. Raises BadInput for what cannot be.
 
-    found: the model, where it is resolved already: what is traced of it is traced once.
+    found: the model, where it is resolved already: what is traced of it is traced once. shared:
+    with it, engines that other layouts of the device have made.
     """
     device = hwdb.device(asked.device, asked.set)
     cut = degrees(asked)
@@ -50,7 +52,7 @@ def replica(asked: Serving, found: Model | None = None) -> Replica:
     named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
     names = (asked.model, asked.device, asked.stack or "", asked.system or "")
     if found is not None:
-        server = _server(found, device, at, *named)
+        server = _server(found, device, at, *named, shared)
     elif any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
         server = _server(asked.model, device, at, *named)  # files may change
     else:
@@ -73,6 +75,7 @@ def _server(
     kv: str | None,
     stack: str,
     system: str | None,
+    shared: Shared | None = None,
 ) -> Server:
     """The server of a model that generates text."""
     found = resolve(model)
@@ -88,7 +91,9 @@ def _server(
             f"tp {at.tp}: does not divide the {heads} attention heads of {found.name}; use {near}"
         )
     node = hwdb.system(system) if system else None
-    return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
+    return Server(
+        found, device, at, weights=weights, kv=kv, stack=stack, system=node, shared=shared
+    )
 
 
 @functools.lru_cache(maxsize=32)

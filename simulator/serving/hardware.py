@@ -24,6 +24,7 @@ from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.needed import Need
 from roofcast.simulator.serving.pricing import Price
 from roofcast.simulator.serving.profiles import profile
+from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.search import Refused
 from roofcast.simulator.serving.space import candidates, check_formats, has_experts
 from roofcast.simulator.serving.traces import traced
@@ -77,6 +78,7 @@ class Hardware:
         self.holding: set[str] = set()  # devices on which some layout holds the model
         self.layouts = self.counted = 0
         self._serial = itertools.count()
+        self.shared: dict[str, Shared] = {}  # engines of each device
         self.offers: dict[str, Offer] = {}
         for name in devices:
             of = offer(hwdb.device(name, asked.set), wanted)
@@ -130,7 +132,8 @@ class Hardware:
                 f" least, where {usable / gib:.1f} GiB of the device are usable"
             )
             return None
-        laid = self.refused.laid(way.asked, self.model, Price(None, ()))
+        shared = self.shared.setdefault(way.offer.device.id, Shared())
+        laid = self.refused.laid(way.asked, self.model, Price(None, ()), shared)
         if laid is None:
             return None
         self.holding.add(way.offer.device.id)

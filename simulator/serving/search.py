@@ -23,6 +23,7 @@ from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
 from roofcast.simulator.serving.many import COLUMNS, numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
+from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
 from roofcast.simulator.work.model import Model
 
@@ -135,11 +136,11 @@ def search(
     for name in devices:
         check_formats(asked, hwdb.device(name, asked.set))
         named = msgspec.structs.replace(asked, device=name)
-        number = asked.devices or usual(name, asked.set)
+        number, shared = asked.devices or usual(name, asked.set), Shared()
         price = price_of(hwdb.device(name, asked.set), asked.price_per_hour)
         for one in candidates(named, model, number):
             considered += 1
-            laid = refused.laid(one, model, price)
+            laid = refused.laid(one, model, price, shared)
             if laid is None:
                 continue
             made = _rows(laid, users)
@@ -196,13 +197,16 @@ class Refused:
         self.least: float | None = None
         self._example: dict[str, str] = {}
 
-    def laid(self, one: Serving, model: Model, price: Price) -> Laid | None:
-        """A layout that holds the model; None where it is refused."""
+    def laid(self, one: Serving, model: Model, price: Price, shared: Shared) -> Laid | None:
+        """A layout that holds the model; None where it is refused.
+
+        shared: the engines of its device.
+        """
         layers = layers_of(model)
         try:
             if one.pp is not None and layers is not None and one.pp > layers:
                 raise BadInput(f"pp {one.pp}: more stages than the {layers} layers")
-            of = replica(one, model)
+            of = replica(one, model, shared)
             held = held_of(of, one.load)
             need = one.load.input_len + one.load.output_len
             if held.sequences(need) < 1:

@@ -23,6 +23,7 @@ from roofcast.simulator.serving.engine import Engine, Point, Spent
 from roofcast.simulator.serving.exchange import between_stages, exchanges, links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.profiles import Profile, profile
+from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.generation import Forward
@@ -70,12 +71,16 @@ class Server:
         kv: str | None = None,
         stack: str | Profile = "vllm",
         system: System | None = None,
+        shared: Shared | None = None,
     ):
-        """Raises BadInput for a layout that cannot be, or formats that nobody serves."""
+        """Raises BadInput for a layout that cannot be, or formats that nobody serves.
+
+        shared: engines that other layouts of this device have made.
+        """
         self.model = catalog.resolve(model) if not isinstance(model, Model) else model
         self.device = hwdb.device(device) if isinstance(device, str) else device
         self.profile = profile(stack) if isinstance(stack, str) else stack
-        self.degrees = degrees
+        self.degrees, self.shared = degrees, shared
         self.devices = degrees.tp * degrees.pp * degrees.dp
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
@@ -114,6 +119,8 @@ class Server:
         made = traced(self.model, phase, self.formats.formats, self.parallel)
         sixteen = precision(self.formats.formats.precision).activations
         p = self.profile
+        if self.shared is not None:
+            return self.shared.engine(made, self.device, sixteen, p)
         return Engine(made, self.device, sixteen, gemv=p.gemv, stream=p.stream)
 
     def _shape(self) -> None:
