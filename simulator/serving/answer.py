@@ -42,7 +42,7 @@ def assemble(
     rate = found.requests_per_s * n
     batch = load.amount if load.kind == "batch" else 1.0
     prefill = load.new * batch / found.alone * n
-    times = spreads(found, met)
+    times, spent = spreads(found, met), _spent(of, load, found)
     known = ranges(of.server.profile.name, times, rate * load.output_len, prefill)
     steady = load.kind != "batch"
     return ServingForecast(
@@ -80,8 +80,9 @@ def assemble(
         assumptions=(*of.said, *_said(of, load, held, met)),
         **_rated(known, rate * load.output_len, prefill),
         **_highest(of, load, known, rate / found.use if steady else None, rate),
-        **_bounds(of, load, found),
-        **_energy(of, load, found, rate),
+        decode_bounds=_shares(spent[0]),
+        prefill_bounds=_shares(spent[1]),
+        **_energy(of, load, found, rate, spent),
     )
 
 
@@ -157,12 +158,13 @@ def context_of(of: Replica) -> int | None:
     return context if isinstance(context, int) and context > 0 else None
 
 
-def _bounds(of: Replica, load: Load, found: Mean) -> dict[str, Any]:
-    """Shares of a decode step and of a prompt's pass by part."""
-    decode = of.server.decoding(max(found.decoding, 1.0), load.context)
+def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending]:
+    """A decode step, and a pass of prompts where nothing decodes."""
     prompts = load.amount if load.kind == "batch" else 1.0
-    prefill = of.server.prefilling(prompts, load.new, load.hit)
-    return {"decode_bounds": _shares(decode), "prefill_bounds": _shares(prefill)}
+    return (
+        of.server.decoding(max(found.decoding, 1.0), load.context),
+        of.server.prefilling(prompts, load.new, load.hit),
+    )
 
 
 def _shares(spent: Spending) -> dict[str, float]:
@@ -181,13 +183,15 @@ def prompt_share(load: Load, found: Mean) -> float:
     return prompt / (prompt + decode)
 
 
-def _energy(of: Replica, load: Load, found: Mean, rate: float) -> dict[str, Any]:
+def _energy(
+    of: Replica, load: Load, found: Mean, rate: float, spent: tuple[Spending, Spending]
+) -> dict[str, Any]:
     """Watts, joules and US dollars."""
     price = price_of(of.device, of.asked.price_per_hour)
     share = float(prompt_share(load, found))
     lengths = load.input_len, load.output_len
     cost = dollars(price.usd_per_hour, of.cut.devices, rate, lengths, share)
-    watts, scope = _watts(of, load, found)
+    watts, scope = _watts(of, load, found, spent)
     per_token = None
     if watts is not None and rate > 0:
         per_token = watts * of.cut.devices / (rate * load.output_len)
@@ -204,18 +208,20 @@ def _energy(of: Replica, load: Load, found: Mean, rate: float) -> dict[str, Any]
     }
 
 
-def _watts(of: Replica, load: Load, found: Mean) -> tuple[float | None, str]:
+def _watts(
+    of: Replica, load: Load, found: Mean, spent: tuple[Spending, Spending]
+) -> tuple[float | None, str]:
     """Mean watts of one device, and what of."""
+    step, prompt = spent
     decoding = max(found.decoding, 1.0)
     more = max(load.output_len - 1, 0)
     if load.kind == "batch":
-        prompt = of.server.prefilling(load.amount, load.new, load.hit)
         prompts = float(prompt.joules) / load.amount
     else:
-        plain = of.server.decoding(decoding, load.context)
-        with_one = of.server.mixing(decoding, load.context, load.new, load.hit)
-        prompts = max(float(with_one.joules) - float(plain.joules), 0.0)
-    step = of.server.decoding(decoding, load.context)
+        k = min(of.spec.tokens * decoding / max(more, 1), of.server.chunk_tokens / load.new)
+        k = max(k, 1.0)  # prompts of a step, as in the mean values
+        mixed = of.server.mixing(decoding, load.context, k * load.new, load.hit, k)
+        prompts = max(float(mixed.joules) - float(step.joules), 0.0) / k
     steps = more / of.spec.tokens
     joules = prompts + steps * float(step.joules) / decoding
     tdp = of.device.power.tdp

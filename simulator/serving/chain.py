@@ -19,14 +19,14 @@ from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import OFFLINE, Room, room
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
+from roofcast.simulator.serving.means import WAVE, Costs, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop, seen, together
 from roofcast.simulator.serving.server import Degrees as Cut
 from roofcast.simulator.serving.server import Server
-from roofcast.simulator.serving.speculation import speculation
+from roofcast.simulator.serving.speculation import Speculation, speculation
 from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
 
@@ -159,22 +159,38 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     return assemble(of, load, held, found, met)
 
 
+@functools.lru_cache(maxsize=64)
+def _remembered_costs(
+    server: Server, lengths: Load, most: float, spec: Speculation, ramp: float
+) -> Costs:
+    """Seconds of steps at the lengths of a load, made once."""
+    return Costs(server, lengths, most, spec, ramp)
+
+
+def costs(server: Server, load: Load, most: float, spec: Speculation, ramp: float) -> Costs:
+    """The same for any load of these lengths."""
+    lengths = Load(
+        kind="offline", input_len=load.input_len, output_len=load.output_len, cached=load.cached
+    )
+    return _remembered_costs(server, lengths, most, spec, ramp).of(load)
+
+
 def _means(of: Replica, load: Load, held: Room) -> Mean:
     """Mean values of one replica; of a trace that is more than it can hold, those of its limit."""
     ramp = of.server.profile.ramp
     try:
         if load.kind == "trace":
             open_load = msgspec.structs.replace(load, kind="rate")
-            return mean(of.server, open_load, held, of.spec, ramp)
-        return mean(of.server, load, held, of.spec, ramp)
+            return mean(of.server, open_load, held, of.spec, ramp, costs)
+        return mean(of.server, load, held, of.spec, ramp, costs)
     except BadInput:
         if load.kind == "trace":
             full = msgspec.structs.replace(load, kind="offline")
-            return mean(of.server, full, held, of.spec, ramp)
+            return mean(of.server, full, held, of.spec, ramp, costs)
         if of.cut.replicas == 1 or load.kind != "rate":
             raise
         full = msgspec.structs.replace(load, kind="offline")
-        highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
+        highest = mean(of.server, full, held, of.spec, ramp, costs).requests_per_s
         n, on = of.cut.replicas, f"{of.cut.replicas} replicas of {of.server.devices}"
         raise BadInput(too_many(of.asked.load.amount, highest * n, f"{on} devices")) from None
 

@@ -14,6 +14,7 @@ and the mean of n over the rate is their time in the system.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -111,6 +112,13 @@ class Costs:
         together = np.asarray(self.server.mixed(self.grid, at, k * new, hit, k))
         return np.maximum(together - plain, 0.0) / k
 
+    def of(self, load: Load) -> Costs:
+        """The same for another load of the same lengths."""
+        other = copy.copy(self)
+        other.load, other.users = load, load.amount
+        other.__dict__.pop("_highest", None)
+        return other
+
     @property
     def others(self) -> Numbers:
         """Share of all sequences that are those of others, to each one in a closed loop."""
@@ -177,19 +185,25 @@ class Costs:
 
 
 def mean(
-    server: Server, load: Load, held: Room, spec: Speculation = NONE, ramp: float = 0.0
+    server: Server,
+    load: Load,
+    held: Room,
+    spec: Speculation = NONE,
+    ramp: float = 0.0,
+    made: Callable[..., Costs] = Costs,
 ) -> Mean:
     """The mean values of a load on one replica; of a trace, those of its mean rate and lengths.
 
     ramp: share of the requests of a closed loop that come together, if the software keeps them
-    together; at least those of its start do.
+    together; at least those of its start do. made: makes the Costs; one that remembers them saves
+    time over many loads of the same lengths.
     Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
     """
     if load.kind == "batch":
-        return _floats(_static(Costs(server, load, load.amount, spec)))
+        return _floats(_static(made(server, load, load.amount, spec, 0.0)))
     # sequences that run at once are of every age
     most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
-    costs = Costs(server, load, most, spec, ramp)
+    costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
         return _floats(_steady(costs, most))
     return _floats(_closed(costs) if load.kind == "concurrency" else _open(costs))
