@@ -12,9 +12,10 @@ from roofcast.hwdb.market import CLASSES, RENTS
 from roofcast.reports.choose_types import Limit, chosen_devices, pool, prices_of
 from roofcast.reports.completion import completing
 from roofcast.reports.option_power import SITE
+from roofcast.reports.option_serving import ChooseDoor, serving_flag
 from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.option_types import Whole
-from roofcast.reports.options import Sectioned, options, print_json
+from roofcast.reports.options import options, print_json
 from roofcast.simulator.choices import GOALS
 
 KINDS = ("gpu", "tpu", "npu", "cpu")  # of devices
@@ -25,8 +26,9 @@ STEP = (
 )  # fmt: skip
 
 
-@click.command("choose", cls=Sectioned)
+@click.command("choose", cls=ChooseDoor)
 @click.argument("model", shell_complete=completing("model"))
+@serving_flag("Hardware for a server of generated text; options: roofcast choose --serving --help.")
 @click.option("--within", type=Limit("s"), metavar="TIME", help="Deadline of the run: 10d, 36h.")
 @click.option(
     "--under",

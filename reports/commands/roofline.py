@@ -9,13 +9,14 @@ import click
 
 from roofcast.reports.console import tell
 from roofcast.reports.files import check_target, replacing
-from roofcast.reports.options import Sectioned, scenario_options, scenarios
+from roofcast.reports.option_serving import RooflineDoor
+from roofcast.reports.options import scenario_options, scenarios
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@click.command("roofline", cls=Sectioned)
+@click.command("roofline", cls=RooflineDoor)
 @scenario_options(several=True, required=False, length=False)
 @click.option(
     "-o",
@@ -39,6 +40,9 @@ def command(output: str, threads: str | None, kernels: str | None, **asked: Any)
 
     Each point is one op in one phase; its area is its share of the step. MODEL is as for roofcast
     predict; loading a .py runs it. Several --on are overlaid.
+
+    One step of a server: --mode decode --batch 32 or --mode prefill, of which
+    roofcast roofline --mode decode --help lists the options.
 
     Without MODEL, --on this-machine (one thread: this-machine-1) draws the measured roofs of this
     machine, and as points the kernels that roofcast crosscheck --kernels has measured.

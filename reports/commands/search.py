@@ -8,12 +8,14 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.option_serving import SearchDoor, serving_flag
 from roofcast.reports.option_types import Whole
-from roofcast.reports.options import Sectioned, print_json, scenario_options, scenarios
+from roofcast.reports.options import print_json, scenario_options, scenarios
 
 
-@click.command("search", cls=Sectioned)
+@click.command("search", cls=SearchDoor)
 @scenario_options()
+@serving_flag("Layouts of a server of generated text; options: roofcast search --serving --help.")
 @click.option("--top", type=Whole(), default=10, metavar="N", help="Layouts shown. Default: 10.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(

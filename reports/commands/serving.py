@@ -131,7 +131,8 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
     """Latency, throughput, memory, energy and cost of MODEL as a server of generated text.
 
     Give one load: --concurrency, --rate, --batch, --offline or --trace, or a service level, --slo.
-    Without any: numbers of users from 1 to as many as fit.
+    Without any: numbers of users from 1 to as many as fit. Layouts compared: roofcast search MODEL
+    --serving; devices: roofcast choose MODEL --serving.
     """
     from roofcast.reports.files import check_target
     from roofcast.reports.tables.serving import table

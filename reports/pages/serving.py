@@ -15,14 +15,19 @@ from roofcast.simulator.serving.result import ServingForecast, Spread
 WORDS = {  # of parts of a step
     "products": "matrix products",
     "experts": "products of experts",
-    "attention": "attention over the cache",
-    "exchanges": "exchanges between devices",
+    "attention": "attention over the KV cache",
     "streams": "norms, activations, sampling",
     "host": "host",
 }
-TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"))
-LEGEND = "TTFT: to the first token; TPOT: per output token after it; end to end: to the last token"
+TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
+LEGEND = "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token"
+PARTS = {  # of the time to the first token
+    "server": "outside the engine: HTTP, tokenization",
+    "queue": "in the engine, until a step takes the prompt",
+    "prefill": "the steps that compute the prompt",
+}
 SATURATED = 0.999
+OPEN = ("rate", "trace")  # loads whose requests come at a rate of their own
 WIDTH = 100
 
 
@@ -82,7 +87,7 @@ def _on(f: ServingForecast) -> str:
 def _headline(out: Console, f: ServingForecast) -> None:
     say(out, f"{f.model} served on {_on(f)}", indent=0, style="bold")
     say(out, f"{load_words(f)}; {f.input_len:,} tokens in, {f.output_len:,} out")
-    say(out, f"{f.stack}, weights {f.weights}, cache {f.kv}")
+    say(out, f"{f.stack}, weights {f.weights}, KV cache {f.kv}")
     if f.slo:
         say(out, f"the highest rate that holds {f.slo}")
     out.print()
@@ -90,13 +95,36 @@ def _headline(out: Console, f: ServingForecast) -> None:
     if f.devices > 1:
         rates.append(f"{rate(f.output_tokens_per_s_per_device)} per device")
     rates += [f"{digits(f.requests_per_s)} requests/s"]
+    if f.load not in ("batch", "concurrency"):
+        rates.append(_users(f.under_way))
+        if f.devices > 1:
+            rates.append(f"{digits(f.under_way / f.devices)} per device")
     rates += [f"{rate(f.tokens_per_s_per_user)} tokens/s per user"] if f.tpot_s.mean else []
     say(out, "   ".join(map(unbroken, rates)), style="bold")
-    if f.output_tokens_per_s_range is not None:
+    if f.output_tokens_per_s_range is not None and f.load not in OPEN:
         low, high = f.output_tokens_per_s_range
         say(out, f"80 % interval {rate(low)} to {rate(high)} output tokens/s")
+    _level(out, f)
     if not f.memory.fits:
         say(out, "does not fit: times are as if it did", style="bold red")
+
+
+def _users(number: float) -> str:
+    """So many users, each with a request under way."""
+    return f"{digits(number) if number < 1000 else f'{number:,.0f}'} concurrent users"
+
+
+def _level(out: Console, f: ServingForecast) -> None:
+    """How sure it is that a service level holds, and the rate at which it is so."""
+    if f.slo_probability is None or f.slo_sure_requests_per_s is None:
+        return
+    held = digits(f.slo_sure_requests_per_s)
+    sure = f"at {held} requests/s or less" if f.slo_sure_requests_per_s > 0.0 else "at no rate"
+    say(
+        out,
+        f"probability that a real server holds this: {percent(f.slo_probability)}; 90 % {sure}"
+        " (from errors of forecasts of measured servers)",
+    )
 
 
 def _latency(f: ServingForecast, width: int) -> Table:
@@ -111,52 +139,81 @@ def _latency(f: ServingForecast, width: int) -> Table:
         between = "" if s.low is None else f"{seconds(s.low)} to {seconds(s.high)}"
         parts = [seconds(v) if v is not None else "" for v in (s.p50, s.p90, s.p99)]
         rows.append([name, seconds(s.mean), between, *(parts if spread else [])])
-    return fitted_table(width, columns, rows)
+    return fitted_table(width, columns, rows, ("p90",) if spread else ())
 
 
 def _waits(out: Console, f: ServingForecast) -> None:
-    """The queue, and how near the load is to the most that there can be."""
+    """What the times are made of, and how near the load is to the most that there can be."""
     say(out, LEGEND, style="dim")
+    parts = {name: value for name, value in f.ttft_parts_s.items() if value > 0.0}
+    if len(parts) > 1:
+        made = " + ".join(f"{name} {seconds(value)}" for name, value in parts.items())
+        means = "; ".join(f"{name}: {PARTS[name]}" for name in parts)
+        say(out, f"TTFT = {made}")
+        say(out, means, style="dim")
+    if f.decode_s > 0.0:
+        say(out, f"E2E = TTFT {seconds(f.ttft_s.mean)} + decode {seconds(f.decode_s)}")
     if f.use is not None and f.highest_requests_per_s is not None and f.load != "offline":
-        most = f"{digits(f.highest_requests_per_s)} requests/s are the most there can be"
-        if f.use < SATURATED:
-            say(out, f"{most}; this load is {percent(f.use)} of it")
-        else:
-            say(out, f"{most}, which this load reaches")
-    if f.waiting_s > 0.001 * f.ttft_s.mean:
-        say(out, f"{seconds(f.waiting_s)} of the first token's time is waiting for a place")
+        _capacity(out, f, f.highest_requests_per_s, f.use)
     if f.preempted:
-        say(out, f"{f.preempted:,} times a request lost its cache to others")
+        times = "preemption" if f.preempted == 1 else "preemptions"
+        lost = "requests whose KV cache was freed for lack of memory, and computed again"
+        say(out, f"{f.preempted:,} {times} in the replay: {lost}")
 
 
-def _parts(shares: dict[str, float]) -> str:
+def _capacity(out: Console, f: ServingForecast, highest: float, use: float) -> None:
+    """The most requests per second, and how near this load is to it."""
+    most = f"capacity {digits(highest)} requests/s"
+    if f.highest_requests_per_s_range is not None:
+        low, high = f.highest_requests_per_s_range
+        most += f" (80 % interval {digits(low)} to {digits(high)})"
+    reached = f"this load is {percent(use)} of it" if use < SATURATED else "this load reaches it"
+    say(out, f"{most}; {reached}")
+
+
+def _parts(f: ServingForecast, shares: dict[str, float]) -> str:
     """Parts of a step, the largest first."""
-    return ", ".join(f"{WORDS.get(name, name)} {percent(share)}" for name, share in shares.items())
+    words = WORDS | {"exchanges": _collectives(f)}
+    return ", ".join(f"{words.get(name, name)} {percent(share)}" for name, share in shares.items())
+
+
+def _collectives(f: ServingForecast) -> str:
+    """Communication between the devices of a replica, by what it is."""
+    cut = f.layout
+    kinds = ["all-reduce"] if cut["tp"] > 1 or (cut["ep"] > 1 and cut["dp"] == 1) else []
+    kinds += ["all-to-all or all-gather"] if cut["dp"] > 1 else []
+    kinds += ["send-receive"] if cut["pp"] > 1 else []
+    return f"communication ({', '.join(kinds)})"
 
 
 def _bounds(out: Console, f: ServingForecast) -> None:
-    sequences = digits(f.decoding) if f.decoding < 1000 else f"{f.decoding:,.0f}"
-    several = "sequences" if f.decoding > 1 else "sequence"
-    step = f"decode: {sequences} {several} in a step of {seconds(f.decode_step_s)}"
-    say(out, f"{step}: {_parts(f.decode_bounds)}")
+    n = max(f.decoding, 1.0)
+    sequences = digits(n) if n < 1000 else f"{n:,.0f}"
+    several = "sequences" if n > 1 else "sequence"
+    step = f"decode: {seconds(f.decode_step_s)} for a step of {sequences} {several}"
+    say(out, f"{step}: {_parts(f, f.decode_bounds)}")
     prompt = f"prefill: {seconds(f.prefill_s)} for"
     what = f"the {f.amount:,.0f} prompts" if f.load == "batch" and f.amount else "a prompt alone"
     tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
-    say(out, f"{prompt} {what}, {tokens}: {_parts(f.prefill_bounds)}")
+    say(out, f"{prompt} {what}, {tokens}: {_parts(f, f.prefill_bounds)}")
 
 
 def _memory(out: Console, f: ServingForecast) -> None:
     m = f.memory
-    rows = [["weights", binary(m.weights_bytes), ""]]
     per = f"{binary(m.cache_bytes_per_token)} per token of a sequence"
     if m.cache_bytes_per_token_past_windows < m.cache_bytes_per_token:
         per += f", {binary(m.cache_bytes_per_token_past_windows)} beyond the windows"
-    rows.append(["cache", binary(m.cache_bytes), per])
-    rows.append(["runtime", binary(m.runtime_bytes), "context, graphs, workspaces"])
-    rows.append(["peak", binary(m.peak_bytes), ""])
+    rows = [
+        ["weights", binary(m.weights_bytes), ""],
+        ["runtime", binary(m.runtime_bytes), "driver, context, workspaces"],
+        ["KV cache", binary(m.cache_bytes), per],
+        ["peak", binary(m.peak_bytes), "of this load"],
+    ]
     if m.usable_bytes is not None:
-        of = f"of {binary(m.capacity_bytes)}" if m.capacity_bytes else ""
-        rows.append(["usable", binary(m.usable_bytes), of])
+        of = f"of {binary(m.capacity_bytes)}, that {f.stack} uses"
+        rows.append(["limit", binary(m.usable_bytes), of if m.capacity_bytes else ""])
+        room = max(m.usable_bytes - m.weights_bytes - m.runtime_bytes, 0.0)
+        rows.append(["room", binary(room), "for KV cache: limit - weights - runtime"])
     for name, amount, note in rows:
         say(out, f"{name:<8} {amount:>9}   {note}")
     if m.usable_bytes is None:
@@ -164,16 +221,33 @@ def _memory(out: Console, f: ServingForecast) -> None:
         return
     tokens = f.input_len + f.output_len
     total = f" ({m.largest_concurrency_total:,} on all)" if f.replicas > 1 else ""
-    room = m.usable_bytes - m.weights_bytes - m.runtime_bytes
-    held = (m.largest_concurrency + 1) * m.cache_bytes_per_sequence / f.layout["dp"]
-    limit = f" (the limit of {f.stack}; memory holds more)" if held < room else ""
+    limit = f" (the limit of {f.stack}; memory holds more)" if _stack_limits(f) else ""
     say(
         out,
         f"largest concurrency at {tokens:,} tokens: {m.largest_concurrency:,} sequences{total}"
         f" of {binary(m.cache_bytes_per_sequence)}{limit}",
     )
-    if m.longest_sequence is not None:
-        say(out, f"longest sequence that fits alone: {m.longest_sequence:,.0f} tokens")
+    _longest(out, f)
+
+
+def _stack_limits(f: ServingForecast) -> bool:
+    """Whether software, not memory, limits the sequences that run at once."""
+    m = f.memory
+    if m.usable_bytes is None:
+        return True
+    room = m.usable_bytes - m.weights_bytes - m.runtime_bytes
+    return (m.largest_concurrency + 1) * m.cache_bytes_per_sequence / f.layout["dp"] < room
+
+
+def _longest(out: Console, f: ServingForecast) -> None:
+    """The longest sequence: of the memory, and of the model."""
+    longest, made = f.memory.longest_sequence, f.memory.model_context
+    said = f"{f.model} was made for up to {made:,}" if made else ""
+    if longest is not None:
+        fits = f"longest sequence whose KV cache fits alone: {longest:,.0f} tokens"
+        say(out, f"{fits}; {said}" if said else fits)
+    elif said:
+        say(out, f"any length of a sequence fits; {said}")
 
 
 def _cost(out: Console, f: ServingForecast) -> None:
@@ -190,8 +264,8 @@ def _cost(out: Console, f: ServingForecast) -> None:
         out,
         f"{money(f.usd_per_million_input)} per million input tokens and"
         f" {money(f.usd_per_million_output)} per million output tokens, split by the time that they"
-        f" take ({percent(f.prompt_share)} for prompts); all on the output:"
-        f" {money(f.usd_per_million_output_all or 0.0)}",
+        f" take ({percent(f.prompt_share)} for prompts); priced on output tokens alone:"
+        f" {money(f.usd_per_million_output_all or 0.0)} per million",
     )
     said = f.price_said or (f"{money(f.price_usd_per_hour or 0.0)} per device-hour, as given",)
     say(out, said[0])
@@ -207,7 +281,8 @@ def print_table(found: Sequence[ServingForecast]) -> None:
     ]  # fmt: skip
     rows = [
         [
-            f"{f.amount or 0:,.4g}" if f.load == "rate" else f"{f.amount or 0:,.0f}",
+            (f"{f.amount or 0:,.4g}" if f.load == "rate" else f"{f.amount or 0:,.0f}")
+            + (" *" if _waiting(f) else ""),
             seconds(f.ttft_s.mean),
             seconds(f.tpot_s.mean),
             seconds(f.e2e_s.mean),
@@ -223,14 +298,14 @@ def print_table(found: Sequence[ServingForecast]) -> None:
     with page() as out:
         say(out, f"{first.model} served on {_on(first)}", indent=0, style="bold")
         lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
-        say(out, f"{first.stack}, weights {first.weights}, cache {first.kv}; {lengths}")
+        say(out, f"{first.stack}, weights {first.weights}, KV cache {first.kv}; {lengths}")
         out.print()
         spare = ("peak memory", "J/token", "end to end", "per device", "$/M out")
         show(out, fitted_table(out.width - 2, columns, rows, spare))
-        note = "mean values; $/M out: all cost on the output tokens"
+        say(out, "mean values; $/M out: all cost on the output tokens", style="dim")
         if not all(f.memory.fits for f in found):
-            note += "; !: more than the memory of the device"
-        say(out, note, style="dim")
+            say(out, "!: more than the memory of the device", style="dim")
+        _wait_notes(out, found)
         if first.price_said:
             say(out, first.price_said[0], style="dim")
         section(out, "Assumed")
@@ -241,3 +316,22 @@ def print_table(found: Sequence[ServingForecast]) -> None:
 def _unit(f: ServingForecast) -> str:
     """What the rows of a table differ in."""
     return {"concurrency": "users", "rate": "requests/s", "batch": "batch"}.get(f.load, f.load)
+
+
+def _waiting(f: ServingForecast) -> bool:
+    """Whether there are more users than sequences that run at once at full length."""
+    return f.load == "concurrency" and (f.amount or 0.0) > f.memory.largest_concurrency_total
+
+
+def _wait_notes(out: Console, found: Sequence[ServingForecast]) -> None:
+    """What a star means, and what the time to the first token is made of."""
+    first, tokens = found[0], found[0].input_len + found[0].output_len
+    if any(map(_waiting, found)):
+        most = f"{first.memory.largest_concurrency_total:,} sequences"
+        why = f"that {first.stack} runs at once" if _stack_limits(first) else "that fit"
+        full = "" if _stack_limits(first) else f" at their full {tokens:,} tokens"
+        say(out, f"*: more users than the {most} {why}{full}: some wait", style="dim")
+    parts = {name: value for name, value in first.ttft_parts_s.items() if value > 0.0}
+    if len(parts) > 1:
+        made = " + ".join(f"{name} {seconds(value)}" for name, value in parts.items())
+        say(out, f"TTFT of the first row = {made}", style="dim")

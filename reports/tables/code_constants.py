@@ -276,13 +276,24 @@ CONSTANTS = (
 ALGORITHM = "operation counts of an algorithm, from its definition"
 KEPT = "bytes that PyTorch keeps, counted by tests/simulator/oracle"
 NO_CONSTANTS = {
-    "simulator.serving.formats.GGUF": "bits of a format, as llama.cpp has them",
-    "simulator.serving.formats.MIXED": "bits of a format, as llama.cpp has them",
-    "simulator.serving.formats.STORED": "bits of a format, as its paper has them",
-    "simulator.serving.formats.EIGHT": "bits of a format",
-    "simulator.serving.formats.NARROW": "bits of a format",
-    "simulator.serving.formats.MXFP4": "bits of a format [rouhani2023]",
-    "simulator.serving.formats.CACHE": "bytes of a format",
+    **{
+        f"simulator.serving.{place}.{name}": why
+        for place, names, why in (
+            ("formats", "GGUF MIXED STORED EIGHT NARROW MXFP4 CACHE", "bits of a format"),
+            ("chain", "REPLAYED MOST_REPLAYED FEWEST PER_USER", "requests of a replay; said"),
+            ("chain", "BUSY LONG WIDE MANY", "where a replay takes over from mean values"),
+            ("load", "LONGEST MOST", "limit on an input"),
+            ("steps", "FINE RATIO CONTEXTS FEWEST", "grid of an interpolation"),
+            ("server", "LARGE SMALLER", "arg_utils of vLLM: 1024 sequences from 70 GiB, else 256"),
+            ("sample", "FILL PERCENT", "requests of a replay; percentages"),
+            ("slo", "SLOWEST HIGHEST GRID SURE", "rates that are looked for; said"),
+            ("needed", "MOST APART", "limit; slack of a bound that brute force in a test confirms"),
+            ("many", "FINE RATIO", "numbers of users of a search"),
+            ("space", "MOST", "limit on the layouts of a search"),
+            ("hardware", "NODES", "nodes of a replica that are tried; said"),
+        )
+        for name in names.split()
+    },
     "simulator.serving.server.ALONE": "one device",
     "simulator.times.matmul.FED": "a unit: FLOP of a column of a tile per byte of its operands",
     "simulator.work.generation.SIZES": "sizes of traces, which are affine in them",
@@ -294,26 +305,14 @@ NO_CONSTANTS = {
             "asked.NODE": "default degree of tensor parallelism, at most; listed as an assumption",
             "asked.SHARES": "percentages",
             "asked.PERCENTILE": "default percentage of a service level; said",
-            "chain.REPLAYED": "requests of a replay; said",
-            "chain.MOST_REPLAYED": "requests of a replay; said",
-            "chain.FEWEST": "requests of a replay; said",
-            "chain.PER_USER": "requests of a replay; said",
             "front.STEP": "between two numbers of users of a table",
-            "load.LONGEST": "limit on an input",
-            "load.MOST": "limit on an input",
             "means.HALVINGS": "of a bisection: exact to rounding",
             "pricing.HOUR": "seconds of an hour",
             "pricing.MILLION": "tokens of a price",
             "replay.MOST_EVENTS": "ends a replay that serves nobody",
             "slo.HALVINGS": "of a bisection: to a fraction of a percent",
-            "slo.TRIED": "requests of a replay; said",
-            "slo.SLOWEST": "lowest rate that is looked for",
             "speculation.NONE": "no speculation",
             "speculation.MOST": "limit on an input",
-            "steps.FINE": "grid of an interpolation",
-            "steps.RATIO": "grid of an interpolation",
-            "steps.CONTEXTS": "grid of an interpolation: steps are linear in it",
-            "steps.FEWEST": "grid of an interpolation",
         }.items()
     },
     **{

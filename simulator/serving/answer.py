@@ -10,12 +10,13 @@ import numpy as np
 from roofcast.hwdb.records import Device
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, OFFLINE, Room
-from roofcast.simulator.serving.interval import Ranges, ranges
-from roofcast.simulator.serving.load import Load, percentiles
-from roofcast.simulator.serving.means import Mean
+from roofcast.simulator.serving.engine import FEW
+from roofcast.simulator.serving.interval import Ranges, around, ranges
+from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.pricing import dollars, price_of
-from roofcast.simulator.serving.replay import Replayed
-from roofcast.simulator.serving.result import ServingForecast, ServingMemory, Spread
+from roofcast.simulator.serving.result import ServingForecast, ServingMemory
+from roofcast.simulator.serving.sample import Sample, spreads
 from roofcast.simulator.serving.server import Server, Spending
 from roofcast.simulator.serving.speculation import Speculation
 
@@ -34,16 +35,14 @@ class Replica(NamedTuple):
 
 
 def assemble(
-    of: Replica, load: Load, held: Room, found: Mean, met: list[Replayed]
+    of: Replica, load: Load, held: Room, found: Mean, met: Sample | None
 ) -> ServingForecast:
-    """The forecast from the mean values of one replica, and from replays where there are any."""
+    """The forecast from the mean values of one replica, and from a replay where there is one."""
     asked, n = of.asked, of.cut.replicas
     rate = found.requests_per_s * n
-    if asked.load.kind == "trace" and met:
-        rate = sum(len(r.e2e) / r.seconds for r in met)
     batch = load.amount if load.kind == "batch" else 1.0
     prefill = load.new * batch / found.alone * n
-    times = _times(load, found, met)
+    times, spent = spreads(found, met), _spent(of, load, found)
     known = ranges(of.server.profile.name, times, rate * load.output_len, prefill)
     steady = load.kind != "batch"
     return ServingForecast(
@@ -63,42 +62,28 @@ def assemble(
         total_tokens_per_s=rate * (load.input_len + load.output_len),
         output_tokens_per_s_per_device=rate * load.output_len / of.cut.devices,
         tokens_per_s_per_user=1.0 / times["tpot"].mean if times["tpot"].mean > 0 else 0.0,
+        under_way=rate * found.e2e,
+        ttft_parts_s={
+            "server": found.overhead,
+            "queue": found.queue,
+            "prefill": float(found.prefill),
+        },
+        decode_s=found.e2e - found.ttft,
         decoding=float(found.decoding),
         waiting_s=float(found.waiting),
         use=float(found.use) if steady else None,
-        highest_requests_per_s=found.requests_per_s * n / found.use if steady else None,
-        preempted=sum(r.preempted for r in met) if met else None,
-        replayed=sum(len(r.e2e) for r in met) if met else None,
+        preempted=met.found.preempted if met else None,
+        replayed=len(met.weight) if met else None,
         decode_step_s=found.step,
         prefill_s=found.alone,
         memory=_memory(of, load, held, found),
         assumptions=(*of.said, *_said(of, load, held, met)),
         **_rated(known, rate * load.output_len, prefill),
-        **_bounds(of, load, found),
-        **_energy(of, load, found, rate),
+        **_highest(of, load, known, rate / found.use if steady else None, rate),
+        decode_bounds=_shares(spent[0]),
+        prefill_bounds=_shares(spent[1]),
+        **_energy(of, load, found, rate, spent),
     )
-
-
-def _times(load: Load, found: Mean, met: list[Replayed]) -> dict[str, Spread]:
-    """Time to the first token, per token after it, and to the last: means, percentiles.
-
-    Means of a rate and of a trace are those of the replay, which follows the queue; those of a
-    closed loop the mean values, which have no start and no end.
-    """
-    means = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
-    if not met:
-        return {name: Spread(mean=value) for name, value in means.items()}
-    spreads = {}
-    for name, value in means.items():
-        every = np.concatenate([getattr(r, name) for r in met])
-        every = every[np.isfinite(every)]
-        if not len(every):
-            spreads[name] = Spread(mean=value)
-            continue
-        p50, p90, p99 = percentiles(every)
-        mean = value if load.kind == "concurrency" else float(every.mean())
-        spreads[name] = Spread(mean=mean, p50=p50, p90=p90, p99=p99)
-    return spreads
 
 
 def _rated(known: Ranges, output: float, prefill: float) -> dict[str, Any]:
@@ -108,9 +93,29 @@ def _rated(known: Ranges, output: float, prefill: float) -> dict[str, Any]:
         "tpot_s": known.times["tpot"],
         "e2e_s": known.times["e2e"],
         "output_tokens_per_s": output,
-        "output_tokens_per_s_range": known.output,
         "prefill_tokens_per_s": prefill,
         "prefill_tokens_per_s_range": known.prefill,
+    }
+
+
+def _highest(
+    of: Replica, load: Load, known: Ranges, highest: float | None, rate: float
+) -> dict[str, Any]:
+    """The most requests per second, with its interval, and the interval of the output.
+
+    Requests that arrive by themselves are answered at the rate at which they come, as long as the
+    server holds that.
+    """
+    if highest is None:
+        return {"highest_requests_per_s": None, "output_tokens_per_s_range": known.output}
+    low, high = around(highest, "output", of.server.profile.name)
+    output = known.output
+    if load.kind in ("rate", "trace"):
+        output = min(rate, low) * load.output_len, rate * load.output_len
+    return {
+        "highest_requests_per_s": highest,
+        "highest_requests_per_s_range": (low, high),
+        "output_tokens_per_s_range": output,
     }
 
 
@@ -142,16 +147,24 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
         largest_concurrency=most,
         largest_concurrency_total=most * of.cut.replicas,
         longest_sequence=longest if math.isfinite(longest) else None,
+        model_context=context_of(of),
         fits=fits,
     )
 
 
-def _bounds(of: Replica, load: Load, found: Mean) -> dict[str, Any]:
-    """Shares of a decode step and of a prompt's pass by part."""
-    decode = of.server.decoding(max(found.decoding, 1.0), load.context)
+def context_of(of: Replica) -> int | None:
+    """Tokens of the longest sequence that the model was made for, where its configuration says."""
+    context = getattr(of.server.model.config, "context", None)
+    return context if isinstance(context, int) and context > 0 else None
+
+
+def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending]:
+    """A decode step, and a pass of prompts where nothing decodes."""
     prompts = load.amount if load.kind == "batch" else 1.0
-    prefill = of.server.prefilling(prompts, load.new, load.hit)
-    return {"decode_bounds": _shares(decode), "prefill_bounds": _shares(prefill)}
+    return (
+        of.server.decoding(max(found.decoding, 1.0), load.context),
+        of.server.prefilling(prompts, load.new, load.hit),
+    )
 
 
 def _shares(spent: Spending) -> dict[str, float]:
@@ -166,17 +179,19 @@ def prompt_share(load: Load, found: Mean) -> float:
     """Share of the engine's time that prompts take."""
     more = max(load.output_len - 1, 0)
     prompt = found.alone / load.amount if load.kind == "batch" else found.prompt
-    decode = more * found.step / max(found.decoding, 1.0)
+    decode = more * found.step / np.maximum(found.decoding, 1.0)
     return prompt / (prompt + decode)
 
 
-def _energy(of: Replica, load: Load, found: Mean, rate: float) -> dict[str, Any]:
+def _energy(
+    of: Replica, load: Load, found: Mean, rate: float, spent: tuple[Spending, Spending]
+) -> dict[str, Any]:
     """Watts, joules and US dollars."""
     price = price_of(of.device, of.asked.price_per_hour)
-    share = prompt_share(load, found)
+    share = float(prompt_share(load, found))
     lengths = load.input_len, load.output_len
     cost = dollars(price.usd_per_hour, of.cut.devices, rate, lengths, share)
-    watts, scope = _watts(of, load, found)
+    watts, scope = _watts(of, load, found, spent)
     per_token = None
     if watts is not None and rate > 0:
         per_token = watts * of.cut.devices / (rate * load.output_len)
@@ -193,18 +208,20 @@ def _energy(of: Replica, load: Load, found: Mean, rate: float) -> dict[str, Any]
     }
 
 
-def _watts(of: Replica, load: Load, found: Mean) -> tuple[float | None, str]:
+def _watts(
+    of: Replica, load: Load, found: Mean, spent: tuple[Spending, Spending]
+) -> tuple[float | None, str]:
     """Mean watts of one device, and what of."""
+    step, prompt = spent
     decoding = max(found.decoding, 1.0)
     more = max(load.output_len - 1, 0)
     if load.kind == "batch":
-        prompt = of.server.prefilling(load.amount, load.new, load.hit)
         prompts = float(prompt.joules) / load.amount
     else:
-        plain = of.server.decoding(decoding, load.context)
-        with_one = of.server.mixing(decoding, load.context, load.new, load.hit)
-        prompts = max(float(with_one.joules) - float(plain.joules), 0.0)
-    step = of.server.decoding(decoding, load.context)
+        k = min(of.spec.tokens * decoding / max(more, 1), of.server.chunk_tokens / load.new)
+        k = max(k, 1.0)  # prompts of a step, as in the mean values
+        mixed = of.server.mixing(decoding, load.context, k * load.new, load.hit, k)
+        prompts = max(float(mixed.joules) - float(step.joules), 0.0) / k
     steps = more / of.spec.tokens
     joules = prompts + steps * float(step.joules) / decoding
     tdp = of.device.power.tdp
@@ -219,28 +236,56 @@ def _watts(of: Replica, load: Load, found: Mean) -> tuple[float | None, str]:
     return busy * watts + (1.0 - busy) * of.server.idle_w, "board"
 
 
-def _said(of: Replica, load: Load, held: Room, met: list[Replayed]) -> tuple[str, ...]:
+def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str, ...]:
     """What was assumed for the load."""
     said = []
-    context = getattr(of.server.model.config, "context", None)
+    context = context_of(of)
     tokens = load.input_len + load.output_len
-    if isinstance(context, int) and tokens > context:
+    if context and tokens > context:
         said.append(
             f"{tokens:,} tokens of a sequence: more than the {context:,} that {of.asked.model} was"
             " made for; times and memory are as if it could"
         )
     if load.hit:
         said.append(f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache")
-    if load.spread and met:
-        said.append(
-            f"percentiles of {sum(len(r.e2e) for r in met):,} replayed requests (seed {load.seed})"
-            f" whose lengths lie within {load.spread:.0%} of those given"
-        )
-    if load.kind == "concurrency":
-        said.append("closed loop: the first requests of all users come at once, a tenth of all")
+    if met:
+        said.append(_replay_said(load, met))
+    if load.kind == "concurrency" and load.amount > 1:
+        said.append(_first_wave(of, load))
     if load.kind == "rate":
         said.append("requests arrive at random, one independent of the other (Poisson)")
-    said.append(f"cache in blocks of {BLOCK} tokens")
-    if any(r.preempted for r in met):
-        said.append("requests that lose their cache to others are computed again")
+    said.append(f"KV cache in blocks of {BLOCK} tokens")
+    few = int(FEW)
+    if of.server.profile.gemv:
+        at_few, at_more = of.server.decode([FEW, FEW + 1], load.context)
+        if at_more < at_few:
+            said.append(
+                f"{of.server.profile.name}: kernels for up to {few} sequences are slower than those"
+                f" for more: a step of more than {few} sequences may be shorter"
+            )
+    if met and met.found.preempted:
+        said.append("preempted requests are computed again from their prompt (recomputation)")
     return tuple(said)
+
+
+def _replay_said(load: Load, met: Sample) -> str:
+    """What percentiles are of."""
+    lengths = f"; lengths lie within {load.spread:.0%} of those given" if load.spread else ""
+    of = f"percentiles of {len(met.weight):,} replayed requests (seed {load.seed})"
+    filled = (
+        ", sent while the system is as full as this load keeps it" if load.kind == "rate" else ""
+    )
+    return f"{of}{filled}{lengths}"
+
+
+def _first_wave(of: Replica, load: Load) -> str:
+    """The requests of a closed loop that come together."""
+    name, ramp = of.server.profile.name, of.server.profile.ramp
+    start = load.amount / max(load.requests, load.amount) if load.requests else WAVE
+    if ramp > start:
+        return (
+            f"closed loop: {ramp:.0%} of the prompts arrive with those of others (fitted: {name})"
+        )
+    return (
+        f"closed loop: the first requests of all users arrive together, {start:.0%} of all requests"
+    )

@@ -8,38 +8,52 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
+from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
-from roofcast.simulator.serving.capacity import Room, room
-from roofcast.simulator.serving.load import Load, Requests, requests
-from roofcast.simulator.serving.means import Mean, mean, too_many
-from roofcast.simulator.serving.replay import Replayed, replay
+from roofcast.simulator.serving.capacity import OFFLINE, Room, room
+from roofcast.simulator.serving.load import Load, Requests
+from roofcast.simulator.serving.means import WAVE, Costs, Mean, mean, too_many
+from roofcast.simulator.serving.remember import Shared
+from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop, seen, together
 from roofcast.simulator.serving.server import Degrees as Cut
 from roofcast.simulator.serving.server import Server
-from roofcast.simulator.serving.speculation import speculation
+from roofcast.simulator.serving.speculation import Speculation, speculation
 from roofcast.simulator.serving.steps import Steps
+from roofcast.simulator.work.model import Model
 
 REPLAYED, MOST_REPLAYED = 2000, 20000
 FEWEST = 200
 PER_USER = 10
+# where mean values of a rate are taken without a replay: share of the time that prompts take at
+# most, tokens of an answer, places per decoding sequence, places
+BUSY, LONG, WIDE, MANY = 0.15, 50, 4.0, 64
 STACK = "vllm"
 
 
-def replica(asked: Serving) -> Replica:
-    """The server of one replica. Raises BadInput for what cannot be."""
+def replica(asked: Serving, found: Model | None = None, shared: Shared | None = None) -> Replica:
+    """The server of one replica. Raises BadInput for what cannot be.
+
+    found: the model, where it is resolved already: what is traced of it is traced once. shared:
+    with it, engines that other layouts of the device have made.
+    """
     device = hwdb.device(asked.device, asked.set)
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
     at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
     named = (asked.weights, asked.kv, asked.stack or STACK, asked.system)
     names = (asked.model, asked.device, asked.stack or "", asked.system or "")
-    if any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
+    if found is not None:
+        server = _server(found, device, at, *named, shared)
+    elif any("/" in name or Path(name).suffix in (".json", ".toml") for name in names):
         server = _server(asked.model, device, at, *named)  # files may change
     else:
         server = _remembered(
@@ -54,20 +68,32 @@ def replica(asked: Serving) -> Replica:
 
 
 def _server(
-    model: str,
+    model: str | Model,
     device: Device,
     at: Cut,
     weights: str | None,
     kv: str | None,
     stack: str,
     system: str | None,
+    shared: Shared | None = None,
 ) -> Server:
     """The server of a model that generates text."""
     found = resolve(model)
     if found.takes != "sequence":
-        raise BadInput(f"{model} does not generate text; give a language model")
+        raise BadInput(
+            f"{found.name} does not generate text; give a language model, or forecast one pass with"
+            f" roofcast predict {found.name} --mode infer"
+        )
+    heads = getattr(found.config, "num_attention_heads", None)
+    if isinstance(heads, int) and heads > 0 and heads % at.tp:
+        near = ", ".join(str(n) for n in divisors(heads) if n <= at.tp)
+        raise BadInput(
+            f"tp {at.tp}: does not divide the {heads} attention heads of {found.name}; use {near}"
+        )
     node = hwdb.system(system) if system else None
-    return Server(found, device, at, weights=weights, kv=kv, stack=stack, system=node)
+    return Server(
+        found, device, at, weights=weights, kv=kv, stack=stack, system=node, shared=shared
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -118,7 +144,7 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     """The forecast of a model served under a load.
 
     trace: the requests of a trace, whose load is `of_trace`. replays: with percentiles, from a
-    replay of requests; without, mean values alone, in a tenth of the time.
+    replay of requests; without, mean values alone, in a tenth of the time, where they hold.
     Raises BadInput or UnknownName: one line that says what is wrong.
     """
     of = replica(asked)
@@ -126,8 +152,27 @@ def serve(asked: Serving, trace: Requests | None = None, replays: bool = True) -
     held = held_of(of, asked.load, longest)
     load = share_of(asked.load, of.cut.replicas)
     found = _means(of, load, held)
-    met = _replayed(of, load, held, trace) if replays else []
+    replays = replays or (load.kind == "rate" and not trusted(of, load, held, found))
+    met = _replayed(of, load, held, found, trace) if replays else None
+    if met is not None and load.kind in ("rate", "trace"):
+        found = _followed(of, load, found, met)
     return assemble(of, load, held, found, met)
+
+
+@functools.lru_cache(maxsize=64)
+def _remembered_costs(
+    server: Server, lengths: Load, most: float, spec: Speculation, ramp: float
+) -> Costs:
+    """Seconds of steps at the lengths of a load, made once."""
+    return Costs(server, lengths, most, spec, ramp)
+
+
+def costs(server: Server, load: Load, most: float, spec: Speculation, ramp: float) -> Costs:
+    """The same for any load of these lengths."""
+    lengths = Load(
+        kind="offline", input_len=load.input_len, output_len=load.output_len, cached=load.cached
+    )
+    return _remembered_costs(server, lengths, most, spec, ramp).of(load)
 
 
 def _means(of: Replica, load: Load, held: Room) -> Mean:
@@ -136,27 +181,58 @@ def _means(of: Replica, load: Load, held: Room) -> Mean:
     try:
         if load.kind == "trace":
             open_load = msgspec.structs.replace(load, kind="rate")
-            return mean(of.server, open_load, held, of.spec, ramp)
-        return mean(of.server, load, held, of.spec, ramp)
+            return mean(of.server, open_load, held, of.spec, ramp, costs)
+        return mean(of.server, load, held, of.spec, ramp, costs)
     except BadInput:
         if load.kind == "trace":
             full = msgspec.structs.replace(load, kind="offline")
-            return mean(of.server, full, held, of.spec, ramp)
+            return mean(of.server, full, held, of.spec, ramp, costs)
         if of.cut.replicas == 1 or load.kind != "rate":
             raise
         full = msgspec.structs.replace(load, kind="offline")
-        highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
+        highest = mean(of.server, full, held, of.spec, ramp, costs).requests_per_s
         n, on = of.cut.replicas, f"{of.cut.replicas} replicas of {of.server.devices}"
         raise BadInput(too_many(of.asked.load.amount, highest * n, f"{on} devices")) from None
 
 
-def count(load: Load) -> int:
-    """Requests that a replay has, where the load does not say."""
+def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
+    """Whether the mean values of a rate hold as well as a replay: on one pipeline stage, without
+    kernels of its own for few sequences, where prompts take little of the time, answers are long, a
+    chunk holds two prompts or more, and places are many. Elsewhere requests do not share the engine
+    evenly, as the mean values take them to.
+    """
+    places = held.sequences(load.input_len + OFFLINE * load.output_len)
+    return (
+        of.cut.pp == 1
+        and not of.server.profile.gemv
+        and found.requests_per_s * found.prompt <= BUSY
+        and load.output_len >= LONG
+        and 2 * load.new <= of.server.chunk_tokens
+        and places >= max(WIDE * found.decoding, MANY)
+    )
+
+
+def _followed(of: Replica, load: Load, found: Mean, met: Sample) -> Mean:
+    """Means of the replay of a rate or a trace, which follows the queue request by request."""
+    before = max(found.decoding, 1.0)
+    if load.kind == "trace":
+        highest = found.requests_per_s / found.use
+        rate = len(met.weight) / met.found.seconds / of.cut.replicas
+        found = found._replace(requests_per_s=rate, use=rate / highest)
+    found = seen(found, met, of.server.request_s)
+    now = of.server.decode(np.array([max(found.decoding, 1.0), before]), load.context)
+    return found._replace(step=found.step * float(now[0] / now[1]))
+
+
+def count(load: Load, use: float = 0.0) -> int:
+    """Requests of a replay that count, where the load does not say: more near the highest rate,
+    where the queue is long at times.
+    """
     if load.requests is not None:
         return load.requests
     if load.kind == "concurrency":
         return int(min(max(PER_USER * load.amount, FEWEST), MOST_REPLAYED))
-    return REPLAYED
+    return int(min(max(REPLAYED / 4 / max(1.0 - use, 0.01), REPLAYED), MOST_REPLAYED))
 
 
 def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
@@ -165,16 +241,25 @@ def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
     return Steps(of.server, most, longest, load.new, of.spec)
 
 
-def _replayed(of: Replica, load: Load, held: Room, trace: Requests | None) -> list[Replayed]:
-    """A replay of one replica; of a trace, of each."""
-    if load.kind not in ("concurrency", "rate", "trace"):
-        return []
-    delay = of.server.request_s
-    if trace is None:
-        longest = (1 + load.spread) * (load.input_len + load.output_len)
-        steps = steps_of(of, load, held, longest)
-        users = int(load.amount) if load.kind == "concurrency" else None
-        return [replay(steps, requests(load, count(load)), held, users, delay)]
-    steps = steps_of(of, load, held, float((trace.input + trace.output).max()))
-    parts = [Requests(*(v[k :: of.cut.replicas] for v in trace)) for k in range(of.cut.replicas)]
-    return [replay(steps, part, held, None, delay) for part in parts if len(part.input)]
+def _replayed(
+    of: Replica, load: Load, held: Room, found: Mean, trace: Requests | None
+) -> Sample | None:
+    """Requests replayed on one replica; those of a trace on all."""
+    way = of.server.request_s
+    if trace is not None:
+        steps = steps_of(of, load, held, float((trace.input + trace.output).max()))
+        parts = [
+            Requests(*(v[k :: of.cut.replicas] for v in trace)) for k in range(of.cut.replicas)
+        ]
+        runs = [replay(steps, part, held, None, way) for part in parts if len(part.input)]
+        return together([alike(run) for run in runs])
+    if load.kind not in ("concurrency", "rate"):
+        return None
+    steps = steps_of(of, load, held, (1 + load.spread) * (load.input_len + load.output_len))
+    if load.kind == "rate":
+        there = found.requests_per_s * found.e2e
+        return at_rate(steps, load, count(load, found.use), held, there, way)
+    number = count(load)
+    first = load.amount / number if load.requests else WAVE
+    share = max(first, of.server.profile.ramp) if load.amount > 1 else 0.0
+    return in_loop(steps, load, number, held, min(share, 1.0), way)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
 
 import msgspec
@@ -73,6 +74,20 @@ def around(value: float, quantity: str, stack: str) -> tuple[float, float]:
     bounds = table["output" if quantity == "e2e" else quantity]
     ends = (-bounds.high, -bounds.low) if quantity == "e2e" else (bounds.low, bounds.high)
     return value * math.exp(min(ends[0], 0.0)), value * math.exp(max(ends[1], 0.0))
+
+
+def error_at(quantity: str, stack: str, share: float) -> float:
+    """ln(measured / forecast) that this share of measured runs stays below: normal, through both
+    ends of the 80 % interval.
+
+    >>> round(error_at("tpot", "vllm", 0.9), 3), round(error_at("tpot", "vllm", 0.1), 3)
+    (0.258, -0.14)
+    """
+    bounds: Bounds = getattr(errors(), class_of(stack))[quantity]
+    one = NormalDist()
+    middle, sigma = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2
+    z = one.inv_cdf(min(max(share, 1e-6), 1.0 - 1e-6)) / one.inv_cdf(0.9)
+    return middle + sigma * z
 
 
 def ranges(stack: str, times: dict[str, Spread], output: float, prefill: float) -> Ranges:

@@ -14,17 +14,19 @@ and the mean of n over the rate is their time in the system.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.serving.capacity import OFFLINE, Room
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.protocol import Server
+from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
@@ -45,18 +47,40 @@ class Mean(NamedTuple):
     prompt: float  # what a prompt adds to decode steps
     alone: float  # a prompt's pass where nothing decodes
     use: float  # requests per second over the most that this replica can serve
+    overhead: float = 0.0  # of ttft, outside the engine: the client's way, tokenization
+    queue: float = 0.0  # of ttft, in the engine before the step with its prompt, `waiting` included
+
+    @property
+    def prefill(self) -> Numbers:
+        """Of ttft, in the steps that compute the prompt."""
+        return np.maximum(self.ttft - self.overhead - self.queue, 0.0)
+
+    def delayed(self, waiting: Numbers) -> Mean:
+        """The same where requests wait for a place as well [s]."""
+        return self._replace(
+            ttft=self.ttft + waiting, e2e=self.e2e + waiting, waiting=waiting,
+            queue=self.queue + waiting,
+        )  # fmt: skip
 
 
 class Costs:
     """Seconds of steps as the mean values need them, at the lengths of a load.
 
-    most: sequences at once, of the memory and of the stack.
+    most: sequences at once, of the memory and of the stack. users: of a closed loop, a number or an
+    array of them; then all that follows from them are arrays.
     """
 
     def __init__(
-        self, server: Server, load: Load, most: float, spec: Speculation = NONE, ramp: float = 0.0
+        self,
+        server: Server,
+        load: Load,
+        most: float,
+        spec: Speculation = NONE,
+        ramp: float = 0.0,
+        users: Numbers | None = None,
     ) -> None:
         self.server, self.load, self.spec = server, load, spec
+        self.users: Numbers = load.amount if users is None else users
         self.chunk = max(int(server.chunk_tokens), 1)
         self.request_s, self.most = float(server.request_s), max(most, 1.0)
         self.ramp = ramp
@@ -70,35 +94,57 @@ class Costs:
             checked = server.mixed(self.grid, at, self.grid * spec.drafted, at, self.grid)
             step = np.asarray(checked, float) + spec.draft * plain
         self.steps = step / spec.tokens
-        parts = [np.asarray(server.mixed(self.grid, at, *each)) - plain for each in self.chunks()]
-        self.stalls = np.sum(np.maximum(parts, 0.0), axis=0)
+        self.stalls = self._stalls(plain)
+
+    def _stalls(self, plain: np.ndarray) -> np.ndarray:
+        """What each prompt adds to the steps, for every number of decoding sequences.
+
+        A step makes a token of each of B sequences, of which every request needs `more`: B / more
+        prompts come with each step, in one where they are fewer.
+        """
+        at, new, hit = self.load.context, self.load.new, self.load.hit
+        if new > self.chunk:
+            parts = [
+                np.asarray(self.server.mixed(self.grid, at, *c)) - plain for c in self.chunks()
+            ]
+            return np.asarray(np.sum(np.maximum(parts, 0.0), axis=0))
+        k = np.clip(self.spec.tokens * self.grid / max(self.more, 1), 1.0, self.chunk / new)
+        together = np.asarray(self.server.mixed(self.grid, at, k * new, hit, k))
+        return np.maximum(together - plain, 0.0) / k
+
+    def of(self, load: Load) -> Costs:
+        """The same for another load of the same lengths."""
+        other = copy.copy(self)
+        other.load, other.users = load, load.amount
+        other.__dict__.pop("_highest", None)
+        return other
 
     @property
-    def others(self) -> float:
+    def others(self) -> Numbers:
         """Share of all sequences that are those of others, to each one in a closed loop."""
         closed = self.load.kind == "concurrency"
-        return 1.0 - 1.0 / max(self.load.amount, 1.0) if closed else 1.0
+        return 1.0 - 1.0 / np.maximum(self.users, 1.0) if closed else 1.0
 
-    def met(self, decoding: float) -> float:
+    def met(self, decoding: Numbers) -> Numbers:
         """Sequences in a step that a decoding one meets, of so many in the mean over time."""
         if self.load.kind == "concurrency":
             return 1.0 + decoding * self.others
-        return max(decoding, 1.0)
+        return np.maximum(decoding, 1.0)
 
-    def decode(self, sequences: float) -> float:
+    def decode(self, sequences: Numbers) -> Numbers:
         """A decode step, per token that it makes for each sequence."""
-        return float(np.interp(sequences, self.grid, self.steps))
+        return np.interp(sequences, self.grid, self.steps)
 
-    def added(self, sequences: float) -> float:
+    def added(self, sequences: Numbers) -> Numbers:
         """What one prompt adds to the decode steps that carry its chunks."""
-        return float(np.interp(sequences, self.grid, self.stalls))
+        return np.interp(sequences, self.grid, self.stalls)
 
     def chunks(self) -> list[tuple[int, int]]:
         """New tokens of each chunk of a prompt, and the tokens before it."""
         starts = range(0, self.load.new, self.chunk)
         return [(min(self.chunk, self.load.new - s), self.load.hit + s) for s in starts]
 
-    def rate(self, decoding: float) -> float:
+    def rate(self, decoding: Numbers) -> Numbers:
         """Requests per second while so many sequences decode, X(B)."""
         if self.more == 0:  # the prompt's pass makes the only token
             return 1.0 / self.first
@@ -106,8 +152,12 @@ class Costs:
         stalls = self.others * decoding * self.added(met)
         return decoding / (self.more * self.decode(met) + stalls)
 
-    def highest(self) -> float:
+    def highest(self) -> Numbers:
         """The most requests per second, with as many sequences as there may be."""
+        return self._highest
+
+    @cached_property
+    def _highest(self) -> Numbers:
         return self.rate(self.most)
 
     @property
@@ -135,22 +185,33 @@ class Costs:
 
 
 def mean(
-    server: Server, load: Load, held: Room, spec: Speculation = NONE, ramp: float = 0.0
+    server: Server,
+    load: Load,
+    held: Room,
+    spec: Speculation = NONE,
+    ramp: float = 0.0,
+    made: Callable[..., Costs] = Costs,
 ) -> Mean:
     """The mean values of a load on one replica; of a trace, those of its mean rate and lengths.
 
     ramp: share of the requests of a closed loop that come together, if the software keeps them
-    together; at least those of its start do.
+    together; at least those of its start do. made: makes the Costs; one that remembers them saves
+    time over many loads of the same lengths.
     Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
     """
     if load.kind == "batch":
-        return _static(Costs(server, load, load.amount, spec))
+        return _floats(_static(made(server, load, load.amount, spec, 0.0)))
     # sequences that run at once are of every age
     most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
-    costs = Costs(server, load, most, spec, ramp)
+    costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
-        return _steady(costs, most)
-    return _closed(costs) if load.kind == "concurrency" else _open(costs)
+        return _floats(_steady(costs, most))
+    return _floats(_closed(costs) if load.kind == "concurrency" else _open(costs))
+
+
+def _floats(found: Mean) -> Mean:
+    """The mean values as plain numbers."""
+    return Mean(*(float(value) for value in found))
 
 
 def too_many(rate: float, highest: float, on: str) -> str:
@@ -174,22 +235,27 @@ def _static(costs: Costs) -> Mean:
     return Mean(ttft, step, e2e, b, b / e2e, 0.0, step, alone / b, alone, 1.0)
 
 
-def _steady(costs: Costs, decoding: float, wave: float = 0.0) -> Mean:
+def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     """While `decoding` sequences decode; wave: share of prompts that come all together at first."""
     rate, met = costs.rate(decoding), costs.met(decoding)
     step, added, alone = costs.decode(met), costs.added(met), costs.first
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
-    ttft = costs.request_s + _prompt_s(costs, rate, decoding, tpot)
-    together = min(costs.together, costs.load.amount)
-    groups = math.ceil(costs.load.amount / together) if wave else 0
-    ttft += wave * max(together * (groups + 1) / 2 - 1, 0.0) * added
+    queue, prefill = _prompt_s(costs, rate, decoding, tpot)
+    together = np.minimum(costs.together, costs.users)
+    groups = np.ceil(costs.users / together)
+    queue = queue + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
+    ttft = costs.request_s + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
-    return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use)
+    return Mean(
+        ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.request_s, queue
+    )
 
 
-def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
-    """From the arrival of a prompt at random to its first token.
+def _prompt_s(
+    costs: Costs, rate: Numbers, decoding: Numbers, tpot: Numbers
+) -> tuple[Numbers, Numbers]:
+    """From the arrival of a prompt at random to the step that takes it, and to its first token.
 
     It waits for the rest of a step, shares the next ones with the prompts that arrived meanwhile,
     and waits for those before it where a chunk does not hold all (M/D/k, k prompts to a chunk,
@@ -199,46 +265,71 @@ def _prompt_s(costs: Costs, rate: float, decoding: float, tpot: float) -> float:
     step, added, alone = costs.decode(met), costs.added(met), costs.first
     arriving = rate * costs.others
     whole = costs.spec.tokens * step  # a step of all drafted tokens
-    took = max(costs.spec.tokens * tpot, whole)  # with the prompts in it
+    took = np.maximum(costs.spec.tokens * tpot, whole)  # with the prompts in it
     rest = _rest(took, arriving, added)
     own = len(costs.chunks()) * whole + added
     shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / max(costs.together, 1.0))
     k = max(costs.together, 1.0)
-    busy = min(arriving * own / k, 0.98)
+    busy = np.minimum(arriving * own / k, 0.98)
     ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
+    # of a prompt that takes several chunks, the other chunks of the one under way
+    rest += busy * own * (1.0 - 1.0 / len(costs.chunks())) / 2.0
     # probability that others decode while the prompt is computed
-    many = 1.0 if costs.load.kind == "offline" else 1.0 - math.exp(-decoding * costs.others)
-    return many * (rest + shared + own) + (1.0 - many) * alone + ahead
+    many = 1.0 if costs.load.kind == "offline" else 1.0 - np.exp(-decoding * costs.others)
+    return many * rest + ahead, many * (shared + own) + (1.0 - many) * alone
 
 
 def _closed(costs: Costs) -> Mean:
     """C users, each with one request under way."""
-    users, most = costs.load.amount, costs.most
-    wave = 0.0
-    if users > 1:
-        start = users / max(costs.load.requests, users) if costs.load.requests else WAVE
-        wave = max(start, costs.ramp)
+    users, most = costs.users, costs.most
+    start: Numbers = WAVE
+    if costs.load.requests:
+        start = users / np.maximum(costs.load.requests, users)
+    wave = np.where(np.greater(users, 1), np.maximum(start, costs.ramp), 0.0)
 
-    def under_way(decoding: float) -> float:
+    def under_way(decoding: Numbers) -> Numbers:
         found = _steady(costs, decoding, wave)
         return decoding + found.requests_per_s * found.ttft
 
     if costs.more == 0:
-        found = _steady(costs, 1.0, wave)
-        waiting = max(users / found.requests_per_s - found.e2e, 0.0)
-        return found._replace(ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting)
-    if under_way(most) <= users:  # memory or the stack's limit binds; the others wait
-        found = _steady(costs, most, wave)
-        waiting = max(users / found.requests_per_s - found.e2e, 0.0)
-        return found._replace(
-            ttft=found.ttft + waiting, e2e=found.e2e + waiting, waiting=waiting, use=1.0
-        )
-    return _steady(costs, _solve(under_way, users, most), wave)
+        found = _steady(costs, np.ones_like(users, dtype=float), wave)
+        return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
+    # where it is bound by memory or the stack's limit, the others wait
+    bound = under_way(most) <= users
+    solved = most if np.all(bound) else _solve(under_way, users, most)
+    found = _steady(costs, np.where(bound, most, solved), wave)
+    late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
+    found = found.delayed(np.where(bound, late, 0.0))
+    use: Numbers = np.where(bound, 1.0, found.use)
+    return found._replace(use=use)
 
 
-def _open(costs: Costs) -> Mean:
-    """Requests that arrive at random at a rate."""
-    rate, most = costs.load.amount, costs.most
+def closed_loops(
+    server: Server,
+    load: Load,
+    held: Room,
+    users: np.ndarray,
+    spec: Speculation = NONE,
+    ramp: float = 0.0,
+) -> Mean:
+    """The mean values of closed loops of so many users each, arrays: those of `mean`."""
+    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    load = msgspec.structs.replace(load, kind="concurrency")
+    found = _closed(Costs(server, load, most, spec, ramp, np.asarray(users, dtype=float)))
+    every: list[Numbers] = [np.broadcast_to(value, np.shape(users)) for value in found]
+    return Mean(*every)
+
+
+def mean_of(costs: Costs, rate: float) -> Mean:
+    """The mean values where requests arrive at random, so many per second; of costs of a load of
+    that kind. Raises BadInput for more than the replica can hold.
+    """
+    return _open(costs, rate)
+
+
+def _open(costs: Costs, rate: float | None = None) -> Mean:
+    """Requests that arrive at random at a rate: that of the load, or another one."""
+    rate, most = costs.load.amount if rate is None else rate, costs.most
     highest = costs.highest()
     if rate >= highest:
         n = costs.server.devices
@@ -246,18 +337,18 @@ def _open(costs: Costs) -> Mean:
     there, queued = _sharing(costs, rate, most)
     decoding = _solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
-    waiting = queued / rate
-    ttft = found.ttft + waiting
+    found = found.delayed(queued / rate)
+    ttft = found.ttft
     e2e = max(costs.request_s + there / rate, ttft)
     tpot = 0.0
     if costs.more:
         # prompts behind its own, which are first: all of them delay its tokens
-        behind = ttft * rate * found.prompt / costs.more
+        behind = (ttft - costs.request_s) * rate * found.prompt / costs.more
         stalled = min(rate * found.prompt, 0.98)
         tpot = max((e2e - ttft) / costs.more, found.step, (found.step + behind) / (1.0 - stalled))
     return found._replace(
-        ttft=ttft, tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, waiting=waiting,
-        use=rate / highest, decoding=max(rate * costs.more * tpot, 1e-9),
+        tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, use=rate / highest,
+        decoding=max(rate * costs.more * tpot, 1e-9),
     )  # fmt: skip
 
 
@@ -278,19 +369,23 @@ def _sharing(costs: Costs, rate: float, most: float) -> tuple[float, float]:
     return float((inside + most * tail + beyond) / total), float(beyond / total)
 
 
-def _rest(took: float, rate: float, added: float) -> float:
+def _rest(took: Numbers, rate: Numbers, added: Numbers) -> Numbers:
     """What is left of a step when a request arrives at random: E[s^2] / (2 E[s]), where some steps
     are longer by a prompt. Twice as long other prompts arrive that the next step takes as well.
     """
     return (took * took + rate * took * added * added) / (2.0 * took)
 
 
-def _solve(rising: Callable[[float], float], wanted: float, most: float) -> float:
-    """The argument above 0 and up to `most` at which a rising function is `wanted`."""
-    low, high = 0.0, most
+def _solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: float) -> Numbers:
+    """The arguments above 0 and up to `most` at which a rising function is `wanted`."""
+    low, high = 0.0 * wanted, most + 0.0 * wanted
+    moves = high > low
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < wanted else (low, middle)
-        if high - low < 1e-6 * high:
+        below = rising(middle) < wanted
+        low = np.where(moves & below, middle, low)
+        high = np.where(moves & ~below, middle, high)
+        moves = moves & (high - low >= 1e-6 * high)
+        if not np.any(moves):
             break
     return (low + high) / 2

@@ -34,7 +34,9 @@ MEANING = {  # of what a profile sets
     "kv": "format of the cache where none is asked for; model: 16 bits",
     "memory_use": "share of a device's memory that it uses",
     "most_sequences": "sequences that it runs at once; 0: no limit",
-    "runtime_bytes": "device memory of context, graphs and workspaces",
+    "runtime_bytes": "device memory of the driver, the context and workspaces",
+    "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
+    "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
     "ramp": "share of a benchmark's users whose prompts arrive at once with its first one",
 }
@@ -67,6 +69,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_use: Share = 0.9
     most_sequences: int = 0
     runtime_bytes: Positive = 2e9
+    logit_bytes: Positive = 0.0
+    rank_bytes: Positive = 0.0
     ttft_s: Positive = 0.0
     ramp: Positive = 0.0
 

@@ -32,6 +32,12 @@ class Replayed(NamedTuple):
     preempted: int  # times that a request lost its cache to others
     mean_decoding: float  # sequences in a decode step, over the time that the engine worked
     busy: float  # share of the time that the engine worked
+    queued: np.ndarray  # of ttft: in the engine, before the first step with its prompt
+
+    def part(self, first: int, end: int) -> Replayed:
+        """Times of these requests alone, in the order of arrival."""
+        names = ("ttft", "tpot", "e2e", "queued")
+        return self._replace(**{name: getattr(self, name)[first:end] for name in names})
 
 
 class _Engine:
@@ -60,6 +66,7 @@ class _Engine:
         self.count = 0.0  # tokens that a request decoding from the start would have
         self.base = 0.0  # sum over decoding requests of their tokens, less the count
         self.now = 0.0
+        self.taken = [math.nan] * count
         self.first = [math.nan] * count
         self.end = [math.nan] * count
         self.left = count
@@ -114,6 +121,9 @@ class _Engine:
         b = len(self.end_of)
         new = sum(tokens for _, tokens, _ in chunk)
         pairs = sum(tokens * (before + tokens / 2) for _, tokens, before in chunk)
+        for i, _, _ in chunk:
+            if math.isnan(self.taken[i]):
+                self.taken[i] = self.now
         seconds = self.steps.added(b, new, pairs)
         seconds += self.steps.decode(b, self.context()) if b else 0.0
         self._pass(seconds, 1 if b else 0)
@@ -225,6 +235,7 @@ def replay(
     engine = _Engine(steps, asked, held, users, request_s)
     engine.run()
     issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
+    queued = np.maximum(np.array(engine.taken) - issued - request_s, 0.0)
     more = asked.output - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(more > 0, (end - first) / more, np.nan)
@@ -236,4 +247,5 @@ def replay(
         engine.preempted,
         engine.filled / engine.worked if engine.worked else 0.0,
         engine.worked / engine.now if engine.now else 0.0,
+        queued,
     )

@@ -21,7 +21,7 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of one device, the most loaded."""
 
     weights_bytes: float
-    runtime_bytes: float  # context, graphs, workspaces
+    runtime_bytes: float  # driver, context, workspaces
     cache_bytes: float  # of the sequences of this load
     peak_bytes: float
     usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown
@@ -34,6 +34,7 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     largest_concurrency: int
     largest_concurrency_total: int
     longest_sequence: float | None  # tokens of one sequence that fit alone; None: any
+    model_context: int | None = None  # tokens of a sequence that the model was made for
     fits: bool
 
 
@@ -67,10 +68,15 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s_per_user: float  # 1 / tpot
     prefill_tokens_per_s: float  # of a replica that computes prompts alone
     prefill_tokens_per_s_range: tuple[float, float] | None = None
-    decoding: float  # sequences in a decode step of a replica, the mean
-    waiting_s: float  # of ttft, in the queue
+    # requests in the system, waiting or served: requests per second times the time of one (Little)
+    under_way: float = 0.0
+    ttft_parts_s: dict[str, float] = {}  # server (outside the engine), queue, prefill: their sum
+    decode_s: float = 0.0  # from the first token to the last: e2e less ttft
+    decoding: float  # sequences that a replica decodes at once, the mean over time
+    waiting_s: float  # of ttft, in the queue for want of a place
     use: float | None  # requests per second over the most that there can be
     highest_requests_per_s: float | None
+    highest_requests_per_s_range: tuple[float, float] | None = None  # the 80 % interval
     preempted: int | None = None  # of the replayed requests, for lack of cache
     replayed: int | None = None  # requests
 
@@ -92,6 +98,8 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_million_output_all: float | None = None  # all cost on the output tokens
 
     slo: str = ""  # the service level that the rate holds, in words
+    slo_probability: float | None = None  # that it holds on a real server, by errors as measured
+    slo_sure_requests_per_s: float | None = None  # at which it holds with 90 %; 0: at no rate
     assumptions: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:

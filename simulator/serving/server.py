@@ -23,8 +23,10 @@ from roofcast.simulator.serving.engine import Engine, Point, Spent
 from roofcast.simulator.serving.exchange import between_stages, exchanges, links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.profiles import Profile, profile
+from roofcast.simulator.serving.remember import Shared
+from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.times.host import combine
-from roofcast.simulator.work.generation import Forward, forward
+from roofcast.simulator.work.generation import Forward
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.traced import Parallel
@@ -40,6 +42,8 @@ class Degrees(NamedTuple):
 
 
 ALONE = Degrees()
+LARGE = 70 * 2.0**30  # bytes of a device from which a server runs its full number of sequences
+SMALLER = 0.25  # of it on smaller ones
 
 
 class Spending(NamedTuple):
@@ -67,12 +71,16 @@ class Server:
         kv: str | None = None,
         stack: str | Profile = "vllm",
         system: System | None = None,
+        shared: Shared | None = None,
     ):
-        """Raises BadInput for a layout that cannot be, or formats that nobody serves."""
+        """Raises BadInput for a layout that cannot be, or formats that nobody serves.
+
+        shared: engines that other layouts of this device have made.
+        """
         self.model = catalog.resolve(model) if not isinstance(model, Model) else model
         self.device = hwdb.device(device) if isinstance(device, str) else device
         self.profile = profile(stack) if isinstance(stack, str) else stack
-        self.degrees = degrees
+        self.degrees, self.shared = degrees, shared
         self.devices = degrees.tp * degrees.pp * degrees.dp
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
@@ -108,9 +116,11 @@ class Server:
         return Parallel(tp=d.tp, ep=d.ep, etp=d.tp * d.dp // d.ep)
 
     def _engine(self, phase: str) -> Engine:
-        made = forward(self.model, phase, self.formats.formats, self.parallel)
+        made = traced(self.model, phase, self.formats.formats, self.parallel)
         sixteen = precision(self.formats.formats.precision).activations
         p = self.profile
+        if self.shared is not None:
+            return self.shared.engine(made, self.device, sixteen, p)
         return Engine(made, self.device, sixteen, gemv=p.gemv, stream=p.stream)
 
     def _shape(self) -> None:
@@ -120,8 +130,8 @@ class Server:
             raise BadInput(f"dp {d.dp}: {self.model.name} has no experts; use replicas")
         bytes_ = sum(w.size * w.count * WIDTH[w.dtype] for w in made.weights)
         self.weight_bytes = bytes_ / d.pp
-        self.runtime_bytes = self.profile.runtime_bytes
         capacity = self.device.memory.capacity
+        self.runtime_bytes = self._runtime(float(capacity or np.inf))
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         self.chunk_tokens = self.profile.chunk_tokens
         self.most_sequences = self.profile.most_sequences or None
@@ -129,6 +139,16 @@ class Server:
         self.request_s = self.profile.ttft_s
         board = self._decode.board
         self.idle_w = float(board.idle) if board is not None else None
+
+    def _runtime(self, capacity: float) -> float:
+        """Device memory beside weights and cache: what software takes whatever the model, logits of
+        as many sequences as it runs at once, and buffers of collectives.
+        """
+        p, large = self.profile, capacity >= LARGE
+        sampled = p.most_sequences * (1.0 if large else SMALLER)
+        logits = p.logit_bytes * sampled * (getattr(self.model.config, "vocab_size", 0) or 0)
+        ranks = p.rank_bytes if self.degrees.tp * self.degrees.dp > 1 else 0.0
+        return p.runtime_bytes + logits + ranks
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
         """Bytes of the cache of one sequence, on one device that holds it. Under data-parallel
@@ -198,8 +218,34 @@ class Server:
         cached: ArrayLike = 0,
         prompts: ArrayLike = 1,
     ) -> Spending:
-        """The parts of a decode step with a chunk of prompts in it."""
+        """The parts of a decode step with a chunk of prompts in it. In a pipeline the chunk joins
+        one of the micro-batches that are under way.
+        """
         b, looks, tokens, before, n, shape = _flat(sequences, context, new, cached, prompts)
+        over = np.maximum(self._overlapped(b), 1.0)
+        if np.any(over > 1.0):
+            one = self._mixed(b / over, looks, tokens, before, n, shape)
+            plain, share = self.decoding(b, looks), np.reshape(1.0 / over, shape)
+            parts = dict.fromkeys((*plain.seconds, *one.seconds))
+            seconds = {
+                part: share * one.seconds.get(part, 0.0)
+                + (1.0 - share) * np.reshape(plain.seconds.get(part, np.zeros(b.shape)), shape)
+                for part in parts
+            }
+            joules = share * one.joules + (1.0 - share) * np.reshape(plain.joules, shape)
+            return Spending(seconds, joules)
+        return self._mixed(b, looks, tokens, before, n, shape)
+
+    def _mixed(
+        self,
+        b: np.ndarray,
+        looks: np.ndarray,
+        tokens: np.ndarray,
+        before: np.ndarray,
+        n: np.ndarray,
+        shape: tuple[int, ...],
+    ) -> Spending:
+        """A pass of decoding sequences and a chunk of prompts together."""
         d, engine = self.degrees, self._prefill
         rows = b + tokens
         local = np.maximum(rows / d.dp, 1.0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import NamedTuple
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -12,15 +13,18 @@ from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
-from roofcast.simulator.serving.chain import held_of, replica, serve, steps_of
-from roofcast.simulator.serving.load import Load, requests
+from roofcast.simulator.serving.chain import count, held_of, replica, serve, steps_of
+from roofcast.simulator.serving.interval import error_at
+from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
-from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
+from roofcast.simulator.serving.sample import at_rate
 
 HALVINGS = 14  # of the search for a rate
-TRIED = 2000  # requests of each replay of the search
 SLOWEST = 0.01  # share of the highest rate below which no rate is looked for
+HIGHEST = 0.95  # and above which none is: the queue grows without bound near 1
+GRID = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, HIGHEST)  # shares of it at which the level is looked at
+SURE = 0.9  # probability with which a level is wanted
 
 
 def level(text: str) -> Level:
@@ -57,11 +61,63 @@ def level(text: str) -> Level:
     return Level(limits, percent)
 
 
-class _Tried(NamedTuple):
-    """Whether a rate holds, and by how much the worst limit is missed."""
+class Curve:
+    """A percentile of the times of requests over the rate at which they arrive, by replays."""
 
-    holds: bool
-    worst: str
+    def __init__(self, of: Replica, load: Load, wanted: Level) -> None:
+        self.of, self.load, self.wanted = of, load, wanted
+        self.held = held_of(of, load)
+        full = msgspec.structs.replace(load, kind="offline")
+        ramp = of.server.profile.ramp
+        self.highest = mean(of.server, full, self.held, of.spec, ramp).requests_per_s
+        longest = (1 + load.spread) * (load.input_len + load.output_len)
+        self.steps = steps_of(of, load, self.held, longest)
+        self.found: dict[float, dict[str, float]] = {}
+
+    def at(self, rate: float) -> dict[str, float]:
+        """Seconds by what is limited, at a rate of one replica."""
+        if rate not in self.found:
+            one = msgspec.structs.replace(self.load, amount=rate)
+            way = self.of.server.request_s
+            there = mean(self.of.server, one, self.held, self.of.spec)
+            number = count(one, there.use)
+            met = at_rate(self.steps, one, number, self.held, rate * there.e2e, way)
+            self.found[rate] = {
+                name: met.percentile(name, self.wanted.percent)
+                for name in self.wanted.limits
+                if np.isfinite(getattr(met.found, name)).any()
+            }
+        return self.found[rate]
+
+    def worst(self, rate: float) -> tuple[float, str]:
+        """The time that misses its limit most, as a multiple of the limit, and its name."""
+        ratios = [(value / self.wanted.limits[name], name) for name, value in self.at(rate).items()]
+        return max(ratios, default=(0.0, ""))
+
+    def between(self, rate: float) -> dict[str, float]:
+        """The times at a rate, between those of the rates that were replayed."""
+        rates = sorted(self.found)
+        return {
+            name: float(np.interp(rate, rates, [self.found[r][name] for r in rates]))
+            for name in self.found[rates[0]]
+        }
+
+    def holds(self, rate: float, sure: float) -> bool:
+        """Whether the level holds at a rate with this probability, by the errors of forecasts.
+
+        A server whose steps take f times as long as forecast is, at a rate, the server of the
+        forecast at f times the rate with all times f times as long. Errors of the time to the first
+        token are wider; all are taken to rise together.
+        """
+        stack = self.of.server.profile.name
+        slow, first = (math.exp(error_at(name, stack, sure)) for name in ("tpot", "ttft"))
+        if rate * slow > HIGHEST * self.highest:
+            return False
+        times = self.between(rate * slow)
+        return all(
+            value * (first if name == "ttft" else slow) <= self.wanted.limits[name]
+            for name, value in times.items()
+        )
 
 
 def with_level(asked: Serving, wanted: Level) -> ServingForecast:
@@ -71,42 +127,43 @@ def with_level(asked: Serving, wanted: Level) -> ServingForecast:
     Raises BadInput where not even requests that come alone hold it.
     """
     of = replica(asked)
-    load = msgspec.structs.replace(asked.load, kind="rate", requests=TRIED)
-    held = held_of(of, load)
-    full = msgspec.structs.replace(load, kind="offline")
-    ramp = of.server.profile.ramp
-    highest = mean(of.server, full, held, of.spec, ramp).requests_per_s
-    longest = (1 + load.spread) * (load.input_len + load.output_len)
-    steps = steps_of(of, load, held, longest)
-
-    def tried(rate: float) -> _Tried:
-        one = msgspec.structs.replace(load, amount=rate)
-        found = replay(steps, requests(one, TRIED), held, None, of.server.request_s)
-        ratios = {
-            name: float(np.nanpercentile(getattr(found, name), wanted.percent)) / most
-            for name, most in wanted.limits.items()
-            if np.isfinite(getattr(found, name)).any()
-        }
-        worst = max(ratios, key=lambda name: ratios[name]) if ratios else ""
-        return _Tried(not ratios or ratios[worst] <= 1.0, worst)
-
-    low, high = SLOWEST * highest, 0.98 * highest
-    first = tried(low)
-    if not first.holds:
-        raise BadInput(_missed(of, load, wanted, first.worst))
-    if tried(high).holds:
+    n = of.cut.replicas
+    own = None if asked.load.requests is None else max(asked.load.requests // n, 1)
+    load = msgspec.structs.replace(asked.load, kind="rate", requests=own)
+    curve = Curve(of, load, wanted)
+    low, high = SLOWEST * curve.highest, HIGHEST * curve.highest
+    ratio, worst = curve.worst(low)
+    if ratio > 1.0:
+        raise BadInput(_missed(of, load, wanted, worst))
+    if curve.worst(high)[0] <= 1.0:
         low = high
     else:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if tried(middle).holds else (low, middle)
+            low, high = (middle, high) if curve.worst(middle)[0] <= 1.0 else (low, middle)
             if high - low < 0.002 * high:
                 break
-    rate = low * of.cut.replicas
-    counted = TRIED * of.cut.replicas
-    at = msgspec.structs.replace(asked.load, kind="rate", amount=rate, requests=counted)
+    at = msgspec.structs.replace(asked.load, kind="rate", amount=low * n)
     found = serve(msgspec.structs.replace(asked, load=at))
-    return msgspec.structs.replace(found, slo=wanted.words())
+    for share in GRID:
+        curve.at(share * curve.highest)
+    near = f"no rate above {HIGHEST:.0%} of the capacity is looked at: the level holds up to there"
+    return msgspec.structs.replace(
+        found,
+        slo=wanted.words(),
+        assumptions=(*found.assumptions, *((near,) if low == high else ())),
+        slo_probability=_most(lambda p: curve.holds(low, p)),
+        slo_sure_requests_per_s=n * low * _most(lambda x: curve.holds(x * low, SURE)),
+    )
+
+
+def _most(holds: Callable[[float], bool]) -> float:
+    """The largest number from 0 to 1 up to which something holds."""
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def _missed(of: Replica, load: Load, wanted: Level, worst: str) -> str:

@@ -18,7 +18,8 @@ FEWEST = 16  # prompt tokens of the smallest chunk of a table
 class Steps:
     """Seconds of steps by linear interpolation between those of a server.
 
-    A step is linear in the context of its sequences and nearly so in their number. A chunk is
+    A step is linear in the context of its sequences, but for windows of attention that are full,
+    and nearly so in their number. A chunk is
     taken as prompts of `typical` new tokens each; where its prompts have more or fewer pairs of
     tokens in attention, as if these stood behind as many cached tokens more.
     """
@@ -34,7 +35,7 @@ class Steps:
         self.spec, self.typical = spec, max(typical, 1.0)
         self.chunk = max(int(server.chunk_tokens), 1)
         self.sequences = grid(1, max(most, 2), FINE)
-        self.contexts = np.linspace(1.0, max(longest, 2.0), CONTEXTS).tolist()
+        self.contexts = _contexts(server, max(longest, 2.0))
         self.new = grid(min(FEWEST, self.chunk), max(self.chunk, FEWEST + 1), 0)
         self.cached = [0.0, max(longest, 2.0)]
         b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
@@ -93,6 +94,13 @@ def grid(first: int, last: int, fine: int) -> list[float]:
         wider = max(found[-1] + 1, round(found[-1] * RATIO))
         found.append(float(min(found[-1] + step if found[-1] < fine else wider, last)))
     return found
+
+
+def _contexts(server: Server, longest: float) -> list[float]:
+    """Lengths up to the longest, with those at which windows of attention are full."""
+    parts = getattr(getattr(server, "cache", None), "parts", ())
+    windows = {float(p.reach) for p in parts if 1.0 < p.reach < longest}
+    return sorted({*np.linspace(1.0, longest, CONTEXTS).tolist(), *windows})
 
 
 def _full(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -118,9 +118,16 @@ def _check(model: Model, tape: Tape) -> None:
     """Raises BadInput for a model that does not make token after token from those before."""
     other = {"attention", "conv", "recurrent"} & {k.kind for k in tape.kernels}
     encoder = any(c.tokens is not None for c in tape.caches)
-    if other or encoder or not (tape.caches or tape.states) or tape.headed:
+    alone = f"roofcast predict {model.name} --mode infer forecasts one pass"
+    if encoder:
         raise BadInput(
-            f"{model.name} is no decoder: only a language model generates token by token"
+            f"{model.name} has an encoder beside its decoder; serving is modelled for decoder-only"
+            f" language models; {alone} of both"
+        )
+    if other or not (tape.caches or tape.states) or tape.headed:
+        raise BadInput(
+            f"{model.name} is no decoder: it takes a whole input at once and generates no tokens;"
+            f" {alone}"
         )
 
 

@@ -28,11 +28,46 @@ def test_a_page_says_what_was_asked_and_everything_promised():
     text = run(*ASKED, "--concurrency", 64).stdout
     for word in (
         "64 users", "1,024 tokens in, 512 out", "vllm", "output tokens/s", "80 % interval", "TTFT",
-        "TPOT", "end to end", "p50", "p90", "p99", "decode:", "prefill:", "weights", "cache",
+        "TPOT", "E2E", "p50", "p90", "p99", "decode:", "prefill:", "weights", "cache",
         "128 KiB per token", "largest concurrency at 1,536 tokens", "per output token",
         "per million input tokens", "per million output tokens", "Assumed",
     ):  # fmt: skip
         assert word in text, word
+
+
+def of_one_load(f):
+    """Numbers of a page belong together: Little's law, sums of parts, ordered percentiles."""
+    under_way = f["requests_per_s"] * f["e2e_s"]["mean"]
+    assert f["under_way"] == pytest.approx(under_way, rel=1e-9)
+    if f["load"] in ("batch", "concurrency"):
+        assert under_way == pytest.approx(f["amount"], rel=2e-3)
+    if f["load"] != "batch":  # sequences that decode: the rate times the time from first to last
+        decoding = f["decoding"] * f["replicas"]
+        more = f["output_len"] - 1
+        assert decoding == pytest.approx(f["requests_per_s"] * f["decode_s"], rel=2e-3)
+        assert decoding == pytest.approx(f["requests_per_s"] * more * f["tpot_s"]["mean"], rel=0.01)
+    parts = f["ttft_parts_s"]
+    assert sum(parts.values()) == pytest.approx(f["ttft_s"]["mean"], rel=1e-6)
+    assert f["ttft_s"]["mean"] + f["decode_s"] == pytest.approx(f["e2e_s"]["mean"], rel=1e-6)
+    assert f["waiting_s"] <= parts["queue"] + 1e-12
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        s = f[name]
+        if s["p50"] is not None:
+            assert s["p50"] <= s["p90"] <= s["p99"] and 0.3 * s["p50"] < s["mean"] < s["p99"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--rate", "13.3"], ["--rate", "0.1"], ["--concurrency", 1], ["--concurrency", 400],
+        ["--concurrency", 64, "--stack", "sglang"], ["--rate", 3, "--output-len", 1],
+        ["--slo", "tpot=50ms"], ["--rate", 20, "--devices", 2, "--tp", 1],
+        ["--offline", "--output-len", 20], ["--rate", 2, "--input-len", 7000, "--output-len", 30],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_numbers_of_a_page_are_of_one_load(words):
+    of_one_load(as_json(*ASKED, *words))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +80,13 @@ def test_every_load_is_answered_and_consistent(load):
     assert f["e2e_s"]["mean"] == pytest.approx(e2e, rel=0.01)
     assert f["output_tokens_per_s"] == pytest.approx(512 * f["requests_per_s"])
     low, high = f["output_tokens_per_s_range"]
-    assert 0 < low < f["output_tokens_per_s"] < high
+    if "--rate" in load:  # the requests come at it; what may vary is the highest rate
+        assert low == f["output_tokens_per_s"] == high
+        low, high = f["highest_requests_per_s_range"]
+        assert f["requests_per_s"] < low < f["highest_requests_per_s"] < high
+    else:
+        assert 0 < low < f["output_tokens_per_s"] < high
+    of_one_load(f)
     assert f["power_w"] > 0 and f["energy_j_per_output_token"] > 0
     joules = f["power_w"] * f["devices"] / f["output_tokens_per_s"]
     assert f["energy_j_per_output_token"] == pytest.approx(joules)
@@ -100,6 +141,43 @@ def test_a_level_is_held_at_the_highest_rate_and_missed_above():
     assert stricter["requests_per_s"] < f["requests_per_s"]
 
 
+def test_a_level_says_users_and_how_sure_it_is():
+    f = as_json(*ASKED, "--slo", "tpot=20ms")
+    assert f["slo_probability"] == pytest.approx(0.35, abs=0.05)  # the interval lies above
+    sure = f["slo_sure_requests_per_s"]
+    assert 0 < sure < f["requests_per_s"]
+    # the level holds at that rate where every time is as long as one of ten servers takes
+    low = as_json(*ASKED, "--rate", sure)
+    slow = low["tpot_s"]["high"] / low["tpot_s"]["mean"]
+    assert low["tpot_s"]["p90"] * slow < 0.02
+    text = " ".join(run(*ASKED, "--slo", "tpot=20ms").stdout.split())
+    assert "probability that a real server holds this: 35 %; 90 % at" in text
+    assert f"{f['under_way']:.3g} concurrent users" in text
+    loose = as_json(*ASKED, "--slo", "e2e=900s")
+    assert loose["use"] == pytest.approx(0.95)
+    assert any("no rate above 95%" in line for line in loose["assumptions"])
+    none = " ".join(run(*ASKED, "--slo", "tpot=7ms").stdout.split())
+    assert "90 % at no rate" in none
+
+
+def test_rows_that_wait_and_the_models_own_length_are_marked():
+    text = run("serving", "llama-3-8b", "--on", "h100-sxm5", "--concurrency", "1,300,500").stdout
+    most = as_json("serving", "llama-3-8b", "--on", "h100-sxm5", "--batch", 1)["memory"]
+    n = most["largest_concurrency"]
+    assert 1 < n < 300 and most["model_context"] == 8192
+    assert "500 *" in text and "300 *" in text and "1 *" not in text
+    assert f"more users than the {n} sequences that fit" in " ".join(text.split())
+    assert "TTFT of the first row = server 49.0 ms + prefill" in text
+    page = run("serving", "llama-3-8b", "--on", "h100-sxm5", "--concurrency", 1).stdout
+    assert "was made for up to 8,192" in " ".join(page.split())
+    assert "TTFT = server 49.0 ms + prefill" in page and "queue" not in page
+    for word in ("exchanges", "usable", "all on the output", "lost its cache"):
+        assert word not in page
+    for width in ("60", "80", "120"):
+        shown = run(*ASKED, "--rate", 5, width=width).stdout
+        assert max(map(len, shown.splitlines())) <= int(width) and "…" not in shown
+
+
 def test_a_trace_and_several_numbers_of_users(tmp_path):
     trace = tmp_path / "trace.csv"
     rows = "".join(f"{i / 4},{500 + i % 7},{50 + i % 5}\n" for i in range(200))
@@ -133,6 +211,8 @@ def test_a_trace_and_several_numbers_of_users(tmp_path):
         (["--trace", "none.csv"], "no such file"),
         (["--ep", 8, "--devices", 8], "has no experts"),
         (["--devices", 6, "--tp", 4], "not a multiple"),
+        (["--tp", 6], "tp 6: does not divide the 32 attention heads of llama-3.1-8b; use 1, 2, 4"),
+        (["--pp", 0], "--pp 0: too small"),
         (["--acceptance", 0.5], "without drafted tokens"),
         (["--prefix-share", 1.5], "give 0 to below 1"),
         (["--plot", "x.png", "--batch", 1], "draws several loads"),
@@ -162,9 +242,19 @@ def test_a_trace_that_is_none_is_refused(tmp_path, body, said):
     assert said in run(*ASKED, "--trace", path, code=2).stderr
 
 
-@pytest.mark.parametrize("model", ["resnet50", "bert-base", "t5-base"])
-def test_what_generates_no_text_is_refused(model):
-    assert model in run("serving", model, "--on", "h100-sxm5", "--batch", 1, code=2).stderr
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("resnet50", "does not generate text"),
+        ("bert-base", "takes a whole input at once and generates no tokens"),
+        ("t5-base", "has an encoder beside its decoder"),
+        ("whisper-large-v3", "has an encoder beside its decoder"),
+    ],
+)
+def test_what_generates_no_text_is_refused_with_what_would_do(model, why):
+    said = run("serving", model, "--on", "h100-sxm5", "--batch", 1, code=2).stderr
+    assert why in said and said.count("\n") == 1
+    assert f"roofcast predict {model} --mode infer" in said
 
 
 def test_what_does_not_fit_and_what_is_too_long_is_said():

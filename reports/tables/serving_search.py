@@ -1,0 +1,68 @@
+"""Layouts of a server as rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from roofcast.simulator.serving.search import Found
+
+FIRST = ("amount",)
+
+
+def rows_of(found: Found, indices: Iterable[int]) -> list[dict[str, Any]]:
+    """A row for each of these forecasts of a search, in SI units and USD."""
+    front = set(found.front())
+    holds = found.holds
+    named = [_layout(found, i) for i in range(len(found.layouts))]
+    columns = {name: values.tolist() for name, values in found.rows.items()}
+    of = found.layout.tolist()
+    rows = []
+    for i in indices:
+        values = {name: _known(column[i]) for name, column in columns.items()}
+        users = values.pop("amount")
+        more = {"on_front": i in front}
+        if found.level is not None:
+            more["holds_slo"] = bool(holds[i])
+        rows.append({**named[of[i]], "users": users, **values, **more})
+    return rows
+
+
+def _layout(found: Found, i: int) -> dict[str, Any]:
+    """The columns of a layout."""
+    laid = found.layouts[i]
+    cut, server = laid.replica.cut, laid.replica.server
+    return {
+        "model": laid.asked.model,
+        "device": laid.replica.device.id,
+        "devices": cut.devices,
+        "replicas": cut.replicas,
+        "tp": cut.tp,
+        "pp": cut.pp,
+        "ep": cut.ep,
+        "dp": cut.dp,
+        "stack": server.profile.name,
+        "weights": weights_of(found, i),
+        "kv": cache_of(found, i),
+        "weights_bytes": laid.held.weight_bytes,
+        "runtime_bytes": laid.held.runtime_bytes,
+        "usable_bytes": _known(laid.held.memory_bytes),
+    }
+
+
+def weights_of(found: Found, i: int) -> str:
+    """Format of the weights of a layout."""
+    laid = found.layouts[i]
+    return laid.asked.weights or laid.replica.server.formats.formats.precision
+
+
+def cache_of(found: Found, i: int) -> str:
+    """Format of the cache of a layout."""
+    laid = found.layouts[i]
+    bits = 8 * laid.replica.server.formats.cache
+    return laid.asked.kv or f"{bits:g} bits"
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,172 @@
+"""The answer of `roofcast choose --serving`: choices with their forecasts; where nothing holds the
+load, what would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.market import Summary
+from roofcast.simulator.choose.wanted import Wanted
+from roofcast.simulator.serving.asked import Level, Serving
+from roofcast.simulator.serving.chain import serve
+from roofcast.simulator.serving.hardware import Hardware, Point
+from roofcast.simulator.serving.needed import MOST
+from roofcast.simulator.serving.result import ServingForecast
+
+LEFT_OUT = (
+    "replicas of several nodes, where one node holds the model",
+    "replicas of different layouts or devices",
+)
+
+
+class ServingChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one kind, in the layout that takes the least of them. USD; None where unknown."""
+
+    device: str
+    devices: int
+    replicas: int
+    node: int  # devices of a node
+    layout: dict[str, int]  # tp, pp, ep, dp of one replica
+    weights: str | None  # as asked; None: as the checkpoint
+    kv: str | None
+    usd_per_hour: float | None = None  # rent of all devices
+    purchase_usd: float | None = None  # of all devices with their servers
+    price: Summary | None = None  # USD per device-hour, or of a purchase per device
+    capacity_bytes: float | None = None  # of all devices
+    forecast: ServingForecast  # under the load that is asked for
+
+
+class ServingChosen(msgspec.Struct, frozen=True, kw_only=True):
+    """What roofcast choose --serving found."""
+
+    asked: Serving  # its device is not read
+    slo: str
+    objective: str
+    limit_usd: float | None
+    buy: bool  # bought, not rented
+    choices: tuple[ServingChoice, ...]  # the best first, one per kind of device
+    without_price: tuple[str, ...]
+    without_memory: tuple[str, ...]  # whose capacity is unknown
+    considered: int  # kinds of devices
+    layouts: int  # that were looked at
+    counted: int  # of these, whose replicas were counted; lower bounds rule the others out
+    reasons: dict[str, int]
+    left_out: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+
+def choose(
+    asked: Serving,
+    devices: Sequence[str],
+    wanted: Wanted,
+    goal: str = "cost",
+    level: Level | None = None,
+    top: int = 5,
+) -> ServingChosen:
+    """Which of these devices, how many, and in which layout, for the load that is asked for.
+
+    asked: its device and devices are not read; its load is a rate, or a number of users whose
+    sequences have to fit at full length. wanted: prices and limits; `under_usd` is rent per hour,
+    or purchase. Raises BadInput where nothing holds the load, with the nearest that would do.
+    """
+    found = Hardware(asked, devices, wanted, goal, level)
+    if not found.offers:
+        kind = "purchase" if wanted.buy else wanted.contract
+        raise BadInput(f"no price ({kind}) of any of these devices; give --price, or --for devices")
+    points = found.ranked(top)
+    if not points:
+        raise BadInput(_nothing(found, asked, devices, wanted, level))
+    return ServingChosen(
+        asked=asked,
+        slo=_level_words(level, asked.load.kind),
+        objective=goal,
+        limit_usd=wanted.under_usd,
+        buy=wanted.buy,
+        choices=tuple(_choice(found, point) for point in points),
+        without_price=tuple(found.without_price),
+        without_memory=tuple(found.without_memory),
+        considered=len(devices),
+        layouts=found.layouts,
+        counted=found.counted,
+        reasons=found.refused.reasons,
+        left_out=LEFT_OUT,
+        assumptions=_said(found, points),
+    )
+
+
+def _level_words(level: Level | None, kind: str) -> str:
+    """A level as it is held."""
+    if level is None or kind == "rate":
+        return "" if level is None else level.words()
+    parts = [f"{name} {1000 * value:g} ms" for name, value in level.limits.items()]
+    return f"{', '.join(parts)} in the mean"
+
+
+def _nothing(
+    found: Hardware, asked: Serving, devices: Sequence[str], wanted: Wanted, level: Level | None
+) -> str:
+    """That nothing holds the load, and what would."""
+    if wanted.under_usd is not None or wanted.devices < MOST:
+        free = msgspec.structs.replace(wanted, under_usd=None, devices=MOST)
+        wider = Hardware(asked, devices, free, found.goal, level)
+        points = wider.ranked(1)
+        if points:
+            p = points[0]
+            n = p.replicas * p.way.size
+            usd = wider.usd(p.way.offer, n)
+            cost = "" if usd is None else f" at {usd:,.2f} USD{'' if wanted.buy else ' per hour'}"
+            return (
+                "nothing within the limits holds this load; the nearest is"
+                f" {n:,} {p.way.offer.device.id}{cost}"
+            )
+        found = wider
+    if found.failed and level is not None:
+        limits = ", ".join(f"{name} {1000 * most:g} ms" for name, most in level.limits.items())
+        return f"slo {limits}: nothing holds it; the nearest is {found.nearest()}; allow more"
+    if found.refused.reasons:
+        reason = max(found.refused.reasons, key=lambda text: found.refused.reasons[text])
+        return f"no layout of these devices holds {asked.model}: {reason}"
+    return f"more than {MOST:,} devices are needed"
+
+
+def _choice(found: Hardware, point: Point) -> ServingChoice:
+    """A point as it is shown, with its forecast."""
+    way, n, of = point.way, point.replicas, point.way.offer
+    devices = n * way.size
+    rent = of.rent.median if of.rent is not None else None
+    at = msgspec.structs.replace(way.asked, devices=devices, price_per_hour=rent)
+    forecast = serve(at, replays=found.asked.load.kind == "rate")
+    price = of.purchase if found.wanted.buy else of.rent
+    capacity = of.device.memory.capacity
+    return ServingChoice(
+        device=of.device.id,
+        devices=devices,
+        replicas=n,
+        node=of.node,
+        layout=forecast.layout,
+        weights=way.asked.weights,
+        kv=way.asked.kv,
+        usd_per_hour=None if of.rent is None else devices * of.rent.median,
+        purchase_usd=None if of.purchase is None else devices * of.purchase.median,
+        price=price,
+        capacity_bytes=devices * float(capacity) if capacity else None,
+        forecast=forecast,
+    )
+
+
+def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
+    """What was assumed for all choices."""
+    of = [point.need.of.server for point in points if point.need is not None]
+    stack = of[0].profile.name
+    said = [f"stack {stack} on every device"] if found.asked.stack is None else []
+    if found.asked.load.kind == "rate":
+        said.append("requests arrive at random (Poisson), and go to the replicas by turns")
+    said.append("replicas: each with its part of the load, no router, no spare")
+    said += [line for server in of for line in server.formats.assumptions]
+    if found.wanted.buy:
+        said.append("purchase: devices with their share of a server, without network and power")
+    return tuple(dict.fromkeys(said))

@@ -1,0 +1,225 @@
+"""Every layout of a server under many numbers of users: the best, the front of throughput per
+device against speed per user, and why the others were refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast import hwdb
+from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.simulator.choose.offers import offer
+from roofcast.simulator.choose.wanted import Wanted
+from roofcast.simulator.models.catalog import resolve
+from roofcast.simulator.serving.answer import Replica
+from roofcast.simulator.serving.asked import Level, Serving
+from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.chain import held_of, replica
+from roofcast.simulator.serving.many import COLUMNS, numbers, rows
+from roofcast.simulator.serving.pricing import Price, price_of
+from roofcast.simulator.serving.remember import Shared
+from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
+from roofcast.simulator.work.model import Model
+
+GOALS = {  # objective: column
+    "throughput": "output_tokens_per_s_per_device",
+    "speed": "tokens_per_s_per_user",
+    "ttft": "ttft_s",
+    "cost": "usd_per_million_output_all",
+}
+LESS = ("ttft", "cost")  # objectives of which less is better
+LIMITED = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_s"}  # of a service level
+
+
+class Laid(NamedTuple):
+    """A layout that holds the model."""
+
+    asked: Serving  # as `serve` takes it, but for the number of users
+    replica: Replica
+    held: Room
+    price: Price
+
+
+class Found(NamedTuple):
+    """Layouts, and a row for each of them under each number of users."""
+
+    asked: Serving
+    goal: str
+    level: Level | None
+    layouts: list[Laid]
+    rows: dict[str, np.ndarray]
+    layout: np.ndarray  # of each row
+    considered: int
+    reasons: dict[str, int]  # why layouts were refused: an example, and how many are like it
+    smallest_bytes: float | None  # weights and runtime of a device, the least of all that fail
+    left_out: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def holds(self) -> np.ndarray:
+        """Which rows hold the service level; all where there is none."""
+        kept = np.ones(len(self.layout), dtype=bool)
+        for name, most in self.level.limits.items() if self.level else ():
+            kept &= self.rows[LIMITED[name]] <= most
+        return kept
+
+    def best(self, top: int = 10) -> list[int]:
+        """Rows of the best layouts by the objective that hold the level, each with its best number
+        of users.
+        """
+        column = self.rows[GOALS[self.goal]]
+        value = np.where(self.holds, column if self.goal in LESS else -column, np.inf)
+        order = np.argsort(value, kind="stable")
+        order = order[np.isfinite(value[order])]
+        _, first = np.unique(self.layout[order], return_index=True)
+        return order[np.sort(first)][:top].tolist()
+
+    def front(self) -> list[int]:
+        """Rows that hold the level and that no other beats in both throughput per device and speed
+        per user, the fastest for a user first.
+        """
+        kept = np.flatnonzero(self.holds)
+        per_device = self.rows["output_tokens_per_s_per_device"][kept]
+        per_user = self.rows["tokens_per_s_per_user"][kept]
+        order = np.lexsort((-per_device, -per_user))
+        highest = np.maximum.accumulate(per_device[order]) if len(order) else per_device
+        before = np.concatenate([[-np.inf], highest[:-1]]) if len(order) else highest
+        return kept[order[per_device[order] > before]].tolist()
+
+    def asked_of(self, i: int) -> Serving:
+        """What `serve` is asked for a row."""
+        asked = self.layouts[self.layout[i]].asked
+        load = msgspec.structs.replace(
+            asked.load, kind="concurrency", amount=float(self.rows["amount"][i])
+        )
+        return msgspec.structs.replace(asked, load=load)
+
+    def nearest(self, name: str) -> int | None:
+        """The row with the least of a limited quantity."""
+        if not len(self.layout):
+            return None
+        return int(np.argmin(self.rows[LIMITED[name]]))
+
+
+def usual(device: str, edits: dict[str, str | float | int] | None = None) -> int:
+    """Devices of a node of the usual system of a device."""
+    return offer(hwdb.device(device, edits or {}), Wanted()).node
+
+
+def search(
+    asked: Serving,
+    devices: Sequence[str],
+    users: Sequence[int] | None = None,
+    goal: str = "throughput",
+    level: Level | None = None,
+) -> Found:
+    """Every layout of what is asked, on so many (asked.devices) of each kind of device.
+
+    asked: its device is not read; degrees and formats that it states hold for all layouts, formats
+    being several with commas or "any". users: numbers of users of all replicas together; None: from
+    1 for each replica to as many as fit. Raises BadInput where the model does not generate text.
+    """
+    if goal not in GOALS:
+        raise unknown("goal", goal, tuple(GOALS), f"known: {', '.join(GOALS)}")
+    model = resolve(asked.model)
+    refused = Refused()
+    found: list[Laid] = []
+    columns: list[dict[str, np.ndarray]] = []
+    index: list[np.ndarray] = []
+    considered = 0
+    for name in devices:
+        check_formats(asked, hwdb.device(name, asked.set))
+        named = msgspec.structs.replace(asked, device=name)
+        number, shared = asked.devices or usual(name, asked.set), Shared()
+        price = price_of(hwdb.device(name, asked.set), asked.price_per_hour)
+        for one in candidates(named, model, number):
+            considered += 1
+            laid = refused.laid(one, model, price, shared)
+            if laid is None:
+                continue
+            made = _rows(laid, users)
+            columns.append(made)
+            index.append(np.full(len(made["amount"]), len(found)))
+            found.append(laid)
+    said = [line for laid in found for line in laid.replica.server.assumptions]
+    several = len(devices) > 1
+    prices = [
+        f"{laid.replica.device.id}: {laid.price.said[0]}" if several else laid.price.said[0]
+        for laid in found
+        if laid.price.said
+    ]
+    numbered = [] if asked.devices else ["devices: those of the usual node; --devices gives others"]
+    return Found(
+        asked,
+        goal,
+        level,
+        found,
+        _joined(columns),
+        np.concatenate(index) if index else np.zeros(0, dtype=int),
+        considered,
+        refused.reasons,
+        refused.least,
+        LEFT_OUT,
+        tuple(dict.fromkeys([*numbered, *said, *prices])),
+    )
+
+
+def _joined(columns: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of all layouts, one behind the other; empty ones where there is none."""
+    if not columns:
+        return {name: np.zeros(0) for name in COLUMNS}
+    return {name: np.concatenate([c[name] for c in columns]) for name in COLUMNS}
+
+
+def _rows(laid: Laid, users: Sequence[int] | None) -> dict[str, np.ndarray]:
+    """The rows of a layout."""
+    of, held, load = laid.replica, laid.held, laid.asked.load
+    n = of.cut.replicas
+    if users is None:
+        each = numbers(max(held.sequences(load.input_len + load.output_len), 1))
+        return rows(of, held, each, laid.price.usd_per_hour)
+    each = np.array([math.ceil(u / n) for u in users], dtype=float)
+    found = rows(of, held, each, laid.price.usd_per_hour)
+    return found | {"amount": np.array(users, dtype=float)}
+
+
+class Refused:
+    """Layouts that cannot be, with the reasons."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, int] = {}
+        self.least: float | None = None
+        self._example: dict[str, str] = {}
+
+    def laid(self, one: Serving, model: Model, price: Price, shared: Shared) -> Laid | None:
+        """A layout that holds the model; None where it is refused.
+
+        shared: the engines of its device.
+        """
+        layers = layers_of(model)
+        try:
+            if one.pp is not None and layers is not None and one.pp > layers:
+                raise BadInput(f"pp {one.pp}: more stages than the {layers} layers")
+            of = replica(one, model, shared)
+            held = held_of(of, one.load)
+            need = one.load.input_len + one.load.output_len
+            if held.sequences(need) < 1:
+                raise BadInput(f"does not fit: no room for the cache of one sequence of {need:,}")
+        except BadInput as error:
+            self.add(str(error).replace(one.device, "the device"))
+            return None
+        return Laid(one, of, held, price)
+
+    def add(self, text: str) -> None:
+        """Count a reason with those that differ in numbers alone."""
+        if ": weights of " in text:
+            text = text.split(";")[0]
+        like = re.sub(r"[\d.,]+", "#", text)
+        example = self._example.setdefault(like, text)
+        self.reasons[example] = self.reasons.get(example, 0) + 1
