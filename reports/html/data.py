@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.hwdb.errors import BadInput
 from roofcast.reports.options import to_json
 from roofcast.reports.pages.asked import what
 from roofcast.reports.pages.layout import losses, on_what
 from roofcast.reports.pages.memory import kinds
-from roofcast.reports.pictures.roofs import machine
+from roofcast.reports.pictures.roofs import machine, visible
 from roofcast.simulator.choose.sensitivity import Sensitivity, sensitivity
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.timeline import moments, timeline
 
 EVENTS = 3000  # passes that a picture of the pipeline shows
 
@@ -54,7 +55,10 @@ def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
         "points": _points(f),
         "roofs": _roofs(scenario, f),
         "tree": _layers(f),
-        "memory": {"kinds": kinds(f), "moments": _moments(scenario)},
+        "memory": {
+            "kinds": kinds(f),
+            "moments": [m._asdict() | {"total": m.total} for m in moments(scenario)],
+        },
         "pipeline": _pipeline(scenario, f) if "pipeline" in pictures else None,
         "sensitivity": None,
     }
@@ -65,8 +69,6 @@ def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
 
 def _points(f: Forecast) -> list[dict[str, Any]]:
     """Ops in one phase, longest first; updates of all weights are one point."""
-    from roofcast.reports.pictures.roofline_points import visible
-
     return [msgspec.to_builtins(point) for point in visible(f)]
 
 
@@ -99,30 +101,10 @@ def _layers(f: Forecast) -> list[dict[str, Any]]:
     return rows
 
 
-def _moments(scenario: Scenario) -> list[dict[str, Any]]:
-    """Memory through the backward pass of a step on one device, by kind [bytes]."""
-    from roofcast.simulator.forecast.resolve import resolve
-    from roofcast.simulator.memory import moments_on
-    from roofcast.simulator.work.step import trace
-
-    if scenario.mode != "train":
-        return []
-    try:
-        asked = resolve(scenario)
-        if asked.layout is not None:
-            return []
-        found = moments_on(trace(asked.model, asked.recipe), asked.device)
-    except RoofcastError:
-        return []
-    return [moment._asdict() | {"total": moment.total} for moment in found]
-
-
 def _pipeline(scenario: Scenario, f: Forecast) -> dict[str, Any] | None:
     """Passes of the pipeline stages over time; None on one stage, or where there are too many."""
     if f.layout is None or f.layout.pp == 1:
         return None
-    from roofcast.simulator.forecast.timeline import timeline
-
     try:
         events = [e for e in timeline(scenario) if e.stream == "compute"]
     except BadInput as error:
