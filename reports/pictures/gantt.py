@@ -51,8 +51,9 @@ def draw(found: Assigned) -> Figure:
                 if height >= NARROW and room > LETTER * 3:
                     name = _fit(run.job, int(room / LETTER))
                     middle = (run.start_s + run.time_s / 2) / unit
+                    ink = ink_on(colour[run.job])
                     axes.text(middle, bottom + height / 2, name, ha="center", va="center",
-                              fontsize=SMALL, color=ink_on(colour[run.job]), clip_on=True)  # fmt: skip
+                              fontsize=SMALL, color=ink, clip_on=True)  # fmt: skip
             if run.deadline_s is not None and run.deadline_s <= last:
                 axes.plot([run.deadline_s / unit], [base], marker="v", color=colour[run.job],
                           markeredgecolor=INK, ms=7)  # fmt: skip

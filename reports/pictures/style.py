@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ DASHES: tuple[LineStyleType, ...] = (
 )
 ACHIEVED: LineStyleType = (0, (2, 2))
 TITLE, TEXT, SMALL = 12.0, 10.5, 9.5  # sizes of titles, of texts, of labels [points]
-DPI = 130  # dots per inch of a .png
+DPI, COLOURS = 130, 256  # dots per inch of a .png, and how many colours it has
 AXES = (0.075, 0.085, 0.675, 0.755)  # left, bottom, width, height, as fractions of the figure
 LEGEND = (0.765, 0.075)  # its lower left corner
 
@@ -112,13 +113,25 @@ def save(figure: Figure, path: str | Path) -> None:
     the texts of the picture as its description.
     """
     suffix = Path(path).suffix.lower()
-    about: dict[str, str | None] = {}
-    if suffix == ".png":
-        about = {"Software": "Roofcast", "Description": "\n".join(texts(figure))}
-    else:
-        about = {"Date" if suffix == ".svg" else "CreationDate": None}
     with fonts():
-        figure.savefig(path, format=suffix[1:], metadata=about)
+        if suffix == ".png":
+            return _save_png(figure, path)
+        date = "Date" if suffix == ".svg" else "CreationDate"
+        figure.savefig(path, format=suffix[1:], metadata={date: None})
+
+
+def _save_png(figure: Figure, path: str | Path) -> None:
+    """In COLOURS colours, which makes a file a quarter as large as one of all colours."""
+    from PIL import Image, PngImagePlugin
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    about = PngImagePlugin.PngInfo()
+    about.add_text("Software", "Roofcast")
+    about.add_itxt("Description", "\n".join(texts(figure)))
+    with Image.open(drawn) as image:
+        small = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        small.save(path, "PNG", pnginfo=about, dpi=(DPI, DPI), optimize=True)
 
 
 def texts(figure: Figure) -> list[str]:

@@ -59,7 +59,7 @@ def _figure(by_source: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     axes.minorticks_off()
     names = [f"{name[:NAME]} ({len(values):,})" for name, values in lines]
-    axes.set_yticks(range(len(lines)), names, fontsize=8)
+    axes.set_yticks(range(len(lines)), names, fontsize=SMALL)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     bare(axes, "x")
     axes.set_xlabel("forecast / measured step time   (below 1: the forecast is too short)")
@@ -81,4 +81,4 @@ def _line(axes: Axes, y: int, values: np.ndarray, noise: np.random.Generator) ->
         ((values > FURTHEST).sum(), FURTHEST * 1.03, "left"),
     ):
         if number:
-            axes.text(x, y, f"{number}", fontsize=7, va="center", ha=where, color=BLUE)
+            axes.text(x, y, f"{number}", fontsize=SMALL - 1.5, va="center", ha=where, color=BLUE)
