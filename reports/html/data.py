@@ -35,18 +35,26 @@ def answered(scenario: Scenario, forecast: Forecast, effects: bool) -> Answer:
     return Answer(scenario, forecast, sensitivity(scenario) if effects else None)
 
 
-def document(
-    answers: Sequence[Answer], pictures: Sequence[str] = ("moments", "pipeline")
-) -> dict[str, Any]:
+def document(answers: Sequence[Answer]) -> dict[str, Any]:
     """The data of a page, in SI units: what its script draws, and what a reader can take from it.
 
-    `forecasts[i].json` is the object that `roofcast predict --json` prints. pictures: those that
-    take a forecast's time again, and are wanted.
+    `forecasts[i].json` is the object that `roofcast predict --json` prints.
     """
-    return {"forecasts": [_one(answer, pictures) for answer in answers]}
+    return {
+        "forecasts": [
+            drawn(a, through(a.scenario)) | {"pipeline": _pipeline(a.scenario, a.forecast)}
+            for a in answers
+        ]
+    }
 
 
-def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
+def through(scenario: Scenario) -> list[dict[str, Any]]:
+    """Memory through the backward pass of a step on one device, by kind [bytes]."""
+    return [moment._asdict() | {"total": moment.total} for moment in moments(scenario)]
+
+
+def drawn(answer: Answer, held: list[dict[str, Any]]) -> dict[str, Any]:
+    """The data of one forecast, without its pipeline. held: its memory through the step."""
     f, scenario = answer.forecast, answer.scenario
     found: dict[str, Any] = {
         "title": f"{f.model} on {on_what(f)}",
@@ -55,11 +63,7 @@ def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
         "points": _points(f),
         "roofs": _roofs(scenario, f),
         "tree": _layers(f),
-        "memory": {
-            "kinds": kinds(f),
-            "moments": [m._asdict() | {"total": m.total} for m in moments(scenario)],
-        },
-        "pipeline": _pipeline(scenario, f) if "pipeline" in pictures else None,
+        "memory": {"kinds": kinds(f), "moments": held},
         "sensitivity": None,
     }
     if answer.sensitivity is not None:

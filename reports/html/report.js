@@ -24,10 +24,13 @@ function shape(name, attributes = {}, text = null) {
   return made;
 }
 const colour = name => `var(${name})`;
+const formats = {};
 function digits(value) {
   if (value === 0) return "0";
   const size = Math.floor(Math.log10(Math.abs(value)));
-  return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 2 - size) });
+  const most = Math.max(0, 2 - size);
+  formats[most] ||= new Intl.NumberFormat("en", { maximumFractionDigits: most }); // slow to make
+  return formats[most].format(value);
 }
 function si(value, unit) {
   const steps = [[1e24, "Y"], [1e21, "Z"], [1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
@@ -89,24 +92,30 @@ function box(label, checked, change) {
 // ---- roofline -------------------------------------------------------------------------------
 function roofline(place, one, name) {
   const W = 1060, H = 560, LEFT = 78, RIGHT = 190, TOP = 16, BOTTOM = 52;
-  const total = one.json.step_time_s;
-  const compute = one.roofs.filter(r => r.kind === "compute").sort((a, b) => b.printed - a.printed);
-  const memory = one.roofs.filter(r => r.kind === "memory").sort((a, b) => b.printed - a.printed);
-  if (!compute.length || !one.points.length) { place.append(node("p", {}, "No floating-point rate is known, so there is no roofline.")); return; }
+  const roofsOf = kind => one.roofs.filter(r => r.kind === kind).sort((a, b) => b.printed - a.printed);
+  const named = list => [...new Set(list)], groupOf = p => p.name.split(".").slice(0, -1).join(".") || p.name;
+  // only the picture is drawn again where other numbers leave the choices as they are
+  const choices = JSON.stringify([groupOf, p => p.op, p => p.precision, p => p.phase].map(of => named(one.points.map(of)).sort()).concat(one.roofs.map(r => r.label).sort()));
+  if (place.again && place.again.choices === choices) { place.again.draw(one); return; }
+  place.again = null; place.replaceChildren();
+  if (!one.roofs.some(r => r.kind === "compute") || !one.points.length) { place.append(node("p", {}, "No floating-point rate is known, so there is no roofline.")); return; }
   // what is chosen stays where the picture is drawn again with other numbers
   const state = place.chosen ||= { phases: new Set(Object.keys(PHASES)), kind: "", layer: "", least: 0.1, format: "", level: "", printed: true, achieved: true };
-  const dram = memory.find(r => r.label !== "L1" && r.label !== "L2" && r.label !== "L3") || memory[memory.length - 1];
-  if (!memory.some(r => r.label === state.level)) state.level = dram.label;
-  const groups = [...new Set(one.points.map(p => p.name.split(".").slice(0, -1).join(".") || p.name))];
+  const groups = named(one.points.map(groupOf));
+  let svg, total, compute, memory, dram, xmin, xmax, ymax, ymin;
+  function take(next) {
+    one = next; total = one.json.step_time_s; compute = roofsOf("compute"); memory = roofsOf("memory");
+    dram = memory.find(r => r.label !== "L1" && r.label !== "L2" && r.label !== "L3") || memory[memory.length - 1];
+    if (!memory.some(r => r.label === state.level)) state.level = dram.label;
+    const xs = one.points.map(p => p.flops / p.bytes), ys = one.points.map(p => p.flops / p.time_s), ridges = compute.map(r => r.printed / dram.printed);
+    xmin = Math.min(...xs, 0.6) / 2; xmax = Math.max(...xs, ...ridges) * 3;
+    ymax = compute[0].printed * 2.2; ymin = Math.max(Math.min(...ys) / 2.5, ymax / 1e6);
+  }
+  take(one);
   const said = node("p", { class: "told", "aria-live": "polite" }, "Point at a mark, or reach it with Tab, to read its op.");
   const holder = node("figure");
-  const xs = one.points.map(p => p.flops / p.bytes), ys = one.points.map(p => p.flops / p.time_s);
-  const ridges = compute.map(r => r.printed / dram.printed);
-  const xmin = Math.min(...xs, 0.6) / 2, xmax = Math.max(...xs, ...ridges) * 3;
-  const ymax = compute[0].printed * 2.2, ymin = Math.max(Math.min(...ys) / 2.5, ymax / 1e6);
   const X = v => LEFT + (W - LEFT - RIGHT) * Math.log(v / xmin) / Math.log(xmax / xmin);
   const Y = v => H - BOTTOM - (H - TOP - BOTTOM) * Math.log(v / ymin) / Math.log(ymax / ymin);
-  let svg;
 
   function axes() {
     for (let e = Math.ceil(Math.log10(xmin)); e <= Math.log10(xmax); e++) {
@@ -187,7 +196,7 @@ function roofline(place, one, name) {
   }
   const count = node("span", { class: "quiet" });
   const set = key => value => { state[key] = value; draw(); };
-  const kinds = [...new Set(one.points.map(p => p.op))].sort(), formats = [...new Set(one.points.map(p => p.precision))].sort();
+  const kinds = named(one.points.map(p => p.op)).sort(), formats = named(one.points.map(p => p.precision)).sort();
   if (!kinds.includes(state.kind)) state.kind = "";
   if (!groups.includes(state.layer)) state.layer = "";
   if (!formats.includes(state.format)) state.format = "";
@@ -204,6 +213,7 @@ function roofline(place, one, name) {
     box("printed roofs (lines)", state.printed, set("printed")), box("achieved roofs (dashed)", state.achieved, set("achieved")), save(() => svg, `${name}-roofline`), count),
   holder, said, node("p", { class: "quiet" }, "The area of a mark is its share of the step. Printed roofs are those of the datasheet, achieved ones what long kernels sustain. Caches have a roof of their own; the intensity of a mark counts device memory traffic only."));
   draw();
+  place.again = { choices, draw: next => { take(next); draw(); } };
 }
 
 // ---- time by layer, as a tree that opens -----------------------------------------------------
