@@ -21,6 +21,7 @@ import shutil
 import socket
 import statistics
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def warm_forecast(model: str, device: str, count: int) -> float:
     return statistics.median(found)
 
 
-def equal_to_predict(page: Any, asked: argparse.Namespace, factors: dict[str, float]) -> bool:
+def equal_to_predict(page: Any, asked: argparse.Namespace) -> bool:
     """Whether what the page holds is what `predict --json` prints: all of it where the page rests;
     before, all but the lines that come then.
     """
@@ -90,12 +91,11 @@ def equal_to_predict(page: Any, asked: argparse.Namespace, factors: dict[str, fl
     from roofcast.simulator.forecast.chain import forecast, with_largest_batch
     from roofcast.simulator.forecast.scenario import Scenario
 
-    edits = {name: f"x{x!r}" for name, x in factors.items() if x != 1.0}
+    last = page.evaluate("window.roofcast.last")
+    edits = tomllib.loads(last["scenario"]).get("set", {})
     scenario = Scenario(model=asked.model, device=asked.device, mode="train", set=edits)
-    rests = page.evaluate("document.body.dataset.state === 'settled'")
-    wanted = answer(scenario) if rests else with_largest_batch(forecast(scenario), scenario)
-    held = page.evaluate("window.roofcast.last")["forecasts"][0]["json"]
-    return held == json.loads(json.dumps(to_json(wanted)))
+    wanted = answer(scenario) if last["whole"] else with_largest_batch(forecast(scenario), scenario)
+    return last["forecasts"][0]["json"] == json.loads(json.dumps(to_json(wanted)))
 
 
 def main() -> None:
@@ -135,10 +135,10 @@ def main() -> None:
             passed = page.evaluate(MOVE, [name, f"{to:g}"])
             times += [passed / 1e3] if i >= 3 else []
             if asked.equal:
-                unequal += not equal_to_predict(page, asked, factors)
+                unequal += not equal_to_predict(page, asked)
         if asked.equal:
             page.locator("body[data-state=settled]").wait_for(timeout=60_000)
-            unequal += not equal_to_predict(page, asked, factors)
+            unequal += not equal_to_predict(page, asked)
         busy = (cpu(os.getpid()) - time.process_time() - before) / (asked.moves + 3)
         browser.close()
     server.terminate()

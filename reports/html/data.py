@@ -100,9 +100,23 @@ def _layers(f: Forecast) -> list[dict[str, Any]]:
     ]
     for part in losses(f):
         rows.append(
-            {"name": part.name, "op": part.name, "count": 1, "bound": "", "time_s": part.time}
+            {
+                "name": _said(part.name),
+                "op": part.name,
+                "count": 1,
+                "bound": "",
+                "time_s": part.time,
+            }
         )
     return rows
+
+
+def _said(part: str) -> str:
+    """
+    >>> _said("comm: data"), _said("optimizer")
+    ('communication: data', 'optimizer')
+    """
+    return part.replace("comm:", "communication:")
 
 
 def _pipeline(scenario: Scenario, f: Forecast) -> dict[str, Any] | None:

@@ -151,24 +151,25 @@ def _model(wanted: Wanted, folder: Path) -> str:
 
 def _forecast(wanted: Wanted) -> Response:
     """The data of a page, the scenario as a file, and the device's numbers."""
-    return _data(wanted, lambda asked: _remembered(wanted, answer(asked)))
+    return _data(wanted, lambda asked: _remembered(wanted, answer(asked)), whole=True)
 
 
 def _move(wanted: Wanted) -> Response:
     """The same while a slider moves: without what takes further forecasts, which changes of the
     chip had no effect, and what would make the step fit.
     """
-    return _data(wanted, forecast)
+    return _data(wanted, forecast, whole=False)
 
 
-def _data(wanted: Wanted, forecast_of: Callable[[Scenario], Forecast]) -> Response:
+def _data(wanted: Wanted, forecast_of: Callable[[Scenario], Forecast], whole: bool) -> Response:
     with tempfile.TemporaryDirectory() as folder:
         asked = scenario(wanted, Path(folder))
         found, (most, held) = forecast_of(asked), _steady(wanted, asked)
     memory = msgspec.structs.replace(found.memory, largest_batch=most)
     found = msgspec.structs.replace(found, memory=memory)
     numbers = sliders(hwdb.device(wanted.device))
-    data = {
+    data: dict[str, Any] = {
+        "whole": whole,
         "forecasts": [drawn(answered(asked, found, False), held)],
         "numbers": [[key, *each] for key, each in numbers.items()],
         "scenario": text(asked) if not wanted.pasted.strip() else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.table import Table
 
 from roofcast.reports.console import Justify, fitted_table, plain_table, say, section, show
 from roofcast.reports.format import digits, duration, energy, money, percent, si, words
@@ -47,16 +48,18 @@ def share(part: float) -> str:
 
 def _when(c: Campaign) -> str:
     days = f"{duration(c.time_s)} (80 %: {duration(c.days_low * DAY)} to"
-    days += f" {duration(c.days_high * DAY)}; 95 %: within {duration(c.days_95 * DAY)})"
+    days += (
+        f" {duration(c.days_high * DAY)}; with 95 % probability within {duration(c.days_95 * DAY)})"
+    )
     if c.start is None or c.end is None:
         return days
-    ends = f"(80 %: {c.end_low} to {c.end_high}; 95 %: by {c.end_95})"
+    ends = f"(80 %: {c.end_low} to {c.end_high}; with 95 % probability by {c.end_95})"
     return f"from {c.start} to {c.end} {ends}: {days}"
 
 
-def _parts(c: Campaign):
-    """The parts of the time, the largest first."""
-    parts = {
+def parts(c: Campaign) -> list[tuple[str, str, str]]:
+    """The parts of the time, the largest first: name, time, share."""
+    found = {
         "steps": c.steps_s,
         "longer steps": c.slow_s,
         "evaluation": c.eval_s,
@@ -66,10 +69,17 @@ def _parts(c: Campaign):
         "restarts": c.restart_s,
         "start": c.start_s,
     }
+    return [
+        (name, duration(seconds), share(seconds / c.time_s))
+        for name, seconds in sorted(found.items(), key=lambda each: -each[1])
+        if seconds > SHOWN * c.time_s or name == "steps"
+    ]
+
+
+def _parts(c: Campaign) -> Table:
     table = plain_table(("where the time goes", "left"), ("time", "right"), ("share", "right"))
-    for name, seconds in sorted(parts.items(), key=lambda each: -each[1]):
-        if seconds > SHOWN * c.time_s or name == "steps":
-            table.add_row(name, duration(seconds), share(seconds / c.time_s))
+    for row in parts(c):
+        table.add_row(*row)
     return table
 
 
@@ -101,22 +111,44 @@ def _joules(c: Campaign) -> str:
     return text
 
 
-def _invoice(out: Console, c: Campaign) -> None:
+def invoice(c: Campaign) -> list[tuple[str, str, str, str]]:
+    """The lines of the invoice and their sum: what, quantity, rate, USD; none without a price."""
     if c.cost_usd is None or not c.invoice:
-        say(out, "invoice: price unknown (--price sets one)")
-        return
+        return []
     rows = []
     for each in c.invoice:
         many = f"{each.quantity:,.1f}" if each.quantity >= 100 else digits(each.quantity)
         quantity = f"{many} {each.unit}"
         rows.append((each.what, quantity, digits(each.rate_usd, 4), f"{each.usd:,.2f}"))
     dated = f" (price of {c.price_date})" if c.price_date else ""
-    rows.append((f"total{dated}", "", "", f"{c.cost_usd:,.2f}"))
-    show(out, fitted_table(out.width - 2, INVOICE, rows, ("rate", "quantity")))
+    return [*rows, (f"total{dated}", "", "", f"{c.cost_usd:,.2f}")]
+
+
+def told(c: Campaign) -> list[str]:
+    """When it ends, what it costs, its failures and its energy, in sentences."""
+    lines = [f"{_when(c)}.", f"{_checkpoints(c)}; {_failures(c)}."]
+    if c.cost_usd is not None and c.cost_low_usd is not None and c.cost_high_usd is not None:
+        most = money(c.cost_95_usd) if c.cost_95_usd is not None else ""
+        by = f"by {c.end_95}" if c.end_95 else f"within {duration(c.days_95 * DAY)}"
+        text = (
+            f"Cost {money(c.cost_usd)} (80 %: {money(c.cost_low_usd)} to {money(c.cost_high_usd)})"
+        )
+        lines.append(
+            f"{text}; with 95 % probability done {by} for at most {most}." if most else text
+        )
+    if c.energy_j is not None:
+        lines.append(f"Energy {_joules(c)} (scope: {c.energy_scope}).")
+    return [line[0].upper() + line[1:] for line in lines]
+
+
+def _invoice(out: Console, c: Campaign) -> None:
+    if c.cost_usd is None or not c.invoice:
+        say(out, "invoice: price unknown (--price sets one)")
+        return
+    show(out, fitted_table(out.width - 2, INVOICE, invoice(c), ("rate", "quantity")))
     if c.cost_95_usd is not None and c.cost_low_usd is not None and c.cost_high_usd is not None:
-        by = f"by {c.end_95}, " if c.end_95 else f"within {duration(c.days_95 * DAY)}, "
         say(
             out,
-            f"80 %: {money(c.cost_low_usd)} to {money(c.cost_high_usd)}; 95 %: {by}"
-            f"{money(c.cost_95_usd)}",
+            f"80 %: {money(c.cost_low_usd)} to {money(c.cost_high_usd)}; with 95 % probability at"
+            f" most {money(c.cost_95_usd)}",
         )
