@@ -72,9 +72,9 @@ def command(
         write(wanted[0], save)
     if plot is not None:
         from roofcast.reports.pictures.step import draw
-        from roofcast.reports.pictures.style import write
+        from roofcast.reports.pictures.style import write as write_picture
 
-        write(plot, lambda: draw(forecasts))
+        write_picture(plot, lambda: draw(forecasts))
     print_answers(forecasts, as_json)
     if plot is not None and not as_json:
         tell(f"wrote {plot}")

@@ -81,7 +81,7 @@ def _moments(axes: Axes, moments: Sequence[Held]) -> list[str]:
     """Bands over the moments of the backward pass; the peak is marked."""
     x = np.arange(len(moments) + 1)
     base = np.zeros(len(moments))
-    used = []
+    used: list[str] = []
     for kind, field in FIELDS.items():
         height = np.array([getattr(moment, field) for moment in moments])
         if not height.any():
@@ -113,7 +113,7 @@ def _moments(axes: Axes, moments: Sequence[Held]) -> list[str]:
 def _stages(axes: Axes, f: Forecast) -> list[str]:
     """A bar per pipeline stage."""
     base = np.zeros(len(f.ranks))
-    used = []
+    used: list[str] = []
     for kind, field in RANK.items():
         height = np.array([getattr(rank, field) for rank in f.ranks])
         if kind == "transient":

@@ -137,7 +137,7 @@ def _save_png(figure: Figure, path: str | Path) -> None:
 def texts(figure: Figure) -> list[str]:
     """All that is written in a picture, once each; numbers with their units among it."""
     figure.canvas.draw()
-    shown = (t.get_text().strip() for t in figure.findobj(Text) if t.get_visible())  # type: ignore
+    shown = (t.get_text().strip() for t in figure.findobj(Text) if t.get_visible())
     return [text for text in dict.fromkeys(shown) if text]
 
 
