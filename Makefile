@@ -45,6 +45,7 @@ docs: $(VENV)/.tested$(PLUS)
 	$(BIN)/roofcast validate --plot docs/accuracy.png > /dev/null
 	$(BIN)/python -m roofcast.scenarios.measured.ratios --write docs/formats.md
 	$(BIN)/python tests/reports/test_readme.py
+	$(BIN)/python tests/reports/test_notebook.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -10,6 +10,7 @@ import msgspec
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.forecast import result
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.written import Written
 
 if TYPE_CHECKING:
     import pandas
@@ -66,29 +67,30 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
         return pandas.DataFrame([msgspec.structs.asdict(layer) for layer in self.layers])
 
     def plot_roofline(self, path: str | Path) -> Path:
-        """Draw the roofline of the step into a .png, .svg or .pdf, and return its path.
+        """Draw the roofline of the step into a .png, .svg or .pdf, and return its path, which
+        a notebook shows as the picture.
 
         Raises BadInput where the suffix is another, or where the forecast was read from JSON and
         its device was changed: the changes are not in it.
         """
         from roofcast import hwdb
-        from roofcast.reports.files import check_target, replacing
-        from roofcast.reports.pictures.roofline import SUFFIXES, draw, save
+        from roofcast.reports.files import PICTURES, check_target
+        from roofcast.reports.pictures.roofline import draw
         from roofcast.reports.pictures.roofs import machine
+        from roofcast.reports.pictures.style import write
 
-        check_target(str(path), SUFFIXES)
+        check_target(str(path), PICTURES)
         scenario = self.__dict__.get("scenario")
         if scenario is None and any(a.startswith("hypothetical: ") for a in self.assumptions):
             raise BadInput(f"{self.device}: an edited device is not kept in JSON; predict again")
         wanted, edits = (scenario.device, scenario.set) if scenario else (self.device, {})
-        figure = draw([self], [machine(hwdb.device(wanted, edits), self.mode == "train")])
-        with replacing(str(path)) as temporary:
-            save(figure, temporary)
-        return Path(path)
+        found = machine(hwdb.device(wanted, edits), self.mode == "train")
+        write(path, lambda: draw([self], [found]))
+        return Written(path)
 
     def report(self, path: str | Path, sensitivity: bool = True) -> Path:
         """Write the report that `roofcast report` writes, as .html (one file, works offline) or
-        .md, and return its path.
+        .md, and return its path, which a notebook shows as the page.
 
         sensitivity: whether it says what each number of the hardware is worth. Raises BadInput
         where the suffix is another, or where the forecast was read from JSON, which has no
@@ -103,7 +105,7 @@ class Forecast(result.Forecast, frozen=True, kw_only=True, dict=True):
         if scenario is None:
             raise BadInput("a forecast read from JSON has no scenario to report; predict again")
         write([answered(scenario, self, sensitivity)], target, "Forecast.report")
-        return target
+        return Written(target)
 
     def __str__(self) -> str:
         from roofcast.reports.pages.summary import summary

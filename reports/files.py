@@ -9,7 +9,8 @@ from pathlib import Path
 from roofcast.hwdb.contents import replacing
 from roofcast.hwdb.errors import BadInput, quoted
 
-__all__ = ["check_target", "replacing"]
+__all__ = ["PICTURES", "check_target", "replacing"]
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def check_target(path: str | Path, suffixes: Sequence[str] = ()) -> Path:

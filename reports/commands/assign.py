@@ -8,11 +8,10 @@ import click
 import msgspec
 
 from roofcast.reports.console import tell
-from roofcast.reports.files import check_target, replacing
+from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
-PICTURES = (".png", ".svg", ".pdf")
 GOALS = ("makespan", "cost")
 
 
@@ -56,10 +55,9 @@ def command(
         write_table([_row(run) for run in found.plan], path)
     if plot is not None:
         from roofcast.reports.pictures.gantt import draw
-        from roofcast.reports.pictures.style import fonts
+        from roofcast.reports.pictures.style import write
 
-        with replacing(plot) as temporary, fonts():
-            draw(found).savefig(temporary)
+        write(plot, lambda: draw(found))
     if as_json:
         print_json(msgspec.to_builtins(found))
         return

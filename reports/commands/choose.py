@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any
 
 import click
@@ -103,7 +105,10 @@ STEP = (
 @click.option("--top", type=Whole(), default=5, metavar="N", help="Choices shown. Default: 5.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
-    "-o", "path", metavar="FILE", help="Also write the choices to a .csv or .parquet file."
+    "-o",
+    "path",
+    metavar="FILE",
+    help="Also write the choices to a .csv or .parquet file, or a page to send (.html).",
 )
 def command(
     top: int, as_json: bool, path: str | None, kinds: tuple[str, ...], **asked: Any
@@ -117,10 +122,14 @@ def command(
     from roofcast.simulator.choose.chosen import choose
 
     if path is not None:
-        check_table(path)
+        check_table(path, page=True)
     scenario, devices, wanted = _asked(**asked)
     found = choose(scenario, devices, wanted, top, kinds)
-    if path is not None:
+    if path is not None and path.lower().endswith(".html"):
+        from roofcast.reports.html.answers import write_choices
+
+        write_choices(found, path, shlex.join(["roofcast", *sys.argv[1:]]))
+    elif path is not None:
         from roofcast.simulator.choose.tables import choices_table
 
         write_table(choices_table(found), path)

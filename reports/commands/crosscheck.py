@@ -46,10 +46,10 @@ def command(
     writes. The results are saved as dated tables for roofcast validate: steps for --runs, kernels
     for --ops.
     """
-    from roofcast.reports.files import check_target
+    from roofcast.reports.files import PICTURES, check_target
 
     if plot:
-        check_target(plot, (".png", ".svg", ".pdf"))
+        check_target(plot, PICTURES)
     if gpu and kernels:
         raise click.UsageError("--gpu measures training steps alone: leave --kernels out")
     gpu = gpu and _has_gpu()

@@ -9,6 +9,8 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.answers import answer
+from roofcast.reports.console import tell
+from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_campaign import campaign_options, gathered
 from roofcast.reports.options import RUNS, Sectioned, print_answers, scenario_options, scenarios
 
@@ -34,8 +36,14 @@ if TYPE_CHECKING:
 @click.option(
     "--save", metavar="FILE", help="Also write the scenario to a .toml file, for roofcast run."
 )
+@click.option("--plot", metavar="FILE", help="Also draw it: .png, .svg or .pdf.")
 def command(
-    as_json: bool, save: str | None, layout: str | None, remedies: bool, **asked: Any
+    as_json: bool,
+    save: str | None,
+    plot: str | None,
+    layout: str | None,
+    remedies: bool,
+    **asked: Any,
 ) -> None:
     """Forecast one step of MODEL.
 
@@ -50,11 +58,11 @@ def command(
     if layout is not None:
         wanted = [_with_best_layout(scenario) for scenario in wanted]
     if save is not None:
-        from roofcast.reports.files import check_target
-
         check_target(save, (".toml",))
         if len(wanted) > 1:
             raise click.UsageError("--save writes one scenario; give one --on")
+    if plot is not None:
+        check_target(plot, PICTURES)
     # a comparison of devices has no room for them
     gains = remedies or not as_json and len(wanted) == 1
     forecasts = [answer(scenario, gains) for scenario in wanted]
@@ -62,7 +70,14 @@ def command(
         from roofcast.scenarios.files import write
 
         write(wanted[0], save)
+    if plot is not None:
+        from roofcast.reports.pictures.step import draw
+        from roofcast.reports.pictures.style import write as write_picture
+
+        write_picture(plot, lambda: draw(forecasts))
     print_answers(forecasts, as_json)
+    if plot is not None and not as_json:
+        tell(f"wrote {plot}")
 
 
 def _with_best_layout(scenario: Scenario) -> Scenario:

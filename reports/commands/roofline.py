@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from roofcast.reports.console import tell
-from roofcast.reports.files import check_target, replacing
+from roofcast.reports.files import PICTURES, check_target, replacing
 from roofcast.reports.option_serving import RooflineDoor
 from roofcast.reports.options import scenario_options, scenarios
 
@@ -47,8 +47,8 @@ def command(output: str, threads: str | None, kernels: str | None, **asked: Any)
     Without MODEL, --on this-machine (one thread: this-machine-1) draws the measured roofs of this
     machine, and as points the kernels that roofcast crosscheck --kernels has measured.
     """
-    check_target(output, (".png", ".svg", ".pdf"))
-    from roofcast.reports.pictures.roofline import save
+    check_target(output, PICTURES)
+    from roofcast.reports.pictures.style import save
 
     if asked["model"] is None:
         _alone(asked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any
 
 import click
@@ -19,7 +21,10 @@ from roofcast.reports.options import print_json, scenario_options, scenarios
 @click.option("--top", type=Whole(), default=10, metavar="N", help="Layouts shown. Default: 10.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
-    "-o", "path", metavar="FILE", help="Also write every valid layout to a .csv or .parquet file."
+    "-o",
+    "path",
+    metavar="FILE",
+    help="Also write every valid layout to a .csv or .parquet file, or a page to send (.html).",
 )
 def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
     """Find the fastest layout of MODEL on a number of devices.
@@ -34,14 +39,18 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
     from roofcast.simulator.forecast.chain import forecast
 
     if path is not None:
-        check_table(path)
+        check_table(path, page=True)
     scenario = scenarios(**asked)[0]
     devices = scenario.devices or scenario.dp
     if devices is None:
         raise BadInput("--devices is missing; give a number, for example --devices 64")
     found = explore(msgspec.structs.replace(scenario, devices=None), devices)
     best = [forecast(found.scenario_of(i)) for i in found.best(top)]
-    if path is not None:
+    if path is not None and path.lower().endswith(".html"):
+        from roofcast.reports.html.answers import write_layouts
+
+        write_layouts(found, best, path, shlex.join(["roofcast", *sys.argv[1:]]))
+    elif path is not None:
         write_table(layouts_table(found), path)
     if as_json:
         print_json(_json(found, top))

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from roofcast.reports.console import tell
-from roofcast.reports.files import check_target, replacing
+from roofcast.reports.files import PICTURES, check_target, replacing
 from roofcast.reports.options import Sectioned, print_json, scenario_options, scenarios
 
 if TYPE_CHECKING:
     from roofcast.simulator.choose.sensitivity import Sensitivity
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @click.command("sensitivity", cls=Sectioned)
@@ -40,10 +38,9 @@ def command(as_json: bool, output: str | None, plot: str | None, **asked: Any) -
             _table(found).to_csv(temporary, index=False)
     if plot is not None:
         from roofcast.reports.pictures.sensitivity import draw
-        from roofcast.reports.pictures.style import fonts
+        from roofcast.reports.pictures.style import write
 
-        with replacing(plot) as temporary, fonts():
-            draw(found).savefig(temporary)
+        write(plot, lambda: draw(found))
     if as_json:
         print_json(_fields(found))
         return

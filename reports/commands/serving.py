@@ -134,14 +134,14 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
     Without any: numbers of users from 1 to as many as fit. Layouts compared: roofcast search MODEL
     --serving; devices: roofcast choose MODEL --serving.
     """
-    from roofcast.reports.files import check_target
+    from roofcast.reports.files import PICTURES, check_target
     from roofcast.reports.tables.serving import table
     from roofcast.reports.tables.written import check_table, write_table
 
     if path is not None:
         check_table(path)
     if plot is not None:
-        check_target(plot, (".png", ".svg", ".pdf"))
+        check_target(plot, PICTURES)
     found = _forecasts(given)
     if path is not None:
         write_table(table(found), path)

@@ -8,7 +8,7 @@ import click
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import tell
-from roofcast.reports.files import check_target, replacing
+from roofcast.reports.files import PICTURES, check_target, replacing
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import Sectioned, print_json, scenario_options, scenarios
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from roofcast.simulator.forecast.scenario import Scenario
 
 TABLES = (".csv", ".parquet")
-PICTURES = (".png", ".svg", ".pdf")
 MOST_WORKERS = 1024
 
 
@@ -85,11 +84,10 @@ def command(
     if output is not None:
         _write(table, output)
     if plot is not None:
-        from roofcast.reports.pictures.style import fonts
+        from roofcast.reports.pictures.style import write
         from roofcast.reports.pictures.sweep import draw
 
-        with replacing(plot) as temporary, fonts():
-            draw(table, axes, scenario).savefig(temporary)
+        write(plot, lambda: draw(table, axes, scenario))
     if as_json:
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         print_json({"model": scenario.model, "device": scenario.device, "points": rows})

@@ -272,12 +272,12 @@ def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:
 
 def _check_targets(output: str | None, plot: str | None) -> None:
     """Refuse a file that cannot be written, before the work. Raises BadInput."""
-    from roofcast.reports.files import check_target
+    from roofcast.reports.files import PICTURES, check_target
 
     if output:
         check_target(output, (".csv",))
     if plot:
-        check_target(plot, (".png", ".svg", ".pdf"))
+        check_target(plot, PICTURES)
 
 
 def _forecast(asked: Asked, output: str | None) -> Found:

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.hwdb.errors import BadInput
 from roofcast.reports.options import to_json
 from roofcast.reports.pages.asked import what
 from roofcast.reports.pages.layout import losses, on_what
 from roofcast.reports.pages.memory import kinds
-from roofcast.reports.pictures.roofs import machine
+from roofcast.reports.pictures.roofs import machine, visible
 from roofcast.simulator.choose.sensitivity import Sensitivity, sensitivity
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.forecast.timeline import moments, timeline
 
 EVENTS = 3000  # passes that a picture of the pipeline shows
 
@@ -34,18 +35,26 @@ def answered(scenario: Scenario, forecast: Forecast, effects: bool) -> Answer:
     return Answer(scenario, forecast, sensitivity(scenario) if effects else None)
 
 
-def document(
-    answers: Sequence[Answer], pictures: Sequence[str] = ("moments", "pipeline")
-) -> dict[str, Any]:
+def document(answers: Sequence[Answer]) -> dict[str, Any]:
     """The data of a page, in SI units: what its script draws, and what a reader can take from it.
 
-    `forecasts[i].json` is the object that `roofcast predict --json` prints. pictures: those that
-    take a forecast's time again, and are wanted.
+    `forecasts[i].json` is the object that `roofcast predict --json` prints.
     """
-    return {"forecasts": [_one(answer, pictures) for answer in answers]}
+    return {
+        "forecasts": [
+            drawn(a, through(a.scenario)) | {"pipeline": _pipeline(a.scenario, a.forecast)}
+            for a in answers
+        ]
+    }
 
 
-def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
+def through(scenario: Scenario) -> list[dict[str, Any]]:
+    """Memory through the backward pass of a step on one device, by kind [bytes]."""
+    return [moment._asdict() | {"total": moment.total} for moment in moments(scenario)]
+
+
+def drawn(answer: Answer, held: list[dict[str, Any]]) -> dict[str, Any]:
+    """The data of one forecast, without its pipeline. held: its memory through the step."""
     f, scenario = answer.forecast, answer.scenario
     found: dict[str, Any] = {
         "title": f"{f.model} on {on_what(f)}",
@@ -54,8 +63,7 @@ def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
         "points": _points(f),
         "roofs": _roofs(scenario, f),
         "tree": _layers(f),
-        "memory": {"kinds": kinds(f), "moments": _moments(scenario)},
-        "pipeline": _pipeline(scenario, f) if "pipeline" in pictures else None,
+        "memory": {"kinds": kinds(f), "moments": held},
         "sensitivity": None,
     }
     if answer.sensitivity is not None:
@@ -65,8 +73,6 @@ def _one(answer: Answer, pictures: Sequence[str]) -> dict[str, Any]:
 
 def _points(f: Forecast) -> list[dict[str, Any]]:
     """Ops in one phase, longest first; updates of all weights are one point."""
-    from roofcast.reports.pictures.roofline_points import visible
-
     return [msgspec.to_builtins(point) for point in visible(f)]
 
 
@@ -94,35 +100,29 @@ def _layers(f: Forecast) -> list[dict[str, Any]]:
     ]
     for part in losses(f):
         rows.append(
-            {"name": part.name, "op": part.name, "count": 1, "bound": "", "time_s": part.time}
+            {
+                "name": _said(part.name),
+                "op": part.name,
+                "count": 1,
+                "bound": "",
+                "time_s": part.time,
+            }
         )
     return rows
 
 
-def _moments(scenario: Scenario) -> list[dict[str, Any]]:
-    """Memory through the backward pass of a step on one device, by kind [bytes]."""
-    from roofcast.simulator.forecast.resolve import resolve
-    from roofcast.simulator.memory import moments_on
-    from roofcast.simulator.work.step import trace
-
-    if scenario.mode != "train":
-        return []
-    try:
-        asked = resolve(scenario)
-        if asked.layout is not None:
-            return []
-        found = moments_on(trace(asked.model, asked.recipe), asked.device)
-    except RoofcastError:
-        return []
-    return [moment._asdict() | {"total": moment.total} for moment in found]
+def _said(part: str) -> str:
+    """
+    >>> _said("comm: data"), _said("optimizer")
+    ('communication: data', 'optimizer')
+    """
+    return part.replace("comm:", "communication:")
 
 
 def _pipeline(scenario: Scenario, f: Forecast) -> dict[str, Any] | None:
     """Passes of the pipeline stages over time; None on one stage, or where there are too many."""
     if f.layout is None or f.layout.pp == 1:
         return None
-    from roofcast.simulator.forecast.timeline import timeline
-
     try:
         events = [e for e in timeline(scenario) if e.stream == "compute"]
     except BadInput as error:

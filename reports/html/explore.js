@@ -6,7 +6,8 @@ const form = document.getElementById("asked"), place = id => document.getElement
 const token = new URLSearchParams(location.search).get("token") || "";
 const NUMBERS = ["batch", "sequence", "devices", "tp", "pp", "ep", "zero"], TEXTS = ["mode", "precision", "recompute"];
 const SPAN = 3; // a slider goes from 2^-3 to 2^3
-let factors = {}, past = [], shown = "", running = false, again = false, last = null;
+const REST = 250; // ms without a move after which all is asked that takes longer
+let factors = {}, past = [], shown = "", running = false, again = null, last = null, resting = 0;
 
 function asked() {
   const field = name => form.elements[name].value.trim(), options = {};
@@ -24,24 +25,33 @@ function fill(wanted) {
 function send(path) {
   return fetch(path, { method: "POST", headers: { "Content-Type": "application/json", "X-Token": token }, body: JSON.stringify(asked()) });
 }
-async function ask() { // one request at a time; of the moves meanwhile only the last one counts
-  if (running) { again = true; return; }
+// a slider that moves gets a quick answer, one that rests the whole one: with what changed nothing,
+// and what would make the step fit. One request at a time; of the moves meanwhile only the last counts
+async function ask(path = "/forecast") {
+  clearTimeout(resting);
+  document.body.dataset.state = "moving";
+  if (running) { again = path; return; }
   running = true;
   const wanted = JSON.stringify(asked());
   try {
-    const reply = await send("/forecast"), found = await reply.json();
+    const reply = await send(path), found = await reply.json();
     place("error").textContent = found.error || "";
     if (!found.error) {
       last = window.roofcast.last = found; show(found);
-      if (shown && shown !== wanted) past.push(shown);
-      shown = wanted;
-      place("undo").disabled = !past.length;
-      history.replaceState(null, "", `#${encodeURIComponent(wanted)}`);
+      if (path !== "/move") settled(wanted);
     }
   } catch (error) { place("error").textContent = "The server has stopped; start roofcast explore again."; }
   running = false;
   document.body.dataset.answered = String(1 + Number(document.body.dataset.answered || 0));
-  if (again) { again = false; ask(); }
+  if (again) { const next = again; again = null; ask(next); }
+  else if (path === "/move") resting = setTimeout(() => ask(), REST);
+  else document.body.dataset.state = "settled";
+}
+function settled(wanted) { // a state to come back to
+  if (shown && shown !== wanted) past.push(shown);
+  shown = wanted;
+  place("undo").disabled = !past.length;
+  history.replaceState(null, "", `#${encodeURIComponent(wanted)}`);
 }
 function sliders(numbers) {
   const holder = place("sliders"), key = JSON.stringify(numbers.map(([name]) => name));
@@ -50,7 +60,7 @@ function sliders(numbers) {
     factors = Object.fromEntries(Object.entries(factors).filter(([name]) => numbers.some(([n]) => n === name)));
     holder.replaceChildren(...numbers.map(([name]) => {
       const input = node("input", { type: "range", min: -SPAN, max: SPAN, step: 0.125, value: Math.log2(factors[name] ?? 1), "aria-label": name, "data-number": name,
-        oninput: event => { factors[name] = 2 ** Number(event.target.value); ask(); } });
+        oninput: event => { factors[name] = 2 ** Number(event.target.value); ask("/move"); } });
       return node("div", { class: "slider" }, node("span", {}, name), node("output", { "data-value": name }), input);
     }));
   }
@@ -73,7 +83,7 @@ function show(found) {
     node("dl", {}, ...rows.map(([label, text]) => node("div", {}, node("dt", {}, label), node("dd", {}, text)))));
   place("diagnosis").textContent = f.diagnosis;
   place("assumed").replaceChildren(...f.assumptions.map(text => node("li", {}, text)));
-  for (const picture of ["roofline", "layers", "memory"]) { const at = place(picture), open = opened(at); at.replaceChildren(); draw[picture](at, one, "explorer"); reopen(at, open); }
+  for (const picture of ["roofline", "layers", "memory"]) { const at = place(picture), open = opened(at); if (picture !== "roofline") at.replaceChildren(); draw[picture](at, one, "explorer"); reopen(at, open); }
   sliders(found.numbers);
 }
 const path = details => { const names = []; for (let at = details; at; at = at.parentElement.closest("details")) names.push(at.querySelector(".label").textContent); return names.join("<"); };

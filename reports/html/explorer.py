@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.hwdb.names import names
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
 from roofcast.reports.answers import answer
-from roofcast.reports.html.data import answered, document
+from roofcast.reports.html.data import answered, drawn, through
 from roofcast.reports.html.page import asset, environment, html
 from roofcast.scenarios.files import text
 from roofcast.simulator.choices import MODES, PRECISIONS
+from roofcast.simulator.forecast.chain import forecast, largest_batch
+from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.models import catalog
 
@@ -43,6 +45,10 @@ FIELDS = (  # of a Scenario, that the page may ask for
 )  # fmt: skip
 UNITS = ("FLOP/s", "B/s", "Hz", "W", "B", "s")
 HOSTS = ("127.0.0.1", "localhost")
+CAPACITY = "memory.capacity"
+KEPT = 64  # of what requests share
+_LARGEST: dict[bytes, int | None] = {}
+_THROUGH: dict[bytes, list[dict[str, Any]]] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,19 +81,14 @@ def application(token: str, port: int) -> Starlette:
         try:
             wanted = msgspec.json.decode(body, type=Wanted)
             async with lock:
-                work = _report if request.url.path == "/report" else _forecast
-                return await run_in_threadpool(work, wanted)
+                return await run_in_threadpool(WORK[request.url.path], wanted)
         except msgspec.MsgspecError as error:
             return _refused(f"not a request of this page: {error}", 400)
         except (RoofcastError, RecursionError) as error:
             return _refused(str(error) or "too deeply nested", 422)
 
     return Starlette(
-        routes=[
-            Route("/", page),
-            Route("/forecast", ask, methods=["POST"]),
-            Route("/report", ask, methods=["POST"]),
-        ]
+        routes=[Route("/", page), *(Route(path, ask, methods=["POST"]) for path in WORK)]
     )
 
 
@@ -150,13 +151,62 @@ def _model(wanted: Wanted, folder: Path) -> str:
 
 def _forecast(wanted: Wanted) -> Response:
     """The data of a page, the scenario as a file, and the device's numbers."""
+    return _data(wanted, lambda asked: _remembered(wanted, answer(asked)), whole=True)
+
+
+def _move(wanted: Wanted) -> Response:
+    """The same while a slider moves: without what takes further forecasts, which changes of the
+    chip had no effect, and what would make the step fit.
+    """
+    return _data(wanted, forecast, whole=False)
+
+
+def _data(wanted: Wanted, forecast_of: Callable[[Scenario], Forecast], whole: bool) -> Response:
     with tempfile.TemporaryDirectory() as folder:
         asked = scenario(wanted, Path(folder))
-        found = document([answered(asked, answer(asked), False)], pictures=("moments",))
-    device = hwdb.device(wanted.device)
-    found["numbers"] = [[key, *each] for key, each in sliders(device).items()]
-    found["scenario"] = text(asked) if not wanted.pasted.strip() else ""
-    return Response(msgspec.json.encode(found, enc_hook=float), media_type="application/json")
+        found, (most, held) = forecast_of(asked), _steady(wanted, asked)
+    memory = msgspec.structs.replace(found.memory, largest_batch=most)
+    found = msgspec.structs.replace(found, memory=memory)
+    numbers = sliders(hwdb.device(wanted.device))
+    data: dict[str, Any] = {
+        "whole": whole,
+        "forecasts": [drawn(answered(asked, found, False), held)],
+        "numbers": [[key, *each] for key, each in numbers.items()],
+        "scenario": text(asked) if not wanted.pasted.strip() else "",
+    }
+    return Response(msgspec.json.encode(data, enc_hook=float), media_type="application/json")
+
+
+def _steady(wanted: Wanted, asked: Scenario) -> tuple[int | None, list[dict[str, Any]]]:
+    """The largest batch that fits, and memory through the step: the first depends on the capacity
+    of the chip, and neither on its rates. Those of the last few requests are kept.
+    """
+    size, plain = _without(wanted, CAPACITY), _without(wanted)
+    if size not in _LARGEST:
+        try:
+            _keep(_LARGEST, size, largest_batch(asked))
+        except BadInput:
+            _keep(_LARGEST, size, None)
+    if plain not in _THROUGH:
+        _keep(_THROUGH, plain, through(asked))
+    return _LARGEST[size], _THROUGH[plain]
+
+
+def _remembered(wanted: Wanted, found: Forecast) -> Forecast:
+    _keep(_LARGEST, _without(wanted, CAPACITY), found.memory.largest_batch)
+    return found
+
+
+def _without(wanted: Wanted, *kept: str) -> bytes:
+    """What is asked, of the factors these alone: a key."""
+    factors = {key: value for key, value in wanted.factors.items() if key in kept}
+    return msgspec.json.encode(msgspec.structs.replace(wanted, factors=factors))
+
+
+def _keep(cache: dict[bytes, Any], key: bytes, value: Any) -> None:
+    cache[key] = value
+    while len(cache) > KEPT:
+        del cache[next(iter(cache))]
 
 
 def _report(wanted: Wanted) -> Response:
@@ -168,6 +218,9 @@ def _report(wanted: Wanted) -> Response:
         answers = [answered(asked, answer(asked), True)]
         page = html(answers, "roofcast explore", datetime.date.today().isoformat())
     return Response(page, media_type="text/html")
+
+
+WORK = {"/forecast": _forecast, "/move": _move, "/report": _report}
 
 
 def _allowed(request: Request, port: int) -> bool:

@@ -17,6 +17,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import replacing
 from roofcast.reports.format import binary, duration, energy, money, percent, seconds, si, words
 from roofcast.reports.html.data import Answer, document
+from roofcast.reports.pages import campaign
 from roofcast.reports.pages.asked import interval_basis, pass_or_step, trained, what
 from roofcast.reports.pages.causes import of_time
 from roofcast.reports.pages.hardware import figures, source, value
@@ -24,6 +25,7 @@ from roofcast.reports.pages.layer_table import by_kind, passes
 from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.reports.pages.memory import doubtful, kinds, verdict
 from roofcast.reports.pages.nearest import none_is_near
+from roofcast.reports.pages.price import rent_words
 from roofcast.scenarios.files import text
 from roofcast.simulator.choose.sensitivity import Sensitivity
 from roofcast.simulator.forecast.result import Forecast
@@ -164,7 +166,9 @@ def _card(answer: Answer) -> dict[str, Any]:
         rows.append(("power", f"{si(f.power_w, 'W')} per board"))
     if f.time_to_train_s is not None:
         rows.append(("whole run", duration(f.time_to_train_s)))
-        rows += [("cost", money(f.cost_usd))] if f.cost_usd is not None else []
+        if f.cost_usd is not None:
+            at = f", at {money(f.price.usd_per_hour)} per device-hour" if f.price else ""
+            rows.append(("cost", money(f.cost_usd) + at))
         rows += [("energy of the boards", energy(f.energy_j))] if f.energy_j is not None else []
     return {
         "title": f"{f.model} on {on_what(f)}",
@@ -202,12 +206,21 @@ def _section(answer: Answer) -> dict[str, Any]:
         **_memory(f),
         "diagnosis": f.diagnosis,
         "effects": _effects(answer.sensitivity),
+        "run": _run(f),
         "near": none_is_near(f) if f.nearest else "",
         "nearest": _nearest(f),
         "assumptions": f.assumptions,
-        "sources": _sources(answer.scenario),
+        "sources": _sources(answer.scenario, f),
         "scenario": text(answer.scenario),
     }
+
+
+def _run(f: Forecast) -> dict[str, Any] | None:
+    """The whole training: sentences, where its time goes, the invoice; None without a length."""
+    c = f.campaign
+    if c is None:
+        return None
+    return {"told": campaign.told(c), "parts": campaign.parts(c), "invoice": campaign.invoice(c)}
 
 
 def _phases(f: Forecast) -> list[tuple[str, str, str]]:
@@ -277,10 +290,17 @@ def _nearest(f: Forecast) -> list[dict[str, str]]:
     ]
 
 
-def _sources(scenario: Scenario) -> list[tuple[str, str, str, str]]:
-    """Numbers of the device with their sources: key, value, status, source."""
+def _sources(scenario: Scenario, f: Forecast) -> list[tuple[str, str, str, str]]:
+    """Numbers of the device with their sources: key, value, status, source. Of its prices the one
+    that the run is paid at, where there is one.
+    """
     device = hwdb.device(scenario.device, scenario.set)
-    return [
+    rows = [
         (key, value(key, figure, unit).replace("\n", " "), figure.status, source(figure))
         for key, figure, unit in figures(device)
+        if not key.startswith("price.")
     ]
+    if f.price is not None:
+        rate = f"{money(f.price.usd_per_hour)} per device-hour"
+        rows.append(("price", rate, "used for the cost", rent_words(f.price)))
+    return rows

@@ -5,7 +5,8 @@ const held = document.getElementById("data"); // of a report; the explorer asks 
 const data = held ? JSON.parse(held.textContent) : { forecasts: [] };
 const NS = "http://www.w3.org/2000/svg";
 const PHASES = { forward: ["--blue", "circle"], backward: ["--vermillion", "diamond"], update: ["--green", "triangle"] };
-const KINDS = { parameters: "--blue", gradients: "--vermillion", optimizer: "--green", activations: "--orange", transient: "--purple", framework: "--grey" };
+const KINDS = { parameters: "--blue", gradients: "--vermillion", optimizer: "--green", activations: "--orange", transient: "--purple", "communication buffers": "--sky", "KV cache": "--sky", framework: "--grey" };
+const breadth = () => innerWidth < 700 ? 640 : 1060; // of a picture; on a telephone its texts are larger
 
 // ---- small helpers -------------------------------------------------------------------------
 function node(name, attributes = {}, ...children) {
@@ -24,15 +25,18 @@ function shape(name, attributes = {}, text = null) {
   return made;
 }
 const colour = name => `var(${name})`;
-function digits(value) {
+const formats = {};
+function digits(value, least = 3) { // three significant digits, as the command prints them
   if (value === 0) return "0";
-  const size = Math.floor(Math.log10(Math.abs(value)));
-  return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 2 - size) });
+  const size = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(3)))));
+  const most = Math.max(0, 2 - size), key = `${most} ${least}`;
+  formats[key] ||= new Intl.NumberFormat("en", { maximumFractionDigits: most, minimumFractionDigits: least ? most : 0 }); // slow to make
+  return formats[key].format(value);
 }
-function si(value, unit) {
+function si(value, unit, least = 3) {
   const steps = [[1e24, "Y"], [1e21, "Z"], [1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
   const [factor, prefix] = steps.find(([f]) => Math.abs(value) >= f) || [1, ""];
-  return `${digits(value / factor)} ${prefix}${unit}`.trim();
+  return `${digits(value / factor, least)} ${prefix}${unit}`.trim();
 }
 function binary(value) {
   const steps = [[2 ** 50, "PiB"], [2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]];
@@ -88,25 +92,31 @@ function box(label, checked, change) {
 
 // ---- roofline -------------------------------------------------------------------------------
 function roofline(place, one, name) {
-  const W = 1060, H = 560, LEFT = 78, RIGHT = 190, TOP = 16, BOTTOM = 52;
-  const total = one.json.step_time_s;
-  const compute = one.roofs.filter(r => r.kind === "compute").sort((a, b) => b.printed - a.printed);
-  const memory = one.roofs.filter(r => r.kind === "memory").sort((a, b) => b.printed - a.printed);
-  if (!compute.length || !one.points.length) { place.append(node("p", {}, "No floating-point rate is known, so there is no roofline.")); return; }
+  const W = breadth(), H = W < 700 ? 470 : 560, LEFT = 78, RIGHT = 190, TOP = 16, BOTTOM = 52;
+  const roofsOf = kind => one.roofs.filter(r => r.kind === kind).sort((a, b) => b.printed - a.printed);
+  const named = list => [...new Set(list)], groupOf = p => p.name.split(".").slice(0, -1).join(".") || p.name;
+  // only the picture is drawn again where other numbers leave the choices as they are
+  const choices = JSON.stringify([groupOf, p => p.op, p => p.precision, p => p.phase].map(of => named(one.points.map(of)).sort()).concat(one.roofs.map(r => r.label).sort()));
+  if (place.again && place.again.choices === choices) { place.again.draw(one); return; }
+  place.again = null; place.replaceChildren();
+  if (!one.roofs.some(r => r.kind === "compute") || !one.points.length) { place.append(node("p", {}, "No floating-point rate is known, so there is no roofline.")); return; }
   // what is chosen stays where the picture is drawn again with other numbers
   const state = place.chosen ||= { phases: new Set(Object.keys(PHASES)), kind: "", layer: "", least: 0.1, format: "", level: "", printed: true, achieved: true };
-  const dram = memory.find(r => r.label !== "L1" && r.label !== "L2" && r.label !== "L3") || memory[memory.length - 1];
-  if (!memory.some(r => r.label === state.level)) state.level = dram.label;
-  const groups = [...new Set(one.points.map(p => p.name.split(".").slice(0, -1).join(".") || p.name))];
+  const groups = named(one.points.map(groupOf));
+  let svg, total, compute, memory, dram, xmin, xmax, ymax, ymin;
+  function take(next) {
+    one = next; total = one.json.step_time_s; compute = roofsOf("compute"); memory = roofsOf("memory");
+    dram = memory.find(r => r.label !== "L1" && r.label !== "L2" && r.label !== "L3") || memory[memory.length - 1];
+    if (!memory.some(r => r.label === state.level)) state.level = dram.label;
+    const xs = one.points.map(p => p.flops / p.bytes), ys = one.points.map(p => p.flops / p.time_s), ridges = compute.map(r => r.printed / dram.printed);
+    xmin = Math.min(...xs, 0.6) / 2; xmax = Math.max(...xs, ...ridges) * 3;
+    ymax = compute[0].printed * 2.2; ymin = Math.max(Math.min(...ys) / 2.5, ymax / 1e6);
+  }
+  take(one);
   const said = node("p", { class: "told", "aria-live": "polite" }, "Point at a mark, or reach it with Tab, to read its op.");
   const holder = node("figure");
-  const xs = one.points.map(p => p.flops / p.bytes), ys = one.points.map(p => p.flops / p.time_s);
-  const ridges = compute.map(r => r.printed / dram.printed);
-  const xmin = Math.min(...xs, 0.6) / 2, xmax = Math.max(...xs, ...ridges) * 3;
-  const ymax = compute[0].printed * 2.2, ymin = Math.max(Math.min(...ys) / 2.5, ymax / 1e6);
   const X = v => LEFT + (W - LEFT - RIGHT) * Math.log(v / xmin) / Math.log(xmax / xmin);
   const Y = v => H - BOTTOM - (H - TOP - BOTTOM) * Math.log(v / ymin) / Math.log(ymax / ymin);
-  let svg;
 
   function axes() {
     for (let e = Math.ceil(Math.log10(xmin)); e <= Math.log10(xmax); e++) {
@@ -115,7 +125,7 @@ function roofline(place, one, name) {
     }
     for (let e = Math.ceil(Math.log10(ymin)); e <= Math.log10(ymax); e++) {
       svg.append(shape("line", { x1: LEFT, x2: W - RIGHT, y1: Y(10 ** e), y2: Y(10 ** e), stroke: colour("--grid") }));
-      svg.append(shape("text", { x: LEFT - 8, y: Y(10 ** e) + 4, "text-anchor": "end", fill: colour("--quiet") }, si(10 ** e, "")));
+      svg.append(shape("text", { x: LEFT - 8, y: Y(10 ** e) + 4, "text-anchor": "end", fill: colour("--quiet") }, si(10 ** e, "", 0)));
     }
     svg.append(shape("text", { x: (LEFT + W - RIGHT) / 2, y: H - 10, "text-anchor": "middle", fill: colour("--ink") }, "arithmetic intensity [FLOP per byte of device memory traffic]"));
     svg.append(shape("text", { x: 16, y: (H - BOTTOM) / 2, "text-anchor": "middle", fill: colour("--ink"), transform: `rotate(-90 16 ${(H - BOTTOM) / 2})` }, "performance [FLOP/s]"));
@@ -141,7 +151,7 @@ function roofline(place, one, name) {
       if (level.achieved) slope(level.achieved, used[0].achieved || used[0].printed, "5 4", 1.5, `${level.label} achieved`);
       for (const r of used) if (r.achieved) {
         line(Math.max(r.achieved / (level.achieved || level.printed), xmin), r.achieved, xmax, r.achieved, "5 4", 1.5, `${r.label} achieved`);
-        names.push([Y(r.achieved), `achieved ${si(r.achieved, "FLOP/s")}`]);
+        names.push([Y(r.achieved), `${r.label} achieved ${si(r.achieved, "")}`]);
       }
     }
     names.sort((a, b) => a[0] - b[0]);
@@ -187,7 +197,7 @@ function roofline(place, one, name) {
   }
   const count = node("span", { class: "quiet" });
   const set = key => value => { state[key] = value; draw(); };
-  const kinds = [...new Set(one.points.map(p => p.op))].sort(), formats = [...new Set(one.points.map(p => p.precision))].sort();
+  const kinds = named(one.points.map(p => p.op)).sort(), formats = named(one.points.map(p => p.precision)).sort();
   if (!kinds.includes(state.kind)) state.kind = "";
   if (!groups.includes(state.layer)) state.layer = "";
   if (!formats.includes(state.format)) state.format = "";
@@ -204,6 +214,7 @@ function roofline(place, one, name) {
     box("printed roofs (lines)", state.printed, set("printed")), box("achieved roofs (dashed)", state.achieved, set("achieved")), save(() => svg, `${name}-roofline`), count),
   holder, said, node("p", { class: "quiet" }, "The area of a mark is its share of the step. Printed roofs are those of the datasheet, achieved ones what long kernels sustain. Caches have a roof of their own; the intensity of a mark counts device memory traffic only."));
   draw();
+  place.again = { choices, draw: next => { take(next); draw(); } };
 }
 
 // ---- time by layer, as a tree that opens -----------------------------------------------------
@@ -243,7 +254,7 @@ function layers(place, one) {
 
 // ---- memory ---------------------------------------------------------------------------------
 function memory(place, one, name) {
-  const W = 1060, LEFT = 78, RIGHT = 16, m = one.json.memory, capacity = m.capacity_bytes;
+  const W = breadth(), LEFT = 78, RIGHT = 16, m = one.json.memory, capacity = m.capacity_bytes;
   const moments = one.memory.moments, H = moments.length > 1 ? 330 : 96;
   const svg = canvas(W, H, `Memory of ${one.title}: ${binary(m.peak_bytes)} at peak`);
   svg.setAttribute("role", "img");
@@ -267,7 +278,7 @@ function memory(place, one, name) {
     const X = v => LEFT + (W - LEFT - RIGHT) * v / top; let at = 0; const used = [];
     for (const [label, bytes] of one.memory.kinds) {
       const kind = Object.keys(KINDS).find(k => label.startsWith(k)) || "transient";
-      const rect = shape("rect", { x: X(at), y: 14, width: Math.max(X(at + bytes) - X(at) - 1, 0.5), height: 34, fill: colour(KINDS[kind]), "fill-opacity": label.startsWith("communication") ? 0.4 : 0.75 });
+      const rect = shape("rect", { x: X(at), y: 14, width: Math.max(X(at + bytes) - X(at) - 1, 0.5), height: 34, fill: colour(KINDS[kind]), "fill-opacity": 0.75 });
       rect.append(shape("title", {}, `${label}: ${binary(bytes)}`)); svg.append(rect); at += bytes; if (!used.includes(kind)) used.push(kind);
     }
     if (capacity) { svg.append(shape("line", { x1: X(capacity), x2: X(capacity), y1: 6, y2: 56, stroke: colour("--ink"), "stroke-dasharray": "6 4" })); svg.append(shape("text", { x: X(capacity), y: 68, "text-anchor": "end", fill: colour("--ink"), "font-size": 12 }, `capacity ${binary(capacity)}`)); }
@@ -288,7 +299,7 @@ function pipeline(place, one, name) {
   const p = one.pipeline;
   if (!p || !p.events.length) { place.append(node("p", {}, p && p.why_not ? `Not drawn: ${p.why_not}` : "Not drawn.")); return; }
   const stages = Math.max(...p.events.map(e => e[0])) + 1, end = p.shown < p.all ? Math.max(...p.events.map(e => e[2] + e[3])) : p.end_s;
-  const W = 1060, LEFT = 78, RIGHT = 16, row = Math.max(8, Math.min(26, 420 / stages)), H = stages * row + 64;
+  const W = breadth(), LEFT = 78, RIGHT = 16, row = Math.max(8, Math.min(26, 420 / stages)), H = stages * row + 64;
   const svg = canvas(W, H, `Pipeline of ${one.title}: ${stages} stages over ${seconds(end)}`); svg.setAttribute("role", "img");
   const X = t => LEFT + (W - LEFT - RIGHT) * t / end;
   for (const [stage, label, start, long] of p.events) {
@@ -310,19 +321,26 @@ function pipeline(place, one, name) {
 
 // ---- sensitivity ----------------------------------------------------------------------------
 function sensitivity(place, one, name) {
-  const rows = one.sensitivity.slice(0, 14), W = 1060, LEFT = 250, RIGHT = 90, row = 26, H = rows.length * row + 44;
-  const most = Math.max(...rows.map(e => Math.abs(e.elasticity)), 0.01);
-  const low = Math.min(0, ...rows.map(e => e.elasticity)), high = Math.max(0, ...rows.map(e => e.elasticity));
-  const X = v => LEFT + (W - LEFT - RIGHT) * (v - low) / Math.max(high - low, most);
-  const svg = canvas(W, H, `Elasticities of the step time of ${one.title}`); svg.setAttribute("role", "img");
+  const rows = one.sensitivity.filter(e => e.better_s > 0).sort((a, b) => b.better_s - a.better_s).slice(0, 14);
+  if (!rows.length) { place.append(node("p", {}, "No number of the hardware would make the step shorter.")); return; }
+  const W = breadth(), LEFT = W < 700 ? 170 : 220, RIGHT = 130, row = 26, H = rows.length * row + 66, total = one.json.step_time_s;
+  const X = v => LEFT + (W - LEFT - RIGHT) * v / rows[0].better_s;
+  const svg = canvas(W, H, `What a number twice as good saves of the step of ${one.title}`); svg.setAttribute("role", "img");
   rows.forEach((e, i) => {
-    const y = 8 + i * row, zero = X(0), at = X(e.elasticity);
-    svg.append(shape("rect", { x: Math.min(zero, at), y, width: Math.max(Math.abs(at - zero), 1), height: row - 8, fill: colour(e.rate ? "--blue" : "--vermillion"), "fill-opacity": 0.75 }));
+    const y = 8 + i * row, ink = colour(e.rate ? "--blue" : "--orange");
+    svg.append(shape("rect", { x: LEFT, y, width: Math.max(X(e.better_s) - LEFT, 1), height: row - 8, fill: ink, "fill-opacity": e.rate ? 0.75 : 0.35, stroke: ink }));
     svg.append(shape("text", { x: LEFT - 10, y: y + 13, "text-anchor": "end", fill: colour("--ink") }, e.number));
-    svg.append(shape("text", { x: Math.max(zero, at) + 6, y: y + 13, fill: colour("--ink"), "font-size": 12 }, e.elasticity.toFixed(3)));
+    svg.append(shape("text", { x: X(e.better_s) + 6, y: y + 13, fill: colour("--ink"), "font-size": 12 }, `${seconds(e.better_s)}, ${percent(e.better_s / total)}`));
   });
-  svg.append(shape("line", { x1: X(0), x2: X(0), y1: 4, y2: rows.length * row + 4, stroke: colour("--ink") }));
-  svg.append(shape("text", { x: (LEFT + W - RIGHT) / 2, y: H - 12, "text-anchor": "middle", fill: colour("--quiet") }, "percent of step time for a percent of the number (blue: rates, orange: latencies)"));
+  svg.append(shape("line", { x1: LEFT, x2: LEFT, y1: 4, y2: rows.length * row + 4, stroke: colour("--ink") }));
+  svg.append(shape("text", { x: LEFT, y: H - 36, fill: colour("--quiet") }, "time of the step that a number twice as good saves"));
+  let x = LEFT;
+  for (const [rate, text] of [[true, "a rate, doubled"], [false, "a latency, halved"]]) {
+    if (!rows.some(e => e.rate === rate)) continue;
+    const ink = colour(rate ? "--blue" : "--orange");
+    svg.append(shape("rect", { x, y: H - 22, width: 12, height: 12, fill: ink, "fill-opacity": rate ? 0.75 : 0.35, stroke: ink }));
+    svg.append(shape("text", { x: x + 18, y: H - 12, fill: colour("--ink"), "font-size": 12 }, text)); x += 150;
+  }
   place.append(scrolling(svg), node("div", { class: "controls" }, save(() => svg, `${name}-sensitivity`)));
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.table import Table
 
 from roofcast.reports.console import Justify, fitted_table, plain_table, say, section, show
 from roofcast.reports.format import (
@@ -107,9 +108,9 @@ def _stages(out: Console, c: Campaign):
     return fitted_table(out.width - 2, STAGES, rows, ("sequence", "batch", "energy", "steps"))
 
 
-def _parts(c: Campaign):
-    """The parts of the time, the largest first."""
-    parts = {
+def parts(c: Campaign) -> list[tuple[str, str, str]]:
+    """The parts of the time, the largest first: name, time, share."""
+    found = {
         "steps": c.steps_s,
         "slower steps (stragglers)": c.slow_s,
         "evaluation": c.eval_s,
@@ -119,10 +120,17 @@ def _parts(c: Campaign):
         "restarts after failures": c.restart_s,
         "starting the job": c.start_s,
     }
+    return [
+        (name, duration(seconds), share(seconds / c.time_s))
+        for name, seconds in sorted(found.items(), key=lambda each: -each[1])
+        if seconds > SHOWN * c.time_s or name == "steps"
+    ]
+
+
+def _parts(c: Campaign) -> Table:
     table = plain_table(("where the time goes", "left"), ("time", "right"), ("share", "right"))
-    for name, seconds_ in sorted(parts.items(), key=lambda each: -each[1]):
-        if seconds_ > SHOWN * c.time_s or name == "steps":
-            table.add_row(name, duration(seconds_), share(seconds_ / c.time_s))
+    for row in parts(c):
+        table.add_row(*row)
     return table
 
 
@@ -162,18 +170,36 @@ def _joules(c: Campaign) -> str:
     return text
 
 
-def _invoice(out: Console, c: Campaign, as_if: bool) -> None:
+def invoice(c: Campaign, as_if: bool = False) -> list[tuple[str, str, str, str]]:
+    """The lines of the invoice and their sum: what, quantity, rate, USD; none without a price."""
     if c.cost_usd is None or not c.invoice:
-        say(out, "invoice: price unknown (--price sets one)")
-        return
+        return []
     rows = []
     for each in c.invoice:
         quantity = f"{each.quantity:,.{decimals(each.quantity)}f} {each.unit}"
         rows.append((each.what, quantity, hourly(each.rate_usd)[1:], f"{each.usd:,.2f}"))
     dated = f" (price of {c.price_date})" if c.price_date else ""
     dated += ", as if it fitted" if as_if else ""
-    rows.append((f"total{dated}", "", "", f"{c.cost_usd:,.2f}"))
-    show(out, fitted_table(out.width - 2, INVOICE, rows, ("rate", "quantity")))
+    return [*rows, (f"total{dated}", "", "", f"{c.cost_usd:,.2f}")]
+
+
+def told(c: Campaign) -> list[str]:
+    """When it ends, what it costs, its failures and its energy, in sentences."""
+    lines = [f"{_when(c)}.", *(f"{line}." for line in _chances(c))]
+    lines.append(f"{_checkpoints(c)}; {_failures(c)}.")
+    if c.cost_usd is not None and c.cost_low_usd is not None and c.cost_high_usd is not None:
+        low, high = money(c.cost_low_usd), money(c.cost_high_usd)
+        lines.append(f"Cost {money(c.cost_usd)}; 80 % interval {low} to {high}.")
+    if c.energy_j is not None:
+        lines.append(f"Energy {_joules(c)} (scope: {c.energy_scope}).")
+    return [line[0].upper() + line[1:] for line in lines]
+
+
+def _invoice(out: Console, c: Campaign, as_if: bool) -> None:
+    if c.cost_usd is None or not c.invoice:
+        say(out, "invoice: price unknown (--price sets one)")
+        return
+    show(out, fitted_table(out.width - 2, INVOICE, invoice(c, as_if), ("rate", "quantity")))
     if c.cost_low_usd is not None and c.cost_high_usd is not None:
         low, high = money(c.cost_low_usd), money(c.cost_high_usd)
         say(out, f"80 % interval of the total: {low} to {high}")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from roofcast.reports.files import replacing
 from roofcast.reports.format import seconds
-from roofcast.reports.pictures.style import DEVICES
+from roofcast.reports.pictures.style import DEVICES, INK, SMALL, TITLE, new, write
 from roofcast.simulator.machine.crosscheck import measure
 from roofcast.simulator.machine.crosscheck.steps import Ran, Trained
 
@@ -28,26 +24,27 @@ def draw(name: str, kernels: list[Ran], trained: list[Trained], path: str) -> No
         panels.append((f"{len(kernels)} kernels", kernels))
     if trained:
         panels.append((f"{len(trained)} training steps", trained))
-    size = (6.2 * len(panels), 5.8)
-    figure, all_axes = plt.subplots(
-        1, len(panels), figsize=size, layout="constrained", squeeze=False
-    )
+    write(path, lambda: _figure(name, panels))
+
+
+def _figure(name: str, panels: Sequence[tuple[str, Sequence[Ran | Trained]]]) -> Figure:
+    figure = new(6.2 * len(panels), 5.8)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, rows) in zip(all_axes[0], panels, strict=True):
         _panel(axes, title, rows)
-        if rows is trained:
+        trained = [row for row in rows if isinstance(row, Trained)]
+        if trained:
             _nets(axes, trained)
         else:
             _points(axes, rows, DEVICES[0], "kernels")
-    figure.suptitle(name)
-    with replacing(path) as part:
-        figure.savefig(part, dpi=150)
-    plt.close(figure)
+    figure.suptitle(name, fontsize=TITLE)
+    return figure
 
 
 def _panel(axes: Axes, title: str, rows: Sequence[Ran | Trained]) -> None:
     """Diagonal, band, limits, titles and ticks."""
     low, high = 0.7 * min(r.measured_s for r in rows), 1.6 * max(r.measured_s for r in rows)
-    axes.plot([low, high], [low, high], color="black", lw=0.8)
+    axes.plot([low, high], [low, high], color=INK, lw=0.8)
     band = ([0.75 * low, 0.75 * high], [1.25 * low, 1.25 * high])
     axes.fill_between([low, high], *band, color="grey", alpha=0.2, lw=0)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
@@ -72,9 +69,9 @@ def _nets(axes: Axes, rows: Sequence[Trained]) -> None:
             xytext=(5 if right else -5, -3),
             ha="left" if right else "right",
             textcoords="offset points",
-            fontsize=7,
+            fontsize=SMALL - 1.5,
         )
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="upper left", fontsize=SMALL)
 
 
 def _points(axes: Axes, rows: Sequence[Ran | Trained], colour: str, label: str) -> None:

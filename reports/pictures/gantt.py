@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from roofcast.reports.format import duration
-from roofcast.reports.pictures.style import FAINT, INK, SMALL, colour_of
+from roofcast.reports.pictures.style import FAINT, INK, SMALL, TITLE, bare, colour_of, ink_on, new
 from roofcast.simulator.choose.assigned import Assigned, Run
 
 BAND = 1.0  # height of a kind of device [inches]
@@ -33,8 +32,7 @@ def lanes(runs: list[Run], count: int) -> list[tuple[Run, list[int]]]:
 def draw(found: Assigned) -> Figure:
     """Time to the right, devices upwards; a job is a bar as high as its share of its kind."""
     kinds = [h for h in found.pool if any(r.device == h.device for r in found.plan)]
-    figure = Figure(figsize=(10.0, 1.4 + BAND * max(len(kinds), 1)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new(10.0, 1.4 + BAND * max(len(kinds), 1))
     axes = figure.add_subplot()
     last = max((r.end_s for r in found.plan), default=1.0)
     unit, word = (DAY, "days") if last > LONG else (HOUR, "hours")
@@ -53,8 +51,9 @@ def draw(found: Assigned) -> Figure:
                 if height >= NARROW and room > LETTER * 3:
                     name = _fit(run.job, int(room / LETTER))
                     middle = (run.start_s + run.time_s / 2) / unit
+                    ink = ink_on(colour[run.job])
                     axes.text(middle, bottom + height / 2, name, ha="center", va="center",
-                              fontsize=SMALL, color="white", clip_on=True)  # fmt: skip
+                              fontsize=SMALL, color=ink, clip_on=True)  # fmt: skip
             if run.deadline_s is not None and run.deadline_s <= last:
                 axes.plot([run.deadline_s / unit], [base], marker="v", color=colour[run.job],
                           markeredgecolor=INK, ms=7)  # fmt: skip
@@ -64,11 +63,11 @@ def draw(found: Assigned) -> Figure:
     axes.set_ylim(-max(len(kinds), 1), 0.08)
     axes.set_xlim(0, last / unit)
     axes.set_xlabel(f"time from now [{word}]; triangles: deadlines", color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
+    bare(axes)
     left = f", {len(found.left)} not finished" if found.left else ""
     title = f"{len(found.plan)} jobs in {duration(found.total.makespan_s)}{left}"
     greedy = f"greedy: {duration(found.greedy.makespan_s)}, {found.greedy.finished} jobs"
-    axes.set_title(f"{title} ({greedy})", loc="left", fontsize=12)
+    axes.set_title(f"{title} ({greedy})", loc="left", fontsize=TITLE)
     return figure
 
 

@@ -8,10 +8,8 @@ axes or above the lines, so that no point is hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,14 +21,17 @@ from roofcast.reports.pages.layout import on_what
 from roofcast.reports.pictures.point_labels import boxes, name_points
 from roofcast.reports.pictures.roofline_labels import margin_labels, ridge_labels, slope_labels
 from roofcast.reports.pictures.roofline_legend import legend
-from roofcast.reports.pictures.roofline_points import draw_points, visible
-from roofcast.reports.pictures.roofs import Machine, Roof, in_use, ridge
+from roofcast.reports.pictures.roofline_points import draw_points
+from roofcast.reports.pictures.roofs import Machine, Roof, in_use, ridge, visible
 from roofcast.reports.pictures.style import (
     ACHIEVED,
     AXES,
+    DPI,
     FAINT,
     GREY,
+    GRID,
     INK,
+    TEXT,
     colour_of,
     dash_of,
     fonts,
@@ -39,8 +40,6 @@ from roofcast.simulator.forecast.result import Forecast, Point
 
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType
-
-SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def draw(forecasts: Sequence[Forecast], machines: Sequence[Machine]) -> Figure:
@@ -68,26 +67,9 @@ def draw(forecasts: Sequence[Forecast], machines: Sequence[Machine]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure as png (130 dpi), svg or pdf, by suffix; equal figures give equal bytes."""
-    suffix = Path(path).suffix.lower()
-    undated: dict[str, dict[str, None]] = {
-        ".svg": {"Date": None},
-        ".pdf": {"CreationDate": None},
-        ".png": {},
-    }
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "roofcast",
-        "svg.fonttype": "none",
-        "pdf.fonttype": 42,
-    }
-    with matplotlib.rc_context(settings):
-        figure.savefig(path, format=suffix[1:], metadata=undated[suffix])
-
-
 def new_figure() -> tuple[Figure, Axes]:
     """An empty figure with axes, and room for labels around them."""
-    figure = Figure(figsize=(11, 7), dpi=130)
+    figure = Figure(figsize=(11, 7), dpi=DPI)
     FigureCanvasAgg(figure)
     return figure, figure.add_axes(AXES)
 
@@ -113,7 +95,7 @@ def frame(axes: Axes, shown: Sequence[Sequence[Point]], machines: Sequence[Machi
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: si(value, "FLOP/s", 1).replace("FLOP/s", "").strip())
     )
-    axes.grid(True, which="major", color="#E6E6E6", linewidth=0.8, zorder=0)
+    axes.grid(True, which="major", color=GRID, linewidth=0.8, zorder=0)
     axes.tick_params(which="minor", length=2, color=FAINT)
     axes.spines[["top", "right"]].set_color("#CCCCCC")
     axes.set_axisbelow(True)
@@ -177,7 +159,7 @@ def titles(figure: Figure, title: str, subtitle: str) -> None:
     """Write the title and the line below it."""
     x = AXES[0]
     figure.text(x, 0.955, title, fontsize=15, fontweight="bold", color=INK, va="center")
-    figure.text(x, 0.918, subtitle, fontsize=10.5, color=GREY, va="center")
+    figure.text(x, 0.918, subtitle, fontsize=TEXT, color=GREY, va="center")
 
 
 def _subtitle(forecasts: Sequence[Forecast]) -> str:

@@ -1,30 +1,14 @@
-"""The points of a roofline: which ops are drawn, and their markers."""
+"""The points of a roofline, drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from matplotlib.axes import Axes
 
-from roofcast.reports.pictures.style import FULL, LEAST, MARKS, SMALLEST_SHARE, colour_of
+from roofcast.reports.pictures.style import FULL, LEAST, MARKS, colour_of
 from roofcast.simulator.forecast.result import Forecast, Point
-
-
-def visible(forecast: Forecast) -> list[Point]:
-    """Points that have FLOPs, bytes and a visible share of the step, longest first.
-
-    The optimizer's work on all weights is merged into one point.
-    """
-    points = [p for p in forecast.points if p.phase != "update"]
-    update = [p for p in forecast.points if p.phase == "update"]
-    if update:
-        sums = {key: sum(getattr(p, key) for p in update) for key in ("flops", "bytes", "time_s")}
-        points.append(msgspec.structs.replace(update[0], name="optimizer", **sums))
-    least = SMALLEST_SHARE * forecast.step_time_s
-    points = [p for p in points if p.flops > 0 and p.bytes > 0 and p.time_s > least]
-    return sorted(points, key=lambda p: -p.time_s)
 
 
 def draw_points(

@@ -1,4 +1,6 @@
-"""The roofs of a device: peak rates of compute units and memory levels, printed and achieved."""
+"""The roofs of a device: peak rates of compute units and memory levels, printed and achieved; and
+which ops stand below them. Draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,11 @@ import msgspec
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
+from roofcast.simulator.forecast.result import Forecast, Point
 from roofcast.simulator.times.power import long_product
 from roofcast.simulator.times.rates import resolve
+
+SMALLEST_SHARE = 1e-4  # of the step; shorter ops are not drawn
 
 
 class Roof(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,3 +125,18 @@ def _held(device: Device, format_: str, training: bool) -> float:
     rates, c = resolve(device, format_).rates, constants.kernels()
     inside = training and rates.kind in ("gpu", "npu")
     return long_product(device, rates, c.power) * (c.matmul.in_steps if inside else 1.0)
+
+
+def visible(forecast: Forecast) -> list[Point]:
+    """Points that have FLOPs, bytes and a visible share of the step, longest first.
+
+    The optimizer's work on all weights is merged into one point.
+    """
+    points = [p for p in forecast.points if p.phase != "update"]
+    update = [p for p in forecast.points if p.phase == "update"]
+    if update:
+        sums = {key: sum(getattr(p, key) for p in update) for key in ("flops", "bytes", "time_s")}
+        points.append(msgspec.structs.replace(update[0], name="optimizer", **sums))
+    least = SMALLEST_SHARE * forecast.step_time_s
+    points = [p for p in points if p.flops > 0 and p.bytes > 0 and p.time_s > least]
+    return sorted(points, key=lambda p: -p.time_s)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from roofcast.reports.format import percent, seconds
 from roofcast.reports.pages.layout import on_what
-from roofcast.reports.pictures.style import BLUE, INK, ORANGE, SMALL
+from roofcast.reports.pictures.style import BLUE, INK, ORANGE, SMALL, TITLE, bare, new
 from roofcast.simulator.choose.sensitivity import Sensitivity
 
 MOST = 12  # bars
@@ -19,8 +18,7 @@ def draw(found: Sensitivity) -> Figure:
     """A bar per number, as long as the share of the step that a number twice as good saves."""
     step = found.forecast
     effects = sorted(found.effects, key=lambda e: -e.better_s)[:MOST]
-    figure = Figure(figsize=(9.0, 1.9 + HEIGHT * max(len(effects), 1)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new(9.0, 1.9 + HEIGHT * max(len(effects), 1))
     axes = figure.add_subplot()
     shares = [100 * max(e.better_s, 0.0) / step.step_time_s for e in effects]
     colours = [BLUE if e.rate else ORANGE for e in effects]
@@ -36,7 +34,7 @@ def draw(found: Sensitivity) -> Figure:
     if len({e.rate for e in effects}) > 1:
         marks = [Patch(facecolor=BLUE), Patch(facecolor=ORANGE, hatch="///", edgecolor="white")]
         axes.legend(marks, ["rate, doubled", "latency or host time, halved"], loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
+    bare(axes)
     title = f"{step.model} on {on_what(step)}: {seconds(step.step_time_s)} per step"
-    axes.set_title(f"{title}, MFU {percent(step.mfu)}", loc="left", fontsize=12)
+    axes.set_title(f"{title}, MFU {percent(step.mfu)}", loc="left", fontsize=TITLE)
     return figure

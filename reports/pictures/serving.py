@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.files import replacing
-from roofcast.reports.pictures.style import BLUE, FAINT, SMALL, fonts
+from roofcast.reports.pictures.style import BLUE, SMALL, TITLE, bare, new, write
 from roofcast.simulator.serving.result import ServingForecast
 
 WIDE = 8.0  # ratio of the ends of an axis from which it is logarithmic
@@ -20,34 +18,35 @@ def draw(found: Sequence[ServingForecast], path: str) -> None:
     points = sorted(found, key=lambda f: f.tokens_per_s_per_user)
     if len(points) < 2:
         raise BadInput("--plot draws several loads; give for example --concurrency 1,4,16,64")
-    with fonts():
-        figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        x = [f.tokens_per_s_per_user for f in points]
-        y = [f.output_tokens_per_s_per_device for f in points]
-        low = [f.output_tokens_per_s_range[0] / f.devices if f.output_tokens_per_s_range else 0.0
-               for f in points]  # fmt: skip
-        high = [f.output_tokens_per_s_range[1] / f.devices if f.output_tokens_per_s_range else 0.0
-                for f in points]  # fmt: skip
-        axes.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0, label="80 % interval")
-        axes.plot(x, y, "o-", color=BLUE, label="forecast")
-        for f, a, b in zip(points, x, y, strict=True):
-            axes.annotate(
-                f"{f.amount or 0:,.4g}", (a, b), (5, 5), textcoords="offset points", fontsize=SMALL
-            )
-        if max(x) > WIDE * min(x):
-            axes.set_xscale("log")
-        if max(y) > WIDE * min(y):
-            axes.set_yscale("log")
-        axes.set_xlabel("tokens/s per user")
-        axes.set_ylabel("output tokens/s per device")
-        axes.grid(True, color=FAINT, alpha=0.3)
-        axes.legend(frameon=False)
-        first = points[0]
-        title = f"{first.model} on {first.devices} {first.device}, {first.stack}"
-        lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
-        unit = {"rate": "requests/s", "batch": "batch"}.get(first.load, "users")
-        axes.set_title(f"{title}; {lengths}; numbers: {unit}", loc="left", fontsize=10)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+    write(path, lambda: _figure(points))
+
+
+def _figure(points: Sequence[ServingForecast]) -> Figure:
+    figure = new(8.0, 5.0)
+    axes = figure.add_subplot()
+    x = [f.tokens_per_s_per_user for f in points]
+    y = [f.output_tokens_per_s_per_device for f in points]
+    ranges = [(f.output_tokens_per_s_range or (0.0, 0.0), f.devices) for f in points]
+    low, high = ([each[i] / count for each, count in ranges] for i in (0, 1))
+    axes.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0, label="80 % interval")
+    axes.plot(x, y, "o-", color=BLUE, label="forecast")
+    for f, a, b in zip(points, x, y, strict=True):
+        axes.annotate(
+            f"{f.amount or 0:,.4g}", (a, b), (5, 5), textcoords="offset points", fontsize=SMALL
+        )
+    if max(x) > WIDE * min(x):
+        axes.set_xscale("log")
+    if max(y) > WIDE * min(y):
+        axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+    axes.set_xlabel("tokens/s per user")
+    axes.set_ylabel("output tokens/s per device")
+    bare(axes, "both")
+    axes.legend(frameon=False, fontsize=SMALL)
+    first = points[0]
+    title = f"{first.model} on {first.devices} {first.device}, {first.stack}"
+    lengths = f"{first.input_len:,} tokens in, {first.output_len:,} out"
+    unit = {"rate": "requests/s", "batch": "batch"}.get(first.load, "users")
+    axes.set_title(f"{title}\n{lengths}; numbers: {unit}", loc="left", fontsize=TITLE)
+    return figure

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from roofcast.hwdb.errors import BadInput
@@ -21,7 +20,10 @@ from roofcast.reports.pictures.style import (
     PURPLE,
     SKY,
     SMALL,
+    TITLE,
     VERMILLION,
+    bare,
+    new,
 )
 from roofcast.simulator.choose.axes import Axis
 from roofcast.simulator.choose.sweep import PARTS
@@ -45,7 +47,7 @@ WORDS = {
 CAP = "power.cap"  # the axis beside which joules are drawn
 LEAST = 0.005  # parts below this share of every step are not in the legend
 WIDE = 8.0  # ratio of the longest to the shortest step from which an axis is logarithmic
-ANNOTATED = 144  # cells of a map that have room for a number
+ANNOTATED = 100  # cells of a map that have room for a number
 
 
 def draw(table: DataFrame, axes: Sequence[Axis], scenario: Scenario) -> Figure:
@@ -53,11 +55,10 @@ def draw(table: DataFrame, axes: Sequence[Axis], scenario: Scenario) -> Figure:
     good = table[table["refused"].isna()]
     if good.empty:
         raise BadInput("--plot: no point of the sweep can be; there is nothing to draw")
-    figure = Figure(figsize=(9.0, 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new(9.0, 5.4)
     names = [axis.name for axis in axes]
     where = "" if "on" in names else f" on {scenario.device}"
-    figure.suptitle(f"{scenario.model}{where}", x=0.01, ha="left", fontsize=12)
+    figure.suptitle(f"{scenario.model}{where}", x=0.01, ha="left", fontsize=TITLE)
     if len(axes) == 2 and len(good) > len(axes[0].values):
         _map(figure, table, axes)
     else:
@@ -101,7 +102,7 @@ def _bands(figure: Figure, good: DataFrame, axes: Sequence[Axis]) -> None:
     below.minorticks_off()
     below.set_xlabel(", ".join(a.name for a in axes))
     for plot in (above, below):
-        plot.spines[["top", "right"]].set_visible(False)
+        bare(plot)
     figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
 
 
@@ -189,7 +190,7 @@ def _cell(plot: Any, i: int, j: int, time_s: float, fits: bool, image: Any, room
             seconds(time_s),
             ha="center",
             va="center",
-            fontsize=SMALL - 1.5,
+            fontsize=SMALL,
             color="white" if dark else INK,
             bbox=None if fits else plate,
         )

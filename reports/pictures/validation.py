@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.reports.files import replacing
-from roofcast.reports.pictures.style import BLUE, FAINT, INK, VERMILLION
+from roofcast.reports.pictures.style import BLUE, FAINT, INK, SMALL, VERMILLION, bare, new, write
 from roofcast.reports.tables.validation import Checked
 from roofcast.scenarios.measured.scores import Scored
 
@@ -47,16 +42,14 @@ def draw(checked: Iterable[Checked | Scored], path: str) -> None:
     by_source = ratios(checked)
     if not by_source:
         raise BadInput("--plot: no run has a forecast; nothing to draw")
-    figure = _figure(by_source)
-    with replacing(path) as part:
-        figure.savefig(part, dpi=150)
-    plt.close(figure)
+    write(path, lambda: _figure(by_source))
 
 
 def _figure(by_source: Mapping[str, Sequence[float]]) -> Figure:
     """A line per source from below, and one for all runs at the top."""
     lines = [*list(by_source.items())[::-1], ("all runs", np.concatenate([*by_source.values()]))]
-    figure, axes = plt.subplots(figsize=(9.0, 1.8 + 0.27 * len(lines)), layout="constrained")
+    figure = new(9.0, 1.8 + 0.27 * len(lines))
+    axes = figure.add_subplot()
     axes.axvspan(0.9, 1.1, color="grey", alpha=0.2, lw=0, label="within 10 %")
     axes.axvline(1.0, color=INK, lw=0.8)
     noise = np.random.default_rng(SEED)
@@ -66,12 +59,11 @@ def _figure(by_source: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     axes.minorticks_off()
     names = [f"{name[:NAME]} ({len(values):,})" for name, values in lines]
-    axes.set_yticks(range(len(lines)), names, fontsize=8)
+    axes.set_yticks(range(len(lines)), names, fontsize=SMALL)
     axes.get_yticklabels()[-1].set_fontweight("bold")
-    axes.grid(True, axis="x", color="#E6E6E6", lw=0.6)
-    axes.set_axisbelow(True)
+    bare(axes, "x")
     axes.set_xlabel("forecast / measured step time   (below 1: the forecast is too short)")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=SMALL, frameon=False)
     return figure
 
 
@@ -89,4 +81,4 @@ def _line(axes: Axes, y: int, values: np.ndarray, noise: np.random.Generator) ->
         ((values > FURTHEST).sum(), FURTHEST * 1.03, "left"),
     ):
         if number:
-            axes.text(x, y, f"{number}", fontsize=7, va="center", ha=where, color=BLUE)
+            axes.text(x, y, f"{number}", fontsize=SMALL - 1.5, va="center", ha=where, color=BLUE)

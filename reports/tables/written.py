@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
-def check_table(path: str) -> None:
-    """Raises BadInput where a table could not be written there."""
-    target = check_target(path, SUFFIXES)
+def check_table(path: str, page: bool = False) -> None:
+    """Raises BadInput where a table could not be written there; page: or a page (.html)."""
+    target = check_target(path, (*SUFFIXES, ".html") if page else SUFFIXES)
     if target.suffix.lower() == ".parquet":
         try:
             import pyarrow  # noqa: F401

@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from roofcast.hwdb.constants import kernels as constants
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.forecast.assemble_parallel import Placed
 from roofcast.simulator.forecast.chain import forecast, placed
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.memory import Held, moments_on
 from roofcast.simulator.parallel.pipeline.replay import Event, replay
 from roofcast.simulator.parallel.stages import passes, units
 from roofcast.simulator.parallel.step import dealt
@@ -51,6 +52,19 @@ def timeline(scenario: Scenario) -> tuple[Event, ...]:
     if asked.layout is not None:
         return _over_stages(asked)
     return _on_one_device(forecast(scenario), trace(asked.model, asked.recipe))
+
+
+def moments(scenario: Scenario) -> list[Held]:
+    """Memory through the backward pass and the update of a training step on one device, in the
+    order in which the moments come; empty where it is not known by moment.
+    """
+    try:
+        asked = resolve(scenario)
+        if asked.layout is not None or scenario.mode != "train":
+            return []
+        return moments_on(trace(asked.model, asked.recipe), asked.device)
+    except RoofcastError:
+        return []
 
 
 def _on_one_device(whole: Forecast, step: Step) -> tuple[Event, ...]:

@@ -4,9 +4,12 @@ drawing can be tested without the engine.
 
 from __future__ import annotations
 
+import io
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from roofcast.reports.pictures.roofs import Machine, Roof
 from roofcast.simulator.forecast.result import (
@@ -295,3 +298,22 @@ def spread(step):
 def forecast(step) -> Forecast:
     """A training step on one H100."""
     return step()
+
+
+SAME, OFF = 24, 0.002  # levels by which a pixel may differ (other fonts); share that may by more
+
+
+@pytest.fixture(scope="session")
+def alike():
+    """A function that fails unless two PNGs have the same texts, numbers among them, and look the
+    same.
+    """
+
+    def compared(stored: bytes, now: bytes) -> None:
+        one, other = (Image.open(io.BytesIO(each)) for each in (stored, now))
+        assert one.info["Description"] == other.info["Description"], "make docs draws it anew"
+        assert one.size == other.size
+        pixels = [np.asarray(image.convert("RGB"), dtype=int) for image in (one, other)]
+        assert (np.abs(pixels[0] - pixels[1]).max(axis=2) > SAME).mean() <= OFF
+
+    return compared

@@ -2,7 +2,7 @@
 pages show, and prints what is quoted below it; every link leads somewhere.
 
 A quoted output may leave sections out, with a line of three dots in their place.
-`make docs` rewrites the quoted outputs and the picture.
+`make docs` rewrites the quoted outputs and the pictures.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TEXTS = [
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 WIDTH = {"COLUMNS": "100"}
-PICTURE = "docs/roofline-llama-3-8b.png"
+DRAWN = re.compile(r"(?:-o|--plot) (\w+\.png)")  # what a command of README.md draws into docs/
 LEFT_OUT = "...\n"
 
 
@@ -206,6 +206,24 @@ def test_readme_is_short():
     assert len(read("README.md").splitlines()) <= 200
 
 
+def gallery() -> list[tuple[str, str]]:
+    """Commands of README.md whose pictures it shows, and the names of these."""
+    lines = [line for line, _ in commands("README.md") if DRAWN.search(line)]
+    return [(line, DRAWN.search(line)[1]) for line in lines]
+
+
+def test_readme_shows_what_its_commands_draw():
+    shown = re.findall(r"\]\(docs/(\w+\.png)\)", read("README.md"))
+    assert shown == [name for _, name in gallery()] and 0 < len(shown) <= 3
+
+
+@pytest.mark.parametrize(("line", "name"), gallery())
+def test_pictures_of_readme_are_what_is_drawn_today(line, name, tmp_path, monkeypatch, alike):
+    monkeypatch.chdir(tmp_path)
+    assert run(line).exit_code == 0
+    alike((ROOT / "docs" / name).read_bytes(), (tmp_path / name).read_bytes())
+
+
 def test_readme_states_the_errors_of_the_page_on_accuracy():
     row = re.compile(r"^\| (fitted|left out|never seen) \| (.*) \|$", re.M)
     cells = {status: rest.split(" | ") for status, rest in row.findall(read("docs/accuracy.md"))}
@@ -323,15 +341,15 @@ def test_no_page_names_a_place_of_one_machine(page):
 
 
 def refresh() -> None:
-    """Write the outputs and the picture as the commands give them now; nothing if one fails."""
+    """Write the outputs and the pictures as the commands give them now; nothing if one fails."""
     os.environ.update(WIDTH)
     with tempfile.TemporaryDirectory() as place:
         make_files(Path(place))
         os.chdir(place)
         texts = {page: refreshed(page) for page in PAGES}
-        checked(
-            f"roofcast roofline llama-3-8b --on h100-sxm5 -o {shlex.quote(str(ROOT / PICTURE))}"
-        )
+        for line, name in gallery():
+            checked(line)
+            shutil.copy(name, ROOT / "docs" / name)
     for page, text in texts.items():
         (ROOT / page).write_text(text, encoding="utf-8")
 

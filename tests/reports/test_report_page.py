@@ -20,6 +20,11 @@ PAGES = {
     "llama": "llama-3-8b --on h100-sxm5",
     "two": "resnet50 --on a100-sxm4-80gb --on h100-sxm5 --batch 64",
     "pipeline": "llama-3-70b --on h100-sxm5 --devices 64 --tp 8 --pp 4 --batch 64",
+    "run": "llama-2-7b --on h100-sxm5 --devices 64 --zero 1 --batch 256 --tokens 100B",
+}
+ANSWERS = {  # pages of other commands
+    "choices": "choose gpt2 --tokens 1B --within 30d --on l4 --on h100-sxm5 --devices 8",
+    "layouts": "search gpt2 --on h100-sxm5 --devices 8 --batch 64 --top 3",
 }
 # texts of one picture that lie over another; marks are circles and paths
 OVERLAPS = """() => {
@@ -52,6 +57,9 @@ def written(tmp_path_factory):
     for name, words in PAGES.items():
         target = str(folder / f"{name}.html")
         result = CliRunner().invoke(main, ["report", *words.split(), "-o", target])
+        assert result.exit_code == 0, result.output
+    for name, words in ANSWERS.items():
+        result = CliRunner().invoke(main, [*words.split(), "-o", str(folder / f"{name}.html")])
         assert result.exit_code == 0, result.output
     net = folder / "net.toml"
     net.write_text(
@@ -94,7 +102,7 @@ def marks(tab):
     return tab.locator("section").nth(1).locator("[data-mark]").count()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *ANSWERS])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_overlaps_or_leaves_the_page(page, name, width):
     tab = page(name, width)
@@ -102,7 +110,7 @@ def test_nothing_overlaps_or_leaves_the_page(page, name, width):
     assert tab.evaluate(OVERLAPS) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *ANSWERS])
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_no_serious_fault(page, name, dark):
     found = axe.Axe().run(page(name, dark=dark)).response["violations"]
@@ -179,3 +187,64 @@ def test_colours_change_and_are_kept_apart(page):
     assert tab.evaluate(paper) != light
     tab.get_by_role("button", name="Light colours").click()
     assert tab.evaluate(paper) == light
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_front_tells_its_points_and_the_theme_changes(page, name):
+    tab = page(name)
+    points = tab.locator("[data-mark]")
+    assert points.count() > 2
+    points.last.focus()
+    assert tab.locator("#told").text_content() == points.last.get_attribute("aria-label")
+    tab.get_by_role("button", name="Dark colours").click()
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+    rows = tab.locator("tbody tr th").all_text_contents()
+    data = json.loads(tab.locator("#data").text_content())
+    if name == "choices":
+        first = data["choices"][0]
+        assert rows[0] == f"{first['devices']} × {first['device']}"
+    else:
+        assert len(data["best"]) == 3 and len(rows) == 3
+
+
+def test_the_whole_training_has_one_price_and_its_invoice(page):
+    tab = page("run")
+    found = json.loads(tab.locator("#data").text_content())["forecasts"][0]["json"]
+    text = tab.locator("body").inner_text()
+    assert "with 95 % probability done within" in text and "for at most $" in text
+    lines = tab.get_by_role("region", name="Invoice").locator("tbody tr").count()
+    assert lines == len(found["campaign"]["invoice"]) + 1
+    tab.locator("details").last.evaluate("d => d.open = true")
+    prices = tab.locator("section.forecast th", has_text="price").all_text_contents()
+    assert prices == ["price"]
+    assert f"${found['price']['usd_per_hour']:.2f} per device-hour" in text
+
+
+MODULES = 100
+TRACED = """import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        pairs = ((torch.nn.Linear(32 + i, 33 + i), torch.nn.ReLU()) for i in range(MODULES // 2))
+        self.body = torch.nn.Sequential(*(part for pair in pairs for part in pair))
+
+    def forward(self, x):
+        return self.body(x)
+"""
+
+
+def test_a_traced_module_of_many_modules_is_a_page_that_opens(page, written):
+    """A tenth of a thousand modules, no two alike, in a tenth of 4 MB."""
+    pytest.importorskip("torch", reason="pip install '.[torch]'")
+    net, target = written / "many.py", written / "many.html"
+    net.write_text(f"MODULES = {MODULES}\n{TRACED}", encoding="utf-8")
+    words = ["report", f"{net}:Net", "--input", "8x32", "--on", "h100-sxm5", "--no-sensitivity"]
+    result = CliRunner().invoke(main, [*words, "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert target.stat().st_size < 4e6 * MODULES / 1000
+    tab = page("many")
+    rows = json.loads(tab.locator("#data").text_content())["forecasts"][0]["json"]["layers"]
+    assert len(rows) >= MODULES and marks(tab) > 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 1280

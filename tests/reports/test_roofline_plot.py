@@ -14,8 +14,9 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.reports.command import main
 from roofcast.reports.format import si
 from roofcast.reports.pictures.labels import spread
-from roofcast.reports.pictures.roofline import draw, save
+from roofcast.reports.pictures.roofline import draw
 from roofcast.reports.pictures.roofs import machine, ridge
+from roofcast.reports.pictures.style import save
 
 PICTURES = {
     "llama on h100": (["h100-sxm5"], {}),
