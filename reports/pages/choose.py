@@ -278,7 +278,11 @@ def _misses(out: Console, found: Chosen) -> None:
         say(out, _miss(miss), first=f"{_LIMITS[miss.limit]}: ")
     if found.unlimited is not None:
         c = found.unlimited
-        say(out, f"{_nodes(c)}: {_spent(c, found)}", first=f"without any limit, {_GOALS[found.objective]}: ")
+        say(
+            out,
+            f"{_nodes(c)}: {_spent(c, found)}",
+            first=f"without any limit, {_GOALS[found.objective]}: ",
+        )
     if not found.misses:
         say(out, "no device has what the ranking asks for; see what was left out")
 
