@@ -338,6 +338,10 @@ def scenarios(
             "--on is missing; give a device, for example --on h100-sxm5 (list: roofcast devices)"
         )
     on = (on,) if isinstance(on, str) else on
+    if "all" in on:
+        raise BadInput(
+            f"--on all: give devices by name; roofcast choose {model} --on all compares every one"
+        )
     found = [Scenario(model=model, device=device, set=set_, **chosen) for device in on]
     return [with_best_cap(scenario) for scenario in found] if cap == BEST else found
 

@@ -36,7 +36,7 @@ def command(as_json: bool, **asked: Any) -> None:
     """
     from roofcast.simulator.forecast.cache import with_cache
 
-    forecasts = [with_cache(answer(scenario)) for scenario in scenarios(**asked)]
+    forecasts = [with_cache(answer(each), each) for each in scenarios(**asked)]
     if as_json:
         found = [_fields(forecast) for forecast in forecasts]
         print_json(found[0] if len(found) == 1 else {"forecasts": found})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from rich.console import Console
@@ -14,24 +15,22 @@ from roofcast.simulator.forecast.result import Forecast
 _ADAPTED = 7  # names of adapted layers that are listed
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
-# interval_class of a forecast: the measured runs that its interval rests on
+# interval_class of a forecast: the published runs, left out of the fits, whose errors it is as wide
+# as
+LEFT_OUT = "80 % of the errors on published runs left out of the fits"
 INTERVALS = {
-    "known device and stack": (
-        "errors on sources that no constant was fitted to, this device and stack being known"
-    ),
+    "known device and stack": f"{LEFT_OUT}, their device and stack being known from others",
     "known device, another stack": (
-        "errors on sources that no constant was fitted to; the device was measured under other"
-        " software stacks"
+        f"{LEFT_OUT}, their device being known from others and their software stack not"
     ),
-    "known family": "errors on other devices of the family, by sources not fitted",
-    "inherited device": "errors on device families that no run was fitted to",
-    "unfitted maker": "errors on devices of vendors that no run was fitted to",
-    "bound by the host": "errors on other host-bound steps, by sources not fitted",
-    "mixture of experts": (
-        "errors on mixtures of experts and on host-bound steps, by sources not fitted"
-    ),
-    "imagined device": "hypothetical device: the widest of all intervals",
+    "known family": f"{LEFT_OUT}, of other devices of a known family",
+    "inherited device": f"{LEFT_OUT}, of devices of which no run was fitted",
+    "unfitted maker": f"{LEFT_OUT}, of devices of vendors of which no run was fitted",
+    "bound by the host": f"{LEFT_OUT}, of steps bound by the host",
+    "mixture of experts": f"{LEFT_OUT}, of mixtures of experts and of steps bound by the host",
+    "imagined device": "a hypothetical device: the widest of all intervals",
 }
+NARROWER = "measured steps of your own narrow it (--runs)"
 
 
 def interval_basis(forecast: Forecast) -> str:
@@ -40,6 +39,8 @@ def interval_basis(forecast: Forecast) -> str:
     if forecast.own_runs:
         several = "runs" if forecast.own_runs > 1 else "run"
         basis = f"{basis}; calibrated on {forecast.own_runs} of your {several}"
+    elif forecast.interval_class in INTERVALS:
+        basis = f"{basis}; {NARROWER}"
     if forecast.low_s is None or forecast.high_s is None or not forecast.step_time_s:
         return basis
     low, high = (
@@ -83,13 +84,24 @@ def trained(forecast: Forecast | Counts) -> str:
     held = f"frozen weights in {forecast.weights}" if forecast.weights else ""
     if trains is None or trains >= all_:
         return held.replace("frozen ", "")
-    text = f"{words(trains)} of {words(all_)} parameters train ({100.0 * trains / all_:.2g} %)"
+    text = f"{words(trains)} of {words(all_)} parameters train ({_part(trains / all_)})"
     if forecast.lora:
         last = dict.fromkeys(name.rpartition(".")[2] for name in forecast.adapted)
         names = list(last)[:_ADAPTED]
         more = f" and {len(last) - len(names)} more" if len(last) > len(names) else ""
         text = f"LoRA r={forecast.lora} on {', '.join(names)}{more}: {text}"
     return f"{text}; {held}" if held else text
+
+
+def _part(share: float) -> str:
+    """A fraction below 1 as a percentage: two digits, or one of what is left to 100 %.
+
+    >>> _part(0.00085), _part(0.81), _part(0.9958)
+    ('0.085 %', '81 %', '99.6 %')
+    """
+    left = 100.0 * (1.0 - share)
+    places = 0 if left >= 1 else -math.floor(math.log10(left))
+    return f"{100.0 * share:.2g} %" if share < 0.5 else f"{100.0 * share:.{places}f} %"
 
 
 def _size(forecast: Forecast) -> str:

@@ -47,20 +47,28 @@ def of_memory(base: Forecast, other: Forecast) -> list[Cause]:
     return sorted(found, key=lambda c: -abs(c.difference))
 
 
-def changed(base: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
-    """Fields of the scenarios that differ: name, both values; "default" where one is not given."""
+def changed(
+    base: Scenario, other: Scenario, forecasts: tuple[Forecast, Forecast]
+) -> list[tuple[str, str, str]]:
+    """Fields of the scenarios that differ: name and both values; one that is not given is the
+    forecast's, where that has it.
+    """
     left, right = (msgspec.to_builtins(s) for s in (base, other))
     names = dict.fromkeys([*left, *right])
+    first, second = forecasts
     return [
-        (name, _said(left.get(name)), _said(right.get(name)))
+        (name, _said(left.get(name), name, first), _said(right.get(name), name, second))
         for name in names
         if left.get(name) != right.get(name)
     ]
 
 
-def _said(value: object) -> str:
+def _said(value: object, name: str, f: Forecast) -> str:
     if value in (None, {}, []):
-        return "default"
+        taken = (f.weights or f.precision) if name == "weights" else getattr(f, name, None)
+        if not isinstance(taken, (str, int, float)) or taken == "":
+            return "default"
+        return f"{taken} (default)"
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -130,7 +130,7 @@ def _why(
     by = other.step_time_s - base.step_time_s
     relative = f" ({100 * by / base.step_time_s:+.0f} %)" if base.step_time_s else ""
     section(out, f"From {names[0]} to {names[1]}: {_signed(by, seconds)}{relative}")
-    edits = [f"{name} {a} -> {b}" for name, a, b in changed(*scenarios)]
+    edits = [f"{name} {a} -> {b}" for name, a, b in changed(*scenarios, forecasts)]
     say(out, f"changed: {'; '.join(edits)}" if edits else "nothing was changed")
     least = LEAST * max(base.step_time_s, other.step_time_s)
     _causes(out, of_time(base, other), names, seconds, least, "limit")

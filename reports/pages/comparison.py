@@ -121,9 +121,10 @@ def print_memories(forecasts: Sequence[Forecast]) -> None:
         ]  # fmt: skip
         rows = []
         for f in forecasts:
-            most = f.memory.largest_batch
+            most, surely = f.memory.largest_batch, f.memory.largest_batch_surely
+            sure = "" if most in (surely, None) or surely is None else f"{surely:,} to "
             cells = [binary(f.memory.peak_bytes), binary(f.memory.capacity_bytes)]
-            cells += [_fits(f), "—" if most is None else f"{most:,}"]
+            cells += [_fits(f), "—" if most is None else f"{sure}{most:,}"]
             rows.append([*cells, *(binary(dict(kinds(f)).get(name)) for name in shown)])
         columns += [(name, "right") for name in shown]
         out.print()

@@ -9,13 +9,15 @@ from roofcast.reports.format import binary, energy, seconds, words
 from roofcast.reports.pages.asked import assumptions, what
 from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.choose.compress import NOT_SAID, Compressed, Variant, reasons
+from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}
-_SPARE = ("parameters", "energy", "weights")  # columns that a narrow page does without
+SHORT = {"memory bandwidth": "memory", "kernel latency": "latency"}
+_SPARE = ("parameters", "energy", "options", "weights")  # columns that a narrow page does without
 
 
 def print_compressed(found: Compressed) -> None:
-    """Print a table with a row per form, what each needs, what is refused and what is not said."""
+    """Print a table with a row per form, what each needs, what is refused or not forecast."""
     whole = found.whole
     with page() as out:
         say(out, f"{whole.model} on {whole.device}: compressed forms", indent=0, style="bold")
@@ -28,7 +30,7 @@ def print_compressed(found: Compressed) -> None:
         for why, names in refused.items():
             own = why.startswith("sparsity 2:4")  # says itself what is refused
             say(out, why if own else f"{'; '.join(names)}: {why}", first="- ")
-        section(out, "Not said")
+        section(out, "Not forecast")
         for line in NOT_SAID:
             say(out, line, first="- ")
         assumptions(out, whole)
@@ -37,8 +39,8 @@ def print_compressed(found: Compressed) -> None:
 def _forms(out: Console, found: Compressed) -> None:
     columns: list[tuple[str, Justify]] = [
         ("form", "fold"), ("parameters", "right"), ("weights", "right"), ("peak", "right"),
-        ("fits", "left"), ("pass", "right"), ("faster", "right"), ("energy", "right"),
-        ("options", "fold"),
+        ("fits", "left"), ("pass", "right"), ("faster", "right"), ("bound by", "left"),
+        ("energy", "right"), ("options", "fold"),
     ]  # fmt: skip
     rows, whole = [], found.whole
     for v in found.variants:
@@ -54,6 +56,7 @@ def _forms(out: Console, found: Compressed) -> None:
                 "maybe" if doubtful(f) else _FITS[f.memory.fits],
                 seconds(f.step_time_s),
                 f"{whole.step_time_s / f.step_time_s:.2f}x",
+                _bound(f),
                 energy(f.step_energy_j) if f.step_energy_j is not None else "—",
                 option_words(v),
             ]
@@ -63,8 +66,15 @@ def _forms(out: Console, found: Compressed) -> None:
     say(
         out,
         "weights: those in memory; peak: with activations and what the framework adds; faster:"
-        " against the first row; options: of roofcast predict --mode infer",
+        " against the first row; bound by: the limit of most of its time; options: of roofcast"
+        " predict --mode infer (--precision, --weights, --sparsity, --prune)",
     )
+
+
+def _bound(f: Forecast) -> str:
+    """The limit that bounds the largest part of a pass."""
+    first = max(f.limits, key=lambda limit: limit.share or 0.0)
+    return SHORT.get(first.name, first.name)
 
 
 def option_words(v: Variant) -> str:

@@ -16,6 +16,7 @@ from roofcast.simulator.forecast.counts import Counts
 
 _TOTALS = (
     ("parameters", "parameters", words),
+    ("parameters that one token uses", "active_parameters", words),
     ("FLOP forward", "flops_forward", si),
     ("FLOP backward", "flops_backward", si),
     ("other operations forward", "flops_other_forward", si),
@@ -26,6 +27,7 @@ _TOTALS = (
     ("traffic forward [B]", "bytes_forward", lambda value: si(value, "B")),
     ("traffic backward [B]", "bytes_backward", lambda value: si(value, "B")),
 )
+_UNUSUAL = ("active_parameters", "saved_weight_copy_bytes")  # left out where there are none
 _FORMS: tuple[Callable[[float], str], ...] = (
     many, si, si, binary, lambda value: si(value, "B")
 )  # fmt: skip
@@ -80,7 +82,7 @@ def _totals(out: Console, counts: Counts) -> None:
     rows = []
     for name, key, short in _TOTALS:
         value = getattr(counts, key)
-        if (training or "backward" not in name) and (value or key != "saved_weight_copy_bytes"):
+        if (training or "backward" not in name) and (value or key not in _UNUSUAL):
             rows.append([name, f"{value:,}", short(value)])
     columns: list[tuple[str, Justify]] = [("", "fold"), ("", "right"), ("in short", "right")]
     table = fitted_table(out.width - 2, columns, rows, ("in short",))

@@ -9,7 +9,7 @@ from roofcast.reports.format import percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.simulator.forecast.result import Forecast, Limit, Remedy
 
-ROUNDING = 1e-6  # of the step: time that is none
+NEAR_ZERO = 5e-4  # of the step: time that is shown as none
 LEAST = 0.005  # of the step: a limit or gain below it is left out
 NOTE = (
     "share: of the time that the limit bounds; used: time the resource would need alone at its"
@@ -54,10 +54,12 @@ def _row(f: Forecast, limit: Limit, free: Remedy | None) -> list[str]:
         share = time = ""
     else:
         share, time = percent(limit.share), seconds(limit.share * f.step_time_s)
-        time = time if limit.share > ROUNDING else "0 s"
+        if limit.share <= NEAR_ZERO:
+            share, time = percent(0.0), "0 s"
     used = "" if limit.used is None else percent(limit.used)
     room = "" if limit.headroom is None else percent(limit.headroom)
-    saved = "" if free is None else seconds(free.saved_s) if free.saved_s > 0 else "0 s"
+    nothing = free is None or free.saved_s <= NEAR_ZERO * f.step_time_s
+    saved = "" if free is None else "0 s" if nothing else seconds(free.saved_s)
     return [limit.name, share, time, used, room, saved]
 
 
@@ -70,8 +72,10 @@ def remedies_table(out: Console, f: Forecast) -> None:
         return
     columns: list[tuple[str, Justify]] = [("remedy", "fold"), ("saves", "right"), ("of", "right")]
     columns += [("fits", "right")]
+    fits = [_fits(r, f) for r in gains]
     rows = [
-        [_name(r), seconds(r.saved_s), percent(r.saved_s / f.step_time_s), _fits(r)] for r in gains
+        [_name(r), seconds(r.saved_s), percent(r.saved_s / f.step_time_s), word]
+        for r, word in zip(gains, fits, strict=True)
     ]
     out.print()
     show(out, fitted_table(out.width - 2, columns, rows, spare=("of",)))
@@ -79,12 +83,22 @@ def remedies_table(out: Console, f: Forecast) -> None:
     text = f"each forecast on its own, the rest as it is; of: of the {unit}"
     if any(r.note.startswith("per ") for r in gains):
         text += f"; a larger batch: saved for {f.batch:,} sample{'s' if f.batch > 1 else ''}"
-    say(out, f"{text}; savings do not add up", style="dim")
+    text += "; savings do not add up"
+    if "maybe" in fits:
+        text += "; maybe: the capacity lies within the error of the forecast peak"
+    say(out, text, style="dim")
 
 
 def _name(r: Remedy) -> str:
     return f"{r.name}: {r.note}" if r.note and not r.note.startswith("per ") else r.name
 
 
-def _fits(r: Remedy) -> str:
-    return {True: "yes", False: "no", None: "?"}[r.fits]
+def _fits(r: Remedy, f: Forecast) -> str:
+    """Whether the step with a remedy fits; maybe, where measured runs leave that open."""
+    m = f.memory
+    if r.fits is None or r.peak_bytes is None or m.capacity_bytes is None:
+        return {True: "yes", False: "no", None: "?"}[r.fits]
+    low, high = (
+        r.peak_bytes * (side or m.peak_bytes) / m.peak_bytes for side in (m.low_bytes, m.high_bytes)
+    )
+    return "maybe" if low <= m.capacity_bytes <= high else "yes" if r.fits else "no"

@@ -166,13 +166,26 @@ def verdict(forecast: Forecast) -> str:
 def _largest(forecast: Forecast) -> str:
     """The largest batch that fits, over several devices also the size of a micro-batch."""
     most, layout = forecast.memory.largest_batch or 0, forecast.layout
+    surely = forecast.memory.largest_batch_surely
     if layout is None or layout.micro_batches * layout.dp == 1:
-        return f"largest batch that fits: {most:,}"
+        return f"largest batch that {_up_to(most, surely, '')}"
     n = layout.micro_batches
     parts = f"{n:,} micro-batch{'es' if n > 1 else ''}{' per DP rank' if layout.dp > 1 else ''}"
-    each = most // (n * layout.dp)
-    unit = f"sample{'' if each == 1 else 's'}"
-    return f"largest micro-batch that fits: {each:,} {unit} (global batch {most:,} with {parts})"
+    each, sure = (b // (n * layout.dp) for b in (most, most if surely is None else surely))
+    unit = f" sample{'' if each == 1 else 's'}"
+    largest = f"largest micro-batch that {_up_to(each, sure, unit)}"
+    return f"{largest} (global batch {most:,} with {parts})"
+
+
+def _up_to(most: int, surely: int | None, unit: str) -> str:
+    """Up to which size a batch fits, and up to which it may.
+
+    >>> _up_to(4, 4, ""), _up_to(4, 3, ""), _up_to(2, 0, " samples")
+    ('fits: 4', 'fits: 3; that may fit: 4', 'may fit: 2 samples')
+    """
+    if surely is None or surely == most:
+        return f"fits: {most:,}{unit}"
+    return f"{f'fits: {surely:,}; that ' if surely else ''}may fit: {most:,}{unit}"
 
 
 def cure(forecast: Forecast) -> str:

@@ -40,7 +40,7 @@ def _parts(rows: Sequence[tuple[tuple[str, ...], LayerCount]], above: int) -> tu
 
 def _branch(step: str, under: list[tuple[tuple[str, ...], LayerCount]], above: int) -> Branch:
     layers = [layer for _, layer in under]
-    count = gcd(*(layer.count for layer in layers))
+    count = _blocks([layer.count for layer in layers], above)
     if len(under) == 1:
         name = ".".join((step, *under[0][0]))
         return Branch(name, layers[0].op, _times(count, above), _sums(layers), ())
@@ -50,6 +50,17 @@ def _branch(step: str, under: list[tuple[tuple[str, ...], LayerCount]], above: i
             name=f"{step}.{parts[0].name}", times=_times(count, above) * parts[0].times
         )
     return Branch(step, "", _times(count, above), _sums(layers), parts)
+
+
+def _blocks(counts: Sequence[int], above: int) -> int:
+    """Identical blocks that layers stand in: their common divisor, where most of them occur just
+    as often. Of a parent with layers of several kinds, only its own repetitions are common:
+
+    >>> _blocks([32, 32, 256], 1), _blocks([78, 78, 78, 3, 75], 1)
+    (32, 1)
+    """
+    divisor = gcd(*counts)
+    return divisor if 2 * counts.count(divisor) > len(counts) else gcd(divisor, above)
 
 
 def _times(count: int, above: int) -> int:

@@ -159,10 +159,10 @@ def _forms(scenario: Scenario, model: Model, device: Device) -> Iterator[_Form]:
     for text in _prunable(model):
         part, _, share = text.partition("=")
         name = f"{share} narrower ffn" if part == "ffn" else f"{share} fewer {part}"
-        yield name, {"prune": text}, "nothing: a smaller net", ""
+        yield name, {"prune": text}, "no support of the device: a smaller net", ""
     for text in _prunable(model, ("layers=50%", "channels=50%"))[:1]:
         part = text.partition("=")[0]
-        needs = "nothing: a smaller net, trained with --teacher"
+        needs = "no support of the device: a smaller net, to be trained with --teacher"
         yield f"student, half the {part}", {"prune": text}, needs, ""
 
 
@@ -170,7 +170,7 @@ def _lacking(device: Device, name: str, product: str) -> str:
     """Why products of a format gain nothing on a device; "" where they run."""
     if product in device.peak_flops:
         return ""
-    return f"{device.id} has no {name} products; weights alone in few bits need none"
+    return f"{device.id} has no {name} products; weights alone can be in few bits (--weights)"
 
 
 def _quantized(base: str, name: str) -> str:

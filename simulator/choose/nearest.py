@@ -49,20 +49,25 @@ def nearest_fit(scenario: Scenario, found: Forecast) -> Nearest | None:
             continue
         if tried.fits.any():
             i = tried.best()
-            changed = {
-                n: v
-                for n, v in shapes[i].items()
-                if v != base.get(n) and n not in ("dp", "devices")
-            }
-            return Nearest(changed, float(tried.step_s[i]), float(tried.peak_bytes[i]))
+            return Nearest(
+                _changed(shapes[i], base, found), float(tried.step_s[i]), float(tried.peak_bytes[i])
+            )
     return None
+
+
+def _changed(shape: Shape, base: Shape, found: Forecast) -> Shape:
+    """The options that differ, and the micro-batch where another option makes predict choose it."""
+    changed = {n: v for n, v in shape.items() if v != base.get(n) and n not in ("dp", "devices")}
+    if found.layout is None and "offload" in changed and "micro_batch" in shape:
+        changed |= {"micro_batch": shape["micro_batch"]}
+    return changed
 
 
 def _base(scenario: Scenario, found: Forecast) -> Shape:
     """What the forecast's layout is, as options; those of one device where there is none."""
     kept: Shape = {"recompute": scenario.recompute, "offload": tuple(scenario.offload)}
     if found.layout is None:
-        return kept
+        return kept | ({"micro_batch": found.batch} if found.mode == "train" else {})
     return kept | {"devices": found.devices} | {n: getattr(found.layout, n) for n in DEGREES}
 
 
@@ -75,11 +80,12 @@ def _changes(scenario: Scenario, found: Forecast, base: Shape) -> Iterator[Shape
         for each in (("optimizer",), ("activations",), ("activations", "optimizer")):
             if set(each) > set(base["offload"]):
                 yield {"offload": each}
+    if training or found.layout is not None:
+        yield from ({"micro_batch": m} for m in divisors(base["micro_batch"])[:-1])
     if found.layout is None:
         return
     if training and base["dp"] * base["cp"] > 1:
         yield from ({"zero": z} for z in range(base["zero"] + 1, 4))
-    yield from ({"micro_batch": m} for m in divisors(base["micro_batch"])[:-1])
     if found.sequence:
         for name in ("tp", "pp") if training else ("tp",):
             yield from ({name: base[name] * k} for k in (2, 4, 8) if base["dp"] % k == 0)

@@ -60,6 +60,7 @@ def _free(found: Forecast, scenario: Scenario, asked: Asked) -> Iterator[Remedy]
             saved_s=found.step_time_s - then,
             step_time_s=then,
             fits=found.memory.fits,
+            peak_bytes=found.memory.peak_bytes,
         )
 
 
@@ -154,6 +155,7 @@ def _of(found: Forecast, then: Forecast, name: str, options: dict[str, Any]) -> 
         saved_s=found.step_time_s - seconds,
         step_time_s=then.step_time_s * found.own_factor,
         fits=then.memory.fits,
+        peak_bytes=then.memory.peak_bytes,
         note=f"per {found.batch:,} samples" if then.batch != found.batch else "",
     )
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choose.axes import Axis, changed
 from roofcast.simulator.forecast.chain import forecast
-from roofcast.simulator.forecast.diagnosis import shares
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -83,8 +82,10 @@ def row(scenario: Scenario, axes: Sequence[Axis], point: Sequence[Any]) -> dict[
 
 def parts_of(found: Forecast) -> dict[str, float]:
     """Seconds of a step by what they go to; they sum to the step time."""
-    bound, _ = shares(found.layers)
-    parts = {part: bound.get(part, 0.0) for part in PARTS}
+    parts = dict.fromkeys(PARTS, 0.0)
+    for layer in found.layers:
+        if layer.bound in parts:  # an op that is part of another takes no time of its own
+            parts[layer.bound] += layer.forward_s + layer.backward_s
     parts["optimizer"] = found.update_s
     parts["network"] = sum(found.exposed_communication_s.values())
     parts["host"] += found.between_steps_s + (found.waiting_for_host_s or 0.0)

@@ -12,7 +12,7 @@ from roofcast.hwdb.market import Summary
 from roofcast.simulator.campaign.checkpoints import state_bytes
 from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
-from roofcast.simulator.forecast.diagnosis import diagnose
+from roofcast.simulator.forecast.diagnosis import Spent, diagnose
 from roofcast.simulator.forecast.energy import Drawn
 from roofcast.simulator.forecast.limits import by_kernels, limits, shares
 from roofcast.simulator.forecast.memory_error import band
@@ -192,7 +192,9 @@ def assemble(
         points=points,
         limits=limits(share, *of_step),
         **run_fields(asked.run, step, step_s, drawn),
-        diagnosis=diagnose(layers, step_s, phases.between_s, device, memory),
+        diagnosis=diagnose(
+            Spent.of(spent[:3].sum(axis=0), spent[3]), step_s, phases.between_s, device, memory
+        ),
         assumptions=(
             *asked.assumptions,
             *step.assumptions,

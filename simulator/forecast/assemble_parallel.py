@@ -16,7 +16,7 @@ from roofcast.simulator.forecast.assemble import (
     run_fields,
     totals,
 )
-from roofcast.simulator.forecast.diagnosis import diagnose, diagnose_parallel
+from roofcast.simulator.forecast.diagnosis import Spent, diagnose, diagnose_parallel
 from roofcast.simulator.forecast.energy import of_rank
 from roofcast.simulator.forecast.limits import by_kernels, limits, seconds_on_links, shares
 from roofcast.simulator.forecast.resolve import Asked
@@ -88,8 +88,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         exposed["offload"] = max(exposed["offload"] - outcome.update_s, 0.0)
     waiting = max(outcome.alike - outcome.passing - sum(r.time_s for r in layers), 0.0)
     uneven = max(outcome.computing - outcome.alike, 0.0) if layout.pp > 1 else 0.0
-    zero = layout.zero if layout.dp * layout.cp > 1 else None
-    alone = diagnose(layers, step_s, 0.0, device, held, zero)
+    spent = _spent(at, fitted)
     return msgspec.structs.replace(
         one,
         **(asked_fields(asked, at.step) | tuned_fields(at.whole)),
@@ -108,7 +107,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         memory=memory,
         layers=layers,
         points=points,
-        limits=_limits(at, fitted, waiting, exposed, rates["hfu"], moved, memory),
+        limits=_limits(at, spent, waiting, exposed, rates["hfu"], moved, memory),
         **run_fields(
             asked.run, at.whole, step_s, of_rank(device, at.step, at.times, layout, outcome), n
         ),
@@ -121,15 +120,36 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         exposed_communication_s=exposed,
         communication_bytes={NAMES[kind]: float(b) for kind, b in outcome.sent.items()},
         ranks=tuple(_rank(r) for r in outcome.ranks),
-        diagnosis=diagnose_parallel(
-            alone, layers, step_s, uneven, waiting, exposed, outcome, layout
-        ),
+        diagnosis=_diagnosis(at, Spent.of(*spent), held, (uneven, waiting), exposed),
     )
+
+
+def _diagnosis(
+    at: Placed, spent: Spent, held: Held, waits_s: tuple[float, float], exposed: dict[str, float]
+) -> str:
+    """What limits the step. waits_s: uneven pipeline stages, and waits for the host [s]."""
+    layout, step_s = at.place.layout, at.outcome.step_s
+    zero = layout.zero if layout.dp * layout.cp > 1 else None
+    alone = diagnose(spent, step_s, 0.0, at.place.device, held, zero)
+    return diagnose_parallel(alone, spent, step_s, *waits_s, exposed, at.outcome, layout)
+
+
+def _spent(at: Placed, fitted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of the passes and of the update on one device, by index into rows.LIMITS.
+
+    fitted: factor on the times of the passes. An update on the host is none of the device's.
+    """
+    outcome = at.outcome
+    spent = by_kernels(at.times, at.phases)
+    passes, update = spent[:3].sum(axis=0) * outcome.repeats * fitted, spent[3]
+    if "optimizer" in at.place.layout.offload:
+        return passes, 0.0 * update
+    return passes, update * (outcome.update_s / update.sum()) if update.any() else update
 
 
 def _limits(
     at: Placed,
-    fitted: float,
+    spent: tuple[np.ndarray, np.ndarray],
     waiting_s: float,
     exposed: dict[str, float],
     hfu: float,
@@ -138,19 +158,15 @@ def _limits(
 ) -> tuple[Limit, ...]:
     """The limits of the step of one device: the mean over pipeline stages.
 
-    fitted: factor on the times of the passes; waiting_s: for the host; exposed: communication that
-    nothing hides, by kind [s]; moved: in the device's memory [bytes].
+    spent: seconds of the passes and of the update; waiting_s: for the host; exposed: communication
+    that nothing hides, by kind [s]; moved: in the device's memory [bytes].
     """
     outcome, layout = at.outcome, at.place.layout
-    spent = by_kernels(at.times, at.phases)
-    passes = spent[:3].sum(axis=0) * outcome.repeats * fitted
-    host_s, update = outcome.between_s + waiting_s, spent[3]
+    host_s = outcome.between_s + waiting_s
     if "optimizer" in layout.offload:
-        host_s, update = host_s + outcome.update_s, 0.0 * update
-    elif update.any():
-        update = update * (outcome.update_s / update.sum())
+        host_s += outcome.update_s
     step_s = outcome.step_s
-    share = shares(passes, update, step_s, host_s, exposed)
+    share = shares(*spent, step_s, host_s, exposed)
     links = seconds_on_links(at.place, outcome.sent) if layout.devices > 1 else None
     bandwidth = at.place.device.memory.bandwidth
     return limits(share, step_s, hfu, moved, bandwidth, outcome.host_s, memory, links)

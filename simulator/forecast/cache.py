@@ -7,10 +7,16 @@ from typing import Any
 
 import msgspec
 
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.generation import Formats, forward
 from roofcast.simulator.work.step import Step
+from roofcast.simulator.work.traced import ALONE
 
+STATES = "whatever the length"  # how a line on states ends
 # ops with a state
 STATEFUL = {"scan", "delta_rule", "linear_attention", "recurrent", "wkv", "short_conv"}
 
@@ -43,7 +49,7 @@ def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
     fields = cache_fields(step, layout)
     stateful = any(node.op in STATEFUL for node in step.nodes)
     if not fields:
-        said = "no cache counted: the recurrent state of the layers, whatever the length"
+        said = f"no cache counted: the recurrent state of the layers, {STATES}"
         return (said,) if stateful and step.recipe.mode == "infer" else ()
     names = ("kv_cache_bytes_per_token", "kv_cache_bytes_per_token_past_windows")
     size, past = (_bytes(fields[name]) for name in names)
@@ -58,45 +64,72 @@ def said_of_cache(step: Step, layout: Layout | None = None) -> tuple[str, ...]:
         tokens = max(c.tokens for c in step.caches if c.tokens is not None)
         text += f", and {source[0]} per sequence for the {tokens:,} tokens of the encoder's output"
     if any(node.op == "short_conv" for node in step.nodes):
-        text += "; other layers hold the last inputs of a convolution, whatever the length"
+        text += f"; other layers hold the last inputs of a convolution, {STATES}"
     elif stateful:
-        text += "; other layers hold a recurrent state, whatever the length"
+        text += f"; other layers hold a recurrent state, {STATES}"
     return (text,)
+
+
+def state_bytes(s: Scenario) -> float:
+    """Bytes of the recurrent states of a sequence on one device; 0 of what generates no tokens."""
+    asked = resolve(s)
+    layout = asked.layout
+    parallel = layout.parallel if layout else ALONE
+    try:
+        made = forward(asked.model, "decode", Formats(asked.recipe.precision), parallel)
+    except BadInput:
+        return 0.0
+    return sum(c.bytes * c.count for c in made.states) / (layout.pp if layout else 1)
 
 
 NOT_COUNTED = "no KV cache counted: generation would hold"
 
 
-def with_cache(found: Forecast) -> Forecast:
-    """The forecast of an inference pass with the cache of all its sequences, at its length, in its
-    memory; as it is where nothing is generated, or no length is known.
+def with_cache(found: Forecast, scenario: Scenario) -> Forecast:
+    """The forecast of an inference pass of `scenario` with the cache of all its sequences, at its
+    length, and their recurrent states in its memory; as it is where nothing is generated, or no
+    length is known.
     """
     m = found.memory
-    if m.kv_cache_bytes_per_sequence is None or m.kv_cache_bytes is not None:
+    states = state_bytes(scenario) if any(x.endswith(STATES) for x in found.assumptions) else 0.0
+    if m.kv_cache_bytes is not None or (m.kv_cache_bytes_per_sequence is None and not states):
         return found
     ranks = found.layout.dp if found.layout is not None else 1
     batch = math.ceil(found.batch / ranks)
-    one = m.kv_cache_bytes_per_sequence
+    one = (m.kv_cache_bytes_per_sequence or 0.0) + states
     cache = one * batch
-    growing = (m.activations_bytes + m.transient_bytes) / batch + one  # per sequence
     peak, capacity = m.peak_bytes + cache, m.capacity_bytes
-    most = m.largest_batch
-    if capacity is not None and growing > 0:
-        fitting = max(math.floor((capacity - peak) / growing + batch), 0) * ranks
-        most = fitting if most is None else min(most, fitting)
-    counted = f"KV cache counted: {batch:,} sequences per device of {found.sequence:,} tokens, "
+    per_pass = (m.activations_bytes + m.transient_bytes) / batch
+
+    def most(known: int | None, above: float) -> int | None:
+        """The largest batch whose peak, `above` times its forecast, fits beside its caches."""
+        growing = above * per_pass + one
+        if capacity is None or growing <= 0:
+            return known
+        left = capacity - above * m.peak_bytes - cache
+        fitting = max(math.floor(left / growing + batch), 0) * ranks
+        return fitting if known is None else min(known, fitting)
+
+    above = None if m.high_bytes is None else m.high_bytes / m.peak_bytes
+    many = f"{batch:,} sequence{'s' * (batch != 1)} per device"
+    counted = f"KV cache counted: {many} of {found.sequence:,} tokens, "
     said = [
         counted + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
         for line in found.assumptions
     ]
+    if states:
+        size = f": {_bytes(states)} per sequence, counted"
+        said = [x.removeprefix("no ") + size if x.endswith(STATES) else x for x in said]
     memory = msgspec.structs.replace(
         m,
         kv_cache_bytes=cache,
+        kv_cache_bytes_per_sequence=one,
         peak_bytes=peak,
         fits=None if capacity is None else peak <= capacity,
         low_bytes=None if m.low_bytes is None else m.low_bytes + cache,
         high_bytes=None if m.high_bytes is None else m.high_bytes + cache,
-        largest_batch=most,
+        largest_batch=most(m.largest_batch, 1.0),
+        largest_batch_surely=most(m.largest_batch_surely, above) if above else None,
     )
     return msgspec.structs.replace(found, memory=memory, assumptions=tuple(said))
 

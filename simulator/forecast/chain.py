@@ -17,6 +17,7 @@ from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.diagnosis import advised
 from roofcast.simulator.forecast.interval import Traits, shipped, traits_of, with_interval
 from roofcast.simulator.forecast.lengths import at_longest, forecast_varied
+from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.own_runs import OwnRuns, calibrated
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
@@ -184,33 +185,44 @@ def largest_batch(scenario: Scenario) -> int | None:
 
     Over several devices the micro-batch grows, and the number of micro-batches stays.
     """
+    return largest_batches(scenario)[0]
+
+
+def largest_batches(scenario: Scenario) -> tuple[int | None, int | None]:
+    """The largest batch whose forecast peak fits, and the largest that fits even where memory is as
+    far above its forecast as one run in ten was measured to be [samples].
+    """
     scenario = at_longest(scenario)
     asked = resolve(scenario)
     device, layout = asked.device, asked.layout
     capacity = device.memory.capacity
     if capacity is None:
-        return None
+        return None, None
+    above = band(1.0, scenario.mode)[1] or 1.0
     model = asked.model.for_many_batches()  # a module is traced at a few of them
     if layout is not None:
         parts = layout.micro_batches * layout.dp
 
-        def fits_all(micro: int) -> bool:
+        @functools.cache
+        def peak_of_all(micro: int) -> float:
             wanted = msgspec.structs.replace(
                 scenario, model=model, inputs=(), batch=micro * parts, micro_batch=micro
             )
-            return bool(forecast(wanted).memory.fits)
+            return forecast(wanted).memory.peak_bytes
 
-        return parts * _most(fits_all, scenario)
+        micro = _most(lambda n: peak_of_all(n) <= capacity, scenario)
+        surely = _most(lambda n: above * peak_of_all(n) <= capacity, scenario, micro)
+        return parts * micro, parts * surely
 
     @functools.cache
     def peak(batch: int) -> float:
         recipe = msgspec.structs.replace(asked.recipe, batch=batch)
         return held_on(trace(model, recipe), device).total
 
-    def fits(batch: int) -> bool:
-        return peak(batch) <= capacity
-
-    return _most(fits, scenario, _near(peak, float(capacity), asked.recipe.batch))
+    near = _near(peak, float(capacity), asked.recipe.batch)
+    batch = _most(lambda n: peak(n) <= capacity, scenario, near)
+    near = _near(peak, capacity / above, asked.recipe.batch)
+    return batch, _most(lambda n: above * peak(n) <= capacity, scenario, near)
 
 
 def _near(peak: Callable[[int], float], capacity: float, batch: int) -> int:
@@ -231,12 +243,12 @@ def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
         return found
     said = found.assumptions
     try:
-        most = largest_batch(scenario)
+        most, surely = largest_batches(scenario)
     except AnyBatch:
-        most = None
+        most = surely = None
     except BadInput as error:  # a module that does not run at another batch
-        most, said = None, (*said, f"largest batch: not known ({error})")
-    memory = msgspec.structs.replace(found.memory, largest_batch=most)
+        most, surely, said = None, None, (*said, f"largest batch: not known ({error})")
+    memory = msgspec.structs.replace(found.memory, largest_batch=most, largest_batch_surely=surely)
     return msgspec.structs.replace(found, memory=memory, assumptions=said)
 
 

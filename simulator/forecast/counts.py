@@ -47,10 +47,13 @@ SAVED = {  # kind of kept storage -> its field
 }
 
 
-def _trained(trainable: int | None, counts: Counts) -> str:
-    """How many of the parameters train, where not all do."""
-    fewer = trainable is not None and trainable < counts.parameters
-    return f", of which {trainable:,} train" if fewer else ""
+def _of_which(counts: Counts) -> str:
+    """How many of the parameters a token uses, and how many train, where not all."""
+    trainable, active = counts.trainable_parameters, counts.active_parameters
+    found = [f"{active:,} are used by one token"] if active is not None else []
+    if trainable is not None and trainable < counts.parameters:
+        found.append(f"{trainable:,} train")
+    return f", of which {' and '.join(found)}" if found else ""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     stack: str
 
     parameters: int
+    active_parameters: int | None = None  # that one token uses; None where it uses all
     trainable_parameters: int | None = None  # adapters among them; None in inference
     lora: int | None = None  # rank of the adapters
     adapted: tuple[str, ...] = ()  # names of the layers with adapters
@@ -89,7 +93,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         size += f" images of {self.image}" if self.image else ""
         step = "training step" if self.mode == "train" else "inference pass"
         rows = (
-            ("parameters", f"{self.parameters:,}{_trained(self.trainable_parameters, self)}"),
+            ("parameters", f"{self.parameters:,}{_of_which(self)}"),
             ("FLOP", f"forward {self.flops_forward:,}, backward {self.flops_backward:,}"),
             (
                 "other operations",
@@ -167,7 +171,9 @@ def count(
     step = trace(net, msgspec.structs.replace(recipe, optimizer=None))
     sums, layers = tally(step)
     summed: dict[str, Any] = dict(sums)
+    active = step.active_parameters
     return Counts(
+        active_parameters=active if active < sums["parameters"] else None,
         model=net.name,
         mode=recipe.mode,
         batch=recipe.batch,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from roofcast.hwdb.records import Device
-from roofcast.simulator.forecast.result import LayerForecast
+from roofcast.simulator.forecast.rows import LIMITS as OF_KERNELS
 from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.precision import PRECISIONS, WIDTH, precision
@@ -55,8 +57,20 @@ NOTABLE = 0.2  # the optimizer, or host time, is mentioned from this fraction on
 GIB = 2.0**30
 
 
+class Spent(NamedTuple):
+    """Seconds of a step of one device."""
+
+    passes: Mapping[str, float]  # forward and backward, by what limits their kernels
+    update: float  # the optimizer
+
+    @classmethod
+    def of(cls, passes: np.ndarray, update: np.ndarray) -> Spent:
+        """From seconds by index into rows.LIMITS."""
+        return cls(dict(zip(OF_KERNELS, passes.tolist(), strict=True)), float(update.sum()))
+
+
 def diagnose(
-    layers: Iterable[LayerForecast],
+    spent: Spent,
     step_s: float,
     between_s: float,
     device: Device,
@@ -68,7 +82,7 @@ def diagnose(
     between_s: host seconds between steps; zero: the ZeRO stage of the data-parallel ranks, None
     where there is only one.
     """
-    share, update_s = shares(layers)
+    share, update_s = spent
     if not any(share.values()) or step_s <= 0:
         return ""
     first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
@@ -93,16 +107,6 @@ def diagnose(
     if device.memory.capacity and memory.total > device.memory.capacity:
         text += f". {_does_not_fit(memory, float(device.memory.capacity), zero)}"
     return text + "."
-
-
-def shares(layers: Iterable[LayerForecast]) -> tuple[dict[str, float], float]:
-    """Seconds of the passes of the layers by what binds them, and seconds of the update."""
-    share: dict[str, float] = {}
-    update_s = 0.0
-    for layer in layers:
-        update_s += layer.update_s
-        share[layer.bound] = share.get(layer.bound, 0.0) + layer.forward_s + layer.backward_s
-    return share, update_s
 
 
 def advised(text: str, device: Device, name: str, training: bool) -> str:
@@ -134,13 +138,15 @@ def _does_not_fit(memory: Held, capacity: float, zero: int | None) -> str:
     saved = EIGHT_BIT * memory.optimizer
     if most == "optimizer states" and memory.total - saved <= capacity:
         cure = f"an 8-bit optimizer (--optimizer adam8bit) or {cure}"
-    part = f"{kinds[most] / GIB:,.3g} GiB, {_percent(kinds[most], memory.total)} of the peak"
+    size = kinds[most] / GIB
+    part = f"{size:,.0f} GiB" if size >= 1000 else f"{size:.3g} GiB"
+    part = f"{part}, {_percent(kinds[most], memory.total)} of the peak"
     return f"It does not fit: the largest part is {most} ({part}); {cure} would help"
 
 
 def diagnose_parallel(
     on_one_device: str,
-    layers: Iterable[LayerForecast],
+    spent: Spent,
     step_s: float,
     uneven_s: float,
     waiting_s: float,
@@ -151,7 +157,6 @@ def diagnose_parallel(
     """The diagnosis of one device, and the largest loss that several devices add to it; the larger
     of the two first.
 
-    layers: of one device, as that diagnosis judged them.
     uneven_s: what the slowest pipeline stage takes longer than the mean; waiting_s: waits for the
     host; exposed: communication that nothing hides, by kind [s].
     """
@@ -176,7 +181,6 @@ def diagnose_parallel(
         return on_one_device
     over = f"Over {layout.devices:,} devices " if layout.devices > 1 else ""
     lost = f"{over}{_percent(worst, step_s)} of the step is lost to {what}; {cure} would help"
-    share, update_s = shares(layers)
-    largest = max([update_s, *share.values()])
+    largest = max([spent.update, *spent.passes.values()])
     parts = [f"{lost}.", on_one_device] if worst > largest else [on_one_device, f"{lost}."]
     return " ".join(filter(None, parts))

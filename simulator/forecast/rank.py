@@ -80,9 +80,9 @@ def fitting(
     promising = bisect.bisect_right(powers, most, key=lambda micro: _least(whole, micro))
     for micro in reversed(powers[:promising]):
         if (found := candidate(micro)).peak <= most:
-            why = f"the largest that fits with {above:.2f} times its forecast memory"
+            why = f"the largest that fits even at {above:.2f} times its forecast memory"
             return found.at.layout, timed(found), why
-    return _cut(layout, 1), None, f"no larger one fits with {above:.2f} times its memory"
+    return _cut(layout, 1), None, f"no larger one fits at {above:.2f} times its forecast memory"
 
 
 def most_above(mode: str) -> float:

@@ -67,6 +67,8 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     high_bytes: float | None = None
     # largest batch that fits, all else equal; None where not computed or unknown
     largest_batch: int | None = None
+    # largest batch that fits even where the peak is high_bytes / peak_bytes times its forecast
+    largest_batch_surely: int | None = None
     # keys and values that generation would keep, in no other figure: of all layers, and of those
     # without an attention window; None in training and where nothing is generated
     kv_cache_bytes_per_token: float | None = None
@@ -143,6 +145,7 @@ class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     saved_s: float  # negative where it costs time
     step_time_s: float  # then
     fits: bool | None = None
+    peak_bytes: float | None = None  # of memory then
     note: str = ""
 
 
@@ -150,6 +153,7 @@ class Fitting(msgspec.Struct, frozen=True, kw_only=True):
     """The nearest layout that fits, of a forecast that does not: same devices, same batch."""
 
     options: str  # as predict takes them
+    verdict: str  # fits | may fit
     batch: int
     step_time_s: float
     samples_per_s: float

@@ -156,6 +156,7 @@ class NamedTape(Tape):
         dtype: str | None = None,
         expert: bool = False,
         adapter: bool = False,
+        share: float = 1.0,
     ) -> Value:
         """The next parameter announced, or a new one of that shape."""
         own = self.announced.pop(0) if self.announced else tied
@@ -165,7 +166,7 @@ class NamedTape(Tape):
         repeats, self._repeats = self._repeats, 1  # of a loop's body: used again and again
         try:
             return super().parameter(
-                *sizes, tied=own, trainable=trainable, dtype=dtype, expert=expert
+                *sizes, tied=own, trainable=trainable, dtype=dtype, expert=expert, share=share
             )
         finally:
             self._repeats = repeats

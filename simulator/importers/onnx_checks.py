@@ -10,6 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput, one_line
 from roofcast.simulator.importers.onnx_call import quoted, sizes_of
@@ -184,6 +185,30 @@ def check_size(proto: onnx.ModelProto, where: str) -> None:
     total = nodes_in(proto.graph.node, (), 0)
     if total > NODES:
         raise too_many(total)
+
+
+def check_text(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse names that are not UTF-8, which protobuf gives as bytes."""
+    groups = [proto.graph.node, *(f.node for f in proto.functions)]
+    named: list[Any] = [proto.graph, *proto.functions]
+    while groups:
+        for node in groups.pop():
+            texts = [node.name, node.op_type, node.domain, *node.input, *node.output]
+            for a in node.attribute:
+                texts.append(a.name)
+                groups += [g.node for g in (a.g, *a.graphs) if g.node]
+                named += [g for g in (a.g, *a.graphs) if g.node]
+            if not all(isinstance(text, str) for text in texts):
+                raise BadInput(
+                    f"{where}: a node has a name that is not UTF-8; is the file damaged?"
+                )
+    for graph in named:
+        for part in ("input", "output", "initializer", "value_info"):
+            for value in getattr(graph, part, ()):
+                if not isinstance(value if isinstance(value, str | bytes) else value.name, str):
+                    raise BadInput(
+                        f"{where}: a tensor has a name that is not UTF-8; is the file damaged?"
+                    )
 
 
 def _expanded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from roofcast.hwdb.errors import BadInput, one_line
 from roofcast.simulator.importers.onnx_call import quoted
 from roofcast.simulator.importers.onnx_checks import (
     check_size,
+    check_text,
     checked,
     elements_of,
     tensors_of,
@@ -52,6 +53,7 @@ def read(path: Path) -> onnx.ModelProto:
             f"{path}: is not an ONNX model, or was cut off ({one_line(error)[:120]})"
         ) from None
     check_size(proto, str(path))
+    check_text(proto, str(path))
     for tensor in tensors_of(proto, str(path)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _external(path, tensor)

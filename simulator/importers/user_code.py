@@ -42,6 +42,7 @@ PACKAGES = {
 ADVICE = {
     "_nested_": "nested tensors are not modelled: give padded ones",
     "required positional argument": "give it by name: --input step=3 (a number), --input x=4x32",
+    "were given": "give inputs by name, --input x=4x32; those of a list, --input xs.0=4x32",
     "too many indices for tensor": "a dict is given by its keys: --input d.feat=4x32",
     "HigherOrderOperator": "this operator is not modelled: call the function it was given",
 }

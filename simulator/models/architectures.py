@@ -97,9 +97,40 @@ def not_known(
     close = difflib.get_close_matches(text, sorted(known), 3, 0.6)
     nearest = f"nearest known: {', '.join(close)}; " if close else ""
     name = class_of(raw) or "AutoModelForCausalLM"
+    made = f"t.{name[:_LONGEST]}(t.AutoConfig.from_pretrained('config.json'))"
+    of = "any module of transformers"
+    if raw.get("auto_map"):  # the class is no part of transformers
+        of = "the module whose code lies beside the file (auto_map)"
+        trust = "trust_remote_code=True"
+        made = (
+            "t.AutoModelForCausalLM.from_config("
+            f"t.AutoConfig.from_pretrained('.', {trust}), {trust})"
+        )
     return BadInput(
-        f"{str(where)[-_LONGEST:]}: model_type {quoted(kind)} is not known; {nearest}any module of"
-        " transformers runs as a .py: write net.py with `import transformers as t; net = lambda:"
-        f" t.{name[:_LONGEST]}(t.AutoConfig.from_pretrained('config.json'))`, then give"
+        f"{str(where)[-_LONGEST:]}: model_type {quoted(kind)} is not known; {nearest}{of} runs as"
+        f" a .py: write net.py with `import transformers as t; net = lambda: {made}`, then give"
         " net.py:net --input 1x128:int64; or list its layers in a .toml"
     )
+
+
+def no_type(where: object, raw: Mapping[str, Any]) -> BadInput:
+    """The refusal of a .json without a model_type: what to give instead, where it is an adapter of
+    PEFT or a configuration of timm.
+    """
+    if "peft_type" in raw:
+        base, targets = raw.get("base_model_name_or_path"), raw.get("target_modules")
+        of = f" of {quoted(base)}" if isinstance(base, str) else ""
+        rank = raw.get("r") if isinstance(raw.get("r"), int) else "RANK"
+        names = [x for x in targets if isinstance(x, str)] if isinstance(targets, list) else []
+        which = f" --lora-targets {','.join(names)[:_LONGEST]}" if names else ""
+        what = (
+            f"the adapters of PEFT, not a model: give the base model{of} and --lora {rank}{which}"
+        )
+    elif isinstance(raw.get("architecture"), str):
+        what = f"a configuration of timm: give its name, {quoted(raw['architecture'])}"
+    else:
+        what = (
+            "no 'model_type', and no known class in 'architectures'; a Hugging Face config.json has"
+            " one, for example llama"
+        )
+    return BadInput(f"{where}: {what}")

@@ -20,6 +20,7 @@ from roofcast.simulator.models.architectures import (
     family_of,
     head_of,
     labels_of,
+    no_type,
     not_known,
     said_of_head,
 )
@@ -252,10 +253,7 @@ def _by_class(raw: dict[str, Any], where: Path | str) -> tuple[dict[str, Any], t
     kind, known, name = raw.get("model_type"), (*FAMILIES, *WRAPPED), class_of(raw)
     found = family_of(name, known) if name else None
     if kind is None and found is None:
-        raise BadInput(
-            f"{where}: no 'model_type', and no known class in 'architectures'; a Hugging Face"
-            " config.json has one, for example llama"
-        )
+        raise no_type(where, raw)
     if kind is not None and not isinstance(kind, str):
         raise BadInput(f"{where}: model_type is {quoted(kind)}; wanted one name in quotes")
     if kind in known or found is None:

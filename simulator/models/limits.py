@@ -44,6 +44,8 @@ def check_numbers(where: Path | str, config: msgspec.Struct) -> None:
                 raise BadInput(f"{where}: key '{key}' is {value:g}; wanted {wanted}")
         elif name.endswith("_id") or (value in (0, -1) and key in getattr(config, "UNSET", ())):
             continue  # as Hugging Face writes None
+        elif value == 0 and key == "sliding_window" and not getattr(config, f"use_{key}", True):
+            continue  # as transformers writes a window that is not used
         elif value < 0 or (value == 0 and _POSITIVE.fullmatch(key)):
             raise BadInput(
                 f"{where}: key '{key}' is {quoted(value, 30)}; it must be a positive number"

@@ -214,8 +214,11 @@ class Recording:
         dtype: str | None = None,
         expert: bool = False,
         adapter: bool = False,
+        share: float = 1.0,
     ) -> Value:
         """A weight. Parameters with the same `tied` name share one storage and are counted once.
+
+        share: of its elements that one token uses.
 
         An adapter trains where the other weights of its op are frozen.
         """
@@ -230,7 +233,15 @@ class Recording:
         grad = self.training and trainable
         value = Value(shape, dtype, self._storage(), grad, "parameter", self._repeats)
         self.weights.append(
-            Weight(max(self._node, 0), value.size, value.dtype, self._repeats, trainable, expert)
+            Weight(
+                max(self._node, 0),
+                value.size,
+                value.dtype,
+                self._repeats,
+                trainable,
+                expert,
+                share=share,
+            )  # fmt: skip
         )
         if tied is not None:
             self._parameters[tied] = value

@@ -75,6 +75,11 @@ class Step(NamedTuple):
     adapted: tuple[str, ...] = ()  # names of layers with an adapter
 
     @property
+    def active_parameters(self) -> int:
+        """Parameters that one token uses: of experts, those of the ones that it chooses."""
+        return round(sum(w.size * w.count * w.share for w in self.weights))
+
+    @property
     def trainable_parameters(self) -> int:
         """Number of weights that train, over all repetitions of a layer; 0 in inference."""
         if self.recipe.mode != "train":

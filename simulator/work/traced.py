@@ -49,6 +49,7 @@ class Weight(NamedTuple):
     trainable: bool
     expert: bool = False  # belongs to an expert: data-parallel ranks may hold different experts
     looked_up: int | None = None  # elements of a table with sparse gradients that a step looks up
+    share: float = 1.0  # of its elements that one token uses: those of the experts that it chooses
 
     @property
     def updated(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from roofcast import predict
 from roofcast.reports.format import seconds, si
-from roofcast.reports.pages.asked import INTERVALS, interval_basis
+from roofcast.reports.pages.asked import INTERVALS, NARROWER, interval_basis
 from roofcast.reports.pages.comparison import print_comparison
 from roofcast.reports.pages.forecast import print_forecast
 from roofcast.reports.pages.layer_table import by_kind
@@ -202,7 +202,7 @@ def test_the_interval_and_the_nearest_runs_are_printed(step, capsys):
     known = "known device, another stack"
     print_forecast(step(low_s=0.602, high_s=0.798, interval_class=known, nearest=(near,)))
     text = one_line(capsys)
-    spread = f"-14 to +14 %: {INTERVALS[known]}"
+    spread = f"-14 to +14 %: {INTERVALS[known]}; {NARROWER}"
     assert f"80 % prediction interval: 602 ms to 798 ms ({spread})" in text
     assert (
         "gpt2, batch 8 on a100-pcie-40gb, stack pytorch-eager (a table): measured 100 ms per step"

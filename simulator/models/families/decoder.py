@@ -164,9 +164,9 @@ class Config(msgspec.Struct, frozen=True):
             windowed = bool(self.use_sliding_window) and not rotated
         else:
             windowed = self._windowed(layer)
-        window = self.sliding_window if windowed else None
+        window = (self.sliding_window or None) if windowed else None
         if self.facts.unrotated:
-            rotated = window is not None or self.sliding_window is None
+            rotated = window is not None or not self.sliding_window
         return Kind(window, rotated)
 
     def _windowed(self, layer: int) -> bool:

@@ -44,12 +44,18 @@ class Config(msgspec.Struct, frozen=True):
     use_mask_token: bool = True
     num_register_tokens: int = 0
     architectures: tuple[str, ...] | None = None
+    num_labels: int | None = None
     id2label: dict[str, str] | None = None
 
     @property
     def third(self) -> bool:
         """Whether it is DINOv3: rotary positions instead of learned ones."""
         return self.model_type == "dinov3_vit"
+
+    @property
+    def labels(self) -> int:
+        """Classes of an image; two where the config names none."""
+        return self.num_labels or len(self.id2label or ()) or 2
 
     @property
     def patch(self) -> int:
@@ -94,7 +100,7 @@ def build(t: Tape, c: Config, batch: int, image: int) -> Value:
             first = t.view(x, batch, width)
             mean = pointwise.mean(t, t.view(x, batch, x.shape[1] - 1, width), 1, keepdim=False)
             both = pointwise.concat(t, [first, mean], 1)
-        return classify(t, both, len(c.id2label or ()) or 2, name="classifier")
+        return classify(t, both, c.labels, name="classifier")
     t.assumptions.append("encoder without a classifier: the loss is the square error of its output")
     return pairwise_loss(t, "mse", x)
 

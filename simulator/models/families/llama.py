@@ -109,7 +109,7 @@ class Config(msgspec.Struct, frozen=True):
                 else layer >= self.max_window_layers
             )
             return (self.sliding_window or 4096) if windowed else None
-        return self.sliding_window
+        return self.sliding_window or None
 
     def experts(self, layer: int) -> Experts | None:
         """(experts, experts per token, inner width of an expert); None for a dense layer."""

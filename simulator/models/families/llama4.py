@@ -170,7 +170,7 @@ def sparse_mlp(t: Tape, c: Config, h: Value) -> Value:
         if grouped:
             routed = moe.gated_experts(t, x, scores, ids, c.num_local_experts, width, gate)
         else:
-            routed = moe.dense_experts(t, x, scores, width, gate)
+            routed = moe.dense_experts(t, x, scores, c.num_experts_per_tok, width, gate)
     with t.scope("shared_expert"):
         shared = gated_mlp(t, x, c.intermediate_size, c.hidden_size, activation=c.hidden_act)
     with t.op("sum", "add"):

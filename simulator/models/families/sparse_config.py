@@ -272,7 +272,7 @@ class Config(msgspec.Struct, frozen=True):
         return self._window(layer), self._sparse(layer)
 
     def _window(self, layer: int) -> int | None:
-        if self.sliding_window is None or self.use_sliding_window is False:
+        if not self.sliding_window or self.use_sliding_window is False:
             return None
         if self.layer_types:
             windowed = self.layer_types[layer] == "sliding_attention"

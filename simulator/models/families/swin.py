@@ -11,10 +11,7 @@ from roofcast.simulator.work.tape import Tape, Value
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Keys of Hugging Face's SwinConfig, with its defaults.
-
-    Without labels in the config there are the 1000 classes of ImageNet.
-    """
+    """Keys of Hugging Face's SwinConfig, with its defaults."""
 
     image_size: int = 224
     patch_size: int = 4
@@ -35,8 +32,8 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def labels(self) -> int:
-        """Number of classes."""
-        return self.num_labels or len(self.id2label or ()) or 1000
+        """Classes of an image; two where the config names none."""
+        return self.num_labels or len(self.id2label or ()) or 2
 
 
 def build(t: Tape, c: Config, batch: int, image: int) -> Value:

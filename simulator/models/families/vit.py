@@ -25,7 +25,13 @@ class Config(msgspec.Struct, frozen=True):
     patch_size: int = 16
     num_channels: int = 3
     qkv_bias: bool = True
-    num_labels: int = 1000
+    num_labels: int | None = None
+    id2label: dict[str, str] | None = None
+
+    @property
+    def labels(self) -> int:
+        """Classes of an image; two where the config names none."""
+        return self.num_labels or len(self.id2label or ()) or 2
 
 
 def build(t: Tape, c: Config, batch: int, image: int) -> Value:
@@ -47,7 +53,7 @@ def build(t: Tape, c: Config, batch: int, image: int) -> Value:
     with t.op("vit.layernorm", "layer_norm"):
         x = norm.layer_norm(t, x)
     with t.op("classifier", "linear"):
-        logits = linear.linear(t, t.view(x, batch, c.hidden_size), c.num_labels)
+        logits = linear.linear(t, t.view(x, batch, c.hidden_size), c.labels)
     if not t.training:
         return logits
     with t.op("loss", "cross_entropy"):

@@ -79,6 +79,7 @@ class Routes(NamedTuple):
     back: Value  # restores the order of tokens
     owner: Value  # expert of each row
     ends: Value  # last row of each expert
+    share: float  # of the experts that a token chooses: k / experts
 
 
 def route(t: Tape, ids: Value, experts: int) -> Routes:
@@ -86,7 +87,8 @@ def route(t: Tape, ids: Value, experts: int) -> Routes:
     forth, order, back, owner = (t.new((ids.size,), "int64") for _ in range(4))
     ends = t.new((experts,), "int32")
     t.emit("gather", (ids,), (forth, order, back, owner, ends), vector=8 * ids.size)
-    return Routes(experts, ids.size, forth, order, back, owner, ends)
+    share = ids.shape[-1] / experts
+    return Routes(experts, ids.size, forth, order, back, owner, ends, share)
 
 
 def grouped_linear(
@@ -103,8 +105,8 @@ def grouped_linear(
         raise BadInput(f"ep {t.parallel.ep} does not divide the {routes.experts} experts")
     experts = routes.experts // t.parallel.ep
     held = t.matrix_format(out_features, k)
-    w = t.parameter(experts, out_features, k, expert=True, dtype=held)
-    b = t.parameter(experts, out_features, expert=True) if bias else None
+    w = t.parameter(experts, out_features, k, expert=True, dtype=held, share=routes.share)
+    b = t.parameter(experts, out_features, expert=True, share=routes.share) if bias else None
     x = t.cast(x, t.wide(w.dtype))
     wide = t.widened(w, x.dtype)
     out = t.new((rows, out_features), x.dtype, x.grad or w.grad)
@@ -267,8 +269,8 @@ def _generating(
 def _hit(t: Tape, x: Value, n: int, experts: int, share: float, bias: bool) -> Value:
     """Rows times the matrices of the experts that they chose."""
     rows, k = x.shape
-    w = t.parameter(experts, n, k, expert=True, dtype=t.matrix_format(n, k))
-    ins = (t.parameter(experts, n, expert=True),) if bias else ()
+    w = t.parameter(experts, n, k, expert=True, dtype=t.matrix_format(n, k), share=share)
+    ins = (t.parameter(experts, n, expert=True, share=share),) if bias else ()
     x = t.cast(x, t.wide(w.dtype))
     out = t.new((rows, n), x.dtype)
     product = product_format(t, x.dtype, w)
@@ -292,9 +294,9 @@ def spread(t: Tape, best: Value, ids: Value, tokens: int, experts: int) -> Value
 
 
 def dense_experts(
-    t: Tape, x: Value, scores: Value, width: int, gate: Callable[[Value], Value]
+    t: Tape, x: Value, scores: Value, k: int, width: int, gate: Callable[[Value], Value]
 ) -> Value:
-    """Every token of x[T, D] through every expert, scaled by its score first.
+    """Every token of x[T, D] through every expert, scaled by its score first: 0 of all but k.
 
     `experts` times the work of one expert, whatever k is.
     """
@@ -302,8 +304,10 @@ def dense_experts(
     experts = scores.shape[-1]
     rows = pointwise.copy(t, x, experts * tokens, dim)
     rows = pointwise.mul(t, rows, pointwise.copy(t, scores, experts * tokens, 1))
-    up = t.parameter(experts, dim, 2 * width, dtype=t.matrix_format(2 * width, dim))
+    held = t.matrix_format(2 * width, dim)
+    up = t.parameter(experts, dim, 2 * width, dtype=held, share=k / experts)
     h = linear.matmul(t, t.view(rows, experts, tokens, dim), up)
-    down = t.parameter(experts, width, dim, dtype=t.matrix_format(dim, width))
+    held = t.matrix_format(dim, width)
+    down = t.parameter(experts, width, dim, dtype=held, share=k / experts)
     h = linear.matmul(t, gate(h), down)
     return t.view(pointwise.total(t, h, 0), tokens, dim)

@@ -96,6 +96,7 @@ def test_unknown_numbers_are_on_no_front():
         ({"model": "llama-3-8b", "device": "h100-sxm5", "devices": 8, "batch": 8}, {"zero"}),
         ({"model": "llama-2-13b", "device": "a100-sxm4-80gb", "devices": 8, "batch": 8}, None),
         ({"model": "bert-large", "device": "rtx-4090", "batch": 64}, None),
+        ({"model": "llama-3-8b", "device": "h100-sxm5", "batch": 8, "lora": 16}, {"micro_batch"}),
     ],
 )
 def test_the_nearest_layout_that_fits_is_one_and_changes_as_little_as_can_be(asked, changed):

@@ -1,5 +1,7 @@
 """The limits of a step told apart, over models, devices and layouts."""
 
+import re
+
 import pytest
 
 from roofcast import hwdb, predict
@@ -84,3 +86,15 @@ def test_more_of_a_resource_leaves_more_headroom():
 def test_a_host_that_cannot_keep_up_binds_all_of_a_small_step():
     forecast = predict("gpt2", device="h100-sxm5", batch=1, mode="infer", sequence=128)
     assert of(forecast)["host"].share > 0.9 and of(forecast)["host"].used > 0.9
+
+
+@pytest.mark.parametrize("asked", [*NETS, *LAYOUTS[:3]], ids=lambda asked: asked["model"])
+def test_the_diagnosis_tells_the_shares_of_the_limits(asked):
+    found = predict(device="h100-sxm5", **asked)
+    share = max(of(found).values(), key=lambda limit: limit.share or 0.0)
+    said = [int(number) for number in re.findall(r"(\d+) % (?:of the step )?is", found.diagnosis)]
+    assert said and sum(said) <= 101
+    if share.name == "memory bandwidth" and not found.update_s:
+        assert round(100 * share.share) in said
+    if share.name == "compute":  # of it, what the matrix units bound
+        assert 0 < max(said) <= round(100 * share.share)

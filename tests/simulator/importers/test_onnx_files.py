@@ -12,7 +12,8 @@ from click.testing import CliRunner  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_nets import FLOAT, INT64, graph, numbers, stored  # noqa: E402
 
-from roofcast.hwdb.errors import RoofcastError  # noqa: E402
+from roofcast import predict  # noqa: E402
+from roofcast.hwdb.errors import BadInput, RoofcastError  # noqa: E402
 from roofcast.simulator.forecast.counts import count  # noqa: E402
 from roofcast.simulator.importers import from_onnx  # noqa: E402
 from roofcast.simulator.work.precision import precision  # noqa: E402
@@ -309,3 +310,14 @@ def test_scalars_of_a_parameter_stay(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(net.SerializeToString())
     assert count(str(path), mode="infer").parameters == 1
+
+
+@pytest.mark.parametrize("text", [b"MatMul", b"x", b"w", b"y"], ids=bytes.decode)
+def test_a_name_that_is_no_text_is_refused(text, tmp_path):
+    data = changed(lambda w: None).SerializeToString()
+    tag = bytes([len(text)]) + text
+    assert tag in data
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data.replace(tag, bytes([len(text)]) + b"\xff" * len(text)))
+    with pytest.raises(BadInput, match=r"net\.onnx: .{,150}(UTF-8|not an ONNX model)"):
+        predict(str(path), device="l4")

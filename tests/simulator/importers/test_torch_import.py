@@ -166,6 +166,7 @@ def test_inference_keeps_nothing():
             " given 2x49, at my_net.py:14: RuntimeError",
         ),
         ("{file}:MyNet", ("2x48", "2x48"), "fails on input 2x48, 2x48: TypeError"),
+        ("{file}:MyNet", ("2x48", "2x48"), "those of a list, --input xs.0=4x32"),
         ("{file}:MyNet", ("48 wide",), "not a shape"),
         ("{file}:MyNet", ("2x48:complex",), "no format 'complex'"),
         ("{broken}:MyNet", ("2x48",), "not Python at line 1"),

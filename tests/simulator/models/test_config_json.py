@@ -307,3 +307,56 @@ def test_every_family_of_a_wrapper_is_known():
 
     texts = {entry.text for entry in WRAPPED.values()} | set(DEFAULT_TEXT.values())
     assert texts - {None} <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("raw", "width"),
+    [
+        ({"model_type": "vit", "hidden_size": 768, "num_hidden_layers": 12,
+          "num_attention_heads": 12, "intermediate_size": 3072}, 768),
+        ({"model_type": "swin"}, 768), ({"model_type": "convnext"}, 768),
+        ({"model_type": "resnet"}, 2048),
+        ({"model_type": "dinov2", "architectures": ["Dinov2ForImageClassification"]}, 1536),
+    ],
+)  # fmt: skip
+def test_classes_of_images_are_those_that_the_config_names_and_else_two(raw, width):
+    def weights(**more):
+        return sum(w.size * w.count for w in run(raw | more, size=224).weights)
+
+    named = {str(i): f"class {i}" for i in range(5)}
+    assert weights(id2label=named) == weights(num_labels=5) == weights() + 3 * (width + 1)
+    if raw["model_type"] == "vit":
+        assert weights() == 85_800_194  # transformers 5.24, ViTForImageClassification
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2_moe", "mistral", "smollm3"])
+def test_a_window_of_0_is_none_where_the_config_uses_none(kind):
+    raw = SMALL | {"model_type": kind}
+    found = [
+        [(k.kind, k.shape) for k in run(raw | {"sliding_window": w}).kernels] for w in (0, None)
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_gemma_has_a_window():
+    with pytest.raises(BadInput, match="'sliding_window' is 0; it must be a positive number"):
+        from_config("it", SMALL | {"model_type": "gemma2", "sliding_window": 0})
+
+
+def test_a_model_with_code_of_its_own_is_built_from_it():
+    raw = SMALL | {"model_type": "mine", "architectures": ["MineForCausalLM"]}
+    with pytest.raises(BadInput, match=r"t\.MineForCausalLM\("):
+        from_config("config.json", raw)
+    with pytest.raises(BadInput, match=r"AutoModelForCausalLM\.from_config\(.*trust_remote_code"):
+        from_config("config.json", raw | {"auto_map": {"AutoModelForCausalLM": "m.Mine"}})
+
+
+def test_adapters_and_timm_files_say_what_to_give_instead():
+    adapters = {
+        "peft_type": "LORA", "r": 16, "base_model_name_or_path": "me/base",
+        "target_modules": ["q_proj", "v_proj"],
+    }  # fmt: skip
+    with pytest.raises(BadInput, match="base model of 'me/base' and --lora 16 --lora-targets q_p"):
+        from_config("adapter_config.json", adapters)
+    with pytest.raises(BadInput, match="timm: give its name, 'vit_base_patch16_224'"):
+        from_config("config.json", {"architecture": "vit_base_patch16_224", "num_classes": 10})

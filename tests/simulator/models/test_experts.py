@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from roofcast import count
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.models import from_config, resolve
 from roofcast.simulator.models.catalog import CONFIGS
@@ -199,3 +200,28 @@ def test_sizes_that_do_not_fit_together_are_refused_in_one_line(kind, keys, mess
     with pytest.raises(BadInput, match=message) as error:
         tape_of({**config, **keys})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "experts", "chosen", "layers", "size"),
+    [
+        ("mixtral-8x7b", 8, 2, 32, 3 * 4096 * 14336),
+        ("qwen3-30b-a3b", 128, 8, 48, 3 * 2048 * 768),
+        ("gpt-oss-20b", 32, 4, 24, 3 * 2880 * 2880 + 3 * 2880),  # with biases
+        ("llama-4-scout", 16, 1, 48, 3 * 5120 * 8192),  # every token passes all of them
+    ],
+)
+def test_a_token_uses_all_but_the_experts_that_it_does_not_choose(
+    name, experts, chosen, layers, size
+):
+    for mode in ("train", "infer"):
+        found = count(name, batch=1, sequence=8, mode=mode)
+        left = found.parameters - layers * (experts - chosen) * size
+        assert found.active_parameters == left
+
+
+def test_without_experts_a_token_uses_every_parameter():
+    found = count("gpt2", batch=1, sequence=8)
+    assert found.active_parameters is None
+    assert "used by one token" not in str(found)
+    assert "12,879,925,248 are used by one token" in str(count("mixtral-8x7b", sequence=8))

@@ -9,7 +9,9 @@ import pytest
 
 from roofcast import predict
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.forecast.cache import with_cache
 from roofcast.simulator.forecast.layouts import UNCUT
+from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.models import resolve
 from roofcast.simulator.models.catalog import from_config
 from roofcast.simulator.work.precision import precision
@@ -214,3 +216,19 @@ def test_an_unknown_kind_of_layer_is_named():
     config = {"model_type": "nemotron_h", "hybrid_override_pattern": "M-Q*"}
     with pytest.raises(BadInput, match=r"layer of kind 'Q'; known"):
         from_config("small", config)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_token", "states"),
+    [  # states in fp32 and the last inputs of a convolution in bf16, of each layer
+        ("granite-4.0-h-tiny", 8192, 36 * (3072 * 128 * 4 + (3072 + 2 * 128) * 4 * 2)),
+        ("mamba-130m", 0, 24 * (1536 * 16 * 4 + 1536 * 4 * 2)),
+        ("llama-3-8b", 131072, 0),
+    ],
+)
+def test_memory_of_inference_counts_recurrent_states(name, per_token, states):
+    asked = {"model": name, "device": "h100-sxm5", "mode": "infer", "batch": 3, "sequence": 512}
+    alone = predict(**asked)
+    held = with_cache(alone, Scenario(**asked)).memory
+    assert held.kv_cache_bytes == 3 * (512 * per_token + states)
+    assert held.peak_bytes == alone.memory.peak_bytes + held.kv_cache_bytes
