@@ -33,7 +33,8 @@ def answer(scenario: Scenario, remedies: bool = False) -> Forecast:
         found = with_remedies(found, step)
     if found.memory.fits is not False:
         return found
-    from roofcast.reports.pages.search import fitting, said_of
+    from roofcast.reports.pages.forecast import said_of
+    from roofcast.reports.pages.search import fitting
 
     near = fitting(step, found)
     words = f"{found.diagnosis} {said_of(near)}".strip()

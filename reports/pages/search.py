@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
-from roofcast.reports.format import binary, duration, percent, rate, seconds
+from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
@@ -88,31 +88,17 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
     if near is None:
         return None
     m = found.memory
+    high = near.peak_bytes * (m.high_bytes or m.peak_bytes) / m.peak_bytes
     one = found.steps is not None and not (found.campaign and found.campaign.stages)
     return Fitting(
         options=words_of(near.changes),
+        verdict="may fit" if high > (m.capacity_bytes or 0.0) else "fits",
         batch=found.batch,
         step_time_s=near.step_s,
         samples_per_s=found.batch / near.step_s,
         tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
         peak_bytes=near.peak_bytes,
-        surely=near.peak_bytes * (m.high_bytes or m.peak_bytes) / m.peak_bytes
-        <= (m.capacity_bytes or 0.0),
         time_to_train_s=(found.steps or 0.0) * near.step_s if one else None,
-    )
-
-
-def said_of(near: Fitting | None) -> str:
-    """The nearest layout that fits, in a sentence."""
-    if near is None:
-        return "No layout near this one fits; roofcast search tries all."
-    unit = "tokens" if near.tokens_per_s else "samples"
-    now = f"{rate(near.tokens_per_s or near.samples_per_s)} {unit}/s"
-    took = f"; {duration(near.time_to_train_s)} of steps" if near.time_to_train_s else ""
-    return (
-        f"The nearest that {'fits' if near.surely else 'may fit'}: {near.options}"
-        f" ({seconds(near.step_time_s)} for the same batch of {near.batch:,}, {now}{took};"
-        f" {binary(near.peak_bytes)})."
     )
 
 

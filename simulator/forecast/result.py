@@ -153,12 +153,12 @@ class Fitting(msgspec.Struct, frozen=True, kw_only=True):
     """The nearest layout that fits, of a forecast that does not: same devices, same batch."""
 
     options: str  # as predict takes them
+    verdict: str  # fits | may fit
     batch: int
     step_time_s: float
     samples_per_s: float
     tokens_per_s: float | None
     peak_bytes: float  # per device
-    surely: bool  # it fits even where memory is as far above its forecast as one run in ten was
     time_to_train_s: float | None  # of the steps of the run
 
 

@@ -90,7 +90,7 @@ def test_the_best_layout_of_predict_is_that_of_a_search():
 
 def test_a_step_that_does_not_fit_names_the_nearest_layout_that_does():
     text = " ".join(typed("predict llama-3-8b --on h100-sxm5 --devices 8 --batch 8").output.split())
-    assert "The nearest that fits: --zero" in text
+    assert "The nearest that fits, with the same batch: --zero" in text
 
 
 def test_json_and_csv_of_a_choice_hold_the_same_rows(tmp_path):
