@@ -58,19 +58,17 @@ def command(phase: str, batch: int, as_json: bool, output: str | None, **given: 
     Each kernel with its FLOP per byte and what it reaches; weights, cache and exchanges; with -o a
     picture. Other modes: a training or inference step (roofcast roofline --help).
     """
-    from roofcast.reports.files import check_target, replacing
+    from roofcast.reports.files import check_target
     from roofcast.simulator.serving.points import step
 
     if output is not None:
         check_target(output, (".png", ".svg", ".pdf"))
     found = step(_asked(given, batch), phase, batch)
     if output is not None:
-        from roofcast.reports.pictures.roofline import save
         from roofcast.reports.pictures.serving_roofline import draw
+        from roofcast.reports.pictures.style import write
 
-        figure = draw(found, _edits(given))
-        with replacing(output) as temporary:
-            save(figure, temporary)
+        write(output, lambda: draw(found, _edits(given)))
     if as_json:
         print_json(msgspec.to_builtins(found))
         return

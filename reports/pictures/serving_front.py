@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import replacing
 from roofcast.reports.pages.serving_search import degrees_words
-from roofcast.reports.pictures.style import BLUE, FAINT, GREY, SMALL, colour_of, fonts, halo
+from roofcast.reports.pictures.style import BLUE, FAINT, GREY, SMALL, colour_of, fonts, halo, save
 from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.search import Found
 
@@ -56,7 +56,7 @@ def draw(found: Found, path: str) -> None:
         figure.draw_without_rendering()  # places of points are known from here on
         _users(axes, found, front)
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+            save(figure, temporary)
 
 
 def _layouts(axes: Axes, found: Found, front: list[int]) -> None:

@@ -13,8 +13,8 @@ from roofcast.reports.pictures.point_labels import boxes, name_points
 from roofcast.reports.pictures.roofline import frame, new_figure, roofs, titles
 from roofcast.reports.pictures.roofline_labels import margin_labels, ridge_labels, slope_labels
 from roofcast.reports.pictures.roofline_legend import legend
-from roofcast.reports.pictures.roofline_points import draw_points, visible
-from roofcast.reports.pictures.roofs import machine
+from roofcast.reports.pictures.roofline_points import draw_points
+from roofcast.reports.pictures.roofs import machine, visible
 from roofcast.reports.pictures.style import fonts
 from roofcast.simulator.serving.points import StepForecast
 
