@@ -33,7 +33,7 @@ from roofcast.reports.html.data import answered, drawn, through
 from roofcast.reports.html.page import asset, environment, html
 from roofcast.scenarios.files import text
 from roofcast.simulator.choices import MODES, PRECISIONS
-from roofcast.simulator.forecast.chain import forecast, largest_batch
+from roofcast.simulator.forecast.chain import forecast, largest_batches
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.models import catalog
@@ -165,7 +165,9 @@ def _data(wanted: Wanted, forecast_of: Callable[[Scenario], Forecast], whole: bo
     with tempfile.TemporaryDirectory() as folder:
         asked = scenario(wanted, Path(folder))
         found, (most, held) = forecast_of(asked), _steady(wanted, asked)
-    memory = msgspec.structs.replace(found.memory, largest_batch=most)
+    memory = msgspec.structs.replace(
+        found.memory, largest_batch=most[0], largest_batch_surely=most[1]
+    )
     found = msgspec.structs.replace(found, memory=memory)
     numbers = sliders(hwdb.device(wanted.device))
     data: dict[str, Any] = {
@@ -177,23 +179,26 @@ def _data(wanted: Wanted, forecast_of: Callable[[Scenario], Forecast], whole: bo
     return Response(msgspec.json.encode(data, enc_hook=float), media_type="application/json")
 
 
-def _steady(wanted: Wanted, asked: Scenario) -> tuple[int | None, list[dict[str, Any]]]:
-    """The largest batch that fits, and memory through the step: the first depends on the capacity
+def _steady(
+    wanted: Wanted, asked: Scenario
+) -> tuple[tuple[int | None, int | None], list[dict[str, Any]]]:
+    """The largest batches that fit, and memory through the step: the first depends on the capacity
     of the chip, and neither on its rates. Those of the last few requests are kept.
     """
     size, plain = _without(wanted, CAPACITY), _without(wanted)
     if size not in _LARGEST:
         try:
-            _keep(_LARGEST, size, largest_batch(asked))
+            _keep(_LARGEST, size, largest_batches(asked))
         except BadInput:
-            _keep(_LARGEST, size, None)
+            _keep(_LARGEST, size, (None, None))
     if plain not in _THROUGH:
         _keep(_THROUGH, plain, through(asked))
     return _LARGEST[size], _THROUGH[plain]
 
 
 def _remembered(wanted: Wanted, found: Forecast) -> Forecast:
-    _keep(_LARGEST, _without(wanted, CAPACITY), found.memory.largest_batch)
+    m = found.memory
+    _keep(_LARGEST, _without(wanted, CAPACITY), (m.largest_batch, m.largest_batch_surely))
     return found
 
 
