@@ -47,7 +47,7 @@ UNITS = ("FLOP/s", "B/s", "Hz", "W", "B", "s")
 HOSTS = ("127.0.0.1", "localhost")
 CAPACITY = "memory.capacity"
 KEPT = 64  # of what requests share
-_LARGEST: dict[bytes, int | None] = {}
+_LARGEST: dict[bytes, tuple[int | None, int | None]] = {}
 _THROUGH: dict[bytes, list[dict[str, Any]]] = {}
 
 

@@ -19,6 +19,7 @@ MOST_ITEMS = 10_000  # of a list
 # keys that count layers, which a program visits one by one
 _LAYERS = re.compile(r"(num_|n_)?(\w+_)?layers?|depths?")
 # keys whose value stands for nothing where it is 0, whatever the family; others may be switched off
+SWITCHED = ("qwen", "smollm3")  # families whose windows a switch turns off
 _POSITIVE = re.compile(
     r"vocab_size|hidden_size|n_embd|n_layer|n_head|num_hidden_layers|num_attention_heads"
     r"|intermediate_size|sliding_window|head_dim|d_model|d_kv|d_ff|patch_size|image_size"
@@ -29,6 +30,12 @@ _SHARE = re.compile(r"\w*drop(out|path)?(_\w+)?|\w*_pdrop|\w*_dropout")
 UNFORESEEN = (
     ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError,
 )  # fmt: skip
+
+
+def _unused(config: msgspec.Struct) -> bool:
+    """Whether a config has the switch `use_sliding_window`, and it is off."""
+    kind = getattr(config, "model_type", None) or ""
+    return kind.startswith(SWITCHED) and not getattr(config, "use_sliding_window", True)
 
 
 def check_numbers(where: Path | str, config: msgspec.Struct) -> None:
@@ -44,7 +51,7 @@ def check_numbers(where: Path | str, config: msgspec.Struct) -> None:
                 raise BadInput(f"{where}: key '{key}' is {value:g}; wanted {wanted}")
         elif name.endswith("_id") or (value in (0, -1) and key in getattr(config, "UNSET", ())):
             continue  # as Hugging Face writes None
-        elif value == 0 and key == "sliding_window" and not getattr(config, f"use_{key}", True):
+        elif value == 0 and key == "sliding_window" and _unused(config):
             continue  # as transformers writes a window that is not used
         elif value < 0 or (value == 0 and _POSITIVE.fullmatch(key)):
             raise BadInput(
