@@ -18,8 +18,8 @@ MOST_ITEMS = 10_000  # of a list
 
 # keys that count layers, which a program visits one by one
 _LAYERS = re.compile(r"(num_|n_)?(\w+_)?layers?|depths?")
-# keys whose value stands for nothing where it is 0, whatever the family; others may be switched off
 SWITCHED = ("qwen", "smollm3")  # families whose windows a switch turns off
+# keys whose value stands for nothing where it is 0, whatever the family; others may be switched off
 _POSITIVE = re.compile(
     r"vocab_size|hidden_size|n_embd|n_layer|n_head|num_hidden_layers|num_attention_heads"
     r"|intermediate_size|sliding_window|head_dim|d_model|d_kv|d_ff|patch_size|image_size"
