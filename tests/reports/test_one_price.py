@@ -64,7 +64,7 @@ def test_the_page_says_what_the_price_is_of_and_where_there_is_none():
 
 
 def test_choose_takes_fine_tuning_and_prints_a_command_that_predicts_it():
-    words = ("choose", "llama-3-8b", "--tokens", "1B", "--batch", "64", "--on", "h100-sxm5")
+    words = ("choose", "llama-3-70b", "--tokens", "1B", "--batch", "64", "--on", "h100-sxm5")
     full = json.loads(run(*words, "--devices", "8", "--json").stdout)
     tuned = run(*words, "--devices", "8", "--lora", "16", "--weights", "nf4", "--json")
     few = json.loads(tuned.stdout)
@@ -73,9 +73,9 @@ def test_choose_takes_fine_tuning_and_prints_a_command_that_predicts_it():
     best = few["choices"][0]
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in best["options"].items()}
     forecast = predict(
-        "llama-3-8b", "h100-sxm5", batch=64, tokens="1B", lora=16, weights="nf4", **options
+        "llama-3-70b", "h100-sxm5", batch=64, tokens="1B", lora=16, weights="nf4", **options
     )
-    assert best["time_s"] == pytest.approx(forecast.time_to_train_s)
+    assert best["time_s"] == pytest.approx(forecast.campaign.time_s)
     text = " ".join(
         run(*words, "--devices", "8", "--lora", "16", "--weights", "nf4").stdout.split()
     )

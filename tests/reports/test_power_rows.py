@@ -100,10 +100,10 @@ def test_what_cannot_be_is_refused_in_one_line(words, message):
     assert message in result.output and len(result.output.strip().splitlines()) == 1
 
 
-def test_plan_prints_the_model_and_what_is_refuted():
+def test_plan_prints_the_model_its_loss_and_where():
     words = ("plan", "--budget", "1e19FLOP", "--on", "a100-sxm4-80gb")
     text = " ".join(run(*words).stdout.split())
-    for part in ("nats per token", "on 1 × a100-sxm4-80gb", "refuted", "Assumed"):
+    for part in ("nats per token", "interval of the law", "1 × a100-sxm4-80gb", "Assumed"):
         assert part in text
     found = json.loads(run(*words, "--json").stdout)
     assert found["plans"][0]["devices"] == 1
