@@ -164,12 +164,17 @@ def _card(answer: Answer) -> dict[str, Any]:
     rows.append(("peak memory", peak))
     if f.power_w is not None and f.power_scope == "board":
         rows.append(("power", f"{si(f.power_w, 'W')} per board"))
+    whole = f.campaign
     if f.time_to_train_s is not None:
-        rows.append(("whole run", duration(f.time_to_train_s)))
-        if f.cost_usd is not None:
+        rows.append(("whole run", duration(whole.time_s if whole else f.time_to_train_s)))
+        cost = whole.cost_usd if whole else f.cost_usd
+        if cost is not None:
             at = f", at {money(f.price.usd_per_hour)} per device-hour" if f.price else ""
-            rows.append(("cost", money(f.cost_usd) + at))
-        rows += [("energy of the boards", energy(f.energy_j))] if f.energy_j is not None else []
+            rows.append(("cost", money(cost) + at))
+        if whole and whole.energy_j is not None:
+            rows.append((f"energy ({whole.energy_scope})", energy(whole.energy_j)))
+        elif f.energy_j is not None:
+            rows.append(("energy of the boards", energy(f.energy_j)))
     return {
         "title": f"{f.model} on {on_what(f)}",
         "time": f"{seconds(f.step_time_s)} per {unit}",

@@ -68,7 +68,11 @@ def test_the_command_that_a_choice_prints_gives_its_numbers(monkeypatch):
     time, span, chance, cost = [cell.strip() for cell in row if cell.strip()][1:5]
     printed = typed(line, monkeypatch, 300).output
     low, high = span.split(" to ")
-    assert step in printed and f"{time} (80 %: {low}" in printed and f" to {high};" in printed
+    assert (
+        step in printed
+        and f"{time} expected; 80 % interval {low}" in printed
+        and f" to {high}" in printed
+    )
     assert chance == re.search(r"by [\d.]+ days: (\d+ %)", printed)[1]
     total = re.findall(r"\n +total .*?([\d,]+\.\d\d)\n", printed)[-1].replace(",", "")
     assert float(cost.strip("$").replace(",", "")) == pytest.approx(float(total), abs=0.5)
