@@ -129,10 +129,10 @@ def steady(p: int, many: int) -> tuple[int, int]:
     the drain of a pipeline every round of micro-batches takes as long.
 
     >>> steady(4, 1_000_000_000)
-    (2184, 4368)
+    (544, 1088)
     """
     period = 2 * p  # dualpipe runs pairs; interleaved schedules run groups of p
-    long = max(LONGEST // (4 * p), STEADY * p // 2)
+    long = max(LONGEST // (16 * p), STEADY * p // 2)
     return long // 2 // period * period + many % period, long // period * period + many % period
 
 
