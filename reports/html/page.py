@@ -15,7 +15,17 @@ from jinja2 import Environment, StrictUndefined
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.files import replacing
-from roofcast.reports.format import binary, duration, energy, money, percent, seconds, si, words
+from roofcast.reports.format import (
+    binary,
+    duration,
+    energy,
+    hourly,
+    money,
+    percent,
+    seconds,
+    si,
+    words,
+)  # fmt: skip
 from roofcast.reports.html.data import Answer, document
 from roofcast.reports.pages import campaign
 from roofcast.reports.pages.asked import interval_basis, pass_or_step, trained, what
@@ -169,7 +179,7 @@ def _card(answer: Answer) -> dict[str, Any]:
         rows.append(("whole run", duration(whole.time_s if whole else f.time_to_train_s)))
         cost = whole.cost_usd if whole else f.cost_usd
         if cost is not None:
-            at = f", at {money(f.price.usd_per_hour)} per device-hour" if f.price else ""
+            at = f", at {hourly(f.price.usd_per_hour)} per device-hour" if f.price else ""
             rows.append(("cost", money(cost) + at))
         if whole and whole.energy_j is not None:
             rows.append((f"energy ({whole.energy_scope})", energy(whole.energy_j)))

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from roofcast.reports.command import main
+from roofcast.reports.format import hourly
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[browser]'")
 axe = pytest.importorskip(
@@ -211,13 +212,13 @@ def test_the_whole_training_has_one_price_and_its_invoice(page):
     tab = page("run")
     found = json.loads(tab.locator("#data").text_content())["forecasts"][0]["json"]
     text = tab.locator("body").inner_text()
-    assert "with 95 % probability done within" in text and "for at most $" in text
+    assert "With 95 % probability done within" in text and "for at most $" in text
     lines = tab.get_by_role("region", name="Invoice").locator("tbody tr").count()
     assert lines == len(found["campaign"]["invoice"]) + 1
     tab.locator("details").last.evaluate("d => d.open = true")
     prices = tab.locator("section.forecast th", has_text="price").all_text_contents()
     assert prices == ["price"]
-    assert f"${found['price']['usd_per_hour']:.2f} per device-hour" in text
+    assert f"{hourly(found['price']['usd_per_hour'])} per device-hour" in text
 
 
 MODULES = 100
