@@ -19,7 +19,7 @@ def test_a_micro_batch_that_does_not_fit_is_not_assumed():
     whole = predict(**LLAMA, batch=1024, micro_batch=4)
     assert whole.memory.fits is False and f.memory.fits
     assert f.layout.micro_batch == 2 and f.layout.micro_batches == 2
-    words = "micro-batch of 2 samples (not given): the largest that fits with"
+    words = "micro-batch of 2 samples (not given): the largest that fits even at"
     assert said(f) == f"{words} {most_above('train'):.2f} times its forecast memory"
     given = predict(**LLAMA, batch=1024, micro_batch=2)
     assert (given.step_time_s, given.memory) == (f.step_time_s, f.memory)
