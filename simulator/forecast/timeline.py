@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput, RoofcastError
@@ -114,6 +115,16 @@ def _over_stages(asked: Asked) -> tuple[Event, ...]:
     return tuple(events)
 
 
+class _Whole(NamedTuple):
+    """A pass of some units in one phase: seconds, those in which compute waits, kind and seconds of
+    what is sent.
+    """
+
+    seconds: float
+    waits: float
+    sent: list[tuple[str, float]]
+
+
 class _Sending:
     """Splits the passes of a replayed step into compute and what is sent, layer by layer."""
 
@@ -125,6 +136,7 @@ class _Sending:
         # on one stage by layer, unless these would be too many
         count = len(self.stages[0]) * self.layout.micro_batches
         self.by_layer = self.layout.pp == 1 and count <= MANY
+        self.known: dict[tuple[tuple[int, ...], str], _Whole] = {}
 
     def parts(self, event: Event) -> Iterator[Event]:
         """A compute event of the schedule, without its waits, and what is sent meanwhile."""
@@ -134,11 +146,12 @@ class _Sending:
                 yield event
             return
         chosen = self.stages[event.stage]
-        whole = sum(self._seconds(u, phase) for phase in phases for u in chosen)
-        scale = event.duration / whole if whole > 0 else 0.0
+        whole = [self._whole(tuple(chosen), phase) for phase in phases]
+        takes = sum(each.seconds for each in whole)
+        scale = event.duration / takes if takes > 0 else 0.0
         if not self.by_layer:
-            waits = sum(self._waits(u, phase) for phase in phases for u in chosen)
-            sent = [each for phase in phases for u in chosen for each in self._sent(u, phase)]
+            waits = sum(each.waits for each in whole)
+            sent = [one for each in whole for one in each.sent]
             yield from _pass(event, event.start, event.duration, waits * scale, sent, scale)
             return
         clock, seen = event.start, [0] * len(self.rows)
@@ -147,9 +160,9 @@ class _Sending:
                 long = self._seconds(u, phase) * scale
                 name = self._name(u, phase, seen[u], event.name)
                 seen[u] += 1
-                waits = self._waits(u, phase) * scale
-                sent = list(self._sent(u, phase))
-                yield from _pass(event._replace(name=name), clock, long, waits, sent, scale)
+                one = self._whole((u,), phase)
+                of_layer = event._replace(name=name)
+                yield from _pass(of_layer, clock, long, one.waits * scale, one.sent, scale)
                 clock += long
 
     def reduced(self, end: float) -> Iterator[Event]:
@@ -162,6 +175,17 @@ class _Sending:
         if long > 0:
             for stage in range(self.layout.pp):
                 yield Event(stage, STREAMS["dp"], "gradients", end - long, long)
+
+    def _whole(self, units_: tuple[int, ...], phase: str) -> _Whole:
+        """A pass of units, the same for every micro-batch."""
+        key = units_, phase
+        if key not in self.known:
+            self.known[key] = _Whole(
+                sum(self._seconds(u, phase) for u in units_),
+                sum(self._waits(u, phase) for u in units_),
+                [each for u in units_ for each in self._sent(u, phase)],
+            )
+        return self.known[key]
 
     def _seconds(self, u: int, phase: str) -> float:
         """Seconds of one pass of a unit, with its traffic."""
