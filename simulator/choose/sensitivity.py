@@ -20,7 +20,7 @@ from roofcast import hwdb
 from roofcast.hwdb import collective_constants, constants
 from roofcast.hwdb.edits import figure_keys
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
-from roofcast.simulator.forecast.chain import forecast, timed
+from roofcast.simulator.forecast.chain import forecast, step_seconds
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -116,7 +116,7 @@ def seconds_with(scenario: Scenario, asked: Asked, factors: Mapping[Number, floa
         constants.scaled(dict.fromkeys(_seconds_of_kernels(), latency)),
         collective_constants.slower(by_name.get(COLLECTIVES, 1.0)),
     ):
-        return timed(asked)[0].step_time_s
+        return step_seconds(asked)
 
 
 def _with_host(asked: Asked, factors: Mapping[str, float]) -> Asked:

@@ -153,8 +153,17 @@ class AnyBatch(BadInput):
     """Memory does not limit the batch."""
 
 
-def placed(asked: Asked) -> Placed:
-    """One rank's step and times, and the step over all devices of a layout."""
+def step_seconds(asked: Asked) -> float:
+    """Seconds of the step alone, as `timed` forecasts them."""
+    if asked.layout is None:
+        return timed(asked)[0].step_time_s
+    return placed(asked, memory=False).outcome.step_s
+
+
+def placed(asked: Asked, memory: bool = True) -> Placed:
+    """One rank's step and times, and the step over all devices of a layout, with or without the
+    memory of its ranks.
+    """
     from roofcast.simulator.forecast.assemble_parallel import Placed
     from roofcast.simulator.parallel.layout import check
     from roofcast.simulator.parallel.networks import fabric_of
@@ -174,7 +183,7 @@ def placed(asked: Asked) -> Placed:
     phases = phases_of(step, times.seconds, device, waits=False)
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
-    outcome = over_devices(step, times, device, layout, fabric)
+    outcome = over_devices(step, times, device, layout, fabric, memory)
     place = Placement(step, device, layout, network(layout, fabric))
     return Placed(whole, step, times, phases, peak, outcome, fabric, place)
 

@@ -173,9 +173,11 @@ def first_layer(rows: list[Unit]) -> int:
 
 
 def over_devices(
-    step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric
+    step: Step, times: OpTimes, device: Device, layout: Layout, fabric: Fabric, memory: bool = True
 ) -> ParallelStep:
-    """The whole step, from the step and times of one rank and micro-batch."""
+    """The whole step, from the step and times of one rank and micro-batch. Without memory it has no
+    ranks.
+    """
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
     members = dealt(at, rows)
@@ -205,7 +207,7 @@ def over_devices(
         repeats=repeats,
         host_s=_host(at, rows, repeats),
         lower_bound_s=_lower_bound(step, times, x, repeats),
-        ranks=_ranks(at, rows, members),
+        ranks=_ranks(at, rows, members) if memory else (),
         pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
     )
 
