@@ -13,6 +13,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import CLASSES, RENTS
 from roofcast.reports.choose_types import Limit, chosen_devices, pool, prices_of
 from roofcast.reports.completion import completing
+from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_power import SITE
 from roofcast.reports.option_serving import ChooseDoor, serving_flag
 from roofcast.reports.option_tuning import TUNED
@@ -110,8 +111,14 @@ STEP = (
     metavar="FILE",
     help="Also write the choices to a .csv or .parquet file, or a page to send (.html).",
 )
+@click.option("--plot", metavar="FILE", help="Draw cost against time: a .png, .svg or .pdf file.")
 def command(
-    top: int, as_json: bool, path: str | None, kinds: tuple[str, ...], **asked: Any
+    top: int,
+    as_json: bool,
+    path: str | None,
+    plot: str | None,
+    kinds: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Choose devices, how many, and the layout for a run of MODEL.
 
@@ -123,6 +130,8 @@ def command(
 
     if path is not None:
         check_table(path, page=True)
+    if plot is not None:
+        check_target(plot, PICTURES)
     scenario, devices, wanted = _asked(**asked)
     found = choose(scenario, devices, wanted, top, kinds)
     if path is not None and path.lower().endswith(".html"):
@@ -133,6 +142,11 @@ def command(
         from roofcast.simulator.choose.tables import choices_table
 
         write_table(choices_table(found), path)
+    if plot is not None:
+        from roofcast.reports.pictures.front import draw_choices
+        from roofcast.reports.pictures.style import write
+
+        write(plot, lambda: draw_choices(found))
     if as_json:
         print_json(msgspec.to_builtins(found))
         return

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_serving import SearchDoor, serving_flag
 from roofcast.reports.option_types import Whole
 from roofcast.reports.options import print_json, scenario_options, scenarios
@@ -26,7 +27,8 @@ from roofcast.reports.options import print_json, scenario_options, scenarios
     metavar="FILE",
     help="Also write every valid layout to a .csv or .parquet file, or a page to send (.html).",
 )
-def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
+@click.option("--plot", metavar="FILE", help="Draw time against memory: a .png, .svg or .pdf file.")
+def command(top: int, as_json: bool, path: str | None, plot: str | None, **asked: Any) -> None:
     """Find the fastest layout of MODEL on a number of devices.
 
     Every tensor, pipeline, data, context and expert parallel degree, ZeRO stage, micro-batch and
@@ -40,6 +42,8 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
 
     if path is not None:
         check_table(path, page=True)
+    if plot is not None:
+        check_target(plot, PICTURES)
     scenario = scenarios(**asked)[0]
     devices = scenario.devices or scenario.dp
     if devices is None:
@@ -52,6 +56,11 @@ def command(top: int, as_json: bool, path: str | None, **asked: Any) -> None:
         write_layouts(found, best, path, shlex.join(["roofcast", *sys.argv[1:]]))
     elif path is not None:
         write_table(layouts_table(found), path)
+    if plot is not None:
+        from roofcast.reports.pictures.front import draw_layouts
+        from roofcast.reports.pictures.style import write
+
+        write(plot, lambda: draw_layouts(found))
     if as_json:
         print_json(_json(found, top))
         return
