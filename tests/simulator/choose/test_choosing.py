@@ -26,10 +26,10 @@ DEVICES = ["h100-sxm5", "a100-sxm4-80gb", "mi300x", "l4", "rtx-4090", "a10"]
 LLAMA = Scenario(model="llama-2-7b", device="", tokens="20B", batch=96)
 RESNET = Scenario(model="resnet50", device="", samples="1.28M", epochs=90)
 QUESTIONS = {  # scenario, constraints: the three questions of the design, made smaller
-    "cheapest within a deadline": (LLAMA, Wanted(within_s=2 * DAY, devices=32)),
+    "cheapest within a deadline": (LLAMA, Wanted(within_s=2 * DAY, devices=24)),
     "fastest for a purchase": (
         msgspec.structs.replace(LLAMA, model="llama-2-13b"),
-        Wanted(under_usd=300e3, buy=True, devices=32),
+        Wanted(under_usd=300e3, buy=True, devices=16),
     ),
     "fastest under a power": (RESNET, Wanted(max_power_w=300.0, devices=8)),
     "least energy within a deadline": (LLAMA, Wanted(within_s=5 * DAY, goal="energy", devices=16)),
@@ -47,7 +47,7 @@ def brute_force(scenario, wanted):
             tried = search_layouts(kind.scenario, shapes, kind.space.policies(few=True))
             capacity = float(hwdb.device(name).memory.capacity)
             fits = ~tried.refused & (tried.peak_bytes * most_above("train") <= capacity)
-            for step_s in tried.step_s[fits]:
+            for step_s in np.unique(tried.step_s[fits]):
                 seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(step_s))
                 point = chooser.point(kind, n, seconds, {}, step_s, 0.0)
                 if meets(point, wanted) and point.value(wanted.objective) is not None:
