@@ -56,7 +56,7 @@ def _figure(by_source: Mapping[str, Sequence[float]]) -> Figure:
     for y, (_, values) in enumerate(lines):
         _line(axes, y, np.asarray(values), noise)
     axes.set(xscale="log", xlim=(1 / FURTHEST / 1.12, FURTHEST * 1.12), ylim=(-0.7, len(lines)))
-    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS], fontsize=SMALL - 1.5)
     axes.minorticks_off()
     names = [f"{name[:NAME]} ({len(values):,})" for name, values in lines]
     axes.set_yticks(range(len(lines)), names, fontsize=SMALL)
