@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from roofcast.simulator.forecast.scenario import Scenario
 
 
-def answer(scenario: Scenario, remedies: bool = False) -> Forecast:
+def answer(scenario: Scenario, remedies: bool | None = False) -> Forecast:
     """The Forecast of a scenario, with the largest batch that fits and what had no effect; of one
-    that does not fit, with the nearest that does in its diagnosis. remedies: with their gains.
+    that does not fit, with the nearest that does in its diagnosis.
+
+    remedies: with what each would save; None: for a net of at most MANY_OPS ops.
     """
+    from roofcast.reports.pages.limits import MANY_OPS
     from roofcast.scenarios.own_runs import forecast_with_runs
     from roofcast.scenarios.unused import with_unused
     from roofcast.simulator.forecast.chain import with_largest_batch
@@ -27,7 +30,7 @@ def answer(scenario: Scenario, remedies: bool = False) -> Forecast:
 
         step = of_first_stage(scenario)
     found = with_unused(with_largest_batch(forecast_with_runs(scenario), step), scenario)
-    if remedies:
+    if remedies or (remedies is None and len(found.layers) <= MANY_OPS):
         from roofcast.simulator.choose.remedies import with_remedies
 
         found = with_remedies(found, step)

@@ -80,26 +80,23 @@ def serving_flag(text: str) -> Any:
     return click.option(FLAG, is_flag=True, expose_value=False, help=text)
 
 
+INPUT_LEN = click.option(
+    "--input-len", type=Whole(), default=1024, metavar="TOKENS",
+    help="Tokens of a prompt. Default: 1024.",
+)  # fmt: skip
+OUTPUT_LEN = click.option(
+    "--output-len", type=Whole(), default=512, metavar="TOKENS",
+    help="Tokens of an answer. Default: 512.",
+)  # fmt: skip
+PREFIX_SHARE = click.option(
+    "--prefix-share", type=Part(), default=0.0, metavar="SHARE",
+    help="Share of a prompt that is in the cache already. Default: 0.",
+)  # fmt: skip
+
+
 def lengths(function: Any) -> Any:
     """The options on the length of requests."""
-    for option in reversed(
-        (
-            click.option(
-                "--input-len", type=Whole(), default=1024, metavar="TOKENS",
-                help="Tokens of a prompt. Default: 1024.",
-            ),
-            click.option(
-                "--output-len", type=Whole(), default=512, metavar="TOKENS",
-                help="Tokens of an answer. Default: 512.",
-            ),
-            click.option(
-                "--prefix-share", type=Part(), default=0.0, metavar="SHARE",
-                help="Share of a prompt that is in the cache already. Default: 0.",
-            ),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+    return INPUT_LEN(OUTPUT_LEN(PREFIX_SHARE(function)))
 
 
 def layouts(function: Any) -> Any:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 @click.option(
     "--remedies",
     is_flag=True,
-    help="Forecast what each remedy would save, also with --json. Default: only on the text page.",
+    help=(
+        "Forecast what each remedy would save, also with --json. Default: only on the text page, of"
+        " a net of at most 1,000 ops."
+    ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
@@ -64,7 +67,7 @@ def command(
     if plot is not None:
         check_target(plot, PICTURES)
     # a comparison of devices has no room for them
-    gains = remedies or not as_json and len(wanted) == 1
+    gains = remedies or (None if not as_json and len(wanted) == 1 else False)
     forecasts = [answer(scenario, gains) for scenario in wanted]
     if save is not None:
         from roofcast.scenarios.files import write

@@ -54,7 +54,7 @@ def command(name: str | None, listed: bool, on: tuple[str, ...], as_json: bool) 
     path = find(name)
     with _named(path):
         scenarios, assumed = steps(path)
-        gains = not as_json and len(scenarios) == 1 and len(on) <= 1
+        gains = None if not as_json and len(scenarios) == 1 and len(on) <= 1 else False
         forecasts = [] if on else [answer(scenario, gains) for scenario in scenarios]
     for device in on:
         moved = [msgspec.structs.replace(scenario, device=device) for scenario in scenarios]

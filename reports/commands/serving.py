@@ -9,6 +9,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
+from roofcast.reports.option_serving import INPUT_LEN, OUTPUT_LEN, PREFIX_SHARE
 from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
 from roofcast.reports.serving_types import Part, Rate, Several
@@ -40,14 +41,8 @@ def _load(function: Any) -> Any:
     """The options of the load."""
     for option in reversed(
         (
-            click.option(
-                "--input-len", type=Whole(), default=1024, metavar="TOKENS",
-                help="Tokens of a prompt. Default: 1024.",
-            ),
-            click.option(
-                "--output-len", type=Whole(), default=512, metavar="TOKENS",
-                help="Tokens of an answer. Default: 512.",
-            ),
+            INPUT_LEN,
+            OUTPUT_LEN,
             click.option(
                 "--concurrency", type=Several(), metavar="N[,N..]",
                 help="Users, each with one request under way; several numbers give a table.",
@@ -72,10 +67,7 @@ def _load(function: Any) -> Any:
                 help="Find the highest rate that holds ttft=500ms,tpot=30ms (or e2e=10s) for 90 %"
                 " of the requests; add p99 for 99 %.",
             ),
-            click.option(
-                "--prefix-share", type=Part(), default=0.0, metavar="SHARE",
-                help="Share of a prompt that is in the cache already. Default: 0.",
-            ),
+            PREFIX_SHARE,
             click.option(
                 "--speculate", type=click.IntRange(0, 64), default=0, metavar="N",
                 help="Speculative decoding or MTP: tokens drafted per step. Default: 0.",

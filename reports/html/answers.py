@@ -202,7 +202,7 @@ def write_layouts(found: Explored, best: Sequence[Forecast], path: str | Path, c
 
 
 def _page(**told: Any) -> str:
-    template = environment().from_string(asset("answers.html"))
+    template = environment().get_template("answers.html")
     told["data"] = embedded(told["data"])
     return template.render(
         **told, date=datetime.date.today().isoformat(), style=asset("report.css"),

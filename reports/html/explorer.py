@@ -249,7 +249,7 @@ _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 @cache
 def _page() -> str:
-    template = environment().from_string(asset("explore.html"))
+    template = environment().get_template("explore.html")
     return template.render(
         models=catalog.names(),
         devices=names("devices"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
@@ -64,7 +64,7 @@ def html(answers: Sequence[Answer], command: str, date: str) -> str:
     """
     return (
         environment()
-        .from_string(asset("report.html"))
+        .get_template("report.html")
         .render(
             **_told(answers),
             command=command,
@@ -78,7 +78,7 @@ def html(answers: Sequence[Answer], command: str, date: str) -> str:
 
 def markdown(answers: Sequence[Answer], command: str, date: str) -> str:
     """The report as Markdown: headline, longest ops, memory, assumptions."""
-    template = environment(escape=False).from_string(asset("report.md"))
+    template = environment(escape=False).get_template("report.md")
     return template.render(**_told(answers), command=command, date=date)
 
 
@@ -138,8 +138,9 @@ def asset(name: str) -> str:
 def environment(escape: bool = True) -> Environment:
     """Templates; escape: for HTML."""
     found = Environment(
-        autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FunctionLoader(asset),
+    )  # fmt: skip
     found.filters["cell"] = _cell
     return found
 

@@ -10,6 +10,7 @@ from roofcast.reports.pages.asked import pass_or_step
 from roofcast.simulator.forecast.result import Forecast, Limit, Remedy
 
 NEAR_ZERO = 5e-4  # of the step: time that is shown as none
+MANY_OPS = 1000  # rows of ops above which remedies are forecast only where they are asked for
 LEAST = 0.005  # of the step: a limit or gain below it is left out
 NOTE = (
     "share: of the time that the limit bounds; used: time the resource would need alone at its"
@@ -69,6 +70,8 @@ def remedies_table(out: Console, f: Forecast) -> None:
     if not gains:
         if f.remedies is not None:
             say(out, "No remedy that Roofcast knows saves as much as 0.5 % of the step.")
+        elif len(f.layers) > MANY_OPS:
+            say(out, "Of so many ops remedies are forecast only with --remedies.")
         return
     columns: list[tuple[str, Justify]] = [("remedy", "fold"), ("saves", "right"), ("of", "right")]
     columns += [("fits", "right")]

@@ -40,7 +40,8 @@ def draw_layouts(found: Explored) -> Figure:
     """
     if not len(found.step_s):
         raise BadInput("--plot: no layout is valid; there is nothing to draw")
-    figure, axes = _figure(f"{found.scenario.model} on {found.devices:,} × {found.scenario.device}")
+    s = found.scenario
+    figure, axes = _figure(f"{s.model} on {found.devices:,} × {s.device}")
     fits = found.fits
     axes.plot(found.step_s[~fits], found.peak_bytes[~fits], "x", ms=3, color=FAINT, alpha=0.4,
               label="does not fit")  # fmt: skip

@@ -28,8 +28,8 @@ RATE = (  # words of hours that are a rate times a length
 )  # fmt: skip
 FLEET = ("total gpu time",)  # accounting of a fleet, whatever was run on it
 CLASSIFIERS = re.compile(
-    r"(?:wide_)?(?:se)?resne[xt]t?\d|resnet|regnet|(?:tf_)?efficientnet|vit_|deit|convnext|vgg|densenet"
-    r"|mobilenet|mnasnet|inception|xception|swin"
+    r"(?:wide_)?(?:se)?resne[xt]t?\d|resnet|regnet|(?:tf_)?efficientnet|vit_|deit|convnext|vgg"
+    r"|densenet|mobilenet|mnasnet|inception|xception|swin"
 )
 # batches of a device by number format, and of two phases with their accumulations, in a row's note
 FULL_AND_MIXED = r"Batch size / GPU(?:: TF32 FP16| \(FP32 : mixed precision\))=(\d+)(?: :)? (\d+)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from roofcast.hwdb.errors import BadInput, quoted
 
 Row = dict[str, str]  # one row of a CSV, by column
 MOST = 1e15  # largest whole number of a cell
+LEAST, LARGEST = 1e-30, 1e30  # of a measured quantity, whatever its unit
+DIGITS = 40  # of a number within a cell
 
 
 def rows(path: Path, what: str) -> csv.DictReader[str]:
@@ -20,7 +23,14 @@ def rows(path: Path, what: str) -> csv.DictReader[str]:
     what: what the file should hold, for the message. Raises BadInput where it cannot be read; the
     reader raises csv.Error in a row that is no row.
     """
-    lines = io.StringIO(contents.text(path, what, contents.LARGEST_TABLE), newline="")
+    body = contents.text(path, what, contents.LARGEST_TABLE)
+    if endless := re.search(rf"\d{{{DIGITS + 1},}}", body):
+        line = body.count("\n", 0, endless.start()) + 1
+        raise BadInput(
+            f"{path}: line {line}: {quoted(endless[0], 20)} has {len(endless[0]):,} digits;"
+            f" at most {DIGITS} are read"
+        )
+    lines = io.StringIO(body, newline="")
     return csv.DictReader(line for line in lines if not line.startswith("#"))
 
 
@@ -44,12 +54,12 @@ def number(row: Row, column: str) -> int | None:
 
 
 def positive(cell: str) -> float | None:
-    """The finite positive number in a cell; None where there is none."""
+    """The positive number in a cell; None where there is none that can be measured."""
     try:
         value = float(cell)
     except ValueError:
         return None
-    return value if 0.0 < value < float("inf") else None
+    return value if LEAST < value < LARGEST else None
 
 
 def first_match(words: str, meanings: Mapping[str, str]) -> str | None:

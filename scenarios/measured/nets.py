@@ -29,7 +29,7 @@ from typing import NamedTuple
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured import net_words as words
 from roofcast.scenarios.measured import training as llm_runs
-from roofcast.scenarios.measured.cells import Row, positive, rows, text
+from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row, positive, rows, text
 from roofcast.simulator.forecast.scenario import Scenario
 
 HERE = Path(__file__).parent
@@ -220,8 +220,8 @@ def _step(filled: Row, shares: int, model: str) -> tuple[int, float]:
         seconds *= tokens
     elif not timed and re.search(r"tok|frame|mol|see ", unit):
         raise _Refused(f"throughput in {unit}: samples of unknown length")
-    if not 0.0 < seconds < float("inf"):
-        raise _Refused("step time is not a positive number")
+    if not LEAST < seconds < LARGEST:
+        raise _Refused("step time is not a positive number that can be measured")
     return int(batch), seconds
 
 

@@ -20,7 +20,8 @@ TOKEN = "a-token-of-the-tests"
 SETTLED = "body[data-state='settled']"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 CONFIG = """{"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "vocab_size": 999,
-"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}"""  # noqa: E501
+"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+"max_position_embeddings": 128}"""
 
 
 @pytest.fixture(scope="module")

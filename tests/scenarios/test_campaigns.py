@@ -23,6 +23,7 @@ ROWS = read(SHIPPED)
 EXPLAINED = tomllib.loads(
     (Path(campaigns.__file__).parent / "explained.toml").read_text(encoding="utf-8")
 )
+NAMES = Path(campaigns.__file__).parent / "names.toml"
 RESERVED = ("pythia", "falcon", "starcoder", "smollm", "openclip", "olmo-2", "glm-130b", "yalm",
             "nanochat", "stylegan3", "gopher", "phi-2", "electra", "bloomberg")  # fmt: skip
 
@@ -32,6 +33,9 @@ def test_at_least_twenty_runs_ship_each_with_its_citation():
     assert all(row["source"] and row["where"] and row["source_name"] for row in ROWS)
     assert {words.kind_of(row) for row in ROWS} == set(words.KINDS)
     assert not [row for row in ROWS if any(word in row["model"].lower() for word in RESERVED)]
+    recipes = tomllib.loads(NAMES.read_text(encoding="utf-8"))["recipes"]
+    named = [" ".join(recipe["where"]).lower() for recipe in recipes]
+    assert not [text for text in named if any(word in text for word in RESERVED)]
 
 
 @pytest.fixture(scope="module")

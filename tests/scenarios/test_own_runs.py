@@ -76,6 +76,8 @@ def test_the_command_and_a_scenario_file_do_the_same(mine, tmp_path, monkeypatch
         (HEAD + "resnet50,rtx-3090,fp32,train,64,90\nresnet50,rtx-3090,fp32,train,64,fast\n",
          "row 2: no step time"),
         (HEAD + "resnet50,rtx-3090,fp32,train,64,-3\n", "row 1: step time is not a positive"),
+        (HEAD + "resnet50,rtx-3090,fp32,train,64,1e-320\n", "that can be measured"),
+        (HEAD + f"resnet50,rtx-3090,fp32,train,{'9' * 5000},90\n", "line 2: '99999"),
         (HEAD + "no-such-net,rtx-3090,fp32,train,64,90\n", "row 1: "),
         (HEAD + "resnet50,rtx-309,fp32,train,64,90\n", "row 1: no device 'rtx-309'"),
         ("a,b\n1,2\n", "no column 'model'"),

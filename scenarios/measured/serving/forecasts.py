@@ -12,7 +12,7 @@ import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, RoofcastError, one_line, quoted
-from roofcast.scenarios.measured.cells import Row
+from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
 from roofcast.scenarios.measured.serving.cases import suspect
 from roofcast.scenarios.measured.serving.rows import UNSTATED, Ran, model_of, ran, server_of
 from roofcast.simulator.serving.capacity import Room, room
@@ -89,7 +89,7 @@ def number(row: Mapping[str, str], name: str) -> float | None:
         value = float(text)
     except ValueError:
         raise BadInput(f"{name} {quoted(text)}: a number is wanted") from None
-    return value if math.isfinite(value) and value > 0 else None
+    return value if LEAST < value < LARGEST else None
 
 
 def score(row: Row) -> Scored:

@@ -1,9 +1,13 @@
 """What a remedy saves is the difference of two forecasts."""
 
+import json
+
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from roofcast import predict
+from roofcast.reports.command import main
 from roofcast.simulator.choose.remedies import with_remedies
 
 ASKED = [
@@ -59,3 +63,14 @@ def test_own_runs_scale_what_is_saved():
     saved = {r.name: r.saved_s for r in plain}
     for remedy in scaled:
         assert remedy.saved_s == pytest.approx(2 * saved[remedy.name], abs=1e-12)
+
+
+def test_a_net_of_very_many_ops_has_remedies_only_where_they_are_asked_for(tmp_path):
+    net = tmp_path / "net.toml"
+    layers = ", ".join(f'{{kind = "linear", out = {8 + i % 2}}}' for i in range(1001))
+    net.write_text(f"input = [8]\nlayers = [{layers}]\n", encoding="utf-8")
+    words = ["predict", str(net), "--on", "a100-sxm4-80gb"]
+    text = CliRunner().invoke(main, words).output
+    assert "remedies are forecast only with --remedies" in " ".join(text.split())
+    asked = json.loads(CliRunner().invoke(main, [*words, "--remedies", "--json"]).output)
+    assert asked["remedies"]
