@@ -308,16 +308,20 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
     """The reduction of gradients of so many trained weights, outside experts and of experts, over
     the data-parallel ranks.
 
-    ZeRO-0: all-reduced once per step. ZeRO-1: scattered once per step, ZeRO-2: each micro-batch,
-    summed over the copies of a shard; then the updated weights are gathered. ZeRO-3 has done it
-    layer by layer, except in a pipeline that keeps its weights gathered. Inference: nothing.
+    ZeRO-0: all-reduced once per step. ZeRO-1: scattered once per step (stacks that all-reduce them
+    there too say so), ZeRO-2: each micro-batch, summed over the copies of a shard; then the updated
+    weights are gathered. ZeRO-3 has done it layer by layer, except in a pipeline that keeps its
+    weights gathered. Inference: nothing.
     """
     if at.step.recipe.mode == "infer":
         return Reduction(NOTHING, NOTHING)
     x, net, (width, grad) = at.layout, at.network, wire_bytes(at.step)
+    stack = at.step.recipe.stack
     if at.step.trainable_parameters < at.step.parameters:  # what comes back is what was updated
-        width = at.step.recipe.stack.gather_bytes or at.step.trained_width
+        width = stack.gather_bytes or at.step.trained_width
     unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
+    whole_sums = stack.implementations.get("reduction") == "all_reduce"
+    summed_whole = unsharded | (np.equal(x.zero, 1) & whole_sums)
     done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
     gradients = updated = NOTHING
     for weights, whole, group, ranks in (
@@ -331,7 +335,7 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
         scattered = scattered.times(np.where(each_micro_batch, x.micro_batches, 1))
         back = net.cost("all_gather", f"{group}shard", width * weights)
         summed = Cost(
-            *(np.where(unsharded, *pair) for pair in zip(reduced, scattered, strict=True))
+            *(np.where(summed_whole, *pair) for pair in zip(reduced, scattered, strict=True))
         )
         gradients = gradients.plus(summed.times(np.where(done, 0.0, 1.0)))
         updated = updated.plus(back.times(np.where(done | unsharded, 0.0, 1.0)))
