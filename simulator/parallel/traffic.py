@@ -16,6 +16,7 @@ from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
+from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
@@ -29,6 +30,7 @@ HIDE = {
 
 
 SIXTEEN = 2.0  # bytes of a 16-bit weight
+BUCKET = 25.0 * 2**20  # bytes of 16-bit gradients that PyTorch's DDP reduces at once: bucket_cap_mb
 
 
 class Cost(NamedTuple):
@@ -321,6 +323,7 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
         width = stack.gather_bytes or at.step.trained_width
     unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
     whole_sums = stack.implementations.get("reduction") == "all_reduce"
+    bucketed = stack.implementations.get("gradients") == "ddp"
     summed_whole = unsharded | (np.equal(x.zero, 1) & whole_sums)
     done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
     gradients = updated = NOTHING
@@ -330,7 +333,9 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
     ):
         if not np.any(weights):
             continue
-        reduced = net.cost("all_reduce", whole, grad * weights)
+        pieces = np.maximum(SIXTEEN * weights / BUCKET, 1.0) if bucketed else 1.0
+        reduced = net.cost("all_reduce", whole, grad * weights / pieces)
+        reduced = reduced.plus(Cost(far_steps(net.group(whole)) * stack.far_s, 0.0)).times(pieces)
         scattered = _scattered(grad * weights, ranks, group, net)
         scattered = scattered.times(np.where(each_micro_batch, x.micro_batches, 1))
         back = net.cost("all_gather", f"{group}shard", width * weights)
@@ -363,6 +368,8 @@ def waited(
     sent = moved.gradients.seconds
     room, before = np.asarray(backward) * passes, np.asarray(forward) * passes
     gradients = beside(room, (1.0 - last) * sent, hide["dp"], contention) - room + last * sent
+    if in_lists(at.step.recipe.stack):
+        gradients = np.where(_scatters(x), sent, gradients)
     weights = beside(before, moved.weights.seconds, hide["params"], contention) - before
     return gradients + weights
 
@@ -372,8 +379,27 @@ def copied(at: Placement, tensors: float) -> np.ndarray:
     weight out of one, once per step of ZeRO-1 and 2. PyTorch's reduce_scatter and all_gather of
     lists launch a copy for each of them; stacks that exchange one buffer have none.
     """
-    x, stack = at.layout, at.step.recipe.stack
-    if stack.implementations.get("exchange") != "lists":
+    x = at.layout
+    if not in_lists(at.step.recipe.stack):
         return np.zeros(())
-    sharded = (np.equal(x.zero, 1) | np.equal(x.zero, 2)) & np.greater(x.shard, 1)
-    return np.where(sharded, 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)
+    return np.where(_scatters(x), 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)
+
+
+def far_steps(group: Group) -> np.ndarray:
+    """Steps of a sum over several nodes: a chain within a node, a tree over nodes, and back; none
+    within a node.
+    """
+    steps = 2.0 * (group.members - 1.0) + 2.0 * np.log2(np.maximum(group.nodes, 1.0))
+    return np.where(group.nodes > 1.0, steps, 0.0)
+
+
+def in_lists(stack: Stack) -> bool:
+    """Does the stack scatter gradients out of lists of parts? They are copied on the stream of the
+    backward, which then hides nothing; an all-reduce of whole gradients needs no copy.
+    """
+    return stack.implementations.get("exchange") == "lists"
+
+
+def _scatters(x: Any) -> np.ndarray:
+    """Does the layout scatter gradients, and gather weights, once per step or micro-batch?"""
+    return (np.equal(x.zero, 1) | np.equal(x.zero, 2)) & np.greater(x.shard, 1)
