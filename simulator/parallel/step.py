@@ -21,6 +21,7 @@ from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, sh
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
+from roofcast.simulator.parallel.reductions import copied, reduction, waited
 from roofcast.simulator.parallel.stages import (
     Passes,
     Unit,
@@ -33,13 +34,10 @@ from roofcast.simulator.parallel.stages import (
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
-    copied,
     crossing,
     filling,
     network,
-    reduction,
     sent_bytes,
-    waited,
 )
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import between_steps, dispatch, program

@@ -37,6 +37,7 @@ MEANING = {  # of what a profile sets
     "gradient_bytes": "bytes per gradient accumulated beside master weights",
     "gather_bytes": "bytes per weight gathered for 16-bit compute; 0: as kernels read it",
     "reduce_bytes": "bytes per gradient that ranks reduce from 16-bit compute; 0: as accumulated",
+    "bucket_bytes": "bytes of 16-bit gradients that ranks reduce at once; 0: all of them",
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
     "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
     "factor": "rate of its matrix products, as a fraction of what the device family sustains",
@@ -47,7 +48,8 @@ MEANING = {  # of what a profile sets
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
     "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
-    "far_s": "seconds per rank of a collective inside the model that crosses nodes, beyond NCCL's",
+    "far_s": "seconds per step of a collective that crosses nodes, beyond NCCL's: of a ring inside"
+    " the model, of a chain in a node and a tree over nodes between gradients",
     "piped_s": "host seconds per rank of such a collective in a pipeline over several nodes",
     "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
     "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
@@ -78,6 +80,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gradient_bytes: Rate = 4.0
     gather_bytes: Positive = 0.0
     reduce_bytes: Positive = 0.0
+    bucket_bytes: Positive = 0.0
     accumulate_bytes: Positive = 0.0
     accumulate_first: bool = True  # autograd instead makes it the sum
     factor: Rate = 1.0

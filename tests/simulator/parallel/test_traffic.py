@@ -13,17 +13,9 @@ from roofcast.simulator.parallel.collectives import (
 )
 from roofcast.simulator.parallel.fabric import placed
 from roofcast.simulator.parallel.networks import fabric_of
+from roofcast.simulator.parallel.reductions import Reduction, copied, reduction, waited
 from roofcast.simulator.parallel.stages import units
-from roofcast.simulator.parallel.traffic import (
-    Cost,
-    Reduction,
-    copied,
-    crossing,
-    filling,
-    gathered,
-    reduction,
-    waited,
-)
+from roofcast.simulator.parallel.traffic import Cost, crossing, filling, gathered
 
 GPT2 = {
     "model": "gpt2", "device": "h100-sxm5", "sequence": 256, "batch": 128, "micro_batch": 1,
