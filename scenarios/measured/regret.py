@@ -1,7 +1,8 @@
 """Regret: how much slower is what forecasts would choose than the best that was measured.
 
 A group is every run of one source, model, format, sequence, global batch and number of devices,
-under three or more layouts, recompute policies or kinds of device. A configuration that was run
+under three or more layouts, recompute policies or kinds of device; runs of a machine before and
+after a change of it that the source tells are two groups. A configuration that was run
 more than once counts once, with the median of its times. Chosen is the configuration that is
 forecast fastest of those that are forecast to fit; regret is its measured time over the shortest
 measured time, less 1. Kendall's tau is over the pairs of configurations of a group whose measured
@@ -62,7 +63,8 @@ def regrets(scored: Iterable[Scored]) -> list[Regret]:
         if s is None or not each.counts or not each.predicted_s:
             continue
         model = repr(getattr(s.model, "config", s.model))
-        key = each.run.source, model, s.sequence, s.batch, s.devices or 1, s.mode, s.precision
+        size = s.sequence, s.batch, s.devices or 1, s.mode, s.precision
+        key = each.run.source, each.run.row.get("state", ""), model, *size
         groups.setdefault(key, []).append(each)
     return [_of(key[0], runs) for key, runs in groups.items() if _unlike(runs) >= LEAST]
 
