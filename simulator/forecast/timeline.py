@@ -201,7 +201,8 @@ class _Sending:
             base = row.compute[1] + row.compute[2] - row.added / self.layout.micro_batches
             host = row.host[1] + row.host[2]
         ahead = runs_ahead(row.layers, row.expert, recipe.stack)
-        return max(self._seconds(u, phase) - float(combine(base, host, constants(), ahead)), 0.0)
+        alone = combine(base, host, constants(), ahead, recipe.stack.blocking)
+        return max(self._seconds(u, phase) - float(alone), 0.0)
 
     def _sent(self, u: int, phase: str) -> Iterator[tuple[str, float]]:
         """Kind and seconds of what one pass of a unit sends."""

@@ -348,8 +348,9 @@ def _pass(
     infinite where nothing is offloaded.
     """
     times = max(u.layers, 1)
-    ahead = runs_ahead(u.layers, u.expert, at.step.recipe.stack)
-    alone = combine(base, host, constants(), ahead)
+    stack = at.step.recipe.stack
+    how = constants(), runs_ahead(u.layers, u.expert, stack), stack.blocking
+    alone = combine(base, host, *how)
     seconds: np.ndarray | float = base
     waits: dict = {}
     for name, cost, with_it in _traffic_of_pass(u, at, phase, offloaded):
@@ -357,7 +358,7 @@ def _pass(
         waits[name] = waits.get(name, 0.0) + (after - seconds)
         found.sent[name] = found.sent.get(name, 0.0) + cost.bytes * times
         seconds = after
-    whole = combine(seconds, host, constants(), ahead)
+    whole = combine(seconds, host, *how)
     # how much of the device's wait the step feels
     felt = (whole - alone) / np.maximum(seconds - base, 1e-30)
     for name, wait in waits.items():

@@ -28,6 +28,7 @@ MEANING = {  # of what a profile sets
     "fusion": "share of the bytes between fused pointwise kernels that is saved",
     "dispatch_s": "host seconds to launch a forward kernel, on a host of 2026",
     "dispatch_backward": "cost of launching a backward kernel, as a fraction of dispatch_s",
+    "blocking": "the host waits for each kernel that it launches (CUDA_LAUNCH_BLOCKING=1)",
     "graphs": "launches are replayed from a CUDA graph: no host time",
     "memory_format": "layout of images in memory: contiguous (NCHW) or channels_last (NHWC)",
     "tf32": "fp32 ops that may run in TF32 where the device has it: conv, matmul",
@@ -76,6 +77,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tf32: tuple[str, ...]
     framework_bytes: Positive
     slack: Positive
+    blocking: bool = False
     master: bool = False
     gradient_bytes: Rate = 4.0
     gather_bytes: Positive = 0.0

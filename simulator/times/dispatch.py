@@ -91,9 +91,9 @@ def by_phase(
     if is_layered(step):
         ahead = [runs_ahead(_count(step, k), i in expert, stack) for k, i in places.items()]
         parts = zip(device_s, host_s, ahead, strict=True)
-        total_s = sum(combine(d, h, c, free) for d, h, free in parts)
+        total_s = sum(combine(d, h, c, free, stack.blocking) for d, h, free in parts)
     else:
-        total_s = combine(whole_device, whole_host, c)
+        total_s = combine(whole_device, whole_host, c, False, stack.blocking)
     return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
 
 

@@ -19,8 +19,8 @@ RTX_3090 = 6.3  # all other classes
 CLASS = {
     "elementwise": "elementwise", "cast": "elementwise", "optimizer": "elementwise",
     "batch_norm": "elementwise", "fused": "elementwise", "reduce": "rows", "softmax": "rows",
-    "loss": "rows", "copy": "rows", "norm": "norm", "rms_norm": "rms_norm", "rope": "rope",
-    "gated": "norm", "norm_backward": "norm_backward", "pool": "pool", "gather": "gather",
+    "eager": "elementwise", "loss": "rows", "copy": "rows", "norm": "norm",
+    "rms_norm": "rms_norm", "rope": "rope", "gated": "norm", "norm_backward": "norm_backward", "pool": "pool", "gather": "gather",
     "scatter": "gather", "dequantize": "elementwise", "depthwise": "depthwise",
     "depthwise_input": "depthwise_input", "depthwise_weight": "depthwise_weight",
 }  # fmt: skip

@@ -152,15 +152,16 @@ def _parallel(t: Tape, logits: Value, labels: Value) -> Value:
         for _ in range(3):
             t.send("all_reduce", "tp", 4 * rows)
     out, n = t.new((), "fp32", x.grad), x.size
-    for written in (0, x.bytes, x.bytes, 0, x.bytes):
-        t.emit("loss", (x,), (out,), vector=n, special=n / 5, written=written)
+    for kind in ("loss", "eager", "eager", "loss", "eager"):
+        written = x.bytes if kind == "eager" else 4 * rows
+        t.emit(kind, (x,), (out,), vector=n, special=n / 5, written=written)
     for _ in range(ROWWISE[0]):
-        t.emit("loss", (), (), vector=rows, read=8 * rows, written=8 * rows)
+        t.emit("eager", (), (), vector=rows, read=8 * rows, written=8 * rows)
     if x.grad:
         t.save(x, labels)
         for _ in range(ROWWISE[1]):
-            t.backward("loss", vector=rows, read=8 * rows, written=8 * rows)
-        t.backward("loss", vector=n, read=x.bytes, written=x.bytes, product="fp32")
+            t.backward("eager", vector=rows, read=8 * rows, written=8 * rows)
+        t.backward("eager", vector=n, read=x.bytes, written=x.bytes, product="fp32")
     return out
 
 

@@ -322,3 +322,33 @@ def test_a_faster_network_shortens_the_filling_of_an_interleaved_pipeline(place)
     assert float(filling(near, ACTIVATION, "interleaved")) < float(
         filling(far, ACTIVATION, "interleaved")
     )
+
+
+def test_nanotron_s_all_reduce_hides_behind_the_last_backward_and_its_scatter_does_not(place):
+    """The all-reduce is asynchronous; lists of parts are flattened on the stream of the backward
+    first (nanotron, optim/gradient_accumulator.py).
+    """
+    hidden = exposed(place, gradients=0.1, stack="nanotron", zero=0)
+    assert hidden == pytest.approx(exposed(place, gradients=0.1), rel=1e-6)
+    assert exposed(place, gradients=0.1, stack="nanotron", zero=1) == pytest.approx(0.1)
+
+
+def test_buckets_pay_the_latency_of_each_and_far_steps_over_nodes(place):
+    """25 MiB of 16-bit gradients at once: 50 MiB in fp32. Over nodes a chain of eight ranks, up and
+    down, and a tree over eight nodes.
+    """
+    near, far = (place(**GPT2, dp=d, zero=0, stack="nanotron").at for d in (8, 64))
+    n = 10 * 25 * 2**20 / 2  # weights of ten buckets
+    once = seconds(all_reduce, 4 * n / 10, 8, 1, 8)
+    assert reduction(near, n, 0.0).gradients.seconds == pytest.approx(10 * once)
+    steps = 2 * 7 + 2 * 3
+    once = seconds(all_reduce, 4 * n / 10, 64, 1, 64) + steps * far.step.recipe.stack.far_s
+    assert reduction(far, n, 0.0).gradients.seconds == pytest.approx(10 * once)
+
+
+def test_internevo_all_reduces_16_bit_gradients_over_all_ranks_whatever_its_zero_group(place):
+    """reduce_tensor of internlm/solver/optimizer/utils.py; the weights of a group are gathered."""
+    for shard in (8, 64):
+        cost = reduction(place(**GPT2, dp=64, zero=1, shard=shard, stack="internevo-2023").at, N, 0)
+        assert cost.gradients.seconds == pytest.approx(seconds(all_reduce, 2 * N, 64, 1, 64))
+        assert cost.weights.seconds == pytest.approx(seconds(all_gather, 2 * N, shard, 1, 64))
