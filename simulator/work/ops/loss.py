@@ -152,9 +152,10 @@ def _parallel(t: Tape, logits: Value, labels: Value) -> Value:
         for _ in range(3):
             t.send("all_reduce", "tp", 4 * rows)
     out, n = t.new((), "fp32", x.grad), x.size
-    for kind in ("loss", "eager", "eager", "loss", "eager"):
+    t.emit("loss", (x,), (out,), vector=n, written=4 * rows)
+    for kind, special in (("eager", 0), ("eager", n), ("loss", 0), ("eager", 0)):
         written = x.bytes if kind == "eager" else 4 * rows
-        t.emit(kind, (x,), (out,), vector=n, special=n / 5, written=written)
+        t.emit(kind, (), (), vector=n, special=special, read=x.bytes, written=written)
     for _ in range(ROWWISE[0]):
         t.emit("eager", (), (), vector=rows, read=8 * rows, written=8 * rows)
     if x.grad:
