@@ -118,6 +118,9 @@ def _note(forecast: Forecast) -> str:
         said.insert(0, "gradients: of all parameters, summed over micro-batches")
     if forecast.memory.capacity_bytes:
         said.insert(0, "percent: of the capacity")
+    m = forecast.memory
+    if doubtful(forecast) or m.largest_batch_surely not in (None, m.largest_batch):
+        said.append("may fit: the capacity lies within the 80 % interval of the peak")
     return "; ".join(said)
 
 

@@ -96,7 +96,8 @@ def diagnose(
         parts.append(
             (
                 update_s,
-                "is the optimizer, which more micro-batches per step (accumulation) amortise",
+                "is the optimizer, which more micro-batches per step (accumulation) amortise, with"
+                " the gradients of all parameters in memory",
             )
         )
     if between_s > NOTABLE * step_s:

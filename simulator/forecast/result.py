@@ -106,6 +106,7 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     devices: int = 1
     measured_s: float
     error: float  # predicted / measured - 1
+    unread: bool = False  # whether it stands in a table that no fit reads
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
