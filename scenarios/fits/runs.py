@@ -255,7 +255,8 @@ def neutral(key: Key) -> float:
     if where == "sustained":
         return constants.family(f"any-{constants.family(which).kind}").sustained[name].value
     if name == "dispatch_s":
-        return stacks.stack(stacks.stated(stacks.path_of(which))["like"]).dispatch_s
+        first = stacks.path_of(which.split()[0])
+        return stacks.stack(stacks.stated(first)["like"]).dispatch_s
     return NEUTRAL.get(name, 1.0)
 
 

@@ -4,6 +4,7 @@ update: seconds and bytes, and what of it compute does not hide. Broadcasts over
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from roofcast.simulator.parallel.traffic import (
 )
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
+from roofcast.simulator.work.step import Step
 
 
 class Reduction(NamedTuple):
@@ -62,21 +64,40 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
     ):
         if not np.any(weights):
             continue
-        pieces, far = 1.0, Cost(far_steps(net.group(whole)) * stack.far_s, 0.0)
-        if stack.bucket_bytes:
-            pieces = np.maximum(SIXTEEN * weights / stack.bucket_bytes, 1.0)
-        piece = grad * weights / pieces
-        reduced = net.cost("all_reduce", whole, piece)
-        shards = scattered(piece, ranks, group, net)
+        far, sent = Cost(far_steps(net.group(whole)) * stack.far_s, 0.0), grad * weights
+        each, buckets = pieces(at.step, weights)
+        reduced = net.cost("all_reduce", whole, sent / each).plus(far).times(each)
+        shards = scattered(sent / buckets, ranks, group, net).plus(far).times(buckets)
         shards = shards.times(np.where(each_micro_batch, x.micro_batches, 1))
         back = net.cost("all_gather", f"{group}shard", width * weights)
         summed = Cost(
             *(np.where(summed_whole, *pair) for pair in zip(reduced, shards, strict=True))
         )
-        summed = summed.plus(far).times(pieces)
         gradients = gradients.plus(summed.times(np.where(done, 0.0, 1.0)))
         updated = updated.plus(back.times(np.where(done | unsharded, 0.0, 1.0)))
     return Reduction(gradients, updated)
+
+
+def pieces(step: Step, weights: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Collectives that sum, and that scatter, the gradients of so many of a step's weights.
+
+    Stacks with buckets (PyTorch's DistributedDataParallel) reduce a bucket when it is full, last
+    weights first. A sum is one all-reduce per weight of a bucket (all_reduce_coalesced), a scatter
+    one per bucket, whose weights are flattened first. Without buckets, all weights at once.
+    """
+    most = step.recipe.stack.bucket_bytes
+    if not most:
+        return np.ones(()), np.ones(())
+    trained = [w for w in reversed(step.weights) if w.trainable]
+    tensors, total = sum(w.count for w in trained), sum(w.size * w.count for w in trained)
+    buckets = held = 0.0
+    for count, same in groupby(trained, lambda w: w.count):  # the weights of repeated layers
+        for size in [w.size for w in same] * count:
+            held += SIXTEEN * size
+            if held >= most:
+                buckets, held = buckets + 1.0, 0.0
+    part = np.asarray(weights) / total
+    return np.maximum(tensors * part, 1.0), np.maximum(buckets * part, 1.0)
 
 
 def waited(
