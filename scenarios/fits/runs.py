@@ -60,7 +60,7 @@ CONSTANTS = {
     ("kernels", "matmul"): {"in_steps": 0.1},
     ("sustained", "trainium"): {"bf16": 0.3},
     ("joule_per_flop", "blackwell"): {"fp8": 0.3},
-    ("stack", "deepspeed-megatron-2022 deepspeed-megatron-blocking"): {"dispatch_s": 0.3},
+    ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-eager"): {"factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},

@@ -13,7 +13,7 @@ from roofcast.simulator.parallel.collectives import (
 )
 from roofcast.simulator.parallel.fabric import placed
 from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.parallel.reductions import Reduction, copied, reduction, waited
+from roofcast.simulator.parallel.reductions import Reduction, copied, pieces, reduction, waited
 from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.traffic import Cost, crossing, filling, gathered
 
@@ -333,17 +333,22 @@ def test_nanotron_s_all_reduce_hides_behind_the_last_backward_and_its_scatter_do
     assert exposed(place, gradients=0.1, stack="nanotron", zero=1) == pytest.approx(0.1)
 
 
-def test_buckets_pay_the_latency_of_each_and_far_steps_over_nodes(place):
-    """25 MiB of 16-bit gradients at once: 50 MiB in fp32. Over nodes a chain of eight ranks, up and
-    down, and a tree over eight nodes.
+@pytest.mark.parametrize(("dp", "steps"), [(8, 0), (64, 2 * 7 + 2 * 3)])
+def test_nanotron_pays_the_latency_of_each_tensor_it_sums_and_bucket_it_scatters(place, dp, steps):
+    """all_reduce_coalesced sums the weights of a bucket one by one, reduce_scatter_coalesced
+    flattens them. Over nodes a chain of eight ranks, up and down, and a tree over eight nodes.
     """
-    near, far = (place(**GPT2, dp=d, zero=0, stack="nanotron").at for d in (8, 64))
-    n = 10 * 25 * 2**20 / 2  # weights of ten buckets
-    once = seconds(all_reduce, 4 * n / 10, 8, 1, 8)
-    assert reduction(near, n, 0.0).gradients.seconds == pytest.approx(10 * once)
-    steps = 2 * 7 + 2 * 3
-    once = seconds(all_reduce, 4 * n / 10, 64, 1, 64) + steps * far.step.recipe.stack.far_s
-    assert reduction(far, n, 0.0).gradients.seconds == pytest.approx(10 * once)
+    at = place(**GPT2, dp=dp, zero=0, stack="nanotron").at
+    far, total = steps * at.step.recipe.stack.far_s, at.step.parameters
+    each, buckets = map(float, pieces(at.step, total))
+    assert each == sum(w.count for w in at.step.weights) == 148
+    assert 4 <= buckets <= 2 * total / (25 * 2**20)  # none is smaller than 25 MiB but the last
+    once = seconds(all_reduce, 4 * total / each, dp, 1, dp) + far
+    assert reduction(at, total, 0.0).gradients.seconds == pytest.approx(each * once)
+    assert reduction(at, total / 2, 0.0).gradients.seconds == pytest.approx(each / 2 * once)
+    at = place(**GPT2, dp=dp, zero=1, stack="nanotron").at
+    once = seconds(reduce_scatter, 4 * total / buckets, dp, 1, dp) + far
+    assert reduction(at, total, 0.0).gradients.seconds == pytest.approx(buckets * once)
 
 
 def test_internevo_all_reduces_16_bit_gradients_over_all_ranks_whatever_its_zero_group(place):
