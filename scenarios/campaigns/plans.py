@@ -207,6 +207,8 @@ def _precision(row: Row) -> str:
         cell = {"fp16": "amp-fp16", "amp": "amp-fp16"}.get(note[1].lower(), note[1].lower())
     if cell.startswith(("amp", "apex")) or "mixed" in cell:
         return "amp-bf16" if "bf16" in cell else "amp-fp16"
+    if not cell and re.search("AMP=(?:✗|No)", text(row, "note")):
+        return "tf32" if text(row, "device").startswith("A100") else "fp32"
     return cell or "amp-fp16"
 
 
