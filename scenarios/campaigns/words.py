@@ -280,7 +280,9 @@ def batch_of(row: Row, devices: int, sequence: int | None) -> int | None:
     all_devices = re.search(r"Batch size \(TF32 BF16\)=(\d+) (\d+)", note)
     if all_devices:
         return int(all_devices[2] if mixed else all_devices[1])
-    each = re.search(r"(?:[Bb]atch [Ss]ize ?(?:/|per) ?GPU[^=;]*|Local Batch size)=(\d+)(k?)\b", note)
+    each = re.search(
+        r"(?:[Bb]atch [Ss]ize ?(?:/|per) ?GPU[^=;]*|Local Batch size)=(\d+)(k?)\b", note
+    )
     if each and "Phase" not in note:
         return devices * int(each[1]) * (1024 if each[2] else 1)
     return None
