@@ -209,7 +209,8 @@ def said(f: Facts, t: Terms, plan: Plan) -> tuple[str, ...]:
     if r.preempted:
         back = "there again by the restart (--wait)"
         if r.wait_s:
-            back = f"back after {r.wait_s / 60:.3g} min in the mean, and not paid until then"
+            back = f"back after {r.wait_s / 60:.3g} min in the mean"
+            back += "" if t.owned else ", and not paid until then"
         lines.append(
             f"preemptions: {t.preemptions_per_hour:g} per hour of the run, as failures are but"
             f" announced, so that nothing is detected; capacity is {back}"

@@ -61,7 +61,8 @@ def _forecast(f: Facts, t: Terms, plan: Plan) -> Campaign | None:
     held = (time_s - wait, *_quantiles(used, 0.1, 0.9, 0.95))  # without waiting for capacity
     g_low, g_high = _quantiles(shares, 0.1, 0.9)
     goodput = plan.steps_s / time_s
-    money_of, energy_of = _cost(f, t, held), _energy(f, plan, lost)
+    owned = (time_s, low, high, late)  # loses value while it waits too
+    money_of, energy_of = _cost(f, t, owned if t.owned else held), _energy(f, plan, lost)
     steps_s, slow_s, eval_s = (sum(p[i] for p in plan.parts) for i in (1, 2, 3))
     return Campaign(
         steps=f.steps, step_s=plan.step_s,

@@ -68,6 +68,13 @@ def test_waiting_lengthens_a_run_and_is_not_paid():
     assert found[3].device_hours_low < found[3].device_hours < found[3].device_hours_high
 
 
+def test_what_is_owned_loses_value_while_it_waits():
+    short, long = (run_of(preemptions_per_hour=0.1, owned=True, wait=wait).campaign
+                   for wait in ("0 s", "3 h"))  # fmt: skip
+    assert long.device_hours == pytest.approx(short.device_hours, rel=1e-6)
+    assert long.cost_usd / short.cost_usd == pytest.approx(long.time_s / short.time_s, rel=1e-4)
+
+
 def test_failures_become_rarer_as_a_cluster_ages():
     plain = run_of()
     aged = [run_of(cluster_age=age) for age in (0, "30 d", "1 year", "4 years", "20years")]
