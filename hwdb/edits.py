@@ -181,7 +181,8 @@ def check_unit(key: str, typed: Any, value: float, unit: str, old: float | None 
     powers = (-9, -6, -3) if seconds else (3, 6, 9, 12, 15)
     power = min(powers, key=lambda p: abs(math.log(value) + math.log(10.0**p / usual)))
     meant, spelled = pretty(value * 10.0**power, unit), _spelled(value, unit)
-    raise BadInput(f'{key}: {typed} is {spelled}; did you mean {meant}? write "{meant}"')
+    given = shortened(typed) if isinstance(typed, str) else quoted(typed)
+    raise BadInput(f'{key}: {given} is {spelled}; did you mean {meant}? write "{meant}"')
 
 
 def _plain(typed: Any) -> bool:
