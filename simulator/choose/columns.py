@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.choose.decide import Decided, Refusal
 from roofcast.simulator.choose.sieve import Sieve, key_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
@@ -87,16 +88,28 @@ class _Traced(NamedTuple):
 
 
 def forecast_rows(
-    rows: list[Row],
-    names: Named,
-    step_s: np.ndarray,
-    peak: np.ndarray,
-    refused: Refused = lambda error, rows: None,
-    sieve: Sieve | None = None,
-) -> None:
+    decided: Decided, names: Named, step_s: np.ndarray, peak: np.ndarray, sieve: Sieve | None = None
+) -> list[Refusal]:
     """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
-    as they are, and `refused` is told why. Left as they are is also what a sieve holds back.
+    as they are, and returned is why. Left as they are is also what a sieve holds back.
     """
+    found: list[Refusal] = []
+
+    def refused(error: RoofcastError, rows: int) -> None:
+        found.append(Refusal(0, error, rows))
+
+    lists = [[c.values[i] for i in c.codes[decided.rows].tolist()] for c in decided.fields.values()]
+    fields = tuple(decided.fields)
+    recipe = decided.recipe
+    rows = [
+        Row(row, decided.recipes[recipe.values[r]], Layout(**dict(zip(fields, each, strict=True))))
+        for row, r, each in zip(
+            decided.rows.tolist(),
+            recipe.codes[decided.rows].tolist(),
+            zip(*lists, strict=True),
+            strict=True,
+        )
+    ]
     fabrics: Fabrics = {}
     ranks: dict[tuple, _Rank] = {}
     gathering: dict[tuple, tuple[bool, bool]] = {}
@@ -123,9 +136,10 @@ def forecast_rows(
                 on: Laid = {}
                 for group, members in rank.groups.items():
                     run.forecast(group, members, traced, on)
-        return
+        return found
     for group, members, traced, on in _sifted(list(ranks.values()), run, sieve):
         run.forecast(group, members, traced, on, sieve)
+    return found
 
 
 def _sifted(

@@ -1,0 +1,235 @@
+"""Decides the layouts of a search as `predict` decides one: each rule is asked once for every
+combination of the options that it reads, and its answer holds for all rows with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.choose.distinct import Column, column, together
+from roofcast.simulator.forecast.layouts import OF_SEVERAL, RULES, Rule, asks_for_several
+from roofcast.simulator.forecast.recipes import recipe_of
+from roofcast.simulator.forecast.resolve import Named, layout_asked, on_whole_system, routed
+from roofcast.simulator.forecast.run import run_of
+from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.work.step import Recipe
+
+FIELDS = tuple(name for rule in RULES for name in rule.gives)  # of a Layout
+
+
+class Refusal(NamedTuple):
+    """Why rows are invalid."""
+
+    first: int  # of the rows
+    error: RoofcastError
+    rows: int  # how many
+
+
+class Decided(NamedTuple):
+    """The rows of a search that can be, as far as it is known before anything is traced."""
+
+    rows: np.ndarray  # layouts of several devices, ascending
+    alone: np.ndarray  # scenarios on one device
+    fields: dict[str, Column]  # of a Layout: of all rows of the search, valid for `rows`
+    recipes: list[Recipe]  # of the global batch
+    recipe: Column  # index into `recipes`
+    refusals: list[Refusal]
+
+    def layout(self, row: int) -> Layout:
+        """The layout of a row."""
+        return Layout(**{n: c.values[c.codes[row]] for n, c in self.fields.items()})
+
+
+def decide(scenario: Scenario, names: Named, options: dict[str, Column]) -> Decided:
+    """Everything that `predict` decides before it forecasts, for each row of the options: of all
+    options of a layout and `recompute`. Raises the error of a recipe where all recipes are invalid.
+    """
+    it = _Deciding(scenario, names, options)
+    it.check_types()
+    if names.system is not None:
+        it.ask(it.options, ("devices", "dp"), ("devices",), it.on_whole_system)
+    degrees = () if scenario.batch is not None else ("devices", "tp", "cp", "pp", "dp")
+    it.decide_recipes(("recompute", "offload", *degrees))
+    alone = it.taken(~it.several())
+    it.choose_micro_batches()
+    it.tell(("recipe",), ("batch", "size"), it.batch_and_size)
+    for rule in RULES:
+        it.ask_rule(rule)
+    it.tell(("recipe", "ep", "etp"), ("recipe",), it.routed)
+    fields = {name: it.known[name] for name in FIELDS}
+    return Decided(it.live, alone, fields, it.recipes, it.known["recipe"], it.refusals)
+
+
+class _Deciding:
+    """The rows of a search while they are decided."""
+
+    def __init__(self, scenario: Scenario, names: Named, options: dict[str, Column]) -> None:
+        self.scenario, self.names, self.options = scenario, names, dict(options)
+        self.live = np.arange(len(next(iter(options.values())).codes))  # rows not refused so far
+        self.known: dict[str, Column] = {}  # what is decided, of the rows that live
+        self.recipes: list[Recipe] = []
+        self.refusals: list[Refusal] = []
+
+    def scenario_of(self, row: int) -> Scenario:
+        """The scenario of a row."""
+        options = {n: c.values[c.codes[row]] for n, c in self.options.items()}
+        return msgspec.structs.replace(self.scenario, **options)
+
+    def taken(self, which: np.ndarray) -> np.ndarray:
+        """Rows that are not to be decided further. which: of those that live."""
+        rows, self.live = self.live[which], self.live[~which]
+        return rows
+
+    def ask(
+        self,
+        into: dict[str, Column],
+        reads: Sequence[str],
+        gives: Sequence[str],
+        answer: Callable[..., tuple],
+        knows: Sequence[str] = (),
+    ) -> None:
+        """Put the answer for every combination of the options and known columns `into` columns;
+        refuse the rows for which it raises an error.
+        """
+        columns = [*(self.options[n] for n in reads), *(self.known[n] for n in knows)]
+        first, codes = together(columns, self.live)
+        values = [[c.values[i] for i in c.codes[first].tolist()] for c in columns]
+        answers: list[tuple] = []
+        errors: dict[int, RoofcastError] = {}
+        for i in range(len(first)):
+            try:
+                answers.append(answer(*(of_column[i] for of_column in values)))
+            except RoofcastError as error:
+                answers.append((None,) * len(gives))
+                errors[i] = error
+        if errors:
+            rows, bad = np.bincount(codes), np.zeros(len(first), dtype=bool)
+            for i, error in errors.items():
+                self.refusals.append(Refusal(int(first[i]), error, int(rows[i])))
+                bad[i] = True
+            keep = ~bad[codes]
+            codes, self.live = codes[keep], self.live[keep]
+        for name, each in zip(gives, zip(*answers, strict=True), strict=True):
+            found = column(each)
+            of_all = np.zeros(len(columns[0].codes), dtype=np.intp)
+            of_all[self.live] = found.codes[codes]
+            into[name] = Column(found.values, of_all)
+
+    def tell(
+        self, knows: Sequence[str], gives: Sequence[str], answer: Callable[..., tuple]
+    ) -> None:
+        """Ask for combinations of known columns alone."""
+        self.ask(self.known, (), gives, answer, knows)
+
+    def ask_rule(self, rule: Rule) -> None:
+        """Ask a rule of layouts. It sees nothing of a row but what it says that it reads."""
+        same = {
+            n: v for n, v in msgspec.structs.asdict(self.scenario).items() if n not in self.options
+        }
+        options, decided = SimpleNamespace(**same), SimpleNamespace()
+        many = len(rule.reads)
+
+        def answer(*values: Any) -> tuple:
+            vars(options).update(zip(rule.reads, values, strict=False))
+            vars(decided).update(zip(rule.knows, values[many:], strict=True))
+            return rule.decide(options, decided, self.names.model, [])
+
+        self.ask(self.known, rule.reads, rule.gives, answer, rule.knows)
+
+    def check_types(self) -> None:
+        """Refuse rows with a value that no scenario can have, and read the others as it reads
+        them.
+        """
+        bad = []
+        for name, (values, codes) in self.options.items():
+            read = []
+            try:
+                for v in values:
+                    read.append(getattr(msgspec.structs.replace(self.scenario, **{name: v}), name))
+                self.options[name] = Column(read, codes)
+            except RoofcastError:
+                bad.append(name)
+
+        def check(*values: Any) -> tuple[()]:
+            msgspec.structs.replace(self.scenario, **dict(zip(bad, values, strict=True)))
+            return ()
+
+        if bad:
+            self.ask(self.options, bad, (), check)
+
+    def on_whole_system(self, devices: int | None, dp: int | None) -> tuple[int | None]:
+        """The number of devices, that of the system where a row does not say it."""
+        given = msgspec.structs.replace(self.scenario, devices=devices, dp=dp)
+        return (on_whole_system(given, self.names.system).devices,)
+
+    def decide_recipes(self, reads: Sequence[str]) -> None:
+        """The recipe of each row. Raises the first error where none has any."""
+
+        def answer(*values: Any) -> tuple[int]:
+            s = msgspec.structs.replace(self.scenario, **dict(zip(reads, values, strict=True)))
+            recipe, _ = recipe_of(s, self.names.model, self.names.device)
+            run_of(s, recipe, self.names.model, self.names.device)
+            self.recipes.append(recipe)
+            return (len(self.recipes) - 1,)
+
+        before = len(self.refusals)
+        self.ask(self.known, reads, ("recipe",), answer)
+        if not self.recipes and len(self.refusals) > before:
+            raise self.refusals[before].error
+
+    def several(self) -> np.ndarray:
+        """Of the rows that live, which ask for several devices."""
+        found = np.zeros(len(self.live), dtype=bool)
+        for name in OF_SEVERAL:
+            if name in self.options:
+                values, codes = self.options[name]
+                found |= np.array([asks_for_several(name, v) for v in values])[codes[self.live]]
+            else:
+                found |= asks_for_several(name, getattr(self.scenario, name))
+        return found
+
+    def choose_micro_batches(self) -> None:
+        """The micro-batch of rows without one and without a pipeline, which are decided one by one:
+        it depends on the memory of the whole layout.
+        """
+        values, codes = self.options["micro_batch"]
+        if all(v is not None for v in values):
+            return
+        stages, of_row = self.options["pp"]
+        absent = np.array([v is None for v in values])[codes[self.live]]
+        absent &= np.array([(n or 1) == 1 for n in stages])[of_row[self.live]]
+        values, codes, refused = list(values), codes.copy(), []
+        recipe = self.known["recipe"]
+        for row in self.live[absent].tolist():
+            decided = self.recipes[recipe.values[recipe.codes[row]]]
+            try:
+                layout = layout_asked(self.scenario_of(row), self.names, decided).layout
+            except RoofcastError as error:
+                self.refusals.append(Refusal(row, error, 1))
+                refused.append(row)
+                continue
+            codes[row] = len(values)
+            values.append(layout.micro_batch)
+        self.live = np.setdiff1d(self.live, refused, assume_unique=True)
+        self.options["micro_batch"] = Column(values, codes)
+
+    def batch_and_size(self, recipe: int) -> tuple[int, int | None]:
+        """Samples of a step, and tokens of a sample."""
+        return self.recipes[recipe].batch, self.recipes[recipe].size
+
+    def routed(self, recipe: int, ep: int, etp: int) -> tuple[int]:
+        """The recipe as the layout allows."""
+        before = self.recipes[recipe]
+        changed = routed(before, Layout(ep=ep, etp=etp), self.names.model)
+        if changed is before:
+            return (recipe,)
+        if changed not in self.recipes:
+            self.recipes.append(changed)
+        return (self.recipes.index(changed),)
