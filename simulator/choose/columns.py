@@ -1,8 +1,12 @@
-"""Rows of a search that share one rank's step, network and stages, as one layout of columns."""
+"""Times and memory of the layouts of a search, by the functions that predict calls.
+
+A rank is traced once for all layouts that have it. Layouts whose ranks have one structure are one
+layout whose degrees are columns, and whose rank's numbers are columns too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,248 +14,347 @@ import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choose.decide import Decided, Refusal
+from roofcast.simulator.choose.distinct import Column, column, together
 from roofcast.simulator.choose.sieve import Sieve, key_of
+from roofcast.simulator.choose.stacked import (
+    Dealt,
+    Structure,
+    held_of,
+    often_of,
+    stacked_step,
+    stacked_units,
+    structure_of,
+)
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
-from roofcast.simulator.parallel.layout import Layout, check
+from roofcast.simulator.parallel.holdings import Share
+from roofcast.simulator.parallel.layout import check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, sending, units
-from roofcast.simulator.parallel.step import dealt, peak_bytes, timed
-from roofcast.simulator.parallel.traffic import Placement, gathers, network
+from roofcast.simulator.parallel.step import SPLIT_BACKWARD, peak_bytes, timed
+from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step, trace
 
-FAMILY = 7  # entries of the key of a rank before its recomputation and offload
-COLUMNS = ("dp", "zero", "shard", "reshard", "micro_batches")  # what rows of a group differ in
-
-
-class Row(NamedTuple):
-    """One layout of a search."""
-
-    place: int  # in the search
-    recipe: Recipe  # of the global batch
-    layout: Layout
-
-
-class _Group(NamedTuple):
-    """What rows with the same rank, network and stages share."""
-
-    fabric: tuple
-    pp: int
-    vpp: int
-    schedule: str
-    stages: tuple[int, ...]
-    gathers: tuple[bool, bool]  # weights for each micro-batch, and again for the backward
-
-
-Refused = Callable[[RoofcastError, int], None]  # told why so many rows are invalid
-Laid = dict[tuple, list[Unit]]  # units by network, and by whether ZeRO 3 gathers
-Fabrics = dict[int, tuple[tuple, Fabric]]  # by number of devices, with what tells them apart
-
-
-class _Rank(NamedTuple):
-    """Rows with one rank, by what they share beyond it."""
-
-    key: tuple
-    first: Row
-    groups: dict[_Group, list[Row]]
-
-    @property
-    def family(self) -> tuple:
-        """What ranks share that differ in recomputation and offload only."""
-        return self.key[:FAMILY]
-
-    @property
-    def rows(self) -> list[Row]:
-        """All of them."""
-        return [row for group in self.groups.values() for row in group]
-
-
-class _Traced(NamedTuple):
-    """A rank's step of one micro-batch, and the seconds of its kernels."""
-
-    step: Step
-    times: roofline.OpTimes
-
-    @property
-    def work(self) -> float:
-        """Seconds of the kernels, without the update."""
-        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
-        return sum(seconds for k, seconds in kernels if k.phase != "update")
-
-    @property
-    def spared(self) -> float:
-        """Seconds of adding gradients up, which the first micro-batch of a step may do without."""
-        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
-        return sum(seconds for k, seconds in kernels if k.kind == "accumulate")
+FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
+DEGREES = (
+    "tp", "cp", "pp", "vpp", "dp", "ep", "etp", "zero", "shard", "reshard", "micro_batches",
+)  # fmt: skip
+RANKS = 128  # traced at a time
+CHUNK = 8192  # layouts of a call, so that their columns stay in the cache of a core
 
 
 def forecast_rows(
     decided: Decided, names: Named, step_s: np.ndarray, peak: np.ndarray, sieve: Sieve | None = None
 ) -> list[Refusal]:
     """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
-    as they are, and returned is why. Left as they are is also what a sieve holds back.
+    as they are, and the reasons are returned. Left as they are is also what a sieve holds back.
     """
-    found: list[Refusal] = []
-
-    def refused(error: RoofcastError, rows: int) -> None:
-        found.append(Refusal(0, error, rows))
-
-    lists = [[c.values[i] for i in c.codes[decided.rows].tolist()] for c in decided.fields.values()]
-    fields = tuple(decided.fields)
-    recipe = decided.recipe
-    rows = [
-        Row(row, decided.recipes[recipe.values[r]], Layout(**dict(zip(fields, each, strict=True))))
-        for row, r, each in zip(
-            decided.rows.tolist(),
-            recipe.codes[decided.rows].tolist(),
-            zip(*lists, strict=True),
-            strict=True,
-        )
-    ]
-    fabrics: Fabrics = {}
-    ranks: dict[tuple, _Rank] = {}
-    gathering: dict[tuple, tuple[bool, bool]] = {}
-    for row in rows:
-        x = row.layout
-        if x.devices not in fabrics:
-            fabric = fabric_of(names.system, names.device, x.devices)
-            fabrics[x.devices] = kind_of(fabric), fabric
-        how = x.zero, x.pp == 1, x.reshard
-        if how not in gathering:
-            once = gathers(x)
-            gathering[how] = once, once and x.reshard
-        key = (
-            *(x.tp, x.sp, x.cp, x.cp_kind, x.ep, x.etp, x.micro_batch, id(row.recipe)),
-            x.pp * x.vpp if policy(row.recipe.recompute).kind == "block" else 1,
-        )
-        group = _Group(fabrics[x.devices][0], x.pp, x.vpp, x.schedule, x.stages, gathering[how])
-        rank = ranks.setdefault(key, _Rank(key, row, {}))
-        rank.groups.setdefault(group, []).append(row)
-    run = _Run(names, fabrics, (step_s, peak), refused)
-    if sieve is None:
-        for rank in ranks.values():
-            if (traced := run.traced(rank)) is not None:
-                on: Laid = {}
-                for group, members in rank.groups.items():
-                    run.forecast(group, members, traced, on)
-        return found
-    for group, members, traced, on in _sifted(list(ranks.values()), run, sieve):
-        run.forecast(group, members, traced, on, sieve)
-    return found
+    if not len(decided.rows):
+        return []
+    run = _Run(decided, names, sieve)
+    for rows in run.batches() if sieve is None else _sifted(run, sieve):
+        run.forecast(rows)
+    step_s[decided.rows], peak[decided.rows] = run.step_s, run.peak
+    run.refusals.sort(key=lambda each: (run.rank[each.first], each.first))
+    return run.refusals
 
 
-def _sifted(
-    ranks: list[_Rank], run: _Run, sieve: Sieve
-) -> Iterator[tuple[_Group, list[Row], _Traced, Laid]]:
+class _Rank(NamedTuple):
+    """Layouts with one rank: their rows among those decided, and what the rank depends on."""
+
+    rows: np.ndarray
+    family: tuple  # what ranks share that differ in recomputation and offload only
+    recipe: Recipe  # of the global batch
+
+
+class _Traced:
+    """A rank's step of one micro-batch, with the seconds of its kernels."""
+
+    def __init__(self, step: Step, times: roofline.OpTimes) -> None:
+        self.step, self.times = step, times
+        self.units: dict[tuple, list[Unit]] = {}  # by network, and by whether submodules are units
+        kernels = list(zip(step.kernels, times.seconds.tolist(), strict=True))
+        # seconds of the kernels without the update; and of adding gradients up, which the first
+        # micro-batch of a step may do without
+        self.work = sum(seconds for k, seconds in kernels if k.phase != "update")
+        self.spared = sum(seconds for k, seconds in kernels if k.kind == "accumulate")
+
+
+def _sifted(run: _Run, sieve: Sieve) -> Iterator[np.ndarray]:
     """The rows that may be the fastest, rank by rank, those whose kernels take least time first.
     The first rank of a family is traced for that: recomputation and offload add to its work.
     """
-    known: dict[tuple, _Traced | None] = {}
-    for rank in ranks:
+    for i, rank in enumerate(run.ranks):
         if rank.family not in sieve.work:
-            known[rank.key] = traced = run.traced(rank, sieve)
-            sieve.work[rank.family] = traced.work - traced.spared if traced else 0.0
+            first = run.trace(i)
+            sieve.work[rank.family] = first.work - first.spared if first else 0.0
 
-    def least(rank: _Rank) -> float:
-        work = sieve.work[rank.family]
-        return min(sieve.least(row.layout, work) for row in rank.rows)
+    def least(i: int) -> float:
+        rank = run.ranks[i]
+        return float(run.least(rank.rows, sieve.work[rank.family]).min())
 
-    for rank in sorted(ranks, key=least):
-        work = sieve.work[rank.family]
-        if not any(sieve.may_win(row.layout, work) for row in rank.rows):
+    for i in sorted(range(len(run.ranks)), key=least):
+        rank = run.ranks[i]
+        at_best = run.least(rank.rows, sieve.work[rank.family])
+        if not np.any(at_best < sieve.fastest(run.devices[rank.rows])):
             continue
-        traced = known.pop(rank.key) if rank.key in known else run.traced(rank, sieve)
-        if traced is None:
-            continue
-        work, spared, on = traced.work, traced.spared, dict[tuple, list[Unit]]()
-        for group, rows in rank.groups.items():
-            left = [row for row in rows if sieve.may_win(row.layout, work, spared)]
-            if left:
-                yield group, left, traced, on
+        if (traced := run.trace(i)) is not None:
+            at_best = run.least(rank.rows, traced.work, traced.spared)
+            yield rank.rows[at_best < sieve.fastest(run.devices[rank.rows])]
+            del run.traced[i]
 
 
-class _Run(NamedTuple):
-    """Forecasts rows rank by rank."""
+class _Run:
+    """The rows of a search while they are forecast: those decided; arrays are over these."""
 
-    names: Named
-    fabrics: Fabrics
-    out: tuple[np.ndarray, np.ndarray]  # seconds, bytes
-    refused: Refused
+    def __init__(self, decided: Decided, names: Named, sieve: Sieve | None) -> None:
+        self.decided, self.names, self.sieve = decided, names, sieve
+        self.step_s, self.peak = np.full((2, len(decided.rows)), np.inf)
+        self.refusals: list[Refusal] = []
+        self.numbers = n = {name: decided.fields[name].array for name in DEGREES}
+        self.devices = n["tp"] * n["cp"] * n["pp"] * n["dp"]
+        self.gathers = (n["zero"] == 3) & ((n["pp"] == 1) | n["reshard"])  # traffic.gathers
+        self.fabrics: dict[int, Fabric] = {}  # by number of devices
+        self.fabric = self._kinds_of_fabrics()
+        self.ranks, self.rank = self._ranks()
+        self.traced: dict[int, _Traced | None] = {}
+        self.structures: dict[tuple, Structure] = {}
+        self.alike = self._alike()
 
-    def traced(self, rank: _Rank, sieve: Sieve | None = None) -> _Traced | None:
-        """The rank's step; None where there is none."""
-        first, model = rank.first, self.names.model
-        recipe = msgspec.structs.replace(first.recipe, batch=first.layout.micro_batch)
+    def _kinds_of_fabrics(self) -> np.ndarray:
+        """The kind of network of each row, numbered."""
+        counts, of = np.unique(self.devices, return_inverse=True)
+        for n in counts.tolist():
+            self.fabrics[n] = fabric_of(self.names.system, self.names.device, n)
+        return column(kind_of(self.fabrics[n]) for n in counts.tolist()).codes[of]
+
+    def _ranks(self) -> tuple[list[_Rank], np.ndarray]:
+        """The ranks, and of each row which it has."""
+        recipes, recipe = self.decided.recipes, self.decided.recipe
+        columns = [self.decided.fields[name] for name in FAMILY]
+        by_stage = np.array([policy(r.recompute).kind == "block" for r in recipes])[recipe.array]
+        parts = np.where(by_stage, self.numbers["pp"] * self.numbers["vpp"], 1)
+        count, codes = np.unique(parts, return_inverse=True)
+        columns.append(Column(count.tolist(), codes))
+        first, of = together([*columns, recipe], np.arange(len(codes)))
+        rows = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+        ranks = []
+        for mine, i in zip(rows, first.tolist(), strict=True):
+            family = tuple(c.values[c.codes[i]] for c in columns)
+            ranks.append(_Rank(mine, family, recipes[recipe.values[recipe.codes[i]]]))
+        return ranks, of
+
+    def _alike(self) -> np.ndarray:
+        """Of each row a number that is equal where rows may be columns of one layout, if their
+        ranks have one structure.
+        """
+        n, schedule = self.numbers, self.decided.fields["schedule"]
+        one = n["pp"] == 1
+        flags = one + 2 * self.gathers + 4 * (self.gathers & n["reshard"])
+        replayed = np.array([s in SPLIT_BACKWARD for s in schedule.values])[schedule.codes] & ~one
+        # one device with one micro-batch has the memory of a step alone
+        single = (self.devices == 1) & (n["micro_batches"] == 1)
+        keys = [flags, np.where(replayed, n["pp"], 0), np.where(single, self.rank + 1, 0)]
+        columns = [schedule, self.decided.fields["sp"], *map(_numbered, (self.fabric, *keys))]
+        return together(columns, np.arange(len(flags))).codes
+
+    def least(self, rows: np.ndarray, work: float, spared: float = 0.0) -> np.ndarray:
+        """Seconds that rows of a rank take at least, as Sieve.least."""
+        return Sieve.least(
+            self.numbers["pp"][rows], self.numbers["micro_batches"][rows], work, spared
+        )
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """The rows of a few ranks at a time, which are traced."""
+        for start in range(0, len(self.ranks), RANKS):
+            some = range(start, min(start + RANKS, len(self.ranks)))
+            rows = [self.ranks[i].rows for i in some if self.trace(i) is not None]
+            if rows:
+                yield np.concatenate(rows)
+            self.traced.clear()
+
+    def trace(self, i: int) -> _Traced | None:
+        """The i-th rank; None where it cannot be, which refuses its rows."""
+        if i not in self.traced:
+            rank, sieve = self.ranks[i], self.sieve
+            parallel = self.decided.layout(int(rank.rows[0])).parallel
+            micro_batch = rank.family[FAMILY.index("micro_batch")]
+            recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
+            traces = {} if sieve is None else sieve.traces
+            key = (self.names.device.kind, key_of(recipe), *rank.family)
+            try:
+                if key not in traces:
+                    traces[key] = trace(self.names.model, recipe, parallel)
+                step = traces[key]
+                self.traced[i] = _Traced(step, roofline.time_all(step, self.names.device))
+            except RoofcastError as error:
+                self.refuse(error, rank.rows)
+                self.traced[i] = None
+        return self.traced[i]
+
+    def refuse(self, error: RoofcastError, rows: np.ndarray) -> None:
+        """Remember why rows, which are ordered by rank, are invalid."""
+        self.refusals.append(Refusal(int(rows[0]), error, len(rows)))
+
+    def forecast(self, rows: np.ndarray) -> None:
+        """Forecast rows whose ranks are traced, ordered by rank."""
+        for structure, mine in self._by_structure(rows):
+            deals, deal, mine = self._dealt(structure, mine)
+            ranks, rank = np.unique(self.rank[mine], return_inverse=True)
+            steps, of_ranks = [], []
+            for i, at in zip(ranks.tolist(), np.searchsorted(rank, range(len(ranks))), strict=True):
+                steps.append(self._of(i).step)
+                of_ranks.append(self._units(i, mine[at : at + 1]))
+            shares = structure.shares(steps, of_ranks) if steps else None
+            for alike in _split(self.alike[mine]):
+                for start in range(0, len(alike), CHUNK):
+                    some = alike[start : start + CHUNK]
+                    if shares is not None:
+                        self._columns(mine[some], _Stages(deals, deal[some], shares, rank[some]))
+
+    def _of(self, i: int) -> _Traced:
+        """The i-th rank, which is traced."""
+        traced = self.traced[i]
+        assert traced is not None, "rows of other ranks are refused"
+        return traced
+
+    def _by_structure(self, rows: np.ndarray) -> Iterator[tuple[Structure, np.ndarray]]:
+        """The rows that share a structure. A model without layers has another where ZeRO 3 gathers
+        its weights: submodules are its units.
+        """
+        found: dict[tuple, list[np.ndarray]] = {}
+        for part in _split(self.rank[rows]):
+            i = int(self.rank[rows[part[0]]])
+            step = self._of(i).step
+            mine = self._checked(rows[part], step)
+            gathers = self.gathers[mine] & (len(step.blocks) == 1)
+            recipe = key_of(msgspec.structs.replace(step.recipe, batch=1, recompute="none"))
+            for some in (mine[~gathers], mine[gathers]):
+                if len(some):
+                    of_rank = self._units(i, some[:1])
+                    key = recipe, structure_of(step, of_rank)
+                    found.setdefault(key, []).append(some)
+                    if key not in self.structures:
+                        self.structures[key] = Structure(step, of_rank)
+        for key, parts in found.items():
+            yield self.structures[key], np.concatenate(parts)
+
+    def _checked(self, rows: np.ndarray, step: Step) -> np.ndarray:
+        """Those rows of a rank whose degrees cut something of its step."""
+        kept, pipelined = [], self.numbers["pp"][rows] > 1
+        for some in (rows[~pipelined], rows[pipelined]):
+            try:
+                if len(some):
+                    check(self.decided.layout(int(some[0])), step, self.names.model.name)
+                kept.append(some)
+            except RoofcastError as error:
+                self.refuse(error, some)
+        return np.sort(np.concatenate(kept)) if kept else rows[:0]
+
+    def _dealt(
+        self, structure: Structure, rows: np.ndarray
+    ) -> tuple[list[Dealt], np.ndarray, np.ndarray]:
+        """How layers are dealt to stages, of each row which way, and the rows where they can be."""
+        columns = [self.decided.fields[name] for name in ("pp", "vpp", "schedule", "stages")]
+        first, codes = together(columns, rows)
+        deals: list[Dealt] = []
+        place = np.full(len(first), -1)
+        for i, row in enumerate(first.tolist()):
+            try:
+                deals.append(structure.dealt(self.decided.layout(row)))
+                place[i] = len(deals) - 1
+            except RoofcastError as error:
+                self.refuse(error, rows[codes == i])
+        deal = place[codes]
+        return deals, deal[deal >= 0], rows[deal >= 0]
+
+    def _units(self, i: int, rows: np.ndarray) -> list[Unit]:
+        """The units of the i-th rank on the network of these rows; on a torus what they send is a
+        column.
+        """
+        traced, first = self._of(i), int(rows[0])
+        where = self.fabric[first], bool(self.gathers[first]) and len(traced.step.blocks) == 1
+        torus = is_torus(self.fabrics[int(self.devices[first])])
+        if torus or where not in traced.units:
+            at = self._placed(rows if torus else rows[:1], traced.step)
+            known = next((us for (_, g), us in traced.units.items() if g == where[1]), None)
+            traced.units[where] = sending(known, at) if known else units(at, traced.times)
+        return traced.units[where]
+
+    def _placed(self, rows: np.ndarray, step: Step) -> Placement:
+        """Rows as one layout of columns; what is equal is one number."""
+        columns: dict[str, Any] = {}
+        for name, numbers in self.numbers.items():
+            mine = numbers[rows]
+            columns[name] = mine if np.any(mine != mine[0]) else mine[0].item()
+        x: Any = msgspec.structs.replace(self.decided.layout(int(rows[0])), **columns)
+        fabric = self.fabrics[int(self.devices[rows[0]])]
+        if is_torus(fabric):
+            fabric = beside([self.fabrics[n] for n in self.devices[rows].tolist()])
+        return Placement(step, self.names.device, x, network(x, fabric))
+
+    def _columns(self, rows: np.ndarray, stages: _Stages) -> None:
+        """Forecast rows that are columns of one layout; with a sieve, the times of those only that
+        fit.
+        """
         try:
-            if sieve is None:
-                step = trace(model, recipe, first.layout.parallel)
-            else:
-                key = (self.names.device.kind, key_of(recipe), *rank.family, rank.key[-1])
-                if key not in sieve.traces:
-                    sieve.traces[key] = trace(model, recipe, first.layout.parallel)
-                step = sieve.traces[key]
-        except RoofcastError as error:
-            self.refused(error, len(rank.rows))
-            return None
-        return _Traced(step, roofline.time_all(step, self.names.device))
-
-    def forecast(
-        self, group: _Group, rows: list[Row], traced: _Traced, on: Laid, sieve: Sieve | None = None
-    ) -> None:
-        """A group of rows that share a rank. on: the units of that rank, which are added to."""
-        at, torus = self._placed(rows, traced.step)
-        # ZeRO 3 has units of its own where there are no layers
-        where = (group.fabric, gathers(at.layout))
-        if torus or where not in on:
-            known = next((us for (_, whole), us in on.items() if whole == where[1]), None)
-            on[where] = sending(known, at) if known else units(at, traced.times)
-        try:
-            check(rows[0].layout, traced.step, self.names.model.name)
-            members = dealt(at, on[where])
-            if sieve is not None:
-                self._fitting(rows, traced, (at, on[where], members), sieve)
+            if self.sieve is None:
+                at, parts = self._stacked(rows)
+                self.step_s[rows] = timed(at, parts, stages.often()).step_s
+                self.peak[rows] = peak_bytes(at, stages.held())
                 return
-            step_s = timed(at, on[where], members).step_s
+            at, parts = self._stacked(rows)
+            self.peak[rows] = peak_bytes(at, stages.held())
+            fits = self.peak[rows] <= self.sieve.capacity
+            if np.any(fits):
+                rows = rows[fits]
+                at, parts = self._stacked(rows)
+                self.step_s[rows] = timed(at, parts, stages.of(fits).often()).step_s
+                self.sieve.found(self.devices[rows], self.step_s[rows], self.peak[rows])
         except RoofcastError as error:
-            self.refused(error, len(rows))
-            return
-        places = [row.place for row in rows]
-        self.out[0][places] = step_s
-        self.out[1][places] = peak_bytes(at, on[where], members)
+            self.refuse(error, rows)
 
-    def _placed(self, rows: Sequence[Row], step: Step) -> tuple[Placement, bool]:
-        """Rows as one layout of columns, and whether their network is a torus."""
-        columns: dict[str, Any] = {
-            n: np.array([getattr(r.layout, n) for r in rows]) for n in COLUMNS
-        }
-        x: Any = msgspec.structs.replace(rows[0].layout, **columns)
-        fabric = self.fabrics[rows[0].layout.devices][1]
-        torus = is_torus(fabric)
-        if torus:
-            fabric = beside([self.fabrics[row.layout.devices][1] for row in rows])
-        return Placement(step, self.names.device, x, network(x, fabric)), torus
+    def _stacked(self, rows: np.ndarray) -> tuple[Placement, list[Unit]]:
+        """Where rows of ranks with one structure lie, and their units."""
+        steps, of_ranks, counts = [], [], []
+        for part in _split(self.rank[rows]):
+            i = int(self.rank[rows[part[0]]])
+            steps.append(self._of(i).step)
+            of_ranks.append(self._units(i, rows[part]))
+            counts.append(len(part))
+        return self._placed(rows, stacked_step(steps, counts)), stacked_units(of_ranks, counts)
 
-    def _fitting(
-        self,
-        rows: list[Row],
-        traced: _Traced,
-        placed: tuple[Placement, list[Unit], list[list[int]]],
-        sieve: Sieve,
-    ) -> None:
-        """Peaks of all rows, and times of those that fit."""
-        at, parts, members = placed
-        shape = np.shape(at.layout.dp)
-        peak = np.broadcast_to(peak_bytes(at, parts, members), shape)
-        self.out[1][[row.place for row in rows]] = peak
-        fits = np.flatnonzero(peak <= sieve.capacity)
-        if not len(fits):
-            return
-        if len(fits) < len(rows):
-            rows = [rows[i] for i in fits.tolist()]
-            at, torus = self._placed(rows, traced.step)
-            parts = sending(parts, at) if torus else parts
-        step_s = np.broadcast_to(timed(at, parts, members).step_s, (len(rows),))
-        self.out[0][[row.place for row in rows]] = step_s
-        sieve.found([row.layout for row in rows], step_s, peak[fits])
+
+class _Stages(NamedTuple):
+    """What the stages of some rows consist of."""
+
+    deals: list[Dealt]
+    deal: np.ndarray  # of each row, which of them it has
+    shares: Share  # of ranks
+    rank: np.ndarray  # of each row, which of these it has
+
+    def of(self, which: np.ndarray) -> _Stages:
+        """Of some of the rows."""
+        return self._replace(deal=self.deal[which], rank=self.rank[which])
+
+    def often(self) -> np.ndarray:
+        """As step.timed takes it."""
+        return often_of(self.deals, self.deal)
+
+    def held(self) -> list[tuple[np.ndarray, Share]]:
+        """As step.peak_bytes takes it."""
+        return held_of(self.deals, self.deal, self.shares, self.rank)
+
+
+def _numbered(codes: np.ndarray) -> Column:
+    """Whole numbers as a column."""
+    return Column(list(range(int(codes.max()) + 1)), codes)
+
+
+def _split(codes: np.ndarray) -> list[np.ndarray]:
+    """Indices of equal codes, ascending, code by code."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    return np.split(order, ends) if len(order) else []

@@ -37,14 +37,14 @@ class Decided(NamedTuple):
 
     rows: np.ndarray  # layouts of several devices, ascending
     alone: np.ndarray  # scenarios on one device
-    fields: dict[str, Column]  # of a Layout: of all rows of the search, valid for `rows`
+    fields: dict[str, Column]  # of a Layout, of `rows`
     recipes: list[Recipe]  # of the global batch
-    recipe: Column  # index into `recipes`
+    recipe: Column  # index into `recipes`, of `rows`
     refusals: list[Refusal]
 
-    def layout(self, row: int) -> Layout:
-        """The layout of a row."""
-        return Layout(**{n: c.values[c.codes[row]] for n, c in self.fields.items()})
+    def layout(self, i: int) -> Layout:
+        """The layout of the i-th of `rows`."""
+        return Layout(**{n: c.values[c.codes[i]] for n, c in self.fields.items()})
 
 
 def decide(scenario: Scenario, names: Named, options: dict[str, Column]) -> Decided:
@@ -63,8 +63,13 @@ def decide(scenario: Scenario, names: Named, options: dict[str, Column]) -> Deci
     for rule in RULES:
         it.ask_rule(rule)
     it.tell(("recipe", "ep", "etp"), ("recipe",), it.routed)
-    fields = {name: it.known[name] for name in FIELDS}
-    return Decided(it.live, alone, fields, it.recipes, it.known["recipe"], it.refusals)
+    values, codes = it.known["recipe"]
+    recipe = Column(values, codes[it.live])
+    fields = {}
+    for name in FIELDS:
+        values, codes = it.known[name]
+        fields[name] = Column(values, codes[it.live])
+    return Decided(it.live, alone, fields, it.recipes, recipe, it.refusals)
 
 
 class _Deciding:
@@ -102,24 +107,24 @@ class _Deciding:
         first, codes = together(columns, self.live)
         values = [[c.values[i] for i in c.codes[first].tolist()] for c in columns]
         answers: list[tuple] = []
+        place = np.full(len(first), -1)  # of each combination, its answer
         errors: dict[int, RoofcastError] = {}
         for i in range(len(first)):
             try:
                 answers.append(answer(*(of_column[i] for of_column in values)))
+                place[i] = len(answers) - 1
             except RoofcastError as error:
-                answers.append((None,) * len(gives))
                 errors[i] = error
         if errors:
-            rows, bad = np.bincount(codes), np.zeros(len(first), dtype=bool)
+            rows = np.bincount(codes)
             for i, error in errors.items():
                 self.refusals.append(Refusal(int(first[i]), error, int(rows[i])))
-                bad[i] = True
-            keep = ~bad[codes]
+            keep = place[codes] >= 0
             codes, self.live = codes[keep], self.live[keep]
-        for name, each in zip(gives, zip(*answers, strict=True), strict=True):
-            found = column(each)
+        for i, name in enumerate(gives):
+            found = column(each[i] for each in answers)
             of_all = np.zeros(len(columns[0].codes), dtype=np.intp)
-            of_all[self.live] = found.codes[codes]
+            of_all[self.live] = found.codes[place][codes]
             into[name] = Column(found.values, of_all)
 
     def tell(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,36 +84,45 @@ class Share(NamedTuple):
 
 
 def share(members: list[int], units: list[Unit], recompute: str, width: float = 2.0) -> Share:
-    """The share of a stage that consists of these units (indices into `units`).
+    """The share of a stage that consists of these units (indices into `units`). Broadcasts over the
+    numbers of the units.
 
     width: bytes per weight.
     """
-    mine = [units[u] for u in members]
-    layers = [u for u in mine if u.layers]
-    transient = max((u.largest for u in mine), default=0.0)
+    mine = [(units[u], n) for u, n in Counter(members).items()]
+    layers = [u for u, _ in mine if u.layers]
+    transient = _most(u.largest for u, _ in mine)
     again = policy(recompute)
     if again.by_layer and layers:
-        layer = max(layers, key=lambda u: u.inside)
+        inside, largest = layers[0].inside, layers[0].largest  # of the layer with the most inside
+        for u in layers[1:]:
+            largest = np.where(u.inside > inside, u.largest, largest)
+            inside = np.maximum(inside, u.inside)
         remade = again.n if again.kind == "uniform" else 1
-        transient = max(transient, layer.largest + layer.inside * remade)
-    stays = sum(u.kept for u in mine if not u.layers)
-    leaving = IN_FLIGHT * max((u.kept for u in layers), default=0.0)
-    dense, trained = sum(u.dense for u in mine), sum(u.trained for u in mine)
+        transient = np.maximum(transient, largest + inside * remade)
+    stays = sum(u.kept * n for u, n in mine if not u.layers)
+    leaving = IN_FLIGHT * _most(u.kept for u in layers)
+    dense, trained = sum(u.dense * n for u, n in mine), sum(u.trained * n for u, n in mine)
     if len(units) - 1 in members and 0 not in members:
         # a table that embeds and gives the logits: the last stage has a copy [narayanan2021]
         dense += units[0].twice / width
         trained += units[0].twice / width
     return Share(
         dense=dense,
-        expert=sum(u.expert for u in mine),
+        expert=sum(u.expert * n for u, n in mine),
         trained=trained,
-        trained_expert=sum(u.trained_expert for u in mine),
-        kept=sum(u.kept for u in mine),
+        trained_expert=sum(u.trained_expert * n for u, n in mine),
+        kept=sum(u.kept * n for u, n in mine),
         transient=transient,
-        largest_unit=max((u.dense + u.expert for u in mine), default=0.0),
+        largest_unit=_most(u.dense + u.expert for u, _ in mine),
         resident=stays + leaving,
-        twice=sum(u.twice for u in mine),
+        twice=sum(u.twice * n for u, n in mine),
     )
+
+
+def _most(values: Iterable[ArrayLike]) -> Any:
+    """The largest of the values, at least 0. Broadcasts."""
+    return functools.reduce(np.maximum, values, 0.0)
 
 
 def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Rank:

@@ -7,6 +7,8 @@ are reduced, weights updated.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +17,9 @@ from numpy.typing import ArrayLike
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.memory import held_gradient
-from roofcast.simulator.parallel.dealing import stages
+from roofcast.simulator.parallel.dealing import counted, is_balanced, stages
 from roofcast.simulator.parallel.fabric import Fabric
-from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, share
+from roofcast.simulator.parallel.holdings import Rank, Share, alone, holdings, rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
@@ -111,19 +113,21 @@ class Timed(NamedTuple):
 
 def dealt(at: Placement, rows: list[Unit]) -> list[list[int]]:
     """Units (by index) of each pipeline stage, as the step's stack deals layers."""
-    balanced = at.step.recipe.stack.implementations.get("stages") == "balanced"
-    return stages(rows, at.layout, balanced)
+    return stages(rows, at.layout, is_balanced(at.step))
 
 
-def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
-    """The step of layouts that share their units and stages, each stage the units (by index) that
-    `members` lists. Broadcasts over dp, zero, shard and micro-batches of the layout, as long as all
-    gather weights for each micro-batch (traffic.gathers) or none does.
+def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
+    """The step of one layout, or of columns of layouts.
+
+    often: how many times each stage has each unit (dealing.counted), (stages, units) of one layout
+    or (stages, units, layouts); of equal stages between the ends one is enough. Columns may differ
+    in all that is a number, if all have one schedule and all or none have pipelines, and all or
+    none gather weights for each micro-batch (traffic.gathers); schedules that split the backward
+    also need one pp and vpp.
     """
     x, run = at.layout, passes(rows, at)
-    often = np.array([np.bincount(stage, minlength=len(rows)) for stage in members], dtype=float)
     f, b, dense, expert, update = (
-        np.tensordot(often, np.stack(np.broadcast_arrays(*column)), 1)
+        summed(often, column)
         for column in (
             run.forward,
             run.backward,
@@ -132,23 +136,24 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
             [u.update for u in rows],
         )
     )
-    fullest = (dense + expert).max()
-    schedule = x.schedule if x.pp > 1 else "none"
-    handed = max((block.carried for block in at.step.blocks), default=0.0)
+    fullest = (dense + expert).max(axis=0)
+    schedule = x.schedule if np.any(np.greater(x.pp, 1)) else "none"
+    handed = functools.reduce(np.maximum, (block.carried for block in at.step.blocks), 0.0)
     hop = crossing(at, handed, schedule)
     ends_of = ends(schedule, f, b)
     given = schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds
     ran = pipeline(*given)
     # closed forms of schedules that split the backward are approximate
     total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
-    moved = reduction(at, dense.max(), expert.max())
-    most = int(np.argmax(dense + expert))  # the stage that reduces
-    ahead = sum(often[most, i] * u.trained for i, u in enumerate(rows[: first_layer(rows)]))
-    last = ahead / max(float(fullest), 1.0)
+    moved = reduction(at, dense.max(axis=0), expert.max(axis=0))
+    most = np.argmax(dense + expert, axis=0)
+    reducing = (most, *np.indices(most.shape))  # the stage that reduces, of each layout
+    ahead = summed(often, [u.trained for u in rows[: first_layer(rows)]])[reducing]
+    last = ahead / np.maximum(fullest, 1.0)
     filled = filling(at, handed, schedule)
-    whole = total + filled + waited(at, moved, last, f[most], b[most])
-    whole = whole + copied(at, sum(often[most, i] * u.tensors for i, u in enumerate(rows)))
-    update = updating(at, update.max(), fullest)
+    whole = total + filled + waited(at, moved, last, f[reducing], b[reducing])
+    whole = whole + copied(at, summed(often, [u.tensors for u in rows])[reducing])
+    update = updating(at, update.max(axis=0), fullest)
     return Timed(
         passes=run,
         forward=f,
@@ -167,6 +172,17 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
     )
 
 
+def summed(often: np.ndarray, values: Sequence[ArrayLike]) -> np.ndarray:
+    """What each stage has of what its units have: (stages,) or (stages, layouts).
+
+    often: as in `timed`; values: of each unit, or of the first ones.
+    """
+    found = np.zeros_like(often[:, 0])
+    for i, value in enumerate(values):
+        found = found + often[:, i] * value
+    return found
+
+
 def first_layer(rows: list[Unit]) -> int:
     """Index of the first unit that is a layer; 0 where none is."""
     return next((i for i, u in enumerate(rows) if u.layers), 0)
@@ -181,7 +197,7 @@ def over_devices(
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
     members = dealt(at, rows)
-    t = timed(at, rows, members)
+    t = timed(at, rows, counted(members, len(rows)))
     f, b, whole, total = t.forward, t.backward, t.whole, t.total
     repeats = x.micro_batches / x.pp
     # under DualPipe a rank has parts of both directions
@@ -256,19 +272,26 @@ def _both_directions(x: Any, members: list[list[int]]) -> list[list[int]]:
     return [stage + members[x.pp - 1 - i] for i, stage in enumerate(members)]
 
 
-def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.ndarray:
-    """Bytes at peak of the most loaded device: the most that `ParallelStep.ranks` hold. Broadcasts
-    as `timed` does.
+def unlike(x: Any, members: list[list[int]]) -> dict[tuple[int, ...], int]:
+    """The stages of a layout that hold different units: these, and the first stage that does, which
+    under every schedule has the most micro-batches in flight.
     """
-    x, how = at.layout, at.step.recipe.recompute
-    alike: dict[tuple[int, ...], list[int]] = {}  # stages that hold the same units
-    for i, stage in enumerate(_both_directions(x, members)):
-        alike.setdefault(tuple(stage), []).append(i)
-    peak = np.zeros(np.broadcast_shapes(*map(np.shape, (x.dp, x.zero, x.shard, x.micro_batches))))
-    for held, places in alike.items():
-        flying = [in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, i) for i in places]
-        mine = share(list(held), rows, how, at.step.weight_width)
-        peak = np.maximum(peak, holdings(mine, at, np.maximum.reduce(flying)).total)
+    found: dict[tuple[int, ...], int] = {}
+    for stage, mine in enumerate(_both_directions(x, members)):
+        found.setdefault(tuple(mine), stage)
+    return found
+
+
+def peak_bytes(at: Placement, held: Sequence[tuple[ArrayLike, Share]]) -> np.ndarray:
+    """Bytes at peak of the most loaded device: the most that `ParallelStep.ranks` hold. Broadcasts
+    over columns of layouts.
+
+    held: of the stages that are unlike, the first of each kind, and its share.
+    """
+    x, peak = at.layout, np.zeros(())
+    for stage, mine in held:
+        flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
+        peak = np.maximum(peak, holdings(mine, at, flying).total)
     single = np.equal(x.devices, 1) & np.equal(x.micro_batches, 1)
     if np.any(single):
         peak = np.where(single, alone(0, at).total, peak)
