@@ -19,6 +19,7 @@ from roofcast.simulator.choose.sieve import Sieve, key_of
 from roofcast.simulator.choose.stacked import (
     Dealt,
     Structure,
+    by_order,
     held_of,
     often_of,
     stacked_step,
@@ -41,6 +42,7 @@ FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shape
 DEGREES = (
     "tp", "cp", "pp", "vpp", "dp", "ep", "etp", "zero", "shard", "reshard", "micro_batches",
 )  # fmt: skip
+SHARDING = ("zero", "shard", "reshard")  # which changes neither a rank's passes nor its pipeline
 RANKS = 128  # traced at a time
 CHUNK = 8192  # layouts of a call, so that their columns stay in the cache of a core
 
@@ -122,6 +124,9 @@ class _Run:
         self.traced: dict[int, _Traced | None] = {}
         self.structures: dict[tuple, Structure] = {}
         self.alike = self._alike()
+        columns = [c for name, c in decided.fields.items() if name not in SHARDING]
+        every = np.arange(len(self.rank))
+        self.apart = together([*columns, _numbered(self.rank)], every).codes
 
     def _kinds_of_fabrics(self) -> np.ndarray:
         """The kind of network of each row, numbered."""
@@ -206,13 +211,27 @@ class _Run:
             steps, of_ranks = [], []
             for i, at in zip(ranks.tolist(), np.searchsorted(rank, range(len(ranks))), strict=True):
                 steps.append(self._of(i).step)
-                of_ranks.append(self._units(i, mine[at : at + 1]))
+                of_ranks.append(self._units(i, mine[at : at + 1, None]))
             shares = structure.shares(steps, of_ranks) if steps else None
-            for alike in _split(self.alike[mine]):
-                for start in range(0, len(alike), CHUNK):
-                    some = alike[start : start + CHUNK]
-                    if shares is not None:
-                        self._columns(mine[some], _Stages(deals, deal[some], shares, rank[some]))
+            if shares is not None:
+                stages = _Stages(deals, deal, shares, rank)
+                for alike in _split(self.alike[mine]):
+                    self._of_group(mine[alike], stages.of(alike))
+
+    def _of_group(self, rows: np.ndarray, stages: _Stages) -> None:
+        """Forecast rows that may be columns of one layout, ordered by rank: as a table with what
+        ZeRO shards along its second axis, on which much does not depend.
+        """
+        order = np.lexsort((self.apart[rows], self.rank[rows]))
+        first = np.flatnonzero(np.diff(self.apart[rows[order]], prepend=-1))
+        each = np.diff(first, append=len(order))
+        # entries that a row of the table lacks repeat its first one
+        along = np.arange(each.max())
+        table = order[first[:, None] + np.where(along < each[:, None], along, 0)]
+        high = max(CHUNK // len(along), 1)
+        for start in range(0, len(table), high):
+            some = table[start : start + high]
+            self._columns(rows[some], stages.of(some[:, :1]))
 
     def _of(self, i: int) -> _Traced:
         """The i-th rank, which is traced."""
@@ -224,7 +243,7 @@ class _Run:
         """The rows that share a structure. A model without layers has another where ZeRO 3 gathers
         its weights: submodules are its units.
         """
-        found: dict[tuple, list[np.ndarray]] = {}
+        found: dict[tuple, list[tuple[np.ndarray, list[Unit]]]] = {}
         for part in _split(self.rank[rows]):
             i = int(self.rank[rows[part[0]]])
             step = self._of(i).step
@@ -233,13 +252,16 @@ class _Run:
             recipe = key_of(msgspec.structs.replace(step.recipe, batch=1, recompute="none"))
             for some in (mine[~gathers], mine[gathers]):
                 if len(some):
-                    of_rank = self._units(i, some[:1])
+                    of_rank = self._units(i, some[:1, None])
                     key = recipe, structure_of(step, of_rank)
-                    found.setdefault(key, []).append(some)
+                    found.setdefault(key, []).append((some, of_rank))
                     if key not in self.structures:
                         self.structures[key] = Structure(step, of_rank)
         for key, parts in found.items():
-            yield self.structures[key], np.concatenate(parts)
+            orders = by_order([of_rank for _, of_rank in parts])
+            for order in sorted(set(orders)):
+                same = [some for (some, _), n in zip(parts, orders, strict=True) if n == order]
+                yield self.structures[key], np.concatenate(same)
 
     def _checked(self, rows: np.ndarray, step: Step) -> np.ndarray:
         """Those rows of a rank whose degrees cut something of its step."""
@@ -271,58 +293,60 @@ class _Run:
         return deals, deal[deal >= 0], rows[deal >= 0]
 
     def _units(self, i: int, rows: np.ndarray) -> list[Unit]:
-        """The units of the i-th rank on the network of these rows; on a torus what they send is a
-        column.
+        """The units of the i-th rank on the network of a table of rows; on a torus what they send
+        is a column.
         """
-        traced, first = self._of(i), int(rows[0])
+        traced, first = self._of(i), int(rows[0, 0])
         where = self.fabric[first], bool(self.gathers[first]) and len(traced.step.blocks) == 1
         torus = is_torus(self.fabrics[int(self.devices[first])])
         if torus or where not in traced.units:
-            at = self._placed(rows if torus else rows[:1], traced.step)
+            at = self._placed(rows if torus else rows[:1, :1], traced.step)
             known = next((us for (_, g), us in traced.units.items() if g == where[1]), None)
             traced.units[where] = sending(known, at) if known else units(at, traced.times)
         return traced.units[where]
 
     def _placed(self, rows: np.ndarray, step: Step) -> Placement:
-        """Rows as one layout of columns; what is equal is one number."""
+        """A table of rows as one layout: columns of what its first axis differs in, tables of what
+        ZeRO shards; what is equal is one number.
+        """
         columns: dict[str, Any] = {}
         for name, numbers in self.numbers.items():
-            mine = numbers[rows]
-            columns[name] = mine if np.any(mine != mine[0]) else mine[0].item()
-        x: Any = msgspec.structs.replace(self.decided.layout(int(rows[0])), **columns)
-        fabric = self.fabrics[int(self.devices[rows[0]])]
+            mine = numbers[rows if name in SHARDING else rows[:, :1]]
+            columns[name] = mine if np.any(mine != mine[0, 0]) else mine[0, 0].item()
+        x: Any = msgspec.structs.replace(self.decided.layout(int(rows[0, 0])), **columns)
+        fabric = self.fabrics[int(self.devices[rows[0, 0]])]
         if is_torus(fabric):
-            fabric = beside([self.fabrics[n] for n in self.devices[rows].tolist()])
+            fabric = beside([self.fabrics[n] for n in self.devices[rows[:, 0]].tolist()])
         return Placement(step, self.names.device, x, network(x, fabric))
 
     def _columns(self, rows: np.ndarray, stages: _Stages) -> None:
-        """Forecast rows that are columns of one layout; with a sieve, the times of those only that
-        fit.
-        """
+        """Forecast a table of rows; with a sieve, the times of those only that fit."""
         try:
+            at, parts = self._stacked(rows)
             if self.sieve is None:
-                at, parts = self._stacked(rows)
                 self.step_s[rows] = timed(at, parts, stages.often()).step_s
                 self.peak[rows] = peak_bytes(at, stages.held())
                 return
-            at, parts = self._stacked(rows)
             self.peak[rows] = peak_bytes(at, stages.held())
-            fits = self.peak[rows] <= self.sieve.capacity
+            fits = np.any(self.peak[rows] <= self.sieve.capacity, axis=1)
             if np.any(fits):
+                at, parts = self._stacked(rows[fits])
+                step_s = timed(at, parts, stages.of(fits).often()).step_s
                 rows = rows[fits]
-                at, parts = self._stacked(rows)
-                self.step_s[rows] = timed(at, parts, stages.of(fits).often()).step_s
-                self.sieve.found(self.devices[rows], self.step_s[rows], self.peak[rows])
+                peak = self.peak[rows]
+                self.step_s[rows] = np.where(peak <= self.sieve.capacity, step_s, np.inf)
+                self.sieve.found(self.devices[rows], self.step_s[rows], peak)
         except RoofcastError as error:
-            self.refuse(error, rows)
+            self.refuse(error, np.unique(rows))
 
     def _stacked(self, rows: np.ndarray) -> tuple[Placement, list[Unit]]:
-        """Where rows of ranks with one structure lie, and their units."""
+        """Where a table of rows of ranks with one structure lies, and its units."""
         steps, of_ranks, counts = [], [], []
-        for part in _split(self.rank[rows]):
-            i = int(self.rank[rows[part[0]]])
+        for part in _split(self.rank[rows[:, 0]]):
+            mine = rows[part]
+            i = int(self.rank[mine[0, 0]])
             steps.append(self._of(i).step)
-            of_ranks.append(self._units(i, rows[part]))
+            of_ranks.append(self._units(i, mine))
             counts.append(len(part))
         return self._placed(rows, stacked_step(steps, counts)), stacked_units(of_ranks, counts)
 

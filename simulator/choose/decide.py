@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
-from roofcast.simulator.choose.distinct import Column, column, together
+from roofcast.simulator.choose.distinct import Column, column, combined
 from roofcast.simulator.forecast.layouts import OF_SEVERAL, RULES, Rule, asks_for_several
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named, layout_asked, on_whole_system, routed
@@ -77,7 +77,8 @@ class _Deciding:
 
     def __init__(self, scenario: Scenario, names: Named, options: dict[str, Column]) -> None:
         self.scenario, self.names, self.options = scenario, names, dict(options)
-        self.live = np.arange(len(next(iter(options.values())).codes))  # rows not refused so far
+        self.same = np.zeros(len(next(iter(options.values())).codes), dtype=np.uint8)
+        self.live = np.arange(len(self.same))  # rows not refused so far
         self.known: dict[str, Column] = {}  # what is decided, of the rows that live
         self.recipes: list[Recipe] = []
         self.refusals: list[Refusal] = []
@@ -104,28 +105,43 @@ class _Deciding:
         refuse the rows for which it raises an error.
         """
         columns = [*(self.options[n] for n in reads), *(self.known[n] for n in knows)]
-        first, codes = together(columns, self.live)
-        values = [[c.values[i] for i in c.codes[first].tolist()] for c in columns]
+        codes, count = combined(columns, self.live, len(self.live) == len(self.same))
+        of_row = np.full(count, -1)
+        of_row[codes] = self.live  # a row of each combination that there is
+        there = np.flatnonzero(of_row >= 0)
+        values = [[c.values[i] for i in c.codes[of_row[there]].tolist()] for c in columns]
         answers: list[tuple] = []
-        place = np.full(len(first), -1)  # of each combination, its answer
+        place = np.full(count, -1)  # of each combination, its answer
         errors: dict[int, RoofcastError] = {}
-        for i in range(len(first)):
+        for i, combination in enumerate(there.tolist()):
             try:
                 answers.append(answer(*(of_column[i] for of_column in values)))
-                place[i] = len(answers) - 1
+                place[combination] = len(answers) - 1
             except RoofcastError as error:
-                errors[i] = error
+                errors[combination] = error
         if errors:
-            rows = np.bincount(codes)
-            for i, error in errors.items():
-                self.refusals.append(Refusal(int(first[i]), error, int(rows[i])))
-            keep = place[codes] >= 0
-            codes, self.live = codes[keep], self.live[keep]
+            codes = self._refuse(codes, place, errors)
         for i, name in enumerate(gives):
             found = column(each[i] for each in answers)
-            of_all = np.zeros(len(columns[0].codes), dtype=np.intp)
+            if len(found.values) <= 1:
+                into[name] = Column(found.values, self.same)
+                continue
+            of_all = np.zeros(len(self.same), dtype=found.codes.dtype)
             of_all[self.live] = found.codes[place][codes]
             into[name] = Column(found.values, of_all)
+
+    def _refuse(
+        self, codes: np.ndarray, place: np.ndarray, errors: dict[int, RoofcastError]
+    ) -> np.ndarray:
+        """Refuse the rows whose combination has no place, and the codes of the others."""
+        keep = place[codes] >= 0
+        bad, rows = codes[~keep], self.live[~keep]
+        count, first = np.bincount(bad), np.empty(len(place), dtype=np.intp)
+        first[bad[::-1]] = rows[::-1]  # the first row of each is written last
+        for i, error in errors.items():
+            self.refusals.append(Refusal(int(first[i]), error, int(count[i])))
+        self.live = self.live[keep]
+        return codes[keep]
 
     def tell(
         self, knows: Sequence[str], gives: Sequence[str], answer: Callable[..., tuple]
@@ -187,18 +203,21 @@ class _Deciding:
         before = len(self.refusals)
         self.ask(self.known, reads, ("recipe",), answer)
         if not self.recipes and len(self.refusals) > before:
-            raise self.refusals[before].error
+            raise min(self.refusals[before:], key=lambda each: each.first).error
 
     def several(self) -> np.ndarray:
         """Of the rows that live, which ask for several devices."""
-        found = np.zeros(len(self.live), dtype=bool)
+        some: list[np.ndarray] = []
         for name in OF_SEVERAL:
-            if name in self.options:
-                values, codes = self.options[name]
-                found |= np.array([asks_for_several(name, v) for v in values])[codes[self.live]]
-            else:
-                found |= asks_for_several(name, getattr(self.scenario, name))
-        return found
+            values, codes = self.options.get(name) or Column(
+                [getattr(self.scenario, name)], self.same
+            )
+            asks = np.array([asks_for_several(name, v) for v in values])
+            if asks.all():
+                return np.ones(len(self.live), dtype=bool)
+            if asks.any():
+                some.append(asks[codes[self.live]])
+        return np.logical_or.reduce(some) if some else np.zeros(len(self.live), dtype=bool)
 
     def choose_micro_batches(self) -> None:
         """The micro-batch of rows without one and without a pipeline, which are decided one by one:
@@ -210,7 +229,7 @@ class _Deciding:
         stages, of_row = self.options["pp"]
         absent = np.array([v is None for v in values])[codes[self.live]]
         absent &= np.array([(n or 1) == 1 for n in stages])[of_row[self.live]]
-        values, codes, refused = list(values), codes.copy(), []
+        values, codes, refused = list(values), codes.astype(np.intp), []
         recipe = self.known["recipe"]
         for row in self.live[absent].tolist():
             decided = self.recipes[recipe.values[recipe.codes[row]]]

@@ -19,56 +19,63 @@ class Column(NamedTuple):
         """The values of all rows; they are numbers, or texts."""
         return np.array(self.values)[self.codes]
 
+    def of(self, row: int) -> Any:
+        """The value of a row."""
+        return self.values[self.codes[row]]
+
 
 def column(values: Iterable[Any]) -> Column:
     """The column of these values, which can be hashed."""
     index: dict[tuple[type, Any], int] = {}  # True and 1 are two values
     codes = [index.setdefault((type(v), v), len(index)) for v in values]
-    return Column([v for _, v in index], np.array(codes, dtype=np.intp))
+    return Column([v for _, v in index], narrow(codes, len(index)))
+
+
+def narrow(codes: Any, count: int) -> np.ndarray:
+    """Codes below `count` in the smallest format: columns are long, and memory is slow."""
+    return np.asarray(codes, dtype=np.min_scalar_type(max(count - 1, 0)))
+
+
+def combined(
+    columns: Sequence[Column], rows: np.ndarray, every: bool = False
+) -> tuple[np.ndarray, int]:
+    """Of each of these rows a number that tells the combination of the columns' values, and how
+    many numbers there are. every: these are all rows, in order.
+
+    >>> combined([column([4, 4, 8]), column("aba")], np.arange(3))[0].tolist()
+    [0, 1, 2]
+    """
+    codes, count = np.zeros(len(rows), dtype=np.intp), 1
+    most = 8 * len(rows) + 64  # a table of all numbers is faster than sorting up to here
+    for values, own in columns:
+        if len(values) > 1:
+            codes *= len(values)
+            codes += own if every else own[rows]
+            count *= len(values)
+            if count > most:
+                found, codes = np.unique(codes, return_inverse=True)
+                count = len(found)
+    return codes, count
 
 
 class Together(NamedTuple):
-    """Combinations of the values of some columns."""
+    """The combinations of the values of some columns."""
 
     first: np.ndarray  # the first row of each combination
     codes: np.ndarray  # of each row, its combination
 
 
 def together(columns: Sequence[Column], rows: np.ndarray) -> Together:
-    """The distinct combinations of the columns' values among these rows, which ascend, in the order
-    of their first rows.
+    """The combinations of the columns' values among these rows, in the order of their first rows.
 
-    >>> pair = column([4, 4, 8]), column("aba")
-    >>> together(pair, np.arange(3)).codes.tolist(), together(pair[:1], np.arange(3)).first.tolist()
-    ([0, 1, 2], [0, 2])
+    >>> together([column([4, 4, 8])], np.arange(3))
+    Together(first=array([0, 2]), codes=array([0, 0, 1]))
     """
-    codes, count = np.zeros(len(rows), dtype=np.intp), 1
-    for values, own in columns:
-        if len(values) > 1:
-            if count * len(values) > _most(codes):
-                codes, count = _numbered(codes, count)
-            codes = codes * len(values) + own[rows]
-            count *= len(values)
-    codes, count = _numbered(codes, count)
-    first = np.empty(count, dtype=np.intp)
-    first[codes[::-1]] = rows[::-1]  # the first row of each is written last
-    order = np.argsort(first)
+    codes, count = combined(columns, rows)
+    first = np.full(count, -1)
+    first[codes[::-1]] = np.arange(len(rows))[::-1]  # the first row of each is written last
+    present = np.flatnonzero(first >= 0)
+    present = present[np.argsort(first[present])]
     place = np.empty(count, dtype=np.intp)
-    place[order] = np.arange(count)
-    return Together(first[order], place[codes])
-
-
-def _numbered(codes: np.ndarray, count: int) -> tuple[np.ndarray, int]:
-    """The codes, which are below `count`, without gaps, and how many there are."""
-    if count > _most(codes):
-        found, codes = np.unique(codes, return_inverse=True)
-        return codes, len(found)
-    seen = np.zeros(count, dtype=bool)
-    seen[codes] = True
-    number = np.cumsum(seen) - 1
-    return number[codes], int(number[-1]) + 1
-
-
-def _most(codes: np.ndarray) -> int:
-    """Combinations up to which a table of them all is faster than sorting."""
-    return 8 * len(codes) + 64
+    place[present] = np.arange(len(present))
+    return Together(rows[first[present]], place[codes])

@@ -17,7 +17,7 @@ import numpy as np
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.simulator.choose.columns import forecast_rows
 from roofcast.simulator.choose.decide import Refusal, decide
-from roofcast.simulator.choose.distinct import Column, column
+from roofcast.simulator.choose.distinct import Column, column, narrow
 from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.resolve import named
@@ -34,7 +34,7 @@ NUMBER = re.compile(r"\d[\d,.]*")
 class Found(NamedTuple):
     """One entry per layout of the grid; invalid layouts have infinite time."""
 
-    layouts: dict[str, np.ndarray]  # the columns of the grid
+    options: dict[str, Column]  # the columns of the grid
     step_s: np.ndarray
     peak_bytes: np.ndarray
     refused: np.ndarray  # invalid, whatever the memory
@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
     def layout(self, i: int) -> dict[str, Any]:
         """The options of the i-th layout, as predict takes them."""
-        return {name: _plain(column[i]) for name, column in self.layouts.items()}
+        return _of_row(self.options, i)
 
     def best(self) -> int:
         """Index of the fastest layout that fits."""
@@ -104,7 +104,7 @@ def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | Non
     """What is found of layouts with these options."""
     _refuse_teacher(scenario)
     count = len(next(iter(options.values())).codes) if options else 1
-    same = np.zeros(count, dtype=np.intp)
+    same = np.zeros(count, dtype=np.uint8)
     every = {name: Column([getattr(scenario, name)], same) for name in GRID} | options
     names = named(scenario)
     decided = decide(scenario, names, every)
@@ -122,8 +122,7 @@ def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | Non
     refused = np.isinf(peak)
     capacity = names.device.memory.capacity or np.inf
     fits = ~refused & (peak <= capacity)
-    layouts = {name: _objects(each) for name, each in options.items()}
-    return Found(layouts, step_s, peak, refused, fits, _reasons(refusals))
+    return Found(options, step_s, peak, refused, fits, _reasons(refusals))
 
 
 def _reasons(refusals: Iterable[Refusal]) -> dict[str, int]:
@@ -157,16 +156,8 @@ def _combined(columns: dict[str, list]) -> dict[str, Column]:
     shape = [len(values) for values in columns.values()]
     found = {}
     for i, (name, values) in enumerate(columns.items()):
-        along = np.arange(len(values)).reshape([-1 if j == i else 1 for j in range(len(shape))])
+        along = narrow(range(len(values)), len(values)).reshape(
+            [-1 if j == i else 1 for j in range(len(shape))]
+        )
         found[name] = Column(values, np.broadcast_to(along, shape).ravel())
     return found
-
-
-def _objects(of: Column) -> np.ndarray:
-    """The values of all rows as Python has them."""
-    kinds = {type(v) for v in of.values}
-    if len(kinds) == 1 and kinds <= {int, str, bool}:
-        return of.array
-    values = np.empty(len(of.values), dtype=object)
-    values[:] = of.values
-    return values[of.codes]

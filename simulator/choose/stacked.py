@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from roofcast.simulator.parallel.dealing import counted, is_balanced, stages
 from roofcast.simulator.parallel.holdings import Share, share
 from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.parallel.stages import Unit
+from roofcast.simulator.parallel.stages import TrafficKey, Unit
 from roofcast.simulator.parallel.step import unlike
-from roofcast.simulator.parallel.traffic import Cost
+from roofcast.simulator.parallel.traffic import NOTHING, Cost
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Step
 
@@ -33,7 +34,7 @@ def structure_of(step: Step, units: Sequence[Unit]) -> tuple:
         *(step.weight_width, step.trained_width, step.trainable_parameters < step.parameters),
         *(
             (
-                *(u.layers, u.places, tuple(u.traffic), u.products if is_balanced(step) else 0.0),
+                *(u.layers, u.places, u.products if is_balanced(step) else 0.0),
                 *(n > 0 for n in (u.dense, u.expert, u.trained, u.trained_expert)),
             )
             for u in units
@@ -42,7 +43,9 @@ def structure_of(step: Step, units: Sequence[Unit]) -> tuple:
 
 
 def stacked_units(ranks: Sequence[Sequence[Unit]], rows: Sequence[int]) -> list[Unit]:
-    """The units of ranks with one structure. rows: entries that each rank has in the columns."""
+    """The units of ranks with one structure. rows: entries that each rank has in the columns, which
+    are the first of two axes.
+    """
     found = []
     for same in zip(*ranks, strict=True):
         numbers: dict[str, Any] = {n: _column([getattr(u, n) for u in same], rows) for n in NUMBERS}
@@ -50,15 +53,42 @@ def stacked_units(ranks: Sequence[Sequence[Unit]], rows: Sequence[int]) -> list[
             each = zip(*(getattr(u, name) for u in same), strict=True)
             numbers[name] = tuple(_column(values, rows) for values in each)
         traffic = {}
-        for key in same[0].traffic:
-            costs = zip(*(u.traffic[key] for u in same), strict=True)
+        for key in in_one_order([u.traffic for u in same]):
+            costs = zip(*(u.traffic.get(key, NOTHING) for u in same), strict=True)
             traffic[key] = Cost(*(_column(values, rows) for values in costs))
         found.append(same[0]._replace(traffic=traffic, **numbers))
     return found
 
 
+def in_one_order(several: Sequence[Iterable[TrafficKey]]) -> list[TrafficKey]:
+    """The traffic that any of several units has, in the order of each within a pass, on which it
+    depends how much of it hides. Raises CycleError where the orders of two contradict each other.
+    """
+    found: list[TrafficKey] = []
+    for forward in (True, False):
+        sorter: TopologicalSorter = TopologicalSorter()
+        for each in dict.fromkeys(map(tuple, several)):
+            keys = [key for key in each if (key[0] == "forward") == forward]
+            for i, key in enumerate(keys):
+                sorter.add(key, *keys[max(i - 1, 0) : i])
+        found += sorter.static_order()
+    return found
+
+
+def by_order(ranks: Sequence[Sequence[Unit]]) -> list[int]:
+    """Of each rank a number, equal where their traffic has one order, as it has as a rule."""
+    try:
+        for same in zip(*ranks, strict=True):
+            in_one_order([u.traffic for u in same])
+    except CycleError:
+        index: dict[tuple, int] = {}
+        orders = (tuple(tuple(u.traffic) for u in units) for units in ranks)
+        return [index.setdefault(each, len(index)) for each in orders]
+    return [0] * len(ranks)
+
+
 def stacked_step(steps: Sequence[Step], rows: Sequence[int]) -> Step:
-    """The steps of such ranks, as far as the formulas over layouts read them."""
+    """The steps of such ranks, as far as formulas over layouts read them; as `stacked_units`."""
     if len(steps) == 1:
         return steps[0]
     carried: Any = [max((block.carried for block in step.blocks), default=0.0) for step in steps]
@@ -71,10 +101,13 @@ def _column(values: Sequence[Any], rows: Sequence[int]) -> Any:
     """One number where all are equal, else a column. values: of each rank, numbers, or columns of
     its rows.
     """
-    if any(np.ndim(v) for v in values):
-        return np.concatenate([np.broadcast_to(v, n) for v, n in zip(values, rows, strict=True)])
-    first = values[0]
-    return first if all(v == first for v in values) else np.repeat(values, rows)
+    if any(isinstance(v, np.ndarray) and v.ndim for v in values):
+        each = zip(values, rows, strict=True)
+        return np.concatenate([np.broadcast_to(v, (n, 1)) for v, n in each])
+    numbers = np.array(values, dtype=float)
+    if (numbers == numbers[0]).all():
+        return values[0]
+    return np.repeat(numbers, rows)[:, None]
 
 
 class Dealt(NamedTuple):
@@ -109,30 +142,25 @@ class Structure:
         return self.known[key]
 
     def shares(self, steps: Sequence[Step], units: Sequence[list[Unit]]) -> Share:
-        """The share of each rank of all that a stage may hold; numbers, or arrays (what, rank)."""
+        """The share of each rank of all that a stage may hold; numbers, or arrays (rank, what)."""
         columns, how = stacked_units(units, [1] * len(units)), steps[0].recipe.recompute
-        width, shape = steps[0].weight_width, (len(self.held), len(units))
-        found = [share(list(mine), columns, how, width) for mine in self.held]
+        found = [share(list(mine), columns, how, steps[0].weight_width) for mine in self.held]
         arrays = []
         for each in zip(*found, strict=True):
-            array = np.empty(shape)
-            for i, value in enumerate(each):
-                array[i] = value
+            array = np.concatenate([np.broadcast_to(n, (len(units), 1)) for n in each], axis=1)
             arrays.append(array if np.any(array != array[0, 0]) else float(array[0, 0]))
         return Share(*arrays)
 
 
 def often_of(deals: Sequence[Dealt], deal: np.ndarray) -> np.ndarray:
-    """How often each kind of stage has each unit: (stages, units, layouts). deal: of each layout,
-    which of `deals` it has.
+    """How often each kind of stage has each unit: (stages, units, *shape of deal). deal: of each
+    layout, which of `deals` it has.
     """
     most = max(len(each.often) for each in deals)
     padded = []
     for often in (each.often for each in deals):
-        between = max(len(often) - 2, 0)  # index of the last stage between the ends
-        padded.append(
-            [*often[: between + 1], *[often[between]] * (most - len(often)), *often[between + 1 :]]
-        )
+        last = max(len(often) - 2, 0)  # of the stages between the ends, which is repeated
+        padded.append([*often[:last], *[often[last]] * (most - len(often) + 1), *often[last + 1 :]])
     return np.array(padded).transpose(1, 2, 0)[:, :, deal]
 
 
@@ -147,7 +175,7 @@ def held_of(
     padded = np.array([[*d.held, *d.held[-1:] * (most - len(d.held))] for d in deals])
     found = []
     for kind in range(most):
-        stage, what = padded[deal, kind].T
-        mine = (n if np.ndim(n) == 0 else np.asarray(n)[what, rank] for n in shares)
+        stage, what = (padded[deal, kind, i] for i in range(2))
+        mine = (n if np.ndim(n) == 0 else np.asarray(n)[rank, what] for n in shares)
         found.append((stage, Share(*mine)))
     return found

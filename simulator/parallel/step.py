@@ -120,9 +120,9 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
     """The step of one layout, or of columns of layouts.
 
     often: how many times each stage has each unit (dealing.counted), (stages, units) of one layout
-    or (stages, units, layouts); of equal stages between the ends one is enough. Columns may differ
-    in all that is a number, if all have one schedule and all or none have pipelines, and all or
-    none gather weights for each micro-batch (traffic.gathers); schedules that split the backward
+    or (stages, units, ...) of columns; of equal stages between the ends one is enough. Columns may
+    differ in all that is a number, if all have one schedule and all or none have pipelines, and all
+    or none gather weights for each micro-batch (traffic.gathers); schedules that split the backward
     also need one pp and vpp.
     """
     x, run = at.layout, passes(rows, at)
@@ -146,13 +146,16 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
     # closed forms of schedules that split the backward are approximate
     total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
     moved = reduction(at, dense.max(axis=0), expert.max(axis=0))
-    most = np.argmax(dense + expert, axis=0)
-    reducing = (most, *np.indices(most.shape))  # the stage that reduces, of each layout
-    ahead = summed(often, [u.trained for u in rows[: first_layer(rows)]])[reducing]
+    most = np.argmax(dense + expert, axis=0)  # the stage that reduces
+
+    def reducing(of_stages: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(of_stages, most[None], axis=0)[0]
+
+    ahead = reducing(summed(often, [u.trained for u in rows[: first_layer(rows)]]))
     last = ahead / np.maximum(fullest, 1.0)
     filled = filling(at, handed, schedule)
-    whole = total + filled + waited(at, moved, last, f[reducing], b[reducing])
-    whole = whole + copied(at, summed(often, [u.tensors for u in rows])[reducing])
+    whole = total + filled + waited(at, moved, last, reducing(f), reducing(b))
+    whole = whole + copied(at, reducing(summed(often, [u.tensors for u in rows])))
     update = updating(at, update.max(axis=0), fullest)
     return Timed(
         passes=run,
@@ -173,7 +176,7 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
 
 
 def summed(often: np.ndarray, values: Sequence[ArrayLike]) -> np.ndarray:
-    """What each stage has of what its units have: (stages,) or (stages, layouts).
+    """What each stage has of what its units have: (stages,), or (stages, ...) of columns.
 
     often: as in `timed`; values: of each unit, or of the first ones.
     """
