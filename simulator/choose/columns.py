@@ -40,11 +40,11 @@ from roofcast.simulator.work.step import Recipe, Step, trace
 
 FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
 DEGREES = (
-    "tp", "cp", "pp", "vpp", "dp", "ep", "etp", "zero", "shard", "reshard", "micro_batches",
+    "tp", "sp", "cp", "pp", "vpp", "dp", "ep", "etp", "zero", "shard", "reshard", "micro_batches",
 )  # fmt: skip
 SHARDING = ("zero", "shard", "reshard")  # which changes neither a rank's passes nor its pipeline
 RANKS = 128  # traced at a time
-CHUNK = 8192  # layouts of a call, so that their columns stay in the cache of a core
+CHUNK = 16384  # layouts of a call, so that their columns stay in the cache of a core
 
 
 def forecast_rows(
@@ -124,9 +124,9 @@ class _Run:
         self.traced: dict[int, _Traced | None] = {}
         self.structures: dict[tuple, Structure] = {}
         self.alike = self._alike()
-        columns = [c for name, c in decided.fields.items() if name not in SHARDING]
+        apart = [decided.fields[name] for name in ("pp", "vpp", "dp", "schedule", "stages")]
         every = np.arange(len(self.rank))
-        self.apart = together([*columns, _numbered(self.rank)], every).codes
+        self.apart = together([_numbered(self.rank), *apart], every).codes  # but for SHARDING
 
     def _kinds_of_fabrics(self) -> np.ndarray:
         """The kind of network of each row, numbered."""
@@ -156,14 +156,13 @@ class _Run:
         ranks have one structure.
         """
         n, schedule = self.numbers, self.decided.fields["schedule"]
-        one = n["pp"] == 1
-        flags = one + 2 * self.gathers + 4 * (self.gathers & n["reshard"])
-        replayed = np.array([s in SPLIT_BACKWARD for s in schedule.values])[schedule.codes] & ~one
+        gathers = np.where(self.gathers, 1 + n["reshard"], 0)  # whether, and in the backward too
+        replayed = np.array([s in SPLIT_BACKWARD for s in schedule.values])[schedule.codes]
         # one device with one micro-batch has the memory of a step alone
         single = (self.devices == 1) & (n["micro_batches"] == 1)
-        keys = [flags, np.where(replayed, n["pp"], 0), np.where(single, self.rank + 1, 0)]
-        columns = [schedule, self.decided.fields["sp"], *map(_numbered, (self.fabric, *keys))]
-        return together(columns, np.arange(len(flags))).codes
+        keys = [gathers, np.where(replayed, n["pp"], 0), np.where(single, self.rank + 1, 0)]
+        columns = [schedule, *map(_numbered, (self.fabric, *keys))]
+        return together(columns, np.arange(len(gathers))).codes
 
     def least(self, rows: np.ndarray, work: float, spared: float = 0.0) -> np.ndarray:
         """Seconds that rows of a rank take at least, as Sieve.least."""

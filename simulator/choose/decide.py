@@ -105,9 +105,11 @@ class _Deciding:
         refuse the rows for which it raises an error.
         """
         columns = [*(self.options[n] for n in reads), *(self.known[n] for n in knows)]
-        codes, count = combined(columns, self.live, len(self.live) == len(self.same))
+        alike = all(len(values) <= 1 for values, _ in columns)
+        rows = self.live[:1] if alike else self.live
+        codes, count = combined(columns, rows, len(rows) == len(self.same))
         of_row = np.full(count, -1)
-        of_row[codes] = self.live  # a row of each combination that there is
+        of_row[codes] = rows  # a row of each combination that there is
         there = np.flatnonzero(of_row >= 0)
         values = [[c.values[i] for i in c.codes[of_row[there]].tolist()] for c in columns]
         answers: list[tuple] = []
@@ -120,6 +122,7 @@ class _Deciding:
             except RoofcastError as error:
                 errors[combination] = error
         if errors:
+            codes = np.zeros(len(self.live), dtype=np.intp) if alike else codes
             codes = self._refuse(codes, place, errors)
         for i, name in enumerate(gives):
             found = column(each[i] for each in answers)

@@ -121,9 +121,8 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
 
     often: how many times each stage has each unit (dealing.counted), (stages, units) of one layout
     or (stages, units, ...) of columns; of equal stages between the ends one is enough. Columns may
-    differ in all that is a number, if all have one schedule and all or none have pipelines, and all
-    or none gather weights for each micro-batch (traffic.gathers); schedules that split the backward
-    also need one pp and vpp.
+    differ in all that is a number, if all have one schedule, and all or none gather weights for
+    each micro-batch (traffic.gathers); schedules that split the backward also need one pp.
     """
     x, run = at.layout, passes(rows, at)
     f, b, dense, expert, update = (

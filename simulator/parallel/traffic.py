@@ -224,10 +224,12 @@ def filling(at: Placement, handed: ArrayLike, schedule: str) -> np.ndarray:
 def _handing_on(at: Placement, handed: ArrayLike) -> Cost:
     """One send to the next stage, exposed."""
     x, stack = at.layout, at.step.recipe.stack
-    apart = stack.scattered and not x.sp
-    cost = at.network.cost("send", "pp", np.asarray(handed) / (x.tp if apart else 1))
-    gather = at.network.cost("all_gather", "tp", handed).seconds if apart else 0.0
-    return Cost(cost.seconds + gather * np.greater(x.pp, 1), cost.bytes)
+    if not stack.scattered:
+        return at.network.cost("send", "pp", handed)
+    apart = np.logical_not(x.sp)
+    cost = at.network.cost("send", "pp", np.asarray(handed) / np.where(apart, x.tp, 1))
+    gather = at.network.cost("all_gather", "tp", handed).seconds
+    return Cost(cost.seconds + gather * (apart & np.greater(x.pp, 1)), cost.bytes)
 
 
 def wire_bytes(step: Step) -> tuple[float, float]:
