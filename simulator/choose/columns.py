@@ -6,7 +6,7 @@ layout whose degrees are columns, and whose rank's numbers are columns too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,6 +37,7 @@ from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step, trace
+from roofcast.simulator.work.traced import Kernel
 
 FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
 DEGREES = (
@@ -77,11 +78,20 @@ class _Traced:
     def __init__(self, step: Step, times: roofline.OpTimes) -> None:
         self.step, self.times = step, times
         self.units: dict[tuple, list[Unit]] = {}  # by network, and by whether submodules are units
-        kernels = list(zip(step.kernels, times.seconds.tolist(), strict=True))
-        # seconds of the kernels without the update; and of adding gradients up, which the first
-        # micro-batch of a step may do without
-        self.work = sum(seconds for k, seconds in kernels if k.phase != "update")
-        self.spared = sum(seconds for k, seconds in kernels if k.kind == "accumulate")
+
+    def _seconds(self, counts: Callable[[Kernel], bool]) -> float:
+        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
+        return sum(seconds for kernel, seconds in kernels if counts(kernel))
+
+    @property
+    def work(self) -> float:
+        """Seconds of the kernels, without the update."""
+        return self._seconds(lambda kernel: kernel.phase != "update")
+
+    @property
+    def spared(self) -> float:
+        """Seconds of adding gradients up, which the first micro-batch of a step may do without."""
+        return self._seconds(lambda kernel: kernel.kind == "accumulate")
 
 
 def _sifted(run: _Run, sieve: Sieve) -> Iterator[np.ndarray]:
@@ -174,7 +184,8 @@ class _Run:
         """The rows of a few ranks at a time, which are traced."""
         for start in range(0, len(self.ranks), RANKS):
             some = range(start, min(start + RANKS, len(self.ranks)))
-            rows = [self.ranks[i].rows for i in some if self.trace(i) is not None]
+            self._trace(some)
+            rows = [self.ranks[i].rows for i in some if self.traced[i] is not None]
             if rows:
                 yield np.concatenate(rows)
             self.traced.clear()
@@ -182,21 +193,50 @@ class _Run:
     def trace(self, i: int) -> _Traced | None:
         """The i-th rank; None where it cannot be, which refuses its rows."""
         if i not in self.traced:
-            rank, sieve = self.ranks[i], self.sieve
-            parallel = self.decided.layout(int(rank.rows[0])).parallel
-            micro_batch = rank.family[FAMILY.index("micro_batch")]
-            recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
-            traces = {} if sieve is None else sieve.traces
-            key = (self.names.device.kind, key_of(recipe), *rank.family)
-            try:
-                if key not in traces:
-                    traces[key] = trace(self.names.model, recipe, parallel)
-                step = traces[key]
-                self.traced[i] = _Traced(step, roofline.time_all(step, self.names.device))
-            except RoofcastError as error:
-                self.refuse(error, rank.rows)
-                self.traced[i] = None
+            self._trace([i])
         return self.traced[i]
+
+    def _trace(self, ranks: Iterable[int]) -> None:
+        """Trace ranks. The kernels of all of them are timed together."""
+        steps: dict[tuple, list[tuple[int, Step]]] = {}  # by what kernels run under
+        for i in ranks:
+            try:
+                step = self._step(i)
+                how = id(step.recipe.stack), step.recipe.mode
+                steps.setdefault(how, []).append((i, step))
+            except RoofcastError as error:
+                self._cannot_be(i, error)
+        for same in steps.values():
+            kernels = tuple(kernel for _, step in same for kernel in step.kernels)
+            try:
+                times = roofline.time_all(same[0][1]._replace(kernels=kernels), self.names.device)
+            except RoofcastError as error:
+                for i, _ in same:
+                    self._cannot_be(i, error)
+                continue
+            end = 0
+            for i, step in same:
+                start, end = end, end + len(step.kernels)
+                each = (of_all[start:end] for of_all in times[:3])
+                self.traced[i] = _Traced(step, roofline.OpTimes(*each, times.assumptions))
+
+    def _step(self, i: int) -> Step:
+        """The step of the i-th rank."""
+        rank, sieve = self.ranks[i], self.sieve
+        micro_batch = rank.family[FAMILY.index("micro_batch")]
+        recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
+        parallel = self.decided.layout(int(rank.rows[0])).parallel
+        if sieve is None:
+            return trace(self.names.model, recipe, parallel)
+        key = (self.names.device.kind, key_of(recipe), *rank.family)
+        if key not in sieve.traces:
+            sieve.traces[key] = trace(self.names.model, recipe, parallel)
+        return sieve.traces[key]
+
+    def _cannot_be(self, i: int, error: RoofcastError) -> None:
+        """Refuse the rows of the i-th rank."""
+        self.refuse(error, self.ranks[i].rows)
+        self.traced[i] = None
 
     def refuse(self, error: RoofcastError, rows: np.ndarray) -> None:
         """Remember why rows, which are ordered by rank, are invalid."""
