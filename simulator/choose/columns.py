@@ -33,7 +33,7 @@ from roofcast.simulator.parallel.layout import check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, sending, units
 from roofcast.simulator.parallel.step import SPLIT_BACKWARD, peak_bytes, timed
-from roofcast.simulator.parallel.traffic import Placement, network
+from roofcast.simulator.parallel.traffic import Network, Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step, trace
@@ -133,6 +133,7 @@ class _Run:
         self.ranks, self.rank = self._ranks()
         self.traced: dict[int, _Traced | None] = {}
         self.structures: dict[tuple, Structure] = {}
+        self.networks: dict[tuple, Network] = {}  # by kind of network and groups inside the model
         self.alike = self._alike()
         apart = [decided.fields[name] for name in ("pp", "vpp", "dp", "schedule", "stages")]
         every = np.arange(len(self.rank))
@@ -140,10 +141,12 @@ class _Run:
 
     def _kinds_of_fabrics(self) -> np.ndarray:
         """The kind of network of each row, numbered."""
-        counts, of = np.unique(self.devices, return_inverse=True)
-        for n in counts.tolist():
+        degrees = [self.decided.fields[name] for name in ("tp", "cp", "pp", "dp")]
+        first, of = together(degrees, np.arange(len(self.devices)))
+        counts = self.devices[first].tolist()
+        for n in set(counts):
             self.fabrics[n] = fabric_of(self.names.system, self.names.device, n)
-        return column(kind_of(self.fabrics[n]) for n in counts.tolist()).codes[of]
+        return column(kind_of(self.fabrics[n]) for n in counts).codes[of]
 
     def _ranks(self) -> tuple[list[_Rank], np.ndarray]:
         """The ranks, and of each row which it has."""
@@ -151,9 +154,8 @@ class _Run:
         columns = [self.decided.fields[name] for name in FAMILY]
         by_stage = np.array([policy(r.recompute).kind == "block" for r in recipes])[recipe.array]
         parts = np.where(by_stage, self.numbers["pp"] * self.numbers["vpp"], 1)
-        count, codes = np.unique(parts, return_inverse=True)
-        columns.append(Column(count.tolist(), codes))
-        first, of = together([*columns, recipe], np.arange(len(codes)))
+        columns.append(_numbered(parts))
+        first, of = together([*columns, recipe], np.arange(len(parts)))
         rows = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
         ranks = []
         for mine, i in zip(rows, first.tolist(), strict=True):
@@ -339,10 +341,20 @@ class _Run:
         where = self.fabric[first], bool(self.gathers[first]) and len(traced.step.blocks) == 1
         torus = is_torus(self.fabrics[int(self.devices[first])])
         if torus or where not in traced.units:
-            at = self._placed(rows if torus else rows[:1, :1], traced.step)
+            at = self._placed(rows, traced.step) if torus else self._of_rank(first, traced.step)
             known = next((us for (_, g), us in traced.units.items() if g == where[1]), None)
             traced.units[where] = sending(known, at) if known else units(at, traced.times)
         return traced.units[where]
+
+    def _of_rank(self, row: int, step: Step) -> Placement:
+        """Where a rank of a row lies. The network is that of one of the rows with the same groups
+        inside the model, which are all that units look at.
+        """
+        x = self.decided.layout(row)
+        groups = self.fabric[row], x.tp, x.cp, x.ep, x.etp
+        if groups not in self.networks:
+            self.networks[groups] = network(x, self.fabrics[x.devices])
+        return Placement(step, self.names.device, x, self.networks[groups])
 
     def _placed(self, rows: np.ndarray, step: Step) -> Placement:
         """A table of rows as one layout: columns of what its first axis differs in, tables of what
@@ -351,7 +363,7 @@ class _Run:
         columns: dict[str, Any] = {}
         for name, numbers in self.numbers.items():
             mine = numbers[rows if name in SHARDING else rows[:, :1]]
-            columns[name] = mine if np.any(mine != mine[0, 0]) else mine[0, 0].item()
+            columns[name] = mine if mine.min() != mine.max() else mine[0, 0].item()
         x: Any = msgspec.structs.replace(self.decided.layout(int(rows[0, 0])), **columns)
         fabric = self.fabrics[int(self.devices[rows[0, 0]])]
         if is_torus(fabric):

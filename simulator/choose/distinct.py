@@ -45,17 +45,20 @@ def combined(
     >>> combined([column([4, 4, 8]), column("aba")], np.arange(3))[0].tolist()
     [0, 1, 2]
     """
-    codes, count = np.zeros(len(rows), dtype=np.intp), 1
+    codes, count = None, 1
     most = 8 * len(rows) + 64  # a table of all numbers is faster than sorting up to here
-    for values, own in columns:
-        if len(values) > 1:
+    for values, own in (each for each in columns if len(each.values) > 1):
+        mine = own if every else own[rows]
+        if codes is None:
+            codes = mine.astype(np.intp)
+        else:
             codes *= len(values)
-            codes += own if every else own[rows]
-            count *= len(values)
-            if count > most:
-                found, codes = np.unique(codes, return_inverse=True)
-                count = len(found)
-    return codes, count
+            codes += mine
+        count *= len(values)
+        if count > most:
+            found, codes = np.unique(codes, return_inverse=True)
+            count = len(found)
+    return np.zeros(len(rows), dtype=np.intp) if codes is None else codes, count
 
 
 class Together(NamedTuple):

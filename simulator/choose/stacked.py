@@ -101,13 +101,11 @@ def _column(values: Sequence[Any], rows: Sequence[int]) -> Any:
     """One number where all are equal, else a column. values: of each rank, numbers, or columns of
     its rows.
     """
-    if any(isinstance(v, np.ndarray) and v.ndim for v in values):
+    if max(map(np.ndim, values)):
         each = zip(values, rows, strict=True)
         return np.concatenate([np.broadcast_to(v, (n, 1)) for v, n in each])
-    numbers = np.array(values, dtype=float)
-    if (numbers == numbers[0]).all():
-        return values[0]
-    return np.repeat(numbers, rows)[:, None]
+    numbers = list(map(float, values))
+    return numbers[0] if len(set(numbers)) == 1 else np.repeat(numbers, rows)[:, None]
 
 
 class Dealt(NamedTuple):

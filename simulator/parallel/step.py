@@ -22,7 +22,7 @@ from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.holdings import Rank, Share, alone, holdings, rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
-from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
+from roofcast.simulator.parallel.pipeline.schedule import Stages, in_flight, pipeline, step_time
 from roofcast.simulator.parallel.stages import (
     Passes,
     Unit,
@@ -97,7 +97,6 @@ class Timed(NamedTuple):
     schedule: str
     stages: Stages  # as the schedule takes them
     hop: Cost  # a send to the next stage
-    ran: Pipeline  # in closed form
     total: np.ndarray  # of the schedule
     whole: np.ndarray  # with what sends hold up, and the reduction of gradients behind it
     filled: np.ndarray  # part of `whole`: sends while an interleaved pipeline fills and drains
@@ -141,9 +140,8 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
     hop = crossing(at, handed, schedule)
     ends_of = ends(schedule, f, b)
     given = schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds
-    ran = pipeline(*given)
     # closed forms of schedules that split the backward are approximate
-    total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
+    total = seconds(*given) if schedule in SPLIT_BACKWARD else step_time(*given)[0]
     moved = reduction(at, dense.max(axis=0), expert.max(axis=0))
     most = np.argmax(dense + expert, axis=0)  # the stage that reduces
 
@@ -164,7 +162,6 @@ def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
         schedule=schedule,
         stages=ends_of,
         hop=hop,
-        ran=ran,
         total=total,
         whole=whole,
         filled=filled,
@@ -206,7 +203,8 @@ def over_devices(
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
     computing = float(each.max() * x.micro_batches)
     idle = np.maximum(total - computing, 0.0)  # of the slowest stage: sends, and the bubble
-    sends = np.minimum(t.ran.exposed_p2p, idle)
+    closed = pipeline(t.schedule, t.stages, x.pp, x.vpp, x.micro_batches, t.hop.seconds)
+    sends = np.minimum(closed.exposed_p2p, idle)
     reducing = whole - total - t.filled
     waits = Cost(reducing, t.reduced.bytes), Cost(sends + t.filled, t.hop.bytes)
     exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
