@@ -36,6 +36,11 @@ def narrow(codes: Any, count: int) -> np.ndarray:
     return np.asarray(codes, dtype=np.min_scalar_type(max(count - 1, 0)))
 
 
+def numbered(codes: np.ndarray) -> Column:
+    """Whole numbers of at least 0 as a column."""
+    return Column(list(range(int(codes.max()) + 1)), codes)
+
+
 def combined(
     columns: Sequence[Column], rows: np.ndarray, every: bool = False
 ) -> tuple[np.ndarray, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -94,7 +93,8 @@ def share(members: list[int], units: list[Unit], recompute: str, width: float = 
     transient = _most(u.largest for u, _ in mine)
     again = policy(recompute)
     if again.by_layer and layers:
-        inside, largest = layers[0].inside, layers[0].largest  # of the layer with the most inside
+        inside: Any = layers[0].inside  # of the layer with the most inside
+        largest: Any = layers[0].largest
         for u in layers[1:]:
             largest = np.where(u.inside > inside, u.largest, largest)
             inside = np.maximum(inside, u.inside)
@@ -122,7 +122,10 @@ def share(members: list[int], units: list[Unit], recompute: str, width: float = 
 
 def _most(values: Iterable[ArrayLike]) -> Any:
     """The largest of the values, at least 0. Broadcasts."""
-    return functools.reduce(np.maximum, values, 0.0)
+    found: Any = 0.0
+    for value in values:
+        found = np.maximum(found, value)
+    return found
 
 
 def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Rank:

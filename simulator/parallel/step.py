@@ -305,7 +305,7 @@ def _host(at: Placement, rows: list[Unit], repeats: float) -> float:
     step, device = at.step, at.device
     launches = dispatch(step, device, constants())
     of_update = np.array([k.phase == "update" for k in step.kernels])
-    exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
+    exchanges: Any = sum(seconds for _, _, seconds in exchanged(step, device))
     exchanges += in_pipeline(at) * sum(sum(u.called) * max(u.layers, 1) for u in rows)
     update = launches[of_update].sum()
     launching = program(step.recipe.stack, device, constants())
