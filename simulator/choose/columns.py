@@ -71,9 +71,8 @@ class _Run:
         ranks have one structure.
         """
         n, schedule = self.ranks.numbers, self.ranks.decided.fields["schedule"]
-        gathers = np.where(
-            self.ranks.gathers, 1 + n["reshard"], 0
-        )  # whether, and in the backward too
+        # whether weights are gathered, and in the backward too
+        gathers = np.where(self.ranks.gathers, 1 + n["reshard"], 0)
         replayed = np.array([s in SPLIT_BACKWARD for s in schedule.values])[schedule.codes]
         # one device with one micro-batch has the memory of a step alone
         single = (self.ranks.devices == 1) & (n["micro_batches"] == 1)
@@ -86,15 +85,16 @@ class _Run:
         for structure, mine in self._by_structure(rows):
             deals, deal, mine = self._dealt(structure, mine)
             ranks, rank = np.unique(self.ranks.rank[mine], return_inverse=True)
-            steps, of_ranks = [], []
-            for i, at in zip(ranks.tolist(), np.searchsorted(rank, range(len(ranks))), strict=True):
-                steps.append(self.ranks.of(i).step)
-                of_ranks.append(self.ranks.units(i, mine[at : at + 1, None]))
-            shares = structure.shares(steps, of_ranks) if steps else None
-            if shares is not None:
-                stages = _Stages(deals, deal, shares, rank)
-                for alike in _split(self.alike[mine]):
-                    self._of_group(mine[alike], stages.of(alike))
+            if not len(ranks):
+                continue
+            first = mine[np.searchsorted(rank, np.arange(len(ranks)))]
+            steps = [self.ranks.of(i).step for i in ranks.tolist()]
+            units = [
+                self.ranks.units(i, row) for i, row in zip(ranks, first[:, None, None], strict=True)
+            ]
+            stages = _Stages(deals, deal, structure.shares(steps, units), rank)
+            for alike in _split(self.alike[mine]):
+                self._of_group(mine[alike], stages.of(alike))
 
     def _of_group(self, rows: np.ndarray, stages: _Stages) -> None:
         """Forecast rows that may be columns of one layout, ordered by rank: as a table with what

@@ -11,7 +11,7 @@ import numpy as np
 class Column(NamedTuple):
     """A value for each row: the distinct values, and of each row the index into them."""
 
-    values: list
+    values: Sequence
     codes: np.ndarray
 
     @property
@@ -38,7 +38,7 @@ def narrow(codes: Any, count: int) -> np.ndarray:
 
 def numbered(codes: np.ndarray) -> Column:
     """Whole numbers of at least 0 as a column."""
-    return Column(list(range(int(codes.max()) + 1)), codes)
+    return Column(range(int(codes.max()) + 1), codes)
 
 
 def combined(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -69,22 +70,21 @@ class Ranks:
         self.decided, self.names, self.sieve = decided, names, sieve
         self.refusals: list[Refusal] = []
         self.numbers = n = {name: decided.fields[name].array for name in DEGREES}
-        self.devices = n["tp"] * n["cp"] * n["pp"] * n["dp"]
         self.gathers = (n["zero"] == 3) & ((n["pp"] == 1) | n["reshard"])  # traffic.gathers
         self.fabrics: dict[int, Fabric] = {}  # by number of devices
-        self.fabric = self._kinds_of_fabrics()
+        self.devices, self.fabric = self._networks()
         self.ranks, self.rank = self._ranks()
         self.traced: dict[int, Traced | None] = {}
         self.networks: dict[tuple, Network] = {}  # by kind of network and groups inside the model
 
-    def _kinds_of_fabrics(self) -> np.ndarray:
-        """The kind of network of each row, numbered."""
+    def _networks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row its number of devices, and the kind of its network, numbered."""
         degrees = [self.decided.fields[name] for name in ("tp", "cp", "pp", "dp")]
-        first, of = together(degrees, np.arange(len(self.devices)))
-        counts = self.devices[first].tolist()
+        first, of = together(degrees, np.arange(len(self.decided.rows)))
+        counts = [math.prod(c.of(row) for c in degrees) for row in first.tolist()]
         for n in set(counts):
             self.fabrics[n] = fabric_of(self.names.system, self.names.device, n)
-        return column(kind_of(self.fabrics[n]) for n in counts).codes[of]
+        return np.array(counts)[of], column(kind_of(self.fabrics[n]) for n in counts).codes[of]
 
     def _ranks(self) -> tuple[list[Rank], np.ndarray]:
         """The ranks, and of each row which it has."""
