@@ -187,8 +187,9 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     def sharded(of: tuple[np.ndarray, ...], bytes_per_weight: float, since: int) -> np.ndarray:
         """Bytes of weights where ZeRO shards them from stage `since` on (4: never)."""
         of_dense = of[0] / np.where(zero >= since, np.asarray(x.shard), 1)
-        of_experts = of[1] / np.where(zero >= since, expert_shard(x), 1)
-        return bytes_per_weight * (of_dense + of_experts)
+        if not np.any(of[1]):
+            return bytes_per_weight * of_dense
+        return bytes_per_weight * (of_dense + of[1] / np.where(zero >= since, expert_shard(x), 1))
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
     grad = held_gradient(stack, updated)

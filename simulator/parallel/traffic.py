@@ -286,6 +286,8 @@ def _scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) ->
     the first half of the next.
     """
     first = net.cost("reduce_scatter", f"{group}shard", bytes_)
+    if not np.any(net.group(f"{group}copies").size > 1.0):
+        return first
     second = net.cost("all_reduce", f"{group}copies", np.asarray(bytes_) / ranks)
     within_node = net.group(f"{group}shard").nodes <= 1.0
     beside = np.maximum(first.seconds, second.seconds)
