@@ -135,6 +135,7 @@ def main() -> None:
     print(f"of which {fit} fit in memory")
     layout = found.layout(best)
     print(f"best: {layout}, {found.step_s[best]:.2f} s per step")
+    print(f"{int(n / seconds)} layouts per second, of which {100 * refused / n:.0f} % are invalid:")
     print(f"{int((n - refused) / seconds)} layouts per second forecast")
     print(f"{int(refused / seconds)} invalid layouts per second rejected in the same time")
 
