@@ -63,7 +63,8 @@ CAMPAIGN: dict[str, Option] = {
     "checkpoint_every": _text(
         "--checkpoint-every",
         "N",
-        "Steps between checkpoints, or a time: 500, 3h. Default: of the shortest mean run.",
+        "Steps between checkpoints, or a time: 500, 3h. Default: the interval at which the run is"
+        " shortest in the mean, by the rate of failures.",
     ),
     "checkpoint_bandwidth": _text(
         "--checkpoint-bandwidth",
@@ -96,8 +97,8 @@ CAMPAIGN: dict[str, Option] = {
         type=float,
         metavar="N",
         help=(
-            "Preemptions of the whole run per hour, on spot capacity, whose price it then takes."
-            " Default: none."
+            "Preemptions of the whole run per hour, on spot capacity; its price is then that of"
+            " spot. Default: none."
         ),
     ),
     "spares": click.option(
@@ -106,7 +107,8 @@ CAMPAIGN: dict[str, Option] = {
     "slow_steps": _text(
         "--slow-steps",
         "SHARE",
-        "Mean length of steps beyond the forecast. Default: 1.5 % on several nodes.",
+        "By how much the mean step of a run is longer than the forecast step. Default: 1.5 % on"
+        " several nodes.",
     ),
     "input_rate": _text(
         "--input-rate",
@@ -115,9 +117,13 @@ CAMPAIGN: dict[str, Option] = {
         " Default: enough.",
     ),
     "owned": click.option(
-        "--owned", is_flag=True, help="Loss of value and electricity instead of a rent."
+        "--owned",
+        is_flag=True,
+        help="You own the devices: their loss of value and electricity instead of a rent.",
     ),
-    "price_date": _text("--price-date", "DATE", "Date of --price: 2026-08-21."),
+    "price_date": _text(
+        "--price-date", "DATE", "When --price was quoted, for the invoice: 2026-08-21."
+    ),
 }
 
 

@@ -120,7 +120,7 @@ def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | Non
     refusals.sort(key=lambda each: each.first)
     refusals += forecast_rows(decided, names, step_s, peak, sieve)
     refused = np.isinf(peak)
-    capacity = names.device.memory.capacity or np.inf
+    capacity = names.device.memory.limit or np.inf
     fits = ~refused & (peak <= capacity)
     return Found(options, step_s, peak, refused, fits, _reasons(refusals))
 
