@@ -92,7 +92,7 @@ class _Run:
             units = [
                 self.ranks.units(i, row) for i, row in zip(ranks, first[:, None, None], strict=True)
             ]
-            stages = _Stages(deals, deal, structure.shares(steps, units), rank)
+            stages = _Stages(deals, deal, structure.shares(deals, steps, units), rank)
             for alike in _split(self.alike[mine]):
                 self._of_group(mine[alike], stages.of(alike))
 
@@ -177,7 +177,8 @@ class _Run:
             self.peak[rows] = peak_bytes(at, stages.held())
             fits = np.any(self.peak[rows] <= self.ranks.sieve.capacity, axis=1)
             if np.any(fits):
-                at, parts = self._stacked(rows[fits])
+                if not np.all(fits):
+                    at, parts = self._stacked(rows[fits])
                 step_s = timed(at, parts, stages.of(fits).often()).step_s
                 rows = rows[fits]
                 peak = self.peak[rows]

@@ -46,6 +46,8 @@ def stacked_units(ranks: Sequence[Sequence[Unit]], rows: Sequence[int]) -> list[
     """The units of ranks with one structure. rows: entries that each rank has in the columns, which
     are the first of two axes.
     """
+    if len(ranks) == 1:
+        return list(ranks[0])
     found = []
     for same in zip(*ranks, strict=True):
         numbers: dict[str, Any] = {n: _column([getattr(u, n) for u in same], rows) for n in NUMBERS}
@@ -139,14 +141,25 @@ class Structure:
             self.known[key] = Dealt([*ends[:1], *between, *ends[1:]] if x.pp > 1 else ends, held)
         return self.known[key]
 
-    def shares(self, steps: Sequence[Step], units: Sequence[list[Unit]]) -> Share:
-        """The share of each rank of all that a stage may hold; numbers, or arrays (rank, what)."""
+    def shares(
+        self, deals: Sequence[Dealt], steps: Sequence[Step], units: Sequence[list[Unit]]
+    ) -> Share:
+        """The share of each rank of what stages hold; numbers, or arrays (rank, what).
+
+        deals: those in use; steps, units: of each rank.
+        """
+        used = sorted({what for each in deals for _, what in each.held})
         columns, how = stacked_units(units, [1] * len(units)), steps[0].recipe.recompute
-        found = [share(list(mine), columns, how, steps[0].weight_width) for mine in self.held]
-        arrays = []
+        mine, width = list(self.held), steps[0].weight_width
+        found = [share(list(mine[what]), columns, how, width) for what in used]
+        arrays: list[Any] = []
         for each in zip(*found, strict=True):
-            array = np.concatenate([np.broadcast_to(n, (len(units), 1)) for n in each], axis=1)
-            arrays.append(array if np.any(array != array[0, 0]) else float(array[0, 0]))
+            of_used = np.concatenate([np.broadcast_to(n, (len(units), 1)) for n in each], axis=1)
+            if np.all(of_used == of_used[0, 0]):
+                arrays.append(float(of_used[0, 0]))
+                continue
+            arrays.append(np.zeros((len(units), len(mine))))
+            arrays[-1][:, used] = of_used
         return Share(*arrays)
 
 
