@@ -91,6 +91,12 @@ CAMPAIGN: dict[str, Option] = {
         "TIME",
         "From there to the next step. Default: 5min (1min on one node), and reading the state.",
     ),
+    "cluster_age": _text(
+        "--cluster-age",
+        "TIME",
+        "Age of the cluster at the start, with which its failures become rarer: 200d, 2years."
+        " Default: as rare at any age.",
+    ),
     "preemptions_per_hour": click.option(
         "--preemption",
         "preemptions_per_hour",
@@ -100,6 +106,11 @@ CAMPAIGN: dict[str, Option] = {
             "Preemptions of the whole run per hour, on spot capacity; its price is then that of"
             " spot. Default: none."
         ),
+    ),
+    "wait": _text(
+        "--wait",
+        "TIME",
+        "From a preemption until capacity is back, in the mean; not paid. Default: by the restart.",
     ),
     "spares": click.option(
         "--spares", type=click.IntRange(min=0), metavar="N", help="Idle devices that are paid for."
