@@ -80,6 +80,7 @@ class Share(NamedTuple):
     largest_unit: ArrayLike  # weights of the largest unit, which ZeRO-3 gathers at once
     resident: ArrayLike  # bytes kept where those of layers are in host memory
     twice: ArrayLike = 0.0  # bytes of the gradients of weights that two ops use
+    leaving: ArrayLike = 0.0  # of `resident`: layers on their way to host memory or back
 
 
 def share(members: list[int], units: list[Unit], recompute: str, width: float = 2.0) -> Share:
@@ -117,6 +118,7 @@ def share(members: list[int], units: list[Unit], recompute: str, width: float = 
         largest_unit=_most(u.dense + u.expert for u, _ in mine),
         resident=stays + leaving,
         twice=sum(u.twice * n for u, n in mine),
+        leaving=leaving,
     )
 
 
@@ -153,7 +155,7 @@ def _framework(at: Placement) -> float:
 
 
 def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike) -> np.ndarray:
-    """Bytes of gradients at peak, of all weights' `gradients`. gone: bytes that are freed while the
+    """Bytes of gradients at peak, of all weights' `gradients`. gone: bytes that are freed until the
     last of them are computed.
     """
     x, stack, width = at.layout, at.step.recipe.stack, at.step.trained_width
@@ -194,7 +196,9 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
     grad = held_gradient(stack, updated)
     kept = np.asarray(mine.kept) * flying
+    stays = np.asarray(step.input_bytes)  # until the end of the backward
     if "activations" in recipe.offload:
+        stays = stays + np.minimum(kept, np.asarray(mine.leaving))
         kept = np.minimum(kept, mine.resident)
     activations = (kept if training else 0.0) + step.input_bytes
     # a rank's own shard is part of the weights that stay gathered
@@ -210,7 +214,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     late = np.greater(x.pp, 1) & stay_gathered
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
     if training:
-        gradients = _at_peak(gradients, mine, at, activations + transient)
+        gradients = _at_peak(gradients, mine, at, activations + transient - stays)
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
     copied = sharded(trained, copy_width(recipe, updated), 1)
