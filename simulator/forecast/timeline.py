@@ -168,11 +168,11 @@ class _Sending:
 
     def reduced(self, end: float) -> Iterator[Event]:
         """The reduction of gradients on every stage; it ends when the update starts."""
-        dense, expert = (
-            max(sum(getattr(self.rows[u], what) for u in stage) for stage in self.stages)
-            for what in ("trained", "trained_expert")
-        )
-        long = min(float(reduction(self.place, dense, expert).both.seconds), end)
+        counts = ("trained", "trained_expert", "tensors", "buckets")
+        held = [[sum(getattr(self.rows[u], n) for u in s) for n in counts] for s in self.stages]
+        dense, expert = (max(stage[i] for stage in held) for i in range(2))
+        each = max(held, key=lambda stage: stage[0] + stage[1])[2:]
+        long = min(float(reduction(self.place, dense, expert, *each).both.seconds), end)
         if long > 0:
             for stage in range(self.layout.pp):
                 yield Event(stage, STREAMS["dp"], "gradients", end - long, long)

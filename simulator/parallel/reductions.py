@@ -4,7 +4,6 @@ update: seconds and bytes, and what of it compute does not hide. Broadcasts over
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from roofcast.simulator.parallel.traffic import (
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
 from roofcast.simulator.work.step import Step
+from roofcast.simulator.work.traced import Weight
 
 
 class Reduction(NamedTuple):
@@ -38,14 +38,22 @@ class Reduction(NamedTuple):
         return self.gradients.plus(self.weights)
 
 
-def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
+def reduction(
+    at: Placement,
+    dense: ArrayLike,
+    expert: ArrayLike,
+    tensors: ArrayLike = 1.0,
+    buckets: ArrayLike = 1.0,
+) -> Reduction:
     """The reduction of gradients of so many trained weights, outside experts and of experts, over
-    the data-parallel ranks.
+    the data-parallel ranks. tensors, buckets: that they are, and that their gradients fill.
 
     ZeRO-0: all-reduced once per step. ZeRO-1: scattered once per step (stacks that all-reduce them
     there too say so), ZeRO-2: each micro-batch, summed over the copies of a shard; then the updated
-    weights are gathered. ZeRO-3 has done it layer by layer, except in a pipeline that keeps its
-    weights gathered. Inference: nothing.
+    weights are gathered. Stacks with buckets (PyTorch's DistributedDataParallel) sum the weights of
+    a bucket one by one (all_reduce_coalesced), and scatter a bucket at once, since its weights are
+    flattened first; stacks without, all weights at once. ZeRO-3 has done it layer by layer, except
+    in a pipeline that keeps its weights gathered. Inference: nothing.
     """
     if at.step.recipe.mode == "infer":
         return Reduction(NOTHING, NOTHING)
@@ -65,9 +73,9 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
         if not np.any(weights):
             continue
         far, sent = Cost(far_steps(net.group(whole)) * stack.far_s, 0.0), grad * weights
-        each, buckets = pieces(at.step, weights)
+        each, full = (np.maximum(n if stack.bucket_bytes else 1.0, 1.0) for n in (tensors, buckets))
         reduced = net.cost("all_reduce", whole, sent / each).plus(far).times(each)
-        shards = scattered(sent / buckets, ranks, group, net).plus(far).times(buckets)
+        shards = scattered(sent / full, ranks, group, net).plus(far).times(full)
         shards = shards.times(np.where(each_micro_batch, x.micro_batches, 1))
         back = net.cost("all_gather", f"{group}shard", width * weights)
         summed = Cost(
@@ -78,30 +86,29 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
     return Reduction(gradients, updated)
 
 
-def pieces(step: Step, weights: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Collectives that sum, and that scatter, the gradients of so many of a step's weights.
+def pieces(step: Step, unit: list[int], count: int) -> tuple[list[int], list[int]]:
+    """Of each unit, all repetitions: trained weights, counted as tensors, and the buckets of the
+    stack that their gradients fill, last weights first; a bucket is reduced when it is full.
 
-    Stacks with buckets (PyTorch's DistributedDataParallel) reduce a bucket when it is full, last
-    weights first. A sum is one all-reduce per weight of a bucket (all_reduce_coalesced), a scatter
-    one per bucket, whose weights are flattened first. Without buckets, all weights at once.
+    unit: of each node, which of `count`.
     """
-    most = step.recipe.stack.bucket_bytes
-    if not most:
-        return np.ones(()), np.ones(())
-    trained = [w for w in reversed(step.weights) if w.trainable]
-    tensors, total = sum(w.count for w in trained), sum(w.size * w.count for w in trained)
-    buckets = held = 0.0
-    for count, same in groupby(trained, lambda w: w.count):  # the weights of repeated layers
-        for size in [w.size for w in same] * count:
-            held += SIXTEEN * size
+    most, tensors, buckets = step.recipe.stack.bucket_bytes, [0] * count, [0] * count
+    mine: list[list[Weight]] = [[] for _ in range(count)]
+    for w in reversed(step.weights):
+        if w.trainable:
+            mine[unit[w.node]].append(w)
+            tensors[unit[w.node]] += w.count
+    for i, weights in enumerate(mine if most else ()):
+        held = 0.0
+        for w in weights * max((w.count for w in weights), default=0):
+            held += SIXTEEN * w.size
             if held >= most:
-                buckets, held = buckets + 1.0, 0.0
-    part = np.asarray(weights) / total
-    return np.maximum(tensors * part, 1.0), np.maximum(buckets * part, 1.0)
+                buckets[i], held = buckets[i] + 1, 0.0
+    return tensors, buckets
 
 
 def waited(
-    at: Placement, moved: Reduction, last: float, forward: ArrayLike, backward: ArrayLike
+    at: Placement, moved: Reduction, last: ArrayLike, forward: ArrayLike, backward: ArrayLike
 ) -> np.ndarray:
     """Seconds of a reduction that compute does not hide.
 
@@ -118,7 +125,7 @@ def waited(
     passes = np.where(np.equal(x.zero, 2), x.micro_batches, 1)
     if x.schedule == "interleaved":
         passes = passes * (x.pp * (x.vpp - 1.0) + 1.0) / x.vpp
-    sent = moved.gradients.seconds
+    sent, last = moved.gradients.seconds, np.asarray(last)
     room, before = np.asarray(backward) * passes, np.asarray(forward) * passes
     gradients = beside(room, (1.0 - last) * sent, hide["dp"], contention) - room + last * sent
     if in_lists(at.step.recipe.stack):
@@ -127,7 +134,7 @@ def waited(
     return gradients + weights
 
 
-def copied(at: Placement, tensors: float) -> np.ndarray:
+def copied(at: Placement, tensors: ArrayLike) -> np.ndarray:
     """Seconds in which the host copies each rank's part of each gradient into a list, and of each
     weight out of one, once per step of ZeRO-1 and 2. PyTorch's reduce_scatter and all_gather of
     lists launch a copy for each of them; stacks that exchange one buffer have none.
@@ -135,7 +142,7 @@ def copied(at: Placement, tensors: float) -> np.ndarray:
     x = at.layout
     if not in_lists(at.step.recipe.stack):
         return np.zeros(())
-    return np.where(_scatters(x), 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)
+    return np.where(_scatters(x), 2.0 * NATIVE_LAUNCH * x.shard * np.asarray(tensors), 0.0)
 
 
 def far_steps(group: Group) -> np.ndarray:

@@ -13,7 +13,7 @@ from roofcast.simulator.parallel.collectives import (
 )
 from roofcast.simulator.parallel.fabric import placed
 from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.parallel.reductions import Reduction, copied, pieces, reduction, waited
+from roofcast.simulator.parallel.reductions import Reduction, copied, reduction, waited
 from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.traffic import Cost, crossing, filling, gathered
 
@@ -340,15 +340,19 @@ def test_nanotron_pays_the_latency_of_each_tensor_it_sums_and_bucket_it_scatters
     """
     at = place(**GPT2, dp=dp, zero=0, stack="nanotron").at
     far, total = steps * at.step.recipe.stack.far_s, at.step.parameters
-    each, buckets = map(float, pieces(at.step, total))
+    rows = units(at, place(**GPT2, dp=dp, zero=0, stack="nanotron").times)
+    each, buckets = (
+        sum(getattr(u, name) * max(u.layers, 1) for u in rows) for name in ("tensors", "buckets")
+    )
     assert each == sum(w.count for w in at.step.weights) == 148
     assert 4 <= buckets <= 2 * total / (25 * 2**20)  # none is smaller than 25 MiB but the last
     once = seconds(all_reduce, 4 * total / each, dp, 1, dp) + far
-    assert reduction(at, total, 0.0).gradients.seconds == pytest.approx(each * once)
-    assert reduction(at, total / 2, 0.0).gradients.seconds == pytest.approx(each / 2 * once)
+    moved = reduction(at, total, 0.0, each, buckets)
+    assert moved.gradients.seconds == pytest.approx(each * once)
     at = place(**GPT2, dp=dp, zero=1, stack="nanotron").at
     once = seconds(reduce_scatter, 4 * total / buckets, dp, 1, dp) + far
-    assert reduction(at, total, 0.0).gradients.seconds == pytest.approx(buckets * once)
+    moved = reduction(at, total, 0.0, each, buckets)
+    assert moved.gradients.seconds == pytest.approx(buckets * once)
 
 
 def test_internevo_all_reduces_16_bit_gradients_over_all_ranks_whatever_its_zero_group(place):
