@@ -9,7 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.records import Device
 from roofcast.simulator.serving.asked import Degrees, Serving
-from roofcast.simulator.serving.capacity import BLOCK, OFFLINE, Room
+from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.load import Load
@@ -127,7 +127,7 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     if load.kind == "batch":
         cache = math.ceil(load.amount / held.groups) * full
     else:  # sequences of every age
-        cache = there / held.groups * held.of_sequence(load.input_len + OFFLINE * load.output_len)
+        cache = there / held.groups * held.of_sequence(load.input_len + held.reserved * load.output_len)
     usable = held.memory_bytes if math.isfinite(held.memory_bytes) else None
     capacity = of.device.memory.capacity
     most = held.sequences(tokens)

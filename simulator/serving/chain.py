@@ -17,7 +17,7 @@ from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
-from roofcast.simulator.serving.capacity import OFFLINE, Room, room
+from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Costs, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
@@ -201,7 +201,7 @@ def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
     chunk holds two prompts or more, and places are many. Elsewhere requests do not share the engine
     evenly, as the mean values take them to.
     """
-    places = held.sequences(load.input_len + OFFLINE * load.output_len)
+    places = held.sequences(load.input_len + held.reserved * load.output_len)
     return (
         of.cut.pp == 1
         and not of.server.profile.gemv

@@ -76,15 +76,18 @@ class Engine:
         *,
         gemv: float = 0.0,
         stream: float = 1.0,
+        grouped: float = 1.0,
+        fp4: float = 1.0,
         c: Kernels | None = None,
     ):
         """sixteen: format of activations; gemv: bytes a clock and core of kernels that multiply a
         matrix by vectors, 0: as fast as memory; stream: their rate where memory limits, as a
-        multiple of the formula's.
+        multiple of the formula's; grouped: rate of the products of experts, as a fraction of that
+        of plain ones; fp4: share of the bandwidth of other formats that plain ones in fp4 reach.
         """
         self.c = c or constants()
         self.forward, self.device, self.gemv = forward, device, gemv
-        self.faster = stream
+        self.faster, self.grouped, self.fp4 = stream, grouped, fp4
         self.sixteen = sixteen
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
@@ -138,7 +141,8 @@ class Engine:
         held_bytes = weights / np.maximum(batch * n * k, 1e-30)
         stored = np.where(held_bytes > 0, np.minimum(held_bytes, width), width)
         sizes = (m, n + 0 * m, k + 0 * m, batch)
-        seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
+        slow = self.fp4 if product == "fp4" and rates.format == "fp4" else 1.0
+        seconds = self._multiplied(sizes, width, (weights + moved) / slow, stored, rates)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "products")
 
     def _experts(self, ks: list[Launch], product: str, at: Point) -> Clocked:
@@ -154,6 +158,8 @@ class Engine:
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
+        share = self.grouped
+        rates = rates._replace(sustained=share * rates.sustained, feed=share * rates.feed)
         seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
 

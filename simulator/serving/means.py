@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.serving.capacity import OFFLINE, Room
+from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
@@ -202,7 +202,7 @@ def mean(
     if load.kind == "batch":
         return _floats(_static(made(server, load, load.amount, spec, 0.0)))
     # sequences that run at once are of every age
-    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
     costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
         return _floats(_steady(costs, most))
@@ -285,7 +285,8 @@ def _closed(costs: Costs) -> Mean:
     start: Numbers = WAVE
     if costs.load.requests:
         start = users / np.maximum(costs.load.requests, users)
-    wave = np.where(np.greater(users, 1), np.maximum(start, costs.ramp), 0.0)
+    ramp = 0.0 if costs.load.spread else costs.ramp
+    wave = np.where(np.greater(users, 1), np.maximum(start, ramp), 0.0)
 
     def under_way(decoding: Numbers) -> Numbers:
         found = _steady(costs, decoding, wave)
@@ -313,7 +314,7 @@ def closed_loops(
     ramp: float = 0.0,
 ) -> Mean:
     """The mean values of closed loops of so many users each, arrays: those of `mean`."""
-    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
     load = msgspec.structs.replace(load, kind="concurrency")
     found = _closed(Costs(server, load, most, spec, ramp, np.asarray(users, dtype=float)))
     every: list[Numbers] = [np.broadcast_to(value, np.shape(users)) for value in found]

@@ -121,7 +121,8 @@ class Server:
         p = self.profile
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, p)
-        return Engine(made, self.device, sixteen, gemv=p.gemv, stream=p.stream)
+        own = {"gemv": p.gemv, "stream": p.stream, "grouped": p.grouped, "fp4": p.fp4}
+        return Engine(made, self.device, sixteen, **own)
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""
@@ -136,7 +137,7 @@ class Server:
         self.chunk_tokens = self.profile.chunk_tokens
         self.most_sequences = self.profile.most_sequences or None
         self.attention_groups = d.dp
-        self.request_s = self.profile.ttft_s
+        self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
         board = self._decode.board
         self.idle_w = float(board.idle) if board is not None else None
 

@@ -6,19 +6,21 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import mean as mean_of
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, RoofcastError, one_line, quoted
 from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
 from roofcast.scenarios.measured.serving.cases import suspect
+from roofcast.scenarios.measured.serving.protocols import protocol
 from roofcast.scenarios.measured.serving.rows import UNSTATED, Ran, model_of, ran, server_of
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.interval import around
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import Costs, mean
+from roofcast.simulator.serving.means import Costs, Mean, mean
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.steps import Steps
@@ -27,7 +29,7 @@ GIB = 2.0**30
 CHAT = 300.0  # tokens of a prompt of a chat benchmark that states none
 SHORT = 128.0  # of any other
 NARROW, SIXTEEN = ("fp8", "nvfp4"), 2.0  # formats of weights; bytes of an element
-PASSES = 6  # of a closed loop with prompts on devices of their own
+PASSES = 6  # of a closed loop, whose times depend on how many users decode
 USED = 0.95  # share of the memory that a server which ran may have used: they are tuned
 QUANTITIES = {  # column that is measured: quantity whose interval it has
     "ttft_s": "ttft",
@@ -197,9 +199,13 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
         return _steady(server, load, at)
     if _apart(row) and load.kind == "concurrency":
         return _disaggregated(server, load, at)
+    run = protocol(row)
     if row["load_kind"] == "all_at_once":
         return _all_at_once(server, load, held, at)
-    return _served(server, load, held, at)
+    if load.kind == "offline" and run.requests:
+        sent = msgspec.structs.replace(load, amount=math.ceil(run.requests / at.replicas))
+        return _all_at_once(server, sent, held, at)
+    return _served(server, load, held, at, run.waits)
 
 
 KINDS = {"concurrency": "concurrency", "offline_max": "offline", "request_rate": "rate"}
@@ -213,13 +219,14 @@ def load_of(row: Mapping[str, str], at: Ran) -> Load:
         raise BadInput("the rate of requests is unstated")
     share = (asked or 1.0) / at.replicas
     chat = row["load_kind"] == "batch" and row["mode"] == "agg"
-    new = number(row, "input_len") or (CHAT if chat else SHORT)
+    run = protocol(row)
+    new = number(row, "input_len") or run.input_len or (CHAT if chat else SHORT)
     return Load(
         kind=kind,
         amount={"rate": share, "offline": 1.0}.get(kind, max(share, 1.0)),
-        input_len=max(round(new), 1),
-        output_len=max(round(number(row, "output_len") or 1.0), 1),
-        spread=0.0,
+        input_len=max(round(run.lengths * new), 1),
+        output_len=max(round(run.lengths * (number(row, "output_len") or 1.0)), 1),
+        spread=run.spread,
     )
 
 
@@ -304,9 +311,24 @@ def _disaggregated(server: Server, load: Load, at: Ran) -> Predicted:
     return Predicted(ttft, tpot, output, None, peak)
 
 
-def _served(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
+def waited(server: Server, load: Load, held: Room, waits: float) -> Mean:
+    """Mean values of a load whose prompts wait for `waits` decode steps before a step takes them."""
+    made: list[Costs] = []
+
+    def remembered(*given: Any) -> Costs:
+        made.append(made[0] if made else Costs(*given))
+        return made[-1]
+
+    found = mean(server, load, held, ramp=server.profile.ramp, made=remembered)
+    for _ in range(PASSES if waits else 0):
+        made[0].request_s = server.request_s + waits * found.tpot
+        found = mean(server, load, held, ramp=server.profile.ramp, made=remembered)
+    return found
+
+
+def _served(server: Server, load: Load, held: Room, at: Ran, waits: float) -> Predicted:
     """Mean values of a load."""
-    found = mean(server, load, held, ramp=server.profile.ramp)
+    found = waited(server, load, held, waits)
     output = found.requests_per_s * load.output_len * at.replicas
     tokens = load.input_len + (1.0 if load.kind == "batch" else 0.6) * load.output_len
     prefill = load.new * (load.amount if load.kind == "batch" else 1.0) / found.alone * at.replicas
