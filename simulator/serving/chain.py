@@ -18,8 +18,9 @@ from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import WAVE, Costs, Mean, mean, too_many
+from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
@@ -261,5 +262,5 @@ def _replayed(
         return at_rate(steps, load, count(load, found.use), held, there, way)
     number = count(load)
     first = load.amount / number if load.requests else WAVE
-    share = max(first, of.server.profile.ramp) if load.amount > 1 else 0.0
+    share = first if load.amount > 1 else 0.0
     return in_loop(steps, load, number, held, min(share, 1.0), way)

@@ -12,8 +12,9 @@ import numpy as np
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Level
 from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.means import Costs, closed_loops, mean_of
+from roofcast.simulator.serving.means import closed_loops, mean_of
 from roofcast.simulator.serving.slo import HIGHEST, SLOWEST, Curve
 
 MOST = 10**6  # replicas

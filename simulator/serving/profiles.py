@@ -41,7 +41,7 @@ MEANING = {  # of what a profile sets
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
-    "ramp": "share of a benchmark's users whose prompts arrive at once with its first one",
+    "ramp": "share of requests of one length that start and end together in a closed loop",
 }
 
 Positive = Annotated[float, msgspec.Meta(ge=0.0, le=1e30)]

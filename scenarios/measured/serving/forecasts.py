@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import mean as mean_of
@@ -18,9 +19,12 @@ from roofcast.scenarios.measured.serving.cases import suspect
 from roofcast.scenarios.measured.serving.protocols import protocol
 from roofcast.scenarios.measured.serving.rows import UNSTATED, Ran, model_of, ran, server_of
 from roofcast.simulator.serving.capacity import Room, room
+from roofcast.simulator.serving.chain import STACK
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.interval import around
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import Costs, Mean, mean
+from roofcast.simulator.serving.means import Mean, mean
+from roofcast.simulator.serving.profiles import profile
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.steps import Steps
@@ -200,6 +204,9 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     if _apart(row) and load.kind == "concurrency":
         return _disaggregated(server, load, at)
     run = protocol(row)
+    if run.processes:  # as servers have them whose API is a process of its own
+        server = copy.copy(server)
+        server.request_s = min(profile(STACK).ttft_s, server.request_s)
     if row["load_kind"] == "all_at_once":
         return _all_at_once(server, load, held, at)
     if load.kind == "offline" and run.requests:
@@ -311,18 +318,22 @@ def _disaggregated(server: Server, load: Load, at: Ran) -> Predicted:
     return Predicted(ttft, tpot, output, None, peak)
 
 
-def waited(server: Server, load: Load, held: Room, waits: float) -> Mean:
-    """Mean values of a load whose prompts wait for `waits` decode steps before a step takes them."""
+def waited(server: Server, load: Load, held: Room, waits: float, ramp: float | None = None) -> Mean:
+    """Mean values of a load whose prompts wait for `waits` decode steps until a step takes them.
+
+    ramp: share of prompts that come together, if not the profile's.
+    """
     made: list[Costs] = []
+    ramp = server.profile.ramp if ramp is None else ramp
 
     def remembered(*given: Any) -> Costs:
         made.append(made[0] if made else Costs(*given))
         return made[-1]
 
-    found = mean(server, load, held, ramp=server.profile.ramp, made=remembered)
+    found = mean(server, load, held, ramp=ramp, made=remembered)
     for _ in range(PASSES if waits else 0):
         made[0].request_s = server.request_s + waits * found.tpot
-        found = mean(server, load, held, ramp=server.profile.ramp, made=remembered)
+        found = mean(server, load, held, ramp=ramp, made=remembered)
     return found
 
 

@@ -18,6 +18,7 @@ class Protocol(NamedTuple):
     lengths: float = 1.0  # mean length of prompts and answers over those of the table
     spread: float = 0.0  # lengths lie evenly within this share around the mean
     waits: float = 0.0  # decode steps for which a prompt waits for others
+    processes: bool = False  # of the server, of their own, turn tokens into text
     requests: int = 0  # sent, all at once; 0: unstated
     input_len: int = 0  # mean tokens of a prompt where the table has none; 0: unstated
 
