@@ -21,7 +21,8 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.fits.serving import write
 from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.cases import suspect
-from roofcast.scenarios.measured.serving.forecasts import completed, load_of, number, roomy, waited
+from roofcast.scenarios.measured.serving.forecasts import completed
+from roofcast.scenarios.measured.serving.predicted import load_of, number, roomy, waited
 from roofcast.scenarios.measured.serving.protocols import protocol
 from roofcast.scenarios.measured.serving.rows import ran, server_of
 from roofcast.simulator.serving.capacity import room

@@ -158,8 +158,8 @@ class Engine:
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
-        share = self.grouped
-        rates = rates._replace(sustained=share * rates.sustained, feed=share * rates.feed)
+        slower = self.grouped
+        rates = rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
         seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
 

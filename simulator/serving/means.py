@@ -77,7 +77,9 @@ def mean(
     Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
     """
     if load.kind == "batch":
-        return _floats(_static(made(server, load, load.amount, spec, 0.0)))
+        fitting = max(held.sequences(load.input_len + load.output_len), 1)
+        fitting = min(fitting, math.ceil(load.amount))
+        return _floats(_static(made(server, load, fitting, spec, 0.0), fitting))
     # sequences that run at once are of every age
     most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
     costs = made(server, load, most, spec, ramp)
@@ -102,14 +104,18 @@ def too_many(rate: float, highest: float, on: str) -> str:
     return f"rate {rate:g}/s: more than {on} can hold; the highest is {most:.3g}/s"
 
 
-def _static(costs: Costs) -> Mean:
-    """A batch of prompts in one pass, then decode steps of all."""
-    b = costs.load.amount
-    alone = costs.alone(b)
-    step = costs.decode(b)
-    ttft = alone
-    e2e = ttft + costs.more * step
-    return Mean(ttft, step, e2e, b, b / e2e, 0.0, step, alone / b, alone, 1.0)
+def _static(costs: Costs, fitting: int) -> Mean:
+    """A batch of prompts in one pass, then decode steps of all; in turns, where they do not fit:
+    then a token of each takes a step of every turn, and the prompts those of all.
+    """
+    asked = costs.load.amount
+    b = min(asked, fitting)
+    turns, rest = divmod(asked, b)
+    alone, step = turns * costs.alone(b), turns * costs.decode(b)
+    if rest:
+        alone, step = alone + costs.alone(rest), step + costs.decode(rest)
+    e2e = alone + costs.more * step
+    return Mean(alone, step, e2e, b, asked / e2e, 0.0, step, alone / asked, alone, 1.0)
 
 
 def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
@@ -183,7 +189,8 @@ def _closed(costs: Costs) -> Mean:
         return found
     same = _in_step(costs, found)
     share = np.where(bound, 0.0, costs.ramp)
-    return Mean(*(share * a + (1.0 - share) * b for a, b in zip(same, found, strict=True)))
+    both: list[Numbers] = [share * a + (1.0 - share) * b for a, b in zip(same, found, strict=True)]
+    return Mean(*both)
 
 
 def _in_step(costs: Costs, found: Mean) -> Mean:

@@ -121,8 +121,9 @@ class Server:
         p = self.profile
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, p)
-        own = {"gemv": p.gemv, "stream": p.stream, "grouped": p.grouped, "fp4": p.fp4}
-        return Engine(made, self.device, sixteen, **own)
+        return Engine(
+            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4
+        )
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""

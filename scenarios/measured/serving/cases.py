@@ -240,6 +240,8 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         return row["flags"].lower()
     if row["repeat_of"]:
         return "a repeat"
+    if converted(row, server):
+        return "a cache of 8 bits where no unit reads them: kernels of its own convert it"
     if row["speculative"] == "yes":
         return "speculative decoding"
     rules = (
@@ -256,6 +258,13 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         if same and only in row["engine"].lower():
             return why
     return ""
+
+
+def converted(row: Mapping[str, str], server: Server) -> bool:
+    """Whether a GPU without fp8 units keeps its cache in 8 bits, as no kernel here does."""
+    device = server.device
+    fp8 = device.kind == "gpu" and not device.peak_flops.get("fp8")
+    return fp8 and row["kv_prec"].lower().startswith(("fp8", "int8"))
 
 
 def streams_more(row: Mapping[str, str], server: Server) -> bool:

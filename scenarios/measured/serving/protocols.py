@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FILE = Path(__file__).with_name("protocols.toml")
 
@@ -24,7 +24,7 @@ class Protocol(NamedTuple):
 
 
 @functools.cache
-def _rules() -> tuple[tuple[re.Pattern[str], dict[str, float]], ...]:
+def _rules() -> tuple[tuple[re.Pattern[str], dict[str, Any]], ...]:
     rules = tomllib.loads(FILE.read_text(encoding="utf-8"))["rule"]
     return tuple((re.compile(rule.pop("of")), rule) for rule in rules)
 
@@ -40,7 +40,7 @@ def protocol(row: Mapping[str, str]) -> Protocol:
     lengths = f"{row.get('input_len') or ''}/{row.get('output_len') or ''}"
     cells = (*named, f"tp {row.get('tp') or ''}", lengths, row.get("load") or "")
     text = " | ".join(cells).lower()
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for pattern, values in _rules():
         if pattern.search(text):
             found |= values
