@@ -28,7 +28,7 @@ from roofcast.scenarios.measured.serving.rows import ran, server_of
 from roofcast.simulator.serving.capacity import room
 
 APART, WITHIN = "vllm", "trt-llm"  # profiles that have the two constants
-OF = {"vllm": APART, "trt-llm": WITHIN, "sglang": WITHIN}
+OF = {"vllm": APART, "vllm-0.12": APART, "trt-llm": WITHIN, "sglang": WITHIN}
 FIRST, LAST = np.log(1e-3), np.log(1.0)  # between which a constant is sought [ln s]
 
 

@@ -135,8 +135,9 @@ class Server:
         capacity = self.device.memory.capacity
         self.runtime_bytes = self._runtime(float(capacity or np.inf))
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
-        self.chunk_tokens = self.profile.chunk_tokens
-        self.most_sequences = self.profile.most_sequences or None
+        ranks = d.dp if self.profile.each_rank else 1
+        self.chunk_tokens = self.profile.chunk_tokens * ranks
+        self.most_sequences = self.profile.most_sequences * ranks or None
         self.attention_groups = d.dp
         self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
         board = self._decode.board
