@@ -31,6 +31,7 @@ MEANING = {  # of what a profile sets
     "products": "rate of the products of prompts, as a fraction of a library's",
     "attention": "rate of the attention of prompts, as a fraction of the family's best kernel",
     "chunk_tokens": "tokens of prompts in one step at most",
+    "to_experts": "tokens may be sent to the ranks of their experts alone; false: gathered on all",
     "each_rank": "chunks and sequences at once are of each rank with attention of its own",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
@@ -69,6 +70,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     products: Share = 1.0
     attention: Share = 1.0
     chunk_tokens: int = 8192
+    to_experts: bool = True
     each_rank: bool = True
     micro_batch: int = 0
     cut: str = "tensor"

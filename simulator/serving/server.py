@@ -86,7 +86,8 @@ class Server:
         self._check()
         fabric = fabric_of(system, self.device, self.devices)
         own = self.profile.sum_s or np.inf
-        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own)
+        to_experts = self.profile.to_experts
+        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own, to_experts)
         self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
         self._decode, self._prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(self._decode.forward, self.formats.cache)

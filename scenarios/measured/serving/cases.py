@@ -254,7 +254,7 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
     )
     for source, model, why in rules:
         same = row["source_name"].startswith(source) and model in row["model"].lower()
-        only = {"deepseek-r1": "trt", "llama-3.1-8b": "vllm"}.get(model, "")
+        only = {"llama-3.1-8b": "vllm"}.get(model, "")
         if same and only in row["engine"].lower():
             return why
     return ""

@@ -95,8 +95,9 @@ def load_of(row: Mapping[str, str], at: Ran) -> Load:
     """The load of one replica of a row; a static batch where no other is stated."""
     asked = number(row, "load")
     kind = KINDS.get(row["load_kind"], "batch")
-    if kind == "rate" and asked is None:
-        raise BadInput("the rate of requests is unstated")
+    if kind in ("rate", "concurrency") and asked is None:
+        what = {"rate": "rate of requests", "concurrency": "number of users"}[kind]
+        raise BadInput(f"the {what} is unstated")
     share = (asked or 1.0) / at.replicas
     chat = row["load_kind"] == "batch" and row["mode"] == "agg"
     run = protocol(row)
