@@ -29,6 +29,7 @@ from roofcast.simulator.serving.capacity import room
 
 APART, WITHIN = "vllm", "trt-llm"  # profiles that have the two constants
 OF = {"vllm": APART, "vllm-0.12": APART, "trt-llm": WITHIN, "sglang": WITHIN}
+WRITTEN = ("vllm", "trt-llm", "sglang")  # the others take over what `like` names
 FIRST, LAST = np.log(1e-3), np.log(1.0)  # between which a constant is sought [ln s]
 
 
@@ -93,7 +94,7 @@ def main(arguments: list[str]) -> None:
         )
     print(values)
     if "--write" in arguments:
-        write({name: {"ttft_s": values[of]} for name, of in OF.items()}, "serving_ttft.py")
+        write({name: {"ttft_s": values[OF[name]]} for name in WRITTEN}, "serving_ttft.py")
 
 
 if __name__ == "__main__":

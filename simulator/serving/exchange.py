@@ -54,7 +54,8 @@ def exchanges(forward: Forward, at: Point, over: Links, c: Collectives) -> np.nd
     """Seconds of a forward's collectives, for every point.
 
     Tokens reach their experts and return in the cheaper of two forms: gathered and scattered on
-    all ranks, or, by software that can, sent to the ranks of their experts. Ranks with the same tokens add up instead.
+    all ranks, or, by software that can, sent to the ranks of their experts. Ranks with the same
+    tokens add up instead.
     """
     total = np.zeros(at.tokens.shape)
     for send in forward.sends:

@@ -238,6 +238,8 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         return "products of all prompts need more than the printed peak: a cache of prefixes"
     if row["flags"] and "no_bound" not in row["flags"]:
         return row["flags"].lower()
+    if row["load_kind"] == "all_at_once":
+        return "all requests at once: the ramp and the tail of a client"
     if row["repeat_of"]:
         return "a repeat"
     if converted(row, server):
