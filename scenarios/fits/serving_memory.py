@@ -2,8 +2,8 @@
 
     python -m roofcast.scenarios.fits.serving_memory [--write]
 
-`runtime_bytes`: the driver's context and what torch keeps; `logit_bytes`: of the peak of the
-profile run, per logit of all sequences at once; `rank_bytes`: from two ranks on. Rows:
+`runtime_bytes`: what torch keeps beside the peak (the driver's share is in what a device has
+usable); `logit_bytes`: of the peak of the profile run, per logit of all sequences at once; `rank_bytes`: from two ranks on. Rows:
 scenarios/measured/serving/peaks.csv.
 """
 
@@ -30,8 +30,8 @@ def derived(rows: list[dict[str, str]]) -> dict[str, float]:
 
     logits = [float(r["vocabulary"]) * float(r["sequences"]) for r in rows if r["vocabulary"]]
     peaks, found = of("activations"), {}
-    if of("context"):
-        found["runtime_bytes"] = sum(of("context")) + sum(of("buffers"))
+    if of("buffers"):
+        found["runtime_bytes"] = sum(of("buffers"))
     if peaks:
         found["logit_bytes"] = float(np.dot(peaks, logits) / np.dot(logits, logits))
     if of("ranks"):

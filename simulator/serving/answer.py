@@ -131,7 +131,7 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
             there / held.groups * held.of_sequence(load.input_len + held.reserved * load.output_len)
         )
     usable = held.memory_bytes if math.isfinite(held.memory_bytes) else None
-    capacity = of.device.memory.capacity
+    capacity = of.device.memory.limit
     most = held.sequences(tokens)
     longest = held.longest()
     peak = held.weight_bytes + held.runtime_bytes + cache
