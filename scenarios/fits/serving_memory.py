@@ -3,8 +3,8 @@
     python -m roofcast.scenarios.fits.serving_memory [--write]
 
 `runtime_bytes`: what torch keeps beside the peak (the driver's share is in what a device has
-usable); `logit_bytes`: of the peak of the profile run, per logit of all sequences at once; `rank_bytes`: from two ranks on. Rows:
-scenarios/measured/serving/peaks.csv.
+usable); `logit_bytes`: of the peak of the profile run, per logit of all sequences at once;
+`rank_bytes`: from two ranks on. Rows: scenarios/measured/serving/peaks.csv.
 """
 
 from __future__ import annotations
