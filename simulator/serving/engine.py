@@ -77,10 +77,10 @@ def experts_met(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.n
     >>> round(float(experts_met(256, 8 / 256, 1))), round(float(experts_met(256, 8 / 256, 64)), 1)
     (8, 173.3)
     """
-    share = np.minimum(np.asarray(share, dtype=float), 1 - 1e-12)
-    tokens = np.asarray(tokens, dtype=float)
-    first = np.minimum(tokens, 1.0) * share
-    others = 1.0 - np.log1p(-share) * np.maximum(tokens - 1.0, 0.0)
+    each = np.minimum(np.asarray(share, dtype=float), 1 - 1e-12)
+    count = np.asarray(tokens, dtype=float)
+    first = np.minimum(count, 1.0) * each
+    others = 1.0 - np.log1p(-each) * np.maximum(count - 1.0, 0.0)
     return np.asarray(experts) * (1.0 - (1.0 - first) / others)
 
 
