@@ -189,7 +189,7 @@ def sharded_pass(
     return steady + np.maximum(alone - steady, 0.0) / first
 
 
-def crossing(at: Placement, handed: float, schedule: str) -> Cost:
+def crossing(at: Placement, handed: ArrayLike, schedule: str) -> Cost:
     """Sending a micro-batch's activation of `handed` bytes to the next stage: seconds that a stage
     is held up, and bytes that a rank sends.
 
@@ -206,7 +206,7 @@ def hidden_sends(at: Placement, schedule: str) -> bool:
     return schedule == "interleaved" and at.step.recipe.stack.overlap_p2p
 
 
-def filling(at: Placement, handed: float, schedule: str) -> np.ndarray:
+def filling(at: Placement, handed: ArrayLike, schedule: str) -> np.ndarray:
     """Seconds that sends hold a pipeline up which hides them behind compute: those of its filling
     and draining.
 
@@ -221,13 +221,15 @@ def filling(at: Placement, handed: float, schedule: str) -> np.ndarray:
     return 2.0 * (x.pp * np.asarray(x.vpp) - 1.0) * _handing_on(at, handed).seconds
 
 
-def _handing_on(at: Placement, handed: float) -> Cost:
+def _handing_on(at: Placement, handed: ArrayLike) -> Cost:
     """One send to the next stage, exposed."""
     x, stack = at.layout, at.step.recipe.stack
-    apart = stack.scattered and not x.sp
-    cost = at.network.cost("send", "pp", handed / (x.tp if apart else 1))
-    gather = at.network.cost("all_gather", "tp", handed).seconds if apart else 0.0
-    return Cost(cost.seconds + gather * np.greater(x.pp, 1), cost.bytes)
+    if not stack.scattered:
+        return at.network.cost("send", "pp", handed)
+    apart = np.logical_not(x.sp)
+    cost = at.network.cost("send", "pp", np.asarray(handed) / np.where(apart, x.tp, 1))
+    gather = at.network.cost("all_gather", "tp", handed).seconds
+    return Cost(cost.seconds + gather * (apart & np.greater(x.pp, 1)), cost.bytes)
 
 
 def wire_bytes(step: Step) -> tuple[float, float]:
@@ -255,7 +257,10 @@ def gathers(x: Any) -> bool:
 
 
 def gathered(
-    at: Placement, weights: tuple[float, float], trained: tuple[float, float], phase: str
+    at: Placement,
+    weights: tuple[ArrayLike, ArrayLike],
+    trained: tuple[ArrayLike, ArrayLike],
+    phase: str,
 ) -> tuple[Cost, Cost]:
     """ZeRO-3 traffic of one layer in one pass: weights gathered, and gradients scattered.
 
@@ -267,10 +272,11 @@ def gathered(
     x, (gather, reduce) = at.layout, wire_bytes(at.step)
     down = up = NOTHING
     for i, (group, n) in enumerate((("", x.shard), ("expert ", expert_shard(x)))):
-        if weights[i] and (phase == "forward" or np.all(x.reshard)):
-            down = down.plus(at.network.cost("all_gather", f"{group}shard", gather * weights[i]))
-        if trained[i] and phase == "backward":
-            up = up.plus(_scattered(reduce * trained[i], n, group, at.network))
+        if np.any(weights[i]) and (phase == "forward" or np.all(x.reshard)):
+            whole = gather * np.asarray(weights[i])
+            down = down.plus(at.network.cost("all_gather", f"{group}shard", whole))
+        if np.any(trained[i]) and phase == "backward":
+            up = up.plus(_scattered(reduce * np.asarray(trained[i]), n, group, at.network))
     return down, up
 
 
@@ -280,6 +286,8 @@ def _scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) ->
     the first half of the next.
     """
     first = net.cost("reduce_scatter", f"{group}shard", bytes_)
+    if not np.any(net.group(f"{group}copies").size > 1.0):
+        return first
     second = net.cost("all_reduce", f"{group}copies", np.asarray(bytes_) / ranks)
     within_node = net.group(f"{group}shard").nodes <= 1.0
     beside = np.maximum(first.seconds, second.seconds)
@@ -339,7 +347,7 @@ def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
 
 
 def waited(
-    at: Placement, moved: Reduction, last: float, forward: ArrayLike, backward: ArrayLike
+    at: Placement, moved: Reduction, last: ArrayLike, forward: ArrayLike, backward: ArrayLike
 ) -> np.ndarray:
     """Seconds of a reduction that compute does not hide.
 
@@ -356,14 +364,14 @@ def waited(
     passes = np.where(np.equal(x.zero, 2), x.micro_batches, 1)
     if x.schedule == "interleaved":
         passes = passes * (x.pp * (x.vpp - 1.0) + 1.0) / x.vpp
-    sent = moved.gradients.seconds
+    sent, last = moved.gradients.seconds, np.asarray(last)
     room, before = np.asarray(backward) * passes, np.asarray(forward) * passes
     gradients = beside(room, (1.0 - last) * sent, hide["dp"], contention) - room + last * sent
     weights = beside(before, moved.weights.seconds, hide["params"], contention) - before
     return gradients + weights
 
 
-def copied(at: Placement, tensors: float) -> np.ndarray:
+def copied(at: Placement, tensors: ArrayLike) -> np.ndarray:
     """Seconds in which the host copies each rank's part of each gradient into a list, and of each
     weight out of one, once per step of ZeRO-1 and 2. PyTorch's reduce_scatter and all_gather of
     lists launch a copy for each of them; stacks that exchange one buffer have none.
@@ -372,4 +380,4 @@ def copied(at: Placement, tensors: float) -> np.ndarray:
     if stack.implementations.get("exchange") != "lists":
         return np.zeros(())
     sharded = (np.equal(x.zero, 1) | np.equal(x.zero, 2)) & np.greater(x.shard, 1)
-    return np.where(sharded, 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)
+    return np.where(sharded, 2.0 * NATIVE_LAUNCH * x.shard * np.asarray(tensors), 0.0)

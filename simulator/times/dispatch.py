@@ -135,11 +135,11 @@ def _count(step: Step, key: tuple[str, int]) -> int:
     return step.blocks[key[1]].count if key[0] == "block" else 1
 
 
-def runs_ahead(count: float, expert: float, stack: Stack) -> bool:
+def runs_ahead(count: float, expert: float | np.bool, stack: Stack) -> bool:
     """Does the host run ahead over layers of one kind? Not where it waits in each of them for the
     token counts of experts.
 
-    count: layers in a row; expert: weights of experts in them.
+    count: layers in a row; expert: weights of experts in them, or whether there are any.
     """
     return count > 1 and not (expert and stack.sync_s)
 
