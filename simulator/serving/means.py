@@ -111,11 +111,12 @@ def _static(costs: Costs, fitting: int) -> Mean:
     asked = costs.load.amount
     b = min(asked, fitting)
     turns, rest = divmod(asked, b)
-    alone, step = turns * costs.alone(b), turns * costs.decode(b)
+    step = costs.decode(b)
+    alone, tpot = turns * costs.alone(b), turns * step
     if rest:
-        alone, step = alone + costs.alone(rest), step + costs.decode(rest)
-    e2e = alone + costs.more * step
-    return Mean(alone, step, e2e, b, asked / e2e, 0.0, step, alone / asked, alone, 1.0)
+        alone, tpot = alone + costs.alone(rest), tpot + costs.decode(rest)
+    e2e = alone + costs.more * tpot
+    return Mean(alone, tpot, e2e, b, asked / e2e, 0.0, step, alone / asked, alone, 1.0)
 
 
 def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:

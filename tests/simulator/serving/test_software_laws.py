@@ -64,6 +64,7 @@ def test_a_batch_that_does_not_fit_takes_turns():
     loads = [Load(kind="batch", amount=n, input_len=1024, output_len=512) for n in (fits, 2 * fits)]
     once, twice = (found(server, load) for load in loads)
     assert twice.e2e == pytest.approx(2 * once.e2e)
+    assert (twice.step, twice.decoding) == (once.step, once.decoding)
     one_more = found(server, msgspec.structs.replace(loads[0], amount=fits + 1))
     assert one_more.requests_per_s < once.requests_per_s
     assert one_more.e2e > once.e2e
