@@ -121,10 +121,8 @@ def _notes(out: Console, found: Chosen) -> None:
     elif any(c.price is not None for c in found.choices):
         say(
             out,
-            "price: median of one class of provider (specialised clouds, hyperscalers or"
-            " marketplaces), with the date of its newest quote (hwdb/prices); by provider: the cost"
-            " at its lowest and highest quote; --provider takes another class, --price DEVICE=USD"
-            " yours",
+            "price: median of one class of provider (--provider), with the date of its newest quote"
+            " (hwdb/prices); by provider: cost at its lowest and highest quote",
         )
 
 

@@ -17,9 +17,9 @@ LEAST = 0.005  # of the step: a limit or gain below it is left out
 NOTE = (
     "share: of the step, by what bounds each kernel; used: time that the resource would need alone"
     " at its datasheet rate (compute: without what a mask hides; host: all launches), divided by"
-    " that of the step; headroom: 1 - used; loading of samples: not modelled"
+    " that of the step; headroom: 1 - used"
 )
-FREE = "; if free: what the step would save if the resource took no time and the others stayed"
+FREE = "; if free: what the step would save if the resource took no time"
 MEANING = {
     "kernel latency": "kernel latency: fixed cost of small kernels",
     "network": "network: communication that nothing hides; used: of the busiest links",

@@ -169,7 +169,7 @@ def _waits(out: Console, f: ServingForecast) -> None:
 
 def _capacity(out: Console, f: ServingForecast, highest: float, use: float) -> None:
     """The most requests per second, and how near this load is to it."""
-    most = f"highest rate with any number of users: {digits(highest)} requests/s"
+    most = f"at most {digits(highest)} requests/s with more users"
     if f.highest_requests_per_s_range is not None:
         low, high = f.highest_requests_per_s_range
         most += f" (80 % interval {digits(low)} to {digits(high)})"
