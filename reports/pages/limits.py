@@ -16,8 +16,8 @@ MANY_OPS = 1000  # rows of ops above which remedies are forecast only where they
 LEAST = 0.005  # of the step: a limit or gain below it is left out
 NOTE = (
     "share: of the step, by what bounds each kernel; used: time that the resource would need alone"
-    " at its datasheet rate (compute: without what a mask hides; host: all launches), divided by"
-    " that of the step; headroom: 1 - used"
+    " at its datasheet rate (compute: without what a mask hides), of that of the step; headroom:"
+    " 1 - used; input: not modelled"
 )
 FREE = "; if free: what the step would save if the resource took no time"
 MEANING = {
