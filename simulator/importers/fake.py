@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from roofcast.simulator.importers.lazy import Uninitialized
+from roofcast.simulator.importers.quick_ops import LEFT, Kernels
 from roofcast.simulator.importers.scripted import is_scripted, substituted
 from roofcast.simulator.importers.torch_extra import (
     FakeTensor,
@@ -66,6 +67,7 @@ class OneDevice(FakeTensorMode):
     def __init__(self, device: torch.device):
         super().__init__(allow_non_fake_inputs=True)
         self.device = device
+        self.kernels = Kernels(self, device)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -89,7 +91,9 @@ class OneDevice(FakeTensorMode):
         if func in SHAPES:
             with self:
                 return SHAPES[func](*args, **kwargs)
-        out: Any = super().dispatch(func, types, args, kwargs)
+        out: Any = self.kernels.run(func, args, kwargs)
+        if out is LEFT:
+            out = super().dispatch(func, types, args, kwargs)
         weight = args[MIXED[func]] if func in MIXED and self.device.type == "cpu" else None
         if weight is not None and weight.dtype != args[0].dtype:
             with self:
