@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from roofcast.simulator.importers.lazy import Uninitialized
-from roofcast.simulator.importers.quick_ops import LEFT, Kernels
+from roofcast.simulator.importers.quick_ops import Kernels
+from roofcast.simulator.importers.quick_rules import LEFT
 from roofcast.simulator.importers.scripted import is_scripted, substituted
 from roofcast.simulator.importers.torch_extra import (
     FakeTensor,

@@ -1,16 +1,16 @@
 """Ops on fake tensors without the Python that FakeTensorMode runs around each of them.
 
 FakeTensorMode decides anew at every call how an op is run, and looks it up among all calls so far.
-Here that is decided once per op, and nothing is looked up. The result is the same: PyTorch's own
-kernel for tensors without numbers is called, or, for the norms of rows, a rule that gives what
-PyTorch's own Python gives. Whatever is not certainly the same is left to FakeTensorMode.
+Here that is decided once per op: it is a rule of ours (`quick_rules`), PyTorch's kernel for tensors
+without numbers where FakeTensorMode would call that one, or FakeTensorMode itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from roofcast.simulator.importers.quick_rules import LEFT, RULES, Rule
 from roofcast.simulator.importers.torch_extra import (
     META,
     FakeTensor,
@@ -20,8 +20,13 @@ from roofcast.simulator.importers.torch_extra import (
     torch,
 )
 
-LEFT: Any = object()  # the op is left to FakeTensorMode
-CPU_WIDE = (torch.float32, torch.float64)
+
+class Route(NamedTuple):
+    """How an op is run: by a rule, then by the kernel; else by FakeTensorMode."""
+
+    rule: Rule | None
+    kernel: Any  # the op whose kernel is called; None: none
+    maker: bool  # it makes a tensor on the device that it is told
 
 
 class Kernels:
@@ -31,35 +36,39 @@ class Kernels:
         self.mode, self.device = mode, device
         # what every fake tensor holds: that of one made by PyTorch
         self.fields = dict(vars(FakeTensor(mode, torch.empty((), device=META), device)))
+        self.plain = device.type == "cpu"  # the device of what is made where none is named
 
     def run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The result of an op, or LEFT."""
-        how = ROUTES.get(func)
-        if how is None:
-            how = ROUTES[func] = _route(self.mode, func)
-        if how == SLOW or self.mode.in_kernel_invocation:
+        route = ROUTES.get(func)
+        if route is None:
+            route = ROUTES[func] = _route(self.mode, func)
+        if route is SLOW or self.mode.in_kernel_invocation:
             return LEFT
-        given: list[FakeTensor] = []
-        if not self._takes(args, given) or not self._takes(kwargs.values(), given):
+        given = self._takes(args) + (self._takes(kwargs.values()) if kwargs else 0)
+        if given < 0:
             return LEFT
-        if how == MAKER:
-            if not given and kwargs.get("device") is None:
-                return LEFT
-            kwargs = {**kwargs, "device": META}
-        elif how == CONTIGUOUS and not all(t.is_contiguous() for t in given):
+        device = kwargs.get("device")
+        if device is not None and device != self.device:
             return LEFT
-        elif kwargs.get("device") is not None:
-            kwargs = {**kwargs, "device": META}
-        if how == RULE:
-            made = RULES[func](self, *args, **kwargs)
-            return made if made is LEFT else self._wrapped(made)
+        if not given and not (route.maker and (device is not None or self.plain)):
+            return LEFT
         try:
-            return self._wrapped(self._called(func, args, kwargs))
+            if route.rule is not None:
+                made = route.rule(*args, **kwargs)
+                if made is not LEFT:
+                    return self._wrapped(made)
+            if route.kernel is None:
+                return LEFT
+            if device is not None or route.maker:
+                kwargs = {**kwargs, "device": META}
+            return self._wrapped(self._called(route.kernel, args, kwargs))
         except Exception:
             return LEFT  # FakeTensorMode says what is wrong
 
-    def _takes(self, values: Any, given: list[FakeTensor]) -> bool:
-        """Whether all tensors among arguments are fake ones of this mode; they go into `given`."""
+    def _takes(self, values: Any) -> int:
+        """The number of tensors among arguments; far below 0 where one is none of this mode."""
+        count = 0
         for a in values:
             kind = type(a)
             if kind is FakeTensor:
@@ -69,18 +78,17 @@ class Kernels:
                     or a._fake_device != self.device
                     or a.layout is not torch.strided
                 ):
-                    return False
-                given.append(a)
+                    return FOREIGN
+                count += 1
             elif kind is list or kind is tuple:
-                if not self._takes(a, given):
-                    return False
+                count += self._takes(a)
             elif kind not in PLAIN and isinstance(a, (torch.Tensor, torch.SymInt)):
-                return False
-        return True
+                return FOREIGN
+        return count
 
     def _called(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The result of PyTorch's kernel for tensors without numbers, on the tensors themselves."""
-        mode = self.mode
+        mode: Any = self.mode
         with torch._C._DisableTorchDispatch(), torch._C._PreserveDispatchKeyGuard():
             mode.in_kernel_invocation = True
             torch._C._set_meta_in_tls_dispatch_include(True)
@@ -115,65 +123,21 @@ class Kernels:
         return out
 
 
+FOREIGN = -(1 << 30)
 PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
-SLOW, KERNEL, MAKER, CONTIGUOUS, RULE = "slow", "kernel", "maker", "contiguous", "rule"
-ROUTES: dict[Any, str] = {}  # op -> how it is run
+SLOW = Route(None, None, False)
+ROUTES: dict[Any, Route] = {}
 
-
-def _route(mode: FakeTensorMode, func: Any) -> str:
-    """How an op is run."""
-    if func in RULES:
-        return RULE
-    if func in SAME_IF_CONTIGUOUS:
-        return CONTIGUOUS
-    if func in MAKERS:
-        return MAKER
-    if func in VIEWS or _goes_to_kernel(mode, func):
-        return KERNEL
-    return SLOW
-
-
-def _goes_to_kernel(mode: FakeTensorMode, func: Any) -> bool:
-    """Whether FakeTensorMode calls the kernel for tensors without numbers: it has neither rules of
-    its own for the op, nor is the op put together from others.
-    """
-    from torch._decomp import decomposition_table, meta_table
-
-    if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten":
-        return False
-    name, composed = func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
-    if func not in meta_table and not mode.cpp_meta_supports_symint(func):
-        if func in decomposition_table and fake_tensor.torch_decomp_decompositions(func):
-            return False
-        if torch._C._dispatch_has_kernel_for_dispatch_key(name, composed):
-            return False
-    special = (
-        *fake_tensor._DISPATCH_META_HANDLERS,
-        *fake_tensor._DISPATCH_HANDLE_DIRECTLY,
-        *mode.lift_fns,
-    )
-    if func in special or torch._C._should_allow_numbers_as_tensors(func._schema.name[6:]) :
-        pass
-    if func in special or any(check(func) for check, _ in fake_tensor.op_implementations_checks):
-        return False
-    if torch._library.simple_registry.singleton.find(name).fake_impl.kernel is not None:
-        return False
-    return bool(fake_tensor.has_meta(func))
-
-
-# ops that PyTorch's Python makes of others, and whose kernels give the same for dense operands
-SAME_IF_CONTIGUOUS: frozenset[Any] = frozenset(
-    (
-        aten.threshold_backward.default,
-        aten.gelu_backward.default,
-        aten.silu_backward.default,
-        aten.sigmoid_backward.default,
-        aten.tanh_backward.default,
-    )
-)
-VIEWS: frozenset[Any] = frozenset(
-    (aten.view.default, aten.select.int, aten.slice.Tensor, aten.addmm.default)
-)
+# views that PyTorch's Python makes of others, and whose kernels give the same
+VIEWS: dict[Any, Any] = {
+    aten.view.default: aten.view.default,
+    aten._unsafe_view.default: aten.view.default,
+    aten.select.int: aten.select.int,
+    aten.slice.Tensor: aten.slice.Tensor,
+    aten.split.Tensor: aten.split.Tensor,
+    aten.squeeze.dim: aten.squeeze.dim,
+    aten.squeeze.default: aten.squeeze.default,
+}
 MAKERS: frozenset[Any] = frozenset(
     (
         aten.empty.memory_format,
@@ -194,29 +158,35 @@ MAKERS: frozenset[Any] = frozenset(
 )
 
 
-def _meta(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(tuple(shape), dtype=dtype, device=META)
+def _route(mode: FakeTensorMode, func: Any) -> Route:
+    """How an op is run."""
+    maker = func in MAKERS
+    kernel = VIEWS.get(func) or (func if maker or _goes_to_kernel(mode, func) else None)
+    route = Route(RULES.get(func), kernel, maker)
+    return route if route != SLOW else SLOW
 
 
-def _layer_norm(on: Kernels, x, shape, weight, bias, eps):
-    """native_layer_norm: statistics in fp32, those of a CPU in the format of the operand."""
-    if any(t is not None and t.dtype != x.dtype for t in (weight, bias)) or not x.numel():
-        return LEFT
-    outer = (*x.shape[: x.dim() - len(shape)], *(1 for _ in shape))
-    wide = torch.float32 if x.dtype in HALF and on.device.type != "cpu" else x.dtype
-    return _meta(x.shape, x.dtype), _meta(outer, wide), _meta(outer, wide)
+def _goes_to_kernel(mode: FakeTensorMode, func: Any) -> bool:
+    """Whether FakeTensorMode calls the kernel for tensors without numbers: it has no rule of its
+    own for the op, nor is the op put together from others.
+    """
+    from torch._decomp import decomposition_table, meta_table
 
-
-def _layer_norm_backward(on: Kernels, dy, x, shape, mean, rstd, weight, bias, mask):
-    """native_layer_norm_backward: a gradient for each operand that needs one."""
-    if not x.numel():
-        return LEFT
-    found = zip(mask, (x, weight, bias), strict=True)
-    return tuple(_meta(t.shape, t.dtype) if needed and t is not None else None for needed, t in found)
-
-
-HALF = (torch.bfloat16, torch.float16)
-RULES: dict[Any, Callable[..., Any]] = {
-    aten.native_layer_norm.default: _layer_norm,
-    aten.native_layer_norm_backward.default: _layer_norm_backward,
-}
+    if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten":
+        return False
+    name, composed = func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+    if func not in meta_table and not mode.cpp_meta_supports_symint(func):
+        if func in decomposition_table and fake_tensor.torch_decomp_decompositions(func):
+            return False
+        if torch._C._dispatch_has_kernel_for_dispatch_key(name, composed):
+            return False
+    special = (
+        *fake_tensor._DISPATCH_META_HANDLERS,
+        *fake_tensor._DISPATCH_HANDLE_DIRECTLY,
+        *mode.lift_fns,
+    )
+    if func in special or any(check(func) for check, _ in fake_tensor.op_implementations_checks):
+        return False
+    if torch._library.simple_registry.singleton.find(name).fake_impl.kernel is not None:
+        return False
+    return bool(fake_tensor.has_meta(func))
