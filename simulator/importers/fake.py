@@ -12,23 +12,37 @@ from roofcast.simulator.importers.quick_ops import Kernels
 from roofcast.simulator.importers.quick_rules import LEFT
 from roofcast.simulator.importers.scripted import is_scripted, substituted
 from roofcast.simulator.importers.torch_extra import (
+    CPU,
     FakeTensor,
     FakeTensorMode,
     TorchDispatchMode,
     aten,
+    tensors,
     torch,
-    tree_iter,
 )
 
 LARGE = 1 << 16  # elements: larger tensors are fake from the start
 
 
-class Constructing(TorchDispatchMode):
-    """Makes large tensors fake and runs any op on a fake tensor as fake; all others stay real."""
+class LateFakes(FakeTensorMode):
+    """FakeTensorMode that loads the compiler's settings, a second of imports, only where they are
+    asked for: not by the ops that `Kernels` runs.
+    """
 
-    def __init__(self, mode: FakeTensorMode):
-        super().__init__()
-        self.mode = mode
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self.enter_stack = []
+        self.in_kernel_invocation = self.allow_meta = self._allow_unsafe_data_ptr_access = False
+        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "shape_env" in vars(self):
+            raise AttributeError(name)
+        own = dict(vars(self))
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            super().__init__(allow_non_fake_inputs=True)
+        vars(self).update(own)
+        return getattr(self, name)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -36,15 +50,35 @@ class Constructing(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return self.dispatch(func, types, args, kwargs)
+
+
+class Constructing(TorchDispatchMode):
+    """Makes large tensors fake and runs any op on a fake tensor as fake; all others stay real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = LateFakes()
+        self.kernels = Kernels(self.mode, CPU)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As of `LateFakes`."""
+        return False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        given = [a for a in tree_iter((args, kwargs)) if isinstance(a, torch.Tensor)]
+        given = tensors((args, kwargs))
         if func is aten._local_scalar_dense.default and isinstance(given[0], FakeTensor):
             return 0  # constructors ask whether any weight is too large: none is
         fake = any(isinstance(a, FakeTensor) for a in given)
-        if fake or (not given and _requested_size(args) > LARGE):
-            with self.mode:
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        if not fake and (given or _requested_size(args) <= LARGE):
+            return func(*args, **kwargs)
+        out = self.kernels.run(func, args, kwargs)
+        if out is not LEFT:
+            return out
+        with self.mode:
+            return func(*args, **kwargs)
 
 
 def _requested_size(args: Sequence[Any]) -> int:
@@ -58,25 +92,17 @@ def _requested_size(args: Sequence[Any]) -> int:
 @contextlib.contextmanager
 def constructing() -> Iterator[None]:
     """Modules that are constructed inside occupy no memory for large weights."""
-    with Constructing(FakeTensorMode(allow_non_fake_inputs=True)):
+    with Constructing():
         yield
 
 
-class OneDevice(FakeTensorMode):
+class OneDevice(LateFakes):
     """Fake tensors that all claim one device, whatever device C++ asks for."""
 
     def __init__(self, device: torch.device):
-        super().__init__(allow_non_fake_inputs=True)
+        super().__init__()
         self.device = device
         self.kernels = Kernels(self, device)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """As of `Constructing`."""
-        return False
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return self.dispatch(func, types, args, kwargs)
 
     def dispatch(
         self,

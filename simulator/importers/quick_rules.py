@@ -33,7 +33,9 @@ def _wide(t: torch.Tensor) -> torch.dtype:
 def _dense(*tensors: torch.Tensor) -> bool:
     """Whether these are contiguous, of one floating-point format."""
     dtype = tensors[0].dtype
-    return dtype in FLOATS and all(t.dtype is dtype and t.is_contiguous() for t in tensors)
+    return dtype in FLOATS and all(
+        t.dtype is dtype and t.numel() and t.is_contiguous() for t in tensors
+    )
 
 
 def _fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
@@ -93,7 +95,7 @@ def _clone(t: Any, *, memory_format: Any = None) -> Any:
 def _to_copy(t: Any, *, dtype: Any = None, memory_format: Any = None, **where: Any) -> Any:
     """Another format on the same device."""
     device = where.pop("device", None)
-    if any(where.values()) or dtype in (None, t.dtype) or not t.is_contiguous():
+    if any(where.values()) or dtype in (None, t.dtype) or not t.is_contiguous() or not t.numel():
         return LEFT
     if device is not None and device != t.fake_device:
         return LEFT
