@@ -22,6 +22,12 @@ from roofcast.simulator.importers.torch_extra import (
 )
 
 LARGE = 1 << 16  # elements: larger tensors are fake from the start
+# what FakeTensorMode's constructor sets that `Kernels` needs not
+LATE = frozenset(
+    "allow_fallback_kernels allow_non_fake_inputs allow_scalar_outputs cache_crosscheck_enabled"
+    " cache_enabled fake_tensor_converter nt_tensor_id_counter nt_tensor_id_initial_count"
+    " propagate_real_tensors shape_env static_shapes _stack _stack_trace".split()
+)
 
 
 class LateFakes(FakeTensorMode):
@@ -36,7 +42,7 @@ class LateFakes(FakeTensorMode):
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "shape_env" in vars(self):
+        if name not in LATE:
             raise AttributeError(name)
         own = dict(vars(self))
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():

@@ -38,6 +38,11 @@ def _dense(*tensors: torch.Tensor) -> bool:
     )
 
 
+def _one_number(t: torch.Tensor) -> bool:
+    """Whether it is one number seen as many, as the first gradient of a backward pass is."""
+    return not any(stride for n, stride in zip(t.shape, t.stride(), strict=True) if n > 1)
+
+
 def _fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
     """Whether a tensor is broadcast to `whole`."""
     back = len(whole) - len(shape)
@@ -55,26 +60,31 @@ def _operands(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any] | None:
             found.append(a)
         elif type(a) not in PLAIN:
             return None
-    return found if found and _dense(*found) else None
+    return found or None
 
 
 def _pointwise(*args: Any, **kwargs: Any) -> Any:
-    """A result in the shape of the largest operand."""
+    """A result in the shape of the largest operand, which is dense."""
     found = _operands(args, kwargs)
     if found is None:
         return LEFT
-    whole = max((t.shape for t in found), key=len)
-    if len(found) > 1:
-        whole = max((t.shape for t in found if len(t.shape) == len(whole)), key=torch.Size.numel)
-        if not all(t.shape == whole or _fits(t.shape, whole) for t in found):
+    large = max(found, key=_largest)
+    for t in found:
+        if t is not large and not (_fits(t.shape, large.shape) and (_one_number(t) or _dense(t))):
             return LEFT
-    return meta(whole, found[0].dtype)
+        if t.dtype is not large.dtype:
+            return LEFT
+    return meta(large.shape, large.dtype) if _dense(large) else LEFT
+
+
+def _largest(t: torch.Tensor) -> tuple[int, int, bool]:
+    return t.dim(), t.numel(), t.is_contiguous()
 
 
 def _in_place(*args: Any, **kwargs: Any) -> Any:
     """The first operand itself."""
     found = _operands(args, kwargs)
-    if found is None or args[0] is not found[0]:
+    if found is None or args[0] is not found[0] or not _dense(*found):
         return LEFT
     return found[0] if all(_fits(t.shape, found[0].shape) for t in found) else LEFT
 
@@ -82,6 +92,22 @@ def _in_place(*args: Any, **kwargs: Any) -> Any:
 def _filled(t: Any, *numbers: Any, generator: Any = None) -> Any:
     """The operand itself, whose numbers are replaced."""
     return t if all(type(n) in PLAIN for n in numbers) else LEFT
+
+
+def _like(
+    t: Any, *number: Any, dtype: Any = None, device: Any = None, memory_format: Any = None,
+    **unusual: Any,
+) -> Any:  # fmt: skip
+    """A tensor in the shape of another."""
+    known = memory_format in (None, torch.preserve_format) and t.is_contiguous() and t.numel()
+    return LEFT if any(unusual.values()) or not known else meta(t.shape, dtype or t.dtype)
+
+
+def _new(
+    t: Any, shape: Any, *number: Any, dtype: Any = None, device: Any = None, **unusual: Any
+) -> Any:
+    """A tensor in the format of another."""
+    return LEFT if any(unusual.values()) else meta(shape, dtype or t.dtype)
 
 
 def _clone(t: Any, *, memory_format: Any = None) -> Any:
@@ -123,15 +149,17 @@ def _addmm(c: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
 def _reduced(t: Any, dims: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Sums over axes."""
     rank = t.dim()
-    if dtype not in (None, t.dtype) or not rank or not _dense(t):
+    if dtype not in (None, t.dtype) or not rank or t.dtype not in FLOATS or not t.numel():
         return LEFT
     given = range(rank) if dims is None or not len(dims) else dims
     gone = {d + rank if d < 0 else d for d in given}
     if len(gone) != len(given) or not gone <= set(range(rank)):
         return LEFT
-    if keepdim:
-        return meta([1 if i in gone else n for i, n in enumerate(t.shape)], t.dtype)
-    return meta([n for i, n in enumerate(t.shape) if i not in gone], t.dtype)
+    left = [n for i, n in enumerate(t.shape) if i not in gone]
+    if len(left) > 1 and not t.is_contiguous():
+        return LEFT
+    shape = [1 if i in gone else n for i, n in enumerate(t.shape)] if keepdim else left
+    return meta(shape, t.dtype)
 
 
 def _sum(t: Any, *, dtype: Any = None) -> Any:
@@ -230,6 +258,8 @@ def _rules() -> dict[Any, Rule]:
         (pointwise, _pointwise),
         (in_place, _in_place),
         (filled, _filled),
+        ("empty_like.default ones_like.default zeros_like.default full_like.default", _like),
+        ("new_empty.default new_zeros.default new_ones.default new_full.default", _new),
         ("clone.default", _clone),
         ("_to_copy.default", _to_copy),
         ("mm.default bmm.default", _mm),
