@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,6 +40,7 @@ FINITE = (  # fields of every forecast that are finite and not negative
     "samples_per_s", "mfu", "hfu", "flops_forward", "flops_backward", "bytes_forward",
     "saved_bytes", "time_to_train_s", "cost_usd", "energy_j",
 )  # fmt: skip
+SECANTS = 8  # steps towards the largest batch, of which three or four are taken
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
@@ -223,27 +224,41 @@ def largest_batches(scenario: Scenario) -> tuple[int | None, int | None]:
         surely = _most(lambda n: above * peak_of_all(n) <= capacity, scenario, micro)
         return parts * micro, parts * surely
 
-    @functools.cache
-    def peak(batch: int) -> float:
-        recipe = msgspec.structs.replace(asked.recipe, batch=batch)
-        return held_on(trace(model, recipe), device).total
+    peaks: dict[int, float] = {}  # batch -> bytes
 
-    near = _near(peak, float(capacity), asked.recipe.batch)
+    def peak(batch: int) -> float:
+        if batch not in peaks:
+            recipe = msgspec.structs.replace(asked.recipe, batch=batch)
+            peaks[batch] = held_on(trace(model, recipe), device).total
+        return peaks[batch]
+
+    peak(max(asked.recipe.batch, 2))
+    near = _near(peak, peaks, float(capacity))
     batch = _most(lambda n: peak(n) <= capacity, scenario, near)
-    near = _near(peak, capacity / above, asked.recipe.batch)
+    near = _near(peak, peaks, capacity / above)
     return batch, _most(lambda n: above * peak(n) <= capacity, scenario, near)
 
 
-def _near(peak: Callable[[int], float], capacity: float, batch: int) -> int:
-    """A batch near the largest that fits: memory grows about linearly with it."""
-    one, here = (1, peak(1)), (max(batch, 2), peak(max(batch, 2)))
-    for _ in range(2):
-        slope = (here[1] - one[1]) / (here[0] - one[0])
-        if slope <= 0 or one[1] > capacity:
-            return 2
-        found = min(max(int(one[0] + (capacity - one[1]) / slope), 2), ANY_BATCH)
-        one, here = (one, (found, peak(found))) if found != here[0] else (one, here)
-    return here[0]
+def _near(peak: Callable[[int], float], known: Mapping[int, float], capacity: float) -> int:
+    """A batch near the largest that fits: memory grows with it in pieces that are about linear.
+
+    known: the peaks of the batches that were asked for so far.
+    """
+    found = 2
+    if peak(1) > capacity:
+        return found
+    for _ in range(SECANTS):
+        below = sorted(n for n in known if known[n] <= capacity)
+        above = min((n for n in known if known[n] > capacity), default=None)
+        a, b = (below[-1], above) if above is not None else below[-2:]
+        slope = (known[b] - known[a]) / (b - a)
+        if slope <= 0:
+            return found
+        found = min(max(int(a + (capacity - known[a]) / slope), 2), ANY_BATCH)
+        if found in known:
+            break
+        peak(found)
+    return found
 
 
 def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
