@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from roofcast.simulator.importers.cuda_answers import load_compiler
 from roofcast.simulator.importers.lazy import Uninitialized
 from roofcast.simulator.importers.quick_ops import Kernels
 from roofcast.simulator.importers.quick_rules import LEFT
@@ -31,8 +32,8 @@ LATE = frozenset(
 
 
 class LateFakes(FakeTensorMode):
-    """FakeTensorMode that loads the compiler's settings, a second of imports, only where they are
-    asked for: not by the ops that `Kernels` runs.
+    """FakeTensorMode that loads PyTorch's compiler, a second of imports, only where its settings
+    are asked for: not for the ops that `Kernels` runs.
     """
 
     def __init__(self) -> None:
@@ -44,9 +45,9 @@ class LateFakes(FakeTensorMode):
     def __getattr__(self, name: str) -> Any:
         if name not in LATE:
             raise AttributeError(name)
+        load_compiler()
         own = dict(vars(self))
-        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-            super().__init__(allow_non_fake_inputs=True)
+        super().__init__(allow_non_fake_inputs=True)
         vars(self).update(own)
         return getattr(self, name)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from roofcast.simulator.importers.cuda_answers import load_compiler
 from roofcast.simulator.importers.quick_rules import LEFT, RULES, Rule
 from roofcast.simulator.importers.torch_extra import (
     META,
@@ -27,6 +28,7 @@ class Route(NamedTuple):
     rule: Rule | None
     kernel: Any  # the op whose kernel is called; None: none
     maker: bool  # it makes a tensor on the device that it is told
+    compiled: bool  # no Python of PyTorch runs in the kernel
 
 
 class Kernels:
@@ -60,6 +62,8 @@ class Kernels:
                     return self._wrapped(made)
             if route.kernel is None:
                 return LEFT
+            if not route.compiled:
+                load_compiler()
             if device is not None or route.maker:
                 kwargs = {**kwargs, "device": META}
             return self._wrapped(self._called(route.kernel, args, kwargs))
@@ -125,7 +129,7 @@ class Kernels:
 
 FOREIGN = -(1 << 30)
 PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
-SLOW = Route(None, None, False)
+SLOW = Route(None, None, False, False)
 ROUTES: dict[Any, Route] = {}
 
 # views that PyTorch's Python makes of others, and whose kernels give the same
@@ -162,8 +166,12 @@ def _route(mode: FakeTensorMode, func: Any) -> Route:
     """How an op is run."""
     maker = func in MAKERS
     kernel = VIEWS.get(func) or (func if maker or _goes_to_kernel(mode, func) else None)
-    route = Route(RULES.get(func), kernel, maker)
-    return route if route != SLOW else SLOW
+    rule = RULES.get(func)
+    if kernel is None:
+        return SLOW if rule is None else Route(rule, None, maker, False)
+    kernels = torch._C._dispatch_dump_table(kernel.name()).splitlines()
+    python = any(line.startswith("Meta:") and ".py:" in line for line in kernels)
+    return Route(rule, kernel, maker, not python and (kernel.is_view or maker))
 
 
 def _goes_to_kernel(mode: FakeTensorMode, func: Any) -> bool:

@@ -46,9 +46,7 @@ def _one_number(t: torch.Tensor) -> bool:
 def _fits(shape: Sequence[int], whole: Sequence[int]) -> bool:
     """Whether a tensor is broadcast to `whole`."""
     back = len(whole) - len(shape)
-    return back >= 0 and all(
-        n in (1, m) for n, m in zip(shape, whole[back:], strict=True)
-    )
+    return back >= 0 and all(n in (1, m) for n, m in zip(shape, whole[back:], strict=True))
 
 
 # ---------------------------------------------------------------- elementwise
@@ -131,7 +129,9 @@ def _to_copy(t: Any, *, dtype: Any = None, memory_format: Any = None, **where: A
 
 # ---------------------------------------------------------------- products
 def _mm(a: Any, b: Any) -> Any:
-    if a.dtype is not b.dtype or a.dtype not in FLOATS or a.dim() != b.dim() or a.dim() not in (2, 3):
+    if a.dtype is not b.dtype or a.dtype not in FLOATS:
+        return LEFT
+    if a.dim() != b.dim() or a.dim() not in (2, 3):
         return LEFT
     if a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
         return LEFT

@@ -169,7 +169,7 @@ def _form(x: Any, numbers: list[float]) -> Any:
     return x
 
 
-def _rebuilt(x: Any, numbers: Iterator[float]) -> Any:
+def _rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
     """x with other numbers, of the types of its own."""
     kind = type(x)
     if kind is int or kind is float:
