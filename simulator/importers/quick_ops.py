@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from roofcast.simulator.importers.cuda_answers import load_compiler
-from roofcast.simulator.importers.quick_rules import LEFT, RULES, Rule
+from roofcast.simulator.importers.quick_rules import LEFT, PLAIN, RULES, Rule, op
 from roofcast.simulator.importers.torch_extra import (
     META,
     FakeTensor,
     FakeTensorMode,
-    aten,
     fake_tensor,
     torch,
 )
@@ -86,7 +85,7 @@ class Kernels:
                 count += 1
             elif kind is list or kind is tuple:
                 count += self._takes(a)
-            elif kind not in PLAIN and isinstance(a, (torch.Tensor, torch.SymInt)):
+            elif kind not in NO_TENSOR and isinstance(a, (torch.Tensor, torch.SymInt)):
                 return FOREIGN
         return count
 
@@ -128,37 +127,19 @@ class Kernels:
 
 
 FOREIGN = -(1 << 30)
-PLAIN = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
+NO_TENSOR = PLAIN | {torch.dtype, torch.device}
 SLOW = Route(None, None, False, False)
 ROUTES: dict[Any, Route] = {}
 
-# views that PyTorch's Python makes of others, and whose kernels give the same
+# views that PyTorch's Python makes of others, and ops whose kernels give the same
 VIEWS: dict[Any, Any] = {
-    aten.view.default: aten.view.default,
-    aten._unsafe_view.default: aten.view.default,
-    aten.select.int: aten.select.int,
-    aten.slice.Tensor: aten.slice.Tensor,
-    aten.split.Tensor: aten.split.Tensor,
-    aten.squeeze.dim: aten.squeeze.dim,
-    aten.squeeze.default: aten.squeeze.default,
+    op(name): op(name.removeprefix("_unsafe_"))
+    for name in "view _unsafe_view select.int slice.Tensor split.Tensor squeeze squeeze.dim".split()
 }
-MAKERS: frozenset[Any] = frozenset(
-    (
-        aten.empty.memory_format,
-        aten.empty_strided.default,
-        aten.empty_like.default,
-        aten.ones_like.default,
-        aten.zeros_like.default,
-        aten.full_like.default,
-        aten.new_empty.default,
-        aten.new_zeros.default,
-        aten.new_ones.default,
-        aten.new_full.default,
-        aten.new_empty_strided.default,
-        aten.zeros.default,
-        aten.ones.default,
-        aten.full.default,
-    )
+MAKERS = frozenset(
+    op(name)
+    for name in "empty.memory_format empty_strided empty_like ones_like zeros_like full_like"
+    " new_empty new_zeros new_ones new_full new_empty_strided zeros ones full".split()
 )
 
 

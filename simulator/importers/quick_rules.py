@@ -234,52 +234,44 @@ def _embedding(table: Any, ids: Any, *rest: Any) -> Any:
     return meta((*ids.shape, table.shape[1]), table.dtype)
 
 
-def _rules() -> dict[Any, Rule]:
-    pointwise = (
-        "abs.default add.Tensor add.Scalar addcmul.default addcdiv.default clamp.default"
-        " clamp_min.default cos.default div.Tensor div.Scalar elu.default elu_backward.default"
-        " erf.default exp.default gelu.default gelu_backward.default hardsigmoid.default"
-        " hardsigmoid_backward.default hardswish.default hardswish_backward.default"
-        " hardtanh.default hardtanh_backward.default leaky_relu.default"
-        " leaky_relu_backward.default log.default maximum.default minimum.default mish.default"
-        " mish_backward.default mul.Tensor mul.Scalar neg.default pow.Tensor_Scalar"
-        " reciprocal.default relu.default rsqrt.default rsub.Scalar sigmoid.default"
-        " sigmoid_backward.default silu.default silu_backward.default sin.default"
-        " softplus.default softplus_backward.default sqrt.default sub.Tensor sub.Scalar"
-        " tanh.default tanh_backward.default threshold.default threshold_backward.default"
-    )
-    in_place = (
-        "add_.Tensor sub_.Tensor mul_.Tensor div_.Tensor relu_.default sigmoid_.default"
-        " tanh_.default silu_.default hardswish_.default hardtanh_.default leaky_relu_.default"
-        " elu_.default clamp_.default erfinv_.default"
-    )
-    filled = "fill_.Scalar zero_.default uniform_.default normal_.default"
-    named: list[tuple[str, Rule]] = [
-        (pointwise, _pointwise),
-        (in_place, _in_place),
-        (filled, _filled),
-        ("empty_like.default ones_like.default zeros_like.default full_like.default", _like),
-        ("new_empty.default new_zeros.default new_ones.default new_full.default", _new),
-        ("clone.default", _clone),
-        ("_to_copy.default", _to_copy),
-        ("mm.default bmm.default", _mm),
-        ("addmm.default baddbmm.default", _addmm),
-        ("sum.dim_IntList mean.dim", _reduced),
-        ("sum.default mean.default", _sum),
-        ("_softmax.default _log_softmax.default", _softmax),
-        ("_softmax_backward_data.default _log_softmax_backward_data.default", _softmax_backward),
-        ("native_layer_norm.default", _layer_norm),
-        ("native_layer_norm_backward.default", _layer_norm_backward),
-        ("native_batch_norm.default", _batch_norm),
-        ("native_batch_norm_backward.default", _batch_norm_backward),
-        ("embedding.default", _embedding),
-    ]
-    found = {}
-    for names, rule in named:
-        for name in names.split():
-            packet, _, overload = name.partition(".")
-            found[getattr(getattr(aten, packet), overload)] = rule
-    return found
+POINTWISE = (
+    "abs add.Scalar add.Tensor addcdiv addcmul clamp_min cos div.Scalar div.Tensor elu elu_backward"
+    " erf exp gelu gelu_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward"
+    " hardtanh hardtanh_backward leaky_relu leaky_relu_backward log maximum minimum mish"
+    " mish_backward mul.Scalar mul.Tensor neg pow.Tensor_Scalar reciprocal relu rsqrt rsub.Scalar"
+    " sigmoid sigmoid_backward silu silu_backward sin softplus softplus_backward sqrt sub.Scalar"
+    " sub.Tensor tanh tanh_backward threshold threshold_backward"
+)
+IN_PLACE = (
+    "add_.Tensor div_.Tensor elu_ erfinv_ hardswish_ hardtanh_ leaky_relu_ mul_.Tensor relu_"
+    " sigmoid_ silu_ sub_.Tensor tanh_"
+)
+NAMED: tuple[tuple[str, Rule], ...] = (
+    (POINTWISE, _pointwise),
+    (IN_PLACE, _in_place),
+    ("fill_.Scalar normal_ uniform_ zero_", _filled),
+    ("empty_like full_like ones_like zeros_like", _like),
+    ("new_empty new_full new_ones new_zeros", _new),
+    ("clone", _clone),
+    ("_to_copy", _to_copy),
+    ("bmm mm", _mm),
+    ("addmm baddbmm", _addmm),
+    ("mean.dim sum.dim_IntList", _reduced),
+    ("mean sum", _sum),
+    ("_log_softmax _softmax", _softmax),
+    ("_log_softmax_backward_data _softmax_backward_data", _softmax_backward),
+    ("native_layer_norm", _layer_norm),
+    ("native_layer_norm_backward", _layer_norm_backward),
+    ("native_batch_norm", _batch_norm),
+    ("native_batch_norm_backward", _batch_norm_backward),
+    ("embedding", _embedding),
+)
 
 
-RULES: dict[Any, Rule] = _rules()
+def op(name: str) -> Any:
+    """The aten op of a name such as `relu` or `add.Tensor`."""
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(aten, packet), overload or "default")
+
+
+RULES: dict[Any, Rule] = {op(name): rule for names, rule in NAMED for name in names.split()}
