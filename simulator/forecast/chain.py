@@ -40,7 +40,8 @@ FINITE = (  # fields of every forecast that are finite and not negative
     "samples_per_s", "mfu", "hfu", "flops_forward", "flops_backward", "bytes_forward",
     "saved_bytes", "time_to_train_s", "cost_usd", "energy_j",
 )  # fmt: skip
-SECANTS = 8  # steps towards the largest batch, of which three or four are taken
+SECANTS = 12  # most steps towards the largest batch; three or four are usual
+GROWTH = 8  # where memory does not grow with the batch: the next batch, in batches
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
@@ -240,25 +241,29 @@ def largest_batches(scenario: Scenario) -> tuple[int | None, int | None]:
 
 
 def _near(peak: Callable[[int], float], known: Mapping[int, float], capacity: float) -> int:
-    """A batch near the largest that fits: memory grows with it in pieces that are about linear.
+    """A batch near the largest that fits: memory grows with it in pieces, each about linear or
+    steeper than the one before.
 
-    known: the peaks of the batches that were asked for so far.
+    known: the peaks of the batches that were asked for so far. Between one that fits and one that
+    does not, the line through both ends below the capacity, the line through the last two that fit
+    beyond it; where that is no closer, the geometric mean is tried.
     """
-    found = 2
     if peak(1) > capacity:
-        return found
-    for _ in range(SECANTS):
+        return 2
+    for step in range(SECANTS):
         below = sorted(n for n in known if known[n] <= capacity)
         above = min((n for n in known if known[n] > capacity), default=None)
-        a, b = (below[-1], above) if above is not None else below[-2:]
-        slope = (known[b] - known[a]) / (b - a)
-        if slope <= 0:
-            return found
-        found = min(max(int(a + (capacity - known[a]) / slope), 2), ANY_BATCH)
-        if found in known:
+        last = below[-1]
+        if last >= ANY_BATCH or (above is not None and above - last == 1):
             break
-        peak(found)
-    return found
+        beyond = above is None or (step % 2 == 1 and len(below) > 1)
+        a, b = below[-2:] if beyond or above is None else (last, above)
+        slope = (known[b] - known[a]) / (b - a)
+        found = int(last + (capacity - known[last]) / slope) if slope > 0 else GROWTH * last
+        if above is not None and found >= above:
+            found = math.isqrt(last * above)
+        peak(min(max(found, last + 1), ANY_BATCH))
+    return max(last, 2)
 
 
 def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:
