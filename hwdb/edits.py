@@ -19,9 +19,11 @@ from roofcast.hwdb.units import pretty, quantity
 SOURCE = "edit"
 """Key in `sources` that a changed number cites."""
 
+CAPACITY, USABLE = "memory.capacity", "memory.usable"
+
 FAR = 1000.0
 """A plain number is refused that is this many times less than that of every shipped device."""
-POSSIBLE = {"B/s": 1e9, "FLOP/s": 1e9, "Hz": 1e6, "B": 1e6, "W": 1.0}
+POSSIBLE = {"B/s": 1e9, "FLOP/s": 1e9, "Hz": 1e6, "B": 4e6, "W": 1.0}
 """Numbers from here on are not questioned; the shipped devices are not read for them."""
 LONG = 1e-3  # the same for seconds, which are questioned where they are large
 
@@ -67,8 +69,16 @@ def apply(
             continue
         table[last] = _edited(new, table.get(last))
         edits.append(f"{key} {pretty(old, units[key])} -> {pretty(new, units[key])}")
+        if key == CAPACITY and old and USABLE not in dict(changes):
+            _scale_usable(table, new / old)
     sources = {**data.get("sources", {}), SOURCE: "changed for this forecast"}
     return data | {"sources": sources}, tuple(edits)
+
+
+def _scale_usable(memory: dict[str, Any], factor: float) -> None:
+    """The same share of another capacity is what programs can allocate."""
+    if (usable := _old(memory.get("usable"), "B")) is not None:
+        memory["usable"] = _edited(usable * factor, memory["usable"])
 
 
 def _edited(value: float, before: Any) -> dict[str, Any]:
@@ -171,7 +181,8 @@ def check_unit(key: str, typed: Any, value: float, unit: str, old: float | None 
     powers = (-9, -6, -3) if seconds else (3, 6, 9, 12, 15)
     power = min(powers, key=lambda p: abs(math.log(value) + math.log(10.0**p / usual)))
     meant, spelled = pretty(value * 10.0**power, unit), _spelled(value, unit)
-    raise BadInput(f'{key}: {typed} is {spelled}; did you mean {meant}? write "{meant}"')
+    given = shortened(typed) if isinstance(typed, str) else quoted(typed)
+    raise BadInput(f'{key}: {given} is {spelled}; did you mean {meant}? write "{meant}"')
 
 
 def _plain(typed: Any) -> bool:
@@ -250,7 +261,15 @@ def merge(
                 result[key] = value
         return result
 
-    return lay(base, over, ""), tuple(filter(None, edits))
+    merged = lay(base, over, "")
+    mine, under = over.get("memory", {}), base.get("memory", {})
+    if isinstance(mine, dict) and isinstance(under, dict) and "usable" not in mine:
+        old, new = (_old(each.get("capacity"), "B") for each in (under, mine))
+        if old and new:
+            merged["memory"] = copy.deepcopy(merged["memory"])
+            _scale_usable(merged["memory"], new / old)
+            merged["sources"] = {SOURCE: "of a changed capacity", **merged.get("sources", {})}
+    return merged, tuple(filter(None, edits))
 
 
 def _line(key: str, old: Any, new: Any, unit: str, file: str) -> str:

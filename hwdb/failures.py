@@ -20,6 +20,8 @@ from roofcast.hwdb.strict import checked, load
 PATH = Path(__file__).parent / "failures.toml"
 NODE = 8  # devices of a node
 HOURS = 24.0
+AGEING = "ageing"  # the table of failures.toml that is not a run
+SHORT = 1e-4  # a run against the age of its cluster, below which its rate is that of its middle
 Z80 = 1.2815515655446004  # half-width of the interval that holds 80 % of a normal distribution
 
 
@@ -67,7 +69,38 @@ class Rate(NamedTuple):
 def runs() -> dict[str, Counted]:
     """The runs whose interruptions were counted."""
     tree = load(PATH, "interruptions of runs")
-    return {name: checked(Counted, table, f"{PATH}: {name}") for name, table in tree.items()}
+    named = {name: table for name, table in tree.items() if name != AGEING}
+    return {name: checked(Counted, table, f"{PATH}: {name}") for name, table in named.items()}
+
+
+class Ageing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the rate falls with the age of a cluster."""
+
+    shape: float  # failures up to an age t grow as t ** shape
+    source: str
+
+
+@functools.cache
+def ageing() -> Ageing:
+    """How the rate falls with the age of a cluster."""
+    return checked(Ageing, load(PATH, "interruptions of runs")[AGEING], f"{PATH}: {AGEING}")
+
+
+def aged(days_old: float, days: float, life_days: float) -> float:
+    """The mean rate of a run of so many days on a cluster that is so old when it starts, over the
+    mean rate of the cluster's life: N(t) = (t / life) ** shape of the life's failures come up to
+    the age t (schroeder2006, crow1974), without wear at the end.
+
+    >>> aged(0.0, 1461.0, 1461.0)
+    1.0
+    >>> [round(aged(age, 54.0, 1461.0), 2) for age in (0.0, 365.0, 1461.0)]
+    [2.28, 1.04, 0.75]
+    """
+    life, shape = life_days, ageing().shape
+    if days < SHORT * days_old:  # the difference of two nearly equal powers
+        return shape * ((days_old + days / 2) / life) ** (shape - 1.0)
+    failures = ((days_old + days) / life) ** shape - (days_old / life) ** shape
+    return failures * life / days
 
 
 def rate(without: Collection[str] = ()) -> Rate:

@@ -93,6 +93,12 @@ def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ..
             f'{file}: [peak_flops] is empty; give at least one rate, for example bf16 = "400'
             ' TFLOP/s"'
         )
+    memory = device.memory
+    if memory.usable is not None and memory.usable > (memory.capacity or 0.0):
+        raise BadInput(
+            f"{file}: memory.usable is more than memory.capacity; it is the part of the capacity"
+            " that programs can allocate"
+        )
     if device.kind not in KINDS:
         raise BadInput(f"{file}: kind is {quoted(device.kind)}; wanted one of {', '.join(KINDS)}")
     return device

@@ -108,7 +108,15 @@ class Memory(Struct, frozen=True, kw_only=True):
 
     bandwidth: Rate  # peak, reads and writes together [B/s]
     capacity: Bytes | None = None  # [B]; absent for server CPUs, whose machine decides it
+    # of it, what programs can allocate: less by what the driver keeps, and by the check bits of
+    # GDDR with ECC on (1/16) [B]
+    usable: Bytes | None = None
     type: str = ""  # HBM3, GDDR6X, DDR5-4800 x8 ...
+
+    @property
+    def limit(self) -> float | None:
+        """Bytes that programs can allocate, where that is known; else the capacity."""
+        return self.capacity if self.usable is None else self.usable
 
 
 class Level(Struct, frozen=True, kw_only=True):

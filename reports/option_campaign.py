@@ -63,7 +63,8 @@ CAMPAIGN: dict[str, Option] = {
     "checkpoint_every": _text(
         "--checkpoint-every",
         "N",
-        "Steps between checkpoints, or a time: 500, 3h. Default: of the shortest mean run.",
+        "Steps between checkpoints, or a time: 500, 3h. Default: the interval at which the run is"
+        " shortest in the mean, by the rate of failures.",
     ),
     "checkpoint_bandwidth": _text(
         "--checkpoint-bandwidth",
@@ -90,15 +91,26 @@ CAMPAIGN: dict[str, Option] = {
         "TIME",
         "From there to the next step. Default: 5min (1min on one node), and reading the state.",
     ),
+    "cluster_age": _text(
+        "--cluster-age",
+        "TIME",
+        "Age of the cluster at the start, with which its failures become rarer: 200d, 2years."
+        " Default: as rare at any age.",
+    ),
     "preemptions_per_hour": click.option(
         "--preemption",
         "preemptions_per_hour",
         type=float,
         metavar="N",
         help=(
-            "Preemptions of the whole run per hour, on spot capacity, whose price it then takes."
-            " Default: none."
+            "Preemptions of the whole run per hour, on spot capacity; its price is then that of"
+            " spot. Default: none."
         ),
+    ),
+    "wait": _text(
+        "--wait",
+        "TIME",
+        "From a preemption until capacity is back, in the mean; not paid. Default: by the restart.",
     ),
     "spares": click.option(
         "--spares", type=click.IntRange(min=0), metavar="N", help="Idle devices that are paid for."
@@ -106,7 +118,8 @@ CAMPAIGN: dict[str, Option] = {
     "slow_steps": _text(
         "--slow-steps",
         "SHARE",
-        "Mean length of steps beyond the forecast. Default: 1.5 % on several nodes.",
+        "By how much the mean step of a run is longer than the forecast step. Default: 1.5 % on"
+        " several nodes.",
     ),
     "input_rate": _text(
         "--input-rate",
@@ -115,9 +128,13 @@ CAMPAIGN: dict[str, Option] = {
         " Default: enough.",
     ),
     "owned": click.option(
-        "--owned", is_flag=True, help="Loss of value and electricity instead of a rent."
+        "--owned",
+        is_flag=True,
+        help="You own the devices: their loss of value and electricity instead of a rent.",
     ),
-    "price_date": _text("--price-date", "DATE", "Date of --price: 2026-08-21."),
+    "price_date": _text(
+        "--price-date", "DATE", "When --price was quoted, for the invoice: 2026-08-21."
+    ),
 }
 
 

@@ -30,7 +30,7 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
     "lora_precision": click.option(
         "--lora-precision",
         type=click.Choice(ADAPTERS),
-        help="Number format of the adapters. Default: that of the weights.",
+        help="Number format of the adapters. Default: that of --precision.",
     ),
     "lora_dropout": click.option(
         "--lora-dropout",
@@ -52,7 +52,7 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
     "train": click.option(
         "--train",
         metavar="REGEX",
-        help="Weights of ops with such a name train, the others do not; with --lora, they too.",
+        help="Only weights of ops with such a name train; with --lora, beside the adapters.",
     ),
     "lengths": click.option(
         "--lengths",
@@ -71,9 +71,9 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         "--weights",
         type=click.Choice(WEIGHTS),
         help=(
-            "Format in which weights that do not train are stored, in inference all: nf4 (QLoRA:"
-            " 4.127 bits), int8, fp8, bf16, int4 (GPTQ, AWQ), nvfp4, mxfp4, q4_k_m (llama.cpp)."
-            " Products stay in --precision. Default: that of the precision."
+            "Format in which weights that do not train are stored (in inference: all weights): nf4"
+            " (QLoRA: 4.127 bits), int8, fp8, bf16, int4 (GPTQ, AWQ), nvfp4, mxfp4, q4_k_m"
+            " (llama.cpp). Products stay in --precision. Default: that of the precision."
         ),
     ),
 }

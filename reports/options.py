@@ -88,8 +88,8 @@ STEP: dict[str, Option] = {
             "Activation recomputation (checkpointing): none; selective (attention scores); full;"
             " uniform:N (layers in groups of N); every:N (every Nth layer); block:N (the first N"
             " layers of each stage); modules:NAME,NAME (ops whose name contains one of these, for"
-            " example modules:mlp,norm); keep:ROLE,ROLE (all but the results of qkv, context,"
-            " attn_out, mlp_in, mlp_out); or a framework's policy: minimal, save_qkv_proj"
+            " example modules:mlp,norm); keep:ROLE,ROLE (keeps only the results of qkv,"
+            " context, attn_out, mlp_in, mlp_out); or a framework's policy: minimal, save_qkv_proj"
             " (MaxText), selective-ops (torchtitan) ... Default: none."
         ),
     ),
@@ -126,8 +126,8 @@ RUNS = click.option(
     multiple=True,
     metavar="FILE",
     help=(
-        "Your own measured runs (.csv, columns as of roofcast validate --runs): those like this"
-        " step (device, stack, kind of model, mode, format) calibrate the forecast. May be"
+        "Your own measured runs (.csv, columns in docs/usage.md): those like this step"
+        " (device, stack, kind of model, mode, format) calibrate the forecast. May be"
         " repeated."
     ),
 )
@@ -150,7 +150,10 @@ LENGTH: dict[str, Option] = {
         "price_per_hour",
         type=Priced(),
         metavar="USD",
-        help="USD per device-hour. Default: the rent on demand in hwdb/prices.",
+        help=(
+            "USD per device-hour. Default: the rent on demand in hwdb/prices, the median of one"
+            " class of provider."
+        ),
     ),
 }
 DEVICE: dict[str, Option] = {

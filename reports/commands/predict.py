@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @click.option(
     "--layout",
     type=click.Choice(("best",)),
-    help="best: the fastest layout that fits on --devices, as roofcast search finds it.",
+    help=(
+        "best: the fastest layout that fits on --devices, as roofcast search finds it. Default: the"
+        " layout that --tp, --pp and so on give."
+    ),
 )
 @click.option(
     "--remedies",

@@ -15,19 +15,20 @@ from roofcast.simulator.forecast.result import Forecast
 _ADAPTED = 7  # names of adapted layers that are listed
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
-# interval_class of a forecast: the published runs, left out of the fits, whose errors it is as wide
-# as
-LEFT_OUT = "80 % of the errors on published runs left out of the fits"
+# interval_class of a forecast: what was measured, and the errors that the interval is as wide as
+AS_WIDE = "80 % of such forecasts lay in it for published runs kept out of the fits"
 INTERVALS = {
-    "known device and stack": f"{LEFT_OUT}, their device and stack being known from others",
-    "known device, another stack": (
-        f"{LEFT_OUT}, their device being known from others and their software stack not"
+    "known device and stack": (
+        f"the device was measured with this stack and kind of model; {AS_WIDE}"
     ),
-    "known family": f"{LEFT_OUT}, of other devices of a known family",
-    "inherited device": f"{LEFT_OUT}, of devices of which no run was fitted",
-    "unfitted maker": f"{LEFT_OUT}, of devices of vendors of which no run was fitted",
-    "bound by the host": f"{LEFT_OUT}, of steps bound by the host",
-    "mixture of experts": f"{LEFT_OUT}, of mixtures of experts and of steps bound by the host",
+    "known device, another stack": (
+        f"the device was measured, but not with this stack and kind of model; {AS_WIDE}"
+    ),
+    "known family": f"not the device was measured but others of its family; {AS_WIDE}",
+    "inherited device": f"no device of this family was measured, others of its vendor; {AS_WIDE}",
+    "unfitted maker": f"no device of this vendor was measured; {AS_WIDE}",
+    "bound by the host": f"the step is bound by the host; {AS_WIDE}",
+    "mixture of experts": f"a mixture of experts; {AS_WIDE}",
     "imagined device": "a hypothetical device: the widest of all intervals",
 }
 NARROWER = "measured steps of your own narrow it (--runs)"

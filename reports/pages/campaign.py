@@ -117,6 +117,7 @@ def parts(c: Campaign) -> list[tuple[str, str, str]]:
         "saving checkpoints": c.checkpoint_s,
         "work redone after failures": c.lost_s,
         "noticing failures": c.detection_s,
+        "waiting for capacity": c.wait_s,
         "restarts after failures": c.restart_s,
         "starting the job": c.start_s,
     }

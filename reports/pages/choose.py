@@ -75,7 +75,7 @@ def _head(out: Console, found: Chosen) -> None:
     if found.timed:
         length = f", {s['tokens']} tokens" if "tokens" in s else f", {s.get('samples')} samples"
         length += f", {s['epochs']:g} epochs" if "epochs" in s else ""
-    batch = f"batch {s['batch']:,}{' (assumed)' if found.batch_assumed else ''}"
+    batch = f"batch {s['batch']:,}{' samples (assumed)' if found.batch_assumed else ''}"
     title = f"{s['model']}: {what}{length}, {batch}, {_GOALS[found.objective]}"
     say(out, title, indent=0, style="bold")
     limits = [f"{_LIMITS[name]} {_amount(name, value)}" for name, value in found.limits.items()]
@@ -109,6 +109,11 @@ def _kinds(names: Sequence[str]) -> str:
 
 def _notes(out: Console, found: Chosen) -> None:
     """What the table does not say by itself."""
+    if found.timed and any(c.goodput is not None for c in found.choices):
+        text = "time, cost: of the whole training, with checkpoints, failures and restarts"
+        if "within_s" in found.limits:
+            text += "; in time: the probability that the deadline holds"
+        say(out, f"{text}; --sure 90 asks for limits that hold with 90 %")
     if not all(c.fits for c in found.choices):
         say(out, "may fit: the capacity lies within the error of the forecast peak")
     if found.bought:
@@ -116,8 +121,10 @@ def _notes(out: Console, found: Chosen) -> None:
     elif any(c.price is not None for c in found.choices):
         say(
             out,
-            "price: median of one class of provider, with the date of its newest quote (hwdb/"
-            "prices); --provider takes another class, --price DEVICE=USD yours",
+            "price: median of one class of provider (specialised clouds, hyperscalers or"
+            " marketplaces), with the date of its newest quote (hwdb/prices); by provider: the cost"
+            " at its lowest and highest quote; --provider takes another class, --price DEVICE=USD"
+            " yours",
         )
 
 

@@ -122,7 +122,7 @@ def _power(forecast: Forecast) -> str:
     text = f"power {si(forecast.power_w, 'W')} per board,"
     text += f" {si(forecast.step_energy_j, 'J')} of the boards per {unit}"
     if forecast.clock_share is not None and forecast.clock_share < FULL:
-        text += f"; mean clock {percent(forecast.clock_share)} of the highest"
+        text += f"; mean clock {percent(forecast.clock_share)} of the boost clock"
     return text
 
 

@@ -145,7 +145,7 @@ def _row_notes(names: Sequence[str]) -> list[str]:
 def _column_notes(forecast: Forecast) -> list[str]:
     """What the columns of FLOP and bytes mean."""
     attention = any(layer.op == "attention" for layer in forecast.layers)
-    square = ", attention in full" if attention else ""
+    square = ", attention as if it had no mask" if attention else ""
     of_mfu = "matrix products and convolutions"
     if attention:
         of_mfu = "matrix products, convolutions and what the mask leaves of attention"

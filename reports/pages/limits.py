@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, say, section, show
@@ -13,11 +15,11 @@ NEAR_ZERO = 5e-4  # of the step: time that is shown as none
 MANY_OPS = 1000  # rows of ops above which remedies are forecast only where they are asked for
 LEAST = 0.005  # of the step: a limit or gain below it is left out
 NOTE = (
-    "share: of the time that the limit bounds; used: time the resource would need alone at its"
-    " datasheet rate, divided by that of the step; headroom: 1 - used; input (loading of samples):"
-    " not modelled"
+    "share: of the step, by what bounds each kernel; used: time that the resource would need alone"
+    " at its datasheet rate (compute: without what a mask hides; host: all launches), divided by"
+    " that of the step; headroom: 1 - used; loading of samples: not modelled"
 )
-FREE = "; if free: what the step would save if the resource took no time"
+FREE = "; if free: what the step would save if the resource took no time and the others stayed"
 MEANING = {
     "kernel latency": "kernel latency: fixed cost of small kernels",
     "network": "network: communication that nothing hides; used: of the busiest links",
@@ -73,23 +75,44 @@ def remedies_table(out: Console, f: Forecast) -> None:
         elif len(f.layers) > MANY_OPS:
             say(out, "Of so many ops remedies are forecast only with --remedies.")
         return
-    columns: list[tuple[str, Justify]] = [("remedy", "fold"), ("saves", "right"), ("of", "right")]
-    columns += [("fits", "right")]
+    columns: list[tuple[str, Justify]] = [("remedy", "fold"), ("option", "fold")]
+    columns += [("saves", "right"), ("of step", "right"), ("fits", "right")]
     fits = [_fits(r, f) for r in gains]
     rows = [
-        [_name(r), seconds(r.saved_s), percent(r.saved_s / f.step_time_s), word]
+        [_name(r), option_of(r), seconds(r.saved_s), percent(r.saved_s / f.step_time_s), word]
         for r, word in zip(gains, fits, strict=True)
     ]
     out.print()
-    show(out, fitted_table(out.width - 2, columns, rows, spare=("of",)))
-    unit = pass_or_step(f.mode).split()[-1]
-    text = f"each forecast on its own, the rest as it is; of: of the {unit}"
+    show(out, fitted_table(out.width - 2, columns, rows, spare=("option", "of step")))
+    text = "each forecast on its own, the rest as it is"
     if any(r.note.startswith("per ") for r in gains):
-        text += f"; a larger batch: saved for {f.batch:,} sample{'s' if f.batch > 1 else ''}"
+        samples = f"{f.batch:,} sample{'s' if f.batch > 1 else ''}"
+        text += f"; with a larger batch: saved in the time of {samples}"
     text += "; savings do not add up"
     if "maybe" in fits:
         text += "; maybe: the capacity lies within the error of the forecast peak"
     say(out, text, style="dim")
+
+
+def option_of(r: Remedy) -> str:
+    """The options of predict that make a change; "" where its name tells them (a layout).
+
+    >>> option_of(Remedy(name="fused attention", options={"attention": "flash"}, saved_s=1.0,
+    ...     step_time_s=1.0, fits=True))
+    '--attention flash'
+    >>> option_of(Remedy(name="twice the memory bandwidth", saved_s=1.0, step_time_s=1.0, fits=True,
+    ...     options={"set": {"memory.bandwidth": "x2"}}))
+    '--set memory.bandwidth=x2'
+    """
+    if r.note and not r.note.startswith("per "):
+        return ""
+    words = []
+    for name, value in r.options.items():
+        if name == "set":
+            words += [f"--set {shlex.quote(f'{key}={text}')}" for key, text in value.items()]
+        elif value not in (None, ()):
+            words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
 
 
 def _name(r: Remedy) -> str:

@@ -31,7 +31,9 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
             on = f"{run.devices:,} × {run.device}" if run.devices > 1 else run.device
             where = f"{run.name} on {on}, stack {run.stack} ({run.source})"
-            say(out, f"{where}: measured {seconds(run.measured_s)} per {unit}, {off}", first="- ")
+            unread = " (no constant was fitted to it)" if run.unread else ""
+            measured = f"measured {seconds(run.measured_s)} per {unit}"
+            say(out, f"{where}: {measured}, {off}{unread}", first="- ")
 
 
 def none_is_near(forecast: Forecast) -> str:

@@ -20,7 +20,10 @@ WORDS = {  # of parts of a step
     "host": "host",
 }
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
-LEGEND = "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token"
+LEGEND = (
+    "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token; 80 %"
+    " interval: of the mean; p50, p90, p99: over requests"
+)
 PARTS = {  # of the time to the first token
     "server": "outside the engine: HTTP, tokenization",
     "queue": "in the engine, until a step takes the prompt",
@@ -99,7 +102,8 @@ def _headline(out: Console, f: ServingForecast) -> None:
         rates.append(_users(f.under_way))
         if f.devices > 1:
             rates.append(f"{digits(f.under_way / f.devices)} per device")
-    rates += [f"{rate(f.tokens_per_s_per_user)} tokens/s per user"] if f.tpot_s.mean else []
+    each = f"{rate(f.tokens_per_s_per_user)} tokens/s per user (1 / TPOT)"
+    rates += [each] if f.tpot_s.mean else []
     say(out, "   ".join(map(unbroken, rates)), style="bold")
     if f.output_tokens_per_s_range is not None and f.load not in OPEN:
         low, high = f.output_tokens_per_s_range
@@ -163,7 +167,7 @@ def _waits(out: Console, f: ServingForecast) -> None:
 
 def _capacity(out: Console, f: ServingForecast, highest: float, use: float) -> None:
     """The most requests per second, and how near this load is to it."""
-    most = f"capacity {digits(highest)} requests/s"
+    most = f"highest rate with any number of users: {digits(highest)} requests/s"
     if f.highest_requests_per_s_range is not None:
         low, high = f.highest_requests_per_s_range
         most += f" (80 % interval {digits(low)} to {digits(high)})"
@@ -205,7 +209,7 @@ def _memory(out: Console, f: ServingForecast) -> None:
         per += f", {binary(m.cache_bytes_per_token_past_windows)} beyond the windows"
     rows = [
         ["weights", binary(m.weights_bytes), ""],
-        ["runtime", binary(m.runtime_bytes), "driver, context, workspaces"],
+        ["runtime", binary(m.runtime_bytes), "context, libraries, workspaces"],
         ["KV cache", binary(m.cache_bytes), per],
         ["peak", binary(m.peak_bytes), "of this load"],
     ]

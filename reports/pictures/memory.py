@@ -57,7 +57,8 @@ def draw(forecasts: Sequence[Forecast], moments: Sequence[Held] = ()) -> Figure:
     _frame(axes, forecasts)
     handles = [KINDS[name] for name in used]
     patches = [axes.bar([0], [0], color=c, hatch=h, edgecolor="white", lw=0) for c, h in handles]
-    axes.legend(patches[::-1], used[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0),
+    labels = ["framework, allocator" if name == "framework" else name for name in used]
+    axes.legend(patches[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0),
                 frameon=False, fontsize=SMALL)  # fmt: skip
     names = ", ".join(dict.fromkeys(f.model for f in forecasts))
     title = f"memory of {names}"

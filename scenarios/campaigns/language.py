@@ -63,7 +63,9 @@ def phases(row: Row, named: words.Named, device: str, said: list[str]) -> tuple[
         batch = fitting
     base = _scenario(row, model, device, devices, sequence, batch, said)
     laid = _laid_out(base, devices, layout, said)
-    return (msgspec.structs.replace(laid, tokens=float(length)),)
+    read = recipe.get("eval")  # steps between evaluations, and samples of one
+    campaign = {"eval_every": read["every"], "eval_samples": read["samples"]} if read else {}
+    return (msgspec.structs.replace(laid, tokens=float(length), campaign=campaign),)
 
 
 def _measured(name: str, device: str, devices: int, batch: int, sequence: int) -> Scenario | None:
@@ -153,7 +155,10 @@ def _scenario(
         "framework": _framework(row, device, said),
     }
     plain = isinstance(model, dict)
-    columns |= model if plain else {"model_name": model}
+    if plain or model.endswith(".json"):  # a file replaces the plain transformer below
+        columns |= model if plain else {"layers": "1", "hidden": "128"}
+    else:
+        columns |= {"model_name": model}
     assumed: list[str] = []
     found = training_rows.scenario_of(columns, assumed)
     stack = next(

@@ -54,9 +54,25 @@ def plan(row: Row) -> Plan:
     generates = found is None or (found.family not in ENCODERS and not counted)
     if takes == "sequence" and (text(row, "tokens") or generates):
         group, phases = "language model", language.phases(row, named, device, said)
+        phases += _tower(words.recipe_of(row), phases[0])
     else:
         group, phases = "net", _net(row, named, takes, device, said)
     return Plan(group, phases, tuple(said))
+
+
+def _tower(recipe: dict[str, Any], text_part: Scenario) -> tuple[Scenario, ...]:
+    """The training of an encoder of images beside a language model, on the same devices, plain data
+    parallel; none where the recipe has none.
+    """
+    if "tower" not in recipe:
+        return ()
+    tower, devices = recipe["tower"], text_part.devices or 1
+    return (
+        Scenario(
+            model=tower["model"], device=text_part.device, devices=devices,
+            batch=tower["batch"] * devices, image=tower["image"], samples=tower["samples"],
+        ),
+    )  # fmt: skip
 
 
 def _net(
@@ -190,7 +206,7 @@ def _step(
     found = nets.run(columns)
     if found.scenario is None:
         raise words.refuse(found.refused)
-    return found.scenario
+    return msgspec.structs.replace(found.scenario, freeze=recipe.get("freeze"))
 
 
 def _framework(row: Row) -> str:
@@ -207,6 +223,8 @@ def _precision(row: Row) -> str:
         cell = {"fp16": "amp-fp16", "amp": "amp-fp16"}.get(note[1].lower(), note[1].lower())
     if cell.startswith(("amp", "apex")) or "mixed" in cell:
         return "amp-bf16" if "bf16" in cell else "amp-fp16"
+    if not cell and re.search("AMP=(?:✗|No)", text(row, "note")):
+        return "tf32" if text(row, "device").startswith("A100") else "fp32"
     return cell or "amp-fp16"
 
 

@@ -95,9 +95,10 @@ def recipe_of(row: Row) -> dict[str, Any]:
 
 
 def filled(row: Row) -> Row:
-    """A row with the parameters and devices that the recipe of a named example tells."""
+    """A row with the parameters, devices and software that the recipe of a named example tells."""
     recipe = recipe_of(row)
-    return row | {name: f"{recipe[name]:g}" for name in ("params", "devices") if name in recipe}
+    told = {name: f"{recipe[name]:g}" for name in ("params", "devices") if name in recipe}
+    return row | told | ({"software": recipe["software"]} if "software" in recipe else {})
 
 
 class Named(NamedTuple):
@@ -279,7 +280,9 @@ def batch_of(row: Row, devices: int, sequence: int | None) -> int | None:
     all_devices = re.search(r"Batch size \(TF32 BF16\)=(\d+) (\d+)", note)
     if all_devices:
         return int(all_devices[2] if mixed else all_devices[1])
-    each = re.search(r"[Bb]atch [Ss]ize ?(?:/|per) ?GPU[^=;]*=(\d+)(k?)\b", note)
+    each = re.search(
+        r"(?:[Bb]atch [Ss]ize ?(?:/|per) ?GPU[^=;]*|Local Batch size)=(\d+)(k?)\b", note
+    )
     if each and "Phase" not in note:
         return devices * int(each[1]) * (1024 if each[2] else 1)
     return None

@@ -149,10 +149,16 @@ def middle(h: Held) -> float:
 
 
 def telling(h: Held) -> np.ndarray:
-    """Whether each entry counts in the calibration: runs left out by software tell the class of
+    """Whether each entry counts in the calibration. A new source is what a user brings, so runs
+    left out by source tell every class. Those left out with the whole family of their device tell
+    a class of which fewer than FEW sources were left out; those left out by software the class of
     another stack alone, since the others do not say whether the stack is known.
     """
-    return np.asarray((h.way != "software") | (h.klass == "known device, another stack"))
+    by_source = h.way == "source"
+    few = [k for k in CLASSES if len(set(h.source[by_source & (h.klass == k)])) < FEW]
+    by_device = (h.way == "device") & np.isin(h.klass, few)
+    by_software = (h.way == "software") & (h.klass == "known device, another stack")
+    return np.asarray(by_source | by_device | by_software)
 
 
 def calibrated(h: Held) -> Calibrated:

@@ -291,7 +291,7 @@ class Planner(NamedTuple):
         if self.budget.flop is not None:  # the time is only guessed here: fewer may do
             n = max(n // 2, 1)
         most = max(GROWN * n, 4096 if n <= 512 else 0)
-        capacity = kind.names.device.memory.capacity
+        capacity = kind.names.device.memory.limit
         found = []
         while n <= most:
             found += [n] if kind.floor.fits(n, capacity) else []

@@ -79,6 +79,7 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_s: float
     lost_s: float  # work that is done again
     detection_s: float
+    wait_s: float = 0.0  # until preempted capacity is back; neither paid nor in device_hours
     restart_s: float
     start_s: float
     time_s: float

@@ -13,7 +13,10 @@ from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.strict import checked
 from roofcast.hwdb.units import quantity
 
-UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0}
+UNITS = {
+    "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0,
+    "year": 365.25 * 86400.0, "years": 365.25 * 86400.0,
+}  # fmt: skip
 LONGEST = 100 * 365.25 * 86400.0  # seconds
 MOST = 1e15
 
@@ -56,7 +59,9 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failure_rate: float | None = None  # per 1000 node-days, nodes of eight devices
     detection: str | float | None = None  # duration
     restart: str | float | None = None
+    cluster_age: str | float | None = None  # duration, when the run starts
     preemptions_per_hour: float | None = None  # of the whole run, on spot capacity
+    wait: str | float | None = None  # duration until preempted capacity is back, in the mean
     spares: int = 0  # devices
     slow_steps: str | float | None = None  # fraction
     input_rate: str | float | None = None  # samples/s or tokens/s, of a node of eight devices
@@ -79,7 +84,9 @@ class Terms(NamedTuple):
     failure_rate: float | None
     detection_s: float | None
     restart_s: float | None
+    cluster_age_s: float | None
     preemptions_per_hour: float
+    wait_s: float
     spares: int
     slow: float | None
     input_samples: float | None  # per second and node
@@ -108,7 +115,9 @@ def terms(raw: Mapping[str, object], where: str = "campaign") -> Terms:
         failure_rate=a.failure_rate,
         detection_s=_seconds(a.detection, f"{where}: detection"),
         restart_s=_seconds(a.restart, f"{where}: restart"),
+        cluster_age_s=_seconds(a.cluster_age, f"{where}: cluster_age", "200 days"),
         preemptions_per_hour=a.preemptions_per_hour or 0.0,
+        wait_s=_seconds(a.wait, f"{where}: wait") or 0.0,
         spares=a.spares,
         slow=_share(a.slow_steps, f"{where}: slow_steps"),
         input_samples=samples,
@@ -149,6 +158,11 @@ def _check_counts(a: Asked, where: str) -> None:
             f"{where}: preemptions_per_hour {often:g}: preemptions of the run per hour, 0 or more,"
             " for example 0.05"
         )
+    if a.wait is not None and not often:
+        raise BadInput(
+            f"{where}: wait: how often is the run preempted? add preemptions_per_hour, for example"
+            " 0.05"
+        )
     rate = a.failure_rate
     if rate is not None and not 0.0 <= rate <= MOST:
         raise BadInput(
@@ -185,7 +199,7 @@ def _deadline(value: str | float | None, start: date | None, what: str) -> float
     return (end - start) / timedelta(seconds=1)
 
 
-def _seconds(value: str | float | None, what: str) -> float | None:
+def _seconds(value: str | float | None, what: str, such: str = "10 min") -> float | None:
     """A duration: "10 min", "3 h"; a bare number is seconds."""
     if value is None:
         return None
@@ -198,7 +212,7 @@ def _seconds(value: str | float | None, what: str) -> float | None:
     except (BadInput, ValueError):
         number = -1.0
     if not 0.0 <= number <= LONGEST:
-        raise BadInput(f"{what} {quoted(value, 40)}: a duration is wanted, for example 10 min")
+        raise BadInput(f"{what} {quoted(value, 40)}: a duration is wanted, for example {such}")
     return number
 
 

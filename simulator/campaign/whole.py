@@ -6,130 +6,63 @@ import functools
 import math
 from datetime import date, timedelta
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from roofcast.hwdb.failures import NODE, Rate, hours_between, rate
-from roofcast.hwdb.records import Device
-from roofcast.simulator.campaign import checkpoints as saves
-from roofcast.simulator.campaign import defaults, money
-from roofcast.simulator.campaign.goodput import Rhythm, failures, mean_s, segments, simulated_s
+from roofcast.simulator.campaign import money
+from roofcast.simulator.campaign.before import DAY, HOUR, Plan, before, said
+from roofcast.simulator.campaign.before import Facts as Facts
+from roofcast.simulator.campaign.before import Part as Part
+from roofcast.simulator.campaign.goodput import failures, mean_s, segments, simulated
 from roofcast.simulator.campaign.result import Campaign, Checkpoints, Failures, StageResult
 from roofcast.simulator.campaign.terms import Terms
 
 DRAWS = 1000  # of the simulation
 SEED = 20260101
-HOUR, DAY = 3600.0, 86400.0
 Z80 = NormalDist().inv_cdf(0.9)
-
-
-class Part(NamedTuple):
-    """What the forecast of a step says, of a stage or of the whole run."""
-
-    steps: float
-    step_s: float
-    low_s: float | None  # its 80 % interval
-    high_s: float | None
-    forward: float  # share of a forward pass in a step
-    samples: float  # of a step
-    tokens: float | None
-    step_j: float | None  # of all devices
-    sequence: int | None = None
-    name: str = ""
-
-
-class Facts(NamedTuple):
-    """What the forecasts of the steps say of the run."""
-
-    device: Device
-    devices: int
-    parts: tuple[Part, ...]
-    state_bytes: float
-    host_rate: float | None  # copy from a device to its host [B/s]; None: unknown
-    power_scope: str
-    price: float | None  # USD per device-hour
-    price_given: bool
-
-    @property
-    def steps(self) -> float:
-        """Steps of all stages."""
-        return sum(p.steps for p in self.parts)
-
-
-class _Work(NamedTuple):
-    """Seconds of a part, without checkpoints and failures."""
-
-    step_s: float  # as the input allows
-    steps_s: float
-    slow_s: float
-    eval_s: float
-
-    @property
-    def all_s(self) -> float:
-        return self.steps_s + self.slow_s + self.eval_s
-
-
-class _Plan(NamedTuple):
-    """The run before failures."""
-
-    parts: tuple[_Work, ...]
-    step_s: float  # mean over the run
-    start_s: float
-    rhythm: Rhythm
-    saved: dict[str, Any]
-    rate: Rate
-    preempted: float  # share of the interruptions that are preemptions
-
-    @property
-    def steps_s(self) -> float:
-        """Seconds of the steps."""
-        return sum(p.steps_s for p in self.parts)
-
-    @property
-    def work_s(self) -> float:
-        """Seconds of work, without checkpoints and failures."""
-        return sum(p.all_s for p in self.parts)
 
 
 def whole(f: Facts, t: Terms) -> tuple[Campaign | None, tuple[str, ...]]:
     """The whole run, None where it does not end since a segment is longer than failures allow; and
     what it assumes.
     """
-    plan = _plan(f, t)
-    return _forecast(f, t, plan), _said(f, t, plan)
+    plan = before(f, t)
+    return _forecast(f, t, plan), said(f, t, plan)
 
 
 def mean_time_s(f: Facts, t: Terms) -> float:
     """Mean seconds of the whole run, as `whole` gives them; inf where it does not end."""
-    plan = _plan(f, t)
+    plan = before(f, t)
     return plan.start_s + mean_s(plan.work_s, plan.rhythm)
 
 
 def chance(f: Facts, t: Terms, limit_s: float) -> float:
     """The probability that the whole run takes no longer, as `whole` gives that of a deadline."""
-    times, _ = _draws(f, _plan(f, t))
+    times = _draws(f, before(f, t))[0]
     return float(np.mean(times <= limit_s))
 
 
-def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
+def _forecast(f: Facts, t: Terms, plan: Plan) -> Campaign | None:
     r = plan.rhythm
     mean = mean_s(plan.work_s, r)
     if not math.isfinite(mean):
         return None
     expected = failures(plan.work_s, r)
     n = segments(plan.work_s, r)
-    down = expected * r.detect_s
+    down, wait = expected * r.down_s, expected * r.preempted * r.wait_s if expected else 0.0
     again = expected * (r.between_s * -math.expm1(-r.restart_s / r.between_s)) if expected else 0.0
     saving = n * r.stall_s
     lost = max(mean - plan.work_s - saving - down - again, 0.0) if expected else 0.0
     time_s = plan.start_s + mean
-    times, shares = _draws(f, plan)
+    times, shares, used = _draws(f, plan)
     paid = f.devices + t.spares
-    low, high, late = (float(np.quantile(times, q)) for q in (0.1, 0.9, 0.95))
-    g_low, g_high = (float(np.quantile(shares, q)) for q in (0.1, 0.9))
+    low, high, late = _quantiles(times, 0.1, 0.9, 0.95)
+    held = (time_s - wait, *_quantiles(used, 0.1, 0.9, 0.95))  # without waiting for capacity
+    g_low, g_high = _quantiles(shares, 0.1, 0.9)
     goodput = plan.steps_s / time_s
-    money_of, energy_of = _cost(f, t, (time_s, low, high, late)), _energy(f, plan, lost)
+    owned = (time_s, low, high, late)  # loses value while it waits too
+    money_of, energy_of = _cost(f, t, owned if t.owned else held), _energy(f, plan, lost)
     steps_s, slow_s, eval_s = (sum(p[i] for p in plan.parts) for i in (1, 2, 3))
     return Campaign(
         steps=f.steps, step_s=plan.step_s,
@@ -137,109 +70,33 @@ def _forecast(f: Facts, t: Terms, plan: _Plan) -> Campaign | None:
         stages=_stages(f, plan, time_s, energy_of, money_of["cost_usd"]),
         devices=f.devices, spares=t.spares,
         steps_s=steps_s, slow_s=slow_s, eval_s=eval_s, checkpoint_s=saving,
-        lost_s=lost, detection_s=down, restart_s=again, start_s=plan.start_s, time_s=time_s,
+        lost_s=lost, detection_s=down - wait, wait_s=wait, restart_s=again, start_s=plan.start_s,
+        time_s=time_s,
         goodput=goodput, goodput_low=min(g_low, goodput), goodput_high=max(g_high, goodput),
         days=time_s / DAY, days_low=low / DAY, days_high=high / DAY, days_95=late / DAY,
-        device_hours=paid * time_s / HOUR, device_hours_low=paid * low / HOUR,
-        device_hours_high=paid * high / HOUR,
+        device_hours=paid * held[0] / HOUR, device_hours_low=paid * held[1] / HOUR,
+        device_hours_high=paid * held[2] / HOUR,
         checkpoints=Checkpoints(**plan.saved, count=n),
         failures=Failures(
             per_1000_node_days=plan.rate.median, low=plan.rate.low, high=plan.rate.high,
             hours_between=r.between_s / HOUR if math.isfinite(r.between_s) else None,
-            expected=expected, preemptions=expected * plan.preempted,
+            expected=expected, preemptions=expected * r.preempted,
             detection_s=r.detect_s, restart_s=r.restart_s,
         ),
         **_dates(t, time_s, low, high, late, times),
-        **_joules(f, energy_of, (time_s, low, high)),
+        **_joules(f, energy_of, held[:3]),
         **money_of,
     )  # fmt: skip
 
 
-def _plan(f: Facts, t: Terms) -> _Plan:
-    nodes = math.ceil(f.devices / NODE)
-    slow = t.slow if t.slow is not None else defaults.SLOW if nodes > 1 else 0.0
-    parts, before = [], 0.0
-    for p in f.parts:
-        step_s = p.step_s
-        if t.input_samples:
-            step_s = max(step_s, p.samples / (t.input_samples * nodes))
-        if t.input_tokens and p.tokens:
-            step_s = max(step_s, p.tokens / (t.input_tokens * nodes))
-        steps_s, evaluations = p.steps * step_s, 0
-        if t.eval_every:
-            after = before + p.steps
-            evaluations = math.floor(after / t.eval_every) - math.floor(before / t.eval_every)
-        each_s = _evaluation_s(p, t) if evaluations else 0.0
-        parts.append(_Work(step_s, steps_s, slow * steps_s, evaluations * each_s))
-        before += p.steps
-    step_s = parts[0].step_s if len(parts) == 1 else sum(w.steps_s for w in parts) / f.steps
-    known = rate() if t.failure_rate is None else Rate(t.failure_rate, 0.0)
-    per_day = known.median
-    between_s = hours_between(per_day, f.devices) * HOUR if per_day > 0 else math.inf
-    between_s, preempted = _interrupted(between_s, t.preemptions_per_hour)
-    start_s = defaults.RESTART_S if nodes > 1 else defaults.RESTART_ONE_S
-    rhythm, saved = _rhythm(f, t, between_s, start_s, step_s * (1 + slow))
-    if preempted:  # a preemption is announced: nothing has to be detected
-        rhythm = rhythm._replace(detect_s=rhythm.detect_s * (1.0 - preempted))
-    return _Plan(tuple(parts), step_s, start_s, rhythm, saved, known, preempted)
+def _quantiles(values: np.ndarray, *levels: float) -> tuple[float, ...]:
+    return tuple(float(np.quantile(values, level)) for level in levels)
 
 
-def _interrupted(between_s: float, per_hour: float) -> tuple[float, float]:
-    """Seconds between interruptions of failures and preemptions together, two independent Poisson
-    processes, whose rates add; and the share of preemptions in them.
-
-    >>> _interrupted(7200.0, 0.5)
-    (3600.0, 0.5)
+def _draws(f: Facts, plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds and goodput of DRAWS runs, each with its own step time and rate of failures; and
+    their seconds without those that wait for capacity.
     """
-    if not per_hour:
-        return between_s, 0.0
-    preemptions, failing = per_hour / HOUR, 1.0 / between_s
-    return 1.0 / (failing + preemptions), preemptions / (failing + preemptions)
-
-
-def _evaluation_s(p: Part, t: Terms) -> float:
-    """Seconds of one evaluation: forward passes in batches like those of a step."""
-    size = t.eval_samples / p.samples if t.eval_samples else 0.0
-    if t.eval_tokens and p.tokens:
-        size = t.eval_tokens / p.tokens
-    return size * p.step_s * p.forward
-
-
-def _rhythm(
-    f: Facts, t: Terms, between_s: float, start_s: float, step_s: float
-) -> tuple[Rhythm, dict[str, Any]]:
-    """Checkpoints and failures of the run, and the fields of Checkpoints."""
-    nodes = math.ceil(f.devices / NODE)
-    bandwidth = t.bandwidth or defaults.SAVE_RATE * nodes
-    save_s = f.state_bytes / bandwidth
-    stall_s, late_s = save_s, 0.0
-    if t.asynchronous and f.host_rate:
-        stall_s = min(f.state_bytes / f.devices / f.host_rate, save_s)
-        late_s = save_s
-    detect_s = defaults.DETECTION_S if t.detection_s is None else t.detection_s
-    restart_s = start_s + save_s if t.restart_s is None else t.restart_s
-    finite = math.isfinite(between_s)
-    every_s, chosen = f.steps * step_s, "once, at the end"
-    if t.every_s is not None or t.every_steps is not None:
-        every_s, chosen = t.every_s or (t.every_steps or 1) * step_s, "given"
-    elif finite:
-        every_s = min(max(saves.best(stall_s, between_s), late_s, step_s), every_s)
-        chosen = "shortest mean run"
-    saved: dict[str, Any] = {
-        "bytes": f.state_bytes, "bandwidth": bandwidth, "stall_s": stall_s, "save_s": save_s,
-        "every_s": every_s, "every_steps": every_s / step_s, "chosen": chosen,
-    }  # fmt: skip
-    if finite:
-        saved |= {
-            "young_s": saves.young(stall_s, between_s),
-            "daly_s": saves.daly(stall_s, between_s),
-            "available_s": saves.available(stall_s, between_s, detect_s + restart_s),
-        }
-    return Rhythm(every_s, stall_s, late_s, detect_s, restart_s, between_s), saved
-
-
-def _draws(f: Facts, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds and goodput of DRAWS runs, each with its own step time and rate of failures."""
     z_step, z_rate = _normals()
     steps_s = np.zeros(DRAWS)
     for p, w in zip(f.parts, plan.parts, strict=True):
@@ -250,12 +107,15 @@ def _draws(f: Facts, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
         least = w.step_s if w.step_s > p.step_s else 0.0
         steps_s += p.steps * np.maximum(factor * p.step_s, least)
     factor = steps_s / plan.steps_s
-    between = plan.rhythm.between_s * np.exp(-plan.rate.sigma * z_rate)
-    if plan.preempted:
-        failing = (1.0 - plan.preempted) * np.exp(plan.rate.sigma * z_rate)
-        between = plan.rhythm.between_s / (failing + plan.preempted)
-    times = plan.start_s + simulated_s(plan.work_s * factor, plan.rhythm, between, SEED)
-    return times, steps_s / times
+    r = plan.rhythm
+    between, preempted = r.between_s * np.exp(-plan.rate.sigma * z_rate), np.zeros(DRAWS)
+    if r.preempted:
+        failing = (1.0 - r.preempted) * np.exp(plan.rate.sigma * z_rate)
+        between = r.between_s / (failing + r.preempted)
+        preempted = r.preempted / (failing + r.preempted)
+    run_s, waited_s = simulated(plan.work_s * factor, r, between, preempted, SEED)
+    times = plan.start_s + run_s
+    return times, steps_s / times, times - waited_s
 
 
 @functools.cache
@@ -288,7 +148,7 @@ def _after(start: date, seconds: float) -> str | None:
         return None
 
 
-def _energy(f: Facts, plan: _Plan, lost: float) -> tuple[float, ...] | None:
+def _energy(f: Facts, plan: Plan, lost: float) -> tuple[float, ...] | None:
     """Joules of devices that work, by part: steps, evaluations, and what is done again."""
     found = []
     for p, w in zip(f.parts, plan.parts, strict=True):
@@ -300,7 +160,7 @@ def _energy(f: Facts, plan: _Plan, lost: float) -> tuple[float, ...] | None:
 
 
 def _joules(
-    f: Facts, by_part: tuple[float, ...] | None, times: tuple[float, float, float]
+    f: Facts, by_part: tuple[float, ...] | None, times: tuple[float, ...]
 ) -> dict[str, Any]:
     if by_part is None:
         return {}
@@ -315,7 +175,7 @@ def _joules(
 
 
 def _stages(
-    f: Facts, plan: _Plan, time_s: float, joules: tuple[float, ...] | None, usd: float | None
+    f: Facts, plan: Plan, time_s: float, joules: tuple[float, ...] | None, usd: float | None
 ) -> tuple[StageResult, ...]:
     """A line per stage; none where there is one. Dollars are rounded so that they add up."""
     if len(f.parts) == 1:
@@ -344,42 +204,3 @@ def _cost(f: Facts, t: Terms, times: tuple[float, ...]) -> dict[str, Any]:
         "cost_usd": mean, "cost_low_usd": low, "cost_high_usd": high, "cost_95_usd": late,
         "price_date": str(t.price_date) if t.price_date else None,
     }  # fmt: skip
-
-
-def _said(f: Facts, t: Terms, plan: _Plan) -> tuple[str, ...]:
-    """What is assumed of the run."""
-    r, known = plan.rhythm, plan.rate
-    lines = []
-    if t.failure_rate is None:
-        kind = "" if f.device.kind == "gpu" else "; counted on GPUs alone"
-        lines.append(
-            f"failures: {known.median:.1f} per 1000 node-days ({known.low:.1f} to"
-            f" {known.high:.1f}), nodes of {NODE} devices, as in published runs{kind}"
-        )
-    if t.detection_s is None or t.restart_s is None:
-        lines.append(
-            f"a failure is detected after {r.detect_s / 60:.3g} min, and the restart takes"
-            f" {r.restart_s / 60:.3g} min, reading the checkpoint included; a node to replace the"
-            " failed one is there by then"
-        )
-    if t.bandwidth is None:
-        lines.append(f"checkpoints: {defaults.SAVE_RATE / 1e9:g} GB/s per node of {NODE} devices")
-    if t.asynchronous and f.host_rate is None:
-        lines.append("checkpoints: the link to the host is unknown; saved synchronously")
-    if plan.preempted:
-        lines.append(
-            f"preemptions: {t.preemptions_per_hour:g} per hour of the run, as failures are but"
-            " announced, so that nothing is detected; capacity is there again by the restart"
-        )
-    if t.slow is None and any(w.slow_s for w in plan.parts):
-        lines.append(f"steps take {100 * defaults.SLOW:g} % longer over a long run")
-    if not t.eval_every:
-        lines.append("no evaluation (--eval-every)")
-    if t.owned:
-        lines.append(
-            "owned: loss of value of 28 % a year, and the printed power of all devices with host"
-            " and building (hwdb/prices/costs.toml); no network, space and staff"
-        )
-    elif f.price is not None and f.price_given and t.price_date is None:
-        lines.append(f"price of {f.price:g} USD per device-hour: given without a date")
-    return tuple(lines)

@@ -94,7 +94,7 @@ def choice_of(chooser: Chooser, point: Point) -> Choice:
         power_w=point.power_w,
         energy_j=energy_j if length.given else None,
         peak_bytes=point.peak_bytes,
-        capacity_bytes=float(of.device.memory.capacity or 0) or None,
+        capacity_bytes=float(of.device.memory.limit or 0) or None,
         fits=point.surely,
         rate=found.tokens_per_s or found.samples_per_s,
         mfu=found.mfu,

@@ -122,7 +122,7 @@ class Chooser:
         """Counts of a kind that its lower bounds leave, each behind the bound of the objective."""
         found = []
         for n in kind.counts:
-            if not kind.floor.could_fit(n, kind.names.device.memory.capacity):
+            if not kind.floor.could_fit(n, kind.names.device.memory.limit):
                 continue
             least = self.bound(kind, n)
             value = least.value(wanted.objective)
@@ -181,7 +181,7 @@ class Chooser:
         """The fastest layout of a coarse grid that fits on each of these numbers of devices, where
         there is one.
         """
-        name, capacity = kind.names.device.id, kind.names.device.memory.capacity
+        name, capacity = kind.names.device.id, kind.names.device.memory.limit
         new = [n for n in devices if (name, n) not in self.searched]
         self.searched |= dict.fromkeys([(name, n) for n in new])
         held = [n for n in new if kind.floor.fits(n, capacity)]
@@ -246,7 +246,7 @@ class Chooser:
 
     def _hopeless(self, kind: Kind, devices: int) -> bool:
         """Whether nothing fits on so many devices, as was found on a device with more memory."""
-        capacity = kind.names.device.memory.capacity
+        capacity = kind.names.device.memory.limit
         if not kind.floor.could_fit(devices, capacity):
             return True
         least = self.least.get(self._alike(kind, devices))
@@ -256,7 +256,7 @@ class Chooser:
         """The sieve of a kind, which knows the fastest layouts that were found."""
         name = kind.names.device.id
         if name not in self.sieves:
-            capacity = float(kind.names.device.memory.capacity or np.inf)
+            capacity = float(kind.names.device.memory.limit or np.inf)
             self.sieves[name] = Sieve(capacity, most_above(kind.scenario.mode), self.ranks)
         return self.sieves[name]
 
@@ -354,7 +354,7 @@ class Chooser:
 
     @staticmethod
     def _most_memory(kind: Kind) -> tuple[float, bool, float]:
-        capacity = float(kind.names.device.memory.capacity or 0.0)
+        capacity = float(kind.names.device.memory.limit or 0.0)
         return -capacity, kind.offer.rent is None, kind.floor.run_s(1)
 
     def _deep(self, kind: Kind, devices: int) -> list[Point]:

@@ -101,7 +101,7 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
     for part in parts:
         for text, n in part.reasons.items():
             reasons[text] = reasons.get(text, 0) + n
-    capacity = names.device.memory.capacity
+    capacity = names.device.memory.limit
     return Explored(
         scenario=scenario,
         devices=devices,

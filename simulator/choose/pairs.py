@@ -131,7 +131,7 @@ def _searched(job: Job, pool: Sequence[Pooled]) -> tuple[_Searched, int]:
 
 def _search(chooser: Chooser, kind: Kind, per_node: int | None) -> None:
     """The fastest layout on each number of devices of a kind."""
-    capacity = kind.names.device.memory.capacity
+    capacity = kind.names.device.memory.limit
     counts = [n for n in kind.counts if kind.floor.fits(n, capacity) and _whole(n, per_node)]
     counts = sorted({*counts[:1], *counts[-NUMBERS:]})
     shapes = [s for n in counts for s in kind.space.shapes(n, few=True)]
@@ -163,7 +163,7 @@ def _coarse(shapes: Sequence[Shape]) -> list[Shape]:
 
 def _lack(kind: Kind, there: int) -> str:
     """What the pool lacks of a kind of device for a job."""
-    capacity = kind.names.device.memory.capacity
+    capacity = kind.names.device.memory.limit
     weights = kind.floor.weights_bytes
     if capacity and weights > there * capacity:
         least = int(-(-weights // capacity))

@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 def used_memory(point: Point) -> float:
     """Peak memory as a fraction of the capacity; 0 where that is unknown."""
-    capacity = point.offer.device.memory.capacity
+    capacity = point.offer.device.memory.limit
     return point.peak_bytes / float(capacity) if capacity else 0.0
 
 

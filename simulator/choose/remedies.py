@@ -129,8 +129,9 @@ def _formats(found: Forecast, asked: Asked) -> Iterator[str]:
 
 def _bandwidth(found: Forecast, s: Scenario, asked: Asked) -> Iterator[Remedy]:
     """Twice the memory bandwidth, where a device may have that."""
-    double = f"{2.0 * float(asked.device.memory.bandwidth)!r} B/s"
-    edits = {**s.set, "memory.bandwidth": double}
+    key = "memory.bandwidth"
+    double = f"{2.0 * float(asked.device.memory.bandwidth)!r} B/s" if key in s.set else "x2"
+    edits = {**s.set, key: double}
     try:
         then, _ = timed(asked._replace(device=hwdb.device(s.device, edits)))
     except RoofcastError:

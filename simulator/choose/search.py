@@ -140,7 +140,7 @@ def _forecast(
             continue
         step_s[i], peak[i] = found.step_time_s, found.memory.peak_bytes
     refused = np.isinf(peak)
-    capacity = decide.names.device.memory.capacity or np.inf
+    capacity = decide.names.device.memory.limit or np.inf
     fits = ~refused & (peak <= capacity)
     reasons = dict(decide.reasons.values())
     return Found(layouts, step_s, peak, refused, fits, reasons)

@@ -9,6 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.edits import said
 from roofcast.hwdb.market import Summary
+from roofcast.hwdb.records import Memory
 from roofcast.simulator.campaign.checkpoints import state_bytes
 from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache
@@ -81,9 +82,10 @@ def _bytes(saved: Iterable[Kept], kind: str) -> float:
 
 
 def memory_fields(
-    held: Held, capacity: float | None, step: Step, layout: Layout | None = None
+    held: Held, memory: Memory, step: Step, layout: Layout | None = None
 ) -> MemoryForecast:
-    """Memory at peak beside the device's capacity, and between what measured runs would lie."""
+    """Memory at peak beside that of the device, and between what measured runs would lie."""
+    capacity = memory.limit
     low, high = band(float(held.total), step.recipe.mode)
     return MemoryForecast(
         parameters_bytes=float(held.parameters),
@@ -96,6 +98,7 @@ def memory_fields(
         peak_moment=held.moment,
         capacity_bytes=float(capacity) if capacity else None,
         fits=bool(held.total <= capacity) if capacity else None,
+        installed_bytes=float(memory.capacity) if memory.usable and memory.capacity else None,
         low_bytes=low,
         high_bytes=high,
         **cache_fields(step, layout),
@@ -167,7 +170,7 @@ def assemble(
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
     edits, drawn = said(device.edits), energy.of_one(device, times, step_s)
-    counted, held = totals(step), memory_fields(memory, device.memory.capacity, step)
+    counted, held = totals(step), memory_fields(memory, device.memory, step)
     host_total = float(host_s.sum()) + phases.program_s
     spent = by_kernels(times, phases)
     share = shares(spent[:3].sum(axis=0), spent[3], step_s, phases.between_s)

@@ -81,7 +81,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     )
     n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
     rates = totals(at.whole, layout.micro_batches * layout.dp).fields(step_s, at.peak, n)
-    memory = memory_fields(held, device.memory.capacity, at.step, layout)
+    memory = memory_fields(held, device.memory, at.step, layout)
     moved = sum(p.bytes for p in points)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own

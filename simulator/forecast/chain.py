@@ -206,7 +206,7 @@ def largest_batches(scenario: Scenario) -> tuple[int | None, int | None]:
     scenario = at_longest(scenario)
     asked = resolve(scenario)
     device, layout = asked.device, asked.layout
-    capacity = device.memory.capacity
+    capacity = device.memory.limit
     if capacity is None:
         return None, None
     above = band(1.0, scenario.mode)[1] or 1.0

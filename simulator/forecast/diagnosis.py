@@ -96,7 +96,8 @@ def diagnose(
         parts.append(
             (
                 update_s,
-                "is the optimizer, which more micro-batches per step (accumulation) amortise",
+                "is the optimizer, which more micro-batches per step (accumulation) amortise, with"
+                " the gradients of all parameters in memory",
             )
         )
     if between_s > NOTABLE * step_s:
@@ -104,8 +105,8 @@ def diagnose(
     parts.sort(key=lambda part: part[0], reverse=True)
     said = [f"{_percent(seconds, step_s)} {text}" for seconds, text in parts]
     text = "; ".join(said).replace(" % is", " % of the step is", 1)
-    if device.memory.capacity and memory.total > device.memory.capacity:
-        text += f". {_does_not_fit(memory, float(device.memory.capacity), zero)}"
+    if device.memory.limit and memory.total > device.memory.limit:
+        text += f". {_does_not_fit(memory, float(device.memory.limit), zero)}"
     return text + "."
 
 

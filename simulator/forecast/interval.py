@@ -308,6 +308,7 @@ def nearest(f: Forecast, t: Traits, r: Residuals) -> tuple[Near, ...]:
             devices=int(r.devices[i]),
             measured_s=float(r.seconds[i]),
             error=float(np.exp(-r.error[i]) - 1.0),
+            unread=bool(r.blind[i]),
         )
         for i in list(chosen.values())[:SHOWN]
     )

@@ -55,7 +55,7 @@ def fitting(
     layout: without a pipeline, with the whole batch of a rank as its micro-batch. Also gives that
     rank where it was traced, and why this micro-batch, in words.
     """
-    capacity, each = device.memory.capacity, layout.micro_batch
+    capacity, each = device.memory.limit, layout.micro_batch
     if capacity is None or each == 1:
         return layout, None, ""
     above = most_above(recipe.mode)

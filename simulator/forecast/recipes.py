@@ -59,7 +59,7 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         size=size,
         precision=_with_master(precision_name, stack, s.mode, assumptions),
         stack=stack,
-        optimizer=_optimizer(s, assumptions),
+        optimizer=_optimizer(s, stack, assumptions),
         recompute=s.recompute,
         offload=tuple(s.offload),
         tuning=with_sparsity(
@@ -172,7 +172,7 @@ def _stack(s: Scenario, device: Device | None, assumptions: list[str]) -> Stack:
     return stacks.stack(name)
 
 
-def _optimizer(s: Scenario, assumptions: list[str]) -> str | None:
+def _optimizer(s: Scenario, stack: Stack, assumptions: list[str]) -> str | None:
     """The optimizer; None in inference, and where forward and backward alone are asked for, as
     kernel benchmarks time a training step.
     """
@@ -190,7 +190,9 @@ def _optimizer(s: Scenario, assumptions: list[str]) -> str | None:
         return None
     if name is None:
         name = "adamw"
-        assumptions.append("optimizer adamw (not given)")
+        how = stack.implementations.get("optimizer")
+        kernels = f": {how} kernels" if how in ("foreach", "fused") else ""
+        assumptions.append(f"optimizer adamw (not given){kernels}")
     if name == "none":
         if "optimizer" in s.offload:
             raise BadInput("offload optimizer: there is none; leave it out, or give --optimizer")

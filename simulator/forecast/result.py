@@ -59,8 +59,9 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     framework_bytes: float  # context, workspaces, allocator slack
     peak_bytes: float
     peak_moment: str  # "backward of lm_head", "optimizer step" ...
-    capacity_bytes: float | None
+    capacity_bytes: float | None  # what programs can allocate
     fits: bool | None  # None where the capacity is unknown
+    installed_bytes: float | None = None  # on the device, where programs can allocate less
     # between which 80 % of the measured runs lie that are forecast to need peak_bytes; None where
     # no measured run tells
     low_bytes: float | None = None
@@ -106,6 +107,7 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     devices: int = 1
     measured_s: float
     error: float  # predicted / measured - 1
+    unread: bool = False  # whether it stands in a table that no fit reads
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):

@@ -129,7 +129,7 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     else:  # sequences of every age
         cache = there / held.groups * held.of_sequence(load.input_len + OFFLINE * load.output_len)
     usable = held.memory_bytes if math.isfinite(held.memory_bytes) else None
-    capacity = of.device.memory.capacity
+    capacity = of.device.memory.limit
     most = held.sequences(tokens)
     longest = held.longest()
     peak = held.weight_bytes + held.runtime_bytes + cache

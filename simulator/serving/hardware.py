@@ -83,7 +83,7 @@ class Hardware:
         for name in devices:
             of = offer(hwdb.device(name, asked.set), wanted)
             check_formats(asked, of.device)
-            if not of.device.memory.capacity:
+            if not of.device.memory.limit:
                 self.without_memory.append(of.device.id)
             elif self.value(of, 1) is None:
                 self.without_price.append(of.device.id)
@@ -148,7 +148,7 @@ class Hardware:
 
     @staticmethod
     def _capacity(of: Offer) -> float:
-        return float(of.device.memory.capacity or 0.0) or float("inf")
+        return float(of.device.memory.limit or 0.0) or float("inf")
 
     def _point(self, way: Way, need: Need | None, replicas: int, pending: bool) -> Point | None:
         """A point of the queue; None beyond the limits on money and devices."""

@@ -141,7 +141,7 @@ def _choice(found: Hardware, point: Point) -> ServingChoice:
     at = msgspec.structs.replace(way.asked, devices=devices, price_per_hour=rent)
     forecast = serve(at, replays=found.asked.load.kind == "rate")
     price = of.purchase if found.wanted.buy else of.rent
-    capacity = of.device.memory.capacity
+    capacity = of.device.memory.limit
     return ServingChoice(
         device=of.device.id,
         devices=devices,

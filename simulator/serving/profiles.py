@@ -34,7 +34,7 @@ MEANING = {  # of what a profile sets
     "kv": "format of the cache where none is asked for; model: 16 bits",
     "memory_use": "share of a device's memory that it uses",
     "most_sequences": "sequences that it runs at once; 0: no limit",
-    "runtime_bytes": "device memory of the driver, the context and workspaces",
+    "runtime_bytes": "device memory of the context, libraries and workspaces",
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",

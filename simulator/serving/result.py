@@ -21,7 +21,7 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of one device, the most loaded."""
 
     weights_bytes: float
-    runtime_bytes: float  # driver, context, workspaces
+    runtime_bytes: float  # context, libraries, workspaces
     cache_bytes: float  # of the sequences of this load
     peak_bytes: float
     usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown

@@ -130,7 +130,7 @@ class Server:
             raise BadInput(f"dp {d.dp}: {self.model.name} has no experts; use replicas")
         bytes_ = sum(w.size * w.count * WIDTH[w.dtype] for w in made.weights)
         self.weight_bytes = bytes_ / d.pp
-        capacity = self.device.memory.capacity
+        capacity = self.device.memory.limit
         self.runtime_bytes = self._runtime(float(capacity or np.inf))
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         self.chunk_tokens = self.profile.chunk_tokens

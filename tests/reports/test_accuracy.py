@@ -20,11 +20,27 @@ PAGES = ("accuracy.md", "method.md")
 def test_tables_are_up_to_date(name):
     """About twenty seconds: every shipped run is forecast once."""
     text = (DOCS / name).read_text(encoding="utf-8")
-    stated, now = text.splitlines(), page.filled(text, name).splitlines()
-    changed = [line for line in now if line not in stated]
-    assert text == page.filled(text, name), (
-        f"roofcast validate --write docs/{name} changes {changed[:3]}"
+    now = page.filled(text, name)
+    stated = text.splitlines()
+    changed = [line for line in now.splitlines() if line not in stated]
+    assert text == now, f"roofcast validate --write docs/{name} changes {changed[:3]}"
+
+
+def test_the_table_of_readme_is_that_of_accuracy():
+    """Runs, median error, share inside the interval and error of the bound, of each status."""
+    written = (DOCS / "accuracy.md").read_text(encoding="utf-8")
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    full = re.findall(
+        r"^\| (?:fitted|left out|never seen) \| (\d+) \| ([\d.]+) / [\d.]+ \| \S+"
+        r" \| ([\d.]+) / [\d.]+ \| (\d+) \|",
+        written,
+        re.MULTILINE,
     )
+    short = re.findall(
+        r"^\| [^|]+ \| ([\d,]+) \| ([\d.]+) % \| (\d+) % \| ([\d.]+) % \|$", readme, re.MULTILINE
+    )
+    assert len(full) == 3
+    assert [(n.replace(",", ""), e, b, i) for n, e, i, b in short] == full
 
 
 def test_accuracy_has_every_table_once():

@@ -128,6 +128,8 @@ def test_a_training_that_does_not_fit_says_so_first_and_names_the_nearest_that_d
     [
         ("--stage", "tokens=1B"),
         ("--preemption", "-1"),
+        ("--cluster-age", "-200d"),
+        ("--wait", "2h"),
         ("--start", "2027-03-01", "--deadline", "2027-02-01"),
         ("--failure-rate", "-1"),
         ("--price", "-1"),

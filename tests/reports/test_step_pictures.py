@@ -60,7 +60,7 @@ def test_memory_through_a_step_has_its_peak_and_every_kind():
     assert max(m.total for m in held) == pytest.approx(found.memory.peak_bytes)
     said = style.texts(drawn(lambda: memory.draw([found], held)))
     assert f"peak {binary(found.memory.peak_bytes)}" in said
-    assert {"parameters", "optimizer states", "activations", "framework"} <= set(said)
+    assert {"parameters", "optimizer states", "activations", "framework, allocator"} <= set(said)
 
 
 def test_memory_by_stage_has_a_bar_as_high_as_each_peak():
