@@ -41,7 +41,7 @@ FINITE = (  # fields of every forecast that are finite and not negative
     "saved_bytes", "time_to_train_s", "cost_usd", "energy_j",
 )  # fmt: skip
 SECANTS = 12  # most steps towards the largest batch; three or four are usual
-GROWTH = 8  # where memory does not grow with the batch: the next batch, in batches
+LEAP = 64  # the largest of these steps, in batches
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
@@ -259,7 +259,9 @@ def _near(peak: Callable[[int], float], known: Mapping[int, float], capacity: fl
         beyond = above is None or (step % 2 == 1 and len(below) > 1)
         a, b = below[-2:] if beyond or above is None else (last, above)
         slope = (known[b] - known[a]) / (b - a)
-        found = int(last + (capacity - known[last]) / slope) if slope > 0 else GROWTH * last
+        found = LEAP * last
+        if slope * (found - last) > capacity - known[last]:
+            found = int(last + (capacity - known[last]) / slope)
         if above is not None and found >= above:
             found = math.isqrt(last * above)
         peak(min(max(found, last + 1), ANY_BATCH))
