@@ -64,15 +64,22 @@ class _Taken(NamedTuple):
     def of(step: Recorded) -> _Taken:
         """A step taken apart; what is assumed of it may state figures of its batch."""
         numbers: list[float] = []
+        storages: dict[int, int] = {}  # their numbers, which tell nothing, in the order of use
         forms, ends = [], []
-        for part in step[:-1]:
+        for part in _parts(step):
             form, stops = [], []
             for item in part:
-                form.append(_form(item, numbers))
+                form.append(_form(item, numbers, storages))
                 stops.append(len(numbers))
             forms.append(tuple(form))
             ends.append(stops)
-        return _Taken(tuple(forms), numbers, ends)
+        kept = tuple(storages.setdefault(storage, len(storages)) for storage, _ in step.saved)
+        return _Taken((*forms, kept), numbers, ends)
+
+
+def _parts(step: Recorded) -> list[tuple]:
+    """The parts of a step that have numbers; of what is kept, all but the number of its storage."""
+    return [*step[:4], tuple(s for _, s in step.saved), step.inputs]
 
 
 class Curve:
@@ -92,10 +99,12 @@ class Curve:
         for place, n in zip(self.varied, some.tolist(), strict=True):
             numbers[place] = round(n) if isinstance(numbers[place], int) else n
         begin, parts = 0, []
-        for part, ends in zip(self.form[:-1], self.ends, strict=True):
+        for part, ends in zip(_parts(self.form), self.ends, strict=True):
             parts.append(tuple(self._items(part, begin, ends, numbers)))
             begin = ends[-1] if ends else begin
-        return Recorded._make((*parts, self.form.assumptions))
+        *others, kept, inputs = parts
+        saved = zip((storage for storage, _ in self.form.saved), kept, strict=True)
+        return Recorded._make((*others, tuple(saved), inputs, self.form.assumptions))
 
     def _items(
         self, part: tuple, begin: int, ends: list[int], numbers: list[float]
@@ -155,17 +164,18 @@ def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:
     return True
 
 
-def _form(x: Any, numbers: list[float]) -> Any:
+def _form(x: Any, numbers: list[float], storages: dict[int, int]) -> Any:
     """x with its numbers, which are added to `numbers`, replaced by their types."""
     kind = type(x)
     if kind is int or kind is float or _is_number(x):
         numbers.append(x)
         return kind
     if kind is Value:
-        numbers += (*x.shape, x.storage, x.repeats, x.held, x.bytes)
-        return len(x.shape), x.dtype, x.grad, x.kind, x.split
+        numbers += (*x.shape, x.repeats, x.held, x.bytes)
+        storage = storages.setdefault(x.storage, len(storages))
+        return len(x.shape), x.dtype, storage, x.grad, x.kind, x.split
     if isinstance(x, tuple):
-        return (kind, *[_form(part, numbers) for part in x])
+        return (kind, *[_form(part, numbers, storages) for part in x])
     return x
 
 
@@ -176,8 +186,8 @@ def _rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
         return next(numbers)
     if kind is Value:
         shape = tuple([next(numbers) for _ in x.shape])
-        storage, repeats, held = next(numbers), next(numbers), next(numbers)
-        out = Value(shape, x.dtype, storage, x.grad, x.kind, repeats, held, x.split)
+        repeats, held = next(numbers), next(numbers)
+        out = Value(shape, x.dtype, x.storage, x.grad, x.kind, repeats, held, x.split)
         out.bytes = next(numbers)
         return out
     if isinstance(x, tuple):
