@@ -133,8 +133,9 @@ def main() -> None:
     fit, best = int(found.fits.sum()), found.best()
     print(f"{n} layouts in {seconds:.2f} s of one core: {refused} invalid, {n - refused} forecast,")
     print(f"of which {fit} fit in memory")
-    layout = {name: column[best].item() for name, column in found.layouts.items()}
+    layout = found.layout(best)
     print(f"best: {layout}, {found.step_s[best]:.2f} s per step")
+    print(f"{int(n / seconds)} layouts per second, of which {100 * refused / n:.0f} % are invalid:")
     print(f"{int((n - refused) / seconds)} layouts per second forecast")
     print(f"{int(refused / seconds)} invalid layouts per second rejected in the same time")
 

@@ -44,7 +44,8 @@ def unknown(
     """
     close = list(meant) or similar(name[: 2 * QUOTED], known)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return UnknownName(f"no {what} {quoted(name)}; {hint}{listing}")
+    given = quoted(name, QUOTED // 2 if close else QUOTED)
+    return UnknownName(f"no {what} {given}; {hint}{listing}")
 
 
 def quoted(value: object, most: int = QUOTED) -> str:

@@ -238,7 +238,8 @@ def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
     from roofcast.hwdb.errors import BadInput
     from roofcast.reports.pages import training_runs
     from roofcast.reports.pages.regret import print_regret
-    from roofcast.scenarios.measured.regret import by_source, regrets
+    from roofcast.scenarios.measured.regret import by_source, regrets, without_source
+    from roofcast.simulator.forecast.interval import residuals
 
     if given:
         raise click.UsageError("--regret goes with --runs alone: leave out --ops, -o and --plot")
@@ -247,11 +248,18 @@ def _print_regret(runs: tuple[str, ...], as_json: bool, given: bool) -> None:
             raise BadInput(
                 f"{path}: --regret wants training runs, with the columns of their layouts"
             )
-    found = regrets(training_runs.check_files(runs))
+    scored = training_runs.check_files(runs)
+    found = regrets(scored)
     if not found:
         raise BadInput("--regret: no model and batch was measured under three or more layouts")
     lines = by_source(found)
-    print_json({"regret": [line._asdict() for line in lines]}) if as_json else print_regret(lines)
+    unseen = [] if runs else regrets(without_source(scored, residuals()))
+    left_out = by_source(unseen) if unseen else []
+    if as_json:
+        both = {"regret": lines, "left_out": left_out}
+        print_json({name: [line._asdict() for line in each] for name, each in both.items()})
+        return
+    print_regret(lines, left_out)
 
 
 def _sorted(runs: tuple[str, ...], ops: tuple[str, ...]) -> Asked:

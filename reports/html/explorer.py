@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from roofcast import hwdb
-from roofcast.hwdb.edits import figure_keys
+from roofcast.hwdb.edits import CAPACITY, USABLE, figure_keys
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.hwdb.names import names
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
@@ -45,7 +45,6 @@ FIELDS = (  # of a Scenario, that the page may ask for
 )  # fmt: skip
 UNITS = ("FLOP/s", "B/s", "Hz", "W", "B", "s")
 HOSTS = ("127.0.0.1", "localhost")
-CAPACITY = "memory.capacity"
 KEPT = 64  # of what requests share
 _LARGEST: dict[bytes, tuple[int | None, int | None]] = {}
 _THROUGH: dict[bytes, list[dict[str, Any]]] = {}
@@ -127,7 +126,7 @@ def sliders(device: Device) -> dict[str, tuple[float, str]]:
         value: Any = device
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
-        shown = unit in UNITS or key == "cores"
+        shown = (unit in UNITS or key == "cores") and key != USABLE  # moves with the capacity
         if shown and value is not None and key not in SHOWN_ONLY[Device] | CROSSCHECK_ONLY:
             found[key] = (float(value), unit)
     return found

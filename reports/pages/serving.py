@@ -110,7 +110,9 @@ def _headline(out: Console, f: ServingForecast) -> None:
         say(out, f"80 % interval {rate(low)} to {rate(high)} output tokens/s")
     _level(out, f)
     if not f.memory.fits:
-        say(out, "does not fit: times are as if it did", style="bold red")
+        turns = f"does not fit at once: runs in turns of {f.memory.largest_concurrency:,} sequences"
+        other = "does not fit: times are as if it did"
+        say(out, turns if f.load == "batch" else other, style="bold red")
 
 
 def _users(number: float) -> str:

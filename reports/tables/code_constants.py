@@ -390,6 +390,7 @@ NO_CONSTANTS = {
     "simulator.work.ops.attention.FLASH_ALIGNED": KEPT,
     "simulator.work.ops.attention.FLASH_LARGEST": "widest head of PyTorch's flash kernel",
     "simulator.work.ops.conv.INDEX": KEPT,
+    "simulator.work.ops.loss.ROWWISE": ALGORITHM,
     "simulator.work.ops.embedding.INDEX": KEPT,
     "simulator.work.ops.norm.STATISTICS": KEPT,
     "simulator.work.ops.optimizer.OPTIMIZERS": ALGORITHM,

@@ -75,6 +75,7 @@ STATED = {
     "piped_s": ("s", "chosen"),
     "expert_launches": ("launches", "chosen"),
     "accumulate_bytes": ("bytes", "printed"),
+    "bucket_bytes": ("bytes", "printed"),
     "gradient_bytes": ("bytes", "printed"),
     "gather_bytes": ("bytes", "printed"),
     "reduce_bytes": ("bytes", "printed"),

@@ -80,7 +80,8 @@ def main() -> None:
     parser.add_argument("file", metavar="FILE", help="runs of nanotron, CSV")
     parser.add_argument("--write", action="store_true", help="put the constants into the profile")
     options = parser.parse_args()
-    data, profile = steps(options.file), stacks.stack(STACK)
+    found, profile = steps(options.file), stacks.stack(STACK)
+    data = [s for s, e in zip(found, log_errors(found), strict=True) if np.isfinite(e)]
     start: dict[Key, float] = {("stack", STACK, name): getattr(profile, name) for name in FITTED}
     values = fit(data, start)
     for (_, _, name), value in values.items():

@@ -40,6 +40,7 @@ from roofcast.scenarios.measured.training import published
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.parallel.dealing import counted
 from roofcast.simulator.parallel.layout import check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import units
@@ -203,7 +204,7 @@ def step_seconds(scenario: Scenario) -> float:
     fabric = fabric_of(asked.system, device, x.devices)
     at = Placement(step, device, x, network(x, fabric))
     rows = units(at, roofline.time_all(step, device))
-    return float(timed(at, rows, dealt(at, rows)).step_s)
+    return float(timed(at, rows, counted(dealt(at, rows), len(rows))).step_s)
 
 
 def log_errors(data: list[Step]) -> np.ndarray:
@@ -255,7 +256,8 @@ def neutral(key: Key) -> float:
     if where == "sustained":
         return constants.family(f"any-{constants.family(which).kind}").sustained[name].value
     if name == "dispatch_s":
-        return stacks.stack(stacks.stated(stacks.path_of(which))["like"]).dispatch_s
+        first = stacks.path_of(which.split()[0])
+        return stacks.stack(stacks.stated(first)["like"]).dispatch_s
     return NEUTRAL.get(name, 1.0)
 
 

@@ -181,7 +181,8 @@ def as_it_ran(scenario: Scenario, assumptions: list[str]) -> Scenario:
 
 
 def least_recompute(scenario: Scenario) -> tuple[str, str]:
-    """The least recomputation with which a run that ran is forecast to fit, and the words for it.
+    """The least recomputation with which a run that ran is forecast to fit, or to be as near to
+    what the device has as 80 % of measured peaks are to their forecasts, and the words for it.
 
     A policy of the stack's `ladder`; the last where not even that fits. A policy that the model
     does not have, and a scenario that cannot be forecast, are passed over.
@@ -192,11 +193,12 @@ def least_recompute(scenario: Scenario) -> tuple[str, str]:
             memory = forecast(msgspec.structs.replace(scenario, recompute=how)).memory
         except RoofcastError:
             continue
-        if memory.fits is not False:
+        least, most = memory.low_bytes or memory.peak_bytes, memory.capacity_bytes
+        if memory.fits is not False or (most is not None and least <= most):
             less = "".join(f", {other} needs {peak}" for other, peak in peaks.items())
             return how, UNSTATED if how == "none" else f"recompute {how} (not given{less})"
-        assert memory.capacity_bytes is not None, "only a known capacity can be exceeded"
-        room = memory.capacity_bytes / 2**30
+        assert most is not None, "only a known capacity can be exceeded"
+        room = most / 2**30
         peaks[how] = f"{memory.peak_bytes / 2**30:.0f} of {room:.0f} GiB"
     if not peaks:
         return "none", UNSTATED

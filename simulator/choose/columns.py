@@ -1,243 +1,227 @@
-"""Rows of a search that share one rank's step, network and stages, as one layout of columns."""
+"""Times and memory of the layouts of a search, by the functions that predict calls.
+
+A rank is traced once for all layouts that have it. Layouts whose ranks have one structure are one
+layout whose degrees are columns, and whose rank's numbers are columns too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.choose.decide import Decided, Refusal
+from roofcast.simulator.choose.distinct import numbered, together
+from roofcast.simulator.choose.ranks import Ranks, sifted
 from roofcast.simulator.choose.sieve import Sieve, key_of
+from roofcast.simulator.choose.stacked import (
+    Dealt,
+    Structure,
+    by_order,
+    held_of,
+    often_of,
+    stacked_step,
+    stacked_units,
+    structure_of,
+)
 from roofcast.simulator.forecast.resolve import Named
-from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
-from roofcast.simulator.parallel.layout import Layout, check
-from roofcast.simulator.parallel.networks import fabric_of
-from roofcast.simulator.parallel.stages import Unit, sending, units
-from roofcast.simulator.parallel.step import dealt, peak_bytes, timed
-from roofcast.simulator.parallel.traffic import Placement, gathers, network
-from roofcast.simulator.times import roofline
-from roofcast.simulator.work.recompute import policy
-from roofcast.simulator.work.step import Recipe, Step, trace
+from roofcast.simulator.parallel.holdings import Share
+from roofcast.simulator.parallel.layout import check
+from roofcast.simulator.parallel.stages import Unit
+from roofcast.simulator.parallel.step import SPLIT_BACKWARD, peak_bytes, timed
+from roofcast.simulator.parallel.traffic import Placement
+from roofcast.simulator.work.step import Step
 
-FAMILY = 7  # entries of the key of a rank before its recomputation and offload
-COLUMNS = ("dp", "zero", "shard", "reshard", "micro_batches")  # what rows of a group differ in
-
-
-class Row(NamedTuple):
-    """One layout of a search."""
-
-    place: int  # in the search
-    recipe: Recipe  # of the global batch
-    layout: Layout
-
-
-class _Group(NamedTuple):
-    """What rows with the same rank, network and stages share."""
-
-    fabric: tuple
-    pp: int
-    vpp: int
-    schedule: str
-    stages: tuple[int, ...]
-    gathers: tuple[bool, bool]  # weights for each micro-batch, and again for the backward
-
-
-Refused = Callable[[RoofcastError, int], None]  # told why so many rows are invalid
-Laid = dict[tuple, list[Unit]]  # units by network, and by whether ZeRO 3 gathers
-Fabrics = dict[int, tuple[tuple, Fabric]]  # by number of devices, with what tells them apart
-
-
-class _Rank(NamedTuple):
-    """Rows with one rank, by what they share beyond it."""
-
-    key: tuple
-    first: Row
-    groups: dict[_Group, list[Row]]
-
-    @property
-    def family(self) -> tuple:
-        """What ranks share that differ in recomputation and offload only."""
-        return self.key[:FAMILY]
-
-    @property
-    def rows(self) -> list[Row]:
-        """All of them."""
-        return [row for group in self.groups.values() for row in group]
-
-
-class _Traced(NamedTuple):
-    """A rank's step of one micro-batch, and the seconds of its kernels."""
-
-    step: Step
-    times: roofline.OpTimes
-
-    @property
-    def work(self) -> float:
-        """Seconds of the kernels, without the update."""
-        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
-        return sum(seconds for k, seconds in kernels if k.phase != "update")
-
-    @property
-    def spared(self) -> float:
-        """Seconds of adding gradients up, which the first micro-batch of a step may do without."""
-        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
-        return sum(seconds for k, seconds in kernels if k.kind == "accumulate")
+CHUNK = 16384  # layouts of a call, so that their columns stay in the cache of a core
 
 
 def forecast_rows(
-    rows: list[Row],
-    names: Named,
-    step_s: np.ndarray,
-    peak: np.ndarray,
-    refused: Refused = lambda error, rows: None,
-    sieve: Sieve | None = None,
-) -> None:
+    decided: Decided, names: Named, step_s: np.ndarray, peak: np.ndarray, sieve: Sieve | None = None
+) -> list[Refusal]:
     """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
-    as they are, and `refused` is told why. Left as they are is also what a sieve holds back.
+    as they are, and the reasons are returned. Left as they are is also what a sieve holds back.
     """
-    fabrics: Fabrics = {}
-    ranks: dict[tuple, _Rank] = {}
-    gathering: dict[tuple, tuple[bool, bool]] = {}
-    for row in rows:
-        x = row.layout
-        if x.devices not in fabrics:
-            fabric = fabric_of(names.system, names.device, x.devices)
-            fabrics[x.devices] = kind_of(fabric), fabric
-        how = x.zero, x.pp == 1, x.reshard
-        if how not in gathering:
-            once = gathers(x)
-            gathering[how] = once, once and x.reshard
-        key = (
-            *(x.tp, x.sp, x.cp, x.cp_kind, x.ep, x.etp, x.micro_batch, id(row.recipe)),
-            x.pp * x.vpp if policy(row.recipe.recompute).kind == "block" else 1,
-        )
-        group = _Group(fabrics[x.devices][0], x.pp, x.vpp, x.schedule, x.stages, gathering[how])
-        rank = ranks.setdefault(key, _Rank(key, row, {}))
-        rank.groups.setdefault(group, []).append(row)
-    run = _Run(names, fabrics, (step_s, peak), refused)
-    if sieve is None:
-        for rank in ranks.values():
-            if (traced := run.traced(rank)) is not None:
-                on: Laid = {}
-                for group, members in rank.groups.items():
-                    run.forecast(group, members, traced, on)
-        return
-    for group, members, traced, on in _sifted(list(ranks.values()), run, sieve):
-        run.forecast(group, members, traced, on, sieve)
+    if not len(decided.rows):
+        return []
+    ranks = Ranks(decided, names, sieve)
+    run = _Run(ranks)
+    for rows in ranks.batches() if sieve is None else sifted(ranks, sieve):
+        run.forecast(rows)
+    step_s[decided.rows], peak[decided.rows] = run.step_s, run.peak
+    return sorted(ranks.refusals, key=lambda each: (ranks.rank[each.first], each.first))
 
 
-def _sifted(
-    ranks: list[_Rank], run: _Run, sieve: Sieve
-) -> Iterator[tuple[_Group, list[Row], _Traced, Laid]]:
-    """The rows that may be the fastest, rank by rank, those whose kernels take least time first.
-    The first rank of a family is traced for that: recomputation and offload add to its work.
-    """
-    known: dict[tuple, _Traced | None] = {}
-    for rank in ranks:
-        if rank.family not in sieve.work:
-            known[rank.key] = traced = run.traced(rank, sieve)
-            sieve.work[rank.family] = traced.work - traced.spared if traced else 0.0
+class _Run:
+    """The rows of a search while they are forecast; arrays are over those decided."""
 
-    def least(rank: _Rank) -> float:
-        work = sieve.work[rank.family]
-        return min(sieve.least(row.layout, work) for row in rank.rows)
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.step_s, self.peak = np.full((2, len(ranks.rank)), np.inf)
+        self.structures: dict[tuple, Structure] = {}
+        self.alike = self._alike()
+        fields = [ranks.decided.fields[n] for n in ("pp", "vpp", "dp", "schedule", "stages")]
+        every = np.arange(len(ranks.rank))
+        self.apart = together([numbered(ranks.rank), *fields], every).codes  # but for SHARDING
 
-    for rank in sorted(ranks, key=least):
-        work = sieve.work[rank.family]
-        if not any(sieve.may_win(row.layout, work) for row in rank.rows):
-            continue
-        traced = known.pop(rank.key) if rank.key in known else run.traced(rank, sieve)
-        if traced is None:
-            continue
-        work, spared, on = traced.work, traced.spared, dict[tuple, list[Unit]]()
-        for group, rows in rank.groups.items():
-            left = [row for row in rows if sieve.may_win(row.layout, work, spared)]
-            if left:
-                yield group, left, traced, on
+    def _alike(self) -> np.ndarray:
+        """Of each row a number that is equal where rows may be columns of one layout, if their
+        ranks have one structure.
+        """
+        n, schedule = self.ranks.numbers, self.ranks.decided.fields["schedule"]
+        # whether weights are gathered, and in the backward too
+        gathers = np.where(self.ranks.gathers, 1 + n["reshard"], 0)
+        replayed = np.array([s in SPLIT_BACKWARD for s in schedule.values])[schedule.codes]
+        # one device with one micro-batch has the memory of a step alone
+        single = (self.ranks.devices == 1) & (n["micro_batches"] == 1)
+        keys = [gathers, np.where(replayed, n["pp"], 0), np.where(single, self.ranks.rank + 1, 0)]
+        columns = [schedule, *map(numbered, (self.ranks.fabric, *keys))]
+        return together(columns, np.arange(len(gathers))).codes
 
+    def forecast(self, rows: np.ndarray) -> None:
+        """Forecast rows whose ranks are traced, ordered by rank."""
+        for structure, mine in self._by_structure(rows):
+            deals, deal, mine = self._dealt(structure, mine)
+            ranks, rank = np.unique(self.ranks.rank[mine], return_inverse=True)
+            if not len(ranks):
+                continue
+            first = mine[np.searchsorted(rank, np.arange(len(ranks)))]
+            steps = [self.ranks.of(i).step for i in ranks.tolist()]
+            units = [
+                self.ranks.units(i, row) for i, row in zip(ranks, first[:, None, None], strict=True)
+            ]
+            stages = _Stages(deals, deal, structure.shares(deals, steps, units), rank)
+            for alike in _split(self.alike[mine]):
+                self._of_group(mine[alike], stages.of(alike))
 
-class _Run(NamedTuple):
-    """Forecasts rows rank by rank."""
+    def _of_group(self, rows: np.ndarray, stages: _Stages) -> None:
+        """Forecast rows that may be columns of one layout, ordered by rank: as a table with what
+        ZeRO shards along its second axis, on which much does not depend.
+        """
+        order = np.lexsort((self.apart[rows], self.ranks.rank[rows]))
+        first = np.flatnonzero(np.diff(self.apart[rows[order]], prepend=-1))
+        each = np.diff(first, append=len(order))
+        # entries that a row of the table lacks repeat its first one
+        along = np.arange(each.max())
+        table = order[first[:, None] + np.where(along < each[:, None], along, 0)]
+        high = max(CHUNK // len(along), 1)
+        for start in range(0, len(table), high):
+            some = table[start : start + high]
+            self._columns(rows[some], stages.of(some[:, :1]))
 
-    names: Named
-    fabrics: Fabrics
-    out: tuple[np.ndarray, np.ndarray]  # seconds, bytes
-    refused: Refused
+    def _by_structure(self, rows: np.ndarray) -> Iterator[tuple[Structure, np.ndarray]]:
+        """The rows that share a structure. A model without layers has another where ZeRO 3 gathers
+        its weights: submodules are its units.
+        """
+        found: dict[tuple, list[tuple[np.ndarray, list[Unit]]]] = {}
+        for part in _split(self.ranks.rank[rows]):
+            i = int(self.ranks.rank[rows[part[0]]])
+            step = self.ranks.of(i).step
+            mine = self._checked(rows[part], step)
+            gathers = self.ranks.gathers[mine] & (len(step.blocks) == 1)
+            recipe = key_of(msgspec.structs.replace(step.recipe, batch=1, recompute="none"))
+            for some in (mine[~gathers], mine[gathers]):
+                if len(some):
+                    of_rank = self.ranks.units(i, some[:1, None])
+                    key = recipe, structure_of(step, of_rank)
+                    found.setdefault(key, []).append((some, of_rank))
+                    if key not in self.structures:
+                        self.structures[key] = Structure(step, of_rank)
+        for key, parts in found.items():
+            orders = by_order([of_rank for _, of_rank in parts])
+            for order in sorted(set(orders)):
+                same = [some for (some, _), n in zip(parts, orders, strict=True) if n == order]
+                yield self.structures[key], np.concatenate(same)
 
-    def traced(self, rank: _Rank, sieve: Sieve | None = None) -> _Traced | None:
-        """The rank's step; None where there is none."""
-        first, model = rank.first, self.names.model
-        recipe = msgspec.structs.replace(first.recipe, batch=first.layout.micro_batch)
+    def _checked(self, rows: np.ndarray, step: Step) -> np.ndarray:
+        """Those rows of a rank whose degrees cut something of its step."""
+        kept, pipelined = [], self.ranks.numbers["pp"][rows] > 1
+        for some in (rows[~pipelined], rows[pipelined]):
+            try:
+                if len(some):
+                    check(
+                        self.ranks.decided.layout(int(some[0])), step, self.ranks.names.model.name
+                    )
+                kept.append(some)
+            except RoofcastError as error:
+                self.ranks.refuse(error, some)
+        return np.sort(np.concatenate(kept)) if kept else rows[:0]
+
+    def _dealt(
+        self, structure: Structure, rows: np.ndarray
+    ) -> tuple[list[Dealt], np.ndarray, np.ndarray]:
+        """How layers are dealt to stages, of each row which way, and the rows where they can be."""
+        columns = [self.ranks.decided.fields[name] for name in ("pp", "vpp", "schedule", "stages")]
+        first, codes = together(columns, rows)
+        deals: list[Dealt] = []
+        place = np.full(len(first), -1)
+        for i, row in enumerate(first.tolist()):
+            try:
+                deals.append(structure.dealt(self.ranks.decided.layout(row)))
+                place[i] = len(deals) - 1
+            except RoofcastError as error:
+                self.ranks.refuse(error, rows[codes == i])
+        deal = place[codes]
+        return deals, deal[deal >= 0], rows[deal >= 0]
+
+    def _columns(self, rows: np.ndarray, stages: _Stages) -> None:
+        """Forecast a table of rows; with a sieve, the times of those only that fit."""
         try:
-            if sieve is None:
-                step = trace(model, recipe, first.layout.parallel)
-            else:
-                key = (self.names.device.kind, key_of(recipe), *rank.family, rank.key[-1])
-                if key not in sieve.traces:
-                    sieve.traces[key] = trace(model, recipe, first.layout.parallel)
-                step = sieve.traces[key]
-        except RoofcastError as error:
-            self.refused(error, len(rank.rows))
-            return None
-        return _Traced(step, roofline.time_all(step, self.names.device))
-
-    def forecast(
-        self, group: _Group, rows: list[Row], traced: _Traced, on: Laid, sieve: Sieve | None = None
-    ) -> None:
-        """A group of rows that share a rank. on: the units of that rank, which are added to."""
-        at, torus = self._placed(rows, traced.step)
-        # ZeRO 3 has units of its own where there are no layers
-        where = (group.fabric, gathers(at.layout))
-        if torus or where not in on:
-            known = next((us for (_, whole), us in on.items() if whole == where[1]), None)
-            on[where] = sending(known, at) if known else units(at, traced.times)
-        try:
-            check(rows[0].layout, traced.step, self.names.model.name)
-            members = dealt(at, on[where])
-            if sieve is not None:
-                self._fitting(rows, traced, (at, on[where], members), sieve)
+            at, parts = self._stacked(rows)
+            if self.ranks.sieve is None:
+                self.step_s[rows] = timed(at, parts, stages.often()).step_s
+                self.peak[rows] = peak_bytes(at, stages.held())
                 return
-            step_s = timed(at, on[where], members).step_s
+            self.peak[rows] = peak_bytes(at, stages.held())
+            fits = np.any(self.peak[rows] <= self.ranks.sieve.capacity, axis=1)
+            if np.any(fits):
+                if not np.all(fits):
+                    at, parts = self._stacked(rows[fits])
+                step_s = timed(at, parts, stages.of(fits).often()).step_s
+                rows = rows[fits]
+                peak = self.peak[rows]
+                self.step_s[rows] = np.where(peak <= self.ranks.sieve.capacity, step_s, np.inf)
+                self.ranks.sieve.found(self.ranks.devices[rows], self.step_s[rows], peak)
         except RoofcastError as error:
-            self.refused(error, len(rows))
-            return
-        places = [row.place for row in rows]
-        self.out[0][places] = step_s
-        self.out[1][places] = peak_bytes(at, on[where], members)
+            self.ranks.refuse(error, np.unique(rows))
 
-    def _placed(self, rows: Sequence[Row], step: Step) -> tuple[Placement, bool]:
-        """Rows as one layout of columns, and whether their network is a torus."""
-        columns: dict[str, Any] = {
-            n: np.array([getattr(r.layout, n) for r in rows]) for n in COLUMNS
-        }
-        x: Any = msgspec.structs.replace(rows[0].layout, **columns)
-        fabric = self.fabrics[rows[0].layout.devices][1]
-        torus = is_torus(fabric)
-        if torus:
-            fabric = beside([self.fabrics[row.layout.devices][1] for row in rows])
-        return Placement(step, self.names.device, x, network(x, fabric)), torus
+    def _stacked(self, rows: np.ndarray) -> tuple[Placement, list[Unit]]:
+        """Where a table of rows of ranks with one structure lies, and its units."""
+        steps, of_ranks, counts = [], [], []
+        for part in _split(self.ranks.rank[rows[:, 0]]):
+            mine = rows[part]
+            i = int(self.ranks.rank[mine[0, 0]])
+            steps.append(self.ranks.of(i).step)
+            of_ranks.append(self.ranks.units(i, mine))
+            counts.append(len(part))
+        return self.ranks.placed(rows, stacked_step(steps, counts)), stacked_units(of_ranks, counts)
 
-    def _fitting(
-        self,
-        rows: list[Row],
-        traced: _Traced,
-        placed: tuple[Placement, list[Unit], list[list[int]]],
-        sieve: Sieve,
-    ) -> None:
-        """Peaks of all rows, and times of those that fit."""
-        at, parts, members = placed
-        shape = np.shape(at.layout.dp)
-        peak = np.broadcast_to(peak_bytes(at, parts, members), shape)
-        self.out[1][[row.place for row in rows]] = peak
-        fits = np.flatnonzero(peak <= sieve.capacity)
-        if not len(fits):
-            return
-        if len(fits) < len(rows):
-            rows = [rows[i] for i in fits.tolist()]
-            at, torus = self._placed(rows, traced.step)
-            parts = sending(parts, at) if torus else parts
-        step_s = np.broadcast_to(timed(at, parts, members).step_s, (len(rows),))
-        self.out[0][[row.place for row in rows]] = step_s
-        sieve.found([row.layout for row in rows], step_s, peak[fits])
+
+class _Stages(NamedTuple):
+    """What the stages of some rows consist of."""
+
+    deals: list[Dealt]
+    deal: np.ndarray  # of each row, which of them it has
+    shares: Share  # of ranks
+    rank: np.ndarray  # of each row, which of these it has
+
+    def of(self, which: np.ndarray) -> _Stages:
+        """Of some of the rows."""
+        return self._replace(deal=self.deal[which], rank=self.rank[which])
+
+    def often(self) -> np.ndarray:
+        """As step.timed takes it."""
+        return often_of(self.deals, self.deal)
+
+    def held(self) -> list[tuple[np.ndarray, Share]]:
+        """As step.peak_bytes takes it."""
+        return held_of(self.deals, self.deal, self.shares, self.rank)
+
+
+def _split(codes: np.ndarray) -> list[np.ndarray]:
+    """Indices of equal codes, ascending, code by code."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    return np.split(order, ends) if len(order) else []

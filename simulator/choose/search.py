@@ -7,26 +7,21 @@ invalid layout is marked, not dropped.
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
-from roofcast.simulator.choose.columns import Row, forecast_rows
+from roofcast.simulator.choose.columns import forecast_rows
+from roofcast.simulator.choose.decide import Refusal, decide
+from roofcast.simulator.choose.distinct import Column, column, narrow
 from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.forecast.chain import forecast
-from roofcast.simulator.forecast.layouts import is_parallel
-from roofcast.simulator.forecast.recipes import recipe_of
-from roofcast.simulator.forecast.resolve import layout_asked, named, on_whole_system, routed
-from roofcast.simulator.forecast.run import run_of
+from roofcast.simulator.forecast.resolve import named
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.parallel.layout import Layout
-from roofcast.simulator.work.step import Recipe
 
 GRID = (
     "devices", "tp", "sp", "cp", "cp_kind", "ep", "etp", "dp", "pp", "vpp", "schedule", "stages",
@@ -39,7 +34,7 @@ NUMBER = re.compile(r"\d[\d,.]*")
 class Found(NamedTuple):
     """One entry per layout of the grid; invalid layouts have infinite time."""
 
-    layouts: dict[str, np.ndarray]  # the columns of the grid
+    options: dict[str, Column]  # the columns of the grid
     step_s: np.ndarray
     peak_bytes: np.ndarray
     refused: np.ndarray  # invalid, whatever the memory
@@ -48,7 +43,7 @@ class Found(NamedTuple):
 
     def layout(self, i: int) -> dict[str, Any]:
         """The options of the i-th layout, as predict takes them."""
-        return {name: _plain(column[i]) for name, column in self.layouts.items()}
+        return _of_row(self.options, i)
 
     def best(self) -> int:
         """Index of the fastest layout that fits."""
@@ -68,11 +63,7 @@ def search(scenario: Scenario, grid: Mapping[str, Sequence]) -> Found:
         if not len(values):
             raise BadInput(f"search: column {name} has no values; give one or leave it out")
     columns = {n: [_plain(v) for v in grid[n]] for n in GRID if n in grid}
-    others = {name: values for name, values in columns.items() if name != "recompute"}
-    shapes = (dict(zip(others, each, strict=True)) for each in itertools.product(*others.values()))
-    policies = columns.get("recompute", [scenario.recompute])
-    count = math.prod(map(len, columns.values()))
-    return _forecast(scenario, shapes, policies, count, _combined(columns))
+    return _forecast(scenario, _combined(columns), None)
 
 
 def search_layouts(
@@ -87,14 +78,17 @@ def search_layouts(
     sieve: where given, layouts that it holds back have infinite memory, as if they were refused.
     """
     times = max(len(policies), 1)
-    layouts = {}
+    options = {}
     for name in GRID:
         usual = getattr(scenario, name)
         if any(name in s for s in shapes):
-            layouts[name] = _repeated([s.get(name, usual) for s in shapes], times)
+            values, codes = column(_as_tuple(s.get(name, usual)) for s in shapes)
+            options[name] = Column(values, np.repeat(codes, times))
     if policies:
-        layouts["recompute"] = np.array(list(policies) * len(shapes), dtype=object)
-    return _forecast(scenario, shapes, policies, len(shapes) * times, layouts, sieve)
+        options["recompute"] = Column(
+            list(policies), np.tile(np.arange(len(policies)), len(shapes))
+        )
+    return _forecast(scenario, options, sieve)
 
 
 def _refuse_teacher(scenario: Scenario) -> None:
@@ -106,44 +100,45 @@ def _refuse_teacher(scenario: Scenario) -> None:
         )
 
 
-def _repeated(values: Sequence[Any], times: int) -> np.ndarray:
-    """Each value so many times, as objects: a tuple is one value."""
-    found = np.empty(len(values), dtype=object)
-    found[:] = values
-    return np.repeat(found, times)
-
-
-def _forecast(
-    scenario: Scenario,
-    shapes: Iterable[Mapping[str, Any]],
-    policies: Sequence[str],
-    count: int,
-    layouts: dict[str, np.ndarray],
-    sieve: Sieve | None = None,
-) -> Found:
-    """What is found of `count` layouts: each shape under each policy."""
+def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | None) -> Found:
+    """What is found of layouts with these options."""
     _refuse_teacher(scenario)
-    decide = _Decide(scenario)
-    rows, alone = [], []
-    for i, (s, recipe, layout) in decide.rows(shapes, policies):
-        if layout is None:
-            alone.append((i, s))
-        else:
-            rows.append(Row(i, recipe, layout))
+    count = len(next(iter(options.values())).codes) if options else 1
+    same = np.zeros(count, dtype=np.uint8)
+    every = {name: Column([getattr(scenario, name)], same) for name in GRID} | options
+    names = named(scenario)
+    decided = decide(scenario, names, every)
     step_s, peak = np.full((2, count), np.inf)
-    forecast_rows(rows, decide.names, step_s, peak, decide.refused, sieve)
-    for i, s in alone:
+    refusals = list(decided.refusals)
+    for row in decided.alone.tolist():
         try:
-            found = forecast(s)
+            alone = forecast(msgspec.structs.replace(scenario, **_of_row(every, row)))
         except RoofcastError as error:
-            decide.refused(error)
+            refusals.append(Refusal(row, error, 1))
             continue
-        step_s[i], peak[i] = found.step_time_s, found.memory.peak_bytes
+        step_s[row], peak[row] = alone.step_time_s, alone.memory.peak_bytes
+    refusals.sort(key=lambda each: each.first)
+    refusals += forecast_rows(decided, names, step_s, peak, sieve)
     refused = np.isinf(peak)
-    capacity = decide.names.device.memory.limit or np.inf
+    capacity = names.device.memory.limit or np.inf
     fits = ~refused & (peak <= capacity)
-    reasons = dict(decide.reasons.values())
-    return Found(layouts, step_s, peak, refused, fits, reasons)
+    return Found(options, step_s, peak, refused, fits, _reasons(refusals))
+
+
+def _reasons(refusals: Iterable[Refusal]) -> dict[str, int]:
+    """Of each kind of message, the first, and how many rows it holds for."""
+    found: dict[str, tuple[str, int]] = {}  # by message without numbers
+    for each in refusals:
+        text = str(each.error)
+        kind = NUMBER.sub("", text.split(";")[0])
+        first, count = found.get(kind, (text, 0))
+        found[kind] = first, count + each.rows
+    return dict(found.values())
+
+
+def _of_row(options: dict[str, Column], row: int) -> dict[str, Any]:
+    """The options of a row."""
+    return {name: values[codes[row]] for name, (values, codes) in options.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -151,95 +146,18 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _combined(columns: dict[str, list]) -> dict[str, np.ndarray]:
+def _as_tuple(value: Any) -> Any:
+    """A list as a tuple, which can be told from others."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _combined(columns: dict[str, list]) -> dict[str, Column]:
     """Every combination of the columns' values, the last column varying fastest."""
-    index = np.indices([len(values) for values in columns.values()]).reshape(len(columns), -1)
+    shape = [len(values) for values in columns.values()]
     found = {}
     for i, (name, values) in enumerate(columns.items()):
-        column = np.empty(len(values), dtype=object)
-        column[:] = values
-        kinds = {type(v) for v in values}
-        plain = len(kinds) == 1 and kinds <= {int, str, bool}
-        found[name] = (np.array(values) if plain else column)[index[i]]
+        along = narrow(range(len(values)), len(values)).reshape(
+            [-1 if j == i else 1 for j in range(len(shape))]
+        )
+        found[name] = Column(values, np.broadcast_to(along, shape).ravel())
     return found
-
-
-class _Decide:
-    """Decides rows as resolve() decides a scenario, each part once for the rows that share it."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.names = named(scenario)
-        self.recipes: dict[tuple, Recipe | RoofcastError] = {}
-        self.routed: dict[int, Recipe] = {}  # by what they were changed from
-        self.reasons: dict[str, tuple[str, int]] = {}  # by message without numbers
-
-    def refused(self, error: RoofcastError, rows: int = 1) -> None:
-        """Count rows that are invalid for this reason."""
-        text = str(error)
-        kind = NUMBER.sub("", text.split(";")[0])
-        first, count = self.reasons.get(kind, (text, 0))
-        self.reasons[kind] = first, count + rows
-
-    def rows(
-        self, shapes: Iterable[Mapping[str, Any]], policies: Sequence[str]
-    ) -> Iterator[tuple[int, tuple[Scenario, Recipe, Layout | None]]]:
-        """Index, scenario, recipe and layout (None: one device) of every row that can be decided.
-        Raises the error of a recipe where all recipes are invalid.
-        """
-        for i, shape in enumerate(shapes):
-            own = policies or (shape.get("recompute", self.scenario.recompute),)
-            for j, decided in self._of_shape(shape, own):
-                yield i * len(own) + j, decided
-        errors = [r for r in self.recipes.values() if isinstance(r, RoofcastError)]
-        if errors and len(errors) == len(self.recipes):
-            raise errors[0]
-
-    def _of_shape(
-        self, options: Mapping[str, Any], policies: Sequence[str]
-    ) -> Iterator[tuple[int, tuple[Scenario, Recipe, Layout | None]]]:
-        """The rows that differ in recomputation only, which changes no layout that names its
-        micro-batch.
-        """
-        try:
-            plain = msgspec.structs.replace(self.scenario, **options)
-            plain = on_whole_system(plain, self.names.system)
-        except RoofcastError as error:
-            self.refused(error, len(policies))
-            return
-        given, one = plain.micro_batch is not None, not is_parallel(plain)
-        fixed: Layout | None = None
-        for j, policy in enumerate(policies):
-            recipe = self._recipe(plain, policy)
-            if isinstance(recipe, RoofcastError):
-                self.refused(recipe)
-                continue
-            s = plain if given else msgspec.structs.replace(plain, recompute=policy)
-            if one:
-                yield j, (s, recipe, None)
-                continue
-            try:
-                layout = fixed or layout_asked(s, self.names, recipe).layout
-            except RoofcastError as error:
-                self.refused(error, len(policies) - j if given else 1)
-                if given:
-                    return
-                continue
-            fixed = layout if given else None
-            if (changed := routed(recipe, layout, self.names.model)) is not recipe:
-                recipe = self.routed.setdefault(id(recipe), changed)
-            yield j, (s, recipe, layout)
-
-    def _recipe(self, s: Scenario, policy: str) -> Recipe | RoofcastError:
-        """The recipe of a scenario under a policy, or why there is none."""
-        degrees = () if s.batch is not None else (s.devices, s.tp, s.cp, s.pp, s.dp)
-        key = (policy, s.offload, *degrees)
-        if key not in self.recipes:
-            try:
-                s = msgspec.structs.replace(s, recompute=policy)
-                recipe, _ = recipe_of(s, self.names.model, self.names.device)
-                run_of(s, recipe, self.names.model, self.names.device)
-                self.recipes[key] = recipe
-            except RoofcastError as error:
-                self.recipes[key] = error
-        return self.recipes[key]

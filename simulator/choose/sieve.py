@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
-from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.step import Recipe, Step
 
 Traces = dict[tuple, Step]
@@ -33,20 +31,24 @@ class Sieve:
         self.best: dict[int, float] = {}  # seconds of the fastest that surely fits, by devices
         self.work: dict[tuple, float] = {}  # seconds of a micro-batch's kernels, at least, by rank
 
-    def may_win(self, x: Layout, work: float, spared: float = 0.0) -> bool:
-        """Whether a layout could be the fastest, by the kernels of its rank's micro-batch [s]:
+    def fastest(self, devices: np.ndarray) -> np.ndarray:
+        """Seconds of the fastest layout that surely fits, on so many devices; of each layout."""
+        count, of = np.unique(devices, return_inverse=True)
+        return np.array([self.best.get(n, math.inf) for n in count.tolist()])[of]
+
+    @staticmethod
+    def least(
+        pp: np.ndarray, micro_batches: np.ndarray, work: float, spared: float = 0.0
+    ) -> np.ndarray:
+        """Seconds that a step takes at least, by the kernels of its rank's micro-batch [s]:
         communication, hosts and pipelines only add to these. spared: seconds of them that the
         first micro-batch of a step does without.
         """
-        return self.least(x, work, spared) < self.best.get(x.devices, math.inf)
+        return (work * micro_batches - spared) / pp
 
-    @staticmethod
-    def least(x: Layout, work: float, spared: float = 0.0) -> float:
-        """Seconds that a step takes at least."""
-        return (work * x.micro_batches - spared) / x.pp
-
-    def found(self, layouts: Sequence[Layout], step_s: np.ndarray, peak: np.ndarray) -> None:
+    def found(self, devices: np.ndarray, step_s: np.ndarray, peak: np.ndarray) -> None:
         """Take note of layouts that were forecast."""
-        for x, seconds, held in zip(layouts, step_s.tolist(), peak.tolist(), strict=True):
-            if held <= self.surely and seconds < self.best.get(x.devices, math.inf):
-                self.best[x.devices] = seconds
+        surely = peak <= self.surely
+        for n in np.unique(devices[surely]).tolist():
+            seconds = float(step_s[surely & (devices == n)].min())
+            self.best[n] = min(self.best.get(n, math.inf), seconds)

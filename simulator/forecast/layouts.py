@@ -5,7 +5,9 @@ refusals of invalid layouts, with the nearest valid one.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
@@ -16,30 +18,41 @@ from roofcast.simulator.times.offload import HOST_BANDWIDTH
 from roofcast.simulator.work.model import Model
 
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
+DEGREES_OF_SEVERAL = ("tp", "pp", "dp", "cp", "ep", "etp", "vpp", "devices")
+OF_SEVERAL = (
+    *DEGREES_OF_SEVERAL,
+    *("micro_batch", "zero", "system", "shard", "reshard", "cp_kind", "schedule"),
+    *("stages", "offload", "sp"),
+)
 MOST = 10**9  # of any degree: ten times the accelerators there are
 SHARED = ("albert", "zamba", "zamba2")  # families whose layers are one layer run many times
 # families whose layers tensor parallelism cannot cut here
 UNCUT = ("mamba", "falcon_mamba", "jamba", "rwkv", "zamba")
 
 
-class _Degrees(NamedTuple):
-    """Degrees whose product is the number of devices."""
-
-    tp: int
-    cp: int
-    pp: int
-    dp: int
-
-
 def is_parallel(s: Scenario) -> bool:
     """Does the scenario ask for several devices, or for anything only several devices have?"""
-    degrees = (s.tp, s.pp, s.dp, s.cp, s.ep, s.etp, s.vpp, s.devices)
-    asked = (s.micro_batch, s.zero, s.system, s.shard, s.reshard, s.cp_kind, s.schedule)
-    return (
-        any(d is not None and d != 1 for d in degrees)
-        or any(a is not None for a in asked)
-        or bool(s.stages or s.offload or s.sp)
-    )
+    return any(asks_for_several(name, getattr(s, name)) for name in OF_SEVERAL)
+
+
+def asks_for_several(option: str, value: Any) -> bool:
+    """Whether this value of an option of OF_SEVERAL asks for several devices."""
+    if option in DEGREES_OF_SEVERAL:
+        return value is not None and value != 1
+    return bool(value) if option in ("sp", "stages", "offload") else value is not None
+
+
+class Rule(NamedTuple):
+    """A step of deciding a layout, which raises BadInput for what cannot be.
+
+    `decide` takes the options (a Scenario, or an object with the options that it reads), what was
+    decided before, the model, and the list of assumptions, to which it adds.
+    """
+
+    reads: tuple[str, ...]  # options
+    knows: tuple[str, ...]  # what earlier rules have decided, and batch and size
+    gives: tuple[str, ...]  # what it decides: fields of a Layout
+    decide: Callable[[Any, Any, Model, list[str]], tuple]
 
 
 def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[Layout, list[str]]:
@@ -49,56 +62,27 @@ def layout_of(s: Scenario, model: Model, batch: int, size: int | None) -> tuple[
     devices that are left. Raises BadInput for a layout that cannot be.
     """
     assumptions: list[str] = []
-    d = _degrees(s)
-    _model_can_be_cut(s, model, d)
-    later = getattr(model.config, "num_kv_shared_layers", 0) if d.pp > 1 else 0
-    if later:
-        assumptions.append(
-            f"num_kv_shared_layers {later}: keys and values of earlier layers, which these read,"
-            " are not sent between stages"
-        )
-    zero = _zero_stage(s, d.pp)
-    shard, reshard = _sharding(s, zero, d.dp * d.cp, d.pp, assumptions)
-    if "optimizer" in s.offload:
-        assumptions.append(
-            "optimizer on the host: its memory assumed to serve each device at"
-            f" {HOST_BANDWIDTH / 1e9:.0f} GB/s"
-        )
-    micro, count = _micro_batches(s, d.dp, batch, assumptions)
-    schedule, vpp = _schedule(s, d.pp, count)
-    kind = _context(s, d.cp, size)
-    ep, etp = _experts(s, d, model, assumptions)
-    layout = Layout(
-        tp=d.tp,
-        sp=_sequence_parallel(s, d, size),
-        cp=d.cp,
-        cp_kind=kind,
-        pp=d.pp,
-        vpp=vpp,
-        stages=_stages(s, d.pp, vpp),
-        dp=d.dp,
-        ep=ep,
-        etp=etp,
-        zero=zero,
-        shard=shard,
-        reshard=reshard,
-        schedule=schedule,
-        micro_batch=micro,
-        micro_batches=count,
-        offload=tuple(dict.fromkeys(s.offload)),
-    )
-    return layout, assumptions
+    decided = SimpleNamespace(batch=batch, size=size)
+    layout: dict[str, Any] = {}
+    for rule in RULES:
+        values = rule.decide(s, decided, model, assumptions)
+        layout |= dict(zip(rule.gives, values, strict=True))
+        vars(decided).update(layout)
+    return Layout(**layout), assumptions
 
 
-def _degrees(s: Scenario) -> _Degrees:
-    for name in DEGREES:
-        value = getattr(s, name)
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BadInput(f"{name} {value}: a whole number of at least 1 is wanted")
-        if value > MOST:
-            raise BadInput(f"{name} {value}: too large for a forecast; give at most {MOST:,}")
+def _check_degree(name: str, value: Any) -> tuple[()]:
+    if value is None:
+        return ()
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadInput(f"{name} {value}: a whole number of at least 1 is wanted")
+    if value > MOST:
+        raise BadInput(f"{name} {value}: too large for a forecast; give at most {MOST:,}")
+    return ()
+
+
+def _degrees(s: Scenario) -> tuple[int, int, int, int]:
+    """tp, cp, pp and dp, whose product is the number of devices."""
     tp, pp, cp = s.tp or 1, s.pp or 1, s.cp or 1
     model_parallel = tp * pp * cp
     devices = s.devices or model_parallel * (s.dp or 1)
@@ -114,10 +98,10 @@ def _degrees(s: Scenario) -> _Degrees:
             f"devices {devices}: tp {tp} x cp {cp} x pp {pp} x dp {dp} = {model_parallel * dp};"
             " leave --dp or --devices out"
         )
-    return _Degrees(tp, cp, pp, dp)
+    return tp, cp, pp, dp
 
 
-def _model_can_be_cut(s: Scenario, model: Model, d: _Degrees) -> None:
+def _model_can_be_cut(s: Scenario, d: Any, model: Model, assumptions: list[str]) -> tuple[()]:
     if s.mode == "infer" and (d.pp > 1 or (s.zero or 0) > 0):
         raise BadInput(
             "inference over several devices takes tp, cp and dp; leave --pp and --zero out"
@@ -138,6 +122,13 @@ def _model_can_be_cut(s: Scenario, model: Model, d: _Degrees) -> None:
         raise BadInput(
             f"tp {d.tp}: the layers of {model.name} have no heads to cut; use --dp, --zero or --pp"
         )
+    later = getattr(model.config, "num_kv_shared_layers", 0) if d.pp > 1 else 0
+    if later:
+        assumptions.append(
+            f"num_kv_shared_layers {later}: keys and values of earlier layers, which these read,"
+            " are not sent between stages"
+        )
+    return ()
 
 
 def _zero_stage(s: Scenario, pp: int) -> int:
@@ -180,6 +171,15 @@ def _sharding(
     if zero == 3 and pp > 1 and s.reshard is None:
         assumptions.append("weights stay gathered during a pipeline's step (reshard not given)")
     return shard, s.reshard if s.reshard is not None else pp == 1
+
+
+def _offload(s: Scenario, assumptions: list[str]) -> tuple[str, ...]:
+    if "optimizer" in s.offload:
+        assumptions.append(
+            "optimizer on the host: its memory assumed to serve each device at"
+            f" {HOST_BANDWIDTH / 1e9:.0f} GB/s"
+        )
+    return tuple(dict.fromkeys(s.offload))
 
 
 def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> tuple[int, int]:
@@ -267,7 +267,7 @@ def _context(s: Scenario, cp: int, size: int | None) -> str:
     return kind
 
 
-def _experts(s: Scenario, d: _Degrees, model: Model, assumptions: list[str]) -> tuple[int, int]:
+def _experts(s: Scenario, d: Any, model: Model, assumptions: list[str]) -> tuple[int, int]:
     """Expert-parallel degree, and tensor-parallel degree of an expert: that of the other layers
     where it is not given and can be, as in Megatron and vLLM.
     """
@@ -288,7 +288,7 @@ def _experts(s: Scenario, d: _Degrees, model: Model, assumptions: list[str]) -> 
     return ep, etp
 
 
-def _sequence_parallel(s: Scenario, d: _Degrees, size: int | None) -> bool:
+def _sequence_parallel(s: Scenario, d: Any, size: int | None) -> bool:
     if s.sp and d.tp == 1:
         raise BadInput(
             "sp: sequence parallelism shares the ranks of tensor parallelism, of which there is"
@@ -300,3 +300,65 @@ def _sequence_parallel(s: Scenario, d: _Degrees, size: int | None) -> bool:
             f"sequence parallel: {size // d.cp} tokens are not divisible by tp {d.tp}; use --no-sp"
         )
     return sp
+
+
+def _of_degree(name: str) -> Rule:
+    """The rule of what numbers a degree may be."""
+    return Rule((name,), (), (), lambda s, d, model, said: _check_degree(name, getattr(s, name)))
+
+
+# a search asks each rule once for every combination of what the rule reads and knows
+RULES = (
+    *map(_of_degree, DEGREES),
+    Rule(
+        ("devices", "tp", "pp", "cp", "dp"),
+        (),
+        ("tp", "cp", "pp", "dp"),
+        lambda s, d, model, said: _degrees(s),
+    ),
+    Rule(("zero", "schedule"), ("tp", "cp", "pp"), (), _model_can_be_cut),
+    Rule(("zero",), ("pp",), ("zero",), lambda s, d, model, said: (_zero_stage(s, d.pp),)),
+    Rule(
+        ("shard", "reshard"),
+        ("zero", "dp", "cp", "pp"),
+        ("shard", "reshard"),
+        lambda s, d, model, said: _sharding(s, d.zero, d.dp * d.cp, d.pp, said),
+    ),
+    Rule(("offload",), (), ("offload",), lambda s, d, model, said: (_offload(s, said),)),
+    Rule(
+        ("micro_batch", "pp"),
+        ("dp", "batch"),
+        ("micro_batch", "micro_batches"),
+        lambda s, d, model, said: _micro_batches(s, d.dp, d.batch, said),
+    ),
+    Rule(
+        ("schedule", "vpp"),
+        ("pp", "micro_batches"),
+        ("schedule", "vpp"),
+        lambda s, d, model, said: _schedule(s, d.pp, d.micro_batches),
+    ),
+    Rule(
+        ("cp_kind",),
+        ("cp", "size"),
+        ("cp_kind",),
+        lambda s, d, model, said: (_context(s, d.cp, d.size),),
+    ),
+    Rule(
+        ("ep", "etp"),
+        ("tp", "cp", "pp", "dp"),
+        ("ep", "etp"),
+        lambda s, d, model, said: _experts(s, d, model, said),
+    ),
+    Rule(
+        ("sp",),
+        ("tp", "cp", "size"),
+        ("sp",),
+        lambda s, d, model, said: (_sequence_parallel(s, d, d.size),),
+    ),
+    Rule(
+        ("stages",),
+        ("pp", "vpp"),
+        ("stages",),
+        lambda s, d, model, said: (_stages(s, d.pp, d.vpp),),
+    ),
+)

@@ -12,10 +12,11 @@ import numpy as np
 
 from roofcast.hwdb.records import Device, System
 from roofcast.simulator.forecast.memory_error import band
+from roofcast.simulator.parallel.holdings import share
 from roofcast.simulator.parallel.layout import Layout, check
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, units
-from roofcast.simulator.parallel.step import dealt, peak_bytes
+from roofcast.simulator.parallel.step import dealt, peak_bytes, unlike
 from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.times.roofline import OpTimes
@@ -99,7 +100,9 @@ def _cut(layout: Layout, micro: int) -> Layout:
 
 
 def _peak(at: Placement, rows: list[Unit]) -> float:
-    return float(peak_bytes(at, rows, dealt(at, rows)))
+    how, width = at.step.recipe.recompute, at.step.weight_width
+    kinds = unlike(at.layout, dealt(at, rows)).items()
+    return float(peak_bytes(at, [(i, share(list(mine), rows, how, width)) for mine, i in kinds]))
 
 
 def _least(whole: _Candidate, micro: int) -> float:

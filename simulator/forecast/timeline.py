@@ -22,9 +22,10 @@ from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held, moments_on
 from roofcast.simulator.parallel.pipeline.replay import Event, replay
+from roofcast.simulator.parallel.reductions import reduction
 from roofcast.simulator.parallel.stages import passes, units
 from roofcast.simulator.parallel.step import dealt
-from roofcast.simulator.parallel.traffic import Placement, gathered, gathers, network, reduction
+from roofcast.simulator.parallel.traffic import Placement, gathered, gathers, network
 from roofcast.simulator.times.dispatch import runs_ahead
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.step import Step, trace
@@ -167,11 +168,11 @@ class _Sending:
 
     def reduced(self, end: float) -> Iterator[Event]:
         """The reduction of gradients on every stage; it ends when the update starts."""
-        dense, expert = (
-            max(sum(getattr(self.rows[u], what) for u in stage) for stage in self.stages)
-            for what in ("trained", "trained_expert")
-        )
-        long = min(float(reduction(self.place, dense, expert).both.seconds), end)
+        counts = ("trained", "trained_expert", "tensors", "buckets")
+        held = [[sum(getattr(self.rows[u], n) for u in s) for n in counts] for s in self.stages]
+        dense, expert = (max(stage[i] for stage in held) for i in range(2))
+        each = max(held, key=lambda stage: stage[0] + stage[1])[2:]
+        long = min(float(reduction(self.place, dense, expert, *each).both.seconds), end)
         if long > 0:
             for stage in range(self.layout.pp):
                 yield Event(stage, STREAMS["dp"], "gradients", end - long, long)
@@ -200,7 +201,8 @@ class _Sending:
             base = row.compute[1] + row.compute[2] - row.added / self.layout.micro_batches
             host = row.host[1] + row.host[2]
         ahead = runs_ahead(row.layers, row.expert, recipe.stack)
-        return max(self._seconds(u, phase) - float(combine(base, host, constants(), ahead)), 0.0)
+        alone = combine(base, host, constants(), ahead, recipe.stack.blocking)
+        return max(self._seconds(u, phase) - float(alone), 0.0)
 
     def _sent(self, u: int, phase: str) -> Iterator[tuple[str, float]]:
         """Kind and seconds of what one pass of a unit sends."""

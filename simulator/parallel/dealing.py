@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.stages import Unit
+from roofcast.simulator.work.step import Step
 
 
 def deal(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]]:
@@ -46,6 +49,16 @@ def deal(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]
     return chunks
 
 
+def counted(members: list[list[int]], units: int) -> np.ndarray:
+    """How many times each stage has each unit: (stages, units). members: units (by index) of each
+    stage.
+
+    >>> counted([[0, 1, 1], [1, 1, 2]], 3).tolist()
+    [[1.0, 2.0, 0.0], [0.0, 2.0, 1.0]]
+    """
+    return np.array([np.bincount(stage, minlength=units) for stage in members], dtype=float)
+
+
 def _balanced(layers: list[float], units: list[Unit], n: int) -> list[int]:
     """Layers of each of `n` chunks with equal FLOPs of matrix products, those of the head included;
     the layer that passes a chunk's share is its last one. `layers`: FLOPs of each. Raises BadInput
@@ -67,6 +80,11 @@ def _balanced(layers: list[float], units: list[Unit], n: int) -> list[int]:
             " stages without any; use fewer stages"
         )
     return sizes
+
+
+def is_balanced(step: Step) -> bool:
+    """Whether the step's stack deals layers by work."""
+    return step.recipe.stack.implementations.get("stages") == "balanced"
 
 
 def stages(units: list[Unit], x: Layout, balanced: bool = False) -> list[list[int]]:

@@ -61,16 +61,16 @@ def is_torus(fabric: Fabric) -> bool:
 
 
 def beside(fabrics: Sequence[Fabric]) -> Fabric:
-    """Fabrics of one kind as one, of columns: one entry per fabric."""
+    """Fabrics of one kind as one, of columns: one entry per fabric, along the first of two axes."""
     levels = []
     for same in zip(*(f.levels for f in fabrics), strict=True):
         level: Any = same[0]
         if level.topology == "torus":
             axes = [
-                (np.array([length for length, _ in axis]), np.array([ends for _, ends in axis]))
+                (np.array([[length] for length, _ in axis]), np.array([[e] for _, e in axis]))
                 for axis in zip(*(each.axes for each in same), strict=True)
             ]
-            level = level._replace(size=np.array([each.size for each in same]), axes=tuple(axes))
+            level = level._replace(size=np.array([[each.size] for each in same]), axes=tuple(axes))
         levels.append(level)
     return fabrics[0]._replace(levels=tuple(levels))
 

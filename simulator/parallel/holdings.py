@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -78,39 +80,54 @@ class Share(NamedTuple):
     largest_unit: ArrayLike  # weights of the largest unit, which ZeRO-3 gathers at once
     resident: ArrayLike  # bytes kept where those of layers are in host memory
     twice: ArrayLike = 0.0  # bytes of the gradients of weights that two ops use
+    leaving: ArrayLike = 0.0  # of `resident`: layers on their way to host memory or back
 
 
 def share(members: list[int], units: list[Unit], recompute: str, width: float = 2.0) -> Share:
-    """The share of a stage that consists of these units (indices into `units`).
+    """The share of a stage that consists of these units (indices into `units`). Broadcasts over the
+    numbers of the units.
 
     width: bytes per weight.
     """
-    mine = [units[u] for u in members]
-    layers = [u for u in mine if u.layers]
-    transient = max((u.largest for u in mine), default=0.0)
+    mine = [(units[u], n) for u, n in Counter(members).items()]
+    layers = [u for u, _ in mine if u.layers]
+    transient = _most(u.largest for u, _ in mine)
     again = policy(recompute)
     if again.by_layer and layers:
-        layer = max(layers, key=lambda u: u.inside)
+        inside: Any = layers[0].inside  # of the layer with the most inside
+        largest: Any = layers[0].largest
+        for u in layers[1:]:
+            largest = np.where(u.inside > inside, u.largest, largest)
+            inside = np.maximum(inside, u.inside)
         remade = again.n if again.kind == "uniform" else 1
-        transient = max(transient, layer.largest + layer.inside * remade)
-    stays = sum(u.kept for u in mine if not u.layers)
-    leaving = IN_FLIGHT * max((u.kept for u in layers), default=0.0)
-    dense, trained = sum(u.dense for u in mine), sum(u.trained for u in mine)
+        transient = np.maximum(transient, largest + inside * remade)
+    stays = sum(u.kept * n for u, n in mine if not u.layers)
+    leaving = IN_FLIGHT * _most(u.kept for u in layers)
+    dense, trained = sum(u.dense * n for u, n in mine), sum(u.trained * n for u, n in mine)
     if len(units) - 1 in members and 0 not in members:
         # a table that embeds and gives the logits: the last stage has a copy [narayanan2021]
         dense += units[0].twice / width
         trained += units[0].twice / width
     return Share(
         dense=dense,
-        expert=sum(u.expert for u in mine),
+        expert=sum(u.expert * n for u, n in mine),
         trained=trained,
-        trained_expert=sum(u.trained_expert for u in mine),
-        kept=sum(u.kept for u in mine),
+        trained_expert=sum(u.trained_expert * n for u, n in mine),
+        kept=sum(u.kept * n for u, n in mine),
         transient=transient,
-        largest_unit=max((u.dense + u.expert for u in mine), default=0.0),
+        largest_unit=_most(u.dense + u.expert for u, _ in mine),
         resident=stays + leaving,
-        twice=sum(u.twice for u in mine),
+        twice=sum(u.twice * n for u, n in mine),
+        leaving=leaving,
     )
+
+
+def _most(values: Iterable[ArrayLike]) -> Any:
+    """The largest of the values, at least 0. Broadcasts."""
+    found: Any = 0.0
+    for value in values:
+        found = np.maximum(found, value)
+    return found
 
 
 def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Rank:
@@ -138,7 +155,7 @@ def _framework(at: Placement) -> float:
 
 
 def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike) -> np.ndarray:
-    """Bytes of gradients at peak, of all weights' `gradients`. gone: bytes that are freed while the
+    """Bytes of gradients at peak, of all weights' `gradients`. gone: bytes that are freed until the
     last of them are computed.
     """
     x, stack, width = at.layout, at.step.recipe.stack, at.step.trained_width
@@ -172,13 +189,16 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     def sharded(of: tuple[np.ndarray, ...], bytes_per_weight: float, since: int) -> np.ndarray:
         """Bytes of weights where ZeRO shards them from stage `since` on (4: never)."""
         of_dense = of[0] / np.where(zero >= since, np.asarray(x.shard), 1)
-        of_experts = of[1] / np.where(zero >= since, expert_shard(x), 1)
-        return bytes_per_weight * (of_dense + of_experts)
+        if not np.any(of[1]):
+            return bytes_per_weight * of_dense
+        return bytes_per_weight * (of_dense + of[1] / np.where(zero >= since, expert_shard(x), 1))
 
     stay_gathered = np.logical_not(x.reshard) & (zero == 3)
     grad = held_gradient(stack, updated)
     kept = np.asarray(mine.kept) * flying
+    stays = np.asarray(step.input_bytes)  # until the end of the backward
     if "activations" in recipe.offload:
+        stays = stays + np.minimum(kept, np.asarray(mine.leaving))
         kept = np.minimum(kept, mine.resident)
     activations = (kept if training else 0.0) + step.input_bytes
     # a rank's own shard is part of the weights that stay gathered
@@ -194,7 +214,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     late = np.greater(x.pp, 1) & stay_gathered
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
     if training:
-        gradients = _at_peak(gradients, mine, at, activations + transient)
+        gradients = _at_peak(gradients, mine, at, activations + transient - stays)
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
     copied = sharded(trained, copy_width(recipe, updated), 1)

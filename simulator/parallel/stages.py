@@ -8,7 +8,7 @@ one rank's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
+from roofcast.simulator.parallel.reductions import pieces
 from roofcast.simulator.parallel.traffic import (
     NOTHING,
     Cost,
@@ -66,12 +67,13 @@ class Unit(NamedTuple):
     places: tuple[int, ...] = ()  # of its layers among all layers of the model
     products: float = 0.0  # FLOPs of its matrix products, forward
     tensors: float = 0.0  # trained weights, counted as tensors
+    buckets: float = 0.0  # of the stack, that their gradients fill
     called: tuple[float, float] = (0.0, 0.0)  # ranks of its collectives, forward and backward
 
     @property
-    def update(self) -> float:
+    def update(self) -> np.ndarray:
         """Seconds of the optimizer on all of its weights."""
-        return float(combine(self.compute[3], self.host[3], constants()))
+        return combine(self.compute[3], self.host[3], constants())
 
 
 class Passes(NamedTuple):
@@ -106,9 +108,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     largest = _largest(step, unit_of, len(order), inferring)
     sent = _sent(step, unit_of, len(order))
     products = _products(step, unit_of, len(order))
-    tensors = [0] * len(order)
-    for w in step.weights:
-        tensors[unit_of[w.node]] += w.count * w.trainable
+    tensors, buckets = pieces(step, unit_of, len(order))
     names = {i: node.name for i, node in zip(reversed(unit_of), reversed(step.nodes), strict=True)}
     rows = []
     for i, (what, block) in enumerate(order):
@@ -135,6 +135,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 places=tuple(places[block]) if what == "block" else (),
                 products=products[i] / count,
                 tensors=tensors[i] / count,
+                buckets=buckets[i] / count,
                 called=_called(at, sent[i], count, again),
             )
         )
@@ -290,10 +291,11 @@ def _called(
     return found[0], found[1]
 
 
-def in_pipeline(at: Placement) -> float:
+def in_pipeline(at: Placement) -> np.ndarray | float:
     """Host seconds that a stack adds per rank of a collective, where stages lie on many nodes."""
-    over_nodes = at.layout.pp > 1 and len(at.network.fabric.levels) > 1
-    return at.step.recipe.stack.piped_s if over_nodes else 0.0
+    if not at.step.recipe.stack.piped_s or len(at.network.fabric.levels) == 1:
+        return 0.0
+    return at.step.recipe.stack.piped_s * np.greater(at.layout.pp, 1)
 
 
 def _crossing_nodes(at: Placement, name: str, cost: Cost) -> Cost:
@@ -340,7 +342,13 @@ def passes(units: list[Unit], at: Placement) -> Passes:
 
 
 def _pass(
-    u: Unit, at: Placement, phase: str, base: float, host: float, offloaded: float, found: Passes
+    u: Unit,
+    at: Placement,
+    phase: str,
+    base: ArrayLike,
+    host: ArrayLike,
+    offloaded: float,
+    found: Passes,
 ) -> np.ndarray:
     """Seconds of one pass of a unit with its traffic; adds what is exposed and sent to `found`.
 
@@ -348,16 +356,17 @@ def _pass(
     infinite where nothing is offloaded.
     """
     times = max(u.layers, 1)
-    ahead = runs_ahead(u.layers, u.expert, at.step.recipe.stack)
-    alone = combine(base, host, constants(), ahead)
-    seconds: np.ndarray | float = base
+    stack = at.step.recipe.stack
+    how = constants(), runs_ahead(u.layers, np.any(u.expert), stack), stack.blocking
+    alone = combine(base, host, *how)
+    seconds: Any = base
     waits: dict = {}
     for name, cost, with_it in _traffic_of_pass(u, at, phase, offloaded):
         after = with_it(seconds)
         waits[name] = waits.get(name, 0.0) + (after - seconds)
         found.sent[name] = found.sent.get(name, 0.0) + cost.bytes * times
         seconds = after
-    whole = combine(seconds, host, constants(), ahead)
+    whole = combine(seconds, host, *how)
     # how much of the device's wait the step feels
     felt = (whole - alone) / np.maximum(seconds - base, 1e-30)
     for name, wait in waits.items():
@@ -379,7 +388,7 @@ def _traffic_of_pass(
     for (when, group, behind), cost in u.traffic.items():
         if when in phases:
             add(group, cost, hide["behind"] if behind else hide[group])
-    if gathers(at.layout) and (u.dense or u.expert):
+    if gathers(at.layout) and np.any(np.greater(u.dense, 0.0) | np.greater(u.expert, 0.0)):
         trained = (u.trained, u.trained_expert)
         down, up = gathered(at, (u.dense, u.expert), trained, phase)
         first = u.layers if 0 in u.places else 0

@@ -7,6 +7,8 @@ are reduced, weights updated.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +17,13 @@ from numpy.typing import ArrayLike
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.memory import held_gradient
-from roofcast.simulator.parallel.dealing import stages
+from roofcast.simulator.parallel.dealing import counted, is_balanced, stages
 from roofcast.simulator.parallel.fabric import Fabric
-from roofcast.simulator.parallel.holdings import Rank, alone, holdings, rank, share
+from roofcast.simulator.parallel.holdings import Rank, Share, alone, holdings, rank
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.parallel.pipeline.replay import seconds
-from roofcast.simulator.parallel.pipeline.schedule import Pipeline, Stages, in_flight, pipeline
+from roofcast.simulator.parallel.pipeline.schedule import Stages, in_flight, pipeline, step_time
+from roofcast.simulator.parallel.reductions import copied, reduction, waited
 from roofcast.simulator.parallel.stages import (
     Passes,
     Unit,
@@ -33,13 +36,10 @@ from roofcast.simulator.parallel.stages import (
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
-    copied,
     crossing,
     filling,
     network,
-    reduction,
     sent_bytes,
-    waited,
 )
 from roofcast.simulator.times import offload as host_memory
 from roofcast.simulator.times.dispatch import between_steps, dispatch, program
@@ -95,7 +95,6 @@ class Timed(NamedTuple):
     schedule: str
     stages: Stages  # as the schedule takes them
     hop: Cost  # a send to the next stage
-    ran: Pipeline  # in closed form
     total: np.ndarray  # of the schedule
     whole: np.ndarray  # with what sends hold up, and the reduction of gradients behind it
     filled: np.ndarray  # part of `whole`: sends while an interleaved pipeline fills and drains
@@ -111,19 +110,20 @@ class Timed(NamedTuple):
 
 def dealt(at: Placement, rows: list[Unit]) -> list[list[int]]:
     """Units (by index) of each pipeline stage, as the step's stack deals layers."""
-    balanced = at.step.recipe.stack.implementations.get("stages") == "balanced"
-    return stages(rows, at.layout, balanced)
+    return stages(rows, at.layout, is_balanced(at.step))
 
 
-def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
-    """The step of layouts that share their units and stages, each stage the units (by index) that
-    `members` lists. Broadcasts over dp, zero, shard and micro-batches of the layout, as long as all
-    gather weights for each micro-batch (traffic.gathers) or none does.
+def timed(at: Placement, rows: list[Unit], often: np.ndarray) -> Timed:
+    """The step of one layout, or of columns of layouts.
+
+    often: how many times each stage has each unit (dealing.counted), (stages, units) of one layout
+    or (stages, units, ...) of columns; of equal stages between the ends one is enough. Columns may
+    differ in all that is a number, if all have one schedule, and all or none gather weights for
+    each micro-batch (traffic.gathers); schedules that split the backward also need one pp.
     """
     x, run = at.layout, passes(rows, at)
-    often = np.array([np.bincount(stage, minlength=len(rows)) for stage in members], dtype=float)
     f, b, dense, expert, update = (
-        np.tensordot(often, np.stack(np.broadcast_arrays(*column)), 1)
+        summed(often, column)
         for column in (
             run.forward,
             run.backward,
@@ -132,23 +132,30 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
             [u.update for u in rows],
         )
     )
-    fullest = (dense + expert).max()
-    schedule = x.schedule if x.pp > 1 else "none"
-    handed = max((block.carried for block in at.step.blocks), default=0.0)
+    fullest = (dense + expert).max(axis=0)
+    schedule = x.schedule if np.any(np.greater(x.pp, 1)) else "none"
+    handed = functools.reduce(np.maximum, (block.carried for block in at.step.blocks), 0.0)
     hop = crossing(at, handed, schedule)
     ends_of = ends(schedule, f, b)
     given = schedule, ends_of, x.pp, x.vpp, x.micro_batches, hop.seconds
-    ran = pipeline(*given)
     # closed forms of schedules that split the backward are approximate
-    total = seconds(*given) if schedule in SPLIT_BACKWARD else ran.total
-    moved = reduction(at, dense.max(), expert.max())
-    most = int(np.argmax(dense + expert))  # the stage that reduces
-    ahead = sum(often[most, i] * u.trained for i, u in enumerate(rows[: first_layer(rows)]))
-    last = ahead / max(float(fullest), 1.0)
+    total = seconds(*given) if schedule in SPLIT_BACKWARD else step_time(*given)[0]
+    most = np.argmax(dense + expert, axis=0)  # the stage that reduces
+
+    def reducing(of_stages: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(of_stages, most[None], axis=0)[0]
+
+    tensors, buckets = (
+        reducing(summed(often, each))
+        for each in ([u.tensors for u in rows], [u.buckets for u in rows])
+    )
+    moved = reduction(at, dense.max(axis=0), expert.max(axis=0), tensors, buckets)
+    ahead = reducing(summed(often, [u.trained for u in rows[: first_layer(rows)]]))
+    last = ahead / np.maximum(fullest, 1.0)
     filled = filling(at, handed, schedule)
-    whole = total + filled + waited(at, moved, last, f[most], b[most])
-    whole = whole + copied(at, sum(often[most, i] * u.tensors for i, u in enumerate(rows)))
-    update = updating(at, update.max(), fullest)
+    whole = total + filled + waited(at, moved, last, reducing(f), reducing(b))
+    whole = whole + copied(at, tensors)
+    update = updating(at, update.max(axis=0), fullest)
     return Timed(
         passes=run,
         forward=f,
@@ -157,7 +164,6 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         schedule=schedule,
         stages=ends_of,
         hop=hop,
-        ran=ran,
         total=total,
         whole=whole,
         filled=filled,
@@ -165,6 +171,17 @@ def timed(at: Placement, rows: list[Unit], members: list[list[int]]) -> Timed:
         update=update,
         between=between_steps(at.step.recipe.stack, at.device, constants(), whole + update),
     )
+
+
+def summed(often: np.ndarray, values: Sequence[ArrayLike]) -> np.ndarray:
+    """What each stage has of what its units have: (stages,), or (stages, ...) of columns.
+
+    often: as in `timed`; values: of each unit, or of the first ones.
+    """
+    found = np.zeros_like(often[:, 0])
+    for i, value in enumerate(values):
+        found = found + often[:, i] * value
+    return found
 
 
 def first_layer(rows: list[Unit]) -> int:
@@ -181,14 +198,15 @@ def over_devices(
     x, at = layout, Placement(step, device, layout, network(layout, fabric))
     rows = units(at, times)
     members = dealt(at, rows)
-    t = timed(at, rows, members)
+    t = timed(at, rows, counted(members, len(rows)))
     f, b, whole, total = t.forward, t.backward, t.whole, t.total
     repeats = x.micro_batches / x.pp
     # under DualPipe a rank has parts of both directions
     each = (f + b + (f + b)[::-1]) / 2.0 if x.schedule == "dualpipe" and x.pp > 1 else f + b
     computing = float(each.max() * x.micro_batches)
     idle = np.maximum(total - computing, 0.0)  # of the slowest stage: sends, and the bubble
-    sends = np.minimum(t.ran.exposed_p2p, idle)
+    closed = pipeline(t.schedule, t.stages, x.pp, x.vpp, x.micro_batches, t.hop.seconds)
+    sends = np.minimum(closed.exposed_p2p, idle)
     reducing = whole - total - t.filled
     waits = Cost(reducing, t.reduced.bytes), Cost(sends + t.filled, t.hop.bytes)
     exposed, sent = _by_kind(at, t.passes, *waits, Cost(t.update, t.fullest))
@@ -256,19 +274,26 @@ def _both_directions(x: Any, members: list[list[int]]) -> list[list[int]]:
     return [stage + members[x.pp - 1 - i] for i, stage in enumerate(members)]
 
 
-def peak_bytes(at: Placement, rows: list[Unit], members: list[list[int]]) -> np.ndarray:
-    """Bytes at peak of the most loaded device: the most that `ParallelStep.ranks` hold. Broadcasts
-    as `timed` does.
+def unlike(x: Any, members: list[list[int]]) -> dict[tuple[int, ...], int]:
+    """The stages of a layout that hold different units: these, and the first stage that does, which
+    under every schedule has the most micro-batches in flight.
     """
-    x, how = at.layout, at.step.recipe.recompute
-    alike: dict[tuple[int, ...], list[int]] = {}  # stages that hold the same units
-    for i, stage in enumerate(_both_directions(x, members)):
-        alike.setdefault(tuple(stage), []).append(i)
-    peak = np.zeros(np.broadcast_shapes(*map(np.shape, (x.dp, x.zero, x.shard, x.micro_batches))))
-    for held, places in alike.items():
-        flying = [in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, i) for i in places]
-        mine = share(list(held), rows, how, at.step.weight_width)
-        peak = np.maximum(peak, holdings(mine, at, np.maximum.reduce(flying)).total)
+    found: dict[tuple[int, ...], int] = {}
+    for stage, mine in enumerate(_both_directions(x, members)):
+        found.setdefault(tuple(mine), stage)
+    return found
+
+
+def peak_bytes(at: Placement, held: Sequence[tuple[ArrayLike, Share]]) -> np.ndarray:
+    """Bytes at peak of the most loaded device: the most that `ParallelStep.ranks` hold. Broadcasts
+    over columns of layouts.
+
+    held: of the stages that are unlike, the first of each kind, and its share.
+    """
+    x, peak = at.layout, np.zeros(())
+    for stage, mine in held:
+        flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
+        peak = np.maximum(peak, holdings(mine, at, flying).total)
     single = np.equal(x.devices, 1) & np.equal(x.micro_batches, 1)
     if np.any(single):
         peak = np.where(single, alone(0, at).total, peak)
@@ -282,7 +307,7 @@ def _host(at: Placement, rows: list[Unit], repeats: float) -> float:
     step, device = at.step, at.device
     launches = dispatch(step, device, constants())
     of_update = np.array([k.phase == "update" for k in step.kernels])
-    exchanges = sum(seconds for _, _, seconds in exchanged(step, device))
+    exchanges: Any = sum(seconds for _, _, seconds in exchanged(step, device))
     exchanges += in_pipeline(at) * sum(sum(u.called) * max(u.layers, 1) for u in rows)
     update = launches[of_update].sum()
     launching = program(step.recipe.stack, device, constants())

@@ -16,7 +16,6 @@ from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
-from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
 
@@ -189,7 +188,7 @@ def sharded_pass(
     return steady + np.maximum(alone - steady, 0.0) / first
 
 
-def crossing(at: Placement, handed: float, schedule: str) -> Cost:
+def crossing(at: Placement, handed: ArrayLike, schedule: str) -> Cost:
     """Sending a micro-batch's activation of `handed` bytes to the next stage: seconds that a stage
     is held up, and bytes that a rank sends.
 
@@ -206,7 +205,7 @@ def hidden_sends(at: Placement, schedule: str) -> bool:
     return schedule == "interleaved" and at.step.recipe.stack.overlap_p2p
 
 
-def filling(at: Placement, handed: float, schedule: str) -> np.ndarray:
+def filling(at: Placement, handed: ArrayLike, schedule: str) -> np.ndarray:
     """Seconds that sends hold a pipeline up which hides them behind compute: those of its filling
     and draining.
 
@@ -221,13 +220,15 @@ def filling(at: Placement, handed: float, schedule: str) -> np.ndarray:
     return 2.0 * (x.pp * np.asarray(x.vpp) - 1.0) * _handing_on(at, handed).seconds
 
 
-def _handing_on(at: Placement, handed: float) -> Cost:
+def _handing_on(at: Placement, handed: ArrayLike) -> Cost:
     """One send to the next stage, exposed."""
     x, stack = at.layout, at.step.recipe.stack
-    apart = stack.scattered and not x.sp
-    cost = at.network.cost("send", "pp", handed / (x.tp if apart else 1))
-    gather = at.network.cost("all_gather", "tp", handed).seconds if apart else 0.0
-    return Cost(cost.seconds + gather * np.greater(x.pp, 1), cost.bytes)
+    if not stack.scattered:
+        return at.network.cost("send", "pp", handed)
+    apart = np.logical_not(x.sp)
+    cost = at.network.cost("send", "pp", np.asarray(handed) / np.where(apart, x.tp, 1))
+    gather = at.network.cost("all_gather", "tp", handed).seconds
+    return Cost(cost.seconds + gather * (apart & np.greater(x.pp, 1)), cost.bytes)
 
 
 def wire_bytes(step: Step) -> tuple[float, float]:
@@ -255,7 +256,10 @@ def gathers(x: Any) -> bool:
 
 
 def gathered(
-    at: Placement, weights: tuple[float, float], trained: tuple[float, float], phase: str
+    at: Placement,
+    weights: tuple[ArrayLike, ArrayLike],
+    trained: tuple[ArrayLike, ArrayLike],
+    phase: str,
 ) -> tuple[Cost, Cost]:
     """ZeRO-3 traffic of one layer in one pass: weights gathered, and gradients scattered.
 
@@ -267,19 +271,22 @@ def gathered(
     x, (gather, reduce) = at.layout, wire_bytes(at.step)
     down = up = NOTHING
     for i, (group, n) in enumerate((("", x.shard), ("expert ", expert_shard(x)))):
-        if weights[i] and (phase == "forward" or np.all(x.reshard)):
-            down = down.plus(at.network.cost("all_gather", f"{group}shard", gather * weights[i]))
-        if trained[i] and phase == "backward":
-            up = up.plus(_scattered(reduce * trained[i], n, group, at.network))
+        if np.any(weights[i]) and (phase == "forward" or np.all(x.reshard)):
+            whole = gather * np.asarray(weights[i])
+            down = down.plus(at.network.cost("all_gather", f"{group}shard", whole))
+        if np.any(trained[i]) and phase == "backward":
+            up = up.plus(scattered(reduce * np.asarray(trained[i]), n, group, at.network))
     return down, up
 
 
-def _scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) -> Cost:
+def scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) -> Cost:
     """Gradients scattered over the ranks of a shard, then summed over its copies. Where the shard
     lies within a node the two use different links, and the second half of one bucket overlaps with
     the first half of the next.
     """
     first = net.cost("reduce_scatter", f"{group}shard", bytes_)
+    if not np.any(net.group(f"{group}copies").size > 1.0):
+        return first
     second = net.cost("all_reduce", f"{group}copies", np.asarray(bytes_) / ranks)
     within_node = net.group(f"{group}shard").nodes <= 1.0
     beside = np.maximum(first.seconds, second.seconds)
@@ -290,86 +297,3 @@ def _scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) ->
 def expert_shard(x: Any) -> np.ndarray:
     """Ranks that the states of an expert are sharded over."""
     return np.minimum(x.shard, np.maximum(x.tp * x.cp * x.dp // (x.ep * x.etp), 1))
-
-
-class Reduction(NamedTuple):
-    """Traffic of data-parallel ranks that layers do not exchange one by one."""
-
-    gradients: Cost  # summed or scattered
-    weights: Cost  # gathered after the update
-
-    @property
-    def both(self) -> Cost:
-        """Both, one after the other."""
-        return self.gradients.plus(self.weights)
-
-
-def reduction(at: Placement, dense: ArrayLike, expert: ArrayLike) -> Reduction:
-    """The reduction of gradients of so many trained weights, outside experts and of experts, over
-    the data-parallel ranks.
-
-    ZeRO-0: all-reduced once per step. ZeRO-1: scattered once per step, ZeRO-2: each micro-batch,
-    summed over the copies of a shard; then the updated weights are gathered. ZeRO-3 has done it
-    layer by layer, except in a pipeline that keeps its weights gathered. Inference: nothing.
-    """
-    if at.step.recipe.mode == "infer":
-        return Reduction(NOTHING, NOTHING)
-    x, net, (width, grad) = at.layout, at.network, wire_bytes(at.step)
-    if at.step.trainable_parameters < at.step.parameters:  # what comes back is what was updated
-        width = at.step.recipe.stack.gather_bytes or at.step.trained_width
-    unsharded, each_micro_batch = np.equal(x.zero, 0), np.equal(x.zero, 2)
-    done = np.equal(x.zero, 3) & (np.equal(x.pp, 1) | x.reshard)
-    gradients = updated = NOTHING
-    for weights, whole, group, ranks in (
-        (np.asarray(dense), "dp", "", x.shard),
-        (np.asarray(expert), "expert", "expert ", expert_shard(x)),
-    ):
-        if not np.any(weights):
-            continue
-        reduced = net.cost("all_reduce", whole, grad * weights)
-        scattered = _scattered(grad * weights, ranks, group, net)
-        scattered = scattered.times(np.where(each_micro_batch, x.micro_batches, 1))
-        back = net.cost("all_gather", f"{group}shard", width * weights)
-        summed = Cost(
-            *(np.where(unsharded, *pair) for pair in zip(reduced, scattered, strict=True))
-        )
-        gradients = gradients.plus(summed.times(np.where(done, 0.0, 1.0)))
-        updated = updated.plus(back.times(np.where(done | unsharded, 0.0, 1.0)))
-    return Reduction(gradients, updated)
-
-
-def waited(
-    at: Placement, moved: Reduction, last: float, forward: ArrayLike, backward: ArrayLike
-) -> np.ndarray:
-    """Seconds of a reduction that compute does not hide.
-
-    Gradients of a step are complete only in the backward of the last micro-batch, and hide behind
-    that one pass; under ZeRO-2 each micro-batch's behind its own. Those of the weights before the
-    first layer (the embedding), a part `last` of all, come at its end and hide behind nothing.
-    Updated weights are gathered behind the forward of the next step's first micro-batch. An
-    interleaved pipeline passes as many micro-batches as it has stages through one part of the
-    model before the next, so that all parts but the last have their passes to hide behind.
-
-    forward, backward: seconds of one micro-batch on the stage that reduces.
-    """
-    x, hide, contention = at.layout, at.hide, at.network.contention
-    passes = np.where(np.equal(x.zero, 2), x.micro_batches, 1)
-    if x.schedule == "interleaved":
-        passes = passes * (x.pp * (x.vpp - 1.0) + 1.0) / x.vpp
-    sent = moved.gradients.seconds
-    room, before = np.asarray(backward) * passes, np.asarray(forward) * passes
-    gradients = beside(room, (1.0 - last) * sent, hide["dp"], contention) - room + last * sent
-    weights = beside(before, moved.weights.seconds, hide["params"], contention) - before
-    return gradients + weights
-
-
-def copied(at: Placement, tensors: float) -> np.ndarray:
-    """Seconds in which the host copies each rank's part of each gradient into a list, and of each
-    weight out of one, once per step of ZeRO-1 and 2. PyTorch's reduce_scatter and all_gather of
-    lists launch a copy for each of them; stacks that exchange one buffer have none.
-    """
-    x, stack = at.layout, at.step.recipe.stack
-    if stack.implementations.get("exchange") != "lists":
-        return np.zeros(())
-    sharded = (np.equal(x.zero, 1) | np.equal(x.zero, 2)) & np.greater(x.shard, 1)
-    return np.where(sharded, 2.0 * NATIVE_LAUNCH * x.shard * tensors, 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from roofcast.hwdb.records import Device
 from roofcast.simulator.serving.asked import Degrees, Serving
-from roofcast.simulator.serving.capacity import BLOCK, OFFLINE, Room
+from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.load import Load
@@ -127,7 +127,9 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     if load.kind == "batch":
         cache = math.ceil(load.amount / held.groups) * full
     else:  # sequences of every age
-        cache = there / held.groups * held.of_sequence(load.input_len + OFFLINE * load.output_len)
+        cache = (
+            there / held.groups * held.of_sequence(load.input_len + held.reserved * load.output_len)
+        )
     usable = held.memory_bytes if math.isfinite(held.memory_bytes) else None
     capacity = of.device.memory.limit
     most = held.sequences(tokens)
@@ -251,7 +253,7 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
     if met:
         said.append(_replay_said(load, met))
     if load.kind == "concurrency" and load.amount > 1:
-        said.append(_first_wave(of, load))
+        said.append(_first_wave(load))
     if load.kind == "rate":
         said.append("requests arrive at random, one independent of the other (Poisson)")
     said.append(f"KV cache in blocks of {BLOCK} tokens")
@@ -278,14 +280,9 @@ def _replay_said(load: Load, met: Sample) -> str:
     return f"{of}{filled}{lengths}"
 
 
-def _first_wave(of: Replica, load: Load) -> str:
+def _first_wave(load: Load) -> str:
     """The requests of a closed loop that come together."""
-    name, ramp = of.server.profile.name, of.server.profile.ramp
     start = load.amount / max(load.requests, load.amount) if load.requests else WAVE
-    if ramp > start:
-        return (
-            f"closed loop: {ramp:.0%} of the prompts arrive with those of others (fitted: {name})"
-        )
     return (
         f"closed loop: the first requests of all users arrive together, {start:.0%} of all requests"
     )

@@ -9,7 +9,7 @@ from roofcast.simulator.serving.protocol import Server
 
 BLOCK = 16  # tokens
 WATERMARK = 0.01
-OFFLINE = 0.6
+OFFLINE = 0.6  # of an answer, that a sequence holds in the mean where one loses its cache to others
 MOST = 2048  # sequences at once, where the stack has no limit
 
 
@@ -27,6 +27,7 @@ class Room(NamedTuple):
     per_token: float
     groups: int  # of devices, each with sequences of its own (data-parallel attention)
     limit: int  # sequences at once, of the stack
+    reserved: float = OFFLINE  # share of its answer for which a sequence holds cache, in the mean
 
     @property
     def cache_bytes(self) -> float:
@@ -71,4 +72,5 @@ def room(server: Server, shortest: float, longest: float) -> Room:
         per_token,
         int(server.attention_groups),
         int(server.most_sequences or MOST),
+        OFFLINE if server.evicts else 1.0,
     )

@@ -17,9 +17,10 @@ from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
-from roofcast.simulator.serving.capacity import OFFLINE, Room, room
+from roofcast.simulator.serving.capacity import Room, room
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import WAVE, Costs, Mean, mean, too_many
+from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.replay import replay
 from roofcast.simulator.serving.result import ServingForecast
@@ -201,7 +202,7 @@ def trusted(of: Replica, load: Load, held: Room, found: Mean) -> bool:
     chunk holds two prompts or more, and places are many. Elsewhere requests do not share the engine
     evenly, as the mean values take them to.
     """
-    places = held.sequences(load.input_len + OFFLINE * load.output_len)
+    places = held.sequences(load.input_len + held.reserved * load.output_len)
     return (
         of.cut.pp == 1
         and not of.server.profile.gemv
@@ -261,5 +262,5 @@ def _replayed(
         return at_rate(steps, load, count(load, found.use), held, there, way)
     number = count(load)
     first = load.amount / number if load.requests else WAVE
-    share = max(first, of.server.profile.ramp) if load.amount > 1 else 0.0
+    share = first if load.amount > 1 else 0.0
     return in_loop(steps, load, number, held, min(share, 1.0), way)

@@ -65,6 +65,25 @@ def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.n
     )
 
 
+def experts_met(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
+    """Distinct experts that so many tokens of a text choose, each a share of all in the mean.
+
+    Routers favour some experts: their popularity is taken as exponentially distributed, which
+    assumes nothing beyond its mean. One that gets x times its share is missed by t - 1 tokens with
+    the probability exp(-x l (t - 1)), l = -ln(1 - share), in the mean over x 1 / (1 + l (t - 1)).
+
+        met = experts (1 - (1 - share) / (1 + l (t - 1)))
+
+    >>> round(float(experts_met(256, 8 / 256, 1))), round(float(experts_met(256, 8 / 256, 64)), 1)
+    (8, 173.3)
+    """
+    each = np.minimum(np.asarray(share, dtype=float), 1 - 1e-12)
+    count = np.asarray(tokens, dtype=float)
+    first = np.minimum(count, 1.0) * each
+    others = 1.0 - np.log1p(-each) * np.maximum(count - 1.0, 0.0)
+    return np.asarray(experts) * (1.0 - (1.0 - first) / others)
+
+
 class Engine:
     """A rank's forward on a device."""
 
@@ -76,15 +95,18 @@ class Engine:
         *,
         gemv: float = 0.0,
         stream: float = 1.0,
+        grouped: float = 1.0,
+        fp4: float = 1.0,
         c: Kernels | None = None,
     ):
         """sixteen: format of activations; gemv: bytes a clock and core of kernels that multiply a
         matrix by vectors, 0: as fast as memory; stream: their rate where memory limits, as a
-        multiple of the formula's.
+        multiple of the formula's; grouped: rate of the products of experts, as a fraction of that
+        of plain ones; fp4: share of the bandwidth of other formats that plain ones in fp4 reach.
         """
         self.c = c or constants()
         self.forward, self.device, self.gemv = forward, device, gemv
-        self.faster = stream
+        self.faster, self.grouped, self.fp4 = stream, grouped, fp4
         self.sixteen = sixteen
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
@@ -138,7 +160,8 @@ class Engine:
         held_bytes = weights / np.maximum(batch * n * k, 1e-30)
         stored = np.where(held_bytes > 0, np.minimum(held_bytes, width), width)
         sizes = (m, n + 0 * m, k + 0 * m, batch)
-        seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
+        slow = self.fp4 if product == "fp4" and rates.format == "fp4" else 1.0
+        seconds = self._multiplied(sizes, width, (weights + moved) / slow, stored, rates)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "products")
 
     def _experts(self, ks: list[Launch], product: str, at: Point) -> Clocked:
@@ -146,7 +169,7 @@ class Engine:
         share, n, k = (_size(ks, i) for i in (1, 2, 3))
         experts = _column(ks, lambda x: x.shape[0])
         rows = experts * share * at.everywhere  # on this rank
-        hit = experts_hit(experts, share, at.everywhere)
+        hit = experts_met(experts, share, at.everywhere)
         own = _affine(ks, "rows", at)
         scale = rows / np.maximum(own, 1e-30)
         matrix, vector, moved = (scale * _affine(ks, f, at) for f in _FIELDS[1:])
@@ -154,6 +177,8 @@ class Engine:
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
+        slower = self.grouped
+        rates = rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
         seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
 

@@ -22,13 +22,16 @@ class Links(NamedTuple):
     stages: Group
     dp: int
     own_s: float  # start of the engine's own kernel that adds up in one step; inf: it has none
+    to_experts: bool = True  # whether tokens may be sent to the ranks of their experts alone
 
 
-def links(fabric: Fabric, tp: int, dp: int, pp: int, own_s: float = np.inf) -> Links:
+def links(
+    fabric: Fabric, tp: int, dp: int, pp: int, own_s: float = np.inf, to_experts: bool = True
+) -> Links:
     """The groups of tp x dp x pp ranks, tp innermost."""
     return Links(
         fabric, placed(tp, 1, fabric), placed(tp * dp, 1, fabric), placed(pp, tp * dp, fabric), dp,
-        own_s,
+        own_s, to_experts,
     )  # fmt: skip
 
 
@@ -51,7 +54,8 @@ def exchanges(forward: Forward, at: Point, over: Links, c: Collectives) -> np.nd
     """Seconds of a forward's collectives, for every point.
 
     Tokens reach their experts and return in the cheaper of two forms: gathered and scattered on
-    all ranks, or sent to the ranks of their experts. Ranks with the same tokens add up instead.
+    all ranks, or, by software that can, sent to the ranks of their experts. Ranks with the same
+    tokens add up instead.
     """
     total = np.zeros(at.tokens.shape)
     for send in forward.sends:
@@ -79,7 +83,7 @@ def _between_experts(
     sent = 2.0 * all_to_all(
         copies * bytes_ / tensor, over.everyone, over.fabric, c, topk=copies, deduplicated=True
     )
-    return np.minimum(gathered, sent)
+    return np.minimum(gathered, sent) if over.to_experts else gathered
 
 
 def between_stages(forward: Forward, at: Point, over: Links, c: Collectives) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from roofcast.simulator.serving.answer import Replica, prompt_share
-from roofcast.simulator.serving.capacity import OFFLINE, Room
+from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.interval import around
 from roofcast.simulator.serving.means import Mean, closed_loops
 from roofcast.simulator.serving.pricing import HOUR, MILLION
@@ -48,7 +48,7 @@ def columns(of: Replica, held: Room, found: Mean, usd_per_hour: float | None) ->
     rate = found.requests_per_s * n
     output = rate * load.output_len
     per_user = np.divide(1.0, found.tpot, out=np.zeros_like(found.tpot), where=found.tpot > 0)
-    cache = held.of_sequence(load.input_len + OFFLINE * load.output_len)
+    cache = held.of_sequence(load.input_len + held.reserved * load.output_len)
     share = prompt_share(load, found)
     of_request = (np.nan if usd_per_hour is None else usd_per_hour) * devices / HOUR / rate
     stack = of.server.profile.name

@@ -14,21 +14,19 @@ and the mean of n over the rate is their time in the system.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
-from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.serving.capacity import OFFLINE, Room
+from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
-from roofcast.simulator.serving.steps import FINE, grid
 
 HALVINGS = 50  # of a bisection
 WAVE = 0.1
@@ -63,127 +61,6 @@ class Mean(NamedTuple):
         )  # fmt: skip
 
 
-class Costs:
-    """Seconds of steps as the mean values need them, at the lengths of a load.
-
-    most: sequences at once, of the memory and of the stack. users: of a closed loop, a number or an
-    array of them; then all that follows from them are arrays.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        load: Load,
-        most: float,
-        spec: Speculation = NONE,
-        ramp: float = 0.0,
-        users: Numbers | None = None,
-    ) -> None:
-        self.server, self.load, self.spec = server, load, spec
-        self.users: Numbers = load.amount if users is None else users
-        self.chunk = max(int(server.chunk_tokens), 1)
-        self.request_s, self.most = float(server.request_s), max(most, 1.0)
-        self.ramp = ramp
-        self.more = max(load.output_len - 1, 0)
-        """Tokens after the first."""
-        self.grid = np.array(grid(1, max(int(math.ceil(self.most)), 2), FINE))
-        at = load.context
-        plain = np.broadcast_to(np.asarray(server.decode(self.grid, at), float), self.grid.shape)
-        step = plain
-        if spec.drafted:
-            checked = server.mixed(self.grid, at, self.grid * spec.drafted, at, self.grid)
-            step = np.asarray(checked, float) + spec.draft * plain
-        self.steps = step / spec.tokens
-        self.stalls = self._stalls(plain)
-
-    def _stalls(self, plain: np.ndarray) -> np.ndarray:
-        """What each prompt adds to the steps, for every number of decoding sequences.
-
-        A step makes a token of each of B sequences, of which every request needs `more`: B / more
-        prompts come with each step, in one where they are fewer.
-        """
-        at, new, hit = self.load.context, self.load.new, self.load.hit
-        if new > self.chunk:
-            parts = [
-                np.asarray(self.server.mixed(self.grid, at, *c)) - plain for c in self.chunks()
-            ]
-            return np.asarray(np.sum(np.maximum(parts, 0.0), axis=0))
-        k = np.clip(self.spec.tokens * self.grid / max(self.more, 1), 1.0, self.chunk / new)
-        together = np.asarray(self.server.mixed(self.grid, at, k * new, hit, k))
-        return np.maximum(together - plain, 0.0) / k
-
-    def of(self, load: Load) -> Costs:
-        """The same for another load of the same lengths."""
-        other = copy.copy(self)
-        other.load, other.users = load, load.amount
-        other.__dict__.pop("_highest", None)
-        return other
-
-    @property
-    def others(self) -> Numbers:
-        """Share of all sequences that are those of others, to each one in a closed loop."""
-        closed = self.load.kind == "concurrency"
-        return 1.0 - 1.0 / np.maximum(self.users, 1.0) if closed else 1.0
-
-    def met(self, decoding: Numbers) -> Numbers:
-        """Sequences in a step that a decoding one meets, of so many in the mean over time."""
-        if self.load.kind == "concurrency":
-            return 1.0 + decoding * self.others
-        return np.maximum(decoding, 1.0)
-
-    def decode(self, sequences: Numbers) -> Numbers:
-        """A decode step, per token that it makes for each sequence."""
-        return np.interp(sequences, self.grid, self.steps)
-
-    def added(self, sequences: Numbers) -> Numbers:
-        """What one prompt adds to the decode steps that carry its chunks."""
-        return np.interp(sequences, self.grid, self.stalls)
-
-    def chunks(self) -> list[tuple[int, int]]:
-        """New tokens of each chunk of a prompt, and the tokens before it."""
-        starts = range(0, self.load.new, self.chunk)
-        return [(min(self.chunk, self.load.new - s), self.load.hit + s) for s in starts]
-
-    def rate(self, decoding: Numbers) -> Numbers:
-        """Requests per second while so many sequences decode, X(B)."""
-        if self.more == 0:  # the prompt's pass makes the only token
-            return 1.0 / self.first
-        met = self.met(decoding)
-        stalls = self.others * decoding * self.added(met)
-        return decoding / (self.more * self.decode(met) + stalls)
-
-    def highest(self) -> Numbers:
-        """The most requests per second, with as many sequences as there may be."""
-        return self._highest
-
-    @cached_property
-    def _highest(self) -> Numbers:
-        return self.rate(self.most)
-
-    @property
-    def together(self) -> float:
-        """Prompts that one chunk holds; below 1 where a prompt takes several."""
-        return self.chunk / self.load.new
-
-    @cached_property
-    def first(self) -> float:
-        """The pass of one prompt where nothing decodes."""
-        return self.alone(1.0)
-
-    def alone(self, prompts: float) -> float:
-        """The pass of prompts where nothing decodes."""
-        if prompts > 1 and prompts * self.load.new > self.chunk and self.load.new <= self.chunk:
-            each = max(self.chunk // self.load.new, 1)
-            whole, left = divmod(prompts, each)
-            full = float(self.server.prefill(each, self.load.new, self.load.hit))
-            rest = float(self.server.prefill(left, self.load.new, self.load.hit)) if left else 0.0
-            return whole * full + rest
-        if self.load.new <= self.chunk:
-            return float(self.server.prefill(prompts, self.load.new, self.load.hit))
-        one = sum(float(self.server.prefill(1, new, cached)) for new, cached in self.chunks())
-        return prompts * one
-
-
 def mean(
     server: Server,
     load: Load,
@@ -194,15 +71,17 @@ def mean(
 ) -> Mean:
     """The mean values of a load on one replica; of a trace, those of its mean rate and lengths.
 
-    ramp: share of the requests of a closed loop that come together, if the software keeps them
-    together; at least those of its start do. made: makes the Costs; one that remembers them saves
+    ramp: share of the requests of a closed loop that start and end together, where all have one
+    length and the software keeps them so. made: makes the Costs; one that remembers them saves
     time over many loads of the same lengths.
     Raises BadInput for a rate that the replica cannot hold, with the highest that it can.
     """
     if load.kind == "batch":
-        return _floats(_static(made(server, load, load.amount, spec, 0.0)))
+        fitting = max(held.sequences(load.input_len + load.output_len), 1)
+        fitting = min(fitting, math.ceil(load.amount))
+        return _floats(_static(made(server, load, fitting, spec, 0.0), fitting))
     # sequences that run at once are of every age
-    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
     costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
         return _floats(_steady(costs, most))
@@ -225,14 +104,19 @@ def too_many(rate: float, highest: float, on: str) -> str:
     return f"rate {rate:g}/s: more than {on} can hold; the highest is {most:.3g}/s"
 
 
-def _static(costs: Costs) -> Mean:
-    """A batch of prompts in one pass, then decode steps of all."""
-    b = costs.load.amount
-    alone = costs.alone(b)
+def _static(costs: Costs, fitting: int) -> Mean:
+    """A batch of prompts in one pass, then decode steps of all; in turns, where they do not fit:
+    then a token of each takes a step of every turn, and the prompts those of all.
+    """
+    asked = costs.load.amount
+    b = min(asked, fitting)
+    turns, rest = divmod(asked, b)
     step = costs.decode(b)
-    ttft = alone
-    e2e = ttft + costs.more * step
-    return Mean(ttft, step, e2e, b, b / e2e, 0.0, step, alone / b, alone, 1.0)
+    alone, tpot = turns * costs.alone(b), turns * step
+    if rest:
+        alone, tpot = alone + costs.alone(rest), tpot + costs.decode(rest)
+    e2e = alone + costs.more * tpot
+    return Mean(alone, tpot, e2e, b, asked / e2e, 0.0, step, alone / asked, alone, 1.0)
 
 
 def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
@@ -285,7 +169,7 @@ def _closed(costs: Costs) -> Mean:
     start: Numbers = WAVE
     if costs.load.requests:
         start = users / np.maximum(costs.load.requests, users)
-    wave = np.where(np.greater(users, 1), np.maximum(start, costs.ramp), 0.0)
+    wave = np.where(np.greater(users, 1), start, 0.0)
 
     def under_way(decoding: Numbers) -> Numbers:
         found = _steady(costs, decoding, wave)
@@ -301,7 +185,36 @@ def _closed(costs: Costs) -> Mean:
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
     use: Numbers = np.where(bound, 1.0, found.use)
-    return found._replace(use=use)
+    found = found._replace(use=use)
+    if costs.load.spread or not costs.ramp:
+        return found
+    same = _in_step(costs, found)
+    share = np.where(bound, 0.0, costs.ramp)
+    both: list[Numbers] = [share * a + (1.0 - share) * b for a, b in zip(same, found, strict=True)]
+    return Mean(*both)
+
+
+def _in_step(costs: Costs, found: Mean) -> Mean:
+    """C users whose requests, of one length, start and end together: software that computes all
+    waiting prompts before it decodes on keeps them so. Of the time of all prompts, half passes
+    before a first token in the mean, and half before the second.
+    """
+    users, more = costs.users, costs.more
+    most = np.maximum(np.minimum(costs.together, users), 1.0)  # prompts of a pass
+    each = costs.first
+    if costs.load.new <= costs.chunk:
+        each = np.asarray(costs.server.prefill(most, costs.load.new, costs.load.hit)) / most
+    groups = np.ceil(users / most)
+    before = users * each * (groups + 1.0) / (2.0 * groups)
+    step = costs.decode(users)
+    tpot = step + (users * each - before) / more
+    ttft = costs.request_s + before
+    e2e = ttft + more * tpot
+    rate = users / e2e
+    return found._replace(
+        ttft=ttft, tpot=tpot, e2e=e2e, decoding=rate * more * tpot, requests_per_s=rate, step=step,
+        queue=before - each * most,
+    )  # fmt: skip
 
 
 def closed_loops(
@@ -313,7 +226,7 @@ def closed_loops(
     ramp: float = 0.0,
 ) -> Mean:
     """The mean values of closed loops of so many users each, arrays: those of `mean`."""
-    most = float(max(held.sequences(load.input_len + OFFLINE * load.output_len), 1))
+    most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
     load = msgspec.structs.replace(load, kind="concurrency")
     found = _closed(Costs(server, load, most, spec, ramp, np.asarray(users, dtype=float)))
     every: list[Numbers] = [np.broadcast_to(value, np.shape(users)) for value in found]

@@ -11,9 +11,10 @@ import numpy as np
 
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Level
-from roofcast.simulator.serving.capacity import OFFLINE, Room
+from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.means import Costs, closed_loops, mean_of
+from roofcast.simulator.serving.means import closed_loops, mean_of
 from roofcast.simulator.serving.slo import HIGHEST, SLOWEST, Curve
 
 MOST = 10**6  # replicas
@@ -43,7 +44,7 @@ class Need:
     def costs(self) -> Costs:
         """Steps of one replica under requests that arrive at random."""
         if self._costs is None:
-            length = self.load.input_len + OFFLINE * self.load.output_len
+            length = self.load.input_len + self.held.reserved * self.load.output_len
             most = float(max(self.held.sequences(length), 1))
             self._costs = Costs(self.of.server, self.load, most, self.of.spec)
         return self._costs

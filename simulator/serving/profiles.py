@@ -21,6 +21,8 @@ MEANING = {  # of what a profile sets
     "step_s": "host seconds per step that nothing hides",
     "dispatch_s": "host seconds to launch a kernel of a step; 0 where graphs replay them",
     "sum_s": "seconds to start its own one-step sum over ranks on a switch; 0: it has none",
+    "grouped": "rate of the products of experts where they limit, as a fraction of plain ones'",
+    "fp4": "share of the bandwidth of other formats that products in fp4 with few rows reach",
     "expert_s": "seconds per layer of experts beyond its kernels: rows sorted and aligned",
     "ahead": "launches run ahead of the device, and hide behind it",
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
@@ -29,8 +31,11 @@ MEANING = {  # of what a profile sets
     "products": "rate of the products of prompts, as a fraction of a library's",
     "attention": "rate of the attention of prompts, as a fraction of the family's best kernel",
     "chunk_tokens": "tokens of prompts in one step at most",
+    "to_experts": "tokens may be sent to the ranks of their experts alone; false: gathered on all",
+    "each_rank": "chunks and sequences at once are of each rank with attention of its own",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
+    "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
     "memory_use": "share of a device's memory that it uses",
     "most_sequences": "sequences that it runs at once; 0: no limit",
@@ -38,7 +43,7 @@ MEANING = {  # of what a profile sets
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
-    "ramp": "share of a benchmark's users whose prompts arrive at once with its first one",
+    "ramp": "share of requests of one length that start and end together in a closed loop",
 }
 
 Positive = Annotated[float, msgspec.Meta(ge=0.0, le=1e30)]
@@ -56,6 +61,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dispatch_s: Positive = 0.0
     sum_s: Positive = 0.0
     expert_s: Positive = 0.0
+    grouped: Share = 1.0
+    fp4: Share = 1.0
     ahead: bool = True
     gemv: Positive = 0.0
     stream: Positive = 1.0
@@ -63,8 +70,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     products: Share = 1.0
     attention: Share = 1.0
     chunk_tokens: int = 8192
+    to_experts: bool = True
+    each_rank: bool = True
     micro_batch: int = 0
     cut: str = "tensor"
+    evicts: bool = True
     kv: str = "model"
     memory_use: Share = 0.9
     most_sequences: int = 0

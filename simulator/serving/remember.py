@@ -51,8 +51,9 @@ class Shared:
 
     def engine(self, made: Forward, device: Device, sixteen: str, p: Profile) -> Remembering:
         """The engine of a forward, which is kept, so that its identity is no other's."""
-        key = (id(made), sixteen, p.gemv, p.stream)
+        own = {"gemv": p.gemv, "stream": p.stream, "grouped": p.grouped, "fp4": p.fp4}
+        key = (id(made), sixteen, *own.values())
         if key not in self._made:
-            engine = Remembering(made, device, sixteen, gemv=p.gemv, stream=p.stream)
+            engine = Remembering(made, device, sixteen, **own)
             self._made[key] = (made, engine)
         return self._made[key][1]

@@ -62,6 +62,8 @@ class _Engine:
         self.ending: list[tuple[float, int]] = []  # decoding requests by the count at their end
         self.order: list[int] = []  # decoding requests, the newest last
         self.end_of: dict[int, float] = {}
+        self.whole = held.reserved >= 1.0  # a sequence holds cache for its whole length
+        self.kept = 0.0  # bytes of it
         self.partial: int | None = None  # a prompt of which some chunks are computed
         self.count = 0.0  # tokens that a request decoding from the start would have
         self.base = 0.0  # sum over decoding requests of their tokens, less the count
@@ -78,6 +80,8 @@ class _Engine:
     @property
     def used(self) -> float:
         """Bytes of the cache that decoding requests hold."""
+        if self.whole:
+            return self.kept
         b = len(self.end_of)
         tokens = self.base + b * (self.count + BLOCK / 2)
         return self.held.fixed * b + self.held.per_token * tokens
@@ -101,7 +105,7 @@ class _Engine:
         while budget > 0 and self.waiting and running < self.held.limit:
             i = self.waiting[0]
             prompt = self.input[i] + self.made[i]
-            need = self.held.of_sequence(prompt + 1)
+            need = self._need(i)
             alone = not self.end_of and not found  # the longest one that there is must run
             if need > free and not (alone or i == self.partial):
                 break
@@ -115,6 +119,11 @@ class _Engine:
                 break
             self.waiting.popleft()
         return found
+
+    def _need(self, i: int) -> float:
+        """Bytes of cache without which a request does not start."""
+        tokens = self.input[i] + (self.output[i] if self.whole else self.made[i] + 1)
+        return self.held.of_sequence(tokens)
 
     def mixed_step(self, chunk: list[tuple[int, int, int]]) -> None:
         """One step of the decoding requests with a chunk of prompts in it."""
@@ -145,6 +154,7 @@ class _Engine:
             self._ended(i)
             return
         self.end_of[i] = self.count + left
+        self.kept += self._need(i)
         heapq.heappush(self.ending, (self.end_of[i], i))
         self.order.append(i)
         self.base += tokens + 1 - self.count
@@ -168,6 +178,7 @@ class _Engine:
             if self.end_of.get(i) != end:  # it lost its cache meanwhile
                 continue
             del self.end_of[i]
+            self.kept -= self._need(i)
             self.base -= self.input[i] + self.output[i] - end
             self._ended(i)
 
@@ -182,7 +193,7 @@ class _Engine:
             step = self.steps.decode(b, context)
             n = min(n, max(math.ceil((self.coming[0][0] - self.now) / step), 1))
         grown = self.held.per_token * b * self.per_step
-        if grown > 0 and b > 1:
+        if grown > 0 and b > 1 and not self.whole:
             fitting = math.floor((self.capacity - self.used) / grown)
             if fitting < 1:
                 self.preempt()

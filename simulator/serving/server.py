@@ -86,7 +86,8 @@ class Server:
         self._check()
         fabric = fabric_of(system, self.device, self.devices)
         own = self.profile.sum_s or np.inf
-        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own)
+        to_experts = self.profile.to_experts
+        self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own, to_experts)
         self.engines = {phase: self._engine(phase) for phase in ("decode", "prefill")}
         self._decode, self._prefill = self.engines["decode"], self.engines["prefill"]
         self.cache: Cached = cached(self._decode.forward, self.formats.cache)
@@ -121,7 +122,9 @@ class Server:
         p = self.profile
         if self.shared is not None:
             return self.shared.engine(made, self.device, sixteen, p)
-        return Engine(made, self.device, sixteen, gemv=p.gemv, stream=p.stream)
+        return Engine(
+            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4
+        )
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""
@@ -133,10 +136,11 @@ class Server:
         capacity = self.device.memory.limit
         self.runtime_bytes = self._runtime(float(capacity or np.inf))
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
-        self.chunk_tokens = self.profile.chunk_tokens
-        self.most_sequences = self.profile.most_sequences or None
+        ranks = d.dp if self.profile.each_rank else 1
+        self.chunk_tokens = self.profile.chunk_tokens * ranks
+        self.most_sequences = self.profile.most_sequences * ranks or None
         self.attention_groups = d.dp
-        self.request_s = self.profile.ttft_s
+        self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
         board = self._decode.board
         self.idle_w = float(board.idle) if board is not None else None
 

@@ -28,6 +28,7 @@ MEANING = {  # of what a profile sets
     "fusion": "share of the bytes between fused pointwise kernels that is saved",
     "dispatch_s": "host seconds to launch a forward kernel, on a host of 2026",
     "dispatch_backward": "cost of launching a backward kernel, as a fraction of dispatch_s",
+    "blocking": "the host waits for each kernel that it launches (CUDA_LAUNCH_BLOCKING=1)",
     "graphs": "launches are replayed from a CUDA graph: no host time",
     "memory_format": "layout of images in memory: contiguous (NCHW) or channels_last (NHWC)",
     "tf32": "fp32 ops that may run in TF32 where the device has it: conv, matmul",
@@ -37,6 +38,7 @@ MEANING = {  # of what a profile sets
     "gradient_bytes": "bytes per gradient accumulated beside master weights",
     "gather_bytes": "bytes per weight gathered for 16-bit compute; 0: as kernels read it",
     "reduce_bytes": "bytes per gradient that ranks reduce from 16-bit compute; 0: as accumulated",
+    "bucket_bytes": "bytes of 16-bit gradients that ranks reduce at once; 0: all of them",
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
     "accumulate_first": "the first micro-batch's gradient is added too, to a buffer of zeros",
     "factor": "rate of its matrix products, as a fraction of what the device family sustains",
@@ -47,7 +49,8 @@ MEANING = {  # of what a profile sets
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
     "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
-    "far_s": "seconds per rank of a collective inside the model that crosses nodes, beyond NCCL's",
+    "far_s": "seconds per step of a collective that crosses nodes, beyond NCCL's: of a ring inside"
+    " the model, of a chain in a node and a tree over nodes between gradients",
     "piped_s": "host seconds per rank of such a collective in a pipeline over several nodes",
     "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
     "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
@@ -74,10 +77,12 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tf32: tuple[str, ...]
     framework_bytes: Positive
     slack: Positive
+    blocking: bool = False
     master: bool = False
     gradient_bytes: Rate = 4.0
     gather_bytes: Positive = 0.0
     reduce_bytes: Positive = 0.0
+    bucket_bytes: Positive = 0.0
     accumulate_bytes: Positive = 0.0
     accumulate_first: bool = True  # autograd instead makes it the sum
     factor: Rate = 1.0

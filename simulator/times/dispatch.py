@@ -91,9 +91,9 @@ def by_phase(
     if is_layered(step):
         ahead = [runs_ahead(_count(step, k), i in expert, stack) for k, i in places.items()]
         parts = zip(device_s, host_s, ahead, strict=True)
-        total_s = sum(combine(d, h, c, free) for d, h, free in parts)
+        total_s = sum(combine(d, h, c, free, stack.blocking) for d, h, free in parts)
     else:
-        total_s = combine(whole_device, whole_host, c)
+        total_s = combine(whole_device, whole_host, c, False, stack.blocking)
     return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
 
 
@@ -135,11 +135,11 @@ def _count(step: Step, key: tuple[str, int]) -> int:
     return step.blocks[key[1]].count if key[0] == "block" else 1
 
 
-def runs_ahead(count: float, expert: float, stack: Stack) -> bool:
+def runs_ahead(count: float, expert: float | np.bool, stack: Stack) -> bool:
     """Does the host run ahead over layers of one kind? Not where it waits in each of them for the
     token counts of experts.
 
-    count: layers in a row; expert: weights of experts in them.
+    count: layers in a row; expert: weights of experts in them, or whether there are any.
     """
     return count > 1 and not (expert and stack.sync_s)
 

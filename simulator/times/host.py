@@ -24,7 +24,9 @@ def slowness(year: int | None, c: Kernels) -> float:
     return float(np.clip(slower, 1.0, h.ageing ** (h.current - OLDEST)))
 
 
-def combine(device_s: ArrayLike, host_s: ArrayLike, c: Kernels, alike: bool = False) -> np.ndarray:
+def combine(
+    device_s: ArrayLike, host_s: ArrayLike, c: Kernels, alike: bool = False, blocking: bool = False
+) -> np.ndarray:
     """Seconds of a part of a step for which the device needs device_s and the host, to launch it,
     host_s.
 
@@ -34,15 +36,20 @@ def combine(device_s: ArrayLike, host_s: ArrayLike, c: Kernels, alike: bool = Fa
     at all). p is smaller where some stages of the part are bound by the device and others by the
     host, as in ConvNets, and larger where the part is one of many equal layers (`alike`). Eager
     CNNs on V100 are forecast within 8.5 % with p = 4.5 (maximum 9.4, sum 13.8), GPT on one node of
-    A100 within 7.5 % with p = 8 (p = 4.5: 7.6, maximum 7.6, sum 45).
+    A100 within 7.5 % with p = 8 (p = 4.5: 7.6, maximum 7.6, sum 45). A host that waits for every
+    kernel that it launches (blocking; CUDA_LAUNCH_BLOCKING=1) never runs ahead: the two add.
 
     >>> from roofcast.hwdb.constants import kernels
     >>> round(float(combine(1.0, 1.0, kernels())), 3)
     1.167
     >>> round(float(combine(1.0, 1.0, kernels(), alike=True)), 3)
     1.091
+    >>> float(combine(1.0, 1.0, kernels(), blocking=True))
+    2.0
     """
     device, host = np.asarray(device_s), np.asarray(host_s)
+    if blocking:
+        return device + host
     top = np.maximum(np.maximum(device, host), 1e-30)
     p = c.host.alike if alike else c.host.norm
     return top * ((device / top) ** p + (host / top) ** p) ** (1.0 / p)

@@ -18,11 +18,12 @@ RTX_3090 = 6.3  # all other classes
 # in [issue]
 CLASS = {
     "elementwise": "elementwise", "cast": "elementwise", "optimizer": "elementwise",
-    "batch_norm": "elementwise", "fused": "elementwise", "reduce": "rows", "softmax": "rows",
-    "loss": "rows", "copy": "rows", "norm": "norm", "rms_norm": "rms_norm", "rope": "rope",
-    "gated": "norm", "norm_backward": "norm_backward", "pool": "pool", "gather": "gather",
-    "scatter": "gather", "dequantize": "elementwise", "depthwise": "depthwise",
-    "depthwise_input": "depthwise_input", "depthwise_weight": "depthwise_weight",
+    "batch_norm": "elementwise", "fused": "elementwise", "eager": "elementwise",
+    "reduce": "rows", "softmax": "rows", "loss": "rows", "copy": "rows", "norm": "norm",
+    "rms_norm": "rms_norm", "rope": "rope", "gated": "norm", "norm_backward": "norm_backward",
+    "pool": "pool", "gather": "gather", "scatter": "gather", "dequantize": "elementwise",
+    "depthwise": "depthwise", "depthwise_input": "depthwise_input",
+    "depthwise_weight": "depthwise_weight",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from roofcast.scenarios.measured.heard import COLUMNS
 from roofcast.scenarios.measured.recompute_words import recompute_of
 from roofcast.scenarios.measured.siblings import GRAPHS, SAID, filled
 from roofcast.scenarios.measured.versions import dated
+from roofcast.simulator.forecast import chain
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.tape import Tape
@@ -236,3 +237,14 @@ def test_what_was_heard_is_in_the_written_table(tmp_path):
     assert result.exit_code == 0, result.output
     (found,) = csv.DictReader(out.open(encoding="utf-8"))
     assert [found[column] for column in COLUMNS] == ["selective-ops", "1", "fsdp", "ampere"]
+
+
+def test_a_run_that_ran_near_the_limit_is_not_taken_to_recompute():
+    """GPT-3 175B in NVIDIA's NeMo 24.07 summary: forecast 1 % beyond what an H100 has, where four
+    of five measured peaks are up to 2.4 % lower than forecast.
+    """
+    (run,) = (r for r in training.read(training.HERE / "nemo-2407.csv") if r.id == "NEMO0010")
+    assert run.scenario is not None
+    memory = chain.forecast(run.scenario).memory
+    assert run.scenario.recompute == "none" and memory.fits is False
+    assert memory.low_bytes < memory.capacity_bytes < memory.peak_bytes

@@ -1,11 +1,14 @@
 """Regret of choosing by forecasts."""
 
+import math
+
 import pytest
 
 from roofcast import Scenario
-from roofcast.scenarios.measured.regret import by_source, regrets, summary
+from roofcast.scenarios.measured.regret import by_source, regrets, summary, without_source
 from roofcast.scenarios.measured.scores import Scored
 from roofcast.scenarios.measured.training import LlmRun
+from roofcast.simulator.forecast.interval import residuals
 
 
 def run(predicted, measured, source="a", batch=64, **layout):
@@ -45,3 +48,38 @@ def test_perfect_forecasts_have_no_regret_and_reversed_ones_the_most():
 def test_runs_that_do_not_count_are_left_out():
     none = run(1.0, None, tp=8)
     assert regrets([*GROUP, none])[0].runs == 3
+
+
+def test_a_configuration_that_was_run_again_counts_once_with_its_median():
+    again = [*GROUP, run(1.0, 2.4, tp=1), run(1.0, 2.2, tp=1)]  # 2.0, 2.2 and 2.4
+    (found,) = regrets(again)
+    assert found.regret == pytest.approx(1.2) and (found.agreeing, found.pairs) == (2, 3)
+
+
+def test_what_is_forecast_not_to_fit_is_not_chosen():
+    full = GROUP[0]._replace(fits=False)
+    assert regrets([full, *GROUP[1:]])[0].regret == 0.0
+    assert regrets([r._replace(fits=False) for r in GROUP])[0].regret == pytest.approx(1.0)
+
+
+def test_equal_forecasts_order_a_pair_neither_way():
+    (found,) = regrets([run(1.0, t, tp=n) for t, n in ((1.0, 1), (2.0, 2), (4.0, 4))])
+    assert (found.agreeing, found.pairs) == (1.5, 3)
+
+
+def test_machines_before_and_after_a_change_are_two_groups():
+    def at(state, r):
+        return r._replace(run=r.run._replace(row={"state": state}))
+
+    assert len(regrets([at("a", r) for r in GROUP] + [at("b", r) for r in GROUP])) == 2
+    assert not regrets([at("a", GROUP[0]), at("b", GROUP[1]), at("b", GROUP[2])])
+
+
+def test_forecasts_without_the_source_are_those_of_the_left_out_runs():
+    known = residuals()
+    i = next(i for i, e in enumerate(known.left_out["source"]) if not math.isnan(e))
+    seconds, source = float(known.seconds[i]), str(known.source[i])
+    here = run(seconds / math.exp(known.error[i]), seconds, source)
+    (found,) = without_source([here, run(1.0, 2.0, "nobody")], known)
+    alone = seconds / math.exp(known.left_out["source"][i])
+    assert found.predicted_s == pytest.approx(alone, rel=1e-4)

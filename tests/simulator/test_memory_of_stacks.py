@@ -36,7 +36,9 @@ def kept(step, name):
 
 
 # ---------------------------------------------------------------- losses
-LOSSES = [("composed", 4), ("fused", 2), ("chunked", 2), ("compiled", 2), ("sharded", 4)]
+LOSSES = [
+    ("composed", 4), ("fused", 2), ("chunked", 2), ("compiled", 2), ("sharded", 4), ("parallel", 4),
+]  # fmt: skip
 LABELS = 8 * 1024
 
 
@@ -68,6 +70,20 @@ def test_eager_fp32_cross_entropy_has_14_bytes_of_each_logit_at_once():
         if k.node == loss
     )
     assert live + kept(step, "loss") == pytest.approx(14 * 128256 * 1024, rel=0.001)
+
+
+def test_megatron_s_loss_passes_its_copy_of_the_logits_five_times_and_once_backward():
+    """Maximum and sum read it, difference, exponential, quotient and the gradient write it too
+    (mpu/cross_entropy.py); with the casts 52 bytes per logit. Maximum, sum and picked logit are
+    exchanged one by one.
+    """
+    step = traced(loss="parallel", tp=2)
+    logits = 128256 * 1024 / 2
+    mine = [k for k in step.kernels if step.nodes[k.node].op == "cross_entropy"]
+    assert sum(k.read + k.written for k in mine) == pytest.approx(52 * logits, rel=0.001)
+    assert sum(k.kind == "loss" for k in mine) == 2
+    sent = [t for t in step.traffic if step.nodes[t.node].op == "cross_entropy"]
+    assert [(t.kind, t.bytes) for t in sent] == [("all_reduce", 4 * 1024)] * 3
 
 
 # ---------------------------------------------------------------- layers

@@ -14,13 +14,14 @@ import numpy as np
 
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.errors import BadInput
+from roofcast.scenarios.measured.serving.protocols import protocol
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
+from roofcast.simulator.serving.capacity import OFFLINE
 from roofcast.simulator.serving.engine import FEW, Point
 from roofcast.simulator.serving.exchange import exchanges
 from roofcast.simulator.serving.server import Server, Spending
 
 UNSTATED_PROMPT = 300.0  # tokens of a chat prompt where a table states none
-OFFLINE_LENGTH = 0.6  # of an answer that a sequence has in the mean where memory binds
 MOST = 2048
 FIRST_S = 0.05  # of a first token beside the steps, where users decode meanwhile
 STREAMED = 0.9  # of the printed bandwidth, that weights alone may take of a measured step
@@ -145,6 +146,7 @@ def _lengths(row: Mapping[str, str]) -> tuple[float, float, float]:
     if math.isnan(new):
         new = UNSTATED_PROMPT
     out = 0.0 if math.isnan(out) else out
+    new, out = (protocol(row).lengths * tokens for tokens in (new, out))
     context = _number(row, "context_len")
     if math.isnan(context):
         # answers of a steady batch are met in proportion to their length: il + ol (1 + cv^2) / 2,
@@ -171,14 +173,15 @@ def _steps(
             found.append(_decode(server, out - 1.0, max(load, 1.0), context))
         return found
     if quantity == "offline":
-        most = _fitting(server, new + OFFLINE_LENGTH * out)
+        most = _fitting(server, new, out)
         found = _served(server, most, new, out)
         return [s._replace(weight=s.weight / most) for s in found]
     return _closed(server, load, new, out)
 
 
-def _fitting(server: Server, tokens: float) -> float:
+def _fitting(server: Server, new: float, out: float) -> float:
     """Sequences that fit at once."""
+    tokens = new + (OFFLINE if server.evicts else 1.0) * out
     free = server.memory_bytes - server.weight_bytes - server.runtime_bytes
     held = server.attention_groups * free / float(server.cache_bytes(tokens))
     most = float(server.most_sequences or MOST)
@@ -200,7 +203,7 @@ def _served(server: Server, b: float, new: float, out: float) -> list[Step]:
 
 def _closed(server: Server, users: float, new: float, out: float) -> list[Step]:
     """A closed loop of users: those that decode at once by Little's law."""
-    most = min(users, _fitting(server, new + OFFLINE_LENGTH * out))
+    most = min(users, _fitting(server, new, out))
     b, alone = most, float(server.prefill(1.0, new))
     found: list[Step] = []
     for _ in range(PASSES):
@@ -235,8 +238,12 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         return "products of all prompts need more than the printed peak: a cache of prefixes"
     if row["flags"] and "no_bound" not in row["flags"]:
         return row["flags"].lower()
+    if row["load_kind"] == "all_at_once":
+        return "all requests at once: the ramp and the tail of a client"
     if row["repeat_of"]:
         return "a repeat"
+    if converted(row, server):
+        return "a cache of 8 bits where no unit reads them: kernels of its own convert it"
     if row["speculative"] == "yes":
         return "speculative decoding"
     rules = (
@@ -249,10 +256,17 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
     )
     for source, model, why in rules:
         same = row["source_name"].startswith(source) and model in row["model"].lower()
-        only = {"deepseek-r1": "trt", "llama-3.1-8b": "vllm"}.get(model, "")
+        only = {"llama-3.1-8b": "vllm"}.get(model, "")
         if same and only in row["engine"].lower():
             return why
     return ""
+
+
+def converted(row: Mapping[str, str], server: Server) -> bool:
+    """Whether a GPU without fp8 units keeps its cache in 8 bits, as no kernel here does."""
+    device = server.device
+    fp8 = device.kind == "gpu" and not device.peak_flops.get("fp8")
+    return fp8 and row["kv_prec"].lower().startswith(("fp8", "int8"))
 
 
 def streams_more(row: Mapping[str, str], server: Server) -> bool:

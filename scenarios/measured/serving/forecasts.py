@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from statistics import mean as mean_of
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
-
 from roofcast import hwdb
-from roofcast.hwdb.errors import BadInput, RoofcastError, one_line, quoted
-from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
+from roofcast.hwdb.errors import RoofcastError, one_line
+from roofcast.scenarios.measured.cells import Row
 from roofcast.scenarios.measured.serving.cases import suspect
-from roofcast.scenarios.measured.serving.rows import UNSTATED, Ran, model_of, ran, server_of
-from roofcast.simulator.serving.capacity import Room, room
+from roofcast.scenarios.measured.serving.predicted import Predicted, apart, number, predict
+from roofcast.scenarios.measured.serving.rows import UNSTATED, model_of, ran, server_of
 from roofcast.simulator.serving.interval import around
-from roofcast.simulator.serving.load import Load, Requests
-from roofcast.simulator.serving.means import Costs, mean
-from roofcast.simulator.serving.replay import replay
-from roofcast.simulator.serving.server import Server
-from roofcast.simulator.serving.steps import Steps
 
-GIB = 2.0**30
-CHAT = 300.0  # tokens of a prompt of a chat benchmark that states none
-SHORT = 128.0  # of any other
-NARROW, SIXTEEN = ("fp8", "nvfp4"), 2.0  # formats of weights; bytes of an element
-PASSES = 6  # of a closed loop with prompts on devices of their own
-USED = 0.95  # share of the memory that a server which ran may have used: they are tuned
 QUANTITIES = {  # column that is measured: quantity whose interval it has
     "ttft_s": "ttft",
     "tpot_s": "tpot",
@@ -43,16 +29,6 @@ NATIVE = (  # formats of checkpoints, by their names
     ("nvfp4", "nvfp4"), ("fp8", "fp8"), ("awq", "int4"), ("gptq", "int4"), ("gpt-oss", "mxfp4"),
     ("deepseek-v3", "fp8"), ("deepseek-r1", "fp8"), ("kimi-k2", "fp8"), ("minimax-m2", "fp8"),
 )  # fmt: skip
-
-
-class Predicted(NamedTuple):
-    """What is forecast of a row; None where the row asks for no such thing."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    output_tokens_per_s: float | None = None
-    prefill_tokens_per_s: float | None = None
-    peak_mem_gib: float | None = None
 
 
 class Scored(NamedTuple):
@@ -78,18 +54,6 @@ class Scored(NamedTuple):
         """predicted / measured - 1 of a quantity; None where either is missing."""
         found, measured = getattr(self.predicted, name), self.value(name)
         return found / measured - 1.0 if found and measured else None
-
-
-def number(row: Mapping[str, str], name: str) -> float | None:
-    """The positive number in a cell; None where there is none. Raises BadInput for other text."""
-    text = (row.get(name) or "").strip()
-    if not text or text.lower() in ("nan", "none"):
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise BadInput(f"{name} {quoted(text)}: a number is wanted") from None
-    return value if LEAST < value < LARGEST else None
 
 
 def score(row: Row) -> Scored:
@@ -136,18 +100,13 @@ def completed(row: Row) -> tuple[Row, tuple[str, ...]]:
     if whole["tp"] in UNSTATED:
         whole["tp"] = str(_smallest(whole))
         taken.append(f"tp {whole['tp']}")
-    if _apart(whole):
+    if apart(whole):
         one = int(number(whole, "tp") or 1) * int(number(whole, "pp") or 1)
         half = int(whole["n_devices"]) // 2
         if half >= one and half % one == 0:
             whole["n_devices"] = str(half)
             taken.append("half of the devices for prefill")
     return whole, tuple(taken)
-
-
-def _apart(row: Mapping[str, str]) -> bool:
-    """Whether prompts and decoding have devices of their own."""
-    return "disagg" in row["mode"].lower()
 
 
 def _device(words: str) -> str:
@@ -178,141 +137,6 @@ def _smallest(row: Row) -> int:
         if server.weight_bytes < 0.67 * server.memory_bytes:
             return tp
     return min(devices, 8)
-
-
-def predict(row: Row, at: Ran, server: Server) -> Predicted:
-    """What a row asks for."""
-    asked = number(row, "load") or 1.0
-    new, out = number(row, "input_len"), number(row, "output_len")
-    context = number(row, "context_len") or 0.0
-    share = max(asked / at.replicas, 1.0)
-    if row["phase"] == "prefill":
-        return _prompts(server, share, new or SHORT, context, at)
-    if row["phase"] == "decode":
-        return _decode(server, share, max(context, (new or 1.0) + (out or 0.0) / 2), at)
-    steady = row["load_kind"] == "batch" and row["mode"] == "agg"
-    load = load_of(row, at)
-    held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
-    if steady:
-        return _steady(server, load, at)
-    if _apart(row) and load.kind == "concurrency":
-        return _disaggregated(server, load, at)
-    if row["load_kind"] == "all_at_once":
-        return _all_at_once(server, load, held, at)
-    return _served(server, load, held, at)
-
-
-KINDS = {"concurrency": "concurrency", "offline_max": "offline", "request_rate": "rate"}
-
-
-def load_of(row: Mapping[str, str], at: Ran) -> Load:
-    """The load of one replica of a row; a static batch where no other is stated."""
-    asked = number(row, "load")
-    kind = KINDS.get(row["load_kind"], "batch")
-    if kind == "rate" and asked is None:
-        raise BadInput("the rate of requests is unstated")
-    share = (asked or 1.0) / at.replicas
-    chat = row["load_kind"] == "batch" and row["mode"] == "agg"
-    new = number(row, "input_len") or (CHAT if chat else SHORT)
-    return Load(
-        kind=kind,
-        amount={"rate": share, "offline": 1.0}.get(kind, max(share, 1.0)),
-        input_len=max(round(new), 1),
-        output_len=max(round(number(row, "output_len") or 1.0), 1),
-        spread=0.0,
-    )
-
-
-def roomy(server: Server, held: Room, at: Ran) -> Room:
-    """The memory of a server that ran: its share is tuned, at least one sequence fitted, and a
-    cache whose format is not stated has 8 bits beside weights of 8 or 4.
-    """
-    if at.kv is None and at.weights in NARROW and server.formats.cache == SIXTEEN:
-        held = held._replace(fixed=held.fixed / 2, per_token=held.per_token / 2)
-    whole = held.memory_bytes / server.profile.memory_use
-    memory = max(held.memory_bytes, USED * whole)
-    least = held.weight_bytes + held.runtime_bytes + held.of_sequence(1.0)
-    return held._replace(memory_bytes=memory if memory > least else math.inf)
-
-
-def _peak(server: Server, sequences: float, tokens: float) -> float:
-    """Memory of a device [GiB]."""
-    cache = math.ceil(sequences / server.attention_groups) * float(server.cache_bytes(tokens))
-    return (server.weight_bytes + server.runtime_bytes + cache) / GIB
-
-
-def _prompts(server: Server, prompts: float, new: float, cached: float, at: Ran) -> Predicted:
-    """Prompts in one pass."""
-    seconds = float(server.prefill(prompts, new, cached))
-    rate = prompts * new / seconds * at.replicas
-    return Predicted(seconds, None, None, rate, _peak(server, prompts, new + cached))
-
-
-def _decode(server: Server, sequences: float, context: float, at: Ran) -> Predicted:
-    """A decode step."""
-    step = float(server.decode(sequences, max(context, 1.0)))
-    rate = sequences / step * at.replicas
-    return Predicted(None, step, rate, None, _peak(server, sequences, context))
-
-
-def _steady(server: Server, load: Load, at: Ran) -> Predicted:
-    """A mean number of sequences in steady state, with prompts mixed in; answers of all lengths.
-
-    A sequence is met in proportion to its length: il + ol (1 + cv^2) / 2 tokens in the mean, with
-    the spread of chat answers, cv = 1.
-    """
-    context = load.input_len + load.output_len
-    met = Load(kind="offline", input_len=load.input_len, output_len=load.output_len)
-    costs = Costs(server, met, load.amount)
-    step = float(server.decode(load.amount, context))
-    stalls = load.amount * costs.added(load.amount) / max(load.output_len - 1, 1)
-    rate = load.amount / (step + stalls) * at.replicas
-    return Predicted(None, step, rate, None, _peak(server, load.amount, context))
-
-
-def _all_at_once(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
-    """So many requests at one moment: a replay."""
-    count = int(load.amount)
-    longest = load.input_len + load.output_len
-    steps = Steps(server, max(held.sequences(load.input_len), 1), longest, load.input_len)
-    ones = np.ones(count, dtype=np.int64)
-    asked = Requests(
-        np.zeros(count), load.input_len * ones, load.output_len * ones, np.zeros_like(ones)
-    )
-    found = replay(steps, asked, held, None, server.request_s)
-    output = count * load.output_len / found.seconds * at.replicas
-    peak = _peak(server, min(count, held.sequences(longest) or 1), longest)
-    tpot = float(np.nanmean(found.tpot)) if load.output_len > 1 else None
-    return Predicted(float(found.ttft.mean()), tpot, output, None, peak)
-
-
-def _disaggregated(server: Server, load: Load, at: Ran) -> Predicted:
-    """A closed loop whose prompts are computed on as many devices of their own: no prompt delays a
-    token, and users share the decoding servers. The cache is sent while the next prompt runs.
-    """
-    costs = Costs(server, load, load.amount)
-    decoding = load.amount
-    for _ in range(PASSES):
-        tpot = costs.decode(max(decoding, 1.0))
-        rate = load.amount / (costs.more * tpot + costs.first)
-        busy = min(rate * costs.first, 0.95)  # of the devices for prompts, M/D/1
-        ttft = costs.request_s + costs.first * (1.0 + busy / (2.0 * (1.0 - busy))) + tpot
-        rate = load.amount / (costs.more * tpot + ttft)
-        decoding = min(rate * costs.more * tpot, load.amount)
-    output = rate * load.output_len * at.replicas
-    peak = _peak(server, decoding, load.input_len + 0.6 * load.output_len)
-    return Predicted(ttft, tpot, output, None, peak)
-
-
-def _served(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
-    """Mean values of a load."""
-    found = mean(server, load, held, ramp=server.profile.ramp)
-    output = found.requests_per_s * load.output_len * at.replicas
-    tokens = load.input_len + (1.0 if load.kind == "batch" else 0.6) * load.output_len
-    prefill = load.new * (load.amount if load.kind == "batch" else 1.0) / found.alone * at.replicas
-    return Predicted(
-        found.ttft, found.tpot or None, output, prefill, _peak(server, found.decoding, tokens)
-    )
 
 
 def cells(scored: Scored) -> dict[str, str]:

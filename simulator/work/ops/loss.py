@@ -7,6 +7,7 @@ from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 
 CHUNKS = 8  # of the logits, where the loss is computed in chunks
+ROWWISE = (16, 9)  # kernels of Megatron-LM's loss on a number per row, forward and backward
 
 
 def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False) -> Value:
@@ -18,7 +19,8 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     above; "chunked", one kernel that keeps the logits; "compiled", the same for all rows at once,
     as inductor makes it; "pieces", eager kernels a few rows at a time; "shifted", as transformers
     before 4.46, on a copy without the last token's logits; "fused", flash-attn's under llm-foundry;
-    "sharded", nanotron's, on fp32 copies; "sum", the sum of the logits instead of a loss.
+    "sharded", nanotron's, on fp32 copies; "parallel", Megatron-LM's, in place on one fp32 copy;
+    "sum", the sum of the logits instead of a loss.
     """
     if t.taught is not None:
         taught, t.taught = t.taught, None
@@ -34,6 +36,8 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
         return _fused(t, logits, labels)
     if how == "sharded":
         return _sharded(t, logits, labels)
+    if how == "parallel":
+        return _parallel(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
     if how == "shifted":  # shift_logits = logits[..., :-1, :].contiguous()
         whole, x = x, t.new(x.shape, x.dtype, x.grad)
@@ -129,6 +133,36 @@ def _sharded(t: Tape, logits: Value, labels: Value) -> Value:
     if x.grad:
         t.save(power, labels)
         t.backward("softmax", vector=x.size, read=x.bytes, written=x.bytes, product="fp32")
+    return out
+
+
+def _parallel(t: Tape, logits: Value, labels: Value) -> Value:
+    """Cross-entropy over tensor-parallel ranks in Megatron-LM: five eager kernels on one fp32 copy
+    of the logits (maximum, difference, exponential, sum, quotient), all but two in place; backward
+    turns it into the gradient in place. They are of a kind that no compiler fuses.
+
+    Between them one kernel after the other works on a number per row: labels outside a rank's part
+    of the vocabulary are masked, the logits of the others picked, and the losses of a micro-batch
+    averaged under a mask. Maximum, sum and picked logit are exchanged one by one. Source: github
+    NVIDIA/Megatron-LM, megatron/mpu/cross_entropy.py and pretrain_gpt.py (loss_func) of 2021.
+    """
+    x = t.cast(logits, "fp32")
+    rows = x.size // x.shape[-1]
+    if x.split == "features":
+        for _ in range(3):
+            t.send("all_reduce", "tp", 4 * rows)
+    out, n = t.new((), "fp32", x.grad), x.size
+    t.emit("loss", (x,), (out,), vector=n, written=4 * rows)
+    for kind, special in (("eager", 0), ("eager", n), ("loss", 0), ("eager", 0)):
+        written = x.bytes if kind == "eager" else 4 * rows
+        t.emit(kind, (), (), vector=n, special=special, read=x.bytes, written=written)
+    for _ in range(ROWWISE[0]):
+        t.emit("eager", (), (), vector=rows, read=8 * rows, written=8 * rows)
+    if x.grad:
+        t.save(x, labels)
+        for _ in range(ROWWISE[1]):
+            t.backward("eager", vector=rows, read=8 * rows, written=8 * rows)
+        t.backward("eager", vector=n, read=x.bytes, written=x.bytes, product="fp32")
     return out
 
 

@@ -53,7 +53,8 @@ def test_time_and_memory_of_a_layout_equal_those_that_predict_gives(i):
 
 
 @pytest.mark.parametrize(
-    "stack", ["deepspeed-megatron-2022", "internevo-2023", "te-nemo-2024", "tensorflow"]
+    "stack",
+    ["deepspeed-megatron-blocking", "internevo-2023", "te-nemo-2024", "nanotron", "tensorflow"],
 )
 def test_the_time_of_a_layout_does_not_depend_on_the_other_layouts_of_the_grid(stack):
     """In some stacks the first micro-batch's gradients are not added to anything, so that a pass

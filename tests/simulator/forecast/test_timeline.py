@@ -8,9 +8,10 @@ from roofcast.simulator.forecast.chain import placed
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.timeline import timeline
 from roofcast.simulator.parallel.pipeline.trace import length, trace
+from roofcast.simulator.parallel.reductions import reduction
 from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.step import dealt
-from roofcast.simulator.parallel.traffic import Placement, network, reduction
+from roofcast.simulator.parallel.traffic import Placement, network
 
 ASKED = {
     "model": "llama-3-8b", "device": "h100-sxm5", "sequence": 2048, "batch": 16, "micro_batch": 1,

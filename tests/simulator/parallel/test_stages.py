@@ -217,3 +217,13 @@ def test_with_sharded_optimizer_states_each_rank_updates_its_own_part(place):
     """[rajbhandari2019]: under ZeRO 1 each of 8 ranks updates an eighth, without ZeRO all."""
     whole, part = (place(**{**GPT2, "dp": 8, "zero": zero}).outcome.update_s for zero in (0, 1))
     assert part == pytest.approx(whole / 8) and part > 0.0
+
+
+def test_a_host_that_waits_for_its_kernels_adds_to_the_device(place):
+    """CUDA_LAUNCH_BLOCKING=1."""
+    placed = place(**{**LLAMA, "stack": "deepspeed-megatron-blocking", "recompute": "full"})
+    rows = units(placed.at, placed.times)
+    run = passes(rows, placed.at)
+    for i, u in enumerate(rows):
+        sent = sum(cost.seconds for (when, *_), cost in u.traffic.items() if when == "forward")
+        assert run.forward[i] == pytest.approx(u.compute[0] + u.host[0] + sent)

@@ -13,17 +13,9 @@ from roofcast.simulator.parallel.collectives import (
 )
 from roofcast.simulator.parallel.fabric import placed
 from roofcast.simulator.parallel.networks import fabric_of
+from roofcast.simulator.parallel.reductions import Reduction, copied, reduction, waited
 from roofcast.simulator.parallel.stages import units
-from roofcast.simulator.parallel.traffic import (
-    Cost,
-    Reduction,
-    copied,
-    crossing,
-    filling,
-    gathered,
-    reduction,
-    waited,
-)
+from roofcast.simulator.parallel.traffic import Cost, crossing, filling, gathered
 
 GPT2 = {
     "model": "gpt2", "device": "h100-sxm5", "sequence": 256, "batch": 128, "micro_batch": 1,
@@ -330,3 +322,42 @@ def test_a_faster_network_shortens_the_filling_of_an_interleaved_pipeline(place)
     assert float(filling(near, ACTIVATION, "interleaved")) < float(
         filling(far, ACTIVATION, "interleaved")
     )
+
+
+def test_nanotron_s_all_reduce_hides_behind_the_last_backward_and_its_scatter_does_not(place):
+    """The all-reduce is asynchronous; lists of parts are flattened on the stream of the backward
+    first (nanotron, optim/gradient_accumulator.py).
+    """
+    hidden = exposed(place, gradients=0.1, stack="nanotron", zero=0)
+    assert hidden == pytest.approx(exposed(place, gradients=0.1), rel=1e-6)
+    assert exposed(place, gradients=0.1, stack="nanotron", zero=1) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("dp", "steps"), [(8, 0), (64, 2 * 7 + 2 * 3)])
+def test_nanotron_pays_the_latency_of_each_tensor_it_sums_and_bucket_it_scatters(place, dp, steps):
+    """all_reduce_coalesced sums the weights of a bucket one by one, reduce_scatter_coalesced
+    flattens them. Over nodes a chain of eight ranks, up and down, and a tree over eight nodes.
+    """
+    at = place(**GPT2, dp=dp, zero=0, stack="nanotron").at
+    far, total = steps * at.step.recipe.stack.far_s, at.step.parameters
+    rows = units(at, place(**GPT2, dp=dp, zero=0, stack="nanotron").times)
+    each, buckets = (
+        sum(getattr(u, name) * max(u.layers, 1) for u in rows) for name in ("tensors", "buckets")
+    )
+    assert each == sum(w.count for w in at.step.weights) == 148
+    assert 4 <= buckets <= 2 * total / (25 * 2**20)  # none is smaller than 25 MiB but the last
+    once = seconds(all_reduce, 4 * total / each, dp, 1, dp) + far
+    moved = reduction(at, total, 0.0, each, buckets)
+    assert moved.gradients.seconds == pytest.approx(each * once)
+    at = place(**GPT2, dp=dp, zero=1, stack="nanotron").at
+    once = seconds(reduce_scatter, 4 * total / buckets, dp, 1, dp) + far
+    moved = reduction(at, total, 0.0, each, buckets)
+    assert moved.gradients.seconds == pytest.approx(buckets * once)
+
+
+def test_internevo_all_reduces_16_bit_gradients_over_all_ranks_whatever_its_zero_group(place):
+    """reduce_tensor of internlm/solver/optimizer/utils.py; the weights of a group are gathered."""
+    for shard in (8, 64):
+        cost = reduction(place(**GPT2, dp=64, zero=1, shard=shard, stack="internevo-2023").at, N, 0)
+        assert cost.gradients.seconds == pytest.approx(seconds(all_reduce, 2 * N, 64, 1, 64))
+        assert cost.weights.seconds == pytest.approx(seconds(all_gather, 2 * N, shard, 1, 64))

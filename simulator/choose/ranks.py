@@ -1,0 +1,242 @@
+"""The ranks of a search: each is traced once for all layouts that have it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast.hwdb.errors import RoofcastError
+from roofcast.simulator.choose.decide import Decided, Refusal
+from roofcast.simulator.choose.distinct import column, numbered, together
+from roofcast.simulator.choose.sieve import Sieve, key_of
+from roofcast.simulator.forecast.resolve import Named
+from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
+from roofcast.simulator.parallel.networks import fabric_of
+from roofcast.simulator.parallel.stages import Unit, sending, units
+from roofcast.simulator.parallel.traffic import Network, Placement, network
+from roofcast.simulator.times import roofline
+from roofcast.simulator.work.recompute import policy
+from roofcast.simulator.work.step import Recipe, Step, trace
+from roofcast.simulator.work.traced import Kernel
+
+FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
+DEGREES = (
+    "tp", "sp", "cp", "pp", "vpp", "dp", "ep", "etp", "zero", "shard", "reshard", "micro_batches",
+)  # fmt: skip
+SHARDING = ("zero", "shard", "reshard")  # which changes neither a rank's passes nor its pipeline
+AT_ONCE = 128  # ranks that are traced at a time
+
+
+class Rank(NamedTuple):
+    """Layouts with one rank: their rows among those decided, and what the rank depends on."""
+
+    rows: np.ndarray
+    family: tuple  # what ranks share that differ in recomputation and offload only
+    recipe: Recipe  # of the global batch
+
+
+class Traced:
+    """A rank's step of one micro-batch, with the seconds of its kernels."""
+
+    def __init__(self, step: Step, times: roofline.OpTimes) -> None:
+        self.step, self.times = step, times
+        self.units: dict[tuple, list[Unit]] = {}  # by network, and by whether submodules are units
+
+    def _seconds(self, counts: Callable[[Kernel], bool]) -> float:
+        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
+        return sum(seconds for kernel, seconds in kernels if counts(kernel))
+
+    @property
+    def work(self) -> float:
+        """Seconds of the kernels, without the update."""
+        return self._seconds(lambda kernel: kernel.phase != "update")
+
+    @property
+    def spared(self) -> float:
+        """Seconds of adding gradients up, which the first micro-batch of a step may do without."""
+        return self._seconds(lambda kernel: kernel.kind == "accumulate")
+
+
+class Ranks:
+    """The rows of a search that were decided, with their ranks and networks; arrays are over these
+    rows.
+    """
+
+    def __init__(self, decided: Decided, names: Named, sieve: Sieve | None) -> None:
+        self.decided, self.names, self.sieve = decided, names, sieve
+        self.refusals: list[Refusal] = []
+        self.numbers = n = {name: decided.fields[name].array for name in DEGREES}
+        self.gathers = (n["zero"] == 3) & ((n["pp"] == 1) | n["reshard"])  # traffic.gathers
+        self.fabrics: dict[int, Fabric] = {}  # by number of devices
+        self.devices, self.fabric = self._networks()
+        self.ranks, self.rank = self._ranks()
+        self.traced: dict[int, Traced | None] = {}
+        self.networks: dict[tuple, Network] = {}  # by kind of network and groups inside the model
+
+    def _networks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row its number of devices, and the kind of its network, numbered."""
+        degrees = [self.decided.fields[name] for name in ("tp", "cp", "pp", "dp")]
+        first, of = together(degrees, np.arange(len(self.decided.rows)))
+        counts = [math.prod(c.of(row) for c in degrees) for row in first.tolist()]
+        for n in set(counts):
+            self.fabrics[n] = fabric_of(self.names.system, self.names.device, n)
+        return np.array(counts)[of], column(kind_of(self.fabrics[n]) for n in counts).codes[of]
+
+    def _ranks(self) -> tuple[list[Rank], np.ndarray]:
+        """The ranks, and of each row which it has."""
+        recipes, recipe = self.decided.recipes, self.decided.recipe
+        columns = [self.decided.fields[name] for name in FAMILY]
+        by_stage = np.array([policy(r.recompute).kind == "block" for r in recipes])[recipe.array]
+        parts = np.where(by_stage, self.numbers["pp"] * self.numbers["vpp"], 1)
+        columns.append(numbered(parts))
+        first, of = together([*columns, recipe], np.arange(len(parts)))
+        rows = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+        ranks = []
+        for mine, i in zip(rows, first.tolist(), strict=True):
+            family = tuple(c.values[c.codes[i]] for c in columns)
+            ranks.append(Rank(mine, family, recipes[recipe.values[recipe.codes[i]]]))
+        return ranks, of
+
+    def least(self, rows: np.ndarray, work: float, spared: float = 0.0) -> np.ndarray:
+        """Seconds that rows of a rank take at least, as Sieve.least."""
+        return Sieve.least(
+            self.numbers["pp"][rows], self.numbers["micro_batches"][rows], work, spared
+        )
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """The rows of a few ranks at a time, which are traced."""
+        for start in range(0, len(self.ranks), AT_ONCE):
+            some = range(start, min(start + AT_ONCE, len(self.ranks)))
+            self._trace(some)
+            rows = [self.ranks[i].rows for i in some if self.traced[i] is not None]
+            if rows:
+                yield np.concatenate(rows)
+            self.traced.clear()
+
+    def trace(self, i: int) -> Traced | None:
+        """The i-th rank; None where it cannot be, which refuses its rows."""
+        if i not in self.traced:
+            self._trace([i])
+        return self.traced[i]
+
+    def _trace(self, ranks: Iterable[int]) -> None:
+        """Trace ranks. The kernels of all of them are timed together."""
+        steps: dict[tuple, list[tuple[int, Step]]] = {}  # by what kernels run under
+        for i in ranks:
+            try:
+                step = self._step(i)
+                how = id(step.recipe.stack), step.recipe.mode
+                steps.setdefault(how, []).append((i, step))
+            except RoofcastError as error:
+                self._cannot_be(i, error)
+        for same in steps.values():
+            kernels = tuple(kernel for _, step in same for kernel in step.kernels)
+            try:
+                times = roofline.time_all(same[0][1]._replace(kernels=kernels), self.names.device)
+            except RoofcastError as error:
+                for i, _ in same:
+                    self._cannot_be(i, error)
+                continue
+            end = 0
+            for i, step in same:
+                start, end = end, end + len(step.kernels)
+                self.traced[i] = Traced(step, _part(times, slice(start, end)))
+
+    def _step(self, i: int) -> Step:
+        """The step of the i-th rank."""
+        rank, sieve = self.ranks[i], self.sieve
+        micro_batch = rank.family[FAMILY.index("micro_batch")]
+        recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
+        parallel = self.decided.layout(int(rank.rows[0])).parallel
+        if sieve is None:
+            return trace(self.names.model, recipe, parallel)
+        key = (self.names.device.kind, key_of(recipe), *rank.family)
+        if key not in sieve.traces:
+            sieve.traces[key] = trace(self.names.model, recipe, parallel)
+        return sieve.traces[key]
+
+    def _cannot_be(self, i: int, error: RoofcastError) -> None:
+        """Refuse the rows of the i-th rank."""
+        self.refuse(error, self.ranks[i].rows)
+        self.traced[i] = None
+
+    def refuse(self, error: RoofcastError, rows: np.ndarray) -> None:
+        """Remember why rows, which are ordered by rank, are invalid."""
+        self.refusals.append(Refusal(int(rows[0]), error, len(rows)))
+
+    def of(self, i: int) -> Traced:
+        """The i-th rank, which is traced."""
+        traced = self.traced[i]
+        assert traced is not None, "rows of other ranks are refused"
+        return traced
+
+    def units(self, i: int, rows: np.ndarray) -> list[Unit]:
+        """The units of the i-th rank on the network of a table of rows; on a torus what they send
+        is a column.
+        """
+        traced, first = self.of(i), int(rows[0, 0])
+        where = self.fabric[first], bool(self.gathers[first]) and len(traced.step.blocks) == 1
+        torus = is_torus(self.fabrics[int(self.devices[first])])
+        if torus or where not in traced.units:
+            at = self.placed(rows, traced.step) if torus else self._at(first, traced.step)
+            known = next((us for (_, g), us in traced.units.items() if g == where[1]), None)
+            traced.units[where] = sending(known, at) if known else units(at, traced.times)
+        return traced.units[where]
+
+    def _at(self, row: int, step: Step) -> Placement:
+        """Where a rank of a row lies. The network is that of one of the rows with the same groups
+        inside the model, which are all that units look at.
+        """
+        x = self.decided.layout(row)
+        groups = self.fabric[row], x.tp, x.cp, x.ep, x.etp
+        if groups not in self.networks:
+            self.networks[groups] = network(x, self.fabrics[x.devices])
+        return Placement(step, self.names.device, x, self.networks[groups])
+
+    def placed(self, rows: np.ndarray, step: Step) -> Placement:
+        """A table of rows as one layout: columns of what its first axis differs in, tables of what
+        ZeRO shards; what is equal is one number.
+        """
+        columns: dict[str, Any] = {}
+        for name, numbers in self.numbers.items():
+            mine = numbers[rows if name in SHARDING else rows[:, :1]]
+            columns[name] = mine if mine.min() != mine.max() else mine[0, 0].item()
+        x: Any = msgspec.structs.replace(self.decided.layout(int(rows[0, 0])), **columns)
+        fabric = self.fabrics[int(self.devices[rows[0, 0]])]
+        if is_torus(fabric):
+            fabric = beside([self.fabrics[n] for n in self.devices[rows[:, 0]].tolist()])
+        return Placement(step, self.names.device, x, network(x, fabric))
+
+
+def _part(times: roofline.OpTimes, which: slice) -> roofline.OpTimes:
+    """The times of some kernels of many."""
+    each = times.seconds[which], times.lower[which], times.bound[which]
+    return roofline.OpTimes(*each, times.assumptions)
+
+
+def sifted(run: Ranks, sieve: Sieve) -> Iterator[np.ndarray]:
+    """The rows that may be the fastest, rank by rank, those whose kernels take least time first.
+    The first rank of a family is traced for that: recomputation and offload add to its work.
+    """
+    for i, rank in enumerate(run.ranks):
+        if rank.family not in sieve.work:
+            first = run.trace(i)
+            sieve.work[rank.family] = first.work - first.spared if first else 0.0
+
+    def least(i: int) -> float:
+        rank = run.ranks[i]
+        return float(run.least(rank.rows, sieve.work[rank.family]).min())
+
+    for i in sorted(range(len(run.ranks)), key=least):
+        rank = run.ranks[i]
+        at_best = run.least(rank.rows, sieve.work[rank.family])
+        if not np.any(at_best < sieve.fastest(run.devices[rank.rows])):
+            continue
+        if (traced := run.trace(i)) is not None:
+            at_best = run.least(rank.rows, traced.work, traced.spared)
+            yield rank.rows[at_best < sieve.fastest(run.devices[rank.rows])]
+            del run.traced[i]
