@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,6 +40,8 @@ FINITE = (  # fields of every forecast that are finite and not negative
     "samples_per_s", "mfu", "hfu", "flops_forward", "flops_backward", "bytes_forward",
     "saved_bytes", "time_to_train_s", "cost_usd", "energy_j",
 )  # fmt: skip
+SECANTS = 12  # most steps towards the largest batch; three or four are usual
+LEAP = 64  # the largest of these steps, in batches
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
@@ -223,27 +225,47 @@ def largest_batches(scenario: Scenario) -> tuple[int | None, int | None]:
         surely = _most(lambda n: above * peak_of_all(n) <= capacity, scenario, micro)
         return parts * micro, parts * surely
 
-    @functools.cache
-    def peak(batch: int) -> float:
-        recipe = msgspec.structs.replace(asked.recipe, batch=batch)
-        return held_on(trace(model, recipe), device).total
+    peaks: dict[int, float] = {}  # batch -> bytes
 
-    near = _near(peak, float(capacity), asked.recipe.batch)
+    def peak(batch: int) -> float:
+        if batch not in peaks:
+            recipe = msgspec.structs.replace(asked.recipe, batch=batch)
+            peaks[batch] = held_on(trace(model, recipe), device).total
+        return peaks[batch]
+
+    peak(max(asked.recipe.batch, 2))
+    near = _near(peak, peaks, float(capacity))
     batch = _most(lambda n: peak(n) <= capacity, scenario, near)
-    near = _near(peak, capacity / above, asked.recipe.batch)
+    near = _near(peak, peaks, capacity / above)
     return batch, _most(lambda n: above * peak(n) <= capacity, scenario, near)
 
 
-def _near(peak: Callable[[int], float], capacity: float, batch: int) -> int:
-    """A batch near the largest that fits: memory grows about linearly with it."""
-    one, here = (1, peak(1)), (max(batch, 2), peak(max(batch, 2)))
-    for _ in range(2):
-        slope = (here[1] - one[1]) / (here[0] - one[0])
-        if slope <= 0 or one[1] > capacity:
-            return 2
-        found = min(max(int(one[0] + (capacity - one[1]) / slope), 2), ANY_BATCH)
-        one, here = (one, (found, peak(found))) if found != here[0] else (one, here)
-    return here[0]
+def _near(peak: Callable[[int], float], known: Mapping[int, float], capacity: float) -> int:
+    """A batch near the largest that fits: memory grows with it in pieces, each about linear or
+    steeper than the one before.
+
+    known: the peaks of the batches that were asked for so far. Between one that fits and one that
+    does not, the line through both ends below the capacity, the line through the last two that fit
+    beyond it; where that is no closer, the geometric mean is tried.
+    """
+    if peak(1) > capacity:
+        return 2
+    for step in range(SECANTS):
+        below = sorted(n for n in known if known[n] <= capacity)
+        above = min((n for n in known if known[n] > capacity), default=None)
+        last = below[-1]
+        if last >= ANY_BATCH or (above is not None and above - last == 1):
+            break
+        beyond = above is None or (step % 2 == 1 and len(below) > 1)
+        a, b = below[-2:] if beyond or above is None else (last, above)
+        slope = (known[b] - known[a]) / (b - a)
+        found = LEAP * last
+        if slope * (found - last) > capacity - known[last]:
+            found = int(last + (capacity - known[last]) / slope)
+        if above is not None and found >= above:
+            found = math.isqrt(last * above)
+        peak(min(max(found, last + 1), ANY_BATCH))
+    return max(last, 2)
 
 
 def with_largest_batch(found: Forecast, scenario: Scenario) -> Forecast:

@@ -52,6 +52,8 @@ def length(axis: Axis, times: int = 1) -> int:
     >>> length(((4, True), (3, False))), length(((4, True), (3, False)), 2)
     (12, 24)
     """
+    if len(axis) == 1:
+        return axis[0][0] * (times if axis[0][1] else 1)
     return prod(n * times if batch else n for n, batch in axis)
 
 

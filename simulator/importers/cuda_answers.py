@@ -7,10 +7,12 @@ code path.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 from roofcast.simulator.importers.torch_extra import CUDA, torch
 
@@ -73,13 +75,49 @@ STAND_INS = (
 )
 
 
+# what is replaced in PyTorch now: where, its name there, and what stood there
+_replaced: list[tuple[Any, str, Any]] = []
+
+
+@contextlib.contextmanager
+def replaced(where: Any, name: str, ours: Any) -> Iterator[None]:
+    """Inside, an attribute of a module of PyTorch is ours."""
+    own = getattr(where, name)
+    _replaced.append((where, name, own))
+    setattr(where, name, ours)
+    try:
+        yield
+    finally:
+        setattr(where, name, own)
+        _replaced.pop()
+
+
 @contextlib.contextmanager
 def one_gpu() -> Iterator[None]:
     """Inside, torch.cuda answers as with one idle GPU; a real one is neither asked nor used."""
     with contextlib.ExitStack() as stack:
-        for name, answer in ANSWERS.items():
-            patch = mock.patch(f"torch.cuda.{name}", lambda *a, _answer=answer, **k: _answer)
-            stack.enter_context(patch)
+        for path, answer in ANSWERS.items():
+            *inside, name = path.split(".")
+            where = functools.reduce(getattr, inside, torch.cuda)
+            stack.enter_context(replaced(where, name, lambda *a, _answer=answer, **k: _answer))
         for name in STAND_INS:
-            stack.enter_context(mock.patch.object(torch.cuda, name, Idle))
+            stack.enter_context(replaced(torch.cuda, name, Idle))
         yield
+
+
+def load_compiler() -> None:
+    """Import PyTorch's compiler as it is without what is replaced, of which it takes copies.
+
+    The Python around fake tensors imports it, and so do PyTorch's shape rules in Python.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    ours = [getattr(where, name) for where, name, _ in _replaced]
+    for where, name, own in reversed(_replaced):
+        setattr(where, name, own)
+    try:
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            importlib.import_module("torch._dynamo.config")
+    finally:
+        for (where, name, _), one in zip(_replaced, ours, strict=True):
+            setattr(where, name, one)

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
 import roofcast.simulator.importers.library_recurrent as library_recurrent
-from roofcast.simulator.importers.cuda_answers import one_gpu
+from roofcast.simulator.importers.cuda_answers import one_gpu, replaced
 from roofcast.simulator.importers.marked import Watch, watched
 from roofcast.simulator.importers.sdpa import attention
 from roofcast.simulator.importers.torch_extra import (
@@ -184,11 +184,7 @@ def as_cpu(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
     """Inside, attention runs as a CPU runs it, or composed for "eager"."""
     eager = functools.partial(attention, attention_kernel)
     sdpa = attending(answers, eager if attention_kernel == "eager" else ATTENTION)
-    with (
-        mock.patch.object(F, "scaled_dot_product_attention", sdpa),
-        one_gpu(),
-        OnCpu(sdpa, answers),
-    ):
+    with replaced(F, "scaled_dot_product_attention", sdpa), one_gpu(), OnCpu(sdpa, answers):
         yield
 
 
@@ -201,9 +197,9 @@ def as_cuda(answers: DeviceAnswers, attention_kernel: str) -> Iterator[None]:
         mock.patch.dict(
             fake_tensor._DISPATCH_META_HANDLERS, {DEVICE_OF: lambda args: answers.device(args[0])}
         ),
-        mock.patch.object(F, "scaled_dot_product_attention", sdpa),
-        mock.patch.object(F, "dropout", within(answers, F.dropout)),
-        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        replaced(F, "scaled_dot_product_attention", sdpa),
+        replaced(F, "dropout", within(answers, F.dropout)),
+        replaced(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
     ]
     with contextlib.ExitStack() as stack:
         stack.enter_context(one_gpu())

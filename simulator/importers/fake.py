@@ -7,26 +7,49 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from roofcast.simulator.importers.cuda_answers import load_compiler
 from roofcast.simulator.importers.lazy import Uninitialized
+from roofcast.simulator.importers.quick_ops import Kernels
+from roofcast.simulator.importers.quick_rules import LEFT
 from roofcast.simulator.importers.scripted import is_scripted, substituted
 from roofcast.simulator.importers.torch_extra import (
+    CPU,
     FakeTensor,
     FakeTensorMode,
     TorchDispatchMode,
     aten,
+    tensors,
     torch,
-    tree_iter,
 )
 
 LARGE = 1 << 16  # elements: larger tensors are fake from the start
+# what FakeTensorMode's constructor sets that `Kernels` needs not
+LATE = frozenset(
+    "allow_fallback_kernels allow_non_fake_inputs allow_scalar_outputs cache_crosscheck_enabled"
+    " cache_enabled fake_tensor_converter nt_tensor_id_counter nt_tensor_id_initial_count"
+    " propagate_real_tensors shape_env static_shapes _stack _stack_trace".split()
+)
 
 
-class Constructing(TorchDispatchMode):
-    """Makes large tensors fake and runs any op on a fake tensor as fake; all others stay real."""
+class LateFakes(FakeTensorMode):
+    """FakeTensorMode that loads PyTorch's compiler, a second of imports, only where its settings
+    are asked for: not for the ops that `Kernels` runs.
+    """
 
-    def __init__(self, mode: FakeTensorMode):
-        super().__init__()
-        self.mode = mode
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self.enter_stack = []
+        self.in_kernel_invocation = self.allow_meta = self._allow_unsafe_data_ptr_access = False
+        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in LATE:
+            raise AttributeError(name)
+        load_compiler()
+        own = dict(vars(self))
+        super().__init__(allow_non_fake_inputs=True)
+        vars(self).update(own)
+        return getattr(self, name)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -34,15 +57,35 @@ class Constructing(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return self.dispatch(func, types, args, kwargs)
+
+
+class Constructing(TorchDispatchMode):
+    """Makes large tensors fake and runs any op on a fake tensor as fake; all others stay real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = LateFakes()
+        self.kernels = Kernels(self.mode, CPU)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As of `LateFakes`."""
+        return False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        given = [a for a in tree_iter((args, kwargs)) if isinstance(a, torch.Tensor)]
+        given = tensors((args, kwargs))
         if func is aten._local_scalar_dense.default and isinstance(given[0], FakeTensor):
             return 0  # constructors ask whether any weight is too large: none is
         fake = any(isinstance(a, FakeTensor) for a in given)
-        if fake or (not given and _requested_size(args) > LARGE):
-            with self.mode:
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        if not fake and (given or _requested_size(args) <= LARGE):
+            return func(*args, **kwargs)
+        out = self.kernels.run(func, args, kwargs)
+        if out is not LEFT:
+            return out
+        with self.mode:
+            return func(*args, **kwargs)
 
 
 def _requested_size(args: Sequence[Any]) -> int:
@@ -56,24 +99,17 @@ def _requested_size(args: Sequence[Any]) -> int:
 @contextlib.contextmanager
 def constructing() -> Iterator[None]:
     """Modules that are constructed inside occupy no memory for large weights."""
-    with Constructing(FakeTensorMode(allow_non_fake_inputs=True)):
+    with Constructing():
         yield
 
 
-class OneDevice(FakeTensorMode):
+class OneDevice(LateFakes):
     """Fake tensors that all claim one device, whatever device C++ asks for."""
 
     def __init__(self, device: torch.device):
-        super().__init__(allow_non_fake_inputs=True)
+        super().__init__()
         self.device = device
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """As of `Constructing`."""
-        return False
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return self.dispatch(func, types, args, kwargs)
+        self.kernels = Kernels(self, device)
 
     def dispatch(
         self,
@@ -89,7 +125,9 @@ class OneDevice(FakeTensorMode):
         if func in SHAPES:
             with self:
                 return SHAPES[func](*args, **kwargs)
-        out: Any = super().dispatch(func, types, args, kwargs)
+        out: Any = self.kernels.run(func, args, kwargs)
+        if out is LEFT:
+            out = super().dispatch(func, types, args, kwargs)
         weight = args[MIXED[func]] if func in MIXED and self.device.type == "cpu" else None
         if weight is not None and weight.dtype != args[0].dtype:
             with self:

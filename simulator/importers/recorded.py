@@ -7,6 +7,7 @@ traces tell.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import prod
@@ -52,22 +53,68 @@ class Recorded(NamedTuple):
         tape.assumptions.extend(self.assumptions)
 
 
+class _Taken(NamedTuple):
+    """A step without its numbers, and these in order."""
+
+    form: tuple
+    numbers: list[float]
+    ends: list[list[int]]  # of every item of every part: how many numbers there are up to it
+
+    @staticmethod
+    def of(step: Recorded) -> _Taken:
+        """A step taken apart; what is assumed of it may state figures of its batch."""
+        numbers: list[float] = []
+        storages: dict[int, int] = {}  # their numbers, which tell nothing, in the order of use
+        forms, ends = [], []
+        for part in _parts(step):
+            form, stops = [], []
+            for item in part:
+                form.append(_form(item, numbers, storages))
+                stops.append(len(numbers))
+            forms.append(tuple(form))
+            ends.append(stops)
+        kept = tuple(storages.setdefault(storage, len(storages)) for storage, _ in step.saved)
+        return _Taken((*forms, kept), numbers, ends)
+
+
+def _parts(step: Recorded) -> list[tuple]:
+    """The parts of a step that have numbers; of what is kept, all but the number of its storage."""
+    return [*step[:4], tuple(s for _, s in step.saved), step.inputs]
+
+
 class Curve:
     """The steps of all batches from those of a few: every number is a polynomial through theirs."""
 
-    def __init__(self, known: Mapping[int, Recorded], through: list[int]):
-        self.form = known[through[0]]
-        self.through = through
-        self.numbers = np.array([_taken(known[b])[1] for b in through])
+    def __init__(self, form: Recorded, taken: Mapping[int, _Taken]):
+        self.form, self.through = form, list(taken)
+        first = taken[self.through[0]]  # that of the form
+        self.own, self.ends = first.numbers, first.ends
+        table = np.array([t.numbers for t in taken.values()])
+        varied = np.flatnonzero(np.any(table != table[0], axis=0))
+        self.table, self.varied = table[:, varied], varied.tolist()
 
     def at(self, batch: int) -> Recorded:
         """The step of a batch."""
-        weights = _weights(batch, self.through)
-        varied = np.any(self.numbers != self.numbers[0], axis=0)
-        values = np.where(varied, weights @ self.numbers, self.numbers[0])
-        at_batch = iter(values.tolist())
-        parts = (_rebuilt(part, at_batch) for part in self.form[:-1])
-        return Recorded._make((*parts, self.form.assumptions))
+        numbers, some = self.own.copy(), _weights(batch, self.through) @ self.table
+        for place, n in zip(self.varied, some.tolist(), strict=True):
+            numbers[place] = round(n) if isinstance(numbers[place], int) else n
+        begin, parts = 0, []
+        for part, ends in zip(_parts(self.form), self.ends, strict=True):
+            parts.append(tuple(self._items(part, begin, ends, numbers)))
+            begin = ends[-1] if ends else begin
+        *others, kept, inputs = parts
+        saved = zip((storage for storage, _ in self.form.saved), kept, strict=True)
+        return Recorded._make((*others, tuple(saved), inputs, self.form.assumptions))
+
+    def _items(
+        self, part: tuple, begin: int, ends: list[int], numbers: list[float]
+    ) -> Iterator[Any]:
+        """The items of a part with other numbers; those of which none varies as they are."""
+        varied = bisect_left(self.varied, begin)
+        for item, end in zip(part, ends, strict=True):
+            until = bisect_left(self.varied, end, varied)
+            yield item if until == varied else _rebuilt(item, iter(numbers[begin:end]))
+            varied, begin = until, end
 
 
 def curve(known: Mapping[int, Recorded]) -> Curve | None:
@@ -77,18 +124,20 @@ def curve(known: Mapping[int, Recorded]) -> Curve | None:
     them exactly; None where none does.
     """
     batches = sorted(known, reverse=True)
-    if len(batches) == 2 and _linear(known, *batches):
-        return Curve(known, batches)
+    taken = {batch: _Taken.of(known[batch]) for batch in batches}
+    if len(batches) == 2 and taken[batches[0]].form == taken[batches[1]].form:
+        if _linear(known, *batches):
+            return Curve(known[batches[0]], taken)
     for degree in DEGREES:
         if len(batches) < degree + 2:
             return None
-        check, *through = batches[: degree + 2]
-        forms, numbers = zip(*(_taken(known[b]) for b in (check, *through)), strict=True)
-        if any(form != forms[0] for form in forms):
+        check, *through = some = batches[: degree + 2]
+        if any(taken[batch].form != taken[check].form for batch in through):
             return None
-        expected = _weights(check, through) @ np.array(numbers[1:])
-        if np.all(np.abs(expected - numbers[0]) <= NEAR * np.maximum(abs(expected), numbers[0])):
-            return Curve(known, [check, *through])
+        numbers = taken[check].numbers
+        expected = _weights(check, through) @ np.array([taken[b].numbers for b in through])
+        if np.all(np.abs(expected - numbers) <= NEAR * np.maximum(abs(expected), numbers)):
+            return Curve(known[check], {batch: taken[batch] for batch in some})
     return None
 
 
@@ -103,8 +152,6 @@ def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:
     products at most one axis differs, in proportion to the batch.
     """
     more, less = known[larger], known[smaller]
-    if _taken(more)[0] != _taken(less)[0]:
-        return False
 
     def grows(a: tuple, b: tuple) -> bool:
         pairs = [(x, y) for x, y in zip(a, b, strict=True) if x != y and not isinstance(x, str)]
@@ -117,42 +164,40 @@ def _linear(known: Mapping[int, Recorded], larger: int, smaller: int) -> bool:
     return True
 
 
-def _taken(step: Recorded) -> tuple[tuple, list[float]]:
-    """A step without its numbers, and the numbers in order."""
-    numbers: list[float] = []
-    # what is assumed of a step may state figures of its batch
-    return tuple(_form(part, numbers) for part in step[:-1]), numbers
-
-
-def _form(x: Any, numbers: list[float]) -> Any:
-    if isinstance(x, (int, float)) and not isinstance(x, bool):
+def _form(x: Any, numbers: list[float], storages: dict[int, int]) -> Any:
+    """x with its numbers, which are added to `numbers`, replaced by their types."""
+    kind = type(x)
+    if kind is int or kind is float or _is_number(x):
         numbers.append(x)
-        return type(x)
+        return kind
+    if kind is Value:
+        numbers += (*x.shape, x.repeats, x.held, x.bytes)
+        storage = storages.setdefault(x.storage, len(storages))
+        return len(x.shape), x.dtype, storage, x.grad, x.kind, x.split
     if isinstance(x, tuple):
-        return (type(x), *(_form(part, numbers) for part in x))
-    if isinstance(x, Value):
-        return tuple(_form(part, numbers) for part in _parts(x))
+        return (kind, *[_form(part, numbers, storages) for part in x])
     return x
 
 
-def _parts(v: Value) -> tuple:
-    return v.shape, v.dtype, v.storage, v.grad, v.kind, v.repeats, v.held, v.split, v.bytes
-
-
-def _rebuilt(x: Any, numbers: Iterator[float]) -> Any:
-    """x with other numbers, which are whole where its own are."""
-    if isinstance(x, (int, float)) and not isinstance(x, bool):
-        n = next(numbers)
-        return round(n) if isinstance(x, int) else float(n)
-    if isinstance(x, tuple):
-        parts = (_rebuilt(part, numbers) for part in x)
-        return tuple(parts) if type(x) is tuple else type(x)(*parts)
-    if isinstance(x, Value):
-        *fields, bytes_ = (_rebuilt(part, numbers) for part in _parts(x))
-        out = Value(*fields)
-        out.bytes = bytes_
+def _rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
+    """x with other numbers, of the types of its own."""
+    kind = type(x)
+    if kind is int or kind is float:
+        return next(numbers)
+    if kind is Value:
+        shape = tuple([next(numbers) for _ in x.shape])
+        repeats, held = next(numbers), next(numbers)
+        out = Value(shape, x.dtype, x.storage, x.grad, x.kind, repeats, held, x.split)
+        out.bytes = next(numbers)
         return out
-    return x
+    if isinstance(x, tuple):
+        parts = [_rebuilt(part, numbers) for part in x]
+        return tuple(parts) if kind is tuple else kind._make(parts)
+    return next(numbers) if _is_number(x) else x
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
 
 
 def _weights(batch: int, through: list[int]) -> np.ndarray:

@@ -26,8 +26,8 @@ from roofcast.simulator.importers.torch_extra import (
     FakeTensor,
     TorchDispatchMode,
     aten,
+    tensors,
     torch,
-    tree_iter,
     tree_map,
 )
 from roofcast.simulator.importers.user_code import Clock
@@ -103,7 +103,7 @@ class Recorder(TorchDispatchMode):
         """Note which input every tensor among the arguments is. names: of those in order."""
         named = {**dict(zip(names, args, strict=True)), **kwargs}
         for name, tree in named.items():
-            for t in _tensors(tree):
+            for t in tensors(tree):
                 self.sources[self.storage(t)] = frozenset((name,))
 
     def _from(self, tensors: Sequence[torch.Tensor]) -> frozenset[str]:
@@ -178,7 +178,7 @@ class Recorder(TorchDispatchMode):
         """The arguments on the traced device; real tensors that the module holds become fake."""
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": self.device}
-        given = _tensors((args, kwargs))
+        given = tensors((args, kwargs))
         if not given:
             return args, {**kwargs, "device": self.device} if _makes_tensor(func) else kwargs
         here = [isinstance(a, FakeTensor) and a.fake_device == self.device for a in given]
@@ -330,22 +330,9 @@ class Recorder(TorchDispatchMode):
         )
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    """The tensors of a tree, in order. Most trees are arguments of an op: plain and shallow."""
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    if type(tree) in (tuple, list):
-        return [t for part in tree if part is not None for t in _tensors(part)]
-    if type(tree) is dict:
-        return [t for part in tree.values() for t in _tensors(part)] if tree else []
-    if isinstance(tree, (int, float, str, torch.dtype, torch.device)):
-        return []
-    return [a for a in tree_iter(tree) if isinstance(a, torch.Tensor)]
-
-
 def _strided(tree: Any) -> list[torch.Tensor]:
     """The tensors with a memory of their own; the parts of sparse ones are tensors themselves."""
-    return [t for t in _tensors(tree) if t.layout is torch.strided]
+    return [t for t in tensors(tree) if t.layout is torch.strided]
 
 
 _MAKERS: dict[Any, bool] = {}  # op -> whether it makes a tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from roofcast.hwdb.errors import BadInput
 
 try:
@@ -34,7 +36,21 @@ __all__ = [
     "TorchFunctionMode",
     "aten",
     "fake_tensor",
+    "tensors",
     "torch",
     "tree_iter",
     "tree_map",
 ]
+
+
+def tensors(tree: Any) -> list[torch.Tensor]:
+    """The tensors of a tree, in order. Most trees are arguments of an op: plain and shallow."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if type(tree) in (tuple, list):
+        return [t for part in tree if part is not None for t in tensors(part)]
+    if type(tree) is dict:
+        return [t for part in tree.values() for t in tensors(part)] if tree else []
+    if isinstance(tree, (int, float, str, torch.dtype, torch.device)):
+        return []
+    return [a for a in tree_iter(tree) if isinstance(a, torch.Tensor)]

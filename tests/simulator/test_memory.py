@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from roofcast import Scenario, largest_batch, predict
+from roofcast.simulator.forecast import chain
 from roofcast.simulator.memory import held
 from roofcast.simulator.models import resolve
 from roofcast.simulator.software.stack import stack
@@ -80,6 +81,33 @@ def test_the_largest_batch_fits_in_memory_and_one_sample_more_does_not():
     n = largest_batch(Scenario(**asked))
     assert n > 1
     assert [predict(**asked, batch=b).memory.fits for b in (n, n + 1)] == [True, False]
+
+
+PEAKS = {  # bytes at peak by batch, as steps have them
+    "linear": lambda n: 5e6 + 3e4 * n,
+    "update above": lambda n: max(9e8 + 8 * n, 1e8 + 7e5 * n),
+    "update above, until late": lambda n: max(9.99e8 + n, 3e2 * n),
+    "squares": lambda n: 1e7 + 2e3 * n + 5.0 * n * n,
+    "three pieces": lambda n: max(2e8, 1e8 + 1e5 * n, 3e6 * n - 5e8),
+    "barely one": lambda n: 6e8 * n,
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_the_largest_batch_is_found_in_few_steps(name):
+    asked, capacity = [], 1e9
+    known = {8: PEAKS[name](8)}
+
+    def peak(n):
+        if n not in known:
+            asked.append(n)
+            known[n] = PEAKS[name](n)
+        return known[n]
+
+    near = chain._near(peak, known, capacity)
+    found = chain._most(lambda n: peak(n) <= capacity, Scenario(model="gpt2", device="a100"), near)
+    assert PEAKS[name](found) <= capacity < PEAKS[name](found + 1)
+    assert len(asked) <= 14
 
 
 def test_the_largest_batch_of_a_model_that_does_not_fit_is_zero():

@@ -11,6 +11,8 @@ from roofcast.simulator.forecast.scenario import Scenario  # noqa: E402
 from roofcast.simulator.importers import arguments, from_torch, spec  # noqa: E402
 from roofcast.simulator.importers.larger_batch import TIMES  # noqa: E402
 from roofcast.simulator.importers.torch_step import Conditions, trace  # noqa: E402
+from roofcast.simulator.work.precision import precision  # noqa: E402
+from roofcast.simulator.work.tape import Tape  # noqa: E402
 
 from . import torch_layers as layered  # noqa: E402
 from .torch_nets import NETS  # noqa: E402
@@ -174,3 +176,14 @@ def test_the_largest_batch_is_that_of_traces_at_each_batch(make, inputs, traces,
     assert len(traced) <= traces
     slow = Scenario(model=model._replace(quick=None), inputs=(), device="rtx-3090")
     assert largest_batch(slow) == found
+
+
+@pytest.mark.parametrize("name", ["channels last", "composed attention", "in place", "u-net"])
+def test_a_step_of_an_odd_batch_keeps_what_its_trace_keeps(name):
+    make, inputs = NETS[name]
+    model, kept = from_torch(make(), inputs), []
+    for program in (model.quick, model.program):
+        tape = Tape(precision("bf16"), training=True)
+        program(tape, 7, model.size)
+        kept.append(sorted((s.node, s.bytes, s.count, s.kind) for s in tape.saved.values()))
+    assert kept[0] == kept[1]
