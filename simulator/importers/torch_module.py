@@ -91,6 +91,9 @@ def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
+LOOPED = 20_000  # kernels of a loop over the samples, from which on it is not traced
+
+
 class _Steps:
     """The traced steps of a module: one per batch, for everything else on which they depend."""
 
@@ -175,9 +178,23 @@ class _Steps:
             if len(traced) > count:
                 self.curves[key] = len(traced), curve(traced)
             elif len(traced) >= MOST:
+                self._refuse_loop(traced, batch)
                 return None
             else:
                 step(another(sorted(traced)) if traced else self.axes.batch)
+
+    def _refuse_loop(self, traced: dict[int, Recorded], batch: int) -> None:
+        """BadInput where a loop over the samples makes so many kernels of a batch that its trace
+        would take minutes.
+        """
+        few, many = min(traced), max(traced)
+        kernels, more = (len(traced[each].kernels) for each in (few, many))
+        added = (more - kernels) / (many - few)  # by a sample
+        if more + added * (batch - many) > LOOPED and more > kernels:
+            raise BadInput(
+                f"{self.name}: it has {kernels:,} kernels at a batch of {few}, {more:,} at {many};"
+                " a loop over the samples is not traced at large batches"
+            )
 
     def _trace(self, at: Conditions, batch: int, size: int | None) -> Traced:
         """The step of a batch, by the first reading of the inputs with which the module runs."""

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from roofcast.reports.command import main
 from roofcast.reports.tables.code_constants import CONSTANTS as IN_CODE
-from roofcast.reports.tables.code_constants import NO_CONSTANTS
 from roofcast.reports.tables.constants import (
     KIND_OF_SOURCE,
     KINDS,
@@ -21,6 +20,7 @@ from roofcast.reports.tables.constants import (
     constants,
     counts,
 )
+from roofcast.reports.tables.no_constants import NO_CONSTANTS
 from roofcast.scenarios.fits.runs import CONSTANTS as OF_RUNS
 from roofcast.simulator.software import stack as stacks
 

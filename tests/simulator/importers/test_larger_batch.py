@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 import roofcast.simulator.importers.torch_module as torch_module  # noqa: E402
 from roofcast import hwdb  # noqa: E402
-from roofcast.simulator.forecast.chain import largest_batch  # noqa: E402
+from roofcast.simulator.forecast.chain import forecast, largest_batch, with_largest_batch  # noqa: E402
 from roofcast.simulator.forecast.scenario import Scenario  # noqa: E402
 from roofcast.simulator.importers import arguments, from_torch, spec  # noqa: E402
 from roofcast.simulator.importers.larger_batch import TIMES  # noqa: E402
@@ -187,3 +187,21 @@ def test_a_step_of_an_odd_batch_keeps_what_its_trace_keeps(name):
         program(tape, 7, model.size)
         kept.append(sorted((s.node, s.bytes, s.count, s.kind) for s in tape.saved.values()))
     assert kept[0] == kept[1]
+
+
+def test_a_loop_over_the_samples_is_not_traced_at_large_batches():
+    """It would be traced for minutes; the step itself and its memory are told."""
+
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+
+        def forward(self, x):
+            return sum(row for row in self.layer(x))
+
+    asked = Scenario(model=Rows(), device="a100", inputs=["8x64"])
+    found = with_largest_batch(forecast(asked), asked)
+    assert found.memory.largest_batch is None and found.memory.fits
+    said = [line for line in found.assumptions if line.startswith("largest batch: not known")]
+    assert len(said) == 1 and "a loop over the samples" in said[0]
