@@ -69,7 +69,7 @@ CAMPAIGN: dict[str, Option] = {
     "checkpoint_bandwidth": _text(
         "--checkpoint-bandwidth",
         "RATE",
-        "Of all devices to the storage: '60 GB/s'. Default: 1.2 GB/s per eight devices.",
+        "To the storage, of all devices together: '60 GB/s'. Default: 1.2 GB/s per eight devices.",
     ),
     "checkpoint_async": click.option(
         "--checkpoint-async",
@@ -89,13 +89,14 @@ CAMPAIGN: dict[str, Option] = {
     "restart": _text(
         "--restart",
         "TIME",
-        "From there to the next step. Default: 5min (1min on one node), and reading the state.",
+        "From there to the next step. Default: 5min (1min on one node), plus the time to read the"
+        " state.",
     ),
     "cluster_age": _text(
         "--cluster-age",
         "TIME",
-        "Age of the cluster at the start, with which its failures become rarer: 200d, 2years."
-        " Default: as rare at any age.",
+        "Age of the cluster at the start, 200d or 2years: failures become rarer with it. Default:"
+        " the same rate at any age.",
     ),
     "preemptions_per_hour": click.option(
         "--preemption",
@@ -103,14 +104,14 @@ CAMPAIGN: dict[str, Option] = {
         type=float,
         metavar="N",
         help=(
-            "Preemptions of the whole run per hour, on spot capacity; its price is then that of"
+            "Preemptions of the whole run per hour, on spot capacity; the rent is then that of"
             " spot. Default: none."
         ),
     ),
     "wait": _text(
         "--wait",
         "TIME",
-        "From a preemption until capacity is back, in the mean; not paid. Default: by the restart.",
+        "From a preemption until capacity is back, in the mean; not paid. Default: no wait.",
     ),
     "spares": click.option(
         "--spares", type=click.IntRange(min=0), metavar="N", help="Idle devices that are paid for."

@@ -15,7 +15,7 @@ COMPRESSION: dict[str, Callable[[Callable], Callable]] = {
         help=(
             "Zeros among the weights, for inference: 2:4 (two of every four, which GPUs from Ampere"
             " and CDNA 3 on skip), or scattered ones, 50% (no kernel skips them: time and"
-            " memory of the dense net, and its size if stored compressed). Default: none."
+            " memory stay; the size if stored compressed is told). Default: none."
         ),
     ),
     "prune": click.option(

@@ -51,7 +51,10 @@ POWER: dict[str, Callable[[Callable], Callable]] = {
         "--pue",
         type=Ratio("1.2"),
         metavar="RATIO",
-        help="Power of the site over that of its machines. Default: by kind of site.",
+        help=(
+            "Power of the site over that of its machines. Default: that of the cloud of --system,"
+            " else the average of data centres."
+        ),
     ),
     "region": click.option(
         "--region",
@@ -71,7 +74,7 @@ POWER: dict[str, Callable[[Callable], Callable]] = {
         "--embodied",
         is_flag=True,
         default=None,
-        help="Also the carbon of making the hardware, the run's share, told apart.",
+        help="Also the carbon of making the hardware, the run's share, reported separately.",
     ),
 }
 SITE = tuple(name for name in POWER if name != "power_cap")

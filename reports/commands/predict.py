@@ -34,13 +34,15 @@ if TYPE_CHECKING:
     "--remedies",
     is_flag=True,
     help=(
-        "Forecast what each remedy would save, also with --json. Default: only on the text page, of"
-        " a net of at most 1,000 ops."
+        "Forecast what each remedy would save, also with --json or for nets of over 1,000 ops."
+        " Default: on the text page of smaller nets."
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, in SI units.")
 @click.option(
-    "--save", metavar="FILE", help="Also write the scenario to a .toml file, for roofcast run."
+    "--save",
+    metavar="FILE",
+    help="Also write the scenario to a .toml file, which roofcast run and compare read.",
 )
 @click.option("--plot", metavar="FILE", help="Also draw it: .png, .svg or .pdf.")
 def command(

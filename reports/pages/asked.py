@@ -16,15 +16,15 @@ _ADAPTED = 7  # names of adapted layers that are listed
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
 _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed number starts
 # interval_class of a forecast: what was measured, and the errors that the interval is as wide as
-AS_WIDE = "80 % of such forecasts lay in it for published runs kept out of the fits"
+AS_WIDE = "as wide as held 80 % of such published runs, kept out of the fits"
 INTERVALS = {
     "known device and stack": (
-        f"the device was measured with this stack and kind of model; {AS_WIDE}"
+        f"such models were measured on the device under this stack; {AS_WIDE}"
     ),
     "known device, another stack": (
-        f"the device was measured, but not with this stack and kind of model; {AS_WIDE}"
+        f"runs on the device were measured, none of this kind of model under this stack; {AS_WIDE}"
     ),
-    "known family": f"not the device was measured but others of its family; {AS_WIDE}",
+    "known family": f"other devices of its family were measured; {AS_WIDE}",
     "inherited device": f"no device of this family was measured, others of its vendor; {AS_WIDE}",
     "unfitted maker": f"no device of this vendor was measured; {AS_WIDE}",
     "bound by the host": f"the step is bound by the host; {AS_WIDE}",

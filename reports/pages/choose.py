@@ -110,12 +110,13 @@ def _kinds(names: Sequence[str]) -> str:
 def _notes(out: Console, found: Chosen) -> None:
     """What the table does not say by itself."""
     if found.timed and any(c.goodput is not None for c in found.choices):
-        text = "time, cost: of the whole training, with checkpoints, failures and restarts"
+        text = "time, cost: of the whole training, checkpoints and failures included"
         if "within_s" in found.limits:
-            text += "; in time: the probability that the deadline holds"
-        say(out, f"{text}; --sure 90 asks for limits that hold with 90 %")
+            text += "; in time: probability of the deadline"
+        text += "; memory: peak of the capacity"
+        say(out, f"{text}; --sure 90: limits hold with 90 %")
     if not all(c.fits for c in found.choices):
-        say(out, "may fit: the capacity lies within the error of the forecast peak")
+        say(out, "may fit: the capacity lies within the 80 % interval of the peak")
     if found.bought:
         say(out, "price: of a device with its share of a server, with the date of its newest quote")
     elif any(c.price is not None for c in found.choices):

@@ -67,7 +67,7 @@ def _fits(forecast: Forecast) -> str:
 def _doubts(out: Console, forecasts: Sequence[Forecast]) -> None:
     """What the mark beside a verdict means, where there is one."""
     if any(map(doubtful, forecasts)):
-        say(out, "maybe: the capacity lies within the error of the forecast peak")
+        say(out, "maybe: the capacity lies within the 80 % interval of the peak")
 
 
 def _device_tables(

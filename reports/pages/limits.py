@@ -84,13 +84,13 @@ def remedies_table(out: Console, f: Forecast) -> None:
     ]
     out.print()
     show(out, fitted_table(out.width - 2, columns, rows, spare=("option", "of step")))
-    text = "each forecast on its own, the rest as it is"
+    text = "each forecast on its own; kernels that another limit bounds may gain, too"
     if any(r.note.startswith("per ") for r in gains):
         samples = f"{f.batch:,} sample{'s' if f.batch > 1 else ''}"
         text += f"; with a larger batch: saved in the time of {samples}"
     text += "; savings do not add up"
     if "maybe" in fits:
-        text += "; maybe: the capacity lies within the error of the forecast peak"
+        text += "; maybe: the capacity lies within the 80 % interval of the peak"
     say(out, text, style="dim")
 
 

@@ -123,7 +123,7 @@ def _best(out: Console, found: Explored, best: Sequence[Forecast]) -> None:
         )
     show(out, fitted_table(out.width - 2, columns, rows, ("largest losses", "MFU", "slower")))
     if any(map(doubtful, best)):
-        say(out, "maybe: the capacity lies within the error of the forecast peak")
+        say(out, "maybe: the capacity lies within the 80 % interval of the peak")
 
 
 def layout_words(f: Forecast) -> str:

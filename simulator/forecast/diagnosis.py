@@ -96,8 +96,8 @@ def diagnose(
         parts.append(
             (
                 update_s,
-                "is the optimizer, which more micro-batches per step (accumulation) amortise, with"
-                " the gradients of all parameters in memory",
+                "is the optimizer, which more micro-batches per step (accumulation) amortise, at"
+                " the cost of the gradients of all parameters in memory",
             )
         )
     if between_s > NOTABLE * step_s:

@@ -202,7 +202,7 @@ def limited(
     share = float(seconds[slowed].sum() / seconds.sum())
     return (
         f"{device.id}: at its power limit of {board.limit:g} W the clock falls to {mean:.2f} of the"
-        f" highest, in kernels that take {100 * share:.0f} % of the time",
+        f" boost clock, in kernels that take {100 * share:.0f} % of the time",
     )
 
 
