@@ -65,6 +65,7 @@ def test_the_command_and_a_scenario_file_do_the_same(mine, tmp_path, monkeypatch
     again = json.loads(CliRunner().invoke(main, ["run", saved, "--json"]).stdout)
     assert again["step_time_s"] == found["step_time_s"]
     text = CliRunner(env={"COLUMNS": "200"}).invoke(main, [*asked, "--runs", "mine.csv"]).stdout
+    text = " ".join(text.split())
     assert "calibrated on 3 of your runs" in text and "calibrated on 3 of your 4 runs" in text
 
 
