@@ -39,7 +39,8 @@ class LateFakes(FakeTensorMode):
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
         self.enter_stack = []
-        self.in_kernel_invocation = self.allow_meta = self._allow_unsafe_data_ptr_access = False
+        self.in_kernel_invocation = self.allow_meta = False
+        self._allow_unsafe_data_ptr_access = True  # copy.deepcopy asks for it
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE
 
     def __getattr__(self, name: str) -> Any:

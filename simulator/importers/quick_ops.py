@@ -121,7 +121,7 @@ class Kernels:
             dispatch_device=True,
             device_for_backend_keys=self.device,
         )
-        torch._C._set_throw_on_mutable_data_ptr(out)
+        torch._C._set_warn_deprecated_on_mutable_data_ptr(out)
         vars(out).update(self.fields)
         return out
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from roofcast.simulator.importers import quick_ops, quick_rules  # noqa: E402
 from roofcast.simulator.importers.cuda_dispatch import DeviceAnswers, as_cpu, as_cuda  # noqa: E402
-from roofcast.simulator.importers.fake import OneDevice  # noqa: E402
+from roofcast.simulator.importers.fake import OneDevice, constructing  # noqa: E402
 from roofcast.simulator.importers.quick_rules import LEFT, RULES  # noqa: E402
 from roofcast.simulator.importers.torch_extra import CPU, CUDA, FakeTensor, aten  # noqa: E402
 from roofcast.simulator.importers.torch_step import Conditions, trace  # noqa: E402
@@ -332,3 +332,12 @@ def test_tensors_of_another_mode_are_left():
     assert mine.kernels.run(aten.relu.default, (theirs,), {}) is LEFT
     assert mine.kernels.run(aten.relu.default, (torch.empty(3),), {}) is LEFT
     assert isinstance(other.kernels.run(aten.relu.default, (theirs,), {}), FakeTensor)
+
+
+def test_a_module_whose_constructor_copies_large_layers_is_constructed():
+    """nn.TransformerEncoder copies its layer, and copy.deepcopy asks for the pointers of weights."""
+    with constructing():
+        layer = nn.TransformerEncoderLayer(512, 4, 512, batch_first=True)
+        encoder = nn.TransformerEncoder(layer, 2)
+    assert all(isinstance(w, FakeTensor) for w in encoder.parameters() if w.numel() > 1 << 16)
+    assert sum(w.numel() for w in encoder.parameters()) == 2 * 1_577_984
