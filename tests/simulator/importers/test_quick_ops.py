@@ -335,7 +335,7 @@ def test_tensors_of_another_mode_are_left():
 
 
 def test_a_module_whose_constructor_copies_large_layers_is_constructed():
-    """nn.TransformerEncoder copies its layer, and copy.deepcopy asks for the pointers of weights."""
+    """nn.TransformerEncoder copies its layer; copy.deepcopy asks for the pointers of weights."""
     with constructing():
         layer = nn.TransformerEncoderLayer(512, 4, 512, batch_first=True)
         encoder = nn.TransformerEncoder(layer, 2)
