@@ -110,6 +110,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collective: float
     ageing: float
     current: float
+    native: float
 
 
 class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from roofcast.hwdb.constants import kernels
 from roofcast.simulator.parallel.fabric import Group
 from roofcast.simulator.parallel.traffic import (
     NOTHING,
@@ -21,7 +22,6 @@ from roofcast.simulator.parallel.traffic import (
     wire_bytes,
 )
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.dispatch import NATIVE_LAUNCH
 from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Weight
 
@@ -142,7 +142,7 @@ def copied(at: Placement, tensors: ArrayLike) -> np.ndarray:
     x = at.layout
     if not in_lists(at.step.recipe.stack):
         return np.zeros(())
-    return np.where(_scatters(x), 2.0 * NATIVE_LAUNCH * x.shard * np.asarray(tensors), 0.0)
+    return np.where(_scatters(x), 2.0 * kernels().host.native * x.shard * np.asarray(tensors), 0.0)
 
 
 def far_steps(group: Group) -> np.ndarray:

@@ -21,8 +21,6 @@ OWN_LAUNCHES = ("optimizer", "accumulate")
 # least so many layers of one kind; assumed, no step tells these two numbers
 MANY_LAYERS = 8
 MOST_LAUNCHES = 0.7
-# host seconds per kernel that C++ launches without Python: where the host is the device, at most
-NATIVE_LAUNCH = 4e-6
 # host seconds that PyTorch takes to describe a 2:4 product to cuSPARSELt, in every call that no
 # graph replays: 0.18 ms beside an A100, 0.39 ms beside an H100
 # (scenarios/measured/formats/sparse.csv)
@@ -156,7 +154,7 @@ def launch(stack: Stack, device: Device, c: Kernels) -> float:
     if stack.graphs:
         return 0.0
     if device.kind == "cpu":
-        return min(stack.dispatch_s, NATIVE_LAUNCH)
+        return min(stack.dispatch_s, c.host.native)
     return float(stack.dispatch_s * slowness(device.year, c))
 
 

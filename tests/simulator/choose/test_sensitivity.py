@@ -18,6 +18,7 @@ LAYOUTS = (
 )
 ONE = [Scenario(model=m, device=d) for m, d in itertools.product(MODELS, DEVICES)]
 MANY = [Scenario(model="llama-3-8b", device="h100-sxm5", **layout) for layout in LAYOUTS]
+ONE.append(Scenario(model="lenet", device="i9-10940x"))  # a twelfth of it is launches
 MANY.append(Scenario(model="mixtral-8x7b", device="b200-sxm", devices=64, ep=8, batch=64))
 IDS = [f"{s.model} on {s.devices or 1} {s.device}" for s in ONE + MANY]
 
