@@ -119,8 +119,8 @@ CAMPAIGN: dict[str, Option] = {
     "slow_steps": _text(
         "--slow-steps",
         "SHARE",
-        "By how much the mean step of a run is longer than the forecast step. Default: 1.5 % on"
-        " several nodes.",
+        "By how much the mean step of a run is longer than the forecast step: 2% or 0.02. Default:"
+        " 1.5% on several nodes.",
     ),
     "input_rate": _text(
         "--input-rate",

@@ -74,7 +74,8 @@ STEP: dict[str, Option] = {
         " fp32 with TF32 products; amp-bf16, amp-fp16: fp32 weights, 16-bit products (autocast);"
         " fp8, nvfp4: bf16 weights and states, products in 8 or 4 bits. For inference alone: int8"
         " (weights and products, the rest in 16 bits), int8-fp32 (the rest in fp32, as on CPUs),"
-        " int4, mxfp4 (the weights only). Stacks such as megatron add fp32 master weights to 16-bit"
+        " int4 (the weights only), mxfp4 (weights and products in 4 bits). Stacks such as megatron"
+        " add fp32 master weights to 16-bit"
         " ones. Default: bf16, else amp-fp16, else fp32, by what the device supports; on CPUs"
         " fp32.",
     ),
@@ -114,7 +115,7 @@ STEP: dict[str, Option] = {
         shell_complete=completing("stack"),
         help=(
             "Software stack: a name (see roofcast stacks) or a .toml file. Default: pytorch-eager,"
-            " on TPUs jax-xla, on NPUs the stack of the vendor's compiler."
+            " on TPUs jax-xla, on NPUs the vendor's where there is one."
         ),
     ),
     "memory_format": _choice(
@@ -232,7 +233,8 @@ LAYOUT: dict[str, Option] = {
     "micro_batch": _integer(
         "--micro-batch",
         "Samples in one micro-batch. Default: 1 with --pp > 1, else the rank's whole share of"
-        " --batch, halved until it fits; the whole share where no size fits.",
+        " --batch or the largest power of two in it that fits, with the error of measured memory;"
+        " the whole share where none fits.",
     ),
 }
 SECTIONS = {

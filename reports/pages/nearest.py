@@ -31,9 +31,14 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
             off = f"forecast {percent(abs(run.error))} too {'long' if run.error > 0 else 'short'}"
             on = f"{run.devices:,} × {run.device}" if run.devices > 1 else run.device
             where = f"{run.name} on {on}, stack {run.stack} ({run.source})"
-            unread = " (no constant was fitted to it)" if run.unread else ""
+            unread = ", no constant was fitted to it" if run.unread else ""
             measured = f"measured {seconds(run.measured_s)} per {unit}"
             say(out, f"{where}: {measured}, {off}{unread}", first="- ")
+        if not all(run.unread for run in forecast.nearest):
+            text = (
+                "constants were fitted to such runs: yours may be as far off as the interval says"
+            )
+            say(out, text, style="dim")
 
 
 def none_is_near(forecast: Forecast) -> str:

@@ -20,9 +20,10 @@ BOUNDS = {  # parts of a step, as a cell
     "host": "host", "optimizer": "optimizer", "network": "network", "waiting": "waiting",
 }  # fmt: skip
 LEGEND = (
-    "80 % interval: of the step time; most time: what most of the step goes to: matrix or vector"
-    " units, memory bandwidth, latency (fixed cost of small kernels), host, optimizer, network"
-    " (communication that nothing hides) or waiting (pipeline bubbles, uneven stages)"
+    "80 % interval: of the step time; fits: by the forecast peak, without its error; most time:"
+    " what most of the step goes to: matrix or vector units, memory bandwidth, latency (fixed cost"
+    " of small kernels), host, optimizer, network (communication that nothing hides) or waiting"
+    " (pipeline bubbles, uneven stages)"
 )
 
 

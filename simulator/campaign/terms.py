@@ -249,8 +249,8 @@ def _share(value: str | float | None, what: str) -> float | None:
         number = quantity(value, "1")
     except BadInput:
         number = -1.0
-    if not 0.0 <= number <= 10.0:
-        raise BadInput(f"{what} {quoted(value, 40)}: a fraction is wanted, for example 2 %")
+    if not 0.0 <= number <= 1.0:
+        raise BadInput(f"{what} {quoted(value, 40)}: a fraction up to 1 is wanted, for example 2 %")
     return number
 
 
