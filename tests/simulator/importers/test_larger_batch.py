@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 import roofcast.simulator.importers.torch_module as torch_module  # noqa: E402
 from roofcast import hwdb  # noqa: E402
-from roofcast.simulator.forecast.chain import forecast, largest_batch, with_largest_batch  # noqa: E402
+from roofcast.simulator.forecast import chain  # noqa: E402
 from roofcast.simulator.forecast.scenario import Scenario  # noqa: E402
 from roofcast.simulator.importers import arguments, from_torch, spec  # noqa: E402
 from roofcast.simulator.importers.larger_batch import TIMES  # noqa: E402
@@ -172,10 +172,10 @@ def test_the_largest_batch_is_that_of_traces_at_each_batch(make, inputs, traces,
     monkeypatch.setattr("roofcast.hwdb.device", lambda *args: small)
     model = from_torch(make(), inputs)
     scenario = Scenario(model=model, inputs=(), device="rtx-3090")
-    found = largest_batch(scenario)
+    found = chain.largest_batch(scenario)
     assert len(traced) <= traces
     slow = Scenario(model=model._replace(quick=None), inputs=(), device="rtx-3090")
-    assert largest_batch(slow) == found
+    assert chain.largest_batch(slow) == found
 
 
 @pytest.mark.parametrize("name", ["channels last", "composed attention", "in place", "u-net"])
@@ -201,7 +201,7 @@ def test_a_loop_over_the_samples_is_not_traced_at_large_batches():
             return sum(row for row in self.layer(x))
 
     asked = Scenario(model=Rows(), device="a100", inputs=["8x64"])
-    found = with_largest_batch(forecast(asked), asked)
+    found = chain.with_largest_batch(chain.forecast(asked), asked)
     assert found.memory.largest_batch is None and found.memory.fits
     said = [line for line in found.assumptions if line.startswith("largest batch: not known")]
     assert len(said) == 1 and "a loop over the samples" in said[0]
