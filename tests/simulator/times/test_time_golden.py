@@ -211,7 +211,7 @@ def test_device_and_host_together_take_between_the_longer_of_the_two_and_their_s
 def test_every_kernel_constant_has_a_unit_a_meaning_and_a_source():
     for name, constant in constants().items():
         assert constant.unit and constant.meaning and constant.source, name
-    assert len(constants()) <= 66
+    assert len(constants()) <= 67  # with host.native, which stood in the code before
 
 
 @pytest.mark.parametrize("name", families())
