@@ -8,7 +8,7 @@ of whole nodes the watts of the node; of processor packages the watts against lo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +74,11 @@ def answers(path: Path) -> list[Answered]:
             f"{path}: no measured watts; wanted the columns kind, device, workload, model,"
             " avg_power_w ..."
         )
+    return answered(table)
+
+
+def answered(table: Sequence[Row]) -> list[Answered]:
+    """The forecasts of rows; those of one run under several limits are to be among them."""
     tops = _highest_caps(table)
     return [Answered(dict(row), _answer(row, tops)) for row in table]
 
@@ -112,10 +117,11 @@ def _answer(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
 
 
 @lru_cache(maxsize=4096)
-def _trained(
+def trained(
     device: str, model: str, batch: int, cap: float | None, sizes: tuple[tuple[str, int], ...],
     precision: str | None = "fp32",
 ) -> Forecast:  # fmt: skip
+    """A training step on one device, under a power limit where one is given [W]."""
     edits: dict[str, Any] = {"power.cap": cap} if cap is not None else {}
     settings: dict[str, Any] = dict(sizes)
     scenario = Scenario(
@@ -135,7 +141,7 @@ def _capped(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
     batch = max(int(number(row, "batch") or DEFAULT_BATCH * n) // n, 1)
     sizes = tuple(sizes_of(text(row, "workload"), model).items())
     precision = PRECISIONS.get(text(row, "precision"), text(row, "precision") or "fp32")
-    found, first = (_trained(device, model, batch, w, sizes, precision) for w in (cap, top))
+    found, first = (trained(device, model, batch, w, sizes, precision) for w in (cap, top))
     boards = n if _of_all(row, n) else 1
     slower = 1.0 if alike else _slower(row, batch * n, first.step_time_s, seconds)
     watts = boards * _at_rate(_known(found.power_w, device), device, slower)
@@ -266,7 +272,7 @@ def _package(row: Row) -> Answer:
 
 def _training_watts(device: str) -> Forecast:
     """A typical training step of a language model on a device."""
-    return _trained(device, "gpt2-xl", 8, None, (("sequence", 1024),), None)
+    return trained(device, "gpt2-xl", 8, None, (("sequence", 1024),), None)
 
 
 def _with_host(row: Row) -> Answer:
