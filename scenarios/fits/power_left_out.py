@@ -50,6 +50,7 @@ TASKS = ("lm-arena-chat", "gpqa")  # of text alone, to whose dense models decodi
 WHAT = "a table of measured watts"
 BOARDS = ("training under limits", "decoding", "images and video")
 Steps = dict[str, fit.Decoded]  # by id of a row
+_limits: dict[tuple[str, ...], fit.Limits] = {}  # by ids of the rows
 
 
 class Learned(NamedTuple):
@@ -109,12 +110,28 @@ def _alike(row: Row) -> bool:
     return power_answers.model_of(text(row, "model"))[1]
 
 
-def refitted(training: Sequence[Row], serving: Sequence[Row], steps: Steps) -> Learned:
-    """Constants of fits.power from these rows alone."""
-    c = constants.kernels()
-    c = msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, **START))
-    vector = {"volta": VECTOR, "pascal": VECTOR}
-    limits = fit.fit_limits([of_row(r) for r in training], c, vector, quiet=True)
+def limits_of(training: Sequence[Row]) -> fit.Limits:
+    """Constants of fits.power from these rows under limits alone."""
+    key = tuple(text(r, "id") for r in training)
+    if key not in _limits:
+        c = constants.kernels()
+        c = msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, **START))
+        vector = {"volta": VECTOR, "pascal": VECTOR}
+        _limits[key] = fit.fit_limits([of_row(r) for r in training], c, vector, quiet=True)
+    return _limits[key]
+
+
+def of_training(training: Sequence[Row]) -> Learned:
+    """Constants from these rows under limits; decoding has no part in them."""
+    found = limits_of(training)
+    return Learned(
+        found.c.power, found.vector, constants.family("hopper").joule_per_flop["bf16"].value
+    )
+
+
+def of_decoding(training: Sequence[Row], serving: Sequence[Row], steps: Steps) -> Learned:
+    """Constants from these rows of both kinds."""
+    limits = limits_of(training)
     known = [steps[text(r, "id")] for r in serving]
     found = fit.fit_decoding(known, limits.c, MATRIX, quiet=True)
     return Learned(found.c.power, limits.vector, found.flop)
@@ -134,12 +151,20 @@ def boards(table: Sequence[Row]) -> list[Group]:
     groups = []
     for name, own in _by(network, caps):
         rest = _others(network, name, training)
-        groups += _group("training under limits", name, own,
-                         refitted(rest, serving, steps) if len(rest) < len(training) else None)
+        groups += _group(
+            "training under limits",
+            name,
+            own,
+            of_training(rest) if len(rest) < len(training) else None,
+        )
     for name, own in _by(network, [r for r in served if r not in fixed]):
         rest = _others(network, name, serving)
-        groups += _group("decoding", name, own,
-                         refitted(training, rest, steps) if len(rest) < len(serving) else None)
+        groups += _group(
+            "decoding",
+            name,
+            own,
+            of_decoding(training, rest, steps) if len(rest) < len(serving) else None,
+        )
     for name, own in _by(network, fixed):
         with serial_without(_others(network, name, fixed)):
             groups += _group("images and video", name, own, None)
@@ -147,7 +172,7 @@ def boards(table: Sequence[Row]) -> list[Group]:
     for task in tasks if len(tasks) > 1 else []:
         own = [r for r in serving if text(r, "workload") == task]
         rest = [r for r in serving if text(r, "workload") != task]
-        groups += _group("decoding, a task left out", task, own, refitted(training, rest, steps))
+        groups += _group("decoding, a task left out", task, own, of_decoding(training, rest, steps))
     return groups  # fmt: skip
 
 
