@@ -213,6 +213,13 @@ def _between(x: float, seconds: np.ndarray, c: Power) -> np.ndarray:
     return seconds[i - 1] + part * (seconds[i] - seconds[i - 1])
 
 
+def joules_at(
+    x: np.ndarray | float, t: np.ndarray, work: Energy, board: Board, c: Power
+) -> np.ndarray:
+    """E of the head of this file at shares x of the highest clock, whatever the limit [J]."""
+    return _above_idle(x, t, work, board, c) + board.idle * t
+
+
 def _above_idle(
     x: np.ndarray | float, t: np.ndarray, work: Energy, board: Board, c: Power
 ) -> np.ndarray:
