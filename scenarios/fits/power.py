@@ -2,7 +2,8 @@
 
     python -m roofcast.scenarios.fits.power [--write] [FILE.csv[.gz] ...]
 
-Rows: scenarios/measured/power/boards.csv, or FILEs with the same columns.
+Rows: those of scenarios/measured/power/boards.csv, or of FILEs with the same columns, that
+measured/watts.py chooses. Writes hwdb/kernels.toml and hwdb/families/*.toml with --write.
 
     idle       [power] idle of hwdb/kernels.toml: watts of NCF, which hardly uses the board
     limits     [power] active, lowest_voltage, knee and hbm, and joule_per_vector_flop of Volta and
@@ -30,6 +31,7 @@ from scipy.optimize import minimize
 from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.constants import HERE, Kernels
+from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.scenarios.fits.writing import put
 from roofcast.scenarios.measured.watts import TABLE, Watts, measured
@@ -106,8 +108,10 @@ def at_limit(case: Case, limit: float, c: Kernels, vector: float) -> tuple[float
     board = Board(
         limit, p.idle * chip, p.active * chip, 0.0, {}, vector, p.hbm, p.hbm, ()
     )  # fmt: skip
-    nodes = 1.0 / power.clocks(p)
-    seconds = np.stack([np.interp(nodes, 1.0 / FINE, column) for column in case.seconds.T], axis=1)
+    grid, nodes = 1.0 / FINE, 1.0 / power.clocks(p)
+    left = np.clip(np.searchsorted(grid, nodes) - 1, 0, len(grid) - 2)
+    part = ((nodes - grid[left]) / (grid[left + 1] - grid[left]))[:, None]
+    seconds = (1.0 - part) * case.seconds[left] + part * case.seconds[left + 1]
     energy = Energy(vector * case.flops, p.hbm * case.moved)
     found = power.held(seconds, energy, board, p)
     whole = float(phases_of(case.step, found.seconds, case.device).total_s.sum())
@@ -280,6 +284,8 @@ def fit_limits(
     else:
         names = ("power.idle", *LIMITS)
     cases = training(rows)
+    if not cases:
+        raise BadInput("no rows of training under power limits; boards.csv has some")
     first = np.array([_start(c, n) if start is None or n not in start else start[n] for n in names])
 
     def vector_of(x: np.ndarray) -> dict[str, float]:

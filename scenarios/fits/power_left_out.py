@@ -148,32 +148,30 @@ def boards(table: Sequence[Row]) -> list[Group]:
     steps = {text(r, "id"): s for r in serving for s in fit.decoding([of_row(r)])}
     serving = [r for r in serving if text(r, "id") in steps]
     fixed = [r for r in served if number(r, "tokens_per_s") is None]
+    rated = [r for r in served if number(r, "tokens_per_s") is not None]
     groups = []
     for name, own in _by(network, caps):
         rest = _others(network, name, training)
-        groups += _group(
-            "training under limits",
-            name,
-            own,
-            of_training(rest) if len(rest) < len(training) else None,
-        )
-    for name, own in _by(network, [r for r in served if r not in fixed]):
+        can = len(rest) < len(training) and any(network(r) != "ncf" for r in rest)
+        groups += _group(BOARDS[0], name, own, of_training(rest) if can else None)
+    for name, own in _by(network, rated):
         rest = _others(network, name, serving)
-        groups += _group(
-            "decoding",
-            name,
-            own,
-            of_decoding(training, rest, steps) if len(rest) < len(serving) else None,
-        )
+        can = 0 < len(rest) < len(serving)
+        groups += _group(BOARDS[1], name, own, of_decoding(training, rest, steps) if can else None)
     for name, own in _by(network, fixed):
         with serial_without(_others(network, name, fixed)):
-            groups += _group("images and video", name, own, None)
-    tasks = list(dict.fromkeys(text(r, "workload") for r in serving))
-    for task in tasks if len(tasks) > 1 else []:
-        own = [r for r in serving if text(r, "workload") == task]
-        rest = [r for r in serving if text(r, "workload") != task]
-        groups += _group("decoding, a task left out", task, own, of_decoding(training, rest, steps))
-    return groups  # fmt: skip
+            groups += _group(BOARDS[2], name, own, None)
+    tasks = [name for name, _ in _by(task, serving)]
+    for name in tasks if len(tasks) > 1 else []:
+        rest = _others(task, name, serving)
+        own = [r for r in serving if task(r) == name]
+        groups += _group(f"{BOARDS[1]}, a task", name, own, of_decoding(training, rest, steps))
+    return groups
+
+
+def task(row: Row) -> str:
+    """The task of a row of serving."""
+    return text(row, "workload")
 
 
 def _by(name_of: Callable[[Row], str], some: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -266,7 +264,7 @@ def show(groups: Sequence[Group]) -> None:
         for device in dict.fromkeys(g.device for g in groups if g.kind == kind):
             mine = [g for g in groups if (g.kind, g.device) == (kind, device)]
             for g in mine:
-                _say(kind, device, g.name + ("" if g.refitted else " (no fit reads it)"), g.found)
+                _say(kind, device, g.name + ("" if g.refitted else " (as shipped)"), g.found)
             _say(kind, device, "all", [a for g in mine for a in g.found])
     whole = [a for g in groups if g.kind in BOARDS for a in g.found]
     _say("boards", "all", "all", whole)

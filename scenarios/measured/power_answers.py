@@ -93,6 +93,11 @@ def _run(row: Row) -> Run:
     return tuple(text(row, column) for column in columns)
 
 
+def _short(model: str) -> str:
+    """The name of a model, or of its file without the folder."""
+    return model.rsplit("/", 1)[-1].removesuffix(".toml")
+
+
 def _highest_caps(table: Iterable[Row]) -> dict[Run, tuple[float, float]]:
     """The highest cap of each run, and the time there."""
     found: dict[Run, tuple[float, float]] = {}
@@ -148,7 +153,7 @@ def _capped(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
     watts = boards * _at_rate(_known(found.power_w, device), device, slower)
     longer = (found.step_time_s / first.step_time_s - 1.0) / slower  # no limit lengthens waiting
     time = seconds * (1.0 + longer) if seconds else None
-    like = f"; {model} stands for the model" if alike else ""
+    like = f"; {_short(model)} stands for the model" if alike else ""
     return Answer(
         watts, time, watts * time if time is not None else None, "board",
         f"watts; time over that at {top:g} W, the highest cap of the run{like}", cap == top,
@@ -203,7 +208,7 @@ def _serving(row: Row) -> Answer:
         how = "watts of a denoising pass"
     measured, joules = number(row, "avg_power_w"), number(row, "energy_j")
     seconds = joules / measured if joules is not None and measured is not None else None
-    like = f"; {model} stands for the model" if alike else ""
+    like = f"; {_short(model)} stands for the model" if alike else ""
     watts = n * each
     return Answer(
         watts, seconds, watts * seconds if seconds is not None else None, "board",
@@ -252,7 +257,7 @@ def _node(row: Row) -> Answer:
     per = int(found.node_devices or 8)
     watts = found.power_by_scope_w[scope] * min(per, n)
     seconds = number(row, "time_s")
-    like = f"; {model} stands for the model" if alike else ""
+    like = f"; {_short(model)} stands for the model" if alike else ""
     where = "behind the power supplies" if scope == "accelerator" else "at the plug"
     return Answer(
         watts, seconds, watts * seconds * max(n / per, 1.0) if seconds is not None else None,

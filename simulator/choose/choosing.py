@@ -101,7 +101,13 @@ class Chooser:
         return self.wanted.objective == "energy" or self.wanted.max_energy_j is not None
 
     def point(
-        self, kind: Kind, devices: int, seconds: float, options: Shape, step_s: float, peak: float,
+        self,
+        kind: Kind,
+        devices: int,
+        seconds: float,
+        options: Shape,
+        step_s: float,
+        peak: float,
         step_j: float | None = None,
     ) -> Point:
         """A point from the seconds of its run, and the joules of its step where they decide; else

@@ -28,7 +28,8 @@ ASSUMED = (  # of every choice
     " are varied in schedule, virtual stages, sharding groups, recomputation and offload",
     "energy: of the boards in the steps, by the watts that the forecast gives; of accelerators with"
     " their share of the host, of nodes at the plug and of the site where it is said; limits and"
-    " ranks on energy take the boards' of the fastest layout, those on power the printed power (TDP)",
+    " ranks on energy take that of the boards in the fastest layout, those on power the printed"
+    " power (TDP)",
     "every device is given the same global batch, so that all of them take the same steps",
 )
 WHOLE = (
