@@ -18,6 +18,7 @@ MASTER = 4.0  # bytes per weight of the fp32 copy, and per moment, in stacks tha
 WIDENED = 4.0  # bytes per weight of the fp32 copy of a 16-bit gradient that an update reads
 UPDATE = "optimizer step"  # a moment of the peak
 IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
+GATHERED = 2  # units of weights on the device under ZeRO-3 and offload: one in use, one on its way
 
 
 class Held(NamedTuple):
@@ -50,6 +51,7 @@ class _Unit(msgspec.Struct):
     gradients: float = 0.0  # bytes of its weights' gradients, all repetitions
     largest: float = 0.0  # bytes of the largest set of tensors with gradients in flight
     inside: float = 0.0  # of a block: bytes one repetition keeps when nothing is recomputed
+    weights: float = 0.0  # bytes of its weights, all repetitions
 
 
 def held(step: Step, framework_bytes: float, slack: float) -> Held:
@@ -99,12 +101,16 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     units, stack = _units(step), step.recipe.stack
     leaving = _offloaded(units) if "activations" in step.recipe.offload else 0.0
     weights = sum(w.size * w.count for w in step.weights if w.trainable)
-    parameters, states = step.parameter_bytes, _states(step, weights)
+    away = "parameters" in step.recipe.offload
+    parameters = _live(step, units) if away else step.parameter_bytes
+    states = _states(step, weights)
     # in_backward: each gradient is used up as soon as it is there
     at_once = stack.implementations.get("update") == "in_backward"
     one = max(u.gradients / u.count for u in units)
 
     def gradients_held(so_far: float) -> float:
+        if away:  # those of two units, one computed and one on its way to the host
+            return min(held_gradient(stack, step.trained_width) * weights, so_far, GATHERED * one)
         if stack.master and step.recipe.optimizer is not None:  # buffers that stay
             return held_gradient(stack, step.trained_width) * weights
         return min(so_far, one) if at_once else so_far
@@ -219,6 +225,7 @@ def _units(step: Step) -> list[_Unit]:
         if s.kind != "input":
             units[key[s.node]].kept += s.bytes * s.count
     for w in step.weights:
+        units[key[w.node]].weights += w.size * w.count * WIDTH[w.dtype]
         if w.trainable:
             units[key[w.node]].gradients += w.updated * w.count * WIDTH[w.dtype]
     for k in step.kernels:  # gradients of a kernel's tensors, as its backward holds them
@@ -230,6 +237,11 @@ def _units(step: Step) -> list[_Unit]:
             unit = units[key[s.node]]
             unit.inside += s.bytes * s.count / unit.count
     return list(units.values())
+
+
+def _live(step: Step, units: list[_Unit]) -> float:
+    """Bytes of offloaded weights that are on the device at any time."""
+    return min(GATHERED * max(u.weights / u.count for u in units), step.parameter_bytes)
 
 
 def _offloaded(units: list[_Unit]) -> float:

@@ -130,18 +130,31 @@ def devices_section(out: Console, forecast: Forecast) -> None:
     if offloaded is not None:
         section(out, "Offload to the host" + (", per device" if forecast.devices > 1 else ""))
         say(out, _offload_cost(forecast, layout, offloaded))
+        if forecast.offloaded_bytes:
+            say(out, _offloaded(forecast))
     stages_section(out, forecast)
 
 
 def _offload_cost(forecast: Forecast, layout: Layout, moved: float) -> str:
     """Traffic between device and host, its exposed time, the time of an update on the host."""
     parts = [f"{si(moved, 'B')} per step between device and host"]
-    if "activations" in layout.offload:
+    copied = [w for w in ("activations", "parameters") if w in layout.offload]
+    if copied:
         exposed = forecast.exposed_communication_s.get("offload", 0.0)
         shown = f"{seconds(exposed)} exposed" if exposed > 0 else "fully overlapped"
-        parts.append(f"activation copies: {shown}")
+        parts.append(f"copies of {' and '.join(copied)}: {shown}")
     if "optimizer" in layout.offload:
         parts.append(f"optimizer update on the host: {seconds(forecast.update_s)}")
+    return "; ".join(parts)
+
+
+def _offloaded(forecast: Forecast) -> str:
+    """What lies in host memory and on drives, and the host memory there is."""
+    host, drives = (forecast.offloaded_bytes.get(where, 0.0) for where in ("host", "nvme"))
+    there = forecast.host_memory_bytes
+    of = f" of {binary(there)}" if there is not None else ""
+    parts = [f"in host memory: {binary(host)}{of}"] if host else []
+    parts += [f"on NVMe drives: {binary(drives)}"] if drives else []
     return "; ".join(parts)
 
 
