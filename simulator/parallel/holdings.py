@@ -190,6 +190,9 @@ def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike)
         # each unit's gradients are used up as soon as they are there, unless they are accumulated
         one = np.minimum(gradients, held_gradient(stack, width) * np.asarray(mine.largest_unit))
         gradients = np.where(np.equal(x.micro_batches, 1), one, gradients)
+    if "parameters" in at.step.recipe.offload:  # of two units: computed, and leaving for the host
+        most = GATHERED * held_gradient(stack, width) * np.asarray(mine.largest_unit)
+        gradients = np.minimum(gradients, most)
     return gradients
 
 
@@ -252,10 +255,6 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     gradients = np.where(late, sharded(trained, grad, 4), sharded(trained, grad, 2)) * training
     if training:
         gradients = _at_peak(gradients, mine, at, activations + transient - stays)
-    if (
-        "parameters" in recipe.offload
-    ):  # those of two units, one computed and one on its way to the host
-        gradients = np.minimum(gradients, GATHERED * grad * np.asarray(mine.largest_unit))
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
     copied = sharded(trained, copy_width(recipe, updated), 1)
