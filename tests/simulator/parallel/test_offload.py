@@ -1,9 +1,12 @@
 """Parameters in host memory or on NVMe drives: what stays on the device, what is copied, laws."""
 
+import msgspec
+import numpy as np
 import pytest
 
-from roofcast import predict
+from roofcast import Scenario, predict
 from roofcast.hwdb.errors import BadInput, UnknownName
+from roofcast.simulator.choose.search import search
 from roofcast.simulator.times.offload import Rates, copied
 
 GIVEN = {"sequence": 512, "recompute": "full", "precision": "bf16"}
@@ -93,7 +96,7 @@ def test_copies_share_a_direction_of_the_link():
         ({"offload": ["activations"], "offload_to": "nvme"}, "neither of which is offloaded"),
         ({"nvme_bandwidth": "6 GB/s"}, "use --offload-to nvme"),
         ({"offload_to": "nvme", "nvme_bandwidth": "0 GB/s"}, "from 1 MB/s to 1 TB/s"),
-        ({"offload_to": "nvme", "nvme_bandwidth": "fast"}, 'for example "3.35 TB/s"'),
+        ({"offload_to": "nvme", "nvme_bandwidth": "fast"}, "is not a bandwidth"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_would_do(options, said):
@@ -108,3 +111,14 @@ def test_more_than_the_hosts_have_is_said():
     small = predict("llama-3.1-405b", "a100-sxm4-80gb", offload=["parameters"], batch=1, **GIVEN)
     assert small.host_memory_bytes < small.offloaded_bytes["host"]
     assert any("does not fit there" in line for line in small.assumptions)
+
+
+def test_a_search_forecasts_what_predict_does():
+    asked = {"model": "llama-3.2-1b", "device": "h100-sxm5", "batch": 16, "sequence": 512}
+    scenario = Scenario(**asked, recompute="full", offload=("parameters",), offload_to="nvme")
+    found = search(scenario, {"dp": [1, 2, 8], "zero": [0, 3], "micro_batch": [1, 2]})
+    assert found.refused.sum() == 4  # several devices, none of which shards
+    for i in np.flatnonzero(~found.refused):
+        one = predict(msgspec.structs.replace(scenario, **found.layout(i)))
+        assert found.step_s[i] == pytest.approx(one.step_time_s, rel=1e-9)
+        assert found.peak_bytes[i] == pytest.approx(one.memory.peak_bytes, rel=1e-9)
