@@ -53,6 +53,7 @@ class Tape(Recording):
         )
         self.narrow: set[int] = set()  # storages cast for an 8-bit or 4-bit product
         self.kept_casts: dict[int, Value] = {}  # storage -> its cast, where that one is kept
+        self.lowered: dict[int, Value] = {}  # storage -> what an adapter's first matrix makes of it
         self._gathered: dict[int, Value] = {}  # storage -> its value gathered over the tp ranks
         self._casts: dict[tuple[int, tuple, str], Value] = {}  # low-precision copies of weights
         self._quantized: dict[int, Value] = {}  # storage -> its quantized copy, in inference
