@@ -17,6 +17,9 @@ from roofcast.simulator.work.traced import Kernel
 MASTER = 4.0  # bytes per weight of the fp32 copy, and per moment, in stacks that keep one
 WIDENED = 4.0  # bytes per weight of the fp32 copy of a 16-bit gradient that an update reads
 UPDATE = "optimizer step"  # a moment of the peak
+# fp32 tensors that torchao's update of a weight with 8-bit states computes with: the weight and its
+# two moments (github pytorch/ao, torchao/optim/adam.py: single_param_adam)
+FP32_COPIES = 3
 IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
 GATHERED = 2  # units of weights on the device under ZeRO-3 and offload: one in use, one on its way
 
@@ -132,6 +135,7 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
         above += u.gradients
     gradients = gradients_held(one if at_once else step.gradient_bytes)
     scratch = _scratch(step) + (WIDENED * weights if narrow_buffers(stack) else 0.0)
+    scratch += fp32_copies(step)
     update = (step.input_bytes, scratch, framework_bytes, UPDATE)
     return [*moments, Held(parameters, gradients, states, *update)]
 
@@ -205,6 +209,20 @@ def copy_width(recipe: Recipe, width: float) -> float:
     if not recipe.copied_by_update:
         return 0.0
     return MASTER if recipe.stack.master else width
+
+
+def fp32_copies(step: Step) -> float:
+    """Bytes of the fp32 tensors in which torchao updates one weight after another, at the largest:
+    of a stack that takes its 8-bit optimizers from it (`eight_bit = "torchao"`).
+    """
+    recipe = step.recipe
+    if recipe.stack.implementations.get("eight_bit") != "torchao" or recipe.optimizer is None:
+        return 0.0
+    o = optimizer(recipe.optimizer)
+    if not recipe.optimizer.endswith("8bit") or o.paged or "optimizer" in recipe.offload:
+        return 0.0
+    largest = max((w.updated for w in step.weights if w.trainable), default=0)
+    return FP32_COPIES * WIDENED * largest
 
 
 def _states(step: Step, weights: float) -> float:

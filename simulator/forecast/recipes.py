@@ -191,7 +191,9 @@ def _optimizer(s: Scenario, stack: Stack, assumptions: list[str]) -> str | None:
                 f"recompute {s.recompute}: inference keeps nothing to recompute; {train}"
             )
         if s.offload:
-            raise BadInput(f"offload {s.offload[0]}: of a training step; {train}")
+            raise BadInput(
+                f"offload {s.offload[0]}: of a training step, and this is inference; {train}"
+            )
         return None
     if name is None:
         name = "adamw"

@@ -15,6 +15,7 @@ from roofcast.simulator.memory import (
     UPDATE,
     WIDENED,
     copy_width,
+    fp32_copies,
     held,
     held_gradient,
     narrow_buffers,
@@ -258,6 +259,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
     copied = sharded(trained, copy_width(recipe, updated), 1)
+    copied = copied + fp32_copies(step) / np.where(zero >= 1, np.asarray(x.shard), 1)
     widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
     gone = activations + transient + slack + gathered
     more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training

@@ -109,7 +109,7 @@ def _traffic_of_pass(
 
     for (when, group, behind), cost in u.traffic.items():
         if when in phases:
-            add(group, cost, hide["behind"] if behind else hide[group])
+            add(group, cost, 1.0 if behind is None else hide["behind" if behind else group])
     if gathers(at.layout) and np.any(np.greater(u.dense, 0.0) | np.greater(u.expert, 0.0)):
         trained = (u.trained, u.trained_expert)
         down, up = gathered(at, (u.dense, u.expert), trained, phase)

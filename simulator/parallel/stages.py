@@ -21,7 +21,7 @@ from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Traffic, layer_order
 
-TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
+TrafficKey = tuple[str, str, bool | None]  # phase, group, runs behind the kernels beside it
 
 
 class Unit(NamedTuple):
