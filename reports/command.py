@@ -58,7 +58,10 @@ _MEANT = {
     ),
     **dict.fromkeys(("--img-size", "--image-size", "--resolution", "--size"), "--image"),
     **dict.fromkeys(("--optim", "--opt"), "--optimizer"),
-    **dict.fromkeys(("--checkpointing", "--activation-checkpointing", "--remat"), "--recompute"),
+    **dict.fromkeys(
+        ("--checkpointing", "--activation-checkpointing", "--gradient-checkpointing", "--remat"),
+        "--recompute",
+    ),
     **dict.fromkeys(("--fsdp", "--zero-stage"), "--zero"),
     "--inference": "--mode",
     "--mbs": "--micro-batch",
