@@ -259,7 +259,9 @@ def _units(step: Step) -> list[_Unit]:
 
 def _live(step: Step, units: list[_Unit]) -> float:
     """Bytes of offloaded weights that are on the device at any time."""
-    return min(GATHERED * max(u.weights / u.count for u in units), step.parameter_bytes)
+    two = GATHERED * max(u.weights / u.count for u in units)
+    kept = step.recipe.stack.live_weights * step.weight_width
+    return min(max(two, kept), step.parameter_bytes)
 
 
 def _offloaded(units: list[_Unit]) -> float:

@@ -206,7 +206,9 @@ def _weights(
     """
     step = at.step
     whole = step.weight_width * (np.asarray(mine.dense) + np.asarray(mine.expert))
-    units = GATHERED * wire_bytes(step)[0] * np.asarray(mine.largest_unit)
+    gather = wire_bytes(step)[0]
+    units = GATHERED * gather * np.asarray(mine.largest_unit)
+    units = np.maximum(units, np.minimum(gather * step.recipe.stack.live_weights, whole))
     if "parameters" in step.recipe.offload:  # a rank's own shard is in host memory
         parameters = np.where(stay_gathered, whole, np.minimum(units, whole))
         return parameters, 0.0 * parameters

@@ -144,8 +144,8 @@ def _scenario(
         **_formats(row, method, device, stack, asked),
         **layout,
     }
-    if text(row, "offload"):
-        given["offload"] = tuple(text(row, "offload").split())
+    if offload := words.offload_of(row):
+        given["offload"] = offload
     if words.fused_attention(row) is False:
         given["attention"] = "eager"
     if method.kind != words.FULL:
