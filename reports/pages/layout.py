@@ -130,8 +130,6 @@ def devices_section(out: Console, forecast: Forecast) -> None:
     if offloaded is not None:
         section(out, "Offload to the host" + (", per device" if forecast.devices > 1 else ""))
         say(out, _offload_cost(forecast, layout, offloaded))
-        if forecast.offloaded_bytes:
-            say(out, _offloaded(forecast))
     stages_section(out, forecast)
 
 
@@ -148,14 +146,15 @@ def _offload_cost(forecast: Forecast, layout: Layout, moved: float) -> str:
     return "; ".join(parts)
 
 
-def _offloaded(forecast: Forecast) -> str:
-    """What lies in host memory and on drives, and the host memory there is."""
+def offloaded(forecast: Forecast) -> str:
+    """What of a device lies in host memory and on drives, and the host memory there is for it."""
     host, drives = (forecast.offloaded_bytes.get(where, 0.0) for where in ("host", "nvme"))
     there = forecast.host_memory_bytes
     of = f" of {binary(there)}" if there is not None else ""
-    parts = [f"in host memory: {binary(host)}{of}"] if host else []
-    parts += [f"on NVMe drives: {binary(drives)}"] if drives else []
-    return "; ".join(parts)
+    parts = [f"{binary(host)}{of} in host memory"] if host else []
+    parts += [f"{binary(drives)} on NVMe drives"] if drives else []
+    each = " per device" if forecast.devices > 1 else ""
+    return f"offloaded{each}: {', '.join(parts)}"
 
 
 def stages_section(out: Console, forecast: Forecast) -> None:
