@@ -211,6 +211,8 @@ def _states(step: Step, weights: float) -> float:
 def _units(step: Step) -> list[_Unit]:
     """The units of a step in the order of the forward."""
     key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
+    for first, last in step.together:  # recomputed as one
+        key[first:last] = [("part", first)] * (last - first)
     units: dict[tuple[str, int], _Unit] = {}
     for i, node in enumerate(step.nodes):
         of = step.blocks[node.layer] if node.layer else node
@@ -226,7 +228,7 @@ def _units(step: Step) -> list[_Unit]:
             unit = units[key[k.node]]
             unit.largest = max(unit.largest, in_flight(k))
     for s in step.counted:
-        if s.kind == "activation" and step.nodes[s.node].layer:
+        if s.kind == "activation" and key[s.node][0] != "op":
             unit = units[key[s.node]]
             unit.inside += s.bytes * s.count / unit.count
     return list(units.values())

@@ -9,6 +9,7 @@ from typing import Any
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import ADAPTERS, WEIGHTS
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.models.families.diffusion import ADAPTED
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
@@ -31,7 +32,7 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
     tuning = checked(
         Tuning(
             rank=s.lora,
-            targets=s.lora_targets or ALL,
+            targets=s.lora_targets or ADAPTED.get(model.family, ALL),
             precision=s.lora_precision,
             dropout=s.lora_dropout or 0.0,
             freeze=s.freeze,
@@ -96,7 +97,9 @@ def _said(s: Scenario, model: Model, name: str) -> list[str]:
     """What the adapters and the format of frozen weights assume, in sentences."""
     p, said = precision(name), []
     if s.lora is not None:
-        if s.lora_targets is None:
+        if s.lora_targets is None and model.family in ADAPTED:
+            said.append("lora_targets (not given): those of diffusers' training scripts")
+        elif s.lora_targets is None:
             said.append("lora_targets all (not given): linear layers but heads and routers")
         if s.lora_precision is None:
             said.append(

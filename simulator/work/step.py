@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.work.checkpoints import active, checkpointed
 from roofcast.simulator.work.compressed import said_of_weights
 from roofcast.simulator.work.epilogue import with_epilogues
 from roofcast.simulator.work.fusion import fuse
@@ -73,6 +74,8 @@ class Step(NamedTuple):
     assumptions: tuple[str, ...] = ()  # made by the model
     caches: tuple[Cache, ...] = ()  # that generation would keep
     adapted: tuple[str, ...] = ()  # names of layers with an adapter
+    # first op, and op behind the last one, of what is recomputed together outside of the blocks
+    together: tuple[tuple[int, int], ...] = ()
 
     @property
     def active_parameters(self) -> int:
@@ -177,9 +180,7 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     kernels, counted = _compiled(tape, stack)
     saved = counted
     if training and recipe.recompute != "none":
-        again, saved = recomputed(
-            tape.nodes, tape.blocks, kernels, saved, recipe.recompute, model.name, parallel.stages
-        )
+        again, saved = _recomputed(tape, kernels, saved, recipe, model.name)
         kernels = [*kernels, *again]
     if training and stack.accumulate_bytes:
         kernels = [*kernels, *accumulated(tape, stack.accumulate_bytes)]
@@ -191,7 +192,27 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         tuple(tape.traffic), (*tape.assumptions, *_composed_attention(tape, model.name)),
         () if tape.headed else tuple(tape.caches),  # a classifier generates nothing
         tuple(tape.adapted),
+        _outside(tape, kernels) if training and recipe.recompute == "full" else (),
     )  # fmt: skip
+
+
+def _recomputed(
+    tape: Tape, kernels: Sequence[Kernel], saved: tuple[Kept, ...], recipe: Recipe, name: str
+) -> tuple[list[Kernel], tuple[Kept, ...]]:
+    """Kernels that run again, and what is still kept: by the model's own checkpoints where it has
+    some and all are asked for, else by layers or parts of them.
+    """
+    if tape.checkpoints and recipe.recompute == "full":
+        of = tape.checkpoints, tape.savers, tape.carried
+        return checkpointed(tape.nodes, kernels, saved, *of)
+    stages = tape.parallel.stages
+    return recomputed(tape.nodes, tape.blocks, kernels, saved, recipe.recompute, name, stages)
+
+
+def _outside(tape: Tape, kernels: Sequence[Kernel]) -> tuple[tuple[int, int], ...]:
+    """The ops of checkpoints outside of the repeated blocks."""
+    found = active(tape.checkpoints, kernels)
+    return tuple((c.first, c.last) for c in found if not tape.nodes[c.first].layer)
 
 
 def _checkpointed(recipe: Recipe) -> bool:

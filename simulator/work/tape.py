@@ -23,7 +23,7 @@ from roofcast.simulator.work.value import Value
 __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
-_COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
+_COPIED = ("saved", "savers", "_uses", "_casts", "_parameters", "_kept", "_quantized")
 # state that a model beside another has for itself
 _OF_ONE_MODEL = ("training", "teaching", "tuning", "storage", "head", "headed", "_parameters")
 _APPENDED = (
@@ -34,6 +34,7 @@ _APPENDED = (
     "traffic",
     "caches",
     "states",
+    "checkpoints",
 )  # state that is cut to its length
 
 

@@ -22,7 +22,8 @@ LETTERS = {  # other names of the projections of attention
     "k_proj": ("key",),
     "v_proj": ("value",),
 }
-_OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+# diffusers' `attentions` are whole transformers, with MLPs
+_OF_ATTENTION = re.compile(r"attn|attention(?!s\.)", re.IGNORECASE)
 _EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
 _LONGEST = 200  # characters of a pattern
 _SHOWN = 12  # names in a message
@@ -172,8 +173,18 @@ def check_matches(
             )
 
 
+def short_name(name: str) -> str:
+    """The last part of the name of a layer, with the one before it where that is a number.
+
+    >>> short_name("layers.self_attn.q_proj"), short_name("blocks.attn.to_out.0")
+    ('q_proj', 'to_out.0')
+    """
+    before, _, last = name.rpartition(".")
+    return f"{short_name(before)}.{last}" if last.isdecimal() and before else last or name
+
+
 def _listed(names: list[str]) -> str:
     """Names in a message, those of layers by their last part, each once."""
-    short = list(dict.fromkeys(name.rpartition(".")[2] or name for name in names))
+    short = list(dict.fromkeys(map(short_name, names)))
     more = f" and {len(short) - _SHOWN} more" if len(short) > _SHOWN else ""
     return ", ".join(short[:_SHOWN]) + more

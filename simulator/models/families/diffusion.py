@@ -17,6 +17,19 @@ from roofcast.simulator.work.tape import Tape, Value
 
 REDUCTION = 8  # side of an image over that of its latents, in the autoencoders of Stable Diffusion
 MOST, MOST_LAYERS = 10**7, 10**3  # of a size, and of layers
+ATTENTION = "to_q,to_k,to_v,to_out.0"
+_JOINT = "attn.to_q,attn.to_k,attn.to_v,attn.to_out.0"
+_ADDED = "attn.add_q_proj,attn.add_k_proj,attn.add_v_proj,attn.to_add_out"
+_MLPS = "ff.net.0.proj,ff.net.2,ff_context.net.0.proj,ff_context.net.2"
+ADAPTED = {  # layers with adapters in the training scripts of diffusers (examples/), by class
+    "UNet2DConditionModel": ATTENTION,
+    "SD3Transformer2DModel": f"{_JOINT},{_ADDED}",
+    "FluxTransformer2DModel": f"{_JOINT},{_ADDED},{_MLPS}",
+    "QwenImageTransformer2DModel": ATTENTION,
+    "WanTransformer3DModel": ATTENTION,
+    "PixArtTransformer2DModel": ATTENTION,
+    "DiTTransformer2DModel": ATTENTION,
+}
 TIME = 256  # sines and cosines of a time step in diffusion transformers
 
 

@@ -134,9 +134,9 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
     if c.mid_block_type is not None:
         with t.scope("mid_block"):
             level, width = len(c.block_out_channels) - 1, c.block_out_channels[-1]
-            x = _resnet(t, c, "resnets.0", x, width, time)
+            x = _resnet(t, c, "resnets.0", x, width, time)  # which diffusers never checkpoints
             x = transformer(t, c, "attentions.0", x, level, texts)
-            x = _resnet(t, c, "resnets.1", x, width, time)
+            x = _checkpoint(t, c, "resnets.1", x, width, time)
     x = _up(t, c, x, time, texts, skips)
     x = group_norm(t, "conv_norm_out", x, c.norm_num_groups)
     x = activation(t, "conv_act", c.act_fn, x, in_place=False)
@@ -152,6 +152,12 @@ def _text_widths(c: Config) -> tuple[int, ...]:
 def _resnet(t: Tape, c: Config, name: str, x: Value, width: int, time: Value) -> Value:
     groups, act, p = c.norm_num_groups, c.act_fn, c.dropout
     return resnet(t, name, x, width, groups, time=time, act=act, dropout=p)
+
+
+def _checkpoint(t: Tape, c: Config, name: str, x: Value, width: int, time: Value) -> Value:
+    """A residual block that gradient checkpointing computes again."""
+    with t.checkpoint(x, time):
+        return _resnet(t, c, name, x, width, time)
 
 
 def conditioning(t: Tape, c: Config, batch: int) -> Value:
@@ -185,7 +191,7 @@ def _down(
         width = c.block_out_channels[level]
         with t.scope(f"down_blocks.{level}"):
             for index in range(layers[level]):
-                x = _resnet(t, c, f"resnets.{index}", x, width, time)
+                x = _checkpoint(t, c, f"resnets.{index}", x, width, time)
                 if kind in ATTENDED:
                     x = transformer(t, c, f"attentions.{index}", x, level, texts)
                 skips.append(x)
@@ -206,7 +212,7 @@ def _up(
             for layer in range(layers[level] + 1):
                 with t.op(f"cat.{layer}", "concat"):
                     x = pointwise.concat(t, [x, skips.pop()], 1)
-                x = _resnet(t, c, f"resnets.{layer}", x, width, time)
+                x = _checkpoint(t, c, f"resnets.{layer}", x, width, time)
                 if kind in ATTENDED:
                     x = transformer(t, c, f"attentions.{layer}", x, level, texts)
             if level:
@@ -231,7 +237,9 @@ def transformer(
         else:
             h = t.view(convolve(t, "proj_in", h, width, 1), batch, length, width)
         count = c.per_level("transformer_layers_per_block")[level]
-        h = t.repeat("transformer_blocks", count, lambda h: block(t, h, heads, text, c.dropout), h)
+        h = t.repeat(
+            "transformer_blocks", count, lambda h: remade(t, h, heads, text, c.dropout), h
+        )
         if c.use_linear_projection:
             h = dense(t, "proj_out", h, width)
         with t.op("transpose", "copy"):
@@ -251,6 +259,12 @@ def as_tokens(t: Tape, x: Value, length: int) -> Value:
         return t.view(x, 1, length, width)
     with t.op("transpose_in", "copy"):
         return pointwise.copy(t, x, batch, length, width)
+
+
+def remade(t: Tape, x: Value, heads: int, text: Value, dropout: float) -> Value:
+    """One block, which gradient checkpointing computes again."""
+    with t.checkpoint(x):
+        return block(t, x, heads, text, dropout)
 
 
 def block(t: Tape, x: Value, heads: int, text: Value, dropout: float) -> Value:
