@@ -69,6 +69,8 @@ def predict(
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
+    encoders: str | None = None,
+    train_text_encoder: bool | None = None,
     sparsity: str | None = None,
     prune: str | None = None,
     teacher: str | None = None,
@@ -131,6 +133,8 @@ def predict(
     freeze, train: regular expressions of the names of ops whose weights do not train, or do.
     weights: format of weights that do not train, in inference of all: "nf4", "int8", "fp8", "bf16",
         "int4", "nvfp4", "mxfp4" or "q4_k_m".
+    encoders: frozen encoders that run in each training step before a diffusion model: "vae",
+        "text" or "vae,text"; train_text_encoder: its CLIP text encoders train with it.
     sparsity: zeros among the weights, in inference: "2:4", or scattered ones, "50%".
     prune: a smaller net: "heads=25%", "ffn=25%", "layers=25%", "experts=50%", "channels=25%".
     teacher: distillation: a frozen model on whose logits this one is trained, named as `model`.

@@ -54,6 +54,24 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         metavar="REGEX",
         help="Only weights of ops with such a name train; with --lora, beside the adapters.",
     ),
+    "encoders": click.option(
+        "--encoders",
+        metavar="WHICH",
+        help=(
+            "Frozen encoders that run in each training step before a diffusion model: vae (latents"
+            " of the images), text (embeddings of the prompts), or vae,text. Default: none, both are"
+            " cached."
+        ),
+    ),
+    "train_text_encoder": click.option(
+        "--train-text-encoder",
+        is_flag=True,
+        default=None,
+        help=(
+            "The CLIP text encoders of a diffusion model train with it (with --lora, their"
+            " adapters); T5 stays frozen."
+        ),
+    ),
     "lengths": click.option(
         "--lengths",
         metavar="MEAN,MAX",
@@ -77,5 +95,6 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         ),
     ),
 }
+ENCODERS = ("encoders", "train_text_encoder")
 # those that do not depend on the lengths of samples, which other commands take too
-TUNED = tuple(name for name in TUNING if name not in ("lengths", "packing"))
+TUNED = tuple(name for name in TUNING if name not in ("lengths", "packing", *ENCODERS))

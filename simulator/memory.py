@@ -114,7 +114,12 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     remade = again.n if again.kind == "uniform" else float(again.by_layer)
     below = sum(u.kept for u in units) + step.input_bytes + leaving
     above, twice = 0.0, step.used_twice
-    moments = []
+    moments: list[Held] = []
+    for name, live in asides(step):
+        kept, gradients = step.input_bytes, gradients_held(0.0)
+        framework = framework_bytes + slack * (kept + live)
+        at = f"forward of {name}"
+        moments.append(Held(parameters, gradients, states, kept, live, framework, at))
     for u in reversed(units):
         early = twice if u is not units[0] else 2.0 * twice
         for part, one_of, done, moment in _within(u, remade):
@@ -128,6 +133,26 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     scratch = _scratch(step) + (WIDENED * weights if narrow_buffers(stack) else 0.0)
     update = (step.input_bytes, scratch, framework_bytes, UPDATE)
     return [*moments, Held(parameters, gradients, states, *update)]
+
+
+def asides(step: Step) -> list[tuple[str, float]]:
+    """Of each frozen model that runs before the one that trains its name, and the most bytes that
+    its tensors take at once: each from the kernel that writes it to the last one that reads it.
+    """
+    found = []
+    for first, last in step.asides:
+        kernels = [k for k in step.kernels if first <= k.node < last and k.phase == "forward"]
+        until: dict[int, int] = {}  # storage -> the last kernel that reads or writes it
+        for i, k in enumerate(kernels):
+            until |= dict.fromkeys((v.storage for v in (*k.inputs, *k.outputs)), i)
+        live: dict[int, float] = {}
+        most = 0.0
+        for i, k in enumerate(kernels):
+            live |= {v.storage: v.held for v in k.outputs if v.kind == "activation"}
+            most = max(most, sum(live.values()))
+            live = {s: n for s, n in live.items() if until[s] > i}
+        found.append((step.nodes[first].name.partition(".")[0], most))
+    return found
 
 
 def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:

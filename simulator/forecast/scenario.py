@@ -18,7 +18,7 @@ WHOLE = (
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
-    "sparsity", "prune", "teacher", "lengths", "region",
+    "sparsity", "prune", "teacher", "lengths", "region", "encoders",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -62,6 +62,9 @@ class Scenario(
     train: str | None = None  # of names whose weights train, the others do not
     # format of frozen weights: nf4 | int8 | fp8 | bf16 | int4 | nvfp4 | mxfp4 | q4_k_m
     weights: str | None = None
+    # of a denoiser, run in each step: vae, text; default: none, latents and embeddings are cached
+    encoders: str | None = None
+    train_text_encoder: bool | None = None  # its CLIP text encoders train too; default: no
     # compression
     sparsity: str | None = None  # zeros among the weights: 2:4, or a percentage: 50%
     # a smaller net: heads=25%, ffn=25%, layers=25%, experts=50%, channels=25%, with commas
@@ -106,7 +109,7 @@ class Scenario(
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(
-            ("sp", "reshard", "packing", "dora", "embodied"),
+            ("sp", "reshard", "packing", "dora", "embodied", "train_text_encoder"),
             lambda v: isinstance(v, bool),
             "True or False is wanted",
         )

@@ -9,11 +9,12 @@ from typing import Any
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import ADAPTERS, WEIGHTS
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.models.encoders import TARGETS
 from roofcast.simulator.models.families.diffusion import ADAPTED
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
-from roofcast.simulator.work.tuning import ALL, HELD, Tuning, checked
+from roofcast.simulator.work.tuning import ALL, ATTENTION, HELD, MLP, Tuning, checked
 
 TRACED = ("torch", "onnx")  # families of models that are run as they are
 OF_LORA = ("lora_targets", "lora_precision", "lora_dropout", "dora")
@@ -32,7 +33,7 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
     tuning = checked(
         Tuning(
             rank=s.lora,
-            targets=s.lora_targets or ADAPTED.get(model.family, ALL),
+            targets=_targets(s, model),
             precision=s.lora_precision,
             dropout=s.lora_dropout or 0.0,
             freeze=s.freeze,
@@ -45,6 +46,13 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
     if s.weights is not None:
         _check_weights(s, name)
     return tuning
+
+
+def _targets(s: Scenario, model: Model) -> str:
+    """The layers with an adapter; those of CLIP among them where it trains with a denoiser."""
+    targets = s.lora_targets or ADAPTED.get(model.family, ALL)
+    listed = targets not in (ALL, ATTENTION, MLP) and "," in targets
+    return f"{targets},{TARGETS}" if s.train_text_encoder and listed else targets
 
 
 def _check(s: Scenario, model: Model, given: list[str]) -> None:

@@ -64,6 +64,9 @@ class Recording:
         self.savers: dict[int, tuple[int, ...]] = {}  # storage -> ops that keep it
         self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights
         self.taught: Value | None = None  # logits of a teacher, until the loss compares them
+        self.given: dict[str, Value] = {}  # inputs that an earlier part of the step makes
+        self.encoded: tuple[str, ...] = ()  # encoders that run before a denoiser
+        self.asides: list[tuple[int, int]] = []  # first op, op behind the last: frozen models
         self.teaching = False  # whether a teacher runs, whose weights do not train
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter

@@ -76,6 +76,7 @@ class Step(NamedTuple):
     adapted: tuple[str, ...] = ()  # names of layers with an adapter
     # first op, and op behind the last one, of what is recomputed together outside of the blocks
     together: tuple[tuple[int, int], ...] = ()
+    asides: tuple[tuple[int, int], ...] = ()  # the same of frozen models that run first
 
     @property
     def active_parameters(self) -> int:
@@ -193,6 +194,7 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         () if tape.headed else tuple(tape.caches),  # a classifier generates nothing
         tuple(tape.adapted),
         _outside(tape, kernels) if training and recipe.recompute == "full" else (),
+        tuple(tape.asides),
     )  # fmt: skip
 
 

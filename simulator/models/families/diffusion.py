@@ -66,11 +66,17 @@ def latent_side(t: Tape, size: int, unit: int, text: int | None = None) -> int:
             f" latents that an autoencoder makes {REDUCTION} times smaller"
         )
     side = size // REDUCTION
+    alone = "" if t.encoded else "denoiser alone: "
     t.assumptions.append(
-        f"denoiser alone: images of {size}x{size} are latents of {side}x{side}, as an autoencoder"
+        f"{alone}images of {size}x{size} are latents of {side}x{side}, as an autoencoder"
         f" makes them {REDUCTION} times smaller" + ("" if text is None else f"; {text} text tokens")
     )
     return side
+
+
+def passed(t: Tape, name: str, *shape: int) -> Value:
+    """An input that an encoder may have made in the same step: the text, or its pooled state."""
+    return t.given.pop(name, None) or t.input(shape)
 
 
 def sinusoids(t: Tape, step: Value, width: int, rows: int | None = None) -> Value:

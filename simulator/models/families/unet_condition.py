@@ -125,7 +125,8 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
     side = diffusion.latent_side(t, size, 1, TEXT)
     x = t.input((batch, c.in_channels, side, side))
     time = conditioning(t, c, batch)
-    text = tuple(t.input((batch, TEXT, width)) for width in sorted({*_text_widths(c)}))
+    widths = sorted({*_text_widths(c)})
+    text = tuple(diffusion.passed(t, "text", batch, TEXT, width) for width in widths)
     texts = {x.shape[-1]: x for x in text}
     pad = (c.conv_in_kernel - 1) // 2
     x = convolve(t, "conv_in", x, c.block_out_channels[0], c.conv_in_kernel, padding=pad)
@@ -175,7 +176,8 @@ def conditioning(t: Tape, c: Config, batch: int) -> Value:
     if c.addition_embed_type is None:
         return e
     width, whole = c.addition_time_embed_dim or 256, c.projection_class_embeddings_input_dim or 2816
-    pooled, sizes = t.input((batch, whole - SIZES * width)), t.input((batch, SIZES))
+    pooled = diffusion.passed(t, "pooled", batch, whole - SIZES * width)
+    sizes = t.input((batch, SIZES))
     sines = diffusion.sinusoids(t, sizes, width)
     with t.op("add_embeds", "concat"):
         both = pointwise.concat(t, [pooled, t.view(sines, batch, SIZES * width)], 1)
