@@ -74,6 +74,9 @@ def predict(
     sparsity: str | None = None,
     prune: str | None = None,
     teacher: str | None = None,
+    teacher_on: str | None = None,
+    teacher_devices: int | None = None,
+    teacher_top_k: int | None = None,
     devices: int | None = None,
     system: str | System | None = None,
     tp: int | None = None,
@@ -138,6 +141,8 @@ def predict(
     sparsity: zeros among the weights, in inference: "2:4", or scattered ones, "50%".
     prune: a smaller net: "heads=25%", "ffn=25%", "layers=25%", "experts=50%", "channels=25%".
     teacher: distillation: a frozen model on whose logits this one is trained, named as `model`.
+    teacher_on: other devices that the teacher runs on, teacher_devices of them (default: 1), which
+        send their logits over the network; teacher_top_k: of a token the largest so many.
     devices: number of devices. Default: tp x cp x pp x dp.
     system: node or pod the devices stand in. Default: the usual one of the device.
     tp, sp, pp, vpp, dp, cp, ep, etp: tensor, sequence, pipeline, virtual-pipeline, data, context,

@@ -77,13 +77,16 @@ class Saved:
 
     def checkpointed(self, function: Any, *args: Any) -> Any:
         """diffusers' checkpoint; what it is given stays where something inside has a gradient."""
+        before = dict(self.held)
         out = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
-        first = out[0] if isinstance(out, tuple) else out
-        if first.requires_grad:
+        results = out if isinstance(out, tuple) else (out,)
+        if any(x is not None and x.requires_grad for x in results):
             for x in args:
                 for each in x if isinstance(x, tuple) else (x,):
                     if isinstance(each, torch.Tensor):
                         self.keep(each)
+        else:  # it is forgotten with what it was given
+            self.held = before
         return out
 
     def bytes(self) -> tuple[int, int]:

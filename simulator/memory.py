@@ -241,7 +241,8 @@ def _units(step: Step) -> list[_Unit]:
     units: dict[tuple[str, int], _Unit] = {}
     for i, node in enumerate(step.nodes):
         of = step.blocks[node.layer] if node.layer else node
-        units.setdefault(key[i], _Unit(of.name, of.count, node.layer > 0))
+        name = of.name if key[i][0] != "part" else node.name.rpartition(".")[0]
+        units.setdefault(key[i], _Unit(name, of.count, node.layer > 0))
     for s in step.saved:
         if s.kind != "input":
             units[key[s.node]].kept += s.bytes * s.count

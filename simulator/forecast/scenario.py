@@ -13,12 +13,12 @@ from roofcast.hwdb.records import System
 
 WHOLE = (
     "batch", "sequence", "image", "devices", "tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero",
-    "shard", "micro_batch", "lora",
+    "shard", "micro_batch", "lora", "teacher_devices", "teacher_top_k",
 )  # fmt: skip
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
-    "sparsity", "prune", "teacher", "lengths", "region", "encoders",
+    "sparsity", "prune", "teacher", "lengths", "region", "encoders", "teacher_on",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -70,6 +70,9 @@ class Scenario(
     # a smaller net: heads=25%, ffn=25%, layers=25%, experts=50%, channels=25%, with commas
     prune: str | None = None
     teacher: str | None = None  # a frozen model whose logits the net is trained on: as `model`
+    teacher_on: str | None = None  # other devices that the teacher runs on; default: the student's
+    teacher_devices: int | None = None  # how many; default: 1
+    teacher_top_k: int | None = None  # logits of a token that it sends; default: all
     # several devices
     devices: int | None = None
     system: str | System | None = None  # node or pod; default: the usual one of the device

@@ -67,6 +67,7 @@ class Recording:
         self.given: dict[str, Value] = {}  # inputs that an earlier part of the step makes
         self.encoded: tuple[str, ...] = ()  # encoders that run before a denoiser
         self.asides: list[tuple[int, int]] = []  # first op, op behind the last: frozen models
+        self.taught_classes: int | None = None  # of a teacher of which only the top logits come
         self.teaching = False  # whether a teacher runs, whose weights do not train
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter

@@ -65,6 +65,7 @@ def latent_side(t: Tape, size: int, unit: int, text: int | None = None) -> int:
             f"image of {size}x{size} pixels: use a side divisible by {REDUCTION * unit}, for"
             f" latents that an autoencoder makes {REDUCTION} times smaller"
         )
+    t.inputs_need_grad = False  # diffusers' checkpoints pass gradients without
     side = size // REDUCTION
     alone = "" if t.encoded else "denoiser alone: "
     t.assumptions.append(
