@@ -66,6 +66,8 @@ def predict(
     lora_precision: str | None = None,
     lora_dropout: float | None = None,
     dora: bool | None = None,
+    prompt_tuning: int | None = None,
+    prefix_tuning: int | None = None,
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
@@ -138,6 +140,8 @@ def predict(
         "int4", "nvfp4", "mxfp4" or "q4_k_m".
     encoders: frozen encoders that run in each training step before a diffusion model: "vae",
         "text" or "vae,text"; train_text_encoder: its CLIP text encoders train with it.
+    prompt_tuning, prefix_tuning: virtual tokens that train in front of the sequence, or of the keys
+        and values of every layer, beside frozen weights.
     sparsity: zeros among the weights, in inference: "2:4", or scattered ones, "50%".
     prune: a smaller net: "heads=25%", "ffn=25%", "layers=25%", "experts=50%", "channels=25%".
     teacher: distillation: a frozen model on whose logits this one is trained, named as `model`.

@@ -44,6 +44,20 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         default=None,
         help="DoRA: adapters with a trained magnitude of each output, as PEFT runs them.",
     ),
+    "prompt_tuning": click.option(
+        "--prompt-tuning",
+        type=Whole(),
+        metavar="N",
+        help="Train N virtual tokens in front of the sequence; all weights are frozen.",
+    ),
+    "prefix_tuning": click.option(
+        "--prefix-tuning",
+        type=Whole(),
+        metavar="N",
+        help=(
+            "Train the keys and values of N virtual tokens in each layer; all weights are frozen."
+        ),
+    ),
     "freeze": click.option(
         "--freeze",
         metavar="REGEX",

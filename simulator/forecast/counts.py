@@ -145,6 +145,8 @@ def count(
     lora_precision: str | None = None,
     lora_dropout: float | None = None,
     dora: bool | None = None,
+    prompt_tuning: int | None = None,
+    prefix_tuning: int | None = None,
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
@@ -157,8 +159,8 @@ def count(
     takes, "64x3x32x32"; mode: "train" or "infer"; batch: samples (default: 1 sequence, 32 images);
     sequence: tokens; image: pixels per side; precision: default "bf16"; stack: default
     "pytorch-eager"; attention: "eager", "efficient" or "flash" (default: the stack's);
-    lora, lora_targets, lora_precision, lora_dropout, dora, freeze, train, weights, encoders and
-    train_text_encoder as of `predict`.
+    lora, lora_targets, lora_precision, lora_dropout, dora, prompt_tuning, prefix_tuning, freeze,
+    train, weights, encoders and train_text_encoder as of `predict`.
     Raises RoofcastError. Printed, the counts are a summary.
 
     >>> gpt2 = count("gpt2", batch=1, sequence=1024)

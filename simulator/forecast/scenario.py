@@ -14,6 +14,7 @@ from roofcast.hwdb.records import System
 WHOLE = (
     "batch", "sequence", "image", "devices", "tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero",
     "shard", "micro_batch", "lora", "teacher_devices", "teacher_top_k",
+    "prompt_tuning", "prefix_tuning",
 )  # fmt: skip
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
@@ -58,6 +59,8 @@ class Scenario(
     lora_precision: str | None = None  # fp32 | bf16 | fp16; default: that of the weights
     lora_dropout: float | None = None  # probability before the adapters; default: 0
     dora: bool | None = None  # adapters are DoRA's; default: no
+    prompt_tuning: int | None = None  # virtual tokens that train, in front of the sequence
+    prefix_tuning: int | None = None  # in front of the keys and values of every layer
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, the others do not
     # format of frozen weights: nf4 | int8 | fp8 | bf16 | int4 | nvfp4 | mxfp4 | q4_k_m

@@ -68,6 +68,7 @@ class Recording:
         self.encoded: tuple[str, ...] = ()  # encoders that run before a denoiser
         self.asides: list[tuple[int, int]] = []  # first op, op behind the last: frozen models
         self.taught_classes: int | None = None  # of a teacher of which only the top logits come
+        self.prompted = 0  # layers or embeddings with virtual tokens
         self.teaching = False  # whether a teacher runs, whose weights do not train
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter

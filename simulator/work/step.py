@@ -28,7 +28,7 @@ from roofcast.simulator.work.traced import (
     Traffic,
     Weight,
 )
-from roofcast.simulator.work.tuning import Tuning, check_matches
+from roofcast.simulator.work.tuning import Tuning, check_matches, check_prompts
 
 FOREACH_GROUP = 30  # tensors per launch of PyTorch's multi-tensor kernels, approximately
 
@@ -171,11 +171,14 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     )
     size = recipe.size // parallel.cp if recipe.size else recipe.size
     tape.tuning = recipe.tuning
+    if recipe.tuning is not None and training and size:
+        size += recipe.tuning.prompt
     tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
     if recipe.tuning is not None and training:
         names = [tape.nodes[w.node].name for w in tape.weights]
         check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
+        check_prompts(recipe.tuning, tape.prompted, model.name)
     if recipe.tuning is not None and not training:
         tape.assumptions.extend(said_of_weights(tape, recipe.tuning, model.name))
     kernels, counted = _compiled(tape, stack)

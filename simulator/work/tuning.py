@@ -59,6 +59,8 @@ class Tuning(NamedTuple):
     train: str | None = None  # of names whose weights train, whatever else says
     weights: str | None = None  # format of frozen weights: a key of HELD
     dora: bool = False  # adapters with a trained magnitude of each output [liu2024dora]
+    prompt: int = 0  # virtual tokens in front of the embedded ones [lester2021]
+    prefix: int = 0  # in front of the keys and values of every layer [li2021]
     # of inference
     sparse: bool = False  # matrices hold 2 of every 4 weights
     zeros: float = 0.0  # fraction of scattered zeros among all weights
@@ -67,7 +69,7 @@ class Tuning(NamedTuple):
         """Whether the weights of the op called `name` train, without its adapter."""
         if self.train is not None and _search(self.train, name):
             return True
-        if self.rank is not None:
+        if self.rank is not None or self.prompt or self.prefix:
             return False
         if self.freeze is not None:
             return not _search(self.freeze, name)
@@ -171,6 +173,20 @@ def check_matches(
                 f"{option} {quoted(pattern)}: no weights of {model} have that name; there are"
                 f" {_listed(names)}"
             )
+
+
+def check_prompts(tuning: Tuning, layers: int, model: str) -> None:
+    """Raises BadInput where virtual tokens are asked of a model that takes none.
+
+    layers: those with virtual tokens.
+    """
+    if (tuning.prompt or tuning.prefix) and not layers:
+        option, needed = ("prompt_tuning", "embedded tokens")
+        if tuning.prefix:
+            option, needed = "prefix_tuning", "causal self-attention over whole heads"
+        raise BadInput(
+            f"{option} {tuning.prompt or tuning.prefix}: {model} has no {needed}; use --lora 16"
+        )
 
 
 def short_name(name: str) -> str:
