@@ -44,8 +44,7 @@ MEANING = {  # of what a profile sets
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
-    "transfer": "when a prompt's cache is sent to a decode pool: prompt (behind its last pass), chunk"
-    " (behind each chunk), layer (behind each layer)",
+    "transfer": "behind what of a prompt its cache is sent to a decode pool: prompt, chunk, layer",
     "first_again": "a decode pool computes the end of a prompt again, and makes its first token",
     "ramp": "share of requests of one length that start and end together in a closed loop",
 }

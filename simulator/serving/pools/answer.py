@@ -139,7 +139,7 @@ def _watts(of: Replica, joules: float, took: float, rate: float) -> float | None
 
 
 def _money(a: Answer, prices: list[Price]) -> dict[str, Any]:
-    """USD per million tokens: the prefill pool on input tokens, the decode pool on output tokens."""
+    """USD per million tokens: the prefill pool on input, the decode pool on output tokens."""
     of, load, rate = a.of, a.load, a.met.mean.requests_per_s
     devices = of.prefill.cut.devices, of.decode.cut.devices
     known = [each.usd_per_hour for each in prices]

@@ -99,10 +99,13 @@ def _followed(made: Run, met: Apart, found: Sample) -> Apart:
 def _said(made: Run, found: Sample | None) -> tuple[str, ...]:
     """What is assumed of two pools."""
     of, load = made.of, made.of.load
-    one = "prefill pool", of.prefill
-    said = [f"{name}: {line}" for name, each in (one, ("decode pool", of.decode))
-            for line in each.said if line not in of.prefill.said or line not in of.decode.said]  # fmt: skip
     both = [line for line in of.prefill.said if line in of.decode.said]
+    said = [
+        f"{name} pool: {line}"
+        for name, each in (("prefill", of.prefill), ("decode", of.decode))
+        for line in each.said
+        if line not in both
+    ]
     profile = of.prefill.server.profile
     when = {
         "prompt": "behind the whole prompt",

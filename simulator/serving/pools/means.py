@@ -40,7 +40,7 @@ class Prompts:
 
     def __init__(self, server: Server, load: Load, places: float) -> None:
         self.request_s, chunk = float(server.request_s), max(int(server.chunk_tokens), 1)
-        self.most = max(min(chunk // load.new, int(max(places, 1.0))), 1)
+        self.most = int(max(min(chunk // load.new, places), 1))
         """Prompts of a pass, at most."""
         if load.new > chunk:
             starts = np.arange(0, load.new, chunk)
@@ -132,17 +132,20 @@ class Costing:
         self.rates = np.maximum.accumulate(step)  # of an instance, by sequences at once
         self.totals = Totals(by[0] * self.prompts.capacity, link, self.n * float(self.rates[-1]))
 
-    def rate(self, decoding: Numbers) -> Numbers:
-        """Requests per second of all instances while so many sequences decode on each."""
-        return self.n * decoding / (self.more * self.costs.decode(np.maximum(decoding, 1.0)))
+    def rate(self, decoding: Numbers, users: Numbers) -> Numbers:
+        """Requests per second of a closed loop while so many sequences decode on each instance."""
+        return self.n * decoding / (self.more * self._tpot(decoding, users))
+
+    def _tpot(self, decoding: Numbers, users: Numbers) -> Numbers:
+        """Seconds per token of a sequence, which meets the others alone."""
+        return self.costs.decode(1.0 + decoding * (1.0 - 1.0 / users))
 
     def means(self, decoding: Numbers, users: Numbers, wave: Numbers) -> Apart:
         """Mean values of a closed loop of users while `decoding` sequences decode on each instance.
 
         wave: share of prompts that come all together.
         """
-        tpot = self.costs.decode(1.0 + decoding * (1.0 - 1.0 / users))
-        rate = self.n * decoding / (self.more * tpot)
+        rate, tpot = self.rate(decoding, users), self._tpot(decoding, users)
         return self.at(rate, decoding, tpot, users, wave)
 
     def at(
@@ -187,14 +190,15 @@ def closed(of: Costing, users: Numbers) -> Apart:
     if of.load.requests:
         start = users / np.maximum(of.load.requests, users)
     wave = np.where(users > 1, start, 0.0)
-    most = np.minimum(of.places, _sequences(of, NEAR * of.totals.highest)) + 0.0 * users
+    fastest = NEAR * of.totals.highest + 0.0 * users
+    most = solve(lambda b: of.rate(b, users), fastest, of.places)
 
     def under_way(decoding: Numbers) -> Numbers:
         found = of.means(decoding, users, wave).mean
         return of.n * decoding + found.requests_per_s * found.ttft
 
     bound = under_way(most) <= users
-    solved = solve(under_way, users, float(np.max(most)))
+    solved = solve(under_way, users, of.places)
     met = of.means(np.where(bound, most, np.minimum(solved, most)), users, wave)
     found = met.mean
     late = np.where(bound, np.maximum(users / found.requests_per_s - found.e2e, 0.0), 0.0)

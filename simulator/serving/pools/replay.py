@@ -65,6 +65,10 @@ class _Instance(Batching):
             return self.now
         return max(self.now, self.handed[0][0]) if self.handed else math.inf
 
+    def hands(self) -> float:
+        """The earliest at which it may be done with a request, without the pass of a prompt."""
+        return self.starts()
+
     def go(self, until: float) -> None:
         """One step, or several that start before `until`."""
         raise NotImplementedError
@@ -88,7 +92,7 @@ class _Decode(_Instance):
     def __init__(self, steps: Steps, asked: Requests, held: Room, again: bool) -> None:
         end = asked.input - 1 if again else asked.input
         super().__init__(steps, asked._replace(cached=end), held)
-        self.again = again
+        self.again, self.least = again, steps.decode(1.0, 1.0)
 
     def go(self, until: float) -> None:
         chunk = self.admitted() if self.waiting else []
@@ -102,6 +106,13 @@ class _Decode(_Instance):
         elif self.end_of:
             nearest = min(until, self.handed[0][0]) if self.handed else until
             self.decode_steps(bool(self.waiting), nearest)
+
+    def hands(self) -> float:
+        if self.waiting or not self.ending:
+            return self.starts()
+        left = (self.ending[0][0] - self.count) / self.per_step - 1.0
+        coming = self.handed[0][0] if self.handed else math.inf
+        return min(self.now + max(left, 0.0) * self.least, coming)
 
     def preempt(self) -> None:
         super().preempt()
@@ -121,7 +132,8 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
     first = count if users is None else min(users, count)
     for i in range(first):
         _fewest(prefills).give(issued[i] + of.request_s, i)
-    nearest = 0.5 * max(of.prefill.added(0, 1.0, 1.0), 0.0)  # no prompt takes less
+    least = float(asked.input.min() - asked.cached[asked.input.argmin()])
+    nearest = 0.9 * of.prefill.added(0, least, least * least / 2)  # no prompt takes less
     left, coming, events = count, first, 0
     every: list[_Instance] = [*prefills, *decodes]
     most = MOST_EVENTS * count
@@ -130,10 +142,10 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
         events += 1
         starts = [each.starts() for each in every]
         at = min(range(len(every)), key=starts.__getitem__)
-        chosen, others = every[at], starts[:at] + starts[at + 1 :]
+        chosen = every[at]
         chosen.now = starts[at]
         chosen.arrive()
-        chosen.go(min(others, default=math.inf) + nearest)
+        chosen.go(_until(chosen, prefills, decodes if users is not None else ()) + nearest)
         for time, i in chosen.done:
             if isinstance(chosen, _Prefill):
                 taken[i] = chosen.taken[i]
@@ -147,6 +159,14 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
                 coming += 1
         chosen.done.clear()
     return _found(decodes, np.array(issued), np.array(taken), asked, of.request_s)
+
+
+def _until(chosen: _Instance, prefills: Sequence[_Instance], decodes: Sequence[_Instance]) -> float:
+    """The earliest at which a prompt may be taken that is handed to an instance that decodes."""
+    if chosen in prefills:
+        return math.inf
+    every = [*prefills, *(each for each in decodes if each is not chosen)]
+    return min(each.hands() for each in every)
 
 
 def _fewest(instances: Sequence[_Instance]) -> _Instance:

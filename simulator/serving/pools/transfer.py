@@ -71,7 +71,9 @@ def between(prefill: Replica, decode: Replica, given: float | None = None) -> Li
         fabric = decode.server.fabric_of(total)
         inner = fabric.levels[0]
         if inner.size >= total and inner.topology != "network":
-            share = c.kinds.pair if inner.topology == "switch" else c.networks[inner.constants].share
+            share = (
+                c.kinds.pair if inner.topology == "switch" else c.networks[inner.constants].share
+            )
             speed = share * inner.bandwidth * _to_one(inner.topology, inner.size)
             start = c.networks[inner.constants].start
             said = f"the cache passes over the links of a {inner.name}, which joins both pools"
