@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean, solve
@@ -83,6 +84,22 @@ class Prompts:
         return np.minimum(rate * self.takes(b) / b, 1.0)
 
 
+def places_of(room: Room, load: Load) -> float:
+    """Sequences that an instance of the decode pool holds at once."""
+    return float(max(room.sequences(load.input_len + room.reserved * load.output_len), 1))
+
+
+def prompts_of(server: Server, passing: Room, load: Load) -> Prompts:
+    """An instance of the prefill pool."""
+    return Prompts(server, load, passing.sequences(load.input_len + 1))
+
+
+def costs_of(server: Server, room: Room, load: Load, spec: Speculation) -> Costs:
+    """An instance of the decode pool."""
+    lengths = msgspec.structs.replace(load, kind="offline", amount=1.0, cached=0.0)
+    return Costs(server, lengths, places_of(room, load), spec)
+
+
 class Apart(NamedTuple):
     """Mean values of both pools, and what the time to the first token has beside queue and server
     [s].
@@ -97,14 +114,14 @@ class Apart(NamedTuple):
 class Totals(NamedTuple):
     """The most requests per second of all instances, by what binds."""
 
-    prefill: float
-    transfer: float
-    decode: float
+    prefill: Numbers
+    transfer: Numbers
+    decode: Numbers
 
     @property
-    def highest(self) -> float:
+    def highest(self) -> Numbers:
         """The most of all."""
-        return min(self)
+        return np.minimum(np.minimum(self.prefill, self.transfer), self.decode)
 
     @property
     def binds(self) -> str:
@@ -113,21 +130,26 @@ class Totals(NamedTuple):
 
 
 class Costing:
-    """Seconds of both pools at the lengths of a load, and what they serve at most."""
+    """Seconds of both pools at the lengths of a load, and what they serve at most.
 
-    def __init__(self, of: Pair, spec: Speculation | None = None) -> None:
-        load = of.load
-        places = of.room.sequences(load.input_len + of.room.reserved * load.output_len)
-        whole = of.passing.sequences(load.input_len + 1)
-        self.of, self.load, self.places = of, load, float(max(places, 1))
-        self.prompts = Prompts(of.prefill.server, load, whole)
-        lengths = msgspec.structs.replace(load, kind="offline", amount=1.0, cached=0.0)
-        self.costs = Costs(of.decode.server, lengths, self.places, spec or of.decode.spec)
-        self.more, self.n = self.costs.more, of.decode.cut.replicas
-        self.again = of.decode.server.profile.first_again
-        sent = of.sent
-        by = of.prefill.cut.replicas, self.n
-        link = min(by[0] / sent.each_sender, by[1] / sent.each_receiver)
+    instances: of each pool, numbers or arrays; those of the pair where it is left out. prompts,
+    costs: those of each pool, where they are known already.
+    """
+
+    def __init__(
+        self,
+        of: Pair,
+        instances: tuple[Numbers, Numbers] | None = None,
+        prompts: Prompts | None = None,
+        costs: Costs | None = None,
+    ) -> None:
+        self.of, self.load, self.places = of, of.load, places_of(of.room, of.load)
+        self.prompts = prompts or prompts_of(of.prefill.server, of.passing, of.load)
+        self.costs = costs or costs_of(of.decode.server, of.room, of.load, of.decode.spec)
+        by = instances or (of.prefill.cut.replicas, of.decode.cut.replicas)
+        self.more, self.prefills, self.n = self.costs.more, *by
+        self.again, sent = of.decode.server.profile.first_again, of.sent
+        link = np.minimum(by[0] / sent.each_sender, by[1] / sent.each_receiver)
         step = self.costs.grid / (self.more * self.costs.steps)
         self.rates = np.maximum.accumulate(step)  # of an instance, by sequences at once
         self.totals = Totals(by[0] * self.prompts.capacity, link, self.n * float(self.rates[-1]))
@@ -156,7 +178,7 @@ class Costing:
         users: infinite where requests come by themselves.
         """
         p, others = self.prompts, 1.0 - 1.0 / users
-        instances = self.of.prefill.cut.replicas
+        instances = self.prefills
         each = np.minimum(rate / instances, NEAR * p.capacity)
         wait, own = p.served(each * others)
         if np.all(np.isfinite(users)):  # those that come all together
