@@ -9,7 +9,7 @@ from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares
 from roofcast.simulator.serving.interval import around, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.pools.asked import Pair
-from roofcast.simulator.serving.pools.means import Apart, Costing
+from roofcast.simulator.serving.pools.means import Apart, Costing, Totals
 from roofcast.simulator.serving.pricing import HOUR, MILLION, Price, price_of
 from roofcast.simulator.serving.result import Pool, Pools, ServingForecast
 from roofcast.simulator.serving.sample import Sample, spreads
@@ -30,16 +30,22 @@ class Answer(NamedTuple):
         """The load of all instances."""
         return self.of.load
 
+    @property
+    def totals(self) -> Totals:
+        """The most requests per second, as plain numbers."""
+        return Totals(*(float(value) for value in self.costing.totals))
+
 
 def assemble(a: Answer) -> ServingForecast:
     """The forecast."""
-    of, load, found, totals = a.of, a.load, a.met.mean, a.costing.totals
+    of, load, found, totals = a.of, a.load, a.met.mean, a.totals
+    highest = float(totals.highest)
     asked, rate = of.asked.decode, a.met.mean.requests_per_s
     prefill = load.new * totals.prefill
     times = spreads(found, a.sample)
     stack = of.decode.server.profile.name
     known = ranges(stack, times, rate * load.output_len, prefill)
-    capacity = around(totals.highest, "output", stack)
+    capacity = around(highest, "output", stack)
     output = known.output
     if load.kind in ("rate", "trace"):
         output = min(rate, capacity[0]) * load.output_len, rate * load.output_len
@@ -75,7 +81,7 @@ def assemble(a: Answer) -> ServingForecast:
         memory=memory_of(of.decode, load, of.room, found),
         assumptions=a.said,
         **(rated(known, rate * load.output_len, prefill) | {"output_tokens_per_s_range": output}),
-        highest_requests_per_s=totals.highest,
+        highest_requests_per_s=highest,
         highest_requests_per_s_range=capacity,
         decode_bounds=shares(step),
         prefill_bounds=shares(prompt),
@@ -166,7 +172,7 @@ def _money(a: Answer, prices: list[Price]) -> dict[str, Any]:
 
 def _pools(a: Answer, watts: list[float | None], prices: list[Price]) -> Pools:
     """Each pool, and the link."""
-    of, found, totals = a.of, a.met.mean, a.costing.totals
+    of, found, totals = a.of, a.met.mean, a.totals
     rate, load = found.requests_per_s, a.load
     waiting = of.passing.of_sequence(load.input_len) * float(
         a.costing.prompts.together(rate / of.prefill.cut.replicas)

@@ -91,9 +91,8 @@ def _followed(made: Run, met: Apart, found: Sample) -> Apart:
     rest = max(after.ttft - after.overhead - after.queue, 0.0)
     known = met.prefill + met.transfer + met.joins
     scale = rest / known if known > 0 else 0.0
-    return Apart(
-        after._replace(step=step), scale * met.prefill, scale * met.transfer, scale * met.joins
-    )
+    parts = (scale * part for part in (met.prefill, met.transfer, met.joins))
+    return _floats(Apart(after._replace(step=step), *parts))
 
 
 def _said(made: Run, found: Sample | None) -> tuple[str, ...]:

@@ -75,9 +75,7 @@ class Split(NamedTuple):
             self.decode.of.asked.load, kind="concurrency", amount=float(users)
         )
         sides = zip((self.prefill, self.decode), self.devices, strict=True)
-        pools = [
-            msgspec.structs.replace(side.of.asked, load=load, devices=n) for side, n in sides
-        ]
+        pools = [msgspec.structs.replace(side.of.asked, load=load, devices=n) for side, n in sides]
         return Pools(prefill=pools[0], decode=pools[1])
 
 

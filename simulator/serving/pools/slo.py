@@ -21,7 +21,7 @@ class PoolsCurve(Curve):
     def __init__(self, made: Run, load: Load, wanted: Level) -> None:
         self.made, self.load, self.wanted = made, load, wanted
         self.stack = made.of.decode.server.profile.name
-        self.highest = made.costing.totals.highest
+        self.highest = float(made.costing.totals.highest)
         self.found: dict[float, dict[str, float]] = {}
 
     def at(self, rate: float) -> dict[str, float]:

@@ -15,6 +15,7 @@ from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.pools import chain
 from roofcast.simulator.serving.pools.asked import Pools
 from roofcast.simulator.serving.pools.means import Prompts
+from roofcast.simulator.serving.pools.search import bound, search
 from roofcast.simulator.serving.pools.slo import with_level
 from roofcast.simulator.serving.pools.transfer import Link, transfer
 from roofcast.simulator.serving.server import Degrees, Server
@@ -178,8 +179,8 @@ def test_a_trace_is_served_once_each_and_a_full_cache_takes_it_from_the_newest()
 
 
 def test_a_service_level_holds_at_the_rate_that_is_found():
-    of = asked({}, {}, kind="rate", amount=1.0)
-    of = chain.at_lengths(of, changed(of.decode.load, requests=300))
+    of = asked({}, {}, kind="rate", amount=1.0, input_len=512, output_len=64)
+    of = chain.at_lengths(of, changed(of.decode.load, requests=100))
     f = with_level(of, Level({"ttft": 0.3, "tpot": 0.012}))
     assert f.ttft_s.p90 <= 0.301 and f.tpot_s.p90 <= 0.01205
     assert 1.0 < f.requests_per_s < f.highest_requests_per_s
@@ -203,3 +204,30 @@ def test_what_two_pools_cannot_do_is_one_line(given, says):
     with pytest.raises(BadInput, match=says) as caught:
         chain.serve(asked(**given))
     assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------ the search
+def test_every_split_is_there_once_and_is_what_serve_forecasts():
+    of = Serving(model="llama-3.1-8b", device="", load=Load(kind="concurrency"), devices=6, pp=1)
+    found = search(of, "h100-sxm5", goal="cost", level=Level({"tpot": 0.02}))
+    sizes = (1, 2, 4)  # 3 does not divide the heads
+    ways = {
+        (a, b, p, (6 - p * a) // b)
+        for a in sizes for b in sizes for p in range(1, 6)
+        if 6 - p * a >= b and (6 - p * a) % b == 0
+    }  # fmt: skip
+    mine = {(s.prefill.size, s.decode.size, s.prefills, s.decodes) for s in found.splits}
+    assert mine == ways and len(found.splits) == len(ways)
+    assert all(sum(s.devices) == 6 for s in found.splits)
+    for i in [*found.best(3), *found.front()[::40]]:
+        split, users = found.splits[found.layout[i]], found.rows["amount"][i]
+        f = chain.serve(split.asked(users), replays=False)
+        for name in ("requests_per_s", "output_tokens_per_s_per_device", "tokens_per_s_per_user"):
+            assert getattr(f, name) == pytest.approx(found.rows[name][i], rel=1e-9)
+        assert f.ttft_s.mean == pytest.approx(found.rows["ttft_s"][i], rel=1e-9)
+        cost = found.rows["usd_per_million_output_all"][i]
+        assert f.usd_per_million_output_all == pytest.approx(cost, rel=1e-9)
+        assert bound(found, i) == f.pools.binds
+    best = found.rows["usd_per_million_output_all"][found.best(1)[0]]
+    assert best == np.min(found.rows["usd_per_million_output_all"][found.holds])
+    assert np.all(found.rows["tpot_s"][found.best(50)] <= 0.02)
