@@ -39,6 +39,7 @@ NO_CONSTANTS = {
             "means.HALVINGS": "of a bisection: exact to rounding",
             "pools.means.NEAR": "a closed loop comes as near to the most that pools serve",
             "pools.means.PASSES": "of a fixed point: to a fraction of a percent",
+            "pools.search.MOST_PAIRS": "limit on the pairs of layouts of a search",
             "pools.slo.STEP": "between two numbers of users of a table",
             "pools.transfer.FAR": "more devices than a node or a rack has",
             "pricing.HOUR": "seconds of an hour",
