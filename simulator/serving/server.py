@@ -121,10 +121,11 @@ class Server:
         sixteen = precision(self.formats.formats.precision).activations
         p = self.profile
         if self.shared is not None:
-            return self.shared.engine(made, self.device, sixteen, p)
+            return self.shared.engine(made, self.device, sixteen, p, self.degrees.ep)
         return Engine(
-            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4
-        )
+            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4,
+            ranks=self.degrees.ep,
+        )  # fmt: skip
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""
