@@ -60,17 +60,14 @@ ROUNDS = 8
 CONSTANTS = {
     ("kernels", "matmul"): {"in_steps": 0.1},
     ("sustained", "trainium"): {"bf16": 0.3},
-    ("joule_per_flop", "blackwell"): {"fp8": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-eager"): {"factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "megatron-bridge-2026 te-nemo-graphs-a2a"): {"overlap.ep": 0.3},
-    ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
-    ("stack", "te-nemo-graphs te-nemo-graphs-a2a"): {"sync_s": 1.0},
+    ("stack", "te-nemo-2024 te-nemo-2023 megatron"): {"sync_s": 1.0},
     (
         "stack",
-        "te-nemo-2024 te-nemo-graphs te-nemo-graphs-a2a te-nemo-2023 megatron internevo-2023",
+        "te-nemo-2024 te-nemo-graphs te-nemo-graphs-a2a te-nemo-capacity te-nemo-2023 megatron",
     ): {"expert_launches": 1.0},
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
