@@ -64,10 +64,11 @@ CONSTANTS = {
     ("stack", "fsdp-eager"): {"factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "te-nemo-2024 te-nemo-2023 megatron"): {"sync_s": 1.0},
+    ("stack", "te-nemo-2024 te-nemo-2024-experts te-nemo-2023 megatron"): {"sync_s": 1.0},
     (
         "stack",
-        "te-nemo-2024 te-nemo-graphs te-nemo-graphs-a2a te-nemo-capacity te-nemo-2023 megatron",
+        "te-nemo-2024 te-nemo-2024-experts te-nemo-graphs te-nemo-graphs-a2a te-nemo-capacity"
+        " te-nemo-2023 megatron",
     ): {"expert_launches": 1.0},
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1

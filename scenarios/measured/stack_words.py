@@ -61,7 +61,8 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
         stack = DROPPED.get(stack, stack)
     if stack in COMPILED and not stated and compiled(f"{framework} {text(row, 'notes')}"):
         stack = COMPILED[stack]
-    stack = _with_overlap(row, dated(stack, framework))
+    experts = text(row, "experts") not in ("", "0", "1", "1.0")
+    stack = _with_overlap(row, dated(stack, framework, experts))
     exchanged = re.search(r"moe_a2a_overlap\s*[=:]\s*true", text(row, "notes").lower())
     if exchanged or text(row, "overlap").lower() == "ep":
         stack = EXCHANGED.get(stack, stack)
