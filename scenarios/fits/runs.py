@@ -8,10 +8,8 @@ CONSTANTS names what is fitted, and --write puts it into
     hwdb/kernels.toml matmul.in_steps       rate of products inside training steps, of the rate of
                                             the same product alone; the board's power is apart
     hwdb/families/trainium.toml [sustained] rate of products, where no kernels were measured
-    hwdb/families/blackwell.toml [joule_per_flop]   energy of an fp8 FLOP
     simulator/software/stacks/*.toml        factor: rate of matrix products
                                             dispatch_s, sync_s, expert_launches: host time
-                                            overlap.ep: how well traffic overlaps
 
 All other constants come from kernels, collectives and nets, and stay as they are. Gauss-Newton on
 ln(predicted / measured): least squares, linear beyond 4 %; the dense rows of a source weigh as 40
@@ -61,7 +59,6 @@ CONSTANTS = {
     ("kernels", "matmul"): {"in_steps": 0.1},
     ("sustained", "trainium"): {"bf16": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
-    ("stack", "fsdp-eager"): {"factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
     ("stack", "te-nemo-2024 te-nemo-2024-experts te-nemo-2023 megatron"): {"sync_s": 1.0},
@@ -72,7 +69,9 @@ CONSTANTS = {
     ): {"expert_launches": 1.0},
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
-NEUTRAL = {"factor": 1.0, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.ep": 1.0}
+NEUTRAL = {"sync_s": 1e-6, "expert_launches": 1.0}
+# stacks on many devices that run PyTorch's products from Python, one per source of steps
+PLAIN = ("fsdp-eager", "fsdp-torchtitan", "internevo-2023")
 # of CONSTANTS: kernels | table of a family | stack, which, and the constant
 Key = tuple[str, str, str]
 # traces of the runs of this process, by the identity of their scenarios
@@ -244,13 +243,14 @@ def jacobian(data: list[Step], values: dict[Key, float], base: np.ndarray) -> np
 
 
 def neutral(key: Key) -> float:
-    """The value of a constant that no run tells: the energy of an 8-bit FLOP is half of a 16-bit
-    one's, a share that of any device of the kind, a launch as long as under the profile that the
-    stack is like; others are NEUTRAL.
+    """The value of a constant that no run tells: a share is that of any device of the kind, a
+    launch as long as under the profile that the stack is like, a factor the mean of the other
+    stacks that run PyTorch's products from Python (PLAIN); others are NEUTRAL.
     """
     where, which, name = key
-    if where == "joule_per_flop":
-        return 0.5 * constants.family(which).joule_per_flop["bf16"].value
+    if name == "factor":
+        others = [stacks.stack(plain).factor for plain in PLAIN if plain not in which.split()]
+        return float(np.exp(np.mean(np.log(others))))
     if where == "sustained":
         return constants.family(f"any-{constants.family(which).kind}").sustained[name].value
     if name == "dispatch_s":
