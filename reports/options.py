@@ -16,7 +16,7 @@ from roofcast.reports.option_campaign import CAMPAIGN
 from roofcast.reports.option_compression import COMPRESSION
 from roofcast.reports.option_offload import OFFLOADED
 from roofcast.reports.option_power import BEST, POWER, capped, with_best_cap
-from roofcast.reports.option_tuning import TUNED, TUNING
+from roofcast.reports.option_tuning import ENCODERS, TUNED, TUNING
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
     ATTENTION,
@@ -240,7 +240,7 @@ SECTIONS = {
     "Several devices": LAYOUT,
 }
 # of roofcast count, with a precision of its own
-COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNED)
+COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNED, *ENCODERS)
 
 
 class Sectioned(Once):

@@ -123,7 +123,12 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     remade = again.n if again.kind == "uniform" else float(again.by_layer)
     below = sum(u.kept for u in units) + step.input_bytes + leaving
     above, twice = 0.0, step.used_twice
-    moments = []
+    moments: list[Held] = []
+    for name, live in asides(step):
+        kept, gradients = step.input_bytes, gradients_held(0.0)
+        framework = framework_bytes + slack * (kept + live)
+        at = f"forward of {name}"
+        moments.append(Held(parameters, gradients, states, kept, live, framework, at))
     for u in reversed(units):
         early = twice if u is not units[0] else 2.0 * twice
         for part, one_of, done, moment in _within(u, remade):
@@ -138,6 +143,26 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     scratch += fp32_copies(step)
     update = (step.input_bytes, scratch, framework_bytes, UPDATE)
     return [*moments, Held(parameters, gradients, states, *update)]
+
+
+def asides(step: Step) -> list[tuple[str, float]]:
+    """Of each frozen model that runs before the one that trains its name, and the most bytes that
+    its tensors take at once: each from the kernel that writes it to the last one that reads it.
+    """
+    found = []
+    for first, last in step.asides:
+        kernels = [k for k in step.kernels if first <= k.node < last and k.phase == "forward"]
+        until: dict[int, int] = {}  # storage -> the last kernel that reads or writes it
+        for i, k in enumerate(kernels):
+            until |= dict.fromkeys((v.storage for v in (*k.inputs, *k.outputs)), i)
+        live: dict[int, float] = {}
+        most = 0.0
+        for i, k in enumerate(kernels):
+            live |= {v.storage: v.held for v in k.outputs if v.kind == "activation"}
+            most = max(most, sum(live.values()))
+            live = {s: n for s, n in live.items() if until[s] > i}
+        found.append((step.nodes[first].name.partition(".")[0], most))
+    return found
 
 
 def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:
@@ -235,10 +260,13 @@ def _states(step: Step, weights: float) -> float:
 def _units(step: Step) -> list[_Unit]:
     """The units of a step in the order of the forward."""
     key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
+    for first, last in step.together:  # recomputed as one
+        key[first:last] = [("part", first)] * (last - first)
     units: dict[tuple[str, int], _Unit] = {}
     for i, node in enumerate(step.nodes):
         of = step.blocks[node.layer] if node.layer else node
-        units.setdefault(key[i], _Unit(of.name, of.count, node.layer > 0))
+        name = of.name if key[i][0] != "part" else node.name.rpartition(".")[0]
+        units.setdefault(key[i], _Unit(name, of.count, node.layer > 0))
     for s in step.saved:
         if s.kind != "input":
             units[key[s.node]].kept += s.bytes * s.count
@@ -251,7 +279,7 @@ def _units(step: Step) -> list[_Unit]:
             unit = units[key[k.node]]
             unit.largest = max(unit.largest, in_flight(k))
     for s in step.counted:
-        if s.kind == "activation" and step.nodes[s.node].layer:
+        if s.kind == "activation" and key[s.node][0] != "op":
             unit = units[key[s.node]]
             unit.inside += s.bytes * s.count / unit.count
     return list(units.values())

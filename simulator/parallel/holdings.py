@@ -14,6 +14,7 @@ from roofcast.simulator.memory import (
     IN_FLIGHT,
     UPDATE,
     WIDENED,
+    asides,
     copy_width,
     fp32_copies,
     held,
@@ -265,6 +266,10 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
     gone = activations + transient + slack + gathered
     more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training
+    aside = max((live for _, live in asides(step)), default=0.0)  # frozen models that run first
+    first = np.maximum((1.0 + stack.slack) * (step.input_bytes + aside) - gone, 0.0) * training
+    updating = np.greater(more, first)
+    more = np.maximum(more, first if step.asides else 0.0)
     return Holdings(
         parameters,
         gradients,
@@ -273,5 +278,5 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         transient + more,
         gathered + buckets,
         _framework(at) + slack,
-        np.greater(more, 0.0),
+        updating if step.asides else np.greater(more, 0.0),
     )

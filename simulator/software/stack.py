@@ -30,6 +30,7 @@ MEANING = {  # of what a profile sets
     "dispatch_backward": "cost of launching a backward kernel, as a fraction of dispatch_s",
     "blocking": "the host waits for each kernel that it launches (CUDA_LAUNCH_BLOCKING=1)",
     "graphs": "launches are replayed from a CUDA graph: no host time",
+    "graphs_but_experts": "launches outside experts are replayed from CUDA graphs: no host time",
     "memory_format": "layout of images in memory: contiguous (NCHW) or channels_last (NHWC)",
     "tf32": "fp32 ops that may run in TF32 where the device has it: conv, matmul",
     "framework_bytes": "device memory of context, kernels and workspaces",
@@ -79,6 +80,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     framework_bytes: Positive
     slack: Positive
     blocking: bool = False
+    graphs_but_experts: bool = False
     master: bool = False
     gradient_bytes: Rate = 4.0
     gather_bytes: Positive = 0.0

@@ -23,9 +23,11 @@ from roofcast.simulator.work.value import Value
 __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
-_COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
+_COPIED = ("saved", "savers", "_uses", "_casts", "_parameters", "_kept", "_quantized")
 # state that a model beside another has for itself
-_OF_ONE_MODEL = ("training", "teaching", "tuning", "storage", "head", "headed", "_parameters")
+_OF_ONE_MODEL = (
+    "precision", "training", "teaching", "tuning", "storage", "head", "headed", "_parameters",
+)  # fmt: skip
 _APPENDED = (
     "nodes",
     "kernels",
@@ -34,6 +36,7 @@ _APPENDED = (
     "traffic",
     "caches",
     "states",
+    "checkpoints",
 )  # state that is cut to its length
 
 
@@ -130,20 +133,27 @@ class Tape(Recording):
         """Whether the model is inside a repeated block, where linear layers are cut by tp."""
         return self._block > 0
 
-    def beside(self, name: str, run: Callable[[], Any]) -> Any:
-        """Run a frozen model on the inputs of this one, without gradients; its result.
+    def beside(
+        self, name: str, run: Callable[[], Any], precision: Precision | None = None
+    ) -> Any:
+        """Run a frozen model without gradients; its result. With a precision of its own it has
+        inputs of its own, too; else it reads those of this one.
 
         What the other shares with nobody: names of tied weights, storage, head, adapters.
         """
         own = {key: getattr(self, key) for key in _OF_ONE_MODEL}
-        caches, inputs = len(self.caches), len(self.inputs)
+        caches, inputs, first = len(self.caches), len(self.inputs), len(self.nodes)
+        self.precision = precision or self.precision
         self.training, self.teaching, self.tuning, self.storage = False, True, None, None
         self._parameters = {}
         with self.scope(name):
             result = run()
         for key, value in own.items():
             setattr(self, key, value)
-        del self.caches[caches:], self.inputs[inputs:]  # the same batch
+        del self.caches[caches:]
+        if precision is None:  # the same batch
+            del self.inputs[inputs:]
+        self.asides.append((first, len(self.nodes)))
         return result
 
     # ------------------------------------------------------------------ several ranks

@@ -121,6 +121,16 @@ class Parallel(NamedTuple):
 ALONE = Parallel()
 
 
+class Checkpoint(NamedTuple):
+    """Ops that a framework computes again together, where these are not the repeated blocks."""
+
+    first: int  # node
+    last: int  # node behind the last one
+    read: tuple[Value, ...]  # kept in place of what is inside
+
+
+
+
 class Block(NamedTuple):
     """`count` consecutive repetitions of the same ops: for example, the layers of a transformer."""
 
