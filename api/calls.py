@@ -58,6 +58,8 @@ def predict(
     optimizer: str | None = None,
     recompute: str = "none",
     offload: Sequence[str] = (),
+    offload_to: str | None = None,
+    nvme_bandwidth: str | float | None = None,
     attention: str | None = None,
     stack: str | None = None,
     memory_format: str | None = None,
@@ -127,7 +129,10 @@ def predict(
     optimizer: default "adamw"; "none" for forward and backward alone.
     recompute: "none" (default), "selective", "full", "uniform:N", "every:N", "block:N", or
         "modules:NAME,NAME".
-    offload: what is kept in host memory: "activations", "optimizer". Default: nothing.
+    offload: what is kept in host memory: "activations", "optimizer", "parameters" (with the
+        optimizer). Default: nothing.
+    offload_to: where parameters and optimizer states go, "host" (default) or "nvme";
+        nvme_bandwidth: of the drives, per device, "6 GB/s". Default: one PCIe 4.0 x4 drive.
     attention: "eager", "efficient" or "flash". Default: the stack's.
     stack: software stack. Default: "pytorch-eager"; on TPUs "jax-xla", on NPUs their compiler's.
     memory_format: of images, "contiguous" or "channels_last". Default: the stack's.

@@ -283,6 +283,9 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     # by kind of traffic, per device and step; offload: between device and host
     communication_bytes: dict[str, float] = {}
     ranks: tuple[RankForecast, ...] = ()
+    # of the most loaded device, by where it lies: host, nvme
+    offloaded_bytes: dict[str, float] = {}
+    host_memory_bytes: float | None = None  # of the system's hosts, for each device
 
     # how sure, from measured runs that resemble this one
     low_s: float | None = None  # the 80 % interval

@@ -19,7 +19,7 @@ WHOLE = (
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
-    "sparsity", "prune", "teacher", "lengths", "region", "encoders", "teacher_on",
+    "sparsity", "prune", "teacher", "lengths", "region", "offload_to", "encoders", "teacher_on",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -47,7 +47,10 @@ class Scenario(
     optimizer: str | None = None
     # none | selective | full | uniform:N | every:N | block:N | modules:NAME,NAME
     recompute: str = "none"
-    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
+    # kept in host memory: activations, optimizer, parameters
+    offload: tuple[str, ...] = ()
+    offload_to: str | None = None  # host | nvme: of parameters and optimizer; default: host
+    nvme_bandwidth: str | float | None = None  # of the drives, per device: "6 GB/s"
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
     memory_format: str | None = None  # of images: contiguous | channels_last

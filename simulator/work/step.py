@@ -43,7 +43,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str | None
     recompute: str  # a policy of simulator/work/recompute.py
     stack: Stack
-    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
+    # kept in host memory: activations, optimizer, parameters
+    offload: tuple[str, ...] = ()
+    # bandwidth of the NVMe drives of a device that offloaded parameters and optimizer states lie on
+    # [B/s]; None: they lie in host memory
+    nvme: float | None = None
     tuning: Tuning | None = None  # what trains, and how frozen weights are held; None: all train
 
     @property
