@@ -24,7 +24,7 @@ def print_crosscheck(
 ) -> None:
     """Print kernels and training steps of a device; bare: the kernels by the ceilings alone."""
     with page() as out:
-        clock = "wall time" if any(r.threads > 1 for r in kernels) else "CPU time"
+        clock = "wall time" if any(r.threads > 1 for r in (*kernels, *trained)) else "CPU time"
         out.print(f"{name}: forecast and measured, {clock}", style="bold")
         if kernels:
             _kernels(out, kernels, bare)

@@ -86,6 +86,8 @@ NO_CONSTANTS = {
     "simulator.campaign.terms.UNITS": "seconds of a unit",
     "simulator.campaign.terms.LONGEST": "limit on durations",
     "simulator.campaign.terms.MOST": "limit on counts",
+    "simulator.forecast.recipes.SLOWEST": "limit on an input",
+    "simulator.forecast.recipes.FASTEST": "limit on an input",
     "simulator.campaign.money.YEAR": "hours of a year",
     "simulator.campaign.money.RATE_DIGITS": "rounding of what is shown",
     "simulator.campaign.whole.DRAWS": "runs of the simulation",

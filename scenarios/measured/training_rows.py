@@ -61,7 +61,8 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         assumptions.append(f"micro-batch of {micro_batch} (not given)")
     eager = (attention or stacks.stack(stack).implementations.get("attention")) == "eager"
     # Megatron's default dropout in the years in which it wrote the scores out
-    model = model_of(row, sequence, assumptions, dropout=0.1 if eager else 0.0)
+    drops = eager and stack.startswith(("megatron", "deepspeed"))
+    model = model_of(row, sequence, assumptions, dropout=0.1 if drops else 0.0)
     on_one_device = Scenario(
         model=cast("str", model),  # a Model in hand serves for its name, as in `predict`
         device=device,

@@ -34,6 +34,7 @@ MEANING = {  # of what a profile sets
     "chunk_tokens": "tokens of prompts in one step at most",
     "to_experts": "tokens may be sent to the ranks of their experts alone; false: gathered on all",
     "each_rank": "chunks and sequences at once are of each rank with attention of its own",
+    "scaled": "a quarter of these tokens and sequences below 70 GiB of memory, and on an A100",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
@@ -75,6 +76,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunk_tokens: int = 8192
     to_experts: bool = True
     each_rank: bool = True
+    scaled: bool = False
     micro_batch: int = 0
     cut: str = "tensor"
     evicts: bool = True

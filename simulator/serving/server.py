@@ -43,8 +43,10 @@ class Degrees(NamedTuple):
 
 
 ALONE = Degrees()
-LARGE = 70 * 2.0**30  # bytes of a device from which a server runs its full number of sequences
-SMALLER = 0.25  # of it on smaller ones
+# vllm-project/vllm, engine/arg_utils.py, get_batch_defaults: of devices below 70 GiB and of every
+# A100, 256 sequences for 1,024 and chunks of 2,048 tokens for 8,192
+LARGE = 70 * 2.0**30  # bytes
+SMALLER = 0.25
 
 
 class Spending(NamedTuple):
@@ -127,10 +129,11 @@ class Server:
         sixteen = precision(self.formats.formats.precision).activations
         p = self.profile
         if self.shared is not None:
-            return self.shared.engine(made, self.device, sixteen, p)
+            return self.shared.engine(made, self.device, sixteen, p, self.degrees.ep)
         return Engine(
-            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4
-        )
+            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4,
+            ranks=self.degrees.ep,
+        )  # fmt: skip
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""
@@ -143,8 +146,9 @@ class Server:
         self.runtime_bytes = self._runtime(float(capacity or np.inf))
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         ranks = d.dp if self.profile.each_rank else 1
-        self.chunk_tokens = self.profile.chunk_tokens * ranks
-        self.most_sequences = self.profile.most_sequences * ranks or None
+        chunk, most = self._limits(float(capacity or np.inf))
+        self.chunk_tokens = chunk * ranks
+        self.most_sequences = most * ranks or None
         self.attention_groups = d.dp
         self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
         board = self._decode.board
@@ -154,11 +158,17 @@ class Server:
         """Device memory beside weights and cache: what software takes whatever the model, logits of
         as many sequences as it runs at once, and buffers of collectives.
         """
-        p, large = self.profile, capacity >= LARGE
-        sampled = p.most_sequences * (1.0 if large else SMALLER)
+        p, sampled = self.profile, self._limits(capacity)[1]
         logits = p.logit_bytes * sampled * (getattr(self.model.config, "vocab_size", 0) or 0)
         ranks = p.rank_bytes if self.degrees.tp * self.degrees.dp > 1 else 0.0
         return p.runtime_bytes + logits + ranks
+
+    def _limits(self, capacity: float) -> tuple[int, int]:
+        """Tokens of prompts in a step, and sequences at once, of each rank."""
+        p = self.profile
+        full = capacity >= LARGE and not self.device.id.startswith("a100")
+        share = 1.0 if full or not p.scaled else SMALLER
+        return int(share * p.chunk_tokens), int(share * p.most_sequences)
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
         """Bytes of the cache of one sequence, on one device that holds it. Under data-parallel
