@@ -71,6 +71,10 @@ def print_campaigns(found: Sequence[Trained]) -> None:
     with page() as out:
         text = f"Whole trainings: {answered:,} of {len(found):,} rows forecast"
         say(out, text, indent=0, style="bold")
+        kinds = Counter(t.kind for t in found)
+        forecast = Counter(t.kind for t in found if t.hours is not None)
+        parts = ", ".join(f"{kind} {forecast[kind]:,} of {n:,}" for kind, n in kinds.items())
+        say(out, f"by kind of hours: {parts}")
         shown = [line for line in lines(found) if line.compared]
         spare = ("quartiles", "rows")
         show(out, fitted_table(out.width - 2, COLUMNS, [_cells(line) for line in shown], spare))

@@ -7,7 +7,7 @@ CONSTANTS names what is fitted, and --write puts it into
 
     hwdb/kernels.toml matmul.in_steps       rate of products inside training steps, of the rate of
                                             the same product alone; the board's power is apart
-    hwdb/families/trainium.toml [sustained] rate of products, where no kernels were measured
+    hwdb/kernels.toml matmul.in_steps_others   the same of other makers than NVIDIA
     simulator/software/stacks/*.toml        factor: rate of matrix products
                                             dispatch_s, sync_s, expert_launches: host time
 
@@ -45,7 +45,7 @@ from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.step import dealt, timed
 from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.software import stack as stacks
-from roofcast.simulator.times import power, roofline
+from roofcast.simulator.times import inside, power, roofline
 from roofcast.simulator.work import step as work
 
 SOFT = 0.04  # errors beyond this count linearly
@@ -56,8 +56,7 @@ ROUNDS = 8
 # (kernels, section), (table of a family's file, family) or (stack, stacks that share the value) ->
 # constant: width of the prior on its logarithm
 CONSTANTS = {
-    ("kernels", "matmul"): {"in_steps": 0.1},
-    ("sustained", "trainium"): {"bf16": 0.3},
+    ("kernels", "matmul"): {"in_steps": 0.1, "in_steps_others": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
@@ -223,7 +222,9 @@ def touches(step: Step, key: Key) -> bool:
     if where == "stack":
         return scenario.stack in which.split()
     if where == "kernels":
-        return hwdb.device(scenario.device).kind in ("gpu", "npu")
+        device = hwdb.device(scenario.device)
+        nvidia = device.vendor == inside.NVIDIA
+        return device.kind in ("gpu", "npu") and nvidia == (name == "in_steps")
     precision = scenario.precision or ""
     kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(precision, precision)
     return hwdb.device(scenario.device).family == which and (kind == name or name == "bf16")
@@ -243,16 +244,16 @@ def jacobian(data: list[Step], values: dict[Key, float], base: np.ndarray) -> np
 
 
 def neutral(key: Key) -> float:
-    """The value of a constant that no run tells: a share is that of any device of the kind, a
-    launch as long as under the profile that the stack is like, a factor the mean of the other
+    """The value of a constant that no run tells: other makers' steps keep what NVIDIA's keep, a
+    launch is as long as under the profile that the stack is like, a factor the mean of the other
     stacks that run PyTorch's products from Python (PLAIN); others are NEUTRAL.
     """
     where, which, name = key
     if name == "factor":
         others = [stacks.stack(plain).factor for plain in PLAIN if plain not in which.split()]
         return float(np.exp(np.mean(np.log(others))))
-    if where == "sustained":
-        return constants.family(f"any-{constants.family(which).kind}").sustained[name].value
+    if name == "in_steps_others":
+        return constants.kernels().matmul.in_steps
     if name == "dispatch_s":
         first = stacks.path_of(which.split()[0])
         return stacks.stack(stacks.stated(first)["like"]).dispatch_s

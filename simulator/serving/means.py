@@ -180,7 +180,7 @@ def _closed(costs: Costs) -> Mean:
         return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
     # where it is bound by memory or the stack's limit, the others wait
     bound = under_way(most) <= users
-    solved = most if np.all(bound) else _solve(under_way, users, most)
+    solved = most if np.all(bound) else solve(under_way, users, most)
     found = _steady(costs, np.where(bound, most, solved), wave)
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
@@ -248,7 +248,7 @@ def _open(costs: Costs, rate: float | None = None) -> Mean:
         n = costs.server.devices
         raise BadInput(too_many(rate, highest, f"{n} device{'s' if n > 1 else ''}"))
     there, queued = _sharing(costs, rate, most)
-    decoding = _solve(costs.rate, rate, most)
+    decoding = solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
     found = found.delayed(queued / rate)
     ttft = found.ttft
@@ -289,7 +289,7 @@ def _rest(took: Numbers, rate: Numbers, added: Numbers) -> Numbers:
     return (took * took + rate * took * added * added) / (2.0 * took)
 
 
-def _solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: float) -> Numbers:
+def solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: float) -> Numbers:
     """The arguments above 0 and up to `most` at which a rising function is `wanted`."""
     low, high = 0.0 * wanted, most + 0.0 * wanted
     moves = high > low

@@ -15,6 +15,7 @@ from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")
+TRANSFERS = ("prompt", "chunk", "layer")  # when the cache of a prompt is sent
 
 MEANING = {  # of what a profile sets
     "seq_s": "host seconds per sequence and step that nothing hides: scheduling, detokenization",
@@ -33,6 +34,7 @@ MEANING = {  # of what a profile sets
     "chunk_tokens": "tokens of prompts in one step at most",
     "to_experts": "tokens may be sent to the ranks of their experts alone; false: gathered on all",
     "each_rank": "chunks and sequences at once are of each rank with attention of its own",
+    "scaled": "a quarter of these tokens and sequences below 70 GiB of memory, and on an A100",
     "micro_batch": "tokens of a prompt that run at once; 0: all of a chunk",
     "cut": "how a model is cut over devices by default: tensor, or layer by layer",
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
@@ -43,6 +45,8 @@ MEANING = {  # of what a profile sets
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
+    "transfer": "behind what of a prompt its cache is sent to a decode pool: prompt, chunk, layer",
+    "first_again": "a decode pool computes the end of a prompt again, and makes its first token",
     "ramp": "share of requests of one length that start and end together in a closed loop",
 }
 
@@ -72,6 +76,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunk_tokens: int = 8192
     to_experts: bool = True
     each_rank: bool = True
+    scaled: bool = False
     micro_batch: int = 0
     cut: str = "tensor"
     evicts: bool = True
@@ -83,6 +88,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rank_bytes: Positive = 0.0
     ttft_s: Positive = 0.0
     ramp: Positive = 0.0
+    transfer: str = "prompt"
+    first_again: bool = False
 
 
 def names() -> tuple[str, ...]:
@@ -97,6 +104,8 @@ def profile(name: str) -> Profile:
     found = checked(Profile, _laid(path, ()), str(path))
     if found.cut not in ("tensor", "layer"):
         raise BadInput(f"{path}: cut is {found.cut!r}; known: tensor, layer")
+    if found.transfer not in TRANSFERS:
+        raise BadInput(f"{path}: transfer is {found.transfer!r}; known: {', '.join(TRANSFERS)}")
     return found
 
 

@@ -49,9 +49,14 @@ class Shared:
     def __init__(self) -> None:
         self._made: dict[tuple[Any, ...], tuple[Forward, Remembering]] = {}
 
-    def engine(self, made: Forward, device: Device, sixteen: str, p: Profile) -> Remembering:
-        """The engine of a forward, which is kept, so that its identity is no other's."""
+    def engine(
+        self, made: Forward, device: Device, sixteen: str, p: Profile, ranks: int
+    ) -> Remembering:
+        """The engine of a forward, which is kept, so that its identity is no other's; ranks: that
+        hold different experts.
+        """
         own = {"gemv": p.gemv, "stream": p.stream, "grouped": p.grouped, "fp4": p.fp4}
+        own["ranks"] = ranks
         key = (id(made), sixteen, *own.values())
         if key not in self._made:
             engine = Remembering(made, device, sixteen, **own)

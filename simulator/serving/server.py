@@ -17,6 +17,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device, System
 from roofcast.simulator.models import catalog
+from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
 from roofcast.simulator.serving.engine import Engine, Point, Spent
@@ -42,8 +43,10 @@ class Degrees(NamedTuple):
 
 
 ALONE = Degrees()
-LARGE = 70 * 2.0**30  # bytes of a device from which a server runs its full number of sequences
-SMALLER = 0.25  # of it on smaller ones
+# vllm-project/vllm, engine/arg_utils.py, get_batch_defaults: of devices below 70 GiB and of every
+# A100, 256 sequences for 1,024 and chunks of 2,048 tokens for 8,192
+LARGE = 70 * 2.0**30  # bytes
+SMALLER = 0.25
 
 
 class Spending(NamedTuple):
@@ -84,7 +87,8 @@ class Server:
         self.devices = degrees.tp * degrees.pp * degrees.dp
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
-        fabric = fabric_of(system, self.device, self.devices)
+        self._system = system
+        fabric = self.fabric_of(self.devices)
         own = self.profile.sum_s or np.inf
         to_experts = self.profile.to_experts
         self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own, to_experts)
@@ -96,6 +100,10 @@ class Server:
         self.assumptions = tuple(dict.fromkeys((*said, *self._prefill.forward.assumptions)))
 
     # ------------------------------------------------------------------ set-up
+    def fabric_of(self, devices: int) -> Fabric:
+        """The network between so many devices of this kind."""
+        return fabric_of(self._system, self.device, devices)
+
     def _kv(self, kv: str | None, weights: str | None) -> str | None:
         """Format of the cache: as asked, else the profile's for checkpoints of few bits."""
         if kv is not None or self.profile.kv == "model":
@@ -121,10 +129,11 @@ class Server:
         sixteen = precision(self.formats.formats.precision).activations
         p = self.profile
         if self.shared is not None:
-            return self.shared.engine(made, self.device, sixteen, p)
+            return self.shared.engine(made, self.device, sixteen, p, self.degrees.ep)
         return Engine(
-            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4
-        )
+            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4,
+            ranks=self.degrees.ep,
+        )  # fmt: skip
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""
@@ -137,8 +146,9 @@ class Server:
         self.runtime_bytes = self._runtime(float(capacity or np.inf))
         self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
         ranks = d.dp if self.profile.each_rank else 1
-        self.chunk_tokens = self.profile.chunk_tokens * ranks
-        self.most_sequences = self.profile.most_sequences * ranks or None
+        chunk, most = self._limits(float(capacity or np.inf))
+        self.chunk_tokens = chunk * ranks
+        self.most_sequences = most * ranks or None
         self.attention_groups = d.dp
         self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
         board = self._decode.board
@@ -148,11 +158,17 @@ class Server:
         """Device memory beside weights and cache: what software takes whatever the model, logits of
         as many sequences as it runs at once, and buffers of collectives.
         """
-        p, large = self.profile, capacity >= LARGE
-        sampled = p.most_sequences * (1.0 if large else SMALLER)
+        p, sampled = self.profile, self._limits(capacity)[1]
         logits = p.logit_bytes * sampled * (getattr(self.model.config, "vocab_size", 0) or 0)
         ranks = p.rank_bytes if self.degrees.tp * self.degrees.dp > 1 else 0.0
         return p.runtime_bytes + logits + ranks
+
+    def _limits(self, capacity: float) -> tuple[int, int]:
+        """Tokens of prompts in a step, and sequences at once, of each rank."""
+        p = self.profile
+        full = capacity >= LARGE and not self.device.id.startswith("a100")
+        share = 1.0 if full or not p.scaled else SMALLER
+        return int(share * p.chunk_tokens), int(share * p.most_sequences)
 
     def cache_bytes(self, context: ArrayLike) -> np.ndarray:
         """Bytes of the cache of one sequence, on one device that holds it. Under data-parallel

@@ -38,6 +38,7 @@ MEANING = {  # of what a profile sets
     "master": "fp32 master weights and moments; gradients accumulated in fp32",
     "gradient_bytes": "bytes per gradient accumulated beside master weights",
     "gather_bytes": "bytes per weight gathered for 16-bit compute; 0: as kernels read it",
+    "live_weights": "weights that ZeRO-3 keeps gathered, at most; 0: a layer and the next",
     "reduce_bytes": "bytes per gradient that ranks reduce from 16-bit compute; 0: as accumulated",
     "bucket_bytes": "bytes of 16-bit gradients that ranks reduce at once; 0: all of them",
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
@@ -83,6 +84,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     master: bool = False
     gradient_bytes: Rate = 4.0
     gather_bytes: Positive = 0.0
+    live_weights: Positive = 0.0
     reduce_bytes: Positive = 0.0
     bucket_bytes: Positive = 0.0
     accumulate_bytes: Positive = 0.0

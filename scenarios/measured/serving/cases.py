@@ -14,7 +14,7 @@ import numpy as np
 
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.errors import BadInput
-from roofcast.scenarios.measured.serving.protocols import protocol
+from roofcast.scenarios.measured.serving.protocols import looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
 from roofcast.simulator.serving.capacity import OFFLINE
 from roofcast.simulator.serving.engine import FEW, Point
@@ -142,17 +142,17 @@ def _quantity(row: Mapping[str, str]) -> tuple[str, float]:
 
 def _lengths(row: Mapping[str, str]) -> tuple[float, float, float]:
     """Tokens of a prompt, of an answer, and the mean context of a decode step."""
-    new, out = _number(row, "input_len"), _number(row, "output_len")
+    new, out, run = _number(row, "input_len"), _number(row, "output_len"), protocol(row)
     if math.isnan(new):
-        new = UNSTATED_PROMPT
+        new = run.input_len or UNSTATED_PROMPT
     out = 0.0 if math.isnan(out) else out
-    new, out = (protocol(row).lengths * tokens for tokens in (new, out))
+    new, out = (run.lengths * tokens for tokens in (new, out))
     context = _number(row, "context_len")
     if math.isnan(context):
-        # answers of a steady batch are met in proportion to their length: il + ol (1 + cv^2) / 2,
-        # with the spread of chat answers, cv = 1
         steady = row["load_kind"] == "batch" and row["mode"] == "agg"
-        context = new + out * (1.0 if steady else 0.5)
+        at_once = float(row["load"] or 1)
+        behind = looked_back(run.requests, at_once, run.repeats) if steady else 0.5
+        context = new + behind * out
     return new, out, context
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
-from roofcast.scenarios.measured.serving.protocols import protocol
+from roofcast.scenarios.measured.serving.protocols import Protocol, looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import Ran
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.chain import STACK
@@ -72,11 +72,11 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     steady = row["load_kind"] == "batch" and row["mode"] == "agg"
     load = load_of(row, at)
     held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
+    run = protocol(row)
     if steady:
-        return _steady(server, load, at)
+        return _steady(server, load, at, run)
     if apart(row) and load.kind == "concurrency":
         return _disaggregated(server, load, at)
-    run = protocol(row)
     if run.processes:  # as servers have them whose API is a process of its own
         server = copy.copy(server)
         server.request_s = min(profile(STACK).ttft_s, server.request_s)
@@ -143,13 +143,10 @@ def _decode(server: Server, sequences: float, context: float, at: Ran) -> Predic
     return Predicted(None, step, rate, None, _peak(server, sequences, context))
 
 
-def _steady(server: Server, load: Load, at: Ran) -> Predicted:
-    """A mean number of sequences in steady state, with prompts mixed in; answers of all lengths.
-
-    A sequence is met in proportion to its length: il + ol (1 + cv^2) / 2 tokens in the mean, with
-    the spread of chat answers, cv = 1.
-    """
-    context = load.input_len + load.output_len
+def _steady(server: Server, load: Load, at: Ran, run: Protocol) -> Predicted:
+    """A mean number of sequences in steady state, with prompts mixed in; answers of all lengths."""
+    behind = looked_back(run.requests, load.amount * at.replicas, run.repeats)
+    context = load.input_len + behind * load.output_len
     met = Load(kind="offline", input_len=load.input_len, output_len=load.output_len)
     costs = Costs(server, met, load.amount)
     step = float(server.decode(load.amount, context))

@@ -100,18 +100,22 @@ def degrees_of(row: Mapping[str, str], share: float) -> tuple[Degrees, int]:
     """The layout of one replica, and how many there are.
 
     Ranks that neither tensor nor pipeline parallelism explains share the experts where the row has
-    expert parallelism (each with its own sequences), and are replicas where it has not.
+    expert parallelism: each with its own sequences, or, where the row says that there is no data
+    parallelism (dp 1), with attention cut over them. They are replicas where it has no experts.
+    A run that its source calls epnone cuts every expert over all ranks.
     """
     devices = max(int(int(row["n_devices"] or 1) * share), 1)
     if row["tp"] in UNSTATED:
         raise BadInput("layout unstated")
     tp, pp = max(int(float(row["tp"]) * share), 1), int(float(row["pp"] or 1))
-    ep = int(float(row["ep"] or 1))
+    ep = 1 if "_epnone" in row.get("source_ref", "") else int(float(row["ep"] or 1))
     left = devices // (tp * pp)
     if left * tp * pp != devices:
         raise BadInput(f"tp {tp} x pp {pp} does not divide {devices} devices")
     if ep > 1 and "attention-DP" in row["notes"]:
         tp, left = 1, tp * left
+    elif ep > 1 and row["dp"] == "1":
+        tp, left = tp * left, 1
     if ep == 1:
         return Degrees(tp, pp), left
     return Degrees(tp, pp, left, min(ep, tp * left)), 1

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.work.ops import linear, norm, pointwise
+from roofcast.simulator.work.ops import linear, norm, pointwise, prompts
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 from roofcast.simulator.work.traced import Cache
@@ -99,6 +99,8 @@ def attention(
     if causal or memory:
         cached(t, k, v, window=window, elements=cache, source=memory)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
+    if (causal or mask is not None) and not memory:
+        k, v = prompts.prefixed(t, k, v)
     _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
         return _eager(t, q, k, v, (bias, mask), dropout, softmax_fp32, softcap, scaled)

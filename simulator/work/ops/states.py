@@ -23,13 +23,13 @@ def stepped(
     t: Tape, ins: Sequence[Value], out: Value, elements: int, flops: float, dtype: str = "fp32"
 ) -> bool:
     """Note a state and, in a decode step, launch the one kernel that updates it and writes `out`;
-    whether it did. flops: of the vector units, per sequence.
+    whether it did. flops: of the vector units, per sequence. The state is a value that the kernel
+    reads and one that it writes, so that a kernel that is fused with others moves it as well.
     """
-    bytes_ = held(t, elements, dtype)
+    held(t, elements, dtype)
     if t.generates != "decode":
         return False
-    batch = out.shape[0]
-    read = sum(v.bytes for v in ins) + batch * bytes_
-    written = out.bytes + batch * bytes_
-    t.emit("copy", ins, (out,), vector=batch * flops, read=read, written=written)
+    dtype = dtype or t.precision.activations
+    before, after = (t.new((out.shape[0], elements), dtype) for _ in range(2))
+    t.emit("copy", (*ins, before), (out, after), vector=out.shape[0] * flops)
     return True
