@@ -77,8 +77,8 @@ def command(
 
     for name, rows, bare in parts:
         print_crosscheck(name, rows, [], bare)
-    for name, rows, _ in steps:
-        print_crosscheck(name, [], rows, [])
+    for name, steps_of, _ in steps:
+        print_crosscheck(name, [], steps_of, [])
     for words in filter(None, (kernels_saved, *(saved for _, _, saved in steps))):
         tell(words)
 

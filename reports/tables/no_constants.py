@@ -131,6 +131,7 @@ NO_CONSTANTS = {
     "simulator.work.ops.conv.INDEX": KEPT,
     "simulator.work.ops.loss.ROWWISE": ALGORITHM,
     "simulator.work.ops.embedding.INDEX": KEPT,
+    "simulator.work.ops.embedding.EMBEDDED": "dimensions of a tensor",
     "simulator.work.ops.norm.STATISTICS": KEPT,
     "simulator.work.ops.optimizer.OPTIMIZERS": ALGORITHM,
     "simulator.work.ops.pointwise.UNARY": ALGORITHM,

@@ -60,11 +60,11 @@ CONSTANTS = {
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "te-nemo-2024 te-nemo-2024-experts te-nemo-2023 megatron"): {"sync_s": 1.0},
+    ("stack", "megatron te-nemo-2023 te-nemo-2024 te-nemo-2024-experts"): {"sync_s": 1.0},
     (
         "stack",
-        "te-nemo-2024 te-nemo-2024-experts te-nemo-graphs te-nemo-graphs-a2a te-nemo-capacity"
-        " te-nemo-2023 megatron",
+        "megatron te-nemo-2023 te-nemo-2024 te-nemo-2024-experts te-nemo-graphs te-nemo-graphs-a2a"
+        " te-nemo-capacity",
     ): {"expert_launches": 1.0},
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
@@ -335,7 +335,8 @@ def write(values: dict[Key, float]) -> None:
     for (where, which, name), value in values.items():
         if where == "stack":
             for path in map(stacks.path_of, which.split()):
-                put_in_profile(path, name, value)
+                if name in stacks.stated(path):  # others inherit it
+                    put_in_profile(path, name, value)
             continue
         file, section = ("kernels.toml", which) if where == "kernels" else ("", where)
         path = constants.HERE / (file or f"families/{which}.toml")
