@@ -144,7 +144,9 @@ def main() -> None:
     F.scaled_dot_product_attention = of_a_gpu
     torch.nn.functional.scaled_dot_product_attention = of_a_gpu
     versions = torch.__version__, diffusers.__version__, peft.__version__
-    print("# torch {}, diffusers {}, peft {}; benchmarks/diffusion_lora_counts.py".format(*versions))
+    print(
+        "# torch {}, diffusers {}, peft {}; benchmarks/diffusion_lora_counts.py".format(*versions)
+    )
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow(COLUMNS)
     words = sys.argv[1:]

@@ -73,8 +73,8 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         metavar="WHICH",
         help=(
             "Frozen encoders that run in each training step before a diffusion model: vae (latents"
-            " of the images), text (embeddings of the prompts), or vae,text. Default: none, both are"
-            " cached."
+            " of the images), text (embeddings of the prompts), or vae,text. Default: none, both"
+            " are cached."
         ),
     ),
     "train_text_encoder": click.option(

@@ -220,7 +220,11 @@ def _memory(out: Console, f: ServingForecast) -> None:
         ["weights", binary(m.weights_bytes), ""],
         ["runtime", binary(m.runtime_bytes), "context, libraries, workspaces"],
         ["KV cache", binary(m.cache_bytes), per],
-        ["peak", binary(m.peak_bytes), "of this load"],
+        [
+            "peak",
+            binary(m.peak_bytes),
+            f"of this load{_between(m.peak_bytes_low, m.peak_bytes_high)}",
+        ],
     ]
     if m.usable_bytes is not None:
         of = f"of {binary(m.capacity_bytes)}, that {f.stack} uses"
@@ -241,6 +245,13 @@ def _memory(out: Console, f: ServingForecast) -> None:
         f" of {binary(m.cache_bytes_per_sequence)}{limit}",
     )
     _longest(out, f)
+
+
+def _between(low: float | None, high: float | None) -> str:
+    """The 80 % interval of a peak, where measured runs tell it."""
+    if low is None or high is None:
+        return ""
+    return f"; 80 % interval {binary(low)} to {binary(high)}"
 
 
 def _stack_limits(f: ServingForecast) -> bool:

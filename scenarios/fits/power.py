@@ -44,7 +44,7 @@ from roofcast.simulator.times.power import Board, Energy
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 
 PULL = 3e-3  # of the logarithm of a constant towards its present value
-EVALUATIONS = 400
+EVALUATIONS = 300
 LARGEST = 512  # requests at a time
 TOKENS = 256  # of a sequence of SQuAD; only ratios over limits are compared
 PROMPT = 150.0  # mean tokens before a reply, which the leaderboard does not state; assumed

@@ -12,6 +12,7 @@ from roofcast.simulator.forecast.encoded import encoders_of
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.tuned import tuned_fields
+from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Step, trace
 from roofcast.simulator.work.traced import Kernel
 
@@ -174,6 +175,12 @@ def count(
     # a device would only choose the precision and the stack
     recipe, assumptions = recipe_of(scenario, net, None)
     step = trace(net, msgspec.structs.replace(recipe, optimizer=None))
+    return _counts(net, step, (*defaults, *assumptions, *step.assumptions))
+
+
+def _counts(net: Model, step: Step, assumptions: tuple[str, ...]) -> Counts:
+    """The counts of a step of a model."""
+    recipe = step.recipe
     sums, layers = tally(step)
     summed: dict[str, Any] = dict(sums)
     active = step.active_parameters
@@ -190,7 +197,7 @@ def count(
         **tuned_fields(step),
         **summed,
         layers=layers,
-        assumptions=(*defaults, *assumptions, *step.assumptions),
+        assumptions=assumptions,
     )
 
 

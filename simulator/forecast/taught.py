@@ -110,7 +110,7 @@ def _elsewhere(
     rate = min(
         n * fabric_of(None, hwdb.device(name, edits), MANY).levels[-1].bandwidth
         for name, edits, n in (
-            (s.teacher_on, {}, devices), (s.device, s.set, found.devices)
+            (s.teacher_on or "", {}, devices), (s.device, s.set, found.devices)
         )
     )  # fmt: skip
     handover_s = sent / rate
@@ -237,8 +237,8 @@ def _said_of(teacher: Elsewhere, s: Scenario, found: Forecast, alone: Forecast) 
     fits = "" if teacher.fits is not False else "; it does not fit them"
     lines = [
         f"teacher {s.teacher} on {many}{cut}: a pass of {1e3 * teacher.pass_s:.4g} ms over the next"
-        f" batch while the student trains; {what} of each token, {teacher.sent_bytes / 1e9:.3g} GB a"
-        f" step, sent in {1e3 * teacher.handover_s:.4g} ms between nodes{fits}",
+        f" batch while the student trains; {what} of each token, {teacher.sent_bytes / 1e9:.3g} GB"
+        f" a step, sent in {1e3 * teacher.handover_s:.4g} ms between nodes{fits}",
         f"the student takes {1e3 * found.step_time_s:.4g} ms a step"
         f" ({1e3 * alone.step_time_s:.4g} ms without a teacher) and waits"
         f" {1e3 * teacher.waited_s:.4g} ms; hidden states are not compared",

@@ -8,6 +8,7 @@ dreambooth/train_dreambooth_lora_sdxl.py, _sd3.py, _flux.py; model cards of the 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from roofcast.hwdb.errors import BadInput
@@ -141,7 +142,7 @@ def _text(t: Tape, parts: Parts, batch: int, train: bool) -> None:
             with t.scope(name):
                 made.append(_clip(t, clip, batch))
         else:
-            t.beside(name, lambda clip=clip: _clip(t, clip, batch), _frozen(t))
+            t.beside(name, partial(_clip, t, clip, batch), _frozen(t))
     long = None
     if parts.t5:
         c = catalog.resolve(T5).config
@@ -158,7 +159,9 @@ def _text(t: Tape, parts: Parts, batch: int, train: bool) -> None:
 
 def _clip(t: Tape, clip: Clip, batch: int) -> tuple[Value, Value | None]:
     """States [batch, tokens, width] that the denoiser reads, and the pooled state or None."""
-    states, pooled = encoded(t, clip.part, batch, WORDS, penultimate=clip.penultimate, checkpoints=True)
+    states, pooled = encoded(
+        t, clip.part, batch, WORDS, penultimate=clip.penultimate, checkpoints=True
+    )
     if clip.projected is not None:
         with t.op("text_projection", "linear"):
             pooled = linear.linear(t, pooled, clip.projected, bias=False)
@@ -182,4 +185,3 @@ def _given(
             text = pointwise.concat(t, [text, zeros], 2)
             text = pointwise.concat(t, [text, long], 1)
         t.given["text"] = text
-

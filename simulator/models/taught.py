@@ -18,7 +18,8 @@ def taught(
     then compares the logits of both.
 
     elsewhere: the teacher runs on other devices, and its logits are an input of the step; top: of
-    each token the largest so many, with their places in the vocabulary. Raises BadInput where they do not read the same inputs, or not from a tape.
+    each token the largest so many, with their places in the vocabulary. Raises BadInput where they
+    do not read the same inputs, or not from a tape.
     """
     for model in (student, teacher):
         if model.family in AS_THEY_ARE:
@@ -38,7 +39,9 @@ def taught(
         if elsewhere:
             t.taught = _received(t, teacher, batch, size, top)
         else:
-            t.taught = _logits(teacher, t.beside("teacher", lambda: teacher.program(t, batch, size)))
+            t.taught = _logits(
+                teacher, t.beside("teacher", lambda: teacher.program(t, batch, size))
+            )
         loss = student.program(t, batch, size)
         if t.taught is not None:
             raise BadInput(

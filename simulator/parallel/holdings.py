@@ -266,10 +266,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
     gone = activations + transient + slack + gathered
     more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training
-    aside = max((live for _, live in asides(step)), default=0.0)  # frozen models that run first
-    first = np.maximum((1.0 + stack.slack) * (step.input_bytes + aside) - gone, 0.0) * training
-    updating = np.greater(more, first)
-    more = np.maximum(more, first if step.asides else 0.0)
+    updating, more = _with_asides(at, more, gone)
     return Holdings(
         parameters,
         gradients,
@@ -278,5 +275,17 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         transient + more,
         gathered + buckets,
         _framework(at) + slack,
-        updating if step.asides else np.greater(more, 0.0),
+        updating,
     )
+
+
+def _with_asides(at: Placement, more: np.ndarray, gone: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the peak is in the optimizer step, which takes `more` bytes than the passes, and what
+    is taken then or while frozen models run first. gone: bytes of the passes, free by then.
+    """
+    updating = np.greater(more, 0.0)
+    if not at.step.asides:
+        return updating, more
+    live = max(live for _, live in asides(at.step))
+    first = (1.0 + at.step.recipe.stack.slack) * (at.step.input_bytes + live) - np.asarray(gone)
+    return updating & np.greater(more, first), np.maximum(more, np.maximum(first, 0.0))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.records import Device
+from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
@@ -135,12 +136,15 @@ def memory_of(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory
     most = held.sequences(tokens)
     longest = held.longest()
     peak = held.weight_bytes + held.runtime_bytes + cache
+    low, high = band(peak, "infer")
     fits = usable is None or (peak <= usable and most >= 1)
     return ServingMemory(
         weights_bytes=held.weight_bytes,
         runtime_bytes=held.runtime_bytes,
         cache_bytes=cache,
         peak_bytes=peak,
+        peak_bytes_low=low,
+        peak_bytes_high=high,
         usable_bytes=usable,
         capacity_bytes=float(capacity) if capacity else None,
         cache_bytes_per_token=of.server.cache.per_token / of.cut.pp,

@@ -7,11 +7,11 @@ few rows. Kernels of one kind and format are computed in one call, on arrays of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
@@ -93,7 +93,8 @@ def busiest(ranks: ArrayLike) -> np.ndarray:
     [0.0, 0.59, 1.43]
     """
     n = np.asarray(ranks, dtype=float)
-    return np.asarray(ndtri((n - 0.375) / (n + 0.25)))
+    share = (n - 0.375) / (n + 0.25)
+    return np.vectorize(NormalDist().inv_cdf, otypes=[float])(share)
 
 
 class Engine:

@@ -24,6 +24,9 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     runtime_bytes: float  # context, libraries, workspaces
     cache_bytes: float  # of the sequences of this load
     peak_bytes: float
+    # between which 80 % of the measured peaks lie that are forecast so; None where unknown
+    peak_bytes_low: float | None = None
+    peak_bytes_high: float | None = None
     usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown
     capacity_bytes: float | None  # of the device
     # of a token of one sequence: of all layers, and of those without an attention window

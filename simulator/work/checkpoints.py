@@ -42,7 +42,8 @@ def checkpointed(
     for s in saved:
         if s.behind is not None and s.node in inside:  # the output of the last block
             node, copies = s.behind
-            kept.append(s._replace(node=node, count=copies, behind=None))
+            if node not in inside:
+                kept.append(s._replace(node=node, count=copies, behind=None))
             continue
         outside = [i for i in savers.get(s.storage, (s.node,)) if i not in inside]
         if outside:

@@ -133,9 +133,7 @@ class Tape(Recording):
         """Whether the model is inside a repeated block, where linear layers are cut by tp."""
         return self._block > 0
 
-    def beside(
-        self, name: str, run: Callable[[], Any], precision: Precision | None = None
-    ) -> Any:
+    def beside(self, name: str, run: Callable[[], Any], precision: Precision | None = None) -> Any:
         """Run a frozen model without gradients; its result. With a precision of its own it has
         inputs of its own, too; else it reads those of this one.
 

@@ -129,8 +129,6 @@ class Checkpoint(NamedTuple):
     read: tuple[Value, ...]  # kept in place of what is inside
 
 
-
-
 class Block(NamedTuple):
     """`count` consecutive repetitions of the same ops: for example, the layers of a transformer."""
 

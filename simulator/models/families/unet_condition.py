@@ -239,9 +239,7 @@ def transformer(
         else:
             h = t.view(convolve(t, "proj_in", h, width, 1), batch, length, width)
         count = c.per_level("transformer_layers_per_block")[level]
-        h = t.repeat(
-            "transformer_blocks", count, lambda h: remade(t, h, heads, text, c.dropout), h
-        )
+        h = t.repeat("transformer_blocks", count, lambda h: remade(t, h, heads, text, c.dropout), h)
         if c.use_linear_projection:
             h = dense(t, "proj_out", h, width)
         with t.op("transpose", "copy"):
