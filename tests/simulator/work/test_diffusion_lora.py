@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from roofcast import predict
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.command import main
 from roofcast.simulator import models
 from roofcast.simulator.forecast.counts import count
 from roofcast.simulator.models.catalog import from_config
@@ -176,3 +178,16 @@ def test_published_peaks_are_near(asked, published, forecast):
     found = predict(**asked).memory.peak_bytes / 1e9
     assert found == pytest.approx(forecast, abs=0.06)
     assert found == pytest.approx(published, rel=1 / 6)
+
+
+def test_the_options_as_typed():
+    typed = "predict sdxl --on rtx-4090 --lora 16 --encoders vae --train-text-encoder --batch 1"
+    found = CliRunner().invoke(main, [*typed.split(), "--image", "512", "--json"])
+    assert found.exit_code == 0
+    printed = json.loads(found.output)
+    same = predict("sdxl", "rtx-4090", lora=16, encoders="vae", train_text_encoder=True,
+                   batch=1, image=512)  # fmt: skip
+    assert printed["step_time_s"] == same.step_time_s
+    assert any("latents by the frozen sdxl-vae in fp32" in line for line in printed["assumptions"])
+    wrong = CliRunner().invoke(main, [*typed.split(), "--encoders", "audio"])
+    assert wrong.exit_code == 2
