@@ -44,6 +44,7 @@ MEANING = {  # of what a profile sets
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
+    "user_s": "more of them for each other user, whose tokens the same loop of the server sends",
     "ramp": "share of requests of one length that start and end together in a closed loop",
 }
 
@@ -84,6 +85,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logit_bytes: Positive = 0.0
     rank_bytes: Positive = 0.0
     ttft_s: Positive = 0.0
+    user_s: Positive = 0.0
     ramp: Positive = 0.0
 
 

@@ -144,7 +144,8 @@ class Server:
         self.chunk_tokens = chunk * ranks
         self.most_sequences = most * ranks or None
         self.attention_groups = d.dp
-        self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
+        self.request_s, self.user_s = self.profile.ttft_s, self.profile.user_s
+        self.evicts = self.profile.evicts
         board = self._decode.board
         self.idle_w = float(board.idle) if board is not None else None
 

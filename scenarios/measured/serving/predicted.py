@@ -181,7 +181,7 @@ def _disaggregated(server: Server, load: Load, at: Ran) -> Predicted:
         tpot = costs.decode(max(decoding, 1.0))
         rate = load.amount / (costs.more * tpot + costs.first)
         busy = min(rate * costs.first, 0.95)  # of the devices for prompts, M/D/1
-        ttft = costs.request_s + costs.first * (1.0 + busy / (2.0 * (1.0 - busy))) + tpot
+        ttft = costs.outside + costs.first * (1.0 + busy / (2.0 * (1.0 - busy))) + tpot
         rate = load.amount / (costs.more * tpot + ttft)
         decoding = min(rate * costs.more * tpot, load.amount)
     output = rate * load.output_len * at.replicas
