@@ -65,7 +65,8 @@ def points(path: str) -> list[Point]:
             continue
         if met.waiting == 0.0:
             constant = APART if run.processes else OF[at.stack]
-            alone, others = met.ttft - met.overhead, max(load.amount - 1.0, 0.0)
+            others = max(load.amount - 1.0, 0.0)
+            alone = met.ttft - server.request_s - server.user_s * others
             found.append(Point(constant, at.stack, row["source_name"], measured, alone, others))
     return found
 

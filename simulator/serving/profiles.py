@@ -39,6 +39,7 @@ MEANING = {  # of what a profile sets
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
     "memory_use": "share of a device's memory that it uses",
+    "of_free": "a share of what weights and runtime leave, that is; false: of the whole",
     "most_sequences": "sequences that it runs at once; 0: no limit",
     "runtime_bytes": "device memory of the context, libraries and workspaces",
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
@@ -80,6 +81,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evicts: bool = True
     kv: str = "model"
     memory_use: Share = 0.9
+    of_free: bool = False
     most_sequences: int = 0
     runtime_bytes: Positive = 2e9
     logit_bytes: Positive = 0.0

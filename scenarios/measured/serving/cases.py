@@ -229,8 +229,7 @@ def _prefill(server: Server, weight: float, b: float, new: float, cached: float)
 
 def suspect(row: Mapping[str, str], server: Server) -> str:
     """Why a row is left out of fits, by rules that do not look at its error; empty: it is not."""
-    held = server.memory_bytes / server.profile.memory_use
-    if server.weight_bytes > held:
+    if server.weight_bytes > server.capacity_bytes:
         return "the weights do not fit the devices"
     if streams_more(row, server):
         return "memory cannot stream as much in the measured time"

@@ -117,8 +117,7 @@ def roomy(server: Server, held: Room, at: Ran) -> Room:
     """
     if at.kv is None and at.weights in NARROW and server.formats.cache == SIXTEEN:
         held = held._replace(fixed=held.fixed / 2, per_token=held.per_token / 2)
-    whole = held.memory_bytes / server.profile.memory_use
-    memory = max(held.memory_bytes, USED * whole)
+    memory = max(held.memory_bytes, USED * server.capacity_bytes)
     least = held.weight_bytes + held.runtime_bytes + held.of_sequence(1.0)
     return held._replace(memory_bytes=memory if memory > least else math.inf)
 
