@@ -131,9 +131,7 @@ def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     ttft = costs.outside + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
-    return Mean(
-        ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.outside, queue
-    )
+    return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.outside, queue)
 
 
 def _prompt_s(
