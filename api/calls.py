@@ -58,6 +58,8 @@ def predict(
     optimizer: str | None = None,
     recompute: str = "none",
     offload: Sequence[str] = (),
+    offload_to: str | None = None,
+    nvme_bandwidth: str | float | None = None,
     attention: str | None = None,
     stack: str | None = None,
     memory_format: str | None = None,
@@ -66,12 +68,19 @@ def predict(
     lora_precision: str | None = None,
     lora_dropout: float | None = None,
     dora: bool | None = None,
+    prompt_tuning: int | None = None,
+    prefix_tuning: int | None = None,
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
+    encoders: str | None = None,
+    train_text_encoder: bool | None = None,
     sparsity: str | None = None,
     prune: str | None = None,
     teacher: str | None = None,
+    teacher_on: str | None = None,
+    teacher_devices: int | None = None,
+    teacher_top_k: int | None = None,
     devices: int | None = None,
     system: str | System | None = None,
     tp: int | None = None,
@@ -120,7 +129,10 @@ def predict(
     optimizer: default "adamw"; "none" for forward and backward alone.
     recompute: "none" (default), "selective", "full", "uniform:N", "every:N", "block:N", or
         "modules:NAME,NAME".
-    offload: what is kept in host memory: "activations", "optimizer". Default: nothing.
+    offload: what is kept in host memory: "activations", "optimizer", "parameters" (with the
+        optimizer). Default: nothing.
+    offload_to: where parameters and optimizer states go, "host" (default) or "nvme";
+        nvme_bandwidth: of the drives, per device, "6 GB/s". Default: one PCIe 4.0 x4 drive.
     attention: "eager", "efficient" or "flash". Default: the stack's.
     stack: software stack. Default: "pytorch-eager"; on TPUs "jax-xla", on NPUs their compiler's.
     memory_format: of images, "contiguous" or "channels_last". Default: the stack's.
@@ -131,9 +143,15 @@ def predict(
     freeze, train: regular expressions of the names of ops whose weights do not train, or do.
     weights: format of weights that do not train, in inference of all: "nf4", "int8", "fp8", "bf16",
         "int4", "nvfp4", "mxfp4" or "q4_k_m".
+    encoders: frozen encoders that run in each training step before a diffusion model: "vae",
+        "text" or "vae,text"; train_text_encoder: its CLIP text encoders train with it.
+    prompt_tuning, prefix_tuning: virtual tokens that train in front of the sequence, or of the keys
+        and values of every layer, beside frozen weights.
     sparsity: zeros among the weights, in inference: "2:4", or scattered ones, "50%".
     prune: a smaller net: "heads=25%", "ffn=25%", "layers=25%", "experts=50%", "channels=25%".
     teacher: distillation: a frozen model on whose logits this one is trained, named as `model`.
+    teacher_on: other devices that the teacher runs on, teacher_devices of them (default: 1), which
+        send their logits over the network; teacher_top_k: of a token the largest so many.
     devices: number of devices. Default: tp x cp x pp x dp.
     system: node or pod the devices stand in. Default: the usual one of the device.
     tp, sp, pp, vpp, dp, cp, ep, etp: tensor, sequence, pipeline, virtual-pipeline, data, context,

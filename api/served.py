@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.reports.option_pools import NAMES, pools_of
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.load import Load, of_trace, read_trace
@@ -60,6 +61,7 @@ def serving(
     requests: int | None = None,
     seed: int = 0,
     price_per_hour: float | None = None,
+    pools: Mapping[str, Any] | None = None,
 ) -> Served:
     """Forecast latency, throughput, memory, energy and cost of a model that generates text.
 
@@ -78,6 +80,8 @@ def serving(
     speculate, acceptance: tokens drafted per step, and the probability that one is kept.
     requests, seed: of the replay that percentiles come from.
     price_per_hour: USD per device-hour. Default: the median of public quotes.
+    pools: prompts on devices of their own, as the options of `roofcast serving` name it:
+        {"prefill_devices": 8, "decode_devices": 16, "prefill_tp": 4, "prefill_on": "h20"}.
 
     Raises RoofcastError: one line that says what is wrong and what would do.
 
@@ -101,9 +105,24 @@ def _serving(given: dict[str, Any]) -> Served:
     asked = Serving(
         load=load, set=dict(given["set"] or {}), **{name: given[name] for name in names}
     )
+    two = pools_of(_known(given["pools"]), asked) if given["pools"] else None
+    if two is not None:
+        from roofcast.simulator.serving.pools import chain, slo
+
+        if kind == "slo":
+            return _served(slo.with_level(two, level(given["slo"])))
+        return _served(chain.serve(two, trace))
     if kind == "slo":
         return _served(with_level(asked, level(given["slo"])))
     return _served(serve(asked, trace))
+
+
+def _known(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of two pools. Raises BadInput for another name."""
+    wrong = next((name for name in given if name not in NAMES), None)
+    if wrong is not None:
+        raise BadInput(f"pools {quoted(str(wrong))}: known: {', '.join(NAMES)}")
+    return dict(given)
 
 
 def _load(given: dict[str, Any], kind: str) -> Load:

@@ -49,6 +49,7 @@ class Matmul(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sustained_fp8: float
     sustained_fp4: float
     in_steps: float
+    in_steps_others: float
     widened: float
     sparse_loop: float
     sparse_energy: float

@@ -193,6 +193,8 @@ class Device(Struct, frozen=True, kw_only=True):
     cache: Annotated[Table[Level], Caches] = Table()
     scale_up: ScaleUp = ScaleUp()
     host_interface: str = ""  # link to the host: "PCIe5 x16", "NVLink-C2C 450 GB/s", "unified"
+    # launch time on the processor it is sold with, over that of an x86 host of the same age [1]
+    host_launch: Number | None = None
     power: Power = Power()
     price: Price = Price()
     achieved: Annotated[Table[Figure], Achieved] = Table()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from roofcast.reports.completion import completing
+from roofcast.reports.option_types import Whole
 
 COMPRESSION: dict[str, Callable[[Callable], Callable]] = {
     "sparsity": click.option(
@@ -31,8 +32,23 @@ COMPRESSION: dict[str, Callable[[Callable], Callable]] = {
         metavar="MODEL",
         shell_complete=completing("model"),
         help=(
-            "Distillation: a frozen model on the same devices, whose logits for the same batch"
-            " MODEL is trained on. Default: none."
+            "Distillation: a frozen model whose logits for the same batch MODEL is trained on, on"
+            " the same devices or on --teacher-on. Default: none."
         ),
+    ),
+    "teacher_on": click.option(
+        "--teacher-on",
+        metavar="DEVICE",
+        shell_complete=completing("device"),
+        help="Other devices that the teacher runs on; its logits are sent. Default: the same.",
+    ),
+    "teacher_devices": click.option(
+        "--teacher-devices", type=Whole(), metavar="N", help="How many of them. Default: 1."
+    ),
+    "teacher_top_k": click.option(
+        "--teacher-top-k",
+        type=Whole(),
+        metavar="K",
+        help="Of each token, the K largest logits alone are sent and compared. Default: all.",
     ),
 }

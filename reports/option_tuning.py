@@ -44,6 +44,20 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         default=None,
         help="DoRA: adapters with a trained magnitude of each output, as PEFT runs them.",
     ),
+    "prompt_tuning": click.option(
+        "--prompt-tuning",
+        type=Whole(),
+        metavar="N",
+        help="Train N virtual tokens in front of the sequence; all weights are frozen.",
+    ),
+    "prefix_tuning": click.option(
+        "--prefix-tuning",
+        type=Whole(),
+        metavar="N",
+        help=(
+            "Train the keys and values of N virtual tokens in each layer; all weights are frozen."
+        ),
+    ),
     "freeze": click.option(
         "--freeze",
         metavar="REGEX",
@@ -53,6 +67,24 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         "--train",
         metavar="REGEX",
         help="Only weights of ops with such a name train; with --lora, beside the adapters.",
+    ),
+    "encoders": click.option(
+        "--encoders",
+        metavar="WHICH",
+        help=(
+            "Frozen encoders that run in each training step before a diffusion model: vae (latents"
+            " of the images), text (embeddings of the prompts), or vae,text. Default: none, both"
+            " are cached."
+        ),
+    ),
+    "train_text_encoder": click.option(
+        "--train-text-encoder",
+        is_flag=True,
+        default=None,
+        help=(
+            "The CLIP text encoders of a diffusion model train with it (with --lora, their"
+            " adapters); T5 stays frozen."
+        ),
     ),
     "lengths": click.option(
         "--lengths",
@@ -77,5 +109,6 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         ),
     ),
 }
+ENCODERS = ("encoders", "train_text_encoder")
 # those that do not depend on the lengths of samples, which other commands take too
-TUNED = tuple(name for name in TUNING if name not in ("lengths", "packing"))
+TUNED = tuple(name for name in TUNING if name not in ("lengths", "packing", *ENCODERS))

@@ -14,15 +14,15 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
 from roofcast.reports.option_campaign import CAMPAIGN
 from roofcast.reports.option_compression import COMPRESSION
+from roofcast.reports.option_offload import OFFLOADED
 from roofcast.reports.option_power import BEST, POWER, capped, with_best_cap
-from roofcast.reports.option_tuning import TUNED, TUNING
+from roofcast.reports.option_tuning import ENCODERS, TUNED, TUNING
 from roofcast.reports.option_types import Count, Layers, Once, Priced, Stage, Whole, setting
 from roofcast.simulator.choices import (
     ATTENTION,
     CP_KINDS,
     MEMORY_FORMATS,
     MODES,
-    OFFLOAD,
     PRECISIONS,
     SCHEDULES,
 )
@@ -94,15 +94,7 @@ STEP: dict[str, Option] = {
             " (MaxText), selective-ops (torchtitan) ... Default: none."
         ),
     ),
-    "offload": click.option(
-        "--offload",
-        multiple=True,
-        type=click.Choice(OFFLOAD),
-        help=(
-            "Keep activations or optimizer states in host memory; give it twice for both. Adds"
-            " host-device transfer time. Default: neither."
-        ),
-    ),
+    **OFFLOADED,
     "attention": _choice(
         "--attention",
         ATTENTION,
@@ -248,7 +240,7 @@ SECTIONS = {
     "Several devices": LAYOUT,
 }
 # of roofcast count, with a precision of its own
-COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNED)
+COUNTED = ("input", "batch", "seq", "image", "attention", "mode", "stack", *TUNED, *ENCODERS)
 
 
 class Sectioned(Once):

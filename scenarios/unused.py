@@ -45,7 +45,7 @@ def unused(scenario: Scenario, forecast: Forecast) -> Iterator[str]:
     if s.campaign and forecast.campaign is None:
         none = "inference is no training" if s.mode != "train" else "the run has no length"
         yield f"{', '.join(s.campaign)} of the whole training: no effect, {none}"
-    if s.system is not None and forecast.devices == 1:
+    if s.system is not None and forecast.devices == 1 and not forecast.offloaded_bytes:
         yield f"system {forecast.system or s.system} has no effect: one device uses no network"
     for key in s.set:
         if _no_effect(key, scenario, forecast):

@@ -8,7 +8,8 @@ ATTENTION = ("eager", "efficient", "flash")
 MODES = ("train", "infer")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 CP_KINDS = ("ring", "all-gather", "ulysses")
-OFFLOAD = ("activations", "optimizer")
+OFFLOAD = ("activations", "optimizer", "parameters")
+OFFLOAD_TO = ("host", "nvme")  # memory that parameters and optimizer states are offloaded to
 # formats of weights that do not train
 WEIGHTS = ("nf4", "int8", "fp8", "bf16", "int4", "nvfp4", "mxfp4", "q4_k_m")
 ADAPTERS = ("fp32", "bf16", "fp16")  # formats of LoRA's adapters

@@ -17,7 +17,11 @@ from roofcast.simulator.work.traced import Kernel
 MASTER = 4.0  # bytes per weight of the fp32 copy, and per moment, in stacks that keep one
 WIDENED = 4.0  # bytes per weight of the fp32 copy of a 16-bit gradient that an update reads
 UPDATE = "optimizer step"  # a moment of the peak
+# fp32 tensors that torchao's update of a weight with 8-bit states computes with: the weight and its
+# two moments (github pytorch/ao, torchao/optim/adam.py: single_param_adam)
+FP32_COPIES = 3
 IN_FLIGHT = 2  # layers whose offloaded activations are being copied at any time
+GATHERED = 2  # units of weights on the device under ZeRO-3 and offload: one in use, one on its way
 
 
 class Held(NamedTuple):
@@ -50,6 +54,7 @@ class _Unit(msgspec.Struct):
     gradients: float = 0.0  # bytes of its weights' gradients, all repetitions
     largest: float = 0.0  # bytes of the largest set of tensors with gradients in flight
     inside: float = 0.0  # of a block: bytes one repetition keeps when nothing is recomputed
+    weights: float = 0.0  # bytes of its weights, all repetitions
 
 
 def held(step: Step, framework_bytes: float, slack: float) -> Held:
@@ -99,12 +104,16 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     units, stack = _units(step), step.recipe.stack
     leaving = _offloaded(units) if "activations" in step.recipe.offload else 0.0
     weights = sum(w.size * w.count for w in step.weights if w.trainable)
-    parameters, states = step.parameter_bytes, _states(step, weights)
+    away = "parameters" in step.recipe.offload
+    parameters = _live(step, units) if away else step.parameter_bytes
+    states = _states(step, weights)
     # in_backward: each gradient is used up as soon as it is there
     at_once = stack.implementations.get("update") == "in_backward"
     one = max(u.gradients / u.count for u in units)
 
     def gradients_held(so_far: float) -> float:
+        if away:  # those of two units, one computed and one on its way to the host
+            return min(held_gradient(stack, step.trained_width) * weights, so_far, GATHERED * one)
         if stack.master and step.recipe.optimizer is not None:  # buffers that stay
             return held_gradient(stack, step.trained_width) * weights
         return min(so_far, one) if at_once else so_far
@@ -114,7 +123,12 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     remade = again.n if again.kind == "uniform" else float(again.by_layer)
     below = sum(u.kept for u in units) + step.input_bytes + leaving
     above, twice = 0.0, step.used_twice
-    moments = []
+    moments: list[Held] = []
+    for name, live in asides(step):
+        kept, gradients = step.input_bytes, gradients_held(0.0)
+        framework = framework_bytes + slack * (kept + live)
+        at = f"forward of {name}"
+        moments.append(Held(parameters, gradients, states, kept, live, framework, at))
     for u in reversed(units):
         early = twice if u is not units[0] else 2.0 * twice
         for part, one_of, done, moment in _within(u, remade):
@@ -126,8 +140,29 @@ def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
         above += u.gradients
     gradients = gradients_held(one if at_once else step.gradient_bytes)
     scratch = _scratch(step) + (WIDENED * weights if narrow_buffers(stack) else 0.0)
+    scratch += fp32_copies(step)
     update = (step.input_bytes, scratch, framework_bytes, UPDATE)
     return [*moments, Held(parameters, gradients, states, *update)]
+
+
+def asides(step: Step) -> list[tuple[str, float]]:
+    """Of each frozen model that runs before the one that trains its name, and the most bytes that
+    its tensors take at once: each from the kernel that writes it to the last one that reads it.
+    """
+    found = []
+    for first, last in step.asides:
+        kernels = [k for k in step.kernels if first <= k.node < last and k.phase == "forward"]
+        until: dict[int, int] = {}  # storage -> the last kernel that reads or writes it
+        for i, k in enumerate(kernels):
+            until |= dict.fromkeys((v.storage for v in (*k.inputs, *k.outputs)), i)
+        live: dict[int, float] = {}
+        most = 0.0
+        for i, k in enumerate(kernels):
+            live |= {v.storage: v.held for v in k.outputs if v.kind == "activation"}
+            most = max(most, sum(live.values()))
+            live = {s: n for s, n in live.items() if until[s] > i}
+        found.append((step.nodes[first].name.partition(".")[0], most))
+    return found
 
 
 def _within(u: _Unit, remade: float) -> list[tuple[float, float, float, str]]:
@@ -201,6 +236,20 @@ def copy_width(recipe: Recipe, width: float) -> float:
     return MASTER if recipe.stack.master else width
 
 
+def fp32_copies(step: Step) -> float:
+    """Bytes of the fp32 tensors in which torchao updates one weight after another, at the largest:
+    of a stack that takes its 8-bit optimizers from it (`eight_bit = "torchao"`).
+    """
+    recipe = step.recipe
+    if recipe.stack.implementations.get("eight_bit") != "torchao" or recipe.optimizer is None:
+        return 0.0
+    o = optimizer(recipe.optimizer)
+    if not recipe.optimizer.endswith("8bit") or o.paged or "optimizer" in recipe.offload:
+        return 0.0
+    largest = max((w.updated for w in step.weights if w.trainable), default=0)
+    return FP32_COPIES * WIDENED * largest
+
+
 def _states(step: Step, weights: float) -> float:
     """Bytes of optimizer states and master weights on the device."""
     if "optimizer" not in step.recipe.offload and not step.recipe.stack.master:
@@ -211,14 +260,18 @@ def _states(step: Step, weights: float) -> float:
 def _units(step: Step) -> list[_Unit]:
     """The units of a step in the order of the forward."""
     key = [("block", node.layer) if node.layer else ("op", i) for i, node in enumerate(step.nodes)]
+    for first, last in step.together:  # recomputed as one
+        key[first:last] = [("part", first)] * (last - first)
     units: dict[tuple[str, int], _Unit] = {}
     for i, node in enumerate(step.nodes):
         of = step.blocks[node.layer] if node.layer else node
-        units.setdefault(key[i], _Unit(of.name, of.count, node.layer > 0))
+        name = of.name if key[i][0] != "part" else node.name.rpartition(".")[0]
+        units.setdefault(key[i], _Unit(name, of.count, node.layer > 0))
     for s in step.saved:
         if s.kind != "input":
             units[key[s.node]].kept += s.bytes * s.count
     for w in step.weights:
+        units[key[w.node]].weights += w.size * w.count * WIDTH[w.dtype]
         if w.trainable:
             units[key[w.node]].gradients += w.updated * w.count * WIDTH[w.dtype]
     for k in step.kernels:  # gradients of a kernel's tensors, as its backward holds them
@@ -226,10 +279,17 @@ def _units(step: Step) -> list[_Unit]:
             unit = units[key[k.node]]
             unit.largest = max(unit.largest, in_flight(k))
     for s in step.counted:
-        if s.kind == "activation" and step.nodes[s.node].layer:
+        if s.kind == "activation" and key[s.node][0] != "op":
             unit = units[key[s.node]]
             unit.inside += s.bytes * s.count / unit.count
     return list(units.values())
+
+
+def _live(step: Step, units: list[_Unit]) -> float:
+    """Bytes of offloaded weights that are on the device at any time."""
+    two = GATHERED * max(u.weights / u.count for u in units)
+    kept = step.recipe.stack.live_weights * step.weight_width
+    return min(max(two, kept), step.parameter_bytes)
 
 
 def _offloaded(units: list[_Unit]) -> float:

@@ -25,7 +25,7 @@ KINDS = ("gpu", "tpu", "npu", "cpu")  # of devices
 LENGTH = ("tokens", "samples", "epochs")
 STEP = (
     "input", "batch", "seq", "image", "precision", "optimizer", "recompute", "offload",
-    "attention", "mode", "stack", "memory_format", *TUNED,
+    "offload_to", "nvme_bandwidth", "attention", "mode", "stack", "memory_format", *TUNED,
 )  # fmt: skip
 
 

@@ -11,7 +11,10 @@ from roofcast.reports.option_types import Once
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from roofcast.hwdb.records import Device
+    from roofcast.simulator.machine.crosscheck.measure import Session
     from roofcast.simulator.machine.crosscheck.steps import Ran, Trained
 
 ONE_THREAD, ALL_THREADS = "this-machine-1", "this-machine"
@@ -40,8 +43,8 @@ def command(
 ) -> None:
     """Compare forecasts of kernels and training steps with measurements on this machine.
 
-    Training steps run on one thread, kernels on one thread and on all. One thread is timed by CPU
-    time, the median of interleaved rounds; several by the best wall time. Noise is the difference
+    Kernels and training steps run on one thread and on all. One thread is timed by CPU time, the
+    median of interleaved rounds; several by the best wall time. Noise is the difference
     between two measurements of the same point. Forecasts use the devices that roofcast calibrate
     writes. The results are saved as dated tables for roofcast validate: steps for --runs, kernels
     for --ops.
@@ -57,9 +60,10 @@ def command(
         kernels, training = False, True
     device = _calibrated(gpu)
     both = kernels == training
-    trained, steps_saved = _training(device.name, quick, gpu) if training or both else ([], "")
+    steps = _training(device, quick, gpu) if training or both else []
     parts, kernels_saved = _kernels(device, quick) if kernels or both else ([], "")
     ran = [row for _, rows, _ in parts for row in rows]
+    trained = [row for _, rows, _ in steps for row in rows]
     if plot:
         from roofcast.reports.pictures.crosscheck import draw
 
@@ -73,9 +77,9 @@ def command(
 
     for name, rows, bare in parts:
         print_crosscheck(name, rows, [], bare)
-    if trained:
-        print_crosscheck(device.name, [], trained, [])
-    for words in filter(None, (kernels_saved, steps_saved)):
+    for name, steps_of, _ in steps:
+        print_crosscheck(name, [], steps_of, [])
+    for words in filter(None, (kernels_saved, *(saved for _, _, saved in steps))):
         tell(words)
 
 
@@ -103,37 +107,44 @@ def _calibrated(gpu: bool) -> Device:
         ) from None
 
 
+def _devices(one: Device) -> dict[int, tuple[Device, Path]]:
+    """The calibrated devices of this machine and their files, by number of threads."""
+    from roofcast import hwdb
+    from roofcast.hwdb import names
+
+    found = {1: (one, names.this_machine(ONE_THREAD))}
+    every = names.this_machine(ALL_THREADS)
+    if every.exists():
+        whole = hwdb.device(ALL_THREADS)
+        found.setdefault(_threads(whole), (whole, every))
+    return found
+
+
 def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], list[Ran]]], str]:
     """Measured and forecast kernels on one thread and on all; where they were saved.
 
     Each part: the device's name, rows with the fitted constants, rows by the ceilings alone.
     """
-    from roofcast import hwdb
-    from roofcast.hwdb import names
     from roofcast.hwdb.errors import BadInput
     from roofcast.reports.progress import bar
     from roofcast.reports.tables import kernels as kernel_table
     from roofcast.simulator.machine.crosscheck import kernels as kernel_check
 
-    one, every = names.this_machine(ONE_THREAD), names.this_machine(ALL_THREADS)
-    whole = hwdb.device(ALL_THREADS) if every.exists() else None
-    devices, files = {1: device}, {1: one}
-    threads = _threads(whole) if whole else 1
-    if whole and threads > 1:
-        devices[threads], files[threads] = whole, every
+    devices = _devices(device)
     rounds = QUICK_ROUNDS if quick else ROUNDS // 2
     sessions = {}
     for count in devices:
         with bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:
             sessions[count] = kernel_check.measured(quick, rounds, progress, count)
     parts = []
-    for count, each in devices.items():
+    for count, (each, _) in devices.items():
         fitted, bare = (
             kernel_check.forecasts(sessions[count], each, constants, count)
             for constants in (True, False)
         )
         parts.append((each.name, fitted, bare))
-    folder = one.parent.parent / "measured"
+    files = {count: file for count, (_, file) in devices.items()}
+    folder = files[1].parent.parent / "measured"
     try:
         table = kernel_table.write(sessions, files, device.name, folder)
         return parts, f"wrote {table}: roofcast validate --ops {table}"
@@ -149,18 +160,16 @@ def _threads(device: Device) -> int:
     return int(found[1]) if found else 1
 
 
-def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], str]:
-    """Measured and forecast training steps; where they were saved."""
-    import tempfile
+def _training(device: Device, quick: bool, gpu: bool) -> list[tuple[str, list[Trained], str]]:
+    """Measured and forecast training steps, on a CPU on one thread and on all.
+
+    Each part: the device's name, its rows, where they were saved.
+    """
     from importlib.util import find_spec
-    from pathlib import Path
 
     from roofcast.hwdb import names
-    from roofcast.hwdb.errors import BadInput
     from roofcast.reports.progress import bar
-    from roofcast.reports.tables import crosscheck as crosscheck_table
     from roofcast.simulator.machine.crosscheck import measure, net_list
-    from roofcast.simulator.machine.crosscheck import steps as crosscheck
 
     torch = find_spec("torch") is not None
     if not torch:
@@ -169,18 +178,35 @@ def _training(cpu: str, quick: bool, gpu: bool = False) -> tuple[list[Trained], 
             " roofcast[torch])",
             err=True,
         )
-    with bar("training steps") as progress:
-        nets = [net for net in net_list.chosen(quick, torch) if not gpu or net.by == "torch"]
-        session = measure.steps(nets, QUICK_ROUNDS if quick else ROUNDS, progress, gpu)
-    calibrated = names.this_machine(names.THIS_GPU if gpu else ONE_THREAD)
-    folder = calibrated.parent.parent / "measured"
+    nets = [net for net in net_list.chosen(quick, torch) if not gpu or net.by == "torch"]
+    devices = {1: (device, names.this_machine(names.THIS_GPU))} if gpu else _devices(device)
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    parts = []
+    for count, (each, file) in devices.items():
+        what = "training steps" if count == 1 else f"training steps, {count} threads"
+        with bar(what) as progress:
+            session = measure.steps(nets, rounds, progress, gpu, count)
+        parts.append((each.name, *_compared(session, each.name, file, count)))
+    return parts
+
+
+def _compared(session: Session, cpu: str, file: Path, threads: int) -> tuple[list[Trained], str]:
+    """Measured steps beside their forecasts on the device of a file; where they were saved."""
+    import tempfile
+    from pathlib import Path
+
+    from roofcast.hwdb.errors import BadInput
+    from roofcast.reports.tables import crosscheck as crosscheck_table
+    from roofcast.simulator.machine.crosscheck import steps as crosscheck
+
+    folder = file.parent.parent / "measured"
     try:
-        device = crosscheck_table.write_device(session, calibrated, folder)
-        rows = crosscheck.training(session, str(device))
-        table = crosscheck_table.write(rows, session, device, cpu)
+        device = crosscheck_table.write_device(session, file, folder)
+        rows = crosscheck.training(session, str(device), threads)
+        table = crosscheck_table.write(rows, session, device, cpu, threads)
         return rows, f"wrote {table}: roofcast validate --runs {table}"
     except (BadInput, OSError) as error:
         with tempfile.TemporaryDirectory() as aside:
-            device = crosscheck_table.write_device(session, calibrated, Path(aside))
-            rows = crosscheck.training(session, str(device))
+            device = crosscheck_table.write_device(session, file, Path(aside))
+            rows = crosscheck.training(session, str(device), threads)
         return rows, f"not saved in {folder}: {error}"

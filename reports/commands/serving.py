@@ -9,6 +9,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.completion import completing
+from roofcast.reports.option_pools import NAMES, pools, pools_of
 from roofcast.reports.option_serving import INPUT_LEN, OUTPUT_LEN, PREFIX_SHARE
 from roofcast.reports.option_types import Once, Whole
 from roofcast.reports.options import options, print_json
@@ -17,6 +18,7 @@ from roofcast.reports.serving_types import Part, Rate, Several
 if TYPE_CHECKING:
     from roofcast.simulator.serving.asked import Serving
     from roofcast.simulator.serving.load import Load, Requests
+    from roofcast.simulator.serving.pools.asked import Pools
     from roofcast.simulator.serving.result import ServingForecast
 
 LOADS = ("concurrency", "rate", "batch", "offline", "trace")
@@ -97,6 +99,7 @@ def _load(function: Any) -> Any:
     help="Device: a name (see roofcast devices) or a .toml file.",
 )  # fmt: skip
 @_degrees
+@pools
 @_load
 @click.option(
     "--weights", metavar="FORMAT",
@@ -152,22 +155,33 @@ def command(as_json: bool, path: str | None, plot: str | None, **given: Any) -> 
 
 def _forecasts(given: dict[str, Any]) -> list[ServingForecast]:
     """A forecast for each number of the load that is asked for."""
-    from roofcast.simulator.serving.chain import serve
-    from roofcast.simulator.serving.front import front
-    from roofcast.simulator.serving.slo import level, with_level
+    from roofcast.simulator.serving.slo import level
 
     kind = _kind(given)
+    forecast, highest, front = _engines(given)
     if kind == "":
-        asked = _asked(given, _of(given, "concurrency", 1))
-        return front(asked)
+        return front(_asked(given, _of(given, "concurrency", 1)))
     if kind == "slo":
-        return [with_level(_asked(given, _of(given, "rate", 1)), level(given["slo"]))]
+        return [highest(_asked(given, _of(given, "rate", 1)), level(given["slo"]))]
     if kind == "trace":
         load, trace = _traced(given)
-        return [serve(_asked(given, load), trace)]
+        return [forecast(_asked(given, load), trace)]
     amounts = given[kind] if isinstance(given[kind], tuple) else (given[kind],)
     asked_each = [_asked(given, _of(given, kind, amount)) for amount in amounts]
-    return [serve(asked, replays=len(asked_each) == 1) for asked in asked_each]
+    return [forecast(asked, replays=len(asked_each) == 1) for asked in asked_each]
+
+
+def _engines(given: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """What forecasts a load, a service level and a table: of one pool, or of two."""
+    if all(given[name] is None for name in NAMES):
+        from roofcast.simulator.serving.chain import serve
+        from roofcast.simulator.serving.front import front
+        from roofcast.simulator.serving.slo import with_level
+
+        return serve, with_level, front
+    from roofcast.simulator.serving.pools import chain, slo
+
+    return chain.serve, slo.with_level, slo.front
 
 
 def _kind(given: dict[str, Any]) -> str:
@@ -206,7 +220,7 @@ def _traced(given: dict[str, Any]) -> tuple[Load, Requests]:
     return of_trace(trace, given["prefix_share"], given["seed"]), trace
 
 
-def _asked(given: dict[str, Any], load: Load) -> Serving:
+def _asked(given: dict[str, Any], load: Load) -> Serving | Pools:
     """What is asked, of the values of the options."""
     from roofcast.simulator.serving.asked import Serving
 
@@ -217,10 +231,11 @@ def _asked(given: dict[str, Any], load: Load) -> Serving:
         edits["power.cap"] = given["power_cap"]
     names = ("system", *DEGREES, "weights", "kv", "stack", "speculate", "acceptance",
              "price_per_hour")  # fmt: skip
-    return Serving(
+    asked = Serving(
         model=given["model"],
         device=given["on"],
         load=load,
         set=edits,
         **{name: given[name] for name in names},
     )
+    return pools_of(given, asked) or asked

@@ -40,6 +40,11 @@ GOALS = ("throughput", "speed", "ttft", "cost")
     help="What layouts are ranked by: output tokens/s per device, tokens/s per user, time to the"
     " first token, cost of the output tokens. Default: throughput.",
 )  # fmt: skip
+@click.option(
+    "--disaggregated", is_flag=True,
+    help="Prompts on devices of their own: every split of the devices into a pool for prefill and"
+    " one that decodes. Degrees hold for both.",
+)  # fmt: skip
 @layouts
 @options("set", "power_cap", "system", "price")
 @click.option("--top", type=Whole(), default=10, metavar="N", help="Layouts shown. Default: 10.")
@@ -55,6 +60,7 @@ GOALS = ("throughput", "speed", "ttft", "cost")
 def command(
     on: tuple[str, ...],
     goal: str,
+    disaggregated: bool,
     slo: str | None,
     concurrency: tuple[int, ...] | None,
     top: int,
@@ -88,6 +94,11 @@ def command(
         given, devices=given["devices"], system=given["system"],
         price_per_hour=given["price_per_hour"],
     )  # fmt: skip
+    if disaggregated:
+        if plot is not None or len(set(on)) > 1:
+            raise BadInput("--disaggregated: give one --on, and no --plot")
+        _splits(asked, on[0], concurrency, goal, wanted, top, path, as_json)
+        return
     found = search(asked, list(dict.fromkeys(on)), concurrency, goal, wanted)
     if path is not None:
         write_table(rows_of(found, range(len(found.layout))), path)
@@ -101,6 +112,41 @@ def command(
     from roofcast.reports.pages.serving_search import print_found
 
     print_found(found, top)
+
+
+def _splits(
+    asked: Any,
+    device: str,
+    users: tuple[int, ...] | None,
+    goal: str,
+    level: Any,
+    top: int,
+    path: str | None,
+    as_json: bool,
+) -> None:
+    """Search, write and print splits into two pools."""
+    from roofcast.reports.pages.serving_splits import print_splits, rows_of
+    from roofcast.reports.tables.written import write_table
+    from roofcast.simulator.serving.pools.search import search
+
+    found = search(asked, device, users, goal, level)
+    if path is not None:
+        write_table(rows_of(found, range(len(found.layout))), path)
+    if as_json:
+        print_json(
+            {
+                "model": asked.model,
+                "devices": asked.devices,
+                "splits": len(found.splits),
+                "forecasts": len(found.layout),
+                "best": rows_of(found, found.best(top)),
+                "front": rows_of(found, found.front()),
+                "reasons": found.reasons,
+                "assumptions": found.assumptions,
+            }
+        )
+        return
+    print_splits(found, top)
 
 
 def _json(found: Any, top: int) -> dict[str, Any]:

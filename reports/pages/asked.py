@@ -11,6 +11,7 @@ from roofcast.reports.console import say, section
 from roofcast.reports.format import words
 from roofcast.simulator.forecast.counts import Counts
 from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.work.tuning import short_name
 
 _ADAPTED = 7  # names of adapted layers that are listed
 _SIDES = re.compile(r"(?:volumes|slices) of (\d+(?:x\d+)+),")
@@ -87,7 +88,7 @@ def trained(forecast: Forecast | Counts) -> str:
         return held.replace("frozen ", "")
     text = f"{words(trains)} of {words(all_)} parameters train ({_part(trains / all_)})"
     if forecast.lora:
-        last = dict.fromkeys(name.rpartition(".")[2] for name in forecast.adapted)
+        last = dict.fromkeys(map(short_name, forecast.adapted))
         names = list(last)[:_ADAPTED]
         more = f" and {len(last) - len(names)} more" if len(last) > len(names) else ""
         text = f"LoRA r={forecast.lora} on {', '.join(names)}{more}: {text}"

@@ -25,7 +25,8 @@ MEANING = {
 }
 COLUMNS: tuple[tuple[str, Justify], ...] = (
     ("hours", "left"), ("of", "left"), ("rows", "right"), ("compared", "right"),
-    ("stated / forecast", "right"), ("quartiles", "right"), ("in 80 %", "right"),
+    ("stated / forecast", "right"), ("by model", "right"), ("quartiles", "right"),
+    ("in 80 %", "right"),
 )  # fmt: skip
 REASONS = 12  # that are printed
 
@@ -71,12 +72,19 @@ def print_campaigns(found: Sequence[Trained]) -> None:
     with page() as out:
         text = f"Whole trainings: {answered:,} of {len(found):,} rows forecast"
         say(out, text, indent=0, style="bold")
+        kinds = Counter(t.kind for t in found)
+        forecast = Counter(t.kind for t in found if t.hours is not None)
+        parts = ", ".join(f"{kind} {forecast[kind]:,} of {n:,}" for kind, n in kinds.items())
+        say(out, f"by kind of hours: {parts}")
         shown = [line for line in lines(found) if line.compared]
         spare = ("quartiles", "rows")
         show(out, fitted_table(out.width - 2, COLUMNS, [_cells(line) for line in shown], spare))
         for kind in dict.fromkeys(line.kind for line in shown):
             say(out, f"{kind}: {MEANING[kind]}", style="dim")
-        note = "in 80 %: rows within the interval, sources with equal weight"
+        note = (
+            "stated / forecast: median over rows; by model: over models, each with the median of"
+            " its rows; in 80 %: rows within the interval, sources with equal weight"
+        )
         say(out, note, style="dim")
         reasons = Counter(t.refused for t in found if t.refused)
         if reasons:
@@ -88,13 +96,15 @@ def print_campaigns(found: Sequence[Trained]) -> None:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    assert line.ratio is not None and line.low is not None and line.high is not None
+    assert line.ratio is not None and line.by_model is not None
+    assert line.low is not None and line.high is not None
     return (
         line.kind,
         f"{line.group}s",
         f"{line.rows:,}",
         f"{line.compared:,}",
         digits(line.ratio),
+        digits(line.by_model),
         f"{digits(line.low)} to {digits(line.high)}",
         percent(line.held) if line.held is not None else "",
     )

@@ -62,13 +62,16 @@ def _forms(out: Console, found: Compressed) -> None:
             ]
         )
     out.print()
-    show(out, fitted_table(out.width - 2, columns, rows, _SPARE))
+    table = fitted_table(out.width - 2, columns, rows, _SPARE)
+    show(out, table)
     say(
         out,
         "weights: those in memory; peak: with activations and what the framework adds; faster:"
         " against the first row; bound by: the limit of most of its time; options: of roofcast"
         " predict --mode infer (--precision, --weights, --sparsity, --prune)",
     )
+    if "energy" not in [column.header for column in table.columns]:
+        say(out, "energy of each form: on a wider page, in --json, or in -o FILE.csv")
 
 
 def _bound(f: Forecast) -> str:

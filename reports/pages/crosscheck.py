@@ -24,7 +24,8 @@ def print_crosscheck(
 ) -> None:
     """Print kernels and training steps of a device; bare: the kernels by the ceilings alone."""
     with page() as out:
-        clock = "wall time" if any(r.threads > 1 for r in kernels) else "CPU time"
+        threads = [*(r.threads for r in kernels), *(r.threads for r in trained)]
+        clock = "wall time" if max(threads) > 1 else "CPU time"
         out.print(f"{name}: forecast and measured, {clock}", style="bold")
         if kernels:
             _kernels(out, kernels, bare)

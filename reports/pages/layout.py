@@ -136,13 +136,25 @@ def devices_section(out: Console, forecast: Forecast) -> None:
 def _offload_cost(forecast: Forecast, layout: Layout, moved: float) -> str:
     """Traffic between device and host, its exposed time, the time of an update on the host."""
     parts = [f"{si(moved, 'B')} per step between device and host"]
-    if "activations" in layout.offload:
+    copied = [w for w in ("activations", "parameters") if w in layout.offload]
+    if copied:
         exposed = forecast.exposed_communication_s.get("offload", 0.0)
         shown = f"{seconds(exposed)} exposed" if exposed > 0 else "fully overlapped"
-        parts.append(f"activation copies: {shown}")
+        parts.append(f"copies of {' and '.join(copied)}: {shown}")
     if "optimizer" in layout.offload:
         parts.append(f"optimizer update on the host: {seconds(forecast.update_s)}")
     return "; ".join(parts)
+
+
+def offloaded(forecast: Forecast) -> str:
+    """What of a device lies in host memory and on drives, and the host memory there is for it."""
+    host, drives = (forecast.offloaded_bytes.get(where, 0.0) for where in ("host", "nvme"))
+    there = forecast.host_memory_bytes
+    of = f" of {binary(there)}" if there is not None else ""
+    parts = [f"{binary(host)}{of} in host memory"] if host else []
+    parts += [f"{binary(drives)} on NVMe drives"] if drives else []
+    each = " per device" if forecast.devices > 1 else ""
+    return f"offloaded{each}: {', '.join(parts)}"
 
 
 def stages_section(out: Console, forecast: Forecast) -> None:

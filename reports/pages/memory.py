@@ -11,7 +11,7 @@ from rich.text import Text
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, many, of, percent, short_names, words
 from roofcast.reports.pages.asked import assumptions, pass_or_step, trained, what
-from roofcast.reports.pages.layout import layout_line, on_what, stages_section
+from roofcast.reports.pages.layout import layout_line, offloaded, on_what, stages_section
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes
@@ -81,6 +81,8 @@ def memory_section(out: Console, forecast: Forecast) -> None:
         line.append(f" {share:>8}")
         out.print(line)
     say(out, verdict(forecast), style="bold red" if memory.fits is False else "")
+    if forecast.offloaded_bytes:
+        say(out, offloaded(forecast))
     if note := _note(forecast):
         say(out, note, style="dim")
 
@@ -114,6 +116,8 @@ def _note(forecast: Forecast) -> str:
     said = [text for name, text in texts.items() if name in shown]
     if forecast.mode == "train" and "gradients" not in shown:
         said.insert(0, "gradients: none, those of parameters do not exist yet at this moment")
+    elif forecast.layout is not None and "parameters" in forecast.layout.offload:
+        said.insert(0, "gradients: of two layers, before they leave for the host")
     elif forecast.devices > 1 and forecast.mode == "train":
         said.insert(0, "gradients: of all parameters, summed over micro-batches")
     if forecast.memory.capacity_bytes:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show, unbroken
 from roofcast.reports.format import binary, digits, money, percent, rate, seconds, si
+from roofcast.reports.pages.serving_pools import show_pools, where
 from roofcast.simulator.serving.result import ServingForecast, Spread
 
 WORDS = {  # of parts of a step
@@ -28,6 +29,8 @@ PARTS = {  # of the time to the first token
     "server": "outside the engine: HTTP, tokenization",
     "queue": "in the engine, until a step takes the prompt",
     "prefill": "the steps that compute the prompt",
+    "transfer": "of its KV cache to the decode pool",
+    "join": "until a step of the decode pool takes it",
 }
 SATURATED = 0.999
 OPEN = ("rate", "trace")  # loads whose requests come at a rate of their own
@@ -53,9 +56,11 @@ def _page(out: Console, f: ServingForecast) -> None:
     section(out, "Latency")
     show(out, _latency(f, out.width - 2))
     _waits(out, f)
+    if f.pools is not None:
+        show_pools(out, f)
     section(out, "What bounds it")
     _bounds(out, f)
-    section(out, "Memory, per device")
+    section(out, f"Memory, per device{' of the decode pool' if f.pools else ''}")
     _memory(out, f)
     section(out, "Energy and cost")
     _cost(out, f)
@@ -79,6 +84,8 @@ def load_words(f: ServingForecast) -> str:
 
 def _on(f: ServingForecast) -> str:
     """The devices and their layout."""
+    if f.pools is not None:
+        return where(f)
     if f.devices == 1:
         return f.device
     degrees = [f"{name} {n}" for name, n in f.layout.items() if n > 1]
@@ -213,7 +220,11 @@ def _memory(out: Console, f: ServingForecast) -> None:
         ["weights", binary(m.weights_bytes), ""],
         ["runtime", binary(m.runtime_bytes), "context, libraries, workspaces"],
         ["KV cache", binary(m.cache_bytes), per],
-        ["peak", binary(m.peak_bytes), "of this load"],
+        [
+            "peak",
+            binary(m.peak_bytes),
+            f"of this load{_between(m.peak_bytes_low, m.peak_bytes_high)}",
+        ],
     ]
     if m.usable_bytes is not None:
         of = f"of {binary(m.capacity_bytes)}, that {f.stack} uses"
@@ -234,6 +245,13 @@ def _memory(out: Console, f: ServingForecast) -> None:
         f" of {binary(m.cache_bytes_per_sequence)}{limit}",
     )
     _longest(out, f)
+
+
+def _between(low: float | None, high: float | None) -> str:
+    """The 80 % interval of a peak, where measured runs tell it."""
+    if low is None or high is None:
+        return ""
+    return f"; 80 % interval {binary(low)} to {binary(high)}"
 
 
 def _stack_limits(f: ServingForecast) -> bool:
@@ -266,11 +284,12 @@ def _cost(out: Console, f: ServingForecast) -> None:
     if f.usd_per_million_output is None or f.usd_per_million_input is None:
         say(out, f.price_said[0] if f.price_said else "no price")
         return
+    by = "by pool" if f.pools else "by the time that they take"
     say(
         out,
         f"{money(f.usd_per_million_input)} per million input tokens and"
-        f" {money(f.usd_per_million_output)} per million output tokens, split by the time that they"
-        f" take ({percent(f.prompt_share)} for prompts); priced on output tokens alone:"
+        f" {money(f.usd_per_million_output)} per million output tokens, split {by}"
+        f" ({percent(f.prompt_share)} for prompts); priced on output tokens alone:"
         f" {money(f.usd_per_million_output_all or 0.0)} per million",
     )
     said = f.price_said or (f"{money(f.price_usd_per_hour or 0.0)} per device-hour, as given",)

@@ -10,6 +10,7 @@ from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.forecast.result import Forecast, Point
+from roofcast.simulator.times.inside import inside_steps
 from roofcast.simulator.times.power import long_product
 from roofcast.simulator.times.rates import resolve
 
@@ -123,8 +124,8 @@ def _compute_roofs(device: Device, training: bool, measured: bool) -> list[Roof]
 def _held(device: Device, format_: str, training: bool) -> float:
     """Fraction of a matrix rate that long products sustain."""
     rates, c = resolve(device, format_).rates, constants.kernels()
-    inside = training and rates.kind in ("gpu", "npu")
-    return long_product(device, rates, c.power) * (c.matmul.in_steps if inside else 1.0)
+    mode = "train" if training else "infer"
+    return long_product(device, rates, c.power) * inside_steps("matmul", mode, device, c)[0]
 
 
 def visible(forecast: Forecast) -> list[Point]:

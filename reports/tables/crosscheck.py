@@ -25,6 +25,7 @@ ALLOCATOR = (
     " page fault for every 4 KiB.\n"
 )
 IDLE = 0.5  # largest load average of an otherwise idle machine
+THREADS = re.compile(r", (one|\d+) threads?$")  # end of the name of a calibrated device
 SUSTAINED = re.compile(r"^sustained_fp32 = .*$", re.MULTILINE)
 
 
@@ -57,7 +58,7 @@ def _sustained(session: Session, calibrated: Path) -> str:
     )
 
 
-def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path:
+def write(rows: list[Trained], session: Session, device: Path, cpu: str, threads: int = 1) -> Path:
     """Write the table beside the device's file; its path."""
     day, folder = datetime.date.today().isoformat(), device.parent
     table = folder / f"crosscheck-{device.stem}.csv"
@@ -70,9 +71,10 @@ def write(rows: list[Trained], session: Session, device: Path, cpu: str) -> Path
         file.write(
             f"# Training steps of roofcast crosscheck on {cpu}, {day}: {versions}; {load}.\n"
         )
-        clock = "CPU" if session.probes else "Wall"
+        clock = "CPU" if session.probes and threads == 1 else "Wall"
+        middle = "median" if threads == 1 else "best"
         file.write(
-            f"# {clock} time, median of interleaved rounds; noise: how far halves of them differ."
+            f"# {clock} time, {middle} of interleaved rounds; noise: how far halves of them differ."
             " Paths are relative to here.\n"
         )
         file.write(ALLOCATOR)
@@ -96,8 +98,8 @@ def one(row: Trained, session: Session, device: str, cpu: str, folder: Path, day
         "source_name": "roofcast crosscheck",
         "model": beside(CALLED.get(net.model, net.model), folder),
         "device": device,
-        "cpu": cpu.removesuffix(", one thread"),
-        "threads": 1,
+        "cpu": THREADS.sub("", cpu),
+        "threads": row.threads,
         "framework": engine,
         "stack": beside(STACK[net.by], folder),
         "precision": "fp32",

@@ -160,6 +160,7 @@ class Line(NamedTuple):
     forecast: int
     compared: int  # forecast, and with stated hours
     ratio: float | None  # median of stated / forecast
+    by_model: float | None  # the same over models, each with the median of its rows
     low: float | None  # quartiles
     high: float | None
     held: float | None  # share of sources' rows within the 80 % interval, sources with equal weight
@@ -177,10 +178,17 @@ def _line(kind: str, group: str, some: list[Trained]) -> Line:
     ratios = sorted(r for each in some if (r := each.ratio) is not None)
     answered = sum(each.hours is not None for each in some)
     if not ratios:
-        return Line(kind, group, len(some), answered, 0, None, None, None, None)
+        return Line(kind, group, len(some), answered, 0, None, None, None, None, None)
     n = len(ratios)
     quarters = ratios[n // 4], ratios[(3 * n) // 4] if n > 1 else ratios[0]
-    return Line(kind, group, len(some), answered, n, median(ratios), *quarters, held(some))
+    models: dict[tuple[str, str], list[float]] = {}
+    for each in some:
+        if each.ratio is not None:
+            models.setdefault((each.source, text(each.row, "model")), []).append(each.ratio)
+    by_model = median(median(of_one) for of_one in models.values())
+    return Line(
+        kind, group, len(some), answered, n, median(ratios), by_model, *quarters, held(some)
+    )
 
 
 def held(some: Iterable[Trained]) -> float | None:

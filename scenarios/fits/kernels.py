@@ -89,8 +89,8 @@ STAGES = {
     ),
     "streams": Stage(
         "stream",
-        ("stream.start", "stream.start_rows", "stream.elementwise", "stream.rows", "stream.norm",
-         "stream.rms_norm", "stream.rope", "issue.gather"),
+        ("stream.start", "stream.start_rows", "stream.rows", "stream.norm", "stream.rms_norm",
+         "stream.rope", "issue.gather"),
     ),
     "fp32": Stage("matmul", share="sustained", formats=("fp32",)),
     "conv": Stage(

@@ -2,7 +2,8 @@
 
     python -m roofcast.scenarios.fits.power [--write] [FILE.csv[.gz] ...]
 
-Rows: scenarios/measured/power/boards.csv, or FILEs with the same columns.
+Rows: those of scenarios/measured/power/boards.csv, or of FILEs with the same columns, that
+measured/watts.py chooses. Writes hwdb/kernels.toml and hwdb/families/*.toml with --write.
 
     idle       [power] idle of hwdb/kernels.toml: watts of NCF, which hardly uses the board
     limits     [power] active, lowest_voltage, knee and hbm, and joule_per_vector_flop of Volta and
@@ -30,6 +31,7 @@ from scipy.optimize import minimize
 from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.constants import HERE, Kernels
+from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.scenarios.fits.writing import put
 from roofcast.scenarios.measured.watts import TABLE, Watts, measured
@@ -42,7 +44,8 @@ from roofcast.simulator.times.power import Board, Energy
 from roofcast.simulator.work.step import Step, of_one_batch, trace
 
 PULL = 3e-3  # of the logarithm of a constant towards its present value
-EVALUATIONS = 400
+EVALUATIONS = 300
+LARGEST = 512  # requests at a time
 TOKENS = 256  # of a sequence of SQuAD; only ratios over limits are compared
 PROMPT = 150.0  # mean tokens before a reply, which the leaderboard does not state; assumed
 FINE = np.linspace(1.0, power.SLOWEST, 13)  # shares of the highest clock
@@ -105,8 +108,10 @@ def at_limit(case: Case, limit: float, c: Kernels, vector: float) -> tuple[float
     board = Board(
         limit, p.idle * chip, p.active * chip, 0.0, {}, vector, p.hbm, p.hbm, ()
     )  # fmt: skip
-    nodes = 1.0 / power.clocks(p)
-    seconds = np.stack([np.interp(nodes, 1.0 / FINE, column) for column in case.seconds.T], axis=1)
+    grid, nodes = 1.0 / FINE, 1.0 / power.clocks(p)
+    left = np.clip(np.searchsorted(grid, nodes) - 1, 0, len(grid) - 2)
+    part = ((nodes - grid[left]) / (grid[left + 1] - grid[left]))[:, None]
+    seconds = (1.0 - part) * case.seconds[left] + part * case.seconds[left + 1]
     energy = Energy(vector * case.flops, p.hbm * case.moved)
     found = power.held(seconds, energy, board, p)
     whole = float(phases_of(case.step, found.seconds, case.device).total_s.sum())
@@ -139,10 +144,11 @@ class Decoded(NamedTuple):
 
 def decoding(rows: Sequence[Watts]) -> list[Decoded]:
     """Steps of the rows of decoding."""
-    return [_decoded(row) for row in rows if row.kind == "inference_serving" and row.batch <= 512]
+    return [decoded(r) for r in rows if r.kind == "inference_serving" and r.batch <= LARGEST]
 
 
-def _decoded(row: Watts) -> Decoded:
+def decoded(row: Watts) -> Decoded:
+    """The step of a row of decoding."""
     batch = max(round(row.batch), 1)
     scenario = Scenario(model=row.model, device=row.device, mode="infer", batch=batch, sequence=1)
     if row.devices > 1:
@@ -222,18 +228,16 @@ def _with(c: Kernels, names: Sequence[str], values: np.ndarray) -> Kernels:
     return msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, **mine))
 
 
-def _start(c: Kernels, names: Sequence[str], key: str) -> np.ndarray:
-    found = []
-    for name in names:
-        if name.startswith("power."):
-            found.append(getattr(c.power, name[6:]))
-        elif key == "vector":
-            vector = constants.family(name).joule_per_vector_flop
-            assert vector is not None, "families that are fitted have this one"
-            found.append(vector.value)
-        else:
-            found.append(constants.family(name).joule_per_flop["bf16"].value)
-    return np.array(found)
+def _start(c: Kernels, name: str) -> float:
+    """The present value of a constant of LIMITS or DECODING."""
+    if name.startswith("power."):
+        value: float = getattr(c.power, name[6:])
+        return value
+    family = constants.family(name)
+    if name == DECODING[-1]:
+        return family.joule_per_flop["bf16"].value
+    assert family.joule_per_vector_flop is not None, "families that are fitted have this one"
+    return family.joule_per_vector_flop.value
 
 
 def mean(errors: np.ndarray) -> float:
@@ -261,65 +265,92 @@ def _said(errors: np.ndarray) -> str:
     return f"time {mean(errors[:, 0]):.1f} %, watts {mean(errors[:, 1]):.1f} %"
 
 
-def fit_limits(rows: Sequence[Watts], c: Kernels) -> Limits:
-    """Idle power, then what acts under limits."""
-    chips = {n: hwdb.device(n) for n in {r.device for r in rows}}
-    idle = np.mean([r.watts / chip_tdp(chips[r.device]) for r in rows if r.model == "ncf"])
-    c = msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, idle=float(idle)))
+def at_rest(rows: Sequence[Watts]) -> float:
+    """Power at rest with clocks up, as a share of the chip's TDP: watts of NCF."""
+    watts = [r.watts / chip_tdp(hwdb.device(r.device)) for r in rows if r.model == "ncf"]
+    return float(np.mean(watts))
+
+
+def fit_limits(
+    rows: Sequence[Watts], c: Kernels, start: dict[str, float] | None = None, quiet: bool = False
+) -> Limits:
+    """Idle power, then what acts under limits; idle power with them where no row tells it alone.
+
+    start: energy of a vector FLOP by family from which the fit starts; default: as shipped.
+    """
+    names = LIMITS
+    if any(r.model == "ncf" for r in rows):
+        c = msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, idle=at_rest(rows)))
+    else:
+        names = ("power.idle", *LIMITS)
     cases = training(rows)
+    if not cases:
+        raise BadInput("no rows of training under power limits; boards.csv has some")
+    first = np.array([_start(c, n) if start is None or n not in start else start[n] for n in names])
+
+    def vector_of(x: np.ndarray) -> dict[str, float]:
+        return dict(zip(names[-2:], map(float, x[-2:]), strict=True))
 
     def loss(x: np.ndarray) -> float:
-        if not (0.3 < x[1] < 1.0 and power.SLOWEST < x[2] < 0.98):
+        p = _with(c, names, x).power
+        if not (0.3 < p.lowest_voltage < 1.0 and power.SLOWEST < p.knee < 0.98 and p.idle < 0.3):
             return 10.0
-        vector = dict(zip(("volta", "pascal"), x[4:], strict=True))
-        return float(np.abs(limit_errors(cases, _with(c, LIMITS, x), vector)).mean())
+        return float(np.abs(limit_errors(cases, _with(c, names, x), vector_of(x))).mean())
 
-    x = descend(loss, _start(c, LIMITS, "vector"))
-    c, vector = _with(c, LIMITS, x), dict(zip(("volta", "pascal"), map(float, x[4:]), strict=True))
-    print(f"idle {idle:.3f};", *(f"{n} {v:.4g}" for n, v in zip(LIMITS, x, strict=True)))
+    x = descend(loss, first)
+    c, vector = _with(c, names, x), vector_of(x)
     errors = limit_errors(cases, c, vector)
-    places = [(case.device.id, case.rows[0].model)
-              for case in cases for _ in case.rows]  # fmt: skip
-    for place in dict.fromkeys(places):
-        own = np.array([p == place for p in places])
-        print(f"  {' '.join(place)}: {_said(errors[own])}")
     text = f"{_said(errors)} of {len(errors)} rows"
-    print(f"  all: {text}")
+    if not quiet:
+        print(f"idle {c.power.idle:.3f};", *(f"{n} {v:.4g}" for n, v in zip(names, x, strict=True)))
+        places = [(case.device.id, case.rows[0].model) for case in cases for _ in case.rows]
+        for place in dict.fromkeys(places):
+            own = np.array([p == place for p in places])
+            print(f"  {' '.join(place)}: {_said(errors[own])}")
+        print(f"  all: {text}")
     return Limits(c, vector, text)
 
 
-def fit_decoding(rows: Sequence[Watts], c: Kernels) -> Decoding:
-    """Energy of bytes, and of 16-bit FLOPs of the 4N chips."""
-    steps = decoding(rows)
+def fit_decoding(
+    steps: Sequence[Decoded], c: Kernels, start: float | None = None, quiet: bool = False
+) -> Decoding:
+    """Energy of bytes, and of 16-bit FLOPs of the 4N chips.
+
+    start: energy of a FLOP from which the fit starts; default: as shipped.
+    """
+    first = np.array([_start(c, n) for n in DECODING])
+    if start is not None:
+        first[-1] = start
 
     def loss(x: np.ndarray) -> float:
         return float(np.abs(decoding_errors(steps, _with(c, DECODING, x), x[1])).mean())
 
-    x = descend(loss, _start(c, DECODING, "matrix"))
+    x = descend(loss, first)
     c = _with(c, DECODING, x)
-    print(*(f"{n} {v:.4g}" for n, v in zip(DECODING, x, strict=True)))
     errors = decoding_errors(steps, c, x[1])
-    for model in dict.fromkeys(s.row.model for s in steps):
-        own = np.array([s.row.model == model for s in steps])
-        print(f"  {model}: {mean(errors[own]):.1f}, bias {100 * np.expm1(errors[own]).mean():+.1f}")
     text = f"watts {mean(errors):.1f} % of {len(errors)} rows"
-    print(f"  all: {text}")
+    if not quiet:
+        print(*(f"{n} {v:.4g}" for n, v in zip(DECODING, x, strict=True)))
+        for model in dict.fromkeys(s.row.model for s in steps):
+            e = errors[np.array([s.row.model == model for s in steps])]
+            print(f"  {model}: {mean(e):.1f}, bias {100 * np.expm1(e).mean():+.1f}")
+        print(f"  all: {text}")
     return Decoding(c, float(x[1]), text)
 
 
-def write(limits: Limits, decoded: Decoding) -> None:
+def write(limits: Limits, last: Decoding) -> None:
     """Put the constants into hwdb/kernels.toml and hwdb/families/*.toml."""
-    power_of, families = decoded.c.power, HERE / "families"
+    power_of, families = last.c.power, HERE / "families"
     for name in ("idle", *(n[6:] for n in LIMITS if n.startswith("power."))):
         put(HERE / "kernels.toml", "power", name, getattr(power_of, name), limits.residual)
     for name in (n[6:] for n in DECODING if n.startswith("power.")):
-        put(HERE / "kernels.toml", "power", name, getattr(power_of, name), decoded.residual)
+        put(HERE / "kernels.toml", "power", name, getattr(power_of, name), last.residual)
     for family, value in limits.vector.items():
         put(families / f"{family}.toml", "", "joule_per_vector_flop", value, limits.residual)
-    put(families / "hopper.toml", "joule_per_flop", "bf16", decoded.flop, decoded.residual)
+    put(families / "hopper.toml", "joule_per_flop", "bf16", last.flop, last.residual)
     for path in (families / f"{family}.toml" for family in FOUR_N[1:]):
         head, mark, tail = path.read_text(encoding="utf-8").partition("[joule_per_flop]")
-        tail = re.sub(r"bf16 = {value = [0-9.e-]+", f"bf16 = {{value = {decoded.flop:.4g}", tail)
+        tail = re.sub(r"bf16 = {value = [0-9.e-]+", f"bf16 = {{value = {last.flop:.4g}", tail)
         path.write_text(head + mark + tail, encoding="utf-8")
 
 
@@ -333,11 +364,11 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for file in options.files for row in measured(file)]
     limits = fit_limits(rows, constants.kernels())
-    decoded = fit_decoding(rows, limits.c)
+    found = fit_decoding(decoding(rows), limits.c)
     for name, boards, node in nodes(rows):
         print(f"{name}: boards {boards:.0f} W, node {node:.0f} W, rest {node - boards:.0f} W")
     if options.write:
-        write(limits, decoded)
+        write(limits, found)
 
 
 if __name__ == "__main__":

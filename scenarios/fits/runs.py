@@ -7,11 +7,9 @@ CONSTANTS names what is fitted, and --write puts it into
 
     hwdb/kernels.toml matmul.in_steps       rate of products inside training steps, of the rate of
                                             the same product alone; the board's power is apart
-    hwdb/families/trainium.toml [sustained] rate of products, where no kernels were measured
-    hwdb/families/blackwell.toml [joule_per_flop]   energy of an fp8 FLOP
+    hwdb/kernels.toml matmul.in_steps_others   the same of other makers than NVIDIA
     simulator/software/stacks/*.toml        factor: rate of matrix products
                                             dispatch_s, sync_s, expert_launches: host time
-                                            overlap.ep: how well traffic overlaps
 
 All other constants come from kernels, collectives and nets, and stay as they are. Gauss-Newton on
 ln(predicted / measured): least squares, linear beyond 4 %; the dense rows of a source weigh as 40
@@ -47,7 +45,7 @@ from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.step import dealt, timed
 from roofcast.simulator.parallel.traffic import Placement, network
 from roofcast.simulator.software import stack as stacks
-from roofcast.simulator.times import power, roofline
+from roofcast.simulator.times import inside, power, roofline
 from roofcast.simulator.work import step as work
 
 SOFT = 0.04  # errors beyond this count linearly
@@ -58,23 +56,21 @@ ROUNDS = 8
 # (kernels, section), (table of a family's file, family) or (stack, stacks that share the value) ->
 # constant: width of the prior on its logarithm
 CONSTANTS = {
-    ("kernels", "matmul"): {"in_steps": 0.1},
-    ("sustained", "trainium"): {"bf16": 0.3},
-    ("joule_per_flop", "blackwell"): {"fp8": 0.3},
+    ("kernels", "matmul"): {"in_steps": 0.1, "in_steps_others": 0.3},
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
-    ("stack", "fsdp-eager"): {"factor": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "megatron-bridge-2026 te-nemo-graphs-a2a"): {"overlap.ep": 0.3},
-    ("stack", "te-nemo-2024 te-nemo-2023 megatron internevo-2023"): {"sync_s": 1.0},
-    ("stack", "te-nemo-graphs te-nemo-graphs-a2a"): {"sync_s": 1.0},
+    ("stack", "megatron te-nemo-2023 te-nemo-2024 te-nemo-2024-experts"): {"sync_s": 1.0},
     (
         "stack",
-        "te-nemo-2024 te-nemo-graphs te-nemo-graphs-a2a te-nemo-2023 megatron internevo-2023",
+        "megatron te-nemo-2023 te-nemo-2024 te-nemo-2024-experts te-nemo-graphs te-nemo-graphs-a2a"
+        " te-nemo-capacity",
     ): {"expert_launches": 1.0},
 }
 # values of constants that no run constrains, where `neutral` has no nearer one; shares are 1
-NEUTRAL = {"factor": 1.0, "sync_s": 1e-6, "expert_launches": 1.0, "overlap.ep": 1.0}
+NEUTRAL = {"sync_s": 1e-6, "expert_launches": 1.0}
+# stacks on many devices that run PyTorch's products from Python, one per source of steps
+PLAIN = ("fsdp-eager", "fsdp-torchtitan", "internevo-2023")
 # of CONSTANTS: kernels | table of a family | stack, which, and the constant
 Key = tuple[str, str, str]
 # traces of the runs of this process, by the identity of their scenarios
@@ -226,7 +222,9 @@ def touches(step: Step, key: Key) -> bool:
     if where == "stack":
         return scenario.stack in which.split()
     if where == "kernels":
-        return hwdb.device(scenario.device).kind in ("gpu", "npu")
+        device = hwdb.device(scenario.device)
+        nvidia = device.vendor == inside.NVIDIA
+        return device.kind in ("gpu", "npu") and nvidia == (name == "in_steps")
     precision = scenario.precision or ""
     kind = {"fp16": "bf16", "nvfp4": "fp4"}.get(precision, precision)
     return hwdb.device(scenario.device).family == which and (kind == name or name == "bf16")
@@ -246,15 +244,16 @@ def jacobian(data: list[Step], values: dict[Key, float], base: np.ndarray) -> np
 
 
 def neutral(key: Key) -> float:
-    """The value of a constant that no run tells: the energy of an 8-bit FLOP is half of a 16-bit
-    one's, a share that of any device of the kind, a launch as long as under the profile that the
-    stack is like; others are NEUTRAL.
+    """The value of a constant that no run tells: other makers' steps keep what NVIDIA's keep, a
+    launch is as long as under the profile that the stack is like, a factor the mean of the other
+    stacks that run PyTorch's products from Python (PLAIN); others are NEUTRAL.
     """
     where, which, name = key
-    if where == "joule_per_flop":
-        return 0.5 * constants.family(which).joule_per_flop["bf16"].value
-    if where == "sustained":
-        return constants.family(f"any-{constants.family(which).kind}").sustained[name].value
+    if name == "factor":
+        others = [stacks.stack(plain).factor for plain in PLAIN if plain not in which.split()]
+        return float(np.exp(np.mean(np.log(others))))
+    if name == "in_steps_others":
+        return constants.kernels().matmul.in_steps
     if name == "dispatch_s":
         first = stacks.path_of(which.split()[0])
         return stacks.stack(stacks.stated(first)["like"]).dispatch_s
@@ -336,7 +335,8 @@ def write(values: dict[Key, float]) -> None:
     for (where, which, name), value in values.items():
         if where == "stack":
             for path in map(stacks.path_of, which.split()):
-                put_in_profile(path, name, value)
+                if name in stacks.stated(path):  # others inherit it
+                    put_in_profile(path, name, value)
             continue
         file, section = ("kernels.toml", which) if where == "kernels" else ("", where)
         path = constants.HERE / (file or f"families/{which}.toml")

@@ -8,7 +8,7 @@ of whole nodes the watts of the node; of processor packages the watts against lo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ SERIAL = {"image": 0.02, "video": 0.01}
 # samples of an epoch; where it took longer than its steps are forecast to, the board waited
 EPOCHS = {
     "imagenet": 1281167, "squad": 88524, "librispeech": 281241, "movielens-1m": 4970845,
+    "sentiment140": 1600000,
 }  # fmt: skip
 AT_REST = 100  # W below which a forecast step is taken to wait for its host
 
@@ -74,6 +75,11 @@ def answers(path: Path) -> list[Answered]:
             f"{path}: no measured watts; wanted the columns kind, device, workload, model,"
             " avg_power_w ..."
         )
+    return answered(table)
+
+
+def answered(table: Sequence[Row]) -> list[Answered]:
+    """The forecasts of rows; those of one run under several limits are to be among them."""
     tops = _highest_caps(table)
     return [Answered(dict(row), _answer(row, tops)) for row in table]
 
@@ -85,6 +91,11 @@ def _run(row: Row) -> Run:
     """What the rows of one run under several caps share."""
     columns = ("source", "device", "n_devices", "workload", "model", "batch", "optimizer")
     return tuple(text(row, column) for column in columns)
+
+
+def _short(model: str) -> str:
+    """The name of a model, or of its file without the folder."""
+    return model.rsplit("/", 1)[-1].removesuffix(".toml")
 
 
 def _highest_caps(table: Iterable[Row]) -> dict[Run, tuple[float, float]]:
@@ -112,10 +123,11 @@ def _answer(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
 
 
 @lru_cache(maxsize=4096)
-def _trained(
+def trained(
     device: str, model: str, batch: int, cap: float | None, sizes: tuple[tuple[str, int], ...],
     precision: str | None = "fp32",
 ) -> Forecast:  # fmt: skip
+    """A training step on one device, under a power limit where one is given [W]."""
     edits: dict[str, Any] = {"power.cap": cap} if cap is not None else {}
     settings: dict[str, Any] = dict(sizes)
     scenario = Scenario(
@@ -135,12 +147,13 @@ def _capped(row: Row, tops: dict[Run, tuple[float, float]]) -> Answer:
     batch = max(int(number(row, "batch") or DEFAULT_BATCH * n) // n, 1)
     sizes = tuple(sizes_of(text(row, "workload"), model).items())
     precision = PRECISIONS.get(text(row, "precision"), text(row, "precision") or "fp32")
-    found, first = (_trained(device, model, batch, w, sizes, precision) for w in (cap, top))
+    found, first = (trained(device, model, batch, w, sizes, precision) for w in (cap, top))
     boards = n if _of_all(row, n) else 1
     slower = 1.0 if alike else _slower(row, batch * n, first.step_time_s, seconds)
     watts = boards * _at_rate(_known(found.power_w, device), device, slower)
-    time = seconds * found.step_time_s / first.step_time_s if seconds else None
-    like = f"; {model} stands for the model" if alike else ""
+    longer = (found.step_time_s / first.step_time_s - 1.0) / slower  # no limit lengthens waiting
+    time = seconds * (1.0 + longer) if seconds else None
+    like = f"; {_short(model)} stands for the model" if alike else ""
     return Answer(
         watts, time, watts * time if time is not None else None, "board",
         f"watts; time over that at {top:g} W, the highest cap of the run{like}", cap == top,
@@ -195,7 +208,7 @@ def _serving(row: Row) -> Answer:
         how = "watts of a denoising pass"
     measured, joules = number(row, "avg_power_w"), number(row, "energy_j")
     seconds = joules / measured if joules is not None and measured is not None else None
-    like = f"; {model} stands for the model" if alike else ""
+    like = f"; {_short(model)} stands for the model" if alike else ""
     watts = n * each
     return Answer(
         watts, seconds, watts * seconds if seconds is not None else None, "board",
@@ -244,7 +257,7 @@ def _node(row: Row) -> Answer:
     per = int(found.node_devices or 8)
     watts = found.power_by_scope_w[scope] * min(per, n)
     seconds = number(row, "time_s")
-    like = f"; {model} stands for the model" if alike else ""
+    like = f"; {_short(model)} stands for the model" if alike else ""
     where = "behind the power supplies" if scope == "accelerator" else "at the plug"
     return Answer(
         watts, seconds, watts * seconds * max(n / per, 1.0) if seconds is not None else None,
@@ -266,7 +279,7 @@ def _package(row: Row) -> Answer:
 
 def _training_watts(device: str) -> Forecast:
     """A typical training step of a language model on a device."""
-    return _trained(device, "gpt2-xl", 8, None, (("sequence", 1024),), None)
+    return trained(device, "gpt2-xl", 8, None, (("sequence", 1024),), None)
 
 
 def _with_host(row: Row) -> Answer:
@@ -289,7 +302,7 @@ def _boards(row: Row) -> Answer:
 RUNS: dict[str, dict[str, Any]] = {  # tokens that the papers state
     "olmo-7b": {"tokens": 2.46e12, "sequence": 2048, "batch": 2160, "zero": 3},
     "bloom-176b": {"tokens": 366e9, "sequence": 2048, "batch": 2048, "tp": 4, "pp": 12,
-                   "stack": "deepspeed-megatron-2022"},
+                   "stack": "deepspeed-megatron-blocking"},
 }  # fmt: skip
 
 

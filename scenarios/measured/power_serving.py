@@ -123,22 +123,37 @@ def decoding_watts(
     return min(board.idle + board.active + joules * tokens_per_s / batch, board.limit)
 
 
+class Pass(NamedTuple):
+    """A pass of a diffusion model on one board. SI units."""
+
+    seconds: float
+    host: float  # of launches
+    watts: float
+    idle: float
+    active: float  # while kernels run, beside those
+
+
 @lru_cache(maxsize=512)
+def passed(device: str, model: str, batch: int) -> Pass:
+    """A pass on one board. Raises BadInput where its power is not modelled."""
+    scenario = Scenario(model=model, device=device, mode="infer", batch=batch, precision="bf16")
+    found, _, _ = without_interval(scenario)
+    board = board_of(hwdb.device(device), constants.kernels().power)
+    if found.power_w is None or board is None:
+        raise BadInput(f"{device}: joules of its kernels are not known")
+    return Pass(found.step_time_s, found.host_s, found.power_w, board.idle, board.active)
+
+
 def pass_watts(device: str, model: str, batch: int, devices: int, serial: float) -> float:
     """Watts of one board in a pass of a diffusion model over several boards.
 
     serial: part of a request on one board that the others wait for (text encoder, decoder of the
     image). Of n boards each is busy for ((1 - s) / n + s / n) of s + (1 - s) / n.
     """
-    n = devices
-    scenario = Scenario(model=model, device=device, mode="infer", batch=batch, precision="bf16")
-    found, _, _ = without_interval(scenario)
-    board = board_of(hwdb.device(device), constants.kernels().power)
-    if found.power_w is None or board is None:
-        raise BadInput(f"{device}: joules of its kernels are not known")
-    busy = found.step_time_s / n
-    span = max(busy, found.host_s)  # launches take as long on every board
-    rest = board.idle + board.active * busy / span
-    watts = rest + (found.power_w - board.idle - board.active) * busy / span
+    n, one = devices, passed(device, model, batch)
+    busy = one.seconds / n
+    span = max(busy, one.host)  # launches take as long on every board
+    rest = one.idle + one.active * busy / span
+    watts = rest + (one.watts - one.idle - one.active) * busy / span
     wall = serial + (1.0 - serial) / n
     return rest + (watts - rest) / (n * wall)

@@ -41,8 +41,7 @@ def filled(rows: Iterable[Row]) -> list[Row]:
 def graphs_of(row: Row) -> str:
     """What a row says of CUDA graphs: none, partial, full; "" for nothing.
 
-    The column, or the notes; experts of a fixed capacity ("tokendrop") do not wait for token
-    counts, which is what partial graphs change.
+    The column, or the notes.
 
     >>> graphs_of({"notes": "cuda_graph=transformer_engine/['attn'], moe_a2a_overlap=False"})
     'partial'
@@ -52,7 +51,7 @@ def graphs_of(row: Row) -> str:
     found = re.search(r"cuda_graph(?:_impl)?\s*[=:]\s*(\w+)", text(row, "notes").lower())
     if found and found[1] in IMPLEMENTED:
         return IMPLEMENTED[found[1]]
-    return "partial" if "tokendrop" in text(row, "model_name").lower() else ""
+    return ""
 
 
 def _model(row: Row) -> tuple[str, ...]:

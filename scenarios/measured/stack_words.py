@@ -23,6 +23,7 @@ OVERLAPPED = {"te-nemo-2023": "te-nemo-2024", "megatron": "te-nemo-2024"}
 PLAIN = {"te-nemo-2024": "te-nemo-2023"}
 # cuda_graphs column -> stack: nothing, all but experts, or the whole step is captured
 GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}
+DROPPED = {"te-nemo-2024": "te-nemo-capacity"}  # stack -> with experts of a fixed capacity
 # stacks -> with exchanges between experts behind the products of another micro-batch
 EXCHANGED = {"te-nemo-graphs": "te-nemo-graphs-a2a"}
 COMPILED = {"fsdp-torchtitan": "fsdp-torchtitan-compiled"}  # stack -> under torch.compile
@@ -56,9 +57,12 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
     if stack in GRAPHED.values() and not stated:
         graphs = graphs_of(row) or (text(row, GRAPHS) if stack == "te-nemo-2024" else "")
         stack = GRAPHED.get(graphs, stack)
+    if "tokendrop" in text(row, "model_name").lower() and not stated:
+        stack = DROPPED.get(stack, stack)
     if stack in COMPILED and not stated and compiled(f"{framework} {text(row, 'notes')}"):
         stack = COMPILED[stack]
-    stack = _with_overlap(row, dated(stack, framework))
+    experts = text(row, "experts") not in ("", "0", "1", "1.0")
+    stack = _with_overlap(row, dated(stack, framework, experts))
     exchanged = re.search(r"moe_a2a_overlap\s*[=:]\s*true", text(row, "notes").lower())
     if exchanged or text(row, "overlap").lower() == "ep":
         stack = EXCHANGED.get(stack, stack)

@@ -61,7 +61,8 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
         assumptions.append(f"micro-batch of {micro_batch} (not given)")
     eager = (attention or stacks.stack(stack).implementations.get("attention")) == "eager"
     # Megatron's default dropout in the years in which it wrote the scores out
-    model = model_of(row, sequence, assumptions, dropout=0.1 if eager else 0.0)
+    drops = eager and stack.startswith(("megatron", "deepspeed"))
+    model = model_of(row, sequence, assumptions, _dropout(row, 0.1 if drops else 0.0))
     on_one_device = Scenario(
         model=cast("str", model),  # a Model in hand serves for its name, as in `predict`
         device=device,
@@ -108,6 +109,17 @@ def _schedule(row: Row) -> str | None:
     """The pipeline schedule: of its column, or DualPipe where the framework says so."""
     dualpipe = "dualpipe" in text(row, "framework").lower()
     return text(row, "schedule") or ("dualpipe" if dualpipe else None)
+
+
+def _dropout(row: Row, usual: float) -> float:
+    """The share of activations that the row says are dropped, else the usual one."""
+    try:
+        share = float(text(row, "dropout") or usual)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise BadInput(f"dropout {text(row, 'dropout')!r}: give a share from 0 to below 1")
+    return share
 
 
 def _required(row: Row, column: str) -> int:

@@ -9,6 +9,7 @@ OF_2023 = {  # PyTorch 2.0 and 2.1
     "pytorch-eager": "pytorch-eager-2023",
     "pytorch-compiled": "pytorch-compiled-2023",
 }
+NEMO = {"te-nemo-2024": "te-nemo-2024-experts"}  # NeMo 24.x: before fused permutation and DeepEP
 
 
 def torch_version(framework: str) -> tuple[int, int] | None:
@@ -21,12 +22,16 @@ def torch_version(framework: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def dated(stack: str, framework: str) -> str:
-    """The stack as it was in the version that `framework` states.
+def dated(stack: str, framework: str, experts: bool = False) -> str:
+    """The stack as it was in the version that `framework` states; experts: the model has some.
 
     >>> dated("pytorch-eager", "PyTorch 2.1.0 eager"), dated("pytorch-eager", "PyTorch 2.4.0 eager")
     ('pytorch-eager-2023', 'pytorch-eager')
+    >>> dated("te-nemo-2024", "NeMo 24.11", experts=True)
+    'te-nemo-2024-experts'
     """
+    if experts and re.search(r"nemo 24\.", framework.lower()):
+        return NEMO.get(stack, stack)
     version = torch_version(framework)
     old = version is not None and (2, 0) <= version < FLASH_2
     return OF_2023.get(stack, stack) if old else stack

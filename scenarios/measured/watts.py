@@ -81,27 +81,45 @@ class Watts(NamedTuple):
     watts: float
     tokens_per_s: float
     output_tokens: float  # mean tokens of a reply
+    workload: str = ""
+
+
+def is_kept(row: Row, but: str = "") -> bool:
+    """Whether KEPT chooses a row; but: a column whose pattern is not asked of it."""
+    wanted = KEPT.get(text(row, "kind"))
+    return wanted is not None and all(
+        re.search(pattern, text(row, column)) for column, pattern in wanted.items() if column != but
+    )
 
 
 def measured(path: Path = TABLE) -> list[Watts]:
-    """The rows of a table that have watts, with the names of hwdb and of the models."""
-    found = []
-    for row in rows(path, "a table of measured watts"):
-        watts = positive(text(row, "avg_power_w"))
-        device = _known(text(row, "device"), DEVICES)
-        if watts is None or not device:
-            continue
-        batch = _number(row, "avg_batch")
-        found.append(
-            Watts(
-                text(row, "id"), text(row, "kind"), text(row, "source_name"), device,
-                int(positive(text(row, "n_devices")) or 1), _known(text(row, "model"), MODELS),
-                batch if batch == batch else _number(row, "batch"), _number(row, "power_limit_w"),
-                _number(row, "time_s"), watts, _number(row, "tokens_per_s"),
-                _number(row, "output_tokens"),
-            )
-        )  # fmt: skip
-    return found
+    """The rows that KEPT chooses of a table which have watts, with the names of hwdb and of the
+    models.
+    """
+    return [
+        of_row(row)
+        for row in rows(path, "a table of measured watts")
+        if is_kept(row) and positive(text(row, "avg_power_w")) is not None
+    ]
+
+
+def of_row(row: Row) -> Watts:
+    """A row that has watts."""
+    batch = _number(row, "avg_batch")
+    return Watts(
+        text(row, "id"), text(row, "kind"), text(row, "source_name"),
+        _known(text(row, "device"), DEVICES), int(positive(text(row, "n_devices")) or 1),
+        _known(text(row, "model"), MODELS), batch if batch == batch else _number(row, "batch"),
+        _number(row, "power_limit_w"), _number(row, "time_s"), _number(row, "avg_power_w"),
+        _number(row, "tokens_per_s"), positive(text(row, "output_tokens")) or _output(row),
+        text(row, "workload"),
+    )  # fmt: skip
+
+
+def _output(row: Row) -> float:
+    """Mean tokens of a reply, of a note; nan where it does not say."""
+    found = re.search(r"avg output ([\d.]+)", text(row, "note"))
+    return float(found[1]) if found else float("nan")
 
 
 def _number(row: Row, column: str) -> float:
@@ -116,10 +134,9 @@ def transcribe(path: Path, target: Path = TABLE) -> int:
     """Write the rows of `path` that KEPT chooses to `target`; how many there are."""
     chosen = []
     for row in rows(path, "a table of measured watts"):
-        wanted = KEPT.get(text(row, "kind"))
-        if wanted and all(re.search(p, text(row, column)) for column, p in wanted.items()):
-            output = re.search(r"avg output ([\d.]+)", text(row, "note"))
-            chosen.append({**row, "output_tokens": f"{float(output[1]):.1f}" if output else ""})
+        if is_kept(row):
+            output = _output(row)
+            chosen.append({**row, "output_tokens": f"{output:.1f}" if output == output else ""})
     with target.open("w", encoding="utf-8", newline="") as file:
         file.write(HEAD)
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")

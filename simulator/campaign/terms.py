@@ -261,5 +261,11 @@ def _rate(value: str | float | None, what: str) -> tuple[float | None, float | N
     text = str(value).strip()
     number = re.sub(r"\s*(samples|images|sequences|tokens)?\s*(/s|per second)?$", "", text)
     unit = "tokens" if "tok" in text else "samples"
-    rate = _positive(number, what, unit)
+    try:
+        rate = _positive(number, what, unit)
+    except BadInput:
+        raise BadInput(
+            f"{what} {quoted(value, 40)}: a positive rate is wanted, for example 9000 samples/s or"
+            " 5M tokens/s"
+        ) from None
     return (None, rate) if unit == "tokens" else (rate, None)

@@ -3,8 +3,8 @@
 Devices and counts are taken in the order of a lower bound of the objective (floors.py), and
 searched until no other can beat what was found: a branch and bound whose leaves are layouts, of a
 coarse grid. What is shown is then searched as `roofcast search` does. For one device and count the
-fastest layout is the best by every objective, since rent, purchase, power and energy do not depend
-on the layout otherwise.
+fastest layout is taken by every objective, since rent, purchase and printed power do not depend on
+the layout otherwise. Its joules are those of its forecast where they decide.
 
 A layout whose memory fits only if measured peaks are no higher than forecast ones ("may fit") is
 taken where none on these devices surely fits, and is ranked behind those that do.
@@ -31,6 +31,7 @@ from roofcast.simulator.choose.sieve import Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.choose.whole_runs import Length
+from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import Named, named
 from roofcast.simulator.forecast.scenario import Scenario
@@ -94,12 +95,29 @@ class Chooser:
             of, names, s, bounds, Space(s, names), tuple(counts(of, bounds.batch))
         )
 
+    @property
+    def by_joules(self) -> bool:
+        """Whether the energy of a run decides; else no forecast is made of it before a choice."""
+        return self.wanted.objective == "energy" or self.wanted.max_energy_j is not None
+
     def point(
-        self, kind: Kind, devices: int, seconds: float, options: Shape, step_s: float, peak: float
+        self,
+        kind: Kind,
+        devices: int,
+        seconds: float,
+        options: Shape,
+        step_s: float,
+        peak: float,
+        step_j: float | None = None,
     ) -> Point:
-        """A point from the seconds of its run."""
+        """A point from the seconds of its run, and the joules of its step where they decide; else
+        at the printed power.
+        """
         watts = kind.offer.power_w
         power = devices * watts if watts else None
+        energy = power * seconds if power else None
+        if self.by_joules and step_j is not None:
+            energy = step_j * kind.floor.steps
         paid = seconds if self.length.given else 0.0 if self.wanted.buy else seconds
         return Point(
             kind.offer,
@@ -110,13 +128,23 @@ class Chooser:
             seconds,
             kind.offer.cost(devices, paid, self.wanted.buy),
             power,
-            power * seconds if power else None,
+            energy,
             peak <= self._sieve(kind).surely,
         )
 
     def bound(self, kind: Kind, devices: int) -> Point:
         """No layout of these devices is better than this."""
-        return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0)
+        step_j = kind.floor.step_j if self.by_joules else None
+        return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0, step_j)
+
+    def joules(self, kind: Kind, options: Shape) -> float | None:
+        """Joules of the boards in a step of a layout, as `predict` forecasts it; None where their
+        energy does not decide, or is not known.
+        """
+        if not self.by_joules:
+            return None
+        scenario = msgspec.structs.replace(kind.scenario, **options)
+        return without_interval(scenario)[0].step_energy_j
 
     def possible(self, kind: Kind, wanted: Wanted) -> list[tuple[float, int]]:
         """Counts of a kind that its lower bounds leave, each behind the bound of the objective."""
@@ -212,7 +240,8 @@ class Chooser:
                     peak, step = float(part.peak_bytes[i]), float(step_s[i])
                     options = {k: v for k, v in part.options[i].items() if v != ()}
                     seconds = self.length.seconds(kind.floor, kind.names.device, n, step)
-                    self.keep(self.point(kind, n, seconds, options, step, peak))
+                    joules = self.joules(kind, options)
+                    self.keep(self.point(kind, n, seconds, options, step, peak, joules))
 
     def deepen(self, kind: Kind, devices: int) -> Point | None:
         """The fastest layout on so many devices of all that `roofcast search` tries; one that may

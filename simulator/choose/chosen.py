@@ -26,9 +26,10 @@ ASSUMED = (  # of every choice
     "layouts: devices and numbers of them are compared by a coarse grid (powers of two, no or full"
     " recomputation); the best choice has the fastest layout that roofcast search finds, the next"
     " are varied in schedule, virtual stages, sharding groups, recomputation and offload",
-    "energy: of the boards by the watts that the forecast gives; of accelerators with their share"
-    " of the host, of nodes at the plug and of the site where it is said; limits and ranks on power"
-    " and energy take the printed power (TDP) of the boards",
+    "energy: of the boards in the steps, by the watts that the forecast gives; of accelerators with"
+    " their share of the host, of nodes at the plug and of the site where it is said; limits and"
+    " ranks on energy take that of the boards in the fastest layout, those on power the printed"
+    " power (TDP)",
     "every device is given the same global batch, so that all of them take the same steps",
 )
 WHOLE = (

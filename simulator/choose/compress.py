@@ -162,7 +162,10 @@ def _forms(scenario: Scenario, model: Model, device: Device) -> Iterator[_Form]:
         yield name, {"prune": text}, "no support of the device: a smaller net", ""
     for text in _prunable(model, ("layers=50%", "channels=50%"))[:1]:
         part = text.partition("=")[0]
-        needs = "no support of the device: a smaller net, to be trained with --teacher"
+        needs = (
+            "no support of the device: a smaller net, to be trained; its step: predict"
+            f" {scenario.model} --prune {text} --teacher {scenario.model}"
+        )
         yield f"student, half the {part}", {"prune": text}, needs, ""
 
 

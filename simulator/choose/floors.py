@@ -10,8 +10,10 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.records import Device
 from roofcast.simulator.campaign.checkpoints import state_bytes
+from roofcast.simulator.campaign.energy import unmodelled
 from roofcast.simulator.choose.sieve import Traces, key_of
 from roofcast.simulator.choose.space import IMAGES, TOKENS
 from roofcast.simulator.forecast.recipes import recipe_of
@@ -19,7 +21,8 @@ from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.run import run_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import held_on
-from roofcast.simulator.times.roofline import time_all
+from roofcast.simulator.times.power import board_of, clocks, joules_at
+from roofcast.simulator.times.roofline import clocked, time_all
 from roofcast.simulator.work.step import Step, trace
 
 SMALL = {"image": 32, "table": 1024}  # samples of a small micro-batch
@@ -49,6 +52,15 @@ class Floor:
             found.append(float(seconds[computing].sum()) / step.recipe.batch)
         return min(found)
 
+    @cached_property
+    def step_j(self) -> float | None:
+        """Joules of the boards in a step, at least: each kernel at its most efficient clock, whole
+        on one device, and no board that waits; None where no power is known.
+        """
+        found = [_least_joules(step, self._device) for step in self._traced]
+        known = [j / s.recipe.batch for j, s in zip(found, self._traced, strict=True) if j]
+        return self.batch * min(known) if known else None
+
     def run_s(self, devices: int) -> float:
         """Seconds of the run if all devices compute all the time."""
         return self.steps * self.batch * self.sample_s / devices
@@ -76,6 +88,20 @@ def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
             traces[key] = trace(names.model, one)
         found.append(traces[key])
     return Floor(steps if steps is not None else 1.0, recipe.batch, found, names.device)
+
+
+def _least_joules(step: Step, device: Device) -> float | None:
+    """Joules of the kernels of a step but its update, each at the clock that takes least."""
+    c = kernels()
+    board = board_of(device, c.power)
+    computing = np.array([k.phase != "update" for k in step.kernels])
+    if board is None:
+        watts = unmodelled(device)[0]
+        return watts * float(time_all(step, device).seconds[computing].sum()) if watts else None
+    count = np.array([k.count for k in step.kernels], dtype=float)
+    at = clocked(step, device, board, clocks(c.power))
+    joules = joules_at(clocks(c.power)[:, None], at.seconds, at.energy, board, c.power)
+    return float((joules.min(axis=0) * count)[computing].sum())
 
 
 def micros(takes: str, size: int | None) -> tuple[int, ...]:

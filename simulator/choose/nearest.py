@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 import msgspec
@@ -31,14 +31,19 @@ def nearest_fit(scenario: Scenario, found: Forecast) -> Nearest | None:
     """The nearest layout that fits, of a forecast that does not; None where none was found.
 
     Recomputation, offload, ZeRO stage, micro-batch, and tensor- and pipeline-parallel degrees are
-    changed, up to three of them; the devices and the batch stay.
+    changed, up to three of them; the devices and the batch stay. Parameters are offloaded where
+    nothing else fits.
     """
     if found.layout is not None and scenario.batch is None and not scenario.inputs:
         scenario = msgspec.structs.replace(scenario, batch=found.batch)
     base = _base(scenario, found)
     changes = list(_changes(scenario, found, base))
-    for many in range(1, MOST_CHANGES + 1):
-        together = [c for c in combinations(changes, many) if _distinct(c)]
+    away: Shape = {"offload": ("parameters",)}
+    last = scenario.mode == "train" and "parameters" not in base["offload"]
+    always: list[tuple[Shape, ...]] = [(), (away,)] if last else [()]
+    for with_, many in product(always, range(1, MOST_CHANGES + 1)):
+        sets = (with_ + c for c in combinations(changes, many - len(with_)))
+        together = [c for c in sets if _distinct(c)]
         shapes = [_applied(base, c) for c in together]
         shapes = [s for s in shapes if _keeps_devices(s, found)]
         if not shapes:

@@ -98,6 +98,11 @@ def _refuse_teacher(scenario: Scenario) -> None:
             f"teacher {scenario.teacher}: layouts with a teacher are not searched; give one to"
             " predict, with --tp, --dp and --zero up to 2"
         )
+    if scenario.encoders is not None or scenario.train_text_encoder:
+        raise BadInput(
+            f"encoders {scenario.encoders or 'text'}: layouts with encoders are not searched; give"
+            " them to predict, with --tp, --dp and --zero up to 2"
+        )
 
 
 def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | None) -> Found:

@@ -4,7 +4,7 @@ sent and exposed.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.holdings import Rank
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.networks import host_memory
 from roofcast.simulator.parallel.step import ParallelStep
 from roofcast.simulator.parallel.traffic import Placement
 from roofcast.simulator.times.dispatch import Phases
@@ -120,8 +121,28 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         exposed_communication_s=exposed,
         communication_bytes={NAMES[kind]: float(b) for kind, b in outcome.sent.items()},
         ranks=tuple(_rank(r) for r in outcome.ranks),
+        **_beside(asked, one, outcome),
         diagnosis=_diagnosis(at, Spent.of(*spent), held, (uneven, waiting), exposed),
     )
+
+
+def _beside(asked: Asked, one: Forecast, outcome: ParallelStep) -> dict[str, Any]:
+    """Fields of what is offloaded, with an assumption where it exceeds the memory of the hosts."""
+    used, layout = outcome.offloaded, asked.layout
+    assert layout is not None, "several devices have a layout"
+    there = host_memory(asked.system, asked.device, layout.devices) if used else None
+    found: dict[str, Any] = {"offloaded_bytes": used}
+    if there is None:
+        return found
+    found["host_memory_bytes"] = there[1]
+    if used.get("host", 0.0) > there[1]:
+        line = (
+            f"offloaded: {used['host'] / 1e9:.0f} GB per device, more than the"
+            f" {there[1] / 1e9:.0f} GB of host memory that {there[0]} has for each of them: it does"
+            " not fit there; forecast as if it did"
+        )
+        found["assumptions"] = (*one.assumptions, line)
+    return found
 
 
 def _diagnosis(

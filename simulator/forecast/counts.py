@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from roofcast.simulator import models
+from roofcast.simulator.forecast.encoded import encoders_of
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.tuned import tuned_fields
+from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Step, trace
 from roofcast.simulator.work.traced import Kernel
 
@@ -144,9 +146,13 @@ def count(
     lora_precision: str | None = None,
     lora_dropout: float | None = None,
     dora: bool | None = None,
+    prompt_tuning: int | None = None,
+    prefix_tuning: int | None = None,
     freeze: str | None = None,
     train: str | None = None,
     weights: str | None = None,
+    encoders: str | None = None,
+    train_text_encoder: bool | None = None,
 ) -> Counts:
     """Counts of one step of a model, without a device.
 
@@ -154,8 +160,8 @@ def count(
     takes, "64x3x32x32"; mode: "train" or "infer"; batch: samples (default: 1 sequence, 32 images);
     sequence: tokens; image: pixels per side; precision: default "bf16"; stack: default
     "pytorch-eager"; attention: "eager", "efficient" or "flash" (default: the stack's);
-    lora, lora_targets, lora_precision, lora_dropout, dora, freeze, train and weights as of
-    `predict`.
+    lora, lora_targets, lora_precision, lora_dropout, dora, prompt_tuning, prefix_tuning, freeze,
+    train, weights, encoders and train_text_encoder as of `predict`.
     Raises RoofcastError. Printed, the counts are a summary.
 
     >>> gpt2 = count("gpt2", batch=1, sequence=1024)
@@ -163,12 +169,18 @@ def count(
     (124439808, 291648307200)
     """
     scenario, defaults = _asked(dict(locals()))
-    net = models.resolve(model, scenario.inputs)
+    net = encoders_of(scenario, models.resolve(model, scenario.inputs))
     if scenario.batch is None and net.batch:
         scenario = msgspec.structs.replace(scenario, batch=net.batch)
     # a device would only choose the precision and the stack
     recipe, assumptions = recipe_of(scenario, net, None)
     step = trace(net, msgspec.structs.replace(recipe, optimizer=None))
+    return _counts(net, step, (*defaults, *assumptions, *step.assumptions))
+
+
+def _counts(net: Model, step: Step, assumptions: tuple[str, ...]) -> Counts:
+    """The counts of a step of a model."""
+    recipe = step.recipe
     sums, layers = tally(step)
     summed: dict[str, Any] = dict(sums)
     active = step.active_parameters
@@ -185,7 +197,7 @@ def count(
         **tuned_fields(step),
         **summed,
         layers=layers,
-        assumptions=(*defaults, *assumptions, *step.assumptions),
+        assumptions=assumptions,
     )
 
 

@@ -14,7 +14,7 @@ from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import WHOLE, Layout, divisors
 from roofcast.simulator.parallel.pipeline.schedule import refusal
-from roofcast.simulator.times.offload import HOST_BANDWIDTH
+from roofcast.simulator.times.offload import HOST_BANDWIDTH, with_optimizer
 from roofcast.simulator.work.model import Model
 
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")
@@ -173,13 +173,30 @@ def _sharding(
     return shard, s.reshard if s.reshard is not None else pp == 1
 
 
-def _offload(s: Scenario, assumptions: list[str]) -> tuple[str, ...]:
-    if "optimizer" in s.offload:
+def _offload(s: Scenario, d: Any, assumptions: list[str]) -> tuple[str, ...]:
+    found = with_optimizer(s.offload)
+    if "parameters" in s.offload:
+        if d.dp * d.cp > 1 and d.zero != 3:
+            raise BadInput(
+                "offload parameters: each of the devices that hold the same weights offloads its"
+                f" shard, and ZeRO {d.zero} shards none; use --zero 3"
+            )
+        if d.pp > 1:
+            raise BadInput(
+                "offload parameters: over pipeline stages it is not modelled; use --pp 1 with"
+                " --zero 3 or --tp"
+            )
+        assumptions.append(
+            "parameters offloaded: weights come to the device layer by layer, one ahead, before the"
+            " forward and again before the backward; gradients leave as they are computed, and the"
+            " host updates"
+        )
+    if "optimizer" in found:
         assumptions.append(
             "optimizer on the host: its memory assumed to serve each device at"
             f" {HOST_BANDWIDTH / 1e9:.0f} GB/s"
         )
-    return tuple(dict.fromkeys(s.offload))
+    return found
 
 
 def _micro_batches(s: Scenario, dp: int, batch: int, assumptions: list[str]) -> tuple[int, int]:
@@ -324,7 +341,12 @@ RULES = (
         ("shard", "reshard"),
         lambda s, d, model, said: _sharding(s, d.zero, d.dp * d.cp, d.pp, said),
     ),
-    Rule(("offload",), (), ("offload",), lambda s, d, model, said: (_offload(s, said),)),
+    Rule(
+        ("offload",),
+        ("zero", "dp", "cp", "pp"),
+        ("offload",),
+        lambda s, d, model, said: (_offload(s, d, said),),
+    ),
     Rule(
         ("micro_batch", "pp"),
         ("dp", "batch"),

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.records import Device
-from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD
+from roofcast.hwdb.units import quantity
+from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD, OFFLOAD_TO
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.sparsity import with_sparsity
 from roofcast.simulator.forecast.tuned import tuning_of
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.offload import one_drive, with_optimizer
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.policies import named
@@ -25,6 +27,7 @@ COMPILED = {  # vendor of an NPU -> stack; of any other NPU: compiled-graph
     "Huawei": "pytorch-eager",  # torch_npu
     "Cambricon": "pytorch-eager",  # torch_mlu
 }
+SLOWEST, FASTEST = 1e6, 1e12  # NVMe drives of a device, as they may be given [B/s]
 DEFAULT_BATCH = {"sequence": 1, "image": 32, "table": 1024}
 
 
@@ -61,7 +64,8 @@ def recipe_of(s: Scenario, model: Model, device: Device | None) -> tuple[Recipe,
         stack=stack,
         optimizer=_optimizer(s, stack, assumptions),
         recompute=s.recompute,
-        offload=tuple(s.offload),
+        offload=with_optimizer(s.offload),
+        nvme=_drives(s, assumptions),
         tuning=with_sparsity(
             s,
             model,
@@ -80,6 +84,7 @@ def _known_values(s: Scenario, model: Model) -> None:
     policy(s.recompute)
     for what in s.offload:
         _one_of("offload", what, OFFLOAD)
+    _one_of("offload_to", s.offload_to or "host", OFFLOAD_TO)
     if s.attention is not None:
         _one_of("attention", s.attention, ATTENTION)
     if s.memory_format is not None:
@@ -186,7 +191,9 @@ def _optimizer(s: Scenario, stack: Stack, assumptions: list[str]) -> str | None:
                 f"recompute {s.recompute}: inference keeps nothing to recompute; {train}"
             )
         if s.offload:
-            raise BadInput(f"offload {s.offload[0]}: inference keeps neither; {train}")
+            raise BadInput(
+                f"offload {s.offload[0]}: of a training step, and this is inference; {train}"
+            )
         return None
     if name is None:
         name = "adamw"
@@ -265,6 +272,42 @@ def _size(s: Scenario, model: Model, assumptions: list[str]) -> int | None:
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise unknown(what, value, known, f"known: {', '.join(known)}")
+
+
+def _drives(s: Scenario, assumptions: list[str]) -> float | None:
+    """Bandwidth per device of the NVMe drives that a scenario offloads to [B/s]; None: there are
+    none. Raises BadInput for drives that hold nothing, or bandwidths that cannot be.
+    """
+    given = s.nvme_bandwidth
+    if s.offload_to != "nvme":
+        if given is not None:
+            raise BadInput(
+                f"nvme_bandwidth {given}: nothing is offloaded to drives; use --offload-to nvme, or"
+                " leave it out"
+            )
+        return None
+    if not {"parameters", "optimizer"} & set(s.offload):
+        raise BadInput(
+            "offload_to nvme: of parameters and optimizer states, neither of which is offloaded"
+            " (activations go to host memory); use --offload parameters, or leave it out"
+        )
+    if given is None:
+        found = one_drive()
+        assumptions.append(
+            f"nvme_bandwidth {found / 1e9:.1f} GB/s per device (not given): one PCIe 4.0 x4 drive"
+            " for each device"
+        )
+        return found
+    try:
+        found = quantity(given, "B/s")
+    except BadInput as error:
+        raise BadInput(f"nvme_bandwidth: {error}") from None
+    if not SLOWEST <= found <= FASTEST:
+        raise BadInput(
+            f"nvme_bandwidth {given}: a bandwidth per device from 1 MB/s to 1 TB/s is wanted, for"
+            ' example "6 GB/s"'
+        )
+    return found
 
 
 def _positive(what: str, value: object) -> None:

@@ -10,6 +10,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.names import is_path
 from roofcast.simulator import models
+from roofcast.simulator.forecast.encoded import encoders_of
 from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of
 from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.recipes import recipe_of
@@ -95,7 +96,7 @@ def named(s: Scenario) -> Named:
     model = models.resolve(s.model, s.inputs, device.kind)
     if s.prune is not None:
         model = pruned(model, s.prune)
-    model = with_teacher(s, model, device.kind)
+    model = encoders_of(s, with_teacher(s, model, device.kind))
     return Named(device, model, _system(s, device))
 
 

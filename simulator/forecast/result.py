@@ -164,6 +164,23 @@ class Fitting(msgspec.Struct, frozen=True, kw_only=True):
     time_to_train_s: float | None  # of the steps of the run
 
 
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """A teacher on other devices, which works on the next batch while the student trains."""
+
+    model: str
+    device: str
+    devices: int
+    tp: int  # of them, that share a copy
+    pass_s: float  # its pass over the batch of a step
+    handover_s: float  # its logits, over the network
+    sent_bytes: float
+    waited_s: float  # of a step, that the student waits
+    peak_bytes: float  # per device
+    fits: bool | None
+    price_usd_per_hour: float | None  # per device
+    cost_usd: float | None  # of the run, in the forecast's cost_usd
+
+
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """A forecast of one step. SI units; None where a question was not asked or has no answer."""
 
@@ -204,6 +221,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     adapted: tuple[str, ...] = ()  # names of the layers with adapters
     weights: str | None = None  # format of frozen weights, where it was asked for
     student_alone_s: float | None = None  # a step without the teacher; None without one
+    teacher: Elsewhere | None = None  # on other devices
     flops_forward: float  # matrix products, convolutions and attention, per step [FLOP]
     flops_backward: float
     flops_recompute: float
@@ -265,6 +283,9 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     # by kind of traffic, per device and step; offload: between device and host
     communication_bytes: dict[str, float] = {}
     ranks: tuple[RankForecast, ...] = ()
+    # of the most loaded device, by where it lies: host, nvme
+    offloaded_bytes: dict[str, float] = {}
+    host_memory_bytes: float | None = None  # of the system's hosts, for each device
 
     # how sure, from measured runs that resemble this one
     low_s: float | None = None  # the 80 % interval

@@ -13,12 +13,13 @@ from roofcast.hwdb.records import System
 
 WHOLE = (
     "batch", "sequence", "image", "devices", "tp", "pp", "vpp", "dp", "cp", "ep", "etp", "zero",
-    "shard", "micro_batch", "lora",
+    "shard", "micro_batch", "lora", "teacher_devices", "teacher_top_k",
+    "prompt_tuning", "prefix_tuning",
 )  # fmt: skip
 TEXTS = (
     "device", "mode", "precision", "optimizer", "recompute", "attention", "stack", "memory_format",
     "cp_kind", "schedule", "lora_targets", "lora_precision", "freeze", "train", "weights",
-    "sparsity", "prune", "teacher", "lengths", "region",
+    "sparsity", "prune", "teacher", "lengths", "region", "offload_to", "encoders", "teacher_on",
 )  # fmt: skip
 MOST = 10**15  # of any whole number
 DEAREST = 1e9  # USD per device-hour
@@ -46,7 +47,10 @@ class Scenario(
     optimizer: str | None = None
     # none | selective | full | uniform:N | every:N | block:N | modules:NAME,NAME
     recompute: str = "none"
-    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
+    # kept in host memory: activations, optimizer, parameters
+    offload: tuple[str, ...] = ()
+    offload_to: str | None = None  # host | nvme: of parameters and optimizer; default: host
+    nvme_bandwidth: str | float | None = None  # of the drives, per device: "6 GB/s"
     attention: str | None = None  # eager | efficient | flash
     stack: str | None = None
     memory_format: str | None = None  # of images: contiguous | channels_last
@@ -58,15 +62,23 @@ class Scenario(
     lora_precision: str | None = None  # fp32 | bf16 | fp16; default: that of the weights
     lora_dropout: float | None = None  # probability before the adapters; default: 0
     dora: bool | None = None  # adapters are DoRA's; default: no
+    prompt_tuning: int | None = None  # virtual tokens that train, in front of the sequence
+    prefix_tuning: int | None = None  # in front of the keys and values of every layer
     freeze: str | None = None  # regular expression of names whose weights do not train
     train: str | None = None  # of names whose weights train, the others do not
     # format of frozen weights: nf4 | int8 | fp8 | bf16 | int4 | nvfp4 | mxfp4 | q4_k_m
     weights: str | None = None
+    # of a denoiser, run in each step: vae, text; default: none, latents and embeddings are cached
+    encoders: str | None = None
+    train_text_encoder: bool | None = None  # its CLIP text encoders train too; default: no
     # compression
     sparsity: str | None = None  # zeros among the weights: 2:4, or a percentage: 50%
     # a smaller net: heads=25%, ffn=25%, layers=25%, experts=50%, channels=25%, with commas
     prune: str | None = None
     teacher: str | None = None  # a frozen model whose logits the net is trained on: as `model`
+    teacher_on: str | None = None  # other devices that the teacher runs on; default: the student's
+    teacher_devices: int | None = None  # how many; default: 1
+    teacher_top_k: int | None = None  # logits of a token that it sends; default: all
     # several devices
     devices: int | None = None
     system: str | System | None = None  # node or pod; default: the usual one of the device
@@ -106,7 +118,7 @@ class Scenario(
         self._require(WHOLE, lambda v: v <= MOST, f"at most {MOST:,} is wanted")
         self._require(TEXTS, lambda v: isinstance(v, str), "a text is wanted")
         self._require(
-            ("sp", "reshard", "packing", "dora", "embodied"),
+            ("sp", "reshard", "packing", "dora", "embodied", "train_text_encoder"),
             lambda v: isinstance(v, bool),
             "True or False is wanted",
         )

@@ -37,8 +37,8 @@ def with_sparsity(
     zeros = 0.0 if s.sparsity == TWO_OF_FOUR else _share(s.sparsity)
     if s.mode == "train":
         raise BadInput(
-            f"sparsity {s.sparsity}: training keeps weights dense and masks them, at the time of a"
-            " dense step; use --mode infer"
+            f"sparsity {s.sparsity}: training with masks (ASP, SR-STE, torchao's 2:4 training) is"
+            " not modelled; forecast it dense, which its time is near, or use --mode infer"
         )
     tuning = tuning or Tuning()
     if zeros:

@@ -21,9 +21,10 @@ from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import Held, moments_on
+from roofcast.simulator.parallel.passes import passes
 from roofcast.simulator.parallel.pipeline.replay import Event, replay
 from roofcast.simulator.parallel.reductions import reduction
-from roofcast.simulator.parallel.stages import passes, units
+from roofcast.simulator.parallel.stages import units
 from roofcast.simulator.parallel.step import dealt
 from roofcast.simulator.parallel.traffic import Placement, gathered, gathers, network
 from roofcast.simulator.times.dispatch import runs_ahead

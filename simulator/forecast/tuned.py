@@ -9,14 +9,18 @@ from typing import Any
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.choices import ADAPTERS, WEIGHTS
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.models.encoders import TARGETS
+from roofcast.simulator.models.families.diffusion import ADAPTED
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
-from roofcast.simulator.work.tuning import ALL, HELD, Tuning, checked
+from roofcast.simulator.work.tuning import ALL, ATTENTION, HELD, MLP, Tuning, checked
 
 TRACED = ("torch", "onnx")  # families of models that are run as they are
 OF_LORA = ("lora_targets", "lora_precision", "lora_dropout", "dora")
-OF_TRAINING = ("lora", "freeze", "train")
+OF_PROMPTS = ("prompt_tuning", "prefix_tuning")
+OF_TRAINING = ("lora", *OF_PROMPTS, "freeze", "train")
+MOST = 10**6  # virtual tokens
 
 
 def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> Tuning | None:
@@ -28,22 +32,32 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
     if not given:
         return None
     _check(s, model, given)
+    _check_prompts(s, model)
     tuning = checked(
         Tuning(
             rank=s.lora,
-            targets=s.lora_targets or ALL,
+            targets=_targets(s, model),
             precision=s.lora_precision,
             dropout=s.lora_dropout or 0.0,
             freeze=s.freeze,
             train=s.train,
             weights=s.weights,
             dora=bool(s.dora),
+            prompt=s.prompt_tuning or 0,
+            prefix=s.prefix_tuning or 0,
         )
     )
     assumptions += _said(s, model, name)
     if s.weights is not None:
         _check_weights(s, name)
     return tuning
+
+
+def _targets(s: Scenario, model: Model) -> str:
+    """The layers with an adapter; those of CLIP among them where it trains with a denoiser."""
+    targets = s.lora_targets or ADAPTED.get(model.family, ALL)
+    listed = targets not in (ALL, ATTENTION, MLP) and "," in targets
+    return f"{targets},{TARGETS}" if s.train_text_encoder and listed else targets
 
 
 def _check(s: Scenario, model: Model, given: list[str]) -> None:
@@ -77,6 +91,36 @@ def _check(s: Scenario, model: Model, given: list[str]) -> None:
         )
 
 
+def _check_prompts(s: Scenario, model: Model) -> None:
+    """Refuses virtual tokens that cannot be."""
+    given = [f for f in OF_PROMPTS if getattr(s, f) is not None]
+    if not given:
+        return
+    first = f"{given[0]} {getattr(s, given[0])}"
+    if not 1 <= getattr(s, given[0]) <= MOST:
+        raise BadInput(f"{first}: virtual tokens, 1 to {MOST:,}, are wanted, for example 20")
+    if len(given) > 1 or s.lora is not None:
+        other = given[1] if len(given) > 1 else "lora"
+        raise BadInput(f"{first}: with {other} it is another method; leave one of them out")
+    if model.takes != "sequence" or hasattr(model.config, "d_kv") or _has_decoder(model):
+        raise BadInput(
+            f"{first}: modelled for models with one stack of layers over text; {model.name} is not;"
+            " use --lora 16"
+        )
+    if s.prefix_tuning is not None and s.recompute != "none":
+        raise BadInput(
+            f"{first} with recompute {s.recompute}: PEFT refuses prefix tuning under checkpoints,"
+            " whose layers would not see its keys and values; leave one of them out"
+        )
+    if (s.cp or 1) > 1:
+        raise BadInput(f"{first} with --cp {s.cp}: every rank would have all of them; use --cp 1")
+
+
+def _has_decoder(model: Model) -> bool:
+    """Whether a model has an encoder and a decoder."""
+    return hasattr(model.config, "decoder_layers") and hasattr(model.config, "encoder_layers")
+
+
 def _check_weights(s: Scenario, name: str) -> None:
     """Refuses formats of weights that a precision rules out."""
     p = precision(name)
@@ -95,8 +139,20 @@ def _check_weights(s: Scenario, name: str) -> None:
 def _said(s: Scenario, model: Model, name: str) -> list[str]:
     """What the adapters and the format of frozen weights assume, in sentences."""
     p, said = precision(name), []
+    if s.prompt_tuning is not None:
+        said.append(
+            f"prompt tuning: {s.prompt_tuning} virtual tokens lengthen each sequence, the head and"
+            " the loss too; fp32, as PEFT; rates count the tokens of samples"
+        )
+    if s.prefix_tuning is not None:
+        said.append(
+            f"prefix tuning: {s.prefix_tuning} virtual keys and values in each layer, fp32 tables"
+            " without PEFT's projection; attention without a mask of its own"
+        )
     if s.lora is not None:
-        if s.lora_targets is None:
+        if s.lora_targets is None and model.family in ADAPTED:
+            said.append("lora_targets (not given): those of diffusers' training scripts")
+        elif s.lora_targets is None:
             said.append("lora_targets all (not given): linear layers but heads and routers")
         if s.lora_precision is None:
             said.append(

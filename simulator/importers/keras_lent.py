@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 from roofcast.hwdb.errors import BadInput
 
@@ -93,6 +92,7 @@ class _Alias(ModuleType):
 @contextlib.contextmanager
 def lent() -> Iterator[None]:
     """Inside, a file that imports Keras or tf.keras loads, and trains nothing."""
+    from unittest import mock  # it imports asyncio
     from roofcast.simulator.importers.keras_extra import keras
 
     finder = _Finder()

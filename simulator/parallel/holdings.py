@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.simulator.memory import (
+    GATHERED,
     IN_FLIGHT,
     UPDATE,
     WIDENED,
+    asides,
     copy_width,
+    fp32_copies,
     held,
     held_gradient,
     narrow_buffers,
@@ -22,9 +25,8 @@ from roofcast.simulator.memory import (
 from roofcast.simulator.parallel.pipeline.schedule import in_flight
 from roofcast.simulator.parallel.stages import Unit
 from roofcast.simulator.parallel.traffic import Placement, expert_shard, wire_bytes
+from roofcast.simulator.times.offload import Beside, Widths, host_bytes
 from roofcast.simulator.work.recompute import policy
-
-GATHERED = 2  # units of weights that ZeRO-3 holds: one in use, one being gathered
 
 
 class Rank(NamedTuple):
@@ -142,6 +144,28 @@ def rank(stage: int, members: list[int], units: list[Unit], at: Placement) -> Ra
     return Rank(stage, layers, UPDATE if updating else "", *bytes_)
 
 
+def beside_device(stage: int, members: list[int], units: list[Unit], at: Placement) -> Beside:
+    """What a rank of the stage that consists of these units has offloaded [bytes]."""
+    x, recipe = at.layout, at.step.recipe
+    mine = share(members, units, recipe.recompute, at.step.weight_width)
+    ranks = np.where(np.greater(x.zero, 0), x.shard, 1)
+    own = ranks if "parameters" not in recipe.offload else np.where(np.equal(x.zero, 3), ranks, 1)
+    weights = np.asarray(mine.dense) / own + np.asarray(mine.expert) / np.minimum(
+        own, expert_shard(x)
+    )
+    trained = np.asarray(mine.trained) / ranks + np.asarray(mine.trained_expert) / np.minimum(
+        ranks, expert_shard(x)
+    )
+    width = at.step.trained_width
+    widths = Widths(at.step.weight_width, width, held_gradient(recipe.stack, width))
+    found = host_bytes(recipe, weights, trained, widths)
+    if "activations" not in recipe.offload:
+        return found
+    flying = in_flight(x.schedule, x.pp, x.vpp, x.micro_batches, stage)
+    left = np.maximum(np.asarray(mine.kept) * flying - np.asarray(mine.resident), 0.0)
+    return found._replace(host=found.host + left)
+
+
 def alone(layers: int, at: Placement) -> Rank:
     """One device with one micro-batch: its step at peak."""
     h = held(at.step, _framework(at), at.step.recipe.stack.slack)
@@ -168,7 +192,30 @@ def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike)
         # each unit's gradients are used up as soon as they are there, unless they are accumulated
         one = np.minimum(gradients, held_gradient(stack, width) * np.asarray(mine.largest_unit))
         gradients = np.where(np.equal(x.micro_batches, 1), one, gradients)
+    if "parameters" in at.step.recipe.offload:  # of two units: computed, and leaving for the host
+        most = GATHERED * held_gradient(stack, width) * np.asarray(mine.largest_unit)
+        gradients = np.minimum(gradients, most)
     return gradients
+
+
+def _weights(
+    mine: Share, at: Placement, stay_gathered: np.ndarray, shard: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of a rank's weights, and of those that ZeRO-3 has gathered beside its shard.
+
+    stay_gathered: whether weights stay between passes; shard: bytes of a rank's own.
+    """
+    step = at.step
+    whole = step.weight_width * (np.asarray(mine.dense) + np.asarray(mine.expert))
+    gather = wire_bytes(step)[0]
+    units = GATHERED * gather * np.asarray(mine.largest_unit)
+    units = np.maximum(units, np.minimum(gather * step.recipe.stack.live_weights, whole))
+    if "parameters" in step.recipe.offload:  # a rank's own shard is in host memory
+        parameters = np.where(stay_gathered, whole, np.minimum(units, whole))
+        return parameters, 0.0 * parameters
+    # a rank's own shard is part of the weights that stay gathered
+    parameters = np.where(stay_gathered, whole, shard)
+    return parameters, np.where(stay_gathered, 0.0, units * np.equal(at.layout.zero, 3))
 
 
 def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
@@ -201,10 +248,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         stays = stays + np.minimum(kept, np.asarray(mine.leaving))
         kept = np.minimum(kept, mine.resident)
     activations = (kept if training else 0.0) + step.input_bytes
-    # a rank's own shard is part of the weights that stay gathered
-    parameters = np.where(stay_gathered, sharded(weights, width, 4), sharded(weights, width, 3))
-    units = GATHERED * wire_bytes(step)[0] * np.asarray(mine.largest_unit)
-    gathered = np.where(stay_gathered, 0.0, units * (zero == 3))
+    parameters, gathered = _weights(mine, at, stay_gathered, sharded(weights, width, 3))
     replicated = (zero == 0) & (np.asarray(x.dp * x.cp) > 1)
     buckets = grad * sum(trained) * (replicated & (not stack.master) & training)
     if stack.implementations.get("gradients") == "ddp" and training:
@@ -218,9 +262,11 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
     slack = stack.slack * (activations + transient)
     # the update, once the activations and gathered weights are gone
     copied = sharded(trained, copy_width(recipe, updated), 1)
+    copied = copied + fp32_copies(step) / np.where(zero >= 1, np.asarray(x.shard), 1)
     widened = sharded(trained, WIDENED if narrow_buffers(stack) else 0.0, 1)
     gone = activations + transient + slack + gathered
     more = np.maximum(step.input_bytes + copied + widened - gone, 0.0) * training
+    updating, more = _with_asides(at, more, gone)
     return Holdings(
         parameters,
         gradients,
@@ -229,5 +275,17 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         transient + more,
         gathered + buckets,
         _framework(at) + slack,
-        np.greater(more, 0.0),
+        updating,
     )
+
+
+def _with_asides(at: Placement, more: np.ndarray, gone: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the peak is in the optimizer step, which takes `more` bytes than the passes, and what
+    is taken then or while frozen models run first. gone: bytes of the passes, free by then.
+    """
+    updating = np.greater(more, 0.0)
+    if not at.step.asides:
+        return updating, more
+    live = max(live for _, live in asides(at.step))
+    first = (1.0 + at.step.recipe.stack.slack) * (at.step.input_bytes + live) - np.asarray(gone)
+    return updating & np.greater(more, first), np.maximum(more, np.maximum(first, 0.0))

@@ -47,7 +47,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     schedule: str = "1f1b"
     micro_batch: int = 1  # samples
     micro_batches: int = 1  # per rank and step
-    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
+    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer, parameters
 
     @property
     def devices(self) -> int:

@@ -40,14 +40,29 @@ def fabric_of(system: System | None, device: Device, devices: int) -> Fabric:
     """
     assumptions: list[str] = []
     if system is None:
-        name = REFERENCE.get(device.id) or REFERENCE.get(device.base)
-        if name is None:
+        system = usual_system(device)
+        if system is None:
             return _unknown_system(device, devices)
-        system = hwdb.system(name)
         if devices > 1:
             assumptions.append(f"system {system.name} (not given): its nodes, links and NICs")
     levels, more = _levels(system, device, devices)
     return Fabric(tuple(levels), devices, (*assumptions, *more, *_unused(system, device, devices)))
+
+
+def usual_system(device: Device) -> System | None:
+    """The system that a device of its kind is usually built into; None where none is known."""
+    name = REFERENCE.get(device.id) or REFERENCE.get(device.base)
+    return hwdb.system(name) if name is not None else None
+
+
+def host_memory(system: System | None, device: Device, devices: int) -> tuple[str, float] | None:
+    """The name of the system and the memory of its hosts for each of so many devices [B]; None
+    where it is not known. system: None is the usual one.
+    """
+    found = system or usual_system(device)
+    if found is None or found.memory is None:
+        return None
+    return found.name, float(found.memory) / min(devices, int(found.count))
 
 
 def _unused(system: System, device: Device, devices: int) -> list[str]:

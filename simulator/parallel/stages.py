@@ -7,40 +7,21 @@ one rank's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels as constants
-from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.simulator.parallel.reductions import pieces
-from roofcast.simulator.parallel.traffic import (
-    NOTHING,
-    Cost,
-    Placement,
-    gathered,
-    gathers,
-    joined,
-    sharded_pass,
-)
-from roofcast.simulator.times import offload as host_memory
-from roofcast.simulator.times.dispatch import (
-    MATMULS,
-    PHASES,
-    dispatch,
-    launch,
-    runs_ahead,
-    token_counts,
-)
+from roofcast.simulator.parallel.traffic import NOTHING, Cost, Placement, gathers
+from roofcast.simulator.times.dispatch import MATMULS, PHASES, dispatch, launch, token_counts
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.times.roofline import OpTimes
 from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Traffic, layer_order
 
-TrafficKey = tuple[str, str, bool]  # phase, group, runs behind the kernels beside it
+TrafficKey = tuple[str, str, bool | None]  # phase, group, runs behind the kernels beside it
 
 
 class Unit(NamedTuple):
@@ -74,17 +55,6 @@ class Unit(NamedTuple):
     def update(self) -> np.ndarray:
         """Seconds of the optimizer on all of its weights."""
         return combine(self.compute[3], self.host[3], constants())
-
-
-class Passes(NamedTuple):
-    """Seconds of each unit's passes with its traffic, and of the whole model what is exposed [s]
-    and sent [bytes] by kind of traffic. Floats, or arrays over layouts.
-    """
-
-    forward: list
-    backward: list
-    exposed: dict
-    sent: dict
 
 
 def units(at: Placement, times: OpTimes) -> list[Unit]:
@@ -143,10 +113,11 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
 
 
 def _keys(at: Placement) -> list[tuple[str, int]]:
-    """For every node its unit: a layer or what stands between layers; where ZeRO 3 gathers and
-    there are no layers, a submodule.
+    """For every node its unit: a layer or what stands between layers; where ZeRO 3 gathers, or
+    weights come from the host, and there are no layers, a submodule.
     """
-    whole = gathers(at.layout) and len(at.step.blocks) == 1
+    apart = gathers(at.layout) or "parameters" in at.step.recipe.offload
+    whole = apart and len(at.step.blocks) == 1
     return by_submodule(at.step) if whole else at.step.runs
 
 
@@ -314,86 +285,3 @@ def repeated(step: Step) -> dict[int, float]:
     for k in step.kernels:
         launches[k.phase][k.node] = launches[k.phase].get(k.node, 0) + k.count
     return {node: n / launches["forward"][node] for node, n in launches["recompute"].items()}
-
-
-def passes(units: list[Unit], at: Placement) -> Passes:
-    """Forward and backward of each unit with its traffic. Broadcasts over layouts.
-
-    The host launches ahead of device and network together: where it is slower than both, traffic
-    costs nothing. It runs ahead over layers of one kind, unless it waits in each of them for the
-    device, as for the token counts of experts.
-    """
-    x = at.layout
-    found = Passes([0.0] * len(units), [0.0] * len(units), {}, {})
-    offloaded = host_memory.link(at.device) if "activations" in at.step.recipe.offload else np.inf
-    if offloaded < np.inf and not any(u.layers for u in units):
-        raise BadInput(
-            "offload activations: those of repeated layers are offloaded, and this model has none;"
-            " leave it out"
-        )
-    piped = in_pipeline(at)
-    for i, u in enumerate(units):
-        back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
-        host = u.host[0] + piped * u.called[0]
-        found.forward[i] = _pass(u, at, "forward", u.compute[0], host, offloaded, found)
-        host = u.host[1] + u.host[2] + piped * u.called[1]
-        found.backward[i] = _pass(u, at, "backward", back, host, offloaded, found)
-    return found
-
-
-def _pass(
-    u: Unit,
-    at: Placement,
-    phase: str,
-    base: ArrayLike,
-    host: ArrayLike,
-    offloaded: float,
-    found: Passes,
-) -> np.ndarray:
-    """Seconds of one pass of a unit with its traffic; adds what is exposed and sent to `found`.
-
-    base, host: device and host seconds without traffic; offloaded: bandwidth to host memory [B/s],
-    infinite where nothing is offloaded.
-    """
-    times = max(u.layers, 1)
-    stack = at.step.recipe.stack
-    how = constants(), runs_ahead(u.layers, np.any(u.expert), stack), stack.blocking
-    alone = combine(base, host, *how)
-    seconds: Any = base
-    waits: dict = {}
-    for name, cost, with_it in _traffic_of_pass(u, at, phase, offloaded):
-        after = with_it(seconds)
-        waits[name] = waits.get(name, 0.0) + (after - seconds)
-        found.sent[name] = found.sent.get(name, 0.0) + cost.bytes * times
-        seconds = after
-    whole = combine(seconds, host, *how)
-    # how much of the device's wait the step feels
-    felt = (whole - alone) / np.maximum(seconds - base, 1e-30)
-    for name, wait in waits.items():
-        found.exposed[name] = found.exposed.get(name, 0.0) + wait * felt * times
-    return whole
-
-
-def _traffic_of_pass(
-    u: Unit, at: Placement, phase: str, offloaded: float
-) -> list[tuple[str, Cost, Callable[[ArrayLike], np.ndarray]]]:
-    """Kind and cost of what one pass of a unit sends, and seconds of compute with it."""
-    hide = at.hide
-    phases = (phase,) if phase == "forward" else ("backward", "recompute")
-    here = []
-
-    def add(kind: str, cost: Cost, power: float) -> None:
-        here.append((kind, cost, lambda seconds: joined(seconds, cost.seconds, power)))
-
-    for (when, group, behind), cost in u.traffic.items():
-        if when in phases:
-            add(group, cost, hide["behind"] if behind else hide[group])
-    if gathers(at.layout) and np.any(np.greater(u.dense, 0.0) | np.greater(u.expert, 0.0)):
-        trained = (u.trained, u.trained_expert)
-        down, up = gathered(at, (u.dense, u.expert), trained, phase)
-        first = u.layers if 0 in u.places else 0
-        sends = down.seconds, up.seconds, first, phase
-        here.append(("fsdp", down.plus(up), lambda seconds: sharded_pass(at, seconds, *sends)))
-    if offloaded < np.inf and u.layers:
-        add("offload", Cost(u.kept / offloaded, u.kept), hide["offload"])
-    return here

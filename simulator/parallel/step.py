@@ -19,20 +19,13 @@ from roofcast.hwdb.records import Device
 from roofcast.simulator.memory import held_gradient
 from roofcast.simulator.parallel.dealing import counted, is_balanced, stages
 from roofcast.simulator.parallel.fabric import Fabric
-from roofcast.simulator.parallel.holdings import Rank, Share, alone, holdings, rank
+from roofcast.simulator.parallel.holdings import Rank, Share, alone, beside_device, holdings, rank
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.passes import Passes, passes
 from roofcast.simulator.parallel.pipeline.replay import seconds
 from roofcast.simulator.parallel.pipeline.schedule import Stages, in_flight, pipeline, step_time
 from roofcast.simulator.parallel.reductions import copied, reduction, waited
-from roofcast.simulator.parallel.stages import (
-    Passes,
-    Unit,
-    exchanged,
-    in_pipeline,
-    passes,
-    repeated,
-    units,
-)
+from roofcast.simulator.parallel.stages import Unit, exchanged, in_pipeline, repeated, units
 from roofcast.simulator.parallel.traffic import (
     Cost,
     Placement,
@@ -80,6 +73,7 @@ class ParallelStep(NamedTuple):
     host_s: float  # host time of one device to dispatch a step
     lower_bound_s: float  # printed roofline of one device's share
     ranks: tuple[Rank, ...]
+    offloaded: dict[str, float]  # bytes of the fullest rank in memory of the host, and on drives
     pipe: Pipe
 
 
@@ -226,6 +220,7 @@ def over_devices(
         host_s=_host(at, rows, repeats),
         lower_bound_s=_lower_bound(step, times, x, repeats),
         ranks=_ranks(at, rows, members) if memory else (),
+        offloaded=_offloaded(at, rows, members) if memory and x.offload else {},
         pipe=Pipe(t.schedule, t.stages, float(t.hop.seconds), float(whole - t.total)),
     )
 
@@ -249,7 +244,9 @@ def _by_kind(
     if x.pp > 1:
         sent["pp"] = 2 * handed.bytes * x.micro_batches * x.vpp
         exposed["pp"] = float(handed.seconds)
-    if "optimizer" in at.step.recipe.offload:
+    if "parameters" in at.step.recipe.offload:  # gradients and weights are copied in the passes
+        exposed["offload"] = exposed.get("offload", 0.0) + float(updated.seconds)
+    elif "optimizer" in at.step.recipe.offload:
         both = held_gradient(at.step.recipe.stack, width) + width  # gradients down, weights up
         copied = updated.bytes * both / (x.shard if x.zero else 1)
         exposed["offload"] = exposed.get("offload", 0.0) + float(updated.seconds)
@@ -265,6 +262,14 @@ def _ranks(at: Placement, rows: list[Unit], members: list[list[int]]) -> tuple[R
     if x.devices == x.micro_batches == 1:
         return (alone(sum(u.layers for u in rows), at),)
     return tuple(rank(i, s, rows, at) for i, s in enumerate(_both_directions(x, members)))
+
+
+def _offloaded(at: Placement, rows: list[Unit], members: list[list[int]]) -> dict[str, float]:
+    """Bytes of the rank with the most offloaded, by where they lie: host, nvme."""
+    stages = enumerate(_both_directions(at.layout, members))
+    most = max((beside_device(i, s, rows, at) for i, s in stages), key=lambda b: float(sum(b)))
+    found = {"host": float(most.host), "nvme": float(most.drives)}
+    return {where: n for where, n in found.items() if n}
 
 
 def _both_directions(x: Any, members: list[list[int]]) -> list[list[int]]:
@@ -361,7 +366,7 @@ def updating(at: Placement, seconds: ArrayLike, weights: ArrayLike) -> np.ndarra
     """
     x, stack = at.layout, at.step.recipe.stack
     ranks = np.where(np.greater(x.zero, 0), x.shard, 1)
-    if "optimizer" in at.step.recipe.offload:
+    if "optimizer" in at.step.recipe.offload and at.step.recipe.optimizer is not None:
         gradient = held_gradient(stack, at.step.trained_width)
         return host_memory.update_seconds(weights, at.step, at.device, gradient) / ranks
     return np.asarray(seconds) / ranks

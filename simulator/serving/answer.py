@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roofcast.hwdb.records import Device
+from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
@@ -76,17 +77,17 @@ def assemble(
         replayed=len(met.weight) if met else None,
         decode_step_s=found.step,
         prefill_s=found.alone,
-        memory=_memory(of, load, held, found),
+        memory=memory_of(of, load, held, found),
         assumptions=(*of.said, *_said(of, load, held, met)),
-        **_rated(known, rate * load.output_len, prefill),
+        **rated(known, rate * load.output_len, prefill),
         **_highest(of, load, known, rate / found.use if steady else None, rate),
-        decode_bounds=_shares(spent[0]),
-        prefill_bounds=_shares(spent[1]),
+        decode_bounds=shares(spent[0]),
+        prefill_bounds=shares(spent[1]),
         **_energy(of, load, found, rate, spent),
     )
 
 
-def _rated(known: Ranges, output: float, prefill: float) -> dict[str, Any]:
+def rated(known: Ranges, output: float, prefill: float) -> dict[str, Any]:
     """Times and rates with their intervals."""
     return {
         "ttft_s": known.times["ttft"],
@@ -119,7 +120,7 @@ def _highest(
     }
 
 
-def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
+def memory_of(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     """Bytes of a device, and how many sequences fit."""
     tokens = load.input_len + load.output_len
     full = held.of_sequence(tokens)
@@ -135,12 +136,15 @@ def _memory(of: Replica, load: Load, held: Room, found: Mean) -> ServingMemory:
     most = held.sequences(tokens)
     longest = held.longest()
     peak = held.weight_bytes + held.runtime_bytes + cache
+    low, high = band(peak, "infer")
     fits = usable is None or (peak <= usable and most >= 1)
     return ServingMemory(
         weights_bytes=held.weight_bytes,
         runtime_bytes=held.runtime_bytes,
         cache_bytes=cache,
         peak_bytes=peak,
+        peak_bytes_low=low,
+        peak_bytes_high=high,
         usable_bytes=usable,
         capacity_bytes=float(capacity) if capacity else None,
         cache_bytes_per_token=of.server.cache.per_token / of.cut.pp,
@@ -169,7 +173,7 @@ def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending]:
     )
 
 
-def _shares(spent: Spending) -> dict[str, float]:
+def shares(spent: Spending) -> dict[str, float]:
     """Parts of a step, the largest first."""
     total = float(spent.total)
     parts = {name: float(value) / total for name, value in spent.seconds.items()}
@@ -251,9 +255,9 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
     if load.hit:
         said.append(f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache")
     if met:
-        said.append(_replay_said(load, met))
+        said.append(replay_said(load, met))
     if load.kind == "concurrency" and load.amount > 1:
-        said.append(_first_wave(load))
+        said.append(first_wave(load))
     if load.kind == "rate":
         said.append("requests arrive at random, one independent of the other (Poisson)")
     said.append(f"KV cache in blocks of {BLOCK} tokens")
@@ -270,7 +274,7 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
     return tuple(said)
 
 
-def _replay_said(load: Load, met: Sample) -> str:
+def replay_said(load: Load, met: Sample) -> str:
     """What percentiles are of."""
     lengths = f"; lengths lie within {load.spread:.0%} of those given" if load.spread else ""
     of = f"percentiles of {len(met.weight):,} replayed requests (seed {load.seed})"
@@ -280,7 +284,7 @@ def _replay_said(load: Load, met: Sample) -> str:
     return f"{of}{filled}{lengths}"
 
 
-def _first_wave(load: Load) -> str:
+def first_wave(load: Load) -> str:
     """The requests of a closed loop that come together."""
     start = load.amount / max(load.requests, load.amount) if load.requests else WAVE
     return (

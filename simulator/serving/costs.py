@@ -68,10 +68,11 @@ class Costs:
         """The same for another load of the same lengths."""
         other = copy.copy(self)
         other.load, other.users = load, load.amount
-        other.__dict__.pop("_highest", None)
+        for name in ("_highest", "others"):
+            other.__dict__.pop(name, None)
         return other
 
-    @property
+    @cached_property
     def others(self) -> Numbers:
         """Share of all sequences that are those of others, to each one in a closed loop."""
         closed = self.load.kind == "concurrency"
@@ -97,6 +98,18 @@ class Costs:
         """What one prompt adds to the decode steps that carry its chunks."""
         return np.interp(sequences, self.grid, self.stalls)
 
+    def step_of(self, decoding: Numbers) -> tuple[Numbers, Numbers]:
+        """The step that a decoding sequence meets, of so many in the mean over time, and what a
+        prompt adds to it.
+        """
+        met = self.met(decoding)
+        return self.decode(met), self.added(met)
+
+    @cached_property
+    def parts(self) -> int:
+        """Chunks of a prompt."""
+        return -(-self.load.new // self.chunk)
+
     def chunks(self) -> list[tuple[int, int]]:
         """New tokens of each chunk of a prompt, and the tokens before it."""
         starts = range(0, self.load.new, self.chunk)
@@ -104,11 +117,13 @@ class Costs:
 
     def rate(self, decoding: Numbers) -> Numbers:
         """Requests per second while so many sequences decode, X(B)."""
+        return self.rate_of(decoding, *self.step_of(decoding))
+
+    def rate_of(self, decoding: Numbers, step: Numbers, added: Numbers) -> Numbers:
+        """The same at steps that are known."""
         if self.more == 0:  # the prompt's pass makes the only token
             return 1.0 / self.first
-        met = self.met(decoding)
-        stalls = self.others * decoding * self.added(met)
-        return decoding / (self.more * self.decode(met) + stalls)
+        return decoding / (self.more * step + self.others * decoding * added)
 
     def highest(self) -> Numbers:
         """The most requests per second, with as many sequences as there may be."""
@@ -118,7 +133,7 @@ class Costs:
     def _highest(self) -> Numbers:
         return self.rate(self.most)
 
-    @property
+    @cached_property
     def together(self) -> float:
         """Prompts that one chunk holds; below 1 where a prompt takes several."""
         return self.chunk / self.load.new

@@ -28,7 +28,8 @@ from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 
-HALVINGS = 50  # of a bisection
+HALVINGS = 100  # of a bracket, at most
+NARROW, LEAST = 1e-8, 1e-9  # width of a bracket over its middle; its lower end over its upper
 WAVE = 0.1
 
 
@@ -121,10 +122,10 @@ def _static(costs: Costs, fitting: int) -> Mean:
 
 def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     """While `decoding` sequences decode; wave: share of prompts that come all together at first."""
-    rate, met = costs.rate(decoding), costs.met(decoding)
-    step, added, alone = costs.decode(met), costs.added(met), costs.first
+    (step, added), alone = costs.step_of(decoding), costs.first
+    rate = costs.rate_of(decoding, step, added)
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
-    queue, prefill = _prompt_s(costs, rate, decoding, tpot)
+    queue, prefill = _prompt_s(costs, rate, decoding, (tpot, step, added))
     together = np.minimum(costs.together, costs.users)
     groups = np.ceil(costs.users / together)
     queue = queue + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
@@ -135,27 +136,26 @@ def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
 
 
 def _prompt_s(
-    costs: Costs, rate: Numbers, decoding: Numbers, tpot: Numbers
+    costs: Costs, rate: Numbers, decoding: Numbers, times: tuple[Numbers, Numbers, Numbers]
 ) -> tuple[Numbers, Numbers]:
     """From the arrival of a prompt at random to the step that takes it, and to its first token.
 
     It waits for the rest of a step, shares the next ones with the prompts that arrived meanwhile,
     and waits for those before it where a chunk does not hold all (M/D/k, k prompts to a chunk,
-    [sakasegawa1977]).
+    [sakasegawa1977]). times: per token, of a step, and what a prompt adds to it.
     """
-    met = costs.met(decoding)
-    step, added, alone = costs.decode(met), costs.added(met), costs.first
+    (tpot, step, added), alone = times, costs.first
     arriving = rate * costs.others
     whole = costs.spec.tokens * step  # a step of all drafted tokens
     took = np.maximum(costs.spec.tokens * tpot, whole)  # with the prompts in it
     rest = _rest(took, arriving, added)
-    own = len(costs.chunks()) * whole + added
+    own = costs.parts * whole + added
     shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / max(costs.together, 1.0))
     k = max(costs.together, 1.0)
     busy = np.minimum(arriving * own / k, 0.98)
     ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
     # of a prompt that takes several chunks, the other chunks of the one under way
-    rest += busy * own * (1.0 - 1.0 / len(costs.chunks())) / 2.0
+    rest += busy * own * (1.0 - 1.0 / costs.parts) / 2.0
     # probability that others decode while the prompt is computed
     many = 1.0 if costs.load.kind == "offline" else 1.0 - np.exp(-decoding * costs.others)
     return many * rest + ahead, many * (shared + own) + (1.0 - many) * alone
@@ -178,7 +178,7 @@ def _closed(costs: Costs) -> Mean:
         return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
     # where it is bound by memory or the stack's limit, the others wait
     bound = under_way(most) <= users
-    solved = most if np.all(bound) else _solve(under_way, users, most)
+    solved = most if np.all(bound) else solve(under_way, users, most)
     found = _steady(costs, np.where(bound, most, solved), wave)
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
@@ -246,7 +246,7 @@ def _open(costs: Costs, rate: float | None = None) -> Mean:
         n = costs.server.devices
         raise BadInput(too_many(rate, highest, f"{n} device{'s' if n > 1 else ''}"))
     there, queued = _sharing(costs, rate, most)
-    decoding = _solve(costs.rate, rate, most)
+    decoding = solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
     found = found.delayed(queued / rate)
     way = costs.request_s + costs.user_s * there
@@ -288,16 +288,31 @@ def _rest(took: Numbers, rate: Numbers, added: Numbers) -> Numbers:
     return (took * took + rate * took * added * added) / (2.0 * took)
 
 
-def _solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: float) -> Numbers:
-    """The arguments above 0 and up to `most` at which a rising function is `wanted`."""
-    low, high = 0.0 * wanted, most + 0.0 * wanted
-    moves = high > low
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        below = rising(middle) < wanted
-        low = np.where(moves & below, middle, low)
-        high = np.where(moves & ~below, middle, high)
-        moves = moves & (high - low >= 1e-6 * high)
-        if not np.any(moves):
-            break
-    return (low + high) / 2
+def solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: float) -> Numbers:
+    """The arguments above 0 and up to `most` at which a rising function is `wanted`: inverse
+    quadratic interpolation within a bracket, halved where that is not safe [chandrupatla1997].
+    """
+    wanted = np.asarray(wanted, dtype=float)
+    x1, x2 = most + 0.0 * wanted, LEAST * most + 0.0 * wanted
+    f1, f2 = rising(x1) - wanted, rising(x2) - wanted
+    found = np.where(f2 >= 0.0, x2, x1)  # beyond the ends
+    moves, share = (f1 > 0.0) & (f2 < 0.0), 0.5 + 0.0 * wanted
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(HALVINGS):
+            if not np.any(moves):
+                break
+            x = np.where(moves, x1 + share * (x2 - x1), found)
+            f = rising(x) - wanted
+            same = (f > 0.0) == (f1 > 0.0)
+            x3, f3 = np.where(same, x1, x2), np.where(same, f1, f2)
+            x2, f2 = np.where(same, x2, x1), np.where(same, f2, f1)
+            x1, f1 = x, f
+            found = np.where(moves, np.where(np.abs(f1) < np.abs(f2), x1, x2), found)
+            least = NARROW * found / np.abs(x2 - x1)
+            moves = moves & (least < 0.5) & (f1 != 0.0)
+            xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
+            safe = (phi * phi < xi) & ((1.0 - phi) ** 2 < 1.0 - xi)
+            inverse = f1 / (f2 - f1) * f3 / (f2 - f3)
+            inverse = inverse + (x3 - x1) / (x2 - x1) * f1 / (f3 - f1) * f2 / (f3 - f2)
+            share = np.clip(np.where(safe, inverse, 0.5), least, 1.0 - least)
+    return found

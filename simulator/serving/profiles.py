@@ -15,6 +15,7 @@ from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")
+TRANSFERS = ("prompt", "chunk", "layer")  # when the cache of a prompt is sent
 
 MEANING = {  # of what a profile sets
     "seq_s": "host seconds per sequence and step that nothing hides: scheduling, detokenization",
@@ -46,6 +47,8 @@ MEANING = {  # of what a profile sets
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
     "user_s": "more of them for each other user, whose tokens the same loop of the server sends",
+    "transfer": "behind what of a prompt its cache is sent to a decode pool: prompt, chunk, layer",
+    "first_again": "a decode pool computes the end of a prompt again, and makes its first token",
     "ramp": "share of requests of one length that start and end together in a closed loop",
 }
 
@@ -89,6 +92,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttft_s: Positive = 0.0
     user_s: Positive = 0.0
     ramp: Positive = 0.0
+    transfer: str = "prompt"
+    first_again: bool = False
 
 
 def names() -> tuple[str, ...]:
@@ -103,6 +108,8 @@ def profile(name: str) -> Profile:
     found = checked(Profile, _laid(path, ()), str(path))
     if found.cut not in ("tensor", "layer"):
         raise BadInput(f"{path}: cut is {found.cut!r}; known: tensor, layer")
+    if found.transfer not in TRANSFERS:
+        raise BadInput(f"{path}: transfer is {found.transfer!r}; known: {', '.join(TRANSFERS)}")
     return found
 
 

@@ -40,7 +40,7 @@ class Replayed(NamedTuple):
         return self._replace(**{name: getattr(self, name)[first:end] for name in names})
 
 
-class _Engine:
+class Batching:
     """One replica in the course of a replay."""
 
     def __init__(
@@ -182,16 +182,20 @@ class _Engine:
             self.base -= self.input[i] + self.output[i] - end
             self._ended(i)
 
-    def decode_steps(self, blocked: bool) -> None:
-        """Steps without a prompt, up to the next event; blocked: an arrival changes nothing."""
+    def decode_steps(self, blocked: bool, until: float = math.inf) -> None:
+        """Steps without a prompt, up to the next event; blocked: an arrival changes nothing. None
+        but one starts after the time `until`.
+        """
         b = len(self.end_of)
         context = self.context()
         while self.end_of.get(self.ending[0][1]) != self.ending[0][0]:
             heapq.heappop(self.ending)
         n = max(math.ceil((self.ending[0][0] - self.count) / self.per_step - 1e-9), 1)
-        if not blocked and self.coming:
-            step = self.steps.decode(b, context)
-            n = min(n, max(math.ceil((self.coming[0][0] - self.now) / step), 1))
+        if not blocked:
+            next_one = min(self.coming[0][0], until) if self.coming else until
+            if next_one < math.inf:
+                step = self.steps.decode(b, context)
+                n = min(n, max(math.ceil((next_one - self.now) / step), 1))
         grown = self.held.per_token * b * self.per_step
         if grown > 0 and b > 1 and not self.whole:
             fitting = math.floor((self.capacity - self.used) / grown)
@@ -243,7 +247,7 @@ def replay(
     The newest requests lose their cache where it is full, and their prompt and answer so far are
     computed again. A request too long for the whole cache runs alone.
     """
-    engine = _Engine(steps, asked, held, users, request_s)
+    engine = Batching(steps, asked, held, users, request_s)
     engine.run()
     issued, first, end = (np.array(v) for v in (engine.issued, engine.first, engine.end))
     queued = np.maximum(np.array(engine.taken) - issued - request_s, 0.0)

@@ -24,6 +24,9 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     runtime_bytes: float  # context, libraries, workspaces
     cache_bytes: float  # of the sequences of this load
     peak_bytes: float
+    # between which 80 % of the measured peaks lie that are forecast so; None where unknown
+    peak_bytes_low: float | None = None
+    peak_bytes_high: float | None = None
     usable_bytes: float | None  # of the device, as far as the stack takes it; None: unknown
     capacity_bytes: float | None  # of the device
     # of a token of one sequence: of all layers, and of those without an attention window
@@ -38,6 +41,33 @@ class ServingMemory(msgspec.Struct, frozen=True, kw_only=True):
     fits: bool
 
 
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """One of two pools of devices: it computes prompts, or it decodes."""
+
+    device: str
+    devices: int
+    instances: int  # servers beside each other
+    layout: dict[str, int]  # tp, pp, ep, dp of one
+    highest_requests_per_s: float  # that all its instances serve at most
+    use: float  # of that, under this load
+    peak_bytes: float  # of a device, under this load
+    power_w: float | None = None  # of a device
+    price_usd_per_hour: float | None = None  # of a device
+
+
+class Pools(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompts on devices of their own, and what passes from them to those that decode."""
+
+    prefill: Pool
+    decode: Pool
+    binds: str  # prefill | transfer | decode: what serves the fewest requests
+    transfer_bytes: float  # cache of a prompt, to all ranks that decode it
+    transfer_s: float  # of it, alone on the link, not hidden behind its prompt
+    transfer_bytes_per_s: float  # achieved by a device, the slower side
+    transfer_requests_per_s: float  # that the link serves at most
+    balanced_share: float  # of the devices for prompts, at which both pools serve as much
+
+
 class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     """A forecast of a model served under a load. SI units, USD; None where there is no answer.
 
@@ -45,8 +75,8 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    device: str
-    devices: int
+    device: str  # with two pools, the one that decodes; so are replicas, layout and memory
+    devices: int  # of both pools
     replicas: int
     layout: dict[str, int]  # tp, pp, ep, dp of one replica
     stack: str
@@ -70,7 +100,8 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     prefill_tokens_per_s_range: tuple[float, float] | None = None
     # requests in the system, waiting or served: requests per second times the time of one (Little)
     under_way: float = 0.0
-    ttft_parts_s: dict[str, float] = {}  # server (outside the engine), queue, prefill: their sum
+    # server (outside the engine), queue, prefill, with two pools transfer and join: their sum
+    ttft_parts_s: dict[str, float] = {}
     decode_s: float = 0.0  # from the first token to the last: e2e less ttft
     decoding: float  # sequences that a replica decodes at once, the mean over time
     waiting_s: float  # of ttft, in the queue for want of a place
@@ -97,6 +128,7 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     usd_per_million_output: float | None = None
     usd_per_million_output_all: float | None = None  # all cost on the output tokens
 
+    pools: Pools | None = None  # where prompts have devices of their own
     slo: str = ""  # the service level that the rate holds, in words
     slo_probability: float | None = None  # that it holds on a real server, by errors as measured
     slo_sure_requests_per_s: float | None = None  # at which it holds with 90 %; 0: at no rate

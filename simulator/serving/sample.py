@@ -87,7 +87,12 @@ def in_loop(steps: Steps, load: Load, count: int, held: Room, share: float, way:
     """
     users = int(load.amount)
     sent: Requests = requests(load, count + users)
-    found = replay(steps, sent, held, users, way).part(0, count)
+    return looped(replay(steps, sent, held, users, way).part(0, count), users, share)
+
+
+def looped(found: Replayed, users: int, share: float) -> Sample:
+    """Requests of a closed loop; share: of those of all users that come together at first."""
+    count = len(found.e2e)
     first = min(users, count)
     weight = np.full(count, (1.0 - share) / max(count - first, 1))
     weight[:first] = share / first if count > first and share else 1.0 / count

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -64,33 +64,19 @@ class Found(NamedTuple):
     @property
     def holds(self) -> np.ndarray:
         """Which rows hold the service level; all where there is none."""
-        kept = np.ones(len(self.layout), dtype=bool)
-        for name, most in self.level.limits.items() if self.level else ():
-            kept &= self.rows[LIMITED[name]] <= most
-        return kept
+        return holding(self.rows, self.level)
 
     def best(self, top: int = 10) -> list[int]:
         """Rows of the best layouts by the objective that hold the level, each with its best number
         of users.
         """
-        column = self.rows[GOALS[self.goal]]
-        value = np.where(self.holds, column if self.goal in LESS else -column, np.inf)
-        order = np.argsort(value, kind="stable")
-        order = order[np.isfinite(value[order])]
-        _, first = np.unique(self.layout[order], return_index=True)
-        return order[np.sort(first)][:top].tolist()
+        return ranked(self.rows, self.layout, self.holds, self.goal, top)
 
     def front(self) -> list[int]:
         """Rows that hold the level and that no other beats in both throughput per device and speed
         per user, the fastest for a user first.
         """
-        kept = np.flatnonzero(self.holds)
-        per_device = self.rows["output_tokens_per_s_per_device"][kept]
-        per_user = self.rows["tokens_per_s_per_user"][kept]
-        order = np.lexsort((-per_device, -per_user))
-        highest = np.maximum.accumulate(per_device[order]) if len(order) else per_device
-        before = np.concatenate([[-np.inf], highest[:-1]]) if len(order) else highest
-        return kept[order[per_device[order] > before]].tolist()
+        return unbeaten(self.rows, self.holds)
 
     def asked_of(self, i: int) -> Serving:
         """What `serve` is asked for a row."""
@@ -105,6 +91,40 @@ class Found(NamedTuple):
         if not len(self.layout):
             return None
         return int(np.argmin(self.rows[LIMITED[name]]))
+
+
+def holding(rows: Mapping[str, np.ndarray], level: Level | None) -> np.ndarray:
+    """Which rows hold a service level in the mean; all where there is none."""
+    kept = np.ones(len(rows["ttft_s"]), dtype=bool)
+    for name, most in level.limits.items() if level else ():
+        kept &= rows[LIMITED[name]] <= most
+    return kept
+
+
+def ranked(
+    rows: Mapping[str, np.ndarray], layout: np.ndarray, holds: np.ndarray, goal: str, top: int
+) -> list[int]:
+    """The best row of each of the `top` best layouts by an objective, of the rows that hold.
+
+    layout: that of each row.
+    """
+    column = rows[GOALS[goal]]
+    value = np.where(holds, column if goal in LESS else -column, np.inf)
+    order = np.argsort(value, kind="stable")
+    order = order[np.isfinite(value[order])]
+    _, first = np.unique(layout[order], return_index=True)
+    return order[np.sort(first)][:top].tolist()
+
+
+def unbeaten(rows: Mapping[str, np.ndarray], holds: np.ndarray) -> list[int]:
+    """Rows that hold and that no other beats in both throughput per device and speed per user."""
+    kept = np.flatnonzero(holds)
+    per_device = rows["output_tokens_per_s_per_device"][kept]
+    per_user = rows["tokens_per_s_per_user"][kept]
+    order = np.lexsort((-per_device, -per_user))
+    highest = np.maximum.accumulate(per_device[order]) if len(order) else per_device
+    before = np.concatenate([[-np.inf], highest[:-1]]) if len(order) else highest
+    return kept[order[per_device[order] > before]].tolist()
 
 
 def usual(device: str, edits: dict[str, str | float | int] | None = None) -> int:

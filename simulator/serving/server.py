@@ -17,6 +17,7 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device, System
 from roofcast.simulator.models import catalog
+from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
 from roofcast.simulator.serving.engine import Engine, Point, Spent
@@ -86,7 +87,8 @@ class Server:
         self.devices = degrees.tp * degrees.pp * degrees.dp
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
-        fabric = fabric_of(system, self.device, self.devices)
+        self._system = system
+        fabric = self.fabric_of(self.devices)
         own = self.profile.sum_s or np.inf
         to_experts = self.profile.to_experts
         self.links = links(fabric, degrees.tp, degrees.dp, degrees.pp, own, to_experts)
@@ -98,6 +100,10 @@ class Server:
         self.assumptions = tuple(dict.fromkeys((*said, *self._prefill.forward.assumptions)))
 
     # ------------------------------------------------------------------ set-up
+    def fabric_of(self, devices: int) -> Fabric:
+        """The network between so many devices of this kind."""
+        return fabric_of(self._system, self.device, devices)
+
     def _kv(self, kv: str | None, weights: str | None) -> str | None:
         """Format of the cache: as asked, else the profile's for checkpoints of few bits."""
         if kv is not None or self.profile.kv == "model":

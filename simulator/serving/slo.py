@@ -66,6 +66,7 @@ class Curve:
 
     def __init__(self, of: Replica, load: Load, wanted: Level) -> None:
         self.of, self.load, self.wanted = of, load, wanted
+        self.stack = of.server.profile.name
         self.held = held_of(of, load)
         full = msgspec.structs.replace(load, kind="offline")
         ramp = of.server.profile.ramp
@@ -108,8 +109,7 @@ class Curve:
         forecast at f times the rate with all times f times as long. Errors of the time to the first
         token are wider; all are taken to rise together.
         """
-        stack = self.of.server.profile.name
-        slow, first = (math.exp(error_at(name, stack, sure)) for name in ("tpot", "ttft"))
+        slow, first = (math.exp(error_at(name, self.stack, sure)) for name in ("tpot", "ttft"))
         if rate * slow > HIGHEST * self.highest:
             return False
         times = self.between(rate * slow)
@@ -130,10 +130,30 @@ def with_level(asked: Serving, wanted: Level) -> ServingForecast:
     own = None if asked.load.requests is None else max(asked.load.requests // n, 1)
     load = msgspec.structs.replace(asked.load, kind="rate", requests=own)
     curve = Curve(of, load, wanted)
+
+    def at_rate_of(rate: float) -> ServingForecast:
+        at = msgspec.structs.replace(asked.load, kind="rate", amount=rate * n)
+        return serve(msgspec.structs.replace(asked, load=at))
+
+    return reached(curve, at_rate_of, lambda worst: _missed(of, load, wanted, worst), n)
+
+
+def reached(
+    curve: Curve,
+    forecast: Callable[[float], ServingForecast],
+    missed: Callable[[str], str],
+    replicas: int = 1,
+) -> ServingForecast:
+    """The forecast at the highest rate of a curve.
+
+    forecast: of a rate of one replica; missed: what is said where no rate holds the level, of the
+    limit that is missed most. Raises BadInput with it.
+    """
+    wanted = curve.wanted
     low, high = SLOWEST * curve.highest, HIGHEST * curve.highest
     ratio, worst = curve.worst(low)
     if ratio > 1.0:
-        raise BadInput(_missed(of, load, wanted, worst))
+        raise BadInput(missed(worst))
     if curve.worst(high)[0] <= 1.0:
         low = high
     else:
@@ -142,8 +162,7 @@ def with_level(asked: Serving, wanted: Level) -> ServingForecast:
             low, high = (middle, high) if curve.worst(middle)[0] <= 1.0 else (low, middle)
             if high - low < 0.002 * high:
                 break
-    at = msgspec.structs.replace(asked.load, kind="rate", amount=low * n)
-    found = serve(msgspec.structs.replace(asked, load=at))
+    found = forecast(low)
     for share in GRID:
         curve.at(share * curve.highest)
     near = f"no rate above {HIGHEST:.0%} of the capacity is looked at: the level holds up to there"
@@ -152,7 +171,7 @@ def with_level(asked: Serving, wanted: Level) -> ServingForecast:
         slo=wanted.words(),
         assumptions=(*found.assumptions, *((near,) if low == high else ())),
         slo_probability=_most(lambda p: curve.holds(low, p)),
-        slo_sure_requests_per_s=n * low * _most(lambda x: curve.holds(x * low, SURE)),
+        slo_sure_requests_per_s=replicas * low * _most(lambda x: curve.holds(x * low, SURE)),
     )
 
 

@@ -30,6 +30,7 @@ MEANING = {  # of what a profile sets
     "dispatch_backward": "cost of launching a backward kernel, as a fraction of dispatch_s",
     "blocking": "the host waits for each kernel that it launches (CUDA_LAUNCH_BLOCKING=1)",
     "graphs": "launches are replayed from a CUDA graph: no host time",
+    "graphs_but_experts": "launches outside experts are replayed from CUDA graphs: no host time",
     "memory_format": "layout of images in memory: contiguous (NCHW) or channels_last (NHWC)",
     "tf32": "fp32 ops that may run in TF32 where the device has it: conv, matmul",
     "framework_bytes": "device memory of context, kernels and workspaces",
@@ -37,6 +38,7 @@ MEANING = {  # of what a profile sets
     "master": "fp32 master weights and moments; gradients accumulated in fp32",
     "gradient_bytes": "bytes per gradient accumulated beside master weights",
     "gather_bytes": "bytes per weight gathered for 16-bit compute; 0: as kernels read it",
+    "live_weights": "weights that ZeRO-3 keeps gathered, at most; 0: a layer and the next",
     "reduce_bytes": "bytes per gradient that ranks reduce from 16-bit compute; 0: as accumulated",
     "bucket_bytes": "bytes of 16-bit gradients that ranks reduce at once; 0: all of them",
     "accumulate_bytes": "bytes moved per weight to add a micro-batch's gradient to the sum",
@@ -78,9 +80,11 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     framework_bytes: Positive
     slack: Positive
     blocking: bool = False
+    graphs_but_experts: bool = False
     master: bool = False
     gradient_bytes: Rate = 4.0
     gather_bytes: Positive = 0.0
+    live_weights: Positive = 0.0
     reduce_bytes: Positive = 0.0
     bucket_bytes: Positive = 0.0
     accumulate_bytes: Positive = 0.0

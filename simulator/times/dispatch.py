@@ -11,7 +11,7 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.host import combine, slowness
+from roofcast.simulator.times.host import combine, of_device
 from roofcast.simulator.work.step import Step
 
 PHASES = ("forward", "backward", "recompute", "update")
@@ -104,7 +104,7 @@ def between_steps(
     The host launches the program of the next step while this one runs, so that a step takes the
     longer of the two. More on an older host.
     """
-    always = float(stack.step_s * (slowness(device.year, c) if device.kind != "cpu" else 1.0))
+    always = float(stack.step_s * (of_device(device, c) if device.kind != "cpu" else 1.0))
     launching = program(stack, device, c)
     if not launching:
         return always
@@ -118,14 +118,14 @@ def program(stack: Stack, device: Device, c: Kernels) -> float:
     """
     if device.kind == "cpu":
         return 0.0
-    return float(stack.program_s * slowness(device.year, c))
+    return float(stack.program_s * of_device(device, c))
 
 
 def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
     """Host seconds that a layer of experts waits for its token counts, per pass. More on an older
     host.
     """
-    return float(stack.sync_s * slowness(device.year, c))
+    return float(stack.sync_s * of_device(device, c))
 
 
 def _count(step: Step, key: tuple[str, int]) -> int:
@@ -155,13 +155,14 @@ def launch(stack: Stack, device: Device, c: Kernels) -> float:
         return 0.0
     if device.kind == "cpu":
         return min(stack.dispatch_s, c.host.native)
-    return float(stack.dispatch_s * slowness(device.year, c))
+    return float(stack.dispatch_s * of_device(device, c))
 
 
 def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
     """Host seconds to launch each kernel, all repetitions.
 
     Libraries that loop over the experts of a grouped product launch one kernel for each of them.
+    Graphs of all but the experts leave the launches of these and of the update.
     """
     stack, forward = step.recipe.stack, launch(step.recipe.stack, device, c)
     share = {"forward": 1.0, "recompute": 1.0, "backward": stack.dispatch_backward, "update": 1.0}
@@ -170,6 +171,10 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
         for i, k in enumerate(step.kernels):
             if k.kind in MATMULS and step.nodes[k.node].op == "experts":
                 launches[i] = stack.expert_launches * k.shape[0]
+    if stack.graphs_but_experts:
+        for i, k in enumerate(step.kernels):
+            if k.phase != "update" and step.nodes[k.node].op != "experts":
+                launches[i] = 0.0
     sparse = SPARSE_CALL if forward and device.kind == "gpu" else 0.0
     each = zip(step.kernels, launches, strict=True)
     return np.array(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
+from roofcast.hwdb.records import Device
 
 OLDEST = 2016  # hosts of earlier years are not slower still: their clocks were the same
 
@@ -22,6 +23,20 @@ def slowness(year: int | None, c: Kernels) -> float:
     h = c.host
     slower = h.ageing ** (h.current - (year or h.current))
     return float(np.clip(slower, 1.0, h.ageing ** (h.current - OLDEST)))
+
+
+def of_device(device: Device, c: Kernels) -> float:
+    """Launch time on the host of a device, as a multiple of a current x86 host's.
+
+    A device that is sold with its processor, as Grace with Blackwell, says how that processor
+    compares with an x86 host of the same age (`host_launch`).
+
+    >>> from roofcast import hwdb
+    >>> from roofcast.hwdb.constants import kernels
+    >>> [round(of_device(hwdb.device(d), kernels()), 2) for d in ("b200-sxm", "gb200")]
+    [1.25, 3.24]
+    """
+    return slowness(device.year, c) * float(device.host_launch or 1.0)
 
 
 def combine(

@@ -96,6 +96,11 @@ def board_of(device: Device, c: Power) -> Board | None:
             f"{device.id}: power at rest of boards with GDDR memory is not measured: {idle:.0f} W"
             " assumed"
         )
+    if device.power.tdp and limit > device.power.tdp:
+        assumed.append(
+            f"{device.id}: a power limit of {float(limit):g} W is above its TDP of"
+            f" {float(device.power.tdp):g} W, as of a board that is built for it"
+        )
     sixteen = family.joule_per_flop["bf16"].value
     matrix = {
         name: _as_fast(device, built, "peak_flops", name)
@@ -211,6 +216,13 @@ def _between(x: float, seconds: np.ndarray, c: Power) -> np.ndarray:
     i = min(int(np.searchsorted(nodes, 1.0 / x, side="right")), len(nodes) - 1)
     part = (1.0 / x - nodes[i - 1]) / (nodes[i] - nodes[i - 1])
     return seconds[i - 1] + part * (seconds[i] - seconds[i - 1])
+
+
+def joules_at(
+    x: np.ndarray | float, t: np.ndarray, work: Energy, board: Board, c: Power
+) -> np.ndarray:
+    """E of the head of this file at shares x of the highest clock, whatever the limit [J]."""
+    return _above_idle(x, t, work, board, c) + board.idle * t
 
 
 def _above_idle(

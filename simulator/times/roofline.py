@@ -20,6 +20,7 @@ from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
+from roofcast.simulator.times.inside import inside_steps
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import (
     Board,
@@ -143,7 +144,9 @@ def clocked(
         rates, share, older = aged(formula, detail is True, rates, device, stack)
         assumptions.update(dict.fromkeys(older))
         members = [ks[i] for i in indices]
-        share *= _stack_rate(formula, step, rates, c)
+        inside, others = inside_steps(formula, step.recipe.mode, device, c)
+        assumptions.update(dict.fromkeys(others))
+        share *= _stack_rate(formula, step) * inside
         t = _at(clock, formula, members, detail, rates, c) / share
         least, what = _bounds(members, formula, t[0], rates, c)
         used = _energy(members, formula, rates, board, c) if board else None
@@ -257,12 +260,11 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
     )
 
 
-def _stack_rate(formula: str, step: Step, rates: Rates, c: Kernels) -> float:
-    """Rate of a kernel in this stack and in a step, as a fraction of what its formula says."""
+def _stack_rate(formula: str, step: Step) -> float:
+    """Rate of a kernel in this stack, as a fraction of what its formula says."""
     stack = step.recipe.stack
     if formula in ("matmul", "sparse"):
-        inside = step.recipe.mode == "train" and rates.kind in ("gpu", "npu")
-        return stack.factor * (c.matmul.in_steps if inside else 1.0)
+        return stack.factor
     return stack.attention if formula == "attention" else 1.0
 
 

@@ -2,13 +2,15 @@
 
 none           keep everything
 selective      recompute attention: its scores, masks and statistics are not kept [korthikanti2022]
-modules:A,B    recompute the parts of each layer whose names contain A or B: modules:mlp,norm
+modules:A,B    recompute the parts of each layer whose names contain A or B: modules:mlp,norm; also
+               by Megatron's names: core_attn, moe, mla_up_proj
 discard:A,B    the same, and what other ops read of these parts is dropped too, and there again
                when backward reaches it: MaxText's remat policies, Megatron's checkpoints without
                output (mla_up_proj, layernorm, moe_act)
 full           recompute every layer; keep only the input of each
 uniform:N      as full, but keep the input of every Nth layer only and recompute N layers at once
-every:N        recompute every Nth layer, and keep everything of the others
+every:N        recompute every Nth layer, and keep everything of the others; selective:N is another
+               name for it, of torchtune's and torchtitan's selective checkpointing
 block:N        recompute the first N layers of each pipeline stage; keep everything of the others
 keep:A,B       keep the results of these ops of every layer, by their roles (policies.py), and
                recompute the rest: keep:qkv,attn_out
@@ -27,6 +29,12 @@ from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.simulator.work.policies import EVERY_SECOND, ROLES, kept_nodes, named
 from roofcast.simulator.work.traced import Block, Kept, Kernel, Node, layer_order
 
+# Megatron's --recompute-modules -> names, and ops, of parts of a layer
+PARTS = {
+    "core_attn": ((), ("attention",)),
+    "moe": ((), ("experts", "router")),
+    "mla_up_proj": (("q_b_proj", "kv_b_proj", "rotary"), ()),
+}
 KINDS = ("none", "selective", "full", "modules", "discard", "keep", "uniform", "every", "block")
 FORMS = (
     "none, selective, full, uniform:N, every:N, block:N, modules:NAME,NAME, discard:NAME,NAME,"
@@ -89,6 +97,8 @@ def policy(text: str) -> Policy:
             if role not in (*ROLES, EVERY_SECOND):
                 raise unknown(f"recompute {kind}", role, ROLES, f"known: {', '.join(ROLES)}")
         return Policy(kind, modules=names)
+    if kind == "selective" and rest.isdecimal() and int(rest) > 0:
+        return Policy("every", int(rest))
     if kind not in ("uniform", "every", "block"):
         if rest:
             raise BadInput(f"recompute {text}: {kind} takes no number; known: {FORMS}")
@@ -228,6 +238,12 @@ def _results(kernels: Sequence[Kernel], within: set[int]) -> list[Kept]:
     return list(found.values())
 
 
+def _is_part(node: Node, word: str) -> bool:
+    """Whether an op belongs to the part of a layer that a word names."""
+    names, ops = PARTS.get(word, ((), ()))
+    return word in node.name or node.op in ops or any(n in node.name for n in names)
+
+
 def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
     """Nodes that a policy of parts covers. Raises BadInput or UnknownName if there are none."""
     if p.kind == "selective":
@@ -247,9 +263,9 @@ def _nodes_within(nodes: Sequence[Node], p: Policy, name: str) -> set[int]:
             )
         return within
     layers = {i: node.name for i, node in enumerate(nodes) if node.layer}
-    within = {i for i, of in layers.items() if any(m in of for m in p.modules)}
+    within = {i for i in layers if any(_is_part(nodes[i], m) for m in p.modules)}
     for module in p.modules:
-        if not any(module in nodes[i].name for i in within):
+        if not any(_is_part(nodes[i], module) for i in within):
             parts = sorted({part for of in layers.values() for part in of.split(".")[1:]})
             hint = f"no part of a layer of {name} has a name that contains it"
             raise unknown(f"recompute {p.kind}", module, parts, hint)

@@ -15,6 +15,7 @@ from roofcast.simulator.work.traced import (
     ALONE,
     Block,
     Cache,
+    Checkpoint,
     Kernel,
     Node,
     Parallel,
@@ -59,8 +60,15 @@ class Recording:
         self.tuning: Tuning | None = None  # what trains; None: all weights
         self.asked: Storage | None = None  # how weights are stored, as asked for serving
         self.generates = ""  # prefill | decode: one forward with a cache; else whole sequences
+        self.checkpoints: list[Checkpoint] = []  # in place of the repeated blocks
+        self.savers: dict[int, tuple[int, ...]] = {}  # storage -> ops that keep it
         self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights
         self.taught: Value | None = None  # logits of a teacher, until the loss compares them
+        self.given: dict[str, Value] = {}  # inputs that an earlier part of the step makes
+        self.encoded: tuple[str, ...] = ()  # encoders that run before a denoiser
+        self.asides: list[tuple[int, int]] = []  # first op, op behind the last: frozen models
+        self.taught_classes: int | None = None  # of a teacher of which only the top logits come
+        self.prompted = 0  # layers or embeddings with virtual tokens
         self.teaching = False  # whether a teacher runs, whose weights do not train
         self.linears: dict[str, int] = {}  # linear layers by name -> their repetitions
         self.adapted: dict[str, int] = {}  # those with an adapter
@@ -105,6 +113,15 @@ class Recording:
 
     def _full_name(self, name: str) -> str:
         return ".".join(filter(None, (*self._path, name)))
+
+    @contextmanager
+    def checkpoint(self, *read: Value) -> Iterator[None]:
+        """The ops inside are one checkpoint of the model's framework: where layers are recomputed,
+        what they read is kept in place of what they keep.
+        """
+        first = len(self.nodes)
+        yield
+        self.checkpoints.append(Checkpoint(first, len(self.nodes), read))
 
     @property
     def repeats(self) -> int:
@@ -328,7 +345,9 @@ class Recording:
         for v in values:
             if v.kind in LOST:
                 continue
-            entry = self.saved.get(v.storage)
+            entry, by = self.saved.get(v.storage), self.savers.get(v.storage, ())
+            if by[-1:] != (self._node,):
+                self.savers[v.storage] = (*by, self._node)
             if entry is None:
                 self.saved[v.storage] = Saved(self._node, v.held, v.repeats, v.kind, True)
             elif not entry.last:  # kept between the repeated blocks; from here on, the last one too

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.work.checkpoints import active, checkpointed
 from roofcast.simulator.work.compressed import said_of_weights
 from roofcast.simulator.work.epilogue import with_epilogues
 from roofcast.simulator.work.fusion import fuse
@@ -27,7 +28,7 @@ from roofcast.simulator.work.traced import (
     Traffic,
     Weight,
 )
-from roofcast.simulator.work.tuning import Tuning, check_matches
+from roofcast.simulator.work.tuning import Tuning, check_matches, check_prompts
 
 FOREACH_GROUP = 30  # tensors per launch of PyTorch's multi-tensor kernels, approximately
 
@@ -42,7 +43,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str | None
     recompute: str  # a policy of simulator/work/recompute.py
     stack: Stack
-    offload: tuple[str, ...] = ()  # kept in host memory: activations, optimizer
+    # kept in host memory: activations, optimizer, parameters
+    offload: tuple[str, ...] = ()
+    # bandwidth of the NVMe drives of a device that offloaded parameters and optimizer states lie on
+    # [B/s]; None: they lie in host memory
+    nvme: float | None = None
     tuning: Tuning | None = None  # what trains, and how frozen weights are held; None: all train
 
     @property
@@ -73,6 +78,9 @@ class Step(NamedTuple):
     assumptions: tuple[str, ...] = ()  # made by the model
     caches: tuple[Cache, ...] = ()  # that generation would keep
     adapted: tuple[str, ...] = ()  # names of layers with an adapter
+    # first op, and op behind the last one, of what is recomputed together outside of the blocks
+    together: tuple[tuple[int, int], ...] = ()
+    asides: tuple[tuple[int, int], ...] = ()  # the same of frozen models that run first
 
     @property
     def active_parameters(self) -> int:
@@ -167,19 +175,20 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     )
     size = recipe.size // parallel.cp if recipe.size else recipe.size
     tape.tuning = recipe.tuning
+    if recipe.tuning is not None and training and size:
+        size += recipe.tuning.prompt
     tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
     if recipe.tuning is not None and training:
         names = [tape.nodes[w.node].name for w in tape.weights]
         check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
+        check_prompts(recipe.tuning, tape.prompted, model.name)
     if recipe.tuning is not None and not training:
         tape.assumptions.extend(said_of_weights(tape, recipe.tuning, model.name))
     kernels, counted = _compiled(tape, stack)
     saved = counted
     if training and recipe.recompute != "none":
-        again, saved = recomputed(
-            tape.nodes, tape.blocks, kernels, saved, recipe.recompute, model.name, parallel.stages
-        )
+        again, saved = _recomputed(tape, kernels, saved, recipe, model.name)
         kernels = [*kernels, *again]
     if training and stack.accumulate_bytes:
         kernels = [*kernels, *accumulated(tape, stack.accumulate_bytes)]
@@ -191,7 +200,28 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
         tuple(tape.traffic), (*tape.assumptions, *_composed_attention(tape, model.name)),
         () if tape.headed else tuple(tape.caches),  # a classifier generates nothing
         tuple(tape.adapted),
+        _outside(tape, kernels) if training and recipe.recompute == "full" else (),
+        tuple(tape.asides),
     )  # fmt: skip
+
+
+def _recomputed(
+    tape: Tape, kernels: Sequence[Kernel], saved: tuple[Kept, ...], recipe: Recipe, name: str
+) -> tuple[list[Kernel], tuple[Kept, ...]]:
+    """Kernels that run again, and what is still kept: by the model's own checkpoints where it has
+    some and all are asked for, else by layers or parts of them.
+    """
+    if tape.checkpoints and recipe.recompute == "full":
+        of = tape.checkpoints, tape.savers, tape.carried
+        return checkpointed(tape.nodes, kernels, saved, *of)
+    stages = tape.parallel.stages
+    return recomputed(tape.nodes, tape.blocks, kernels, saved, recipe.recompute, name, stages)
+
+
+def _outside(tape: Tape, kernels: Sequence[Kernel]) -> tuple[tuple[int, int], ...]:
+    """The ops of checkpoints outside of the repeated blocks."""
+    found = active(tape.checkpoints, kernels)
+    return tuple((c.first, c.last) for c in found if not tape.nodes[c.first].layer)
 
 
 def _checkpointed(recipe: Recipe) -> bool:

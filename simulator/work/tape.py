@@ -23,9 +23,11 @@ from roofcast.simulator.work.value import Value
 __all__ = ["Tape", "Value"]
 
 # state that is restored, as a copy, when a block is traced again
-_COPIED = ("saved", "_uses", "_casts", "_parameters", "_kept", "_quantized")
+_COPIED = ("saved", "savers", "_uses", "_casts", "_parameters", "_kept", "_quantized")
 # state that a model beside another has for itself
-_OF_ONE_MODEL = ("training", "teaching", "tuning", "storage", "head", "headed", "_parameters")
+_OF_ONE_MODEL = (
+    "precision", "training", "teaching", "tuning", "storage", "head", "headed", "_parameters",
+)  # fmt: skip
 _APPENDED = (
     "nodes",
     "kernels",
@@ -34,6 +36,7 @@ _APPENDED = (
     "traffic",
     "caches",
     "states",
+    "checkpoints",
 )  # state that is cut to its length
 
 
@@ -53,6 +56,7 @@ class Tape(Recording):
         )
         self.narrow: set[int] = set()  # storages cast for an 8-bit or 4-bit product
         self.kept_casts: dict[int, Value] = {}  # storage -> its cast, where that one is kept
+        self.lowered: dict[int, Value] = {}  # storage -> what an adapter's first matrix makes of it
         self._gathered: dict[int, Value] = {}  # storage -> its value gathered over the tp ranks
         self._casts: dict[tuple[int, tuple, str], Value] = {}  # low-precision copies of weights
         self._quantized: dict[int, Value] = {}  # storage -> its quantized copy, in inference
@@ -129,20 +133,25 @@ class Tape(Recording):
         """Whether the model is inside a repeated block, where linear layers are cut by tp."""
         return self._block > 0
 
-    def beside(self, name: str, run: Callable[[], Any]) -> Any:
-        """Run a frozen model on the inputs of this one, without gradients; its result.
+    def beside(self, name: str, run: Callable[[], Any], precision: Precision | None = None) -> Any:
+        """Run a frozen model without gradients; its result. With a precision of its own it has
+        inputs of its own, too; else it reads those of this one.
 
         What the other shares with nobody: names of tied weights, storage, head, adapters.
         """
         own = {key: getattr(self, key) for key in _OF_ONE_MODEL}
-        caches, inputs = len(self.caches), len(self.inputs)
+        caches, inputs, first = len(self.caches), len(self.inputs), len(self.nodes)
+        self.precision = precision or self.precision
         self.training, self.teaching, self.tuning, self.storage = False, True, None, None
         self._parameters = {}
         with self.scope(name):
             result = run()
         for key, value in own.items():
             setattr(self, key, value)
-        del self.caches[caches:], self.inputs[inputs:]  # the same batch
+        del self.caches[caches:]
+        if precision is None:  # the same batch
+            del self.inputs[inputs:]
+        self.asides.append((first, len(self.nodes)))
         return result
 
     # ------------------------------------------------------------------ several ranks
@@ -153,7 +162,7 @@ class Tape(Recording):
         bytes_: float,
         *,
         phase: str = "forward",
-        behind: bool = False,
+        behind: bool | None = False,
         copies: int = 1,
     ) -> None:
         """Record a collective of the current op; arguments as the fields of `Traffic`."""
@@ -166,26 +175,43 @@ class Tape(Recording):
 
         Its gradient is summed over the ranks. With sequence parallelism the tokens are gathered
         first, once for all layers that read them, and once more in backward, since each rank keeps
-        only its own tokens; a stack with `gathered = "kept"` keeps them all instead.
+        only its own tokens; a stack with `gathered = "kept"` keeps them all instead. What may hide
+        the gradient's exchange is the product for the weight's gradient, which frozen weights lack.
         """
         if x.storage in self._gathered:
             return self._gathered[x.storage]
         full = x
+        tuned, node = self.tuning, self.node
+        frozen = tuned is not None and not tuned.trains(node.name)
+        unread = frozen and tuned is not None and not tuned.adapts(node, False)
+        beside = None if frozen else False
         if x.split == "tokens":
             axis = _token_axis(x)
             shape = tuple(n * self.parallel.tp if i == axis else n for i, n in enumerate(x.shape))
             kept = self.implementation("gathered", "dropped") == "kept"
             storage, held = (self._storage(), None) if kept else (x.storage, x.held)
             full = Value(shape, x.dtype, storage, x.grad, x.kind, x.repeats, held)
-            self.send("all_gather", "tp", full.bytes)
+            gathered = self._gathered_bytes(full)
+            self.send("all_gather", "tp", gathered)
             if self.training:
-                if not kept:
-                    self.send("all_gather", "tp", full.bytes, phase="backward", behind=True)
-                self.send("reduce_scatter", "tp", full.bytes, phase="backward")
+                if not kept and not unread:  # of weight gradients
+                    self.send("all_gather", "tp", gathered, phase="backward", behind=True)
+                self.send("reduce_scatter", "tp", full.bytes, phase="backward", behind=beside)
         elif x.grad and self.training:
-            self.send("all_reduce", "tp", full.bytes, phase="backward")
+            self.send("all_reduce", "tp", full.bytes, phase="backward", behind=beside)
         self._gathered[x.storage] = full
         return full
+
+    def _gathered_bytes(self, x: Value) -> float:
+        """Bytes of x as it is gathered for a linear layer: Transformer Engine casts it for an 8-bit
+        product first, unless an adapter reads it too. Source: github NVIDIA/TransformerEngine,
+        pytorch/module/layernorm_linear.py and base.py: grad_output_preprocess.
+        """
+        adapted = self.tuning is not None and self.tuning.adapts(self.node, False)
+        width = WIDTH.get(self.precision.product, 4)
+        if self.implementation("linear", "") != "te" or adapted or width >= WIDTH[x.dtype]:
+            return x.bytes
+        return x.bytes * width / WIDTH[x.dtype]
 
     def leave(self, x: Value) -> Value:
         """The result of a row-parallel layer: partial sums, added up over the ranks.
@@ -197,7 +223,7 @@ class Tape(Recording):
             return Value(x.shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
         self.send("reduce_scatter", "tp", x.bytes)
         if self.training:
-            self.send("all_gather", "tp", x.bytes, phase="backward")
+            self.send("all_gather", "tp", self._gathered_bytes(x), phase="backward")
         axis = _token_axis(x)
         shape = tuple(-(-n // self.parallel.tp) if i == axis else n for i, n in enumerate(x.shape))
         return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, split="tokens")

@@ -99,7 +99,8 @@ class Traffic(NamedTuple):
     group: str  # tp | cp | ep | etp
     bytes: float  # of the whole buffer, as the library's size argument counts them
     count: int  # type: ignore[assignment]
-    behind: bool = False  # overlaps with the kernels of its op, which do not wait for it
+    # whether it overlaps with the kernels of its op, which do not wait for it; None: with nothing
+    behind: bool | None = False
     copies: int = 1  # per token, in an exchange between experts
 
 
@@ -118,6 +119,14 @@ class Parallel(NamedTuple):
 
 
 ALONE = Parallel()
+
+
+class Checkpoint(NamedTuple):
+    """Ops that a framework computes again together, where these are not the repeated blocks."""
+
+    first: int  # node
+    last: int  # node behind the last one
+    read: tuple[Value, ...]  # kept in place of what is inside
 
 
 class Block(NamedTuple):

@@ -22,7 +22,8 @@ LETTERS = {  # other names of the projections of attention
     "k_proj": ("key",),
     "v_proj": ("value",),
 }
-_OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+# diffusers' `attentions` are whole transformers, with MLPs
+_OF_ATTENTION = re.compile(r"attn|attention(?!s\.)", re.IGNORECASE)
 _EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
 _LONGEST = 200  # characters of a pattern
 _SHOWN = 12  # names in a message
@@ -58,6 +59,8 @@ class Tuning(NamedTuple):
     train: str | None = None  # of names whose weights train, whatever else says
     weights: str | None = None  # format of frozen weights: a key of HELD
     dora: bool = False  # adapters with a trained magnitude of each output [liu2024dora]
+    prompt: int = 0  # virtual tokens in front of the embedded ones [lester2021]
+    prefix: int = 0  # in front of the keys and values of every layer [li2021]
     # of inference
     sparse: bool = False  # matrices hold 2 of every 4 weights
     zeros: float = 0.0  # fraction of scattered zeros among all weights
@@ -66,7 +69,7 @@ class Tuning(NamedTuple):
         """Whether the weights of the op called `name` train, without its adapter."""
         if self.train is not None and _search(self.train, name):
             return True
-        if self.rank is not None:
+        if self.rank is not None or self.prompt or self.prefix:
             return False
         if self.freeze is not None:
             return not _search(self.freeze, name)
@@ -172,8 +175,32 @@ def check_matches(
             )
 
 
+def check_prompts(tuning: Tuning, layers: int, model: str) -> None:
+    """Raises BadInput where virtual tokens are asked of a model that takes none.
+
+    layers: those with virtual tokens.
+    """
+    if (tuning.prompt or tuning.prefix) and not layers:
+        option, needed = ("prompt_tuning", "embedded tokens")
+        if tuning.prefix:
+            option, needed = "prefix_tuning", "causal self-attention over whole heads"
+        raise BadInput(
+            f"{option} {tuning.prompt or tuning.prefix}: {model} has no {needed}; use --lora 16"
+        )
+
+
+def short_name(name: str) -> str:
+    """The last part of the name of a layer, with the one before it where that is a number.
+
+    >>> short_name("layers.self_attn.q_proj"), short_name("blocks.attn.to_out.0")
+    ('q_proj', 'to_out.0')
+    """
+    before, _, last = name.rpartition(".")
+    return f"{short_name(before)}.{last}" if last.isdecimal() and before else last or name
+
+
 def _listed(names: list[str]) -> str:
     """Names in a message, those of layers by their last part, each once."""
-    short = list(dict.fromkeys(name.rpartition(".")[2] or name for name in names))
+    short = list(dict.fromkeys(map(short_name, names)))
     more = f" and {len(short) - _SHOWN} more" if len(short) > _SHOWN else ""
     return ", ".join(short[:_SHOWN]) + more

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from roofcast import scenarios
+from roofcast.scenarios.campaigns import language
 from roofcast.scenarios.campaigns.forecasts import score
 from roofcast.scenarios.campaigns.plans import plan
 from roofcast.simulator.forecast.counts import count
@@ -104,3 +105,30 @@ def test_pairs_of_images_and_text_are_a_language_model_and_a_tower():
     assert score({"model": "llama-3.2-1b QLoRA(QAT)", "device": "H100"}).refused.startswith(
         "its len"
     )
+
+
+@pytest.mark.parametrize(
+    ("stage", "tokens", "images", "said"),
+    [
+        ("annealing", 500e6 * 192, 500e6, "about 500 million images"),
+        ("SFT", 3e6 * 512, 3e6, "over 3 million synthetic examples"),
+    ],
+)
+def test_later_stages_of_llama_3_2_vision_have_their_published_length(
+    stage, tokens, images, said, monkeypatch
+):
+    monkeypatch.setattr(language, "_laid_out", lambda scenario, *_: scenario)  # no search
+    monkeypatch.setattr(language, "_measured", lambda *_: None)
+    row = {"model": f"llama-3.2-vision-11b {stage}", "device": "H100-SXM5-80GB", "devices": "8"}
+    found = plan(row | {"includes": "total GPU time"})
+    words, tower = found.phases
+    assert words.tokens == pytest.approx(tokens) and tower.image == 560
+    # four tiles per image, by an encoder of 850 million parameters in place of one of 632 million
+    assert tower.samples == pytest.approx(images * 4 * 850 / 630, rel=0.01)
+    assert any(said in line for line in found.assumed)
+
+
+@pytest.mark.parametrize("stage", ["RLHF", "11b"])
+def test_a_stage_without_a_published_length_is_refused(stage):
+    row = {"model": f"llama-3.2-vision-11b {stage}", "device": "H100-SXM5-80GB", "devices": "8"}
+    assert "its length is not told" in score(row).refused

@@ -43,8 +43,7 @@ def test_each_step_of_torchtunes_ladder_has_the_right_sign():
         assert math.copysign(1, measured) == math.copysign(1, forecast), after.run.id
     for c in checked[1:]:
         assert abs(c.error("tokens_per_s")) <= 0.12, c.run.id
-        # the 8-bit rung is 13 % short: its cause is not known
-        assert abs(c.error("peak_mem_gib")) <= (0.14 if "8-bit" in c.run.row["where"] else 0.07)
+        assert abs(c.error("peak_mem_gib")) <= 0.07, c.run.id
 
 
 def test_shipped_rows_can_be_read_and_name_their_sources():

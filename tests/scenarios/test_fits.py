@@ -14,7 +14,7 @@ from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
-SCRIPTS = ("kernels", "collectives", "nets", "runs", "intervals", "blind")
+SCRIPTS = ("kernels", "collectives", "nets", "runs", "intervals", "blind", "power")
 OF_STACKS = {
     (which, name)
     for (where, shared), names in runs.CONSTANTS.items()

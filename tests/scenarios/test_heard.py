@@ -166,7 +166,8 @@ def test_virtual_stages_come_from_a_sibling_and_are_said():
         ({"framework": "NeMo AutoModel"}, "fsdp-torchtitan"),
         ({"framework": "torchtitan 2025", "notes": "AC op, compile"}, "fsdp-torchtitan-compiled"),
         ({"framework": "torchtitan 2025, no compile"}, "fsdp-torchtitan"),
-        ({"framework": "Megatron-Bridge 26.04", "model_name": "x (tokendrop)"}, "te-nemo-graphs"),
+        ({"framework": "Megatron-Bridge 26.04", "model_name": "x (tokendrop)"},
+         "te-nemo-capacity"),
         ({"framework": "Megatron-Bridge 26.04", "notes": "cuda_graph=full_iteration/[]"},
          "megatron-bridge-2026"),
         ({"framework": "Megatron-Bridge 26.04", "notes": "cuda_graph=transformer_engine/['attn'],"

@@ -10,7 +10,8 @@ Columns; others are ignored:
     mem_kind                reserved | allocated | nvidia-smi
     oom                     the run ran out of memory
     samples_per_s, tokens_per_s    of all devices
-    stack, rank, targets, offload, lengths    as options of roofcast predict have them
+    stack, rank, targets, dropout, offload, lengths, tp, cp    as options of roofcast predict have
+                            them
     id, source_name, source, where, note, config
 
 What a row does not say is that of its source's scripts, or a framework's default; each is listed.
@@ -130,7 +131,7 @@ def _scenario(
     micro = _count(row, "micro_batch", asked, 8)
     accumulated = _count(row, "grad_accum", asked, 1)
     layout = _layout(row, asked, devices, stack)
-    ranks = devices // layout.get("pp", 1)
+    ranks = devices // (layout.get("pp", 1) * layout.get("tp", 1) * layout.get("cp", 1))
     given: dict[str, Any] = {
         "model": model,
         "device": device,
@@ -143,8 +144,8 @@ def _scenario(
         **_formats(row, method, device, stack, asked),
         **layout,
     }
-    if text(row, "offload"):
-        given["offload"] = tuple(text(row, "offload").split())
+    if offload := words.offload_of(row):
+        given["offload"] = offload
     if words.fused_attention(row) is False:
         given["attention"] = "eager"
     if method.kind != words.FULL:
@@ -161,7 +162,9 @@ def _layout(row: Row, asked: dict[str, Any], devices: int, stack: str) -> dict[s
     if stack == "ms-swift":
         return {"devices": devices, "pp": devices}
     zero = words.zero_of(row, asked)
-    return {"devices": devices} | ({"zero": zero} if zero else {})
+    degrees = {name: _count(row, name, asked, 1) for name in ("tp", "cp")}
+    degrees |= {"zero": zero}
+    return {"devices": devices} | {name: n for name, n in degrees.items() if n > (name != "zero")}
 
 
 def _length(row: Row, asked: dict[str, Any]) -> dict[str, Any]:
@@ -189,6 +192,8 @@ def _formats(
     # an autocast precision has 32-bit trainable weights
     sixteen = "fp16" if re.search("fp16|float16|16-true", cell) and "bf16" not in cell else ""
     sixteen = sixteen or default_precision(hwdb.device(device)).removeprefix("amp-")
+    if cell == "fp8":
+        return {"precision": "fp8"}
     if re.search("fp32|float32", cell) and "/" not in cell and "16" not in cell:
         return {"precision": "fp32"} | ({"weights": method.weights} if method.weights else {})
     if method.kind == words.FULL or stack in PURE:
@@ -210,7 +215,7 @@ def _adapters(row: Row, method: words.Method, asked: dict[str, Any]) -> dict[str
     return {
         "lora": words.rank_of(row, asked),
         "lora_targets": targets,
-        "lora_dropout": asked.get("dropout"),
+        "lora_dropout": positive(text(row, "dropout")) or asked.get("dropout"),
     }
 
 

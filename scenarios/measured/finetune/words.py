@@ -209,9 +209,20 @@ def devices_of(row: Row) -> int:
 
 def stack_of(row: Row) -> str:
     """Our stack for what a row calls its software."""
+    if offload_of(row) == ("parameters",) and "deepspeed" in said(row):
+        return "deepspeed-zero3"
     return first_match(f"{said(row)} {text(row, 'note').lower()}", names().stacks) or (
         "peft-transformers"
     )
+
+
+def offload_of(row: Row) -> tuple[str, ...]:
+    """What a row keeps in host memory; CPU offloading of DeepSpeed is that of the parameters, with
+    the optimizer: accelerate's ds_zero3_cpu.yaml.
+    """
+    if cell := text(row, "offload"):
+        return tuple(cell.split())
+    return ("parameters",) if re.search(r"deepspeed.*cpu offload", said(row)) else ()
 
 
 def zero_of(row: Row, asked: dict[str, Any]) -> int:

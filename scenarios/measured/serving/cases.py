@@ -233,7 +233,7 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         return "the weights do not fit the devices"
     if streams_more(row, server):
         return "memory cannot stream as much in the measured time"
-    if computes_more(row, server):
+    if "disagg" not in row["mode"].lower() and computes_more(row, server):
         return "products of all prompts need more than the printed peak: a cache of prefixes"
     if row["flags"] and "no_bound" not in row["flags"]:
         return row["flags"].lower()

@@ -11,8 +11,10 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError, one_line
 from roofcast.scenarios.measured.cells import Row
 from roofcast.scenarios.measured.serving.cases import suspect
-from roofcast.scenarios.measured.serving.predicted import Predicted, apart, number, predict
+from roofcast.scenarios.measured.serving.predicted import Predicted, number, predict, split_of
 from roofcast.scenarios.measured.serving.rows import UNSTATED, model_of, ran, server_of
+from roofcast.scenarios.measured.serving.separate import COLUMNS as POOL_COLUMNS
+from roofcast.scenarios.measured.serving.separate import separate
 from roofcast.simulator.serving.interval import around
 
 QUANTITIES = {  # column that is measured: quantity whose interval it has
@@ -80,7 +82,7 @@ COLUMNS = (
     "model", "engine", "engine_version", "source_name", "device", "roofcast_device", "n_devices",
     "tp", "pp", "ep", "dp", "w_prec", "kv_prec", "phase", "mode", "load_kind", "load", "input_len",
     "output_len", "context_len", "notes", "speculative", "flags", "repeat_of", "e2e_s",
-    *QUANTITIES,
+    *POOL_COLUMNS, *QUANTITIES,
 )  # fmt: skip
 
 
@@ -100,12 +102,8 @@ def completed(row: Row) -> tuple[Row, tuple[str, ...]]:
     if whole["tp"] in UNSTATED:
         whole["tp"] = str(_smallest(whole))
         taken.append(f"tp {whole['tp']}")
-    if apart(whole):
-        one = int(number(whole, "tp") or 1) * int(number(whole, "pp") or 1)
-        half = int(whole["n_devices"]) // 2
-        if half >= one and half % one == 0:
-            whole["n_devices"] = str(half)
-            taken.append("half of the devices for prefill")
+    if separate(whole):
+        taken += split_of(whole)
     return whole, tuple(taken)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
 from roofcast.scenarios.measured.serving.protocols import Protocol, looked_back, protocol
-from roofcast.scenarios.measured.serving.rows import Ran
+from roofcast.scenarios.measured.serving.rows import Ran, ran
+from roofcast.scenarios.measured.serving.separate import POOLS, dealt, separate, served, two
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.chain import STACK
 from roofcast.simulator.serving.costs import Costs
@@ -28,7 +29,7 @@ GIB = 2.0**30
 CHAT = 300.0  # tokens of a prompt of a chat benchmark that states none
 SHORT = 128.0  # of any other
 NARROW, SIXTEEN = ("fp8", "nvfp4"), 2.0  # formats of weights; bytes of an element
-PASSES = 6  # of a closed loop, whose times depend on how many users decode
+PASSES = 6  # of prompts that wait for steps, whose times depend on them
 USED = 0.95  # share of the memory that a server which ran may have used: they are tuned
 
 
@@ -54,17 +55,14 @@ def number(row: Mapping[str, str], name: str) -> float | None:
     return value if LEAST < value < LARGEST else None
 
 
-def apart(row: Mapping[str, str]) -> bool:
-    """Whether prompts and decoding have devices of their own."""
-    return "disagg" in row["mode"].lower()
-
-
 def predict(row: Row, at: Ran, server: Server) -> Predicted:
     """What a row asks for."""
     asked = number(row, "load") or 1.0
     new, out = number(row, "input_len"), number(row, "output_len")
     context = number(row, "context_len") or 0.0
     share = max(asked / at.replicas, 1.0)
+    if separate(row) and row["phase"] not in ("prefill", "decode"):
+        return _separate(row, at)
     if row["phase"] == "prefill":
         return _prompts(server, share, new or SHORT, context, at)
     if row["phase"] == "decode":
@@ -75,8 +73,6 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     run = protocol(row)
     if steady:
         return _steady(server, load, at, run)
-    if apart(row) and load.kind == "concurrency":
-        return _disaggregated(server, load, at)
     if run.processes:  # as servers have them whose API is a process of its own
         server = copy.copy(server)
         server.request_s = min(profile(STACK).ttft_s, server.request_s)
@@ -170,22 +166,46 @@ def _all_at_once(server: Server, load: Load, held: Room, at: Ran) -> Predicted:
     return Predicted(float(found.ttft.mean()), tpot, output, None, peak)
 
 
-def _disaggregated(server: Server, load: Load, at: Ran) -> Predicted:
-    """A closed loop whose prompts are computed on as many devices of their own: no prompt delays a
-    token, and users share the decoding servers. The cache is sent while the next prompt runs.
+def split_of(row: Row) -> list[str]:
+    """Deal the devices of a row out to two pools, in its columns; what was taken for that. The row
+    becomes that of an instance that decodes.
     """
-    costs = Costs(server, load, load.amount)
-    decoding = load.amount
-    for _ in range(PASSES):
-        tpot = costs.decode(max(decoding, 1.0))
-        rate = load.amount / (costs.more * tpot + costs.first)
-        busy = min(rate * costs.first, 0.95)  # of the devices for prompts, M/D/1
-        ttft = costs.outside + costs.first * (1.0 + busy / (2.0 * (1.0 - busy))) + tpot
-        rate = load.amount / (costs.more * tpot + ttft)
-        decoding = min(rate * costs.more * tpot, load.amount)
-    output = rate * load.output_len * at.replicas
-    peak = _peak(server, decoding, load.input_len + 0.6 * load.output_len)
-    return Predicted(ttft, tpot, output, None, peak)
+    given = dealt(row)
+    for pool, d in zip(POOLS, given.degrees, strict=True):
+        row |= {f"{pool}_{name}": str(getattr(d, name)) for name in ("tp", "pp", "ep", "dp")}
+    d = given.degrees[1]
+    row |= {name: str(getattr(d, name)) for name in ("tp", "pp", "ep", "dp")}
+    row["n_devices"] = str(d.tp * d.pp * d.dp)
+    at = ran(row)
+    load = _load_of_pools(row, at)
+    _, known, taken = two(at, given, load, lambda server: _room_of(server, load, at))
+    for pool, d, n in zip(POOLS, known.degrees, known.instances or (1, 1), strict=True):
+        row[f"{pool}_devices"] = str(n * d.tp * d.pp * d.dp)
+    return [taken] if taken else []
+
+
+def _load_of_pools(row: Row, at: Ran) -> Load:
+    """The load of all instances."""
+    load = load_of(row, at._replace(replicas=1))
+    if load.kind == "batch":  # so many at once are so many users
+        load = msgspec.structs.replace(load, kind="concurrency")
+    return load
+
+
+def _room_of(server: Server, load: Load, at: Ran) -> Room:
+    return roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
+
+
+def _separate(row: Row, at: Ran) -> Predicted:
+    """Two pools, with the transfer between them."""
+    load = _load_of_pools(row, at)
+    costing, _, _ = two(at, dealt(row), load, lambda server: _room_of(server, load, at))
+    found = served(costing, load).mean
+    server = costing.of.decode.server
+    peak = _peak(server, float(found.decoding), load.input_len + 0.6 * load.output_len)
+    prefill = load.new * float(costing.totals.prefill)
+    output = float(found.requests_per_s) * load.output_len
+    return Predicted(float(found.ttft), float(found.tpot), output, prefill, peak)
 
 
 def waited(server: Server, load: Load, held: Room, waits: float, ramp: float | None = None) -> Mean:

@@ -76,10 +76,7 @@ def measured(
 ) -> Session:
     """Measure all kernels at their sizes; one thread by the median round, more by the best."""
     session = measure.run_worker("kernels", points(quick), rounds, progress, threads)
-    if threads == 1:
-        return session
-    best = {point: each._replace(seconds=min(each.rounds)) for point, each in session.found.items()}
-    return session._replace(found=best)
+    return session if threads == 1 else measure.best(session)
 
 
 def work_of(point: str) -> tuple[Kernel, Work]:

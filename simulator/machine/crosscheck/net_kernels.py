@@ -1,7 +1,8 @@
-"""Numba kernels of the training nets: forward, backward and update, one thread, any float format.
+"""Numba kernels of the training nets: forward, backward and update, any float format.
 
-Rows are the last axis. Matrix products are numpy's (BLAS); everything else of a step is here. Loops
-read and write each element once where possible. The caller allocates the outputs.
+Threads share the outer loops, except where several rows are added to one result. Rows are the last
+axis. Matrix products are numpy's (BLAS); everything else of a step is here. Loops read and write
+each element once where possible. The caller allocates the outputs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 
 import numpy as np
 
-from roofcast.simulator.machine.kernels.compiled import any_float
+from roofcast.simulator.machine.kernels.compiled import any_float, in_turn, prange
 
 SQRT_HALF = 0.7071067811865476
 NORMAL = 0.3989422804014327  # 1 / sqrt(2 pi)
@@ -19,14 +20,14 @@ NORMAL = 0.3989422804014327  # 1 / sqrt(2 pi)
 @any_float
 def relu(x: np.ndarray, y: np.ndarray) -> None:
     """y = max(x, 0); both flat."""
-    for i in range(x.size):
+    for i in prange(x.size):
         y[i] = x[i] if x[i] > 0 else x.dtype.type(0)
 
 
 @any_float
 def relu_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy where y > 0; all flat."""
-    for i in range(y.size):
+    for i in prange(y.size):
         dx[i] = dy[i] if y[i] > 0 else dy.dtype.type(0)
 
 
@@ -34,7 +35,7 @@ def relu_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
 def gelu(x: np.ndarray, y: np.ndarray) -> None:
     """y = x Phi(x); both flat."""
     half, one, root = x.dtype.type(0.5), x.dtype.type(1.0), x.dtype.type(SQRT_HALF)
-    for i in range(x.size):
+    for i in prange(x.size):
         y[i] = half * x[i] * (one + math.erf(x[i] * root))
 
 
@@ -43,7 +44,7 @@ def gelu_backward(x: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy (Phi(x) + x phi(x)); all flat."""
     half, one = x.dtype.type(0.5), x.dtype.type(1.0)
     root, normal = x.dtype.type(SQRT_HALF), x.dtype.type(NORMAL)
-    for i in range(x.size):
+    for i in prange(x.size):
         v = x[i]
         dx[i] = dy[i] * (half * (one + math.erf(v * root)) + v * normal * math.exp(-half * v * v))
 
@@ -53,7 +54,7 @@ def im2col(x: np.ndarray, kernel: int, columns: np.ndarray) -> None:
     """x[C, B, H, W] -> columns[C kernel kernel, B, H', W'], no padding, unit stride."""
     channels, batch, height, width = x.shape
     out_h, out_w = height - kernel + 1, width - kernel + 1
-    for c in range(channels):
+    for c in prange(channels):
         for i in range(kernel):
             for j in range(kernel):
                 to = columns[(c * kernel + i) * kernel + j]
@@ -70,7 +71,7 @@ def col2im(columns: np.ndarray, kernel: int, dx: np.ndarray) -> None:
     channels, batch, height, width = dx.shape
     out_h, out_w = height - kernel + 1, width - kernel + 1
     dx[:] = 0
-    for c in range(channels):
+    for c in prange(channels):
         for i in range(kernel):
             for j in range(kernel):
                 grad = columns[(c * kernel + i) * kernel + j]
@@ -84,7 +85,7 @@ def col2im(columns: np.ndarray, kernel: int, dx: np.ndarray) -> None:
 @any_float
 def max_pool(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
     """x[N, H, W] -> the maximum of each 2x2 window y[N, H/2, W/2], and its position (0 to 3)."""
-    for n in range(y.shape[0]):
+    for n in prange(y.shape[0]):
         for h in range(y.shape[1]):
             above, below, out, best = x[n, 2 * h], x[n, 2 * h + 1], y[n, h], where[n, h]
             for w in range(y.shape[2]):
@@ -98,7 +99,7 @@ def max_pool(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
 def max_pool_backward(dy: np.ndarray, where: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy at the position of each maximum, zero elsewhere."""
     dx[:] = 0
-    for n in range(dy.shape[0]):
+    for n in prange(dy.shape[0]):
         for h in range(dy.shape[1]):
             for w in range(dy.shape[2]):
                 k = where[n, h, w]
@@ -117,7 +118,7 @@ def layer_norm(
 ) -> None:
     """y = (x - mean) / sqrt(variance + eps) scale + shift for each row of x[N, W] [ba2016]."""
     rows, width = x.shape
-    for n in range(rows):
+    for n in prange(rows):
         row, out = x[n], y[n]
         total = x.dtype.type(0)
         for w in range(width):
@@ -132,7 +133,7 @@ def layer_norm(
             out[w] = (row[w] - m) * r * scale[w] + shift[w]
 
 
-@any_float
+@in_turn
 def layer_norm_backward(
     x: np.ndarray,
     scale: np.ndarray,
@@ -163,7 +164,7 @@ def layer_norm_backward(
 @any_float
 def causal_softmax(scores: np.ndarray, scale: np.floating) -> None:
     """In place: softmax of scale times each row of scores[N, S, S], later columns masked."""
-    for n in range(scores.shape[0]):
+    for n in prange(scores.shape[0]):
         for s in range(scores.shape[1]):
             row = scores[n, s]
             largest = row[0]
@@ -182,7 +183,7 @@ def causal_softmax(scores: np.ndarray, scale: np.floating) -> None:
 @any_float
 def softmax_backward(p: np.ndarray, dp: np.ndarray, scale: np.floating) -> None:
     """In place: dp[N, S, S] becomes the gradient of the scores, scale p (dp - sum(p dp))."""
-    for n in range(p.shape[0]):
+    for n in prange(p.shape[0]):
         for s in range(p.shape[1]):
             row, grad = p[n, s], dp[n, s]
             total = p.dtype.type(0)
@@ -195,35 +196,40 @@ def softmax_backward(p: np.ndarray, dp: np.ndarray, scale: np.floating) -> None:
 @any_float
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, gradient: np.ndarray) -> float:
     """Mean of -log softmax(logits[N, C])[label]; also writes the gradient of the logits."""
-    rows, classes = logits.shape
+    rows = logits.shape[0]
     total = 0.0
     share = logits.dtype.type(1.0 / rows)
-    for n in range(rows):
-        row, out = logits[n], gradient[n]
-        largest = row[0]
-        for c in range(1, classes):
-            largest = row[c] if row[c] > largest else largest
-        s = logits.dtype.type(0)
-        for c in range(classes):
-            out[c] = math.exp(row[c] - largest)
-            s += out[c]
-        total += math.log(s) - (row[labels[n]] - largest)
-        for c in range(classes):
-            out[c] *= share / s
-        out[labels[n]] -= share
+    for n in prange(rows):
+        total += _row_loss(logits[n], labels[n], gradient[n], share)
     return total / rows
+
+
+@in_turn
+def _row_loss(row: np.ndarray, label: int, out: np.ndarray, share: np.floating) -> float:
+    """-log softmax(row)[label]; also writes `share` of its gradient."""
+    largest = row[0]
+    for c in range(1, row.size):
+        largest = row[c] if row[c] > largest else largest
+    s = row.dtype.type(0)
+    for c in range(row.size):
+        out[c] = math.exp(row[c] - largest)
+        s += out[c]
+    for c in range(row.size):
+        out[c] *= share / s
+    out[label] -= share
+    return math.log(s) - (row[label] - largest)
 
 
 @any_float
 def gather(table: np.ndarray, ids: np.ndarray, y: np.ndarray) -> None:
     """y[N, W] = the rows ids of the table."""
-    for n in range(ids.size):
+    for n in prange(ids.size):
         row, out = table[ids[n]], y[n]
         for w in range(out.size):
             out[w] = row[w]
 
 
-@any_float
+@in_turn
 def scatter(dy: np.ndarray, ids: np.ndarray, d_table: np.ndarray) -> None:
     """d_table = the sum of the rows of dy[N, W] by their ids; zero for other rows."""
     d_table[:] = 0
@@ -250,7 +256,7 @@ def dot_sigmoid(
     """
     rows, width = u.shape
     total = 0.0
-    for n in range(rows):
+    for n in prange(rows):
         a, b, da, dd = u[n], v[n], du[n], dv[n]
         s = u.dtype.type(0)
         for w in range(width):
@@ -270,7 +276,7 @@ def dot_sigmoid(
 @any_float
 def sgd(p: np.ndarray, g: np.ndarray, rate: float) -> None:
     """p -= rate g; both flat."""
-    for i in range(p.size):
+    for i in prange(p.size):
         p[i] -= rate * g[i]
 
 
@@ -283,7 +289,7 @@ def adam(
     one, b1, b2, eps = kind(1.0), kind(0.9), kind(0.999), kind(1e-8)
     size = kind(rate / (1.0 - 0.9**step))
     correct = kind(1.0 / (1.0 - 0.999**step))
-    for i in range(p.size):
+    for i in prange(p.size):
         m[i] = b1 * m[i] + (one - b1) * g[i]
         v[i] = b2 * v[i] + (one - b2) * g[i] * g[i]
         p[i] -= size * m[i] / (np.sqrt(v[i] * correct) + eps)

@@ -24,6 +24,7 @@ class Trained(NamedTuple):
     predicted_s: float
     measured_s: float
     noise: float  # relative difference between two halves of the rounds
+    threads: int = 1
 
     @property
     def error(self) -> float:
@@ -61,14 +62,14 @@ def scenario(net: Net, device: str) -> Scenario:
     )
 
 
-def training(session: Session, device: str) -> list[Trained]:
-    """Every measured net with its forecast on one thread of this machine (name or file)."""
+def training(session: Session, device: str, threads: int = 1) -> list[Trained]:
+    """Every measured net with its forecast on this machine (name or file of the device)."""
     rows = []
     for net in NETS:
         found = session.found.get(measure.key(net))
         if found:
             predicted = forecast(scenario(net, device)).step_time_s
-            rows.append(Trained(net, predicted, found.seconds, found.noise))
+            rows.append(Trained(net, predicted, found.seconds, found.noise, threads))
     return rows
 
 
@@ -106,7 +107,8 @@ def to_json(kernels: list[Ran], trained: list[Trained]) -> dict:
     return {
         "kernels": [{key: getattr(r, key) for key in (*own, *shared)} for r in kernels],
         "training": [
-            {"model": measure.key(r.net)} | {key: getattr(r, key) for key in shared}
+            {"model": measure.key(r.net), "threads": r.threads}
+            | {key: getattr(r, key) for key in shared}
             for r in trained
         ],
     }

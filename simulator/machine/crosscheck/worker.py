@@ -19,6 +19,7 @@ import numpy as np
 
 from roofcast.simulator.machine.crosscheck.measure import POOLED, PROBE, PROBE_BYTES, key
 from roofcast.simulator.machine.crosscheck.net_list import NETS, Net
+from roofcast.simulator.machine.kernels.compiled import threads_set
 
 MOMENT = 0.15  # s that a net runs in one round, one step at least
 PROBE_MOMENT = 0.05  # the same for a probe
@@ -66,10 +67,10 @@ def load() -> float:
 def train(names: list[str], rounds: int, where: str = "cpu") -> Iterator[dict]:
     """Measure nets: one dictionary per net and round.
 
-    On a device other than the CPU the time is wall time, and there are no probes: the ceilings are
-    those of the device's calibration.
+    On several threads, or on a device other than the CPU, the time is wall time. For such a device
+    there are no probes: the ceilings are those of its calibration.
     """
-    begun, clock = load(), time.process_time if where == "cpu" else time.perf_counter
+    begun, clock = load(), clock_of(threads_set()) if where == "cpu" else time.perf_counter
     wanted = [n for n in NETS if key(n) in names]
     versions = _prepared({n.by for n in wanted})
     made = {}
@@ -89,7 +90,7 @@ def train(names: list[str], rounds: int, where: str = "cpu") -> Iterator[dict]:
         for name, step in made.items():
             yield {"name": name, "seconds": shortest(step, clock=clock)}
         for name, probe in probes.items():
-            yield {"name": name, "seconds": shortest(probe, PROBE_MOMENT)}
+            yield {"name": name, "seconds": shortest(probe, PROBE_MOMENT, clock)}
     yield {"versions": versions, "load": [begun, load()]}
 
 
@@ -99,7 +100,7 @@ def _prepared(software: set[str]) -> dict[str, str]:
     if "torch" in software:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads_set())
         torch.set_flush_denormal(True)
         versions["torch"] = torch.__version__
     if "numba" in software:
@@ -142,11 +143,6 @@ def products(names: list[str], rounds: int) -> Iterator[dict]:
             seconds = repeated(np.matmul, (a, b, c), clock) if number else None
             yield {"name": name, "seconds": seconds}
     yield {"versions": {"numpy": np.__version__}, "load": [begun, load()]}
-
-
-def threads_set() -> int:
-    """The number of threads that the caller set for this process."""
-    return int(os.environ.get("NUMBA_NUM_THREADS", "1"))
 
 
 def clock_of(threads: int) -> Callable[[], float]:

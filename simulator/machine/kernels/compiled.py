@@ -87,16 +87,10 @@ class Pair(NamedTuple):
 
 
 def both(function: Callable[..., Any]) -> Pair:
-    """Compile a kernel for one thread and for all threads, which share its prange loops.
-
-    The parallel variant is a copy under another name, so that the two have separate caches.
-    """
-    name = f"{function.__name__}_all"
-    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__)
-    copy.__qualname__ = f"{function.__qualname__}_all"
-    copy.__doc__, copy.__module__ = function.__doc__, function.__module__
+    """Compile a kernel for one thread and for all threads, which share its prange loops."""
     options = dict(cache=True, fastmath=FAST, error_model="numpy", boundscheck=False)
-    return Pair(numba.njit(**options)(function), numba.njit(parallel=True, **options)(copy))
+    every = numba.njit(parallel=True, **options)(_renamed(function))
+    return Pair(numba.njit(**options)(function), every)
 
 
 def inner(function: Callable[..., Any]) -> Any:
@@ -109,12 +103,35 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(cache=True, error_model="numpy", forceinline=True)(function)
 
 
+def threads_set() -> int:
+    """The number of threads that the caller set for this process; 1 where none is set."""
+    return int(os.environ.get("NUMBA_NUM_THREADS", "1"))
+
+
 def any_float(function: Callable[..., Any]) -> Any:
-    """Compile a kernel for one thread and any float format.
+    """Compile a kernel for any float format and the threads of this process (`threads_set`), which
+    share its prange loops.
 
     No infinities may reach it: all of LLVM's fast-math flags are on.
     """
+    if threads_set() == 1:
+        return in_turn(function)
+    options = dict(cache=True, fastmath=True, error_model="numpy")
+    return numba.njit(parallel=True, **options)(_renamed(function))
+
+
+def in_turn(function: Callable[..., Any]) -> Any:
+    """`any_float` on the calling thread, for loops whose rows are added to one result."""
     return numba.njit(cache=True, fastmath=True, error_model="numpy")(function)
+
+
+def _renamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy under another name, so that variants of a kernel have separate caches."""
+    name = f"{function.__name__}_all"
+    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__)
+    copy.__qualname__ = f"{function.__qualname__}_all"
+    copy.__doc__, copy.__module__ = function.__doc__, function.__module__
+    return copy
 
 
 def intrinsic(build: Callable[..., Any]) -> Any:

@@ -100,9 +100,27 @@ def unit(t: Tape, x: Value) -> Value:
     return inverse
 
 
-def encoded_text(t: Tape, c: Config, batch: int, sequence: int) -> Value:
-    """The causal text encoder: the projected state at the end of each text."""
-    part = c.text
+def encoded(
+    t: Tape,
+    part: Text,
+    batch: int,
+    sequence: int,
+    *,
+    penultimate: bool = False,
+    checkpoints: bool = False,
+) -> tuple[Value, Value]:
+    """The causal text encoder: states [batch, tokens, width] behind the last norm, or with
+    `penultimate` before the last layer, and the state at the end of each text [batch, width].
+
+    checkpoints: its layers are checkpoints of the model around it.
+    """
+
+    def body(x: Value) -> Value:
+        if not checkpoints:
+            return block(t, part, x, mask, causal=True)
+        with t.checkpoint(x):
+            return block(t, part, x, mask, causal=True)
+
     with t.scope("text_model"):
         ids = t.input((batch, sequence), "int64")
         with t.op("token_embedding", "embedding"):
@@ -112,14 +130,20 @@ def encoded_text(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             rows, width = part.max_position_embeddings, part.hidden_size
             x = pointwise.add(t, x, embedding.embedding(t, places, rows, width))
         mask = transformer.causal_masks(t, sequence, batch)()
-        x = t.repeat(
-            "layers", part.num_hidden_layers, lambda x: block(t, part, x, mask, causal=True), x
-        )
+        early = part.num_hidden_layers - penultimate
+        states = x = t.repeat("layers", early, body, x)
+        x = t.repeat("layers", part.num_hidden_layers - early, body, x)
         x = normed(t, "final_layer_norm", x)
         with t.op("pool", "gather"):
             row, end = t.new((batch,), "int64"), t.new((batch,), "int64")
             pooled = moe.take(t, x, end, batch, part.hidden_size)
             t.save(row)
+    return states if penultimate else x, pooled
+
+
+def encoded_text(t: Tape, c: Config, batch: int, sequence: int) -> Value:
+    """The causal text encoder: the projected state at the end of each text."""
+    _, pooled = encoded(t, c.text, batch, sequence)
     with t.op("text_projection", "linear"):
         return linear.linear(t, pooled, c.projection_dim, bias=False)
 

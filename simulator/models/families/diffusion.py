@@ -17,6 +17,19 @@ from roofcast.simulator.work.tape import Tape, Value
 
 REDUCTION = 8  # side of an image over that of its latents, in the autoencoders of Stable Diffusion
 MOST, MOST_LAYERS = 10**7, 10**3  # of a size, and of layers
+ATTENTION = "to_q,to_k,to_v,to_out.0"
+_JOINT = "attn.to_q,attn.to_k,attn.to_v,attn.to_out.0"
+_ADDED = "attn.add_q_proj,attn.add_k_proj,attn.add_v_proj,attn.to_add_out"
+_MLPS = "ff.net.0.proj,ff.net.2,ff_context.net.0.proj,ff_context.net.2"
+ADAPTED = {  # layers with adapters in the training scripts of diffusers (examples/), by class
+    "UNet2DConditionModel": ATTENTION,
+    "SD3Transformer2DModel": f"{_JOINT},{_ADDED}",
+    "FluxTransformer2DModel": f"{_JOINT},{_ADDED},{_MLPS}",
+    "QwenImageTransformer2DModel": ATTENTION,
+    "WanTransformer3DModel": ATTENTION,
+    "PixArtTransformer2DModel": ATTENTION,
+    "DiTTransformer2DModel": ATTENTION,
+}
 TIME = 256  # sines and cosines of a time step in diffusion transformers
 
 
@@ -52,12 +65,19 @@ def latent_side(t: Tape, size: int, unit: int, text: int | None = None) -> int:
             f"image of {size}x{size} pixels: use a side divisible by {REDUCTION * unit}, for"
             f" latents that an autoencoder makes {REDUCTION} times smaller"
         )
+    t.inputs_need_grad = False  # diffusers' checkpoints pass gradients without
     side = size // REDUCTION
+    alone = "" if t.encoded else "denoiser alone: "
     t.assumptions.append(
-        f"denoiser alone: images of {size}x{size} are latents of {side}x{side}, as an autoencoder"
+        f"{alone}images of {size}x{size} are latents of {side}x{side}, as an autoencoder"
         f" makes them {REDUCTION} times smaller" + ("" if text is None else f"; {text} text tokens")
     )
     return side
+
+
+def passed(t: Tape, name: str, *shape: int) -> Value:
+    """An input that an encoder may have made in the same step: the text, or its pooled state."""
+    return t.given.pop(name, None) or t.input(shape)
 
 
 def sinusoids(t: Tape, step: Value, width: int, rows: int | None = None) -> Value:

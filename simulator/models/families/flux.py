@@ -6,6 +6,8 @@ Two by two latents are packed into a token.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from roofcast.simulator.models.families import diffusion
@@ -66,18 +68,17 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
     tokens = (diffusion.latent_side(t, size, PACKED, TEXT) // PACKED) ** 2
     x = dense(t, "x_embedder", t.input((batch, tokens, c.in_channels)), c.width)
     e = time_and_text(t, batch, c.width, c.pooled_projection_dim, guided=c.guidance_embeds)
-    y = dense(t, "context_embedder", t.input((batch, TEXT, c.joint_attention_dim)), c.width)
+    text = diffusion.passed(t, "text", batch, TEXT, c.joint_attention_dim)
+    y = dense(t, "context_embedder", text, c.width)
     tables = places(t, TEXT + tokens, c.attention_head_dim)
-    x, y = t.repeat(
-        "transformer_blocks", c.num_layers, lambda x, y: double(t, c, x, y, e, tables), x, y
-    )
-    x, y = t.repeat(
-        "single_transformer_blocks",
-        c.num_single_layers,
-        lambda x, y: single(t, c, x, y, e, tables),
-        x,
-        y,
-    )
+    counts = {"transformer_blocks": c.num_layers, "single_transformer_blocks": c.num_single_layers}
+    for (name, count), block in zip(counts.items(), (double, single), strict=True):
+
+        def body(x: Value, y: Value, block: Any = block) -> tuple[Value, Value]:
+            with t.checkpoint(x, y, e, *tables):
+                return block(t, c, x, y, e, tables)
+
+        x, y = t.repeat(name, count, body, x, y)
     scale, shift = modulation(t, "norm_out", e, c.width, 2)
     x = modulated(t, "norm_out.modulate", plain_norm(t, "norm_out.norm", x), scale, shift)
     x = dense(t, "proj_out", x, c.patch_size**2 * (c.out_channels or c.in_channels))

@@ -75,7 +75,7 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
         with t.op("pos_embed.contiguous", "copy"):
             x = pointwise.copy(t, x)
     e = time_and_text(t, batch, c.width, c.pooled_projection_dim)
-    text = t.input((batch, TEXT, c.joint_attention_dim))
+    text = diffusion.passed(t, "text", batch, TEXT, c.joint_attention_dim)
     y = dense(t, "context_embedder", text, c.caption_projection_dim)
     kinds = [(i in c.dual_attention_layers, i == c.num_layers - 1) for i in range(c.num_layers)]
     start = 0
@@ -84,7 +84,8 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
             dual, last = kinds[start]
 
             def body(x: Value, y: Value, dual: bool = dual, last: bool = last) -> tuple:
-                return block(t, c, x, y, e, dual=dual, last=last)
+                with t.checkpoint(x, y, e):
+                    return block(t, c, x, y, e, dual=dual, last=last)
 
             x, y = t.repeat("transformer_blocks", end - start, body, x, y)
             start = end
@@ -111,7 +112,8 @@ def time_and_text(
             sines = diffusion.sinusoids(t, strength, diffusion.TIME)
             guidance = diffusion.embedder(t, "guidance_embedder", sines, width)
             e = residual(t, e, guidance, "guidance_add")
-        text = diffusion.embedder(t, "text_embedder", t.input((batch, pooled)), width)
+        words = diffusion.passed(t, "pooled", batch, pooled)
+        text = diffusion.embedder(t, "text_embedder", words, width)
         return residual(t, e, text, "text_add")
 
 

@@ -125,7 +125,8 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
     side = diffusion.latent_side(t, size, 1, TEXT)
     x = t.input((batch, c.in_channels, side, side))
     time = conditioning(t, c, batch)
-    text = tuple(t.input((batch, TEXT, width)) for width in sorted({*_text_widths(c)}))
+    widths = sorted({*_text_widths(c)})
+    text = tuple(diffusion.passed(t, "text", batch, TEXT, width) for width in widths)
     texts = {x.shape[-1]: x for x in text}
     pad = (c.conv_in_kernel - 1) // 2
     x = convolve(t, "conv_in", x, c.block_out_channels[0], c.conv_in_kernel, padding=pad)
@@ -134,9 +135,9 @@ def build(t: Tape, c: Config, batch: int, size: int) -> Value:
     if c.mid_block_type is not None:
         with t.scope("mid_block"):
             level, width = len(c.block_out_channels) - 1, c.block_out_channels[-1]
-            x = _resnet(t, c, "resnets.0", x, width, time)
+            x = _resnet(t, c, "resnets.0", x, width, time)  # which diffusers never checkpoints
             x = transformer(t, c, "attentions.0", x, level, texts)
-            x = _resnet(t, c, "resnets.1", x, width, time)
+            x = _checkpoint(t, c, "resnets.1", x, width, time)
     x = _up(t, c, x, time, texts, skips)
     x = group_norm(t, "conv_norm_out", x, c.norm_num_groups)
     x = activation(t, "conv_act", c.act_fn, x, in_place=False)
@@ -154,6 +155,12 @@ def _resnet(t: Tape, c: Config, name: str, x: Value, width: int, time: Value) ->
     return resnet(t, name, x, width, groups, time=time, act=act, dropout=p)
 
 
+def _checkpoint(t: Tape, c: Config, name: str, x: Value, width: int, time: Value) -> Value:
+    """A residual block that gradient checkpointing computes again."""
+    with t.checkpoint(x, time):
+        return _resnet(t, c, name, x, width, time)
+
+
 def conditioning(t: Tape, c: Config, batch: int) -> Value:
     """The embedding of the time step, of the class if there are classes, and in SDXL of the pooled
     text and of the image's sizes.
@@ -169,7 +176,8 @@ def conditioning(t: Tape, c: Config, batch: int) -> Value:
     if c.addition_embed_type is None:
         return e
     width, whole = c.addition_time_embed_dim or 256, c.projection_class_embeddings_input_dim or 2816
-    pooled, sizes = t.input((batch, whole - SIZES * width)), t.input((batch, SIZES))
+    pooled = diffusion.passed(t, "pooled", batch, whole - SIZES * width)
+    sizes = t.input((batch, SIZES))
     sines = diffusion.sinusoids(t, sizes, width)
     with t.op("add_embeds", "concat"):
         both = pointwise.concat(t, [pooled, t.view(sines, batch, SIZES * width)], 1)
@@ -185,7 +193,7 @@ def _down(
         width = c.block_out_channels[level]
         with t.scope(f"down_blocks.{level}"):
             for index in range(layers[level]):
-                x = _resnet(t, c, f"resnets.{index}", x, width, time)
+                x = _checkpoint(t, c, f"resnets.{index}", x, width, time)
                 if kind in ATTENDED:
                     x = transformer(t, c, f"attentions.{index}", x, level, texts)
                 skips.append(x)
@@ -206,7 +214,7 @@ def _up(
             for layer in range(layers[level] + 1):
                 with t.op(f"cat.{layer}", "concat"):
                     x = pointwise.concat(t, [x, skips.pop()], 1)
-                x = _resnet(t, c, f"resnets.{layer}", x, width, time)
+                x = _checkpoint(t, c, f"resnets.{layer}", x, width, time)
                 if kind in ATTENDED:
                     x = transformer(t, c, f"attentions.{layer}", x, level, texts)
             if level:
@@ -231,7 +239,7 @@ def transformer(
         else:
             h = t.view(convolve(t, "proj_in", h, width, 1), batch, length, width)
         count = c.per_level("transformer_layers_per_block")[level]
-        h = t.repeat("transformer_blocks", count, lambda h: block(t, h, heads, text, c.dropout), h)
+        h = t.repeat("transformer_blocks", count, lambda h: remade(t, h, heads, text, c.dropout), h)
         if c.use_linear_projection:
             h = dense(t, "proj_out", h, width)
         with t.op("transpose", "copy"):
@@ -251,6 +259,12 @@ def as_tokens(t: Tape, x: Value, length: int) -> Value:
         return t.view(x, 1, length, width)
     with t.op("transpose_in", "copy"):
         return pointwise.copy(t, x, batch, length, width)
+
+
+def remade(t: Tape, x: Value, heads: int, text: Value, dropout: float) -> Value:
+    """One block, which gradient checkpointing computes again."""
+    with t.checkpoint(x):
+        return block(t, x, heads, text, dropout)
 
 
 def block(t: Tape, x: Value, heads: int, text: Value, dropout: float) -> Value:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.work.ops import linear, norm, pointwise
+from roofcast.simulator.work.ops import linear, norm, pointwise, prompts
 from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 from roofcast.simulator.work.traced import Cache
@@ -94,11 +94,11 @@ def attention(
     """
     if t.generates and (causal or memory):
         return over_cache(t, q, k, v, window=window, keys=keys, elements=cache, source=memory)
-    how = "eager" if eager else t.implementation("attention", "flash")
-    how = how if keys is None else "flash"
+    how = _implementation(t, eager, keys)
     if causal or memory:
         cached(t, k, v, window=window, elements=cache, source=memory)
     q, k, v = (t.cast(x, t.wide(x.dtype)) for x in (q, k, v))  # attention is not quantized
+    k, v = prompts.prefixed(t, k, v) if (causal or mask is not None) and not memory else (k, v)
     _check_cp(t, fused=how != "eager" and mask is None and bias is None)
     if how == "eager":
         return _eager(t, q, k, v, (bias, mask), dropout, softmax_fp32, softcap, scaled)
@@ -116,6 +116,13 @@ def attention(
         return _padded(t, q, k, v, kernel)
     out = _fused(t, q, k, v, kernel)
     return pointwise.copy(t, out) if how == "flash" and by_heads and q.shape[1] > 1 else out
+
+
+def _implementation(t: Tape, eager: bool, keys: int | None) -> str:
+    """eager | efficient | flash; chosen keys have a fused kernel only."""
+    if keys is not None:
+        return "flash"
+    return "eager" if eager else t.implementation("attention", "flash")
 
 
 def _check_cp(t: Tape, *, fused: bool) -> None:

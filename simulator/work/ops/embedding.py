@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from roofcast.simulator.work.ops.prompts import prompted
 from roofcast.simulator.work.tape import Tape, Value
 
 INDEX = 8  # bytes of an int64 index
+EMBEDDED = 3  # dimensions of embedded tokens: batch, tokens, width
 
 
 def embedding(
@@ -32,7 +34,8 @@ def embedding(
         t.save(ids)
         written, dtype = table.bytes + out.bytes, table.dtype
         t.backward("scatter", vector=out.size, read=read, written=written, product=dtype)
-    return t.leave(out) if table.split else out
+    out = t.leave(out) if table.split else out
+    return prompted(t, out) if ids.kind == "input" and len(out.shape) == EMBEDDED else out
 
 
 def embedding_bag(t: Tape, ids: Value, bags: int, rows: int, width: int) -> Value:

@@ -151,17 +151,22 @@ def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning) -> Value:
         backward  the gradients of A and B, and of x
 
     Adapters in another format than x read a copy of x, each its own, and the result is cast back.
-    Source: github huggingface/peft, src/peft/tuners/lora/layer.py, Linear.forward.
+    Source: github huggingface/peft, src/peft/tuners/lora/layer.py, Linear.forward. Where a stack
+    multiplies queries, keys and values as one (`lora = "merged"`), layers with the same input share
+    A: github NVIDIA/NeMo, adapter lora_kqv_adapter.
     """
     assert tuning.rank is not None, "an adapter has a rank"
     rank, k, wide = tuning.rank, x.shape[-1], out.shape[-1]
     check_rank(rank, wide, k, t.node.name)
     dtype = tuning.precision or t.precision.weights
-    down = t.parameter(rank, k, dtype=dtype, adapter=True)
+    merged = t.implementation("lora", "") == "merged"
+    h = t.lowered.get(x.storage) if merged else None
+    if h is None:
+        down = t.parameter(rank, k, dtype=dtype, adapter=True)
+        h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
+        h = t.lowered[x.storage] = _plain(t, h, rank, False, down, True, _sixteen(t), False)
     up = t.parameter(wide, rank, dtype=dtype, adapter=True)
-    h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
-    for weight in (down, up):
-        h = _plain(t, h, weight.shape[0], False, weight, True, _sixteen(t), False)
+    h = _plain(t, h, wide, False, up, True, _sixteen(t), False)
     if t.implementation("lora", "") == "padded":
         t.save(h)  # LitGPT copies it into the width of a fused layer; the copy keeps its source
     if tuning.dora:

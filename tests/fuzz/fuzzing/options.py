@@ -30,7 +30,8 @@ CHOICES = {
     "zero": "0 1 2 3".split(),
     "optimizer": "sgd momentum adam adamw lamb lion adafactor none".split(),
     "recompute": "none selective full uniform:4 every:2 block:3 modules:mlp".split(),
-    "offload": "activations optimizer".split(),
+    "offload": "activations optimizer parameters".split(),
+    "offload-to": "host nvme".split(),
     "stack": "pytorch-eager jax-xla megatron pytorch-compiled nvidia-tuned fsdp-eager".split(),
     "system": "dgx-h100 aws-p4d azure-nd-mi300x-v5 aws-trn2".split(),
 }

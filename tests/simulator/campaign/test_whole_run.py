@@ -129,7 +129,7 @@ def test_nothing_fails_at_a_rate_of_zero():
         ({"start": "tomorrow"}, "a date is wanted"),
         ({"failure_rate": -1.0}, "0 or more"),
         ({"checkpoint_bandwidth": "-2 GB/s"}, "a positive number"),
-        ({"input_rate": "-5 samples/s"}, "a positive number"),
+        ({"input_rate": "-5 samples/s"}, "a positive rate"),
         ({"input_rate": "fast"}, "input_rate"),
         ({"checkpoint_every": "0"}, "1 or more"),
         ({"restart": "soon"}, "a duration is wanted"),

@@ -47,9 +47,12 @@ def brute_force(scenario, wanted):
             tried = search_layouts(kind.scenario, shapes, kind.space.policies(few=True))
             capacity = float(hwdb.device(name).memory.capacity)
             fits = ~tried.refused & (tried.peak_bytes * most_above("train") <= capacity)
-            for step_s in np.unique(tried.step_s[fits]):
-                seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(step_s))
-                point = chooser.point(kind, n, seconds, {}, step_s, 0.0)
+            step_s = np.where(fits, tried.step_s, np.inf)
+            steps = np.unique(tried.step_s[fits])
+            for each in steps[:1] if chooser.by_joules else steps:  # the fastest decides on energy
+                seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(each))
+                joules = chooser.joules(kind, tried.layout(int(np.argmin(step_s))))
+                point = chooser.point(kind, n, seconds, {}, each, 0.0, joules)
                 if meets(point, wanted) and point.value(wanted.objective) is not None:
                     found.append((point.value(wanted.objective), name, n))
     return min(found)
@@ -74,6 +77,8 @@ def test_no_bound_is_above_what_was_found(question):
     for p in points:
         kind = chooser.kinds[p.offer.device.id]
         assert kind.floor.run_s(p.devices) <= p.time_s * (1 + 1e-9), (p.offer.device.id, p.options)
+        least = chooser.bound(kind, p.devices).energy_j
+        assert least <= p.energy_j * (1 + 1e-9), (p.offer.device.id, p.options)
         assert kind.floor.fits(p.devices, kind.names.device.memory.capacity)
 
 
@@ -98,6 +103,24 @@ def test_a_choice_is_what_predict_says_of_the_whole_training(chosen):
         assert c.cost_low_usd <= c.cost_usd <= c.cost_high_usd
         assert c.time_low_s <= c.time_s <= c.time_high_s
         assert 0 <= c.within_probability <= 1 and 0 <= c.under_probability <= 1
+
+
+def test_the_least_energy_is_that_of_the_forecast_and_not_of_the_printed_power():
+    wanted = Wanted(goal="energy", devices=8)
+    found = choose(RESNET, ["v100-sxm2-32gb", "h100-sxm5", "t4"], wanted)
+    energies = [c.energy_j for c in found.choices]
+    assert energies == sorted(energies) and len(energies) == 3
+    for c in found.choices:
+        f = predict(msgspec.structs.replace(RESNET, device=c.device, **found_batch(found, c)))
+        assert c.energy_j == pytest.approx(f.energy_j, rel=1e-9)
+    limit = energies[0] * 1.01
+    met = choose(RESNET, ["v100-sxm2-32gb", "h100-sxm5", "t4"], Wanted(max_energy_j=limit))
+    assert met.choices and all(c.energy_j <= limit for c in met.choices)
+
+
+def found_batch(found, choice):
+    """The fields that a choice sets, with the batch that was taken for all."""
+    return {"batch": found.scenario["batch"], **choice.options}
 
 
 def test_every_choice_and_every_point_of_the_front_meets_the_limits(chosen):

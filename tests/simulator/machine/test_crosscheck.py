@@ -1,5 +1,6 @@
 """The cross-check, from given measurements; no test depends on the speed of the local machine."""
 
+import csv
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,9 +91,27 @@ def test_json_has_the_documented_keys_and_no_other(session, calibrated):
         }
     ]
     assert {frozenset(row) for row in out["training"]} == {
-        frozenset(("model", "predicted_s", "measured_s", "error", "noise"))
+        frozenset(("model", "threads", "predicted_s", "measured_s", "error", "noise"))
     }
     assert len({row["model"] for row in out["training"]}) == len(net_list.NETS)
+
+
+def test_on_several_threads_the_best_round_counts(session):
+    """Another process that takes one of the cores stops all threads of a step."""
+    found = measure.best(session)
+    assert {name: each.seconds for name, each in found.found.items()} == {
+        name: min(each.rounds) for name, each in session.found.items()
+    }
+    assert found.versions == session.versions
+
+
+def test_a_table_says_how_many_threads_ran(session, calibrated, tmp_path):
+    rows = crosscheck.training(session, str(calibrated), 4)
+    table = crosscheck_table.write(rows, session, calibrated, "a CPU, 4 threads", 4)
+    lines = table.read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("# Wall time, best of") for line in lines)
+    found = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert {(row["cpu"], row["threads"]) for row in found} == {("a CPU", "4")}
 
 
 def test_a_written_table_gives_the_same_forecasts(session, calibrated, tmp_path, capsys):

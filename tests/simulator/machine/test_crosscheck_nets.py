@@ -1,5 +1,9 @@
 """The numba nets: gradients against finite differences, falling losses, numbers of weights."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -43,6 +47,24 @@ def test_the_loss_falls(net):
     step = nets.build(net._replace(batch=min(net.batch, 64)))
     losses = [step() for _ in range(12)]
     assert all(np.isfinite(losses)) and losses[-1] < 0.98 * losses[0]
+
+
+def test_two_threads_compute_the_same_losses():
+    """Threads share rows of the loops; a process has one number of threads, so this takes two."""
+    program = (
+        "from roofcast.simulator.machine.crosscheck import nets, net_list as n;"
+        "step = nets.build(next(x for x in n.NETS if x.name == 'mlp-numba')._replace(batch=64));"
+        "print(*(float(step()) for _ in range(3)))"
+    )
+    losses = [
+        subprocess.run(
+            [sys.executable, "-c", program], env=os.environ | {"NUMBA_NUM_THREADS": threads},
+            capture_output=True, text=True, check=True,
+        ).stdout.split()
+        for threads in ("1", "2")
+    ]  # fmt: skip
+    one, two = (np.array([float(x) for x in each]) for each in losses)
+    assert len(one) == 3 and one == pytest.approx(two, rel=1e-4)
 
 
 @pytest.mark.parametrize("net", NUMBA, ids=lambda n: n.name)

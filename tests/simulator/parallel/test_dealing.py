@@ -7,9 +7,10 @@ from roofcast import predict
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.parallel.dealing import deal, stages
 from roofcast.simulator.parallel.layout import Layout
+from roofcast.simulator.parallel.passes import passes
 from roofcast.simulator.parallel.pipeline.replay import replay
 from roofcast.simulator.parallel.pipeline.schedule import pipeline
-from roofcast.simulator.parallel.stages import Unit, passes, units
+from roofcast.simulator.parallel.stages import Unit, units
 from roofcast.simulator.parallel.step import ends
 
 LLAMA = {

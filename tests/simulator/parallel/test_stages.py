@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from roofcast.hwdb.constants import kernels
-from roofcast.simulator.parallel.stages import PHASES, Unit, exchanged, passes, repeated, units
+from roofcast.simulator.parallel.passes import passes
+from roofcast.simulator.parallel.stages import PHASES, Unit, exchanged, repeated, units
 from roofcast.simulator.parallel.traffic import Cost
 from roofcast.simulator.times.dispatch import dispatch, token_counts
 from roofcast.simulator.times.host import slowness

@@ -8,7 +8,8 @@ from roofcast import hwdb
 from roofcast.hwdb import constants
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.fits import power as fits
-from roofcast.scenarios.measured.watts import measured
+from roofcast.scenarios.fits import power_left_out
+from roofcast.scenarios.measured.watts import TABLE, measured
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.models import catalog
@@ -176,6 +177,59 @@ def test_watts_of_decoding_are_those_of_the_fit():
     flop = constants.family("hopper").joule_per_flop["bf16"].value
     errors = fits.decoding_errors(steps, constants.kernels(), flop)
     assert len(errors) > 20 and np.abs(np.expm1(errors)).mean() < 0.08
+
+
+FEW = (  # a row of every kind that the fits meet, those that no fit reads among them
+    {"device": "v100", "model": "resnet50", "batch": "32"},
+    {"device": "v100", "model": "bert_base_uncased on squad", "batch": "8"},
+    {"device": "v100", "model": "ncf", "batch": "1024"},
+    {"device": "h100", "model": "qwen3-8b"},
+    {"device": "h100", "model": "gemma-3-12b"},
+    {"device": "tpu v3", "model": ""},
+)
+
+
+def small_table(path):
+    """Two limits, or two batches, of each of FEW, of the shipped table."""
+    head, *lines = [n for n in TABLE.read_text().splitlines() if not n.startswith("#")]
+    kept = [head]
+    for few in FEW:
+        rows = [
+            line for line in lines
+            if all(w in line.lower() for w in (few["device"], *few["model"].split(" on ")))
+            and f",{few.get('batch', '')}," in line
+        ]  # fmt: skip
+        assert rows, few
+        kept += [rows[0], rows[-1]]
+    path.write_text("\n".join(dict.fromkeys(kept)) + "\n")
+    return path
+
+
+def test_the_fit_reads_a_small_table_with_rows_that_are_not_its_own(tmp_path, monkeypatch, capsys):
+    path = small_table(tmp_path / "few.csv")
+    monkeypatch.setattr(fits, "EVALUATIONS", 20)
+    monkeypatch.setattr("sys.argv", ["power", str(path)])
+    fits.main()
+    text = capsys.readouterr().out
+    assert "idle 0.1" in text and text.count("  all: ") == 2
+    limits, decoding = (line for line in text.splitlines() if line.startswith("  all: "))
+    assert limits.endswith("of 4 rows") and decoding.endswith("of 4 rows")
+    with pytest.raises(BadInput, match="no rows of training under power limits"):
+        fits.fit_limits([r for r in measured(path) if r.model == "ncf"], constants.kernels())
+
+
+def test_a_network_is_forecast_without_what_its_rows_told(tmp_path, monkeypatch, capsys):
+    path = small_table(tmp_path / "few.csv")
+    monkeypatch.setattr(fits, "EVALUATIONS", 20)
+    before = capped("v100-pcie-32gb", 0.6).step_energy_j
+    power_left_out.main([str(path)])
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    named = {(kind, name): cells for kind, _, name, *cells in lines[1:]}
+    for name in ("resnet50", "bert-base"):
+        count, watts, _, time = named["training under limits", name]
+        assert count == "2" and 0.0 < float(watts) < 40.0 and 0.0 < float(time) < 40.0
+    assert named["decoding", "qwen3-8b"][0] == "2" and "as shipped" not in str(named)
+    assert capped("v100-pcie-32gb", 0.6).step_energy_j == before  # nothing is left behind
 
 
 def test_families_of_one_process_node_share_the_energy_of_a_flop():

@@ -126,3 +126,39 @@ def test_a_policy_of_results_keeps_these_and_the_residual_stream_alone():
     """
     more = kept(step("save_qkv_proj")) - kept(step("full"))
     assert more == pytest.approx(2 * TOKENS * LAYERS * (HEADS + 2 * KV), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        ("selective:2", "every:2"),  # torchtune's and torchtitan's ac_option
+        ("modules:core_attn", "selective"),  # Megatron's --recompute-modules
+        ("megatron-selective", "selective"),
+        ("activation_checkpointing", "full"),
+    ],
+)
+def test_words_of_frameworks_are_ours(theirs, ours):
+    a, b = step(theirs), step(ours)
+    assert [k[:10] for k in a.kernels] == [k[:10] for k in b.kernels]
+    assert [s[:4] for s in a.saved] == [s[:4] for s in b.saved]
+
+
+def test_parts_and_layers_keep_what_they_say():
+    """More of a layer, or more layers, run again: less is kept, and more is multiplied again."""
+    for ladder in (
+        ("none", "modules:core_attn", "modules:self_attn", "modules:self_attn,mlp", "full"),
+        ("none", "modules:mlp", "modules:mlp,self_attn", "full"),
+        ("none", "every:4", "selective:2", "full"),
+        ("none", "block:8", "block:24", "full"),
+    ):
+        steps = [step(how) for how in ladder]
+        kept = [sum(s.bytes * s.count for s in each.saved) for each in steps]
+        again = [products_again(each) for each in steps]
+        assert kept == sorted(kept, reverse=True) and again == sorted(again)
+        assert kept[-1] < kept[1] < kept[0] and again[-1] > again[0] == 0
+
+
+@pytest.mark.parametrize("how", ["selective:0", "selective:x", "modules:core_atn", "modules:moe"])
+def test_words_that_name_nothing_are_refused(how):
+    with pytest.raises(RoofcastError):
+        step(how)

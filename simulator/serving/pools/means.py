@@ -1,0 +1,280 @@
+"""Mean values of two pools: prompts wait for an instance that computes them, their cache passes to
+one that decodes, and no prompt delays a token.
+
+An instance of the prefill pool takes as many waiting prompts into a pass as a chunk holds. A pass
+of b prompts takes S(b) seconds; those that arrive meanwhile are the next one, b = L S + exp(-L S)
+at L prompts per second (one where none came), up to the k of a chunk. Of an instance that works a
+share r of the time, a prompt waits for half a pass, then for those before it where a chunk does not
+hold all (M/D/k [sakasegawa1977]), which for k = 1 is M/D/1:
+
+    wait = r S(b) / 2 + z^sqrt(2 (k + 1)) S(k) / (2 k (1 - z)),   z = L S(k) / k
+
+An instance of the decode pool with B sequences makes a token of each in a step of d(B) seconds, and
+X = B / ((output - 1) d(B)) requests per second (Little's law).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.costs import Costs
+from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.means import WAVE, Mean, solve
+from roofcast.simulator.serving.pools.asked import Pair
+from roofcast.simulator.serving.protocol import Numbers, Server
+from roofcast.simulator.serving.speculation import Speculation
+from roofcast.simulator.serving.steps import FINE, grid
+
+PASSES = 12  # of the number of prompts of a pass, which depends on itself
+NEAR = 0.999  # of what the pools can serve, that a closed loop reaches at most
+BINDS = ("prefill", "transfer", "decode")
+
+
+class Prompts:
+    """An instance of the prefill pool, at the lengths of a load."""
+
+    def __init__(self, server: Server, load: Load, places: float) -> None:
+        self.request_s, chunk = float(server.request_s), max(int(server.chunk_tokens), 1)
+        self.most = int(max(min(chunk // load.new, places), 1))
+        """Prompts of a pass, at most."""
+        if load.new > chunk:
+            starts = np.arange(0, load.new, chunk)
+            parts = server.prefill(1, np.minimum(chunk, load.new - starts), load.hit + starts)
+            self.grid, self.seconds = np.array([1.0]), np.array([float(np.sum(parts))])
+        else:
+            self.grid = np.array(grid(1, max(self.most, 2), FINE))
+            spent = server.prefill(self.grid, load.new, load.hit)
+            self.seconds = np.broadcast_to(np.asarray(spent, float), self.grid.shape)
+        # fewer prompts in a pass are never served at a higher rate than more
+        self.capacity = float(np.max((self.grid / self.seconds)[self.grid <= self.most]))
+        """Prompts per second, at most."""
+
+    def takes(self, prompts: Numbers) -> Numbers:
+        """Seconds of a pass of so many prompts."""
+        return np.interp(prompts, self.grid, self.seconds)
+
+    def together(self, rate: Numbers) -> Numbers:
+        """Prompts of a pass in the mean, at so many per second."""
+        b = np.ones_like(np.asarray(rate, dtype=float))
+        for _ in range(PASSES):
+            met = rate * self.takes(b)
+            b = np.clip(met + np.exp(-met), 1.0, float(self.most))
+        return b
+
+    def served(self, rate: Numbers) -> tuple[Numbers, Numbers]:
+        """Seconds until a pass takes a prompt, and of that pass, at so many prompts per second."""
+        k, b = float(self.most), self.together(rate)
+        took = self.takes(b)
+        works = np.minimum(rate * took / b, 1.0)
+        busy = np.minimum(rate / self.capacity, NEAR)
+        full = k / self.capacity
+        ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * full / (2.0 * k * (1.0 - busy))
+        own = works * self.takes(np.minimum(1.0 + rate * took, k)) + (1.0 - works) * self.takes(1.0)
+        return works * took / 2.0 + ahead, own
+
+    def works(self, rate: Numbers) -> Numbers:
+        """Share of the time that an instance computes."""
+        b = self.together(rate)
+        return np.minimum(rate * self.takes(b) / b, 1.0)
+
+
+def places_of(room: Room, load: Load) -> float:
+    """Sequences that an instance of the decode pool holds at once."""
+    return float(max(room.sequences(load.input_len + room.reserved * load.output_len), 1))
+
+
+def prompts_of(server: Server, passing: Room, load: Load) -> Prompts:
+    """An instance of the prefill pool."""
+    return Prompts(server, load, passing.sequences(load.input_len + 1))
+
+
+def costs_of(server: Server, room: Room, load: Load, spec: Speculation) -> Costs:
+    """An instance of the decode pool."""
+    lengths = msgspec.structs.replace(load, kind="offline", amount=1.0, cached=0.0)
+    return Costs(server, lengths, places_of(room, load), spec)
+
+
+class Apart(NamedTuple):
+    """Mean values of both pools, and what the time to the first token has beside queue and server
+    [s].
+    """
+
+    mean: Mean
+    prefill: Numbers  # the pass with the prompt
+    transfer: Numbers  # until the cache is at the decode pool
+    joins: Numbers  # until the decode pool makes the first token, or hands it on
+
+
+class Totals(NamedTuple):
+    """The most requests per second of all instances, by what binds."""
+
+    prefill: Numbers
+    transfer: Numbers
+    decode: Numbers
+
+    @property
+    def highest(self) -> Numbers:
+        """The most of all."""
+        return np.minimum(np.minimum(self.prefill, self.transfer), self.decode)
+
+    @property
+    def binds(self) -> str:
+        """The pool, or the link, that serves the least."""
+        return BINDS[int(np.argmin(self))]
+
+
+class Costing:
+    """Seconds of both pools at the lengths of a load, and what they serve at most.
+
+    instances: of each pool, numbers or arrays; those of the pair where it is left out. prompts,
+    costs: those of each pool, where they are known already.
+    """
+
+    def __init__(
+        self,
+        of: Pair,
+        instances: tuple[Numbers, Numbers] | None = None,
+        prompts: Prompts | None = None,
+        costs: Costs | None = None,
+    ) -> None:
+        self.of, self.load, self.places = of, of.load, places_of(of.room, of.load)
+        self.prompts = prompts or prompts_of(of.prefill.server, of.passing, of.load)
+        self.costs = costs or costs_of(of.decode.server, of.room, of.load, of.decode.spec)
+        by = instances or (of.prefill.cut.replicas, of.decode.cut.replicas)
+        self.more, self.prefills, self.n = self.costs.more, *by
+        self.again, sent = of.decode.server.profile.first_again, of.sent
+        link = np.minimum(by[0] / sent.each_sender, by[1] / sent.each_receiver)
+        step = self.costs.grid / (self.more * self.costs.steps)
+        self.rates = np.maximum.accumulate(step)  # of an instance, by sequences at once
+        self.totals = Totals(by[0] * self.prompts.capacity, link, self.n * float(self.rates[-1]))
+
+    def rate(self, decoding: Numbers, users: Numbers) -> Numbers:
+        """Requests per second of a closed loop while so many sequences decode on each instance."""
+        return self.n * decoding / (self.more * self._tpot(decoding, users))
+
+    def _tpot(self, decoding: Numbers, users: Numbers) -> Numbers:
+        """Seconds per token of a sequence, which meets the others alone."""
+        return self.costs.decode(1.0 + decoding * (1.0 - 1.0 / users))
+
+    def means(self, decoding: Numbers, users: Numbers, wave: Numbers) -> Apart:
+        """Mean values of a closed loop of users while `decoding` sequences decode on each instance.
+
+        wave: share of prompts that come all together.
+        """
+        rate, tpot = self.rate(decoding, users), self._tpot(decoding, users)
+        return self.at(rate, decoding, tpot, users, wave)
+
+    def at(
+        self, rate: Numbers, decoding: Numbers, tpot: Numbers, users: Numbers, wave: Numbers
+    ) -> Apart:
+        """Mean values at a rate of requests, sequences that decode and their time per token.
+
+        users: infinite where requests come by themselves.
+        """
+        p, others = self.prompts, 1.0 - 1.0 / users
+        instances = self.prefills
+        each = np.minimum(rate / instances, NEAR * p.capacity)
+        wait, own = p.served(each * others)
+        if np.all(np.isfinite(users)):  # those that come all together
+            first = np.minimum(users / instances, float(p.most))
+            groups = np.ceil(users / instances / first)
+            wait = wait + wave * np.maximum(first * (groups + 1.0) / 2.0 - 1.0, 0.0) / p.capacity
+        passing = self.passing(rate * others, own)
+        whole = self.costs.spec.tokens * tpot
+        there = 1.0 - np.exp(-decoding * others)
+        joins = there * whole / 2.0 + (whole if self.again else 0.0)
+        ttft = p.request_s + wait + own + passing + joins
+        e2e = ttft + self.more * tpot
+        found = Mean(
+            ttft, tpot, e2e, decoding, rate, 0.0, tpot, 1.0 / p.capacity, p.takes(1.0),
+            rate / self.totals.highest, p.request_s, wait,
+        )  # fmt: skip
+        return Apart(found, own, passing, joins)
+
+    def passing(self, rate: Numbers, prefill_s: Numbers) -> Numbers:
+        """Seconds from the end of a prompt until its cache is at the other pool."""
+        busy = np.minimum(rate / self.totals.transfer, NEAR)
+        held = self.of.sent
+        slower = max(held.each_sender, held.each_receiver)
+        return held.exposed(prefill_s) + busy * slower / (2.0 * (1.0 - busy))
+
+
+def closed(of: Costing, users: Numbers) -> Apart:
+    """C users of all instances together, each with one request under way."""
+    users = np.asarray(users, dtype=float)
+    start: Numbers = WAVE
+    if of.load.requests:
+        start = users / np.maximum(of.load.requests, users)
+    wave = np.where(users > 1, start, 0.0)
+    fastest = NEAR * of.totals.highest + 0.0 * users
+    most = solve(lambda b: of.rate(b, users), fastest, of.places)
+
+    def under_way(decoding: Numbers) -> Numbers:
+        found = of.means(decoding, users, wave).mean
+        return of.n * decoding + found.requests_per_s * found.ttft
+
+    bound = under_way(most) <= users
+    solved = solve(under_way, users, of.places)
+    met = of.means(np.where(bound, most, np.minimum(solved, most)), users, wave)
+    found = met.mean
+    late = np.where(bound, np.maximum(users / found.requests_per_s - found.e2e, 0.0), 0.0)
+    use: Numbers = np.where(bound, 1.0, np.minimum(found.use, 1.0))
+    return met._replace(mean=found.delayed(late)._replace(use=use))
+
+
+def _sequences(of: Costing, rate: float) -> float:
+    """Sequences that decode on an instance at a rate of all, at most `places`."""
+    if rate >= of.n * float(of.rates[-1]):
+        return of.places
+    return float(np.interp(rate / of.n, of.rates, of.costs.grid))
+
+
+def arriving(of: Costing, rate: float) -> Apart:
+    """Requests that arrive at random, so many per second. Raises BadInput for more than the pools
+    can serve, and says what binds.
+    """
+    highest = of.totals.highest
+    if rate >= highest:
+        raise BadInput(too_many(of, rate))
+    decoding = _shared(of, rate)
+    tpot = decoding * of.n / (rate * of.more)
+    return of.at(rate, decoding, tpot, np.inf, 0.0)
+
+
+def _shared(of: Costing, rate: float) -> float:
+    """Sequences that decode on an instance in the mean: n of them finish at the rate X(n), so that
+    P(n) = P(n-1) rate / X(n), whatever the lengths (processor sharing [kelly1979]).
+    """
+    n = np.arange(1, int(of.places) + 1)
+    served = n / (of.more * of.costs.decode(n))
+    logs = np.concatenate([[0.0], np.cumsum(np.log(rate / of.n / served))])
+    weights = np.exp(logs - logs.max())
+    return float(max((np.arange(len(weights)) * weights).sum() / weights.sum(), 1e-9))
+
+
+def full(of: Costing) -> Apart:
+    """All requests queued: as many per second as the pools can serve, without the queue."""
+    rate = of.totals.highest
+    decoding = _sequences(of, rate)
+    tpot = decoding * of.n / (rate * of.more)
+    found = of.at(0.0, decoding, tpot, np.inf, 0.0)
+    return found._replace(mean=found.mean._replace(requests_per_s=rate, use=1.0))
+
+
+def too_many(of: Costing, rate: float) -> str:
+    """That a rate is more than the pools can serve."""
+    highest, binds = of.totals.highest, of.totals.binds
+    scale = 10.0 ** (math.floor(math.log10(highest)) - 2)
+    most = math.floor(0.999 * highest / scale) * scale
+    where = {"transfer": "the link between the pools"}.get(binds, f"the {binds} pool")
+    return (
+        f"rate {rate:g}/s: more than {where} can serve; the highest is {most:.3g}/s; prefill"
+        f" {of.totals.prefill:.3g}, transfer {of.totals.transfer:.3g}, decode"
+        f" {of.totals.decode:.3g} requests/s"
+    )

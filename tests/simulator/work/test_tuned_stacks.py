@@ -1,0 +1,81 @@
+"""What stacks do differently when few weights train: adapters, exchanges, 8-bit optimizers."""
+
+import pytest
+
+from roofcast import predict
+from roofcast.simulator.memory import FP32_COPIES
+from roofcast.simulator.models import resolve
+from roofcast.simulator.software.stack import stack
+from roofcast.simulator.work.step import Recipe, trace
+from roofcast.simulator.work.traced import Parallel
+from roofcast.simulator.work.tuning import Tuning
+
+LAYERS, HIDDEN, QUERIES, KEYS, WIDTH = 16, 2048, 2048, 512, 8192  # of Llama 3.2 1B
+RANK = 8
+
+
+def step(name, targets="attention", precision="bf16", tuned=True, tp=1):
+    recipe = Recipe(
+        mode="train",
+        batch=1,
+        size=512,
+        precision=precision,
+        optimizer="adamw",
+        recompute="none",
+        stack=stack(name),
+        tuning=Tuning(rank=RANK, targets=targets) if tuned else None,
+    )
+    return trace(resolve("llama-3.2-1b"), recipe, Parallel(tp=tp, sp=tp > 1))
+
+
+@pytest.mark.parametrize(
+    "name, shared",
+    [("peft-transformers", 3), ("te-nemo-2024", 1)],  # first matrices of queries, keys and values
+)
+def test_merged_queries_keys_and_values_share_the_first_matrix_of_an_adapter(name, shared):
+    of_layer = shared * HIDDEN + QUERIES + 2 * KEYS + QUERIES + HIDDEN  # and the output's
+    assert step(name).trainable_parameters == LAYERS * RANK * of_layer
+
+
+def sent(s, kind, phase):
+    return [(t.bytes, t.behind) for t in s.traffic if (t.kind, t.phase) == (kind, phase)]
+
+
+def test_nothing_hides_the_exchanged_gradients_of_frozen_layers():
+    """The product for the weight's gradient would; and no weight's gradient reads inputs again."""
+    frozen, whole = step("te-nemo-2024", "mlp", tp=2), step("te-nemo-2024", tuned=False, tp=2)
+    of_blocks = slice(0, 2)  # before queries, keys and values, and before the MLP
+    assert [b for _, b in sent(whole, "reduce_scatter", "backward")[of_blocks]] == [False, False]
+    assert [b for _, b in sent(frozen, "reduce_scatter", "backward")[of_blocks]] == [None, None]
+    again = [sum(b is True for _, b in sent(s, "all_gather", "backward")) for s in (frozen, whole)]
+    assert again[0] == again[1] - 1  # the MLP has adapters, which read it; attention has none
+
+
+@pytest.mark.parametrize("name, share", [("megatron", 0.5), ("pytorch-eager", 1.0)])
+def test_transformer_engine_gathers_operands_of_8_bit_products_in_8_bits(name, share):
+    wide, narrow = (step(name, precision=p, tuned=False, tp=2) for p in ("bf16", "fp8"))
+    whole = 512 * HIDDEN * 2
+    for phase in ("forward", "backward"):
+        found = [[b for b, _ in sent(s, "all_gather", phase)][:2] for s in (wide, narrow)]
+        assert found == [[whole, whole], [share * whole, share * whole]]
+        reduced = [sent(s, "reduce_scatter", phase)[0][0] for s in (wide, narrow)]
+        assert reduced == [whole, whole]  # sums stay in 16 bits
+
+
+def test_torchao_updates_one_weight_after_another_in_fp32():
+    """The weight and its two moments, at the embedding; bitsandbytes' paged ones need none."""
+    asked = {"sequence": 512, "precision": "bf16", "recompute": "full", "batch": 1}
+    peaks = {
+        name: predict("llama-3.2-1b", "a100-sxm4-80gb", optimizer=name, stack=on, **asked).memory
+        for name, on in (("adamw8bit", "torchtune-in-backward"), ("paged-adamw8bit", "torchtune"))
+    }
+    ao = peaks["adamw8bit"]
+    assert ao.peak_moment == "optimizer step"
+    assert ao.transient_bytes == FP32_COPIES * 4 * 128256 * HIDDEN
+    assert peaks["paged-adamw8bit"].transient_bytes < ao.transient_bytes
+
+
+def test_deepspeed_keeps_a_billion_weights_gathered():
+    asked = {"batch": 8, "devices": 8, "zero": 3, "sequence": 512, "precision": "bf16"}
+    found = predict("llama-2-7b", "a100-sxm4-80gb", stack="deepspeed-zero3", **asked)
+    assert found.ranks[0].buffers_bytes == pytest.approx(2e9)
