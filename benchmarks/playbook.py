@@ -24,6 +24,7 @@ from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.result import Forecast
 
 GIB = 2.0**30
+SLOW = "slow mode"  # in `exclude`: runs of a version that gathers inputs of products again
 MOST_DEVICES = 256  # 512 devices: every micro-batch took a second that no other run shows
 
 
@@ -136,6 +137,8 @@ def main() -> None:
         ("pp 1", [t for t in rows if degree(t, "pp") == 1]),
         ("pp > 1", [t for t in rows if degree(t, "pp") > 1]),
         ("all", rows),
+        ("pp > 1, in the slow mode", [t for t in rows if SLOW in t.run.excluded]),
+        ("all but those", [t for t in rows if SLOW not in t.run.excluded]),
     ):
         print(line(name, [ratio for t in part if (ratio := t.memory)]))
     if options.rows:

@@ -78,6 +78,7 @@ STATED = {
     "bucket_bytes": ("bytes", "printed"),
     "gradient_bytes": ("bytes", "printed"),
     "gather_bytes": ("bytes", "printed"),
+    "live_weights": ("weights", "printed"),
     "reduce_bytes": ("bytes", "printed"),
     "framework_bytes": ("bytes", "assumed"),
     "slack": ("1", "assumed"),

@@ -33,7 +33,7 @@ from roofcast.simulator.times.host import combine
 FITTED: dict[str, dict[str, float]] = {
     "vllm": {"sum_s": 14e-6},
     "trt-llm": {"sum_s": 6e-6},
-    "vllm-2025": {"seq_s": 39e-6, "dispatch_s": 18e-6},
+    "vllm-2025": {"seq_s": 39e-6},
     "vllm-2024": {"step_s": 1.7e-3, "seq_s": 74e-6},
     "trt-llm-2024": {"dispatch_s": 4e-6},
     "vllm-2023": {"dispatch_s": 60e-6},

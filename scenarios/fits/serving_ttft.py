@@ -4,7 +4,8 @@
 
 `ttft_s`: tokenization, HTTP and scheduling. Two constants: of servers whose API is a process of
 its own (vllm; TensorRT-LLM where a benchmark's script says so), and of those that do it beside the
-engine's work (trt-llm, sglang). What the scripts of a benchmark say of its lengths, and of steps
+engine's work (trt-llm, sglang). `user_s`: what each other user adds, whose tokens the same loop
+sends; one constant. What the scripts of a benchmark say of its lengths, and of steps
 for which a prompt waits, holds. The mean absolute log error is made least.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.fits.serving import write
@@ -30,7 +31,7 @@ from roofcast.simulator.serving.capacity import room
 APART, WITHIN = "vllm", "trt-llm"  # profiles that have the two constants
 OF = {"vllm": APART, "vllm-0.12": APART, "trt-llm": WITHIN, "sglang": WITHIN}
 WRITTEN = ("vllm", "trt-llm", "sglang")  # the others take over what `like` names
-FIRST, LAST = np.log(1e-3), np.log(1.0)  # between which a constant is sought [ln s]
+START = {APART: 0.03, WITHIN: 0.12, "user_s": 7e-4}  # where the search begins [s]
 
 
 class Point(NamedTuple):
@@ -41,6 +42,7 @@ class Point(NamedTuple):
     source: str
     measured: float
     alone: float
+    others: float  # users beside this one
 
 
 def points(path: str) -> list[Point]:
@@ -63,29 +65,39 @@ def points(path: str) -> list[Point]:
             continue
         if met.waiting == 0.0:
             constant = APART if run.processes else OF[at.stack]
-            alone = met.ttft - server.request_s
-            found.append(Point(constant, at.stack, row["source_name"], measured, alone))
+            others = max(load.amount - 1.0, 0.0)
+            alone = met.ttft - server.request_s - server.user_s * others
+            found.append(Point(constant, at.stack, row["source_name"], measured, alone, others))
     return found
 
 
-def fitted(mine: list[Point]) -> float:
-    """The constant of some points [s]."""
-    measured, alone = (np.array([p[k] for p in mine]) for k in (3, 4))
+def forecast(found: list[Point], values: dict[str, float]) -> np.ndarray:
+    """Seconds to the first token of some points."""
+    own = np.array([values[p.constant] for p in found])
+    alone, others = (np.array([p[k] for p in found]) for k in (4, 5))
+    return alone + own + values["user_s"] * others
 
-    def loss(x: float) -> float:
-        return float(np.abs(np.log((alone + np.exp(x)) / measured)).mean())
 
-    best = minimize_scalar(loss, bounds=(FIRST, LAST), method="bounded")
-    return float(f"{np.exp(best.x):.2g}")
+def fitted(found: list[Point]) -> dict[str, float]:
+    """The constants of some points [s]."""
+    measured = np.array([p.measured for p in found])
+
+    def loss(x: np.ndarray) -> float:
+        values = dict(zip(START, np.exp(x), strict=True))
+        return float(np.abs(np.log(forecast(found, values) / measured)).mean())
+
+    first = np.log(list(START.values()))
+    best = minimize(loss, first, method="Nelder-Mead", options={"maxiter": 1000, "fatol": 1e-6})
+    return {name: float(f"{np.exp(x):.2g}") for name, x in zip(START, best.x, strict=True)}
 
 
 def main(arguments: list[str]) -> None:
     """Fit, show and perhaps write."""
     found = points(arguments[0])
-    values = {name: fitted([p for p in found if p.constant == name]) for name in (APART, WITHIN)}
+    values = fitted(found)
     for stack, constant, source in sorted({(p.stack, p.constant, p.source) for p in found}):
         mine = [p for p in found if (p.stack, p.constant, p.source) == (stack, constant, source)]
-        error = np.array([(p.alone + values[constant]) / p.measured - 1 for p in mine])
+        error = forecast(mine, values) / np.array([p.measured for p in mine]) - 1
         off = np.abs(error)
         print(
             f"{stack}, {source}, {values[constant]:g} s: {len(off)} rows, median"
@@ -94,7 +106,9 @@ def main(arguments: list[str]) -> None:
         )
     print(values)
     if "--write" in arguments:
-        write({name: {"ttft_s": values[OF[name]]} for name in WRITTEN}, "serving_ttft.py")
+        constants = {name: {"ttft_s": values[OF[name]]} for name in WRITTEN}
+        constants[APART]["user_s"] = values["user_s"]
+        write(constants, "serving_ttft.py")
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def _followed(of: Replica, load: Load, found: Mean, met: Sample) -> Mean:
         highest = found.requests_per_s / found.use
         rate = len(met.weight) / met.found.seconds / of.cut.replicas
         found = found._replace(requests_per_s=rate, use=rate / highest)
-    found = seen(found, met, of.server.request_s)
+    found = seen(found, met, found.overhead)
     now = of.server.decode(np.array([max(found.decoding, 1.0), before]), load.context)
     return found._replace(step=found.step * float(now[0] / now[1]))
 
@@ -246,7 +246,7 @@ def _replayed(
     of: Replica, load: Load, held: Room, found: Mean, trace: Requests | None
 ) -> Sample | None:
     """Requests replayed on one replica; those of a trace on all."""
-    way = of.server.request_s
+    way = found.overhead
     if trace is not None:
         steps = steps_of(of, load, held, float((trace.input + trace.output).max()))
         parts = [

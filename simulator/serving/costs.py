@@ -33,7 +33,8 @@ class Costs:
         self.server, self.load, self.spec = server, load, spec
         self.users: Numbers = load.amount if users is None else users
         self.chunk = max(int(server.chunk_tokens), 1)
-        self.request_s, self.most = float(server.request_s), max(most, 1.0)
+        self.request_s, self.user_s = float(server.request_s), float(server.user_s)
+        self.most = max(most, 1.0)
         self.ramp = ramp
         self.more = max(load.output_len - 1, 0)
         """Tokens after the first."""
@@ -76,6 +77,12 @@ class Costs:
         """Share of all sequences that are those of others, to each one in a closed loop."""
         closed = self.load.kind == "concurrency"
         return 1.0 - 1.0 / np.maximum(self.users, 1.0) if closed else 1.0
+
+    @property
+    def outside(self) -> Numbers:
+        """Seconds of a first token outside the engine, in a closed loop with its other users."""
+        closed = self.load.kind == "concurrency"
+        return self.request_s + (self.user_s * (self.users - 1.0) if closed else 0.0)
 
     def met(self, decoding: Numbers) -> Numbers:
         """Sequences in a step that a decoding one meets, of so many in the mean over time."""

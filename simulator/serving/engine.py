@@ -85,16 +85,14 @@ def experts_met(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.n
     return np.asarray(experts) * (1.0 - (1.0 - first) / others)
 
 
-def busiest(ranks: ArrayLike) -> np.ndarray:
+def busiest(ranks: int) -> float:
     """By how many standard deviations the largest of so many equal normal values lies above their
     mean, in the mean [blom1958].
 
-    >>> [round(float(busiest(n)), 2) for n in (1, 2, 8)]
+    >>> [round(busiest(n), 2) for n in (1, 2, 8)]
     [0.0, 0.59, 1.43]
     """
-    n = np.asarray(ranks, dtype=float)
-    share = (n - 0.375) / (n + 0.25)
-    return np.vectorize(NormalDist().inv_cdf, otypes=[float])(share)
+    return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
 class Engine:
@@ -122,7 +120,7 @@ class Engine:
         self.c = c or constants()
         self.forward, self.device, self.gemv = forward, device, gemv
         self.faster, self.grouped, self.fp4 = stream, grouped, fp4
-        self.sixteen, self.above = sixteen, float(busiest(ranks))
+        self.sixteen, self.above = sixteen, busiest(ranks)
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
         groups: dict[tuple[str, str], list[Launch]] = {}

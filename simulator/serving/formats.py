@@ -63,6 +63,8 @@ def served(weights: str | None, cache: str | None, device: Device) -> Served:
     only_fp16 = device.peak_flops.get("fp16") and not device.peak_flops.get("bf16")
     sixteen = "fp16" if only_fp16 else "bf16"
     formats, said = _weights(weights, sixteen, device)
+    if (cache or "").lower() == "fp8" and device.kind == "gpu" and not device.peak_flops.get("fp8"):
+        said += (f"fp8 cache: {device.id} has no fp8 units; what converting it costs is left out",)
     return Served(formats, width, said)
 
 

@@ -124,7 +124,8 @@ class Hardware:
         """What a layout needs for the load; None where it does not hold the model."""
         self.layouts += 1
         least = self._weights(way) / way.size
-        usable = profile(way.asked.stack or STACK).memory_use * self._capacity(way.offer)
+        stack = profile(way.asked.stack or STACK)
+        usable = (1.0 if stack.of_free else stack.memory_use) * self._capacity(way.offer)
         if least >= usable:
             gib = 2.0**30
             self.refused.add(

@@ -81,7 +81,7 @@ def error_at(quantity: str, stack: str, share: float) -> float:
     ends of the 80 % interval.
 
     >>> round(error_at("tpot", "vllm", 0.9), 3), round(error_at("tpot", "vllm", 0.1), 3)
-    (0.261, -0.116)
+    (0.258, -0.108)
     """
     bounds: Bounds = getattr(errors(), class_of(stack))[quantity]
     one = NormalDist()

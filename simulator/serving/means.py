@@ -129,12 +129,10 @@ def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     together = np.minimum(costs.together, costs.users)
     groups = np.ceil(costs.users / together)
     queue = queue + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
-    ttft = costs.request_s + queue + prefill
+    ttft = costs.outside + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
-    return Mean(
-        ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.request_s, queue
-    )
+    return Mean(ttft, tpot, e2e, decoding, rate, 0.0, step, added, alone, use, costs.outside, queue)
 
 
 def _prompt_s(
@@ -208,7 +206,7 @@ def _in_step(costs: Costs, found: Mean) -> Mean:
     before = users * each * (groups + 1.0) / (2.0 * groups)
     step = costs.decode(users)
     tpot = step + (users * each - before) / more
-    ttft = costs.request_s + before
+    ttft = costs.outside + before
     e2e = ttft + more * tpot
     rate = users / e2e
     return found._replace(
@@ -251,17 +249,18 @@ def _open(costs: Costs, rate: float | None = None) -> Mean:
     decoding = solve(costs.rate, rate, most)
     found = _steady(costs, decoding)
     found = found.delayed(queued / rate)
-    ttft = found.ttft
-    e2e = max(costs.request_s + there / rate, ttft)
+    way = costs.request_s + costs.user_s * there
+    ttft = found.ttft + way - costs.request_s
+    e2e = max(way + there / rate, ttft)
     tpot = 0.0
     if costs.more:
         # prompts behind its own, which are first: all of them delay its tokens
-        behind = (ttft - costs.request_s) * rate * found.prompt / costs.more
+        behind = (ttft - way) * rate * found.prompt / costs.more
         stalled = min(rate * found.prompt, 0.98)
         tpot = max((e2e - ttft) / costs.more, found.step, (found.step + behind) / (1.0 - stalled))
     return found._replace(
-        tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate, use=rate / highest,
-        decoding=max(rate * costs.more * tpot, 1e-9),
+        ttft=ttft, overhead=way, tpot=tpot, e2e=ttft + costs.more * tpot, requests_per_s=rate,
+        use=rate / highest, decoding=max(rate * costs.more * tpot, 1e-9),
     )  # fmt: skip
 
 

@@ -40,11 +40,13 @@ MEANING = {  # of what a profile sets
     "evicts": "a sequence holds cache for what it has; false: for its whole length from its start",
     "kv": "format of the cache where none is asked for; model: 16 bits",
     "memory_use": "share of a device's memory that it uses",
+    "of_free": "a share of what weights and runtime leave, that is; false: of the whole",
     "most_sequences": "sequences that it runs at once; 0: no limit",
     "runtime_bytes": "device memory of the context, libraries and workspaces",
     "logit_bytes": "device memory per logit of all sequences at once, reserved for sampling",
     "rank_bytes": "device memory for collectives where tensors are cut over ranks",
     "ttft_s": "seconds to a first token beside the steps: tokenization, HTTP, scheduling",
+    "user_s": "more of them for each other user, whose tokens the same loop of the server sends",
     "transfer": "behind what of a prompt its cache is sent to a decode pool: prompt, chunk, layer",
     "first_again": "a decode pool computes the end of a prompt again, and makes its first token",
     "ramp": "share of requests of one length that start and end together in a closed loop",
@@ -82,11 +84,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evicts: bool = True
     kv: str = "model"
     memory_use: Share = 0.9
+    of_free: bool = False
     most_sequences: int = 0
     runtime_bytes: Positive = 2e9
     logit_bytes: Positive = 0.0
     rank_bytes: Positive = 0.0
     ttft_s: Positive = 0.0
+    user_s: Positive = 0.0
     ramp: Positive = 0.0
     transfer: str = "prompt"
     first_again: bool = False

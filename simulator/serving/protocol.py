@@ -23,6 +23,7 @@ class Server(Protocol):
     most_sequences: int | None  # that the stack runs at once
     attention_groups: int  # of devices, each with sequences of its own
     request_s: float  # from the client to the engine
+    user_s: float  # more for each other user, whose tokens the same loop sends
     evicts: bool  # whether sequences may lose their cache to others
 
     def decode(self, sequences: Numbers, context: Numbers) -> np.ndarray:

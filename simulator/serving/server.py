@@ -144,13 +144,17 @@ class Server:
         self.weight_bytes = bytes_ / d.pp
         capacity = self.device.memory.limit
         self.runtime_bytes = self._runtime(float(capacity or np.inf))
-        self.memory_bytes = self.profile.memory_use * float(capacity) if capacity else np.inf
+        self.capacity_bytes = float(capacity or np.inf)
+        taken = self.weight_bytes + self.runtime_bytes if self.profile.of_free else 0.0
+        free = max(self.capacity_bytes - taken, 0.0)
+        self.memory_bytes = min(taken + self.profile.memory_use * free, self.capacity_bytes)
         ranks = d.dp if self.profile.each_rank else 1
         chunk, most = self._limits(float(capacity or np.inf))
         self.chunk_tokens = chunk * ranks
         self.most_sequences = most * ranks or None
         self.attention_groups = d.dp
-        self.request_s, self.evicts = self.profile.ttft_s, self.profile.evicts
+        self.request_s, self.user_s = self.profile.ttft_s, self.profile.user_s
+        self.evicts = self.profile.evicts
         board = self._decode.board
         self.idle_w = float(board.idle) if board is not None else None
 

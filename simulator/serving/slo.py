@@ -79,10 +79,9 @@ class Curve:
         """Seconds by what is limited, at a rate of one replica."""
         if rate not in self.found:
             one = msgspec.structs.replace(self.load, amount=rate)
-            way = self.of.server.request_s
             there = mean(self.of.server, one, self.held, self.of.spec)
             number = count(one, there.use)
-            met = at_rate(self.steps, one, number, self.held, rate * there.e2e, way)
+            met = at_rate(self.steps, one, number, self.held, rate * there.e2e, there.overhead)
             self.found[rate] = {
                 name: met.percentile(name, self.wanted.percent)
                 for name in self.wanted.limits

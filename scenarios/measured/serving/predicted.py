@@ -113,8 +113,7 @@ def roomy(server: Server, held: Room, at: Ran) -> Room:
     """
     if at.kv is None and at.weights in NARROW and server.formats.cache == SIXTEEN:
         held = held._replace(fixed=held.fixed / 2, per_token=held.per_token / 2)
-    whole = held.memory_bytes / server.profile.memory_use
-    memory = max(held.memory_bytes, USED * whole)
+    memory = max(held.memory_bytes, USED * server.capacity_bytes)
     least = held.weight_bytes + held.runtime_bytes + held.of_sequence(1.0)
     return held._replace(memory_bytes=memory if memory > least else math.inf)
 
@@ -175,7 +174,8 @@ def split_of(row: Row) -> list[str]:
     for pool, d in zip(POOLS, given.degrees, strict=True):
         row |= {f"{pool}_{name}": str(getattr(d, name)) for name in ("tp", "pp", "ep", "dp")}
     d = given.degrees[1]
-    row |= {"tp": str(d.tp), "pp": str(d.pp), "ep": str(d.ep), "n_devices": str(d.tp * d.pp * d.dp)}
+    row |= {name: str(getattr(d, name)) for name in ("tp", "pp", "ep", "dp")}
+    row["n_devices"] = str(d.tp * d.pp * d.dp)
     at = ran(row)
     load = _load_of_pools(row, at)
     _, known, taken = two(at, given, load, lambda server: _room_of(server, load, at))

@@ -1,6 +1,9 @@
 """Laws of prefill and decode on separate pools: transfer, what binds, mean values and replay."""
 
+import importlib.util
 import math
+from pathlib import Path
+from random import Random
 
 import msgspec
 import numpy as np
@@ -14,11 +17,16 @@ from roofcast.simulator.serving.load import Load, Requests, of_trace
 from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.pools import chain
 from roofcast.simulator.serving.pools.asked import Pools
-from roofcast.simulator.serving.pools.means import Prompts
+from roofcast.simulator.serving.pools.means import Prompts, closed
 from roofcast.simulator.serving.pools.search import bound, search
 from roofcast.simulator.serving.pools.slo import with_level
 from roofcast.simulator.serving.pools.transfer import Link, transfer
 from roofcast.simulator.serving.server import Degrees, Server
+
+_spec = importlib.util.spec_from_file_location("draws", Path(__file__).parent / "draws.py")
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+drawn = _module.drawn
 
 changed = msgspec.structs.replace
 
@@ -231,3 +239,28 @@ def test_every_split_is_there_once_and_is_what_serve_forecasts():
     best = found.rows["usd_per_million_output_all"][found.best(1)[0]]
     assert best == np.min(found.rows["usd_per_million_output_all"][found.holds])
     assert np.all(found.rows["tpot_s"][found.best(50)] <= 0.02)
+
+
+# ------------------------------------------------------------------ random pools
+def test_laws_of_random_pools():
+    """Models, devices, layouts, formats, software and lengths of all kinds: more users never lower
+    the throughput by more than a step of a graph nor shorten a token, and Little's law holds.
+    """
+    random, seen = Random(11), 0
+    while seen < 8:
+        one = changed(drawn(random), devices=None)
+        size = (one.tp or 1) * (one.pp or 1)
+        pools = [changed(one, devices=size * random.choice((1, 2, 3))) for _ in range(2)]
+        of = Pools(prefill=pools[0], decode=pools[1])
+        try:
+            made = chain.run(of)
+        except BadInput:
+            continue
+        seen += 1
+        users = np.array([1.0, 3.0, 12.0, 60.0, 300.0, 2000.0])
+        found = closed(made.costing, users).mean
+        assert np.all(found.requests_per_s <= made.costing.totals.highest)
+        assert found.requests_per_s * found.e2e == pytest.approx(users, rel=3e-3)
+        assert np.all(found.requests_per_s[1:] >= 0.9 * found.requests_per_s[:-1]), one
+        if not made.of.decode.server.profile.gemv:
+            assert np.all(found.tpot[1:] >= found.tpot[:-1] * (1 - 1e-5)), one

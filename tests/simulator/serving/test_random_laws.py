@@ -71,7 +71,7 @@ def test_mean_values_agree_with_a_replay_below_70_percent_load_or_are_not_used()
                 replayed += 1
             continue
         steps = steps_of(of, load, held, 1.1 * (load.input_len + load.output_len))
-        met = at_rate(steps, load, 2500, held, rate * found.e2e, of.server.request_s)
+        met = at_rate(steps, load, 2500, held, rate * found.e2e, found.overhead)
         for name in ("ttft", "tpot", "e2e"):
             assert getattr(found, name) == pytest.approx(met.mean(name), rel=0.05), (name, asked)
         compared += 1

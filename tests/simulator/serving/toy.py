@@ -18,6 +18,7 @@ class Toy:
     most_sequences: int | None = None
     token_bytes: float = 131072.0
     request_s: float = 0.0
+    user_s: float = 0.0
     evicts: bool = True
     attention_groups: int = 1
     flop_s: float = 0.5e15
