@@ -277,7 +277,7 @@ def _longest(out: Console, f: ServingForecast) -> None:
 def _cost(out: Console, f: ServingForecast) -> None:
     if f.power_w is not None and f.energy_j_per_output_token is not None:
         joules = f"{si(f.energy_j_per_output_token, 'J')} per output token"
-        scope = "per board, without hosts" if f.power_scope == "board" else "TDP, an upper bound"
+        scope = "per board, without hosts" if f.power_scope == "board" else "the TDP of each board"
         say(out, f"power {si(f.power_w, 'W')} ({scope}); {joules}")
     else:
         say(out, "the power of the device is unknown")

@@ -119,7 +119,7 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     memory: ServingMemory
 
     power_w: float | None = None  # of one device
-    power_scope: str = ""  # board, or TDP: an upper bound
+    power_scope: str = ""  # board: modelled; TDP: printed, where watts are not modelled
     energy_j_per_output_token: float | None = None
     price_usd_per_hour: float | None = None  # of one device
     price_said: tuple[str, ...] = ()  # where it is from
