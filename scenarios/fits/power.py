@@ -278,7 +278,7 @@ def fit_limits(
 
     start: energy of a vector FLOP by family from which the fit starts; default: as shipped.
     """
-    names = LIMITS
+    names: tuple[str, ...] = LIMITS
     if any(r.model == "ncf" for r in rows):
         c = msgspec.structs.replace(c, power=msgspec.structs.replace(c.power, idle=at_rest(rows)))
     else:

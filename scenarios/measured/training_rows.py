@@ -59,10 +59,7 @@ def scenario_of(row: Row, assumptions: list[str]) -> Scenario:
     if not micro_batch:
         micro_batch = _usual_micro_batch(batch, dp, pp, sequence)
         assumptions.append(f"micro-batch of {micro_batch} (not given)")
-    eager = (attention or stacks.stack(stack).implementations.get("attention")) == "eager"
-    # Megatron's default dropout in the years in which it wrote the scores out
-    drops = eager and stack.startswith(("megatron", "deepspeed"))
-    model = model_of(row, sequence, assumptions, _dropout(row, 0.1 if drops else 0.0))
+    model = model_of(row, sequence, assumptions, _dropout(row, stack, attention))
     on_one_device = Scenario(
         model=cast("str", model),  # a Model in hand serves for its name, as in `predict`
         device=device,
@@ -111,10 +108,14 @@ def _schedule(row: Row) -> str | None:
     return text(row, "schedule") or ("dualpipe" if dualpipe else None)
 
 
-def _dropout(row: Row, usual: float) -> float:
-    """The share of activations that the row says are dropped, else the usual one."""
+def _dropout(row: Row, stack: str, attention: str | None) -> float:
+    """The share of activations that are dropped: as the row says, else Megatron's default in the
+    years in which it wrote the scores out.
+    """
+    eager = (attention or stacks.stack(stack).implementations.get("attention")) == "eager"
+    drops = eager and stack.startswith(("megatron", "deepspeed"))
     try:
-        share = float(text(row, "dropout") or usual)
+        share = float(text(row, "dropout") or (0.1 if drops else 0.0))
     except ValueError:
         share = -1.0
     if not 0.0 <= share < 1.0:

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from roofcast.hwdb.errors import BadInput, unknown
-from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES
+from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES, with_optimizer
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import WHOLE, Layout, divisors
 from roofcast.simulator.parallel.pipeline.schedule import refusal
-from roofcast.simulator.times.offload import HOST_BANDWIDTH, with_optimizer
+from roofcast.simulator.times.offload import HOST_BANDWIDTH
 from roofcast.simulator.work.model import Model
 
 DEGREES = ("devices", "tp", "pp", "dp", "cp", "ep", "etp", "vpp", "shard", "micro_batch")

@@ -7,13 +7,20 @@ from __future__ import annotations
 from roofcast.hwdb.errors import BadInput, unknown
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.units import quantity
-from roofcast.simulator.choices import ATTENTION, MEMORY_FORMATS, MODES, OFFLOAD, OFFLOAD_TO
+from roofcast.simulator.choices import (
+    ATTENTION,
+    MEMORY_FORMATS,
+    MODES,
+    OFFLOAD,
+    OFFLOAD_TO,
+    with_optimizer,
+)
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.sparsity import with_sparsity
 from roofcast.simulator.forecast.tuned import tuning_of
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.offload import one_drive, with_optimizer
+from roofcast.simulator.times.offload import one_drive
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer
 from roofcast.simulator.work.policies import named

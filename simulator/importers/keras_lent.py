@@ -93,6 +93,7 @@ class _Alias(ModuleType):
 def lent() -> Iterator[None]:
     """Inside, a file that imports Keras or tf.keras loads, and trains nothing."""
     from unittest import mock  # it imports asyncio
+
     from roofcast.simulator.importers.keras_extra import keras
 
     finder = _Finder()

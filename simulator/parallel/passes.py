@@ -48,7 +48,9 @@ def passes(units: list[Unit], at: Placement) -> Passes:
     x = at.layout
     found = Passes([0.0] * len(units), [0.0] * len(units), {}, {})
     recipe = at.step.recipe
-    copies = host_memory.rates(recipe, at.device)
+    copies = host_memory.Rates(np.inf)
+    if recipe.offload:
+        copies = host_memory.rates(recipe, at.device)
     if "activations" in recipe.offload and not any(u.layers for u in units):
         raise BadInput(
             "offload activations: those of repeated layers are offloaded, and this model has none;"

@@ -86,17 +86,6 @@ def one_drive() -> float:
     return PINNED * float(hwdb.link("pcie4-x16").bandwidth) * DRIVE_LANES / 16
 
 
-def with_optimizer(offload: tuple[str, ...]) -> tuple[str, ...]:
-    """What is offloaded where `offload` is asked for: parameters take the optimizer with them, as
-    FSDP's CPU offload and ZeRO-Infinity update them where they lie.
-
-    >>> with_optimizer(("parameters",))
-    ('parameters', 'optimizer')
-    """
-    more = ("optimizer",) if "parameters" in offload else ()
-    return tuple(dict.fromkeys((*offload, *more)))
-
-
 def rates(recipe: Recipe, device: Device) -> Rates:
     """The bandwidths that copies of a step's passes run at; infinite where none leave the device.
     Raises BadInput where the device has no known link to a host.

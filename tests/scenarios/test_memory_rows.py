@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from roofcast import serving
 from roofcast.reports.tables import accuracy
 from roofcast.scenarios.fits import memory as fit
 from roofcast.scenarios.measured import training
 from roofcast.scenarios.measured.scores import score
+from roofcast.simulator.forecast.memory_error import factors
 
 ROW = {
     "n_devices": "128", "device": "H100-SXM5-80GB", "seq_len": "8192", "global_batch_seqs": "256",
@@ -95,3 +97,20 @@ def test_memory_of_nanotron_layouts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["playbook_memory.py", str(table)])
     playbook_memory.main()
     assert "mean of the two: 100.0%" in capsys.readouterr().out
+
+
+def test_the_interval_of_inference_is_that_of_measured_programs():
+    """Of programs that generate text, and of starts whose rows no constant has seen."""
+    of = [*fit.generating(), *fit.starts()]
+    assert {p.source for p in of} >= {"FasterTransformer", "vLLM starts, lmcache"} and len(of) == 29
+    low, high = fit.factors(of)
+    shipped = factors().infer
+    assert (shipped.low, shipped.high) == (
+        pytest.approx(low, abs=1e-3),
+        pytest.approx(high, abs=1e-3),
+    )
+    held = [p for p in of if shipped.low <= p.ratio <= shipped.high]
+    assert 0.6 * len(of) < len(held) < len(of)
+    f = serving("llama-3.1-8b", "h100-sxm5", batch=4)
+    assert f.memory.peak_bytes_low == pytest.approx(shipped.low * f.memory.peak_bytes)
+    assert "80 % interval" in str(f).split("peak")[1].split("\n")[0]

@@ -110,15 +110,15 @@ def two(
         sides.append(Replica(asked, server, server.device, cut, NONE, ()))
     sizes = one.devices, other.devices
     ways = _ways(given, sizes)
-    most = [
+    first, second = (
         side._replace(cut=side.cut._replace(replicas=n))
         for side, n in zip(sides, ways[0], strict=True)
-    ]
-    link = between(*most)
+    )
+    link = between(first, second)
     sent = transfer(one, other, link, load)
-    pair = Pair(Pools(prefill=asked, decode=asked), *most, rooms[1], rooms[0], link, sent)
-    first, second = (np.array([way[k] for way in ways], dtype=float)[:, None] for k in (0, 1))
-    costing = Costing(pair, (first, second))
+    pair = Pair(Pools(prefill=asked, decode=asked), first, second, rooms[1], rooms[0], link, sent)
+    some, rest = (np.array([way[k] for way in ways], dtype=float)[:, None] for k in (0, 1))
+    costing = Costing(pair, (some, rest))
     if len(ways) == 1:
         best, taken = 0, ""
     else:

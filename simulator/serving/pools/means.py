@@ -146,13 +146,18 @@ class Costing:
         self.of, self.load, self.places = of, of.load, places_of(of.room, of.load)
         self.prompts = prompts or prompts_of(of.prefill.server, of.passing, of.load)
         self.costs = costs or costs_of(of.decode.server, of.room, of.load, of.decode.spec)
-        by = instances or (of.prefill.cut.replicas, of.decode.cut.replicas)
-        self.more, self.prefills, self.n = self.costs.more, *by
+        self.prefills: Numbers = of.prefill.cut.replicas
+        self.n: Numbers = of.decode.cut.replicas
+        if instances is not None:
+            self.prefills, self.n = instances
+        self.more = self.costs.more
         self.again, sent = of.decode.server.profile.first_again, of.sent
-        link = np.minimum(by[0] / sent.each_sender, by[1] / sent.each_receiver)
+        link = np.minimum(self.prefills / sent.each_sender, self.n / sent.each_receiver)
         step = self.costs.grid / (self.more * self.costs.steps)
         self.rates = np.maximum.accumulate(step)  # of an instance, by sequences at once
-        self.totals = Totals(by[0] * self.prompts.capacity, link, self.n * float(self.rates[-1]))
+        self.totals = Totals(
+            self.prefills * self.prompts.capacity, link, self.n * float(self.rates[-1])
+        )
 
     def rate(self, decoding: Numbers, users: Numbers) -> Numbers:
         """Requests per second of a closed loop while so many sequences decode on each instance."""

@@ -191,3 +191,25 @@ def test_the_options_as_typed():
     assert any("latents by the frozen sdxl-vae in fp32" in line for line in printed["assumptions"])
     wrong = CliRunner().invoke(main, [*typed.split(), "--encoders", "audio"])
     assert wrong.exit_code == 2
+
+
+LAYOUTS = [{}, {"devices": 2}, {"devices": 4, "zero": 2}]
+
+
+@pytest.mark.parametrize("model", ["sd-1.5-unet", "sdxl-unet", "sd3-medium"])
+def test_checkpoints_trade_memory_for_time(model):
+    on = {"batch": 4, "image": 512, "lora": 4, "precision": "bf16"}
+    whole, again = (predict(model, "h100-sxm5", recompute=r, **on) for r in ("none", "full"))
+    assert again.memory.activations_bytes < 0.5 * whole.memory.activations_bytes
+    assert again.memory.peak_bytes < whole.memory.peak_bytes
+    assert again.step_time_s > whole.step_time_s and again.flops_recompute > 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_frozen_encoders_add_no_gradients_states_or_traffic(layout):
+    on = {"batch": 4, "image": 256, "lora": 4, "precision": "bf16", **layout}
+    alone = predict("sd-1.5-unet", "h100-sxm5", **on)
+    both = predict("sd-1.5-unet", "h100-sxm5", encoders="vae,text", **on)
+    assert both.memory.optimizer_bytes == alone.memory.optimizer_bytes
+    assert both.communication_bytes == alone.communication_bytes
+    assert both.step_time_s > alone.step_time_s
