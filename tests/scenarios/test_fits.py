@@ -15,13 +15,13 @@ from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 
 SCRIPTS = ("kernels", "collectives", "nets", "runs", "intervals", "blind", "power")
-OF_STACKS = {
-    (which, name)
+SHARED = {
+    (shared, name)
     for (where, shared), names in runs.CONSTANTS.items()
     if where == "stack"
-    for which in shared.split()
     for name in names
 }
+OF_STACKS = {(which, name) for shared, name in SHARED for which in shared.split()}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -92,10 +92,11 @@ def profile(which: str) -> str:
 
 @pytest.mark.parametrize("which", sorted({which for which, _ in OF_STACKS}))
 def test_a_profile_with_fitted_constants_names_the_fit_to_runs(which):
-    names = [name for stack, name in OF_STACKS if stack == which]
-    for name in names:
-        key = name.partition(".")[0]
-        assert re.search(rf"^{key} = .*# .*scenarios/fits/runs\.py", profile(which), re.M), name
+    """Or inherits them from one that does, and that the fit names beside it."""
+    for name in (name for stack, name in OF_STACKS if stack == which):
+        if states(stacks.stated(stacks.path_of(which)), name):
+            key = name.partition(".")[0]
+            assert re.search(rf"^{key} = .*# .*scenarios/fits/runs\.py", profile(which), re.M), name
 
 
 def states(profile: dict, name: str) -> bool:
@@ -112,13 +113,22 @@ def test_no_stack_inherits_a_constant_that_is_fitted_to_another(name):
         for constant in (constant for which, constant in OF_STACKS if which == like):
             # under CUDA graphs, launches cost nothing
             irrelevant = constant == "expert_launches" and stacks.stack(name).graphs
-            assert irrelevant or any(states(profile, constant) for profile in below), (
-                f"{name} inherits {constant} of {like}"
+            named = any(
+                {name, like} <= set(shared.split()) for shared, n in SHARED if n == constant
             )
+            own = any(states(profile, constant) for profile in below)
+            assert irrelevant or named or own, f"{name} inherits {constant} of {like}"
         below.append(stacks.stated(stacks.path_of(like)))
 
 
-@pytest.mark.parametrize(("which", "name"), sorted(OF_STACKS))
+@pytest.mark.parametrize(
+    ("which", "name"),
+    sorted(
+        (which, name)
+        for which, name in OF_STACKS
+        if states(stacks.stated(stacks.path_of(which)), name)
+    ),
+)
 def test_a_fitted_constant_is_written_into_its_own_profile(which, name):
     text = profile(which)
     before, after = tomllib.loads(text), tomllib.loads(profile_with(text, name, 0.5))
@@ -126,6 +136,19 @@ def test_a_fitted_constant_is_written_into_its_own_profile(which, name):
         assert after == {**before, "overlap": {**before.get("overlap", {}), name[8:]: 0.5}}
     else:
         assert after == {**before, name: 0.5}
+
+
+@pytest.mark.parametrize(("shared", "name"), sorted(SHARED))
+def test_stacks_that_share_a_constant_have_one_value_of_it(shared, name):
+    """One of them states it, the others inherit it."""
+    which = shared.split()
+    assert any(states(stacks.stated(stacks.path_of(each)), name) for each in which)
+    assert len({value_of(stacks.stack(each), name) for each in which}) == 1
+
+
+def value_of(stack: stacks.Stack, name: str) -> float:
+    kind = name.removeprefix("overlap.")
+    return getattr(stack, name) if kind == name else stack.overlap[kind]
 
 
 @pytest.mark.parametrize("name", playbook.FITTED)
