@@ -99,9 +99,8 @@ def test_pairs_of_images_and_text_are_a_language_model_and_a_tower():
     assert (text.model, text.sequence, text.tokens) == ("llama-3.1-8b", 192, 192 * 6e9)
     assert (images.model, images.image) == ("vit_huge_patch14_224", 336)
     assert images.devices == text.devices and images.samples == pytest.approx(4 * 6e9 * 1.35)
-    for stage in ("SFT", "RLHF"):
-        refused = score(row | {"model": f"llama-3.2-vision-11b {stage}"}).refused
-        assert refused.startswith("its length is not told")
+    refused = score(row | {"model": "llama-3.2-vision-11b RLHF"}).refused
+    assert refused.startswith("its length is not told")
     assert score({"model": "llama-3.2-1b QLoRA(QAT)", "device": "H100"}).refused.startswith(
         "its len"
     )

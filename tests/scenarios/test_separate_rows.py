@@ -26,7 +26,8 @@ def test_a_row_that_deals_its_devices_out_is_taken_as_it_says():
     same = [found(notes="1P3D"), found(decode_devices="3"), found(prefill_devices="1")]
     assert all(each.predicted == one and not each.taken for each in same)
     wide = found(prefill_devices="1", decode_devices="2", decode_tp="2").predicted
-    assert wide.peak_mem_gib < 0.75 * one.peak_mem_gib
+    # half of the weights, but half of the cache of all users instead of that of a third of them
+    assert 0.5 * one.peak_mem_gib < wide.peak_mem_gib < 0.8 * one.peak_mem_gib
 
 
 def test_a_row_that_does_not_is_dealt_so_that_it_serves_the_most():
