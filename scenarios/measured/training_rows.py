@@ -97,8 +97,8 @@ def _check_adapters(row: Row) -> None:
     """Raises BadInput for fine-tuning of adapters."""
     if ADAPTERS.search(text(row, "notes") + text(row, "model_name")):
         raise BadInput(
-            "adapter fine-tuning (LoRA and its like) is not modeled: it computes no weight"
-            " gradients of the frozen layers; give a full training run"
+            "adapter fine-tuning (LoRA and its like) is not read here; `validate --finetune` takes"
+            " such rows, and `roofcast predict --lora` forecasts one"
         )
 
 
