@@ -21,6 +21,8 @@ SINGLE_N = np.array([128.0, 128.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
 FED = 65536.0 / 768.0  # FLOP per byte of a column of a 256 x 128 tile in 16 bits
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
+# times that an operand crosses memory which a CPU library copies before it multiplies
+COPIED = 3.0
 # weight of whole waves against fractional ones: persistent kernels (Hopper and later) even waves
 # out, earlier kernels do not
 WHOLE_WAVES = {"persistent": 0.2, "other": 0.5}
@@ -54,7 +56,7 @@ def matmul(
         reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
         return tiled(m, n, k, batch, into, traffic, reread, rates, c, few, held)
     if rates.kind == "cpu":
-        return summed(2.0 * batch * m * n * k, traffic, rates, c)
+        return summed(2.0 * batch * m * n * k, traffic, rates, c, batch)
     return systolic(m, n, k, batch, traffic, rates, c)
 
 
@@ -129,18 +131,33 @@ def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate((tiles[0], more[0])), np.concatenate((tiles[1], more[1]))
 
 
-def summed(flops: ArrayLike, traffic: ArrayLike, rates: Rates, c: Kernels) -> np.ndarray:
+def summed(
+    flops: ArrayLike,
+    traffic: ArrayLike,
+    rates: Rates,
+    c: Kernels,
+    batch: ArrayLike = 1.0,
+    blocked: bool = False,
+) -> np.ndarray:
     """Seconds on a CPU: threads fork and join, and little of the traffic overlaps with arithmetic.
 
         t = start + flops / (sustained peak) + traffic / (achieved bandwidth)
 
-    The achieved bandwidth is a fitted share of a printed one, and a triad's share of one that was
-    measured on this machine. Per-op sums are closer than per-op maxima on an i9-10940X (125 nets,
-    13 / 16 % median / mean error) and on a 2-core Xeon.
+    The achieved bandwidth is a triad's. Operands that the library copies into a layout of its own
+    cross memory three times: they are read, written there, and read again. oneDNN copies those of
+    convolutions (`blocked`), and MKL those of products [goto2008], though on a measured CPU of
+    Intel they cross once; what the private caches hold is copied within them. `batch` products
+    share the traffic. Per-op sums are closer than per-op maxima on an i9-10940X (125 nets, 13 /
+    16 % median / mean error) and on a 2-core Xeon.
     """
-    share = rates.stream if rates.measured else c.cpu.traffic
     compute = np.asarray(flops) / (rates.sustained * rates.matrix)
-    return cpu_start(rates, c) + compute + np.asarray(traffic) / (share * rates.bandwidth)
+    moved = np.asarray(traffic)
+    memory = moved / (rates.stream * rates.bandwidth)
+    if blocked or rates.packs or not rates.measured:
+        inside = moved / max(rates.private, rates.stream * rates.bandwidth)
+        fits = moved <= rates.held * np.asarray(batch)
+        memory = memory + (COPIED - 1.0) * np.where(fits, inside, memory)
+    return cpu_start(rates, c) + compute + memory
 
 
 def cpu_start(rates: Rates, c: Kernels) -> np.ndarray:

@@ -21,8 +21,8 @@ CLASS = {
     "batch_norm": "elementwise", "fused": "elementwise", "eager": "elementwise",
     "reduce": "rows", "softmax": "rows", "loss": "rows", "copy": "rows", "norm": "norm",
     "rms_norm": "rms_norm", "rope": "rope", "gated": "norm", "norm_backward": "norm_backward",
-    "pool": "pool", "gather": "gather", "scatter": "gather", "dequantize": "elementwise",
-    "depthwise": "depthwise", "depthwise_input": "depthwise_input",
+    "pool": "pool", "compare": "pool", "gather": "gather", "scatter": "gather",
+    "dequantize": "elementwise", "depthwise": "depthwise", "depthwise_input": "depthwise_input",
     "depthwise_weight": "depthwise_weight",
 }  # fmt: skip
 
@@ -42,7 +42,7 @@ def stream(
         t      = sqrt(start^2 + max(memory, flops / vector rate, special / special rate)^2)
 
     kind: a name of CLASS, or a sequence of them as long as the arrays. On a CPU the start is added
-    instead.
+    instead, and pooling ("compare") makes its `flops` comparisons one by one.
 
     A class has either a share of the bandwidth, or bytes that a core processes per clock whatever
     the bandwidth. The latter holds for pooling, gathering and depthwise convolutions: with shares
@@ -70,5 +70,8 @@ def stream(
     memory = np.asarray(bytes, dtype=float) * per_byte
     busy = np.maximum(memory, np.maximum(vector, functions))
     if rates.kind == "cpu":
+        one_by_one = np.array([k == "compare" for k in ([kind] if one else kind)])
+        compared = np.where(one_by_one[0] if one else one_by_one, np.asarray(flops), 0.0)
+        busy = np.maximum(busy, c.cpu.compare * compared / (rates.cores * rates.clock))
         return c.cpu.start_stream * cpu_start(rates, c) + busy
     return np.hypot(start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)

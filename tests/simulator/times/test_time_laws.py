@@ -68,6 +68,34 @@ def all_kernels(r: Rates, m, n, k, batch) -> list:
     ]
 
 
+def test_a_cpu_library_copies_operands_through_memory():
+    """Three times the traffic of the operands where they are copied, once where they are not; what
+    the second-level caches hold is copied at their rate.
+    """
+    intel = resolve(hwdb.device("xeon-8480"), "fp32").rates._replace(measured=True, packs=False)
+    other = intel._replace(packs=True, held=4e6, private=1e12)
+    m, n, k = 8.0, 4096.0, 9216.0
+    once, thrice = (matmul(m, n, k, 1.0, 4.0, 4.0, r, C) for r in (intel, other))
+    memory = 4.0 * (m * k + k * n + m * n) / (intel.stream * intel.bandwidth)
+    assert thrice - once == pytest.approx(2.0 * memory)
+    small, copied = (matmul(32.0, 64.0, 64.0, 1.0, 4.0, 4.0, r, C) for r in (intel, other))
+    assert copied - small == pytest.approx(2.0 * 4.0 * (2 * 32 * 64 + 64 * 64) / 1e12)
+    shape = (8.0, 64.0, 64.0, 196.0, 196.0, 9.0, 1.0, 4.0)
+    moved = 4.0 * (8 * 196 * 128 + 9 * 64 * 64)
+    plain = 2.0 * 8 * 196 * 9 * 64 * 64 / (intel.sustained * intel.matrix)
+    assert conv("forward", *shape, intel, C) - plain > 3.0 * moved / intel.bandwidth
+
+
+def test_a_pool_on_a_cpu_compares_one_by_one():
+    r = resolve(hwdb.device("xeon-8480"), "fp32").rates
+    forward, backward = (stream(kind, 1e6, 1e9, 0.0, r, C) for kind in ("compare", "pool"))
+    assert forward > C.cpu.compare * 1e9 / (r.cores * r.clock) > 2.0 * backward
+    both = stream(("compare", "pool"), np.array([1e6, 1e6]), np.array([1e9, 1e9]), 0.0, r, C)
+    assert both == pytest.approx([forward, backward])
+    gpu = resolve(hwdb.device("a100-sxm4-80gb"), "fp32").rates
+    assert stream("compare", 1e6, 1e9, 0.0, gpu, C) == stream("pool", 1e6, 1e9, 0.0, gpu, C)
+
+
 @FEW
 @given(rates(), SIZE, SIZE, SIZE, SMALL, st.sampled_from(RATES))
 def test_doubling_a_rate_never_makes_a_kernel_slower(r, m, n, k, batch, field):
