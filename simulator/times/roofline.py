@@ -224,12 +224,8 @@ def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
     return [(k, runs[product]) for k, product in asked]
 
 
-def _group(
-    k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None = None
-) -> _Group:
-    """The call that computes a kernel. tf32: fp32 ops that may run in TF32; tokens: rows that its
-    op multiplies in the forward.
-    """
+def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None) -> _Group:
+    """The call that computes a kernel. tf32: fp32 ops that may run in TF32; tokens: see odd_rows."""
     if k.kind == "matmul":
         product = _format(k, "matmul", tf32)
         return "matmul", odd_rows(k, product, tokens), product
