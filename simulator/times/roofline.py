@@ -225,7 +225,7 @@ def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
 
 
 def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None) -> _Group:
-    """The call that computes a kernel. tf32: fp32 ops that may run in TF32; tokens: see odd_rows."""
+    """The call that computes a kernel. tf32: fp32 ops that may use TF32; tokens: of odd_rows."""
     if k.kind == "matmul":
         product = _format(k, "matmul", tf32)
         return "matmul", odd_rows(k, product, tokens), product

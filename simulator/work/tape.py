@@ -322,12 +322,28 @@ class Tape(Recording):
             return weight
         repeats = weight.repeats
         wide = Value(weight.shape, dtype, self._storage(), False, "dequantized", repeats)
+        if self.implementation("dequantize", "") == "unpacked":
+            self._unpack(weight, wide)
         self.emit("dequantize", (weight,), (wide,), vector=wide.size)
         return wide
+
+    def _unpack(self, weight: Value, wide: Value) -> None:
+        """The kernels of auto-gptq before its last: the 32-bit words of a weight shifted into one
+        for each element, cast, masked and moved by the zero point, in 8 bits or, of 8-bit weights,
+        in 16. Source: github AutoGPTQ/AutoGPTQ v0.5.1, nn_modules/qlinear/qlinear_cuda_old.py.
+        """
+        own = 1.0 if weight.bytes < 0.75 * weight.size else 2.0
+        steps = ((weight.bytes / weight.size, 4.0), (4.0, own), (own, own), (own, own))
+        for read, written in steps:
+            of = weight.size
+            self.emit("elementwise", (), (), vector=of, read=read * of, written=written * of)
 
     def widened_again(self, weight: Value, wide: Value) -> None:
         """The same once more, for the product of a backward pass."""
         if wide is not weight and wide.kind == "dequantized":
+            if self.implementation("dequantize", "") == "unpacked":
+                self.save(wide)  # an operand of PyTorch's own product
+                return
             self.backward(
                 "dequantize",
                 vector=wide.size,
