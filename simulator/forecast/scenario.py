@@ -39,7 +39,7 @@ class Scenario(
     mode: str = "train"  # train | infer
     batch: int | None = None  # samples per step, of all devices
     sequence: int | None = None  # tokens per sample
-    # samples of different lengths: "MEAN,MAX" in tokens, or a file with a length in each line
+    # samples of different lengths: "MEAN,MAX" or "MEAN,DEVIATION,MIN,MAX" in tokens, or a file
     lengths: str | None = None
     packing: bool | None = None  # they are packed into whole sequences; default: padded
     image: int | None = None  # side of a square image [pixels]

@@ -91,7 +91,7 @@ def test_gptq_weights_are_unpacked_by_kernels_of_their_own_in_the_forward_alone(
     moved = [sum((k.read + k.written) * k.count for k in s.kernels) for s in (plain, unpacked)]
     matrices = LAYERS * HIDDEN * (2 * QUERIES + 2 * KEYS + 3 * WIDTH)
     unpacking, again = 4 + (4 + 1) + 2 + 2, 2  # bytes of an element, beside its 4 bits
-    assert moved[1] - moved[0] == pytest.approx((unpacking - again) * matrices, rel=1e-3)
+    assert moved[1] - moved[0] == pytest.approx((unpacking - again) * matrices, rel=3e-3)
     backward = [
         sum(k.count for k in s.kernels if (k.kind, k.phase) == ("dequantize", "backward"))
         for s in (plain, unpacked)
