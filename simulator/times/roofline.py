@@ -132,8 +132,10 @@ def clocked(
     groups: dict[_Group, list[int]] = {}
     stack = step.recipe.stack
     tf32 = _in_tf32(stack, device)
+    last = stack.memory_format == "channels_last"
+    tokens = {k.node: k.shape[1] for k in ks if k.kind == "matmul" and k.phase == "forward"}
     for i, k in enumerate(ks):
-        key = _group(k, stack.memory_format == "channels_last", tf32)
+        key = _group(k, last, tf32, tokens.get(k.node))
         groups.setdefault(key, []).append(i)
     for (formula, detail, product), indices in groups.items():
         resolved = find(device, product if formula == "stream" else computed_in(product, device))
@@ -223,11 +225,11 @@ def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
     return [(k, runs[product]) for k, product in asked]
 
 
-def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
-    """The call that computes a kernel. tf32: fp32 ops that may run in TF32."""
+def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None) -> _Group:
+    """The call that computes a kernel. tf32: fp32 ops that may use TF32; tokens: of odd_rows."""
     if k.kind == "matmul":
         product = _format(k, "matmul", tf32)
-        return "matmul", odd_rows(k, product), product
+        return "matmul", odd_rows(k, product, tokens), product
     if k.kind == "sparse_matmul":
         return "sparse", None, k.product
     if k.kind == "attention" or (k.kind == "recurrent" and k.shape):

@@ -56,6 +56,11 @@ def one_f_one_b(p: int, v: int, m: int) -> list[list[Op]]:
     return result
 
 
+def sequential(p: int, v: int, m: int) -> list[list[Op]]:
+    """A forward and its backward, then the next micro-batch: one device computes at a time."""
+    return [[op for i in range(m) for op in (Op("F", i, s), Op("B", i, s))] for s in range(p)]
+
+
 def interleaved(p: int, v: int, m: int) -> list[list[Op]]:
     """p micro-batches through one part, then through the next; 2 (p - 1 - s) + (v - 1) p forwards
     ahead [narayanan2021].
@@ -265,6 +270,7 @@ ORDERS = {
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
     "interleaved": interleaved,
+    "sequential": sequential,
     "zb-h1": zb_h1,
     "dualpipe": dualpipe,
 }
