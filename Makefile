@@ -25,7 +25,7 @@ run: $(VENV)/.installed$(PLUS)
 	@echo "The command is $(BIN)/roofcast; for help: $(BIN)/roofcast --help"
 
 test: $(VENV)/.tested$(PLUS)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory types

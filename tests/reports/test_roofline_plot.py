@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looped import each
 from matplotlib.text import Annotation, Text
 
 from roofcast import hwdb
@@ -143,7 +144,7 @@ def test_the_ridge_of_the_h100_is_295_flop_per_byte():
     assert ridge(bf16, found.memory[-1]) == pytest.approx(989.4 / 3.35, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_every_device_has_roofs_or_a_reason(name):
     device = hwdb.device(name)
     try:

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from looped import each
 
 from roofcast import predict
 from roofcast.hwdb.errors import BadInput, UnknownName
@@ -201,7 +202,7 @@ def test_flops_are_proportional_to_the_batch(name):
     assert three["parameters"] == one["parameters"]
 
 
-@pytest.mark.parametrize("alias", sorted(ALIASES))
+@each("alias", sorted(ALIASES))
 def test_aliases_lead_to_models(alias):
     assert ALIASES[alias] in NETS or ALIASES[alias] in SHIPPED
 

@@ -1,6 +1,7 @@
 """Inference in fewer bits: formats of weights and activations, epilogues, and what is refused."""
 
 import pytest
+from kinds import kind_of_device, one_in_turn
 
 from roofcast import hwdb, predict
 from roofcast.hwdb.errors import BadInput
@@ -131,11 +132,14 @@ def test_int8_is_never_slower_than_16_bits_where_the_chip_multiplies_it_as_fast(
         assert int8 <= 1.01 * wide, model
 
 
+TRIED = one_in_turn(hwdb.devices(), PRECISIONS, kind_of_device)
+
+
 @pytest.mark.parametrize("name", hwdb.devices())
 def test_a_forecast_runs_in_a_format_of_the_device_or_says_how_or_is_refused(name):
     device = hwdb.device(name)
     has = {*device.peak_flops, *(["fp32"] if "fp32" in device.vector_flops else [])}
-    for policy in PRECISIONS:
+    for policy in TRIED[name]:
         for mode in ("train", "infer"):
             try:
                 found = predict(model="resnet18", device=name, mode=mode, precision=policy)
