@@ -120,11 +120,14 @@ FASTER = [  # devices whose int8 rate is at least their 16-bit rate
 ]
 
 
+INT8_ON_EACH = one_in_turn(FASTER, ("resnet50", "bert-base"), kind_of_device)
+
+
 @pytest.mark.parametrize("name", FASTER)
 def test_int8_is_never_slower_than_16_bits_where_the_chip_multiplies_it_as_fast(name):
     """By more than 1 %: at equal rates nothing pays for the casts of activations."""
     other = "fp16" if "fp16" in hwdb.device(name).peak_flops else "bf16"
-    for model in ("resnet50", "bert-base"):
+    for model in INT8_ON_EACH[name]:
         int8, wide = (
             infer(model=model, device=name, batch=32, stack="nvidia-tuned", precision=p).step_time_s
             for p in ("int8", other)
