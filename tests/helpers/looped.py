@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+
 MOST = 20  # failures that the message lists
 
 
@@ -29,9 +31,9 @@ def each(names: str, cases: Iterable[Any], ids: Callable[[Any], str] = named) ->
             failed = []
             for case in cases:
                 values = case if len(arguments) > 1 else (case,)
-                try:
+                try:  # whatever it raises, the case is named and the others are tried
                     test(**dict(zip(arguments, values, strict=True)), **fixtures)
-                except Exception as error:  # any: the case is named, and the others are tried
+                except (Exception, pytest.fail.Exception) as error:
                     failed.append(f"{ids(case)}: {type(error).__name__}: {error}")
             shown = "\n".join(failed[:MOST])
             assert not failed, f"{len(failed)} of {len(cases)} cases fail:\n{shown}"
