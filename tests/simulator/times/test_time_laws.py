@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looped import each
 
 from roofcast import hwdb
 from roofcast.hwdb.constants import kernels
@@ -180,7 +181,7 @@ def test_rates_as_arrays_over_devices_give_each_device_its_own_time():
     assert np.allclose(matmul(4096, 4096, 512, 4, 2.0, 2.0, stacked, C), one_by_one)
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_every_device_has_rates_for_every_number_format_or_lists_an_assumption(name):
     device = hwdb.device(name)
     for format in ("fp32", "tf32", "fp16", "bf16", "fp8"):
