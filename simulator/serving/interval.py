@@ -12,12 +12,12 @@ import functools
 import math
 from pathlib import Path
 from statistics import NormalDist
-from typing import NamedTuple
 
 import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.strict import checked, load
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.result import Spread
 
 FILE = Path(hwdb.__file__).parent / "serving.toml"

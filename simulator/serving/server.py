@@ -5,7 +5,7 @@ the seconds, joules and bytes of its steps, as functions of arrays.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device, System
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models import catalog
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
@@ -47,6 +48,7 @@ ALONE = Degrees()
 # A100, 256 sequences for 1,024 and chunks of 2,048 tokens for 8,192
 LARGE = 70 * 2.0**30  # bytes
 SMALLER = 0.25
+REMEMBERED = 256  # forwards of prompts that a server keeps
 
 
 class Spending(NamedTuple):
@@ -88,6 +90,7 @@ class Server:
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
         self._system = system
+        self._passes: dict[tuple[ArrayLike, ...], Spending] = {}
         fabric = self.fabric_of(self.devices)
         own = self.profile.sum_s or np.inf
         to_experts = self.profile.to_experts
@@ -214,7 +217,17 @@ class Server:
         return self._whole(engine.forward, at, spent, b, shape)
 
     def prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike = 0) -> Spending:
-        """The parts of a forward of prompts."""
+        """The parts of a forward of prompts; those of one size are computed once."""
+        if not all(isinstance(size, int | float) for size in (prompts, new, cached)):
+            return self._prefilling(prompts, new, cached)
+        key = (prompts, new, cached)
+        if key not in self._passes:
+            if len(self._passes) >= REMEMBERED:
+                self._passes.clear()
+            self._passes[key] = self._prefilling(prompts, new, cached)
+        return self._passes[key]
+
+    def _prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike) -> Spending:
         n, each, before, shape = _flat(prompts, new, cached)
         d, engine = self.degrees, self._prefill
         local = np.maximum(n / d.dp, 1.0)
