@@ -48,7 +48,6 @@ ALONE = Degrees()
 # A100, 256 sequences for 1,024 and chunks of 2,048 tokens for 8,192
 LARGE = 70 * 2.0**30  # bytes
 SMALLER = 0.25
-REMEMBERED = 256  # forwards of prompts that a server keeps
 
 
 class Spending(NamedTuple):
@@ -222,8 +221,6 @@ class Server:
             return self._prefilling(prompts, new, cached)
         key = (prompts, new, cached)
         if key not in self._passes:
-            if len(self._passes) >= REMEMBERED:
-                self._passes.clear()
             self._passes[key] = self._prefilling(prompts, new, cached)
         return self._passes[key]
 

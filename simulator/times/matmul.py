@@ -109,17 +109,21 @@ def tiled(
     per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
     slices = np.maximum(np.ceil(k / split), np.minimum(k, SLICE))
     x = blocks * split / rates.cores
-    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
-    wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
     tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
     epilogue = w.tile + tile_bytes / store
-    compute = (wave * (per_k * slices + epilogue / rates.clock)).min(axis=0)
+    compute = (_waves(x, store) * (per_k * slices + epilogue / rates.clock)).min(axis=0)
     memory = np.asarray(traffic) / bandwidth
     partial_sums = batch * m * n * split * ((8.0 / 3.0) / bandwidth)
     more = np.where(split > 1.0, w.split / rates.clock + partial_sums, 0.0)
     own = np.cbrt(compute * compute * compute + memory * memory * memory) + more
     best = own.min(axis=0) + w.latency + w.start / rates.clock
     return np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
+
+
+def _waves(x: np.ndarray, store: np.ndarray) -> np.ndarray:
+    """Waves of x tiles per core; store: finite where kernels do not even them out."""
+    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
+    return (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
 
 
 def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:
