@@ -5,6 +5,7 @@ the seconds, joules and bytes of its steps, as functions of arrays.
 from __future__ import annotations
 
 import functools
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Server:
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
         self._system = system
-        self._passes: dict[tuple[ArrayLike, ...], Spending] = {}
+        self._passes: dict[tuple[ArrayLike, ...], tuple[tuple[object, ...], Spending]] = {}
         fabric = self.fabric_of(self.devices)
         own = self.profile.sum_s or np.inf
         to_experts = self.profile.to_experts
@@ -219,10 +220,10 @@ class Server:
         """The parts of a forward of prompts; those of one size are computed once."""
         if not all(isinstance(size, int | float) for size in (prompts, new, cached)):
             return self._prefilling(prompts, new, cached)
-        key = (prompts, new, cached)
-        if key not in self._passes:
-            self._passes[key] = self._prefilling(prompts, new, cached)
-        return self._passes[key]
+        key, kept = (prompts, new, cached), (self.links, self.profile, self._prefill)
+        if (found := self._passes.get(key)) is None or any(map(is_not, found[0], kept)):
+            found = self._passes[key] = kept, self._prefilling(*key)
+        return found[1]
 
     def _prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike) -> Spending:
         n, each, before, shape = _flat(prompts, new, cached)
