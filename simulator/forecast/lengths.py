@@ -9,13 +9,14 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 

@@ -4,11 +4,10 @@ earlier generation of matrix instructions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast.hwdb import constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software import kernels
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.rates import Rates, family_name

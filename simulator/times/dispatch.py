@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.host import combine, of_device
 from roofcast.simulator.work.step import Step

@@ -4,14 +4,13 @@ format.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from roofcast.hwdb import constants, lookup
 from roofcast.hwdb.errors import UnknownName
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")  # for products of fewer bits
 FALLBACK: dict[str, tuple[str, ...]] = {  # what a product is computed in, where a device lacks one

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.ages import aged, odd_rows, widens
 from roofcast.simulator.times.attention import SHORT, attention

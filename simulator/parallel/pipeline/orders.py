@@ -11,7 +11,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import NamedTuple
+
+from roofcast.hwdb.tuples import NamedTuple
 
 SAME = 1e-6  # moments closer than this share of an op are one
 

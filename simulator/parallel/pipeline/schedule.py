@@ -23,12 +23,11 @@ Difference from the replay, tested over a grid:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.errors import quoted
+from roofcast.hwdb.tuples import NamedTuple
 
 KINDS = ("none", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "sequential")
 ENDS = (0.0, 0.0, 0.0)
