@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,8 +28,34 @@ CLASS = {
 }  # fmt: skip
 
 
+class Class(NamedTuple):
+    """What a class of kernels, or each of an array of them, has of its own."""
+
+    cycles: Any  # clocks per byte on one core
+    beside: Any  # bytes per clock with which memory feeds a core where that was measured
+    share: Any  # of the bandwidth
+    start: Any  # clocks
+
+    def of(self, places: Any) -> Class:
+        """Those of some kernels."""
+        return Class(*(each[places] for each in self))
+
+
+def class_of(kind: str | Sequence[str], c: Kernels) -> Class:
+    """The class of a kind of kernel, a name of CLASS; of a sequence of kinds, arrays."""
+    w = c.stream
+    classes = [CLASS[kind]] if isinstance(kind, str) else [CLASS[k] for k in kind]
+    found = Class(
+        np.array([1.0 / getattr(c.issue, name, np.inf) for name in classes]),
+        np.array([CORE.get(name, RTX_3090) for name in classes]),
+        np.array([getattr(w, name, 1.0) for name in classes]),
+        np.array([w.start if name == "elementwise" else w.start_rows for name in classes]),
+    )
+    return found.of(0) if isinstance(kind, str) else found
+
+
 def stream(
-    kind: str | Sequence[str],
+    kind: str | Sequence[str] | Class,
     bytes: ArrayLike,
     flops: ArrayLike,
     special: ArrayLike,
@@ -41,8 +68,8 @@ def stream(
         memory = bytes / min(share of the class x BW, bytes per clock x cores x clock)
         t      = sqrt(start^2 + max(memory, flops / vector rate, special / special rate)^2)
 
-    kind: a name of CLASS, or a sequence of them as long as the arrays. On a CPU the start is added
-    instead.
+    kind: a name of CLASS, or a sequence of them as long as the arrays, or their `class_of`. On a
+    CPU the start is added instead.
 
     A class has either a share of the bandwidth, or bytes that a core processes per clock whatever
     the bandwidth. The latter holds for pooling, gathering and depthwise convolutions: with shares
@@ -50,25 +77,17 @@ def stream(
     slow and boards with more a quarter too fast. Machines other than GPUs use the shares.
     Quadrature is closer than a sum on A100 kernels (residual add: 8.7 against 13.5 % mean error).
     """
-    w = c.stream
-    one = isinstance(kind, str)
-    classes = [CLASS[kind]] if isinstance(kind, str) else [CLASS[k] for k in kind]
-    # clocks per byte on one core
-    cycles = np.array([1.0 / getattr(c.issue, name, np.inf) for name in classes])
-    beside = np.array([CORE.get(name, RTX_3090) for name in classes])
-    share = np.array([getattr(w, name, 1.0) for name in classes])
-    start = np.array([w.start if name == "elementwise" else w.start_rows for name in classes])
-    if one:
-        cycles, share, start, beside = cycles[0], share[0], start[0], beside[0]
+    own, w = kind if isinstance(kind, Class) else class_of(kind, c), c.stream
     bandwidth = rates.stream * rates.bandwidth
     if rates.kind == "gpu":
-        per_byte = np.maximum(1.0 / (share * bandwidth), cycles / (rates.cores * rates.clock))
+        cycles = own.cycles / (rates.cores * rates.clock)
+        per_byte = np.maximum(1.0 / (own.share * bandwidth), cycles)
     else:
-        per_byte = np.maximum(1.0 / share, beside * cycles) / bandwidth
+        per_byte = np.maximum(1.0 / own.share, own.beside * own.cycles) / bandwidth
     vector = np.asarray(flops) / (w.vector * rates.vector)
     functions = np.asarray(special) / (w.vector * rates.special)
     memory = np.asarray(bytes, dtype=float) * per_byte
     busy = np.maximum(memory, np.maximum(vector, functions))
     if rates.kind == "cpu":
         return c.cpu.start_stream * cpu_start(rates, c) + busy
-    return np.hypot(start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)
+    return np.hypot(own.start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)

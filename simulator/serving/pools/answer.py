@@ -13,7 +13,7 @@ from roofcast.simulator.serving.pools.means import Apart, Costing, Totals
 from roofcast.simulator.serving.pricing import HOUR, MILLION, Price, price_of
 from roofcast.simulator.serving.result import Pool, Pools, ServingForecast
 from roofcast.simulator.serving.sample import Sample, spreads
-from roofcast.simulator.serving.server import Spending
+from roofcast.simulator.serving.passes import Spending
 
 
 class Answer(NamedTuple):
