@@ -13,11 +13,14 @@ from numpy.typing import ArrayLike
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.constants import kernels
 from roofcast.simulator.serving.engine import Engine, Point, Spent
-from roofcast.simulator.serving.exchange import Links, between_stages, exchanges
+from roofcast.simulator.serving.exchange import Links, alike, between_stages, exchanges
 from roofcast.simulator.serving.formats import Served
 from roofcast.simulator.serving.profiles import Profile
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.generation import Forward
+
+
+SENT = "exchanges"
 
 
 class Spending(NamedTuple):
@@ -49,19 +52,29 @@ class Laid(Protocol):
 
 
 class Job(NamedTuple):
-    """Kernels of an engine at sizes, arrays of one shape [points]: a Point of all but attention, or
-    the arguments of attention.
+    """Work of one kind at sizes, arrays of one shape [points]. Jobs with the same key are done by
+    the same function.
     """
 
-    engine: Engine
+    key: tuple[Any, ...]
+    run: Callable[..., Spent]
     sizes: tuple[np.ndarray, ...]
-    attention: bool
 
-    def timed(self) -> Spent:
-        """Their seconds and joules."""
-        if self.attention:
-            return self.engine.attention(*self.sizes)
-        return self.engine.linear(Point(*self.sizes))
+
+def _linear(engine: Engine, at: Point) -> Job:
+    """All kernels but attention."""
+    return Job((id(engine), "linear"), lambda *sizes: engine.linear(Point(*sizes)), at)
+
+
+def _sent(of: Laid, made: Forward, at: Point) -> tuple[Job, ...]:
+    """What the ranks of a stage exchange; none where there is one device."""
+    if of.devices == 1:
+        return ()
+
+    def run(*sizes: np.ndarray) -> Spent:
+        return Spent({SENT: exchanges(made, Point(*sizes), of.links, collectives())}, {})
+
+    return (Job((id(made), *alike(of.links)), run, at),)
 
 
 class Pass(NamedTuple):
@@ -72,39 +85,33 @@ class Pass(NamedTuple):
 
 
 def timed(passes: Sequence[Pass]) -> list[Spending]:
-    """The parts of steps. Kernels of one engine are timed in one call, each size once."""
-    groups: dict[tuple[int, bool], list[tuple[int, int]]] = {}
-    for i, one in enumerate(passes):
-        for j, job in enumerate(one.jobs):
-            groups.setdefault((id(job.engine), job.attention), []).append((i, j))
-    spent: dict[tuple[int, int], Spent] = {}
-    for places in groups.values():
-        jobs = [passes[i].jobs[j] for i, j in places]
-        spent.update(zip(places, _together(jobs), strict=True))
-    return [
-        one.whole([spent[i, j] for j in range(len(one.jobs))]) for i, one in enumerate(passes)
-    ]
+    """The parts of steps. Work of one kind is timed in one call, each size once."""
+    groups: dict[tuple[Any, ...], list[Job]] = {}
+    for one in passes:
+        for job in one.jobs:
+            groups.setdefault(job.key, []).append(job)
+    spent = {key: iter(_together(jobs)) for key, jobs in groups.items()}
+    return [one.whole([next(spent[job.key]) for job in one.jobs]) for one in passes]
 
 
 def _together(jobs: Sequence[Job]) -> list[Spent]:
-    """Jobs of one engine and kind."""
+    """Jobs of one kind."""
     if len(jobs) == 1:
-        return [jobs[0].timed()]
-    sizes = np.concatenate([np.array(np.broadcast_arrays(*job.sizes)) for job in jobs], axis=1)
+        return [jobs[0].run(*jobs[0].sizes)]
+    sizes = np.concatenate([np.array(job.sizes) for job in jobs], axis=1)
     order = np.lexsort(sizes)
     rising = sizes[:, order]
     new = np.concatenate([[True], np.any(rising[:, 1:] != rising[:, :-1], axis=0)])
     place = np.empty(len(order), dtype=int)
     place[order] = np.cumsum(new) - 1
-    found = jobs[0]._replace(sizes=tuple(rising[:, new])).timed()
-    ends = np.cumsum([np.size(job.sizes[0]) for job in jobs])
-    parts = [place[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    found = jobs[0].run(*rising[:, new])
+    split = np.cumsum([job.sizes[0].size for job in jobs[:-1]])
     return [
         Spent(
             {part: t[at] for part, t in found.seconds.items()},
             {part: t[at] for part, t in found.joules.items()},
         )
-        for at in parts
+        for at in np.split(place, split)
     ]
 
 
@@ -120,9 +127,9 @@ def decoding(of: Laid, sequences: ArrayLike, context: ArrayLike) -> Pass:
 
     def whole(spent: Sequence[Spent]) -> Spending:
         every = _sum(spent[0], looking.of(spent[1]))
-        return _whole(of, engine.forward, at, every, b, shape)
+        return _whole(of, engine.forward, at, every, spent[2:], b, shape)
 
-    return Pass((Job(engine, at, False), looking.job), whole)
+    return Pass((_linear(engine, at), looking.job, *_sent(of, engine.forward, at)), whole)
 
 
 def prefilling(of: Laid, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike = 0) -> Pass:
@@ -138,7 +145,7 @@ def prefilling(of: Laid, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike =
     def whole(spent: Sequence[Spent]) -> Spending:
         products = _times(spent[0], parts, profile.products)
         every = _sum(products, _times(looking.of(spent[1]), 1.0, profile.attention))
-        found = _whole(of, engine.forward, at, every, n, shape, parts)
+        found = _whole(of, engine.forward, at, every, spent[2:], n, shape, parts)
         if d.pp == 1:
             return found
         pieces = np.maximum(np.maximum(parts, n), 1.0).reshape(shape)
@@ -148,7 +155,7 @@ def prefilling(of: Laid, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike =
         share = (pieces + d.pp - 1.0) / (pieces * d.pp)
         return Spending({k: v * share for k, v in found.seconds.items()}, found.joules)
 
-    return Pass((Job(engine, at, False), looking.job), whole)
+    return Pass((_linear(engine, at), looking.job, *_sent(of, engine.forward, at)), whole)
 
 
 def mixing(
@@ -205,9 +212,10 @@ def _mixed(
 
     def whole(spent: Sequence[Spent]) -> Spending:
         every = _sum(spent[0], one.of(spent[1]), other.of(spent[2]))
-        return _whole(of, engine.forward, at, every, b + n, shape)
+        return _whole(of, engine.forward, at, every, spent[3:], b + n, shape)
 
-    return Pass((Job(engine, at, False), one.job, other.job), whole)
+    jobs = (_linear(engine, at), one.job, other.job, *_sent(of, engine.forward, at))
+    return Pass(jobs, whole)
 
 
 class _Looking(NamedTuple):
@@ -228,7 +236,8 @@ def _looking(
 ) -> _Looking:
     """Attention of `new` tokens of each of `sequences` over `cached` ones and themselves."""
     width = np.full_like(cached, of.formats.cache)
-    job, each = Job(engine, (sequences, new, cached, width), True), of.profile.score_bytes
+    job = Job((id(engine), "attention"), engine.attention, (sequences, new, cached, width))
+    each = of.profile.score_bytes
     if not each:
         return _Looking(job, None)
     rates = engine.rates
@@ -248,18 +257,19 @@ def _whole(
     made: Forward,
     at: Point,
     spent: Spent,
+    exchanged: Sequence[Spent],
     sequences: np.ndarray,
     shape: tuple[int, ...],
     parts: np.ndarray | float = 1.0,
 ) -> Spending:
     """A forward with its exchanges and its host."""
-    c, p, seconds = collectives(), of.profile, dict(spent.seconds)
-    if of.devices > 1:
-        sent = exchanges(made, at, of.links, c) * parts
-        seconds["exchanges"] = sent
+    p, seconds = of.profile, dict(spent.seconds)
+    for one in exchanged:
+        sent = one.seconds[SENT] * parts
         if of.degrees.pp > 1:
-            passed = between_stages(made, at, of.links, c)
-            seconds["exchanges"] = sent + of.degrees.pp * passed * parts
+            passed = between_stages(made, at, of.links, collectives())
+            sent = sent + of.degrees.pp * passed * parts
+        seconds[SENT] = sent
     if p.expert_s and "experts" in seconds and not of.fused_experts:
         layers = sum(k.count for k in made.launches if k.kind == "expert_matmul") / 2.0
         seconds["experts"] = seconds["experts"] + p.expert_s * layers * parts
@@ -271,7 +281,7 @@ def _whole(
         host = combine(device, launches, kernels()) - device
     seconds["host"] = host + p.step_s + p.seq_s * sequences
     joules = _joules(of, spent, seconds)
-    found = {part: np.reshape(t + 0.0 * device, shape) for part, t in seconds.items()}
+    found = {part: np.reshape(t, shape) for part, t in seconds.items()}
     return Spending(found, joules.reshape(shape))
 
 
@@ -281,14 +291,16 @@ def _joules(of: Laid, spent: Spent, seconds: dict[str, np.ndarray]) -> np.ndarra
     if board is None:
         return np.full(total.shape, np.nan)
     waiting = board.idle * seconds["host"]
-    sending = board.communicating * seconds.get("exchanges", 0.0)
+    sending = board.communicating * seconds.get(SENT, 0.0)
     return np.asarray(of.devices * (sum(spent.joules.values()) + waiting + sending))
 
 
 def _flat(*given: ArrayLike) -> tuple[Any, ...]:
     """Arrays as flat ones of one length, and their common shape."""
-    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in given))
-    return (*(np.ravel(x) for x in arrays), arrays[0].shape)
+    arrays = [np.asarray(x, dtype=float) for x in given]
+    shape = np.broadcast(*arrays).shape
+    flat = (x if x.shape == shape else np.broadcast_to(x, shape) for x in arrays)
+    return (*(np.ravel(x) for x in flat), shape)
 
 
 def _sum(*spent: Spent) -> Spent:
