@@ -113,7 +113,7 @@ class Costs:
         """The same for another load of the same lengths."""
         other = copy.copy(self)
         other.load, other.users = load, load.amount
-        for name in ("_highest", "others"):
+        for name in ("_highest", "others", "wave"):
             other.__dict__.pop(name, None)
         return other
 
@@ -177,6 +177,22 @@ class Costs:
     def together(self) -> Numbers:
         """Prompts that one chunk holds; below 1 where a prompt takes several."""
         return self.chunk / self.load.new
+
+    @cached_property
+    def served(self) -> Numbers:
+        """Prompts that a step takes at most, k."""
+        return np.maximum(self.together, 1.0)
+
+    @cached_property
+    def bends(self) -> Numbers:
+        """The power of the load in the wait for k servers [sakasegawa1977]."""
+        return np.sqrt(2.0 * (self.served + 1.0))
+
+    @cached_property
+    def wave(self) -> Numbers:
+        """Prompts before one of those that all users send together, in the mean."""
+        most = np.minimum(self.together, self.users)
+        return np.maximum(most * (np.ceil(self.users / most) + 1) / 2 - 1, 0.0)
 
     @cached_property
     def first(self) -> Numbers:

@@ -67,8 +67,10 @@ class Kinds:
         return np.maximum(a + b * point.sequences + c * point.tokens, 0.0)
 
 
-Seconds = Callable[[Rates, np.ndarray], np.ndarray]
-"""Seconds of kernels at rates; of all kernels and points, laid out flat, or of some places."""
+Seconds = Callable[[Rates, np.ndarray, Any], np.ndarray]
+"""Seconds of kernels at rates; of all kernels and points, laid out flat, or of some places; at
+shares of the clock of the rates, the first axis, or at 1.0.
+"""
 
 
 class Clocked(NamedTuple):
@@ -233,16 +235,16 @@ class Engine:
         shape = sizes[0].shape
         flat = [np.broadcast_to(x, shape).ravel() for x in (*sizes, traffic, stored)]
 
-        def seconds(rates: Rates, places: np.ndarray) -> np.ndarray:
+        def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
             m, n, k, batch, moved, kept = (x[places] for x in flat)
-            out = max(width, 2.0)
             found = matmul(
-                m, n, k, batch, width, out, rates, self.c, moved=moved, few=True, held=kept
-            )
+                m, n, k, batch, width, max(width, 2.0), rates, self.c, moved=moved, few=True,
+                held=kept, clock=clock,
+            )  # fmt: skip
             if self.faster != 1.0:
                 found = np.where(m <= FEW, found / self.faster, found)
             if self.gemv and rates.kind == "gpu":
-                slow = moved / (self.gemv * rates.cores * rates.clock)
+                slow = moved / (self.gemv * rates.cores * rates.clock * clock)
                 found = np.where(m <= FEW, np.maximum(found, slow), found)
             return found
 
@@ -254,9 +256,9 @@ class Engine:
         points = moved.shape[1]
         own = class_of(ks.classes, self.c).of(np.repeat(np.arange(len(ks.classes)), points))
 
-        def seconds(rates: Rates, places: np.ndarray) -> np.ndarray:
+        def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
             work = (x.ravel()[places] for x in (moved, vector, special))
-            return stream(own.of(places), *work, rates, self.c)
+            return stream(own.of(places), *work, at_clocks(rates, clock), self.c)
 
         return self._clocked(
             ks, seconds, rates, (0 * moved, vector + 2 * special, moved), "streams"
@@ -307,11 +309,11 @@ class Engine:
         flat = [np.asarray(x).ravel() for x in sizes]
         window = np.broadcast_to(np.where(one, np.inf, reach), seen.shape).ravel()
 
-        def seconds(rates: Rates, places: np.ndarray) -> np.ndarray:
+        def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
             some = [x[places] for x in flat]
             return attention(
-                some[0], some[1], some[2], some[3], some[4], some[5], some[6], some[7], rates,
-                self.c, window=window[places],
+                some[0], some[1], some[2], some[3], some[4], some[5], some[6], some[7],
+                at_clocks(rates, clock), self.c, window=window[places],
             )  # fmt: skip
 
         visible = np.minimum(np.where(one, seen, cached + 0.5 * new), reach)
@@ -342,10 +344,10 @@ class Engine:
             energy = Energy(flop * matrix + self.board.vector * vector, byte * moved)
             # fitted to watts of decoding; measured times say that it does not slow the board down
             more = (self.board.cached - byte) * moved if cached else more
-        highest = np.broadcast_to(seconds(rates, _ALL), (work[2].size,)).reshape(shape)
+        highest = np.broadcast_to(seconds(rates, _ALL, 1.0), (work[2].size,)).reshape(shape)
         return Clocked(
             highest,
-            lambda places: seconds(at_clocks(rates, self.clock), places),
+            lambda places: seconds(rates, places, self.clock[:, None]),
             energy,
             ks.count,
             part,

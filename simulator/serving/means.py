@@ -125,9 +125,7 @@ def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     rate = costs.rate_of(decoding, step, added)
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
     queue, prefill = _prompt_s(costs, rate, decoding, (tpot, step, added))
-    together = np.minimum(costs.together, costs.users)
-    groups = np.ceil(costs.users / together)
-    queue = queue + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
+    queue = queue + wave * costs.wave * added
     ttft = costs.outside + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
@@ -149,10 +147,10 @@ def _prompt_s(
     took = np.maximum(costs.spec.tokens * tpot, whole)  # with the prompts in it
     rest = _rest(took, arriving, added)
     own = costs.parts * whole + added
-    k = np.maximum(costs.together, 1.0)
+    k = costs.served
     shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / k)
     busy = np.minimum(arriving * own / k, 0.98)
-    ahead = busy ** np.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
+    ahead = busy**costs.bends * own / (2.0 * k * (1.0 - busy))
     # of a prompt that takes several chunks, the other chunks of the one under way
     rest += busy * own * (1.0 - 1.0 / costs.parts) / 2.0
     # probability that others decode while the prompt is computed
@@ -176,8 +174,9 @@ def _closed(costs: Costs) -> Mean:
         found = _steady(costs, np.ones_like(users, dtype=float), wave)
         return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
     # where it is bound by memory or the stack's limit, the others wait
-    bound = under_way(most) <= users
-    solved = most if np.all(bound) else solve(under_way, users, most)
+    fullest = under_way(most)
+    bound = fullest <= users
+    solved = most if np.all(bound) else solve(under_way, users, most, fullest)
     found = _steady(costs, np.where(bound, most, solved), wave)
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
@@ -295,13 +294,20 @@ def _rest(took: Numbers, rate: Numbers, added: Numbers) -> Numbers:
     return (took * took + rate * took * added * added) / (2.0 * took)
 
 
-def solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: Numbers) -> Numbers:
+def solve(
+    rising: Callable[[Numbers], Numbers],
+    wanted: Numbers,
+    most: Numbers,
+    fullest: Numbers | None = None,
+) -> Numbers:
     """The arguments above 0 and up to `most` at which a rising function is `wanted`: inverse
     quadratic interpolation within a bracket, halved where that is not safe [chandrupatla1997].
+
+    fullest: the function at `most`, where it is known.
     """
     wanted = np.asarray(wanted, dtype=float)
     x1, x2 = most + 0.0 * wanted, LEAST * most + 0.0 * wanted
-    f1, f2 = rising(x1) - wanted, rising(x2) - wanted
+    f1, f2 = (rising(x1) if fullest is None else fullest) - wanted, rising(x2) - wanted
     found = np.where(f2 >= 0.0, x2, x1)  # beyond the ends
     moves, share = (f1 > 0.0) & (f2 < 0.0), 0.5 + 0.0 * wanted
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -158,14 +158,14 @@ def clocks(c: Power) -> np.ndarray:
     return np.array([1.0, (1.0 + c.knee) / 2.0, c.knee, (c.knee + SLOWEST) / 2.0, SLOWEST])
 
 
-def at_clocks(rates: Rates, clock: np.ndarray) -> Rates:
+def at_clocks(rates: Rates, clock: Any) -> Rates:
     """The rates at shares of the highest clock: everything that is cycles, and not memory.
 
-    clock: one row per clock and one column, so that formulas give a row per clock.
+    clock: shares, for which formulas give a row each; a column of them, or one share.
     """
-    x = np.asarray(clock)[:, None]
+    x = np.asarray(clock)[:, None] if np.ndim(clock) == 1 else clock
     cycles = {name: getattr(rates, name) * x for name in CYCLES}
-    return Rates(**(rates._asdict() | cycles))
+    return rates._replace(**cycles)
 
 
 def held(seconds: np.ndarray, work: Energy, board: Board, c: Power) -> Held:
