@@ -14,7 +14,6 @@ from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
-
 Ask = tuple[str, tuple[Numbers, ...]]  # a step of a server, decode | prefill | mixed; its sizes
 
 
@@ -47,9 +46,7 @@ def asks_first(server: Server, load: Load) -> list[Ask]:
 
 def chunks(load: Load, chunk: int) -> list[tuple[int, int]]:
     """New tokens of each chunk of a prompt, and the tokens before it."""
-    return [
-        (min(chunk, load.new - start), load.hit + start) for start in range(0, load.new, chunk)
-    ]
+    return [(min(chunk, load.new - start), load.hit + start) for start in range(0, load.new, chunk)]
 
 
 def _prompts(sizes: np.ndarray, load: Load, chunk: int, spec: Speculation) -> np.ndarray:

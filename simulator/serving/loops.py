@@ -13,7 +13,7 @@ import numpy as np
 
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.capacity import Room
-from roofcast.simulator.serving.costs import Costs, asks, asks_first, grid_of
+from roofcast.simulator.serving.costs import Costs, asks, asks_first
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import Mean, loops_of, places_of
 from roofcast.simulator.serving.passes import timed
@@ -43,7 +43,8 @@ class Every(Costs):
         self._counts = [len(each) for each in users]
         self.users = np.concatenate(users)
         self.most, self.chunk, self.first = (
-            self._each([getattr(costs, name) for costs in of]) for name in ("most", "chunk", "first")
+            self._each([getattr(costs, name) for costs in of])
+            for name in ("most", "chunk", "first")
         )
         sizes = [len(costs.grid) for costs in of]
         self._start = np.repeat(np.cumsum([0, *sizes[:-1]]), self._counts)
@@ -52,7 +53,9 @@ class Every(Costs):
         self._longest = max((costs.grid for costs in of), key=lambda g: float(g[-1]))
         self._end = self._each([costs.grid[-1] for costs in of])
         self._grids = np.concatenate([costs.grid for costs in of])
-        self._tables = [_Table([getattr(c, n) for c in of], self._grids) for n in ("steps", "stalls")]
+        self._tables = [
+            _Table([getattr(c, n) for c in of], self._grids) for n in ("steps", "stalls")
+        ]
 
     def _each(self, values: Sequence[float]) -> np.ndarray:
         """A value of each layout, for all of its numbers of users."""
@@ -112,9 +115,7 @@ def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
         steps = [asks(of.server, load, places_of(held, load), of.spec) for of, held in some]
         first = [asks_first(of.server, load) for of, _ in some]
         both = zip(some, steps, first, strict=True)
-        spent = iter(
-            timed([of.server.asked(n, *x) for (of, _), a, b in both for n, x in (*a, *b)])
-        )
+        spent = iter(timed([of.server.asked(n, *x) for (of, _), a, b in both for n, x in (*a, *b)]))
         for (of, held), a, b in zip(some, steps, first, strict=True):
             times = [next(spent).total for _ in a], sum(float(next(spent).total) for _ in b)
             profile, most = of.server.profile, places_of(held, load)

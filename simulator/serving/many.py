@@ -40,9 +40,7 @@ def rows(every: Sequence[Loops], usd_per_hour: Sequence[float | None]) -> dict[s
     usd_per_hour: of a device of each layout. Columns have the names of the fields of
     `ServingForecast`.
     """
-    found = [
-        _columns(every[part], mean, usd_per_hour[part]) for part, mean in closed_loops(every)
-    ]
+    found = [_columns(every[part], mean, usd_per_hour[part]) for part, mean in closed_loops(every)]
     return {name: np.concatenate([c[name] for c in found] or [np.zeros(0)]) for name in COLUMNS}
 
 

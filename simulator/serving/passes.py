@@ -19,7 +19,6 @@ from roofcast.simulator.serving.profiles import Profile
 from roofcast.simulator.times.host import combine
 from roofcast.simulator.work.generation import Forward
 
-
 SENT = "exchanges"
 
 

@@ -10,6 +10,7 @@ from roofcast.simulator.work.generation import Formats, Forward, forward
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.traced import Parallel
 
+
 class _Same:
     """A model that is equal to itself alone: some cannot be hashed, and others take long."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -91,20 +93,18 @@ def tiled(
     its rows and columns again. q is WHOLE_WAVES; persistent kernels store a tile beside the next.
     BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
     clock, not with the peak; latency does not. At a share x of the clock of the rates, all that is
-    cycles takes 1 / x as long: the best tile of each split is the same. Fitted to bf16 products (see kernels.toml).
+    cycles takes 1 / x as long, and the best tile of each split is the same. Fitted to bf16
+    products (see kernels.toml).
     """
-    given = (m, n, k, batch, in_bytes, traffic, held, clock, *rates)
-    single = all(np.ndim(x) == 0 for x in given if not isinstance(x, str))
+    single = _single(m, n, k, batch, in_bytes, traffic, held, clock, *rates)
     w, m, n, k, batch = c.matmul, *(_last(x) for x in np.broadcast_arrays(m, n, k, batch))
     cores, store = _last(rates.cores), _last(rates.store)
-    core = _last(np.asarray(rates.sustained * rates.matrix / rates.cores))
-    path = _last(np.asarray(w.feed * rates.feed / rates.cores))
+    core = _last(rates.sustained * rates.matrix / rates.cores)
+    path = _last(w.feed * rates.feed / rates.cores)
     bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
-    highest, share = _last(rates.clock), _last(clock)
-    width = _last(in_bytes)
+    highest, share, width = _last(rates.clock), _last(clock), _last(in_bytes)
     stored = width if held is None else _last(held)
-
-    tile_m, tile_n = _menu(rates.tensor, few)  # arrays are [..., tiles, splits, products]
+    tile_m, tile_n = _menu(rates.tensor, few)  # [..., tiles, splits, products]
     blocks = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
     if not rates.tensor:
         large = np.minimum(tile_m, tile_n) >= _last(rates.batched_tile)
@@ -112,12 +112,10 @@ def tiled(
     feed = (np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored) * FED
     per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
     slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
-    x = blocks * SPLIT / cores
-    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
-    wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
     tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
     epilogue = w.tile + tile_bytes / store
-    compute = (wave * (per_k * slices + epilogue / highest)).min(axis=-3, keepdims=True) / share
+    each = _waves(blocks * SPLIT / cores, store) * (per_k * slices + epilogue / highest)
+    compute = each.min(axis=-3, keepdims=True) / share
     memory = _last(np.asarray(traffic) / bandwidth)
     partial_sums = batch * m * n * SPLIT * _last((8.0 / 3.0) / bandwidth)
     split = np.where(SPLIT > 1.0, w.split / (highest * share) + partial_sums, 0.0)
@@ -125,6 +123,17 @@ def tiled(
     best = own.min(axis=(-3, -2)) + w.latency + w.start / (rates.clock * clock)
     found = np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
     return found[0] if single else found
+
+
+def _single(*given: Any) -> bool:
+    """Whether no argument is an array."""
+    return all(np.ndim(x) == 0 for x in given if not isinstance(x, str))
+
+
+def _waves(x: np.ndarray, store: np.ndarray) -> np.ndarray:
+    """Waves of tiles, of x tiles per core."""
+    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
+    return (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
 
 
 def _last(x: ArrayLike) -> np.ndarray:
