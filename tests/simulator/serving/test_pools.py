@@ -177,8 +177,10 @@ def test_mean_values_agree_with_the_replay(stack, kind, amount):
 @pytest.mark.parametrize(
     ("model", "stack", "lengths", "pools", "use"),
     [
-        ("llama-3.1-8b", "vllm", (6855, 104), (2, 1), 0.35), ("gpt-oss-20b", "vllm", (300, 150), (1, 2), 0.6),
-        ("qwen3-30b-a3b", "trt-llm", (2803, 658), (3, 2), 0.42), ("llama-3.1-8b", "sglang", (66, 67), (1, 3), 0.3),
+        ("llama-3.1-8b", "vllm", (6855, 104), (2, 1), 0.35),
+        ("gpt-oss-20b", "vllm", (300, 150), (1, 2), 0.6),
+        ("qwen3-30b-a3b", "trt-llm", (2803, 658), (3, 2), 0.42),
+        ("llama-3.1-8b", "sglang", (66, 67), (1, 3), 0.3),
         ("qwen3-30b-a3b", "vllm", (1817, 963), (2, 1), 0.65),
     ],
 )  # fmt: skip
