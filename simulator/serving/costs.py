@@ -75,7 +75,7 @@ class Costs:
     ) -> None:
         self.server, self.load, self.spec = server, load, spec
         self.users: Numbers = load.amount if users is None else users
-        self.chunk = max(int(server.chunk_tokens), 1)
+        self.chunk: Numbers = max(int(server.chunk_tokens), 1)
         self.request_s, self.user_s = float(server.request_s), float(server.user_s)
         self.most: Numbers = max(most, 1.0)
         self.ramp = ramp

@@ -257,8 +257,9 @@ class Engine:
         own = class_of(ks.classes, self.c).of(np.repeat(np.arange(len(ks.classes)), points))
 
         def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
-            work = (x.ravel()[places] for x in (moved, vector, special))
-            return stream(own.of(places), *work, at_clocks(rates, clock), self.c)
+            bytes_, flops, functions = (x.ravel()[places] for x in (moved, vector, special))
+            at = at_clocks(rates, clock)
+            return stream(own.of(places), bytes_, flops, functions, at, self.c)
 
         return self._clocked(
             ks, seconds, rates, (0 * moved, vector + 2 * special, moved), "streams"

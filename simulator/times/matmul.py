@@ -40,7 +40,7 @@ def matmul(
     moved: ArrayLike = np.nan,
     few: bool = False,
     held: ArrayLike | None = None,
-    clock: ArrayLike = 1.0,
+    clock: Any = 1.0,
 ) -> np.ndarray:
     """Seconds of `batch` products whose operands are cold in main memory.
 
@@ -75,7 +75,7 @@ def tiled(
     c: Kernels,
     few: bool = False,
     held: ArrayLike | None = None,
-    clock: ArrayLike = 1.0,
+    clock: Any = 1.0,
 ) -> np.ndarray:
     """Seconds on cores that each compute a tile of C, the fastest of a menu of tiles (bm, bn) and
     splits s of k.
