@@ -20,6 +20,9 @@ NO_CONSTANTS = {
             ("slo", "SLOWEST HIGHEST GRID SURE", "rates that are looked for; said"),
             ("needed", "MOST APART", "limit; slack of a bound that brute force in a test confirms"),
             ("many", "FINE RATIO", "numbers of users of a search"),
+            ("loops", "TIMED SOLVED", "layouts and users that are computed together"),
+            ("pools.bulk", "LOADS TAIL", "grid of an interpolation; states of a chain"),
+            ("pools.replay", "MOST", "instances that are replayed together"),
             ("space", "MOST", "limit on the layouts of a search"),
             ("hardware", "NODES", "nodes of a replica that are tried; said"),
         )
@@ -41,7 +44,6 @@ NO_CONSTANTS = {
             "means.NARROW": "of a bracket: exact to rounding",
             "means.LEAST": "of a bracket: lower end",
             "pools.means.NEAR": "a closed loop comes as near to the most that pools serve",
-            "pools.means.PASSES": "of a fixed point: to a fraction of a percent",
             "pools.search.MOST_PAIRS": "limit on the pairs of layouts of a search",
             "pools.slo.STEP": "between two numbers of users of a table",
             "pools.transfer.FAR": "more devices than a node or a rack has",

@@ -16,10 +16,11 @@ from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
+from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.pricing import dollars, price_of
 from roofcast.simulator.serving.result import ServingForecast, ServingMemory
 from roofcast.simulator.serving.sample import Sample, spreads
-from roofcast.simulator.serving.server import Server, Spending
+from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.speculation import Speculation
 
 SHOWN = 0.001  # of a step: smaller shares of what bounds it are left out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,12 +14,53 @@ from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
+Ask = tuple[str, tuple[Numbers, ...]]  # a step of a server, decode | prefill | mixed; its sizes
+
+
+def grid_of(most: float) -> np.ndarray:
+    """Numbers of sequences at which steps are timed where so many may run at once."""
+    return np.array(grid(1, max(int(math.ceil(max(most, 1.0))), 2), FINE))
+
+
+def asks(server: Server, load: Load, most: float, spec: Speculation) -> list[Ask]:
+    """The steps that `Costs` are made of: of decoding, with what is drafted, and with prompts.
+
+    A step makes a token of each of B sequences, of which every request needs `more`: B / more
+    prompts come with each step, in one where they are fewer.
+    """
+    sizes, at, chunk = grid_of(most), load.context, max(int(server.chunk_tokens), 1)
+    steps: list[Ask] = [("decode", (sizes, at))]
+    if spec.drafted:
+        steps.append(("mixed", (sizes, at, sizes * spec.drafted, at, sizes)))
+    if load.new > chunk:
+        return steps + [("mixed", (sizes, at, *c)) for c in chunks(load, chunk)]
+    k = _prompts(sizes, load, chunk, spec)
+    return [*steps, ("mixed", (sizes, at, k * load.new, load.hit, k))]
+
+
+def asks_first(server: Server, load: Load) -> list[Ask]:
+    """The passes of one prompt where nothing decodes."""
+    parts = chunks(load, max(int(server.chunk_tokens), 1))
+    return [("prefill", (1.0, new, cached)) for new, cached in parts]
+
+
+def chunks(load: Load, chunk: int) -> list[tuple[int, int]]:
+    """New tokens of each chunk of a prompt, and the tokens before it."""
+    return [(min(chunk, load.new - start), load.hit + start) for start in range(0, load.new, chunk)]
+
+
+def _prompts(sizes: np.ndarray, load: Load, chunk: int, spec: Speculation) -> np.ndarray:
+    """Prompts that come with a step of so many sequences."""
+    more = max(load.output_len - 1, 1)
+    return np.asarray(np.clip(spec.tokens * sizes / more, 1.0, chunk / load.new))
+
 
 class Costs:
     """Seconds of steps as the mean values need them, at the lengths of a load.
 
     most: sequences at once, of the memory and of the stack. users: of a closed loop, a number or an
-    array of them; then all that follows from them are arrays.
+    array of them; then all that follows from them are arrays. found: seconds of the steps of
+    `asks`, and of `asks_first` together, where they are timed already.
     """
 
     def __init__(
@@ -29,46 +71,46 @@ class Costs:
         spec: Speculation = NONE,
         ramp: float = 0.0,
         users: Numbers | None = None,
+        found: tuple[Sequence[np.ndarray], float] | None = None,
     ) -> None:
         self.server, self.load, self.spec = server, load, spec
         self.users: Numbers = load.amount if users is None else users
-        self.chunk = max(int(server.chunk_tokens), 1)
+        self.chunk: Numbers = max(int(server.chunk_tokens), 1)
         self.request_s, self.user_s = float(server.request_s), float(server.user_s)
-        self.most = max(most, 1.0)
+        self.most: Numbers = max(most, 1.0)
         self.ramp = ramp
         self.more = max(load.output_len - 1, 0)
         """Tokens after the first."""
-        self.grid = np.array(grid(1, max(int(math.ceil(self.most)), 2), FINE))
-        at = load.context
-        plain = np.broadcast_to(np.asarray(server.decode(self.grid, at), float), self.grid.shape)
-        step = plain
-        if spec.drafted:
-            checked = server.mixed(self.grid, at, self.grid * spec.drafted, at, self.grid)
-            step = np.asarray(checked, float) + spec.draft * plain
+        self.grid = grid_of(self.most)
+        if found is None:
+            timed = [getattr(server, name)(*sizes) for name, sizes in asks(*self._lengths)]
+        else:
+            timed, self.first = list(found[0]), found[1]
+        times = [np.broadcast_to(np.asarray(t, float), self.grid.shape) for t in timed]
+        plain, prompts = times[0], times[2 if spec.drafted else 1 :]
+        step = times[1] + spec.draft * plain if spec.drafted else plain
         self.steps = step / spec.tokens
-        self.stalls = self._stalls(plain)
+        """A decode step, per token, on the grid."""
+        self.stalls = self._stalls(plain, prompts)
+        """What each prompt adds to the steps, on the grid."""
 
-    def _stalls(self, plain: np.ndarray) -> np.ndarray:
-        """What each prompt adds to the steps, for every number of decoding sequences.
+    @property
+    def _lengths(self) -> tuple[Server, Load, float, Speculation]:
+        return self.server, self.load, self.most, self.spec
 
-        A step makes a token of each of B sequences, of which every request needs `more`: B / more
-        prompts come with each step, in one where they are fewer.
-        """
-        at, new, hit = self.load.context, self.load.new, self.load.hit
-        if new > self.chunk:
-            parts = [
-                np.asarray(self.server.mixed(self.grid, at, *c)) - plain for c in self.chunks()
-            ]
-            return np.asarray(np.sum(np.maximum(parts, 0.0), axis=0))
-        k = np.clip(self.spec.tokens * self.grid / max(self.more, 1), 1.0, self.chunk / new)
-        together = np.asarray(self.server.mixed(self.grid, at, k * new, hit, k))
-        return np.maximum(together - plain, 0.0) / k
+    def _stalls(self, plain: np.ndarray, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        """What each prompt adds to the steps, for every number of decoding sequences."""
+        if self.load.new > self.chunk:
+            parts = [np.maximum(each - plain, 0.0) for each in prompts]
+            return np.asarray(np.sum(parts, axis=0))
+        k = _prompts(self.grid, self.load, self.chunk, self.spec)
+        return np.maximum(prompts[0] - plain, 0.0) / k
 
     def of(self, load: Load) -> Costs:
         """The same for another load of the same lengths."""
         other = copy.copy(self)
         other.load, other.users = load, load.amount
-        for name in ("_highest", "others"):
+        for name in ("_highest", "others", "wave"):
             other.__dict__.pop(name, None)
         return other
 
@@ -106,14 +148,9 @@ class Costs:
         return self.decode(met), self.added(met)
 
     @cached_property
-    def parts(self) -> int:
+    def parts(self) -> Numbers:
         """Chunks of a prompt."""
         return -(-self.load.new // self.chunk)
-
-    def chunks(self) -> list[tuple[int, int]]:
-        """New tokens of each chunk of a prompt, and the tokens before it."""
-        starts = range(0, self.load.new, self.chunk)
-        return [(min(self.chunk, self.load.new - s), self.load.hit + s) for s in starts]
 
     def rate(self, decoding: Numbers) -> Numbers:
         """Requests per second while so many sequences decode, X(B)."""
@@ -134,12 +171,28 @@ class Costs:
         return self.rate(self.most)
 
     @cached_property
-    def together(self) -> float:
+    def together(self) -> Numbers:
         """Prompts that one chunk holds; below 1 where a prompt takes several."""
         return self.chunk / self.load.new
 
     @cached_property
-    def first(self) -> float:
+    def served(self) -> Numbers:
+        """Prompts that a step takes at most, k."""
+        return np.maximum(self.together, 1.0)
+
+    @cached_property
+    def bends(self) -> Numbers:
+        """The power of the load in the wait for k servers [sakasegawa1977]."""
+        return np.sqrt(2.0 * (self.served + 1.0))
+
+    @cached_property
+    def wave(self) -> Numbers:
+        """Prompts before one of those that all users send together, in the mean."""
+        most = np.minimum(self.together, self.users)
+        return np.maximum(most * (np.ceil(self.users / most) + 1) / 2 - 1, 0.0)
+
+    @cached_property
+    def first(self) -> Numbers:
         """The pass of one prompt where nothing decodes."""
         return self.alone(1.0)
 
@@ -153,5 +206,12 @@ class Costs:
             return whole * full + rest
         if self.load.new <= self.chunk:
             return float(self.server.prefill(prompts, self.load.new, self.load.hit))
-        one = sum(float(self.server.prefill(1, new, cached)) for new, cached in self.chunks())
+        parts = chunks(self.load, self.chunk)
+        one = sum(float(self.server.prefill(1, new, cached)) for new, cached in parts)
         return prompts * one
+
+    def each_of(self, prompts: Numbers) -> Numbers:
+        """Of a pass of so many prompts where nothing decodes, the part of each."""
+        if self.load.new > self.chunk:
+            return self.first
+        return np.asarray(self.server.prefill(prompts, self.load.new, self.load.hit)) / prompts

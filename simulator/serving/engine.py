@@ -7,6 +7,7 @@ few rows. Kernels of one kind and format are computed in one call, on arrays of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,16 +19,14 @@ from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.matmul import matmul
-from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held
+from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held_from
 from roofcast.simulator.times.rates import Rates
 from roofcast.simulator.times.roofline import STREAMS, computed_in, rates_of
-from roofcast.simulator.times.stream import stream
+from roofcast.simulator.times.stream import class_of, stream
 from roofcast.simulator.work.generation import Forward, Launch
 
 FEW = 8.0  # rows up to which software multiplies a matrix by vectors
 PARTS = ("products", "experts", "attention", "streams")
-TOGETHER = 512  # products in one call: its arrays of all tiles stay in the processor's cache
-MANY = 64  # points from which on equal ones are computed once
 
 
 class Spent(NamedTuple):
@@ -45,22 +44,44 @@ class Point(NamedTuple):
     everywhere: np.ndarray  # new tokens of all ranks that share the experts
 
 
+class Kinds:
+    """Kernels that are computed in one call, with their sizes in arrays [kernels, 1]."""
+
+    def __init__(self, launches: list[Launch]) -> None:
+        self.launches = launches
+        self.count = np.array([k.count for k in launches], dtype=float)  # [kernels]
+        self.weights = np.array([[float(k.weights)] for k in launches])
+        self.classes = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in launches]
+        self._sizes = {
+            field: np.array([getattr(k, field) for k in launches]).T[:, :, None]
+            for field in ("rows", "matrix", "vector", "special", "moved")
+        }
+
+    def size(self, place: int) -> np.ndarray:
+        """An entry of their shapes."""
+        return np.array([[float(k.shape[place])] for k in self.launches])
+
+    def at(self, field: str, point: Point) -> np.ndarray:
+        """A size at points [kernels, points]."""
+        a, b, c = self._sizes[field]
+        return np.maximum(a + b * point.sequences + c * point.tokens, 0.0)
+
+
+Seconds = Callable[[Rates, np.ndarray, Any], np.ndarray]
+"""Seconds of kernels at rates; of all kernels and points, laid out flat, or of some places; at
+shares of the clock of the rates, the first axis, or at 1.0.
+"""
+
+
 class Clocked(NamedTuple):
-    """Kernels at shares of the highest clock: seconds [clocks, kernels, points], energies."""
+    """Kernels at the highest clock: seconds [kernels, points], energies."""
 
     seconds: np.ndarray
+    slower: Callable[[np.ndarray], np.ndarray]  # places -> seconds at all clocks [clocks, places]
     energy: Energy
     count: np.ndarray  # type: ignore[assignment]  # [kernels]
     part: str
-    more: np.ndarray  # joules that take no time [kernels, points]
-
-    def at(self, where: np.ndarray) -> Clocked:
-        """The same at these of its points."""
-        return self._replace(
-            seconds=self.seconds[..., where],
-            energy=Energy(*(each[..., where] for each in self.energy)),
-            more=self.more[..., where],
-        )
+    more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
 
 
 def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
@@ -142,113 +163,108 @@ class Engine:
                 continue
             known = k.kind if k.kind in ("matmul", "expert_matmul") else "stream"
             groups.setdefault((known, k.product if known != "stream" else ""), []).append(k)
-        self.groups = groups
-        self.attentions = [k for k in forward.launches if k.kind == "cached_attention"]
+        self.groups = {key: Kinds(ks) for key, ks in groups.items()}
+        attentions = [k for k in forward.launches if k.kind == "cached_attention"]
+        self.attentions = Kinds(attentions) if attentions else None
+        self._resolved: dict[str, tuple[Rates, tuple[str, ...]]] = {}
         products = {product for kind, product in groups if kind != "stream"}
         self.assumptions = tuple(
             dict.fromkeys(text for product in products for text in self._rates(product)[1])
         )
 
     def _rates(self, product: str) -> tuple[Rates, tuple[str, ...]]:
-        found = rates_of(self.device, computed_in(product, self.device))
-        if self.device.kind != "cpu":
-            return found
-        # weights are streamed once, by all cores: as a triad's operands, not as those of a net's
-        return found._replace(rates=found.rates._replace(measured=True))
+        if product not in self._resolved:
+            found = rates_of(self.device, computed_in(product, self.device))
+            if self.device.kind == "cpu":
+                # weights are streamed once, by all cores: as a triad's operands, not as a net's
+                found = found._replace(rates=found.rates._replace(measured=True))
+            self._resolved[product] = found
+        return self._resolved[product]
 
     @property
     def rates(self) -> Rates:
         """Rates of the device for products of activations."""
         return self._rates(self.sixteen)[0]
 
-    def _at(self, rates: Rates) -> Rates:
-        return at_clocks(rates, self.clock) if len(self.clock) > 1 else rates
-
     def linear(self, at: Point) -> Spent:
         """All but attention."""
-        once, where = _once(at)
         found = []
         for (kind, product), ks in self.groups.items():
             if kind == "stream":
-                found.append(self._streams(ks, once))
+                found.append(self._streams(ks, at))
             elif kind == "matmul":
-                found.append(self._products(ks, product, once))
+                found.append(self._products(ks, product, at))
             else:
-                found.append(self._experts(ks, product, once))
-        return self._held(found if where is None else [one.at(where) for one in found])
+                found.append(self._experts(ks, product, at))
+        return self._held(found)
 
-    def _products(self, ks: list[Launch], product: str, at: Point) -> Clocked:
+    def _products(self, ks: Kinds, product: str, at: Point) -> Clocked:
         rates = self._rates(product)[0]
-        rows, matrix, vector, moved = (_affine(ks, f, at) for f in _FIELDS)
-        batch, m, n, k = (_size(ks, i) for i in range(4))
+        rows, matrix, vector, moved = (ks.at(field, at) for field in _FIELDS)
+        batch, m, n, k = (ks.size(i) for i in range(4))
         m, batch = (np.where(np.isnan(x), rows, x) for x in (m, batch))
-        weights = _column(ks, lambda x: x.weights)
+        weights = ks.weights
         width = max(rates.width, WIDTH.get(product, 4))
         held_bytes = weights / np.maximum(batch * n * k, 1e-30)
         stored = np.where(held_bytes > 0, np.minimum(held_bytes, width), width)
         sizes = (m, n + 0 * m, k + 0 * m, batch)
         slow = self.fp4 if product == "fp4" and rates.format == "fp4" else 1.0
-        seconds = self._multiplied(sizes, width, (weights + moved) / slow, stored, rates)
+        seconds = self._multiplied(sizes, width, (weights + moved) / slow, stored)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "products")
 
-    def _experts(self, ks: list[Launch], product: str, at: Point) -> Clocked:
+    def _experts(self, ks: Kinds, product: str, at: Point) -> Clocked:
         rates = self._rates(product)[0]
-        share, n, k = (_size(ks, i) for i in (1, 2, 3))
-        experts = _column(ks, lambda x: x.shape[0])
+        experts, share, n, k = (ks.size(i) for i in range(4))
         rows = experts * share * at.everywhere  # on this rank
         mean = experts_met(experts, share, at.everywhere)
         # of the rank with the most: each expert is met or not, by itself [binomial]
         more = self.above * np.sqrt(mean * np.maximum(1.0 - mean / experts, 0.0))
         hit = np.minimum(mean + more, experts)
-        own = _affine(ks, "rows", at)
+        own = ks.at("rows", at)
         scale = rows / np.maximum(own, 1e-30)
-        matrix, vector, moved = (scale * _affine(ks, f, at) for f in _FIELDS[1:])
-        weights = hit / experts * _column(ks, lambda x: x.weights)
+        matrix, vector, moved = (scale * ks.at(field, at) for field in _FIELDS[1:])
+        weights = hit / experts * ks.weights
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
         slower = self.grouped
         rates = rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
-        seconds = self._multiplied(sizes, width, weights + moved, stored, rates)
+        seconds = self._multiplied(sizes, width, weights + moved, stored)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
 
     def _multiplied(
-        self,
-        sizes: tuple[np.ndarray, ...],
-        width: float,
-        traffic: np.ndarray,
-        stored: np.ndarray,
-        rates: Rates,
-    ) -> np.ndarray:
-        """Seconds of products [clocks, kernels, points]."""
-        m, n, k, batch = (x.ravel() for x in sizes)
+        self, sizes: tuple[np.ndarray, ...], width: float, traffic: np.ndarray, stored: np.ndarray
+    ) -> Seconds:
+        """Seconds of products."""
         shape = sizes[0].shape
-        moved, kept = (
-            np.broadcast_to(traffic, shape).ravel(),
-            np.broadcast_to(stored, shape).ravel(),
-        )
-        at, seconds = self._at(rates), np.empty((len(self.clock), len(m)))
-        for first in range(0, len(m), TOGETHER):
-            i = slice(first, first + TOGETHER)
-            seconds[:, i] = matmul(
-                m[i], n[i], k[i], batch[i], width, max(width, 2.0), at, self.c, moved=moved[i],
-                few=True, held=kept[i],
-            )  # fmt: skip
-        if self.faster != 1.0:
-            seconds = np.where(m <= FEW, seconds / self.faster, seconds)
-        if self.gemv and rates.kind == "gpu":
-            slow = moved / (self.gemv * rates.cores * rates.clock * self.clock[:, None])
-            seconds = np.where(m <= FEW, np.maximum(seconds, slow), seconds)
-        return seconds.reshape(len(self.clock), *shape)
+        flat = [np.broadcast_to(x, shape).ravel() for x in (*sizes, traffic, stored)]
 
-    def _streams(self, ks: list[Launch], at: Point) -> Clocked:
+        def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+            m, n, k, batch, moved, kept = (x[places] for x in flat)
+            found = matmul(
+                m, n, k, batch, width, max(width, 2.0), rates, self.c, moved=moved, few=True,
+                held=kept, clock=clock,
+            )  # fmt: skip
+            if self.faster != 1.0:
+                found = np.where(m <= FEW, found / self.faster, found)
+            if self.gemv and rates.kind == "gpu":
+                slow = moved / (self.gemv * rates.cores * rates.clock * clock)
+                found = np.where(m <= FEW, np.maximum(found, slow), found)
+            return found
+
+        return seconds
+
+    def _streams(self, ks: Kinds, at: Point) -> Clocked:
         rates = self._rates("fp32")[0]
-        vector, special, moved = (_affine(ks, f, at) for f in ("vector", "special", "moved"))
-        kinds = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in ks]
-        work = (moved.ravel(), vector.ravel(), special.ravel())
-        found = stream(kinds, *work, self._at(rates), self.c, moved.shape[1])
-        seconds = np.broadcast_to(found, (len(self.clock), moved.size))
-        seconds = seconds.reshape(len(self.clock), *moved.shape)
+        vector, special, moved = (ks.at(field, at) for field in ("vector", "special", "moved"))
+        points = moved.shape[1]
+        own = class_of(ks.classes, self.c).of(np.repeat(np.arange(len(ks.classes)), points))
+
+        def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+            bytes_, flops, functions = (x.ravel()[places] for x in (moved, vector, special))
+            at = at_clocks(rates, clock)
+            return stream(own.of(places), bytes_, flops, functions, at, self.c)
+
         return self._clocked(
             ks, seconds, rates, (0 * moved, vector + 2 * special, moved), "streams"
         )
@@ -259,25 +275,26 @@ class Engine:
         """Scores of attention of all layers, masked ones too, in micro-batches of so many tokens:
         each looks back on those before it.
         """
-        heads = sum(k.count * k.shape[1] for k in self.attentions)
+        launches = self.attentions.launches if self.attentions else []
+        heads = sum(k.count * k.shape[1] for k in launches)
         new = np.asarray(new, dtype=float)
         once = np.minimum(new, micro) if micro else new
         columns = np.asarray(cached) + 0.5 * (new + once)
         return np.asarray(heads * np.asarray(sequences) * new * columns)
 
     def attention(
-        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, width: float
+        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, width: ArrayLike
     ) -> Spent:
         """Attention of `new` tokens of each of `sequences` over themselves and `cached` tokens,
         arrays [points]; width: bytes of an element of the cache.
         """
-        given = (np.asarray(x, dtype=float) for x in (sequences, new, cached))
-        sequences, new, cached = np.broadcast_arrays(*given)
-        if not self.attentions:
+        given = (np.asarray(x, dtype=float) for x in (sequences, new, cached, width))
+        sequences, new, cached, width = np.broadcast_arrays(*given)
+        if self.attentions is None:
             return Spent({}, {})
         ks, one = self.attentions, new == 1.0
-        heads, groups = (_size(ks, i) for i in (1, 2))
-        reach, dim_k, dim_v, latent, source = (_size(ks, i) for i in range(4, 9))
+        heads, groups = (ks.size(i) for i in (1, 2))
+        reach, dim_k, dim_v, latent, source = (ks.size(i) for i in range(4, 9))
         dim = 0.5 * (dim_k + dim_v)
         bytes_of = np.where(latent > 0, 0.5 * dim_k / dim, 1.0)  # keys and values are the same
         packed = heads / groups  # heads of a group are rows of one block in decoding
@@ -292,35 +309,38 @@ class Engine:
             seen,
             np.broadcast_to(dim, seen.shape),
             np.broadcast_to(~one & (source == 0), seen.shape),
+            np.broadcast_to(width, seen.shape),
         )
-        rates = self._rates(self.sixteen)[0]
         flat = [np.asarray(x).ravel() for x in sizes]
         window = np.broadcast_to(np.where(one, np.inf, reach), seen.shape).ravel()
-        found = attention(
-            flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], flat[6], width, self._at(rates),
-            self.c, window=window,
-        )  # fmt: skip
-        seconds = np.broadcast_to(found, (len(self.clock), seen.size))
-        seconds = seconds.reshape(len(self.clock), *seen.shape)
+
+        def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
+            some = [x[places] for x in flat]
+            return attention(
+                some[0], some[1], some[2], some[3], some[4], some[5], some[6], some[7],
+                at_clocks(rates, clock), self.c, window=window[places],
+            )  # fmt: skip
+
         visible = np.minimum(np.where(one, seen, cached + 0.5 * new), reach)
         pairs = sequences * heads * new * visible
         moved = (
             width * sequences * (np.minimum(seen, reach + new) * sizes[2] + new * heads) * 2 * dim
         )
         work = (4 * pairs * dim, 6 * pairs, moved)
-        return self._held([self._clocked(ks, seconds, rates, work, "attention", cached=True)])
+        clocked = self._clocked(ks, seconds, self.rates, work, "attention", cached=True)
+        return self._held([clocked])
 
     def _clocked(
         self,
-        ks: list[Launch],
-        seconds: np.ndarray,
+        ks: Kinds,
+        seconds: Seconds,
         rates: Rates,
         work: tuple[np.ndarray, np.ndarray, np.ndarray],
         part: str,
         cached: bool = False,
     ) -> Clocked:
         """Kernels with their energy; work: FLOPs of matrix and vector units, and bytes."""
-        shape = seconds.shape[1:]
+        shape = work[2].shape
         energy, more = Energy(np.zeros(shape), np.zeros(shape)), np.zeros(shape)
         if self.board:
             matrix, vector, moved = (np.broadcast_to(x, shape) for x in work)
@@ -329,22 +349,32 @@ class Engine:
             energy = Energy(flop * matrix + self.board.vector * vector, byte * moved)
             # fitted to watts of decoding; measured times say that it does not slow the board down
             more = (self.board.cached - byte) * moved if cached else more
-        count = np.array([k.count for k in ks], dtype=float)
-        return Clocked(seconds, energy, count, part, more)
+        highest = np.broadcast_to(seconds(rates, _ALL, 1.0), (work[2].size,)).reshape(shape)
+        return Clocked(
+            highest,
+            lambda places: seconds(rates, places, self.clock[:, None]),
+            energy,
+            ks.count,
+            part,
+            more,
+        )
+
+    def _at_limit(self, one: Clocked) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds and joules of kernels under the power limit of the board."""
+        shape = one.seconds.shape
+        if not self.board:
+            return one.seconds, np.zeros(shape)
+        energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
+        at = held_from(one.seconds.ravel(), one.slower, energy, self.board, self.c.power)
+        t, used = at.seconds.reshape(shape), at.joules.reshape(shape)
+        return t, np.maximum(np.minimum(used + one.more, self.board.limit * t), used)
 
     def _held(self, found: list[Clocked]) -> Spent:
         """Kernels under the power limit of the board, summed by part."""
         seconds: dict[str, np.ndarray] = {}
         joules: dict[str, np.ndarray] = {}
         for one in found:
-            shape = one.seconds.shape[1:]
-            t, used = one.seconds[0], np.zeros(shape)
-            if self.board:
-                flat = one.seconds.reshape(len(self.clock), -1)
-                energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
-                at = held(flat, energy, self.board, self.c.power)
-                t, used = at.seconds.reshape(shape), at.joules.reshape(shape)
-                used = np.maximum(np.minimum(used + one.more, self.board.limit * t), used)
+            t, used = self._at_limit(one)
             part = one.part
             seconds[part] = seconds.get(part, 0.0) + one.count @ t
             joules[part] = joules.get(part, 0.0) + one.count @ used
@@ -352,29 +382,4 @@ class Engine:
 
 
 _FIELDS = ("rows", "matrix", "vector", "moved")
-
-
-def _once(at: Point) -> tuple[Point, np.ndarray | None]:
-    """The different points, and the place of every point among them; None: they are all of them.
-
-    Steps with the same tokens differ in the context that they look back on, which only attention
-    depends on.
-    """
-    if at.tokens.size < MANY:
-        return at, None
-    sizes, where = np.unique(np.stack(at), axis=1, return_inverse=True)
-    return Point(*sizes), where.ravel()
-
-
-def _affine(ks: list[Launch], field: str, at: Point) -> np.ndarray:
-    """A size of kernels at points [kernels, points]."""
-    a, b, c = np.array([getattr(k, field) for k in ks]).T[:, :, None]
-    return np.maximum(a + b * at.sequences + c * at.tokens, 0.0)
-
-
-def _column(ks: list[Launch], of: Callable[[Launch], float]) -> np.ndarray:
-    return np.array([float(of(k)) for k in ks])[:, None]
-
-
-def _size(ks: list[Launch], place: int) -> np.ndarray:
-    return np.array([float(k.shape[place]) for k in ks])[:, None]
+_ALL: Any = slice(None)

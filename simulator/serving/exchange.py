@@ -7,7 +7,7 @@ import numpy as np
 from roofcast.hwdb.collective_constants import Collectives
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.collectives import all_gather, all_reduce, all_to_all, send_recv
-from roofcast.simulator.parallel.fabric import Fabric, Group, placed
+from roofcast.simulator.parallel.fabric import Fabric, Group, is_torus, kind_of, placed
 from roofcast.simulator.serving.engine import Point
 from roofcast.simulator.work.generation import Forward
 
@@ -32,6 +32,13 @@ def links(
         fabric, placed(tp, 1, fabric), placed(tp * dp, 1, fabric), placed(pp, tp * dp, fabric), dp,
         own_s, to_experts,
     )  # fmt: skip
+
+
+def alike(over: Links) -> tuple[object, ...]:
+    """The same for links over which the ranks of a stage exchange at the same cost."""
+    fabric, sizes = over.fabric, (float(over.tensor.size), float(over.everyone.size))
+    levels = fabric.levels if is_torus(fabric) else kind_of(fabric)
+    return (levels, *sizes, over.dp, over.own_s, over.to_experts)
 
 
 def summed(bytes_: np.ndarray, group: Group, over: Links, c: Collectives) -> np.ndarray:

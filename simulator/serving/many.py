@@ -1,13 +1,15 @@
-"""One layout under many numbers of users, as arrays: the numbers of `serve`, without a replay."""
+"""Layouts under many numbers of users, as arrays: the numbers of `serve`, without a replay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from roofcast.simulator.serving.answer import Replica, prompt_share
-from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.answer import prompt_share
 from roofcast.simulator.serving.interval import around
-from roofcast.simulator.serving.means import Mean, closed_loops
+from roofcast.simulator.serving.loops import Loops, closed_loops
+from roofcast.simulator.serving.means import Mean
 from roofcast.simulator.serving.pricing import HOUR, MILLION
 from roofcast.simulator.serving.protocol import Numbers
 
@@ -31,30 +33,45 @@ def numbers(most: int) -> np.ndarray:
     return np.array(found)
 
 
-def rows(of: Replica, held: Room, users: np.ndarray, usd_per_hour: float | None) -> dict:
-    """A column per quantity for so many users of each replica [SI units, USD]; nan where unknown.
+def rows(every: Sequence[Loops], usd_per_hour: Sequence[float | None]) -> dict[str, np.ndarray]:
+    """A column per quantity for so many users of each replica of layouts, which are of one load,
+    model and software, one layout behind the other [SI units, USD]; nan where unknown.
 
-    Columns have the names of the fields of `ServingForecast`.
+    usd_per_hour: of a device of each layout. Columns have the names of the fields of
+    `ServingForecast`.
     """
-    load, n = of.asked.load, of.cut.replicas
-    users = np.asarray(users, dtype=float)
-    found = closed_loops(of.server, load, held, users, of.spec, of.server.profile.ramp)
-    return columns(of, held, found, usd_per_hour) | {"amount": users * n}
+    found = [_columns(every[part], mean, usd_per_hour[part]) for part, mean in closed_loops(every)]
+    return {name: np.concatenate([c[name] for c in found] or [np.zeros(0)]) for name in COLUMNS}
 
 
-def columns(of: Replica, held: Room, found: Mean, usd_per_hour: float | None) -> dict:
-    """The columns of mean values of one replica, arrays."""
-    load, n, devices = of.asked.load, of.cut.replicas, of.cut.devices
+def _columns(
+    every: Sequence[Loops], found: Mean, usd_per_hour: Sequence[float | None]
+) -> dict[str, np.ndarray]:
+    """The columns of mean values of one replica of each layout."""
+    load, counts = every[0].of.asked.load, [len(each.users) for each in every]
+
+    def of_each(value: Callable[[Loops], float]) -> np.ndarray:
+        return np.repeat(np.array([float(value(each)) for each in every]), counts)
+
+    n, devices = of_each(lambda x: x.of.cut.replicas), of_each(lambda x: x.of.cut.devices)
+    groups, fixed = (
+        of_each(lambda x: x.held.groups),
+        of_each(lambda x: x.held.weight_bytes + x.held.runtime_bytes),
+    )
+    cache = of_each(
+        lambda x: x.held.of_sequence(load.input_len + x.held.reserved * load.output_len)
+    )
+    usd = np.repeat(np.array([np.nan if u is None else u for u in usd_per_hour]), counts)
     rate = found.requests_per_s * n
     output = rate * load.output_len
-    per_user = np.divide(1.0, found.tpot, out=np.zeros_like(found.tpot), where=found.tpot > 0)
-    cache = held.of_sequence(load.input_len + held.reserved * load.output_len)
+    per_user = _inverse(found.tpot)
     share = prompt_share(load, found)
-    of_request = (np.nan if usd_per_hour is None else usd_per_hour) * devices / HOUR / rate
-    stack = of.server.profile.name
+    of_request = usd * devices / HOUR / rate
+    stack = every[0].of.server.profile.name
     low, high = around(output / devices, "output", stack)
     slow, fast = around(found.tpot, "tpot", stack)
     return {
+        "amount": np.concatenate([each.users for each in every]) * n,
         "ttft_s": found.ttft,
         "tpot_s": found.tpot,
         "e2e_s": found.e2e,
@@ -69,7 +86,7 @@ def columns(of: Replica, held: Room, found: Mean, usd_per_hour: float | None) ->
         "decoding": found.decoding,
         "waiting_s": found.waiting,
         "use": found.use,
-        "peak_bytes": held.weight_bytes + held.runtime_bytes + found.decoding / held.groups * cache,
+        "peak_bytes": fixed + found.decoding / groups * cache,
         "usd_per_million_input": MILLION * of_request * share / load.input_len,
         "usd_per_million_output": MILLION * of_request * (1.0 - share) / load.output_len,
         "usd_per_million_output_all": MILLION * of_request / load.output_len,

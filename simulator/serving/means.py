@@ -81,8 +81,7 @@ def mean(
         fitting = max(held.sequences(load.input_len + load.output_len), 1)
         fitting = min(fitting, math.ceil(load.amount))
         return _floats(_static(made(server, load, fitting, spec, 0.0), fitting))
-    # sequences that run at once are of every age
-    most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
+    most = places_of(held, load)
     costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
         return _floats(_steady(costs, most))
@@ -126,9 +125,7 @@ def _steady(costs: Costs, decoding: Numbers, wave: Numbers = 0.0) -> Mean:
     rate = costs.rate_of(decoding, step, added)
     tpot = decoding / (rate * costs.more) if costs.more else 0.0
     queue, prefill = _prompt_s(costs, rate, decoding, (tpot, step, added))
-    together = np.minimum(costs.together, costs.users)
-    groups = np.ceil(costs.users / together)
-    queue = queue + wave * np.maximum(together * (groups + 1) / 2 - 1, 0.0) * added
+    queue = queue + wave * costs.wave * added
     ttft = costs.outside + queue + prefill
     use = rate / costs.highest()
     e2e = ttft + costs.more * tpot
@@ -150,10 +147,10 @@ def _prompt_s(
     took = np.maximum(costs.spec.tokens * tpot, whole)  # with the prompts in it
     rest = _rest(took, arriving, added)
     own = costs.parts * whole + added
-    shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / max(costs.together, 1.0))
-    k = max(costs.together, 1.0)
+    k = costs.served
+    shared = 2.0 * rest * arriving * added * (1.0 - 1.0 / k)
     busy = np.minimum(arriving * own / k, 0.98)
-    ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * own / (2.0 * k * (1.0 - busy))
+    ahead = busy**costs.bends * own / (2.0 * k * (1.0 - busy))
     # of a prompt that takes several chunks, the other chunks of the one under way
     rest += busy * own * (1.0 - 1.0 / costs.parts) / 2.0
     # probability that others decode while the prompt is computed
@@ -177,8 +174,9 @@ def _closed(costs: Costs) -> Mean:
         found = _steady(costs, np.ones_like(users, dtype=float), wave)
         return found.delayed(np.maximum(users / found.requests_per_s - found.e2e, 0.0))
     # where it is bound by memory or the stack's limit, the others wait
-    bound = under_way(most) <= users
-    solved = most if np.all(bound) else solve(under_way, users, most)
+    fullest = under_way(most)
+    bound = fullest <= users
+    solved = most if np.all(bound) else solve(under_way, users, most, fullest)
     found = _steady(costs, np.where(bound, most, solved), wave)
     late = np.maximum(users / found.requests_per_s - found.e2e, 0.0)
     found = found.delayed(np.where(bound, late, 0.0))
@@ -199,9 +197,7 @@ def _in_step(costs: Costs, found: Mean) -> Mean:
     """
     users, more = costs.users, costs.more
     most = np.maximum(np.minimum(costs.together, users), 1.0)  # prompts of a pass
-    each = costs.first
-    if costs.load.new <= costs.chunk:
-        each = np.asarray(costs.server.prefill(most, costs.load.new, costs.load.hit)) / most
+    each = costs.each_of(most)
     groups = np.ceil(users / most)
     before = users * each * (groups + 1.0) / (2.0 * groups)
     step = costs.decode(users)
@@ -224,11 +220,21 @@ def closed_loops(
     ramp: float = 0.0,
 ) -> Mean:
     """The mean values of closed loops of so many users each, arrays: those of `mean`."""
-    most = float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
     load = msgspec.structs.replace(load, kind="concurrency")
-    found = _closed(Costs(server, load, most, spec, ramp, np.asarray(users, dtype=float)))
-    every: list[Numbers] = [np.broadcast_to(value, np.shape(users)) for value in found]
+    users = np.asarray(users, dtype=float)
+    return loops_of(Costs(server, load, places_of(held, load), spec, ramp, users))
+
+
+def loops_of(costs: Costs) -> Mean:
+    """The mean values of the closed loops of costs whose users are an array."""
+    found = _closed(costs)
+    every: list[Numbers] = [np.broadcast_to(value, np.shape(costs.users)) for value in found]
     return Mean(*every)
+
+
+def places_of(held: Room, load: Load) -> float:
+    """Sequences that fit at once where they are of every age."""
+    return float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
 
 
 def mean_of(costs: Costs, rate: float) -> Mean:
@@ -288,13 +294,20 @@ def _rest(took: Numbers, rate: Numbers, added: Numbers) -> Numbers:
     return (took * took + rate * took * added * added) / (2.0 * took)
 
 
-def solve(rising: Callable[[Numbers], Numbers], wanted: Numbers, most: float) -> Numbers:
+def solve(
+    rising: Callable[[Numbers], Numbers],
+    wanted: Numbers,
+    most: Numbers,
+    fullest: Numbers | None = None,
+) -> Numbers:
     """The arguments above 0 and up to `most` at which a rising function is `wanted`: inverse
     quadratic interpolation within a bracket, halved where that is not safe [chandrupatla1997].
+
+    fullest: the function at `most`, where it is known.
     """
     wanted = np.asarray(wanted, dtype=float)
     x1, x2 = most + 0.0 * wanted, LEAST * most + 0.0 * wanted
-    f1, f2 = rising(x1) - wanted, rising(x2) - wanted
+    f1, f2 = (rising(x1) if fullest is None else fullest) - wanted, rising(x2) - wanted
     found = np.where(f2 >= 0.0, x2, x1)  # beyond the ends
     moves, share = (f1 > 0.0) & (f2 < 0.0), 0.5 + 0.0 * wanted
     with np.errstate(divide="ignore", invalid="ignore"):

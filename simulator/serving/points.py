@@ -12,9 +12,9 @@ import numpy as np
 from roofcast.simulator.forecast.result import Point
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.chain import replica
-from roofcast.simulator.serving.engine import Clocked, Engine, Spent
-from roofcast.simulator.serving.server import Server, Spending
-from roofcast.simulator.times.power import Energy, held
+from roofcast.simulator.serving.engine import Clocked, Engine, Kinds, Seconds, Spent
+from roofcast.simulator.serving.passes import Spending
+from roofcast.simulator.serving.server import Server
 from roofcast.simulator.times.rates import Rates
 from roofcast.simulator.work.generation import Launch
 
@@ -76,23 +76,19 @@ class _Recorder(Engine):
 
     def _clocked(
         self,
-        ks: list[Launch],
-        seconds: np.ndarray,
+        ks: Kinds,
+        seconds: Seconds,
         rates: Rates,
         work: tuple[np.ndarray, np.ndarray, np.ndarray],
         part: str,
         cached: bool = False,
     ) -> Clocked:
-        self._pending.append((ks, rates, work))
+        self._pending.append((ks.launches, rates, work))
         return super()._clocked(ks, seconds, rates, work, part, cached)
 
     def _held(self, found: list[Clocked]) -> Spent:
         for (ks, rates, work), one in zip(self._pending, found, strict=True):
-            t = one.seconds[0]
-            if self.board:
-                flat = one.seconds.reshape(len(self.clock), -1)
-                energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
-                t = held(flat, energy, self.board, self.c.power).seconds.reshape(t.shape)
+            t, _ = self._at_limit(one)
             matrix, vector, moved = (np.broadcast_to(w, t.shape) for w in work)
             for i, k in enumerate(ks):
                 flops = matrix[i, 0] if matrix[i, 0] > 0 else vector[i, 0]
@@ -147,7 +143,7 @@ def _recorded(server: Server, phase: str, batch: int, tokens: int) -> tuple[Spen
     recorder = _Recorder(server.engines[phase])
     twin: Any = object.__new__(Server)
     twin.__dict__.update(server.__dict__)
-    setattr(twin, f"_{phase}", recorder)
+    twin.engines = server.engines | {phase: recorder}
     run = twin.decoding if phase == "decode" else twin.prefilling
     return run(batch, tokens), recorder.rows
 

@@ -33,11 +33,11 @@ class Remembering(Engine):
         return self._linear[key]
 
     def attention(
-        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, width: float
+        self, sequences: ArrayLike, new: ArrayLike, cached: ArrayLike, width: ArrayLike
     ) -> Spent:
         """Attention, as `Engine` has it."""
-        sizes = (np.asarray(size, dtype=float) for size in (sequences, new, cached))
-        key = (*((size.shape, size.tobytes()) for size in sizes), width)
+        sizes = (np.asarray(size, dtype=float) for size in (sequences, new, cached, width))
+        key = tuple((size.shape, size.tobytes()) for size in sizes)
         if key not in self._attention:
             self._attention[key] = super().attention(sequences, new, cached, width)
         return self._attention[key]

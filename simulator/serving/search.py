@@ -21,7 +21,8 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
-from roofcast.simulator.serving.many import COLUMNS, numbers, rows
+from roofcast.simulator.serving.loops import Loops
+from roofcast.simulator.serving.many import numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.space import LEFT_OUT, candidates, check_formats, layers_of
@@ -150,23 +151,20 @@ def search(
     model = resolve(asked.model)
     refused = Refused()
     found: list[Laid] = []
-    columns: list[dict[str, np.ndarray]] = []
-    index: list[np.ndarray] = []
     considered = 0
     for name in devices:
         check_formats(asked, hwdb.device(name, asked.set))
         named = msgspec.structs.replace(asked, device=name)
         number, shared = asked.devices or usual(name, asked.set), Shared()
         price = price_of(hwdb.device(name, asked.set), asked.price_per_hour)
-        for one in candidates(named, model, number):
-            considered += 1
-            laid = refused.laid(one, model, price, shared)
-            if laid is None:
-                continue
-            made = _rows(laid, users)
-            columns.append(made)
-            index.append(np.full(len(made["amount"]), len(found)))
-            found.append(laid)
+        every = candidates(named, model, number)
+        considered += len(every)
+        laid_out = (refused.laid(one, model, price, shared) for one in every)
+        found += [laid for laid in laid_out if laid is not None]
+    loops = [_loops(laid, users) for laid in found]
+    table = rows(loops, [laid.price.usd_per_hour for laid in found])
+    if users is not None:
+        table["amount"] = np.tile(np.array(users, dtype=float), len(found))
     said = [line for laid in found for line in laid.replica.server.assumptions]
     several = len(devices) > 1
     prices = [
@@ -180,8 +178,8 @@ def search(
         goal,
         level,
         found,
-        _joined(columns),
-        np.concatenate(index) if index else np.zeros(0, dtype=int),
+        table,
+        np.repeat(np.arange(len(found)), [len(each.users) for each in loops]),
         considered,
         refused.reasons,
         refused.least,
@@ -190,23 +188,14 @@ def search(
     )
 
 
-def _joined(columns: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The columns of all layouts, one behind the other; empty ones where there is none."""
-    if not columns:
-        return {name: np.zeros(0) for name in COLUMNS}
-    return {name: np.concatenate([c[name] for c in columns]) for name in COLUMNS}
-
-
-def _rows(laid: Laid, users: Sequence[int] | None) -> dict[str, np.ndarray]:
-    """The rows of a layout."""
-    of, held, load = laid.replica, laid.held, laid.asked.load
-    n = of.cut.replicas
+def _loops(laid: Laid, users: Sequence[int] | None) -> Loops:
+    """The numbers of users of each replica of a layout."""
+    held, load = laid.held, laid.asked.load
     if users is None:
         each = numbers(max(held.sequences(load.input_len + load.output_len), 1))
-        return rows(of, held, each, laid.price.usd_per_hour)
-    each = np.array([math.ceil(u / n) for u in users], dtype=float)
-    found = rows(of, held, each, laid.price.usd_per_hour)
-    return found | {"amount": np.array(users, dtype=float)}
+    else:
+        each = np.array([math.ceil(u / laid.replica.cut.replicas) for u in users], dtype=float)
+    return Loops(laid.replica, held, each)
 
 
 class Refused:

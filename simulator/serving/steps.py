@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from roofcast.simulator.serving.speculation import NONE, Speculation
 FINE = 16  # sequences up to which every second number has its own row
 RATIO = 1.4  # between neighbours of a grid beyond that
 CONTEXTS = 4  # lengths between the shortest and the longest
-FEWEST = 16  # prompt tokens of the smallest chunk of a table
+FEWEST = 16  # prompt tokens of the smallest chunk of a table, or those of a shorter prompt
 
 
 class Steps:
@@ -31,12 +32,18 @@ class Steps:
         longest: float,
         typical: float = 1024.0,
         spec: Speculation = NONE,
+        chunks: Sequence[float] = (),
     ) -> None:
+        """most: sequences; longest: tokens of one; chunks: new tokens of a step for which times are
+        exact, beside those of the grid.
+        """
         self.spec, self.typical = spec, max(typical, 1.0)
         self.chunk = max(int(server.chunk_tokens), 1)
         self.sequences = grid(1, max(most, 2), FINE)
         self.contexts = _contexts(server, max(longest, 2.0))
-        self.new = grid(min(FEWEST, self.chunk), max(self.chunk, FEWEST + 1), 0)
+        fewest = int(min(FEWEST, self.chunk, self.typical))
+        new = grid(fewest, max(self.chunk, FEWEST + 1), 0)
+        self.new = sorted({*new, *(n for n in chunks if new[0] < n < new[-1])})
         self.cached = [0.0, max(longest, 2.0)]
         b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
         plain = _full(server.decode(b, c), (len(self.sequences), len(self.contexts)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,16 +11,16 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.simulator.times.rates import Rates
 
 # the menu of a GPU library: tiles of the matrix units, of the vector units, and splits of k
-TILE_M = np.array([256.0, 128.0, 128.0, 64.0])[:, None]
-TILE_N = np.array([128.0, 256.0, 128.0, 64.0])[:, None]
-THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None]
-THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None]
+TILE_M = np.array([256.0, 128.0, 128.0, 64.0])[:, None, None]
+TILE_N = np.array([128.0, 256.0, 128.0, 64.0])[:, None, None]
+THIN_M = np.array([128.0, 128.0, 64.0, 64.0, 128.0, 32.0])[:, None, None]
+THIN_N = np.array([128.0, 64.0, 128.0, 64.0, 32.0, 128.0])[:, None, None]
 # tiles for few rows, as decoding has them, of both kinds of units
-FEW_M = np.array([16.0, 16.0])[:, None]
-FEW_N = np.array([128.0, 64.0])[:, None]
-SINGLE_M = np.array([16.0, 4.0, 1.0])[:, None]
-SINGLE_N = np.array([128.0, 128.0, 128.0])[:, None]
-SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
+FEW_M = np.array([16.0, 16.0])[:, None, None]
+FEW_N = np.array([128.0, 64.0])[:, None, None]
+SINGLE_M = np.array([16.0, 4.0, 1.0])[:, None, None]
+SINGLE_N = np.array([128.0, 128.0, 128.0])[:, None, None]
+SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])[:, None]
 FED = 65536.0 / 768.0  # FLOP per byte of a column of a 256 x 128 tile in 16 bits
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
 # times that an operand crosses memory which a CPU library copies before it multiplies
@@ -40,12 +42,14 @@ def matmul(
     moved: ArrayLike = np.nan,
     few: bool = False,
     held: ArrayLike | None = None,
+    clock: Any = 1.0,
 ) -> np.ndarray:
     """Seconds of `batch` products whose operands are cold in main memory.
 
     in_bytes, out_bytes: bytes of an element of A and B, and of C; moved: bytes of all operands and
     results, where they are others than A, B and C; few: tiles for few rows are on the menu;
-    held: bytes of an element of B as it is stored, where not in_bytes. Arguments broadcast.
+    held: bytes of an element of B as it is stored, where not in_bytes; clock: as a share of that of
+    the rates. Arguments broadcast.
     GPU: `tiled`; CPU: `summed`; TPU and NPU: `systolic`.
     """
     m, n, k, batch = (np.asarray(x, dtype=float) for x in (m, n, k, batch))
@@ -54,7 +58,8 @@ def matmul(
     traffic = np.where(np.isnan(moved), traffic, moved)
     if rates.kind == "gpu":
         reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
-        return tiled(m, n, k, batch, into, traffic, reread, rates, c, few, held)
+        return tiled(m, n, k, batch, into, traffic, reread, rates, c, few, held, clock)
+    rates = rates._replace(matrix=rates.matrix * clock)
     if rates.kind == "cpu":
         return summed(2.0 * batch * m * n * k, traffic, rates, c, batch)
     return systolic(m, n, k, batch, traffic, rates, c)
@@ -72,6 +77,7 @@ def tiled(
     c: Kernels,
     few: bool = False,
     held: ArrayLike | None = None,
+    clock: Any = 1.0,
 ) -> np.ndarray:
     """Seconds on cores that each compute a tile of C, the fastest of a menu of tiles (bm, bn) and
     splits s of k.
@@ -88,44 +94,53 @@ def tiled(
     traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads
     its rows and columns again. q is WHOLE_WAVES; persistent kernels store a tile beside the next.
     BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
-    clock, not with the peak; latency does not. Fitted to bf16 products (see kernels.toml).
+    clock, not with the peak; latency does not. At a share x of the clock of the rates, all that is
+    cycles takes 1 / x as long, and the best tile of each split is the same. Fitted to bf16
+    products (see kernels.toml).
     """
-    w = c.matmul
-    m, n, k, batch = np.broadcast_arrays(m, n, k, batch)
-    core = np.asarray(rates.sustained * rates.matrix / rates.cores)
-    path = w.feed * rates.feed / rates.cores
-    bandwidth = w.stream * rates.stream * rates.bandwidth
-    width = np.asarray(in_bytes, dtype=float)
-    stored = width if held is None else np.asarray(held, dtype=float)
-    store = np.asarray(rates.store)
-
-    # arrays [tiles, splits, ...]: the menu in front, so that NumPy's inner loops are long
-    axes = max(map(np.ndim, (m, core, path, bandwidth, rates.clock, width, stored, store, traffic)))
-    tile_m, tile_n = (x.reshape(-1, 1, *(1,) * axes) for x in _menu(rates.tensor, few))
-    split = SPLIT.reshape(-1, *(1,) * axes)
+    single = _single(m, n, k, batch, in_bytes, traffic, held, clock, *rates)
+    w, m, n, k, batch = c.matmul, *(_last(x) for x in np.broadcast_arrays(m, n, k, batch))
+    cores, store = _last(rates.cores), _last(rates.store)
+    core = _last(rates.sustained * rates.matrix / rates.cores)
+    path = _last(w.feed * rates.feed / rates.cores)
+    bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
+    highest, share, width = _last(rates.clock), _last(clock), _last(in_bytes)
+    stored = width if held is None else _last(held)
+    tile_m, tile_n = _menu(rates.tensor, few)  # [..., tiles, splits, products]
     blocks = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
     if not rates.tensor:
-        large = np.minimum(tile_m, tile_n) >= rates.batched_tile
+        large = np.minimum(tile_m, tile_n) >= _last(rates.batched_tile)
         blocks = np.where(large | (batch == 1.0), blocks, np.inf)
     feed = (np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored) * FED
     per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
-    slices = np.maximum(np.ceil(k / split), np.minimum(k, SLICE))
-    x = blocks * split / rates.cores
+    slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
     tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
     epilogue = w.tile + tile_bytes / store
-    compute = (_waves(x, store) * (per_k * slices + epilogue / rates.clock)).min(axis=0)
-    memory = np.asarray(traffic) / bandwidth
-    partial_sums = batch * m * n * split * ((8.0 / 3.0) / bandwidth)
-    more = np.where(split > 1.0, w.split / rates.clock + partial_sums, 0.0)
-    own = np.cbrt(compute * compute * compute + memory * memory * memory) + more
-    best = own.min(axis=0) + w.latency + w.start / rates.clock
-    return np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
+    each = _waves(blocks * SPLIT / cores, store) * (per_k * slices + epilogue / highest)
+    compute = each.min(axis=-3, keepdims=True) / share
+    memory = _last(np.asarray(traffic) / bandwidth)
+    partial_sums = batch * m * n * SPLIT * _last((8.0 / 3.0) / bandwidth)
+    split = np.where(SPLIT > 1.0, w.split / (highest * share) + partial_sums, 0.0)
+    own = np.cbrt(compute * compute * compute + memory * memory * memory) + split
+    best = own.min(axis=(-3, -2)) + w.latency + w.start / (rates.clock * clock)
+    found = np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
+    return found[0] if single else found
+
+
+def _single(*given: Any) -> bool:
+    """Whether no argument is an array."""
+    return all(np.ndim(x) == 0 for x in given if not isinstance(x, str))
 
 
 def _waves(x: np.ndarray, store: np.ndarray) -> np.ndarray:
-    """Waves of x tiles per core; store: finite where kernels do not even them out."""
+    """Waves of tiles, of x tiles per core."""
     whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
     return (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
+
+
+def _last(x: ArrayLike) -> np.ndarray:
+    """An array with axes for tiles and splits before its last one, which stays the longest."""
+    return np.atleast_1d(np.asarray(x, dtype=float))[..., None, None, :]
 
 
 def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,8 @@ kernels, not on the mean of a step, is what boards show (scenarios/fits/power.py
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -157,14 +159,14 @@ def clocks(c: Power) -> np.ndarray:
     return np.array([1.0, (1.0 + c.knee) / 2.0, c.knee, (c.knee + SLOWEST) / 2.0, SLOWEST])
 
 
-def at_clocks(rates: Rates, clock: np.ndarray) -> Rates:
+def at_clocks(rates: Rates, clock: Any) -> Rates:
     """The rates at shares of the highest clock: everything that is cycles, and not memory.
 
-    clock: one row per clock and one column, so that formulas give a row per clock.
+    clock: shares, for which formulas give a row each; a column of them, or one share.
     """
-    x = np.asarray(clock)[:, None]
+    x = np.asarray(clock)[:, None] if np.ndim(clock) == 1 else clock
     cycles = {name: getattr(rates, name) * x for name in CYCLES}
-    return Rates(**(rates._asdict() | cycles))
+    return rates._replace(**cycles)
 
 
 def held(seconds: np.ndarray, work: Energy, board: Board, c: Power) -> Held:
@@ -172,13 +174,28 @@ def held(seconds: np.ndarray, work: Energy, board: Board, c: Power) -> Held:
 
     seconds: of each kernel at `clocks`, the first axis.
     """
+    return held_from(seconds[0], lambda over: seconds[:, over], work, board, c)
+
+
+def held_from(
+    highest: np.ndarray,
+    slower: Callable[[np.ndarray], np.ndarray],
+    work: Energy,
+    board: Board,
+    c: Power,
+) -> Held:
+    """The same from the seconds of each kernel at the highest clock. slower: those at `clocks`, the
+    first axis, of the kernels with these places alone: the ones that the limit slows down.
+    """
     spare = board.limit - board.idle
-    above = _above_idle(clocks(c)[:, None], seconds, work, board, c)
-    x, t, a = np.ones(seconds.shape[1]), seconds[0].copy(), above[0].copy()
-    over = np.flatnonzero(above[0] > spare * seconds[0])
+    above = _above_idle(1.0, highest, work, board, c)
+    x, t, a = np.ones(len(highest)), highest.copy(), above.copy()
+    over = np.flatnonzero(above > spare * highest)
     if len(over):
         mine = Energy(work.switching[over], work.memory[over])
-        x[over], t[over] = _balanced(seconds[:, over], above[:, over], mine, board, c)
+        times = slower(over)
+        by_clock = _above_idle(clocks(c)[:, None], times, mine, board, c)
+        x[over], t[over] = _balanced(times, by_clock, mine, board, c)
         a[over] = _above_idle(x[over], t[over], mine, board, c)
         t = np.maximum(t, a / spare)
     return Held(t, a + board.idle * t, x)

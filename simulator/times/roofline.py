@@ -40,9 +40,8 @@ from roofcast.simulator.work.traced import Kernel
 
 STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),
-    "accumulate": ("elementwise", "elementwise"),
-    "pool": ("compare", "pool"),
-}
+    "accumulate": ("elementwise", "elementwise"), "pool": ("compare", "pool"),
+}  # fmt: skip
 BOUNDS = ("matrix", "vector", "memory", "latency")
 # a kernel is bound by its latency where the roofs explain less than this fraction of its time, and
 # it is shorter than this [s]

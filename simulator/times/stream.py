@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.matmul import cpu_start
 from roofcast.simulator.times.rates import Rates
 
@@ -27,14 +29,42 @@ CLASS = {
 }  # fmt: skip
 
 
+class Class(NamedTuple):
+    """What a class of kernels, or each of an array of them, has of its own."""
+
+    cycles: Any  # clocks per byte on one core
+    beside: Any  # bytes per clock with which memory feeds a core where that was measured
+    share: Any  # of the bandwidth
+    start: Any  # clocks
+    compared: Any  # clocks of each of its FLOPs on a core of a CPU, which makes them one by one
+
+    def of(self, places: Any) -> Class:
+        """Those of some kernels."""
+        return Class(*(each[places] for each in self))
+
+
+def class_of(kind: str | Sequence[str], c: Kernels) -> Class:
+    """The class of a kind of kernel, a name of CLASS; of a sequence of kinds, arrays."""
+    w = c.stream
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    classes = [CLASS[k] for k in kinds]
+    found = Class(
+        np.array([1.0 / getattr(c.issue, name, np.inf) for name in classes]),
+        np.array([CORE.get(name, RTX_3090) for name in classes]),
+        np.array([getattr(w, name, 1.0) for name in classes]),
+        np.array([w.start if name == "elementwise" else w.start_rows for name in classes]),
+        np.array([c.cpu.compare if k == "compare" else 0.0 for k in kinds]),
+    )
+    return found.of(0) if isinstance(kind, str) else found
+
+
 def stream(
-    kind: str | Sequence[str],
+    kind: str | Sequence[str] | Class,
     bytes: ArrayLike,
     flops: ArrayLike,
     special: ArrayLike,
     rates: Rates,
     c: Kernels,
-    each: int = 1,
 ) -> np.ndarray:
     """Seconds of a kernel that touches so many bytes of main memory once, computes `flops` on the
     vector units, and `special` special functions. Arguments broadcast.
@@ -42,9 +72,8 @@ def stream(
         memory = bytes / min(share of the class x BW, bytes per clock x cores x clock)
         t      = sqrt(start^2 + max(memory, flops / vector rate, special / special rate)^2)
 
-    kind: a name of CLASS, or a sequence of them; each: how many elements of the arrays, one after
-    the other, are of each of these. On a CPU the start is added instead, and pooling ("compare")
-    makes its `flops` comparisons one by one.
+    kind: a name of CLASS, or a sequence of them as long as the arrays, or their `class_of`. On a
+    CPU the start is added instead, and pooling ("compare") makes its comparisons one by one.
 
     A class has either a share of the bandwidth, or bytes that a core processes per clock whatever
     the bandwidth. The latter holds for pooling, gathering and depthwise convolutions: with shares
@@ -52,31 +81,18 @@ def stream(
     slow and boards with more a quarter too fast. Machines other than GPUs use the shares.
     Quadrature is closer than a sum on A100 kernels (residual add: 8.7 against 13.5 % mean error).
     """
-    w = c.stream
-    one = isinstance(kind, str)
-    classes = [CLASS[kind]] if isinstance(kind, str) else [CLASS[k] for k in kind]
-    # clocks per byte on one core
-    cycles = np.array([1.0 / getattr(c.issue, name, np.inf) for name in classes])
-    beside = np.array([CORE.get(name, RTX_3090) for name in classes])
-    share = np.array([getattr(w, name, 1.0) for name in classes])
-    start = np.array([w.start if name == "elementwise" else w.start_rows for name in classes])
-    if one:
-        cycles, share, start, beside = cycles[0], share[0], start[0], beside[0]
-    elif each > 1:
-        cycles, share, start, beside = (x.repeat(each) for x in (cycles, share, start, beside))
+    own, w = kind if isinstance(kind, Class) else class_of(kind, c), c.stream
     bandwidth = rates.stream * rates.bandwidth
     if rates.kind == "gpu":
-        per_byte = np.maximum(1.0 / (share * bandwidth), cycles / (rates.cores * rates.clock))
+        cycles = own.cycles / (rates.cores * rates.clock)
+        per_byte = np.maximum(1.0 / (own.share * bandwidth), cycles)
     else:
-        per_byte = np.maximum(1.0 / share, beside * cycles) / bandwidth
+        per_byte = np.maximum(1.0 / own.share, own.beside * own.cycles) / bandwidth
     vector = np.asarray(flops) / (w.vector * rates.vector)
     functions = np.asarray(special) / (w.vector * rates.special)
     memory = np.asarray(bytes, dtype=float) * per_byte
     busy = np.maximum(memory, np.maximum(vector, functions))
     if rates.kind == "cpu":
-        pools = np.array([k == "compare" for k in ([kind] if one else kind)])
-        pools = pools[0] if one else pools.repeat(each)
-        compared = np.where(pools, np.asarray(flops), 0.0)
-        busy = np.maximum(busy, c.cpu.compare * compared / (rates.cores * rates.clock))
+        busy = np.maximum(busy, own.compared * np.asarray(flops) / (rates.cores * rates.clock))
         return c.cpu.start_stream * cpu_start(rates, c) + busy
-    return np.hypot(start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)
+    return np.hypot(own.start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from roofcast.reports.command import main
+from roofcast.reports.command import SELDOM, main
 
 PREDICT = ("predict", "gpt2", "--on", "h100-sxm5", "--json")
 SERVING = ("serving", "llama-3-8b", "--on", "h100-sxm", "--concurrency", "4", "--json")
@@ -47,4 +47,4 @@ def test_the_garbage_collector_is_left_alone_in_a_process_that_is_not_ours():
         "try: main()\nfinally: print(gc.get_threshold()[0], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stderr) > before[0]
+    assert int(done.stderr) == SELDOM

@@ -19,7 +19,8 @@ from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
 from roofcast.simulator.serving.capacity import OFFLINE
 from roofcast.simulator.serving.engine import FEW, Point
 from roofcast.simulator.serving.exchange import exchanges
-from roofcast.simulator.serving.server import Server, Spending
+from roofcast.simulator.serving.passes import Spending
+from roofcast.simulator.serving.server import Server
 
 UNSTATED_PROMPT = 300.0  # tokens of a chat prompt where a table states none
 MOST = 2048

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares
 from roofcast.simulator.serving.interval import around, ranges
 from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.pools.asked import Pair
 from roofcast.simulator.serving.pools.means import Apart, Costing, Totals
 from roofcast.simulator.serving.pricing import HOUR, MILLION, Price, price_of
 from roofcast.simulator.serving.result import Pool, Pools, ServingForecast
 from roofcast.simulator.serving.sample import Sample, spreads
-from roofcast.simulator.serving.server import Spending
 
 
 class Answer(NamedTuple):

@@ -66,12 +66,14 @@ def replayed(made: Run, load: Load, met: Apart, trace: Requests | None = None) -
     """Requests replayed on one set of instances; those of a trace on all."""
     of, found = made.of, met.mean
     if trace is not None:
-        steps = lengths(of, load, float((trace.input + trace.output).max()), True)
+        longest = float((trace.input + trace.output).max())
+        steps = lengths(of, load, longest, found.overhead, True)
         return sample(steps, load, len(trace.input), 0.0, 0.0, trace)
     if load.kind not in ("concurrency", "rate"):
         return None
     one = part(load, groups(of))
-    steps = lengths(of, load, (1 + load.spread) * (load.input_len + load.output_len))
+    longest = (1 + load.spread) * (load.input_len + load.output_len)
+    steps = lengths(of, load, longest, found.overhead)
     number = count(one, found.use)
     first = one.amount / number if load.requests else WAVE
     there = found.requests_per_s * found.e2e / groups(of)

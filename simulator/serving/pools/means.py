@@ -1,13 +1,8 @@
 """Mean values of two pools: prompts wait for an instance that computes them, their cache passes to
 one that decodes, and no prompt delays a token.
 
-An instance of the prefill pool takes as many waiting prompts into a pass as a chunk holds. A pass
-of b prompts takes S(b) seconds; those that arrive meanwhile are the next one, b = L S + exp(-L S)
-at L prompts per second (one where none came), up to the k of a chunk. Of an instance that works a
-share r of the time, a prompt waits for half a pass, then for those before it where a chunk does not
-hold all (M/D/k [sakasegawa1977]), which for k = 1 is M/D/1:
-
-    wait = r S(b) / 2 + z^sqrt(2 (k + 1)) S(k) / (2 k (1 - z)),   z = L S(k) / k
+An instance of the prefill pool takes as many waiting prompts into a pass as a chunk holds: the
+queue of `bulk.py`, whose router gives a prompt to the instance with the fewest.
 
 An instance of the decode pool with B sequences makes a token of each in a step of d(B) seconds, and
 X = B / ((output - 1) d(B)) requests per second (Little's law).
@@ -16,6 +11,7 @@ X = B / ((output - 1) d(B)) requests per second (Little's law).
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -27,11 +23,11 @@ from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean, solve
 from roofcast.simulator.serving.pools.asked import Pair
+from roofcast.simulator.serving.pools.bulk import LOADS, Alone, alone, shared
 from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
-PASSES = 12  # of the number of prompts of a pass, which depends on itself
 NEAR = 0.999  # of what the pools can serve, that a closed loop reaches at most
 BINDS = ("prefill", "transfer", "decode")
 
@@ -40,7 +36,8 @@ class Prompts:
     """An instance of the prefill pool, at the lengths of a load."""
 
     def __init__(self, server: Server, load: Load, places: float) -> None:
-        self.request_s, chunk = float(server.request_s), max(int(server.chunk_tokens), 1)
+        self.request_s, self.user_s = float(server.request_s), float(server.user_s)
+        chunk = max(int(server.chunk_tokens), 1)
         self.most = int(max(min(chunk // load.new, places), 1))
         """Prompts of a pass, at most."""
         if load.new > chunk:
@@ -59,29 +56,29 @@ class Prompts:
         """Seconds of a pass of so many prompts."""
         return np.interp(prompts, self.grid, self.seconds)
 
+    @cached_property
+    def alone(self) -> Alone:
+        """One instance by itself, under any load."""
+        return alone(self.takes(np.arange(1.0, self.most + 1.0)), self.capacity)
+
+    def served(self, rate: Numbers, instances: Numbers = 1.0) -> tuple[Numbers, Numbers]:
+        """Seconds until a pass takes a prompt, and of that pass, at so many prompts per second of
+        each of the instances.
+        """
+        one, each = float(self.takes(1.0)), np.minimum(rate, NEAR * self.capacity)
+        busy, wait, own = shared(self.alone, one, self.capacity, each, instances)
+        return busy * wait, busy * self.takes(own) + (1.0 - busy) * one
+
+    def first_wave(self, users: Numbers) -> Numbers:
+        """Seconds to the end of the pass of a prompt, in the mean over those of so many users of an
+        instance that come all together.
+        """
+        first = np.minimum(users, float(self.most))
+        return self.takes(first) * (np.ceil(users / first) + 1.0) / 2.0
+
     def together(self, rate: Numbers) -> Numbers:
-        """Prompts of a pass in the mean, at so many per second."""
-        b = np.ones_like(np.asarray(rate, dtype=float))
-        for _ in range(PASSES):
-            met = rate * self.takes(b)
-            b = np.clip(met + np.exp(-met), 1.0, float(self.most))
-        return b
-
-    def served(self, rate: Numbers) -> tuple[Numbers, Numbers]:
-        """Seconds until a pass takes a prompt, and of that pass, at so many prompts per second."""
-        k, b = float(self.most), self.together(rate)
-        took = self.takes(b)
-        works = np.minimum(rate * took / b, 1.0)
-        busy = np.minimum(rate / self.capacity, NEAR)
-        full = k / self.capacity
-        ahead = busy ** math.sqrt(2.0 * (k + 1.0)) * full / (2.0 * k * (1.0 - busy))
-        own = works * self.takes(np.minimum(1.0 + rate * took, k)) + (1.0 - works) * self.takes(1.0)
-        return works * took / 2.0 + ahead, own
-
-    def works(self, rate: Numbers) -> Numbers:
-        """Share of the time that an instance computes."""
-        b = self.together(rate)
-        return np.minimum(rate * self.takes(b) / b, 1.0)
+        """Prompts of a pass in the mean, at so many per second of an instance."""
+        return np.interp(rate / self.capacity, LOADS, self.alone.many)
 
 
 def places_of(room: Room, load: Load) -> float:
@@ -185,20 +182,22 @@ class Costing:
         p, others = self.prompts, 1.0 - 1.0 / users
         instances = self.prefills
         each = np.minimum(rate / instances, NEAR * p.capacity)
-        wait, own = p.served(each * others)
+        wait, own = p.served(each * others, instances)
         if np.all(np.isfinite(users)):  # those that come all together
-            first = np.minimum(users / instances, float(p.most))
-            groups = np.ceil(users / instances / first)
-            wait = wait + wave * np.maximum(first * (groups + 1.0) / 2.0 - 1.0, 0.0) / p.capacity
+            together = p.first_wave(np.maximum(users / instances, 1.0))
+            wait = (1.0 - wave) * wait + wave * np.maximum(together - own, 0.0)
         passing = self.passing(rate * others, own)
         whole = self.costs.spec.tokens * tpot
         there = 1.0 - np.exp(-decoding * others)
         joins = there * whole / 2.0 + (whole if self.again else 0.0)
-        ttft = p.request_s + wait + own + passing + joins
+        inside = wait + own + passing + joins
+        there = users - 1.0 if np.all(np.isfinite(users)) else rate * (inside + self.more * tpot)
+        outside = p.request_s + p.user_s * there
+        ttft = outside + inside
         e2e = ttft + self.more * tpot
         found = Mean(
             ttft, tpot, e2e, decoding, rate, 0.0, tpot, 1.0 / p.capacity, p.takes(1.0),
-            rate / self.totals.highest, p.request_s, wait,
+            rate / self.totals.highest, outside, wait,
         )  # fmt: skip
         return Apart(found, own, passing, joins)
 

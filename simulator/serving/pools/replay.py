@@ -17,13 +17,17 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.load import Load, Requests, requests
 from roofcast.simulator.serving.pools.asked import Pair
+from roofcast.simulator.serving.pools.means import prompts_of
 from roofcast.simulator.serving.pools.transfer import Transfer
 from roofcast.simulator.serving.replay import MOST_EVENTS, Batching, Replayed
 from roofcast.simulator.serving.sample import FILL, Sample, alike, looped
 from roofcast.simulator.serving.steps import Steps
+
+MOST = 16  # instances that are replayed together
 
 
 class Lengths(NamedTuple):
@@ -132,8 +136,8 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
     first = count if users is None else min(users, count)
     for i in range(first):
         _fewest(prefills).give(issued[i] + of.request_s, i)
-    least = float(asked.input.min() - asked.cached[asked.input.argmin()])
-    nearest = 0.9 * of.prefill.added(0, least, least * least / 2)  # no prompt takes less
+    least = of.prefill.new[0]  # tokens of a pass: the last chunk of a prompt may be that short
+    nearest = 0.9 * of.prefill.added(0, least, least * least / 2)
     left, coming, events = count, first, 0
     every: list[_Instance] = [*prefills, *decodes]
     most = MOST_EVENTS * count
@@ -234,24 +238,27 @@ def sample(
     return alike(replayed(of, sent).part(before, before + count))
 
 
-def lengths(of: Pair, load: Load, longest: float, whole: bool = False) -> Lengths:
-    """Steps of both pools for sequences up to `longest` tokens, of the fewest instances that stand
-    for all, or, with `whole`, of all.
+def lengths(of: Pair, load: Load, longest: float, way: float, whole: bool = False) -> Lengths:
+    """Steps of both pools for sequences up to `longest` tokens, of as many instances as stand for
+    all, or, with `whole`, of all; way: seconds from the client to the engine.
     """
     sets, tokens = 1 if whole else groups(of), load.input_len
-    prefill = Steps(of.prefill.server, 2, longest, load.new)
+    passes = prompts_of(of.prefill.server, of.passing, load).grid * load.new
+    prefill = Steps(of.prefill.server, 2, longest, load.new, chunks=passes.tolist())
     most = of.room.sequences(tokens) or 1
     decode = Steps(of.decode.server, most, longest, 1.0, of.decode.spec)
     return Lengths(
         prefill, decode, of.passing, of.room, of.prefill.cut.replicas // sets,
         of.decode.cut.replicas // sets, of.sent, float(tokens),
-        of.decode.server.profile.first_again, of.prefill.server.request_s,
+        of.decode.server.profile.first_again, way,
     )  # fmt: skip
 
 
 def groups(of: Pair) -> int:
-    """Sets of instances that stand beside each other, alike."""
-    return math.gcd(of.prefill.cut.replicas, of.decode.cut.replicas)
+    """Sets of instances that stand beside each other, alike: one, but where they are too many."""
+    n = of.prefill.cut.replicas, of.decode.cut.replicas
+    most = math.gcd(*n)
+    return next(sets for sets in divisors(most) if sum(n) <= MOST * sets or sets == most)
 
 
 def part(load: Load, sets: int) -> Load:

@@ -1,0 +1,142 @@
+"""Closed loops of many layouts at once: costs whose values are arrays over the numbers of users of
+all of them, one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from roofcast.simulator.serving.answer import Replica
+from roofcast.simulator.serving.capacity import Room
+from roofcast.simulator.serving.costs import Costs, asks, asks_first
+from roofcast.simulator.serving.load import Load
+from roofcast.simulator.serving.means import Mean, loops_of, places_of
+from roofcast.simulator.serving.passes import timed
+from roofcast.simulator.serving.protocol import Numbers
+
+TIMED = 256  # layouts whose steps are timed together
+SOLVED = 8192  # numbers of users, about, that are solved together: their arrays stay in a cache
+
+
+class Loops(NamedTuple):
+    """Closed loops of one replica of a layout."""
+
+    of: Replica
+    held: Room
+    users: np.ndarray
+
+
+class Every(Costs):
+    """Costs of layouts at the same lengths and software, with an entry for each number of users of
+    each.
+    """
+
+    def __init__(self, of: Sequence[Costs], users: Sequence[np.ndarray]) -> None:
+        one, self._of = of[0], of
+        self.load, self.spec, self.ramp, self.more = one.load, one.spec, one.ramp, one.more
+        self.request_s, self.user_s = one.request_s, one.user_s
+        self._counts = [len(each) for each in users]
+        self.users = np.concatenate(users)
+        self.most, self.chunk, self.first = (
+            self._each([getattr(costs, name) for costs in of])
+            for name in ("most", "chunk", "first")
+        )
+        sizes = [len(costs.grid) for costs in of]
+        self._start = np.repeat(np.cumsum([0, *sizes[:-1]]), self._counts)
+        self._last = np.repeat(np.array(sizes) - 2, self._counts)
+        # every grid is the beginning of the longest, but for its end
+        self._longest = max((costs.grid for costs in of), key=lambda g: float(g[-1]))
+        self._end = self._each([costs.grid[-1] for costs in of])
+        self._grids = np.concatenate([costs.grid for costs in of])
+        self._tables = [
+            _Table([getattr(c, n) for c in of], self._grids) for n in ("steps", "stalls")
+        ]
+
+    def _each(self, values: Sequence[float]) -> np.ndarray:
+        """A value of each layout, for all of its numbers of users."""
+        return np.repeat(np.array(values, dtype=float), self._counts)
+
+    def _places(self, sequences: Numbers) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the tables so many sequences are: the entry below, and the distance to it."""
+        at = np.minimum(np.maximum(sequences, self._longest[0]), self._end)
+        below = np.searchsorted(self._longest, at, side="right") - 1
+        place = self._start + np.minimum(below, self._last)
+        return place, at - self._grids[place]
+
+    def decode(self, sequences: Numbers) -> Numbers:
+        """A decode step, per token that it makes for each sequence."""
+        return self._tables[0].at(*self._places(sequences))
+
+    def added(self, sequences: Numbers) -> Numbers:
+        """What one prompt adds to the decode steps that carry its chunks."""
+        return self._tables[1].at(*self._places(sequences))
+
+    def step_of(self, decoding: Numbers) -> tuple[Numbers, Numbers]:
+        """Both, as `Costs.step_of` has them."""
+        where = self._places(self.met(decoding))
+        return self._tables[0].at(*where), self._tables[1].at(*where)
+
+    @cached_property
+    def parts(self) -> Numbers:
+        """Chunks of a prompt."""
+        return np.ceil(self.load.new / self.chunk)
+
+    def each_of(self, prompts: Numbers) -> Numbers:
+        """Of a pass of so many prompts where nothing decodes, the part of each."""
+        ends = np.cumsum(self._counts)[:-1]
+        parts = zip(self._of, np.split(np.asarray(prompts), ends), strict=True)
+        return np.concatenate([np.broadcast_to(c.each_of(n), n.shape) for c, n in parts])
+
+
+class _Table:
+    """Values on the grids of all layouts, and their slopes."""
+
+    def __init__(self, values: Sequence[np.ndarray], grids: np.ndarray) -> None:
+        self.values = np.concatenate(values)
+        self.slopes = np.append(np.diff(self.values), 0.0) / np.append(np.diff(grids), 1.0)
+
+    def at(self, place: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+        """The values so far beyond places."""
+        return self.slopes[place] * beyond + self.values[place]
+
+
+def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
+    """The costs of layouts, as `Costs` has them; load: of closed loops. Steps of all are timed
+    together.
+    """
+    found: list[Costs] = []
+    for start in range(0, len(every), TIMED):
+        some = every[start : start + TIMED]
+        steps = [asks(of.server, load, places_of(held, load), of.spec) for of, held in some]
+        first = [asks_first(of.server, load) for of, _ in some]
+        both = zip(some, steps, first, strict=True)
+        spent = iter(timed([of.server.asked(n, *x) for (of, _), a, b in both for n, x in (*a, *b)]))
+        for (of, held), a, b in zip(some, steps, first, strict=True):
+            times = [next(spent).total for _ in a], sum(float(next(spent).total) for _ in b)
+            profile, most = of.server.profile, places_of(held, load)
+            found.append(Costs(of.server, load, most, of.spec, profile.ramp, found=times))
+    return found
+
+
+def closed_loops(every: Sequence[Loops]) -> Iterator[tuple[slice, Mean]]:
+    """Mean values of layouts of one load, model and software: for a part of them after the other,
+    arrays over their numbers of users.
+    """
+    if not every:
+        return
+    load = msgspec.structs.replace(every[0].of.asked.load, kind="concurrency")
+    costs = costs_of([(each.of, each.held) for each in every], load)
+    start = 0
+    while start < len(every):
+        end, count = start + 1, len(every[start].users)
+        while end < len(every) and count + len(every[end].users) <= SOLVED:
+            count += len(every[end].users)
+            end += 1
+        part = slice(start, end)
+        yield part, loops_of(Every(costs[part], [each.users for each in every[part]]))
+        start = end

@@ -1,0 +1,100 @@
+"""A queue whose server takes all that wait, up to k at once, as an instance that computes prompts.
+
+Requests arrive at random, L per second and instance; a pass of b takes S(b) seconds. The number n
+that waits when a pass ends is a Markov chain: the next pass takes b = max(min(n, k), 1), before
+which an idle server waits for one, and leaves
+
+    n' = max(n - b, 0) + Poisson(L S(b))
+
+Its stationary distribution, solved as linear equations, gives the time that an instance computes,
+and by Little's law the mean wait; for k = 1 they are those of M/D/1. Where a router gives a request
+to the instance with the fewest of c, one waits only where all are busy. While n < c are, each has
+one request; all of them end at the rate at which one that is alone would:
+
+    P(n) / P(n-1) = c L S(1) / n,   n < c;      P(c) / P(c-1) = busy / (1 - busy) of one alone
+
+for k = 1 the formula of Erlang for c servers; what is ahead of a request is then served by all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from roofcast.simulator.serving.protocol import Numbers
+
+# shares of the capacity at which the chain is solved; between them and beyond what is interpolated
+# changes little
+LOADS = np.array([0.001, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+TAIL = 20.0  # -ln of the probability of more that wait than states
+
+
+class Alone(NamedTuple):
+    """One instance by itself, at each of `LOADS`."""
+
+    odds: np.ndarray  # time that it computes over time that it is idle
+    rest: np.ndarray  # of the pass that a request meets [s]
+    ahead: np.ndarray  # the passes of those before it, where it meets one [s]
+    own: np.ndarray  # requests of its pass, where it meets one
+    loose: np.ndarray  # probability that a pass takes all that wait and could take one more
+    many: np.ndarray  # requests of a pass
+
+
+def alone(seconds: np.ndarray, capacity: float) -> Alone:
+    """seconds: passes of 1 to k; capacity: requests per second, at most."""
+    return Alone(*np.array([_solved(seconds, u * capacity, u) for u in LOADS]).T)
+
+
+def _solved(seconds: np.ndarray, rate: float, use: float) -> tuple[float, ...]:
+    """The chain at a rate that is this share of the capacity."""
+    k, each = len(seconds), float(seconds[0])
+    usual = 1.0
+    for _ in range(20):
+        usual = float(np.interp(max(rate * each, 1.0), np.arange(1, k + 1), np.arange(1, k + 1)))
+        each = float(np.interp(usual, np.arange(1, k + 1), seconds))
+    states = int(min(usual + 6.0 * np.sqrt(usual) + 8.0, k) + TAIL / (2.0 * (1.0 - use)) + TAIL)
+    n = np.arange(states)
+    b = np.clip(n, 1, k)
+    took, left = seconds[b - 1], np.maximum(n - b, 0)
+    met = rate * took[:, None]
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, states)))])  # ln n!
+    coming = np.exp(n * np.log(met) - met - logs)
+    place = n - left[:, None]
+    moves = np.where(place >= 0, np.take_along_axis(coming, np.maximum(place, 0), axis=1), 0.0)
+    moves[:, -1] += 1.0 - moves.sum(axis=1)
+    equations = moves.T - np.eye(states)
+    equations[-1] = 1.0
+    share = np.linalg.solve(equations, np.append(np.zeros(states - 1), 1.0))
+    busy, idle = float(share @ took), float(share[0] / rate)
+    waits = float(share @ (left * took + rate * took * took / 2.0)) / rate
+    rest = float(share @ (took * took)) / 2.0 / busy
+    works = busy / (busy + idle)
+    wait = waits / (busy + idle) / works
+    own = (float(share @ (b * b)) / float(share @ b) - (1.0 - works)) / works
+    many, loose = float(share @ b), float(share[: max(k, 1)].sum())
+    return busy / idle, rest, max(wait - rest, 0.0), own, loose if k > 1 else 0.0, many
+
+
+def shared(
+    of: Alone, first: float, capacity: float, rate: Numbers, instances: Numbers
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Probability that all instances are busy, and where they are, the wait [s] and the requests of
+    the pass. One that arrives meets m + 1 others in the pass behind m in the mean; where instances
+    take them in turns, m + 1 / c.
+
+    first: the pass of one request; rate: of an instance.
+    """
+    use = rate / capacity
+    at = np.minimum(use, LOADS[-1])
+    odds = use * np.exp(np.interp(at, LOADS, np.log(of.odds / LOADS)))
+    ahead = np.interp(at, LOADS, of.ahead * (1.0 - LOADS)) / (1.0 - use)
+    rest, own, loose = (np.interp(at, LOADS, each) for each in (of.rest, of.own, of.loose))
+    n, offered = np.asarray(instances, dtype=float), rate * instances * first
+    full: Numbers = np.ones_like(n + offered)  # that all but one are busy, of one fewer instances
+    blocked = full
+    for others in range(1, int(np.max(n))):
+        blocked = offered * blocked / (others + offered * blocked)
+        full = np.where(n > others, blocked, full)
+    busy = full * odds / (1.0 + full * odds)
+    return busy, rest + ahead / n, np.maximum(own - loose * (1.0 - 1.0 / n), 1.0)
