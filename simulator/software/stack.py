@@ -21,7 +21,9 @@ from roofcast.simulator.software.kernels import KINDS, attention_kernel
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")  # never taken from another profile
-OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "offload")  # kinds of traffic
+OVERLAP = (  # kinds of traffic
+    "tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "copies", "offload",
+)  # fmt: skip
 MOST = 1e30  # larger numbers are taken for infinite
 
 MEANING = {  # of what a profile sets

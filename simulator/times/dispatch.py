@@ -11,7 +11,7 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.host import combine, of_device
+from roofcast.simulator.times.host import combine, of_device, slowness
 from roofcast.simulator.work.step import Step
 
 PHASES = ("forward", "backward", "recompute", "update")
@@ -78,11 +78,11 @@ def by_phase(
     np.add.at(device_s, (of, phase), seconds)
     np.add.at(host_s, (of, phase), host)
     expert = {places[key[w.node]] for w in step.weights if w.expert}
-    if waits and device.kind != "cpu":
+    counts = np.zeros(len(PHASES))
+    if waits:
         passes = 2 if step.recipe.mode == "train" else 1
-        for i in expert:
-            count = _count(step, list(places)[i])
-            host_s[i, :passes] += token_counts(stack, device, c) * count
+        layers = sum(_count(step, list(places)[i]) for i in expert)
+        counts[:passes] = token_counts(stack, device, c) * layers
     whole_device, whole_host = device_s.sum(axis=0), host_s.sum(axis=0)
     if device.kind == "cpu":
         return whole_device, whole_host, whole_device + whole_host
@@ -92,7 +92,8 @@ def by_phase(
         total_s = sum(combine(d, h, c, free, stack.blocking) for d, h, free in parts)
     else:
         total_s = combine(whole_device, whole_host, c, False, stack.blocking)
-    return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
+    total_s = np.where(whole_device > 0, total_s, 0.0) + counts
+    return whole_device, whole_host + counts, total_s
 
 
 def between_steps(
@@ -122,10 +123,14 @@ def program(stack: Stack, device: Device, c: Kernels) -> float:
 
 
 def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
-    """Host seconds that a layer of experts waits for its token counts, per pass. More on an older
-    host.
+    """Seconds per pass of a layer of experts in which the host waits for its token counts and the
+    device for what the host launches then: they add to the layer. More on an older host, but not on
+    one with slow launches (`host_launch`): most of a wait is a copy, and other ranks. None on a
+    CPU, whose counts are at hand.
     """
-    return float(stack.sync_s * of_device(device, c))
+    if device.kind == "cpu":
+        return 0.0
+    return float(stack.sync_s * slowness(device.year, c))
 
 
 def _count(step: Step, key: tuple[str, int]) -> int:

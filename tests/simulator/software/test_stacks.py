@@ -147,6 +147,19 @@ def test_waits_for_token_counts_of_experts_are_longer_on_an_older_host(tmp_path)
         assert long - short == pytest.approx(32 * float(slowness(year, kernels())))
 
 
+@pytest.mark.parametrize("device", ["b200", "gb200"])  # a Grace's launches are slow, its waits not
+@pytest.mark.parametrize("more", [{}, {"mode": "train", "devices": 8, "ep": 8, "batch": 8}])
+def test_waits_for_token_counts_add_to_a_layer(tmp_path, device, more):
+    """Each of Mixtral's 32 layers waits in each pass, however long the device computes."""
+    short, long = (
+        predict(**MIXTRAL | more, device=device, stack=profile(tmp_path / f"{s}.toml", sync_s=s))
+        for s in (0.001, 0.002)
+    )
+    passes = 2 if more else 1
+    waits = 32 * passes * 0.001 * float(slowness(2024, kernels()))
+    assert long.step_time_s - short.step_time_s == pytest.approx(waits, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "more", [{}, {"dp": 4}, {"dp": 2, "pp": 2, "micro_batch": 1}, {"mode": "infer"}], ids=str
 )
