@@ -85,7 +85,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
-        wait = token_counts(step.recipe.stack, at.device, constants()) if experts[i] else 0.0
+        wait = token_counts(step.recipe.stack, at.device) if experts[i] else 0.0
         rows.append(
             Unit(
                 name=step.blocks[block].name if what == "block" else names[i],

@@ -52,7 +52,7 @@ MEANING = {  # of what a profile sets
     "scattered": "each tensor-parallel rank sends its part of an activation between stages",
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
-    "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
+    "sync_s": "seconds per expert layer and pass in which the host waits for token counts",
     "far_s": "seconds per step of a collective that crosses nodes, beyond NCCL's: of a ring inside"
     " the model, of a chain in a node and a tree over nodes between gradients",
     "piped_s": "host seconds per rank of such a collective in a pipeline over several nodes",

@@ -11,7 +11,7 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.host import combine, of_device, slowness
+from roofcast.simulator.times.host import combine, of_device
 from roofcast.simulator.work.step import Step
 
 PHASES = ("forward", "backward", "recompute", "update")
@@ -82,7 +82,7 @@ def by_phase(
     if waits:
         passes = 2 if step.recipe.mode == "train" else 1
         layers = sum(_count(step, list(places)[i]) for i in expert)
-        counts[:passes] = token_counts(stack, device, c) * layers
+        counts[:passes] = token_counts(stack, device) * layers
     whole_device, whole_host = device_s.sum(axis=0), host_s.sum(axis=0)
     if device.kind == "cpu":
         return whole_device, whole_host, whole_device + whole_host
@@ -122,15 +122,12 @@ def program(stack: Stack, device: Device, c: Kernels) -> float:
     return float(stack.program_s * of_device(device, c))
 
 
-def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
+def token_counts(stack: Stack, device: Device) -> float:
     """Seconds per pass of a layer of experts in which the host waits for its token counts and the
-    device for what the host launches then: they add to the layer. More on an older host, but not on
-    one with slow launches (`host_launch`): most of a wait is a copy, and other ranks. None on a
-    CPU, whose counts are at hand.
+    device for what the host launches then: they add to the layer. As long on every host: most of a
+    wait is a copy, and other ranks. None on a CPU, whose counts are at hand.
     """
-    if device.kind == "cpu":
-        return 0.0
-    return float(stack.sync_s * slowness(device.year, c))
+    return 0.0 if device.kind == "cpu" else stack.sync_s
 
 
 def _count(step: Step, key: tuple[str, int]) -> int:
