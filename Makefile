@@ -24,8 +24,10 @@ run: $(VENV)/.installed$(PLUS)
 	@echo
 	@echo "The command is $(BIN)/roofcast; for help: $(BIN)/roofcast --help"
 
+# worksteal: a worker takes tests that stand together, and shares what they share; processes that the
+# tests start find modules compiled
 test: $(VENV)/.tested$(PLUS)
-	$(BIN)/python -m pytest -n auto
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory types
@@ -60,7 +62,7 @@ $(VENV)/.installed$(PLUS): $(BIN)/python pyproject.toml
 
 $(VENV)/.tested$(PLUS): $(BIN)/python pyproject.toml
 	@echo "installing Roofcast and its test tools$(if $(EXTRAS), with $(EXTRAS)) into $(VENV); this may take a minute"
-	@$(PIP) -e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]' || $(NO_PIP)
+	@$(PIP) --no-compile -e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]' || $(NO_PIP)
 	@touch '$@' '$(VENV)/.installed$(PLUS)'
 
 clean:

@@ -1,7 +1,8 @@
 """Latency of the command and of the engine: `python benchmarks/latency.py`.
 
-The command as a whole process (CPU and wall time, median of seven runs after one to warm up), and
-predict() in a process that has already imported and read everything.
+The command as a whole process (CPU and wall time of several runs after one to warm up: the best,
+which other work on the machine disturbs least, and the median), and predict() in a process that has
+already imported and read everything.
 """
 
 import resource
@@ -9,10 +10,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 COMMANDS = ("--help", "predict llama-3-8b --on h100-sxm5", "predict resnet50 --on rtx-3090")
 FORECASTS = (("llama-3-8b", "h100-sxm5"), ("resnet50", "rtx-3090"), ("bert-base", "tpu-v4"))
-RUNS = 7
+RUNS = 15
 
 
 def process(arguments: list[str]) -> tuple[float, float]:
@@ -22,6 +24,18 @@ def process(arguments: list[str]) -> tuple[float, float]:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+
+
+def told(seconds: Sequence[float]) -> str:
+    """The best and the median, in milliseconds."""
+    return f"{1e3 * min(seconds):7.1f} {1e3 * statistics.median(seconds):7.1f}"
+
+
+def cold(line: str, runs: int = RUNS) -> str:
+    """CPU and wall milliseconds of a command line as a whole process."""
+    process(line.split())
+    cpu, wall = zip(*(process(line.split()) for _ in range(runs)), strict=True)
+    return f"{told(cpu)} ms CPU {told(wall)} ms wall"
 
 
 def warm(model: str, device: str, runs: int = 50) -> float:
@@ -38,11 +52,9 @@ def warm(model: str, device: str, runs: int = 50) -> float:
 
 def main() -> None:
     """Print one line per command and per forecast."""
+    print(f"{'':50s}    best  median")
     for line in COMMANDS:
-        process(line.split())
-        cpu, wall = zip(*(process(line.split()) for _ in range(RUNS)), strict=True)
-        times = f"{statistics.median(cpu):.3f} s CPU   {statistics.median(wall):.3f} s wall"
-        print(f"{'roofcast ' + line:50s} {times}")
+        print(f"{'roofcast ' + line:50s} {cold(line)}")
     for model, device in FORECASTS:
         print(f"{f'predict({model!r}, {device!r}) warm':50s} {1e3 * warm(model, device):.2f} ms")
 

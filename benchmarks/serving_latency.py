@@ -1,16 +1,17 @@
 """Latency of forecasts of serving: `python benchmarks/serving_latency.py`.
 
-CPU and wall milliseconds, medians. Cold: the command as a whole process. Warm: a forecast of
-another load in a process that knows the server; mean values alone, as search and tables use them,
-and with a replay of requests for percentiles. Beside them the replay of a long trace.
+CPU and wall milliseconds, of several runs the best and the median: other work on the machine
+disturbs the best CPU time least. Cold: the command as a whole process, its bytecode compiled. Warm:
+a forecast of another load in a process that knows the server; mean values alone, as search and
+tables use them, and with a replay of requests for percentiles. Beside them the replay of a long
+trace.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
-from latency import process
+from latency import cold, told
 
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.chain import held_of, replica, serve, steps_of
@@ -29,19 +30,20 @@ SERVERS = (
     {"model": "deepseek-v3", "device": "h200-sxm", "tp": 8, "weights": "fp8"},
 )
 RUNS = 15
+COLD_RUNS = 7
 TRACE = 100_000  # requests
 
 
 def timed(run: Callable[[int], object], runs: int = RUNS) -> str:
-    """Median CPU and wall milliseconds of run(i), after one to warm up."""
+    """CPU and wall milliseconds of run(i), after one to warm up."""
     run(0)
     cpu, wall = [], []
     for i in range(1, runs + 1):
         before, start = time.process_time(), time.perf_counter()
         run(i)
-        cpu.append(1e3 * (time.process_time() - before))
-        wall.append(1e3 * (time.perf_counter() - start))
-    return f"{statistics.median(cpu):8.1f} ms CPU {statistics.median(wall):8.1f} ms wall"
+        cpu.append(time.process_time() - before)
+        wall.append(time.perf_counter() - start)
+    return f"{told(cpu)} ms CPU {told(wall)} ms wall"
 
 
 def warm(server: dict[str, object], kind: str, replays: bool) -> str:
@@ -71,11 +73,9 @@ def long_trace() -> str:
 
 def main() -> None:
     """Print a line per case."""
+    print(f"{'':72}   best  median")
     for line in COLD:
-        process(line.split())
-        cpu, wall = zip(*(process(line.split()) for _ in range(3)), strict=True)
-        times = f"{1e3 * statistics.median(cpu):8.1f} ms CPU"
-        print(f"{line[:70]:72}{times} {1e3 * statistics.median(wall):8.1f} ms wall")
+        print(f"{line[:70]:72}{cold(line, COLD_RUNS)}")
     for server in SERVERS:
         for kind in ("batch", "concurrency", "rate"):
             for replays in (False, True):

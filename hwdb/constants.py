@@ -134,7 +134,7 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start_core: float
     start_most: float
     start_stream: float
-    traffic: float
+    compare: float
 
 
 class Systolic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

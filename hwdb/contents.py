@@ -3,14 +3,12 @@
 Every text file that a command reads is read here: no device, pipe or endless file can hold it up.
 """
 
-import gzip
 import os
 import stat
-import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from roofcast.hwdb.errors import BadInput, quoted
 
@@ -38,8 +36,6 @@ def content(path: str | Path, what: str, most: int = LARGEST) -> bytes:
         return _content(Path(path), what, most)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; wanted {what}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadInput(f"{path}: is not a .gz file, or is cut off: {error}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         why = getattr(error, "strerror", None) or error
         raise BadInput(
@@ -57,13 +53,24 @@ def _content(path: Path, what: str, most: int) -> bytes:
         raise BadInput(f"{path}: is {found}; wanted {what}")
     with os.fdopen(descriptor, "rb") as file:
         if path.suffix == ".gz":
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                data = unpacked.read(most + 1)
+            data = _unpacked(file, path, most + 1)
         else:
             data = file.read(most + 1) or b""
     if len(data) > most:
         raise BadInput(f"{path}: is larger than {most // 2**20} MiB; wanted {what}")
     return data
+
+
+def _unpacked(file: IO[bytes], path: Path, most: int) -> bytes:
+    """The first bytes that a .gz holds."""
+    import gzip
+    import zlib
+
+    try:
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            return unpacked.read(most)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadInput(f"{path}: is not a .gz file, or is cut off: {error}") from None
 
 
 @contextmanager
@@ -73,6 +80,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     If the block raises, the temporary file is deleted. At any time the file at `path` is the old
     one or the complete new one. Raises BadInput if the file cannot be written.
     """
+    import tempfile
+
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():

@@ -3,7 +3,6 @@
 A message is one line: what was found and where, and what would be accepted.
 """
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -114,6 +113,8 @@ def similar(name: str, known: Iterable[str]) -> list[str]:
     inside = [each for each, words in spans.items() if _contains(words, wanted)]
     if found := first or inside:
         return sorted(found, key=len)[:MATCHES]
+    import difflib
+
     return difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
 
 

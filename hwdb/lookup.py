@@ -1,7 +1,7 @@
 """device(), link(), system(): a name or a path in, a frozen record out."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,8 +58,14 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
 
 @lru_cache(maxsize=1024)
 def _shipped(name: str, changes: tuple[tuple[str, str | float], ...]) -> Device:
-    data, edits = apply(load(_file("devices", name)), changes, name)
+    data, edits = apply(_tables(name), changes, name)
     return _device(data, f"devices/{name}.toml", name, edits)
+
+
+@cache
+def _tables(name: str) -> dict[str, Any]:
+    """The tables of a shipped device's file, which nobody changes."""
+    return load(_file("devices", name))
 
 
 def _calibrated(name: str) -> Path:
@@ -124,7 +130,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
         under, edits = _with_base(path.parent / base, (*above, path.resolve()))
     else:
         try:
-            under, edits = load(_file("devices", names.resolve(base, "devices"))), ()
+            under, edits = _tables(names.resolve(base, "devices")), ()
         except UnknownName as error:
             raise UnknownName(f"{path}: base: {error}") from None
     merged, changed = merge(under, data, str(path))

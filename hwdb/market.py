@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -19,10 +18,12 @@ from roofcast.hwdb.lookup import device as device_of
 from roofcast.hwdb.names import names, resolve
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
+from roofcast.hwdb.tuples import NamedTuple
 
 FOLDER = Path(__file__).parent / "prices"
 KINDS = ("on-demand", "spot", "reserved-1y", "reserved-3y", "market", "server", "launch")
 RENTS = KINDS[:4]
+QUOTED = ("device", "kind", "usd", "date", "provider", "class", "region", "source")
 CLASSES = ("specialised", "hyperscaler", "marketplace")
 RECENT = 2  # years before the newest quote of the table; older ones count where there is no other
 _HYPERSCALERS = ("AWS", "Azure", "GCP", "Oracle")
@@ -93,29 +94,41 @@ class Own(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
     server: float | None = None
 
 
-def _table(name: str) -> list[dict[str, str]]:
-    """Rows of a shipped table, without the comments at its head."""
+def _table(name: str, columns: tuple[str, ...]) -> Iterator[list[str]]:
+    """Cells of these columns of the rows of a shipped table, without the comments at its head."""
     with (FOLDER / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+        rows = csv.reader(line for line in file if not line.startswith("#"))
+        head = next(rows)
+        places = [head.index(column) for column in columns]
+        for row in rows:
+            yield [row[place] for place in places]
 
 
 @functools.cache
+def _rows() -> dict[str, list[list[str]]]:
+    """The rows of the shipped quotes by device."""
+    found: dict[str, list[list[str]]] = {}
+    for row in _table("quotes.csv", QUOTED):
+        found.setdefault(row[0], []).append(row)
+    return found
+
+
+@functools.cache
+def quotes_of(device: str) -> tuple[Quote, ...]:
+    """The shipped quotes of a device; empty where there is none."""
+    rows = _rows().get(device, ())
+    return tuple(Quote(name, kind, float(usd), *rest) for name, kind, usd, *rest in rows)
+
+
 def quotes() -> dict[str, tuple[Quote, ...]]:
     """The shipped quotes by device."""
-    found: dict[str, list[Quote]] = {}
-    for row in _table("quotes.csv"):
-        quote = Quote(
-            row["device"], row["kind"], float(row["usd"]), row["date"], row["provider"],
-            row["class"], row["region"], row["source"],
-        )  # fmt: skip
-        found.setdefault(quote.device, []).append(quote)
-    return {device: tuple(each) for device, each in found.items()}
+    return {device: quotes_of(device) for device in _rows()}
 
 
 @functools.cache
 def sources() -> dict[str, str]:
     """Key of a source: where it was read."""
-    return {row["source"]: row["where"] for row in _table("sources.csv")}
+    return dict(_table("sources.csv", ("source", "where")))
 
 
 @functools.cache
@@ -128,7 +141,7 @@ def costs() -> Costs:
 @functools.cache
 def newest() -> str:
     """Date of the newest quote of the table."""
-    return max(q.date for each in quotes().values() for q in each)
+    return max(row[QUOTED.index("date")] for rows in _rows().values() for row in rows)
 
 
 def _is_recent(quote: Quote) -> bool:
@@ -144,9 +157,7 @@ def summary(device: str, kind: str, of_class: str = "") -> Summary | None:
     >>> rent.low < rent.median < rent.high
     True
     """
-    fitting = [
-        q for q in quotes().get(device, ()) if q.kind == kind and of_class in ("", q.of_class)
-    ]
+    fitting = [q for q in quotes_of(device) if q.kind == kind and of_class in ("", q.of_class)]
     if not fitting:
         return None
     now = [q for q in fitting if _is_recent(q)]

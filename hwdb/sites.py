@@ -7,14 +7,13 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from roofcast.hwdb.errors import UnknownName, quoted
 from roofcast.hwdb.strict import checked, load
+from roofcast.hwdb.tuples import NamedTuple
 
 FOLDER = Path(__file__).parent / "power"
 NEAREST = 3  # names that an unknown region is answered with
@@ -164,6 +163,8 @@ def region(name: str) -> Region:
     }
     if wanted in by_word:
         return by_word[wanted]
+    from difflib import get_close_matches
+
     close = get_close_matches(wanted, by_word, n=NEAREST, cutoff=0.4)
     near = [f"{by_word[c].id} ({by_word[c].name})" for c in close]
     hint = f"nearest: {', '.join(near)}" if near else "give a country (FRA, DEU, USA), or a state"

@@ -1,6 +1,5 @@
 """Words of a topology: what the `topology` of a level of a system may say."""
 
-import difflib
 import math
 import re
 
@@ -32,6 +31,8 @@ def check_topology(tier: Tier, key: str) -> None:
         return
     words = re.findall(r"[a-z-]+", text)
     if not any(shape in text for shape in SHAPES) and not set(words) & set(SWITCHES):
+        import difflib
+
         close = [
             near
             for word in words

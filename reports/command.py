@@ -4,8 +4,9 @@ where an error becomes a line of text.
 
 from __future__ import annotations
 
+import atexit
 import codecs
-import difflib
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ COMMANDS = {
     "validate": "Compare forecasts with published runs and kernels.",
 }
 LONGEST = 500  # characters of a message
+SELDOM = 20_000  # new containers between two passes of the garbage collector; Python's own: 700
 _ASCII = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")
 # names that other tools give to our options
 _MEANT = {
@@ -107,6 +109,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The subcommand that was typed; an unknown one is an error with the closest name."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            import difflib
+
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command {quoted(args[0])}; {hint}", ctx)
@@ -126,6 +130,8 @@ class Commands(click.Group):
         closed pipe.
         """
         _prepare_streams()
+        if args is None:  # in a process of its own
+            _collect_seldom()
         words = (sys.argv[1:] if args is None else list(args)) or ["--help"]
         try:
             with tracing(words):
@@ -156,6 +162,14 @@ class Commands(click.Group):
 def _drop_output() -> None:
     """Discard what is left in the output buffer, which cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _collect_seldom() -> None:
+    """Few passes of the garbage collector: imports make objects that stay, which it would visit
+    over and over, and once more at exit.
+    """
+    gc.set_threshold(SELDOM)
+    atexit.register(gc.freeze)
 
 
 def _prepare_streams() -> None:
@@ -211,6 +225,8 @@ def _closest(error: click.exceptions.NoSuchOption) -> str | None:
     meant = _MEANT.get(error.option_name)
     if meant in known:
         return meant
+    import difflib
+
     return next(iter(difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)), None)
 
 

@@ -90,8 +90,9 @@ TUNING: dict[str, Callable[[Callable], Callable]] = {
         "--lengths",
         metavar="MEAN,MAX",
         help=(
-            "Samples of different lengths [tokens]: mean and longest, or a file with a length in"
-            " each line. Micro-batches are padded to their longest sample. --seq truncates them."
+            "Samples of different lengths [tokens]: mean and longest, or MEAN,DEVIATION,MIN,MAX, or"
+            " a file with a length in each line. Micro-batches are padded to their longest sample."
+            " --seq truncates them."
         ),
     ),
     "packing": click.option(

@@ -15,7 +15,7 @@ OFFLOAD_TO = ("host", "nvme")  # memory that parameters and optimizer states are
 # formats of weights that do not train
 WEIGHTS = ("nf4", "int8", "fp8", "bf16", "int4", "nvfp4", "mxfp4", "q4_k_m")
 ADAPTERS = ("fp32", "bf16", "fp16")  # formats of LoRA's adapters
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "sequential")
 ZERO_STAGES = (0, 1, 2, 3)
 GOALS = ("cost", "time", "energy", "devices", "power")  # what choices of hardware are ranked by
 

@@ -8,8 +8,10 @@ import ast
 import re
 import runpy
 import tomllib
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -59,90 +61,55 @@ def path_of(module: str) -> str | None:
     return name(file / "__init__.py") if (file / "__init__.py").is_file() else None
 
 
-def imported(path: Path, top_level: bool = False):
-    """Modules a file imports; `top_level`: only those it imports when it is itself imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body if top_level else ast.walk(tree):
+class Source(NamedTuple):
+    """What the tests ask of a file; its syntax tree, which is large, is not kept."""
+
+    lines: int
+    imports: tuple[str, ...]  # modules and names
+    at_once: tuple[str, ...]  # those imported when it is itself imported
+    long: tuple[str, ...]  # functions of more than FUNCTION lines
+    bare: tuple[str, ...]  # arguments of public functions without a type
+    private: tuple[str, ...]  # names of ours with an underscore that it imports
+
+
+@cache
+def source(path: Path) -> Source:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    imports = imported(nodes)
+    own = (module for module in imports if module.startswith("roofcast."))
+    private = tuple(module for module in own if module.split(".")[-1].startswith("_"))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    long = (f for f in functions if f.end_lineno - f.lineno >= FUNCTION)
+    return Source(
+        lines=len(text.splitlines()),
+        imports=imports,
+        at_once=imported(tree.body),
+        long=tuple(f"{f.name} ({f.end_lineno - f.lineno + 1})" for f in long),
+        bare=tuple(bare_arguments(tree)),
+        private=private,
+    )
+
+
+def imported(nodes: list[ast.AST]) -> tuple[str, ...]:
+    """Modules, and names in them, that these nodes import."""
+    found = []
+    for node in nodes:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(found)
 
 
-def ours(path: Path) -> set[str]:
-    """Files of ours that a file imports."""
-    found = set()
-    for module in imported(path):
-        target = path_of(module)
-        if target and target != name(path):
-            found.add(target)
-    # a folder's __init__ is imported with any of its modules; that is no arrow of its own
-    return {f for f in found if not f.endswith("__init__.py") or f"{Path(f).parent}/" in ROOMS}
-
-
-def place(file: str) -> int:
-    """Where in the picture a file stands: the longest entry that it lies in."""
-    fitting = [r for r in ROOMS if file == r or (r.endswith("/") and file.startswith(r))]
-    return ROOMS.index(max(fitting, key=len)) if fitting else -1
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if "api" not in p.parts], ids=name)
-def test_every_file_stands_in_a_room_of_the_picture(path):
-    if path.name != "__init__.py":
-        assert place(name(path)) >= 0, f"{name(path)}: docs/design.md does not name its room"
-
-
-def test_every_room_of_the_picture_is_there():
-    missing = [room for room in ROOMS if not (ROOT / room).exists()]
-    assert not missing and len(ROOMS) == len(set(ROOMS))
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if "api" not in p.parts], ids=name)
-def test_imports_point_down(path):
-    own = place(name(path))
-    upward = {f for f in ours(path) if f.startswith("api/") or place(f) > own}
-    if path.name != "__init__.py":
-        assert not upward, (
-            f"{name(path)} imports {sorted(upward)}, which docs/design.md has above it"
-        )
-
-
-def test_no_circle():
-    try:
-        TopologicalSorter({name(p): ours(p) - {name(p)} for p in FILES}).prepare()
-    except CycleError as error:
-        pytest.fail(f"circle: {' -> '.join(error.args[1])}")
-
-
-@pytest.mark.parametrize("path", FILES + TESTS, ids=name)
-def test_no_file_is_longer_than_400_lines(path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST, f"{name(path)} has {lines} lines; split it by what it does"
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_no_function_is_longer_than_60_lines(path):
-    long = [
-        f"{node.name} ({node.end_lineno - node.lineno + 1})"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= FUNCTION
-    ]
-    long = [found for found in long if not (path.name == "calls.py" and "predict" in found)]
-    assert not long, f"{name(path)}: {', '.join(long)}"
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_every_argument_of_a_public_function_is_typed(path):
-    bare = []
-    for node in public(ast.parse(path.read_text(encoding="utf-8")).body):
+def bare_arguments(tree: ast.Module):
+    """Arguments of public functions that have no type."""
+    for node in public(tree.body):
         a = node.args
         every = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
-        skipped = {"self", "cls"}
-        bare += [
-            f"{node.name}({x.arg})" for x in every if not x.annotation and x.arg not in skipped
-        ]
-    assert not bare, f"{name(path)}: {', '.join(bare)}"
+        bare = (x.arg for x in every if not x.annotation and x.arg not in {"self", "cls"})
+        yield from (f"{node.name}({arg})" for arg in bare)
 
 
 def public(body: list[ast.stmt]):
@@ -154,35 +121,107 @@ def public(body: list[ast.stmt]):
             yield from public(node.body)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if not {"machine", "fits", "pictures"} & set(p.parts)], ids=name
-)
-def test_heavy_libraries_are_imported_where_they_are_used(path):
-    heavy = {m.split(".")[0] for m in imported(path, top_level=True)} & HEAVY
-    assert not heavy or "importers" in path.parts, f"{path.name} imports {heavy} at its top"
+@cache
+def ours(path: Path) -> set[str]:
+    """Files of ours that a file imports."""
+    found = set()
+    for module in source(path).imports:
+        target = path_of(module)
+        if target and target != name(path):
+            found.add(target)
+    # a folder's __init__ is imported with any of its modules; that is no arrow of its own
+    return {f for f in found if not f.endswith("__init__.py") or f"{Path(f).parent}/" in ROOMS}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if "machine" not in p.parts], ids=name)
-def test_what_a_module_keeps_to_itself_is_not_imported(path):
+@cache
+def place(file: str) -> int:
+    """Where in the picture a file stands: the longest entry that it lies in."""
+    fitting = [r for r in ROOMS if file == r or (r.endswith("/") and file.startswith(r))]
+    return ROOMS.index(max(fitting, key=len)) if fitting else -1
+
+
+def none(faults: dict[Path, object]) -> None:
+    """Fails with a line per file that has a fault."""
+    found = [f"{name(path)}: {fault}" for path, fault in faults.items() if fault]
+    assert not found, "\n".join(found)
+
+
+def without(*folders: str) -> list[Path]:
+    """The files of the package outside these folders."""
+    assert len(FILES) > 400
+    return [path for path in FILES if not set(folders) & set(path.relative_to(ROOT).parts)]
+
+
+def modules() -> list[Path]:
+    """The files of the rooms, without the empty ones that make a folder a package."""
+    return [path for path in without("api") if path.name != "__init__.py"]
+
+
+def test_every_file_stands_in_a_room_of_the_picture():
+    none({p: "docs/design.md does not name its room" for p in modules() if place(name(p)) < 0})
+
+
+def test_every_room_of_the_picture_is_there():
+    missing = [room for room in ROOMS if not (ROOT / room).exists()]
+    assert not missing and len(ROOMS) == len(set(ROOMS))
+
+
+def test_imports_point_down():
+    """No file imports what docs/design.md has above it."""
+    none({p: upward(p) for p in modules()})
+
+
+def upward(path: Path) -> list[str]:
+    own = place(name(path))
+    return sorted(f for f in ours(path) if f.startswith("api/") or place(f) > own)
+
+
+def test_no_circle():
+    try:
+        TopologicalSorter({name(p): ours(p) - {name(p)} for p in FILES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"circle: {' -> '.join(error.args[1])}")
+
+
+def test_no_file_is_longer_than_400_lines():
+    """A longer one is split by what it does."""
+    lengths = {path: source(path).lines for path in FILES + TESTS}
+    none({path: f"{lines} lines" for path, lines in lengths.items() if lines > LONGEST})
+
+
+def test_no_function_is_longer_than_60_lines():
+    long = {path: source(path).long for path in FILES}
+    predict = [found for found in long.pop(ROOT / "api" / "calls.py") if "predict" not in found]
+    none({**long, ROOT / "api" / "calls.py": predict})
+
+
+def test_every_argument_of_a_public_function_is_typed():
+    none({path: source(path).bare for path in FILES})
+
+
+def test_heavy_libraries_are_imported_where_they_are_used():
+    """Not at the top of a file."""
+    light = without("machine", "fits", "pictures", "importers")
+    none({path: {m.split(".")[0] for m in source(path).at_once} & HEAVY for path in light})
+
+
+def test_what_a_module_keeps_to_itself_is_not_imported():
     """A name with an underscore belongs to its file."""
-    private = [
-        m for m in imported(path) if m.startswith("roofcast.") and m.split(".")[-1].startswith("_")
-    ]
-    assert not private, f"{name(path)} imports {private}"
+    none({path: source(path).private for path in without("machine")})
 
 
 def test_formulas_know_nothing_of_models():
     """The formulas of times/ turn numbers into seconds, without tapes, steps or models."""
     of_steps = {"ages.py", "dispatch.py", "offload.py", "peak.py", "roofline.py"}
     for path in (ROOT / "simulator" / "times").glob("*.py"):
-        known = {m for m in imported(path) if m.startswith("roofcast.simulator.")}
+        known = {m for m in source(path).imports if m.startswith("roofcast.simulator.")}
         if path.name not in of_steps:
             assert all(m.startswith("roofcast.simulator.times") for m in known), (path.name, known)
 
 
 def test_ops_know_nothing_of_models():
     for path in (ROOT / "simulator" / "work" / "ops").glob("*.py"):
-        known = {m for m in imported(path) if m.startswith("roofcast.simulator.")}
+        known = {m for m in source(path).imports if m.startswith("roofcast.simulator.")}
         assert all(m.startswith("roofcast.simulator.work") for m in known), (path.name, known)
 
 

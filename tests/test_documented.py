@@ -2,9 +2,8 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["hwdb", "simulator", "scenarios", "reports", "api"]
@@ -32,26 +31,30 @@ def public(body: list[ast.stmt]):
             yield from public(node.body)
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_every_public_function_and_class_has_a_docstring(path):
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    bare = [f.name for f in public(body) if not ast.get_docstring(f)]
-    assert not bare, f"{name(path)}: no docstring: {', '.join(bare)}"
-
-
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_every_module_has_a_docstring(path):
+@cache
+def undocumented(path: Path) -> tuple[bool, list[str]]:
+    """Whether a module that is not empty lacks a docstring, and what public names of it do."""
     text = path.read_text(encoding="utf-8")
-    assert not text.strip() or ast.get_docstring(ast.parse(text)), name(path)
+    tree = ast.parse(text)
+    bare = [found.name for found in public(tree.body) if not ast.get_docstring(found)]
+    return bool(text.strip()) and not ast.get_docstring(tree), bare
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in CITING if KEY.search(p.read_text(encoding="utf-8"))], ids=name
-)
-def test_every_citation_is_in_the_bibliography(path):
-    missing = {key for key in KEY.findall(path.read_text(encoding="utf-8"))} - set(BIBLIOGRAPHY)
-    keys = ", ".join(sorted(missing))
-    assert not missing, f"{name(path)} cites {keys}, missing from docs/references.bib"
+def test_every_public_function_and_class_has_a_docstring():
+    bare = [f"{name(path)}: {found}" for path in CODE for found in undocumented(path)[1]]
+    assert len(CODE) > 400 and not bare, "no docstring:\n" + "\n".join(bare)
+
+
+def test_every_module_has_a_docstring():
+    """Unless it is empty."""
+    assert len(CODE) > 400 and not [name(path) for path in CODE if undocumented(path)[0]]
+
+
+def test_every_citation_is_in_the_bibliography():
+    known = set(BIBLIOGRAPHY)
+    cited = {path: set(KEY.findall(path.read_text(encoding="utf-8"))) for path in CITING}
+    missing = {name(path): sorted(keys - known) for path, keys in cited.items() if keys - known}
+    assert any(cited.values()) and not missing, "missing from docs/references.bib"
 
 
 def test_the_bibliography_has_no_duplicate_keys():

@@ -9,7 +9,6 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.answers import answer
-from roofcast.reports.console import tell
 from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_campaign import campaign_options, gathered
 from roofcast.reports.options import RUNS, Sectioned, print_answers, scenario_options, scenarios
@@ -79,6 +78,7 @@ def command(
 
         write(wanted[0], save)
     if plot is not None:
+        from roofcast.reports.console import tell
         from roofcast.reports.pictures.step import draw
         from roofcast.reports.pictures.style import write as write_picture
 

@@ -190,12 +190,14 @@ def _card(answer: Answer) -> dict[str, Any]:
         "title": f"{f.model} on {on_what(f)}",
         "time": f"{seconds(f.step_time_s)} per {unit}",
         "rows": rows,
-        "fits": f.memory.fits,
+        "fits": f.memory.fits and not (f.teacher is not None and f.teacher.fits is False),
         "verdict": _verdict(f),
     }
 
 
 def _verdict(f: Forecast) -> str:
+    if f.memory.fits is not False and f.teacher is not None and f.teacher.fits is False:
+        return "the teacher does not fit"
     if f.memory.fits is None:
         return "memory capacity unknown"
     near = bool(doubtful(f))

@@ -26,7 +26,7 @@ from roofcast.reports.pages.energy import energy_section
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.limits import limits_section, remedies_table
-from roofcast.reports.pages.memory import memory_section, peak, shortage
+from roofcast.reports.pages.memory import memory_section, peak, shortage, teacher_shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.reports.pages.price import rent_words
 from roofcast.simulator.forecast.result import Fitting, Forecast
@@ -100,6 +100,8 @@ def headline(out: Console, forecast: Forecast) -> None:
         say(out, peak(forecast))
     if forecast.memory.fits is False:
         say(out, f"does not fit: {shortage(forecast)}; times are as if it did", style="bold red")
+    if teacher_shortage(forecast):
+        say(out, teacher_shortage(forecast), style="bold red")
     say(out, _phases(forecast))
     if forecast.step_energy_j is not None and forecast.power_scope == "board":
         say(out, _power(forecast))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.reports.console import Justify, plain_table, say, section, show
 from roofcast.reports.format import binary, percent, seconds, si
 from roofcast.reports.pages.asked import edited

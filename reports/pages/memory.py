@@ -137,6 +137,20 @@ def shortage(forecast: Forecast) -> str:
     return f"{needed}, capacity {binary(memory.capacity_bytes)}{doubtful(forecast)}"
 
 
+def teacher_shortage(forecast: Forecast) -> str:
+    """That a teacher does not fit devices of its own, as the same is said of a step; empty where it
+    does.
+    """
+    teacher = forecast.teacher
+    if teacher is None or teacher.fits is not False or teacher.capacity_bytes is None:
+        return ""
+    many = f"{teacher.devices} x {teacher.device}" if teacher.devices > 1 else teacher.device
+    return (
+        f"teacher {teacher.model} on {many} does not fit: needs {binary(teacher.peak_bytes)} per"
+        f" device, capacity {binary(teacher.capacity_bytes)}; times are as if it did"
+    )
+
+
 def doubtful(forecast: Forecast) -> str:
     """Where measured runs leave open whether the step fits: where 80 % of their peaks lie."""
     m = forecast.memory

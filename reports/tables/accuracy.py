@@ -13,11 +13,10 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.fits.intervals import without_source
 from roofcast.scenarios.fits.nets import STAGES, selects
 from roofcast.scenarios.measured import training
-from roofcast.scenarios.measured.nets import Run, read, tables
-from roofcast.scenarios.measured.scores import score_all
+from roofcast.scenarios.measured.nets import Run, of_training, read, tables
+from roofcast.scenarios.measured.scores import Scored, score_all
 from roofcast.simulator.forecast import interval
-from roofcast.simulator.forecast.chain import forecast, without_interval
-from roofcast.simulator.forecast.result import MemoryForecast
+from roofcast.simulator.forecast.chain import without_interval
 
 STATUSES = ("fitted", "left out", "never seen")
 T = TypeVar("T")
@@ -71,8 +70,28 @@ def status_of(run: Run, path: Path) -> str:
 def rows() -> tuple[Row, ...]:
     """Every shipped run that can be forecast: about twenty seconds."""
     return tuple(
-        row for path in tables() for run in read(path) if (row := _row(run, status_of(run, path)))
+        row for path in tables() for run in runs(path) if (row := _row(run, status_of(run, path)))
     )
+
+
+@functools.cache
+def runs(path: Path) -> tuple[Run, ...]:
+    """The runs of a shipped table."""
+    if path.parent == training.HERE:
+        return tuple(of_training(run) for run in training_runs(path))
+    return tuple(read(path))
+
+
+@functools.cache
+def training_runs(path: Path) -> tuple[training.LlmRun, ...]:
+    """The runs of a shipped table of training runs."""
+    return tuple(training.read(path))
+
+
+@functools.cache
+def scored(path: Path) -> tuple[Scored, ...]:
+    """The runs of a shipped table of training runs and their forecasts."""
+    return tuple(score_all(training_runs(path)))
 
 
 def _row(run: Run, status: str) -> Row | None:
@@ -144,24 +163,25 @@ def roofline(of: list[Row]) -> tuple[float, float]:
 def memory() -> list[Figures]:
     """Errors of peak memory by source; what each source measures follows its name."""
     found = []
-    runs = [run for run in training.published() if run.memory_gib and not run.oom]
-    for scored in _by(score_all(runs), lambda s: f"{s.run.source} ({s.run.memory_kind})"):
+    paths = sorted(path for path in training.HERE.glob("*.csv") if not training.is_blind(path))
+    measured = [s for path in paths for s in scored(path) if s.run.memory_gib and not s.run.oom]
+    for source, members in _by(measured, lambda s: f"{s.run.source} ({s.run.memory_kind})"):
         errors = [
             (s.memory_gib / s.run.memory_gib - 1.0, s.run.id)
-            for s in scored[1]
+            for s in members
             if s.memory_gib and s.run.memory_gib
         ]
         # context, communicators and buckets of DeepSpeed were set on the rows of nvidia-smi
-        status = "fitted" if "nvidia-smi" in scored[0] else "left out"
-        found.append(figures(scored[0], status, errors))
+        status = "fitted" if "nvidia-smi" in source else "left out"
+        found.append(figures(source, status, errors))
     single = [row for row in rows() if row.run.peak_bytes]
-    for source, members in _by(single, lambda row: f"{row.run.source} (allocated)"):
+    for source, nets in _by(single, lambda row: f"{row.run.source} (allocated)"):
         errors = [
             (row.predicted_bytes / row.run.peak_bytes - 1.0, row.run.id)
-            for row in members
+            for row in nets
             if row.run.peak_bytes
         ]
-        found.append(figures(source, members[0].status, errors))
+        found.append(figures(source, nets[0].status, errors))
     return found
 
 
@@ -176,12 +196,13 @@ class Verdicts(NamedTuple):
     within: int  # of the refused: capacity within the 80 % band of the forecast peak
 
 
-def verdicts() -> list[Verdicts]:
+@functools.cache
+def verdicts() -> tuple[Verdicts, ...]:
     """Published training runs on devices of known capacity: how many are forecast not to fit."""
     found = []
     for path in sorted(training.HERE.glob("*.csv")):
-        runs = [run for run in training.read(path) if run.scenario and run.measured_s]
-        told = [(run.source, memory) for run in runs if not run.oom and (memory := _memory(run))]
+        ran = [s for s in scored(path) if s.run.measured_s and not s.run.oom]
+        told = [(s.run.source, s.memory) for s in ran if s.memory and s.memory.fits is not None]
         for source, members in _by(told, lambda pair: pair[0]):
             over = [m for _, m in members if m.fits is False]
             found.append(
@@ -196,17 +217,7 @@ def verdicts() -> list[Verdicts]:
                     sum((m.low_bytes or m.peak_bytes) <= (m.capacity_bytes or 0.0) for m in over),
                 )
             )
-    return found
-
-
-def _memory(run: training.LlmRun) -> MemoryForecast | None:
-    """The forecast memory of a run on a device of known capacity; None where there is none."""
-    assert run.scenario is not None, "only runs with a scenario are asked for"
-    try:
-        memory = forecast(run.scenario).memory
-    except RoofcastError:
-        return None
-    return memory if memory.fits is not None else None
+    return tuple(found)
 
 
 def _by(of: Iterable[T], key: Callable[[T], str]) -> list[tuple[str, list[T]]]:

@@ -74,6 +74,7 @@ STATED = {
     "far_s": ("s", "chosen"),
     "piped_s": ("s", "chosen"),
     "expert_launches": ("launches", "chosen"),
+    "module_s": ("s", "measured"),
     "accumulate_bytes": ("bytes", "printed"),
     "bucket_bytes": ("bytes", "printed"),
     "gradient_bytes": ("bytes", "printed"),

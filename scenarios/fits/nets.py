@@ -88,7 +88,7 @@ STAGES = {
         without="^(?!nnUNet|V-?Net)",
     ),
     "cpu": Stage(
-        ("cpu.start_most", "cpu.start_stream", "cpu.traffic"), ("sustained",),
+        ("cpu.start_most", "cpu.start_stream"), ("sustained",),
         "i9-10940X", "compile", "infer", "fp32", 1, without="vgg", family="any-cpu",
     ),
 }  # fmt: skip

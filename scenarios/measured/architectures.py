@@ -12,9 +12,10 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.scenarios.measured.cells import Row, number, text
 from roofcast.simulator.models import Model, from_config, resolve
 from roofcast.simulator.models.catalog import CONFIGS, read_config

@@ -10,8 +10,9 @@ import functools
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.scenarios.measured.cells import Row, first_match
 from roofcast.scenarios.measured.versions import dated, torch_version
 from roofcast.simulator import models

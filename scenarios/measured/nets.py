@@ -24,9 +24,9 @@ import csv
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.scenarios.measured import net_words as words
 from roofcast.scenarios.measured import training as llm_runs
 from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row, positive, rows, text

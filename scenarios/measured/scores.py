@@ -13,7 +13,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.measured.training import LlmRun
 from roofcast.simulator.forecast.chain import forecast
-from roofcast.simulator.forecast.result import Forecast
+from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.work.precision import precision
@@ -33,6 +33,7 @@ class Scored(NamedTuple):
     fits: bool | None = None  # whether the most loaded device is forecast to have enough memory
     peak: float = 0.0  # printed rate of all devices in the format of the products [FLOP/s]
     refused: str = ""
+    memory: MemoryForecast | None = None  # of the most loaded device
 
     @property
     def error(self) -> float | None:
@@ -79,6 +80,7 @@ def score(run: LlmRun) -> Scored:
         model_flops=(f.flops_forward + f.flops_backward) * (4.0 / 3.0 if full else 1.0),
         fits=f.memory.fits,
         peak=_printed_rate(run.scenario) * f.devices,
+        memory=f.memory,
     )
 
 

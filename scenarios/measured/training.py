@@ -11,12 +11,12 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, RoofcastError
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.scenarios.measured.recompute_words import UNSTATED, ladder
 from roofcast.scenarios.measured.siblings import filled

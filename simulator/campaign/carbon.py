@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.sites import region as region_of
+from roofcast.hwdb.tuples import NamedTuple
 
 KWH = 3.6e6  # J
 DIRTIEST = 3000.0  # g/kWh that is taken for possible

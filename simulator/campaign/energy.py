@@ -11,12 +11,13 @@ network interfaces and fans [patterson2021].
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device, System
 from roofcast.hwdb.sites import host_watts, nodes, site_of, sites
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.campaign.carbon import Grid
 from roofcast.simulator.parallel.networks import CHIPS_PER_HOST, DESKTOP, REFERENCE
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from roofcast.hwdb.market import costs, summary
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.campaign.result import InvoiceLine
 
 LOSS_A_YEAR = 0.33  # continuous rate: a device is worth 0.72 of its price a year later (Epoch AI)

@@ -7,12 +7,12 @@ layout whose degrees are columns, and whose rank's numbers are columns too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.decide import Decided, Refusal
 from roofcast.simulator.choose.distinct import numbered, together
 from roofcast.simulator.choose.ranks import Ranks, sifted

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.distinct import Column, column, combined
 from roofcast.simulator.forecast.layouts import OF_SEVERAL, RULES, Rule, asks_for_several
 from roofcast.simulator.forecast.recipes import recipe_of

@@ -8,12 +8,13 @@ sharding groups, offload ...) is varied for the layouts that are best so far.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.search import Found, search_layouts
 from roofcast.simulator.choose.sieve import Sieve

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast import hwdb
 from roofcast.hwdb.market import Own, Summary, costs, own_summary, rent, summary
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.parallel.networks import DESKTOP, REFERENCE

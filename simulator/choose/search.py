@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.columns import forecast_rows
 from roofcast.simulator.choose.decide import Refusal, decide
 from roofcast.simulator.choose.distinct import Column, column, narrow

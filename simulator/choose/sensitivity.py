@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,6 +20,7 @@ from roofcast import hwdb
 from roofcast.hwdb import collective_constants, constants
 from roofcast.hwdb.edits import figure_keys
 from roofcast.hwdb.records import CROSSCHECK_ONLY, SHOWN_ONLY, Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.chain import forecast, step_seconds
 from roofcast.simulator.forecast.resolve import Asked, resolve
 from roofcast.simulator.forecast.result import Forecast

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.dealing import counted, is_balanced, stages
 from roofcast.simulator.parallel.holdings import Share, share
 from roofcast.simulator.parallel.layout import Layout

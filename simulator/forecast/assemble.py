@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from roofcast.hwdb.edits import said
 from roofcast.hwdb.market import Summary
 from roofcast.hwdb.records import Memory
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.campaign.checkpoints import state_bytes
 from roofcast.simulator.forecast import energy
 from roofcast.simulator.forecast.cache import cache_fields, said_of_cache

@@ -4,11 +4,12 @@ sent and exposed.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.assemble import (
     asked_fields,
     assemble,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.campaign import energy as campaign
 from roofcast.simulator.campaign.energy import Place, unmodelled
 from roofcast.simulator.forecast.run import Run

@@ -19,7 +19,6 @@ from __future__ import annotations
 import csv
 import functools
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,6 +27,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import load
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.result import Forecast, Near
 from roofcast.simulator.times.rates import family_name
 from roofcast.simulator.work.step import Step

@@ -7,9 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choices import CP_KINDS, SCHEDULES, ZERO_STAGES, with_optimizer
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.layout import WHOLE, Layout, divisors

@@ -9,19 +9,24 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
-WANTED = "wanted: MEAN,MAX in tokens, for example 600,2048, or a file with a length in each line"
+WANTED = (
+    "wanted: MEAN,MAX or MEAN,DEVIATION,MIN,MAX in tokens, for example 600,2048, or a file with a"
+    " length in each line"
+)
 MOST = 10**9  # tokens of a sample, and samples of a file
 OF_RUN = ("steps", "time_to_train_s", "cost_usd", "energy_j")  # proportional to the steps of a run
+NEWTON = 200  # half steps
 POINTS = 4096  # of a distribution that only its mean and maximum are known of
 
 
@@ -45,6 +50,11 @@ class Lengths(NamedTuple):
         """Samples truncated to `most` tokens."""
         return self._replace(tokens=np.minimum(self.tokens, most))
 
+    def up_to(self, most: int) -> Lengths:
+        """Samples of at most `most` tokens; the shortest one where all are longer."""
+        kept = self.tokens[self.tokens <= most]
+        return self._replace(tokens=kept if len(kept) else self.tokens[:1])
+
     def padded(self, samples: int) -> float:
         """Tokens of the longest of `samples` samples drawn at random, on average: what each sample
         of a micro-batch is padded to.
@@ -59,14 +69,21 @@ class Lengths(NamedTuple):
 
 @functools.lru_cache(64)
 def read(stated: str) -> Lengths:
-    """The lengths that MEAN,MAX or a file states. Raises BadInput.
+    """The lengths that MEAN,MAX or MEAN,DEVIATION,MIN,MAX or a file states. Raises BadInput.
 
-    Of a mean and a maximum the least that is known more is assumed: the distribution between 1 and
-    the maximum with the largest entropy, which is exponential, cut off [jaynes1957].
+    Of a few numbers the least that is known more is assumed: the distribution with the largest
+    entropy [jaynes1957]. Of a mean and a maximum it is exponential, cut off at 1 and the maximum;
+    of a standard deviation too it is normal, cut off at the shortest and the longest.
 
     >>> round(read("600,2048").mean), read("600,2048").longest
     (600, 2048)
+    >>> found = read("3234.4,2547.5,91,19548")
+    >>> round(found.mean, -1), round(found.up_to(2048).mean, -1)
+    (3230.0, 1020.0)
     """
+    four = re.fullmatch(r"\s*" + r"\s*,\s*".join([r"(\d+(?:\.\d+)?)"] * 4) + r"\s*", stated)
+    if four:
+        return Lengths(_normal(stated, *map(float, four.groups())), stated)
     pair = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+)\s*", stated)
     if pair:
         mean, longest = float(pair[1]), int(pair[2])
@@ -113,6 +130,42 @@ def _exponential(mean: float, longest: int) -> np.ndarray:
     tokens = 1.0 + span * part(rate)
     tokens[-1] = longest
     return np.sort(tokens)
+
+
+def _normal(stated: str, mean: float, deviation: float, least: float, most: float) -> np.ndarray:
+    """POINTS quantiles of lengths from `least` to `most` whose density is exp(a x + b x^2), with
+    this mean and standard deviation. Raises BadInput where no such lengths exist.
+    """
+    if not 1 <= least <= mean <= most <= MOST:
+        raise BadInput(f"lengths {quoted(stated)}: MEAN lies between MIN and MAX; {WANTED}")
+    if deviation**2 >= (mean - least) * (most - mean):
+        raise BadInput(
+            f"lengths {quoted(stated)}: no lengths from {least:g} to {most:g} with this mean"
+            f" deviate by {deviation:g}; {WANTED}"
+        )
+    if not deviation:
+        return np.full(POINTS, mean)
+    tokens = np.linspace(least, most, 4 * POINTS)
+    x = (tokens - mean) / deviation  # wanted: a mean of 0 and a mean square of 1
+    powers, wanted = np.stack([x, x * x]), np.array([0.0, 1.0])
+    at = np.array([0.0, -0.5])
+
+    def weights(of: np.ndarray) -> np.ndarray:
+        exponent = of @ powers
+        found = np.exp(exponent - exponent.max())
+        return found / found.sum()
+
+    for _ in range(NEWTON):
+        p = weights(at)
+        off = powers @ p - wanted
+        if np.abs(off).max() < 1e-9:
+            break
+        spread = (powers * p) @ powers.T - np.outer(powers @ p, powers @ p)
+        at = at - 0.5 * np.linalg.solve(spread, off)
+    below = np.cumsum(weights(at))
+    found = np.interp((np.arange(POINTS) + 0.5) / POINTS, below, tokens)
+    found[-1] = most
+    return found
 
 
 def at_longest(s: Scenario) -> Scenario:

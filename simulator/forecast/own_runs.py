@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.interval import Interval, Traits, effects
 from roofcast.simulator.forecast.limits import CAPACITY, HOST
 from roofcast.simulator.forecast.result import Forecast, LayerForecast, Limit, Point

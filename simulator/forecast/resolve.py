@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.names import is_path
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator import models
 from roofcast.simulator.forecast.encoded import encoders_of
 from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of

@@ -176,6 +176,7 @@ class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: float
     waited_s: float  # of a step, that the student waits
     peak_bytes: float  # per device
+    capacity_bytes: float | None  # per device; None where it is unknown
     fits: bool | None
     price_usd_per_hour: float | None  # per device
     cost_usd: float | None  # of the run, in the forecast's cost_usd

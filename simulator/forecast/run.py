@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast.hwdb.errors import BadInput, shortened
 from roofcast.hwdb.market import RENTS, Summary, rent
 from roofcast.hwdb.records import Device, System
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.campaign.carbon import grid_of
 from roofcast.simulator.campaign.energy import Place, place_of

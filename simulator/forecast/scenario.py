@@ -39,7 +39,7 @@ class Scenario(
     mode: str = "train"  # train | infer
     batch: int | None = None  # samples per step, of all devices
     sequence: int | None = None  # tokens per sample
-    # samples of different lengths: "MEAN,MAX" in tokens, or a file with a length in each line
+    # samples of different lengths: "MEAN,MAX" or "MEAN,DEVIATION,MIN,MAX" in tokens, or a file
     lengths: str | None = None
     packing: bool | None = None  # they are packed into whole sequences; default: padded
     image: int | None = None  # side of a square image [pixels]
@@ -95,7 +95,7 @@ class Scenario(
     zero: int | None = None  # ZeRO stage, 0 to 3; 3 is FSDP
     shard: int | None = None  # size of a ZeRO sharding group; default: all with the same weights
     reshard: bool | None = None  # ZeRO 3: drop gathered weights after each pass; default: pp == 1
-    schedule: str | None = None  # gpipe | 1f1b | interleaved | zb-h1 | zb-v | dualpipe
+    schedule: str | None = None  # a name of choices.SCHEDULES
     micro_batch: int | None = None  # samples per micro-batch
     # the run: its tokens; or samples of the data set, passed `epochs` times
     tokens: str | float | None = None

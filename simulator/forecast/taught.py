@@ -129,11 +129,17 @@ def _elsewhere(
         sent_bytes=sent,
         waited_s=waited,
         peak_bytes=there.memory.peak_bytes,
+        capacity_bytes=there.memory.capacity_bytes,
         fits=there.memory.fits,
         price_usd_per_hour=price,
         cost_usd=cost,
     )
     slowed = _slowed(found, step_s)
+    if teacher.fits is False:
+        cure = (
+            "The teacher does not fit its devices: --teacher-devices, or larger ones, would help."
+        )
+        slowed = msgspec.structs.replace(slowed, diagnosis=f"{cure} {slowed.diagnosis}")
     both = None
     if cost is not None and slowed.cost_usd is not None:
         both = slowed.cost_usd + cost
@@ -234,11 +240,10 @@ def _said_of(teacher: Elsewhere, s: Scenario, found: Forecast, alone: Forecast) 
     many = f"{teacher.devices} x {teacher.device}" if teacher.devices > 1 else teacher.device
     cut = f", tensor parallelism {teacher.tp}" if teacher.tp > 1 else ""
     what = "all logits" if s.teacher_top_k is None else f"the {s.teacher_top_k} largest logits"
-    fits = "" if teacher.fits is not False else "; it does not fit them"
     lines = [
         f"teacher {s.teacher} on {many}{cut}: a pass of {1e3 * teacher.pass_s:.4g} ms over the next"
         f" batch while the student trains; {what} of each token, {teacher.sent_bytes / 1e9:.3g} GB"
-        f" a step, sent in {1e3 * teacher.handover_s:.4g} ms between nodes{fits}",
+        f" a step, sent in {1e3 * teacher.handover_s:.4g} ms between nodes",
         f"the student takes {1e3 * found.step_time_s:.4g} ms a step"
         f" ({1e3 * alone.step_time_s:.4g} ms without a teacher) and waits"
         f" {1e3 * teacher.waited_s:.4g} ms; hidden states are not compared",

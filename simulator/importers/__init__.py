@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.importers import spec
-from roofcast.simulator.importers.keras_lent import imports_keras
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
+    from roofcast.simulator.importers import spec
     from roofcast.simulator.work.model import Model
 
 
@@ -54,6 +53,9 @@ def resolve(
         return from_torch(reference, inputs, device=device)
     if reference.endswith(".onnx"):
         return from_onnx(Path(reference), inputs)
+    from roofcast.simulator.importers import spec
+    from roofcast.simulator.importers.keras_lent import imports_keras
+
     given = [spec.parse(text) if isinstance(text, str) else text for text in inputs]
     keras = _keras_file(reference) or imports_keras(Path(_path(reference)))
     if not given and not keras:
@@ -80,6 +82,8 @@ def _loaded(reference: str, given: tuple[spec.Input, ...], device: str, changed:
         from roofcast.simulator.importers.keras_files import read
 
         return from_keras(read(Path(reference)), given, name=Path(reference).stem, device=device)
+    from roofcast.simulator.importers.keras_lent import imports_keras
+
     if imports_keras(Path(_path(reference))):
         return _written_in_keras(reference, given, device)
     if reference.endswith(ARCHIVES):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.tuples import NamedTuple
 
 # names of formats that people use, in ours
 DTYPES = {

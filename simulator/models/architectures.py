@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -93,6 +92,8 @@ def not_known(
     where: object, kind: object, raw: Mapping[str, Any], known: Collection[str]
 ) -> BadInput:
     """The refusal of a model_type: the nearest known ones, and how to run its module instead."""
+    import difflib
+
     text = str(kind)[:_LONGEST]
     close = difflib.get_close_matches(text, sorted(known), 3, 0.6)
     nearest = f"nearest known: {', '.join(close)}; " if close else ""

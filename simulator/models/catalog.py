@@ -7,12 +7,13 @@ import re
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from roofcast.hwdb.errors import QUOTED, BadInput, UnknownName, quoted, shortened, unknown
 from roofcast.hwdb.strict import load_json
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator import importers
 from roofcast.simulator.models.architectures import (
     TASKS,

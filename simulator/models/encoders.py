@@ -9,9 +9,10 @@ dreambooth/train_dreambooth_lora_sdxl.py, _sd3.py, _flux.py; model cards of the 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models import catalog
 from roofcast.simulator.models.families import autoencoder_kl, t5
 from roofcast.simulator.models.families.clip import Text, encoded

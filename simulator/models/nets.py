@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+from roofcast.hwdb.tuples import NamedTuple
 
 
 class Net(NamedTuple):

@@ -10,10 +10,12 @@ outermost [narayanan2021]. A group is its size and the distance in rank between 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from roofcast.hwdb.tuples import NamedTuple
 
 
 class Level(NamedTuple):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.memory import (
     GATHERED,
     IN_FLIGHT,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.memory import held_gradient
 from roofcast.simulator.parallel.stages import Unit, in_pipeline
 from roofcast.simulator.parallel.traffic import (

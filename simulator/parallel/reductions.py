@@ -4,12 +4,13 @@ update: seconds and bytes, and what of it compute does not hide. Broadcasts over
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import kernels
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.fabric import Group
 from roofcast.simulator.parallel.traffic import (
     NOTHING,

@@ -7,12 +7,11 @@ one rank's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.reductions import pieces
 from roofcast.simulator.parallel.traffic import NOTHING, Cost, Placement, gathers
 from roofcast.simulator.times.dispatch import MATMULS, PHASES, dispatch, launch, token_counts

@@ -7,13 +7,14 @@ layout, and the network that the layout lies on. All formulas broadcast over col
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.collective_constants import collectives as network_constants
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel import collectives
 from roofcast.simulator.parallel.fabric import Fabric, Group, Groups, groups
 from roofcast.simulator.work.precision import precision

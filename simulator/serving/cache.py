@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.formats import WIDTH
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.generation import Forward
 
 

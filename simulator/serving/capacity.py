@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.protocol import Server
 
 BLOCK = 16  # tokens

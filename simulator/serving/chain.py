@@ -239,7 +239,15 @@ def count(load: Load, use: float = 0.0) -> int:
 def steps_of(of: Replica, load: Load, held: Room, longest: float) -> Steps:
     """Tables of a server's steps for sequences up to this length."""
     most = held.sequences(load.input_len) or 1
-    return Steps(of.server, most, longest, load.new, of.spec)
+    return _remembered_steps(of.server, most, longest, load.new, of.spec)
+
+
+@functools.lru_cache(maxsize=16)
+def _remembered_steps(
+    server: Server, most: int, longest: float, typical: float, spec: Speculation
+) -> Steps:
+    """Tables of steps, made once."""
+    return Steps(server, most, longest, typical, spec)
 
 
 def _replayed(

@@ -7,8 +7,6 @@ few rows. Kernels of one kind and format are computed in one call, on arrays of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +15,7 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held
@@ -27,6 +26,8 @@ from roofcast.simulator.work.generation import Forward, Launch
 
 FEW = 8.0  # rows up to which software multiplies a matrix by vectors
 PARTS = ("products", "experts", "attention", "streams")
+TOGETHER = 512  # products in one call: its arrays of all tiles stay in the processor's cache
+MANY = 64  # points from which on equal ones are computed once
 
 
 class Spent(NamedTuple):
@@ -51,7 +52,15 @@ class Clocked(NamedTuple):
     energy: Energy
     count: np.ndarray  # type: ignore[assignment]  # [kernels]
     part: str
-    more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
+    more: np.ndarray  # joules that take no time [kernels, points]
+
+    def at(self, where: np.ndarray) -> Clocked:
+        """The same at these of its points."""
+        return self._replace(
+            seconds=self.seconds[..., where],
+            energy=Energy(*(each[..., where] for each in self.energy)),
+            more=self.more[..., where],
+        )
 
 
 def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
@@ -92,6 +101,10 @@ def busiest(ranks: int) -> float:
     >>> [round(busiest(n), 2) for n in (1, 2, 8)]
     [0.0, 0.59, 1.43]
     """
+    if ranks == 1:
+        return 0.0
+    from statistics import NormalDist
+
     return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
@@ -153,15 +166,16 @@ class Engine:
 
     def linear(self, at: Point) -> Spent:
         """All but attention."""
+        once, where = _once(at)
         found = []
         for (kind, product), ks in self.groups.items():
             if kind == "stream":
-                found.append(self._streams(ks, at))
+                found.append(self._streams(ks, once))
             elif kind == "matmul":
-                found.append(self._products(ks, product, at))
+                found.append(self._products(ks, product, once))
             else:
-                found.append(self._experts(ks, product, at))
-        return self._held(found)
+                found.append(self._experts(ks, product, once))
+        return self._held(found if where is None else [one.at(where) for one in found])
 
     def _products(self, ks: list[Launch], product: str, at: Point) -> Clocked:
         rates = self._rates(product)[0]
@@ -213,11 +227,13 @@ class Engine:
             np.broadcast_to(traffic, shape).ravel(),
             np.broadcast_to(stored, shape).ravel(),
         )
-        seconds = matmul(
-            m, n, k, batch, width, max(width, 2.0), self._at(rates), self.c, moved=moved, few=True,
-            held=kept,
-        )  # fmt: skip
-        seconds = np.broadcast_to(seconds, (len(self.clock), len(m)))
+        at, seconds = self._at(rates), np.empty((len(self.clock), len(m)))
+        for first in range(0, len(m), TOGETHER):
+            i = slice(first, first + TOGETHER)
+            seconds[:, i] = matmul(
+                m[i], n[i], k[i], batch[i], width, max(width, 2.0), at, self.c, moved=moved[i],
+                few=True, held=kept[i],
+            )  # fmt: skip
         if self.faster != 1.0:
             seconds = np.where(m <= FEW, seconds / self.faster, seconds)
         if self.gemv and rates.kind == "gpu":
@@ -229,11 +245,8 @@ class Engine:
         rates = self._rates("fp32")[0]
         vector, special, moved = (_affine(ks, f, at) for f in ("vector", "special", "moved"))
         kinds = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in ks]
-        points = moved.shape[1]
-        flat = [kind for kind in kinds for _ in range(points)]
-        found = stream(
-            flat, moved.ravel(), vector.ravel(), special.ravel(), self._at(rates), self.c
-        )
+        work = (moved.ravel(), vector.ravel(), special.ravel())
+        found = stream(kinds, *work, self._at(rates), self.c, moved.shape[1])
         seconds = np.broadcast_to(found, (len(self.clock), moved.size))
         seconds = seconds.reshape(len(self.clock), *moved.shape)
         return self._clocked(
@@ -339,6 +352,18 @@ class Engine:
 
 
 _FIELDS = ("rows", "matrix", "vector", "moved")
+
+
+def _once(at: Point) -> tuple[Point, np.ndarray | None]:
+    """The different points, and the place of every point among them; None: they are all of them.
+
+    Steps with the same tokens differ in the context that they look back on, which only attention
+    depends on.
+    """
+    if at.tokens.size < MANY:
+        return at, None
+    sizes, where = np.unique(np.stack(at), axis=1, return_inverse=True)
+    return Point(*sizes), where.ravel()
 
 
 def _affine(ks: list[Launch], field: str, at: Point) -> np.ndarray:

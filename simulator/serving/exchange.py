@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from roofcast.hwdb.collective_constants import Collectives
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.collectives import all_gather, all_reduce, all_to_all, send_recv
 from roofcast.simulator.parallel.fabric import Fabric, Group, placed
 from roofcast.simulator.serving.engine import Point

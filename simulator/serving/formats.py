@@ -7,10 +7,10 @@ weight-only formats (int4, nf4, GGUF), are stored in few bits and multiplied in 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, listed, quoted
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.generation import Formats
 from roofcast.simulator.work.storage import EXPERTS, Scheme, Storage
 

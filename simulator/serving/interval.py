@@ -11,13 +11,12 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from statistics import NormalDist
-from typing import NamedTuple
 
 import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.strict import checked, load
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.result import Spread
 
 FILE = Path(hwdb.__file__).parent / "serving.toml"
@@ -83,6 +82,8 @@ def error_at(quantity: str, stack: str, share: float) -> float:
     >>> round(error_at("tpot", "vllm", 0.9), 3), round(error_at("tpot", "vllm", 0.1), 3)
     (0.258, -0.108)
     """
+    from statistics import NormalDist
+
     bounds: Bounds = getattr(errors(), class_of(stack))[quantity]
     one = NormalDist()
     middle, sigma = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2

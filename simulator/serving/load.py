@@ -7,13 +7,14 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.contents import LARGEST_TABLE, text
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.tuples import NamedTuple
 
 KINDS = ("batch", "concurrency", "rate", "offline", "trace")
 LONGEST = 10_000_000  # tokens of a request

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from roofcast.hwdb.market import rent as rent_of
 from roofcast.hwdb.records import Device
-from roofcast.simulator.choose.offers import offer
-from roofcast.simulator.choose.wanted import Wanted
+from roofcast.hwdb.tuples import NamedTuple
 
 HOUR = 3600.0
 MILLION = 1e6
@@ -23,7 +21,7 @@ def price_of(device: Device, given: float | None) -> Price:
     """The price that is given, or the median of public quotes, as `roofcast choose` takes it."""
     if given is not None:
         return Price(given, ())
-    rent = offer(device, Wanted()).rent
+    rent = rent_of(device)
     if rent is None:
         return Price(None, (f"no public price of {device.id}; --price gives one",))
     kind = f"{rent.kind}{f', {rent.of_class}' if rent.of_class else ''}"

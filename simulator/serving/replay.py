@@ -11,10 +11,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import NamedTuple
 
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.capacity import BLOCK, WATERMARK, Room
 from roofcast.simulator.serving.load import Requests
 from roofcast.simulator.serving.steps import Steps

@@ -8,10 +8,11 @@ values take them to.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.load import Load, Requests, requests
 from roofcast.simulator.serving.means import Mean

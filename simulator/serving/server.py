@@ -5,7 +5,8 @@ the seconds, joules and bytes of its steps, as functions of arrays.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from operator import is_not
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +17,7 @@ from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device, System
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models import catalog
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
@@ -88,6 +90,7 @@ class Server:
         self.formats = served(weights, self._kv(kv, weights), self.device)
         self._check()
         self._system = system
+        self._passes: dict[tuple[ArrayLike, ...], tuple[tuple[object, ...], Spending]] = {}
         fabric = self.fabric_of(self.devices)
         own = self.profile.sum_s or np.inf
         to_experts = self.profile.to_experts
@@ -214,7 +217,15 @@ class Server:
         return self._whole(engine.forward, at, spent, b, shape)
 
     def prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike = 0) -> Spending:
-        """The parts of a forward of prompts."""
+        """The parts of a forward of prompts; those of one size are computed once."""
+        if not all(isinstance(size, int | float) for size in (prompts, new, cached)):
+            return self._prefilling(prompts, new, cached)
+        key, kept = (prompts, new, cached), (self.links, self.profile, self._prefill)
+        if (found := self._passes.get(key)) is None or any(map(is_not, found[0], kept)):
+            found = self._passes[key] = kept, self._prefilling(*key)
+        return found[1]
+
+    def _prefilling(self, prompts: ArrayLike, new: ArrayLike, cached: ArrayLike) -> Spending:
         n, each, before, shape = _flat(prompts, new, cached)
         d, engine = self.degrees, self._prefill
         local = np.maximum(n / d.dp, 1.0)

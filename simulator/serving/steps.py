@@ -109,6 +109,10 @@ def _full(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _place(grid: list[float], value: float) -> tuple[int, float]:
     """The interval of a grid that holds a value, or is nearest to it, and where in it."""
-    i = min(max(bisect_right(grid, value) - 1, 0), len(grid) - 2)
+    i, last = bisect_right(grid, value) - 1, len(grid) - 2
+    if i < 0:
+        i = 0
+    elif i > last:
+        i = last
     low = grid[i]
     return i, (value - low) / (grid[i + 1] - low)

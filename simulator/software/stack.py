@@ -53,6 +53,8 @@ MEANING = {  # of what a profile sets
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
     "sync_s": "seconds per expert layer and pass in which the host waits for token counts",
+    "module_s": "host seconds per 8-bit linear layer and pass, beyond its launches, on a host of"
+    " 2026",
     "far_s": "seconds per step of a collective that crosses nodes, beyond NCCL's: of a ring inside"
     " the model, of a chain in a node and a tree over nodes between gradients",
     "piped_s": "host seconds per rank of such a collective in a pipeline over several nodes",
@@ -100,6 +102,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program_s: Positive = 0.0
     sync_s: Positive = 0.0
     expert_launches: Positive = 0.0
+    module_s: Positive = 0.0
     far_s: Positive = 0.0
     piped_s: Positive = 0.0
     overlap: dict[str, Rate] = {}

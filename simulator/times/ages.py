@@ -4,11 +4,10 @@ earlier generation of matrix instructions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast.hwdb import constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software import kernels
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.rates import Rates, family_name
@@ -109,16 +108,19 @@ def widens(k: Kernel) -> bool:
     return len(k.inputs) > 1 and WIDTH[k.inputs[1].dtype] < 2.0 <= WIDTH.get(k.product, 4)
 
 
-def odd_rows(k: Kernel, product: str) -> bool:
+def odd_rows(k: Kernel, product: str, tokens: float | None = None) -> bool:
     """Whether a product of 16 bits reads or writes a matrix whose rows have an odd length.
 
     Rows lie along n and k; in the products of the backward, which are transposed, along any axis,
-    but not along the tokens of an expert: of a batch of products two axes are odd, or none counts.
-    A row of one element is a vector.
+    but never along the tokens that a linear layer multiplies (`tokens`, rows m of its forward), nor
+    along those of an expert: of a batch of products two axes are odd, or none counts. A row of one
+    element is a vector.
     """
     if product not in SIXTEEN_BIT:
         return False
     backward = k.phase == "backward"
     axes = k.shape[1:] if backward else k.shape[2:]
-    odd = sum(length % 2 == 1 and length > 1 for length in axes)
-    return odd >= (2 if backward and k.shape[0] > 1 else 1)
+    odd = [length for length in axes if length % 2 == 1 and length > 1]
+    if backward and k.shape[0] == 1 and tokens in odd:
+        odd.remove(tokens)
+    return len(odd) >= (2 if backward and k.shape[0] > 1 else 1)

@@ -14,9 +14,12 @@ PHASES = ("forward", "input", "weight")
 DEPTHWISE = {"forward": "depthwise", "input": "depthwise_input", "weight": "depthwise_weight"}
 # edge of a block of outputs -> multiplications saved for a 3x3 filter: 16 for 36, 36 for 144
 WINOGRAD = {2.0: 2.25, 4.0: 4.0}
-# input and output channels that a CPU library computes at once, one vector each: read off nets of
-# 1 to 6 channels
-CPU_BLOCK = (8.0, 16.0)
+# input channels that a CPU library computes at once, and output channels: a vector of 256 bits, or
+# of 512 where a core has two units of that width; read off nets of 1 to 6 channels
+CPU_BLOCK = (8.0, 8.0, 16.0)
+WIDE = (
+    48.0  # fp32 FLOP per clock of a core, from which its vectors are of 512 bits (64), not 256 (32)
+)
 TRANSFORMS = 3.0  # kernels beside the product of F(4x4, 3x3): x, w and y are transformed in memory
 
 
@@ -87,7 +90,11 @@ def _padded(
     """Input and output channels as they are padded: to 8 in 16-bit formats, to 16 in 8-bit ones of
     GPUs, on CPUs to whole vectors.
     """
-    vectors = CPU_BLOCK if rates.kind == "cpu" else (1.0, 1.0)
+    vectors: tuple[ArrayLike, ArrayLike] = (1.0, 1.0)
+    if rates.kind == "cpu":
+        block, narrow, wide = CPU_BLOCK
+        per_clock = rates.matrix * (rates.width / 4.0) / (rates.cores * rates.clock)
+        vectors = block, np.where(per_clock < WIDE, narrow, wide)
     unit = 16.0 if width_bytes == 1.0 and rates.kind == "gpu" else 8.0
     pad_in, pad_out = (unit, unit) if rates.tensor else vectors
     return np.ceil(c_in / pad_in) * pad_in, np.ceil(c_out / pad_out) * pad_out
@@ -207,5 +214,5 @@ def _product(
         reread = 2.0 * width * m * n * k / (rates.footprint * np.asarray(taps))
         return tiled(m, n, k, batch, width, moved, reread, at, c)
     if rates.kind == "cpu":
-        return summed(2.0 * m * n * k, moved, at, c)
+        return summed(2.0 * m * n * k, moved, at, c, blocked=True)
     return systolic(m, n, k, 1.0, moved, at, c)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.host import combine, of_device
 from roofcast.simulator.work.step import Step
@@ -177,11 +176,34 @@ def dispatch(step: Step, device: Device, c: Kernels) -> np.ndarray:
         for i, k in enumerate(step.kernels):
             if k.phase != "update" and step.nodes[k.node].op != "experts":
                 launches[i] = 0.0
+    modules = _modules(step) if stack.module_s and forward else np.zeros(len(step.kernels))
+    more = stack.module_s * of_device(device, c) * modules
     sparse = SPARSE_CALL if forward and device.kind == "gpu" else 0.0
     each = zip(step.kernels, launches, strict=True)
-    return np.array(
+    launching = np.array(
         [
             k.count * (forward * share[k.phase] * n + sparse * (k.kind == "sparse_matmul"))
             for k, n in each
         ]
     )
+    return launching + more
+
+
+def _modules(step: Step) -> np.ndarray:
+    """Linear layers in 8 bits that each kernel stands for, all repetitions: one for each input that
+    products of a pass read, since queries, keys and values are one layer, and gate and up; the
+    first of them stands for it in the forward, and once in the backward.
+    """
+    found, inputs, firsts = np.zeros(len(step.kernels)), set(), set()
+    for i, k in enumerate(step.kernels):
+        if k.kind in MATMULS and k.product == "fp8" and k.phase != "backward" and k.inputs:
+            read = (k.phase, k.inputs[0].storage)
+            if read not in inputs:
+                inputs.add(read)
+                found[i] = k.count
+                firsts.add(k.node)
+    for i, k in enumerate(step.kernels):
+        if k.kind in MATMULS and k.product == "fp8" and k.phase == "backward" and k.node in firsts:
+            firsts.discard(k.node)
+            found[i] = k.count
+    return found

@@ -21,6 +21,8 @@ SINGLE_N = np.array([128.0, 128.0, 128.0])[:, None]
 SPLIT = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
 FED = 65536.0 / 768.0  # FLOP per byte of a column of a 256 x 128 tile in 16 bits
 SLICE = 64.0  # shortest slice of k that is split off: the depth of a tile in shared memory
+# times that an operand crosses memory which a CPU library copies before it multiplies
+COPIED = 3.0
 # weight of whole waves against fractional ones: persistent kernels (Hopper and later) even waves
 # out, earlier kernels do not
 WHOLE_WAVES = {"persistent": 0.2, "other": 0.5}
@@ -54,7 +56,7 @@ def matmul(
         reread = batch * (2.0 * into) * (m * n * k) / rates.footprint
         return tiled(m, n, k, batch, into, traffic, reread, rates, c, few, held)
     if rates.kind == "cpu":
-        return summed(2.0 * batch * m * n * k, traffic, rates, c)
+        return summed(2.0 * batch * m * n * k, traffic, rates, c, batch)
     return systolic(m, n, k, batch, traffic, rates, c)
 
 
@@ -88,36 +90,42 @@ def tiled(
     BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
     clock, not with the peak; latency does not. Fitted to bf16 products (see kernels.toml).
     """
-    w, tail = c.matmul, (..., None, None)
-    m, n, k, batch = (x[..., None, None] for x in np.broadcast_arrays(m, n, k, batch))
-    core = np.asarray(rates.sustained * rates.matrix / rates.cores)[tail]
-    path = np.asarray(w.feed * rates.feed / rates.cores)[tail]
-    bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
-    clock = np.asarray(rates.clock)[tail]
-    width = np.asarray(in_bytes, dtype=float)[tail]
-    stored = width if held is None else np.asarray(held, dtype=float)[tail]
+    w = c.matmul
+    m, n, k, batch = np.broadcast_arrays(m, n, k, batch)
+    core = np.asarray(rates.sustained * rates.matrix / rates.cores)
+    path = w.feed * rates.feed / rates.cores
+    bandwidth = w.stream * rates.stream * rates.bandwidth
+    width = np.asarray(in_bytes, dtype=float)
+    stored = width if held is None else np.asarray(held, dtype=float)
+    store = np.asarray(rates.store)
 
-    tile_m, tile_n = _menu(rates.tensor, few)
+    # arrays [tiles, splits, ...]: the menu in front, so that NumPy's inner loops are long
+    axes = max(map(np.ndim, (m, core, path, bandwidth, rates.clock, width, stored, store, traffic)))
+    tile_m, tile_n = (x.reshape(-1, 1, *(1,) * axes) for x in _menu(rates.tensor, few))
+    split = SPLIT.reshape(-1, *(1,) * axes)
     blocks = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
     if not rates.tensor:
-        large = np.minimum(tile_m, tile_n) >= np.asarray(rates.batched_tile)[tail]
+        large = np.minimum(tile_m, tile_n) >= rates.batched_tile
         blocks = np.where(large | (batch == 1.0), blocks, np.inf)
     feed = (np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored) * FED
     per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
-    slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
-    x = blocks * SPLIT / np.asarray(rates.cores)[tail]
-    store = np.asarray(rates.store)[tail]
-    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
-    wave = (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
+    slices = np.maximum(np.ceil(k / split), np.minimum(k, SLICE))
+    x = blocks * split / rates.cores
     tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
     epilogue = w.tile + tile_bytes / store
-    compute = (wave * (per_k * slices + epilogue / clock)).min(axis=-2, keepdims=True)
-    memory = (np.asarray(traffic) / bandwidth)[tail]
-    partial_sums = batch * m * n * SPLIT * ((8.0 / 3.0) / bandwidth)[tail]
-    split = np.where(SPLIT > 1.0, w.split / clock + partial_sums, 0.0)
-    own = np.cbrt(compute * compute * compute + memory * memory * memory) + split
-    best = own.min(axis=(-2, -1)) + w.latency + w.start / rates.clock
+    compute = (_waves(x, store) * (per_k * slices + epilogue / rates.clock)).min(axis=0)
+    memory = np.asarray(traffic) / bandwidth
+    partial_sums = batch * m * n * split * ((8.0 / 3.0) / bandwidth)
+    more = np.where(split > 1.0, w.split / rates.clock + partial_sums, 0.0)
+    own = np.cbrt(compute * compute * compute + memory * memory * memory) + more
+    best = own.min(axis=0) + w.latency + w.start / rates.clock
     return np.sqrt(np.hypot(best * best, np.square(np.asarray(reread) / bandwidth)))
+
+
+def _waves(x: np.ndarray, store: np.ndarray) -> np.ndarray:
+    """Waves of x tiles per core; store: finite where kernels do not even them out."""
+    whole = np.where(np.isfinite(store), WHOLE_WAVES["other"], WHOLE_WAVES["persistent"])
+    return (1.0 - whole) * np.maximum(x, 1.0) + whole * np.ceil(x)
 
 
 def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -129,18 +137,33 @@ def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate((tiles[0], more[0])), np.concatenate((tiles[1], more[1]))
 
 
-def summed(flops: ArrayLike, traffic: ArrayLike, rates: Rates, c: Kernels) -> np.ndarray:
+def summed(
+    flops: ArrayLike,
+    traffic: ArrayLike,
+    rates: Rates,
+    c: Kernels,
+    batch: ArrayLike = 1.0,
+    blocked: bool = False,
+) -> np.ndarray:
     """Seconds on a CPU: threads fork and join, and little of the traffic overlaps with arithmetic.
 
         t = start + flops / (sustained peak) + traffic / (achieved bandwidth)
 
-    The achieved bandwidth is a fitted share of a printed one, and a triad's share of one that was
-    measured on this machine. Per-op sums are closer than per-op maxima on an i9-10940X (125 nets,
-    13 / 16 % median / mean error) and on a 2-core Xeon.
+    The achieved bandwidth is a triad's. Operands that the library copies into a layout of its own
+    cross memory three times: they are read, written there, and read again. oneDNN copies those of
+    convolutions (`blocked`), and MKL those of products [goto2008], though on a measured CPU of
+    Intel they cross once; what the private caches hold is copied within them. `batch` products
+    share the traffic. Per-op sums are closer than per-op maxima on an i9-10940X (125 nets, 13 /
+    16 % median / mean error) and on a 2-core Xeon.
     """
-    share = rates.stream if rates.measured else c.cpu.traffic
     compute = np.asarray(flops) / (rates.sustained * rates.matrix)
-    return cpu_start(rates, c) + compute + np.asarray(traffic) / (share * rates.bandwidth)
+    moved = np.asarray(traffic)
+    memory = moved / (rates.stream * rates.bandwidth)
+    if blocked or rates.packs or not rates.measured:
+        inside = moved / max(rates.private, rates.stream * rates.bandwidth)
+        fits = moved <= rates.held * np.asarray(batch)
+        memory = memory + (COPIED - 1.0) * np.where(fits, inside, memory)
+    return cpu_start(rates, c) + compute + memory
 
 
 def cpu_start(rates: Rates, c: Kernels) -> np.ndarray:

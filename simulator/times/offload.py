@@ -14,7 +14,6 @@ With NVMe drives parameters and optimizer states lie on them, and pass through h
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.ops.optimizer import optimizer, update_traffic
 from roofcast.simulator.work.step import Recipe, Step
 

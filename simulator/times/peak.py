@@ -7,9 +7,8 @@ one; `passes_one` then tells which.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.roofline import OpTimes, computed, products_of, rates_of
 from roofcast.simulator.work.step import Step
 

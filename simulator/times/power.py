@@ -20,7 +20,6 @@ kernels, not on the mean of a step, is what boards show (scenarios/fits/power.py
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,6 +29,7 @@ from roofcast.hwdb.constants import Power
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.rates import Rates, as_built, family_name
 
 SLOWEST = 0.4  # share of the highest clock below which kernels pause instead of running slower

@@ -4,14 +4,13 @@ format.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from roofcast.hwdb import constants, lookup
 from roofcast.hwdb.errors import UnknownName
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")  # for products of fewer bits
 FALLBACK: dict[str, tuple[str, ...]] = {  # what a product is computed in, where a device lacks one
@@ -41,6 +40,7 @@ ON_MATRIX_UNITS = {
     "bf16": "sustained", "int8": "sustained", "fp8": "sustained_fp8", "fp4": "sustained_fp4",
 }  # fmt: skip
 DEFAULT_CORES = {"gpu": 108.0, "cpu": 16.0, "tpu": 2.0, "npu": 16.0}
+HALF = 0.5  # of a cache's capacity, used by a working set: the other half holds what streams past
 DEFAULT_CLOCK = {"gpu": 1.5e9, "cpu": 2.5e9, "tpu": 1.0e9, "npu": 1.0e9}
 
 
@@ -75,6 +75,10 @@ class Rates(NamedTuple):
     # half rate
     fed: float = 1.0
     measured: bool = False  # `bandwidth` was measured on this machine, not printed
+    # of a measured CPU: bytes of a working set that the private caches hold, and their bandwidth
+    held: float = 0.0
+    private: float = 0.0
+    packs: bool = False  # the library of products copies their operands first
 
 
 class Resolved(NamedTuple):
@@ -235,6 +239,16 @@ def _chip(device: Device, name: str, matrix: float) -> tuple[float, float, float
     return rate, cores, clock, assumptions
 
 
+def _private(device: Device) -> tuple[float, float]:
+    """Working set that the second-level caches of a CPU hold, half their capacity, and their
+    bandwidth [B/s]; zeros where they are not known.
+    """
+    cache = device.cache.get("l2") if device.kind == "cpu" else None
+    if not cache or not cache.bandwidth or not cache.capacity:
+        return 0.0, 0.0
+    return HALF * float(cache.capacity), float(cache.bandwidth)
+
+
 def _footprint(device: Device, own: constants.Family, cores: float, c: constants.Kernels) -> float:
     """Edge of the block of C that is computed from operands on chip [elements]; infinite where
     kernels are persistent and cores share what they load (clusters).
@@ -264,6 +278,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     exp = float(device.achieved.get("exp") or vector / EXP_SHARE)
     fused = own.attention or general.attention
     assert fused is not None, "the families of a kind have an attention share"
+    held, private = _private(device)
     rates = Rates(
         kind=device.kind,
         format=name,
@@ -284,5 +299,8 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         store=c.matmul.store if tensor and not own.persistent else np.inf,
         fed=2.0 if tensor and own.half_rate and _half_rate(device) else 1.0,
         measured=device.kind == "cpu" and getattr(device.memory.bandwidth, "measured", False),
+        held=held,
+        private=private,
+        packs=device.kind == "cpu" and device.vendor != "Intel",
     )
     return Resolved(rates, (*assumptions, *no_family, *reached, *unknown))

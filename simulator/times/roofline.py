@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.ages import aged, odd_rows, widens
 from roofcast.simulator.times.attention import SHORT, attention
@@ -40,6 +41,7 @@ from roofcast.simulator.work.traced import Kernel
 STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),
     "accumulate": ("elementwise", "elementwise"),
+    "pool": ("compare", "pool"),
 }
 BOUNDS = ("matrix", "vector", "memory", "latency")
 # a kernel is bound by its latency where the roofs explain less than this fraction of its time, and
@@ -131,8 +133,10 @@ def clocked(
     groups: dict[_Group, list[int]] = {}
     stack = step.recipe.stack
     tf32 = _in_tf32(stack, device)
+    last = stack.memory_format == "channels_last"
+    tokens = {k.node: k.shape[1] for k in ks if k.kind == "matmul" and k.phase == "forward"}
     for i, k in enumerate(ks):
-        key = _group(k, stack.memory_format == "channels_last", tf32)
+        key = _group(k, last, tf32, tokens.get(k.node))
         groups.setdefault(key, []).append(i)
     for (formula, detail, product), indices in groups.items():
         resolved = find(device, product if formula == "stream" else computed_in(product, device))
@@ -222,11 +226,11 @@ def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
     return [(k, runs[product]) for k, product in asked]
 
 
-def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...]) -> _Group:
-    """The call that computes a kernel. tf32: fp32 ops that may run in TF32."""
+def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None) -> _Group:
+    """The call that computes a kernel. tf32: fp32 ops that may use TF32; tokens: of odd_rows."""
     if k.kind == "matmul":
         product = _format(k, "matmul", tf32)
-        return "matmul", odd_rows(k, product), product
+        return "matmul", odd_rows(k, product, tokens), product
     if k.kind == "sparse_matmul":
         return "sparse", None, k.product
     if k.kind == "attention" or (k.kind == "recurrent" and k.shape):

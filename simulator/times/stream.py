@@ -21,8 +21,8 @@ CLASS = {
     "batch_norm": "elementwise", "fused": "elementwise", "eager": "elementwise",
     "reduce": "rows", "softmax": "rows", "loss": "rows", "copy": "rows", "norm": "norm",
     "rms_norm": "rms_norm", "rope": "rope", "gated": "norm", "norm_backward": "norm_backward",
-    "pool": "pool", "gather": "gather", "scatter": "gather", "dequantize": "elementwise",
-    "depthwise": "depthwise", "depthwise_input": "depthwise_input",
+    "pool": "pool", "compare": "pool", "gather": "gather", "scatter": "gather",
+    "dequantize": "elementwise", "depthwise": "depthwise", "depthwise_input": "depthwise_input",
     "depthwise_weight": "depthwise_weight",
 }  # fmt: skip
 
@@ -34,6 +34,7 @@ def stream(
     special: ArrayLike,
     rates: Rates,
     c: Kernels,
+    each: int = 1,
 ) -> np.ndarray:
     """Seconds of a kernel that touches so many bytes of main memory once, computes `flops` on the
     vector units, and `special` special functions. Arguments broadcast.
@@ -41,8 +42,9 @@ def stream(
         memory = bytes / min(share of the class x BW, bytes per clock x cores x clock)
         t      = sqrt(start^2 + max(memory, flops / vector rate, special / special rate)^2)
 
-    kind: a name of CLASS, or a sequence of them as long as the arrays. On a CPU the start is added
-    instead.
+    kind: a name of CLASS, or a sequence of them; each: how many elements of the arrays, one after
+    the other, are of each of these. On a CPU the start is added instead, and pooling ("compare")
+    makes its `flops` comparisons one by one.
 
     A class has either a share of the bandwidth, or bytes that a core processes per clock whatever
     the bandwidth. The latter holds for pooling, gathering and depthwise convolutions: with shares
@@ -60,6 +62,8 @@ def stream(
     start = np.array([w.start if name == "elementwise" else w.start_rows for name in classes])
     if one:
         cycles, share, start, beside = cycles[0], share[0], start[0], beside[0]
+    elif each > 1:
+        cycles, share, start, beside = (x.repeat(each) for x in (cycles, share, start, beside))
     bandwidth = rates.stream * rates.bandwidth
     if rates.kind == "gpu":
         per_byte = np.maximum(1.0 / (share * bandwidth), cycles / (rates.cores * rates.clock))
@@ -70,5 +74,9 @@ def stream(
     memory = np.asarray(bytes, dtype=float) * per_byte
     busy = np.maximum(memory, np.maximum(vector, functions))
     if rates.kind == "cpu":
+        pools = np.array([k == "compare" for k in ([kind] if one else kind)])
+        pools = pools[0] if one else pools.repeat(each)
+        compared = np.where(pools, np.asarray(flops), 0.0)
+        busy = np.maximum(busy, c.cpu.compare * compared / (rates.cores * rates.clock))
         return c.cpu.start_stream * cpu_start(rates, c) + busy
     return np.hypot(start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)

@@ -6,8 +6,8 @@ What the run would keep inside for backward is computed again from what is kept 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.traced import Kept, Kernel
 from roofcast.simulator.work.value import Value
 

@@ -9,11 +9,11 @@ same tokens (queries, keys and values; gate and up) run as one; routers in two k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import stack
 from roofcast.simulator.work.fusion import fuse
 from roofcast.simulator.work.model import Model

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.storage import Storage
 from roofcast.simulator.work.tape import Tape
 

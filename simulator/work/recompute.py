@@ -23,9 +23,9 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.policies import EVERY_SECOND, ROLES, kept_nodes, named
 from roofcast.simulator.work.traced import Block, Kept, Kernel, Node, layer_order
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.work.checkpoints import active, checkpointed
 from roofcast.simulator.work.compressed import said_of_weights

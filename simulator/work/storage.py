@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
 from roofcast.hwdb.formats import stored_in
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.traced import Node
 
 ROUTER = "router"  # op of the layer that chooses experts, which no method quantizes

@@ -175,23 +175,26 @@ class Tape(Recording):
 
         Its gradient is summed over the ranks. With sequence parallelism the tokens are gathered
         first, once for all layers that read them, and once more in backward, since each rank keeps
-        only its own tokens; a stack with `gathered = "kept"` keeps them all instead. What may hide
-        the gradient's exchange is the product for the weight's gradient, which frozen weights lack.
+        only its own tokens; a stack with `gathered = "kept"` keeps them all instead, as NeMo's
+        adapters do. What may hide the gradient's exchange is the product for the weight's gradient,
+        which frozen weights lack.
         """
         if x.storage in self._gathered:
             return self._gathered[x.storage]
         full = x
         tuned, node = self.tuning, self.node
         frozen = tuned is not None and not tuned.trains(node.name)
-        unread = frozen and tuned is not None and not tuned.adapts(node, False)
+        adapted = frozen and tuned is not None and tuned.adapts(node, False)
+        unread = frozen and (not adapted or self.own_gather)
         beside = None if frozen else False
         if x.split == "tokens":
             axis = _token_axis(x)
             shape = tuple(n * self.parallel.tp if i == axis else n for i, n in enumerate(x.shape))
             kept = self.implementation("gathered", "dropped") == "kept"
+            kept = kept or (adapted and self.merged and not self.own_gather)
             storage, held = (self._storage(), None) if kept else (x.storage, x.held)
             full = Value(shape, x.dtype, storage, x.grad, x.kind, x.repeats, held)
-            gathered = self._gathered_bytes(full)
+            gathered = self._gathered_bytes(full, adapted and not self.own_gather)
             self.send("all_gather", "tp", gathered)
             if self.training:
                 if not kept and not unread:  # of weight gradients
@@ -202,12 +205,33 @@ class Tape(Recording):
         self._gathered[x.storage] = full
         return full
 
-    def _gathered_bytes(self, x: Value) -> float:
+    @property
+    def merged(self) -> bool:
+        """Whether queries, keys and values share an adapter's first matrix, as in NeMo."""
+        return self.implementation("lora", "").startswith("merged")
+
+    @property
+    def own_gather(self) -> bool:
+        """Whether adapters gather their input themselves, beside the gather of the layer that they
+        adapt: NeMo where tensor-parallel traffic overlaps with products.
+        """
+        return self.implementation("lora", "") == "merged_apart"
+
+    def gather(self, x: Value) -> Value:
+        """Tokens of all tensor-parallel ranks, kept; the gradient is summed and scattered again."""
+        axis = _token_axis(x)
+        shape = tuple(n * self.parallel.tp if i == axis else n for i, n in enumerate(x.shape))
+        full = self.new(shape, x.dtype, x.grad)
+        self.send("all_gather", "tp", full.bytes)
+        if self.training and x.grad:
+            self.send("reduce_scatter", "tp", full.bytes, phase="backward", behind=False)
+        return full
+
+    def _gathered_bytes(self, x: Value, adapted: bool) -> float:
         """Bytes of x as it is gathered for a linear layer: Transformer Engine casts it for an 8-bit
         product first, unless an adapter reads it too. Source: github NVIDIA/TransformerEngine,
         pytorch/module/layernorm_linear.py and base.py: grad_output_preprocess.
         """
-        adapted = self.tuning is not None and self.tuning.adapts(self.node, False)
         width = WIDTH.get(self.precision.product, 4)
         if self.implementation("linear", "") != "te" or adapted or width >= WIDTH[x.dtype]:
             return x.bytes
@@ -223,7 +247,9 @@ class Tape(Recording):
             return Value(x.shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, x.held)
         self.send("reduce_scatter", "tp", x.bytes)
         if self.training:
-            self.send("all_gather", "tp", self._gathered_bytes(x), phase="backward")
+            adapted = self.tuning is not None and self.tuning.adapts(self.node, False)
+            bytes_ = self._gathered_bytes(x, adapted and not self.merged)
+            self.send("all_gather", "tp", bytes_, phase="backward")
         axis = _token_axis(x)
         shape = tuple(-(-n // self.parallel.tp) if i == axis else n for i, n in enumerate(x.shape))
         return Value(shape, x.dtype, x.storage, x.grad, x.kind, x.repeats, split="tokens")
@@ -296,12 +322,28 @@ class Tape(Recording):
             return weight
         repeats = weight.repeats
         wide = Value(weight.shape, dtype, self._storage(), False, "dequantized", repeats)
+        if self.implementation("dequantize", "") == "unpacked":
+            self._unpack(weight, wide)
         self.emit("dequantize", (weight,), (wide,), vector=wide.size)
         return wide
+
+    def _unpack(self, weight: Value, wide: Value) -> None:
+        """The kernels of auto-gptq before its last: the 32-bit words of a weight shifted into one
+        for each element, cast, masked and moved by the zero point, in 8 bits or, of 8-bit weights,
+        in 16. Source: github AutoGPTQ/AutoGPTQ v0.5.1, nn_modules/qlinear/qlinear_cuda_old.py.
+        """
+        own = 1.0 if weight.bytes < 0.75 * weight.size else 2.0
+        steps = ((weight.bytes / weight.size, 4.0), (4.0, own), (own, own), (own, own))
+        for read, written in steps:
+            of = weight.size
+            self.emit("elementwise", (), (), vector=of, read=read * of, written=written * of)
 
     def widened_again(self, weight: Value, wide: Value) -> None:
         """The same once more, for the product of a backward pass."""
         if wide is not weight and wide.kind == "dequantized":
+            if self.implementation("dequantize", "") == "unpacked":
+                self.save(wide)  # an operand of PyTorch's own product
+                return
             self.backward(
                 "dequantize",
                 vector=wide.size,

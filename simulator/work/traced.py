@@ -6,7 +6,9 @@ A field called `count` hides the method `count` of tuples, which nothing calls o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from roofcast.hwdb.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from roofcast.simulator.work.value import Value

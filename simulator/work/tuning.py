@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.storage import ROUTER, Scheme, Storage
 from roofcast.simulator.work.traced import Node
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 
 import pytest
+from looped import each
 
 from roofcast import hwdb
 from roofcast.hwdb.figure import STATUSES
@@ -13,7 +14,6 @@ SHIPPED = ("read", "measured", "derived", "estimate", "recalled")
 FILES = [
     (folder, name) for folder in ("devices", "links", "systems") for name in getattr(hwdb, folder)()
 ]
-IDS = ["/".join(file) for file in FILES]
 READ = {"devices": hwdb.device, "links": hwdb.link, "systems": hwdb.system}
 
 
@@ -40,7 +40,7 @@ def test_the_database_is_not_truncated():
     assert len(hwdb.systems()) >= 25
 
 
-@pytest.mark.parametrize(("folder", "name"), FILES, ids=IDS)
+@each("folder, name", FILES)
 def test_every_number_has_a_source_and_a_status(folder, name):
     record = READ[folder](name)
     assert record.id == name
@@ -55,13 +55,13 @@ def test_every_number_has_a_source_and_a_status(folder, name):
     assert all(len(text) > 8 for text in raw["sources"].values())
 
 
-@pytest.mark.parametrize(("folder", "name"), FILES, ids=IDS)
+@each("folder, name", FILES)
 def test_file_names_are_lower_case_words_with_dashes(folder, name):
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
     assert dashed(name) == name
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_a_device_is_complete_and_can_be_listed(name):
     chip = hwdb.device(name)
     assert chip.peak_flops and chip.memory.bandwidth and chip.family and chip.vendor

@@ -1,6 +1,7 @@
 """Laws that hold on every device of every vendor; exceptions are listed with their reason."""
 
 import pytest
+from looped import each
 
 from roofcast import hwdb
 
@@ -10,7 +11,7 @@ CLOCKED = [
     for d in DEVICES
     if d.kind != "cpu" and d.matrix_flop_per_clock_per_core and d.cores and d.clock
 ]
-by_device = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
+by_device = each("device", DEVICES)
 
 PRINTED_AT_ANOTHER_CLOCK = {
     "hopper": 0.16,
@@ -39,9 +40,7 @@ BOTH_UNITS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("device", "key"), BOTH_UNITS, ids=lambda value: getattr(value, "id", value)
-)
+@each("device, key", BOTH_UNITS)
 def test_a_matrix_product_is_never_slower_than_the_vector_units(device, key):
     assert device.peak_flops[key] >= device.vector_flops[key]
 
@@ -56,7 +55,7 @@ def test_achieved_fractions_are_at_most_one_and_measured(device):
     assert {key.removeprefix("matmul_") for key in products} <= set(device.peak_flops)
 
 
-@pytest.mark.parametrize("device", CLOCKED, ids=lambda device: device.id)
+@each("device", CLOCKED)
 def test_the_matrix_peak_is_cores_times_rate_times_clock(device):
     peak = device.peak_flops.get("fp16") or device.peak_flops.get("bf16")
     of_family = PRINTED_AT_ANOTHER_CLOCK.get(device.family, 0.04)
@@ -70,14 +69,12 @@ CACHES = [
 ]
 
 
-@pytest.mark.parametrize(("device", "name"), CACHES, ids=lambda value: getattr(value, "id", value))
+@each("device, name", CACHES)
 def test_a_cache_is_faster_than_memory(device, name):
     assert device.cache[name].bandwidth > device.memory.bandwidth
 
 
-@pytest.mark.parametrize(
-    "device", [device for device in DEVICES if device.scale_up.link], ids=lambda device: device.id
-)
+@each("device", (device for device in DEVICES if device.scale_up.link))
 def test_the_scale_up_link_is_shipped_and_has_the_bandwidth(device):
     assert device.scale_up.bandwidth <= 1.01 * hwdb.link(device.scale_up.link).bandwidth
 

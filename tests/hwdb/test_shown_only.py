@@ -116,7 +116,8 @@ def run_forecasts():
         predict("gpt2", system.device, system=name, devices=count, **step | {"batch": count})
     predict("gpt2", "a100-pcie-80gb", offload=["optimizer"], **step)
     predict("gpt2", "h100-sxm5", set={"peak_flops.bf16": "x2", "scale_up.bandwidth": "x2"}, **step)
-    (calibrated,) = CALIBRATED.glob("*.toml")
+    (calibrated,) = CALIBRATED.glob("intel*.toml")
+    predict("gpt2", str(calibrated), precision="fp32", **step)
     crosscheck.roofs(hwdb.device(calibrated))
 
 

@@ -1,6 +1,7 @@
 """Memory that programs can allocate: a part of the capacity, which verdicts are made by."""
 
 import pytest
+from looped import each
 
 from roofcast import hwdb, predict
 from roofcast.hwdb.errors import BadInput
@@ -9,7 +10,7 @@ GIB = 2**30
 ECC = 15 / 16  # of GDDR whose check bits lie in the same memory
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_programs_can_allocate_most_of_the_capacity_and_no_more(name):
     memory = hwdb.device(name).memory
     if memory.usable is None:

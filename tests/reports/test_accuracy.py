@@ -10,7 +10,7 @@ from roofcast.reports.command import main
 from roofcast.reports.pages import accuracy as page
 from roofcast.reports.tables import accuracy
 from roofcast.scenarios.fits import nets
-from roofcast.scenarios.measured.nets import HERE, read, tables
+from roofcast.scenarios.measured.nets import HERE, tables
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = ("accuracy.md", "method.md")
@@ -73,13 +73,15 @@ def test_every_row_has_a_status_and_sums_are_whole():
 @pytest.mark.parametrize("stage", ["session", "tf32"])
 def test_rows_called_fitted_are_those_that_a_stage_reads(stage):
     path = HERE / "runs" / "nvidia-deeplearningexamples.csv"
-    taken = [run.measured_s for run in read(path) if accuracy.selects(nets.STAGES[stage], run)]
+    taken = [
+        run.measured_s for run in accuracy.runs(path) if accuracy.selects(nets.STAGES[stage], run)
+    ]
     assert sorted(taken) == sorted(r.seconds for r in nets.prepare([path], nets.STAGES[stage]))
 
 
 def test_blind_tables_are_never_seen():
     for path in tables():
-        run = read(path)[0]
+        run = accuracy.runs(path)[0]
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         seen = accuracy.status_of(run, path) != "never seen"
         assert seen != first.startswith("# Blind:")

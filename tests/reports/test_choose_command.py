@@ -1,6 +1,7 @@
 """roofcast search and roofcast choose as a person types them."""
 
 import csv
+import functools
 import json
 import re
 import shlex
@@ -14,23 +15,22 @@ CHOOSE = "choose llama-2-7b --tokens 20B --batch 96 --on h100-sxm5 --on l4 --dev
 SEARCH = "search llama-3-8b --on h100-sxm5 --devices 8 --batch 32"
 
 
-def typed(line, monkeypatch=None, width=100):
-    if monkeypatch is not None:
-        monkeypatch.setenv("COLUMNS", str(width))
-    return CliRunner().invoke(main, shlex.split(line))
+@functools.cache
+def typed(line, width=100):
+    return CliRunner(env={"COLUMNS": str(width)}).invoke(main, shlex.split(line))
 
 
 @pytest.mark.parametrize("width", [60, 120])
 @pytest.mark.parametrize("line", [f"{CHOOSE} --within 10d --under 9k", SEARCH])
-def test_pages_keep_to_the_width_and_cut_no_number(line, width, monkeypatch):
-    text = typed(line, monkeypatch, width).output
+def test_pages_keep_to_the_width_and_cut_no_number(line, width):
+    text = typed(line, width).output
     assert max(map(len, text.splitlines())) <= width and "…" not in text
     assert text.count("\n") > 10
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_no_width_loses_a_column(width, monkeypatch):
-    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, width).output
+def test_no_width_loses_a_column(width):
+    text = typed(f"{CHOOSE} --within 10d --under 9k", width).output
     table = text.split("Choices, one per kind of device")[1].split("Best:")[0]
     for title in (
         "devices", "time", "80 % interval", "in time", "cost", "in budget", "memory",
@@ -39,15 +39,15 @@ def test_no_width_loses_a_column(width, monkeypatch):
         assert title in table, title
 
 
-def test_the_kinds_of_devices_add_up(monkeypatch):
-    text = typed(f"{CHOOSE} --on a100-sxm4-80gb --on mi210", monkeypatch, 300).output
+def test_the_kinds_of_devices_add_up():
+    text = typed(f"{CHOOSE} --on a100-sxm4-80gb --on mi210", 300).output
     line = re.search(r"(\d+) kinds of devices: (.*)", text)
     parts = [int(part.split()[0]) for part in line[2].split("; ")]
     assert sum(parts) == int(line[1]) == 4 and "1 without a price" in line[2]
 
 
-def test_a_choice_tells_devices_time_cost_probability_and_what_binds(monkeypatch):
-    text = typed(f"{CHOOSE} --within 10d --under 9k", monkeypatch, 200).output
+def test_a_choice_tells_devices_time_cost_probability_and_what_binds():
+    text = typed(f"{CHOOSE} --within 10d --under 9k", 200).output
     assert re.search(r"\d+ × (h100-sxm5|l4) +[\d.]+ (days|h) .*%.*\$[\d,]+ .*Wh", text), text
     for part in (
         "how much of each",
@@ -60,13 +60,13 @@ def test_a_choice_tells_devices_time_cost_probability_and_what_binds(monkeypatch
         assert part in text, part
 
 
-def test_the_command_that_a_choice_prints_gives_its_numbers(monkeypatch):
-    text = typed(f"{CHOOSE} --within 35h", monkeypatch, 300).output
+def test_the_command_that_a_choice_prints_gives_its_numbers():
+    text = typed(f"{CHOOSE} --within 35h", 300).output
     line = re.search(r"in full: roofcast (.*)", text)[1]
     step = re.search(r"step: ([\d.]+ m?s),", text)[1]
     row = re.search(r"\n +\d+ × .*", text)[0].split("  ")
     time, span, chance, cost = [cell.strip() for cell in row if cell.strip()][1:5]
-    printed = typed(line, monkeypatch, 300).output
+    printed = typed(line, 300).output
     low, high = span.split(" to ")
     assert (
         step in printed
@@ -78,11 +78,11 @@ def test_the_command_that_a_choice_prints_gives_its_numbers(monkeypatch):
     assert float(cost.strip("$").replace(",", "")) == pytest.approx(float(total), abs=0.5)
 
 
-def test_the_command_that_a_search_prints_forecasts_its_best_step(monkeypatch):
-    text = typed(SEARCH, monkeypatch, 200).output
+def test_the_command_that_a_search_prints_forecasts_its_best_step():
+    text = typed(SEARCH, 200).output
     line = re.search(r"fastest: roofcast (.*)", text)[1]
     step = re.search(r"fits +layout.*\n +([\d.]+ m?s) ", text)[1]
-    assert step in typed(line, monkeypatch, 100).output
+    assert step in typed(line, 100).output
 
 
 def test_the_best_layout_of_predict_is_that_of_a_search():

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from roofcast import hwdb
+from roofcast.reports.command import main
 from roofcast.reports.completion import NAMES
 
 LINES = {
@@ -34,12 +36,26 @@ def completed(line):
     words = f"roofcast {line}".split()
     environment = {"_ROOFCAST_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words),
                    "COMP_CWORD": str(len(words) - 1), "PATH": ""}  # fmt: skip
+    result = CliRunner(env=environment).invoke(main, [], prog_name="roofcast")
+    assert result.stderr == ""
+    return rows(result.stdout)
+
+
+def rows(text):
+    """Completed words and their kinds."""
+    return dict(reversed(row.split(",", 1)) for row in text.splitlines())
+
+
+def test_a_shell_completes_in_a_process_of_its_own():
+    line, wanted = next(iter(LINES.items()))
+    words = f"roofcast {line}".split()
+    environment = {"_ROOFCAST_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words),
+                   "COMP_CWORD": str(len(words) - 1), "PATH": ""}  # fmt: skip
     code = "from roofcast.reports.command import main; main([])"
     path = {"PYTHONPATH": ":".join(sys.path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment | path,
                             capture_output=True, text=True, check=False)  # fmt: skip
-    assert result.stderr == ""
-    return dict(reversed(row.split(",", 1)) for row in result.stdout.splitlines())
+    assert result.stderr == "" and set(rows(result.stdout)) == wanted
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -1,5 +1,6 @@
 """The roofline picture: files in three formats, every roof named, no label over another."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looped import each
 from matplotlib.text import Annotation, Text
 
 from roofcast import hwdb
@@ -28,16 +30,28 @@ PICTURES = {
 
 
 @pytest.fixture(scope="module")
-def picture(step, machines):
+def drawn(step, machines):
     """A function that draws one of the pictures."""
 
-    def drawn(name):
+    def anew(name):
         devices, asked = PICTURES[name]
         return draw(
             [step(device, **asked) for device in devices], [machines[device] for device in devices]
         )
 
-    return drawn
+    return anew
+
+
+@pytest.fixture(scope="module")
+def picture(drawn):
+    """A function that gives one of the pictures, drawn once."""
+    return functools.cache(drawn)
+
+
+@pytest.fixture(scope="module")
+def twins(drawn):
+    """The same picture drawn twice."""
+    return [drawn("overlay") for _ in range(2)]
 
 
 @pytest.fixture(scope="module", params=PICTURES)
@@ -125,9 +139,9 @@ def test_areas_are_shares_of_time(picture, forecast):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_same_picture_is_the_same_bytes(picture, tmp_path, suffix):
-    for name in ("a", "b"):
-        save(picture("overlay"), tmp_path / (name + suffix))
+def test_the_same_picture_is_the_same_bytes(twins, tmp_path, suffix):
+    for name, twin in zip("ab", twins, strict=True):
+        save(twin, tmp_path / (name + suffix))
     one, other = ((tmp_path / (name + suffix)).read_bytes() for name in ("a", "b"))
     assert one == other and len(one) > 5000
 
@@ -143,7 +157,7 @@ def test_the_ridge_of_the_h100_is_295_flop_per_byte():
     assert ridge(bf16, found.memory[-1]) == pytest.approx(989.4 / 3.35, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_every_device_has_roofs_or_a_reason(name):
     device = hwdb.device(name)
     try:

@@ -7,13 +7,20 @@ import pytest
 
 from roofcast import predict
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.tables import accuracy
 from roofcast.scenarios.fits import blind
 from roofcast.scenarios.measured import nets as measured
 from roofcast.scenarios.measured import training
 from roofcast.simulator.forecast import interval
 
 TABLES = measured.blind()
-FITTED = [run for path in measured.shipped() for run in measured.read(path)]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> set[str]:
+    """The sources that fits read."""
+    nets = [run for path in measured.shipped() for run in accuracy.runs(path)]
+    return {run.source for run in (*nets, *training.published())}
 
 
 def test_a_table_is_either_for_fits_or_blind():
@@ -23,10 +30,9 @@ def test_a_table_is_either_for_fits_or_blind():
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
-def test_no_fit_reads_a_blind_source_and_intervals_mark_it(path):
-    sources = {run.source for run in measured.read(path)}
-    assert not sources & {run.source for run in FITTED}
-    assert not sources & {run.source for run in training.published()}
+def test_no_fit_reads_a_blind_source_and_intervals_mark_it(path, fitted):
+    sources = {run.source for run in accuracy.runs(path)}
+    assert sources and not sources & fitted
     r = interval.residuals()
     assert all(r.blind[i] for i, source in enumerate(r.source) if source in sources)
     with pytest.raises(BadInput, match="keeps it for blind tests"):
@@ -35,7 +41,7 @@ def test_no_fit_reads_a_blind_source_and_intervals_mark_it(path):
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
 def test_every_blind_row_is_a_scenario_or_excluded_with_a_reason(path):
-    runs = measured.read(path)
+    runs = accuracy.runs(path)
     assert runs
     for run in runs:
         assert run.scenario is not None or run.refused == f"excluded: {run.row['exclude']}", (

@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.reports.tables import accuracy
 from roofcast.scenarios.measured import nets as measured
 
 COLUMNS = (
@@ -127,5 +128,5 @@ def test_a_file_that_is_no_table_is_refused_on_one_line(tmp_path, content):
     "path", [p for p in measured.shipped() if p.parent.name == "runs"], ids=lambda p: p.stem
 )
 def test_every_shipped_row_is_forecast_or_excluded_with_a_reason(path):
-    for run in measured.read(path):
+    for run in accuracy.runs(path):
         assert run.scenario or run.refused.startswith("excluded: "), run.id

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from kinds import KINDS_OF_DEVICES, TRAINING, kind_of_device, one_in_turn
 
 from roofcast import hwdb, predict
 
@@ -21,15 +22,21 @@ def datasheet_rates(device):
         yield "clock"
 
 
+ON_EACH = one_in_turn(hwdb.devices(), STEPS.values(), kind_of_device)
+
+
 @pytest.mark.parametrize("name", hwdb.devices())
 def test_doubling_a_rate_never_makes_a_step_slower_or_more_than_twice_as_fast(name):
+    """Every step and rate on the first device of a kind, some in turn on its others."""
     device = hwdb.device(name)
+    rates, turn = list(datasheet_rates(device)), hwdb.devices().index(name)
+    rates = rates if name in KINDS_OF_DEVICES else rates[turn % 3 :: 3]
     of_int8 = set(device.peak_flops) == {"int8"}  # a chip for inference
-    for asked in STEPS.values():
+    for asked in ON_EACH[name]:
         asked = {**asked, "mode": "infer", "precision": "int8"} if of_int8 else asked
         before = predict(device=name, **asked)
         assert math.isfinite(before.step_time_s) and 0 < before.lower_bound_s <= before.step_time_s
-        for rate in datasheet_rates(device):
+        for rate in rates:
             after = predict(device=name, set={rate: "x2"}, **asked)
             change = f"{rate} doubled: {before.step_time_s} -> {after.step_time_s} s"
             assert after.step_time_s <= before.step_time_s * (1 + 1e-9), change
@@ -40,30 +47,22 @@ LARGE = [  # steps that long matrix products limit, where the board's power can
     {"model": "llama-2-7b", "batch": 2, "sequence": 1024},
     {"model": "llama-65b", "batch": 8, "mode": "infer"},
 ]
-
-
-# chips that multiply int8 alone refuse training
-TRAINING = [n for n in hwdb.devices() if set(hwdb.device(n).peak_flops) != {"int8"}]
+LARGE_ON_EACH = one_in_turn(TRAINING, LARGE, kind_of_device)
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_all_rates_doubled_make_a_large_step_at_most_twice_as_fast(name):
-    """Hypothetical rates inherit achieved fractions, also those that the board's power allows."""
+    """Hypothetical rates inherit achieved fractions, also those that the board's power allows.
+
+    Only GeForce boards, which run above their printed clock, may beat their lower bound.
+    """
     device = hwdb.device(name)
     rates = {rate: "x2" for rate in datasheet_rates(device)}
-    for asked in LARGE:
+    for asked in LARGE_ON_EACH[name]:
         before, after = (predict(device=name, set=s, **asked) for s in ({}, rates))
         assert before.step_time_s / after.step_time_s <= 2 * (1 + 1e-9)
         assert after.step_time_s <= before.step_time_s
-
-
-@pytest.mark.parametrize("name", TRAINING)
-def test_only_geforce_boards_are_faster_than_their_lower_bound(name):
-    """They run above their printed clock."""
-    for asked in LARGE:
-        f = predict(device=name, **asked)
-        if "GeForce" not in hwdb.device(name).name:
-            assert f.lower_bound_s <= f.step_time_s
+        assert "GeForce" in device.name or before.lower_bound_s <= before.step_time_s
 
 
 @pytest.mark.parametrize("name", ["h100-sxm5", "rtx-3090", "tpu-v4", "xeon", "mi300x", "m2-ultra"])

@@ -15,7 +15,7 @@ SPEC.loader.exec_module(laws)
 DRAWS = 25  # of each seed
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_forecasts_keep_every_law(seed):
     rng, forecasts, broken = random.Random(seed), 0, []
     for _ in range(DRAWS):

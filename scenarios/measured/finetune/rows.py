@@ -4,6 +4,7 @@ Columns; others are ignored:
 
     model, method           required; method: full, LoRA, QLoRA ...
     device, n_devices       empty or not known: memory alone is forecast
+    system                  of several devices, where it is not the usual one of the device
     seq                     tokens of a sample; of samples that differ in length, the longest
     micro_batch, grad_accum, precision, checkpointing (yes, no), optimizer
     peak_mem_gib, or peak_mem and mem_unit; of several devices "a+b", the largest counts
@@ -29,6 +30,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, RoofcastError, quoted
 from roofcast.scenarios.measured.cells import Row, positive, rows, text
 from roofcast.scenarios.measured.finetune import words
+from roofcast.simulator.forecast import lengths
 from roofcast.simulator.forecast.recipes import default_precision
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -144,6 +146,8 @@ def _scenario(
         **_formats(row, method, device, stack, asked),
         **layout,
     }
+    if text(row, "system"):
+        given["system"] = text(row, "system")
     if offload := words.offload_of(row):
         given["offload"] = offload
     if words.fused_attention(row) is False:
@@ -153,14 +157,14 @@ def _scenario(
     return Scenario(**given), _assumed(row, asked)
 
 
-def _layout(row: Row, asked: dict[str, Any], devices: int, stack: str) -> dict[str, int]:
-    """Degrees of several devices: data parallel, or layers dealt to devices (ms-swift's
-    device_map).
+def _layout(row: Row, asked: dict[str, Any], devices: int, stack: str) -> dict[str, Any]:
+    """Degrees of several devices: data parallel, or layers dealt to devices that compute one after
+    the other (ms-swift's device_map).
     """
     if devices == 1:
         return {}
     if stack == "ms-swift":
-        return {"devices": devices, "pp": devices}
+        return {"devices": devices, "pp": devices, "schedule": "sequential"}
     zero = words.zero_of(row, asked)
     degrees = {name: _count(row, name, asked, 1) for name in ("tp", "cp")}
     degrees |= {"zero": zero}
@@ -175,8 +179,10 @@ def _length(row: Row, asked: dict[str, Any]) -> dict[str, Any]:
     longest = int(found[0]) if found else int(asked.get("seq", 0))
     if not longest:
         return {}
-    mean = asked.get("mean", longest * asked.get("mean_share", 1.0))
-    mean = min(mean, asked.get("most_mean", mean))
+    if "spread" in asked:  # longer samples are left out
+        kept = lengths.read(asked["spread"]).up_to(longest)
+        return {"lengths": f"{kept.mean:.0f},{longest}"}
+    mean = asked.get("mean", longest)
     if mean < longest:
         return {"lengths": f"{mean:.0f},{longest}"}
     return {"sequence": longest}

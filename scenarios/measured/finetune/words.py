@@ -82,7 +82,7 @@ def said(row: Row) -> str:
 
 def settings(row: Row) -> dict[str, Any]:
     """Values that the source of a row sets where the row does not say; `say`: where from."""
-    words = said(row) + " " + text(row, "note").lower()
+    words = f"{said(row)} {text(row, 'note').lower()}"
     found: dict[str, Any] = {}
     for entry in names().settings:
         if all(word in words for word in entry["where"]):
@@ -122,6 +122,8 @@ def method_of(row: Row) -> Method:
 
 def _weights(words_: str) -> str | None:
     """The format of frozen weights that words name; None for 16 bits."""
+    if "gptq" in words_ and "int4" in words_:
+        return "int4"
     if re.search(FOUR_BITS, words_):
         return "nf4"
     return "int8" if re.search(EIGHT_BITS, words_) else None

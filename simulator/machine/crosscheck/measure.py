@@ -12,11 +12,12 @@ on several threads the best one; the noise is the difference between two halves 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ QUIET = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
 }
+# turns for which libgomp's threads wait before they sleep: its default, as PyTorch's users have it.
+# numba's threads and those of its BLAS would wait for one another.
+SPIN = {"GOMP_SPINCOUNT": "300000"}
 PROBE = 768  # edge of the product that measures the arithmetic rate
 # bytes of each array of the bandwidth probes: more than any share of a cache that one core gets
 PROBE_BYTES = 256 * 2**20
@@ -92,11 +96,42 @@ def steps(
 ) -> Session:
     """Measure training steps; with `gpu`, PyTorch's nets on the CUDA device.
 
-    `progress` is called with the number of measurements done and their total.
+    `progress` is called with the number of measurements done and their total. On several threads
+    numba's and PyTorch's nets run in processes of their own: their threads wait in different ways.
     """
-    kind = "nets-gpu" if gpu else "nets"
-    session = run_worker(kind, [key(n) for n in nets], rounds, progress, threads)
-    return session if threads == 1 else best(session)
+    nets = list(nets)
+    if threads == 1 or gpu:
+        names = [key(n) for n in nets]
+        session = run_worker("nets-gpu" if gpu else "nets", names, rounds, progress, threads)
+        return session if threads == 1 else best(session)
+    total = len(nets) * (rounds + 1)
+    apart: list[Session] = []
+    for by in ("numba", "torch"):
+        names = [key(n) for n in nets if n.by == by]
+        before = sum(len(s.found) for s in apart) * (rounds + 1)
+        if names:
+            waits = SPIN if by == "torch" else {}
+            told = functools.partial(_after, progress, before, total)
+            apart.append(run_worker("nets", names, rounds, told, threads, waits))
+    return best(joined(apart))
+
+
+def _after(
+    progress: Callable[[int, int], None], before: int, total: int, done: int, _: int
+) -> None:
+    """Progress of a worker, after the `before` measurements of the workers ahead of it."""
+    progress(before + done, total)
+
+
+def joined(sessions: Sequence[Session]) -> Session:
+    """Several sessions as one; of a probe that two of them measured, the first counts."""
+    found: dict[str, Measured] = {}
+    probes: dict[str, Measured] = {}
+    versions: dict[str, str] = {}
+    for each in reversed(sessions):
+        found, probes = found | each.found, probes | each.probes
+        versions = versions | each.versions
+    return Session(found, probes, versions, (sessions[0].load[0], sessions[-1].load[1]))
 
 
 def best(session: Session) -> Session:
@@ -116,14 +151,16 @@ def run_worker(
     rounds: int,
     progress: Callable[[int, int], None],
     threads: int = 1,
+    waits: Mapping[str, str] | None = None,
 ) -> Session:
     """Measure the `names` in a worker process.
 
-    kind, names: "nets" or "nets-gpu" by key(), "kernels" as name:size, or "products" by their edge.
+    kind, names: "nets" or "nets-gpu" by key(), "kernels" as name:size, or "products" by their edge;
+    waits: how threads wait, as variables of the environment.
     """
     module = "roofcast.simulator.machine.crosscheck.worker"
     command = [sys.executable, "-m", module, kind, str(rounds)]
-    env = os.environ | QUIET | dict.fromkeys(THREADS, str(threads))
+    env = os.environ | QUIET | dict.fromkeys(THREADS, str(threads)) | dict(waits or {})
     pipe = subprocess.PIPE
     worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
     assert worker.stdin and worker.stdout, "both are pipes"

@@ -22,12 +22,10 @@ from roofcast import hwdb
 from roofcast.simulator import models
 from roofcast.simulator.forecast.resolve import recipe_of
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.times.matmul import COPIED
 from roofcast.simulator.work.step import trace
 from roofcast.simulator.work.traced import Kernel
 
-# times that each operand of a convolution crosses memory if oneDNN copies it to its own layout:
-# read, written there, read
-BLOCKED = 3.0
 # fp32 numbers in a 512-bit vector register, and channels in a block of oneDNN's layout
 LANES = 16
 COLUMNS_STACK = "numba-stack.toml"  # convolutions by im2col and a product
@@ -68,7 +66,7 @@ def copied(k: Kernel, columns: bool) -> float:
     if k.kind != "conv" or not k.shape:
         return k.read + k.written
     if not columns:
-        return BLOCKED * (k.read + k.written)
+        return COPIED * (k.read + k.written)
     _, batch, c_in, _, _, pixels_out, taps, *_ = k.shape
     return k.read + k.written + 2.0 * 4.0 * batch * taps * c_in * pixels_out
 

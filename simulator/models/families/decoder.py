@@ -85,8 +85,19 @@ class Config(msgspec.Struct, frozen=True):
     bias: bool = ABSENT
     num_layers: int = ABSENT
     activation_function: str = ABSENT
+    model_max_length: int = ABSENT
+    padded_vocab_size: int = ABSENT
+    ffn_hidden_size: int = ABSENT
+    kv_channels: int = ABSENT
+    multi_query_group_num: int = ABSENT
+    seq_length: int = ABSENT
+    add_qkv_bias: bool = ABSENT
+    add_bias_linear: bool = ABSENT
+    alibi: bool = False  # positions as a mask of scores [press2022]
 
     def __post_init__(self) -> None:
+        if self.model_type == "baichuan" and self.max_position_embeddings is ABSENT:
+            msgspec.structs.force_setattr(self, "alibi", True)  # 13B; 7B names both lengths
         for other, names in self.facts.names.items():
             for name in names:
                 if getattr(self, other) is not ABSENT and getattr(self, name) is ABSENT:
@@ -167,7 +178,7 @@ class Config(msgspec.Struct, frozen=True):
         window = (self.sliding_window or None) if windowed else None
         if self.facts.unrotated:
             rotated = window is not None or not self.sliding_window
-        return Kind(window, rotated)
+        return Kind(window, rotated and not self.alibi)
 
     def _windowed(self, layer: int) -> bool:
         """Whether a layer is windowed where the configuration does not list its layers."""
@@ -200,10 +211,11 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
             for f in sorted(full)
         }
         masks = transformer.causal_masks(t, sequence, batch)
+        heads = alibi_mask(t, c.num_attention_heads, sequence) if c.alibi else None
 
         def layer(x: Value, kind: Kind) -> Value:
             pair = tables[kind.window is None or not c.facts.tables]
-            return block(t, c, x, pair, masks(kind.window), kind)
+            return block(t, c, x, pair, heads or masks(kind.window), kind)
 
         if c.facts.first:
             x = normed(t, c, "first_norm", x)
@@ -217,6 +229,18 @@ def build(t: Tape, c: Config, batch: int, sequence: int) -> Value:
         softcap=bool(c.final_logit_softcapping),
         scaled=c.logits_scaling is not None or c.logit_scale is not None,
     )
+
+
+def alibi_mask(t: Tape, heads: int, sequence: int) -> Value:
+    """The causal mask [1, heads, sequence, sequence] with a slope per head, made once per step.
+
+    Baichuan 2 13B makes it on the host whenever the length changes; counted on the device.
+    """
+    with t.op("alibi", "mask"):
+        heads = t.share(heads, "the attention heads")
+        mask = t.new((1, heads, sequence, sequence))
+        t.emit("elementwise", (), (mask,), vector=2 * mask.size)
+    return mask
 
 
 def normed(t: Tape, c: Config, name: str, x: Value) -> Value:
@@ -258,8 +282,9 @@ def joined(t: Tape, c: Config, name: str, x: Value, h: Value) -> Value:
 def mlp(t: Tape, c: Config, h: Value) -> Value:
     """The MLP of h [batch, tokens, width]."""
     bias, width, act = c.biased("mlp"), c.intermediate_size, c.hidden_act
-    if c.facts.mlp == "gated":
-        h = gated_mlp(t, h, width, c.hidden_size, activation=act, bias=bias)
+    if c.facts.mlp in ("gated", "halved"):
+        own = width // 2 if c.facts.mlp == "halved" else width
+        h = gated_mlp(t, h, own, c.hidden_size, activation=act, bias=bias)
     else:
         fused = c.facts.mlp == "fused"
         with t.op("gate_up_proj" if fused else "up_proj", "linear"):
@@ -309,6 +334,13 @@ def self_attention(
 def queries(t: Tape, c: Config, h: Value) -> list[Value]:
     """q, k and v [batch, heads, tokens, dim]; q and k may be normalized over all their heads."""
     heads = {"q_proj": c.num_attention_heads, "k_proj": c.groups, "v_proj": c.groups}
+    if c.facts.qkv:
+        with t.op(c.facts.qkv, "linear"):
+            y = linear.linear(t, h, sum(heads.values()) * c.dim, bias=c.biased("qkv"))
+        return [
+            heads_of(t, t.view(y, *y.shape[:2], n * c.dim), n, c.dim, shared=name != "q_proj")
+            for name, n in heads.items()
+        ]
     if c.qk_norm != "width" and not c.clip_qkv:
         return projections(t, h, heads, c.dim, bias=c.biased("qkv"), whole=c.dim)
     found: list[Value] = []
@@ -345,6 +377,8 @@ def rotated(t: Tape, c: Config, q: Value, k: Value, tables: Tables) -> tuple[Val
 
     def turned(x: Value) -> Value:
         wide = t.cast(x, "fp32") if how.upcast else x
+        if how.flash and t.implementation("attention", "flash") == "flash":
+            return t.cast(transformer.rotate_fused(t, wide, cos, sin), x.dtype)
         return t.cast(transformer.rotate(t, wide, cos, sin, partial=how.joined), x.dtype)
 
     return turned(q), turned(k)

@@ -20,12 +20,14 @@ class Rotary(NamedTuple):
     upcast    queries and keys are cast to fp32 first
     expanded  neighboring pairs rotate: the tables are expanded anew in every layer
     joined    the rotated elements are concatenated with the others, even if there are none
+    flash     flash-attn's kernel rotates where attention is fused
     """
 
     wide: bool = False
     upcast: bool = False
     expanded: bool = False
     joined: bool = False
+    flash: bool = False
 
 
 class Facts(NamedTuple):
@@ -38,7 +40,9 @@ class Facts(NamedTuple):
               rotary embedding)
     rotary    see Rotary
     unrotated no rotary embedding in layers without a window
-    mlp       gated, fused (gate and up in one product) or plain
+    qkv       name of the one product that makes queries, keys and values; "": three
+    mlp       gated, fused (gate and up in one product), halved (gated; intermediate_size counts
+              gate and up together) or plain
     biased    which products follow the bias keys: qkv, o, mlp
     tables    rotary tables per kind of layer (windowed or full) instead of one for all
     tempered  queries are multiplied by a factor of their position
@@ -53,6 +57,7 @@ class Facts(NamedTuple):
     qk_norm: str = ""
     rotary: Rotary = Rotary()
     unrotated: bool = False
+    qkv: str = ""
     mlp: str = "gated"
     biased: str = "qkv o mlp"
     tables: bool = False
@@ -96,6 +101,30 @@ FACTS: dict[str, Facts] = {
         keys={"hidden_act": "xielu", "max_position_embeddings": 65536},
     ),
     "arcee": Facts(mlp="plain", keys={**RELU2, "max_position_embeddings": 4096}),
+    # code beside the weights: huggingface baichuan-inc/Baichuan2-7B-Chat, modeling_baichuan.py
+    "baichuan": Facts(
+        rotary=Rotary(wide=True, upcast=True),
+        qkv="W_pack",
+        biased="",
+        names={"model_max_length": ("max_position_embeddings",)},
+    ),
+    # code beside the weights: huggingface THUDM/chatglm3-6b, modeling_chatglm.py
+    "chatglm": Facts(
+        rotary=Rotary(joined=True),
+        qkv="query_key_value",
+        mlp="fused",
+        keys={"attention_bias": True, "partial_rotary_factor": 0.5, "attention_out_bias": False},
+        names={
+            "num_layers": ("num_hidden_layers",),
+            "padded_vocab_size": ("vocab_size",),
+            "ffn_hidden_size": ("intermediate_size",),
+            "kv_channels": ("head_dim",),
+            "multi_query_group_num": ("num_key_value_heads",),
+            "seq_length": ("max_position_embeddings",),
+            "add_qkv_bias": ("attention_bias",),
+            "add_bias_linear": ("mlp_bias", "attention_out_bias"),
+        },
+    ),
     "cohere": COHERE,
     "cohere2": COHERE._replace(unrotated=True, every=4, keys=COHERE2),
     "cwm": Facts(
@@ -169,6 +198,15 @@ FACTS: dict[str, Facts] = {
     "olmo": Facts("plain", rotary=Rotary(wide=True), biased="qkv o"),
     "olmo2": OLMO2,
     "olmo3": OLMO2._replace(every=4, tables=True, keys={"sliding_window": 4096}),
+    # code beside the weights: huggingface Qwen/Qwen-7B-Chat, modeling_qwen.py
+    "qwen": Facts(
+        rotary=Rotary(wide=True, upcast=True, joined=True, flash=True),
+        qkv="c_attn",
+        mlp="halved",
+        biased="qkv",
+        keys={"attention_bias": True},
+        names={"kv_channels": ("head_dim",), "seq_length": ("max_position_embeddings",)},
+    ),
     "seed_oss": Facts(
         keys={"attention_bias": True, "attention_out_bias": False, "head_dim": 128}
         | {"num_key_value_heads": 8, "attention_dropout": 0.1, "residual_dropout": 0.1}

@@ -4,8 +4,7 @@ the span of an answer, as transformers' generic classes compute them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.ops import linear, loss, moe, pointwise
 from roofcast.simulator.work.tape import Tape, Value
 

@@ -7,11 +7,12 @@ model_type is supported by an entry of WRAPPED.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.models.families import towers, towers_audio, towers_qwen
 from roofcast.simulator.models.families.towers import Op, Tower
 from roofcast.simulator.work.tape import Tape

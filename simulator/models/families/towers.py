@@ -8,11 +8,12 @@ lists its ops with the shapes of their weights, its projector to the language mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 
 Side = int | list[int]  # one number, or height and width
 LARGEST = 1 << 24  # of a size

@@ -72,7 +72,7 @@ def rotate(t: Tape, x: Value, cos: Value, sin: Value, *, partial: bool | None = 
         turned = rotate(t, t.view(x, *x.shape[:-1], width), cos, sin)
         return pointwise.concat(t, [turned, t.view(x, *x.shape[:-1], x.shape[-1] - width)], -1)
     if t.implementation("rotary", "composed") == "fused":
-        return _rotate_fused(t, x, cos, sin)
+        return rotate_fused(t, x, cos, sin)
     cos, sin = t.view(cos, 1, 1, *cos.shape[-2:]), t.view(sin, 1, 1, *sin.shape[-2:])
     half = (*x.shape[:-1], x.shape[-1] // 2)
     negated = pointwise.unary(t, "neg", t.view(x, *half))
@@ -80,7 +80,7 @@ def rotate(t: Tape, x: Value, cos: Value, sin: Value, *, partial: bool | None = 
     return pointwise.add(t, pointwise.mul(t, x, cos), pointwise.mul(t, turned, sin))
 
 
-def _rotate_fused(t: Tape, x: Value, cos: Value, sin: Value) -> Value:
+def rotate_fused(t: Tape, x: Value, cos: Value, sin: Value) -> Value:
     """The rotation as one kernel, forward and backward."""
     out = t.new(x.shape, x.dtype, x.grad)
     flops, read = 6 * x.size, x.bytes + cos.bytes + sin.bytes

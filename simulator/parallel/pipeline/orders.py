@@ -11,7 +11,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import NamedTuple
+
+from roofcast.hwdb.tuples import NamedTuple
 
 SAME = 1e-6  # moments closer than this share of an op are one
 
@@ -54,6 +55,11 @@ def one_f_one_b(p: int, v: int, m: int) -> list[list[Op]]:
             ops += [Op("F", ahead + i, s), Op("B", i, s)]
         result.append(ops + [Op("B", i, s) for i in range(m - ahead, m)])
     return result
+
+
+def sequential(p: int, v: int, m: int) -> list[list[Op]]:
+    """A forward and its backward, then the next micro-batch: one device computes at a time."""
+    return [[op for i in range(m) for op in (Op("F", i, s), Op("B", i, s))] for s in range(p)]
 
 
 def interleaved(p: int, v: int, m: int) -> list[list[Op]]:
@@ -265,6 +271,7 @@ ORDERS = {
     "gpipe": gpipe,
     "1f1b": one_f_one_b,
     "interleaved": interleaved,
+    "sequential": sequential,
     "zb-h1": zb_h1,
     "dualpipe": dualpipe,
 }

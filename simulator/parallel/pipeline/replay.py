@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import heapq
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.pipeline.orders import Op, order, place
 from roofcast.simulator.parallel.pipeline.schedule import Stages, virtual
 

@@ -11,6 +11,7 @@ micro-batches.
 Difference from the replay, tested over a grid:
 
     none, gpipe, 1f1b    none, whatever the ends take
+    sequential           none, whatever the ends take
     interleaved          none where the last part takes at least as long as the first and the
                          others; else up to 10 % below
     zb-h1                none where the ends are like the rest and m >= p, else up to 4 % below
@@ -22,14 +23,13 @@ Difference from the replay, tested over a grid:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.errors import quoted
+from roofcast.hwdb.tuples import NamedTuple
 
-KINDS = ("none", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe")
+KINDS = ("none", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "dualpipe", "sequential")
 ENDS = (0.0, 0.0, 0.0)
 
 
@@ -122,6 +122,8 @@ def step_time(
         return _flow(f, p, m) + _flow(b, p, m), busy
     if kind in ("none", "1f1b"):
         return one_f_one_b(f, b, p, m), busy
+    if kind == "sequential":
+        return sequential(t, p, m), busy
     if kind == "interleaved":
         return interleaved(f, b, p, v, m), busy
     if kind == "zb-h1":
@@ -273,6 +275,14 @@ def dualpipe(
     return np.maximum(inner + bubble, outer + 0.5 * bubble)
 
 
+def sequential(t: Parts, p: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """One micro-batch after the other, as transformers' `device_map` runs layers that are dealt to
+    devices: m times the seconds t of a forward and a backward through all stages.
+    """
+    one = t.first + np.maximum(p - 2.0, 0.0) * t.mid + np.where(p > 1, t.last, 0.0)
+    return m * one
+
+
 def zb_v(f: Parts, d: Parts, outer: np.ndarray, inner: np.ndarray, p: np.ndarray) -> np.ndarray:
     """The V schedule of two parts per rank: the ends of the fold wait about (p - 1)(f + b) of one
     part [qi2024].
@@ -290,6 +300,8 @@ def in_flight(kind: str, p: ArrayLike, v: ArrayLike, m: ArrayLike, stage: ArrayL
         return m + 0.0 * s
     if kind in ("none", "1f1b"):
         return np.minimum(m, p - s)
+    if kind == "sequential":
+        return np.minimum(m, 1.0) + 0.0 * (s + p)
     if kind == "interleaved":
         v = np.asarray(v, dtype=float)
         return np.where(

@@ -99,12 +99,16 @@ def linear(
     narrow = narrow and (t.training or not parallel)
     if t.parallel.tp > 1 and parallel is not False:
         if x.split == "features":
+            if t.merged and t.parallel.sp and _adapts(t, head):
+                out = t.leave(_plain(t, x, out_features, bias, w, trainable, narrow, head))
+                return _adapted_rows(t, x, out)
             return t.leave(_linear(t, x, out_features, bias, w, trainable, narrow, head))
         if w is not None and w.split:
             return _columns(_linear(t, t.enter(x), w.shape[0], bias, w, trainable, narrow, head))
         if w is None and (parallel or t.in_block):
             columns = _own_columns(t, out_features, bool(parallel), whole)
-            return _columns(_linear(t, t.enter(x), columns, bias, w, trainable, narrow, head))
+            y = _linear(t, t.enter(x), columns, bias, w, trainable, narrow, head, x)
+            return _columns(y)
     return _linear(t, x, out_features, bias, w, trainable, narrow, head)
 
 
@@ -131,19 +135,57 @@ def _linear(
     trainable: bool,
     narrow: bool,
     head: bool,
+    source: Value | None = None,
 ) -> Value:
-    """A linear layer, with its adapter where one is asked for."""
+    """A linear layer, with its adapter where one is asked for. source: x before its tokens were
+    gathered.
+    """
     out = _plain(t, x, out_features, bias, weight, trainable, narrow, head)
+    if not _adapts(t, head):
+        return out
+    assert t.tuning is not None, "layers with an adapter have a tuning"
+    return _adapted(t, x, out, t.tuning, source)
+
+
+def _adapts(t: Tape, head: bool) -> bool:
+    """Whether the layer has an adapter; noted among those that could have one."""
     if not t.training or t.tuning is None:
-        return out
+        return False
     t.linears.setdefault(t.node.name, t.repeats)
-    if not t.tuning.adapts(t.node, head):
-        return out
-    t.adapted.setdefault(t.node.name, t.repeats)
-    return _adapted(t, x, out, t.tuning)
+    if t.tuning.adapts(t.node, head):
+        t.adapted.setdefault(t.node.name, t.repeats)
+        return True
+    return False
 
 
-def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning) -> Value:
+def _adapted_rows(t: Tape, x: Value, out: Value) -> Value:
+    """out + B(A(dropout(x))) for a layer whose input is split by features, as NeMo computes it.
+
+    A's partial results, r per token, are summed over the ranks; each rank computes its share of B's
+    outputs for all tokens and exchanges them for all outputs of its own tokens, where `out` is.
+    Source: github NVIDIA/NeMo, ParallelLinearAdapter with a2a_experimental: all2all_hp2sp.
+    """
+    tuning = t.tuning
+    assert tuning is not None and tuning.rank is not None, "an adapter has a rank"
+    rank, k, wide = tuning.rank, x.shape[-1], out.shape[-1]
+    check_rank(rank, wide, k * t.parallel.tp, t.node.name)
+    dtype = tuning.precision or t.precision.weights
+    down = t.parameter(rank, k, dtype=dtype, adapter=True)
+    h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
+    h = _plain(t, h, rank, False, down, True, _sixteen(t), False)
+    t.send("all_reduce", "tp", h.bytes)
+    t.send("all_reduce", "tp", h.bytes, phase="backward")
+    columns = t.share(wide, "the outputs of an adapter")
+    up = t.parameter(columns, rank, dtype=dtype, adapter=True)
+    h = _plain(t, h, columns, False, up, True, _sixteen(t), False)
+    t.send("all_to_all", "tp", h.bytes)
+    t.send("all_to_all", "tp", h.bytes, phase="backward")
+    own = t.new(out.shape, h.dtype, True)
+    own.split = out.split
+    return t.cast(pointwise.add(t, out, pointwise.scale(t, own)), out.dtype)
+
+
+def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning, source: Value | None = None) -> Value:
     """out + B(A(dropout(x))) times a number, as PEFT computes it [hu2021].
 
         forward   2 T r (in + out) FLOPs for A[r, in] and B[out, r]; keeps x for A's gradient and
@@ -153,17 +195,20 @@ def _adapted(t: Tape, x: Value, out: Value, tuning: Tuning) -> Value:
     Adapters in another format than x read a copy of x, each its own, and the result is cast back.
     Source: github huggingface/peft, src/peft/tuners/lora/layer.py, Linear.forward. Where a stack
     multiplies queries, keys and values as one (`lora = "merged"`), layers with the same input share
-    A: github NVIDIA/NeMo, adapter lora_kqv_adapter.
+    A: github NVIDIA/NeMo, adapter lora_kqv_adapter. An adapter that gathers its input itself
+    (`lora = "merged_apart"`) drops and gathers `source`, the rank's own tokens.
     """
     assert tuning.rank is not None, "an adapter has a rank"
     rank, k, wide = tuning.rank, x.shape[-1], out.shape[-1]
     check_rank(rank, wide, k, t.node.name)
     dtype = tuning.precision or t.precision.weights
-    merged = t.implementation("lora", "") == "merged"
-    h = t.lowered.get(x.storage) if merged else None
+    h = t.lowered.get(x.storage) if t.merged else None
     if h is None:
         down = t.parameter(rank, k, dtype=dtype, adapter=True)
-        h = pointwise.dropout(t, t.cast(x, dtype), tuning.dropout)
+        apart = t.own_gather and source is not None and source.split == "tokens"
+        read = source if apart and source is not None else x
+        h = pointwise.dropout(t, t.cast(read, dtype), tuning.dropout)
+        h = t.gather(h) if apart else h
         h = t.lowered[x.storage] = _plain(t, h, rank, False, down, True, _sixteen(t), False)
     up = t.parameter(wide, rank, dtype=dtype, adapter=True)
     h = _plain(t, h, wide, False, up, True, _sixteen(t), False)

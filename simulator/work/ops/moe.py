@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.ops import linear, pointwise
 from roofcast.simulator.work.ops.linear import keep_operand, narrowed, product_format, product_kind
 from roofcast.simulator.work.tape import Tape, Value

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from roofcast.hwdb.errors import unknown
+from roofcast.hwdb.tuples import NamedTuple
 
 
 class Optimizer(NamedTuple):

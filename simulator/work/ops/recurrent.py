@@ -7,8 +7,7 @@ counted.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.ops import pointwise
 from roofcast.simulator.work.ops.linear import linear, product_format
 from roofcast.simulator.work.precision import WIDTH

@@ -4,6 +4,7 @@ arithmetic of fp32 products.
 
 import msgspec
 import pytest
+from looped import each
 
 from roofcast import hwdb, predict
 from roofcast.hwdb.constants import kernels
@@ -22,7 +23,7 @@ STACKS = {  # kind of device, vendor -> the stack that it is used with
 TPUS = [name for name in hwdb.devices() if hwdb.device(name).kind == "tpu"]
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_the_default_stack_is_the_one_that_a_device_is_used_with(name):
     device = hwdb.device(name)
     if device.kind in ("gpu", "cpu"):

@@ -18,6 +18,26 @@ def test_lengths_have_the_mean_and_the_maximum_that_are_stated(mean, longest):
     assert found.longest == longest and found.tokens.min() >= 1
 
 
+def test_lengths_have_the_mean_deviation_and_ends_that_are_stated():
+    found = read("3234.4,2547.5,91,19548").tokens
+    assert found.mean() == pytest.approx(3234.4, rel=0.01)
+    assert found.std() == pytest.approx(2547.5, rel=0.01)
+    assert 91 <= found.min() < 100 and found.max() == 19548
+    assert read("500,0,1,1000").tokens.std() == 0
+
+
+@pytest.mark.parametrize("stated", ["500,900,1,1000", "50,10,100,1000", "500,10,1,400"])
+def test_lengths_that_cannot_be_are_refused(stated):
+    with pytest.raises(BadInput, match="MEAN,DEVIATION,MIN,MAX"):
+        read(stated)
+
+
+def test_samples_that_are_too_long_are_left_out():
+    kept = read("3234.4,2547.5,91,19548").up_to(2048)
+    assert kept.longest <= 2048 and kept.mean < read("3234.4,2547.5,91,19548").cut(2048).mean
+    assert read("500,10,450,550").up_to(10).tokens.size == 1
+
+
 def test_the_longest_of_more_samples_is_longer():
     found = read("600,2048")
     padded = [found.padded(n) for n in (1, 2, 4, 8, 64, 4096)]

@@ -1,9 +1,11 @@
 """A teacher on other devices: the slowest of three binds, and both are paid for."""
 
 import pytest
+from click.testing import CliRunner
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.reports.command import main
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.parallel.networks import fabric_of
@@ -67,6 +69,24 @@ def test_a_teacher_too_large_for_one_device_is_cut():
         teacher_devices=4, batch=4, sequence=256,
     )  # fmt: skip
     assert found.teacher.tp == 2 and found.teacher.fits
+
+
+def test_a_teacher_that_does_not_fit_is_told_as_a_student_is():
+    asked = {"model": "llama-3.2-1b", "teacher": "llama-3.1-70b", "batch": 1, "sequence": 128}
+    found = distilled(**asked, teacher_on="a100-sxm4-80gb")
+    assert found.memory.fits and not found.teacher.fits
+    assert found.teacher.peak_bytes > found.teacher.capacity_bytes
+    assert found.diagnosis.startswith("The teacher does not fit its devices")
+    options = ["--teacher", "llama-3.1-70b", "--teacher-on", "a100-sxm4-80gb", "--batch", "1"]
+    page = CliRunner().invoke(
+        main, ["predict", "llama-3.2-1b", "--on", "a100-sxm4-80gb", "--seq", "128", *options]
+    )
+    told = " ".join(page.output.split())
+    assert page.exit_code == 0, page.output
+    assert "teacher llama-3.1-70b on a100-sxm4-80gb does not fit: needs" in told
+    assert told.index("does not fit") < told.index("Where the time goes")
+    fitting = distilled(**{**asked, "batch": 4}, teacher_on="a100-sxm4-80gb", teacher_devices=4)
+    assert fitting.teacher.fits and "does not fit" not in fitting.diagnosis
 
 
 BAD = [

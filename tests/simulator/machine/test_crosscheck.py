@@ -29,7 +29,7 @@ TORCH = [n for n in net_list.NETS if n.by == "torch"]
 @pytest.fixture
 def calibrated(tmp_path):
     """A calibrated device of one thread."""
-    (device,) = SHIPPED[0].parent.glob("*.toml")
+    (device,) = SHIPPED[0].parent.glob("intel*.toml")
     path = tmp_path / "box-1.toml"
     path.write_text(device.read_text(encoding="utf-8"), encoding="utf-8")
     return path
@@ -105,6 +105,28 @@ def test_on_several_threads_the_best_round_counts(session):
     assert found.versions == session.versions
 
 
+def test_on_several_threads_each_software_runs_apart(monkeypatch, session):
+    """numba's threads sleep when they have nothing to do, PyTorch's wait, as users run them."""
+    ran, told = [], []
+
+    def worker(kind, names, rounds, progress, threads=1, waits=None):
+        ran.append((kind, tuple(names), dict(waits or {})))
+        for done in range(len(names) * (rounds + 1)):
+            progress(done + 1, len(names) * (rounds + 1))
+        return session._replace(found={n: session.found[n] for n in names})
+
+    monkeypatch.setattr(measure, "run_worker", worker)
+    found = measure.steps(net_list.NETS, 2, lambda done, of: told.append((done, of)), threads=2)
+    assert set(found.found) == set(session.found) and found.probes.keys() == session.probes.keys()
+    assert [waits for _, _, waits in ran] == [{}, measure.SPIN]
+    assert [{n.endswith(" torch") for n in names} for _, names, _ in ran] == [{False}, {True}]
+    total = 3 * len(net_list.NETS)
+    assert told == [(i + 1, total) for i in range(total)]
+    ran.clear()
+    measure.steps(net_list.NETS, 2, threads=1)
+    assert [(len(names), waits) for _, names, waits in ran] == [(len(net_list.NETS), {})]
+
+
 def test_a_table_says_how_many_threads_ran(session, calibrated, tmp_path):
     rows = crosscheck.training(session, str(calibrated), 4)
     table = crosscheck_table.write(rows, session, calibrated, "a CPU, 4 threads", 4)
@@ -131,19 +153,27 @@ def test_a_written_table_gives_the_same_forecasts(session, calibrated, tmp_path,
     assert "in the right order" in " ".join(capsys.readouterr().out.split())
 
 
+# median errors of a table: of predict, of two multipliers, and share of the latter within 25 %
+LIMITS = {"intel": (0.08, 0.12, 0.80), "amd-1": (0.08, 0.12, 0.75), "amd-2": (0.15, 0.15, 0.75)}
+
+
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda p: p.stem)
 def test_errors_on_a_shipped_table_keep_the_documented_limits(table):
-    """Limits on median errors: 25 % with nothing fitted, 12 % with two multipliers, held out.
+    """Nothing fitted: 25 % with arithmetic and bytes one after the other, with their causes less,
+    in `predict` 8 % on one thread and 15 % on all; with two multipliers, held out, 15 %.
 
-    Four fifths of the held-out nets are within 25 %, and 95 % of the pairs are in the right order.
-    The table was measured once, so the check is exact.
+    95 % of the pairs are in the right order. A table was measured once, so the check is exact.
     """
     judged = crosscheck_sum.judge(table)
     found = crosscheck_sum.errors(judged)
     assert len(judged.names) == len(net_list.NETS)
-    assert all(np.median(np.abs(found[key])) <= 0.25 for key in ("zero", "causes", "chain"))
-    fitted = np.abs(found["fitted"])
-    assert np.median(fitted) <= 0.12 and np.mean(fitted <= 0.25) >= 0.80
+    maker, threads = table.stem.split("-")[1], table.stem.split("-vm-")[1][0]
+    chain, fitted, within = LIMITS[maker if maker == "intel" else f"{maker}-{threads}"]
+    assert np.median(np.abs(found["causes"])) <= 0.25
+    assert np.median(np.abs(found["zero"])) <= (0.25 if maker == "intel" else 0.35)
+    assert np.median(np.abs(found["chain"])) <= chain
+    assert np.median(np.abs(found["fitted"])) <= fitted
+    assert np.mean(np.abs(found["fitted"]) <= 0.25) >= within
     rows = [
         crosscheck.Trained(net_list.NETS[0], p, m, 0.0)
         for p, m in zip(judged.chain, judged.measured, strict=True)

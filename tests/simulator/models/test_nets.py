@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
+from kinds import kind_of_model, one_in_turn
+from looped import each
 
 from roofcast import predict
 from roofcast.hwdb.errors import BadInput, UnknownName
@@ -173,9 +175,13 @@ def test_speech_nets_have_the_counts_of_pytorch_up_to_the_loss(
     assert counted["saved_bytes"] - loss + log_probabilities == kept
 
 
+TRIED = one_in_turn(sorted(NETS), PRECISIONS, kind_of_model)
+
+
 @pytest.mark.parametrize("name", sorted(NETS))
 def test_every_net_runs_in_every_precision_in_training_and_inference(name):
-    for policy in PRECISIONS:
+    """Every precision on the first net of a module, one in turn on its others."""
+    for policy in TRIED[name]:
         assert _run(name, 2, None, policy).kernels
         inferred = _run(name, 2, None, policy, training=False)
         assert not inferred.saved and all(k.phase == "forward" for k in inferred.kernels)
@@ -201,7 +207,7 @@ def test_flops_are_proportional_to_the_batch(name):
     assert three["parameters"] == one["parameters"]
 
 
-@pytest.mark.parametrize("alias", sorted(ALIASES))
+@each("alias", sorted(ALIASES))
 def test_aliases_lead_to_models(alias):
     assert ALIASES[alias] in NETS or ALIASES[alias] in SHIPPED
 

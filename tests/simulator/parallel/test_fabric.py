@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looped import each
 
 from roofcast import hwdb
 from roofcast.simulator.parallel.fabric import groups, placed
@@ -100,8 +101,8 @@ def test_axes_of_a_torus_slice_are_closed_where_the_pod_closes_them():
     assert slice_of(256, "2D torus 16x16") == ((16, True), (16, True))
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
 @pytest.mark.parametrize("devices", [1, 8, 96, 512])
+@each("name", hwdb.devices())
 def test_every_device_has_a_network_that_reaches_all_devices(name, devices):
     fabric = of(name, devices)
     assert fabric.levels and fabric.levels[-1].size >= devices
@@ -110,7 +111,7 @@ def test_every_device_has_a_network_that_reaches_all_devices(name, devices):
     assert sizes == sorted(sizes)
 
 
-@pytest.mark.parametrize("name", hwdb.systems())
+@each("name", hwdb.systems())
 def test_every_system_has_a_network_that_reaches_all_devices(name):
     system = hwdb.system(name)
     for devices in (1, 2, int(system.count), 4 * int(system.count)):

@@ -188,6 +188,16 @@ def test_under_every_schedule_a_step_has_a_bubble_and_exceeds_its_lower_bound(sc
     assert parameters == (4 if schedule == "dualpipe" else 2) * f.parameters
 
 
+def test_one_micro_batch_after_the_other_takes_as_long_as_one_device_and_keeps_one():
+    """transformers' device_map: layers are dealt to devices, one of which computes at a time."""
+    asked = {**ASKED, "batch": 16, "micro_batch": 1}
+    one = predict(**asked)
+    dealt, piped = (predict(**asked, devices=4, pp=4, schedule=s) for s in ("sequential", "1f1b"))
+    assert dealt.step_time_s == pytest.approx(one.step_time_s, rel=0.15)
+    assert dealt.step_time_s > 2.5 * piped.step_time_s
+    assert dealt.memory.peak_bytes < piped.memory.peak_bytes
+
+
 def test_more_virtual_stages_make_the_bubble_smaller():
     bubbles = [
         predict(**ASKED, devices=8, pp=8, schedule=s, vpp=v).bubble_fraction

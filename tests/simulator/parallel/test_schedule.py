@@ -28,7 +28,7 @@ GRID = [  # p, v, m
 ]  # fmt: skip
 # seconds of a stage: forward, backward for inputs, backward for weights
 SHAPES = [(1.0, 1.0, 1.0), (1.0, 1.1, 0.9), (1.0, 2.0, 1.0), (0.7, 0.9, 1.2)]
-EXACT = ("none", "gpipe", "1f1b", "interleaved", "zb-h1")
+EXACT = ("none", "gpipe", "1f1b", "interleaved", "zb-h1", "sequential")
 
 
 CASES = [(kind, *layout) for kind in KINDS for layout in GRID if not refusal(kind, *layout)]
@@ -66,8 +66,8 @@ ends = st.tuples(st.floats(-0.09, 3), st.floats(-0.09, 3), st.floats(0, 1))
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from(("gpipe", "1f1b")), times, times, times, ends, ends, st.integers(1, 9),
-    st.integers(1, 24), st.floats(0, 0.5),
+    st.sampled_from(("gpipe", "1f1b", "sequential")), times, times, times, ends, ends,
+    st.integers(1, 9), st.integers(1, 24), st.floats(0, 0.5),
 )  # fmt: skip
 def test_gpipe_and_1f1b_closed_forms_are_exact_for_any_time_of_the_first_and_last_stage(
     kind, f, d, w, first, last, p, m, p2p

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from roofcast import predict
+from roofcast import hwdb, predict
 from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.software import stack
-from roofcast.simulator.times.host import slowness
+from roofcast.simulator.times.host import of_device, slowness
 
 NET = {"model": "resnet50", "batch": 64, "precision": "amp-fp16"}
 MIXTRAL = {
@@ -121,6 +121,20 @@ def test_an_unknown_setting_of_a_profile_is_rejected_and_the_nearest_one_suggest
     path = profile(tmp_path / "mine.toml", fusoin=0.5)
     with pytest.raises(BadInput, match="mine.toml: no key 'fusoin'; did you mean fusion"):
         stack.stack(path)
+
+
+def test_eight_bit_layers_take_the_host_longer_once_for_each_input_and_pass(tmp_path):
+    """Four in a layer of Llama: queries with keys and values, the output, gate with up, down. 1 s
+    on a host of 2026.
+    """
+    plain = profile(tmp_path / "plain.toml", dispatch_s=0.0)
+    asked = {"model": "llama-3.2-1b", "device": "h100-sxm5", "sequence": 512, "batch": 1}
+    asked |= {"precision": "fp8"}
+    slow = profile(tmp_path / "slow.toml", dispatch_s=1e-12, module_s=1.0)
+    ageing = of_device(hwdb.device("h100-sxm5"), kernels())
+    assert predict(**asked, stack=plain).host_s == 0.0
+    assert predict(**asked, stack=slow).host_s == pytest.approx(2 * 4 * 16 * ageing, rel=1e-6)
+    assert predict(**asked | {"precision": "bf16"}, stack=slow).host_s < 1e-6
 
 
 def test_expert_launches_multiply_the_launches_of_grouped_products_by_the_experts(tmp_path):

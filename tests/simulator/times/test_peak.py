@@ -3,6 +3,8 @@ frozen; above 1 only with its reason.
 """
 
 import pytest
+from kinds import kind_of_device, one_in_turn
+from looped import each
 
 from roofcast import hwdb, predict
 
@@ -60,11 +62,14 @@ def test_several_devices_share_the_products():
 TRAINING = [n for n in hwdb.devices() if set(hwdb.device(n).peak_flops) != {"int8"}]
 
 
-@pytest.mark.parametrize("name", TRAINING)
+FAST = [(net, mode) for net in (("vgg16", 64), ("gpt2", 4)) for mode in ("train", "infer")]
+FAST_ON_EACH = one_in_turn(TRAINING, FAST, kind_of_device)
+
+
+@each("name", TRAINING)
 def test_mfu_above_1_is_explained(name):
-    for model, batch in (("vgg16", 64), ("gpt2", 4)):
-        for mode in ("train", "infer"):
-            f = predict(model=model, device=name, batch=batch, mode=mode)
-            reasons = [line for line in f.assumptions if line.startswith("MFU above 1: ")]
-            assert bool(reasons) == (f.hfu > 1), reasons
-            assert all("Winograd" in line for line in reasons)
+    for (model, batch), mode in FAST_ON_EACH[name]:
+        f = predict(model=model, device=name, batch=batch, mode=mode)
+        reasons = [line for line in f.assumptions if line.startswith("MFU above 1: ")]
+        assert bool(reasons) == (f.hfu > 1), reasons
+        assert all("Winograd" in line for line in reasons)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looped import each
 
 from roofcast import hwdb
 from roofcast.hwdb.constants import kernels
@@ -66,6 +67,34 @@ def all_kernels(r: Rates, m, n, k, batch) -> list:
         *(conv(phase, *shape, channels_last=False) for phase in ("forward", "input", "weight")),
         conv("forward", *depthwise),
     ]
+
+
+def test_a_cpu_library_copies_operands_through_memory():
+    """Three times the traffic of the operands where they are copied, once where they are not; what
+    the second-level caches hold is copied at their rate.
+    """
+    intel = resolve(hwdb.device("xeon-8480"), "fp32").rates._replace(measured=True, packs=False)
+    other = intel._replace(packs=True, held=4e6, private=1e12)
+    m, n, k = 8.0, 4096.0, 9216.0
+    once, thrice = (matmul(m, n, k, 1.0, 4.0, 4.0, r, C) for r in (intel, other))
+    memory = 4.0 * (m * k + k * n + m * n) / (intel.stream * intel.bandwidth)
+    assert thrice - once == pytest.approx(2.0 * memory)
+    small, copied = (matmul(32.0, 64.0, 64.0, 1.0, 4.0, 4.0, r, C) for r in (intel, other))
+    assert copied - small == pytest.approx(2.0 * 4.0 * (2 * 32 * 64 + 64 * 64) / 1e12)
+    shape = (8.0, 64.0, 64.0, 196.0, 196.0, 9.0, 1.0, 4.0)
+    moved = 4.0 * (8 * 196 * 128 + 9 * 64 * 64)
+    plain = 2.0 * 8 * 196 * 9 * 64 * 64 / (intel.sustained * intel.matrix)
+    assert conv("forward", *shape, intel, C) - plain > 3.0 * moved / intel.bandwidth
+
+
+def test_a_pool_on_a_cpu_compares_one_by_one():
+    r = resolve(hwdb.device("xeon-8480"), "fp32").rates
+    forward, backward = (stream(kind, 1e6, 1e9, 0.0, r, C) for kind in ("compare", "pool"))
+    assert forward > C.cpu.compare * 1e9 / (r.cores * r.clock) > 2.0 * backward
+    both = stream(("compare", "pool"), np.array([1e6, 1e6]), np.array([1e9, 1e9]), 0.0, r, C)
+    assert both == pytest.approx([forward, backward])
+    gpu = resolve(hwdb.device("a100-sxm4-80gb"), "fp32").rates
+    assert stream("compare", 1e6, 1e9, 0.0, gpu, C) == stream("pool", 1e6, 1e9, 0.0, gpu, C)
 
 
 @FEW
@@ -152,7 +181,7 @@ def test_rates_as_arrays_over_devices_give_each_device_its_own_time():
     assert np.allclose(matmul(4096, 4096, 512, 4, 2.0, 2.0, stacked, C), one_by_one)
 
 
-@pytest.mark.parametrize("name", hwdb.devices())
+@each("name", hwdb.devices())
 def test_every_device_has_rates_for_every_number_format_or_lists_an_assumption(name):
     device = hwdb.device(name)
     for format in ("fp32", "tf32", "fp16", "bf16", "fp8"):

@@ -1,6 +1,7 @@
 """Inference in fewer bits: formats of weights and activations, epilogues, and what is refused."""
 
 import pytest
+from kinds import kind_of_device, one_in_turn
 
 from roofcast import hwdb, predict
 from roofcast.hwdb.errors import BadInput
@@ -119,11 +120,14 @@ FASTER = [  # devices whose int8 rate is at least their 16-bit rate
 ]
 
 
+INT8_ON_EACH = one_in_turn(FASTER, ("resnet50", "bert-base"), kind_of_device)
+
+
 @pytest.mark.parametrize("name", FASTER)
 def test_int8_is_never_slower_than_16_bits_where_the_chip_multiplies_it_as_fast(name):
     """By more than 1 %: at equal rates nothing pays for the casts of activations."""
     other = "fp16" if "fp16" in hwdb.device(name).peak_flops else "bf16"
-    for model in ("resnet50", "bert-base"):
+    for model in INT8_ON_EACH[name]:
         int8, wide = (
             infer(model=model, device=name, batch=32, stack="nvidia-tuned", precision=p).step_time_s
             for p in ("int8", other)
@@ -131,11 +135,14 @@ def test_int8_is_never_slower_than_16_bits_where_the_chip_multiplies_it_as_fast(
         assert int8 <= 1.01 * wide, model
 
 
+TRIED = one_in_turn(hwdb.devices(), PRECISIONS, kind_of_device)
+
+
 @pytest.mark.parametrize("name", hwdb.devices())
 def test_a_forecast_runs_in_a_format_of_the_device_or_says_how_or_is_refused(name):
     device = hwdb.device(name)
     has = {*device.peak_flops, *(["fp32"] if "fp32" in device.vector_flops else [])}
-    for policy in PRECISIONS:
+    for policy in TRIED[name]:
         for mode in ("train", "infer"):
             try:
                 found = predict(model="resnet18", device=name, mode=mode, precision=policy)

@@ -48,7 +48,55 @@ def test_nothing_hides_the_exchanged_gradients_of_frozen_layers():
     assert [b for _, b in sent(whole, "reduce_scatter", "backward")[of_blocks]] == [False, False]
     assert [b for _, b in sent(frozen, "reduce_scatter", "backward")[of_blocks]] == [None, None]
     again = [sum(b is True for _, b in sent(s, "all_gather", "backward")) for s in (frozen, whole)]
-    assert again[0] == again[1] - 1  # the MLP has adapters, which read it; attention has none
+    assert again == [0, 3]  # attention has no adapters, and those of the MLP keep what they read
+
+
+@pytest.mark.parametrize("name, gathers", [("te-nemo-2023", 1), ("te-nemo-2024", 2)])
+def test_nemos_adapters_gather_their_input_themselves_where_traffic_overlaps(name, gathers):
+    found = step(name, "q,k,v", tp=2)
+    of_layers = sum(
+        t.count for t in found.traffic if (t.kind, t.phase) == ("all_gather", "forward")
+    )
+    assert of_layers == (1 + gathers) * LAYERS + 1  # of the MLP and of the head one
+
+
+def test_nemos_adapters_of_row_parallel_layers_exchange_outputs_for_tokens():
+    """Each rank computes its share of the outputs, and adds those of its own tokens."""
+    whole, cut = step("te-nemo-2023", "o", tp=1), step("te-nemo-2023", "o", tp=2)
+    assert cut.trainable_parameters == LAYERS * RANK * (QUERIES + HIDDEN) / 2
+    assert whole.trainable_parameters == 2 * cut.trainable_parameters
+    exchanged = 512 * HIDDEN // 2 * 2
+    for phase in ("forward", "backward"):
+        of_phase = [t for t in cut.traffic if t.phase == phase]
+        told = {
+            kind: [t for t in of_phase if t.kind == kind] for kind in ("all_to_all", "all_reduce")
+        }
+        assert all(t.bytes == exchanged for t in told["all_to_all"])
+        assert sum(t.count for t in told["all_to_all"]) == LAYERS
+        small = [t.count for t in told["all_reduce"] if t.bytes == 512 * RANK * 2]
+        assert sum(small) == LAYERS
+    flops = [sum(k.matrix * k.count for k in s.kernels) for s in (whole, cut)]
+    assert flops[1] == pytest.approx(flops[0] / 2, rel=1e-6)
+
+
+def test_gptq_weights_are_unpacked_by_kernels_of_their_own_in_the_forward_alone():
+    """Of each element 32 bits, 8 bits twice and the zero point's 8, before the last kernel."""
+    tuning = Tuning(rank=RANK, weights="int4")
+    asked = {"mode": "train", "batch": 1, "size": 512, "precision": "bf16", "optimizer": "adamw"}
+    recipes = [
+        Recipe(**asked, recompute="none", stack=stack(name), tuning=tuning)
+        for name in ("ms-swift", "auto-gptq")
+    ]
+    plain, unpacked = (trace(resolve("llama-3.2-1b"), r, Parallel()) for r in recipes)
+    moved = [sum((k.read + k.written) * k.count for k in s.kernels) for s in (plain, unpacked)]
+    matrices = LAYERS * HIDDEN * (2 * QUERIES + 2 * KEYS + 3 * WIDTH)
+    unpacking, again = 4 + (4 + 1) + 2 + 2, 2  # bytes of an element, beside its 4 bits
+    assert moved[1] - moved[0] == pytest.approx((unpacking - again) * matrices, rel=3e-3)
+    backward = [
+        sum(k.count for k in s.kernels if (k.kind, k.phase) == ("dequantize", "backward"))
+        for s in (plain, unpacked)
+    ]
+    assert backward[0] > 0 == backward[1]
 
 
 @pytest.mark.parametrize("name, share", [("megatron", 0.5), ("pytorch-eager", 1.0)])
