@@ -45,6 +45,7 @@ FEW = 5  # sources; a class of fewer is calibrated together with the next wider
 CLASSES = {
     "known device and stack": "known device, another stack",
     "known device, another stack": "known family",
+    interval.UNSTATED: "known device, another stack",
     "known family": "inherited device",
     "inherited device": "unfitted maker",
     "unfitted maker": "inherited device",
@@ -104,20 +105,26 @@ def held(r: interval.Residuals) -> Held:
     parts = []
     for way, errors in r.left_out.items():
         told = np.flatnonzero(~np.isnan(errors))
-        classes = np.array(_classes(r, keys[way], told, traits), dtype=object)
+        unstated = way == "software"  # the default stack, as where nobody states one
+        classes = np.array(_classes(r, keys[way], told, traits, unstated), dtype=object)
         name = np.full(len(told), way, dtype=object)
         parts.append((name, r.source[told], classes, errors[told], told, net[told]))
     return Held(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _classes(
-    r: interval.Residuals, key: np.ndarray, of: np.ndarray, traits: list[interval.Traits]
+    r: interval.Residuals,
+    key: np.ndarray,
+    of: np.ndarray,
+    traits: list[interval.Traits],
+    unstated: bool = False,
 ) -> list[str]:
-    """Class of each run when the runs of the same key are left out."""
+    """Class of each run when the runs of the same key are left out, or where no stack is stated."""
 
     @functools.cache
     def klass(value: str, t: interval.Traits) -> str:
-        return interval.class_of(t, r._replace(blind=r.blind | (key == value)))
+        without = r._replace(blind=r.blind | (key == value))
+        return interval.class_of(t, without, unstated=unstated)
 
     return [klass(key[i], traits[i]) for i in of]
 
@@ -151,13 +158,13 @@ def middle(h: Held) -> float:
 def telling(h: Held) -> np.ndarray:
     """Whether each entry counts in the calibration. A new source is what a user brings, so runs
     left out by source tell every class. Those left out with the whole family of their device tell
-    a class of which fewer than FEW sources were left out; those left out by software the class of
-    another stack alone, since the others do not say whether the stack is known.
+    a class of which fewer than FEW sources were left out; those left out by software, which have
+    the default stack, the class without a stated stack alone.
     """
     by_source = h.way == "source"
     few = [k for k in CLASSES if len(set(h.source[by_source & (h.klass == k)])) < FEW]
     by_device = (h.way == "device") & np.isin(h.klass, few)
-    by_software = (h.way == "software") & (h.klass == "known device, another stack")
+    by_software = (h.way == "software") & (h.klass == interval.UNSTATED)
     return np.asarray(by_source | by_device | by_software)
 
 

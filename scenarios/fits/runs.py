@@ -60,9 +60,10 @@ CONSTANTS = {
     ("stack", "deepspeed-megatron-2022"): {"dispatch_s": 0.3},
     ("stack", "fsdp-torchtitan fsdp-torchtitan-compiled fsdp-fused"): {"factor": 0.3},
     ("stack", "internevo-2023"): {"factor": 0.3},
-    ("stack", "megatron internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts"): {
-        "sync_s": 1.0
-    },
+    (
+        "stack",
+        "megatron megatron-grouped internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts",
+    ): {"sync_s": 1.0},
     (
         "stack",
         "megatron internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts te-nemo-graphs"

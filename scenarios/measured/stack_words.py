@@ -19,15 +19,19 @@ from roofcast.simulator.software import stack as stacks
 
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 # stacks without overlap of tensor-parallel traffic -> with it: of the column or the notes
-OVERLAPPED = {"te-nemo-2023": "te-nemo-2024", "megatron": "te-nemo-2024"}
+OVERLAPPED = dict.fromkeys(("te-nemo-2023", "megatron", "megatron-grouped"), "te-nemo-2024")
 PLAIN = {"te-nemo-2024": "te-nemo-2023"}
 # cuda_graphs column -> stack: nothing, all but experts, or the whole step is captured
 GRAPHED = {"none": "te-nemo-2024", "partial": "te-nemo-graphs", "full": "megatron-bridge-2026"}
 DROPPED = {"te-nemo-2024": "te-nemo-capacity"}  # stack -> with experts of a fixed capacity
 # stacks -> with exchanges between experts behind the products of another micro-batch
 EXCHANGED = {"te-nemo-graphs": "te-nemo-graphs-a2a"}
+ON_GPUS = {"maxtext": "maxtext-gpu"}  # stack -> on GPUs
 COMPILED = {"fsdp-torchtitan": "fsdp-torchtitan-compiled"}  # stack -> under torch.compile
 TRANSFORMER_ENGINE = 2022  # on devices of that year and later, Megatron runs on Transformer Engine
+# software is no older than the device that it runs on: on devices of that year and later, products
+# of all experts are one launch
+GROUPED = 2024
 OF_MEGATRON = ("megatron-2021", "megatron-2022")  # before Transformer Engine
 # kind of device, vendor -> the stacks that run on it; any other device: those of GPUs and CPUs
 OWN = {
@@ -59,6 +63,8 @@ def stack_of(row: Row, device: str, assumptions: list[str]) -> tuple[str, str | 
         stack = GRAPHED.get(graphs, stack)
     if "tokendrop" in text(row, "model_name").lower() and not stated:
         stack = DROPPED.get(stack, stack)
+    if record.kind == "gpu" and not stated:
+        stack = ON_GPUS.get(stack, stack)
     if stack in COMPILED and not stated and compiled(f"{framework} {text(row, 'notes')}"):
         stack = COMPILED[stack]
     experts = text(row, "experts") not in ("", "0", "1", "1.0")
@@ -109,10 +115,13 @@ def usual_stack(device: Device, split: bool, sharded: bool) -> str:
     """The stack of a framework that has no profile.
 
     split: tensor, pipeline, context or expert parallelism, or products in 8 bits; frameworks that
-    have these run on Transformer Engine where devices are new enough for it. sharded: ZeRO 3.
+    have these run on Transformer Engine where devices are new enough for it, and multiply for all
+    experts at once where only software of later years runs. sharded: ZeRO 3.
 
     >>> usual_stack(hwdb.device("h100-sxm5"), True, False)
     'megatron'
+    >>> usual_stack(hwdb.device("gb200"), True, False)
+    'megatron-grouped'
     """
     own = OWN.get((device.kind, device.vendor))
     if own:
@@ -120,7 +129,7 @@ def usual_stack(device: Device, split: bool, sharded: bool) -> str:
     if device.kind == "npu":
         return "compiled-graph"
     if device.kind == "gpu" and split and (device.year or 0) >= TRANSFORMER_ENGINE:
-        return "megatron"
+        return "megatron-grouped" if (device.year or 0) >= GROUPED else "megatron"
     return "fsdp-torchtitan" if sharded else "pytorch-eager"
 
 

@@ -59,7 +59,7 @@ def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
     if scenario.lengths is not None:
         return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)
-    interval = shipped(t, imagined)
+    interval = shipped(t, imagined, _unstated(scenario, found))
     if own is not None:
         found, interval = calibrated(found, t, interval, own)
     found = with_cost(with_interval(found, t, interval), scenario, forecast)
@@ -93,6 +93,13 @@ def _check_finite(found: Forecast) -> None:
                 f"{found.model} on {found.device}: {field} is no number that can be; use sizes and"
                 " rates that are less extreme"
             )
+
+
+def _unstated(scenario: Scenario, found: Forecast) -> bool:
+    """Does the step run on several devices, which have no usual software, under a default stack?
+    One device is forecast under eager PyTorch, or what its maker has.
+    """
+    return scenario.stack is None and found.devices > 1
 
 
 def _imagined(asked: Asked, step_s: float) -> bool:

@@ -39,6 +39,7 @@ CANDIDATES = 100  # nearest runs of which these are chosen
 LEVELS = (50, 80, 95)
 TABLES = ("embedding", "embedding_bag")  # ops that look up rows
 IMAGINED = "imagined device"
+UNSTATED = "no stack stated"
 FIELDS = (
     "device", "family", "maker", "kind", "stack", "model_kind", "mode", "format", "host_bound",
     "scale",
@@ -229,19 +230,22 @@ def _mostly_tables(step: Step) -> bool:
     return tables > 0.5 * total
 
 
-def class_of(t: Traits, r: Residuals, imagined: bool = False) -> str:
+def class_of(t: Traits, r: Residuals, imagined: bool = False, unstated: bool = False) -> str:
     """Class of a forecast: how far it is from the runs that constants could be fitted to.
 
-    imagined: the time is that of hardware that does not exist, or on which nothing was measured.
-    Runs that are kept for blind tests make nothing known.
+    imagined: the time is that of hardware that does not exist, or on which nothing was measured;
+    unstated: the stack is a default, that of a framework which nobody named. Runs that are kept for
+    blind tests make nothing known.
     """
     if imagined:
         return IMAGINED
+    known = {key: (r.traits[key] == value) & ~r.blind for key, value in t._asdict().items()}
+    if unstated and known["maker"].any():
+        return UNSTATED
     if t.model_kind == "moe":
         return "mixture of experts"
     if t.host_bound == "yes":
         return "bound by the host"
-    known = {key: (r.traits[key] == value) & ~r.blind for key, value in t._asdict().items()}
     if known["device"].any():
         alike = np.all([known[k] for k in ("device", "stack", "model_kind", "mode")], axis=0)
         return "known device and stack" if alike.any() else "known device, another stack"
@@ -258,9 +262,11 @@ def is_net(t: Traits) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def shipped(t: Traits, imagined: bool = False) -> Interval:
-    """The interval of a forecast with these traits, before any run of the user's own."""
-    klass = class_of(t, residuals(), imagined)
+def shipped(t: Traits, imagined: bool = False, unstated: bool = False) -> Interval:
+    """The interval of a forecast with these traits, before any run of the user's own. imagined,
+    unstated: as `class_of` takes them.
+    """
+    klass = class_of(t, residuals(), imagined, unstated)
     effect = effects().classes[klass]
     wider = effects().common["nets"].value if is_net(t) else 1.0
     return Interval(klass, effect.bias, effect.half_width * wider)

@@ -203,7 +203,8 @@ class _Sending:
             host = row.host[1] + row.host[2]
         ahead = runs_ahead(row.layers, row.expert, recipe.stack)
         alone = combine(base, host, constants(), ahead, recipe.stack.blocking)
-        return max(self._seconds(u, phase) - float(alone), 0.0)
+        counts = row.waits[phase == "backward"]
+        return max(self._seconds(u, phase) - float(alone) - counts, 0.0)
 
     def _sent(self, u: int, phase: str) -> Iterator[tuple[str, float]]:
         """Kind and seconds of what one pass of a unit sends."""
@@ -213,8 +214,8 @@ class _Sending:
                 yield group, float(cost.seconds)
         if gathers(self.layout) and (row.dense or row.expert):
             trained = (row.trained, row.trained_expert)
-            down, up = gathered(self.place, (row.dense, row.expert), trained, phase)
-            yield "fsdp", float(down.plus(up).seconds)
+            down, up, alone = gathered(self.place, (row.dense, row.expert), trained, phase)
+            yield "fsdp", float(down.plus(up).plus(alone).seconds)
 
     def _name(self, u: int, phase: str, index: int, event: str) -> str:
         """A layer of a pass, and its micro-batch where there are several."""

@@ -133,12 +133,16 @@ def _levels(system: System, device: Device, devices: int) -> tuple[list[Level], 
     else:
         nic = DEFAULT_NIC / max(size, 1.0)
         assumptions.append(f"{system.name} names no NIC: one of 100 Gb/s per node assumed")
-    return [*levels, _network(devices, nic)], assumptions
+    link = system.nics.link if system.nics else ""
+    return [*levels, _network(devices, nic, link)], assumptions
 
 
-def _network(devices: int, nic: float) -> Level:
-    """The network between nodes, at `nic` bytes per second and device."""
-    return Level("network", float(devices), nic, "network", "network", shared=True)
+def _network(devices: int, nic: float, link: str = "") -> Level:
+    """The network between nodes, at `nic` bytes per second and device. link: of its NICs; some have
+    constants of their own.
+    """
+    section = link if link in collectives().networks else "network"
+    return Level("network", float(devices), nic, "network", section, shared=True)
 
 
 def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[Level, list[str]]:

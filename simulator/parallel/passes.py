@@ -44,7 +44,7 @@ def passes(units: list[Unit], at: Placement) -> Passes:
 
     The host launches ahead of device and network together: where it is slower than both, traffic
     costs nothing. It runs ahead over layers of one kind, unless it waits in each of them for the
-    device, as for the token counts of experts.
+    device, as for the token counts of experts; that wait adds, since nothing runs meanwhile.
     """
     x = at.layout
     found = Passes([0.0] * len(units), [0.0] * len(units), {}, {})
@@ -61,9 +61,10 @@ def passes(units: list[Unit], at: Placement) -> Passes:
     for i, u in enumerate(units):
         back = u.compute[1] + u.compute[2] - u.added / x.micro_batches
         host = u.host[0] + piped * u.called[0]
-        found.forward[i] = _pass(u, at, "forward", u.compute[0], host, copies, found)
+        forward = _pass(u, at, "forward", u.compute[0], host, copies, found)
         host = u.host[1] + u.host[2] + piped * u.called[1]
-        found.backward[i] = _pass(u, at, "backward", back, host, copies, found)
+        backward = _pass(u, at, "backward", back, host, copies, found)
+        found.forward[i], found.backward[i] = forward + u.waits[0], backward + u.waits[1]
     return found
 
 
@@ -115,10 +116,12 @@ def _traffic_of_pass(
             add(group, cost, 1.0 if behind is None else hide["behind" if behind else group])
     if gathers(at.layout) and np.any(np.greater(u.dense, 0.0) | np.greater(u.expert, 0.0)):
         trained = (u.trained, u.trained_expert)
-        down, up = gathered(at, (u.dense, u.expert), trained, phase)
+        down, up, alone = gathered(at, (u.dense, u.expert), trained, phase)
         first = u.layers if 0 in u.places else 0
         sends = down.seconds, up.seconds, first, phase
         here.append(("fsdp", down.plus(up), lambda seconds: sharded_pass(at, seconds, *sends)))
+        if np.any(alone.bytes):
+            add("fsdp", alone, 1.0)
     if copies.link < np.inf:
         cost = offloaded(u, at, phase, copies)
         if np.any(cost.bytes):

@@ -49,6 +49,8 @@ class Unit(NamedTuple):
     tensors: float = 0.0  # trained weights, counted as tensors
     buckets: float = 0.0  # of the stack, that their gradients fill
     called: tuple[float, float] = (0.0, 0.0)  # ranks of its collectives, forward and backward
+    # seconds that nothing runs while the host waits for token counts, forward and backward
+    waits: tuple[float, float] = (0.0, 0.0)
 
     @property
     def update(self) -> np.ndarray:
@@ -82,9 +84,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
     rows = []
     for i, (what, block) in enumerate(order):
         count = step.blocks[block].count if what == "block" else 1
-        if experts[i]:
-            waits = token_counts(step.recipe.stack, at.device, constants()) * count
-            host_s[i, : 1 if inferring else 2] += waits
+        wait = token_counts(step.recipe.stack, at.device) if experts[i] else 0.0
         rows.append(
             Unit(
                 name=step.blocks[block].name if what == "block" else names[i],
@@ -106,6 +106,7 @@ def units(at: Placement, times: OpTimes) -> list[Unit]:
                 tensors=tensors[i] / count,
                 buckets=buckets[i] / count,
                 called=_called(at, sent[i], count, again),
+                waits=(wait, 0.0 if inferring else wait),
             )
         )
     return rows

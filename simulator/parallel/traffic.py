@@ -24,7 +24,7 @@ from roofcast.simulator.work.step import Step
 # a large one almost completely. A stack may set its own.
 HIDE = {
     "tp": 1.0, "ep": 1.0, "etp": 1.0, "cp": 1.0, "behind": 6.0, "dp": 6.0, "params": 1.0,
-    "fsdp": 6.0, "offload": 6.0,
+    "fsdp": 6.0, "copies": 6.0, "offload": 6.0,
 }  # fmt: skip
 
 
@@ -261,23 +261,31 @@ def gathered(
     weights: tuple[ArrayLike, ArrayLike],
     trained: tuple[ArrayLike, ArrayLike],
     phase: str,
-) -> tuple[Cost, Cost]:
-    """ZeRO-3 traffic of one layer in one pass: weights gathered, and gradients scattered.
+) -> tuple[Cost, Cost, Cost]:
+    """ZeRO-3 traffic of one layer in one pass: weights gathered, gradients scattered, and what of
+    the sums over the copies of a shard hides behind nothing.
 
     weights: outside experts, and of experts; trained: of both, those that have gradients. Weights
     are gathered before each pass, unless they stay from the forward; gradients are scattered after
     the backward [rajbhandari2019], and under hybrid sharding summed over the copies of the shard
-    [zhao2023].
+    [zhao2023]: beside the scatters, or under stacks that hide no such sum (overlap.copies = 1)
+    after them.
     """
     x, (gather, reduce) = at.layout, wire_bytes(at.step)
-    down = up = NOTHING
+    down = up = alone = NOTHING
+    hidden = at.hide["copies"] > 1.0
     for i, (group, n) in enumerate((("", x.shard), ("expert ", expert_shard(x)))):
         if np.any(weights[i]) and (phase == "forward" or np.all(x.reshard)):
             whole = gather * np.asarray(weights[i])
             down = down.plus(at.network.cost("all_gather", f"{group}shard", whole))
         if np.any(trained[i]) and phase == "backward":
-            up = up.plus(scattered(reduce * np.asarray(trained[i]), n, group, at.network))
-    return down, up
+            sent = reduce * np.asarray(trained[i])
+            if hidden:
+                up = up.plus(scattered(sent, n, group, at.network))
+                continue
+            up = up.plus(at.network.cost("reduce_scatter", f"{group}shard", sent))
+            alone = alone.plus(at.network.cost("all_reduce", f"{group}copies", sent / n))
+    return down, up, alone
 
 
 def scattered(bytes_: ArrayLike, ranks: ArrayLike, group: str, net: Network) -> Cost:

@@ -21,7 +21,9 @@ from roofcast.simulator.software.kernels import KINDS, attention_kernel
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")  # never taken from another profile
-OVERLAP = ("tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "offload")  # kinds of traffic
+OVERLAP = (  # kinds of traffic
+    "tp", "ep", "etp", "cp", "behind", "dp", "params", "fsdp", "copies", "offload",
+)  # fmt: skip
 MOST = 1e30  # larger numbers are taken for infinite
 
 MEANING = {  # of what a profile sets
@@ -50,7 +52,7 @@ MEANING = {  # of what a profile sets
     "scattered": "each tensor-parallel rank sends its part of an activation between stages",
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
     "program_s": "host seconds to launch a step that is one compiled program, on a host of 2026",
-    "sync_s": "host seconds per expert layer and pass to wait for token counts, on a host of 2026",
+    "sync_s": "seconds per expert layer and pass in which the host waits for token counts",
     "module_s": "host seconds per 8-bit linear layer and pass, beyond its launches, on a host of"
     " 2026",
     "far_s": "seconds per step of a collective that crosses nodes, beyond NCCL's: of a ring inside"

@@ -77,11 +77,11 @@ def by_phase(
     np.add.at(device_s, (of, phase), seconds)
     np.add.at(host_s, (of, phase), host)
     expert = {places[key[w.node]] for w in step.weights if w.expert}
-    if waits and device.kind != "cpu":
+    counts = np.zeros(len(PHASES))
+    if waits:
         passes = 2 if step.recipe.mode == "train" else 1
-        for i in expert:
-            count = _count(step, list(places)[i])
-            host_s[i, :passes] += token_counts(stack, device, c) * count
+        layers = sum(_count(step, list(places)[i]) for i in expert)
+        counts[:passes] = token_counts(stack, device) * layers
     whole_device, whole_host = device_s.sum(axis=0), host_s.sum(axis=0)
     if device.kind == "cpu":
         return whole_device, whole_host, whole_device + whole_host
@@ -91,7 +91,8 @@ def by_phase(
         total_s = sum(combine(d, h, c, free, stack.blocking) for d, h, free in parts)
     else:
         total_s = combine(whole_device, whole_host, c, False, stack.blocking)
-    return whole_device, whole_host, np.where(whole_device > 0, total_s, 0.0)
+    total_s = np.where(whole_device > 0, total_s, 0.0) + counts
+    return whole_device, whole_host + counts, total_s
 
 
 def between_steps(
@@ -120,11 +121,12 @@ def program(stack: Stack, device: Device, c: Kernels) -> float:
     return float(stack.program_s * of_device(device, c))
 
 
-def token_counts(stack: Stack, device: Device, c: Kernels) -> float:
-    """Host seconds that a layer of experts waits for its token counts, per pass. More on an older
-    host.
+def token_counts(stack: Stack, device: Device) -> float:
+    """Seconds per pass of a layer of experts in which the host waits for its token counts and the
+    device for what the host launches then: they add to the layer. As long on every host: most of a
+    wait is a copy, and other ranks. None on a CPU, whose counts are at hand.
     """
-    return float(stack.sync_s * of_device(device, c))
+    return 0.0 if device.kind == "cpu" else stack.sync_s
 
 
 def _count(step: Step, key: tuple[str, int]) -> int:

@@ -174,6 +174,9 @@ def test_virtual_stages_come_from_a_sibling_and_are_said():
           " moe_a2a_overlap=True"}, "te-nemo-graphs-a2a"),
         ({"framework": "Megatron-Bridge / NeMo container 26.06", "notes": "cuda_graph=None/None"},
          "te-nemo-2024"),
+        ({"framework": "MaxText (JAX)", "device": "H100-SXM5-80GB"}, "maxtext-gpu"),
+        ({"framework": "of our own", "tp": "2", "device": "H100-SXM5-80GB"}, "megatron"),
+        ({"framework": "of our own", "tp": "2", "device": "GB200"}, "megatron-grouped"),
         # a stack of GPUs runs on no other kind of device
         ({"source_name": "MLPerf Training v4.0", "framework": "PAX", "device": "TPU v5e"},
          "maxtext"),

@@ -57,6 +57,7 @@ def test_intervals_are_wider_for_devices_less_like_the_measured_ones():
         (ASKED[0] | {"stack": "pytorch-compiled"}, "known device, another stack"),
         (ASKED[0] | {"device": "rtx-3060"}, "known family"),
         (ASKED[0] | {"device": "t4"}, "inherited device"),
+        ({"model": "llama-3-8b", "device": "h100-sxm5", "tp": 2}, "no stack stated"),
         ({"model": "mixtral-8x7b", "device": "h100-sxm5"}, "mixture of experts"),
         ({"model": "resnet18", "device": "h100-sxm5", "batch": 1}, "bound by the host"),
     ],

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from roofcast import hwdb
+from roofcast import hwdb, predict
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.simulator.parallel.collectives import (
     all_gather,
@@ -134,10 +134,10 @@ def test_zero_3_gathers_and_scatters_in_the_formats_of_its_stack_and_precision(p
     at = place(**asked).at
     gather = seconds(all_gather, width[0] * N, 8, 1, 8)
     scatter = seconds(reduce_scatter, width[1] * N, 8, 1, 8)
-    down, up = gathered(at, ALL, ALL, "forward")
+    down, up, _ = gathered(at, ALL, ALL, "forward")
     assert (down.seconds, up) == (pytest.approx(gather), (0.0, 0.0))
     assert down.bytes == pytest.approx(width[0] * N * 7 / 8)
-    down, up = gathered(at, ALL, ALL, "backward")
+    down, up, _ = gathered(at, ALL, ALL, "backward")
     assert (down.seconds, up.seconds) == (pytest.approx(gather), pytest.approx(scatter))
     assert (down.bytes, up.bytes) == tuple(pytest.approx(w * N * 7 / 8) for w in width)
     kept = place(**asked, reshard=False).at
@@ -146,12 +146,12 @@ def test_zero_3_gathers_and_scatters_in_the_formats_of_its_stack_and_precision(p
 
 def test_zero_3_scatters_no_gradients_of_frozen_weights(place):
     at = place(**GPT2, dp=8, zero=3).at
-    down, up = gathered(at, ALL, (0.0, 0.0), "backward")
+    down, up, _ = gathered(at, ALL, (0.0, 0.0), "backward")
     assert (down, up) == (gathered(at, ALL, ALL, "backward")[0], (0.0, 0.0))
 
 
 def test_zero_3_gathers_experts_over_the_ranks_that_hold_the_same_experts(place):
-    cost, _ = gathered(place(**MIXTRAL, dp=32, ep=4, zero=3).at, (0.0, N), (0.0, N), "forward")
+    cost, *_ = gathered(place(**MIXTRAL, dp=32, ep=4, zero=3).at, (0.0, N), (0.0, N), "forward")
     assert cost.seconds == pytest.approx(seconds(all_gather, 2 * N, 8, 4, 32))
     assert cost.bytes == pytest.approx(2 * N * 7 / 8)
 
@@ -361,3 +361,32 @@ def test_internevo_all_reduces_16_bit_gradients_over_all_ranks_whatever_its_zero
         cost = reduction(place(**GPT2, dp=64, zero=1, shard=shard, stack="internevo-2023").at, N, 0)
         assert cost.gradients.seconds == pytest.approx(seconds(all_reduce, 2 * N, 64, 1, 64))
         assert cost.weights.seconds == pytest.approx(seconds(all_gather, 2 * N, shard, 1, 64))
+
+
+def test_sums_over_the_copies_of_a_shard_are_exposed_where_a_stack_hides_none(place):
+    """Under ZeRO 3 in a node: the scatter hides behind the backward, the sum over nodes adds."""
+    asked = GPT2 | {"dp": 16, "zero": 3, "shard": 8}
+    hidden, bare = (place(**asked, stack=s).at for s in ("maxtext", "maxtext-gpu"))
+    weights = (1e8, 0.0)
+    down, up, alone = gathered(bare, weights, weights, "backward")
+    assert alone.seconds == bare.network.cost("all_reduce", "copies", 2e8 / 8).seconds > 0.0
+    assert gathered(hidden, weights, weights, "backward")[2].seconds == 0.0
+    assert down == gathered(hidden, weights, weights, "backward")[0]
+    assert up.seconds < gathered(hidden, weights, weights, "backward")[1].seconds
+    assert gathered(bare, weights, weights, "forward")[2].seconds == 0.0
+    with_sum, without = (step_seconds(asked, s) for s in ("maxtext-gpu", "maxtext"))
+    one, same = (step_seconds(asked | {"dp": 8}, s) for s in ("maxtext-gpu", "maxtext"))
+    assert with_sum > without and one == same
+
+
+def step_seconds(asked, stack):
+    return predict(**asked, stack=stack).step_time_s
+
+
+def test_a_network_with_constants_of_its_own_has_them():
+    """TCP into the device's memory reaches 0.58 of its NICs, InfiniBand 0.8."""
+    device = hwdb.device("h100-sxm5")
+    of = {"gcp-a3-highgpu-8g": "gpudirect-tcpx", "gcp-a3-megagpu-8g": "network"}
+    for system, section in of.items():
+        assert fabric_of(hwdb.system(system), device, 16).levels[-1].constants == section
+    assert C.networks["gpudirect-tcpx"].share < C.networks["network"].share
