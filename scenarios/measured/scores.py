@@ -67,7 +67,9 @@ def score(run: LlmRun) -> Scored:
     if run.scenario is None:
         return Scored(run, refused=run.refused)
     try:
-        f = forecast(run.scenario)
+        # a row whose framework names no stack: stack_words says which was assumed
+        guessed = any(said.startswith("stack ") for said in run.assumptions)
+        f = forecast(run.scenario, assumed_stack=guessed)
     except RoofcastError as error:
         return Scored(run, refused=str(error))
     full = run.scenario.recompute == "full"

@@ -45,11 +45,14 @@ LEAP = 64  # the largest of these steps, in batches
 ANY_BATCH = 2**24  # samples; where as many fit, memory does not limit the batch
 
 
-def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
+def forecast(
+    scenario: Scenario, own: OwnRuns | None = None, *, assumed_stack: bool = False
+) -> Forecast:
     """Forecast one step of a scenario, and the run where its length is given.
 
     own: measured steps of the user's, which calibrate it. The files that `scenario.runs` names are
-    read by scenarios/own_runs.py, not here.
+    read by scenarios/own_runs.py, not here. assumed_stack: the scenario's stack is a guess, so that
+    the interval is that of frameworks which nobody named.
     """
     if scenario.campaign.get("stages"):
         from roofcast.simulator.campaign.terms import stages
@@ -59,7 +62,7 @@ def forecast(scenario: Scenario, own: OwnRuns | None = None) -> Forecast:
     if scenario.lengths is not None:
         return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)
-    interval = shipped(t, imagined, _unstated(scenario, found))
+    interval = shipped(t, imagined, assumed_stack or _unstated(scenario, found))
     if own is not None:
         found, interval = calibrated(found, t, interval, own)
     found = with_cost(with_interval(found, t, interval), scenario, forecast)
