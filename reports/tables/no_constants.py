@@ -14,7 +14,6 @@ NO_CONSTANTS = {
             ("chain", "BUSY LONG WIDE MANY", "where a replay takes over from mean values"),
             ("load", "LONGEST MOST", "limit on an input"),
             ("steps", "FINE RATIO CONTEXTS FEWEST", "grid of an interpolation"),
-            ("engine", "TOGETHER MANY", "sizes in one call, and once: no time depends on them"),
             ("server", "LARGE SMALLER", "arg_utils of vLLM: 1024 sequences from 70 GiB, else 256"),
             ("sample", "FILL PERCENT", "requests of a replay; percentages"),
             ("slo", "SLOWEST HIGHEST GRID SURE", "rates that are looked for; said"),

@@ -62,11 +62,13 @@ CONSTANTS = {
     ("stack", "internevo-2023"): {"factor": 0.3},
     (
         "stack",
-        "megatron megatron-grouped internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts",
+        "megatron megatron-grouped internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts"
+        " te-nemo-2404",
     ): {"sync_s": 1.0},
     (
         "stack",
-        "megatron internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts te-nemo-graphs"
+        "megatron internevo-2023 te-nemo-2023 te-nemo-2024 te-nemo-2024-experts te-nemo-2404"
+        " te-nemo-graphs"
         " te-nemo-graphs-a2a te-nemo-capacity",
     ): {"expert_launches": 1.0},
 }

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs, asks, asks_first

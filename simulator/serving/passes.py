@@ -5,13 +5,14 @@ and the host add to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.constants import kernels
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.engine import Engine, Point, Spent
 from roofcast.simulator.serving.exchange import Links, alike, between_stages, exchanges
 from roofcast.simulator.serving.formats import Served

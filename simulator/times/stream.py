@@ -73,7 +73,8 @@ def stream(
         t      = sqrt(start^2 + max(memory, flops / vector rate, special / special rate)^2)
 
     kind: a name of CLASS, or a sequence of them as long as the arrays, or their `class_of`. On a
-    CPU the start is added instead, and pooling ("compare") makes its comparisons one by one.
+    CPU the start is added instead; on a measured one, where PyTorch runs, pooling ("compare") makes
+    its comparisons one by one.
 
     A class has either a share of the bandwidth, or bytes that a core processes per clock whatever
     the bandwidth. The latter holds for pooling, gathering and depthwise convolutions: with shares
@@ -92,7 +93,8 @@ def stream(
     functions = np.asarray(special) / (w.vector * rates.special)
     memory = np.asarray(bytes, dtype=float) * per_byte
     busy = np.maximum(memory, np.maximum(vector, functions))
-    if rates.kind == "cpu":
+    if rates.measured:
         busy = np.maximum(busy, own.compared * np.asarray(flops) / (rates.cores * rates.clock))
+    if rates.kind == "cpu":
         return c.cpu.start_stream * cpu_start(rates, c) + busy
     return np.hypot(own.start / rates.clock if rates.kind == "gpu" else c.systolic.start, busy)

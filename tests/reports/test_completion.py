@@ -17,7 +17,12 @@ LINES = {
     "predict gpt2 --on h100-s": {"h100-sxm5", "h100-sxm5-96gb"},
     "predict gpt2 --on h100-sxm5 --on tpu-v5": {"tpu-v5e", "tpu-v5p"},
     "predict gpt2 --system dgx-h": {"dgx-h100", "dgx-h200"},
-    "predict gpt2 --stack te-nemo-2": {"te-nemo-2023", "te-nemo-2024", "te-nemo-2024-experts"},
+    "predict gpt2 --stack te-nemo-2": {
+        "te-nemo-2023",
+        "te-nemo-2024",
+        "te-nemo-2024-experts",
+        "te-nemo-2404",
+    },
     "predict gpt2 --recom": {"--recompute"},
     "run dcg": {"dcgan", "dcgan-discriminator", "dcgan-generator"},
     "run mnist-cnn --on l40": {"l40", "l40s"},
@@ -28,7 +33,7 @@ LINES = {
     "devices show nvlink6": {"nvlink6"},
     "systems show summit": {"summit-node"},
     "links show blin": {"blink"},
-    "stacks show maxt": {"maxtext"},
+    "stacks show maxt": {"maxtext", "maxtext-gpu"},
 }
 
 

@@ -17,7 +17,7 @@ from roofcast.simulator.machine.crosscheck.measure import Measured, Session
 
 FOLDER = Path(__file__).parents[2] / "scenarios" / "measured" / "machines"
 SHIPPED = sorted(FOLDER.glob("kernels-*.csv"))
-(DEVICE,) = FOLDER.glob("*.toml")
+(DEVICE,) = FOLDER.glob("intel*.toml")
 
 
 @pytest.fixture

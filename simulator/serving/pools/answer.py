@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares
 from roofcast.simulator.serving.interval import around, ranges
 from roofcast.simulator.serving.load import Load

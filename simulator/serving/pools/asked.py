@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.capacity import Room

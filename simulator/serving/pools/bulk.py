@@ -18,10 +18,9 @@ for k = 1 the formula of Erlang for c servers; what is ahead of a request is the
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.protocol import Numbers
 
 # shares of the capacity at which the chain is solved; between them and beyond what is interpolated

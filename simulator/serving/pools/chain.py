@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import first_wave, replay_said
 from roofcast.simulator.serving.chain import count
 from roofcast.simulator.serving.load import Load, Requests

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load

@@ -12,11 +12,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.layout import divisors
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.load import Load, Requests, requests

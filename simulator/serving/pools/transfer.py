@@ -16,9 +16,9 @@ in P seconds,
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from roofcast.hwdb.collective_constants import Collectives, collectives
+from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.capacity import BLOCK
 from roofcast.simulator.serving.load import Load

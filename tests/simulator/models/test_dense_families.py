@@ -72,8 +72,13 @@ def test_ranks_of_tensor_and_context_parallelism_together_do_all_work_once(kind,
     config = {**SMALL, "model_type": kind, "vocab_size": 128, "sliding_window": None}
     whole = work(tape_of(config, **options))
     tp = tape_of(config, Parallel(tp=2, sp=True), **options)
+    assert 2 * work(tp) == whole
+    if kind == "baichuan":  # its positions are a mask (ALiBi), unless it is as wide as the 7B
+        with pytest.raises(BadInput, match="cp 2: context parallelism needs a fused attention"):
+            tape_of(config, Parallel(cp=2), sequence=16, **options)
+        return
     cp = tape_of(config, Parallel(cp=2), sequence=16, **options)
-    assert 2 * work(tp) == 2 * work(cp) == whole
+    assert 2 * work(cp) == whole
 
 
 def test_norms_over_all_heads_are_summed_over_the_tensor_parallel_ranks():
