@@ -27,7 +27,8 @@ else:
             if with_default != sorted(with_default):
                 raise TypeError(f"{name}: a field without a default follows one that has one")
             defaults = [body[field] for field in fields if field in body]
-            made = namedtuple(name, fields, defaults=defaults, module=body["__module__"])  # noqa: PYI024
+            module = body["__module__"]
+            made = namedtuple(name, fields, defaults=defaults, module=module)  # noqa: PYI024
             made.__annotations__ = dict(fields)
             made.__qualname__ = body["__qualname__"]
             for key, value in body.items():
