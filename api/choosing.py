@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roofcast import hwdb
 from roofcast.calls import scenario_of
 from roofcast.hwdb.errors import BadInput
-from roofcast.hwdb.market import Own
+from roofcast.hwdb.market import Own, priced
 from roofcast.simulator.choose import chosen, explore
 from roofcast.simulator.choose.amounts import limit
 from roofcast.simulator.choose.assigned import Assigned, assign_files
@@ -115,13 +116,17 @@ def choose(
     for name in ("device", "devices", "tp", "pp", "dp", "cp", "system"):
         if name in fields:
             raise BadInput(f"{name}: choose finds devices and layouts itself; give on, or leave it")
-    own = {name: Own(on_demand=float(usd), spot=float(usd)) for name, usd in (prices or {}).items()}
+    among = list(owned) if owned else on
+    own = {
+        priced(name, among or ()): Own(on_demand=float(usd), spot=float(usd))
+        for name, usd in (prices or {}).items()
+    }
+    there = {hwdb.device(name).typed: number for name, number in (owned or {}).items()}
     wanted = Wanted(
         **limits, sure=sure, goal=goal, contract=contract, provider=provider, buy=buy,
-        devices=devices, owned=dict(owned or {}), prices=own,
+        devices=devices, owned=there, prices=own,
     )  # fmt: skip
     scenario = scenario_of(model, {"device": "h100-sxm5", **fields})  # the device is not read
-    among = list(owned) if owned else on
     found = chosen.choose(scenario, among, wanted, top, kinds)
     return Choices(**{name: getattr(found, name) for name in found.__struct_fields__})
 

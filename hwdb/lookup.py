@@ -50,9 +50,9 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
     given = tuple((changes or {}).items())
     text = names.text(name, "devices")
     if names.is_path(text):
-        return _own(Path(text), given)
+        return _own(Path(text), given, text)
     if text in (*names.THIS_MACHINE, names.THIS_GPU):
-        return _own(_calibrated(text), given)
+        return _own(_calibrated(text), given, text)
     return _shipped(names.resolve(text, "devices"), given)
 
 
@@ -79,21 +79,23 @@ def _calibrated(name: str) -> Path:
     return path
 
 
-def _own(path: Path, changes: tuple[tuple[str, str | float], ...]) -> Device:
-    """The device that a user's file describes."""
+def _own(path: Path, changes: tuple[tuple[str, str | float], ...], given: str) -> Device:
+    """The device that a user's file describes. given: how the user called it."""
     data, before = _with_base(path, ())
-    device = _device(data, str(path), path.stem, before)
+    device = _device(data, str(path), path.stem, before, given)
     if changes:
         data, edits = apply(data, changes, str(path))
-        device = _device(data, str(path), path.stem, before + edits)
+        device = _device(data, str(path), path.stem, before + edits, given)
     if not device.scale_up.link:
         return device
     named = _own_link(device.scale_up.link, "scale_up.link", path)
     return replace(device, scale_up=replace(device.scale_up, link=named))
 
 
-def _device(data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...]) -> Device:
-    device = read(Device, data, file, identity, edits=edits)
+def _device(
+    data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...], given: str = ""
+) -> Device:
+    device = read(Device, data, file, identity, edits=edits, given=given)
     if not device.peak_flops:
         raise BadInput(
             f'{file}: [peak_flops] is empty; give at least one rate, for example bf16 = "400'

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.lookup import device as device_of
-from roofcast.hwdb.names import names, resolve
+from roofcast.hwdb.names import is_path, names
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.strict import checked, load
 from roofcast.hwdb.tuples import NamedTuple
@@ -207,8 +207,18 @@ def _by_provider(used: Iterable[Quote]) -> list[list[float]]:
     return list(found.values())
 
 
-def own_prices(path: str | Path) -> dict[str, Own]:
+def priced(name: str, among: Sequence[str] = ()) -> str:
+    """The `id` of the device that a price is of: a name, a device's file, or the name of such a
+    file of `among` without its ending. Raises UnknownName.
+    """
+    own = {Path(each).stem for each in among if is_path(each)}
+    return name if name in own else device_of(name).id
+
+
+def own_prices(path: str | Path, among: Sequence[str] = ()) -> dict[str, Own]:
     """A user's file of prices: a table per device. Raises BadInput or UnknownName.
+
+    among: the devices to choose from, whose files may be named without their ending.
 
     [h100-sxm5]
     on-demand = 2.10    # USD per device-hour; spot, reserved-1y, reserved-3y too
@@ -217,7 +227,7 @@ def own_prices(path: str | Path) -> dict[str, Own]:
     tree = load(Path(path), "prices: a table per device")
     found: dict[str, Own] = {}
     for name, table in tree.items():
-        device = name if name in names("devices") else resolve(name, "devices")
+        device = priced(name, among)
         if not isinstance(table, dict) or not table:
             raise BadInput(f"{path}: {quoted(name)}: wanted a table, for example on-demand = 2.10")
         own = checked(Own, table, f"{path}: {name}")

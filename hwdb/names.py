@@ -81,6 +81,11 @@ def is_path(name: str) -> bool:
     return name.endswith(".toml") or "/" in name or os.sep in name
 
 
+def placed(name: str, pool: str | Path) -> str:
+    """A device's name, or its file beside the pool's."""
+    return str(Path(pool).parent / name) if is_path(name) and not Path(name).is_absolute() else name
+
+
 def text(name: str | Path, folder: str) -> str:
     """The name or path as a string; BadInput where it is neither."""
     if not isinstance(name, str | Path):

@@ -202,6 +202,12 @@ class Device(Struct, frozen=True, kw_only=True):
     sources: Table[str] = Table()  # key that figures cite -> citation
     base: str = ""  # the shipped device that this one was derived from
     edits: tuple[str, ...] = ()  # what differs: "memory.bandwidth 3.35 TB/s -> 8 TB/s"
+    given: str = ""  # the path, or this-machine, of a device that is not shipped
+
+    @property
+    def typed(self) -> str:
+        """What a user types to mean this device: its name, or the file that it was read from."""
+        return self.given or self.id
 
 
 class Link(Struct, frozen=True, kw_only=True):

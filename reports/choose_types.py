@@ -9,7 +9,8 @@ import click
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, quoted, unknown
-from roofcast.hwdb.market import Own, own_prices
+from roofcast.hwdb.market import Own, own_prices, priced
+from roofcast.hwdb.names import placed
 from roofcast.hwdb.strict import load
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.choose.amounts import limit
@@ -53,18 +54,32 @@ def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str] | Non
                 raise unknown("vendor", vendor, known, f"known: {', '.join(known)}")
         wanted = {vendor.lower() for vendor in vendors}
         found = [name for name, maker in makers.items() if maker.lower() in wanted]
-        return found + [name for name in on if name not in found]
+        return _distinct([*found, *on])
     if not on:
         return None
     if EVERY in on:
         return list(hwdb.devices())
-    for name in on:
-        hwdb.device(name)
-    return list(dict.fromkeys(on))
+    return _distinct(on)
+
+
+def _distinct(named: Sequence[str]) -> list[str]:
+    """These devices as they are typed, each once. Raises BadInput where two files have one name."""
+    found: dict[str, hwdb.Device] = {}
+    for name in named:
+        device = hwdb.device(name)
+        before = found.setdefault(device.id, device)
+        if before != device:
+            raise BadInput(
+                f"--on: {before.typed} and {device.typed} are two devices of one name; rename a"
+                " file"
+            )
+    return [device.typed for device in found.values()]
 
 
 def pool(path: str) -> dict[str, int]:
-    """Devices that there are, from a file: name -> number. Raises BadInput or UnknownName."""
+    """Devices that there are, from a file: name, or path of its own file beside that one, ->
+    number. Raises BadInput or UnknownName.
+    """
     tree = load(Path(path), "a pool: a table [devices] of name = number")
     table = tree.get("devices")
     if not isinstance(table, dict) or not table or set(tree) != {"devices"}:
@@ -76,13 +91,18 @@ def pool(path: str) -> dict[str, int]:
                 f"{path}: {name} = {quoted(number)}: a whole number of devices is wanted, at least"
                 " 1"
             )
-        found[hwdb.device(name).id] = number
+        found[hwdb.device(placed(name, path)).typed] = number
     return found
 
 
-def prices_of(path: str | None, given: Sequence[str]) -> dict[str, Own]:
-    """The user's prices: of a file, and of DEVICE=USD."""
-    found = own_prices(path) if path is not None else {}
+def prices_of(
+    path: str | None, given: Sequence[str], among: Sequence[str] | None = None
+) -> dict[str, Own]:
+    """The user's prices by `id` of the device: of a file, and of DEVICE=USD.
+
+    among: the devices to choose from, whose files may be named without their ending.
+    """
+    found = own_prices(path, among or ()) if path is not None else {}
     for text in given:
         name, sign, value = text.rpartition("=")
         try:
@@ -93,7 +113,7 @@ def prices_of(path: str | None, given: Sequence[str]) -> dict[str, Own]:
             raise BadInput(
                 f"--price {text}: not DEVICE=USD; write for example --price h100-sxm5=2.10"
             )
-        device = hwdb.device(name.strip()).id
+        device = priced(name.strip(), among or ())
         own = (
             {field: getattr(found[device], field) for field in Own.__struct_fields__}
             if device in found

@@ -197,7 +197,7 @@ def _asked(
         buy=given.pop("buy"),
         devices=devices or max([MOST_DEVICES, *there.values()]),
         owned=there,
-        prices=prices_of(prices, price),
+        prices=prices_of(prices, price, names),
     )
     fields = {key: value for key, value in given.items() if value not in (None, ())}
     # the device of the scenario is not read

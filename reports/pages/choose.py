@@ -332,9 +332,16 @@ def _smallest(out: Console, found: Chosen) -> None:
     say(out, f"{_nodes(c)}{may}: {_spent(c, found)}, {words_of(c.options)}")
 
 
+def _price_given(found: Chosen) -> str:
+    """How to give the price of a device that has none, as it is typed."""
+    if found.bought:
+        return "--prices FILE gives one"
+    return f"--price {next(iter(found.without_price), 'DEVICE')}=2.10 gives one"
+
+
 def _left_out(out: Console, found: Chosen) -> None:
     lines = [
-        (found.without_price, "without a price", "--price DEVICE=USD gives one"),
+        (found.without_price, "without a price", _price_given(found)),
         (found.without_power, "without a printed power", "no limit on power can hold"),
         (found.unmeasured, "of makers on whose devices no run was measured", "--on all considers"
          " them"),

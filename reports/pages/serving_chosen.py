@@ -61,7 +61,8 @@ def _head(out: Console, found: ServingChosen) -> None:
     priced = found.considered - len(found.without_price) - len(found.without_memory)
     say(
         out,
-        f"considered: {priced:,} kinds of devices, {found.layouts:,} layouts of a replica; the"
+        f"considered: {priced:,} kind{'s' if priced != 1 else ''} of devices,"
+        f" {found.layouts:,} layout{'s' if found.layouts != 1 else ''} of a replica; the"
         f" replicas of {found.counted:,} were counted, and lower bounds rule out the others",
     )
 

@@ -38,7 +38,7 @@ def budget_of(text: str) -> Budget:
         count, days = int(parts[1].replace(",", "")), limit(parts[3], "s") / DAY
         if not 1 <= count <= MOST_DEVICES or not 0 < days < 1e5:
             raise BadInput(f"budget {quoted(text)}: no such number of devices or days")
-        return Budget(devices=count, device=hwdb.device(parts[2]).id, days=days)
+        return Budget(devices=count, device=hwdb.device(parts[2]).typed, days=days)
     lower = plain.lower()
     if lower.endswith(("flop", "flops")):
         flop = quantity(re.sub(r"(?i)flops?$", "FLOP", plain), "FLOP")

@@ -125,7 +125,7 @@ def plan(
         raise BadInput(f"budget {budget}: names its device; leave --on out")
     names = [asked.device] if asked.device else list(devices) or ["h100-sxm5"]
     planner = Planner(asked, family, inference_tokens, days, sequence, price_per_hour)
-    plans = [planner.on(hwdb.device(name).id) for name in dict.fromkeys(names)]
+    plans = [planner.on(hwdb.device(name).typed) for name in dict.fromkeys(names)]
     plans.sort(key=lambda p: (round(p.loss, 6), p.cost_usd or math.inf))
     n, d = PRINTED.optimum(plans[0].training_flop)
     said = [
@@ -255,7 +255,7 @@ class Planner(NamedTuple):
             device=device, tokens=max(count, float(self.sequence)), sequence=self.sequence,
         )  # fmt: skip
         chooser = Chooser(scenario, [device], Wanted(devices=MOST_DEVICES, goal="time"))
-        kind = chooser.kinds[device]
+        kind = next(iter(chooser.kinds.values()))
         found = None
         for n in self._counts(kind, seconds):
             points = chooser.search(kind, [n])

@@ -144,7 +144,7 @@ def _runs(plan: Plan, jobs: Sequence[Job], pool: Sequence[Pooled], found: Pairs)
     return tuple(
         Run(
             job=jobs[p.job].name,
-            device=pool[p.mode.kind].device.id,
+            device=pool[p.mode.kind].device.typed,
             devices=p.mode.devices,
             start_s=p.start_s,
             end_s=p.end_s,
@@ -212,4 +212,5 @@ def _too_late(job: Job, modes: Sequence[Mode], pool: Sequence[Pooled]) -> str:
 
 def _why(job: Job, found: Pairs, i: int, pool: Sequence[Pooled]) -> str:
     each = found.unable[i]
-    return "; ".join(f"{entry.device.id}: {each.get(entry.device.id, '')}" for entry in pool)
+    why = {d.typed: each.get(d.id, each.get(d.typed, "")) for d in (entry.device for entry in pool)}
+    return "; ".join(f"{device}: {text}" for device, text in why.items())

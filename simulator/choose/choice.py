@@ -82,7 +82,7 @@ def choice_of(chooser: Chooser, point: Point) -> Choice:
     fields |= _prices(chooser, point, fields["cost_usd"])
     energy_j = found.energy_j if found.energy_j is not None else point.energy_j
     return Choice(
-        device=of.device.id,
+        device=of.device.typed,
         devices=n,
         node=of.node,
         options=point.options,
@@ -137,7 +137,7 @@ def _chance(chooser: Chooser, point: Point, found: Forecast, limit_s: float | No
     """The probability that a run takes no longer than a limit."""
     if limit_s is None or not chooser.length.given:
         return None
-    of = chooser.kinds[point.offer.device.id].floor
+    kind = chooser.kinds[point.offer.device.id]
     return chooser.length.sure(
-        of, found, point.devices, found.step_time_s, found.interval_s, limit_s
+        kind.floor, kind.names.device, point.devices, found.step_time_s, found.interval_s, limit_s
     )

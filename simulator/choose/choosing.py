@@ -297,7 +297,9 @@ class Chooser:
         scenario = msgspec.structs.replace(kind.scenario, **point.options)
         limits = [wanted.within_s, self._pays_s(point, wanted)]
         return all(
-            self.length.chance(kind.floor, scenario, point.devices, point.step_s, limit)
+            self.length.chance(
+                kind.floor, scenario, kind.names.device, point.devices, point.step_s, limit
+            )
             >= wanted.sure
             for limit in limits
             if limit is not None

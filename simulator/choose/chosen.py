@@ -4,7 +4,7 @@ the constraints, what would.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -115,6 +115,7 @@ def choose(
     if not named and timed and wanted.within_s is None:
         wanted = msgspec.structs.replace(wanted, longest_s=YEAR)
     chooser = Chooser(scenario, among, wanted)
+    chooser.wanted = wanted = _without_prices(chooser, wanted)
     best = chooser.best(wanted, top)
     if not best and wanted.longest_s is not None:
         chooser.wanted = wanted = msgspec.structs.replace(wanted, longest_s=None)
@@ -151,7 +152,7 @@ def _chosen(
 ) -> Chosen:
     choices = tuple(choice_of(chooser, p) for p in best)
     front = chooser.front(wanted) if best else []
-    shown = {c.device for c in choices}
+    shown = {p.offer.device.id for p in best}
     priceless, powerless = (_without(chooser, wanted, what) for what in ("price", "power"))
     unable = [*chooser.unable, *priceless, *powerless, *shown]
     slow, impossible = _ruled_out(chooser, wanted, set(unable))
@@ -174,19 +175,41 @@ def _chosen(
         smallest=choice_of(chooser, smallest) if smallest else None,
         fitting_batch=batch,
         binding=_binding(choices[0], wanted) if choices else {},
-        without_price=priceless,
-        without_power=powerless,
-        unable=chooser.unable,
+        without_price=_typed(chooser, priceless),
+        without_power=_typed(chooser, powerless),
+        unable=dict(zip(_typed(chooser, chooser.unable), chooser.unable.values(), strict=True)),
         unmeasured=left[0],
         other_kinds=left[1],
-        too_slow=slow,
-        impossible=impossible,
+        too_slow=_typed(chooser, slow),
+        impossible=_typed(chooser, impossible),
         known=considered + sum(map(len, left)),
         considered=considered,
         searched=len(chooser.searched),
         layouts=chooser.layouts,
         assumptions=_assumptions(chooser, wanted),
     )
+
+
+def _without_prices(chooser: Chooser, wanted: Wanted) -> Wanted:
+    """The same, ranked by what is known where cost was not asked for and no price is known."""
+    if wanted.goal is not None or wanted.objective != "cost":
+        return wanted
+    priceless = _without(chooser, wanted, "price")
+    if len(priceless) < len(chooser.kinds):
+        return wanted
+    goal = "devices" if wanted.within_s is not None else "time"
+    first, what = _typed(chooser, priceless)[0], "purchase" if wanted.buy else "rent"
+    how = "--prices FILE" if wanted.buy else f"--price {first}=2.10"
+    chooser.assumptions.append(
+        f"no {what} of these devices is known: ranked by {goal}, not by cost ({how} gives one)"
+    )
+    return msgspec.structs.replace(wanted, goal=goal)
+
+
+def _typed(chooser: Chooser, names: Iterable[str]) -> tuple[str, ...]:
+    """Devices as a user types them: those of a file by its path."""
+    kinds = chooser.kinds
+    return tuple(kinds[n].names.device.typed if n in kinds else n for n in names)
 
 
 def _assumptions(chooser: Chooser, wanted: Wanted) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput, quoted, unknown
 from roofcast.hwdb.market import Summary, rent
-from roofcast.hwdb.names import is_path
+from roofcast.hwdb.names import is_path, placed
 from roofcast.hwdb.strict import checked, load
 from roofcast.simulator.choose.amounts import limit
 from roofcast.simulator.forecast.scenario import Scenario
@@ -143,7 +143,7 @@ def read_pool(path: str | Path) -> tuple[Pooled, ...]:
         usd = asked.usd_per_hour
         if usd is not None and not 0 <= usd < 1e6:
             raise BadInput(f"{where}: usd-per-hour {quoted(usd)}: not a price")
-        device = hwdb.device(_placed(name, Path(path)))
+        device = hwdb.device(placed(name, path))
         if device.id in found:
             raise BadInput(f"{where}: {device.id} is there twice; give one count")
         price = (
@@ -154,8 +154,3 @@ def read_pool(path: str | Path) -> tuple[Pooled, ...]:
         known = price.median if price is not None else None
         found[device.id] = Pooled(device, asked.count, asked.per_node, known, price)
     return tuple(found.values())
-
-
-def _placed(name: str, path: Path) -> str:
-    """A device's name, or its file beside the pool's."""
-    return str(path.parent / name) if is_path(name) and not Path(name).is_absolute() else name

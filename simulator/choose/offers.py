@@ -65,8 +65,8 @@ def offer(device: Device, wanted: Wanted) -> Offer:
     """The device with its prices, the user's first."""
     own = wanted.prices.get(device.id)
     node = _node(device)
-    most = wanted.owned.get(device.id, wanted.devices)
-    if device.id not in wanted.owned and is_desktop(device) and not wanted.joined:
+    most = wanted.owned.get(device.typed, wanted.devices)
+    if device.typed not in wanted.owned and is_desktop(device) and not wanted.joined:
         most = min(most, node)  # no network joins such machines
     return Offer(
         device,
@@ -75,7 +75,7 @@ def offer(device: Device, wanted: Wanted) -> Offer:
         float(device.power.tdp) if device.power.tdp else None,
         node,
         min(most, wanted.devices),
-        device.id in wanted.owned,
+        device.typed in wanted.owned,
     )
 
 

@@ -105,7 +105,7 @@ def _key(job: Job) -> bytes:
 
 def _searched(job: Job, pool: Sequence[Pooled]) -> tuple[_Searched, int]:
     """A job on all kinds of a pool, and the number of layouts forecast."""
-    owned = {entry.device.id: entry.devices for entry in pool}
+    owned = {entry.device.typed: entry.devices for entry in pool}
     wanted = Wanted(owned=owned, devices=max(owned.values()))
     try:
         chooser = Chooser(job.scenario, list(owned), wanted)
@@ -122,7 +122,7 @@ def _searched(job: Job, pool: Sequence[Pooled]) -> tuple[_Searched, int]:
     unable = dict(chooser.unable)
     for name, kind in chooser.kinds.items():
         if not any(device == name for device, _ in found):
-            unable.setdefault(name, _lack(kind, owned[name]))
+            unable.setdefault(name, _lack(kind, owned[kind.names.device.typed]))
     kind = next(iter(chooser.kinds.values()))
     batch = kind.scenario.batch or 0
     said = tuple(chooser.assumptions)

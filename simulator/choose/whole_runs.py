@@ -30,7 +30,13 @@ class Length:
         return mean_time_s(self._facts(of, device, devices, step_s), self.terms)
 
     def chance(
-        self, of: Floor, scenario: Scenario, devices: int, step_s: float, limit_s: float
+        self,
+        of: Floor,
+        scenario: Scenario,
+        device: Device,
+        devices: int,
+        step_s: float,
+        limit_s: float,
     ) -> float:
         """The probability that the run takes no longer: by the interval of the first layout of a
         device that is asked about.
@@ -42,12 +48,12 @@ class Length:
             level: (low / f.step_time_s * step_s, high / f.step_time_s * step_s)
             for level, (low, high) in f.interval_s.items()
         }
-        return self.sure(of, f, devices, step_s, interval, limit_s)
+        return self.sure(of, device, devices, step_s, interval, limit_s)
 
     def sure(
         self,
         of: Floor,
-        f: Forecast,
+        device: Device,
         devices: int,
         step_s: float,
         interval_s: dict[str, tuple[float, float]],
@@ -56,10 +62,8 @@ class Length:
         """The same by the interval of a step."""
         if not self.whole:
             return probability(interval_s, limit_s / of.steps, step_s)
-        from roofcast import hwdb
-
         low, high = interval_s.get("80", (None, None))
-        facts = self._facts(of, hwdb.device(f.device), devices, step_s)
+        facts = self._facts(of, device, devices, step_s)
         part = facts.parts[0]._replace(low_s=low, high_s=high)
         return chance(facts._replace(parts=(part,)), self.terms, limit_s)
 

@@ -84,9 +84,9 @@ class Hardware:
             of = offer(hwdb.device(name, asked.set), wanted)
             check_formats(asked, of.device)
             if not of.device.memory.limit:
-                self.without_memory.append(of.device.id)
+                self.without_memory.append(of.device.typed)
             elif self.value(of, 1) is None:
-                self.without_price.append(of.device.id)
+                self.without_price.append(of.device.typed)
             else:
                 self.offers.setdefault(of.device.id, of)
 
@@ -109,7 +109,7 @@ class Hardware:
         """Layouts of one replica on so many devices."""
         found = []
         for size in sizes:
-            named = msgspec.structs.replace(self.asked, device=of.device.id)
+            named = msgspec.structs.replace(self.asked, device=of.device.typed)
             try:
                 every = candidates(named, self.model, size)
             except BadInput as error:

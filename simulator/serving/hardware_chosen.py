@@ -76,7 +76,12 @@ def choose(
     found = Hardware(asked, devices, wanted, goal, level)
     if not found.offers:
         kind = "purchase" if wanted.buy else wanted.contract
-        raise BadInput(f"no price ({kind}) of any of these devices; give --price, or --for devices")
+        first = next(iter(found.without_price), "h100-sxm5")
+        how = f"--price {first}=2.10" if not wanted.buy else "--prices FILE"
+        raise BadInput(
+            f"no price ({kind}) of any of these devices; give one, for example {how}, or --for"
+            " devices"
+        )
     points = found.ranked(top)
     if not points:
         raise BadInput(_nothing(found, asked, devices, wanted, level))
@@ -143,7 +148,7 @@ def _choice(found: Hardware, point: Point) -> ServingChoice:
     price = of.purchase if found.wanted.buy else of.rent
     capacity = of.device.memory.limit
     return ServingChoice(
-        device=of.device.id,
+        device=of.device.typed,
         devices=devices,
         replicas=n,
         node=of.node,

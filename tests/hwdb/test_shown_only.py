@@ -21,7 +21,15 @@ from roofcast.simulator.times.rates import resolve
 
 SIMULATOR = Path(simulator.__file__).parent
 CALIBRATED = SIMULATOR.parent / "scenarios" / "measured" / "machines"
-IDENTITY = {"id", "name", "notes", "sources", "base", "edits"}  # not properties of the hardware
+IDENTITY = {
+    "id",
+    "name",
+    "notes",
+    "sources",
+    "base",
+    "edits",
+    "given",
+}  # not properties of the hardware
 PARTS = {
     records.Memory: (Device, "memory"),
     records.ScaleUp: (Device, "scale_up"),
