@@ -28,6 +28,7 @@ POSSIBLE = {"B/s": 1e9, "FLOP/s": 1e9, "Hz": 1e6, "B": 4e6, "W": 1.0}
 LONG = 1e-3  # the same for seconds, which are questioned where they are large
 
 _FACTOR = re.compile(r"(?:[x*×]\s*([\d.eE+-]+)|([\d.eE+-]+)\s*[x×])")
+_BITS = re.compile(r"(?:bps|b|bits?)\s*(?:/\s*s)?\s*$")
 _PERCENT = re.compile(r"([+-]\s*[\d.]+)\s*%")
 
 
@@ -235,6 +236,21 @@ def check_units(data: Mapping[str, Any], file: str) -> None:
                 check_unit(key, typed, quantity(typed, unit), unit)
             except BadInput as error:
                 raise BadInput(f"{file}: {error}") from None
+
+
+def in_bits(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Figures of a file whose unit is of bits, with what they are in bytes, a line for each."""
+    found = []
+    for key, unit in figure_keys().items():
+        if unit not in ("B/s", "B"):
+            continue
+        entry: Any = data
+        for part in key.split("."):
+            entry = entry.get(part) if isinstance(entry, Mapping) else None
+        typed = entry.get("value") if isinstance(entry, Mapping) else entry
+        if isinstance(typed, str) and _BITS.search(typed):
+            found.append(f"{key} {shortened(typed)} is in bits: {pretty(_old(typed, unit), unit)}")
+    return tuple(found)
 
 
 def merge(

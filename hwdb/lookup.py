@@ -10,12 +10,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import roofcast.hwdb.names as names
-from roofcast.hwdb.edits import apply, check_units, merge
+from roofcast.hwdb.edits import apply, check_units, in_bits, merge
 from roofcast.hwdb.errors import BadInput, UnknownName, quoted
 from roofcast.hwdb.reader import load, read
 from roofcast.hwdb.records import KINDS, Device, Link, System
 from roofcast.hwdb.topologies import check_topology
+from roofcast.hwdb.units import pretty
 
+BANDWIDTH = "memory.bandwidth"
+MOST_FLOP_PER_BYTE = 1e4
+"""From this ratio of the highest peak to the memory bandwidth on the bandwidth is questioned; 3,800
+at most among the shipped devices (Jetson Thor in 4 bits)."""
 MAX_DEVICES = 1e9
 """Most devices that a user's system may have."""
 
@@ -56,6 +61,40 @@ def device(name: str | Path, changes: Mapping[str, str | float] | None = None) -
     return _shipped(names.resolve(text, "devices"), given)
 
 
+def as_set(name: str | Path, changes: Mapping[str, str | float]) -> Device:
+    """The same as `device`; raises BadInput also where a power cap is above the board's TDP, and
+    where a user's memory bandwidth is far below what any device has beside such a peak.
+    """
+    found = device(name, changes)
+    if found.given or (changes and not str(changes.get(BANDWIDTH, "x")).strip().startswith("x")):
+        _check_bandwidth(found)
+    cap, tdp = found.power.cap, found.power.tdp
+    if cap and tdp and cap > tdp:
+        watts = pretty(cap, "W")
+        raise BadInput(
+            f"a power cap of {watts} is above the TDP of {found.typed}, {pretty(tdp, 'W')}; give"
+            f" less, or for a board that is built for more: --set power.tdp='{watts}'"
+        )
+    return found
+
+
+def _check_bandwidth(device: Device) -> None:
+    """Ask back where a device has so many FLOP per byte of its memory that a prefix must be lost.
+
+    Raises BadInput with the bandwidth that was probably meant.
+    """
+    bandwidth = float(device.memory.bandwidth)
+    flop = max(map(float, device.peak_flops.values())) / bandwidth
+    if flop < MOST_FLOP_PER_BYTE:
+        return
+    meant = pretty(1000 * bandwidth, "B/s")
+    raise BadInput(
+        f"{device.typed}: {BANDWIDTH} {pretty(bandwidth, 'B/s')} is a byte per {flop:,.0f} FLOP of"
+        f" its peak, and devices have one per 4,000 or fewer; did you mean {meant}? (a factor is"
+        f" taken as it is: --set {BANDWIDTH}=x0.001)"
+    )
+
+
 @lru_cache(maxsize=1024)
 def _shipped(name: str, changes: tuple[tuple[str, str | float], ...]) -> Device:
     data, edits = apply(_tables(name), changes, name)
@@ -82,10 +121,11 @@ def _calibrated(name: str) -> Path:
 def _own(path: Path, changes: tuple[tuple[str, str | float], ...], given: str) -> Device:
     """The device that a user's file describes. given: how the user called it."""
     data, before = _with_base(path, ())
-    device = _device(data, str(path), path.stem, before, given)
+    bits = tuple(f"{path.stem}: {line}" for line in in_bits(data))
+    device = _device(data, str(path), path.stem, before, given, bits)
     if changes:
         data, edits = apply(data, changes, str(path))
-        device = _device(data, str(path), path.stem, before + edits, given)
+        device = _device(data, str(path), path.stem, before + edits, given, bits)
     if not device.scale_up.link:
         return device
     named = _own_link(device.scale_up.link, "scale_up.link", path)
@@ -93,9 +133,14 @@ def _own(path: Path, changes: tuple[tuple[str, str | float], ...], given: str) -
 
 
 def _device(
-    data: dict[str, Any], file: str, identity: str, edits: tuple[str, ...], given: str = ""
+    data: dict[str, Any],
+    file: str,
+    identity: str,
+    edits: tuple[str, ...],
+    given: str = "",
+    read_as: tuple[str, ...] = (),
 ) -> Device:
-    device = read(Device, data, file, identity, edits=edits, given=given)
+    device = read(Device, data, file, identity, edits=edits, given=given, read_as=read_as)
     if not device.peak_flops:
         raise BadInput(
             f'{file}: [peak_flops] is empty; give at least one rate, for example bf16 = "400'

@@ -27,7 +27,7 @@ LEAST, MOST = 1e-24, 1e24
 """Of any number [its SI unit]: no hardware has less or more."""
 
 FIGURE_KEYS = ("value", "source", "status", "where")
-NOT_IN_FILES = ("id", "edits", "given")
+NOT_IN_FILES = ("id", "edits", "given", "read_as")
 Record = TypeVar("Record", bound=Struct)
 
 

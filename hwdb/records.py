@@ -202,6 +202,7 @@ class Device(Struct, frozen=True, kw_only=True):
     sources: Table[str] = Table()  # key that figures cite -> citation
     base: str = ""  # the shipped device that this one was derived from
     edits: tuple[str, ...] = ()  # what differs: "memory.bandwidth 3.35 TB/s -> 8 TB/s"
+    read_as: tuple[str, ...] = ()  # what figures of a user's file were taken to mean
     given: str = ""  # the path, or this-machine, of a device that is not shipped
 
     @property

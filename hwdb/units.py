@@ -140,6 +140,19 @@ def quantity(value: str | float, unit: str) -> float:
     return number
 
 
+def check_has_unit(value: object, unit: str, meant: str, least: float = 0.0) -> None:
+    """Refuse a bare number where a unit is typed: a text, and a number below `least`; 0 needs none.
+
+    meant: the unit that was probably meant. Raises BadInput with a question.
+    """
+    text = isinstance(value, str) and re.fullmatch(rf"\s*{_NUMBER}\s*", value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value < least
+    if not text and not number or not (bare := _float(str(value))):
+        return
+    words = {"s": "seconds", "J": "joules"}.get(unit, unit)
+    raise BadInput(f"{bare:g} is {bare:g} {words}; did you mean {bare:g}{meant}? give the unit")
+
+
 def _parse(text: str, unit: str) -> float:
     match = _TEXT.fullmatch(text)
     if match:

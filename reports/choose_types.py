@@ -34,7 +34,9 @@ class Limit(click.ParamType):
         option = param.opts[0] if param is not None else "limit"
         try:
             number = limit(value, self.unit)
-        except BadInput:
+        except BadInput as error:
+            if "did you mean" in str(error):
+                raise BadInput(f"{option} {value}: {error}") from None
             number = 0.0
         if not number > 0:
             raise BadInput(
@@ -42,6 +44,26 @@ class Limit(click.ParamType):
                 f" {EXAMPLES[self.unit]}"
             )
         return number
+
+
+class Sure(click.ParamType):
+    """A probability in percent."""
+
+    name = "percent"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """The percentage; raises BadInput unless it is a whole one from 50 to 99."""
+        try:
+            number = float(str(value).removesuffix("%"))
+        except ValueError:
+            number = 0.0
+        if 50 <= number <= 99 and number == int(number):
+            return int(number)
+        share = round(100 * number)
+        hint = f"did you mean {share}?" if 50 <= share <= 99 else "for example 90"
+        raise BadInput(f"--sure {value}: a whole percentage from 50 to 99 is wanted; {hint}")
 
 
 def chosen_devices(on: Sequence[str], vendors: Sequence[str]) -> list[str] | None:

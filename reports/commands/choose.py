@@ -11,7 +11,7 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput
 from roofcast.hwdb.market import CLASSES, RENTS
-from roofcast.reports.choose_types import Limit, chosen_devices, pool, prices_of
+from roofcast.reports.choose_types import Limit, Sure, chosen_devices, pool, prices_of
 from roofcast.reports.completion import completing
 from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_power import SITE
@@ -50,7 +50,7 @@ STEP = (
 )
 @click.option(
     "--sure",
-    type=click.IntRange(50, 99),
+    type=Sure(),
     metavar="PERCENT",
     help="Probability with which deadline and budget hold. Default: at the forecast time.",
 )
@@ -183,6 +183,13 @@ def _asked(
         raise click.UsageError(
             "--owned names the devices to choose from; leave --on and --vendor out"
         )
+    ways = {
+        "--owned": owned, "--buy": given["buy"], "--rent": contract,
+        "--price": owned and price, "--prices": owned and prices,
+    }  # fmt: skip
+    paid = [name for name, value in ways.items() if value]
+    if len(paid) > 1:
+        raise click.UsageError(f"{' and '.join(paid)}: two ways to pay; give one of them")
     there = pool(owned) if owned is not None else {}
     names = list(there) or chosen_devices(on, vendor)
     wanted = Wanted(

@@ -68,8 +68,8 @@ def write_choices(found: Chosen, path: str | Path, command: str) -> int:
     length = f"{s['tokens']} tokens" if "tokens" in s else f"{s.get('samples')} samples"
     content = _page(
         title=f"{s['model']}: what to run it on",
-        lead=f"{length}; {found.considered:,} kinds of devices considered, {found.layouts:,}"
-        f" layouts forecast; ranked by {found.objective}",
+        lead=f"{length}; {found.considered:,} kind{'s' if found.considered != 1 else ''} of devices"
+        f" considered, {found.layouts:,} layouts forecast; ranked by {found.objective}",
         limits=[_limit(found, name) for name in found.limits],
         cards=[_card(c) for c in found.choices[:CARDS]],
         tables=_choice_tables(found),

@@ -11,13 +11,14 @@ import msgspec
 
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.strict import checked
-from roofcast.hwdb.units import quantity
+from roofcast.hwdb.units import check_has_unit, quantity
 
 UNITS = {
     "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "day": 86400.0, "days": 86400.0,
     "year": 365.25 * 86400.0, "years": 365.25 * 86400.0,
 }  # fmt: skip
 LONGEST = 100 * 365.25 * 86400.0  # seconds
+HOUR = 3600.0
 MOST = 1e15
 
 
@@ -186,7 +187,7 @@ def _deadline(value: str | float | None, start: date | None, what: str) -> float
     if value is None:
         return None
     if not (isinstance(value, str) and re.match(r"\d{4}-\d", value)):
-        seconds = _seconds(value, what)
+        seconds = _seconds(value, what, "30d", HOUR)
         if not seconds:
             raise BadInput(f"{what} {value}: no time is left; give a later one")
         return seconds
@@ -199,10 +200,16 @@ def _deadline(value: str | float | None, start: date | None, what: str) -> float
     return (end - start) / timedelta(seconds=1)
 
 
-def _seconds(value: str | float | None, what: str, such: str = "10 min") -> float | None:
-    """A duration: "10 min", "3 h"; a bare number is seconds."""
+def _seconds(
+    value: str | float | None, what: str, such: str = "10 min", least: float = 0.0
+) -> float | None:
+    """A duration: "10 min", "3 h"; a bare number, which is no text, is seconds, of `least`."""
     if value is None:
         return None
+    try:
+        check_has_unit(value, "s", such.lstrip("0123456789"), least)
+    except BadInput as error:
+        raise BadInput(f"{what}: {error}") from None
     found = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-z]+)\s*", str(value))
     try:
         if found and found[2] in UNITS:

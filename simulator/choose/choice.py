@@ -107,7 +107,8 @@ def choice_of(chooser: Chooser, point: Point) -> Choice:
 
 def _forecast(chooser: Chooser, point: Point) -> Forecast:
     s = chooser.kinds[point.offer.device.id].scenario
-    if _is_rented(chooser, point) and point.offer.rent is not None:
+    rented = _is_rented(chooser, point) and not s.campaign.get("owned")
+    if rented and point.offer.rent is not None:
         s = msgspec.structs.replace(s, price_per_hour=point.offer.rent.median)
     return forecast(msgspec.structs.replace(s, **point.options))
 

@@ -154,6 +154,7 @@ def _chosen(
     front = chooser.front(wanted) if best else []
     shown = {p.offer.device.id for p in best}
     priceless, powerless = (_without(chooser, wanted, what) for what in ("price", "power"))
+    priceless = tuple(name for name in priceless if name not in shown)
     unable = [*chooser.unable, *priceless, *powerless, *shown]
     slow, impossible = _ruled_out(chooser, wanted, set(unable))
     kind = next(iter(chooser.kinds.values()))

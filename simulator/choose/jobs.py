@@ -12,6 +12,7 @@ from roofcast.hwdb.errors import BadInput, quoted, unknown
 from roofcast.hwdb.market import Summary, rent
 from roofcast.hwdb.names import is_path, placed
 from roofcast.hwdb.strict import checked, load
+from roofcast.hwdb.units import check_has_unit
 from roofcast.simulator.choose.amounts import limit
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -25,6 +26,7 @@ DECIDED = (
 MOST_JOBS, MOST_KINDS, MOST_DEVICES = 200, 64, 10**6
 LARGEST = 1e6  # of a priority
 LATEST = 1e12  # seconds: of a deadline
+HOUR = 3600.0
 
 
 class Job(NamedTuple):
@@ -96,8 +98,11 @@ def _deadline(table: dict[str, Any], where: str) -> float | None:
     seconds = 0.0
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
+            check_has_unit(value, "s", "d", HOUR)
             seconds = limit(value, "s")
-        except BadInput:
+        except BadInput as error:
+            if "did you mean" in str(error):
+                raise BadInput(f"{where}: deadline {quoted(value)}: {error}") from None
             seconds = 0.0
     if not 0 < seconds <= LATEST:
         raise BadInput(f'{where}: deadline {quoted(value)}: a time from now, for example "10d"')

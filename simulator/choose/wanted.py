@@ -57,6 +57,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             raise unknown("contract", self.contract, RENTS, f"known: {', '.join(RENTS)}")
         if self.provider is not None and self.provider not in CLASSES:
             raise unknown("provider", self.provider, CLASSES, f"known: {', '.join(CLASSES)}")
+        if self.buy and (self.owned or self.contract != RENTS[0]):
+            other = "owned" if self.owned else f"contract {self.contract}"
+            raise BadInput(f"buy and {other}: two ways to pay; give one of them")
         if self.devices < 1:
             raise BadInput(f"devices {self.devices}: at least 1 is wanted")
 

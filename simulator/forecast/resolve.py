@@ -8,6 +8,7 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.lookup import as_set
 from roofcast.hwdb.names import is_path
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator import models
@@ -72,6 +73,7 @@ def resolve(s: Scenario) -> Asked:
     name = s.system.id if isinstance(s.system, hwdb.System) else s.system
     s = on_whole_system(s, system)
     recipe, assumptions = recipe_of(s, model, device)
+    assumptions = [*device.read_as, *assumptions]
     if _is_alias(s.device, device):
         assumptions.insert(0, f"device {s.device}: taken as {device.id}")
     run = run_of(s, recipe, model, device, system)
@@ -93,7 +95,7 @@ def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:
 
 def named(s: Scenario) -> Named:
     """The device, the model and the system of a scenario. Raises BadInput or UnknownName."""
-    device = hwdb.device(s.device, s.set)
+    device = as_set(s.device, s.set)
     model = models.resolve(s.model, s.inputs, device.kind)
     if s.prune is not None:
         model = pruned(model, s.prune)

@@ -38,6 +38,11 @@ def run_of(
     preemptions are given, unless one was given.
     """
     given = s.price_per_hour
+    if given is not None and s.campaign.get("owned"):
+        raise BadInput(
+            "--owned and --price: owned devices cost their loss of value and electricity, no rent;"
+            " give one of them"
+        )
     if given is None:
         spot = rent(device, SPOT) if s.campaign.get("preemptions_per_hour") else None
         price = spot or rent(device)

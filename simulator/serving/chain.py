@@ -12,6 +12,7 @@ import numpy as np
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
+from roofcast.hwdb.lookup import as_set
 from roofcast.hwdb.records import Device
 from roofcast.simulator.models.catalog import resolve
 from roofcast.simulator.parallel.layout import divisors
@@ -46,7 +47,7 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
     found: the model, where it is resolved already: what is traced of it is traced once. shared:
     with it, engines that other layouts of the device have made.
     """
-    device = hwdb.device(asked.device, asked.set)
+    device = as_set(asked.device, asked.set)
     cut = degrees(asked)
     spec, said = speculation(asked.speculate, asked.acceptance)
     at = Cut(cut.tp, cut.pp, cut.dp, cut.ep)
@@ -64,7 +65,7 @@ def replica(asked: Serving, found: Model | None = None, shared: Shared | None = 
     default = () if asked.stack else (f"stack {STACK}: --stack gives another",)
     edits = ", ".join(f"{key}={value}" for key, value in asked.set.items())
     changed = (f"hypothetical: {device.id} with {edits}",) if edits else ()
-    every = (*changed, *default, *cut.said, *server.assumptions, *said)
+    every = (*device.read_as, *changed, *default, *cut.said, *server.assumptions, *said)
     return Replica(asked, server, device, cut, spec, every)
 
 

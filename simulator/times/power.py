@@ -98,11 +98,6 @@ def board_of(device: Device, c: Power) -> Board | None:
             f"{device.id}: power at rest of boards with GDDR memory is not measured: {idle:.0f} W"
             " assumed"
         )
-    if device.power.tdp and limit > device.power.tdp:
-        assumed.append(
-            f"{device.id}: a power limit of {float(limit):g} W is above its TDP of"
-            f" {float(device.power.tdp):g} W, as of a board that is built for it"
-        )
     sixteen = family.joule_per_flop["bf16"].value
     matrix = {
         name: _as_fast(device, built, "peak_flops", name)

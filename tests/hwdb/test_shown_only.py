@@ -21,15 +21,8 @@ from roofcast.simulator.times.rates import resolve
 
 SIMULATOR = Path(simulator.__file__).parent
 CALIBRATED = SIMULATOR.parent / "scenarios" / "measured" / "machines"
-IDENTITY = {
-    "id",
-    "name",
-    "notes",
-    "sources",
-    "base",
-    "edits",
-    "given",
-}  # not properties of the hardware
+# not properties of the hardware
+IDENTITY = {"id", "name", "notes", "sources", "base", "edits", "given", "read_as"}
 PARTS = {
     records.Memory: (Device, "memory"),
     records.ScaleUp: (Device, "scale_up"),
