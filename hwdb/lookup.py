@@ -162,7 +162,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tup
 
     above: files that led here as bases of one another.
     """
-    data = load(path)
+    data = load(path, "device")
     check_units(data, str(path))
     base = data.get("base")
     if base is None:
@@ -259,7 +259,7 @@ def _own_system(system: System, path: Path) -> System:
 
 def _find(cls: type[Record], folder: str, name: str) -> Record:
     if names.is_path(name):
-        return read(cls, load(Path(name)), name, Path(name).stem)
+        return read(cls, load(Path(name), folder.removesuffix("s")), name, Path(name).stem)
     return _named(cls, folder, names.resolve(name, folder))
 
 

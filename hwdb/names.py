@@ -114,9 +114,35 @@ def resolve(name: str, folder: str) -> str:
             " lists them)"
         )
     listing = f"{LISTINGS[folder]} lists the names"
+    _own_file(name, folder.removesuffix("s"))
     meant = {each: each for each in known} | other
     alike = aliases("words").get(dashed(name), [meant[each] for each in similar(name, meant)])
     raise unknown(folder.removesuffix("s"), name, (), listing, dict.fromkeys(alike))
+
+
+def _own_file(name: str, what: str) -> None:
+    """Raises UnknownName with the way out where a name that is not known was meant for a file of
+    the current folder, or for several devices.
+    """
+    if os.path.isfile(f"{name}.toml"):
+        raise UnknownName(f"no {what} {quoted(name)}; did you mean the file ./{name}.toml?")
+    if re.fullmatch(r"[^\s/]+\.[a-z]{2,5}", name):
+        import difflib
+
+        files = [each for each in os.listdir() if each.endswith(".toml")]
+        close = difflib.get_close_matches(name, files, n=1)
+        why = "a file of one ends in .toml" if os.path.exists(name) else "no such file"
+        way = f"did you mean {close[0]}?" if close else f"{LISTINGS[f'{what}s']} lists the names"
+        raise UnknownName(f"no {what} {quoted(name)}, and {why}; {way}")
+    several = re.fullmatch(r"(\d+)\s*[xX×*]\s*(\S.*)", name)
+    if several and what == "device":
+        try:
+            one = resolve(several[2], "devices")
+        except UnknownName:
+            return
+        raise UnknownName(
+            f"no device {quoted(name)}; did you mean {one} with --devices {several[1]}?"
+        )
 
 
 def this_machine(name: str) -> Path:

@@ -31,9 +31,11 @@ NOT_IN_FILES = ("id", "edits", "given", "read_as")
 Record = TypeVar("Record", bound=Struct)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The hardware file as a dict; BadInput where it cannot be read or parsed."""
-    return load_toml(path, "a hardware file or a name that roofcast devices lists")
+def load(path: Path, sort: str = "") -> dict[str, Any]:
+    """The hardware file as a dict; BadInput where it cannot be read or parsed, or where it is of
+    another sort (hwdb/sorts.py).
+    """
+    return load_toml(path, "a hardware file or a name that roofcast devices lists", sort)
 
 
 @cache

@@ -16,6 +16,7 @@ import msgspec
 
 from roofcast.hwdb.contents import text
 from roofcast.hwdb.errors import QUOTED, BadInput, listed, quoted, shortened, unknown
+from roofcast.hwdb.sorts import check_sort
 
 DEEPEST = 64  # levels of lists and tables within one another
 _TOO_DEEP = f"lists or tables are nested deeper than {DEEPEST} levels"
@@ -32,10 +33,11 @@ WORDS = {
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
-def load(path: Path, what: str) -> dict[str, Any]:
+def load(path: Path, what: str, sort: str = "") -> dict[str, Any]:
     """The TOML file as a dict; BadInput where it cannot be read or parsed.
 
-    what: what the file should hold, for the message.
+    what: what the file should hold, for the message. sort: the same as `sorts` calls it; a file of
+    another sort is refused with what takes it.
     """
     written = text(path, what)
     try:
@@ -48,6 +50,7 @@ def load(path: Path, what: str) -> dict[str, Any]:
     except ValueError:  # of an integer of more digits than Python converts
         raise BadInput(f"{path}: {_TOO_LONG}; wanted {what}") from None
     _check_depth(path, tree, what)
+    check_sort(path, tree, sort)
     return tree
 
 

@@ -36,7 +36,7 @@ def answer(scenario: Scenario, remedies: bool | None = False) -> Forecast:
         found = with_remedies(found, step)
     if found.memory.fits is not False:
         return found
-    from roofcast.reports.pages.forecast import said_of
+    from roofcast.reports.pages.memory import said_of
     from roofcast.reports.pages.search import fitting
 
     near = fitting(step, found)

@@ -102,7 +102,7 @@ def pool(path: str) -> dict[str, int]:
     """Devices that there are, from a file: name, or path of its own file beside that one, ->
     number. Raises BadInput or UnknownName.
     """
-    tree = load(Path(path), "a pool: a table [devices] of name = number")
+    tree = load(Path(path), "a pool: a table [devices] of name = number", "pool")
     table = tree.get("devices")
     if not isinstance(table, dict) or not table or set(tree) != {"devices"}:
         raise BadInput(f"{path}: wanted one table [devices], for example h100-sxm5 = 16")

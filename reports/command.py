@@ -65,6 +65,10 @@ _MEANT = {
         "--recompute",
     ),
     **dict.fromkeys(("--fsdp", "--zero-stage"), "--zero"),
+    **dict.fromkeys(("--budget", "--cost", "--max-cost", "--max-price"), "--under"),
+    **dict.fromkeys(("--rate", "--qps", "--slo", "--concurrency", "--users"), "--serving"),
+    "--within": "--deadline",
+    "--deadline": "--within",
     "--inference": "--mode",
     "--mbs": "--micro-batch",
     "--output": "-o",
@@ -227,7 +231,9 @@ def _closest(error: click.exceptions.NoSuchOption) -> str | None:
         return meant
     import difflib
 
-    return next(iter(difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.7)), None)
+    bare = {option.lstrip("-"): option for option in known}
+    name = error.option_name.lstrip("-")
+    return next((bare[n] for n in difflib.get_close_matches(name, bare, n=1, cutoff=0.7)), None)
 
 
 def _typed(param: click.Parameter, which: int) -> str:

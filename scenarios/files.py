@@ -87,7 +87,7 @@ def steps(path: str | Path) -> tuple[tuple[Scenario, ...], tuple[str, ...]]:
     A file of one scenario is one step. Raises BadInput or UnknownName as `read` does.
     """
     path = Path(path)
-    raw = load(path, WHAT)
+    raw = load(path, WHAT, "scenario")
     if "steps" not in raw:
         return (read(path),), ()
     found = checked(Steps, raw, str(path))
@@ -100,7 +100,7 @@ def read(path: str | Path) -> Scenario:
     Raises BadInput or UnknownName with file and key where the file is not a valid scenario.
     """
     path = Path(path)
-    raw = load(path, WHAT)
+    raw = load(path, WHAT, "scenario")
     if "steps" in raw:
         raise BadInput(
             f"{path}: has several steps; forecast it with roofcast run, or read each by itself:"

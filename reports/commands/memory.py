@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _KEYS = (
     "model", "device", "batch", "precision", "parameters", "trainable_parameters", "lora",
-    "adapted", "weights", "memory", "layers", "assumptions",
+    "adapted", "weights", "memory", "fitting", "layers",
+    "assumptions",
 )  # fmt: skip
 _PARALLEL_KEYS = ("devices", "system", "layout", "ranks")
 

@@ -8,7 +8,6 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import page, say, section, show, unbroken
 from roofcast.reports.format import (
-    binary,
     digits,
     duration,
     energy,
@@ -26,10 +25,10 @@ from roofcast.reports.pages.energy import energy_section
 from roofcast.reports.pages.layer_table import by_kind, layer_table, table_note
 from roofcast.reports.pages.layout import devices_section, layout_line, on_what
 from roofcast.reports.pages.limits import limits_section, remedies_table
-from roofcast.reports.pages.memory import memory_section, peak, shortage, teacher_shortage
+from roofcast.reports.pages.memory import memory_section, peak, said_of, shortage, teacher_shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.reports.pages.price import rent_words
-from roofcast.simulator.forecast.result import Fitting, Forecast
+from roofcast.simulator.forecast.result import Forecast
 
 FULL = 0.995  # a lower mean clock is shown
 SHOWN = 1e-4  # host time between steps is shown from this fraction of the step on
@@ -69,19 +68,6 @@ def _as_if(forecast: Forecast) -> str:
     return (
         f"does not fit: {shortage(forecast)}; all of this block is as if it did."
         f" {said_of(forecast.fitting)}"
-    )
-
-
-def said_of(near: Fitting | None) -> str:
-    """The nearest layout that fits, of a forecast that does not, in a sentence."""
-    if near is None:
-        return "No layout near this one fits; roofcast search tries all."
-    unit = "tokens" if near.tokens_per_s else "samples"
-    fast = f"{rate(near.tokens_per_s or near.samples_per_s)} {unit}/s"
-    took = f"; {duration(near.time_to_train_s)} of steps" if near.time_to_train_s else ""
-    return (
-        f"The nearest that {near.verdict}, with the same batch: {near.options}"
-        f" ({seconds(near.step_time_s)} per step, {fast}, {binary(near.peak_bytes)}{took})."
     )
 
 

@@ -9,10 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
-from roofcast.reports.format import binary, many, of, percent, short_names, words
+from roofcast.reports.format import (
+    binary,
+    duration,
+    many,
+    of,
+    percent,
+    rate,
+    seconds,
+    short_names,
+    words,
+)
 from roofcast.reports.pages.asked import assumptions, pass_or_step, trained, what
 from roofcast.reports.pages.layout import layout_line, offloaded, on_what, stages_section
-from roofcast.simulator.forecast.result import Forecast, LayerForecast
+from roofcast.simulator.forecast.result import Fitting, Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes
 
@@ -290,6 +300,8 @@ def print_memory(forecast: Forecast) -> None:
         if forecast.layout:
             say(out, layout_line(forecast.layout, forecast.system))
         memory_section(out, forecast)
+        if forecast.memory.fits is False and forecast.fitting is not None:
+            say(out, said_of(forecast.fitting))
         if forecast.layout:
             stages_section(out, forecast)
         else:
@@ -297,6 +309,20 @@ def print_memory(forecast: Forecast) -> None:
             show(out, _layer_table(forecast, out.width - 2))
             say(out, _layer_note(forecast), style="dim")
         assumptions(out, forecast)
+
+
+def said_of(near: Fitting | None) -> str:
+    """The nearest layout that fits, of a forecast that does not, in a sentence."""
+    if near is None:
+        return "No layout near this one fits; roofcast search tries all."
+    unit = "tokens" if near.tokens_per_s else "samples"
+    fast = f"{rate(near.tokens_per_s or near.samples_per_s)} {unit}/s"
+    took = f"; {duration(near.time_to_train_s)} of steps" if near.time_to_train_s else ""
+    return (
+        f"The nearest that {near.verdict}, with the same batch: {near.options}"
+        f" ({seconds(near.step_time_s)} per step, {fast}, {binary(near.peak_bytes)}{took})."
+        + (f" {near.also}." if near.also else "")
+    )
 
 
 def _layer_note(forecast: Forecast) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
+from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
@@ -14,6 +16,7 @@ from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.choose.explore import Explored
 from roofcast.simulator.choose.nearest import nearest_fit
+from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Fitting, Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -84,9 +87,9 @@ def words_of(options: Mapping[str, Any]) -> str:
 
 def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
     """The nearest layout that fits, of a forecast that does not; None where there is none."""
-    near = nearest_fit(scenario, found)
+    near, also = nearest_fit(scenario, found), _in_four_bits(scenario)
     if near is None:
-        return None
+        return also
     m = found.memory
     high = near.peak_bytes * (m.high_bytes or m.peak_bytes) / m.peak_bytes
     one = found.steps is not None and not (found.campaign and found.campaign.stages)
@@ -99,6 +102,32 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
         tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
         peak_bytes=near.peak_bytes,
         time_to_train_s=(found.steps or 0.0) * near.step_s if one else None,
+        also=""
+        if also is None
+        else f"{also.options} {also.verdict} too ({seconds(also.step_time_s)}"
+        f" per step, {binary(also.peak_bytes)})",
+    )
+
+
+def _in_four_bits(scenario: Scenario) -> Fitting | None:
+    """Adapters on frozen weights in 4 bits, where these fit; None where not, or not asked for."""
+    if scenario.lora is None or scenario.weights is not None:
+        return None
+    try:
+        f, _, _ = without_interval(msgspec.structs.replace(scenario, weights="nf4"))
+    except RoofcastError:
+        return None
+    if not f.memory.fits:
+        return None
+    return Fitting(
+        options="--weights nf4",
+        verdict="may fit" if doubtful(f) else "fits",
+        batch=f.batch,
+        step_time_s=f.step_time_s,
+        samples_per_s=f.samples_per_s,
+        tokens_per_s=f.tokens_per_s,
+        peak_bytes=f.memory.peak_bytes,
+        time_to_train_s=f.time_to_train_s,
     )
 
 

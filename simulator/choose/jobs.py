@@ -51,7 +51,7 @@ class Pooled(NamedTuple):
 def read_jobs(path: str | Path) -> tuple[Job, ...]:
     """The jobs of a file: tables [[jobs]]. Raises BadInput or UnknownName."""
     place = Path(path)
-    tree = load(place, "jobs: a table [[jobs]] for each")
+    tree = load(place, "jobs: a table [[jobs]] for each", "jobs")
     tables = tree.get("jobs")
     if not isinstance(tables, list) or not tables or set(tree) != {"jobs"}:
         raise BadInput(f"{path}: wanted tables [[jobs]], each with a model and a length")
@@ -128,7 +128,7 @@ def read_pool(path: str | Path) -> tuple[Pooled, ...]:
     """The devices of a file: a table [devices] of name = number, or of name = {count = 16,
     per-node = 8, usd-per-hour = 2.1}. Raises BadInput or UnknownName.
     """
-    tree = load(Path(path), "a pool: a table [devices] of name = number")
+    tree = load(Path(path), "a pool: a table [devices] of name = number", "pool")
     table = tree.get("devices")
     if not isinstance(table, dict) or not table or set(tree) != {"devices"}:
         raise BadInput(f"{path}: wanted one table [devices], for example h100-sxm5 = 16")

@@ -165,6 +165,7 @@ class Fitting(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float | None
     peak_bytes: float  # per device
     time_to_train_s: float | None  # of the steps of the run
+    also: str = ""  # what fits beside it, in words: adapters on weights in 4 bits
 
 
 class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from functools import partial
@@ -47,6 +48,7 @@ TIMM = Path(__file__).parent / "vision" / "timm.json"  # names of all models of 
 # suffixes of released weights that do not change the architecture
 _RELEASE = re.compile(r"-(hf|instruct|chat|base|it|pt|v\d+(\.\d+)?|\d{4})$")
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # owner/name on the Hugging Face Hub
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".ckpt", ".pth", ".npz")  # endings of their files
 LONGEST_DEFAULT = 4096  # tokens: cap on the default sequence length of long-context models
 
 
@@ -92,6 +94,10 @@ def resolve(
         from roofcast.simulator.models.toml import layers
 
         return layers.read(path)
+    if path.suffix in WEIGHTS and path.exists():
+        beside = path.parent / "config.json"
+        way = f"give {beside}" if beside.exists() else "give the config.json of the model"
+        raise BadInput(f"{path}: holds weights, whose values no forecast reads; {way}")
     if path.suffix == ".json" or path.exists():
         if path.is_dir() and (path / "config.json").exists():
             path = path / "config.json"
@@ -111,6 +117,10 @@ def _by_other_name(reference: str) -> Model:
     if known:
         return resolve(known)
     _refuse_of_timm(reference)
+    for ending in (".toml", ".json", ".py", ".onnx"):
+        if Path(f"{reference}{ending}").is_file():
+            file = f"./{reference}{ending}"
+            raise UnknownName(f"no model {quoted(reference)}; did you mean the file {file}?")
     listing = "roofcast models lists the names; or give a config.json or a .toml list of layers"
     from roofcast.simulator.models.aliases import several
 
@@ -126,6 +136,24 @@ def _refuse_of_timm(reference: str) -> None:
             f" two lines, 'import timm' and 'model = timm.create_model(\"{name}\")', and give"
             " net.py:model --input 32x3x224x224 (batch, channels, side of the image)"
         )
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """Runs of letters and of digits of a name: the same however it is divided.
+
+    >>> _words("qwen-2.5-72b") == _words("qwen2.5-72b")
+    True
+    """
+    return tuple(re.findall(r"[a-z]+|\d+", name.lower()))
+
+
+@functools.cache
+def _by_words() -> dict[tuple[str, ...], str]:
+    """The shipped names by their words, without words that two of them share."""
+    found: dict[tuple[str, ...], str] = {}
+    for name in names():
+        found[_words(name)] = "" if _words(name) in found else name
+    return found
 
 
 def _letters(name: str) -> str:
@@ -153,6 +181,8 @@ def shipped_as(reference: str) -> str | None:
         found = ALIASES.get(name, name)
         if found in SHIPPED or found in NETS:
             return found
+        if alike := _by_words().get(_words(name)):
+            return alike
         if shorter.split(".")[0] in NETS:  # timm's name with the tag of a set of weights
             return shorter.split(".")[0]
     return None

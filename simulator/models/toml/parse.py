@@ -27,7 +27,7 @@ class Layer(NamedTuple):
 
 def parsed(path: Path) -> tuple[Net, tuple[Layer, ...]]:
     """The keys of the file and its layers. Raises BadInput with file, layer and key."""
-    net: Net = checked(Net, load(path, WHAT), str(path))
+    net: Net = checked(Net, load(path, WHAT, "layers"), str(path))
     layers = _listed(net.layers, str(path), "")
     if not layers:
         raise BadInput(f"{path}: layers is empty; write at least one [[layers]] table")
