@@ -15,7 +15,7 @@ from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.simulator.choose.explore import Explored
-from roofcast.simulator.choose.nearest import nearest_fit
+from roofcast.simulator.choose.nearest import Nearest, nearest_fit
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Fitting, Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -87,7 +87,8 @@ def words_of(options: Mapping[str, Any]) -> str:
 
 def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
     """The nearest layout that fits, of a forecast that does not; None where there is none."""
-    near, also = nearest_fit(scenario, found), _in_four_bits(scenario)
+    near = nearest_fit(scenario, found)
+    also = _in_four_bits(scenario, near)
     if near is None:
         return also
     m = found.memory
@@ -102,33 +103,41 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
         tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
         peak_bytes=near.peak_bytes,
         time_to_train_s=(found.steps or 0.0) * near.step_s if one else None,
-        also=""
-        if also is None
-        else f"{also.options} {also.verdict} too ({seconds(also.step_time_s)}"
-        f" per step, {binary(also.peak_bytes)})",
+        also=_beside(also),
     )
 
 
-def _in_four_bits(scenario: Scenario) -> Fitting | None:
-    """Adapters on frozen weights in 4 bits, where these fit; None where not, or not asked for."""
+def _beside(also: Fitting | None) -> str:
+    """A second way that fits, in words; empty where there is none."""
+    if also is None:
+        return ""
+    fast = f"{seconds(also.step_time_s)} per step, {binary(also.peak_bytes)}"
+    return f"{also.options} {also.verdict} too ({fast})"
+
+
+def _in_four_bits(scenario: Scenario, near: Nearest | None) -> Fitting | None:
+    """Adapters on frozen weights in 4 bits where these fit, if need be with the changes of the
+    nearest layout; None where not, or where no adapters on whole weights were asked for.
+    """
     if scenario.lora is None or scenario.weights is not None:
         return None
-    try:
-        f, _, _ = without_interval(msgspec.structs.replace(scenario, weights="nf4"))
-    except RoofcastError:
-        return None
-    if not f.memory.fits:
-        return None
-    return Fitting(
-        options="--weights nf4",
-        verdict="may fit" if doubtful(f) else "fits",
-        batch=f.batch,
-        step_time_s=f.step_time_s,
-        samples_per_s=f.samples_per_s,
-        tokens_per_s=f.tokens_per_s,
-        peak_bytes=f.memory.peak_bytes,
-        time_to_train_s=f.time_to_train_s,
-    )
+    for changes in ({}, near.changes if near is not None else {}):
+        try:
+            f, _, _ = without_interval(msgspec.structs.replace(scenario, weights="nf4", **changes))
+        except RoofcastError:
+            continue
+        if f.memory.fits:
+            return Fitting(
+                options=f"--weights nf4 {words_of(changes)}".strip(),
+                verdict="may fit" if doubtful(f) else "fits",
+                batch=f.batch,
+                step_time_s=f.step_time_s,
+                samples_per_s=f.samples_per_s,
+                tokens_per_s=f.tokens_per_s,
+                peak_bytes=f.memory.peak_bytes,
+                time_to_train_s=f.time_to_train_s,
+            )
+    return None
 
 
 def _best(out: Console, found: Explored, best: Sequence[Forecast]) -> None:
