@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import msgspec
 
-from roofcast.hwdb.errors import BadInput
 from roofcast.reports.answers import answer
 from roofcast.reports.files import PICTURES, check_target
 from roofcast.reports.option_campaign import campaign_options, gathered
+from roofcast.reports.option_layout import BEST_LAYOUT, with_best_layout
 from roofcast.reports.options import RUNS, Sectioned, print_answers, scenario_options, scenarios
-
-if TYPE_CHECKING:
-    from roofcast.simulator.forecast.scenario import Scenario
 
 
 @click.command("predict", cls=Sectioned)
 @scenario_options(several=True)
 @campaign_options
 @RUNS
-@click.option(
-    "--layout",
-    type=click.Choice(("best",)),
-    help=(
-        "best: the fastest layout that fits on --devices, as roofcast search finds it. Default: the"
-        " layout that --tp, --pp and so on give."
-    ),
-)
+@BEST_LAYOUT
 @click.option(
     "--remedies",
     is_flag=True,
@@ -63,7 +52,7 @@ def command(
     if remedies and len(wanted) > 1 and not as_json:
         raise click.UsageError("--remedies: a table of devices has no room for them; add --json")
     if layout is not None:
-        wanted = [_with_best_layout(scenario) for scenario in wanted]
+        wanted = [with_best_layout(scenario) for scenario in wanted]
     if save is not None:
         check_target(save, (".toml",))
         if len(wanted) > 1:
@@ -86,22 +75,3 @@ def command(
     print_answers(forecasts, as_json)
     if plot is not None and not as_json:
         tell(f"wrote {plot}")
-
-
-def _with_best_layout(scenario: Scenario) -> Scenario:
-    """The scenario with the fastest layout that fits on its devices. Raises BadInput for one device
-    and where nothing fits.
-    """
-    from roofcast.simulator.choose.explore import explore
-
-    devices = scenario.devices or scenario.dp
-    if devices is None:
-        raise BadInput("--layout best: on how many devices? give --devices, or --system")
-    found = explore(msgspec.structs.replace(scenario, devices=None), devices)
-    best = found.best(1)
-    if not best:
-        raise BadInput(
-            f"--layout best: none of {found.considered:,} layouts fits on {devices:,} of"
-            f" {scenario.device}; use more devices (roofcast search tells how much each needs)"
-        )
-    return found.scenario_of(best[0])

@@ -11,12 +11,16 @@ import click
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.answers import answer
 from roofcast.reports.console import tell
+from roofcast.reports.option_campaign import campaign_options, gathered
+from roofcast.reports.option_layout import BEST_LAYOUT, with_best_layout
 from roofcast.reports.options import RUNS, Sectioned, scenario_options, scenarios
 
 
 @click.command("report", cls=Sectioned)
 @scenario_options(several=True)
+@campaign_options
 @RUNS
+@BEST_LAYOUT
 @click.option(
     "-o",
     "--output",
@@ -30,7 +34,7 @@ from roofcast.reports.options import RUNS, Sectioned, scenario_options, scenario
     default=True,
     help="Whether the report says what each number of the hardware is worth.",
 )
-def command(output: str, effects: bool, **asked: Any) -> None:
+def command(output: str, effects: bool, layout: str | None, **asked: Any) -> None:
     """Write a report of one step of MODEL, to send or to attach.
 
     MODEL is as for roofcast predict, or a scenario file or the name of a ready scenario; loading a
@@ -44,13 +48,19 @@ def command(output: str, effects: bool, **asked: Any) -> None:
     from roofcast.reports.html.page import write
 
     path = check_target(output, (".html", ".md"))
-    answers = [answered(s, answer(s), effects) for s in _wanted(asked)]
+    answers = [answered(s, answer(s), effects) for s in _wanted(asked, layout)]
     size = write(answers, path, shlex.join(["roofcast", *sys.argv[1:]]))
     tell(f"wrote {output} ({size / 1e3:,.0f} kB)")
 
 
-def _wanted(asked: dict[str, Any]) -> list[Any]:
+def _wanted(asked: dict[str, Any], layout: str | None) -> list[Any]:
     """Scenarios of the options, or those of a scenario file."""
+    asked["campaign"] = gathered(asked)
+    found = _scenarios(asked)
+    return found if layout is None else [with_best_layout(each) for each in found]
+
+
+def _scenarios(asked: dict[str, Any]) -> list[Any]:
     from roofcast.scenarios import files
 
     given = {key for key, value in asked.items() if value not in (None, (), {}) and key != "model"}

@@ -22,9 +22,18 @@ from roofcast.simulator.forecast.result import Forecast
 WIDE, HIGH = 760, 380  # of a front [px]
 LEFT, RIGHT, TOP, BOTTOM = 80, 24, 18, 54  # its margins
 ROOM = 1.12  # beyond the outermost points, as a factor
-TICKS = 5  # labels of an axis
-NAMED, CARDS = 8, 3  # points with a name; choices in short
-LETTERS = 30  # of the longest name
+FEWEST, MANY = 4, 8  # labels of an axis
+ROUND = (  # numbers of an axis in a decade, the roundest first
+    (1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    tuple(n / 2 for n in range(2, 20)), tuple(n / 10 for n in range(10, 100)),
+)  # fmt: skip
+UNITS = {
+    "µs": 1e-6, "ms": 1e-3, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 365.25 * 86400.0,
+    "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
+AWAY = (0, -1, 1, -2, 2, -3, 3, -4, 4)  # lines by which a name may lie off its mark
+CARDS = 3  # choices in short
+LETTERS = 40  # of the longest name
 LETTER, LINE = 6.6, 15  # width of a letter of a name, height of a line [px]
 NONE = "—"
 COLUMNS = (
@@ -231,47 +240,76 @@ def _front(
         return start + (end - start) * math.log(value / ends[0]) / math.log(ends[1] / ends[0])
 
     def ticks(
-        ends: tuple[float, float], start: float, end: float, said: Callable[[float], str]
+        ends: tuple[float, float], start: float, end: float, axis: tuple[str, Callable]
     ) -> list[tuple[float, str]]:
-        parts = [i / (TICKS - 1) for i in range(TICKS)]
-        return [
-            (start + (end - start) * i, said(ends[0] * (ends[1] / ends[0]) ** i)) for i in parts
-        ]
+        return [(place(v, ends, start, end), text) for v, text in round_ticks(ends, axis[1])]
 
-    short = [p for p in points if len(p.name) <= LETTERS]
-    named = sorted(short, key=lambda p: (not p.best, p.x))[:NAMED]
     marks = [
         {
             "x": place(p.x, x, LEFT, WIDE - RIGHT),
             "y": place(p.y, y, HIGH - BOTTOM, TOP),
             "text": f"{p.name}: {across[1](p.x)}, {upward[1](p.y)}",
-            "name": p.name if p in named else "",
+            "name": p.name if len(p.name) <= LETTERS else "",
             "best": p.best,
         }
         for p in points
     ]
     return {
         "points": _labelled(marks),
-        "x": ticks(x, LEFT, WIDE - RIGHT, across[1]),
-        "y": ticks(y, HIGH - BOTTOM, TOP, upward[1]),
+        "x": ticks(x, LEFT, WIDE - RIGHT, across),
+        "y": ticks(y, HIGH - BOTTOM, TOP, upward),
         "names": (across[0], upward[0]),
         "size": (WIDE, HIGH),
         "frame": (LEFT, WIDE - RIGHT, TOP, HIGH - BOTTOM),
     }
 
 
+def round_ticks(ends: tuple[float, float], said: Callable[[float], str]) -> list[tuple[float, str]]:
+    """Round numbers of a logarithmic axis with their labels, in the unit of its middle.
+
+    >>> [text for _, text in round_ticks((1.9e5, 6.2e5), money)]
+    ['$200,000', '$300,000', '$500,000']
+    >>> [text for _, text in round_ticks((3 * 86400.0, 40 * 86400.0), duration)]
+    ['3 days', '5 days', '7 days', '10 days', '15 days', '20 days', '30 days']
+    """
+    words = said(math.sqrt(ends[0] * ends[1])).split()
+    scale = UNITS.get(words[-1], 1.0)
+    low, high = ends[0] / scale, ends[1] / scale
+    found: list[float] = []
+    for numbers in ROUND:
+        powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+        found = [n * 10.0**e for e in powers for n in numbers if low <= n * 10.0**e <= high]
+        if len(found) >= FEWEST - (numbers != ROUND[0]):
+            break
+    found = found[:: -(-len(found) // MANY)] or [math.sqrt(low * high)]
+    if words[0].startswith("$"):
+        return [(v, f"${v / 1e6:,.6g} million" if v >= 1e6 else f"${v:,.10g}") for v in found]
+    return [(v * scale, f"{v:,.6g} {words[-1]}") for v in found]
+
+
 def _labelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Marks with a place for each name: to the left at the right edge, and over no other."""
+    """Marks with a place for each name: beside its mark, else some lines off with a line to it;
+    over no other name or mark.
+    """
     taken = [(m["x"] - LINE / 2, m["x"] + LINE / 2, m["y"]) for m in marks]
     for mark in sorted(marks, key=lambda m: (not m["best"], m["y"])):
         wide = LETTER * len(mark["name"])
-        mark["side"] = "end" if mark["x"] + wide + 12 > WIDE else "start"
-        left = mark["x"] + 10 if mark["side"] == "start" else mark["x"] - 10 - wide
-        if any(abs(mark["y"] - y) < LINE and left < end and begin < left + wide
-               for begin, end, y in taken):  # fmt: skip
+        mark |= {"side": "start", "at": (0.0, 0.0), "away": False}
+        places = [(side, lines) for lines in AWAY for side in ("start", "end")]
+        for side, lines in places if mark["name"] else ():
+            off = 10 + 4 * abs(lines)
+            at = mark["x"] + (off if side == "start" else -off), mark["y"] + LINE * lines
+            left = at[0] if side == "start" else at[0] - wide
+            inside = LEFT < left and left + wide < WIDE and TOP < at[1] < HIGH - BOTTOM - 4
+            if inside and not any(
+                abs(at[1] - y) < LINE and left < end and begin < left + wide
+                for begin, end, y in taken
+            ):
+                mark |= {"side": side, "at": at, "away": lines != 0}
+                taken.append((left, left + wide, at[1]))
+                break
+        else:
             mark["name"] = ""
-        elif mark["name"]:
-            taken.append((left, left + wide, mark["y"]))
     return marks
 
 

@@ -165,7 +165,9 @@ def _card(answer: Answer) -> dict[str, Any]:
     )
     rows = [("throughput", rate)]
     if f.low_s is not None and f.high_s is not None:
-        rows.insert(0, ("80 % interval", f"{seconds(f.low_s)} to {seconds(f.high_s)}"))
+        rows.insert(
+            0, (f"80 % interval of the {unit}", f"{seconds(f.low_s)} to {seconds(f.high_s)}")
+        )
     rows.append(("roofline lower bound", seconds(f.lower_bound_s)))
     if f.mfu is not None:
         rows.append(("MFU", percent(f.mfu)))
@@ -175,24 +177,46 @@ def _card(answer: Answer) -> dict[str, Any]:
     rows.append(("peak memory", peak))
     if f.power_w is not None and f.power_scope == "board":
         rows.append(("power", f"{si(f.power_w, 'W')} per board"))
-    whole = f.campaign
+    head = f"{seconds(f.step_time_s)} per {unit}"
     if f.time_to_train_s is not None:
-        rows.append(("whole run", duration(whole.time_s if whole else f.time_to_train_s)))
-        cost = whole.cost_usd if whole else f.cost_usd
-        if cost is not None:
-            at = f", at {hourly(f.price.usd_per_hour)} per device-hour" if f.price else ""
-            rows.append(("cost", money(cost) + at))
-        if whole and whole.energy_j is not None:
-            rows.append((f"energy ({whole.energy_scope})", energy(whole.energy_j)))
-        elif f.energy_j is not None:
-            rows.append(("energy of the boards", energy(f.energy_j)))
+        rows = [*_whole(f), (f"one {unit}", head), *rows]
+        run = f.campaign.time_s if f.campaign else f.time_to_train_s
+        head = f"{duration(run)}{f', {money(cost)}' if (cost := _cost(f)) is not None else ''}"
+    as_if = "" if f.memory.fits is not False else ", as if it fitted"
     return {
         "title": f"{f.model} on {on_what(f)}",
-        "time": f"{seconds(f.step_time_s)} per {unit}",
+        "time": head + as_if,
         "rows": rows,
         "fits": f.memory.fits and not (f.teacher is not None and f.teacher.fits is False),
         "verdict": _verdict(f),
     }
+
+
+def _cost(f: Forecast) -> float | None:
+    """USD of the whole run."""
+    return f.campaign.cost_usd if f.campaign else f.cost_usd
+
+
+def _whole(f: Forecast) -> list[tuple[str, str]]:
+    """The whole run on a card: days, dollars and probability with their intervals, energy."""
+    c, cost = f.campaign, _cost(f)
+    at = f"; {hourly(f.price.usd_per_hour)} per device-hour" if f.price else ""
+    rows = []
+    if c is not None:
+        ends = " to ".join(duration(days * campaign.DAY) for days in (c.days_low, c.days_high))
+        rows.append(("80 % interval of the run", ends))
+        if c.cost_low_usd is not None and c.cost_high_usd is not None:
+            at = f"80 % interval {money(c.cost_low_usd)} to {money(c.cost_high_usd)}{at}"
+        if c.deadline_probability is not None:
+            by = f"done {'by' if c.start else 'within'} {c.deadline}"
+            rows.append((by, f"with {percent(c.deadline_probability)}"))
+    if cost is not None:
+        rows.append(("cost", at.lstrip("; ") or money(cost)))
+    if c is not None and c.energy_j is not None:
+        rows.append((f"energy ({c.energy_scope})", energy(c.energy_j)))
+    elif f.energy_j is not None:
+        rows.append(("energy of the boards", energy(f.energy_j)))
+    return rows
 
 
 def _verdict(f: Forecast) -> str:

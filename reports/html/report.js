@@ -92,7 +92,7 @@ function box(label, checked, change) {
 
 // ---- roofline -------------------------------------------------------------------------------
 function roofline(place, one, name) {
-  const W = breadth(), H = W < 700 ? 470 : 560, LEFT = 78, RIGHT = 190, TOP = 16, BOTTOM = 52;
+  const W = breadth(), H = W < 700 ? 470 : 560, LEFT = 78, RIGHT = 206, TOP = 16, BOTTOM = 52;
   const roofsOf = kind => one.roofs.filter(r => r.kind === kind).sort((a, b) => b.printed - a.printed);
   const named = list => [...new Set(list)], groupOf = p => p.name.split(".").slice(0, -1).join(".") || p.name;
   // only the picture is drawn again where other numbers leave the choices as they are
@@ -155,8 +155,18 @@ function roofline(place, one, name) {
       }
     }
     names.sort((a, b) => a[0] - b[0]);
-    let last = -Infinity;
-    for (const [y, text] of names) { last = Math.max(y, last + 15); svg.append(shape("text", { x: W - RIGHT + 6, y: last + 4, fill: colour("--ink"), "font-size": 12 }, text)); }
+    // labels that would overlap are a block around the mean of their roofs, with a line to each
+    const blocks = [];
+    const start = b => Math.max(b.reduce((sum, [y]) => sum + y, 0) / b.length - 7.5 * (b.length - 1), TOP + 4);
+    for (const each of names) {
+      blocks.push([each]);
+      while (blocks.length > 1 && start(blocks.at(-2)) + 15 * blocks.at(-2).length > start(blocks.at(-1))) { const last = blocks.pop(); blocks.at(-1).push(...last); }
+    }
+    for (const block of blocks) block.forEach(([y, text], i) => {
+      const at = start(block) + 15 * i;
+      svg.append(shape("line", { x1: W - RIGHT, y1: y, x2: W - RIGHT + 16, y2: at, stroke: colour("--quiet"), "stroke-width": 0.8, "data-leader": text }));
+      svg.append(shape("text", { x: W - RIGHT + 20, y: at + 4, fill: colour("--ink"), "font-size": 12 }, text));
+    });
     const at = Math.max(xmin, ymin / level.printed) * 1.4;
     const angle = -Math.atan2(Y(at * level.printed) - Y(2 * at * level.printed), X(2 * at) - X(at)) * 180 / Math.PI;
     svg.append(shape("text", { x: X(at), y: Y(at * level.printed) - 7, fill: colour("--ink"), "font-size": 12, transform: `rotate(${angle} ${X(at)} ${Y(at * level.printed) - 7})` }, `${level.label}: ${si(level.printed, "B/s")}`));
@@ -212,7 +222,8 @@ function roofline(place, one, name) {
   node("div", { class: "controls" },
     ...Object.keys(PHASES).filter(phase => one.points.some(p => p.phase === phase)).map(phase => box(phase === "update" ? "optimizer" : phase, state.phases.has(phase), on => { state.phases[on ? "add" : "delete"](phase); draw(); })),
     box("printed roofs (lines)", state.printed, set("printed")), box("achieved roofs (dashed)", state.achieved, set("achieved")), save(() => svg, `${name}-roofline`), count),
-  holder, said, node("p", { class: "quiet" }, "The area of a mark is its share of the step. Printed roofs are those of the datasheet, achieved ones what long kernels sustain. Caches have a roof of their own; the intensity of a mark counts device memory traffic only."));
+  holder, said, node("p", { class: "quiet" }, "The area of a mark is its share of the step. Printed roofs are those of the datasheet, achieved ones what long kernels sustain. Caches have a roof of their own; the intensity of a mark counts device memory traffic only."
+    + (compute.some(r => r.achieved > r.printed) ? " An achieved roof above a printed one: the board runs above its printed clock." : "")));
   draw();
   place.again = { choices, draw: next => { take(next); draw(); } };
 }

@@ -36,7 +36,9 @@ def of_time(base: Forecast, other: Forecast) -> list[Cause]:
     """Seconds of both steps by limit, the largest difference first; they sum to the steps."""
     sides = [{x.name: (x.share or 0.0) * f.step_time_s for x in f.limits} for f in (base, other)]
     found = [Cause(name, *(side.get(name, 0.0) for side in sides)) for name in TIMED]
-    return sorted((c for c in found if c.base or c.other), key=lambda c: -abs(c.difference))
+    least = ROUNDING * max(base.step_time_s, other.step_time_s)
+    kept = [c for c in found if max(abs(c.base), abs(c.other)) > least]
+    return sorted(kept, key=lambda c: -abs(c.difference))
 
 
 def of_memory(base: Forecast, other: Forecast) -> list[Cause]:

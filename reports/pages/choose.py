@@ -281,7 +281,7 @@ def _misses(out: Console, found: Chosen) -> None:
         return
     section(out, "Nothing meets the limits")
     for miss in found.misses:
-        say(out, _miss(miss), first=f"{_LIMITS[miss.limit]}: ")
+        say(out, _miss(miss, found.sure), first=f"{_LIMITS[miss.limit]}: ")
     if found.unlimited is not None:
         c = found.unlimited
         say(
@@ -304,17 +304,20 @@ def _nothing_fits(out: Console, found: Chosen) -> None:
     say(out, f"{least}, nor with a smaller one; use {helps}")
 
 
-def _miss(miss: Miss) -> str:
+def _miss(miss: Miss, sure: float | None) -> str:
     given = _amount(miss.limit, miss.given)
     if miss.choice is None or miss.needed is None:
         return f"no value would do while the other limits hold ({given} was given)"
     c = miss.choice
-    spent = [duration(c.time_s)]
+    spent = {"within_s": duration(c.time_s)}
     if c.cost_usd is not None:
-        spent.append(money(c.cost_usd))
+        spent["under_usd"] = money(c.cost_usd)
+    expected = ""
+    if sure is not None and miss.limit in spent:
+        expected = f" ({percent(sure)} sure; {spent.pop(miss.limit)} expected)"
     return (
-        f"{_amount(miss.limit, miss.needed)} would do, the other limits kept ({given} was given):"
-        f" {_nodes(c)}, {', '.join(spent)}"
+        f"{_amount(miss.limit, miss.needed)} would do{expected}, the other limits kept ({given} was"
+        f" given): {', '.join([_nodes(c), *spent.values()])}"
     )
 
 

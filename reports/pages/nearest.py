@@ -24,7 +24,8 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
     """
     if forecast.nearest:
         section(out, "Most similar measured runs (in device, stack, kind of model and size)")
-        if far := none_is_near(forecast):
+        far = none_is_near(forecast)
+        if far:
             say(out, far)
         unit = "step" if forecast.mode == "train" else "pass"
         for run in forecast.nearest:
@@ -34,7 +35,7 @@ def nearest_section(out: Console, forecast: Forecast) -> None:
             unread = ", no constant was fitted to it" if run.unread else ""
             measured = f"measured {seconds(run.measured_s)} per {unit}"
             say(out, f"{where}: {measured}, {off}{unread}", first="- ")
-        if not all(run.unread for run in forecast.nearest):
+        if not far and not all(run.unread for run in forecast.nearest):
             text = (
                 "constants were fitted to such runs: yours may be as far off as the interval says"
             )

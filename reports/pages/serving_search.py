@@ -12,6 +12,7 @@ from roofcast.reports.format import binary, money, seconds
 from roofcast.reports.pages.forecast import rate
 from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.asked import Serving
+from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.search import LIMITED, Found
 
 _SHOWN_FRONT = 10
@@ -188,8 +189,11 @@ def _front(out: Console, found: Found) -> None:
 def _nothing(out: Console, found: Found) -> None:
     if not found.layouts:
         section(out, "Nothing fits")
-        say(out, "every layout is refused; the reasons are below; use more devices (--devices), or"
-                 " fewer bits (--weights fp8, int4)")  # fmt: skip
+        less = fewer_bits(found.asked.weights)
+        say(
+            out,
+            f"every layout is refused; the reasons are below; use more devices (--devices){less}",
+        )
         return
     section(out, "Nothing holds the service level")
     for name in found.level.limits if found.level else ():

@@ -60,6 +60,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     rate_of: str = "samples/s"  # what the rate of a choice counts
     objective: str
     limits: dict[str, float]
+    sure: float | None = None  # probability with which deadline and budget hold, where asked for
     choices: tuple[Choice, ...]  # the best first, one per kind of device
     front: tuple[Choice, ...]  # no other beats in time, cost, energy and memory
     misses: tuple[Miss, ...]  # where nothing meets the constraints
@@ -169,6 +170,7 @@ def _chosen(
         rate_of="tokens/s" if kind.names.model.takes == "sequence" else "samples/s",
         objective=wanted.objective,
         limits=wanted.limits,
+        sure=wanted.sure,
         choices=choices,
         front=tuple(choice_of(chooser, p) for p in front),
         misses=() if best else near.misses,

@@ -15,6 +15,7 @@ import msgspec
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.hwdb.units import pretty
 from roofcast.simulator.choose import sensitivity
 from roofcast.simulator.choose.explore import explore
 from roofcast.simulator.forecast.chain import timed
@@ -130,7 +131,7 @@ def _formats(found: Forecast, asked: Asked) -> Iterator[str]:
 def _bandwidth(found: Forecast, s: Scenario, asked: Asked) -> Iterator[Remedy]:
     """Twice the memory bandwidth, where a device may have that."""
     key = "memory.bandwidth"
-    double = f"{2.0 * float(asked.device.memory.bandwidth)!r} B/s" if key in s.set else "x2"
+    double = pretty(2.0 * float(asked.device.memory.bandwidth), "B/s") if key in s.set else "x2"
     edits = {**s.set, key: double}
     try:
         then, _ = timed(asked._replace(device=hwdb.device(s.device, edits)))

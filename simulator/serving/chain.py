@@ -20,6 +20,7 @@ from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
+from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
@@ -126,7 +127,7 @@ def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:
             f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per"
             f" device and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
             f" {held.memory_bytes / gib:.1f} GiB of {of.device.id} are usable; use more devices"
-            " (--tp), or fewer bits (--weights fp8, int4)"
+            f" (--tp){fewer_bits(of.asked.weights)}"
         )
     return held
 

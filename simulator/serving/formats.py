@@ -112,3 +112,17 @@ def _bits(name: str) -> float | None:
         bits = float(written[1])
         return bits if 1.0 <= bits <= 16.0 else None
     return MIXED.get(name) or GGUF.get(name)
+
+
+def fewer_bits(weights: str | None) -> str:
+    """What would make weights smaller than in the formats that were given, as a message adds it;
+    empty where nothing usual would.
+
+    >>> fewer_bits(None), fewer_bits("bf16,fp8"), fewer_bits("int4")
+    (', or fewer bits (--weights fp8, int4)', ', or fewer bits (--weights int4)', '')
+    """
+    usual = {"bf16": 16.0, "fp16": 16.0, "fp32": 32.0, "fp8": 8.0, "int8": 8.0}
+    names = [name.strip().lower() for name in (weights or "bf16").split(",")]
+    least = min(usual.get(name) or _bits(name) or 4.0 for name in names)
+    less = [name for name in ("fp8", "int4") if usual.get(name, 4.0) < least]
+    return f", or fewer bits (--weights {', '.join(less)})" if less else ""

@@ -24,7 +24,10 @@ def inside_steps(
     rate = c.matmul.in_steps_others
     if device.vendor in FITTED:
         return rate, ()
+    why = "no training step of this maker was fitted"
+    if not device.vendor:
+        why = 'its maker is not given (vendor = "NVIDIA" takes the rate of NVIDIA\'s)'
     return rate, (
         f"{device.id}: products, attention and convolutions of the step at {rate:.2f} of their rate"
-        " alone, as on AWS Trainium; no training step of this maker was fitted",
+        f" alone, the rate of all makers but NVIDIA, fitted to AWS Trainium; {why}",
     )
