@@ -224,6 +224,15 @@ def _factor(text: str) -> float | None:
     return None
 
 
+def is_relative(value: str | float) -> bool:
+    """Whether a change is a factor or a percentage of the old value.
+
+    >>> is_relative("x2"), is_relative("+20%"), is_relative("8 TB/s"), is_relative(8e12)
+    (True, True, False, False)
+    """
+    return isinstance(value, str) and _factor(value) is not None
+
+
 def check_units(data: Mapping[str, Any], file: str) -> None:
     """Refuse plain numbers in a user's file that lack their unit; see check_unit."""
     for key, unit in figure_keys().items():

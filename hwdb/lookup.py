@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import roofcast.hwdb.names as names
-from roofcast.hwdb.edits import apply, check_units, in_bits, merge
+from roofcast.hwdb.edits import apply, check_units, in_bits, is_relative, merge
 from roofcast.hwdb.errors import BadInput, UnknownName, quoted
 from roofcast.hwdb.reader import load, read
 from roofcast.hwdb.records import KINDS, Device, Link, System
@@ -66,7 +66,8 @@ def as_set(name: str | Path, changes: Mapping[str, str | float]) -> Device:
     where a user's memory bandwidth is far below what any device has beside such a peak.
     """
     found = device(name, changes)
-    if found.given or (changes and not str(changes.get(BANDWIDTH, "x")).strip().startswith("x")):
+    stated = changes.get(BANDWIDTH)
+    if found.given if stated is None else not is_relative(stated):
         _check_bandwidth(found)
     cap, tdp = found.power.cap, found.power.tdp
     if cap and tdp and cap > tdp:

@@ -19,7 +19,7 @@ from roofcast.simulator.choose.chosen import Choice, Chosen, Miss
 from roofcast.simulator.choose.explore import Explored
 from roofcast.simulator.forecast.result import Forecast
 
-WIDE, HIGH = 760, 380  # of a front [px]
+WIDE, HIGH = 760, 440  # of a front [px]
 LEFT, RIGHT, TOP, BOTTOM = 80, 24, 18, 54  # its margins
 ROOM = 1.12  # beyond the outermost points, as a factor
 FEWEST, MANY = 4, 8  # labels of an axis
@@ -31,7 +31,7 @@ UNITS = {
     "µs": 1e-6, "ms": 1e-3, "min": 60.0, "h": 3600.0, "days": 86400.0, "years": 365.25 * 86400.0,
     "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
-AWAY = (0, -1, 1, -2, 2, -3, 3, -4, 4)  # lines by which a name may lie off its mark
+AWAY = sorted(range(-7, 8), key=abs)  # lines by which a name may lie off its mark
 CARDS = 3  # choices in short
 LETTERS = 40  # of the longest name
 LETTER, LINE = 6.6, 15  # width of a letter of a name, height of a line [px]
@@ -297,7 +297,7 @@ def _labelled(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mark |= {"side": "start", "at": (0.0, 0.0), "away": False}
         places = [(side, lines) for lines in AWAY for side in ("start", "end")]
         for side, lines in places if mark["name"] else ():
-            off = 10 + 4 * abs(lines)
+            off = 10 + 6 * abs(lines)
             at = mark["x"] + (off if side == "start" else -off), mark["y"] + LINE * lines
             left = at[0] if side == "start" else at[0] - wide
             inside = LEFT < left and left + wide < WIDE and TOP < at[1] < HIGH - BOTTOM - 4

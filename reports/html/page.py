@@ -179,7 +179,7 @@ def _card(answer: Answer) -> dict[str, Any]:
         rows.append(("power", f"{si(f.power_w, 'W')} per board"))
     head = f"{seconds(f.step_time_s)} per {unit}"
     if f.time_to_train_s is not None:
-        rows = [*_whole(f), (f"one {unit}", head), *rows]
+        rows = [*_whole(f), (f"one {unit}", seconds(f.step_time_s)), *rows]
         run = f.campaign.time_s if f.campaign else f.time_to_train_s
         head = f"{duration(run)}{f', {money(cost)}' if (cost := _cost(f)) is not None else ''}"
     as_if = "" if f.memory.fits is not False else ", as if it fitted"

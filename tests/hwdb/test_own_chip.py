@@ -5,6 +5,7 @@ import os
 import pytest
 
 from roofcast import hwdb
+from roofcast.hwdb.lookup import as_set
 
 SMALL = 'name = "Chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "3.35 TB/s"\n'
 
@@ -52,6 +53,36 @@ def test_a_base_may_be_another_file(chip):
         {"memory.bandwidth": "x2"},
     )
     assert device.edits == ("power.tdp unknown -> 1 kW", "memory.bandwidth 3.35 TB/s -> 6.7 TB/s")
+
+
+def test_a_bandwidth_in_bits_is_said_and_one_without_its_prefix_is_asked_back(chip):
+    bits = hwdb.device(chip(SMALL.replace("3.35 TB/s", "4 Tb/s")))
+    assert bits.memory.bandwidth == 0.5e12
+    assert bits.read_as == ("my_chip: memory.bandwidth 4 Tb/s is in bits: 500 GB/s",)
+    assert not hwdb.device(chip(SMALL)).read_as
+    slow = chip(SMALL.replace("3.35 TB/s", "4 GB/s"))
+    with pytest.raises(hwdb.BadInput, match="did you mean 4 TB/s"):
+        as_set(slow, {})
+    assert as_set(chip(SMALL), {"memory.bandwidth": "x0.001"}).memory.bandwidth == 3.35e9
+
+
+def test_no_shipped_device_is_asked_back_for_its_bandwidth():
+    for name in hwdb.devices():
+        bandwidth = hwdb.device(name).memory.bandwidth
+        assert as_set(name, {"memory.bandwidth": float(bandwidth)}).memory.bandwidth == bandwidth
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model = "gpt2"\ndevice = "l4"\n', "is a scenario, not a device; roofcast run "),
+        ("[devices]\nl4 = 2\n", "is a pool of devices, not a device"),
+        ("layers = []\n", "is a list of layers, not a device"),
+    ],
+)
+def test_a_file_of_another_sort_is_named(chip, text, said):
+    with pytest.raises(hwdb.BadInput, match=said):
+        hwdb.device(chip(text))
 
 
 BAD = {

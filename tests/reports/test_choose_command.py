@@ -125,6 +125,51 @@ def test_a_pool_of_owned_devices_is_chosen_from(tmp_path):
     assert all(c["devices"] <= {"h100-sxm5": 4, "l4": 8}[c["device"]] for c in found["choices"])
 
 
+CHIP = (
+    'name = "Paper"\nkind = "gpu"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[vector_flops]\nfp32 ='
+    ' "25 TFLOP/s"\n[memory]\nbandwidth = "4 TB/s"\ncapacity = "96 GiB"\n'
+)
+
+
+@pytest.mark.parametrize("given", ["--price chip=2", "--prices {0}", ""])
+def test_a_device_of_a_file_is_chosen_at_its_price(tmp_path, given):
+    file, prices = tmp_path / "chip.toml", tmp_path / "prices.toml"
+    file.write_text(CHIP)
+    prices.write_text("[chip]\non-demand = 2\n")
+    line = f"choose gpt2 --tokens 1B --batch 64 --within 30d --devices 2 --on {file} "
+    text = typed(f"{line}{given.format(prices)}", 300).output
+    if not given:  # the line that it advises, as it is typed
+        advised = re.search(r"\((--price \S+=2\.10) gives one\)", text)[1]
+        text = typed(f"{line}{advised}", 300).output
+    assert f"× {file} " in text and "$2." in text
+    assert re.search(r"1 kind of device: 1 shown", text)
+    assert typed(re.search(r"in full: roofcast (.*)", text)[1]).exit_code == 0
+
+
+def test_a_server_and_a_pool_take_a_device_of_a_file(tmp_path):
+    file, pool = tmp_path / "chip.toml", tmp_path / "pool.toml"
+    file.write_text(CHIP + "[price]\ncloud_usd_per_hour = 2\n")
+    pool.write_text('[devices]\n"chip.toml" = 2\n')
+    text = typed(f"choose gpt2 --serving --on {file} --rate 1/s", 200).output
+    assert f"1 × {file}" in text and "1 kind of devices" in text
+    owned = typed(f"choose gpt2 --tokens 1B --batch 64 --owned {pool} --json").output
+    assert json.loads(owned)["choices"][0]["device"] == str(file)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "chip.toml").write_text(CHIP.replace("Paper", folder))
+    both = " ".join(f"--on {tmp_path}/{folder}/chip.toml" for folder in "ab")
+    assert "two devices of one name" in typed(f"choose gpt2 --tokens 1B {both}").stderr
+
+
+def test_what_would_do_with_a_probability_is_told_beside_what_is_expected():
+    line = "choose gpt2 --tokens 20B --batch 64 --on l4 --devices 1 --sure 90 --within 2d"
+    text = " ".join(typed(line, 300).output.split())
+    assert re.search(r"would do \(90 % sure; [\d.]+ days expected\), the other limits kept", text)
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -132,6 +177,13 @@ def test_a_pool_of_owned_devices_is_chosen_from(tmp_path):
             f"{CHOOSE} --within soon",
             "--within soon: not an amount above zero; give for example 10d",
         ),
+        (f"{CHOOSE} --within 10", "10 is 10 seconds; did you mean 10d? give the unit"),
+        (f"{CHOOSE} --max-energy 500", "500 is 500 joules; did you mean 500kWh?"),
+        (
+            f"{CHOOSE} --within 10d --sure 0.9",
+            "a whole percentage from 50 to 99 is wanted; did you mean 90?",
+        ),
+        (f"{CHOOSE} --buy --rent spot", "--buy and --rent: two ways to pay"),
         (f"{CHOOSE} --under -5", "--under -5: not an amount above zero; give for example 50k"),
         (f"{CHOOSE} --max-power 3kg", "--max-power 3kg: not an amount"),
         (f"{CHOOSE} --max-energy 0", "--max-energy 0: not an amount"),

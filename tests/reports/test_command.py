@@ -314,6 +314,18 @@ BAD = [
     (["devices", "--vendor", "nvidea"], "NVIDIA"),
     (["devices", "--year", "then"], "not a whole number"),
     (["models", "show", "gtp2"], "gpt2"),
+    ([*PREDICT, "--within", "30d"], "did you mean --deadline?"),
+    (["validate", "--on", "h100"], "no option --on; see: roofcast validate --help"),
+    (["choose", "gpt2", "--budget", "30k"], "did you mean --under?"),
+    (["choose", "gpt2", "--rate", "2/s"], "did you mean --serving?"),
+    (["predict", "gpt2", "--on", "2xrtx-3090"], "did you mean rtx-3090 with --devices 2?"),
+    (["predict", "gpt2", "--on", "chip.tml"], "no device 'chip.tml', and no such file"),
+    ([*PREDICT, "--tokens", "1B", "--deadline", "10"], "10 is 10 seconds; did you mean 10d?"),
+    ([*PREDICT, "--tokens", "1B", "--deadline", "soon"], "for example 30d"),
+    ([*PREDICT, "--tokens", "1B", "--restart", "5"], "5 is 5 seconds; did you mean 5 min?"),
+    ([*PREDICT, "--owned", "--price", "3", "--tokens", "1B"], "--owned and --price"),
+    ([*PREDICT, "--power-cap", "5kW"], "above the TDP of h100-sxm5, 700 W"),
+    ([*PREDICT, "--set", "memory.bandwidth=4 GB/s"], "did you mean 4 TB/s?"),
 ]
 
 

@@ -46,6 +46,7 @@ def test_it_is_said_when_none_is_near(model, device, said):
     words = ("predict", model, "--on", device)
     text = " ".join(CliRunner().invoke(main, words, env={"COLUMNS": "120"}).stdout.split())
     assert f"measured runs (in device, stack, kind of model and size) none is near: {said}" in text
+    assert "constants were fitted to such runs" not in text
 
 
 def test_runs_on_a_chip_of_ones_own_are_never_near(tmp_path):

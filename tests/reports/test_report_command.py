@@ -57,6 +57,21 @@ def test_the_data_of_the_page_are_what_predict_prints(tmp_path, words):
         assert highest == pytest.approx(one["json"]["memory"]["peak_bytes"])
 
 
+def test_a_report_of_a_run_leads_with_days_dollars_and_probability(tmp_path):
+    page = report(
+        tmp_path / "run.html", "gpt2", "--on", "h100-sxm5", "--batch", "64", "--tokens", "10B",
+        "--deadline", "30d", "--no-sensitivity",
+    )  # fmt: skip
+    lead = re.search(r'<p class="headline">(.*?)</p>', page)[1]
+    assert re.fullmatch(r"[\d.]+ (h|days), \$[\d.,]+", lead)
+    assert "done within 30 days" in page and "80 % interval of the run" in page
+
+
+def test_a_card_of_what_does_not_fit_says_as_if(tmp_path):
+    words = ("llama-3-8b", "--on", "rtx-4090", "--tokens", "1B", "--no-sensitivity")
+    assert ", as if it fitted</p>" in report(tmp_path / "large.html", *words)
+
+
 def test_several_devices_are_one_page(tmp_path):
     page = report(tmp_path / "page.html", *LLAMA, "--on", "mi300x", "--no-sensitivity")
     forecasts = data(page)["forecasts"]

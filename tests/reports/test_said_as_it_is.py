@@ -91,3 +91,10 @@ def test_whole_experts_that_do_not_fit_are_to_be_cut_themselves(mode):
     for cut in ({"etp": 8}, {"etp": 1, "ep": 8}):
         less = predict("mixtral-8x7b", mode=mode, devices=8, tp=8, **cut, **H100)
         assert less.memory.parameters_bytes < 0.2 * whole.memory.parameters_bytes
+
+
+def test_memory_names_the_nearest_that_fits_and_weights_in_4_bits():
+    words = ["memory", "llama-3-8b", "--on", "rtx-4090", "--lora", "16"]
+    text = " ".join(CliRunner().invoke(main, words).stdout.split())
+    assert re.search(r"The nearest that may fit, with the same batch: --recompute full \(", text)
+    assert re.search(r"--weights nf4 --recompute full fits too \([\d.]+ s per step, .*GiB\)", text)

@@ -61,3 +61,8 @@ def test_another_name_is_an_assumption_and_another_spelling_is_none():
     said = predict(model="vit", device="h100-sxm5", batch=1).assumptions
     assert "model vit: taken as vit_base_patch16_224" in said
     assert not any("taken as" in a for a in predict("ResNet-50", "h100-sxm5", batch=1).assumptions)
+
+
+def test_a_name_may_be_divided_otherwise():
+    for typed, name in {"qwen-2.5-72b": "qwen2.5-72b", "Llama3-8B": "llama-3-8b"}.items():
+        assert models.resolve(typed).name == name
