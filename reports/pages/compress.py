@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, energy, seconds, words
 from roofcast.reports.pages.asked import assumptions, what
 from roofcast.reports.pages.memory import doubtful
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.compress import NOT_SAID, Compressed, Variant, reasons
 from roofcast.simulator.forecast.result import Forecast
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, si, words
 from roofcast.reports.pages.asked import pass_or_step, trained
 from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.simulator.forecast.counts import Counts
 
 _TOTALS = (

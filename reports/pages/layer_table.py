@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from rich.table import Table
 
 from roofcast.reports.console import Justify, plain_table, unbroken
 from roofcast.reports.format import binary, percent, seconds, short_names, si
 from roofcast.reports.pages.layout import Loss, losses
+from roofcast.reports.parts import Table
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 
 _LONGEST = 12  # layers with a row of their own; the rest share one
