@@ -35,11 +35,14 @@ class Table:
         self.columns = columns
         self.rows: list[tuple[tuple[Text, ...], str]] = []
         """Cells and style of each row."""
+        self.show_header = True
+        self.wide: int | None = None
+        """Columns of the whole table, where the first one takes what the others leave."""
 
-    def add_row(self, *cells: str | Text, style: str = "") -> None:
+    def add_row(self, *cells: str | Text, style: str | None = None) -> None:
         """A row below the others."""
         texts = tuple(Text(cell) if isinstance(cell, str) else cell for cell in cells)
-        self.rows.append((texts, style))
+        self.rows.append((texts, style or ""))
 
 
 class Console:
@@ -73,6 +76,9 @@ def rich_of(what: Text | Table) -> Any:
             table.add_column(header, justify="left", overflow="fold")
         else:
             table.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis")
+    table.show_header, table.width = what.show_header, what.wide
+    if what.wide is not None:
+        table.columns[0].ratio = 1
     for cells, style in what.rows:
         table.add_row(*map(rich_of, cells), style=style)
     return table

@@ -40,14 +40,23 @@ def _text(what: Text, width: int) -> list[str] | None:
 def _table(table: Table, width: int) -> list[str] | None:
     """A header and rows: cells of several lines begin at the top, headers end at the bottom."""
     heads = [header for header, _ in table.columns]
-    rows = [heads, *([cell.plain for cell in cells] for cells, _ in table.rows)]
+    rows = [heads] if table.show_header else []
+    rows += ([cell.plain for cell in cells] for cells, _ in table.rows)
     uneven = any(len(row) != len(heads) for row in rows)
-    if not heads or uneven or not all(_SIMPLE.fullmatch(cell) for row in rows for cell in row):
+    if (
+        not heads
+        or not rows
+        or uneven
+        or not all(_SIMPLE.fullmatch(cell) for row in rows for cell in row)
+    ):
         return None
     cells = [[cell.split("\n") for cell in row] for row in rows]
     natural = [max(len(line) for row in cells for line in row[i]) for i in range(len(heads))]
-    widths = _narrowed(natural, [kind == "fold" for _, kind in table.columns], width)
-    if widths is None:
+    folds = [kind == "fold" for _, kind in table.columns]
+    widths = (
+        _narrowed(natural, folds, width) if table.wide is None else _widened(natural, table.wide)
+    )
+    if widths is None or (table.wide or 0) > width:
         return None
     found: list[str] = []
     for number, row in enumerate(cells):
@@ -58,7 +67,7 @@ def _table(table: Table, width: int) -> list[str] | None:
         height = max(map(len, folded))
         for i, lines in enumerate(folded):
             blank = [""] * (height - len(lines))
-            folded[i] = blank + lines if number == 0 else lines + blank
+            folded[i] = blank + lines if table.show_header and number == 0 else lines + blank
         for k in range(height):
             padded = (
                 lines[k].rstrip().rjust(most) if kind == "right" else lines[k].ljust(most)
@@ -88,10 +97,18 @@ def _narrowed(natural: Sequence[int], folds: Sequence[bool], width: int) -> list
                 widths[i] -= less
                 left, count = left - less, count - 1
     content = [w - gap for w, gap in zip(widths, gaps, strict=True)]
-    cut = (
+    lost = (
         c < n and not (fold and c > 0) for n, c, fold in zip(natural, content, folds, strict=True)
     )
-    return None if any(cut) else content
+    return None if any(lost) else content
+
+
+def _widened(natural: Sequence[int], width: int) -> list[int] | None:
+    """Widths of the columns, of which the first takes what the others leave; None where that is
+    too little.
+    """
+    first = width - sum(natural[1:]) - GAP * (len(natural) - 1)
+    return [first, *natural[1:]] if first >= natural[0] and min(natural[1:], default=1) else None
 
 
 def _wrapped(line: str, width: int) -> list[str]:

@@ -69,7 +69,7 @@ def _forms(out: Console, found: Compressed) -> None:
         " against the first row; bound by: the limit of most of its time; options: of roofcast"
         " predict --mode infer (--precision, --weights, --sparsity, --prune)",
     )
-    if "energy" not in [column.header for column in table.columns]:
+    if "energy" not in [header for header, _ in table.columns]:
         say(out, "energy of each form: on a wider page, in --json, or in -o FILE.csv")
 
 

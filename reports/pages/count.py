@@ -106,8 +106,7 @@ def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
     left_out = {"kind"} if width < _WIDE else set()
     left_out |= set() if training and width >= _NARROW else {"bwd FLOP", "saved"}
     table = plain_table(*(column for column in columns if column[0] not in left_out))
-    table.width = min(width, 120)
-    table.columns[0].ratio = 1
+    table.wide = min(width, 120)
     for level, branch in walk(whole, depth):
         s = branch.sums
         name = "  " * level + branch.name + (f" ×{branch.times}" if branch.times > 1 else "")

@@ -37,8 +37,7 @@ def layer_table(forecast: Forecast, width: int) -> Table:
     several = forecast.devices > 1
     columns = _columns(forecast, width)
     table = plain_table(*columns)
-    table.width = min(width, _WIDEST)
-    table.columns[0].ratio = 1
+    table.wide = min(width, _WIDEST)
     add = _adder(table, forecast, [title for title, _ in columns])
     short = short_names([layer.name for layer in forecast.layers])
     rows = passes(forecast)
