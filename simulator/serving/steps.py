@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from roofcast.simulator.serving.passes import timed
 from roofcast.simulator.serving.protocol import Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 
@@ -45,23 +47,28 @@ class Steps:
         new = grid(fewest, max(self.chunk, FEWEST + 1), 0)
         self.new = sorted({*new, *(n for n in chunks if new[0] < n < new[-1])})
         self.cached = [0.0, max(longest, 2.0)]
-        b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
-        plain = _full(server.decode(b, c), (len(self.sequences), len(self.contexts)))
-        if spec.drafted:
-            checked = _full(server.mixed(b, c, b * spec.drafted, c, b), plain.shape)
-            plain = checked + spec.draft * plain
-        self._decode = plain.tolist()
         self.few = grid(1, max(most, 2), 2)
-        shape = (len(self.few), len(self.new), len(self.cached))
+        b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
         b3 = np.array(self.few)[:, None, None]
         n3 = np.array(self.new)[None, :, None]
         c3 = np.array(self.cached)[None, None, :]
-        middle = self.contexts[1]
-        base = _full(server.decode(b3, middle), (len(self.few), 1, 1))
-        prompts = np.maximum(n3 / self.typical, 1.0)
-        added = _full(server.mixed(b3, middle, n3, c3, prompts), shape) - base
+        middle, prompts = self.contexts[1], np.maximum(n3 / self.typical, 1.0)
+        asked: list[tuple[str, tuple[Any, ...]]] = [
+            ("decode", (b, c)),
+            ("decode", (b3, middle)),
+            ("mixed", (b3, middle, n3, c3, prompts)),
+            ("prefill", (prompts[0], n3[0] / prompts[0], c3[0])),
+        ]
+        if spec.drafted:
+            asked.append(("mixed", (b, c, b * spec.drafted, c, b)))
+        plain, base, mixed, alone, *checked = _timed(server, asked)
+        plain = _full(plain, (len(self.sequences), len(self.contexts)))
+        if checked:
+            plain = _full(checked[0], plain.shape) + spec.draft * plain
+        self._decode = plain.tolist()
+        shape = (len(self.few), len(self.new), len(self.cached))
+        added = _full(mixed, shape) - _full(base, (len(self.few), 1, 1))
         self._added = np.maximum(added, 0.0).tolist()
-        alone = server.prefill(prompts[0], n3[0] / prompts[0], c3[0])
         self._alone = _full(alone, shape[1:]).tolist()
         # pieces of both tables by the number of sequences, made where they are met first
         self._lines: list[dict[float, tuple[float, ...]]] = [{} for _ in self.contexts]
@@ -123,6 +130,13 @@ class Steps:
         wide = self.new[j + 1] - self.new[j]
         found = self._planes[j][sequences] = self.new[j], wide, *below, u, *above
         return found
+
+
+def _timed(server: Server, asked: Sequence[tuple[str, tuple[Any, ...]]]) -> list[np.ndarray]:
+    """Seconds of steps: together, where the server can, since kernels meet the same sizes often."""
+    if not hasattr(server, "asked"):
+        return [getattr(server, step)(*sizes) for step, sizes in asked]
+    return [each.total for each in timed([server.asked(step, *sizes) for step, sizes in asked])]
 
 
 def grid(first: int, last: int, fine: int) -> list[float]:
