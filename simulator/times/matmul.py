@@ -99,9 +99,8 @@ def tiled(
     products (see kernels.toml).
     """
     single = _single(m, n, k, batch, in_bytes, traffic, held, clock, *rates)
-    sizes = np.broadcast_arrays(m, n, k, batch)
-    w, m, n, k, batch = c.matmul, *(_last(np.atleast_1d(x)) for x in sizes)
-    cores, store = _last(rates.cores), _last(rates.store)
+    m, n, k, batch = (_last(np.atleast_1d(x)) for x in np.broadcast_arrays(m, n, k, batch))
+    w, cores, store = c.matmul, _last(rates.cores), _last(rates.store)
     core = _last(rates.sustained * rates.matrix / rates.cores)
     path = _last(w.feed * rates.feed / rates.cores)
     bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
