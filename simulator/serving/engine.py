@@ -356,22 +356,35 @@ class Engine:
             more,
         )
 
-    def _at_limit(self, one: Clocked) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds and joules of kernels under the power limit of the board."""
-        shape = one.seconds.shape
-        if not self.board:
-            return one.seconds, np.zeros(shape)
-        energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
-        at = held_from(one.seconds.ravel(), one.slower, energy, self.board, self.c.power)
-        t, used = at.seconds.reshape(shape), at.joules.reshape(shape)
-        return t, np.maximum(np.minimum(used + one.more, self.board.limit * t), used)
+    def _at_limit(self, found: list[Clocked]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Seconds and joules of kernels under the power limit of the board, all at once."""
+        if not self.board or not found:
+            return [(one.seconds, np.zeros(one.seconds.shape)) for one in found]
+        ends = np.cumsum([one.seconds.size for one in found])
+
+        def slower(places: np.ndarray) -> np.ndarray:
+            cuts = np.searchsorted(places, ends).tolist()
+            starts = zip([0, *cuts], cuts, [0, *ends.tolist()], found, strict=False)
+            times = [one.slower(places[i:j] - first) for i, j, first, one in starts if j > i]
+            return np.concatenate(times, axis=1)
+
+        own = [(one.seconds, one.energy.switching, one.energy.memory) for one in found]
+        highest, switching, memory = (
+            np.concatenate([x.ravel() for x in every]) for every in zip(*own, strict=True)
+        )
+        at = held_from(highest, slower, Energy(switching, memory), self.board, self.c.power)
+        parts = zip(np.split(at.seconds, ends[:-1]), np.split(at.joules, ends[:-1]), strict=True)
+        each = []
+        for one, both in zip(found, parts, strict=True):
+            t, used = (x.reshape(one.seconds.shape) for x in both)
+            each.append((t, np.maximum(np.minimum(used + one.more, self.board.limit * t), used)))
+        return each
 
     def _held(self, found: list[Clocked]) -> Spent:
         """Kernels under the power limit of the board, summed by part."""
         seconds: dict[str, np.ndarray] = {}
         joules: dict[str, np.ndarray] = {}
-        for one in found:
-            t, used = self._at_limit(one)
+        for one, (t, used) in zip(found, self._at_limit(found), strict=True):
             part = one.part
             seconds[part] = seconds.get(part, 0.0) + one.count @ t
             joules[part] = joules.get(part, 0.0) + one.count @ used
