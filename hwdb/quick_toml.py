@@ -87,7 +87,7 @@ def _entry(line: str, more: Iterator[str]) -> tuple[str, Any]:
 
 def _over(lines: Iterator[str]) -> list[Any] | None:
     """The items of a list over several lines, up to the line that closes it."""
-    parts = []
+    parts: list[str] = []
     for line in lines:
         if _CLOSE.fullmatch(line):
             return _list(" ".join(parts))
