@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
@@ -14,6 +13,7 @@ from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.explore import Explored
 from roofcast.simulator.choose.nearest import Nearest, nearest_fit
 from roofcast.simulator.forecast.chain import without_interval
