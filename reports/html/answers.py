@@ -270,7 +270,7 @@ def round_ticks(ends: tuple[float, float], said: Callable[[float], str]) -> list
     >>> [text for _, text in round_ticks((1.9e5, 6.2e5), money)]
     ['$200,000', '$300,000', '$500,000']
     >>> [text for _, text in round_ticks((3 * 86400.0, 40 * 86400.0), duration)]
-    ['3 days', '5 days', '7 days', '10 days', '15 days', '20 days', '30 days']
+    ['3 days', '10 days', '30 days']
     """
     words = said(math.sqrt(ends[0] * ends[1])).split()
     scale = UNITS.get(words[-1], 1.0)
