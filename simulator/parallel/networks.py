@@ -171,7 +171,7 @@ def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[
     if topology in ("mesh", "cube") and size != full:
         bandwidth *= _links_in_use(topology, size, full)
     reduces = tier.link in REDUCING and "nvswitch" in text
-    section = _section(device, topology)
+    section = _section(tier, device, topology)
     level = Level(tier.name, float(size), bandwidth, topology, section, reduces=reduces)
     return level, assumptions
 
@@ -191,8 +191,12 @@ def _links_in_use(topology: str, size: int, full: int) -> float:
     return float(max(np.log2(size), 1.0) / np.log2(full))
 
 
-def _section(device: Device, topology: str) -> str:
-    """Section of collectives.toml whose constants hold between such devices."""
+def _section(tier: Tier, device: Device, topology: str) -> str:
+    """Section of collectives.toml whose constants hold between such devices: that of the link,
+    where collectives over it were measured, else of the device's family.
+    """
+    if tier.link in collectives().networks:
+        return tier.link
     if topology == "bus":
         return "bus"
     fitted = topology == "switch" and device.family in collectives().networks
