@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from roofcast.hwdb import constants
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.records import Device
+from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.rates import family_name
 
 MATRIX = ("matmul", "sparse", "attention", "conv")  # formulas of kernels on matrix units
 # makers of GPUs and NPUs whose training steps constants were fitted to; NVIDIA's have a rate inside
@@ -28,3 +31,15 @@ def inside_steps(
         f"{device.id}: products, attention and convolutions of the step at {rate:.2f} of their rate"
         " alone, as on AWS Trainium; no training step of this maker was fitted",
     )
+
+
+def over_lists(device: Device, stack: Stack) -> float:
+    """Bandwidth of the optimizer's kernels, as a fraction of a pointwise kernel's.
+
+    PyTorch's foreach kernels take the addresses of at most 320 pieces of 65,536 elements as an
+    argument, a block of threads each (ATen/native/cuda/MultiTensorApply.cuh), which leaves the
+    cores of AMD's devices partly idle.
+    """
+    lists = constants.family(family_name(device)).foreach
+    foreach = stack.implementations.get("optimizer") != "fused"
+    return lists.value if lists and foreach else 1.0
