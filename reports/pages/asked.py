@@ -26,7 +26,7 @@ INTERVALS = {
         f"runs on the device were measured, none of this kind of model under this stack; {AS_WIDE}"
     ),
     "no stack stated": (
-        f"no stack was given for several devices; {AS_WIDE}, under the stack of unknown frameworks"
+        f"no stack was given; {AS_WIDE}, under the stack of unknown frameworks"
     ),
     "known family": f"other devices of its family were measured; {AS_WIDE}",
     "inherited device": f"no device of this family was measured, others of its vendor; {AS_WIDE}",
