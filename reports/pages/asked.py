@@ -25,9 +25,7 @@ INTERVALS = {
     "known device, another stack": (
         f"runs on the device were measured, none of this kind of model under this stack; {AS_WIDE}"
     ),
-    "no stack stated": (
-        f"no stack was given; {AS_WIDE}, under the stack of unknown frameworks"
-    ),
+    "no stack stated": (f"no stack was given; {AS_WIDE}, under the stack of unknown frameworks"),
     "known family": f"other devices of its family were measured; {AS_WIDE}",
     "inherited device": f"no device of this family was measured, others of its vendor; {AS_WIDE}",
     "unfitted maker": f"no device of this vendor was measured; {AS_WIDE}",

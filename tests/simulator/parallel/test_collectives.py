@@ -168,12 +168,14 @@ def test_a_group_that_spans_two_axes_of_a_torus_has_twice_the_bandwidth_of_one_a
     assert both == pytest.approx(8e9 * 255 / 256 / (180e9 * share), rel=0.02)
 
 
-@pytest.mark.parametrize("size", (32 * 2**20, 2**30))
-def test_all_reduce_on_eight_gaudi2_has_the_measured_bandwidth(size):
-    """hccl_demo on 8 Gaudi 2, 32 MB and 1 GiB: 258.2 GB/s (collectives.toml)."""
+@pytest.mark.parametrize("size, off", [(32 * 2**20, 0.09), (2**30, 0.01)])
+def test_all_reduce_on_eight_gaudi2_has_the_measured_bandwidth(size, off):
+    """hccl_demo on 8 Gaudi 2, 32 MB and 1 GiB: 258.2 GB/s (collectives.toml). Its calls follow one
+    another, which hides the latency of a single one: 20 of 228 us at 32 MB.
+    """
     fabric = fabric_of(None, hwdb.device("gaudi2"), 8)
     seconds = all_reduce(size, placed(8, 1, fabric), fabric, C)
-    assert size / seconds * 7 / 4 == pytest.approx(258.2e9, rel=0.06)
+    assert size / seconds * 7 / 4 == pytest.approx(258.2e9, rel=off)
 
 
 def test_a_pair_of_gaudi2_has_the_three_ports_between_them():
