@@ -5,7 +5,6 @@ from __future__ import annotations
 from roofcast.hwdb import constants
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.records import Device
-from roofcast.simulator.software.stack import Stack
 from roofcast.simulator.times.rates import family_name
 
 MATRIX = ("matmul", "sparse", "attention", "conv")  # formulas of kernels on matrix units
@@ -33,13 +32,13 @@ def inside_steps(
     )
 
 
-def over_lists(device: Device, stack: Stack) -> float:
-    """Bandwidth of the optimizer's kernels, as a fraction of a pointwise kernel's.
+def over_lists(device: Device, optimizer: str | None) -> float:
+    """Bandwidth of the optimizer's kernels, as a fraction of a pointwise kernel's, for a stack's
+    implementation of them.
 
     PyTorch's foreach kernels take the addresses of at most 320 pieces of 65,536 elements as an
     argument, a block of threads each (ATen/native/cuda/MultiTensorApply.cuh), which leaves the
     cores of AMD's devices partly idle.
     """
     lists = constants.family(family_name(device)).foreach
-    foreach = stack.implementations.get("optimizer") != "fused"
-    return lists.value if lists and foreach else 1.0
+    return lists.value if lists and optimizer != "fused" else 1.0

@@ -266,7 +266,7 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
 def _stack_rate(formula: str, detail: Any, stack: Stack, device: Device) -> float:
     """Rate of a kernel in this stack, as a fraction of what its formula says."""
     if formula == "stream":
-        return over_lists(device, stack) if detail else 1.0
+        return over_lists(device, stack.implementations.get("optimizer")) if detail else 1.0
     of = {"matmul": stack.factor, "sparse": stack.factor, "attention": stack.attention}
     return of.get(formula, 1.0)
 
