@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from roofcast.reports.command import main
+from roofcast.reports.format import duration
 
 STEP = ["predict", "gpt2", "--on", "a100-sxm4-80gb", "--devices", "64", "--batch", "512"]
 
@@ -150,9 +151,9 @@ def test_a_comparison_shows_the_whole_training_as_one_device_does():
     assert code == 0 and "in time: probability of the deadline" in " ".join(text.split())
     _, answer = said(*wanted, "--json")
     for f in json.loads(answer)["forecasts"]:
-        row = next(line for line in text.splitlines() if line.startswith(f"  {f['device']} "))
-        assert f"{f['campaign']['days']:.3g} days" in row
-        assert f"${round(f['campaign']['cost_usd']):,}" in row
+        rows = [line for line in text.splitlines() if line.startswith(f"  {f['device']} ")]
+        assert duration(f["campaign"]["time_s"]) in " ".join(rows)
+        assert f"${round(f['campaign']['cost_usd']):,}" in " ".join(rows)
 
 
 def test_owned_devices_have_no_rent_and_pay_the_energy_that_is_forecast():
@@ -160,6 +161,7 @@ def test_owned_devices_have_no_rent_and_pay_the_energy_that_is_forecast():
     assert code == 0
     alone = text[text.index("the steps alone:") : text.index("Power and energy")]
     assert "$" not in alone and "at the site" in alone
-    energy = re.search(r"energy ([\d.]+) MWh", text)[1]
+    _, answer = said("--tokens", "300B", "--owned", "--json")
+    whole = json.loads(answer)["campaign"]
     billed = re.search(r"cooling included +([\d.]+) MWh", text)[1]
-    assert float(billed) == pytest.approx(float(energy), rel=0.01)
+    assert float(billed) == pytest.approx(whole["energy_j"] / 3.6e9, rel=1e-3)
