@@ -93,6 +93,7 @@ NO_CONSTANTS = {
     "simulator.forecast.recipes.SLOWEST": "limit on an input",
     "simulator.forecast.recipes.FASTEST": "limit on an input",
     "simulator.campaign.money.YEAR": "hours of a year",
+    "simulator.campaign.money.JOULES": "a unit: joules of a megawatt-hour",
     "simulator.campaign.money.RATE_DIGITS": "rounding of what is shown",
     "simulator.campaign.whole.DRAWS": "runs of the simulation",
     "simulator.campaign.whole.SEED": "of the simulation",
