@@ -8,6 +8,7 @@ values take them to.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,34 @@ def in_loop(steps: Steps, load: Load, count: int, held: Room, share: float, way:
     return looped(replay(steps, sent, held, users, way).part(0, count), users, share)
 
 
-def looped(found: Replayed, users: int, share: float) -> Sample:
-    """Requests of a closed loop; share: of those of all users that come together at first."""
-    count = len(found.e2e)
-    first = min(users, count)
-    weight = np.full(count, (1.0 - share) / max(count - first, 1))
-    weight[:first] = share / first if count > first and share else 1.0 / count
-    return Sample(found, weight / weight.sum())
+def looped(
+    load: Load, count: int, share: float, cycle: float, run: Callable[[Requests, int], Replayed]
+) -> Sample:
+    """`count` requests of a closed loop.
+
+    share: of those of all users that come together at first; the others are of users at random
+    points of the `cycle` seconds of a request. run: a replay of requests for so many users.
+    """
+    users = int(load.amount)
+    sent = requests(load, 2 * users + count)
+    first = run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, users)
+    if share >= 1.0:
+        return alike(first)
+    start = np.sort(np.random.default_rng(load.seed).random(users)) * cycle
+    sent.arrival[:users] = start
+    rest = run(sent, users).part(users, users + count)
+    if not share:
+        return alike(rest)
+    return both(first, rest, share)
+
+
+def both(first: Replayed, rest: Replayed, share: float) -> Sample:
+    """The requests of two replays; share: of the first."""
+    names = ("ttft", "tpot", "e2e", "queued")
+    parts = {n: np.concatenate([getattr(first, n), getattr(rest, n)]) for n in names}
+    a, b = len(first.e2e), len(rest.e2e)
+    weight = np.concatenate([np.full(a, share / a), np.full(b, (1.0 - share) / b)])
+    return Sample(rest._replace(**parts), weight)
 
 
 def seen(found: Mean, sample: Sample, way: float) -> Mean:

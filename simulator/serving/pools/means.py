@@ -29,6 +29,7 @@ from roofcast.simulator.serving.speculation import Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
 NEAR = 0.999  # of what the pools can serve, that a closed loop reaches at most
+MOST_PARTS, LOST = 4, 0.03  # of a prompt; share of a chunk
 BINDS = ("prefill", "transfer", "decode")
 
 
@@ -38,18 +39,24 @@ class Prompts:
     def __init__(self, server: Server, load: Load, places: float) -> None:
         self.request_s, self.user_s = float(server.request_s), float(server.user_s)
         chunk = max(int(server.chunk_tokens), 1)
-        self.most = int(max(min(chunk // load.new, places), 1))
+        self.parts, most = parts(chunk / load.new)
+        k = int(max(min(most, self.parts * places), 1))
+        full = 1 < most <= k
+        self.most = k / self.parts
         """Prompts of a pass, at most."""
+        units = np.array(grid(1, max(k, 2), FINE)) / self.parts
+        sizes = np.append(units[:-1], chunk / load.new) if full else units  # a full chunk
         if load.new > chunk:
             starts = np.arange(0, load.new, chunk)
-            parts = server.prefill(1, np.minimum(chunk, load.new - starts), load.hit + starts)
-            self.grid, self.seconds = np.array([1.0]), np.array([float(np.sum(parts))])
+            own = server.prefill(1, np.minimum(chunk, load.new - starts), load.hit + starts)
+            self.grid = np.append(units[units < 1.0], 1.0)
+            self.seconds = float(np.sum(own)) * self.grid
         else:
-            self.grid = np.array(grid(1, max(self.most, 2), FINE))
-            spent = server.prefill(self.grid, load.new, load.hit)
+            self.grid = units
+            new = load.new * np.minimum(sizes, 1.0)
+            spent = server.prefill(np.maximum(sizes, 1.0), new, load.hit)
             self.seconds = np.broadcast_to(np.asarray(spent, float), self.grid.shape)
-        # fewer prompts in a pass are never served at a higher rate than more
-        self.capacity = float(np.max((self.grid / self.seconds)[self.grid <= self.most]))
+        self.capacity = self.most / float(self.takes(self.most))
         """Prompts per second, at most."""
 
     def takes(self, prompts: Numbers) -> Numbers:
@@ -59,26 +66,47 @@ class Prompts:
     @cached_property
     def alone(self) -> Alone:
         """One instance by itself, under any load."""
-        return alone(self.takes(np.arange(1.0, self.most + 1.0)), self.capacity)
+        k = round(self.most * self.parts)
+        passes = self.takes(np.arange(1.0, k + 1.0) / self.parts)
+        return alone(passes, self.capacity, self.parts)
 
-    def served(self, rate: Numbers, instances: Numbers = 1.0) -> tuple[Numbers, Numbers]:
-        """Seconds until a pass takes a prompt, and of that pass, at so many prompts per second of
-        each of the instances.
+    def served(self, rate: Numbers, instances: Numbers = 1.0) -> tuple[Numbers, Numbers, Numbers]:
+        """Seconds until a pass takes a prompt, and of that pass, and its prompts, at so many
+        prompts per second of each of the instances.
         """
         one, each = float(self.takes(1.0)), np.minimum(rate, NEAR * self.capacity)
         busy, wait, own = shared(self.alone, one, self.capacity, each, instances)
-        return busy * wait, busy * self.takes(own) + (1.0 - busy) * one
+        spent = busy * self.takes(own) + (1.0 - busy) * one
+        return busy * wait, spent, busy * own + (1.0 - busy)
 
     def first_wave(self, users: Numbers) -> Numbers:
         """Seconds to the end of the pass of a prompt, in the mean over those of so many users of an
         instance that come all together.
         """
-        first = np.minimum(users, float(self.most))
-        return self.takes(first) * (np.ceil(users / first) + 1.0) / 2.0
+        full = np.minimum(users, self.most)
+        passes = np.ceil(users / full - 1e-9)
+        before, each = full * (passes - 1.0), self.takes(full)
+        last = (passes - 1.0) * each + self.takes(users - before)
+        return (before * each * passes / 2.0 + (users - before) * last) / users
 
     def together(self, rate: Numbers) -> Numbers:
         """Prompts of a pass in the mean, at so many per second of an instance."""
         return np.interp(rate / self.capacity, LOADS, self.alone.many)
+
+
+def parts(share: float) -> tuple[int, int]:
+    """Equal parts of a prompt, and how many of them a chunk holds, where it is `share` prompts long:
+    the fewest that lose little of it, or those that lose the least.
+
+    >>> parts(8.0), parts(8192 / 6006), parts(0.1)
+    ((1, 8), (3, 4), (1, 1))
+    """
+    if share < 1.0 / MOST_PARTS:
+        return 1, 1
+    ways = [(m, int(share * m + 1e-9)) for m in range(1, MOST_PARTS + 1)]
+    lost = [1.0 - k / (m * share) for m, k in ways]
+    few = [way for way, loss in zip(ways, lost, strict=True) if loss < LOST]
+    return few[0] if few else ways[int(np.argmin(lost))]
 
 
 def places_of(room: Room, load: Load) -> float:
@@ -182,7 +210,7 @@ class Costing:
         p, others = self.prompts, 1.0 - 1.0 / users
         instances = self.prefills
         each = np.minimum(rate / instances, NEAR * p.capacity)
-        wait, own = p.served(each * others, instances)
+        wait, own, _ = p.served(each * others, instances)
         if np.all(np.isfinite(users)):  # those that come all together
             together = p.first_wave(np.maximum(users / instances, 1.0))
             wait = (1.0 - wave) * wait + wave * np.maximum(together - own, 0.0)

@@ -131,7 +131,7 @@ def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed
     prefills = [_Prefill(of.prefill, one, of.passing) for _ in range(of.prefills)]
     decodes = [_Decode(of.decode, asked, of.room, of.again) for _ in range(of.decodes)]
     count = len(asked.input)
-    issued = asked.arrival.tolist() if users is None else [0.0] * count
+    issued = asked.arrival.tolist()
     sizes = (asked.input / of.mean_input).tolist()
     first = count if users is None else min(users, count)
     for i in range(first):
@@ -227,9 +227,7 @@ def sample(
     if trace is not None:
         return alike(replayed(of, trace))
     if load.kind == "concurrency":
-        users = int(load.amount)
-        found = replayed(of, requests(load, count + users), users)
-        return looped(found.part(0, count), users, share)
+        return looped(load, count, share, there, lambda sent, users: replayed(of, sent, users))
     before, behind = math.ceil(FILL * there), math.ceil(there)
     sent = requests(load, before + count + behind)
     start = float(sent.arrival[before - 1]) if before else 0.0

@@ -147,10 +147,10 @@ def test_tokens_are_never_slower_than_with_prompts_among_them():
 def test_one_prompt_a_pass_is_a_queue_of_constant_service():
     """M/D/1: a prompt of more than half a chunk waits r s / (2 (1 - r)) in the mean."""
     server = Server("llama-3.1-8b", "h100-sxm5")
-    prompts = Prompts(server, Load(kind="rate", input_len=6000), math.inf)
-    s = float(server.prefill(1, 6000))
+    prompts = Prompts(server, Load(kind="rate", input_len=8192), math.inf)
+    s = float(server.prefill(1, 8192))
     for r in (0.1, 0.5, 0.9):
-        wait, own = prompts.served(r / s)
+        wait, own, _ = prompts.served(r / s)
         assert wait == pytest.approx(r * s / (2 * (1 - r))) and own == pytest.approx(s)
     short = Prompts(server, Load(kind="rate", input_len=500), math.inf)
     assert short.most == 16 and short.capacity > 1.0 / float(server.prefill(1, 500))
