@@ -27,7 +27,7 @@ from roofcast.simulator.serving.protocol import Numbers
 # shares of the capacity at which the chain is solved; between them and beyond what is interpolated
 # changes little
 LOADS = np.array([0.001, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-TAIL = 20.0  # -ln of the probability of more that wait than states
+TAIL = 16.0  # -ln of the probability of more that wait than states
 
 
 class Alone(NamedTuple):
@@ -53,7 +53,9 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
     k, each = len(seconds), float(seconds[0])
     usual = 1.0
     for _ in range(20):
-        usual = float(np.interp(max(m * rate * each, 1.0), np.arange(1, k + 1), np.arange(1, k + 1)))
+        usual = float(
+            np.interp(max(m * rate * each, 1.0), np.arange(1, k + 1), np.arange(1, k + 1))
+        )
         each = float(np.interp(usual, np.arange(1, k + 1), seconds))
     # parts of a pass, about
     several = int(min(usual + 6.0 * m * np.sqrt(usual / m) + 8.0 * m, k))

@@ -139,7 +139,7 @@ def test_tokens_are_never_slower_than_with_prompts_among_them():
         costing = chain.run(asked(model=model, device=device)).costing
         for users in (1.0, 8.0, 64.0, 150.0):
             found = mean(mixed.server, changed(load, amount=users), held)
-            alone = costing.means(found.decoding, users, 0.0).mean
+            alone = costing.means(found.decoding, users).mean
             assert alone.tpot <= found.tpot * (1 + 1e-9)
             assert users == 1 or alone.tpot < found.tpot
 
