@@ -2,7 +2,7 @@
 
 At a rate, requests before the ones that count fill the system, and requests behind them keep it
 full. In a closed loop the first requests of all users come together; they count as much as the mean
-values take them to.
+values take them to. The others are replayed apart, of users who are mixed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from roofcast.simulator.serving.steps import Steps
 
 FILL = 3  # times as many requests as are under way, before those that count
 PERCENT = (50, 90, 99)
+TIMES = ("ttft", "tpot", "e2e", "queued")
 
 
 class Sample(NamedTuple):
@@ -58,9 +59,8 @@ def alike(found: Replayed) -> Sample:
 
 def together(samples: list[Sample]) -> Sample:
     """The requests of several replicas."""
-    names = ("ttft", "tpot", "e2e", "queued")
     parts: dict[str, Any] = {
-        name: np.concatenate([getattr(s.found, name) for s in samples]) for name in names
+        name: np.concatenate([getattr(s.found, name) for s in samples]) for name in TIMES
     }
     sizes = np.concatenate([s.weight * len(s.weight) for s in samples])
     last = max(s.found.seconds for s in samples)
@@ -82,44 +82,36 @@ def at_rate(steps: Steps, load: Load, count: int, held: Room, there: float, way:
     return alike(replay(steps, sent, held, None, way).part(before, before + count))
 
 
-def in_loop(steps: Steps, load: Load, count: int, held: Room, share: float, way: float) -> Sample:
-    """`count` requests of users who wait for their answers; share: of those that come together.
-
-    As many more requests keep the others busy while the last of these are served.
-    """
-    users = int(load.amount)
-    sent: Requests = requests(load, count + users)
-    return looped(replay(steps, sent, held, users, way).part(0, count), users, share)
-
-
-def looped(
+def in_loop(
     load: Load, count: int, share: float, cycle: float, run: Callable[[Requests, int], Replayed]
 ) -> Sample:
-    """`count` requests of a closed loop.
+    """`count` requests of users who wait for their answers.
 
-    share: of those of all users that come together at first; the others are of users at random
-    points of the `cycle` seconds of a request. run: a replay of requests for so many users.
+    share: of the requests that come all together, one of each user; the others are those of users
+    of whom each is at another point of a request, as they are where lengths differ and time has
+    passed: each starts at a random time in `cycle` seconds, those of a request, and the first one
+    of each does not count. As many requests behind the last ones keep the others busy. run: a
+    replay of requests for so many users.
     """
     users = int(load.amount)
     sent = requests(load, 2 * users + count)
-    first = run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, users)
-    if share >= 1.0:
+    first = run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, users) if share else None
+    if first is not None and share >= 1.0:
         return alike(first)
-    start = np.sort(np.random.default_rng(load.seed).random(users)) * cycle
-    sent.arrival[:users] = start
+    sent.arrival[:users] = cycle * np.sort(np.random.default_rng((load.seed, 1)).random(users))
     rest = run(sent, users).part(users, users + count)
-    if not share:
-        return alike(rest)
-    return both(first, rest, share)
+    return alike(rest) if first is None else _both(first, rest, share)
 
 
-def both(first: Replayed, rest: Replayed, share: float) -> Sample:
+def _both(first: Replayed, rest: Replayed, share: float) -> Sample:
     """The requests of two replays; share: of the first."""
-    names = ("ttft", "tpot", "e2e", "queued")
-    parts = {n: np.concatenate([getattr(first, n), getattr(rest, n)]) for n in names}
-    a, b = len(first.e2e), len(rest.e2e)
-    weight = np.concatenate([np.full(a, share / a), np.full(b, (1.0 - share) / b)])
-    return Sample(rest._replace(**parts), weight)
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(rest, name)]) for name in TIMES
+    }
+    counts = len(first.e2e), len(rest.e2e)
+    weight = np.repeat([share / counts[0], (1.0 - share) / counts[1]], counts)
+    lost = first.preempted + rest.preempted
+    return Sample(rest._replace(**parts, preempted=lost), weight)
 
 
 def seen(found: Mean, sample: Sample, way: float) -> Mean:

@@ -14,10 +14,14 @@ one request; all of them end at the rate at which one that is alone would:
 
     P(n) / P(n-1) = c L S(1) / n,   n < c;      P(c) / P(c-1) = busy / (1 - busy) of one alone
 
-for k = 1 the formula of Erlang for c servers; what is ahead of a request is then served by all.
+for k = 1 the formula of Erlang for c servers; what is ahead of a request is then served by all. A
+router that does not know when a pass ends does worse than one queue for all instances, and better
+than that: for k = 1 the wait is taken half-way between, within 5 % of simulations of 2 to 4.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -27,6 +31,7 @@ from roofcast.simulator.serving.protocol import Numbers
 # shares of the capacity at which the chain is solved; between them and beyond what is interpolated
 # changes little
 LOADS = np.array([0.001, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+LEAST = 1e-12  # probability that is not told from none
 TAIL = 16.0  # -ln of the probability of more that wait than states
 
 
@@ -77,7 +82,7 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
     equations = moves.T - np.eye(states)
     equations[-1] = 1.0
     share = np.linalg.solve(equations, np.append(np.zeros(states - 1), 1.0))
-    busy, idle = float(share @ took), float(share[0] / rate)
+    busy, idle = float(share @ took), max(float(share[0]), LEAST) / rate
     whole = -(-left // m)  # requests of which a part is left
     done = -(-np.where(n > 0, n, m) // m) - whole
     waits = float(share @ (whole * took + rate * took * took / 2.0)) / rate / (busy + idle)
@@ -113,5 +118,16 @@ def shared(
         blocked = offered * blocked / (others + offered * blocked)
         full = np.where(n > others, blocked, full)
     busy = full * odds / (1.0 + full * odds)
-    least = np.minimum(own, 1.0)
-    return busy, rest + ahead / n, np.maximum(own - loose * (1.0 - 1.0 / n), least)
+    least, wait = np.minimum(own, 1.0), rest + ahead / n
+    if math.isclose(first * capacity, 1.0):  # one at a time
+        common = _common(np.maximum(use, LOADS[0]), n) * first / (n * (1.0 - use))
+        wait = np.where(n > 1.0, (wait + np.minimum(common, wait)) / 2.0, wait)
+    return busy, wait, np.maximum(own - loose * (1.0 - 1.0 / n), least)
+
+
+def _common(use: Numbers, n: Numbers) -> Numbers:
+    """The wait in one queue for n servers of constant service, as a share of that of exponential
+    service, M/D/n over M/M/n [cosmetatos1975].
+    """
+    more = (1.0 - use) * (n - 1.0) * (np.sqrt(4.0 + 5.0 * n) - 2.0) / (16.0 * use * n)
+    return (1.0 + more) / 2.0

@@ -4,6 +4,7 @@ last of them in part, as in the queue of `bulk.py`.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -69,12 +70,31 @@ class Prompts:
         passes = self.takes(np.arange(1.0, k + 1.0) / self.parts)
         return alone(passes, self.capacity, self.parts)
 
+    @cached_property
+    def whole(self) -> Alone:
+        """The same where a pass takes whole prompts alone."""
+        return alone(self.takes(np.arange(1.0, max(self.most, 1.0) + 1e-9)), self.whole_capacity)
+
+    @cached_property
+    def whole_capacity(self) -> float:
+        """Prompts per second of such passes, at most."""
+        most = math.floor(max(self.most, 1.0) + 1e-9)
+        return most / float(self.takes(most))
+
     def served(self, rate: Numbers, instances: Numbers = 1.0) -> tuple[Numbers, Numbers, Numbers]:
         """Seconds until a pass takes a prompt, and of that pass, and its prompts, at so many
         prompts per second of each of the instances.
         """
         one, each = float(self.takes(1.0)), np.minimum(rate, NEAR * self.capacity)
         busy, wait, own = shared(self.alone, one, self.capacity, each, instances)
+        if self.parts > 1 and np.any(np.greater(instances, 1.0)):
+            # a router gives hardly a prompt to an instance that could take but a part of it
+            few = np.minimum(rate, NEAR * self.whole_capacity)
+            several = shared(self.whole, one, self.whole_capacity, few, instances)
+            more = np.greater(instances, 1.0)
+            busy, wait, own = (
+                np.where(more, b, a) for a, b in zip((busy, wait, own), several, strict=True)
+            )
         spent = busy * self.takes(own) + (1.0 - busy) * one
         return busy * wait, spent, busy * own + (1.0 - busy)
 
