@@ -1,11 +1,11 @@
 """How far mean values and replays of requests agree below 70 % load, over random servers.
 
-    python benchmarks/serving_agree.py [--pools 1] [--load rate] [--draws 300] [--seed 0] [--rows]
+    python benchmarks/serving_agree.py [--pools 1] [--load rate] [--draws 300] [--seed 0] [--all]
 
 Models, devices, layouts, software, lengths, instances and loads are drawn; for each of TTFT, TPOT
 and end to end the share of draws within 5 %, the worst, and the error of replays themselves: twice
-the standard error of their mean over seeds. One pool at a rate: where the mean values are taken
-without a replay. --rows prints every draw.
+the standard error of their mean over seeds. One pool: where mean values of a rate would be taken
+without a replay; --all: everywhere. --rows prints every draw.
 """
 
 import argparse
@@ -101,8 +101,10 @@ def amount(random: Random, kind: str, highest: float, most: float) -> float:
     return float(int(math.exp(random.uniform(0.0, math.log(max(most, 2.0))))))
 
 
-def draw_one(random: Random, kind: str) -> Row | None:
-    """A draw of one pool; None where it cannot be, or the load is not below 70 %."""
+def draw_one(random: Random, kind: str, every: bool = False) -> Row | None:
+    """A draw of one pool; None where the load is not below 70 %, or the mean values of a rate would
+    not be taken without a replay (`chain.trusted`); every: those too.
+    """
     words = server(random) | {"load": Load(kind="offline", **lengths(random))}
     of = one_pool.replica(Serving(**words))
     held = one_pool.held_of(of, of.asked.load)
@@ -111,7 +113,7 @@ def draw_one(random: Random, kind: str) -> Row | None:
     places = held.sequences(load.input_len + held.reserved * load.output_len)
     load = msgspec.structs.replace(load, kind=kind, amount=amount(random, kind, highest, places))
     mean = one_pool._means(of, load, held)
-    if mean.use >= BELOW or (kind == "rate" and not one_pool.trusted(of, load, held, mean)):
+    if mean.use >= BELOW or not (every or one_pool.trusted(of, load, held, mean)):
         return None
     samples = replays(load, lambda at: one_pool._replayed(of, at, held, mean, None))
     return compared(
@@ -119,7 +121,7 @@ def draw_one(random: Random, kind: str) -> Row | None:
     )
 
 
-def draw_two(random: Random, kind: str) -> Row | None:
+def draw_two(random: Random, kind: str, every: bool = False) -> Row | None:
     """The same of two pools."""
     words = server(random)
     load = Load(kind=kind, amount=1e-6 if kind == "rate" else 1.0, **lengths(random))
@@ -172,13 +174,14 @@ def main() -> None:
     parser.add_argument("--load", default="concurrency", choices=("concurrency", "rate"))
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--rows", action="store_true")
     wanted = parser.parse_args()
     random, rows = Random(wanted.seed), []
     drawn = draw_one if wanted.pools == 1 else draw_two
     while len(rows) < wanted.draws:
         try:
-            row = drawn(random, wanted.load)
+            row = drawn(random, wanted.load, wanted.all)
         except RoofcastError:
             continue
         if row is not None:

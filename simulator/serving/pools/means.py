@@ -233,16 +233,15 @@ def _both(of: Costing, met: Apart, users: Numbers, wave: Numbers) -> Apart:
         over(getattr(first.mean, name), getattr(mean, name)) for name in ("ttft", "tpot", "queue")
     )
     e2e = ttft + of.more * tpot
-    rate = mean.requests_per_s * mean.e2e / e2e
+    under_way = mean.requests_per_s * mean.e2e
+    rate = np.minimum(under_way / e2e, NEAR * of.totals.highest)
+    late = np.maximum(under_way / rate - e2e, 0.0)
     found = mean._replace(
-        ttft=ttft,
-        tpot=tpot,
-        e2e=e2e,
-        queue=queue,
-        requests_per_s=rate,
+        ttft=ttft, tpot=tpot, e2e=e2e, queue=queue, requests_per_s=rate,
         decoding=rate * of.more * tpot / of.n,
         use=np.where(mean.use < 1.0, rate / of.totals.highest, 1.0),
-    )
+    )  # fmt: skip
+    found = found.delayed(late)._replace(waiting=mean.waiting + late)
     return Apart(
         found, met.prefill, over(first.transfer, met.transfer), over(first.joins, met.joins)
     )
