@@ -94,13 +94,16 @@ def in_loop(
     replay of requests for so many users.
     """
     users = int(load.amount)
-    sent = requests(load, 2 * users + count)
-    first = run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, users) if share else None
-    if first is not None and share >= 1.0:
-        return alike(first)
-    sent.arrival[:users] = cycle * np.sort(np.random.default_rng((load.seed, 1)).random(users))
-    rest = run(sent, users).part(users, users + count)
-    return alike(rest) if first is None else _both(first, rest, share)
+    together = min(users, count) if share else 0
+    others = max(count - together, 0 if share >= 1.0 else 1)
+    sent = requests(load, 2 * users + others)
+    both = []
+    if together:
+        both.append(run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, together))
+    if others:
+        sent.arrival[:users] = cycle * np.sort(np.random.default_rng((load.seed, 1)).random(users))
+        both.append(run(sent, users).part(users, users + others))
+    return alike(both[0]) if len(both) == 1 else _both(both[0], both[1], share)
 
 
 def _both(first: Replayed, rest: Replayed, share: float) -> Sample:

@@ -137,7 +137,7 @@ def test_first_requests_of_a_closed_loop_come_together_and_others_do_not():
 
     found = in_loop(load, 400, 0.1, 20.0, run)
     assert not np.any(seen[0]) and np.all(np.diff(seen[1]) > 0) and 15.0 < seen[1][-1] < 20.0
-    assert len(found.weight) == 440 and found.weight.sum() == pytest.approx(1.0)
+    assert len(found.weight) == 400 and found.weight.sum() == pytest.approx(1.0)
     assert found.mean("ttft") == pytest.approx(0.1 * 1.0 + 0.9 * 2.0)
 
 
