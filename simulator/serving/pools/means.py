@@ -236,10 +236,10 @@ def _both(of: Costing, met: Apart, users: Numbers, wave: Numbers) -> Apart:
     under_way = mean.requests_per_s * mean.e2e
     rate = np.minimum(under_way / e2e, NEAR * of.totals.highest)
     late = np.maximum(under_way / rate - e2e, 0.0)
+    use: Numbers = np.where(mean.use < 1.0, rate / of.totals.highest, 1.0)
     found = mean._replace(
         ttft=ttft, tpot=tpot, e2e=e2e, queue=queue, requests_per_s=rate,
-        decoding=rate * of.more * tpot / of.n,
-        use=np.where(mean.use < 1.0, rate / of.totals.highest, 1.0),
+        decoding=rate * of.more * tpot / of.n, use=use,
     )  # fmt: skip
     found = found.delayed(late)._replace(waiting=mean.waiting + late)
     return Apart(
