@@ -23,7 +23,7 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast, Price
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.forecast.tuned import tuned_fields
-from roofcast.simulator.memory import Held, output_bytes
+from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.times.dispatch import PHASES, Phases
 from roofcast.simulator.times.peak import AtPeak
@@ -82,6 +82,13 @@ def _bytes(saved: Iterable[Kept], kind: str) -> float:
     return sum(s.bytes * s.count for s in saved if s.kind == kind)
 
 
+def _output_bytes(step: Step) -> float | None:
+    """Bytes of what the last op of an inference step returns; None in training."""
+    if step.recipe.mode == "train" or not step.kernels:
+        return None
+    return float(sum(v.bytes for v in step.kernels[-1].outputs))
+
+
 def memory_fields(
     held: Held, memory: Memory, step: Step, layout: Layout | None = None
 ) -> MemoryForecast:
@@ -102,7 +109,7 @@ def memory_fields(
         installed_bytes=float(memory.capacity) if memory.usable and memory.capacity else None,
         low_bytes=low,
         high_bytes=high,
-        output_bytes=None if layout else output_bytes(step),
+        output_bytes=None if layout else _output_bytes(step),
         **cache_fields(step, layout),
     )
 
