@@ -213,8 +213,11 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     between_steps_s: float = 0.0
     samples_per_s: float
     tokens_per_s: float | None
-    # of the tokens of a step, the share that is padding, where samples differ in length
+    # where samples differ in length: the share of a step's tokens that is padding; samples, and
+    # tokens of them, that a step reads (packed: more samples than sequences in the batch)
     padded_share: float | None = None
+    samples_per_step: float | None = None
+    tokens_per_step: float | None = None
     mfu: float | None  # model FLOPs / (time x printed peak of the precision)
     hfu: float | None  # executed FLOPs, recomputation included, over the same
 
