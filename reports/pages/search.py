@@ -89,14 +89,15 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
         return None
     m = found.memory
     high = near.peak_bytes * (m.high_bytes or m.peak_bytes) / m.peak_bytes
+    tokens = found.tokens_read
     one = found.steps is not None and not (found.campaign and found.campaign.stages)
     return Fitting(
         options=words_of(near.changes),
         verdict="may fit" if high > (m.capacity_bytes or 0.0) else "fits",
         batch=found.batch,
         step_time_s=near.step_s,
-        samples_per_s=found.batch / near.step_s,
-        tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
+        samples_per_s=found.samples_read / near.step_s,
+        tokens_per_s=tokens / near.step_s if tokens else None,
         peak_bytes=near.peak_bytes,
         time_to_train_s=(found.steps or 0.0) * near.step_s if one else None,
     )

@@ -310,6 +310,17 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     diagnosis: str = ""
     assumptions: tuple[str, ...] = ()
 
+    @property
+    def samples_read(self) -> float:
+        """Samples of the data that a step reads."""
+        return self.samples_per_step or float(self.batch)
+
+    @property
+    def tokens_read(self) -> float | None:
+        """Tokens of these samples, without padding; None where they are no sequences."""
+        whole = float(self.batch * self.sequence) if self.sequence else None
+        return self.tokens_per_step or whole
+
     def to_json(self) -> bytes:
         """The forecast as JSON, in SI units."""
         return msgspec.json.encode(self)
