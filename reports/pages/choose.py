@@ -75,7 +75,8 @@ def _head(out: Console, found: Chosen) -> None:
     if found.timed:
         length = f", {s['tokens']} tokens" if "tokens" in s else f", {s.get('samples')} samples"
         length += f", {s['epochs']:g} epochs" if "epochs" in s else ""
-    batch = f"batch {s['batch']:,}{' samples (assumed)' if found.batch_assumed else ''}"
+    unit = "packed sequences" if s.get("packing") else "samples" if found.batch_assumed else ""
+    batch = f"batch {s['batch']:,} {unit}{' (assumed)' if found.batch_assumed else ''}".rstrip()
     title = f"{s['model']}: {what}{length}, {batch}, {_GOALS[found.objective]}"
     say(out, title, indent=0, style="bold")
     limits = [f"{_LIMITS[name]} {_amount(name, value)}" for name, value in found.limits.items()]
@@ -170,13 +171,13 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", *TUNED, "tokens", "samples", "epochs", "pue",
+                     "mode", "memory_format", *TUNED, "lengths", "tokens", "samples", "epochs", "pue",
                      "region", "carbon")
         if name in s and name != "dora"
     ]  # fmt: skip
     if (within := found.limits.get("within_s")) is not None and choice.goodput is not None:
         given.append(f"--deadline {_days(within)}")
-    given += [f"--{name}" for name in ("dora", "embodied") if s.get(name)]
+    given += [f"--{name}" for name in ("dora", "packing", "embodied") if s.get(name)]
     rent = choice.price
     if rent is not None and rent.median and rent.kind not in PURCHASES:
         if rent != rent_of(hwdb.device(choice.device)):  # what predict takes by itself
