@@ -32,7 +32,7 @@ from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.choose.whole_runs import Length
 from roofcast.simulator.forecast.chain import without_interval
-from roofcast.simulator.forecast.lengths import at_longest
+from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import Named, named
 from roofcast.simulator.forecast.scenario import Scenario
@@ -78,6 +78,8 @@ class Chooser:
                 self.unable[device] = str(error)
                 continue
             batch = next(iter(self.kinds.values())).scenario.batch
+        if (varied := varied_of(scenario)) is not None:
+            self.assumptions.append(varied.in_short())
         if not self.kinds:
             raise BadInput(next(iter(self.unable.values())))
 

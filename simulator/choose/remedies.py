@@ -85,7 +85,7 @@ def _changes(found: Forecast, s: Scenario, asked: Asked) -> Iterator[Remedy]:
         return
     wanted = list(_batches(found))
     if s.lengths is not None and not s.packing:
-        wanted.append(("samples packed into whole sequences", {"packing": True}))
+        wanted += _less_padding(found)
     if found.attention == "eager":
         wanted.append(("fused attention", {"attention": "flash"}))
     compiled = COMPILED.get(found.stack)
@@ -114,6 +114,14 @@ def _batches(found: Forecast) -> Iterator[tuple[str, dict[str, Any]]]:
     if found.layout.micro_batches > 1 and found.layout.micro_batches % MORE == 0:
         larger = MORE * found.layout.micro_batch
         yield f"micro-batches of {larger} samples", {"micro_batch": larger}
+
+
+def _less_padding(found: Forecast) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whole sequences of samples, and smaller micro-batches, whose longest sample is shorter."""
+    yield "samples packed into whole sequences", {"packing": True}
+    micro = found.layout.micro_batch if found.layout else found.batch
+    if micro % MORE == 0 and found.mode == "train":
+        yield f"micro-batches of {micro // MORE}: less padding", {"micro_batch": micro // MORE}
 
 
 def _formats(found: Forecast, asked: Asked) -> Iterator[str]:

@@ -23,6 +23,7 @@ WANTED = (
 )
 MOST = 10**9  # tokens of a sample, and samples of a file
 NEWTON = 200  # half steps
+PADDED = "micro-batches padded to their longest sample"
 POINTS = 4096  # of a distribution that only its mean and maximum are known of
 
 
@@ -220,25 +221,33 @@ class Varied(NamedTuple):
         """Share of the tokens that is padding, in sequences of `size` tokens."""
         return 0.0 if self.packing else max(1.0 - self.lengths.mean / size, 0.0)
 
+    def in_short(self) -> str:
+        """What is known of the samples, and how micro-batches hold them."""
+        mean, longest = f"{self.lengths.mean:,.0f}", f"{self.longest:,}"
+        how = f"packed into sequences of {longest}, which are taken as full"
+        if not self.packing:
+            how = PADDED
+        return f"lengths {self.lengths.stated}: {mean} tokens on average, at most {longest}; {how}"
+
     def said(self, micro: int, size: int) -> list[str]:
         """What padding wastes and packing would, in sentences; of micro-batches of `micro` in
         sequences of `size` tokens.
         """
-        longest, lengths = f"{self.longest:,}", self.lengths
-        how = f"lengths {lengths.stated}: {lengths.mean:,.0f} tokens on average, at most {longest}"
         if self.packing:
-            waste = max(1.0 - lengths.mean / lengths.padded(micro), 0.0)
+            waste = max(1.0 - self.lengths.mean / self.lengths.padded(micro), 0.0)
             return [
-                f"{how}; packed into sequences of {longest}, which are taken as full; padding"
-                f" micro-batches of {micro} instead would waste {100 * waste:.0f} % of the tokens",
+                f"{self.in_short()}; padding micro-batches of {micro} instead would waste"
+                f" {100 * waste:.0f} % of the tokens",
                 "packed samples attend to each other's tokens as one sequence would",
             ]
-        waste = f"{100 * self.padding(size):.0f} % of the tokens are padding"
+        short, waste = self.in_short(), f"{100 * self.padding(size):.0f} % of the tokens"
+        if micro == 1:
+            first = short.replace(PADDED, "micro-batches of one sample need no padding")
+        else:
+            first = short.replace("micro-batches", f"micro-batches of {micro}")
+            first += f", {size:,} tokens on average: {waste} are padding, which --packing avoids"
         return [
-            f"{how}; micro-batches of {micro} padded to their longest sample, {size:,} tokens on"
-            f" average: {waste}, which --packing avoids"
-            if micro > 1
-            else f"{how}; micro-batches of one sample need no padding",
+            first,
             "memory is that of a micro-batch of the longest samples; time, FLOPs and bytes are"
             " those of the mean one; rates count the tokens of samples",
         ]
