@@ -171,8 +171,8 @@ def predict_words(found: Chosen, choice: Choice) -> str:
     given = [
         f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
         for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", *TUNED, "lengths", "tokens", "samples", "epochs", "pue",
-                     "region", "carbon")
+                     "mode", "memory_format", *TUNED, "lengths", "tokens", "samples", "epochs",
+                     "pue", "region", "carbon")
         if name in s and name != "dora"
     ]  # fmt: skip
     if (within := found.limits.get("within_s")) is not None and choice.goodput is not None:

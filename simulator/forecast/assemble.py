@@ -62,8 +62,10 @@ class Totals(NamedTuple):
         }
 
 
-def totals(step: Step, micro_batches: float = 1) -> Totals:
-    """Totals of a step that consists of so many micro-batches, over all data-parallel ranks."""
+def totals(step: Step, micro_batches: float = 1, longest: Step | None = None) -> Totals:
+    """Totals of a step that consists of so many micro-batches, over all data-parallel ranks.
+    longest: the step whose memory is held, if another.
+    """
     flops, moved, other = ({p: 0.0 for p in PHASES} for _ in range(3))
     for k in step.kernels:
         flops[k.phase] += k.matrix * k.count
@@ -74,7 +76,7 @@ def totals(step: Step, micro_batches: float = 1) -> Totals:
         flops={p: n * flops[p] for p in PHASES},
         moved={p: n * moved[p] for p in PHASES},
         other=n * sum(other[p] for p in passes) + other["update"],
-        saved={kind: n * _bytes(step.counted, kind) for kind in SAVED},
+        saved={kind: n * _bytes((longest or step).counted, kind) for kind in SAVED},
     )
 
 
@@ -177,11 +179,14 @@ def assemble(
     device, run, phase = asked.device, asked.run, phases.of
     device_s, host_s, total_s = phases.device_s, phases.host_s, phases.total_s
     stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
-    layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
+    layers, points = by_op(
+        step, times, times.seconds * stretch[phase], phase, host_s > device_s, longest
+    )
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
     edits, drawn = said(device.edits), energy.of_one(device, times, step_s)
-    counted, held = totals(step), memory_fields(memory, device.memory, longest or step)
+    counted = totals(step, longest=longest)
+    held = memory_fields(memory, device.memory, longest or step)
     host_total = float(host_s.sum()) + phases.program_s
     spent = by_kernels(times, phases)
     share = shares(spent[:3].sum(axis=0), spent[3], step_s, phases.between_s)

@@ -65,7 +65,7 @@ class Placed(NamedTuple):
     outcome: ParallelStep
     fabric: Fabric
     place: Placement
-    longest: Step  # of one rank, whose memory is held
+    longest: tuple[Step, Step]  # of the whole model and of one rank, whose memory is held
 
 
 def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
@@ -75,7 +75,8 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     held = _fullest(outcome, layout, recipe.mode)
     # what is said of the model is said of all of it, not of a rank's share
     step = at.step._replace(assumptions=at.whole.assumptions)
-    one = assemble(_of_one_rank(asked, at), step, at.times, at.phases, at.peak, held)
+    whole, mine = at.longest
+    one = assemble(_of_one_rank(asked, at), step, at.times, at.phases, at.peak, held, mine)
     layers, points = _of_one_device(one, at, layout)
     layers, fitted = _within(layers, outcome.alike - outcome.passing)
     points = tuple(
@@ -83,8 +84,9 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         for p in points
     )
     n, step_s, tokens = layout.devices, outcome.step_s, asked.run.tokens
-    rates = totals(at.whole, layout.micro_batches * layout.dp).fields(step_s, at.peak, n)
-    memory = memory_fields(held, device.memory, at.longest, layout)
+    counted = totals(at.whole, layout.micro_batches * layout.dp, whole)
+    rates = counted.fields(step_s, at.peak, n)
+    memory = memory_fields(held, device.memory, mine, layout)
     moved = sum(p.bytes for p in points)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own

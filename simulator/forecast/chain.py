@@ -195,12 +195,13 @@ def placed(asked: Asked, memory: bool = True) -> Placed:
     phases = phases_of(step, times.seconds, device, waits=False)
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
-    longest = step
+    longest = whole, step
     outcome = over_devices(step, times, device, layout, fabric, memory and not asked.longest)
     if asked.longest and memory:
         micro = msgspec.structs.replace(asked.longest, batch=layout.micro_batch)
-        longest = trace(asked.model, micro, layout.parallel)
-        outcome = outcome._replace(**held_by(longest, device, layout, fabric))
+        whole_longest = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
+        longest = whole_longest, trace(asked.model, micro, layout.parallel)
+        outcome = outcome._replace(**held_by(longest[1], device, layout, fabric))
     place = Placement(step, device, layout, network(layout, fabric))
     return Placed(whole, step, times, phases, peak, outcome, fabric, place, longest)
 

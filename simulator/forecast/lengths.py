@@ -240,14 +240,15 @@ class Varied(NamedTuple):
                 f" {100 * waste:.0f} % of the tokens",
                 "packed samples attend to each other's tokens as one sequence would",
             ]
-        short, waste = self.in_short(), f"{100 * self.padding(size):.0f} % of the tokens"
+        short, share = self.in_short(), f"{100 * self.padding(size):.0f} % of the tokens"
         if micro == 1:
             first = short.replace(PADDED, "micro-batches of one sample need no padding")
         else:
             first = short.replace("micro-batches", f"micro-batches of {micro}")
-            first += f", {size:,} tokens on average: {waste} are padding, which --packing avoids"
+            first += f", {size:,} tokens on average: {share} are padding, which --packing avoids"
         return [
             first,
-            "memory is that of a micro-batch of the longest samples; time, FLOPs and bytes are"
-            " those of the mean one; rates count the tokens of samples",
+            "memory and what is saved are those of a micro-batch of the longest samples; time,"
+            " FLOPs, traffic and MFU those of the mean one, padding included; rates count the"
+            " tokens of samples",
         ]

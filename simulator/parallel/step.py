@@ -227,7 +227,7 @@ def over_devices(
 
 
 def held_by(step: Step, device: Device, layout: Layout, fabric: Fabric) -> dict[str, Any]:
-    """`ranks` and `offloaded` of a ParallelStep alone, from the step of one rank and micro-batch."""
+    """`ranks` and `offloaded` of a ParallelStep, from the step of one rank and micro-batch."""
     at = Placement(step, device, layout, network(layout, fabric))
     unknown = np.zeros(len(step.kernels))
     rows = units(at, OpTimes(unknown, unknown, unknown, ()))  # memory does not ask for seconds
