@@ -3,12 +3,12 @@
 import os
 import platform
 import re
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from roofcast.hwdb.errors import BadInput, UnknownName, quoted, similar, unknown
+from roofcast.hwdb.quick_toml import quick
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(
@@ -44,7 +44,13 @@ def names(folder: str) -> tuple[str, ...]:
 @cache
 def aliases(folder: str) -> dict[str, Any]:
     """Other names of shipped files: alias -> name; of `words`: word -> names to suggest."""
-    return tomllib.loads((ROOT / "aliases.toml").read_text(encoding="utf-8")).get(folder, {})
+    text = (ROOT / "aliases.toml").read_text(encoding="utf-8")
+    found = quick(text)
+    if found is None:
+        import tomllib
+
+        found = tomllib.loads(text)
+    return found.get(folder, {})
 
 
 def dashed(name: str) -> str:

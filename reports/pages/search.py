@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
@@ -15,6 +14,7 @@ from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.explore import Explored
 from roofcast.simulator.choose.nearest import nearest_fit
 from roofcast.simulator.forecast.result import Fitting, Forecast

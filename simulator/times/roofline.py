@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,8 +35,10 @@ from roofcast.simulator.times.power import (
 from roofcast.simulator.times.rates import Rates, Resolved, resolve
 from roofcast.simulator.times.recurrent import recurrent
 from roofcast.simulator.times.stream import stream
-from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kernel
+
+if TYPE_CHECKING:
+    from roofcast.simulator.work.step import Step
 
 STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),
@@ -130,13 +132,11 @@ def clocked(
     bound, energy = np.zeros(len(ks), int), Energy(np.zeros(len(ks)), np.zeros(len(ks)))
     assumptions: dict[str, None] = {}
     groups: dict[_Group, list[int]] = {}
-    stack = step.recipe.stack
-    tf32 = _in_tf32(stack, device)
+    stack, tf32 = step.recipe.stack, _in_tf32(step.recipe.stack, device)
     last = stack.memory_format == "channels_last"
     tokens = {k.node: k.shape[1] for k in ks if k.kind == "matmul" and k.phase == "forward"}
     for i, k in enumerate(ks):
-        key = _group(k, last, tf32, tokens.get(k.node))
-        groups.setdefault(key, []).append(i)
+        groups.setdefault(_group(k, last, tf32, tokens.get(k.node)), []).append(i)
     for (formula, detail, product), indices in groups.items():
         resolved = find(device, product if formula == "stream" else computed_in(product, device))
         if formula != "stream":
