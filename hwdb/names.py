@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import tomli
+
 from roofcast.hwdb.errors import BadInput, UnknownName, quoted, similar, unknown
-from roofcast.hwdb.quick_toml import quick
 
 ROOT = Path(__file__).parent
 _VENDOR = re.compile(
@@ -44,13 +45,7 @@ def names(folder: str) -> tuple[str, ...]:
 @cache
 def aliases(folder: str) -> dict[str, Any]:
     """Other names of shipped files: alias -> name; of `words`: word -> names to suggest."""
-    text = (ROOT / "aliases.toml").read_text(encoding="utf-8")
-    found = quick(text)
-    if found is None:
-        import tomllib
-
-        found = tomllib.loads(text)
-    return found.get(folder, {})
+    return tomli.loads((ROOT / "aliases.toml").read_text(encoding="utf-8")).get(folder, {})
 
 
 def dashed(name: str) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+import tomli
 
 from roofcast.hwdb.contents import text
 from roofcast.hwdb.errors import QUOTED, BadInput, listed, quoted, shortened, unknown
-from roofcast.hwdb.quick_toml import quick
 
 DEEPEST = 64  # levels of lists and tables within one another
 _TOO_DEEP = f"lists or tables are nested deeper than {DEEPEST} levels"
@@ -39,18 +39,14 @@ def load(path: Path, what: str) -> dict[str, Any]:
     """
     written = text(path, what)
     try:
-        tree = quick(written)
-        if tree is None:
-            import tomllib
-
-            tree = tomllib.loads(written)
+        tree = tomli.loads(written)
+    except tomli.TOMLDecodeError as error:
+        why = shortened(str(error), 2 * QUOTED)
+        raise BadInput(f"{path}: is not valid TOML, or is cut off: {why}") from None
     except RecursionError:
         raise BadInput(f"{path}: {_TOO_DEEP}; wanted {what}") from None
-    except ValueError as error:
-        if type(error) is ValueError:  # of an integer of more digits than Python converts
-            raise BadInput(f"{path}: {_TOO_LONG}; wanted {what}") from None
-        why = shortened(str(error), 2 * QUOTED)  # TOMLDecodeError
-        raise BadInput(f"{path}: is not valid TOML, or is cut off: {why}") from None
+    except ValueError:  # of an integer of more digits than Python converts
+        raise BadInput(f"{path}: {_TOO_LONG}; wanted {what}") from None
     _check_depth(path, tree, what)
     return tree
 
