@@ -190,7 +190,8 @@ def _stages(
         done += w.all_s
         until = None if usd is None else round(usd * done / plan.work_s, 2)
         found.append(StageResult(
-            name=p.name or f"stage {i + 1}", steps=p.steps, step_s=w.step_s, batch=p.samples,
+            name=p.name or f"stage {i + 1}", steps=p.steps, step_s=w.step_s,
+            batch=p.batch or p.samples,
             sequence=p.sequence, tokens=p.tokens * p.steps if p.tokens else None,
             time_s=time_s * w.all_s / plan.work_s, energy_j=joules[i] if joules else None,
             cost_usd=None if until is None else round(until - paid, 2),
