@@ -55,7 +55,7 @@ def assemble(
         replicas=n,
         layout={"tp": of.cut.tp, "pp": of.cut.pp, "ep": of.cut.ep, "dp": of.cut.dp},
         stack=of.server.profile.name,
-        weights=asked.weights or of.server.formats.formats.precision,
+        weights=of.server.formats.weights,
         kv=asked.kv or ("16 bits" if of.server.formats.cache == 2.0 else "8 bits"),
         load=asked.load.kind,
         amount=None if asked.load.kind == "offline" else asked.load.amount,

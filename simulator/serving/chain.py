@@ -19,6 +19,7 @@ from roofcast.simulator.serving.answer import Replica, assemble
 from roofcast.simulator.serving.asked import Serving, degrees
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.costs import Costs
+from roofcast.simulator.serving.formats import fewer_bits
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
@@ -120,12 +121,12 @@ def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:
     """The memory of a replica for the sequences of a load. Raises BadInput where nothing fits."""
     held = room(of.server, load.input_len, longest or load.input_len + load.output_len)
     if held.cache_bytes <= 0:
-        gib = 2.0**30
+        gib, weights = 2.0**30, of.server.formats.weights
         raise BadInput(
             f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per"
-            f" device and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
+            f" device ({weights}) and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
             f" {held.memory_bytes / gib:.1f} GiB of {of.device.id} are usable; use more devices"
-            " (--tp), or fewer bits (--weights fp8, int4)"
+            f" (--tp){fewer_bits(weights)}"
         )
     return held
 

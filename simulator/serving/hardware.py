@@ -143,7 +143,7 @@ class Hardware:
     def _weights(self, way: Way) -> float:
         """Bytes of all weights in the formats of a layout: each device holds its share at least."""
         device, a = way.offer.device, way.asked
-        formats = served(a.weights, a.kv, device).formats
+        formats = served(a.weights, a.kv, device, self.model, a.stack or STACK).formats
         made = traced(self.model, "decode", formats, ALONE)
         return float(sum(w.size * w.count * WIDTH[w.dtype] for w in made.weights))
 

@@ -59,7 +59,7 @@ def assemble(a: Answer) -> ServingForecast:
         replicas=of.decode.cut.replicas,
         layout=_layout(of.decode),
         stack=stack,
-        weights=asked.weights or of.decode.server.formats.formats.precision,
+        weights=of.decode.server.formats.weights,
         kv=asked.kv or ("16 bits" if of.decode.server.formats.cache == 2.0 else "8 bits"),
         load=load.kind,
         amount=None if load.kind == "offline" else load.amount,
