@@ -61,6 +61,14 @@ def level(text: str) -> Level:
     return Level(limits, percent)
 
 
+def factors(stack: str, sure: float) -> dict[str, float]:
+    """Times as multiples of their forecasts, by what a level limits, that this share of measured
+    servers stays below.
+    """
+    slow, first = (math.exp(error_at(name, stack, sure)) for name in ("tpot", "ttft"))
+    return {"ttft": first, "tpot": slow, "e2e": slow}
+
+
 class Curve:
     """A percentile of the times of requests over the rate at which they arrive, by replays."""
 
@@ -102,6 +110,16 @@ class Curve:
             for name in self.found[rates[0]]
         }
 
+    def probability(self, rate: float) -> float:
+        """That the level holds at a rate on a real server, from 0 to 1."""
+        self.spread()
+        return _most(lambda p: self.holds(rate, p))
+
+    def spread(self) -> None:
+        """Replay rates from low to high, between which others lie."""
+        for share in GRID:
+            self.at(share * self.highest)
+
     def holds(self, rate: float, sure: float) -> bool:
         """Whether the level holds at a rate with this probability, by the errors of forecasts.
 
@@ -109,14 +127,12 @@ class Curve:
         forecast at f times the rate with all times f times as long. Errors of the time to the first
         token are wider; all are taken to rise together.
         """
-        slow, first = (math.exp(error_at(name, self.stack, sure)) for name in ("tpot", "ttft"))
-        if rate * slow > HIGHEST * self.highest:
+        longer = factors(self.stack, sure)
+        there = rate * longer["tpot"]
+        if there > HIGHEST * self.highest:
             return False
-        times = self.between(rate * slow)
-        return all(
-            value * (first if name == "ttft" else slow) <= self.wanted.limits[name]
-            for name, value in times.items()
-        )
+        times = self.between(there)
+        return all(value * longer[name] <= self.wanted.limits[name] for name, value in times.items())
 
 
 def with_level(asked: Serving, wanted: Level) -> ServingForecast:
@@ -163,14 +179,12 @@ def reached(
             if high - low < 0.002 * high:
                 break
     found = forecast(low)
-    for share in GRID:
-        curve.at(share * curve.highest)
     near = f"no rate above {HIGHEST:.0%} of the capacity is looked at: the level holds up to there"
     return msgspec.structs.replace(
         found,
         slo=wanted.words(),
         assumptions=(*found.assumptions, *((near,) if low == high else ())),
-        slo_probability=_most(lambda p: curve.holds(low, p)),
+        slo_probability=curve.probability(low),
         slo_sure_requests_per_s=replicas * low * _most(lambda x: curve.holds(x * low, SURE)),
     )
 
