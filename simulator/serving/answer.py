@@ -77,7 +77,8 @@ def assemble(
         use=float(found.use) if steady else None,
         preempted=met.found.preempted if met else None,
         replayed=len(met.weight) if met else None,
-        decode_step_s=found.step,
+        decode_step_s=found.step * of.spec.tokens,
+        tokens_per_step=of.spec.tokens,
         prefill_s=found.alone,
         memory=memory_of(of, load, held, found),
         assumptions=(*of.said, *_said(of, load, held, met)),
@@ -166,11 +167,22 @@ def context_of(of: Replica) -> int | None:
     return context if isinstance(context, int) and context > 0 else None
 
 
+def step_of(of: Replica, sequences: float, context: float) -> Spending:
+    """A step of so many sequences: with speculation, drafts and the step that checks them."""
+    plain = of.server.decoding(sequences, context)
+    if not of.spec.drafted:
+        return plain
+    drafted = sequences * of.spec.drafted
+    checked = of.server.mixing(sequences, context, drafted, context, sequences)
+    drafts = {"draft": of.spec.draft * plain.total}
+    return Spending(checked.seconds | drafts, checked.joules + of.spec.draft * plain.joules)
+
+
 def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending]:
     """A decode step, and a pass of prompts where nothing decodes."""
     prompts = load.amount if load.kind == "batch" else 1.0
     return (
-        of.server.decoding(max(found.decoding, 1.0), load.context),
+        step_of(of, max(found.decoding, 1.0), load.context),
         of.server.prefilling(prompts, load.new, load.hit),
     )
 
@@ -228,8 +240,9 @@ def _watts(
     else:
         k = min(of.spec.tokens * decoding / max(more, 1), of.server.chunk_tokens / load.new)
         k = max(k, 1.0)  # prompts of a step, as in the mean values
+        plain = of.server.decoding(decoding, load.context)
         mixed = of.server.mixing(decoding, load.context, k * load.new, load.hit, k)
-        prompts = max(float(mixed.joules) - float(step.joules), 0.0) / k
+        prompts = max(float(mixed.joules) - float(plain.joules), 0.0) / k
     steps = more / of.spec.tokens
     joules = prompts + steps * float(step.joules) / decoding
     tdp = of.device.power.tdp

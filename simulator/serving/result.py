@@ -111,7 +111,8 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     preempted: int | None = None  # of the replayed requests, for lack of cache
     replayed: int | None = None  # requests
 
-    decode_step_s: float
+    decode_step_s: float  # with speculation, drafts and their check
+    tokens_per_step: float = 1.0  # of a sequence; with speculation more
     prefill_s: float  # of a prompt alone
     decode_bounds: dict[str, float] = {}  # share of a decode step by what bounds it
     prefill_bounds: dict[str, float] = {}

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares
+from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares, step_of
 from roofcast.simulator.serving.interval import around, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.passes import Spending
@@ -50,7 +50,7 @@ def assemble(a: Answer) -> ServingForecast:
     output = known.output
     if load.kind in ("rate", "trace"):
         output = min(rate, capacity[0]) * load.output_len, rate * load.output_len
-    step = of.decode.server.decoding(max(found.decoding, 1.0), load.context)
+    step = step_of(of.decode, max(found.decoding, 1.0), load.context)
     prompt = of.prefill.server.prefilling(1.0, load.new, load.hit)
     return ServingForecast(
         model=asked.model,
@@ -77,7 +77,8 @@ def assemble(a: Answer) -> ServingForecast:
         use=found.use,
         preempted=a.sample.found.preempted if a.sample else None,
         replayed=len(a.sample.weight) if a.sample else None,
-        decode_step_s=found.step,
+        decode_step_s=found.step * of.decode.spec.tokens,
+        tokens_per_step=of.decode.spec.tokens,
         prefill_s=found.alone,
         memory=memory_of(of.decode, load, of.room, found),
         assumptions=a.said,
