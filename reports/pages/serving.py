@@ -160,6 +160,8 @@ def _waits(out: Console, f: ServingForecast) -> None:
     """What the times are made of, and how near the load is to the most that there can be."""
     over = "; p50, p90, p99: over requests" if f.ttft_s.p50 is not None else ""
     say(out, f"{LEGEND}{over}", style="dim")
+    if f.interval_basis:
+        say(out, f"80 % intervals: {f.interval_basis}", style="dim")
     parts = {name: value for name, value in f.ttft_parts_s.items() if value > 0.0}
     if len(parts) > 1:
         made = " + ".join(f"{name} {seconds(value)}" for name, value in parts.items())

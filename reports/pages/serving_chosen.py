@@ -107,7 +107,11 @@ def _columns(found: ServingChosen) -> list[Column]:
         ("cache", "left", [f.kv if "cache" in several else "" for f in every]),
     ]
     columns += [
-        ("purchase" if found.buy else "per hour", "right", [_paid(c, found) for c in found.choices]),
+        (
+            "purchase" if found.buy else "per hour",
+            "right",
+            [_paid(c, found) for c in found.choices],
+        ),
         ("$/M out", "right", [_per_token(f, found) for f in every]),
         ("holds", "right", [_sure(c) for c in found.choices]),
         (f"TTFT{of}", "right", [seconds(_time(f.ttft_s, at)) for f in every]),

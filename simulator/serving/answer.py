@@ -13,7 +13,7 @@ from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
-from roofcast.simulator.serving.interval import Ranges, around, ranges
+from roofcast.simulator.serving.interval import Ranges, around, basis, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.passes import Spending
@@ -46,7 +46,7 @@ def assemble(
     batch = load.amount if load.kind == "batch" else 1.0
     prefill = load.new * batch / found.alone * n
     times, spent = spreads(found, met), _spent(of, load, found)
-    known = ranges(of.server.profile.name, times, rate * load.output_len, prefill)
+    known = ranges(of.server.likeness, times, rate * load.output_len, prefill)
     steady = load.kind != "batch"
     return ServingForecast(
         model=asked.model,
@@ -81,6 +81,8 @@ def assemble(
         tokens_per_step=of.spec.tokens,
         prefill_s=found.alone,
         memory=memory_of(of, load, held, found),
+        interval_class=of.server.likeness.device,
+        interval_basis=basis(of.server.likeness, of.device.id),
         assumptions=(*of.said, *_said(of, load, held, met)),
         **rated(known, rate * load.output_len, prefill),
         **_highest(of, load, known, rate / found.use if steady else None, rate),
@@ -112,7 +114,7 @@ def _highest(
     """
     if highest is None:
         return {"highest_requests_per_s": None, "output_tokens_per_s_range": known.output}
-    low, high = around(highest, "output", of.server.profile.name)
+    low, high = around(highest, "output", of.server.likeness)
     output = known.output
     if load.kind in ("rate", "trace"):
         output = min(rate, low) * load.output_len, rate * load.output_len
@@ -268,7 +270,10 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
             " made for; times and memory are as if it could"
         )
     if load.hit:
-        said.append(f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache")
+        said.append(
+            f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache already;"
+            " memory counts them for each sequence"
+        )
     if met:
         said.append(replay_said(load, met))
     if load.kind == "concurrency" and load.amount > 1:

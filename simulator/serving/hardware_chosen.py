@@ -14,6 +14,7 @@ from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.hardware import Hardware, Point
+from roofcast.simulator.serving.interval import bases
 from roofcast.simulator.serving.needed import MOST
 from roofcast.simulator.serving.result import ServingForecast
 
@@ -181,6 +182,7 @@ def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
         said.append("requests arrive at random (Poisson), and go to the replicas by turns")
     said.append("replicas: each with its part of the load, no router, no spare")
     said += [line for server in of for line in server.formats.assumptions]
+    said += bases([(server.likeness, server.device.id) for server in of])
     if found.wanted.buy:
         said.append("purchase: devices with their share of a server, without network and power")
     return tuple(dict.fromkeys(said))

@@ -64,7 +64,7 @@ class Need:
         """Times of servers as multiples of their forecasts, at least, that have to hold a level."""
         if self.sure is None:
             return dict.fromkeys(SLO, 1.0)
-        found = factors(self.of.server.profile.name, self.sure)
+        found = factors(self.of.server.likeness, self.sure)
         return {name: max(value, 1.0) for name, value in found.items()}
 
     def least(self) -> int | None:

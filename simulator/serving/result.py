@@ -119,6 +119,8 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
 
     memory: ServingMemory
 
+    interval_class: str = ""  # of the device: measured | relative | other | imagined
+    interval_basis: str = ""  # in words: what the 80 % intervals are as wide as
     power_w: float | None = None  # of one device
     power_scope: str = ""  # board: modelled; TDP: printed, where watts are not modelled
     energy_j_per_output_token: float | None = None

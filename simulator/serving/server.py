@@ -22,6 +22,7 @@ from roofcast.simulator.serving.cache import Cached, cached
 from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
+from roofcast.simulator.serving.interval import likeness
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile
 from roofcast.simulator.serving.released import names_of
@@ -71,6 +72,7 @@ class Server:
         self.device = hwdb.device(device) if isinstance(device, str) else device
         self.profile = profile(stack) if isinstance(stack, str) else stack
         self.degrees, self.shared = degrees, shared
+        self.likeness = likeness(self.profile.name, self.device)
         self.devices = degrees.tp * degrees.pp * degrees.dp
         cache = self._kv(kv, names_of(weights, self.model, self.profile.name))
         self.formats = served(weights, cache, self.device, self.model, self.profile.name)

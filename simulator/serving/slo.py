@@ -14,7 +14,7 @@ from roofcast.hwdb.units import quantity
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
 from roofcast.simulator.serving.chain import count, held_of, replica, serve, steps_of
-from roofcast.simulator.serving.interval import error_at
+from roofcast.simulator.serving.interval import Likeness, error_at
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.result import ServingForecast
@@ -61,11 +61,11 @@ def level(text: str) -> Level:
     return Level(limits, percent)
 
 
-def factors(stack: str, sure: float) -> dict[str, float]:
+def factors(of: Likeness, sure: float) -> dict[str, float]:
     """Times as multiples of their forecasts, by what a level limits, that this share of measured
     servers stays below.
     """
-    slow, first = (math.exp(error_at(name, stack, sure)) for name in ("tpot", "ttft"))
+    slow, first = (math.exp(error_at(name, of, sure)) for name in ("tpot", "ttft"))
     return {"ttft": first, "tpot": slow, "e2e": slow}
 
 
@@ -74,7 +74,7 @@ class Curve:
 
     def __init__(self, of: Replica, load: Load, wanted: Level) -> None:
         self.of, self.load, self.wanted = of, load, wanted
-        self.stack = of.server.profile.name
+        self.likeness = of.server.likeness
         self.held = held_of(of, load)
         full = msgspec.structs.replace(load, kind="offline")
         ramp = of.server.profile.ramp
@@ -127,12 +127,14 @@ class Curve:
         forecast at f times the rate with all times f times as long. Errors of the time to the first
         token are wider; all are taken to rise together.
         """
-        longer = factors(self.stack, sure)
+        longer = factors(self.likeness, sure)
         there = rate * longer["tpot"]
         if there > HIGHEST * self.highest:
             return False
         times = self.between(there)
-        return all(value * longer[name] <= self.wanted.limits[name] for name, value in times.items())
+        return all(
+            value * longer[name] <= self.wanted.limits[name] for name, value in times.items()
+        )
 
 
 def with_level(asked: Serving, wanted: Level) -> ServingForecast:

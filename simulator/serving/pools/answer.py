@@ -7,7 +7,7 @@ from typing import Any
 
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares, step_of
-from roofcast.simulator.serving.interval import around, ranges
+from roofcast.simulator.serving.interval import around, basis, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.pools.asked import Pair
@@ -45,8 +45,8 @@ def assemble(a: Answer) -> ServingForecast:
     prefill = load.new * totals.prefill
     times = spreads(found, a.sample)
     stack = of.decode.server.profile.name
-    known = ranges(stack, times, rate * load.output_len, prefill)
-    capacity = around(highest, "output", stack)
+    known = ranges(of.likeness, times, rate * load.output_len, prefill)
+    capacity = around(highest, "output", of.likeness)
     output = known.output
     if load.kind in ("rate", "trace"):
         output = min(rate, capacity[0]) * load.output_len, rate * load.output_len
@@ -81,6 +81,8 @@ def assemble(a: Answer) -> ServingForecast:
         tokens_per_step=of.decode.spec.tokens,
         prefill_s=found.alone,
         memory=memory_of(of.decode, load, of.room, found),
+        interval_class=of.likeness.device,
+        interval_basis=basis(of.likeness, of.farther.device.id),
         assumptions=a.said,
         **(rated(known, rate * load.output_len, prefill) | {"output_tokens_per_s_range": output}),
         highest_requests_per_s=highest,
