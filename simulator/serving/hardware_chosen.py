@@ -80,7 +80,7 @@ def choose(
     servers. Raises BadInput where nothing holds the load, with the nearest that would do.
     """
     if sure is not None and (level is None or asked.load.kind != "rate"):
-        raise BadInput("--sure: how sure a service level of a rate holds; give --rate and --slo")
+        raise BadInput("sure: how sure a rate holds a service level; give --rate and --slo")
     found = Hardware(asked, devices, wanted, goal, level, sure)
     if not found.offers:
         kind = "purchase" if wanted.buy else wanted.contract
