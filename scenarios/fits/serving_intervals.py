@@ -33,7 +33,7 @@ from roofcast.hwdb.records import Device
 from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.forecasts import QUANTITIES, completed, score_all
 from roofcast.scenarios.measured.serving.rows import device_of, server_of
-from roofcast.simulator.serving.interval import FILE, LOCAL, MEASURED, OTHER, RELATIVE
+from roofcast.simulator.serving.likeness import FILE, LOCAL, MEASURED, OTHER, RELATIVE
 from roofcast.simulator.times.rates import family_name
 
 TAILS = (0.1, 0.9)

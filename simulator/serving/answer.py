@@ -13,7 +13,8 @@ from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
-from roofcast.simulator.serving.interval import Ranges, around, basis, ranges
+from roofcast.simulator.serving.interval import Ranges, around, ranges
+from roofcast.simulator.serving.likeness import basis
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.passes import Spending

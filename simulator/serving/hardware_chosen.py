@@ -14,7 +14,7 @@ from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.hardware import Hardware, Point
-from roofcast.simulator.serving.interval import bases
+from roofcast.simulator.serving.likeness import bases
 from roofcast.simulator.serving.needed import MOST
 from roofcast.simulator.serving.result import ServingForecast
 

@@ -21,7 +21,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
-from roofcast.simulator.serving.interval import bases
+from roofcast.simulator.serving.likeness import bases
 from roofcast.simulator.serving.loops import Loops
 from roofcast.simulator.serving.many import numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of

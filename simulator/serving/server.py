@@ -22,7 +22,7 @@ from roofcast.simulator.serving.cache import Cached, cached
 from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
-from roofcast.simulator.serving.interval import likeness
+from roofcast.simulator.serving.likeness import likeness
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile
 from roofcast.simulator.serving.released import names_of

@@ -14,7 +14,8 @@ from roofcast.hwdb.units import quantity
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
 from roofcast.simulator.serving.chain import count, held_of, replica, serve, steps_of
-from roofcast.simulator.serving.interval import Likeness, error_at
+from roofcast.simulator.serving.interval import error_at
+from roofcast.simulator.serving.likeness import Likeness
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.result import ServingForecast

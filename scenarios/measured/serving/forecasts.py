@@ -15,7 +15,8 @@ from roofcast.scenarios.measured.serving.predicted import Predicted, number, pre
 from roofcast.scenarios.measured.serving.rows import UNSTATED, model_of, ran, server_of
 from roofcast.scenarios.measured.serving.separate import COLUMNS as POOL_COLUMNS
 from roofcast.scenarios.measured.serving.separate import separate
-from roofcast.simulator.serving.interval import Likeness, around
+from roofcast.simulator.serving.interval import around
+from roofcast.simulator.serving.likeness import Likeness
 
 QUANTITIES = {  # column that is measured: quantity whose interval it has
     "ttft_s": "ttft",

@@ -7,7 +7,8 @@ from typing import Any
 
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares, step_of
-from roofcast.simulator.serving.interval import around, basis, ranges
+from roofcast.simulator.serving.interval import around, ranges
+from roofcast.simulator.serving.likeness import basis
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.pools.asked import Pair

@@ -10,7 +10,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
-from roofcast.simulator.serving.interval import Likeness
+from roofcast.simulator.serving.likeness import Likeness
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.pools.transfer import Link, Transfer, between, transfer
 from roofcast.simulator.serving.remember import Shared

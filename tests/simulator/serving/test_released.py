@@ -8,7 +8,7 @@ from roofcast import hwdb, serving
 from roofcast.simulator.models import catalog
 from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.serving import profiles
-from roofcast.simulator.serving.interval import MEASURED, OTHER, RELATIVE, Likeness, likeness
+from roofcast.simulator.serving.likeness import MEASURED, OTHER, RELATIVE, Likeness, likeness
 from roofcast.simulator.serving.released import RELEASED, release
 from roofcast.simulator.serving.server import Degrees, Server
 
