@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
 from roofcast.reports.format import binary, digits, money, percent, seconds, si
 from roofcast.reports.pages.asked import trained, what
 from roofcast.reports.pages.causes import Cause, changed, of_memory, of_time
 from roofcast.reports.pages.layout import layout_line, on_what
+from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -139,11 +138,12 @@ def _why(
     if abs(peaks[1] - peaks[0]) > LEAST * max(peaks):
         out.print()
         _causes(out, of_memory(base, other), names, binary, LEAST * max(peaks), "memory at peak")
-    if base.batch != other.batch:
-        a, b = (f.step_time_s / f.batch for f in forecasts)
+    if base.samples_read != other.samples_read:
+        a, b = (f.step_time_s / f.samples_read for f in forecasts)
+        what = "batches" if base.batch != other.batch else "samples of a step"
         say(
             out,
-            f"the batches differ: per sample {seconds(a)} and {seconds(b)}"
+            f"the {what} differ: per sample {seconds(a)} and {seconds(b)}"
             f" ({100 * (b / a - 1):+.0f} %)",
         )
 

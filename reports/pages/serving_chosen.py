@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from roofcast.reports.console import page, say, section
 from roofcast.reports.format import binary, digits, money, percent, seconds
 from roofcast.reports.pages.choose_table import Column, show_blocks, sure
 from roofcast.reports.pages.price import price_words
 from roofcast.reports.pages.serving_search import more_options, refused
+from roofcast.reports.parts import Console
 from roofcast.simulator.serving.asked import PERCENTILE, SHARES
 from roofcast.simulator.serving.hardware_chosen import ServingChoice, ServingChosen
 from roofcast.simulator.serving.result import ServingForecast, Spread

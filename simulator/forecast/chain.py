@@ -16,7 +16,7 @@ from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.diagnosis import advised
 from roofcast.simulator.forecast.interval import Traits, shipped, traits_of, with_interval
-from roofcast.simulator.forecast.lengths import at_longest, forecast_varied
+from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.own_runs import OwnRuns, calibrated
 from roofcast.simulator.forecast.resolve import Asked, resolve
@@ -51,18 +51,16 @@ def forecast(
     """Forecast one step of a scenario, and the run where its length is given.
 
     own: measured steps of the user's, which calibrate it. The files that `scenario.runs` names are
-    read by scenarios/own_runs.py, not here. assumed_stack: the scenario's stack is a guess, so that
-    the interval is that of frameworks which nobody named.
+    read by scenarios/own_runs.py, not here. assumed_stack: the scenario's stack is a guess; the
+    interval is then that of frameworks which nobody named, as where no stack is given.
     """
     if scenario.campaign.get("stages"):
         from roofcast.simulator.campaign.terms import stages
         from roofcast.simulator.forecast.whole_run import in_stages
 
         return in_stages(scenario, stages(scenario.campaign), lambda s: forecast(s, own))
-    if scenario.lengths is not None:
-        return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)
-    interval = shipped(t, imagined, assumed_stack or _unstated(scenario, found))
+    interval = shipped(t, imagined, assumed_stack or scenario.stack is None)
     if own is not None:
         found, interval = calibrated(found, t, interval, own)
     found = with_cost(with_interval(found, t, interval), scenario, forecast)
@@ -98,13 +96,6 @@ def _check_finite(found: Forecast) -> None:
             )
 
 
-def _unstated(scenario: Scenario, found: Forecast) -> bool:
-    """Does the step run on several devices, which have no usual software, under a default stack?
-    One device is forecast under eager PyTorch, or what its maker has.
-    """
-    return scenario.stack is None and found.devices > 1
-
-
 def _imagined(asked: Asked, step_s: float) -> bool:
     """Does the step take another time than on any device that was built? An edit of a price, of a
     capacity, or of a rate that the step does not use leaves the time as it is.
@@ -124,10 +115,12 @@ def timed(asked: Asked) -> tuple[Forecast, Step]:
     if asked.layout is not None:
         return _over_devices(asked)
     step = of_one_batch(trace(asked.model, asked.recipe))
+    longest = of_one_batch(trace(asked.model, asked.longest)) if asked.longest else step
     times = time_all(step, asked.device)
     phases = phases_of(step, times.seconds, asked.device)
     peak = at_peak(step, asked.device)
-    found = assemble(asked, step, times, phases, peak, held_on(step, asked.device))
+    held = held_on(longest, asked.device)
+    found = assemble(asked, step, times, phases, peak, held, longest)
     return _explained(found, step, times, asked.device), step
 
 
@@ -179,7 +172,7 @@ def placed(asked: Asked, memory: bool = True) -> Placed:
     from roofcast.simulator.forecast.assemble_parallel import Placed
     from roofcast.simulator.parallel.layout import check
     from roofcast.simulator.parallel.networks import fabric_of
-    from roofcast.simulator.parallel.step import over_devices
+    from roofcast.simulator.parallel.step import held_by, over_devices
     from roofcast.simulator.parallel.traffic import Placement, network
 
     layout, device = asked.layout, asked.device
@@ -195,9 +188,15 @@ def placed(asked: Asked, memory: bool = True) -> Placed:
     phases = phases_of(step, times.seconds, device, waits=False)
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
-    outcome = over_devices(step, times, device, layout, fabric, memory)
+    longest = whole, step
+    outcome = over_devices(step, times, device, layout, fabric, memory and not asked.longest)
+    if asked.longest and memory:
+        micro = msgspec.structs.replace(asked.longest, batch=layout.micro_batch)
+        whole_longest = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
+        longest = whole_longest, trace(asked.model, micro, layout.parallel)
+        outcome = outcome._replace(**held_by(longest[1], device, layout, fabric))
     place = Placement(step, device, layout, network(layout, fabric))
-    return Placed(whole, step, times, phases, peak, outcome, fabric, place)
+    return Placed(whole, step, times, phases, peak, outcome, fabric, place, longest)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

@@ -17,7 +17,7 @@ from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.likeness import basis
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
-from roofcast.simulator.serving.passes import Spending
+from roofcast.simulator.serving.passes import Spending, timed
 from roofcast.simulator.serving.pricing import dollars, price_of
 from roofcast.simulator.serving.result import ServingForecast, ServingMemory
 from roofcast.simulator.serving.sample import Sample, spreads
@@ -87,7 +87,7 @@ def assemble(
         assumptions=(*of.said, *_said(of, load, held, met)),
         **rated(known, rate * load.output_len, prefill),
         **_highest(of, load, known, rate / found.use if steady else None, rate),
-        decode_bounds=shares(spent[0]),
+        decode_bounds=shares(_checked(of, spent[0], max(found.decoding, 1.0), load.context)),
         prefill_bounds=shares(spent[1]),
         **_energy(of, load, found, rate, spent),
     )
@@ -172,7 +172,11 @@ def context_of(of: Replica) -> int | None:
 
 def step_of(of: Replica, sequences: float, context: float) -> Spending:
     """A step of so many sequences: with speculation, drafts and the step that checks them."""
-    plain = of.server.decoding(sequences, context)
+    return _checked(of, of.server.decoding(sequences, context), sequences, context)
+
+
+def _checked(of: Replica, plain: Spending, sequences: float, context: float) -> Spending:
+    """The same, where the step without speculation is known."""
     if not of.spec.drafted:
         return plain
     drafted = sequences * of.spec.drafted
@@ -181,13 +185,27 @@ def step_of(of: Replica, sequences: float, context: float) -> Spending:
     return Spending(checked.seconds | drafts, checked.joules + of.spec.draft * plain.joules)
 
 
-def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending]:
-    """A decode step, and a pass of prompts where nothing decodes."""
-    prompts = load.amount if load.kind == "batch" else 1.0
-    return (
-        step_of(of, max(found.decoding, 1.0), load.context),
-        of.server.prefilling(prompts, load.new, load.hit),
-    )
+def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending, Spending]:
+    """A decode step, a pass of prompts where nothing decodes, and a step with prompts in it; of a
+    static batch, which has none, the second again.
+    """
+    server, decoding = of.server, max(found.decoding, 1.0)
+    if load.kind == "batch":
+        prompt = server.prefilling(load.amount, load.new, load.hit)
+        return server.decoding(decoding, load.context), prompt, prompt
+    k = _prompts_of(of, load, decoding)
+    asked = [
+        server.asked("decode", decoding, load.context),
+        server.asked("mixed", decoding, load.context, k * load.new, load.hit, k),
+    ]
+    step, mixed = timed(asked)
+    return step, server.prefilling(1.0, load.new, load.hit), mixed
+
+
+def _prompts_of(of: Replica, load: Load, decoding: float) -> float:
+    """Prompts of a step, as in the mean values."""
+    more = max(load.output_len - 1, 1)
+    return max(min(of.spec.tokens * decoding / more, of.server.chunk_tokens / load.new), 1.0)
 
 
 def shares(spent: Spending) -> dict[str, float]:
@@ -207,7 +225,7 @@ def prompt_share(load: Load, found: Mean) -> float:
 
 
 def _energy(
-    of: Replica, load: Load, found: Mean, rate: float, spent: tuple[Spending, Spending]
+    of: Replica, load: Load, found: Mean, rate: float, spent: tuple[Spending, Spending, Spending]
 ) -> dict[str, Any]:
     """Watts, joules and US dollars."""
     price = price_of(of.device, of.asked.price_per_hour)
@@ -232,22 +250,20 @@ def _energy(
 
 
 def _watts(
-    of: Replica, load: Load, found: Mean, spent: tuple[Spending, Spending]
+    of: Replica, load: Load, found: Mean, spent: tuple[Spending, Spending, Spending]
 ) -> tuple[float | None, str]:
     """Mean watts of one device, and what of."""
-    step, prompt = spent
+    step, prompt, mixed = spent
     decoding = max(found.decoding, 1.0)
     more = max(load.output_len - 1, 0)
     if load.kind == "batch":
         prompts = float(prompt.joules) / load.amount
     else:
-        k = min(of.spec.tokens * decoding / max(more, 1), of.server.chunk_tokens / load.new)
-        k = max(k, 1.0)  # prompts of a step, as in the mean values
-        plain = of.server.decoding(decoding, load.context)
-        mixed = of.server.mixing(decoding, load.context, k * load.new, load.hit, k)
-        prompts = max(float(mixed.joules) - float(plain.joules), 0.0) / k
+        k = _prompts_of(of, load, decoding)
+        prompts = max(float(mixed.joules) - float(step.joules), 0.0) / k
     steps = more / of.spec.tokens
-    joules = prompts + steps * float(step.joules) / decoding
+    whole = _checked(of, step, decoding, load.context)
+    joules = prompts + steps * float(whole.joules) / decoding
     tdp = of.device.power.tdp
     if not math.isfinite(joules) or of.server.idle_w is None:
         cap = of.device.power.cap
@@ -309,5 +325,6 @@ def first_wave(load: Load) -> str:
     """The requests of a closed loop that come together."""
     start = load.amount / max(load.requests, load.amount) if load.requests else WAVE
     return (
-        f"closed loop: the first requests of all users arrive together, {start:.0%} of all requests"
+        f"closed loop: the first requests of all users arrive together, {start:.0%} of all"
+        " requests; the others are of users who are mixed, each at another point of a request"
     )

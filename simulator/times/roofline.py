@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
-from roofcast.simulator.times.inside import inside_steps
+from roofcast.simulator.times.inside import inside_steps, over_lists
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import (
     Board,
@@ -35,8 +35,10 @@ from roofcast.simulator.times.power import (
 from roofcast.simulator.times.rates import Rates, Resolved, resolve
 from roofcast.simulator.times.recurrent import recurrent
 from roofcast.simulator.times.stream import stream
-from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kernel
+
+if TYPE_CHECKING:
+    from roofcast.simulator.work.step import Step
 
 STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),
@@ -130,13 +132,11 @@ def clocked(
     bound, energy = np.zeros(len(ks), int), Energy(np.zeros(len(ks)), np.zeros(len(ks)))
     assumptions: dict[str, None] = {}
     groups: dict[_Group, list[int]] = {}
-    stack = step.recipe.stack
-    tf32 = _in_tf32(stack, device)
+    stack, tf32 = step.recipe.stack, _in_tf32(step.recipe.stack, device)
     last = stack.memory_format == "channels_last"
     tokens = {k.node: k.shape[1] for k in ks if k.kind == "matmul" and k.phase == "forward"}
     for i, k in enumerate(ks):
-        key = _group(k, last, tf32, tokens.get(k.node))
-        groups.setdefault(key, []).append(i)
+        groups.setdefault(_group(k, last, tf32, tokens.get(k.node)), []).append(i)
     for (formula, detail, product), indices in groups.items():
         resolved = find(device, product if formula == "stream" else computed_in(product, device))
         if formula != "stream":
@@ -149,7 +149,7 @@ def clocked(
         members = [ks[i] for i in indices]
         inside, others = inside_steps(formula, step.recipe.mode, device, c)
         assumptions.update(dict.fromkeys(others))
-        share *= _stack_rate(formula, step) * inside
+        share *= _stack_rate(formula, detail, stack, device) * inside
         t = _at(clock, formula, members, detail, rates, c) / share
         least, what = _bounds(members, formula, t[0], rates, c)
         used = _energy(members, formula, rates, board, c) if board else None
@@ -236,7 +236,7 @@ def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float 
         return k.kind, k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
         return "conv", (k.shape[0], channels_last), _format(k, "conv", tf32)
-    return "stream", None, "fp32"
+    return "stream", k.kind == "optimizer" or None, "fp32"
 
 
 def _format(k: Kernel, op: str, tf32: tuple[str, ...]) -> str:
@@ -263,12 +263,12 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
     )
 
 
-def _stack_rate(formula: str, step: Step) -> float:
+def _stack_rate(formula: str, detail: Any, stack: Stack, device: Device) -> float:
     """Rate of a kernel in this stack, as a fraction of what its formula says."""
-    stack = step.recipe.stack
-    if formula in ("matmul", "sparse"):
-        return stack.factor
-    return stack.attention if formula == "attention" else 1.0
+    if formula == "stream":
+        return over_lists(device, stack.implementations.get("optimizer")) if detail else 1.0
+    of = {"matmul": stack.factor, "sparse": stack.factor, "attention": stack.attention}
+    return of.get(formula, 1.0)
 
 
 def _columns(rows: list[tuple]) -> np.ndarray:
