@@ -109,7 +109,7 @@ def layouts(function: Any) -> Any:
         click.option(
             "--weights", metavar="FORMAT[,..]",
             help="Format of the weights, several with commas (bf16,fp8), or any: bf16, fp8, int4."
-            " Default: 16 bits.",
+            " Default: as released.",
         ),
         click.option(
             "--kv", metavar="FORMAT[,..]",

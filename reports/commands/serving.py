@@ -104,7 +104,7 @@ def _load(function: Any) -> Any:
 @click.option(
     "--weights", metavar="FORMAT",
     help="Format of the weights: bf16, fp8, int8, int4, nvfp4, mxfp4, or of a GGUF file: q4_k_m."
-    " Default: 16 bits.",
+    " Default: as released.",
 )  # fmt: skip
 @click.option(
     "--kv", metavar="FORMAT", help="Format of the cache: fp8, bf16. Default: the stack's."

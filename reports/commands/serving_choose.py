@@ -34,6 +34,10 @@ GOALS = ("cost", "devices")
     help="Times to hold: ttft=500ms,tpot=30ms (or e2e=10s). With --rate for 90 % of the requests"
     " (add p99 for 99 %), with --concurrency in the mean.",
 )  # fmt: skip
+@click.option(
+    "--sure", type=click.IntRange(50, 99), metavar="PERCENT",
+    help="Probability with which --slo holds on real servers. Default: as forecast.",
+)  # fmt: skip
 @lengths
 @click.option(
     "--for", "goal", type=click.Choice(GOALS),
@@ -72,6 +76,7 @@ def command(
     rate: float | None,
     concurrency: int | None,
     slo: str | None,
+    sure: int | None,
     goal: str | None,
     on: tuple[str, ...],
     vendor: tuple[str, ...],
@@ -101,7 +106,8 @@ def command(
     asked = serving_of(given)
     load = msgspec.structs.replace(asked.load, kind=kind, amount=float(amount or 1))
     asked = msgspec.structs.replace(asked, load=load)
-    found = choose(asked, devices, _wanted(**given), goal or "cost", wanted, top)
+    surely = None if sure is None else sure / 100.0
+    found = choose(asked, devices, _wanted(**given), goal or "cost", wanted, top, surely)
     if path is not None:
         from roofcast.reports.tables.serving_chosen import choices_table
 

@@ -44,7 +44,7 @@ def _degrees(function: Any) -> Any:
     help="Tokens of each in the cache, or of a prompt. Default: 1024.",
 )  # fmt: skip
 @_degrees
-@click.option("--weights", metavar="FORMAT", help="Format of the weights. Default: 16 bits.")
+@click.option("--weights", metavar="FORMAT", help="Format of the weights. Default: as released.")
 @click.option("--kv", metavar="FORMAT", help="Format of the cache. Default: the stack's.")
 @click.option(
     "--stack", metavar="NAME", help="Serving software: vllm, sglang, trt-llm, llama.cpp ..."

@@ -25,11 +25,12 @@ WORDS = {  # of parts of a step
     "attention": "attention over the KV cache",
     "streams": "norms, activations, sampling",
     "host": "host",
+    "draft": "drafts of tokens",
 }
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
 LEGEND = (
     "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token; 80 %"
-    " interval: of the mean; p50, p90, p99: over requests"
+    " interval: of the mean"
 )
 PARTS = {  # of the time to the first token
     "server": "outside the engine: HTTP, tokenization",
@@ -162,7 +163,10 @@ def _latency(f: ServingForecast, width: int) -> Table:
 
 def _waits(out: Console, f: ServingForecast) -> None:
     """What the times are made of, and how near the load is to the most that there can be."""
-    say(out, LEGEND, style="dim")
+    over = "; p50, p90, p99: over requests" if f.ttft_s.p50 is not None else ""
+    say(out, f"{LEGEND}{over}", style="dim")
+    if f.interval_basis:
+        say(out, f"80 % intervals: {f.interval_basis}", style="dim")
     parts = {name: value for name, value in f.ttft_parts_s.items() if value > 0.0}
     if len(parts) > 1:
         made = " + ".join(f"{name} {seconds(value)}" for name, value in parts.items())
@@ -209,9 +213,12 @@ def _bounds(out: Console, f: ServingForecast) -> None:
     sequences = digits(n) if n < 1000 else f"{n:,.0f}"
     several = "sequences" if n > 1 else "sequence"
     step = f"decode: {seconds(f.decode_step_s)} for a step of {sequences} {several}"
+    if f.tokens_per_step > 1.0:
+        step += f", {digits(f.tokens_per_step)} tokens of each"
     say(out, f"{step}: {_parts(f, f.decode_bounds)}")
     prompt = f"prefill: {seconds(f.prefill_s)} for"
-    what = f"the {f.amount:,.0f} prompts" if f.load == "batch" and f.amount else "a prompt alone"
+    what = f"the {f.amount:,.0f} prompts" if (f.amount or 0) > 1 else "a prompt alone"
+    what = what if f.load == "batch" else "a prompt alone"
     tokens = f"{rate(f.prefill_tokens_per_s)} tokens/s"
     say(out, f"{prompt} {what}, {tokens}: {_parts(f, f.prefill_bounds)}")
 

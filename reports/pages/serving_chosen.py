@@ -5,16 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from roofcast.reports.console import Justify, fitted_table, fitting, page, say, section, show
+from roofcast.reports.console import page, say, section
 from roofcast.reports.format import binary, digits, money, percent, seconds
+from roofcast.reports.pages.choose_table import Column, show_blocks, sure
 from roofcast.reports.pages.price import price_words
 from roofcast.reports.pages.serving_search import more_options, refused
 from roofcast.reports.parts import Console
+from roofcast.simulator.serving.asked import PERCENTILE, SHARES
 from roofcast.simulator.serving.hardware_chosen import ServingChoice, ServingChosen
+from roofcast.simulator.serving.result import ServingForecast, Spread
 
 _NAMED = 160  # characters of a list of devices
 GOALS = {"cost": "cheapest first", "devices": "fewest devices first"}
-SPARE = ("memory", "80 % TPOT", "$/M out", "purchase", "load")  # left out where it is narrow
+MEANING = {
+    "$/M out": "all cost on a million output tokens",
+    "holds": "probability that real servers hold the times above, by errors of measured ones"
+    " (--sure chooses by it)",
+    "80 % TPOT": "interval of the mean",
+    "load": "of the most that these can hold",
+    "memory": "peak of a device",
+}
 
 
 def print_chosen(found: ServingChosen) -> None:
@@ -67,57 +77,84 @@ def _head(out: Console, found: ServingChosen) -> None:
 
 
 def _table(out: Console, found: ServingChosen) -> None:
-    paid = "purchase" if found.buy else "per hour"
-    columns: list[tuple[str, Justify]] = [
-        ("devices", "left"), ("layout", "fold"), ("weights", "left"), ("cache", "left"),
-        (paid, "right"), ("$/M out", "right"), ("TTFT", "right"), ("TPOT", "right"),
-        ("80 % TPOT", "right"), ("load", "right"), ("memory", "right"),
-    ]  # fmt: skip
-    percentile = found.choices[0].forecast.ttft_s.p90 is not None
-    if percentile:
-        columns = [(f"{t} p90" if t in ("TTFT", "TPOT") else t, j) for t, j in columns]
-    cells = [_cells(c, found) for c in found.choices]
-    titles = [title for title, _ in columns]
-    asked = {"weights": any(c.weights for c in found.choices),
-             "cache": any(c.kv for c in found.choices)}  # fmt: skip
-    kept = [k for k, t in enumerate(titles) if asked.get(t, True) and any(row[k] for row in cells)]
-    columns, cells = [columns[k] for k in kept], [[row[k] for k in kept] for row in cells]
-    spare = [t for t in SPARE if t in {title for title, _ in columns} and t != paid]
-    show(out, fitted_table(out.width - 2, columns, cells, spare))
-    shown = {columns[k][0] for k in fitting(out.width - 2, columns, cells, spare)}
-    meaning = {
-        "$/M out": "all cost on a million output tokens",
-        "80 % TPOT": "interval of the mean",
-        "load": "of the most that these can hold",
-        "memory": "peak of a device",
-    }
-    words = [f"{t}: {text}" for t, text in meaning.items() if t in shown]
+    """Print the choices: columns that do not fit beside each other continue below."""
+    columns = [c for c in _columns(found) if any(c[2])]
+    show_blocks(out, columns)
+    said = [f"{name} {next(iter(values))}" for name, values in _formats(found) if len(values) == 1]
+    if said:
+        say(out, f"all: {', '.join(said)}")
+    shown = {title for title, _, _ in columns}
+    words = [f"{title}: {text}" for title, text in MEANING.items() if title in shown]
     say(out, "; ".join([*words, "every choice fits"]), style="dim")
 
 
-def _cells(c: ServingChoice, found: ServingChosen) -> list[str]:
-    f = c.forecast
-    usd = c.purchase_usd if found.buy else c.usd_per_hour
-    ttft, tpot = f.ttft_s, f.tpot_s
-    per_user = tpot.mean > 0
-    between = (
-        f"{seconds(tpot.low)} to {seconds(tpot.high)}" if per_user and tpot.low is not None else ""
-    )
-    return [
-        f"{c.devices:,} × {c.device}",
-        _layout(c),
-        f.weights,
-        f.kv,
-        money(usd) if usd is not None else "no price",
-        money(f.usd_per_million_output_all)
-        if f.usd_per_million_output_all and not found.buy
-        else "",
-        seconds(ttft.mean if ttft.p90 is None else ttft.p90),
-        seconds(tpot.mean if tpot.p90 is None else tpot.p90) if per_user else "",
-        between,
-        percent(f.use) if f.use is not None and found.asked.load.kind == "rate" else "",
-        binary(f.memory.peak_bytes),
+def _formats(found: ServingChosen) -> list[tuple[str, set[str]]]:
+    """The formats of weights and cache of all choices."""
+    every = [c.forecast for c in found.choices]
+    return [("weights", {f.weights for f in every}), ("cache", {f.kv for f in every})]
+
+
+def _columns(found: ServingChosen) -> list[Column]:
+    every = [c.forecast for c in found.choices]
+    several = {name for name, values in _formats(found) if len(values) > 1}
+    at = next(p for p in SHARES if p >= (found.slo_percent or PERCENTILE))
+    percentile = every[0].ttft_s.p90 is not None
+    of = f" p{at}" if percentile else ""
+    columns: list[Column] = [
+        ("devices", "left", [f"{c.devices:,} × {c.device}" for c in found.choices]),
+        ("layout", "left", [_layout(c) for c in found.choices]),
+        ("weights", "left", [f.weights if "weights" in several else "" for f in every]),
+        ("cache", "left", [f.kv if "cache" in several else "" for f in every]),
     ]
+    columns += [
+        (
+            "purchase" if found.buy else "per hour",
+            "right",
+            [_paid(c, found) for c in found.choices],
+        ),
+        ("$/M out", "right", [_per_token(f, found) for f in every]),
+        ("holds", "right", [_sure(c) for c in found.choices]),
+        (f"TTFT{of}", "right", [seconds(_time(f.ttft_s, at)) for f in every]),
+        (f"TPOT{of}", "right", [_tpot(_time(f.tpot_s, at)) for f in every]),
+        ("80 % TPOT", "right", [_between(f.tpot_s) for f in every]),
+    ]
+    rated = found.asked.load.kind == "rate"
+    use = [percent(f.use) if f.use is not None and rated else "" for f in every]
+    columns += [
+        ("load", "right", use),
+        ("memory", "right", [binary(f.memory.peak_bytes) for f in every]),
+    ]
+    return columns
+
+
+def _paid(c: ServingChoice, found: ServingChosen) -> str:
+    usd = c.purchase_usd if found.buy else c.usd_per_hour
+    return money(usd) if usd is not None else "no price"
+
+
+def _per_token(f: ServingForecast, found: ServingChosen) -> str:
+    usd = f.usd_per_million_output_all
+    return money(usd) if usd and not found.buy else ""
+
+
+def _sure(c: ServingChoice) -> str:
+    return "" if c.slo_probability is None else sure(c.slo_probability)
+
+
+def _time(s: Spread, at: int) -> float:
+    """A time at a percentile; its mean where it has none."""
+    found = {50: s.p50, 90: s.p90, 99: s.p99}[at]
+    return s.mean if found is None else found
+
+
+def _tpot(value: float) -> str:
+    return seconds(value) if value > 0 else ""
+
+
+def _between(s: Spread) -> str:
+    if s.low is None or s.high is None or not s.mean > 0:
+        return ""
+    return f"{seconds(s.low)} to {seconds(s.high)}"
 
 
 def _layout(c: ServingChoice) -> str:

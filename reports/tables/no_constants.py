@@ -9,7 +9,7 @@ NO_CONSTANTS = {
     **{
         f"simulator.serving.{place}.{name}": why
         for place, names, why in (
-            ("formats", "GGUF MIXED STORED EIGHT NARROW MXFP4 CACHE", "bits of a format"),
+            ("formats", "GGUF MIXED STORED EIGHT NARROW UNPACKED MXFP4 CACHE", "bits of a format"),
             ("chain", "REPLAYED MOST_REPLAYED FEWEST PER_USER", "requests of a replay; said"),
             ("chain", "BUSY LONG WIDE MANY", "where a replay takes over from mean values"),
             ("load", "LONGEST MOST", "limit on an input"),

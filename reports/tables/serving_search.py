@@ -54,7 +54,7 @@ def _layout(found: Found, i: int) -> dict[str, Any]:
 def weights_of(found: Found, i: int) -> str:
     """Format of the weights of a layout."""
     laid = found.layouts[i]
-    return laid.asked.weights or laid.replica.server.formats.formats.precision
+    return laid.replica.server.formats.weights
 
 
 def cache_of(found: Found, i: int) -> str:

@@ -313,6 +313,8 @@ def said_of(t: Tape) -> str:
     what = f"quantization_config: {stored.method}, {stored.how}"
     if t.training:
         return f"{what}: not used in training, which holds all weights in {t.precision.weights}"
+    if t.asked is not None and t.asked.how != stored.how:
+        return f"{what}: replaced by weights in {t.asked.how}"
     if t.matrices is not None and t.precision.name != stored.precision:
         return f"{what}: replaced by precision {t.precision.name}"
     held = [(w.size * w.count, WIDTH[w.dtype]) for w in t.weights if is_stored(w.dtype)]

@@ -14,6 +14,7 @@ from roofcast.simulator.serving.asked import Degrees, Serving
 from roofcast.simulator.serving.capacity import BLOCK, Room
 from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
+from roofcast.simulator.serving.likeness import basis
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
 from roofcast.simulator.serving.passes import Spending, timed
@@ -46,7 +47,7 @@ def assemble(
     batch = load.amount if load.kind == "batch" else 1.0
     prefill = load.new * batch / found.alone * n
     times, spent = spreads(found, met), _spent(of, load, found)
-    known = ranges(of.server.profile.name, times, rate * load.output_len, prefill)
+    known = ranges(of.server.likeness, times, rate * load.output_len, prefill)
     steady = load.kind != "batch"
     return ServingForecast(
         model=asked.model,
@@ -55,7 +56,7 @@ def assemble(
         replicas=n,
         layout={"tp": of.cut.tp, "pp": of.cut.pp, "ep": of.cut.ep, "dp": of.cut.dp},
         stack=of.server.profile.name,
-        weights=asked.weights or of.server.formats.formats.precision,
+        weights=of.server.formats.weights,
         kv=asked.kv or ("16 bits" if of.server.formats.cache == 2.0 else "8 bits"),
         load=asked.load.kind,
         amount=None if asked.load.kind == "offline" else asked.load.amount,
@@ -77,13 +78,16 @@ def assemble(
         use=float(found.use) if steady else None,
         preempted=met.found.preempted if met else None,
         replayed=len(met.weight) if met else None,
-        decode_step_s=found.step,
+        decode_step_s=found.step * of.spec.tokens,
+        tokens_per_step=of.spec.tokens,
         prefill_s=found.alone,
         memory=memory_of(of, load, held, found),
+        interval_class=of.server.likeness.device,
+        interval_basis=basis(of.server.likeness, of.device.id),
         assumptions=(*of.said, *_said(of, load, held, met)),
         **rated(known, rate * load.output_len, prefill),
         **_highest(of, load, known, rate / found.use if steady else None, rate),
-        decode_bounds=shares(spent[0]),
+        decode_bounds=shares(_checked(of, spent[0], max(found.decoding, 1.0), load.context)),
         prefill_bounds=shares(spent[1]),
         **_energy(of, load, found, rate, spent),
     )
@@ -111,7 +115,7 @@ def _highest(
     """
     if highest is None:
         return {"highest_requests_per_s": None, "output_tokens_per_s_range": known.output}
-    low, high = around(highest, "output", of.server.profile.name)
+    low, high = around(highest, "output", of.server.likeness)
     output = known.output
     if load.kind in ("rate", "trace"):
         output = min(rate, low) * load.output_len, rate * load.output_len
@@ -164,6 +168,21 @@ def context_of(of: Replica) -> int | None:
     """Tokens of the longest sequence that the model was made for, where its configuration says."""
     context = getattr(of.server.model.config, "context", None)
     return context if isinstance(context, int) and context > 0 else None
+
+
+def step_of(of: Replica, sequences: float, context: float) -> Spending:
+    """A step of so many sequences: with speculation, drafts and the step that checks them."""
+    return _checked(of, of.server.decoding(sequences, context), sequences, context)
+
+
+def _checked(of: Replica, plain: Spending, sequences: float, context: float) -> Spending:
+    """The same, where the step without speculation is known."""
+    if not of.spec.drafted:
+        return plain
+    drafted = sequences * of.spec.drafted
+    checked = of.server.mixing(sequences, context, drafted, context, sequences)
+    drafts = {"draft": of.spec.draft * plain.total}
+    return Spending(checked.seconds | drafts, checked.joules + of.spec.draft * plain.joules)
 
 
 def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending, Spending]:
@@ -243,7 +262,8 @@ def _watts(
         k = _prompts_of(of, load, decoding)
         prompts = max(float(mixed.joules) - float(step.joules), 0.0) / k
     steps = more / of.spec.tokens
-    joules = prompts + steps * float(step.joules) / decoding
+    whole = _checked(of, step, decoding, load.context)
+    joules = prompts + steps * float(whole.joules) / decoding
     tdp = of.device.power.tdp
     if not math.isfinite(joules) or of.server.idle_w is None:
         cap = of.device.power.cap
@@ -267,7 +287,10 @@ def _said(of: Replica, load: Load, held: Room, met: Sample | None) -> tuple[str,
             " made for; times and memory are as if it could"
         )
     if load.hit:
-        said.append(f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache")
+        said.append(
+            f"{load.hit:,} of the {load.input_len:,} tokens of a prompt are in the cache already;"
+            " memory counts them for each sequence"
+        )
     if met:
         said.append(replay_said(load, met))
     if load.kind == "concurrency" and load.amount > 1:

@@ -122,12 +122,12 @@ def held_of(of: Replica, load: Load, longest: int | None = None) -> Room:
     """The memory of a replica for the sequences of a load. Raises BadInput where nothing fits."""
     held = room(of.server, load.input_len, longest or load.input_len + load.output_len)
     if held.cache_bytes <= 0:
-        gib = 2.0**30
+        gib, weights = 2.0**30, of.server.formats.weights
         raise BadInput(
             f"{of.asked.model} does not fit: weights of {held.weight_bytes / gib:.1f} GiB per"
-            f" device and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
+            f" device ({weights}) and {held.runtime_bytes / gib:.1f} GiB of runtime, where"
             f" {held.memory_bytes / gib:.1f} GiB of {of.device.id} are usable; use more devices"
-            f" (--tp){fewer_bits(of.asked.weights)}"
+            f" (--tp){fewer_bits(weights)}"
         )
     return held
 

@@ -11,7 +11,9 @@ import re
 from roofcast.hwdb.errors import BadInput, listed, quoted
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
+from roofcast.simulator.serving.released import Release, release
 from roofcast.simulator.work.generation import Formats
+from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.storage import EXPERTS, Scheme, Storage
 
 GGUF = {  # bits per weight of llama.cpp's types: ggml/src/ggml-common.h, block sizes
@@ -38,6 +40,8 @@ NARROW = {  # formats of products, as devices name their rates -> stored where t
     "int8": ("int8", EIGHT),
     "nvfp4": ("fp4", Storage("nvfp4", "4 bits, groups of 16", Scheme(4, 8.0, 16))),
 }
+# of a checkpoint in few bits that is asked for in 16: no matrix is held in its format
+UNPACKED = Storage("none", "16 bits or more", Scheme(16.0), targets=("no module",))
 MXFP4 = Storage("mxfp4", "4 bits, groups of 32", Scheme(4, 8.0, 32), only=EXPERTS)
 CACHE = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp32": 4.0, "fp4": 0.5625,
          "nvfp4": 0.5625, "q8_0": 1.0625, "q4_0": 0.5625}  # fmt: skip
@@ -51,21 +55,46 @@ class Served(NamedTuple):
     formats: Formats
     cache: float  # bytes of an element of the cache
     assumptions: tuple[str, ...]
+    weights: str  # format of the weights in words
 
 
-def served(weights: str | None, cache: str | None, device: Device) -> Served:
+def served(
+    weights: str | None,
+    cache: str | None,
+    device: Device,
+    model: Model | None = None,
+    stack: str = "",
+) -> Served:
     """Formats from names as people write them: weights fp8, nvfp4, int4, q4_k_m, "4.5 bit" ...;
-    cache bf16, fp8 ...; None: as the checkpoint. Raises BadInput for a name that nobody serves.
+    cache bf16, fp8 ...; None: weights as the model was released (under a software stack), a cache
+    of 16 bits. Raises BadInput for a name that nobody serves.
     """
     width = CACHE.get((cache or "bf16").lower())
     if width is None:
         raise BadInput(f"kv {quoted(str(cache))}: known formats: {listed(tuple(CACHE))}")
     only_fp16 = device.peak_flops.get("fp16") and not device.peak_flops.get("bf16")
     sixteen = "fp16" if only_fp16 else "bf16"
-    formats, said = _weights(weights, sixteen, device)
+    told = Release(weights, None, ())
+    if model is not None and weights is None:
+        told = release(model, stack)
+    formats, said = _weights(told.format, sixteen, device)
+    if model is not None and model.storage is not None:
+        formats = _of_checkpoint(formats, sixteen, weights is None and told.format != "bf16")
     if (cache or "").lower() == "fp8" and device.kind == "gpu" and not device.peak_flops.get("fp8"):
         said += (f"fp8 cache: {device.id} has no fp8 units; what converting it costs is left out",)
-    return Served(formats, width, said)
+    own = f"{told.stored.method} ({told.stored.how})" if told.stored else formats.precision
+    return Served(formats, width, (*told.said, *said), told.format or own)
+
+
+def _of_checkpoint(formats: Formats, sixteen: str, as_it_is: bool) -> Formats:
+    """The formats of a checkpoint that is stored in few bits itself: as it is, else as asked for.
+
+    It keeps its own scheme, and its modules in 16 bits, where that is multiplied in 16 bits.
+    """
+    if as_it_is:
+        return Formats(sixteen) if formats.storage is EIGHT else formats
+    plain = formats.storage is None and formats.precision in ("bf16", "fp16", "fp32")
+    return Formats(formats.precision, UNPACKED) if plain else formats
 
 
 def _weights(weights: str | None, sixteen: str, device: Device) -> tuple[Formats, tuple[str, ...]]:

@@ -65,10 +65,12 @@ class Hardware:
         wanted: Wanted,
         goal: str = "cost",
         level: Level | None = None,
+        sure: float | None = None,
     ) -> None:
         if goal not in GOALS:
             raise BadInput(f"goal {goal}: known: {', '.join(GOALS)}")
         self.asked, self.wanted, self.goal, self.level = asked, wanted, goal, level
+        self.sure = sure  # probability with which a rate has to hold the level
         self.model: Model = resolve(asked.model)
         has_experts(self.model)  # refuses what does not generate text
         self.refused = Refused()
@@ -138,12 +140,12 @@ class Hardware:
         if laid is None:
             return None
         self.holding.add(way.offer.device.id)
-        return Need(laid.replica, laid.held, self.asked.load, self.level)
+        return Need(laid.replica, laid.held, self.asked.load, self.level, self.sure)
 
     def _weights(self, way: Way) -> float:
         """Bytes of all weights in the formats of a layout: each device holds its share at least."""
         device, a = way.offer.device, way.asked
-        formats = served(a.weights, a.kv, device).formats
+        formats = served(a.weights, a.kv, device, self.model, a.stack or STACK).formats
         made = traced(self.model, "decode", formats, ALONE)
         return float(sum(w.size * w.count * WIDTH[w.dtype] for w in made.weights))
 

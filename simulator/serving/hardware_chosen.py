@@ -14,6 +14,7 @@ from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.chain import serve
 from roofcast.simulator.serving.hardware import Hardware, Point
+from roofcast.simulator.serving.likeness import bases
 from roofcast.simulator.serving.needed import MOST
 from roofcast.simulator.serving.result import ServingForecast
 
@@ -37,6 +38,7 @@ class ServingChoice(msgspec.Struct, frozen=True, kw_only=True):
     purchase_usd: float | None = None  # of all devices with their servers
     price: Summary | None = None  # USD per device-hour, or of a purchase per device
     capacity_bytes: float | None = None  # of all devices
+    slo_probability: float | None = None  # that real servers hold the level, by errors as measured
     forecast: ServingForecast  # under the load that is asked for
 
 
@@ -45,6 +47,8 @@ class ServingChosen(msgspec.Struct, frozen=True, kw_only=True):
 
     asked: Serving  # its device is not read
     slo: str
+    slo_percent: int | None  # of the requests, that have to hold it; None: in the mean, or no level
+    sure: float | None  # probability with which they do; None: as forecast
     objective: str
     limit_usd: float | None
     buy: bool  # bought, not rented
@@ -66,14 +70,18 @@ def choose(
     goal: str = "cost",
     level: Level | None = None,
     top: int = 5,
+    sure: float | None = None,
 ) -> ServingChosen:
     """Which of these devices, how many, and in which layout, for the load that is asked for.
 
     asked: its device and devices are not read; its load is a rate, or a number of users whose
     sequences have to fit at full length. wanted: prices and limits; `under_usd` is rent per hour,
-    or purchase. Raises BadInput where nothing holds the load, with the nearest that would do.
+    or purchase. sure: probability with which a rate has to hold the level, from errors of measured
+    servers. Raises BadInput where nothing holds the load, with the nearest that would do.
     """
-    found = Hardware(asked, devices, wanted, goal, level)
+    if sure is not None and (level is None or asked.load.kind != "rate"):
+        raise BadInput("sure: how sure a rate holds a service level; give --rate and --slo")
+    found = Hardware(asked, devices, wanted, goal, level, sure)
     if not found.offers:
         kind = "purchase" if wanted.buy else wanted.contract
         first = next(iter(found.without_price), "h100-sxm5")
@@ -87,7 +95,9 @@ def choose(
         raise BadInput(_nothing(found, asked, devices, wanted, level))
     return ServingChosen(
         asked=asked,
-        slo=_level_words(level, asked.load.kind),
+        slo=_level_words(level, asked.load.kind, sure),
+        slo_percent=level.percent if level is not None and asked.load.kind == "rate" else None,
+        sure=sure,
         objective=goal,
         limit_usd=wanted.under_usd,
         buy=wanted.buy,
@@ -103,10 +113,11 @@ def choose(
     )
 
 
-def _level_words(level: Level | None, kind: str) -> str:
+def _level_words(level: Level | None, kind: str, sure: float | None) -> str:
     """A level as it is held."""
     if level is None or kind == "rate":
-        return "" if level is None else level.words()
+        surely = f", with a probability of {100 * sure:.0f} %" if sure else ""
+        return "" if level is None else f"{level.words()}{surely}"
     parts = [f"{name} {1000 * value:g} ms" for name, value in level.limits.items()]
     return f"{', '.join(parts)} in the mean"
 
@@ -117,7 +128,7 @@ def _nothing(
     """That nothing holds the load, and what would."""
     if wanted.under_usd is not None or wanted.devices < MOST:
         free = msgspec.structs.replace(wanted, under_usd=None, devices=MOST)
-        wider = Hardware(asked, devices, free, found.goal, level)
+        wider = Hardware(asked, devices, free, found.goal, level, found.sure)
         points = wider.ranked(1)
         if points:
             p = points[0]
@@ -131,7 +142,10 @@ def _nothing(
         found = wider
     if found.failed and level is not None:
         limits = ", ".join(f"{name} {1000 * most:g} ms" for name, most in level.limits.items())
-        return f"slo {limits}: nothing holds it; the nearest is {found.nearest()}; allow more"
+        surely = f" with a probability of {100 * found.sure:.0f} %" if found.sure else ""
+        return (
+            f"slo {limits}: nothing holds it{surely}; the nearest is {found.nearest()}; allow more"
+        )
     if found.refused.reasons:
         reason = max(found.refused.reasons, key=lambda text: found.refused.reasons[text])
         return f"no layout of these devices holds {asked.model}: {reason}"
@@ -158,6 +172,7 @@ def _choice(found: Hardware, point: Point) -> ServingChoice:
         usd_per_hour=None if of.rent is None else devices * of.rent.median,
         purchase_usd=None if of.purchase is None else devices * of.purchase.median,
         price=price,
+        slo_probability=point.need.probability(n) if point.need is not None else None,
         capacity_bytes=devices * float(capacity) if capacity else None,
         forecast=forecast,
     )
@@ -172,6 +187,7 @@ def _said(found: Hardware, points: Sequence[Point]) -> tuple[str, ...]:
         said.append("requests arrive at random (Poisson), and go to the replicas by turns")
     said.append("replicas: each with its part of the load, no router, no spare")
     said += [line for server in of for line in server.formats.assumptions]
+    said += bases([(server.likeness, server.device.id) for server in of])
     if found.wanted.buy:
         said.append("purchase: devices with their share of a server, without network and power")
     return tuple(dict.fromkeys(said))

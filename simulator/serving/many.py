@@ -67,9 +67,8 @@ def _columns(
     per_user = _inverse(found.tpot)
     share = prompt_share(load, found)
     of_request = usd * devices / HOUR / rate
-    stack = every[0].of.server.profile.name
-    low, high = around(output / devices, "output", stack)
-    slow, fast = around(found.tpot, "tpot", stack)
+    low, high = (output / devices * end for end in _ends("output", of_each))
+    slow, fast = (found.tpot * end for end in _ends("tpot", of_each))
     return {
         "amount": np.concatenate([each.users for each in every]) * n,
         "ttft_s": found.ttft,
@@ -91,6 +90,20 @@ def _columns(
         "usd_per_million_output": MILLION * of_request * (1.0 - share) / load.output_len,
         "usd_per_million_output_all": MILLION * of_request / load.output_len,
     }
+
+
+def _ends(
+    quantity: str, of_each: Callable[[Callable[[Loops], float]], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends of the 80 % interval of a quantity, as multiples of it."""
+
+    def low(one: Loops) -> float:
+        return float(around(1.0, quantity, one.of.server.likeness)[0])
+
+    def high(one: Loops) -> float:
+        return float(around(1.0, quantity, one.of.server.likeness)[1])
+
+    return of_each(low), of_each(high)
 
 
 def _inverse(values: Numbers) -> np.ndarray:

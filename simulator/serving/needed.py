@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from roofcast.simulator.serving.answer import Replica
-from roofcast.simulator.serving.asked import Level
+from roofcast.simulator.serving.asked import SLO, Level
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import closed_loops, mean_of
-from roofcast.simulator.serving.slo import HIGHEST, SLOWEST, Curve
+from roofcast.simulator.serving.slo import HIGHEST, SLOWEST, Curve, factors
 
 MOST = 10**6  # replicas
 APART = 1.15  # mean values against those of a replay, near the highest rate
@@ -25,11 +25,13 @@ class Need:
     """The replicas of one layout that a load needs.
 
     load: of all replicas together, a rate or a number of users, each with a sequence of full
-    length.
+    length. sure: probability with which a rate has to hold the level; None: as forecast.
     """
 
-    def __init__(self, of: Replica, held: Room, load: Load, level: Level | None) -> None:
-        self.of, self.held, self.load, self.level = of, held, load, level
+    def __init__(
+        self, of: Replica, held: Room, load: Load, level: Level | None, sure: float | None = None
+    ) -> None:
+        self.of, self.held, self.load, self.level, self.sure = of, held, load, level, sure
         self._costs: Costs | None = None
         self._curve: Curve | None = None
 
@@ -57,27 +59,36 @@ class Need:
             self._curve = Curve(self.of, self.load, self.level)
         return self._curve
 
+    @property
+    def _longer(self) -> dict[str, float]:
+        """Times of servers as multiples of their forecasts, at least, that have to hold a level."""
+        if self.sure is None:
+            return dict.fromkeys(SLO, 1.0)
+        found = factors(self.of.server.likeness, self.sure)
+        return {name: max(value, 1.0) for name, value in found.items()}
+
     def least(self) -> int | None:
         """A number of replicas below which the load is not held; None: no number holds it.
 
         By the highest rate and by mean values, in a hundredth of the time of `fewest`.
         """
+        longer = self._longer
         if self.level is not None:
             alone = self.alone()
-            if any(alone[name] > APART * most for name, most in self.level.limits.items()):
+            limits = self.level.limits
+            if any(alone[name] * longer[name] > APART * most for name, most in limits.items()):
                 return None
         if self.load.kind != "rate":
             return self.fewest()
-        highest = HIGHEST * float(self.costs.highest())
+        highest = HIGHEST * float(self.costs.highest()) / longer["tpot"]
         first = math.ceil(self.load.amount / highest)
         if self.level is None:
             return first
-        limits = self.level.limits
 
         def may_hold(replicas: int) -> bool:
-            rate = self.load.amount / replicas
+            rate = self.load.amount / replicas * longer["tpot"]
             found = mean_of(self.costs, rate)._asdict()
-            return all(found[name] <= APART * most for name, most in limits.items())
+            return all(found[name] * longer[name] <= APART * most for name, most in limits.items())
 
         last = math.ceil(self.load.amount / (SLOWEST * highest))
         return _first(may_hold, first, max(first, min(last, MOST)))
@@ -95,7 +106,12 @@ class Need:
             rate = self.load.amount / replicas
             if self.level is None:
                 return rate <= HIGHEST * float(self.costs.highest())
-            return rate <= HIGHEST * self.curve.highest and self.curve.worst(rate)[0] <= 1.0
+            if rate > HIGHEST * self.curve.highest or self.curve.worst(rate)[0] > 1.0:
+                return False
+            if self.sure is None:
+                return True
+            self.curve.at(min(rate * self._longer["tpot"], HIGHEST * self.curve.highest))
+            return self.curve.holds(rate, self.sure)
         users = math.ceil(self.load.amount / replicas)
         if users > self.held.sequences(self.load.input_len + self.load.output_len):
             return False
@@ -105,6 +121,12 @@ class Need:
         at = np.array([float(users)])
         found = closed_loops(self.of.server, self.load, self.held, at, self.of.spec, ramp)._asdict()
         return all(float(found[name][0]) <= most for name, most in self.level.limits.items())
+
+    def probability(self, replicas: int) -> float | None:
+        """That so many replicas hold the level on real servers; None without a rate and a level."""
+        if self.load.kind != "rate" or self.level is None:
+            return None
+        return self.curve.probability(self.load.amount / replicas)
 
     def fewest(self) -> int | None:
         """The fewest replicas that hold the load; None: no number does."""

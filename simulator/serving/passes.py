@@ -201,18 +201,24 @@ def _mixed(
     n: np.ndarray,
     shape: tuple[int, ...],
 ) -> Pass:
-    """A pass of decoding sequences and a chunk of prompts together."""
-    d, engine = of.degrees, of.engines["prefill"]
+    """A pass of decoding sequences and a chunk of prompts together: in the micro-batches and with
+    the kernels of prompts.
+    """
+    d, engine, profile = of.degrees, of.engines["prefill"], of.profile
     rows = b + tokens
     local = np.maximum(rows / d.dp, 1.0)
-    at = Point(np.maximum((b + n) / d.dp, 1.0), local, rows)
+    parts = np.ceil(local / profile.micro_batch) if profile.micro_batch else np.ones_like(local)
+    made = np.maximum((b + n) / d.dp, 1.0)
+    at = Point(np.minimum(made, local / parts), local / parts, rows / parts)
     own = np.maximum(n / d.dp, 1.0)
     one = _looking(of, of.engines["decode"], b / d.dp, np.ones_like(b), looks)
     other = _looking(of, engine, own, np.maximum(tokens / n, 2.0), before)
 
     def whole(spent: Sequence[Spent]) -> Spending:
-        every = _sum(spent[0], one.of(spent[1]), other.of(spent[2]))
-        return _whole(of, engine.forward, at, every, spent[3:], b + n, shape)
+        products = _times(spent[0], parts, profile.products)
+        prompts = _times(other.of(spent[2]), 1.0, profile.attention)
+        every = _sum(products, one.of(spent[1]), prompts)
+        return _whole(of, engine.forward, at, every, spent[3:], b + n, shape, parts)
 
     jobs = (_linear(engine, at), one.job, other.job, *_sent(of, engine.forward, at))
     return Pass(jobs, whole)

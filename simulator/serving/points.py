@@ -127,7 +127,7 @@ def step(asked: Serving, phase: str, batch: int) -> StepForecast:
         phase=phase,
         batch=batch,
         tokens=tokens,
-        weights=asked.weights or server.formats.formats.precision,
+        weights=server.formats.weights,
         kv=asked.kv or f"{8 * server.formats.cache:g} bits",
         step_time_s=float(spent.total),
         parts_s=dict(sorted(parts.items(), key=lambda each: -each[1])),

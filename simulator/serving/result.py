@@ -111,13 +111,16 @@ class ServingForecast(msgspec.Struct, frozen=True, kw_only=True):
     preempted: int | None = None  # of the replayed requests, for lack of cache
     replayed: int | None = None  # requests
 
-    decode_step_s: float
+    decode_step_s: float  # with speculation, drafts and their check
+    tokens_per_step: float = 1.0  # of a sequence; with speculation more
     prefill_s: float  # of a prompt alone
     decode_bounds: dict[str, float] = {}  # share of a decode step by what bounds it
     prefill_bounds: dict[str, float] = {}
 
     memory: ServingMemory
 
+    interval_class: str = ""  # of the device: measured | relative | other | imagined
+    interval_basis: str = ""  # in words: what the 80 % intervals are as wide as
     power_w: float | None = None  # of one device
     power_scope: str = ""  # board: modelled; TDP: printed, where watts are not modelled
     energy_j_per_output_token: float | None = None

@@ -21,6 +21,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Level, Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
+from roofcast.simulator.serving.likeness import bases
 from roofcast.simulator.serving.loops import Loops
 from roofcast.simulator.serving.many import numbers, rows
 from roofcast.simulator.serving.pricing import Price, price_of
@@ -166,6 +167,7 @@ def search(
     if users is not None:
         table["amount"] = np.tile(np.array(users, dtype=float), len(found))
     said = [line for laid in found for line in laid.replica.server.assumptions]
+    wide = bases([(laid.replica.server.likeness, laid.replica.device.id) for laid in found])
     several = len(devices) > 1
     prices = [
         f"{laid.replica.device.id}: {laid.price.said[0]}" if several else laid.price.said[0]
@@ -184,7 +186,7 @@ def search(
         refused.reasons,
         refused.least,
         LEFT_OUT,
-        tuple(dict.fromkeys([*numbered, *said, *prices])),
+        tuple(dict.fromkeys([*numbered, *said, *prices, *wide])),
     )
 
 

@@ -22,8 +22,10 @@ from roofcast.simulator.serving.cache import Cached, cached
 from roofcast.simulator.serving.engine import Engine
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
+from roofcast.simulator.serving.likeness import likeness
 from roofcast.simulator.serving.passes import PASSES, Pass, Spending, timed
 from roofcast.simulator.serving.profiles import Profile, profile
+from roofcast.simulator.serving.released import names_of
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.traces import traced
 from roofcast.simulator.work.model import Model
@@ -70,8 +72,10 @@ class Server:
         self.device = hwdb.device(device) if isinstance(device, str) else device
         self.profile = profile(stack) if isinstance(stack, str) else stack
         self.degrees, self.shared = degrees, shared
+        self.likeness = likeness(self.profile.name, self.device)
         self.devices = degrees.tp * degrees.pp * degrees.dp
-        self.formats = served(weights, self._kv(kv, weights), self.device)
+        cache = self._kv(kv, names_of(weights, self.model, self.profile.name))
+        self.formats = served(weights, cache, self.device, self.model, self.profile.name)
         self._check()
         self._system = system
         self._passes: dict[tuple[ArrayLike, ...], tuple[tuple[object, ...], Spending]] = {}

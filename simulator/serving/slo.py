@@ -15,6 +15,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
 from roofcast.simulator.serving.chain import costs, count, held_of, replica, serve, steps_of
 from roofcast.simulator.serving.interval import error_at
+from roofcast.simulator.serving.likeness import Likeness
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.result import ServingForecast
@@ -61,12 +62,20 @@ def level(text: str) -> Level:
     return Level(limits, percent)
 
 
+def factors(of: Likeness, sure: float) -> dict[str, float]:
+    """Times as multiples of their forecasts, by what a level limits, that this share of measured
+    servers stays below.
+    """
+    slow, first = (math.exp(error_at(name, of, sure)) for name in ("tpot", "ttft"))
+    return {"ttft": first, "tpot": slow, "e2e": slow}
+
+
 class Curve:
     """A percentile of the times of requests over the rate at which they arrive, by replays."""
 
     def __init__(self, of: Replica, load: Load, wanted: Level) -> None:
         self.of, self.load, self.wanted = of, load, wanted
-        self.stack = of.server.profile.name
+        self.likeness = of.server.likeness
         self.held = held_of(of, load)
         full = msgspec.structs.replace(load, kind="offline")
         ramp = of.server.profile.ramp
@@ -102,6 +111,16 @@ class Curve:
             for name in self.found[rates[0]]
         }
 
+    def probability(self, rate: float) -> float:
+        """That the level holds at a rate on a real server, from 0 to 1."""
+        self.spread()
+        return _most(lambda p: self.holds(rate, p))
+
+    def spread(self) -> None:
+        """Replay rates from low to high, between which others lie."""
+        for share in GRID:
+            self.at(share * self.highest)
+
     def holds(self, rate: float, sure: float) -> bool:
         """Whether the level holds at a rate with this probability, by the errors of forecasts.
 
@@ -109,13 +128,13 @@ class Curve:
         forecast at f times the rate with all times f times as long. Errors of the time to the first
         token are wider; all are taken to rise together.
         """
-        slow, first = (math.exp(error_at(name, self.stack, sure)) for name in ("tpot", "ttft"))
-        if rate * slow > HIGHEST * self.highest:
+        longer = factors(self.likeness, sure)
+        there = rate * longer["tpot"]
+        if there > HIGHEST * self.highest:
             return False
-        times = self.between(rate * slow)
+        times = self.between(there)
         return all(
-            value * (first if name == "ttft" else slow) <= self.wanted.limits[name]
-            for name, value in times.items()
+            value * longer[name] <= self.wanted.limits[name] for name, value in times.items()
         )
 
 
@@ -163,14 +182,12 @@ def reached(
             if high - low < 0.002 * high:
                 break
     found = forecast(low)
-    for share in GRID:
-        curve.at(share * curve.highest)
     near = f"no rate above {HIGHEST:.0%} of the capacity is looked at: the level holds up to there"
     return msgspec.structs.replace(
         found,
         slo=wanted.words(),
         assumptions=(*found.assumptions, *((near,) if low == high else ())),
-        slo_probability=_most(lambda p: curve.holds(low, p)),
+        slo_probability=curve.probability(low),
         slo_sure_requests_per_s=replicas * low * _most(lambda x: curve.holds(x * low, SURE)),
     )
 

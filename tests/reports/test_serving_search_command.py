@@ -70,6 +70,17 @@ def test_a_choice_says_what_it_costs_and_holds_its_limits(tmp_path):
     ]
 
 
+def test_a_choice_shows_the_percentile_that_is_asked_for_and_how_sure_it_is():
+    words = [*CHOOSE[:4], "h100-sxm5", "--rate", "12/s", "--slo", "ttft=400ms,p99"]
+    found = [json.loads(run(*words, *more, "--json").stdout) for more in ([], ["--sure", 90])]
+    likely, sure = (each["choices"][0] for each in found)
+    assert 0 < likely["slo_probability"] < 0.9 <= sure["slo_probability"]
+    assert sure["devices"] > likely["devices"]
+    text = run(*words, width="70").stdout
+    assert "TTFT p99" in text and "TTFT p90" not in text and "$/M out" in text
+    assert "all: weights bf16, cache 16 bits" in text and "holds:" in text
+
+
 def test_the_help_of_the_commands_in_front_names_the_door():
     for name in ("search", "choose"):
         assert f"roofcast {name} --serving --help" in " ".join(run(name, "--help").stdout.split())
@@ -94,6 +105,7 @@ def test_the_help_of_the_commands_in_front_names_the_door():
         ([*CHOOSE, "--rate", "1", "--concurrency", 2], "two loads"),
         ([*CHOOSE, "--rate", "1", "--slo", "tpot=1us"], "nothing holds it; the nearest is"),
         ([*CHOOSE, "--rate", "500", "--under", 1], "nothing within the limits"),
+        ([*CHOOSE, "--rate", "1", "--sure", 90], "give --rate and --slo"),
         ([*CHOOSE, "--buy", "--rent", "spot"], "two ways to pay"),
         (["choose", "t5-small", "--serving"], "decoder"),
     ],

@@ -16,6 +16,7 @@ from roofcast.scenarios.measured.serving.rows import UNSTATED, model_of, ran, se
 from roofcast.scenarios.measured.serving.separate import COLUMNS as POOL_COLUMNS
 from roofcast.scenarios.measured.serving.separate import separate
 from roofcast.simulator.serving.interval import around
+from roofcast.simulator.serving.likeness import Likeness
 
 QUANTITIES = {  # column that is measured: quantity whose interval it has
     "ttft_s": "ttft",
@@ -41,7 +42,7 @@ class Scored(NamedTuple):
     taken: tuple[str, ...] = ()  # what the row does not state
     refused: str = ""
     suspect: str = ""  # why the row counts in no summary, by rules that do not look at its error
-    stack: str = ""  # its serving profile
+    likeness: Likeness = Likeness()  # how far the server is from those that set the intervals
 
     @property
     def measured(self) -> bool:
@@ -65,7 +66,9 @@ def score(row: Row) -> Scored:
         at = ran(whole)
         server = server_of(at)
         doubt = suspect(whole, server)
-        return Scored(row, predict(whole, at, server), taken, suspect=doubt, stack=at.stack)
+        return Scored(
+            row, predict(whole, at, server), taken, suspect=doubt, likeness=server.likeness
+        )
     except RoofcastError as error:
         return Scored(row, refused=str(error))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -142,7 +145,7 @@ def cells(scored: Scored) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, quantity in QUANTITIES.items():
         value = getattr(scored.predicted, name)
-        low, high = around(value, quantity, scored.stack) if value else (None, None)
+        low, high = around(value, quantity, scored.likeness) if value else (None, None)
         for end, each in (("", value), ("_low", low), ("_high", high)):
             found[f"predicted_{name}{end}"] = "" if each is None else f"{each:.6g}"
     peak = scored.predicted.peak_mem_gib
@@ -175,7 +178,7 @@ def lines(scored: Iterable[Scored]) -> list[Line]:
             error = s.error(name)
             if error is None or s.suspect:
                 continue
-            low, high = around(1.0, quantity, s.stack)
+            low, high = around(1.0, quantity, s.likeness)
             inside = low <= 1.0 / (1.0 + error) <= high
             for source in (s.row.get("source_name") or "no source given", ""):
                 groups.setdefault((source, name), []).append((error, float(inside)))

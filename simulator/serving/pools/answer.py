@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares
+from roofcast.simulator.serving.answer import Replica, memory_of, rated, shares, step_of
 from roofcast.simulator.serving.interval import around, ranges
+from roofcast.simulator.serving.likeness import basis
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.pools.asked import Pair
@@ -45,12 +46,12 @@ def assemble(a: Answer) -> ServingForecast:
     prefill = load.new * totals.prefill
     times = spreads(found, a.sample)
     stack = of.decode.server.profile.name
-    known = ranges(stack, times, rate * load.output_len, prefill)
-    capacity = around(highest, "output", stack)
+    known = ranges(of.likeness, times, rate * load.output_len, prefill)
+    capacity = around(highest, "output", of.likeness)
     output = known.output
     if load.kind in ("rate", "trace"):
         output = min(rate, capacity[0]) * load.output_len, rate * load.output_len
-    step = of.decode.server.decoding(max(found.decoding, 1.0), load.context)
+    step = step_of(of.decode, max(found.decoding, 1.0), load.context)
     prompt = of.prefill.server.prefilling(1.0, load.new, load.hit)
     return ServingForecast(
         model=asked.model,
@@ -59,7 +60,7 @@ def assemble(a: Answer) -> ServingForecast:
         replicas=of.decode.cut.replicas,
         layout=_layout(of.decode),
         stack=stack,
-        weights=asked.weights or of.decode.server.formats.formats.precision,
+        weights=of.decode.server.formats.weights,
         kv=asked.kv or ("16 bits" if of.decode.server.formats.cache == 2.0 else "8 bits"),
         load=load.kind,
         amount=None if load.kind == "offline" else load.amount,
@@ -77,9 +78,12 @@ def assemble(a: Answer) -> ServingForecast:
         use=found.use,
         preempted=a.sample.found.preempted if a.sample else None,
         replayed=len(a.sample.weight) if a.sample else None,
-        decode_step_s=found.step,
+        decode_step_s=found.step * of.decode.spec.tokens,
+        tokens_per_step=of.decode.spec.tokens,
         prefill_s=found.alone,
         memory=memory_of(of.decode, load, of.room, found),
+        interval_class=of.likeness.device,
+        interval_basis=basis(of.likeness, of.farther.device.id),
         assumptions=a.said,
         **(rated(known, rate * load.output_len, prefill) | {"output_tokens_per_s_range": output}),
         highest_requests_per_s=highest,

@@ -10,6 +10,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.chain import held_of, replica
+from roofcast.simulator.serving.likeness import Likeness
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.pools.transfer import Link, Transfer, between, transfer
 from roofcast.simulator.serving.remember import Shared
@@ -64,6 +65,17 @@ class Pair(NamedTuple):
     def devices(self) -> int:
         """Devices of both pools."""
         return self.prefill.cut.devices + self.decode.cut.devices
+
+    @property
+    def likeness(self) -> Likeness:
+        """How far the pool is from measured servers that is farther."""
+        return self.farther.server.likeness
+
+    @property
+    def farther(self) -> Replica:
+        """An instance of that pool."""
+        one, other = self.decode, self.prefill
+        return one if one.server.likeness.rank >= other.server.likeness.rank else other
 
 
 def pair(

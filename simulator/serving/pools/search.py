@@ -229,8 +229,7 @@ def _rows(
     usd = price_of(decode.of.device, decode.of.asked.price_per_hour).usd_per_hour
     rate, per_user = found.requests_per_s, 1.0 / found.tpot
     output = rate * load.output_len / total
-    stack = decode.of.server.profile.name
-    low, high = around(output, "output", stack)
+    low, high = around(output, "output", pair.likeness)
     binds = np.argmin(np.stack(np.broadcast_arrays(*costing.totals)), axis=0)
     rows: dict[str, Any] = {
         "layout": first + np.arange(len(ways))[:, None],

@@ -20,7 +20,7 @@ class PoolsCurve(Curve):
 
     def __init__(self, made: Run, load: Load, wanted: Level) -> None:
         self.made, self.load, self.wanted = made, load, wanted
-        self.stack = made.of.decode.server.profile.name
+        self.likeness = made.of.likeness
         self.highest = float(made.costing.totals.highest)
         self.found: dict[float, dict[str, float]] = {}
 
