@@ -87,6 +87,8 @@ def stream(
     if rates.kind == "gpu":
         cycles = own.cycles / (rates.cores * rates.clock)
         per_byte = np.maximum(1.0 / (own.share * bandwidth), cycles)
+    elif rates.measured:
+        per_byte = 1.0 / bandwidth
     else:
         per_byte = np.maximum(1.0 / own.share, own.beside * own.cycles) / bandwidth
     vector = np.asarray(flops) / (w.vector * rates.vector)

@@ -154,7 +154,9 @@ class Parts(NamedTuple):
 
 
 def parts(points: Iterable[str], roof: Roofs, threads: int = 1) -> Parts:
-    """The terms of every point; each thread has its own buffers and its share of the loops."""
+    """The terms of every point; each thread has its own buffers and its share of the loops and of
+    the bandwidth. The thread with the most pieces of work ends last.
+    """
     rows = []
     for point in points:
         kernel, work = work_of(point)
@@ -168,7 +170,8 @@ def parts(points: Iterable[str], roof: Roofs, threads: int = 1) -> Parts:
         parameters = kernel.run.one.py_func.__code__.co_argcount
         start = roof.call * (FIXED + parameters) / (FIXED + CALL_ARRAYS)
         start += roof.fork if threads > 1 else 0.0
-        rows.append((near, through(roof, touched, work.read, work.fresh), work.passes, start))
+        last, memory = work.waiting(threads), through(roof, touched, work.read, work.fresh)
+        rows.append((last * near, last * memory, work.passes, start))
     return Parts(*np.array(rows).T)
 
 

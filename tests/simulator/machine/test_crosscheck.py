@@ -29,7 +29,7 @@ TORCH = [n for n in net_list.NETS if n.by == "torch"]
 @pytest.fixture
 def calibrated(tmp_path):
     """A calibrated device of one thread."""
-    (device,) = SHIPPED[0].parent.glob("intel*.toml")
+    device = SHIPPED[0].parent / "intel-xeon-vm-1-2026-11-22.toml"
     path = tmp_path / "box-1.toml"
     path.write_text(device.read_text(encoding="utf-8"), encoding="utf-8")
     return path
@@ -211,6 +211,16 @@ def test_kernels_are_forecast_from_a_calibrated_device(calibrated):
     assert len(rows) == len(points)
     assert all(np.isfinite(r.predicted_s) and r.predicted_s > 0 for r in rows)
     assert {op for op, *_ in kernel_check.by_class(rows)} >= {"gemm", "conv", "norm"}
+
+
+def test_a_kernel_ends_with_the_thread_that_has_the_most_pieces(calibrated):
+    """197 rows are three blocks of 96, of which one of two threads has two; 256 columns are one
+    strip; single elements are shared evenly.
+    """
+    roof = kernel_check.roofs(hwdb.device(calibrated))
+    points = ["gemm:197x768x768", "sum_rows:64x256", "relu:4096"]
+    one, two = (kernel_check.parts(points, roof, threads) for threads in (1, 2))
+    assert two.memory / one.memory == pytest.approx([2 * 192 / 197, 2.0, 1.0])
 
 
 def test_the_worker_times_kernels(monkeypatch):
