@@ -55,6 +55,20 @@ def test_a_table_is_read_as_it_was_written(own):
     assert kept.sessions[1].found["relu:4096"].seconds == pytest.approx(written, rel=1e-4)
 
 
+def test_the_start_of_threads_is_that_between_the_kernels(own, tmp_path):
+    """It replaces that of the calibration in the file beside the table."""
+    found = kernel_table.read(own).sessions[1].found
+    session = Session(found, {"fork": Measured(7e-6, 0.02, (7e-6,))}, {}, (0.0, 0.0))
+    calibrated = tmp_path / "box.toml"
+    fork = 'fork_join = {value = 2e-5, source = "measured", status = "measured", where = "fork"}'
+    text = Path(DEVICE).read_text(encoding="utf-8").replace("call =", f"{fork}\ncall =")
+    calibrated.write_text(text, encoding="utf-8")
+    table = kernel_table.write({1: session}, {1: calibrated}, "Box", tmp_path / "beside")
+    beside = hwdb.device(kernel_table.read(table).devices[1])
+    assert beside.achieved["fork_join"] == 7e-6
+    assert hwdb.device(calibrated).achieved["fork_join"] == 2e-5
+
+
 def test_validate_reads_it(own):
     result = run("validate", "--ops", str(own))
     assert result.exit_code == 0, result.output

@@ -194,11 +194,15 @@ def slower(seconds: np.ndarray, part: Parts) -> float:
 def forecasts(
     session: Session, device: Device, constants: bool = True, threads: int = 1
 ) -> list[Ran]:
-    """Every measured point with its forecast; `device` is calibrated for that many threads.
+    """Every measured point with its forecast; `device` is calibrated for that many threads. Where
+    the session measured the start of all threads, that counts.
 
     Without `constants`, the forecast is by the ceilings alone: c = 1.
     """
-    part = parts(session.found, roofs(device), threads)
+    roof = roofs(device)
+    if "fork" in session.probes:
+        roof = roof._replace(fork=session.probes["fork"].seconds)
+    part = parts(session.found, roof, threads)
     names = np.array([point.split(":")[0] for point in session.found])
     seconds = np.array([found.seconds for found in session.found.values()])
     rows = []

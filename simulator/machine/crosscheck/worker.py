@@ -27,6 +27,7 @@ PROBE_MOMENT = 0.05  # the same for a probe
 WARM = 3
 MOST = 8  # maximum number of steps in one round
 SAMPLE, SAMPLES = 1e-3, 5  # s of one sample of a kernel, samples in one round
+BETWEEN = 40  # kernels between two probes of the start of all threads
 
 
 def builder(net: Net, where: str = "cpu") -> Callable[[], float]:
@@ -111,18 +112,24 @@ def _prepared(software: set[str]) -> dict[str, str]:
 
 
 def run(names: list[str], rounds: int) -> Iterator[dict]:
-    """Measure kernels: one dictionary per kernel and round.
+    """Measure kernels: one dictionary per kernel and round, and of several threads one per round
+    for their start, which depends on what the system does with idle processors.
 
     Arguments are made anew in each round: all of them together would not fit a small machine.
     """
     begun, threads = load(), threads_set()
+    from roofcast.simulator.machine.kernels import ceilings
     from roofcast.simulator.machine.kernels.compiled import numba
     from roofcast.simulator.machine.kernels.registry import KERNELS
 
+    idle = np.zeros(threads, np.float32)
     python = sys.version.split()[0]
     versions = {"numpy": np.__version__, "numba": numba.__version__, "python": python}
     for number in range(rounds + 1):
-        for point in names:
+        starts = []
+        for place, point in enumerate(names):
+            if number and threads > 1 and place % BETWEEN == 0:
+                starts.append(repeated(ceilings.fork.all, (idle, threads), clock_of(threads)))
             name, size = point.split(":")
             kernel = KERNELS[name]
             call = kernel.run.one if threads == 1 else kernel.run.all
@@ -130,6 +137,8 @@ def run(names: list[str], rounds: int) -> Iterator[dict]:
             call(*arguments)
             seconds = repeated(call, arguments, clock_of(threads)) if number else None
             yield {"name": point, "seconds": seconds}
+        if starts:
+            yield {"name": "fork", "seconds": float(np.median(starts))}
     yield {"versions": versions, "load": [begun, load()]}
 
 

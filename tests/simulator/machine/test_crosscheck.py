@@ -42,7 +42,7 @@ def session():
         measure.key(n): Measured(0.1 * (1 + i), 0.02, (0.1, 0.1))
         for i, n in enumerate(net_list.NETS)
     }
-    rates = {"gemm": 1e11, "scale": 3e10, "triad": 1e10, "mm": 1.2e11, "pool": 2e8}
+    rates = {"gemm": 1e11, "scale": 3e10, "triad": 1e10, "mm": 1.2e11, "pool": 2e8, "fork": 7e4}
     probes = {
         name: Measured(amount / rates[name], 0.01, (1.0,))
         for name, amount in measure.PROBES.items()
