@@ -14,9 +14,9 @@ PHASES = ("forward", "input", "weight")
 DEPTHWISE = {"forward": "depthwise", "input": "depthwise_input", "weight": "depthwise_weight"}
 # edge of a block of outputs -> multiplications saved for a 3x3 filter: 16 for 36, 36 for 144
 WINOGRAD = {2.0: 2.25, 4.0: 4.0}
-# channels that a CPU library computes at once: fp32 numbers in a vector of 256 bits, or of 512 where
-# a core has two units of that width
-CPU_BLOCK = (8.0, 16.0)
+# input channels that a CPU library computes at once, and output channels: a vector of 256 bits, or
+# of 512 where a core has two units of that width; read off nets of 1 to 6 channels
+CPU_BLOCK = (8.0, 8.0, 16.0)
 # input channels of a first layer, whose images oneDNN's AVX-512 kernels read without padding
 # (`is_1stconv`: fewer than 16 channels, one group)
 CPU_FIRST = 15.0
@@ -99,10 +99,10 @@ def _padded(
         pad_in = pad_out = 1.0
         if rates.kind == "cpu":
             per_clock = rates.matrix * (rates.width / 4.0) / (rates.cores * rates.clock)
-            wide = np.asarray(per_clock >= WIDE)
-            pad_out = np.where(wide, CPU_BLOCK[1], CPU_BLOCK[0])
-            plain = wide & (c_in <= CPU_FIRST) & (phase != "input")
-            pad_in = np.where(plain, 1.0, pad_out)
+            block, narrow, wide = CPU_BLOCK
+            plain = (per_clock >= WIDE) & (c_in <= CPU_FIRST) & (phase != "input")
+            pad_in = np.where(plain, 1.0, block)
+            pad_out = np.where(per_clock < WIDE, narrow, wide)
     return np.ceil(c_in / pad_in) * pad_in, np.ceil(c_out / pad_out) * pad_out
 
 

@@ -33,7 +33,8 @@ def embedding(
     if table.grad:
         t.save(ids)
         written, dtype = table.bytes + out.bytes, table.dtype
-        t.backward("scatter", vector=out.size, read=read, written=written, product=dtype)
+        work = {"vector": out.size, "read": read, "written": written, "shape": (ids.size,)}
+        t.backward("scatter", **work, product=dtype)
     out = t.leave(out) if table.split else out
     return prompted(t, out) if ids.kind == "input" and len(out.shape) == EMBEDDED else out
 
