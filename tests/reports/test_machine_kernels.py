@@ -17,7 +17,7 @@ from roofcast.simulator.machine.crosscheck.measure import Measured, Session
 
 FOLDER = Path(__file__).parents[2] / "scenarios" / "measured" / "machines"
 SHIPPED = sorted(FOLDER.glob("kernels-*.csv"))
-(DEVICE,) = FOLDER.glob("intel*.toml")
+DEVICE = FOLDER / "intel-xeon-vm-1-2026-11-22.toml"
 
 
 @pytest.fixture
