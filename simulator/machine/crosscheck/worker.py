@@ -21,8 +21,7 @@ from roofcast.simulator.machine.crosscheck.measure import POOLED, PROBE, PROBE_B
 from roofcast.simulator.machine.crosscheck.net_list import NETS, Net
 from roofcast.simulator.machine.kernels.compiled import threads_set
 
-MOMENT = 0.15  # s that a net runs in one round, one step at least
-PROBE_MOMENT = 0.05  # the same for a probe
+MOMENT = 0.15  # s that a net, or a probe, runs in one round, one step at least
 # steps before the first round: compilation, and memory that the system provides for the first time
 WARM = 3
 MOST = 8  # maximum number of steps in one round
@@ -60,6 +59,23 @@ def shortest(
     return best
 
 
+def lasting(
+    probe: Callable[[], object],
+    moment: float = MOMENT,
+    clock: Callable[[], float] = time.process_time,
+) -> float:
+    """The mean of the calls of a probe that fill a moment [s]: the rate of a time like a step's.
+
+    The shortest of many short calls finds moments in which the other hyper-thread of the core is
+    idle, which no step is short enough to lie in.
+    """
+    start, begun, calls = clock(), time.perf_counter(), 0
+    while not calls or time.perf_counter() - begun < moment:
+        probe()
+        calls += 1
+    return (clock() - start) / calls
+
+
 def load() -> float:
     """Load average of the last minute; 0 where the system does not report one."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -91,7 +107,7 @@ def train(names: list[str], rounds: int, where: str = "cpu") -> Iterator[dict]:
         for name, step in made.items():
             yield {"name": name, "seconds": shortest(step, clock=clock)}
         for name, probe in probes.items():
-            yield {"name": name, "seconds": shortest(probe, PROBE_MOMENT, clock)}
+            yield {"name": name, "seconds": lasting(probe, clock=clock)}
     yield {"versions": versions, "load": [begun, load()]}
 
 
