@@ -131,7 +131,7 @@ def _kernels(device: Device, quick: bool) -> tuple[list[tuple[str, list[Ran], li
     from roofcast.simulator.machine.crosscheck import kernels as kernel_check
 
     devices = _devices(device)
-    rounds = QUICK_ROUNDS if quick else ROUNDS // 2
+    rounds = QUICK_ROUNDS if quick else ROUNDS
     sessions = {}
     for count in devices:
         with bar("kernels" if count == 1 else f"kernels, {count} threads") as progress:

@@ -66,6 +66,7 @@ STATED = {
     "fusion": ("1", "chosen"),
     "dispatch_s": ("s", "chosen"),
     "dispatch_backward": ("1", "chosen"),
+    "row_s": ("s", "measured"),
     "factor": ("1", "chosen"),
     "attention": ("1", "chosen"),
     "step_s": ("s", "chosen"),

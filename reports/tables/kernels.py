@@ -26,6 +26,7 @@ FIELDS = (
     "date",
 )  # fmt: skip
 MOST_THREADS = 100_000
+FORK = re.compile(r"^fork_join = .*$", re.MULTILINE)
 
 
 class Kept(NamedTuple):
@@ -40,7 +41,8 @@ class Kept(NamedTuple):
 def write(
     sessions: dict[int, Session], calibrated: dict[int, Path], cpu: str, folder: Path
 ) -> Path:
-    """Write a table with the calibrated devices beside it; return its path.
+    """Write a table with the calibrated devices beside it, which get the start of all threads as
+    it was between the kernels; return its path.
 
     Both dicts are by number of threads, and hold the entry 1.
     """
@@ -52,6 +54,10 @@ def write(
         if not path.exists():
             with replacing(path) as part:
                 part.write_text(calibrated[threads].read_text(encoding="utf-8"), encoding="utf-8")
+        if "fork" in sessions[threads].probes:
+            text = FORK.sub(_fork(sessions[threads]), path.read_text(encoding="utf-8"))
+            with replacing(path) as part:
+                part.write_text(text, encoding="utf-8")
     table = folder / f"kernels-{devices[1].stem}.csv"
     versions = ", ".join(f"{name} {version}" for name, version in sessions[1].versions.items())
     busy = max(session.load[0] for session in sessions.values())
@@ -67,6 +73,16 @@ def write(
         for threads, session in sessions.items():
             rows.writerows(_rows(session, threads, devices[threads].name, cpu, day))
     return table
+
+
+def _fork(session: Session) -> str:
+    """The line of a device file with the start of all threads [s]."""
+    found = session.probes["fork"]
+    where = f"fork, in the rounds of the kernels; halves of them differ by {found.noise:.1%}"
+    return (
+        f'fork_join = {{value = {found.seconds:.5g}, source = "measured", status = "measured",'
+        f' where = "{where}"}}'
+    )
 
 
 def _rows(

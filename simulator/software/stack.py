@@ -61,6 +61,10 @@ MEANING = {  # of what a profile sets
     "expert_launches": "launches per expert of a rank and grouped product; 0: one for all",
     "overlap": "exponent with which traffic hides behind compute, by kind, where not the default",
     "overlap_p2p": "sends between the stages of an interleaved pipeline run behind compute",
+    "scalar": "computed number by number on a measured CPU: pool, special (functions)",
+    "serial": "kinds of kernels that a measured CPU runs on one thread",
+    "row_s": "seconds per row that a dense gradient of an embedding adds, on a measured CPU",
+    "packs": "on a measured CPU, products copy their operands first, whoever made it",
     "implementations": "implementation of an op that runs",
 }
 
@@ -107,6 +111,10 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     piped_s: Positive = 0.0
     overlap: dict[str, Rate] = {}
     overlap_p2p: bool = False
+    scalar: tuple[str, ...] = ()
+    serial: tuple[str, ...] = ()
+    row_s: Positive = 0.0
+    packs: bool = False
     # op -> composed | fused | eager | efficient | flash | foreach ...
     implementations: dict[str, str] = {}
 

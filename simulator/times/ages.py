@@ -1,5 +1,5 @@
 """Kernels older than the device: the rate of products and attention whose code was written for an
-earlier generation of matrix instructions.
+earlier generation of matrix instructions. And the software of a CPU.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software import kernels
 from roofcast.simulator.software.stack import Stack
+from roofcast.simulator.times.on_cpu import Software
 from roofcast.simulator.times.rates import Rates, family_name
 from roofcast.simulator.work.traced import Kernel
 
@@ -124,3 +125,13 @@ def odd_rows(k: Kernel, product: str, tokens: float | None = None) -> bool:
     if backward and k.shape[0] == 1 and tokens in odd:
         odd.remove(tokens)
     return len(odd) >= (2 if backward and k.shape[0] > 1 else 1)
+
+
+def cpu_software(stack: Stack, device: Device) -> Software | None:
+    """The software of a measured CPU; None for other devices: on CPUs known by their printed
+    figures, other software may run.
+    """
+    if device.kind != "cpu" or not getattr(device.memory.bandwidth, "measured", False):
+        return None
+    columns = stack.implementations.get("conv") == "columns"
+    return Software(stack.scalar, stack.serial, stack.row_s, stack.packs, columns)

@@ -17,6 +17,9 @@ WINOGRAD = {2.0: 2.25, 4.0: 4.0}
 # input channels that a CPU library computes at once, and output channels: a vector of 256 bits, or
 # of 512 where a core has two units of that width; read off nets of 1 to 6 channels
 CPU_BLOCK = (8.0, 8.0, 16.0)
+# input channels of a first layer, whose images oneDNN's AVX-512 kernels read without padding
+# (`is_1stconv`: fewer than 16 channels, one group)
+CPU_FIRST = 15.0
 WIDE = (
     48.0  # fp32 FLOP per clock of a core, from which its vectors are of 512 bits (64), not 256 (32)
 )
@@ -59,7 +62,7 @@ def conv(
     images = batch * (pixels_in * c_in + pixels_out * c_out)
     own = width_bytes * (images + taps * c_in * c_out / groups)
     moved = np.where(np.isnan(traffic), own, traffic)
-    gi, go = _padded(c_in / groups, c_out / groups, width_bytes, rates)
+    gi, go = _padded(phase, c_in / groups, c_out / groups, width_bytes, rates)
     m, n, k = batch * pixels_out, go, taps * gi  # forward
     if phase == "input":
         m, n, k = batch * pixels_in, gi, taps * go * pixels_out / pixels_in
@@ -85,18 +88,21 @@ def conv(
 
 
 def _padded(
-    c_in: np.ndarray, c_out: np.ndarray, width_bytes: float, rates: Rates
+    phase: str, c_in: np.ndarray, c_out: np.ndarray, width_bytes: float, rates: Rates
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input and output channels as they are padded: to 8 in 16-bit formats, to 16 in 8-bit ones of
-    GPUs, on CPUs to whole vectors.
+    GPUs, on CPUs to whole vectors, but for the input channels of a first layer.
     """
-    vectors: tuple[ArrayLike, ArrayLike] = (1.0, 1.0)
-    if rates.kind == "cpu":
-        block, narrow, wide = CPU_BLOCK
-        per_clock = rates.matrix * (rates.width / 4.0) / (rates.cores * rates.clock)
-        vectors = block, np.where(per_clock < WIDE, narrow, wide)
-    unit = 16.0 if width_bytes == 1.0 and rates.kind == "gpu" else 8.0
-    pad_in, pad_out = (unit, unit) if rates.tensor else vectors
+    pad_in: ArrayLike = 16.0 if width_bytes == 1.0 and rates.kind == "gpu" else 8.0
+    pad_out = pad_in
+    if not rates.tensor:
+        pad_in = pad_out = 1.0
+        if rates.kind == "cpu":
+            per_clock = rates.matrix * (rates.width / 4.0) / (rates.cores * rates.clock)
+            block, narrow, wide = CPU_BLOCK
+            plain = (per_clock >= WIDE) & (c_in <= CPU_FIRST) & (phase != "input")
+            pad_in = np.where(plain, 1.0, block)
+            pad_out = np.where(per_clock < WIDE, narrow, wide)
     return np.ceil(c_in / pad_in) * pad_in, np.ceil(c_out / pad_out) * pad_out
 
 

@@ -280,3 +280,18 @@ def long_product(device: Device, rates: Rates, c: Power) -> float:
     energy = Energy(np.array([flop]), np.zeros(1))
     seconds = held(full / clocks(c)[:, None], energy, board, c).seconds
     return float(rates.sustained * full / seconds[0])
+
+
+def limited(
+    device: Device, board: Board, clock: np.ndarray, seconds: np.ndarray
+) -> tuple[str, ...]:
+    """What the limit of a board does to the clock, as an assumption; empty where nothing."""
+    slowed = clock < 1.0
+    if not slowed.any():
+        return ()
+    mean = float((clock * seconds)[slowed].sum() / seconds[slowed].sum())
+    share = float(seconds[slowed].sum() / seconds.sum())
+    return (
+        f"{device.id}: at its power limit of {board.limit:g} W the clock falls to {mean:.2f} of the"
+        f" boost clock, in kernels that take {100 * share:.0f} % of the time",
+    )

@@ -16,13 +16,15 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.software.stack import Stack
-from roofcast.simulator.times.ages import aged, odd_rows, widens
+from roofcast.simulator.times import on_cpu
+from roofcast.simulator.times.ages import aged, cpu_software, odd_rows, widens
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.inside import inside_steps, over_lists
 from roofcast.simulator.times.matmul import matmul
+from roofcast.simulator.times.on_cpu import Software
 from roofcast.simulator.times.power import (
     Board,
     Energy,
@@ -30,6 +32,7 @@ from roofcast.simulator.times.power import (
     board_of,
     clocks,
     held,
+    limited,
     under_a_cap,
 )
 from roofcast.simulator.times.rates import Rates, Resolved, resolve
@@ -72,6 +75,7 @@ class OpTimes(NamedTuple):
 # kernels that one call of one formula computes: the formula, what it needs beside shapes (backward,
 # phase and memory format, or whether rows of a matrix are odd), and the number format
 _Group = tuple[str, Any, str]
+_How = tuple[bool, Software | None]  # images are stored channels-last; software of a measured CPU
 
 
 @functools.lru_cache(maxsize=256)
@@ -133,15 +137,18 @@ def clocked(
     assumptions: dict[str, None] = {}
     groups: dict[_Group, list[int]] = {}
     stack, tf32 = step.recipe.stack, _in_tf32(step.recipe.stack, device)
-    last = stack.memory_format == "channels_last"
+    how = stack.memory_format == "channels_last", cpu_software(stack, device)
+    cpu = how[1]
     tokens = {k.node: k.shape[1] for k in ks if k.kind == "matmul" and k.phase == "forward"}
     for i, k in enumerate(ks):
-        groups.setdefault(_group(k, last, tf32, tokens.get(k.node)), []).append(i)
+        groups.setdefault(_group(k, how, tf32, tokens.get(k.node)), []).append(i)
     for (formula, detail, product), indices in groups.items():
         resolved = find(device, product if formula == "stream" else computed_in(product, device))
         if formula != "stream":
             assumptions.update(dict.fromkeys((*resolved.assumptions, *one_pass(product, device))))
         rates = resolved.rates
+        if cpu and cpu.packs:
+            rates = rates._replace(packs=True)
         if one_pass(product, device):
             rates = rates._replace(width=WIDTH[product])
         rates, share, older = aged(formula, detail is True, rates, device, stack)
@@ -197,21 +204,6 @@ def _energy(ks: list[Kernel], formula: str, rates: Rates, board: Board, c: Kerne
     return Energy(flop * matrix + board.vector * (vector + 2.0 * special), byte * moved)
 
 
-def limited(
-    device: Device, board: Board, clock: np.ndarray, seconds: np.ndarray
-) -> tuple[str, ...]:
-    """What the limit of a board does to the clock, as an assumption; empty where nothing."""
-    slowed = clock < 1.0
-    if not slowed.any():
-        return ()
-    mean = float((clock * seconds)[slowed].sum() / seconds[slowed].sum())
-    share = float(seconds[slowed].sum() / seconds.sum())
-    return (
-        f"{device.id}: at its power limit of {board.limit:g} W the clock falls to {mean:.2f} of the"
-        f" boost clock, in kernels that take {100 * share:.0f} % of the time",
-    )
-
-
 def _in_tf32(stack: Stack, device: Device) -> tuple[str, ...]:
     """Ops whose fp32 products may run in TF32."""
     return stack.tf32 if "tf32" in device.peak_flops else ()
@@ -225,7 +217,7 @@ def products_of(step: Step, device: Device) -> list[tuple[Kernel, str]]:
     return [(k, runs[product]) for k, product in asked]
 
 
-def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None) -> _Group:
+def _group(k: Kernel, how: _How, tf32: tuple[str, ...], tokens: float | None) -> _Group:
     """The call that computes a kernel. tf32: fp32 ops that may use TF32; tokens: of odd_rows."""
     if k.kind == "matmul":
         product = _format(k, "matmul", tf32)
@@ -235,8 +227,8 @@ def _group(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float 
     if k.kind == "attention" or (k.kind == "recurrent" and k.shape):
         return k.kind, k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
-        return "conv", (k.shape[0], channels_last), _format(k, "conv", tf32)
-    return "stream", k.kind == "optimizer" or None, "fp32"
+        return "conv", (k.shape[0], *how), _format(k, "conv", tf32)
+    return "stream", (how[1], k.kind == "optimizer"), "fp32"
 
 
 def _format(k: Kernel, op: str, tf32: tuple[str, ...]) -> str:
@@ -266,7 +258,7 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
 def _stack_rate(formula: str, detail: Any, stack: Stack, device: Device) -> float:
     """Rate of a kernel in this stack, as a fraction of what its formula says."""
     if formula == "stream":
-        return over_lists(device, stack.implementations.get("optimizer")) if detail else 1.0
+        return over_lists(device, stack.implementations.get("optimizer")) if detail[1] else 1.0
     of = {"matmul": stack.factor, "sparse": stack.factor, "attention": stack.attention}
     return of.get(formula, 1.0)
 
@@ -313,11 +305,17 @@ def _attention(ks: list[Kernel], backward: bool, rates: Rates, c: Kernels) -> np
     return attention(*sizes, rates, c, backward=backward, window=kv_len)
 
 
-def _conv(ks: list[Kernel], detail: tuple[str, bool], rates: Rates, c: Kernels) -> np.ndarray:
-    phase, channels_last = detail
+def _conv(
+    ks: list[Kernel], detail: tuple[str, bool, Software | None], rates: Rates, c: Kernels
+) -> np.ndarray:
+    phase, channels_last, cpu = detail
     batch, c_in, c_out, pixels_in, pixels_out, taps, stride, groups = _columns(
         [k.shape[1:] for k in ks]
     )
+    if cpu and cpu.columns:
+        matrix, operands = _columns([(k.matrix, k.read + k.written) for k in ks])
+        windows = rates.width * batch * pixels_out * taps * c_in / groups
+        return on_cpu.by_columns(matrix, operands, windows, rates, c)
     return conv(
         CONV_PHASE[phase],
         batch,
@@ -344,11 +342,17 @@ def _recurrent(ks: list[Kernel], backward: bool, rates: Rates, c: Kernels) -> np
     return products * recurrent(steps, batch, features, hidden, moved, vector, special, rates, c)
 
 
-def _stream(ks: list[Kernel], _: None, rates: Rates, c: Kernels) -> np.ndarray:
+def _stream(
+    ks: list[Kernel], detail: tuple[Software | None, bool], rates: Rates, c: Kernels
+) -> np.ndarray:
+    cpu, _ = detail
     kinds = [STREAMS[k.kind][k.phase == "backward"] if k.kind in STREAMS else k.kind for k in ks]
     moved, vector, special = _columns(
         [((k.read + k.written) * _scalar(k), k.vector, k.special) for k in ks]
     )
+    if cpu:
+        rows = np.array([k.shape[0] if k.kind == "scatter" and k.shape else 0.0 for k in ks])
+        return on_cpu.streams(kinds, moved, vector, special, rows, cpu, rates, c)
     return stream(kinds, moved, vector, special, rates, c)
 
 

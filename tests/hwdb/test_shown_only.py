@@ -117,7 +117,7 @@ def run_forecasts():
         predict("gpt2", system.device, system=name, devices=count, **step | {"batch": count})
     predict("gpt2", "a100-pcie-80gb", offload=["optimizer"], **step)
     predict("gpt2", "h100-sxm5", set={"peak_flops.bf16": "x2", "scale_up.bandwidth": "x2"}, **step)
-    (calibrated,) = CALIBRATED.glob("intel*.toml")
+    calibrated = CALIBRATED / "intel-xeon-vm-1-2026-11-22.toml"
     predict("gpt2", str(calibrated), precision="fp32", **step)
     crosscheck.roofs(hwdb.device(calibrated))
 

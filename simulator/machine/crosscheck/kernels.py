@@ -154,7 +154,9 @@ class Parts(NamedTuple):
 
 
 def parts(points: Iterable[str], roof: Roofs, threads: int = 1) -> Parts:
-    """The terms of every point; each thread has its own buffers and its share of the loops."""
+    """The terms of every point; each thread has its own buffers and its share of the loops and of
+    the bandwidth. The thread with the most pieces of work ends last.
+    """
     rows = []
     for point in points:
         kernel, work = work_of(point)
@@ -168,7 +170,8 @@ def parts(points: Iterable[str], roof: Roofs, threads: int = 1) -> Parts:
         parameters = kernel.run.one.py_func.__code__.co_argcount
         start = roof.call * (FIXED + parameters) / (FIXED + CALL_ARRAYS)
         start += roof.fork if threads > 1 else 0.0
-        rows.append((near, through(roof, touched, work.read, work.fresh), work.passes, start))
+        last, memory = work.waiting(threads), through(roof, touched, work.read, work.fresh)
+        rows.append((last * near, last * memory, work.passes, start))
     return Parts(*np.array(rows).T)
 
 
@@ -191,11 +194,15 @@ def slower(seconds: np.ndarray, part: Parts) -> float:
 def forecasts(
     session: Session, device: Device, constants: bool = True, threads: int = 1
 ) -> list[Ran]:
-    """Every measured point with its forecast; `device` is calibrated for that many threads.
+    """Every measured point with its forecast; `device` is calibrated for that many threads. Where
+    the session measured the start of all threads, that counts.
 
     Without `constants`, the forecast is by the ceilings alone: c = 1.
     """
-    part = parts(session.found, roofs(device), threads)
+    roof = roofs(device)
+    if "fork" in session.probes:
+        roof = roof._replace(fork=session.probes["fork"].seconds)
+    part = parts(session.found, roof, threads)
     names = np.array([point.split(":")[0] for point in session.found])
     seconds = np.array([found.seconds for found in session.found.values()])
     rows = []

@@ -43,9 +43,9 @@ PROBE = 768  # edge of the product that measures the arithmetic rate
 # bytes of each array of the bandwidth probes: more than any share of a cache that one core gets
 PROBE_BYTES = 256 * 2**20
 POOLED = (8, 64, 56)  # images, channels and edge of the 2x2 max-pool probe
-PROBES = {  # FLOPs, bytes, comparisons
+PROBES = {  # FLOPs, bytes, comparisons, starts of all threads
     "gemm": 2.0 * PROBE**3, "scale": 2.0 * PROBE_BYTES, "triad": 3.0 * PROBE_BYTES,
-    "mm": 2.0 * PROBE**3, "pool": float(POOLED[0] * POOLED[1] * POOLED[2] ** 2),
+    "mm": 2.0 * PROBE**3, "pool": float(POOLED[0] * POOLED[1] * POOLED[2] ** 2), "fork": 1.0,
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ class Session(NamedTuple):
     """The results of one run of the worker."""
 
     found: dict[str, Measured]  # by key() of a net, or kernel:size
-    probes: dict[str, Measured]  # rate = PROBES / seconds; empty for kernels
+    probes: dict[str, Measured]  # rate = PROBES / seconds; of kernels, the start of all threads
     versions: dict[str, str]
     load: tuple[float, float]  # load average at start and end
 
@@ -78,7 +78,7 @@ def measured(samples: Iterable[float]) -> Measured:
 
 
 def rate(session: Session, probe: str) -> float:
-    """FLOP/s, bytes/s or comparisons/s of a probe."""
+    """FLOP/s, bytes/s, comparisons/s or starts/s of a probe."""
     return PROBES[probe] / session.probes[probe].seconds
 
 

@@ -21,12 +21,12 @@ from roofcast.simulator.machine.crosscheck.measure import POOLED, PROBE, PROBE_B
 from roofcast.simulator.machine.crosscheck.net_list import NETS, Net
 from roofcast.simulator.machine.kernels.compiled import threads_set
 
-MOMENT = 0.15  # s that a net runs in one round, one step at least
-PROBE_MOMENT = 0.05  # the same for a probe
+MOMENT = 0.15  # s that a net, or a probe, runs in one round, one step at least
 # steps before the first round: compilation, and memory that the system provides for the first time
 WARM = 3
 MOST = 8  # maximum number of steps in one round
 SAMPLE, SAMPLES = 1e-3, 5  # s of one sample of a kernel, samples in one round
+BETWEEN = 40  # kernels between two probes of the start of all threads
 
 
 def builder(net: Net, where: str = "cpu") -> Callable[[], float]:
@@ -57,6 +57,23 @@ def shortest(
         if time.perf_counter() - begun > moment:
             break
     return best
+
+
+def lasting(
+    probe: Callable[[], object],
+    moment: float = MOMENT,
+    clock: Callable[[], float] = time.process_time,
+) -> float:
+    """The mean of the calls of a probe that fill a moment [s]: the rate of a time like a step's.
+
+    The shortest of many short calls finds moments in which the other hyper-thread of the core is
+    idle, which no step is short enough to lie in.
+    """
+    start, begun, calls = clock(), time.perf_counter(), 0
+    while not calls or time.perf_counter() - begun < moment:
+        probe()
+        calls += 1
+    return (clock() - start) / calls
 
 
 def load() -> float:
@@ -90,7 +107,7 @@ def train(names: list[str], rounds: int, where: str = "cpu") -> Iterator[dict]:
         for name, step in made.items():
             yield {"name": name, "seconds": shortest(step, clock=clock)}
         for name, probe in probes.items():
-            yield {"name": name, "seconds": shortest(probe, PROBE_MOMENT, clock)}
+            yield {"name": name, "seconds": lasting(probe, clock=clock)}
     yield {"versions": versions, "load": [begun, load()]}
 
 
@@ -111,18 +128,24 @@ def _prepared(software: set[str]) -> dict[str, str]:
 
 
 def run(names: list[str], rounds: int) -> Iterator[dict]:
-    """Measure kernels: one dictionary per kernel and round.
+    """Measure kernels: one dictionary per kernel and round, and of several threads one per round
+    for their start, which depends on what the system does with idle processors.
 
     Arguments are made anew in each round: all of them together would not fit a small machine.
     """
     begun, threads = load(), threads_set()
+    from roofcast.simulator.machine.kernels import ceilings
     from roofcast.simulator.machine.kernels.compiled import numba
     from roofcast.simulator.machine.kernels.registry import KERNELS
 
+    idle = np.zeros(threads, np.float32)
     python = sys.version.split()[0]
     versions = {"numpy": np.__version__, "numba": numba.__version__, "python": python}
     for number in range(rounds + 1):
-        for point in names:
+        starts = []
+        for place, point in enumerate(names):
+            if number and threads > 1 and place % BETWEEN == 0:
+                starts.append(repeated(ceilings.fork.all, (idle, threads), clock_of(threads)))
             name, size = point.split(":")
             kernel = KERNELS[name]
             call = kernel.run.one if threads == 1 else kernel.run.all
@@ -130,6 +153,8 @@ def run(names: list[str], rounds: int) -> Iterator[dict]:
             call(*arguments)
             seconds = repeated(call, arguments, clock_of(threads)) if number else None
             yield {"name": point, "seconds": seconds}
+        if starts:
+            yield {"name": "fork", "seconds": float(np.median(starts))}
     yield {"versions": versions, "load": [begun, load()]}
 
 

@@ -23,6 +23,7 @@ from roofcast.simulator.machine.kernels.work import (
     Work,
     attention_work,
     channel_work,
+    column_work,
     conv_work,
     element_work,
     embedding_work,
@@ -84,6 +85,7 @@ ATTENTION = Sizes("heads, tokens, width", (
     (4, 64, 32), (4, 96, 64), (12, 128, 64), (4, 256, 64), (8, 512, 64),
 ))
 # fmt: on
+SCATTER = embedding_work(2.0, 0.0, elementwise.SCATTER_PIECE)
 
 
 def _kernel(
@@ -154,20 +156,20 @@ ALL = (
     _flat(elementwise, "adam", "optimizer", 14, 4, 0),
     # the same, then passes over each row
     _rows(elementwise, "add_bias", "elementwise", 1, 1, 1),
-    _rows(elementwise, "sum_rows", "reduce", 1, 1, 0),
-    _rows(elementwise, "transpose", "transpose", 0, 1, 1),
+    _kernel(elementwise, "sum_rows", "reduce", GRID, column_work(1, 1, elementwise.PIECE)),
+    _kernel(elementwise, "transpose", "transpose", GRID, row_work(0, 1, 1, high=elementwise.BLOCK)),
     _rows(rows, "softmax", "softmax", 4, 1, 1, 1, 3),
     _rows(rows, "softmax_backward", "softmax", 4, 2, 1, 0, 2),
     _rows(rows, "cross_entropy", "softmax", 4, 1, 1, 1, 3),
     _rows(rows, "layer_norm", "norm", 8, 1, 1, 0, 3),
     _rows(rows, "layer_norm_backward", "norm", 12, 2, 1, 0, 2),
-    _rows(rows, "norm_weight_backward", "norm", 5, 2, 0),
+    _kernel(rows, "norm_weight_backward", "norm", GRID, column_work(5, 2, rows.PIECE)),
     _rows(rows, "rms_norm", "norm", 4, 1, 1, 0, 2),
     _rows(rows, "rms_norm_backward", "norm", 8, 2, 1, 0, 2),
     _kernel(rows, "batch_norm", "batch_norm", CHANNELS, channel_work(7, 1, 1, 3)),
     _kernel(rows, "batch_norm_backward", "batch_norm", CHANNELS, channel_work(9, 2, 1, 2)),
     _kernel(elementwise, "gather", "gather", EMBEDDING, embedding_work(1.0, 1.0)),
-    _kernel(elementwise, "scatter", "gather", EMBEDDING, embedding_work(2.0, 0.0)),
+    _kernel(elementwise, "scatter", "gather", EMBEDDING, SCATTER),
     _kernel(conv, "im2col", "im2col", CONV, im2col_work),
     _conv("conv", "conv", "xw", "y"),
     _conv("conv_direct", "conv_direct", "xw", "y"),

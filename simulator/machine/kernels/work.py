@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from roofcast.simulator.machine.kernels.gemm import COLUMNS, DEPTH
+from roofcast.simulator.machine.kernels.gemm import COLUMNS, DEPTH, ROWS
 from roofcast.simulator.machine.kernels.vectors import LANES, TALL, WIDE
 
 F4 = 4.0  # bytes of fp32
@@ -27,6 +27,20 @@ class Work(NamedTuple):
     issued: float = 0.0  # FLOPs of whole tiles, including those that edges leave unused
     loops: float = 0.0  # inner loops entered: rows, pieces of rows, tiles
     passes: float = 1.0  # consecutive passes over the data, one of which overlaps with memory
+    # pieces that threads share, of one size but for the last, which may be a part: rows, images,
+    # blocks; 0 where threads share single elements
+    pieces: float = 0.0
+
+    def waiting(self, threads: int) -> float:
+        """Time of the thread with the most pieces, over that of an equal share of the work.
+
+        >>> Work(1.0, 0.0, 0.0, pieces=2.5).waiting(2)
+        1.6
+        """
+        if not self.pieces:
+            return 1.0
+        most = min(float(np.ceil(np.ceil(self.pieces) / threads)), self.pieces)
+        return most * threads / self.pieces
 
 
 MANY = 100.0  # passes of kernels that overlap nothing, because packing, tiles and copies alternate
@@ -46,14 +60,29 @@ def element_work(
 
 
 def row_work(
-    flops: float, read: float, fresh: float, special: float = 0.0, passes: int = 1
+    flops: float, read: float, fresh: float, special: float = 0.0, passes: int = 1, high: int = 1
 ) -> Callable[[Size], Work]:
-    """size (rows, width) -> Work, from the same per element; `passes` over each row."""
+    """size (rows, width) -> Work, from the same per element; `passes` over each row. Threads share
+    strips of `high` rows.
+    """
 
     def work(size: Size) -> Work:
         n, loops = float(size[0] * size[1]), float(passes * size[0])
         done = Work(flops * n, F4 * read * n, F4 * fresh * n, special * n)
-        return done._replace(loops=loops, passes=float(passes))
+        return done._replace(loops=loops, passes=float(passes), pieces=size[0] / high)
+
+    return work
+
+
+def column_work(flops: float, read: float, wide: int) -> Callable[[Size], Work]:
+    """size (rows, width) -> Work of sums over the rows, from the same per element. Threads share
+    strips of `wide` columns, each of which goes over all rows.
+    """
+
+    def work(size: Size) -> Work:
+        n, pieces = float(size[0] * size[1]), size[1] / wide
+        loops = float(size[0] * np.ceil(pieces))
+        return Work(flops * n, F4 * read * n, 0.0, loops=loops, pieces=pieces)
 
     return work
 
@@ -68,17 +97,23 @@ def channel_work(flops: float, read: float, fresh: float, passes: int) -> Callab
         n, loops = float(np.prod(size)), float(passes * size[0] * size[1])
         inner, near = (passes - 1.0) * F4 * read * n, F4 * read * size[0] * size[2]
         done = Work(flops * n, F4 * read * n, F4 * fresh * n, inner=inner, near=near)
-        return done._replace(loops=loops, passes=float(passes))
+        pieces = float(size[1])
+        return done._replace(loops=loops, passes=float(passes), pieces=pieces)
 
     return work
 
 
-def embedding_work(read: float, fresh: float) -> Callable[[Size], Work]:
-    """size (rows, width, ..) -> Work of a gather or scatter, with an 8-byte index per row."""
+def embedding_work(read: float, fresh: float, wide: int = 0) -> Callable[[Size], Work]:
+    """size (rows, width, ..) -> Work of a gather or scatter, with an 8-byte index per row and
+    strip. Threads share rows, or strips of `wide` columns, each of which goes over all rows.
+    """
 
     def work(size: Size) -> Work:
         n, rows = float(size[0] * size[1]), float(size[0])
-        return Work((read - 1.0) * n, F4 * read * n + 8.0 * rows, F4 * fresh * n, loops=rows)
+        pieces = size[1] / wide if wide else rows
+        loops = rows * float(np.ceil(pieces)) if wide else rows
+        done = Work((read - 1.0) * n, F4 * read * n + 8.0 * loops, F4 * fresh * n, loops=loops)
+        return done._replace(pieces=pieces)
 
     return work
 
@@ -109,7 +144,7 @@ def gemm_work(size: Size) -> Work:
     """size (m, n, k) -> Work of one product."""
     m, n, k = size
     done = product(float(m), float(n), float(k))
-    return done._replace(read=F4 * (m * k + k * n), fresh=F4 * m * n)
+    return done._replace(read=F4 * (m * k + k * n), fresh=F4 * m * n, pieces=m / ROWS)
 
 
 def attention_work(
@@ -138,6 +173,7 @@ def attention_work(
             issued=4.0 * scores + one.issued + others.issued,
             loops=one.loops + others.loops + rows,
             passes=MANY,
+            pieces=heads,
         )
 
     return work
@@ -164,7 +200,7 @@ def im2col_work(size: Size) -> Work:
     """Work of im2col alone: reads x, writes the columns."""
     x, w, y = conv_shapes(size)
     columns = F4 * float(x[0] * np.prod(w[1:]) * np.prod(y[2:]))
-    return Work(0.0, F4 * float(np.prod(x)), columns, loops=moves(size))
+    return Work(0.0, F4 * float(np.prod(x)), columns, loops=moves(size), pieces=float(x[0]))
 
 
 def by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
@@ -180,6 +216,7 @@ def by_columns(size: Size, m: str, n: str, k: str, add: bool = False) -> Work:
         inner=done.inner + 2.0 * images * matrix,
         near=max(done.near, matrix),
         loops=done.loops + moves(size),
+        pieces=float(images),
     )
 
 
@@ -205,6 +242,7 @@ def directly(size: Size) -> Work:
         issued=float(2.0 * images * tall * wide * taps),
         loops=float(images * (tiles + out * height * np.ceil(width / LANES))),
         passes=MANY,
+        pieces=float(images),
     )
 
 
@@ -244,10 +282,12 @@ def pooled(size: Size) -> tuple[float, float, float]:
 def pool_work(size: Size) -> Work:
     """Max-pool forward: a comparison per tap; reads x, writes y and the positions of the maxima."""
     x, y, compared = pooled(size)
-    return Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=compared)
+    planes = float(size[0] * size[1])
+    done = Work(float(y * size[3] ** 2), F4 * x, 2.0 * F4 * y, loops=compared)
+    return done._replace(pieces=planes)
 
 
 def pool_backward_work(size: Size) -> Work:
     """Max-pool backward: an addition per output; reads dy and the positions, writes dx."""
     x, y, _ = pooled(size)
-    return Work(y, 2.0 * F4 * y, F4 * x)
+    return Work(y, 2.0 * F4 * y, F4 * x, pieces=float(size[0] * size[1]))

@@ -33,7 +33,8 @@ def embedding(
     if table.grad:
         t.save(ids)
         written, dtype = table.bytes + out.bytes, table.dtype
-        t.backward("scatter", vector=out.size, read=read, written=written, product=dtype)
+        moved = {"read": read, "written": written}
+        t.backward("scatter", vector=out.size, product=dtype, shape=(ids.size,), **moved)
     out = t.leave(out) if table.split else out
     return prompted(t, out) if ids.kind == "input" and len(out.shape) == EMBEDDED else out
 

@@ -214,12 +214,12 @@ def _ops(random: Random) -> Made:
 
 
 def _kept(random: Random) -> Made:
-    """A table of kernels of this machine, with its device file beside it."""
+    """A table of kernels of this machine, with the device files beside it."""
     folder = "scenarios/measured/machines"
     data = _table(random, f"{folder}/kernels-*.csv", 6)
-    (device,) = _shipped(f"{folder}/intel*.toml")
-    files = {"rows.csv": data, device.name: device.read_bytes()}
-    return files, ["validate", "--ops", "rows.csv", *random.choice(([], ["--json"]))]
+    devices = {path.name: path.read_bytes() for path in _shipped(f"{folder}/intel*.toml")}
+    args = ["validate", "--ops", "rows.csv", *random.choice(([], ["--json"]))]
+    return {"rows.csv": data} | devices, args
 
 
 def _document(random: Random) -> Made:

@@ -29,7 +29,7 @@ TORCH = [n for n in net_list.NETS if n.by == "torch"]
 @pytest.fixture
 def calibrated(tmp_path):
     """A calibrated device of one thread."""
-    (device,) = SHIPPED[0].parent.glob("intel*.toml")
+    device = SHIPPED[0].parent / "intel-xeon-vm-1-2026-11-22.toml"
     path = tmp_path / "box-1.toml"
     path.write_text(device.read_text(encoding="utf-8"), encoding="utf-8")
     return path
@@ -42,7 +42,7 @@ def session():
         measure.key(n): Measured(0.1 * (1 + i), 0.02, (0.1, 0.1))
         for i, n in enumerate(net_list.NETS)
     }
-    rates = {"gemm": 1e11, "scale": 3e10, "triad": 1e10, "mm": 1.2e11, "pool": 2e8}
+    rates = {"gemm": 1e11, "scale": 3e10, "triad": 1e10, "mm": 1.2e11, "pool": 2e8, "fork": 7e4}
     probes = {
         name: Measured(amount / rates[name], 0.01, (1.0,))
         for name, amount in measure.PROBES.items()
@@ -154,13 +154,17 @@ def test_a_written_table_gives_the_same_forecasts(session, calibrated, tmp_path,
 
 
 # median errors of a table: of predict, of two multipliers, and share of the latter within 25 %
-LIMITS = {"intel": (0.08, 0.12, 0.80), "amd-1": (0.08, 0.12, 0.75), "amd-2": (0.15, 0.15, 0.75)}
+LIMITS = {
+    "intel-1": (0.08, 0.12, 0.80), "intel-2": (0.20, 0.15, 0.70),
+    "amd-1": (0.08, 0.12, 0.75), "amd-2": (0.15, 0.15, 0.75),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda p: p.stem)
 def test_errors_on_a_shipped_table_keep_the_documented_limits(table):
     """Nothing fitted: 25 % with arithmetic and bytes one after the other, with their causes less,
-    in `predict` 8 % on one thread and 15 % on all; with two multipliers, held out, 15 %.
+    in `predict` 8 % on one thread and 15 % on all, 20 % beside busy neighbours (the Intel machine);
+    with two multipliers, held out, 15 %.
 
     95 % of the pairs are in the right order. A table was measured once, so the check is exact.
     """
@@ -168,7 +172,7 @@ def test_errors_on_a_shipped_table_keep_the_documented_limits(table):
     found = crosscheck_sum.errors(judged)
     assert len(judged.names) == len(net_list.NETS)
     maker, threads = table.stem.split("-")[1], table.stem.split("-vm-")[1][0]
-    chain, fitted, within = LIMITS[maker if maker == "intel" else f"{maker}-{threads}"]
+    chain, fitted, within = LIMITS[f"{maker}-{threads}"]
     assert np.median(np.abs(found["causes"])) <= 0.25
     assert np.median(np.abs(found["zero"])) <= (0.25 if maker == "intel" else 0.35)
     assert np.median(np.abs(found["chain"])) <= chain
@@ -211,6 +215,16 @@ def test_kernels_are_forecast_from_a_calibrated_device(calibrated):
     assert len(rows) == len(points)
     assert all(np.isfinite(r.predicted_s) and r.predicted_s > 0 for r in rows)
     assert {op for op, *_ in kernel_check.by_class(rows)} >= {"gemm", "conv", "norm"}
+
+
+def test_a_kernel_ends_with_the_thread_that_has_the_most_pieces(calibrated):
+    """197 rows are three blocks of 96, of which one of two threads has two; 256 columns are one
+    strip; single elements are shared evenly.
+    """
+    roof = kernel_check.roofs(hwdb.device(calibrated))
+    points = ["gemm:197x768x768", "sum_rows:64x256", "relu:4096"]
+    one, two = (kernel_check.parts(points, roof, threads) for threads in (1, 2))
+    assert two.memory / one.memory == pytest.approx([2 * 192 / 197, 2.0, 1.0])
 
 
 def test_the_worker_times_kernels(monkeypatch):
