@@ -27,7 +27,7 @@ from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.offers import Offer, counts, offer
 from roofcast.simulator.choose.points import Point, meets, rank, used_memory, value_of
 from roofcast.simulator.choose.search import search_layouts
-from roofcast.simulator.choose.sieve import Sieve, Traces
+from roofcast.simulator.choose.sieve import Peaks, Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.choose.whole_runs import Length
@@ -65,6 +65,7 @@ class Chooser:
         self.deep: set[tuple[str, int]] = set()  # searched as `roofcast search` does
         self.sieves: dict[str, Sieve] = {}
         self.ranks: Traces = {}  # traced by the searches
+        self.peaks = Peaks()  # that they found
         self.least: dict[tuple, float] = {}  # bytes below which nothing fits, by kind of trace
         self.layouts = 0  # considered
         self.length = Length(scenario)
@@ -221,7 +222,9 @@ class Chooser:
 
     def _search(self, kind: Kind, shapes: Sequence[Shape], policies: Sequence[str]) -> None:
         try:
-            found = search_layouts(kind.scenario, shapes, policies, self._sieve(kind))
+            found = search_layouts(
+                kind.scenario, shapes, policies, self._sieve(kind), self.peaks
+            )
         except RoofcastError as error:
             self.unable[kind.names.device.id] = str(error)
             return

@@ -13,7 +13,7 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.decide import Decided, Refusal
 from roofcast.simulator.choose.distinct import column, numbered, together
-from roofcast.simulator.choose.sieve import Sieve, key_of
+from roofcast.simulator.choose.sieve import Peaks, Sieve, key_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
 from roofcast.simulator.parallel.networks import fabric_of
@@ -22,7 +22,7 @@ from roofcast.simulator.parallel.traffic import Network, Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step, trace
-from roofcast.simulator.work.traced import Kernel
+from roofcast.simulator.work.traced import Kernel, Parallel
 
 FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
 DEGREES = (
@@ -149,16 +149,34 @@ class Ranks:
 
     def _step(self, i: int) -> Step:
         """The step of the i-th rank."""
-        rank, sieve = self.ranks[i], self.sieve
-        micro_batch = rank.family[FAMILY.index("micro_batch")]
-        recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
-        parallel = self.decided.layout(int(rank.rows[0])).parallel
-        if sieve is None:
+        rank = self.ranks[i]
+        return self._of(rank.recipe, self.parallel(rank), rank.family)
+
+    def _of(self, recipe: Recipe, parallel: Parallel, family: tuple) -> Step:
+        """The step of a rank of a family. recipe: of the global batch."""
+        recipe = msgspec.structs.replace(recipe, batch=family[FAMILY.index("micro_batch")])
+        if self.sieve is None:
             return trace(self.names.model, recipe, parallel)
-        key = (self.names.device.kind, key_of(recipe), *rank.family)
-        if key not in sieve.traces:
-            sieve.traces[key] = trace(self.names.model, recipe, parallel)
-        return sieve.traces[key]
+        key, traces = self._key(recipe, family), self.sieve.traces
+        if key not in traces:
+            traces[key] = trace(self.names.model, recipe, parallel)
+        return traces[key]
+
+    def parallel(self, rank: Rank) -> Parallel:
+        """The degrees that shape the tape of a rank."""
+        return self.decided.layout(int(rank.rows[0])).parallel
+
+    def _key(self, recipe: Recipe, family: tuple) -> tuple:
+        """What the trace of a rank depends on, on all devices."""
+        return self.names.device.kind, key_of(recipe), *family
+
+    def layouts(self, peaks: Peaks) -> list[tuple]:
+        """What the peak of each row depends on, on all devices."""
+        of_rank = [peaks.number(self._key(rank.recipe, rank.family)) for rank in self.ranks]
+        fields = [
+            [values[i] for i in codes.tolist()] for values, codes in self.decided.fields.values()
+        ]
+        return list(zip([of_rank[i] for i in self.rank.tolist()], *fields, strict=True))
 
     def _cannot_be(self, i: int, error: RoofcastError) -> None:
         """Refuse the rows of the i-th rank."""
@@ -168,6 +186,20 @@ class Ranks:
     def refuse(self, error: RoofcastError, rows: np.ndarray) -> None:
         """Remember why rows, which are ordered by rank, are invalid."""
         self.refusals.append(Refusal(int(rows[0]), error, len(rows)))
+
+    def at_least(self, family: tuple, i: int | None) -> float:
+        """Seconds of the kernels of the first rank of a family in any micro-batch; 0 where it
+        cannot be. i: where it is here, None in another search.
+        """
+        if i is not None:
+            traced = self.trace(i)
+        else:
+            try:
+                step = self._of(*self.sieve.first[family], family)
+                traced = Traced(step, roofline.time_all(step, self.names.device))
+            except RoofcastError:
+                traced = None
+        return traced.work - traced.spared if traced else 0.0
 
     def of(self, i: int) -> Traced:
         """The i-th rank, which is traced."""
@@ -219,25 +251,34 @@ def _part(times: roofline.OpTimes, which: slice) -> roofline.OpTimes:
     return roofline.OpTimes(*each, times.assumptions)
 
 
-def sifted(run: Ranks, sieve: Sieve) -> Iterator[np.ndarray]:
+def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]:
     """The rows that may be the fastest, rank by rank, those whose kernels take least time first.
     The first rank of a family is traced for that: recomputation and offload add to its work.
+
+    wanted: whether a row is asked for; others are left out.
     """
+    ranks = {}  # those with such rows, which these are
+    first: dict[tuple, int] = {}  # of a family, where it is in this search
     for i, rank in enumerate(run.ranks):
-        if rank.family not in sieve.work:
-            first = run.trace(i)
-            sieve.work[rank.family] = first.work - first.spared if first else 0.0
+        if rank.family not in sieve.first:
+            sieve.first[rank.family] = rank.recipe, run.parallel(rank)
+            first[rank.family] = i
+        if len(rows := rank.rows[wanted[rank.rows]]):
+            ranks[i] = rows
+    for i in ranks:
+        family = run.ranks[i].family
+        if family not in sieve.work:
+            sieve.work[family] = run.at_least(family, first.get(family))
 
     def least(i: int) -> float:
-        rank = run.ranks[i]
-        return float(run.least(rank.rows, sieve.work[rank.family]).min())
+        return float(run.least(ranks[i], sieve.work[run.ranks[i].family]).min())
 
-    for i in sorted(range(len(run.ranks)), key=least):
-        rank = run.ranks[i]
-        at_best = run.least(rank.rows, sieve.work[rank.family])
-        if not np.any(at_best < sieve.fastest(run.devices[rank.rows])):
+    for i in sorted(ranks, key=least):
+        rows = ranks[i]
+        at_best = run.least(rows, sieve.work[run.ranks[i].family])
+        if not np.any(at_best < sieve.fastest(run.devices[rows])):
             continue
         if (traced := run.trace(i)) is not None:
-            at_best = run.least(rank.rows, traced.work, traced.spared)
-            yield rank.rows[at_best < sieve.fastest(run.devices[rank.rows])]
+            at_best = run.least(rows, traced.work, traced.spared)
+            yield rows[at_best < sieve.fastest(run.devices[rows])]
             del run.traced[i]
