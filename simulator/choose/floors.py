@@ -22,7 +22,7 @@ from roofcast.simulator.forecast.run import run_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.memory import held_on
 from roofcast.simulator.times.power import board_of, clocks, joules_at
-from roofcast.simulator.times.roofline import clocked, time_all
+from roofcast.simulator.times.roofline import Grouped, clocked, time_all
 from roofcast.simulator.work.step import Step, trace
 
 SMALL = {"image": 32, "table": 1024}  # samples of a small micro-batch
@@ -31,9 +31,11 @@ SMALL = {"image": 32, "table": 1024}  # samples of a small micro-batch
 class Floor:
     """Bounds of a run on devices of one kind."""
 
-    def __init__(self, steps: float, batch: int, traced: Sequence[Step], device: Device) -> None:
+    def __init__(
+        self, steps: float, batch: int, traced: Sequence[Step], device: Device, grouped: Grouped
+    ) -> None:
         self.steps, self.batch = steps, batch
-        self._traced, self._device = traced, device
+        self._traced, self._device, self._grouped = traced, device, grouped
         self.recipe = traced[-1].recipe
         held = held_on(traced[-1], device)
         # weights, gradients and states, shared by all devices at best
@@ -47,7 +49,7 @@ class Floor:
         """Device seconds of a sample: its kernels alone, whole on one device."""
         found = []
         for step in self._traced:
-            seconds = time_all(step, self._device).seconds
+            seconds = time_all(step, self._device, grouped=self._grouped).seconds
             computing = np.array([k.phase != "update" for k in step.kernels])
             found.append(float(seconds[computing].sum()) / step.recipe.batch)
         return min(found)
@@ -87,7 +89,9 @@ def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
         if key not in traces:
             traces[key] = trace(names.model, one)
         found.append(traces[key])
-    return Floor(steps if steps is not None else 1.0, recipe.batch, found, names.device)
+    return Floor(
+        steps if steps is not None else 1.0, recipe.batch, found, names.device, traces.grouped
+    )
 
 
 def _least_joules(step: Step, device: Device) -> float | None:

@@ -135,9 +135,12 @@ class Ranks:
             except RoofcastError as error:
                 self._cannot_be(i, error)
         for same in steps.values():
-            kernels = tuple(kernel for _, step in same for kernel in step.kernels)
+            whole = same[0][1]
+            if len(same) > 1:
+                kernels = tuple(kernel for _, step in same for kernel in step.kernels)
+                whole = whole._replace(kernels=kernels)
             try:
-                times = roofline.time_all(same[0][1]._replace(kernels=kernels), self.names.device)
+                times = self._times(whole, len(same) == 1)
             except RoofcastError as error:
                 for i, _ in same:
                     self._cannot_be(i, error)
@@ -146,6 +149,11 @@ class Ranks:
             for i, step in same:
                 start, end = end, end + len(step.kernels)
                 self.traced[i] = Traced(step, _part(times, slice(start, end)))
+
+    def _times(self, step: Step, again: bool = True) -> roofline.OpTimes:
+        """The times of a step. again: it may be timed on other devices."""
+        grouped = self.sieve.traces.grouped if self.sieve and again else None
+        return roofline.time_all(step, self.names.device, grouped=grouped)
 
     def _step(self, i: int) -> Step:
         """The step of the i-th rank."""
@@ -196,7 +204,7 @@ class Ranks:
         else:
             try:
                 step = self._of(*self.sieve.first[family], family)
-                traced = Traced(step, roofline.time_all(step, self.names.device))
+                traced = Traced(step, self._times(step))
             except RoofcastError:
                 traced = None
         return traced.work - traced.spared if traced else 0.0

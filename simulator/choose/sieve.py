@@ -8,10 +8,19 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from roofcast.simulator.times.roofline import Grouped
 from roofcast.simulator.work.step import Recipe, Step
 from roofcast.simulator.work.traced import Parallel
 
-Traces = dict[tuple, Step]
+
+class Traces(dict[tuple, Step]):
+    """Steps of ranks, by what they depend on. They are timed on many devices: `grouped` holds what
+    of that is the same on all of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = Grouped()
 
 
 def key_of(recipe: Recipe) -> bytes:
@@ -52,7 +61,7 @@ class Sieve:
     """
 
     def __init__(self, capacity: float, above: float, traces: Traces | None = None) -> None:
-        self.traces: Traces = {} if traces is None else traces
+        self.traces = Traces() if traces is None else traces
         self.capacity, self.surely = capacity, capacity / above
         self.best: dict[int, float] = {}  # seconds of the fastest that surely fits, by devices
         # by what ranks share that differ in recomputation and offload only: the first that was met,
