@@ -210,9 +210,7 @@ class Chooser:
         return sorted(best.values(), key=lambda p: rank(p, goal))[:top]
 
     def search(self, kind: Kind, devices: Sequence[int]) -> list[Point]:
-        """The fastest layout of a coarse grid that fits on each of these numbers of devices, where
-        there is one.
-        """
+        """The fastest layout of a coarse grid that fits on each of these numbers of devices."""
         name, capacity = kind.names.device.id, kind.names.device.memory.limit
         new = [n for n in devices if (name, n) not in self.searched]
         self.searched |= dict.fromkeys([(name, n) for n in new])
@@ -387,14 +385,12 @@ class Chooser:
 
     @staticmethod
     def _by_memory(kinds: Iterable[Kind]) -> Iterator[Kind]:
-        """Those with the most memory first; of equal ones those with a price, then the fastest.
-        Kinds are timed only to tell equal ones apart.
-        """
+        """Those with the most memory first, of equal ones those with a price, then the fastest."""
 
         def memory(kind: Kind) -> tuple[float, bool]:
             return -float(kind.names.device.memory.limit or 0.0), kind.offer.rent is None
 
-        for _, equal in groupby(sorted(kinds, key=memory), key=memory):
+        for _, equal in groupby(sorted(kinds, key=memory), memory):
             some = list(equal)
             yield from some if len(some) == 1 else sorted(some, key=lambda k: k.floor.run_s(1))
 

@@ -20,9 +20,8 @@ from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.run import run_of
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.memory import held_on
 from roofcast.simulator.times.power import board_of, clocks, joules_at
-from roofcast.simulator.times.roofline import Grouped, clocked, time_all
+from roofcast.simulator.times.roofline import clocked, time_all
 from roofcast.simulator.work.step import Step, trace
 
 SMALL = {"image": 32, "table": 1024}  # samples of a small micro-batch
@@ -32,12 +31,12 @@ class Floor:
     """Bounds of a run on devices of one kind."""
 
     def __init__(
-        self, steps: float, batch: int, traced: Sequence[Step], device: Device, grouped: Grouped
+        self, steps: float, batch: int, traced: Sequence[Step], device: Device, traces: Traces
     ) -> None:
         self.steps, self.batch = steps, batch
-        self._traced, self._device, self._grouped = traced, device, grouped
+        self._traced, self._device, self._grouped = traced, device, traces.grouped
         self.recipe = traced[-1].recipe
-        held = held_on(traced[-1], device)
+        held = traces.held_on(traced[-1], device)
         # weights, gradients and states, shared by all devices at best
         self.weights_bytes = float(held.parameters + held.gradients + held.optimizer)
         # what stays where states lie in host memory: weights without their gradients
@@ -89,9 +88,7 @@ def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
         if key not in traces:
             traces[key] = trace(names.model, one)
         found.append(traces[key])
-    return Floor(
-        steps if steps is not None else 1.0, recipe.batch, found, names.device, traces.grouped
-    )
+    return Floor(1.0 if steps is None else steps, recipe.batch, found, names.device, traces)
 
 
 def _least_joules(step: Step, device: Device) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from roofcast.simulator.parallel.traffic import Network, Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step, trace
-from roofcast.simulator.work.traced import Kernel, Parallel
+from roofcast.simulator.work.traced import Parallel
 
 FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
 DEGREES = (
@@ -47,19 +48,22 @@ class Traced:
         self.step, self.times = step, times
         self.units: dict[tuple, list[Unit]] = {}  # by network, and by whether submodules are units
 
-    def _seconds(self, counts: Callable[[Kernel], bool]) -> float:
-        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
-        return sum(seconds for kernel, seconds in kernels if counts(kernel))
-
-    @property
+    @cached_property
     def work(self) -> float:
         """Seconds of the kernels, without the update."""
-        return self._seconds(lambda kernel: kernel.phase != "update")
+        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
+        return sum([seconds for kernel, seconds in kernels if kernel.phase != "update"])
 
     @property
+    def least(self) -> float:
+        """Seconds of the kernels in any micro-batch."""
+        return self.work - self.spared
+
+    @cached_property
     def spared(self) -> float:
         """Seconds of adding gradients up, which the first micro-batch of a step may do without."""
-        return self._seconds(lambda kernel: kernel.kind == "accumulate")
+        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
+        return sum([seconds for kernel, seconds in kernels if kernel.kind == "accumulate"])
 
 
 class Ranks:
@@ -167,7 +171,8 @@ class Ranks:
             return trace(self.names.model, recipe, parallel)
         key, traces = self._key(recipe, family), self.sieve.traces
         if key not in traces:
-            traces[key] = trace(self.names.model, recipe, parallel)
+            records = traces.records.setdefault(self.names.device.kind, {})
+            traces[key] = trace(self.names.model, recipe, parallel, records)
         return traces[key]
 
     def parallel(self, rank: Rank) -> Parallel:
@@ -195,19 +200,15 @@ class Ranks:
         """Remember why rows, which are ordered by rank, are invalid."""
         self.refusals.append(Refusal(int(rows[0]), error, len(rows)))
 
-    def at_least(self, family: tuple, i: int | None) -> float:
-        """Seconds of the kernels of the first rank of a family in any micro-batch; 0 where it
-        cannot be. i: where it is here, None in another search.
+    def at_least(self, recipe: Recipe, parallel: Parallel, family: tuple) -> float:
+        """Seconds of the kernels of a rank of another search in any micro-batch; 0 where it cannot
+        be.
         """
-        if i is not None:
-            traced = self.trace(i)
-        else:
-            try:
-                step = self._of(*self.sieve.first[family], family)
-                traced = Traced(step, self._times(step))
-            except RoofcastError:
-                traced = None
-        return traced.work - traced.spared if traced else 0.0
+        try:
+            step = self._of(recipe, parallel, family)
+            return Traced(step, self._times(step)).least
+        except RoofcastError:
+            return 0.0
 
     def of(self, i: int) -> Traced:
         """The i-th rank, which is traced."""
@@ -275,8 +276,13 @@ def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]
             ranks[i] = rows
     for i in ranks:
         family = run.ranks[i].family
-        if family not in sieve.work:
-            sieve.work[family] = run.at_least(family, first.get(family))
+        if family in sieve.work:
+            continue
+        if family in first:
+            here = run.trace(first[family])
+            sieve.work[family] = here.least if here else 0.0
+        else:
+            sieve.work[family] = run.at_least(*sieve.first[family], family)
 
     def least(i: int) -> float:
         return float(run.least(ranks[i], sieve.work[run.ranks[i].family]).min())

@@ -8,19 +8,30 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from roofcast.simulator.times.roofline import Grouped
-from roofcast.simulator.work.step import Recipe, Step
+from roofcast.hwdb.records import Device
+from roofcast.simulator.memory import Held, held_on
+from roofcast.simulator.times.grouped import Grouped
+from roofcast.simulator.work.step import Recipe, Records, Step
 from roofcast.simulator.work.traced import Parallel
 
 
 class Traces(dict[tuple, Step]):
-    """Steps of ranks, by what they depend on. They are timed on many devices: `grouped` holds what
-    of that is the same on all of them.
+    """Steps of ranks of a model, by what they depend on. They are timed on many devices: `grouped`
+    holds what of that is the same on all of them. records: what steps share, by kind of device.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.grouped = Grouped()
+        self._held: dict[tuple[int, str], Held] = {}
+        self.records: dict[str, Records] = {}
+
+    def held_on(self, step: Step, device: Device) -> Held:
+        """Memory of one of these steps at peak on one device."""
+        key = id(step), device.kind
+        if key not in self._held:
+            self._held[key] = held_on(step, device)
+        return self._held[key]
 
 
 def key_of(recipe: Recipe) -> bytes:

@@ -81,6 +81,8 @@ def resolve(
         return reference
     if not isinstance(reference, str) or importers.claims(reference):
         return importers.resolve(reference, inputs, device)
+    if not reference.strip():
+        raise BadInput("the name of a model is empty; roofcast models lists the names")
     if inputs:
         raise BadInput(f"inputs: {reference} defines the shape of its inputs; leave them out")
     if reference in SHIPPED:

@@ -299,7 +299,7 @@ def _stream(ks: Members, _: None, rates: Rates, c: Kernels) -> np.ndarray:
     return stream(ks.classes(c), ks.scattered, vector, special, rates, c)
 
 
-FORMULAS: dict[str, Callable[[list[Kernel], Any, Rates, Kernels], np.ndarray]] = {
+FORMULAS: dict[str, Callable[[Members, Any, Rates, Kernels], np.ndarray]] = {
     "matmul": _matmul,
     "sparse": _sparse,
     "attention": _attention,
