@@ -48,7 +48,7 @@ class Floor:
         """Device seconds of a sample: its kernels alone, whole on one device."""
         found = []
         for step in self._traced:
-            seconds = time_all(step, self._device, grouped=self._grouped).seconds
+            seconds = time_all(step, self._device, grouped=self._grouped, bounds=False).seconds
             computing = np.array([k.phase != "update" for k in step.kernels])
             found.append(float(seconds[computing].sum()) / step.recipe.batch)
         return min(found)

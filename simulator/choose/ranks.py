@@ -157,7 +157,7 @@ class Ranks:
     def _times(self, step: Step, again: bool = True) -> roofline.OpTimes:
         """The times of a step. again: it may be timed on other devices."""
         grouped = self.sieve.traces.grouped if self.sieve and again else None
-        return roofline.time_all(step, self.names.device, grouped=grouped)
+        return roofline.time_all(step, self.names.device, grouped=grouped, bounds=False)
 
     def _step(self, i: int) -> Step:
         """The step of the i-th rank."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ def resolve(
     if inputs:
         raise BadInput(f"inputs: {reference} defines the shape of its inputs; leave them out")
     if reference in SHIPPED:
-        return _read(reference, CONFIGS / f"{reference}.json", SHIPPED[reference])
+        return _shipped(reference)
     if reference in NETS:
         return _from_net(reference)
     path = Path(reference)
@@ -185,6 +185,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise BadInput(f"{path}: a directory without a config.json; give the file itself")
     return load_json(path, "a Hugging Face config.json, not weights")
+
+
+@lru_cache(maxsize=16)
+def _shipped(name: str) -> Model:
+    """A shipped configuration, which a search over devices asks for again and again."""
+    return _read(name, CONFIGS / f"{name}.json", SHIPPED[name])
 
 
 def _read(name: str, path: Path, source: str) -> Model:

@@ -44,6 +44,7 @@ BOUNDS = ("matrix", "vector", "memory", "latency")
 # it is shorter than this [s]
 EXPLAINED = 0.4
 SMALL_KERNEL = 2e-5
+NOT_ASKED: Any = 0.0, 0  # bounds
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
 
 
@@ -84,14 +85,18 @@ def time_all(
     c: Kernels | None = None,
     find: Callable[[Device, str], Resolved] = rates_of,
     grouped: Grouped | None = None,
+    bounds: bool = True,
 ) -> OpTimes:
     """Seconds of every kernel of a step on a device, under the power limit of its board. A fit
-    brings its own constants and rates. grouped: of steps that are timed on other devices too.
+    brings its own constants and rates. grouped: of steps that are timed on other devices too;
+    bounds: whether lower bounds, and what a kernel is bound by, are asked for.
     """
     c = c or constants()
     count = np.array([k.count for k in step.kernels], dtype=float)
     board = board_of(device, c.power)
-    at = clocked(step, device, board, clocks(c.power) if board else np.ones(1), c, find, grouped)
+    at = clocked(
+        step, device, board, clocks(c.power) if board else np.ones(1), c, find, grouped, bounds
+    )
     if not board:
         return OpTimes(at.seconds[0] * count, at.lower * count, at.bound, at.assumptions)
     found = held(at.seconds, at.energy, board, c.power)
@@ -115,6 +120,7 @@ def clocked(
     c: Kernels | None = None,
     find: Callable[[Device, str], Resolved] = rates_of,
     grouped: Grouped | None = None,
+    bounds: bool = True,
 ) -> Clocked:
     """Seconds of every kernel at shares of the highest clock, and its energy at that clock."""
     ks, c = step.kernels, c or constants()
@@ -138,13 +144,13 @@ def clocked(
         assumptions.update(dict.fromkeys(others))
         share *= _stack_rate(formula, step) * inside
         t = _at(clock, formula, members, detail, rates, c) / share
-        least, what = _bounds(members, formula, t[0], rates, c)
+        least, what = _bounds(members, formula, t[0], rates, c) if bounds else NOT_ASKED
         used = _energy(members, formula, rates, board, c) if board else None
         if formula == "conv" and product == "tf32" and members.kernels[0].product == "fp32":
             # TF32 is allowed, not prescribed: libraries take the faster
             plain = find(device, "fp32").rates
             other = _at(clock, "conv", members, detail, plain, c)
-            floor, limit = _bounds(members, "conv", other[0], plain, c)
+            floor, limit = _bounds(members, "conv", other[0], plain, c) if bounds else NOT_ASKED
             faster = other[0] < t[0]
             what, least = np.where(faster, limit, what), np.minimum(least, floor)
             t = np.where(faster, other, t)
