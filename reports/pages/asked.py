@@ -20,18 +20,22 @@ _EDIT = re.compile("hypothetical: ")  # how the assumption about a changed numbe
 AS_WIDE = "as wide as held 80 % of such published runs, kept out of the fits"
 INTERVALS = {
     "known device and stack": (
-        f"such models were measured on the device under this stack; {AS_WIDE}"
+        f"constants were fitted to runs of such models on this device and stack; {AS_WIDE}"
     ),
     "known device, another stack": (
-        f"runs on the device were measured, none of this kind of model under this stack; {AS_WIDE}"
+        "constants were fitted to runs on this device, none of this kind of model under this stack;"
+        f" {AS_WIDE}"
     ),
     "no stack stated": (
         f"no stack was given for several devices; {AS_WIDE}, under the stack of unknown frameworks"
     ),
-    "known family": f"other devices of its family were measured; {AS_WIDE}",
-    "inherited device": f"no device of this family was measured, others of its vendor; {AS_WIDE}",
-    "unfitted maker": f"no device of this vendor was measured; {AS_WIDE}",
-    "bound by the host": f"the step is bound by the host; {AS_WIDE}",
+    "known family": f"constants were fitted to runs on other devices of its family; {AS_WIDE}",
+    "inherited device": (
+        "no constant was fitted to runs on devices of this family, only to others of its vendor;"
+        f" {AS_WIDE}"
+    ),
+    "unfitted maker": f"no constant was fitted to runs on devices of this vendor; {AS_WIDE}",
+    "bound by the host": f"the host's launches take most of the step; {AS_WIDE}",
     "mixture of experts": f"a mixture of experts; {AS_WIDE}",
     "imagined device": "a hypothetical device: the widest of all intervals",
 }

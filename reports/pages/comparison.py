@@ -9,6 +9,7 @@ from rich.console import Console
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show, wrapped
 from roofcast.reports.format import binary, duration, money, percent, rate, seconds
 from roofcast.reports.pages.asked import edited, pass_or_step, what
+from roofcast.reports.pages.choose_table import sure
 from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.reports.pages.memory import KINDS, doubtful, kinds
 from roofcast.simulator.forecast.result import Forecast
@@ -16,7 +17,8 @@ from roofcast.simulator.forecast.result import Forecast
 _FITS = {True: "yes", False: "no", None: "—"}
 _MAYBE = "maybe"  # measured runs leave it open
 _RUN = "whole run"
-_FOLLOWING = ("fits", "cost")  # columns in one table with the column before
+_IN_TIME = "in time"
+_FOLLOWING = ("fits", "cost", _IN_TIME)  # columns in one table with the column before
 _NAME = 12  # columns that the name of a device needs at least
 
 
@@ -50,13 +52,27 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         cells = [seconds(f.step_time_s), rate(throughput), percent(f.mfu)]
         cells.append(binary(f.memory.peak_bytes))
         rows.append([*cells, _fits(f)])
-    costs = [money(f.cost_usd) if f.cost_usd is not None else "—" for f in forecasts]
     if any(f.time_to_train_s is not None for f in forecasts):
         columns += [(_RUN, "right"), ("cost", "right")]
-        runs = [duration(f.time_to_train_s) for f in forecasts]
-        rows = [[*row, *more] for row, *more in zip(rows, runs, costs, strict=True)]
+        rows = [[*row, *_run(f)] for row, f in zip(rows, forecasts, strict=True)]
+    chances = [f.campaign.deadline_probability if f.campaign else None for f in forecasts]
+    if any(chance is not None for chance in chances):
+        columns += [(_IN_TIME, "right")]
+        rows = [[*row, sure(chance)] for row, chance in zip(rows, chances, strict=True)]
     _device_tables(out, names, columns, rows)
     _doubts(out, forecasts)
+    if any(f.campaign for f in forecasts):
+        say(out, f"{_RUN}, cost: of the whole training, checkpoints and failures included"
+            + (f"; {_IN_TIME}: probability of the deadline" if columns[-1][0] == _IN_TIME else ""),
+            style="dim")  # fmt: skip
+
+
+def _run(f: Forecast) -> list[str]:
+    """Duration and cost of the whole training where it is forecast, else of its steps."""
+    whole = f.campaign
+    time_s = whole.time_s if whole else f.time_to_train_s
+    usd = whole.cost_usd if whole else f.cost_usd
+    return [duration(time_s), "—" if usd is None else money(usd)]
 
 
 def _fits(forecast: Forecast) -> str:

@@ -29,6 +29,7 @@ from roofcast.reports.pages.limits import limits_section, remedies_table
 from roofcast.reports.pages.memory import memory_section, peak, shortage, teacher_shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.reports.pages.price import rent_words
+from roofcast.simulator.campaign.result import Campaign
 from roofcast.simulator.forecast.result import Fitting, Forecast
 
 FULL = 0.995  # a lower mean clock is shown
@@ -49,7 +50,7 @@ def print_forecast(forecast: Forecast) -> None:
             devices_section(out, forecast)
         if forecast.campaign is not None:
             campaign_section(out, forecast.campaign, _as_if(forecast))
-            say(out, f"the steps alone: {_whole_run(forecast)}")
+            say(out, f"the steps alone: {_whole_run(forecast, _rented(forecast.campaign))}")
         elif forecast.time_to_train_s is not None:
             section(out, "Whole run")
             say(out, _whole_run(forecast))
@@ -190,19 +191,24 @@ def _is_cpu(forecast: Forecast) -> bool:
         return False
 
 
-def _whole_run(forecast: Forecast) -> str:
-    """Duration, steps, cost and energy of the run."""
+def _rented(campaign: Campaign) -> bool:
+    """Whether the invoice is not that of devices that are owned."""
+    return all(line.unit == "device-hours" for line in campaign.invoice)
+
+
+def _whole_run(forecast: Forecast, rented: bool = True) -> str:
+    """Duration, steps, cost and energy of the run; without a cost where nothing is rented."""
     unit = "steps" if forecast.mode == "train" else "passes"
     left_out = "data loading, evaluation and restarts" if unit == "steps" else "data loading"
     parts = [f"{duration(forecast.time_to_train_s)} of {unit} (without {left_out})"]
     if forecast.steps is not None:
         parts.append(f"{words(round(forecast.steps))} {unit}")
     price = forecast.price_usd_per_hour
-    if forecast.cost_usd is not None:
+    if rented and forecast.cost_usd is not None:
         at = f" at {hourly(price)} per device-hour" if price is not None else ""
         of = f" ({rent_words(forecast.price)})" if forecast.price is not None else ""
         parts.append(money(forecast.cost_usd) + at + of)
-    elif price is None:
+    elif rented and price is None:
         parts.append("price unknown (--price sets one)")
     site = forecast.energy_by_scope_j.get("site")
     if site is not None:

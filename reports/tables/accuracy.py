@@ -14,6 +14,7 @@ from roofcast.scenarios.fits.intervals import without_source
 from roofcast.scenarios.fits.nets import STAGES, selects
 from roofcast.scenarios.measured import training
 from roofcast.scenarios.measured.nets import Run, of_training, read, tables
+from roofcast.scenarios.measured.peaks import counted
 from roofcast.scenarios.measured.scores import Scored, score_all
 from roofcast.simulator.forecast import interval
 from roofcast.simulator.forecast.chain import without_interval
@@ -37,7 +38,7 @@ class Row(NamedTuple):
     error: float  # predicted / measured - 1
     klass: str  # of its interval
     inside: bool  # measured time lies inside the interval made without the run's own source
-    predicted_bytes: float  # peak memory without what the framework adds
+    predicted_bytes: float  # peak of allocated memory
 
 
 class Figures(NamedTuple):
@@ -115,7 +116,7 @@ def _row(run: Run, status: str) -> Row | None:
         f.step_time_s / run.measured_s - 1.0,
         found.klass,
         low <= run.measured_s / f.step_time_s <= high,
-        f.memory.peak_bytes - f.memory.framework_bytes,
+        counted(f, "allocated", run.outputs_held),
     )
 
 

@@ -17,10 +17,10 @@ from roofcast.reports.files import replacing
 from roofcast.reports.progress import watched
 from roofcast.reports.tables.validation import BROKEN
 from roofcast.scenarios.measured.finetune.rows import Tuned, read
+from roofcast.scenarios.measured.peaks import counted
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.software import stack as stacks
 
 GIB = 2**30
 QUANTITIES = ("peak_mem_gib", "samples_per_s", "tokens_per_s")
@@ -97,13 +97,9 @@ def _forecast(s: Scenario) -> Forecast | str:
 
 
 def _peak(found: Forecast, measured: str) -> Range:
-    """The peak that was measured [GiB]: of allocated tensors, with what PyTorch's allocator holds
-    in reserve, or of all that the device holds.
-    """
+    """The peak as it was measured [GiB], and its band."""
     memory = found.memory
-    context = stacks.stack(found.stack).framework_bytes
-    left_out = {"allocated": memory.framework_bytes, "reserved": context}.get(measured, 0.0)
-    peak = memory.peak_bytes - min(left_out, memory.framework_bytes)
+    peak = counted(found, measured)
     low, high = (memory.low_bytes, memory.high_bytes)
     if low is None or high is None:
         low = high = memory.peak_bytes

@@ -26,6 +26,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.fits.intervals import without_source
 from roofcast.scenarios.measured.nets import Run, blind, read
+from roofcast.scenarios.measured.peaks import counted
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.interval import LEVELS
 from roofcast.simulator.forecast.scenario import Scenario
@@ -43,7 +44,7 @@ class Scored(NamedTuple):
     predicted_s: float
     inside: tuple[bool, ...]  # whether the measured time lies in the intervals of LEVELS
     measured_bytes: float | None = None  # peak of allocated memory
-    predicted_bytes: float = 0.0  # peak without context, workspaces and slack
+    predicted_bytes: float = 0.0  # peak of allocated memory
 
     @property
     def error(self) -> float:
@@ -81,7 +82,7 @@ def _scored(run: Run, scenario: Scenario, measured_s: float) -> Scored:
         predicted_s=f.step_time_s,
         inside=tuple(factors[level][0] <= ratio <= factors[level][1] for level in LEVELS),
         measured_bytes=run.peak_bytes,
-        predicted_bytes=f.memory.peak_bytes - f.memory.framework_bytes,
+        predicted_bytes=counted(f, "allocated", run.outputs_held),
     )
 
 

@@ -24,6 +24,7 @@ from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.scenarios.measured import serving, training
 from roofcast.scenarios.measured.nets import read, tables
+from roofcast.scenarios.measured.peaks import counted
 from roofcast.scenarios.measured.scores import score
 from roofcast.scenarios.measured.serving.forecasts import score as served
 from roofcast.simulator.forecast.chain import forecast
@@ -56,11 +57,10 @@ def peaks() -> list[Peak]:
         if run.scenario is None or not run.peak_bytes:
             continue
         try:
-            memory = forecast(run.scenario).memory
+            found_bytes = counted(forecast(run.scenario), "allocated", run.outputs_held)
         except RoofcastError:
             continue
-        forecast_bytes = memory.peak_bytes - memory.framework_bytes
-        ratio = run.peak_bytes / forecast_bytes
+        ratio = run.peak_bytes / found_bytes
         found.append(Peak(run.source, run.scenario.mode, run.peak_bytes, ratio))
     for path in sorted(training.HERE.glob("*.csv")):
         for row in training.read(path):

@@ -69,7 +69,8 @@ def settings(row: Row) -> Row:
     They come from every entry of names.toml whose `where` words all occur in source_where. Some
     keys of an entry are no columns: `mixed` is the format that mixed precision means, layout_mixed
     and layout_full are the layout by precision, `update` is the number of samples between two
-    updates on all devices.
+    updates on all devices, `outputs` is "held" where a script keeps the outputs of one step while
+    the next one runs.
     """
     where = row.get("source_where") or ""
     found: dict[str, Any] = {}

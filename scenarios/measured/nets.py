@@ -48,6 +48,7 @@ class Run(NamedTuple):
     refused: str  # why it cannot be forecast
     row: Row
     peak_bytes: float | None = None  # peak of allocated memory, without the device's context
+    outputs_held: bool = False  # in which the outputs of the step before are counted
 
 
 def shipped() -> tuple[Path, ...]:
@@ -130,7 +131,8 @@ def run(row: Row, folder: Path = HERE) -> Run:
         scenario, seconds, peak = _measurement(filled, scripts.get("mixed"), folder)
     except _Refused as why:
         return Run(name, source, None, None, str(why), row)
-    return Run(name, source, scenario, seconds, "", row, peak)
+    held = scripts.get("outputs") == "held"
+    return Run(name, source, scenario, seconds, "", row, peak, held)
 
 
 def _measurement(

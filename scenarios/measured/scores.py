@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
+from roofcast.scenarios.measured.peaks import counted
 from roofcast.scenarios.measured.training import LlmRun
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.result import Forecast, MemoryForecast
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.software import stack as stacks
 from roofcast.simulator.work.precision import precision
 
 GIB = 2.0**30
@@ -95,15 +95,8 @@ def _printed_rate(scenario: Scenario) -> float:
 
 
 def held_gib(f: Forecast, kind: str) -> float:
-    """Forecast peak memory of a device [GiB], counted as a run measured it.
-
-    kind: "allocated" counts tensors, "reserved" also the slack of the allocator, anything else all
-    that the framework holds on the device. Slack is a fraction of activations and transients.
-    """
-    m = f.memory
-    slack = stacks.stack(f.stack).slack * (m.activations_bytes + m.transient_bytes)
-    extra = {"allocated": 0.0, "reserved": slack}.get(kind, m.framework_bytes)
-    return (m.peak_bytes - m.framework_bytes + extra) / GIB
+    """Forecast peak memory of a device [GiB], as a measurement of `kind` counts it (`peaks`)."""
+    return counted(f, kind) / GIB
 
 
 def score_all(runs: Iterable[LlmRun]) -> list[Scored]:

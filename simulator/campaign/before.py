@@ -221,8 +221,9 @@ def said(f: Facts, t: Terms, plan: Plan) -> tuple[str, ...]:
         lines.append("no evaluation (--eval-every)")
     if t.owned:
         lines.append(
-            "owned: loss of value of 28 % a year, and the printed power of all devices with host"
-            " and building (hwdb/prices/costs.toml); no network, space and staff"
+            "owned: loss of value of 28 % a year, and the electricity of the site (where its energy"
+            " is unknown, the printed power with host and building: hwdb/prices/costs.toml); no"
+            " network, space and staff"
         )
     elif f.price is not None and f.price_given and t.price_date is None:
         lines.append(f"price of {f.price:g} USD per device-hour: given without a date")

@@ -11,6 +11,7 @@ from roofcast.simulator.campaign.result import InvoiceLine
 
 LOSS_A_YEAR = 0.33  # continuous rate: a device is worth 0.72 of its price a year later (Epoch AI)
 YEAR = 365.25 * 24.0  # hours
+JOULES = 3.6e9  # of a megawatt-hour
 RATE_DIGITS = 4  # decimals of a rate on an invoice: a hundredth of a cent
 
 
@@ -60,8 +61,13 @@ def decimals(quantity: float) -> int:
     return max(2, 4 - math.floor(math.log10(quantity))) if quantity > 0 else 2
 
 
-def invoice(device: str, devices: int, spares: int, hours: float, p: Priced) -> list[InvoiceLine]:
+def invoice(
+    device: str, devices: int, spares: int, hours: float, p: Priced, joules: float | None = None
+) -> list[InvoiceLine]:
     """The lines of a run of so many hours; empty where no price is known.
+
+    joules: electricity at the site; where it is unknown, that of all devices at their printed
+    power with host and building.
 
     >>> [x.usd for x in invoice("h100-sxm5", 8, 1, 100.0, Priced(2.5))]
     [2000.0, 250.0]
@@ -77,8 +83,8 @@ def invoice(device: str, devices: int, spares: int, hours: float, p: Priced) -> 
     loss = p.purchase * LOSS_A_YEAR / YEAR
     lines = [line(f"loss of value of {everything:,} {device}", everything * hours,
                   "device-hours", loss)]  # fmt: skip
-    if p.watts is not None:
-        mwh = everything * hours * p.watts / 1e6
+    if joules is not None or p.watts is not None:
+        mwh = joules / JOULES if joules is not None else everything * hours * (p.watts or 0.0) / 1e6
         lines.append(line("electricity, hosts and cooling included", mwh, "MWh",
                           1000.0 * costs().usd_per_kwh))  # fmt: skip
     return lines

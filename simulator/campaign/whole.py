@@ -14,6 +14,7 @@ from roofcast.simulator.campaign import money
 from roofcast.simulator.campaign.before import DAY, HOUR, Plan, before, said
 from roofcast.simulator.campaign.before import Facts as Facts
 from roofcast.simulator.campaign.before import Part as Part
+from roofcast.simulator.campaign.energy import SCOPES
 from roofcast.simulator.campaign.goodput import failures, mean_s, segments, simulated
 from roofcast.simulator.campaign.result import Campaign, Checkpoints, Failures, StageResult
 from roofcast.simulator.campaign.terms import Terms
@@ -62,7 +63,10 @@ def _forecast(f: Facts, t: Terms, plan: Plan) -> Campaign | None:
     g_low, g_high = _quantiles(shares, 0.1, 0.9)
     goodput = plan.steps_s / time_s
     owned = (time_s, low, high, late)  # loses value while it waits too
-    money_of, energy_of = _cost(f, t, owned if t.owned else held), _energy(f, plan, lost)
+    energy_of = _energy(f, plan, lost)
+    at_site = sum(energy_of) if energy_of is not None and f.power_scope == SCOPES[-1] else None
+    joules = None if at_site is None else [at_site * s / held[0] for s in held]
+    money_of = _cost(f, t, owned if t.owned else held, joules)
     steps_s, slow_s, eval_s = (sum(p[i] for p in plan.parts) for i in (1, 2, 3))
     return Campaign(
         steps=f.steps, step_s=plan.step_s,
@@ -194,10 +198,18 @@ def _stages(
     return tuple(found)
 
 
-def _cost(f: Facts, t: Terms, times: tuple[float, ...]) -> dict[str, Any]:
-    """The invoice of the mean, and totals at the ends of the interval."""
+def _cost(
+    f: Facts, t: Terms, times: tuple[float, ...], joules: list[float] | None
+) -> dict[str, Any]:
+    """The invoice of the mean, and totals at the ends of the interval.
+
+    joules: of the site in each of these times; None where they are unknown.
+    """
     priced = money.owned(f.device) if t.owned else money.Priced(f.price)
-    bills = [money.invoice(f.device.id, f.devices, t.spares, s / HOUR, priced) for s in times]
+    bills = [
+        money.invoice(f.device.id, f.devices, t.spares, s / HOUR, priced, j)
+        for s, j in zip(times, joules or [None] * len(times), strict=True)
+    ]
     mean, low, high, late = (money.total(bill) for bill in bills)
     return {
         "invoice": tuple(bills[0]),

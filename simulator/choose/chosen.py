@@ -46,6 +46,10 @@ DESKTOPS = (
     "boards of desktop machines: no more than one machine holds; --on with --devices takes as many"
     " as are asked for"
 )
+OWNED = (
+    "cost of owned devices: the electricity of the run, at their printed power with host and"
+    " building; roofcast predict --owned adds their loss of value, and takes the forecast energy"
+)
 ACCELERATORS = ("gpu", "tpu", "npu")  # kinds of devices that are chosen from by default
 ELECTRICITY = "; and the electricity of the run"
 
@@ -196,6 +200,7 @@ def _assumptions(chooser: Chooser, wanted: Wanted) -> tuple[str, ...]:
     desktops = [k.offer for k in chooser.kinds.values() if is_desktop(k.offer.device)]
     alone = any(of.most < wanted.devices and not of.owned for of in desktops)
     more = [*([bought] if wanted.buy else []), *([DESKTOPS] if alone else [])]
+    more += [OWNED] if wanted.owned and length.given else []
     return (*chooser.assumptions, time, *ASSUMED, *more)
 
 

@@ -23,7 +23,7 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast, Price
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.forecast.tuned import tuned_fields
-from roofcast.simulator.memory import Held
+from roofcast.simulator.memory import Held, output_bytes
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.times.dispatch import PHASES, Phases
 from roofcast.simulator.times.peak import AtPeak
@@ -102,6 +102,7 @@ def memory_fields(
         installed_bytes=float(memory.capacity) if memory.usable and memory.capacity else None,
         low_bytes=low,
         high_bytes=high,
+        output_bytes=None if layout else output_bytes(step),
         **cache_fields(step, layout),
     )
 

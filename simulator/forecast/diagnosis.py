@@ -54,6 +54,7 @@ SHARDED = {  # what ZeRO shards: from which stage on, what to ask for
 }
 EIGHT_BIT = 0.75  # of the optimizer states that an 8-bit optimizer saves, from 32 bits
 MINOR = 0.05  # a loss, or a second limit, below this fraction of the step is not mentioned
+ASIDE = 0.01  # from this fraction on, shares of the passes without the optimizer say so
 NOTABLE = 0.2  # the optimizer, or host time, is mentioned from this fraction on
 GIB = 2.0**30
 
@@ -89,7 +90,7 @@ def diagnose(
     first, *rest = sorted(share, key=lambda bound: share[bound], reverse=True)
     what, cure = LIMITS[first]
     second = ""
-    beside = ", the optimizer aside" if update_s >= NOTABLE * step_s else ""
+    beside = ", the optimizer aside" if update_s >= ASIDE * step_s else ""
     if rest and share[rest[0]] > MINOR * step_s:
         second = f" ({_percent(share[rest[0]], step_s)} is bound by {LIMITS[rest[0]][0]}{beside})"
     parts = [(share[first], f"is bound by {what}; {cure} would help{second}")]

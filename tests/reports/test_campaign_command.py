@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from roofcast.reports.command import main
+from roofcast.reports.format import duration
 
 STEP = ["predict", "gpt2", "--on", "a100-sxm4-80gb", "--devices", "64", "--batch", "512"]
 
@@ -142,3 +143,25 @@ def test_wrong_input_is_one_line(arguments):
     code, text = said("--tokens", "300B", *arguments)
     assert code == 2 and "Traceback" not in text
     assert len(text.strip().splitlines()) <= 4
+
+
+def test_a_comparison_shows_the_whole_training_as_one_device_does():
+    wanted = ("--tokens", "300B", "--deadline", "30d", "--on", "h100-sxm5")
+    code, text = said(*wanted)
+    assert code == 0 and "in time: probability of the deadline" in " ".join(text.split())
+    _, answer = said(*wanted, "--json")
+    for f in json.loads(answer)["forecasts"]:
+        rows = [line for line in text.splitlines() if line.startswith(f"  {f['device']} ")]
+        assert duration(f["campaign"]["time_s"]) in " ".join(rows)
+        assert f"${round(f['campaign']['cost_usd']):,}" in " ".join(rows)
+
+
+def test_owned_devices_have_no_rent_and_pay_the_energy_that_is_forecast():
+    code, text = said("--tokens", "300B", "--owned")
+    assert code == 0
+    alone = text[text.index("the steps alone:") : text.index("Power and energy")]
+    assert "$" not in alone and "at the site" in alone
+    _, answer = said("--tokens", "300B", "--owned", "--json")
+    whole = json.loads(answer)["campaign"]
+    billed = re.search(r"cooling included +([\d.]+) MWh", text)[1]
+    assert float(billed) == pytest.approx(whole["energy_j"] / 3.6e9, rel=1e-3)

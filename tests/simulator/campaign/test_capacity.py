@@ -72,7 +72,9 @@ def test_what_is_owned_loses_value_while_it_waits():
     short, long = (run_of(preemptions_per_hour=0.1, owned=True, wait=wait).campaign
                    for wait in ("0 s", "3 h"))  # fmt: skip
     assert long.device_hours == pytest.approx(short.device_hours, rel=1e-6)
-    assert long.cost_usd / short.cost_usd == pytest.approx(long.time_s / short.time_s, rel=1e-4)
+    (fewer, less), (more, same) = ([line.usd for line in c.invoice] for c in (short, long))
+    assert more / fewer == pytest.approx(long.time_s / short.time_s, rel=1e-4)
+    assert same == pytest.approx(less, rel=1e-4)  # electricity, of devices that work
 
 
 def test_failures_become_rarer_as_a_cluster_ages():

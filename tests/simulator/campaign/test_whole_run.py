@@ -60,6 +60,8 @@ def test_an_invoice_sums_to_the_cent():
     owned = run_of(campaign={"owned": True}).campaign
     assert [line.unit for line in owned.invoice] == ["device-hours", "MWh"]
     assert round(100 * owned.cost_usd) == sum(round(100 * line.usd) for line in owned.invoice)
+    assert owned.energy_scope == "site"
+    assert owned.invoice[1].quantity == pytest.approx(owned.energy_j / 3.6e9, rel=1e-4)
 
 
 def test_parts_of_the_time_add_up():

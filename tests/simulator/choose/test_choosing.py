@@ -45,7 +45,7 @@ def brute_force(scenario, wanted):
         for n in kind.counts:
             shapes = kind.space.shapes(n, few=True)
             tried = search_layouts(kind.scenario, shapes, kind.space.policies(few=True))
-            capacity = float(hwdb.device(name).memory.capacity)
+            capacity = float(hwdb.device(name).memory.limit)
             fits = ~tried.refused & (tried.peak_bytes * most_above("train") <= capacity)
             step_s = np.where(fits, tried.step_s, np.inf)
             steps = np.unique(tried.step_s[fits])
