@@ -3,10 +3,11 @@
 import os
 import platform
 import re
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import tomli
 
 from roofcast.hwdb.errors import BadInput, UnknownName, quoted, similar, unknown
 
@@ -44,7 +45,7 @@ def names(folder: str) -> tuple[str, ...]:
 @cache
 def aliases(folder: str) -> dict[str, Any]:
     """Other names of shipped files: alias -> name; of `words`: word -> names to suggest."""
-    return tomllib.loads((ROOT / "aliases.toml").read_text(encoding="utf-8")).get(folder, {})
+    return tomli.loads((ROOT / "aliases.toml").read_text(encoding="utf-8")).get(folder, {})
 
 
 def dashed(name: str) -> str:

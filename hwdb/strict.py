@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+import tomli
 
 from roofcast.hwdb.contents import text
 from roofcast.hwdb.errors import QUOTED, BadInput, listed, quoted, shortened, unknown
@@ -39,8 +39,8 @@ def load(path: Path, what: str) -> dict[str, Any]:
     """
     written = text(path, what)
     try:
-        tree = tomllib.loads(written)
-    except tomllib.TOMLDecodeError as error:
+        tree = tomli.loads(written)
+    except tomli.TOMLDecodeError as error:
         why = shortened(str(error), 2 * QUOTED)
         raise BadInput(f"{path}: is not valid TOML, or is cut off: {why}") from None
     except RecursionError:

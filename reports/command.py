@@ -47,7 +47,7 @@ COMMANDS = {
     "validate": "Compare forecasts with published runs and kernels.",
 }
 LONGEST = 500  # characters of a message
-SELDOM = 20_000  # new containers between two passes of the garbage collector; Python's own: 700
+SELDOM = 200_000  # new containers between two passes of the garbage collector; Python's own: 700
 _ASCII = str.maketrans("µ×·—–…█▉▊▋▌▍▎▏░²", "ux.--~#####::..2")
 # names that other tools give to our options
 _MEANT = {

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import click
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.padding import Padding
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
 
 from roofcast.hwdb.errors import escaped
-
-Justify = Literal["left", "right", "fold"]
+from roofcast.reports.parts import Console, Justify, Table, Text
+from roofcast.reports.plain import written
 
 # spaces at which no line is broken: before units and words for thousands, around a multiplication
 # sign, after MFU and HFU, between a colon and a number
@@ -29,21 +24,6 @@ WIDTH = 80  # columns where there is no terminal
 NARROWEST = 20  # columns; a narrower terminal wraps the lines itself
 _LEAST = 20  # columns that a folded column needs
 _NO_BREAK = "\N{NO-BREAK SPACE}"
-
-
-class _Page(Console):
-    """A console on which no name can act upon the terminal: control characters are escaped."""
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        """The segments of what is printed, or of a part of it such as the cell of a table."""
-        if isinstance(renderable, str):
-            renderable = escaped(renderable, keep="\n")
-        elif isinstance(renderable, Text) and (plain := escaped(renderable.plain, keep="\n")):
-            if plain != renderable.plain:
-                renderable = Text(plain, style=renderable.style)
-        return super().render(renderable, options)
 
 
 def tell(words: str) -> None:
@@ -57,11 +37,53 @@ def page() -> Iterator[Console]:
 
     Words are printed as they are: no markup, no colouring of numbers.
     """
-    out = _Page(highlight=False, markup=False, emoji=False)
-    out.width = max(out.width or WIDTH, NARROWEST)
-    with out.capture() as captured:
+    coloured = _coloured()
+    if coloured:
+        from roofcast.reports.coloured import styled, width
+
+        out = Console(max(width(), NARROWEST))
         yield out
-    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+        text = styled(out)
+    else:
+        out = Console(max(_width(), NARROWEST))
+        yield out
+        text = as_text(out)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in text.splitlines()))
+
+
+def as_text(out: Console) -> str:
+    """What was printed, without colours."""
+    found = written(out)
+    if found is not None:
+        return found
+    from roofcast.reports.coloured import styled
+
+    return styled(out, colours=False)
+
+
+def _coloured() -> bool:
+    """Whether rich writes the page: to a terminal, or where one of its settings asks for it."""
+    asked = any(name in os.environ for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
+    try:
+        terminal = sys.stdout.isatty()
+    except (AttributeError, ValueError):  # not a stream, or a closed one
+        terminal = False
+    return terminal or asked or "IPython" in sys.modules or sys.platform == "win32"
+
+
+def _width() -> int:
+    """Columns of the terminal that another stream is, or of the variable COLUMNS, as rich has it;
+    WIDTH where there is neither.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit():
+        return int(columns) or WIDTH
+    for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or WIDTH  # type: ignore[union-attr]
+        except (AttributeError, ValueError, OSError):
+            continue
+    return WIDTH
 
 
 def unbroken(words: str) -> str:
@@ -126,9 +148,9 @@ def section(out: Console, title: str) -> None:
     out.print(Text(title, style="bold"))
 
 
-def show(out: Console, what: RenderableType) -> None:
+def show(out: Console, what: Table) -> None:
     """Print a table, indented."""
-    out.print(Padding(what, (0, 0, 0, 2)))
+    out.print(what, indent=2)
 
 
 def plain_table(*columns: tuple[str, Justify]) -> Table:
@@ -136,13 +158,7 @@ def plain_table(*columns: tuple[str, Justify]) -> Table:
 
     A "fold" column is left-aligned and wraps where the terminal is narrow; others are cut.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header, justify in columns:
-        if justify == "fold":
-            table.add_column(header, justify="left", overflow="fold")
-        else:
-            table.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis")
-    return table
+    return Table(*columns)
 
 
 def fitting(

@@ -17,10 +17,9 @@ from roofcast.reports.option_types import Once, OnceGroup, Whole, setting
 from roofcast.reports.options import print_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from roofcast.hwdb.listing import Hardware
     from roofcast.reports.console import Justify
+    from roofcast.reports.parts import Table
 
 _COLUMNS: list[tuple[str, Justify]] = [
     ("device", "left"), ("year", "right"), ("peak FLOP/s", "right"), ("", "left"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from rich.console import Console
-
 from roofcast.reports.console import say, section
 from roofcast.reports.format import words
+from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.counts import Counts
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.work.tuning import short_name

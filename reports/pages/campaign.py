@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from roofcast.reports.console import Justify, fitted_table, plain_table, say, section, show
 from roofcast.reports.format import (
     digits,
@@ -17,6 +14,7 @@ from roofcast.reports.format import (
     si,
     words,
 )  # fmt: skip
+from roofcast.reports.parts import Console, Table
 from roofcast.simulator.campaign.money import decimals
 from roofcast.simulator.campaign.result import Campaign
 

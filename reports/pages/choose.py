@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from roofcast import hwdb
 from roofcast.hwdb.errors import listed
 from roofcast.hwdb.market import costs
@@ -21,6 +19,7 @@ from roofcast.reports.pages.energy import mass
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.price import PURCHASES, price_words
 from roofcast.reports.pages.search import words_of
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.choice import Choice
 from roofcast.simulator.choose.chosen import Chosen
 from roofcast.simulator.choose.misses import Miss

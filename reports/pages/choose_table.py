@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, show
 from roofcast.reports.format import digits, duration, energy, money, percent, seconds, si
 from roofcast.reports.pages.price import PURCHASES
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.choice import Choice
 from roofcast.simulator.choose.chosen import Chosen
 

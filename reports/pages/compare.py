@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
 from roofcast.reports.format import binary, digits, money, percent, seconds, si
 from roofcast.reports.pages.asked import trained, what
 from roofcast.reports.pages.causes import Cause, changed, of_memory, of_time
 from roofcast.reports.pages.layout import layout_line, on_what
+from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 

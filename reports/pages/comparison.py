@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show, wrapped
 from roofcast.reports.format import binary, duration, money, percent, rate, seconds
 from roofcast.reports.pages.asked import edited, pass_or_step, what
 from roofcast.reports.pages.choose_table import sure
 from roofcast.reports.pages.layout import layout_line, on_what
 from roofcast.reports.pages.memory import KINDS, doubtful, kinds
+from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, energy, seconds, words
 from roofcast.reports.pages.asked import assumptions, what
 from roofcast.reports.pages.memory import doubtful
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.compress import NOT_SAID, Compressed, Variant, reasons
 from roofcast.simulator.forecast.result import Forecast
 
@@ -70,7 +69,7 @@ def _forms(out: Console, found: Compressed) -> None:
         " against the first row; bound by: the limit of most of its time; options: of roofcast"
         " predict --mode infer (--precision, --weights, --sparsity, --prune)",
     )
-    if "energy" not in [column.header for column in table.columns]:
+    if "energy" not in [header for header, _ in table.columns]:
         say(out, "energy of each form: on a wider page, in --json, or in -o FILE.csv")
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.format import binary, many, si, words
 from roofcast.reports.pages.asked import pass_or_step, trained
 from roofcast.reports.pages.tree import Branch, fitting_depth, height, tree, walk
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.simulator.forecast.counts import Counts
 
 _TOTALS = (
@@ -109,8 +106,7 @@ def _table(whole: Branch, depth: int, training: bool, width: int) -> Table:
     left_out = {"kind"} if width < _WIDE else set()
     left_out |= set() if training and width >= _NARROW else {"bwd FLOP", "saved"}
     table = plain_table(*(column for column in columns if column[0] not in left_out))
-    table.width = min(width, 120)
-    table.columns[0].ratio = 1
+    table.wide = min(width, 120)
     for level, branch in walk(whole, depth):
         s = branch.sums
         name = "  " * level + branch.name + (f" ×{branch.times}" if branch.times > 1 else "")

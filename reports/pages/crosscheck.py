@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import percent, seconds
+from roofcast.reports.parts import Console
 from roofcast.simulator.machine.crosscheck import kernels as kernel_check
 from roofcast.simulator.machine.crosscheck import measure
 from roofcast.simulator.machine.crosscheck.steps import Ran, Trained, median, ranked

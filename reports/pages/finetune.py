@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.reports.tables.finetune import (
     Checked,
     Line,

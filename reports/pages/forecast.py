@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import page, say, section, show, unbroken
@@ -29,6 +27,7 @@ from roofcast.reports.pages.limits import limits_section, remedies_table
 from roofcast.reports.pages.memory import memory_section, peak, shortage, teacher_shortage
 from roofcast.reports.pages.nearest import nearest_section
 from roofcast.reports.pages.price import rent_words
+from roofcast.reports.parts import Console
 from roofcast.simulator.campaign.result import Campaign
 from roofcast.simulator.forecast.result import Fitting, Forecast
 

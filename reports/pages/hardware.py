@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rich.table import Table
-
 from roofcast import hwdb
 from roofcast.hwdb import records
 from roofcast.hwdb.listing import Hardware, figures, texts
@@ -14,6 +12,7 @@ from roofcast.hwdb.market import rent
 from roofcast.reports.console import Justify, fitted_table, page, say, show, wrapped
 from roofcast.reports.format import binary
 from roofcast.reports.pages.price import price_words
+from roofcast.reports.parts import Table
 
 MARKS = {  # after the key of a figure
     "*": "not used: no formula reads the figure",

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from rich.table import Table
 
 from roofcast.reports.console import Justify, plain_table, unbroken
 from roofcast.reports.format import binary, percent, seconds, short_names, si
 from roofcast.reports.pages.layout import Loss, losses
+from roofcast.reports.parts import Table
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 
 _LONGEST = 12  # layers with a row of their own; the rest share one
@@ -37,8 +37,7 @@ def layer_table(forecast: Forecast, width: int) -> Table:
     several = forecast.devices > 1
     columns = _columns(forecast, width)
     table = plain_table(*columns)
-    table.width = min(width, _WIDEST)
-    table.columns[0].ratio = 1
+    table.wide = min(width, _WIDEST)
     add = _adder(table, forecast, [title for title, _ in columns])
     short = short_names([layer.name for layer in forecast.layers])
     rows = passes(forecast)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.reports.console import Justify, plain_table, say, section, show
 from roofcast.reports.format import binary, percent, seconds, si
 from roofcast.reports.pages.asked import edited
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.simulator.forecast.result import Forecast, RankForecast
 from roofcast.simulator.parallel.layout import Layout
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
+from roofcast.reports.parts import Console, Text
 from roofcast.reports.tables.left_out import LEAST, LeftOut, Line, refitted
 from roofcast.simulator.forecast.interval import WAYS
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, say, section, show
 from roofcast.reports.format import percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
+from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.result import Forecast, Limit, Remedy
 
 NEAR_ZERO = 5e-4  # of the step: time that is shown as none

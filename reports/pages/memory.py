@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, many, of, percent, short_names, words
 from roofcast.reports.pages.asked import assumptions, pass_or_step, trained, what
 from roofcast.reports.pages.layout import layout_line, offloaded, on_what, stages_section
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.simulator.forecast.result import Forecast, LayerForecast
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.work.precision import fewest_weight_bytes, weight_bytes

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast import hwdb
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import say, section
 from roofcast.reports.format import percent, seconds
+from roofcast.reports.parts import Console
 from roofcast.simulator.forecast.interval import residuals
 from roofcast.simulator.forecast.result import Forecast, Near
 from roofcast.simulator.times.rates import family_name

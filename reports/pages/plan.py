@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import digits, duration, energy, hourly, money, percent, seconds, words
 from roofcast.reports.pages.search import words_of
+from roofcast.reports.parts import Console
 from roofcast.simulator.campaign.plan import Plan, Planned
 
 FAR = 1.25  # over-training that is said

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, show
 from roofcast.reports.format import digits, percent
+from roofcast.reports.parts import Console
 from roofcast.scenarios.measured.regret import REPEATS, Regrets
 
 

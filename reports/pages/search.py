@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
+from roofcast.reports.parts import Console
 from roofcast.simulator.choose.explore import Explored
 from roofcast.simulator.choose.nearest import nearest_fit
 from roofcast.simulator.forecast.result import Fitting, Forecast

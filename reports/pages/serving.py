@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
-from roofcast.reports.console import Justify, fitted_table, page, say, section, show, unbroken
+from roofcast.reports.console import (
+    Justify,
+    as_text,
+    fitted_table,
+    page,
+    say,
+    section,
+    show,
+    unbroken,
+)
 from roofcast.reports.format import binary, digits, money, percent, rate, seconds, si
 from roofcast.reports.pages.serving_pools import show_pools, where
+from roofcast.reports.parts import Console, Table
 from roofcast.simulator.serving.result import ServingForecast, Spread
 
 WORDS = {  # of parts of a step
@@ -45,10 +51,9 @@ def print_serving(f: ServingForecast) -> None:
 
 def text(f: ServingForecast) -> str:
     """All of a forecast as text, WIDTH columns wide."""
-    out = Console(width=WIDTH, highlight=False, markup=False, emoji=False, file=io.StringIO())
+    out = Console(WIDTH)
     _page(out, f)
-    written: str = out.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in written.splitlines())
+    return "\n".join(line.rstrip() for line in as_text(out).splitlines())
 
 
 def _page(out: Console, f: ServingForecast) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, fitting, page, say, section, show
 from roofcast.reports.format import binary, digits, money, percent, seconds
 from roofcast.reports.pages.price import price_words
 from roofcast.reports.pages.serving_search import more_options, refused
+from roofcast.reports.parts import Console
 from roofcast.simulator.serving.hardware_chosen import ServingChoice, ServingChosen
 
 _NAMED = 160  # characters of a list of devices

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, say, section, show
 from roofcast.reports.format import binary, digits, percent, seconds, si
+from roofcast.reports.parts import Console
 from roofcast.simulator.serving.result import Pool, Pools, ServingForecast
 
 

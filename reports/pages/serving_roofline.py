@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, digits, percent, seconds, si
 from roofcast.reports.pages.forecast import rate
 from roofcast.reports.pages.serving import WORDS
+from roofcast.reports.parts import Console
 from roofcast.simulator.serving.points import StepForecast
 
 _SHOWN = 0.002  # of the step: kernels below are summed up

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, fitting, page, say, section, show
 from roofcast.reports.format import binary, money, seconds
 from roofcast.reports.pages.forecast import rate
+from roofcast.reports.parts import Console
 from roofcast.reports.tables.serving_search import cache_of, weights_of
 from roofcast.simulator.serving.asked import Serving
 from roofcast.simulator.serving.search import LIMITED, Found

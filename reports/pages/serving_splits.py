@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import money, rate, seconds
 from roofcast.reports.pages.serving_search import WORDS, refused
+from roofcast.reports.parts import Console
 from roofcast.simulator.serving.pools.search import FoundSplits, Side, bound
 
 _SHOWN_FRONT = 10

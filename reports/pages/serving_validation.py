@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.files import replacing
+from roofcast.reports.parts import Table
 from roofcast.reports.progress import watched
 from roofcast.scenarios.measured.cells import rows
 from roofcast.scenarios.measured.serving.forecasts import (

@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.console import Justify, fitted_table, page, plain_table, say, section, show
 from roofcast.reports.files import replacing
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.reports.progress import watched
 from roofcast.scenarios.measured import training as llm_runs
 from roofcast.scenarios.measured.cells import rows

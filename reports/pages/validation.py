@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from roofcast.reports.console import Justify, page, plain_table, say, section, show
 from roofcast.reports.format import seconds
+from roofcast.reports.parts import Console, Table, Text
 from roofcast.reports.tables.validation import SEVERAL, Checked, Summary, refusals, summarise, worst
 
 if TYPE_CHECKING:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
-from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Parallel
+
+if TYPE_CHECKING:
+    from roofcast.simulator.work.step import Step
 
 WHOLE = (
     "{} can be data-parallel and sharded (--dp, --zero): tp, cp and pp need the layers of a"

@@ -16,7 +16,7 @@ from roofcast.simulator.serving.engine import FEW
 from roofcast.simulator.serving.interval import Ranges, around, ranges
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean
-from roofcast.simulator.serving.passes import Spending
+from roofcast.simulator.serving.passes import Spending, timed
 from roofcast.simulator.serving.pricing import dollars, price_of
 from roofcast.simulator.serving.result import ServingForecast, ServingMemory
 from roofcast.simulator.serving.sample import Sample, spreads
@@ -166,13 +166,27 @@ def context_of(of: Replica) -> int | None:
     return context if isinstance(context, int) and context > 0 else None
 
 
-def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending]:
-    """A decode step, and a pass of prompts where nothing decodes."""
-    prompts = load.amount if load.kind == "batch" else 1.0
-    return (
-        of.server.decoding(max(found.decoding, 1.0), load.context),
-        of.server.prefilling(prompts, load.new, load.hit),
-    )
+def _spent(of: Replica, load: Load, found: Mean) -> tuple[Spending, Spending, Spending]:
+    """A decode step, a pass of prompts where nothing decodes, and a step with prompts in it; of a
+    static batch, which has none, the second again.
+    """
+    server, decoding = of.server, max(found.decoding, 1.0)
+    if load.kind == "batch":
+        prompt = server.prefilling(load.amount, load.new, load.hit)
+        return server.decoding(decoding, load.context), prompt, prompt
+    k = _prompts_of(of, load, decoding)
+    asked = [
+        server.asked("decode", decoding, load.context),
+        server.asked("mixed", decoding, load.context, k * load.new, load.hit, k),
+    ]
+    step, mixed = timed(asked)
+    return step, server.prefilling(1.0, load.new, load.hit), mixed
+
+
+def _prompts_of(of: Replica, load: Load, decoding: float) -> float:
+    """Prompts of a step, as in the mean values."""
+    more = max(load.output_len - 1, 1)
+    return max(min(of.spec.tokens * decoding / more, of.server.chunk_tokens / load.new), 1.0)
 
 
 def shares(spent: Spending) -> dict[str, float]:
@@ -192,7 +206,7 @@ def prompt_share(load: Load, found: Mean) -> float:
 
 
 def _energy(
-    of: Replica, load: Load, found: Mean, rate: float, spent: tuple[Spending, Spending]
+    of: Replica, load: Load, found: Mean, rate: float, spent: tuple[Spending, Spending, Spending]
 ) -> dict[str, Any]:
     """Watts, joules and US dollars."""
     price = price_of(of.device, of.asked.price_per_hour)
@@ -217,18 +231,16 @@ def _energy(
 
 
 def _watts(
-    of: Replica, load: Load, found: Mean, spent: tuple[Spending, Spending]
+    of: Replica, load: Load, found: Mean, spent: tuple[Spending, Spending, Spending]
 ) -> tuple[float | None, str]:
     """Mean watts of one device, and what of."""
-    step, prompt = spent
+    step, prompt, mixed = spent
     decoding = max(found.decoding, 1.0)
     more = max(load.output_len - 1, 0)
     if load.kind == "batch":
         prompts = float(prompt.joules) / load.amount
     else:
-        k = min(of.spec.tokens * decoding / max(more, 1), of.server.chunk_tokens / load.new)
-        k = max(k, 1.0)  # prompts of a step, as in the mean values
-        mixed = of.server.mixing(decoding, load.context, k * load.new, load.hit, k)
+        k = _prompts_of(of, load, decoding)
         prompts = max(float(mixed.joules) - float(step.joules), 0.0) / k
     steps = more / of.spec.tokens
     joules = prompts + steps * float(step.joules) / decoding

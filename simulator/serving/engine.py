@@ -52,6 +52,7 @@ class Kinds:
         self.launches = launches
         self.count = np.array([k.count for k in launches], dtype=float)  # [kernels]
         self.weights = np.array([[float(k.weights)] for k in launches])
+        self._entries: dict[int, np.ndarray] = {}
         self.classes = [STREAMS[k.kind][0] if k.kind in STREAMS else k.kind for k in launches]
         self._sizes = {
             field: np.array([getattr(k, field) for k in launches]).T[:, :, None]
@@ -60,7 +61,9 @@ class Kinds:
 
     def size(self, place: int) -> np.ndarray:
         """An entry of their shapes."""
-        return np.array([[float(k.shape[place])] for k in self.launches])
+        if place not in self._entries:
+            self._entries[place] = np.array([[float(k.shape[place])] for k in self.launches])
+        return self._entries[place]
 
     def at(self, field: str, point: Point) -> np.ndarray:
         """A size at points [kernels, points]."""
@@ -238,7 +241,7 @@ class Engine:
     ) -> Seconds:
         """Seconds of products."""
         shape = sizes[0].shape
-        flat = [np.broadcast_to(x, shape).ravel() for x in (*sizes, traffic, stored)]
+        flat = [_spread(x, shape).ravel() for x in (*sizes, traffic, stored)]
 
         def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
             m, n, k, batch, moved, kept = (x[places] for x in flat)
@@ -303,17 +306,11 @@ class Engine:
         columns = np.where(source > 0, source, cached + new)
         seen = np.where(one, np.minimum(columns, reach), columns)
         sizes = (
-            np.broadcast_to(sequences, seen.shape),
-            np.where(one, groups * blocks, heads),
-            np.broadcast_to(groups * bytes_of, seen.shape),
-            np.where(one, packed / blocks, new),
-            seen,
-            np.broadcast_to(dim, seen.shape),
-            np.broadcast_to(~one & (source == 0), seen.shape),
-            np.broadcast_to(width, seen.shape),
-        )
-        flat = [np.asarray(x).ravel() for x in sizes]
-        window = np.broadcast_to(np.where(one, np.inf, reach), seen.shape).ravel()
+            sequences, np.where(one, groups * blocks, heads), groups * bytes_of,
+            np.where(one, packed / blocks, new), seen, dim, ~one & (source == 0), width,
+        )  # fmt: skip
+        flat = [_spread(x, seen.shape).ravel() for x in sizes]
+        window = _spread(np.where(one, np.inf, reach), seen.shape).ravel()
 
         def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
             some = [x[places] for x in flat]
@@ -344,13 +341,13 @@ class Engine:
         shape = work[2].shape
         energy, more = Energy(np.zeros(shape), np.zeros(shape)), np.zeros(shape)
         if self.board:
-            matrix, vector, moved = (np.broadcast_to(x, shape) for x in work)
+            matrix, vector, moved = (_spread(x, shape) for x in work)
             flop = self.board.matrix[rates.format] if rates.tensor else self.board.vector
             byte = self.board.byte
             energy = Energy(flop * matrix + self.board.vector * vector, byte * moved)
             # fitted to watts of decoding; measured times say that it does not slow the board down
             more = (self.board.cached - byte) * moved if cached else more
-        highest = np.broadcast_to(seconds(rates, _ALL, 1.0), (work[2].size,)).reshape(shape)
+        highest = _spread(seconds(rates, _ALL, 1.0), (work[2].size,)).reshape(shape)
         return Clocked(
             highest,
             lambda places: seconds(rates, places, self.clock[:, None]),
@@ -360,26 +357,44 @@ class Engine:
             more,
         )
 
-    def _at_limit(self, one: Clocked) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds and joules of kernels under the power limit of the board."""
-        shape = one.seconds.shape
-        if not self.board:
-            return one.seconds, np.zeros(shape)
-        energy = Energy(one.energy.switching.ravel(), one.energy.memory.ravel())
-        at = held_from(one.seconds.ravel(), one.slower, energy, self.board, self.c.power)
-        t, used = at.seconds.reshape(shape), at.joules.reshape(shape)
-        return t, np.maximum(np.minimum(used + one.more, self.board.limit * t), used)
+    def _at_limit(self, found: list[Clocked]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Seconds and joules of kernels under the power limit of the board, all at once."""
+        if not self.board or not found:
+            return [(one.seconds, np.zeros(one.seconds.shape)) for one in found]
+        ends = np.cumsum([one.seconds.size for one in found])
+
+        def slower(places: np.ndarray) -> np.ndarray:
+            cuts = np.searchsorted(places, ends).tolist()
+            starts = zip([0, *cuts], cuts, [0, *ends.tolist()], found, strict=False)
+            times = [one.slower(places[i:j] - first) for i, j, first, one in starts if j > i]
+            return np.concatenate(times, axis=1)
+
+        own = [(one.seconds, one.energy.switching, one.energy.memory) for one in found]
+        highest, switching, memory = (
+            np.concatenate([x.ravel() for x in every]) for every in zip(*own, strict=True)
+        )
+        at = held_from(highest, slower, Energy(switching, memory), self.board, self.c.power)
+        parts = zip(np.split(at.seconds, ends[:-1]), np.split(at.joules, ends[:-1]), strict=True)
+        each = []
+        for one, both in zip(found, parts, strict=True):
+            t, used = (x.reshape(one.seconds.shape) for x in both)
+            each.append((t, np.maximum(np.minimum(used + one.more, self.board.limit * t), used)))
+        return each
 
     def _held(self, found: list[Clocked]) -> Spent:
         """Kernels under the power limit of the board, summed by part."""
         seconds: dict[str, np.ndarray] = {}
         joules: dict[str, np.ndarray] = {}
-        for one in found:
-            t, used = self._at_limit(one)
+        for one, (t, used) in zip(found, self._at_limit(found), strict=True):
             part = one.part
             seconds[part] = seconds.get(part, 0.0) + one.count @ t
             joules[part] = joules.get(part, 0.0) + one.count @ used
         return Spent(seconds, joules)
+
+
+def _spread(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array in this shape, as `np.broadcast_to` gives it."""
+    return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
 _FIELDS = ("rows", "matrix", "vector", "moved")

@@ -64,18 +64,24 @@ def exchanges(forward: Forward, at: Point, over: Links, c: Collectives) -> np.nd
     tokens add up instead.
     """
     total = np.zeros(at.tokens.shape)
-    for send in forward.sends:
-        a, b, t = send.bytes
-        bytes_ = a + b * at.sequences + t * at.tokens
-        if send.kind != "exchange":
-            if send.kind == "all_gather":
-                total = total + send.count * all_gather(bytes_, over.tensor, over.fabric, c)
-            else:
-                total = total + send.count * summed(bytes_, over.tensor, over, c)
-        elif over.dp == 1:
-            total = total + send.count * summed(bytes_, over.everyone, over, c)
+    every = np.array([send.bytes for send in forward.sends]).reshape(-1, 3, 1, 1)
+    bytes_ = every[:, 0] + every[:, 1] * at.sequences + every[:, 2] * at.tokens
+    kinds = [(send.kind, send.copies) for send in forward.sends]
+    found = [total] * len(kinds)
+    for kind, copies in dict.fromkeys(kinds):  # those of one kind in one call
+        places = [i for i, each in enumerate(kinds) if each == (kind, copies)]
+        some = bytes_[places, 0]
+        if kind == "all_gather":
+            seconds = all_gather(some, over.tensor, over.fabric, c)
+        elif kind != "exchange" or over.dp == 1:
+            group = over.everyone if kind == "exchange" else over.tensor
+            seconds = summed(some, group, over, c)
         else:
-            total = total + send.count * _between_experts(bytes_, send.copies, at, over, c)
+            seconds = _between_experts(some, copies, at, over, c)
+        for i, one in zip(places, np.broadcast_to(seconds, some.shape), strict=True):
+            found[i] = one
+    for send, one in zip(forward.sends, found, strict=True):
+        total = total + send.count * one
     return total
 
 

@@ -88,7 +88,7 @@ class _Recorder(Engine):
 
     def _held(self, found: list[Clocked]) -> Spent:
         for (ks, rates, work), one in zip(self._pending, found, strict=True):
-            t, _ = self._at_limit(one)
+            t, _ = self._at_limit([one])[0]
             matrix, vector, moved = (np.broadcast_to(w, t.shape) for w in work)
             for i, k in enumerate(ks):
                 flops = matrix[i, 0] if matrix[i, 0] > 0 else vector[i, 0]

@@ -82,14 +82,8 @@ class Batching:
         """Bytes of the cache that decoding requests hold."""
         if self.whole:
             return self.kept
-        b = len(self.end_of)
-        tokens = self.base + b * (self.count + BLOCK / 2)
-        return self.held.fixed * b + self.held.per_token * tokens
-
-    def context(self) -> float:
-        """Mean tokens that the decoding requests look back on."""
-        b = len(self.end_of)
-        return self.base / b + self.count if b else 0.0
+        b, held = len(self.end_of), self.held
+        return held.fixed * b + held.per_token * (self.base + b * (self.count + BLOCK / 2))
 
     def arrive(self) -> None:
         """Take the requests that are there by now."""
@@ -127,18 +121,20 @@ class Batching:
 
     def mixed_step(self, chunk: list[tuple[int, int, int]]) -> None:
         """One step of the decoding requests with a chunk of prompts in it."""
-        b = len(self.end_of)
-        new = sum(tokens for _, tokens, _ in chunk)
-        pairs = sum(tokens * (before + tokens / 2) for _, tokens, before in chunk)
-        for i, _, _ in chunk:
-            if math.isnan(self.taken[i]):
-                self.taken[i] = self.now
+        b, taken = len(self.end_of), self.taken
+        new, pairs = 0, 0.0
+        for i, tokens, before in chunk:
+            new += tokens
+            pairs += tokens * (before + tokens / 2)
+            if taken[i] != taken[i]:  # not a number: not taken yet
+                taken[i] = self.now
         seconds = self.steps.added(b, new, pairs)
-        seconds += self.steps.decode(b, self.context()) if b else 0.0
+        if b:
+            seconds += self.steps.decode(b, self.base / b + self.count)
         self._pass(seconds, 1 if b else 0)
         for i, tokens, before in chunk:
-            self.computed[i] = before + tokens
-            if self.computed[i] == self.input[i] + self.made[i]:
+            done = self.computed[i] = before + tokens
+            if done == self.input[i] + self.made[i]:
                 self._started(i)
 
     def _started(self, i: int) -> None:
@@ -147,17 +143,17 @@ class Batching:
             self.partial = None
         if math.isnan(self.first[i]):
             self.first[i] = self.now
-        tokens = self.input[i] + self.made[i]
-        self.made[i] += 1
-        left = self.output[i] - self.made[i]
+        made = self.made[i] = self.made[i] + 1
+        left = self.output[i] - made
         if left <= 0:
             self._ended(i)
             return
-        self.end_of[i] = self.count + left
-        self.kept += self._need(i)
-        heapq.heappush(self.ending, (self.end_of[i], i))
+        end = self.end_of[i] = self.count + left
+        if self.whole:
+            self.kept += self._need(i)
+        heapq.heappush(self.ending, (end, i))
         self.order.append(i)
-        self.base += tokens + 1 - self.count
+        self.base += self.input[i] + made - self.count
 
     def _ended(self, i: int) -> None:
         self.end[i] = self.now
@@ -171,14 +167,16 @@ class Batching:
         """Time passes, and each decoding request makes its tokens."""
         self.now += seconds
         self.worked += seconds
-        self.filled += seconds * len(self.end_of)
-        self.count += steps * self.per_step
-        while self.ending and self.ending[0][0] <= self.count + 1e-9:
-            end, i = heapq.heappop(self.ending)
-            if self.end_of.get(i) != end:  # it lost its cache meanwhile
+        end_of, ending = self.end_of, self.ending
+        self.filled += seconds * len(end_of)
+        self.count = count = self.count + steps * self.per_step
+        while ending and ending[0][0] <= count + 1e-9:
+            end, i = heapq.heappop(ending)
+            if end_of.get(i) != end:  # it lost its cache meanwhile
                 continue
-            del self.end_of[i]
-            self.kept -= self._need(i)
+            del end_of[i]
+            if self.whole:
+                self.kept -= self._need(i)
             self.base -= self.input[i] + self.output[i] - end
             self._ended(i)
 
@@ -186,24 +184,26 @@ class Batching:
         """Steps without a prompt, up to the next event; blocked: an arrival changes nothing. None
         but one starts after the time `until`.
         """
-        b = len(self.end_of)
-        context = self.context()
-        while self.end_of.get(self.ending[0][1]) != self.ending[0][0]:
-            heapq.heappop(self.ending)
-        n = max(math.ceil((self.ending[0][0] - self.count) / self.per_step - 1e-9), 1)
-        if not blocked:
+        end_of, ending, per_step = self.end_of, self.ending, self.per_step
+        b = len(end_of)
+        context = self.base / b + self.count
+        while end_of.get(ending[0][1]) != ending[0][0]:
+            heapq.heappop(ending)
+        n = max(math.ceil((ending[0][0] - self.count) / per_step - 1e-9), 1)
+        if not blocked and n > 1:
             next_one = min(self.coming[0][0], until) if self.coming else until
             if next_one < math.inf:
                 step = self.steps.decode(b, context)
                 n = min(n, max(math.ceil((next_one - self.now) / step), 1))
-        grown = self.held.per_token * b * self.per_step
-        if grown > 0 and b > 1 and not self.whole:
-            fitting = math.floor((self.capacity - self.used) / grown)
-            if fitting < 1:
-                self.preempt()
-                return
-            n = min(n, fitting)
-        self._pass(n * self.steps.decode(b, context + self.per_step * (n - 1) / 2), n)
+        if b > 1 and not self.whole:
+            grown = self.held.per_token * b * per_step
+            free = self.capacity - self.used
+            if grown > 0 and free < (n + 1) * grown:
+                n = min(n, math.floor(free / grown))
+                if n < 1:
+                    self.preempt()
+                    return
+        self._pass(n * self.steps.decode(b, context + per_step * (n - 1) / 2), n)
 
     def preempt(self) -> None:
         """The newest request loses its cache, and is computed again first."""
@@ -221,19 +221,22 @@ class Batching:
 
     def run(self) -> None:
         """All requests, from the first to the last."""
-        events = 0
+        events, coming, waiting, end_of = 0, self.coming, self.waiting, self.end_of
         most = MOST_EVENTS * len(self.input) + sum(self.input) // self.steps.chunk
         while self.left and events < most:
             events += 1
-            self.arrive()
-            if not self.waiting and not self.end_of:
-                self.now = max(self.now, self.coming[0][0])
-                continue
-            chunk = self.admitted() if self.waiting else []
-            if chunk:
-                self.mixed_step(chunk)
+            if coming and coming[0][0] <= self.now:
+                self.arrive()
+            if waiting:
+                chunk = self.admitted()
+                if chunk:
+                    self.mixed_step(chunk)
+                else:
+                    self.decode_steps(blocked=True)
+            elif end_of:
+                self.decode_steps(blocked=False)
             else:
-                self.decode_steps(blocked=bool(self.waiting))
+                self.now = max(self.now, coming[0][0])
 
 
 def replay(

@@ -13,7 +13,7 @@ from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
-from roofcast.simulator.serving.chain import count, held_of, replica, serve, steps_of
+from roofcast.simulator.serving.chain import costs, count, held_of, replica, serve, steps_of
 from roofcast.simulator.serving.interval import error_at
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import mean
@@ -70,7 +70,7 @@ class Curve:
         self.held = held_of(of, load)
         full = msgspec.structs.replace(load, kind="offline")
         ramp = of.server.profile.ramp
-        self.highest = mean(of.server, full, self.held, of.spec, ramp).requests_per_s
+        self.highest = mean(of.server, full, self.held, of.spec, ramp, costs).requests_per_s
         longest = (1 + load.spread) * (load.input_len + load.output_len)
         self.steps = steps_of(of, load, self.held, longest)
         self.found: dict[float, dict[str, float]] = {}
@@ -79,7 +79,7 @@ class Curve:
         """Seconds by what is limited, at a rate of one replica."""
         if rate not in self.found:
             one = msgspec.structs.replace(self.load, amount=rate)
-            there = mean(self.of.server, one, self.held, self.of.spec)
+            there = mean(self.of.server, one, self.held, self.of.spec, made=costs)
             number = count(one, there.use)
             met = at_rate(self.steps, one, number, self.held, rate * there.e2e, there.overhead)
             self.found[rate] = {

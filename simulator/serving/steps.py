@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from roofcast.simulator.serving.passes import timed
 from roofcast.simulator.serving.protocol import Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 
@@ -45,52 +47,96 @@ class Steps:
         new = grid(fewest, max(self.chunk, FEWEST + 1), 0)
         self.new = sorted({*new, *(n for n in chunks if new[0] < n < new[-1])})
         self.cached = [0.0, max(longest, 2.0)]
-        b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
-        plain = _full(server.decode(b, c), (len(self.sequences), len(self.contexts)))
-        if spec.drafted:
-            checked = _full(server.mixed(b, c, b * spec.drafted, c, b), plain.shape)
-            plain = checked + spec.draft * plain
-        self._decode = plain.tolist()
         self.few = grid(1, max(most, 2), 2)
-        shape = (len(self.few), len(self.new), len(self.cached))
+        b, c = np.array(self.sequences)[:, None], np.array(self.contexts)[None, :]
         b3 = np.array(self.few)[:, None, None]
         n3 = np.array(self.new)[None, :, None]
         c3 = np.array(self.cached)[None, None, :]
-        middle = self.contexts[1]
-        base = _full(server.decode(b3, middle), (len(self.few), 1, 1))
-        prompts = np.maximum(n3 / self.typical, 1.0)
-        added = _full(server.mixed(b3, middle, n3, c3, prompts), shape) - base
+        middle, prompts = self.contexts[1], np.maximum(n3 / self.typical, 1.0)
+        asked: list[tuple[str, tuple[Any, ...]]] = [
+            ("decode", (b, c)),
+            ("decode", (b3, middle)),
+            ("mixed", (b3, middle, n3, c3, prompts)),
+            ("prefill", (prompts[0], n3[0] / prompts[0], c3[0])),
+        ]
+        if spec.drafted:
+            asked.append(("mixed", (b, c, b * spec.drafted, c, b)))
+        plain, base, mixed, alone, *checked = _timed(server, asked)
+        plain = _full(plain, (len(self.sequences), len(self.contexts)))
+        if checked:
+            plain = _full(checked[0], plain.shape) + spec.draft * plain
+        self._decode = plain.tolist()
+        shape = (len(self.few), len(self.new), len(self.cached))
+        added = _full(mixed, shape) - _full(base, (len(self.few), 1, 1))
         self._added = np.maximum(added, 0.0).tolist()
-        alone = server.prefill(prompts[0], n3[0] / prompts[0], c3[0])
         self._alone = _full(alone, shape[1:]).tolist()
+        # pieces of both tables by the number of sequences, made where they are met first
+        self._lines: list[dict[float, tuple[float, ...]]] = [{} for _ in self.contexts]
+        self._planes: list[dict[float, tuple[float, ...]]] = [{} for _ in self.new]
+        self._last = len(self.contexts) - 1, len(self.new) - 1
 
     def decode(self, sequences: float, context: float) -> float:
         """Seconds of a decode step of so many sequences, of this mean context."""
+        j = bisect_right(self.contexts, context, 1, self._last[0]) - 1
+        start, wide, low, rise, high, rise_high, u = self._lines[j].get(sequences) or self._line(
+            sequences, j
+        )
+        v = (context - start) / wide
+        low += v * rise
+        return low + u * (high + v * rise_high - low)
+
+    def _line(self, sequences: float, j: int) -> tuple[float, ...]:
+        """Of a decode step: where its interval of contexts starts and how wide it is, then, of the
+        two numbers of sequences around its own, a start and a rise each; its place between them.
+        """
         i, u = _place(self.sequences, sequences)
-        j, v = _place(self.contexts, context)
         a, b = self._decode[i], self._decode[i + 1]
-        low = a[j] + v * (a[j + 1] - a[j])
-        return low + u * (b[j] + v * (b[j + 1] - b[j]) - low)
+        start, end = self.contexts[j], self.contexts[j + 1]
+        found = start, end - start, a[j], a[j + 1] - a[j], b[j], b[j + 1] - b[j], u
+        self._lines[j][sequences] = found
+        return found
 
     def added(self, sequences: float, new: float, pairs: float) -> float:
         """Seconds that a chunk adds to a decode step; its own where that has no sequences.
 
         new: tokens of its prompts together. pairs: of these with those they look back on.
         """
-        j, v = _place(self.new, new)
         prompts = max(new / self.typical, 1.0)
         share = (pairs / new - new / prompts / 2) / self.cached[1]
+        j = bisect_right(self.new, new, 1, self._last[1]) - 1
+        start, wide, a, more_a, b, more_b, u, c, more_c, d, more_d = self._planes[j].get(
+            sequences
+        ) or self._plane(sequences, j)
+        v = (new - start) / wide
+        low = a + share * more_a
+        low += v * (b + share * more_b - low)
+        if u:
+            high = c + share * more_c
+            low += u * (high + v * (d + share * more_d - high) - low)
+        return max(low, 0.0)
 
-        def at(table: list[list[float]]) -> float:
-            a, b = table[j], table[j + 1]
-            low, high = a[0] + share * (a[1] - a[0]), b[0] + share * (b[1] - b[0])
-            return low + v * (high - low)
+    def _plane(self, sequences: float, j: int) -> tuple[float, ...]:
+        """Of a chunk: where its interval of new tokens starts and how wide it is, then of both ends
+        of it the seconds without cached tokens and what the most of them add: for the number of
+        sequences below its own, and, behind its place between the two, for the one above.
+        """
+        tables, u = [self._alone, self._alone], 0.0
+        if sequences >= 1:
+            i, u = _place(self.few, sequences)
+            tables = self._added[i : i + 2]
+        below, above = (
+            [x for low, high in table[j : j + 2] for x in (low, high - low)] for table in tables
+        )
+        wide = self.new[j + 1] - self.new[j]
+        found = self._planes[j][sequences] = self.new[j], wide, *below, u, *above
+        return found
 
-        if sequences < 1:
-            return max(at(self._alone), 0.0)
-        i, u = _place(self.few, sequences)
-        low = at(self._added[i])
-        return max(low + u * (at(self._added[i + 1]) - low), 0.0)
+
+def _timed(server: Server, asked: Sequence[tuple[str, tuple[Any, ...]]]) -> list[np.ndarray]:
+    """Seconds of steps: together, where the server can, since kernels meet the same sizes often."""
+    if not hasattr(server, "asked"):
+        return [getattr(server, step)(*sizes) for step, sizes in asked]
+    return [each.total for each in timed([server.asked(step, *sizes) for step, sizes in asked])]
 
 
 def grid(first: int, last: int, fine: int) -> list[float]:

@@ -5,7 +5,7 @@ numbers. Both are the same on every device, so that a step that is timed on many
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.ages import odd_rows, widens
 from roofcast.simulator.times.attention import SHORT
 from roofcast.simulator.times.stream import Class, class_of
-from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kernel
+
+if TYPE_CHECKING:
+    from roofcast.simulator.work.step import Step
 
 STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
     "layer_norm": ("norm", "norm_backward"),

@@ -99,8 +99,8 @@ def tiled(
     products (see kernels.toml).
     """
     single = _single(m, n, k, batch, in_bytes, traffic, held, clock, *rates)
-    w, m, n, k, batch = c.matmul, *(_last(x) for x in np.broadcast_arrays(m, n, k, batch))
-    cores, store = _last(rates.cores), _last(rates.store)
+    m, n, k, batch = (_last(np.atleast_1d(x)) for x in np.broadcast_arrays(m, n, k, batch))
+    w, cores, store = c.matmul, _last(rates.cores), _last(rates.store)
     core = _last(rates.sustained * rates.matrix / rates.cores)
     path = _last(w.feed * rates.feed / rates.cores)
     bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
@@ -139,8 +139,11 @@ def _waves(x: np.ndarray, store: np.ndarray) -> np.ndarray:
 
 
 def _last(x: ArrayLike) -> np.ndarray:
-    """An array with axes for tiles and splits before its last one, which stays the longest."""
-    return np.atleast_1d(np.asarray(x, dtype=float))[..., None, None, :]
+    """An array with axes for tiles and splits before its last one, which stays the longest; a
+    number as it is.
+    """
+    given = np.asarray(x, dtype=float)
+    return given[..., None, None, :] if given.ndim else given
 
 
 def _menu(tensor: bool, few: bool) -> tuple[np.ndarray, np.ndarray]:

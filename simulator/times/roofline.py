@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,8 +36,10 @@ from roofcast.simulator.times.power import (
 from roofcast.simulator.times.rates import Rates, Resolved, resolve
 from roofcast.simulator.times.recurrent import recurrent
 from roofcast.simulator.times.stream import stream
-from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kernel
+
+if TYPE_CHECKING:
+    from roofcast.simulator.work.step import Step
 
 BOUNDS = ("matrix", "vector", "memory", "latency")
 # a kernel is bound by its latency where the roofs explain less than this fraction of its time, and

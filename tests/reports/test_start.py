@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from roofcast.reports.command import SELDOM, main
 
 PREDICT = ("predict", "gpt2", "--on", "h100-sxm5", "--json")
+PAGE = ("serving", "llama-3-8b", "--on", "h100-sxm", "--batch", "4")
 SERVING = ("serving", "llama-3-8b", "--on", "h100-sxm", "--concurrency", "4", "--json")
 
 
@@ -37,6 +38,21 @@ def test_forecasts_import_only_what_their_answer_needs(words):
     if words[0] == "serving":
         others = {"rich", "statistics", "difflib", "roofcast.simulator.choose.offers"}
         assert not others & set(loaded)
+
+
+def test_a_page_of_text_is_written_without_what_it_does_not_need():
+    code = (
+        "import sys; from roofcast.reports.command import main\n"
+        f"try: main({list(PAGE)})\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unneeded = {
+        "rich", "numpy.random", "pandas", "scipy", "matplotlib", "tomllib",
+        "roofcast.simulator.work.step", "roofcast.simulator.serving.pools.chain",
+    }  # fmt: skip
+    assert "Memory, per device" in done.stdout
+    assert not unneeded & set(done.stderr.split())
 
 
 def test_the_garbage_collector_is_left_alone_in_a_process_that_is_not_ours():
