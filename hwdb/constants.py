@@ -191,6 +191,9 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: Fraction | None = None
     # long triad, as a fraction of the memory bandwidth
     stream: Fraction | None = None
+    # PyTorch's kernels over lists of tensors (foreach), as a fraction of a triad's bandwidth;
+    # absent where they reach it
+    foreach: Fraction | None = None
     # printed rate of products whose weights hold 2 of every 4, over the dense one; absent where
     # there are none
     sparse: Fraction | None = None

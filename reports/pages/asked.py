@@ -25,9 +25,7 @@ INTERVALS = {
         "constants were fitted to runs on this device, none of this kind of model under this stack;"
         f" {AS_WIDE}"
     ),
-    "no stack stated": (
-        f"no stack was given for several devices; {AS_WIDE}, under the stack of unknown frameworks"
-    ),
+    "no stack stated": f"no stack was given; {AS_WIDE}, under the stack of unknown frameworks",
     "known family": f"constants were fitted to runs on other devices of its family; {AS_WIDE}",
     "inherited device": (
         "no constant was fitted to runs on devices of this family, only to others of its vendor;"

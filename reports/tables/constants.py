@@ -205,6 +205,7 @@ def _families() -> list[Constant]:
             "attention": (family.attention, "1", "fused attention forward / printed peak"),
             "stream": (family.stream, "1", "long triad / printed bandwidth"),
             "sparse": (family.sparse, "1", "printed rate with 2:4 weights / dense"),
+            "foreach": (family.foreach, "1", "kernels over lists of tensors / long triad"),
             "batched_tile": (
                 family.batched_tile, "elements", "smallest tile edge of batched fp32 products",
             ),

@@ -24,8 +24,8 @@ from roofcast.simulator.software import stack as stacks
 
 # dtype column -> number format of the matrix products; the first word that occurs decides
 PRECISION = {
-    "nvfp4": "nvfp4", "fp8": "fp8", "float8": "fp8", "bfloat16": "bf16", "fp16": "fp16",
-    "float16": "fp16", "fp32": "fp32", "tf32": "tf32",
+    "nvfp4": "nvfp4", "fp8": "fp8", "float8": "fp8", "amp-bf16": "amp-bf16", "bfloat16": "bf16",
+    "fp16": "fp16", "float16": "fp16", "fp32": "fp32", "tf32": "tf32",
 }  # fmt: skip
 OPTIMIZER = {"8bit": "adam8bit", "adafactor": "adafactor", "lion": "lion", "sgd": "momentum"}
 WHOLE_EXPERTS = "megatron-bridge"  # framework whose recipes have expert_tensor_parallel_size 1

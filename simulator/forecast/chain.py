@@ -51,8 +51,8 @@ def forecast(
     """Forecast one step of a scenario, and the run where its length is given.
 
     own: measured steps of the user's, which calibrate it. The files that `scenario.runs` names are
-    read by scenarios/own_runs.py, not here. assumed_stack: the scenario's stack is a guess, so that
-    the interval is that of frameworks which nobody named.
+    read by scenarios/own_runs.py, not here. assumed_stack: the scenario's stack is a guess; the
+    interval is then that of frameworks which nobody named, as where no stack is given.
     """
     if scenario.campaign.get("stages"):
         from roofcast.simulator.campaign.terms import stages
@@ -62,7 +62,7 @@ def forecast(
     if scenario.lengths is not None:
         return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)
-    interval = shipped(t, imagined, assumed_stack or _unstated(scenario, found))
+    interval = shipped(t, imagined, assumed_stack or scenario.stack is None)
     if own is not None:
         found, interval = calibrated(found, t, interval, own)
     found = with_cost(with_interval(found, t, interval), scenario, forecast)
@@ -96,13 +96,6 @@ def _check_finite(found: Forecast) -> None:
                 f"{found.model} on {found.device}: {field} is no number that can be; use sizes and"
                 " rates that are less extreme"
             )
-
-
-def _unstated(scenario: Scenario, found: Forecast) -> bool:
-    """Does the step run on several devices, which have no usual software, under a default stack?
-    One device is forecast under eager PyTorch, or what its maker has.
-    """
-    return scenario.stack is None and found.devices > 1
 
 
 def _imagined(asked: Asked, step_s: float) -> bool:

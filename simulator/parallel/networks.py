@@ -171,7 +171,7 @@ def _level(tier: Tier, bandwidth: float, device: Device, devices: int) -> tuple[
     if topology in ("mesh", "cube") and size != full:
         bandwidth *= _links_in_use(topology, size, full)
     reduces = tier.link in REDUCING and "nvswitch" in text
-    section = _section(device, topology)
+    section = _section(tier.link, device, topology)
     level = Level(tier.name, float(size), bandwidth, topology, section, reduces=reduces)
     return level, assumptions
 
@@ -191,8 +191,12 @@ def _links_in_use(topology: str, size: int, full: int) -> float:
     return float(max(np.log2(size), 1.0) / np.log2(full))
 
 
-def _section(device: Device, topology: str) -> str:
-    """Section of collectives.toml whose constants hold between such devices."""
+def _section(link: str, device: Device, topology: str) -> str:
+    """Section of collectives.toml whose constants hold between such devices: that of the link,
+    where collectives over it were measured, else of the device's family.
+    """
+    if link in collectives().networks:
+        return link
     if topology == "bus":
         return "bus"
     fitted = topology == "switch" and device.family in collectives().networks
@@ -252,7 +256,8 @@ def _inside(
     near = int(domain.group()) if domain and device.scale_up.bandwidth else 1
     near = min(near, reach or near)
     if near > 1 and device.scale_up.bandwidth:
-        bandwidth, section = float(device.scale_up.bandwidth), _section(device, "switch")
+        bandwidth = float(device.scale_up.bandwidth)
+        section = _section(device.scale_up.link or "", device, "switch")
         levels.append(Level("links", float(min(near, devices)), bandwidth, "switch", section))
         assumptions.append(f"{near} {device.id} joined by {device.scale_up.link or 'their links'}")
     if near < node:

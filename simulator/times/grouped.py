@@ -28,7 +28,8 @@ STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
 PRODUCTS = {"matmul": "matmul", "sparse_matmul": "matmul", "conv": "conv", "depthwise": "conv"}
 
 # kernels that one call of one formula computes: the formula, what it needs beside shapes (backward,
-# phase and memory format, or whether rows of a matrix are odd), and the number format
+# phase and memory format, whether rows of a matrix are odd, or whether a stream is the optimizer's),
+# and the number format
 Key = tuple[str, Any, str]
 
 
@@ -133,7 +134,7 @@ def _key(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | 
         return k.kind, k.phase == "backward", k.product
     if k.kind in ("conv", "depthwise"):
         return "conv", (k.shape[0], channels_last), asked_format(k, "conv", tf32)
-    return "stream", None, "fp32"
+    return "stream", k.kind == "optimizer" or None, "fp32"
 
 
 def asked_format(k: Kernel, op: str, tf32: tuple[str, ...]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from roofcast.hwdb import constants
 from roofcast.hwdb.constants import Kernels
 from roofcast.hwdb.records import Device
+from roofcast.simulator.times.rates import family_name
 
 MATRIX = ("matmul", "sparse", "attention", "conv")  # formulas of kernels on matrix units
 # makers of GPUs and NPUs whose training steps constants were fitted to; NVIDIA's have a rate inside
@@ -28,3 +30,15 @@ def inside_steps(
         f"{device.id}: products, attention and convolutions of the step at {rate:.2f} of their rate"
         " alone, as on AWS Trainium; no training step of this maker was fitted",
     )
+
+
+def over_lists(device: Device, optimizer: str | None) -> float:
+    """Bandwidth of the optimizer's kernels, as a fraction of a pointwise kernel's, for a stack's
+    implementation of them.
+
+    PyTorch's foreach kernels take the addresses of at most 320 pieces of 65,536 elements as an
+    argument, a block of threads each (ATen/native/cuda/MultiTensorApply.cuh), which leaves the
+    cores of AMD's devices partly idle.
+    """
+    lists = constants.family(family_name(device)).foreach
+    return lists.value if lists and optimizer != "fused" else 1.0

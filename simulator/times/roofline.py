@@ -22,7 +22,7 @@ from roofcast.simulator.times.bounds import printed_times
 from roofcast.simulator.times.compressed import sparse_matmul, widening
 from roofcast.simulator.times.conv import conv, least_flops
 from roofcast.simulator.times.grouped import PRODUCTS, Grouped, Members, asked_format, groups
-from roofcast.simulator.times.inside import inside_steps
+from roofcast.simulator.times.inside import inside_steps, over_lists
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import (
     Board,
@@ -144,7 +144,7 @@ def clocked(
         assumptions.update(dict.fromkeys(older))
         inside, others = inside_steps(formula, step.recipe.mode, device, c)
         assumptions.update(dict.fromkeys(others))
-        share *= _stack_rate(formula, step) * inside
+        share *= _stack_rate(formula, detail, stack, device) * inside
         t = _at(clock, formula, members, detail, rates, c) / share
         least, what = _bounds(members, formula, t[0], rates, c) if bounds else NOT_ASKED
         used = _energy(members, formula, rates, board, c) if board else None
@@ -238,12 +238,12 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
     )
 
 
-def _stack_rate(formula: str, step: Step) -> float:
+def _stack_rate(formula: str, detail: Any, stack: Stack, device: Device) -> float:
     """Rate of a kernel in this stack, as a fraction of what its formula says."""
-    stack = step.recipe.stack
-    if formula in ("matmul", "sparse"):
-        return stack.factor
-    return stack.attention if formula == "attention" else 1.0
+    if formula == "stream":
+        return over_lists(device, stack.implementations.get("optimizer")) if detail else 1.0
+    of = {"matmul": stack.factor, "sparse": stack.factor, "attention": stack.attention}
+    return of.get(formula, 1.0)
 
 
 def _matmul(ks: Members, _: bool, rates: Rates, c: Kernels) -> np.ndarray:

@@ -296,6 +296,19 @@ class Tape(Recording):
         lower = self.precision.autocast and x.dtype in ("fp16", "bf16")
         return self.cast(x, "fp32") if lower else x
 
+    def normed(self, x: Value) -> Value:
+        """Autocast before a norm or a softmax: to fp32, on Gaudi to the lower format
+        [habana-autocast].
+        """
+        return self.low(x) if self._as_on_gaudi() else self.full(x)
+
+    def scaled(self, x: Value) -> Value:
+        """Autocast before a multiplication or a dropout: none, on Gaudi to the lower format."""
+        return self.low(x) if self._as_on_gaudi() else x
+
+    def _as_on_gaudi(self) -> bool:
+        return self.implementation("autocast", "cuda") == "gaudi"
+
     def quantized(self, weight: Value) -> bool:
         """Whether a weight is held in fewer bits than the policy's other weights, for inference."""
         return not self.training and WIDTH[weight.dtype] < WIDTH[self.precision.weights]

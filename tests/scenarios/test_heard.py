@@ -14,6 +14,7 @@ from roofcast.scenarios.measured.device_words import device_named
 from roofcast.scenarios.measured.heard import COLUMNS
 from roofcast.scenarios.measured.recompute_words import recompute_of
 from roofcast.scenarios.measured.siblings import GRAPHS, SAID, filled
+from roofcast.scenarios.measured.training_rows import precision_of
 from roofcast.scenarios.measured.versions import dated
 from roofcast.simulator.forecast import chain
 from roofcast.simulator.work.precision import precision
@@ -252,3 +253,11 @@ def test_a_run_that_ran_near_the_limit_is_not_taken_to_recompute():
     memory = chain.forecast(run.scenario).memory
     assert run.scenario.recompute == "none" and memory.fits is False
     assert memory.low_bytes < memory.capacity_bytes < memory.peak_bytes
+
+
+@pytest.mark.parametrize(
+    "words, found", [("amp-bf16", "amp-bf16"), ("bf16", "bf16"), ("amp_bf16", "bf16")]
+)
+def test_autocast_is_heard_where_a_table_says_it(words, found):
+    """llm-foundry writes amp_bf16 and holds 16-bit parameters under FSDP."""
+    assert precision_of(words, []) == found

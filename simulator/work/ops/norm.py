@@ -30,7 +30,7 @@ def layer_norm(
     if affine and g is None:
         g = t.parameter(width, trainable=trainable)
         b = t.parameter(width, trainable=trainable) if bias else None
-    x = t.full(x)
+    x = t.normed(x)
     n, rows = x.size, x.size // width
     out = t.new(x.shape, t.wide(x.dtype), x.grad or _trained(g, b))
     t.emit("layer_norm", _present(x, g, b), (out,), vector=8 * n, special=rows)
@@ -211,7 +211,7 @@ def group_norm(t: Tape, x: Value, groups: int, *, affine: bool = True) -> Value:
     Keeps x, and the statistics in the format of x.
     """
     g, b = (t.parameter(x.shape[1]), t.parameter(x.shape[1])) if affine else (None, None)
-    x = t.full(x)
+    x = t.normed(x)
     n, rows = x.size, x.shape[0] * groups
     out = t.new(x.shape, t.wide(x.dtype), x.grad or _trained(g, b))
     ins = _present(x, g, b)
@@ -228,7 +228,7 @@ def softmax(t: Tape, x: Value, *, dtype: str | None = None) -> Value:
 
     With `dtype`, as in torch, the softmax is computed and returned in that format.
     """
-    x = t.cast(x, dtype) if dtype else t.full(x)
+    x = t.cast(x, dtype) if dtype else t.normed(x)
     out = t.new(x.shape, t.wide(x.dtype), x.grad)
     t.emit("softmax", (x,), (out,), vector=4 * x.size, special=x.size)
     if out.grad:

@@ -130,7 +130,7 @@ def mul(t: Tape, a: Value, b: Value) -> Value:
 
     Each factor is kept if the other needs a gradient.
     """
-    a, b = _aligned(t, a, b)
+    a, b = _aligned(t, t.scaled(a), t.scaled(b))
     out = t.new(_broadcast(a, b), promote(a.dtype, b.dtype), a.grad or b.grad)
     n = out.size
     t.emit("elementwise", (a, b), (out,), vector=n)
@@ -145,7 +145,7 @@ def mul(t: Tape, a: Value, b: Value) -> Value:
 
 def scale(t: Tape, x: Value) -> Value:
     """x times a number that is not a tensor."""
-    return unary(t, "mul_scalar", x)
+    return unary(t, "mul_scalar", t.scaled(x))
 
 
 def dropout(t: Tape, x: Value, p: float) -> Value:
@@ -155,6 +155,7 @@ def dropout(t: Tape, x: Value, p: float) -> Value:
     """
     if not p or not t.training:
         return x
+    x = t.scaled(x)
     n = x.size
     out = t.new(x.shape, x.dtype, x.grad)
     t.emit("elementwise", (x,), (out,), vector=2 * n, special=n, written=out.bytes + n)

@@ -13,7 +13,10 @@ from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
 
 ASKED = [
-    {"model": "resnet50", "device": "rtx-3090", "batch": 256, "precision": "amp-fp16"},
+    {
+        "model": "resnet50", "device": "rtx-3090", "batch": 256, "precision": "amp-fp16",
+        "stack": "pytorch-eager",
+    },
     {"model": "gpt2", "device": "h100-sxm5"},
     {"model": "bert-base", "device": "tpu-v4"},
     {
@@ -21,6 +24,7 @@ ASKED = [
         "stack": "pytorch-compiled",
     },
 ]  # fmt: skip
+EAGER = {"device": "h100-sxm5", "stack": "pytorch-eager"}
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +61,10 @@ def test_intervals_are_wider_for_devices_less_like_the_measured_ones():
         (ASKED[0] | {"stack": "pytorch-compiled"}, "known device, another stack"),
         (ASKED[0] | {"device": "rtx-3060"}, "known family"),
         (ASKED[0] | {"device": "t4"}, "inherited device"),
+        (ASKED[0] | {"stack": None}, "no stack stated"),
         ({"model": "llama-3-8b", "device": "h100-sxm5", "tp": 2}, "no stack stated"),
-        ({"model": "mixtral-8x7b", "device": "h100-sxm5"}, "mixture of experts"),
-        ({"model": "resnet18", "device": "h100-sxm5", "batch": 1}, "bound by the host"),
+        (EAGER | {"model": "mixtral-8x7b"}, "mixture of experts"),
+        (EAGER | {"model": "resnet18", "batch": 1}, "bound by the host"),
     ],
 )
 def test_a_class_says_what_the_fitted_runs_know(asked, klass):

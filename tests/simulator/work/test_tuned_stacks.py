@@ -1,5 +1,6 @@
 """What stacks do differently when few weights train: adapters, exchanges, 8-bit optimizers."""
 
+import msgspec
 import pytest
 
 from roofcast import predict
@@ -127,3 +128,22 @@ def test_deepspeed_keeps_a_billion_weights_gathered():
     asked = {"batch": 8, "devices": 8, "zero": 3, "sequence": 512, "precision": "bf16"}
     found = predict("llama-2-7b", "a100-sxm4-80gb", stack="deepspeed-zero3", **asked)
     assert found.ranks[0].buffers_bytes == pytest.approx(2e9)
+
+
+def formats(name, kind):
+    """Formats in which kernels of GPT-2 under autocast return their results."""
+    recipe = Recipe(
+        mode="train", batch=1, size=64, precision="amp-bf16", optimizer="adamw", recompute="none",
+        stack=msgspec.structs.replace(stack(name).changed("eager", None), fusion=0.0),
+    )  # fmt: skip
+    found = trace(resolve("gpt2"), recipe)
+    forward = [k for k in found.kernels if k.phase == "forward" and k.kind == kind]
+    return {v.dtype for k in forward for v in k.outputs}
+
+
+def test_autocast_on_gaudi_keeps_norms_and_softmax_in_bf16():
+    """Its lists differ from those of CUDA [habana-autocast]; the loss has a softmax in fp32."""
+    assert formats("optimum-habana", "layer_norm") == {"bf16"}
+    assert formats("pytorch-eager", "layer_norm") == {"fp32"}
+    assert formats("optimum-habana", "softmax") == {"bf16", "fp32"}
+    assert formats("pytorch-eager", "softmax") == {"fp32"}
