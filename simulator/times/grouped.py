@@ -28,7 +28,7 @@ STREAMS = {  # kernel kinds -> classes of times.stream, forward and backward
 PRODUCTS = {"matmul": "matmul", "sparse_matmul": "matmul", "conv": "conv", "depthwise": "conv"}
 
 # kernels that one call of one formula computes: the formula, what it needs beside shapes (backward,
-# phase and memory format, whether rows of a matrix are odd, or whether a stream is the optimizer's),
+# phase and memory format, whether rows of a matrix are odd, whether a stream is the optimizer's),
 # and the number format
 Key = tuple[str, Any, str]
 
