@@ -98,13 +98,6 @@ def _inference(step: Step, framework_bytes: float, slack: float) -> Held:
     return Held(parameters, 0.0, 0.0, step.input_bytes, working, framework, "forward")
 
 
-def output_bytes(step: Step) -> float | None:
-    """Bytes of what the last op of an inference step returns; None in training."""
-    if step.recipe.mode == "train" or not step.kernels:
-        return None
-    return float(sum(v.bytes for v in step.kernels[-1].outputs))
-
-
 def _moments(step: Step, framework_bytes: float, slack: float) -> list[Held]:
     """The candidates for the peak of a training step, from the end of the forward on."""
     units, stack = _units(step), step.recipe.stack

@@ -26,6 +26,7 @@ LENGTH = ("tokens", "samples", "epochs")
 STEP = (
     "input", "batch", "seq", "image", "precision", "optimizer", "recompute", "offload",
     "offload_to", "nvme_bandwidth", "attention", "mode", "stack", "memory_format", *TUNED,
+    "lengths", "packing",
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from roofcast import hwdb
@@ -11,14 +10,13 @@ from roofcast.hwdb.market import costs
 from roofcast.hwdb.market import rent as rent_of
 from roofcast.reports.console import page, say, section
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
-from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.pages.asked import INTERVALS
 from roofcast.reports.pages.choose_table import choices_blocks, cost, front_columns, show_blocks
 from roofcast.reports.pages.choose_table import sure as certain
 from roofcast.reports.pages.energy import mass
 from roofcast.reports.pages.layout import layout_line
 from roofcast.reports.pages.price import PURCHASES, price_words
-from roofcast.reports.pages.search import words_of
+from roofcast.reports.pages.search import given_words, plain, words_of
 from roofcast.reports.parts import Console
 from roofcast.simulator.choose.choice import Choice
 from roofcast.simulator.choose.chosen import Chosen
@@ -74,7 +72,8 @@ def _head(out: Console, found: Chosen) -> None:
     if found.timed:
         length = f", {s['tokens']} tokens" if "tokens" in s else f", {s.get('samples')} samples"
         length += f", {s['epochs']:g} epochs" if "epochs" in s else ""
-    batch = f"batch {s['batch']:,}{' samples (assumed)' if found.batch_assumed else ''}"
+    unit = "packed sequences" if s.get("packing") else "samples" if found.batch_assumed else ""
+    batch = f"batch {s['batch']:,} {unit}{' (assumed)' if found.batch_assumed else ''}".rstrip()
     title = f"{s['model']}: {what}{length}, {batch}, {_GOALS[found.objective]}"
     say(out, title, indent=0, style="bold")
     limits = [f"{_LIMITS[name]} {_amount(name, value)}" for name, value in found.limits.items()]
@@ -165,17 +164,12 @@ def _layout(c: Choice) -> str:
 def predict_words(found: Chosen, choice: Choice) -> str:
     """The command that forecasts the step of a choice in full."""
     s = found.scenario
-    fields = {"sequence": "seq"}
-    given = [
-        f"--{fields.get(name, name).replace('_', '-')} {_plain(s[name])}"
-        for name in ("batch", "sequence", "image", "precision", "optimizer", "attention", "stack",
-                     "mode", "memory_format", *TUNED, "tokens", "samples", "epochs", "pue",
-                     "region", "carbon")
-        if name in s and name != "dora"
-    ]  # fmt: skip
+    of_run = ("tokens", "samples", "epochs", "pue", "region", "carbon")
+    given = [f"--batch {s['batch']}", *given_words(s)]
+    given += [f"--{name} {plain(s[name])}" for name in of_run if name in s]
     if (within := found.limits.get("within_s")) is not None and choice.goodput is not None:
         given.append(f"--deadline {_days(within)}")
-    given += [f"--{name}" for name in ("dora", "embodied") if s.get(name)]
+    given += ["--embodied"] if s.get("embodied") else []
     rent = choice.price
     if rent is not None and rent.median and rent.kind not in PURCHASES:
         if rent != rent_of(hwdb.device(choice.device)):  # what predict takes by itself
@@ -193,11 +187,6 @@ def _days(seconds: float) -> str:
     """
     days = seconds / 86400.0
     return f"{days:g}d" if days == round(days, 3) else f"{seconds:.12g}s"
-
-
-def _plain(value: object) -> str:
-    """A value as an option takes it."""
-    return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
 
 
 def _energy_lines(c: Choice) -> list[tuple[str, str]]:

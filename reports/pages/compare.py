@@ -138,11 +138,12 @@ def _why(
     if abs(peaks[1] - peaks[0]) > LEAST * max(peaks):
         out.print()
         _causes(out, of_memory(base, other), names, binary, LEAST * max(peaks), "memory at peak")
-    if base.batch != other.batch:
-        a, b = (f.step_time_s / f.batch for f in forecasts)
+    if base.samples_read != other.samples_read:
+        a, b = (f.step_time_s / f.samples_read for f in forecasts)
+        what = "batches" if base.batch != other.batch else "samples of a step"
         say(
             out,
-            f"the batches differ: per sample {seconds(a)} and {seconds(b)}"
+            f"the {what} differ: per sample {seconds(a)} and {seconds(b)}"
             f" ({100 * (b / a - 1):+.0f} %)",
         )
 

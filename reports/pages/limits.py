@@ -85,8 +85,9 @@ def remedies_table(out: Console, f: Forecast) -> None:
     show(out, fitted_table(out.width - 2, columns, rows, spare=("option", "of step")))
     text = "each forecast on its own; kernels that another limit bounds may gain, too"
     if any(r.note.startswith("per ") for r in gains):
-        samples = f"{f.batch:,} sample{'s' if f.batch > 1 else ''}"
-        text += f"; with a larger batch: saved in the time of {samples}"
+        samples = f"{f.samples_read:,.4g} sample{'s' if f.samples_read > 1 else ''}"
+        packed = " or packing" if any("packing" in r.options for r in gains) else ""
+        text += f"; with a larger batch{packed}: saved in the time of {samples}"
     text += "; savings do not add up"
     if "maybe" in fits:
         text += "; maybe: the capacity lies within the 80 % interval of the peak"
@@ -109,6 +110,8 @@ def option_of(r: Remedy) -> str:
     for name, value in r.options.items():
         if name == "set":
             words += [f"--set {shlex.quote(f'{key}={text}')}" for key, text in value.items()]
+        elif value is True:
+            words.append(f"--{name.replace('_', '-')}")
         elif value not in (None, ()):
             words.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(words)

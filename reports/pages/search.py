@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
+from roofcast.reports.option_tuning import TUNED
 from roofcast.reports.pages.asked import pass_or_step
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
@@ -19,6 +23,10 @@ from roofcast.simulator.forecast.scenario import Scenario
 _SHOWN_FRONT = 8
 _SHOWN_LOSSES = 2
 _SHOWN_REASONS = 6
+GIVEN = (  # fields of a step
+    "sequence", "image", "precision", "optimizer", "attention", "stack", "mode", "memory_format",
+    *TUNED, "lengths", "packing",
+)  # fmt: skip
 _USUAL = {"zero": 0, "micro_batch": None, "devices": None}  # defaults; of other degrees 1
 
 
@@ -51,8 +59,30 @@ def print_search(found: Explored, best: Sequence[Forecast]) -> None:
 
 def options_line(found: Explored, rank: int) -> str:
     """The options of predict for the layout of this rank among the best."""
-    i = found.best(rank + 1)[rank]
-    return " ".join([f"--on {found.scenario.device}", option_words(found, i)])
+    i, asked = found.best(rank + 1)[rank], msgspec.to_builtins(found.scenario)
+    return " ".join([f"--on {found.scenario.device}", *given_words(asked), option_words(found, i)])
+
+
+def given_words(s: Mapping[str, Any]) -> list[str]:
+    """What a scenario says of a step beside its batch and layout, as options of predict.
+
+    >>> given_words({"sequence": 512, "lora": 8, "lengths": "400,2048", "packing": True})
+    ['--seq 512', '--lora 8', '--lengths 400,2048', '--packing']
+    """
+    words = []
+    for name in GIVEN:
+        value = s.get(name)
+        option = f"--{'seq' if name == 'sequence' else name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value not in (None, False):
+            words.append(f"{option} {plain(value)}")
+    return words
+
+
+def plain(value: object) -> str:
+    """A value as an option takes it."""
+    return f"{value:g}" if isinstance(value, float) else shlex.quote(str(value))
 
 
 def option_words(found: Explored, i: int) -> str:
@@ -88,14 +118,15 @@ def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
         return None
     m = found.memory
     high = near.peak_bytes * (m.high_bytes or m.peak_bytes) / m.peak_bytes
+    tokens = found.tokens_read
     one = found.steps is not None and not (found.campaign and found.campaign.stages)
     return Fitting(
         options=words_of(near.changes),
         verdict="may fit" if high > (m.capacity_bytes or 0.0) else "fits",
         batch=found.batch,
         step_time_s=near.step_s,
-        samples_per_s=found.batch / near.step_s,
-        tokens_per_s=found.batch * found.sequence / near.step_s if found.sequence else None,
+        samples_per_s=found.samples_read / near.step_s,
+        tokens_per_s=tokens / near.step_s if tokens else None,
         peak_bytes=near.peak_bytes,
         time_to_train_s=(found.steps or 0.0) * near.step_s if one else None,
     )

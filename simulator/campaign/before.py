@@ -27,6 +27,7 @@ class Part(NamedTuple):
     samples: float  # of a step
     tokens: float | None
     step_j: float | None  # of all devices
+    batch: float | None = None  # where packed samples are more than the sequences of a step
     sequence: int | None = None
     name: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from datetime import date, timedelta
 from statistics import NormalDist
 from typing import Any
@@ -65,7 +66,7 @@ def _forecast(f: Facts, t: Terms, plan: Plan) -> Campaign | None:
     owned = (time_s, low, high, late)  # loses value while it waits too
     energy_of = _energy(f, plan, lost)
     at_site = sum(energy_of) if energy_of is not None and f.power_scope == SCOPES[-1] else None
-    joules = None if at_site is None else [at_site * s / held[0] for s in held]
+    joules = [None if at_site is None else at_site * s / held[0] for s in held]
     money_of = _cost(f, t, owned if t.owned else held, joules)
     steps_s, slow_s, eval_s = (sum(p[i] for p in plan.parts) for i in (1, 2, 3))
     return Campaign(
@@ -189,7 +190,8 @@ def _stages(
         done += w.all_s
         until = None if usd is None else round(usd * done / plan.work_s, 2)
         found.append(StageResult(
-            name=p.name or f"stage {i + 1}", steps=p.steps, step_s=w.step_s, batch=p.samples,
+            name=p.name or f"stage {i + 1}", steps=p.steps, step_s=w.step_s,
+            batch=p.batch or p.samples,
             sequence=p.sequence, tokens=p.tokens * p.steps if p.tokens else None,
             time_s=time_s * w.all_s / plan.work_s, energy_j=joules[i] if joules else None,
             cost_usd=None if until is None else round(until - paid, 2),
@@ -199,16 +201,16 @@ def _stages(
 
 
 def _cost(
-    f: Facts, t: Terms, times: tuple[float, ...], joules: list[float] | None
+    f: Facts, t: Terms, times: tuple[float, ...], joules: Sequence[float | None]
 ) -> dict[str, Any]:
     """The invoice of the mean, and totals at the ends of the interval.
 
-    joules: of the site in each of these times; None where they are unknown.
+    joules: of the site in each of these times; None where unknown.
     """
     priced = money.owned(f.device) if t.owned else money.Priced(f.price)
     bills = [
         money.invoice(f.device.id, f.devices, t.spares, s / HOUR, priced, j)
-        for s, j in zip(times, joules or [None] * len(times), strict=True)
+        for s, j in zip(times, joules, strict=True)
     ]
     mean, low, high, late = (money.total(bill) for bill in bills)
     return {

@@ -33,6 +33,7 @@ from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.choose.whole_runs import Length
 from roofcast.simulator.forecast.chain import without_interval
+from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import Named, named
 from roofcast.simulator.forecast.scenario import Scenario
@@ -79,13 +80,15 @@ class Chooser:
                 self.unable[device] = str(error)
                 continue
             batch = next(iter(self.kinds.values())).scenario.batch
+        if (varied := varied_of(scenario)) is not None:
+            self.assumptions.append(varied.in_short())
         if not self.kinds:
             raise BadInput(next(iter(self.unable.values())))
 
     def _add(self, s: Scenario) -> None:
         names = named(s)
         if s.batch is None:
-            size = s.sequence or names.model.size
+            size = at_longest(s).sequence or names.model.size
             one = msgspec.structs.replace(s, batch=1)
             parameters = Space(one, names).parameters
             batch, said = run_batch(s, names.model.takes, size, parameters)

@@ -27,6 +27,7 @@ from roofcast.simulator.choose.stacked import (
     stacked_units,
     structure_of,
 )
+from roofcast.simulator.forecast.lengths import Varied
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.parallel.holdings import Share
 from roofcast.simulator.parallel.layout import check
@@ -45,14 +46,17 @@ def forecast_rows(
     peak: np.ndarray,
     sieve: Sieve | None = None,
     peaks: Peaks | None = None,
+    varied: Varied | None = None,
 ) -> list[Refusal]:
     """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
     as they are, and the reasons are returned. Left as they are is also what a sieve holds back, and
     what by `peaks` it would find not to fit.
+
+    decided: of the longest samples, where these are `varied` in length.
     """
     if not len(decided.rows):
         return []
-    ranks = Ranks(decided, names, sieve)
+    ranks = Ranks(decided, names, sieve, varied)
     run = _Run(ranks)
     if sieve is None:
         for rows in ranks.batches():
@@ -104,11 +108,10 @@ class _Run:
             if not len(ranks):
                 continue
             first = mine[np.searchsorted(rank, np.arange(len(ranks)))]
-            steps = [self.ranks.of(i).step for i in ranks.tolist()]
-            units = [
-                self.ranks.units(i, row) for i, row in zip(ranks, first[:, None, None], strict=True)
+            held = [
+                self.ranks.held(i, row) for i, row in zip(ranks, first[:, None, None], strict=True)
             ]
-            stages = _Stages(deals, deal, structure.shares(deals, steps, units), rank)
+            stages = _Stages(deals, deal, structure.shares(deals, *zip(*held, strict=True)), rank)
             for alike in _split(self.alike[mine]):
                 self._of_group(mine[alike], stages.of(alike))
 
@@ -185,16 +188,16 @@ class _Run:
     def _columns(self, rows: np.ndarray, stages: _Stages) -> None:
         """Forecast a table of rows; with a sieve, the times of those only that fit."""
         try:
-            at, parts = self._stacked(rows)
+            at, parts, holding = self._stacked(rows)
             if self.ranks.sieve is None:
                 self.step_s[rows] = timed(at, parts, stages.often()).step_s
-                self.peak[rows] = peak_bytes(at, stages.held())
+                self.peak[rows] = peak_bytes(holding, stages.held())
                 return
-            self.peak[rows] = peak_bytes(at, stages.held())
+            self.peak[rows] = peak_bytes(holding, stages.held())
             fits = np.any(self.peak[rows] <= self.ranks.sieve.capacity, axis=1)
             if np.any(fits):
                 if not np.all(fits):
-                    at, parts = self._stacked(rows[fits])
+                    at, parts, _ = self._stacked(rows[fits])
                 step_s = timed(at, parts, stages.of(fits).often()).step_s
                 rows = rows[fits]
                 peak = self.peak[rows]
@@ -203,16 +206,23 @@ class _Run:
         except RoofcastError as error:
             self.ranks.refuse(error, np.unique(rows))
 
-    def _stacked(self, rows: np.ndarray) -> tuple[Placement, list[Unit]]:
-        """Where a table of rows of ranks with one structure lies, and its units."""
-        steps, of_ranks, counts = [], [], []
+    def _stacked(self, rows: np.ndarray) -> tuple[Placement, list[Unit], Placement]:
+        """Where a table of rows of ranks with one structure lies, and its units; and the same with
+        the steps whose memory is held.
+        """
+        traced, of_ranks, counts = [], [], []
         for part in _split(self.ranks.rank[rows[:, 0]]):
             mine = rows[part]
             i = int(self.ranks.rank[mine[0, 0]])
-            steps.append(self.ranks.of(i).step)
+            traced.append(self.ranks.of(i))
             of_ranks.append(self.ranks.units(i, mine))
             counts.append(len(part))
-        return self.ranks.placed(rows, stacked_step(steps, counts)), stacked_units(of_ranks, counts)
+        at = self.ranks.placed(rows, stacked_step([each.step for each in traced], counts))
+        holding = at
+        if self.ranks.varied is not None:
+            held = stacked_step([each.longest for each in traced], counts)
+            holding = at._replace(step=held)
+        return at, stacked_units(of_ranks, counts), holding
 
 
 class _Stages(NamedTuple):

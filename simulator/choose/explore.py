@@ -19,6 +19,7 @@ from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.search import Found, search_layouts
 from roofcast.simulator.choose.sieve import Sieve
 from roofcast.simulator.choose.space import Shape, Space
+from roofcast.simulator.forecast.lengths import varied_of
 from roofcast.simulator.forecast.resolve import named
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -88,6 +89,8 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
     """
     names = named(scenario)
     scenario, assumed = with_batch(scenario, devices, names.model.takes)
+    if (varied := varied_of(scenario)) is not None:
+        assumed = (*assumed, varied.in_short())
     space = Space(scenario, names)
     shapes, policies = space.shapes(devices, few), space.policies(few)
     if not shapes:
@@ -96,7 +99,7 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
             f" {devices}"
         )
     refuse_more_than(MOST, len(shapes) * len(policies))
-    parts, varied = varied_twice(space, shapes, policies, few)
+    parts, count = varied_twice(space, shapes, policies, few)
     options = [o for part in parts for o in part.options]
     reasons: dict[str, int] = {}
     for part in parts:
@@ -113,7 +116,7 @@ def explore(scenario: Scenario, devices: int, few: bool = False) -> Explored:
         reasons=reasons,
         invalid=sum(p.invalid for p in parts),
         capacity=float(capacity) if capacity else None,
-        varied=varied,
+        varied=count,
         left_out=tuple(space.left_out()),
         assumptions=assumed,
     )

@@ -16,6 +16,7 @@ from roofcast.simulator.campaign.checkpoints import state_bytes
 from roofcast.simulator.campaign.energy import unmodelled
 from roofcast.simulator.choose.sieve import Traces, key_of
 from roofcast.simulator.choose.space import IMAGES, TOKENS
+from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.run import run_of
@@ -31,9 +32,16 @@ class Floor:
     """Bounds of a run on devices of one kind."""
 
     def __init__(
-        self, steps: float, batch: int, traced: Sequence[Step], device: Device, traces: Traces
+        self,
+        steps: float,
+        batch: int,
+        traced: Sequence[Step],
+        device: Device,
+        traces: Traces,
+        samples: float | None = None,
     ) -> None:
         self.steps, self.batch = steps, batch
+        self.samples = float(batch) if samples is None else samples  # that a step reads
         self._traced, self._device, self._grouped = traced, device, traces.grouped
         self.recipe = traced[-1].recipe
         held = traces.held_on(traced[-1], device)
@@ -79,16 +87,19 @@ def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
     """The bounds of a scenario with a batch; of one step where the run has no length. Raises
     BadInput where the device cannot run it.
     """
+    varied, s = varied_of(s), at_longest(s)
     recipe, _ = recipe_of(s, names.model, names.device)
-    steps = run_of(s, recipe, names.model, names.device).steps
+    run = run_of(s, recipe, names.model, names.device, varied=varied)
+    size = recipe.size if varied is None else varied.size(1)
     found = []
     for micro in micros(names.model.takes, recipe.size):
-        one = msgspec.structs.replace(recipe, batch=micro)
+        one = msgspec.structs.replace(recipe, batch=micro, size=size)
         key = (names.device.kind, key_of(one))
         if key not in traces:
             traces[key] = trace(names.model, one)
         found.append(traces[key])
-    return Floor(1.0 if steps is None else steps, recipe.batch, found, names.device, traces)
+    steps = run.steps if run.steps is not None else 1.0
+    return Floor(steps, recipe.batch, found, names.device, traces, run.samples)
 
 
 def _least_joules(step: Step, device: Device) -> float | None:

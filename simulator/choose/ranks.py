@@ -15,7 +15,8 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.decide import Decided, Refusal
 from roofcast.simulator.choose.distinct import column, numbered, together
 from roofcast.simulator.choose.sieve import Peaks, Sieve, key_of
-from roofcast.simulator.forecast.resolve import Named
+from roofcast.simulator.forecast.lengths import Varied
+from roofcast.simulator.forecast.resolve import Named, mean_size
 from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.parallel.stages import Unit, sending, units
@@ -42,10 +43,12 @@ class Rank(NamedTuple):
 
 
 class Traced:
-    """A rank's step of one micro-batch, with the seconds of its kernels."""
+    """A rank's step of one micro-batch, with the seconds of its kernels; and the step whose memory
+    is held, that of the longest samples.
+    """
 
-    def __init__(self, step: Step, times: roofline.OpTimes) -> None:
-        self.step, self.times = step, times
+    def __init__(self, step: Step, times: roofline.OpTimes, longest: Step) -> None:
+        self.step, self.times, self.longest = step, times, longest
         self.units: dict[tuple, list[Unit]] = {}  # by network, and by whether submodules are units
 
     @cached_property
@@ -71,8 +74,11 @@ class Ranks:
     rows.
     """
 
-    def __init__(self, decided: Decided, names: Named, sieve: Sieve | None) -> None:
+    def __init__(
+        self, decided: Decided, names: Named, sieve: Sieve | None, varied: Varied | None = None
+    ) -> None:
         self.decided, self.names, self.sieve = decided, names, sieve
+        self.varied = None if varied is None or varied.packing else varied  # packed: whole ones
         self.refusals: list[Refusal] = []
         self.numbers = n = {name: decided.fields[name].array for name in DEGREES}
         self.gathers = (n["zero"] == 3) & ((n["pp"] == 1) | n["reshard"])  # traffic.gathers
@@ -133,7 +139,7 @@ class Ranks:
         steps: dict[tuple, list[tuple[int, Step]]] = {}  # by what kernels run under
         for i in ranks:
             try:
-                step = self._step(i)
+                step = self._step(i, self.varied)
                 how = id(step.recipe.stack), step.recipe.mode
                 steps.setdefault(how, []).append((i, step))
             except RoofcastError as error:
@@ -152,21 +158,30 @@ class Ranks:
             end = 0
             for i, step in same:
                 start, end = end, end + len(step.kernels)
-                self.traced[i] = Traced(step, _part(times, slice(start, end)))
+                longest = step if self.varied is None else self._step(i, None)
+                self.traced[i] = Traced(step, _part(times, slice(start, end)), longest)
 
     def _times(self, step: Step, again: bool = True) -> roofline.OpTimes:
         """The times of a step. again: it may be timed on other devices."""
         grouped = self.sieve.traces.grouped if self.sieve and again else None
         return roofline.time_all(step, self.names.device, grouped=grouped, bounds=False)
 
-    def _step(self, i: int) -> Step:
-        """The step of the i-th rank."""
+    def _step(self, i: int, varied: Varied | None) -> Step:
+        """The step of the i-th rank; of samples varied in length, of the mean micro-batch."""
+        return self._of(*self.asked(i, varied), self.ranks[i].family)
+
+    def asked(self, i: int, varied: Varied | None) -> tuple[Recipe, Parallel]:
+        """What the step of the i-th rank is traced with."""
         rank = self.ranks[i]
-        return self._of(rank.recipe, self.parallel(rank), rank.family)
+        micro_batch = rank.family[FAMILY.index("micro_batch")]
+        recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
+        layout = self.decided.layout(int(rank.rows[0]))
+        if varied is not None:
+            recipe = msgspec.structs.replace(recipe, size=mean_size(varied, micro_batch, layout))
+        return recipe, layout.parallel
 
     def _of(self, recipe: Recipe, parallel: Parallel, family: tuple) -> Step:
-        """The step of a rank of a family. recipe: of the global batch."""
-        recipe = msgspec.structs.replace(recipe, batch=family[FAMILY.index("micro_batch")])
+        """The step of a rank of a family."""
         if self.sieve is None:
             return trace(self.names.model, recipe, parallel)
         key, traces = self._key(recipe, family), self.sieve.traces
@@ -174,10 +189,6 @@ class Ranks:
             records = traces.records.setdefault(self.names.device.kind, {})
             traces[key] = trace(self.names.model, recipe, parallel, records)
         return traces[key]
-
-    def parallel(self, rank: Rank) -> Parallel:
-        """The degrees that shape the tape of a rank."""
-        return self.decided.layout(int(rank.rows[0])).parallel
 
     def _key(self, recipe: Recipe, family: tuple) -> tuple:
         """What the trace of a rank depends on, on all devices."""
@@ -206,7 +217,7 @@ class Ranks:
         """
         try:
             step = self._of(recipe, parallel, family)
-            return Traced(step, self._times(step)).least
+            return Traced(step, self._times(step), step).least
         except RoofcastError:
             return 0.0
 
@@ -228,6 +239,15 @@ class Ranks:
             known = next((us for (_, g), us in traced.units.items() if g == where[1]), None)
             traced.units[where] = sending(known, at) if known else units(at, traced.times)
         return traced.units[where]
+
+    def held(self, i: int, rows: np.ndarray) -> tuple[Step, list[Unit]]:
+        """The step whose memory the i-th rank holds, and its units on the network of rows."""
+        traced = self.of(i)
+        if traced.longest is traced.step:
+            return traced.step, self.units(i, rows)
+        unknown = np.zeros(len(traced.longest.kernels))  # memory does not ask for seconds
+        at = self._at(int(rows[0, 0]), traced.longest)
+        return traced.longest, units(at, roofline.OpTimes(unknown, unknown, unknown, ()))
 
     def _at(self, row: int, step: Step) -> Placement:
         """Where a rank of a row lies. The network is that of one of the rows with the same groups
@@ -270,7 +290,7 @@ def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]
     first: dict[tuple, int] = {}  # of a family, where it is in this search
     for i, rank in enumerate(run.ranks):
         if rank.family not in sieve.first:
-            sieve.first[rank.family] = rank.recipe, run.parallel(rank)
+            sieve.first[rank.family] = run.asked(i, run.varied)
             first[rank.family] = i
         if len(rows := rank.rows[wanted[rank.rows]]):
             ranks[i] = rows

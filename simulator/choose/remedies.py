@@ -84,6 +84,8 @@ def _changes(found: Forecast, s: Scenario, asked: Asked) -> Iterator[Remedy]:
     if s.inputs:  # a traced module would be traced again for each
         return
     wanted = list(_batches(found))
+    if s.lengths is not None and not s.packing:
+        wanted += _less_padding(found)
     if found.attention == "eager":
         wanted.append(("fused attention", {"attention": "flash"}))
     compiled = COMPILED.get(found.stack)
@@ -112,6 +114,14 @@ def _batches(found: Forecast) -> Iterator[tuple[str, dict[str, Any]]]:
     if found.layout.micro_batches > 1 and found.layout.micro_batches % MORE == 0:
         larger = MORE * found.layout.micro_batch
         yield f"micro-batches of {larger} samples", {"micro_batch": larger}
+
+
+def _less_padding(found: Forecast) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whole sequences of samples, and smaller micro-batches, whose longest sample is shorter."""
+    yield "samples packed into whole sequences", {"packing": True}
+    micro = found.layout.micro_batch if found.layout else found.batch
+    if micro % MORE == 0 and found.mode == "train":
+        yield f"micro-batches of {micro // MORE}: less padding", {"micro_batch": micro // MORE}
 
 
 def _formats(found: Forecast, asked: Asked) -> Iterator[str]:
@@ -149,7 +159,8 @@ def _remedy(found: Forecast, s: Scenario, name: str, options: dict[str, Any]) ->
 
 
 def _of(found: Forecast, then: Forecast, name: str, options: dict[str, Any]) -> Remedy:
-    seconds = then.step_time_s * found.own_factor * found.batch / then.batch
+    samples, more = found.samples_read, then.samples_read
+    seconds = then.step_time_s * found.own_factor * samples / more
     return Remedy(
         name=name,
         options=options,
@@ -157,7 +168,7 @@ def _of(found: Forecast, then: Forecast, name: str, options: dict[str, Any]) -> 
         step_time_s=then.step_time_s * found.own_factor,
         fits=then.memory.fits,
         peak_bytes=then.memory.peak_bytes,
-        note=f"per {found.batch:,} samples" if then.batch != found.batch else "",
+        note=f"per {samples:,.4g} samples" if more != samples else "",
     )
 
 

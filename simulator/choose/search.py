@@ -21,6 +21,7 @@ from roofcast.simulator.choose.decide import Refusal, decide
 from roofcast.simulator.choose.distinct import Column, column, narrow
 from roofcast.simulator.choose.sieve import Peaks, Sieve
 from roofcast.simulator.forecast.chain import forecast
+from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.resolve import named
 from roofcast.simulator.forecast.scenario import Scenario
 
@@ -121,7 +122,7 @@ def _forecast(
     same = np.zeros(count, dtype=np.uint8)
     every = {name: Column([getattr(scenario, name)], same) for name in GRID} | options
     names = named(scenario)
-    decided = decide(scenario, names, every)
+    decided = decide(at_longest(scenario), names, every)
     step_s, peak = np.full((2, count), np.inf)
     refusals = list(decided.refusals)
     for row in decided.alone.tolist():
@@ -132,7 +133,8 @@ def _forecast(
             continue
         step_s[row], peak[row] = alone.step_time_s, alone.memory.peak_bytes
     refusals.sort(key=lambda each: each.first)
-    refusals += forecast_rows(decided, names, step_s, peak, sieve, peaks)
+    varied = varied_of(scenario)
+    refusals += forecast_rows(decided, names, step_s, peak, sieve, peaks, varied)
     refused = np.isinf(peak)
     capacity = names.device.memory.limit or np.inf
     fits = ~refused & (peak <= capacity)

@@ -15,6 +15,7 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choices import CP_KINDS
 from roofcast.simulator.choose.sieve import Traces, key_of
 from roofcast.simulator.forecast.layouts import SHARED, UNCUT
+from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.scenario import Scenario
@@ -51,8 +52,8 @@ class Space:
 
     @cached_property
     def size(self) -> int:
-        """Tokens of a sample."""
-        return self.scenario.sequence or self.model.size or 1
+        """Tokens of a sample, the longest."""
+        return at_longest(self.scenario).sequence or self.model.size or 1
 
     @property
     def batch(self) -> int:

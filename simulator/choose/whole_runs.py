@@ -66,7 +66,7 @@ class Length:
     def _facts(self, of: Floor, device: Device, devices: int, step_s: float) -> Facts:
         step = Part(
             steps=of.steps, step_s=step_s, low_s=None, high_s=None, forward=1.0,
-            samples=float(of.batch), tokens=None, step_j=None,
+            samples=of.samples, tokens=None, step_j=None,
         )  # fmt: skip
         return Facts(
             device=device, devices=devices, parts=(step,), state_bytes=of.state_bytes or 0.0,

@@ -23,7 +23,7 @@ from roofcast.simulator.forecast.result import Forecast, MemoryForecast, Price
 from roofcast.simulator.forecast.rows import by_op
 from roofcast.simulator.forecast.run import Run
 from roofcast.simulator.forecast.tuned import tuned_fields
-from roofcast.simulator.memory import Held, output_bytes
+from roofcast.simulator.memory import Held
 from roofcast.simulator.parallel.layout import Layout
 from roofcast.simulator.times.dispatch import PHASES, Phases
 from roofcast.simulator.times.peak import AtPeak
@@ -62,8 +62,10 @@ class Totals(NamedTuple):
         }
 
 
-def totals(step: Step, micro_batches: float = 1) -> Totals:
-    """Totals of a step that consists of so many micro-batches, over all data-parallel ranks."""
+def totals(step: Step, micro_batches: float = 1, longest: Step | None = None) -> Totals:
+    """Totals of a step that consists of so many micro-batches, over all data-parallel ranks.
+    longest: the step whose memory is held, if another.
+    """
     flops, moved, other = ({p: 0.0 for p in PHASES} for _ in range(3))
     for k in step.kernels:
         flops[k.phase] += k.matrix * k.count
@@ -74,12 +76,19 @@ def totals(step: Step, micro_batches: float = 1) -> Totals:
         flops={p: n * flops[p] for p in PHASES},
         moved={p: n * moved[p] for p in PHASES},
         other=n * sum(other[p] for p in passes) + other["update"],
-        saved={kind: n * _bytes(step.counted, kind) for kind in SAVED},
+        saved={kind: n * _bytes((longest or step).counted, kind) for kind in SAVED},
     )
 
 
 def _bytes(saved: Iterable[Kept], kind: str) -> float:
     return sum(s.bytes * s.count for s in saved if s.kind == kind)
+
+
+def _output_bytes(step: Step) -> float | None:
+    """Bytes of what the last op of an inference step returns; None in training."""
+    if step.recipe.mode == "train" or not step.kernels:
+        return None
+    return float(sum(v.bytes for v in step.kernels[-1].outputs))
 
 
 def memory_fields(
@@ -102,7 +111,7 @@ def memory_fields(
         installed_bytes=float(memory.capacity) if memory.usable and memory.capacity else None,
         low_bytes=low,
         high_bytes=high,
-        output_bytes=None if layout else output_bytes(step),
+        output_bytes=None if layout else _output_bytes(step),
         **cache_fields(step, layout),
     )
 
@@ -144,7 +153,7 @@ def _price(p: Summary | None) -> Price | None:
 
 def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:
     """Fields of a Forecast that repeat what was asked, and how attention runs."""
-    recipe, reads = asked.recipe, asked.model.takes
+    recipe, reads, varied = asked.recipe, asked.model.takes, asked.padding is not None
     return {
         "model": asked.model.name,
         "device": asked.device.id,
@@ -157,22 +166,34 @@ def asked_fields(asked: Asked, step: Step) -> dict[str, Any]:
         "recompute": recipe.recompute,
         "attention": step.attention,
         "stack": recipe.stack.name,
+        "padded_share": asked.padding,
+        "samples_per_step": asked.run.samples if varied else None,
+        "tokens_per_step": asked.run.tokens if varied else None,
         **tuned_fields(step),
     }
 
 
 def assemble(
-    asked: Asked, step: Step, times: OpTimes, phases: Phases, peak: AtPeak, memory: Held
+    asked: Asked,
+    step: Step,
+    times: OpTimes,
+    phases: Phases,
+    peak: AtPeak,
+    memory: Held,
+    longest: Step | None = None,
 ) -> Forecast:
-    """The forecast of a step on one device."""
-    device, recipe, phase = asked.device, step.recipe, phases.of
+    """The forecast of a step on one device. longest: the step whose memory is held, if another."""
+    device, run, phase = asked.device, asked.run, phases.of
     device_s, host_s, total_s = phases.device_s, phases.host_s, phases.total_s
     stretch = np.divide(total_s, device_s, out=np.ones(len(PHASES)), where=device_s > 0)
-    layers, points = by_op(step, times, times.seconds * stretch[phase], phase, host_s > device_s)
+    layers, points = by_op(
+        step, times, times.seconds * stretch[phase], phase, host_s > device_s, longest
+    )
     forward_s, backward_s, recompute_s, update_s = map(float, total_s)
     step_s = float(total_s.sum()) + phases.between_s
     edits, drawn = said(device.edits), energy.of_one(device, times, step_s)
-    counted, held = totals(step), memory_fields(memory, device.memory, step)
+    counted = totals(step, longest=longest)
+    held = memory_fields(memory, device.memory, longest or step)
     host_total = float(host_s.sum()) + phases.program_s
     spent = by_kernels(times, phases)
     share = shares(spent[:3].sum(axis=0), spent[3], step_s, phases.between_s)
@@ -188,15 +209,15 @@ def assemble(
         update_s=update_s,
         host_s=host_total,
         between_steps_s=phases.between_s,
-        samples_per_s=recipe.batch / step_s,
-        tokens_per_s=asked.tokens / step_s if asked.tokens else None,
+        samples_per_s=run.samples / step_s,
+        tokens_per_s=run.tokens / step_s if run.tokens else None,
         parameters=int(step.parameters),
         **rates,
         memory=held,
         layers=layers,
         points=points,
         limits=limits(share, *of_step),
-        **run_fields(asked.run, step, step_s, drawn),
+        **run_fields(run, step, step_s, drawn),
         diagnosis=diagnose(
             Spent.of(spent[:3].sum(axis=0), spent[3]), step_s, phases.between_s, device, memory
         ),
@@ -205,7 +226,7 @@ def assemble(
             *step.assumptions,
             *said_of_cache(step, asked.layout),
             *times.assumptions,
-            *energy.said(device, drawn, asked.run),
+            *energy.said(device, drawn, run),
             *edits,
         ),
     )

@@ -65,6 +65,7 @@ class Placed(NamedTuple):
     outcome: ParallelStep
     fabric: Fabric
     place: Placement
+    longest: tuple[Step, Step]  # of the whole model and of one rank, whose memory is held
 
 
 def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
@@ -74,16 +75,18 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
     held = _fullest(outcome, layout, recipe.mode)
     # what is said of the model is said of all of it, not of a rank's share
     step = at.step._replace(assumptions=at.whole.assumptions)
-    one = assemble(_of_one_rank(asked, at), step, at.times, at.phases, at.peak, held)
+    whole, mine = at.longest
+    one = assemble(_of_one_rank(asked, at), step, at.times, at.phases, at.peak, held, mine)
     layers, points = _of_one_device(one, at, layout)
     layers, fitted = _within(layers, outcome.alike - outcome.passing)
     points = tuple(
         p if p.phase == "update" else msgspec.structs.replace(p, time_s=p.time_s * fitted)
         for p in points
     )
-    n, step_s, tokens = layout.devices, outcome.step_s, asked.tokens
-    rates = totals(at.whole, layout.micro_batches * layout.dp).fields(step_s, at.peak, n)
-    memory = memory_fields(held, device.memory, at.step, layout)
+    n, step_s, tokens = layout.devices, outcome.step_s, asked.run.tokens
+    counted = totals(at.whole, layout.micro_batches * layout.dp, whole)
+    rates = counted.fields(step_s, at.peak, n)
+    memory = memory_fields(held, device.memory, mine, layout)
     moved = sum(p.bytes for p in points)
     exposed = {NAMES[kind]: seconds for kind, seconds in outcome.exposed.items()}
     if "optimizer" in recipe.offload:  # the update has a line of its own
@@ -96,7 +99,7 @@ def assemble_parallel(asked: Asked, at: Placed) -> Forecast:
         **(asked_fields(asked, at.step) | tuned_fields(at.whole)),
         step_time_s=step_s,
         lower_bound_s=outcome.lower_bound_s,
-        samples_per_s=recipe.batch / step_s,
+        samples_per_s=asked.run.samples / step_s,
         forward_s=one.forward_s * outcome.repeats * fitted,
         backward_s=one.backward_s * outcome.repeats * fitted,
         update_s=outcome.update_s,

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from roofcast.hwdb.errors import BadInput
+from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -112,7 +113,8 @@ def with_cache(found: Forecast, scenario: Scenario) -> Forecast:
 
     above = None if m.high_bytes is None else m.high_bytes / m.peak_bytes
     many = f"{batch:,} sequence{'s' * (batch != 1)} per device"
-    counted = f"KV cache counted: {many} of {found.sequence:,} tokens, "
+    longest = at_longest(scenario).sequence or found.sequence
+    counted = f"KV cache counted: {many} of {longest:,} tokens, "
     said = [
         counted + line.removeprefix(NOT_COUNTED).strip() if line.startswith(NOT_COUNTED) else line
         for line in found.assumptions

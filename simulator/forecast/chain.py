@@ -16,7 +16,7 @@ from roofcast.hwdb.errors import BadInput, UnknownName
 from roofcast.simulator.forecast.assemble import assemble
 from roofcast.simulator.forecast.diagnosis import advised
 from roofcast.simulator.forecast.interval import Traits, shipped, traits_of, with_interval
-from roofcast.simulator.forecast.lengths import at_longest, forecast_varied
+from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.memory_error import band
 from roofcast.simulator.forecast.own_runs import OwnRuns, calibrated
 from roofcast.simulator.forecast.resolve import Asked, resolve
@@ -59,8 +59,6 @@ def forecast(
         from roofcast.simulator.forecast.whole_run import in_stages
 
         return in_stages(scenario, stages(scenario.campaign), lambda s: forecast(s, own))
-    if scenario.lengths is not None:
-        return forecast_varied(scenario, lambda s: forecast(s, own))
     found, t, imagined = without_interval(scenario)
     interval = shipped(t, imagined, assumed_stack or scenario.stack is None)
     if own is not None:
@@ -117,10 +115,12 @@ def timed(asked: Asked) -> tuple[Forecast, Step]:
     if asked.layout is not None:
         return _over_devices(asked)
     step = of_one_batch(trace(asked.model, asked.recipe))
+    longest = of_one_batch(trace(asked.model, asked.longest)) if asked.longest else step
     times = time_all(step, asked.device)
     phases = phases_of(step, times.seconds, asked.device)
     peak = at_peak(step, asked.device)
-    found = assemble(asked, step, times, phases, peak, held_on(step, asked.device))
+    held = held_on(longest, asked.device)
+    found = assemble(asked, step, times, phases, peak, held, longest)
     return _explained(found, step, times, asked.device), step
 
 
@@ -172,7 +172,7 @@ def placed(asked: Asked, memory: bool = True) -> Placed:
     from roofcast.simulator.forecast.assemble_parallel import Placed
     from roofcast.simulator.parallel.layout import check
     from roofcast.simulator.parallel.networks import fabric_of
-    from roofcast.simulator.parallel.step import over_devices
+    from roofcast.simulator.parallel.step import held_by, over_devices
     from roofcast.simulator.parallel.traffic import Placement, network
 
     layout, device = asked.layout, asked.device
@@ -188,9 +188,15 @@ def placed(asked: Asked, memory: bool = True) -> Placed:
     phases = phases_of(step, times.seconds, device, waits=False)
     peak = at_peak(whole, device, layout.micro_batches * layout.dp)
     check(layout, step, asked.model.name)
-    outcome = over_devices(step, times, device, layout, fabric, memory)
+    longest = whole, step
+    outcome = over_devices(step, times, device, layout, fabric, memory and not asked.longest)
+    if asked.longest and memory:
+        micro = msgspec.structs.replace(asked.longest, batch=layout.micro_batch)
+        whole_longest = trace(asked.model, micro, Parallel(stages=stages_of(asked)))
+        longest = whole_longest, trace(asked.model, micro, layout.parallel)
+        outcome = outcome._replace(**held_by(longest[1], device, layout, fabric))
     place = Placement(step, device, layout, network(layout, fabric))
-    return Placed(whole, step, times, phases, peak, outcome, fabric, place)
+    return Placed(whole, step, times, phases, peak, outcome, fabric, place, longest)
 
 
 def largest_batch(scenario: Scenario) -> int | None:

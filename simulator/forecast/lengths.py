@@ -7,9 +7,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +15,6 @@ import numpy as np
 from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.forecast.result import Forecast
 from roofcast.simulator.forecast.scenario import Scenario
 
 WANTED = (
@@ -25,8 +22,8 @@ WANTED = (
     " length in each line"
 )
 MOST = 10**9  # tokens of a sample, and samples of a file
-OF_RUN = ("steps", "time_to_train_s", "cost_usd", "energy_j")  # proportional to the steps of a run
 NEWTON = 200  # half steps
+PADDED = "micro-batches padded to their longest sample"
 POINTS = 4096  # of a distribution that only its mean and maximum are known of
 
 
@@ -170,74 +167,88 @@ def _normal(stated: str, mean: float, deviation: float, least: float, most: floa
 
 def at_longest(s: Scenario) -> Scenario:
     """The scenario of whole sequences that need as much memory: of the longest sample."""
+    varied = varied_of(s)
+    if varied is None:
+        return s
+    return msgspec.structs.replace(s, lengths=None, packing=None, sequence=varied.longest)
+
+
+def varied_of(s: Scenario) -> Varied | None:
+    """How the samples of a scenario fill its micro-batches; None where all have one length. Raises
+    BadInput for packing without lengths.
+    """
     if s.lengths is None:
         if s.packing:
             raise BadInput("packing: of samples of which lengths? give --lengths MEAN,MAX too")
-        return s
-    longest = read(s.lengths).longest
-    longest = min(longest, s.sequence or longest)  # truncated
-    return msgspec.structs.replace(s, lengths=None, packing=None, sequence=longest)
+        return None
+    lengths = read(s.lengths)
+    longest = min(lengths.longest, s.sequence or lengths.longest)  # truncated
+    return Varied(lengths.cut(longest), longest, bool(s.packing))
 
 
-def forecast_varied(s: Scenario, forecast: Callable[[Scenario], Forecast]) -> Forecast:
-    """The forecast of samples of different lengths.
-
-    Memory is that of the longest; time that of the mean micro-batch, padded to its longest sample,
-    or packed into sequences of the longest one's length. Rates count tokens of samples.
+class Varied(NamedTuple):
+    """Samples of different lengths in the sequences of a micro-batch: each in one that is padded to
+    the longest of them, or packed into sequences of the longest one's length.
     """
-    assert s.lengths is not None, "lengths are given"
-    lengths, whole = read(s.lengths), at_longest(s)
-    longest = whole.sequence or lengths.longest
-    lengths = lengths.cut(longest)
-    full = forecast(whole)
-    if full.sequence is None:
-        raise BadInput(f"lengths {quoted(s.lengths)}: {full.model} does not read sequences")
-    micro = full.layout.micro_batch if full.layout else full.batch
-    padded = longest if s.packing else max(1, round(lengths.padded(micro)))
-    found = full if s.packing or padded == longest else forecast(_padded(whole, padded, full))
-    said = _told(lengths, longest, micro, bool(s.packing))
-    samples = found.samples_per_s * (longest / lengths.mean if s.packing else 1.0)
-    tokens = samples * lengths.mean
-    devices = full.devices if found.tokens_per_s_per_device is not None else None
-    new: dict[str, Any] = {
-        "memory": full.memory,
-        "ranks": full.ranks,
-        "samples_per_s": samples,
-        "tokens_per_s": tokens,
-        "tokens_per_s_per_device": tokens / devices if devices else None,
-        "padded_share": 0.0 if s.packing else 1.0 - lengths.mean / padded,
-        "assumptions": (*found.assumptions, *said),
-    }
-    if s.tokens is not None:  # tokens of samples, not of padding
-        times = 1.0 if s.packing else padded / lengths.mean
-    else:
-        times = lengths.mean / longest if s.packing else 1.0
-    for field in OF_RUN:
-        value = getattr(found, field)
-        new[field] = None if value is None else value * times
-    return msgspec.structs.replace(found, **new)
 
+    lengths: Lengths  # truncated
+    longest: int
+    packing: bool
 
-def _padded(whole: Scenario, padded: int, full: Forecast) -> Scenario:
-    """The scenario of a mean micro-batch, in the layout of that of the longest sample."""
-    micro = full.layout.micro_batch if full.layout else whole.micro_batch
-    return msgspec.structs.replace(whole, sequence=padded, micro_batch=micro, batch=full.batch)
+    def size(self, micro: int, pieces: int = 1) -> int:
+        """Tokens of each of `micro` sequences on average, padding included; a multiple of the
+        pieces that ranks cut a sequence into.
 
+        >>> of = Varied(read("400,2048"), 2048, False)
+        >>> of.size(1), of.size(4), of.size(4, 32), of._replace(packing=True).size(4)
+        (400, 816, 832, 2048)
+        """
+        if self.packing:
+            return self.longest
+        whole = max(1, round(self.lengths.padded(micro)))
+        return min(-(-whole // pieces) * pieces, self.longest)
 
-def _told(lengths: Lengths, longest: int, micro: int, packing: bool) -> list[str]:
-    """What padding wastes and packing would, in sentences."""
-    mean, padded = lengths.mean, lengths.padded(micro)
-    waste = f"{100 * (1 - mean / padded):.0f} % of the tokens"
-    how = f"lengths {lengths.stated}: {mean:,.0f} tokens on average, at most {longest:,}"
-    if packing:
+    def read(self, batch: int) -> tuple[float, float]:
+        """Samples, and tokens of them, that a step of `batch` sequences reads, on average. Packed
+        sequences are taken as full.
+        """
+        mean = self.lengths.mean
+        if self.packing:
+            return batch * self.longest / mean, float(batch * self.longest)
+        return float(batch), batch * mean
+
+    def padding(self, size: int) -> float:
+        """Share of the tokens that is padding, in sequences of `size` tokens."""
+        return 0.0 if self.packing else max(1.0 - self.lengths.mean / size, 0.0)
+
+    def in_short(self) -> str:
+        """What is known of the samples, and how micro-batches hold them."""
+        mean, longest = f"{self.lengths.mean:,.0f}", f"{self.longest:,}"
+        how = f"packed into sequences of {longest}, which are taken as full"
+        if not self.packing:
+            how = PADDED
+        return f"lengths {self.lengths.stated}: {mean} tokens on average, at most {longest}; {how}"
+
+    def said(self, micro: int, size: int) -> list[str]:
+        """What padding wastes and packing would, in sentences; of micro-batches of `micro` in
+        sequences of `size` tokens.
+        """
+        if self.packing:
+            waste = max(1.0 - self.lengths.mean / self.lengths.padded(micro), 0.0)
+            return [
+                f"{self.in_short()}; padding micro-batches of {micro} instead would waste"
+                f" {100 * waste:.0f} % of the tokens",
+                "packed samples attend to each other's tokens as one sequence would",
+            ]
+        short, share = self.in_short(), f"{100 * self.padding(size):.0f} % of the tokens"
+        if micro == 1:
+            first = short.replace(PADDED, "micro-batches of one sample need no padding")
+        else:
+            first = short.replace("micro-batches", f"micro-batches of {micro}")
+            first += f", {size:,} tokens on average: {share} are padding, which --packing avoids"
         return [
-            f"{how}; packed into sequences of {longest:,}, which are taken as full; padding"
-            f" micro-batches of {micro} instead would waste {waste}",
-            "packed samples attend to each other's tokens as one sequence would",
+            first,
+            "memory and what is saved are those of a micro-batch of the longest samples; time,"
+            " FLOPs, traffic and MFU those of the mean one, padding included; rates count the"
+            " tokens of samples",
         ]
-    return [
-        f"{how}; micro-batches of {micro} padded to their longest sample, {padded:,.0f} tokens on"
-        f" average: {waste} are padding, which --packing avoids",
-        "memory is that of a micro-batch of the longest samples; time, FLOPs and bytes are those of"
-        " the mean one; rates count the tokens of samples",
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,9 +14,9 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator import models
 from roofcast.simulator.forecast.encoded import encoders_of
 from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of
-from roofcast.simulator.forecast.lengths import at_longest
+from roofcast.simulator.forecast.lengths import Varied, at_longest, varied_of
 from roofcast.simulator.forecast.recipes import recipe_of
-from roofcast.simulator.forecast.run import Run, run_of, tokens_of
+from roofcast.simulator.forecast.run import Run, run_of
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.taught import with_teacher
 from roofcast.simulator.models.pruned import pruned
@@ -39,7 +40,7 @@ class Asked(NamedTuple):
     # one that a user's file is based on; None for a chip of the user's on which nothing is measured
     built: hwdb.Device | None
     model: Model
-    recipe: Recipe  # of the global batch
+    recipe: Recipe  # of the global batch; of samples of different lengths, the mean micro-batch
     layout: Layout | None  # None on one device
     system: hwdb.System | None  # None: the usual one of the device
     system_name: str | None  # as it was asked for
@@ -47,11 +48,8 @@ class Asked(NamedTuple):
     assumptions: tuple[str, ...]
     rank: Traced | None = None  # one micro-batch, where choosing it traced it
     fabric: Fabric | None = None  # another network than that of the system
-
-    @property
-    def tokens(self) -> int | None:
-        """Tokens of one step; None for models that do not read sequences."""
-        return tokens_of(self.recipe, self.model)
+    longest: Recipe | None = None  # whose memory is held, where that is of longer sequences
+    padding: float | None = None  # share of the tokens, where samples differ in length
 
 
 class Named(NamedTuple):
@@ -66,7 +64,7 @@ def resolve(s: Scenario) -> Asked:
     """Everything a forecast needs to know of a scenario: defaults for what was left out, each
     listed as an assumption. Raises BadInput or UnknownName for what cannot be.
     """
-    s = at_longest(s)
+    varied, s = varied_of(s), at_longest(s)
     names = named(s)
     device, model, system = names
     name = s.system.id if isinstance(s.system, hwdb.System) else s.system
@@ -74,12 +72,38 @@ def resolve(s: Scenario) -> Asked:
     recipe, assumptions = recipe_of(s, model, device)
     if _is_alias(s.device, device):
         assumptions.insert(0, f"device {s.device}: taken as {device.id}")
-    run = run_of(s, recipe, model, device, system)
+    run = run_of(s, recipe, model, device, system, varied)
     of = device, _built(s, device), model
     if not is_parallel(s):
-        return Asked(*of, recipe, None, system, name, run, tuple(assumptions))
-    recipe, layout, rank, more = layout_asked(s, names, recipe)
-    return Asked(*of, recipe, layout, system, name, run, (*assumptions, *more), rank)
+        found = Asked(*of, recipe, None, system, name, run, tuple(assumptions))
+    else:
+        recipe, layout, rank, more = layout_asked(s, names, recipe)
+        found = Asked(*of, recipe, layout, system, name, run, (*assumptions, *more), rank)
+    return found if varied is None else _at_mean(found, varied)
+
+
+def _at_mean(asked: Asked, varied: Varied) -> Asked:
+    """What was asked of the longest samples, with the time of the mean micro-batch."""
+    x = asked.layout
+    micro = x.micro_batch if x is not None else asked.recipe.batch
+    size = mean_size(varied, micro, x)
+    found = asked._replace(
+        assumptions=(*asked.assumptions, *varied.said(micro, size)), padding=varied.padding(size)
+    )
+    if size == asked.recipe.size:
+        return found
+    mean = msgspec.structs.replace(asked.recipe, size=size)
+    return found._replace(recipe=mean, longest=asked.recipe, rank=None)
+
+
+def mean_size(varied: Varied, micro: int, x: Layout | None) -> int:
+    """Tokens of the sequences of a mean micro-batch, which the ranks of a layout cut into equal
+    pieces.
+    """
+    if x is None:
+        return varied.size(micro)
+    pieces = (x.cp if x.cp_kind == "ulysses" else 2 * x.cp) if x.cp > 1 else 1
+    return varied.size(micro, math.lcm(pieces, x.cp * x.tp if x.sp else 1))
 
 
 def _built(s: Scenario, device: hwdb.Device) -> hwdb.Device | None:

@@ -213,8 +213,11 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     between_steps_s: float = 0.0
     samples_per_s: float
     tokens_per_s: float | None
-    # of the tokens of a step, the share that is padding, where samples differ in length
+    # where samples differ in length: the share of a step's tokens that is padding; samples, and
+    # tokens of them, that a step reads (packed: more samples than sequences in the batch)
     padded_share: float | None = None
+    samples_per_step: float | None = None
+    tokens_per_step: float | None = None
     mfu: float | None  # model FLOPs / (time x printed peak of the precision)
     hfu: float | None  # executed FLOPs, recomputation included, over the same
 
@@ -306,6 +309,17 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     remedies: tuple[Remedy, ...] | None = None  # None where not asked for
     diagnosis: str = ""
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def samples_read(self) -> float:
+        """Samples of the data that a step reads."""
+        return self.samples_per_step or float(self.batch)
+
+    @property
+    def tokens_read(self) -> float | None:
+        """Tokens of these samples, without padding; None where they are no sequences."""
+        whole = float(self.batch * self.sequence) if self.sequence else None
+        return self.tokens_per_step or whole
 
     def to_json(self) -> bytes:
         """The forecast as JSON, in SI units."""

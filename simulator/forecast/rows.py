@@ -41,9 +41,14 @@ class _Sum(msgspec.Struct):
 
 
 def by_op(
-    step: Step, times: OpTimes, seconds: np.ndarray, phase: np.ndarray, host_bound: np.ndarray
+    step: Step,
+    times: OpTimes,
+    seconds: np.ndarray,
+    phase: np.ndarray,
+    host_bound: np.ndarray,
+    longest: Step | None = None,
 ) -> tuple[tuple[LayerForecast, ...], tuple[Point, ...]]:
-    """Rows and roofline points of a step.
+    """Rows and roofline points of a step. longest: the step whose memory is held, if another.
 
     seconds: of each kernel, host time included; phase: index into PHASES of each kernel;
     host_bound: for each phase, whether the host takes longer than the device.
@@ -78,20 +83,21 @@ def by_op(
         if k.matrix:
             point.matrix += k.matrix * k.count - skipped
             point.product = k.product
-    return _layers(step, rows), _points(sums)
+    return _layers(step, rows, longest or step), _points(sums)
 
 
-def _layers(step: Step, rows: dict[str, _Row]) -> tuple[LayerForecast, ...]:
+def _layers(step: Step, rows: dict[str, _Row], longest: Step) -> tuple[LayerForecast, ...]:
     parameters: dict[int, int] = {}
     held: dict[int, float] = {}
     for w in step.weights:
         n = w.size * w.count
         parameters[w.node] = parameters.get(w.node, 0) + n
         held[w.node] = held.get(w.node, 0.0) + n * WIDTH[w.dtype]
-    saved: dict[int, float] = {}
-    for s in step.counted:
+    saved: dict[str, float] = {}
+    for s in longest.counted:
         if s.kind == "activation":
-            saved[s.node] = saved.get(s.node, 0) + s.bytes * s.count
+            saver = longest.nodes[s.node].name
+            saved[saver] = saved.get(saver, 0) + s.bytes * s.count
     return tuple(
         LayerForecast(
             name=name,
@@ -100,7 +106,7 @@ def _layers(step: Step, rows: dict[str, _Row]) -> tuple[LayerForecast, ...]:
             parameters=int(sum(parameters.get(n, 0) for n in r.nodes)),
             flops=float(r.flops),
             bytes=float(r.bytes),
-            saved_bytes=float(sum(saved.get(n, 0) for n in r.nodes)),
+            saved_bytes=float(saved.get(name, 0)),
             parameters_bytes=float(sum(held.get(n, 0.0) for n in r.nodes)),
             time_s=float(sum(r.seconds)),
             forward_s=float(r.seconds[0]),

@@ -9,6 +9,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.campaign.carbon import grid_of
 from roofcast.simulator.campaign.energy import Place, place_of
+from roofcast.simulator.forecast.lengths import Varied
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.step import Recipe
@@ -21,6 +22,8 @@ class Run(NamedTuple):
     """The whole run."""
 
     steps: float | None  # None where no length was given
+    samples: float  # of the data that a step reads
+    tokens: float | None  # of these samples, without padding; None where they are no sequences
     price: Summary | None  # USD per device-hour; None where unknown
     place: Place  # what node and site draw beside the devices
     placed: bool = False  # whether something of the place was asked for
@@ -32,10 +35,15 @@ class Run(NamedTuple):
 
 
 def run_of(
-    s: Scenario, recipe: Recipe, model: Model, device: Device, system: System | None = None
+    s: Scenario,
+    recipe: Recipe,
+    model: Model,
+    device: Device,
+    system: System | None = None,
+    varied: Varied | None = None,
 ) -> Run:
     """The run of a scenario; the price is that of hwdb/prices on demand, of spot capacity where
-    preemptions are given, unless one was given.
+    preemptions are given, unless one was given. varied: samples of different lengths.
     """
     given = s.price_per_hour
     if given is None:
@@ -46,15 +54,18 @@ def run_of(
     grid = grid_of(s.region, s.carbon)
     place = place_of(device, system, s.pue, grid, bool(s.embodied))
     asked = s.pue is not None or grid is not None or bool(s.embodied)
-    return Run(_steps(s, tokens_of(recipe, model), recipe.batch), price, place, asked)
+    samples, tokens = float(recipe.batch), tokens_of(recipe, model)
+    if varied is not None:
+        samples, tokens = varied.read(recipe.batch)
+    return Run(_steps(s, tokens, samples), samples, tokens, price, place, asked)
 
 
-def tokens_of(recipe: Recipe, model: Model) -> int | None:
-    """Tokens of one step; None for models that do not read sequences."""
+def tokens_of(recipe: Recipe, model: Model) -> float | None:
+    """Tokens of one step of whole sequences; None for models that do not read sequences."""
     return recipe.batch * recipe.size if model.takes == "sequence" and recipe.size else None
 
 
-def _steps(s: Scenario, tokens_per_step: int | None, samples_per_step: int) -> float | None:
+def _steps(s: Scenario, tokens_per_step: float | None, samples_per_step: float) -> float | None:
     """Steps of the whole run, from tokens, or from samples and epochs."""
     if s.tokens is not None and s.samples is not None:
         raise BadInput("tokens and samples are two lengths of one run; give one")

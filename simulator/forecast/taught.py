@@ -10,6 +10,7 @@ import msgspec
 from roofcast import hwdb
 from roofcast.hwdb.errors import BadInput
 from roofcast.simulator import models
+from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.result import Elsewhere, Forecast, Limit
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.models.taught import of_batch, taught
@@ -173,7 +174,7 @@ def _pass(
     while tp <= devices:
         if devices % tp == 0 and found.batch % (devices // tp) == 0:
             tried = asked if devices == 1 else msgspec.structs.replace(asked, tp=tp)
-            last = forecast(tried), tp
+            last = _at_longest(forecast(tried), tried, s, forecast), tp
             if last[0].memory.fits is not False:
                 return last
         tp *= 2
@@ -183,6 +184,17 @@ def _pass(
             " number of devices that divides it, or another batch"
         )
     return last
+
+
+def _at_longest(
+    found: Forecast, tried: Scenario, s: Scenario, forecast: Callable[[Scenario], Forecast]
+) -> Forecast:
+    """The forecast of a teacher's pass with the memory of the longest samples of a scenario."""
+    longest = at_longest(s).sequence
+    if s.lengths is None or longest == found.sequence:
+        return found
+    whole = forecast(msgspec.structs.replace(tried, sequence=longest))
+    return msgspec.structs.replace(found, memory=whole.memory)
 
 
 def _sent_bytes(found: Forecast, s: Scenario) -> float:

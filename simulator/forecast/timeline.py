@@ -65,7 +65,7 @@ def moments(scenario: Scenario) -> list[Held]:
         asked = resolve(scenario)
         if asked.layout is not None or scenario.mode != "train":
             return []
-        return moments_on(trace(asked.model, asked.recipe), asked.device)
+        return moments_on(trace(asked.model, asked.longest or asked.recipe), asked.device)
     except RoofcastError:
         return []
 

@@ -226,6 +226,16 @@ def over_devices(
     )
 
 
+def held_by(step: Step, device: Device, layout: Layout, fabric: Fabric) -> dict[str, Any]:
+    """`ranks` and `offloaded` of a ParallelStep, from the step of one rank and micro-batch."""
+    at = Placement(step, device, layout, network(layout, fabric))
+    unknown = np.zeros(len(step.kernels))
+    rows = units(at, OpTimes(unknown, unknown, unknown, ()))  # memory does not ask for seconds
+    members = dealt(at, rows)
+    offloaded = _offloaded(at, rows, members) if layout.offload else {}
+    return {"ranks": _ranks(at, rows, members), "offloaded": offloaded}
+
+
 def _by_kind(
     at: Placement, run: Passes, reduced: Cost, handed: Cost, updated: Cost
 ) -> tuple[dict[str, float], dict[str, float]]:

@@ -302,5 +302,6 @@ def first_wave(load: Load) -> str:
     """The requests of a closed loop that come together."""
     start = load.amount / max(load.requests, load.amount) if load.requests else WAVE
     return (
-        f"closed loop: the first requests of all users arrive together, {start:.0%} of all requests"
+        f"closed loop: the first requests of all users arrive together, {start:.0%} of all"
+        " requests; the others are of users who are mixed, each at another point of a request"
     )

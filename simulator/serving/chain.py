@@ -22,7 +22,7 @@ from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import WAVE, Mean, mean, too_many
 from roofcast.simulator.serving.remember import Shared
-from roofcast.simulator.serving.replay import replay
+from roofcast.simulator.serving.replay import Replayed, replay
 from roofcast.simulator.serving.result import ServingForecast
 from roofcast.simulator.serving.sample import Sample, alike, at_rate, in_loop, seen, together
 from roofcast.simulator.serving.server import Degrees as Cut
@@ -271,4 +271,8 @@ def _replayed(
     number = count(load)
     first = load.amount / number if load.requests else WAVE
     share = first if load.amount > 1 else 0.0
-    return in_loop(steps, load, number, held, min(share, 1.0), way)
+
+    def run(sent: Requests, users: int) -> Replayed:
+        return replay(steps, sent, held, users, way)
+
+    return in_loop(load, number, min(share, 1.0), found.e2e, run)

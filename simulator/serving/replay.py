@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import insort
 from collections import deque
 
 import numpy as np
@@ -52,7 +53,7 @@ class Batching:
         self.input: list[int] = asked.input.tolist()
         self.output: list[int] = asked.output.tolist()
         self.cached: list[int] = asked.cached.tolist()
-        self.issued = asked.arrival.tolist() if users is None else [0.0] * count
+        self.issued: list[float] = asked.arrival.tolist()
         open_ones = count if users is None else min(users, count)
         self.coming = deque((self.issued[i] + request_s, i) for i in range(open_ones))
         self.next = open_ones  # of a closed loop
@@ -160,7 +161,7 @@ class Batching:
         self.left -= 1
         if self.next < len(self.input):
             self.issued[self.next] = self.now
-            self.coming.append((self.now + self.request_s, self.next))
+            insort(self.coming, (self.now + self.request_s, self.next))
             self.next += 1
 
     def _pass(self, seconds: float, steps: float) -> None:
@@ -244,8 +245,8 @@ def replay(
 ) -> Replayed:
     """What each request meets on one replica.
 
-    users: of a closed loop, whose requests are issued as the ones before end; else they arrive as
-    `asked` says. request_s: from the client to the engine.
+    users: of a closed loop, whose first requests arrive as `asked` says and whose others are issued
+    as the ones before end; else all arrive as it says. request_s: from the client to the engine.
 
     The newest requests lose their cache where it is full, and their prompt and answer so far are
     computed again. A request too long for the whole cache runs alone.

@@ -2,12 +2,13 @@
 
 At a rate, requests before the ones that count fill the system, and requests behind them keep it
 full. In a closed loop the first requests of all users come together; they count as much as the mean
-values take them to.
+values take them to. The others are replayed apart, of users who are mixed.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from roofcast.simulator.serving.steps import Steps
 
 FILL = 3  # times as many requests as are under way, before those that count
 PERCENT = (50, 90, 99)
+TIMES = ("ttft", "tpot", "e2e", "queued")
 
 
 class Sample(NamedTuple):
@@ -57,9 +59,8 @@ def alike(found: Replayed) -> Sample:
 
 def together(samples: list[Sample]) -> Sample:
     """The requests of several replicas."""
-    names = ("ttft", "tpot", "e2e", "queued")
     parts: dict[str, Any] = {
-        name: np.concatenate([getattr(s.found, name) for s in samples]) for name in names
+        name: np.concatenate([getattr(s.found, name) for s in samples]) for name in TIMES
     }
     sizes = np.concatenate([s.weight * len(s.weight) for s in samples])
     last = max(s.found.seconds for s in samples)
@@ -81,23 +82,39 @@ def at_rate(steps: Steps, load: Load, count: int, held: Room, there: float, way:
     return alike(replay(steps, sent, held, None, way).part(before, before + count))
 
 
-def in_loop(steps: Steps, load: Load, count: int, held: Room, share: float, way: float) -> Sample:
-    """`count` requests of users who wait for their answers; share: of those that come together.
+def in_loop(
+    load: Load, count: int, share: float, cycle: float, run: Callable[[Requests, int], Replayed]
+) -> Sample:
+    """`count` requests of users who wait for their answers.
 
-    As many more requests keep the others busy while the last of these are served.
+    share: of the requests that come all together, one of each user; the others are those of users
+    of whom each is at another point of a request, as they are where lengths differ and time has
+    passed: each starts at a random time in `cycle` seconds, those of a request, and the first one
+    of each does not count. As many requests behind the last ones keep the others busy. run: a
+    replay of requests for so many users.
     """
     users = int(load.amount)
-    sent: Requests = requests(load, count + users)
-    return looped(replay(steps, sent, held, users, way).part(0, count), users, share)
+    together = min(users, count) if share else 0
+    others = max(count - together, 0 if share >= 1.0 else 1)
+    sent = requests(load, 2 * users + others)
+    both = []
+    if together:
+        both.append(run(Requests(*(v[: 2 * users] for v in sent)), users).part(0, together))
+    if others:
+        sent.arrival[:users] = cycle * np.sort(np.random.default_rng((load.seed, 1)).random(users))
+        both.append(run(sent, users).part(users, users + others))
+    return alike(both[0]) if len(both) == 1 else _both(both[0], both[1], share)
 
 
-def looped(found: Replayed, users: int, share: float) -> Sample:
-    """Requests of a closed loop; share: of those of all users that come together at first."""
-    count = len(found.e2e)
-    first = min(users, count)
-    weight = np.full(count, (1.0 - share) / max(count - first, 1))
-    weight[:first] = share / first if count > first and share else 1.0 / count
-    return Sample(found, weight / weight.sum())
+def _both(first: Replayed, rest: Replayed, share: float) -> Sample:
+    """The requests of two replays; share: of the first."""
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(rest, name)]) for name in TIMES
+    }
+    counts = len(first.e2e), len(rest.e2e)
+    weight = np.repeat([share / counts[0], (1.0 - share) / counts[1]], counts)
+    lost = first.preempted + rest.preempted
+    return Sample(rest._replace(**parts, preempted=lost), weight)
 
 
 def seen(found: Mean, sample: Sample, way: float) -> Mean:

@@ -112,9 +112,9 @@ def _spent(a: Answer, step: Spending, prompt: Spending) -> dict[str, Any]:
     rate = found.requests_per_s
     instances = of.prefill.cut.replicas, of.decode.cut.replicas
     # a prompt of a pass as full as the rate makes it
-    together = float(a.costing.prompts.together(rate / instances[0]))
+    together = max(float(a.costing.prompts.together(rate / instances[0])), 1.0)
     full = of.prefill.server.prefilling(together, load.new, load.hit)
-    if a.costing.prompts.most == 1:
+    if a.costing.prompts.most < 2:
         together, full = 1.0, prompt
     prefills = float(full.joules) / together, float(full.total) / together
     more = a.costing.more / of.decode.spec.tokens / max(found.decoding, 1.0)
@@ -175,9 +175,8 @@ def _pools(a: Answer, watts: list[float | None], prices: list[Price]) -> Pools:
     """Each pool, and the link."""
     of, found, totals = a.of, a.met.mean, a.totals
     rate, load = found.requests_per_s, a.load
-    waiting = of.passing.of_sequence(load.input_len) * float(
-        a.costing.prompts.together(rate / of.prefill.cut.replicas)
-    )
+    together = float(a.costing.prompts.together(rate / of.prefill.cut.replicas))
+    waiting = of.passing.of_sequence(load.input_len) * max(together, 1.0)
     passing = of.passing.weight_bytes + of.passing.runtime_bytes + waiting
     peaks = passing, memory_of(of.decode, load, of.room, found).peak_bytes
     highest = totals.prefill, totals.decode

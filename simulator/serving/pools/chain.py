@@ -75,7 +75,9 @@ def replayed(made: Run, load: Load, met: Apart, trace: Requests | None = None) -
     steps = lengths(of, load, longest, found.overhead)
     number = count(one, found.use)
     first = one.amount / number if load.requests else WAVE
-    there = found.requests_per_s * found.e2e / groups(of)
+    there = found.e2e
+    if load.kind == "rate":
+        there *= found.requests_per_s / groups(of)
     return sample(steps, one, number, there, min(first if one.amount > 1 else 0.0, 1.0))
 
 

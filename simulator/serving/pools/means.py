@@ -11,7 +11,6 @@ X = B / ((output - 1) d(B)) requests per second (Little's law).
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -23,62 +22,12 @@ from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import WAVE, Mean, solve
 from roofcast.simulator.serving.pools.asked import Pair
-from roofcast.simulator.serving.pools.bulk import LOADS, Alone, alone, shared
+from roofcast.simulator.serving.pools.prompts import NEAR, Prompts
+from roofcast.simulator.serving.pools.router import beside, even
 from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import Speculation
-from roofcast.simulator.serving.steps import FINE, grid
 
-NEAR = 0.999  # of what the pools can serve, that a closed loop reaches at most
 BINDS = ("prefill", "transfer", "decode")
-
-
-class Prompts:
-    """An instance of the prefill pool, at the lengths of a load."""
-
-    def __init__(self, server: Server, load: Load, places: float) -> None:
-        self.request_s, self.user_s = float(server.request_s), float(server.user_s)
-        chunk = max(int(server.chunk_tokens), 1)
-        self.most = int(max(min(chunk // load.new, places), 1))
-        """Prompts of a pass, at most."""
-        if load.new > chunk:
-            starts = np.arange(0, load.new, chunk)
-            parts = server.prefill(1, np.minimum(chunk, load.new - starts), load.hit + starts)
-            self.grid, self.seconds = np.array([1.0]), np.array([float(np.sum(parts))])
-        else:
-            self.grid = np.array(grid(1, max(self.most, 2), FINE))
-            spent = server.prefill(self.grid, load.new, load.hit)
-            self.seconds = np.broadcast_to(np.asarray(spent, float), self.grid.shape)
-        # fewer prompts in a pass are never served at a higher rate than more
-        self.capacity = float(np.max((self.grid / self.seconds)[self.grid <= self.most]))
-        """Prompts per second, at most."""
-
-    def takes(self, prompts: Numbers) -> Numbers:
-        """Seconds of a pass of so many prompts."""
-        return np.interp(prompts, self.grid, self.seconds)
-
-    @cached_property
-    def alone(self) -> Alone:
-        """One instance by itself, under any load."""
-        return alone(self.takes(np.arange(1.0, self.most + 1.0)), self.capacity)
-
-    def served(self, rate: Numbers, instances: Numbers = 1.0) -> tuple[Numbers, Numbers]:
-        """Seconds until a pass takes a prompt, and of that pass, at so many prompts per second of
-        each of the instances.
-        """
-        one, each = float(self.takes(1.0)), np.minimum(rate, NEAR * self.capacity)
-        busy, wait, own = shared(self.alone, one, self.capacity, each, instances)
-        return busy * wait, busy * self.takes(own) + (1.0 - busy) * one
-
-    def first_wave(self, users: Numbers) -> Numbers:
-        """Seconds to the end of the pass of a prompt, in the mean over those of so many users of an
-        instance that come all together.
-        """
-        first = np.minimum(users, float(self.most))
-        return self.takes(first) * (np.ceil(users / first) + 1.0) / 2.0
-
-    def together(self, rate: Numbers) -> Numbers:
-        """Prompts of a pass in the mean, at so many per second of an instance."""
-        return np.interp(rate / self.capacity, LOADS, self.alone.many)
 
 
 def places_of(room: Room, load: Load) -> float:
@@ -158,38 +107,41 @@ class Costing:
 
     def rate(self, decoding: Numbers, users: Numbers) -> Numbers:
         """Requests per second of a closed loop while so many sequences decode on each instance."""
-        return self.n * decoding / (self.more * self._tpot(decoding, users))
+        return self.n * decoding / (self.more * self.token(decoding, users))
 
-    def _tpot(self, decoding: Numbers, users: Numbers) -> Numbers:
-        """Seconds per token of a sequence, which meets the others alone."""
-        return self.costs.decode(1.0 + decoding * (1.0 - 1.0 / users))
-
-    def means(self, decoding: Numbers, users: Numbers, wave: Numbers) -> Apart:
-        """Mean values of a closed loop of users while `decoding` sequences decode on each instance.
-
-        wave: share of prompts that come all together.
+    def token(self, decoding: Numbers, users: Numbers) -> Numbers:
+        """Seconds per token of a sequence, which meets the others alone: those that the router has
+        given to its instance, and those whose prompts were computed in one pass with its own.
         """
-        rate, tpot = self.rate(decoding, users), self._tpot(decoding, users)
-        return self.at(rate, decoding, tpot, users, wave)
+        others = self.n * decoding * (1.0 - 1.0 / users)
+        met = 1.0 + beside(others, self.n, users)
+        rate = self.n * decoding / (self.more * self.costs.decode(met))
+        own = self._pass(rate, users)[2]
+        apart = 1.0 - self.n * decoding / users
+        return self.costs.decode(met + np.maximum(own - 1.0, 0.0) * apart / self.n)
 
-    def at(
-        self, rate: Numbers, decoding: Numbers, tpot: Numbers, users: Numbers, wave: Numbers
-    ) -> Apart:
+    def _pass(self, rate: Numbers, users: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Seconds until a pass takes a prompt, those of the pass, and its prompts."""
+        each = np.minimum(rate / self.prefills, NEAR * self.prompts.capacity)
+        return self.prompts.served(each * (1.0 - 1.0 / users), self.prefills)
+
+    def means(self, decoding: Numbers, users: Numbers) -> Apart:
+        """Mean values of a closed loop of users while `decoding` sequences decode on each
+        instance.
+        """
+        tpot = self.token(decoding, users)
+        rate = self.n * decoding / (self.more * tpot)
+        return self.at(rate, decoding, tpot, users)
+
+    def at(self, rate: Numbers, decoding: Numbers, tpot: Numbers, users: Numbers) -> Apart:
         """Mean values at a rate of requests, sequences that decode and their time per token.
 
         users: infinite where requests come by themselves.
         """
         p, others = self.prompts, 1.0 - 1.0 / users
-        instances = self.prefills
-        each = np.minimum(rate / instances, NEAR * p.capacity)
-        wait, own = p.served(each * others, instances)
-        if np.all(np.isfinite(users)):  # those that come all together
-            together = p.first_wave(np.maximum(users / instances, 1.0))
-            wait = (1.0 - wave) * wait + wave * np.maximum(together - own, 0.0)
-        passing = self.passing(rate * others, own)
-        whole = self.costs.spec.tokens * tpot
-        there = 1.0 - np.exp(-decoding * others)
-        joins = there * whole / 2.0 + (whole if self.again else 0.0)
+        wait, own, many = self._pass(rate, users)
+        passing = self.passing(rate * others, own, many)
+        joins = self.joins(decoding * others, tpot)
         inside = wait + own + passing + joins
         there = users - 1.0 if np.all(np.isfinite(users)) else rate * (inside + self.more * tpot)
         outside = p.request_s + p.user_s * there
@@ -201,16 +153,53 @@ class Costing:
         )  # fmt: skip
         return Apart(found, own, passing, joins)
 
-    def passing(self, rate: Numbers, prefill_s: Numbers) -> Numbers:
-        """Seconds from the end of a prompt until its cache is at the other pool."""
+    def joins(self, others: Numbers, tpot: Numbers) -> Numbers:
+        """Seconds until the decode pool makes the first token, or hands it on; others: sequences
+        that decode on the instance in the mean.
+        """
+        whole = self.costs.spec.tokens * tpot
+        there = 1.0 - np.exp(-others)
+        return there * whole / 2.0 + (whole if self.again else 0.0)
+
+    def passing(self, rate: Numbers, prefill_s: Numbers, many: Numbers) -> Numbers:
+        """Seconds from the end of a prompt until its cache is at the other pool, behind those of
+        half of the others of its pass.
+        """
         busy = np.minimum(rate / self.totals.transfer, NEAR)
         held = self.of.sent
         slower = max(held.each_sender, held.each_receiver)
-        return held.exposed(prefill_s) + busy * slower / (2.0 * (1.0 - busy))
+        ahead = np.maximum(many - 1.0, 0.0) * np.maximum(
+            held.each_sender, held.each_receiver / self.n
+        )
+        return held.exposed(prefill_s) + busy * slower / (2.0 * (1.0 - busy)) + ahead / 2.0
+
+    def first(self, found: Apart, users: Numbers) -> Apart:
+        """Mean values of the first requests of all users, which come together; found: of those that
+        come later.
+        """
+        p, mean = self.prompts, found.mean
+        each = np.maximum(users / self.prefills, 1.0)
+        ends, apart = p.first_wave(each), p.spacing(each)
+        decode_s = self.more * mean.tpot
+        off = np.maximum(mean.e2e - decode_s, 0.0)
+        # of the time that one decodes, another does not where its prompt came so much earlier or
+        # later
+        missed = (apart + np.minimum(apart, off)) / (2.0 * decode_s)
+        share = np.maximum(1.0 - missed, np.minimum(decode_s / mean.e2e, 1.0))
+        others = np.maximum(users / self.n - 1.0, 0.0) * share
+        tpot = np.maximum(self.costs.decode(1.0 + others), mean.tpot)
+        passing = self.passing(0.0, found.prefill, np.minimum(each, p.most))
+        joins = self.joins(others, tpot)
+        wait = np.maximum(ends - found.prefill, 0.0)
+        ttft = mean.overhead + wait + found.prefill + passing + joins
+        met = mean._replace(ttft=ttft, tpot=tpot, e2e=ttft + self.more * tpot, queue=wait)
+        return Apart(met, found.prefill, passing, joins)
 
 
 def closed(of: Costing, users: Numbers) -> Apart:
-    """C users of all instances together, each with one request under way."""
+    """C users of all instances together, each with one request under way: their first requests come
+    together, and the others from users of whom each is at another point of a request.
+    """
     users = np.asarray(users, dtype=float)
     start: Numbers = WAVE
     if of.load.requests:
@@ -220,16 +209,42 @@ def closed(of: Costing, users: Numbers) -> Apart:
     most = solve(lambda b: of.rate(b, users), fastest, of.places)
 
     def under_way(decoding: Numbers) -> Numbers:
-        found = of.means(decoding, users, wave).mean
+        found = of.means(decoding, users).mean
         return of.n * decoding + found.requests_per_s * found.ttft
 
     bound = under_way(most) <= users
     solved = solve(under_way, users, of.places)
-    met = of.means(np.where(bound, most, np.minimum(solved, most)), users, wave)
+    met = of.means(np.where(bound, most, np.minimum(solved, most)), users)
     found = met.mean
     late = np.where(bound, np.maximum(users / found.requests_per_s - found.e2e, 0.0), 0.0)
     use: Numbers = np.where(bound, 1.0, np.minimum(found.use, 1.0))
-    return met._replace(mean=found.delayed(late)._replace(use=use))
+    met = met._replace(mean=found.delayed(late)._replace(use=use))
+    return _both(of, met, users, np.where(bound, 0.0, wave))
+
+
+def _both(of: Costing, met: Apart, users: Numbers, wave: Numbers) -> Apart:
+    """The mean over first requests, whose share is `wave`, and those of the steady state."""
+    first, mean = of.first(met, users), met.mean
+
+    def over(a: Numbers, b: Numbers) -> Numbers:
+        return wave * a + (1.0 - wave) * b
+
+    ttft, tpot, queue = (
+        over(getattr(first.mean, name), getattr(mean, name)) for name in ("ttft", "tpot", "queue")
+    )
+    e2e = ttft + of.more * tpot
+    under_way = mean.requests_per_s * mean.e2e
+    rate = np.minimum(under_way / e2e, NEAR * of.totals.highest)
+    late = np.maximum(under_way / rate - e2e, 0.0)
+    use: Numbers = np.where(mean.use < 1.0, rate / of.totals.highest, 1.0)
+    found = mean._replace(
+        ttft=ttft, tpot=tpot, e2e=e2e, queue=queue, requests_per_s=rate,
+        decoding=rate * of.more * tpot / of.n, use=use,
+    )  # fmt: skip
+    found = found.delayed(late)._replace(waiting=mean.waiting + late)
+    return Apart(
+        found, met.prefill, over(first.transfer, met.transfer), over(first.joins, met.joins)
+    )
 
 
 def _sequences(of: Costing, rate: float) -> float:
@@ -248,18 +263,39 @@ def arriving(of: Costing, rate: float) -> Apart:
         raise BadInput(too_many(of, rate))
     decoding = _shared(of, rate)
     tpot = decoding * of.n / (rate * of.more)
-    return of.at(rate, decoding, tpot, np.inf, 0.0)
+    return of.at(rate, decoding, tpot, np.inf)
 
 
 def _shared(of: Costing, rate: float) -> float:
-    """Sequences that decode on an instance in the mean: n of them finish at the rate X(n), so that
-    P(n) = P(n-1) rate / X(n), whatever the lengths (processor sharing [kelly1979]).
+    """Sequences that decode on an instance in the mean: N of all, evenly, finish at the rate X(N),
+    so that P(N) = P(N-1) rate / X(N), whatever the lengths (processor sharing [kelly1979]). Those
+    whose prompts were computed in one pass decode beside each other for longer.
     """
-    n = np.arange(1, int(of.places) + 1)
-    served = n / (of.more * of.costs.decode(n))
-    logs = np.concatenate([[0.0], np.cumsum(np.log(rate / of.n / served))])
+    one, n = np.arange(0, int(of.places) + 1), int(of.n)
+    served = one / (of.more * of.costs.decode(np.maximum(one, 1)))
+    usual = _sequences(of, rate)
+    most = int(min(n * of.places, n * (usual + 10.0 * math.sqrt(usual) + 50.0)))
+    every = even(np.arange(1, most + 1), n, served)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(rate / every))])
     weights = np.exp(logs - logs.max())
-    return float(max((np.arange(len(weights)) * weights).sum() / weights.sum(), 1e-9))
+    found = float(max((np.arange(len(weights)) * weights).sum() / weights.sum() / n, 1e-9))
+    return min(found * _with_pass(of, rate, found), of.places)
+
+
+def _with_pass(of: Costing, rate: float, decoding: float) -> float:
+    """Sequences that decode where those of a pass are together, as a multiple of those where they
+    are not.
+    """
+    own = float(of._pass(rate, np.inf)[2])
+    more = max(own - 1.0, 0.0) / float(of.n)
+
+    def held(beside: float) -> float:
+        def gap(b: Numbers) -> Numbers:
+            return of.n * b / (of.more * of.costs.decode(1.0 + b + beside))
+
+        return float(solve(gap, rate, of.places))
+
+    return held(more) / held(0.0)
 
 
 def full(of: Costing) -> Apart:
@@ -267,7 +303,7 @@ def full(of: Costing) -> Apart:
     rate = of.totals.highest
     decoding = _sequences(of, rate)
     tpot = decoding * of.n / (rate * of.more)
-    found = of.at(0.0, decoding, tpot, np.inf, 0.0)
+    found = of.at(0.0, decoding, tpot, np.inf)
     return found._replace(mean=found.mean._replace(requests_per_s=rate, use=1.0))
 
 

@@ -24,7 +24,7 @@ from roofcast.simulator.serving.pools.asked import Pair
 from roofcast.simulator.serving.pools.means import prompts_of
 from roofcast.simulator.serving.pools.transfer import Transfer
 from roofcast.simulator.serving.replay import MOST_EVENTS, Batching, Replayed
-from roofcast.simulator.serving.sample import FILL, Sample, alike, looped
+from roofcast.simulator.serving.sample import FILL, Sample, alike, in_loop
 from roofcast.simulator.serving.steps import Steps
 
 MOST = 16  # instances that are replayed together
@@ -124,14 +124,14 @@ class _Decode(_Instance):
 
 
 def replayed(of: Lengths, asked: Requests, users: int | None = None) -> Replayed:
-    """What each request meets. users: of a closed loop, whose requests are issued as the ones
-    before end; else they arrive as `asked` says.
+    """What each request meets. users: of a closed loop, whose first requests arrive as `asked` says
+    and whose others are issued as the ones before end; else all arrive as it says.
     """
     one = asked._replace(output=np.ones_like(asked.output))
     prefills = [_Prefill(of.prefill, one, of.passing) for _ in range(of.prefills)]
     decodes = [_Decode(of.decode, asked, of.room, of.again) for _ in range(of.decodes)]
     count = len(asked.input)
-    issued = asked.arrival.tolist() if users is None else [0.0] * count
+    issued = asked.arrival.tolist()
     sizes = (asked.input / of.mean_input).tolist()
     first = count if users is None else min(users, count)
     for i in range(first):
@@ -221,15 +221,13 @@ def sample(
 ) -> Sample:
     """`count` requests of a load that count, of these instances.
 
-    there: requests under way at once, about, at a rate; share: of requests of a closed loop that
-    come together.
+    there: requests under way at once, about, at a rate; of a closed loop seconds of a request.
+    share: of requests of a closed loop that come together.
     """
     if trace is not None:
         return alike(replayed(of, trace))
     if load.kind == "concurrency":
-        users = int(load.amount)
-        found = replayed(of, requests(load, count + users), users)
-        return looped(found.part(0, count), users, share)
+        return in_loop(load, count, share, there, lambda sent, users: replayed(of, sent, users))
     before, behind = math.ceil(FILL * there), math.ceil(there)
     sent = requests(load, before + count + behind)
     start = float(sent.arrival[before - 1]) if before else 0.0

@@ -10,7 +10,8 @@ from roofcast.hwdb.errors import BadInput
 from roofcast.simulator.serving.capacity import room
 from roofcast.simulator.serving.load import Load, Requests, requests
 from roofcast.simulator.serving.means import mean
-from roofcast.simulator.serving.replay import replay
+from roofcast.simulator.serving.replay import Replayed, replay
+from roofcast.simulator.serving.sample import in_loop
 from roofcast.simulator.serving.server import Server
 from roofcast.simulator.serving.speculation import Speculation
 from roofcast.simulator.serving.steps import Steps
@@ -111,6 +112,33 @@ def test_mean_values_and_replay_agree_in_a_closed_loop(users):
     assert found.tpot == pytest.approx(met.tpot.mean(), rel=0.05)
     assert found.e2e == pytest.approx(met.e2e.mean(), rel=0.05)
     assert found.requests_per_s == pytest.approx(40 * users / met.seconds, rel=0.06)
+
+
+def test_users_of_a_closed_loop_start_when_they_are_asked_to():
+    """None waits for a user who starts later, and the next request of each follows its last one."""
+    server = Toy(request_s=0.5)
+    held = room(server, 1024, 1536)
+    sent = requests(Load(kind="concurrency", amount=4, requests=60), 60)
+    sent.arrival[:4] = [0.0, 7.0, 500.0, 500.0]
+    met = replay(Steps(server, held.limit, 2000, 1024), sent, held, 4, 0.5)
+    alone = 0.5 + 1.2 * float(server.prefill(1, 1024)) + float(server.decode(4, 1536))
+    assert np.all(met.ttft[:2] < alone) and np.all(np.isfinite(met.e2e))
+    assert np.mean(met.ttft[4:] < alone) > 0.9
+
+
+def test_first_requests_of_a_closed_loop_come_together_and_others_do_not():
+    load = Load(kind="concurrency", amount=40, requests=400)
+    seen = []
+
+    def run(sent, users):
+        seen.append(sent.arrival[:users].copy())
+        count = len(sent.input)
+        return Replayed(*(np.full(count, float(len(seen))),) * 3, 1.0, 0, 0.0, 0.0, np.zeros(count))
+
+    found = in_loop(load, 400, 0.1, 20.0, run)
+    assert not np.any(seen[0]) and np.all(np.diff(seen[1]) > 0) and 15.0 < seen[1][-1] < 20.0
+    assert len(found.weight) == 400 and found.weight.sum() == pytest.approx(1.0)
+    assert found.mean("ttft") == pytest.approx(0.1 * 1.0 + 0.9 * 2.0)
 
 
 def test_a_replay_is_deterministic_and_serves_everyone_once():

@@ -1,6 +1,7 @@
 """Laws of the queue of prompts on instances that compute as many at once as a chunk holds."""
 
 import heapq
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roofcast.simulator.serving.pools.bulk import LOADS, alone, shared
+from roofcast.simulator.serving.pools.prompts import parts
+from roofcast.simulator.serving.pools.router import beside
 
 
 def found(seconds, use, instances=1):
@@ -69,6 +72,58 @@ def test_it_is_what_a_simulation_finds(most, use, instances, within):
     _, wait, own = found(seconds, use, instances)
     waited, took = simulated(seconds, use, instances, 10_000)
     assert wait + own == pytest.approx(waited + took, rel=within)
+
+
+@pytest.mark.parametrize(("m", "k"), [(3, 4), (2, 7), (3, 2)])
+def test_a_pass_may_hold_a_part_of_a_request(m, k):
+    """k parts a pass, m a request, against a simulation of one instance to the end of its last."""
+    seconds = 2.0 + np.arange(1, k + 1)
+    capacity = k / m / float(seconds[-1])
+    one = sum(float(seconds[min(k, m - start) - 1]) for start in range(0, m, k))
+    random, use = np.random.default_rng(2), 0.6
+    arrival = np.cumsum(random.exponential(1.0 / (use * capacity), 20_000))
+    now, met, left = 0.0, [], []  # left: arrivals and parts of those that wait
+    coming = iter([*arrival.tolist(), np.inf])
+    nearest = next(coming)
+    while len(met) < len(arrival):
+        now = max(now, nearest) if not left else now
+        while nearest <= now:
+            left.append([nearest, m])
+            nearest = next(coming)
+        room, done = k, []
+        while left and room:
+            took = min(room, left[0][1])
+            left[0][1] -= took
+            room -= took
+            if left[0][1] == 0:
+                done.append(left.pop(0)[0])
+        now += float(seconds[k - room - 1])
+        met += [now - at for at in done]
+    of = alone(seconds, capacity, m)
+    busy, wait, own = shared(of, one, capacity, use * capacity, 1.0)
+    own = np.interp(own * m, np.arange(1, k + 1), seconds)
+    assert busy * (wait + own) + (1.0 - busy) * one == pytest.approx(np.mean(met), rel=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.05, 300.0))
+def test_parts_of_a_prompt_fill_most_of_a_chunk(share):
+    m, k = parts(share)
+    assert 1 <= m <= 6 and k >= 1
+    assert k / m <= share * (1 + 1e-6) or share < 1 / 6
+    assert k / m > 0.8 * share
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 12), st.floats(0.0, 1.0))
+def test_sequences_beside_one_are_the_mean_over_a_binomial(users, instances, share):
+    """E[max(K + 1 - n, 0)] / n, K others of whom each decodes with the same probability."""
+    k = np.arange(users)
+    ways = np.array([math.comb(users - 1, int(j)) for j in k], dtype=float)
+    probability = ways * share**k * (1.0 - share) ** (users - 1 - k)
+    wanted = float(probability @ np.maximum(k + 1 - instances, 0)) / instances
+    found = float(beside(share * (users - 1), float(instances), float(users)))
+    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
