@@ -212,7 +212,7 @@ def test_what_a_module_keeps_to_itself_is_not_imported():
 
 def test_formulas_know_nothing_of_models():
     """The formulas of times/ turn numbers into seconds, without tapes, steps or models."""
-    of_steps = {"ages.py", "dispatch.py", "offload.py", "peak.py", "roofline.py"}
+    of_steps = {"ages.py", "dispatch.py", "grouped.py", "offload.py", "peak.py", "roofline.py"}
     for path in (ROOT / "simulator" / "times").glob("*.py"):
         known = {m for m in source(path).imports if m.startswith("roofcast.simulator.")}
         if path.name not in of_steps:

@@ -13,7 +13,8 @@ taken where none on these devices surely fits, and is ranked behind those that d
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,7 +28,7 @@ from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.offers import Offer, counts, offer
 from roofcast.simulator.choose.points import Point, meets, rank, used_memory, value_of
 from roofcast.simulator.choose.search import search_layouts
-from roofcast.simulator.choose.sieve import Sieve, Traces
+from roofcast.simulator.choose.sieve import Peaks, Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
 from roofcast.simulator.choose.whole_runs import Length
@@ -57,7 +58,7 @@ class Chooser:
     """Kinds of devices for one run, and what was found of them."""
 
     def __init__(self, scenario: Scenario, devices: Sequence[str], wanted: Wanted) -> None:
-        self.traces: Traces = {}
+        self.traces = Traces()
         self.wanted = wanted
         self.kinds: dict[str, Kind] = {}
         self.unable: dict[str, str] = {}  # device: why it cannot run this
@@ -65,7 +66,8 @@ class Chooser:
         self.searched: dict[tuple[str, int], Point | None] = {}
         self.deep: set[tuple[str, int]] = set()  # searched as `roofcast search` does
         self.sieves: dict[str, Sieve] = {}
-        self.ranks: Traces = {}  # traced by the searches
+        self.ranks = Traces()  # traced by the searches
+        self.peaks = Peaks()  # that they found
         self.least: dict[tuple, float] = {}  # bytes below which nothing fits, by kind of trace
         self.layouts = 0  # considered
         self.length = Length(scenario)
@@ -95,7 +97,7 @@ class Chooser:
         of = offer(names.device, self.wanted)
         bounds = floor(s, names, self.traces)
         self.kinds[names.device.id] = Kind(
-            of, names, s, bounds, Space(s, names), tuple(counts(of, bounds.batch))
+            of, names, s, bounds, Space(s, names, self.traces), tuple(counts(of, bounds.batch))
         )
 
     @property
@@ -155,6 +157,8 @@ class Chooser:
         for n in kind.counts:
             if not kind.floor.could_fit(n, kind.names.device.memory.limit):
                 continue
+            if not meets(self.point(kind, n, 0.0, {}, 0.0, 0.0, 0.0), wanted):
+                continue  # whatever its time
             least = self.bound(kind, n)
             value = least.value(wanted.objective)
             if value is not None and meets(least, wanted):
@@ -175,7 +179,7 @@ class Chooser:
         answered = {p.offer.device.id for p in found}
         if not found or len(self.kinds) <= FEW_KINDS:
             left = [kind for name, kind in self.kinds.items() if name not in answered]
-            for kind in sorted(left, key=self._most_memory):
+            for kind in self._by_memory(left):
                 for _, n in self.possible(kind, wanted):
                     if self.searched.get((kind.names.device.id, n)) is None:
                         self.deepen(kind, n)
@@ -209,9 +213,7 @@ class Chooser:
         return sorted(best.values(), key=lambda p: rank(p, goal))[:top]
 
     def search(self, kind: Kind, devices: Sequence[int]) -> list[Point]:
-        """The fastest layout of a coarse grid that fits on each of these numbers of devices, where
-        there is one.
-        """
+        """The fastest layout of a coarse grid that fits on each of these numbers of devices."""
         name, capacity = kind.names.device.id, kind.names.device.memory.limit
         new = [n for n in devices if (name, n) not in self.searched]
         self.searched |= dict.fromkeys([(name, n) for n in new])
@@ -224,7 +226,7 @@ class Chooser:
 
     def _search(self, kind: Kind, shapes: Sequence[Shape], policies: Sequence[str]) -> None:
         try:
-            found = search_layouts(kind.scenario, shapes, policies, self._sieve(kind))
+            found = search_layouts(kind.scenario, shapes, policies, self._sieve(kind), self.peaks)
         except RoofcastError as error:
             self.unable[kind.names.device.id] = str(error)
             return
@@ -377,7 +379,7 @@ class Chooser:
         for n in sorted({n for kind in self.kinds.values() for n in kind.counts}):
             held: list[Point] = []
             kinds = [k for k in self.kinds.values() if n in k.counts and not self._hopeless(k, n)]
-            for kind in sorted(kinds, key=self._most_memory):
+            for kind in self._by_memory(kinds):
                 if found := self.search(kind, [n]) or self._deep(kind, n):
                     held += found
                     if held[-1].surely and held[-1].offer.rent is not None:
@@ -387,9 +389,15 @@ class Chooser:
         return None
 
     @staticmethod
-    def _most_memory(kind: Kind) -> tuple[float, bool, float]:
-        capacity = float(kind.names.device.memory.limit or 0.0)
-        return -capacity, kind.offer.rent is None, kind.floor.run_s(1)
+    def _by_memory(kinds: Iterable[Kind]) -> Iterator[Kind]:
+        """Those with the most memory first, of equal ones those with a price, then the fastest."""
+
+        def memory(kind: Kind) -> tuple[float, bool]:
+            return -float(kind.names.device.memory.limit or 0.0), kind.offer.rent is None
+
+        for _, equal in groupby(sorted(kinds, key=memory), memory):
+            some = list(equal)
+            yield from some if len(some) == 1 else sorted(some, key=lambda k: k.floor.run_s(1))
 
     def _deep(self, kind: Kind, devices: int) -> list[Point]:
         found = self.deepen(kind, devices)

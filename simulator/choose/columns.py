@@ -16,7 +16,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.decide import Decided, Refusal
 from roofcast.simulator.choose.distinct import numbered, together
 from roofcast.simulator.choose.ranks import Ranks, sifted
-from roofcast.simulator.choose.sieve import Sieve, key_of
+from roofcast.simulator.choose.sieve import Peaks, Sieve, key_of
 from roofcast.simulator.choose.stacked import (
     Dealt,
     Structure,
@@ -45,10 +45,12 @@ def forecast_rows(
     step_s: np.ndarray,
     peak: np.ndarray,
     sieve: Sieve | None = None,
+    peaks: Peaks | None = None,
     varied: Varied | None = None,
 ) -> list[Refusal]:
     """Writes step seconds and peak bytes of rows at their places; those of an invalid row are left
-    as they are, and the reasons are returned. Left as they are is also what a sieve holds back.
+    as they are, and the reasons are returned. Left as they are is also what a sieve holds back, and
+    what by `peaks` it would find not to fit.
 
     decided: of the longest samples, where these are `varied` in length.
     """
@@ -56,8 +58,18 @@ def forecast_rows(
         return []
     ranks = Ranks(decided, names, sieve, varied)
     run = _Run(ranks)
-    for rows in ranks.batches() if sieve is None else sifted(ranks, sieve):
-        run.forecast(rows)
+    if sieve is None:
+        for rows in ranks.batches():
+            run.forecast(rows)
+    else:
+        layouts = ranks.layouts(peaks) if peaks else []
+        wanted = np.ones(len(ranks.rank), dtype=bool)
+        if peaks:
+            wanted = ~(peaks.of(layouts) > sieve.capacity)
+        for rows in sifted(ranks, sieve, wanted):
+            run.forecast(rows)
+        if peaks:
+            peaks.found(layouts, run.peak)
     step_s[decided.rows], peak[decided.rows] = run.step_s, run.peak
     return sorted(ranks.refusals, key=lambda each: (ranks.rank[each.first], each.first))
 

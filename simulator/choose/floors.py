@@ -21,7 +21,6 @@ from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.resolve import Named
 from roofcast.simulator.forecast.run import run_of
 from roofcast.simulator.forecast.scenario import Scenario
-from roofcast.simulator.memory import held_on
 from roofcast.simulator.times.power import board_of, clocks, joules_at
 from roofcast.simulator.times.roofline import clocked, time_all
 from roofcast.simulator.work.step import Step, trace
@@ -38,13 +37,14 @@ class Floor:
         batch: int,
         traced: Sequence[Step],
         device: Device,
+        traces: Traces,
         samples: float | None = None,
     ) -> None:
         self.steps, self.batch = steps, batch
         self.samples = float(batch) if samples is None else samples  # that a step reads
-        self._traced, self._device = traced, device
+        self._traced, self._device, self._grouped = traced, device, traces.grouped
         self.recipe = traced[-1].recipe
-        held = held_on(traced[-1], device)
+        held = traces.held_on(traced[-1], device)
         # weights, gradients and states, shared by all devices at best
         self.weights_bytes = float(held.parameters + held.gradients + held.optimizer)
         # what stays where states lie in host memory: weights without their gradients
@@ -56,7 +56,7 @@ class Floor:
         """Device seconds of a sample: its kernels alone, whole on one device."""
         found = []
         for step in self._traced:
-            seconds = time_all(step, self._device).seconds
+            seconds = time_all(step, self._device, grouped=self._grouped, bounds=False).seconds
             computing = np.array([k.phase != "update" for k in step.kernels])
             found.append(float(seconds[computing].sum()) / step.recipe.batch)
         return min(found)
@@ -99,7 +99,7 @@ def floor(s: Scenario, names: Named, traces: Traces) -> Floor:
             traces[key] = trace(names.model, one)
         found.append(traces[key])
     steps = run.steps if run.steps is not None else 1.0
-    return Floor(steps, recipe.batch, found, names.device, run.samples)
+    return Floor(steps, recipe.batch, found, names.device, traces, run.samples)
 
 
 def _least_joules(step: Step, device: Device) -> float | None:

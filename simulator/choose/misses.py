@@ -40,7 +40,7 @@ def misses(chooser: Chooser, wanted: Wanted) -> Near:
     found = []
     for name, given in wanted.limits.items():
         relaxed = msgspec.structs.replace(wanted, **{name: None}, goal=GOAL_OF[name])
-        near = [chooser.deepened(p) for p in chooser.ranked(relaxed, NEAREST)]
+        near = _nearest(chooser, chooser.ranked(relaxed, NEAREST), wanted)
         met = sorted(
             (p for p in near if chooser.holds(p, wanted)),
             key=lambda p: (not p.surely, p.value(wanted.objective) or 0.0),
@@ -59,6 +59,22 @@ def misses(chooser: Chooser, wanted: Wanted) -> Near:
         best = chooser.ranked(free, 1)
         unlimited = choice_of(chooser, best[0]) if best else None
     return Near(tuple(found), unlimited)
+
+
+def _nearest(chooser: Chooser, points: Sequence[Point], wanted: Wanted) -> list[Point]:
+    """The points with the fastest of all layouts on their devices. Where no layout changes what
+    they cost, those alone that may turn out to cost least.
+    """
+    if wanted.buy and not chooser.length.given and list(wanted.limits) == ["under_usd"]:
+        surely = [p.cost_usd for p in points if p.surely and p.cost_usd is not None]
+        least = min(surely, default=None)
+        first = next((p for p in points if p.surely and p.cost_usd == least), None)
+        points = [
+            p
+            for p in points
+            if p is first or least is None or (not p.surely and (p.cost_usd or 0.0) <= least)
+        ]
+    return [chooser.deepened(p) for p in points]
 
 
 def _needed(chooser: Chooser, point: Point, wanted: Wanted, name: str) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.decide import Decided, Refusal
 from roofcast.simulator.choose.distinct import column, numbered, together
-from roofcast.simulator.choose.sieve import Sieve, key_of
+from roofcast.simulator.choose.sieve import Peaks, Sieve, key_of
 from roofcast.simulator.forecast.lengths import Varied
 from roofcast.simulator.forecast.resolve import Named, mean_size
 from roofcast.simulator.parallel.fabric import Fabric, beside, is_torus, kind_of
@@ -23,7 +24,7 @@ from roofcast.simulator.parallel.traffic import Network, Placement, network
 from roofcast.simulator.times import roofline
 from roofcast.simulator.work.recompute import policy
 from roofcast.simulator.work.step import Recipe, Step, trace
-from roofcast.simulator.work.traced import Kernel
+from roofcast.simulator.work.traced import Parallel
 
 FAMILY = ("tp", "sp", "cp", "cp_kind", "ep", "etp", "micro_batch")  # what shapes a rank
 DEGREES = (
@@ -50,19 +51,22 @@ class Traced:
         self.step, self.times, self.longest = step, times, longest
         self.units: dict[tuple, list[Unit]] = {}  # by network, and by whether submodules are units
 
-    def _seconds(self, counts: Callable[[Kernel], bool]) -> float:
-        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
-        return sum(seconds for kernel, seconds in kernels if counts(kernel))
-
-    @property
+    @cached_property
     def work(self) -> float:
         """Seconds of the kernels, without the update."""
-        return self._seconds(lambda kernel: kernel.phase != "update")
+        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
+        return sum([seconds for kernel, seconds in kernels if kernel.phase != "update"])
 
     @property
+    def least(self) -> float:
+        """Seconds of the kernels in any micro-batch."""
+        return self.work - self.spared
+
+    @cached_property
     def spared(self) -> float:
         """Seconds of adding gradients up, which the first micro-batch of a step may do without."""
-        return self._seconds(lambda kernel: kernel.kind == "accumulate")
+        kernels = zip(self.step.kernels, self.times.seconds.tolist(), strict=True)
+        return sum([seconds for kernel, seconds in kernels if kernel.kind == "accumulate"])
 
 
 class Ranks:
@@ -141,9 +145,12 @@ class Ranks:
             except RoofcastError as error:
                 self._cannot_be(i, error)
         for same in steps.values():
-            kernels = tuple(kernel for _, step in same for kernel in step.kernels)
+            whole = same[0][1]
+            if len(same) > 1:
+                kernels = tuple(kernel for _, step in same for kernel in step.kernels)
+                whole = whole._replace(kernels=kernels)
             try:
-                times = roofline.time_all(same[0][1]._replace(kernels=kernels), self.names.device)
+                times = self._times(whole, len(same) == 1)
             except RoofcastError as error:
                 for i, _ in same:
                     self._cannot_be(i, error)
@@ -154,21 +161,46 @@ class Ranks:
                 longest = step if self.varied is None else self._step(i, None)
                 self.traced[i] = Traced(step, _part(times, slice(start, end)), longest)
 
+    def _times(self, step: Step, again: bool = True) -> roofline.OpTimes:
+        """The times of a step. again: it may be timed on other devices."""
+        grouped = self.sieve.traces.grouped if self.sieve and again else None
+        return roofline.time_all(step, self.names.device, grouped=grouped, bounds=False)
+
     def _step(self, i: int, varied: Varied | None) -> Step:
         """The step of the i-th rank; of samples varied in length, of the mean micro-batch."""
-        rank, sieve = self.ranks[i], self.sieve
+        return self._of(*self.asked(i, varied), self.ranks[i].family)
+
+    def asked(self, i: int, varied: Varied | None) -> tuple[Recipe, Parallel]:
+        """What the step of the i-th rank is traced with."""
+        rank = self.ranks[i]
         micro_batch = rank.family[FAMILY.index("micro_batch")]
         recipe = msgspec.structs.replace(rank.recipe, batch=micro_batch)
         layout = self.decided.layout(int(rank.rows[0]))
         if varied is not None:
             recipe = msgspec.structs.replace(recipe, size=mean_size(varied, micro_batch, layout))
-        parallel = layout.parallel
-        if sieve is None:
+        return recipe, layout.parallel
+
+    def _of(self, recipe: Recipe, parallel: Parallel, family: tuple) -> Step:
+        """The step of a rank of a family."""
+        if self.sieve is None:
             return trace(self.names.model, recipe, parallel)
-        key = (self.names.device.kind, key_of(recipe), *rank.family)
-        if key not in sieve.traces:
-            sieve.traces[key] = trace(self.names.model, recipe, parallel)
-        return sieve.traces[key]
+        key, traces = self._key(recipe, family), self.sieve.traces
+        if key not in traces:
+            records = traces.records.setdefault(self.names.device.kind, {})
+            traces[key] = trace(self.names.model, recipe, parallel, records)
+        return traces[key]
+
+    def _key(self, recipe: Recipe, family: tuple) -> tuple:
+        """What the trace of a rank depends on, on all devices."""
+        return self.names.device.kind, key_of(recipe), *family
+
+    def layouts(self, peaks: Peaks) -> list[tuple]:
+        """What the peak of each row depends on, on all devices."""
+        of_rank = [peaks.number(self._key(rank.recipe, rank.family)) for rank in self.ranks]
+        fields = [
+            [values[i] for i in codes.tolist()] for values, codes in self.decided.fields.values()
+        ]
+        return list(zip([of_rank[i] for i in self.rank.tolist()], *fields, strict=True))
 
     def _cannot_be(self, i: int, error: RoofcastError) -> None:
         """Refuse the rows of the i-th rank."""
@@ -178,6 +210,16 @@ class Ranks:
     def refuse(self, error: RoofcastError, rows: np.ndarray) -> None:
         """Remember why rows, which are ordered by rank, are invalid."""
         self.refusals.append(Refusal(int(rows[0]), error, len(rows)))
+
+    def at_least(self, recipe: Recipe, parallel: Parallel, family: tuple) -> float:
+        """Seconds of the kernels of a rank of another search in any micro-batch; 0 where it cannot
+        be.
+        """
+        try:
+            step = self._of(recipe, parallel, family)
+            return Traced(step, self._times(step), step).least
+        except RoofcastError:
+            return 0.0
 
     def of(self, i: int) -> Traced:
         """The i-th rank, which is traced."""
@@ -238,25 +280,39 @@ def _part(times: roofline.OpTimes, which: slice) -> roofline.OpTimes:
     return roofline.OpTimes(*each, times.assumptions)
 
 
-def sifted(run: Ranks, sieve: Sieve) -> Iterator[np.ndarray]:
+def sifted(run: Ranks, sieve: Sieve, wanted: np.ndarray) -> Iterator[np.ndarray]:
     """The rows that may be the fastest, rank by rank, those whose kernels take least time first.
     The first rank of a family is traced for that: recomputation and offload add to its work.
+
+    wanted: whether a row is asked for; others are left out.
     """
+    ranks = {}  # those with such rows, which these are
+    first: dict[tuple, int] = {}  # of a family, where it is in this search
     for i, rank in enumerate(run.ranks):
-        if rank.family not in sieve.work:
-            first = run.trace(i)
-            sieve.work[rank.family] = first.work - first.spared if first else 0.0
+        if rank.family not in sieve.first:
+            sieve.first[rank.family] = run.asked(i, run.varied)
+            first[rank.family] = i
+        if len(rows := rank.rows[wanted[rank.rows]]):
+            ranks[i] = rows
+    for i in ranks:
+        family = run.ranks[i].family
+        if family in sieve.work:
+            continue
+        if family in first:
+            here = run.trace(first[family])
+            sieve.work[family] = here.least if here else 0.0
+        else:
+            sieve.work[family] = run.at_least(*sieve.first[family], family)
 
     def least(i: int) -> float:
-        rank = run.ranks[i]
-        return float(run.least(rank.rows, sieve.work[rank.family]).min())
+        return float(run.least(ranks[i], sieve.work[run.ranks[i].family]).min())
 
-    for i in sorted(range(len(run.ranks)), key=least):
-        rank = run.ranks[i]
-        at_best = run.least(rank.rows, sieve.work[rank.family])
-        if not np.any(at_best < sieve.fastest(run.devices[rank.rows])):
+    for i in sorted(ranks, key=least):
+        rows = ranks[i]
+        at_best = run.least(rows, sieve.work[run.ranks[i].family])
+        if not np.any(at_best < sieve.fastest(run.devices[rows])):
             continue
         if (traced := run.trace(i)) is not None:
-            at_best = run.least(rank.rows, traced.work, traced.spared)
-            yield rank.rows[at_best < sieve.fastest(run.devices[rank.rows])]
+            at_best = run.least(rows, traced.work, traced.spared)
+            yield rows[at_best < sieve.fastest(run.devices[rows])]
             del run.traced[i]

@@ -19,7 +19,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.choose.columns import forecast_rows
 from roofcast.simulator.choose.decide import Refusal, decide
 from roofcast.simulator.choose.distinct import Column, column, narrow
-from roofcast.simulator.choose.sieve import Sieve
+from roofcast.simulator.choose.sieve import Peaks, Sieve
 from roofcast.simulator.forecast.chain import forecast
 from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.resolve import named
@@ -65,7 +65,7 @@ def search(scenario: Scenario, grid: Mapping[str, Sequence]) -> Found:
         if not len(values):
             raise BadInput(f"search: column {name} has no values; give one or leave it out")
     columns = {n: [_plain(v) for v in grid[n]] for n in GRID if n in grid}
-    return _forecast(scenario, _combined(columns), None)
+    return _forecast(scenario, _combined(columns))
 
 
 def search_layouts(
@@ -73,11 +73,14 @@ def search_layouts(
     shapes: Sequence[Mapping[str, Any]],
     policies: Sequence[str] = (),
     sieve: Sieve | None = None,
+    peaks: Peaks | None = None,
 ) -> Found:
     """Each of these layouts, as options of predict, under each recompute policy, which varies
     fastest. Without policies, each layout under its own, or the scenario's. Errors as `search`.
 
     sieve: where given, layouts that it holds back have infinite memory, as if they were refused.
+    peaks: of searches on other devices with the same sieve's traces; where given, so have layouts
+    that are known not to fit.
     """
     times = max(len(policies), 1)
     options = {}
@@ -90,7 +93,7 @@ def search_layouts(
         options["recompute"] = Column(
             list(policies), np.tile(np.arange(len(policies)), len(shapes))
         )
-    return _forecast(scenario, options, sieve)
+    return _forecast(scenario, options, sieve, peaks)
 
 
 def _refuse_teacher(scenario: Scenario) -> None:
@@ -107,7 +110,12 @@ def _refuse_teacher(scenario: Scenario) -> None:
         )
 
 
-def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | None) -> Found:
+def _forecast(
+    scenario: Scenario,
+    options: dict[str, Column],
+    sieve: Sieve | None = None,
+    peaks: Peaks | None = None,
+) -> Found:
     """What is found of layouts with these options."""
     _refuse_teacher(scenario)
     count = len(next(iter(options.values())).codes) if options else 1
@@ -125,7 +133,8 @@ def _forecast(scenario: Scenario, options: dict[str, Column], sieve: Sieve | Non
             continue
         step_s[row], peak[row] = alone.step_time_s, alone.memory.peak_bytes
     refusals.sort(key=lambda each: each.first)
-    refusals += forecast_rows(decided, names, step_s, peak, sieve, varied_of(scenario))
+    varied = varied_of(scenario)
+    refusals += forecast_rows(decided, names, step_s, peak, sieve, peaks, varied)
     refused = np.isinf(peak)
     capacity = names.device.memory.limit or np.inf
     fits = ~refused & (peak <= capacity)

@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
-from roofcast.simulator.work.step import Recipe, Step
+from roofcast.hwdb.records import Device
+from roofcast.simulator.memory import Held, held_on
+from roofcast.simulator.times.grouped import Grouped
+from roofcast.simulator.work.step import Recipe, Records, Step
+from roofcast.simulator.work.traced import Parallel
 
-Traces = dict[tuple, Step]
+
+class Traces(dict[tuple, Step]):
+    """Steps of ranks of a model, by what they depend on. They are timed on many devices: `grouped`
+    holds what of that is the same on all of them. records: what steps share, by kind of device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = Grouped()
+        self._held: dict[tuple[int, str], Held] = {}
+        self.records: dict[str, Records] = {}
+
+    def held_on(self, step: Step, device: Device) -> Held:
+        """Memory of one of these steps at peak on one device."""
+        key = id(step), device.kind
+        if key not in self._held:
+            self._held[key] = held_on(step, device)
+        return self._held[key]
 
 
 def key_of(recipe: Recipe) -> bytes:
     """What tells two recipes apart."""
     return msgspec.msgpack.encode(recipe)
+
+
+class Peaks:
+    """Bytes at peak of layouts that were forecast. They are those of every device of a kind, so
+    that a layout need not be forecast on one that does not hold it.
+    """
+
+    def __init__(self) -> None:
+        self.ranks: dict[tuple, int] = {}  # what a rank depends on, numbered
+        self.bytes: dict[tuple, float] = {}  # by the number of a rank and the fields of a layout
+
+    def number(self, rank: tuple) -> int:
+        """The number of a rank, by what it depends on."""
+        return self.ranks.setdefault(rank, len(self.ranks))
+
+    def of(self, layouts: Sequence[tuple]) -> np.ndarray:
+        """Of each layout; nan where it is not known."""
+        return np.array([self.bytes.get(each, math.nan) for each in layouts])
+
+    def found(self, layouts: Sequence[tuple], peak: np.ndarray) -> None:
+        """Take note of those that were forecast, which are finite."""
+        known = np.isfinite(peak).tolist()
+        each = zip(layouts, peak.tolist(), known, strict=True)
+        self.bytes.update((key, value) for key, value, is_known in each if is_known)
 
 
 class Sieve:
@@ -26,10 +72,13 @@ class Sieve:
     """
 
     def __init__(self, capacity: float, above: float, traces: Traces | None = None) -> None:
-        self.traces: Traces = {} if traces is None else traces
+        self.traces = Traces() if traces is None else traces
         self.capacity, self.surely = capacity, capacity / above
         self.best: dict[int, float] = {}  # seconds of the fastest that surely fits, by devices
-        self.work: dict[tuple, float] = {}  # seconds of a micro-batch's kernels, at least, by rank
+        # by what ranks share that differ in recomputation and offload only: the first that was met,
+        # and the seconds of a micro-batch's kernels on it, at least
+        self.first: dict[tuple, tuple[Recipe, Parallel]] = {}
+        self.work: dict[tuple, float] = {}
 
     def fastest(self, devices: np.ndarray) -> np.ndarray:
         """Seconds of the fastest layout that surely fits, on so many devices; of each layout."""

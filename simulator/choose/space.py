@@ -13,6 +13,7 @@ import msgspec
 
 from roofcast.hwdb.errors import RoofcastError
 from roofcast.simulator.choices import CP_KINDS
+from roofcast.simulator.choose.sieve import Traces, key_of
 from roofcast.simulator.forecast.layouts import SHARED, UNCUT
 from roofcast.simulator.forecast.lengths import at_longest
 from roofcast.simulator.forecast.recipes import recipe_of
@@ -42,8 +43,9 @@ class Space:
     all of them.
     """
 
-    def __init__(self, scenario: Scenario, names: Named) -> None:
+    def __init__(self, scenario: Scenario, names: Named, traces: Traces | None = None) -> None:
         self.scenario, self.names = scenario, names
+        self.traces = Traces() if traces is None else traces  # of whole models, as floors.floor
         self.model = names.model
         self.trains = scenario.mode == "train"
         self.sequences = self.model.takes == "sequence"
@@ -78,7 +80,10 @@ class Space:
     def _traced(self) -> Step:
         one = msgspec.structs.replace(self.scenario, batch=1, recompute="none", offload=())
         recipe, _ = recipe_of(one, self.model, self.names.device)
-        return trace(self.model, recipe)
+        key = self.names.device.kind, key_of(recipe)
+        if key not in self.traces:
+            self.traces[key] = trace(self.model, recipe)
+        return self.traces[key]
 
     @cached_property
     def cut(self) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 from roofcast.hwdb.formats import WIDTH
 from roofcast.simulator.forecast.result import LayerForecast, Point
 from roofcast.simulator.times.dispatch import PHASES
-from roofcast.simulator.times.roofline import BOUNDS, OpTimes, computed
+from roofcast.simulator.times.grouped import computed
+from roofcast.simulator.times.roofline import BOUNDS, OpTimes
 from roofcast.simulator.work.step import Step
 from roofcast.simulator.work.traced import Kernel
 

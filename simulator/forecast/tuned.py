@@ -62,7 +62,7 @@ def _targets(s: Scenario, model: Model) -> str:
 
 def _check(s: Scenario, model: Model, given: list[str]) -> None:
     """Refuses fields that do not go together, or with the model."""
-    first = f"{given[0]} {getattr(s, given[0])}"
+    first = _as_given(s, given[0])
     for field, known in (("weights", WEIGHTS), ("lora_precision", ADAPTERS)):
         value = getattr(s, field)
         if value is not None and value not in known:
@@ -75,14 +75,14 @@ def _check(s: Scenario, model: Model, given: list[str]) -> None:
     training = [f for f in given if f in (*OF_TRAINING, *OF_LORA)]
     if s.mode == "infer" and training:
         raise BadInput(
-            f"{training[0]} {getattr(s, training[0])}: an inference step trains nothing; leave it"
-            " out or use --mode train"
+            f"{_as_given(s, training[0])}: an inference step trains nothing; leave it out or use"
+            " --mode train"
         )
     of_lora = [f for f in given if f in OF_LORA]
     if of_lora and s.lora is None:
         raise BadInput(
-            f"{of_lora[0]} {getattr(s, of_lora[0])}: there are no adapters; give their rank, for"
-            " example --lora 16"
+            f"{_as_given(s, of_lora[0])}: there are no adapters; give their rank, for example"
+            " --lora 16"
         )
     if s.mode == "train" and not training:
         raise BadInput(
@@ -91,12 +91,18 @@ def _check(s: Scenario, model: Model, given: list[str]) -> None:
         )
 
 
+def _as_given(s: Scenario, field: str) -> str:
+    """A field with its value; a flag has none."""
+    value = getattr(s, field)
+    return field if value is True else f"{field} {value}"
+
+
 def _check_prompts(s: Scenario, model: Model) -> None:
     """Refuses virtual tokens that cannot be."""
     given = [f for f in OF_PROMPTS if getattr(s, f) is not None]
     if not given:
         return
-    first = f"{given[0]} {getattr(s, given[0])}"
+    first = _as_given(s, given[0])
     if not 1 <= getattr(s, given[0]) <= MOST:
         raise BadInput(f"{first}: virtual tokens, 1 to {MOST:,}, are wanted, for example 20")
     if len(given) > 1 or s.lora is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,10 +83,12 @@ def resolve(
         return reference
     if not isinstance(reference, str) or importers.claims(reference):
         return importers.resolve(reference, inputs, device)
+    if not reference.strip():
+        raise BadInput("the name of a model is empty; roofcast models lists the names")
     if inputs:
         raise BadInput(f"inputs: {reference} defines the shape of its inputs; leave them out")
     if reference in SHIPPED:
-        return _read(reference, CONFIGS / f"{reference}.json", SHIPPED[reference])
+        return _shipped(reference)
     if reference in NETS:
         return _from_net(reference)
     path = Path(reference)
@@ -213,6 +215,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise BadInput(f"{path}: a directory without a config.json; give the file itself")
     return load_json(path, "a Hugging Face config.json, not weights")
+
+
+@lru_cache(maxsize=16)
+def _shipped(name: str) -> Model:
+    """A shipped configuration, which a search over devices asks for again and again."""
+    return _read(name, CONFIGS / f"{name}.json", SHIPPED[name])
 
 
 def _read(name: str, path: Path, source: str) -> Model:

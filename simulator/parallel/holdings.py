@@ -200,14 +200,15 @@ def _at_peak(gradients: np.ndarray, mine: Share, at: Placement, gone: ArrayLike)
 
 
 def _weights(
-    mine: Share, at: Placement, stay_gathered: np.ndarray, shard: np.ndarray
+    mine: Share, at: Placement, stay_gathered: np.ndarray, shard: np.ndarray, width: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bytes of a rank's weights, and of those that ZeRO-3 has gathered beside its shard.
 
-    stay_gathered: whether weights stay between passes; shard: bytes of a rank's own.
+    stay_gathered: whether weights stay between passes; shard: bytes of a rank's own; width: bytes
+    of a weight.
     """
     step = at.step
-    whole = step.weight_width * (np.asarray(mine.dense) + np.asarray(mine.expert))
+    whole = width * (np.asarray(mine.dense) + np.asarray(mine.expert))
     gather = wire_bytes(step)[0]
     units = GATHERED * gather * np.asarray(mine.largest_unit)
     units = np.maximum(units, np.minimum(gather * step.recipe.stack.live_weights, whole))
@@ -249,7 +250,7 @@ def holdings(mine: Share, at: Placement, flying: ArrayLike) -> Holdings:
         stays = stays + np.minimum(kept, np.asarray(mine.leaving))
         kept = np.minimum(kept, mine.resident)
     activations = (kept if training else 0.0) + step.input_bytes
-    parameters, gathered = _weights(mine, at, stay_gathered, sharded(weights, width, 3))
+    parameters, gathered = _weights(mine, at, stay_gathered, sharded(weights, width, 3), width)
     replicated = (zero == 0) & (np.asarray(x.dp * x.cp) > 1)
     buckets = grad * sum(trained) * (replicated & (not stack.master) & training)
     if stack.implementations.get("gradients") == "ddp" and training:

@@ -18,10 +18,11 @@ from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.times.attention import SHORT, attention
+from roofcast.simulator.times.grouped import STREAMS
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.power import Energy, at_clocks, board_of, clocks, held_from
 from roofcast.simulator.times.rates import Rates
-from roofcast.simulator.times.roofline import STREAMS, computed_in, rates_of
+from roofcast.simulator.times.roofline import computed_in, rates_of
 from roofcast.simulator.times.stream import class_of, stream
 from roofcast.simulator.work.generation import Forward, Launch
 

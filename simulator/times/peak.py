@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
-from roofcast.simulator.times.roofline import OpTimes, computed, products_of, rates_of
+from roofcast.simulator.times.grouped import computed
+from roofcast.simulator.times.roofline import OpTimes, products_of, rates_of
 from roofcast.simulator.work.step import Step
 
 # of the five products of fused attention's backward, four are gradients; the fifth computes the

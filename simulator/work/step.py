@@ -164,8 +164,26 @@ class Step(NamedTuple):
         return found[::-1]
 
 
-def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
-    """The step of a model under a recipe: the whole step, or one rank's share under `parallel`."""
+class Recorded(NamedTuple):
+    """A model on a tape: what all steps share but for recomputation, optimizer and offload."""
+
+    tape: Tape
+    kernels: list[Kernel]  # compiled, where the stack has a compiler
+    counted: tuple[Kept, ...]  # for backward, without recomputation
+
+
+Records = dict[tuple, Recorded]  # by what they depend on
+
+
+def recorded_by(recipe: Recipe, parallel: Parallel) -> tuple:
+    """What a record of a model depends on."""
+    r = recipe
+    how = msgspec.msgpack.encode((r.mode, r.batch, r.size, r.precision, r.stack, r.tuning))
+    return how, r.mode == "train" and _checkpointed(r), parallel._replace(stages=1)
+
+
+def record(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Recorded:
+    """The model on a tape, before anything is recomputed or updated."""
     stack, training = recipe.stack, recipe.mode == "train"
     tape = Tape(
         precision(recipe.precision),
@@ -180,15 +198,28 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
     tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
     if recipe.tuning is not None and training:
-        names = [tape.nodes[w.node].name for w in tape.weights]
+        names = {tape.nodes[w.node].name: w.trainable for w in tape.weights}
         check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
         check_prompts(recipe.tuning, tape.prompted, model.name)
-    if recipe.tuning is not None and not training:
+    elif recipe.tuning is not None:
         tape.assumptions.extend(said_of_weights(tape, recipe.tuning, model.name))
-    kernels, counted = _compiled(tape, stack)
+    return Recorded(tape, *_compiled(tape, stack))
+
+
+def trace(
+    model: Model, recipe: Recipe, parallel: Parallel = ALONE, records: Records | None = None
+) -> Step:
+    """The whole step of a model, or one rank's share. records: of the model in other steps."""
+    stack, training = recipe.stack, recipe.mode == "train"
+    if records is None:
+        tape, kernels, counted = record(model, recipe, parallel)
+    else:
+        if (key := recorded_by(recipe, parallel)) not in records:
+            records[key] = record(model, recipe, parallel)
+        tape, kernels, counted = records[key]
     saved = counted
     if training and recipe.recompute != "none":
-        again, saved = _recomputed(tape, kernels, saved, recipe, model.name)
+        again, saved = _recomputed(tape, kernels, saved, recipe, model.name, parallel)
         kernels = [*kernels, *again]
     if training and stack.accumulate_bytes:
         kernels = [*kernels, *accumulated(tape, stack.accumulate_bytes)]
@@ -206,7 +237,12 @@ def trace(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Step:
 
 
 def _recomputed(
-    tape: Tape, kernels: Sequence[Kernel], saved: tuple[Kept, ...], recipe: Recipe, name: str
+    tape: Tape,
+    kernels: Sequence[Kernel],
+    saved: tuple[Kept, ...],
+    recipe: Recipe,
+    name: str,
+    parallel: Parallel,
 ) -> tuple[list[Kernel], tuple[Kept, ...]]:
     """Kernels that run again, and what is still kept: by the model's own checkpoints where it has
     some and all are asked for, else by layers or parts of them.
@@ -214,7 +250,7 @@ def _recomputed(
     if tape.checkpoints and recipe.recompute == "full":
         of = tape.checkpoints, tape.savers, tape.carried
         return checkpointed(tape.nodes, kernels, saved, *of)
-    stages = tape.parallel.stages
+    stages = parallel.stages
     return recomputed(tape.nodes, tape.blocks, kernels, saved, recipe.recompute, name, stages)
 
 

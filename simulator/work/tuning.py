@@ -153,11 +153,17 @@ def check_rank(rank: int, rows: int, columns: int, name: str) -> None:
 
 
 def check_matches(
-    tuning: Tuning, adapted: dict[str, int], linears: dict[str, int], names: list[str], model: str
+    tuning: Tuning,
+    adapted: dict[str, int],
+    linears: dict[str, int],
+    names: dict[str, bool],
+    model: str,
 ) -> None:
-    """Raises BadInput for a pattern that names nothing of the model, with the names there are.
+    """Raises BadInput for a pattern that names nothing of the model, with the names there are, and
+    for one that freezes all of it.
 
-    adapted: layers with an adapter; linears: layers that could have one; names: ops with weights.
+    adapted: layers with an adapter; linears: layers that could have one; names: ops with weights,
+    and whether some of these train.
     """
     if tuning.rank is not None and not adapted:
         if not linears:
@@ -171,8 +177,13 @@ def check_matches(
         if pattern is not None and not any(_search(pattern, name) for name in names):
             raise BadInput(
                 f"{option} {quoted(pattern)}: no weights of {model} have that name; there are"
-                f" {_listed(names)}"
+                f" {_listed(list(names))}"
             )
+    if tuning.freeze is not None and not adapted and not any(names.values()):
+        raise BadInput(
+            f"freeze {quoted(tuning.freeze)}: it names all weights of {model}, so that none trains;"
+            f" leave some of {_listed(list(names))} out, add --lora 16, or use --mode infer"
+        )
 
 
 def check_prompts(tuning: Tuning, layers: int, model: str) -> None:

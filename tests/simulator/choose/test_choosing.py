@@ -242,6 +242,19 @@ def test_a_sieve_holds_back_no_layout_that_would_be_the_fastest():
         assert np.array_equal(some.peak_bytes[known], every.peak_bytes[known])
 
 
+def test_a_device_has_the_layouts_that_it_has_alone():
+    """Peaks and traces that were found on other devices change nothing."""
+    s = Scenario(model="llama-2-13b", device="", lora=16, weights="nf4", batch=16)
+    devices, wanted = ("rtx-4090", "rtx-3080", "rtx-4080"), Wanted(devices=4)
+    found = Chooser(s, devices, wanted)
+    for device in devices:
+        alone = Chooser(s, [device], wanted)
+        mine, own = (c.search(c.kinds[device], c.kinds[device].counts) for c in (found, alone))
+        kept = [[(p.devices, p.options, p.step_s, p.peak_bytes) for p in ps] for ps in (mine, own)]
+        assert kept[0] == kept[1] and kept[1]
+    assert len(found.ranks) < 3 * len(alone.ranks)
+
+
 def test_the_batch_that_is_assumed_is_said_and_fits():
     s = Scenario(model="llama-2-13b", device="", lora=16, weights="nf4", samples=10_000)
     found = choose(s, ["rtx-4080"], Wanted(devices=1))
