@@ -13,9 +13,8 @@ taken where none on these devices surely fits, and is ranked behind those that d
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,9 +22,10 @@ import numpy as np
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.choose.batches import run_batch
 from roofcast.simulator.choose.explore import Part, valid, varied_twice
-from roofcast.simulator.choose.floors import Floor, floor
+from roofcast.simulator.choose.floors import floor
 from roofcast.simulator.choose.front import front
-from roofcast.simulator.choose.offers import Offer, counts, offer
+from roofcast.simulator.choose.kinds import Kind, by_memory
+from roofcast.simulator.choose.offers import counts, offer
 from roofcast.simulator.choose.points import Point, meets, rank, used_memory, value_of
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.sieve import Peaks, Sieve, Traces
@@ -35,23 +35,12 @@ from roofcast.simulator.choose.whole_runs import Length
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.rank import most_above
-from roofcast.simulator.forecast.resolve import Named, named
+from roofcast.simulator.forecast.resolve import named
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.forecast.whole_run import host_rate
 
 FEW_KINDS = 4  # of devices, up to which every choice is searched as `roofcast search` does
 AT_ONCE = 3  # counts of a device that are searched together
-
-
-class Kind(NamedTuple):
-    """One kind of device, ready to be searched."""
-
-    offer: Offer
-    names: Named
-    scenario: Scenario  # on this device, with its batch
-    floor: Floor
-    space: Space
-    counts: tuple[int, ...]
 
 
 class Chooser:
@@ -179,7 +168,7 @@ class Chooser:
         answered = {p.offer.device.id for p in found}
         if not found or len(self.kinds) <= FEW_KINDS:
             left = [kind for name, kind in self.kinds.items() if name not in answered]
-            for kind in self._by_memory(left):
+            for kind in by_memory(left):
                 for _, n in self.possible(kind, wanted):
                     if self.searched.get((kind.names.device.id, n)) is None:
                         self.deepen(kind, n)
@@ -379,7 +368,7 @@ class Chooser:
         for n in sorted({n for kind in self.kinds.values() for n in kind.counts}):
             held: list[Point] = []
             kinds = [k for k in self.kinds.values() if n in k.counts and not self._hopeless(k, n)]
-            for kind in self._by_memory(kinds):
+            for kind in by_memory(kinds):
                 if found := self.search(kind, [n]) or self._deep(kind, n):
                     held += found
                     if held[-1].surely and held[-1].offer.rent is not None:
@@ -387,17 +376,6 @@ class Chooser:
             if held:
                 return min(held, key=lambda p: (not p.surely, p.offer.rent is None, p.time_s))
         return None
-
-    @staticmethod
-    def _by_memory(kinds: Iterable[Kind]) -> Iterator[Kind]:
-        """Those with the most memory first, of equal ones those with a price, then the fastest."""
-
-        def memory(kind: Kind) -> tuple[float, bool]:
-            return -float(kind.names.device.memory.limit or 0.0), kind.offer.rent is None
-
-        for _, equal in groupby(sorted(kinds, key=memory), memory):
-            some = list(equal)
-            yield from some if len(some) == 1 else sorted(some, key=lambda k: k.floor.run_s(1))
 
     def _deep(self, kind: Kind, devices: int) -> list[Point]:
         found = self.deepen(kind, devices)

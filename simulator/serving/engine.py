@@ -95,9 +95,8 @@ def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.n
     222.4
     """
     share = np.asarray(share, dtype=float)
-    return np.asarray(experts) * -np.expm1(
-        np.asarray(tokens) * np.log1p(-np.minimum(share, 1 - 1e-12))
-    )
+    missed = np.asarray(tokens) * np.log1p(-np.minimum(share, 1 - 1e-12))
+    return np.asarray(experts) * -np.expm1(missed)
 
 
 def experts_met(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
