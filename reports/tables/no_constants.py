@@ -99,6 +99,8 @@ NO_CONSTANTS = {
     "simulator.campaign.whole.DRAWS": "runs of the simulation",
     "simulator.campaign.whole.SEED": "of the simulation",
     "simulator.campaign.before.HOUR": "seconds of an hour",
+    "simulator.campaign.terms.HOUR": "seconds of an hour",
+    "simulator.times.roofline.NOT_ASKED": "what stands where nothing was asked",
     "simulator.campaign.before.DAY": "seconds of a day",
     "simulator.campaign.whole.Z80": "quantile of the normal distribution",
     "simulator.parallel.traffic.SIXTEEN": "bytes of 16 bits",

@@ -16,8 +16,8 @@ import msgspec
 from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.hwdb.units import quantity
 from roofcast.simulator.choose.choosing import Chooser
-from roofcast.simulator.choose.kinds import Kind
 from roofcast.simulator.choose.jobs import Job, Pooled
+from roofcast.simulator.choose.kinds import Kind
 from roofcast.simulator.choose.offers import HOUR
 from roofcast.simulator.choose.space import Shape
 from roofcast.simulator.choose.wanted import Wanted
