@@ -26,8 +26,9 @@ LIFE = 1461.0
 
 
 def run_of(devices=512, **campaign):
+    price = None if campaign.get("owned") else 1.5
     s = Scenario(model="gpt2", device="a100-sxm4-80gb", devices=devices, batch=512, tokens=3e12,
-                 price_per_hour=1.5, campaign=campaign)  # fmt: skip
+                 price_per_hour=price, campaign=campaign)  # fmt: skip
     return forecast(s)
 
 

@@ -156,7 +156,7 @@ def test_the_largest_batch_is_found_in_a_few_traces(make, inputs, more, monkeypa
     counting = lambda *args: traced.append(1) or run(*args)  # noqa: E731
     monkeypatch.setattr(torch_module, "trace", counting)
     small = hwdb.device("rtx-3090", {"memory.capacity": "1.2 GB"})
-    monkeypatch.setattr("roofcast.hwdb.device", lambda *args: small)
+    monkeypatch.setattr("roofcast.simulator.forecast.resolve.as_set", lambda *args: small)
     model = from_torch(make(), inputs)
     found = largest_batch(Scenario(model=model, inputs=(), device="rtx-3090", **more))
     assert len(traced) <= 2  # one, and one at the batch of a rank

@@ -169,7 +169,7 @@ def test_the_largest_batch_is_that_of_traces_at_each_batch(make, inputs, traces,
     counting = lambda *args: traced.append(1) or run(*args)  # noqa: E731
     monkeypatch.setattr(torch_module, "trace", counting)
     small = hwdb.device("rtx-3090", {"memory.capacity": "0.705 GB"})
-    monkeypatch.setattr("roofcast.hwdb.device", lambda *args: small)
+    monkeypatch.setattr("roofcast.simulator.forecast.resolve.as_set", lambda *args: small)
     model = from_torch(make(), inputs)
     scenario = Scenario(model=model, inputs=(), device="rtx-3090")
     found = chain.largest_batch(scenario)

@@ -10,6 +10,7 @@ import pytest
 
 from roofcast.hwdb.errors import UnknownName
 from roofcast.simulator.models import catalog, resolve
+from roofcast.simulator.models.names import SHIPPED
 from roofcast.simulator.models.nets import CLASSIFIERS, NETS
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.tape import Tape
@@ -38,6 +39,8 @@ def test_a_name_of_timm_has_its_parameters_at_its_default_size(name):
 
 def test_every_other_name_of_timm_is_answered_with_the_file_to_write():
     for name in sorted(set(ROWS) - set(NETS)):
+        if name.replace("_", "-") in SHIPPED:  # the same net, by its name on Hugging Face
+            continue
         with pytest.raises(UnknownName) as error:
             resolve(name)
         message = str(error.value)
