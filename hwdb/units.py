@@ -147,7 +147,10 @@ def check_has_unit(value: object, unit: str, meant: str, least: float = 0.0) -> 
     """
     text = isinstance(value, str) and re.fullmatch(rf"\s*{_NUMBER}\s*", value)
     number = isinstance(value, int | float) and not isinstance(value, bool) and value < least
-    if not text and not number or not (bare := _float(str(value))):
+    if not text and not number:
+        return
+    bare = _float(str(value))
+    if bare <= 0:  # no unit helps a number below zero
         return
     words = {"s": "seconds", "J": "joules"}.get(unit, unit)
     raise BadInput(f"{bare:g} is {bare:g} {words}; did you mean {bare:g}{meant}? give the unit")

@@ -71,7 +71,7 @@ def pools_of(given: dict[str, Any], asked: Serving) -> Pools | None:
         )
     if asked.devices is not None:
         raise BadInput("--devices with --prefill-devices: give the devices of each pool alone")
-    from roofcast.hwdb.units import quantity
+    from roofcast.hwdb.units import check_has_unit, quantity
     from roofcast.simulator.serving.pools.asked import Pools
 
     each = {pool: _one(given, pool, asked) for pool in POOLS}
@@ -83,6 +83,10 @@ def pools_of(given: dict[str, Any], asked: Serving) -> Pools | None:
         )
     each["prefill"] = msgspec.structs.replace(each["prefill"], speculate=0, acceptance=None)
     text = given.get("transfer_bandwidth")
+    try:
+        check_has_unit(text, "B/s", " GB/s")
+    except BadInput as error:
+        raise BadInput(f"--transfer-bandwidth {text}: {error}") from None
     speed = None if text is None else float(quantity(text, "B/s"))
     return Pools(prefill=each["prefill"], decode=each["decode"], bandwidth=speed)
 

@@ -206,11 +206,10 @@ def _seconds(
     """A duration: "10 min", "3 h"; a bare number, which is no text, is seconds, of `least`."""
     if value is None:
         return None
-    if not str(value).strip().startswith("-"):  # no unit would help one below zero
-        try:
-            check_has_unit(value, "s", such.lstrip("0123456789"), least)
-        except BadInput as error:
-            raise BadInput(f"{what}: {error}") from None
+    try:
+        check_has_unit(value, "s", such.lstrip("0123456789"), least)
+    except BadInput as error:
+        raise BadInput(f"{what}: {error}") from None
     found = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-z]+)\s*", str(value))
     try:
         if found and found[2] in UNITS:

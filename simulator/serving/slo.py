@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from roofcast.hwdb.errors import BadInput, quoted
-from roofcast.hwdb.units import quantity
+from roofcast.hwdb.units import check_has_unit, quantity
 from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.asked import PERCENTILE, SLO, Level, Serving
 from roofcast.simulator.serving.chain import costs, count, held_of, replica, serve, steps_of
@@ -46,6 +46,10 @@ def level(text: str) -> Level:
                 f"slo {quoted(part)}: wanted {', '.join(SLO)} with a time, for example"
                 " ttft=500ms,tpot=30ms"
             )
+        try:
+            check_has_unit(value, "s", "s" if len(value.partition(".")[0]) < 2 else "ms")
+        except BadInput as error:
+            raise BadInput(f"slo {quoted(part)}: {error}") from None
         try:
             seconds = quantity(value, "s")
         except BadInput:

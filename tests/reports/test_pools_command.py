@@ -94,6 +94,10 @@ def test_the_search_over_splits(tmp_path):
         ([*ASKED, *POOLS, "--devices", 3], "--devices with --prefill-devices"),
         ([*ASKED, *POOLS, "--batch", 3], "a static batch is of one pool"),
         ([*ASKED, *POOLS, "--transfer-bandwidth", "5 seconds", "--rate", 1], "B/s"),
+        (
+            [*ASKED, *POOLS, "--transfer-bandwidth", "10", "--rate", 1],
+            "did you mean 10 GB/s? give the",
+        ),
         ([*ASKED, *POOLS, "--prefill-on", "h101", "--rate", 1], "h101"),
         ([*ASKED, *POOLS, "--rate", "9000/s"], "pool can serve"),
         ([*SEARCH, "--tp", 3], "no layout"),

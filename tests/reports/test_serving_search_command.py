@@ -96,6 +96,8 @@ def test_the_help_of_the_commands_in_front_names_the_door():
         ([*SEARCH, "--tp", 3], "tp 3: no layout of 2 devices"),
         ([*SEARCH, "--slo", "tpot=30ms,p99"], "leave it out"),
         ([*SEARCH, "--slo", "tpot=0"], "not a time above zero"),
+        ([*SEARCH, "--slo", "ttft=500"], "500 is 500 seconds; did you mean 500ms? give the unit"),
+        ([*SEARCH, "--slo", "tpot=-3"], "not a time above zero"),
         ([*SEARCH, "--slo", "tpot=1us", "--plot", "x.png"], "fewer than two"),
         ([*SEARCH, "--plot", "x.doc"], ".png"),
         ([*SEARCH, "--batch", 3], "no option --batch"),
