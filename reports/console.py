@@ -78,9 +78,9 @@ def _width() -> int:
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit():
         return int(columns) or WIDTH
-    for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
+    for stream in filter(None, (sys.__stdin__, sys.__stdout__, sys.__stderr__)):
         try:
-            return os.get_terminal_size(stream.fileno()).columns or WIDTH  # type: ignore[union-attr]
+            return os.get_terminal_size(stream.fileno()).columns or WIDTH
         except (AttributeError, ValueError, OSError):
             continue
     return WIDTH
