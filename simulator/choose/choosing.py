@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,10 +22,9 @@ from roofcast.hwdb.errors import BadInput, RoofcastError
 from roofcast.simulator.choose.batches import run_batch
 from roofcast.simulator.choose.explore import Part, valid, varied_twice
 from roofcast.simulator.choose.floors import floor
-from roofcast.simulator.choose.front import front
 from roofcast.simulator.choose.kinds import Kind, by_memory
 from roofcast.simulator.choose.offers import counts, offer
-from roofcast.simulator.choose.points import Point, meets, rank, used_memory, value_of
+from roofcast.simulator.choose.points import Point, meets, rank, value_of
 from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.sieve import Peaks, Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
@@ -58,6 +56,7 @@ class Chooser:
         self.ranks = Traces()  # traced by the searches
         self.peaks = Peaks()  # that they found
         self.least: dict[tuple, float] = {}  # bytes below which nothing fits, by kind of trace
+        self.around: set[tuple] = set()  # layouts that were tried about points
         self.layouts = 0  # considered
         self.length = Length(scenario)
         batch: int | None = scenario.batch
@@ -340,26 +339,29 @@ class Chooser:
 
     def varied(self, point: Point) -> Point:
         """The point with its layout varied in what the grid leaves at its defaults."""
-        kind = self.kinds[point.offer.device.id]
-        shapes = kind.space.variations(point.options) + kind.space.near(point.options)
-        if shapes:
-            self._search(kind, shapes, ())
-        return self.searched[point.offer.device.id, point.devices] or point
+        space = self.kinds[point.offer.device.id].space
+        return self._around(point, space.variations(point.options) + space.near(point.options))
 
-    def front(self, wanted: Wanted) -> list[Point]:
-        """Of the points found that meet the constraints, those that no other beats in time, cost,
-        energy and memory; columns that are unknown for any of them are left out.
-        """
-        met = [p for p in self.searched.values() if p is not None and self.holds(p, wanted)]
-        columns: list[list[Any]] = [[p.time_s for p in met]]
-        for name in ("cost_usd", "energy_j"):
-            values = [getattr(p, name) for p in met]
-            if all(v is not None for v in values):
-                columns.append(values)
-        columns.append([used_memory(p) for p in met])
-        if not met:
-            return []
-        return [met[i] for i in front(np.array(columns, dtype=float).T).tolist()]
+    def nearer(self, point: Point) -> Point:
+        """The point with what the grid skips changed, until nothing of that is faster."""
+        space = self.kinds[point.offer.device.id].space
+        while (found := self._around(point, space.near(point.options))) is not point:
+            point = found
+        return point
+
+    def _around(self, point: Point, shapes: list[Shape]) -> Point:
+        """The fastest of a point and of these layouts of its devices; each is searched once."""
+        name = point.offer.device.id
+        told = [(name, *sorted(shape.items())) for shape in shapes]
+        new = [s for s, key in zip(shapes, told, strict=True) if key not in self.around]
+        self.around.update(told)
+        if new:
+            self._search(self.kinds[name], new, ())
+        return self.searched[name, point.devices] or point
+
+    def met(self, wanted: Wanted) -> list[Point]:
+        """The points found that meet the constraints."""
+        return [p for p in self.searched.values() if p is not None and self.holds(p, wanted)]
 
     def smallest(self) -> Point | None:
         """The smallest number of devices on which the run fits, surely if any does; of equal ones
