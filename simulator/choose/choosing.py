@@ -4,7 +4,7 @@ Devices and counts are taken in the order of a lower bound of the objective (flo
 searched until no other can beat what was found: a branch and bound whose leaves are layouts, of a
 coarse grid. What is shown is then searched as `roofcast search` does. For one device and count the
 fastest layout is taken by every objective, since rent, purchase and printed power do not depend on
-the layout otherwise. Its joules are those of its forecast where they decide.
+the layout otherwise. Its joules are those of its forecast where they decide, or are paid.
 
 A layout whose memory fits only if measured peaks are no higher than forecast ones ("may fit") is
 taken where none on these devices surely fits, and is ranked behind those that do.
@@ -29,8 +29,8 @@ from roofcast.simulator.choose.search import search_layouts
 from roofcast.simulator.choose.sieve import Peaks, Sieve, Traces
 from roofcast.simulator.choose.space import Shape, Space
 from roofcast.simulator.choose.wanted import Wanted
-from roofcast.simulator.choose.whole_runs import Length
-from roofcast.simulator.forecast.chain import without_interval
+from roofcast.simulator.choose.whole_runs import Length, site_joules
+from roofcast.simulator.forecast.chain import forecast, without_interval
 from roofcast.simulator.forecast.lengths import at_longest, varied_of
 from roofcast.simulator.forecast.rank import most_above
 from roofcast.simulator.forecast.resolve import named
@@ -102,9 +102,10 @@ class Chooser:
         step_s: float,
         peak: float,
         step_j: float | None = None,
+        site_j: float | None = None,
     ) -> Point:
-        """A point from the seconds of its run, and the joules of its step where they decide; else
-        at the printed power.
+        """A point from the seconds of its run, and the joules of its step where they decide, of the
+        boards, and of the run at the site, which owned devices pay; else at the printed power.
         """
         watts = kind.offer.power_w
         power = devices * watts if watts else None
@@ -119,7 +120,7 @@ class Chooser:
             step_s,
             peak,
             seconds,
-            kind.offer.cost(devices, paid, self.wanted.buy),
+            kind.offer.cost(devices, paid, self.wanted.buy, site_j),
             power,
             energy,
             peak <= self._sieve(kind).surely,
@@ -127,17 +128,21 @@ class Chooser:
 
     def bound(self, kind: Kind, devices: int) -> Point:
         """No layout of these devices is better than this."""
-        step_j = kind.floor.step_j if self.by_joules else None
-        return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0, step_j)
+        step_j = kind.floor.step_j if self.by_joules or kind.offer.owned else None
+        site_j = kind.floor.steps * (step_j or 0.0)  # which takes no less than its boards
+        return self.point(kind, devices, kind.floor.run_s(devices), {}, 0.0, 0.0, step_j, site_j)
 
-    def joules(self, kind: Kind, options: Shape) -> float | None:
-        """Joules of the boards in a step of a layout, as `predict` forecasts it; None where their
-        energy does not decide, or is not known.
+    def joules(self, kind: Kind, options: Shape) -> tuple[float | None, float | None]:
+        """Joules of the boards in a step of a layout, and of the run at the site, as `predict`
+        forecasts them; None where they decide nothing, or are not known.
         """
-        if not self.by_joules:
-            return None
-        scenario = msgspec.structs.replace(kind.scenario, **options)
-        return without_interval(scenario)[0].step_energy_j
+        if not self.by_joules and not kind.offer.owned:
+            return None, None
+        s = msgspec.structs.replace(kind.scenario, **options)
+        if not kind.offer.owned:
+            return without_interval(s)[0].step_energy_j, None
+        found = forecast(s)
+        return found.step_energy_j, site_joules(found)
 
     def possible(self, kind: Kind, wanted: Wanted) -> list[tuple[float, int]]:
         """Counts of a kind that its lower bounds leave, each behind the bound of the objective."""
@@ -234,7 +239,7 @@ class Chooser:
                     options = {k: v for k, v in part.options[i].items() if v != ()}
                     seconds = self.length.seconds(kind.floor, kind.names.device, n, step)
                     joules = self.joules(kind, options)
-                    self.keep(self.point(kind, n, seconds, options, step, peak, joules))
+                    self.keep(self.point(kind, n, seconds, options, step, peak, *joules))
 
     def deepen(self, kind: Kind, devices: int) -> Point | None:
         """The fastest layout on so many devices of all that `roofcast search` tries; one that may

@@ -49,11 +49,12 @@ DESKTOPS = (
     " as are asked for"
 )
 OWNED = (
-    "cost of owned devices: the electricity of the run, at their printed power with host and"
-    " building; roofcast predict --owned adds their loss of value, and takes the forecast energy"
+    "cost of owned devices: the electricity of the run at the site, by the watts that the forecast"
+    " gives (at the printed power with host and building where these are unknown); roofcast predict"
+    " --owned adds their loss of value"
 )
 ACCELERATORS = ("gpu", "tpu", "npu")  # kinds of devices that are chosen from by default
-ELECTRICITY = "; and the electricity of the run"
+ELECTRICITY = "; and the electricity of the run, at the printed power with host and building"
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):

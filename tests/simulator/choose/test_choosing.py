@@ -54,7 +54,7 @@ def brute_force(scenario, wanted):
             for each in steps[:1] if chooser.by_joules else steps:  # the fastest decides on energy
                 seconds = chooser.length.seconds(kind.floor, kind.names.device, n, float(each))
                 joules = chooser.joules(kind, tried.layout(int(np.argmin(step_s))))
-                point = chooser.point(kind, n, seconds, {}, each, 0.0, joules)
+                point = chooser.point(kind, n, seconds, {}, each, 0.0, *joules)
                 if meets(point, wanted) and point.value(wanted.objective) is not None:
                     found.append((point.value(wanted.objective), name, n))
     return min(found)
@@ -187,6 +187,30 @@ def test_owned_devices_cost_their_electricity_and_are_no_more_than_there_are():
     assert best.devices <= 12 and best.price is None and found.objective == "time"
     kwh = best.energy_j / 3.6e6
     assert 0 < best.cost_usd < kwh  # less than a dollar per kilowatt-hour, with the server
+
+
+@pytest.mark.parametrize("device", ["a100-sxm4-80gb", "l40s", "m2-ultra"])
+def test_owned_devices_pay_the_electricity_of_the_invoice_of_predict(device):
+    """The forecast joules of the site in both, or, where no watts are known, the printed power."""
+    s = Scenario(model="gpt2-xl", device=device, tokens="2B", batch=96, precision="fp16")
+    found = choose(s, [device], Wanted(owned={device: 4}, devices=4, goal="cost"))
+    best = found.choices[0]
+    s = msgspec.structs.replace(s, **best.options, campaign={"owned": True})
+    lines = [x for x in predict(s).campaign.invoice if x.what.startswith("electricity")]
+    assert best.cost_usd == pytest.approx(sum(x.usd for x in lines), rel=2e-3)  # to the cent
+    assert any("at the site, by the watts that the forecast" in a for a in found.assumptions)
+
+
+def test_no_bound_of_owned_devices_is_above_what_they_cost():
+    owned = {"h100-sxm5": 8, "l40s": 8, "t4": 8}
+    s = Scenario(model="gpt2-medium", device="", tokens="1B", batch=96)
+    chooser = Chooser(s, list(owned), Wanted(owned=owned, devices=8, goal="cost"))
+    chooser.ranked(chooser.wanted, len(owned))
+    points = [p for p in chooser.searched.values() if p is not None]
+    assert len(points) >= 3
+    for p in points:
+        least = chooser.bound(chooser.kinds[p.offer.device.id], p.devices).cost_usd
+        assert 0 < least <= p.cost_usd
 
 
 def test_a_purchase_costs_its_price_and_pays_off_where_rent_is_dearer_than_electricity():
