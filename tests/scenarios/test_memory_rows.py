@@ -10,7 +10,6 @@ from roofcast import serving
 from roofcast.reports.tables import accuracy
 from roofcast.scenarios.fits import memory as fit
 from roofcast.scenarios.measured import training
-from roofcast.scenarios.measured.scores import score
 from roofcast.simulator.forecast.memory_error import factors
 
 ROW = {
