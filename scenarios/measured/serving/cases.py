@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured.serving.protocols import looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of, turns
 from roofcast.simulator.serving.capacity import OFFLINE
 from roofcast.simulator.serving.engine import DOTS, FEW, Point
-from roofcast.simulator.serving.exchange import exchanges
+from roofcast.simulator.serving.exchange import exchanges, in_turn
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.server import Server
 
@@ -130,7 +129,7 @@ def _own(server: Server, phase: str, rows: float, times: float) -> float:
     over = server.links._replace(own_s=1e-12)
     one = np.array([max(rows, 1.0)])
     made = server.engines[phase].forward
-    return times * float(exchanges(made, Point(one, one, one), over, collectives())[0])
+    return times * float(exchanges(made, Point(one, one, one), over, in_turn())[0])
 
 
 def _number(row: Mapping[str, str], name: str) -> float:
@@ -277,7 +276,21 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
     for source, model, why in rules:
         if row["source_name"].startswith(source) and model in row["model"].lower():
             return why
+    if contradicted(row):
+        return "a slower board of the same chip is 1.6 to 13 times as fast in the same table"
     return ""
+
+
+def contradicted(row: Mapping[str, str]) -> bool:
+    """Whether another row of the table of XiongjieDai, of A100 PCIe boards, says that this one of
+    A100 SXM, with more power and bandwidth, is of something else: prompts of Llama 3 8B in 16 bits
+    on one, and of 70B in 4 bits on four (which are slower than on one).
+    """
+    key = row["source_name"][:11], row["phase"], row["roofcast_device"]
+    if key != ("XiongjieDai", "prefill", "a100-sxm4-80gb"):
+        return False
+    what = row["model"].lower(), row["n_devices"]
+    return what in (("llama 8b f16", "1"), ("llama 70b q4_k - medium", "4"))
 
 
 def converted(row: Mapping[str, str], server: Server) -> bool:
