@@ -107,6 +107,9 @@ class Software(NamedTuple):
     start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
 
 
+LIBRARY = Software()  # kernels of a library, as they are
+
+
 class Engine:
     """A rank's forward on a device."""
 
@@ -116,7 +119,7 @@ class Engine:
         device: Device,
         sixteen: str = "bf16",
         *,
-        how: Software = Software(),
+        how: Software = LIBRARY,
         ranks: int = 1,
         c: Kernels | None = None,
     ):
@@ -234,10 +237,12 @@ class Engine:
             m, n, k, batch, moved, stored = (x[places] for x in flat)
             copied: np.ndarray | float = 0.0
             if self.how.half:
-                copied = copies(m, n, k * batch, stored, self.held) / (rates.stream * rates.bandwidth)
+                copied = copies(m, n, k * batch, stored, self.held)
+                copied = copied / (rates.stream * rates.bandwidth)
                 moved, stored = moved + (width - stored) * batch * n * k, width
-                inside = width * m * k <= self.held  # rows that stay on chip are read once
-                rates = rates._replace(footprint=np.where(inside, np.inf, rates.footprint))
+                inside: Any = width * m * k <= self.held  # rows that stay on chip are read once
+                footprint: Any = np.where(inside, np.inf, rates.footprint)
+                rates = rates._replace(footprint=footprint)
             found = matmul(
                 m, n, k, batch, width, max(width, 2.0), rates, self.c, moved=moved, few=True,
                 held=stored, clock=clock,

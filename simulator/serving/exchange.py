@@ -14,7 +14,6 @@ from roofcast.simulator.parallel.fabric import Fabric, Group, is_torus, kind_of,
 from roofcast.simulator.serving.engine import Point
 from roofcast.simulator.work.generation import Forward
 
-
 QUEUED = ("gaudi2-roce", "gaudi3-roce")
 """Networks whose constants come from a thousand calls in a queue (hccl_demo --loop 1000), each of
 which fills its pipeline of chunks behind the one before.

@@ -33,7 +33,7 @@ MEANING = {  # of what a profile sets
     "half": "products of prompts by a library that adds up in fp16; their operands are converted",
     "absorbed": "latent attention of prompts, too, is over the latents as the cache holds them",
     "vector": "weights whose products run on the vector units: bf16 (not quantized ones), all",
-    "dots": "share of a CPU's int8 dot products that those of quantized weights reach; 0: a library's",
+    "dots": "share of a CPU's int8 dot products that products of quantized weights reach; 0: none",
     "start_s": "seconds to start a kernel on a CPU; 0: those of a fork and join",
     "products": "rate of the products of prompts, as a fraction of a library's",
     "attention": "rate of the attention of prompts, as a fraction of the family's best kernel",

@@ -78,7 +78,7 @@ def case(row: Mapping[str, str]) -> Case:
 
 
 def _by_turns(s: Step, processes: float, server: Server) -> Step:
-    """A step of processes that share a device; they start their kernels side by side."""
+    """A step of processes that share a device, as `predicted.in_turns` has it."""
     kernels = server.engines["prefill" if s.prompt else "decode"].forward.kernels
     starts = (1.0 - 1.0 / processes) * kernels * server.profile.start_s
     products = max(s.parts["products"] - starts, 0.0)
@@ -118,7 +118,7 @@ def _dotted(server: Server, phase: str, tokens: float) -> float:
     if server.device.kind != "cpu" or not engine.how.dots:
         return 0.0
     products = [k for k in engine.forward.launches if k.kind in ("matmul", "expert_matmul")]
-    once, sequence, token = sum(k.count * k.matrix for k in products)
+    once, sequence, token = np.sum([k.count * k.matrix for k in products], axis=0)
     sequences = tokens if phase == "decode" else 1.0
     flops = once + sequence * sequences + token * tokens
     return float(flops / (DOTS * engine.rates.vector))
