@@ -44,7 +44,7 @@ NARROW = {  # formats of products, as devices name their rates -> stored where t
 UNPACKED = Storage("none", "16 bits or more", Scheme(16.0), targets=("no module",))
 MXFP4 = Storage("mxfp4", "4 bits, groups of 32", Scheme(4, 8.0, 32), only=EXPERTS)
 # llama.cpp, src/llama-quant.cpp, LLAMA_FTYPE_MOSTLY_MXFP4_MOE: other tensors than experts are Q8_0
-IN_GGUF = MXFP4._replace(beside=Scheme(GGUF["q8_0"]))
+IN_GGUF = MXFP4._replace(beside=Scheme(GGUF["q8_0"]), tables=True)
 CACHE = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp32": 4.0, "fp4": 0.5625,
          "nvfp4": 0.5625, "q8_0": 1.0625, "q4_0": 0.5625}  # fmt: skip
 KNOWN = ("bf16", "fp16", "fp32", *NARROW, "mxfp4", *STORED, "q4_k_m and other types of GGUF")

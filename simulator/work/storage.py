@@ -85,7 +85,8 @@ class Storage(NamedTuple):
 
     def table_format(self, rows: int, columns: int) -> str | None:
         """The format of an embedding table; None where it is not quantized."""
-        return stored_in(self.scheme.per_weight(rows, columns)) if self.tables else None
+        scheme = self.beside or self.scheme
+        return stored_in(scheme.per_weight(rows, columns)) if self.tables else None
 
     def _bits(self, node: Node, rows: int, columns: int) -> float:
         """Bits per weight of a matrix of an op, a mean over its layers."""
