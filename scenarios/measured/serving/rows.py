@@ -55,10 +55,10 @@ def ran(row: Mapping[str, str]) -> Ran:
     """The server of a row; raises BadInput with the reason where it cannot be forecast."""
     model = model_of(row["model"])
     device, share = device_of(row)
-    software = ("engine", "engine_version", "source_name", "notes")
-    stack = found_in("stacks", " ".join(row[name] for name in software))
+    stack = found_in("stacks", f"{row['engine']} {row['engine_version']} {row['source_name']}")
     if stack is None:
         raise BadInput(f"engine {row['engine']}: no profile")
+    stack = found_in("drivers", f"{stack} {row['notes']}") or stack
     degrees, replicas = degrees_of(row, share)
     at_once = _AT_ONCE.search(row["notes"].lower())
     micro = int(at_once[1]) if at_once else 0
