@@ -198,8 +198,9 @@ def record(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Recorded
     tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
     if recipe.tuning is not None and training:
-        names = {tape.nodes[w.node].name: w.trainable for w in tape.weights}
-        check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
+        weights = [(tape.nodes[w.node], w.trainable) for w in tape.weights]
+        of = tape.adapted, tape.linears, weights, model.name
+        tape.assumptions += check_matches(recipe.tuning, *of)
         check_prompts(recipe.tuning, tape.prompted, model.name)
     elif recipe.tuning is not None:
         tape.assumptions.extend(said_of_weights(tape, recipe.tuning, model.name))

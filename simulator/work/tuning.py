@@ -24,7 +24,12 @@ LETTERS = {  # other names of the projections of attention
 }
 # diffusers' `attentions` are whole transformers, with MLPs
 _OF_ATTENTION = re.compile(r"attn|attention(?!s\.)", re.IGNORECASE)
-_EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
+UNADAPTED = {  # ops whose weights `all` leaves out
+    "experts": "lora: experts have no adapters, since transformers holds those of a layer in one"
+    " tensor, which is no linear layer to PEFT",
+    "conv": "lora: convolutions have no adapters, linear layers alone have",
+}
+EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
 _LONGEST = 200  # characters of a pattern
 _SHOWN = 12  # names in a message
 
@@ -64,6 +69,7 @@ class Tuning(NamedTuple):
     # of inference
     sparse: bool = False  # matrices hold 2 of every 4 weights
     zeros: float = 0.0  # fraction of scattered zeros among all weights
+    asked: tuple[str, ...] = ()  # the targets that were asked for by name
 
     def trains(self, name: str) -> bool:
         """Whether the weights of the op called `name` train, without its adapter."""
@@ -98,7 +104,7 @@ def named_by(targets: str, name: str) -> bool:
     >>> named_by(r"(up|down)_proj$", "layers.mlp.up_proj")
     True
     """
-    if _EXPRESSION.search(targets):
+    if EXPRESSION.search(targets):
         return _search(targets, name)
     last = name.rpartition(".")[2]
     for target in filter(None, map(str.strip, targets.split(","))):
@@ -128,7 +134,7 @@ def checked(tuning: Tuning) -> Tuning:
         )
     for what in ("targets", "freeze", "train"):
         pattern = getattr(tuning, what)
-        if pattern is None or (what == "targets" and not _EXPRESSION.search(pattern)):
+        if pattern is None or (what == "targets" and not EXPRESSION.search(pattern)):
             continue
         option = "lora_targets" if what == "targets" else what
         try:
@@ -156,15 +162,16 @@ def check_matches(
     tuning: Tuning,
     adapted: dict[str, int],
     linears: dict[str, int],
-    names: dict[str, bool],
+    weights: list[tuple[Node, bool]],
     model: str,
-) -> None:
-    """Raises BadInput for a pattern that names nothing of the model, with the names there are, and
-    for one that freezes all of it.
+) -> list[str]:
+    """What of that which was asked has no adapters, in sentences. Raises BadInput for a pattern
+    that names nothing of the model, with the names there are, and for one that freezes all of it.
 
-    adapted: layers with an adapter; linears: layers that could have one; names: ops with weights,
-    and whether some of these train.
+    adapted: layers with an adapter; linears: layers that could have one; weights: the ops that
+    weights belong to, and whether they train.
     """
+    names, ops = {node.name: trains for node, trains in weights}, {node.op for node, _ in weights}
     if tuning.rank is not None and not adapted:
         if not linears:
             raise BadInput(f"lora {tuning.rank}: {model} has no linear layer to adapt")
@@ -184,6 +191,12 @@ def check_matches(
             f"freeze {quoted(tuning.freeze)}: it names all weights of {model}, so that none trains;"
             f" leave some of {_listed(list(names))} out, add --lora 16, or use --mode infer"
         )
+    wide = tuning.rank is not None and tuning.targets in (ALL, MLP)
+    unknown = [x for x in tuning.asked if not any(named_by(x, name) for name in linears)]
+    return [
+        *(said for op, said in UNADAPTED.items() if wide and op in ops),
+        *(f"lora_targets: no linear layer has the name {quoted(x)}; left out" for x in unknown),
+    ]
 
 
 def check_prompts(tuning: Tuning, layers: int, model: str) -> None:
