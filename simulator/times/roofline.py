@@ -50,7 +50,7 @@ BOUNDS = ("matrix", "vector", "memory", "latency")
 EXPLAINED = 0.4
 SMALL_KERNEL = 2e-5
 NOT_ASKED: Any = 0.0, 0  # bounds
-HALF_SUMS = ("matmul", "conv")  # formulas of products that may add in fp16
+HALF_SUMS = ("matmul", "conv", "sparse")  # formulas of products that may add in fp16
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
 
 

@@ -146,6 +146,15 @@ def test_fp16_sums_are_of_inference_and_of_fp16_alone():
         assert not any("add in fp16" in a for a in f.assumptions)
 
 
+def test_products_with_2_of_4_weights_add_in_fp16_as_dense_ones_do(tmp_path):
+    wide = own_stack(tmp_path / "wide.toml", "nvidia-tuned", '[implementations]\nsums = "fp32"')
+    asked = {"model": "llama-2-7b", "device": "rtx-3060", "batch": 8, "sequence": 384}
+    half, whole = (
+        infer(stack=s, precision="fp16", sparsity="2:4", **asked) for s in ("nvidia-tuned", wide)
+    )
+    assert half.step_time_s < 0.95 * whole.step_time_s
+
+
 def test_pools_of_inference_engines_are_bound_by_memory(tmp_path):
     plain = own_stack(tmp_path / "p.toml", "nvidia-tuned", '[implementations]\npool = "pytorch"')
     asked = {"model": "resnet50", "device": "a100", "batch": 128}
