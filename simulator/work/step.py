@@ -185,12 +185,8 @@ def recorded_by(recipe: Recipe, parallel: Parallel) -> tuple:
 def record(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Recorded:
     """The model on a tape, before anything is recomputed or updated."""
     stack, training = recipe.stack, recipe.mode == "train"
-    tape = Tape(
-        precision(recipe.precision),
-        training=training,
-        implementations=stack.implementations,
-        parallel=parallel,
-    )
+    held = precision(recipe.precision)
+    tape = Tape(held, training=training, implementations=stack.implementations, parallel=parallel)
     size = recipe.size // parallel.cp if recipe.size else recipe.size
     tape.tuning = recipe.tuning
     if recipe.tuning is not None and training and size:
