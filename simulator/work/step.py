@@ -194,7 +194,7 @@ def record(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Recorded
     tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
     if recipe.tuning is not None and training:
-        weights = [(tape.nodes[w.node], w.trainable) for w in tape.weights]
+        weights = [(tape.nodes[w.node], w) for w in tape.weights]
         of = tape.adapted, tape.linears, weights, model.name
         tape.assumptions += check_matches(recipe.tuning, *of)
         check_prompts(recipe.tuning, tape.prompted, model.name)

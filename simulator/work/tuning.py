@@ -8,9 +8,10 @@ import re
 from functools import lru_cache
 
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.formats import is_stored
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.storage import ROUTER, Scheme, Storage
-from roofcast.simulator.work.traced import Node
+from roofcast.simulator.work.traced import Node, Weight
 
 ALL, ATTENTION, MLP = "all", "attention", "mlp"
 LETTERS = {  # other names of the projections of attention
@@ -162,16 +163,16 @@ def check_matches(
     tuning: Tuning,
     adapted: dict[str, int],
     linears: dict[str, int],
-    weights: list[tuple[Node, bool]],
+    weights: list[tuple[Node, Weight]],
     model: str,
 ) -> list[str]:
     """What of that which was asked has no adapters, in sentences. Raises BadInput for a pattern
     that names nothing of the model, with the names there are, and for one that freezes all of it.
 
-    adapted: layers with an adapter; linears: layers that could have one; weights: the ops that
-    weights belong to, and whether they train.
+    adapted: layers with an adapter; linears: layers that could have one; weights: with the ops that
+    they belong to.
     """
-    names, ops = {node.name: trains for node, trains in weights}, {node.op for node, _ in weights}
+    names, ops = {node.name: w.trainable for node, w in weights}, {node.op for node, _ in weights}
     if tuning.rank is not None and not adapted:
         if not linears:
             raise BadInput(f"lora {tuning.rank}: {model} has no linear layer to adapt")
@@ -190,6 +191,11 @@ def check_matches(
         raise BadInput(
             f"freeze {quoted(tuning.freeze)}: it names all weights of {model}, so that none trains;"
             f" leave some of {_listed(list(names))} out, add --lora 16, or use --mode infer"
+        )
+    if HELD.get(tuning.weights or "") and not any(is_stored(w.dtype) for _, w in weights):
+        raise BadInput(
+            f"weights {tuning.weights}: no matrix of a linear layer of {model} is frozen, and these"
+            " alone are stored so; leave it out"
         )
     wide = tuning.rank is not None and tuning.targets in (ALL, MLP)
     unknown = [x for x in tuning.asked if not any(named_by(x, name) for name in linears)]

@@ -216,6 +216,7 @@ BAD = [
     ({"freeze": ""}, "freeze: no name is given"),
     ({"train": " "}, "train: no name is given"),
     ({"lora": 8, "lora_targets": ","}, "lora_targets: no name is given"),
+    ({"freeze": "embed", "weights": "int8"}, "no matrix of a linear layer of llama-3-8b is frozen"),
     ({"dora": True}, "dora: there are no adapters"),
     ({"teacher": ""}, "the name of a model is empty"),
     ({"lora": 8, "lora_dropout": 1.5}, "probability"),
