@@ -277,7 +277,7 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
         if row["source_name"].startswith(source) and model in row["model"].lower():
             return why
     if contradicted(row):
-        return "a slower board of the same chip is 1.6 to 13 times as fast in the same table"
+        return "a slower board of the same chip is 1.3 to 13 times as fast in the same table"
     return ""
 
 
