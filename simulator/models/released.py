@@ -1,11 +1,11 @@
 """The format in which the weights of a model were released: what inference loads where no other is
 asked for, by the quantization_config of its config.json (quantized.py).
 
-Shipped configurations have that key as their source prints it, where a model was released in fewer
-than 16 bits. Read in public copies of 2026-11: DeepSeek-V3 (github deepseek-ai/DeepSeek-V3,
-README_WEIGHTS.md), DeepSeek-V3.2 (the same with scales in ue8m0), Kimi K2 (README.md, Section 5:
-block-fp8), MiniMax-M2, gpt-oss (OpenAI 2025, Section 2.1), and Kimi K2 Thinking: experts alone in
-int4, symmetric, groups of 32, as they were trained.
+Shipped configurations have that key, where a model was released in fewer than 16 bits. What public
+copies of 2026-11 quote of them: DeepSeek-V3 (fp8, blocks of 128), Kimi K2 (github
+MoonshotAI/Kimi-K2, README.md: block-fp8), MiniMax-M2, gpt-oss (OpenAI 2025, Section 2.1: mxfp4).
+Assumed: DeepSeek-V3.2 as V3 with scales in ue8m0, from one note; Kimi K2 Thinking with experts alone
+in int4, symmetric, groups of 32, from copies that do not name the model.
 """
 
 from __future__ import annotations
