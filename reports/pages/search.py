@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.reports.parts import Console
 from roofcast.simulator.choose.explore import Explored
-from roofcast.simulator.choose.nearest import Nearest, nearest_fit
+from roofcast.simulator.choose.nearest import nearest_fit
 from roofcast.simulator.forecast.chain import without_interval
 from roofcast.simulator.forecast.result import Fitting, Forecast
 from roofcast.simulator.forecast.scenario import Scenario
@@ -116,7 +116,7 @@ def words_of(options: Mapping[str, Any]) -> str:
 def fitting(scenario: Scenario, found: Forecast) -> Fitting | None:
     """The nearest layout that fits, of a forecast that does not; None where there is none."""
     near = nearest_fit(scenario, found)
-    also = _in_four_bits(scenario, near)
+    also = _in_four_bits(scenario)
     if near is None:
         return also
     m = found.memory
@@ -144,29 +144,43 @@ def _beside(also: Fitting | None) -> str:
     return f"{also.options} {also.verdict} too ({fast})"
 
 
-def _in_four_bits(scenario: Scenario, near: Nearest | None) -> Fitting | None:
-    """Adapters on frozen weights in 4 bits where these fit, if need be with the changes of the
-    nearest layout; None where not, or where no adapters on whole weights were asked for.
+def _in_four_bits(scenario: Scenario) -> Fitting | None:
+    """Adapters on frozen weights in 4 bits where these fit: as asked for, else with full
+    recomputation, else with the fewest changes that such weights need. None where not, or where
+    no adapters on whole weights were asked for.
     """
     if scenario.lora is None or scenario.weights is not None:
         return None
-    for changes in ({}, near.changes if near is not None else {}):
-        try:
-            f, _, _ = without_interval(msgspec.structs.replace(scenario, weights="nf4", **changes))
-        except RoofcastError:
-            continue
-        if f.memory.fits:
-            return Fitting(
-                options=f"--weights nf4 {words_of(changes)}".strip(),
-                verdict="may fit" if doubtful(f) else "fits",
-                batch=f.batch,
-                step_time_s=f.step_time_s,
-                samples_per_s=f.samples_per_s,
-                tokens_per_s=f.tokens_per_s,
-                peak_bytes=f.memory.peak_bytes,
-                time_to_train_s=f.time_to_train_s,
-            )
-    return None
+    small = msgspec.structs.replace(scenario, weights="nf4")
+    try:
+        plain, _, _ = without_interval(small)
+        for changes in _ways(small, plain):
+            f, _, _ = without_interval(msgspec.structs.replace(small, **changes))
+            if f.memory.fits:
+                break
+        else:
+            return None
+    except RoofcastError:
+        return None
+    return Fitting(
+        options=f"--weights nf4 {words_of(changes)}".strip(),
+        verdict="may fit" if doubtful(f) else "fits",
+        batch=f.batch,
+        step_time_s=f.step_time_s,
+        samples_per_s=f.samples_per_s,
+        tokens_per_s=f.tokens_per_s,
+        peak_bytes=f.memory.peak_bytes,
+        time_to_train_s=f.time_to_train_s,
+    )
+
+
+def _ways(scenario: Scenario, found: Forecast) -> Iterator[Mapping[str, Any]]:
+    """Changes that may make a step fit, the plainest first."""
+    yield {}
+    yield {"recompute": "full"}
+    near = nearest_fit(scenario, found)
+    if near is not None:
+        yield near.changes
 
 
 def _best(out: Console, found: Explored, best: Sequence[Forecast]) -> None:

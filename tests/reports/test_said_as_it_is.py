@@ -98,3 +98,10 @@ def test_memory_names_the_nearest_that_fits_and_weights_in_4_bits():
     text = " ".join(CliRunner().invoke(main, words).stdout.split())
     assert re.search(r"The nearest that may fit, with the same batch: --recompute full \(", text)
     assert re.search(r"--weights nf4 --recompute full fits too \([\d.]+ s per step, .*GiB\)", text)
+
+
+def test_weights_in_4_bits_come_with_no_change_that_they_do_not_need():
+    """Whole weights of 70B have to leave an H100; those in nf4 fit it with recomputation alone."""
+    text = " ".join(page("memory", "llama-3-70b", "--on", "h100-sxm5", "--lora", "16").split())
+    assert "--recompute full --offload parameters --micro-batch 1 (" in text
+    assert "--weights nf4 --recompute full fits too (" in text
