@@ -88,16 +88,20 @@ def seconds(value: float | None) -> str:
     return si(value, "s")
 
 
-def duration(value: float | None) -> str:
+def duration(value: float | None, like: float | None = None) -> str:
     """A long duration in minutes, hours, days or years.
+
+    like: the duration whose unit is taken, as that of the estimate is for its interval.
 
     >>> duration(1.3 * 86400 * 30), duration(5400.0), duration(12.0), duration(3e8)
     ('39.0 days', '90.0 min', '12.0 s', '9.51 years')
+    >>> duration(2.3 * 86400), duration(2.3 * 86400, like=40 * 3600.0)
+    ('2.30 days', '55.2 h')
     """
     if value is None:
         return "—"
     for least, unit in _DURATIONS:
-        if value >= least:
+        if (value if like is None else like) >= least:
             return f"{digits(value / _SCALES[unit])} {unit}"
     return si(value, "s")
 

@@ -118,7 +118,8 @@ def _cells(c: Choice) -> list[str]:
     """A choice as a row of COLUMNS."""
     interval = NONE
     if c.time_low_s is not None and c.time_high_s is not None:
-        interval = f"{duration(c.time_low_s)} to {duration(c.time_high_s)}"
+        low, high = (duration(each, like=c.time_s) for each in (c.time_low_s, c.time_high_s))
+        interval = f"{low} to {high}"
     return [
         f"{c.devices:,} × {c.device}",
         duration(c.time_s),

@@ -203,8 +203,8 @@ def _whole(f: Forecast) -> list[tuple[str, str]]:
     at = f"; {hourly(f.price.usd_per_hour)} per device-hour" if f.price else ""
     rows = []
     if c is not None:
-        ends = " to ".join(duration(days * campaign.DAY) for days in (c.days_low, c.days_high))
-        rows.append(("80 % interval of the run", ends))
+        low, high = (duration(days * campaign.DAY, c.time_s) for days in (c.days_low, c.days_high))
+        rows.append(("80 % interval of the run", f"{low} to {high}"))
         if c.cost_low_usd is not None and c.cost_high_usd is not None:
             at = f"80 % interval {money(c.cost_low_usd)} to {money(c.cost_high_usd)}{at}"
         if c.deadline_probability is not None:

@@ -61,7 +61,7 @@ def share(part: float) -> str:
 
 
 def _when(c: Campaign) -> str:
-    low, high = duration(c.days_low * DAY), duration(c.days_high * DAY)
+    low, high = (duration(days * DAY, like=c.time_s) for days in (c.days_low, c.days_high))
     if c.start is None or c.end is None:
         return f"{duration(c.time_s)} expected; 80 % interval {low} to {high}"
     return (
@@ -72,7 +72,7 @@ def _when(c: Campaign) -> str:
 
 def _chances(c: Campaign) -> list[str]:
     """By when, and for how much at most, with 95 % probability; and the chance of a deadline."""
-    late = f"within {duration(c.days_95 * DAY)}"
+    late = f"within {duration(c.days_95 * DAY, like=c.time_s)}"
     late = f"by {c.end_95}, {late}" if c.end_95 else late
     cost = f", for at most {money(c.cost_95_usd)}" if c.cost_95_usd is not None else ""
     lines = [f"with 95 % probability done {late}{cost}"]

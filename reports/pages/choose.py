@@ -144,8 +144,9 @@ def _best(out: Console, found: Chosen) -> None:
     say(out, memory, first="memory: ")
     say(out, f"{seconds(best.step_time_s)}, MFU {percent(best.mfu)}", first="step: ")
     if best.goodput is not None:
-        text = f"{duration(best.time_s)}, of which steps {percent(best.goodput)}"
-        say(out, f"{text} (checkpoints, failures, restarts)", first="whole run: ")
+        steps = f"{percent(best.goodput)} of it in steps"
+        rest = "the rest in checkpoints, failures and restarts"
+        say(out, f"{duration(best.time_s)}, {steps}, {rest}", first="whole run: ")
     for first, line in (*_price_lines(best), *_energy_lines(best)):
         say(out, line, first=first)
     if best.limited_by:

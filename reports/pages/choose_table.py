@@ -104,7 +104,7 @@ def span(c: Choice) -> str:
     """The 80 % interval, its unit once."""
     if c.time_low_s is None or c.time_high_s is None:
         return "—"
-    low, high = duration(c.time_low_s), duration(c.time_high_s)
+    low, high = (duration(each, like=c.time_s) for each in (c.time_low_s, c.time_high_s))
     number, _, unit = low.partition(" ")
     return f"{number if high.endswith(' ' + unit) else low} to {high}"
 

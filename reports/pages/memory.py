@@ -327,9 +327,10 @@ def _layer_note(forecast: Forecast) -> str:
     if forecast.mode != "train":
         return "weights: parameters; share: of all weights and inputs"
     states = [name for name, _ in kinds(forecast) if name in _STATES]
+    before = ", before recomputation" if forecast.recompute != "none" else ""
     return (
-        f"weights: {listed(states)}; saved: activations kept for backward, a tensor that several"
-        " ops use counted in one; share: of all weights and saved activations"
+        f"weights: {listed(states)}; saved: activations kept for backward{before}, a tensor that"
+        f" several ops use counted in one; share: of all weights and saved activations{before}"
     )
 
 

@@ -33,7 +33,8 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
     heads = f"{p.heads} heads, {p.kv_heads} of keys and values"
     interval = ""
     if p.time_low_s is not None and p.time_high_s is not None:
-        interval = f", 80 % interval {duration(p.time_low_s)} to {duration(p.time_high_s)}"
+        low, high = (duration(each, like=p.time_s) for each in (p.time_low_s, p.time_high_s))
+        interval = f", 80 % interval {low} to {high}"
     lines = [
         ("model: ", f"{words(p.parameters)} parameters, {p.family}: {p.layers} layers of width"
                     f" {p.width:,}, {heads}, feed-forward {p.feed_forward:,}, vocabulary"

@@ -27,6 +27,7 @@ WORDS = {  # of parts of a step
     "host": "host",
     "draft": "drafts of tokens",
 }
+_MIXED = 1.1  # TPOT over a decode step from which on the page says what is between
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("E2E", "e2e_s"))
 LEGEND = (
     "TTFT: to the first token; TPOT: per output token after it; E2E: to the last token; 80 %"
@@ -216,6 +217,9 @@ def _bounds(out: Console, f: ServingForecast) -> None:
     if f.tokens_per_step > 1.0:
         step += f", {digits(f.tokens_per_step)} tokens of each"
     say(out, f"{step}: {_parts(f, f.decode_bounds)}")
+    longer = f.tpot_s.mean * f.tokens_per_step > _MIXED * f.decode_step_s
+    if longer and f.use is not None and f.layout["pp"] == 1:
+        say(out, f"TPOT {seconds(f.tpot_s.mean)} holds such steps and those that compute prompts")
     prompt = f"prefill: {seconds(f.prefill_s)} for"
     what = f"the {f.amount:,.0f} prompts" if (f.amount or 0) > 1 else "a prompt alone"
     what = what if f.load == "batch" else "a prompt alone"

@@ -51,9 +51,11 @@ def error_at(quantity: str, of: Likeness, share: float) -> float:
 
 
 def ranges(of: Likeness, times: dict[str, Spread], output: float, prefill: float) -> Ranges:
-    """The intervals of a forecast."""
+    """The intervals of a forecast. A first token comes before the last: its time ends no later."""
     with_bounds = {}
+    last = around(times["e2e"].mean, "e2e", of)[1] if "e2e" in times else math.inf
     for name, spread in times.items():
         low, high = around(spread.mean, name, of)
+        high = max(min(high, last), spread.mean) if name == "ttft" else high
         with_bounds[name] = msgspec.structs.replace(spread, low=low, high=high)
     return Ranges(with_bounds, around(output, "output", of), around(prefill, "prefill", of))

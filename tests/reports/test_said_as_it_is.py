@@ -100,6 +100,27 @@ def test_memory_names_the_nearest_that_fits_and_weights_in_4_bits():
     assert re.search(r"--weights nf4 --recompute full fits too \([\d.]+ s per step, .*GiB\)", text)
 
 
+def test_memory_says_that_saved_activations_are_those_before_recomputation():
+    """With --recompute full the column would else contradict the bar of the activations."""
+    asked = ("memory", "llama-3-8b", "--on", "h100-sxm5", "--lora", "16")
+    note = "saved: activations kept for backward"
+    assert f"{note}, before recomputation, a" in " ".join(
+        page(*asked, "--recompute", "full").split()
+    )
+    assert f"{note}, a tensor" in " ".join(page(*asked).split())
+
+
+def test_a_duration_and_its_interval_have_one_unit():
+    """43.6 h expected and an interval from 34.8 h to 2.27 days has to be read twice."""
+    asked = ("predict", "llama-3-8b", "--on", "rtx-4090", "--lora", "16", "--weights", "nf4")
+    asked = (*asked, "--recompute", "full", "--seq", "2048", "--samples", "150k")
+    text = " ".join(page(*asked).split())
+    found = re.search(r"([\d.]+) h expected; 80 % interval ([\d.]+) h to ([\d.]+) h", text)
+    low, high = float(found[2]), float(found[3])
+    assert low < float(found[1]) < high and high > 48
+    assert float(re.search(r"95 % probability done within ([\d.]+) h", text)[1]) > high
+
+
 def test_weights_in_4_bits_come_with_no_change_that_they_do_not_need():
     """Whole weights of 70B have to leave an H100; those in nf4 fit it with recomputation alone."""
     text = " ".join(page("memory", "llama-3-70b", "--on", "h100-sxm5", "--lora", "16").split())

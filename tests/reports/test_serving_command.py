@@ -36,6 +36,22 @@ def test_a_page_says_what_was_asked_and_everything_promised():
         assert word in text, word
 
 
+def test_a_time_to_the_first_token_ends_no_later_than_that_to_the_last():
+    """Of a server whose memory holds a tenth of the users: nearly all of E2E is the wait."""
+    f = as_json("serving", "qwen2.5-32b", "--on", "h100-sxm5", "--concurrency", 200)
+    first, last = f["ttft_s"], f["e2e_s"]
+    assert first["mean"] < first["high"] == last["high"]
+    f = as_json(*ASKED, "--concurrency", 4)
+    assert f["ttft_s"]["high"] > 1.5 * f["ttft_s"]["mean"] and f["e2e_s"]["high"] > 1
+
+
+def test_a_page_says_why_a_token_takes_longer_than_a_decode_step():
+    """With few users no other prompt comes between two tokens; with many they do."""
+    line = "holds such steps and those that compute prompts"
+    assert line in run(*ASKED, "--concurrency", 64).stdout
+    assert line not in run(*ASKED, "--concurrency", 1).stdout
+
+
 def of_one_load(f):
     """Numbers of a page belong together: Little's law, sums of parts, ordered percentiles."""
     under_way = f["requests_per_s"] * f["e2e_s"]["mean"]
