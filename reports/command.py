@@ -73,6 +73,17 @@ _MEANT = {
     "--mbs": "--micro-batch",
     "--output": "-o",
 }
+# of these the first command that has an option is named where the one that was typed has not
+_ASKED = ("predict", "serving", "choose")
+_USERS = ("--users", "--parallel", "--concurrent", "--clients")  # serving's --concurrency
+_TASKS = {  # what people look for by the name of a task
+    **dict.fromkeys(
+        ("finetune", "fine-tune", "finetuning", "lora", "qlora"), "predict MODEL --lora 16"
+    ),
+    **dict.fromkeys(("train", "training", "step", "estimate"), "predict MODEL"),
+    **dict.fromkeys(("cost", "price", "rent", "buy"), "choose MODEL --tokens 1T"),
+    **dict.fromkeys(("inference", "decode", "generate", "latency"), "serving MODEL"),
+}
 # what to give where a value is missing
 _EXAMPLE = {
     "--on": "give a device, for example --on h100-sxm5 (list: roofcast devices)",
@@ -115,6 +126,9 @@ class Commands(click.Group):
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             import difflib
 
+            if args[0] in _TASKS:
+                hint = f"try roofcast {_TASKS[args[0]]}"
+                raise click.UsageError(f"no command {quoted(args[0])}; {hint}", ctx)
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command {quoted(args[0])}; {hint}", ctx)
@@ -207,7 +221,9 @@ def _usage(error: click.UsageError, command: str = "") -> str:
     see = f"see: {name} --help"
     if isinstance(error, click.exceptions.NoSuchOption):
         close = _closest(error)
-        return f"no option {error.option_name}; {f'did you mean {close}?' if close else see}"
+        if close:
+            return f"no option {error.option_name}; did you mean {close}?"
+        return f"no option {error.option_name}{_elsewhere(error)}; {see}"
     if isinstance(error, click.MissingParameter) and error.param is not None:
         wanted = _typed(error.param, 0)
         return f"{wanted} is missing; {_EXAMPLE.get(f'{name} {wanted}', _EXAMPLE.get(wanted, see))}"
@@ -229,11 +245,28 @@ def _closest(error: click.exceptions.NoSuchOption) -> str | None:
     meant = _MEANT.get(error.option_name)
     if meant in known:
         return meant
+    if error.option_name in _USERS and "--concurrency" in known:
+        return "--concurrency"
     import difflib
 
     bare = {option.lstrip("-"): option for option in known}
     name = error.option_name.lstrip("-")
     return next((bare[n] for n in difflib.get_close_matches(name, bare, n=1, cutoff=0.7)), None)
+
+
+def _elsewhere(error: click.exceptions.NoSuchOption) -> str:
+    """The command that has the option, under this or our own name; empty where none has."""
+    name, here = error.option_name, error.ctx.info_name if error.ctx else ""
+    if here not in COMMANDS or here in ("validate", "explore", "run"):
+        return ""
+    if name == "--serving":
+        return "; roofcast serving MODEL forecasts a server"
+    for command in _ASKED:
+        known = {o for p in Commands().get_command(error.ctx, command).params for o in p.opts}
+        ours = [name, *["--concurrency"] * (name in _USERS), _MEANT.get(name)]
+        if command != here and (found := [each for each in ours if each in known]):
+            return f"; roofcast {command} MODEL has {found[0]}"
+    return ""
 
 
 def _typed(param: click.Parameter, which: int) -> str:

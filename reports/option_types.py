@@ -12,6 +12,10 @@ MOST = 10**15  # largest integer accepted
 DEAREST = 1e9  # USD per device-hour
 
 
+# commands that compare the devices of a question that another command answers for one
+_SEVERAL = {"serving": "roofcast choose MODEL --serving", "search": "roofcast choose"}
+
+
 class Once(click.Command):
     """A command that refuses an option of one value that is given twice."""
 
@@ -24,7 +28,8 @@ class Once(click.Command):
             single = isinstance(param, click.Option) and not (param.multiple or param.count)
             times = given.count(param) if single and not _plain_flag(param) else 1
             if times > 1:
-                also = "; to compare devices: roofcast predict" if param.name == "on" else ""
+                several = _SEVERAL.get(ctx.info_name or "", "roofcast predict")
+                also = f"; to compare devices: {several}" if param.name == "on" else ""
                 raise click.UsageError(
                     f"{param.opts[0]} is given {times} times and takes one value; keep one{also}",
                     ctx,
