@@ -92,6 +92,8 @@ def command(
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         print_json({"model": scenario.model, "device": scenario.device, "points": rows})
         return
+    if table["refused"].notna().all():
+        raise BadInput(f"no point of the sweep can be; the first: {table['refused'].iloc[0]}")
     from roofcast.reports.pages.sweep import print_sweep
 
     print_sweep(table, axes, scenario)

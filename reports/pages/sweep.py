@@ -84,7 +84,7 @@ def _known(value: float | None) -> float | None:
 def _typed(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:,}" if isinstance(value, int) else f"{value}"
+    return f"{value:,.12g}" if isinstance(value, int | float) else f"{value}"
 
 
 def _fastest(out: Any, good: DataFrame, names: Sequence[str], throughput: str) -> None:

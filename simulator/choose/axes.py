@@ -2,7 +2,7 @@
 
 batch=8..64              8, 16, 32, 64: doubled
 seq=1024..4096:1024      in steps of 1024
-memory.bandwidth=x1,x2,"8 TB/s"
+memory.bandwidth=x1,x2,"8 TB/s"    memory.capacity=64GB..512GB
 on=h100-sxm5,b200-sxm    precision=bf16,fp8    zero=0..3:1
 """
 
@@ -37,7 +37,10 @@ FIELDS = {  # options as they are typed -> fields of the scenario
     },
 }  # fmt: skip
 SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
-_RANGE = re.compile(r"(x?)([\d.eE+]+)\.\.x?([\d.eE+]+?)(?::([\d.eE+]+))?")
+_NUMBER, _UNIT = r"([\d.]+(?:[eE]\+?\d+)?)", r"\s*([A-Za-z][A-Za-z/]*)?"
+_RANGE = re.compile(
+    rf"[\"']?(x?){_NUMBER}{_UNIT}\.\.x?{_NUMBER}{_UNIT}(?::{_NUMBER}{_UNIT})?[\"']?"
+)
 
 
 class Axis(NamedTuple):
@@ -80,7 +83,11 @@ def _values(name: str, part: str, text: str) -> Iterator[Any]:
     if match is None:
         yield _value(name, part)
         return
-    factor, first, last, step = match.groups()
+    factor, first, of_first, last, unit, step, of_step = match.groups()
+    if not {of_first, of_step} <= {unit, None}:
+        raise BadInput(
+            f"--vary {name}: {quoted(part)} has two units; write all in one: 2TB/s..8TB/s"
+        )
     try:
         low, high, by = float(first), float(last), float(step) if step else 0.0
     except ValueError:
@@ -97,9 +104,10 @@ def _values(name: str, part: str, text: str) -> Iterator[Any]:
     )
     if many > MOST_VALUES:
         raise BadInput(f"--vary {name}: {many:,} values; at most {MOST_VALUES:,} are taken")
+    after = f"{'' if name in FIELDS else ' '}{unit}" if unit else ""
     for i in range(many):
         number = low + i * by if step else low * 2**i
-        yield _value(name, f"{factor}{number:.12g}")
+        yield _value(name, f"{factor}{number:.12g}{after}")
 
 
 def _value(name: str, text: str) -> Any:

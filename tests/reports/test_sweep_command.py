@@ -71,6 +71,8 @@ def test_devices_are_varied_by_their_option():
         (("--vary", "batch=1,2", "-o", "sweep.txt"), "use .csv or .parquet"),
         (("--vary", "batch=1,2", "--plot", "sweep.gif"), "use .png or .svg or .pdf"),
         (("--vary", "batch=1,2", "--workers", "2", "--dask", "tcp://a:1"), "exclude each other"),
+        (("--vary", "memory.bandwidth=2GB/s..8TB/s"), "has two units; write all in one"),
+        (("--vary", "tp=3,5"), "no point of the sweep can be; the first: "),
         (("--vary", "batch=1,2", "--workers", "99999"), "at most 1,024"),
         (
             ("--vary", "batch=1", "--vary", "seq=64", "--vary", "tp=1", "--plot", "a.png"),
@@ -85,6 +87,15 @@ def test_a_wrong_option_is_one_line(words, says, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert says in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("typed", ["2TB/s..8TB/s", "2..8 TB/s", "2 TB/s..8 TB/s"])
+def test_a_range_takes_units(typed):
+    """As --set does; all ends in one unit, the last one's."""
+    from roofcast.simulator.choose.axes import axis
+
+    assert axis(f"memory.bandwidth={typed}").values == ("2 TB/s", "4 TB/s", "8 TB/s")
+    assert axis("tokens=1T..4T:1T").values == (1e12, 2e12, 3e12, 4e12)
 
 
 def test_a_table_of_another_sweep_is_not_continued(tmp_path):
