@@ -15,6 +15,7 @@ from roofcast.simulator.forecast.result import Forecast
 
 _FITS = {True: "yes", False: "no", None: "—"}
 _MAYBE = "maybe"  # measured runs leave it open
+_INTERVAL = "80 % interval"
 _RUN = "whole run"
 _IN_TIME = "in time"
 _FOLLOWING = ("fits", "cost", _IN_TIME)  # columns in one table with the column before
@@ -51,6 +52,10 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         cells = [seconds(f.step_time_s), rate(throughput), percent(f.mfu)]
         cells.append(binary(f.memory.peak_bytes))
         rows.append([*cells, _fits(f)])
+    if any(f.low_s is not None for f in forecasts):
+        columns.insert(1, (_INTERVAL, "right"))
+        for row, f in zip(rows, forecasts, strict=True):
+            row.insert(1, _spread(f))
     if any(f.time_to_train_s is not None for f in forecasts):
         columns += [(_RUN, "right"), ("cost", "right")]
         rows = [[*row, *_run(f)] for row, f in zip(rows, forecasts, strict=True)]
@@ -60,10 +65,18 @@ def _comparison(out: Console, forecasts: Sequence[Forecast], alike: bool) -> Non
         rows = [[*row, sure(chance)] for row, chance in zip(rows, chances, strict=True)]
     _device_tables(out, names, columns, rows)
     _doubts(out, forecasts)
+    if columns[1][0] == _INTERVAL:
+        say(out, f"{_INTERVAL}: of the {unit}", style="dim")
     if any(f.campaign for f in forecasts):
         say(out, f"{_RUN}, cost: of the whole training, checkpoints and failures included"
             + (f"; {_IN_TIME}: probability of the deadline" if columns[-1][0] == _IN_TIME else ""),
             style="dim")  # fmt: skip
+
+
+def _spread(f: Forecast) -> str:
+    """The 80 % interval of the step."""
+    known = f.low_s is not None and f.high_s is not None
+    return f"{seconds(f.low_s)} to {seconds(f.high_s)}" if known else "—"
 
 
 def _run(f: Forecast) -> list[str]:
@@ -165,10 +178,11 @@ def _assumed(out: Console, forecasts: Sequence[Forecast]) -> None:
         for line in f.assumptions:
             if "(not given)" not in line and not line.startswith((f"{f.device} ", f"{f.device}:")):
                 lines.setdefault(line, []).append(on_what(f))
-    if lines:
+    own = sum(len(f.assumptions) for f in forecasts)
+    if lines or own:
         section(out, "Assumed")
     for line, on in lines.items():
         text = line if len(on) == len(forecasts) else f"{', '.join(on)}: {line}"
         say(out, text, first="- ")
-    if lines:
+    if lines or own:
         say(out, "further assumptions: those of each device, printed with one --on alone")

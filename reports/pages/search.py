@@ -12,7 +12,7 @@ from roofcast.hwdb.errors import RoofcastError
 from roofcast.reports.console import Justify, fitted_table, page, say, section, show
 from roofcast.reports.format import binary, percent, seconds
 from roofcast.reports.option_tuning import TUNED
-from roofcast.reports.pages.asked import pass_or_step
+from roofcast.reports.pages.asked import pass_or_step, trained, what
 from roofcast.reports.pages.layout import layout_line, losses
 from roofcast.reports.pages.memory import doubtful
 from roofcast.reports.parts import Console
@@ -41,6 +41,8 @@ def print_search(found: Explored, best: Sequence[Forecast]) -> None:
         s = found.scenario
         title = f"{s.model}: layouts of one {pass_or_step(s.mode)} on {found.devices:,} {s.device}"
         say(out, title, indent=0, style="bold")
+        if best:
+            _asked(out, best[0])
         fitting = int(found.fits.sum())
         say(
             out,
@@ -57,6 +59,15 @@ def print_search(found: Explored, best: Sequence[Forecast]) -> None:
             _nothing_fits(out, found)
         _front(out, found)
         _refused(out, found)
+        _assumed(out, best)
+
+
+def _asked(out: Console, f: Forecast) -> None:
+    """What every layout computes; what each recomputes is in its row."""
+    told = what(f).split(", ")
+    say(out, ", ".join(part for part in told if "recomput" not in part))
+    if trained(f):
+        say(out, trained(f))
 
 
 def options_line(found: Explored, rank: int) -> str:
@@ -265,6 +276,20 @@ def _short(found: Explored, i: int) -> str:
     dropped = ("--batch", "batch", "devices")
     kept = [w for w in words if not w.startswith(dropped)]
     return ", ".join(w.removeprefix("--") for w in kept)
+
+
+def _assumed(out: Console, best: Sequence[Forecast]) -> None:
+    """What the best layouts assume of software, hardware and links."""
+    shown = [a for a in (best[0].assumptions if best else ()) if _of_all(a)]
+    if shown:
+        section(out, "Assumed")
+    for line in shown:
+        say(out, line, first="- ")
+
+
+def _of_all(assumption: str) -> bool:
+    """Whether an assumption is not about one layout."""
+    return "at its power limit" not in assumption
 
 
 def _refused(out: Console, found: Explored) -> None:

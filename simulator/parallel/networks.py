@@ -238,8 +238,19 @@ def _unknown_system(device: Device, devices: int) -> Fabric:
     if devices > inner or not levels:
         levels.append(_network(devices, DEFAULT_NIC / inner))
         assumptions.append("one NIC of 100 Gb/s per node")
-    text = f"no known system of {device.id}: {', '.join(assumptions)}"
+    text = f"no known system of {device.id}: {', '.join(assumptions)}{_unstated(device)}"
     return Fabric(tuple(levels), devices, (text,) if devices > 1 else ())
+
+
+def _unstated(device: Device) -> str:
+    """What a device's file would have to say for its own links to be used; empty where it does."""
+    if re.search(r"\d", device.scale_up.domain):
+        return ""
+    if device.scale_up.bandwidth:
+        return "; scale_up.bandwidth is not used, as no scale_up.domain says how many it joins"
+    if device.given:
+        return "; scale_up.bandwidth and scale_up.domain of its file, or --system, give others"
+    return ""
 
 
 def _inside(

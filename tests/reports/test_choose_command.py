@@ -85,6 +85,20 @@ def test_the_command_that_a_search_prints_forecasts_its_best_step():
     assert step in typed(line, 100).output
 
 
+def test_a_search_says_what_its_layouts_compute_and_assume(tmp_path):
+    """The kind of training, the length of a sample and the links, as predict does."""
+    chip = tmp_path / "chip.toml"
+    chip.write_text(
+        'name = "Chip"\n[peak_flops]\nbf16 = "400 TFLOP/s"\n[memory]\nbandwidth = "4 TB/s"\n'
+        'capacity = "96 GiB"\n'
+    )
+    line = f"search gpt2 --on {chip} --devices 2 --batch 4 --lora 8 --seq 512 --recompute full"
+    text = " ".join(typed(line).output.split())
+    assert "4 × 512 tokens, bf16, adamw," in text and "LoRA r=8 on" in text
+    assert "no known system of chip: 8 chip per node on PCIe 4.0 x16" in text
+    assert "stack pytorch-eager (not given)" in text
+
+
 def test_the_best_layout_of_predict_is_that_of_a_search():
     options = SEARCH.removeprefix("search ")
     found = json.loads(typed(f"{SEARCH} --json").output)

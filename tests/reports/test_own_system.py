@@ -240,3 +240,22 @@ def test_a_mistake_in_a_scenario_names_the_file(keys, says, place):
         and says in result.stderr
         and result.stderr.count("\n") == 1
     )
+
+
+def test_links_of_a_chip_that_are_not_used_are_said_to_be_so(place):
+    """Bandwidth without the number of joined devices leaves PCIe, which a page has to say."""
+    asked = ("--devices", "8", "--zero", "1", "--batch", "8")
+    own = '[scale_up]\nbandwidth = "450 GB/s"\n'
+    place("pcie.toml", CHIP)
+    place("half.toml", CHIP + own)
+    place("full.toml", CHIP + own + 'domain = "8"\n')
+    said = {
+        name: " ".join(run("predict", "llama-3-8b", "--on", f"{name}.toml", *asked).stdout.split())
+        for name in ("pcie", "half", "full")
+    }
+    assert "PCIe 4.0 x16; scale_up.bandwidth and scale_up.domain of its file" in said["pcie"]
+    assert "scale_up.bandwidth is not used, as no scale_up.domain says" in said["half"]
+    assert "8 full joined by their links" in said["full"] and "not used" not in said["full"]
+    slow, fast = (step_s("--on", f"{name}.toml", *asked) for name in ("half", "full"))
+    assert slow > 1.5 * fast
+    assert slow == step_s("--on", "pcie.toml", *asked)

@@ -84,6 +84,14 @@ def test_a_comparison_names_every_device_and_cost(step, width, capsys, monkeypat
         assert words in text, words
 
 
+def test_a_comparison_has_the_interval_of_every_device(step, capsys):
+    """Whether two devices differ is told by their intervals."""
+    print_comparison([step(low_s=0.4, high_s=0.725), step("rtx-3090")])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "400 ms to 725 ms" in text
+    assert "80 % interval: of the step" in text and "printed with one --on alone" in text
+
+
 @pytest.mark.parametrize("width", range(30, 90, 3))
 def test_no_rate_of_the_headline_is_broken(spread, width, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
