@@ -125,6 +125,23 @@ def test_others_are_refused(address):
     assert call(address, wanted())[0] == 200
 
 
+def test_the_command_opens_the_page_with_a_model_and_a_device():
+    from urllib.parse import unquote
+
+    from roofcast.reports.commands.explore import first_state
+
+    state = json.loads(unquote(first_state("meta-llama/Llama-3.1-8B", "4090")).removeprefix("#"))
+    assert (state["model"], state["device"]) == ("llama-3.1-8b", "rtx-4090")
+    assert json.loads(unquote(first_state(None, "l4")).removeprefix("#"))["model"] == "llama-3-8b"
+    for words, says in (
+        (("net.py:Net",), "no shipped model"),
+        (("gpt2", "--on", "h100-smx5"), "did you mean h100-sxm5"),
+        (("gpt2", "--on", "chip.toml"), "the page reads no file"),
+    ):
+        result = CliRunner().invoke(main, ["explore", "--no-open", *words])
+        assert result.exit_code == 2 and says in result.stderr
+
+
 def test_the_command_needs_the_extra_and_a_free_port(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
