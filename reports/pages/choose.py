@@ -11,6 +11,7 @@ from roofcast.hwdb.market import rent as rent_of
 from roofcast.reports.console import page, say, section
 from roofcast.reports.format import binary, digits, duration, energy, money, percent, seconds, si
 from roofcast.reports.pages.asked import INTERVALS
+from roofcast.reports.pages.campaign import share
 from roofcast.reports.pages.choose_table import choices_blocks, cost, front_columns, show_blocks
 from roofcast.reports.pages.choose_table import sure as certain
 from roofcast.reports.pages.energy import mass
@@ -144,9 +145,9 @@ def _best(out: Console, found: Chosen) -> None:
     say(out, memory, first="memory: ")
     say(out, f"{seconds(best.step_time_s)}, MFU {percent(best.mfu)}", first="step: ")
     if best.goodput is not None:
-        steps = f"{percent(best.goodput)} of it in steps"
         rest = "the rest in checkpoints, failures and restarts"
-        say(out, f"{duration(best.time_s)}, {steps}, {rest}", first="whole run: ")
+        rest = f"{share(best.goodput)} of it in steps, {rest}" if best.goodput < 0.9995 else "steps"
+        say(out, f"{duration(best.time_s)}, {rest}", first="whole run: ")
     for first, line in (*_price_lines(best), *_energy_lines(best)):
         say(out, line, first=first)
     if best.limited_by:

@@ -28,10 +28,20 @@ def price_of(device: Device, given: float | None) -> Price:
     return Price(
         rent.median,
         (
-            f"{rent.median:.2f} USD per device-hour: median of {rent.providers} public quotes"
+            f"{_usd(rent.median)} USD per device-hour: median of {rent.providers} public quotes"
             f" ({kind})",
         ),
     )
+
+
+def _usd(amount: float) -> str:
+    """All digits that count, to a hundredth of a cent, as other pages print a rent.
+
+    >>> _usd(3.195), _usd(2.0), _usd(0.665)
+    ('3.195', '2.00', '0.665')
+    """
+    text = f"{amount:,.4f}"
+    return text.rstrip("0").ljust(len(text) - 2, "0")
 
 
 class Dollars(NamedTuple):

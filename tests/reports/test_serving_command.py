@@ -45,6 +45,15 @@ def test_a_time_to_the_first_token_ends_no_later_than_that_to_the_last():
     assert f["ttft_s"]["high"] > 1.5 * f["ttft_s"]["mean"] and f["e2e_s"]["high"] > 1
 
 
+def test_a_rent_is_printed_as_predict_prints_it():
+    """Rounded to cents, an hour of a small board would be 1 % off the cost beside it."""
+    rent = "0.665"
+    found = run("predict", "gpt2", "--on", "rtx-4090", "--samples", "1M").stdout
+    assert f"at ${rent} per device-hour" in " ".join(found.split())
+    found = run("serving", "gpt2", "--on", "rtx-4090", "--concurrency", 2).stdout
+    assert f"{rent} USD per device-hour: median" in " ".join(found.split())
+
+
 def test_a_page_says_why_a_token_takes_longer_than_a_decode_step():
     """With few users no other prompt comes between two tokens; with many they do."""
     line = "holds such steps and those that compute prompts"
