@@ -32,7 +32,7 @@ _KINDS = (
     ("transient", "transient_bytes"),
     ("framework", "framework_bytes"),
 )
-KINDS = (*(name for name, _ in _KINDS[:-1]), "communication buffers", "framework")
+KINDS = (*(name for name, _ in _KINDS[:-1]), "communication buffers", "KV cache", "framework")
 _STATES = ("parameters", "gradients", "optimizer states")  # do not depend on the batch
 _LEAST = 1.25  # bytes per weight, over the fewest possible, from which a lower precision helps
 _LONGEST = 12  # layers with a row of their own; the rest share one

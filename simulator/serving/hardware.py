@@ -47,8 +47,8 @@ class Point(NamedTuple):
     """Replicas of a layout: a lower bound of what the load takes, or, at the last stage, that."""
 
     value: tuple[float, float]  # what is ranked by
-    pending: bool  # a bound; of equal points those that are none come first
-    use: float  # and then those of layouts that the load fills least
+    counted: bool  # no bound; of equal points the bounds come first, so that all are counted
+    rank: float  # of these the one that serves best
     serial: int
     way: Way
     need: Need | None = None  # of a layout that holds the model
@@ -153,7 +153,7 @@ class Hardware:
     def _capacity(of: Offer) -> float:
         return float(of.device.memory.limit or 0.0) or float("inf")
 
-    def _point(self, way: Way, need: Need | None, replicas: int, pending: bool) -> Point | None:
+    def _point(self, way: Way, need: Need | None, replicas: int, counted: bool) -> Point | None:
         """A point of the queue; None beyond the limits on money and devices."""
         devices = replicas * way.size
         value = self.value(way.offer, devices)
@@ -162,8 +162,8 @@ class Hardware:
         usd, most = self.usd(way.offer, devices), self.wanted.under_usd
         if most is not None and (usd is None or usd > most):
             return None
-        use = need.use(replicas) if need is not None else 0.0
-        return Point(value, pending, use, next(self._serial), way, need, replicas)
+        rank = need.rank(replicas) if need is not None and counted else 0.0
+        return Point(value, counted, rank, next(self._serial), way, need, replicas)
 
     def _next(self, point: Point) -> Point | None:
         """The same with a sharper bound; None where it does not hold the load."""
@@ -176,19 +176,19 @@ class Hardware:
             if least is None:
                 self.failed.append((way, need))
                 return None
-            return self._point(way, need, least, True)
+            return self._point(way, need, least, False)
         self.counted += 1
         fewest = need.fewest()
         if fewest is None:
             self.failed.append((way, need))
             return None
-        return self._point(way, need, fewest, False)
+        return self._point(way, need, fewest, True)
 
     def ranked(self, top: int) -> list[Point]:
         """The best layout of each of the `top` best kinds of devices, with its replicas.
 
         Points are taken in the order of their bounds, so that the first of a device that is no
-        bound any more is its best.
+        bound any more is its best: of layouts of one price the one that serves best.
         """
         found: dict[str, Point] = {}
         queue = self._first([(of, divisors(of.node)) for of in self.offers.values()])
@@ -203,7 +203,7 @@ class Hardware:
             name = point.way.offer.device.id
             if name in found:
                 continue
-            if not point.pending:
+            if point.counted:
                 found[name] = point
             elif (sharper := self._next(point)) is not None:
                 heapq.heappush(queue, sharper)
@@ -216,7 +216,7 @@ class Hardware:
     def _first(self, sized: Sequence[tuple[Offer, Sequence[int]]]) -> list[Point]:
         """A queue of layouts with one replica each."""
         points = [
-            self._point(way, None, 1, True)
+            self._point(way, None, 1, False)
             for of, sizes in sized
             for way in self.ways(of, [n for n in sizes if n <= of.most])
         ]

@@ -100,6 +100,20 @@ class Need:
         most = self.held.sequences(self.load.input_len + self.load.output_len)
         return self.load.amount / (replicas * max(most, 1))
 
+    def rank(self, replicas: int) -> float:
+        """What layouts of one price are ranked by, less being better: the share of a rate of what
+        they can serve; the mean time of a request [s] of as many users as there are.
+        """
+        if self.load.kind == "rate":
+            return self.use(replicas)
+        return float(self._loops(math.ceil(self.load.amount / replicas))["e2e"][0])
+
+    def _loops(self, users: int) -> dict[str, np.ndarray]:
+        """Mean times [s] of so many users of one replica, each with one request under way."""
+        ramp, at = self.of.server.profile.ramp, np.array([float(users)])
+        found = closed_loops(self.of.server, self.load, self.held, at, self.of.spec, ramp)
+        return found._asdict()
+
     def holds(self, replicas: int) -> bool:
         """Whether so many replicas hold the load."""
         if self.load.kind == "rate":
@@ -117,9 +131,7 @@ class Need:
             return False
         if self.level is None:
             return True
-        ramp = self.of.server.profile.ramp
-        at = np.array([float(users)])
-        found = closed_loops(self.of.server, self.load, self.held, at, self.of.spec, ramp)._asdict()
+        found = self._loops(users)
         return all(float(found[name][0]) <= most for name, most in self.level.limits.items())
 
     def probability(self, replicas: int) -> float | None:

@@ -126,3 +126,16 @@ def test_weights_in_4_bits_come_with_no_change_that_they_do_not_need():
     text = " ".join(page("memory", "llama-3-70b", "--on", "h100-sxm5", "--lora", "16").split())
     assert "--recompute full --offload parameters --micro-batch 1 (" in text
     assert "--weights nf4 --recompute full fits too (" in text
+
+
+def test_the_kinds_of_a_comparison_of_memories_sum_to_the_peak():
+    """The KV cache is one of them."""
+    asked = ("memory", "qwen2.5-32b", "--on", "h100-sxm5", "--on", "h200-sxm", "--mode", "infer")
+    text = page(*asked, columns=200)
+    head, row = (next(line for line in text.splitlines() if word in line.split()[:1])
+                 for word in ("device", "h200-sxm"))  # fmt: skip
+    assert "KV cache" in head
+    sizes = [float(n) * {"G": 1.0, "M": 2**-10, "K": 2**-20}[u]
+             for n, u in re.findall(r"([\d.]+) ([GMK])iB", row)]  # fmt: skip
+    peak, _, *kinds = sizes
+    assert sum(kinds) == pytest.approx(peak, abs=0.1)

@@ -119,3 +119,15 @@ def test_what_cannot_be_is_one_line(words, message, tmp_path, monkeypatch):
     assert found.stdout == "" and found.stderr.count("\n") == 1
     assert message in found.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_of_layouts_of_one_price_the_choice_serves_best():
+    """Four H100 cost the same however they are cut: the choice is the cut of the most tokens/s."""
+    words = ["choose", "qwen2.5-32b", "--serving", "--on", "h100-sxm5", "--concurrency", 200]
+    best = json.loads(run(*words, "--slo", "tpot=50ms", "--json").stdout)["choices"][0]
+    assert best["devices"] == 4
+    asked = {"model": "qwen2.5-32b", "device": "h100-sxm5", "devices": 4, "concurrency": 200}
+    others = [serving(**asked, tp=tp, pp=pp) for tp, pp in ((4, 1), (2, 2), (1, 4), (2, 1))]
+    most = max(f.output_tokens_per_s for f in others if f.tpot_s.mean <= 0.05)
+    assert best["forecast"]["output_tokens_per_s"] > 0.999 * most
+    assert min(f.output_tokens_per_s for f in others) < 0.9 * most
