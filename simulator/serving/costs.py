@@ -14,6 +14,7 @@ from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
+WAVES = 12  # numbers of prompts at which a pass of the first ones is timed
 Ask = tuple[str, tuple[Numbers, ...]]  # a step of a server, decode | prefill | mixed; its sizes
 
 
@@ -47,6 +48,22 @@ def asks_first(server: Server, load: Load) -> list[Ask]:
 def chunks(load: Load, chunk: int) -> list[tuple[int, int]]:
     """New tokens of each chunk of a prompt, and the tokens before it."""
     return [(min(chunk, load.new - start), load.hit + start) for start in range(0, load.new, chunk)]
+
+
+def asks_wave(server: Server, load: Load, most: float) -> list[Ask]:
+    """The passes of the first prompts of all users, which come together: of some of them where
+    nothing decodes, and full ones with the least and the most sequences that decode; none where a
+    prompt takes several chunks.
+    """
+    k = max(int(server.chunk_tokens), 1) / load.new
+    if k < 1.0:
+        return []
+    ends = np.array([1.0, max(most, 2.0)])
+    sizes = np.geomspace(1.0, k, WAVES)
+    return [
+        ("prefill", (sizes, load.new, load.hit)),
+        ("mixed", (ends, load.input_len, k * load.new, load.hit, k)),
+    ]
 
 
 def _prompts(sizes: np.ndarray, load: Load, chunk: int, spec: Speculation) -> np.ndarray:
@@ -110,7 +127,7 @@ class Costs:
         """The same for another load of the same lengths."""
         other = copy.copy(self)
         other.load, other.users = load, load.amount
-        for name in ("_highest", "others", "wave"):
+        for name in ("_highest", "others"):
             other.__dict__.pop(name, None)
         return other
 
@@ -186,10 +203,24 @@ class Costs:
         return np.sqrt(2.0 * (self.served + 1.0))
 
     @cached_property
-    def wave(self) -> Numbers:
-        """Prompts before one of those that all users send together, in the mean."""
-        most = np.minimum(self.together, self.users)
-        return np.maximum(most * (np.ceil(self.users / most) + 1) / 2 - 1, 0.0)
+    def wave_passes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of the passes of `asks_wave`; empty where a prompt takes several chunks."""
+        asked = asks_wave(self.server, self.load, float(self.most))
+        if not asked:
+            return np.zeros(0), np.zeros(0)
+        passes, full = (getattr(self.server, name)(*sizes) for name, sizes in asked)
+        return np.asarray(passes, float), np.asarray(full, float)
+
+    def of_pass(self, prompts: Numbers) -> Numbers:
+        """A pass of so many prompts, at most a chunk, where nothing decodes."""
+        sizes = np.geomspace(1.0, float(self.together), WAVES)
+        return np.interp(prompts, sizes, self.wave_passes[0])
+
+    @property
+    def full_pass(self) -> tuple[Numbers, Numbers]:
+        """A full chunk of prompts with one sequence that decodes, and what each other one adds."""
+        one, all_ = self.wave_passes[1]
+        return one, (all_ - one) / (max(float(self.most), 2.0) - 1.0)
 
     @cached_property
     def first(self) -> Numbers:
