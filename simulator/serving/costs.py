@@ -125,6 +125,8 @@ class Costs:
 
     def of(self, load: Load) -> Costs:
         """The same for another load of the same lengths."""
+        if load.kind == "concurrency":
+            self.__dict__.setdefault("wave_passes", self.wave_passes)  # made once for all
         other = copy.copy(self)
         other.load, other.users = load, load.amount
         for name in ("_highest", "others"):

@@ -15,7 +15,7 @@ from roofcast.simulator.serving.answer import Replica
 from roofcast.simulator.serving.capacity import Room
 from roofcast.simulator.serving.costs import Costs, asks, asks_first
 from roofcast.simulator.serving.load import Load
-from roofcast.simulator.serving.means import Mean, loops_of, places_of
+from roofcast.simulator.serving.means import Mean, loops_of, most_of
 from roofcast.simulator.serving.passes import timed
 from roofcast.simulator.serving.protocol import Numbers
 
@@ -112,13 +112,13 @@ def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
     found: list[Costs] = []
     for start in range(0, len(every), TIMED):
         some = every[start : start + TIMED]
-        steps = [asks(of.server, load, places_of(held, load), of.spec) for of, held in some]
+        steps = [asks(of.server, load, most_of(of.server, load, held, of.spec), of.spec) for of, held in some]
         first = [asks_first(of.server, load) for of, _ in some]
         both = zip(some, steps, first, strict=True)
         spent = iter(timed([of.server.asked(n, *x) for (of, _), a, b in both for n, x in (*a, *b)]))
         for (of, held), a, b in zip(some, steps, first, strict=True):
             times = [next(spent).total for _ in a], sum(float(next(spent).total) for _ in b)
-            profile, most = of.server.profile, places_of(held, load)
+            profile, most = of.server.profile, most_of(of.server, load, held, of.spec)
             found.append(Costs(of.server, load, most, of.spec, profile.ramp, found=times))
     return found
 

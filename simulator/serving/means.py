@@ -82,7 +82,7 @@ def mean(
         fitting = max(held.sequences(load.input_len + load.output_len), 1)
         fitting = min(fitting, math.ceil(load.amount))
         return _floats(_static(made(server, load, fitting, spec, 0.0), fitting))
-    most = places_of(held, load)
+    most = most_of(server, load, held, spec)
     costs = made(server, load, most, spec, ramp)
     if load.kind == "offline":
         return _floats(_steady(costs, most))
@@ -249,7 +249,7 @@ def closed_loops(
     """The mean values of closed loops of so many users each, arrays: those of `mean`."""
     load = msgspec.structs.replace(load, kind="concurrency")
     users = np.asarray(users, dtype=float)
-    return loops_of(Costs(server, load, places_of(held, load), spec, ramp, users))
+    return loops_of(Costs(server, load, most_of(server, load, held, spec), spec, ramp, users))
 
 
 def loops_of(costs: Costs) -> Mean:
@@ -259,9 +259,17 @@ def loops_of(costs: Costs) -> Mean:
     return Mean(*every)
 
 
-def places_of(held: Room, load: Load) -> float:
-    """Sequences that fit at once where they are of every age."""
-    return float(max(held.sequences(load.input_len + held.reserved * load.output_len), 1))
+def most_of(server: Server, load: Load, held: Room, spec: Speculation = NONE) -> float:
+    """Sequences that decode at once, at most: as many as fit where they are of every age, and no
+    more than are kept up by the prompts of a step. B sequences end B t / m a step, of m more tokens
+    each and t a step, and a step of c tokens takes c - B of prompts of n:
+
+        B t / m <= (c - B) / n,    B <= m c / (n t + m)
+    """
+    places = held.sequences(load.input_len + held.reserved * load.output_len)
+    more, chunk = load.output_len - 1, max(int(server.chunk_tokens), 1)
+    kept = more * chunk / (load.new * spec.tokens + more) if more > 0 else math.inf
+    return float(max(min(places, kept), 1.0))
 
 
 def mean_of(costs: Costs, rate: float) -> Mean:
