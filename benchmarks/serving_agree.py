@@ -144,11 +144,14 @@ def draw_two(random: Random, kind: str, wanted: str = "") -> Row | None:
     )
     made = two_pools.run(two_pools.at_lengths(asked, load))
     mean = two_pools.means(made, load)
-    if mean.mean.use >= BELOW:
+    if mean.mean.use >= BELOW or wanted == "closed":
         return None
+    told = mean
+    if wanted != "means":
+        told = two_pools._followed(made, mean, two_pools.replayed(made, load, mean))  # type: ignore[arg-type]
     samples = replays(load, lambda at: two_pools.replayed(made, at, mean))
     name = f"{named(words)} {count[0]}+{count[1]} {load.input_len}/{load.output_len}"
-    return compared(f"{name} {kind} {load.amount:.4g}", mean.mean, samples)
+    return compared(f"{name} {kind} {load.amount:.4g}", told.mean, samples)
 
 
 def named(words: dict[str, Any]) -> str:

@@ -220,7 +220,8 @@ def doubts(of: Replica, load: Load, held: Room, found: Mean) -> str:
     why = {
         "a pipeline has several batches under way": of.cut.pp > 1,
         f"{of.server.profile.name} has kernels of its own for few sequences": of.server.profile.gemv,
-        f"prompts take more than {BUSY:.0%} of the time": found.requests_per_s * found.prompt > BUSY,
+        f"prompts take more than {BUSY:.0%} of the time": found.requests_per_s * found.prompt
+        > BUSY,
         f"answers have fewer than {LONG} tokens": load.output_len < LONG,
         "a step takes less than two prompts": 2 * load.new > of.server.chunk_tokens,
         "places are few": few,

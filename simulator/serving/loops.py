@@ -112,7 +112,10 @@ def costs_of(every: Sequence[tuple[Replica, Room]], load: Load) -> list[Costs]:
     found: list[Costs] = []
     for start in range(0, len(every), TIMED):
         some = every[start : start + TIMED]
-        steps = [asks(of.server, load, most_of(of.server, load, held, of.spec), of.spec) for of, held in some]
+        steps = [
+            asks(of.server, load, most_of(of.server, load, held, of.spec), of.spec)
+            for of, held in some
+        ]
         first = [asks_first(of.server, load) for of, _ in some]
         both = zip(some, steps, first, strict=True)
         spent = iter(timed([of.server.asked(n, *x) for (of, _), a, b in both for n, x in (*a, *b)]))

@@ -189,6 +189,10 @@ class Costing:
         others = np.maximum(users / self.n - 1.0, 0.0) * share
         tpot = np.maximum(self.costs.decode(1.0 + others), mean.tpot)
         passing = self.passing(0.0, found.prefill, np.minimum(each, p.most))
+        sent = self.of.sent  # behind half of the others whose prompts do not take longer
+        link = np.maximum(each * sent.each_sender, users / self.n * sent.each_receiver)
+        alone = self.passing(0.0, found.prefill, 1.0)
+        passing = np.maximum(passing, alone + (link - p.last_wave(each)) / 2.0)
         joins = self.joins(others, tpot)
         wait = np.maximum(ends - found.prefill, 0.0)
         ttft = mean.overhead + wait + found.prefill + passing + joins
