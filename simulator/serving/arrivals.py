@@ -14,6 +14,7 @@ PROMPTS = 4  # in these steps that are told apart, with none
 LEAST = 1e-12
 BUSY = 0.98  # of the time, that prompts of others take at most
 WIDTH = 12.0**0.5  # of an even distribution over its standard deviation
+NARROW = 1e-9  # of a step, half of that width at least
 
 
 def first_wave(costs: Costs) -> tuple[Numbers, Numbers]:
@@ -25,12 +26,27 @@ def first_wave(costs: Costs) -> tuple[Numbers, Numbers]:
 
     A: a pass of prompts alone; G: a full one with one sequence that decodes; g: what another adds.
     """
+    several = np.less(costs.together, 1.0)  # a prompt takes several passes
+    if np.all(several):
+        return _one_by_one(costs)
+    if not np.any(several):
+        return _in_chunks(costs)
+    both = zip(_one_by_one(costs), _in_chunks(costs), strict=True)
+    mean, queue = (np.where(several, one, many) for one, many in both)
+    return mean, queue
+
+
+def _one_by_one(costs: Costs) -> tuple[Numbers, Numbers]:
+    """The same where a prompt takes several passes, in which those before it decode."""
+    met = (costs.users + 1.0) / 3.0
+    each = costs.added(met) + costs.decode(met) * costs.spec.tokens / costs.together
+    queue = each * (costs.users - 1.0) / 2.0
+    return costs.first + queue, queue
+
+
+def _in_chunks(costs: Costs) -> tuple[Numbers, Numbers]:
+    """The same where a pass takes several prompts."""
     users, k = costs.users, costs.together
-    if costs.load.new > np.max(costs.chunk):  # a prompt takes several passes
-        met = (users + 1.0) / 3.0  # that decode beside those of a prompt
-        each = costs.added(met) + costs.decode(met) * costs.spec.tokens / k
-        queue = each * (users - 1.0) / 2.0
-        return costs.first + queue, queue
     full = np.maximum(np.ceil(users / k - 1e-9), 1.0) - 1.0  # passes before the last one
     alone, (one, more) = costs.of_pass(np.minimum(users, k)), costs.full_pass
     others = more * k * full
@@ -89,22 +105,30 @@ def rest(
     A step without prompts takes d; the first n have S(n) prompts in them, which come at random, of
     p seconds each. Of these steps n* - 1 have ended before the time w, so that (Wald's equation)
 
-        E[n*] = sum over n of P(n d + p S(n) < w),    rest = E[n*] (d + p E[S(1)]) - w
+        rest = sum over n of E[d; n d + p S(n) < w] + p E[S(1)] P(n d + p S(n) < w) - w
 
     outside: w; coming: prompts per second; wide: standard deviation of d between requests, which is
-    taken as spread evenly.
+    taken as spread evenly from a = d - h to d + h: for x = (w - p S) / n between these
 
-    >>> float(rest(0.026, 0.010, 0.005, 0.0)), float(rest(0.026, 0.010, 0.0, 0.0, 0.003))
-    (0.004, 0.0040382...)
+        P(d < x) = (x - a) / 2 h,    E[d; d < x] = P(d < x) (x + a) / 2
+
+    >>> round(float(rest(0.026, 0.010, 0.005, 0.0)), 6)
+    0.004
+    >>> round(float(rest(0.026, 0.010, 0.0, 0.0, 0.003)), 6)  # about half a step
+    0.005087
     """
     took = step / np.maximum(1.0 - coming * prompt, 1.0 - BUSY)
-    count: Numbers = 0.0
-    for n in range(int(min(np.max(outside / step), STEPS)) + 1):
-        arrived = n * coming * took
-        chance = np.exp(-arrived)
-        spread = np.maximum(WIDTH * n * wide, LEAST)
+    half = np.clip(WIDTH * wide / 2.0, NARROW * step, step / 2.0)
+    least, each = step - half, coming * took
+    stalls = prompt * each
+    passed: Numbers = step + stalls
+    for n in range(1, STEPS + 1):
+        if np.all(outside <= n * least):
+            break
+        chance = np.exp(-n * each)
         for j in range(PROMPTS):
-            left = outside - n * step - j * prompt
-            count = count + chance * np.clip(left / spread + 0.5, 0.0, 1.0)
-            chance = chance * arrived / (j + 1.0)
-    return count * took - outside
+            longest = np.clip((outside - j * prompt) / n, least, step + half)
+            below = chance * (longest - least) / (2.0 * half)
+            passed = passed + below * ((longest + least) / 2.0 + stalls)
+            chance = chance * n * each / (j + 1.0)
+    return passed - outside

@@ -216,12 +216,12 @@ def doubts(of: Replica, load: Load, held: Room, found: Mean) -> str:
     if load.kind not in ("rate", "concurrency"):
         return ""
     places = held.sequences(load.input_len + held.reserved * load.output_len)
+    profile, busy = of.server.profile, found.requests_per_s * found.prompt
     few = places < max(WIDE * found.decoding, MANY) if load.kind == "rate" else found.use >= 1.0
     why = {
         "a pipeline has several batches under way": of.cut.pp > 1,
-        f"{of.server.profile.name} has kernels of its own for few sequences": of.server.profile.gemv,
-        f"prompts take more than {BUSY:.0%} of the time": found.requests_per_s * found.prompt
-        > BUSY,
+        f"{profile.name} has kernels of its own for few sequences": profile.gemv,
+        f"prompts take more than {BUSY:.0%} of the time": busy > BUSY,
         f"answers have fewer than {LONG} tokens": load.output_len < LONG,
         "a step takes less than two prompts": 2 * load.new > of.server.chunk_tokens,
         "places are few": few,

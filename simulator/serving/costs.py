@@ -18,6 +18,9 @@ WAVES = 12  # numbers of prompts at which a pass of the first ones is timed
 Ask = tuple[str, tuple[Numbers, ...]]  # a step of a server, decode | prefill | mixed; its sizes
 
 
+Waves = Sequence[np.ndarray]  # seconds of passes of prompts alone, and of full ones
+
+
 def grid_of(most: float) -> np.ndarray:
     """Numbers of sequences at which steps are timed where so many may run at once."""
     return np.array(grid(1, max(int(math.ceil(max(most, 1.0))), 2), FINE))
@@ -59,11 +62,15 @@ def asks_wave(server: Server, load: Load, most: float) -> list[Ask]:
     if k < 1.0:
         return []
     ends = np.array([1.0, max(most, 2.0)])
-    sizes = np.geomspace(1.0, k, WAVES)
     return [
-        ("prefill", (sizes, load.new, load.hit)),
+        ("prefill", (wave_sizes(k), load.new, load.hit)),
         ("mixed", (ends, load.input_len, k * load.new, load.hit, k)),
     ]
+
+
+def wave_sizes(most: float) -> np.ndarray:
+    """Prompts of the passes that are timed of those that come together, up to a chunk."""
+    return np.geomspace(1.0, most, WAVES)
 
 
 def _prompts(sizes: np.ndarray, load: Load, chunk: int, spec: Speculation) -> np.ndarray:
@@ -77,7 +84,7 @@ class Costs:
 
     most: sequences at once, of the memory and of the stack. users: of a closed loop, a number or an
     array of them; then all that follows from them are arrays. found: seconds of the steps of
-    `asks`, and of `asks_first` together, where they are timed already.
+    `asks`, of `asks_first` together, and of `asks_wave`, where they are timed already.
     """
 
     def __init__(
@@ -88,7 +95,7 @@ class Costs:
         spec: Speculation = NONE,
         ramp: float = 0.0,
         users: Numbers | None = None,
-        found: tuple[Sequence[np.ndarray], float] | None = None,
+        found: tuple[Sequence[np.ndarray], float, Waves] | None = None,
     ) -> None:
         self.server, self.load, self.spec = server, load, spec
         self.users: Numbers = load.amount if users is None else users
@@ -102,7 +109,7 @@ class Costs:
         if found is None:
             timed = [getattr(server, name)(*sizes) for name, sizes in asks(*self._lengths)]
         else:
-            timed, self.first = list(found[0]), found[1]
+            timed, self.first, self.wave_passes = list(found[0]), found[1], found[2]
         times = [np.broadcast_to(np.asarray(t, float), self.grid.shape) for t in timed]
         plain, prompts = times[0], times[2 if spec.drafted else 1 :]
         step = times[1] + spec.draft * plain if spec.drafted else plain
@@ -205,18 +212,14 @@ class Costs:
         return np.sqrt(2.0 * (self.served + 1.0))
 
     @cached_property
-    def wave_passes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds of the passes of `asks_wave`; empty where a prompt takes several chunks."""
+    def wave_passes(self) -> Waves:
+        """Seconds of the passes of `asks_wave`; none where a prompt takes several chunks."""
         asked = asks_wave(self.server, self.load, float(self.most))
-        if not asked:
-            return np.zeros(0), np.zeros(0)
-        passes, full = (getattr(self.server, name)(*sizes) for name, sizes in asked)
-        return np.asarray(passes, float), np.asarray(full, float)
+        return [np.asarray(getattr(self.server, name)(*sizes), float) for name, sizes in asked]
 
     def of_pass(self, prompts: Numbers) -> Numbers:
         """A pass of so many prompts, at most a chunk, where nothing decodes."""
-        sizes = np.geomspace(1.0, float(self.together), WAVES)
-        return np.interp(prompts, sizes, self.wave_passes[0])
+        return np.interp(prompts, wave_sizes(float(self.together)), self.wave_passes[0])
 
     @property
     def full_pass(self) -> tuple[Numbers, Numbers]:
