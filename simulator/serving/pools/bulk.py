@@ -85,12 +85,10 @@ def alone(seconds: np.ndarray, capacity: float, parts: int = 1) -> Alone:
 def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float, ...]:
     """The chain at a rate that is this share of the capacity."""
     k, each = len(seconds), float(seconds[0])
-    usual = 1.0
+    usual, upto = 1.0, np.arange(1.0, k + 1.0)
     for _ in range(20):
-        usual = float(
-            np.interp(max(m * rate * each, 1.0), np.arange(1, k + 1), np.arange(1, k + 1))
-        )
-        each = float(np.interp(usual, np.arange(1, k + 1), seconds))
+        usual = min(max(m * rate * each, 1.0), float(k))
+        each = float(np.interp(usual, upto, seconds))
     # parts of a pass, about
     several = int(min(usual + 6.0 * m * np.sqrt(usual / m) + 8.0 * m, k))
     states = several + m * int(TAIL / (2.0 * (1.0 - use)) + TAIL)
@@ -99,14 +97,15 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
     b[0] = min(m, k)
     took, left = seconds[b - 1], np.maximum(n - b, 0)
     left[0] = m - b[0]
-    met = rate * took[:, None]
+    sizes, kind = np.unique(b, return_inverse=True)  # of passes
+    met = rate * seconds[sizes - 1][:, None]
     j = np.arange(-(-states // m) + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(j))))])  # ln j!
     coming = np.exp(j * np.log(met) - met - logs)
     moves = np.zeros((states, states))
     place = n - left[:, None]
     there = (place >= 0) & (place % m == 0)
-    moves[there] = np.take_along_axis(coming, np.maximum(place // m, 0), axis=1)[there]
+    moves[there] = coming[kind[:, None], np.maximum(place // m, 0)][there]
     moves[:, -1] += 1.0 - moves.sum(axis=1)
     equations = moves.T - np.eye(states)
     equations[-1] = 1.0
@@ -127,13 +126,13 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
 
 
 def shared(
-    of: Queue, first: Numbers, capacity: Numbers, rate: Numbers, instances: Numbers
+    of: Queue, first: Numbers, capacity: Numbers, rate: Numbers, instances: Numbers, single: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Probability that all instances are busy, and where they are, the wait [s] and the requests of
     the pass. One that arrives meets m + 1 others in the pass behind m in the mean; where instances
     take them in turns, m + 1 / c.
 
-    first: the pass of one request; rate: of an instance.
+    first: the pass of one request; rate: of an instance; single: whether a pass takes one at most.
     """
     use = rate / capacity
     at = of.at(np.minimum(use, LOADS[-1]))
@@ -147,7 +146,6 @@ def shared(
         full = np.where(n > others, blocked, full)
     busy = full * odds / (1.0 + full * odds)
     least, wait = np.minimum(own, 1.0), rest + ahead / n
-    single = np.isclose(first * capacity, 1.0, rtol=1e-9, atol=0.0)  # one at a time
     if np.any(single):
         common = _common(np.maximum(use, LOADS[0]), n) * first / (n * (1.0 - use))
         less = single & (n > 1.0)

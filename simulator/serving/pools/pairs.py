@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.load import Load
 from roofcast.simulator.serving.means import solve
-from roofcast.simulator.serving.pools.bulk import LOADS, At, shared
+from roofcast.simulator.serving.pools.bulk import LOADS, Alone, At, shared
 from roofcast.simulator.serving.pools.means import Apart, Costing, Totals, closed
 from roofcast.simulator.serving.pools.prompts import NEAR, Prompts
 from roofcast.simulator.serving.pools.transfer import Transfer
@@ -54,81 +55,98 @@ def closed_loops(
 
 
 class Curves:
-    """Lines between points, a curve for each of some layouts: `at` is np.interp on that of each
-    value.
-    """
+    """Lines between points, of a curve for each of some layouts, at the curves of many values."""
 
     def __init__(self, grids: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
         sizes = np.array([len(grid) for grid in grids])
         self.start = np.cumsum([0, *sizes[:-1]])
         self.last = self.start + np.maximum(sizes - 2, 0)
-        self.grid, self.values = np.concatenate(grids), np.concatenate(values)
         self.low, self.high = (np.array([float(grid[k]) for grid in grids]) for k in (0, -1))
-        self.scale = 1.0 / (2.0 * float(self.grid.max()))
-        self.keys = self.grid * self.scale + np.repeat(np.arange(len(sizes)), sizes)
-        apart = np.append(np.diff(self.grid), 1.0)
-        ends = np.append(self.start[1:], len(self.grid)) - 1
-        self.slopes = np.append(np.diff(self.values), 0.0) / np.where(apart == 0.0, 1.0, apart)
-        self.slopes[ends] = 0.0
-
-    def at(self, curve: np.ndarray, where: Numbers) -> np.ndarray:
-        """The values of curves, by their numbers, at places."""
-        x = np.minimum(np.maximum(where, self.low[curve]), self.high[curve])
-        place = np.searchsorted(self.keys, x * self.scale + curve, side="right") - 1
-        place = np.minimum(np.maximum(place, self.start[curve]), self.last[curve])
-        found = self.slopes[place] * (x - self.grid[place]) + self.values[place]
-        return np.asarray(found)
+        grid, value = np.concatenate(grids), np.concatenate(values)
+        apart = np.append(np.diff(grid), 1.0)
+        slopes = np.append(np.diff(value), 0.0) / np.where(apart == 0.0, 1.0, apart)
+        slopes[self.start + sizes - 1] = 0.0
+        self.lines = slopes, value - slopes * grid
+        self.scale = 1.0 / (2.0 * float(grid.max()))
+        # rising over all curves: those of a curve are above its number by less than 1
+        self.keys = grid * self.scale + np.repeat(np.arange(len(sizes)), sizes)
 
 
 class _Of:
-    """Values of layouts for each point; `part`: those of some points."""
+    """Values of layouts for each point."""
 
-    layout: np.ndarray  # of each point
+    def __init__(self, curves: Curves, layout: np.ndarray) -> None:
+        """layout: that of each point; curves: one of each layout."""
+        self.layout, self._curves = layout, curves
+        self._low, self._high = curves.low[layout], curves.high[layout]
+        self._first, self._last = curves.start[layout], curves.last[layout]
 
-    def part(self, kept: np.ndarray) -> _Of:
+    def part(self, kept: np.ndarray) -> Self:
+        """Those of some points."""
         other = copy.copy(self)
         for name, value in vars(self).items():
-            if isinstance(value, np.ndarray) and value.shape == self.layout.shape:
+            if isinstance(value, np.ndarray):
                 setattr(other, name, value[kept])
         return other
+
+    def curve(self, where: Numbers) -> np.ndarray:
+        """np.interp on the curve of each point."""
+        x = np.minimum(np.maximum(where, self._low), self._high)
+        of = self._curves
+        place = np.searchsorted(of.keys, x * of.scale + self.layout, side="right") - 1
+        place = np.minimum(np.maximum(place, self._first), self._last)
+        return np.asarray(of.lines[0].take(place) * x + of.lines[1].take(place))
+
+
+class _Lines:
+    """What is interpolated of queues by themselves: slopes and values at 0, of every interval of
+    `LOADS`, as rows.
+    """
+
+    def __init__(self, queues: Sequence[Alone]) -> None:
+        values = np.array([queue.curves for queue in queues])  # [queues, 5, loads]
+        slopes = np.diff(values, axis=2) / np.diff(LOADS)
+        both = np.concatenate([slopes, values[:, :, :-1] - slopes * LOADS[:-1]], axis=1)
+        self.rows = np.moveaxis(both, 2, 1).reshape(-1, 2 * values.shape[1]).copy()
 
 
 class _Queues(_Of):
     """Prefill pools: that of `Prompts`, of each point."""
 
     def __init__(self, of: Sequence[Prompts], layout: np.ndarray, instances: np.ndarray) -> None:
-        self.layout = layout
+        super().__init__(Curves([p.grid for p in of], [p.seconds for p in of]), layout)
         self.request_s, self.user_s = of[0].request_s, of[0].user_s
-        self._takes = Curves([p.grid for p in of], [p.seconds for p in of])
         self.most, self.capacity, self.one = (
             np.array(values)[layout]
             for values in zip(*((p.most, p.capacity, float(p.takes(1.0))) for p in of), strict=True)
         )
         several = np.array([p.parts > 1 for p in of])
         queues = [p.alone for p in of] + [p.whole if p.parts > 1 else p.alone for p in of]
-        self._curves = np.array([queue.curves for queue in queues])  # [queues, 5, loads]
-        self._slopes = np.diff(self._curves, axis=2) / np.diff(LOADS)
+        self._lines = _Lines(queues)
         most = np.array([[p.capacity, p.whole_capacity] for p in of])
         # a router gives hardly a prompt to an instance that could take but a part of it
         whole = several[layout] & (instances > 1.0)
-        self.queue = layout + len(of) * whole
-        self.served_most = most[layout, whole.astype(int)]
+        self._row = (layout + len(of) * whole) * (len(LOADS) - 1)
+        self._served_most = most[layout, whole.astype(int)]
+        self._single = np.isclose(self.one * self._served_most, 1.0, rtol=1e-9, atol=0.0)
 
     def takes(self, prompts: Numbers) -> np.ndarray:
         """Seconds of a pass."""
-        return self._takes.at(self.layout, prompts)
+        return self.curve(prompts)
 
     def at(self, use: np.ndarray) -> At:
         """The queue of an instance by itself at shares of its capacity."""
-        j = np.clip(np.searchsorted(LOADS, use, side="right") - 1, 0, len(LOADS) - 2)
-        beyond = np.maximum(use - LOADS[j], 0.0)
-        return At(*(self._curves[self.queue, k, j] + self._slopes[self.queue, k, j] * beyond
-                    for k in range(len(At._fields))))  # fmt: skip
+        x = np.maximum(use, LOADS[0])
+        j = np.minimum(np.searchsorted(LOADS, x, side="right") - 1, len(LOADS) - 2)
+        lines = self._lines.rows.take(self._row + j, axis=0)
+        half = lines.shape[1] // 2
+        return At(*(lines[:, :half] * x[:, None] + lines[:, half:]).T)
 
     def served(self, rate: Numbers, instances: Numbers) -> tuple[Numbers, Numbers, Numbers]:
         """As `Prompts.served`."""
-        each = np.minimum(rate, NEAR * self.served_most)
-        busy, wait, own = shared(self, self.one, self.served_most, each, instances)
+        most = self._served_most
+        each = np.minimum(rate, NEAR * most)
+        busy, wait, own = shared(self, self.one, most, each, instances, self._single)
         spent = busy * self.takes(own) + (1.0 - busy) * self.one
         return busy * wait, spent, busy * own + (1.0 - busy)
 
@@ -139,12 +157,12 @@ class _Steps(_Of):
     """Decode pools: those of `Costs`, of each point."""
 
     def __init__(self, of: Sequence[Costs], layout: np.ndarray) -> None:
-        self.layout, self.spec, self.more = layout, of[0].spec, of[0].more
-        self._steps = Curves([c.grid for c in of], [c.steps for c in of])
+        super().__init__(Curves([c.grid for c in of], [c.steps for c in of]), layout)
+        self.spec, self.more = of[0].spec, of[0].more
 
     def decode(self, sequences: Numbers) -> np.ndarray:
         """A decode step, per token."""
-        return self._steps.at(self.layout, sequences)
+        return self.curve(sequences)
 
 
 class Pairs(Costing):

@@ -40,7 +40,6 @@ from roofcast.simulator.serving.pools.means import (
 from roofcast.simulator.serving.pools.pairs import Asked, closed_loops
 from roofcast.simulator.serving.pools.transfer import between, transfer
 from roofcast.simulator.serving.pricing import HOUR, MILLION, price_of
-from roofcast.simulator.serving.protocol import Numbers
 from roofcast.simulator.serving.remember import Shared
 from roofcast.simulator.serving.search import GOALS, Refused, holding, ranked, unbeaten
 from roofcast.simulator.serving.space import candidates, check_formats
@@ -137,17 +136,17 @@ def search(
             " --pp), or fewer formats"
         )
     splits: list[Split] = []
-    pairs: list[_Pair] = []
+    every: list[_Row] = []
     for prefill, decode in ((p, d) for p in sides for d in sides):
         if not _alike(prefill, decode):
             continue
         ways = _ways(asked.devices, prefill.size, decode.size)
         if ways:
-            pairs.append(_pair(prefill, decode, ways, users, len(splits)))
+            every += _splits(prefill, decode, ways, users, len(splits))
             splits += [Split(prefill, decode, p, d) for p, d in ways]
     if not splits:
         raise BadInput(f"{asked.devices} devices: no two pools of whole instances have as many")
-    rows = _rows(pairs)
+    rows = _rows(every)
     layout = rows.pop("layout").astype(int)
     said = [line for side in sides for line in side.of.server.assumptions]
     price = price_of(sides[0].of.device, asked.price_per_hour).said
@@ -207,11 +206,11 @@ def _with(side: Side, instances: int) -> Replica:
     return side.of._replace(cut=cut)
 
 
-class _Pair(NamedTuple):
-    """A pair of layouts, with an entry for each number of users of each of its splits."""
+class _Row(NamedTuple):
+    """A split, with an entry for each number of users."""
 
     asked: Asked
-    layout: np.ndarray  # the number of the split
+    layout: int  # its number
     prefill: int  # devices of an instance
     decode: int
     usd: float  # per device-hour; nan where unknown
@@ -220,61 +219,64 @@ class _Pair(NamedTuple):
     again: bool
 
 
-def _pair(
+def _splits(
     prefill: Side,
     decode: Side,
     ways: Sequence[tuple[int, int]],
     users: Sequence[int] | None,
     first: int,
-) -> _Pair:
+) -> list[_Row]:
     """All splits of a pair of layouts; first: the number of the first of them."""
-    load = decode.of.asked.load
+    load, costs = decode.of.asked.load, decode.costs
+    if prefill.prompts is None or costs is None:
+        raise ValueError("a layout that is not costed")
     one, two = _with(prefill, ways[0][0]), _with(decode, ways[0][1])
     link = between(one, two)
     sent = transfer(one.server, two.server, link, load)
     asked = Pools(prefill=one.asked, decode=two.asked)
-    pair = Pair(asked, one, two, decode.room, prefill.room, link, sent)
-    p, d = (np.array([way[k] for way in ways], dtype=float)[:, None] for k in (0, 1))
-    places = places_of(decode.room, load)
-    if users is None:
-        amount: Numbers = numbers(int(places))[None, :] * d
-    else:
-        amount = np.array(users, dtype=float)[None, :] + 0.0 * d
-    flat = (np.broadcast_to(x, amount.shape).ravel() for x in (p, d, amount))
-    if prefill.prompts is None or decode.costs is None:
-        raise ValueError("a side without costs")
+    likeness = Pair(asked, one, two, decode.room, prefill.room, link, sent).likeness
+    places, again = places_of(decode.room, load), two.server.profile.first_again
     usd = price_of(decode.of.device, decode.of.asked.price_per_hour).usd_per_hour
-    return _Pair(
-        Asked(prefill.prompts, decode.costs, places, sent, *flat),
-        np.repeat(first + np.arange(len(ways)), amount.shape[1]),
-        prefill.size,
-        decode.size,
-        math.nan if usd is None else usd,
-        pair.likeness,
-        load,
-        two.server.profile.first_again,
-    )
+    each = numbers(int(places)) if users is None else np.array(users, dtype=float)
+    found = []
+    for k, (p, d) in enumerate(ways):
+        amount = each * d if users is None else each
+        counts = (np.full(len(amount), float(n)) for n in (p, d))
+        found.append(
+            _Row(
+                Asked(prefill.prompts, costs, places, sent, *counts, amount),
+                first + k, prefill.size, decode.size, math.nan if usd is None else usd, likeness,
+                load, again,
+            )
+        )  # fmt: skip
+    return found
 
 
-def _rows(pairs: Sequence[_Pair]) -> dict[str, np.ndarray]:
-    """Columns of all splits of pairs of layouts."""
-    load, again = pairs[0].load, pairs[0].again
-    found = closed_loops([pair.asked for pair in pairs], load, again)
-    columns = [_columns(pairs[part], totals, met.mean) for part, totals, met in found]
-    return {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+def _rows(every: Sequence[_Row]) -> dict[str, np.ndarray]:
+    """Columns of all splits, in their order."""
+    # what a number of instances costs is what the most of those solved together do
+    order = sorted(every, key=lambda row: float(max(row.asked.prefills[0], row.asked.decodes[0])))
+    found = closed_loops([row.asked for row in order], every[0].load, every[0].again)
+    columns = [_columns(order[part], totals, met.mean) for part, totals, met in found]
+    rows = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    place = np.argsort(rows["layout"], kind="stable")
+    return {name: column[place] for name, column in rows.items()}
 
 
-def _columns(pairs: Sequence[_Pair], totals: Totals, found: Mean) -> dict[str, np.ndarray]:
-    """Columns of some of them."""
-    counts, load = [len(pair.layout) for pair in pairs], pairs[0].load
+def _columns(pairs: Sequence[_Row], totals: Totals, found: Mean) -> dict[str, np.ndarray]:
+    """Columns of some splits."""
+    counts, load = [len(pair.asked.users) for pair in pairs], pairs[0].load
     p, d = (
         np.concatenate([getattr(pair.asked, name) for pair in pairs])
         for name in ("prefills", "decodes")
     )
-    of_prefill, of_decode, usd, low, high = (
+    layout, of_prefill, of_decode, usd, low, high = (
         np.repeat(np.array(values, dtype=float), counts)
         for values in zip(
-            *((x.prefill, x.decode, x.usd, *around(1.0, "output", x.likeness)) for x in pairs),
+            *(
+                (x.layout, x.prefill, x.decode, x.usd, *around(1.0, "output", x.likeness))
+                for x in pairs
+            ),
             strict=True,
         )
     )
@@ -282,7 +284,7 @@ def _columns(pairs: Sequence[_Pair], totals: Totals, found: Mean) -> dict[str, n
     rate = np.asarray(found.requests_per_s)
     output = rate * load.output_len / total
     rows: dict[str, Any] = {
-        "layout": np.concatenate([pair.layout for pair in pairs]),
+        "layout": layout,
         "amount": np.concatenate([pair.asked.users for pair in pairs]),
         "ttft_s": found.ttft,
         "tpot_s": found.tpot,
