@@ -10,7 +10,7 @@ from roofcast.simulator.serving.costs import Costs
 from roofcast.simulator.serving.protocol import Numbers
 
 STEPS = 24  # while a request is outside the engine, beyond which it meets a step at random
-PROMPTS = 4  # in these steps that are told apart, with none
+PROMPTS = 6  # in these steps that are told apart; more are taken as so many
 LEAST = 1e-12
 BUSY = 0.98  # of the time, that prompts of others take at most
 WIDTH = 12.0**0.5  # of an even distribution over its standard deviation
@@ -125,10 +125,12 @@ def rest(
     for n in range(1, STEPS + 1):
         if np.all(outside <= n * least):
             break
-        chance = np.exp(-n * each)
-        for j in range(PROMPTS):
+        chance, more = np.exp(-n * each), 1.0
+        for j in range(PROMPTS + 1):
+            chance = np.where(j < PROMPTS, chance, more)
             longest = np.clip((outside - j * prompt) / n, least, step + half)
             below = chance * (longest - least) / (2.0 * half)
             passed = passed + below * ((longest + least) / 2.0 + stalls)
+            more = more - chance
             chance = chance * n * each / (j + 1.0)
     return passed - outside

@@ -14,7 +14,7 @@ from roofcast.simulator.serving.protocol import Numbers, Server
 from roofcast.simulator.serving.speculation import NONE, Speculation
 from roofcast.simulator.serving.steps import FINE, grid
 
-WAVES = 12  # numbers of prompts at which a pass of the first ones is timed
+WAVES = 16  # numbers of prompts at which a pass of the first ones is timed
 Ask = tuple[str, tuple[Numbers, ...]]  # a step of a server, decode | prefill | mixed; its sizes
 
 

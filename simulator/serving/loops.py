@@ -59,15 +59,15 @@ class Every(Costs):
 
         several = self.load.new > np.array([float(costs.chunk) for costs in of])
         waves = [
-            [np.zeros(WAVES), np.zeros(2)] if s else c.wave_passes
-            for s, c in zip(several, of, strict=True)
+            [np.zeros(WAVES), np.zeros(2)] if long else costs.wave_passes
+            for long, costs in zip(several, of, strict=True)
         ]
         self._waves = _Table(
             [passes for passes, _ in waves],
             np.concatenate([wave_sizes(max(float(c.together), 1.0)) for c in of]),
         )
-        one, all_ = (self._each([float(full[k]) for _, full in waves]) for k in (0, 1))
-        self._full = one, (all_ - one) / (np.maximum(self.most, 2.0) - 1.0)
+        least, full = (self._each([float(ends[k]) for _, ends in waves]) for k in (0, 1))
+        self._full = least, (full - least) / (np.maximum(self.most, 2.0) - 1.0)
         self._wave_start = np.repeat(np.arange(len(of)) * WAVES, self._counts)
 
     @property

@@ -126,13 +126,19 @@ def _solved(seconds: np.ndarray, rate: float, use: float, m: int) -> tuple[float
 
 
 def shared(
-    of: Queue, first: Numbers, capacity: Numbers, rate: Numbers, instances: Numbers, single: Numbers
+    of: Queue,
+    first: Numbers,
+    capacity: Numbers,
+    rate: Numbers,
+    instances: Numbers,
+    single: Numbers | None = None,
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Probability that all instances are busy, and where they are, the wait [s] and the requests of
     the pass. One that arrives meets m + 1 others in the pass behind m in the mean; where instances
     take them in turns, m + 1 / c.
 
-    first: the pass of one request; rate: of an instance; single: whether a pass takes one at most.
+    first: the pass of one request; rate: of an instance; single: whether a pass takes one at
+    most, where that is known.
     """
     use = rate / capacity
     at = of.at(np.minimum(use, LOADS[-1]))
@@ -146,6 +152,8 @@ def shared(
         full = np.where(n > others, blocked, full)
     busy = full * odds / (1.0 + full * odds)
     least, wait = np.minimum(own, 1.0), rest + ahead / n
+    if single is None:
+        single = np.isclose(first * capacity, 1.0, rtol=1e-9, atol=0.0)
     if np.any(single):
         common = _common(np.maximum(use, LOADS[0]), n) * first / (n * (1.0 - use))
         less = single & (n > 1.0)

@@ -86,11 +86,11 @@ class Prompts:
         prompts per second of each of the instances.
         """
         one, each = float(self.takes(1.0)), np.minimum(rate, NEAR * self.capacity)
-        busy, wait, own = _shared(self.alone, one, self.capacity, each, instances)
+        busy, wait, own = shared(self.alone, one, self.capacity, each, instances)
         if self.parts > 1 and np.any(np.greater(instances, 1.0)):
             # a router gives hardly a prompt to an instance that could take but a part of it
             few = np.minimum(rate, NEAR * self.whole_capacity)
-            several = _shared(self.whole, one, self.whole_capacity, few, instances)
+            several = shared(self.whole, one, self.whole_capacity, few, instances)
             more = np.greater(instances, 1.0)
             busy, wait, own = (
                 np.where(more, b, a) for a, b in zip((busy, wait, own), several, strict=True)
@@ -124,10 +124,3 @@ class Prompts:
     def together(self, rate: Numbers) -> Numbers:
         """Prompts of a pass in the mean, at so many per second of an instance."""
         return np.interp(rate / self.capacity, LOADS, self.alone.many)
-
-
-def _shared(
-    of: Alone, one: float, capacity: float, rate: Numbers, instances: Numbers
-) -> tuple[Numbers, Numbers, Numbers]:
-    """The queue of so many instances."""
-    return shared(of, one, capacity, rate, instances, math.isclose(one * capacity, 1.0))

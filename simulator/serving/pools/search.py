@@ -241,10 +241,10 @@ def _splits(
     found = []
     for k, (p, d) in enumerate(ways):
         amount = each * d if users is None else each
-        counts = (np.full(len(amount), float(n)) for n in (p, d))
+        of_each, on_each = (np.full(len(amount), float(n)) for n in (p, d))
         found.append(
             _Row(
-                Asked(prefill.prompts, costs, places, sent, *counts, amount),
+                Asked(prefill.prompts, costs, places, sent, of_each, on_each, amount),
                 first + k, prefill.size, decode.size, math.nan if usd is None else usd, likeness,
                 load, again,
             )
