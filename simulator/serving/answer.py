@@ -297,7 +297,7 @@ def _said(of: Replica, load: Load, met: Sample | None, doubt: str) -> tuple[str,
     if met:
         said.append(replay_said(load, met, doubt))
     elif doubt:
-        said.append(f"mean values, which a single load has from a replay of requests: {doubt}")
+        said.append(f"mean values; a single load has those of a replay of requests: {doubt}")
     if load.kind == "concurrency" and load.amount > 1:
         said.append(first_wave(load))
     if load.kind == "rate":

@@ -125,7 +125,7 @@ def rest(
     for n in range(1, STEPS + 1):
         if np.all(outside <= n * least):
             break
-        chance, more = np.exp(-n * each), 1.0
+        chance, more = np.exp(-n * each), np.ones_like(each)
         for j in range(PROMPTS + 1):
             chance = np.where(j < PROMPTS, chance, more)
             longest = np.clip((outside - j * prompt) / n, least, step + half)

@@ -140,6 +140,8 @@ def _said(made: Run, found: Sample | None) -> tuple[str, ...]:
         said.append(replay_said(load, found))
         if (sets := groups(of)) > 1 and load.kind != "trace":
             said.append(f"the replay is of one of {sets} sets of instances, each with its part")
+    elif load.kind in ("concurrency", "rate"):
+        said.append("mean values; a single load has those of a replay of requests")
     if load.kind == "concurrency" and load.amount > 1:
         said.append(first_wave(load))
     if load.kind == "rate":

@@ -90,14 +90,15 @@ def random_loops(random):
 
 def test_random_closed_loops_agree_with_a_replay_below_70_percent_load():
     """At least 95 % of them within 5 %. The others: experts, of which a tile more is computed for
-    prompts somewhat longer than the mean; here one is 13 % off (995 tokens on an A100).
+    prompts somewhat longer than the mean; here two of 40, one 13 % (995 tokens on
+    an A100).
     """
     off = []
     for _, found, doubt, met in random_loops(Random(41)):
         if not doubt:
             sample = met(1)
             off.append([abs(getattr(found, n) / sample.mean(n) - 1.0) for n in TIMES])
-        if len(off) == 30:
+        if len(off) == 40:
             break
     assert np.all(np.mean(np.array(off) < 0.05, axis=0) >= 0.95)
     assert np.max(off) < 0.15
@@ -127,7 +128,7 @@ def test_a_table_has_mean_values_and_says_where_a_single_load_has_others():
     table, single = (chain.serve(asked, replays=way) for way in (False, True))
     assert table.replayed is None and table.ttft_s.p90 is None
     why = "prompts take more than 15% of the time"
-    assert any("a single load has from a replay" in s and why in s for s in table.assumptions)
+    assert any("a single load has those of a replay" in s and why in s for s in table.assumptions)
     assert any("means and percentiles" in s and why in s for s in single.assumptions)
     assert abs(table.ttft_s.mean / single.ttft_s.mean - 1.0) > 0.05
     longer = changed(asked, load=changed(asked.load, output_len=2000))
