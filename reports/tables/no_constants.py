@@ -15,6 +15,7 @@ NO_CONSTANTS = {
                 "bits of a format",
             ),
             ("chain", "REPLAYED MOST_REPLAYED FEWEST PER_USER", "requests of a replay; said"),
+            ("chain", "FEWEST_MEANS", "requests of a replay; said"),
             ("chain", "BUSY LONG WIDE MANY", "where a replay takes over from mean values"),
             ("load", "LONGEST MOST", "limit on an input"),
             ("steps", "FINE RATIO CONTEXTS FEWEST", "grid of an interpolation"),

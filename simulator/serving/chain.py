@@ -34,7 +34,7 @@ from roofcast.simulator.serving.steps import Steps
 from roofcast.simulator.work.model import Model
 
 REPLAYED, MOST_REPLAYED = 2000, 20000
-FEWEST = 600
+FEWEST, FEWEST_MEANS = 200, 500  # of a closed loop; where its means are those of the replay
 PER_USER = 10
 # where mean values are taken in closed form: share of the time that prompts take at most, tokens of
 # an answer; at a rate, places per decoding sequence, places
@@ -249,14 +249,15 @@ def _followed(of: Replica, load: Load, held: Room, found: Mean, met: Sample) -> 
     return found._replace(step=found.step * float(now[0] / now[1]))
 
 
-def count(load: Load, use: float = 0.0) -> int:
+def count(load: Load, use: float = 0.0, means: bool = False) -> int:
     """Requests of a replay that count, where the load does not say: more near the highest rate,
-    where the queue is long at times.
+    where the queue is long at times, and where the means of a closed loop are those of the replay.
     """
     if load.requests is not None:
         return load.requests
     if load.kind == "concurrency":
-        return int(min(max(PER_USER * load.amount, FEWEST), MOST_REPLAYED))
+        fewest = FEWEST_MEANS if means else FEWEST
+        return int(min(max(PER_USER * load.amount, fewest), MOST_REPLAYED))
     return int(min(max(REPLAYED / 4 / max(1.0 - use, 0.01), REPLAYED), MOST_REPLAYED))
 
 
@@ -292,7 +293,7 @@ def _replayed(
     if load.kind == "rate":
         there = found.requests_per_s * found.e2e
         return at_rate(steps, load, count(load, found.use), held, there, way)
-    number = count(load)
+    number = count(load, means=bool(doubts(of, load, held, found)))
     first = load.amount / number if load.requests else WAVE
     share = first if load.amount > 1 else 0.0
 
