@@ -136,6 +136,7 @@ NO_CONSTANTS = {
     "simulator.work.ops.attention.FLASH_LARGEST": "widest head of PyTorch's flash kernel",
     "simulator.work.ops.conv.INDEX": KEPT,
     "simulator.work.ops.loss.ROWWISE": ALGORITHM,
+    "simulator.work.ops.ring.BESIDE": "no bytes",
     "simulator.work.ops.embedding.INDEX": KEPT,
     "simulator.work.ops.embedding.EMBEDDED": "dimensions of a tensor",
     "simulator.work.ops.norm.STATISTICS": KEPT,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from roofcast.simulator.work.ops.embedding import INDEX
+from roofcast.simulator.work.precision import WIDTH
 from roofcast.simulator.work.tape import Tape, Value
 
-STATISTIC = 4  # bytes of a row's log-sum-exp, fp32
-WIDE = 8  # the same in fp64, in which Transformer Engine joins them
 BESIDE = (0.0, 0.0)  # bytes of what is launched and costs the device no time of its own
 
 
@@ -29,7 +28,7 @@ def joined(t: Tape, q: Value, k: Value, v: Value, out: Value, ranks: int) -> Non
     batch, heads, length, _ = q.shape
     rows = batch * heads * length
     kv, half = k.bytes + v.bytes, (k.bytes + v.bytes + q.bytes) / 4.0
-    later, narrow, wide = ranks - 1, STATISTIC * rows, WIDE * rows
+    later, narrow, wide = ranks - 1, WIDTH["fp32"] * rows, WIDTH["fp64"] * rows
     forward = [(kv, kv), (0.0, out.bytes), (narrow, narrow), (narrow, wide), (wide, narrow)]
     forward += later * 4 * [BESIDE]
     forward += ranks * [(2.0 * out.bytes, out.bytes)]
