@@ -61,6 +61,7 @@ class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: float
     tile: float
     special: float
+    sustained: float
     backward: float
 
 

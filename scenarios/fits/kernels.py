@@ -9,7 +9,7 @@ scenarios/measured/runs/kernels-*.csv hold a part of their rows. The stages (STA
 
     gemm       [matmul] from bf16 and fp16 products
     low        matmul.sustained_fp8 and _fp4 from products in these formats
-    attention  [attention] from fused attention of at least 512 tokens, and each family's attention
+    attention  [attention] from fused attention of at least 512 tokens
     streams    [stream] and issue.gather from memory-bound kernels
     fp32       sustained.fp32 of each family from fp32 products
     conv       vector, vector_backward, winograd and channels of [conv] from fp32 convolutions
@@ -85,7 +85,7 @@ STAGES = {
                  level="matmul.sustained_"),
     "attention": Stage(
         "attention", ("attention.special", "attention.tile"), "attention", ("bf16", "fp16"),
-        common=True,
+        common=True, level="attention.sustained",
     ),
     "streams": Stage(
         "stream",

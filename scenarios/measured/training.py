@@ -26,6 +26,7 @@ from roofcast.simulator.forecast.scenario import Scenario
 
 HERE = Path(__file__).parent / "published"
 WHAT = "a CSV of measured runs"
+HALF = 0.95  # of a forecast peak: half of the measured ones lie between this and 1.04 of it
 TOO_MUCH = "and needs"  # of a run that no policy makes fit
 # assumptions of what a row leaves open
 MICRO_BATCH = re.compile(r"micro-batch of \d+ \(not given\)")
@@ -182,7 +183,7 @@ def as_it_ran(scenario: Scenario, assumptions: list[str]) -> Scenario:
 
 def least_recompute(scenario: Scenario) -> tuple[str, str]:
     """The least recomputation with which a run that ran is forecast to fit, or to be as near to
-    what the device has as 80 % of measured peaks are to their forecasts, and the words for it.
+    what the device has as half of the measured peaks are to their forecasts, and the words for it.
 
     A policy of the stack's `ladder`; the last where not even that fits. A policy that the model
     does not have, and a scenario that cannot be forecast, are passed over.
@@ -193,8 +194,8 @@ def least_recompute(scenario: Scenario) -> tuple[str, str]:
             memory = forecast(msgspec.structs.replace(scenario, recompute=how)).memory
         except RoofcastError:
             continue
-        least, most = memory.low_bytes or memory.peak_bytes, memory.capacity_bytes
-        if memory.fits is not False or (most is not None and least <= most):
+        most = memory.capacity_bytes
+        if memory.fits is not False or (most is not None and HALF * memory.peak_bytes <= most):
             less = "".join(f", {other} needs {peak}" for other, peak in peaks.items())
             return how, UNSTATED if how == "none" else f"recompute {how} (not given{less})"
         assert most is not None, "only a known capacity can be exceeded"

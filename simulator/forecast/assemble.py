@@ -85,10 +85,18 @@ def _bytes(saved: Iterable[Kept], kind: str) -> float:
 
 
 def _output_bytes(step: Step) -> float | None:
-    """Bytes of what the last op of an inference step returns; None in training."""
-    if step.recipe.mode == "train" or not step.kernels:
+    """Bytes of what a forward pass returns: the last op in inference, what the loss reads (logits)
+    in training. None of a step without kernels.
+    """
+    if not step.kernels:
         return None
-    return float(sum(v.bytes for v in step.kernels[-1].outputs))
+    if step.recipe.mode != "train":
+        return float(sum(v.bytes for v in step.kernels[-1].outputs))
+    forward = [k for k in step.kernels if k.phase == "forward"]
+    loss = [k for k in forward if k.node == forward[-1].node]
+    own = {v.storage for k in loss for v in k.outputs}
+    read = {v.storage: v.bytes for k in loss for v in k.inputs if v.kind == "activation"}
+    return float(sum(n for storage, n in read.items() if storage not in own))
 
 
 def memory_fields(

@@ -78,8 +78,9 @@ class MemoryForecast(msgspec.Struct, frozen=True, kw_only=True):
     # the peak (roofcast memory --mode infer)
     kv_cache_bytes_per_sequence: float | None = None
     kv_cache_bytes: float | None = None
-    # of what a forward pass returns, in inference on one device: a loop that keeps one result while
-    # it makes the next holds them once more, which no other figure counts
+    # of what a forward pass returns, on one device: in training the logits that the loss reads. A
+    # loop that keeps one result while it makes the next holds them once more, which no other figure
+    # counts
     output_bytes: float | None = None
     # of the encoder's output, for the decoder's attention to it; None without an encoder
     cross_cache_bytes_per_sequence: float | None = None

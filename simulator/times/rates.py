@@ -171,6 +171,19 @@ def _sustained(
     ]
 
 
+def attention_share(device: Device, own: constants.Family, c: constants.Kernels) -> float:
+    """Fraction of the printed 16-bit peak that a long fused forward kernel holds: of the family, of
+    matrix units of a family whose power is known, or of any device of its kind.
+    """
+    if own.attention:
+        return own.attention.value
+    if own.joule_per_flop:
+        return c.attention.sustained * at_highest_clock(device)
+    usual = constants.family(f"any-{device.kind}").attention
+    assert usual is not None, "the families of a kind have an attention share"
+    return usual.value
+
+
 def at_highest_clock(device: Device) -> float:
     """16-bit peak at the advertised highest clock, over the printed one: that of Hopper and
     Blackwell is printed at a lower clock.
@@ -276,8 +289,6 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
     per_clock = float(device.special_per_clock_per_core or SPECIAL_PER_CLOCK)
     gpu = device.kind == "gpu"
     exp = float(device.achieved.get("exp") or vector / EXP_SHARE)
-    fused = own.attention or general.attention
-    assert fused is not None, "the families of a kind have an attention share"
     held, private = _private(device)
     rates = Rates(
         kind=device.kind,
@@ -285,7 +296,7 @@ def resolve(device: Device, format: str, c: constants.Kernels | None = None) -> 
         width=WIDTH[name],
         matrix=matrix,
         sustained=sustained,
-        attention=min(fused.value, sustained),
+        attention=min(attention_share(device, own, c), sustained),
         vector=vector,
         special=per_clock * cores * clock if gpu else exp,
         bandwidth=float(device.memory.bandwidth),

@@ -35,14 +35,26 @@ def test_kinds_of_a_peak_differ_by_what_they_count():
     assert m.output_bytes == 16 * 256 * 30522 * 2
     assert counted(f, "allocated", outputs_held=True) == allocated + m.output_bytes
     trained = forecast(Scenario(model="bert-base", device="t4", batch=4, sequence=256))
-    assert trained.memory.output_bytes is None
+    assert trained.memory.output_bytes == 4 * 256 * 30522 * 2  # logits under autocast
 
 
-def test_peaks_of_inference_of_a_script_that_keeps_its_outputs_are_within_five_percent():
-    """Hugging Face's tables of ELECTRA: 64 rows, forecast with nothing fitted to them."""
+@pytest.mark.parametrize("model", ["gpt2", "opt-125m", "llama-3.2-1b"])
+def test_outputs_of_a_training_step_are_the_logits_that_the_loss_reads(model):
+    """Also where the loss builds its labels first, and shifts them."""
+    f = forecast(Scenario(model=model, device="a100-sxm4-80gb", precision="fp16", sequence=64))
+    vocabulary = {"gpt2": 50257, "opt-125m": 50272, "llama-3.2-1b": 128256}[model]
+    assert f.memory.output_bytes == 64 * vocabulary * 2
+
+
+@pytest.mark.parametrize(("mode", "most"), [("infer", 0.05), ("train", 0.14)])
+def test_peaks_of_a_script_that_keeps_its_outputs(mode, most):
+    """Hugging Face's tables of ELECTRA: 64 rows a mode, forecast with nothing fitted to them. In
+    training, the largest batches hold more than one output; why is not known.
+    """
     path = next(p for p in tables() if p.name == "hf-sdpa.csv")
     rows = [r for r in read(path) if r.outputs_held and "ELECTRA" in r.source]
+    rows = [r for r in rows if r.scenario.mode == mode]
     assert len(rows) == 64
     for run in rows[::7]:
         found = counted(forecast(run.scenario), "allocated", run.outputs_held)
-        assert found == pytest.approx(run.peak_bytes, rel=0.05)
+        assert found == pytest.approx(run.peak_bytes, rel=most)
