@@ -154,8 +154,7 @@ def _scenario(
     fused = words.fused_attention(row)
     if attention := "eager" if fused is False else asked.get("attention"):
         given["attention"] = attention
-    if "train_text_encoder" in asked:
-        given["train_text_encoder"] = asked["train_text_encoder"]
+    given |= {name: asked[name] for name in ("encoders", "train_text_encoder") if name in asked}
     if method.kind != words.FULL:
         given |= _adapters(row, method, asked)
     return Scenario(**given), _assumed(row, asked)
