@@ -9,6 +9,8 @@ OF_2023 = {  # PyTorch 2.0 and 2.1
     "pytorch-eager": "pytorch-eager-2023",
     "pytorch-compiled": "pytorch-compiled-2023",
 }
+EARLY_STOP = (2023, 10)  # PyTorch 2.1, whose checkpoints do not compute what backward does not read
+BEFORE_EARLY_STOP = {"fsdp-eager": "fsdp-eager-2023"}
 NEMO = {"te-nemo-2024": "te-nemo-2024-experts"}  # NeMo 24.x: before fused permutation and DeepEP
 
 
@@ -22,6 +24,16 @@ def torch_version(framework: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def month(framework: str) -> tuple[int, int] | None:
+    """Year and month that the words date the software or its table to; None where they do not.
+
+    >>> month("llm-foundry/Composer PyTorch FSDP (2023-07 README)"), month("torchtitan")
+    ((2023, 7), None)
+    """
+    found = re.search(r"(?<!\d)(20\d\d)-(\d\d)(?!\d)", framework)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def dated(stack: str, framework: str, experts: bool = False) -> str:
     """The stack as it was in the version that `framework` states; experts: the model has some.
 
@@ -29,9 +41,14 @@ def dated(stack: str, framework: str, experts: bool = False) -> str:
     ('pytorch-eager-2023', 'pytorch-eager')
     >>> dated("te-nemo-2024", "NeMo 24.11", experts=True)
     'te-nemo-2024-experts'
+    >>> dated("fsdp-eager", "llm-foundry (2023-07 README)")
+    'fsdp-eager-2023'
     """
     if experts and re.search(r"nemo 24\.", framework.lower()):
         return NEMO.get(stack, stack)
+    when = month(framework)
+    if when is not None and when < EARLY_STOP:
+        stack = BEFORE_EARLY_STOP.get(stack, stack)
     version = torch_version(framework)
     old = version is not None and (2, 0) <= version < FLASH_2
     return OF_2023.get(stack, stack) if old else stack

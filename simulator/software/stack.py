@@ -49,6 +49,7 @@ MEANING = {  # of what a profile sets
     "factor": "rate of its matrix products, as a fraction of what the device family sustains",
     "attention": "rate of its fused attention, as a fraction of that of its kernel",
     "kernels": "kernel of fused attention: flash-1, sdpa-2026 ...; none: the family's best",
+    "prunes": "nothing is recomputed whose result backward does not read",
     "padding": "16-bit products with rows of an odd length are padded",
     "scattered": "each tensor-parallel rank sends its part of an activation between stages",
     "step_s": "host seconds per step that nothing hides: a session's call, input, logging; 2026",
@@ -103,6 +104,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attention: Rate = 1.0
     kernels: dict[str, str] = {}
     padding: bool = False
+    prunes: bool = False
     scattered: bool = True  # [narayanan2021]
     step_s: Positive = 0.0
     program_s: Positive = 0.0

@@ -173,6 +173,27 @@ def _layers(
     return runs, tuple(kept)
 
 
+def needed(again: Sequence[Kernel], saved: Sequence[Kept], kept: Sequence[Kept]) -> list[Kernel]:
+    """Of the kernels that run again, those whose results backward reads, or that lead to these: a
+    compiler of the whole step removes the others, such as the last product of a layer, whose
+    result is the kept input of the next one.
+
+    saved: what backward reads where nothing is recomputed; kept: what is still kept.
+    """
+    within, there = {k.node for k in again}, {s.storage for s in kept}
+    wanted = {
+        s.storage
+        for s in saved
+        if s.behind is None and (s.node in within or s.storage not in there)
+    }
+    found: list[Kernel] = []
+    for k in reversed(again):
+        if any(v.storage in wanted for v in k.outputs):
+            wanted |= {v.storage for v in k.inputs}
+            found.append(k)
+    return found[::-1]
+
+
 def _rows(blocks: Sequence[Block], own: Collection[int]) -> list[list[int]]:
     """The layers of a model, in rows of one name: for every layer the index of its block.
 

@@ -15,7 +15,7 @@ from roofcast.simulator.work.fusion import fuse
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.ops.optimizer import optimizer, state_bytes, update_traffic
 from roofcast.simulator.work.precision import WIDTH, precision
-from roofcast.simulator.work.recompute import policy, recomputed
+from roofcast.simulator.work.recompute import needed, policy, recomputed
 from roofcast.simulator.work.tape import Tape
 from roofcast.simulator.work.traced import (
     ALONE,
@@ -220,6 +220,8 @@ def trace(
     saved = counted
     if training and recipe.recompute != "none":
         again, saved = _recomputed(tape, kernels, saved, recipe, model.name, parallel)
+        if stack.prunes:
+            again = needed(again, counted, saved)
         kernels = [*kernels, *again]
     if training and stack.accumulate_bytes:
         kernels = [*kernels, *accumulated(tape, stack.accumulate_bytes)]

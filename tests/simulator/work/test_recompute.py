@@ -1,5 +1,6 @@
 """Recomputation: what runs again, what is kept, and which policies are rejected."""
 
+import msgspec
 import pytest
 
 from roofcast import predict
@@ -13,7 +14,8 @@ from roofcast.simulator.work.traced import Parallel
 LAYERS = 32
 
 
-def step(how, stages=1, model="llama-3-8b"):
+def step(how, stages=1, model="llama-3-8b", software="pytorch-eager", prunes=None):
+    of = stack(software)
     recipe = Recipe(
         mode="train",
         batch=1,
@@ -21,7 +23,7 @@ def step(how, stages=1, model="llama-3-8b"):
         precision="bf16",
         optimizer=None,
         recompute=how,
-        stack=stack("pytorch-eager"),
+        stack=of if prunes is None else msgspec.structs.replace(of, prunes=prunes),
     )
     return trace(resolve(model), recipe, Parallel(stages=stages))
 
@@ -32,6 +34,53 @@ def again(s):
 
 def kept(s):
     return sum(k.bytes * k.count for k in s.saved)
+
+
+@pytest.mark.parametrize("software", ["jax-xla", "fsdp-torchtitan", "fsdp-eager"])
+def test_software_that_prunes_does_not_compute_the_last_product_of_a_layer_again(software):
+    """Its result is the kept input of the next layer; all that leads to products is made again."""
+    less, whole = (step("full", software=software, prunes=prunes) for prunes in (True, False))
+    assert stack(software).prunes and not stack("fsdp-eager-2023").prunes
+    down = sum(
+        k.matrix * k.count
+        for k in whole.kernels
+        if k.phase == "recompute" and "down_proj" in whole.nodes[k.node].name
+    )
+    assert down > 0 and again(less) == again(whole) - down
+    assert kept(less) == kept(whole)
+
+
+@pytest.mark.parametrize("how", ["full", "every:2", "selective", "keep:qkv"])
+@pytest.mark.parametrize("model", ["llama-3-8b", "gemma-2-9b", "mixtral-8x7b", "t5-base", "gpt2"])
+def test_what_is_pruned_is_read_by_nothing(model, how):
+    """All that backward reads is made again as without pruning, and all that leads to it."""
+    less, whole = (step(how, model=model, prunes=prunes) for prunes in (True, False))
+    runs, all_runs = ([k for k in s.kernels if k.phase == "recompute"] for s in (less, whole))
+    made, all_made = ({v.storage for k in of for v in k.outputs} for of in (runs, all_runs))
+    there, within = {s.storage for s in less.saved}, {k.node for k in all_runs}
+    wanted = {
+        s.storage
+        for s in less.counted
+        if s.behind is None and (s.node in within or s.storage not in there)
+    }
+    assert runs and wanted & made == wanted & all_made
+    assert all(v.storage in made for k in runs for v in k.inputs if v.storage in all_made)
+
+
+def test_pytorch_stops_a_checkpoint_where_backward_has_all_it_needs():
+    """PyTorch itself: of the two products of a block, the second is not computed again."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.checkpoint import checkpoint
+    from torch.utils.flop_counter import FlopCounterMode
+
+    up, down = torch.nn.Linear(8, 32, bias=False), torch.nn.Linear(32, 8, bias=False)
+    x = torch.ones(4, 8, requires_grad=True)
+    product = 2 * 4 * 8 * 32
+    for reentrant, products in ((False, 2 + 1 + 4), (True, 2 + 2 + 4)):
+        with FlopCounterMode(display=False) as counter:
+            block = checkpoint(lambda t: x + down(up(t).relu()), x, use_reentrant=reentrant)
+            block.sum().backward()
+        assert counter.get_total_flops() == products * product
 
 
 @pytest.mark.parametrize(
