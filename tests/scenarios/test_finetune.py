@@ -128,6 +128,7 @@ def test_scripts_of_a_source_say_what_a_row_does_not():
         "run_qa_roberta-large": ("full", "optimum-habana-compiled", "amp-bf16"),
         "run_clm_gemma-2b-it_deepspeed": ("full", "optimum-habana", "bf16"),
         "run_clm_gemma-2b-it_multi_card": ("full", "optimum-habana", "amp-bf16"),
+        "sft_llama-7b_multi_card": ("LoRA", "optimum-habana-logging", "amp-bf16"),
         "reward_modeling_llama-7b": ("LoRA", "optimum-habana-logging", "amp-bf16"),
     }.items():
         t = tuned({"model": model, **habana})
