@@ -194,7 +194,7 @@ def _others() -> list[Row]:
                 "precision": "bf16",
                 "checkpointing": "yes",
                 "optimizer": "adamw" if fms else "paged adamw 8bit",
-                "stack": "pytorch-eager" if fms else "torchtune-in-backward",
+                "stack": "pytorch-eager" if fms else "torchtune-2024-in-backward",
                 "rank": "16" if method == "LoRA" else "",
                 "targets": "attention" if method == "LoRA" else "",
                 "mem_kind": "allocated",

@@ -16,6 +16,7 @@ from roofcast.hwdb import contents
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.work.model import Model
 
 WANTED = (
     "wanted: MEAN,MAX or MEAN,DEVIATION,MIN,MAX in tokens, for example 600,2048, or a file with a"
@@ -171,6 +172,15 @@ def at_longest(s: Scenario) -> Scenario:
     if varied is None:
         return s
     return msgspec.structs.replace(s, lengths=None, packing=None, sequence=varied.longest)
+
+
+def check_lengths(s: Scenario, model: Model) -> None:
+    """Raises BadInput for lengths of samples that have none."""
+    given = "packing" if s.lengths is None else f"lengths {s.lengths}"
+    if model.takes != "sequence" and (s.lengths is not None or s.packing is not None):
+        raise BadInput(
+            f"{given}: {model.name} reads {model.takes}s, which have no lengths; leave it out"
+        )
 
 
 def varied_of(s: Scenario) -> Varied | None:

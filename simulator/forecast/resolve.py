@@ -15,7 +15,7 @@ from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator import models
 from roofcast.simulator.forecast.encoded import encoders_of
 from roofcast.simulator.forecast.layouts import default_micro_batch, is_parallel, layout_of
-from roofcast.simulator.forecast.lengths import Varied, at_longest, varied_of
+from roofcast.simulator.forecast.lengths import Varied, at_longest, check_lengths, varied_of
 from roofcast.simulator.forecast.recipes import recipe_of
 from roofcast.simulator.forecast.run import Run, run_of
 from roofcast.simulator.forecast.scenario import Scenario
@@ -65,8 +65,8 @@ def resolve(s: Scenario) -> Asked:
     """Everything a forecast needs to know of a scenario: defaults for what was left out, each
     listed as an assumption. Raises BadInput or UnknownName for what cannot be.
     """
-    varied, s = varied_of(s), at_longest(s)
     names = named(s)
+    varied, s = varied_of(s), at_longest(s)
     device, model, system = names
     name = s.system.id if isinstance(s.system, hwdb.System) else s.system
     s = on_whole_system(s, system)
@@ -123,6 +123,7 @@ def named(s: Scenario) -> Named:
     model = models.resolve(s.model, s.inputs, device.kind)
     if s.prune is not None:
         model = pruned(model, s.prune)
+    check_lengths(s, model)
     model = encoders_of(s, with_teacher(s, model, device.kind))
     return Named(device, model, _system(s, device))
 

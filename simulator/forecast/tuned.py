@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from roofcast.hwdb.errors import BadInput, unknown
+from roofcast.hwdb.errors import BadInput, quoted, unknown
 from roofcast.simulator.choices import ADAPTERS, WEIGHTS
 from roofcast.simulator.forecast.scenario import Scenario
 from roofcast.simulator.models.encoders import TARGETS
@@ -14,7 +14,7 @@ from roofcast.simulator.models.families.diffusion import ADAPTED
 from roofcast.simulator.work.model import Model
 from roofcast.simulator.work.precision import precision
 from roofcast.simulator.work.step import Step
-from roofcast.simulator.work.tuning import ALL, ATTENTION, HELD, MLP, Tuning, checked
+from roofcast.simulator.work.tuning import ALL, ATTENTION, EXPRESSION, HELD, MLP, Tuning, checked
 
 TRACED = ("torch", "onnx")  # families of models that are run as they are
 OF_LORA = ("lora_targets", "lora_precision", "lora_dropout", "dora")
@@ -37,6 +37,9 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
         Tuning(
             rank=s.lora,
             targets=_targets(s, model),
+            asked=tuple(filter(None, map(str.strip, (s.lora_targets or "").split(","))))
+            if _names_layers(s.lora_targets)
+            else (),
             precision=s.lora_precision,
             dropout=s.lora_dropout or 0.0,
             freeze=s.freeze,
@@ -56,13 +59,22 @@ def tuning_of(s: Scenario, model: Model, name: str, assumptions: list[str]) -> T
 def _targets(s: Scenario, model: Model) -> str:
     """The layers with an adapter; those of CLIP among them where it trains with a denoiser."""
     targets = s.lora_targets or ADAPTED.get(model.family, ALL)
-    listed = targets not in (ALL, ATTENTION, MLP) and "," in targets
+    listed = _names_layers(targets) and "," in targets
     return f"{targets},{TARGETS}" if s.train_text_encoder and listed else targets
+
+
+def _names_layers(targets: str | None) -> bool:
+    """Whether targets are a list of names, no word for several layers and no expression."""
+    words = (ALL, ATTENTION, MLP)
+    return targets is not None and targets not in words and not EXPRESSION.search(targets)
 
 
 def _check(s: Scenario, model: Model, given: list[str]) -> None:
     """Refuses fields that do not go together, or with the model."""
     first = _as_given(s, given[0])
+    for field in ("lora_targets", "freeze", "train"):
+        if getattr(s, field) is not None and not getattr(s, field).strip(" ,"):
+            raise BadInput(f"{field}: no name is given; roofcast count {model.name} lists them")
     for field, known in (("weights", WEIGHTS), ("lora_precision", ADAPTERS)):
         value = getattr(s, field)
         if value is not None and value not in known:
@@ -78,6 +90,7 @@ def _check(s: Scenario, model: Model, given: list[str]) -> None:
             f"{_as_given(s, training[0])}: an inference step trains nothing; leave it out or use"
             " --mode train"
         )
+    _check_frozen(s)
     of_lora = [f for f in given if f in OF_LORA]
     if of_lora and s.lora is None:
         raise BadInput(
@@ -89,6 +102,24 @@ def _check(s: Scenario, model: Model, given: list[str]) -> None:
             f"{first}: it is the format of weights that do not train, and all do; use --lora 16,"
             " --freeze, or --mode infer"
         )
+
+
+def _check_frozen(s: Scenario) -> None:
+    """Refuses a part to freeze where all other weights are frozen already."""
+    if s.freeze is None:
+        return
+    if s.train is not None:
+        raise BadInput(
+            f"freeze {quoted(s.freeze)} with train {quoted(s.train)}: only what train names trains;"
+            " leave one of them out"
+        )
+    for field in ("lora", *OF_PROMPTS):
+        if getattr(s, field) is not None:
+            more = "; --lora-targets says which layers have them" if field == "lora" else ""
+            raise BadInput(
+                f"freeze {quoted(s.freeze)} with {_as_given(s, field)}: all weights of the model"
+                f" but those of the adapters are frozen; leave freeze out{more}"
+            )
 
 
 def _as_given(s: Scenario, field: str) -> str:

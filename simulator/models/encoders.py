@@ -107,7 +107,8 @@ def _said(parts: Parts, run: tuple[str, ...], train_text: bool) -> str:
     held = "fp32" if parts.wide else "the format of the denoiser"
     first = f"latents by the frozen {parts.vae} in {held}" if VAE in run else "latents cached"
     what = "CLIP and T5" if parts.t5 else "CLIP"
-    how = "frozen" if not train_text else "trained, T5 frozen" if parts.t5 else "trained"
+    trained = "trained and so run" + (", T5 frozen" if parts.t5 else "")
+    how = trained if train_text else "frozen"
     second = f"text by {what}, {how}" if TEXT in run else "text embeddings cached"
     return f"encoders: {first}; {second}; an embedding of each prompt in each step"
 

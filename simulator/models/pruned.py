@@ -256,4 +256,7 @@ def _none(model: Model, part: str) -> str:
         return f"channels of {model.name} are not modelled; those of {known} are"
     if part == "heads" and _given(model.config, HEADS):
         return f"the heads of {model.name} set the width of its layers; prune ffn or layers"
-    return f"{model.name} has no {part} that its configuration counts"
+    has = (name for name, change in PARTS.items() if change(model.config, 0.25, model))
+    others = [name for name in has if name != part]
+    more = f"; it has {', '.join(others)}" if others else ""
+    return f"{model.name} has no {part} that its configuration counts{more}"

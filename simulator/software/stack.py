@@ -66,6 +66,8 @@ MEANING = {  # of what a profile sets
     "scalar": "computed number by number on a measured CPU: pool, special (functions)",
     "serial": "kinds of kernels that a measured CPU runs on one thread",
     "row_s": "seconds per row that a dense gradient of an embedding adds, on a measured CPU",
+    "laid_out": "on a CPU, tensors keep the layout of the library's kernels from one to the next:"
+    " none copies its operands",
     "packs": "on a measured CPU, products copy their operands first, whoever made it",
     "implementations": "implementation of an op that runs",
 }
@@ -119,6 +121,7 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serial: tuple[str, ...] = ()
     row_s: Positive = 0.0
     packs: bool = False
+    laid_out: bool = False
     # op -> composed | fused | eager | efficient | flash | foreach ...
     implementations: dict[str, str] = {}
 

@@ -23,6 +23,9 @@ CPU_FIRST = 15.0
 WIDE = (
     48.0  # fp32 FLOP per clock of a core, from which its vectors are of 512 bits (64), not 256 (32)
 )
+# channels of an image that TensorRT holds together in int8, padded from 3 (TensorFormat kCHW4,
+# TensorRT documentation, Data Format Descriptions); in fp16 it holds 8 (kHWC8)
+PACKED = 4.0
 TRANSFORMS = 3.0  # kernels beside the product of F(4x4, 3x3): x, w and y are transformed in memory
 
 
@@ -41,6 +44,7 @@ def conv(
     unit_stride: ArrayLike = True,
     channels_last: ArrayLike = True,
     traffic: ArrayLike = np.nan,
+    stored: ArrayLike | None = None,
 ) -> np.ndarray:
     """Seconds of one convolution kernel of any dimension. Arguments broadcast.
 
@@ -52,10 +56,10 @@ def conv(
                                                                      x pixels_out / pixels_in
         weight   m = c_out / groups     n = taps c_in / groups   k = batch pixels_out
 
-    It costs as much as that matrix product at a fraction `rate` of its rate, with x, w and y read
-    or written once, or `traffic` bytes where an epilogue moves others. 16-bit NCHW convolutions
-    copy x and y to channels-last and back. fp32 3x3 convolutions at unit stride run as Winograd
-    [lavin2016] where that is faster. With groups: `_grouped`, or a depthwise kernel.
+    It costs as much as that matrix product at a fraction `rate` of its rate, with x, w and y moved
+    once, or `traffic` bytes where an epilogue moves others; stored: as in `tiled`. 16-bit NCHW ones
+    copy x and y to channels-last and back. fp32 3x3 ones at unit stride run as Winograd [lavin2016]
+    where that is faster. With groups: `_grouped`, or a depthwise kernel.
     """
     batch, c_in, c_out, taps = (np.asarray(v, dtype=float) for v in (batch, c_in, c_out, taps))
     pixels_in, pixels_out, groups = (np.asarray(v) for v in (pixels_in, pixels_out, groups))
@@ -69,13 +73,13 @@ def conv(
     elif phase == "weight":
         m, n, k = go, taps * gi, batch * pixels_out
     share, tf32 = _shares(phase, rates, c)
-    dense = _product(m, n, k, moved, taps, width_bytes, share, rates, c)
+    dense = _product(m, n, k, moved, taps, width_bytes, share, rates, c, stored=stored)
     if rates.kind == "gpu" and not rates.tensor and np.any(taps == 9.0):
         pixels = pixels_in if phase == "input" else pixels_out
         fast = _winograd(phase, batch, c_in, c_out, pixels, moved, width_bytes, share, rates, c)
         dense = np.where((taps == 9.0) & np.asarray(unit_stride), np.minimum(dense, fast), dense)
-    flops = 2.0 * batch * pixels_out * taps * c_in * c_out / groups
     per_group = c_in / groups
+    flops = 2.0 * batch * pixels_out * taps * per_group * c_out
     group = _grouped(flops, moved, per_group, tf32, rates, c)
     depth = stream(DEPTHWISE[phase], _widened(width_bytes, rates) * moved, flops, 0.0, rates, c)
     seconds = np.where(groups == 1.0, dense, np.where(per_group == 1.0, depth, group))
@@ -91,11 +95,13 @@ def _padded(
     phase: str, c_in: np.ndarray, c_out: np.ndarray, width_bytes: float, rates: Rates
 ) -> tuple[np.ndarray, np.ndarray]:
     """Input and output channels as they are padded: to 8 in 16-bit formats, to 16 in 8-bit ones of
-    GPUs, on CPUs to whole vectors, but for the input channels of a first layer on a measured
-    CPU with vectors of 512 bits.
+    GPUs, but for the 4 that hold the channels of an image in int8, on CPUs to whole vectors, but
+    for the input channels of a first layer on a measured CPU with vectors of 512 bits.
     """
     pad_in: ArrayLike = 16.0 if width_bytes == 1.0 and rates.kind == "gpu" else 8.0
     pad_out = pad_in
+    if rates.kind == "gpu" and rates.format == "int8" and phase == "forward":
+        pad_in = np.where(c_in <= PACKED, PACKED, pad_in)
     if not rates.tensor:
         pad_in = pad_out = 1.0
         if rates.kind == "cpu":
@@ -215,12 +221,13 @@ def _product(
     rates: Rates,
     c: Kernels,
     batch: float = 1.0,
+    stored: ArrayLike | None = None,
 ) -> np.ndarray:
     """The implicit product, with its main loop at `share` of a matrix product's rate."""
     at = rates._replace(matrix=rates.matrix * share)
     if rates.kind == "gpu":
         reread = 2.0 * width * m * n * k / (rates.footprint * np.asarray(taps))
-        return tiled(m, n, k, batch, width, moved, reread, at, c)
+        return tiled(m, n, k, batch, width, moved, reread, at, c, stored=stored)
     if rates.kind == "cpu":
         return summed(2.0 * m * n * k, moved, at, c, blocked=True)
     return systolic(m, n, k, 1.0, moved, at, c)

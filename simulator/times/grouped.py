@@ -36,8 +36,10 @@ Key = tuple[str, Any, str]
 class Members:
     """Kernels of one group, and columns of their numbers: one entry per kernel."""
 
-    def __init__(self, kernels: list[Kernel]) -> None:
+    def __init__(self, kernels: list[Kernel], streamed: bool = False) -> None:
+        """streamed: pools read and write memory as reductions do."""
         self.kernels = kernels
+        self.streamed = streamed
         self._classes: tuple[Kernels, Class] | None = None
 
     @cached_property
@@ -76,6 +78,11 @@ class Members:
         return np.array([k.shape[3] <= SHORT for k in self.kernels])
 
     @cached_property
+    def stored(self) -> np.ndarray:
+        """Bytes of an element of what each kernel writes; the fewest where it writes several."""
+        return np.array([min(WIDTH[v.dtype] for v in k.outputs) for k in self.kernels])
+
+    @cached_property
     def widened(self) -> list[bool]:
         """Whether products widen a weight that they read."""
         return [widens(k) for k in self.kernels]
@@ -83,8 +90,10 @@ class Members:
     @cached_property
     def kinds(self) -> list[str]:
         """The classes of times.stream of streaming kernels, by name."""
+        own = {"pool": ("reduce", "pool")} if self.streamed else {}
+        classes = {**STREAMS, **own}
         return [
-            STREAMS[k.kind][k.phase == "backward"] if k.kind in STREAMS else k.kind
+            classes[k.kind][k.phase == "backward"] if k.kind in classes else k.kind
             for k in self.kernels
         ]
 
@@ -118,7 +127,7 @@ class Grouped:
 
     def of(self, step: Step, tf32: tuple[str, ...]) -> list[Group]:
         """As `groups`."""
-        key = id(step.kernels), step.recipe.stack.memory_format, tf32
+        key = id(step.kernels), step.recipe.stack.memory_format, _streamed(step), tf32
         if key not in self._known:
             self._known[key] = step.kernels, groups(step, tf32)
         return self._known[key][1]
@@ -131,7 +140,14 @@ def groups(step: Step, tf32: tuple[str, ...]) -> list[Group]:
     found: dict[Key, list[int]] = {}
     for i, k in enumerate(ks):
         found.setdefault(_key(k, last, tf32, tokens.get(k.node)), []).append(i)
-    return [Group(key, at, Members([ks[i] for i in at])) for key, at in found.items()]
+    pools = _streamed(step)
+    return [Group(key, at, Members([ks[i] for i in at], pools)) for key, at in found.items()]
+
+
+def _streamed(step: Step) -> bool:
+    """Do pools of this step read and write memory as reductions do?"""
+    recipe = step.recipe
+    return recipe.mode == "infer" and recipe.stack.implementations.get("pool") == "streamed"
 
 
 def _key(k: Kernel, channels_last: bool, tf32: tuple[str, ...], tokens: float | None) -> Key:

@@ -78,6 +78,7 @@ def tiled(
     few: bool = False,
     held: ArrayLike | None = None,
     clock: Any = 1.0,
+    stored: ArrayLike | None = None,
 ) -> np.ndarray:
     """Seconds on cores that each compute a tile of C, the fastest of a menu of tiles (bm, bn) and
     splits s of k.
@@ -92,11 +93,10 @@ def tiled(
         out  = (t^4 + (reread / BW)^4)^(1/4)
 
     traffic: compulsory bytes; reread: bytes that the operands cost when each wave of tiles reads
-    its rows and columns again. q is WHOLE_WAVES; persistent kernels store a tile beside the next.
-    BW is the achieved bandwidth. Start, tile and split are clock cycles: they shrink with the
-    clock, not with the peak; latency does not. At a share x of the clock of the rates, all that is
-    cycles takes 1 / x as long, and the best tile of each split is the same. Fitted to bf16
-    products (see kernels.toml).
+    its rows and columns again; stored: bytes of an element of C in a tile, 2 or more by default. q
+    is WHOLE_WAVES; persistent kernels store a tile beside the next. BW is the achieved bandwidth.
+    Start, tile and split are cycles: they shrink with the clock, not with the peak, and take 1 / x
+    as long at a share x of it; latency does not. Fitted to bf16 products (see kernels.toml).
     """
     single = _single(m, n, k, batch, in_bytes, traffic, held, clock, *rates)
     m, n, k, batch = (_last(np.atleast_1d(x)) for x in np.broadcast_arrays(m, n, k, batch))
@@ -105,18 +105,18 @@ def tiled(
     path = _last(w.feed * rates.feed / rates.cores)
     bandwidth = np.asarray(w.stream * rates.stream * rates.bandwidth)
     highest, share, width = _last(rates.clock), _last(clock), _last(in_bytes)
-    stored = width if held is None else _last(held)
+    second = width if held is None else _last(held)
+    result = np.maximum(width, 2.0) if stored is None else _last(stored)
     tile_m, tile_n = _menu(rates.tensor, few)  # [..., tiles, splits, products]
+    rows, wide = np.minimum(tile_m, m), np.minimum(tile_n, n)
     blocks = batch * np.ceil(m / tile_m) * np.ceil(n / tile_n)
     if not rates.tensor:
         large = np.minimum(tile_m, tile_n) >= _last(rates.batched_tile)
         blocks = np.where(large | (batch == 1.0), blocks, np.inf)
-    feed = (np.minimum(tile_m, m) * width + np.minimum(tile_n, n) * stored) * FED
-    per_k = np.maximum(2.0 * tile_m * tile_n / core, feed / path)
+    per_k = np.maximum(2.0 * tile_m * tile_n / core, (rows * width + wide * second) * FED / path)
     slices = np.maximum(np.ceil(k / SPLIT), np.minimum(k, SLICE))
-    tile_bytes = np.minimum(tile_m, m) * np.minimum(tile_n, n) * np.maximum(width, 2.0)
-    epilogue = w.tile + tile_bytes / store
-    each = _waves(blocks * SPLIT / cores, store) * (per_k * slices + epilogue / highest)
+    tile = (w.tile + rows * wide * result / store) / highest
+    each = _waves(blocks * SPLIT / cores, store) * (per_k * slices + tile)
     compute = each.min(axis=-3, keepdims=True) / share
     memory = _last(np.asarray(traffic) / bandwidth)
     partial_sums = batch * m * n * SPLIT * _last((8.0 / 3.0) / bandwidth)
@@ -170,14 +170,15 @@ def summed(
     The achieved bandwidth is a triad's. Operands that the library copies into a layout of its own
     cross memory three times: they are read, written there, and read again. oneDNN copies those of
     convolutions (`blocked`), and MKL those of products [goto2008], though on a measured CPU of
-    Intel they cross once; what the private caches hold is copied within them. `batch` products
+    Intel they cross once; what the private caches hold is copied within them. Graphs that
+    keep tensors in the layout of the library's kernels (`laid_out`) copy none. `batch` products
     share the traffic. Per-op sums are closer than per-op maxima on an i9-10940X (125 nets, 13 /
     16 % median / mean error) and on a 2-core Xeon.
     """
     compute = np.asarray(flops) / (rates.sustained * rates.matrix)
     moved = np.asarray(traffic)
     memory = moved / (rates.stream * rates.bandwidth)
-    if blocked or rates.packs or not rates.measured:
+    if not rates.laid_out and (blocked or rates.packs or not rates.measured):
         inside = moved / max(rates.private, rates.stream * rates.bandwidth)
         fits = moved <= rates.held * np.asarray(batch)
         memory = memory + (COPIED - 1.0) * np.where(fits, inside, memory)

@@ -39,6 +39,7 @@ TILE_ELEMENTS = 32768.0
 ON_MATRIX_UNITS = {
     "bf16": "sustained", "int8": "sustained", "fp8": "sustained_fp8", "fp4": "sustained_fp4",
 }  # fmt: skip
+INT8_PER_FP16 = 2.0  # operations per clock of a tensor core, of Turing and later
 DEFAULT_CORES = {"gpu": 108.0, "cpu": 16.0, "tpu": 2.0, "npu": 16.0}
 HALF = 0.5  # of a cache's capacity, used by a working set: the other half holds what streams past
 DEFAULT_CLOCK = {"gpu": 1.5e9, "cpu": 2.5e9, "tpu": 1.0e9, "npu": 1.0e9}
@@ -79,6 +80,7 @@ class Rates(NamedTuple):
     held: float = 0.0
     private: float = 0.0
     packs: bool = False  # the library of products copies their operands first
+    laid_out: bool = False  # tensors are in the layout of the kernels: no operand is copied
 
 
 class Resolved(NamedTuple):
@@ -210,6 +212,25 @@ def as_built(device: Device) -> Device:
     """
     built = device.base or device.id
     return lookup.device(built) if device.edits and built in lookup.devices() else device
+
+
+def adding_in_fp16(rates: Rates, device: Device, whole: Rates) -> Rates:
+    """Rates of fp16 products that are added in fp16. whole: rates in int8.
+
+    NVIDIA's tensor cores do half as many fp16 operations as int8 ones. Boards whose printed fp16
+    rate is less (GeForce of Turing and later: a quarter) are held at half of it only where they add
+    in fp32 (NVIDIA GA102 whitepaper v2, appendix; Ada whitepaper v1.1).
+    """
+    built = as_built(device)
+    fp16, int8 = built.peak_flops.get("fp16"), built.peak_flops.get("int8")
+    if device.vendor != "NVIDIA" or rates.format != "fp16" or not fp16 or not int8:
+        return rates
+    more = INT8_PER_FP16 * fp16 / int8
+    if more >= 1.0 or whole.format != "int8":
+        return rates
+    return rates._replace(
+        matrix=rates.matrix / more, sustained=whole.sustained, feed=whole.feed, fed=1.0
+    )
 
 
 def _implied_clock(device: Device) -> float:

@@ -36,7 +36,7 @@ from roofcast.simulator.times.power import (
     limited,
     under_a_cap,
 )
-from roofcast.simulator.times.rates import Rates, Resolved, resolve
+from roofcast.simulator.times.rates import Rates, Resolved, adding_in_fp16, resolve
 from roofcast.simulator.times.recurrent import recurrent
 from roofcast.simulator.times.stream import stream
 from roofcast.simulator.work.traced import Kernel
@@ -50,6 +50,7 @@ BOUNDS = ("matrix", "vector", "memory", "latency")
 EXPLAINED = 0.4
 SMALL_KERNEL = 2e-5
 NOT_ASKED: Any = 0.0, 0  # bounds
+HALF_SUMS = ("matmul", "conv", "sparse")  # formulas of products that may add in fp16
 CONV_PHASE = {"forward": "forward", "dgrad": "input", "wgrad": "weight"}
 
 
@@ -143,6 +144,11 @@ def clocked(
         rates = resolved.rates
         if cpu and cpu.packs:
             rates = rates._replace(packs=True)
+        if stack.laid_out:
+            rates = rates._replace(laid_out=True)
+        if adds_in_fp16(formula, product, step):
+            slower, rates = rates, adding_in_fp16(rates, device, find(device, "int8").rates)
+            assumptions.update(dict.fromkeys(faster_sums(slower, rates, device)))
         if one_pass(product, device):
             rates = rates._replace(width=WIDTH[product])
         rates, share, older = aged(formula, detail is True, rates, device, stack)
@@ -250,6 +256,20 @@ def one_pass(product: str, device: Device) -> tuple[str, ...]:
     )
 
 
+def adds_in_fp16(formula: str, product: str, step: Step) -> bool:
+    """Do the products of a kernel add in fp16 where that is faster?"""
+    asked = step.recipe.stack.implementations.get("sums") == "fp16"
+    return asked and step.recipe.mode == "infer" and product == "fp16" and formula in HALF_SUMS
+
+
+def faster_sums(slower: Rates, rates: Rates, device: Device) -> tuple[str, ...]:
+    """The assumption that fp16 products add in fp16; empty where that is no faster."""
+    if rates.matrix <= slower.matrix:
+        return ()
+    more = rates.matrix / slower.matrix
+    return (f"{device.id}: fp16 products add in fp16, at {more:.2g} times the rate of fp32 sums",)
+
+
 def _stack_rate(formula: str, detail: Any, stack: Stack, device: Device) -> float:
     """Rate of a kernel in this stack, as a fraction of what its formula says."""
     if formula == "stream":
@@ -303,6 +323,7 @@ def _conv(ks: Members, detail: tuple[str, bool], rates: Rates, c: Kernels) -> np
         unit_stride=stride == 1,
         channels_last=channels_last,
         traffic=ks.moved,
+        stored=ks.stored if _narrow(first) else None,
     )
 
 

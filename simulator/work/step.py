@@ -185,12 +185,8 @@ def recorded_by(recipe: Recipe, parallel: Parallel) -> tuple:
 def record(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Recorded:
     """The model on a tape, before anything is recomputed or updated."""
     stack, training = recipe.stack, recipe.mode == "train"
-    tape = Tape(
-        precision(recipe.precision),
-        training=training,
-        implementations=stack.implementations,
-        parallel=parallel,
-    )
+    held = precision(recipe.precision)
+    tape = Tape(held, training=training, implementations=stack.implementations, parallel=parallel)
     size = recipe.size // parallel.cp if recipe.size else recipe.size
     tape.tuning = recipe.tuning
     if recipe.tuning is not None and training and size:
@@ -198,8 +194,9 @@ def record(model: Model, recipe: Recipe, parallel: Parallel = ALONE) -> Recorded
     tape.inputs_need_grad = training and _checkpointed(recipe)
     model.run(tape, recipe.batch, size)
     if recipe.tuning is not None and training:
-        names = {tape.nodes[w.node].name: w.trainable for w in tape.weights}
-        check_matches(recipe.tuning, tape.adapted, tape.linears, names, model.name)
+        weights = [(tape.nodes[w.node], w) for w in tape.weights]
+        of = tape.adapted, tape.linears, weights, model.name
+        tape.assumptions += check_matches(recipe.tuning, *of)
         check_prompts(recipe.tuning, tape.prompted, model.name)
     elif recipe.tuning is not None:
         tape.assumptions.extend(said_of_weights(tape, recipe.tuning, model.name))

@@ -8,9 +8,10 @@ import re
 from functools import lru_cache
 
 from roofcast.hwdb.errors import BadInput, quoted
+from roofcast.hwdb.formats import is_stored
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.work.storage import ROUTER, Scheme, Storage
-from roofcast.simulator.work.traced import Node
+from roofcast.simulator.work.traced import Node, Weight
 
 ALL, ATTENTION, MLP = "all", "attention", "mlp"
 LETTERS = {  # other names of the projections of attention
@@ -24,7 +25,12 @@ LETTERS = {  # other names of the projections of attention
 }
 # diffusers' `attentions` are whole transformers, with MLPs
 _OF_ATTENTION = re.compile(r"attn|attention(?!s\.)", re.IGNORECASE)
-_EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
+UNADAPTED = {  # ops whose weights `all` leaves out
+    "experts": "lora: experts have no adapters, since transformers holds those of a layer in one"
+    " tensor, which is no linear layer to PEFT",
+    "conv": "lora: convolutions have no adapters, linear layers alone have",
+}
+EXPRESSION = re.compile(r"[*+?\[\](){}|^$\\]")  # a list of names has none of these
 _LONGEST = 200  # characters of a pattern
 _SHOWN = 12  # names in a message
 
@@ -64,6 +70,7 @@ class Tuning(NamedTuple):
     # of inference
     sparse: bool = False  # matrices hold 2 of every 4 weights
     zeros: float = 0.0  # fraction of scattered zeros among all weights
+    asked: tuple[str, ...] = ()  # the targets that were asked for by name
 
     def trains(self, name: str) -> bool:
         """Whether the weights of the op called `name` train, without its adapter."""
@@ -98,7 +105,7 @@ def named_by(targets: str, name: str) -> bool:
     >>> named_by(r"(up|down)_proj$", "layers.mlp.up_proj")
     True
     """
-    if _EXPRESSION.search(targets):
+    if EXPRESSION.search(targets):
         return _search(targets, name)
     last = name.rpartition(".")[2]
     for target in filter(None, map(str.strip, targets.split(","))):
@@ -128,7 +135,7 @@ def checked(tuning: Tuning) -> Tuning:
         )
     for what in ("targets", "freeze", "train"):
         pattern = getattr(tuning, what)
-        if pattern is None or (what == "targets" and not _EXPRESSION.search(pattern)):
+        if pattern is None or (what == "targets" and not EXPRESSION.search(pattern)):
             continue
         option = "lora_targets" if what == "targets" else what
         try:
@@ -156,15 +163,16 @@ def check_matches(
     tuning: Tuning,
     adapted: dict[str, int],
     linears: dict[str, int],
-    names: dict[str, bool],
+    weights: list[tuple[Node, Weight]],
     model: str,
-) -> None:
-    """Raises BadInput for a pattern that names nothing of the model, with the names there are, and
-    for one that freezes all of it.
+) -> list[str]:
+    """What of that which was asked has no adapters, in sentences. Raises BadInput for a pattern
+    that names nothing of the model, with the names there are, and for one that freezes all of it.
 
-    adapted: layers with an adapter; linears: layers that could have one; names: ops with weights,
-    and whether some of these train.
+    adapted: layers with an adapter; linears: layers that could have one; weights: with the ops that
+    they belong to.
     """
+    names, ops = {node.name: w.trainable for node, w in weights}, {node.op for node, _ in weights}
     if tuning.rank is not None and not adapted:
         if not linears:
             raise BadInput(f"lora {tuning.rank}: {model} has no linear layer to adapt")
@@ -184,6 +192,17 @@ def check_matches(
             f"freeze {quoted(tuning.freeze)}: it names all weights of {model}, so that none trains;"
             f" leave some of {_listed(list(names))} out, add --lora 16, or use --mode infer"
         )
+    if HELD.get(tuning.weights or "") and not any(is_stored(w.dtype) for _, w in weights):
+        raise BadInput(
+            f"weights {tuning.weights}: no matrix of a linear layer of {model} is frozen, and these"
+            " alone are stored so; leave it out"
+        )
+    wide = tuning.rank is not None and tuning.targets in (ALL, MLP)
+    unknown = [x for x in tuning.asked if not any(named_by(x, name) for name in linears)]
+    return [
+        *(said for op, said in UNADAPTED.items() if wide and op in ops),
+        *(f"lora_targets: no linear layer has the name {quoted(x)}; left out" for x in unknown),
+    ]
 
 
 def check_prompts(tuning: Tuning, layers: int, model: str) -> None:

@@ -18,9 +18,10 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     and copies them to fp32 for the loss. Implementations of a software stack: "composed", the
     above; "chunked", one kernel that keeps the logits; "compiled", the same for all rows at once,
     as inductor makes it; "pieces", eager kernels a few rows at a time; "shifted", as transformers
-    before 4.46, on a copy without the last token's logits; "fused", flash-attn's under llm-foundry;
-    "sharded", nanotron's, on fp32 copies; "parallel", Megatron-LM's, in place on one fp32 copy;
-    "sum", the sum of the logits instead of a loss.
+    before 4.46, on a copy without the last token's logits; "held", the same, and a variable of the
+    script holds that copy in the backward, as in torchtune until July 2024; "fused", flash-attn's
+    under llm-foundry; "sharded", nanotron's, on fp32 copies; "parallel", Megatron-LM's, in place on
+    one fp32 copy; "sum", the sum of the logits instead of a loss.
     """
     if t.taught is not None:
         taught, t.taught = t.taught, None
@@ -39,12 +40,14 @@ def cross_entropy(t: Tape, logits: Value, labels: Value, *, upcast: bool = False
     if how == "parallel":
         return _parallel(t, logits, labels)
     x = t.cast(logits, "fp32") if upcast else logits
-    if how == "shifted":  # shift_logits = logits[..., :-1, :].contiguous()
+    if how in ("shifted", "held"):  # shift_logits = logits[..., :-1, :].contiguous()
         whole, x = x, t.new(x.shape, x.dtype, x.grad)
         t.emit("copy", (whole,), (x,))
         if whole.grad:
             t.backward("copy", read=x.bytes, written=whole.bytes, product=x.dtype)
     _exchange(t, x)
+    if how == "held" and x.grad:
+        t.save(x)
     log_p = t.new(x.shape, x.dtype, x.grad)
     _softmax(t, x, log_p)
     picked = t.full(log_p)

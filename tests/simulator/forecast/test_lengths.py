@@ -113,7 +113,8 @@ def test_a_file_that_holds_no_lengths_is_refused(tmp_path, text, said):
 
 
 def test_lengths_of_images_and_packing_alone_are_refused():
-    with pytest.raises(BadInput, match="does not read sequences|sequence"):
-        predict("resnet50", "a100", lengths="10,20")
+    for given in ({"lengths": "10,20"}, {"packing": True}, {"lengths": "9,9", "packing": True}):
+        with pytest.raises(BadInput, match="resnet50 reads images, which have no lengths"):
+            predict("resnet50", "a100", **given)
     with pytest.raises(BadInput, match="give --lengths"):
         predict(**LLAMA, packing=True)

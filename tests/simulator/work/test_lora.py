@@ -209,6 +209,14 @@ BAD = [
     ({"lora": 8, "mode": "infer"}, "trains nothing"),
     ({"freeze": "nothing-has-this"}, "embed_tokens"),
     ({"freeze": "."}, "it names all weights of llama-3-8b"),
+    ({"freeze": "mlp", "train": "mlp"}, "only what train names trains; leave one of them out"),
+    ({"freeze": "embed", "train": "mlp"}, "leave one of them out"),
+    ({"freeze": "mlp", "lora": 8}, "--lora-targets says which layers"),
+    ({"freeze": "mlp", "prompt_tuning": 8}, "leave freeze out"),
+    ({"freeze": ""}, "freeze: no name is given"),
+    ({"train": " "}, "train: no name is given"),
+    ({"lora": 8, "lora_targets": ","}, "lora_targets: no name is given"),
+    ({"freeze": "embed", "weights": "int8"}, "no matrix of a linear layer of llama-3-8b is frozen"),
     ({"dora": True}, "dora: there are no adapters"),
     ({"teacher": ""}, "the name of a model is empty"),
     ({"lora": 8, "lora_dropout": 1.5}, "probability"),
@@ -223,6 +231,30 @@ def test_what_cannot_be_is_refused_in_one_line(asked, said):
         predict("llama-3-8b", "h100-sxm5", batch=1, sequence=128, **asked)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "model, asked, said",
+    [
+        ("gpt2", {"lora_targets": "c_attn,zz"}, "no linear layer has the name 'zz'; left out"),
+        ("mixtral-8x7b", {}, "experts have no adapters"),
+        ("resnet50", {}, "convolutions have no adapters"),
+        ("gpt2", {"lora_targets": "c_attn"}, ""),
+        ("mixtral-8x7b", {"lora_targets": "attention"}, ""),
+    ],
+)
+def test_what_has_no_adapters_is_said(model, asked, said):
+    size = {} if model == "resnet50" else {"sequence": 64}
+    found = predict(model, "b200-sxm", batch=1, lora=8, **size, **asked)
+    about = [a for a in found.assumptions if a.startswith("lora: ") or "no linear layer" in a]
+    assert any(said in a for a in about) if said else not about
+
+
+def test_a_text_encoder_that_trains_runs_whatever_encoders_are_named():
+    asked = {"model": "sdxl", "device": "a100", "batch": 1, "train_text_encoder": True}
+    named, alone = (predict(**asked, encoders=e) for e in ("vae", "vae,text"))
+    assert any("text by CLIP, trained and so run" in a for a in named.assumptions)
+    assert named.step_time_s == alone.step_time_s
 
 
 def test_a_traced_module_keeps_its_own_adapters(tmp_path):

@@ -4,10 +4,13 @@ import pytest
 from kinds import kind_of_device, one_in_turn
 
 from roofcast import hwdb, predict
+from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.errors import BadInput
 from roofcast.reports.pages.memory import cure
 from roofcast.simulator.forecast.resolve import resolve
 from roofcast.simulator.forecast.scenario import Scenario
+from roofcast.simulator.times.conv import conv
+from roofcast.simulator.times.rates import resolve as rates_of
 from roofcast.simulator.work.precision import PRECISIONS, precision
 from roofcast.simulator.work.step import trace
 
@@ -109,6 +112,79 @@ def test_a_residual_that_is_made_after_a_convolution_joins_the_later_one():
         step.nodes[k.node].name for k in step.kernels if k.kind == "conv" and len(k.inputs) > 2
     }
     assert {f"layer{i}.0.downsample.0" for i in (1, 2, 3, 4)} <= names
+
+
+def own_stack(path, name, change):
+    """A profile like `nvidia-tuned` or `onednn` with one thing changed."""
+    path.write_text(
+        f'like = "{name}"\nname = "{path.stem}"\nabout = "changed"\nsource = "test"\n{change}\n'
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("device", "times"),
+    [("rtx-3060", 1.2), ("rtx-2080-ti", 1.2), ("rtx-4090", 1.1), ("t4", 1.0), ("a100", 1.0)],
+)
+def test_fp16_sums_are_faster_on_boards_held_at_half_rate_in_fp32_sums(tmp_path, device, times):
+    wide = own_stack(tmp_path / "wide.toml", "nvidia-tuned", '[implementations]\nsums = "fp32"')
+    asked = {"model": "resnet50", "device": device, "batch": 128, "precision": "fp16"}
+    half, whole = (infer(stack=s, **asked) for s in ("nvidia-tuned", wide))
+    faster = whole.step_time_s / half.step_time_s
+    said = any("add in fp16" in a for a in half.assumptions)
+    assert (faster >= times and said) if times > 1.0 else (faster == 1.0 and not said)
+    assert half.mfu <= half.hfu <= 1.0 and half.lower_bound_s <= half.step_time_s
+    assert not any("add in fp16" in a for a in whole.assumptions)
+
+
+def test_fp16_sums_are_of_inference_and_of_fp16_alone():
+    for other in ({"precision": "bf16"}, {"precision": "amp-fp16", "mode": "train"}):
+        f = predict(
+            model="resnet50", device="rtx-3060", batch=8, stack="nvidia-tuned",
+            **{"mode": "infer", **other},
+        )  # fmt: skip
+        assert not any("add in fp16" in a for a in f.assumptions)
+
+
+def test_products_with_2_of_4_weights_add_in_fp16_as_dense_ones_do(tmp_path):
+    wide = own_stack(tmp_path / "wide.toml", "nvidia-tuned", '[implementations]\nsums = "fp32"')
+    asked = {"model": "llama-2-7b", "device": "rtx-3060", "batch": 8, "sequence": 384}
+    half, whole = (
+        infer(stack=s, precision="fp16", sparsity="2:4", **asked) for s in ("nvidia-tuned", wide)
+    )
+    assert half.step_time_s < 0.95 * whole.step_time_s
+
+
+def test_pools_of_inference_engines_are_bound_by_memory(tmp_path):
+    plain = own_stack(tmp_path / "p.toml", "nvidia-tuned", '[implementations]\npool = "pytorch"')
+    asked = {"model": "resnet50", "device": "a100", "batch": 128}
+
+    def pool(stack, mode):
+        precision = "fp16" if mode == "infer" else "amp-bf16"
+        f = predict(stack=stack, mode=mode, precision=precision, **asked)
+        return next(x for x in f.layers if x.name == "maxpool")
+
+    assert pool("nvidia-tuned", "infer").time_s < 0.3 * pool(plain, "infer").time_s
+    assert pool("nvidia-tuned", "infer").time_s > pool("nvidia-tuned", "infer").lower_bound_s
+    assert pool("nvidia-tuned", "train").time_s == pool(plain, "train").time_s
+
+
+def test_graphs_that_keep_the_layout_of_onednn_copy_no_operands(tmp_path):
+    copies = own_stack(tmp_path / "copies.toml", "onednn", "laid_out = false")
+    for model in ("resnet50", "bert-base"):
+        asked = {"model": model, "device": "xeon-8480", "batch": 14, "precision": "fp32"}
+        kept, copied = (infer(stack=s, **asked) for s in ("onednn", copies))
+        assert kept.bytes_forward == copied.bytes_forward
+        assert kept.lower_bound_s <= kept.step_time_s < copied.step_time_s
+
+
+def test_an_image_has_four_channels_in_int8():
+    """A first layer of 5 channels is padded to 16, one of 4 is not."""
+    rates, c = rates_of(hwdb.device("a100"), "int8").rates, kernels()
+    three, four, five = (
+        conv("forward", 128, n, 64, 224**2, 112**2, 49, 1, 1.0, rates, c) for n in (3, 4, 5)
+    )
+    assert three <= four < 0.7 * five
 
 
 FASTER = [  # devices whose int8 rate is at least their 16-bit rate

@@ -124,6 +124,23 @@ def test_torchao_updates_one_weight_after_another_in_fp32():
     assert peaks["paged-adamw8bit"].transient_bytes < ao.transient_bytes
 
 
+def test_logits_that_a_recipe_holds_are_in_memory_in_the_backward(tmp_path):
+    """torchtune until July 2024: one fp32 copy of the logits more than where it is freed."""
+    freed = tmp_path / "freed.toml"
+    freed.write_text(
+        'like = "torchtune-2024-in-backward"\nname = "freed"\nabout = "freed"\nsource = "test"\n'
+        '[implementations]\nloss = "shifted"\n'
+    )
+    asked = {"batch": 4, "sequence": 2048, "precision": "bf16", "recompute": "full"}
+    asked |= {"model": "llama-2-7b", "device": "a100", "optimizer": "paged-adamw8bit"}
+    held, other = (predict(stack=s, **asked) for s in ("torchtune-2024-in-backward", str(freed)))
+    more = held.memory.activations_bytes - other.memory.activations_bytes
+    assert more == 4 * 2048 * 32000 * 4
+    assert held.step_time_s == other.step_time_s
+    allocated = held.memory.peak_bytes - held.memory.framework_bytes
+    assert allocated == pytest.approx(20.2e9, rel=0.05)  # pull request 961 of torchtune
+
+
 def test_deepspeed_keeps_a_billion_weights_gathered():
     asked = {"batch": 8, "devices": 8, "zero": 3, "sequence": 512, "precision": "bf16"}
     found = predict("llama-2-7b", "a100-sxm4-80gb", stack="deepspeed-zero3", **asked)
