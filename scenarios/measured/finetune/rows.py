@@ -220,7 +220,9 @@ def _adapters(row: Row, method: words.Method, asked: dict[str, Any]) -> dict[str
     if method.train:
         return {"train": method.train}
     noted = text(row, "note").lower()
-    targets = "all" if "all linear" in noted else text(row, "targets") or asked.get("targets")
+    targets = (
+        "all" if "all linear" in noted else text(row, "targets") or asked.get("targets") or None
+    )
     return {
         "lora": words.rank_of(row, asked),
         "lora_targets": targets,
