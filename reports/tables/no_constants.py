@@ -9,7 +9,11 @@ NO_CONSTANTS = {
     **{
         f"simulator.serving.{place}.{name}": why
         for place, names, why in (
-            ("formats", "GGUF MIXED STORED EIGHT NARROW UNPACKED MXFP4 CACHE", "bits of a format"),
+            (
+                "formats",
+                "GGUF MIXED STORED EIGHT NARROW UNPACKED MXFP4 IN_GGUF CACHE",
+                "bits of a format",
+            ),
             ("chain", "REPLAYED MOST_REPLAYED FEWEST PER_USER", "requests of a replay; said"),
             ("chain", "BUSY LONG WIDE MANY", "where a replay takes over from mean values"),
             ("load", "LONGEST MOST", "limit on an input"),
@@ -29,6 +33,9 @@ NO_CONSTANTS = {
         for name in names.split()
     },
     "simulator.serving.server.ALONE": "one device",
+    "simulator.serving.engine.LIBRARY": "no factor at all",
+    "simulator.serving.converted.FP16": "bytes of an element",
+    "simulator.serving.converted.FP32": "bytes of an element",
     "simulator.times.matmul.FED": "a unit: FLOP of a column of a tile per byte of its operands",
     "simulator.work.generation.SIZES": "sizes of traces, which are affine in them",
     "simulator.work.generation.STEPS": "sizes of traces, which are affine in them",

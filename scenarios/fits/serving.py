@@ -39,7 +39,7 @@ FITTED: dict[str, dict[str, float]] = {
     "vllm-2023": {"dispatch_s": 60e-6},
     "llama.cpp-2024": {"gemv": 6.0, "dispatch_s": 27e-6, "products": 0.6},
     "llama.cpp-metal": {"stream": 1.3},
-    "llama.cpp-cpu": {"products": 0.2},
+    "llama.cpp-cpu": {"dots": 0.1},
     "llama.cpp-rocm": {"products": 0.5, "attention": 0.4},
 }
 PRIOR = 0.02  # pull towards the start, in logarithms: what rows do not tell apart stays put
@@ -72,6 +72,8 @@ def seconds(c: Case, p: Profile) -> float:
 
 def _step(s: Step, p: Profile) -> float:
     parts = dict(s.parts)
+    if s.dotted:
+        parts["products"] = parts.get("products", 0.0) + s.dotted * (1.0 / p.dots - 1.0)
     if s.prompt:
         for name in ("products", "experts"):
             parts[name] = parts.get(name, 0.0) / p.products
@@ -109,7 +111,7 @@ def fitted(name: str, found: list[Case]) -> dict[str, float]:
     if not mine:
         return dict(start)
     first = np.log(list(start.values()))
-    top = [0.0 if key in ("products", "attention") else 9.0 for key in start]
+    top = [0.0 if key in ("products", "attention", "dots") else 9.0 for key in start]
 
     def loss(x: np.ndarray) -> float:
         x = np.minimum(x, top)

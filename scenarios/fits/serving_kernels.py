@@ -28,7 +28,7 @@ from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.formats import WIDTH
 from roofcast.scenarios.fits.serving import write
 from roofcast.scenarios.measured.cells import rows
-from roofcast.simulator.serving.engine import experts_hit
+from roofcast.simulator.serving.experts import experts_hit
 from roofcast.simulator.times.matmul import matmul
 from roofcast.simulator.times.rates import Rates
 from roofcast.simulator.times.roofline import computed_in, rates_of

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,6 +18,8 @@ from roofcast.hwdb.constants import kernels as constants
 from roofcast.hwdb.formats import WIDTH
 from roofcast.hwdb.records import Device
 from roofcast.hwdb.tuples import NamedTuple
+from roofcast.simulator.serving.converted import copies, in_half, kept
+from roofcast.simulator.serving.experts import busiest, experts_met
 from roofcast.simulator.times.attention import SHORT, attention
 from roofcast.simulator.times.grouped import STREAMS
 from roofcast.simulator.times.matmul import matmul
@@ -26,6 +29,7 @@ from roofcast.simulator.times.roofline import computed_in, rates_of
 from roofcast.simulator.times.stream import class_of, stream
 from roofcast.simulator.work.generation import Forward, Launch
 
+DOTS = 4.0  # products of int8 by vector units, per one of fp32: VNNI, SDOT
 FEW = 8.0  # rows up to which software multiplies a matrix by vectors
 PARTS = ("products", "experts", "attention", "streams")
 
@@ -88,48 +92,22 @@ class Clocked(NamedTuple):
     more: np.ndarray | float = 0.0  # joules that take no time [kernels, points]
 
 
-def experts_hit(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
-    """Distinct experts that so many tokens choose, each with probability `share`.
+class Software(NamedTuple):
+    """Kernels of an engine's software."""
 
-    >>> round(float(experts_hit(256, 8 / 256, 64)), 1)
-    222.4
-    """
-    share = np.asarray(share, dtype=float)
-    missed = np.asarray(tokens) * np.log1p(-np.minimum(share, 1 - 1e-12))
-    return np.asarray(experts) * -np.expm1(missed)
-
-
-def experts_met(experts: ArrayLike, share: ArrayLike, tokens: ArrayLike) -> np.ndarray:
-    """Distinct experts that so many tokens of a text choose, each a share of all in the mean.
-
-    Routers favour some experts: their popularity is taken as exponentially distributed, which
-    assumes nothing beyond its mean. One that gets x times its share is missed by t - 1 tokens with
-    the probability exp(-x l (t - 1)), l = -ln(1 - share), in the mean over x 1 / (1 + l (t - 1)).
-
-        met = experts (1 - (1 - share) / (1 + l (t - 1)))
-
-    >>> round(float(experts_met(256, 8 / 256, 1))), round(float(experts_met(256, 8 / 256, 64)), 1)
-    (8, 173.3)
-    """
-    each = np.minimum(np.asarray(share, dtype=float), 1 - 1e-12)
-    count = np.asarray(tokens, dtype=float)
-    first = np.minimum(count, 1.0) * each
-    others = 1.0 - np.log1p(-each) * np.maximum(count - 1.0, 0.0)
-    return np.asarray(experts) * (1.0 - (1.0 - first) / others)
+    gemv: float = 0.0  # bytes a clock and core of those that multiply a matrix by vectors; 0: as
+    # fast as memory
+    stream: float = 1.0  # their rate where memory limits, as a multiple of the formula's
+    grouped: float = 1.0  # rate of the products of experts, as a fraction of that of plain ones
+    fp4: float = 1.0  # share of the bandwidth of other formats that plain ones in fp4 reach
+    half: bool = False  # products by a library in fp16, whose operands are converted
+    vector: str = ""  # what runs on vector units, in fp32: bf16 (products), all (attention, too)
+    dots: float = 0.0  # of a CPU's int8 dot products that those of quantized weights reach; 0: a
+    # library multiplies
+    start: float = 0.0  # seconds to start a kernel on a CPU; 0: those of a fork and join
 
 
-def busiest(ranks: int) -> float:
-    """By how many standard deviations the largest of so many equal normal values lies above their
-    mean, in the mean [blom1958].
-
-    >>> [round(busiest(n), 2) for n in (1, 2, 8)]
-    [0.0, 0.59, 1.43]
-    """
-    if ranks == 1:
-        return 0.0
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
+LIBRARY = Software()  # kernels of a library, as they are
 
 
 class Engine:
@@ -141,23 +119,20 @@ class Engine:
         device: Device,
         sixteen: str = "bf16",
         *,
-        gemv: float = 0.0,
-        stream: float = 1.0,
-        grouped: float = 1.0,
-        fp4: float = 1.0,
+        how: Software = LIBRARY,
         ranks: int = 1,
         c: Kernels | None = None,
     ):
-        """sixteen: format of activations; gemv: bytes a clock and core of kernels that multiply a
-        matrix by vectors, 0: as fast as memory; stream: their rate where memory limits, as a
-        multiple of the formula's; grouped: rate of the products of experts, as a fraction of that
-        of plain ones; fp4: share of the bandwidth of other formats that plain ones in fp4 reach;
-        ranks: that hold different experts, of which the slowest is waited for.
+        """sixteen: format of activations; ranks: that hold different experts, of which the slowest
+        is waited for.
         """
         self.c = c or constants()
-        self.forward, self.device, self.gemv = forward, device, gemv
-        self.faster, self.grouped, self.fp4 = stream, grouped, fp4
-        self.sixteen, self.above = sixteen, busiest(ranks)
+        if how.start:  # threads that wait in a loop
+            self.c = msgspec.structs.replace(
+                self.c, cpu=msgspec.structs.replace(self.c.cpu, start_most=how.start)
+            )
+        self.forward, self.device, self.how = forward, device, how
+        self.sixteen, self.above, self.held = sixteen, busiest(ranks), kept(device)
         self.board = board_of(device, self.c.power)
         self.clock = clocks(self.c.power) if self.board else np.ones(1)
         groups: dict[tuple[str, str], list[Launch]] = {}
@@ -179,15 +154,20 @@ class Engine:
         if product not in self._resolved:
             found = rates_of(self.device, computed_in(product, self.device))
             if self.device.kind == "cpu":
-                # weights are streamed once, by all cores: as a triad's operands, not as a net's
-                found = found._replace(rates=found.rates._replace(measured=True))
+                # weights are streamed once, by all cores: as a triad's operands, not as a net's;
+                # they lie as the kernels want them since they were loaded
+                own = found.rates._replace(measured=True, packs=False)
+                found = found._replace(rates=own)
             self._resolved[product] = found
         return self._resolved[product]
 
     @property
     def rates(self) -> Rates:
         """Rates of the device for products of activations."""
-        return self._rates(self.sixteen)[0]
+        rates = self._rates(self.sixteen)[0]
+        if self.how.vector == "all":
+            return self._rates("fp32")[0]._replace(width=rates.width)
+        return rates
 
     def linear(self, at: Point) -> Spent:
         """All but attention."""
@@ -201,8 +181,19 @@ class Engine:
                 found.append(self._experts(ks, product, at))
         return self._held(found)
 
-    def _products(self, ks: Kinds, product: str, at: Point) -> Clocked:
+    def _multiplies(self, product: str) -> Rates:
+        """Rates of products with weights."""
         rates = self._rates(product)[0]
+        if rates.kind == "cpu" and self.how.dots:
+            return rates._replace(matrix=DOTS * rates.vector, sustained=self.how.dots)
+        if rates.kind != "gpu":
+            return rates
+        if self.how.vector:
+            return self._rates("fp32")[0]._replace(width=rates.width)
+        return in_half(rates, self.c) if self.how.half else rates
+
+    def _products(self, ks: Kinds, product: str, at: Point) -> Clocked:
+        rates = self._multiplies(product)
         rows, matrix, vector, moved = (ks.at(field, at) for field in _FIELDS)
         batch, m, n, k = (ks.size(i) for i in range(4))
         m, batch = (np.where(np.isnan(x), rows, x) for x in (m, batch))
@@ -211,12 +202,12 @@ class Engine:
         held_bytes = weights / np.maximum(batch * n * k, 1e-30)
         stored = np.where(held_bytes > 0, np.minimum(held_bytes, width), width)
         sizes = (m, n + 0 * m, k + 0 * m, batch)
-        slow = self.fp4 if product == "fp4" and rates.format == "fp4" else 1.0
+        slow = self.how.fp4 if product == "fp4" and rates.format == "fp4" else 1.0
         seconds = self._multiplied(sizes, width, (weights + moved) / slow, stored)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "products")
 
     def _experts(self, ks: Kinds, product: str, at: Point) -> Clocked:
-        rates = self._rates(product)[0]
+        rates = self._multiplies(product)
         experts, share, n, k = (ks.size(i) for i in range(4))
         rows = experts * share * at.everywhere  # on this rank
         mean = experts_met(experts, share, at.everywhere)
@@ -230,7 +221,7 @@ class Engine:
         width = max(rates.width, WIDTH.get(product, 4))
         stored = np.minimum(weights / (hit * n * k), width)
         sizes = (rows / np.maximum(hit, 1e-30), n + 0 * hit, k + 0 * hit, hit)
-        slower = self.grouped
+        slower = self.how.grouped
         rates = rates._replace(sustained=slower * rates.sustained, feed=slower * rates.feed)
         seconds = self._multiplied(sizes, width, weights + moved, stored)
         return self._clocked(ks, seconds, rates, (matrix, vector, weights + moved), "experts")
@@ -243,15 +234,24 @@ class Engine:
         flat = [_spread(x, shape).ravel() for x in (*sizes, traffic, stored)]
 
         def seconds(rates: Rates, places: np.ndarray, clock: Any) -> np.ndarray:
-            m, n, k, batch, moved, kept = (x[places] for x in flat)
+            m, n, k, batch, moved, stored = (x[places] for x in flat)
+            copied: np.ndarray | float = 0.0
+            if self.how.half:
+                copied = copies(m, n, k * batch, stored, self.held)
+                copied = copied / (rates.stream * rates.bandwidth)
+                moved, stored = moved + (width - stored) * batch * n * k, width
+                inside: Any = width * m * k <= self.held  # rows that stay on chip are read once
+                footprint: Any = np.where(inside, np.inf, rates.footprint)
+                rates = rates._replace(footprint=footprint)
             found = matmul(
                 m, n, k, batch, width, max(width, 2.0), rates, self.c, moved=moved, few=True,
-                held=kept, clock=clock,
+                held=stored, clock=clock,
             )  # fmt: skip
-            if self.faster != 1.0:
-                found = np.where(m <= FEW, found / self.faster, found)
-            if self.gemv and rates.kind == "gpu":
-                slow = moved / (self.gemv * rates.cores * rates.clock * clock)
+            if self.how.stream != 1.0:
+                found = np.where(m <= FEW, found / self.how.stream, found)
+            found = found + copied
+            if self.how.gemv and rates.kind == "gpu":
+                slow = moved / (self.how.gemv * rates.cores * rates.clock * clock)
                 found = np.where(m <= FEW, np.maximum(found, slow), found)
             return found
 

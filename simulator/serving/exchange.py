@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+
+import msgspec
 import numpy as np
 
-from roofcast.hwdb.collective_constants import Collectives
+from roofcast.hwdb.collective_constants import Collectives, collectives
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.parallel.collectives import all_gather, all_reduce, all_to_all, send_recv
 from roofcast.simulator.parallel.fabric import Fabric, Group, is_torus, kind_of, placed
 from roofcast.simulator.serving.engine import Point
 from roofcast.simulator.work.generation import Forward
+
+QUEUED = ("gaudi2-roce", "gaudi3-roce")
+"""Networks whose constants come from a thousand calls in a queue (hccl_demo --loop 1000), each of
+which fills its pipeline of chunks behind the one before.
+"""
+
+
+@functools.cache
+def in_turn() -> Collectives:
+    """Constants of collectives that wait for the kernel before, as those of a step do: each fills
+    its pipeline of chunks alone, on networks that were measured in a queue as on others.
+    """
+    c = collectives()
+    usual = c.networks["switch"].chunk
+    alone = {name: msgspec.structs.replace(c.networks[name], chunk=usual) for name in QUEUED}
+    return msgspec.structs.replace(c, networks=c.networks | alone)
 
 
 class Links(NamedTuple):

@@ -43,6 +43,8 @@ NARROW = {  # formats of products, as devices name their rates -> stored where t
 # of a checkpoint in few bits that is asked for in 16: no matrix is held in its format
 UNPACKED = Storage("none", "16 bits or more", Scheme(16.0), targets=("no module",))
 MXFP4 = Storage("mxfp4", "4 bits, groups of 32", Scheme(4, 8.0, 32), only=EXPERTS)
+# llama.cpp, src/llama-quant.cpp, LLAMA_FTYPE_MOSTLY_MXFP4_MOE: other tensors than experts are Q8_0
+IN_GGUF = MXFP4._replace(beside=Scheme(GGUF["q8_0"]), tables=True)
 CACHE = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp32": 4.0, "fp4": 0.5625,
          "nvfp4": 0.5625, "q8_0": 1.0625, "q4_0": 0.5625}  # fmt: skip
 KNOWN = ("bf16", "fp16", "fp32", *NARROW, "mxfp4", *STORED, "q4_k_m and other types of GGUF")
@@ -78,6 +80,9 @@ def served(
     if model is not None and weights is None:
         told = release(model, stack)
     formats, said = _weights(told.format, sixteen, device)
+    if formats.storage is not None and formats.storage.only and stack.startswith("llama.cpp"):
+        formats = Formats(sixteen, IN_GGUF)
+        said = ("mxfp4: weights of experts, other ones q8_0, as files of llama.cpp have them",)
     if model is not None and model.storage is not None:
         formats = _of_checkpoint(formats, sixteen, weights is None and told.format != "bf16")
     if (cache or "").lower() == "fp8" and device.kind == "gpu" and not device.peak_flops.get("fp8"):

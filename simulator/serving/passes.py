@@ -10,11 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.constants import kernels
 from roofcast.hwdb.tuples import NamedTuple
 from roofcast.simulator.serving.engine import Engine, Point, Spent
-from roofcast.simulator.serving.exchange import Links, alike, between_stages, exchanges
+from roofcast.simulator.serving.exchange import Links, alike, between_stages, exchanges, in_turn
 from roofcast.simulator.serving.formats import Served
 from roofcast.simulator.serving.profiles import Profile
 from roofcast.simulator.times.host import combine
@@ -72,7 +71,7 @@ def _sent(of: Laid, made: Forward, at: Point) -> tuple[Job, ...]:
         return ()
 
     def run(*sizes: np.ndarray) -> Spent:
-        return Spent({SENT: exchanges(made, Point(*sizes), of.links, collectives())}, {})
+        return Spent({SENT: exchanges(made, Point(*sizes), of.links, in_turn())}, {})
 
     return (Job((id(made), *alike(of.links)), run, at),)
 
@@ -273,7 +272,7 @@ def _whole(
     for one in exchanged:
         sent = one.seconds[SENT] * parts
         if of.degrees.pp > 1:
-            passed = between_stages(made, at, of.links, collectives())
+            passed = between_stages(made, at, of.links, in_turn())
             sent = sent + of.degrees.pp * passed * parts
         seconds[SENT] = sent
     if p.expert_s and "experts" in seconds and not of.fused_experts:

@@ -15,6 +15,7 @@ from roofcast.hwdb.strict import checked, load
 
 HERE = Path(__file__).parent / "stacks"
 OWN = ("name", "about", "source")
+VECTOR = ("", "bf16", "all")
 TRANSFERS = ("prompt", "chunk", "layer")  # when the cache of a prompt is sent
 
 MEANING = {  # of what a profile sets
@@ -29,6 +30,11 @@ MEANING = {  # of what a profile sets
     "gemv": "bytes per clock and core that its matrix-vector kernels stream; 0: as memory does",
     "stream": "rate at which they stream where memory limits, over a triad's of unknown devices",
     "score_bytes": "bytes moved per score by attention that is not fused; 0: it is fused",
+    "half": "products of prompts by a library that adds up in fp16; their operands are converted",
+    "absorbed": "latent attention of prompts, too, is over the latents as the cache holds them",
+    "vector": "weights whose products run on the vector units: bf16 (not quantized ones), all",
+    "dots": "share of a CPU's int8 dot products that products of quantized weights reach; 0: none",
+    "start_s": "seconds to start a kernel on a CPU; 0: those of a fork and join",
     "products": "rate of the products of prompts, as a fraction of a library's",
     "attention": "rate of the attention of prompts, as a fraction of the family's best kernel",
     "chunk_tokens": "tokens of prompts in one step at most",
@@ -73,6 +79,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gemv: Positive = 0.0
     stream: Positive = 1.0
     score_bytes: Positive = 0.0
+    half: bool = False
+    absorbed: bool = False
+    vector: str = ""
+    dots: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
+    start_s: Positive = 0.0
     products: Share = 1.0
     attention: Share = 1.0
     chunk_tokens: int = 8192
@@ -108,6 +119,8 @@ def profile(name: str) -> Profile:
     found = checked(Profile, _laid(path, ()), str(path))
     if found.cut not in ("tensor", "layer"):
         raise BadInput(f"{path}: cut is {found.cut!r}; known: tensor, layer")
+    if found.vector not in VECTOR:
+        raise BadInput(f"{path}: vector is {found.vector!r}; known: '', bf16, all")
     if found.transfer not in TRANSFERS:
         raise BadInput(f"{path}: transfer is {found.transfer!r}; known: {', '.join(TRANSFERS)}")
     return found

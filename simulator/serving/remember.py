@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from roofcast.hwdb.records import Device
-from roofcast.simulator.serving.engine import Engine, Point, Spent
-from roofcast.simulator.serving.profiles import Profile
+from roofcast.simulator.serving.engine import Engine, Point, Software, Spent
 from roofcast.simulator.work.generation import Forward
 
 
@@ -50,15 +49,13 @@ class Shared:
         self._made: dict[tuple[Any, ...], tuple[Forward, Remembering]] = {}
 
     def engine(
-        self, made: Forward, device: Device, sixteen: str, p: Profile, ranks: int
+        self, made: Forward, device: Device, sixteen: str, how: Software, ranks: int
     ) -> Remembering:
         """The engine of a forward, which is kept, so that its identity is no other's; ranks: that
         hold different experts.
         """
-        own = {"gemv": p.gemv, "stream": p.stream, "grouped": p.grouped, "fp4": p.fp4}
-        own["ranks"] = ranks
-        key = (id(made), sixteen, *own.values())
+        key = (id(made), sixteen, how, ranks)
         if key not in self._made:
-            engine = Remembering(made, device, sixteen, **own)
+            engine = Remembering(made, device, sixteen, how=how, ranks=ranks)
             self._made[key] = (made, engine)
         return self._made[key][1]

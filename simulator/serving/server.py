@@ -19,7 +19,7 @@ from roofcast.simulator.models import catalog
 from roofcast.simulator.parallel.fabric import Fabric
 from roofcast.simulator.parallel.networks import fabric_of
 from roofcast.simulator.serving.cache import Cached, cached
-from roofcast.simulator.serving.engine import Engine
+from roofcast.simulator.serving.engine import Engine, Software
 from roofcast.simulator.serving.exchange import links
 from roofcast.simulator.serving.formats import served
 from roofcast.simulator.serving.likeness import likeness
@@ -116,15 +116,16 @@ class Server:
         return Parallel(tp=d.tp, ep=d.ep, etp=d.tp * d.dp // d.ep)
 
     def _engine(self, phase: str) -> Engine:
-        made = traced(self.model, phase, self.formats.formats, self.parallel)
-        sixteen = precision(self.formats.formats.precision).activations
-        p = self.profile
+        p, formats = self.profile, self.formats.formats._replace(absorbed=self.profile.absorbed)
+        made = traced(self.model, phase, formats, self.parallel)
+        sixteen = precision(formats.precision).activations
+        narrow = formats.storage is not None or sixteen != "bf16"
+        vector = "" if p.vector == "bf16" and narrow else p.vector
+        half, dots = p.half and phase == "prefill", p.dots if formats.storage else 0.0
+        how = Software(p.gemv, p.stream, p.grouped, p.fp4, half, vector, dots, p.start_s)
         if self.shared is not None:
-            return self.shared.engine(made, self.device, sixteen, p, self.degrees.ep)
-        return Engine(
-            made, self.device, sixteen, gemv=p.gemv, stream=p.stream, grouped=p.grouped, fp4=p.fp4,
-            ranks=self.degrees.ep,
-        )  # fmt: skip
+            return self.shared.engine(made, self.device, sixteen, how, self.degrees.ep)
+        return Engine(made, self.device, sixteen, how=how, ranks=self.degrees.ep)
 
     def _shape(self) -> None:
         """Memory, and limits of the software."""

@@ -77,6 +77,7 @@ class Formats(NamedTuple):
 
     precision: str  # policy of simulator/work/precision.py
     storage: Storage | None = None  # of weights that are stored in fewer bits than they multiply
+    absorbed: bool = False  # prompts, too, attend over latents as the cache holds them
 
 
 def forward(model: Model, phase: str, formats: Formats, parallel: Parallel) -> Forward:
@@ -110,7 +111,7 @@ def _run(
     tape = Tape(
         precision(formats.precision), training=False, implementations=how, parallel=parallel
     )
-    tape.generates, tape.asked = phase, formats.storage
+    tape.generates, tape.asked, tape.absorbs = phase, formats.storage, formats.absorbed
     return model.run(tape, batch, tokens)
 
 

@@ -60,6 +60,7 @@ class Recording:
         self.tuning: Tuning | None = None  # what trains; None: all weights
         self.asked: Storage | None = None  # how weights are stored, as asked for serving
         self.generates = ""  # prefill | decode: one forward with a cache; else whole sequences
+        self.absorbs = False  # prompts attend over latents, as decode steps do
         self.checkpoints: list[Checkpoint] = []  # in place of the repeated blocks
         self.savers: dict[int, tuple[int, ...]] = {}  # storage -> ops that keep it
         self.inputs_need_grad = False  # embedded inputs, for checkpoints below trained weights

@@ -57,6 +57,7 @@ class Storage(NamedTuple):
     scheme: Scheme
     precision: str | None = None  # policy that multiplies in the stored format; None: 16 bits
     only: str | None = None  # op whose matrices are quantized; None: all but routers and heads
+    beside: Scheme | None = None  # of the matrices of other ops than `only`; None: not quantized
     head: bool = False  # the head is quantized too
     everywhere: bool = False  # so are linear layers outside of the repeated blocks, and of towers
     targets: tuple[str, ...] = ()  # patterns of modules that are quantized; (): all linear layers
@@ -68,8 +69,10 @@ class Storage(NamedTuple):
 
     def format(self, node: Node, rows: int, columns: int) -> str | None:
         """The format of a matrix of an op; None where it is not quantized."""
-        if node.op == ROUTER or (self.only is not None and node.op != self.only):
+        if node.op == ROUTER:
             return None
+        if self.only is not None and node.op != self.only:
+            return stored_in(self.beside.per_weight(rows, columns)) if self.beside else None
         if not (node.layer or self.everywhere or self.head):
             return None
         if self.targets and not any(covers(p, node.name, node.op) for p in self.targets):
@@ -82,7 +85,8 @@ class Storage(NamedTuple):
 
     def table_format(self, rows: int, columns: int) -> str | None:
         """The format of an embedding table; None where it is not quantized."""
-        return stored_in(self.scheme.per_weight(rows, columns)) if self.tables else None
+        scheme = self.beside or self.scheme
+        return stored_in(scheme.per_weight(rows, columns)) if self.tables else None
 
     def _bits(self, node: Node, rows: int, columns: int) -> float:
         """Bits per weight of a matrix of an op, a mean over its layers."""

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from roofcast.hwdb.collective_constants import collectives
 from roofcast.hwdb.errors import BadInput
 from roofcast.scenarios.measured.serving.protocols import looked_back, protocol
-from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of
+from roofcast.scenarios.measured.serving.rows import Ran, ran, server_of, turns
 from roofcast.simulator.serving.capacity import OFFLINE
-from roofcast.simulator.serving.engine import FEW, Point
-from roofcast.simulator.serving.exchange import exchanges
+from roofcast.simulator.serving.engine import DOTS, FEW, Point
+from roofcast.simulator.serving.exchange import exchanges, in_turn
 from roofcast.simulator.serving.passes import Spending
 from roofcast.simulator.serving.server import Server
 
@@ -43,6 +42,7 @@ class Step(NamedTuple):
     layers: float  # with experts
     prompt: bool
     streamed: float  # bytes of products per clock and core of the device [s at 1 byte]
+    dotted: float  # seconds of a CPU's int8 dot products at the rate of its vector units
 
 
 class Case(NamedTuple):
@@ -64,18 +64,25 @@ def case(row: Mapping[str, str]) -> Case:
     server = server_of(at, True)
     quantity, measured = _quantity(row)
     lengths = _lengths(row)
-    # processes that share a device take turns: each holds and streams weights of its own
-    taking_turns = max(float(row["dp"] or 1) / float(row["n_devices"] or 1), 1.0)
+    taking_turns = turns(row)
     load = float(row["load"] or 0) / at.replicas / taking_turns
     steps = _steps(server, quantity, load, lengths, row)
     if taking_turns > 1.0:
-        steps = [s._replace(weight=s.weight * taking_turns) for s in steps]
+        steps = [_by_turns(s, taking_turns, server) for s in steps]
     if quantity == "offline":
         steps = [s._replace(weight=s.weight / at.replicas) for s in steps]
     return Case(
         row["id"], row["source_name"], at.device, at, quantity, measured, tuple(steps),
         suspect(row, server),
     )  # fmt: skip
+
+
+def _by_turns(s: Step, processes: float, server: Server) -> Step:
+    """A step of processes that share a device, as `predicted.in_turns` has it."""
+    kernels = server.engines["prefill" if s.prompt else "decode"].forward.kernels
+    starts = (1.0 - 1.0 / processes) * kernels * server.profile.start_s
+    products = max(s.parts["products"] - starts, 0.0)
+    return s._replace(weight=s.weight * processes, parts=s.parts | {"products": products})
 
 
 def _step(
@@ -94,12 +101,27 @@ def _step(
     clocks = float(device.cores or 1.0) * float(device.clock or device.base_clock or 1e9)
     bytes_ = sum(k.count * k.weights for k in made.launches if k.kind == "matmul")
     streamed = bytes_ / clocks if few and device.kind == "gpu" else 0.0
+    dotted = times * _dotted(server, phase, rows)
     layers = sum(k.count for k in made.launches if k.kind == "expert_matmul") / 2.0
     layers = 0.0 if server.fused_experts else layers
     return Step(
         weight, seconds, library, own, sums, launches, rows, times * layers, phase == "prefill",
-        streamed,
+        streamed, dotted,
     )  # fmt: skip
+
+
+def _dotted(server: Server, phase: str, tokens: float) -> float:
+    """Seconds of a forward's products on a CPU at the rate of its int8 dot products; 0 where a
+    library multiplies.
+    """
+    engine = server.engines[phase]
+    if server.device.kind != "cpu" or not engine.how.dots:
+        return 0.0
+    products = [k for k in engine.forward.launches if k.kind in ("matmul", "expert_matmul")]
+    once, sequence, token = np.sum([k.count * k.matrix for k in products], axis=0)
+    sequences = tokens if phase == "decode" else 1.0
+    flops = once + sequence * sequences + token * tokens
+    return float(flops / (DOTS * engine.rates.vector))
 
 
 def _own(server: Server, phase: str, rows: float, times: float) -> float:
@@ -107,7 +129,7 @@ def _own(server: Server, phase: str, rows: float, times: float) -> float:
     over = server.links._replace(own_s=1e-12)
     one = np.array([max(rows, 1.0)])
     made = server.engines[phase].forward
-    return times * float(exchanges(made, Point(one, one, one), over, collectives())[0])
+    return times * float(exchanges(made, Point(one, one, one), over, in_turn())[0])
 
 
 def _number(row: Mapping[str, str], name: str) -> float:
@@ -254,7 +276,21 @@ def suspect(row: Mapping[str, str], server: Server) -> str:
     for source, model, why in rules:
         if row["source_name"].startswith(source) and model in row["model"].lower():
             return why
+    if contradicted(row):
+        return "a slower board of the same chip is 1.3 to 13 times as fast in the same table"
     return ""
+
+
+def contradicted(row: Mapping[str, str]) -> bool:
+    """Whether another row of the table of XiongjieDai, of A100 PCIe boards, says that this one of
+    A100 SXM, with more power and bandwidth, is of something else: prompts of Llama 3 8B in 16 bits
+    on one, and of 70B in 4 bits on four (which are slower than on one).
+    """
+    key = row["source_name"][:11], row["phase"], row["roofcast_device"]
+    if key != ("XiongjieDai", "prefill", "a100-sxm4-80gb"):
+        return False
+    what = row["model"].lower(), row["n_devices"]
+    return what in (("llama 8b f16", "1"), ("llama 70b q4_k - medium", "4"))
 
 
 def converted(row: Mapping[str, str], server: Server) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from roofcast.hwdb.errors import BadInput, quoted
 from roofcast.scenarios.measured.cells import LARGEST, LEAST, Row
 from roofcast.scenarios.measured.serving.protocols import Protocol, looked_back, protocol
-from roofcast.scenarios.measured.serving.rows import Ran, ran
+from roofcast.scenarios.measured.serving.rows import Ran, ran, turns
 from roofcast.scenarios.measured.serving.separate import POOLS, dealt, separate, served, two
 from roofcast.simulator.serving.capacity import Room, room
 from roofcast.simulator.serving.chain import STACK
@@ -63,10 +63,12 @@ def predict(row: Row, at: Ran, server: Server) -> Predicted:
     share = max(asked / at.replicas, 1.0)
     if separate(row) and row["phase"] not in ("prefill", "decode"):
         return _separate(row, at)
+    processes = min(turns(row), share)
     if row["phase"] == "prefill":
-        return _prompts(server, share, new or SHORT, context, at)
+        return _prompts(server, share, new or SHORT, context, at, processes)
     if row["phase"] == "decode":
-        return _decode(server, share, max(context, (new or 1.0) + (out or 0.0) / 2), at)
+        context = max(context, (new or 1.0) + (out or 0.0) / 2)
+        return _decode(server, share, context, at, processes)
     steady = row["load_kind"] == "batch" and row["mode"] == "agg"
     load = load_of(row, at)
     held = roomy(server, room(server, load.input_len, load.input_len + load.output_len), at)
@@ -124,16 +126,30 @@ def _peak(server: Server, sequences: float, tokens: float) -> float:
     return (server.weight_bytes + server.runtime_bytes + cache) / GIB
 
 
-def _prompts(server: Server, prompts: float, new: float, cached: float, at: Ran) -> Predicted:
-    """Prompts in one pass."""
-    seconds = float(server.prefill(prompts, new, cached))
+def in_turns(server: Server, phase: str, each: float, processes: float) -> float:
+    """Seconds of a forward of processes that share a device, of which each has the whole one for
+    `each` seconds in turn; they start their kernels side by side.
+    """
+    starts = server.engines[phase].forward.kernels * server.profile.start_s
+    return processes * each - (processes - 1.0) * min(starts, each)
+
+
+def _prompts(
+    server: Server, prompts: float, new: float, cached: float, at: Ran, processes: float
+) -> Predicted:
+    """Prompts in one pass, or one of each process."""
+    each = float(server.prefill(prompts / processes, new, cached))
+    seconds = in_turns(server, "prefill", each, processes)
     rate = prompts * new / seconds * at.replicas
     return Predicted(seconds, None, None, rate, _peak(server, prompts, new + cached))
 
 
-def _decode(server: Server, sequences: float, context: float, at: Ran) -> Predicted:
-    """A decode step."""
-    step = float(server.decode(sequences, max(context, 1.0)))
+def _decode(
+    server: Server, sequences: float, context: float, at: Ran, processes: float
+) -> Predicted:
+    """A decode step, or one of each process."""
+    each = float(server.decode(sequences / processes, max(context, 1.0)))
+    step = in_turns(server, "decode", each, processes)
     rate = sequences / step * at.replicas
     return Predicted(None, step, rate, None, _peak(server, sequences, context))
 

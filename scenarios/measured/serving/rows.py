@@ -23,6 +23,7 @@ _GGUF = re.compile(
     r"(iq\d_\w+|q\d+r?\d*_k_xl|q\d+_k(?:[ -]+(?:medium|small|large)|_[sml])?|q\d_[01]"
     r"|q\d+r16|q\d_k_4|f16|bf16|mxfp4)"
 )
+_AT_ONCE = re.compile(r"\b(?:n_)?ubatch (\d+)\b")
 _SIZES = {"medium": "m", "small": "s", "large": "l"}
 NEUTRAL: dict[str, float] = {
     "seq_s": 0.0, "step_s": 0.0, "dispatch_s": 0.0, "sum_s": 0.0, "gemv": 0.0, "products": 1.0,
@@ -41,6 +42,7 @@ class Ran(NamedTuple):
     kv: str | None
     stack: str
     replicas: int  # servers beside each other that the row's devices make
+    micro_batch: int = 0  # tokens of a prompt at once, where the row says so; 0: the profile's
 
 
 @functools.cache
@@ -56,8 +58,11 @@ def ran(row: Mapping[str, str]) -> Ran:
     stack = found_in("stacks", f"{row['engine']} {row['engine_version']} {row['source_name']}")
     if stack is None:
         raise BadInput(f"engine {row['engine']}: no profile")
+    stack = found_in("drivers", f"{stack} {row['notes']}") or stack
     degrees, replicas = degrees_of(row, share)
-    return Ran(model, device, degrees, weights_of(row), kv_of(row), stack, replicas)
+    at_once = _AT_ONCE.search(row["notes"].lower())
+    micro = int(at_once[1]) if at_once else 0
+    return Ran(model, device, degrees, weights_of(row), kv_of(row), stack, replicas, micro)
 
 
 def found_in(table: str, text: str) -> str | None:
@@ -121,6 +126,15 @@ def degrees_of(row: Mapping[str, str], share: float) -> tuple[Degrees, int]:
     return Degrees(tp, pp, left, min(ep, tp * left)), 1
 
 
+def turns(row: Mapping[str, str]) -> float:
+    """Processes that share a device, each with weights and sequences of its own: they take turns.
+
+    >>> turns({"dp": "8", "n_devices": "1"}), turns({"dp": "2", "n_devices": "4"})
+    (8.0, 1.0)
+    """
+    return max(float(row["dp"] or 1) / float(row["n_devices"] or 1), 1.0)
+
+
 def weights_of(row: Mapping[str, str]) -> str:
     """The format of the weights."""
     text = row["w_prec"].lower()
@@ -162,8 +176,11 @@ def kv_of(row: Mapping[str, str]) -> str | None:
 def server_of(at: Ran, neutral: bool = False) -> Server:
     """The server that a row ran on; neutral: without constants of its software."""
     stack = profile(at.stack)
+    if at.micro_batch and stack.micro_batch:
+        stack = msgspec.structs.replace(stack, micro_batch=at.micro_batch)
     if neutral:
-        stack = msgspec.structs.replace(stack, **NEUTRAL)
+        full = {"dots": 1.0} if stack.dots else {}
+        stack = msgspec.structs.replace(stack, **NEUTRAL, **full)
     return Server(
         resolved(at.model), at.device, at.degrees, weights=at.weights, kv=at.kv, stack=stack
     )

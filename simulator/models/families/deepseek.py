@@ -267,7 +267,7 @@ def self_attention(
     heads, length = (t.share(heads, "the attention heads") if q.split else heads), q.shape[1]
     kv = normed(t, "kv_a_layernorm", t.view(latent, batch, length, c.kv_lora_rank))
     plain, rotated = c.qk_nope_head_dim, c.qk_rope_head_dim
-    if t.generates == "decode":
+    if t.generates == "decode" or t.absorbs:
         return decoded(t, c, x, (q, low, latent), tables, heads, indexed)
     with t.op("rotary", "rotary"):
         q_turned = turn(t, c, t.view(q, batch, heads, length, rotated), tables)

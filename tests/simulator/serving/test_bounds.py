@@ -7,7 +7,7 @@ from roofcast import hwdb
 from roofcast.scenarios.measured.serving.protocols import looked_back, protocol
 from roofcast.scenarios.measured.serving.rows import degrees_of
 from roofcast.simulator.models import catalog
-from roofcast.simulator.serving.engine import busiest, experts_met
+from roofcast.simulator.serving.experts import busiest, experts_met
 from roofcast.simulator.serving.server import Degrees, Server
 
 SERVED = (  # model, device, layout, weights, software

@@ -153,7 +153,7 @@ def test_products_of_a_prompt_are_counted():
 
 def test_a_mean_of_experts_is_hit():
     """One token hits k of them, many hit all."""
-    from roofcast.simulator.serving.engine import experts_hit
+    from roofcast.simulator.serving.experts import experts_hit
 
     assert float(experts_hit(128, 8 / 128, 1)) == pytest.approx(8)
     assert float(experts_hit(128, 8 / 128, 10_000)) == pytest.approx(128)

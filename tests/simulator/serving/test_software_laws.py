@@ -12,7 +12,7 @@ from roofcast.scenarios.measured.serving.predicted import load_of, waited
 from roofcast.scenarios.measured.serving.protocols import protocol
 from roofcast.scenarios.measured.serving.rows import ran
 from roofcast.simulator.serving.capacity import room
-from roofcast.simulator.serving.engine import experts_hit, experts_met
+from roofcast.simulator.serving.experts import experts_hit, experts_met
 from roofcast.simulator.serving.load import Load, Requests
 from roofcast.simulator.serving.means import mean
 from roofcast.simulator.serving.profiles import profile
